@@ -1,0 +1,34 @@
+//! Backends, as the program sees them.
+
+use crate::{
+    hop::Hop,
+    net::{Address, Be16},
+};
+
+/// A real server. Lies at `id % MAX_BACKENDS` of the `BACKENDS` array, and speaks only for flows that name its id.
+///
+/// An id is given once: a backend that loses its flows (removed, in maint, a UDP backend that went down) loses its id.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backend {
+    /// Counts up from 1, modulo 2^24; 0: nobody.
+    pub id: u32,
+    /// Number of its counters.
+    pub counters: u32,
+    /// Number of its service's counters.
+    pub service_counters: u32,
+    /// 1 while it is given new flows.
+    pub accepts: u32,
+    /// Where requests go.
+    pub address: Address,
+    /// The port that requests go to.
+    pub port: Be16,
+    /// Zero.
+    pub zero: u16,
+    /// How to get there.
+    pub hop: Hop,
+    /// Zero.
+    pub rest: [u32; 2],
+}
+
+const _: () = assert!(size_of::<Backend>() == 64);

@@ -1,0 +1,154 @@
+//! Memory that CPUs and the controller share without a lock.
+//!
+//! [`Word`] is an atomic 64-bit word; [`Shared`] a plain value that is written by its owner only and read by
+//! everybody, who must look at a [`Word`] before and after ([`fence`] between) to know that they read one owner's.
+//!
+//! On the BPF target `core::sync::atomic` has no compare-exchange, and its acquire loads stop bpf-linker; BPF's own
+//! atomics are full barriers, and x86-64 orders plain loads among loads and stores among stores, so a compiler
+//! barrier is all that is left to do. A weakly ordered CPU needs load-acquire instructions here.
+
+use core::cell::UnsafeCell;
+
+/// Keeps the compiler from moving memory accesses across.
+#[inline(always)]
+pub fn fence() {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: no instruction; an asm block without options clobbers memory for the compiler, which is the point.
+    unsafe {
+        core::arch::asm!("")
+    };
+    #[cfg(not(target_arch = "bpf"))]
+    core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+}
+
+/// A 64-bit word with atomic operations.
+#[repr(transparent)]
+pub struct Word(UnsafeCell<u64>);
+
+// SAFETY: every access is a single volatile or atomic access of one aligned word.
+unsafe impl Sync for Word {}
+
+#[cfg(target_arch = "bpf")]
+impl Word {
+    /// Reads the word.
+    #[inline(always)]
+    pub fn load(&self) -> u64 {
+        // SAFETY: `self` is a live, aligned word; the read is one instruction.
+        unsafe { self.0.get().read_volatile() }
+    }
+
+    /// Writes the word.
+    #[inline(always)]
+    pub fn store(&self, value: u64) {
+        // SAFETY: `self` is a live, aligned word; the write is one instruction.
+        unsafe { self.0.get().write_volatile(value) }
+    }
+
+    /// Writes `new` if the word still is `old`. A full barrier.
+    #[inline(always)]
+    pub fn replace(&self, old: u64, new: u64) -> bool {
+        let mut found = old;
+        // SAFETY: BPF_CMPXCHG on a live, aligned word; r0 holds the expected and then the found value.
+        unsafe {
+            core::arch::asm!(
+                "r0 = cmpxchg_64({word} + 0, r0, {new})",
+                word = in(reg) self.0.get(),
+                new = in(reg) new,
+                inout("r0") found,
+            );
+        }
+        found == old
+    }
+
+    /// Adds, and returns what was there before. A full barrier.
+    #[inline(always)]
+    pub fn fetch_add(&self, value: u64) -> u64 {
+        let mut before = value;
+        // SAFETY: BPF_ADD | BPF_FETCH on a live, aligned word.
+        unsafe {
+            core::arch::asm!(
+                "{value} = atomic_fetch_add((u64 *)({word} + 0), {value})",
+                word = in(reg) self.0.get(),
+                value = inout(reg) before,
+            );
+        }
+        before
+    }
+}
+
+#[cfg(not(target_arch = "bpf"))]
+impl Word {
+    fn atomic(&self) -> &core::sync::atomic::AtomicU64 {
+        // SAFETY: same size and alignment, and every other access of ours is atomic as well.
+        unsafe { core::sync::atomic::AtomicU64::from_ptr(self.0.get()) }
+    }
+
+    /// Reads the word.
+    pub fn load(&self) -> u64 {
+        self.atomic().load(core::sync::atomic::Ordering::Acquire)
+    }
+
+    /// Writes the word.
+    pub fn store(&self, value: u64) {
+        self.atomic().store(value, core::sync::atomic::Ordering::Release);
+    }
+
+    /// Writes `new` if the word still is `old`. A full barrier.
+    pub fn replace(&self, old: u64, new: u64) -> bool {
+        use core::sync::atomic::Ordering::SeqCst;
+        self.atomic().compare_exchange(old, new, SeqCst, SeqCst).is_ok()
+    }
+
+    /// Adds, and returns what was there before. A full barrier.
+    pub fn fetch_add(&self, value: u64) -> u64 {
+        self.atomic().fetch_add(value, core::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+impl Word {
+    /// A word to begin with.
+    pub const fn new(value: u64) -> Self {
+        Self(UnsafeCell::new(value))
+    }
+}
+
+impl core::fmt::Debug for Word {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:#x}", self.load())
+    }
+}
+
+/// A value that its owner writes while others may read.
+#[repr(transparent)]
+pub struct Shared<T: Copy>(UnsafeCell<T>);
+
+// SAFETY: readers copy the value out and use it only if the owner's `Word` says that it was whole.
+unsafe impl<T: Copy + Send> Sync for Shared<T> {}
+
+impl<T: Copy> Shared<T> {
+    /// A value to begin with.
+    pub const fn new(value: T) -> Self {
+        Self(UnsafeCell::new(value))
+    }
+
+    /// Copies the value out.
+    #[inline(always)]
+    pub fn get(&self) -> T {
+        // SAFETY: the cell is live and aligned. A racing write can tear the copy; it is used only after a second
+        // look at the control word, and every bit pattern of `T` (words and arrays of words) is a `T`.
+        unsafe { *self.0.get() }
+    }
+
+    /// Writes the value.
+    #[inline(always)]
+    pub fn set(&self, value: T) {
+        // SAFETY: the cell is live and aligned, and only the owner writes.
+        unsafe { *self.0.get() = value }
+    }
+}
+
+impl<T: Copy + core::fmt::Debug> core::fmt::Debug for Shared<T> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.get().fmt(f)
+    }
+}

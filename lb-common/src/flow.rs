@@ -1,0 +1,415 @@
+//! The flow table: one record per flow is the truth, hints lead replies to it.
+//!
+//! ```text
+//! request ─hash─▶ bucket of 8 records (the hash also names the way to look at first; a full bucket has a second)
+//! reply   ─hash─▶ line of 8 hints ─index─▶ record, which is checked: a stale hint is a miss
+//! ```
+//!
+//! A record changes hands by a compare-exchange on its [`Control`] word, which counts its owners (`generation`).
+//! A reader looks at the word, copies what it needs, and looks again: the same generation means one owner's values.
+
+use crate::{
+    cell::{Shared, Word},
+    net::{Mac, Ports, Protocol, V4, V6},
+};
+
+/// Records in a bucket. With 8, and a second bucket for the overflow, half load refuses 0.03 % of flows.
+pub const WAYS: usize = 8;
+/// Hints in a line of 64 bytes.
+pub const HINTS: usize = 8;
+/// Records of a table for each flow that it promises to hold.
+pub const RECORDS_PER_FLOW: u32 = 2;
+/// A hint has 24 bits for the record's number.
+pub const MAX_RECORDS: u32 = 1 << 24;
+
+/// Times are in ticks of 2^20 ns (1.05 ms), so that no packet divides. They wrap after 52 days; ages do not care.
+pub const TICK_SHIFT: u32 = 20;
+
+/// Seconds in [ticks](TICK_SHIFT).
+pub const fn ticks(seconds: u64) -> u32 {
+    ((seconds * 1_000_000_000) >> TICK_SHIFT) as u32
+}
+
+/// What a record is: a kind and, for established flows, who has said goodbye.
+///
+/// ```text
+///            SYN / first datagram         proven                     FIN or RST of one side
+///  EMPTY ───────────▶ HALF_OPEN ───────────────▶ ESTABLISHED ◀──────────────▶ ESTABLISHED | SHORT_*
+///    ▲                CHALLENGER ─── proven ───▶    │        other side speaks            │
+///    └──────────────── evicted, expired ────────────┴────── FIN of both: CLOSED ──────────┘
+/// ```
+///
+/// | state | meaning | idle timeout | source |
+/// |---|---|---|---|
+/// | `HALF_OPEN` | the backend's answer is not yet acknowledged by the client | 120 s | RFC 4787 REQ-5 (UDP, 2 min); longer than the largest gap between two SYNs (RFC 6298, 2.4: 60 s) |
+/// | `CHALLENGER` | half-open, and an older closing flow has the same addresses and ports | 120 s | RFC 9293, 3.6.1 |
+/// | `ESTABLISHED` TCP | the handshake is proven | 7,440 s | RFC 5382 REQ-5 |
+/// | `ESTABLISHED` UDP | the client spoke again after the backend's answer | 300 s | RFC 4787 REQ-5 |
+/// | `ESTABLISHED` + `SHORT_*` | one side sent FIN or RST and the other has not spoken since | 240 s | RFC 5382 REQ-5, RFC 7857 2.2 |
+/// | `ESTABLISHED` + both `FIN_*` (closed) | both sides sent FIN | 240 s, may be taken at once | RFC 5382 REQ-5 |
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State(pub u8);
+
+impl State {
+    /// Nobody's.
+    pub const EMPTY: Self = Self(0);
+    /// Its owner is writing.
+    pub const BUSY: Self = Self(1);
+    /// The handshake is not proven.
+    pub const HALF_OPEN: Self = Self(2);
+    /// Half-open beside an older flow of the same client tuple, which it replaces when proven.
+    pub const CHALLENGER: Self = Self(3);
+    /// The handshake is proven.
+    pub const ESTABLISHED: Self = Self(4);
+    /// The client has sent FIN.
+    pub const FIN_CLIENT: u8 = 0x10;
+    /// The backend has sent FIN.
+    pub const FIN_BACKEND: u8 = 0x20;
+    /// The client's FIN or RST shortened the timer; the backend's next packet restores it.
+    pub const SHORT_CLIENT: u8 = 0x40;
+    /// The backend's FIN or RST shortened the timer; the client's next packet restores it.
+    pub const SHORT_BACKEND: u8 = 0x80;
+
+    const KIND: u8 = 0x0f;
+
+    /// Does the record answer for a flow?
+    #[inline(always)]
+    pub const fn is_live(self) -> bool {
+        self.0 & Self::KIND >= Self::HALF_OPEN.0
+    }
+
+    /// Is the handshake still to be proven?
+    #[inline(always)]
+    pub const fn is_half_open(self) -> bool {
+        self.0 == Self::HALF_OPEN.0 || self.0 == Self::CHALLENGER.0
+    }
+
+    /// Is the handshake proven, whoever has said goodbye since?
+    #[inline(always)]
+    pub const fn is_established(self) -> bool {
+        self.0 & Self::KIND == Self::ESTABLISHED.0
+    }
+
+    /// Has one side begun to close?
+    #[inline(always)]
+    pub const fn is_closing(self) -> bool {
+        self.is_established() && self.0 & !Self::KIND != 0
+    }
+
+    /// Have both sides sent FIN?
+    #[inline(always)]
+    pub const fn is_closed(self) -> bool {
+        let both = Self::FIN_CLIENT | Self::FIN_BACKEND;
+        self.0 & both == both
+    }
+
+    /// How long the flow may be idle, in [`ticks`].
+    #[inline(always)]
+    pub const fn timeout(self, protocol: u8) -> u32 {
+        if self.is_half_open() {
+            return ticks(120);
+        }
+        if protocol == Protocol::Udp as u8 {
+            return ticks(300);
+        }
+        if self.is_closed() || self.0 & (Self::SHORT_CLIENT | Self::SHORT_BACKEND) != 0 {
+            return ticks(240);
+        }
+        ticks(7440)
+    }
+}
+
+/// A record's control word: `tag (32) | state (8) | generation (24)`.
+///
+/// The tag is a part of the flow's hash: most records of other flows are told apart by it. The generation counts owners.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Control(pub u64);
+
+impl Control {
+    const STATE: u64 = 0xff << 32;
+
+    /// Puts a word together.
+    #[inline(always)]
+    pub const fn new(generation: u32, state: State, tag: u32) -> Self {
+        Self((generation as u64) << 40 | (state.0 as u64) << 32 | tag as u64)
+    }
+
+    /// A part of the flow's hash.
+    #[inline(always)]
+    pub const fn tag(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// What the record is.
+    #[inline(always)]
+    pub const fn state(self) -> State {
+        State((self.0 >> 32) as u8)
+    }
+
+    /// How many owners the record has had, modulo 2^24.
+    #[inline(always)]
+    pub const fn generation(self) -> u32 {
+        (self.0 >> 40) as u32
+    }
+
+    /// The same owner in another state.
+    #[inline(always)]
+    pub const fn with_state(self, state: State) -> Self {
+        Self(self.0 & !Self::STATE | (state.0 as u64) << 32)
+    }
+
+    /// Does `later` speak of the same owner, in any state that answers?
+    #[inline(always)]
+    pub const fn is_still(self, later: Self) -> bool {
+        (self.0 ^ later.0) & !Self::STATE == 0 && later.state().is_live()
+    }
+}
+
+/// Where a reply finds its record: `tag (32) | generation (8) | record number (24)`. Zero is no hint.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hint(pub u64);
+
+impl Hint {
+    /// No hint.
+    pub const NONE: Self = Self(0);
+
+    /// Puts a hint together.
+    #[inline(always)]
+    pub const fn new(tag: u32, generation: u32, record: u32) -> Self {
+        Self((tag as u64) << 32 | ((generation & 0xff) as u64) << 24 | (record & 0xff_ffff) as u64)
+    }
+
+    /// A part of the reply tuple's hash.
+    #[inline(always)]
+    pub const fn tag(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// The low bits of the record's generation when the hint was written.
+    #[inline(always)]
+    pub const fn generation(self) -> u8 {
+        (self.0 >> 24) as u8
+    }
+
+    /// The record: bucket * [`WAYS`] + way.
+    #[inline(always)]
+    pub const fn record(self) -> u32 {
+        self.0 as u32 & 0xff_ffff
+    }
+}
+
+/// What the backend's SYN-ACK (or first datagram) left behind: `generation (24) | seen (8) | sequence number (32)`.
+///
+/// It carries the generation, so that a late store cannot speak for the record's next owner.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proof(pub u64);
+
+impl Proof {
+    /// The backend has not answered.
+    pub const NONE: Self = Self(0);
+
+    /// The backend has answered the flow of `generation`, with this sequence number.
+    #[inline(always)]
+    pub const fn new(generation: u32, sequence: u32) -> Self {
+        Self((generation as u64) << 40 | 1 << 32 | sequence as u64)
+    }
+
+    /// Has the backend answered this owner's flow?
+    #[inline(always)]
+    pub const fn is_of(self, generation: u32) -> bool {
+        self.0 >> 32 == (generation as u64) << 8 | 1
+    }
+
+    /// The sequence number of the backend's latest SYN-ACK.
+    #[inline(always)]
+    pub const fn sequence(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// The backend of a flow and its protocol, in one word: `id (24) | protocol (8)`.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owner(pub u32);
+
+impl Owner {
+    /// Puts the word together.
+    #[inline(always)]
+    pub const fn new(backend: u32, protocol: u8) -> Self {
+        Self(backend << 8 | protocol as u32)
+    }
+
+    /// The backend's id.
+    #[inline(always)]
+    pub const fn backend(self) -> u32 {
+        self.0 >> 8
+    }
+
+    /// The IP protocol number.
+    #[inline(always)]
+    pub const fn protocol(self) -> u8 {
+        self.0 as u8
+    }
+}
+
+/// The differences that a request's rewrite makes to its checksums (RFC 1624): sums of `~old + new`, folded.
+/// A reply undoes them, so its differences are the complements.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deltas {
+    /// Of the IPv4 header's addresses.
+    pub ip: u16,
+    /// Of the TCP or UDP checksum: addresses and ports.
+    pub l4: u16,
+}
+
+/// One flow: a precompiled rewrite for both directions. One cache line for IPv4, two for IPv6.
+///
+/// `SPARE` is there so that no byte is padding.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Record<A: Copy, const SPARE: usize> {
+    /// A [`Control`].
+    pub control: Word,
+    /// The client, as the source of requests.
+    pub client: Shared<A>,
+    /// The service's address, as the destination of requests.
+    pub listen: Shared<A>,
+    /// Client port, service port.
+    pub request_ports: Shared<Ports>,
+    /// The backend and the protocol.
+    pub owner: Shared<Owner>,
+    /// Backend port, the port that the backend sees of us (nat: the client's own).
+    pub reply_ports: Shared<Ports>,
+    /// When a packet was last seen, within a quarter of a second, in [`ticks`].
+    pub last_seen: Shared<u32>,
+    /// A [`Proof`].
+    pub proof: Word,
+    /// The backend, as the source of replies.
+    pub backend: Shared<A>,
+    /// What the backend sees as the client: an address of ours (nat: the client).
+    pub source: Shared<A>,
+    /// Checksum differences of a request.
+    pub deltas: Shared<Deltas>,
+    /// The client's next hop.
+    pub client_mac: Shared<Mac>,
+    /// The interface towards the client.
+    pub client_interface: Shared<u16>,
+    /// The routing generation in which the next hop was looked up.
+    pub hop_generation: Shared<u32>,
+    /// Nothing: the rest of the second line.
+    pub spare: [u32; SPARE],
+}
+
+/// A record of an IPv4 flow.
+pub type Record4 = Record<V4, 0>;
+/// A record of an IPv6 flow.
+pub type Record6 = Record<V6, 4>;
+
+const _: () = assert!(size_of::<Record4>() == 64);
+const _: () = assert!(size_of::<Record6>() == 128);
+
+/// The records that one hash leads to.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Bucket<R> {
+    /// The ways.
+    pub way: [R; WAYS],
+}
+
+/// The hints that one hash leads to: one cache line.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct HintLine {
+    /// [`Hint`]s.
+    pub hint: [Word; HINTS],
+}
+
+const _: () = assert!(size_of::<HintLine>() == 64);
+
+/// The sizes of one family's table.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// Buckets of [`WAYS`] records.
+    pub buckets: u32,
+    /// Lines of [`HINTS`] hints.
+    pub lines: u32,
+    /// How many flows may be half-open before a newcomer takes another half-open flow's record instead of an empty one.
+    pub half_open: u32,
+    /// Zero.
+    pub zero: u32,
+}
+
+impl Shape {
+    /// The smallest table that promises to hold `flows`.
+    pub const fn for_flows(flows: u32, half_open: u32) -> Self {
+        let buckets = (flows * RECORDS_PER_FLOW).div_ceil(WAYS as u32);
+        Self { buckets, lines: buckets, half_open, zero: 0 }
+    }
+
+    /// How many flows the table promises to hold.
+    pub const fn flows(self) -> u32 {
+        self.buckets * WAYS as u32 / RECORDS_PER_FLOW
+    }
+
+    /// The bytes of records and hints, each record being of `record` bytes.
+    pub const fn bytes(self, record: usize) -> u64 {
+        self.buckets as u64 * (WAYS * record) as u64 + self.lines as u64 * size_of::<HintLine>() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_control_word_keeps_its_parts_apart() {
+        let control = Control::new(0xff_fffe, State::HALF_OPEN, 0xdead_beef);
+
+        assert_eq!(
+            (control.generation(), control.state(), control.tag()),
+            (0xff_fffe, State::HALF_OPEN, 0xdead_beef)
+        );
+        assert!(control.is_still(control.with_state(State::ESTABLISHED)));
+        assert!(!control.is_still(control.with_state(State::EMPTY)));
+        assert!(!control.is_still(Control::new(0xff_ffff, State::HALF_OPEN, 0xdead_beef)));
+    }
+
+    #[test]
+    fn a_proof_speaks_for_one_owner_only() {
+        let proof = Proof::new(7, 1000);
+
+        assert!(proof.is_of(7) && !proof.is_of(8) && !Proof::NONE.is_of(0));
+        assert_eq!(proof.sequence(), 1000);
+    }
+
+    #[test]
+    fn a_table_holds_what_it_promises_within_the_promised_memory() {
+        for flows in [1, 1000, 65_536, 262_144, 262_145, 4_000_000] {
+            let shape = Shape::for_flows(flows, flows);
+
+            assert!(shape.flows() >= flows && shape.flows() < flows + WAYS as u32);
+            if flows >= 1000 {
+                assert!(shape.bytes(64) <= 300 * u64::from(flows), "IPv4, {flows} flows");
+                assert!(shape.bytes(128) <= 400 * u64::from(flows), "IPv6, {flows} flows");
+            }
+        }
+    }
+
+    #[test]
+    fn only_two_fins_close_and_each_goodbye_shortens() {
+        let live = State::ESTABLISHED;
+        let one = State(live.0 | State::FIN_CLIENT | State::SHORT_CLIENT);
+        let both = State(live.0 | State::FIN_CLIENT | State::FIN_BACKEND);
+
+        assert!(!live.is_closing() && one.is_closing() && !one.is_closed() && both.is_closed());
+        assert_eq!(live.timeout(6), ticks(7440));
+        assert_eq!(one.timeout(6), ticks(240));
+        assert_eq!(live.timeout(17), ticks(300));
+    }
+}

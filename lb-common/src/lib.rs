@@ -1,0 +1,29 @@
+//! The contract between the XDP program and its controller: the keys and values of every map.
+//!
+//! Nothing here allocates, does IO or knows a map. Structs have no padding, because maps compare and copy bytes.
+//! Numbers that lie in packets keep network order and say so in their type ([`net::Be16`], [`net::Be32`]);
+//! our own numbers are native.
+//!
+//! ```text
+//!   Service (address, port, protocol) ─▶ Pool ─▶ SlotTable ─▶ backend id ─▶ Backend
+//!   Record (one per flow) ─▶ backend id, client's next hop           Hint ─▶ Record
+//! ```
+#![no_std]
+#![warn(missing_docs)]
+
+pub mod backend;
+pub mod cell;
+pub mod counters;
+pub mod event;
+pub mod flow;
+pub mod hop;
+pub mod limits;
+pub mod net;
+#[cfg(feature = "user")]
+mod pod;
+pub mod reason;
+pub mod service;
+pub mod settings;
+
+/// The version of everything in this crate. Pins of another version are never opened.
+pub const LAYOUT: u32 = 1;

@@ -1,0 +1,29 @@
+//! The sizes of everything, each with its reason.
+
+use crate::flow;
+
+/// Ways that a service may be dialled: listen entries, and one marker per address and protocol.
+pub const MAX_SERVICE_KEYS: u32 = 4096;
+/// Services.
+pub const MAX_SERVICES: u32 = 512;
+/// Two pools a service: one per family.
+pub const MAX_POOLS: u32 = 2 * MAX_SERVICES;
+/// Slot tables: one in force per pool, and as many again that were in force a moment ago.
+pub const MAX_TABLES: u32 = 2 * MAX_POOLS;
+/// Slots of a table. Round robin needs one per backend.
+pub const MAX_SLOTS: usize = 512;
+/// Source addresses of a service and family. A power of two: the program picks by mask.
+pub const MAX_SOURCES: usize = 16;
+/// Backends at one time, over all services. A power of two: ids are reduced by mask.
+pub const MAX_BACKENDS: u32 = 4096;
+/// Interface indices that can be served.
+pub const MAX_INTERFACE_INDEX: u32 = 4096;
+/// Backend ids have 24 bits in a flow's record.
+pub const MAX_BACKEND_ID: u32 = 1 << 24;
+/// Source ports that are tried for a full-nat flow.
+pub const PORT_PROBES: u32 = 4;
+/// Bytes of the ring on which the program asks for neighbours.
+pub const EVENT_RING_BYTES: usize = 16 * 1024;
+
+/// The most flows of a family, by the hint's 24 bits.
+pub const MAX_FLOWS: u32 = flow::MAX_RECORDS / flow::RECORDS_PER_FLOW;

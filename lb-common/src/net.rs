@@ -1,0 +1,323 @@
+//! Numbers as they lie in packets.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// A 16-bit number in network order, exactly as it lies in a packet.
+#[repr(transparent)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Be16(u16);
+
+impl Be16 {
+    /// Takes a number of ours to the wire.
+    #[inline(always)]
+    pub const fn new(host: u16) -> Self {
+        Self(host.to_be())
+    }
+
+    /// Takes the bytes as they lie in a packet.
+    #[inline(always)]
+    pub const fn from_bytes(bytes: [u8; 2]) -> Self {
+        Self(u16::from_ne_bytes(bytes))
+    }
+
+    /// The number as we count.
+    #[inline(always)]
+    pub const fn get(self) -> u16 {
+        u16::from_be(self.0)
+    }
+
+    /// The bytes as they lie in a packet.
+    #[inline(always)]
+    pub const fn to_bytes(self) -> [u8; 2] {
+        self.0.to_ne_bytes()
+    }
+
+    /// The two bytes as one word, unswapped: for sums and hashes, which do not care about order.
+    #[inline(always)]
+    pub const fn raw(self) -> u16 {
+        self.0
+    }
+}
+
+impl core::fmt::Debug for Be16 {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}", self.get())
+    }
+}
+
+/// A 32-bit number in network order, exactly as it lies in a packet.
+#[repr(transparent)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Be32(u32);
+
+impl Be32 {
+    /// Takes a number of ours to the wire.
+    #[inline(always)]
+    pub const fn new(host: u32) -> Self {
+        Self(host.to_be())
+    }
+
+    /// Takes the bytes as they lie in a packet.
+    #[inline(always)]
+    pub const fn from_bytes(bytes: [u8; 4]) -> Self {
+        Self(u32::from_ne_bytes(bytes))
+    }
+
+    /// The number as we count.
+    #[inline(always)]
+    pub const fn get(self) -> u32 {
+        u32::from_be(self.0)
+    }
+
+    /// The bytes as they lie in a packet.
+    #[inline(always)]
+    pub const fn to_bytes(self) -> [u8; 4] {
+        self.0.to_ne_bytes()
+    }
+
+    /// The four bytes as one word, unswapped: for sums and hashes.
+    #[inline(always)]
+    pub const fn raw(self) -> u32 {
+        self.0
+    }
+}
+
+impl core::fmt::Debug for Be32 {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}", self.get())
+    }
+}
+
+/// Source and destination port as one word, as the first four bytes of TCP and UDP headers hold them.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Ports(u32);
+
+impl Ports {
+    /// Puts two ports in the order of a packet.
+    #[inline(always)]
+    pub const fn new(source: Be16, destination: Be16) -> Self {
+        let (source, destination) = (source.to_bytes(), destination.to_bytes());
+        Self(u32::from_ne_bytes([source[0], source[1], destination[0], destination[1]]))
+    }
+
+    /// Takes the first four bytes of a TCP or UDP header.
+    #[inline(always)]
+    pub const fn from_raw(word: u32) -> Self {
+        Self(word)
+    }
+
+    /// The four bytes as one word, unswapped.
+    #[inline(always)]
+    pub const fn raw(self) -> u32 {
+        self.0
+    }
+
+    /// The same two ports as a packet in the other direction has them.
+    #[inline(always)]
+    pub const fn reversed(self) -> Self {
+        Self(self.0.rotate_left(16))
+    }
+
+    /// The port that the packet comes from.
+    #[inline(always)]
+    pub const fn source(self) -> Be16 {
+        let bytes = self.0.to_ne_bytes();
+        Be16::from_bytes([bytes[0], bytes[1]])
+    }
+
+    /// The port that the packet goes to.
+    #[inline(always)]
+    pub const fn destination(self) -> Be16 {
+        let bytes = self.0.to_ne_bytes();
+        Be16::from_bytes([bytes[2], bytes[3]])
+    }
+}
+
+/// An Ethernet address, kept as halfwords: byte arrays are copied by calls on the BPF target.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Mac(pub [u16; 3]);
+
+impl Mac {
+    /// Takes the six bytes as they lie in a frame.
+    pub const fn new(b: [u8; 6]) -> Self {
+        Self([
+            u16::from_ne_bytes([b[0], b[1]]),
+            u16::from_ne_bytes([b[2], b[3]]),
+            u16::from_ne_bytes([b[4], b[5]]),
+        ])
+    }
+
+    /// The six bytes as they lie in a frame.
+    pub const fn to_bytes(self) -> [u8; 6] {
+        let [a, b, c] = [self.0[0].to_ne_bytes(), self.0[1].to_ne_bytes(), self.0[2].to_ne_bytes()];
+        [a[0], a[1], b[0], b[1], c[0], c[1]]
+    }
+
+    /// Is this the address of nobody?
+    pub const fn is_zero(self) -> bool {
+        self.0[0] == 0 && self.0[1] == 0 && self.0[2] == 0
+    }
+}
+
+/// An IPv4 address as it lies in a packet.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct V4(pub u32);
+
+/// An IPv6 address as it lies in a packet, as two words.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct V6(pub u64, pub u64);
+
+impl V4 {
+    /// Takes the four bytes as they lie in a packet.
+    #[inline(always)]
+    pub const fn from_bytes(bytes: [u8; 4]) -> Self {
+        Self(u32::from_ne_bytes(bytes))
+    }
+
+    /// The four bytes as they lie in a packet.
+    #[inline(always)]
+    pub const fn to_bytes(self) -> [u8; 4] {
+        self.0.to_ne_bytes()
+    }
+}
+
+impl V6 {
+    /// Takes the sixteen bytes as they lie in a packet.
+    #[inline(always)]
+    pub const fn from_bytes(b: [u8; 16]) -> Self {
+        Self(
+            u64::from_ne_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]),
+            u64::from_ne_bytes([b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]]),
+        )
+    }
+
+    /// The sixteen bytes as they lie in a packet.
+    #[inline(always)]
+    pub const fn to_bytes(self) -> [u8; 16] {
+        let (a, b) = (self.0.to_ne_bytes(), self.1.to_ne_bytes());
+        [a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]
+    }
+}
+
+/// An address of either family: IPv4 is kept as `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
+///
+/// Slow paths only. Flows keep their own family.
+#[repr(C)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Address(V6);
+
+impl Address {
+    /// `::ffff:a.b.c.d`
+    #[inline(always)]
+    pub const fn v4(address: V4) -> Self {
+        let mapped = address.to_bytes();
+        let low = [0, 0, 0xff, 0xff, mapped[0], mapped[1], mapped[2], mapped[3]];
+        Self(V6(0, u64::from_ne_bytes(low)))
+    }
+
+    /// An IPv6 address as it is.
+    #[inline(always)]
+    pub const fn v6(address: V6) -> Self {
+        Self(address)
+    }
+
+    /// The IPv4 address within, if there is one: the caller knows.
+    #[inline(always)]
+    pub const fn as_v4(self) -> V4 {
+        let low = self.0.1.to_ne_bytes();
+        V4::from_bytes([low[4], low[5], low[6], low[7]])
+    }
+
+    /// All sixteen bytes.
+    #[inline(always)]
+    pub const fn as_v6(self) -> V6 {
+        self.0
+    }
+
+    /// The address in Rust's own type.
+    pub fn to_ip(self) -> IpAddr {
+        Ipv6Addr::from(self.0.to_bytes()).to_canonical()
+    }
+}
+
+impl From<IpAddr> for Address {
+    fn from(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(ip) => Self::v4(ip.into()),
+            IpAddr::V6(ip) => Self::v6(ip.into()),
+        }
+    }
+}
+
+impl From<Ipv4Addr> for V4 {
+    fn from(ip: Ipv4Addr) -> Self {
+        Self::from_bytes(ip.octets())
+    }
+}
+
+impl From<Ipv6Addr> for V6 {
+    fn from(ip: Ipv6Addr) -> Self {
+        Self::from_bytes(ip.octets())
+    }
+}
+
+impl core::fmt::Debug for Address {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}", self.to_ip())
+    }
+}
+
+/// What is balanced.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// RFC 9293.
+    Tcp = 6,
+    /// RFC 768.
+    Udp = 17,
+}
+
+impl Protocol {
+    /// The protocol of an IP header's number, if we balance it.
+    #[inline(always)]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            6 => Some(Self::Tcp),
+            17 => Some(Self::Udp),
+            _ => None,
+        }
+    }
+
+    /// The number in the IP header.
+    #[inline(always)]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_both_families_survive_the_round_trip() {
+        for text in ["192.0.2.10", "2001:db8::10", "255.255.255.255", "::1"] {
+            let ip: IpAddr = text.parse().unwrap();
+
+            assert_eq!(Address::from(ip).to_ip(), ip);
+        }
+    }
+
+    #[test]
+    fn ports_lie_as_in_a_packet_and_turn_around() {
+        let ports = Ports::new(Be16::new(0x1234), Be16::new(80));
+
+        assert_eq!(ports.raw().to_ne_bytes(), [0x12, 0x34, 0, 80]);
+        assert_eq!(ports.reversed(), Ports::new(Be16::new(80), Be16::new(0x1234)));
+        assert_eq!((ports.source().get(), ports.destination().get()), (0x1234, 80));
+    }
+}

@@ -1,0 +1,31 @@
+//! Userspace's promise to aya that these values are plain bytes.
+
+use crate::{backend, counters, event, flow, hop, net, service, settings};
+
+macro_rules! pod {
+    ($($type:ty),* $(,)?) => {
+        $(
+            // SAFETY: `repr(C)` or `repr(transparent)` over integers, without padding (asserted beside the type).
+            unsafe impl aya::Pod for $type {}
+        )*
+    };
+}
+
+pod!(
+    backend::Backend,
+    counters::ActionCounters,
+    counters::BackendCounters,
+    counters::ServiceCounters,
+    counters::Tally,
+    event::NeighbourWanted,
+    flow::Shape,
+    hop::Hop,
+    hop::Interface,
+    net::Address,
+    service::Filter,
+    service::Pool,
+    service::Service,
+    service::ServiceKey,
+    service::SlotTable,
+    settings::Settings,
+);

@@ -1,0 +1,84 @@
+//! Why a packet was not forwarded.
+
+/// What the kernel does with a packet that is not forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The host's network stack gets it.
+    Pass,
+    /// It is gone.
+    Drop,
+}
+
+macro_rules! reasons {
+    ($($variant:ident $name:literal $action:ident $about:literal;)*) => {
+        /// Every way out but forwarding. One counter and one fixed action each.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Reason {
+            $(#[doc = $about] $variant,)*
+        }
+
+        impl Reason {
+            /// All of them, each at its own number.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// Not ours, or not known to be: let the host have it. Ours, but it cannot be served: drop it.
+            #[inline(always)]
+            pub const fn action(self) -> Action {
+                match self { $(Self::$variant => Action::$action,)* }
+            }
+
+            /// The name in metrics and documents.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// One line for the operator.
+            pub const fn about(self) -> &'static str {
+                match self { $(Self::$variant => $about,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    NotIp              "not_ip"               Pass "Neither IPv4 nor IPv6: ARP, VLAN tags and the like.";
+    NotService         "not_service"          Pass "No flow, and no service listens there.";
+    Truncated          "truncated"            Pass "The frame ends before its headers do.";
+    Malformed          "malformed"            Drop "For a service address, with lengths that contradict each other.";
+    Fragment           "fragment"             Drop "A fragment for a service address: only the first has ports.";
+    ExtensionHeader    "extension_header"     Drop "An IPv6 extension header before TCP or UDP, for a service address.";
+    TtlExpired         "ttl_expired"          Drop "The hop limit does not allow another hop (RFC 1812, 5.3.1).";
+    TooBig             "too_big"              Drop "Longer than the MTU of the egress interface.";
+    NoFlow             "no_flow"              Drop "TCP without SYN for a service, and no such flow.";
+    NoBackend          "no_backend"           Drop "No backend of the service is up.";
+    TableFull          "table_full"           Drop "All records that the flow may use hold established flows.";
+    PortsExhausted     "ports_exhausted"      Drop "All source ports that were tried are held by established flows.";
+    TupleInUse         "tuple_in_use"         Drop "nat: the client's port is in use towards every backend.";
+    Contended          "contended"            Drop "Another CPU was making the same flow.";
+    NoClientNeighbour  "no_client_neighbour"  Drop "The client's next hop is not resolved; it is being asked for.";
+    NoClientRoute      "no_client_route"      Drop "No route to the client through an attached interface.";
+    NoBackendNeighbour "no_backend_neighbour" Drop "The backend's next hop is not resolved.";
+    RedirectFailed     "redirect_failed"      Drop "The egress interface is not in the device map.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_lists_each_reason_at_its_own_number() {
+        for (number, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, number);
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_in_snake_case() {
+        for reason in Reason::ALL {
+            let name = reason.name();
+            assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{name}");
+            assert_eq!(Reason::ALL.iter().filter(|other| other.name() == name).count(), 1);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Services: from what a client dials to the backends that may answer.
+
+use crate::{
+    limits::{MAX_SLOTS, MAX_SOURCES},
+    net::{Address, Be16},
+};
+
+/// What a client dials. Key of the `SERVICES` map.
+///
+/// Port 0 stands for "some port of this address is ours", by which fragments and broken headers are judged.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ServiceKey {
+    /// The service's address.
+    pub address: Address,
+    /// Its port, or 0.
+    pub port: Be16,
+    /// The IP protocol number.
+    pub protocol: u8,
+    zero: [u8; 5],
+}
+
+// A map compares keys byte by byte: padding would make equal keys differ.
+const _: () = assert!(size_of::<ServiceKey>() == 16 + 2 + 1 + 5);
+
+impl ServiceKey {
+    /// The key of one address, port and protocol.
+    #[inline(always)]
+    pub const fn new(address: Address, port: Be16, protocol: u8) -> Self {
+        Self { address, port, protocol, zero: [0; 5] }
+    }
+}
+
+/// What a [`ServiceKey`] leads to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    /// The pool that schedules for it: one per service and family. [`Service::NO_POOL`] under port 0.
+    pub pool: u32,
+    /// Number of the service's counters.
+    pub counters: u32,
+}
+
+impl Service {
+    /// The address has services, but this key is none.
+    pub const NO_POOL: u32 = u32::MAX;
+}
+
+/// The backends of one service and family: which slot table is in force. A single store puts another in force.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pool {
+    /// Number of the slot table.
+    pub table: u32,
+}
+
+/// How requests reach a backend.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Source and destination are rewritten: backends need no set-up.
+    FullNat = 0,
+    /// The destination is rewritten: backends see the client, and reply through us.
+    Nat = 1,
+}
+
+/// A schedule: never changed while a pool names it, so that every packet sees one whole.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotTable {
+    /// A [`Mode`].
+    pub mode: u32,
+    /// How many slots are in use. 0: no backend is up.
+    pub slots: u32,
+    /// full-nat: addresses of ours that backends see, repeated until the array is full.
+    pub source: [Address; MAX_SOURCES],
+    /// Backend ids.
+    pub backend: [u32; MAX_SLOTS],
+}
+
+impl SlotTable {
+    /// No backend is up.
+    pub const EMPTY: Self = Self {
+        mode: Mode::FullNat as u32,
+        slots: 0,
+        source: [Address::v4(crate::net::V4(0)); MAX_SOURCES],
+        backend: [0; MAX_SLOTS],
+    };
+}
+
+const _: () = assert!(size_of::<SlotTable>() == 8 + MAX_SOURCES * 16 + MAX_SLOTS * 4);
+
+/// Tells most packets that cannot be ours from those that may be, at the price of one byte.
+///
+/// The byte at [`Filter::index`] of a packet's destination says whether it may be a request, that of its source
+/// whether it may be a reply. Set bits may lie (addresses share bytes); clear bits never do.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// Bits, see the constants.
+    pub byte: [u8; Self::SIZE],
+}
+
+impl Filter {
+    /// Bytes.
+    pub const SIZE: usize = 4096;
+    /// A service listens there.
+    pub const SERVICE: u8 = 1;
+    /// A backend answers from there.
+    pub const BACKEND: u8 = 2;
+
+    /// Nothing is ours.
+    pub const NOTHING: Self = Self { byte: [0; Self::SIZE] };
+
+    /// The byte of an endpoint, by the [folded](Filter::fold) address.
+    #[inline(always)]
+    pub const fn index(folded: u32, port: Be16) -> usize {
+        // Knuth's multiplicative hash: the top 12 bits of the product.
+        ((folded ^ (port.raw() as u32) << 8).wrapping_mul(0x9e37_79b1) >> 20) as usize
+    }
+
+    /// An address as one word. IPv4 folds to itself, IPv4-mapped or not.
+    #[inline(always)]
+    pub const fn fold(address: Address) -> u32 {
+        let bytes = address.as_v6();
+        if bytes.0 == 0 && Address::v4(address.as_v4()).as_v6().1 == bytes.1 {
+            return address.as_v4().0;
+        }
+        Self::fold_v6(bytes.0, bytes.1)
+    }
+
+    /// An IPv6 address as one word.
+    #[inline(always)]
+    pub const fn fold_v6(high: u64, low: u64) -> u32 {
+        let word = high ^ low;
+        (word ^ word >> 32) as u32
+    }
+}

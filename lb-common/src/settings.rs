@@ -1,0 +1,88 @@
+//! What the program is told once: table sizes, hash keys, the port pool.
+
+use crate::flow::Shape;
+
+/// The only value of the `SETTINGS` map. Pinned: the next daemon takes over what it finds.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// [`crate::LAYOUT`]
+    pub layout: u32,
+    /// Raised when routes or neighbours change: flows then look up their client's next hop again.
+    pub hop_generation: u32,
+    /// Keys of the flow hash, secret.
+    pub keys: [u64; 6],
+    /// The IPv4 table.
+    pub shape4: Shape,
+    /// The IPv6 table.
+    pub shape6: Shape,
+    /// Source ports of full-nat flows.
+    pub ports: PortPool,
+    /// The id of the next backend.
+    pub next_backend_id: u32,
+    /// The time, in ticks, where a test has stopped the clock.
+    pub clock: u32,
+}
+
+const _: () = assert!(size_of::<Settings>() == 8 + 48 + 32 + 8 + 8);
+
+/// Source ports: two ranges around the host's own ephemeral ports.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortPool {
+    /// First port of the low range.
+    pub low_first: u16,
+    /// Ports in the low range.
+    pub low_count: u16,
+    /// First port of the high range.
+    pub high_first: u16,
+    /// Ports in the high range.
+    pub high_count: u16,
+}
+
+impl PortPool {
+    /// All unprivileged ports but the host's `ip_local_port_range`.
+    pub const fn around(ephemeral_first: u16, ephemeral_last: u16) -> Self {
+        let low = if ephemeral_first > 1024 { ephemeral_first - 1024 } else { 0 };
+        Self {
+            low_first: 1024,
+            low_count: low,
+            high_first: if ephemeral_last == u16::MAX { 0 } else { ephemeral_last + 1 },
+            high_count: u16::MAX - ephemeral_last,
+        }
+    }
+
+    /// How many ports there are.
+    #[inline(always)]
+    pub const fn size(self) -> u32 {
+        self.low_count as u32 + self.high_count as u32
+    }
+
+    /// The port at `index` below [`PortPool::size`].
+    #[inline(always)]
+    pub const fn port(self, index: u32) -> u16 {
+        if index < self.low_count as u32 {
+            self.low_first + index as u16
+        } else {
+            self.high_first.wrapping_add((index - self.low_count as u32) as u16)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pool_is_all_unprivileged_ports_but_the_hosts_own() {
+        let pool = PortPool::around(32_768, 60_999);
+
+        assert_eq!(pool.size(), 36_280);
+        let ports: std::vec::Vec<u16> = (0..pool.size()).map(|index| pool.port(index)).collect();
+        assert!(ports.iter().all(|port| *port >= 1024 && !(32_768..=60_999).contains(port)));
+        assert_eq!((ports.first(), ports.last()), (Some(&1024), Some(&65_535)));
+        assert_eq!(PortPool::around(1024, u16::MAX).size(), 0);
+    }
+
+    extern crate std;
+}

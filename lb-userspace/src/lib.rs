@@ -1,0 +1,22 @@
+//! xlb: the daemon that keeps the XDP program's maps in step with what the operator wants, and the CLI.
+//!
+//! ```text
+//!   file, overlay ─▶ spec ─┐
+//!   probes ─▶ health ──────┤                                    ┌▶ Datapath (kernel: aya; memory: tests)
+//!   netlink ─▶ neighbours ─┼─▶ controller: State ─compile─▶ Snapshot ─diff─▶ Plan
+//!   api ◀────▶ requests ───┘
+//! ```
+//!
+//! One task, the controller, owns the state and the datapath. Everybody else sends it events ([`event::Event`]) or
+//! asks it questions; nobody shares memory with it.
+
+pub mod api;
+pub mod cli;
+pub mod controller;
+pub mod datapath;
+pub mod event;
+pub mod health;
+pub mod metrics;
+pub mod neighbours;
+pub mod paths;
+pub mod spec;
