@@ -1,0 +1,19 @@
+//! Where things are: flag, then environment, then file, then these.
+
+use std::path::PathBuf;
+
+pub const CONFIG: &str = "/etc/xlb/xlb.toml";
+pub const SOCKET: &str = "/run/xlb/xlb.sock";
+pub const STATE: &str = "/var/lib/xlb";
+pub const PINS: &str = "/sys/fs/bpf/xlb";
+
+/// The pins of this layout: `XLB_PINS` (default [`PINS`]) and the layout's version, so that another layout's pins are never opened.
+pub fn pins() -> PathBuf {
+    let root = std::env::var_os("XLB_PINS").map_or_else(|| PathBuf::from(PINS), PathBuf::from);
+    root.join(format!("v{}", lb_common::LAYOUT))
+}
+
+/// `XLB_STATE` (default [`STATE`]).
+pub fn state() -> PathBuf {
+    std::env::var_os("XLB_STATE").map_or_else(|| PathBuf::from(STATE), PathBuf::from)
+}
