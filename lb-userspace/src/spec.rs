@@ -21,6 +21,7 @@ use lb_common::{net::Protocol, service::Mode};
 mod file;
 mod load;
 mod mistakes;
+pub mod overlay;
 pub mod rules;
 mod table;
 mod validate;

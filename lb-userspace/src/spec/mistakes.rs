@@ -60,8 +60,8 @@ impl<'t> Report<'t> {
     }
 
     /// Notes the mistake, if there is one, and gives the value otherwise.
-    pub fn take<T>(&self, span: Span, outcome: Result<T, String>) -> Option<T> {
-        outcome.map_err(|message| self.add(span, message)).ok()
+    pub fn take<T>(&self, span: Span, outcome: Result<T, impl fmt::Display>) -> Option<T> {
+        outcome.map_err(|message| self.add(span, message.to_string())).ok()
     }
 
     /// The number of a line, for messages about two places.

@@ -89,8 +89,11 @@ pub fn unicast(address: IpAddr) -> Result<(), String> {
     Err(format!("`{address}` {reason}"))
 }
 
-/// [`unicast`], and no scope.
+/// A [`unicast`] address without scope, and a port.
 pub fn endpoint(endpoint: SocketAddr) -> Result<(), String> {
+    if endpoint.port() == 0 {
+        return Err(format!("`{endpoint}` has no port: 1 to 65535 are possible"));
+    }
     match endpoint {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => {
             Err(format!("`{v6}` has a scope: routed addresses have none"))
@@ -133,31 +136,52 @@ impl OwnAddresses {
     }
 
     /// Refuses a backend on the balancer.
-    pub fn refuse(&self, backend: SocketAddr) -> Result<(), String> {
+    pub fn refuse(&self, backend: SocketAddr) -> Result<(), Refusal> {
         match self.0.get(&backend.ip()) {
-            Some(what) => Err(format!("`{}` cannot be a backend: it is a {what}", backend.ip())),
+            Some(what) => Err(Refusal::Own { address: backend.ip(), what: what.clone() }),
             None => Ok(()),
         }
     }
 }
 
+/// Why a service cannot have a backend.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("`{address}` cannot be a backend: it is a {what}")]
+    Own { address: IpAddr, what: String },
+    #[error("there is no service `{0}`")]
+    NoService(String),
+    #[error("service `{service}` does not listen on {family}: this backend is of no use")]
+    NotListening { service: String, family: Family },
+    #[error("`{address}` is the address of {service}/{backend} already")]
+    Taken { address: SocketAddr, service: String, backend: String },
+    #[error("service `{service}` has {MAX_FAMILY_BACKENDS} {family} backends: that is the most")]
+    ServiceFull { service: String, family: Family },
+    #[error("there are {MAX_SPEC_BACKENDS} backends over all services: that is the most")]
+    Full,
+}
+
 /// May the service have a backend there, beside those that it has? (Whether the name is free, the caller knows.)
-pub fn fits(service: &Service, address: SocketAddr) -> Result<(), String> {
+pub fn fit(service: &Service, address: SocketAddr) -> Result<(), Refusal> {
     let family = Family::of(address.ip());
-    let name = &service.name;
+    let name = || service.name.clone();
     if !service.listens_on(family) {
-        return Err(format!("service `{name}` does not listen on {family}: this backend is of no use"));
+        return Err(Refusal::NotListening { service: name(), family });
     }
     if let Some(other) = service.backends.iter().find(|other| other.address == address) {
-        return Err(format!("`{address}` is the address of {name}/{} already", other.name));
+        return Err(Refusal::Taken { address, service: name(), backend: other.name.clone() });
     }
-    let others = service.backends.iter().filter(|other| Family::of(other.address.ip()) == family).count();
-    if others >= MAX_FAMILY_BACKENDS {
-        return Err(format!(
-            "service `{name}` has {others} {family} backends: that is as many as one can have"
-        ));
+    let others = service.backends.iter().filter(|other| Family::of(other.address.ip()) == family);
+    if others.count() >= MAX_FAMILY_BACKENDS {
+        return Err(Refusal::ServiceFull { service: name(), family });
     }
     Ok(())
+}
+
+/// May there be one backend more, over all services?
+pub fn fit_in_all(spec: &Spec) -> Result<(), Refusal> {
+    let backends: usize = spec.services.iter().map(|service| service.backends.len()).sum();
+    if backends < MAX_SPEC_BACKENDS { Ok(()) } else { Err(Refusal::Full) }
 }
 
 impl Service {

@@ -30,7 +30,7 @@ pub fn validate(
     let address = written.address?;
     report.take(address.span, own.refuse(address.value))?;
     if !may_listen_elsewhere || service.listens_on(Family::of(address.value.ip())) {
-        report.take(address.span, rules::fits(service, address.value))?;
+        report.take(address.span, rules::fit(service, address.value))?;
     }
     Some(Backend {
         name: written.name?.value,
