@@ -23,6 +23,7 @@ mod load;
 mod mistakes;
 pub mod overlay;
 pub mod rules;
+pub mod store;
 mod table;
 mod validate;
 mod value;
