@@ -20,6 +20,7 @@ use lb_common::{net::Protocol, service::Mode};
 
 mod file;
 mod load;
+pub mod memory;
 mod mistakes;
 pub mod overlay;
 pub mod rules;
