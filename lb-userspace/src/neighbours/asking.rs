@@ -52,13 +52,9 @@ impl Asking {
             && self.remember(place, now)
     }
 
-    /// Shall any other neighbour be asked again? Only stale ones: they are next hops of clients, perhaps.
-    pub fn other(&mut self, place: Place, neighbour: Neighbour, now: Instant) -> bool {
-        let is_stale = matches!(neighbour, Neighbour::Stale(_));
-        is_stale
-            && self.is_due(place, REFRESH, now)
-            && self.refreshes.admits(now)
-            && self.remember(place, now)
+    /// Shall a stale neighbour be asked again that is before no backend? It may be before clients.
+    pub fn stale(&mut self, place: Place, now: Instant) -> bool {
+        self.is_due(place, REFRESH, now) && self.refreshes.admits(now) && self.remember(place, now)
     }
 
     /// Forgets what no longer holds anybody back.
@@ -187,18 +183,13 @@ mod tests {
     }
 
     #[test]
-    fn of_the_others_only_stale_ones_are_asked_again_and_all_have_their_turn() {
+    fn of_many_stale_neighbours_all_have_their_turn() {
         let start = Instant::now();
         let mut asking = Asking::new(start);
-        assert!(!asking.other(place(0), Neighbour::Fresh(MAC), start));
-        assert!(!asking.other(place(0), Neighbour::Failed, start));
-        assert!(!asking.other(place(0), Neighbour::Fixed(MAC), start));
 
         let in_second = |asking: &mut Asking, second| {
             let now = start + SECOND * second;
-            (0..200)
-                .filter(|number| asking.other(place(*number), Neighbour::Stale(MAC), now))
-                .collect::<Vec<_>>()
+            (0..200).filter(|number| asking.stale(place(*number), now)).collect::<Vec<_>>()
         };
 
         assert_eq!(in_second(&mut asking, 0), (0..64).collect::<Vec<_>>());

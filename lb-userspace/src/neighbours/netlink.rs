@@ -43,6 +43,9 @@ const RECEIVE_BUFFER_BYTES: u32 = 1024 * 1024;
 /// The kernel answers within microseconds. Longer than this, and the socket is broken.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// So many answers wait in the socket at most: one by one, each lookup would wait for two task switches.
+const LOOKUPS_AT_ONCE: usize = 64;
+
 /// What the listener heard.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Heard {
@@ -113,8 +116,17 @@ impl Kernel {
             .context("list the addresses of this host")
     }
 
+    /// The routes to many addresses.
+    pub async fn routes(&self, destinations: BTreeSet<IpAddr>) -> anyhow::Result<BTreeMap<IpAddr, Route>> {
+        futures_util::stream::iter(destinations)
+            .map(async |destination| anyhow::Ok((destination, self.route(destination).await?)))
+            .buffer_unordered(LOOKUPS_AT_ONCE)
+            .try_collect()
+            .await
+    }
+
     /// What `ip route get` would say.
-    pub async fn route(&self, destination: IpAddr) -> anyhow::Result<Route> {
+    async fn route(&self, destination: IpAddr) -> anyhow::Result<Route> {
         let mut answers = Box::pin(self.handle.route().get(route_request(destination)).execute());
         match patiently(answers.try_next()).await? {
             Ok(Some(message)) => Ok(decode::route(destination, &message)),
