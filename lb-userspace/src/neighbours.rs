@@ -6,9 +6,9 @@
 //!   the program's asks, silent and stale neighbours ─▶ asking ─▶ kernel: "use this neighbour"
 //! ```
 //!
-//! Messages only say when to look; links and neighbours are kept in step by them, routes are looked up anew. The listener
-//! subscribes before the first look, so that nothing falls between the two. The first look reports everything as changed:
-//! nobody was watching before.
+//! Messages keep links and neighbours in step, and say when to look up routes anew. The listener subscribes before
+//! the first look, so that nothing falls between the two. The first look reports everything as changed: nobody was
+//! watching before.
 
 mod asking;
 mod decode;

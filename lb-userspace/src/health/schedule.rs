@@ -6,11 +6,10 @@
 //!                    probe 0       probe 1       probe 2
 //! ```
 //!
-//! The grid is fixed: neither a probe's duration nor the jitter of its start moves the next one. That is what lets
-//! the daemon promise that a backend gets no new flow `fall * interval` after it began to refuse, plus `timeout`
-//! where it is silent: however the death lies between two probes, `fall` of them start within `fall` intervals. (The promise
-//! to silent backends asks for a timeout that is no longer than the interval: one backend never has two probes at
-//! once, so a longer one must skip points of the grid.)
+//! The grid is fixed: no probe's duration moves the next one. That is what lets the daemon promise that a backend
+//! gets no new flow `fall * interval` after it began to refuse, plus `timeout` where it is silent: wherever the death
+//! lies between two probes, `fall` of them start within `fall` intervals. (The promise about silent backends asks for
+//! a timeout no longer than the interval: one backend never has two probes at once, so a longer one skips points.)
 //!
 //! Pure: times come in and go out as durations since the target was first seen.
 
