@@ -1,1 +1,9 @@
-//! (see event.rs)
+//! The controller.
+
+pub mod compile;
+pub mod diff;
+#[cfg(test)]
+mod fixture;
+pub mod known;
+pub mod snapshot;
+pub mod state;
