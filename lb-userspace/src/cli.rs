@@ -1,1 +1,2 @@
-//! (see event.rs)
+//! The commands.
+pub mod exit;
