@@ -74,9 +74,12 @@ pub async fn socket(path: &Path) -> Result<Socket, Error> {
 
 /// Binds the address that Prometheus scrapes.
 pub async fn metrics(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => Error::AddressInUse(address),
-        _ => Error::Io { place: address.to_string(), doing: "bind", source },
+    TcpListener::bind(address).await.map_err(|source| {
+        if source.kind() == io::ErrorKind::AddrInUse {
+            Error::AddressInUse(address)
+        } else {
+            Error::Io { place: address.to_string(), doing: "bind", source }
+        }
     })
 }
 
