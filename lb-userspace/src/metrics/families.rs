@@ -84,7 +84,8 @@ fn service_traffic(input: &Input) -> [Family; 3] {
 
 #[rustfmt::skip]
 fn backend_traffic(input: &Input) -> [Family; 5] {
-    let families: [(&str, &str, fn(&BackendCounters) -> u64); 5] = [
+    type Value = fn(&BackendCounters) -> u64;
+    let families: [(&str, &str, Value); 5] = [
         ("xlb_backend_forwarded_packets_total", "Packets sent to the backend.", |it| it.forwarded.packets),
         ("xlb_backend_forwarded_bytes_total", "Bytes of frames sent to the backend.", |it| it.forwarded.bytes),
         ("xlb_backend_returned_packets_total", "Replies of the backend sent to clients.", |it| it.returned.packets),
