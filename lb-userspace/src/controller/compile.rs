@@ -315,3 +315,6 @@ fn sources(service: &Service, family: Family) -> Vec<IpAddr> {
 fn interface(attached: &Attached) -> Interface {
     Interface { mac: attached.mac, zero: 0, mtu: attached.mtu, attached: 1 }
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,6 +48,11 @@ impl<'a> Known<'a> {
         self.backend(self.backend_number(name)?)
     }
 
+    /// The backends that have an entry.
+    pub fn entries(&self) -> impl Iterator<Item = &'a Backend> {
+        self.backends.values().copied()
+    }
+
     /// Who answers under a number of counters.
     pub fn backend(&self, counters: u32) -> Option<&'a Backend> {
         self.backends.get(&counters).copied()

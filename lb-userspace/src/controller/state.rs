@@ -6,6 +6,7 @@ mod adopt;
 mod belief;
 mod generation;
 mod reach;
+mod warnings;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +16,7 @@ use std::{
 
 use lb_common::{hop::Hop, net::Protocol};
 
-pub use self::belief::{Belief, Durations};
+pub use self::belief::Belief;
 use self::{generation::Generation, reach::Reach};
 use crate::{
     api::view::AdminState,
@@ -88,6 +89,12 @@ impl State {
         self.admin = admin;
         self.reach.forget_all_but(&self.backend_addresses());
         self.is_dirty = true;
+    }
+
+    /// What was wanted before is wanted again. What the maps went through meanwhile is not forgotten.
+    pub fn take_back(&mut self, before: Self) {
+        let cooling = std::mem::take(&mut self.cooling);
+        *self = Self { cooling, is_dirty: true, ..before };
     }
 
     /// A probe ended. Returns whether it changed what is believed.
