@@ -9,6 +9,8 @@
 //!
 //! Each file has a daemon of its own. `XLB_BLESS=1 cargo test` writes the files anew; read the difference.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
 #[path = "cli/fake.rs"]
 mod fake;
 
@@ -40,7 +42,7 @@ fn compare(name: &str) {
         writeln!(actual, "{paragraph}").unwrap();
         match paragraph.strip_prefix("$ ") {
             Some(command) => actual.push_str(&transcript(command, &daemon)),
-            None => actual.push_str("\n"),
+            None => actual.push('\n'),
         }
     }
 

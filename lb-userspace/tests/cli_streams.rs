@@ -1,5 +1,7 @@
 //! What becomes of commands whose streams, files or daemons are not as they wish.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
 use std::{
     cell::RefCell,
     ffi::OsString,
