@@ -18,6 +18,7 @@ pub mod address;
 pub mod command;
 pub mod config;
 pub mod daemon;
+pub mod demo;
 pub mod echo;
 pub mod link;
 pub mod live;

@@ -4,9 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::Result;
 use lb_common::service::Mode;
-use tests::lab::{
-    Family, Lab, Live, Shape, Topology, Visit, address, echo, nftables, sweep, visit, web,
-};
+use tests::lab::{Family, Lab, Live, Shape, Topology, Visit, address, echo, nftables, sweep, visit, web};
 
 #[test]
 fn requests_reach_the_web_servers_in_turn_and_every_checksum_is_right() -> Result<()> {
@@ -66,7 +64,7 @@ fn live_connections_echo_every_byte() -> Result<()> {
 
     let from: Vec<_> = lab.clients.iter().map(|client| client.of(Family::V4)).collect();
     let live = Live::open(&lab.client, &from, echoes, 200)?;
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    live.wait_for_bytes(400)?;
     let report = live.finish()?;
 
     assert!(report.broken.is_empty() && report.echoed >= 400, "{report}");

@@ -119,6 +119,15 @@ impl Service {
         }
     }
 
+    /// The same for one family.
+    #[must_use]
+    pub fn only(mut self, family: Family) -> Self {
+        let is_of_family = |address: &SocketAddr| address.is_ipv4() == (family == Family::V4);
+        self.listen.retain(is_of_family);
+        self.backends.retain(|backend| is_of_family(&backend.address));
+        self
+    }
+
     fn sources(&self) -> Vec<IpAddr> {
         match self.mode {
             Mode::FullNat => Family::ALL

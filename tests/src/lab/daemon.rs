@@ -89,6 +89,11 @@ impl Daemon {
         Ok(())
     }
 
+    /// Lets it outlive this process.
+    pub fn leave_running(mut self) {
+        self.process.take();
+    }
+
     /// SIGHUP: reads the file again, in its own time.
     pub fn hang_up(&self) -> Result<()> {
         self.signal(Signal::SIGHUP)

@@ -1,8 +1,15 @@
 //! Servers that say everything back, as threads in a backend's namespace.
 
-use std::{future::Future, net::SocketAddr, sync::mpsc, thread::JoinHandle};
+use std::{
+    future::Future,
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    process::Stdio,
+    sync::mpsc,
+    thread::JoinHandle,
+};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use tokio::{
     io,
     net::{TcpListener, TcpSocket, UdpSocket},
@@ -11,6 +18,11 @@ use tokio::{
 };
 
 use super::Namespace;
+
+/// The largest datagram.
+const LARGEST: usize = 65_535;
+/// What the process says when its socket is open.
+const READY: &str = "serving";
 
 /// A server in a thread. Dropping it closes all its sockets.
 pub struct Server {
@@ -45,7 +57,6 @@ pub fn udp_echo(namespace: &Namespace, address: SocketAddr, name: &str) -> Resul
         namespace,
         move || bind().and_then(into_tokio),
         async move |socket| {
-            const LARGEST: usize = 65_535;
             let mut datagram = vec![0; LARGEST];
             loop {
                 let (len, client) = socket.recv_from(&mut datagram).await?;
@@ -54,6 +65,31 @@ pub fn udp_echo(namespace: &Namespace, address: SocketAddr, name: &str) -> Resul
             }
         },
     )
+}
+
+/// Starts `lab echo` on `namespace`: a [`udp_echo`] in a process of its own, which lives as long as the lab.
+pub fn udp_echo_process(namespace: &Namespace, address: SocketAddr, name: &str) -> Result<()> {
+    let lab = std::env::current_exe()?;
+    let mut command = namespace.command(lab);
+    command.args(["echo", name, &address.to_string()]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut process = command.spawn().context("start an echo server")?;
+
+    let mut first_line = String::new();
+    let stdout = process.stdout.take().context("the echo server has no output")?;
+    BufReader::new(stdout).read_line(&mut first_line)?;
+    ensure!(first_line.trim_end() == READY, "the echo server on {namespace} does not serve");
+    Ok(())
+}
+
+/// `lab echo`: serves until killed.
+pub fn serve_udp_echo(address: SocketAddr, name: &str) -> Result<()> {
+    let socket = std::net::UdpSocket::bind(address)?;
+    println!("{READY}");
+    let mut datagram = vec![0; LARGEST];
+    loop {
+        let (len, client) = socket.recv_from(&mut datagram)?;
+        socket.send_to(&answer(name, &datagram[..len]), client)?;
+    }
 }
 
 impl Server {
@@ -90,6 +126,10 @@ impl Drop for Server {
             eprintln!("an echo server ended: {error:#}");
         }
     }
+}
+
+fn answer(name: &str, datagram: &[u8]) -> Vec<u8> {
+    [name.as_bytes(), b": ", datagram].concat()
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener> {

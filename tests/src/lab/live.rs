@@ -3,7 +3,11 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
-    sync::mpsc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -18,7 +22,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::{Namespace, visit::connect};
+use super::{Namespace, visit::connect, wait::eventually};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Longer than TCP's first retransmissions, so that a lost packet breaks nothing and a lost flow does.
@@ -27,6 +31,7 @@ const ECHO_LIMIT: Duration = Duration::from_secs(10);
 /// Connections with a task each. Dropping them closes them.
 pub struct Live {
     stop: watch::Sender<bool>,
+    echoed: Arc<AtomicU64>,
     thread: JoinHandle<Result<Report>>,
 }
 
@@ -47,19 +52,28 @@ impl Live {
         let from = from.to_vec();
         let (stop, stopped) = watch::channel(false);
         let (opened, all_open) = mpsc::sync_channel(1);
+        let echoed = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&echoed);
         let thread = namespace.spawn(move || {
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let streams = open(&from, to, count).await?;
                 opened.send(()).context("nobody waits for the connections")?;
-                Ok(live(streams, &stopped).await)
+                Ok(live(streams, &counter, &stopped).await)
             })
         });
         if all_open.recv().is_err() {
             let ended = thread.join().map_err(|_| anyhow!("the connections' thread panicked"))?;
             return Err(ended.err().unwrap_or_else(|| anyhow!("the connections ended before they began")));
         }
-        Ok(Self { stop, thread })
+        Ok(Self { stop, echoed, thread })
+    }
+
+    /// Waits until so many more bytes have come back, on all connections together.
+    pub fn wait_for_bytes(&self, more: u64) -> Result<()> {
+        let seen = || self.echoed.load(Ordering::Relaxed);
+        let goal = seen() + more;
+        eventually(ECHO_LIMIT, &format!("{more} more bytes are echoed"), || Ok(seen() >= goal)).map(drop)
     }
 
     /// Lets the bytes on their way come back, and closes all.
@@ -104,46 +118,45 @@ async fn open(from: &[IpAddr], to: SocketAddr, count: usize) -> Result<Vec<TcpSt
     }
 }
 
-async fn live(streams: Vec<TcpStream>, stopped: &watch::Receiver<bool>) -> Report {
-    let mut report = Report { connections: streams.len(), ..Report::default() };
+async fn live(streams: Vec<TcpStream>, echoed: &Arc<AtomicU64>, stopped: &watch::Receiver<bool>) -> Report {
+    let connections = streams.len();
     let mut tasks = JoinSet::new();
     let start = Instant::now();
-    let spread = SECOND / u32::try_from(streams.len().max(1)).unwrap_or(u32::MAX);
+    let spread = SECOND / u32::try_from(connections.max(1)).unwrap_or(u32::MAX);
     for (number, stream) in (0..).zip(streams) {
         let first = start + spread * number;
-        tasks.spawn(speak(stream, first, stopped.clone()));
+        tasks.spawn(speak(stream, first, Arc::clone(echoed), stopped.clone()));
     }
+    let mut broken = Vec::new();
     while let Some(ended) = tasks.join_next().await {
         match ended {
-            Ok((echoed, end)) => {
-                report.echoed += echoed;
-                report.broken.extend(end.err().map(|error| format!("{error:#}")));
-            }
-            Err(error) => report.broken.push(error.to_string()),
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => broken.push(format!("{error:#}")),
+            Err(error) => broken.push(error.to_string()),
         }
     }
-    report
+    Report { connections, echoed: echoed.load(Ordering::Relaxed), broken }
 }
 
-/// A byte a second until told to stop. Returns how many came back, and why not all did.
+/// A byte a second until told to stop, or until one does not come back.
 async fn speak(
     mut stream: TcpStream,
     first: Instant,
+    echoed: Arc<AtomicU64>,
     mut stopped: watch::Receiver<bool>,
-) -> (u64, Result<()>) {
+) -> Result<()> {
     let mut ticks = time::interval_at(first, SECOND);
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
-    for echoed in 0_u64.. {
+    for byte in (0..=u8::MAX).cycle() {
         tokio::select! {
             _ = ticks.tick() => {}
             // An error says that the sender is gone, which is a stop too.
-            _ = stopped.wait_for(|stop| *stop) => return (echoed, Ok(())),
+            _ = stopped.wait_for(|stop| *stop) => break,
         }
-        if let Err(error) = echo(&mut stream, echoed.to_le_bytes()[0]).await {
-            return (echoed, Err(error));
-        }
+        echo(&mut stream, byte).await?;
+        echoed.fetch_add(1, Ordering::Relaxed);
     }
-    (u64::MAX, Ok(()))
+    Ok(())
 }
 
 async fn echo(stream: &mut TcpStream, byte: u8) -> Result<()> {

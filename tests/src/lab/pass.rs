@@ -35,6 +35,7 @@ pub fn pass_everything((namespace, interface): End, bpffs: &Path) -> Result<()> 
 
 /// `XLB_BPF_DIR`, else where `cargo xtask build` leaves its objects.
 fn object() -> PathBuf {
-    let objects = std::env::var_os("XLB_BPF_DIR").map_or_else(|| super::workspace().join(OBJECTS), PathBuf::from);
+    let objects =
+        std::env::var_os("XLB_BPF_DIR").map_or_else(|| super::workspace().join(OBJECTS), PathBuf::from);
     objects.join(OBJECT)
 }

@@ -87,6 +87,11 @@ impl Web {
         Ok(fs::read_to_string(self.file("access.log"))?.lines().map(str::to_owned).collect())
     }
 
+    /// Lets it outlive this process.
+    pub fn leave_running(mut self) {
+        self.process.take();
+    }
+
     fn signal(&self, signal: Signal) -> Result<()> {
         let process = self.process.as_ref().context("nginx was killed")?;
         Ok(kill(Pid::from_raw(process.id().cast_signed()), signal)?)
