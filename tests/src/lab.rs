@@ -35,6 +35,7 @@ pub mod witness;
 
 use std::{
     fs,
+    net::IpAddr,
     ops::Deref,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -51,6 +52,7 @@ pub use self::{
     address::{Family, Pair},
     config::Config,
     daemon::Daemon,
+    echo::Server,
     live::Live,
     namespace::Namespace,
     topology::{Backend, Network, Shape, Topology},
@@ -108,6 +110,37 @@ impl Lab {
         self.backends.iter().map(|backend| Web::start(backend, &self.directory)).collect()
     }
 
+    /// A TCP echo server on every backend, in both families.
+    pub fn tcp_echoes(&self, port: u16) -> Result<Vec<Server>> {
+        self.on_each_backend(|backend, family| {
+            echo::tcp_echo(&backend.namespace, backend.address.port(family, port))
+        })
+    }
+
+    /// A UDP echo server on every backend, in both families, which says the backend's name.
+    pub fn udp_echoes(&self, port: u16) -> Result<Vec<Server>> {
+        self.on_each_backend(|backend, family| {
+            echo::udp_echo(&backend.namespace, backend.address.port(family, port), &backend.name)
+        })
+    }
+
+    /// The client's addresses of a family.
+    pub fn client_addresses(&self, family: Family) -> Vec<IpAddr> {
+        self.clients.iter().map(|client| client.of(family)).collect()
+    }
+
+    /// Visits `port` of [`address::SERVICE`] so often, from all client addresses in turn.
+    pub fn visit(&self, family: Family, port: u16, connections: usize) -> Result<Tally> {
+        let to = address::SERVICE.port(family, port);
+        visit(&self.client, &Visit::new(&self.client_addresses(family), to, connections))
+    }
+
+    /// Opens so many connections that live, to `port` of [`address::SERVICE`].
+    pub fn live(&self, family: Family, port: u16, connections: usize) -> Result<Live> {
+        let to = address::SERVICE.port(family, port);
+        Live::open(&self.client, &self.client_addresses(family), to, connections)
+    }
+
     /// Writes the configuration file and starts the daemon on it; returns when it answers.
     pub fn start(&self, config: &Config) -> Result<Daemon> {
         Daemon::start(self, config)
@@ -117,6 +150,11 @@ impl Lab {
     pub fn witness(&self) -> Result<Witness> {
         let ends = self.backends.iter().map(|backend| &backend.namespace).chain([&self.client]);
         Witness::watch(ends.map(|namespace| (namespace, "eth0")))
+    }
+
+    fn on_each_backend<T>(&self, start: impl Fn(&Backend, Family) -> Result<T>) -> Result<Vec<T>> {
+        let all = self.backends.iter().flat_map(|backend| Family::ALL.map(|family| (backend, family)));
+        all.map(|(backend, family)| start(backend, family)).collect()
     }
 
     /// Lets the lab outlive this process; [`sweep::kept`] finds it.

@@ -2,9 +2,11 @@
 
 use std::{fs, path::Path};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use lb_common::service::Mode;
-use tests::lab::{Family, Lab, Live, Shape, Topology, Visit, address, echo, nftables, sweep, visit, web};
+use tests::lab::{
+    Family, Lab, Live, Shape, Topology, Visit, address, echo, link, nftables, sweep, visit, web,
+};
 
 #[test]
 fn requests_reach_the_web_servers_in_turn_and_every_checksum_is_right() -> Result<()> {
@@ -52,6 +54,27 @@ fn the_witness_notices_a_wrong_checksum() -> Result<()> {
     let seen = witness.finish()?;
 
     assert!(!seen.wrong.is_empty(), "{seen:?}");
+    Ok(())
+}
+
+#[test]
+fn a_router_tells_the_sender_that_the_path_is_narrow() -> Result<()> {
+    let lab = Lab::build(&Topology::new("narrow", Shape::Routers).backends(1))?;
+    let _web = lab.web_servers()?;
+    nftables::balance(&lab)?;
+    fs::write(lab.directory().join("files/page"), vec![b'x'; 1_000_000])?;
+    let edge = lab.edge.as_ref().context("there is no edge router")?;
+    link::narrow((edge, "eth0"), lab.clients[0], 1400)?;
+
+    for (family, host) in [(Family::V4, "192.0.2.10"), (Family::V6, "[2001:db8::10]")] {
+        let url = format!("http://{host}/files/page");
+        let page = lab.client.run(&["curl", "-sS", "-m", "10", &url])?;
+
+        assert_eq!(page.len(), 1_000_000, "{family:?}");
+        let peer = address::SOURCE.of(family).to_string();
+        let route = lab.backends[0].namespace.run(&["ip", "route", "get", &peer])?;
+        assert!(route.contains("mtu 1400"), "{family:?}: {route}");
+    }
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use nix::sched::{CloneFlags, setns};
+use tokio::runtime;
 
 use super::command::{self, Output};
 
@@ -83,6 +84,14 @@ impl Namespace {
         thread::scope(|scope| scope.spawn(|| self.enter().and_then(|()| work())).join())
             .unwrap_or_else(|panic| panic::resume_unwind(panic))
             .with_context(|| format!("in {self}"))
+    }
+
+    /// Does asynchronous `work` in a thread of this namespace.
+    pub fn block_on<T: Send, F: Future<Output = Result<T>>>(
+        &self,
+        work: impl FnOnce() -> F + Send,
+    ) -> Result<T> {
+        self.inside(|| runtime::Builder::new_current_thread().enable_all().build()?.block_on(work()))
     }
 
     /// Begins `work` in a thread of this namespace.

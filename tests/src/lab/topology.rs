@@ -126,7 +126,7 @@ impl Network {
             client: clients,
             clients: (1..=topology.clients).map(client).collect(),
             edge: if far { Some(router("edge")?) } else { None },
-            xlb: router("xlb")?,
+            xlb: router("xlb").and_then(keep_addresses)?,
             interfaces: match topology.shape {
                 Shape::TwoNics | Shape::Routers => vec!["eth0", "eth1"],
                 Shape::OneNic => vec!["eth0"],
@@ -227,5 +227,11 @@ impl Network {
 fn route_packets(namespace: Namespace) -> Result<Namespace> {
     namespace.sysctl("net.ipv4.ip_forward", "1")?;
     namespace.sysctl("net.ipv6.conf.all.forwarding", "1")?;
+    Ok(namespace)
+}
+
+/// Lets IPv6 addresses survive their interface being down, as IPv4 addresses do.
+fn keep_addresses(namespace: Namespace) -> Result<Namespace> {
+    namespace.sysctl("net.ipv6.conf.all.keep_addr_on_down", "1")?;
     Ok(namespace)
 }

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::{IpAddr, SocketAddr},
+    ops::AddAssign,
     time::Duration,
 };
 
@@ -11,7 +12,6 @@ use anyhow::{Context as _, Result, bail, ensure};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
-    runtime,
     task::JoinSet,
     time,
 };
@@ -63,6 +63,16 @@ impl Tally {
     }
 }
 
+impl AddAssign for Tally {
+    fn add_assign(&mut self, more: Self) {
+        for (all, more) in [(&mut self.answers, more.answers), (&mut self.failures, more.failures)] {
+            for (what, count) in more {
+                *all.entry(what).or_default() += count;
+            }
+        }
+    }
+}
+
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (backend, count) in &self.answers {
@@ -76,28 +86,26 @@ impl fmt::Display for Tally {
 /// Visits from `namespace`, to the end.
 pub fn visit(namespace: &Namespace, visit: &Visit) -> Result<Tally> {
     ensure!(!visit.from.is_empty(), "no address to connect from");
-    namespace.inside(|| {
-        runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-            let mut tally = Tally::default();
-            let mut sources = visit.from.iter().cycle().take(visit.connections);
-            let mut running = JoinSet::new();
-            loop {
-                while running.len() < visit.at_once
-                    && let Some(&source) = sources.next()
-                {
-                    running.spawn(time::timeout(visit.limit, ask(SocketAddr::new(source, 0), visit.to)));
-                }
-                let Some(ended) = running.join_next().await else {
-                    return Ok(tally);
-                };
-                let (counts, what) = match ended? {
-                    Ok(Ok(answer)) => (&mut tally.answers, answer),
-                    Ok(Err(error)) => (&mut tally.failures, format!("{error:#}")),
-                    Err(_) => (&mut tally.failures, format!("no answer within {:?}", visit.limit)),
-                };
-                *counts.entry(what).or_default() += 1;
+    namespace.block_on(async || {
+        let mut tally = Tally::default();
+        let mut sources = visit.from.iter().cycle().take(visit.connections);
+        let mut running = JoinSet::new();
+        loop {
+            while running.len() < visit.at_once
+                && let Some(&source) = sources.next()
+            {
+                running.spawn(time::timeout(visit.limit, ask(SocketAddr::new(source, 0), visit.to)));
             }
-        })
+            let Some(ended) = running.join_next().await else {
+                return Ok(tally);
+            };
+            let (counts, what) = match ended? {
+                Ok(Ok(answer)) => (&mut tally.answers, answer),
+                Ok(Err(error)) => (&mut tally.failures, format!("{error:#}")),
+                Err(_) => (&mut tally.failures, format!("no answer within {:?}", visit.limit)),
+            };
+            *counts.entry(what).or_default() += 1;
+        }
     })
 }
 
