@@ -10,8 +10,11 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use nix::sys::signal::{SigSet, Signal};
 use tests::lab::{daemon, demo, echo, sweep};
+use tokio::{
+    runtime,
+    signal::unix::{SignalKind, signal},
+};
 
 /// What a shell reports for a program that ended by SIGINT.
 const INTERRUPTED: i32 = 130;
@@ -93,17 +96,19 @@ fn shell(host: &str) -> Result<()> {
 }
 
 /// On SIGINT or SIGTERM: removes what this process made, then ends it.
-///
-/// The signals are blocked, so that they wait for this thread. Children are not affected: `Command` unblocks theirs.
 fn clean_up_when_interrupted() -> Result<()> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    signals.thread_block()?;
+    let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _context = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
     thread::spawn(move || {
-        if signals.wait().is_err() {
-            return;
-        }
+        runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        });
         IS_CLEANING.store(true, Ordering::SeqCst);
         eprintln!("interrupted: cleaning up");
         if let Err(error) = sweep::remove_own() {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, anyhow, bail};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -63,12 +63,12 @@ impl Daemon {
 
         let answers = eventually(START, "xlb answers", || {
             if let Some(status) = process.try_wait()? {
-                bail!("xlb ended: {status}\n{}", log_tail(&self.directory));
+                bail!("xlb ended: {status}");
             }
             Ok(self.output(&["status"])?.code == 0)
         });
         self.process = Some(process);
-        answers.map(drop).with_context(|| log_tail(&self.directory))
+        answers.map(drop).map_err(|error| self.explain(&error))
     }
 
     /// `kill -9`.
@@ -140,7 +140,7 @@ impl Daemon {
                 .as_array()
                 .is_some_and(|all| all.iter().all(|it| it["backends_up"] == it["backends"])))
         });
-        waited.map(drop).with_context(|| log_tail(&self.directory))
+        waited.map(drop).map_err(|error| self.explain(&error))
     }
 
     /// The words of a command line that runs the CLI against this daemon.
@@ -152,9 +152,19 @@ impl Daemon {
         Ok(["env".to_owned()].into_iter().chain(variables).chain([binary]).chain(words).collect())
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
+    /// What the daemon itself has to say about an error.
+    fn explain(&self, error: &Error) -> Error {
+        anyhow!("{error:#}\n{}", log_tail(&self.directory))
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Result<Pid> {
         let process = self.process.as_ref().context("xlb is not running")?;
-        kill(Pid::from_raw(process.id().cast_signed()), signal).with_context(|| format!("send {signal}"))
+        Ok(Pid::from_raw(process.id().cast_signed()))
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        kill(self.pid()?, signal).with_context(|| format!("send {signal}"))
     }
 }
 

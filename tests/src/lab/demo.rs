@@ -15,7 +15,7 @@ use self::{
     stage::{Stage, UDP_PORT},
     story::Story,
 };
-use super::{Family, Tally, address, daemon, wait::eventually};
+use super::{Family, Tally, address, daemon, namespace, sweep, wait::eventually};
 
 /// Requests per family, a multiple of the number of servers.
 const REQUESTS: usize = 300;
@@ -50,9 +50,10 @@ pub fn run(options: Options) -> Result<()> {
     let back = demo.bring_it_back()?;
     let survival = demo.kill_the_daemon()?;
     let statistics = demo.show_the_statistics()?;
-    demo.clean_up(options)?;
+    let Demo { story, stage } = demo;
+    clean_up(stage, &story, options)?;
 
-    demo.story.end(&json!({
+    story.end(&json!({
         "requests": requests,
         "udp": udp,
         "server_killed": failover,
@@ -82,9 +83,9 @@ impl Demo {
         self.story
             .step("A network of its own: each namespace is a host, the cables between them are virtual.");
         self.story.say(
-            "  client ──── xlb ──── switch ─┬─ web-1\n\
-             \x20 .101        .1 .10           ├─ web-2        clients dial 192.0.2.10 or 2001:db8::10,\n\
-             \x20 192.0.2.0/24  10.0.0.0/24    └─ web-3        which xlb has",
+            "  client ──────────── xlb ──────────── switch ─┬─ web-1   10.0.0.11, fd00::11\n\
+             \x20            192.0.2.10 │ 10.0.0.1             ├─ web-2   10.0.0.12, fd00::12\n\
+             \x20         2001:db8::10 │ fd00::1              └─ web-3   10.0.0.13, fd00::13",
         );
         self.story.say("");
         for name in self.stage.namespaces() {
@@ -180,7 +181,7 @@ impl Demo {
             Ok(self.stage.web[VICTIM].requests()?.len() > before + LOAD_PER_SECOND / 4)
         })?;
 
-        self.story.say(&format!("  $ pkill -9 nginx                    # on {name}"));
+        self.story.say(&format!("  $ kill -9 {}        # nginx on {name}", self.stage.web[VICTIM].pid()?));
         let killed = Instant::now();
         self.stage.web[VICTIM].kill()?;
         eventually(BACK, &format!("{name} is found to be down"), || {
@@ -193,6 +194,7 @@ impl Demo {
         let tally = tally(&String::from_utf8_lossy(&output.stdout));
         let answered: usize = tally.answers.values().sum();
         let failed = LOAD - answered;
+        self.story.show("wait", &tally.to_string());
         self.story.say(&format!(
             "  -> {answered} of {LOAD} requests were answered, {failed} failed in the {} ms until the checks had noticed.",
             noticed.as_millis()
@@ -215,10 +217,9 @@ impl Demo {
         let waited = eventually(BACK, &format!("{name} is found to be up"), || {
             Ok(self.stage.daemon()?.health("web", &name)? == "up")
         })?;
-        self.story.say(&format!(
-            "  $ nginx                             # on {name}, up {} ms later",
-            waited.as_millis()
-        ));
+        let host = &self.stage.web[VICTIM].backend.namespace;
+        self.story.say(&format!("  $ ip netns exec {host} nginx -c {name}.conf &"));
+        self.story.say(&format!("  -> {name} was found to be up after {} ms.", waited.as_millis()));
 
         let tally = self.fetch("192.0.2.10", REQUESTS)?;
         ensure!(tally.is_even(self.stage.web.len()), "{name} is back, but the shares are not equal: {tally}");
@@ -229,7 +230,7 @@ impl Demo {
         self.story.step(
             "The daemon itself is killed: the XDP program and its maps stay, and requests are served on.",
         );
-        self.story.say("  $ kill -9 $(pidof xlb)");
+        self.story.say(&format!("  $ kill -9 {}        # xlb", self.stage.daemon()?.pid()?));
         self.stage.kill_daemon()?;
         let tally = self.fetch("192.0.2.10", REQUESTS)?;
         ensure!(tally.is_even(self.stage.web.len()), "without the daemon: {tally}");
@@ -260,15 +261,6 @@ impl Demo {
         Ok(json!({ "web_new_flows": flows }))
     }
 
-    fn clean_up(&mut self, options: Options) -> Result<()> {
-        if options.keep {
-            self.story.step("Everything stays up (--keep).");
-            return self.stage.keep(&self.story);
-        }
-        self.story.step("Everything is removed: processes, namespaces, pinned maps, files.");
-        Ok(())
-    }
-
     /// Fetches with curl, and counts who answered.
     fn fetch(&self, host: &str, requests: usize) -> Result<Tally> {
         let line = format!("{} | sort | uniq -c", fetching(host, requests, ""));
@@ -279,6 +271,20 @@ impl Demo {
         let answers = counted.filter_map(|(count, name)| Some((name.to_owned(), count.parse().ok()?)));
         Ok(Tally { answers: answers.collect(), ..Tally::default() })
     }
+}
+
+fn clean_up(mut stage: Stage, story: &Story, options: Options) -> Result<()> {
+    if options.keep {
+        story.step("Everything stays up (--keep).");
+        return stage.keep(story);
+    }
+    story.step("Everything is removed: processes, namespaces, pinned maps, files.");
+    let lab = stage.lab.name().to_owned();
+    drop(stage);
+    let left = namespace::beginning_with(&format!("{lab}-"))?;
+    ensure!(left.is_empty() && !sweep::directory(&lab).exists(), "something of {lab} was left behind");
+    story.show(&format!("ip netns list | grep {lab}"), "");
+    Ok(())
 }
 
 /// The command line that fetches so often, on a connection each. Servers answer with their name.

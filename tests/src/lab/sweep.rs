@@ -4,6 +4,7 @@
 //! process died without cleaning up can be told from one that is in use, unless it was meant to stay (`kept`).
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -44,14 +45,25 @@ pub fn kept() -> Result<Vec<String>> {
     Ok(labs()?.into_iter().filter(|lab| is_kept(lab)).collect())
 }
 
-/// Removes everything that this process made and did not keep.
+/// Removes everything that this process made and did not keep, until there is nothing more: another thread may still
+/// be building.
 pub fn remove_own() -> Result<()> {
-    for lab in labs()? {
-        if pid_of(&lab) == Some(Pid::this()) && !is_kept(&lab) {
-            remove(&lab)?;
-        }
+    eventually(DEATH, "everything is removed", || {
+        let own = own()?;
+        own.iter().try_for_each(|lab| remove(lab))?;
+        Ok(own.is_empty())
+    })
+    .map(drop)
+}
+
+/// The labs of this process, by their directories or by what came after those were removed.
+fn own() -> Result<BTreeSet<String>> {
+    let mut own: BTreeSet<_> = labs()?.into_iter().collect();
+    for namespace in namespace::beginning_with("xlb-")? {
+        own.extend(namespace.name().splitn(4, '-').collect::<Vec<_>>().get(..3).map(|parts| parts.join("-")));
     }
-    Ok(())
+    own.retain(|lab| pid_of(lab) == Some(Pid::this()) && !is_kept(lab));
+    Ok(own)
 }
 
 /// Removes one lab, in whatever state it is.

@@ -92,9 +92,14 @@ impl Web {
         self.process.take();
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
+    /// Its process.
+    pub fn pid(&self) -> Result<Pid> {
         let process = self.process.as_ref().context("nginx was killed")?;
-        Ok(kill(Pid::from_raw(process.id().cast_signed()), signal)?)
+        Ok(Pid::from_raw(process.id().cast_signed()))
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(self.pid()?, signal)?)
     }
 
     fn wait_until_it_accepts(&self) -> Result<()> {
