@@ -7,6 +7,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -26,6 +27,9 @@ pub const ROOT: &str = "/run/xlb-lab";
 pub const KEPT: &str = "kept";
 /// The lab's bpffs, below its directory.
 pub const BPFFS: &str = "bpf";
+
+/// The thread that cleans up after a signal may meet the one that is being cleaned up after.
+static REMOVING: Mutex<()> = Mutex::new(());
 
 /// A killed process is gone within this time.
 const DEATH: Duration = Duration::from_secs(5);
@@ -68,6 +72,7 @@ fn own() -> Result<BTreeSet<String>> {
 
 /// Removes one lab, in whatever state it is.
 pub fn remove(lab: &str) -> Result<()> {
+    let _alone = REMOVING.lock().unwrap_or_else(PoisonError::into_inner);
     for namespace in namespace::beginning_with(&format!("{lab}-"))? {
         eventually(DEATH, &format!("the processes in {namespace} are gone"), || {
             let pids = namespace.pids()?;
