@@ -146,8 +146,9 @@ fn find_route<F: Family, T: Tables + FlowTables<F>>(
         if found.control.is_still(Control(record.control.load()))
             && let Some(backend) = living(tables, id)
         {
-            FlowTables::<F>::refresh(tables, found.number)?;
             let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::NotService)?;
+            flow.tuple.set(quote.reversed());
+            FlowTables::<F>::refresh(tables, found.number, found.control.0)?;
             let (hop, counters) = (flow.client_hop.get(), backend.counters);
             return Ok(ErrorRoute { quote, hop, counters, keeps_source, is_to_client: true });
         }

@@ -1,3 +1,4 @@
 //! Case rows for two engines, kernel tests, and the lab.
 
+pub mod bench;
 pub mod lab;
