@@ -1,6 +1,6 @@
 //! The flow table under two CPUs at once: no mixed record, no tuple with two owners, nothing lost at rest.
 //!
-//! `XLB_RACE_RUNS` says how many runs there are (default: 60 million over both families), `XLB_RACE_OBJECTS` where the
+//! `XLB_RACE_RUNS` says how many runs there are (default: 80 million over both families), `XLB_BPF_DIR` where the
 //! object lies that is put to the test. Built with one of `lb-ebpf`'s features `without_generation_check`,
 //! `without_rescan` or `without_same_flow_check` the test fails: docs/flow-table.md has the figures.
 
@@ -10,10 +10,7 @@ mod world;
 use std::{collections::BTreeMap, thread, time::Instant};
 
 use anyhow::{Context as _, Result};
-use aya::{
-    Pod, TestRun as _, TestRunOptions,
-    maps::PerCpuArray,
-};
+use aya::{Pod, TestRun as _, TestRunOptions, maps::PerCpuArray};
 use lb_common::{
     backend::Backend,
     cell::Word,
@@ -39,7 +36,7 @@ use tests::{
 use world::{CLIENT, CLIENTS, FLOWS, FULL_NAT, Findings, LISTEN, NAT, SERVICE_PORT};
 
 /// Of each family.
-const RUNS: u64 = 30_000_000;
+const RUNS: u64 = 40_000_000;
 /// Runs between two looks at the table at rest.
 const ROUND: u32 = 5_000_000;
 const CPUS: usize = 2;
@@ -51,7 +48,7 @@ const BACKEND_ADDRESSES: u32 = 0x4000;
 const INTERFACE: u32 = 2;
 
 /// A quarter of the flows have room, an eighth of them may be half-open.
-const SHAPE: Shape = Shape { buckets: 4, lines: 8, half_open: 16, zero: 0 };
+const SHAPE: Shape = Shape { buckets: 2, lines: 4, half_open: 12, zero: 0 };
 
 // SAFETY: `repr(C)`, words only.
 unsafe impl Pod for Findings {}
@@ -140,7 +137,11 @@ fn sum(race: &Object) -> Result<Findings> {
 }
 
 /// What must not be when nobody writes.
-fn look_at_rest<F: Family + PartialEq>(race: &Object, family: char, settings: &Settings) -> Result<Vec<&'static str>> {
+fn look_at_rest<F: Family + PartialEq>(
+    race: &Object,
+    family: char,
+    settings: &Settings,
+) -> Result<Vec<&'static str>> {
     let buckets = race.mapped::<Bucket<RecordOf<F>>>(&format!("FLOWS{family}"))?;
     let lines = race.mapped::<HintLine>(&format!("HINTS{family}"))?;
     let half_open = race.mapped::<Word>("HALF_OPEN")?;
@@ -239,9 +240,9 @@ fn furnish(race: &mut Object, address: impl Fn(u32) -> Address) -> Result<Settin
         race.set("BACKENDS", id, backend)?;
     }
     for (pool, mode) in [(FULL_NAT, Mode::FullNat), (NAT, Mode::Nat)] {
-        let mut slots = SlotTable { mode: mode as u32, slots: BACKENDS, ..SlotTable::EMPTY };
-        slots.source = std::array::from_fn::<_, MAX_SOURCES, _>(|n| address(SOURCES + n as u32));
-        slots.backend = std::array::from_fn::<_, MAX_SLOTS, _>(|slot| 1 + slot as u32 % BACKENDS);
+        let mut slots = SlotTable { mode: mode as u32, slots: 2 * BACKENDS, ..SlotTable::EMPTY };
+        slots.source = std::array::from_fn::<_, MAX_SOURCES, _>(|n| address(SOURCES + n as u32 % 4));
+        slots.backend = std::array::from_fn::<_, MAX_SLOTS, _>(|slot| 1 + slot as u32 / 2 % BACKENDS);
         race.set("TABLES", pool, slots)?;
         race.set("POOLS", pool, Pool { table: pool })?;
     }

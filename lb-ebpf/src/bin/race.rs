@@ -102,7 +102,7 @@ mod program {
         let tables = KernelTables(ctx.ctx);
         // SAFETY: a helper without arguments.
         let random = unsafe { bpf_get_prandom_u32() };
-        let (flow, step, chance) = (random & (FLOWS - 1), random >> 8 & 0xf, random >> 12 & 0x3ff);
+        let (flow, step, chance) = (random & (FLOWS - 1), random >> 8 & 0xf, random >> 12 & 0xff);
         if let Some(settings) = tables.settings()
             && let Some(findings) = FINDINGS.get_ptr_mut(0)
         {

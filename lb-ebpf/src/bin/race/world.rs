@@ -3,9 +3,9 @@
 use lb_common::net::{Mac, V4, V6};
 
 /// Flows that are generated. A power of two.
-pub const FLOWS: u32 = 128;
+pub const FLOWS: u32 = 64;
 /// Clients: flows of one client differ in the address that they dial. A power of two.
-pub const CLIENTS: u32 = 32;
+pub const CLIENTS: u32 = 16;
 /// Where clients dial.
 pub const SERVICE_PORT: u16 = 80;
 /// The pool in full-nat mode.
