@@ -100,6 +100,10 @@ pub fn advance<F: Family, T: Tables + FlowTables<F>>(
         Side::Backend if !is_tcp || segment.is_syn_ack() => {
             record.proof.store(Proof::new(control.generation(), segment.sequence).0);
         }
+        // The flow that was challenged lives on, and a tuple has one flow that is not half-open.
+        Side::Backend if segment.flags & RST != 0 && state == State::CHALLENGER => {
+            FlowTables::<F>::free(tables, number, control.0);
+        }
         Side::Backend => {
             let refused = control.with_state(tcp::REFUSED).0;
             if segment.flags & RST != 0 && record.control.replace(control.0, refused) {
@@ -119,8 +123,13 @@ fn promote<F: Family, T: Tables + FlowTables<F>>(tables: &T, found: &Found<'_, F
         return;
     }
     count_half_open::<F>(tables, -1);
+    let Some(old) = old else { return };
     let tuple = tuple_of::<F>(found.record);
-    if let Some(old) = old.and_then(|old| find::again(tables, old, &tuple)) {
+    // Its own packets may change its state while it is freed.
+    let mut tries = 0;
+    while tries < 4 {
+        let Some(old) = find::again(tables, old, &tuple) else { return };
         FlowTables::<F>::free(tables, old.number, old.control.0);
+        tries += 1;
     }
 }

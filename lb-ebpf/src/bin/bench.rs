@@ -112,7 +112,12 @@ mod program {
         let Some(tuple) = TUPLES6.get(number) else { return xdp_action::XDP_ABORTED };
         let mut frame = XdpFrame(&ctx);
         let Ok(fields) = frame.cursor().take::<Fields6>() else { return xdp_action::XDP_ABORTED };
-        fields.addresses = tuple.addresses;
+        let mut i = 0;
+        while i < 4 {
+            fields.addresses[i] = tuple.addresses[i];
+            fence();
+            i += 1;
+        }
         fields.ports = tuple.ports;
         if order.is_udp != 0 {
             fields.udp[1] = tuple.checksum;
