@@ -1,9 +1,9 @@
 //! What the operator wants, validated: if a [`Spec`] exists, it makes sense.
 //!
 //! ```text
-//!   xlb.toml ─ load ─▶ table, value ─▶ file (as written) ─ validate ─▶ Spec ─┐
-//!                            └────────┴── all mistakes at once              ├ overlay::apply ─▶ what is wanted
-//!   overlay.json ─ store ─▶ Overlay (what the CLI changed since) ───────────┘
+//!   xlb.toml ─ load ─▶ file (as written) ─ validate ─▶ Spec ─┐
+//!                    └─ all mistakes at once ─┘              ├─ Overlay::apply ─▶ what is wanted
+//!   overlay.json ─ store ─▶ Overlay (changed by command) ────┘
 //! ```
 //!
 //! `rules` hold for both. Only `load` and `store` do IO.
@@ -20,6 +20,7 @@ use lb_common::{net::Protocol, service::Mode};
 
 mod file;
 mod load;
+pub mod memory;
 mod mistakes;
 pub mod overlay;
 pub mod rules;

@@ -26,7 +26,7 @@ pub struct Client {
 /// No good answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the daemon is not reachable at {}: {reason}", socket.display())]
+    #[error("the daemon is not reachable at {}: {}", socket.display(), why(reason))]
     Unreachable { socket: PathBuf, reason: io::Error },
     #[error("{question}: the daemon gave no answer within {}s", exchange::TIMEOUT.as_secs())]
     TimedOut { question: String },
@@ -53,6 +53,19 @@ impl Error {
             }
             Self::TimedOut { .. } | Self::Refused(_) | Self::Unreadable { .. } => false,
         }
+    }
+}
+
+/// The usual reasons, as they concern sockets.
+fn why(reason: &io::Error) -> String {
+    if reason.kind() == io::ErrorKind::NotFound {
+        "there is no such socket".to_owned()
+    } else if reason.kind() == io::ErrorKind::ConnectionRefused {
+        "nobody listens there any more".to_owned()
+    } else if reason.kind() == io::ErrorKind::PermissionDenied {
+        "permission denied".to_owned()
+    } else {
+        reason.to_string()
     }
 }
 

@@ -54,8 +54,13 @@ pub const fn row(kind: ProblemKind) -> Row {
 
 /// How a command ends that was answered with this document.
 pub fn exit(problem: &view::Problem) -> Exit {
-    let rows = KINDS.into_iter().map(row);
-    rows.into_iter().find(|row| row.uri == problem.kind).map_or(Exit::Failed, |row| row.exit)
+    if let Some(row) = KINDS.into_iter().map(row).find(|row| row.uri == problem.kind) {
+        return row.exit;
+    }
+    let is_absent = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT]
+        .iter()
+        .any(|status| status.as_u16() == problem.status);
+    if is_absent { Exit::Unreachable } else { Exit::Failed }
 }
 
 /// A problem document on its way out.
@@ -136,6 +141,16 @@ mod tests {
     }
 
     #[test]
+    fn each_kind_is_in_the_document() {
+        let document = include_str!("../../../docs/api.md");
+
+        for Row { uri, status, exit, .. } in KINDS.map(row) {
+            let row = format!("| `{uri}` | {} | {} |", status.as_u16(), exit.code());
+            assert!(document.contains(&row), "docs/api.md lacks {row}");
+        }
+    }
+
+    #[test]
     fn the_exit_code_survives_the_document() {
         for kind in KINDS {
             let Refusal(document) = Problem::new(kind, "why").into();
@@ -145,7 +160,10 @@ mod tests {
     }
 
     #[test]
-    fn a_document_of_http_alone_is_a_failure() {
+    fn a_document_of_http_alone_is_a_failure_or_says_that_the_controller_is_away() {
+        let Refusal(stopping) = Refusal::http(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping");
+        assert_eq!(exit(&stopping), Exit::Unreachable);
+
         let Refusal(document) = Refusal::http(StatusCode::NOT_FOUND, "no such page");
 
         assert_eq!((document.kind.as_str(), document.title.as_str()), ("about:blank", "Not Found"));

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
-use super::units::parse_duration;
+use super::{exit::Exit, units::parse_duration};
 use crate::{api::view, spec::BackendName};
 
 /// An XDP layer-4 load balancer.
@@ -12,10 +12,9 @@ use crate::{api::view, spec::BackendName};
 #[command(
     name = "xlb",
     version,
-    max_term_width = 100,
+    term_width = 100,
     disable_help_subcommand = true,
-    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 daemon not reachable, 5 conflict,\n\
-                  6 invalid configuration, 78 the host cannot run it"
+    after_help = exit_codes()
 )]
 pub struct Args {
     #[command(flatten)]
@@ -255,4 +254,40 @@ pub struct FlowFilter {
     /// At most this many
     #[arg(long, value_name = "N", default_value_t = crate::api::routes::FLOWS_LISTED)]
     pub limit: usize,
+}
+
+fn exit_codes() -> String {
+    let codes = Exit::ALL.map(|exit| format!("{} {}", exit.code(), exit.about()));
+    format!("Exit codes: {}", codes.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn each_command_and_each_exit_code_is_in_the_document() {
+        let document = include_str!("../../../docs/cli.md");
+
+        for command in leaves("xlb", &Args::command()) {
+            assert!(document.contains(&format!("`{command}")), "docs/cli.md lacks `{command}`");
+        }
+        for exit in Exit::ALL {
+            let row = format!("| {} | {} |", exit.code(), exit.about());
+            assert!(document.contains(&row), "docs/cli.md lacks {row}");
+        }
+    }
+
+    fn leaves(path: &str, command: &clap::Command) -> Vec<String> {
+        let below = command.get_subcommands().map(|sub| leaves(&format!("{path} {}", sub.get_name()), sub));
+        let below: Vec<String> = below.flatten().collect();
+        if below.is_empty() { vec![path.to_owned()] } else { below }
+    }
 }

@@ -17,7 +17,8 @@ pub async fn backend(console: &mut Console<'_>, client: &Client, verb: BackendVe
         BackendVerb::Show { name } => show(console, client, &name).await,
         BackendVerb::Add { name, address, weight, backup } => {
             let added = client.add(&name, &NewBackend { address, weight, backup }).await?;
-            said(console, &added, "added")
+            let kind = if added.backup { ", backup" } else { "" };
+            said(console, &added, &format!("added: {}, weight {}{kind}", added.address, added.weight))
         }
         BackendVerb::Remove { name } => {
             client.remove(&name).await?;
@@ -83,8 +84,8 @@ async fn set_state(
     let changed = client.change(name, &patch).await?;
     let what = match state {
         AdminState::Ready => "ready",
-        AdminState::Drain => "drain: no new flows",
-        AdminState::Maint => "maint: no flows",
+        AdminState::Drain => "drain (no new flows)",
+        AdminState::Maint => "maint (no flows)",
     };
     said(console, &changed, what)?;
     Ok(changed)

@@ -20,6 +20,7 @@ pub struct Console<'a> {
     verbosity: Verbosity,
     is_colourful: bool,
     is_terminal: bool,
+    has_picture: bool,
 }
 
 impl<'a> Console<'a> {
@@ -36,7 +37,7 @@ impl<'a> Console<'a> {
             Color::Auto => is_terminal && may_colour(env),
         };
         let (output, verbosity) = (global.output, global.verbosity());
-        Self { stdout, stderr, output, verbosity, is_colourful, is_terminal }
+        Self { stdout, stderr, output, verbosity, is_colourful, is_terminal, has_picture: false }
     }
 
     pub fn is_wide(&self) -> bool {
@@ -84,8 +85,14 @@ impl<'a> Console<'a> {
 
     /// Begins a picture that replaces the one before: on a terminal in its place, else below a blank line.
     pub fn next_picture(&mut self) -> Result<(), Failure> {
-        // ECMA-48: cursor to the upper left, erase all.
-        Ok(write!(self.stdout, "{}", if self.is_terminal { "\x1b[H\x1b[2J" } else { "\n" })?)
+        let gap = match (self.is_terminal, self.has_picture) {
+            // ECMA-48: cursor to the upper left, erase all.
+            (true, _) => "\x1b[H\x1b[2J",
+            (false, true) => "\n",
+            (false, false) => "",
+        };
+        self.has_picture = true;
+        Ok(write!(self.stdout, "{gap}")?)
     }
 
     pub fn flush(&mut self) -> Result<(), Failure> {

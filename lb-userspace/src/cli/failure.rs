@@ -2,7 +2,7 @@
 
 use std::{fmt, io};
 
-use super::exit::Exit;
+use super::{exit::Exit, table::printable};
 use crate::api::client;
 
 #[derive(Debug)]
@@ -38,10 +38,11 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for detail in &self.details {
-            writeln!(f, "{detail}")?;
+        // A mistake may show the line that it is in: such lines are kept.
+        for line in self.details.iter().flat_map(|detail| detail.lines()) {
+            writeln!(f, "{}", printable(line))?;
         }
-        writeln!(f, "error: {}", self.message)?;
+        writeln!(f, "error: {}", printable(&self.message))?;
         match &self.hint {
             Some(hint) => writeln!(f, "hint: {hint}"),
             None => Ok(()),

@@ -5,7 +5,6 @@ use super::{
     console::Console,
     failure::Failure,
     table::{Table, Tone},
-    units,
 };
 use crate::api::{
     client::Client,
@@ -34,8 +33,7 @@ async fn list(console: &mut Console<'_>, client: &Client, filter: FlowFilter) ->
     if flows.len() < limit {
         return Ok(());
     }
-    console
-        .say(&format!("these are the first {}; --limit N shows more", units::counted(limit as u64, "flow")))
+    console.say(&format!("the list ends at --limit {limit}; there may be more flows"))
 }
 
 fn table(flows: &[Flow], is_wide: bool) -> Table {
@@ -51,7 +49,7 @@ fn table(flows: &[Flow], is_wide: bool) -> Table {
             flow.listen.to_string(),
             format!("{}/{}", flow.service, flow.backend),
             flow.state.clone(),
-            units::measured(flow.idle_seconds),
+            format!("{:.1}s", flow.idle_seconds),
         ];
         if is_wide {
             cells.extend([flow.source.to_string(), flow.backend_address.to_string()]);

@@ -14,7 +14,7 @@ pub struct Options {
     pub socket: Option<PathBuf>,
 }
 
-/// Logs to stderr. `XLB_LOG` is a filter of env_logger and says more than `-q` and `-v` do.
+/// Logs to stderr. `XLB_LOG`, a filter of env_logger, precedes `-q` and `-v`.
 pub fn init_log(verbosity: Verbosity, env: &dyn Fn(&str) -> Option<OsString>) {
     let level = match verbosity {
         Verbosity::Quiet => LevelFilter::Warn,
@@ -22,10 +22,13 @@ pub fn init_log(verbosity: Verbosity, env: &dyn Fn(&str) -> Option<OsString>) {
         Verbosity::Verbose => LevelFilter::Debug,
     };
     let mut builder = env_logger::Builder::new();
-    builder.filter_level(level);
-    if let Some(filter) = env("XLB_LOG").and_then(|filter| filter.into_string().ok()) {
-        builder.parse_filters(&filter);
-    }
+    match env("XLB_LOG").and_then(|filter| filter.into_string().ok()) {
+        Some(filter) => builder.parse_filters(&filter),
+        // `-v` is about xlb, not about every netlink message of a library.
+        None => {
+            builder.filter_level(level.min(LevelFilter::Info)).filter_module(env!("CARGO_CRATE_NAME"), level)
+        }
+    };
     // The journal has its own clock.
     if env("JOURNAL_STREAM").is_some() {
         builder.format_timestamp(None);

@@ -61,7 +61,12 @@ impl Table {
 
 /// What a backend answered may hold control characters: a terminal must not obey them, and a row is one line.
 pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    let safe = |c: char| match c {
+        '\t' => ' ',
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        c => c,
+    };
+    text.chars().map(safe).collect()
 }
 
 #[cfg(test)]

@@ -16,11 +16,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Backend, BackendName, Service, Spec,
-    rules::{self, OwnAddresses, Refusal},
+    rules::{self, MAX_SPEC_BACKENDS, OwnAddresses, Refusal},
 };
 use crate::api::view::AdminState;
 
 mod edit;
+
+/// Backends that can differ from the file: all are removed and as many others added.
+pub const MAX_CHANGES: usize = 2 * MAX_SPEC_BACKENDS;
 
 /// The changes, by backend.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -21,7 +21,7 @@ use super::{
 
 /// The form that is written here.
 const VERSION: u32 = 1;
-/// Bytes of a file: twice what all backends with the longest names take.
+/// Bytes of a file: more than [`MAX_CHANGES`](super::overlay::MAX_CHANGES) with the longest names take.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 const NAME: &str = "overlay.json";
 const TEMPORARY: &str = "overlay.json.new";
@@ -110,7 +110,9 @@ impl Store {
             .map_err(failed(&self.directory, "create"))?;
         // A crash may have left one, with any content and any owner.
         match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&temporary, "remove")(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed(&temporary, "remove")(error));
+            }
             Ok(()) | Err(_) => {}
         }
         let mut file = OpenOptions::new()
@@ -170,156 +172,4 @@ fn check(row: &Row) -> Result<(), String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-    use crate::api::view::AdminState;
-
-    #[test]
-    fn what_is_saved_is_loaded() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::new(directory.path().join("not/there/yet"));
-
-        assert_eq!(store.load().unwrap(), Overlay::default());
-        store.save(&overlay()).unwrap();
-        assert_eq!(store.load().unwrap(), overlay());
-        store.save(&Overlay::default()).unwrap();
-
-        assert_eq!(store.load().unwrap(), Overlay::default());
-    }
-
-    #[test]
-    fn the_form_on_disk_stays() {
-        let golden = r#"{
-  "version": 1,
-  "backends": [
-    {
-      "service": "web",
-      "backend": "web-1",
-      "change": {
-        "file": {
-          "address": "10.0.0.11:80",
-          "weight": 100,
-          "backup": false
-        },
-        "wish": {
-          "address": "10.0.0.11:80",
-          "weight": 50,
-          "backup": true
-        },
-        "admin_state": "drain"
-      }
-    },
-    {
-      "service": "web",
-      "backend": "web-2",
-      "change": {
-        "file": null,
-        "wish": {
-          "address": "[fd00::12]:80",
-          "weight": 100,
-          "backup": false
-        },
-        "admin_state": "ready"
-      }
-    }
-  ]
-}
-"#;
-
-        assert_eq!(String::from_utf8(encode(&overlay()).unwrap()).unwrap(), golden);
-        assert_eq!(decode(golden.as_bytes(), Path::new("x")).unwrap(), overlay());
-    }
-
-    #[test]
-    fn a_crash_before_the_rename_loses_nothing() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::new(directory.path());
-        store.save(&overlay()).unwrap();
-        let half = &encode(&Overlay::default()).unwrap()[..9];
-
-        fs::write(directory.path().join(TEMPORARY), half).unwrap();
-
-        assert_eq!(store.load().unwrap(), overlay());
-        store.save(&Overlay::default()).unwrap();
-        assert_eq!(store.load().unwrap(), Overlay::default());
-        assert!(!directory.path().join(TEMPORARY).exists());
-    }
-
-    #[test]
-    fn a_link_left_in_the_way_is_replaced_and_not_followed() {
-        let directory = tempfile::tempdir().unwrap();
-        let victim = directory.path().join("victim");
-        fs::write(&victim, "precious").unwrap();
-        std::os::unix::fs::symlink(&victim, directory.path().join(TEMPORARY)).unwrap();
-
-        Store::new(directory.path()).save(&overlay()).unwrap();
-
-        assert_eq!(fs::read_to_string(victim).unwrap(), "precious");
-    }
-
-    #[test]
-    fn others_can_not_read_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::new(directory.path());
-
-        store.save(&overlay()).unwrap();
-
-        assert_eq!(fs::metadata(store.path()).unwrap().permissions().mode() & 0o137, 0);
-    }
-
-    #[test]
-    fn what_cannot_be_understood_is_named_and_stays() {
-        let foreign = r#"{"version": 2, "something": "else"}"#;
-        let twice = String::from_utf8(encode(&overlay()).unwrap()).unwrap().replace("web-2", "web-1");
-        let heavy = String::from_utf8(encode(&overlay()).unwrap()).unwrap().replace("50", "5000");
-        let cases = [
-            ("", "not an overlay of xlb: EOF"),
-            ("{\"version\": 1", "not an overlay of xlb: EOF"),
-            ("\u{0}\u{0}\u{0}", "not an overlay of xlb: expected value"),
-            ("{\"version\": 1}", "missing field `backends`"),
-            (foreign, "written by another version of xlb (form 2, this one reads 1)"),
-            (&twice, "web/web-1 is there twice"),
-            (&heavy, "`5000` is out of bounds"),
-        ];
-
-        for (content, message) in cases {
-            let directory = tempfile::tempdir().unwrap();
-            let store = Store::new(directory.path());
-            fs::write(store.path(), content).unwrap();
-
-            let told = store.load().unwrap_err().to_string();
-
-            assert!(told.contains(message), "{told}");
-            assert!(told.starts_with(&store.path().display().to_string()) && told.ends_with(CURE), "{told}");
-            assert_eq!(fs::read_to_string(store.path()).unwrap(), content);
-        }
-    }
-
-    #[test]
-    fn a_full_disk_or_a_wrong_place_keeps_the_old_one() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::new(directory.path().join("file/below"));
-        fs::write(directory.path().join("file"), "").unwrap();
-
-        let told = store.save(&overlay()).unwrap_err().to_string();
-
-        assert!(told.contains("file/below: cannot create"), "{told}");
-    }
-
-    fn overlay() -> Overlay {
-        let definition = |address: &str, weight, backup| {
-            Some(Definition { address: address.parse().unwrap(), weight, backup })
-        };
-        let drained = Change {
-            file: definition("10.0.0.11:80", 100, false),
-            wish: definition("10.0.0.11:80", 50, true),
-            admin_state: AdminState::Drain,
-        };
-        let added =
-            Change { file: None, wish: definition("[fd00::12]:80", 100, false), admin_state: AdminState::Ready };
-        let entries = [(BackendName::new("web", "web-1"), drained), (BackendName::new("web", "web-2"), added)];
-        Overlay { entries: entries.into() }
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 //!
 //! An edit that is refused leaves the overlay as it was.
 
-use super::{Applied, Change, Definition, Overlay};
+use super::{Applied, Change, Definition, MAX_CHANGES, Overlay};
 use crate::{
     api::view::{AdminState, BackendPatch, NewBackend},
     event::{Problem, ProblemKind},
@@ -29,8 +29,7 @@ impl Overlay {
         // Drain and maint hold until `ready`, even where the file had dropped the backend meanwhile.
         let change = overlay.change_of(name, file);
         overlay.keep(name, Change { wish: Some(wish), ..change });
-        *self = overlay;
-        Ok(())
+        self.become_if_small(overlay)
     }
 
     /// `backend remove`: also of what is only remembered, because the file or its service is gone.
@@ -42,8 +41,7 @@ impl Overlay {
         }
 
         overlay.keep(name, Change { wish: None, admin_state: AdminState::Ready, ..change });
-        *self = overlay;
-        Ok(())
+        self.become_if_small(overlay)
     }
 
     /// `backend ready`, `drain`, `maint`, `weight`
@@ -68,7 +66,16 @@ impl Overlay {
 
         change.admin_state = admin_state.unwrap_or(change.admin_state);
         overlay.keep(name, change);
-        *self = overlay;
+        self.become_if_small(overlay)
+    }
+
+    fn become_if_small(&mut self, next: Self) -> Result<(), Problem> {
+        if next.entries.len() > MAX_CHANGES {
+            let detail =
+                format!("{MAX_CHANGES} backends differ from the file already: write them into the file");
+            return Err(Problem::new(ProblemKind::Conflict, detail));
+        }
+        *self = next;
         Ok(())
     }
 }

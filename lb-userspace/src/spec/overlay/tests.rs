@@ -131,7 +131,7 @@ fn drain_and_maint_hold_until_ready_whatever_the_file_does() {
         let applied = overlay.apply(&file(then));
         let is_there = then.len() == 2;
 
-        assert_eq!(applied.admin_states.get(&name("a")).is_some(), is_there);
+        assert_eq!(applied.admin_states.contains_key(&name("a")), is_there);
         assert_eq!(applied.log, [""; 0]);
         overlay = applied.overlay;
     }
@@ -264,6 +264,20 @@ fn a_removed_backend_is_not_found_until_it_is_added_again() {
     overlay.add(&file, &name("a"), &new("10.0.0.21:80")).unwrap();
 
     assert_eq!(told(&overlay.apply(&file).spec), ["a 10.0.0.21:80 100", B]);
+}
+
+#[test]
+fn there_is_a_most_of_changes() {
+    let file = file(&[A, B]);
+    let waiting = Change { file: None, wish: None, admin_state: AdminState::Drain };
+    let gone = |number: usize| (name(&format!("gone-{number}")), waiting.clone());
+    let mut overlay = Overlay { entries: (0..MAX_CHANGES).map(gone).collect() };
+
+    let problem = overlay.patch(&file, &name("a"), &weight(1)).unwrap_err();
+
+    assert_eq!(problem.kind, ProblemKind::Conflict);
+    overlay.remove(&file, &name("gone-0")).unwrap();
+    overlay.patch(&file, &name("a"), &weight(1)).unwrap();
 }
 
 proptest! {
