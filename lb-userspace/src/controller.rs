@@ -127,7 +127,7 @@ enum Trust {
     /// Nobody else writes: it is what the maps hold.
     Full,
     /// To be read back before the next plan.
-    None,
+    Stale,
     /// The last plan failed: to be read back and repaired, but not at once.
     Failed { error: String, retry: Instant },
 }
@@ -246,7 +246,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     /// The maps may have been changed behind our back.
     pub fn distrust(&mut self) {
         if matches!(self.trust, Trust::Full) {
-            self.trust = Trust::None;
+            self.trust = Trust::Stale;
         }
         self.links_changed = true;
         self.state.set_dirty();
@@ -259,7 +259,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         }
         let retry = match &self.trust {
             Trust::Failed { retry, .. } => Some(*retry),
-            Trust::Full | Trust::None => None,
+            Trust::Full | Trust::Stale => None,
         };
         let times = [retry, self.state.next_tick()];
         times.into_iter().flatten().min().unwrap_or(now + IDLE)
