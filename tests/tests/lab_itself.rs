@@ -120,6 +120,23 @@ fn live_connections_tell_when_nobody_echoes() -> Result<()> {
 }
 
 #[test]
+fn a_silent_host_does_not_answer_until_it_listens_again() -> Result<()> {
+    let lab = Lab::build(&Topology::new("silent", Shape::TwoNics).backends(1))?;
+    let _web = lab.web_servers()?;
+    let host = &lab.backends[0].namespace;
+    let curl = ["curl", "-sS", "-m", "0.5", "http://10.0.0.11:8080/"];
+
+    host.silence()?;
+    let silent = lab.xlb.output(&curl)?;
+    host.listen_again()?;
+    let answer = lab.xlb.run(&curl)?;
+
+    const TIMED_OUT: i32 = 28;
+    assert_eq!((silent.code, answer.as_str()), (TIMED_OUT, "web-1\n"));
+    Ok(())
+}
+
+#[test]
 fn nothing_stays_behind() -> Result<()> {
     let lab = Lab::build(&Topology::new("behind", Shape::TwoNics))?;
     let web = lab.web_servers()?;
