@@ -38,9 +38,9 @@ pub static FILTER: Array<Filter, 1> = Array::new();
 /// (address, port, protocol) to pool.
 #[btf_map]
 pub static SERVICES: HashMap<ServiceKey, Service, { MAX_SERVICE_KEYS as usize }> = HashMap::new();
-/// The slot table in force, by pool.
+/// The slot table in force, by pool. Mapped, so that the controller puts another in force by a single store.
 #[btf_map]
-pub static POOLS: Array<Pool, { MAX_POOLS as usize }> = Array::new();
+pub static POOLS: Array<Pool, { MAX_POOLS as usize }, MMAPABLE> = Array::new();
 /// The round-robin word, by pool.
 #[btf_map]
 pub static TURNS: Array<Word, { MAX_POOLS as usize }> = Array::new();
