@@ -17,6 +17,8 @@ use lb_common::{
 
 use crate::spec::BackendName;
 
+pub mod preflight;
+
 /// The maps, as whoever holds them gives and takes them. Only the controller writes to one.
 pub trait Datapath {
     /// Reads back what is in the maps.
