@@ -18,6 +18,7 @@ use lb_common::{
 use crate::spec::BackendName;
 
 pub mod memory;
+pub mod preflight;
 
 /// The maps, as whoever holds them gives and takes them. Only the controller writes to one.
 pub trait Datapath {
