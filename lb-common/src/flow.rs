@@ -30,6 +30,13 @@ pub const fn ticks(seconds: u64) -> u32 {
     ((seconds * 1_000_000_000) >> TICK_SHIFT) as u32
 }
 
+/// How long ago `then` was. A moment that another CPU's clock has not reached yet is now.
+#[inline(always)]
+pub const fn age(now: u32, then: u32) -> u32 {
+    let age = now.wrapping_sub(then);
+    if age > i32::MAX as u32 { 0 } else { age }
+}
+
 /// What a record is: a kind and, for established flows, who has said goodbye.
 ///
 /// ```text
@@ -269,10 +276,10 @@ pub struct Deltas {
 
 /// One flow: a precompiled rewrite for both directions. One cache line for IPv4, two for IPv6.
 ///
-/// `SPARE` is there so that no byte is padding.
+/// `S` fills the last line, so that no byte is padding.
 #[repr(C, align(64))]
 #[derive(Debug)]
-pub struct Record<A: Copy, const SPARE: usize> {
+pub struct Record<A: Copy, S> {
     /// A [`Control`].
     pub control: Word,
     /// The client, as the source of requests.
@@ -302,13 +309,13 @@ pub struct Record<A: Copy, const SPARE: usize> {
     /// The routing generation in which the next hop was looked up.
     pub hop_generation: Shared<u32>,
     /// Nothing: the rest of the second line.
-    pub spare: [u32; SPARE],
+    pub spare: S,
 }
 
 /// A record of an IPv4 flow.
-pub type Record4 = Record<V4, 0>;
+pub type Record4 = Record<V4, [u32; 0]>;
 /// A record of an IPv6 flow.
-pub type Record6 = Record<V6, 4>;
+pub type Record6 = Record<V6, [u32; 4]>;
 
 const _: () = assert!(size_of::<Record4>() == 64);
 const _: () = assert!(size_of::<Record6>() == 128);

@@ -9,6 +9,7 @@
 //!   Record (one per flow) ─▶ backend id, client's next hop           Hint ─▶ Record
 //! ```
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![warn(missing_docs)]
 
 pub mod backend;

@@ -17,17 +17,18 @@ pub struct ServiceKey {
     pub port: Be16,
     /// The IP protocol number.
     pub protocol: u8,
-    zero: [u8; 5],
+    zero: u8,
+    rest: u32,
 }
 
 // A map compares keys byte by byte: padding would make equal keys differ.
-const _: () = assert!(size_of::<ServiceKey>() == 16 + 2 + 1 + 5);
+const _: () = assert!(size_of::<ServiceKey>() == 16 + 2 + 1 + 1 + 4);
 
 impl ServiceKey {
     /// The key of one address, port and protocol.
     #[inline(always)]
     pub const fn new(address: Address, port: Be16, protocol: u8) -> Self {
-        Self { address, port, protocol, zero: [0; 5] }
+        Self { address, port, protocol, zero: 0, rest: 0 }
     }
 }
 

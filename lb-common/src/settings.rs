@@ -43,7 +43,7 @@ pub struct PortPool {
 impl PortPool {
     /// All unprivileged ports but the host's `ip_local_port_range`.
     pub const fn around(ephemeral_first: u16, ephemeral_last: u16) -> Self {
-        let low = if ephemeral_first > 1024 { ephemeral_first - 1024 } else { 0 };
+        let low = ephemeral_first.saturating_sub(1024);
         Self {
             low_first: 1024,
             low_count: low,

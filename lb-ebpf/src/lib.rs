@@ -1,1 +1,37 @@
+//! The data plane: a pure packet core, and (on the BPF target only) the kernel's side of it.
+//!
+//! The core is a function of a packet, the tables and the host's routes to a verdict. It builds and is tested on any
+//! host; the same source is compiled for BPF. It reaches packets only through [`frame::Frame`], maps only through
+//! [`tables::Tables`], and knows nothing of health or configuration.
+//!
+//! ```text
+//!  parse ─▶ may it be ours? (filter) ─▶ find the flow ─▶ rewrite ─▶ transmit | redirect
+//!               │ no: pass                  │ miss
+//!               ▼                           ▼
+//!            not_service        service ─▶ schedule ─▶ insert ─▶ rewrite ─▶ ...
+//! ```
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+#![warn(missing_docs)]
+
+pub mod admit;
+pub mod checksum;
+pub mod family;
+pub mod find;
+pub mod frame;
+pub mod hash;
+pub mod headers;
+pub mod hints;
+pub mod icmp;
+pub mod insert;
+#[cfg(target_arch = "bpf")]
+pub mod kernel;
+pub mod life;
+pub mod parse;
+pub mod pipeline;
+pub mod reply;
+pub mod request;
+pub mod rewrite;
+pub mod tables;
+pub mod tcp;
+pub mod veil;

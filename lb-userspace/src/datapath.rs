@@ -1,6 +1,9 @@
 //! Whoever holds the maps: the kernel, or memory in tests.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use lb_common::{
     backend::Backend,
@@ -14,16 +17,21 @@ use lb_common::{
 
 use crate::spec::BackendName;
 
+pub mod memory;
+
 /// The maps, as whoever holds them gives and takes them. Only the controller writes to one.
 pub trait Datapath {
     /// Reads back what is in the maps.
     fn observe(&mut self) -> anyhow::Result<Snapshot>;
     /// Takes one safe step.
     fn apply(&mut self, op: &Op) -> anyhow::Result<()>;
-    /// Forgets all flows of a backend id (which no longer answers for them): their records and hints are freed.
-    fn sweep(&mut self, backend: u32) -> anyhow::Result<u64>;
-    /// Walks over the flows that have not expired.
-    fn flows(&mut self, visit: &mut dyn FnMut(&Flow)) -> anyhow::Result<()>;
+    /// Forgets the flows of backend ids that no longer answer for them: their records and hints are freed.
+    /// Works through one stretch of the tables (see [`Datapath::flows`]).
+    fn sweep(&mut self, from: u32, retired: &BTreeSet<u32>) -> anyhow::Result<Option<u32>>;
+    /// Visits the flows of one stretch of the tables that have not expired: the one that begins at `from`
+    /// (0: the first). Returns where the next one begins. A stretch takes milliseconds, whatever the size of the
+    /// tables, so that a change never waits for the end of a walk.
+    fn flows(&mut self, from: u32, visit: &mut dyn FnMut(&Flow)) -> anyhow::Result<Option<u32>>;
     /// Sums the counters over all CPUs.
     fn totals(&mut self) -> anyhow::Result<Totals>;
 }

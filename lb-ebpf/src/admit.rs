@@ -1,0 +1,39 @@
+//! The first packet of a flow: may it have one?
+
+use lb_common::{net::Protocol, reason::Reason, service::ServiceKey};
+
+use crate::{
+    family::Family,
+    find::{self, kind},
+    insert::NewFlow,
+    tables::{FlowTables, Tables},
+};
+
+/// Prepares the flow that [`FlowTables::new_flow`] describes. [`Reason::NotService`]: nobody listens there.
+#[inline(always)]
+pub fn admit<F: Family, T: Tables + FlowTables<F>>(tables: &T) -> Result<(), Reason> {
+    let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::NotService)?;
+    let tuple = flow.tuple.get();
+    let key = ServiceKey::new(F::to_key(tuple.destination), tuple.ports.destination(), tuple.protocol as u8);
+    let service = tables.service(&key).ok_or(Reason::NotService)?;
+    flow.pool.set(service.pool);
+    flow.service_counters.set(service.counters);
+    prepare(tables, flow)
+}
+
+#[inline(always)]
+fn prepare<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F>) -> Result<(), Reason> {
+    let settings = tables.settings().ok_or(Reason::NotService)?;
+    let tuple = flow.tuple.get();
+    if tuple.protocol == Protocol::Tcp as u32 && flow.is_syn.get() == 0 {
+        return Err(Reason::NoFlow);
+    }
+    // A flow is not made before its replies can find the way back.
+    flow.client_hop.set(FlowTables::<F>::route(tables, tuple.destination, tuple.source)?);
+    flow.hop_generation.set(settings.hop_generation);
+    // A SYN comes here beside a flow of its own tuple only if that one is closing.
+    let closing = find::anywhere::<F, T>(tables, kind::ESTABLISHED, find::NOWHERE).is_some();
+    flow.is_challenger.set(u32::from(closing));
+    flow.now.set(tables.now());
+    Ok(())
+}

@@ -1,0 +1,211 @@
+//! Hints: how a reply finds its record, and how a reply tuple gets one owner.
+//!
+//! A line never holds two live hints with one tag, so that a reply has one candidate and nobody's hint is overwritten.
+//! Whoever wants a reply tuple writes his hint by compare-exchange, then looks at the line again: of two writers who
+//! both found the tuple free at least one sees the other and takes his hint back.
+
+use lb_common::{
+    cell::fence,
+    flow::{Control, HINTS, Hint, HintLine, Shape, State, age},
+    settings::Settings,
+};
+
+use crate::{
+    family::{Family, RecordOf, Tuple},
+    find::{Found, by_number},
+    hash::reduce,
+    tables::{FlowTables, Tables, count_half_open},
+    veil::veil,
+};
+
+#[inline(always)]
+const fn tag(hash: u64) -> u32 {
+    (hash >> 32) as u32
+}
+
+#[inline(always)]
+const fn line_of(hash: u64, shape: Shape) -> u32 {
+    reduce(hash as u32, shape.lines)
+}
+
+/// The one hint of a line with this tag.
+#[inline(always)]
+fn lookup(line: &HintLine, tag: u32) -> Hint {
+    let (mut found, mut i) = (Hint::NONE, 0);
+    while i < HINTS {
+        let hint = Hint(line.hint[i].load());
+        if hint.tag() == tag && hint.0 != 0 {
+            found = hint;
+        }
+        i += 1;
+    }
+    found
+}
+
+/// The flow of a reply: the record that the hint names, if it really answers.
+#[inline(always)]
+pub fn reply<'a, F: Family>(
+    tables: &'a impl FlowTables<F>,
+    tuple: &Tuple<F>,
+    hash: u64,
+    shape: Shape,
+) -> Option<Found<'a, F>> {
+    let hint = lookup(tables.line(line_of(hash, shape))?, tag(hash));
+    if hint.0 == 0 {
+        return None;
+    }
+    let found = by_number(tables, hint.record())?;
+    (found.control.state().is_live() && answers(found.record, tuple)).then_some(found)
+}
+
+#[inline(always)]
+fn answers<F: Family>(record: &RecordOf<F>, tuple: &Tuple<F>) -> bool {
+    fence();
+    record.backend.get() == tuple.source
+        && record.source.get() == tuple.destination
+        && record.reply_ports.get() == tuple.ports
+        && u32::from(record.owner.get().protocol()) == tuple.protocol
+}
+
+/// The reply tuple is mine.
+pub const CLAIMED: u64 = 0;
+/// Somebody has it who keeps it, or there is no room.
+pub const TAKEN: u64 = 1;
+/// Somebody has it who would have to give it up; the holder's age is added.
+pub const EVICTABLE: u64 = 2;
+
+/// Claims a reply tuple, whose hash this is, for the record that `mine` names and that already holds the tuple.
+///
+/// Returns [`CLAIMED`], [`TAKEN`], or [`EVICTABLE`] plus the holder's age. With `force` an evictable holder goes.
+#[inline(always)]
+pub fn claim<F: Family, T: FlowTables<F>>(
+    tables: &T,
+    shape: Shape,
+    hash: u64,
+    mine: Hint,
+    now: u32,
+    force: bool,
+) -> u64 {
+    let Some(line) = tables.line(line_of(hash, shape)) else { return TAKEN };
+    let tag = tag(hash);
+    let (mut free, mut same, mut matches, mut i) = (HINTS as u64, HINTS as u64, 0, 0);
+    while i < HINTS {
+        let hint = line.hint[i].load();
+        if hint == 0 {
+            free = veil(i as u64, now.into());
+        } else if Hint(hint).tag() == tag {
+            same = veil(i as u64, hint);
+            matches += veil(1, hint);
+        }
+        i += 1;
+    }
+    if matches > 1 {
+        return TAKEN;
+    }
+    let slot = if matches == 1 { same } else { free } as usize;
+    if slot >= HINTS {
+        return TAKEN;
+    }
+    let word = &line.hint[slot & (HINTS - 1)];
+    let old = Hint(word.load());
+    if old.0 != 0 {
+        if old.tag() != tag {
+            return TAKEN;
+        }
+        // Looked into here and not in the loop, where the verifier would pay for it eight times.
+        if let Some(holder) = by_number(tables, old.record())
+            && holder.control.state().0 != State::EMPTY.0
+            && holder.control.generation() as u8 == old.generation()
+        {
+            let idle = age(now, holder.record.last_seen.get());
+            if !is_evictable(&holder, idle) {
+                return TAKEN;
+            }
+            if !force {
+                return EVICTABLE + u64::from(idle);
+            }
+            if !give_up(tables, &holder) {
+                return TAKEN;
+            }
+        }
+    }
+    if !word.replace(old.0, mine.0) {
+        return TAKEN;
+    }
+    i = 0;
+    while i < HINTS {
+        let hint = Hint(line.hint[i].load());
+        if GUARD_RESCAN && hint.0 != 0 && hint.tag() == tag && hint.0 != mine.0 {
+            word.replace(mine.0, 0);
+            return TAKEN;
+        }
+        i += 1;
+    }
+    CLAIMED
+}
+
+/// May a newcomer take what this flow holds? Never from a flow that is proven and not over.
+#[inline(always)]
+fn is_evictable<F: Family>(holder: &Found<'_, F>, idle: u32) -> bool {
+    let state = holder.control.state();
+    if !state.is_live() {
+        return false;
+    }
+    state.is_half_open() || state.is_closed() || idle > state.timeout(holder.record.owner.get().protocol())
+}
+
+/// Empties a record that is still as it was found.
+#[inline(always)]
+pub fn give_up<F: Family>(tables: &impl FlowTables<F>, found: &Found<'_, F>) -> bool {
+    let empty = Control::new(found.control.generation(), State::EMPTY, 0);
+    if !found.record.control.replace(found.control.0, empty.0) {
+        return false;
+    }
+    if found.control.state().is_half_open() {
+        count_half_open::<F>(tables, -1);
+    }
+    true
+}
+
+/// Takes back the hint of a record's owner of `generation`. The reply tuple must still be in the record.
+#[inline(always)]
+pub fn forget<F: Family>(
+    tables: &impl FlowTables<F>,
+    settings: &Settings,
+    record: &RecordOf<F>,
+    number: u32,
+    generation: u32,
+) {
+    let tuple = Tuple::<F> {
+        source: record.backend.get(),
+        destination: record.source.get(),
+        ports: record.reply_ports.get(),
+        protocol: u32::from(record.owner.get().protocol()),
+    };
+    let hash = F::hash(&settings.keys, &tuple);
+    let hint = Hint::new(tag(hash), generation, number);
+    let Some(line) = tables.line(line_of(hash, F::shape(settings))) else { return };
+    let mut i = 0;
+    while i < HINTS {
+        if line.hint[i].load() == hint.0 {
+            line.hint[i].replace(hint.0, 0);
+        }
+        i += 1;
+    }
+}
+
+/// Frees a record that is still as `control` says: nobody needs its flow any more.
+#[inline(always)]
+pub fn free<F: Family, T: Tables + FlowTables<F>>(tables: &T, number: u32, control: Control) {
+    let Some(settings) = tables.settings() else { return };
+    let Some(found) = by_number::<F>(tables, number) else { return };
+    if found.control.0 != control.0 {
+        return;
+    }
+    // The hint first: once the record is empty its next owner overwrites the tuple.
+    forget::<F>(tables, settings, found.record, number, control.generation());
+    give_up(tables, &found);
+}
+
+/// The second look at the line, which the race test can do without to see that it is needed.
+const GUARD_RESCAN: bool = !cfg!(feature = "without_rescan");

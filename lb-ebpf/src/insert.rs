@@ -1,0 +1,335 @@
+//! Making a flow: a record, a backend, a reply tuple.
+//!
+//! ```text
+//! victim ─▶ claim its record (BUSY) ─▶ forget its hint ─▶ nobody else makes this flow?
+//!        ─▶ write ─▶ claim a reply tuple, trying others ─▶ publish (HALF_OPEN)
+//! ```
+//!
+//! A newcomer takes an empty record, an expired, a closed or a half-open one, in this order; never one that is proven.
+
+use lb_common::{
+    cell::{Shared, fence},
+    flow::{Control, Deltas, Hint, Owner, Proof, Shape, State, WAYS, age},
+    hop::Hop,
+    limits::{MAX_SLOTS, MAX_SOURCES, PORT_PROBES},
+    net::{Be16, Ports, Protocol},
+    reason::Reason,
+    service::{Mode, SlotTable},
+    settings::Settings,
+};
+
+use crate::{
+    family::{Family, Tuple, deltas},
+    find::{self, Found, by_number, kind},
+    hash::reduce,
+    hints,
+    tables::{FlowTables, Tables, count_half_open},
+    veil::veil,
+};
+
+/// What goes into a flow's making, and what comes out. Each CPU has one, because the stack has 512 bytes.
+#[repr(C)]
+#[derive(Debug)]
+pub struct NewFlow<F: Family> {
+    /// The request's.
+    pub tuple: Shared<Tuple<F>>,
+    /// Its hash.
+    pub hash: Shared<u64>,
+    /// Does the segment open a connection? 0 or 1.
+    pub is_syn: Shared<u32>,
+    /// The time.
+    pub now: Shared<u32>,
+    /// The service's pool.
+    pub pool: Shared<u32>,
+    /// Number of the service's counters.
+    pub service_counters: Shared<u32>,
+    /// Does an older, closing flow have the same tuple? 0 or 1.
+    pub is_challenger: Shared<u32>,
+    /// The client's next hop.
+    pub client_hop: Shared<Hop>,
+    /// The routing generation in which it was looked up.
+    pub hop_generation: Shared<u32>,
+    /// Out: the backend's id.
+    pub backend: Shared<u32>,
+    /// Out: what the request becomes.
+    pub rewritten: Shared<Tuple<F>>,
+    /// Out: by these differences.
+    pub deltas: Shared<Deltas>,
+}
+
+/// Makes a flow, and counts it for its backend.
+#[inline(always)]
+pub fn insert<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F>) -> Result<(), Reason> {
+    let settings = tables.settings().ok_or(Reason::NotService)?;
+    let slots = tables.slots(flow.pool.get()).ok_or(Reason::NoBackend)?;
+    if slots.slots == 0 {
+        return Err(Reason::NoBackend);
+    }
+    let turn = tables.turn(flow.pool.get()).ok_or(Reason::NoBackend)?.fetch_add(1);
+    let victim = take_record(tables, settings, flow)?;
+    let made = if is_alone(tables, flow, victim.number) {
+        fill(tables, slots, turn, flow, &victim)
+    } else {
+        Err(Reason::Contended)
+    };
+    fence();
+    let state = match made {
+        Ok(()) if flow.is_challenger.get() != 0 => State::CHALLENGER,
+        Ok(()) => State::HALF_OPEN,
+        Err(_) => {
+            victim.record.control.store(Control::new(victim.control.generation(), State::EMPTY, 0).0);
+            return made;
+        }
+    };
+    // Counted before it is published: a flow that is promoted at once must not make the count negative.
+    count_half_open::<F>(tables, 1);
+    victim.record.control.store(victim.control.with_state(state).0);
+    made
+}
+
+/// Claims a record for us: it is BUSY and of a new generation, and its old hint is gone.
+#[inline(always)]
+fn take_record<'a, F: Family, T: Tables + FlowTables<F>>(
+    tables: &'a T,
+    settings: &Settings,
+    flow: &NewFlow<F>,
+) -> Result<Found<'a, F>, Reason> {
+    let (hash, shape) = (flow.hash.get(), F::shape(settings));
+    let (home, second) = (find::home(hash, shape), find::second(hash, shape));
+    let preferred = find::preferred(hash);
+    let first = FlowTables::<F>::victim(tables, home, preferred, flow.tuple.get().protocol, flow.now.get());
+    let mut number = home * WAYS as u32 + (first as u32 & (WAYS as u32 - 1));
+    if first >= BEST {
+        let other =
+            FlowTables::<F>::victim(tables, second, preferred, flow.tuple.get().protocol, flow.now.get());
+        if other < first {
+            number = second * WAYS as u32 + (other as u32 & (WAYS as u32 - 1));
+        } else if first >= NONE {
+            return Err(Reason::TableFull);
+        }
+    }
+    let found = by_number::<F>(tables, number).ok_or(Reason::TableFull)?;
+    let seen = found.control;
+    // It may have been promoted since it was chosen.
+    if score(found.record, seen, flow.tuple.get().protocol, flow.now.get(), 0) >= NONE >> 3 {
+        return Err(Reason::Contended);
+    }
+    let generation = seen.generation().wrapping_add(1) & 0xff_ffff;
+    let mine = Control::new(generation, State::BUSY, find::tag(hash));
+    if !found.record.control.replace(seen.0, mine.0) {
+        return Err(Reason::Contended);
+    }
+    if seen.state().is_half_open() {
+        count_half_open::<F>(tables, -1);
+    }
+    if seen.state().is_live() {
+        hints::forget::<F>(tables, settings, found.record, number, seen.generation());
+    }
+    Ok(Found { record: found.record, number, control: mine })
+}
+
+/// Is nobody else making this flow, or has just made it? Whoever sees the other goes back; the client repeats itself.
+#[inline(always)]
+fn is_alone<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F>, mine: u32) -> bool {
+    // The flow that is challenged does not count.
+    let established = if flow.is_challenger.get() != 0 { 0 } else { kind::ESTABLISHED };
+    let rivals = kind::HALF_OPEN | kind::CHALLENGER | kind::BUSY | established;
+    cfg!(feature = "without_same_flow_check") || find::anywhere::<F, T>(tables, rivals, mine).is_none()
+}
+
+/// Writes the record, and finds it a reply tuple that nobody else has.
+#[inline(always)]
+fn fill<F: Family, T: Tables + FlowTables<F>>(
+    tables: &T,
+    slots: &SlotTable,
+    turn: u64,
+    flow: &NewFlow<F>,
+    mine: &Found<'_, F>,
+) -> Result<(), Reason> {
+    let record = mine.record;
+    record.client.set(flow.tuple.get().source);
+    record.listen.set(flow.tuple.get().destination);
+    record.request_ports.set(flow.tuple.get().ports);
+    record.last_seen.set(flow.now.get());
+    record.proof.store(Proof::NONE.0);
+    record.client_mac.set(flow.client_hop.get().destination);
+    record.client_interface.set(flow.client_hop.get().interface as u16);
+    record.hop_generation.set(flow.hop_generation.get());
+
+    let (mut best, mut best_age) = (0, 0);
+    let mut try_number = 0;
+    while try_number <= PORT_PROBES {
+        // After the last, the oldest holder that has to give way does.
+        let force = try_number == PORT_PROBES;
+        if force && best_age == 0 {
+            break;
+        }
+        let probe = if force { best } else { try_number };
+        let claimed =
+            FlowTables::<F>::attempt(tables, mine.number, mine.control.generation(), turn, probe, force);
+        if claimed == hints::CLAIMED {
+            return finish(tables, flow, mine);
+        }
+        if claimed >= FAILED {
+            return Err(if claimed == NO_NEIGHBOUR { Reason::NoBackendNeighbour } else { Reason::Contended });
+        }
+        if claimed >= hints::EVICTABLE && claimed > best_age {
+            best = veil(u64::from(probe), claimed) as u32;
+            best_age = claimed;
+        }
+        try_number += 1;
+    }
+    Err(if slots.mode == Mode::Nat as u32 { Reason::TupleInUse } else { Reason::PortsExhausted })
+}
+
+/// [`attempt`]: the controller is between two steps, the backend is not there.
+pub const FAILED: u64 = 1 << 40;
+/// [`attempt`]: the backend's next hop is not resolved.
+pub const NO_NEIGHBOUR: u64 = FAILED + 1;
+
+/// Tries one reply tuple for the record that is being filled: full-nat tries ports of ours, nat (where the client keeps
+/// its port) tries backends. Returns what [`hints::claim`] does, or one of the failures above.
+#[inline(always)]
+pub fn attempt<F: Family, T: Tables + FlowTables<F>>(
+    tables: &T,
+    number: u32,
+    generation: u32,
+    turn: u64,
+    probe: u32,
+    force: bool,
+) -> u64 {
+    let Some(settings) = tables.settings() else { return FAILED };
+    let flow: Option<&NewFlow<F>> = tables.new_flow();
+    let Some(flow) = flow else { return FAILED };
+    let Some(slots) = tables.slots(flow.pool.get()) else { return FAILED };
+    let Some(Found { record, .. }) = by_number::<F>(tables, number) else { return FAILED };
+    let nat = slots.mode == Mode::Nat as u32;
+    // Not on the fast path: one division per flow keeps round robin exact for any number of backends.
+    let count = u64::from(slots.slots).max(1);
+    let slot = turn.wrapping_add(if nat { u64::from(probe) } else { 0 }) % count;
+    let id = slots.backend[slot as usize & (MAX_SLOTS - 1)];
+    let Some(backend) = tables.backend(id) else { return FAILED };
+    if backend.id != id {
+        return FAILED;
+    }
+    if backend.hop.interface == 0 {
+        return NO_NEIGHBOUR;
+    }
+    let tuple = flow.tuple.get();
+    let (source, port) = if nat {
+        (tuple.source, tuple.ports.source())
+    } else {
+        // The hash picks the first port, so that a client that reuses its port meets its own TIME-WAIT.
+        let hash = flow.hash.get();
+        let picked = slots.source[((hash >> 8) as u32).wrapping_add(probe) as usize & (MAX_SOURCES - 1)];
+        let bits = (hash as u32).rotate_left(16) ^ probe.wrapping_mul(0x9e37_79b1);
+        (F::from_key(picked), Be16::new(settings.ports.port(reduce(bits, settings.ports.size()))))
+    };
+    let rewritten = Tuple::<F> {
+        source,
+        destination: F::from_key(backend.address),
+        ports: Ports::new(port, backend.port),
+        protocol: tuple.protocol,
+    };
+    flow.backend.set(id);
+    flow.rewritten.set(rewritten);
+    let reply = rewritten.reversed();
+    record.owner.set(Owner::new(id, tuple.protocol as u8));
+    record.backend.set(reply.source);
+    record.source.set(reply.destination);
+    record.reply_ports.set(reply.ports);
+    fence();
+    let hash = F::hash(&settings.keys, &reply);
+    let hint = Hint::new((hash >> 32) as u32, generation, number);
+    FlowTables::<F>::claim(tables, hash, hint.0, flow.now.get(), force)
+}
+
+#[inline(always)]
+fn finish<F: Family, T: Tables + FlowTables<F>>(
+    tables: &T,
+    flow: &NewFlow<F>,
+    mine: &Found<'_, F>,
+) -> Result<(), Reason> {
+    let deltas = deltas(&flow.tuple.get(), &flow.rewritten.get());
+    flow.deltas.set(deltas);
+    mine.record.deltas.set(deltas);
+    if let Some(backend) = tables.backend(flow.backend.get()) {
+        tables.count_new_flow(backend.counters);
+    }
+    Ok(())
+}
+
+/// Scores at or above this are worth a look into the second bucket.
+const BEST: u64 = 1 << 33;
+/// No record of the bucket may be taken.
+const NONE: u64 = (u32::MAX as u64) << 3;
+
+/// The record of a bucket that a newcomer may take: `score << 3 | way`, the lower the better.
+#[inline(always)]
+pub fn victim<F: Family, T: Tables + FlowTables<F>>(
+    tables: &T,
+    shape: Shape,
+    bucket: u32,
+    preferred: u32,
+    protocol: u32,
+    now: u32,
+) -> u64 {
+    let Some(bucket) = FlowTables::<F>::bucket(tables, bucket) else { return NONE };
+    let half_open = FlowTables::<F>::half_open(tables).map_or(0, |word| word.load());
+    // Above the limit a newcomer takes another half-open flow's place if the bucket has one.
+    let empty = if half_open >= u64::from(shape.half_open) { EMPTY_ABOVE_LIMIT } else { 0 };
+    let mut best = NONE;
+    let mut step = 0;
+    while step < WAYS as u32 {
+        let way = (preferred + step) & (WAYS as u32 - 1);
+        let record = &bucket.way[way as usize];
+        let control = Control(record.control.load());
+        let score = veil(score(record, control, protocol, now, empty), control.0);
+        // Among equals the first wins, which is the nearest to the preferred way.
+        if score < best >> 3 {
+            best = score << 3 | u64::from(way);
+        }
+        step += 1;
+    }
+    best
+}
+
+const EXPIRED: u64 = 1;
+const CLOSED: u64 = 1 << 30;
+const HALF_OPEN: u64 = 2 << 30;
+const EMPTY_ABOVE_LIMIT: u64 = 0xf000_0000;
+/// Ages are cut to this, so that a score keeps to its class.
+const OLDEST: u32 = (1 << 30) - 1;
+
+/// How little is lost with a record. Within closed and half-open the oldest goes first.
+#[inline(always)]
+fn score<A: Copy, S>(
+    record: &lb_common::flow::Record<A, S>,
+    control: Control,
+    protocol: u32,
+    now: u32,
+    empty: u64,
+) -> u64 {
+    let state = control.state();
+    if state.0 == State::EMPTY.0 {
+        return empty;
+    }
+    if !state.is_live() {
+        return NONE >> 3;
+    }
+    let idle = age(now, record.last_seen.get());
+    let theirs = record.owner.get().protocol();
+    if idle > state.timeout(theirs) {
+        return EXPIRED;
+    }
+    let youth = u64::from(OLDEST - idle.min(OLDEST));
+    if state.is_closed() {
+        return CLOSED + youth;
+    }
+    // UDP has no handshake to prove, so it may never take what TCP holds.
+    let outranked = protocol == Protocol::Udp as u32 && theirs == Protocol::Tcp as u8;
+    if state.is_half_open() && !outranked {
+        return HALF_OPEN + youth;
+    }
+    NONE >> 3
+}

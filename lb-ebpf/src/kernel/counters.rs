@@ -1,0 +1,82 @@
+//! Per-CPU counters.
+
+use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
+use lb_common::{
+    counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
+    reason::{Action, Reason},
+};
+
+use super::maps;
+use crate::pipeline::Verdict;
+
+/// One packet more.
+#[inline(always)]
+pub fn add(tally: &mut Tally, bytes: u64) {
+    tally.packets += 1;
+    tally.bytes += bytes;
+}
+
+/// Changes a backend's counters.
+#[inline(always)]
+pub fn backend(number: u32, change: impl FnOnce(&mut BackendCounters)) {
+    if let Some(counters) = maps::BACKEND_COUNTERS.get_ptr_mut(number) {
+        // SAFETY: this CPU's own element, and a run is not interrupted by another on the same CPU.
+        change(unsafe { &mut *counters });
+    }
+}
+
+/// Changes a service's counters.
+#[inline(always)]
+pub fn service(number: u32, change: impl FnOnce(&mut ServiceCounters)) {
+    if let Some(counters) = maps::SERVICE_COUNTERS.get_ptr_mut(number) {
+        // SAFETY: as above.
+        change(unsafe { &mut *counters });
+    }
+}
+
+#[inline(always)]
+fn action(ctx: &XdpContext, change: impl FnOnce(&mut ActionCounters)) {
+    if let Some(counters) = maps::ACTIONS.get_ptr_mut(ctx.ingress_ifindex() as u32) {
+        // SAFETY: as above.
+        change(unsafe { &mut *counters });
+    }
+}
+
+#[inline(always)]
+fn refuse(ctx: &XdpContext, reason: Reason, bytes: u64) -> u32 {
+    if let Some(tally) = maps::REASONS.get_ptr_mut(reason as u32) {
+        // SAFETY: as above.
+        add(unsafe { &mut *tally }, bytes);
+    }
+    match reason.action() {
+        Action::Pass => {
+            action(ctx, |counters| counters.passed += 1);
+            xdp_action::XDP_PASS
+        }
+        Action::Drop => {
+            action(ctx, |counters| counters.dropped += 1);
+            xdp_action::XDP_DROP
+        }
+    }
+}
+
+/// Counts a verdict once, and tells it to the kernel.
+#[inline(always)]
+pub fn record(verdict: Verdict, ctx: &XdpContext, bytes: u64) -> u32 {
+    match verdict {
+        Verdict::Transmit => {
+            action(ctx, |counters| counters.transmitted += 1);
+            xdp_action::XDP_TX
+        }
+        Verdict::Redirect(interface) => {
+            match maps::DEVICES.redirect(interface, u64::from(xdp_action::XDP_DROP)) {
+                Ok(redirect) => {
+                    action(ctx, |counters| counters.redirected += 1);
+                    redirect
+                }
+                Err(_) => refuse(ctx, Reason::RedirectFailed, bytes),
+            }
+        }
+        Verdict::Refused(reason) => refuse(ctx, reason, bytes),
+    }
+}

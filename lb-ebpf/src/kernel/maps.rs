@@ -1,0 +1,103 @@
+//! The maps. Their names are what the controller opens; the sizes of the flow tables are set when it loads them.
+
+use aya_ebpf::{
+    Global,
+    btf_maps::{Array, DevMap, HashMap, PerCpuArray, RingBuf},
+    macros::btf_map,
+};
+use lb_common::{
+    backend::Backend,
+    cell::Word,
+    counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
+    event::NeighbourWanted,
+    flow::{Bucket, HintLine, Record4, Record6},
+    hop::Interface,
+    limits::{
+        EVENT_RING_BYTES, MAX_BACKENDS, MAX_INTERFACE_INDEX, MAX_POOLS, MAX_SERVICE_KEYS, MAX_SERVICES,
+        MAX_TABLES,
+    },
+    net::{V4, V6},
+    reason::Reason,
+    service::{Filter, Pool, Service, ServiceKey, SlotTable},
+    settings::Settings,
+};
+
+use super::routes::Query;
+use crate::insert::NewFlow;
+
+/// `BPF_F_MMAPABLE`: the controller reads flows without a system call each, and values begin on a page, so that a
+/// record of 64 bytes is one cache line.
+const MMAPABLE: usize = 1 << 10;
+
+/// Sizes and keys.
+#[btf_map]
+pub static SETTINGS: Array<Settings, 1> = Array::new();
+/// What may be ours.
+#[btf_map]
+pub static FILTER: Array<Filter, 1> = Array::new();
+/// (address, port, protocol) to pool.
+#[btf_map]
+pub static SERVICES: HashMap<ServiceKey, Service, { MAX_SERVICE_KEYS as usize }> = HashMap::new();
+/// The slot table in force, by pool. Mapped, so that the controller puts another in force by a single store.
+#[btf_map]
+pub static POOLS: Array<Pool, { MAX_POOLS as usize }, MMAPABLE> = Array::new();
+/// The round-robin word, by pool.
+#[btf_map]
+pub static TURNS: Array<Word, { MAX_POOLS as usize }> = Array::new();
+/// Slot tables.
+#[btf_map]
+pub static TABLES: Array<SlotTable, { MAX_TABLES as usize }> = Array::new();
+/// By `id % MAX_BACKENDS`.
+#[btf_map]
+pub static BACKENDS: Array<Backend, { MAX_BACKENDS as usize }, MMAPABLE> = Array::new();
+/// By interface index.
+#[btf_map]
+pub static INTERFACES: Array<Interface, { MAX_INTERFACE_INDEX as usize }> = Array::new();
+/// By interface index.
+#[btf_map]
+pub static DEVICES: DevMap<{ MAX_INTERFACE_INDEX as usize }> = DevMap::new();
+/// Records of IPv4 flows.
+#[btf_map]
+pub static FLOWS4: Array<Bucket<Record4>, 1, MMAPABLE> = Array::new();
+/// Records of IPv6 flows.
+#[btf_map]
+pub static FLOWS6: Array<Bucket<Record6>, 1, MMAPABLE> = Array::new();
+/// Hints of IPv4 flows.
+#[btf_map]
+pub static HINTS4: Array<HintLine, 1, MMAPABLE> = Array::new();
+/// Hints of IPv6 flows.
+#[btf_map]
+pub static HINTS6: Array<HintLine, 1, MMAPABLE> = Array::new();
+/// How many records are half-open: IPv4, IPv6.
+#[btf_map]
+pub static HALF_OPEN: Array<Word, 2, MMAPABLE> = Array::new();
+/// By number of counters.
+#[btf_map]
+pub static BACKEND_COUNTERS: PerCpuArray<BackendCounters, { MAX_BACKENDS as usize }> = PerCpuArray::new();
+/// By number of counters.
+#[btf_map]
+pub static SERVICE_COUNTERS: PerCpuArray<ServiceCounters, { MAX_SERVICES as usize }> = PerCpuArray::new();
+/// By reason.
+#[btf_map]
+pub static REASONS: PerCpuArray<Tally, { Reason::ALL.len() }> = PerCpuArray::new();
+/// By interface index.
+#[btf_map]
+pub static ACTIONS: PerCpuArray<ActionCounters, { MAX_INTERFACE_INDEX as usize }> = PerCpuArray::new();
+/// Neighbours to be resolved.
+#[btf_map]
+pub static WANTED: RingBuf<NeighbourWanted, EVENT_RING_BYTES> = RingBuf::new();
+
+/// The flow that this CPU is making.
+#[btf_map]
+pub static NEW_FLOW4: PerCpuArray<NewFlow<V4>, 1> = PerCpuArray::new();
+/// The flow that this CPU is making.
+#[btf_map]
+pub static NEW_FLOW6: PerCpuArray<NewFlow<V6>, 1> = PerCpuArray::new();
+
+/// The route lookup that this CPU is making.
+#[btf_map]
+pub static QUERY: PerCpuArray<Query, 1> = PerCpuArray::new();
+
+/// Not 0 in tests that have stopped the clock at `Settings::clock`. Read-only data: the verifier removes what it leaves out.
+#[unsafe(no_mangle)]
+pub static CLOCK_IS_SET: Global<u8> = Global::new(0);

@@ -1,0 +1,206 @@
+//! Slow paths as global functions: the verifier checks each once, by itself, whoever calls it.
+//!
+//! They take scalars (and the context, which it knows); what is larger lies in `maps::NEW_FLOW4` and `NEW_FLOW6`.
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::{
+    flow::{Control, Hint},
+    net::{V4, V6},
+    reason::Reason,
+};
+
+use super::tables::KernelTables;
+use crate::{
+    admit,
+    family::Family,
+    find, hints,
+    insert::{self, NewFlow},
+    life, reply,
+    tables::{FlowTables, Tables},
+    tcp::{Segment, Side},
+};
+
+const NOBODY: u32 = u32::MAX;
+
+/// A record's number, as a global function returned it.
+#[inline(always)]
+pub fn record(number: u32) -> Option<u32> {
+    (number != NOBODY).then_some(number)
+}
+
+#[inline(always)]
+fn number(result: Result<(), Reason>) -> u32 {
+    match result {
+        Ok(()) => 0,
+        Err(reason) => reason as u32 + 1,
+    }
+}
+
+/// A result, from the number that a global function returned for it.
+#[inline(always)]
+pub fn result(number: u32) -> Result<(), Reason> {
+    if number == 0 {
+        return Ok(());
+    }
+    let number = (number - 1) as usize;
+    if number >= Reason::ALL.len() {
+        return Err(Reason::Contended);
+    }
+    // SAFETY: `Reason` is `repr(u32)`, its numbers are 0..ALL.len() without a gap (a test of lb-common says so).
+    Err(unsafe { core::mem::transmute::<u32, Reason>(number as u32) })
+}
+
+/// Flags and acknowledgement of a segment in one word: a function has five arguments.
+#[inline(always)]
+pub fn pack(segment: Segment) -> u64 {
+    u64::from(segment.flags) << 32 | u64::from(segment.acknowledgement)
+}
+
+#[inline(always)]
+fn unpack(packed: u64, sequence: u32) -> Segment {
+    Segment { flags: (packed >> 32) as u8, acknowledgement: packed as u32, sequence }
+}
+
+const TABLES: KernelTables = KernelTables(core::ptr::null_mut());
+
+#[inline(always)]
+fn insert<F: Family>() -> u32
+where
+    KernelTables: FlowTables<F>,
+{
+    let flow: Option<&NewFlow<F>> = TABLES.new_flow();
+    match flow {
+        Some(flow) => number(insert::insert(&TABLES, flow)),
+        None => number(Err(Reason::Contended)),
+    }
+}
+
+macro_rules! global_functions {
+    ($module:ident, $family:ty, $in_bucket:literal, $admit:literal, $insert:literal, $victim:literal, $attempt:literal, $claim:literal,
+     $free:literal, $contest:literal, $advance:literal, $refresh:literal) => {
+        /// The functions of one family.
+        pub mod $module {
+            use super::*;
+
+            /// [`find::in_bucket`]
+            #[unsafe(export_name = $in_bucket)]
+            #[inline(never)]
+            pub extern "C" fn in_bucket(bucket: u32, wanted: u32, not: u32) -> u32 {
+                find::in_bucket::<$family>(&TABLES, bucket, wanted, not).unwrap_or(NOBODY)
+            }
+
+            /// [`admit::admit`]
+            #[unsafe(export_name = $admit)]
+            #[inline(never)]
+            pub extern "C" fn admit(ctx: *mut xdp_md) -> u32 {
+                number(admit::admit::<$family, _>(&KernelTables(ctx)))
+            }
+
+            /// [`insert::insert`]
+            #[unsafe(export_name = $insert)]
+            #[inline(never)]
+            pub extern "C" fn insert() -> u32 {
+                super::insert::<$family>()
+            }
+
+            /// [`insert::victim`]
+            #[unsafe(export_name = $victim)]
+            #[inline(never)]
+            pub extern "C" fn victim(bucket: u32, preferred: u32, protocol: u32, now: u32) -> u64 {
+                let Some(settings) = TABLES.settings() else { return u64::MAX };
+                let shape = <$family>::shape(settings);
+                insert::victim::<$family, _>(&TABLES, shape, bucket, preferred, protocol, now)
+            }
+
+            /// [`insert::attempt`]
+            #[unsafe(export_name = $attempt)]
+            #[inline(never)]
+            pub extern "C" fn attempt(
+                record: u32,
+                generation: u32,
+                turn: u64,
+                probe: u32,
+                force: u32,
+            ) -> u64 {
+                insert::attempt::<$family, _>(&TABLES, record, generation, turn, probe, force != 0)
+            }
+
+            /// [`hints::claim`]
+            #[unsafe(export_name = $claim)]
+            #[inline(never)]
+            pub extern "C" fn claim(hash: u64, hint: u64, now: u32, force: u32) -> u64 {
+                let Some(settings) = TABLES.settings() else { return hints::TAKEN };
+                let shape = <$family>::shape(settings);
+                hints::claim::<$family, _>(&TABLES, shape, hash, Hint(hint), now, force != 0)
+            }
+
+            /// [`hints::free`]
+            #[unsafe(export_name = $free)]
+            #[inline(never)]
+            pub extern "C" fn free(record: u32, control: u64) -> u32 {
+                hints::free::<$family, _>(&TABLES, record, Control(control));
+                0
+            }
+
+            /// [`life::contest`]
+            #[unsafe(export_name = $contest)]
+            #[inline(never)]
+            pub extern "C" fn contest(record: u32, control: u64, packed: u64) -> u32 {
+                let segment = unpack(packed, 0);
+                life::contest::<$family, _>(&TABLES, record, Control(control), segment).unwrap_or(NOBODY)
+            }
+
+            /// [`life::advance`]
+            #[unsafe(export_name = $advance)]
+            #[inline(never)]
+            pub extern "C" fn advance(
+                record: u32,
+                control: u64,
+                packed: u64,
+                sequence: u32,
+                is_client: u32,
+            ) -> u32 {
+                let segment = unpack(packed, sequence);
+                let side = if is_client != 0 { Side::Client } else { Side::Backend };
+                life::advance::<$family, _>(&TABLES, record, Control(control), side, segment);
+                0
+            }
+
+            /// [`reply::refresh`]
+            #[unsafe(export_name = $refresh)]
+            #[inline(never)]
+            pub extern "C" fn refresh(ctx: *mut xdp_md, record: u32) -> u32 {
+                number(reply::refresh::<$family, _>(&KernelTables(ctx), record))
+            }
+        }
+    };
+}
+
+global_functions!(
+    v4,
+    V4,
+    "in_bucket4",
+    "admit4",
+    "insert4",
+    "victim4",
+    "attempt4",
+    "claim4",
+    "free4",
+    "contest4",
+    "advance4",
+    "refresh4"
+);
+global_functions!(
+    v6,
+    V6,
+    "in_bucket6",
+    "admit6",
+    "insert6",
+    "victim6",
+    "attempt6",
+    "claim6",
+    "free6",
+    "contest6",
+    "advance6",
+    "refresh6"
+);

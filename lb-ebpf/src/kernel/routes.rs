@@ -1,0 +1,110 @@
+//! The host's routes, by `bpf_fib_lookup`.
+
+use aya_ebpf::{bindings::xdp_md, helpers};
+use lb_common::{
+    event::NeighbourWanted,
+    hop::Hop,
+    net::{Address, Mac, V4, V6},
+    reason::Reason,
+};
+
+use super::maps;
+
+/// `struct bpf_fib_lookup`, with words where the kernel has unions. Each CPU has one in a map: on the stack, words that
+/// are not aligned to eight bytes must not be written in pairs, as LLVM likes to.
+#[repr(C)]
+pub struct Query {
+    family: u8,
+    protocol: u8,
+    ports: [u16; 2],
+    length: u16,
+    interface: u32,
+    flow: u32,
+    source: [u32; 4],
+    destination: [u32; 4],
+    vlan: u32,
+    own_mac: [u16; 3],
+    next_mac: [u16; 3],
+}
+
+const _: () = assert!(size_of::<Query>() == 64);
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const SUCCESS: i64 = 0;
+const NO_NEIGHBOUR: i64 = 7;
+
+/// Looks up with the packet's own interface as the way in.
+#[inline(always)]
+fn lookup(ctx: *mut xdp_md, family: u8, source: [u32; 4], destination: [u32; 4]) -> Result<Hop, Reason> {
+    let query = maps::QUERY.get_ptr_mut(0).ok_or(Reason::NoClientRoute)?;
+    // SAFETY: this CPU's own element; nothing else holds a reference to it during this call.
+    let query = unsafe { &mut *query };
+    query.family = family;
+    query.protocol = 0;
+    query.ports = [0; 2];
+    query.length = 0;
+    query.flow = 0;
+    query.source = source;
+    query.destination = destination;
+    query.vlan = 0;
+    // SAFETY: the context of this run.
+    query.interface = unsafe { (*ctx).ingress_ifindex };
+    // SAFETY: a live context, and a query of the kernel's size and layout.
+    let found = unsafe {
+        helpers::bpf_fib_lookup(ctx.cast(), (&raw mut *query).cast(), size_of::<Query>() as i32, 0)
+    };
+    if found == NO_NEIGHBOUR {
+        ask(query);
+        return Err(Reason::NoClientNeighbour);
+    }
+    if found != SUCCESS {
+        return Err(Reason::NoClientRoute);
+    }
+    let egress = maps::INTERFACES.get(query.interface).ok_or(Reason::NoClientRoute)?;
+    if egress.attached == 0 {
+        return Err(Reason::NoClientRoute);
+    }
+    Ok(Hop {
+        destination: Mac(query.next_mac),
+        source: egress.mac,
+        interface: query.interface,
+        mtu: egress.mtu,
+    })
+}
+
+/// The kernel has put the next hop and its interface into the query.
+#[inline(always)]
+fn ask(query: &Query) {
+    let [a, b, c, d] = query.destination;
+    let address = if query.family == AF_INET {
+        Address::v4(V4(a))
+    } else {
+        Address::v6(V6(u64::from(a) | u64::from(b) << 32, u64::from(c) | u64::from(d) << 32))
+    };
+    if let Some(mut entry) = maps::WANTED.reserve(0) {
+        entry.write(NeighbourWanted { address, interface: query.interface, zero: 0 });
+        entry.submit(0);
+    }
+}
+
+/// A family's route lookup.
+pub trait Route: Sized {
+    /// How to send from `source` to `destination`.
+    fn route(ctx: *mut xdp_md, source: Self, destination: Self) -> Result<Hop, Reason>;
+}
+
+impl Route for V4 {
+    #[inline(always)]
+    fn route(ctx: *mut xdp_md, source: V4, destination: V4) -> Result<Hop, Reason> {
+        lookup(ctx, AF_INET, [source.0, 0, 0, 0], [destination.0, 0, 0, 0])
+    }
+}
+
+impl Route for V6 {
+    #[inline(always)]
+    fn route(ctx: *mut xdp_md, source: V6, destination: V6) -> Result<Hop, Reason> {
+        let words = |a: V6| [a.0 as u32, (a.0 >> 32) as u32, a.1 as u32, (a.1 >> 32) as u32];
+        lookup(ctx, AF_INET6, words(source), words(destination))
+    }
+}

@@ -1,0 +1,176 @@
+//! [`Tables`] over BPF maps.
+
+use aya_ebpf::{bindings::xdp_md, helpers};
+use lb_common::{
+    backend::Backend,
+    cell::Word,
+    flow::{Bucket, HintLine, Record4, Record6, TICK_SHIFT},
+    hop::{Hop, Interface},
+    limits::MAX_BACKENDS,
+    net::{V4, V6},
+    reason::Reason,
+    service::{Filter, Service, ServiceKey, SlotTable},
+    settings::Settings,
+};
+
+use super::{counters, maps, outline, routes::Route};
+use crate::{
+    insert::NewFlow,
+    tables::{FlowTables, Tables},
+    tcp::{Segment, Side},
+};
+
+/// All maps, and the packet's context for route lookups (null in calls that make none).
+pub struct KernelTables(pub *mut xdp_md);
+
+impl Tables for KernelTables {
+    #[inline(always)]
+    fn settings(&self) -> Option<&Settings> {
+        maps::SETTINGS.get(0)
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        if maps::CLOCK_IS_SET.load() != 0 {
+            return self.settings().map_or(0, |settings| settings.clock);
+        }
+        // SAFETY: a helper without arguments.
+        (unsafe { helpers::bpf_ktime_get_coarse_ns() } >> TICK_SHIFT) as u32
+    }
+
+    #[inline(always)]
+    fn filter(&self, index: usize) -> u8 {
+        maps::FILTER.get(0).map_or(0, |filter| filter.byte[index & (Filter::SIZE - 1)])
+    }
+
+    #[inline(always)]
+    fn service(&self, key: &ServiceKey) -> Option<Service> {
+        // SAFETY: the value is copied out at once; two words that the controller replaces as a whole element.
+        unsafe { maps::SERVICES.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn slots(&self, pool: u32) -> Option<&SlotTable> {
+        maps::TABLES.get(maps::POOLS.get(pool)?.table)
+    }
+
+    #[inline(always)]
+    fn turn(&self, pool: u32) -> Option<&Word> {
+        maps::TURNS.get(pool)
+    }
+
+    #[inline(always)]
+    fn backend(&self, id: u32) -> Option<&Backend> {
+        maps::BACKENDS.get(id & (MAX_BACKENDS - 1))
+    }
+
+    #[inline(always)]
+    fn interface(&self, index: u32) -> Option<&Interface> {
+        maps::INTERFACES.get(index)
+    }
+
+    #[inline(always)]
+    fn count_forwarded(&self, number: u32, bytes: u64) {
+        counters::backend(number, |counters| counters::add(&mut counters.forwarded, bytes));
+    }
+
+    #[inline(always)]
+    fn count_returned(&self, number: u32, bytes: u64) {
+        counters::backend(number, |counters| counters::add(&mut counters.returned, bytes));
+    }
+
+    #[inline(always)]
+    fn count_new_flow(&self, number: u32) {
+        counters::backend(number, |counters| counters.new_flows += 1);
+    }
+
+    #[inline(always)]
+    fn count_refused(&self, number: u32, bytes: u64) {
+        counters::service(number, |counters| counters::add(&mut counters.refused, bytes));
+    }
+}
+
+macro_rules! flow_tables {
+    ($family:ty, $record:ty, $half_open:literal, $flows:ident, $hints:ident, $new_flow:ident, $calls:ident) => {
+        impl FlowTables<$family> for KernelTables {
+            #[inline(always)]
+            fn bucket(&self, index: u32) -> Option<&Bucket<$record>> {
+                maps::$flows.get(index)
+            }
+
+            #[inline(always)]
+            fn line(&self, index: u32) -> Option<&HintLine> {
+                maps::$hints.get(index)
+            }
+
+            #[inline(always)]
+            fn new_flow(&self) -> Option<&NewFlow<$family>> {
+                maps::$new_flow.get(0)
+            }
+
+            #[inline(always)]
+            fn half_open(&self) -> Option<&Word> {
+                maps::HALF_OPEN.get($half_open)
+            }
+
+            #[inline(always)]
+            fn route(&self, source: $family, destination: $family) -> Result<Hop, Reason> {
+                Route::route(self.0, source, destination)
+            }
+
+            #[inline(always)]
+            fn in_bucket(&self, bucket: u32, wanted: u32, not: u32) -> Option<u32> {
+                outline::record(outline::$calls::in_bucket(bucket, wanted, not))
+            }
+
+            #[inline(always)]
+            fn admit(&self) -> Result<(), Reason> {
+                outline::result(outline::$calls::admit(self.0))
+            }
+
+            #[inline(always)]
+            fn insert(&self) -> Result<(), Reason> {
+                outline::result(outline::$calls::insert())
+            }
+
+            #[inline(always)]
+            fn victim(&self, bucket: u32, preferred: u32, protocol: u32, now: u32) -> u64 {
+                outline::$calls::victim(bucket, preferred, protocol, now)
+            }
+
+            #[inline(always)]
+            fn attempt(&self, record: u32, generation: u32, turn: u64, probe: u32, force: bool) -> u64 {
+                outline::$calls::attempt(record, generation, turn, probe, u32::from(force))
+            }
+
+            #[inline(always)]
+            fn claim(&self, hash: u64, hint: u64, now: u32, force: bool) -> u64 {
+                outline::$calls::claim(hash, hint, now, u32::from(force))
+            }
+
+            #[inline(always)]
+            fn free(&self, record: u32, control: u64) {
+                outline::$calls::free(record, control);
+            }
+
+            #[inline(always)]
+            fn contest(&self, record: u32, control: u64, segment: Segment) -> Option<u32> {
+                outline::record(outline::$calls::contest(record, control, outline::pack(segment)))
+            }
+
+            #[inline(always)]
+            fn advance(&self, record: u32, control: u64, side: Side, segment: Segment) {
+                let (packed, is_client) = (outline::pack(segment), u32::from(side == Side::Client));
+                outline::$calls::advance(record, control, packed, segment.sequence, is_client);
+            }
+
+            #[inline(always)]
+            fn refresh(&self, record: u32) -> Result<(), Reason> {
+                outline::result(outline::$calls::refresh(self.0, record))
+            }
+        }
+    };
+}
+
+flow_tables!(V4, Record4, 0, FLOWS4, HINTS4, NEW_FLOW4, v4);
+flow_tables!(V6, Record6, 1, FLOWS6, HINTS6, NEW_FLOW6, v6);

@@ -1,0 +1,125 @@
+//! How a flow lives on: what each packet changes of its state, and how a new flow takes the place of a closing one.
+//!
+//! Between two records of one tuple (an old one that closes, and its half-open challenger) a SYN goes to the
+//! challenger, so does the packet that proves its handshake; everything else goes to the old one, until it is replaced.
+
+use lb_common::{
+    flow::{Control, Proof, State},
+    net::Protocol,
+};
+
+use crate::{
+    family::{Family, RecordOf, Tuple},
+    find::{self, Found, by_number, kind},
+    insert::NewFlow,
+    tables::{FlowTables, Tables, count_half_open},
+    tcp::{self, RST, Segment, Side},
+};
+
+/// Who gets a client's packet that found a challenger or a closing flow? `None`: it opens a new flow.
+#[inline(always)]
+pub fn contest<F: Family, T: Tables + FlowTables<F>>(
+    tables: &T,
+    number: u32,
+    control: Control,
+    segment: Segment,
+) -> Option<u32> {
+    let found: Found<'_, F> = by_number(tables, number)?;
+    if found.control.0 != control.0 {
+        return Some(number); // It changes while we look: the caller's second look will tell.
+    }
+    let is_challenger = control.state() == State::CHALLENGER;
+    let other = twin(tables, &found);
+    let challenger = if is_challenger { Some(number) } else { other };
+    let Some(challenger) = challenger else {
+        // A closing flow alone: a SYN may open it anew (RFC 9293, 3.6.1).
+        return if segment.is_syn() { None } else { Some(number) };
+    };
+    let candidate: Found<'_, F> = by_number(tables, challenger)?;
+    let proof = Proof(candidate.record.proof.load());
+    if segment.is_syn() || (proof.is_of(candidate.control.generation()) && segment.proves(proof)) {
+        return Some(challenger);
+    }
+    if is_challenger { other.or(Some(number)) } else { Some(number) }
+}
+
+/// The other record of the same tuple: the challenger of an established flow, or the flow that is challenged.
+#[inline(always)]
+fn twin<F: Family, T: Tables + FlowTables<F>>(tables: &T, found: &Found<'_, F>) -> Option<u32> {
+    let settings = tables.settings()?;
+    let flow: &NewFlow<F> = tables.new_flow()?;
+    let tuple = tuple_of::<F>(found.record);
+    flow.tuple.set(tuple);
+    flow.hash.set(F::hash(&settings.keys, &tuple));
+    let wanted = if found.control.state().is_half_open() { kind::ESTABLISHED } else { kind::CHALLENGER };
+    find::anywhere::<F, T>(tables, wanted, found.number)
+}
+
+#[inline(always)]
+fn tuple_of<F: Family>(record: &RecordOf<F>) -> Tuple<F> {
+    Tuple {
+        source: record.client.get(),
+        destination: record.listen.get(),
+        ports: record.request_ports.get(),
+        protocol: u32::from(record.owner.get().protocol()),
+    }
+}
+
+/// What a packet changes of its flow's state.
+#[inline(always)]
+pub fn advance<F: Family, T: Tables + FlowTables<F>>(
+    tables: &T,
+    number: u32,
+    control: Control,
+    side: Side,
+    segment: Segment,
+) {
+    let Some(found) = by_number::<F>(tables, number) else { return };
+    if found.control.0 != control.0 {
+        return; // Another packet was faster; this one is forwarded all the same.
+    }
+    let record = found.record;
+    let is_tcp = record.owner.get().protocol() == Protocol::Tcp as u8;
+    let state = control.state();
+    if !state.is_half_open() {
+        if is_tcp && !segment.is_syn() {
+            let next = tcp::after(state, side, segment);
+            if next != state {
+                record.control.replace(control.0, control.with_state(next).0);
+            }
+        }
+        return;
+    }
+    match side {
+        Side::Client => {
+            let proof = Proof(record.proof.load());
+            if proof.is_of(control.generation()) && (!is_tcp || segment.proves(proof)) {
+                promote(tables, &found);
+            }
+        }
+        Side::Backend if !is_tcp || segment.is_syn_ack() => {
+            record.proof.store(Proof::new(control.generation(), segment.sequence).0);
+        }
+        Side::Backend => {
+            let refused = control.with_state(tcp::REFUSED).0;
+            if segment.flags & RST != 0 && record.control.replace(control.0, refused) {
+                count_half_open::<F>(tables, -1);
+            }
+        }
+    }
+}
+
+/// The handshake is proven. A challenger takes the place of the flow that it challenged.
+#[inline(always)]
+fn promote<F: Family, T: Tables + FlowTables<F>>(tables: &T, found: &Found<'_, F>) {
+    let control = found.control;
+    // Sought first: afterwards it could not be told from this one by its state.
+    let old = if control.state() == State::CHALLENGER { twin(tables, found) } else { None };
+    if !found.record.control.replace(control.0, control.with_state(State::ESTABLISHED).0) {
+        return;
+    }
+    count_half_open::<F>(tables, -1);
+    if let Some(old) = old.and_then(|old| by_number::<F>(tables, old)) {
+        FlowTables::<F>::free(tables, old.number, old.control.0);
+    }
+}

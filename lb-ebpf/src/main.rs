@@ -1,0 +1,36 @@
+//! The XDP program.
+
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+mod program {
+    use aya_ebpf::{macros::xdp, programs::XdpContext};
+    use lb_ebpf::{
+        frame::Frame as _,
+        kernel::{counters, frame::XdpFrame, tables::KernelTables},
+        pipeline,
+    };
+
+    /// Runs for every packet of an attached interface.
+    #[xdp]
+    #[inline(always)]
+    pub fn lb(ctx: XdpContext) -> u32 {
+        let mut frame = XdpFrame(&ctx);
+        let bytes = frame.length();
+        let verdict = pipeline::run(&mut frame, &KernelTables(ctx.ctx));
+        counters::record(verdict, &ctx, bytes)
+    }
+
+    /// `bpf_fib_lookup` is for GPL-compatible programs only.
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+    #[panic_handler]
+    fn panic(_info: &core::panic::PanicInfo) -> ! {
+        loop {}
+    }
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

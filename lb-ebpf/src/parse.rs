@@ -1,0 +1,220 @@
+//! From bytes to a packet, or to the reason why it is none of ours.
+
+use lb_common::{
+    net::{Be16, Ports, Protocol, V4, V6},
+    reason::Reason,
+    service::ServiceKey,
+};
+use network_types::{
+    ip::{Ipv4Hdr, Ipv6Hdr},
+    udp::UdpHdr,
+};
+
+use crate::{
+    family::{Family, Tuple},
+    frame::Cursor,
+    headers::{Ethernet, Tcp},
+    tables::Tables,
+    tcp::Segment,
+};
+
+/// A TCP or UDP packet, ready to be rewritten.
+pub struct Packet<'a, F: Family> {
+    /// Its Ethernet header.
+    pub ethernet: &'a mut Ethernet,
+    /// Its IP header.
+    pub ip: &'a mut F::Header,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// From.
+    pub source_port: &'a mut [u8; 2],
+    /// To.
+    pub destination_port: &'a mut [u8; 2],
+    /// Of TCP or UDP.
+    pub checksum: &'a mut [u8; 2],
+    /// What the segment says; nothing for UDP.
+    pub segment: Segment,
+    /// Bytes of the IP packet, which may be less than the frame holds.
+    pub length: u32,
+}
+
+impl<F: Family> Packet<'_, F> {
+    /// What tells its flow.
+    #[inline(always)]
+    pub fn tuple(&self) -> Tuple<F> {
+        let (source, destination) = F::addresses(self.ip);
+        let ports = Ports::new(Be16::from_bytes(*self.source_port), Be16::from_bytes(*self.destination_port));
+        Tuple { source, destination, ports, protocol: u32::from(self.protocol.number()) }
+    }
+}
+
+/// An ICMP message, not yet looked into.
+pub struct IcmpPacket<'a, F: Family> {
+    /// Its Ethernet header.
+    pub ethernet: &'a mut Ethernet,
+    /// Its IP header.
+    pub ip: &'a mut F::Header,
+    /// What follows the IP header.
+    pub cursor: Cursor<'a>,
+    /// Bytes of the IP packet.
+    pub length: u32,
+}
+
+/// What is done with what was parsed; both say where the packet leaves.
+///
+/// A visitor, because a packet's references must not be returned: LLVM would keep a reference and a reason in one word
+/// and mask it, and the verifier lets nobody calculate with packet pointers.
+pub trait Visitor<F: Family> {
+    /// TCP or UDP.
+    fn packet(self, packet: Packet<'_, F>) -> Result<u32, Reason>;
+    /// ICMP or ICMPv6.
+    fn icmp(self, packet: IcmpPacket<'_, F>) -> Result<u32, Reason>;
+}
+
+const TCP: u8 = Protocol::Tcp.number();
+const UDP: u8 = Protocol::Udp.number();
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+/// More fragments follow, or this is not the first (RFC 791, 3.1).
+const FRAGMENT: u16 = 0x3fff;
+
+// IPv6 headers that may stand before TCP and UDP (RFC 8200, 4).
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT_HEADER: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION_OPTIONS: u8 = 60;
+
+/// Parses behind an Ethernet header that says IPv4.
+#[inline(always)]
+pub fn ipv4(
+    ethernet: &mut Ethernet,
+    mut cursor: Cursor<'_>,
+    tables: &impl Tables,
+    visitor: impl Visitor<V4>,
+) -> Result<u32, Reason> {
+    let available = cursor.remaining();
+    let ip = cursor.take::<Ipv4Hdr>()?;
+    let header = usize::from(ip.vihl & 0x0f) * 4;
+    let length = usize::from(u16::from_be_bytes(ip.tot_len));
+    if ip.vihl >> 4 != 4 || header < 20 || length < header || length > available {
+        return Err(if_ours::<V4>(tables, ip, ip.proto, Reason::Malformed));
+    }
+    if u16::from_be_bytes(ip.frags) & FRAGMENT != 0 {
+        return Err(if_ours::<V4>(tables, ip, ip.proto, Reason::Fragment));
+    }
+    // Ports are behind the options, which stay as they are.
+    cursor.skip(header - 20);
+    match ip.proto {
+        TCP => tcp(ethernet, ip, cursor, length, header, tables, visitor),
+        UDP => udp(ethernet, ip, cursor, length, header, tables, visitor),
+        ICMP => visitor.icmp(IcmpPacket { ethernet, ip, cursor, length: length as u32 }),
+        _ => Err(Reason::NotService),
+    }
+}
+
+/// Parses behind an Ethernet header that says IPv6.
+#[inline(always)]
+pub fn ipv6(
+    ethernet: &mut Ethernet,
+    mut cursor: Cursor<'_>,
+    tables: &impl Tables,
+    visitor: impl Visitor<V6>,
+) -> Result<u32, Reason> {
+    let available = cursor.remaining();
+    let ip = cursor.take::<Ipv6Hdr>()?;
+    let length = usize::from(u16::from_be_bytes(ip.payload_len)) + 40;
+    if ip.vcf[0] >> 4 != 6 || length > available {
+        return Err(if_ours::<V6>(tables, ip, ip.next_hdr, Reason::Malformed));
+    }
+    match ip.next_hdr {
+        TCP => tcp(ethernet, ip, cursor, length, 40, tables, visitor),
+        UDP => udp(ethernet, ip, cursor, length, 40, tables, visitor),
+        ICMPV6 => visitor.icmp(IcmpPacket { ethernet, ip, cursor, length: length as u32 }),
+        FRAGMENT_HEADER => Err(if_ours_by_either(tables, ip, Reason::Fragment)),
+        HOP_BY_HOP | ROUTING | AUTHENTICATION | DESTINATION_OPTIONS => {
+            Err(if_ours_by_either(tables, ip, Reason::ExtensionHeader))
+        }
+        _ => Err(Reason::NotService),
+    }
+}
+
+#[inline(always)]
+fn tcp<F: Family>(
+    ethernet: &mut Ethernet,
+    ip: &mut F::Header,
+    mut cursor: Cursor<'_>,
+    length: usize,
+    header: usize,
+    tables: &impl Tables,
+    visitor: impl Visitor<F>,
+) -> Result<u32, Reason> {
+    let Ok(tcp) = cursor.take::<Tcp>() else {
+        return Err(if_ours::<F>(tables, ip, TCP, Reason::Malformed));
+    };
+    if tcp.offset >> 4 < 5 || length < header + 20 {
+        return Err(if_ours::<F>(tables, ip, TCP, Reason::Malformed));
+    }
+    let segment = Segment {
+        flags: tcp.flags,
+        sequence: u32::from_be_bytes(tcp.sequence),
+        acknowledgement: u32::from_be_bytes(tcp.acknowledgement),
+    };
+    visitor.packet(Packet {
+        ethernet,
+        ip,
+        protocol: Protocol::Tcp,
+        source_port: &mut tcp.source,
+        destination_port: &mut tcp.destination,
+        checksum: &mut tcp.checksum,
+        segment,
+        length: length as u32,
+    })
+}
+
+#[inline(always)]
+fn udp<F: Family>(
+    ethernet: &mut Ethernet,
+    ip: &mut F::Header,
+    mut cursor: Cursor<'_>,
+    length: usize,
+    header: usize,
+    tables: &impl Tables,
+    visitor: impl Visitor<F>,
+) -> Result<u32, Reason> {
+    let Ok(udp) = cursor.take::<UdpHdr>() else {
+        return Err(if_ours::<F>(tables, ip, UDP, Reason::Malformed));
+    };
+    let datagram = usize::from(u16::from_be_bytes(udp.len));
+    if datagram < 8 || header + datagram > length {
+        return Err(if_ours::<F>(tables, ip, UDP, Reason::Malformed));
+    }
+    visitor.packet(Packet {
+        ethernet,
+        ip,
+        protocol: Protocol::Udp,
+        source_port: &mut udp.src,
+        destination_port: &mut udp.dst,
+        checksum: &mut udp.check,
+        segment: Segment::default(),
+        length: length as u32,
+    })
+}
+
+/// Which protocol follows an extension header is not known without a walk: either makes the address ours.
+#[inline(always)]
+fn if_ours_by_either(tables: &impl Tables, ip: &Ipv6Hdr, reason: Reason) -> Reason {
+    let by_tcp = if_ours::<V6>(tables, ip, TCP, reason);
+    if by_tcp == Reason::NotService { if_ours::<V6>(tables, ip, UDP, reason) } else { by_tcp }
+}
+
+/// The reason, if some port of the packet's destination is ours; else it is not for us to judge.
+#[inline(always)]
+fn if_ours<F: Family>(tables: &impl Tables, ip: &F::Header, protocol: u8, reason: Reason) -> Reason {
+    let (_, destination) = F::addresses(ip);
+    let key = ServiceKey::new(F::to_key(destination), Be16::new(0), protocol);
+    match tables.service(&key) {
+        Some(_) => reason,
+        None => Reason::NotService,
+    }
+}

@@ -1,0 +1,92 @@
+//! Backend to client: a known flow, or nothing of ours.
+
+use lb_common::{
+    cell::fence,
+    flow::{Control, State},
+    hop::Hop,
+    reason::Reason,
+    settings::Settings,
+};
+
+use crate::{
+    family::{Family, Tuple},
+    find::{Found, by_number},
+    hints,
+    insert::NewFlow,
+    request::Forward,
+    rewrite::Rewrite,
+    tables::{FlowTables, Tables},
+    tcp::{Segment, Side},
+};
+
+/// A packet of a known flow. `None`: there is no such flow.
+#[inline(always)]
+pub fn forward<F: Family, T: Tables + FlowTables<F>>(
+    tables: &T,
+    settings: &Settings,
+    tuple: &Tuple<F>,
+    segment: Segment,
+) -> Result<Option<Forward<F>>, Reason> {
+    let hash = F::hash(&settings.keys, tuple);
+    let Some(found) = hints::reply(tables, tuple, hash, F::shape(settings)) else { return Ok(None) };
+    let Found { record, number, control } = found;
+
+    let owner = record.owner.get();
+    let rewritten = Tuple::<F> {
+        source: record.listen.get(),
+        destination: record.client.get(),
+        ports: record.request_ports.get().reversed(),
+        protocol: tuple.protocol,
+    };
+    let deltas = record.deltas.get();
+    let (mac, interface) = (record.client_mac.get(), u32::from(record.client_interface.get()));
+    let (seen, hop_generation) = (record.last_seen.get(), record.hop_generation.get());
+    fence();
+    if GUARD_GENERATION && !control.is_still(Control(record.control.load())) {
+        return Err(Reason::Contended);
+    }
+
+    let Some(backend) = tables.backend(owner.backend()) else { return Ok(None) };
+    if backend.id != owner.backend() {
+        return Ok(None);
+    }
+    let now = tables.now();
+    if (now ^ seen) >> 8 != 0 {
+        record.last_seen.set(now);
+    }
+    if control.state() != State::ESTABLISHED || segment.is_goodbye() {
+        FlowTables::<F>::advance(tables, number, control.0, Side::Backend, segment);
+    }
+    let hop = if hop_generation == settings.hop_generation {
+        let egress = tables.interface(interface).ok_or(Reason::NoClientRoute)?;
+        Hop { destination: mac, source: egress.mac, interface, mtu: egress.mtu }
+    } else {
+        FlowTables::<F>::refresh(tables, number)?;
+        let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::NoClientRoute)?;
+        flow.client_hop.get()
+    };
+    Ok(Some(Forward {
+        rewrite: Rewrite::reply(rewritten, deltas, hop),
+        counters: backend.counters,
+        service_counters: backend.service_counters,
+    }))
+}
+
+/// Looks up the client's next hop again, into the record and into [`FlowTables::new_flow`].
+#[inline(always)]
+pub fn refresh<F: Family, T: Tables + FlowTables<F>>(tables: &T, number: u32) -> Result<(), Reason> {
+    let settings = tables.settings().ok_or(Reason::NoClientRoute)?;
+    let Found { record, .. } = by_number::<F>(tables, number).ok_or(Reason::Contended)?;
+    let hop = FlowTables::<F>::route(tables, record.listen.get(), record.client.get())?;
+    let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::NoClientRoute)?;
+    flow.client_hop.set(hop);
+    record.client_mac.set(hop.destination);
+    record.client_interface.set(hop.interface as u16);
+    fence();
+    // Last: whoever sees this generation sees the hop that belongs to it.
+    record.hop_generation.set(settings.hop_generation);
+    Ok(())
+}
+
+/// See `request.rs`.
+const GUARD_GENERATION: bool = !cfg!(feature = "without_generation_check");

@@ -1,0 +1,155 @@
+//! Client to backend: a known flow, or a new one.
+
+use lb_common::{
+    backend::Backend,
+    cell::fence,
+    flow::{Control, Deltas, State, age, ticks},
+    net::Protocol,
+    reason::Reason,
+    settings::Settings,
+};
+
+use crate::{
+    family::{Family, Tuple},
+    find::{self, Found, by_number, kind},
+    insert::NewFlow,
+    rewrite::Rewrite,
+    tables::{FlowTables, Tables},
+    tcp::{Segment, Side},
+};
+
+/// What is done to a packet, and whose it is.
+pub struct Forward<F: Family> {
+    /// The new addresses, ports and next hop.
+    pub rewrite: Rewrite<F>,
+    /// Number of the backend's counters.
+    pub counters: u32,
+    /// Number of the service's counters.
+    pub service_counters: u32,
+}
+
+/// Finds the flow or makes it. `None`: no service listens there.
+#[inline(always)]
+pub fn forward<F: Family, T: Tables + FlowTables<F>>(
+    tables: &T,
+    settings: &Settings,
+    tuple: &Tuple<F>,
+    segment: Segment,
+    length: u64,
+) -> Result<Option<Forward<F>>, Reason> {
+    let hash = F::hash(&settings.keys, tuple);
+    let mut found = find::at_home(tables, tuple, hash, F::shape(settings));
+    if found.is_none() {
+        describe(tables, tuple, hash, segment)?;
+        // One of a hundred flows at half load lives in its second bucket.
+        let second = find::second(hash, F::shape(settings));
+        found = FlowTables::<F>::in_bucket(tables, second, kind::LIVE, find::NOWHERE)
+            .and_then(|number| by_number(tables, number));
+    }
+    if let Some(found) = found
+        && let Some(forward) = known(tables, segment, found)?
+    {
+        return Ok(Some(forward));
+    }
+    describe(tables, tuple, hash, segment)?;
+    let made = match FlowTables::<F>::admit(tables) {
+        // Two calls and not one within the other: stacks add up.
+        Ok(()) => FlowTables::<F>::insert(tables),
+        Err(Reason::NotService) => return Ok(None),
+        Err(reason) => Err(reason),
+    };
+    let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::Contended)?;
+    if let Err(reason) = made {
+        tables.count_refused(flow.service_counters.get(), length);
+        return Err(reason);
+    }
+    let backend = tables.backend(flow.backend.get()).ok_or(Reason::NoBackend)?;
+    Ok(Some(to(backend, flow.rewritten.get(), flow.deltas.get())))
+}
+
+/// Writes down what the slow paths need to know of the packet.
+#[inline(always)]
+fn describe<F: Family, T: Tables + FlowTables<F>>(
+    tables: &T,
+    tuple: &Tuple<F>,
+    hash: u64,
+    segment: Segment,
+) -> Result<(), Reason> {
+    let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::Contended)?;
+    flow.tuple.set(*tuple);
+    flow.hash.set(hash);
+    flow.is_syn.set(u32::from(segment.is_syn()));
+    Ok(())
+}
+
+/// A packet of a known flow. `None`: the flow is over.
+#[inline(always)]
+fn known<'a, F: Family, T: Tables + FlowTables<F>>(
+    tables: &'a T,
+    segment: Segment,
+    mut found: Found<'a, F>,
+) -> Result<Option<Forward<F>>, Reason> {
+    let state = found.control.state();
+    if state != State::ESTABLISHED && state != State::HALF_OPEN {
+        let chosen = FlowTables::<F>::contest(tables, found.number, found.control.0, segment);
+        let Some(chosen) = chosen.and_then(|number| by_number(tables, number)) else { return Ok(None) };
+        found = chosen;
+    }
+    let Found { record, number, control } = found;
+    let owner = record.owner.get();
+    let rewritten = Tuple::<F> {
+        source: record.source.get(),
+        destination: record.backend.get(),
+        ports: record.reply_ports.get().reversed(),
+        protocol: u32::from(owner.protocol()),
+    };
+    let deltas = record.deltas.get();
+    let seen = record.last_seen.get();
+    fence();
+    if GUARD_GENERATION && !control.is_still(Control(record.control.load())) {
+        return Err(Reason::Contended);
+    }
+
+    let now = tables.now();
+    let Some(backend) = tables.backend(owner.backend()) else { return Ok(None) };
+    if is_over(control.state(), owner.protocol(), age(now, seen), backend, owner.backend(), segment) {
+        FlowTables::<F>::free(tables, number, control.0);
+        return Ok(None);
+    }
+    // Written four times a second at most: a line that is only read stays in every CPU's cache.
+    if (now ^ seen) >> 8 != 0 {
+        record.last_seen.set(now);
+    }
+    if control.state() != State::ESTABLISHED || segment.is_goodbye() {
+        FlowTables::<F>::advance(tables, number, control.0, Side::Client, segment);
+    }
+    Ok(Some(to(backend, rewritten, deltas)))
+}
+
+/// Has the flow ended without a word, so that its record is free?
+#[inline(always)]
+fn is_over(state: State, protocol: u8, idle: u32, backend: &Backend, id: u32, segment: Segment) -> bool {
+    // The backend was removed, or put in maint, or (UDP) went down.
+    if backend.id != id {
+        return true;
+    }
+    // No timeout is shorter than this, so that most packets compare once.
+    if idle > ticks(120) && idle > state.timeout(protocol) {
+        return true;
+    }
+    // A client that repeats its SYN (UDP: its datagram) to a backend that is down gets another one.
+    let is_first = segment.is_syn() || protocol == Protocol::Udp as u8;
+    state.is_half_open() && is_first && backend.accepts == 0
+}
+
+#[inline(always)]
+fn to<F: Family>(backend: &Backend, rewritten: Tuple<F>, deltas: Deltas) -> Forward<F> {
+    Forward {
+        rewrite: Rewrite::request(rewritten, deltas, backend.hop),
+        counters: backend.counters,
+        service_counters: backend.service_counters,
+    }
+}
+
+/// The second look at the generation, which the race test can do without to see that it is needed.
+const GUARD_GENERATION: bool = !cfg!(feature = "without_generation_check");

@@ -1,0 +1,149 @@
+//! What the flow table needs to know of TCP: who speaks, and how a flow lives and dies.
+
+use lb_common::flow::{Proof, State};
+
+/// Flags of the TCP header's 14th byte (RFC 9293, 3.1).
+pub const FIN: u8 = 0x01;
+/// Synchronise.
+pub const SYN: u8 = 0x02;
+/// Reset.
+pub const RST: u8 = 0x04;
+/// The acknowledgement number counts.
+pub const ACK: u8 = 0x10;
+
+/// How far beyond the SYN-ACK a first acknowledgement may lie: data of TFO or of a lost bare ACK, one unscaled window.
+const PROOF_WINDOW: u32 = 65_536;
+
+/// The facts of one segment. All zero for UDP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Segment {
+    /// [`FIN`], [`SYN`], [`RST`], [`ACK`] and others.
+    pub flags: u8,
+    /// The sequence number.
+    pub sequence: u32,
+    /// The acknowledgement number.
+    pub acknowledgement: u32,
+}
+
+impl Segment {
+    /// Does it open a connection? ECE and CWR may be set (RFC 3168, 6.1.1).
+    #[inline(always)]
+    pub const fn is_syn(self) -> bool {
+        self.flags & (SYN | ACK | RST | FIN) == SYN
+    }
+
+    /// Does it answer one that opens?
+    #[inline(always)]
+    pub const fn is_syn_ack(self) -> bool {
+        self.flags & (SYN | ACK | RST | FIN) == SYN | ACK
+    }
+
+    /// Does it end a direction?
+    #[inline(always)]
+    pub const fn is_goodbye(self) -> bool {
+        self.flags & (RST | FIN) != 0
+    }
+
+    /// Does a client prove by this that it saw the backend's SYN-ACK?
+    #[inline(always)]
+    pub const fn proves(self, proof: Proof) -> bool {
+        // isn + 1 ..= isn + 65536; any packet, because the bare ACK may be lost. RST proves nothing.
+        self.flags & ACK != 0
+            && self.flags & (SYN | RST) == 0
+            && self.acknowledgement.wrapping_sub(proof.sequence()).wrapping_sub(1) < PROOF_WINDOW
+    }
+}
+
+/// Which end a packet comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// A request.
+    Client,
+    /// A reply.
+    Backend,
+}
+
+/// An established flow after a segment of one side.
+///
+/// FIN or RST only shorten the timer, because either may be forged; the other side's next word restores it. The FINs
+/// themselves are remembered: when both sides have sent one the flow is closed, and nothing restores it.
+#[inline(always)]
+pub const fn after(state: State, side: Side, segment: Segment) -> State {
+    let (fin, short, other_short) = match side {
+        Side::Client => (State::FIN_CLIENT, State::SHORT_CLIENT, State::SHORT_BACKEND),
+        Side::Backend => (State::FIN_BACKEND, State::SHORT_BACKEND, State::SHORT_CLIENT),
+    };
+    let mut bits = state.0;
+    if segment.is_goodbye() {
+        bits |= short;
+    } else {
+        bits &= !other_short;
+    }
+    if segment.flags & (FIN | RST) == FIN {
+        bits |= fin;
+    }
+    State(bits)
+}
+
+/// A half-open flow that its backend refused: it holds nothing that another flow may not have.
+pub const REFUSED: State = State(State::ESTABLISHED.0 | State::FIN_CLIENT | State::FIN_BACKEND);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIVE: State = State::ESTABLISHED;
+
+    fn segment(flags: u8) -> Segment {
+        Segment { flags, ..Segment::default() }
+    }
+
+    #[test]
+    fn syn_means_syn_alone_but_for_ecn() {
+        assert!(segment(SYN).is_syn() && segment(SYN | 0xc0).is_syn());
+        for flags in [SYN | ACK, SYN | FIN, SYN | RST, ACK, 0] {
+            assert!(!segment(flags).is_syn(), "{flags:#x}");
+        }
+    }
+
+    #[test]
+    fn the_handshake_is_proven_within_one_window_of_the_syn_ack() {
+        let isn = u32::MAX - 10;
+        let proof = Proof::new(1, isn);
+        let cases = [(0, false), (1, true), (65_536, true), (65_537, false), (u32::MAX, false)];
+        for (beyond, proven) in cases {
+            let ack = Segment { flags: ACK, sequence: 0, acknowledgement: isn.wrapping_add(beyond) };
+
+            assert_eq!(ack.proves(proof), proven, "isn + {beyond}");
+            assert!(!Segment { flags: ACK | RST, ..ack }.proves(proof), "a reset proves nothing");
+        }
+    }
+
+    #[test]
+    fn an_orderly_close_ends_closed_whoever_begins() {
+        for (first, second) in [(Side::Client, Side::Backend), (Side::Backend, Side::Client)] {
+            let half_closed = after(LIVE, first, segment(FIN | ACK));
+            let acknowledged = after(half_closed, second, segment(ACK));
+            let closed = after(acknowledged, second, segment(FIN | ACK));
+            let last = after(closed, first, segment(ACK));
+
+            assert!(half_closed.is_closing() && half_closed.timeout(6) < LIVE.timeout(6));
+            assert_eq!(
+                acknowledged.timeout(6),
+                LIVE.timeout(6),
+                "the other side lives: a long half-close is kept"
+            );
+            assert!(closed.is_closed() && last.is_closed());
+            assert!(last.timeout(6) < LIVE.timeout(6));
+        }
+    }
+
+    #[test]
+    fn a_forged_reset_is_undone_by_the_other_side() {
+        let reset = after(LIVE, Side::Client, segment(RST));
+
+        assert!(reset.is_closing() && !reset.is_closed());
+        assert_eq!(after(reset, Side::Client, segment(ACK)), reset, "its own side proves nothing");
+        assert_eq!(after(reset, Side::Backend, segment(ACK)), LIVE);
+    }
+}

@@ -1,0 +1,102 @@
+//! Brings the maps in step with what is wanted.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use anyhow::Context;
+use log::{error, info};
+
+use super::{Controller, Host, RETRY, Trust, answer, compile::compile, diff::diff};
+use crate::{
+    datapath::{Datapath, Op},
+    event::Target,
+};
+
+impl<D: Datapath, H: Host> Controller<D, H> {
+    /// Does it, or says why not: it is tried again after [`RETRY`].
+    pub(super) fn reconcile_or_warn(&mut self, now: Instant) {
+        let had_failed = matches!(self.trust, Trust::Failed { .. });
+        match self.reconcile(now) {
+            Ok(()) if had_failed => info!("the maps are as they are wanted again"),
+            Ok(()) => {}
+            Err(error) => error!("the maps are not as they are wanted: {error:#}; trying again in {RETRY:?}"),
+        }
+    }
+
+    /// One way for everything: observe, compile, diff, apply; then tell others what follows.
+    pub(super) fn reconcile(&mut self, now: Instant) -> anyhow::Result<()> {
+        let outcome = self.bring_in_step(now);
+        match &outcome {
+            Ok(()) => {
+                self.trust = Trust::Full;
+                self.state.set_clean();
+            }
+            Err(error) => {
+                self.trust = Trust::Failed { error: format!("{error:#}"), retry: now + RETRY };
+                self.state.set_dirty();
+            }
+        }
+        self.publish();
+        outcome
+    }
+
+    fn bring_in_step(&mut self, now: Instant) -> anyhow::Result<()> {
+        if !matches!(self.trust, Trust::Full) {
+            self.have = self.datapath.observe().context("read the maps back")?;
+        }
+        let want = compile(&self.state, &self.have)?;
+        debug_assert_eq!(want.fault(), None);
+
+        let mut retired = BTreeSet::new();
+        let plan = diff(&self.have, &want);
+        let outcome = plan.iter().try_for_each(|op| self.take(op, &mut retired, now));
+        self.walks.retire(retired);
+        outcome
+    }
+
+    fn take(&mut self, op: &Op, retired: &mut BTreeSet<u32>, now: Instant) -> anyhow::Result<()> {
+        self.state.applying(op, &self.have, now);
+        if let Op::DeleteBackendName(number) = op {
+            self.remember(*number)?;
+        }
+        self.datapath.apply(op).with_context(|| format!("change the maps: {op:?}"))?;
+        if let Op::DeleteBackend(slot) = op {
+            retired.extend(self.have.backends.get(slot).map(|backend| backend.id));
+        }
+        self.have.apply(op);
+        Ok(())
+    }
+
+    /// The counters of a backend that goes stay in its service's sums, which must not fall.
+    fn remember(&mut self, number: u32) -> anyhow::Result<()> {
+        let Some(name) = self.have.backend_names.get(&number) else {
+            return Ok(());
+        };
+        let totals = self.datapath.totals().context("read the counters of a backend that leaves")?;
+        if let Some(counters) = totals.backends.get(&number) {
+            answer::add(self.past.entry(name.service.clone()).or_default(), counters);
+        }
+        Ok(())
+    }
+
+    fn publish(&self) {
+        let targets = self.state.targets();
+        self.wanted.targets.send_if_modified(|told| {
+            let is_same = told.len() == targets.len() && told.iter().zip(&targets).all(is_same_watch);
+            if !is_same {
+                *told = targets;
+            }
+            !is_same
+        });
+        let addresses = self.state.backend_addresses();
+        self.wanted.hops.send_if_modified(|told| {
+            let is_new = *told != addresses;
+            *told = addresses;
+            is_new
+        });
+    }
+}
+
+/// What is believed changes with every result; it is no reason to begin anew.
+fn is_same_watch((a, b): (&Target, &Target)) -> bool {
+    a.backend == b.backend && a.address == b.address && a.check == b.check
+}
