@@ -9,7 +9,6 @@
 //! Everything that can be wrong is found out before anything is changed: the file, the overlay, the sockets, then what
 //! the datapath's preflight judges. Stopping leaves the data plane as it is.
 
-mod host;
 mod signals;
 
 use std::{
@@ -32,14 +31,13 @@ use crate::{
         exit::Exit,
         run::Options,
     },
-    controller::{self, Controller, Ending, Start, Wanted},
+    controller::{self, Controller, Ending, Start, Wanted, machine::Machine},
     datapath::{self, Opened},
     event::{Answer, Problem, ProblemKind, Since},
     health, neighbours, paths,
     shutdown::{self, Shutdown},
     spec::{self, Spec, store::Store},
 };
-use host::RealHost;
 
 /// Events that wait for the controller; who has more waits in turn.
 const EVENTS: usize = 1024;
@@ -127,10 +125,15 @@ async fn serve(options: Options) -> Result<(), Failure> {
     }
     tasks.spawn(server::serve_socket(socket, desk, wait(stop.clone())));
 
-    let host = RealHost::new(options.config.clone(), store, opened.links, interfaces);
+    let mut links = opened.links;
+    let machine = Machine {
+        config: options.config.clone(),
+        store,
+        interfaces: Box::new(move || links.refresh()),
+    };
     let start = Start { config: options.config.clone(), spec, overlay, capacity: opened.capacity, since };
-    let wanted = Wanted { targets, hops };
-    let adopted = Controller::adopt(opened.datapath, host, wanted, start, tokio::time::Instant::now().into_std());
+    let wanted = Wanted { targets, hops, interfaces };
+    let adopted = Controller::adopt(opened.datapath, machine, wanted, start, tokio::time::Instant::now().into_std());
     let mut controller = adopted?;
     let state = if opened.adopted { "adopted what was pinned" } else { "new data plane" };
     info!("serving, {state}");
