@@ -17,7 +17,23 @@ use lb_common::{
 
 use crate::spec::BackendName;
 
+mod attach;
+mod detach;
+mod filter;
+mod flows;
+pub mod kernel;
+mod lock;
+mod mapping;
+mod names;
+mod open;
+pub mod pins;
 pub mod preflight;
+
+pub use self::{
+    detach::detach,
+    kernel::object,
+    open::{OpenError, Opened, open},
+};
 
 /// The maps, as whoever holds them gives and takes them. Only the controller writes to one.
 pub trait Datapath {
