@@ -17,6 +17,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use lb_common::{event::NeighbourWanted, settings::PortPool};
 use log::{error, info, warn};
 use tokio::{
     runtime,
@@ -27,16 +28,21 @@ use tokio::{
 
 use crate::{
     api::{desk::Desk, listen, server},
-    cli::{
-        exit::Exit,
-        run::Options,
+    cli::{check::Checked, exit::Exit, run::Options},
+    controller::{self, Controller, Ending, Start, machine::Machine},
+    datapath::{
+        self, Interfaces, Opened,
+        kernel::wanted::{self, Wanted},
+        preflight::host,
     },
-    controller::{self, Controller, Ending, Start, Wanted, machine::Machine},
-    datapath::{self, Opened},
     event::{Answer, Problem, ProblemKind, Since},
     health, neighbours, paths,
     shutdown::{self, Shutdown},
-    spec::{self, Spec, store::Store},
+    spec::{
+        self, Spec,
+        memory::{Memory, SourcePorts},
+        store::Store,
+    },
 };
 
 /// Events that wait for the controller; who has more waits in turn.
@@ -65,6 +71,15 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
+/// `xlb check`: what is wrong with a file, or what it will take of the host.
+pub fn check(file: &Path) -> Result<Checked, String> {
+    let spec = spec::read(file).map_err(|mistakes| mistakes.to_string())?;
+    let cpus = host::cpus().map_err(|error| format!("{error:#}"))?;
+    let (first, last) = host::local_ports().map_err(|error| format!("{error:#}"))?;
+    let ports = SourcePorts::of(&spec, PortPool::around(first, last));
+    Ok(Checked { costs: format!("{}\n{ports}", Memory::of(spec.limits, cpus)), spec })
+}
+
 /// Is the daemon, until it ends.
 pub fn run(options: Options) -> Exit {
     let runtime = match runtime::Builder::new_multi_thread().enable_all().build() {
@@ -91,13 +106,13 @@ async fn serve(options: Options) -> Result<(), Failure> {
         .map_err(|mistakes| Failure::new(Exit::InvalidConfiguration, mistakes.to_string()))?;
     let store = Store::new(paths::state());
     let overlay = store.load().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
-    let object = datapath::object().ok_or_else(|| {
-        Failure::new(Exit::HostUnfit, "built without the XDP program: cargo xtask build")
-    })?;
+    let object = datapath::object()
+        .ok_or_else(|| Failure::new(Exit::HostUnfit, "built without the XDP program: cargo xtask build"))?;
 
     let signals = signals::listen()?;
     let socket = options.socket.as_deref().unwrap_or(&spec.api.socket).to_owned();
-    let socket = listen::socket(&socket).await.map_err(|error| Failure::new(error.exit(), error.to_string()))?;
+    let socket =
+        listen::socket(&socket).await.map_err(|error| Failure::new(error.exit(), error.to_string()))?;
     let metrics = match spec.metrics {
         Some(address) => {
             let bound = listen::metrics(address).await;
@@ -117,7 +132,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let mut tasks = JoinSet::new();
     tasks.spawn(health::run(watched_targets, events.clone(), stop.clone()));
     tasks.spawn(neighbours::run(watched_hops, watched_interfaces, asked, events.clone(), stop.clone()));
-    tasks.spawn(datapath::asks(opened.asks, asks, stop.clone()));
+    tasks.spawn(ask_for_neighbours(opened.wanted, asks, stop.clone()));
     tasks.spawn(signals::reload_on_hangup(signals.hangup, events.clone(), stop.clone()));
     let desk = Desk::new(events, |target| Box::pin(async move { health::probe_once(&target).await }));
     if let Some(metrics) = metrics {
@@ -125,15 +140,13 @@ async fn serve(options: Options) -> Result<(), Failure> {
     }
     tasks.spawn(server::serve_socket(socket, desk, wait(stop.clone())));
 
-    let mut links = opened.links;
-    let machine = Machine {
-        config: options.config.clone(),
-        store,
-        interfaces: Box::new(move || links.refresh()),
-    };
+    let mut attached = Interfaces::new(spec.interfaces.clone(), paths::pins(), opened.attached);
+    let machine =
+        Machine { config: options.config.clone(), store, interfaces: Box::new(move || attached.look()) };
     let start = Start { config: options.config.clone(), spec, overlay, capacity: opened.capacity, since };
-    let wanted = Wanted { targets, hops, interfaces };
-    let adopted = Controller::adopt(opened.datapath, machine, wanted, start, tokio::time::Instant::now().into_std());
+    let wanted = controller::Wanted { targets, hops, interfaces };
+    let adopted =
+        Controller::adopt(opened.datapath, machine, wanted, start, tokio::time::Instant::now().into_std());
     let mut controller = adopted?;
     let state = if opened.adopted { "adopted what was pinned" } else { "new data plane" };
     info!("serving, {state}");
@@ -153,8 +166,8 @@ async fn serve(options: Options) -> Result<(), Failure> {
 fn open(spec: &Spec, object: &[u8]) -> Result<Opened, Failure> {
     let opened = datapath::open(spec, &paths::pins(), object).map_err(|error| {
         let exit = match error {
-            datapath::OpenError::Unfit(_) => Exit::HostUnfit,
-            datapath::OpenError::Taken(_) => Exit::Conflict,
+            datapath::OpenError::Host(_) => Exit::HostUnfit,
+            datapath::OpenError::Held(_) => Exit::Conflict,
             datapath::OpenError::Failed(_) => Exit::Failed,
         };
         Failure::new(exit, error.to_string())
@@ -195,6 +208,12 @@ fn detach(pins: &Path) -> anyhow::Result<()> {
         info!("{line}");
     }
     Ok(())
+}
+
+async fn ask_for_neighbours(wanted: Wanted, asks: mpsc::Sender<NeighbourWanted>, stop: Shutdown) {
+    if let Err(error) = wanted::asks(wanted, asks, wait(stop)).await {
+        error!("read what the program asks for: {error}; clients behind unresolved next hops wait for ARP");
+    }
 }
 
 async fn wait(stop: Shutdown) {

@@ -17,8 +17,26 @@ use lb_common::{
 
 use crate::spec::BackendName;
 
+mod attach;
+mod detach;
+mod filter;
+mod flows;
+mod interfaces;
+pub mod kernel;
+mod lock;
+mod mapping;
 pub mod memory;
+mod names;
+mod open;
+pub mod pins;
 pub mod preflight;
+
+pub use self::{
+    detach::detach,
+    interfaces::Interfaces,
+    kernel::object,
+    open::{OpenError, Opened, open},
+};
 
 /// The maps, as whoever holds them gives and takes them. Only the controller writes to one.
 pub trait Datapath {
