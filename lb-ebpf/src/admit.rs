@@ -4,7 +4,7 @@ use lb_common::{net::Protocol, reason::Reason, service::ServiceKey};
 
 use crate::{
     family::Family,
-    find,
+    find::{self, kind},
     insert::NewFlow,
     tables::{FlowTables, Tables},
 };
@@ -24,7 +24,7 @@ pub fn admit<F: Family, T: Tables + FlowTables<F>>(tables: &T) -> Result<(), Rea
 #[inline(always)]
 fn prepare<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F>) -> Result<(), Reason> {
     let settings = tables.settings().ok_or(Reason::NotService)?;
-    let (tuple, hash) = (flow.tuple.get(), flow.hash.get());
+    let tuple = flow.tuple.get();
     if tuple.protocol == Protocol::Tcp as u32 && flow.is_syn.get() == 0 {
         return Err(Reason::NoFlow);
     }
@@ -32,10 +32,7 @@ fn prepare<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F>) 
     flow.client_hop.set(FlowTables::<F>::route(tables, tuple.destination, tuple.source)?);
     flow.hop_generation.set(settings.hop_generation);
     // A SYN comes here beside a flow of its own tuple only if that one is closing.
-    let (shape, tag) = (F::shape(settings), find::tag(hash));
-    let closing = [find::home(hash, shape), find::second(hash, shape)].into_iter().any(|bucket| {
-        find::in_bucket(tables, bucket, &tuple, tag, |_, state| state.is_established()).is_some()
-    });
+    let closing = find::anywhere::<F, T>(tables, kind::ESTABLISHED, find::NOWHERE).is_some();
     flow.is_challenger.set(u32::from(closing));
     flow.now.set(tables.now());
     Ok(())

@@ -2,7 +2,7 @@
 
 use lb_common::{
     flow::{Deltas, Record, Shape},
-    net::{Address, Ports, V4, V6},
+    net::{Address, Ports, Protocol, V4, V6},
     service::Filter,
     settings::Settings,
 };
@@ -10,6 +10,7 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use crate::{
     checksum::{Difference, ONE_HOP},
+    frame::Header,
     hash::{self, Keys},
 };
 
@@ -20,7 +21,7 @@ pub trait Family: Copy {
     /// The rest of a record's last line.
     type Spare;
     /// The IP header.
-    type Header;
+    type Header: Header;
 
     /// The keyed hash of a tuple.
     fn hash(keys: &Keys, tuple: &Tuple<Self>) -> u64
@@ -42,6 +43,14 @@ pub trait Family: Copy {
     fn addresses(header: &Self::Header) -> (Self::Address, Self::Address);
     /// Hops left.
     fn hops(header: &Self::Header) -> u8;
+    /// Is this kind of ICMP message an error, which quotes the packet that it is about?
+    fn is_error(kind: u8) -> bool;
+    /// What a quoted header is followed by: bytes of options, and the protocol. `None`: no ports follow.
+    fn quoted(header: &Self::Header) -> Option<(usize, Protocol)>;
+    /// Writes the addresses of a quoted header. Returns the difference to a checksum over that header.
+    fn requote(header: &mut Self::Header, source: Self::Address, destination: Self::Address) -> Difference;
+    /// The difference to an ICMP checksum when the outer addresses change by `outer`.
+    fn pseudo_header(outer: Difference) -> Difference;
 }
 
 /// A record of this family.
@@ -135,6 +144,39 @@ impl Family for V4 {
     fn hops(header: &Ipv4Hdr) -> u8 {
         header.ttl
     }
+
+    /// Destination unreachable, time exceeded, parameter problem (RFC 792).
+    #[inline(always)]
+    fn is_error(kind: u8) -> bool {
+        matches!(kind, 3 | 11 | 12)
+    }
+
+    #[inline(always)]
+    fn quoted(header: &Ipv4Hdr) -> Option<(usize, Protocol)> {
+        let length = usize::from(header.vihl & 0x0f) * 4;
+        let offset = u16::from_be_bytes(header.frags) & 0x1fff;
+        if header.vihl >> 4 != 4 || length < 20 || offset != 0 {
+            return None;
+        }
+        Some((length - 20, Protocol::from_number(header.proto)?))
+    }
+
+    #[inline(always)]
+    fn requote(header: &mut Ipv4Hdr, source: V4, destination: V4) -> Difference {
+        let (old_source, old_destination) = Self::addresses(header);
+        let addresses = Difference::NONE.v4(old_source, source).v4(old_destination, destination);
+        let old = header.check;
+        header.check = addresses.update(old);
+        header.src_addr = source.to_bytes();
+        header.dst_addr = destination.to_bytes();
+        addresses.word(u16::from_ne_bytes(old), u16::from_ne_bytes(header.check))
+    }
+
+    /// ICMP has none (RFC 792).
+    #[inline(always)]
+    fn pseudo_header(_outer: Difference) -> Difference {
+        Difference::NONE
+    }
 }
 
 impl Family for V6 {
@@ -188,5 +230,33 @@ impl Family for V6 {
     #[inline(always)]
     fn hops(header: &Ipv6Hdr) -> u8 {
         header.hop_limit
+    }
+
+    /// Error messages have the high bit clear (RFC 4443, 2.1).
+    #[inline(always)]
+    fn is_error(kind: u8) -> bool {
+        kind < 128
+    }
+
+    #[inline(always)]
+    fn quoted(header: &Ipv6Hdr) -> Option<(usize, Protocol)> {
+        if header.vcf[0] >> 4 != 6 {
+            return None;
+        }
+        Some((0, Protocol::from_number(header.next_hdr)?))
+    }
+
+    #[inline(always)]
+    fn requote(header: &mut Ipv6Hdr, source: V6, destination: V6) -> Difference {
+        let (old_source, old_destination) = Self::addresses(header);
+        header.src_addr = source.to_bytes();
+        header.dst_addr = destination.to_bytes();
+        Difference::NONE.v6(old_source, source).v6(old_destination, destination)
+    }
+
+    /// ICMPv6 has one (RFC 4443, 2.3).
+    #[inline(always)]
+    fn pseudo_header(outer: Difference) -> Difference {
+        outer
     }
 }

@@ -70,36 +70,66 @@ pub fn at_home<'a, F: Family>(
     None
 }
 
-/// The flow of the request in [`FlowTables::new_flow`], in its second bucket: one of a hundred at half load.
-#[inline(always)]
-pub fn elsewhere<F: Family, T: Tables + FlowTables<F>>(tables: &T) -> Option<u32> {
-    let shape = F::shape(tables.settings()?);
-    let flow: &NewFlow<F> = tables.new_flow()?;
-    let hash = flow.hash.get();
-    in_bucket(tables, second(hash, shape), &flow.tuple.get(), tag(hash), |_, state| state.is_live())
+/// [`in_bucket`]: no record is left out.
+pub const NOWHERE: u32 = u32::MAX;
+
+/// Kinds of records, to be added up.
+pub mod kind {
+    /// Half-open, alone.
+    pub const HALF_OPEN: u32 = 1;
+    /// Half-open beside a closing flow.
+    pub const CHALLENGER: u32 = 2;
+    /// Established, closing or closed.
+    pub const ESTABLISHED: u32 = 4;
+    /// Being written, perhaps with this tuple.
+    pub const BUSY: u32 = 8;
+    /// Whatever answers.
+    pub const LIVE: u32 = HALF_OPEN | CHALLENGER | ESTABLISHED;
 }
 
-/// A record of a bucket with this tuple, that `is_wanted` by its number and state.
 #[inline(always)]
-pub fn in_bucket<F: Family>(
-    tables: &impl FlowTables<F>,
-    index: u32,
-    tuple: &Tuple<F>,
-    tag: u32,
-    is_wanted: impl Fn(u32, State) -> bool,
-) -> Option<u32> {
+const fn kind_of(state: State) -> u32 {
+    if state.is_established() {
+        return kind::ESTABLISHED;
+    }
+    // EMPTY, BUSY, HALF_OPEN, CHALLENGER are 0 to 3.
+    const KINDS: u32 = kind::CHALLENGER << 12 | kind::HALF_OPEN << 8 | kind::BUSY << 4;
+    KINDS >> ((state.0 as u32 & 3) * 4) & 0xf
+}
+
+/// A record of a bucket, of the wanted kinds and but for one, that has the tuple in [`FlowTables::new_flow`].
+#[inline(always)]
+pub fn in_bucket<F: Family>(tables: &impl FlowTables<F>, index: u32, wanted: u32, not: u32) -> Option<u32> {
     let bucket = tables.bucket(index)?;
+    let flow = tables.new_flow()?;
+    let tag = tag(flow.hash.get());
+    let tuple = flow.tuple.get();
     let mut way = 0;
     while way < WAYS as u32 {
         let record = &bucket.way[way as usize];
         let control = Control(record.control.load());
         let number = index * WAYS as u32 + way;
-        if control.tag() == tag && is_wanted(number, control.state()) && answers(record, tuple) {
+        let kind = kind_of(control.state()) & wanted;
+        if kind != 0
+            && control.tag() == tag
+            && number != not
+            && (kind == kind::BUSY || answers(record, &tuple))
+        {
             return Some(number);
         }
         way += 1;
     }
     None
+}
+
+/// [`in_bucket`], in both buckets.
+#[inline(always)]
+pub fn anywhere<F: Family, T: Tables + FlowTables<F>>(tables: &T, wanted: u32, not: u32) -> Option<u32> {
+    let shape = F::shape(tables.settings()?);
+    let flow: &NewFlow<F> = tables.new_flow()?;
+    let hash = flow.hash.get();
+    FlowTables::<F>::in_bucket(tables, home(hash, shape), wanted, not)
+        .or_else(|| FlowTables::<F>::in_bucket(tables, second(hash, shape), wanted, not))
 }
 
 /// A record by its number.

@@ -15,6 +15,7 @@ use crate::{
     find::{Found, by_number},
     hash::reduce,
     tables::{FlowTables, Tables, count_half_open},
+    veil::veil,
 };
 
 #[inline(always)]
@@ -87,21 +88,21 @@ pub fn claim<F: Family, T: FlowTables<F>>(
 ) -> u64 {
     let Some(line) = tables.line(line_of(hash, shape)) else { return TAKEN };
     let tag = tag(hash);
-    let (mut free, mut same, mut matches, mut i) = (HINTS, HINTS, 0, 0);
+    let (mut free, mut same, mut matches, mut i) = (HINTS as u64, HINTS as u64, 0, 0);
     while i < HINTS {
-        let hint = Hint(line.hint[i].load());
-        if hint.0 == 0 {
-            free = i;
-        } else if hint.tag() == tag {
-            same = i;
-            matches += 1;
+        let hint = line.hint[i].load();
+        if hint == 0 {
+            free = veil(i as u64, now.into());
+        } else if Hint(hint).tag() == tag {
+            same = veil(i as u64, hint);
+            matches += veil(1, hint);
         }
         i += 1;
     }
     if matches > 1 {
         return TAKEN;
     }
-    let slot = if matches == 1 { same } else { free };
+    let slot = if matches == 1 { same } else { free } as usize;
     if slot >= HINTS {
         return TAKEN;
     }
@@ -112,20 +113,19 @@ pub fn claim<F: Family, T: FlowTables<F>>(
             return TAKEN;
         }
         // Looked into here and not in the loop, where the verifier would pay for it eight times.
-        if let Some(holder) = by_number(tables, old.record()) {
-            if holder.control.state().0 != State::EMPTY.0
-                && holder.control.generation() as u8 == old.generation()
-            {
-                let idle = age(now, holder.record.last_seen.get());
-                if !is_evictable(&holder, idle) {
-                    return TAKEN;
-                }
-                if !force {
-                    return EVICTABLE + u64::from(idle);
-                }
-                if !give_up(tables, &holder) {
-                    return TAKEN;
-                }
+        if let Some(holder) = by_number(tables, old.record())
+            && holder.control.state().0 != State::EMPTY.0
+            && holder.control.generation() as u8 == old.generation()
+        {
+            let idle = age(now, holder.record.last_seen.get());
+            if !is_evictable(&holder, idle) {
+                return TAKEN;
+            }
+            if !force {
+                return EVICTABLE + u64::from(idle);
+            }
+            if !give_up(tables, &holder) {
+                return TAKEN;
             }
         }
     }

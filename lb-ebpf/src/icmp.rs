@@ -1,15 +1,196 @@
-//! (icmp)
+//! ICMP errors about flows, translated in both directions.
+//!
+//! ```text
+//! about a request, from a router near the backend        about a reply, from a router near the client
+//!   quotes  source ─▶ backend                              quotes  listen ─▶ client
+//!   becomes client ─▶ listen, sent to the client           becomes backend ─▶ source, sent to the backend
+//! ```
+//!
+//! Without this path MTU discovery ends at the balancer (RFC 7690). The error itself then comes from the address that
+//! its reader talks to; with nat, which hides nobody, it keeps the router's. All other ICMP is the host's.
+
+use lb_common::{
+    backend::Backend,
+    cell::fence,
+    flow::Control,
+    hop::Hop,
+    net::{Be16, Ports, Protocol},
+    reason::Reason,
+    service::Filter,
+    settings::Settings,
+};
+
 use crate::{
-    family::Family,
+    checksum::Difference,
+    family::{Family, Tuple},
+    find::{self, by_number, kind},
+    frame::Cursor,
+    headers::{Ethernet, Icmp, Quoted, QuotedTcp},
+    hints,
+    insert::NewFlow,
     parse::IcmpPacket,
     tables::{FlowTables, Tables},
 };
-use lb_common::reason::Reason;
-/// x
+
+/// Translates an error about a flow and says where it leaves.
 #[inline(always)]
 pub fn translate<F: Family, T: Tables + FlowTables<F>>(
-    _packet: IcmpPacket<'_, F>,
-    _tables: &T,
+    packet: IcmpPacket<'_, F>,
+    tables: &T,
+    length: u64,
 ) -> Result<u32, Reason> {
+    let IcmpPacket { ethernet, ip, mut cursor, length: packet_length } = packet;
+    let icmp = cursor.take::<Icmp>().map_err(not_ours)?;
+    if !F::is_error(icmp.kind) {
+        return Err(Reason::NotService);
+    }
+    let inner = cursor.take::<F::Header>().map_err(not_ours)?;
+    let (options, protocol) = F::quoted(inner).ok_or(Reason::NotService)?;
+    cursor.skip(options);
+    let quoted = cursor.take::<Quoted>().map_err(not_ours)?;
+
+    let (source, destination) = F::addresses(inner);
+    let ports = Ports::new(Be16::from_bytes(quoted.source), Be16::from_bytes(quoted.destination));
+    let about = Tuple::<F> { source, destination, ports, protocol: u32::from(protocol.number()) };
+    let settings = tables.settings().ok_or(Reason::NotService)?;
+    let route = find_route(tables, settings, &about)?;
+    if F::hops(ip) <= 1 {
+        return Err(Reason::TtlExpired);
+    }
+    if packet_length > route.hop.mtu {
+        return Err(Reason::TooBig);
+    }
+
+    let quote = requote::<F>(inner, quoted, cursor, protocol, &about, &route.quote);
+    let (from, to) = F::addresses(ip);
+    let (new_from, new_to) =
+        (if route.keeps_source { from } else { route.quote.destination }, route.quote.source);
+    let outer = F::change(F::change(Difference::NONE, from, new_from), to, new_to);
+    icmp.checksum = quote.and(F::pseudo_header(outer)).update(icmp.checksum);
+    F::rewrite(ip, new_from, new_to, outer);
+    Ethernet::set(&mut ethernet.destination, route.hop.destination);
+    Ethernet::set(&mut ethernet.source, route.hop.source);
+    if route.is_to_client {
+        tables.count_returned(route.counters, length);
+    } else {
+        tables.count_forwarded(route.counters, length);
+    }
+    Ok(route.hop.interface)
+}
+
+#[inline(always)]
+fn not_ours(_: Reason) -> Reason {
+    Reason::NotService
+}
+
+/// What becomes of an error.
+struct ErrorRoute<F: Family> {
+    /// What the quoted packet was before we rewrote it. Its source is who must be told.
+    quote: Tuple<F>,
+    hop: Hop,
+    counters: u32,
+    /// nat: the router's address stays.
+    keeps_source: bool,
+    is_to_client: bool,
+}
+
+/// The flow that a quoted packet of ours belongs to: a reply that we sent to a client, or a request to a backend.
+#[inline(always)]
+fn find_route<F: Family, T: Tables + FlowTables<F>>(
+    tables: &T,
+    settings: &Settings,
+    about: &Tuple<F>,
+) -> Result<ErrorRoute<F>, Reason> {
+    let turned = about.reversed();
+    let hash = F::hash(&settings.keys, &turned);
+    if may_be(tables, F::fold(about.source), about.ports.source(), Filter::SERVICE) {
+        let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::NotService)?;
+        flow.tuple.set(turned);
+        flow.hash.set(hash);
+        let number = find::anywhere::<F, T>(tables, kind::LIVE, find::NOWHERE);
+        if let Some(found) = number.and_then(|number| by_number::<F>(tables, number)) {
+            let record = found.record;
+            let quote = Tuple {
+                source: record.backend.get(),
+                destination: record.source.get(),
+                ports: record.reply_ports.get(),
+                protocol: about.protocol,
+            };
+            let keeps_source = record.source.get() == record.client.get();
+            let id = record.owner.get().backend();
+            fence();
+            if found.control.is_still(Control(record.control.load()))
+                && let Some(backend) = living(tables, id)
+            {
+                if backend.hop.interface == 0 {
+                    return Err(Reason::NoBackendNeighbour);
+                }
+                let (hop, counters) = (backend.hop, backend.counters);
+                return Ok(ErrorRoute { quote, hop, counters, keeps_source, is_to_client: false });
+            }
+        }
+    }
+    if may_be(tables, F::fold(about.destination), about.ports.destination(), Filter::BACKEND)
+        && let Some(found) = hints::reply(tables, &turned, hash, F::shape(settings))
+    {
+        let record = found.record;
+        let quote = Tuple {
+            source: record.client.get(),
+            destination: record.listen.get(),
+            ports: record.request_ports.get(),
+            protocol: about.protocol,
+        };
+        let keeps_source = record.source.get() == record.client.get();
+        let id = record.owner.get().backend();
+        fence();
+        if found.control.is_still(Control(record.control.load()))
+            && let Some(backend) = living(tables, id)
+        {
+            FlowTables::<F>::refresh(tables, found.number)?;
+            let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::NotService)?;
+            let (hop, counters) = (flow.client_hop.get(), backend.counters);
+            return Ok(ErrorRoute { quote, hop, counters, keeps_source, is_to_client: true });
+        }
+    }
     Err(Reason::NotService)
+}
+
+#[inline(always)]
+fn living(tables: &impl Tables, id: u32) -> Option<&Backend> {
+    tables.backend(id).filter(|backend| backend.id == id)
+}
+
+/// See `pipeline.rs`.
+#[inline(always)]
+fn may_be(tables: &impl Tables, folded: u32, port: Be16, what: u8) -> bool {
+    tables.filter(Filter::index(folded, port)) & what != 0
+}
+
+/// Writes the tuple of a quoted packet and keeps its checksums true, as far as they are quoted: IPv4's always, UDP's
+/// too, TCP's if the error is long enough. Returns the difference to a checksum over all that.
+#[inline(always)]
+fn requote<F: Family>(
+    inner: &mut F::Header,
+    quoted: &mut Quoted,
+    mut cursor: Cursor<'_>,
+    protocol: Protocol,
+    old: &Tuple<F>,
+    new: &Tuple<F>,
+) -> Difference {
+    let addresses =
+        F::change(F::change(Difference::NONE, old.source, new.source), old.destination, new.destination);
+    let l4 = addresses.double(old.ports.raw(), new.ports.raw());
+    let mut all = F::requote(inner, new.source, new.destination).double(old.ports.raw(), new.ports.raw());
+    quoted.source = new.ports.source().to_bytes();
+    quoted.destination = new.ports.destination().to_bytes();
+    if protocol == Protocol::Udp {
+        let before = quoted.checksum;
+        quoted.checksum = l4.update_udp(before);
+        all = all.word(u16::from_ne_bytes(before), u16::from_ne_bytes(quoted.checksum));
+    } else if let Ok(rest) = cursor.take::<QuotedTcp>() {
+        let before = rest.checksum;
+        rest.checksum = l4.update(before);
+        all = all.word(u16::from_ne_bytes(before), u16::from_ne_bytes(rest.checksum));
+    }
+    all
 }

@@ -20,10 +20,11 @@ use lb_common::{
 
 use crate::{
     family::{Family, Tuple, deltas},
-    find::{self, Found, by_number},
+    find::{self, Found, by_number, kind},
     hash::reduce,
     hints,
     tables::{FlowTables, Tables, count_half_open},
+    veil::veil,
 };
 
 /// What goes into a flow's making, and what comes out. Each CPU has one, because the stack has 512 bytes.
@@ -66,7 +67,7 @@ pub fn insert<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F
     }
     let turn = tables.turn(flow.pool.get()).ok_or(Reason::NoBackend)?.fetch_add(1);
     let victim = take_record(tables, settings, flow)?;
-    let made = if is_alone(tables, F::shape(settings), flow, victim.number) {
+    let made = if is_alone(tables, flow, victim.number) {
         fill(tables, slots, turn, flow, &victim)
     } else {
         Err(Reason::Contended)
@@ -129,42 +130,11 @@ fn take_record<'a, F: Family, T: Tables + FlowTables<F>>(
 
 /// Is nobody else making this flow, or has just made it? Whoever sees the other goes back; the client repeats itself.
 #[inline(always)]
-fn is_alone<F: Family, T: Tables + FlowTables<F>>(
-    tables: &T,
-    shape: Shape,
-    flow: &NewFlow<F>,
-    mine: u32,
-) -> bool {
-    let hash = flow.hash.get();
-    cfg!(feature = "without_same_flow_check")
-        || FlowTables::<F>::is_alone_in(tables, find::home(hash, shape), mine)
-            && FlowTables::<F>::is_alone_in(tables, find::second(hash, shape), mine)
-}
-
-/// [`is_alone`], in one bucket. The flow that is challenged does not count.
-#[inline(always)]
-pub fn is_alone_in<F: Family, T: Tables + FlowTables<F>>(tables: &T, bucket: u32, mine: u32) -> bool {
-    let flow: Option<&NewFlow<F>> = tables.new_flow();
-    let Some(flow) = flow else { return false };
-    let is_challenger = flow.is_challenger.get() != 0;
-    let tag = find::tag(flow.hash.get());
-    let is_rival = |number: u32, state: State| {
-        number != mine && state.is_live() && !(is_challenger && state.is_established())
-    };
-    if find::in_bucket(tables, bucket, &flow.tuple.get(), tag, is_rival).is_some() {
-        return false;
-    }
-    let Some(records) = FlowTables::<F>::bucket(tables, bucket) else { return false };
-    let mut way = 0;
-    while way < WAYS as u32 {
-        let control = Control(records.way[way as usize].control.load());
-        // Busy with a flow of this tag: it may be ours.
-        if control.tag() == tag && control.state() == State::BUSY && bucket * WAYS as u32 + way != mine {
-            return false;
-        }
-        way += 1;
-    }
-    true
+fn is_alone<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F>, mine: u32) -> bool {
+    // The flow that is challenged does not count.
+    let established = if flow.is_challenger.get() != 0 { 0 } else { kind::ESTABLISHED };
+    let rivals = kind::HALF_OPEN | kind::CHALLENGER | kind::BUSY | established;
+    cfg!(feature = "without_same_flow_check") || find::anywhere::<F, T>(tables, rivals, mine).is_none()
 }
 
 /// Writes the record, and finds it a reply tuple that nobody else has.
@@ -204,7 +174,8 @@ fn fill<F: Family, T: Tables + FlowTables<F>>(
             return Err(if claimed == NO_NEIGHBOUR { Reason::NoBackendNeighbour } else { Reason::Contended });
         }
         if claimed >= hints::EVICTABLE && claimed > best_age {
-            (best, best_age) = (probe, claimed);
+            best = veil(u64::from(probe), claimed) as u32;
+            best_age = claimed;
         }
         try_number += 1;
     }
@@ -312,11 +283,11 @@ pub fn victim<F: Family, T: Tables + FlowTables<F>>(
     while step < WAYS as u32 {
         let way = (preferred + step) & (WAYS as u32 - 1);
         let record = &bucket.way[way as usize];
-        let score = score(record, Control(record.control.load()), protocol, now, empty);
-        // The step is in the score so that among equals the preferred way wins.
-        let candidate = score << 3 | u64::from(way);
-        if candidate >> 3 < best >> 3 {
-            best = candidate;
+        let control = Control(record.control.load());
+        let score = veil(score(record, control, protocol, now, empty), control.0);
+        // Among equals the first wins, which is the nearest to the preferred way.
+        if score < best >> 3 {
+            best = score << 3 | u64::from(way);
         }
         step += 1;
     }

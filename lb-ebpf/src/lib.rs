@@ -11,6 +11,7 @@
 //!            not_service        service ─▶ schedule ─▶ insert ─▶ rewrite ─▶ ...
 //! ```
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![warn(missing_docs)]
 
 pub mod admit;
@@ -33,3 +34,4 @@ pub mod request;
 pub mod rewrite;
 pub mod tables;
 pub mod tcp;
+pub mod veil;

@@ -10,7 +10,8 @@ use lb_common::{
 
 use crate::{
     family::{Family, RecordOf, Tuple},
-    find::{self, Found, by_number},
+    find::{self, Found, by_number, kind},
+    insert::NewFlow,
     tables::{FlowTables, Tables, count_half_open},
     tcp::{self, RST, Segment, Side},
 };
@@ -46,16 +47,12 @@ pub fn contest<F: Family, T: Tables + FlowTables<F>>(
 #[inline(always)]
 fn twin<F: Family, T: Tables + FlowTables<F>>(tables: &T, found: &Found<'_, F>) -> Option<u32> {
     let settings = tables.settings()?;
+    let flow: &NewFlow<F> = tables.new_flow()?;
     let tuple = tuple_of::<F>(found.record);
-    let hash = F::hash(&settings.keys, &tuple);
-    let shape = F::shape(settings);
-    let is_challenger = found.control.state().is_half_open();
-    let is_twin = |number: u32, state: State| {
-        number != found.number
-            && if is_challenger { state.is_established() } else { state == State::CHALLENGER }
-    };
-    find::in_bucket(tables, find::home(hash, shape), &tuple, find::tag(hash), is_twin)
-        .or_else(|| find::in_bucket(tables, find::second(hash, shape), &tuple, find::tag(hash), is_twin))
+    flow.tuple.set(tuple);
+    flow.hash.set(F::hash(&settings.keys, &tuple));
+    let wanted = if found.control.state().is_half_open() { kind::ESTABLISHED } else { kind::CHALLENGER };
+    find::anywhere::<F, T>(tables, wanted, found.number)
 }
 
 #[inline(always)]

@@ -204,10 +204,8 @@ fn udp<F: Family>(
 /// Which protocol follows an extension header is not known without a walk: either makes the address ours.
 #[inline(always)]
 fn if_ours_by_either(tables: &impl Tables, ip: &Ipv6Hdr, reason: Reason) -> Reason {
-    match if_ours::<V6>(tables, ip, TCP, reason) {
-        Reason::NotService => if_ours::<V6>(tables, ip, UDP, reason),
-        ours => ours,
-    }
+    let by_tcp = if_ours::<V6>(tables, ip, TCP, reason);
+    if by_tcp == Reason::NotService { if_ours::<V6>(tables, ip, UDP, reason) } else { by_tcp }
 }
 
 /// The reason, if some port of the packet's destination is ours; else it is not for us to judge.

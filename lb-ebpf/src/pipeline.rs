@@ -86,7 +86,7 @@ where
 
     #[inline(always)]
     fn icmp(self, packet: IcmpPacket<'_, F>) -> Result<u32, Reason> {
-        icmp::translate(packet, self.tables)
+        icmp::translate(packet, self.tables, self.length)
     }
 }
 

@@ -11,7 +11,7 @@ use lb_common::{
 
 use crate::{
     family::{Family, Tuple},
-    find::{self, Found, by_number},
+    find::{self, Found, by_number, kind},
     insert::NewFlow,
     rewrite::Rewrite,
     tables::{FlowTables, Tables},
@@ -41,7 +41,10 @@ pub fn forward<F: Family, T: Tables + FlowTables<F>>(
     let mut found = find::at_home(tables, tuple, hash, F::shape(settings));
     if found.is_none() {
         describe(tables, tuple, hash, segment)?;
-        found = FlowTables::<F>::elsewhere(tables).and_then(|number| by_number(tables, number));
+        // One of a hundred flows at half load lives in its second bucket.
+        let second = find::second(hash, F::shape(settings));
+        found = FlowTables::<F>::in_bucket(tables, second, kind::LIVE, find::NOWHERE)
+            .and_then(|number| by_number(tables, number));
     }
     if let Some(found) = found
         && let Some(forward) = known(tables, segment, found)?

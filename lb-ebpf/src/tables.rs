@@ -61,16 +61,14 @@ pub trait FlowTables<F: Family> {
     /// The host's route from `source` to `destination`. An unresolved neighbour is asked for.
     fn route(&self, source: F::Address, destination: F::Address) -> Result<Hop, Reason>;
 
-    /// [`crate::find::elsewhere`]
-    fn elsewhere(&self) -> Option<u32>;
+    /// [`crate::find::in_bucket`]
+    fn in_bucket(&self, bucket: u32, wanted: u32, not: u32) -> Option<u32>;
     /// [`crate::admit::admit`]
     fn admit(&self) -> Result<(), Reason>;
     /// [`crate::insert::insert`]
     fn insert(&self) -> Result<(), Reason>;
     /// [`crate::insert::victim`]
     fn victim(&self, bucket: u32, preferred: u32, protocol: u32, now: u32) -> u64;
-    /// [`crate::insert::is_alone_in`]
-    fn is_alone_in(&self, bucket: u32, mine: u32) -> bool;
     /// [`crate::insert::attempt`]
     fn attempt(&self, record: u32, generation: u32, turn: u64, probe: u32, force: bool) -> u64;
     /// [`crate::hints::claim`]

@@ -1,1 +1,167 @@
-//! (see event.rs)
+//! The commands. A noun changes nothing; a verb says what it changed.
+//!
+//! Data goes to stdout, messages go to stderr. All but `run`, `check`, `completions` and the second half of `detach`
+//! are questions to the daemon's API. The entry is [`main_with`], which has its whole world passed in.
+
+mod args;
+mod backend;
+pub mod check;
+mod completions;
+mod console;
+mod detach;
+pub mod exit;
+mod failure;
+mod flow;
+mod health;
+mod metrics;
+mod reload;
+pub mod run;
+mod service;
+mod socket;
+mod stats;
+mod status;
+mod table;
+mod units;
+
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use tokio::runtime;
+
+use crate::{api::client::Client, paths};
+use args::{Args, Command, Question};
+use check::Checked;
+use console::Console;
+use exit::Exit;
+use failure::Failure;
+
+/// What a command sees of the world.
+pub struct World<'a> {
+    /// The name of the program first.
+    pub args: Vec<OsString>,
+    pub env: &'a dyn Fn(&str) -> Option<OsString>,
+    pub stdout: &'a mut dyn Write,
+    pub stderr: &'a mut dyn Write,
+    pub stdout_is_terminal: bool,
+    pub host: Host,
+}
+
+/// What commands do on this host without asking a daemon.
+#[derive(Clone, Copy, Debug)]
+pub struct Host {
+    /// Is the daemon, until it ends.
+    pub run: fn(run::Options) -> Exit,
+    /// Reads a configuration, or says all its mistakes, one a line.
+    pub check: fn(&Path) -> Result<Checked, String>,
+    /// Removes the data plane of a dead daemon; `false`: there was none.
+    pub detach: fn() -> anyhow::Result<bool>,
+}
+
+/// The entry of the binary: [`main_with`] in the real world.
+pub fn main(host: Host) -> ExitCode {
+    // Not locked: a daemon logs from all its threads.
+    let mut stdout = io::BufWriter::new(io::stdout());
+    let world = World {
+        args: std::env::args_os().collect(),
+        env: &|name| std::env::var_os(name),
+        stdout_is_terminal: io::stdout().is_terminal(),
+        stdout: &mut stdout,
+        stderr: &mut io::stderr(),
+        host,
+    };
+    ExitCode::from(main_with(world))
+}
+
+/// Does what the arguments say. Returns the exit code.
+pub fn main_with(world: World<'_>) -> u8 {
+    let World { args, env, stdout, stderr, stdout_is_terminal, host } = world;
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) if error.use_stderr() => {
+            let _closed = write!(stderr, "{}", error.render());
+            return Exit::Usage.code();
+        }
+        Err(help) => return show_help(stdout, &help, stdout_is_terminal && console::may_colour(env)),
+    };
+
+    let mut console = Console::new(stdout, stderr, &args.global, env, stdout_is_terminal);
+    let outcome = dispatch(args, &mut console, env, host);
+    match outcome.and_then(|code| console.flush().map(|()| code)) {
+        Ok(code) => code,
+        Err(failure) if failure.is_closed_pipe() => Exit::Done.code(),
+        Err(failure) => {
+            // What was shown before the failure is shown before it.
+            let _also_failed = console.flush();
+            console.fail(&failure);
+            failure.exit.code()
+        }
+    }
+}
+
+fn dispatch(
+    args: Args,
+    console: &mut Console<'_>,
+    env: &dyn Fn(&str) -> Option<OsString>,
+    host: Host,
+) -> Result<u8, Failure> {
+    let Args { global, command } = args;
+    let from_env = |name| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let config = |given: Option<PathBuf>| {
+        given.or_else(|| from_env("XLB_CONFIG")).unwrap_or_else(|| PathBuf::from(paths::CONFIG))
+    };
+    let verbosity = global.verbosity();
+    let chosen_socket = global.socket.or_else(|| from_env("XLB_SOCKET"));
+
+    match command {
+        Command::Run { config: given, detach_on_exit } => {
+            run::init_log(verbosity, env);
+            let options = run::Options { config: config(given), detach_on_exit, socket: chosen_socket };
+            Ok((host.run)(options).code())
+        }
+        Command::Check { file } => check::check(console, &config(file), host.check),
+        Command::Completions { shell } => completions::completions(console, shell),
+        Command::Ask(question) => {
+            let socket = chosen_socket.unwrap_or_else(|| socket::of_file(&config(None)));
+            console.say_more(&format!("asking {}", socket.display()))?;
+            let runtime = runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, format!("start: {error}")))?;
+            runtime.block_on(ask(question, console, &Client::new(socket), host))
+        }
+    }
+}
+
+async fn ask(
+    question: Question,
+    console: &mut Console<'_>,
+    client: &Client,
+    host: Host,
+) -> Result<u8, Failure> {
+    match question {
+        Question::Status { check: true } => return status::check(console, client).await,
+        Question::Status { check: false } => status::show(console, client).await?,
+        Question::Service { verb } => service::service(console, client, verb).await?,
+        Question::Backend { verb } => backend::backend(console, client, verb).await?,
+        Question::Health { verb } => health::health(console, client, verb).await?,
+        Question::Flow { verb } => flow::flow(console, client, verb).await?,
+        Question::Stats { of, watch } => stats::stats(console, client, of, watch).await?,
+        Question::Metrics => metrics::metrics(console, client).await?,
+        Question::Reload => reload::reload(console, client).await?,
+        Question::Detach => detach::detach(console, client, host.detach).await?,
+    }
+    Ok(Exit::Done.code())
+}
+
+/// Help and version are data.
+fn show_help(stdout: &mut dyn Write, help: &clap::Error, is_colourful: bool) -> u8 {
+    let text = help.render();
+    let text = if is_colourful { text.ansi().to_string() } else { text.to_string() };
+    match write!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Exit::Failed.code(),
+        Ok(()) | Err(_) => Exit::Done.code(),
+    }
+}

@@ -1,1 +1,298 @@
-//! (see event.rs)
+//! The one task that owns what is known and the datapath, and keeps the maps as they are wanted.
+//!
+//! ```text
+//!   events ─absorb─▶ State ─compile─▶ want ─diff (have, want)─▶ plan ─apply─▶ datapath
+//!                      │                        ▲                               │
+//!                      └▶ targets, hops wanted  └──────────── have ◀──observe───┘
+//! ```
+//!
+//! The same path for start, reload, health, drain and repair: the loop does not care what has changed. What is in
+//! the maps is read back at start, after a failure and every [`RESYNC`]; between those it is known, because nobody
+//! else writes.
+
+mod answer;
+mod changes;
+pub mod compile;
+pub mod diff;
+#[cfg(test)]
+mod fixture;
+mod host;
+mod known;
+mod listing;
+pub mod machine;
+mod metrics;
+mod reconcile;
+mod request;
+pub mod snapshot;
+pub mod state;
+#[cfg(test)]
+mod tests;
+mod transaction;
+mod walk;
+mod wishes;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    future::Future,
+    net::IpAddr,
+    path::PathBuf,
+    pin::pin,
+    time::{Duration, Instant, SystemTime},
+};
+
+use log::{info, warn};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{MissedTickBehavior, interval, sleep_until},
+};
+
+use lb_common::counters::BackendCounters;
+
+pub use self::{host::Host, listing::Reply};
+use self::{state::State, walk::Walks, wishes::Wishes};
+use crate::{
+    datapath::{Attached, Capacity, Datapath, Snapshot},
+    event::{Event, Health, Probed, Request, Since, Target},
+    spec::{Spec, overlay::Overlay},
+};
+
+/// How often the maps are read back and repaired, if nothing else is a reason to.
+pub const RESYNC: Duration = Duration::from_secs(10);
+/// How long after a failure it is tried again.
+pub const RETRY: Duration = Duration::from_secs(1);
+/// The longest that the loop waits for an event.
+const IDLE: Duration = RESYNC;
+/// Requests that may wait for an answer at one time.
+pub const ASKED_MAX: usize = 256;
+
+/// Why the loop ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// The daemon stops, traffic flows on.
+    Stopped,
+    /// The data plane is to be removed; then somebody is to be told.
+    Detach(Reply),
+}
+
+/// What the daemon was started with.
+#[derive(Debug)]
+pub struct Start {
+    pub config: PathBuf,
+    pub spec: Spec,
+    pub overlay: Overlay,
+    pub capacity: Capacity,
+    pub since: Since,
+}
+
+/// What others are to do for the controller.
+#[derive(Debug)]
+pub struct Wanted {
+    /// What the probes watch.
+    pub targets: watch::Sender<Vec<Target>>,
+    /// Whose next hops netlink resolves and keeps fresh.
+    pub hops: watch::Sender<BTreeSet<IpAddr>>,
+    /// Through which interfaces.
+    pub interfaces: watch::Sender<Vec<Attached>>,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Controller<D, H> {
+    datapath: D,
+    host: H,
+    wanted: Wanted,
+    config: PathBuf,
+    capacity: Capacity,
+    since: Since,
+    /// The spec of the start: what it says of interfaces, limits, API and metrics holds to the end.
+    running: Spec,
+    wishes: Wishes,
+    state: State,
+    /// What is in the maps.
+    have: Snapshot,
+    trust: Trust,
+    walks: Walks,
+    asked: VecDeque<(Request, Reply)>,
+    detach: Option<Reply>,
+    reload: Reload,
+    /// By service: what backends did that are gone.
+    past: BTreeMap<String, BackendCounters>,
+    warned: BTreeSet<String>,
+    links_changed: bool,
+}
+
+/// How far `have` can be relied on.
+#[derive(Debug)]
+enum Trust {
+    /// Nobody else writes: it is what the maps hold.
+    Full,
+    /// To be read back before the next plan.
+    Stale,
+    /// The last plan failed: to be read back and repaired, but not at once.
+    Failed { error: String, retry: Instant },
+}
+
+/// How the last reload went. The start counts as one.
+#[derive(Debug)]
+struct Reload {
+    error: Option<String>,
+    succeeded: SystemTime,
+}
+
+/// Absorbs events and keeps the maps in step until shutdown, or until the data plane is to be removed.
+pub async fn run<D: Datapath, H: Host>(
+    controller: &mut Controller<D, H>,
+    events: &mut mpsc::Receiver<Event>,
+    shutdown: impl Future<Output = ()>,
+) -> Ending {
+    let mut shutdown = pin!(shutdown);
+    let mut resync = interval(RESYNC);
+    resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let due = controller.due(now()).into();
+        tokio::select! {
+            () = &mut shutdown => return Ending::Stopped,
+            Some(event) = events.recv() => controller.absorb(event, now()),
+            _ = resync.tick() => controller.distrust(),
+            () = sleep_until(due) => {}
+        }
+        while let Ok(event) = events.try_recv() {
+            controller.absorb(event, now());
+        }
+        controller.turn(now());
+        if let Some(reply) = controller.detach.take() {
+            return Ending::Detach(reply);
+        }
+    }
+}
+
+/// The runtime's clock, which tests can stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+impl<D: Datapath, H: Host> Controller<D, H> {
+    /// Takes over what is in the maps. Changes nothing yet.
+    pub fn adopt(
+        mut datapath: D,
+        host: H,
+        wanted: Wanted,
+        start: Start,
+        now: Instant,
+    ) -> anyhow::Result<Self> {
+        let have = datapath.observe()?;
+        let (wishes, applied) = Wishes::of(start.spec.clone(), &start.overlay);
+        applied.log.iter().for_each(|line| info!("{line}"));
+
+        let mut controller = Self {
+            datapath,
+            host,
+            wanted,
+            config: start.config,
+            capacity: start.capacity,
+            since: start.since,
+            running: start.spec,
+            wishes,
+            state: State::new(applied.spec, applied.admin_states, now),
+            have,
+            trust: Trust::Full,
+            walks: Walks::default(),
+            asked: VecDeque::new(),
+            detach: None,
+            reload: Reload { error: None, succeeded: start.since.time },
+            past: BTreeMap::new(),
+            warned: BTreeSet::new(),
+            links_changed: false,
+        };
+        controller.look_at_links()?;
+        controller.state.adopt(&controller.have, now);
+        // What changed while no daemon listened, nobody knows; and whose flows were left behind, a count finds out.
+        controller.state.routing_changed();
+        controller.walks.count(now);
+        Ok(controller)
+    }
+
+    /// Takes in what happened. What follows from it is up to [`turn`](Self::turn).
+    pub fn absorb(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Probed(probed) => self.probed(probed, now),
+            Event::Hops(hops) => self.state.hops(hops),
+            Event::RoutingChanged => self.state.routing_changed(),
+            Event::LinksChanged => self.links_changed = true,
+            Event::Request(request, reply) => self.asked(request, reply),
+        }
+    }
+
+    /// Does what follows from what is known: brings the maps in step, walks a stretch, answers.
+    pub fn turn(&mut self, now: Instant) {
+        let links_changed = std::mem::take(&mut self.links_changed);
+        if links_changed && let Err(error) = self.look_at_links() {
+            warn!("look at the interfaces: {error:#}");
+        }
+        self.state.tick(now);
+        let is_news = links_changed || self.state.is_dirty();
+        if self.state.is_dirty() && !self.is_waiting_for_retry(now) {
+            self.reconcile_or_warn(now);
+        }
+        if let Err(error) = self.walks.go_on(&mut self.datapath, &self.have, now) {
+            warn!("{error:#}");
+        }
+        if is_news {
+            self.warn_of_what_is_odd();
+        }
+        self.answer(now);
+    }
+
+    /// The maps may have been changed behind our back.
+    pub fn distrust(&mut self) {
+        if matches!(self.trust, Trust::Full) {
+            self.trust = Trust::Stale;
+        }
+        self.links_changed = true;
+        self.state.set_dirty();
+    }
+
+    /// When the next turn is due without an event.
+    fn due(&self, now: Instant) -> Instant {
+        if self.walks.is_walking() {
+            return now;
+        }
+        let retry = match &self.trust {
+            Trust::Failed { retry, .. } => Some(*retry),
+            Trust::Full | Trust::Stale => None,
+        };
+        let times = [retry, self.state.next_tick()];
+        times.into_iter().flatten().min().unwrap_or(now + IDLE)
+    }
+
+    fn is_waiting_for_retry(&self, now: Instant) -> bool {
+        matches!(&self.trust, Trust::Failed { retry, .. } if now < *retry)
+    }
+
+    fn probed(&mut self, probed: Probed, now: Instant) {
+        let (name, detail) = (probed.backend.clone(), probed.result.detail.clone());
+        let change = probed.change;
+        if !self.state.probed(probed, now) {
+            return;
+        }
+        match change {
+            Some(Health::Up) => info!(backend:% = name, probe = detail; "backend is up"),
+            Some(Health::Down) => warn!(backend:% = name, probe = detail; "backend is down"),
+            None => {}
+        }
+    }
+
+    fn look_at_links(&mut self) -> anyhow::Result<()> {
+        let (attached, addresses) = (self.host.attached()?, self.host.addresses()?);
+        self.state.links(attached, addresses);
+        Ok(())
+    }
+
+    fn warn_of_what_is_odd(&mut self) {
+        let warnings = self.warnings();
+        for warning in warnings.iter().filter(|warning| !self.warned.contains(*warning)) {
+            warn!("{warning}");
+        }
+        self.warned = warnings.into_iter().collect();
+    }
+}

@@ -21,17 +21,23 @@ mod attach;
 mod detach;
 mod filter;
 mod flows;
-pub mod kernel;
+mod kernel;
 mod lock;
 mod mapping;
+pub mod memory;
 mod names;
 mod open;
 pub mod pins;
 pub mod preflight;
 
 pub use self::{
+    attach::Links,
     detach::detach,
-    kernel::object,
+    kernel::{
+        KernelDatapath,
+        asks::{Asks, asks},
+        object,
+    },
     open::{OpenError, Opened, open},
 };
 

@@ -1,1 +1,109 @@
-//! (see event.rs)
+//! Finds out which backends are up.
+//!
+//! ```text
+//!   targets ─▶ run ─▶ one task per backend: schedule ─▶ probe ─▶ dampener ─▶ Event::Probed
+//! ```
+//!
+//! The schedule and the dampener are pure; the probes do the IO.
+
+pub mod dampener;
+mod probe;
+pub mod schedule;
+mod watch;
+
+use std::{collections::BTreeMap, panic::resume_unwind};
+
+use tokio::{
+    sync::{mpsc, watch::Receiver},
+    task::{AbortHandle, JoinError, JoinSet},
+};
+
+use crate::{
+    event::{Event, ProbeResult, Target},
+    shutdown::Shutdown,
+    spec::BackendName,
+};
+
+/// The most probes under way at one time. Each holds a socket, and half of the usual 1024 file descriptors must do;
+/// so many backends may all be silent at once before probes start late.
+pub const PROBES_MAX: usize = 512;
+
+/// Watches the targets until shutdown, or until either channel's other end is gone.
+///
+/// A target that stays the same keeps its task, and with it what its dampener has seen; what is believed of a target
+/// counts only when its task begins.
+pub async fn run(mut targets: Receiver<Vec<Target>>, events: mpsc::Sender<Event>, shutdown: Shutdown) {
+    let mut watches = Watches::new(events);
+    loop {
+        let wanted = targets.borrow_and_update().clone();
+        watches.adjust(wanted);
+        tokio::select! {
+            changed = targets.changed() => if changed.is_err() { return },
+            () = watches.ended() => return,
+            () = shutdown.wait() => return,
+        }
+    }
+}
+
+/// Probes once, now, outside of any schedule.
+pub async fn probe_once(target: &Target) -> ProbeResult {
+    probe::probe(target).await.into()
+}
+
+/// The running tasks. Dropping it ends them.
+struct Watches {
+    tasks: JoinSet<()>,
+    by_name: BTreeMap<BackendName, (Target, AbortHandle)>,
+    lanes: watch::Lanes,
+    events: mpsc::Sender<Event>,
+}
+
+impl Watches {
+    fn new(events: mpsc::Sender<Event>) -> Self {
+        Self { tasks: JoinSet::new(), by_name: BTreeMap::new(), lanes: watch::Lanes::new(PROBES_MAX), events }
+    }
+
+    fn adjust(&mut self, wanted: Vec<Target>) {
+        let mut before = std::mem::take(&mut self.by_name);
+        for target in wanted {
+            let name = target.backend.clone();
+            let kept = before.remove(&name).and_then(|(old, task)| keep_or_abort(old, task, &target));
+            let watched = kept.unwrap_or_else(|| {
+                let task =
+                    watch::watch(target.clone(), self.lanes.clone(), probe::probe, self.events.clone());
+                (target, self.tasks.spawn(task))
+            });
+            self.by_name.insert(name, watched);
+        }
+        before.into_values().for_each(|(_, task)| task.abort());
+    }
+
+    /// Returns when a task has ended by itself: nobody listens any more. Waits for ever while there is none.
+    async fn ended(&mut self) {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Ok(())) => return,
+                Some(Err(error)) => pass_on_panic(error),
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
+fn keep_or_abort(old: Target, task: AbortHandle, new: &Target) -> Option<(Target, AbortHandle)> {
+    if old.address == new.address && old.check == new.check {
+        return Some((old, task));
+    }
+    task.abort();
+    None
+}
+
+/// A backend must not be left unwatched in silence: a bug here ends the daemon (traffic flows on), aborting is normal.
+fn pass_on_panic(error: JoinError) {
+    if let Ok(panic) = error.try_into_panic() {
+        resume_unwind(panic);
+    }
+}
+
+#[cfg(test)]
+mod tests;

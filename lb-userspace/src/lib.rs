@@ -19,4 +19,5 @@ pub mod health;
 pub mod metrics;
 pub mod neighbours;
 pub mod paths;
+pub mod shutdown;
 pub mod spec;

@@ -1,1 +1,76 @@
-//! (see event.rs)
+//! What Prometheus scrapes: pure rendering of what the controller knows, in text format 0.0.4.
+//!
+//! The controller fills an [`Input`]; [`render`] makes families of it ([`families`], one function a family) and
+//! adds the `process_*` ones. Client addresses are never labels: labels are bounded by the configuration.
+
+mod durations;
+mod families;
+mod family;
+
+use std::{collections::BTreeMap, time::SystemTime};
+
+use lb_common::{
+    counters::{ActionCounters, BackendCounters, Tally},
+    reason::Reason,
+};
+use prometheus::{TextEncoder, core::Collector, process_collector::ProcessCollector};
+
+use crate::{api::view, event::ProbeOutcome};
+
+pub use durations::Durations;
+pub use families::families;
+
+/// What there is to say.
+#[derive(Clone, Debug)]
+pub struct Input {
+    pub services: Vec<Service>,
+    pub interfaces: Vec<Interface>,
+    pub flows: view::FlowCount,
+    pub reasons: BTreeMap<Reason, Tally>,
+    pub last_reload_successful: bool,
+    /// The start counts as a reload.
+    pub last_reload_success: SystemTime,
+}
+
+#[derive(Clone, Debug)]
+pub struct Service {
+    pub view: view::Service,
+    /// Packets for the service, forwarded or refused. Must not fall when a backend is removed.
+    pub received: Tally,
+    /// Must not fall when a backend is removed.
+    pub new_flows: u64,
+    pub backends: Vec<Backend>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Backend {
+    pub view: view::Backend,
+    pub counters: BackendCounters,
+    /// From up to down or back.
+    pub state_changes: u64,
+    /// `None` where there is no health check.
+    pub checks: Option<Checks>,
+}
+
+/// What the probes of a backend found so far.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Checks {
+    pub results: BTreeMap<ProbeOutcome, u64>,
+    pub durations: Durations,
+}
+
+#[derive(Clone, Debug)]
+pub struct Interface {
+    pub view: view::Interface,
+    pub actions: ActionCounters,
+}
+
+/// The answer to `GET /metrics`.
+pub fn render(input: &Input) -> Result<String, prometheus::Error> {
+    let mut all = families(input);
+    all.extend(ProcessCollector::for_self().collect());
+    TextEncoder::new().encode_to_string(&all)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,48 @@
-//! (see event.rs)
+//! Knows the way to each backend, and has the kernel find out what it does not know.
+//!
+//! ```text
+//!   netlink's messages ─▶ decode ─▶ network ─┐ a few ms later
+//!   every 10 s, after a gap: a full look ────┴▶ routes ─▶ resolve ─▶ outbox ─▶ Hops, RoutingChanged, LinksChanged
+//!   the program's asks, silent and stale neighbours ─▶ asking ─▶ kernel: "use this neighbour"
+//! ```
+//!
+//! Messages keep links and neighbours in step, and say when to look up routes anew. The listener subscribes before
+//! the first look, so that nothing falls between the two. The first look reports everything as changed: nobody was
+//! watching before.
+
+mod asking;
+mod decode;
+mod netlink;
+mod network;
+mod outbox;
+mod resolve;
+mod watcher;
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use lb_common::event::NeighbourWanted;
+use tokio::sync::{mpsc, watch};
+
+use self::{netlink::Kernel, watcher::Watcher};
+use crate::{datapath::Attached, event::Event, shutdown::Shutdown};
+
+/// Watches the ways to the `wanted` backends through the attached `interfaces`, until shutdown or until the other end
+/// of `wanted`, `interfaces` or `events` is gone.
+pub async fn run(
+    wanted: watch::Receiver<BTreeSet<IpAddr>>,
+    interfaces: watch::Receiver<Vec<Attached>>,
+    asks: mpsc::Receiver<NeighbourWanted>,
+    events: mpsc::Sender<Event>,
+    shutdown: Shutdown,
+) {
+    let mut watcher = Watcher::new(wanted, interfaces, asks, events);
+    tokio::select! {
+        () = watcher.watch() => {}
+        () = shutdown.wait() => {}
+    }
+}
+
+/// All addresses of this host, on whatever interface.
+pub async fn local_addresses() -> anyhow::Result<BTreeSet<IpAddr>> {
+    Kernel::connect()?.local_addresses().await
+}

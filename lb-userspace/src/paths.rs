@@ -5,6 +5,9 @@ use std::path::PathBuf;
 pub const CONFIG: &str = "/etc/xlb/xlb.toml";
 pub const SOCKET: &str = "/run/xlb/xlb.sock";
 pub const STATE: &str = "/var/lib/xlb";
+/// Where Prometheus scrapes.
+pub const METRICS: std::net::SocketAddr =
+    std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9191);
 pub const PINS: &str = "/sys/fs/bpf/xlb";
 
 /// The pins of this layout: `XLB_PINS` (default [`PINS`]) and the layout's version, so that another layout's pins are never opened.

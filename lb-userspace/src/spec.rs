@@ -1,7 +1,12 @@
 //! What the operator wants, validated: if a [`Spec`] exists, it makes sense.
 //!
-//! The file as written is read by `file`, judged by `validate`, which reports all mistakes at once; `overlay` holds
-//! what the CLI changed since. Nothing here does IO.
+//! ```text
+//!   xlb.toml ─ load ─▶ file (as written) ─ validate ─▶ Spec ─┐
+//!                    └─ all mistakes at once ─┘              ├─ Overlay::apply ─▶ what is wanted
+//!   overlay.json ─ store ─▶ Overlay (changed by command) ────┘
+//! ```
+//!
+//! `rules` hold for both. Only `load` and `store` do IO.
 
 use std::{
     fmt,
@@ -12,6 +17,22 @@ use std::{
 };
 
 use lb_common::{net::Protocol, service::Mode};
+
+mod file;
+mod load;
+pub mod memory;
+mod mistakes;
+pub mod overlay;
+pub mod rules;
+pub mod store;
+mod table;
+mod validate;
+mod value;
+
+pub use self::{
+    load::{parse, read},
+    mistakes::Mistakes,
+};
 
 /// Everything the operator wants.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,1 +1,3 @@
+//! Case rows for two engines, kernel tests, and the lab.
 
+pub mod lab;

@@ -76,17 +76,17 @@ where
 }
 
 macro_rules! global_functions {
-    ($module:ident, $family:ty, $elsewhere:literal, $admit:literal, $insert:literal, $victim:literal, $is_alone_in:literal, $attempt:literal, $claim:literal,
+    ($module:ident, $family:ty, $in_bucket:literal, $admit:literal, $insert:literal, $victim:literal, $attempt:literal, $claim:literal,
      $free:literal, $contest:literal, $advance:literal, $refresh:literal) => {
         /// The functions of one family.
         pub mod $module {
             use super::*;
 
-            /// [`find::elsewhere`]
-            #[unsafe(export_name = $elsewhere)]
+            /// [`find::in_bucket`]
+            #[unsafe(export_name = $in_bucket)]
             #[inline(never)]
-            pub extern "C" fn elsewhere() -> u32 {
-                find::elsewhere::<$family, _>(&TABLES).unwrap_or(NOBODY)
+            pub extern "C" fn in_bucket(bucket: u32, wanted: u32, not: u32) -> u32 {
+                find::in_bucket::<$family>(&TABLES, bucket, wanted, not).unwrap_or(NOBODY)
             }
 
             /// [`admit::admit`]
@@ -110,13 +110,6 @@ macro_rules! global_functions {
                 let Some(settings) = TABLES.settings() else { return u64::MAX };
                 let shape = <$family>::shape(settings);
                 insert::victim::<$family, _>(&TABLES, shape, bucket, preferred, protocol, now)
-            }
-
-            /// [`insert::is_alone_in`]
-            #[unsafe(export_name = $is_alone_in)]
-            #[inline(never)]
-            pub extern "C" fn is_alone_in(bucket: u32, mine: u32) -> u32 {
-                u32::from(insert::is_alone_in::<$family, _>(&TABLES, bucket, mine))
             }
 
             /// [`insert::attempt`]
@@ -186,11 +179,10 @@ macro_rules! global_functions {
 global_functions!(
     v4,
     V4,
-    "elsewhere4",
+    "in_bucket4",
     "admit4",
     "insert4",
     "victim4",
-    "is_alone_in4",
     "attempt4",
     "claim4",
     "free4",
@@ -201,11 +193,10 @@ global_functions!(
 global_functions!(
     v6,
     V6,
-    "elsewhere6",
+    "in_bucket6",
     "admit6",
     "insert6",
     "victim6",
-    "is_alone_in6",
     "attempt6",
     "claim6",
     "free6",

@@ -119,8 +119,8 @@ macro_rules! flow_tables {
             }
 
             #[inline(always)]
-            fn elsewhere(&self) -> Option<u32> {
-                outline::record(outline::$calls::elsewhere())
+            fn in_bucket(&self, bucket: u32, wanted: u32, not: u32) -> Option<u32> {
+                outline::record(outline::$calls::in_bucket(bucket, wanted, not))
             }
 
             #[inline(always)]
@@ -136,11 +136,6 @@ macro_rules! flow_tables {
             #[inline(always)]
             fn victim(&self, bucket: u32, preferred: u32, protocol: u32, now: u32) -> u64 {
                 outline::$calls::victim(bucket, preferred, protocol, now)
-            }
-
-            #[inline(always)]
-            fn is_alone_in(&self, bucket: u32, mine: u32) -> bool {
-                outline::$calls::is_alone_in(bucket, mine) != 0
             }
 
             #[inline(always)]

@@ -1,0 +1,162 @@
+//! The client's side of the API: one method per question.
+
+mod exchange;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use hyper::Method;
+
+use crate::{
+    api::{problem, view},
+    cli::exit::Exit,
+    spec::BackendName,
+};
+
+use exchange::Escaped;
+
+/// Asks the daemon behind a socket. Every question is a connection of its own.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+/// No good answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the daemon is not reachable at {}: {}", socket.display(), why(reason))]
+    Unreachable { socket: PathBuf, reason: io::Error },
+    #[error("{question}: the daemon gave no answer within {}s", exchange::TIMEOUT.as_secs())]
+    TimedOut { question: String },
+    #[error("{}", .0.detail)]
+    Refused(view::Problem),
+    #[error("{question}: the answer makes no sense: {why}")]
+    Unreadable { question: String, why: String },
+}
+
+impl Error {
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Unreachable { .. } | Self::TimedOut { .. } => Exit::Unreachable,
+            Self::Refused(problem) => problem::exit(problem),
+            Self::Unreadable { .. } => Exit::Failed,
+        }
+    }
+
+    /// Nobody listens: the daemon is dead, as opposed to out of our reach.
+    pub fn is_nobody_there(&self) -> bool {
+        match self {
+            Self::Unreachable { reason, .. } => {
+                matches!(reason.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+            }
+            Self::TimedOut { .. } | Self::Refused(_) | Self::Unreadable { .. } => false,
+        }
+    }
+}
+
+/// The usual reasons, as they concern sockets.
+fn why(reason: &io::Error) -> String {
+    if reason.kind() == io::ErrorKind::NotFound {
+        "there is no such socket".to_owned()
+    } else if reason.kind() == io::ErrorKind::ConnectionRefused {
+        "nobody listens there any more".to_owned()
+    } else if reason.kind() == io::ErrorKind::PermissionDenied {
+        "permission denied".to_owned()
+    } else {
+        reason.to_string()
+    }
+}
+
+type Answer<T> = Result<T, Error>;
+
+impl Client {
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into() }
+    }
+
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    pub async fn status(&self) -> Answer<view::Status> {
+        self.get("/v1/status").await
+    }
+
+    pub async fn services(&self) -> Answer<Vec<view::Service>> {
+        self.get("/v1/services").await
+    }
+
+    pub async fn service(&self, name: &str) -> Answer<view::Service> {
+        self.get(&format!("/v1/services/{}", Escaped(name))).await
+    }
+
+    pub async fn all_backends(&self) -> Answer<Vec<view::Backend>> {
+        self.get("/v1/backends").await
+    }
+
+    pub async fn backends_of(&self, service: &str) -> Answer<Vec<view::Backend>> {
+        self.get(&format!("/v1/services/{}/backends", Escaped(service))).await
+    }
+
+    pub async fn backend(&self, name: &BackendName) -> Answer<view::Backend> {
+        self.get(&path_of(name)).await
+    }
+
+    pub async fn add(&self, name: &BackendName, backend: &view::NewBackend) -> Answer<view::Backend> {
+        self.send(Method::POST, &path_of(name), backend).await
+    }
+
+    pub async fn change(&self, name: &BackendName, patch: &view::BackendPatch) -> Answer<view::Backend> {
+        self.send(Method::PATCH, &path_of(name), patch).await
+    }
+
+    pub async fn remove(&self, name: &BackendName) -> Answer<()> {
+        self.exchange(Method::DELETE, &path_of(name), Vec::new()).await.map(drop)
+    }
+
+    pub async fn probe(&self, name: &BackendName) -> Answer<view::ProbeResult> {
+        self.send(Method::POST, &format!("{}/probe", path_of(name)), &()).await
+    }
+
+    pub async fn health(&self) -> Answer<Vec<view::HealthState>> {
+        self.get("/v1/health").await
+    }
+
+    pub async fn flows(&self, query: &view::FlowQuery) -> Answer<Vec<view::Flow>> {
+        let limit = query.limit.map(|limit| limit.to_string());
+        let pairs = [
+            ("service", query.service.as_deref()),
+            ("backend", query.backend.as_deref()),
+            ("client", query.client.as_deref()),
+            ("limit", limit.as_deref()),
+        ];
+        let given = pairs.iter().filter_map(|(key, value)| Some(format!("{key}={}", Escaped((*value)?))));
+        self.get(&format!("/v1/flows?{}", given.collect::<Vec<_>>().join("&"))).await
+    }
+
+    pub async fn flow_count(&self) -> Answer<view::FlowCount> {
+        self.get("/v1/flows/count").await
+    }
+
+    pub async fn stats(&self) -> Answer<Vec<view::Stats>> {
+        self.get("/v1/stats").await
+    }
+
+    pub async fn metrics(&self) -> Answer<Vec<u8>> {
+        self.exchange(Method::GET, "/metrics", Vec::new()).await
+    }
+
+    pub async fn reload(&self) -> Answer<view::Reloaded> {
+        self.send(Method::POST, "/v1/reload", &()).await
+    }
+
+    pub async fn detach(&self) -> Answer<()> {
+        self.exchange(Method::POST, "/v1/detach", Vec::new()).await.map(drop)
+    }
+}
+
+fn path_of(name: &BackendName) -> String {
+    format!("/v1/services/{}/backends/{}", Escaped(&name.service), Escaped(&name.backend))
+}

@@ -1,0 +1,128 @@
+//! One HTTP exchange over the socket, in bounded time and of bounded size.
+
+use std::{fmt, io, time::Duration};
+
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::{
+    Method, Request, Response,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+    header,
+};
+use hyper_util::rt::TokioIo;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{net::UnixStream, time::timeout};
+
+use super::{Answer, Client, Error};
+use crate::api::server::CONNECTION_TIMEOUT;
+
+/// Longer than the server keeps a connection, so that its own message arrives first.
+pub const TIMEOUT: Duration = Duration::from_secs(CONNECTION_TIMEOUT.as_secs() + 5);
+/// Of an answer. The longest list of flows is less than half of it.
+const ANSWER_LIMIT_BYTES: usize = 64 * 1024 * 1024;
+
+impl Client {
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Answer<T> {
+        let body = self.exchange(Method::GET, path, Vec::new()).await?;
+        parse(&Method::GET, path, &body)
+    }
+
+    pub(super) async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Answer<T> {
+        let body = serde_json::to_vec(body).map_err(|error| unreadable(&method, path, &error))?;
+        let answer = self.exchange(method.clone(), path, body).await?;
+        parse(&method, path, &answer)
+    }
+
+    /// Returns the body of a good answer.
+    pub(super) async fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> Answer<Vec<u8>> {
+        match timeout(TIMEOUT, self.unbounded_exchange(&method, path, body)).await {
+            Ok(answer) => answer,
+            Err(_elapsed) => Err(Error::TimedOut { question: format!("{method} {path}") }),
+        }
+    }
+
+    async fn unbounded_exchange(&self, method: &Method, path: &str, body: Vec<u8>) -> Answer<Vec<u8>> {
+        let broken = |error: hyper::Error| unreadable(method, path, &error);
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|reason| Error::Unreachable { socket: self.socket.clone(), reason })?;
+
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let connection = tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "xlb")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| unreadable(method, path, &error))?;
+        let response = sender.send_request(request).await.map_err(|error| self.gone_or(error, broken))?;
+        let answer = read(response).await.map_err(|why| unreadable(method, path, &why));
+        connection.abort();
+
+        let (is_good, body) = answer?;
+        if is_good { Ok(body) } else { Err(Error::Refused(parse(method, path, &body)?)) }
+    }
+
+    /// A daemon that dies between accepting and answering is as unreachable as one that is dead.
+    fn gone_or(&self, error: hyper::Error, otherwise: impl Fn(hyper::Error) -> Error) -> Error {
+        if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
+            let reason = io::Error::new(io::ErrorKind::ConnectionReset, "it hung up without an answer");
+            return Error::Unreachable { socket: self.socket.clone(), reason };
+        }
+        otherwise(error)
+    }
+}
+
+async fn read(response: Response<Incoming>) -> Result<(bool, Vec<u8>), String> {
+    let is_good = response.status().is_success();
+    let body = Limited::new(response.into_body(), ANSWER_LIMIT_BYTES).collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            format!("longer than {ANSWER_LIMIT_BYTES} bytes")
+        } else {
+            error.to_string()
+        }
+    })?;
+    Ok((is_good, body.to_bytes().to_vec()))
+}
+
+fn parse<T: DeserializeOwned>(method: &Method, path: &str, body: &[u8]) -> Answer<T> {
+    serde_json::from_slice(body).map_err(|error| unreadable(method, path, &error))
+}
+
+fn unreadable(method: &Method, path: &str, why: &dyn fmt::Display) -> Error {
+    Error::Unreadable { question: format!("{method} {path}"), why: why.to_string() }
+}
+
+/// One segment of a path or one value of a query (RFC 3986, 2.1: all but the unreserved is escaped).
+pub(super) struct Escaped<'a>(pub &'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.0.bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                    write!(f, "{}", char::from(byte))?;
+                }
+                _ => write!(f, "%{byte:02X}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_leave_its_place_in_a_path() {
+        assert_eq!(Escaped("web-1.a_b~").to_string(), "web-1.a_b~");
+        assert_eq!(Escaped("../a b?c=d&e#é").to_string(), "..%2Fa%20b%3Fc%3Dd%26e%23%C3%A9");
+    }
+}

@@ -1,0 +1,119 @@
+//! Where the API listens. Told apart from serving, so that a daemon knows before it changes anything.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown},
+    path::{Path, PathBuf},
+};
+
+use nix::unistd::Group;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+
+use crate::cli::exit::Exit;
+
+/// Whoever is in this group may operate xlb.
+pub const GROUP: &str = "xlb";
+const MODE: u32 = 0o660;
+
+/// Nobody can be listened to there.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("listen on {0}: a running daemon has this socket (give another one: --socket, XLB_SOCKET)")]
+    Live(PathBuf),
+    #[error("listen on {0}: it exists and is not a socket (remove it or give another path)")]
+    NotASocket(PathBuf),
+    #[error("listen on {0}: address in use (`ss -ltnp` says by whom; [metrics] listen chooses another)")]
+    AddressInUse(SocketAddr),
+    #[error("listen on {place}: {doing}: {source}")]
+    Io { place: String, doing: &'static str, source: io::Error },
+}
+
+impl Error {
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::Live(_) | Self::AddressInUse(_) => Exit::Conflict,
+            Self::NotASocket(_) | Self::Io { .. } => Exit::Failed,
+        }
+    }
+}
+
+/// The control socket. Its file goes when it goes.
+#[derive(Debug)]
+pub struct Socket {
+    pub(super) listener: UnixListener,
+    path: PathBuf,
+    inode: u64,
+}
+
+/// Binds the control socket: mode 0660, group `xlb` where that exists.
+pub async fn socket(path: &Path) -> Result<Socket, Error> {
+    let failed = |doing| {
+        let place = path.display().to_string();
+        move |source| Error::Io { place, doing, source }
+    };
+
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).map_err(failed("create its directory"))?;
+    }
+    refuse_if_taken(path).await?;
+
+    // Bound under another name and moved: at `path` there is never a socket with the wrong owner or mode, and the
+    // file of a dead daemon is replaced in one step.
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let unfinished = PathBuf::from(name);
+    let _absent = fs::remove_file(&unfinished); // of a daemon that had this pid and died here
+    let listener = UnixListener::bind(&unfinished).map_err(failed("bind"))?;
+    let inode = fs::metadata(&unfinished).map_err(failed("stat"))?.ino();
+    fs::set_permissions(&unfinished, fs::Permissions::from_mode(MODE)).map_err(failed("chmod"))?;
+    give_to_group(&unfinished);
+    fs::rename(&unfinished, path).map_err(failed("rename"))?;
+    Ok(Socket { listener, path: path.to_owned(), inode })
+}
+
+/// Binds the address that Prometheus scrapes.
+pub async fn metrics(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| {
+        if source.kind() == io::ErrorKind::AddrInUse {
+            Error::AddressInUse(address)
+        } else {
+            Error::Io { place: address.to_string(), doing: "bind", source }
+        }
+    })
+}
+
+/// A socket file that nobody listens on is of a daemon that died.
+async fn refuse_if_taken(path: &Path) -> Result<(), Error> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(Error::Io { place: path.display().to_string(), doing: "stat", source }),
+        Ok(found) if !found.file_type().is_socket() => return Err(Error::NotASocket(path.to_owned())),
+        Ok(_socket) => {}
+    }
+    match UnixStream::connect(path).await {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        Err(_) | Ok(_) => Err(Error::Live(path.to_owned())),
+    }
+}
+
+/// Without it the socket is root's alone, which is safe: so a failure is only said.
+fn give_to_group(path: &Path) {
+    let given = match Group::from_name(GROUP) {
+        Ok(Some(group)) => chown(path, None, Some(group.gid.as_raw())),
+        Ok(None) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    };
+    if let Err(error) = given {
+        log::warn!(path:% = path.display(), error:%; "the socket stays out of group {GROUP}");
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let is_ours = fs::metadata(&self.path).is_ok_and(|found| found.ino() == self.inode);
+        if is_ours && let Err(error) = fs::remove_file(&self.path) {
+            log::warn!(path:% = self.path.display(), error:%; "the socket's file stays");
+        }
+    }
+}

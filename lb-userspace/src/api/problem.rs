@@ -1,0 +1,172 @@
+//! Refusals: one table from the kind of a problem to its status, title and exit code; RFC 9457 documents.
+
+use axum::{
+    extract::rejection::{JsonRejection, QueryRejection},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+
+use crate::{
+    api::view,
+    cli::exit::Exit,
+    event::{Problem, ProblemKind},
+};
+
+/// RFC 9457, 3.
+pub const CONTENT_TYPE: &str = "application/problem+json";
+/// The problem says no more than its HTTP status does (RFC 9457, 4.2.1).
+const NOTHING_MORE: &str = "about:blank";
+
+/// What the world is told of a kind of problem.
+pub struct Row {
+    /// RFC 9457 wants a URI that identifies the kind.
+    pub uri: &'static str,
+    pub status: StatusCode,
+    pub title: &'static str,
+    pub exit: Exit,
+}
+
+pub const KINDS: [ProblemKind; 5] = [
+    ProblemKind::Invalid,
+    ProblemKind::NotFound,
+    ProblemKind::Conflict,
+    ProblemKind::InvalidConfiguration,
+    ProblemKind::Failed,
+];
+
+/// The table.
+#[rustfmt::skip]
+pub const fn row(kind: ProblemKind) -> Row {
+    let (uri, status, title, exit) = match kind {
+        ProblemKind::Invalid =>
+            ("urn:xlb:problem:invalid", StatusCode::BAD_REQUEST, "The request makes no sense", Exit::Usage),
+        ProblemKind::NotFound =>
+            ("urn:xlb:problem:not-found", StatusCode::NOT_FOUND, "There is no such thing", Exit::NotFound),
+        ProblemKind::Conflict =>
+            ("urn:xlb:problem:conflict", StatusCode::CONFLICT, "It contradicts what is there", Exit::Conflict),
+        ProblemKind::InvalidConfiguration =>
+            ("urn:xlb:problem:invalid-configuration", StatusCode::UNPROCESSABLE_ENTITY, "The configuration has mistakes", Exit::InvalidConfiguration),
+        ProblemKind::Failed =>
+            ("urn:xlb:problem:failed", StatusCode::INTERNAL_SERVER_ERROR, "It was tried and did not work", Exit::Failed),
+    };
+    Row { uri, status, title, exit }
+}
+
+/// How a command ends that was answered with this document.
+pub fn exit(problem: &view::Problem) -> Exit {
+    if let Some(row) = KINDS.into_iter().map(row).find(|row| row.uri == problem.kind) {
+        return row.exit;
+    }
+    let is_absent = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT]
+        .iter()
+        .any(|status| status.as_u16() == problem.status);
+    if is_absent { Exit::Unreachable } else { Exit::Failed }
+}
+
+/// A problem document on its way out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal(view::Problem);
+
+impl Refusal {
+    /// A refusal that HTTP has a status for, and that concerns no object of ours.
+    pub fn http(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self(view::Problem {
+            kind: NOTHING_MORE.to_owned(),
+            title: status.canonical_reason().unwrap_or_default().to_owned(),
+            status: status.as_u16(),
+            detail: detail.into(),
+            errors: Vec::new(),
+        })
+    }
+
+    pub fn invalid(detail: impl Into<String>) -> Self {
+        Problem::new(ProblemKind::Invalid, detail).into()
+    }
+
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Problem::new(ProblemKind::NotFound, detail).into()
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        let row = row(problem.kind);
+        Self(view::Problem {
+            kind: row.uri.to_owned(),
+            title: row.title.to_owned(),
+            status: row.status.as_u16(),
+            detail: problem.detail,
+            errors: problem.mistakes,
+        })
+    }
+}
+
+impl From<JsonRejection> for Refusal {
+    fn from(rejection: JsonRejection) -> Self {
+        match rejection.status() {
+            status @ (StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNSUPPORTED_MEDIA_TYPE) => {
+                Self::http(status, rejection.body_text())
+            }
+            _ => Self::invalid(rejection.body_text()),
+        }
+    }
+}
+
+impl From<QueryRejection> for Refusal {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::invalid(rejection.body_text())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, [(header::CONTENT_TYPE, CONTENT_TYPE)], axum::Json(self.0)).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_has_its_own_uri_status_and_exit_code() {
+        for (index, kind) in KINDS.into_iter().enumerate() {
+            for other in &KINDS[index + 1..] {
+                assert_ne!(row(kind).uri, row(*other).uri);
+                assert_ne!(row(kind).status, row(*other).status);
+                assert_ne!(row(kind).exit, row(*other).exit);
+            }
+        }
+    }
+
+    #[test]
+    fn each_kind_is_in_the_document() {
+        let document = include_str!("../../../docs/api.md");
+
+        for Row { uri, status, exit, .. } in KINDS.map(row) {
+            let row = format!("| `{uri}` | {} | {} |", status.as_u16(), exit.code());
+            assert!(document.contains(&row), "docs/api.md lacks {row}");
+        }
+    }
+
+    #[test]
+    fn the_exit_code_survives_the_document() {
+        for kind in KINDS {
+            let Refusal(document) = Problem::new(kind, "why").into();
+
+            assert_eq!(exit(&document), row(kind).exit);
+        }
+    }
+
+    #[test]
+    fn a_document_of_http_alone_is_a_failure_or_says_that_the_controller_is_away() {
+        let Refusal(stopping) = Refusal::http(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping");
+        assert_eq!(exit(&stopping), Exit::Unreachable);
+
+        let Refusal(document) = Refusal::http(StatusCode::NOT_FOUND, "no such page");
+
+        assert_eq!((document.kind.as_str(), document.title.as_str()), ("about:blank", "Not Found"));
+        assert_eq!(exit(&document), Exit::Failed);
+    }
+}

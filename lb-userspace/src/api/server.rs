@@ -1,0 +1,122 @@
+//! Serves HTTP/1.1 to a bounded number of connections, each for a bounded time and one request.
+//!
+//! One request a connection, so one time-out covers head, body, answer, and a reader that does not read; nobody
+//! keeps a place by being idle. A client in a hurry connects again: that costs microseconds here.
+
+use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+
+use crate::api::{
+    desk::{ANSWER_TIMEOUT, Desk, PROBE_TIMEOUT},
+    listen::Socket,
+    routes,
+};
+
+/// Connections at one time. The next ones wait in the kernel's backlog.
+pub const MAX_CONNECTIONS: u32 = 64;
+/// From the first byte to the end of the request's head.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// The whole life of a connection: the slowest answer, and time to carry it.
+pub const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// What answers under way are given when the daemon stops.
+pub const GRACE: Duration = Duration::from_secs(2);
+/// Before the next try when no connection can be accepted (too many open files).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const _: () = assert!(CONNECTION_TIMEOUT.as_secs() > ANSWER_TIMEOUT.as_secs() + PROBE_TIMEOUT.as_secs());
+
+/// Serves the whole API until `shutdown`.
+pub async fn serve_socket(socket: Socket, desk: Desk, shutdown: impl Future<Output = ()> + Send + 'static) {
+    serve(&socket.listener, routes::socket(desk), shutdown).await;
+}
+
+/// Serves `/metrics`, `/livez` and `/readyz` until `shutdown`.
+pub async fn serve_metrics(
+    listener: TcpListener,
+    desk: Desk,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) {
+    serve(&listener, routes::metrics(desk), shutdown).await;
+}
+
+async fn serve(listener: &impl Accept, routes: Router, shutdown: impl Future<Output = ()>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            accepted = accepted => accepted,
+            () = &mut shutdown => break,
+        };
+        // The semaphore is never closed, so there is always a place in the end.
+        let Ok(place) = place else { break };
+        match accepted {
+            Ok(stream) => {
+                let connection = serve_one(stream, routes.clone());
+                tokio::spawn(async move {
+                    connection.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                log::warn!(error:%; "a connection to the API was not accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    // All places are free when nobody is being served.
+    if timeout(GRACE, places.acquire_many(MAX_CONNECTIONS)).await.is_err() {
+        log::warn!("answers under way were cut off after {GRACE:?}");
+    }
+}
+
+async fn serve_one(stream: impl AsyncRead + AsyncWrite + Unpin, routes: Router) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+    match timeout(CONNECTION_TIMEOUT, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => log::debug!(error:%; "a client of the API went away"),
+        Err(_elapsed) => log::debug!("a client of the API took more than {CONNECTION_TIMEOUT:?}"),
+    }
+}
+
+/// What the two listeners have in common.
+trait Accept {
+    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Accept for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<UnixStream> {
+        Ok(UnixListener::accept(self).await?.0)
+    }
+}
+
+impl Accept for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<TcpStream> {
+        Ok(TcpListener::accept(self).await?.0)
+    }
+}

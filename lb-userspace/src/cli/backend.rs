@@ -1,0 +1,160 @@
+//! `xlb backend`: the servers behind services, and what the operator does to them.
+
+mod drain;
+
+use super::{args::BackendVerb, console::Console, failure::Failure, table::Table, table::Tone, units};
+use crate::{
+    api::{
+        client::Client,
+        view::{AdminState, Backend, BackendPatch, HealthState, NewBackend},
+    },
+    spec::BackendName,
+};
+
+pub async fn backend(console: &mut Console<'_>, client: &Client, verb: BackendVerb) -> Result<(), Failure> {
+    match verb {
+        BackendVerb::List { service } => list(console, client, service.as_deref()).await,
+        BackendVerb::Show { name } => show(console, client, &name).await,
+        BackendVerb::Add { name, address, weight, backup } => {
+            let added = client.add(&name, &NewBackend { address, weight, backup }).await?;
+            let kind = if added.backup { ", backup" } else { "" };
+            said(console, &added, &format!("added: {}, weight {}{kind}", added.address, added.weight))
+        }
+        BackendVerb::Remove { name } => {
+            client.remove(&name).await?;
+            console.say(&format!("{name}: removed"))
+        }
+        BackendVerb::Ready { name } => set_state(console, client, &name, AdminState::Ready).await.map(drop),
+        BackendVerb::Maint { name } => set_state(console, client, &name, AdminState::Maint).await.map(drop),
+        BackendVerb::Drain { name, wait } => {
+            let backend = set_state(console, client, &name, AdminState::Drain).await?;
+            match wait {
+                None => Ok(()),
+                Some(at_most) => drain::wait(console, client, &name, backend.flows, at_most).await,
+            }
+        }
+        BackendVerb::Weight { name, weight } => {
+            let patch = BackendPatch { weight: Some(weight), ..BackendPatch::default() };
+            let changed = client.change(&name, &patch).await?;
+            said(console, &changed, &format!("weight {}", changed.weight))
+        }
+    }
+}
+
+async fn list(console: &mut Console<'_>, client: &Client, service: Option<&str>) -> Result<(), Failure> {
+    let backends = match service {
+        Some(service) => client.backends_of(service).await?,
+        None => client.all_backends().await?,
+    };
+    let table =
+        if console.is_wide() { wide_table(&backends, &client.health().await?) } else { table(&backends) };
+    console.list(&backends, table)
+}
+
+async fn show(console: &mut Console<'_>, client: &Client, name: &BackendName) -> Result<(), Failure> {
+    let backend = client.backend(name).await?;
+    if console.is_json() {
+        return console.json(&backend);
+    }
+
+    let mut facts = vec![
+        ("backend", name_of(&backend)),
+        ("address", backend.address.to_string()),
+        ("weight", backend.weight.to_string()),
+        ("backup", yes(backend.backup)),
+        ("admin state", backend.admin_state.clone()),
+        ("health", backend.health.clone()),
+        ("flows", backend.flows.to_string()),
+    ];
+    if let Some(state) = state_of(&backend, &client.health().await?) {
+        facts.push(("since", units::age(state.since_seconds)));
+        facts.push(("check", state.check.clone()));
+        facts.push(("last check", last_of(state)));
+    }
+    console.facts(&facts)
+}
+
+async fn set_state(
+    console: &mut Console<'_>,
+    client: &Client,
+    name: &BackendName,
+    state: AdminState,
+) -> Result<Backend, Failure> {
+    let patch = BackendPatch { admin_state: Some(state), ..BackendPatch::default() };
+    let changed = client.change(name, &patch).await?;
+    let what = match state {
+        AdminState::Ready => "ready",
+        AdminState::Drain => "drain (no new flows)",
+        AdminState::Maint => "maint (no flows)",
+    };
+    said(console, &changed, what)?;
+    Ok(changed)
+}
+
+/// A verb says what it changed; who asks for JSON gets what came of it.
+fn said(console: &mut Console<'_>, backend: &Backend, what: &str) -> Result<(), Failure> {
+    console.say(&format!("{}: {what}", name_of(backend)))?;
+    if console.is_json() { console.json(backend) } else { Ok(()) }
+}
+
+pub fn table(backends: &[Backend]) -> Table {
+    let mut table = Table::new(&["BACKEND", "ADDRESS", "WEIGHT", "HEALTH", "ADMIN", "FLOWS"]);
+    for backend in backends {
+        table.row(tone(backend), cells(backend));
+    }
+    table
+}
+
+fn wide_table(backends: &[Backend], health: &[HealthState]) -> Table {
+    let mut table = Table::new(&[
+        "BACKEND", "ADDRESS", "WEIGHT", "HEALTH", "ADMIN", "FLOWS", "BACKUP", "CHECK", "SINCE", "LAST",
+    ]);
+    for backend in backends {
+        let unknown = || "-".to_owned();
+        let state = state_of(backend, health);
+        let checked = [
+            yes(backend.backup),
+            state.map_or_else(unknown, |state| state.check.clone()),
+            state.map_or_else(unknown, |state| units::age(state.since_seconds)),
+            state.map_or_else(unknown, last_of),
+        ];
+        table.row(tone(backend), cells(backend).into_iter().chain(checked));
+    }
+    table
+}
+
+fn cells(backend: &Backend) -> [String; 6] {
+    [
+        name_of(backend),
+        backend.address.to_string(),
+        backend.weight.to_string(),
+        backend.health.clone(),
+        backend.admin_state.clone(),
+        backend.flows.to_string(),
+    ]
+}
+
+fn tone(backend: &Backend) -> Tone {
+    match (backend.health.as_str(), backend.admin_state.as_str()) {
+        ("down", _) => Tone::Alarm,
+        ("up", "ready") => Tone::Plain,
+        _ => Tone::Warning,
+    }
+}
+
+fn name_of(backend: &Backend) -> String {
+    format!("{}/{}", backend.service, backend.name)
+}
+
+fn state_of<'a>(backend: &Backend, health: &'a [HealthState]) -> Option<&'a HealthState> {
+    health.iter().find(|state| state.service == backend.service && state.name == backend.name)
+}
+
+/// What the last check found.
+pub fn last_of(state: &HealthState) -> String {
+    state.last.as_ref().map_or_else(|| "-".to_owned(), |last| last.detail.clone())
+}
+
+fn yes(fact: bool) -> String {
+    if fact { "yes" } else { "no" }.to_owned()
+}

@@ -1,0 +1,42 @@
+//! `xlb check`: validates a file, offline.
+
+use std::{collections::BTreeSet, path::Path};
+
+use super::{console::Console, exit::Exit, failure::Failure, units};
+use crate::spec::Spec;
+
+/// A file without mistakes.
+#[derive(Debug)]
+pub struct Checked {
+    pub spec: Spec,
+    /// What it will take of the host: the memory of the maps, the source ports.
+    pub costs: String,
+}
+
+pub fn check(
+    console: &mut Console<'_>,
+    file: &Path,
+    read: fn(&Path) -> Result<Checked, String>,
+) -> Result<u8, Failure> {
+    let checked = read(file).map_err(|mistakes| {
+        let mistakes = mistakes.trim_end().lines().map(str::to_owned).collect();
+        let message = format!("{} is not a valid configuration", file.display());
+        Failure::new(Exit::InvalidConfiguration, message).details(mistakes)
+    })?;
+
+    console.line(&format!("{} is valid: {}", file.display(), summary(&checked.spec)))?;
+    console.line(checked.costs.trim_end())?;
+    Ok(Exit::Done.code())
+}
+
+fn summary(spec: &Spec) -> String {
+    let backends = spec.services.iter().map(|service| service.backends.len() as u64).sum();
+    let interfaces: BTreeSet<&str> =
+        spec.interfaces.iter().map(|interface| interface.name.as_str()).collect();
+    format!(
+        "{}, {} on {}",
+        units::counted(spec.services.len() as u64, "service"),
+        units::counted(backends, "backend"),
+        interfaces.into_iter().collect::<Vec<_>>().join(", ")
+    )
+}

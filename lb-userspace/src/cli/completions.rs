@@ -1,0 +1,13 @@
+//! `xlb completions`: scripts for shells.
+
+use clap::CommandFactory;
+
+use super::{args::Args, console::Console, exit::Exit, failure::Failure};
+
+pub fn completions(console: &mut Console<'_>, shell: clap_complete::Shell) -> Result<u8, Failure> {
+    // By way of memory: the generator panics where it cannot write, as on a closed pipe.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "xlb", &mut script);
+    console.bytes(&script)?;
+    Ok(Exit::Done.code())
+}

@@ -1,0 +1,128 @@
+//! Where commands speak: data to stdout in the form that was asked for, messages to stderr.
+
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+};
+
+use serde::Serialize;
+
+use super::{
+    args::{Color, Global, Output, Verbosity},
+    failure::Failure,
+    table::{Table, printable},
+};
+
+pub struct Console<'a> {
+    stdout: &'a mut dyn Write,
+    stderr: &'a mut dyn Write,
+    output: Output,
+    verbosity: Verbosity,
+    is_colourful: bool,
+    is_terminal: bool,
+    has_picture: bool,
+}
+
+impl<'a> Console<'a> {
+    pub fn new(
+        stdout: &'a mut dyn Write,
+        stderr: &'a mut dyn Write,
+        global: &Global,
+        env: &dyn Fn(&str) -> Option<OsString>,
+        is_terminal: bool,
+    ) -> Self {
+        let is_colourful = match global.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => is_terminal && may_colour(env),
+        };
+        let (output, verbosity) = (global.output, global.verbosity());
+        Self { stdout, stderr, output, verbosity, is_colourful, is_terminal, has_picture: false }
+    }
+
+    pub fn is_wide(&self) -> bool {
+        self.output == Output::Wide
+    }
+
+    pub fn is_json(&self) -> bool {
+        self.output == Output::Json
+    }
+
+    /// Shows a list: as it is in JSON, else as a table.
+    pub fn list<T: Serialize>(&mut self, list: &[T], table: Table) -> Result<(), Failure> {
+        if self.is_json() { self.json(&list) } else { self.table(table) }
+    }
+
+    pub fn json(&mut self, value: &impl Serialize) -> Result<(), Failure> {
+        let text = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
+        self.line(&text)
+    }
+
+    pub fn table(&mut self, mut table: Table) -> Result<(), Failure> {
+        for line in table.lines(self.is_colourful) {
+            self.line(&line)?;
+        }
+        Ok(())
+    }
+
+    /// `name  value`, aligned, one a line.
+    pub fn facts(&mut self, facts: &[(&str, String)]) -> Result<(), Failure> {
+        let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+        for (name, value) in facts {
+            self.line(&format!("{name:width$}   {}", printable(value)))?;
+        }
+        Ok(())
+    }
+
+    pub fn line(&mut self, line: &str) -> Result<(), Failure> {
+        Ok(writeln!(self.stdout, "{line}")?)
+    }
+
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.stdout.write_all(bytes)?;
+        Ok(self.stdout.flush()?)
+    }
+
+    /// Begins a picture that replaces the one before: on a terminal in its place, else below a blank line.
+    pub fn next_picture(&mut self) -> Result<(), Failure> {
+        let gap = match (self.is_terminal, self.has_picture) {
+            // ECMA-48: cursor to the upper left, erase all.
+            (true, _) => "\x1b[H\x1b[2J",
+            (false, true) => "\n",
+            (false, false) => "",
+        };
+        self.has_picture = true;
+        Ok(write!(self.stdout, "{gap}")?)
+    }
+
+    pub fn flush(&mut self) -> Result<(), Failure> {
+        Ok(self.stdout.flush()?)
+    }
+
+    /// A message, unless only mistakes are wanted.
+    pub fn say(&mut self, message: &str) -> Result<(), Failure> {
+        match self.verbosity {
+            Verbosity::Quiet => Ok(()),
+            Verbosity::Usual | Verbosity::Verbose => Ok(writeln!(self.stderr, "{}", printable(message))?),
+        }
+    }
+
+    /// A message for those who want to know more.
+    pub fn say_more(&mut self, message: &str) -> Result<(), Failure> {
+        match self.verbosity {
+            Verbosity::Quiet | Verbosity::Usual => Ok(()),
+            Verbosity::Verbose => self.say(message),
+        }
+    }
+
+    /// Says why a command failed: the last thing that it does.
+    pub fn fail(&mut self, failure: &Failure) {
+        // There is nobody left to tell when stderr is closed; the exit code stays.
+        let _closed = write!(self.stderr, "{failure}");
+    }
+}
+
+/// <https://no-color.org>: not if the variable is present and not empty.
+pub fn may_colour(env: &dyn Fn(&str) -> Option<OsString>) -> bool {
+    env("NO_COLOR").is_none_or(|value| value.is_empty())
+}

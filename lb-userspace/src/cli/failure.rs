@@ -1,0 +1,80 @@
+//! Why a command failed: what, in detail, and what to do.
+
+use std::{fmt, io};
+
+use super::{exit::Exit, table::printable};
+use crate::api::client;
+
+#[derive(Debug)]
+pub struct Failure {
+    pub exit: Exit,
+    message: String,
+    /// Mistakes of a configuration, one line each.
+    details: Vec<String>,
+    hint: Option<String>,
+    is_closed_pipe: bool,
+}
+
+impl Failure {
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), details: Vec::new(), hint: None, is_closed_pipe: false }
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub fn details(mut self, details: Vec<String>) -> Self {
+        self.details = details;
+        self
+    }
+
+    /// The reader of stdout has read enough (`xlb flow list | head`): no failure at all.
+    pub const fn is_closed_pipe(&self) -> bool {
+        self.is_closed_pipe
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A mistake may show the line that it is in: such lines are kept.
+        for line in self.details.iter().flat_map(|detail| detail.lines()) {
+            writeln!(f, "{}", printable(line))?;
+        }
+        writeln!(f, "error: {}", printable(&self.message))?;
+        match &self.hint {
+            Some(hint) => writeln!(f, "hint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        let is_closed_pipe = error.kind() == io::ErrorKind::BrokenPipe;
+        Self { is_closed_pipe, ..Self::new(Exit::Failed, format!("write the output: {error}")) }
+    }
+}
+
+impl From<client::Error> for Failure {
+    fn from(error: client::Error) -> Self {
+        let failure = Self::new(error.exit(), error.to_string());
+        match error {
+            client::Error::Unreachable { reason, .. } => failure.hint(hint_for(reason.kind())),
+            client::Error::Refused(problem) => failure.details(problem.errors),
+            client::Error::TimedOut { .. } => failure.hint("its log says what it is busy with"),
+            client::Error::Unreadable { .. } => {
+                failure.hint("is this xlb of the same version as the daemon? `xlb --version`, `xlb status`")
+            }
+        }
+    }
+}
+
+fn hint_for(kind: io::ErrorKind) -> &'static str {
+    if kind == io::ErrorKind::PermissionDenied {
+        "the socket is for root and the group xlb; try sudo"
+    } else {
+        "is it running? `systemctl status xlb`; another socket: --socket PATH or XLB_SOCKET"
+    }
+}

@@ -1,0 +1,81 @@
+//! `xlb service`: what clients dial.
+
+use super::{args::ServiceVerb, backend, console::Console, failure::Failure, table::Table, table::Tone};
+use crate::api::{client::Client, view::Service};
+
+pub async fn service(console: &mut Console<'_>, client: &Client, verb: ServiceVerb) -> Result<(), Failure> {
+    match verb {
+        ServiceVerb::List => list(console, client).await,
+        ServiceVerb::Show { name } => show(console, client, &name).await,
+    }
+}
+
+async fn list(console: &mut Console<'_>, client: &Client) -> Result<(), Failure> {
+    let services = client.services().await?;
+
+    let mut header = vec!["NAME", "LISTEN", "PROTOCOL", "MODE", "UP", "SERVING", "FLOWS"];
+    if console.is_wide() {
+        header.extend(["SCHEDULER", "SOURCE"]);
+    }
+    let mut table = Table::new(&header);
+    for service in &services {
+        let mut cells = vec![
+            service.name.clone(),
+            joined(&service.listen),
+            service.protocol.clone(),
+            service.mode.clone(),
+            format!("{}/{}", service.backends_up, service.backends),
+            service.backends_serving.to_string(),
+            service.flows.to_string(),
+        ];
+        if console.is_wide() {
+            cells.extend([service.scheduler.clone(), joined(&service.source)]);
+        }
+        table.row(tone(service.backends_up, service.backends, service.backends_serving), cells);
+    }
+    console.list(&services, table)
+}
+
+async fn show(console: &mut Console<'_>, client: &Client, name: &str) -> Result<(), Failure> {
+    let service = client.service(name).await?;
+    if console.is_json() {
+        return console.json(&service);
+    }
+
+    let backends = client.backends_of(name).await?;
+    console.facts(&facts(&service))?;
+    console.line("")?;
+    console.table(backend::table(&backends))
+}
+
+fn facts(service: &Service) -> Vec<(&'static str, String)> {
+    let up =
+        format!("{} of {} up, {} serving", service.backends_up, service.backends, service.backends_serving);
+    vec![
+        ("service", service.name.clone()),
+        ("listen", joined(&service.listen)),
+        ("protocol", service.protocol.clone()),
+        ("mode", service.mode.clone()),
+        ("source", joined(&service.source)),
+        ("scheduler", service.scheduler.clone()),
+        ("backends", up),
+        ("flows", service.flows.to_string()),
+    ]
+}
+
+/// Of a service with so many backends.
+pub fn tone(up: u32, all: u32, serving: u32) -> Tone {
+    match (serving, up == all) {
+        (0, _) => Tone::Alarm,
+        (_, false) => Tone::Warning,
+        (_, true) => Tone::Plain,
+    }
+}
+
+/// "-" stands for none, so that columns can be counted.
+fn joined(list: &[impl ToString]) -> String {
+    if list.is_empty() {
+        return "-".to_owned();
+    }
+    list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}

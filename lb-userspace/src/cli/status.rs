@@ -1,0 +1,102 @@
+//! `xlb status`: how the daemon is, for people (one screen) and for monitoring (one line).
+
+mod verdict;
+
+use super::{
+    console::Console,
+    exit::Exit,
+    failure::Failure,
+    service,
+    table::{Table, Tone},
+    units,
+};
+use crate::api::{
+    client::Client,
+    view::{Interface, ServiceSummary, Status},
+};
+
+pub async fn show(console: &mut Console<'_>, client: &Client) -> Result<(), Failure> {
+    let status = client.status().await?;
+    if console.is_json() {
+        return console.json(&status);
+    }
+
+    console.facts(&facts(&status))?;
+    console.line("")?;
+    console.table(interfaces(&status.interfaces))?;
+    console.line("")?;
+    console.table(services(&status.services))?;
+    section(console, "changed by commands, on top of the file:", &status.overlay)?;
+    section(console, "warnings:", &status.warnings)
+}
+
+/// Never fails: what cannot be found out is UNKNOWN.
+pub async fn check(console: &mut Console<'_>, client: &Client) -> Result<u8, Failure> {
+    let (verdict, status) = match client.status().await {
+        Ok(status) => (verdict::of(&status), Some(status)),
+        Err(error) => (verdict::unknown(&error), None),
+    };
+    match status {
+        Some(status) if console.is_json() => console.json(&status)?,
+        Some(_) | None => console.line(&verdict.line())?,
+    }
+    Ok(verdict.level as u8)
+}
+
+fn facts(status: &Status) -> Vec<(&'static str, String)> {
+    let flows = &status.flows;
+    let reload = match (&status.last_reload_error, status.last_reload_successful) {
+        (None, true) => "successful".to_owned(),
+        (Some(error), _) => format!("failed, the configuration before is in force: {error}"),
+        (None, false) => "failed, the configuration before is in force".to_owned(),
+    };
+    vec![
+        ("version", format!("{}, up {}", status.version, units::age(status.uptime_seconds))),
+        ("config", status.config.clone()),
+        ("last reload", reload),
+        (
+            "flows",
+            format!(
+                "{} of {} established, {} of {} half-open, {} closing",
+                flows.established, flows.established_max, flows.half_open, flows.half_open_max, flows.closing
+            ),
+        ),
+        ("memory", format!("{} in maps", units::size(status.map_memory_bytes))),
+    ]
+}
+
+fn interfaces(interfaces: &[Interface]) -> Table {
+    let mut table = Table::new(&["INTERFACE", "MODE", "ATTACHED", "MTU"]);
+    for interface in interfaces {
+        let (tone, attached) = if interface.attached { (Tone::Plain, "yes") } else { (Tone::Alarm, "no") };
+        let cells =
+            [interface.name.clone(), interface.mode.clone(), attached.to_owned(), interface.mtu.to_string()];
+        table.row(tone, cells);
+    }
+    table
+}
+
+fn services(services: &[ServiceSummary]) -> Table {
+    let mut table = Table::new(&["SERVICE", "UP", "SERVING"]);
+    for it in services {
+        let tone = service::tone(it.backends_up, it.backends, it.backends_serving);
+        let up = format!("{}/{}", it.backends_up, it.backends);
+        table.row(tone, [it.name.clone(), up, it.backends_serving.to_string()]);
+    }
+    table
+}
+
+fn section(console: &mut Console<'_>, title: &str, lines: &[String]) -> Result<(), Failure> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    console.line("")?;
+    console.line(title)?;
+    for line in lines {
+        console.line(&format!("  {}", super::table::printable(line)))?;
+    }
+    Ok(())
+}
+
+// Exit codes of monitoring plugins are a language of their own; only this one means the same.
+const _: () = assert!(verdict::Level::Ok as u8 == Exit::Done as u8);

@@ -1,0 +1,141 @@
+//! What a monitoring system is told (Monitoring Plugins Development Guidelines: one line, exit 0 to 3).
+
+use crate::{
+    api::{client, view::Status},
+    cli::{table::printable, units::counted},
+};
+
+/// The number is the exit code.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Ok = 0,
+    Warning = 1,
+    Critical = 2,
+    Unknown = 3,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub level: Level,
+    text: String,
+}
+
+impl Verdict {
+    pub fn line(&self) -> String {
+        let level = match self.level {
+            Level::Ok => "OK",
+            Level::Warning => "WARNING",
+            Level::Critical => "CRITICAL",
+            Level::Unknown => "UNKNOWN",
+        };
+        // What follows a bar is read as performance data.
+        format!("XLB {level}: {}", printable(&self.text).replace('|', "/"))
+    }
+}
+
+/// Judges a daemon that answers.
+pub fn of(status: &Status) -> Verdict {
+    let critical = not_serving(status);
+    let warnings = impaired(status);
+    let (level, findings) = match (critical.is_empty(), warnings.is_empty()) {
+        (false, _) => (Level::Critical, [critical, warnings].concat()),
+        (true, false) => (Level::Warning, warnings),
+        (true, true) => {
+            let up: u32 = status.services.iter().map(|service| service.backends_up).sum();
+            (
+                Level::Ok,
+                vec![format!(
+                    "{}, {} up",
+                    counted(status.services.len() as u64, "service"),
+                    counted(u64::from(up), "backend")
+                )],
+            )
+        }
+    };
+    Verdict { level, text: findings.join("; ") }
+}
+
+pub fn unknown(error: &client::Error) -> Verdict {
+    Verdict { level: Level::Unknown, text: error.to_string() }
+}
+
+fn not_serving(status: &Status) -> Vec<String> {
+    let detached = status.interfaces.iter().filter(|interface| !interface.attached);
+    let detached = detached.map(|interface| format!("not attached to {}", interface.name));
+    let dead = status.services.iter().filter(|service| service.backends_serving == 0);
+    let dead = dead.map(|service| format!("{} has no serving backend", service.name));
+    detached.chain(dead).collect()
+}
+
+fn impaired(status: &Status) -> Vec<String> {
+    let down = status.services.iter().filter(|it| it.backends_up < it.backends && it.backends_serving > 0);
+    let down = down.map(|it| format!("{}: {} of {} backends up", it.name, it.backends_up, it.backends));
+    let reload = (!status.last_reload_successful).then(|| "the last reload failed".to_owned());
+    down.chain(reload).chain(status.warnings.iter().cloned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::view::{FlowCount, Interface, ServiceSummary};
+
+    #[test]
+    fn the_worst_finding_decides() {
+        type Change = fn(&mut Status);
+        let cases: [(Change, Level, &str); 6] = [
+            (|_| {}, Level::Ok, "XLB OK: 1 service, 2 backends up"),
+            (|it| it.services[0].backends_up = 1, Level::Warning, "XLB WARNING: web: 1 of 2 backends up"),
+            (|it| it.last_reload_successful = false, Level::Warning, "XLB WARNING: the last reload failed"),
+            (|it| it.warnings.push("a | b".into()), Level::Warning, "XLB WARNING: a / b"),
+            (
+                |it| it.services[0].backends_serving = 0,
+                Level::Critical,
+                "XLB CRITICAL: web has no serving backend",
+            ),
+            (
+                |it| {
+                    it.interfaces[0].attached = false;
+                    it.warnings.push("odd".into());
+                },
+                Level::Critical,
+                "XLB CRITICAL: not attached to eth0; odd",
+            ),
+        ];
+        for (change, level, line) in cases {
+            let mut status = good();
+            change(&mut status);
+
+            let verdict = of(&status);
+
+            assert_eq!((verdict.level, verdict.line().as_str()), (level, line));
+        }
+    }
+
+    fn good() -> Status {
+        Status {
+            version: "0.1.0".into(),
+            uptime_seconds: 1,
+            config: "/etc/xlb/xlb.toml".into(),
+            interfaces: vec![Interface {
+                name: "eth0".into(),
+                index: 2,
+                mode: "native".into(),
+                attached: true,
+                mtu: 1500,
+            }],
+            services: vec![ServiceSummary {
+                name: "web".into(),
+                backends_up: 2,
+                backends: 2,
+                backends_serving: 2,
+            }],
+            flows: FlowCount::default(),
+            overlay: vec![],
+            warnings: vec![],
+            last_reload_successful: true,
+            last_reload_error: None,
+            map_memory_bytes: 0,
+        }
+    }
+}

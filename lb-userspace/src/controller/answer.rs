@@ -1,0 +1,222 @@
+//! What is known, as the API shows it.
+
+use std::time::Instant;
+
+use lb_common::{
+    counters::{BackendCounters, Tally},
+    service::Mode,
+};
+
+use super::{
+    known::Known,
+    listing::protocol_name,
+    state::State,
+    walk::{Count, Flows},
+};
+use crate::{
+    api::{desk::outcome_name, view},
+    datapath::{Capacity, Snapshot, Totals},
+    event::{Health, ProbeResult},
+    spec::{Backend, BackendName, HealthCheck, Probe, Service},
+};
+/// One look at everything.
+pub struct Facts<'a> {
+    state: &'a State,
+    known: Known<'a>,
+    count: &'a Count,
+}
+
+impl<'a> Facts<'a> {
+    pub fn new(state: &'a State, have: &'a Snapshot, count: &'a Count) -> Self {
+        Self { state, known: Known::of(have), count }
+    }
+
+    pub fn services(&self) -> Vec<view::Service> {
+        self.state.spec().services.iter().map(|service| self.service(service)).collect()
+    }
+
+    pub fn service(&self, service: &Service) -> view::Service {
+        let summary = self.summary(service);
+        view::Service {
+            name: service.name.clone(),
+            listen: service.listen.clone(),
+            protocol: protocol_name(service.protocol).to_owned(),
+            mode: mode_name(service.mode).to_owned(),
+            scheduler: service.scheduler.name().to_owned(),
+            source: service.sources.clone(),
+            backends: summary.backends,
+            backends_up: summary.backends_up,
+            backends_serving: summary.backends_serving,
+            flows: service.backends.iter().map(|backend| self.flows(service, backend).all()).sum(),
+        }
+    }
+
+    pub fn summary(&self, service: &Service) -> view::ServiceSummary {
+        let count = |is_meant: &dyn Fn(&Backend) -> bool| {
+            service.backends.iter().filter(|backend| is_meant(backend)).count() as u32
+        };
+        view::ServiceSummary {
+            name: service.name.clone(),
+            backends_up: count(&|backend| self.state.health(service, backend) == Some(Health::Up)),
+            backends: service.backends.len() as u32,
+            backends_serving: count(&|backend| {
+                self.known.backend_named(&name(service, backend)).is_some_and(|entry| entry.accepts == 1)
+            }),
+        }
+    }
+
+    pub fn summaries(&self) -> Vec<view::ServiceSummary> {
+        self.state.spec().services.iter().map(|service| self.summary(service)).collect()
+    }
+
+    /// Of one service, or of all.
+    pub fn backends(&self, service: Option<&str>) -> Vec<view::Backend> {
+        let services = self.state.spec().services.iter();
+        let meant = services.filter(|it| service.is_none_or(|service| it.name == service));
+        meant
+            .flat_map(|service| service.backends.iter().map(|backend| self.backend(service, backend)))
+            .collect()
+    }
+
+    pub fn backend(&self, service: &Service, backend: &Backend) -> view::Backend {
+        view::Backend {
+            service: service.name.clone(),
+            name: backend.name.clone(),
+            address: backend.address,
+            weight: backend.weight,
+            backup: backend.backup,
+            health: health_name(self.state.health(service, backend)).to_owned(),
+            admin_state: self.state.admin(&name(service, backend)).name().to_owned(),
+            flows: self.flows(service, backend).all(),
+        }
+    }
+
+    pub fn health(&self, now: Instant) -> Vec<view::HealthState> {
+        let services = self.state.spec().services.iter();
+        services
+            .flat_map(|service| service.backends.iter().map(move |backend| (service, backend)))
+            .map(|(service, backend)| {
+                let belief = self.state.belief(&name(service, backend));
+                let since = belief.map(|belief| now.saturating_duration_since(belief.since));
+                view::HealthState {
+                    service: service.name.clone(),
+                    name: backend.name.clone(),
+                    address: backend.address,
+                    check: check_name(service.health.as_ref()).to_owned(),
+                    health: health_name(self.state.health(service, backend)).to_owned(),
+                    since_seconds: since.unwrap_or_default().as_secs(),
+                    last: belief.and_then(|belief| belief.last.as_ref()).map(probe_result),
+                }
+            })
+            .collect()
+    }
+
+    pub fn flow_count(&self, capacity: &Capacity) -> view::FlowCount {
+        let ids = self.known.entries().map(|entry| entry.id);
+        let mut all = Flows::default();
+        for flows in ids.map(|id| self.count.of(id)) {
+            all.half_open += flows.half_open;
+            all.established += flows.established;
+            all.closing += flows.closing;
+        }
+        view::FlowCount {
+            half_open: all.half_open,
+            established: all.established,
+            closing: all.closing,
+            established_max: u64::from(capacity.flows) + u64::from(capacity.flows_ipv6),
+            half_open_max: 2 * u64::from(capacity.half_open_flows),
+        }
+    }
+
+    /// Each service, followed by its backends. `past` is what backends that are gone had done for a service.
+    pub fn stats(&self, totals: &Totals, past: impl Fn(&str) -> BackendCounters) -> Vec<view::Stats> {
+        let mut stats = Vec::new();
+        for service in &self.state.spec().services {
+            let at = stats.len();
+            let mut sum = past(&service.name);
+            let mut flows = 0;
+            for backend in &service.backends {
+                let counters = self.counters(totals, &name(service, backend));
+                let of_backend = self.flows(service, backend).all();
+                add(&mut sum, &counters);
+                flows += of_backend;
+                stats.push(of(service, Some(backend), of_backend, &counters));
+            }
+            stats.insert(at, of(service, None, flows, &sum));
+        }
+        stats
+    }
+
+    pub fn counters(&self, totals: &Totals, name: &BackendName) -> BackendCounters {
+        let number = self.known.backend_number(name);
+        number.and_then(|number| totals.backends.get(&number)).copied().unwrap_or_default()
+    }
+
+    /// Packets for the service that went nowhere.
+    pub fn refused(&self, totals: &Totals, service: &Service) -> Tally {
+        let number = self.known.service_number(&service.name);
+        number.and_then(|number| totals.services.get(&number)).map(|it| it.refused).unwrap_or_default()
+    }
+
+    fn flows(&self, service: &Service, backend: &Backend) -> Flows {
+        let entry = self.known.backend_named(&name(service, backend));
+        entry.map(|entry| self.count.of(entry.id)).unwrap_or_default()
+    }
+}
+
+/// Adds what another backend did.
+pub fn add(sum: &mut BackendCounters, more: &BackendCounters) {
+    sum.forwarded.packets += more.forwarded.packets;
+    sum.forwarded.bytes += more.forwarded.bytes;
+    sum.returned.packets += more.returned.packets;
+    sum.returned.bytes += more.returned.bytes;
+    sum.new_flows += more.new_flows;
+}
+
+fn of(service: &Service, backend: Option<&Backend>, flows: u64, counters: &BackendCounters) -> view::Stats {
+    view::Stats {
+        service: service.name.clone(),
+        backend: backend.map(|backend| backend.name.clone()),
+        flows,
+        new_flows_total: counters.new_flows,
+        forwarded_packets_total: counters.forwarded.packets,
+        forwarded_bytes_total: counters.forwarded.bytes,
+        returned_packets_total: counters.returned.packets,
+        returned_bytes_total: counters.returned.bytes,
+    }
+}
+
+fn name(service: &Service, backend: &Backend) -> BackendName {
+    BackendName::new(&service.name, &backend.name)
+}
+
+fn probe_result(result: &ProbeResult) -> view::ProbeResult {
+    view::ProbeResult {
+        result: outcome_name(result.outcome).to_owned(),
+        detail: result.detail.clone(),
+        duration_seconds: result.duration.as_secs_f64(),
+    }
+}
+
+const fn health_name(health: Option<Health>) -> &'static str {
+    match health {
+        Some(Health::Up) => "up",
+        Some(Health::Down) => "down",
+        None => "unknown",
+    }
+}
+
+const fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::FullNat => "full-nat",
+        Mode::Nat => "nat",
+    }
+}
+
+fn check_name(check: Option<&HealthCheck>) -> &'static str {
+    match check.map(|check| &check.probe) {
+        Some(Probe::Tcp) => "tcp",
+        Some(Probe::Http { .. }) => "http",
+        None => "none",
+    }
+}

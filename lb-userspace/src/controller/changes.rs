@@ -1,0 +1,71 @@
+//! What is different between two specs, in the operator's words.
+
+use std::fmt::Display;
+
+use crate::spec::{Backend, Service, Spec};
+
+/// One line for each difference in what is balanced.
+pub fn changes(before: &Spec, after: &Spec) -> Vec<String> {
+    let mut lines = Vec::new();
+    for old in &before.services {
+        if !after.services.iter().any(|new| new.name == old.name) {
+            lines.push(format!("{}: removed", old.name));
+        }
+    }
+    for new in &after.services {
+        match before.services.iter().find(|old| old.name == new.name) {
+            Some(old) => of_service(old, new, &mut lines),
+            None => lines.push(format!("{}: added", new.name)),
+        }
+    }
+    lines
+}
+
+/// Parts of the file that are read only at start, and have changed since.
+pub fn need_restart(running: &Spec, file: &Spec) -> Vec<String> {
+    let parts = [
+        ("[[interface]]", running.interfaces != file.interfaces),
+        ("[limits]", running.limits != file.limits),
+        ("[api]", running.api != file.api),
+        ("[metrics]", running.metrics != file.metrics),
+    ];
+    let changed = parts.into_iter().filter(|(_, has_changed)| *has_changed);
+    changed
+        .map(|(part, _)| format!("{part} has changed: restart xlb to put it in force (traffic flows on)"))
+        .collect()
+}
+
+fn of_service(old: &Service, new: &Service, lines: &mut Vec<String>) {
+    let parts = [
+        ("listen", old.listen != new.listen),
+        ("protocol", old.protocol != new.protocol),
+        ("mode", old.mode != new.mode),
+        ("source", old.sources != new.sources),
+        ("scheduler", old.scheduler != new.scheduler),
+        ("health", old.health != new.health),
+    ];
+    let changed = parts.into_iter().filter(|(_, has_changed)| *has_changed);
+    lines.extend(changed.map(|(part, _)| format!("{}: {part} changed", new.name)));
+
+    for gone in old.backends.iter().filter(|it| !new.backends.iter().any(|new| new.name == it.name)) {
+        lines.push(format!("{}/{}: removed", new.name, gone.name));
+    }
+    for backend in &new.backends {
+        match old.backends.iter().find(|old| old.name == backend.name) {
+            Some(before) => of_backend(&new.name, before, backend, lines),
+            None => lines.push(format!("{}/{}: added", new.name, backend.name)),
+        }
+    }
+}
+
+fn of_backend(service: &str, old: &Backend, new: &Backend, lines: &mut Vec<String>) {
+    let mut compare = |what: &str, before: &dyn Display, after: &dyn Display| {
+        let (before, after) = (before.to_string(), after.to_string());
+        if before != after {
+            lines.push(format!("{service}/{}: {what} {before} -> {after}", new.name));
+        }
+    };
+    compare("address", &old.address, &new.address);
+    compare("weight", &old.weight, &new.weight);
+    compare("backup", &old.backup, &new.backup);
+}

@@ -1,0 +1,135 @@
+//! What a state means. Histories of plans are `diff`'s tests.
+
+use std::time::Instant;
+
+use lb_common::net::Protocol;
+
+use super::*;
+use crate::controller::fixture::{backend, service, serving, socket, web};
+
+#[test]
+fn a_service_is_a_pool_a_family_with_markers_for_its_addresses() {
+    let mut web = web(Protocol::Tcp);
+    web.listen.push(socket("[2001:db8::10]:80"));
+    web.backends.push(backend("web-v6", "[fd00::11]:8080"));
+
+    let want = compiled(&[web]);
+
+    let keys: Vec<_> =
+        want.services.iter().map(|(it, value)| (it.address.to_string(), it.port.get(), value.pool)).collect();
+    let marker = ServiceEntry::NO_POOL;
+    assert_eq!(
+        keys,
+        [
+            ("10.0.0.1".into(), 0, marker),
+            ("192.0.2.10".into(), 0, marker),
+            ("192.0.2.10".into(), 80, 0),
+            ("2001:db8::10".into(), 0, marker),
+            ("2001:db8::10".into(), 80, 1),
+        ]
+    );
+    assert_eq!(want.tables[&want.pools[&0]].backends, [1, 2, 3]);
+    assert_eq!(want.tables[&want.pools[&1]].backends, [4]);
+    assert_eq!(want.tables[&want.pools[&0]].sources.len(), 1);
+    assert!(want.tables[&want.pools[&1]].sources.is_empty(), "the source is of the other family");
+}
+
+#[test]
+fn nat_uses_no_source() {
+    let want = compiled(&[Service { mode: Mode::Nat, ..web(Protocol::Tcp) }]);
+
+    assert_eq!(want.services.len(), 2);
+    assert!(want.tables.values().all(|table| table.mode == Mode::Nat && table.sources.is_empty()));
+}
+
+/// What a change of the file does to the three backends' ids: `=` kept, `+` another, `-` none.
+#[test]
+fn an_id_lasts_as_long_as_its_flows_are_right() {
+    type Edit = fn(&mut Service);
+    let cases: &[(&str, Edit, &str)] = &[
+        ("nothing", |_| {}, "==="),
+        ("another address", |it| it.backends[1].address = socket("10.0.0.99:8080"), "=+="),
+        ("another port", |it| it.backends[1].address.set_port(9090), "=+="),
+        ("another name", |it| it.backends[1].name = "web-9".into(), "=+="),
+        ("removed", |it| it.backends.truncate(2), "==-"),
+        ("another order", |it| it.backends.reverse(), "==="),
+        ("weight 0", |it| it.backends[0].weight = 0, "==="),
+        ("a backup", |it| it.backends[0].backup = true, "==="),
+        ("another service name", |it| it.name = "shop".into(), "+++"),
+        ("another listen address", |it| it.listen = vec![socket("192.0.2.99:80")], "==="),
+        ("another mode", |it| it.mode = Mode::Nat, "==="),
+        ("another source", |it| it.sources = vec!["10.0.0.2".parse().unwrap()], "==="),
+        ("another protocol", |it| it.protocol = Protocol::Udp, "+++"),
+        ("no check", |it| it.health = None, "==="),
+    ];
+    for (about, edit, expected) in cases {
+        let have = compiled(&[web(Protocol::Tcp)]);
+        let mut changed = web(Protocol::Tcp);
+        edit(&mut changed);
+
+        let want = compile(&serving(vec![changed], Instant::now()), &have).unwrap();
+
+        let fate = |id: &u32| {
+            let before = have.backend(*id).unwrap();
+            let same_place = |it: &&backend::Backend| it.address == before.address && it.port == before.port;
+            match want.backends.values().find(same_place) {
+                Some(after) if after.id == *id => '=',
+                Some(_) => '+',
+                None if want.backends.len() == 3 => '+',
+                None => '-',
+            }
+        };
+        assert_eq!(&[1, 2, 3].iter().map(fate).collect::<String>(), expected, "{about}");
+    }
+}
+
+#[test]
+fn ids_go_round_without_the_zero_and_around_those_in_use() {
+    let have = Snapshot { next_backend_id: MAX_BACKEND_ID - 1, ..Snapshot::default() };
+
+    let first = compile(&serving(vec![web(Protocol::Tcp)], Instant::now()), &have).unwrap();
+
+    assert_eq!(first.backends.values().map(|it| it.id).collect::<Vec<_>>(), [1, 2, MAX_BACKEND_ID - 1]);
+    assert_eq!(first.next_backend_id, 3);
+
+    let again = Snapshot { next_backend_id: 1 + MAX_BACKENDS, ..first };
+    let mut more = web(Protocol::Tcp);
+    more.backends.push(backend("web-4", "10.0.0.14:8080"));
+    let want = compile(&serving(vec![more], Instant::now()), &again).unwrap();
+
+    assert_eq!(want.backends[&3].id, MAX_BACKENDS + 3, "slots 1 and 2 are in use");
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    let many = |count: usize, of_service: usize| -> Vec<Service> {
+        let backends: Vec<_> = (0..count)
+            .map(|n| backend(&format!("b{n}"), &format!("10.0.{}.{}:80", n >> 8, n & 255)))
+            .collect();
+        let chunks = backends.chunks(of_service).enumerate();
+        chunks
+            .map(|(n, it)| {
+                service(&format!("s{n}"), Protocol::Tcp, &format!("192.0.2.1:{}", n + 1), it.to_vec())
+            })
+            .collect()
+    };
+    let refusal = |services| compile(&all_serving(services), &Snapshot::default()).unwrap_err();
+    let mut sources = web(Protocol::Tcp);
+    sources.sources = (0..17).map(|n| IpAddr::from([10, 0, 1, n])).collect();
+
+    assert_eq!(refusal(many(513, 513)), NoRoom::Slots { service: "s0".into() });
+    assert_eq!(refusal(many(4097, 512)), NoRoom::Backends);
+    assert_eq!(refusal(many(513, 1)), NoRoom::Services);
+    assert_eq!(refusal(vec![sources]), NoRoom::Sources { service: "web".into() });
+    assert!(compile(&all_serving(many(4096, 512)), &Snapshot::default()).is_ok());
+}
+
+fn compiled(services: &[Service]) -> Snapshot {
+    compile(&serving(services.to_vec(), Instant::now()), &Snapshot::default()).unwrap()
+}
+
+/// Without checks, so that nobody has to be probed.
+fn all_serving(services: Vec<Service>) -> State {
+    let services = services.into_iter().map(|service| Service { health: None, ..service }).collect();
+    serving(services, Instant::now())
+}

@@ -1,0 +1,55 @@
+//! The way from one snapshot to another.
+
+use std::collections::BTreeMap;
+
+use crate::datapath::{Op, Snapshot};
+
+/// The steps that turn `have` into `want`, in an order that is safe after every one: what is pointed at is written
+/// before what points, and deleted after it. No meaning here: that is `compile`'s.
+///
+/// Between the two lies `next_backend_id`: it is written before the first new id is, so that an id that was ever
+/// written is never given again.
+pub fn diff(have: &Snapshot, want: &Snapshot) -> Vec<Op> {
+    let next_id = have.next_backend_id != want.next_backend_id;
+    let generation = have.hop_generation != want.hop_generation;
+
+    let mut plan = Vec::new();
+    plan.extend(next_id.then_some(Op::SetNextBackendId(want.next_backend_id)));
+    plan.extend(changed(&have.interfaces, &want.interfaces).map(|(at, it)| Op::PutInterface(*at, *it)));
+    plan.extend(
+        changed(&have.service_names, &want.service_names).map(|(at, it)| Op::PutServiceName(*at, it.clone())),
+    );
+    plan.extend(
+        changed(&have.backend_names, &want.backend_names).map(|(at, it)| Op::PutBackendName(*at, it.clone())),
+    );
+    plan.extend(changed(&have.backends, &want.backends).map(|(_, it)| Op::PutBackend(*it)));
+    plan.extend(changed(&have.tables, &want.tables).map(|(at, it)| Op::PutTable(*at, it.clone())));
+    plan.extend(changed(&have.pools, &want.pools).map(|(at, it)| Op::PutPool(*at, *it)));
+    plan.extend(changed(&have.services, &want.services).map(|(at, it)| Op::PutService(*at, *it)));
+    plan.extend(generation.then_some(Op::SetHopGeneration(want.hop_generation)));
+
+    plan.extend(gone(&have.services, &want.services).map(|at| Op::DeleteService(*at)));
+    plan.extend(gone(&have.pools, &want.pools).map(|at| Op::DeletePool(*at)));
+    plan.extend(gone(&have.tables, &want.tables).map(|at| Op::DeleteTable(*at)));
+    plan.extend(gone(&have.backends, &want.backends).map(|at| Op::DeleteBackend(*at)));
+    plan.extend(gone(&have.backend_names, &want.backend_names).map(|at| Op::DeleteBackendName(*at)));
+    plan.extend(gone(&have.service_names, &want.service_names).map(|at| Op::DeleteServiceName(*at)));
+    plan.extend(gone(&have.interfaces, &want.interfaces).map(|at| Op::DeleteInterface(*at)));
+    plan
+}
+
+/// What `want` has otherwise than `have`, or `have` has not.
+fn changed<'a, K: Ord, V: PartialEq>(
+    have: &'a BTreeMap<K, V>,
+    want: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (&'a K, &'a V)> {
+    want.iter().filter(|(key, value)| have.get(key) != Some(value))
+}
+
+/// What `have` has and `want` has not.
+fn gone<'a, K: Ord, V>(have: &'a BTreeMap<K, V>, want: &'a BTreeMap<K, V>) -> impl Iterator<Item = &'a K> {
+    have.keys().filter(|key| !want.contains_key(key))
+}
+
+#[cfg(test)]
+mod tests;

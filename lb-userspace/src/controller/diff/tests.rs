@@ -1,0 +1,287 @@
+//! Plans between snapshots that `compile` makes of random histories: changes, crashes and restarts.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use lb_common::{limits::MAX_BACKEND_ID, net::Protocol, service::Mode};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    api::view::AdminState,
+    controller::{
+        compile::compile,
+        fixture::{backend, cold, eth0, hops, probed, service},
+        snapshot::slot,
+        state::{COOLING, State},
+    },
+    event::{Health, HopState},
+    spec::{BackendName, Service, Spec},
+};
+
+const SERVICES: u8 = 3;
+const BACKENDS: u8 = 4;
+
+/// Something that an operator, a probe, the network or a crash does.
+#[derive(Clone, Debug)]
+enum Change {
+    ToggleService(u8),
+    ToggleBackend(u8, u8),
+    MoveBackend(u8, u8, u8),
+    Admin(u8, u8, AdminState),
+    Weight(u8, u8, u32),
+    Backup(u8, u8, bool),
+    Health(u8, u8, Health),
+    /// The listen address of the one service goes to the other.
+    SwapListens(u8, u8),
+    SwitchProtocol(u8),
+    SwitchMode(u8),
+    Unplug,
+    Plug,
+    LoseHop(u8, HopState),
+    FindHops,
+    RoutingChanged,
+    Wait(u64),
+    /// The daemon dies after so many steps of its next plan, and starts again.
+    CrashAfter(usize),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let service = || 0..SERVICES;
+    let backend = || 0..BACKENDS;
+    let admin = prop_oneof![Just(AdminState::Ready), Just(AdminState::Drain), Just(AdminState::Maint)];
+    let health = prop_oneof![3 => Just(Health::Up), 2 => Just(Health::Down)];
+    let lost = prop_oneof![
+        Just(HopState::NoRoute),
+        Just(HopState::Outside { interface: "eth9".into() }),
+        Just(HopState::Unresolved { next_hop: [10, 0, 0, 254].into(), interface: "eth0".into() }),
+    ];
+    prop_oneof![
+        1 => service().prop_map(Change::ToggleService),
+        4 => (service(), backend()).prop_map(|(s, b)| Change::ToggleBackend(s, b)),
+        2 => (service(), backend(), 0..3u8).prop_map(|(s, b, to)| Change::MoveBackend(s, b, to)),
+        3 => (service(), backend(), admin).prop_map(|(s, b, to)| Change::Admin(s, b, to)),
+        1 => (service(), backend(), 0..2u32).prop_map(|(s, b, to)| Change::Weight(s, b, to)),
+        1 => (service(), backend(), any::<bool>()).prop_map(|(s, b, to)| Change::Backup(s, b, to)),
+        8 => (service(), backend(), health).prop_map(|(s, b, to)| Change::Health(s, b, to)),
+        1 => (service(), service()).prop_map(|(a, b)| Change::SwapListens(a, b)),
+        1 => service().prop_map(Change::SwitchProtocol),
+        1 => service().prop_map(Change::SwitchMode),
+        1 => Just(Change::Unplug),
+        2 => Just(Change::Plug),
+        1 => (backend(), lost).prop_map(|(b, to)| Change::LoseHop(b, to)),
+        2 => Just(Change::FindHops),
+        1 => Just(Change::RoutingChanged),
+        4 => (0..1_500u64).prop_map(Change::Wait),
+        3 => (0..30usize).prop_map(Change::CrashAfter),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_step_is_safe_and_the_last_step_is_the_goal(
+        changes in prop::collection::vec(change(), 1..60),
+        first_id in prop_oneof![Just(0), MAX_BACKEND_ID - 8..MAX_BACKEND_ID],
+    ) {
+        let mut world = World::new(first_id);
+
+        for change in &changes {
+            world.make(change);
+            world.reconcile()?;
+        }
+    }
+}
+
+struct World {
+    now: Instant,
+    spec: Spec,
+    admin: BTreeMap<BackendName, AdminState>,
+    state: State,
+    maps: Snapshot,
+    is_plugged: bool,
+    crash_after: Option<usize>,
+    retired: BTreeSet<u32>,
+    left: BTreeMap<u32, Instant>,
+}
+
+impl World {
+    fn new(first_id: u32) -> Self {
+        let now = Instant::now();
+        let services: Vec<_> = (0..SERVICES).map(a_service).collect();
+        let state = cold(services, now);
+        Self {
+            now,
+            spec: state.spec().clone(),
+            admin: BTreeMap::new(),
+            state,
+            maps: Snapshot { next_backend_id: first_id, ..Snapshot::default() },
+            is_plugged: true,
+            crash_after: None,
+            retired: BTreeSet::new(),
+            left: BTreeMap::new(),
+        }
+    }
+
+    fn reconcile(&mut self) -> Result<(), TestCaseError> {
+        self.state.tick(self.now);
+        let have = self.maps.clone();
+        let want = compile(&self.state, &have).expect("a small world fits");
+        prop_assert_eq!(want.fault(), None);
+        prop_assert_eq!(diff(&want, &want), vec![]);
+        let crash = self.crash_after.take();
+        for op in diff(&have, &want).iter().take(crash.unwrap_or(usize::MAX)) {
+            self.step(op)?;
+        }
+        if crash.is_some() {
+            self.start_again();
+            return Ok(());
+        }
+
+        prop_assert_eq!(&self.maps, &want);
+        let again = compile(&self.state, &want).expect("a small world fits");
+        prop_assert_eq!(diff(&want, &again), vec![], "what is in place stays in place");
+        Ok(())
+    }
+
+    fn step(&mut self, op: &Op) -> Result<(), TestCaseError> {
+        self.state.applying(op, &self.maps, self.now);
+        if let Op::PutTable(number, _) | Op::DeleteTable(number) = op {
+            let age = self.left.get(number).map(|left| self.now.duration_since(*left));
+            prop_assert!(age.is_none_or(|age| age >= COOLING), "{op:?}: it was in force {age:?} ago");
+            prop_assert!(!self.maps.pools.values().any(|it| it == number), "{op:?}: it is in force");
+        }
+        if let Op::PutPool(pool, _) | Op::DeletePool(pool) = op {
+            self.left.extend(self.maps.pools.get(pool).map(|number| (*number, self.now)));
+        }
+        if let Op::PutBackend(backend) = op {
+            prop_assert!(!self.retired.contains(&backend.id), "{op:?} gives an id twice");
+            let there = self.maps.backends.get(&slot(backend.id));
+            prop_assert!(there.is_none_or(|there| there.id == backend.id), "{op:?} takes a slot");
+        }
+        if let Op::DeleteBackend(slot) = op {
+            self.retired.extend(self.maps.backends.get(slot).map(|it| it.id));
+        }
+        self.maps.apply(op);
+        prop_assert_eq!(self.maps.fault(), None, "after {:?}", op);
+        Ok(())
+    }
+
+    fn start_again(&mut self) {
+        self.now += Duration::from_millis(50);
+        self.state = State::new(self.spec.clone(), self.admin.clone(), self.now);
+        self.links();
+        self.state.adopt(&self.maps, self.now);
+    }
+
+    fn links(&mut self) {
+        self.state.links(self.is_plugged.then(eth0).into_iter().collect(), [].into());
+    }
+
+    fn make(&mut self, change: &Change) {
+        let named = |s: &u8, b: &u8| BackendName::new(&format!("s{s}"), &format!("b{b}"));
+        match change {
+            Change::ToggleService(s) => self.toggle_service(*s),
+            Change::ToggleBackend(s, b) => self.toggle_backend(*s, *b),
+            Change::MoveBackend(s, b, to) => self.on_backend(*s, *b, |it| {
+                it.address.set_port(8080 + u16::from(*to));
+            }),
+            Change::Admin(s, b, to) => drop(self.admin.insert(named(s, b), *to)),
+            Change::Weight(s, b, to) => self.on_backend(*s, *b, |it| it.weight = *to),
+            Change::Backup(s, b, to) => self.on_backend(*s, *b, |it| it.backup = *to),
+            Change::Health(s, b, to) => {
+                self.state.probed(probed(&named(s, b).to_string(), *to), self.now);
+            }
+            Change::SwapListens(a, b) => self.swap_listens(*a, *b),
+            Change::SwitchProtocol(s) => self.on_service(*s, |it| {
+                it.protocol = match it.protocol {
+                    Protocol::Tcp => Protocol::Udp,
+                    Protocol::Udp => Protocol::Tcp,
+                }
+            }),
+            Change::SwitchMode(s) => self.on_service(*s, |it| {
+                it.mode = match it.mode {
+                    Mode::FullNat => Mode::Nat,
+                    Mode::Nat => Mode::FullNat,
+                }
+            }),
+            Change::Unplug => self.is_plugged = false,
+            Change::Plug => self.is_plugged = true,
+            Change::LoseHop(b, to) => {
+                let mut seen = hops(&self.spec);
+                let lost = seen.keys().nth(usize::from(*b)).copied();
+                seen.extend(lost.map(|address| (address, to.clone())));
+                self.state.hops(seen);
+            }
+            Change::FindHops => self.state.hops(hops(&self.spec)),
+            Change::RoutingChanged => self.state.routing_changed(),
+            Change::Wait(ms) => self.now += Duration::from_millis(*ms),
+            Change::CrashAfter(steps) => self.crash_after = Some(*steps),
+        }
+        self.links();
+        self.state.want(self.spec.clone(), self.admin.clone(), self.now);
+    }
+
+    fn toggle_service(&mut self, s: u8) {
+        let services = &mut self.spec.services;
+        match services.iter().position(|it| it.name == format!("s{s}")) {
+            Some(at) => drop(services.remove(at)),
+            // Its addresses may have gone to another: two services never listen in one place.
+            None if services.iter().any(|it| it.listen.iter().any(|at| a_service(s).listen.contains(at))) => {
+            }
+            None => services.push(a_service(s)),
+        }
+    }
+
+    fn toggle_backend(&mut self, s: u8, b: u8) {
+        self.on_service(s, |service| {
+            match service.backends.iter().position(|it| it.name == format!("b{b}")) {
+                Some(at) => drop(service.backends.remove(at)),
+                None => service.backends.push(a_backend(b)),
+            }
+        });
+    }
+
+    fn swap_listens(&mut self, a: u8, b: u8) {
+        let position = |s| self.spec.services.iter().position(|it: &Service| it.name == format!("s{s}"));
+        let (Some(a), Some(b)) = (position(a), position(b)) else { return };
+        let listen = self.spec.services[a].listen.clone();
+        self.spec.services[a].listen = std::mem::replace(&mut self.spec.services[b].listen, listen);
+    }
+
+    fn on_service(&mut self, s: u8, change: impl FnOnce(&mut Service)) {
+        if let Some(service) = self.spec.services.iter_mut().find(|it| it.name == format!("s{s}")) {
+            change(service);
+        }
+    }
+
+    fn on_backend(&mut self, s: u8, b: u8, change: impl FnOnce(&mut crate::spec::Backend)) {
+        self.on_service(s, |service| {
+            if let Some(backend) = service.backends.iter_mut().find(|it| it.name == format!("b{b}")) {
+                change(backend);
+            }
+        });
+    }
+}
+
+/// Three listen addresses, two of which share an address; IPv4 and IPv6.
+fn a_service(s: u8) -> Service {
+    let protocol = if s == 1 { Protocol::Udp } else { Protocol::Tcp };
+    let mut it = service(&format!("s{s}"), protocol, &format!("192.0.2.{}:8{s}", s / 2), Vec::new());
+    it.listen.push(format!("[2001:db8::{s}]:80").parse().unwrap());
+    it.sources.push("fd00::1".parse().unwrap());
+    it.backends = (0..BACKENDS).map(a_backend).collect();
+    it
+}
+
+fn a_backend(b: u8) -> crate::spec::Backend {
+    let address = if b.is_multiple_of(2) {
+        format!("10.0.0.{}:8080", b + 1)
+    } else {
+        format!("[fd00::{}]:8080", b + 1)
+    };
+    backend(&format!("b{b}"), &address)
+}

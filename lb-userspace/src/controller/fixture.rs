@@ -1,0 +1,126 @@
+//! Worlds for tests: one interface, services of a few lines, everybody up and reachable unless said otherwise.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime},
+};
+
+use lb_common::{
+    hop::Hop,
+    net::{Mac, Protocol},
+    service::Mode,
+};
+
+use super::state::State;
+use crate::{
+    datapath::Attached,
+    event::{Health, HopState, ProbeOutcome, ProbeResult, Probed},
+    spec::{Api, Backend, BackendName, HealthCheck, Interface, Limits, Probe, Scheduler, Service, Spec},
+};
+
+pub const ETH0: u32 = 2;
+
+pub fn spec(services: Vec<Service>) -> Spec {
+    Spec {
+        interfaces: vec![Interface { name: "eth0".into(), mode: Default::default() }],
+        api: Api { socket: PathBuf::from("/run/xlb/xlb.sock") },
+        metrics: None,
+        limits: Limits::default(),
+        services,
+    }
+}
+
+pub fn service(name: &str, protocol: Protocol, listen: &str, backends: Vec<Backend>) -> Service {
+    Service {
+        name: name.into(),
+        listen: vec![listen.parse().unwrap()],
+        protocol,
+        mode: Mode::FullNat,
+        sources: vec!["10.0.0.1".parse().unwrap()],
+        scheduler: Scheduler::RoundRobin,
+        health: Some(HealthCheck {
+            probe: Probe::Tcp,
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 3,
+            port: None,
+        }),
+        backends,
+    }
+}
+
+pub fn backend(name: &str, address: &str) -> Backend {
+    Backend { name: name.into(), address: address.parse().unwrap(), weight: 100, backup: false }
+}
+
+/// Web servers at 10.0.0.11, .12, .13 behind 192.0.2.10:80.
+pub fn web(protocol: Protocol) -> Service {
+    let backends =
+        (1..=3).map(|n| backend(&format!("web-{n}"), &format!("10.0.0.{}:8080", 10 + n))).collect();
+    service("web", protocol, "192.0.2.10:80", backends)
+}
+
+pub fn name(text: &str) -> BackendName {
+    text.parse().unwrap()
+}
+
+pub fn eth0() -> Attached {
+    Attached { name: "eth0".into(), index: ETH0, mode: "native", mtu: 1500, mac: Mac([1, 2, 3]) }
+}
+
+pub fn hop(address: IpAddr) -> Hop {
+    let low = match address {
+        IpAddr::V4(ip) => ip.octets()[3],
+        IpAddr::V6(ip) => ip.octets()[15],
+    };
+    Hop { destination: Mac([0, 0, u16::from(low)]), source: Mac([1, 2, 3]), interface: ETH0, mtu: 1500 }
+}
+
+/// Everybody of the spec is reached through eth0.
+pub fn hops(spec: &Spec) -> BTreeMap<IpAddr, HopState> {
+    let backends = spec.services.iter().flat_map(|service| &service.backends);
+    backends.map(|it| it.address.ip()).map(|it| (it, HopState::Resolved(hop(it)))).collect()
+}
+
+pub fn probed(backend: &str, health: Health) -> Probed {
+    let outcome = match health {
+        Health::Up => ProbeOutcome::Success,
+        Health::Down => ProbeOutcome::Failure,
+    };
+    Probed {
+        backend: name(backend),
+        change: Some(health),
+        result: ProbeResult {
+            outcome,
+            detail: "as the test says".into(),
+            duration: Duration::from_millis(1),
+            at: SystemTime::UNIX_EPOCH,
+        },
+    }
+}
+
+/// Attached to eth0, everybody reachable, nobody probed yet.
+pub fn cold(services: Vec<Service>, now: Instant) -> State {
+    let spec = spec(services);
+    let hops = hops(&spec);
+    let mut state = State::new(spec, BTreeMap::new(), now);
+    state.links(vec![eth0()], [].into());
+    state.hops(hops);
+    state
+}
+
+/// Attached to eth0, everybody reachable and up.
+pub fn serving(services: Vec<Service>, now: Instant) -> State {
+    let mut state = cold(services, now);
+    for target in state.targets() {
+        state.probed(probed(&target.backend.to_string(), Health::Up), now);
+    }
+    state
+}
+
+pub fn socket(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}

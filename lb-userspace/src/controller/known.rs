@@ -1,0 +1,83 @@
+//! A snapshot, looked up by name: who has which number.
+
+use std::collections::BTreeMap;
+
+use lb_common::{backend::Backend, limits::MAX_BACKEND_ID, net::Protocol, service::Service};
+
+use super::compile::Family;
+use crate::{datapath::Snapshot, spec::BackendName};
+
+/// Who has which number.
+pub struct Known<'a> {
+    services: BTreeMap<&'a str, u32>,
+    names: BTreeMap<&'a BackendName, u32>,
+    backends: BTreeMap<u32, &'a Backend>,
+    pools: BTreeMap<(u32, Family), u32>,
+    protocols: BTreeMap<u32, Vec<Protocol>>,
+}
+
+impl<'a> Known<'a> {
+    pub fn of(have: &'a Snapshot) -> Self {
+        let mut protocols: BTreeMap<u32, Vec<Protocol>> = BTreeMap::new();
+        for (listen, service) in &have.services {
+            protocols.entry(service.counters).or_default().push(listen.protocol);
+        }
+        let real = have.services.iter().filter(|(_, service)| service.pool != Service::NO_POOL);
+
+        Self {
+            services: have.service_names.iter().map(|(number, name)| (name.as_str(), *number)).collect(),
+            names: have.backend_names.iter().map(|(number, name)| (name, *number)).collect(),
+            backends: newest_by_name(have),
+            pools: real
+                .map(|(it, service)| ((service.counters, Family::of(it.address)), service.pool))
+                .collect(),
+            protocols,
+        }
+    }
+
+    pub fn service_number(&self, name: &str) -> Option<u32> {
+        self.services.get(name).copied()
+    }
+
+    pub fn backend_number(&self, name: &BackendName) -> Option<u32> {
+        self.names.get(name).copied()
+    }
+
+    /// The backend of a name, if it has an entry.
+    pub fn backend_named(&self, name: &BackendName) -> Option<&'a Backend> {
+        self.backend(self.backend_number(name)?)
+    }
+
+    /// The backends that have an entry.
+    pub fn entries(&self) -> impl Iterator<Item = &'a Backend> {
+        self.backends.values().copied()
+    }
+
+    /// Who answers under a number of counters.
+    pub fn backend(&self, counters: u32) -> Option<&'a Backend> {
+        self.backends.get(&counters).copied()
+    }
+
+    pub fn pool(&self, service: u32, family: Family) -> Option<u32> {
+        self.pools.get(&(service, family)).copied()
+    }
+
+    /// Has the service been dialled by another protocol?
+    pub fn speaks_otherwise(&self, service: u32, protocol: Protocol) -> bool {
+        self.protocols.get(&service).is_some_and(|spoken| spoken.iter().any(|it| *it != protocol))
+    }
+}
+
+/// A plan that was cut short can leave two backends under one name: the one that leaves and its successor.
+/// Ids count up, so the successor is the one just behind the next id.
+fn newest_by_name(have: &Snapshot) -> BTreeMap<u32, &Backend> {
+    let age = |backend: &Backend| have.next_backend_id.wrapping_sub(backend.id) % MAX_BACKEND_ID;
+    let mut newest: BTreeMap<u32, &Backend> = BTreeMap::new();
+    for backend in have.backends.values() {
+        let there = newest.entry(backend.counters).or_insert(backend);
+        if age(backend) < age(there) {
+            *there = backend;
+        }
+    }
+    newest
+}

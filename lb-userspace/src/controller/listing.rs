@@ -1,0 +1,138 @@
+//! A list of flows that somebody asked for.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use tokio::sync::oneshot;
+
+use crate::{
+    api::view,
+    datapath::{Flow, Snapshot},
+    event::{Answer, Problem, ProblemKind},
+    spec::BackendName,
+};
+
+/// Flows that are listed if the question names no limit.
+pub const DEFAULT_LIMIT: usize = 1_000;
+/// The longest list.
+pub const MAX_LIMIT: usize = 100_000;
+
+/// Who waits for an answer.
+pub type Reply = oneshot::Sender<Result<Answer, Problem>>;
+
+#[derive(Debug)]
+pub struct Listing {
+    filter: Filter,
+    found: Vec<view::Flow>,
+    reply: Reply,
+}
+
+/// Which flows are meant. Everything that is given must hold.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    service: Option<String>,
+    backend: Option<BackendName>,
+    client: Option<IpNet>,
+    limit: usize,
+}
+
+impl Filter {
+    pub fn parse(query: &view::FlowQuery) -> Result<Self, Problem> {
+        let invalid = |detail: String| Problem::new(ProblemKind::Invalid, detail);
+        let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
+        if limit > MAX_LIMIT {
+            return Err(invalid(format!("limit {limit}: at most {MAX_LIMIT} flows are listed")));
+        }
+        Ok(Self {
+            service: query.service.clone(),
+            backend: query.backend.as_deref().map(str::parse).transpose().map_err(invalid)?,
+            client: query.client.as_deref().map(network).transpose().map_err(invalid)?,
+            limit,
+        })
+    }
+
+    pub fn service(&self) -> Option<&str> {
+        self.service.as_deref()
+    }
+
+    pub fn backend(&self) -> Option<&BackendName> {
+        self.backend.as_ref()
+    }
+
+    fn admits(&self, flow: &Flow, name: &BackendName) -> bool {
+        self.service.as_ref().is_none_or(|service| *service == name.service)
+            && self.backend.as_ref().is_none_or(|backend| backend == name)
+            && self.client.is_none_or(|network| network.contains(&flow.client.ip()))
+    }
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    let network = text.parse().ok().or_else(address);
+    network.ok_or_else(|| format!("`{text}` is neither an address nor a network like 192.0.2.0/24"))
+}
+
+impl Listing {
+    pub fn new(filter: Filter, reply: Reply) -> Self {
+        Self { filter, found: Vec::new(), reply }
+    }
+
+    /// Takes the flow if it is meant. A flow whose backend has left is no flow: its next packet finds that out.
+    pub fn add(&mut self, flow: &Flow, have: &Snapshot) {
+        let backend = have.backend(flow.backend_id);
+        let Some(name) = backend.and_then(|backend| have.backend_names.get(&backend.counters)) else {
+            return;
+        };
+        if self.found.len() < self.filter.limit && self.filter.admits(flow, name) {
+            self.found.push(shown(flow, name));
+        }
+    }
+
+    /// Full, or nobody waits any more.
+    pub fn is_done(&self) -> bool {
+        self.found.len() >= self.filter.limit || self.reply.is_closed()
+    }
+
+    pub fn finish(self) {
+        // Whoever asked may be gone by now.
+        let _gone = self.reply.send(Ok(Answer::Flows(self.found)));
+    }
+
+    pub fn refuse(self, why: String) {
+        let _gone = self.reply.send(Err(Problem::new(ProblemKind::Failed, why)));
+    }
+}
+
+fn shown(flow: &Flow, name: &BackendName) -> view::Flow {
+    view::Flow {
+        protocol: protocol_name(flow.protocol).to_owned(),
+        client: flow.client,
+        listen: flow.listen,
+        service: name.service.clone(),
+        backend: name.backend.clone(),
+        backend_address: flow.backend,
+        source: flow.source,
+        state: state_name(flow.state).to_owned(),
+        idle_seconds: flow.idle.as_secs_f64(),
+    }
+}
+
+/// tcp | udp
+pub const fn protocol_name(protocol: lb_common::net::Protocol) -> &'static str {
+    match protocol {
+        lb_common::net::Protocol::Tcp => "tcp",
+        lb_common::net::Protocol::Udp => "udp",
+    }
+}
+
+const fn state_name(state: lb_common::flow::State) -> &'static str {
+    if state.is_half_open() {
+        "half_open"
+    } else if state.is_closed() {
+        "closed"
+    } else if state.is_closing() {
+        "closing"
+    } else {
+        "established"
+    }
+}

@@ -1,0 +1,111 @@
+//! Brings the maps in step with what is wanted.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use anyhow::Context;
+use log::{error, info};
+use tokio::sync::watch;
+
+use super::{Controller, Host, RETRY, Trust, answer, compile::compile, diff::diff};
+use crate::{
+    datapath::{Datapath, Op, Totals},
+    event::Target,
+};
+
+impl<D: Datapath, H: Host> Controller<D, H> {
+    /// Does it, or says why not: it is tried again after [`RETRY`].
+    pub(super) fn reconcile_or_warn(&mut self, now: Instant) {
+        let had_failed = matches!(self.trust, Trust::Failed { .. });
+        match self.reconcile(now) {
+            Ok(()) if had_failed => info!("the maps are as they are wanted again"),
+            Ok(()) => {}
+            Err(error) => error!("the maps are not as they are wanted: {error:#}; trying again in {RETRY:?}"),
+        }
+    }
+
+    /// One way for everything: observe, compile, diff, apply; then tell others what follows.
+    pub(super) fn reconcile(&mut self, now: Instant) -> anyhow::Result<()> {
+        let outcome = self.bring_in_step(now);
+        match &outcome {
+            Ok(()) => {
+                self.trust = Trust::Full;
+                self.state.set_clean();
+            }
+            Err(error) => {
+                self.trust = Trust::Failed { error: format!("{error:#}"), retry: now + RETRY };
+                self.state.set_dirty();
+            }
+        }
+        self.publish();
+        outcome
+    }
+
+    fn bring_in_step(&mut self, now: Instant) -> anyhow::Result<()> {
+        if !matches!(self.trust, Trust::Full) {
+            self.have = self.datapath.observe().context("read the maps back")?;
+        }
+        let want = compile(&self.state, &self.have)?;
+        debug_assert_eq!(want.fault(), None);
+
+        let plan = diff(&self.have, &want);
+        let totals = self.totals_of_leavers(&plan)?;
+        let mut retired = BTreeSet::new();
+        let outcome = plan.iter().try_for_each(|op| {
+            self.state.applying(op, &self.have, now);
+            self.datapath.apply(op).with_context(|| format!("change the maps: {op:?}"))?;
+            if let Op::DeleteBackend(slot) = op {
+                retired.extend(self.have.backends.get(slot).map(|backend| backend.id));
+            }
+            if let Op::DeleteBackendName(number) = op {
+                self.remember(*number, &totals);
+            }
+            self.have.apply(op);
+            Ok(())
+        });
+        self.walks.retire(retired);
+        outcome
+    }
+
+    /// Reads the counters if backends are about to leave.
+    fn totals_of_leavers(&mut self, plan: &[Op]) -> anyhow::Result<Totals> {
+        if !plan.iter().any(|op| matches!(op, Op::DeleteBackendName(_))) {
+            return Ok(Totals::default());
+        }
+        self.datapath.totals().context("read the counters of backends that leave")
+    }
+
+    /// What a backend did stays in the sums of its service, which must not fall.
+    fn remember(&mut self, number: u32, totals: &Totals) {
+        if let (Some(name), Some(counters)) =
+            (self.have.backend_names.get(&number), totals.backends.get(&number))
+        {
+            answer::add(self.past.entry(name.service.clone()).or_default(), counters);
+        }
+    }
+
+    fn publish(&self) {
+        let targets = self.state.targets();
+        self.wanted.targets.send_if_modified(|told| {
+            let is_same = told.len() == targets.len() && told.iter().zip(&targets).all(is_same_watch);
+            if !is_same {
+                *told = targets;
+            }
+            !is_same
+        });
+        tell(&self.wanted.hops, self.state.backend_addresses());
+        tell(&self.wanted.interfaces, self.state.attached().to_vec());
+    }
+}
+
+fn tell<T: PartialEq>(listeners: &watch::Sender<T>, value: T) {
+    listeners.send_if_modified(|told| {
+        let is_new = *told != value;
+        *told = value;
+        is_new
+    });
+}
+
+/// What is believed changes with every result; it is no reason to begin anew.
+fn is_same_watch((a, b): (&Target, &Target)) -> bool {
+    a.backend == b.backend && a.address == b.address && a.check == b.check
+}

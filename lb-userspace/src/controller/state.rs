@@ -1,0 +1,258 @@
+//! All that the controller knows: what is wanted, and what probes and netlink say.
+//!
+//! Events only change it; what follows is decided afterwards, from the whole. Time comes in as an argument.
+
+mod adopt;
+mod belief;
+mod generation;
+mod reach;
+mod warnings;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use lb_common::{hop::Hop, net::Protocol};
+
+pub use self::belief::Belief;
+use self::{generation::Generation, reach::Reach};
+use crate::{
+    api::view::AdminState,
+    datapath::{Attached, Op, Snapshot},
+    event::{Health, HopState, Probed, Target},
+    spec::{Backend, BackendName, Service, Spec},
+};
+
+/// How long after its time a slot table may still be read by a packet on its way, generously.
+pub const COOLING: Duration = Duration::from_secs(1);
+
+/// What is known.
+#[derive(Clone, Debug)]
+pub struct State {
+    spec: Spec,
+    admin: BTreeMap<BackendName, AdminState>,
+    beliefs: BTreeMap<BackendName, Belief>,
+    reach: Reach,
+    attached: Vec<Attached>,
+    addresses: BTreeSet<IpAddr>,
+    cooling: BTreeMap<u32, Instant>,
+    generation: Generation,
+    is_dirty: bool,
+}
+
+/// What a backend is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// No flows: it has no id.
+    Absent,
+    /// It keeps its flows and gets no more.
+    Holding,
+    /// It may be given new flows.
+    Eligible,
+}
+
+impl State {
+    /// Knows what is wanted, and of the world nothing.
+    pub fn new(spec: Spec, admin: BTreeMap<BackendName, AdminState>, now: Instant) -> Self {
+        let mut state = Self {
+            spec: Spec { services: Vec::new(), ..spec.clone() },
+            admin: BTreeMap::new(),
+            beliefs: BTreeMap::new(),
+            reach: Reach::default(),
+            attached: Vec::new(),
+            addresses: BTreeSet::new(),
+            cooling: BTreeMap::new(),
+            generation: Generation::default(),
+            is_dirty: true,
+        };
+        state.want(spec, admin, now);
+        state
+    }
+
+    /// Something else is wanted. What is believed of a backend stays while it is the same one.
+    pub fn want(&mut self, spec: Spec, admin: BTreeMap<BackendName, AdminState>, now: Instant) {
+        let before = std::mem::replace(&mut self.spec, spec);
+        let mut beliefs = std::mem::take(&mut self.beliefs);
+        for (service, backend) in backends(&self.spec) {
+            let name = BackendName::new(&service.name, &backend.name);
+            let mut belief = beliefs.remove(&name).unwrap_or_else(|| Belief::new(now));
+            match find(&before, &name) {
+                Some((_, old)) if old.address != backend.address => belief.forget(now),
+                // It was taken for up without a check: it stays so until the check says otherwise.
+                Some((old, _)) if old.health.is_none() => belief.health = Some(Health::Up),
+                Some(_) | None => {}
+            }
+            self.beliefs.insert(name, belief);
+        }
+        self.admin = admin;
+        self.reach.forget_all_but(&self.backend_addresses());
+        self.is_dirty = true;
+    }
+
+    /// What was wanted before is wanted again. What the maps went through meanwhile is not forgotten.
+    pub fn take_back(&mut self, before: Self) {
+        let cooling = std::mem::take(&mut self.cooling);
+        *self = Self { cooling, is_dirty: true, ..before };
+    }
+
+    /// A probe ended. Returns whether it changed what is believed.
+    pub fn probed(&mut self, probed: Probed, now: Instant) -> bool {
+        let Some(belief) = self.beliefs.get_mut(&probed.backend) else {
+            return false; // removed while it was probed
+        };
+        let has_changed = belief.learn(probed, now);
+        self.is_dirty |= has_changed;
+        has_changed
+    }
+
+    /// Netlink's view of the next hops, whole.
+    pub fn hops(&mut self, seen: BTreeMap<IpAddr, HopState>) {
+        self.is_dirty |= self.reach.learn(seen);
+    }
+
+    /// A route or a client's neighbour may have changed: flows are to look again.
+    pub fn routing_changed(&mut self) {
+        self.generation.routing_changed();
+    }
+
+    /// The interfaces and addresses of this host, as they are.
+    pub fn links(&mut self, attached: Vec<Attached>, addresses: BTreeSet<IpAddr>) {
+        self.is_dirty |= attached != self.attached;
+        self.attached = attached;
+        self.addresses = addresses;
+    }
+
+    /// Time passes: tables cool down, and routing changes become due.
+    pub fn tick(&mut self, now: Instant) {
+        let before = self.cooling.len();
+        self.cooling.retain(|_, since| now.duration_since(*since) < COOLING);
+        let has_cooled = self.cooling.len() != before;
+        let is_raised = self.generation.raise_if_due(now);
+        self.is_dirty |= has_cooled || is_raised;
+    }
+
+    /// When [`tick`](State::tick) will have something to do.
+    pub fn next_tick(&self) -> Option<Instant> {
+        let cooled = self.cooling.values().map(|since| *since + COOLING).min();
+        cooled.into_iter().chain(self.generation.due()).min()
+    }
+
+    /// A step is taken from what the maps have: the table that a pool names no more begins to cool.
+    pub fn applying(&mut self, op: &Op, have: &Snapshot, now: Instant) {
+        let (Op::PutPool(pool, _) | Op::DeletePool(pool)) = op else { return };
+        self.cooling.extend(have.pools.get(pool).map(|table| (*table, now)));
+    }
+
+    pub fn set_dirty(&mut self) {
+        self.is_dirty = true;
+    }
+
+    pub fn is_dirty(&self) -> bool {
+        self.is_dirty
+    }
+
+    /// Everything that is known has been dealt with.
+    pub fn set_clean(&mut self) {
+        self.is_dirty = false;
+    }
+}
+
+/// What others decide by.
+impl State {
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    pub fn admin(&self, name: &BackendName) -> AdminState {
+        self.admin.get(name).copied().unwrap_or_default()
+    }
+
+    pub fn belief(&self, name: &BackendName) -> Option<&Belief> {
+        self.beliefs.get(name)
+    }
+
+    /// `None`: not known yet. A service without a check takes its backends for up.
+    pub fn health(&self, service: &Service, backend: &Backend) -> Option<Health> {
+        if service.health.is_none() {
+            return Some(Health::Up);
+        }
+        self.beliefs.get(&BackendName::new(&service.name, &backend.name))?.health
+    }
+
+    /// What the backend is given. See [`compile`](super::compile).
+    pub fn standing(&self, service: &Service, backend: &Backend) -> Standing {
+        let is_up = self.health(service, backend) == Some(Health::Up);
+        let is_ready = match self.admin(&BackendName::new(&service.name, &backend.name)) {
+            AdminState::Maint => return Standing::Absent,
+            AdminState::Drain => false,
+            AdminState::Ready => true,
+        };
+        // Nothing else ends a UDP flow: its client would send to a dead backend for ever.
+        if service.protocol == Protocol::Udp && !is_up {
+            return Standing::Absent;
+        }
+        if is_ready && is_up && backend.weight > 0 && self.hop(backend.address.ip()).is_some() {
+            Standing::Eligible
+        } else {
+            Standing::Holding
+        }
+    }
+
+    /// How an address is reached, if it is.
+    pub fn hop(&self, address: IpAddr) -> Option<Hop> {
+        self.reach.hop(address, &self.attached)
+    }
+
+    pub fn attached(&self) -> &[Attached] {
+        &self.attached
+    }
+
+    pub fn hop_generation(&self) -> u32 {
+        self.generation.value()
+    }
+
+    /// Tables that a packet may still be reading.
+    pub fn cooling(&self) -> impl Iterator<Item = u32> {
+        self.cooling.keys().copied()
+    }
+
+    pub fn is_cooling(&self, table: u32) -> bool {
+        self.cooling.contains_key(&table)
+    }
+
+    /// What the probes are to watch.
+    pub fn targets(&self) -> Vec<Target> {
+        backends(&self.spec).filter_map(|(service, backend)| self.target(service, backend)).collect()
+    }
+
+    /// `None`: the service has no check.
+    pub fn target(&self, service: &Service, backend: &Backend) -> Option<Target> {
+        let check = service.health.clone()?;
+        let mut address = backend.address;
+        address.set_port(check.port.unwrap_or(address.port()));
+        let believed = self.health(service, backend);
+        Some(Target { backend: BackendName::new(&service.name, &backend.name), address, check, believed })
+    }
+
+    /// Whose next hops are to be known.
+    pub fn backend_addresses(&self) -> BTreeSet<IpAddr> {
+        backends(&self.spec).map(|(_, backend)| backend.address.ip()).collect()
+    }
+
+    /// The service and backend of a name.
+    pub fn find(&self, name: &BackendName) -> Option<(&Service, &Backend)> {
+        find(&self.spec, name)
+    }
+}
+
+fn backends(spec: &Spec) -> impl Iterator<Item = (&Service, &Backend)> {
+    spec.services.iter().flat_map(|service| service.backends.iter().map(move |backend| (service, backend)))
+}
+
+fn find<'a>(spec: &'a Spec, name: &BackendName) -> Option<(&'a Service, &'a Backend)> {
+    let service = spec.services.iter().find(|service| service.name == name.service)?;
+    let backend = service.backends.iter().find(|backend| backend.name == name.backend)?;
+    Some((service, backend))
+}

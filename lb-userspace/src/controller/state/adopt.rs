@@ -1,0 +1,69 @@
+//! Taking over from the maps: slots are the last health, and nothing moves until rise or fall says so.
+
+use std::time::Instant;
+
+use lb_common::{backend::Backend as Entry, net::Protocol};
+
+use super::{State, backends};
+use crate::{
+    api::view::AdminState,
+    controller::known::Known,
+    datapath::Snapshot,
+    event::Health,
+    spec::{Backend, BackendName, Service},
+};
+
+impl State {
+    /// Believes what the maps say, where it is about backends that are wanted. To be called once the interfaces are
+    /// known.
+    pub fn adopt(&mut self, have: &Snapshot, now: Instant) {
+        self.generation.adopt(have.hop_generation);
+        let in_force: Vec<u32> = have.pools.values().copied().collect();
+        let others = have.tables.keys().filter(|number| !in_force.contains(number));
+        // Nobody knows when they were in force: it may have been a moment ago.
+        self.cooling.extend(others.map(|number| (*number, now)));
+
+        let known = Known::of(have);
+        let spec = self.spec.clone();
+        for (service, backend) in backends(&spec) {
+            let name = BackendName::new(&service.name, &backend.name);
+            if known.backend_number(&name).is_none() {
+                continue; // never heard of: the first result alone decides
+            }
+            let entry = known.backend_named(&name).filter(|entry| is_of(entry, backend));
+            if let Some(entry) = entry.filter(|entry| entry.hop.interface != 0) {
+                self.reach.adopt(backend.address.ip(), entry.hop);
+            }
+            let health = self.adopted_health(service, backend, entry);
+            self.beliefs.entry(name).and_modify(|belief| belief.health = health);
+        }
+        self.is_dirty = true;
+    }
+
+    fn adopted_health(&self, service: &Service, backend: &Backend, entry: Option<&Entry>) -> Option<Health> {
+        let admin = self.admin(&BackendName::new(&service.name, &backend.name));
+        match entry {
+            Some(entry) if entry.accepts == 1 => Some(Health::Up),
+            // It would be given nothing, up or down; but a UDP backend that is down has no entry.
+            Some(_) if !self.would_serve(service, backend) => {
+                (service.protocol == Protocol::Udp).then_some(Health::Up)
+            }
+            Some(_) => Some(Health::Down),
+            None if service.protocol == Protocol::Udp && admin != AdminState::Maint => Some(Health::Down),
+            None => None,
+        }
+    }
+
+    /// Would the backend be given flows if it were up?
+    fn would_serve(&self, service: &Service, backend: &Backend) -> bool {
+        let admin = self.admin(&BackendName::new(&service.name, &backend.name));
+        admin == AdminState::Ready
+            && backend.weight > 0
+            && !backend.backup
+            && self.hop(backend.address.ip()).is_some()
+    }
+}
+
+fn is_of(entry: &Entry, backend: &Backend) -> bool {
+    entry.address.to_ip() == backend.address.ip() && entry.port.get() == backend.address.port()
+}

@@ -1,0 +1,73 @@
+//! What is odd, and how to cure it.
+
+use std::net::IpAddr;
+
+use super::{State, backends};
+use crate::{
+    event::HopState,
+    spec::{Backend, Service},
+};
+
+impl State {
+    /// One line each, in the file's order.
+    pub fn warnings(&self) -> Vec<String> {
+        let services = self.spec.services.iter();
+        let mut warnings: Vec<String> =
+            services.flat_map(|service| self.missing_addresses(service)).collect();
+        warnings.extend(backends(&self.spec).filter_map(|(service, backend)| self.lost(service, backend)));
+        warnings.extend(self.unequal_mtus());
+        warnings
+    }
+
+    fn missing_addresses(&self, service: &Service) -> Vec<String> {
+        if self.addresses.is_empty() {
+            return Vec::new(); // not told yet
+        }
+        let listens = service.listen.iter().map(|listen| ("listens on", listen.ip()));
+        let sources = service.sources.iter().map(|source| ("has the source", *source));
+        let missing = listens.chain(sources).filter(|(_, address)| !self.addresses.contains(address));
+        missing.map(|(relation, address)| self.missing(service, relation, address)).collect()
+    }
+
+    fn missing(&self, service: &Service, relation: &str, address: IpAddr) -> String {
+        let name = &service.name;
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        let interface = self.attached.first().map_or("IFACE", |interface| interface.name.as_str());
+        format!(
+            "service {name} {relation} {address}, which this host does not have: \
+             ip address add {address}/{length} dev {interface}"
+        )
+    }
+
+    /// A backend that cannot be reached is given no new flows.
+    fn lost(&self, service: &Service, backend: &Backend) -> Option<String> {
+        let (service, name, address) = (&service.name, &backend.name, backend.address.ip());
+        let trouble = match self.reach.seen(address)? {
+            HopState::Resolved(_) if self.hop(address).is_some() => return None,
+            HopState::Resolved(hop) => {
+                format!("is reached through interface {}, which is not attached", hop.interface)
+            }
+            HopState::Unresolved { next_hop, interface } => {
+                format!(
+                    "the next hop {next_hop} on {interface} does not answer: is that machine up and on that link?"
+                )
+            }
+            HopState::Outside { interface } => format!(
+                "is reached through {interface}, which is not configured: add an [[interface]] named \"{interface}\" \
+                 and restart xlb, or change the route to {address}"
+            ),
+            HopState::NoRoute => format!("there is no route to {address}: ip route add {address} ..."),
+        };
+        Some(format!("backend {service}/{name}: {trouble}"))
+    }
+
+    /// Packets that fit on one side are too big for the other: they are answered by the path MTU's rules at best.
+    fn unequal_mtus(&self) -> Option<String> {
+        let first = self.attached.first()?;
+        let other = self.attached.iter().find(|other| other.mtu != first.mtu)?;
+        Some(format!(
+            "{} has MTU {}, {} has {}: larger packets are dropped as too_big on the way to the smaller one",
+            first.name, first.mtu, other.name, other.mtu
+        ))
+    }
+}

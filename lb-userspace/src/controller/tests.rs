@@ -1,0 +1,477 @@
+//! The controller as a whole, over a datapath in memory and a machine of plain values.
+
+mod world;
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use lb_common::{
+    counters::{BackendCounters, Tally},
+    net::Protocol,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use self::world::{World, dns, patch};
+use super::{
+    fixture::{hops, name, probed, socket, spec, web},
+    *,
+};
+use crate::{
+    api::view::{AdminState, FlowQuery, NewBackend},
+    datapath::Op,
+    event::{Answer, HopState, Problem, ProblemKind},
+    spec::Service,
+};
+
+#[test]
+fn the_first_result_alone_decides_on_a_cold_start() {
+    let mut world = World::cold(vec![web(Protocol::Tcp)]);
+    assert_eq!(world.serving(), [""; 0]);
+
+    world.probed("web/web-2", Health::Up);
+
+    assert_eq!(world.serving(), ["web-2"]);
+}
+
+#[test]
+fn backends_without_a_check_serve_at_once() {
+    let unchecked = Service { health: None, ..web(Protocol::Tcp) };
+
+    let world = World::cold(vec![unchecked]);
+
+    assert_eq!(world.serving(), ["web-1", "web-2", "web-3"]);
+}
+
+#[test]
+fn a_backend_that_is_down_gets_no_new_flows_and_keeps_its_old_ones() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let before = world.id("web/web-2");
+
+    world.probed("web/web-2", Health::Down);
+
+    assert_eq!(world.serving(), ["web-1", "web-3"]);
+    assert_eq!(world.id("web/web-2"), before);
+
+    world.probed("web/web-2", Health::Up);
+
+    assert_eq!(world.serving(), ["web-1", "web-2", "web-3"], "in the file's order");
+    assert_eq!(world.id("web/web-2"), before);
+}
+
+#[test]
+fn a_udp_backend_that_was_down_comes_back_as_another_and_its_flows_are_freed() {
+    let mut world = World::warm(vec![web(Protocol::Udp)]);
+    let before = world.id("web/web-2").unwrap();
+    world.add_flows(before, 5);
+
+    world.probed("web/web-2", Health::Down);
+    world.settle();
+
+    assert_eq!(world.id("web/web-2"), None);
+    assert_eq!(world.maps().flows, []);
+
+    world.probed("web/web-2", Health::Up);
+
+    assert!(world.id("web/web-2").unwrap() > before);
+}
+
+#[test]
+fn drain_keeps_flows_and_maint_ends_them() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let before = world.id("web/web-1").unwrap();
+    world.add_flows(before, 3);
+
+    world.set("web/web-1", AdminState::Drain);
+    world.settle();
+    assert_eq!(world.serving(), ["web-2", "web-3"]);
+    assert_eq!((world.id("web/web-1"), world.maps().flows.len()), (Some(before), 3));
+
+    world.set("web/web-1", AdminState::Maint);
+    world.settle();
+    assert_eq!((world.id("web/web-1"), world.maps().flows.len()), (None, 0));
+
+    world.set("web/web-1", AdminState::Ready);
+    assert_eq!(world.serving(), ["web-1", "web-2", "web-3"]);
+    assert!(world.id("web/web-1").unwrap() > before);
+    assert_eq!(world.host().saved.len(), 3, "each is kept over a restart");
+}
+
+#[test]
+fn a_backup_serves_only_while_no_other_can() {
+    let mut pair = web(Protocol::Tcp);
+    pair.backends.truncate(2);
+    pair.backends[1].backup = true;
+    let mut world = World::warm(vec![pair]);
+    assert_eq!(world.serving(), ["web-1"]);
+
+    world.probed("web/web-1", Health::Down);
+    assert_eq!(world.serving(), ["web-2"]);
+
+    world.probed("web/web-1", Health::Up);
+    assert_eq!(world.serving(), ["web-1"]);
+
+    world.set("web/web-1", AdminState::Drain);
+    assert_eq!(world.serving(), ["web-2"]);
+}
+
+#[test]
+fn none_alive_is_an_empty_table_and_the_service_stays_ours() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+
+    for backend in ["web/web-1", "web/web-2", "web/web-3"] {
+        world.probed(backend, Health::Down);
+    }
+
+    assert_eq!(world.serving(), [""; 0]);
+    assert_eq!(world.maps().maps.services.len(), 3, "the listen address, its marker, and the source's");
+}
+
+#[test]
+fn a_backend_beyond_the_interfaces_is_told_of_and_left_out() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let mut seen = hops(world.spec());
+    seen.insert("10.0.0.12".parse().unwrap(), HopState::Outside { interface: "eth7".into() });
+
+    world.absorb(Event::Hops(seen));
+
+    assert_eq!(world.serving(), ["web-1", "web-3"]);
+    let warnings = world.status().warnings;
+    assert!(warnings[0].starts_with("backend web/web-2: is reached through eth7"), "{warnings:?}");
+}
+
+#[test]
+fn a_neighbour_that_the_kernel_forgot_is_still_sent_to() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let mut seen = hops(world.spec());
+    let forgotten = HopState::Unresolved { next_hop: [10, 0, 0, 12].into(), interface: "eth0".into() };
+    seen.insert("10.0.0.12".parse().unwrap(), forgotten);
+
+    world.absorb(Event::Hops(seen));
+
+    assert_eq!(world.serving(), ["web-1", "web-2", "web-3"]);
+    assert_eq!(world.status().warnings.len(), 1);
+}
+
+#[test]
+fn addresses_that_the_host_lacks_are_told_with_the_cure() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    world.host().addresses = ["10.0.0.1".parse().unwrap()].into();
+
+    world.absorb(Event::LinksChanged);
+
+    let warnings = world.status().warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].ends_with("ip address add 192.0.2.10/32 dev eth0"), "{warnings:?}");
+}
+
+#[test]
+fn a_daemon_that_is_killed_and_started_again_changes_nothing() {
+    let mut world = World::warm(vec![web(Protocol::Tcp), dns()]);
+    world.set("web/web-1", AdminState::Drain);
+    world.set("web/web-2", AdminState::Maint);
+    world.probed("dns/dns-1", Health::Down);
+    world.wait(2_000);
+    let before = world.maps().maps.clone();
+
+    world.restart();
+    world.wait(2_000);
+
+    let after = world.maps().maps.clone();
+    assert_eq!(after.hop_generation, before.hop_generation + 1, "routes may have changed meanwhile");
+    assert_eq!(Snapshot { hop_generation: before.hop_generation, ..after }, before);
+    let believed: BTreeMap<_, _> = world
+        .controller
+        .state
+        .targets()
+        .into_iter()
+        .map(|it| (it.backend.to_string(), it.believed))
+        .collect();
+    assert_eq!(believed["web/web-1"], None, "it was given nothing, up or down");
+    assert_eq!(believed["web/web-3"], Some(Health::Up));
+    assert_eq!(believed["dns/dns-1"], Some(Health::Down));
+    assert_eq!(believed["dns/dns-2"], Some(Health::Up));
+}
+
+#[test]
+fn flows_that_a_dead_daemon_left_behind_are_freed() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let alive = world.id("web/web-1").unwrap();
+    world.add_flows(alive, 3);
+    world.add_flows(4_000, 3);
+
+    world.restart();
+    world.settle();
+
+    assert!(world.maps().flows.iter().all(|flow| flow.backend_id == alive));
+    assert_eq!(world.maps().flows.len(), 3);
+}
+
+#[test]
+fn a_step_that_fails_is_repaired_a_second_later() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    world.maps().fail_after = Some(1);
+
+    world.probed("web/web-2", Health::Down);
+
+    let warnings = world.status().warnings;
+    assert!(warnings[0].contains("no space left"), "{warnings:?}");
+
+    world.wait(1_000);
+
+    assert_eq!(world.serving(), ["web-1", "web-3"]);
+    assert_eq!(world.status().warnings, [""; 0]);
+}
+
+#[test]
+fn what_others_did_to_the_maps_is_repaired_at_the_next_look() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let before = world.maps().maps.clone();
+    let pool = *before.pools.keys().next().unwrap();
+    world.maps().maps.apply(&Op::DeletePool(pool));
+    world.maps().maps.apply(&Op::SetHopGeneration(77));
+
+    world.controller.distrust();
+    world.turn();
+
+    assert_eq!(world.serving(), ["web-1", "web-2", "web-3"]);
+    assert_eq!(world.maps().maps.hop_generation, before.hop_generation);
+    assert_eq!(world.maps().maps.backends, before.backends);
+}
+
+#[test]
+fn a_bad_file_changes_nothing_and_is_told_of() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let before = world.maps().maps.clone();
+    let mut problem = Problem::new(ProblemKind::InvalidConfiguration, "xlb.toml has 1 mistake");
+    problem.mistakes.push("xlb.toml:12:9: `0` is not a port".into());
+    world.host().file = Err(problem.clone());
+
+    let answer = world.ask(Request::Reload);
+
+    assert_eq!(answer.unwrap_err(), problem);
+    assert_eq!(world.maps().maps, before);
+    let status = world.status();
+    assert_eq!(status.last_reload_error.as_deref(), Some("xlb.toml has 1 mistake"));
+    assert!(!status.last_reload_successful);
+}
+
+#[test]
+fn a_reload_says_what_changed_and_what_needs_a_restart() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let kept = world.id("web/web-2");
+    let mut file = world.spec().clone();
+    file.limits.flows += 1;
+    file.services[0].backends[0].address = socket("10.0.0.12:9090");
+    file.services[0].backends.pop();
+    file.services.push(dns());
+    world.host().file = Ok(file);
+
+    let Ok(Answer::Reload(reloaded)) = world.ask(Request::Reload) else { panic!("it is a good file") };
+
+    assert_eq!(
+        reloaded.changes,
+        ["web/web-3: removed", "web/web-1: address 10.0.0.11:8080 -> 10.0.0.12:9090", "dns: added"]
+    );
+    assert!(reloaded.warnings[0].starts_with("[limits] has changed: restart xlb"), "{reloaded:?}");
+    assert_eq!(world.serving(), ["web-2"], "what lives elsewhere is to be probed first");
+    assert_eq!(world.id("web/web-2"), kept);
+}
+
+#[test]
+fn a_health_check_that_is_added_does_not_take_the_backends_away() {
+    let unchecked = Service { health: None, ..web(Protocol::Tcp) };
+    let mut world = World::cold(vec![unchecked]);
+    world.host().file = Ok(spec(vec![web(Protocol::Tcp)]));
+
+    world.ask(Request::Reload).unwrap();
+
+    assert_eq!(world.serving(), ["web-1", "web-2", "web-3"]);
+    assert!(world.targets.borrow().iter().all(|target| target.believed == Some(Health::Up)));
+}
+
+#[test]
+fn the_overlay_stays_over_a_reload() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    world.set("web/web-1", AdminState::Drain);
+
+    world.ask(Request::Reload).unwrap();
+
+    assert_eq!(world.serving(), ["web-2", "web-3"]);
+    assert_eq!(world.status().overlay, ["web/web-1: drain"]);
+}
+
+#[test]
+fn an_added_backend_is_probed_and_then_serves_after_the_others() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let body = NewBackend { address: socket("10.0.0.14:8080"), weight: 100, backup: false };
+
+    let answer = world.ask(Request::AddBackend { backend: name("web/web-0"), body });
+
+    assert!(matches!(answer, Ok(Answer::Backend(it)) if it.health == "unknown"));
+    assert!(world.targets.borrow().iter().any(|target| target.backend == name("web/web-0")));
+    assert!(world.hops.borrow().contains(&"10.0.0.14".parse::<IpAddr>().unwrap()));
+
+    world.absorb(Event::Hops(hops(world.spec())));
+    world.probed("web/web-0", Health::Up);
+
+    assert_eq!(world.serving(), ["web-1", "web-2", "web-3", "web-0"]);
+}
+
+#[test]
+fn what_cannot_be_kept_is_not_done() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let before = world.maps().maps.clone();
+    world.host().is_full = true;
+
+    let problem = world.ask(patch("web/web-1", AdminState::Maint)).unwrap_err();
+
+    assert!(problem.detail.ends_with("nothing was changed"), "{problem:?}");
+    assert_eq!(world.maps().maps, before);
+    assert_eq!(world.status().overlay, [""; 0]);
+}
+
+#[test]
+fn what_cannot_be_put_in_force_is_undone() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    for steps in 0..3 {
+        world.wait(2_000);
+        let before = world.maps().maps.backends.clone();
+        world.maps().fail_after = Some(steps);
+
+        let problem = world.ask(patch("web/web-1", AdminState::Drain)).unwrap_err();
+
+        assert_eq!(problem.kind, ProblemKind::Failed);
+        assert!(problem.detail.ends_with("all of it was undone"), "{problem:?}");
+        assert_eq!(world.serving(), ["web-1", "web-2", "web-3"]);
+        assert_eq!(world.maps().maps.backends, before);
+        assert!(world.host().saved.last().unwrap().is_empty(), "nothing is left of it on the disk");
+    }
+}
+
+#[test]
+fn what_does_not_exist_is_not_found() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let no_service = world.ask(Request::Backends { service: Some("dns".into()) });
+    let no_backend = world.ask(patch("web/web-9", AdminState::Drain));
+    let no_target = world.ask(Request::Probe { backend: name("web/web-9") });
+
+    for answer in [no_service, no_backend, no_target] {
+        assert_eq!(answer.unwrap_err().kind, ProblemKind::NotFound);
+    }
+}
+
+#[test]
+fn flows_are_listed_by_service_backend_and_network_up_to_a_limit() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let ids = ["web/web-1", "web/web-2"].map(|it| world.id(it).unwrap());
+    world.add_flows(ids[0], 4);
+    world.add_flows(ids[1], 3);
+    world.add_flows(9_999, 2);
+    let all = FlowQuery::default();
+
+    let count = |world: &mut World, query| world.list(query).unwrap().len();
+
+    assert_eq!(count(&mut world, all.clone()), 7, "those of no backend are none");
+    assert_eq!(count(&mut world, FlowQuery { backend: Some("web/web-2".into()), ..all.clone() }), 3);
+    assert_eq!(count(&mut world, FlowQuery { client: Some("198.51.100.0/31".into()), ..all.clone() }), 4);
+    assert_eq!(count(&mut world, FlowQuery { client: Some("198.51.100.2".into()), ..all.clone() }), 2);
+    assert_eq!(count(&mut world, FlowQuery { limit: Some(5), ..all.clone() }), 5);
+    let nonsense = FlowQuery { client: Some("everywhere".into()), ..all.clone() };
+    assert_eq!(world.list(nonsense).unwrap_err().kind, ProblemKind::Invalid);
+    let stranger = FlowQuery { service: Some("dns".into()), ..all };
+    assert_eq!(world.list(stranger).unwrap_err().kind, ProblemKind::NotFound);
+}
+
+#[test]
+fn a_change_does_not_wait_for_a_walk_over_the_flows() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let id = world.id("web/web-1").unwrap();
+    world.add_flows(id, 1_000);
+    let mut answer = world.send(Request::Flows(FlowQuery::default()));
+    world.turn();
+
+    world.probed("web/web-2", Health::Down);
+
+    assert_eq!(world.serving(), ["web-1", "web-3"]);
+    assert!(answer.try_recv().is_err(), "the walk is on its way");
+
+    world.settle();
+    assert!(matches!(answer.try_recv(), Ok(Ok(Answer::Flows(flows))) if flows.len() == 1_000));
+}
+
+#[test]
+fn sums_of_a_service_do_not_fall_when_a_backend_goes() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let numbers: Vec<u32> = world.maps().maps.backend_names.keys().copied().collect();
+    for number in numbers {
+        let counters = BackendCounters {
+            new_flows: 10,
+            forwarded: Tally { packets: 50, bytes: 500 },
+            ..Default::default()
+        };
+        world.maps().totals.backends.insert(number, counters);
+    }
+    assert_eq!(world.new_flows(), 30);
+
+    world.ask(Request::RemoveBackend { backend: name("web/web-1") }).unwrap();
+
+    assert_eq!(world.new_flows(), 30);
+    let Ok(Answer::Metrics(text)) = world.ask(Request::Metrics) else { panic!("there are metrics") };
+    assert!(text.contains("xlb_service_received_packets_total{service=\"web\"} 150"), "{text}");
+}
+
+#[test]
+fn routing_changes_reach_the_flows_once_a_second() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    world.wait(2_000);
+    let before = world.maps().maps.hop_generation;
+
+    for _ in 0..10 {
+        world.absorb(Event::RoutingChanged);
+    }
+    assert_eq!(world.maps().maps.hop_generation, before + 1);
+
+    world.absorb(Event::RoutingChanged);
+    assert_eq!(world.maps().maps.hop_generation, before + 1);
+
+    world.wait(1_000);
+    assert_eq!(world.maps().maps.hop_generation, before + 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_loop_answers_repairs_and_stops() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let (events, mut inbox) = mpsc::channel(8);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (reply, answer) = oneshot::channel();
+    world.maps().fail_after = Some(0);
+
+    let script = async {
+        events.send(Event::Probed(probed("web/web-1", Health::Down))).await.unwrap();
+        events.send(Event::Request(Request::Status, reply)).await.unwrap();
+        let status = answer.await.unwrap();
+        assert!(matches!(status, Ok(Answer::Status(_))));
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        stop.send(()).unwrap();
+    };
+    let stopping = async { drop(stopped.await) };
+    let (ending, ()) = tokio::join!(run(&mut world.controller, &mut inbox, stopping), script);
+
+    assert!(matches!(ending, Ending::Stopped));
+    assert_eq!(world.serving(), ["web-2", "web-3"]);
+    assert!(world.maps().observed >= 3, "read at start, after the failure, and every ten seconds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn detaching_ends_the_loop_and_answers_afterwards() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let (events, mut inbox) = mpsc::channel(8);
+    let (reply, mut answer) = oneshot::channel();
+    events.send(Event::Request(Request::Detach, reply)).await.unwrap();
+
+    let ending = run(&mut world.controller, &mut inbox, std::future::pending()).await;
+
+    assert!(answer.try_recv().is_err());
+    let Ending::Detach(reply) = ending else { panic!("it was asked to detach") };
+    reply.send(Ok(Answer::Done)).unwrap();
+    assert!(matches!(answer.await, Ok(Ok(Answer::Done))));
+}

@@ -1,0 +1,110 @@
+//! Changes of what is wanted: judged, kept on the disk, put in force; or undone, and nothing has happened.
+
+use std::time::{Instant, SystemTime};
+
+use log::{error, info, warn};
+
+use super::{
+    Controller, Host,
+    changes::{changes, need_restart},
+    compile::compile,
+    wishes::Wishes,
+};
+use crate::{
+    api::view,
+    datapath::Datapath,
+    event::{Problem, ProblemKind},
+    spec::{Spec, overlay::Overlay},
+};
+
+impl<D: Datapath, H: Host> Controller<D, H> {
+    /// Changes the overlay.
+    pub(super) fn change(
+        &mut self,
+        now: Instant,
+        edit: impl FnOnce(&mut Overlay, &Spec) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
+        let mut overlay = self.wishes.overlay.clone();
+        edit(&mut overlay, &self.wishes.file)?;
+        self.put_in_force(self.wishes.file.clone(), &overlay, now)?;
+        Ok(())
+    }
+
+    /// Reads the file again. A bad one changes nothing.
+    pub(super) fn reload(&mut self, now: Instant) -> Result<view::Reloaded, Problem> {
+        let outcome = self.read_and_put_in_force(now);
+        match &outcome {
+            Ok(reloaded) => {
+                self.reload.error = None;
+                self.reload.succeeded = SystemTime::now();
+                info!(changes = reloaded.changes.len(); "reloaded");
+                reloaded.changes.iter().for_each(|change| info!("{change}"));
+                reloaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+            }
+            Err(problem) => {
+                error!("reload: {}", problem.detail);
+                problem.mistakes.iter().for_each(|mistake| error!("{mistake}"));
+                self.reload.error = Some(problem.detail.clone());
+            }
+        }
+        outcome
+    }
+
+    fn read_and_put_in_force(&mut self, now: Instant) -> Result<view::Reloaded, Problem> {
+        let file = self.host.read_spec()?;
+        let before = self.state.spec().clone();
+        let overruled = self.put_in_force(file, &self.wishes.overlay.clone(), now)?;
+
+        let mut lines = changes(&before, self.state.spec());
+        lines.extend(overruled);
+        Ok(view::Reloaded { changes: lines, warnings: self.warnings() })
+    }
+
+    /// Everything that is odd about what is wanted.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.state.warnings();
+        warnings.extend(self.wishes.warnings.iter().cloned());
+        warnings.extend(need_restart(&self.running, &self.wishes.file));
+        warnings
+    }
+
+    /// Returns what of the overlay the file has overruled.
+    fn put_in_force(&mut self, file: Spec, overlay: &Overlay, now: Instant) -> Result<Vec<String>, Problem> {
+        let (wishes, applied) = Wishes::of(file, overlay);
+        let mut state = self.state.clone();
+        state.want(applied.spec, applied.admin_states, now);
+        compile(&state, &self.have).map_err(|no_room| {
+            Problem::new(ProblemKind::Conflict, format!("{no_room}; nothing was changed"))
+        })?;
+        self.save(&wishes.overlay).map_err(|error| failed(format!("{error:#}; nothing was changed")))?;
+
+        let old_state = std::mem::replace(&mut self.state, state);
+        let old_wishes = std::mem::replace(&mut self.wishes, wishes);
+        match self.reconcile(now) {
+            Ok(()) => Ok(applied.log),
+            Err(error) => {
+                self.state.take_back(old_state);
+                let failed_wishes = std::mem::replace(&mut self.wishes, old_wishes);
+                Err(failed(format!("{error:#}; {}", self.undo(&failed_wishes, now))))
+            }
+        }
+    }
+
+    /// Puts what was wanted before in force again. Says how that went.
+    fn undo(&mut self, failed: &Wishes, now: Instant) -> String {
+        let overlay = self.wishes.overlay.clone();
+        let saved = if failed.overlay == overlay { Ok(()) } else { self.host.save_overlay(&overlay) };
+        match saved.and_then(|()| self.reconcile(now)) {
+            Ok(()) => "all of it was undone".to_owned(),
+            Err(error) => format!("undoing it went wrong as well: {error:#}"),
+        }
+    }
+
+    fn save(&mut self, overlay: &Overlay) -> anyhow::Result<()> {
+        if *overlay == self.wishes.overlay { Ok(()) } else { self.host.save_overlay(overlay) }
+    }
+}
+
+fn failed(detail: String) -> Problem {
+    Problem::new(ProblemKind::Failed, detail)
+}

@@ -1,0 +1,312 @@
+//! Probes against real sockets on loopback: kind backends, sick ones and hostile ones.
+
+use std::net::SocketAddr;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+    time::sleep,
+};
+
+use super::*;
+use crate::spec::{BackendName, HealthCheck};
+
+/// Far longer than anything that answers needs on loopback.
+const AMPLE: Duration = Duration::from_secs(20);
+/// What a test is ready to wait for a timeout.
+const SHORT: Duration = Duration::from_millis(150);
+/// By how much a probe may overrun its timeout on a busy machine.
+const SLACK: Duration = Duration::from_secs(2);
+
+#[tokio::test]
+async fn tcp_is_up_where_somebody_accepts() {
+    let backend = Backend::new(async |_| {}).await;
+
+    let result = probe_tcp(backend.address, AMPLE).await;
+
+    assert_eq!(told(&result), (ProbeOutcome::Success, "connected"));
+}
+
+#[tokio::test]
+async fn tcp_closes_its_connection_cleanly() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+
+    probe_tcp(listener.local_addr().unwrap(), AMPLE).await;
+
+    let (mut stream, _) = listener.accept().await.unwrap();
+    assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0, "a FIN, not a reset");
+}
+
+#[tokio::test]
+async fn a_closed_port_refuses() {
+    let address = refusing().await;
+
+    for result in [probe_tcp(address, AMPLE).await, probe_http(address, AMPLE).await] {
+        assert_eq!(told(&result), (ProbeOutcome::Failure, "connection refused"));
+    }
+}
+
+#[tokio::test]
+async fn http_is_up_on_2xx_and_3xx_only_and_never_follows() {
+    let cases = [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", ProbeOutcome::Success, "HTTP 200"),
+        ("HTTP/1.0 200 OK\r\n\r\nread until the end", ProbeOutcome::Success, "HTTP 200"),
+        ("HTTP/1.1 204 No Content\r\n\r\n", ProbeOutcome::Success, "HTTP 204"),
+        ("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n", ProbeOutcome::Success, "HTTP 302"),
+        ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", ProbeOutcome::Failure, "HTTP 404"),
+        ("HTTP/1.1 503 Busy\r\nContent-Length: 100\r\n\r\n", ProbeOutcome::Failure, "HTTP 503"),
+    ];
+    for (answer, outcome, detail) in cases {
+        let backend = Backend::answering(answer.into()).await;
+
+        let result = probe_http(backend.address, AMPLE).await;
+
+        assert_eq!(told(&result), (outcome, detail), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn http_asks_for_the_path_of_the_host_and_says_who_it_is() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let cases = [(None, address.to_string()), (Some("shop.example"), "shop.example".to_owned())];
+    for (host, expected) in cases {
+        let (_, head) = tokio::join!(probe_http_host(address, host, AMPLE), async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            read_head(&mut stream).await
+        });
+
+        let head = head.to_lowercase();
+        assert!(head.starts_with("get /healthz http/1.1\r\n"), "{head}");
+        assert!(head.contains(&format!("host: {expected}\r\n")), "{head}");
+        assert!(head.contains(&format!("user-agent: xlb/{}\r\n", env!("CARGO_PKG_VERSION"))), "{head}");
+        assert!(head.contains("connection: close\r\n"), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_said_to_be_so() {
+    for garbage in ["SSH-2.0-OpenSSH_9.2p1\r\n", "\x15\x03\x01\0\x02\x02\x0a", "220 mail ESMTP\r\n\r\n"] {
+        let backend = Backend::answering(garbage.into()).await;
+
+        let result = probe_http(backend.address, AMPLE).await;
+
+        assert_eq!(told(&result), (ProbeOutcome::Failure, "not HTTP"), "{garbage:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_speaks_first_is_not_http() {
+    let backend = Backend::new(async |mut stream: TcpStream| {
+        let _ = stream.write_all(b"SSH-2.0-OpenSSH_9.2p1\r\n").await;
+        drain(&mut stream).await;
+    })
+    .await;
+    for _ in 0..20 {
+        let result = probe_http(backend.address, AMPLE).await;
+
+        assert_eq!(told(&result), (ProbeOutcome::Failure, "not HTTP"));
+    }
+}
+
+#[tokio::test]
+async fn huge_and_endless_headers_are_cut_off() {
+    let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "y".repeat(20 * 1024));
+    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(1000));
+    for answer in [long, many] {
+        let backend = Backend::answering(answer.into_bytes()).await;
+
+        let result = probe_http(backend.address, AMPLE).await;
+
+        assert_eq!(told(&result), (ProbeOutcome::Failure, "headers longer than 16 KiB or 100 lines"));
+    }
+    let endless = Backend::repeating(b"HTTP/1.1 200 OK\r\nX: ", b"yyyyyyyyyyyyyyyy").await;
+
+    let result = probe_http(endless.address, AMPLE).await;
+
+    assert_eq!(told(&result), (ProbeOutcome::Failure, "headers longer than 16 KiB or 100 lines"));
+}
+
+#[tokio::test]
+async fn of_an_endless_body_enough_is_enough() {
+    let sized =
+        Backend::repeating(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", &[b'x'; 4096]).await;
+    let chunked =
+        Backend::repeating(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"4\r\nxlb!\r\n").await;
+    for backend in [sized, chunked] {
+        let result = probe_http(backend.address, AMPLE).await;
+
+        assert_eq!(told(&result), (ProbeOutcome::Success, "HTTP 200"));
+    }
+}
+
+#[tokio::test]
+async fn an_honest_answer_at_the_limits_is_good() {
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 65536\r\nX: {}\r\n\r\n", "y".repeat(15 * 1024));
+    let backend = Backend::answering([head.into_bytes(), vec![b'x'; 65536]].concat()).await;
+
+    let result = probe_http(backend.address, AMPLE).await;
+
+    assert_eq!(told(&result), (ProbeOutcome::Success, "HTTP 200"));
+}
+
+#[tokio::test]
+async fn silence_and_dripping_end_at_the_timeout() {
+    let silent = Backend::new(async |stream| {
+        let _held_open = stream;
+        std::future::pending().await
+    });
+    let drips_headers = Backend::dripping("HTTP/1.1 200 OK\r\n", "a");
+    let drips_body = Backend::dripping("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", "a");
+    let drips_continues = Backend::dripping("", "HTTP/1.1 100 Continue\r\n\r\n");
+    for backend in [silent.await, drips_headers.await, drips_body.await, drips_continues.await] {
+        let result = probe_http(backend.address, SHORT).await;
+
+        assert_eq!(told(&result), (ProbeOutcome::Timeout, "no answer within 150ms"));
+        assert!((SHORT..SHORT + SLACK).contains(&result.duration), "{:?}", result.duration);
+    }
+}
+
+#[tokio::test]
+async fn an_early_end_is_told_from_a_reset() {
+    let closes = Backend::new(async |mut stream| drop(read_head(&mut stream).await)).await;
+    let resets = Backend::new(async |mut stream| {
+        read_head(&mut stream).await;
+        stream.set_zero_linger().unwrap();
+    })
+    .await;
+    let breaks_off = Backend::answering(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf".to_vec()).await;
+
+    let cases = [
+        (closes, "closed without an answer"),
+        (resets, "connection reset by peer"),
+        (breaks_off, "HTTP 200, then end of file before message length reached"),
+    ];
+    for (backend, detail) in cases {
+        let result = probe_http(backend.address, AMPLE).await;
+
+        assert_eq!(told(&result), (ProbeOutcome::Failure, detail));
+    }
+}
+
+#[test]
+fn a_host_out_of_sockets_does_not_blame_the_backend() {
+    for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS] {
+        let fault = Fault::from(io::Error::from(errno));
+
+        assert!(matches!(fault, Fault::NotAsked(_)), "{errno}");
+    }
+    assert_eq!(Fault::from(io::Error::from(Errno::ETIMEDOUT)), Fault::Silent);
+    assert_eq!(
+        Fault::from(io::Error::from(Errno::EHOSTUNREACH)),
+        Fault::Failed("no route to host".to_owned())
+    );
+}
+
+/// A backend on loopback that does one thing to everybody who connects.
+struct Backend {
+    address: SocketAddr,
+    accepting: JoinHandle<()>,
+}
+
+impl Backend {
+    async fn new<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let accepting = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream));
+            }
+        });
+        Self { address, accepting }
+    }
+
+    /// Sends this and closes.
+    async fn answering(answer: Vec<u8>) -> Self {
+        Self::new(move |mut stream| {
+            let answer = answer.clone();
+            async move {
+                read_head(&mut stream).await;
+                // The probe may have seen enough before it is all written.
+                let _ = stream.write_all(&answer).await;
+                let _ = stream.shutdown().await;
+                drain(&mut stream).await;
+            }
+        })
+        .await
+    }
+
+    /// Sends `first`, then `rest` again and again, as fast as it is taken.
+    async fn repeating(first: &'static [u8], rest: &'static [u8]) -> Self {
+        Self::new(async move |mut stream: TcpStream| {
+            read_head(&mut stream).await;
+            let _ = stream.write_all(first).await;
+            while stream.write_all(rest).await.is_ok() {}
+        })
+        .await
+    }
+
+    /// Sends `first`, then `drop` every few milliseconds.
+    async fn dripping(first: &'static str, drop: &'static str) -> Self {
+        Self::new(async move |mut stream: TcpStream| {
+            read_head(&mut stream).await;
+            let _ = stream.write_all(first.as_bytes()).await;
+            while stream.write_all(drop.as_bytes()).await.is_ok() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => break,
+        }
+    }
+    String::from_utf8(head).unwrap()
+}
+
+async fn drain(stream: &mut TcpStream) {
+    while stream.read(&mut [0; 1024]).await.is_ok_and(|read| read > 0) {}
+}
+
+/// An address where nobody listens, a moment ago somebody did.
+async fn refusing() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+async fn probe_tcp(address: SocketAddr, timeout: Duration) -> ProbeResult {
+    run(address, Probe::Tcp, timeout).await
+}
+
+async fn probe_http(address: SocketAddr, timeout: Duration) -> ProbeResult {
+    probe_http_host(address, None, timeout).await
+}
+
+async fn probe_http_host(address: SocketAddr, host: Option<&str>, timeout: Duration) -> ProbeResult {
+    run(address, Probe::Http { path: "/healthz".to_owned(), host: host.map(str::to_owned) }, timeout).await
+}
+
+async fn run(address: SocketAddr, kind: Probe, timeout: Duration) -> ProbeResult {
+    let interval = Duration::from_secs(1);
+    let check = HealthCheck { probe: kind, interval, timeout, rise: 2, fall: 3, port: None };
+    probe(&Target { backend: BackendName::new("web", "web-1"), address, check, believed: None }).await.into()
+}
+
+fn told(result: &ProbeResult) -> (ProbeOutcome, &str) {
+    (result.outcome, &result.detail)
+}

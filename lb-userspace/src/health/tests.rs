@@ -1,0 +1,133 @@
+//! Targets come, change and go while the watch runs, against real sockets on loopback.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{
+    net::TcpListener,
+    sync::watch::{Sender, channel},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use super::*;
+use crate::{
+    event::{Health, ProbeOutcome, Probed},
+    shutdown::{self, Trigger},
+    spec::{HealthCheck, Probe},
+};
+
+const AMPLE: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn an_unchanged_target_keeps_what_its_dampener_has_seen() {
+    let mut world = World::start(vec![]);
+    world.set(vec![target("a", refusing().await)]);
+    assert_eq!(world.result_of("a").await.change, Some(Health::Down), "the first result decides");
+
+    // Believed anew and joined by another: `a` is the same task, so nothing is decided a second time.
+    let adopted = Target { believed: Some(Health::Up), ..world.targets()[0].clone() };
+    world.set(vec![adopted, target("b", refusing().await)]);
+
+    assert_eq!(world.result_of("b").await.change, Some(Health::Down));
+    for _ in 0..10 {
+        assert_eq!(world.result_of("a").await.change, None);
+    }
+}
+
+#[tokio::test]
+async fn a_changed_target_starts_afresh_and_a_removed_one_is_left_alone() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut world = World::start(vec![target("a", refusing().await), target("b", refusing().await)]);
+    assert_eq!(world.result_of("a").await.change, Some(Health::Down));
+
+    world.set(vec![target("a", listener.local_addr().unwrap())]);
+
+    let risen = loop {
+        let probed = world.result_of("a").await;
+        if probed.result.outcome == ProbeOutcome::Success {
+            break probed;
+        }
+    };
+    assert_eq!(risen.change, Some(Health::Up), "the first result of the new address decides");
+    for _ in 0..20 {
+        assert_eq!(world.next().await.backend.backend, "a");
+    }
+}
+
+#[tokio::test]
+async fn shutdown_ends_it_and_all_its_tasks() {
+    let mut world = World::start(vec![target("a", refusing().await)]);
+    world.next().await;
+
+    world.trigger.fire();
+
+    timeout(AMPLE, &mut world.running).await.unwrap().unwrap();
+    while timeout(AMPLE, world.events.recv()).await.unwrap().is_some() {}
+}
+
+#[tokio::test]
+async fn it_ends_when_nobody_listens() {
+    let mut world = World::start(vec![target("a", refusing().await)]);
+
+    world.events.close();
+
+    timeout(AMPLE, world.running).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn probing_once_needs_no_watch() {
+    let result = probe_once(&target("a", refusing().await)).await;
+
+    assert_eq!((result.outcome, result.detail.as_str()), (ProbeOutcome::Failure, "connection refused"));
+}
+
+struct World {
+    targets: Sender<Vec<Target>>,
+    events: mpsc::Receiver<Event>,
+    trigger: Trigger,
+    running: JoinHandle<()>,
+}
+
+impl World {
+    fn start(targets: Vec<Target>) -> Self {
+        let (targets, watched) = channel(targets);
+        let (sender, events) = mpsc::channel(1);
+        let (trigger, shutdown) = shutdown::channel();
+        Self { targets, events, trigger, running: tokio::spawn(run(watched, sender, shutdown)) }
+    }
+
+    fn targets(&self) -> Vec<Target> {
+        self.targets.borrow().clone()
+    }
+
+    fn set(&self, targets: Vec<Target>) {
+        self.targets.send_replace(targets);
+    }
+
+    async fn next(&mut self) -> Probed {
+        match timeout(AMPLE, self.events.recv()).await.unwrap() {
+            Some(Event::Probed(probed)) => probed,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn result_of(&mut self, backend: &str) -> Probed {
+        loop {
+            let probed = self.next().await;
+            if probed.backend.backend == backend {
+                return probed;
+            }
+        }
+    }
+}
+
+fn target(backend: &str, address: SocketAddr) -> Target {
+    let interval = Duration::from_millis(5);
+    let check = HealthCheck { probe: Probe::Tcp, interval, timeout: AMPLE, rise: 2, fall: 3, port: None };
+    Target { backend: BackendName::new("web", backend), address, check, believed: None }
+}
+
+/// An address where nobody listens.
+async fn refusing() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}

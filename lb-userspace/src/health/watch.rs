@@ -1,0 +1,87 @@
+//! One backend under watch: its schedule, its probes one after the other, its dampener, and what it reports.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    dampener::{Dampener, Thresholds},
+    probe::{Fault, Finding},
+    schedule::Schedule,
+};
+use crate::event::{Event, Health, Probed, Target};
+
+/// Watches until nobody listens to `events` any more (or the future is dropped).
+pub async fn watch<P>(target: Target, lanes: Lanes, probe: P, events: mpsc::Sender<Event>)
+where
+    P: AsyncFn(&Target) -> Finding,
+{
+    let started = Instant::now();
+    let mut schedule = Schedule::new(&target.backend, target.check.interval);
+    let thresholds = Thresholds { rise: target.check.rise, fall: target.check.fall };
+    let mut dampener = Dampener::new(thresholds, target.believed);
+    loop {
+        sleep_until(started + schedule.next(started.elapsed())).await;
+        let finding = lanes.take(probe(&target)).await;
+        let Some(seen) = judge(&target, &finding) else { continue };
+        let change = dampener.observe(seen);
+        let probed = Probed { backend: target.backend.clone(), change, result: finding.into() };
+        if events.send(Event::Probed(probed)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What a finding says of the backend, if it says anything.
+fn judge(target: &Target, finding: &Finding) -> Option<Health> {
+    match &finding.answer {
+        Ok(_) => Some(Health::Up),
+        Err(Fault::Failed(_) | Fault::Silent) => Some(Health::Down),
+        Err(Fault::NotAsked(why)) => {
+            log::warn!(backend:% = target.backend, why:%; "probe skipped, this host could not send it");
+            None
+        }
+    }
+}
+
+/// How many probes may be under way at one time, over all backends.
+#[derive(Clone, Debug)]
+pub struct Lanes {
+    free: Arc<Semaphore>,
+    full: Arc<AtomicBool>,
+}
+
+impl Lanes {
+    pub fn new(count: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(count)), full: Arc::new(AtomicBool::new(false)) }
+    }
+
+    /// Runs the probe when there is room for it.
+    async fn take(&self, probe: impl Future<Output = Finding>) -> Finding {
+        let _lane = match self.free.try_acquire() {
+            Ok(lane) => {
+                self.full.store(false, Ordering::Relaxed);
+                Some(lane)
+            }
+            Err(_) => {
+                if !self.full.swap(true, Ordering::Relaxed) {
+                    log::warn!(
+                        "all lanes for probes are taken: health is found out late; raise the intervals"
+                    );
+                }
+                // Only a closed semaphore is an error, and nobody closes this one.
+                self.free.acquire().await.ok()
+            }
+        };
+        probe.await
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,190 @@
+//! The promise: after its death a backend is found down within `fall * interval` + 100 ms where it refuses, and
+//! `timeout` later where it is silent. Virtual time, so that every moment of death can be tried.
+
+use std::{
+    sync::atomic::AtomicU32,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+use super::*;
+use crate::spec::{BackendName, HealthCheck, Probe};
+
+/// What the promise leaves for everything that is not a probe.
+const GRACE: Duration = Duration::from_millis(100);
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_refuses_is_down_within_fall_intervals_of_its_death() {
+    for (interval_ms, fall, died_ms) in moments_of_death() {
+        let backend = Fake { dies_at: Duration::from_millis(died_ms), silent: false };
+        let check = check(interval_ms, interval_ms, fall);
+
+        let down = backend.down_after(&check).await;
+
+        let promised = check.interval * fall + GRACE;
+        assert!(
+            down <= promised,
+            "{down:?} > {promised:?}: interval {interval_ms}, fall {fall}, died {died_ms}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_falls_silent_is_down_one_timeout_later_than_that() {
+    for (interval_ms, fall, died_ms) in moments_of_death() {
+        for timeout_ms in [interval_ms, interval_ms - 1, interval_ms / 2, 10] {
+            let backend = Fake { dies_at: Duration::from_millis(died_ms), silent: true };
+            let check = check(interval_ms, timeout_ms, fall);
+
+            let down = backend.down_after(&check).await;
+
+            let promised = check.interval * fall + check.timeout + GRACE;
+            assert!(
+                down <= promised,
+                "{down:?} > {promised:?}: interval {interval_ms}, timeout {timeout_ms}, fall {fall}, died {died_ms}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_backend_ever_has_two_probes_at_once() {
+    let under_way = Arc::new(AtomicU32::new(0));
+    let counted = under_way.clone();
+    let probe = async move |_: &Target| {
+        assert_eq!(counted.fetch_add(1, Ordering::SeqCst), 0);
+        sleep(Duration::from_millis(3_700)).await;
+        counted.fetch_sub(1, Ordering::SeqCst);
+        finding(Err(Fault::Silent))
+    };
+    let (sender, mut events) = mpsc::channel(8);
+    let task = tokio::spawn(watch(target(check(1_000, 3_700, 3)), Lanes::new(8), probe, sender));
+
+    for _ in 0..10 {
+        events.recv().await.unwrap();
+    }
+
+    task.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cold_start_is_decided_by_the_first_result_and_believed_health_is_not() {
+    for (believed, first) in
+        [(None, Some(Health::Down)), (Some(Health::Up), None), (Some(Health::Down), None)]
+    {
+        let (sender, mut events) = mpsc::channel(8);
+        let target = Target { believed, ..target(check(1_000, 1_000, 3)) };
+        let probe = async |_: &Target| finding(Err(Fault::Failed("connection refused".to_owned())));
+        let task = tokio::spawn(watch(target, Lanes::new(8), probe, sender));
+
+        let Some(Event::Probed(probed)) = events.recv().await else { panic!("no result") };
+
+        assert_eq!(probed.change, first, "believed {believed:?}");
+        task.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_could_not_be_sent_is_no_result() {
+    let (sender, mut events) = mpsc::channel(8);
+    let probe = async |_: &Target| finding(Err(Fault::NotAsked("too many open files".to_owned())));
+    let task = tokio::spawn(watch(target(check(1_000, 1_000, 3)), Lanes::new(8), probe, sender));
+
+    assert!(timeout(Duration::from_secs(60), events.recv()).await.is_err());
+
+    task.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn lanes_bound_what_is_under_way_over_all_backends() {
+    let lanes = Lanes::new(3);
+    let (now, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let tasks: Vec<JoinHandle<Finding>> = (0..20)
+        .map(|_| {
+            let (lanes, now, most) = (lanes.clone(), now.clone(), most.clone());
+            tokio::spawn(async move {
+                lanes
+                    .take(async {
+                        most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        sleep(Duration::from_secs(1)).await;
+                        now.fetch_sub(1, Ordering::SeqCst);
+                        finding(Ok("connected".to_owned()))
+                    })
+                    .await
+            })
+        })
+        .collect();
+
+    for task in tasks {
+        task.await.unwrap();
+    }
+
+    assert_eq!(most.load(Ordering::SeqCst), 3);
+}
+
+/// A backend that answers until it dies.
+#[derive(Clone, Copy)]
+struct Fake {
+    dies_at: Duration,
+    silent: bool,
+}
+
+impl Fake {
+    /// Watches it, and returns how long after its death it was found down.
+    async fn down_after(self, check: &HealthCheck) -> Duration {
+        let started = Instant::now();
+        let (sender, mut events) = mpsc::channel(8);
+        let target = Target { believed: Some(Health::Up), ..target(check.clone()) };
+        let probe = async move |target: &Target| {
+            if started.elapsed() < self.dies_at {
+                sleep(Duration::from_millis(1)).await;
+                finding(Ok("connected".to_owned()))
+            } else if self.silent {
+                sleep(target.check.timeout).await;
+                finding(Err(Fault::Silent))
+            } else {
+                finding(Err(Fault::Failed("connection refused".to_owned())))
+            }
+        };
+        let task = tokio::spawn(watch(target, Lanes::new(8), probe, sender));
+        loop {
+            let Some(Event::Probed(probed)) = events.recv().await else { panic!("the watch ended") };
+            if let Some(change) = probed.change {
+                assert_eq!(change, Health::Down);
+                task.abort();
+                return started.elapsed() - self.dies_at;
+            }
+        }
+    }
+}
+
+/// (interval, fall, moment): steps through more than an interval, so that some fall right behind a probe's start.
+fn moments_of_death() -> impl Iterator<Item = (u64, u32, u64)> {
+    [(1_000, 3), (1_000, 1), (200, 5), (100, 30)]
+        .into_iter()
+        .flat_map(|(interval, fall)| (0..120).map(move |n| (interval, fall, 5_000 + n * interval / 100)))
+}
+
+fn check(interval_ms: u64, timeout_ms: u64, fall: u32) -> HealthCheck {
+    HealthCheck {
+        probe: Probe::Tcp,
+        interval: Duration::from_millis(interval_ms),
+        timeout: Duration::from_millis(timeout_ms),
+        rise: 2,
+        fall,
+        port: None,
+    }
+}
+
+fn target(check: HealthCheck) -> Target {
+    let address = "127.0.0.1:1".parse().unwrap();
+    Target { backend: BackendName::new("web", "web-1"), address, check, believed: None }
+}
+
+fn finding(answer: Result<String, Fault>) -> Finding {
+    Finding { answer, duration: Duration::ZERO, at: SystemTime::UNIX_EPOCH, timeout: Duration::ZERO }
+}

@@ -1,0 +1,202 @@
+//! The families, in the order in which they are read: what there is, what services do, what backends do, the program.
+
+use std::time::SystemTime;
+
+use lb_common::{
+    counters::{BackendCounters, Tally},
+    reason::{Action, Reason},
+};
+use prometheus::proto::MetricFamily;
+
+use super::{Backend, Input, Service, family::Family};
+use crate::{
+    api::{desk::outcome_name, view::AdminState},
+    event::ProbeOutcome,
+};
+
+const OUTCOMES: [ProbeOutcome; 3] = [ProbeOutcome::Success, ProbeOutcome::Failure, ProbeOutcome::Timeout];
+const ADMIN_STATES: [AdminState; 3] = [AdminState::Ready, AdminState::Drain, AdminState::Maint];
+
+/// All families of ours that have samples.
+pub fn families(input: &Input) -> Vec<MetricFamily> {
+    let mut all = vec![build_info(), service_info(input), backend_info(input)];
+    all.extend(service_traffic(input));
+    all.extend(backend_traffic(input));
+    all.extend(backend_state(input));
+    all.extend(health_checks(input));
+    all.extend(program(input));
+    all.extend(flows(input));
+    all.extend(reload(input));
+    all.into_iter().filter_map(Family::finish).collect()
+}
+
+fn build_info() -> Family {
+    let mut family = Family::gauge("xlb_build_info", "Version of the daemon; always 1.");
+    family.set(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    family
+}
+
+fn service_info(input: &Input) -> Family {
+    let mut family = Family::gauge("xlb_service_info", "What clients dial; always 1.");
+    for Service { view, .. } in &input.services {
+        for listen in &view.listen {
+            let labels = [
+                ("service", view.name.as_str()),
+                ("address", &listen.ip().to_string()),
+                ("port", &listen.port().to_string()),
+                ("protocol", &view.protocol),
+                ("mode", &view.mode),
+                ("scheduler", &view.scheduler),
+            ];
+            family.set(&labels, 1.0);
+        }
+    }
+    family
+}
+
+fn backend_info(input: &Input) -> Family {
+    let mut family = Family::gauge("xlb_backend_info", "Where a backend is; always 1.");
+    for Backend { view, .. } in backends(input) {
+        let address = view.address.to_string();
+        family.set(&[("service", &view.service), ("backend", &view.name), ("address", &address)], 1.0);
+    }
+    family
+}
+
+fn service_traffic(input: &Input) -> [Family; 3] {
+    let mut packets = Family::counter(
+        "xlb_service_received_packets_total",
+        "Packets from clients to the service, forwarded or refused.",
+    );
+    let mut bytes = Family::counter(
+        "xlb_service_received_bytes_total",
+        "Bytes of frames from clients to the service, forwarded or refused.",
+    );
+    let mut new_flows = Family::counter("xlb_service_new_flows_total", "Flows that were given to a backend.");
+    for Service { view, received, new_flows: made, .. } in &input.services {
+        let labels = [("service", view.name.as_str())];
+        packets.count(&labels, received.packets);
+        bytes.count(&labels, received.bytes);
+        new_flows.count(&labels, *made);
+    }
+    [packets, bytes, new_flows]
+}
+
+#[rustfmt::skip]
+fn backend_traffic(input: &Input) -> [Family; 5] {
+    type Value = fn(&BackendCounters) -> u64;
+    let families: [(&str, &str, Value); 5] = [
+        ("xlb_backend_forwarded_packets_total", "Packets sent to the backend.", |it| it.forwarded.packets),
+        ("xlb_backend_forwarded_bytes_total", "Bytes of frames sent to the backend.", |it| it.forwarded.bytes),
+        ("xlb_backend_returned_packets_total", "Replies of the backend sent to clients.", |it| it.returned.packets),
+        ("xlb_backend_returned_bytes_total", "Bytes of frames of replies sent to clients.", |it| it.returned.bytes),
+        ("xlb_backend_new_flows_total", "Flows that were given to the backend.", |it| it.new_flows),
+    ];
+    families.map(|(name, help, value)| {
+        let mut family = Family::counter(name, help);
+        for Backend { view, counters, .. } in backends(input) {
+            family.count(&[("service", &view.service), ("backend", &view.name)], value(counters));
+        }
+        family
+    })
+}
+
+fn backend_state(input: &Input) -> [Family; 5] {
+    let mut flows = Family::gauge("xlb_backend_flows", "Flows that the backend has.");
+    let mut weight = Family::gauge("xlb_backend_weight", "Weight of the backend; 0 gets no flows.");
+    let mut up = Family::gauge("xlb_backend_up", "1 where health checks say up, or there are none.");
+    let mut admin_state = Family::gauge(
+        "xlb_backend_admin_state",
+        "1 for what the operator says of the backend, 0 for the others.",
+    );
+    let mut changes =
+        Family::counter("xlb_backend_state_changes_total", "Changes of health, from up to down or back.");
+    for Backend { view, state_changes, .. } in backends(input) {
+        let labels = [("service", view.service.as_str()), ("backend", view.name.as_str())];
+        flows.set(&labels, view.flows as f64);
+        weight.set(&labels, f64::from(view.weight));
+        up.set(&labels, truth(view.health == "up"));
+        for state in ADMIN_STATES {
+            let labels = [labels[0], labels[1], ("state", state.name())];
+            admin_state.set(&labels, truth(view.admin_state == state.name()));
+        }
+        changes.count(&labels, *state_changes);
+    }
+    [flows, weight, up, admin_state, changes]
+}
+
+fn health_checks(input: &Input) -> [Family; 2] {
+    let mut results = Family::counter("xlb_health_checks_total", "Health checks that ended, by result.");
+    let mut durations = Family::histogram(
+        "xlb_health_check_duration_seconds",
+        "How long health checks took, time-outs included.",
+    );
+    for Backend { view, checks, .. } in backends(input) {
+        let Some(checks) = checks else { continue };
+        let labels = [("service", view.service.as_str()), ("backend", view.name.as_str())];
+        for outcome in OUTCOMES {
+            let labels = [labels[0], labels[1], ("result", outcome_name(outcome))];
+            results.count(&labels, checks.results.get(&outcome).copied().unwrap_or_default());
+        }
+        durations.distribute(&labels, checks.durations.to_histogram());
+    }
+    [results, durations]
+}
+
+fn program(input: &Input) -> [Family; 4] {
+    let mut attached = Family::gauge("xlb_program_attached", "1 where the program is attached.");
+    let mut actions =
+        Family::counter("xlb_xdp_packets_total", "Packets received, by what the program told the kernel.");
+    for interface in &input.interfaces {
+        let name = ("interface", interface.view.name.as_str());
+        attached.set(&[name, ("mode", &interface.view.mode)], truth(interface.view.attached));
+        actions.count(&[name, ("action", "pass")], interface.actions.passed);
+        actions.count(&[name, ("action", "drop")], interface.actions.dropped);
+        actions.count(&[name, ("action", "tx")], interface.actions.transmitted);
+        actions.count(&[name, ("action", "redirect")], interface.actions.redirected);
+    }
+
+    let mut packets = Family::counter("xlb_dropped_packets_total", "Packets dropped, by reason.");
+    let mut bytes = Family::counter("xlb_dropped_bytes_total", "Bytes of frames dropped, by reason.");
+    for reason in Reason::ALL.iter().filter(|reason| reason.action() == Action::Drop) {
+        let Tally { packets: dropped, bytes: size } = input.reasons.get(reason).copied().unwrap_or_default();
+        packets.count(&[("reason", reason.name())], dropped);
+        bytes.count(&[("reason", reason.name())], size);
+    }
+    [attached, actions, packets, bytes]
+}
+
+fn flows(input: &Input) -> [Family; 2] {
+    let count = &input.flows;
+    let mut held = Family::gauge("xlb_flows", "Flows in the tables.");
+    held.set(&[("state", "half_open")], count.half_open as f64);
+    held.set(&[("state", "established")], count.established as f64);
+    held.set(&[("state", "closing")], count.closing as f64);
+
+    let mut most = Family::gauge("xlb_flows_max", "Flows that the tables are meant to hold.");
+    most.set(&[("state", "half_open")], count.half_open_max as f64);
+    most.set(&[("state", "established")], count.established_max as f64);
+    [held, most]
+}
+
+fn reload(input: &Input) -> [Family; 2] {
+    let mut successful =
+        Family::gauge("xlb_config_last_reload_successful", "1 if the latest file that was read was good.");
+    successful.set(&[], truth(input.last_reload_successful));
+
+    let mut at = Family::gauge(
+        "xlb_config_last_reload_success_timestamp_seconds",
+        "When the configuration in force was read.",
+    );
+    let since_epoch = input.last_reload_success.duration_since(SystemTime::UNIX_EPOCH);
+    at.set(&[], since_epoch.map_or(0.0, |age| age.as_secs_f64()));
+    [successful, at]
+}
+
+fn backends(input: &Input) -> impl Iterator<Item = &Backend> {
+    input.services.iter().flat_map(|service| &service.backends)
+}
+
+fn truth(fact: bool) -> f64 {
+    if fact { 1.0 } else { 0.0 }
+}

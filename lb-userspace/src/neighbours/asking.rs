@@ -1,0 +1,202 @@
+//! How often the kernel is made to ask for a neighbour. Pure.
+//!
+//! XDP sends past the kernel, so the kernel takes the neighbours that it is not using itself for idle: it would neither
+//! find out who they are nor notice that they moved. So we ask.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use tokio::time::Instant;
+
+use super::resolve::{Neighbour, Place};
+
+/// The most neighbours of clients that are asked for in a second. The program asks for whatever a client's packet
+/// names, and each ask is an entry in the kernel's table (1024 by default).
+pub const CLIENTS_PER_SECOND: usize = 256;
+/// The most stale neighbours that are asked again in a second, beside those of backends.
+pub const REFRESHES_PER_SECOND: usize = 64;
+
+/// A neighbour that does not answer is asked for this often.
+const RETRY: Duration = Duration::from_secs(1);
+/// A stale neighbour is asked again this often.
+const REFRESH: Duration = Duration::from_secs(15);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Who was asked for when.
+#[derive(Debug)]
+pub struct Asking {
+    asked: BTreeMap<Place, Instant>,
+    clients: Budget,
+    refreshes: Budget,
+}
+
+impl Asking {
+    pub fn new(now: Instant) -> Self {
+        Self {
+            asked: BTreeMap::new(),
+            clients: Budget::new("clients", CLIENTS_PER_SECOND, now),
+            refreshes: Budget::new("stale", REFRESHES_PER_SECOND, now),
+        }
+    }
+
+    /// Shall the neighbour before a backend be asked for now? Without a limit but the number of backends.
+    pub fn backend(&mut self, place: Place, neighbour: Option<Neighbour>, now: Instant) -> bool {
+        let Some(pause) = pause(neighbour) else { return false };
+        self.is_due(place, pause, now) && self.remember(place, now)
+    }
+
+    /// Shall a neighbour be asked for because the program has a packet for it, or because it just failed?
+    pub fn client(&mut self, place: Place, now: Instant) -> bool {
+        is_unicast(place.1)
+            && self.is_due(place, RETRY, now)
+            && self.clients.admits(now)
+            && self.remember(place, now)
+    }
+
+    /// Shall a stale neighbour be asked again that is before no backend? It may be before clients.
+    pub fn stale(&mut self, place: Place, now: Instant) -> bool {
+        self.is_due(place, REFRESH, now) && self.refreshes.admits(now) && self.remember(place, now)
+    }
+
+    /// Forgets what no longer holds anybody back.
+    pub fn prune(&mut self, now: Instant) {
+        self.asked.retain(|_, at| now < *at + REFRESH);
+    }
+
+    fn is_due(&self, place: Place, pause: Duration, now: Instant) -> bool {
+        self.asked.get(&place).is_none_or(|at| now >= *at + pause)
+    }
+
+    fn remember(&mut self, place: Place, now: Instant) -> bool {
+        self.asked.insert(place, now);
+        true
+    }
+}
+
+fn pause(neighbour: Option<Neighbour>) -> Option<Duration> {
+    match neighbour {
+        None | Some(Neighbour::Incomplete | Neighbour::Failed) => Some(RETRY),
+        Some(Neighbour::Stale(_)) => Some(REFRESH),
+        // To ask for a fixed neighbour would make it an ordinary one (`__neigh_update`, NEIGH_UPDATE_F_USE).
+        Some(Neighbour::Fresh(_) | Neighbour::Fixed(_)) => None,
+    }
+}
+
+fn is_unicast(address: IpAddr) -> bool {
+    let is_broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+    !(address.is_multicast() || address.is_unspecified() || address.is_loopback() || is_broadcast)
+}
+
+/// So many in a second.
+#[derive(Debug)]
+struct Budget {
+    whose: &'static str,
+    per_second: usize,
+    since: Instant,
+    spent: usize,
+}
+
+impl Budget {
+    fn new(whose: &'static str, per_second: usize, now: Instant) -> Self {
+        Self { whose, per_second, since: now, spent: 0 }
+    }
+
+    fn admits(&mut self, now: Instant) -> bool {
+        if now >= self.since + SECOND {
+            (self.since, self.spent) = (now, 0);
+        }
+        self.spent = self.spent.saturating_add(1);
+        if self.spent == self.per_second + 1 {
+            log::debug!(neighbours = self.whose, limit = self.per_second; "asking for no more in this second");
+        }
+        self.spent <= self.per_second
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use lb_common::net::Mac;
+
+    use super::*;
+
+    const MAC: Mac = Mac([1; 3]);
+
+    #[test]
+    fn backends_are_asked_for_as_often_as_their_state_wants() {
+        let cases = [
+            (None, Some(1)),
+            (Some(Neighbour::Incomplete), Some(1)),
+            (Some(Neighbour::Failed), Some(1)),
+            (Some(Neighbour::Stale(MAC)), Some(15)),
+            (Some(Neighbour::Fresh(MAC)), None),
+            (Some(Neighbour::Fixed(MAC)), None),
+        ];
+        for (neighbour, every) in cases {
+            let start = Instant::now();
+            let mut asking = Asking::new(start);
+
+            let asked: Vec<u64> = (0..31)
+                .filter(|second| asking.backend(place(1), neighbour, start + SECOND * (*second as u32)))
+                .collect();
+
+            let expected: Vec<u64> = every.map(|every| (0..31).step_by(every).collect()).unwrap_or_default();
+            assert_eq!(asked, expected, "{neighbour:?}");
+        }
+    }
+
+    #[test]
+    fn a_flood_of_clients_is_cut_and_takes_nothing_from_backends() {
+        let start = Instant::now();
+        let mut asking = Asking::new(start);
+
+        for second in 0..3 {
+            let now = start + SECOND * second;
+            let flood =
+                (0..10_000).filter(|number| asking.client(place(10_000 * second + number), now)).count();
+
+            assert_eq!(flood, CLIENTS_PER_SECOND);
+            assert!(asking.backend((7, place(second).1), None, now));
+        }
+        asking.prune(start + REFRESH + SECOND * 3);
+        assert!(asking.asked.is_empty());
+    }
+
+    #[test]
+    fn the_same_client_is_asked_for_once_a_second() {
+        let start = Instant::now();
+        let mut asking = Asking::new(start);
+
+        let asked =
+            (0..300).filter(|n| asking.client(place(1), start + Duration::from_millis(10) * *n)).count();
+
+        assert_eq!(asked, 3);
+    }
+
+    #[test]
+    fn nobody_is_asked_for_who_cannot_be_a_neighbour() {
+        let mut asking = Asking::new(Instant::now());
+
+        for address in ["0.0.0.0", "255.255.255.255", "224.0.0.1", "127.0.0.1", "::", "::1", "ff02::1"] {
+            assert!(!asking.client((2, address.parse().unwrap()), Instant::now()), "{address}");
+        }
+    }
+
+    #[test]
+    fn of_many_stale_neighbours_all_have_their_turn() {
+        let start = Instant::now();
+        let mut asking = Asking::new(start);
+
+        let in_second = |asking: &mut Asking, second| {
+            let now = start + SECOND * second;
+            (0..200).filter(|number| asking.stale(place(*number), now)).collect::<Vec<_>>()
+        };
+
+        assert_eq!(in_second(&mut asking, 0), (0..64).collect::<Vec<_>>());
+        assert_eq!(in_second(&mut asking, 1), (64..128).collect::<Vec<_>>());
+    }
+
+    fn place(number: u32) -> Place {
+        (2, IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number)))
+    }
+}

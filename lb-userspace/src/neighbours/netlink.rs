@@ -1,0 +1,191 @@
+//! The conversation with the kernel: one socket to listen, one to ask.
+//!
+//! Two, because a listener that falls behind loses messages (ENOBUFS), and an answer must not be among them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    time::Duration,
+};
+
+use anyhow::Context;
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use netlink_packet_route::{
+    AddressFamily,
+    neighbour::{NeighbourFlags, NeighbourState},
+    route::{RouteAttribute, RouteMessage},
+};
+use rtnetlink::{
+    Error, Handle, MulticastGroup, packet_core::NetlinkPayload, packet_route::RouteNetlinkMessage,
+    sys::AsyncSocket,
+};
+use tokio::{task::JoinSet, time::timeout};
+
+use super::{
+    decode,
+    network::Fact,
+    resolve::{Link, Neighbour, Place, Route},
+};
+
+const GROUPS: [MulticastGroup; 8] = [
+    MulticastGroup::Link,
+    MulticastGroup::Neigh,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Route,
+    MulticastGroup::Ipv4Rule,
+    MulticastGroup::Ipv6Rule,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+];
+/// Some thousand messages; the kernel may grant less (net.core.rmem_max).
+const RECEIVE_BUFFER_BYTES: u32 = 1024 * 1024;
+/// The kernel answers within microseconds. Longer than this, and the socket is broken.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// So many answers wait in the socket at most: one by one, each lookup would wait for two task switches.
+const LOOKUPS_AT_ONCE: usize = 64;
+
+/// What the listener heard.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Heard {
+    Fact(Fact),
+    /// Messages were lost: look at everything again.
+    Gap,
+}
+
+/// Listens to changes.
+pub struct Monitor {
+    messages: Box<dyn Stream<Item = NetlinkPayload<RouteNetlinkMessage>> + Send + Unpin>,
+    _driver: JoinSet<()>,
+}
+
+impl Monitor {
+    /// Hears everything from here on.
+    pub fn subscribe() -> anyhow::Result<Self> {
+        let (mut connection, _, messages) =
+            rtnetlink::new_multicast_connection(&GROUPS).context("subscribe to netlink's changes")?;
+        let socket = connection.socket_mut().socket_mut();
+        socket.set_rx_buf_sz(RECEIVE_BUFFER_BYTES).context("size netlink's receive buffer")?;
+        let messages = Box::new(messages.map(|(message, _)| message.payload));
+        Ok(Self { messages, _driver: spawn(connection) })
+    }
+
+    /// Waits for what concerns us. `None`: the socket is broken. Safe to cancel.
+    pub async fn next(&mut self) -> Option<Heard> {
+        loop {
+            let payload = self.messages.next().await?;
+            if let NetlinkPayload::Overrun(_) = payload {
+                return Some(Heard::Gap);
+            }
+            if let NetlinkPayload::InnerMessage(message) = payload
+                && let Some(fact) = decode::fact(&message)
+            {
+                return Some(Heard::Fact(fact));
+            }
+        }
+    }
+}
+
+/// Asks the kernel.
+pub struct Kernel {
+    handle: Handle,
+    _driver: JoinSet<()>,
+}
+
+impl Kernel {
+    pub fn connect() -> anyhow::Result<Self> {
+        let (connection, handle, _) = rtnetlink::new_connection().context("open a netlink socket")?;
+        Ok(Self { handle, _driver: spawn(connection) })
+    }
+
+    pub async fn links(&self) -> anyhow::Result<BTreeMap<u32, Link>> {
+        let links = self.handle.link().get().execute();
+        collect(links, |message| decode::link(&message)).await.context("list the links")
+    }
+
+    pub async fn neighbours(&self) -> anyhow::Result<BTreeMap<Place, Neighbour>> {
+        let neighbours = self.handle.neighbours().get().execute();
+        collect(neighbours, |message| decode::neighbour(&message)).await.context("list the neighbours")
+    }
+
+    pub async fn local_addresses(&self) -> anyhow::Result<BTreeSet<IpAddr>> {
+        let addresses = self.handle.address().get().execute();
+        collect(addresses, |message| decode::local_address(&message))
+            .await
+            .context("list the addresses of this host")
+    }
+
+    /// The routes to many addresses.
+    pub async fn routes(&self, destinations: BTreeSet<IpAddr>) -> anyhow::Result<BTreeMap<IpAddr, Route>> {
+        futures_util::stream::iter(destinations)
+            .map(async |destination| anyhow::Ok((destination, self.route(destination).await?)))
+            .buffer_unordered(LOOKUPS_AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    /// What `ip route get` would say.
+    async fn route(&self, destination: IpAddr) -> anyhow::Result<Route> {
+        let mut answers = Box::pin(self.handle.route().get(route_request(destination)).execute());
+        match patiently(answers.try_next()).await? {
+            Ok(Some(message)) => Ok(decode::route(destination, &message)),
+            Ok(None) => Ok(Route::Missing),
+            // The kernel's way to say: unreachable, prohibited, blackhole.
+            Err(Error::NetlinkError(_)) => Ok(Route::Missing),
+            Err(error) => Err(error).with_context(|| format!("look up the route to {destination}")),
+        }
+    }
+
+    /// What `ip neigh replace ADDRESS dev INTERFACE use nud none` does: the kernel asks the network. The inner error is
+    /// the kernel's refusal.
+    pub async fn ask(&self, (interface, address): Place) -> anyhow::Result<io::Result<()>> {
+        let request = self
+            .handle
+            .neighbours()
+            .add(interface, address)
+            .replace()
+            .state(NeighbourState::None)
+            .flags(NeighbourFlags::Use);
+        match patiently(request.execute()).await? {
+            Ok(()) => Ok(Ok(())),
+            Err(Error::NetlinkError(refusal)) => Ok(Err(refusal.to_io())),
+            Err(error) => Err(error).with_context(|| format!("ask for neighbour {address}")),
+        }
+    }
+}
+
+fn route_request(destination: IpAddr) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    (message.header.address_family, message.header.destination_prefix_length) = match destination {
+        IpAddr::V4(_) => (AddressFamily::Inet, 32),
+        IpAddr::V6(_) => (AddressFamily::Inet6, 128),
+    };
+    message.attributes.push(RouteAttribute::Destination(destination.into()));
+    message
+}
+
+async fn collect<M, T, C>(
+    messages: impl Stream<Item = Result<M, Error>>,
+    pick: impl Fn(M) -> Option<T>,
+) -> anyhow::Result<C>
+where
+    C: Default + Extend<T>,
+{
+    let all = messages.try_fold(C::default(), |mut all, message| {
+        all.extend(pick(message));
+        std::future::ready(Ok(all))
+    });
+    Ok(patiently(all).await??)
+}
+
+async fn patiently<T>(answer: impl Future<Output = T>) -> anyhow::Result<T> {
+    timeout(ANSWER_TIMEOUT, answer).await.context("netlink did not answer")
+}
+
+/// Drives the socket for as long as the set lives.
+fn spawn(connection: impl Future<Output = ()> + Send + 'static) -> JoinSet<()> {
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
+    driver
+}

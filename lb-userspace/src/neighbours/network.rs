@@ -1,0 +1,222 @@
+//! What the kernel knows of links and neighbours, kept in step by its messages, and what each message changes for us.
+//! Pure.
+
+use std::{collections::BTreeMap, ops::BitOrAssign};
+
+use lb_common::net::Mac;
+
+use super::resolve::{Link, Neighbour, Place};
+
+/// Neighbours that are gone whose last address is remembered: if one comes back with another, flows must hear of it.
+const DEPARTED_MAX: usize = 16 * 1024;
+
+/// One message of the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// `None`: it is gone.
+    Link(u32, Option<Link>),
+    /// `None`: it is gone.
+    Neighbour(Place, Option<Neighbour>),
+    /// A route or a rule changed.
+    Routes,
+    /// One of this host's addresses changed: it may be the source of a route, or no reason to route any more.
+    Addresses,
+}
+
+/// What follows from messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Backends' routes must be looked up again.
+    pub routes: bool,
+    /// Backends' hops must be resolved again.
+    pub hops: bool,
+    /// Flows must look up their next hop again.
+    pub flows: bool,
+    /// Links are not what they were.
+    pub links: bool,
+}
+
+impl Changes {
+    pub const ALL: Self = Self { routes: true, hops: true, flows: true, links: true };
+
+    pub fn any(self) -> bool {
+        self != Self::default()
+    }
+}
+
+impl BitOrAssign for Changes {
+    fn bitor_assign(&mut self, other: Self) {
+        self.routes |= other.routes;
+        self.hops |= other.hops;
+        self.flows |= other.flows;
+        self.links |= other.links;
+    }
+}
+
+/// Links and neighbours.
+#[derive(Clone, Debug, Default)]
+pub struct Network {
+    links: BTreeMap<u32, Link>,
+    neighbours: BTreeMap<Place, Neighbour>,
+    /// The last address that each neighbour had, also while it has none.
+    last_macs: BTreeMap<Place, Mac>,
+}
+
+impl Network {
+    pub fn links(&self) -> &BTreeMap<u32, Link> {
+        &self.links
+    }
+
+    pub fn neighbours(&self) -> &BTreeMap<Place, Neighbour> {
+        &self.neighbours
+    }
+
+    /// Takes one message in.
+    pub fn absorb(&mut self, fact: Fact) -> Changes {
+        match fact {
+            Fact::Link(index, link) => self.absorb_link(index, link),
+            Fact::Neighbour(place, neighbour) => self.absorb_neighbour(place, neighbour),
+            Fact::Routes => Changes { links: false, ..Changes::ALL },
+            Fact::Addresses => Changes { routes: true, hops: true, ..Changes::default() },
+        }
+    }
+
+    /// Takes a full look in: what is not in it is gone.
+    pub fn replace(&mut self, links: BTreeMap<u32, Link>, neighbours: BTreeMap<Place, Neighbour>) -> Changes {
+        let gone_links: Vec<_> =
+            self.links.keys().filter(|index| !links.contains_key(index)).copied().collect();
+        let gone: Vec<_> =
+            self.neighbours.keys().filter(|place| !neighbours.contains_key(place)).copied().collect();
+        let gone_links = gone_links.into_iter().map(|index| Fact::Link(index, None));
+        let gone = gone.into_iter().map(|place| Fact::Neighbour(place, None));
+        let links = links.into_iter().map(|(index, link)| Fact::Link(index, Some(link)));
+        let neighbours =
+            neighbours.into_iter().map(|(place, neighbour)| Fact::Neighbour(place, Some(neighbour)));
+        let mut changes = Changes::default();
+        for fact in gone_links.chain(gone).chain(links).chain(neighbours) {
+            changes |= self.absorb(fact);
+        }
+        changes
+    }
+
+    fn absorb_link(&mut self, index: u32, link: Option<Link>) -> Changes {
+        let before = match link.clone() {
+            Some(link) => self.links.insert(index, link),
+            None => self.links.remove(&index),
+        };
+        if before == link { Changes::default() } else { Changes::ALL }
+    }
+
+    /// A neighbour that is confirmed, forgotten or heard of for the first time changes nothing for flows: they keep the
+    /// address that they have, and it is still right. Another address than the last one does.
+    fn absorb_neighbour(&mut self, place: Place, neighbour: Option<Neighbour>) -> Changes {
+        let before = match neighbour {
+            Some(neighbour) => self.neighbours.insert(place, neighbour),
+            None => self.neighbours.remove(&place),
+        };
+        let mac = neighbour.and_then(Neighbour::mac);
+        let hops = before.and_then(Neighbour::mac) != mac;
+        let moved = match mac {
+            Some(mac) => self.last_macs.insert(place, mac).is_some_and(|last| last != mac),
+            None => self.forget_departed(),
+        };
+        Changes { hops, flows: moved, ..Changes::default() }
+    }
+
+    /// Who forgets must assume that everything changed.
+    fn forget_departed(&mut self) -> bool {
+        if self.last_macs.len() <= self.neighbours.len() + DEPARTED_MAX {
+            return false;
+        }
+        self.last_macs.retain(|place, _| self.neighbours.contains_key(place));
+        log::info!("more than {DEPARTED_MAX} neighbours are gone: all flows look up their next hops again");
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+
+    const A: Mac = Mac([1; 3]);
+    const B: Mac = Mac([2; 3]);
+
+    #[test]
+    fn only_another_address_of_a_neighbour_is_news_to_flows() {
+        use Neighbour::{Failed, Fixed, Fresh, Incomplete, Stale};
+        type Case<'a> = (&'a str, &'a [Option<Neighbour>], (bool, bool));
+        let cases: &[Case] = &[
+            ("first address", &[Some(Fresh(A))], (true, false)),
+            ("reachable to stale", &[Some(Fresh(A)), Some(Stale(A))], (false, false)),
+            ("stale to reachable", &[Some(Stale(A)), Some(Fresh(A))], (false, false)),
+            ("first asked for, then answered", &[Some(Incomplete), Some(Fresh(A))], (true, false)),
+            ("another address", &[Some(Fresh(A)), Some(Fresh(B))], (true, true)),
+            ("set by the operator", &[Some(Fresh(A)), Some(Fixed(B))], (true, true)),
+            ("lost", &[Some(Stale(A)), Some(Failed)], (true, false)),
+            ("lost and back", &[Some(Stale(A)), Some(Failed), Some(Fresh(A))], (true, false)),
+            ("lost and back as another", &[Some(Stale(A)), Some(Failed), None, Some(Fresh(B))], (true, true)),
+            ("forgotten", &[Some(Stale(A)), None], (true, false)),
+        ];
+        for (case, messages, (hops, flows)) in cases {
+            let mut network = Network::default();
+
+            let changes = messages.iter().map(|it| network.absorb(Fact::Neighbour(place(1), *it))).last();
+
+            assert_eq!(changes, Some(Changes { hops: *hops, flows: *flows, ..Changes::default() }), "{case}");
+        }
+    }
+
+    #[test]
+    fn a_link_is_news_when_anything_about_it_changes() {
+        let up = Link { name: "eth0".to_owned(), mac: A, mtu: 1500, is_up: true };
+        let others = [
+            Some(Link { is_up: false, ..up.clone() }),
+            Some(Link { mtu: 9000, ..up.clone() }),
+            Some(Link { mac: B, ..up.clone() }),
+            Some(Link { name: "wan0".to_owned(), ..up.clone() }),
+            None,
+        ];
+        for other in others {
+            let mut network = Network::default();
+
+            assert_eq!(network.absorb(Fact::Link(2, Some(up.clone()))), Changes::ALL);
+            assert_eq!(network.absorb(Fact::Link(2, Some(up.clone()))), Changes::default());
+            assert_eq!(network.absorb(Fact::Link(2, other)), Changes::ALL);
+        }
+    }
+
+    #[test]
+    fn a_full_look_finds_what_messages_would_have_told() {
+        let link = Link { name: "eth0".to_owned(), mac: A, mtu: 1500, is_up: true };
+        let links = BTreeMap::from([(2, link)]);
+        let neighbours = BTreeMap::from([(place(1), Neighbour::Fresh(A)), (place(2), Neighbour::Fresh(A))]);
+        let mut network = Network::default();
+
+        assert_eq!(network.replace(links.clone(), neighbours.clone()), Changes::ALL);
+        assert_eq!(network.replace(links.clone(), neighbours), Changes::default());
+
+        let moved = BTreeMap::from([(place(2), Neighbour::Stale(B))]);
+        let expected = Changes { hops: true, flows: true, ..Changes::default() };
+        assert_eq!(network.replace(links, moved.clone()), expected);
+        assert_eq!(network.neighbours(), &moved);
+        assert_eq!(network.replace(BTreeMap::new(), moved), Changes::ALL);
+    }
+
+    #[test]
+    fn what_is_remembered_of_the_departed_is_bounded_and_flows_hear_when_it_is_forgotten() {
+        let mut network = Network::default();
+        let mut told = 0;
+        for number in 0..3 * DEPARTED_MAX as u32 {
+            network.absorb(Fact::Neighbour(place(number), Some(Neighbour::Fresh(A))));
+            told += u32::from(network.absorb(Fact::Neighbour(place(number), None)).flows);
+            assert!(network.last_macs.len() <= DEPARTED_MAX + 1);
+        }
+        assert_eq!(told, 2);
+    }
+
+    fn place(number: u32) -> Place {
+        (2, IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number)))
+    }
+}

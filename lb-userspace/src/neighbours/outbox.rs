@@ -1,0 +1,83 @@
+//! What the controller has yet to hear. It may be busy: news of the same kind become one, and nobody waits. Pure.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use super::network::Changes;
+use crate::event::{Event, HopState};
+
+type Hops = BTreeMap<IpAddr, HopState>;
+
+/// At most one piece of news of each kind.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    links: bool,
+    hops: Option<Hops>,
+    routing: bool,
+    /// The hops that the controller knows.
+    told: Option<Hops>,
+}
+
+impl Outbox {
+    pub fn note(&mut self, changes: Changes) {
+        self.links |= changes.links;
+        self.routing |= changes.flows;
+    }
+
+    /// Hops are news when they differ from what was told, and the first time.
+    pub fn put(&mut self, hops: Hops) {
+        self.hops = (self.told.as_ref() != Some(&hops)).then_some(hops);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        !self.links && !self.routing && self.hops.is_none()
+    }
+
+    pub fn take(&mut self) -> Option<Event> {
+        if std::mem::take(&mut self.links) {
+            return Some(Event::LinksChanged);
+        }
+        if let Some(hops) = self.hops.take() {
+            self.told = Some(hops.clone());
+            return Some(Event::Hops(hops));
+        }
+        std::mem::take(&mut self.routing).then_some(Event::RoutingChanged)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_of_the_same_kind_become_one() {
+        let mut outbox = Outbox::default();
+        for _ in 0..3 {
+            outbox.note(Changes { flows: true, links: true, ..Changes::default() });
+            outbox.put(Hops::new());
+        }
+
+        assert!(matches!(outbox.take(), Some(Event::LinksChanged)));
+        assert!(matches!(outbox.take(), Some(Event::Hops(_))));
+        assert!(!outbox.is_empty());
+        assert!(matches!(outbox.take(), Some(Event::RoutingChanged)));
+        assert!(outbox.is_empty());
+        assert!(outbox.take().is_none());
+    }
+
+    #[test]
+    fn hops_are_news_the_first_time_and_when_they_differ_from_what_was_told() {
+        let other = Hops::from([("10.0.0.1".parse().unwrap(), HopState::NoRoute)]);
+        let mut outbox = Outbox::default();
+
+        outbox.put(Hops::new());
+        assert!(matches!(outbox.take(), Some(Event::Hops(hops)) if hops.is_empty()));
+        outbox.put(Hops::new());
+        assert!(outbox.is_empty());
+        outbox.put(other.clone());
+        assert!(!outbox.is_empty());
+        outbox.put(Hops::new());
+        assert!(outbox.is_empty(), "it changed back before anybody heard");
+        outbox.put(other.clone());
+        assert!(matches!(outbox.take(), Some(Event::Hops(hops)) if hops == other));
+    }
+}

@@ -1,0 +1,179 @@
+//! From what the kernel knows to the next hop of a backend. Pure.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use lb_common::{hop::Hop, net::Mac};
+
+use crate::{datapath::Attached, event::HopState};
+
+/// A neighbour's place: the interface's index and the neighbour's address.
+pub type Place = (u32, IpAddr);
+
+/// An interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub name: String,
+    pub mac: Mac,
+    pub mtu: u32,
+    /// Switched on, and with a carrier.
+    pub is_up: bool,
+}
+
+/// An entry of the neighbour table (RFC 4861, 7.3.2, and ARP alike).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Neighbour {
+    /// Confirmed a moment ago, or being confirmed.
+    Fresh(Mac),
+    /// Good until somebody asks again.
+    Stale(Mac),
+    /// The operator's word: the kernel does not ask, and neither do we.
+    Fixed(Mac),
+    /// Being asked for.
+    Incomplete,
+    /// Was asked for, and did not answer.
+    Failed,
+}
+
+impl Neighbour {
+    pub fn mac(self) -> Option<Mac> {
+        match self {
+            Self::Fresh(mac) | Self::Stale(mac) | Self::Fixed(mac) => Some(mac),
+            Self::Incomplete | Self::Failed => None,
+        }
+    }
+}
+
+/// How this host reaches an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Through the neighbour `next_hop`: a gateway, or the address itself where it is on-link.
+    Via { interface: u32, next_hop: IpAddr, mtu: Option<u32> },
+    /// The address is this host's own.
+    Local { interface: u32 },
+    /// None, or one that refuses.
+    Missing,
+}
+
+impl Route {
+    /// Where the neighbour is that takes packets on this route.
+    pub fn place(self) -> Option<Place> {
+        match self {
+            Self::Via { interface, next_hop, mtu: _ } => Some((interface, next_hop)),
+            Self::Local { .. } | Self::Missing => None,
+        }
+    }
+}
+
+/// Finds the hop at the end of a route.
+pub fn resolve(
+    route: Route,
+    links: &BTreeMap<u32, Link>,
+    neighbours: &BTreeMap<Place, Neighbour>,
+    attached: &[Attached],
+) -> HopState {
+    let (index, next_hop, route_mtu) = match route {
+        Route::Via { interface, next_hop, mtu } => (interface, next_hop, mtu),
+        Route::Local { interface } => return HopState::Outside { interface: name(interface, links) },
+        Route::Missing => return HopState::NoRoute,
+    };
+    if !attached.iter().any(|interface| interface.index == index) {
+        return HopState::Outside { interface: name(index, links) };
+    }
+    let neighbour = neighbours.get(&(index, next_hop)).and_then(|neighbour| neighbour.mac());
+    match (neighbour, links.get(&index)) {
+        (Some(destination), Some(link)) => {
+            let mtu = route_mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
+            HopState::Resolved(Hop { destination, source: link.mac, interface: index, mtu })
+        }
+        (None, _) | (_, None) => HopState::Unresolved { next_hop, interface: name(index, links) },
+    }
+}
+
+fn name(index: u32, links: &BTreeMap<u32, Link>) -> String {
+    links.get(&index).map_or_else(|| format!("interface {index}"), |link| link.name.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: Mac = Mac([1; 3]);
+    const THEIRS: Mac = Mac([2; 3]);
+    const ETH0: u32 = 2;
+    const ETH1: u32 = 3;
+
+    #[test]
+    fn every_case_ends_as_its_row_says() {
+        let on_link = via(ETH0, "10.0.0.11", None);
+        let resolved =
+            |mtu| HopState::Resolved(Hop { destination: THEIRS, source: OURS, interface: ETH0, mtu });
+        let unresolved = |address: &str| unresolved(address, "eth0");
+        let cases = [
+            ("fresh", on_link, Some(Neighbour::Fresh(THEIRS)), resolved(1500)),
+            ("stale is good enough", on_link, Some(Neighbour::Stale(THEIRS)), resolved(1500)),
+            ("fixed", on_link, Some(Neighbour::Fixed(THEIRS)), resolved(1500)),
+            ("being asked for", on_link, Some(Neighbour::Incomplete), unresolved("10.0.0.11")),
+            ("failed", on_link, Some(Neighbour::Failed), unresolved("10.0.0.11")),
+            ("never heard of", on_link, None, unresolved("10.0.0.11")),
+            (
+                "a gateway, of the other family too",
+                via(ETH0, "fe80::1", None),
+                Some(Neighbour::Fresh(THEIRS)),
+                resolved(1500),
+            ),
+            (
+                "a smaller route MTU",
+                via(ETH0, "10.0.0.11", Some(1400)),
+                Some(Neighbour::Fresh(THEIRS)),
+                resolved(1400),
+            ),
+            (
+                "a larger route MTU",
+                via(ETH0, "10.0.0.11", Some(9000)),
+                Some(Neighbour::Fresh(THEIRS)),
+                resolved(1500),
+            ),
+            ("not attached", via(ETH1, "10.0.0.11", None), Some(Neighbour::Fresh(THEIRS)), outside("eth1")),
+            ("unknown link", via(9, "10.0.0.11", None), None, outside("interface 9")),
+            ("our own address", Route::Local { interface: 1 }, None, outside("interface 1")),
+            ("no route", Route::Missing, None, HopState::NoRoute),
+        ];
+        for (case, route, neighbour, expected) in cases {
+            let neighbours = route.place().zip(neighbour).into_iter().collect();
+
+            let state = resolve(route, &links(), &neighbours, &[attached(ETH0)]);
+
+            assert_eq!(state, expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_neighbour_counts_only_on_the_interface_of_the_route() {
+        let elsewhere = BTreeMap::from([((ETH1, "10.0.0.11".parse().unwrap()), Neighbour::Fresh(THEIRS))]);
+
+        let state = resolve(via(ETH0, "10.0.0.11", None), &links(), &elsewhere, &[attached(ETH0)]);
+
+        assert_eq!(state, unresolved("10.0.0.11", "eth0"));
+    }
+
+    fn via(interface: u32, next_hop: &str, mtu: Option<u32>) -> Route {
+        Route::Via { interface, next_hop: next_hop.parse().unwrap(), mtu }
+    }
+
+    fn unresolved(next_hop: &str, interface: &str) -> HopState {
+        HopState::Unresolved { next_hop: next_hop.parse().unwrap(), interface: interface.to_owned() }
+    }
+
+    fn outside(interface: &str) -> HopState {
+        HopState::Outside { interface: interface.to_owned() }
+    }
+
+    fn links() -> BTreeMap<u32, Link> {
+        let link = |name: &str| Link { name: name.to_owned(), mac: OURS, mtu: 1500, is_up: true };
+        BTreeMap::from([(ETH0, link("eth0")), (ETH1, link("eth1"))])
+    }
+
+    fn attached(index: u32) -> Attached {
+        Attached { name: format!("eth{}", index - 2), index, mode: "native", mtu: 1500, mac: OURS }
+    }
+}

@@ -1,0 +1,259 @@
+//! The loop: hears, looks, asks and reports, each when it is due.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::ready,
+    net::IpAddr,
+    time::Duration,
+};
+
+use anyhow::Context;
+use lb_common::event::NeighbourWanted;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
+};
+
+use super::{
+    asking::Asking,
+    netlink::{Heard, Kernel, Monitor},
+    network::{Changes, Fact, Network},
+    outbox::Outbox,
+    resolve::{Neighbour, Place, Route, resolve},
+};
+use crate::{datapath::Attached, event::Event};
+
+/// Messages come in bursts: this long after the first, the burst is looked at as a whole.
+const SETTLE: Duration = Duration::from_millis(5);
+/// The least time from one look to the next: a storm of messages must not become a storm of lookups.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How often it is seen to that neighbours are fresh.
+const TICK: Duration = Duration::from_secs(1);
+/// How often everything is looked at, whatever messages say.
+const RESYNC: Duration = Duration::from_secs(10);
+/// How often a refusal of the kernel is told.
+const TELL: Duration = Duration::from_secs(60);
+/// After netlink failed.
+const RECONNECT: Duration = Duration::from_secs(1);
+
+/// Everything that is known, and what is to be done about it.
+pub struct Watcher {
+    wanted: watch::Receiver<BTreeSet<IpAddr>>,
+    interfaces: watch::Receiver<Vec<Attached>>,
+    asks: mpsc::Receiver<NeighbourWanted>,
+    events: mpsc::Sender<Event>,
+
+    network: Network,
+    routes: BTreeMap<IpAddr, Route>,
+    asking: Asking,
+    outbox: Outbox,
+
+    /// What the next look has to look at, and when it comes.
+    pending: Changes,
+    look_at: Instant,
+    resync_at: Instant,
+    /// Neighbours that the kernel shall ask for: one at a time, so that nothing else waits for a long list.
+    to_ask: BTreeSet<Place>,
+    /// When the kernel's refusal to ask was last told.
+    refusal_told: Option<Instant>,
+}
+
+/// The other end of a channel is gone.
+struct Abandoned;
+
+impl Watcher {
+    pub fn new(
+        wanted: watch::Receiver<BTreeSet<IpAddr>>,
+        interfaces: watch::Receiver<Vec<Attached>>,
+        asks: mpsc::Receiver<NeighbourWanted>,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            wanted,
+            interfaces,
+            asks,
+            events,
+            network: Network::default(),
+            routes: BTreeMap::new(),
+            asking: Asking::new(now),
+            outbox: Outbox::default(),
+            pending: Changes::default(),
+            look_at: now,
+            resync_at: now,
+            to_ask: BTreeSet::new(),
+            refusal_told: None,
+        }
+    }
+
+    /// Returns when nobody is there any more to watch for. Safe to cancel: what it knows stays.
+    pub async fn watch(&mut self) {
+        loop {
+            match self.session().await {
+                Ok(Abandoned) => return,
+                Err(error) => log::warn!("netlink: {error:#}; next hops are as they were, trying again"),
+            }
+            sleep(RECONNECT).await;
+        }
+    }
+
+    /// Ends with an error when netlink fails.
+    async fn session(&mut self) -> anyhow::Result<Abandoned> {
+        let mut monitor = Monitor::subscribe()?;
+        let kernel = Kernel::connect()?;
+        let events = self.events.clone();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Nobody was watching until here.
+        self.pending = Changes::ALL;
+        self.look_at_everything(&kernel).await?;
+        loop {
+            tokio::select! {
+                heard = monitor.next() => match heard.context("the listening socket broke")? {
+                    Heard::Fact(fact) => self.absorb(fact),
+                    Heard::Gap => self.distrust(),
+                },
+                () = sleep_until(self.look_at), if self.pending.any() => self.look(&kernel).await?,
+                changed = self.wanted.changed() => match changed {
+                    Ok(()) => self.schedule(Changes { routes: true, hops: true, ..Changes::default() }),
+                    Err(_) => return Ok(Abandoned),
+                },
+                changed = self.interfaces.changed() => match changed {
+                    Ok(()) => self.schedule(Changes { hops: true, ..Changes::default() }),
+                    Err(_) => return Ok(Abandoned),
+                },
+                Some(asked) = self.asks.recv() => self.ask_for_client(asked),
+                _ = tick.tick() => self.keep_fresh(&kernel).await?,
+                () = ready(()), if !self.to_ask.is_empty() => self.ask(&kernel).await?,
+                permit = events.reserve(), if !self.outbox.is_empty() => match permit {
+                    Ok(permit) => self.outbox.take().map_or((), |event| permit.send(event)),
+                    Err(_) => return Ok(Abandoned),
+                },
+            }
+        }
+    }
+
+    fn absorb(&mut self, fact: Fact) {
+        if let Fact::Neighbour(place, Some(Neighbour::Failed)) = fact {
+            let before = self.network.neighbours().get(&place).and_then(|neighbour| neighbour.mac());
+            // It may answer elsewhere: its last address was only asked itself (RFC 4861, 7.3.3: unicast probes).
+            if before.is_some() {
+                self.ask_if_attached(place, |asking, now| asking.client(place, now));
+            }
+        }
+        let changes = self.network.absorb(fact);
+        self.schedule(changes);
+    }
+
+    /// Messages were lost, perhaps of anything.
+    fn distrust(&mut self) {
+        log::warn!("netlink messages were lost: looking at everything again");
+        self.resync_at = Instant::now();
+        self.schedule(Changes::ALL);
+    }
+
+    fn schedule(&mut self, changes: Changes) {
+        if changes.any() && !self.pending.any() {
+            self.look_at = self.look_at.max(Instant::now() + SETTLE);
+        }
+        self.pending |= changes;
+    }
+
+    async fn look(&mut self, kernel: &Kernel) -> anyhow::Result<()> {
+        if Instant::now() >= self.resync_at {
+            return self.look_at_everything(kernel).await;
+        }
+        self.look_at_changes(kernel).await
+    }
+
+    async fn look_at_everything(&mut self, kernel: &Kernel) -> anyhow::Result<()> {
+        self.resync_at = Instant::now() + RESYNC;
+        let (links, neighbours) = (kernel.links().await?, kernel.neighbours().await?);
+        self.pending |= self.network.replace(links, neighbours);
+        // Routes that changed without a message, such as one that expired, show only in their answers.
+        self.pending.routes = true;
+        self.look_at_changes(kernel).await
+    }
+
+    async fn look_at_changes(&mut self, kernel: &Kernel) -> anyhow::Result<()> {
+        if self.pending.routes {
+            self.pending.flows |= self.look_up_routes(kernel).await?;
+        }
+        let changes = std::mem::take(&mut self.pending);
+        self.outbox.note(changes);
+        let attached = self.interfaces.borrow_and_update().clone();
+        let hop = |route: &Route| resolve(*route, self.network.links(), self.network.neighbours(), &attached);
+        let hops = self.routes.iter().map(|(address, route)| (*address, hop(route))).collect();
+        self.outbox.put(hops);
+        self.look_at = Instant::now() + PAUSE;
+        self.ask_for_backends();
+        Ok(())
+    }
+
+    /// Is a backend reached on another way than before?
+    async fn look_up_routes(&mut self, kernel: &Kernel) -> anyhow::Result<bool> {
+        let wanted = self.wanted.borrow_and_update().clone();
+        let routes = kernel.routes(wanted).await?;
+        let is_rerouted = |(address, route)| self.routes.get(address).is_some_and(|before| before != route);
+        let any_rerouted = routes.iter().any(is_rerouted);
+        self.routes = routes;
+        Ok(any_rerouted)
+    }
+
+    async fn keep_fresh(&mut self, kernel: &Kernel) -> anyhow::Result<()> {
+        let now = Instant::now();
+        if now >= self.resync_at {
+            self.look_at_everything(kernel).await?;
+        }
+        self.asking.prune(now);
+        self.ask_for_backends();
+        let stale = self
+            .network
+            .neighbours()
+            .iter()
+            .filter(|(_, neighbour)| matches!(neighbour, Neighbour::Stale(_)));
+        let places: Vec<Place> = stale.map(|(place, _)| *place).collect();
+        for place in places {
+            self.ask_if_attached(place, |asking, now| asking.stale(place, now));
+        }
+        Ok(())
+    }
+
+    fn ask_for_backends(&mut self) {
+        let places: BTreeSet<Place> = self.routes.values().filter_map(|route| route.place()).collect();
+        for place in places {
+            let neighbour = self.network.neighbours().get(&place).copied();
+            self.ask_if_attached(place, |asking, now| asking.backend(place, neighbour, now));
+        }
+    }
+
+    /// The program drops a client's packet and wants its neighbour for the next one.
+    fn ask_for_client(&mut self, wanted: NeighbourWanted) {
+        let place = (wanted.interface, wanted.address.to_ip());
+        // What has an address needs no asking; and a fixed one would lose it (see `asking`).
+        let is_known =
+            self.network.neighbours().get(&place).is_some_and(|neighbour| neighbour.mac().is_some());
+        if !is_known {
+            self.ask_if_attached(place, |asking, now| asking.client(place, now));
+        }
+    }
+
+    fn ask_if_attached(&mut self, place: Place, decide: impl FnOnce(&mut Asking, Instant) -> bool) {
+        let is_attached = self.interfaces.borrow().iter().any(|attached| attached.index == place.0);
+        if is_attached && decide(&mut self.asking, Instant::now()) {
+            self.to_ask.insert(place);
+        }
+    }
+
+    async fn ask(&mut self, kernel: &Kernel) -> anyhow::Result<()> {
+        let Some(place) = self.to_ask.pop_first() else { return Ok(()) };
+        let Err(refusal) = kernel.ask(place).await? else { return Ok(()) };
+        let now = Instant::now();
+        if self.refusal_told.is_none_or(|told| now >= told + TELL) {
+            let (interface, address) = place;
+            log::warn!(address:%, interface, refusal:%; "the kernel does not ask for neighbours");
+            self.refusal_told = Some(now);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,300 @@
+//! The file as written: every key that there is, with what may stand behind it.
+//!
+//! What can be judged by looking at one value is judged here; what takes two, in `validate`.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use lb_common::{limits::MAX_FLOWS, net::Protocol, service::Mode};
+use toml::de::DeValue;
+
+use super::{
+    AttachMode, Scheduler,
+    mistakes::{At, Report, Span},
+    rules,
+    table::{Given, List, Table},
+    value,
+};
+
+/// The format that is read here.
+const VERSION: u32 = 1;
+const LEAST_INTERVAL: Duration = Duration::from_millis(10);
+const MOST_INTERVAL: Duration = Duration::from_secs(3600);
+const LEAST_TIMEOUT: Duration = Duration::from_millis(1);
+const MOST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Results in a row that change a backend's health.
+const MOST_RESULTS: u32 = 100;
+
+/// What stands behind `mode` of an interface.
+const ATTACH_MODES: [(&str, Option<AttachMode>); 3] = [
+    ("native", Some(AttachMode::Native)),
+    ("generic", Some(AttachMode::Generic)),
+    ("auto", Some(AttachMode::Auto)),
+];
+const PROTOCOLS: [(&str, Option<Protocol>); 2] = [("tcp", Some(Protocol::Tcp)), ("udp", Some(Protocol::Udp))];
+const MODES: [(&str, Option<Mode>); 5] = [
+    ("full-nat", Some(Mode::FullNat)),
+    ("nat", Some(Mode::Nat)),
+    ("dsr", None),
+    ("ipip", None),
+    ("gue", None),
+];
+const SCHEDULERS: [(&str, Option<Scheduler>); 6] = [
+    (Scheduler::RoundRobin.name(), Some(Scheduler::RoundRobin)),
+    ("weighted-round-robin", None),
+    ("least-connections", None),
+    ("random-two", None),
+    ("source-hash", None),
+    ("maglev", None),
+];
+const CHECKS: [(&str, Option<Check>); 3] =
+    [("tcp", Some(Check::Tcp)), ("http", Some(Check::Http)), ("none", Some(Check::None))];
+
+/// The whole file.
+pub struct File {
+    /// `None`: something else stands there.
+    pub interfaces: Option<Vec<Interface>>,
+    pub socket: Given<PathBuf>,
+    /// `none` is `None`.
+    pub metrics: Given<Option<SocketAddr>>,
+    pub limits: Limits,
+    /// `[defaults.health]`
+    pub health: Health,
+    pub services: Option<Vec<Service>>,
+}
+
+/// `[[interface]]`
+pub struct Interface {
+    pub name: Option<At<String>>,
+    pub mode: Given<AttachMode>,
+}
+
+/// `[limits]`
+pub struct Limits {
+    pub flows: Given<u32>,
+    pub flows_ipv6: Given<u32>,
+    pub half_open_flows: Given<u32>,
+}
+
+/// `[[service]]`
+pub struct Service {
+    pub header: Span,
+    pub name: Option<At<String>>,
+    pub listen: List<SocketAddr>,
+    pub protocol: Given<Protocol>,
+    pub mode: Given<Mode>,
+    pub source: List<IpAddr>,
+    pub scheduler: Given<Scheduler>,
+    pub health: Health,
+    pub backends: Option<Vec<Backend>>,
+}
+
+/// `[[service.backend]]`
+pub struct Backend {
+    pub name: Option<At<String>>,
+    pub address: Option<At<SocketAddr>>,
+    pub weight: Given<u32>,
+    pub backup: Given<bool>,
+}
+
+/// `[service.health]` and `[defaults.health]`
+#[derive(Clone)]
+pub struct Health {
+    pub check: Given<Check>,
+    pub interval: Given<Duration>,
+    pub timeout: Given<Duration>,
+    pub rise: Given<u32>,
+    pub fall: Given<u32>,
+    pub port: Given<u16>,
+    pub path: Given<String>,
+    pub host: Given<String>,
+}
+
+/// What stands behind `type` of a health check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    Tcp,
+    Http,
+    None,
+}
+
+impl File {
+    pub fn read(mut root: Table<'_>) -> Self {
+        root.required("version", version);
+        let file = Self {
+            interfaces: root
+                .tables("interface", "[[interface]]")
+                .map(|all| all.into_iter().map(interface).collect()),
+            socket: optional_in(root.table("api", "[api]"), "socket", value::socket_path),
+            metrics: optional_in(root.table("metrics", "[metrics]"), "listen", metrics_listen),
+            limits: Limits::read(root.table("limits", "[limits]")),
+            health: defaults(root.table("defaults", "[defaults]")),
+            services: root
+                .tables("service", "[[service]]")
+                .map(|all| all.into_iter().map(Service::read).collect()),
+        };
+        root.close();
+        file
+    }
+}
+
+impl Limits {
+    fn read(table: Option<Table<'_>>) -> Self {
+        let Some(mut table) = table else {
+            return Self { flows: Given::Absent, flows_ipv6: Given::Absent, half_open_flows: Given::Absent };
+        };
+        let flows = |value: &DeValue<'_>| value::integer(value, 1..=MAX_FLOWS);
+        let limits = Self {
+            flows: table.optional("flows", flows),
+            flows_ipv6: table.optional("flows_ipv6", flows),
+            half_open_flows: table.optional("half_open_flows", flows),
+        };
+        table.close();
+        limits
+    }
+}
+
+impl Service {
+    fn read(mut table: Table<'_>) -> Self {
+        let service = Self {
+            header: table.span(),
+            name: table.required("name", name),
+            listen: table.list("listen", listen),
+            protocol: table.optional("protocol", |value| value::choice(value, "protocol", &PROTOCOLS)),
+            mode: table.optional("mode", |value| value::choice(value, "mode", &MODES)),
+            source: table.list("source", source),
+            scheduler: table.optional("scheduler", |value| value::choice(value, "scheduler", &SCHEDULERS)),
+            health: Health::read(table.table("health", "[service.health]")),
+            backends: table
+                .tables("backend", "[[service.backend]]")
+                .map(|all| all.into_iter().map(Backend::read).collect()),
+        };
+        table.close();
+        service
+    }
+}
+
+impl Service {
+    /// For messages.
+    pub fn name(&self) -> &str {
+        self.name.as_ref().map_or("?", |name| &name.value)
+    }
+
+    /// The first address of a family.
+    pub fn listen_of(&self, family: rules::Family) -> Option<&At<SocketAddr>> {
+        self.listen.items.iter().find(|listen| rules::Family::of(listen.value.ip()) == family)
+    }
+}
+
+impl Backend {
+    fn read(mut table: Table<'_>) -> Self {
+        let backend = Self {
+            name: table.required("name", name),
+            address: table.required("address", listen),
+            weight: table.optional("weight", |value| value::integer(value, 0..=rules::MAX_WEIGHT)),
+            backup: table.optional("backup", value::boolean),
+        };
+        table.close();
+        backend
+    }
+}
+
+impl Health {
+    const ABSENT: Self = Self {
+        check: Given::Absent,
+        interval: Given::Absent,
+        timeout: Given::Absent,
+        rise: Given::Absent,
+        fall: Given::Absent,
+        port: Given::Absent,
+        path: Given::Absent,
+        host: Given::Absent,
+    };
+
+    fn read(table: Option<Table<'_>>) -> Self {
+        let Some(mut table) = table else { return Self::ABSENT };
+        let results = |value: &DeValue<'_>| value::integer(value, 1..=MOST_RESULTS);
+        let health = Self {
+            check: table.optional("type", |value| value::choice(value, "type of health check", &CHECKS)),
+            interval: table.optional("interval", |it| value::duration(it, LEAST_INTERVAL..=MOST_INTERVAL)),
+            timeout: table.optional("timeout", |it| value::duration(it, LEAST_TIMEOUT..=MOST_TIMEOUT)),
+            rise: table.optional("rise", results),
+            fall: table.optional("fall", results),
+            port: table.optional("port", value::port),
+            path: table.optional("path", value::request_target),
+            host: table.optional("host", value::host),
+        };
+        table.close();
+        health
+    }
+}
+
+fn interface(mut table: Table<'_>) -> Interface {
+    let interface = Interface {
+        name: table.required("name", value::interface_name),
+        mode: table.optional("mode", |value| value::choice(value, "mode", &ATTACH_MODES)),
+    };
+    table.close();
+    interface
+}
+
+fn defaults(table: Option<Table<'_>>) -> Health {
+    let Some(mut table) = table else { return Health::ABSENT };
+    let health = Health::read(table.table("health", "[defaults.health]"));
+    table.close();
+    health
+}
+
+/// A table with a single key.
+fn optional_in<T>(
+    table: Option<Table<'_>>,
+    key: &'static str,
+    read: impl FnOnce(&DeValue<'_>) -> Result<T, String>,
+) -> Given<T> {
+    let Some(mut table) = table else { return Given::Absent };
+    let given = table.optional(key, |value| read(value));
+    table.close();
+    given
+}
+
+fn version(value: &DeValue<'_>) -> Result<(), String> {
+    match value::integer(value, 0..=u32::MAX)? {
+        VERSION => Ok(()),
+        other => Err(format!("version {other} is not known: this xlb reads version {VERSION}")),
+    }
+}
+
+fn name(value: &DeValue<'_>) -> Result<String, String> {
+    let name = value::text(value)?;
+    rules::name(name)?;
+    Ok(name.to_owned())
+}
+
+/// An address that services and backends can have, with its port.
+fn listen(value: &DeValue<'_>) -> Result<SocketAddr, String> {
+    let endpoint = value::endpoint(value)?;
+    rules::endpoint(endpoint)?;
+    Ok(endpoint)
+}
+
+fn source(value: &DeValue<'_>) -> Result<IpAddr, String> {
+    let address = value::address(value)?;
+    rules::unicast(address)?;
+    Ok(address)
+}
+
+/// Where a listener of ours is, which may be loopback or every address; or `none`.
+fn metrics_listen(value: &DeValue<'_>) -> Result<Option<SocketAddr>, String> {
+    if value.as_str() == Some("none") {
+        return Ok(None);
+    }
+    value::endpoint(value).map(Some)
+}
+
+/// Reads what TOML could make of the text.
+pub fn read<'d>(document: &'d toml::Spanned<toml::de::DeTable<'d>>, report: &'d Report<'d>) -> File {
+    File::read(Table::root(document, report))
+}

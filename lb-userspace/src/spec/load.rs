@@ -1,0 +1,65 @@
+//! From a path or a text to a spec.
+
+use std::{fs, io::Read, path::Path};
+
+use toml::de::DeTable;
+
+use super::{
+    Spec, file,
+    mistakes::{Mistakes, Report, Span, quote},
+    validate::validate,
+};
+
+/// Bytes of a file: the largest spec takes half of that.
+pub const MAX_FILE: u64 = 1024 * 1024;
+
+/// Reads a file. All IO is here.
+pub fn read(path: &Path) -> Result<Spec, Mistakes> {
+    let name = path.display().to_string();
+    let cannot = |error: std::io::Error| Mistakes::of_file(&name, &format!("cannot be read: {error}"));
+
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(cannot)?;
+    if file.metadata().map_err(cannot)?.is_dir() {
+        return Err(Mistakes::of_file(&name, "is a directory: a file is expected"));
+    }
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(Mistakes::of_file(&name, "is larger than 1 MiB: that is no configuration of xlb"));
+    }
+
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => parse(&name, text),
+        Err(error) => Err(not_utf8(&name, &bytes, error.valid_up_to())),
+    }
+}
+
+/// Makes a spec of a text, or finds everything that is wrong with it. `name` stands in the mistakes.
+pub fn parse(name: &str, text: &str) -> Result<Spec, Mistakes> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let syntax = Report::new(text);
+    let mut last_line = 0;
+    for error in errors {
+        let span = error.span().map_or(Span::START, Span::from);
+        // What follows in the same line follows from it.
+        if syntax.line(span) != last_line {
+            last_line = syntax.line(span);
+            syntax.add(span, format!("not TOML: {}", error.message().replace('\n', " ")));
+        }
+    }
+    // What could be rescued of a broken file would be judged for what is missing from it.
+    syntax.finish(name)?;
+
+    let report = Report::new(text);
+    let spec = validate(file::read(&document, &report), &report);
+    report.finish(name)?;
+    Ok(spec)
+}
+
+fn not_utf8(name: &str, bytes: &[u8], valid: usize) -> Mistakes {
+    let text = String::from_utf8_lossy(bytes);
+    let wrong = bytes.get(valid).copied().unwrap_or_default();
+    let message = format!("not UTF-8: byte {}", quote(&format!("{wrong:#04x}")));
+    // Up to the wrong byte both are the same.
+    Mistakes::at(name, &text, Span::from(valid..valid + 1), &message)
+}

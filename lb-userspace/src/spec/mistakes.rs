@@ -1,0 +1,292 @@
+//! Mistakes of a file: collected with their places, shown all at once.
+//!
+//! ```text
+//! xlb.toml:31:1: unknown key `wieght`: did you mean `weight`?
+//!    31 | wieght = 50
+//!       | ^^^^^^
+//! ```
+
+use std::{cell::RefCell, collections::BTreeSet, fmt, ops::Range};
+
+/// Mistakes that are shown of one file; the others are counted.
+pub const MAX_MISTAKES: usize = 100;
+/// Characters of a line that are shown.
+const MAX_EXCERPT: usize = 100;
+/// Characters of a value that are repeated in a message.
+const MAX_QUOTE: usize = 64;
+
+/// A part of the file, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span {
+    start: usize,
+    end: usize,
+}
+
+impl Span {
+    /// The beginning of the file, for what is nowhere in it.
+    pub const START: Self = Self { start: 0, end: 0 };
+}
+
+impl From<Range<usize>> for Span {
+    fn from(range: Range<usize>) -> Self {
+        Self { start: range.start, end: range.end }
+    }
+}
+
+/// A value, and where it is written.
+#[derive(Clone, Copy, Debug)]
+pub struct At<T> {
+    pub value: T,
+    pub span: Span,
+}
+
+/// Collects the mistakes of one file while it is read.
+pub struct Report<'t> {
+    text: &'t str,
+    /// Where lines end: a file may have as many mistakes as lines.
+    newlines: Vec<usize>,
+    found: RefCell<BTreeSet<(Span, String)>>,
+}
+
+impl<'t> Report<'t> {
+    pub fn new(text: &'t str) -> Self {
+        let newlines = text.match_indices('\n').map(|(offset, _)| offset).collect();
+        Self { text, newlines, found: RefCell::new(BTreeSet::new()) }
+    }
+
+    /// Notes a mistake.
+    pub fn add(&self, span: Span, message: impl Into<String>) {
+        self.found.borrow_mut().insert((span, message.into()));
+    }
+
+    /// Notes the mistake, if there is one, and gives the value otherwise.
+    pub fn take<T>(&self, span: Span, outcome: Result<T, impl fmt::Display>) -> Option<T> {
+        outcome.map_err(|message| self.add(span, message.to_string())).ok()
+    }
+
+    /// The number of a line, for messages about two places.
+    pub fn line(&self, span: Span) -> usize {
+        self.newlines.partition_point(|newline| *newline < span.start) + 1
+    }
+
+    /// All mistakes in the order of the file, or nothing.
+    pub fn finish(self, name: &str) -> Result<(), Mistakes> {
+        let found = self.found.into_inner();
+        if found.is_empty() {
+            return Ok(());
+        }
+
+        let more = found.len().saturating_sub(MAX_MISTAKES);
+        let shown = found.into_iter().take(MAX_MISTAKES);
+        let list = shown.map(|(span, message)| Mistake::in_text(name, self.text, span, &message)).collect();
+        Err(Mistakes { list, more })
+    }
+}
+
+/// Everything that is wrong with a file. Shows itself as an operator reads it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Mistakes {
+    list: Vec<Mistake>,
+    more: usize,
+}
+
+impl Mistakes {
+    /// A mistake of the file as a whole: it cannot be read.
+    pub fn of_file(name: &str, message: &str) -> Self {
+        Self { list: vec![Mistake { line: format!("{name}: {message}"), excerpt: None }], more: 0 }
+    }
+
+    /// A mistake at one place of a text.
+    pub fn at(name: &str, text: &str, span: Span, message: &str) -> Self {
+        Self { list: vec![Mistake::in_text(name, text, span, message)], more: 0 }
+    }
+
+    /// `file:line:column: message` of each.
+    pub fn lines(&self) -> Vec<String> {
+        let more = (self.more > 0).then(|| self.more_line());
+        self.list.iter().map(|mistake| mistake.line.clone()).chain(more).collect()
+    }
+
+    fn more_line(&self) -> String {
+        format!("and {} more", self.more)
+    }
+}
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, mistake) in self.list.iter().enumerate() {
+            let separator = if number == 0 { "" } else { "\n" };
+            write!(f, "{separator}{mistake}")?;
+        }
+        if self.more > 0 {
+            write!(f, "\n{}", self.more_line())?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mistake {
+    line: String,
+    excerpt: Option<String>,
+}
+
+impl Mistake {
+    fn in_text(name: &str, text: &str, span: Span, message: &str) -> Self {
+        let position = Position::of(text, span.start);
+        let line = format!("{name}:{}:{}: {message}", position.line, position.column);
+        Self { line, excerpt: position.excerpt(span) }
+    }
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.line)?;
+        self.excerpt.iter().try_for_each(|excerpt| write!(f, "\n{excerpt}"))
+    }
+}
+
+/// A place as people count: lines and characters, from 1.
+struct Position<'t> {
+    line: usize,
+    column: usize,
+    /// The line itself, and where it begins.
+    shown: &'t str,
+    begins: usize,
+}
+
+impl<'t> Position<'t> {
+    fn of(text: &'t str, offset: usize) -> Self {
+        let offset = text.floor_char_boundary(offset);
+        let before = &text[..offset];
+        let after_newline = before.rfind('\n').map_or(0, |newline| newline + 1);
+        // A byte order mark is no character of the first line.
+        let mark = if after_newline == 0 && text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
+        let begins = after_newline + mark;
+        let shown = text[begins..].lines().next().unwrap_or("");
+        let column = text.get(begins..offset).unwrap_or("").chars().count() + 1;
+        Self { line: before.matches('\n').count() + 1, column, shown, begins }
+    }
+
+    /// The line and a caret below what is wrong, cut where the line is long.
+    fn excerpt(&self, span: Span) -> Option<String> {
+        if self.shown.trim().is_empty() {
+            return None;
+        }
+        let ends = span.end.saturating_sub(self.begins).min(self.shown.len());
+        let end = self.shown[..self.shown.floor_char_boundary(ends)].chars().count();
+        let first = self.column - 1;
+        let from = if first < MAX_EXCERPT { 0 } else { first };
+
+        let line: String = self.shown.chars().skip(from).take(MAX_EXCERPT).map(visible).collect();
+        let carets = end.saturating_sub(first).clamp(1, MAX_EXCERPT - (first - from));
+        let number = self.line;
+        let indent = " ".repeat(first - from);
+        Some(format!("{number:>5} | {}\n      | {indent}{}", line.trim_end(), "^".repeat(carets)))
+    }
+}
+
+/// Keeps the caret in its column, and the terminal from obeying.
+fn visible(character: char) -> char {
+    match character {
+        '\t' => ' ',
+        control if control.is_control() => char::REPLACEMENT_CHARACTER,
+        other => other,
+    }
+}
+
+/// A value as it may stand in a message: in back quotes, cut where it is long.
+pub fn quote(value: &str) -> String {
+    let mut characters = value.chars().map(visible);
+    let shown: String = characters.by_ref().take(MAX_QUOTE).collect();
+    let rest = if characters.next().is_some() { "..." } else { "" };
+    format!("`{shown}{rest}`")
+}
+
+/// ": did you mean `weight`?", or what there is to choose from.
+pub fn suggest(wrong: &str, known: &[&str]) -> String {
+    let distance = |name: &&&str| strsim::damerau_levenshtein(&wrong.to_lowercase(), name);
+    let near = |name: &&&str| wrong.len() <= MAX_QUOTE && distance(name) <= (name.len() / 3).max(1);
+    match known.iter().filter(near).min_by_key(distance) {
+        Some(name) => format!(": did you mean `{name}`?"),
+        None => format!(": known {} {}", if known.len() == 1 { "is" } else { "are" }, listed(known)),
+    }
+}
+
+/// "`a`, `b` and `c`"
+pub fn listed(names: &[&str]) -> String {
+    match names {
+        [] => "nothing".to_owned(),
+        [only] => format!("`{only}`"),
+        [most @ .., last] => format!("`{}` and `{last}`", most.join("`, `")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_is_shown_with_its_line_and_a_caret() {
+        let report = Report::new("a = 1\nwieght = 50\n");
+
+        report.add(Span::from(6..12), "unknown key");
+
+        let expected = "x.toml:2:1: unknown key\n    2 | wieght = 50\n      | ^^^^^^";
+        assert_eq!(report.finish("x.toml").unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn columns_are_characters_and_a_byte_order_mark_is_none() {
+        let text = "\u{feff}größe = 1\r\n";
+        let one = text.find('1').unwrap();
+
+        let mistakes = Mistakes::at("x", text, Span::from(one..one + 1), "no");
+
+        assert_eq!(mistakes.to_string(), "x:1:9: no\n    1 | größe = 1\n      |         ^");
+    }
+
+    #[test]
+    fn mistakes_come_in_the_order_of_the_file_and_each_once() {
+        let report = Report::new("a\nb\n");
+
+        for (at, message) in [(2, "second"), (0, "first"), (2, "second")] {
+            report.add(Span::from(at..at + 1), message);
+        }
+
+        assert_eq!(report.finish("x").unwrap_err().lines(), ["x:1:1: first", "x:2:1: second"]);
+    }
+
+    #[test]
+    fn what_is_too_much_is_counted() {
+        let text = "x\n".repeat(MAX_MISTAKES + 7);
+        let report = Report::new(&text);
+
+        for line in 0..MAX_MISTAKES + 7 {
+            report.add(Span::from(2 * line..2 * line + 1), "no");
+        }
+
+        let mistakes = report.finish("x").unwrap_err();
+        assert_eq!(mistakes.lines().len(), MAX_MISTAKES + 1);
+        assert!(mistakes.to_string().ends_with("\nand 7 more"));
+    }
+
+    #[test]
+    fn places_out_of_the_text_and_within_characters_do_no_harm() {
+        let text = "ä\u{1b}[31m\t".repeat(60);
+
+        for start in 0..text.len() + 3 {
+            let shown = Mistakes::at("x", &text, Span::from(start..start + 500), "no").to_string();
+            assert!(!shown.contains('\u{1b}'));
+        }
+    }
+
+    #[test]
+    fn the_nearest_name_is_suggested_else_all() {
+        let keys = ["name", "address", "weight", "backup"];
+
+        assert_eq!(suggest("wieght", &keys), ": did you mean `weight`?");
+        assert_eq!(suggest("Name", &keys), ": did you mean `name`?");
+        assert_eq!(suggest("port", &keys), ": known are `name`, `address`, `weight` and `backup`");
+    }
+}

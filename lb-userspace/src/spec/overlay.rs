@@ -1,0 +1,272 @@
+//! What the CLI changed since the operator wrote the file.
+//!
+//! An entry remembers three things of a backend: what the file said when the change was made, what the CLI wants
+//! instead, and its admin state. Everything follows from comparing them with what the file says today:
+//!
+//! | the file's own definition | entry | outcome |
+//! |---|---|---|
+//! | as remembered | | the CLI's wish is in force: added, removed, other weight |
+//! | has changed since | | the file wins; the wish is forgotten, and the log says so |
+//! | either | drain or maint | holds until `ready` |
+//! | either | says no more than the file, and ready | is dropped: nothing is left of it |
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Backend, BackendName, Service, Spec,
+    rules::{self, MAX_SPEC_BACKENDS, OwnAddresses, Refusal},
+};
+use crate::api::view::AdminState;
+
+mod edit;
+
+/// Backends that can differ from the file: all are removed and as many others added.
+pub const MAX_CHANGES: usize = 2 * MAX_SPEC_BACKENDS;
+
+/// The changes, by backend.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Overlay {
+    pub(super) entries: BTreeMap<BackendName, Change>,
+}
+
+/// What the CLI changed of one backend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// The file's own definition when the change was made; `None`: it had none.
+    pub file: Option<Definition>,
+    /// What the CLI wants; `None`: no such backend.
+    pub wish: Option<Definition>,
+    pub admin_state: AdminState,
+}
+
+/// What the file and the CLI can say of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Definition {
+    pub address: SocketAddr,
+    pub weight: u32,
+    pub backup: bool,
+}
+
+/// File and overlay together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Applied {
+    /// What is wanted.
+    pub spec: Spec,
+    /// Backends that are not ready.
+    pub admin_states: BTreeMap<BackendName, AdminState>,
+    /// The overlay without what the file has overruled: keep this one.
+    pub overlay: Overlay,
+    /// Where the file won, and what was forgotten: for the log, once.
+    pub log: Vec<String>,
+    /// Changes that are kept but cannot be in force, and why: for the log and the status, as long as it is so.
+    pub warnings: Vec<String>,
+}
+
+impl Overlay {
+    /// Puts the changes upon the file.
+    pub fn apply(&self, file: &Spec) -> Applied {
+        let (overlay, log) = self.settled(file);
+        let mut spec = file.clone();
+        let mut warnings = Vec::new();
+
+        // First make room: what is removed or moved must not stand in the way of what is added.
+        for (name, change) in overlay.wishes() {
+            spec.replace(name, change.wish.filter(|_| change.keeps_address()));
+        }
+        let own = OwnAddresses::of(&spec);
+        for (name, change) in overlay.wishes().filter(|(_, change)| !change.keeps_address()) {
+            let Some(wish) = change.wish else { continue };
+            let Err(reason) = spec.put(name, wish, &own) else { continue };
+            warnings.push(format!("{name}: `{}` is not in force: {reason}", change.describe_wish()));
+            // The file's own is better than none.
+            if let Some(Err(reason)) = change.file.map(|file| spec.put(name, file, &own)) {
+                warnings.push(format!("{name}: what the file says is not in force either: {reason}"));
+            }
+        }
+        spec.keep_the_order_of(file);
+
+        let admin_states = overlay.admin_states(&spec);
+        Applied { spec, admin_states, overlay, log, warnings }
+    }
+
+    /// Lines that say where file and overlay differ: `web/web-1: drain`.
+    pub fn differences(&self) -> Vec<String> {
+        self.entries.iter().map(|(name, change)| format!("{name}: {}", change.describe())).collect()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The overlay without wishes that the file has overruled, and what there is to say about it.
+    fn settled(&self, file: &Spec) -> (Self, Vec<String>) {
+        let mut settled = Self::default();
+        let mut log = Vec::new();
+        for (name, change) in &self.entries {
+            let own = file.definition(name);
+            let mut change = change.clone();
+            if own != change.file {
+                log.extend(change.overruled(own).map(|line| format!("{name}: {line}")));
+                (change.file, change.wish) = (own, own);
+            }
+            settled.keep(name, change);
+        }
+        (settled, log)
+    }
+
+    /// Keeps an entry if it says more than the file.
+    fn keep(&mut self, name: &BackendName, change: Change) {
+        if change.is_nothing() {
+            self.entries.remove(name);
+        } else {
+            self.entries.insert(name.clone(), change);
+        }
+    }
+
+    /// What is remembered of a backend, or would be if nothing changed.
+    fn change_of(&self, name: &BackendName, file: &Spec) -> Change {
+        let own = file.definition(name);
+        let unchanged = Change { file: own, wish: own, admin_state: AdminState::Ready };
+        self.entries.get(name).cloned().unwrap_or(unchanged)
+    }
+
+    /// Entries that want another definition than the file's.
+    fn wishes(&self) -> impl Iterator<Item = (&BackendName, &Change)> {
+        self.entries.iter().filter(|(_, change)| change.wish != change.file)
+    }
+
+    fn admin_states(&self, spec: &Spec) -> BTreeMap<BackendName, AdminState> {
+        let not_ready = self.entries.iter().filter(|(name, change)| {
+            change.admin_state != AdminState::Ready && spec.definition(name).is_some()
+        });
+        not_ready.map(|(name, change)| (name.clone(), change.admin_state)).collect()
+    }
+}
+
+impl Change {
+    fn is_nothing(&self) -> bool {
+        self.wish == self.file && self.admin_state == AdminState::Ready
+    }
+
+    /// Is the wish about the server that the file speaks of?
+    fn keeps_address(&self) -> bool {
+        self.wish.zip(self.file).is_some_and(|(wish, file)| wish.address == file.address)
+    }
+
+    /// What is lost as the file now says something else; nothing if there was no wish, or it has come true.
+    fn overruled(&self, own: Option<Definition>) -> Option<String> {
+        if self.wish == self.file || self.wish == own {
+            return None;
+        }
+        let today = match (self.file, own) {
+            (_, None) => "the file has it no longer",
+            (None, Some(_)) => "the file defines it",
+            (Some(_), Some(_)) => "the file has changed it",
+        };
+        Some(format!("{today} and wins: `{}` is forgotten", self.describe_wish()))
+    }
+
+    fn describe(&self) -> String {
+        let state = self.admin_state.name();
+        match (self.wish == self.file, self.admin_state) {
+            (true, _) if self.file.is_none() => format!("{state} (the file has it no longer)"),
+            (true, _) => state.to_owned(),
+            (false, AdminState::Ready) => self.describe_wish(),
+            (false, AdminState::Drain | AdminState::Maint) => format!("{}, {state}", self.describe_wish()),
+        }
+    }
+
+    fn describe_wish(&self) -> String {
+        match self.wish {
+            None => "removed".to_owned(),
+            Some(wish) => wish.told_beside(self.file),
+        }
+    }
+}
+
+impl Definition {
+    fn told_beside(self, file: Option<Self>) -> String {
+        let wish = self;
+        let Some(file) = file else {
+            let backup = if wish.backup { ", backup" } else { "" };
+            return format!("added, {} weight {}{backup}", wish.address, wish.weight);
+        };
+        let mut parts = Vec::new();
+        if wish.address != file.address {
+            parts.push(format!("address {} (file: {})", wish.address, file.address));
+        }
+        if wish.weight != file.weight {
+            parts.push(format!("weight {} (file: {})", wish.weight, file.weight));
+        }
+        if wish.backup != file.backup {
+            parts.push(format!("backup {} (file: {})", wish.backup, file.backup));
+        }
+        parts.join(", ")
+    }
+
+    fn named(self, name: &str) -> Backend {
+        let Self { address, weight, backup } = self;
+        Backend { name: name.to_owned(), address, weight, backup }
+    }
+}
+
+impl From<&Backend> for Definition {
+    fn from(backend: &Backend) -> Self {
+        Self { address: backend.address, weight: backend.weight, backup: backend.backup }
+    }
+}
+
+impl Spec {
+    fn service(&self, name: &str) -> Option<&Service> {
+        self.services.iter().find(|service| service.name == name)
+    }
+
+    fn service_mut(&mut self, name: &str) -> Option<&mut Service> {
+        self.services.iter_mut().find(|service| service.name == name)
+    }
+
+    fn definition(&self, name: &BackendName) -> Option<Definition> {
+        let service = self.service(&name.service)?;
+        service.backends.iter().find(|backend| backend.name == name.backend).map(Definition::from)
+    }
+
+    /// Puts another definition in a backend's place, or nothing.
+    fn replace(&mut self, name: &BackendName, definition: Option<Definition>) {
+        let Some(service) = self.service_mut(&name.service) else { return };
+        match definition {
+            None => service.backends.retain(|backend| backend.name != name.backend),
+            Some(it) => {
+                let named = service.backends.iter_mut().filter(|backend| backend.name == name.backend);
+                named.for_each(|backend| *backend = it.named(&name.backend));
+            }
+        }
+    }
+
+    /// Adds a backend if it makes sense.
+    fn put(&mut self, name: &BackendName, wish: Definition, own: &OwnAddresses) -> Result<(), Refusal> {
+        own.refuse(wish.address)?;
+        rules::fit_in_all(self)?;
+        let gone = || Refusal::NoService(name.service.clone());
+        let service = self.service_mut(&name.service).ok_or_else(gone)?;
+        rules::fit(service, wish.address)?;
+        service.backends.push(wish.named(&name.backend));
+        Ok(())
+    }
+
+    /// Backends in the order of the file, then those that it does not have, by name.
+    fn keep_the_order_of(&mut self, file: &Self) {
+        for (service, written) in self.services.iter_mut().zip(&file.services) {
+            let place: BTreeMap<&str, usize> =
+                written.backends.iter().enumerate().map(|(place, it)| (it.name.as_str(), place)).collect();
+            let key = |it: &Backend| place.get(it.name.as_str()).copied().unwrap_or(usize::MAX);
+            service.backends.sort_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.name.cmp(&b.name)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! What the CLI may change, and what it is told when it may not.
+//!
+//! An edit that is refused leaves the overlay as it was.
+
+use super::{Applied, Change, Definition, MAX_CHANGES, Overlay};
+use crate::{
+    api::view::{AdminState, BackendPatch, NewBackend},
+    event::{Problem, ProblemKind},
+    spec::{
+        BackendName, Spec,
+        rules::{self, OwnAddresses, Refusal},
+    },
+};
+
+impl Overlay {
+    /// `backend add`
+    pub fn add(&mut self, file: &Spec, name: &BackendName, body: &NewBackend) -> Result<(), Problem> {
+        let Applied { mut spec, mut overlay, .. } = self.apply(file);
+        rules::name(&name.backend).map_err(invalid)?;
+        rules::weight(body.weight).map_err(invalid)?;
+        rules::endpoint(body.address).map_err(invalid)?;
+        if spec.definition(name).is_some() {
+            return Err(Problem::new(ProblemKind::Conflict, format!("{name} is there already")));
+        }
+        let wish = Definition { address: body.address, weight: body.weight, backup: body.backup };
+        let own = OwnAddresses::of(&spec);
+        spec.put(name, wish, &own)?;
+
+        // Drain and maint hold until `ready`, even where the file had dropped the backend meanwhile.
+        let change = overlay.change_of(name, file);
+        overlay.keep(name, Change { wish: Some(wish), ..change });
+        self.become_if_small(overlay)
+    }
+
+    /// `backend remove`: also of what is only remembered, because the file or its service is gone.
+    pub fn remove(&mut self, file: &Spec, name: &BackendName) -> Result<(), Problem> {
+        let Applied { spec, mut overlay, .. } = self.apply(file);
+        let change = overlay.change_of(name, file);
+        if change.wish.is_none() && change.admin_state == AdminState::Ready {
+            return Err(not_found(&spec, name));
+        }
+
+        overlay.keep(name, Change { wish: None, admin_state: AdminState::Ready, ..change });
+        self.become_if_small(overlay)
+    }
+
+    /// `backend ready`, `drain`, `maint`, `weight`
+    pub fn patch(&mut self, file: &Spec, name: &BackendName, patch: &BackendPatch) -> Result<(), Problem> {
+        let Applied { spec, mut overlay, .. } = self.apply(file);
+        let BackendPatch { admin_state, weight, backup } = *patch;
+        if admin_state.is_none() && weight.is_none() && backup.is_none() {
+            return Err(invalid("nothing to change: give admin_state, weight or backup".to_owned()));
+        }
+        weight.map_or(Ok(()), rules::weight).map_err(invalid)?;
+        let mut change = overlay.change_of(name, file);
+        let is_held = change.admin_state != AdminState::Ready;
+        match &mut change.wish {
+            Some(wish) => {
+                wish.weight = weight.unwrap_or(wish.weight);
+                wish.backup = backup.unwrap_or(wish.backup);
+            }
+            // The file has dropped it, but drain and maint hold until `ready`.
+            None if is_held && weight.is_none() && backup.is_none() => {}
+            None => return Err(not_found(&spec, name)),
+        }
+
+        change.admin_state = admin_state.unwrap_or(change.admin_state);
+        overlay.keep(name, change);
+        self.become_if_small(overlay)
+    }
+
+    fn become_if_small(&mut self, next: Self) -> Result<(), Problem> {
+        if next.entries.len() > MAX_CHANGES {
+            let detail =
+                format!("{MAX_CHANGES} backends differ from the file already: write them into the file");
+            return Err(Problem::new(ProblemKind::Conflict, detail));
+        }
+        *self = next;
+        Ok(())
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let kind = match refusal {
+            Refusal::NoService(_) => ProblemKind::NotFound,
+            Refusal::Own { .. } | Refusal::NotListening { .. } => ProblemKind::Invalid,
+            Refusal::Taken { .. } | Refusal::ServiceFull { .. } | Refusal::Full => ProblemKind::Conflict,
+        };
+        Self::new(kind, refusal.to_string())
+    }
+}
+
+fn invalid(detail: String) -> Problem {
+    Problem::new(ProblemKind::Invalid, detail)
+}
+
+fn not_found(spec: &Spec, name: &BackendName) -> Problem {
+    match spec.service(&name.service) {
+        None => Refusal::NoService(name.service.clone()).into(),
+        Some(_) => Problem::new(ProblemKind::NotFound, format!("there is no backend {name}")),
+    }
+}

@@ -1,0 +1,175 @@
+//! The overlay on disk.
+//!
+//! A save is a temporary file beside it, an fsync, a rename, and an fsync of the directory: whoever loses power finds
+//! the old overlay or the new one, whole. What cannot be understood is never overwritten by loading it; the operator
+//! decides.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    BackendName,
+    overlay::{Change, Definition, Overlay},
+    rules,
+};
+
+/// The form that is written here.
+const VERSION: u32 = 1;
+/// Bytes of a file: more than [`MAX_CHANGES`](super::overlay::MAX_CHANGES) with the longest names take.
+const MAX_FILE: u64 = 4 * 1024 * 1024;
+const NAME: &str = "overlay.json";
+const TEMPORARY: &str = "overlay.json.new";
+
+/// Where the overlay is kept.
+#[derive(Clone, Debug)]
+pub struct Store {
+    directory: PathBuf,
+}
+
+/// The overlay could not be loaded or saved.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{}: cannot {step}: {source}", path.display())]
+    Io { path: PathBuf, step: &'static str, source: io::Error },
+    #[error("{}: written by another version of xlb (form {found}, this one reads {VERSION}): {CURE}", path.display())]
+    Foreign { path: PathBuf, found: u32 },
+    #[error("{}: not an overlay of xlb: {detail}: {CURE}", path.display())]
+    Corrupt { path: PathBuf, detail: String },
+}
+
+/// Nothing is lost: the file stays until somebody moves it.
+const CURE: &str = "move it away to start without the changes that were made by command";
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    version: u32,
+    backends: Vec<Row>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    service: String,
+    backend: String,
+    change: Change,
+}
+
+/// What every form has.
+#[derive(Deserialize)]
+struct Form {
+    version: u32,
+}
+
+impl Store {
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into() }
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> PathBuf {
+        self.directory.join(NAME)
+    }
+
+    /// Reads the overlay; there is none before the first change.
+    pub fn load(&self) -> Result<Overlay, StoreError> {
+        let path = self.path();
+        let failed = |step| move |source| StoreError::Io { path: self.path(), step, source };
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Overlay::default()),
+            opened => opened.map_err(failed("open"))?,
+        };
+
+        let mut bytes = Vec::new();
+        file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed("read"))?;
+        if bytes.len() as u64 > MAX_FILE {
+            return Err(StoreError::Corrupt { path, detail: format!("larger than {MAX_FILE} bytes") });
+        }
+        decode(&bytes, &path)
+    }
+
+    /// Writes the overlay, so that it is there after a loss of power.
+    pub fn save(&self, overlay: &Overlay) -> Result<(), StoreError> {
+        let temporary = self.directory.join(TEMPORARY);
+        let failed = |path: &Path, step| {
+            let path = path.to_owned();
+            move |source| StoreError::Io { path, step, source }
+        };
+        let bytes = encode(overlay).map_err(failed(&temporary, "encode"))?;
+
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(&self.directory)
+            .map_err(failed(&self.directory, "create"))?;
+        // A crash may have left one, with any content and any owner.
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed(&temporary, "remove")(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o640)
+            .open(&temporary)
+            .map_err(failed(&temporary, "create"))?;
+        file.write_all(&bytes).map_err(failed(&temporary, "write"))?;
+        file.sync_all().map_err(failed(&temporary, "fsync"))?;
+        fs::rename(&temporary, self.path()).map_err(failed(&self.path(), "replace"))?;
+        // The rename is in the directory, and is on disk when that is.
+        File::open(&self.directory).and_then(|it| it.sync_all()).map_err(failed(&self.directory, "fsync"))
+    }
+}
+
+fn encode(overlay: &Overlay) -> io::Result<Vec<u8>> {
+    let row = |(name, change): (&BackendName, &Change)| Row {
+        service: name.service.clone(),
+        backend: name.backend.clone(),
+        change: change.clone(),
+    };
+    let stored = Stored { version: VERSION, backends: overlay.entries.iter().map(row).collect() };
+    let mut bytes = serde_json::to_vec_pretty(&stored)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// What is read is trusted no more than what the CLI sends.
+fn decode(bytes: &[u8], path: &Path) -> Result<Overlay, StoreError> {
+    let corrupt = |detail: String| StoreError::Corrupt { path: path.to_owned(), detail };
+    let form: Form = serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
+    if form.version != VERSION {
+        return Err(StoreError::Foreign { path: path.to_owned(), found: form.version });
+    }
+    let stored: Stored = serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
+
+    let mut overlay = Overlay::default();
+    for row in stored.backends {
+        check(&row).map_err(corrupt)?;
+        let name = BackendName::new(&row.service, &row.backend);
+        if overlay.entries.insert(name, row.change).is_some() {
+            return Err(corrupt(format!("{}/{} is there twice", row.service, row.backend)));
+        }
+    }
+    Ok(overlay)
+}
+
+fn check(row: &Row) -> Result<(), String> {
+    rules::name(&row.service)?;
+    rules::name(&row.backend)?;
+    for Definition { address, weight, backup: _ } in row.change.file.iter().chain(&row.change.wish) {
+        rules::endpoint(*address)?;
+        rules::weight(*weight)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

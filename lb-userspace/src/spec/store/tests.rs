@@ -1,0 +1,162 @@
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+use crate::{api::view::AdminState, spec::overlay::MAX_CHANGES};
+
+#[test]
+fn what_is_saved_is_loaded() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::new(directory.path().join("not/there/yet"));
+
+    assert_eq!(store.load().unwrap(), Overlay::default());
+    store.save(&overlay()).unwrap();
+    assert_eq!(store.load().unwrap(), overlay());
+    store.save(&Overlay::default()).unwrap();
+
+    assert_eq!(store.load().unwrap(), Overlay::default());
+}
+
+#[test]
+fn the_form_on_disk_stays() {
+    let golden = r#"{
+  "version": 1,
+  "backends": [
+    {
+      "service": "web",
+      "backend": "web-1",
+      "change": {
+        "file": {
+          "address": "10.0.0.11:80",
+          "weight": 100,
+          "backup": false
+        },
+        "wish": {
+          "address": "10.0.0.11:80",
+          "weight": 50,
+          "backup": true
+        },
+        "admin_state": "drain"
+      }
+    },
+    {
+      "service": "web",
+      "backend": "web-2",
+      "change": {
+        "file": null,
+        "wish": {
+          "address": "[fd00::12]:80",
+          "weight": 100,
+          "backup": false
+        },
+        "admin_state": "ready"
+      }
+    }
+  ]
+}
+"#;
+
+    assert_eq!(String::from_utf8(encode(&overlay()).unwrap()).unwrap(), golden);
+    assert_eq!(decode(golden.as_bytes(), Path::new("x")).unwrap(), overlay());
+}
+
+#[test]
+fn a_crash_before_the_rename_loses_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::new(directory.path());
+    store.save(&overlay()).unwrap();
+    let half = &encode(&Overlay::default()).unwrap()[..9];
+
+    fs::write(directory.path().join(TEMPORARY), half).unwrap();
+
+    assert_eq!(store.load().unwrap(), overlay());
+    store.save(&Overlay::default()).unwrap();
+    assert_eq!(store.load().unwrap(), Overlay::default());
+    assert!(!directory.path().join(TEMPORARY).exists());
+}
+
+#[test]
+fn a_link_left_in_the_way_is_replaced_and_not_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    let victim = directory.path().join("victim");
+    fs::write(&victim, "precious").unwrap();
+    std::os::unix::fs::symlink(&victim, directory.path().join(TEMPORARY)).unwrap();
+
+    Store::new(directory.path()).save(&overlay()).unwrap();
+
+    assert_eq!(fs::read_to_string(victim).unwrap(), "precious");
+}
+
+#[test]
+fn the_most_changes_fit_into_a_file() {
+    let address = "[2001:db8:1111:2222:3333:4444:5555:6666]:65535".parse().unwrap();
+    let longest = Some(Definition { address, weight: 1000, backup: false });
+    let change = Change { file: longest, wish: longest, admin_state: AdminState::Drain };
+    let name = |number| BackendName::new(&"s".repeat(rules::MAX_NAME), &format!("{number:0>63}"));
+    let entries = (0..MAX_CHANGES).map(|number| (name(number), change.clone())).collect();
+
+    assert!(encode(&Overlay { entries }).unwrap().len() as u64 <= MAX_FILE);
+}
+
+#[test]
+fn others_cannot_read_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::new(directory.path());
+
+    store.save(&overlay()).unwrap();
+
+    assert_eq!(fs::metadata(store.path()).unwrap().permissions().mode() & 0o137, 0);
+}
+
+#[test]
+fn what_cannot_be_understood_is_named_and_stays() {
+    let foreign = r#"{"version": 2, "something": "else"}"#;
+    let twice = String::from_utf8(encode(&overlay()).unwrap()).unwrap().replace("web-2", "web-1");
+    let heavy = String::from_utf8(encode(&overlay()).unwrap()).unwrap().replace("50", "5000");
+    let cases = [
+        ("", "not an overlay of xlb: EOF"),
+        ("{\"version\": 1", "not an overlay of xlb: EOF"),
+        ("\u{0}\u{0}\u{0}", "not an overlay of xlb: expected value"),
+        ("{\"version\": 1}", "missing field `backends`"),
+        (foreign, "written by another version of xlb (form 2, this one reads 1)"),
+        (&twice, "web/web-1 is there twice"),
+        (&heavy, "`5000` is out of bounds"),
+    ];
+
+    for (content, message) in cases {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::new(directory.path());
+        fs::write(store.path(), content).unwrap();
+
+        let told = store.load().unwrap_err().to_string();
+
+        assert!(told.contains(message), "{told}");
+        assert!(told.starts_with(&store.path().display().to_string()) && told.ends_with(CURE), "{told}");
+        assert_eq!(fs::read_to_string(store.path()).unwrap(), content);
+    }
+}
+
+#[test]
+fn a_full_disk_or_a_wrong_place_keeps_the_old_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::new(directory.path().join("file/below"));
+    fs::write(directory.path().join("file"), "").unwrap();
+
+    let told = store.save(&overlay()).unwrap_err().to_string();
+
+    assert!(told.contains("file/below: cannot create"), "{told}");
+}
+
+fn overlay() -> Overlay {
+    let definition = |address: &str, weight, backup| {
+        Some(Definition { address: address.parse().unwrap(), weight, backup })
+    };
+    let drained = Change {
+        file: definition("10.0.0.11:80", 100, false),
+        wish: definition("10.0.0.11:80", 50, true),
+        admin_state: AdminState::Drain,
+    };
+    let added =
+        Change { file: None, wish: definition("[fd00::12]:80", 100, false), admin_state: AdminState::Ready };
+    let entries = [(BackendName::new("web", "web-1"), drained), (BackendName::new("web", "web-2"), added)];
+    Overlay { entries: entries.into() }
+}

@@ -1,0 +1,205 @@
+//! Reads the tables of a TOML document key by key, and goes on after a mistake.
+//!
+//! A key that nobody asked for is a mistake when its table is closed. What is wrong is reported here, once, and is
+//! [`Given::Wrong`] from then on, so that no second mistake follows from the first.
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::mistakes::{At, Report, Span, suggest};
+
+/// One table while it is read.
+pub struct Table<'d> {
+    /// As it is called in messages: `[[service.backend]]`.
+    name: &'static str,
+    span: Span,
+    entries: &'d DeTable<'d>,
+    known: Vec<&'static str>,
+    report: &'d Report<'d>,
+}
+
+/// What a table says under a key.
+#[derive(Clone, Debug)]
+pub enum Given<T> {
+    Absent,
+    /// Reported already.
+    Wrong,
+    Good(At<T>),
+}
+
+impl<T> Given<T> {
+    /// The value, or this if nothing good is written: with a mistake in the report, nobody will see it.
+    pub fn or(self, default: T) -> T {
+        self.value().unwrap_or(default)
+    }
+
+    pub fn value(self) -> Option<T> {
+        match self {
+            Self::Absent | Self::Wrong => None,
+            Self::Good(it) => Some(it.value),
+        }
+    }
+
+    pub const fn good(&self) -> Option<&At<T>> {
+        match self {
+            Self::Absent | Self::Wrong => None,
+            Self::Good(it) => Some(it),
+        }
+    }
+
+    /// What is written here, else what is written there.
+    pub fn or_inherit(self, other: Self) -> Self {
+        match self {
+            Self::Absent => other,
+            Self::Wrong | Self::Good(_) => self,
+        }
+    }
+}
+
+impl<T: Copy> Given<T> {
+    /// The value, or this if nothing is written; `None` if what is written is wrong: rules about it are skipped.
+    pub const fn meant(&self, default: T) -> Option<T> {
+        match self {
+            Self::Absent => Some(default),
+            Self::Wrong => None,
+            Self::Good(it) => Some(it.value),
+        }
+    }
+}
+
+/// The items of a list that are good.
+#[derive(Clone, Debug)]
+pub struct List<T> {
+    pub items: Vec<At<T>>,
+    /// No item was wrong: rules about the whole list make sense.
+    pub is_complete: bool,
+    /// Where the list is, if it is written.
+    pub span: Option<Span>,
+}
+
+impl<'d> Table<'d> {
+    pub fn root(document: &'d Spanned<DeTable<'d>>, report: &'d Report<'d>) -> Self {
+        Self::new("the file", Span::START, document.get_ref(), report)
+    }
+
+    fn new(name: &'static str, span: Span, entries: &'d DeTable<'d>, report: &'d Report<'d>) -> Self {
+        Self { name, span, entries, known: Vec::new(), report }
+    }
+
+    /// Where the table begins.
+    pub const fn span(&self) -> Span {
+        self.span
+    }
+
+    /// Reads a key that may be left out.
+    pub fn optional<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&DeValue<'d>) -> Result<T, String>,
+    ) -> Given<T> {
+        let Some(value) = self.get(key) else { return Given::Absent };
+        let span = value.span().into();
+        match self.report.take(span, read(value.get_ref())) {
+            Some(value) => Given::Good(At { value, span }),
+            None => Given::Wrong,
+        }
+    }
+
+    /// Reads a key that must be there.
+    pub fn required<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&DeValue<'d>) -> Result<T, String>,
+    ) -> Option<At<T>> {
+        match self.optional(key, read) {
+            Given::Absent => {
+                self.report.add(self.span, format!("{} needs the key `{key}`", self.name));
+                None
+            }
+            Given::Wrong => None,
+            Given::Good(it) => Some(it),
+        }
+    }
+
+    /// Reads a list; each wrong item is a mistake of its own.
+    pub fn list<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&DeValue<'d>) -> Result<T, String>,
+    ) -> List<T> {
+        let Some(value) = self.get(key) else {
+            return List { items: Vec::new(), is_complete: true, span: None };
+        };
+        let span = Some(Span::from(value.span()));
+        let Some(array) = value.get_ref().as_array() else {
+            let found = kind(value.get_ref());
+            self.report.add(value.span().into(), format!("`{key}` is a list, in brackets, not {found}"));
+            return List { items: Vec::new(), is_complete: false, span };
+        };
+        let item = |value: &Spanned<DeValue<'d>>| {
+            let span = value.span().into();
+            self.report.take(span, read(value.get_ref())).map(|value| At { value, span })
+        };
+        let items: Vec<_> = array.iter().filter_map(item).collect();
+        List { is_complete: items.len() == array.len(), items, span }
+    }
+
+    /// Opens a table within.
+    pub fn table(&mut self, key: &'static str, name: &'static str) -> Option<Table<'d>> {
+        let value = self.get(key)?;
+        let Some(entries) = value.get_ref().as_table() else {
+            let found = kind(value.get_ref());
+            self.report.add(value.span().into(), format!("`{key}` is a table, under {name}, not {found}"));
+            return None;
+        };
+        Some(Self::new(name, value.span().into(), entries, self.report))
+    }
+
+    /// Opens the tables of a list of tables; `None` if what is written is something else.
+    pub fn tables(&mut self, key: &'static str, name: &'static str) -> Option<Vec<Table<'d>>> {
+        let Some(value) = self.get(key) else { return Some(Vec::new()) };
+        let open = |item: &'d Spanned<DeValue<'d>>| {
+            let entries = item.get_ref().as_table()?;
+            Some(Self::new(name, item.span().into(), entries, self.report))
+        };
+        let tables = value.get_ref().as_array().and_then(|array| array.iter().map(open).collect());
+        if tables.is_none() {
+            let found = kind(value.get_ref());
+            self.report.add(
+                value.span().into(),
+                format!("`{key}` is a list of tables, each under {name}, not {found}"),
+            );
+        }
+        tables
+    }
+
+    /// Reports the keys that nobody asked for.
+    pub fn close(self) {
+        for key in self.entries.keys().filter(|key| !self.known.contains(&key.get_ref().as_ref())) {
+            let name = key.get_ref();
+            let shown = super::mistakes::quote(name);
+            let message = format!("unknown key {shown} in {}{}", self.name, suggest(name, &self.known));
+            self.report.add(key.span().into(), message);
+        }
+    }
+
+    fn get(&mut self, key: &'static str) -> Option<&'d Spanned<DeValue<'d>>> {
+        self.known.push(key);
+        self.entries.get(key)
+    }
+}
+
+/// A value's type with its article.
+pub fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}

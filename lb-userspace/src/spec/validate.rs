@@ -1,0 +1,251 @@
+//! The file as written becomes the spec as meant.
+//!
+//! Every rule that takes more than one value to judge is here. A value whose mistake is reported already is left out
+//! or stands in as its default: rules that need it are skipped, the others still judge, and the spec that results is
+//! thrown away by whoever finds the report not empty.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+};
+
+use lb_common::{
+    limits::{MAX_SERVICE_KEYS, MAX_SERVICES, MAX_SOURCES},
+    net::Protocol,
+    service::Mode,
+};
+
+use super::{
+    Api, AttachMode, Interface, Limits, Scheduler, Service, Spec,
+    file::{self, File},
+    mistakes::{At, Report, Span},
+    rules::{Family, MAX_SPEC_BACKENDS, OwnAddresses},
+    table::List,
+};
+use crate::paths;
+
+mod backend;
+mod health;
+
+/// Judges the file. The spec is good if the report is empty.
+pub fn validate(file: File, report: &Report<'_>) -> Spec {
+    if let Some(services) = &file.services {
+        totals(services, report);
+        unique(services.iter().filter_map(|it| it.name.as_ref()), "service", report);
+        listen_once(services, report);
+    }
+
+    let own = own_addresses(&file);
+    let services = file.services.into_iter().flatten();
+    Spec {
+        interfaces: interfaces(file.interfaces, report),
+        api: Api { socket: file.socket.or(PathBuf::from(paths::SOCKET)) },
+        metrics: file.metrics.or(Some(paths::METRICS)),
+        limits: limits(file.limits, report),
+        services: services.map(|written| service(written, &file.health, &own, report)).collect(),
+    }
+}
+
+fn interfaces(written: Option<Vec<file::Interface>>, report: &Report<'_>) -> Vec<Interface> {
+    let Some(written) = written else { return Vec::new() };
+    if written.is_empty() {
+        report.add(Span::START, "no [[interface]]: xlb attaches to at least one");
+    }
+    unique(written.iter().filter_map(|it| it.name.as_ref()), "interface", report);
+    let interface = |it: file::Interface| {
+        Some(Interface { name: it.name?.value, mode: it.mode.or(AttachMode::default()) })
+    };
+    written.into_iter().filter_map(interface).collect()
+}
+
+fn limits(written: file::Limits, report: &Report<'_>) -> Limits {
+    let default = Limits::default();
+    let (flows, flows_ipv6) =
+        (written.flows.meant(default.flows), written.flows_ipv6.meant(default.flows_ipv6));
+    // What nobody wrote follows what somebody did.
+    let most = flows.zip(flows_ipv6).map_or(u32::MAX, |(flows, flows_ipv6)| flows.max(flows_ipv6));
+    if let Some(half_open) = written.half_open_flows.good().filter(|it| it.value > most) {
+        let message =
+            format!("`{}` half-open flows are more than all flows of a family: {most}", half_open.value);
+        report.add(half_open.span, message);
+    }
+    Limits {
+        flows: written.flows.or(default.flows),
+        flows_ipv6: written.flows_ipv6.or(default.flows_ipv6),
+        half_open_flows: written.half_open_flows.or(default.half_open_flows.min(most)),
+    }
+}
+
+fn service(
+    written: file::Service,
+    defaults: &file::Health,
+    own: &OwnAddresses,
+    report: &Report<'_>,
+) -> Service {
+    families(&written, report);
+    let mut service = Service {
+        health: health::validate(&written, defaults, report),
+        name: written.name().to_owned(),
+        listen: values(&written.listen),
+        protocol: written.protocol.or(Protocol::Tcp),
+        mode: written.mode.or(Mode::FullNat),
+        sources: values(&written.source),
+        scheduler: written.scheduler.or(Scheduler::default()),
+        backends: Vec::new(),
+    };
+    let may_listen_elsewhere = !written.listen.is_complete || written.listen.items.is_empty();
+    for backend in backend::named_once(written.backends, report) {
+        service.backends.extend(backend::validate(backend, &service, may_listen_elsewhere, own, report));
+    }
+    service
+}
+
+/// What listens needs backends of its own family and, in full-nat, sources; and nothing else does.
+fn families(service: &file::Service, report: &Report<'_>) {
+    if service.listen.is_complete && service.listen.items.is_empty() {
+        let place = service.listen.span.unwrap_or(service.header);
+        report.add(place, "a service listens on at least one address, such as listen = [\"192.0.2.10:80\"]");
+    }
+    if service.backends.as_ref().is_some_and(Vec::is_empty) {
+        report.add(service.header, format!("service `{}` has no [[service.backend]]", service.name()));
+    }
+    for family in Family::ALL {
+        sources(service, family, report);
+        listens(service, family, report);
+    }
+    twice(&service.source.items, report);
+}
+
+fn sources(service: &file::Service, family: Family, report: &Report<'_>) {
+    if service.mode.meant(Mode::FullNat) == Some(Mode::Nat) {
+        if let Some(place) = service.source.span {
+            report.add(place, "`source` has no meaning in mode `nat`: backends see the client's own address");
+        }
+        return;
+    }
+    let sources = || service.source.items.iter().filter(|it| Family::of(it.value) == family);
+    if let Some(one_too_many) = sources().nth(MAX_SOURCES) {
+        report.add(one_too_many.span, format!("a service has at most {MAX_SOURCES} sources of each family"));
+    }
+    let may_listen = !service.listen.is_complete || service.listen.items.is_empty();
+    if let Some(source) = sources().next().filter(|_| !may_listen && service.listen_of(family).is_none()) {
+        let name = service.name();
+        report.add(
+            source.span,
+            format!("service `{name}` does not listen on {family}: this source is of no use"),
+        );
+    }
+}
+
+fn listens(service: &file::Service, family: Family, report: &Report<'_>) {
+    let Some(listen) = service.listen_of(family) else { return };
+    let name = service.name();
+    let needs_source = service.mode.meant(Mode::FullNat) == Some(Mode::FullNat) && service.source.is_complete;
+    if needs_source && !service.source.items.iter().any(|it| Family::of(it.value) == family) {
+        let message = format!(
+            "service `{name}` listens on {family} here, but has no {family} `source`: \
+             full-nat needs an address of this host that backends see"
+        );
+        report.add(listen.span, message);
+    }
+    // A backend whose address could not be read may have meant to be of any family.
+    let may_be = |backend: &file::Backend| {
+        backend.address.as_ref().is_none_or(|address| Family::of(address.value.ip()) == family)
+    };
+    if service.backends.as_ref().is_some_and(|all| !all.is_empty() && !all.iter().any(may_be)) {
+        let message = format!(
+            "service `{name}` listens on {family} here, but has no {family} backend: \
+             families are not translated into each other"
+        );
+        report.add(listen.span, message);
+    }
+}
+
+/// Two services cannot be told apart where address, port and protocol are the same.
+fn listen_once(services: &[file::Service], report: &Report<'_>) {
+    let mut seen: BTreeMap<_, Span> = BTreeMap::new();
+    for service in services {
+        let Some(protocol) = service.protocol.meant(Protocol::Tcp) else { continue };
+        for listen in &service.listen.items {
+            if let Some(first) = seen.get(&(listen.value, protocol)) {
+                let line = report.line(*first);
+                report.add(listen.span, format!("`{}` is listened on already, in line {line}", listen.value));
+            } else {
+                seen.insert((listen.value, protocol), listen.span);
+            }
+        }
+    }
+}
+
+/// What the maps have room for, over all services.
+fn totals(services: &[file::Service], report: &Report<'_>) {
+    if services.is_empty() {
+        // As HAProxy does: an empty file is an accident rather than a wish, and a reload must not act upon it.
+        report.add(Span::START, "no [[service]]: there is nothing to balance");
+    }
+    total(services, MAX_SERVICES as usize, "services", |_| 1, report);
+    let backends = |service: &file::Service| service.backends.as_ref().map_or(0, Vec::len);
+    total(services, MAX_SPEC_BACKENDS, "backends over all services", backends, report);
+
+    // Entries of the map `SERVICES`: one per listen, and one per address of ours and protocol.
+    let mut ours = BTreeSet::new();
+    let keys = |service: &file::Service| {
+        let protocol = service.protocol.meant(Protocol::Tcp);
+        let listen = service.listen.items.iter().map(|it| it.value.ip());
+        let addresses = listen.chain(service.source.items.iter().map(|it| it.value));
+        service.listen.items.len() + addresses.filter(|address| ours.insert((*address, protocol))).count()
+    };
+    let what = "addresses over all services (each listen counts, and each address and protocol)";
+    total(services, MAX_SERVICE_KEYS as usize, what, keys, report);
+}
+
+/// Reports the service with which a sum passes its limit.
+fn total(
+    services: &[file::Service],
+    most: usize,
+    what: &str,
+    count: impl FnMut(&file::Service) -> usize,
+    report: &Report<'_>,
+) {
+    let sums = services.iter().map(count).scan(0, |sum, count| {
+        *sum += count;
+        Some(*sum)
+    });
+    if let Some((service, _)) = services.iter().zip(sums).find(|(_, sum)| *sum > most) {
+        report.add(service.header, format!("from here on there are too many {what}: at most {most}"));
+    }
+}
+
+fn own_addresses(file: &File) -> OwnAddresses {
+    let mut own = OwnAddresses::default();
+    for service in file.services.iter().flatten() {
+        let listen = service.listen.items.iter().map(|it| it.value.ip());
+        own.extend(service.name(), listen, service.source.items.iter().map(|it| it.value));
+    }
+    own
+}
+
+/// Names stand for one thing.
+fn unique<'n>(names: impl Iterator<Item = &'n At<String>>, what: &str, report: &Report<'_>) {
+    let mut seen: BTreeMap<&str, Span> = BTreeMap::new();
+    for name in names {
+        if let Some(first) = seen.get(name.value.as_str()) {
+            let line = report.line(*first);
+            report.add(name.span, format!("{what} `{}` is there already, in line {line}", name.value));
+        } else {
+            seen.insert(&name.value, name.span);
+        }
+    }
+}
+
+fn twice(sources: &[At<IpAddr>], report: &Report<'_>) {
+    let mut seen = BTreeSet::new();
+    for source in sources.iter().filter(|source| !seen.insert(source.value)) {
+        report.add(source.span, format!("source `{}` is there twice", source.value));
+    }
+}
+
+fn values<T: Copy>(list: &List<T>) -> Vec<T> {
+    list.items.iter().map(|item| item.value).collect()
+}

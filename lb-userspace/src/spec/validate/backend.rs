@@ -1,0 +1,41 @@
+//! The backends of one service.
+
+use super::unique;
+use crate::{
+    api::view::default_weight,
+    spec::{
+        Backend, Service, file,
+        mistakes::Report,
+        rules::{self, Family, OwnAddresses},
+    },
+};
+
+/// Backends of a service are told apart by name.
+pub fn named_once(written: Option<Vec<file::Backend>>, report: &Report<'_>) -> Vec<file::Backend> {
+    let written = written.unwrap_or_default();
+    unique(written.iter().filter_map(|it| it.name.as_ref()), "backend", report);
+    written
+}
+
+/// Judges a backend beside those that the service has already, as if the CLI added it.
+///
+/// If not all of `listen` could be read, a family without listen is no mistake of the backend.
+pub fn validate(
+    written: file::Backend,
+    service: &Service,
+    may_listen_elsewhere: bool,
+    own: &OwnAddresses,
+    report: &Report<'_>,
+) -> Option<Backend> {
+    let address = written.address?;
+    report.take(address.span, own.refuse(address.value))?;
+    if !may_listen_elsewhere || service.listens_on(Family::of(address.value.ip())) {
+        report.take(address.span, rules::fit(service, address.value))?;
+    }
+    Some(Backend {
+        name: written.name?.value,
+        address: address.value,
+        weight: written.weight.or(default_weight()),
+        backup: written.backup.or(false),
+    })
+}

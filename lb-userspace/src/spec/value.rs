@@ -1,0 +1,284 @@
+//! The values of the file: one function each, from what is written to what is meant, or to what is wrong with it.
+
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+
+use toml::de::DeValue;
+
+use super::{
+    mistakes::{listed, quote, suggest},
+    table::kind,
+};
+
+/// Bytes of a unix socket's path: `sun_path` has 108, one of them zero (unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
+/// Bytes of an interface's name: IFNAMSIZ is 16, one of them zero (netdevice(7)).
+const MAX_INTERFACE_NAME: usize = 15;
+/// Bytes of the path that a health check asks for.
+const MAX_REQUEST_TARGET: usize = 1024;
+/// Bytes of a host name (RFC 1035, 2.3.4) and its port.
+const MAX_HOST: usize = 255 + ":65535".len();
+
+/// Text as it is.
+pub fn text<'v>(value: &'v DeValue<'_>) -> Result<&'v str, String> {
+    value.as_str().ok_or_else(|| format!("a string, in quotes, is expected here, not {}", kind(value)))
+}
+
+pub fn boolean(value: &DeValue<'_>) -> Result<bool, String> {
+    value.as_bool().ok_or_else(|| format!("true or false is expected here, not {}", kind(value)))
+}
+
+/// An integer within bounds.
+pub fn integer(value: &DeValue<'_>, bounds: RangeInclusive<u32>) -> Result<u32, String> {
+    let (written, number) = digits(value)?;
+    let within = number.filter(|number| bounds.contains(number));
+    within.ok_or_else(|| {
+        format!("{} is out of bounds: {} to {} are possible", quote(written), bounds.start(), bounds.end())
+    })
+}
+
+pub fn port(value: &DeValue<'_>) -> Result<u16, String> {
+    let (written, number) = digits(value)?;
+    let port = number.and_then(|number| u16::try_from(number).ok()).filter(|port| *port != 0);
+    port.ok_or_else(|| not_a_port(written))
+}
+
+/// `1s`, `500ms`, `2m`.
+pub fn duration(value: &DeValue<'_>, bounds: RangeInclusive<Duration>) -> Result<Duration, String> {
+    let written = match value.as_integer() {
+        Some(number) => number.as_str(),
+        None => text(value)?,
+    };
+    let unit = written.find(|c: char| !c.is_ascii_digit()).unwrap_or(written.len());
+    let (number, unit) = written.split_at(unit);
+    let milliseconds: u64 = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "" if !number.is_empty() => {
+            return Err(format!("{} has no unit: write \"1s\" or \"500ms\"", quote(written)));
+        }
+        _ => return Err(not_a_duration(written)),
+    };
+    // What is too large for the type is out of bounds anyway.
+    let number: u64 = if number.is_empty() {
+        return Err(not_a_duration(written));
+    } else {
+        number.parse().unwrap_or(u64::MAX)
+    };
+    let duration = Duration::from_millis(number.saturating_mul(milliseconds));
+    if !bounds.contains(&duration) {
+        let (least, most) = (bounds.start(), bounds.end());
+        return Err(format!("{} is out of bounds: {least:?} to {most:?} are possible", quote(written)));
+    }
+    Ok(duration)
+}
+
+/// One word of several. `None` stands for what is known, but not built.
+pub fn choice<T: Copy>(value: &DeValue<'_>, what: &str, choices: &[(&str, Option<T>)]) -> Result<T, String> {
+    let written = text(value)?;
+    match choices.iter().find(|(name, _)| *name == written) {
+        Some((_, Some(chosen))) => Ok(*chosen),
+        Some((_, None)) => {
+            let built: Vec<_> =
+                choices.iter().filter(|(_, it)| it.is_some()).map(|(name, _)| *name).collect();
+            let verb = if built.len() == 1 { "is" } else { "are" };
+            Err(format!("{what} {} is not in this version: {} {verb}", quote(written), listed(&built)))
+        }
+        None => {
+            let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+            Err(format!("unknown {what} {}{}", quote(written), suggest(written, &names)))
+        }
+    }
+}
+
+/// `192.0.2.10:80`, `[2001:db8::10]:80`.
+pub fn endpoint(value: &DeValue<'_>) -> Result<SocketAddr, String> {
+    let written = text(value)?;
+    match written.parse::<SocketAddr>() {
+        Ok(endpoint) if endpoint.port() == 0 => Err(not_a_port("0")),
+        Ok(endpoint) => Ok(endpoint),
+        Err(_) => Err(not_an_endpoint(written)),
+    }
+}
+
+/// `10.0.0.1`, `fd00::1`.
+pub fn address(value: &DeValue<'_>) -> Result<std::net::IpAddr, String> {
+    let written = text(value)?;
+    written.parse().map_err(|_| match written.parse::<SocketAddr>() {
+        Ok(endpoint) => format!("{} has a port: write `{}` alone", quote(written), endpoint.ip()),
+        Err(_) => not_an_address(written),
+    })
+}
+
+/// A name that the kernel takes for an interface (`dev_valid_name`).
+pub fn interface_name(value: &DeValue<'_>) -> Result<String, String> {
+    let name = text(value)?;
+    let is_bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+    if name.is_empty() || name == "." || name == ".." || name.contains(is_bad) {
+        return Err(format!("{} is not the name of an interface", quote(name)));
+    }
+    if name.len() > MAX_INTERFACE_NAME {
+        return Err(format!(
+            "{} is not the name of an interface: {} bytes are more than {MAX_INTERFACE_NAME}",
+            quote(name),
+            name.len()
+        ));
+    }
+    Ok(name.to_owned())
+}
+
+pub fn socket_path(value: &DeValue<'_>) -> Result<PathBuf, String> {
+    let path = text(value)?;
+    if !path.starts_with('/') || path.contains('\0') || path.ends_with('/') {
+        return Err(format!(
+            "{} is not the absolute path of a socket, such as `/run/xlb/xlb.sock`",
+            quote(path)
+        ));
+    }
+    if path.len() > MAX_SOCKET_PATH {
+        return Err(format!(
+            "{} bytes are too many for the path of a socket: at most {MAX_SOCKET_PATH}",
+            path.len()
+        ));
+    }
+    Ok(PathBuf::from(path))
+}
+
+/// A request target in origin form (RFC 9112, 3.2.1), without what would break the request line.
+pub fn request_target(value: &DeValue<'_>) -> Result<String, String> {
+    let path = text(value)?;
+    if !path.starts_with('/') {
+        return Err(format!("{} is not a path: it begins with `/`", quote(path)));
+    }
+    // RFC 3986, 3.3 and 3.4: visible ASCII; a fragment (`#`) is never sent.
+    if let Some(bad) = path.chars().find(|c| !c.is_ascii_graphic() || "#\"<>\\^`{|}".contains(*c)) {
+        let (shown, code) = (bad.escape_default(), u32::from(bad));
+        return Err(format!("a path must not contain `{shown}` (U+{code:04X}): write its bytes as %XX"));
+    }
+    if path.len() > MAX_REQUEST_TARGET {
+        return Err(format!("{} bytes are too many for a path: at most {MAX_REQUEST_TARGET}", path.len()));
+    }
+    Ok(path.to_owned())
+}
+
+/// What the `Host` header says (RFC 9110, 7.2): a name or an address, perhaps with a port.
+pub fn host(value: &DeValue<'_>) -> Result<String, String> {
+    let host = text(value)?;
+    let is_good = |c: char| c.is_ascii_alphanumeric() || "-._~%:[]".contains(c);
+    if host.is_empty() || host.len() > MAX_HOST || !host.chars().all(is_good) {
+        return Err(format!("{} is not a host, such as `www.example.org`", quote(host)));
+    }
+    Ok(host.to_owned())
+}
+
+/// An integer as it is written, and as a number if it is one of ours.
+fn digits<'v>(value: &'v DeValue<'_>) -> Result<(&'v str, Option<u32>), String> {
+    let integer =
+        value.as_integer().ok_or_else(|| format!("an integer is expected here, not {}", kind(value)))?;
+    Ok((integer.as_str(), u32::from_str_radix(integer.as_str(), integer.radix()).ok()))
+}
+
+fn not_a_port(written: &str) -> String {
+    format!("{} is not a port: 1 to 65535 are", quote(written))
+}
+
+fn not_a_duration(written: &str) -> String {
+    format!("{} is not a duration, such as \"1s\" or \"500ms\"", quote(written))
+}
+
+fn not_an_address(written: &str) -> String {
+    format!("{} is not an address, such as `192.0.2.10` or `2001:db8::10`", quote(written))
+}
+
+/// What is missing or wrong in `ADDRESS:PORT`, as far as one can tell.
+fn not_an_endpoint(written: &str) -> String {
+    if let Ok(address) = written.trim_matches(['[', ']']).parse() {
+        let example = SocketAddr::new(address, 80);
+        return format!("{} has no port: write `{example}`", quote(written));
+    }
+    match written.rsplit_once(':') {
+        Some((address, port)) if format!("{address}:1").parse::<SocketAddr>().is_ok() => not_a_port(port),
+        Some((address, _)) if !address.contains(':') => not_an_address(address),
+        Some(_) | None => {
+            format!(
+                "{} is not an address and a port, such as `192.0.2.10:80` or `[2001:db8::10]:80`",
+                quote(written)
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_a_unit_and_bounds() {
+        let second = Duration::from_secs(1);
+        let read = |text: &str| duration(&value(text), Duration::from_millis(10)..=second * 60);
+
+        assert_eq!(read("'1s'"), Ok(second));
+        assert_eq!(read("'500ms'"), Ok(second / 2));
+        assert_eq!(read("'1m'"), Ok(second * 60));
+        for wrong in [
+            "''", "'s'", "'ms'", "'1'", "1", "-1", "'-1s'", "'1.5s'", "'1 s'", "'1h'", "1.5", "true", "'1s '",
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+        for outside in ["'9ms'", "'61s'", "'99999999999999999999999m'", "'0s'"] {
+            assert!(read(outside).unwrap_err().contains("out of bounds: 10ms to 60s"), "{outside}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_endpoint_is_said() {
+        let cases = [
+            ("10.0.0.1", "`10.0.0.1` has no port: write `10.0.0.1:80`"),
+            ("fd00::1", "`fd00::1` has no port: write `[fd00::1]:80`"),
+            ("[fd00::1]", "`[fd00::1]` has no port: write `[fd00::1]:80`"),
+            ("10.0.0.1:0", "`0` is not a port: 1 to 65535 are"),
+            ("10.0.0.1:65536", "`65536` is not a port: 1 to 65535 are"),
+            ("10.0.0.1:http", "`http` is not a port: 1 to 65535 are"),
+            ("[fd00::1]:", "`` is not a port: 1 to 65535 are"),
+            ("10.0.0.300:80", "`10.0.0.300` is not an address, such as `192.0.2.10` or `2001:db8::10`"),
+            ("web.example:80", "`web.example` is not an address, such as `192.0.2.10` or `2001:db8::10`"),
+        ];
+
+        for (written, message) in cases {
+            assert_eq!(endpoint(&value(&format!("'{written}'"))).unwrap_err(), message);
+        }
+    }
+
+    #[test]
+    fn integers_are_read_as_toml_writes_them() {
+        for (written, number) in
+            [("1_000", Some(1000)), ("0x1f", Some(31)), ("+7", Some(7)), ("-1", None), ("1001", None)]
+        {
+            assert_eq!(integer(&value(written), 0..=1000).ok(), number, "{written}");
+        }
+        assert!(integer(&value("99999999999999999999999999"), 0..=1000).is_err());
+    }
+
+    #[test]
+    fn a_path_cannot_break_out_of_the_request_line() {
+        assert!(request_target(&value("'/healthz?full=1&x=%20'")).is_ok());
+        for wrong in ["''", "'healthz'", "'/a b'", "\"/a\\r\\nX: y\"", "'/ä'", "'/#top'", "\"/\\u007f\""] {
+            assert!(request_target(&value(wrong)).is_err(), "{wrong}");
+        }
+        assert!(request_target(&value(&format!("'/{}'", "a".repeat(MAX_REQUEST_TARGET)))).is_err());
+    }
+
+    #[test]
+    fn a_host_cannot_break_out_of_its_header() {
+        for good in ["www.example.org", "10.0.0.1:8080", "[fd00::1]:80"] {
+            assert!(host(&value(&format!("'{good}'"))).is_ok());
+        }
+        for wrong in ["''", "'a b'", "\"a\\r\\nX: y\"", "'a/b'"] {
+            assert!(host(&value(wrong)).is_err(), "{wrong}");
+        }
+    }
+
+    fn value(text: &str) -> DeValue<'_> {
+        DeValue::parse(text).unwrap().into_inner()
+    }
+}

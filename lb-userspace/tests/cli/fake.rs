@@ -1,0 +1,370 @@
+//! A daemon that is made up: the real API on a real socket, and a controller with two services in memory.
+
+use std::{
+    path::{Path, PathBuf},
+    pin::Pin,
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use lb_userspace::{
+    api::{desk::Desk, listen, server, view},
+    cli::{Host, check::Checked, exit::Exit},
+    event::{Answer, Event, ProbeOutcome, ProbeResult, Problem, ProblemKind, Request, Target},
+    spec::{self, BackendName, Spec},
+};
+use tempfile::TempDir;
+use tokio::sync::{mpsc, oneshot};
+
+pub struct Daemon {
+    directory: TempDir,
+    /// Dropped with the daemon, which ends its thread.
+    _stop: oneshot::Sender<()>,
+}
+
+impl Daemon {
+    pub fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let path = socket_in(directory.path());
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (events, receiver) = mpsc::channel(8);
+                let socket = listen::socket(&path).await.unwrap();
+                tokio::spawn(Controller::new().serve(receiver));
+                ready.send(()).unwrap();
+                server::serve_socket(socket, Desk::new(events, probe), async { drop(stopped.await) }).await;
+            });
+        });
+        is_ready.recv().unwrap();
+        Self { directory, _stop: stop }
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        socket_in(self.directory.path())
+    }
+}
+
+fn socket_in(directory: &Path) -> PathBuf {
+    directory.join("xlb.sock")
+}
+
+/// A host that cannot run the daemon, with one good file and the pins of a dead daemon.
+pub const HOST: Host = Host {
+    run: |_| Exit::HostUnfit,
+    check: |path| {
+        if path.ends_with("good.toml") {
+            Ok(Checked { spec: spec(), costs: "map memory: 78.2 MiB\n".to_owned() })
+        } else {
+            let path = path.display();
+            Err(format!("{path}:12:9: `0` is not a port\n{path}:40:1: service `dns` has no backends\n"))
+        }
+    },
+    detach: || Ok(true),
+};
+
+fn spec() -> Spec {
+    let interface = |name: &str| spec::Interface { name: name.to_owned(), mode: spec::AttachMode::Auto };
+    Spec {
+        interfaces: vec![interface("eth0"), interface("eth1")],
+        api: spec::Api { socket: PathBuf::from("/run/xlb/xlb.sock") },
+        metrics: None,
+        limits: spec::Limits::default(),
+        services: vec![],
+    }
+}
+
+/// `web-3` refuses, and says so with a word to the terminal.
+fn probe(target: Target) -> Pin<Box<dyn Future<Output = ProbeResult> + Send>> {
+    Box::pin(async move {
+        let (outcome, detail) = match target.backend.backend.as_str() {
+            "web-3" => (ProbeOutcome::Failure, "HTTP 500 \u{1b}[2J"),
+            _ => (ProbeOutcome::Success, "connected"),
+        };
+        let detail = detail.to_owned();
+        ProbeResult { outcome, detail, duration: Duration::from_micros(1500), at: SystemTime::UNIX_EPOCH }
+    })
+}
+
+struct Controller {
+    backends: Vec<view::Backend>,
+    reloads: u32,
+    stats_left: u32,
+}
+
+impl Controller {
+    fn new() -> Self {
+        let backends = vec![
+            backend("web", "web-1", "10.0.0.11:8080", "up", 2),
+            backend("web", "web-2", "10.0.0.12:8080", "up", 5),
+            backend("web", "web-3", "10.0.0.13:8080", "down", 0),
+            view::Backend { backup: true, ..backend("web", "web-v6", "[fd00::11]:8080", "up", 0) },
+            backend("dns", "dns-1", "10.0.0.53:53", "up", 1200),
+        ];
+        Self { backends, reloads: 0, stats_left: 9 }
+    }
+
+    async fn serve(mut self, mut events: mpsc::Receiver<Event>) {
+        while let Some(Event::Request(request, reply)) = events.recv().await {
+            // Without a reply the client learns that the daemon stops.
+            if let Some(answer) = self.answer(request) {
+                let _client_is_gone = reply.send(answer);
+            }
+        }
+    }
+
+    fn answer(&mut self, request: Request) -> Option<Result<Answer, Problem>> {
+        Some(match request {
+            Request::Status => Ok(Answer::Status(self.status())),
+            Request::Services => Ok(Answer::Services(self.services())),
+            Request::Backends { service } => self.list(service.as_deref()),
+            Request::Health => Ok(Answer::Health(self.backends.iter().map(health).collect())),
+            Request::Probe { backend } => self.find(&backend).map(|_| Answer::Probe(target(backend))),
+            Request::Flows(query) => flows(&query),
+            Request::FlowCount => Ok(Answer::FlowCount(count())),
+            Request::Stats => {
+                self.stats_left = self.stats_left.checked_sub(1)?;
+                Ok(Answer::Stats(self.stats()))
+            }
+            Request::Metrics => Ok(Answer::Metrics("xlb_build_info 1\n".to_owned())),
+            Request::Reload => self.reload(),
+            Request::Detach => Ok(Answer::Done),
+            Request::AddBackend { backend, body } => self.add(&backend, &body),
+            Request::RemoveBackend { backend } => self.find(&backend).map(|index| {
+                self.backends.remove(index);
+                Answer::Done
+            }),
+            Request::PatchBackend { backend, body } => self.patch(&backend, &body),
+        })
+    }
+
+    fn find(&self, name: &BackendName) -> Result<usize, Problem> {
+        let found = self.backends.iter().position(|it| it.service == name.service && it.name == name.backend);
+        found.ok_or_else(|| Problem::new(ProblemKind::NotFound, format!("there is no backend `{name}`")))
+    }
+
+    fn list(&mut self, service: Option<&str>) -> Result<Answer, Problem> {
+        let mut backends = self.backends.clone();
+        backends.retain(|backend| service.is_none_or(|service| backend.service == service));
+        if backends.is_empty() {
+            let name = service.unwrap_or_default();
+            return Err(Problem::new(ProblemKind::NotFound, format!("there is no service `{name}`")));
+        }
+        // With every look, web-1 has one flow less; the clients of web-2 do not go.
+        if self.backends[0].admin_state == "drain" {
+            self.backends[0].flows = self.backends[0].flows.saturating_sub(1);
+        }
+        Ok(Answer::Backends(backends))
+    }
+
+    fn add(&mut self, name: &BackendName, body: &view::NewBackend) -> Result<Answer, Problem> {
+        self.list(Some(&name.service))?;
+        if self.find(name).is_ok() {
+            return Err(Problem::new(ProblemKind::Conflict, format!("there is a backend `{name}`")));
+        }
+        let added = view::Backend {
+            weight: body.weight,
+            backup: body.backup,
+            ..backend(&name.service, &name.backend, &body.address.to_string(), "unknown", 0)
+        };
+        self.backends.push(added.clone());
+        Ok(Answer::Backend(added))
+    }
+
+    fn patch(&mut self, name: &BackendName, body: &view::BackendPatch) -> Result<Answer, Problem> {
+        let index = self.find(name)?;
+        let backend = &mut self.backends[index];
+        if let Some(state) = body.admin_state {
+            backend.admin_state = state.name().to_owned();
+        }
+        backend.weight = body.weight.unwrap_or(backend.weight);
+        Ok(Answer::Backend(backend.clone()))
+    }
+
+    fn reload(&mut self) -> Result<Answer, Problem> {
+        self.reloads += 1;
+        match self.reloads {
+            1 => Ok(Answer::Reload(view::Reloaded {
+                changes: vec!["web/web-4: added".to_owned()],
+                warnings: vec!["192.0.2.10 is no address of this host".to_owned()],
+            })),
+            2 => Ok(Answer::Reload(view::Reloaded { changes: vec![], warnings: vec![] })),
+            _ => Err(Problem {
+                kind: ProblemKind::InvalidConfiguration,
+                detail: "/etc/xlb/xlb.toml has 2 mistakes; nothing was changed".to_owned(),
+                mistakes: vec![
+                    "/etc/xlb/xlb.toml:12:9: `0` is not a port\n12 | \tlisten = [\"192.0.2.10:0\"]"
+                        .to_owned(),
+                    "/etc/xlb/xlb.toml:40:1: service `dns` has no backends".to_owned(),
+                ],
+            }),
+        }
+    }
+
+    fn status(&self) -> view::Status {
+        let interface = |name: &str, index| view::Interface {
+            name: name.to_owned(),
+            index,
+            mode: "native".to_owned(),
+            attached: true,
+            mtu: 1500,
+        };
+        view::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: 183_845,
+            config: "/etc/xlb/xlb.toml".to_owned(),
+            interfaces: vec![interface("eth0", 2), interface("eth1", 3)],
+            services: vec![
+                view::ServiceSummary {
+                    name: "web".to_owned(),
+                    backends_up: 3,
+                    backends: 4,
+                    backends_serving: 2,
+                },
+                view::ServiceSummary {
+                    name: "dns".to_owned(),
+                    backends_up: 1,
+                    backends: 1,
+                    backends_serving: 1,
+                },
+            ],
+            flows: count(),
+            overlay: self
+                .backends
+                .iter()
+                .filter(|backend| backend.admin_state != "ready")
+                .map(|backend| format!("{}/{}: {}", backend.service, backend.name, backend.admin_state))
+                .collect(),
+            warnings: vec![
+                "192.0.2.10 is no address of this host: ip address add 192.0.2.10/32 dev eth0".to_owned(),
+            ],
+            last_reload_successful: true,
+            last_reload_error: None,
+            map_memory_bytes: 82_000_000,
+        }
+    }
+
+    fn services(&self) -> Vec<view::Service> {
+        let service = |name: &str, listen: &[&str], protocol: &str, mode: &str| view::Service {
+            name: name.to_owned(),
+            listen: listen.iter().map(|address| address.parse().unwrap()).collect(),
+            protocol: protocol.to_owned(),
+            mode: mode.to_owned(),
+            scheduler: "round-robin".to_owned(),
+            source: vec![],
+            backends: 1,
+            backends_up: 1,
+            backends_serving: 1,
+            flows: 1200,
+        };
+        vec![
+            view::Service {
+                source: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+                backends: 4,
+                backends_up: 3,
+                backends_serving: 2,
+                flows: 7,
+                ..service("web", &["192.0.2.10:80", "[2001:db8::10]:80"], "tcp", "full-nat")
+            },
+            service("dns", &["192.0.2.53:53"], "udp", "nat"),
+        ]
+    }
+
+    fn stats(&self) -> Vec<view::Stats> {
+        let row = |service: &str, backend: Option<&str>, flows| view::Stats {
+            service: service.to_owned(),
+            backend: backend.map(str::to_owned),
+            flows,
+            new_flows_total: 10 * flows,
+            forwarded_packets_total: 100 * flows,
+            forwarded_bytes_total: 10_000 * flows,
+            returned_packets_total: 90 * flows,
+            returned_bytes_total: 900_000 * flows,
+        };
+        let mut rows = vec![row("web", None, 7), row("dns", None, 1200)];
+        rows.extend(self.backends.iter().map(|it| row(&it.service, Some(&it.name), it.flows)));
+        rows
+    }
+}
+
+fn backend(service: &str, name: &str, address: &str, health: &str, flows: u64) -> view::Backend {
+    view::Backend {
+        service: service.to_owned(),
+        name: name.to_owned(),
+        address: address.parse().unwrap(),
+        weight: 100,
+        backup: false,
+        health: health.to_owned(),
+        admin_state: "ready".to_owned(),
+        flows,
+    }
+}
+
+fn health(backend: &view::Backend) -> view::HealthState {
+    let (check, last) = match (backend.service.as_str(), backend.health.as_str()) {
+        ("dns", _) => ("none", None),
+        (_, "down") => ("http", Some(("failure", "connection refused"))),
+        // Up still, but not for long.
+        (_, _) if backend.name == "web-2" => ("http", Some(("timeout", "no answer within 1s"))),
+        (_, _) => ("http", Some(("success", "HTTP 200"))),
+    };
+    view::HealthState {
+        service: backend.service.clone(),
+        name: backend.name.clone(),
+        address: backend.address,
+        check: check.to_owned(),
+        health: backend.health.clone(),
+        since_seconds: 3_725,
+        last: last.map(|(result, detail)| view::ProbeResult {
+            result: result.to_owned(),
+            detail: detail.to_owned(),
+            duration_seconds: 0.0015,
+        }),
+    }
+}
+
+fn target(backend: BackendName) -> Target {
+    let check = spec::HealthCheck {
+        probe: spec::Probe::Tcp,
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_secs(1),
+        rise: 2,
+        fall: 3,
+        port: None,
+    };
+    Target { backend, address: "10.0.0.11:8080".parse().unwrap(), check, believed: None }
+}
+
+fn flows(query: &view::FlowQuery) -> Result<Answer, Problem> {
+    if query.client.as_deref() == Some("everywhere") {
+        return Err(Problem::new(ProblemKind::Invalid, "`everywhere` is not an address or a network"));
+    }
+    let flow = |service: &str, backend: &str, state: &str, idle_seconds| view::Flow {
+        protocol: "tcp".to_owned(),
+        client: "198.51.100.7:50112".parse().unwrap(),
+        listen: "192.0.2.10:80".parse().unwrap(),
+        service: service.to_owned(),
+        backend: backend.to_owned(),
+        backend_address: "10.0.0.11:8080".parse().unwrap(),
+        source: "10.0.0.1:1024".parse().unwrap(),
+        state: state.to_owned(),
+        idle_seconds,
+    };
+    let mut flows = vec![flow("web", "web-1", "established", 0.25), flow("web", "web-2", "half_open", 12.0)];
+    let wanted = |flow: &view::Flow| query.backend.as_ref().is_none_or(|it| it.ends_with(&flow.backend));
+    flows.retain(wanted);
+    flows.truncate(query.limit.unwrap_or(usize::MAX));
+    Ok(Answer::Flows(flows))
+}
+
+fn count() -> view::FlowCount {
+    view::FlowCount {
+        half_open: 3,
+        established: 1204,
+        closing: 0,
+        established_max: 327_680,
+        half_open_max: 131_072,
+    }
+}

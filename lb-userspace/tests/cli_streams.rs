@@ -1,0 +1,125 @@
+//! What becomes of commands whose streams, files or daemons are not as they wish.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+use std::{
+    cell::RefCell,
+    ffi::OsString,
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use lb_userspace::cli::{Host, World, exit::Exit, main_with, run};
+
+thread_local! {
+    /// What the daemon was told: `Host` holds plain functions.
+    static TOLD: RefCell<Option<run::Options>> = const { RefCell::new(None) };
+}
+
+const HOST: Host = Host {
+    run: |options| {
+        TOLD.with(|told| told.replace(Some(options)));
+        Exit::Done
+    },
+    check: |_| Err(String::new()),
+    detach: || Err(anyhow::anyhow!("Operation not permitted").context("remove /sys/fs/bpf/xlb/v1")),
+};
+
+#[test]
+fn a_flag_precedes_the_environment_which_precedes_the_default() {
+    let env = [("XLB_CONFIG", "/env.toml"), ("XLB_SOCKET", "/env.sock")];
+    let empty = [("XLB_CONFIG", ""), ("XLB_SOCKET", "")];
+    let flags = ["run", "--config", "/flag.toml", "--socket", "/flag.sock", "--detach-on-exit"];
+
+    assert_eq!(told(&flags, &env), options("/flag.toml", Some("/flag.sock"), true));
+    assert_eq!(told(&["run"], &env), options("/env.toml", Some("/env.sock"), false));
+    assert_eq!(told(&["run"], &[]), options("/etc/xlb/xlb.toml", None, false));
+    assert_eq!(told(&["run"], &empty), options("/etc/xlb/xlb.toml", None, false));
+}
+
+#[test]
+fn the_socket_of_the_file_is_asked_where_nobody_chose_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("xlb.toml");
+    std::fs::write(&config, "[api]\nsocket = \"/of/the/file.sock\"\n").unwrap();
+
+    let (code, _, stderr) = run_with(&["status"], &[("XLB_CONFIG", config.to_str().unwrap())]);
+
+    assert_eq!(code, Exit::Unreachable.code());
+    assert!(stderr.contains("/of/the/file.sock"), "{stderr}");
+}
+
+#[test]
+fn a_reader_that_has_read_enough_is_no_failure() {
+    let (code, stderr) = run_into(&mut Closed(io::ErrorKind::BrokenPipe), &["completions", "bash"]);
+
+    assert_eq!((code, stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn a_full_disk_is_a_failure() {
+    let (code, stderr) = run_into(&mut Closed(io::ErrorKind::StorageFull), &["completions", "bash"]);
+
+    assert_eq!((code, stderr.as_str()), (1, "error: write the output: no storage space\n"));
+}
+
+#[test]
+fn each_shell_has_completions() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let (code, stdout, _) = run_with(&["completions", shell], &[]);
+
+        assert!(code == 0 && stdout.contains("drain"), "{shell}");
+    }
+}
+
+#[test]
+fn what_a_dead_daemon_left_and_cannot_be_removed_is_said() {
+    let (code, _, stderr) = run_with(&["--socket", "/absent/xlb.sock", "detach"], &[]);
+
+    assert_eq!((code, stderr.as_str()), (1, "error: remove /sys/fs/bpf/xlb/v1: Operation not permitted\n"));
+}
+
+fn options(config: &str, socket: Option<&str>, detach_on_exit: bool) -> run::Options {
+    run::Options { config: config.into(), detach_on_exit, socket: socket.map(PathBuf::from) }
+}
+
+fn told(args: &[&str], env: &[(&str, &str)]) -> run::Options {
+    assert_eq!(run_with(args, env).0, 0);
+    TOLD.with(|told| told.take()).unwrap()
+}
+
+fn run_with(args: &[&str], env: &[(&str, &str)]) -> (u8, String, String) {
+    let mut stdout = Vec::new();
+    let (code, stderr) = run_in(&mut stdout, args, env);
+    (code, String::from_utf8(stdout).unwrap(), stderr)
+}
+
+fn run_into(stdout: &mut dyn Write, args: &[&str]) -> (u8, String) {
+    run_in(stdout, args, &[])
+}
+
+fn run_in(stdout: &mut dyn Write, args: &[&str], env: &[(&str, &str)]) -> (u8, String) {
+    let mut stderr = Vec::new();
+    let code = main_with(World {
+        args: std::iter::once("xlb").chain(args.iter().copied()).map(OsString::from).collect(),
+        env: &|name| env.iter().find(|(this, _)| *this == name).map(|(_, value)| value.into()),
+        stdout,
+        stderr: &mut stderr,
+        stdout_is_terminal: false,
+        host: HOST,
+    });
+    (code, String::from_utf8(stderr).unwrap())
+}
+
+/// A stream that takes nothing.
+struct Closed(io::ErrorKind);
+
+impl Write for Closed {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(self.0.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,141 @@
+//! Every class of mistakes has a file that makes it, `golden/CLASS.toml`, and what xlb says of it, `golden/CLASS.txt`.
+//!
+//! `XLB_BLESS=1 cargo test -p lb-userspace --test spec_golden` writes the `.txt` anew: read the difference.
+
+use std::{collections::BTreeSet, fs, path::PathBuf};
+
+use lb_userspace::spec;
+
+/// The classes. Text is compared in one test, so that a change of wording shows all that it touches.
+const CLASSES: &[&str] = &[
+    "backend_address_twice",
+    "backend_impossible_address",
+    "backend_name",
+    "backend_of_a_family_without_listen",
+    "backend_of_one_family_missing",
+    "backend_on_the_balancer",
+    "backend_twice",
+    "backend_without_port",
+    "empty",
+    "full_nat_without_source",
+    "half_open_above_flows",
+    "health_duration",
+    "health_duration_bounds",
+    "health_duration_without_unit",
+    "health_host",
+    "health_interval_shorter_than_inherited_timeout",
+    "health_of_udp_without_port",
+    "health_path",
+    "health_path_of_another_type",
+    "health_path_with_a_line_break",
+    "health_path_with_a_space",
+    "health_port",
+    "health_rise_and_fall",
+    "health_timeout_longer_than_interval",
+    "health_type",
+    "interface_mode",
+    "interface_name",
+    "interface_twice",
+    "key_twice",
+    "limits_bounds",
+    "list_instead_of_table",
+    "listen_impossible_address",
+    "listen_not_an_address",
+    "listen_twice",
+    "listen_twice_in_one_service",
+    "listen_without_port",
+    "metrics_listen",
+    "missing_key",
+    "missing_version",
+    "mode_dsr_not_in_this_version",
+    "mode_gue_not_in_this_version",
+    "mode_ipip_not_in_this_version",
+    "mode_unknown",
+    "no_backend",
+    "no_interface",
+    "no_listen",
+    "no_service",
+    "port_out_of_range",
+    "protocol",
+    "scheduler_least_connections_not_in_this_version",
+    "scheduler_maglev_not_in_this_version",
+    "scheduler_random_two_not_in_this_version",
+    "scheduler_source_hash_not_in_this_version",
+    "scheduler_unknown",
+    "scheduler_weighted_round_robin_not_in_this_version",
+    "service_name",
+    "service_name_too_long",
+    "service_twice",
+    "several",
+    "socket_path",
+    "socket_path_too_long",
+    "source_impossible_address",
+    "source_in_nat_mode",
+    "source_of_a_family_without_listen",
+    "source_of_one_family_missing",
+    "source_twice",
+    "source_with_port",
+    "syntax",
+    "table_instead_of_list_of_tables",
+    "too_many_sources",
+    "unknown_key",
+    "unknown_key_without_suggestion",
+    "unknown_table",
+    "unknown_version",
+    "weight_out_of_bounds",
+    "wrong_type",
+];
+
+#[test]
+fn every_class_of_mistakes_is_told_as_its_golden_file_says() {
+    let mut wrong = Vec::new();
+    for class in CLASSES {
+        let text = fs::read_to_string(golden(class, "toml")).unwrap();
+
+        let told = match spec::parse(&format!("{class}.toml"), &text) {
+            Ok(spec) => panic!("{class}.toml is taken for good: {spec:?}"),
+            Err(mistakes) => format!("{mistakes}\n"),
+        };
+
+        if std::env::var_os("XLB_BLESS").is_some() {
+            fs::write(golden(class, "txt"), &told).unwrap();
+        }
+        let expected = fs::read_to_string(golden(class, "txt")).unwrap_or_default();
+        if told != expected {
+            wrong.push(format!("--- expected\n{expected}--- told\n{told}"));
+        }
+    }
+
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_golden_file_belongs_to_a_class_and_every_class_has_both() {
+    let have: BTreeSet<String> = fs::read_dir(golden("", ""))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let want: BTreeSet<String> =
+        CLASSES.iter().flat_map(|class| [format!("{class}.toml"), format!("{class}.txt")]).collect();
+
+    assert_eq!(have, want);
+}
+
+#[test]
+fn every_line_names_file_line_and_column() {
+    for class in CLASSES {
+        let name = format!("{class}.toml");
+        let text = fs::read_to_string(golden(class, "toml")).unwrap();
+
+        for line in spec::parse(&name, &text).unwrap_err().lines() {
+            let place: Vec<&str> = line.splitn(4, ':').collect();
+            assert_eq!(place[0], name);
+            assert!(place[1].parse::<usize>().is_ok() && place[2].parse::<usize>().is_ok(), "{line}");
+        }
+    }
+}
+
+fn golden(class: &str, extension: &str) -> PathBuf {
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    if class.is_empty() { directory } else { directory.join(class).with_extension(extension) }
+}

@@ -1,0 +1,234 @@
+//! Reading files: what is good, what cannot be read at all, and what is too much.
+
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
+
+use lb_common::{
+    limits::{MAX_SERVICE_KEYS, MAX_SERVICES},
+    net::Protocol,
+    service::Mode,
+};
+use lb_userspace::{
+    paths,
+    spec::{self, AttachMode, Limits, Probe, Spec, rules},
+};
+use proptest::prelude::*;
+
+#[test]
+fn the_example_of_the_manual_is_read_as_it_is_meant() {
+    let manual =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md")).unwrap();
+    let example = manual.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+
+    let spec = spec::parse("xlb.toml", example).unwrap();
+
+    assert_eq!(spec.interfaces[0].name, "eth0");
+    assert_eq!(spec.interfaces[0].mode, AttachMode::Auto);
+    assert_eq!(spec.limits, Limits::default());
+    assert_eq!(spec.metrics, Some(paths::METRICS));
+    let web = &spec.services[0];
+    assert_eq!((web.listen.len(), web.sources.len(), web.backends.len()), (2, 2, 3));
+    assert_eq!((web.protocol, web.mode), (Protocol::Tcp, Mode::FullNat));
+    let health = web.health.as_ref().unwrap();
+    assert_eq!(health.probe, Probe::Http { path: "/healthz".to_owned(), host: None });
+    assert_eq!((health.interval, health.rise, health.fall), (Duration::from_secs(1), 2, 3));
+    let dns = &spec.services[1];
+    assert_eq!((dns.protocol, dns.mode), (Protocol::Udp, Mode::Nat));
+    assert_eq!(dns.health.as_ref().unwrap().port, Some(53));
+}
+
+#[test]
+fn what_is_left_out_has_its_default() {
+    let spec = parse("").unwrap();
+
+    assert_eq!(spec.interfaces[0].mode, AttachMode::Auto);
+    assert_eq!(spec.api.socket, Path::new(paths::SOCKET));
+    assert_eq!(spec.metrics, Some(paths::METRICS));
+    assert_eq!(spec.limits, Limits::default());
+    let web = &spec.services[0];
+    assert_eq!((web.protocol, web.mode, web.scheduler.name()), (Protocol::Tcp, Mode::FullNat, "round-robin"));
+    assert_eq!((web.backends[0].weight, web.backends[0].backup), (100, false));
+    let health = web.health.as_ref().unwrap();
+    let second = Duration::from_secs(1);
+    assert_eq!(health.probe, Probe::Tcp);
+    assert_eq!(
+        (health.interval, health.timeout, health.rise, health.fall, health.port),
+        (second, second, 2, 3, None)
+    );
+}
+
+#[test]
+fn health_checks_inherit_key_by_key() {
+    let check = |text: &str| parse(text).unwrap().services.remove(0).health;
+    let defaults =
+        "[defaults.health]\ntype = 'http'\npath = '/up'\nhost = 'example.org'\ninterval = '5s'\nfall = 7\n";
+
+    let inherited = check(&format!("{defaults}[service.health]\nfall = 1\ntimeout = '2s'\n")).unwrap();
+
+    let host = Some("example.org".to_owned());
+    assert_eq!(inherited.probe, Probe::Http { path: "/up".to_owned(), host });
+    assert_eq!((inherited.interval, inherited.timeout), (Duration::from_secs(5), Duration::from_secs(2)));
+    assert_eq!((inherited.rise, inherited.fall), (2, 1));
+    // Keys of http wait for a service that uses them.
+    assert_eq!(check(&format!("{defaults}[service.health]\ntype = 'tcp'\n")).unwrap().probe, Probe::Tcp);
+    assert_eq!(check(&format!("{defaults}[service.health]\ntype = 'none'\n")), None);
+    assert_eq!(check("[defaults.health]\ntype = 'none'\n"), None);
+    assert_eq!(
+        check("[service.health]\ntype = 'http'\n").unwrap().probe,
+        Probe::Http { path: "/".to_owned(), host: None }
+    );
+}
+
+#[test]
+fn a_timeout_that_nobody_wrote_is_no_longer_than_the_interval() {
+    let spec = parse("[service.health]\ninterval = '200ms'\n").unwrap();
+
+    assert_eq!(spec.services[0].health.as_ref().unwrap().timeout, Duration::from_millis(200));
+}
+
+#[test]
+fn half_open_flows_that_nobody_wrote_are_no_more_than_all_flows() {
+    let spec = parse("[limits]\nflows = 1000\nflows_ipv6 = 2000\n").unwrap();
+
+    assert_eq!(spec.limits, Limits { flows: 1000, flows_ipv6: 2000, half_open_flows: 2000 });
+}
+
+#[test]
+fn metrics_can_be_moved_or_switched_off() {
+    let everywhere: SocketAddr = "0.0.0.0:9191".parse().unwrap();
+
+    assert_eq!(parse("[metrics]\nlisten = '0.0.0.0:9191'\n").unwrap().metrics, Some(everywhere));
+    assert_eq!(parse("[metrics]\nlisten = 'none'\n").unwrap().metrics, None);
+}
+
+#[test]
+fn tcp_and_udp_can_share_an_address_and_a_port() {
+    let spec = parse(
+        "[service.health]\ntype = 'none'\n\
+         [[service]]\nname = 'dns'\nprotocol = 'udp'\nlisten = ['192.0.2.10:80']\nsource = ['10.0.0.1']\n\
+         health.type = 'none'\nbackend = [{ name = 'a', address = '10.0.0.11:80' }]\n",
+    );
+
+    assert_eq!(spec.unwrap().services.len(), 2);
+}
+
+#[test]
+fn files_that_cannot_be_read_say_so_in_one_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    fs::write(path("binary"), b"version = 1\nname = \"\xff\"\n").unwrap();
+    fs::write(path("large"), "#".repeat(1024 * 1024 + 1)).unwrap();
+    let cases = [
+        ("absent", ": cannot be read: No such file or directory (os error 2)"),
+        ("", ": is a directory: a file is expected"),
+        ("binary", ":2:9: not UTF-8: byte `0xff`"),
+        ("large", ": is larger than 1 MiB: that is no configuration of xlb"),
+    ];
+
+    for (name, message) in cases {
+        let mistakes = spec::read(&path(name)).unwrap_err();
+
+        assert_eq!(mistakes.lines(), [format!("{}{message}", path(name).display())]);
+    }
+}
+
+#[test]
+fn a_good_file_is_read_from_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("xlb.toml");
+    fs::write(&path, format!("\u{feff}{BASE}").replace('\n', "\r\n")).unwrap();
+
+    assert_eq!(spec::read(&path), parse(""));
+}
+
+#[test]
+fn what_the_maps_have_no_room_for_is_refused_where_it_begins() {
+    let most = MAX_SERVICES as usize;
+    let many_services = services(most + 1, 1, 1);
+    let many_backends = services(5, 1, 512);
+    let many_listens = services(2, MAX_SERVICE_KEYS as usize / 2, 1);
+    let cases = [
+        (&many_services, format!("from here on there are too many services: at most {most}")),
+        (
+            &many_backends,
+            format!(
+                "from here on there are too many backends over all services: at most {}",
+                rules::MAX_SPEC_BACKENDS
+            ),
+        ),
+        (
+            &many_listens,
+            format!(
+                "from here on there are too many addresses over all services \
+                 (each listen counts, and each address and protocol): at most {MAX_SERVICE_KEYS}"
+            ),
+        ),
+    ];
+
+    for (text, message) in cases {
+        let lines = spec::parse("x", text).unwrap_err().lines();
+
+        let last = text.rfind("[[service]]\n").unwrap();
+        let line = text[..last].matches('\n').count() + 1;
+        assert_eq!(lines, [format!("x:{line}:1: {message}")]);
+    }
+}
+
+#[test]
+fn a_family_of_a_service_has_at_most_512_backends() {
+    let text = services(1, 1, 513);
+
+    let lines = spec::parse("x", &text).unwrap_err().lines();
+
+    assert_eq!(lines.len(), 1);
+    assert!(lines[0].ends_with("service `s0` has 512 IPv4 backends: that is the most"), "{lines:?}");
+    assert!(spec::parse("x", &services(4, 1, 512)).is_ok());
+}
+
+proptest! {
+    /// Whatever is in the file: a spec or mistakes, and nothing that a terminal would obey.
+    #[test]
+    fn no_file_does_harm(at in 0..400usize, cut in 0..40usize, with in "[ -~\\n\u{0}-\u{1f}ä]{0,12}") {
+        let mut text = format!("{BASE}[service.health]\ntype = 'http'\npath = '/up'\ninterval = '5s'\n");
+        let at = at.min(text.len());
+        let end = (at + cut).min(text.len());
+        text.replace_range(at..end, &with);
+
+        if let Err(mistakes) = spec::parse("x", &text) {
+            prop_assert!(!mistakes.lines().is_empty());
+            prop_assert!(mistakes.to_string().chars().all(|c| c == '\n' || !c.is_control()), "{mistakes}");
+        }
+    }
+}
+
+const BASE: &str = "\
+version = 1
+[[interface]]
+name = 'eth0'
+[[service]]
+name = 'web'
+listen = ['192.0.2.10:80']
+source = ['10.0.0.1']
+[[service.backend]]
+name = 'web-1'
+address = '10.0.0.11:8080'
+";
+
+fn parse(more: &str) -> Result<Spec, spec::Mistakes> {
+    spec::parse("x", &format!("{BASE}{more}"))
+}
+
+/// Services with their own listen ports, all on one address and one source.
+fn services(count: usize, listens: usize, backends: usize) -> String {
+    let mut text = "version = 1\n[[interface]]\nname = 'eth0'\n".to_owned();
+    for service in 0..count {
+        let ports = (0..listens).map(|it| 1000 + service * listens + it);
+        let listen: Vec<String> = ports.map(|port| format!("'192.0.2.10:{port}'")).collect();
+        let listen = listen.join(", ");
+        text += &format!("[[service]]\nname = 's{service}'\nlisten = [{listen}]\nsource = ['10.0.0.1']\n");
+        for it in 0..backends {
+            let address = format!("10.1.{}.{}:80", it / 250, 1 + it % 250);
+            text += &format!("[[service.backend]]\nname = 'b{it}'\naddress = '{address}'\n");
+        }
+    }
+    text
+}

@@ -1,0 +1,204 @@
+//! The lab: hosts made of network namespaces, the real `xlb`, real web servers, real clients.
+//!
+//! ```text
+//!   Lab::build(&Topology::new("demo", Shape::TwoNics))
+//!     namespaces   xlb-demo-PID-{client,xlb,switch,web-1,..}          topology, link, address
+//!     files        /run/xlb-lab/xlb-demo-PID/{bpf,state,xlb.toml,..}  sweep
+//!   lab.start(&config)   the daemon                                   config, daemon, metrics
+//!   lab.web_servers()    nginx on each backend                        web
+//!   TcpEcho, UdpEcho     other servers, as threads in a namespace     echo
+//!   visit, Live          clients, as threads in a namespace           visit, live
+//!   Witness              verifies every checksum that passes          witness
+//! ```
+//!
+//! Nothing outside its own namespaces and its own directory is touched, and dropping the lab removes both. What a
+//! killed process left behind is removed by the next one.
+
+pub mod address;
+pub mod command;
+pub mod config;
+pub mod daemon;
+pub mod demo;
+pub mod echo;
+pub mod link;
+pub mod live;
+pub mod metrics;
+pub mod namespace;
+pub mod nftables;
+pub mod pass;
+pub mod sweep;
+pub mod topology;
+pub mod visit;
+pub mod wait;
+pub mod web;
+pub mod witness;
+
+use std::{
+    fs,
+    net::IpAddr,
+    ops::Deref,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::{
+    mount::{MsFlags, mount},
+    sys::resource::{Resource, getrlimit, setrlimit},
+    unistd::Uid,
+};
+
+pub use self::{
+    address::{Family, Pair},
+    config::Config,
+    daemon::Daemon,
+    echo::Server,
+    live::Live,
+    namespace::Namespace,
+    topology::{Backend, Network, Shape, Topology},
+    visit::{Tally, Visit, visit},
+    wait::eventually,
+    web::Web,
+    witness::Witness,
+};
+
+/// One lab at a time in a process: several of them measure time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// A network of namespaces with a place for files. Dropping it removes everything.
+pub struct Lab {
+    network: Network,
+    name: String,
+    directory: PathBuf,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Lab {
+    /// Builds the network. Waits while another thread of this process has a lab.
+    pub fn build(topology: &Topology) -> Result<Self> {
+        ensure!(Uid::effective().is_root(), "the lab needs root: run it through `cargo xtask test lab`");
+        ensure!(!topology.tag.contains('-'), "the tag `{}` contains a hyphen", topology.tag);
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        sweep::sweep()?;
+        allow_many_sockets()?;
+
+        let name = format!("xlb-{}-{}", topology.tag, std::process::id());
+        let directory = sweep::directory(&name);
+        let bpffs = directory.join(sweep::BPFFS);
+        fs::create_dir_all(&bpffs).with_context(|| format!("make {}", bpffs.display()))?;
+        let built = mount_bpffs(&bpffs).and_then(|()| Network::build(&name, topology));
+        let network = built.inspect_err(|_| drop(sweep::remove(&name)))?;
+        let lab = Self { network, name, directory, _alone: alone };
+        if topology.shape == Shape::OneNic {
+            pass::pass_everything((&lab.switch, "xlb"), &bpffs)?;
+        }
+        Ok(lab)
+    }
+
+    /// `xlb-TAG-PID`: what the names of all its namespaces begin with.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where the lab has its files.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Starts nginx on every backend.
+    pub fn web_servers(&self) -> Result<Vec<Web>> {
+        self.backends.iter().map(|backend| Web::start(backend, &self.directory)).collect()
+    }
+
+    /// A TCP echo server on every backend, in both families.
+    pub fn tcp_echoes(&self, port: u16) -> Result<Vec<Server>> {
+        self.on_each_backend(|backend, family| {
+            echo::tcp_echo(&backend.namespace, backend.address.port(family, port))
+        })
+    }
+
+    /// A UDP echo server on every backend, in both families, which says the backend's name.
+    pub fn udp_echoes(&self, port: u16) -> Result<Vec<Server>> {
+        self.on_each_backend(|backend, family| {
+            echo::udp_echo(&backend.namespace, backend.address.port(family, port), &backend.name)
+        })
+    }
+
+    /// The client's addresses of a family.
+    pub fn client_addresses(&self, family: Family) -> Vec<IpAddr> {
+        self.clients.iter().map(|client| client.of(family)).collect()
+    }
+
+    /// Visits `port` of [`address::SERVICE`] so often, from all client addresses in turn.
+    pub fn visit(&self, family: Family, port: u16, connections: usize) -> Result<Tally> {
+        let to = address::SERVICE.port(family, port);
+        visit(&self.client, &Visit::new(&self.client_addresses(family), to, connections))
+    }
+
+    /// Opens so many connections that live, to `port` of [`address::SERVICE`].
+    pub fn live(&self, family: Family, port: u16, connections: usize) -> Result<Live> {
+        let to = address::SERVICE.port(family, port);
+        Live::open(&self.client, &self.client_addresses(family), to, connections)
+    }
+
+    /// Writes the configuration file and starts the daemon on it; returns when it answers.
+    pub fn start(&self, config: &Config) -> Result<Daemon> {
+        Daemon::start(self, config)
+    }
+
+    /// Verifies the checksums of what arrives at the client and at each backend, from now on.
+    pub fn witness(&self) -> Result<Witness> {
+        let ends = self.backends.iter().map(|backend| &backend.namespace).chain([&self.client]);
+        Witness::watch(ends.map(|namespace| (namespace, "eth0")))
+    }
+
+    fn on_each_backend<T>(&self, start: impl Fn(&Backend, Family) -> Result<T>) -> Result<Vec<T>> {
+        let all = self.backends.iter().flat_map(|backend| Family::ALL.map(|family| (backend, family)));
+        all.map(|(backend, family)| start(backend, family)).collect()
+    }
+
+    /// Lets the lab outlive this process; [`sweep::kept`] finds it.
+    pub fn keep(&self) -> Result<()> {
+        Ok(fs::write(self.directory.join(sweep::KEPT), "")?)
+    }
+}
+
+impl Deref for Lab {
+    type Target = Network;
+
+    fn deref(&self) -> &Network {
+        &self.network
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", daemon::log_tail(&self.directory));
+        }
+        if self.directory.join(sweep::KEPT).exists() {
+            return;
+        }
+        if let Err(error) = sweep::remove(&self.name) {
+            eprintln!("remove the lab {}: {error:#}", self.name);
+        }
+    }
+}
+
+/// The root of this workspace.
+pub fn workspace() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here)
+}
+
+/// Pins live in a file system of the lab's own, which is gone with all of them when it is unmounted.
+fn mount_bpffs(at: &Path) -> Result<()> {
+    mount(Some("bpf"), at, Some("bpf"), MsFlags::empty(), None::<&str>)
+        .with_context(|| format!("mount a bpffs on {}", at.display()))
+}
+
+/// Servers and clients of thousands of connections live in this process.
+fn allow_many_sockets() -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("raise the limit of open files")
+}

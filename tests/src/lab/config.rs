@@ -1,0 +1,225 @@
+//! A configuration file for the lab's daemon.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use lb_common::{net::Protocol, service::Mode};
+
+use super::{Family, Lab, address, web};
+
+/// What is written into `xlb.toml`.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub interfaces: Vec<String>,
+    pub limits: Limits,
+    pub services: Vec<Service>,
+}
+
+/// `[limits]`; small, so that a lab is quick to start.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub flows: u32,
+    pub flows_ipv6: u32,
+    pub half_open_flows: u32,
+}
+
+/// `[[service]]`
+#[derive(Clone, Debug)]
+pub struct Service {
+    pub name: String,
+    pub listen: Vec<SocketAddr>,
+    pub protocol: Protocol,
+    pub mode: Mode,
+    pub health: Health,
+    pub backends: Vec<Backend>,
+}
+
+/// `[service.health]`
+#[derive(Clone, Debug)]
+pub struct Health {
+    pub check: Check,
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub rise: u32,
+    pub fall: u32,
+}
+
+/// What a probe does.
+#[derive(Clone, Debug)]
+pub enum Check {
+    None,
+    Tcp,
+    Http { path: &'static str },
+}
+
+/// `[[service.backend]]`
+#[derive(Clone, Debug)]
+pub struct Backend {
+    pub name: String,
+    pub address: SocketAddr,
+    pub backup: bool,
+}
+
+impl Config {
+    /// No service yet.
+    pub fn new(lab: &Lab) -> Self {
+        Self {
+            interfaces: lab.interfaces.iter().map(|&name| name.to_owned()).collect(),
+            limits: Limits { flows: 65_536, flows_ipv6: 65_536, half_open_flows: 16_384 },
+            services: Vec::new(),
+        }
+    }
+
+    /// The service `web`: port 80 of [`address::SERVICE`], balanced over the web servers of all backends.
+    pub fn web(lab: &Lab, mode: Mode) -> Self {
+        Self::new(lab).service(Service::over(lab, "web", Protocol::Tcp, mode, 80, web::PORT))
+    }
+
+    /// With one more service.
+    #[must_use]
+    pub fn service(mut self, service: Service) -> Self {
+        self.services.push(service);
+        self
+    }
+}
+
+impl Service {
+    /// A service at `port` of [`address::SERVICE`] over `backend_port` of all backends, in both families, checked by tcp
+    /// (or not at all, if it is UDP).
+    pub fn over(lab: &Lab, name: &str, protocol: Protocol, mode: Mode, port: u16, backend_port: u16) -> Self {
+        let backends = Family::ALL.into_iter().flat_map(|family| {
+            lab.backends.iter().map(move |backend| Backend {
+                name: match family {
+                    Family::V4 => backend.name.clone(),
+                    Family::V6 => format!("{}-v6", backend.name),
+                },
+                address: backend.address.port(family, backend_port),
+                backup: false,
+            })
+        });
+        Self {
+            name: name.to_owned(),
+            listen: Family::ALL.map(|family| address::SERVICE.port(family, port)).to_vec(),
+            protocol,
+            mode,
+            health: Health {
+                check: match protocol {
+                    Protocol::Tcp => Check::Tcp,
+                    Protocol::Udp => Check::None,
+                },
+                interval: Duration::from_millis(200),
+                timeout: Duration::from_millis(200),
+                rise: 2,
+                fall: 3,
+            },
+            backends: backends.collect(),
+        }
+    }
+
+    /// The same for one family.
+    #[must_use]
+    pub fn only(mut self, family: Family) -> Self {
+        let is_of_family = |address: &SocketAddr| address.is_ipv4() == (family == Family::V4);
+        self.listen.retain(is_of_family);
+        self.backends.retain(|backend| is_of_family(&backend.address));
+        self
+    }
+
+    fn sources(&self) -> Vec<IpAddr> {
+        match self.mode {
+            Mode::FullNat => Family::ALL
+                .into_iter()
+                .filter(|family| self.listen.iter().any(|listen| listen.is_ipv4() == (*family == Family::V4)))
+                .map(|family| address::SOURCE.of(family))
+                .collect(),
+            Mode::Nat => Vec::new(),
+        }
+    }
+}
+
+impl Health {
+    /// After this time, no flow goes to a backend that refuses.
+    pub fn notices_refusal_within(&self) -> Duration {
+        self.interval * self.fall + Duration::from_millis(100)
+    }
+
+    /// After this time, no flow goes to a backend that is silent.
+    pub fn notices_silence_within(&self) -> Duration {
+        self.notices_refusal_within() + self.timeout
+    }
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "version = 1")?;
+        for interface in &self.interfaces {
+            writeln!(f, "\n[[interface]]\nname = \"{interface}\"")?;
+        }
+        let Limits { flows, flows_ipv6, half_open_flows } = self.limits;
+        writeln!(
+            f,
+            "\n[limits]\nflows = {flows}\nflows_ipv6 = {flows_ipv6}\nhalf_open_flows = {half_open_flows}"
+        )?;
+        self.services.iter().try_for_each(|service| service.fmt(f))
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (protocol, mode) = (protocol_name(self.protocol), mode_name(self.mode));
+        writeln!(f, "\n[[service]]\nname = \"{}\"\nlisten = {}", self.name, quoted(&self.listen))?;
+        writeln!(f, "protocol = \"{protocol}\"\nmode = \"{mode}\"")?;
+        let sources = self.sources();
+        if !sources.is_empty() {
+            writeln!(f, "source = {}", quoted(&sources))?;
+        }
+        self.health.fmt(f)?;
+        for Backend { name, address, backup } in &self.backends {
+            writeln!(f, "\n[[service.backend]]\nname = \"{name}\"\naddress = \"{address}\"")?;
+            if *backup {
+                writeln!(f, "backup = true")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\n[service.health]")?;
+        match self.check {
+            Check::None => return writeln!(f, "type = \"none\""),
+            Check::Tcp => writeln!(f, "type = \"tcp\"")?,
+            Check::Http { path } => writeln!(f, "type = \"http\"\npath = \"{path}\"")?,
+        }
+        let Self { interval, timeout, rise, fall, .. } = self;
+        writeln!(
+            f,
+            "interval = \"{}ms\"\ntimeout = \"{}ms\"\nrise = {rise}\nfall = {fall}",
+            interval.as_millis(),
+            timeout.as_millis()
+        )
+    }
+}
+
+const fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    }
+}
+
+const fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::FullNat => "full-nat",
+        Mode::Nat => "nat",
+    }
+}
+
+fn quoted(items: &[impl fmt::Display]) -> String {
+    let items: Vec<_> = items.iter().map(|item| format!("\"{item}\"")).collect();
+    format!("[{}]", items.join(", "))
+}

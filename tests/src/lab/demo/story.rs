@@ -1,0 +1,72 @@
+//! How the demo speaks: numbered steps, commands as they would be typed, and what they answered.
+
+use std::cell::Cell;
+
+use anyhow::Result;
+use serde_json::Value;
+
+use crate::lab::{Daemon, Namespace};
+
+/// Longer answers are cut, with a word about it.
+const LINES: usize = 100;
+
+pub struct Story {
+    is_silent: bool,
+    steps: Cell<u32>,
+}
+
+impl Story {
+    /// Tells the story, or (`json`) only its figures at the end.
+    pub const fn new(json: bool) -> Self {
+        Self { is_silent: json, steps: Cell::new(0) }
+    }
+
+    /// Begins a step.
+    pub fn step(&self, sentence: &str) {
+        self.steps.set(self.steps.get() + 1);
+        self.say(&format!("\n{}. {sentence}\n", self.steps.get()));
+    }
+
+    /// Says a line.
+    pub fn say(&self, line: &str) {
+        if !self.is_silent {
+            println!("{line}");
+        }
+    }
+
+    /// Shows a command and its answer.
+    pub fn show(&self, command: &str, answer: &str) {
+        self.say(&format!("  $ {command}"));
+        let lines: Vec<_> = answer.trim_end().lines().collect();
+        for line in lines.iter().take(LINES) {
+            self.say(format!("  {line}").trim_end());
+        }
+        if lines.len() > LINES {
+            self.say(&format!("  .. and {} lines more", lines.len() - LINES));
+        }
+    }
+
+    /// Runs a line of shell in a namespace, and shows it. The line must succeed.
+    pub fn run(&self, namespace: &Namespace, line: &str) -> Result<String> {
+        let answer = namespace.run(&["sh", "-c", line])?;
+        self.show(&format!("ip netns exec {namespace} {line}"), &answer);
+        Ok(answer)
+    }
+
+    /// Runs `xlb WORDS`, and shows it.
+    pub fn xlb(&self, daemon: &Daemon, words: &str) -> Result<()> {
+        let answer = daemon.run(&words.split(' ').collect::<Vec<_>>())?;
+        self.show(&format!("xlb {words}"), &answer);
+        Ok(())
+    }
+
+    /// Ends the story, or prints its figures.
+    pub fn end(&self, figures: &Value) -> Result<()> {
+        if self.is_silent {
+            println!("{}", serde_json::to_string_pretty(figures)?);
+        } else if let Some(seconds) = figures["seconds"].as_f64() {
+            println!("\nAll of it was as promised, in {seconds:.0} s.");
+        }
+        Ok(())
+    }
+}

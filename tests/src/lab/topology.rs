@@ -1,0 +1,237 @@
+//! Which namespaces there are, and how they are wired.
+//!
+//! ```text
+//!   TwoNics   client ───── xlb ───── switch ─┬─ web-1
+//!                                            └─ web-2 ..
+//!   OneNic    client ─┐
+//!                xlb ─┴ switch ─┬─ web-1
+//!                               └─ web-2 ..                    one Ethernet: what xlb forwards leaves where it came in
+//!   Routers   client ── edge ── xlb ── core ─┬─ web-1
+//!                                            └─ web-2 ..      routers on both sides, for path MTU and next hops
+//! ```
+//!
+//! Addresses are in [`address`]. `switch` and `core` hold a bridge; in `core` it has an address.
+
+use anyhow::Result;
+use lb_common::service::Mode;
+
+use super::{
+    address::{self, Pair},
+    link,
+    namespace::Namespace,
+};
+
+/// What to build.
+#[derive(Clone, Copy, Debug)]
+pub struct Topology {
+    /// Part of the namespaces' names. Without hyphens.
+    pub tag: &'static str,
+    pub shape: Shape,
+    /// How the service will be configured; nat needs routes in the backends, full-nat nothing.
+    pub mode: Mode,
+    pub backends: u8,
+    /// Addresses of the client.
+    pub clients: u8,
+}
+
+/// How it is wired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    TwoNics,
+    OneNic,
+    Routers,
+}
+
+impl Topology {
+    /// Two client addresses, three backends, full-nat.
+    #[must_use]
+    pub const fn new(tag: &'static str, shape: Shape) -> Self {
+        Self { tag, shape, mode: Mode::FullNat, backends: 3, clients: 2 }
+    }
+
+    /// The same for another mode.
+    #[must_use]
+    pub const fn mode(self, mode: Mode) -> Self {
+        Self { mode, ..self }
+    }
+
+    /// The same with so many backends.
+    #[must_use]
+    pub const fn backends(self, backends: u8) -> Self {
+        Self { backends, ..self }
+    }
+
+    /// The same with so many client addresses.
+    #[must_use]
+    pub const fn clients(self, clients: u8) -> Self {
+        Self { clients, ..self }
+    }
+}
+
+/// A host behind the load balancer.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    /// `web-1` and so on.
+    pub name: String,
+    pub namespace: Namespace,
+    pub address: Pair,
+}
+
+/// Everything that was built.
+pub struct Network {
+    pub client: Namespace,
+    pub clients: Vec<Pair>,
+    pub edge: Option<Namespace>,
+    pub xlb: Namespace,
+    /// Interfaces of `xlb` on which it serves.
+    pub interfaces: Vec<&'static str>,
+    /// The switch, or the core router.
+    pub switch: Namespace,
+    pub backends: Vec<Backend>,
+}
+
+impl Network {
+    /// Builds it. Names of namespaces begin with `lab`.
+    pub fn build(lab: &str, topology: &Topology) -> Result<Self> {
+        let network = Self::namespaces(lab, topology)?;
+        match topology.shape {
+            Shape::TwoNics => network.wire_two_nics(),
+            Shape::OneNic => network.wire_one_nic(),
+            Shape::Routers => network.wire_routers(),
+        }?;
+        network.wire_backends(topology)?;
+        Ok(network)
+    }
+
+    fn namespaces(lab: &str, topology: &Topology) -> Result<Self> {
+        let create = |role: &str| Namespace::create(format!("{lab}-{role}"));
+        let router = |role: &str| create(role).and_then(route_packets);
+        let far = topology.shape == Shape::Routers;
+        let client = if far { address::far_client } else { address::client };
+        let backend = if far { address::far_backend } else { address::backend };
+
+        let mut backends = Vec::new();
+        for n in 1..=topology.backends {
+            let name = format!("web-{n}");
+            let namespace = create(&name)?;
+            // A listen queue of its length, so that a burst of connections is not the backend's to refuse.
+            namespace.sysctl("net.core.somaxconn", "16384")?;
+            namespace.sysctl("net.ipv4.tcp_max_syn_backlog", "16384")?;
+            backends.push(Backend { name, namespace, address: backend(n) });
+        }
+        let clients = create("client")?;
+        clients.sysctl("net.ipv4.ip_local_port_range", "1024 65535")?;
+
+        Ok(Self {
+            client: clients,
+            clients: (1..=topology.clients).map(client).collect(),
+            edge: if far { Some(router("edge")?) } else { None },
+            xlb: router("xlb").and_then(keep_addresses)?,
+            interfaces: match topology.shape {
+                Shape::TwoNics | Shape::Routers => vec!["eth0", "eth1"],
+                Shape::OneNic => vec!["eth0"],
+            },
+            switch: if far { router("core")? } else { create("switch")? },
+            backends,
+        })
+    }
+
+    fn wire_two_nics(&self) -> Result<()> {
+        link::veth((&self.client, "eth0"), (&self.xlb, "eth0"))?;
+        link::veth((&self.xlb, "eth1"), (&self.switch, "xlb"))?;
+        link::behave_as_a_nic((&self.client, "eth0"))?;
+        link::behave_as_a_nic((&self.switch, "xlb"))?;
+        self.join(&["xlb"])?;
+
+        self.address_xlb("eth0", "eth1")?;
+        self.address_clients()
+    }
+
+    fn wire_one_nic(&self) -> Result<()> {
+        link::veth((&self.client, "eth0"), (&self.switch, "client"))?;
+        link::veth((&self.xlb, "eth0"), (&self.switch, "xlb"))?;
+        for end in [(&self.client, "eth0"), (&self.switch, "client"), (&self.switch, "xlb")] {
+            link::behave_as_a_nic(end)?;
+        }
+        self.join(&["client", "xlb"])?;
+
+        self.address_xlb("eth0", "eth0")?;
+        self.address_clients()
+    }
+
+    fn wire_routers(&self) -> Result<()> {
+        let (Some(edge), core) = (&self.edge, &self.switch) else {
+            return Ok(());
+        };
+        link::veth((&self.client, "eth0"), (edge, "eth0"))?;
+        link::veth((edge, "eth1"), (&self.xlb, "eth0"))?;
+        link::veth((&self.xlb, "eth1"), (core, "xlb"))?;
+        for end in [(&self.client, "eth0"), (edge, "eth0"), (edge, "eth1"), (core, "xlb")] {
+            link::behave_as_a_nic(end)?;
+        }
+        self.join(&[])?;
+
+        self.address_xlb("eth0", "eth1")?;
+        link::address((edge, "eth0"), address::EDGE_OUTSIDE)?;
+        link::address((edge, "eth1"), address::EDGE)?;
+        link::address((core, "xlb"), address::CORE)?;
+        link::address((core, "br0"), address::CORE_INSIDE)?;
+        self.address_clients()?;
+        link::default_route(&self.client, address::EDGE_OUTSIDE)?;
+        link::default_route(edge, address::FRONT)?;
+        link::route(&self.xlb, address::EDGE_OUTSIDE, address::EDGE)?;
+        link::route(&self.xlb, address::CORE_INSIDE, address::CORE)?;
+        link::default_route(core, address::SOURCE)
+    }
+
+    /// Cables from the switch to the backends, and a bridge over them and `others`.
+    fn join(&self, others: &[&str]) -> Result<()> {
+        let mut ports: Vec<String> = others.iter().map(|&port| port.to_owned()).collect();
+        for Backend { name, namespace, .. } in &self.backends {
+            link::veth((&self.switch, name), (namespace, "eth0"))?;
+            link::behave_as_a_nic((&self.switch, name))?;
+            link::behave_as_a_nic((namespace, "eth0"))?;
+            ports.push(name.clone());
+        }
+        link::bridge(&self.switch, "br0", &ports)
+    }
+
+    fn wire_backends(&self, topology: &Topology) -> Result<()> {
+        let gateway = match (topology.shape, topology.mode) {
+            (Shape::TwoNics | Shape::OneNic, Mode::FullNat) => None,
+            (Shape::TwoNics | Shape::OneNic, Mode::Nat) => Some(address::SOURCE),
+            (Shape::Routers, Mode::FullNat | Mode::Nat) => Some(address::CORE_INSIDE),
+        };
+        for Backend { namespace, address, .. } in &self.backends {
+            link::address((namespace, "eth0"), *address)?;
+            if let Some(gateway) = gateway {
+                link::default_route(namespace, gateway)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn address_xlb(&self, front: &str, back: &str) -> Result<()> {
+        for pair in [address::FRONT, address::SERVICE, address::SERVICE_2] {
+            link::address((&self.xlb, front), pair)?;
+        }
+        link::address((&self.xlb, back), address::SOURCE)
+    }
+
+    fn address_clients(&self) -> Result<()> {
+        self.clients.iter().try_for_each(|&pair| link::address((&self.client, "eth0"), pair))
+    }
+}
+
+/// Makes a host a router.
+fn route_packets(namespace: Namespace) -> Result<Namespace> {
+    namespace.sysctl("net.ipv4.ip_forward", "1")?;
+    namespace.sysctl("net.ipv6.conf.all.forwarding", "1")?;
+    Ok(namespace)
+}
+
+/// Lets IPv6 addresses survive their interface being down, as IPv4 addresses do.
+fn keep_addresses(namespace: Namespace) -> Result<Namespace> {
+    namespace.sysctl("net.ipv6.conf.all.keep_addr_on_down", "1")?;
+    Ok(namespace)
+}

@@ -1,0 +1,159 @@
+//! nginx on a backend: says who it is, keeps files, takes files.
+
+use std::{
+    fs,
+    net::TcpStream,
+    path::PathBuf,
+    process::{Child, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::{Backend, Family, wait::eventually};
+
+/// Where every web server listens.
+pub const PORT: u16 = 8080;
+
+const START: Duration = Duration::from_secs(10);
+
+/// A web server. Dropping it kills it.
+pub struct Web {
+    pub backend: Backend,
+    directory: PathBuf,
+    process: Option<Child>,
+}
+
+impl Web {
+    /// Starts nginx on `backend`, with its files below `directory`, and waits until it accepts connections.
+    ///
+    /// `/` answers with the backend's name, `/files/` serves `directory/files`, a PUT below `/uploads/` writes there.
+    pub fn start(backend: &Backend, directory: &std::path::Path) -> Result<Self> {
+        for name in ["files", "uploads"] {
+            fs::create_dir_all(directory.join(name))?;
+        }
+        let mut web = Self { backend: backend.clone(), directory: directory.to_owned(), process: None };
+        fs::write(web.file("conf"), web.configuration())?;
+        web.start_again()?;
+        Ok(web)
+    }
+
+    /// Kills it at once: from now on the host refuses connections.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.kill()?;
+            process.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Starts it after [`Self::kill`].
+    pub fn start_again(&mut self) -> Result<()> {
+        let process = self
+            .backend
+            .namespace
+            .command("nginx")
+            .arg("-p")
+            .arg(&self.directory)
+            .arg("-e")
+            .arg(self.file("error.log"))
+            .arg("-c")
+            .arg(self.file("conf"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("start nginx; `cargo xtask setup` installs it")?;
+        self.process = Some(process);
+        self.wait_until_it_accepts()
+    }
+
+    /// Stops it without ending it: connections are accepted by the kernel, and nobody answers.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Ends [`Self::freeze`].
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    /// The requests that it has logged, as `CLIENT REQUEST-LINE`. Health checks are not logged.
+    pub fn requests(&self) -> Result<Vec<String>> {
+        Ok(fs::read_to_string(self.file("access.log"))?.lines().map(str::to_owned).collect())
+    }
+
+    /// Lets it outlive this process.
+    pub fn leave_running(mut self) {
+        self.process.take();
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Result<Pid> {
+        let process = self.process.as_ref().context("nginx was killed")?;
+        Ok(Pid::from_raw(process.id().cast_signed()))
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(self.pid()?, signal)?)
+    }
+
+    fn wait_until_it_accepts(&self) -> Result<()> {
+        let Backend { name, namespace, address } = &self.backend;
+        for family in Family::ALL {
+            namespace.inside(|| {
+                eventually(START, &format!("nginx on {name} accepts connections"), || {
+                    Ok(TcpStream::connect(address.port(family, PORT)).is_ok())
+                })
+            })?;
+        }
+        Ok(())
+    }
+
+    fn file(&self, kind: &str) -> PathBuf {
+        self.directory.join(format!("{}.{kind}", self.backend.name))
+    }
+
+    fn configuration(&self) -> String {
+        let (directory, name) = (self.directory.display(), &self.backend.name);
+        // One process, so that a signal to it is a signal to all of nginx.
+        format!(
+            "daemon off;
+master_process off;
+user root;
+pid {directory}/{name}.pid;
+worker_rlimit_nofile 65536;
+events {{ worker_connections 32768; }}
+http {{
+    log_format who '$remote_addr $request';
+    access_log {directory}/{name}.access.log who;
+    client_body_temp_path {directory}/{name}.body;
+    proxy_temp_path {directory}/{name}.unused;
+    fastcgi_temp_path {directory}/{name}.unused;
+    uwsgi_temp_path {directory}/{name}.unused;
+    scgi_temp_path {directory}/{name}.unused;
+    client_max_body_size 0;
+    server {{
+        listen {PORT} backlog=16384;
+        listen [::]:{PORT} backlog=16384;
+        location / {{ return 200 '{name}\\n'; }}
+        location /healthz {{ access_log off; return 200 'ok\\n'; }}
+        location /files/ {{ root {directory}; }}
+        location /uploads/ {{ root {directory}; dav_methods PUT; }}
+    }}
+}}
+"
+        )
+    }
+}
+
+impl Drop for Web {
+    fn drop(&mut self) {
+        // Nothing to tell a failure to; the lab kills what is left in its namespaces.
+        let _ = self.kill();
+    }
+}

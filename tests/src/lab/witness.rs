@@ -1,0 +1,122 @@
+//! Reads every frame that arrives at the ends, and verifies its checksums: a veth would carry wrong ones, and a
+//! kernel that trusts its NIC would never look.
+
+mod checksum;
+
+use std::{
+    os::fd::{AsRawFd as _, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use nix::{
+    errno::Errno,
+    sys::{
+        socket::{
+            AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket,
+            sockopt::{RcvBufForce, ReceiveTimeout},
+        },
+        time::{TimeVal, TimeValLike as _},
+    },
+};
+
+use super::link::End;
+
+/// Room for bursts in the socket.
+const BUFFER_BYTES: usize = 64 << 20;
+/// How long a reader waits for a frame before it looks whether to stop.
+const PATIENCE_MS: i64 = 100;
+
+/// Threads that read, one per end. Dropping it stops them in their own time.
+pub struct Witness {
+    stop: Arc<AtomicBool>,
+    readers: Vec<JoinHandle<Result<Testimony>>>,
+}
+
+/// What was seen.
+#[derive(Clone, Debug, Default)]
+pub struct Testimony {
+    /// Frames with a checksum.
+    pub verified: u64,
+    /// Where each wrong checksum was, and in what frame; not more than [`Self::LISTED`].
+    pub wrong: Vec<String>,
+}
+
+impl Testimony {
+    /// Wrong checksums that are listed.
+    const LISTED: usize = 100;
+}
+
+impl Witness {
+    /// Watches what arrives at these ends. Each is told to hand over frames as they came, not merged by GRO: a merged
+    /// one has no checksum of its own.
+    pub fn watch<'a>(ends: impl Iterator<Item = End<'a>>) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut witness = Self { stop, readers: Vec::new() };
+        for (namespace, interface) in ends {
+            namespace.ip(&format!("link set {interface} gro_max_size 1"))?;
+            let socket = namespace.inside(open)?;
+            let (stop, name) = (Arc::clone(&witness.stop), namespace.to_string());
+            witness.readers.push(namespace.spawn(move || read(&socket, &stop).context(name)));
+        }
+        Ok(witness)
+    }
+
+    /// Stops, and tells.
+    pub fn finish(mut self) -> Result<Testimony> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = Testimony::default();
+        for reader in self.readers.drain(..) {
+            let Testimony { verified, wrong } =
+                reader.join().map_err(|_| anyhow!("a witness panicked"))??;
+            all.verified += verified;
+            all.wrong.extend(wrong);
+        }
+        Ok(all)
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn open() -> Result<OwnedFd> {
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
+    setsockopt(&socket, RcvBufForce, &BUFFER_BYTES)?;
+    setsockopt(&socket, ReceiveTimeout, &TimeVal::milliseconds(PATIENCE_MS))?;
+    Ok(socket)
+}
+
+fn read(socket: &OwnedFd, stop: &AtomicBool) -> Result<Testimony> {
+    const LARGEST: usize = 65_550;
+    const LOOPBACK: usize = 1;
+    const PACKET_OUTGOING: u8 = 4;
+
+    let mut testimony = Testimony::default();
+    let mut frame = vec![0; LARGEST];
+    loop {
+        let (len, from) = match recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut frame) {
+            Ok(received) => received,
+            Err(Errno::EAGAIN) if stop.load(Ordering::Relaxed) => return Ok(testimony),
+            Err(Errno::EAGAIN | Errno::EINTR) => continue,
+            Err(error) => return Err(std::io::Error::from(error)).context("read a frame"),
+        };
+        if from.is_none_or(|from| from.ifindex() == LOOPBACK || from.pkttype() == PACKET_OUTGOING) {
+            continue;
+        }
+        match checksum::verify(&frame[..len]) {
+            None => {}
+            Some(Ok(())) => testimony.verified += 1,
+            Some(Err(wrong)) if testimony.wrong.len() < Testimony::LISTED => {
+                testimony.wrong.push(format!("{wrong} in {:02x?}", &frame[..len.min(128)]));
+            }
+            Some(Err(_)) => {}
+        }
+    }
+}

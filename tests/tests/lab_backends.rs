@@ -1,0 +1,252 @@
+//! Backends come and go: who gets new connections, from when on, and what becomes of the old ones.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use anyhow::Result;
+use lb_common::{net::Protocol, service::Mode};
+use tests::lab::{
+    Config, Daemon, Family, Lab, Shape, Tally, Topology, Web,
+    config::{Check, Service},
+    eventually,
+};
+
+const ECHO: u16 = 7;
+/// For what has no deadline of its own.
+const SOON: Duration = Duration::from_secs(5);
+
+#[test]
+fn a_killed_backend_gets_no_connection_once_its_checks_had_time_to_fail() -> Result<()> {
+    let Stage { lab, mut web, config, xlb } = Stage::web("killed")?;
+
+    web[1].kill()?;
+    thread::sleep(config.services[0].health.notices_refusal_within());
+
+    assert_served_by(&lab, 2)?;
+    web[1].start_again()?;
+    wait_for_health(&xlb, "web-2", "up")?;
+    assert_served_by(&lab, 3)
+}
+
+#[test]
+fn a_silent_backend_gets_no_connection_once_its_checks_had_time_to_time_out() -> Result<()> {
+    let Stage { lab, web, config, xlb } = Stage::web("silent")?;
+
+    web[1].backend.namespace.silence()?;
+    thread::sleep(config.services[0].health.notices_silence_within());
+
+    assert_served_by(&lab, 2)?;
+    web[1].backend.namespace.listen_again()?;
+    wait_for_health(&xlb, "web-2", "up")?;
+    assert_served_by(&lab, 3)
+}
+
+#[test]
+fn a_backend_that_accepts_and_does_not_answer_is_found_out_by_http() -> Result<()> {
+    let Stage { lab, web, mut config, xlb } = Stage::web("frozen")?;
+    config.services[0].health.check = Check::Http { path: "/healthz" };
+    xlb.write(&config)?;
+    xlb.run(&["reload"])?;
+    xlb.wait_until_all_are_up()?;
+
+    web[1].freeze()?;
+    thread::sleep(config.services[0].health.notices_silence_within());
+
+    assert_served_by(&lab, 2)?;
+    web[1].thaw()?;
+    wait_for_health(&xlb, "web-2", "up")?;
+    assert_served_by(&lab, 3)
+}
+
+#[test]
+fn a_drained_backend_keeps_its_connections_and_gets_no_other() -> Result<()> {
+    let Stage { lab, xlb, .. } = Stage::echo("drained")?;
+    let _echoes = lab.tcp_echoes(ECHO)?;
+    xlb.wait_until_all_are_up()?;
+    let live = lab.live(Family::V4, ECHO, 30)?;
+    assert_eq!(flows(&xlb, "web-2")?, 10);
+
+    xlb.run(&["backend", "drain", "echo/web-2"])?;
+    let later = lab.live(Family::V4, ECHO, 30)?;
+    live.wait_for_bytes(60)?;
+
+    assert_eq!([flows(&xlb, "web-1")?, flows(&xlb, "web-2")?, flows(&xlb, "web-3")?], [25, 10, 25]);
+    for report in [live.finish()?, later.finish()?] {
+        assert!(report.broken.is_empty(), "{report}");
+    }
+    xlb.run(&["backend", "ready", "echo/web-2"])?;
+    let again = lab.live(Family::V4, ECHO, 30)?;
+    assert!(again.finish()?.broken.is_empty());
+    assert_eq!(new_flows(&xlb, "web-2")?, 20);
+    Ok(())
+}
+
+#[test]
+fn a_backend_in_maintenance_loses_its_connections_and_no_other_does() -> Result<()> {
+    let Stage { lab, xlb, .. } = Stage::echo("maint")?;
+    let _echoes = lab.tcp_echoes(ECHO)?;
+    xlb.wait_until_all_are_up()?;
+    let live = lab.live(Family::V4, ECHO, 30)?;
+
+    xlb.run(&["backend", "maint", "echo/web-2"])?;
+    eventually(SOON, "web-2 has no flow", || Ok(flows(&xlb, "web-2")? == 0))?;
+    live.wait_for_bytes(60)?;
+    let later = lab.live(Family::V4, ECHO, 30)?;
+
+    assert_eq!(flows(&xlb, "web-2")?, 0);
+    assert!(later.finish()?.broken.is_empty());
+    // The clients of web-2 are not told: they wait for their echo in vain.
+    let report = live.finish()?;
+    assert_eq!(report.broken.len(), 10, "{report}");
+    Ok(())
+}
+
+#[test]
+fn backends_are_added_and_removed_while_requests_come_in() -> Result<()> {
+    let Stage { lab, web, xlb, .. } = Stage::web("added")?;
+    let is_over = AtomicBool::new(false);
+
+    let tally = thread::scope(|scope| -> Result<Tally> {
+        let load = scope.spawn(|| visit_until(&lab, &is_over));
+        xlb.run(&["backend", "remove", "web/web-3"])?;
+        let shares = eventually_shared_by(&lab, 2);
+        xlb.run(&["backend", "add", "web/web-3b", &format!("{}:8080", web[2].backend.address.v4)])?;
+        let shares = shares.and_then(|()| eventually_shared_by(&lab, 3));
+        is_over.store(true, Ordering::Relaxed);
+        let tally = load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        shares.map(|()| tally)
+    })?;
+
+    // Removing a backend ends its flows, and some requests were under way on it.
+    assert!(tally.failed() <= 64, "{tally}");
+    assert!(tally.of("web-1") > 0 && tally.of("web-3") > 0, "{tally}");
+    Ok(())
+}
+
+#[test]
+fn adding_a_backend_breaks_nothing() -> Result<()> {
+    let lab = Lab::build(&Topology::new("fourth", Shape::TwoNics).backends(4))?;
+    let _web = lab.web_servers()?;
+    let mut config = Config::web(&lab, Mode::FullNat);
+    config.services[0].backends.retain(|backend| !backend.name.starts_with("web-4"));
+    let xlb = lab.start(&config)?;
+    xlb.wait_until_all_are_up()?;
+    let is_over = AtomicBool::new(false);
+
+    let tally = thread::scope(|scope| -> Result<Tally> {
+        let load = scope.spawn(|| visit_until(&lab, &is_over));
+        let added = xlb.run(&["backend", "add", "web/web-4", "10.0.0.14:8080"]);
+        let shares = added.and_then(|_| eventually_shared_by(&lab, 4));
+        is_over.store(true, Ordering::Relaxed);
+        let tally = load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        shares.map(|()| tally)
+    })?;
+
+    assert_eq!(tally.failed(), 0, "{tally}");
+    assert!(tally.of("web-4") > 0, "{tally}");
+    Ok(())
+}
+
+#[test]
+fn a_backup_serves_only_while_no_other_is_up() -> Result<()> {
+    let lab = Lab::build(&Topology::new("backup", Shape::TwoNics))?;
+    let mut web = lab.web_servers()?;
+    let mut config = Config::web(&lab, Mode::FullNat);
+    for backend in &mut config.services[0].backends {
+        backend.backup = backend.name.starts_with("web-3");
+    }
+    let xlb = lab.start(&config)?;
+    xlb.wait_until_all_are_up()?;
+    let limit = config.services[0].health.notices_refusal_within();
+
+    let before = lab.visit(Family::V4, 80, 300)?;
+    web[0].kill()?;
+    web[1].kill()?;
+    thread::sleep(limit);
+    let without = lab.visit(Family::V4, 80, 300)?;
+    web[2].kill()?;
+    thread::sleep(limit);
+    let alone = lab.client.output(&["curl", "-sS", "-m", "1", "http://192.0.2.10/"])?;
+
+    assert!(before.is_even(2) && before.of("web-3") == 0, "{before}");
+    assert_eq!(without.of("web-3"), 300, "{without}");
+    assert_ne!(alone.code, 0);
+    assert!(xlb.metrics()?.sum("xlb_dropped_packets_total", &[("reason", "no_backend")]) > 0.0);
+    Ok(())
+}
+
+struct Stage {
+    web: Vec<Web>,
+    config: Config,
+    xlb: Daemon,
+    lab: Lab,
+}
+
+impl Stage {
+    /// Three web servers, all up.
+    fn web(tag: &'static str) -> Result<Self> {
+        let lab = Lab::build(&Topology::new(tag, Shape::TwoNics))?;
+        let web = lab.web_servers()?;
+        let config = Config::web(&lab, Mode::FullNat);
+        let xlb = lab.start(&config)?;
+        xlb.wait_until_all_are_up()?;
+        assert_served_by(&lab, 3)?;
+        Ok(Self { web, config, xlb, lab })
+    }
+
+    /// A service `echo` on three backends, whose servers are not started.
+    fn echo(tag: &'static str) -> Result<Self> {
+        let lab = Lab::build(&Topology::new(tag, Shape::TwoNics))?;
+        let config =
+            Config::new(&lab).service(Service::over(&lab, "echo", Protocol::Tcp, Mode::FullNat, ECHO, ECHO));
+        let xlb = lab.start(&config)?;
+        Ok(Self { web: Vec::new(), config, xlb, lab })
+    }
+}
+
+/// 300 requests per family: all answered, in equal shares.
+fn assert_served_by(lab: &Lab, backends: usize) -> Result<()> {
+    for family in Family::ALL {
+        let tally = lab.visit(family, 80, 300)?;
+        assert!(tally.is_even(backends), "{family:?}: {tally}");
+    }
+    Ok(())
+}
+
+/// Beside other load, shares of a part of the requests are not equal; but it can be seen who serves.
+fn eventually_shared_by(lab: &Lab, backends: usize) -> Result<()> {
+    eventually(SOON, &format!("{backends} backends serve"), || {
+        let tally = lab.visit(Family::V4, 80, 60)?;
+        Ok(tally.answers.len() == backends)
+    })
+    .map(drop)
+}
+
+fn visit_until(lab: &Lab, is_over: &AtomicBool) -> Result<Tally> {
+    let mut all = Tally::default();
+    while !is_over.load(Ordering::Relaxed) {
+        all += lab.visit(Family::V4, 80, 500)?;
+    }
+    Ok(all)
+}
+
+fn wait_for_health(xlb: &Daemon, backend: &str, health: &str) -> Result<()> {
+    for name in [backend.to_owned(), format!("{backend}-v6")] {
+        eventually(SOON, &format!("{name} is {health}"), || Ok(xlb.health("web", &name)? == health))?;
+    }
+    Ok(())
+}
+
+fn flows(xlb: &Daemon, backend: &str) -> Result<u64> {
+    let all = xlb.json(&["backend", "list", "echo"])?;
+    let found = all.as_array().into_iter().flatten().find(|it| it["name"] == backend);
+    Ok(found.and_then(|it| it["flows"].as_u64()).unwrap_or_default())
+}
+
+fn new_flows(xlb: &Daemon, backend: &str) -> Result<u64> {
+    let labels = [("service", "echo"), ("backend", backend)];
+    Ok(xlb.metrics()?.sum("xlb_backend_new_flows_total", &labels) as u64)
+}

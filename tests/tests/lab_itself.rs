@@ -1,0 +1,151 @@
+//! The lab without xlb: plain routing and nftables in its place.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result};
+use lb_common::{net::Protocol, service::Mode};
+use tests::lab::{
+    Family, Lab, Live, Shape, Topology, Visit, address, echo, link, nftables, sweep, visit, web,
+};
+
+#[test]
+fn requests_reach_the_web_servers_in_turn_and_every_checksum_is_right() -> Result<()> {
+    let lab = Lab::build(&Topology::new("itself", Shape::TwoNics))?;
+    let _web = lab.web_servers()?;
+    nftables::balance(&lab)?;
+    let witness = lab.witness()?;
+
+    for family in Family::ALL {
+        let from: Vec<_> = lab.clients.iter().map(|client| client.of(family)).collect();
+        let tally = visit(&lab.client, &Visit::new(&from, address::SERVICE.port(family, 80), 300))?;
+
+        assert!(tally.is_even(3), "{family:?}: {tally}");
+    }
+    let testimony = witness.finish()?;
+    assert!(testimony.verified > 2_000, "{testimony:?}");
+    assert!(testimony.wrong.is_empty(), "{testimony:#?}");
+    Ok(())
+}
+
+#[test]
+fn one_wire_carries_all_hosts() -> Result<()> {
+    let lab = Lab::build(&Topology::new("wire", Shape::OneNic))?;
+    let _web = lab.web_servers()?;
+    nftables::balance(&lab)?;
+
+    for family in Family::ALL {
+        let tally = lab.visit(family, 80, 30)?;
+
+        assert!(tally.is_even(3), "{family:?}: {tally}");
+    }
+    Ok(())
+}
+
+#[test]
+fn curl_fetches_what_a_web_server_has() -> Result<()> {
+    let lab = Lab::build(&Topology::new("itself", Shape::TwoNics).backends(1))?;
+    let web = lab.web_servers()?;
+    nftables::balance(&lab)?;
+    fs::write(lab.directory().join("files/page"), "a page\n")?;
+
+    let page = lab.client.run(&["curl", "-sS", "http://192.0.2.10/files/page"])?;
+    let page_v6 = lab.client.run(&["curl", "-sS", "http://[2001:db8::10]/files/page"])?;
+
+    assert_eq!((page.as_str(), page_v6.as_str()), ("a page\n", "a page\n"));
+    assert_eq!(web[0].requests()?.len(), 2);
+    Ok(())
+}
+
+#[test]
+fn the_witness_notices_a_wrong_checksum() -> Result<()> {
+    let lab = Lab::build(&Topology::new("itself", Shape::TwoNics).backends(1))?;
+    let _echo = echo::udp_echo(&lab.backends[0].namespace, "10.0.0.11:5353".parse()?, "web-1")?;
+    // Sends what it never finished: the checksum of a packet that a NIC was to complete.
+    lab.switch.run(&["ethtool", "-K", "web-1", "tx-checksum-ip-generic", "on"])?;
+    let witness = lab.witness()?;
+
+    lab.xlb.run(&["bash", "-c", "echo hello > /dev/udp/10.0.0.11/5353"])?;
+    let seen = witness.finish()?;
+
+    assert!(!seen.wrong.is_empty(), "{seen:?}");
+    Ok(())
+}
+
+#[test]
+fn a_router_tells_the_sender_that_the_path_is_narrow() -> Result<()> {
+    let lab = Lab::build(&Topology::new("narrow", Shape::Routers).backends(1))?;
+    let _web = lab.web_servers()?;
+    nftables::balance(&lab)?;
+    fs::write(lab.directory().join("files/page"), vec![b'x'; 1_000_000])?;
+    let edge = lab.edge.as_ref().context("there is no edge router")?;
+    link::narrow((edge, "eth0"), lab.clients[0], 1400)?;
+
+    for (family, host) in [(Family::V4, "192.0.2.10"), (Family::V6, "[2001:db8::10]")] {
+        let url = format!("http://{host}/files/page");
+        let page = lab.client.run(&["curl", "-sS", "-m", "10", &url])?;
+
+        assert_eq!(page.len(), 1_000_000, "{family:?}");
+        let peer = address::SOURCE.of(family).to_string();
+        let route = lab.backends[0].namespace.run(&["ip", "route", "get", &peer])?;
+        assert!(route.contains("mtu 1400"), "{family:?}: {route}");
+    }
+    Ok(())
+}
+
+#[test]
+fn live_connections_echo_every_byte() -> Result<()> {
+    let lab = Lab::build(&Topology::new("itself", Shape::Routers).mode(Mode::Nat).backends(1))?;
+    let backend = &lab.backends[0];
+    let echoes = backend.address.port(Family::V4, 7);
+    echo::process(Path::new(env!("CARGO_BIN_EXE_lab")), Protocol::Tcp, backend, echoes)?;
+
+    let from: Vec<_> = lab.clients.iter().map(|client| client.of(Family::V4)).collect();
+    let live = Live::open(&lab.client, &from, echoes, 200)?;
+    live.wait_for_bytes(400)?;
+    let report = live.finish()?;
+
+    assert!(report.broken.is_empty() && report.echoed >= 400, "{report}");
+    Ok(())
+}
+
+#[test]
+fn live_connections_tell_when_nobody_echoes() -> Result<()> {
+    let lab = Lab::build(&Topology::new("itself", Shape::TwoNics).backends(1))?;
+    let nobody = address::SERVICE.port(Family::V4, web::PORT);
+
+    let refused = Live::open(&lab.client, &[lab.clients[0].of(Family::V4)], nobody, 1);
+
+    assert!(format!("{:#}", refused.err().expect("nobody listens")).contains("refused"));
+    Ok(())
+}
+
+#[test]
+fn a_silent_host_does_not_answer_until_it_listens_again() -> Result<()> {
+    let lab = Lab::build(&Topology::new("silent", Shape::TwoNics).backends(1))?;
+    let _web = lab.web_servers()?;
+    let host = &lab.backends[0].namespace;
+    let curl = ["curl", "-sS", "-m", "0.5", "http://10.0.0.11:8080/"];
+
+    host.silence()?;
+    let silent = lab.xlb.output(&curl)?;
+    host.listen_again()?;
+    let answer = lab.xlb.run(&curl)?;
+
+    const TIMED_OUT: i32 = 28;
+    assert_eq!((silent.code, answer.as_str()), (TIMED_OUT, "web-1\n"));
+    Ok(())
+}
+
+#[test]
+fn nothing_stays_behind() -> Result<()> {
+    let lab = Lab::build(&Topology::new("behind", Shape::TwoNics))?;
+    let web = lab.web_servers()?;
+    let name = lab.name().to_owned();
+
+    drop(lab);
+
+    assert!(!sweep::directory(&name).exists());
+    assert!(!Path::new("/run/netns").join(format!("{name}-client")).exists());
+    drop(web);
+    Ok(())
+}
