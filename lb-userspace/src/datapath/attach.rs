@@ -10,7 +10,8 @@ mod refused;
 
 use std::path::Path;
 
-use aya::programs::Xdp;
+use anyhow::anyhow;
+use aya::programs::{Xdp, links::FdLink};
 
 use self::{link::NotAttached, refused::RefusedBy};
 pub use self::{
@@ -59,9 +60,8 @@ pub fn attach(program: &mut Xdp, wanted: &[Wanted<'_>], directory: &Path) -> Res
 
 /// Native for those that are to choose, unless an earlier start has found that this does not do.
 fn first_choice(wanted: &[Wanted<'_>]) -> Mode {
-    let mut held =
-        wanted.iter().filter(|it| it.mode == AttachMode::Auto).filter_map(Wanted::held_mode).peekable();
-    if held.peek().is_some() && held.all(|mode| mode == Mode::Generic) { Mode::Generic } else { Mode::Native }
+    let mut held = wanted.iter().filter(|it| it.mode == AttachMode::Auto).filter_map(Wanted::held_mode);
+    if held.any(|mode| mode == Mode::Generic) { Mode::Generic } else { Mode::Native }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +84,32 @@ impl Wanted<'_> {
         self.held?;
         let xdp = self.link.xdp?;
         Some(if xdp.is_generic { Mode::Generic } else { Mode::Native })
+    }
+
+    /// Attaches in another mode. If that is refused, the program goes back to where it was.
+    fn change(&self, program: &mut Xdp, mode: Mode) -> Result<FdLink, NotAttached> {
+        let (Some(held), Some(old)) = (self.held, self.held_mode()) else {
+            return link::attach(program, self.link.index, mode);
+        };
+        held.remove()?;
+        let refused = match link::attach(program, self.link.index, mode) {
+            Ok(link) => return Ok(link),
+            Err(refused) => refused,
+        };
+        link::pin(link::attach(program, self.link.index, old)?, &held.path)?;
+        Err(refused)
+    }
+
+    /// Gives the link that is held another program.
+    fn replace(&self, program: &mut Xdp) -> Result<FdLink, NotAttached> {
+        match self.held {
+            Some(held) => Ok(link::replace(program, held)?),
+            None => Err(anyhow!("{} has no link of ours", self.link.name).into()),
+        }
+    }
+
+    fn refuses(&self, error: NotAttached) -> RefusedBy {
+        RefusedBy { interface: self.link.name.clone(), error }
     }
 }
 
@@ -109,28 +135,23 @@ impl<'a> Attempt<'a> {
     /// First those that may refuse; dropping their links undoes them. Then those that change their mode, which takes
     /// them off the network for a moment. What is replaced comes last, because it cannot fail.
     fn run(&self, program: &mut Xdp, directory: &Path) -> Result<Vec<Attached>, RefusedBy> {
+        let (held, bare): (Vec<_>, Vec<_>) = self.wanted.iter().partition(|it| it.held.is_some());
+        let (same, other): (Vec<_>, Vec<_>) =
+            held.into_iter().partition(|it| it.held_mode() == Some(self.mode(it)));
         let mut links = Vec::new();
-        for it in self.wanted.iter().filter(|it| it.held.is_none()) {
-            links.push((
-                it,
-                link::attach(program, it.link.index, self.mode(it)).map_err(|error| it.refuses(error))?,
-            ));
+        for it in bare {
+            let link = link::attach(program, it.link.index, self.mode(it));
+            links.push((it, link.map_err(|error| it.refuses(error))?));
         }
-        for it in self.wanted {
-            let Some(held) = it.held.filter(|_| it.held_mode() != Some(self.mode(it))) else { continue };
-            held.remove().map_err(|error| it.refuses(error.into()))?;
-            links.push((
-                it,
-                link::attach(program, it.link.index, self.mode(it)).map_err(|error| it.refuses(error))?,
-            ));
+        for it in other {
+            links.push((it, it.change(program, self.mode(it)).map_err(|error| it.refuses(error))?));
         }
-        for it in self.wanted {
-            let Some(held) = it.held.filter(|_| it.held_mode() == Some(self.mode(it))) else { continue };
-            links.push((it, link::replace(program, held).map_err(|error| it.refuses(error.into()))?));
+        for it in same {
+            links.push((it, it.replace(program).map_err(|error| it.refuses(error))?));
         }
         for (it, link) in links {
-            link::pin(link, &pins::link(directory, it.link.index), it.held)
-                .map_err(|error| it.refuses(error.into()))?;
+            let path = pins::link(directory, it.link.index);
+            link::pin(link, &path).map_err(|error| it.refuses(error.into()))?;
         }
         Ok(self.wanted.iter().map(|it| attached(it.link, self.mode(it))).collect())
     }
@@ -143,11 +164,5 @@ fn attached(link: &Link, mode: Mode) -> Attached {
         mode: mode.name(),
         mtu: link.mtu,
         mac: link.mac.unwrap_or_default(),
-    }
-}
-
-impl Wanted<'_> {
-    fn refuses(&self, error: NotAttached) -> RefusedBy {
-        RefusedBy { interface: self.link.name.clone(), error }
     }
 }

@@ -104,10 +104,9 @@ fn fill(object: &[u8], directory: &Path, cold: &Cold) -> anyhow::Result<Loaded> 
 pub fn adopt(object: &[u8], directory: &Path, tables: (Shape, Shape)) -> anyhow::Result<Loaded> {
     let shapes = pins::shapes(tables.0, tables.1);
     let mut loaded = load(object, directory, &shapes, |_| Ok(()))?;
-    let (path, unfinished) = (directory.join(pins::PROGRAM), directory.join("lb-new"));
-    if unfinished.exists() {
-        fs::remove_file(&unfinished).with_context(|| format!("remove {}", unfinished.display()))?;
-    }
+    let path = directory.join(pins::PROGRAM);
+    let unfinished = pins::unfinished(&path);
+    pins::remove_file(&unfinished)?;
     loaded.program.xdp()?.pin(&unfinished).with_context(|| format!("pin {}", unfinished.display()))?;
     fs::rename(&unfinished, &path).with_context(|| format!("rename {}", unfinished.display()))?;
     Ok(loaded)
