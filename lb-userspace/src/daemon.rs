@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use lb_common::{event::NeighbourWanted, settings::PortPool};
+use lb_common::settings::PortPool;
 use log::{error, info, warn};
 use tokio::{
     runtime,
@@ -30,11 +30,7 @@ use crate::{
     api::{desk::Desk, listen, server},
     cli::{check::Checked, exit::Exit, run::Options},
     controller::{self, Controller, Ending, Start, machine::Machine},
-    datapath::{
-        self, Interfaces, Opened,
-        kernel::wanted::{self, Wanted},
-        preflight::host,
-    },
+    datapath::{self, Opened, preflight::host},
     event::{Answer, Problem, ProblemKind, Since},
     health, neighbours, paths,
     shutdown::{self, Shutdown},
@@ -132,7 +128,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let mut tasks = JoinSet::new();
     tasks.spawn(health::run(watched_targets, events.clone(), stop.clone()));
     tasks.spawn(neighbours::run(watched_hops, watched_interfaces, asked, events.clone(), stop.clone()));
-    tasks.spawn(ask_for_neighbours(opened.wanted, asks, stop.clone()));
+    tasks.spawn(datapath::asks(opened.asks, asks, stop.clone()));
     tasks.spawn(signals::reload_on_hangup(signals.hangup, events.clone(), stop.clone()));
     let desk = Desk::new(events, |target| Box::pin(async move { health::probe_once(&target).await }));
     if let Some(metrics) = metrics {
@@ -140,9 +136,9 @@ async fn serve(options: Options) -> Result<(), Failure> {
     }
     tasks.spawn(server::serve_socket(socket, desk, wait(stop.clone())));
 
-    let mut attached = Interfaces::new(spec.interfaces.clone(), paths::pins(), opened.attached);
+    let mut links = opened.links;
     let machine =
-        Machine { config: options.config.clone(), store, interfaces: Box::new(move || attached.look()) };
+        Machine { config: options.config.clone(), store, interfaces: Box::new(move || links.refresh()) };
     let start = Start { config: options.config.clone(), spec, overlay, capacity: opened.capacity, since };
     let wanted = controller::Wanted { targets, hops, interfaces };
     let adopted =
@@ -166,8 +162,8 @@ async fn serve(options: Options) -> Result<(), Failure> {
 fn open(spec: &Spec, object: &[u8]) -> Result<Opened, Failure> {
     let opened = datapath::open(spec, &paths::pins(), object).map_err(|error| {
         let exit = match error {
-            datapath::OpenError::Host(_) => Exit::HostUnfit,
-            datapath::OpenError::Held(_) => Exit::Conflict,
+            datapath::OpenError::Unfit(_) => Exit::HostUnfit,
+            datapath::OpenError::Taken(_) => Exit::Conflict,
             datapath::OpenError::Failed(_) => Exit::Failed,
         };
         Failure::new(exit, error.to_string())
@@ -208,12 +204,6 @@ fn detach(pins: &Path) -> anyhow::Result<()> {
         info!("{line}");
     }
     Ok(())
-}
-
-async fn ask_for_neighbours(wanted: Wanted, asks: mpsc::Sender<NeighbourWanted>, stop: Shutdown) {
-    if let Err(error) = wanted::asks(wanted, asks, wait(stop)).await {
-        error!("read what the program asks for: {error}; clients behind unresolved next hops wait for ARP");
-    }
 }
 
 async fn wait(stop: Shutdown) {

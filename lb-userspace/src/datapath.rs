@@ -21,8 +21,7 @@ mod attach;
 mod detach;
 mod filter;
 mod flows;
-mod interfaces;
-pub mod kernel;
+mod kernel;
 mod lock;
 mod mapping;
 pub mod memory;
@@ -32,9 +31,13 @@ pub mod pins;
 pub mod preflight;
 
 pub use self::{
+    attach::Links,
     detach::detach,
-    interfaces::Interfaces,
-    kernel::object,
+    kernel::{
+        KernelDatapath,
+        asks::{Asks, asks},
+        object,
+    },
     open::{OpenError, Opened, open},
 };
 

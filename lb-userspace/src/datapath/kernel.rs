@@ -10,12 +10,12 @@
 //! | `INTERFACES` | all zero, or not in `DEVICES`, which loses what goes away |
 
 mod apply;
+pub mod asks;
 mod backends;
 pub mod load;
 mod maps;
 mod observe;
 mod totals;
-pub mod wanted;
 
 use std::{collections::BTreeSet, fmt};
 

@@ -15,23 +15,23 @@ use nix::{
     fcntl::{Flock, FlockArg},
 };
 
-/// Held as long as it lives, and not a moment longer than its process.
+/// Taken as long as it lives, and not a moment longer than its process.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "dropping it unlocks")] Flock<File>);
 
 /// Somebody else holds the pins.
 #[derive(Debug, thiserror::Error)]
 #[error("another xlb holds {0}: stop it, or give this one other pins by XLB_PINS")]
-pub struct Held(pub String);
+pub struct Taken(pub String);
 
 impl Lock {
     /// Takes the lock of the directory, which is made if there is none.
-    pub fn take(root: &Path) -> anyhow::Result<Result<Self, Held>> {
+    pub fn take(root: &Path) -> anyhow::Result<Result<Self, Taken>> {
         fs::create_dir_all(root).with_context(|| format!("make {}", root.display()))?;
         let directory = File::open(root).with_context(|| format!("open {}", root.display()))?;
         match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Ok(Self(lock))),
-            Err((_, Errno::EWOULDBLOCK)) => Ok(Err(Held(root.display().to_string()))),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(Err(Taken(root.display().to_string()))),
             Err((_, error)) => {
                 Err(io::Error::from(error)).with_context(|| format!("lock {}", root.display()))
             }

@@ -19,13 +19,13 @@ use nix::errno::Errno;
 
 use super::{
     Attached, Capacity,
-    attach::{self, Outcome, Pinned, Refused},
+    attach::{self, Links, Outcome, Pinned, Refused},
     kernel::{
         KernelDatapath,
+        asks::Asks,
         load::{self, Cold, Loaded},
-        wanted::Wanted,
     },
-    lock::{Held, Lock},
+    lock::{Lock, Taken},
     pins,
     preflight::{self, Cause, host::Host},
 };
@@ -36,7 +36,8 @@ use crate::spec::Spec;
 pub struct Opened {
     pub datapath: KernelDatapath,
     /// The ring on which the program asks for neighbours.
-    pub wanted: Wanted,
+    pub asks: Asks,
+    pub links: Links,
     pub attached: Vec<Attached>,
     pub capacity: Capacity,
     /// It was running already.
@@ -50,12 +51,12 @@ pub struct Opened {
 pub enum OpenError {
     /// Exit 78.
     #[error("this host cannot run xlb as it is\n{}", lines(.0))]
-    Host(Vec<Cause>),
+    Unfit(Vec<Cause>),
     /// Exit 5.
     #[error(transparent)]
-    Held(#[from] Held),
+    Taken(#[from] Taken),
     /// Exit 1.
-    #[error(transparent)]
+    #[error("{0:#}")]
     Failed(#[from] anyhow::Error),
 }
 
@@ -77,14 +78,15 @@ pub fn open(spec: &Spec, pins: &Path, object: &[u8]) -> Result<Opened, OpenError
     warnings.extend(outcome.warnings);
     warnings.extend(tidy(pins, &host, &found, &outcome.attached)?);
 
-    let (datapath, wanted) = loaded.take(lock)?;
+    let (program, datapath, asks) = loaded.take(lock)?;
+    let links = Links::new(program, pins, &outcome.attached);
     let capacity = capacity(&datapath.settings()?, &host);
     let adopted = found.settings.is_some();
-    Ok(Opened { datapath, wanted, attached: outcome.attached, capacity, adopted, warnings })
+    Ok(Opened { datapath, asks, links, attached: outcome.attached, capacity, adopted, warnings })
 }
 
 fn refuse(causes: Vec<Cause>) -> Result<(), OpenError> {
-    if causes.is_empty() { Ok(()) } else { Err(OpenError::Host(causes)) }
+    if causes.is_empty() { Ok(()) } else { Err(OpenError::Unfit(causes)) }
 }
 
 /// What is pinned.
@@ -196,7 +198,7 @@ fn attach_all(
         Some(attach::Wanted { link, mode: interface.mode, held: found.held(link.index, host) })
     });
     let wanted: Vec<_> = wanted.collect();
-    let outcome = attach::attach(loaded.program()?, &wanted, pins)?;
+    let outcome = attach::attach(loaded.program.xdp()?, &wanted, pins)?;
     Ok((loaded, outcome))
 }
 
@@ -237,7 +239,7 @@ fn or_no_memory(error: anyhow::Error) -> OpenError {
     };
     if error.chain().any(is_full) {
         let remedy = "lower `flows` and `flows_ipv6` in [limits], or allow the service more memory";
-        return OpenError::Host(vec![Cause::new(format!("no memory for the maps ({error:#})"), remedy)]);
+        return OpenError::Unfit(vec![Cause::new(format!("no memory for the maps ({error:#})"), remedy)]);
     }
     error.into()
 }
@@ -245,7 +247,7 @@ fn or_no_memory(error: anyhow::Error) -> OpenError {
 impl From<Refused> for OpenError {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::Host(cause) => Self::Host(vec![cause]),
+            Refused::Host(cause) => Self::Unfit(vec![cause]),
             Refused::Failed(error) => Self::Failed(error),
         }
     }

@@ -89,7 +89,7 @@ pub fn shapes(shape4: Shape, shape6: Shape) -> Vec<MapShape> {
         map("BACKENDS", Array, 4, size_of::<Backend>(), MAX_BACKENDS, MAPPED),
         map("INTERFACES", Array, 4, size_of::<Interface>(), MAX_INTERFACE_INDEX, 0),
         // A device map's value may be the index and a program; the program leaves the latter out.
-        map("DEVICES", DevMap, 4, size_of::<u32>(), MAX_INTERFACE_INDEX, READ_ONLY),
+        map("DEVICES", DevMap, 4, size_of::<u64>(), MAX_INTERFACE_INDEX, READ_ONLY),
         map("FLOWS4", Array, 4, size_of::<Bucket<Record4>>(), shape4.buckets, MAPPED),
         map("FLOWS6", Array, 4, size_of::<Bucket<Record6>>(), shape6.buckets, MAPPED),
         map("HINTS4", Array, 4, size_of::<HintLine>(), shape4.lines, MAPPED),
@@ -146,11 +146,11 @@ pub fn links(directory: &Path) -> anyhow::Result<Vec<u32>> {
     Ok(names.iter().filter_map(|name| name.strip_prefix(LINK)?.parse().ok()).collect())
 }
 
-/// Where pins are made before they take their place.
-pub fn unfinished(directory: &Path) -> PathBuf {
-    let mut name = directory.file_name().unwrap_or_default().to_owned();
+/// Where something is made before it takes its place by a rename.
+pub fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(UNFINISHED);
-    directory.with_file_name(name)
+    path.with_file_name(name)
 }
 
 /// The directories of other layouts beside this one. Their links are named alike.
@@ -174,9 +174,18 @@ pub fn remove(directory: &Path) -> anyhow::Result<()> {
     for name in names_in(directory)? {
         let path = directory.join(name);
         ensure!(!path.is_dir(), "{} is a directory, and none of ours: remove it by hand", path.display());
-        fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+        remove_file(&path)?;
     }
     fs::remove_dir(directory).with_context(|| format!("remove {}", directory.display()))
+}
+
+/// Removes a pin, if it is there.
+pub fn remove_file(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("remove {}", path.display())),
+    }
 }
 
 /// The names in a directory, in order. None if there is no such directory.

@@ -18,28 +18,34 @@ use lb_common::{
     settings::{PortPool, Settings},
 };
 
-use super::{KernelDatapath, maps::Maps, wanted::Wanted};
+use super::{KernelDatapath, asks::Asks, maps::Maps};
 use crate::datapath::{
     lock::Lock,
     names,
     pins::{self, MapShape},
 };
 
-/// A program that is loaded and pinned with its maps, and attached to nothing yet.
+/// A program that is loaded and pinned with its maps.
 pub struct Loaded {
-    ebpf: Ebpf,
+    pub program: Program,
     maps: Maps,
-    wanted: Wanted,
+    asks: Asks,
 }
 
 impl Loaded {
     /// Takes the maps in hand.
-    pub fn take(self, lock: Lock) -> anyhow::Result<(KernelDatapath, Wanted)> {
-        Ok((KernelDatapath::new(self.maps, lock)?, self.wanted))
+    pub fn take(self, lock: Lock) -> anyhow::Result<(Program, KernelDatapath, Asks)> {
+        Ok((self.program, KernelDatapath::new(self.maps, lock)?, self.asks))
     }
+}
 
-    pub fn program(&mut self) -> anyhow::Result<&mut Xdp> {
-        let program = self.ebpf.program_mut(pins::PROGRAM);
+/// The program, to be attached.
+#[derive(Debug)]
+pub struct Program(Ebpf);
+
+impl Program {
+    pub fn xdp(&mut self) -> anyhow::Result<&mut Xdp> {
+        let program = self.0.program_mut(pins::PROGRAM);
         let program = program.ok_or_else(|| anyhow!("the object has no program `{}`", pins::PROGRAM))?;
         program.try_into().context("the program is not XDP")
     }
@@ -90,7 +96,7 @@ fn fill(object: &[u8], directory: &Path, cold: &Cold) -> anyhow::Result<Loaded> 
         })
     })?;
     let path = directory.join(pins::PROGRAM);
-    loaded.program()?.pin(&path).with_context(|| format!("pin {}", path.display()))?;
+    loaded.program.xdp()?.pin(&path).with_context(|| format!("pin {}", path.display()))?;
     Ok(loaded)
 }
 
@@ -98,11 +104,10 @@ fn fill(object: &[u8], directory: &Path, cold: &Cold) -> anyhow::Result<Loaded> 
 pub fn adopt(object: &[u8], directory: &Path, tables: (Shape, Shape)) -> anyhow::Result<Loaded> {
     let shapes = pins::shapes(tables.0, tables.1);
     let mut loaded = load(object, directory, &shapes, |_| Ok(()))?;
-    let (path, unfinished) = (directory.join(pins::PROGRAM), directory.join("lb-new"));
-    if unfinished.exists() {
-        fs::remove_file(&unfinished).with_context(|| format!("remove {}", unfinished.display()))?;
-    }
-    loaded.program()?.pin(&unfinished).with_context(|| format!("pin {}", unfinished.display()))?;
+    let path = directory.join(pins::PROGRAM);
+    let unfinished = pins::unfinished(&path);
+    pins::remove_file(&unfinished)?;
+    loaded.program.xdp()?.pin(&unfinished).with_context(|| format!("pin {}", unfinished.display()))?;
     fs::rename(&unfinished, &path).with_context(|| format!("rename {}", unfinished.display()))?;
     Ok(loaded)
 }
@@ -125,10 +130,10 @@ fn load(
     let named = |name| MapData::from_pin(directory.join(name)).with_context(|| format!("open {name}"));
     let mut maps = Maps::take(&mut ebpf, named(names::BACKENDS)?, named(names::SERVICES)?)?;
     let ring = ebpf.take_map("WANTED").ok_or_else(|| anyhow!("the XDP program has no map WANTED"))?;
-    let wanted = Wanted(RingBuf::try_from(ring).context("use the map WANTED")?);
+    let asks = Asks(RingBuf::try_from(ring).context("use the map WANTED")?);
     begin(&mut maps)?;
-    let mut loaded = Loaded { ebpf, maps, wanted };
-    loaded.program()?.load().context("load the XDP program")?;
+    let mut loaded = Loaded { program: Program(ebpf), maps, asks };
+    loaded.program.xdp()?.load().context("load the XDP program")?;
     Ok(loaded)
 }
 

@@ -1,6 +1,6 @@
 //! The maps, each with its type.
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use aya::{
     Ebpf,
     maps::{Array, DevMap, HashMap, Map, MapData, PerCpuArray},
@@ -120,10 +120,8 @@ where
 }
 
 fn array(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<MapData> {
-    match map(ebpf, name)? {
-        Map::Array(data) => Ok(data),
-        _ => Err(anyhow!("the map {name} is not an array")),
-    }
+    let Map::Array(data) = map(ebpf, name)? else { bail!("the map {name} is not an array") };
+    Ok(data)
 }
 
 fn mapping<T: Mapped>(data: &MapData, name: &str) -> anyhow::Result<Mapping<T>> {

@@ -54,11 +54,12 @@ pub fn dump() -> io::Result<Vec<Link>> {
                 NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
             // Messages begin at multiples of four bytes (NLMSG_ALIGN, netlink(3)).
             rest = rest.get((message.header.length as usize).next_multiple_of(4)..).unwrap_or_default();
-            match message.payload {
-                NetlinkPayload::Done(_) => return Ok(links),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => links.push(read(link)),
-                _ => {}
+            if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) = message.payload {
+                links.push(read(link));
+            } else if let NetlinkPayload::Error(error) = message.payload {
+                return Err(error.to_io());
+            } else if let NetlinkPayload::Done(_) = message.payload {
+                return Ok(links);
             }
         }
     }
@@ -75,6 +76,7 @@ fn request() -> Vec<u8> {
     bytes
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "netlink tells much more of a link")]
 fn read(message: LinkMessage) -> Link {
     let mut link = Link { index: message.header.index, ..Link::default() };
     for attribute in message.attributes {
@@ -90,6 +92,10 @@ fn read(message: LinkMessage) -> Link {
     link
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the others are for setting a program, not for telling of one"
+)]
 fn xdp(attributes: &[LinkXdp]) -> Option<Xdp> {
     let mut mode = XdpAttached::None;
     let mut program = None;
