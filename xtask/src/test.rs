@@ -110,17 +110,8 @@ fn host(arguments: &[String]) -> Result<Count> {
 /// Builds the runners whose name fits the pattern, and runs each.
 fn as_root(pattern: &str, reason: &str, arguments: &[String]) -> Result<Count> {
     let mut cargo = cargo::cargo();
-    cargo.args([
-        "test",
-        "--locked",
-        "--no-run",
-        "--package",
-        "tests",
-        "--features",
-        "root",
-        "--test",
-        pattern,
-    ]);
+    cargo.args(["test", "--locked", "--no-run", "--package", "tests", "--features", "root"]);
+    cargo.args(["--test", pattern]);
 
     let mut total = Count::default();
     for runner in cargo::executables(&mut cargo)?.iter().filter(|executable| executable.is_test) {
