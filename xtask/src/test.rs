@@ -110,22 +110,13 @@ fn host(arguments: &[String]) -> Result<Count> {
 /// Builds the runners whose name fits the pattern, and runs each.
 fn as_root(pattern: &str, reason: &str, arguments: &[String]) -> Result<Count> {
     let mut cargo = cargo::cargo();
-    cargo.args([
-        "test",
-        "--locked",
-        "--no-run",
-        "--package",
-        "tests",
-        "--features",
-        "root",
-        "--test",
-        pattern,
-    ]);
+    cargo.args(["test", "--locked", "--no-run", "--package", "tests", "--features", "root"]);
+    cargo.args(["--test", pattern]);
 
     let mut total = Count::default();
-    for executable in cargo::executables(&mut cargo)? {
-        eprintln!("     Running {}", executable.name);
-        let mut command = root::built(&executable.path, reason)?;
+    for runner in cargo::executables(&mut cargo)?.iter().filter(|executable| executable.is_test) {
+        eprintln!("     Running {}", runner.name);
+        let mut command = root::built(&runner.path, reason)?;
         // Where cargo would run it.
         command.current_dir(tree::top().join("tests")).args(arguments);
         total = total + runner::watch(&mut command)?;
