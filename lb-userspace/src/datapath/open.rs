@@ -57,7 +57,7 @@ pub enum OpenError {
     Taken(#[from] Taken),
     /// Exit 1.
     #[error("{0:#}")]
-    Failed(#[from] anyhow::Error),
+    Failed(anyhow::Error),
 }
 
 /// Opens the data plane whose pins lie in the directory `pins`, and has it run the program in `object`.
@@ -242,6 +242,12 @@ fn or_no_memory(error: anyhow::Error) -> OpenError {
         return OpenError::Unfit(vec![Cause::new(format!("no memory for the maps ({error:#})"), remedy)]);
     }
     error.into()
+}
+
+impl From<anyhow::Error> for OpenError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
 }
 
 impl From<Refused> for OpenError {

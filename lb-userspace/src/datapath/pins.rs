@@ -88,8 +88,8 @@ pub fn shapes(shape4: Shape, shape6: Shape) -> Vec<MapShape> {
         map("TABLES", Array, 4, size_of::<SlotTable>(), MAX_TABLES, 0),
         map("BACKENDS", Array, 4, size_of::<Backend>(), MAX_BACKENDS, MAPPED),
         map("INTERFACES", Array, 4, size_of::<Interface>(), MAX_INTERFACE_INDEX, 0),
-        // A device map's value may be the index and a program; the program leaves the latter out.
-        map("DEVICES", DevMap, 4, size_of::<u64>(), MAX_INTERFACE_INDEX, READ_ONLY),
+        // A value is an interface and a program (`struct bpf_devmap_val`).
+        map("DEVICES", DevMap, 4, 2 * size_of::<u32>(), MAX_INTERFACE_INDEX, READ_ONLY),
         map("FLOWS4", Array, 4, size_of::<Bucket<Record4>>(), shape4.buckets, MAPPED),
         map("FLOWS6", Array, 4, size_of::<Bucket<Record6>>(), shape6.buckets, MAPPED),
         map("HINTS4", Array, 4, size_of::<HintLine>(), shape4.lines, MAPPED),

@@ -124,17 +124,20 @@ fn load(
             .map_pin_path(shape.name, directory.join(shape.name))
             .map_max_entries(shape.name, shape.entries);
     }
-    let mut ebpf = loader.load(object).context("load the maps of the XDP program")?;
-    verify(directory, shapes)?;
+    let ebpf = loader.load(object).context("load the maps of the XDP program")?;
+    verify(directory, shapes).context("the XDP program is of another version than this xlb")?;
+
+    // Before the maps are taken out: the program's code has their file descriptors, which must be open.
+    let mut program = Program(ebpf);
+    program.xdp()?.load().context("load the XDP program")?;
+    let Program(ebpf) = &mut program;
 
     let named = |name| MapData::from_pin(directory.join(name)).with_context(|| format!("open {name}"));
-    let mut maps = Maps::take(&mut ebpf, named(names::BACKENDS)?, named(names::SERVICES)?)?;
+    let mut maps = Maps::take(ebpf, named(names::BACKENDS)?, named(names::SERVICES)?)?;
     let ring = ebpf.take_map("WANTED").ok_or_else(|| anyhow!("the XDP program has no map WANTED"))?;
     let asks = Asks(RingBuf::try_from(ring).context("use the map WANTED")?);
     begin(&mut maps)?;
-    let mut loaded = Loaded { program: Program(ebpf), maps, asks };
-    loaded.program.xdp()?.load().context("load the XDP program")?;
-    Ok(loaded)
+    Ok(Loaded { program, maps, asks })
 }
 
 /// The program does not know these.
@@ -145,17 +148,13 @@ fn is_ours_alone(shape: &MapShape) -> bool {
 /// What the program that is pinned was told, if everything there is as it must be.
 pub fn pinned_settings(directory: &Path) -> anyhow::Result<Settings> {
     let any_size = pins::shapes(Shape::default(), Shape::default());
-    verify(directory, any_size.iter().filter(|shape| shape.name == "SETTINGS"))?;
+    let foreign = || format!("{} is not this xlb's: `xlb detach` removes it", directory.display());
+    verify(directory, any_size.iter().filter(|shape| shape.name == "SETTINGS")).with_context(foreign)?;
     let map = MapData::from_pin(directory.join("SETTINGS")).context("open SETTINGS")?;
     let map = aya::maps::Array::<_, Settings>::try_from(Map::Array(map)).context("read SETTINGS")?;
     let settings = map.get(&0, 0).context("read SETTINGS")?;
-    ensure!(
-        settings.layout == LAYOUT,
-        "{} is of layout {}, and this xlb is of layout {LAYOUT}: `xlb detach` removes it",
-        directory.display(),
-        settings.layout
-    );
-    verify(directory, &pins::shapes(settings.shape4, settings.shape6))?;
+    ensure!(settings.layout == LAYOUT, "{}: it is of layout {}", foreign(), settings.layout);
+    verify(directory, &pins::shapes(settings.shape4, settings.shape6)).with_context(foreign)?;
     Ok(settings)
 }
 
@@ -175,8 +174,7 @@ fn verify<'a>(directory: &Path, shapes: impl IntoIterator<Item = &'a MapShape>) 
         let expected = [kind as u32, key_bytes, value_bytes, entries, flags];
         if found != expected {
             bail!(
-                "{} is not this xlb's: type, key, value, entries and flags are {found:?} and must be {expected:?}; \
-                 `xlb detach` removes it",
+                "{} is of another shape: type, key, value, entries and flags are {found:?} and must be {expected:?}",
                 path.display()
             );
         }
