@@ -10,9 +10,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use aya::maps::{Array, Map, MapData};
+use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuValues};
 use lb_common::{
     backend::Backend,
+    counters::BackendCounters,
     hop::{Hop, Interface},
     limits::MAX_BACKENDS,
     net::{Be16, Mac, Protocol},
@@ -343,6 +344,31 @@ fn detaching_removes_everything_of_every_layout_and_says_so() -> Result<()> {
         assert_eq!(fs::read_dir(world.root().join("pins"))?.count(), 0);
         assert_eq!(datapath::detach(&world.pins())?, Vec::<String>::new());
         world.open(&["front"], AttachMode::Native).map(drop)
+    })
+}
+
+#[test]
+fn counters_are_summed_over_cpus_and_begin_at_zero_with_each_name() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let mut opened = world.open(&["front"], AttachMode::Native)?;
+        opened.datapath.apply(&Op::PutBackendName(3, BackendName::new("web", "web-1")))?;
+        let map = MapData::from_pin(world.pins().join("BACKEND_COUNTERS"))?;
+        let mut counters = PerCpuArray::<_, BackendCounters>::try_from(Map::PerCpuArray(map))?;
+        let one = BackendCounters { new_flows: 1, ..BackendCounters::default() };
+        let each = PerCpuValues::try_from(vec![one; counters.get(&3, 0)?.len()])?;
+        let cpus = each.len() as u64;
+        counters.set(3, each, 0)?;
+
+        let counted = |opened: &mut Opened| -> Result<u64> {
+            Ok(opened.datapath.totals()?.backends.get(&3).context("nothing was counted")?.new_flows)
+        };
+        assert_eq!(counted(&mut opened)?, cpus);
+        opened.datapath.apply(&Op::PutBackendName(3, BackendName::new("web", "web-1")))?;
+        assert_eq!(counted(&mut opened)?, cpus);
+        opened.datapath.apply(&Op::PutBackendName(3, BackendName::new("web", "web-2")))?;
+        assert_eq!(counted(&mut opened)?, 0);
+        Ok(())
     })
 }
 
