@@ -27,7 +27,7 @@ use crate::contents::literal;
 
 /// A namespace with two interfaces, and a place for pins.
 pub struct World {
-    namespace: Namespace,
+    pub namespace: Namespace,
     bpffs: tempfile::TempDir,
 }
 
