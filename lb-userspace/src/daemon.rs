@@ -17,6 +17,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use lb_common::settings::PortPool;
 use log::{error, info, warn};
 use tokio::{
     runtime,
@@ -27,16 +28,17 @@ use tokio::{
 
 use crate::{
     api::{desk::Desk, listen, server},
-    cli::{
-        exit::Exit,
-        run::Options,
-    },
-    controller::{self, Controller, Ending, Start, Wanted, machine::Machine},
-    datapath::{self, Opened},
+    cli::{check::Checked, exit::Exit, run::Options},
+    controller::{self, Controller, Ending, Start, machine::Machine},
+    datapath::{self, Opened, preflight::host},
     event::{Answer, Problem, ProblemKind, Since},
     health, neighbours, paths,
     shutdown::{self, Shutdown},
-    spec::{self, Spec, store::Store},
+    spec::{
+        self, Spec,
+        memory::{Memory, SourcePorts},
+        store::Store,
+    },
 };
 
 /// Events that wait for the controller; who has more waits in turn.
@@ -65,6 +67,15 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
+/// `xlb check`: what is wrong with a file, or what it will take of the host.
+pub fn check(file: &Path) -> Result<Checked, String> {
+    let spec = spec::read(file).map_err(|mistakes| mistakes.to_string())?;
+    let cpus = host::cpus().map_err(|error| format!("{error:#}"))?;
+    let (first, last) = host::local_ports().map_err(|error| format!("{error:#}"))?;
+    let ports = SourcePorts::of(&spec, PortPool::around(first, last));
+    Ok(Checked { costs: format!("{}\n{ports}", Memory::of(spec.limits, cpus)), spec })
+}
+
 /// Is the daemon, until it ends.
 pub fn run(options: Options) -> Exit {
     let runtime = match runtime::Builder::new_multi_thread().enable_all().build() {
@@ -91,13 +102,13 @@ async fn serve(options: Options) -> Result<(), Failure> {
         .map_err(|mistakes| Failure::new(Exit::InvalidConfiguration, mistakes.to_string()))?;
     let store = Store::new(paths::state());
     let overlay = store.load().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
-    let object = datapath::object().ok_or_else(|| {
-        Failure::new(Exit::HostUnfit, "built without the XDP program: cargo xtask build")
-    })?;
+    let object = datapath::object()
+        .ok_or_else(|| Failure::new(Exit::HostUnfit, "built without the XDP program: cargo xtask build"))?;
 
     let signals = signals::listen()?;
     let socket = options.socket.as_deref().unwrap_or(&spec.api.socket).to_owned();
-    let socket = listen::socket(&socket).await.map_err(|error| Failure::new(error.exit(), error.to_string()))?;
+    let socket =
+        listen::socket(&socket).await.map_err(|error| Failure::new(error.exit(), error.to_string()))?;
     let metrics = match spec.metrics {
         Some(address) => {
             let bound = listen::metrics(address).await;
@@ -126,14 +137,12 @@ async fn serve(options: Options) -> Result<(), Failure> {
     tasks.spawn(server::serve_socket(socket, desk, wait(stop.clone())));
 
     let mut links = opened.links;
-    let machine = Machine {
-        config: options.config.clone(),
-        store,
-        interfaces: Box::new(move || links.refresh()),
-    };
+    let machine =
+        Machine { config: options.config.clone(), store, interfaces: Box::new(move || links.refresh()) };
     let start = Start { config: options.config.clone(), spec, overlay, capacity: opened.capacity, since };
-    let wanted = Wanted { targets, hops, interfaces };
-    let adopted = Controller::adopt(opened.datapath, machine, wanted, start, tokio::time::Instant::now().into_std());
+    let wanted = controller::Wanted { targets, hops, interfaces };
+    let adopted =
+        Controller::adopt(opened.datapath, machine, wanted, start, tokio::time::Instant::now().into_std());
     let mut controller = adopted?;
     let state = if opened.adopted { "adopted what was pinned" } else { "new data plane" };
     info!("serving, {state}");

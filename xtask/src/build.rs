@@ -33,15 +33,17 @@ pub fn release() -> Result<()> {
 
 /// `lb-userspace/build.rs` embeds the object that the variable names.
 fn xlb(profile: &str) -> Result<()> {
-    objects()?;
+    objects(&[])?;
     let mut cargo = cargo::cargo();
     cargo.args(["build", "--locked", "--package", "lb-userspace", "--profile", profile]);
     command::run(cargo.env("XLB_BPF_OBJECT", tree::bpf_objects().join("lb")))
 }
 
-/// Compiles `lb-ebpf`'s programs for BPF.
-pub fn objects() -> Result<Vec<Executable>> {
+/// Compiles `lb-ebpf`'s programs for BPF, with features of that crate.
+pub fn objects(features: &[String]) -> Result<Vec<Executable>> {
     let toolchain = Toolchain::find().context("there is no compiler for BPF: run `cargo xtask setup`")?;
     eprintln!("build: lb-ebpf for BPF, with {}", toolchain.name());
-    cargo::executables(toolchain.cargo("build").arg("--bins"))
+    let mut cargo = toolchain.cargo("build");
+    cargo.args(["--bins", "--features", &features.join(",")]);
+    cargo::executables(&mut cargo)
 }

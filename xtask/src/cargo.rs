@@ -18,6 +18,8 @@ pub fn cargo() -> Command {
 pub struct Executable {
     pub name: String,
     pub path: PathBuf,
+    /// A test runner. Asked for tests of a package, cargo builds the package's programs too.
+    pub is_test: bool,
 }
 
 /// Runs a cargo command that builds, and returns its executables: those compiled just now and those found fresh.
@@ -35,7 +37,8 @@ fn executable(line: &str) -> Option<Executable> {
     let message: Value = serde_json::from_str(line).ok()?;
     let path = message["executable"].as_str()?;
     let name = message["target"]["name"].as_str()?;
-    Some(Executable { name: name.to_owned(), path: path.into() })
+    let is_test = message["profile"]["test"].as_bool()?;
+    Some(Executable { name: name.to_owned(), path: path.into(), is_test })
 }
 
 #[cfg(test)]
@@ -45,14 +48,26 @@ mod tests {
     #[test]
     fn only_artifacts_that_can_run_are_executables() {
         let library = r#"{"reason":"compiler-artifact","target":{"name":"lb_common"},"executable":null}"#;
-        let program =
-            r#"{"reason":"compiler-artifact","target":{"name":"lab"},"executable":"/tree/target/debug/lab"}"#;
 
         assert!(executable(library).is_none());
         assert!(executable(r#"{"reason":"build-finished","success":true}"#).is_none());
         assert!(executable("not a message").is_none());
+    }
 
-        let lab = executable(program).unwrap();
-        assert_eq!((lab.name.as_str(), lab.path), ("lab", PathBuf::from("/tree/target/debug/lab")));
+    #[test]
+    fn programs_and_test_runners_are_told_apart() {
+        let artifact = |test: bool| {
+            let profile = format!(r#""profile":{{"test":{test}}}"#);
+            format!(r#"{{"target":{{"name":"lab"}},{profile},"executable":"/tree/target/debug/lab"}}"#)
+        };
+
+        let program = executable(&artifact(false)).unwrap();
+        let runner = executable(&artifact(true)).unwrap();
+
+        assert_eq!(
+            (program.name.as_str(), program.path, program.is_test),
+            ("lab", "/tree/target/debug/lab".into(), false)
+        );
+        assert!(runner.is_test);
     }
 }

@@ -26,6 +26,9 @@ use runner::Count;
 pub struct Test {
     /// Only this ring (default: all)
     ring: Option<Ring>,
+    /// Features of lb-ebpf for the kernel ring: `without_rescan` removes a guard, and the race test must see it
+    #[arg(long, value_name = "FEATURE")]
+    bpf_features: Vec<String>,
     /// For the test runners, such as a part of a test's name
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -69,11 +72,16 @@ impl Test {
 
     /// The host's ring needs nothing but cargo, the kernel's only the programs.
     fn prepare(&self) -> Result<()> {
+        let fits = self.bpf_features.is_empty() || self.ring == Some(Ring::Kernel);
+        ensure!(
+            fits,
+            "--bpf-features is for the kernel ring alone: `cargo xtask test kernel --bpf-features ...`"
+        );
         match self.ring {
             Some(Ring::Host) => Ok(()),
             Some(Ring::Kernel) => {
                 setup::ensure(&[Part::Toolchain])?;
-                build::objects().map(drop)
+                build::objects(&self.bpf_features).map(drop)
             }
             Some(Ring::Lab) | None => {
                 setup::ensure(&[Part::Toolchain, Part::Lab])?;
@@ -102,22 +110,13 @@ fn host(arguments: &[String]) -> Result<Count> {
 /// Builds the runners whose name fits the pattern, and runs each.
 fn as_root(pattern: &str, reason: &str, arguments: &[String]) -> Result<Count> {
     let mut cargo = cargo::cargo();
-    cargo.args([
-        "test",
-        "--locked",
-        "--no-run",
-        "--package",
-        "tests",
-        "--features",
-        "root",
-        "--test",
-        pattern,
-    ]);
+    cargo.args(["test", "--locked", "--no-run", "--package", "tests", "--features", "root"]);
+    cargo.args(["--test", pattern]);
 
     let mut total = Count::default();
-    for executable in cargo::executables(&mut cargo)? {
-        eprintln!("     Running {}", executable.name);
-        let mut command = root::built(&executable.path, reason)?;
+    for runner in cargo::executables(&mut cargo)?.iter().filter(|executable| executable.is_test) {
+        eprintln!("     Running {}", runner.name);
+        let mut command = root::built(&runner.path, reason)?;
         // Where cargo would run it.
         command.current_dir(tree::top().join("tests")).args(arguments);
         total = total + runner::watch(&mut command)?;

@@ -1,30 +1,42 @@
-//! `xtask/verifier-budget.toml`: how many instructions the verifier may visit, by object and program.
+//! `xtask/verify.toml`: how many instructions the verifier may visit, and which functions may copy arrays.
 
 use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context as _, Result};
+use serde::Deserialize;
 
 use crate::tree;
 
 /// No budget may be larger. A kernel refuses at 1,000,000, but how many it visits differs between versions.
 pub const MOST: u32 = 50_000;
 
-/// The file: object -> program -> instructions.
-pub struct Budget(BTreeMap<String, BTreeMap<String, u32>>);
+/// The file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Budget {
+    /// Object -> program -> instructions.
+    budget: BTreeMap<String, BTreeMap<String, u32>>,
+    /// Object -> functions.
+    cold: BTreeMap<String, Vec<String>>,
+}
 
 impl Budget {
     pub fn read() -> Result<Self> {
-        let path = tree::top().join("xtask/verifier-budget.toml");
+        let path = tree::top().join("xtask/verify.toml");
         let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        toml::from_str(&text).map(Self).with_context(|| format!("parse {}", path.display()))
+        toml::from_str(&text).with_context(|| format!("parse {}", path.display()))
     }
 
     pub fn objects(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.budget.keys().map(String::as_str)
     }
 
     pub fn most(&self, object: &str, program: &str) -> Option<u32> {
-        self.0.get(object)?.get(program).copied()
+        self.budget.get(object)?.get(program).copied()
+    }
+
+    pub fn is_cold(&self, object: &str, function: &str) -> bool {
+        self.cold.get(object).is_some_and(|functions| functions.iter().any(|cold| cold == function))
     }
 }
 
@@ -64,5 +76,6 @@ mod tests {
 
         assert!(budget.objects().any(|object| object == "lb"));
         assert!(budget.most("lb", "lb").is_some());
+        assert!(!budget.is_cold("lb", "lb"), "the program itself is the hot path");
     }
 }

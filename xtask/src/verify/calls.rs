@@ -19,22 +19,28 @@ const CALL: u8 = 0x85;
 const PSEUDO_CALL: u8 = 1;
 const INSTRUCTION_BYTES: usize = 8;
 
-/// Says of every call of a memory function who makes it, in words.
-pub fn to_memory_functions(object: &[u8]) -> Result<Vec<String>> {
+/// A function's call of a memory function.
+pub struct MemoryCall {
+    pub caller: String,
+    pub callee: String,
+    /// In the caller's section, as `llvm-objdump` counts.
+    pub instruction: u64,
+}
+
+/// Every call of a memory function in the object, save those among themselves.
+pub fn to_memory_functions(object: &[u8]) -> Result<Vec<MemoryCall>> {
     let file = File::parse(object).context("parse the object")?;
     let functions = Functions::of(&file);
 
-    let mut complaints = Vec::new();
-    for call in calls(&file)? {
-        let (caller, callee) = (functions.around(call.from), functions.around(call.to));
+    let mut found = Vec::new();
+    for Call { from, to } in calls(&file)? {
+        let (caller, callee) = (functions.around(from), functions.around(to));
         if MEMORY_FUNCTIONS.contains(&callee) && !MEMORY_FUNCTIONS.contains(&caller) {
-            let at = call.from.1 / INSTRUCTION_BYTES as u64;
-            complaints.push(format!(
-                "`{caller}` calls `{callee}` at instruction {at} (`llvm-objdump -S` shows the line)"
-            ));
+            let instruction = from.1 / INSTRUCTION_BYTES as u64;
+            found.push(MemoryCall { caller: caller.to_owned(), callee: callee.to_owned(), instruction });
         }
     }
-    Ok(complaints)
+    Ok(found)
 }
 
 /// A place in the code: a section and the offset in it.

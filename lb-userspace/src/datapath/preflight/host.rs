@@ -104,7 +104,8 @@ fn page_size() -> u32 {
     size.and_then(|size| u32::try_from(size).ok()).unwrap_or(4096)
 }
 
-fn local_ports() -> anyhow::Result<(u16, u16)> {
+/// The ephemeral ports of this host.
+pub fn local_ports() -> anyhow::Result<(u16, u16)> {
     let path = "/proc/sys/net/ipv4/ip_local_port_range";
     let text = read(path)?;
     let ports: Vec<u16> = text.split_whitespace().filter_map(|port| port.parse().ok()).collect();
