@@ -4,6 +4,7 @@ pub mod case;
 pub mod dialogue;
 pub mod engine;
 pub mod host;
+pub mod kernel;
 pub mod lab;
 pub mod memory;
 pub mod packet;

@@ -28,7 +28,7 @@ use lb_ebpf::{
 
 pub use self::flows::Flows;
 use crate::{
-    engine::{Counters, Memory},
+    engine::{Counters, MAX_NUMBERS, Memory},
     world::{Maps, World, network},
 };
 
@@ -49,11 +49,11 @@ impl MemoryTables {
         let counters = Counters {
             reasons: vec![Tally::default(); Reason::ALL.len()],
             actions: vec![Default::default(); network::INTERFACES.len()],
-            backends: vec![Default::default(); maps.backends.len()],
-            services: vec![Default::default(); maps.tables.len()],
+            backends: vec![Default::default(); MAX_NUMBERS as usize],
+            services: vec![Default::default(); MAX_NUMBERS as usize],
         };
         Self {
-            turns: maps.tables.iter().map(|_| Word::new(0)).collect(),
+            turns: (0..MAX_NUMBERS).map(|_| Word::new(0)).collect(),
             v4: Flows::new(maps.settings.shape4),
             v6: Flows::new(maps.settings.shape6),
             counters: RefCell::new(counters),

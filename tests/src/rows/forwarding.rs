@@ -1,11 +1,9 @@
 //! Requests and replies of known and of new flows: every mode, family and protocol.
 
-use std::net::SocketAddr;
-
 use crate::{
-    case::{Case, Opens, Reaches, Returns},
+    case::{Case, Reaches, Returns},
     dialogue::Dialogue,
-    world::{Kind, WEB_1, WEB_2, WEB_3, World, network},
+    world::{Kind, WEB_1, World},
 };
 
 pub fn rows() -> Vec<Case> {
