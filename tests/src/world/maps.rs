@@ -93,6 +93,8 @@ impl World {
                     interface: it.interface,
                     mtu: self.mtu,
                 };
+                // What is not resolved is all zeros.
+                let hop = if it.interface == 0 { Hop::default() } else { hop };
                 backends.push(Backend {
                     id: it.id,
                     counters: backends.len() as u32,
