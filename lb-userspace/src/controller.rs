@@ -19,6 +19,7 @@ mod fixture;
 mod host;
 mod known;
 mod listing;
+pub mod machine;
 mod metrics;
 mod reconcile;
 mod request;
@@ -50,7 +51,7 @@ use lb_common::counters::BackendCounters;
 pub use self::{host::Host, listing::Reply};
 use self::{state::State, walk::Walks, wishes::Wishes};
 use crate::{
-    datapath::{Capacity, Datapath, Snapshot},
+    datapath::{Attached, Capacity, Datapath, Snapshot},
     event::{Event, Health, Probed, Request, Since, Target},
     spec::{Spec, overlay::Overlay},
 };
@@ -61,6 +62,8 @@ pub const RESYNC: Duration = Duration::from_secs(10);
 pub const RETRY: Duration = Duration::from_secs(1);
 /// The longest that the loop waits for an event.
 const IDLE: Duration = RESYNC;
+/// Requests that may wait for an answer at one time.
+pub const ASKED_MAX: usize = 256;
 
 /// Why the loop ended.
 #[derive(Debug)]
@@ -88,6 +91,8 @@ pub struct Wanted {
     pub targets: watch::Sender<Vec<Target>>,
     /// Whose next hops netlink resolves and keeps fresh.
     pub hops: watch::Sender<BTreeSet<IpAddr>>,
+    /// Through which interfaces.
+    pub interfaces: watch::Sender<Vec<Attached>>,
 }
 
 /// See the [module](self).
@@ -122,7 +127,7 @@ enum Trust {
     /// Nobody else writes: it is what the maps hold.
     Full,
     /// To be read back before the next plan.
-    None,
+    Stale,
     /// The last plan failed: to be read back and repaired, but not at once.
     Failed { error: String, retry: Instant },
 }
@@ -199,7 +204,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             warned: BTreeSet::new(),
             links_changed: false,
         };
-        controller.look_at_links();
+        controller.look_at_links()?;
         controller.state.adopt(&controller.have, now);
         // What changed while no daemon listened, nobody knows; and whose flows were left behind, a count finds out.
         controller.state.routing_changed();
@@ -214,30 +219,34 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Event::Hops(hops) => self.state.hops(hops),
             Event::RoutingChanged => self.state.routing_changed(),
             Event::LinksChanged => self.links_changed = true,
-            Event::Request(request, reply) => self.asked.push_back((request, reply)),
+            Event::Request(request, reply) => self.asked(request, reply),
         }
     }
 
     /// Does what follows from what is known: brings the maps in step, walks a stretch, answers.
     pub fn turn(&mut self, now: Instant) {
-        if std::mem::take(&mut self.links_changed) {
-            self.look_at_links();
+        let links_changed = std::mem::take(&mut self.links_changed);
+        if links_changed && let Err(error) = self.look_at_links() {
+            warn!("look at the interfaces: {error:#}");
         }
         self.state.tick(now);
+        let is_news = links_changed || self.state.is_dirty();
         if self.state.is_dirty() && !self.is_waiting_for_retry(now) {
             self.reconcile_or_warn(now);
         }
         if let Err(error) = self.walks.go_on(&mut self.datapath, &self.have, now) {
             warn!("{error:#}");
         }
+        if is_news {
+            self.warn_of_what_is_odd();
+        }
         self.answer(now);
-        self.warn_of_what_is_odd();
     }
 
     /// The maps may have been changed behind our back.
     pub fn distrust(&mut self) {
         if matches!(self.trust, Trust::Full) {
-            self.trust = Trust::None;
+            self.trust = Trust::Stale;
         }
         self.links_changed = true;
         self.state.set_dirty();
@@ -250,7 +259,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         }
         let retry = match &self.trust {
             Trust::Failed { retry, .. } => Some(*retry),
-            Trust::Full | Trust::None => None,
+            Trust::Full | Trust::Stale => None,
         };
         let times = [retry, self.state.next_tick()];
         times.into_iter().flatten().min().unwrap_or(now + IDLE)
@@ -273,11 +282,10 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         }
     }
 
-    fn look_at_links(&mut self) {
-        match self.host.attached().and_then(|attached| Ok((attached, self.host.addresses()?))) {
-            Ok((attached, addresses)) => self.state.links(attached, addresses),
-            Err(error) => warn!("look at the interfaces: {error:#}"),
-        }
+    fn look_at_links(&mut self) -> anyhow::Result<()> {
+        let (attached, addresses) = (self.host.attached()?, self.host.addresses()?);
+        self.state.links(attached, addresses);
+        Ok(())
     }
 
     fn warn_of_what_is_odd(&mut self) {
