@@ -1,14 +1,17 @@
 //! Who talks to whom, and what they say: messages are written without addresses of ours, which a row cannot know
 //! before its first packet came out.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use lb_common::net::Protocol;
-use lb_ebpf::tcp::{ACK, FIN, RST, SYN};
+use lb_common::net::{Be16, Ports, Protocol};
+use lb_ebpf::{
+    hash,
+    tcp::{ACK, FIN, RST, SYN},
+};
 
 use crate::{
     packet::{Icmp, Packet},
-    world::Kind,
+    world::{KEYS, Kind},
 };
 
 /// The sequence number of every SYN-ACK: what is counted from it wraps.
@@ -59,7 +62,7 @@ impl Dialogue {
     }
 
     /// A client with another address.
-    pub fn client(mut self, address: std::net::IpAddr) -> Self {
+    pub fn client(mut self, address: IpAddr) -> Self {
         self.client.set_ip(address);
         self
     }
@@ -68,6 +71,20 @@ impl Dialogue {
     pub fn listen(mut self, listen: SocketAddr) -> Self {
         self.listen = listen;
         self
+    }
+
+    /// The hash of its requests, by which rows choose flows that meet in the table.
+    ///
+    /// # Panics
+    /// If the families differ: the row is wrong.
+    pub fn hash(self) -> u64 {
+        let ports = Ports::new(Be16::new(self.client.port()), Be16::new(self.listen.port()));
+        let protocol = self.protocol.number();
+        match (self.client.ip(), self.listen.ip()) {
+            (IpAddr::V4(client), IpAddr::V4(listen)) => hash::v4(&KEYS, client.into(), listen.into(), ports, protocol),
+            (IpAddr::V6(client), IpAddr::V6(listen)) => hash::v6(&KEYS, client.into(), listen.into(), ports, protocol),
+            (client, listen) => panic!("{client} cannot dial {listen}"),
+        }
     }
 
     fn says(self, speaker: Speaker, packet: Packet) -> Message {
@@ -191,7 +208,7 @@ pub struct IcmpError {
     /// The backend that the message went to or came from.
     pub backend: &'static str,
     /// Its number in the network that it reports from.
-    pub router: std::net::IpAddr,
+    pub router: IpAddr,
     /// Its payload is the quote, and made when it is sent.
     pub icmp: Icmp,
     /// How much of the IP packet is quoted.

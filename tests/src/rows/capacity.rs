@@ -1,6 +1,7 @@
 //! Tables, ports and tuples that are all taken: who has to give way, and who never does.
 
 use lb_common::{flow::State, net::Protocol, reason::Reason, service::Mode, settings::PortPool};
+use lb_ebpf::find;
 
 use crate::{
     case::{Case, Drops, Opens, Reaches, Returns},
@@ -107,18 +108,25 @@ fn records(kind: Kind) -> Vec<Case> {
             0..3,
         )
         .records(3),
-        Case::new(
-            format!("{kind}: a second bucket takes what the first has no room for"),
-            World::new(kind).with_one_backend().with_buckets(2),
-        )
-        .establish_all(kind, 14),
+        second_bucket(kind),
     ]
 }
 
-impl Case {
-    fn establish_all(self, kind: Kind, count: u16) -> Self {
-        (0..count).fold(self, |case, number| case.establish(flow(kind, number), WEB_1)).records(count.into())
+/// Flows that share both of their buckets fill one and then the other.
+fn second_bucket(kind: Kind) -> Case {
+    let world = World::new(kind).with_one_backend().with(|world| world.shape.buckets = 2);
+    let shape = world.shape;
+    let mut together = (40_000..u16::MAX).map(|port| Dialogue::new(kind).port(port)).filter(|dialogue| {
+        let hash = dialogue.hash();
+        (find::home(hash, shape), find::second(hash, shape)) == (0, 1)
+    });
+    let mut case =
+        Case::new(format!("{kind}: a second bucket takes what the first has no room for, and no third"), world);
+    for dialogue in together.by_ref().take(2 * usize::from(ALL)) {
+        case = case.establish(dialogue, WEB_1).step(dialogue.later_answer(WEB_1), Returns);
     }
+    let left_out = together.next().map_or_else(|| flow(kind, 99), |dialogue| dialogue);
+    case.records(16).step(left_out.first(), Drops(Reason::TableFull))
 }
 
 fn ports(kind: Kind) -> Vec<Case> {

@@ -2,10 +2,10 @@
 //! makes a challenger that has to prove itself.
 
 use lb_common::{flow::State, reason::Reason};
-use lb_ebpf::tcp::ACK;
+use lb_ebpf::{find, tcp::ACK};
 
 use crate::{
-    case::{Case, Opens, Passes, Reaches, Returns},
+    case::{Case, Drops, Opens, Passes, Reaches, Returns},
     dialogue::Dialogue,
     world::{Kind, WEB_1, WEB_2, WEB_3, World},
 };
@@ -121,6 +121,7 @@ fn challengers(kind: Kind) -> Vec<Case> {
             .step(one.later_answer(WEB_1), Returns)
             .step(one.ack(OLD), Reaches(WEB_1))
             .step(one.syn(), Opens(WEB_3)),
+        refused_in_front(kind),
         Case::new(format!("{kind}: a forged RST and a forged SYN do not kill a flow"), World::new(kind))
             .establish(one, WEB_1)
             .step(one.rst(), Reaches(WEB_1))
@@ -131,6 +132,28 @@ fn challengers(kind: Kind) -> Vec<Case> {
             .flow(one, &[ESTABLISHED, State::CHALLENGER])
             .step(one.ack(OLD), Reaches(WEB_1)),
     ]
+}
+
+/// The challenger's record lies where a search comes by first: another flow was there when the old one was made.
+fn refused_in_front(kind: Kind) -> Case {
+    let one = Dialogue::new(kind);
+    let way = |dialogue: Dialogue| find::preferred(dialogue.hash());
+    let mut others = (40_001..u16::MAX).map(|port| one.port(port));
+    let other = others.find(|it| way(*it) == way(one)).unwrap_or(one);
+    Case::new(
+        format!("{kind}: a refused challenger leaves the old flow alone, wherever it lies"),
+        World::new(kind).with_buckets(1),
+    )
+    .establish(other, WEB_1)
+    .establish(one, WEB_2)
+    .change(|world| world.renew(WEB_1))
+    .step(other.data(), Drops(Reason::NoFlow))
+    .step(one.fin(), Reaches(WEB_2))
+    .step(one.syn(), Opens(WEB_3))
+    .step(one.reply_rst(WEB_3), Returns)
+    .step(one.ack(OLD), Reaches(WEB_2))
+    .step(one.later_answer(WEB_2), Returns)
+    .records(1)
 }
 
 fn old_flows(kind: Kind) -> Vec<Case> {

@@ -89,7 +89,8 @@ fn quotes(kind: Kind) -> Vec<Case> {
     };
     let long = |message: Message| message.with(|packet| packet.payload_mut().resize(200, b'x'));
     let mut lengths = established(kind, "a quote of any length is translated as far as it goes");
-    for l4_bytes in (8..=24).chain([100, 207, 208, 220]) {
+    // 17 bytes would end within a TCP checksum, of which a half says nothing: it stays as it is.
+    for l4_bytes in (8..=24).filter(|bytes| *bytes != 17).chain([100, 207, 208, 220]) {
         let cut = |error: IcmpError| IcmpError { quoted_bytes: ip_header + l4_bytes, ..error };
         lengths = lengths
             .step(cut(about(kind, long(one.later()), error)), Returns)

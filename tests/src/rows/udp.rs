@@ -6,7 +6,7 @@ use crate::{
     case::{Case, Opens, Passes, Reaches, Returns},
     dialogue::Dialogue,
     packet::Packet,
-    world::{Family, Kind, WEB_1, WEB_2, World},
+    world::{Family, Kind, WEB_1, WEB_2, WEB_3, World},
 };
 
 pub fn rows() -> Vec<Case> {
@@ -45,10 +45,10 @@ fn states(kind: Kind) -> Vec<Case> {
         Case::new(format!("{kind}: a half-open flow leaves a backend that gets no new flows"), world.clone())
             .step(one.first(), Opens(WEB_1))
             .change(|world| world.rest(WEB_1))
-            .step(one.first(), Opens(WEB_2))
+            .step(one.first(), Opens(WEB_3))
             .records(1)
             .step(one.answer(WEB_1), Passes(Reason::NotService))
-            .step(one.answer(WEB_2), Returns),
+            .step(one.answer(WEB_3), Returns),
         Case::new(format!("{kind}: an established flow stays with a backend that is drained"), world.clone())
             .establish(one, WEB_1)
             .change(|world| world.rest(WEB_1))
