@@ -56,7 +56,8 @@ fn cuts(kind: Kind) -> Vec<Case> {
         .into_iter()
         .map(|(whose, packet, is_ours)| {
             let frame = packet.to_frame();
-            let mut case = Case::new(format!("{kind}: a packet {whose}, cut anywhere, makes no flow"), World::new(kind));
+            let mut case =
+                Case::new(format!("{kind}: a packet {whose}, cut anywhere, makes no flow"), World::new(kind));
             for bytes in ETHERNET..frame.len() {
                 let expected = if bytes < ETHERNET + ip_header(kind) {
                     Passes(Reason::Truncated)
@@ -104,7 +105,8 @@ fn lengths(kind: Kind) -> Vec<Case> {
     ip.iter()
         .chain(&l4_patches)
         .map(|(what, at, value)| {
-            let mut case = Case::new(format!("{kind}: {what} is malformed where it is ours"), World::new(kind));
+            let mut case =
+                Case::new(format!("{kind}: {what} is malformed where it is ours"), World::new(kind));
             for (_, packet, is_ours) in packets(kind) {
                 let mut frame = packet.to_frame();
                 frame[ETHERNET + at] = *value;
@@ -142,10 +144,13 @@ fn options(kind: Kind) -> Vec<Case> {
     let mut rows: Vec<Case> = (1..=10)
         .map(|words| {
             let with_options = |packet: &mut Packet| packet.options = vec![NO_OPERATION; words * 4];
-            Case::new(format!("{kind}: {words} words of options stay, and the ports are behind them"), World::new(kind))
-                .establish(one, WEB_1)
-                .step(one.later().with(with_options), Reaches(WEB_1))
-                .step(one.later_answer(WEB_1).with(with_options), Returns)
+            Case::new(
+                format!("{kind}: {words} words of options stay, and the ports are behind them"),
+                World::new(kind),
+            )
+            .establish(one, WEB_1)
+            .step(one.later().with(with_options), Reaches(WEB_1))
+            .step(one.later_answer(WEB_1).with(with_options), Returns)
         })
         .collect();
     let odd = |packet: &mut Packet| (packet.class, packet.label, packet.fragment) = (0xb9, 0xffff, 0);
@@ -179,7 +184,8 @@ fn extensions(kind: Kind) -> Vec<Case> {
         })
         .collect();
     let odd = |packet: &mut Packet| (packet.class, packet.label) = (0xb9, 0xffff);
-    let unknown = Packet::new(one.client.ip(), one.listen.ip(), Content::Other { protocol: 50, bytes: vec![0; 40] });
+    let unknown =
+        Packet::new(one.client.ip(), one.listen.ip(), Content::Other { protocol: 50, bytes: vec![0; 40] });
     rows.extend([
         Case::new(format!("{kind}: traffic class and flow label stay as they are"), World::new(kind))
             .establish(one, WEB_1)
