@@ -226,7 +226,7 @@ macro_rules! flow_tables {
             }
 
             fn refresh(&self, record: u32, control: u64) -> Result<(), Reason> {
-                reply::refresh::<$family, _>(self, record, Control(control))
+                reply::refresh::<$family, _>(self, record, lb_common::flow::Control(control))
             }
         }
     };
