@@ -2,7 +2,7 @@
 
 use crate::net::Mac;
 
-/// Where a packet leaves, and to whom.
+/// Where a packet leaves, and to whom. All zeros while the next hop is not resolved.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hop {
@@ -12,7 +12,7 @@ pub struct Hop {
     pub source: Mac,
     /// The egress interface's index; 0 while the next hop is not resolved.
     pub interface: u32,
-    /// The longest IP packet that fits.
+    /// The longest IP packet that fits; 0 while the next hop is not resolved.
     pub mtu: u32,
 }
 

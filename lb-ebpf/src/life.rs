@@ -100,16 +100,20 @@ pub fn advance<F: Family, T: Tables + FlowTables<F>>(
         Side::Backend if !is_tcp || segment.is_syn_ack() => {
             record.proof.store(Proof::new(control.generation(), segment.sequence).0);
         }
-        // The flow that was challenged lives on, and a tuple has one flow that is not half-open.
-        Side::Backend if segment.flags & RST != 0 && state == State::CHALLENGER => {
-            FlowTables::<F>::free(tables, number, control.0);
-        }
-        Side::Backend => {
-            let refused = control.with_state(tcp::REFUSED).0;
-            if segment.flags & RST != 0 && record.control.replace(control.0, refused) {
-                count_half_open::<F>(tables, -1);
-            }
-        }
+        Side::Backend if segment.flags & RST != 0 => refuse(tables, &found),
+        Side::Backend => {}
+    }
+}
+
+/// The backend wants no such connection. A challenger goes at once: beside the flow that it challenged it would be a
+/// second closing one, and get what belongs to the first.
+#[inline(always)]
+fn refuse<F: Family, T: Tables + FlowTables<F>>(tables: &T, found: &Found<'_, F>) {
+    let control = found.control;
+    if control.state() == State::CHALLENGER {
+        FlowTables::<F>::free(tables, found.number, control.0);
+    } else if found.record.control.replace(control.0, control.with_state(tcp::REFUSED).0) {
+        count_half_open::<F>(tables, -1);
     }
 }
 

@@ -45,7 +45,7 @@ pub fn apply<F: Family>(packet: Packet<'_, F>, rewrite: &Rewrite<F>) -> Result<(
         return Err(Reason::TtlExpired);
     }
     if packet.length > rewrite.hop.mtu {
-        return Err(Reason::TooBig);
+        return Err(does_not_fit(&rewrite.hop));
     }
     Ethernet::set(&mut packet.ethernet.destination, rewrite.hop.destination);
     Ethernet::set(&mut packet.ethernet.source, rewrite.hop.source);
@@ -58,4 +58,10 @@ pub fn apply<F: Family>(packet: Packet<'_, F>, rewrite: &Rewrite<F>) -> Result<(
     *packet.source_port = rewrite.tuple.ports.source().to_bytes();
     *packet.destination_port = rewrite.tuple.ports.destination().to_bytes();
     Ok(())
+}
+
+/// A next hop that is not resolved has an MTU of 0, so that packets of known flows pay for no second comparison.
+#[inline(always)]
+const fn does_not_fit(hop: &Hop) -> Reason {
+    if hop.interface == 0 { Reason::NoBackendNeighbour } else { Reason::TooBig }
 }

@@ -19,6 +19,7 @@ mod fixture;
 mod host;
 mod known;
 mod listing;
+pub mod machine;
 mod metrics;
 mod reconcile;
 mod request;
@@ -50,7 +51,7 @@ use lb_common::counters::BackendCounters;
 pub use self::{host::Host, listing::Reply};
 use self::{state::State, walk::Walks, wishes::Wishes};
 use crate::{
-    datapath::{Capacity, Datapath, Snapshot},
+    datapath::{Attached, Capacity, Datapath, Snapshot},
     event::{Event, Health, Probed, Request, Since, Target},
     spec::{Spec, overlay::Overlay},
 };
@@ -59,8 +60,12 @@ use crate::{
 pub const RESYNC: Duration = Duration::from_secs(10);
 /// How long after a failure it is tried again.
 pub const RETRY: Duration = Duration::from_secs(1);
+/// How long something is odd before the log says so: neighbours take a moment to answer.
+const SETTLED: Duration = Duration::from_secs(2);
 /// The longest that the loop waits for an event.
 const IDLE: Duration = RESYNC;
+/// Requests that may wait for an answer at one time.
+pub const ASKED_MAX: usize = 256;
 
 /// Why the loop ended.
 #[derive(Debug)]
@@ -88,6 +93,8 @@ pub struct Wanted {
     pub targets: watch::Sender<Vec<Target>>,
     /// Whose next hops netlink resolves and keeps fresh.
     pub hops: watch::Sender<BTreeSet<IpAddr>>,
+    /// Through which interfaces.
+    pub interfaces: watch::Sender<Vec<Attached>>,
 }
 
 /// See the [module](self).
@@ -112,7 +119,8 @@ pub struct Controller<D, H> {
     reload: Reload,
     /// By service: what backends did that are gone.
     past: BTreeMap<String, BackendCounters>,
-    warned: BTreeSet<String>,
+    /// Since when each warning holds, and whether the log has it.
+    warned: BTreeMap<String, (Instant, bool)>,
     links_changed: bool,
 }
 
@@ -122,7 +130,7 @@ enum Trust {
     /// Nobody else writes: it is what the maps hold.
     Full,
     /// To be read back before the next plan.
-    None,
+    Stale,
     /// The last plan failed: to be read back and repaired, but not at once.
     Failed { error: String, retry: Instant },
 }
@@ -196,10 +204,10 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             detach: None,
             reload: Reload { error: None, succeeded: start.since.time },
             past: BTreeMap::new(),
-            warned: BTreeSet::new(),
+            warned: BTreeMap::new(),
             links_changed: false,
         };
-        controller.look_at_links();
+        controller.look_at_links()?;
         controller.state.adopt(&controller.have, now);
         // What changed while no daemon listened, nobody knows; and whose flows were left behind, a count finds out.
         controller.state.routing_changed();
@@ -214,30 +222,34 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Event::Hops(hops) => self.state.hops(hops),
             Event::RoutingChanged => self.state.routing_changed(),
             Event::LinksChanged => self.links_changed = true,
-            Event::Request(request, reply) => self.asked.push_back((request, reply)),
+            Event::Request(request, reply) => self.asked(request, reply),
         }
     }
 
     /// Does what follows from what is known: brings the maps in step, walks a stretch, answers.
     pub fn turn(&mut self, now: Instant) {
-        if std::mem::take(&mut self.links_changed) {
-            self.look_at_links();
+        let links_changed = std::mem::take(&mut self.links_changed);
+        if links_changed && let Err(error) = self.look_at_links() {
+            warn!("look at the interfaces: {error:#}");
         }
         self.state.tick(now);
+        let is_news = links_changed || self.state.is_dirty();
         if self.state.is_dirty() && !self.is_waiting_for_retry(now) {
             self.reconcile_or_warn(now);
         }
         if let Err(error) = self.walks.go_on(&mut self.datapath, &self.have, now) {
             warn!("{error:#}");
         }
+        if is_news {
+            self.warn_of_what_is_odd(now);
+        }
         self.answer(now);
-        self.warn_of_what_is_odd();
     }
 
     /// The maps may have been changed behind our back.
     pub fn distrust(&mut self) {
         if matches!(self.trust, Trust::Full) {
-            self.trust = Trust::None;
+            self.trust = Trust::Stale;
         }
         self.links_changed = true;
         self.state.set_dirty();
@@ -250,7 +262,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         }
         let retry = match &self.trust {
             Trust::Failed { retry, .. } => Some(*retry),
-            Trust::Full | Trust::None => None,
+            Trust::Full | Trust::Stale => None,
         };
         let times = [retry, self.state.next_tick()];
         times.into_iter().flatten().min().unwrap_or(now + IDLE)
@@ -273,18 +285,21 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         }
     }
 
-    fn look_at_links(&mut self) {
-        match self.host.attached().and_then(|attached| Ok((attached, self.host.addresses()?))) {
-            Ok((attached, addresses)) => self.state.links(attached, addresses),
-            Err(error) => warn!("look at the interfaces: {error:#}"),
-        }
+    fn look_at_links(&mut self) -> anyhow::Result<()> {
+        let (attached, addresses) = (self.host.attached()?, self.host.addresses()?);
+        self.state.links(attached, addresses);
+        Ok(())
     }
 
-    fn warn_of_what_is_odd(&mut self) {
-        let warnings = self.warnings();
-        for warning in warnings.iter().filter(|warning| !self.warned.contains(*warning)) {
-            warn!("{warning}");
+    fn warn_of_what_is_odd(&mut self, now: Instant) {
+        let former = std::mem::take(&mut self.warned);
+        for warning in self.warnings() {
+            let (since, is_logged) = former.get(&warning).copied().unwrap_or((now, false));
+            let is_due = now.duration_since(since) >= SETTLED;
+            if is_due && !is_logged {
+                warn!("{warning}");
+            }
+            self.warned.insert(warning, (since, is_logged || is_due));
         }
-        self.warned = warnings.into_iter().collect();
     }
 }

@@ -17,7 +17,29 @@ use lb_common::{
 
 use crate::spec::BackendName;
 
+mod attach;
+mod detach;
+mod filter;
+mod flows;
+mod kernel;
+mod lock;
+mod mapping;
 pub mod memory;
+mod names;
+mod open;
+pub mod pins;
+pub mod preflight;
+
+pub use self::{
+    attach::Links,
+    detach::detach,
+    kernel::{
+        KernelDatapath,
+        asks::{Asks, asks},
+        object,
+    },
+    open::{OpenError, Opened, open},
+};
 
 /// The maps, as whoever holds them gives and takes them. Only the controller writes to one.
 pub trait Datapath {

@@ -80,9 +80,14 @@ pub struct Target {
 pub enum HopState {
     Resolved(Hop),
     /// The route is known, the neighbour is not (it is being asked for).
-    Unresolved { next_hop: IpAddr, interface: String },
+    Unresolved {
+        next_hop: IpAddr,
+        interface: String,
+    },
     /// The route leaves through an interface that is not configured.
-    Outside { interface: String },
+    Outside {
+        interface: String,
+    },
     NoRoute,
 }
 

@@ -13,6 +13,7 @@
 pub mod api;
 pub mod cli;
 pub mod controller;
+pub mod daemon;
 pub mod datapath;
 pub mod event;
 pub mod health;

@@ -1,1 +1,16 @@
-fn main() {}
+//! The binary `xlb`: the commands, and what they do on a real host.
+
+use std::process::ExitCode;
+
+use lb_userspace::{
+    cli::{self, Host},
+    daemon, datapath, paths,
+};
+
+fn main() -> ExitCode {
+    cli::main(Host {
+        run: daemon::run,
+        check: daemon::check,
+        detach: || Ok(!datapath::detach(&paths::pins())?.is_empty()),
+    })
+}

@@ -9,6 +9,7 @@
 pub mod balancer;
 pub mod flows;
 pub mod frame;
+pub mod frames;
 pub mod object;
 pub mod packets;
 pub mod report;

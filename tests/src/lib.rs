@@ -1,4 +1,13 @@
 //! Case rows for two engines, kernel tests, and the lab.
 
 pub mod bench;
+pub mod case;
+pub mod dialogue;
+pub mod engine;
+pub mod host;
+pub mod kernel;
 pub mod lab;
+pub mod memory;
+pub mod packet;
+pub mod rows;
+pub mod world;

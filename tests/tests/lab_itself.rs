@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
-use lb_common::service::Mode;
+use lb_common::{net::Protocol, service::Mode};
 use tests::lab::{
     Family, Lab, Live, Shape, Topology, Visit, address, echo, link, nftables, sweep, visit, web,
 };
@@ -24,6 +24,20 @@ fn requests_reach_the_web_servers_in_turn_and_every_checksum_is_right() -> Resul
     let testimony = witness.finish()?;
     assert!(testimony.verified > 2_000, "{testimony:?}");
     assert!(testimony.wrong.is_empty(), "{testimony:#?}");
+    Ok(())
+}
+
+#[test]
+fn one_wire_carries_all_hosts() -> Result<()> {
+    let lab = Lab::build(&Topology::new("wire", Shape::OneNic))?;
+    let _web = lab.web_servers()?;
+    nftables::balance(&lab)?;
+
+    for family in Family::ALL {
+        let tally = lab.visit(family, 80, 30)?;
+
+        assert!(tally.is_even(3), "{family:?}: {tally}");
+    }
     Ok(())
 }
 
@@ -83,7 +97,7 @@ fn live_connections_echo_every_byte() -> Result<()> {
     let lab = Lab::build(&Topology::new("itself", Shape::Routers).mode(Mode::Nat).backends(1))?;
     let backend = &lab.backends[0];
     let echoes = backend.address.port(Family::V4, 7);
-    let _echo = echo::tcp_echo(&backend.namespace, echoes)?;
+    echo::process(Path::new(env!("CARGO_BIN_EXE_lab")), Protocol::Tcp, backend, echoes)?;
 
     let from: Vec<_> = lab.clients.iter().map(|client| client.of(Family::V4)).collect();
     let live = Live::open(&lab.client, &from, echoes, 200)?;
@@ -102,6 +116,23 @@ fn live_connections_tell_when_nobody_echoes() -> Result<()> {
     let refused = Live::open(&lab.client, &[lab.clients[0].of(Family::V4)], nobody, 1);
 
     assert!(format!("{:#}", refused.err().expect("nobody listens")).contains("refused"));
+    Ok(())
+}
+
+#[test]
+fn a_silent_host_does_not_answer_until_it_listens_again() -> Result<()> {
+    let lab = Lab::build(&Topology::new("silent", Shape::TwoNics).backends(1))?;
+    let _web = lab.web_servers()?;
+    let host = &lab.backends[0].namespace;
+    let curl = ["curl", "-sS", "-m", "0.5", "http://10.0.0.11:8080/"];
+
+    host.silence()?;
+    let silent = lab.xlb.output(&curl)?;
+    host.listen_again()?;
+    let answer = lab.xlb.run(&curl)?;
+
+    const TIMED_OUT: i32 = 28;
+    assert_eq!((silent.code, answer.as_str()), (TIMED_OUT, "web-1\n"));
     Ok(())
 }
 

@@ -1,1 +1,53 @@
-fn main() {}
+//! `cargo xtask`: everything a developer does, in one file per command.
+//!
+//! Commands call each other where one is the premise of the other: `demo` sets up what is missing, builds, and only
+//! then runs. Nothing is written outside `target/`, save packages of the distribution, which `setup` names.
+
+mod build;
+mod cargo;
+mod command;
+mod lab;
+mod lint;
+mod root;
+mod setup;
+mod test;
+mod toolchain;
+mod tree;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Everything a developer of xlb does.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Xtask {
+    Setup(setup::Setup),
+    Build(build::Build),
+    Lint(lint::Lint),
+    Verify(verify::Verify),
+    Test(test::Test),
+    Demo(lab::Demo),
+    Bench(lab::Bench),
+    #[command(subcommand)]
+    Lab(lab::Lab),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Xtask::parse() {
+        Xtask::Setup(setup) => setup.run(),
+        Xtask::Build(build) => build.run(),
+        Xtask::Lint(lint) => lint.run(),
+        Xtask::Verify(verify) => verify.run(),
+        Xtask::Test(test) => test.run(),
+        Xtask::Demo(demo) => demo.run(),
+        Xtask::Bench(bench) => bench.run(),
+        Xtask::Lab(lab) => lab.run(),
+    };
+    if let Err(error) = outcome {
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}

@@ -10,6 +10,7 @@
 //!
 //! Things keep their numbers by name: what is found in `have` stays where it is, so a restart changes nothing.
 
+mod schedule;
 mod vacant;
 
 use std::{collections::BTreeMap, net::IpAddr};
@@ -25,7 +26,8 @@ use lb_common::{
     service::{Mode, Service as ServiceEntry},
 };
 
-use self::vacant::Vacant;
+pub use self::schedule::Family;
+use self::{schedule::Schedule, vacant::Vacant};
 use super::{
     known::Known,
     snapshot::slot,
@@ -266,42 +268,6 @@ impl Compiler<'_> {
             }
         }
         Err(NoRoom::Backends)
-    }
-}
-
-/// IPv4 and IPv6 are scheduled apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
-
-    pub const fn of(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(_) => Self::V4,
-            IpAddr::V6(_) => Self::V6,
-        }
-    }
-}
-
-/// The eligible ids of one service and family.
-#[derive(Default)]
-struct Schedule {
-    regular: Vec<u32>,
-    backup: Vec<u32>,
-}
-
-impl Schedule {
-    fn add(&mut self, id: u32, is_backup: bool) {
-        let list = if is_backup { &mut self.backup } else { &mut self.regular };
-        list.push(id);
-    }
-
-    fn in_force(self) -> Vec<u32> {
-        if self.regular.is_empty() { self.backup } else { self.regular }
     }
 }
 

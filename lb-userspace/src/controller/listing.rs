@@ -98,8 +98,8 @@ impl Listing {
         let _gone = self.reply.send(Ok(Answer::Flows(self.found)));
     }
 
-    pub fn refuse(self, error: &anyhow::Error) {
-        let _gone = self.reply.send(Err(Problem::new(ProblemKind::Failed, format!("{error:#}"))));
+    pub fn refuse(self, why: String) {
+        let _gone = self.reply.send(Err(Problem::new(ProblemKind::Failed, why)));
     }
 }
 

@@ -4,10 +4,11 @@ use std::{collections::BTreeSet, time::Instant};
 
 use anyhow::Context;
 use log::{error, info};
+use tokio::sync::watch;
 
 use super::{Controller, Host, RETRY, Trust, answer, compile::compile, diff::diff};
 use crate::{
-    datapath::{Datapath, Op},
+    datapath::{Datapath, Op, Totals},
     event::Target,
 };
 
@@ -46,36 +47,40 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let want = compile(&self.state, &self.have)?;
         debug_assert_eq!(want.fault(), None);
 
-        let mut retired = BTreeSet::new();
         let plan = diff(&self.have, &want);
-        let outcome = plan.iter().try_for_each(|op| self.take(op, &mut retired, now));
+        let totals = self.totals_of_leavers(&plan)?;
+        let mut retired = BTreeSet::new();
+        let outcome = plan.iter().try_for_each(|op| {
+            self.state.applying(op, &self.have, now);
+            self.datapath.apply(op).with_context(|| format!("change the maps: {op:?}"))?;
+            if let Op::DeleteBackend(slot) = op {
+                retired.extend(self.have.backends.get(slot).map(|backend| backend.id));
+            }
+            if let Op::DeleteBackendName(number) = op {
+                self.remember(*number, &totals);
+            }
+            self.have.apply(op);
+            Ok(())
+        });
         self.walks.retire(retired);
         outcome
     }
 
-    fn take(&mut self, op: &Op, retired: &mut BTreeSet<u32>, now: Instant) -> anyhow::Result<()> {
-        self.state.applying(op, &self.have, now);
-        if let Op::DeleteBackendName(number) = op {
-            self.remember(*number)?;
+    /// Reads the counters if backends are about to leave.
+    fn totals_of_leavers(&mut self, plan: &[Op]) -> anyhow::Result<Totals> {
+        if !plan.iter().any(|op| matches!(op, Op::DeleteBackendName(_))) {
+            return Ok(Totals::default());
         }
-        self.datapath.apply(op).with_context(|| format!("change the maps: {op:?}"))?;
-        if let Op::DeleteBackend(slot) = op {
-            retired.extend(self.have.backends.get(slot).map(|backend| backend.id));
-        }
-        self.have.apply(op);
-        Ok(())
+        self.datapath.totals().context("read the counters of backends that leave")
     }
 
-    /// The counters of a backend that goes stay in its service's sums, which must not fall.
-    fn remember(&mut self, number: u32) -> anyhow::Result<()> {
-        let Some(name) = self.have.backend_names.get(&number) else {
-            return Ok(());
-        };
-        let totals = self.datapath.totals().context("read the counters of a backend that leaves")?;
-        if let Some(counters) = totals.backends.get(&number) {
+    /// What a backend did stays in the sums of its service, which must not fall.
+    fn remember(&mut self, number: u32, totals: &Totals) {
+        if let (Some(name), Some(counters)) =
+            (self.have.backend_names.get(&number), totals.backends.get(&number))
+        {
             answer::add(self.past.entry(name.service.clone()).or_default(), counters);
         }
-        Ok(())
     }
 
     fn publish(&self) {
@@ -87,13 +92,17 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             }
             !is_same
         });
-        let addresses = self.state.backend_addresses();
-        self.wanted.hops.send_if_modified(|told| {
-            let is_new = *told != addresses;
-            *told = addresses;
-            is_new
-        });
+        tell(&self.wanted.hops, self.state.backend_addresses());
+        tell(&self.wanted.interfaces, self.state.attached().to_vec());
     }
+}
+
+fn tell<T: PartialEq>(listeners: &watch::Sender<T>, value: T) {
+    listeners.send_if_modified(|told| {
+        let is_new = *told != value;
+        *told = value;
+        is_new
+    });
 }
 
 /// What is believed changes with every result; it is no reason to begin anew.

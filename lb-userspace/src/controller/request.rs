@@ -5,7 +5,7 @@ use std::time::Instant;
 use log::info;
 
 use super::{
-    Controller, Host, Reply, Trust,
+    ASKED_MAX, Controller, Host, Reply, Trust,
     answer::Facts,
     listing::{Filter, Listing},
     walk::Count,
@@ -18,6 +18,16 @@ use crate::{
 };
 
 impl<D: Datapath, H: Host> Controller<D, H> {
+    /// Takes a request in, if not too many wait already.
+    pub(super) fn asked(&mut self, request: Request, reply: Reply) {
+        if self.asked.len() < ASKED_MAX {
+            self.asked.push_back((request, reply));
+            return;
+        }
+        let detail = format!("{ASKED_MAX} requests wait for an answer already: try again");
+        let _gone = reply.send(Err(Problem::new(ProblemKind::Failed, detail)));
+    }
+
     /// Answers everybody who can be answered. Who asks for numbers of flows waits until they are counted.
     pub(super) fn answer(&mut self, now: Instant) {
         for (request, reply) in std::mem::take(&mut self.asked) {
@@ -26,14 +36,12 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             }
             if !is_ready(&request, || self.walks.count(now).is_some()) {
                 self.asked.push_back((request, reply));
-                continue;
-            }
-            match request {
-                Request::Flows(query) => self.list_flows(&query, reply),
-                Request::Detach => self.detach = Some(reply),
-                request => {
-                    let _gone = reply.send(self.outcome(request, now));
-                }
+            } else if let Request::Flows(query) = &request {
+                self.list_flows(query, reply);
+            } else if request == Request::Detach {
+                self.detach = Some(reply);
+            } else {
+                let _gone = reply.send(self.outcome(request, now));
             }
         }
     }
@@ -141,9 +149,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
                 return;
             }
         };
-        if let Err(listing) = self.walks.list(Listing::new(filter, reply)) {
-            listing.refuse(&anyhow::anyhow!("too many lists of flows are being made at once: try again"));
-        }
+        self.walks.list(Listing::new(filter, reply));
     }
 
     fn flow_filter(&self, query: &view::FlowQuery) -> Result<Filter, Problem> {

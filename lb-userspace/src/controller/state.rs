@@ -141,24 +141,8 @@ impl State {
 
     /// A step is taken from what the maps have: the table that a pool names no more begins to cool.
     pub fn applying(&mut self, op: &Op, have: &Snapshot, now: Instant) {
-        let pool = match op {
-            Op::PutPool(pool, _) | Op::DeletePool(pool) => *pool,
-            Op::PutInterface(..)
-            | Op::PutBackendName(..)
-            | Op::PutServiceName(..)
-            | Op::PutBackend(_)
-            | Op::PutTable(..)
-            | Op::PutService(..)
-            | Op::SetNextBackendId(_)
-            | Op::SetHopGeneration(_)
-            | Op::DeleteService(_)
-            | Op::DeleteTable(_)
-            | Op::DeleteBackend(_)
-            | Op::DeleteServiceName(_)
-            | Op::DeleteBackendName(_)
-            | Op::DeleteInterface(_) => return,
-        };
-        self.cooling.extend(have.pools.get(&pool).map(|table| (*table, now)));
+        let (Op::PutPool(pool, _) | Op::DeletePool(pool)) = op else { return };
+        self.cooling.extend(have.pools.get(pool).map(|table| (*table, now)));
     }
 
     pub fn set_dirty(&mut self) {

@@ -1,27 +1,23 @@
 //! The controller as a whole, over a datapath in memory and a machine of plain values.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    time::{Duration, Instant, SystemTime},
-};
+mod world;
 
-use anyhow::bail;
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
 use lb_common::{
     counters::{BackendCounters, Tally},
-    flow::State as FlowState,
     net::Protocol,
-    settings::PortPool,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
+use self::world::{World, dns, patch};
 use super::{
-    fixture::{backend, eth0, hops, name, probed, service, socket, spec, web},
+    fixture::{hops, name, probed, socket, spec, web},
     *,
 };
 use crate::{
-    api::view::{self, AdminState, BackendPatch, FlowQuery, NewBackend},
-    datapath::{Attached, Flow, Op, memory::Memory},
+    api::view::{AdminState, FlowQuery, NewBackend},
+    datapath::Op,
     event::{Answer, HopState, Problem, ProblemKind},
     spec::Service,
 };
@@ -478,219 +474,4 @@ async fn detaching_ends_the_loop_and_answers_afterwards() {
     let Ending::Detach(reply) = ending else { panic!("it was asked to detach") };
     reply.send(Ok(Answer::Done)).unwrap();
     assert!(matches!(answer.await, Ok(Ok(Answer::Done))));
-}
-
-/// A controller, and everything around it.
-struct World {
-    controller: Controller<Memory, Machine>,
-    targets: watch::Receiver<Vec<Target>>,
-    hops: watch::Receiver<BTreeSet<IpAddr>>,
-    now: Instant,
-}
-
-#[derive(Debug)]
-struct Machine {
-    file: Result<Spec, Problem>,
-    saved: Vec<Overlay>,
-    /// Nothing can be saved.
-    is_full: bool,
-    addresses: BTreeSet<IpAddr>,
-}
-
-impl Host for Machine {
-    fn read_spec(&mut self) -> Result<Spec, Problem> {
-        self.file.clone()
-    }
-
-    fn save_overlay(&mut self, overlay: &Overlay) -> anyhow::Result<()> {
-        if self.is_full {
-            bail!("no space left on the disk");
-        }
-        self.saved.push(overlay.clone());
-        Ok(())
-    }
-
-    fn attached(&mut self) -> anyhow::Result<Vec<Attached>> {
-        Ok(vec![eth0()])
-    }
-
-    fn addresses(&mut self) -> anyhow::Result<BTreeSet<IpAddr>> {
-        Ok(self.addresses.clone())
-    }
-}
-
-impl World {
-    /// Everybody is reachable, and nobody was probed.
-    fn cold(services: Vec<Service>) -> Self {
-        let machine =
-            Machine { file: Ok(spec(services)), saved: Vec::new(), is_full: false, addresses: [].into() };
-        let mut world = Self::start(Memory::default(), machine, Overlay::default(), Instant::now());
-        world.absorb(Event::Hops(hops(world.spec())));
-        world
-    }
-
-    /// Everybody is reachable and up.
-    fn warm(services: Vec<Service>) -> Self {
-        let mut world = Self::cold(services);
-        for target in world.controller.state.targets() {
-            world.probed(&target.backend.to_string(), Health::Up);
-        }
-        world.settle();
-        world
-    }
-
-    fn start(datapath: Memory, host: Machine, overlay: Overlay, now: Instant) -> Self {
-        let (to_prober, targets) = watch::channel(Vec::new());
-        let (to_netlink, hops) = watch::channel(BTreeSet::new());
-        let start = Start {
-            config: "/etc/xlb/xlb.toml".into(),
-            spec: host.file.clone().unwrap(),
-            overlay,
-            capacity: Capacity {
-                flows: 1000,
-                flows_ipv6: 1000,
-                half_open_flows: 100,
-                ports: PortPool::default(),
-                map_memory_bytes: 0,
-            },
-            since: Since { instant: now, time: SystemTime::UNIX_EPOCH },
-        };
-        let wanted = Wanted { targets: to_prober, hops: to_netlink };
-        let mut controller = Controller::adopt(datapath, host, wanted, start, now).unwrap();
-        controller.turn(now);
-        Self { controller, targets, hops, now }
-    }
-
-    /// kill -9, and another daemon takes over what is in the maps and on the disk. Netlink has not spoken yet.
-    fn restart(&mut self) {
-        let datapath = Memory { log: Vec::new(), ..self.maps().clone() };
-        let host = self.host();
-        let overlay = host.saved.last().cloned().unwrap_or_default();
-        let machine = Machine {
-            file: host.file.clone(),
-            saved: Vec::new(),
-            is_full: false,
-            addresses: host.addresses.clone(),
-        };
-        *self = Self::start(datapath, machine, overlay, self.now + Duration::from_millis(100));
-    }
-
-    fn maps(&mut self) -> &mut Memory {
-        &mut self.controller.datapath
-    }
-
-    fn host(&mut self) -> &mut Machine {
-        &mut self.controller.host
-    }
-
-    fn spec(&self) -> &Spec {
-        self.controller.state.spec()
-    }
-
-    fn absorb(&mut self, event: Event) {
-        self.controller.absorb(event, self.now);
-        self.turn();
-    }
-
-    fn turn(&mut self) {
-        self.controller.turn(self.now);
-    }
-
-    fn wait(&mut self, ms: u64) {
-        self.now += Duration::from_millis(ms);
-        self.turn();
-        self.settle();
-    }
-
-    /// Until all walks have ended.
-    fn settle(&mut self) {
-        while self.controller.walks.is_walking() {
-            self.turn();
-        }
-    }
-
-    fn probed(&mut self, backend: &str, health: Health) {
-        self.absorb(Event::Probed(probed(backend, health)));
-    }
-
-    fn send(&mut self, request: Request) -> oneshot::Receiver<Result<Answer, Problem>> {
-        let (reply, answer) = oneshot::channel();
-        self.controller.absorb(Event::Request(request, reply), self.now);
-        answer
-    }
-
-    fn ask(&mut self, request: Request) -> Result<Answer, Problem> {
-        let mut answer = self.send(request);
-        self.turn();
-        self.settle();
-        self.turn();
-        answer.try_recv().expect("everybody is answered")
-    }
-
-    fn list(&mut self, query: FlowQuery) -> Result<Vec<view::Flow>, Problem> {
-        self.ask(Request::Flows(query)).map(|answer| match answer {
-            Answer::Flows(flows) => flows,
-            other => panic!("{other:?} is no list of flows"),
-        })
-    }
-
-    fn status(&mut self) -> view::Status {
-        match self.ask(Request::Status) {
-            Ok(Answer::Status(status)) => status,
-            other => panic!("{other:?} is no status"),
-        }
-    }
-
-    fn new_flows(&mut self) -> u64 {
-        match self.ask(Request::Stats) {
-            Ok(Answer::Stats(stats)) => stats[0].new_flows_total,
-            other => panic!("{other:?} are no statistics"),
-        }
-    }
-
-    fn set(&mut self, backend: &str, state: AdminState) {
-        self.ask(patch(backend, state)).unwrap();
-    }
-
-    /// The names of those that get new flows of the first service, in their order.
-    fn serving(&self) -> Vec<String> {
-        let datapath = &self.controller.datapath;
-        let first = datapath.in_force().into_values().next().unwrap_or_default();
-        let name = |id: &u32| {
-            let backend = datapath.maps.backend(*id).unwrap();
-            assert_eq!(backend.accepts, 1);
-            datapath.maps.backend_names[&backend.counters].backend.clone()
-        };
-        first.iter().map(name).collect()
-    }
-
-    fn id(&self, backend: &str) -> Option<u32> {
-        let maps = &self.controller.datapath.maps;
-        let known = |it: &&lb_common::backend::Backend| maps.backend_names[&it.counters] == name(backend);
-        maps.backends.values().find(known).map(|it| it.id)
-    }
-
-    fn add_flows(&mut self, backend_id: u32, count: u16) {
-        let flow = |n: u16| Flow {
-            protocol: Protocol::Tcp,
-            client: (IpAddr::from([198, 51, 100 + (n >> 8) as u8, n as u8]), 40_000).into(),
-            listen: socket("192.0.2.10:80"),
-            backend: socket("10.0.0.11:8080"),
-            source: socket("10.0.0.1:1024"),
-            backend_id,
-            state: FlowState::ESTABLISHED,
-            idle: Duration::ZERO,
-        };
-        self.maps().flows.extend((0..count).map(flow));
-    }
-}
-
-fn patch(backend: &str, state: AdminState) -> Request {
-    let body = BackendPatch { admin_state: Some(state), ..BackendPatch::default() };
-    Request::PatchBackend { backend: name(backend), body }
-}
-
-fn dns() -> Service {
-    let backends = vec![backend("dns-1", "10.0.0.21:53"), backend("dns-2", "10.0.0.22:53")];
-    service("dns", Protocol::Udp, "192.0.2.53:53", backends)
 }

@@ -71,14 +71,14 @@ impl Walks {
         self.count.as_ref().map(|(count, _)| count)
     }
 
-    /// Gives the list back if too many are being made.
-    pub fn list(&mut self, listing: Listing) -> Result<(), Listing> {
+    /// Makes a list, unless too many are being made.
+    pub fn list(&mut self, listing: Listing) {
         let lists = self.waiting.iter().filter(|walk| matches!(walk.purpose, Purpose::List(_))).count();
         if lists >= LISTINGS_MAX {
-            return Err(listing);
+            listing.refuse(format!("{LISTINGS_MAX} lists of flows are being made already: try again"));
+            return;
         }
         self.waiting.push_back(Walk { from: 0, purpose: Purpose::List(listing) });
-        Ok(())
     }
 
     pub fn is_walking(&self) -> bool {
@@ -141,7 +141,7 @@ impl Purpose {
     fn give_up(self, error: &anyhow::Error) {
         match self {
             Self::Sweep(_) | Self::Count(_) => {}
-            Self::List(listing) => listing.refuse(error),
+            Self::List(listing) => listing.refuse(format!("{error:#}")),
         }
     }
 }
@@ -149,7 +149,9 @@ impl Purpose {
 impl Count {
     fn add(&mut self, flow: &Flow) {
         let flows = self.0.entry(flow.backend_id).or_default();
-        if flow.state.is_half_open() {
+        if flow.state.is_closed() {
+            // Both sides have said goodbye: the record waits for late packets, and is anybody's who needs one.
+        } else if flow.state.is_half_open() {
             flows.half_open += 1;
         } else if flow.state.is_closing() {
             flows.closing += 1;

@@ -1,7 +1,7 @@
 //! The balancer's program with its maps written by hand: one service, many backends, one NIC.
 
 use anyhow::{Result, ensure};
-use aya::maps::PerCpuArray;
+use aya::maps::{PerCpuArray, xdp::DevMap};
 use lb_common::{
     backend::Backend,
     counters::{ActionCounters, Tally},
@@ -22,7 +22,20 @@ use super::{
 
 /// So many that a million flows use a small part of the source ports.
 const BACKENDS: u32 = 64;
-const BACKEND_PORT: u16 = 8080;
+/// Where backends listen.
+pub const BACKEND_PORT: u16 = 8080;
+/// Our own Ethernet address: where frames go to.
+pub const US: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
+/// Everybody else's.
+pub const THEM: Mac = Mac::new([2, 0, 0, 0, 0, 2]);
+
+/// How to reach all clients: lines of `ip`.
+pub const ROUTES: &str = "\
+neigh add 192.0.2.200 lladdr 02:00:00:00:00:02 nud permanent dev eth0
+neigh add 2001:db8::200 lladdr 02:00:00:00:00:02 nud permanent dev eth0
+route add 100.64.0.0/10 via 192.0.2.200
+route add 2001:db8:64::/48 via 2001:db8::200
+";
 
 /// Where packets come in and leave.
 #[derive(Clone, Copy, Debug)]
@@ -31,8 +44,6 @@ pub struct Links {
     pub front: u32,
     /// The interface towards backends.
     pub back: u32,
-    /// Whom backends' packets go to.
-    pub next: Mac,
 }
 
 /// The loaded program, for one family.
@@ -100,8 +111,9 @@ fn furnish<F: Numbered>(object: &mut Object, shape4: Shape, shape6: Shape, links
     };
     object.set("SETTINGS", 0, settings)?;
     for interface in [links.front, links.back] {
-        let it = Interface { mac: Mac::new([2, 0, 0, 0, 0, 1]), zero: 0, mtu: 1500, attached: 1 };
+        let it = Interface { mac: US, zero: 0, mtu: 1500, attached: 1 };
         object.set("INTERFACES", interface, it)?;
+        DevMap::try_from(object.map_mut("DEVICES")?)?.set(interface, interface, None, 0)?;
     }
 
     let key = |block, number| F::to_key(F::address(block, number));
@@ -111,12 +123,7 @@ fn furnish<F: Numbered>(object: &mut Object, shape4: Shape, shape6: Shape, links
     };
     mark(Block::Service, 0, SERVICE_PORT, Filter::SERVICE);
     for number in 0..BACKENDS {
-        let hop = Hop {
-            destination: links.next,
-            source: Mac::new([2, 0, 0, 0, 0, 1]),
-            interface: links.back,
-            mtu: 1500,
-        };
+        let hop = Hop { destination: THEM, source: US, interface: links.back, mtu: 1500 };
         let id = number + 1;
         let (address, port) = (key(Block::Backend, number), Be16::new(BACKEND_PORT));
         object.set(

@@ -3,8 +3,11 @@
 use lb_common::net::{Be16, Ports, Protocol, V4, V6};
 use lb_ebpf::{
     family::{Family, Tuple},
+    headers::Ethernet,
     tcp::{ACK, SYN},
 };
+
+use super::balancer::{THEM, US};
 
 use self::layout::{FRAME_WORDS, Tuple4, Tuple6};
 
@@ -118,7 +121,7 @@ impl Numbered for V4 {
     fn frame(tuple: &Tuple<V4>, segment: Segment) -> [u8; BYTES] {
         let mut frame = [0; BYTES];
         let (ethernet, ip) = frame.split_at_mut(ETHERNET);
-        ethernet.copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00]);
+        write_ethernet(ethernet, Ethernet::IPV4);
         let length = ip.len() as u16;
         let (header, l4) = ip.split_at_mut(20);
         header[0] = 0x45;
@@ -166,7 +169,7 @@ impl Numbered for V6 {
     fn frame(tuple: &Tuple<V6>, segment: Segment) -> [u8; BYTES] {
         let mut frame = [0; BYTES];
         let (ethernet, ip) = frame.split_at_mut(ETHERNET);
-        ethernet.copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x86, 0xdd]);
+        write_ethernet(ethernet, Ethernet::IPV6);
         let (header, l4) = ip.split_at_mut(40);
         header[0] = 0x60;
         header[4..6].copy_from_slice(&(l4.len() as u16).to_be_bytes());
@@ -186,6 +189,13 @@ impl Numbered for V6 {
             zero: 0,
         }
     }
+}
+
+/// To us.
+fn write_ethernet(header: &mut [u8], ethertype: Be16) {
+    header[..6].copy_from_slice(&US.to_bytes());
+    header[6..12].copy_from_slice(&THEM.to_bytes());
+    header[12..].copy_from_slice(&ethertype.to_bytes());
 }
 
 const UDP_CHECKSUM: usize = 6;

@@ -1,11 +1,11 @@
 //! Nanoseconds per packet, net of the wrapper, beside "parse and one hit in an LRU hash".
 
 use anyhow::{Context as _, Result, ensure};
-use lb_common::net::{Be16, Mac, Ports, Protocol, V4, V6};
+use lb_common::net::{Be16, Ports, Protocol, V4, V6};
 use lb_ebpf::family::Tuple;
 
 use super::{
-    balancer::{Balancer, Links},
+    balancer::{self, Balancer, Links},
     flows::{Flows, establish},
     frame::{Block, Numbered, SERVICE_PORT, Segment, request},
     object::Object,
@@ -20,8 +20,6 @@ const SIZES: [(u32, u32); 4] =
 const DEFAULT_FLOWS: u32 = 262_144;
 /// The index of `eth0`: `lo` is 1.
 const ETH0: u32 = 2;
-/// Whoever is behind `eth0`.
-const NEXT: Mac = Mac::new([2, 0, 0, 0, 0, 2]);
 
 /// How long it may take.
 #[derive(Clone, Copy, Debug)]
@@ -42,11 +40,7 @@ impl Effort {
 /// Measures everything.
 pub fn measure(effort: Effort) -> Result<Vec<Table>> {
     let lab = Lab::build(&Topology::new("bench", lab::Shape::TwoNics).backends(1))?;
-    let next = "lladdr 02:00:00:00:00:02 nud permanent dev eth0";
-    lab.xlb.ip(&format!(
-        "neigh add 192.0.2.200 {next}\nneigh add 2001:db8::200 {next}\n\
-         route add 100.64.0.0/10 via 192.0.2.200\nroute add 2001:db8:64::/48 via 2001:db8::200\n"
-    ))?;
+    lab.xlb.ip(balancer::ROUTES)?;
 
     lab.xlb.inside(|| {
         stay_on_one_cpu()?;
@@ -84,7 +78,7 @@ impl Results {
     }
 
     fn family<F: Numbered>(&mut self, count: u32, room: u32, protocols: &[Protocol]) -> Result<()> {
-        let mut lb = Balancer::<F>::new(room, Links { front: ETH0, back: ETH0, next: NEXT })?;
+        let mut lb = Balancer::<F>::new(room, Links { front: ETH0, back: ETH0 })?;
         let mut wrapper = Wrapper::<F>::new(count, ETH0)?;
         let name = |protocol| format!("{protocol:?}{}", F::DIGIT).to_lowercase();
         for &protocol in protocols {
@@ -245,7 +239,7 @@ impl Results {
 /// What the verifier visited.
 fn programs() -> Result<Table> {
     let mut table = Table::new("verifier", &["visited", "xlated", "jited"], 0);
-    let lb = Balancer::<V4>::new(DEFAULT_FLOWS, Links { front: ETH0, back: ETH0, next: NEXT })?;
+    let lb = Balancer::<V4>::new(DEFAULT_FLOWS, Links { front: ETH0, back: ETH0 })?;
     let bench = Object::load("bench")?;
     for (object, program) in [(&lb.object, "lb"), (&bench, "lru4"), (&bench, "lru6"), (&bench, "floor")] {
         let info = object.program(program)?.info().context("ask the kernel for the program")?;

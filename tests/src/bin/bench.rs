@@ -1,12 +1,14 @@
 //! `cargo xtask bench`: every figure of docs/performance.md, in one run.
-#![expect(clippy::print_stdout, reason = "the figures are what it is run for")]
 
 use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use serde_json::json;
-use tests::bench::packets::{self, Effort};
+use tests::bench::{
+    frames,
+    packets::{self, Effort},
+};
 
 /// Nanoseconds per packet beside the floor, and end to end beside nftables and HAProxy
 #[derive(Parser)]
@@ -25,6 +27,7 @@ struct Arguments {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Section {
     Packets,
+    Frames,
 }
 
 fn main() -> Result<()> {
@@ -38,6 +41,7 @@ fn main() -> Result<()> {
             Section::Packets => {
                 ("packets", packets::measure(if arguments.quick { Effort::QUICK } else { Effort::FULL })?)
             }
+            Section::Frames => ("frames", frames::measure(if arguments.quick { 3 } else { 5 })?),
         };
         tables.iter().for_each(|table| table.print());
         figures.insert(name.to_owned(), tables.iter().map(|table| table.json()).collect());

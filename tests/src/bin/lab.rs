@@ -9,7 +9,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
+use lb_common::net::Protocol;
 use tests::lab::{daemon, demo, echo, sweep};
 use tokio::{
     runtime,
@@ -44,9 +45,24 @@ enum Lab {
     },
     /// Remove every network that was left up
     Down,
-    /// Answer each datagram with a name and what it said
+    /// Say everything back; over UDP, with a name before it
     #[command(hide = true)]
-    Echo { name: String, address: SocketAddr },
+    Echo { protocol: Transport, name: String, address: SocketAddr },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Transport {
+    Tcp,
+    Udp,
+}
+
+impl From<Transport> for Protocol {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Tcp => Self::Tcp,
+            Transport::Udp => Self::Udp,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -75,7 +91,7 @@ fn run(lab: Lab) -> Result<()> {
         }
         Lab::Shell { host } => shell(&host),
         Lab::Down => sweep::kept()?.iter().try_for_each(|lab| sweep::remove(lab)),
-        Lab::Echo { name, address } => echo::serve_udp_echo(address, &name),
+        Lab::Echo { protocol, name, address } => echo::serve(protocol.into(), name, address),
     }
 }
 

@@ -131,14 +131,20 @@ impl Daemon {
         Ok(found["health"].as_str().unwrap_or_default().to_owned())
     }
 
-    /// Waits until every backend of every service is up.
+    /// Waits until every backend of every service is up, and all but the backups are given flows.
     pub fn wait_until_all_are_up(&self) -> Result<()> {
         const LIMIT: Duration = Duration::from_secs(15);
-        let waited = eventually(LIMIT, "all backends are up", || {
-            let services = self.json(&["service", "list"])?;
-            Ok(services
-                .as_array()
-                .is_some_and(|all| all.iter().all(|it| it["backends_up"] == it["backends"])))
+        let waited = eventually(LIMIT, "all backends are up and serve", || {
+            let (services, backends) = (self.json(&["service", "list"])?, self.json(&["backend", "list"])?);
+            let all = |list: &Value| list.as_array().cloned().unwrap_or_default();
+            let first_choice = |service: &Value| {
+                let its = |it: &&Value| it["service"] == service["name"] && it["backup"] == false;
+                all(&backends).iter().filter(its).count()
+            };
+            Ok(all(&services).iter().all(|service| {
+                service["backends_up"] == service["backends"]
+                    && service["backends_serving"] == first_choice(service)
+            }))
         });
         waited.map(drop).map_err(|error| self.explain(&error))
     }

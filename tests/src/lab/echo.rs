@@ -1,15 +1,17 @@
-//! Servers that say everything back, as threads in a backend's namespace.
+//! Servers that say everything back: as threads in a backend's namespace, or as processes there.
 
 use std::{
     future::Future,
     io::{BufRead as _, BufReader},
     net::SocketAddr,
+    path::Path,
     process::Stdio,
     sync::mpsc,
     thread::JoinHandle,
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use lb_common::net::Protocol;
 use tokio::{
     io,
     net::{TcpListener, TcpSocket, UdpSocket},
@@ -17,7 +19,7 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::Namespace;
+use super::{Backend, Namespace};
 
 /// The largest datagram.
 const LARGEST: usize = 65_535;
@@ -32,46 +34,26 @@ pub struct Server {
 
 /// Says every byte back, on any number of connections.
 pub fn tcp_echo(namespace: &Namespace, address: SocketAddr) -> Result<Server> {
-    Server::start(
-        namespace,
-        move || listen(address),
-        async |listener| {
-            loop {
-                let (mut stream, _) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                tokio::spawn(async move {
-                    let (mut reader, mut writer) = stream.split();
-                    // Its end is the client's business, who notices it.
-                    let _ = io::copy(&mut reader, &mut writer).await;
-                });
-            }
-        },
-    )
+    Server::start(namespace, move || listen(address), serve_tcp)
 }
 
 /// Answers every datagram with `NAME: ` and what it said.
 pub fn udp_echo(namespace: &Namespace, address: SocketAddr, name: &str) -> Result<Server> {
     let name = name.to_owned();
-    let bind = move || Ok(std::net::UdpSocket::bind(address)?);
-    Server::start(
-        namespace,
-        move || bind().and_then(into_tokio),
-        async move |socket| {
-            let mut datagram = vec![0; LARGEST];
-            loop {
-                let (len, client) = socket.recv_from(&mut datagram).await?;
-                let answer = [name.as_bytes(), b": ", &datagram[..len]].concat();
-                socket.send_to(&answer, client).await?;
-            }
-        },
-    )
+    Server::start(namespace, move || bind(address), |socket| serve_udp(socket, name))
 }
 
-/// Starts `lab echo` on `namespace`: a [`udp_echo`] in a process of its own, which lives as long as the lab.
-pub fn udp_echo_process(namespace: &Namespace, address: SocketAddr, name: &str) -> Result<()> {
-    let lab = std::env::current_exe()?;
+/// Starts `LAB echo` on a host: an echo server in a process of its own, which lives as long as the network does, and
+/// has its own limit of open files.
+pub fn process(lab: &Path, protocol: Protocol, backend: &Backend, address: SocketAddr) -> Result<()> {
+    let Backend { name, namespace, .. } = backend;
+    let protocol = match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    };
     let mut command = namespace.command(lab);
-    command.args(["echo", name, &address.to_string()]).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.args(["echo", protocol, name, &address.to_string()]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut process = command.spawn().context("start an echo server")?;
 
     let mut first_line = String::new();
@@ -82,14 +64,22 @@ pub fn udp_echo_process(namespace: &Namespace, address: SocketAddr, name: &str) 
 }
 
 /// `lab echo`: serves until killed.
-pub fn serve_udp_echo(address: SocketAddr, name: &str) -> Result<()> {
-    let socket = std::net::UdpSocket::bind(address)?;
-    println!("{READY}");
-    let mut datagram = vec![0; LARGEST];
-    loop {
-        let (len, client) = socket.recv_from(&mut datagram)?;
-        socket.send_to(&answer(name, &datagram[..len]), client)?;
-    }
+pub fn serve(protocol: Protocol, name: String, address: SocketAddr) -> Result<()> {
+    super::allow_many_sockets()?;
+    runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        match protocol {
+            Protocol::Tcp => {
+                let listener = listen(address)?;
+                println!("{READY}");
+                serve_tcp(listener).await
+            }
+            Protocol::Udp => {
+                let socket = bind(address)?;
+                println!("{READY}");
+                serve_udp(socket, name).await
+            }
+        }
+    })
 }
 
 impl Server {
@@ -128,8 +118,25 @@ impl Drop for Server {
     }
 }
 
-fn answer(name: &str, datagram: &[u8]) -> Vec<u8> {
-    [name.as_bytes(), b": ", datagram].concat()
+async fn serve_tcp(listener: TcpListener) -> Result<()> {
+    loop {
+        let (mut stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        tokio::spawn(async move {
+            let (mut reader, mut writer) = stream.split();
+            // Its end is the client's business, who notices it.
+            let _ = io::copy(&mut reader, &mut writer).await;
+        });
+    }
+}
+
+async fn serve_udp(socket: UdpSocket, name: String) -> Result<()> {
+    let mut datagram = vec![0; LARGEST];
+    loop {
+        let (len, client) = socket.recv_from(&mut datagram).await?;
+        let answer = [name.as_bytes(), b": ", &datagram[..len]].concat();
+        socket.send_to(&answer, client).await?;
+    }
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener> {
@@ -140,7 +147,8 @@ fn listen(address: SocketAddr) -> Result<TcpListener> {
     Ok(socket.listen(BACKLOG)?)
 }
 
-fn into_tokio(socket: std::net::UdpSocket) -> Result<UdpSocket> {
+fn bind(address: SocketAddr) -> Result<UdpSocket> {
+    let socket = std::net::UdpSocket::bind(address).with_context(|| format!("bind {address}"))?;
     socket.set_nonblocking(true)?;
     Ok(UdpSocket::from_std(socket)?)
 }

@@ -111,7 +111,8 @@ impl Namespace {
 
     /// Loses every packet that arrives, without a word: the host is gone, its cable is not.
     pub fn silence(&self) -> Result<()> {
-        let rules = "table inet silence { chain input { type filter hook input priority 0; policy drop; } }";
+        let rules = "add table inet silence; \
+             add chain inet silence input { type filter hook input priority 0; policy drop; }";
         self.run(&["nft", rules]).map(drop)
     }
 

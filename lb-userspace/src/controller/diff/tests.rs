@@ -14,7 +14,8 @@ use crate::{
     controller::{
         compile::compile,
         fixture::{backend, cold, eth0, hops, probed, service},
-        state::State,
+        snapshot::slot,
+        state::{COOLING, State},
     },
     event::{Health, HopState},
     spec::{BackendName, Service, Spec},
@@ -148,29 +149,21 @@ impl World {
 
     fn step(&mut self, op: &Op) -> Result<(), TestCaseError> {
         self.state.applying(op, &self.maps, self.now);
-        match op {
-            Op::PutTable(number, _) => {
-                let left = self.left.get(number).map(|left| self.now.duration_since(*left));
-                prop_assert!(left.is_none_or(|age| age >= Duration::from_secs(1)), "{op:?} after {left:?}");
-                prop_assert!(
-                    !self.maps.pools.values().any(|it| it == number),
-                    "{op:?} edits a table in force"
-                );
-            }
-            Op::DeleteTable(number) => {
-                let left = self.left.get(number).map(|left| self.now.duration_since(*left));
-                prop_assert!(left.is_none_or(|age| age >= Duration::from_secs(1)), "{op:?} after {left:?}");
-            }
-            Op::PutPool(pool, _) | Op::DeletePool(pool) => {
-                self.left.extend(self.maps.pools.get(pool).map(|number| (*number, self.now)));
-            }
-            Op::PutBackend(backend) => {
-                prop_assert!(!self.retired.contains(&backend.id), "{op:?} gives an id twice");
-                let there = self.maps.backends.get(&(backend.id % 4096));
-                prop_assert!(there.is_none_or(|there| there.id == backend.id), "{op:?} takes a slot");
-            }
-            Op::DeleteBackend(slot) => self.retired.extend(self.maps.backends.get(slot).map(|it| it.id)),
-            _ => {}
+        if let Op::PutTable(number, _) | Op::DeleteTable(number) = op {
+            let age = self.left.get(number).map(|left| self.now.duration_since(*left));
+            prop_assert!(age.is_none_or(|age| age >= COOLING), "{op:?}: it was in force {age:?} ago");
+            prop_assert!(!self.maps.pools.values().any(|it| it == number), "{op:?}: it is in force");
+        }
+        if let Op::PutPool(pool, _) | Op::DeletePool(pool) = op {
+            self.left.extend(self.maps.pools.get(pool).map(|number| (*number, self.now)));
+        }
+        if let Op::PutBackend(backend) = op {
+            prop_assert!(!self.retired.contains(&backend.id), "{op:?} gives an id twice");
+            let there = self.maps.backends.get(&slot(backend.id));
+            prop_assert!(there.is_none_or(|there| there.id == backend.id), "{op:?} takes a slot");
+        }
+        if let Op::DeleteBackend(slot) = op {
+            self.retired.extend(self.maps.backends.get(slot).map(|it| it.id));
         }
         self.maps.apply(op);
         prop_assert_eq!(self.maps.fault(), None, "after {:?}", op);
@@ -285,7 +278,10 @@ fn a_service(s: u8) -> Service {
 }
 
 fn a_backend(b: u8) -> crate::spec::Backend {
-    let address =
-        if b % 2 == 0 { format!("10.0.0.{}:8080", b + 1) } else { format!("[fd00::{}]:8080", b + 1) };
+    let address = if b.is_multiple_of(2) {
+        format!("10.0.0.{}:8080", b + 1)
+    } else {
+        format!("[fd00::{}]:8080", b + 1)
+    };
     backend(&format!("b{b}"), &address)
 }

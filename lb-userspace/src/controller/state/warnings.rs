@@ -43,7 +43,7 @@ impl State {
     fn lost(&self, service: &Service, backend: &Backend) -> Option<String> {
         let (service, name, address) = (&service.name, &backend.name, backend.address.ip());
         let trouble = match self.reach.seen(address)? {
-            HopState::Resolved(hop) if self.hop(address).is_some() || hop.interface == 0 => return None,
+            HopState::Resolved(_) if self.hop(address).is_some() => return None,
             HopState::Resolved(hop) => {
                 format!("is reached through interface {}, which is not attached", hop.interface)
             }

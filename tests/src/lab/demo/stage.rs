@@ -27,7 +27,7 @@ impl Stage {
         let web = lab.web_servers()?;
         for backend in &lab.backends {
             let address = backend.address.port(Family::V4, UDP_PORT);
-            echo::udp_echo_process(&backend.namespace, address, &backend.name)?;
+            echo::process(&std::env::current_exe()?, Protocol::Udp, backend, address)?;
         }
         let echoes = Service::over(&lab, "echo", Protocol::Udp, Mode::FullNat, UDP_PORT, UDP_PORT);
         let config = Config::web(&lab, Mode::FullNat).service(echoes.only(Family::V4));

@@ -1,0 +1,40 @@
+//! Who is given new flows, per family.
+
+use std::net::IpAddr;
+
+/// IPv4 and IPv6 are scheduled apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    pub const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
+
+/// The eligible ids of one service and family.
+#[derive(Default)]
+pub struct Schedule {
+    regular: Vec<u32>,
+    backup: Vec<u32>,
+}
+
+impl Schedule {
+    pub fn add(&mut self, id: u32, is_backup: bool) {
+        let list = if is_backup { &mut self.backup } else { &mut self.regular };
+        list.push(id);
+    }
+
+    /// Backups only when there is no other.
+    pub fn in_force(self) -> Vec<u32> {
+        if self.regular.is_empty() { self.backup } else { self.regular }
+    }
+}

@@ -1,0 +1,218 @@
+//! `xlb run`: puts the tasks together, and takes them apart.
+//!
+//! ```text
+//!  file ─▶ spec ─┐                      ┌─▶ probes ────┐
+//!  overlay ──────┼─▶ open the datapath ─┼─▶ neighbours ┼─events─▶ controller (this task)
+//!  sockets ──────┘                      └─▶ API, ──────┘
+//! ```
+//!
+//! Everything that can be wrong is found out before anything is changed: the file, the overlay, the sockets, then what
+//! the datapath's preflight judges. Stopping leaves the data plane as it is.
+
+mod signals;
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    time::{Duration, Instant, SystemTime},
+};
+
+use lb_common::settings::PortPool;
+use log::{error, info, warn};
+use tokio::{
+    runtime,
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::timeout,
+};
+
+use crate::{
+    api::{desk::Desk, listen, server},
+    cli::{check::Checked, exit::Exit, run::Options},
+    controller::{self, Controller, Ending, Start, machine::Machine},
+    datapath::{self, Opened, preflight::host},
+    event::{Answer, Problem, ProblemKind, Since},
+    health, neighbours, paths,
+    shutdown::{self, Shutdown},
+    spec::{
+        self, Spec,
+        memory::{Memory, SourcePorts},
+        store::Store,
+    },
+};
+
+/// Events that wait for the controller; who has more waits in turn.
+const EVENTS: usize = 1024;
+/// Neighbours that wait to be asked for.
+const ASKS: usize = 256;
+/// How long tasks may take to end.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Why the daemon did not start, or did not end well.
+#[derive(Debug)]
+struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+impl Failure {
+    fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into() }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::new(Exit::Failed, format!("{error:#}"))
+    }
+}
+
+/// `xlb check`: what is wrong with a file, or what it will take of the host.
+pub fn check(file: &Path) -> Result<Checked, String> {
+    let spec = spec::read(file).map_err(|mistakes| mistakes.to_string())?;
+    let cpus = host::cpus().map_err(|error| format!("{error:#}"))?;
+    let (first, last) = host::local_ports().map_err(|error| format!("{error:#}"))?;
+    let ports = SourcePorts::of(&spec, PortPool::around(first, last));
+    Ok(Checked { costs: format!("{}\n{ports}", Memory::of(spec.limits, cpus)), spec })
+}
+
+/// Is the daemon, until it ends.
+pub fn run(options: Options) -> Exit {
+    let runtime = match runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!("start the runtime: {error}");
+            return Exit::Failed;
+        }
+    };
+    match runtime.block_on(serve(options)) {
+        Ok(()) => Exit::Done,
+        Err(failure) => {
+            for line in failure.message.lines() {
+                error!("{line}");
+            }
+            failure.exit
+        }
+    }
+}
+
+async fn serve(options: Options) -> Result<(), Failure> {
+    let since = Since { instant: Instant::now(), time: SystemTime::now() };
+    let spec = spec::read(&options.config)
+        .map_err(|mistakes| Failure::new(Exit::InvalidConfiguration, mistakes.to_string()))?;
+    let store = Store::new(paths::state());
+    let overlay = store.load().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+    let object = datapath::object()
+        .ok_or_else(|| Failure::new(Exit::HostUnfit, "built without the XDP program: cargo xtask build"))?;
+
+    let signals = signals::listen()?;
+    let socket = options.socket.as_deref().unwrap_or(&spec.api.socket).to_owned();
+    let socket =
+        listen::socket(&socket).await.map_err(|error| Failure::new(error.exit(), error.to_string()))?;
+    let metrics = match spec.metrics {
+        Some(address) => {
+            let bound = listen::metrics(address).await;
+            Some(bound.map_err(|error| Failure::new(error.exit(), error.to_string()))?)
+        }
+        None => None,
+    };
+    let opened = open(&spec, object)?;
+
+    let (trigger, stop) = shutdown::channel();
+    let (events, mut inbox) = mpsc::channel(EVENTS);
+    let (targets, watched_targets) = watch::channel(Vec::new());
+    let (hops, watched_hops) = watch::channel(BTreeSet::new());
+    let (interfaces, watched_interfaces) = watch::channel(opened.attached.clone());
+    let (asks, asked) = mpsc::channel(ASKS);
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(health::run(watched_targets, events.clone(), stop.clone()));
+    tasks.spawn(neighbours::run(watched_hops, watched_interfaces, asked, events.clone(), stop.clone()));
+    tasks.spawn(datapath::asks(opened.asks, asks, stop.clone()));
+    tasks.spawn(signals::reload_on_hangup(signals.hangup, events.clone(), stop.clone()));
+    let desk = Desk::new(events, |target| Box::pin(async move { health::probe_once(&target).await }));
+    if let Some(metrics) = metrics {
+        tasks.spawn(server::serve_metrics(metrics, desk.clone(), wait(stop.clone())));
+    }
+    tasks.spawn(server::serve_socket(socket, desk, wait(stop.clone())));
+
+    let mut links = opened.links;
+    let machine =
+        Machine { config: options.config.clone(), store, interfaces: Box::new(move || links.refresh()) };
+    let start = Start { config: options.config.clone(), spec, overlay, capacity: opened.capacity, since };
+    let wanted = controller::Wanted { targets, hops, interfaces };
+    let adopted =
+        Controller::adopt(opened.datapath, machine, wanted, start, tokio::time::Instant::now().into_std());
+    let mut controller = adopted?;
+    let state = if opened.adopted { "adopted what was pinned" } else { "new data plane" };
+    info!("serving, {state}");
+    notify(&[sd_notify::NotifyState::Ready]);
+
+    let ending = controller::run(&mut controller, &mut inbox, signals.stop).await;
+    notify(&[sd_notify::NotifyState::Stopping]);
+    drop(controller);
+    let detached = finish(ending, options.detach_on_exit);
+    trigger.fire();
+    if timeout(GRACE, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
+        warn!("some tasks did not end within {GRACE:?}");
+    }
+    detached
+}
+
+fn open(spec: &Spec, object: &[u8]) -> Result<Opened, Failure> {
+    let opened = datapath::open(spec, &paths::pins(), object).map_err(|error| {
+        let exit = match error {
+            datapath::OpenError::Unfit(_) => Exit::HostUnfit,
+            datapath::OpenError::Taken(_) => Exit::Conflict,
+            datapath::OpenError::Failed(_) => Exit::Failed,
+        };
+        Failure::new(exit, error.to_string())
+    })?;
+    for attached in &opened.attached {
+        info!(interface = attached.name, mode = attached.mode; "attached");
+    }
+    info!("maps take {:.1} MiB", opened.capacity.map_memory_bytes as f64 / f64::from(1 << 20));
+    for warning in &opened.warnings {
+        warn!("{warning}");
+    }
+    Ok(opened)
+}
+
+/// The controller has let go of the datapath: what is left to do with the data plane?
+fn finish(ending: Ending, detach_on_exit: bool) -> Result<(), Failure> {
+    match ending {
+        Ending::Stopped if detach_on_exit => Ok(detach(&paths::pins())?),
+        Ending::Stopped => {
+            info!("stopped; traffic flows on (`xlb detach` removes the data plane)");
+            Ok(())
+        }
+        Ending::Detach(reply) => {
+            let outcome = detach(&paths::pins());
+            let answer = match &outcome {
+                Ok(()) => Ok(Answer::Done),
+                Err(error) => Err(Problem::new(ProblemKind::Failed, format!("{error:#}"))),
+            };
+            // Nobody may be waiting any more.
+            let _unheard = reply.send(answer);
+            Ok(outcome?)
+        }
+    }
+}
+
+fn detach(pins: &Path) -> anyhow::Result<()> {
+    for line in datapath::detach(pins)? {
+        info!("{line}");
+    }
+    Ok(())
+}
+
+async fn wait(stop: Shutdown) {
+    stop.wait().await;
+}
+
+/// Tells systemd, if it started us.
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        warn!("tell systemd: {error}");
+    }
+}

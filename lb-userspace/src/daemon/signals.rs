@@ -1,0 +1,56 @@
+//! SIGHUP reloads; SIGTERM and SIGINT stop.
+
+use std::future::Future;
+
+use anyhow::Context;
+use log::warn;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, oneshot},
+};
+
+use crate::{
+    event::{Event, Request},
+    shutdown::Shutdown,
+};
+
+/// The signals, caught from here on.
+pub struct Signals<S> {
+    pub hangup: Signal,
+    /// Ends when the daemon is to stop.
+    pub stop: S,
+}
+
+/// Catches signals, before there is anything that they could interrupt.
+pub fn listen() -> anyhow::Result<Signals<impl Future<Output = ()>>> {
+    let catch = |kind| signal(kind).context("catch signals");
+    let hangup = catch(SignalKind::hangup())?;
+    let (mut terminate, mut interrupt) = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    Ok(Signals { hangup, stop })
+}
+
+/// Reloads on SIGHUP. The controller logs what it did, and what was wrong with the file.
+pub async fn reload_on_hangup(mut hangup: Signal, events: mpsc::Sender<Event>, stop: Shutdown) {
+    loop {
+        tokio::select! {
+            received = hangup.recv() => if received.is_none() { return },
+            () = stop.wait() => return,
+        }
+        let (reply, answer) = oneshot::channel();
+        if events.send(Event::Request(Request::Reload, reply)).await.is_err() {
+            return;
+        }
+        if let Ok(Err(problem)) = answer.await {
+            warn!("reload: {}", problem.detail);
+            for mistake in problem.mistakes {
+                warn!("{mistake}");
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Links, by aya.
+
+use std::{fs, path::Path};
+
+use anyhow::Context;
+use aya::programs::{
+    ProgramError, Xdp, XdpMode,
+    links::{FdLink, PinnedLink},
+    xdp::{XdpError, XdpLink, XdpLinkId},
+};
+use nix::errno::Errno;
+
+use super::{Mode, pinned::Pinned};
+use crate::datapath::pins;
+
+/// Why there is no link.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAttached {
+    #[error("{0}")]
+    Kernel(Errno),
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+impl From<ProgramError> for NotAttached {
+    fn from(error: ProgramError) -> Self {
+        let errno = if let ProgramError::SyscallError(error) = &error {
+            error.io_error.raw_os_error()
+        } else if let ProgramError::XdpError(XdpError::NetlinkError(error)) = &error {
+            error.raw_os_error()
+        } else {
+            None
+        };
+        match errno {
+            Some(errno) => Self::Kernel(Errno::from_raw(errno)),
+            None => Self::Other(error.into()),
+        }
+    }
+}
+
+/// Attaches by a link of its own.
+pub fn attach(program: &mut Xdp, interface: u32, mode: Mode) -> Result<FdLink, NotAttached> {
+    let id = program.attach_to_if_index(interface, of_aya(mode))?;
+    let link = take(program, id)?;
+    // aya falls back to netlink where the kernel refuses a link with EINVAL; such a program ends with the daemon.
+    FdLink::try_from(link).map_err(|_| NotAttached::Kernel(Errno::EINVAL))
+}
+
+/// Gives a link another program (BPF_LINK_UPDATE): no packet passes in between.
+pub fn replace(program: &mut Xdp, held: &Pinned) -> anyhow::Result<FdLink> {
+    let give = |program: &mut Xdp| -> Result<FdLink, NotAttached> {
+        let link = FdLink::from(PinnedLink::from_pin(&held.path).map_err(anyhow::Error::new)?);
+        let id = program.attach_to_link(XdpLink::try_from(link).map_err(anyhow::Error::new)?)?;
+        Ok(FdLink::try_from(take(program, id)?).map_err(anyhow::Error::new)?)
+    };
+    give(program).with_context(|| format!("replace the program of {}", held.path.display()))
+}
+
+fn take(program: &mut Xdp, id: XdpLinkId) -> Result<XdpLink, NotAttached> {
+    Ok(program.take_link(id)?)
+}
+
+/// Pins a link, in the place of what lies there: the same link, or a dead one.
+pub fn pin(link: FdLink, path: &Path) -> anyhow::Result<()> {
+    let unfinished = pins::unfinished(path);
+    pins::remove_file(&unfinished)?;
+    link.pin(&unfinished).with_context(|| format!("pin {}", unfinished.display()))?;
+    fs::rename(&unfinished, path).with_context(|| format!("rename {}", unfinished.display()))
+}
+
+fn of_aya(mode: Mode) -> XdpMode {
+    match mode {
+        Mode::Native => XdpMode::Driver,
+        Mode::Generic => XdpMode::Skb,
+    }
+}

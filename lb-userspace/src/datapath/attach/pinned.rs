@@ -1,0 +1,67 @@
+//! Pinned links, as another daemon left them.
+
+use std::{
+    path::{Path, PathBuf},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use aya::programs::links::{FdLink, PinnedLink};
+
+use crate::datapath::{
+    pins,
+    preflight::links::{self, Link},
+};
+
+/// How long a program may take to leave an interface: the kernel lets it go after an RCU grace period.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+const LEAVE_POLL: Duration = Duration::from_millis(5);
+
+/// A pinned link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pinned {
+    pub path: PathBuf,
+    /// By its name.
+    pub interface: u32,
+    /// The id of the program that it runs, or ran.
+    pub program: u32,
+}
+
+/// The links that a directory has.
+pub fn pinned(directory: &Path) -> anyhow::Result<Vec<Pinned>> {
+    let read = |interface| Pinned::read(pins::link(directory, interface), interface);
+    pins::links(directory)?.into_iter().map(read).collect()
+}
+
+impl Pinned {
+    pub fn read(path: PathBuf, interface: u32) -> anyhow::Result<Self> {
+        let info = PinnedLink::from_pin(&path).and_then(|link| FdLink::from(link).info());
+        let program = info.with_context(|| format!("open {}", path.display()))?.program_id();
+        Ok(Self { path, interface, program })
+    }
+
+    /// Does the interface run this link's program? Not where the device of this index is gone, or is another one.
+    pub fn is_alive(&self, links: &[Link]) -> bool {
+        links.iter().any(|link| {
+            link.index == self.interface && link.xdp.is_some_and(|xdp| xdp.program == self.program)
+        })
+    }
+
+    /// Detaches, and waits until the program has left.
+    pub fn remove(&self) -> anyhow::Result<()> {
+        pins::remove_file(&self.path)?;
+        let deadline = Instant::now() + LEAVE_TIMEOUT;
+        while self.is_alive(&links::dump().context("ask netlink for the interfaces")?) {
+            ensure!(
+                Instant::now() < deadline,
+                "the program {} is still on the interface of index {} after {} s",
+                self.program,
+                self.interface,
+                LEAVE_TIMEOUT.as_secs()
+            );
+            sleep(LEAVE_POLL);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,59 @@
+//! Why an interface does not take the program, and what to do.
+
+use nix::errno::Errno;
+
+use super::link::NotAttached;
+use crate::datapath::preflight::Cause;
+
+/// An interface does not take the program. What was attached before has been taken back.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    #[error("{0}")]
+    Host(Cause),
+    #[error(transparent)]
+    Failed(#[from] anyhow::Error),
+}
+
+/// The interface, and what the kernel said.
+#[derive(Debug)]
+pub struct RefusedBy {
+    pub interface: String,
+    pub error: NotAttached,
+}
+
+impl From<RefusedBy> for Refused {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "of all errors these have a known cause and cure")]
+    fn from(RefusedBy { interface, error }: RefusedBy) -> Self {
+        let errno = match error {
+            NotAttached::Kernel(errno) => errno,
+            NotAttached::Other(error) => {
+                return Self::Failed(error.context(format!("attach the XDP program to {interface}")));
+            }
+        };
+        let remedy = match errno {
+            Errno::EBUSY | Errno::EEXIST => {
+                "another XDP program is on it: see `ip link show` and have its owner remove it"
+            }
+            Errno::EOPNOTSUPP => "its driver has no native mode: set mode = \"auto\" or \"generic\"",
+            Errno::ERANGE => {
+                "the MTU of it (or of its peer, for a veth) is too large for native mode: lower it, or set \
+                 mode = \"auto\""
+            }
+            Errno::EINVAL => {
+                "its driver takes no program as it is set up: see `dmesg` for its reason (MTU, LRO, queues), or set \
+                 mode = \"generic\""
+            }
+            Errno::ENOMEM | Errno::ENOSPC => {
+                "it has no queues left for XDP: use fewer by `ethtool -L`, or set mode = \"generic\""
+            }
+            _ => {
+                let error = anyhow::Error::new(std::io::Error::from(errno));
+                return Self::Failed(error.context(format!("attach the XDP program to {interface}")));
+            }
+        };
+        Self::Host(Cause::new(
+            format!("{interface} does not take the XDP program ({})", errno.desc()),
+            remedy,
+        ))
+    }
+}

@@ -1,0 +1,114 @@
+//! The kernel's maps, by aya.
+//!
+//! Arrays have no holes: what is not there is told by values that nothing that is there has.
+//!
+//! | map | not there |
+//! |---|---|
+//! | `BACKENDS` | id 0 |
+//! | `TABLES` | first source `::` (without sources it is `::ffff:0.0.0.0`) |
+//! | `POOLS` | a table number that no table has |
+//! | `INTERFACES` | all zero, or not in `DEVICES`, which loses what goes away |
+
+mod apply;
+pub mod asks;
+mod backends;
+pub mod load;
+mod maps;
+mod observe;
+mod totals;
+
+use std::{collections::BTreeSet, fmt};
+
+use anyhow::Context;
+use lb_common::{flow::TICK_SHIFT, service::Filter, settings::Settings};
+use nix::time::{ClockId, clock_gettime};
+
+use self::maps::Maps;
+use super::{Datapath, Flow, Op, Snapshot, Totals, filter, filter::Sources, lock::Lock};
+
+/// The XDP program, where xlb was built with it (`cargo xtask build`).
+pub fn object() -> Option<&'static [u8]> {
+    #[cfg(has_bpf_object)]
+    return Some(aya::include_bytes_aligned!(env!("XLB_BPF_OBJECT")));
+    #[cfg(not(has_bpf_object))]
+    None
+}
+
+/// The table of a pool that is not there: the program finds no such table, and no backend.
+const NO_TABLE: u32 = u32::MAX;
+
+/// The pinned maps of the program that runs.
+pub struct KernelDatapath {
+    maps: Maps,
+    sources: Sources,
+    filter: Filter,
+    _lock: Lock,
+}
+
+impl KernelDatapath {
+    fn new(maps: Maps, lock: Lock) -> anyhow::Result<Self> {
+        let filter = maps.filter()?;
+        let mut datapath = Self { maps, sources: Sources::default(), filter, _lock: lock };
+        datapath.observe()?;
+        Ok(datapath)
+    }
+
+    /// What the program was told.
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        self.maps.settings()
+    }
+
+    fn put_filter(&mut self, filter: Filter) -> anyhow::Result<()> {
+        if self.filter != filter {
+            self.maps.set_filter(&filter)?;
+            self.filter = filter;
+        }
+        Ok(())
+    }
+}
+
+impl Datapath for KernelDatapath {
+    fn observe(&mut self) -> anyhow::Result<Snapshot> {
+        let snapshot = self.maps.observe().context("read the maps back")?;
+        // A step that failed halfway leaves a filter behind that fits neither what was nor what was to be.
+        self.sources = Sources::of(&snapshot);
+        self.put_filter(self.sources.filter())?;
+        Ok(snapshot)
+    }
+
+    fn apply(&mut self, op: &Op) -> anyhow::Result<()> {
+        if !self.sources.apply(op) {
+            return self.maps.apply(op).with_context(|| format!("take the step {op:?}"));
+        }
+        let after = self.sources.filter();
+        self.put_filter(filter::union(&self.filter, &after))?;
+        self.maps.apply(op).with_context(|| format!("take the step {op:?}"))?;
+        self.put_filter(after)
+    }
+
+    fn sweep(&mut self, from: u32, retired: &BTreeSet<u32>) -> anyhow::Result<Option<u32>> {
+        Ok(self.maps.flows.sweep(from, retired, &self.maps.settings()?))
+    }
+
+    fn flows(&mut self, from: u32, visit: &mut dyn FnMut(&Flow)) -> anyhow::Result<Option<u32>> {
+        let backends = &self.maps.backends;
+        Ok(self.maps.flows.walk(from, ticks_now()?, |id| backends.has(id), visit))
+    }
+
+    fn totals(&mut self) -> anyhow::Result<Totals> {
+        self.maps.totals().context("read the counters")
+    }
+}
+
+/// The program's clock (`bpf_ktime_get_coarse_ns`).
+fn ticks_now() -> anyhow::Result<u32> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).context("ask for the time")?;
+    let nanoseconds = now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64;
+    Ok((nanoseconds >> TICK_SHIFT) as u32)
+}
+
+impl fmt::Debug for KernelDatapath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KernelDatapath").field("sources", &self.sources).finish_non_exhaustive()
+    }
+}

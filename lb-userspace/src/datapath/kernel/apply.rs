@@ -1,0 +1,146 @@
+//! One step, as stores into maps.
+
+use anyhow::{Context, ensure};
+use aya::maps::{MapError, PerCpuArray, PerCpuValues};
+use lb_common::{
+    counters::{BackendCounters, ServiceCounters},
+    hop::Interface,
+    limits::{
+        MAX_BACKENDS, MAX_INTERFACE_INDEX, MAX_POOLS, MAX_SERVICES, MAX_SLOTS, MAX_SOURCES, MAX_TABLES,
+    },
+    net::Address,
+    service::{Service, ServiceKey, SlotTable},
+};
+
+use super::{NO_TABLE, maps::Maps};
+use crate::datapath::{Listen, Op, Table, names};
+
+impl Maps {
+    pub fn apply(&mut self, op: &Op) -> anyhow::Result<()> {
+        match op {
+            Op::PutInterface(index, interface) => self.put_interface(*index, *interface),
+            Op::PutBackendName(number, name) => self.put_backend_name(*number, &name.to_string()),
+            Op::PutServiceName(number, name) => self.put_service_name(*number, name),
+            Op::PutBackend(backend) => {
+                ensure!(backend.id != 0, "nobody has the id 0");
+                self.backends.put(backend);
+                Ok(())
+            }
+            Op::PutTable(number, table) => {
+                below(*number, MAX_TABLES)?;
+                Ok(self.tables.set(*number, slot_table(table)?, 0)?)
+            }
+            Op::PutPool(pool, table) => {
+                below(*table, MAX_TABLES)?;
+                below(*pool, MAX_POOLS)?;
+                self.set_pool(*pool, *table);
+                Ok(())
+            }
+            Op::PutService(listen, value) => {
+                let service = Service { pool: value.pool, counters: value.counters };
+                Ok(self.services.insert(service_key(listen), service, 0)?)
+            }
+            Op::SetNextBackendId(id) => {
+                let mut settings = self.settings()?;
+                settings.next_backend_id = *id;
+                self.set_settings(&settings)
+            }
+            Op::SetHopGeneration(generation) => {
+                let mut settings = self.settings()?;
+                settings.hop_generation = *generation;
+                self.set_settings(&settings)
+            }
+            Op::DeleteService(listen) => gone(self.services.remove(&service_key(listen))),
+            Op::DeletePool(pool) => {
+                below(*pool, MAX_POOLS)?;
+                self.set_pool(*pool, NO_TABLE);
+                Ok(())
+            }
+            Op::DeleteTable(number) => {
+                below(*number, MAX_TABLES)?;
+                let nothing = SlotTable { source: [Address::default(); MAX_SOURCES], ..SlotTable::EMPTY };
+                Ok(self.tables.set(*number, nothing, 0)?)
+            }
+            Op::DeleteBackend(slot) => {
+                below(*slot, MAX_BACKENDS)?;
+                self.backends.delete(*slot);
+                Ok(())
+            }
+            Op::DeleteServiceName(number) => gone(self.service_names.remove(number)),
+            Op::DeleteBackendName(number) => gone(self.backend_names.remove(number)),
+            Op::DeleteInterface(index) => self.delete_interface(*index),
+        }
+    }
+
+    fn put_interface(&mut self, index: u32, interface: Interface) -> anyhow::Result<()> {
+        below(index, MAX_INTERFACE_INDEX)?;
+        self.devices.set(index, index, None, 0).context("DEVICES")?;
+        self.interfaces.set(index, interface, 0).context("INTERFACES")
+    }
+
+    fn delete_interface(&mut self, index: u32) -> anyhow::Result<()> {
+        below(index, MAX_INTERFACE_INDEX)?;
+        self.interfaces.set(index, Interface::default(), 0).context("INTERFACES")?;
+        // The interface 0 is none: the entry goes (kernel/bpf/devmap.c, __dev_map_update_elem).
+        self.devices.set(index, 0, None, 0).context("DEVICES")
+    }
+
+    /// A name that comes begins to count at zero.
+    fn put_backend_name(&mut self, number: u32, name: &str) -> anyhow::Result<()> {
+        below(number, MAX_BACKENDS)?;
+        let record = names::write(name)?;
+        if self.backend_names.get(&number, 0).ok() != Some(record) {
+            zero(&mut self.backend_counters, number, BackendCounters::default())?;
+        }
+        Ok(self.backend_names.insert(number, record, 0)?)
+    }
+
+    fn put_service_name(&mut self, number: u32, name: &str) -> anyhow::Result<()> {
+        below(number, MAX_SERVICES)?;
+        let record = names::write(name)?;
+        if self.service_names.get(&number, 0).ok() != Some(record) {
+            zero(&mut self.service_counters, number, ServiceCounters::default())?;
+        }
+        Ok(self.service_names.insert(number, record, 0)?)
+    }
+}
+
+fn below(number: u32, limit: u32) -> anyhow::Result<()> {
+    ensure!(number < limit, "{number} is not below {limit}");
+    Ok(())
+}
+
+/// What is to go may have gone.
+fn gone(removed: Result<(), MapError>) -> anyhow::Result<()> {
+    match removed {
+        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn zero<V: aya::Pod>(
+    counters: &mut PerCpuArray<aya::maps::MapData, V>,
+    number: u32,
+    nothing: V,
+) -> anyhow::Result<()> {
+    let cpus = aya::util::nr_cpus().map_err(|(path, error)| anyhow::Error::new(error).context(path))?;
+    counters.set(number, PerCpuValues::try_from(vec![nothing; cpus])?, 0).context("begin to count at zero")
+}
+
+fn service_key(listen: &Listen) -> ServiceKey {
+    ServiceKey::new(listen.address.into(), listen.port, listen.protocol.number())
+}
+
+fn slot_table(table: &Table) -> anyhow::Result<SlotTable> {
+    let (sources, backends) = (&table.sources, &table.backends);
+    ensure!(sources.len() <= MAX_SOURCES, "{} sources, and there is room for {MAX_SOURCES}", sources.len());
+    ensure!(backends.len() <= MAX_SLOTS, "{} backends, and there is room for {MAX_SLOTS}", backends.len());
+
+    let mut slots = SlotTable { mode: table.mode as u32, slots: backends.len() as u32, ..SlotTable::EMPTY };
+    for (slot, address) in slots.source.iter_mut().zip(sources.iter().cycle()) {
+        *slot = (*address).into();
+    }
+    slots.backend[..backends.len()].copy_from_slice(backends);
+    Ok(slots)
+}

@@ -1,0 +1,196 @@
+//! Loads the program over the maps that are pinned, or over new ones.
+
+use std::{
+    fs::{self, File},
+    io::Read,
+    path::Path,
+};
+
+use anyhow::{Context, anyhow, bail, ensure};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Map, MapData, MapInfo, RingBuf},
+    programs::Xdp,
+};
+use lb_common::{
+    LAYOUT,
+    flow::Shape,
+    settings::{PortPool, Settings},
+};
+
+use super::{KernelDatapath, asks::Asks, maps::Maps};
+use crate::datapath::{
+    lock::Lock,
+    names,
+    pins::{self, MapShape},
+};
+
+/// A program that is loaded and pinned with its maps.
+pub struct Loaded {
+    pub program: Program,
+    maps: Maps,
+    asks: Asks,
+}
+
+impl Loaded {
+    /// Takes the maps in hand.
+    pub fn take(self, lock: Lock) -> anyhow::Result<(Program, KernelDatapath, Asks)> {
+        Ok((self.program, KernelDatapath::new(self.maps, lock)?, self.asks))
+    }
+}
+
+/// The program, to be attached.
+#[derive(Debug)]
+pub struct Program(Ebpf);
+
+impl Program {
+    pub fn xdp(&mut self) -> anyhow::Result<&mut Xdp> {
+        let program = self.0.program_mut(pins::PROGRAM);
+        let program = program.ok_or_else(|| anyhow!("the object has no program `{}`", pins::PROGRAM))?;
+        program.try_into().context("the program is not XDP")
+    }
+}
+
+/// What a new data plane is told.
+pub struct Cold {
+    pub tables: (Shape, Shape),
+    pub ports: PortPool,
+}
+
+/// Makes a new data plane, all of it or nothing.
+pub fn create(object: &[u8], directory: &Path, cold: &Cold) -> anyhow::Result<Loaded> {
+    let unfinished = pins::unfinished(directory);
+    if unfinished.exists() {
+        pins::remove(&unfinished)?;
+    }
+    fs::create_dir(&unfinished).with_context(|| format!("make {}", unfinished.display()))?;
+    let made = fill(object, &unfinished, cold).and_then(|loaded| {
+        fs::rename(&unfinished, directory)
+            .with_context(|| format!("rename {} to {}", unfinished.display(), directory.display()))?;
+        Ok(loaded)
+    });
+    if made.is_err() {
+        pins::remove(&unfinished)?;
+    }
+    made
+}
+
+fn fill(object: &[u8], directory: &Path, cold: &Cold) -> anyhow::Result<Loaded> {
+    let shapes = pins::shapes(cold.tables.0, cold.tables.1);
+    for shape in shapes.iter().filter(|shape| is_ours_alone(shape)) {
+        let (kind, key, value) = (shape.kind as u32, shape.key_bytes, shape.value_bytes);
+        let map = aya_obj::Map::new_from_params(kind, key, value, shape.entries, shape.flags);
+        let map = MapData::create(map, shape.name, None).with_context(|| format!("make {}", shape.name))?;
+        map.pin(directory.join(shape.name)).with_context(|| format!("pin {}", shape.name))?;
+    }
+    let mut loaded = load(object, directory, &shapes, |maps| {
+        maps.clear_pools();
+        maps.set_settings(&Settings {
+            layout: LAYOUT,
+            keys: random_keys()?,
+            shape4: cold.tables.0,
+            shape6: cold.tables.1,
+            ports: cold.ports,
+            next_backend_id: 1,
+            ..Settings::default()
+        })
+    })?;
+    let path = directory.join(pins::PROGRAM);
+    loaded.program.xdp()?.pin(&path).with_context(|| format!("pin {}", path.display()))?;
+    Ok(loaded)
+}
+
+/// Loads the program over the maps of a data plane that runs.
+pub fn adopt(object: &[u8], directory: &Path, tables: (Shape, Shape)) -> anyhow::Result<Loaded> {
+    let shapes = pins::shapes(tables.0, tables.1);
+    let mut loaded = load(object, directory, &shapes, |_| Ok(()))?;
+    let path = directory.join(pins::PROGRAM);
+    let unfinished = pins::unfinished(&path);
+    pins::remove_file(&unfinished)?;
+    loaded.program.xdp()?.pin(&unfinished).with_context(|| format!("pin {}", unfinished.display()))?;
+    fs::rename(&unfinished, &path).with_context(|| format!("rename {}", unfinished.display()))?;
+    Ok(loaded)
+}
+
+fn load(
+    object: &[u8],
+    directory: &Path,
+    shapes: &[MapShape],
+    begin: impl FnOnce(&mut Maps) -> anyhow::Result<()>,
+) -> anyhow::Result<Loaded> {
+    let mut loader = EbpfLoader::new();
+    for shape in shapes.iter().filter(|shape| !is_ours_alone(shape)) {
+        loader
+            .map_pin_path(shape.name, directory.join(shape.name))
+            .map_max_entries(shape.name, shape.entries);
+    }
+    let ebpf = loader.load(object).context("load the maps of the XDP program")?;
+    verify(directory, shapes).context("the XDP program is of another version than this xlb")?;
+
+    // Before the maps are taken out: the program's code has their file descriptors, which must be open.
+    let mut program = Program(ebpf);
+    program.xdp()?.load().context("load the XDP program")?;
+    let Program(ebpf) = &mut program;
+
+    let named = |name| MapData::from_pin(directory.join(name)).with_context(|| format!("open {name}"));
+    let mut maps = Maps::take(ebpf, named(names::BACKENDS)?, named(names::SERVICES)?)?;
+    let ring = ebpf.take_map("WANTED").ok_or_else(|| anyhow!("the XDP program has no map WANTED"))?;
+    let asks = Asks(RingBuf::try_from(ring).context("use the map WANTED")?);
+    begin(&mut maps)?;
+    Ok(Loaded { program, maps, asks })
+}
+
+/// The program does not know these.
+fn is_ours_alone(shape: &MapShape) -> bool {
+    [names::BACKENDS, names::SERVICES].contains(&shape.name)
+}
+
+/// What the program that is pinned was told, if everything there is as it must be.
+pub fn pinned_settings(directory: &Path) -> anyhow::Result<Settings> {
+    let any_size = pins::shapes(Shape::default(), Shape::default());
+    let foreign = || format!("{} is not this xlb's: `xlb detach` removes it", directory.display());
+    verify(directory, any_size.iter().filter(|shape| shape.name == "SETTINGS")).with_context(foreign)?;
+    let map = MapData::from_pin(directory.join("SETTINGS")).context("open SETTINGS")?;
+    let map = aya::maps::Array::<_, Settings>::try_from(Map::Array(map)).context("read SETTINGS")?;
+    let settings = map.get(&0, 0).context("read SETTINGS")?;
+    ensure!(settings.layout == LAYOUT, "{}: it is of layout {}", foreign(), settings.layout);
+    verify(directory, &pins::shapes(settings.shape4, settings.shape6)).with_context(foreign)?;
+    Ok(settings)
+}
+
+/// Compares what is pinned with what it must be: the kernel hands out whatever lies at a path.
+fn verify<'a>(directory: &Path, shapes: impl IntoIterator<Item = &'a MapShape>) -> anyhow::Result<()> {
+    for expected in shapes {
+        let path = directory.join(expected.name);
+        let info = MapInfo::from_pin(&path).with_context(|| format!("open {}", path.display()))?;
+        let found = [
+            info.map_type()? as u32,
+            info.key_size(),
+            info.value_size(),
+            info.max_entries(),
+            info.map_flags(),
+        ];
+        let MapShape { kind, key_bytes, value_bytes, entries, flags, .. } = *expected;
+        let expected = [kind as u32, key_bytes, value_bytes, entries, flags];
+        if found != expected {
+            bail!(
+                "{} is of another shape: type, key, value, entries and flags are {found:?} and must be {expected:?}",
+                path.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The keys of the flow hash: who knows them can choose flows that meet in one bucket.
+fn random_keys() -> anyhow::Result<[u64; 6]> {
+    let mut bytes = [0; 48];
+    File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut bytes))
+        .context("read /dev/urandom")?;
+    let mut keys = [0; 6];
+    for (key, bytes) in keys.iter_mut().zip(bytes.as_chunks::<8>().0) {
+        *key = u64::from_ne_bytes(*bytes);
+    }
+    Ok(keys)
+}

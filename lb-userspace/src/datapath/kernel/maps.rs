@@ -1,0 +1,130 @@
+//! The maps, each with its type.
+
+use anyhow::{Context, anyhow, bail};
+use aya::{
+    Ebpf,
+    maps::{Array, DevMap, HashMap, Map, MapData, PerCpuArray},
+};
+use lb_common::{
+    cell::Word,
+    counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
+    hop::Interface,
+    limits::MAX_POOLS,
+    service::{Filter, Service, ServiceKey, SlotTable},
+    settings::Settings,
+};
+
+use super::backends::Backends;
+use crate::datapath::{
+    flows::{Flows, Table},
+    mapping::{Mapped, Mapping},
+    names::{self, Record},
+};
+
+/// Everything but the ring, which is read by a task of its own.
+pub struct Maps {
+    pub settings: Array<MapData, Settings>,
+    pub filter: Array<MapData, Filter>,
+    pub services: HashMap<MapData, ServiceKey, Service>,
+    /// Table numbers, each in a word of its own.
+    pub pools: Mapping<Word>,
+    pub tables: Array<MapData, SlotTable>,
+    pub backends: Backends,
+    pub interfaces: Array<MapData, Interface>,
+    pub devices: DevMap<MapData>,
+    pub flows: Flows,
+    pub backend_counters: PerCpuArray<MapData, BackendCounters>,
+    pub service_counters: PerCpuArray<MapData, ServiceCounters>,
+    pub reasons: PerCpuArray<MapData, Tally>,
+    pub actions: PerCpuArray<MapData, ActionCounters>,
+    pub backend_names: HashMap<MapData, u32, Record>,
+    pub service_names: HashMap<MapData, u32, Record>,
+}
+
+impl Maps {
+    /// Takes the maps out of the loaded object. Their shapes were verified.
+    pub fn take(ebpf: &mut Ebpf, backend_names: MapData, service_names: MapData) -> anyhow::Result<Self> {
+        Ok(Self {
+            settings: take(ebpf, "SETTINGS")?,
+            filter: take(ebpf, "FILTER")?,
+            services: take(ebpf, "SERVICES")?,
+            pools: mapping(&array(ebpf, "POOLS")?, "POOLS")?,
+            tables: take(ebpf, "TABLES")?,
+            backends: Backends::new(&array(ebpf, "BACKENDS")?).context("map BACKENDS into memory")?,
+            interfaces: take(ebpf, "INTERFACES")?,
+            devices: take(ebpf, "DEVICES")?,
+            flows: Flows {
+                v4: Table {
+                    buckets: mapping(&array(ebpf, "FLOWS4")?, "FLOWS4")?,
+                    lines: mapping(&array(ebpf, "HINTS4")?, "HINTS4")?,
+                },
+                v6: Table {
+                    buckets: mapping(&array(ebpf, "FLOWS6")?, "FLOWS6")?,
+                    lines: mapping(&array(ebpf, "HINTS6")?, "HINTS6")?,
+                },
+                half_open: mapping(&array(ebpf, "HALF_OPEN")?, "HALF_OPEN")?,
+            },
+            backend_counters: take(ebpf, "BACKEND_COUNTERS")?,
+            service_counters: take(ebpf, "SERVICE_COUNTERS")?,
+            reasons: take(ebpf, "REASONS")?,
+            actions: take(ebpf, "ACTIONS")?,
+            backend_names: HashMap::try_from(Map::HashMap(backend_names)).context(names::BACKENDS)?,
+            service_names: HashMap::try_from(Map::HashMap(service_names)).context(names::SERVICES)?,
+        })
+    }
+
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        self.settings.get(&0, 0).context("read SETTINGS")
+    }
+
+    /// Rewrites all bytes: those that stay are written as they are, and what may change is a word of which the
+    /// program only asks whether it did.
+    pub fn set_settings(&mut self, settings: &Settings) -> anyhow::Result<()> {
+        self.settings.set(0, settings, 0).context("write SETTINGS")
+    }
+
+    pub fn filter(&self) -> anyhow::Result<Filter> {
+        self.filter.get(&0, 0).context("read FILTER")
+    }
+
+    /// Rewrites all bytes: a byte is read as a whole.
+    pub fn set_filter(&mut self, filter: &Filter) -> anyhow::Result<()> {
+        self.filter.set(0, filter, 0).context("write FILTER")
+    }
+
+    /// No pool is there.
+    pub fn clear_pools(&self) {
+        for pool in 0..MAX_POOLS {
+            self.set_pool(pool, super::NO_TABLE);
+        }
+    }
+
+    /// Puts a table in force by one store.
+    pub fn set_pool(&self, pool: u32, table: u32) {
+        if let Some(word) = self.pools.get(pool as usize) {
+            word.store(u64::from(table));
+        }
+    }
+}
+
+fn map(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
+    ebpf.take_map(name).ok_or_else(|| anyhow!("the XDP program has no map {name}"))
+}
+
+fn take<T>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<T>
+where
+    T: TryFrom<Map>,
+    T::Error: std::error::Error + Send + Sync + 'static,
+{
+    T::try_from(map(ebpf, name)?).with_context(|| format!("use the map {name}"))
+}
+
+fn array(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<MapData> {
+    let Map::Array(data) = map(ebpf, name)? else { bail!("the map {name} is not an array") };
+    Ok(data)
+}
+
+fn mapping<T: Mapped>(data: &MapData, name: &str) -> anyhow::Result<Mapping<T>> {
+    let info = data.info().with_context(|| format!("ask for the size of {name}"))?;
+    Mapping::new(data.fd(), info.max_entries()).with_context(|| format!("map {name} into memory"))
+}

@@ -1,0 +1,88 @@
+//! Counters, summed over CPUs.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+use aya::{
+    Pod,
+    maps::{MapData, PerCpuArray},
+};
+use lb_common::{
+    counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
+    reason::Reason,
+};
+
+use super::maps::Maps;
+use crate::datapath::Totals;
+
+impl Maps {
+    /// Those of everything that has a name.
+    pub fn totals(&self) -> anyhow::Result<Totals> {
+        let mut totals = Totals::default();
+        for number in self.backend_names.keys() {
+            let number = number.context("read BACKEND_NAMES")?;
+            totals.backends.insert(number, sum(&self.backend_counters, number)?);
+        }
+        for number in self.service_names.keys() {
+            let number = number.context("read SERVICE_NAMES")?;
+            totals.services.insert(number, sum(&self.service_counters, number)?);
+        }
+        for reason in Reason::ALL {
+            totals.reasons.insert(*reason, sum(&self.reasons, *reason as u32)?);
+        }
+        let interfaces: BTreeMap<u32, _> = self.interfaces()?;
+        for index in interfaces.into_keys() {
+            totals.actions.insert(index, sum(&self.actions, index)?);
+        }
+        Ok(totals)
+    }
+}
+
+fn sum<V: Pod + Default + Sum>(counters: &PerCpuArray<MapData, V>, number: u32) -> anyhow::Result<V> {
+    let mut total = V::default();
+    for counted in counters.get(&number, 0)?.iter() {
+        total.add(counted);
+    }
+    Ok(total)
+}
+
+/// Counters wrap rather than stop.
+trait Sum {
+    fn add(&mut self, counted: &Self);
+}
+
+impl Sum for u64 {
+    fn add(&mut self, counted: &Self) {
+        *self = self.wrapping_add(*counted);
+    }
+}
+
+impl Sum for Tally {
+    fn add(&mut self, counted: &Self) {
+        self.packets.add(&counted.packets);
+        self.bytes.add(&counted.bytes);
+    }
+}
+
+impl Sum for BackendCounters {
+    fn add(&mut self, counted: &Self) {
+        self.forwarded.add(&counted.forwarded);
+        self.returned.add(&counted.returned);
+        self.new_flows.add(&counted.new_flows);
+    }
+}
+
+impl Sum for ServiceCounters {
+    fn add(&mut self, counted: &Self) {
+        self.refused.add(&counted.refused);
+    }
+}
+
+impl Sum for ActionCounters {
+    fn add(&mut self, counted: &Self) {
+        self.passed.add(&counted.passed);
+        self.dropped.add(&counted.dropped);
+        self.transmitted.add(&counted.transmitted);
+        self.redirected.add(&counted.redirected);
+    }
+}

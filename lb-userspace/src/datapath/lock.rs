@@ -1,0 +1,58 @@
+//! One daemon per set of pins.
+//!
+//! The lock is on the directory of pins itself: bpffs holds no files, but its directories can be locked, and whoever
+//! sees the same pins (in another mount namespace, with another state directory) sees the same lock.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+};
+
+use anyhow::Context;
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
+
+/// Taken as long as it lives, and not a moment longer than its process.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "dropping it unlocks")] Flock<File>);
+
+/// Somebody else holds the pins.
+#[derive(Debug, thiserror::Error)]
+#[error("another xlb holds {0}: stop it, or give this one other pins by XLB_PINS")]
+pub struct Taken(pub String);
+
+impl Lock {
+    /// Takes the lock of the directory, which is made if there is none.
+    pub fn take(root: &Path) -> anyhow::Result<Result<Self, Taken>> {
+        fs::create_dir_all(root).with_context(|| format!("make {}", root.display()))?;
+        let directory = File::open(root).with_context(|| format!("open {}", root.display()))?;
+        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Ok(Self(lock))),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(Err(Taken(root.display().to_string()))),
+            Err((_, error)) => {
+                Err(io::Error::from(error)).with_context(|| format!("lock {}", root.display()))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_is_told_who_is_in_the_way_until_the_first_lets_go() {
+        let root = tempfile::tempdir().unwrap();
+
+        let first = Lock::take(root.path()).unwrap();
+        let second = Lock::take(root.path()).unwrap();
+
+        assert!(first.is_ok());
+        assert!(second.unwrap_err().to_string().contains(root.path().to_str().unwrap()));
+        drop(first);
+        assert!(Lock::take(root.path()).unwrap().is_ok());
+    }
+}

@@ -1,0 +1,72 @@
+//! A BPF array in this process's memory.
+//!
+//! The program, and the controller through these, read and write the same bytes without a system call.
+
+use std::{io, num::NonZeroUsize, ops::Deref, os::fd::AsFd, ptr::NonNull};
+
+use lb_common::{
+    cell::Word,
+    flow::{Bucket, HintLine, Record4, Record6},
+};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+
+/// What may be looked at while others write it.
+///
+/// # Safety
+///
+/// Any bytes are a value, what changes lies within a cell of `lb_common::cell`, and the size is a multiple of 8, as
+/// the kernel lays out the elements of arrays.
+pub unsafe trait Mapped: Sync {}
+
+// SAFETY: one word.
+unsafe impl Mapped for Word {}
+// SAFETY: words.
+unsafe impl<const N: usize> Mapped for [Word; N] {}
+// SAFETY: words, in one cache line.
+unsafe impl Mapped for HintLine {}
+// SAFETY: cells, and spare words that nobody writes; a multiple of a cache line.
+unsafe impl Mapped for Bucket<Record4> {}
+// SAFETY: as above.
+unsafe impl Mapped for Bucket<Record6> {}
+
+/// The elements of an array map with `BPF_F_MMAPABLE`.
+#[derive(Debug)]
+pub struct Mapping<T> {
+    start: NonNull<T>,
+    length: usize,
+}
+
+// SAFETY: the memory is shared with the kernel anyhow, and `Mapped` says that `T` bears it.
+unsafe impl<T: Mapped> Send for Mapping<T> {}
+
+impl<T: Mapped> Mapping<T> {
+    /// Maps all elements. `length` is what the kernel says of the map.
+    pub fn new(map: impl AsFd, length: u32) -> io::Result<Self> {
+        const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() <= 4096) };
+        let length = length as usize;
+        let bytes = NonZeroUsize::new(length * size_of::<T>())
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "an empty map cannot be mapped"))?;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
+        let start = unsafe { mmap(None, bytes, access, MapFlags::MAP_SHARED, map, 0) }?;
+        Ok(Self { start: start.cast(), length })
+    }
+}
+
+impl<T> Deref for Mapping<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: mapped until drop, on a page boundary, and the kernel maps no more than the array has. Whoever
+        // writes meanwhile writes into cells (`Mapped`).
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
+    }
+}
+
+impl<T> Drop for Mapping<T> {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new` with this length, and no reference outlives `self`.
+        let unmapped = unsafe { munmap(self.start.cast(), self.length * size_of::<T>()) };
+        debug_assert!(unmapped.is_ok(), "{unmapped:?}");
+    }
+}

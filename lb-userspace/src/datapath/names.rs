@@ -1,0 +1,59 @@
+//! Names by number of counters, as they lie in two maps that only the controller knows.
+//!
+//! The program counts by number. That a number belongs to a name must outlive the daemon, else a restart would give
+//! one backend's counts to another.
+
+use anyhow::{Context, ensure};
+
+use crate::spec::BackendName;
+
+/// The maps.
+pub const BACKENDS: &str = "BACKEND_NAMES";
+pub const SERVICES: &str = "SERVICE_NAMES";
+
+/// `SERVICE/BACKEND` or `SERVICE`, and zeros to the end.
+pub type Record = [u8; 128];
+
+/// Puts a name on record.
+pub fn write(name: &str) -> anyhow::Result<Record> {
+    let mut record = [0; size_of::<Record>()];
+    ensure!(name.len() <= record.len(), "the name `{name}` is longer than {} bytes", record.len());
+    ensure!(!name.contains('\0'), "the name `{name:?}` has a zero byte");
+    record[..name.len()].copy_from_slice(name.as_bytes());
+    Ok(record)
+}
+
+/// Reads a service's name.
+pub fn read(record: &Record) -> anyhow::Result<String> {
+    let end = record.iter().position(|byte| *byte == 0).unwrap_or(record.len());
+    let name = std::str::from_utf8(&record[..end]).context("a pinned name is not UTF-8")?;
+    Ok(name.to_owned())
+}
+
+/// Reads a backend's name.
+pub fn read_backend(record: &Record) -> anyhow::Result<BackendName> {
+    read(record)?.parse().map_err(anyhow::Error::msg).context("read a pinned name")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_survive_the_round_trip_up_to_the_full_length() {
+        for name in ["web/web-1", &format!("{}/{}", "s".repeat(63), "b".repeat(64))] {
+            let record = write(name).unwrap();
+
+            assert_eq!(read(&record).unwrap(), name);
+            assert_eq!(read_backend(&record).unwrap().to_string(), name);
+        }
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused() {
+        assert!(write(&"n".repeat(129)).is_err());
+        assert!(write("a\0b").is_err());
+        assert!(read(&[0xff; 128]).is_err());
+        assert!(read_backend(&[b'n'; 128]).is_err());
+    }
+}

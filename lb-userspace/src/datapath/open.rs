@@ -1,0 +1,264 @@
+//! Opens the data plane: finds out whether it can be, takes over what runs, or makes it.
+//!
+//! ```text
+//!   host ─▶ lock ─▶ pins, interfaces, memory ─┬─ pinned: adopt ─┬─▶ attach ─▶ tidy
+//!   (nothing is changed so far)               └─ else: create ──┘
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+};
+
+use lb_common::{
+    flow::Shape,
+    settings::{PortPool, Settings},
+};
+use nix::errno::Errno;
+
+use super::{
+    Attached, Capacity,
+    attach::{self, Links, Outcome, Pinned, Refused},
+    kernel::{
+        KernelDatapath,
+        asks::Asks,
+        load::{self, Cold, Loaded},
+    },
+    lock::{Lock, Taken},
+    pins,
+    preflight::{self, Cause, host::Host},
+};
+use crate::spec::Spec;
+
+/// A data plane that runs.
+#[derive(Debug)]
+pub struct Opened {
+    pub datapath: KernelDatapath,
+    /// The ring on which the program asks for neighbours.
+    pub asks: Asks,
+    pub links: Links,
+    pub attached: Vec<Attached>,
+    pub capacity: Capacity,
+    /// It was running already.
+    pub adopted: bool,
+    /// Odd, and how to cure it.
+    pub warnings: Vec<String>,
+}
+
+/// Why there is none.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Exit 78.
+    #[error("this host cannot run xlb as it is\n{}", lines(.0))]
+    Unfit(Vec<Cause>),
+    /// Exit 5.
+    #[error(transparent)]
+    Taken(#[from] Taken),
+    /// Exit 1.
+    #[error("{0:#}")]
+    Failed(anyhow::Error),
+}
+
+/// Opens the data plane whose pins lie in the directory `pins`, and has it run the program in `object`.
+///
+/// Before anything is changed everything is judged; what fails later is taken back, except that a data plane that
+/// was adopted goes on with whichever program it has.
+pub fn open(spec: &Spec, pins: &Path, object: &[u8]) -> Result<Opened, OpenError> {
+    let root = pins::root(pins)?;
+    let host = Host::read(root)?;
+    refuse(preflight::judge_host(&host))?;
+    let lock = Lock::take(root)??;
+    let found = Found::look(pins, spec)?;
+    refuse(found.judge(spec, &host))?;
+
+    let mut warnings = preflight::warnings(spec, &host);
+    warnings.extend(found.warnings(spec, &host));
+    let (loaded, outcome) = run(spec, &host, &found, pins, object)?;
+    warnings.extend(outcome.warnings);
+    warnings.extend(tidy(pins, &host, &found, &outcome.attached)?);
+
+    let (program, datapath, asks) = loaded.take(lock)?;
+    let links = Links::new(program, pins, &outcome.attached);
+    let capacity = capacity(&datapath.settings()?, &host);
+    let adopted = found.settings.is_some();
+    Ok(Opened { datapath, asks, links, attached: outcome.attached, capacity, adopted, warnings })
+}
+
+fn refuse(causes: Vec<Cause>) -> Result<(), OpenError> {
+    if causes.is_empty() { Ok(()) } else { Err(OpenError::Unfit(causes)) }
+}
+
+/// What is pinned.
+struct Found {
+    /// Of the data plane that runs, if one does.
+    settings: Option<Settings>,
+    /// The sizes that are pinned, else those that are asked for.
+    tables: (Shape, Shape),
+    /// The links of all layouts.
+    links: Vec<Pinned>,
+    /// The directories of other layouts.
+    others: Vec<PathBuf>,
+}
+
+impl Found {
+    fn look(pins: &Path, spec: &Spec) -> anyhow::Result<Self> {
+        let settings = if pins.exists() { Some(load::pinned_settings(pins)?) } else { None };
+        let tables = settings.map(|it| (it.shape4, it.shape6));
+        let others = pins::other_layouts(pins)?;
+        let mut links = attach::pinned(pins)?;
+        for other in &others {
+            links.extend(attach::pinned(other)?);
+        }
+        Ok(Self {
+            settings,
+            tables: tables.unwrap_or_else(|| pins::flow_tables(&spec.limits)),
+            links,
+            others,
+        })
+    }
+
+    fn judge(&self, spec: &Spec, host: &Host) -> Vec<Cause> {
+        let ours: BTreeMap<u32, u32> = self.links.iter().map(|link| (link.interface, link.program)).collect();
+        let mut causes = preflight::judge_interfaces(spec, host, &ours);
+        if self.settings.is_none() {
+            causes.extend(preflight::judge_memory(pins::memory_bytes(self.tables, host.cpus), host));
+        }
+        causes
+    }
+
+    /// The living link to an interface, of whatever layout.
+    fn held(&self, interface: u32, host: &Host) -> Option<&Pinned> {
+        self.links.iter().find(|link| link.interface == interface && link.is_alive(&host.links))
+    }
+
+    fn warnings(&self, spec: &Spec, host: &Host) -> Vec<String> {
+        let others = self.others.iter().map(|other| {
+            format!(
+                "{} is of another version's layout: its interfaces are taken over, its flows are lost",
+                other.display()
+            )
+        });
+        let pinned = self.settings.map(|settings| pinned_otherwise(&settings, spec, host));
+        others.chain(pinned.into_iter().flatten()).collect()
+    }
+}
+
+/// What the pins have stays, whatever the configuration and the host say now.
+fn pinned_otherwise(settings: &Settings, spec: &Spec, host: &Host) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if (settings.shape4, settings.shape6) != pins::flow_tables(&spec.limits) {
+        warnings.push(format!(
+            "[limits] differ from the pinned flow tables, which stay: {} IPv4 flows, {} IPv6 flows, {} half-open; \
+             for other sizes `xlb detach` (which ends all flows) and start again",
+            settings.shape4.flows(),
+            settings.shape6.flows(),
+            settings.shape4.half_open
+        ));
+    }
+    let (first, last) = host.local_ports;
+    if settings.ports != PortPool::around(first, last) {
+        warnings.push(format!(
+            "net.ipv4.ip_local_port_range has changed ({first} to {last}) and the pinned source ports stay: set it \
+             back, or `xlb detach` (which ends all flows) and start again"
+        ));
+    }
+    warnings
+}
+
+fn run(
+    spec: &Spec,
+    host: &Host,
+    found: &Found,
+    pins: &Path,
+    object: &[u8],
+) -> Result<(Loaded, Outcome), OpenError> {
+    let Some(_) = found.settings else {
+        let (first, last) = host.local_ports;
+        let cold = Cold { tables: found.tables, ports: PortPool::around(first, last) };
+        let loaded = load::create(object, pins, &cold).map_err(or_no_memory)?;
+        return attach_all(spec, host, found, pins, loaded).inspect_err(|_| {
+            if let Err(error) = pins::remove(pins) {
+                log::warn!("{error:#}");
+            }
+        });
+    };
+    attach_all(spec, host, found, pins, load::adopt(object, pins, found.tables)?)
+}
+
+fn attach_all(
+    spec: &Spec,
+    host: &Host,
+    found: &Found,
+    pins: &Path,
+    mut loaded: Loaded,
+) -> Result<(Loaded, Outcome), OpenError> {
+    let wanted = spec.interfaces.iter().filter_map(|interface| {
+        let link = host.link(&interface.name)?;
+        Some(attach::Wanted { link, mode: interface.mode, held: found.held(link.index, host) })
+    });
+    let wanted: Vec<_> = wanted.collect();
+    let outcome = attach::attach(loaded.program.xdp()?, &wanted, pins)?;
+    Ok((loaded, outcome))
+}
+
+/// Removes what nobody needs: links to what is not configured or gone, and other layouts.
+fn tidy(pins: &Path, host: &Host, found: &Found, attached: &[Attached]) -> anyhow::Result<Vec<String>> {
+    let kept: Vec<PathBuf> = attached.iter().map(|it| pins::link(pins, it.index)).collect();
+    let mut warnings = Vec::new();
+    for link in found.links.iter().filter(|link| !kept.contains(&link.path)) {
+        link.remove()?;
+        let interface = host.links.iter().find(|it| it.index == link.interface);
+        match interface {
+            Some(it) if attached.iter().any(|attached| attached.index == it.index) => {}
+            Some(it) => warnings.push(format!("detached from {}, which is configured no more", it.name)),
+            None => warnings.push(format!("removed the link to interface {}, which is gone", link.interface)),
+        }
+    }
+    for other in &found.others {
+        pins::remove(other)?;
+    }
+    Ok(warnings)
+}
+
+fn capacity(settings: &Settings, host: &Host) -> Capacity {
+    Capacity {
+        flows: settings.shape4.flows(),
+        flows_ipv6: settings.shape6.flows(),
+        half_open_flows: settings.shape4.half_open,
+        ports: settings.ports,
+        map_memory_bytes: pins::memory_bytes((settings.shape4, settings.shape6), host.cpus),
+    }
+}
+
+/// A limit of memory that `MemAvailable` does not show, as a control group has.
+fn or_no_memory(error: anyhow::Error) -> OpenError {
+    let is_full = |cause: &(dyn std::error::Error + 'static)| {
+        let errno = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        errno == Some(Errno::ENOMEM as i32)
+    };
+    if error.chain().any(is_full) {
+        let remedy = "lower `flows` and `flows_ipv6` in [limits], or allow the service more memory";
+        return OpenError::Unfit(vec![Cause::new(format!("no memory for the maps ({error:#})"), remedy)]);
+    }
+    error.into()
+}
+
+impl From<anyhow::Error> for OpenError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Refused> for OpenError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Host(cause) => Self::Unfit(vec![cause]),
+            Refused::Failed(error) => Self::Failed(error),
+        }
+    }
+}
+
+fn lines(causes: &[Cause]) -> String {
+    causes.iter().map(|cause| format!("  {cause}")).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,237 @@
+//! Can this host run it? Judges facts and changes nothing: what is amiss is told all at once, each with its cure.
+
+pub mod host;
+pub mod links;
+mod lro;
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr};
+
+use lb_common::{limits::MAX_INTERFACE_INDEX, settings::PortPool};
+
+use self::{host::Host, links::Link};
+use crate::spec::{AttachMode, Interface, Spec};
+
+/// The oldest kernel that xlb is made for: Debian 12's.
+const KERNEL_FLOOR: (u32, u32) = (6, 1);
+/// What a frame shares its page with in native mode: `XDP_PACKET_HEADROOM`, `struct skb_shared_info`, and the
+/// Ethernet header, which the MTU does not count. (veth refuses what is longer; other drivers refuse earlier.)
+const PAGE_OVERHEAD: u32 = 256 + 320 + 14;
+
+/// Capability numbers, `linux/capability.h`.
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
+const CAP_BPF: u32 = 39;
+
+/// Why the host cannot run it, and what to do. One line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    pub what: String,
+    pub remedy: String,
+}
+
+impl Cause {
+    pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { what: what.into(), remedy: remedy.into() }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.remedy)
+    }
+}
+
+/// What keeps us from looking any further: kernel, rights, and a place for pins.
+pub fn judge_host(host: &Host) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    if host.kernel < KERNEL_FLOOR {
+        let ((major, minor), (floor, point)) = (host.kernel, KERNEL_FLOOR);
+        causes.push(Cause::new(
+            format!("the kernel is Linux {major}.{minor}"),
+            format!("boot Linux {floor}.{point} or newer"),
+        ));
+    }
+    let missing = missing_capabilities(host.capabilities);
+    if !missing.is_empty() {
+        causes.push(Cause::new(
+            format!("{} missing", missing.join(", ")),
+            "run xlb as root, or by its systemd unit, which grants them",
+        ));
+    }
+    if !host.pins_on_bpffs {
+        let mount = host.pins_mount.display();
+        causes.push(Cause::new(format!("{mount} is no bpffs"), format!("mount -t bpf bpf {mount}")));
+    }
+    causes
+}
+
+fn missing_capabilities(effective: u64) -> Vec<&'static str> {
+    let has = |number: u32| effective >> number & 1 == 1;
+    let mut missing = Vec::new();
+    if !has(CAP_NET_ADMIN) {
+        missing.push("CAP_NET_ADMIN");
+    }
+    // CAP_SYS_ADMIN implies these two (capabilities(7)).
+    if !has(CAP_BPF) && !has(CAP_SYS_ADMIN) {
+        missing.push("CAP_BPF");
+    }
+    if !has(CAP_PERFMON) && !has(CAP_SYS_ADMIN) {
+        missing.push("CAP_PERFMON");
+    }
+    missing
+}
+
+/// What is wrong with the interfaces. `ours`: the program that our pinned links run, by interface index.
+pub fn judge_interfaces(spec: &Spec, host: &Host, ours: &BTreeMap<u32, u32>) -> Vec<Cause> {
+    let families = Families::of(spec);
+    let mut causes = Vec::new();
+    for wanted in &spec.interfaces {
+        match host.link(&wanted.name) {
+            Some(link) => causes.extend(judge_interface(wanted, link, families, host.page_size, ours)),
+            None => causes.push(Cause::new(
+                format!("there is no interface {}", wanted.name),
+                format!("name one of {} in the configuration", host.link_names().join(", ")),
+            )),
+        }
+    }
+    causes
+}
+
+fn judge_interface(
+    wanted: &Interface,
+    link: &Link,
+    families: Families,
+    page_size: u32,
+    ours: &BTreeMap<u32, u32>,
+) -> Vec<Cause> {
+    let name = &link.name;
+    let mut causes = Vec::new();
+    if link.mac.is_none() {
+        causes.push(Cause::new(format!("{name} is not Ethernet"), "name an Ethernet interface"));
+    }
+    if link.index >= MAX_INTERFACE_INDEX {
+        causes.push(Cause::new(
+            format!(
+                "{name} has the index {}, and only those below {MAX_INTERFACE_INDEX} can be served",
+                link.index
+            ),
+            "reboot, or move it to a network namespace of its own",
+        ));
+    }
+    if let Some(xdp) = link.xdp.filter(|xdp| ours.get(&link.index) != Some(&xdp.program)) {
+        let id = xdp.program;
+        causes.push(Cause::new(
+            format!("{name} runs another XDP program, id {id}"),
+            format!("see whose it is by `bpftool prog show id {id}` and have its owner remove it"),
+        ));
+    }
+    // In generic mode the kernel itself switches LRO off.
+    if link.lro && wanted.mode != AttachMode::Generic {
+        causes.push(Cause::new(
+            format!("{name} merges packets on receipt (LRO)"),
+            format!("ethtool -K {name} lro off"),
+        ));
+    }
+    let longest = native_mtu_max(page_size);
+    if wanted.mode == AttachMode::Native && link.mtu > longest {
+        causes.push(Cause::new(
+            format!("{name} has an MTU of {}, too large for native mode", link.mtu),
+            format!("ip link set dev {name} mtu {longest}, or mode = \"auto\""),
+        ));
+    }
+    causes.extend(judge_forwarding(link, families));
+    causes
+}
+
+/// The longest packet whose frame lies in one page, which native mode asks for.
+pub fn native_mtu_max(page_size: u32) -> u32 {
+    page_size.saturating_sub(PAGE_OVERHEAD)
+}
+
+/// `bpf_fib_lookup` answers nothing where the host does not forward.
+fn judge_forwarding(link: &Link, families: Families) -> Vec<Cause> {
+    // sysctl(8): a dot in the name of an interface is written as a slash.
+    let key = link.name.replace('.', "/");
+    let judge = |setting: Option<bool>, family: &str, all: &str, tree: &str| match setting {
+        Some(true) => None,
+        Some(false) => Some(Cause::new(
+            format!("{} does not forward {family}", link.name),
+            format!(
+                "sysctl -w {all}=1, or for this interface alone sysctl -w {tree}.conf.{key}.forwarding=1"
+            ),
+        )),
+        None => Some(Cause::new(
+            format!("{} does not speak {family}", link.name),
+            format!(
+                "give it an address (IPv6: sysctl -w {tree}.conf.{key}.disable_ipv6=0, and an MTU of 1280 or more)"
+            ),
+        )),
+    };
+    let v4 = || judge(link.forwarding_v4, "IPv4", "net.ipv4.ip_forward", "net.ipv4");
+    let v6 = || judge(link.forwarding_v6, "IPv6", "net.ipv6.conf.all.forwarding", "net.ipv6");
+    families.v4.then(v4).flatten().into_iter().chain(families.v6.then(v6).flatten()).collect()
+}
+
+/// The families that services listen in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Families {
+    v4: bool,
+    v6: bool,
+}
+
+impl Families {
+    fn of(spec: &Spec) -> Self {
+        let listens = || spec.services.iter().flat_map(|service| &service.listen);
+        Self { v4: listens().any(SocketAddr::is_ipv4), v6: listens().any(SocketAddr::is_ipv6) }
+    }
+}
+
+/// Maps are not swapped out: what they need must be there.
+pub fn judge_memory(needed_bytes: u64, host: &Host) -> Option<Cause> {
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    (needed_bytes > host.available_bytes).then(|| {
+        Cause::new(
+            format!(
+                "the maps need {} MiB of memory, and {} MiB are available",
+                mib(needed_bytes),
+                mib(host.available_bytes)
+            ),
+            "lower `flows` and `flows_ipv6` in [limits], or add memory",
+        )
+    })
+}
+
+/// Odd, and still it runs.
+pub fn warnings(spec: &Spec, host: &Host) -> Vec<String> {
+    let links: Vec<&Link> = spec.interfaces.iter().filter_map(|it| host.link(&it.name)).collect();
+    let mut warnings = Vec::new();
+    let (small, large) = (links.iter().min_by_key(|it| it.mtu), links.iter().max_by_key(|it| it.mtu));
+    if let (Some(small), Some(large)) = (small, large)
+        && small.mtu != large.mtu
+    {
+        warnings.push(format!(
+            "{} has an MTU of {} and {} one of {}: what does not fit is dropped (reason too_big); make them equal \
+             by `ip link set dev {} mtu {}`",
+            small.name, small.mtu, large.name, large.mtu, large.name, small.mtu
+        ));
+    }
+    for link in links.iter().filter(|link| link.is_veth) {
+        warnings.push(format!(
+            "{} is a veth, whose peer must finish its checksums and accept redirected frames: on the other end \
+             `ethtool -K PEER tx-checksum-ip-generic off gro on`",
+            link.name
+        ));
+    }
+    let (first, last) = host.local_ports;
+    if PortPool::around(first, last).size() == 0 {
+        warnings.push(format!(
+            "net.ipv4.ip_local_port_range ({first} to {last}) leaves no source ports for full-nat: narrow it, \
+             `xlb detach`, and start again"
+        ));
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests;

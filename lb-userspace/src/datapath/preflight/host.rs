@@ -1,0 +1,170 @@
+//! The host's facts, read from the kernel.
+
+use std::{
+    ffi::OsStr,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, anyhow};
+use nix::{
+    sys::{
+        statfs::{BPF_FS_MAGIC, statfs},
+        utsname::uname,
+    },
+    unistd::{SysconfVar, sysconf},
+};
+
+use super::{links, links::Link, lro};
+
+/// What preflight looks at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Host {
+    /// Major and minor.
+    pub kernel: (u32, u32),
+    /// The effective set.
+    pub capabilities: u64,
+    /// The nearest directory to the pins that exists, and whether they can lie there.
+    pub pins_mount: PathBuf,
+    pub pins_on_bpffs: bool,
+    pub available_bytes: u64,
+    /// That there can ever be: per-CPU maps have a value for each.
+    pub cpus: u32,
+    pub page_size: u32,
+    /// `net.ipv4.ip_local_port_range`
+    pub local_ports: (u16, u16),
+    pub links: Vec<Link>,
+}
+
+impl Host {
+    /// Reads everything. `root` is where the pins of all layouts lie.
+    pub fn read(root: &Path) -> anyhow::Result<Self> {
+        let pins_mount = root.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/")).to_path_buf();
+        let links = links::dump().context("ask netlink for the interfaces")?;
+        Ok(Self {
+            kernel: kernel()?,
+            capabilities: capabilities()?,
+            pins_on_bpffs: is_bpffs(&pins_mount)?,
+            pins_mount,
+            available_bytes: available_bytes()?,
+            cpus: cpus()?,
+            page_size: page_size(),
+            local_ports: local_ports()?,
+            links: links.into_iter().map(with_settings).collect::<anyhow::Result<_>>()?,
+        })
+    }
+
+    pub fn link(&self, name: &str) -> Option<&Link> {
+        self.links.iter().find(|link| link.name == name)
+    }
+
+    /// The interfaces that could be named.
+    pub fn link_names(&self) -> Vec<&str> {
+        self.links.iter().map(|link| link.name.as_str()).filter(|name| *name != "lo").collect()
+    }
+}
+
+fn is_bpffs(path: &Path) -> anyhow::Result<bool> {
+    let found = statfs(path).with_context(|| format!("look what is mounted at {}", path.display()))?;
+    Ok(found.filesystem_type() == BPF_FS_MAGIC)
+}
+
+fn kernel() -> anyhow::Result<(u32, u32)> {
+    let names = uname().context("ask for the kernel's version")?;
+    version(names.release()).ok_or_else(|| anyhow!("the kernel's version {:?} is no number", names.release()))
+}
+
+fn version(release: &OsStr) -> Option<(u32, u32)> {
+    let mut parts = release.to_str()?.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+fn capabilities() -> anyhow::Result<u64> {
+    let status = read("/proc/thread-self/status")?;
+    let set = field(&status, "CapEff:").and_then(|hex| u64::from_str_radix(hex, 16).ok());
+    set.ok_or_else(|| anyhow!("/proc/thread-self/status has no CapEff"))
+}
+
+fn available_bytes() -> anyhow::Result<u64> {
+    let meminfo = read("/proc/meminfo")?;
+    let kib = field(&meminfo, "MemAvailable:").and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
+    Ok(kib.ok_or_else(|| anyhow!("/proc/meminfo has no MemAvailable"))? << 10)
+}
+
+/// The CPUs that there can ever be: the last number of a list like `0-3,8-11`, and one.
+pub fn cpus() -> anyhow::Result<u32> {
+    let path = "/sys/devices/system/cpu/possible";
+    let list = read(path)?;
+    let last = list.trim().rsplit([',', '-']).next().and_then(|number| number.parse::<u32>().ok());
+    Ok(last.ok_or_else(|| anyhow!("{path} names no CPU"))? + 1)
+}
+
+fn page_size() -> u32 {
+    let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    size.and_then(|size| u32::try_from(size).ok()).unwrap_or(4096)
+}
+
+/// The ephemeral ports of this host.
+pub fn local_ports() -> anyhow::Result<(u16, u16)> {
+    let path = "/proc/sys/net/ipv4/ip_local_port_range";
+    let text = read(path)?;
+    let ports: Vec<u16> = text.split_whitespace().filter_map(|port| port.parse().ok()).collect();
+    match ports[..] {
+        [first, last] => Ok((first, last)),
+        _ => Err(anyhow!("{path} holds {text:?}, which is not two ports")),
+    }
+}
+
+fn with_settings(link: Link) -> anyhow::Result<Link> {
+    let lro =
+        lro::is_on(&link.name).with_context(|| format!("ask {} whether it merges packets", link.name))?;
+    let forwarding_v4 = forwarding("ipv4", &link.name)?;
+    let forwarding_v6 = forwarding("ipv6", &link.name)?;
+    Ok(Link { lro, forwarding_v4, forwarding_v6, ..link })
+}
+
+/// `None`: the interface does not speak this family.
+fn forwarding(family: &str, interface: &str) -> anyhow::Result<Option<bool>> {
+    let path = format!("/proc/sys/net/{family}/conf/{interface}/forwarding");
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text.trim() != "0")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {path}")),
+    }
+}
+
+fn read(path: &str) -> anyhow::Result<String> {
+    fs::read_to_string(path).with_context(|| format!("read {path}"))
+}
+
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_distributions_are_understood() {
+        for (release, expected) in [
+            ("6.1.0-18-cloud-amd64", Some((6, 1))),
+            ("6.18.44", Some((6, 18))),
+            ("5.10", Some((5, 10))),
+            ("6.12+deb13", Some((6, 12))),
+            ("linux", None),
+        ] {
+            assert_eq!(version(OsStr::new(release)), expected, "{release}");
+        }
+    }
+
+    #[test]
+    fn the_facts_of_this_host_can_be_read() {
+        let host = Host::read(Path::new("/nonexistent/bpf/xlb")).unwrap();
+
+        assert_eq!(host.pins_mount, Path::new("/"));
+        assert!(!host.pins_on_bpffs);
+        assert!(host.cpus > 0 && host.available_bytes > 0, "{host:?}");
+        assert!(host.link("lo").is_some_and(|link| link.index == 1), "{host:?}");
+    }
+}

@@ -1,0 +1,189 @@
+use std::path::PathBuf;
+
+use lb_common::{net::Protocol, service::Mode};
+
+use super::{links::Xdp, *};
+use crate::spec::{Api, Limits, Scheduler, Service};
+
+const ALL_CAPABILITIES: u64 = (1 << 41) - 1;
+
+#[test]
+fn a_good_host_is_not_refused() {
+    let host = host(vec![link("eth0", 2)]);
+
+    assert_eq!(judge_host(&host), []);
+    assert_eq!(judge_interfaces(&spec(&["eth0"], AttachMode::Native), &host, &BTreeMap::new()), []);
+    assert_eq!(judge_memory(1 << 30, &host), None);
+    assert_eq!(warnings(&spec(&["eth0"], AttachMode::Native), &host), Vec::<String>::new());
+}
+
+#[test]
+fn everything_that_is_amiss_with_the_host_is_told_at_once_with_its_cure() {
+    let host = Host {
+        kernel: (5, 10),
+        capabilities: ALL_CAPABILITIES & !(1 << CAP_SYS_ADMIN | 1 << CAP_BPF),
+        pins_on_bpffs: false,
+        ..host(vec![])
+    };
+
+    let causes: Vec<String> = judge_host(&host).iter().map(Cause::to_string).collect();
+
+    assert_eq!(
+        causes,
+        [
+            "the kernel is Linux 5.10: boot Linux 6.1 or newer",
+            "CAP_BPF missing: run xlb as root, or by its systemd unit, which grants them",
+            "/sys/fs/bpf is no bpffs: mount -t bpf bpf /sys/fs/bpf",
+        ]
+    );
+}
+
+#[test]
+fn the_administrator_of_everything_needs_no_capability_of_bpf() {
+    assert_eq!(missing_capabilities(1 << CAP_SYS_ADMIN | 1 << CAP_NET_ADMIN), [""; 0]);
+    assert_eq!(missing_capabilities(0), ["CAP_NET_ADMIN", "CAP_BPF", "CAP_PERFMON"]);
+}
+
+#[test]
+fn each_fault_of_an_interface_has_one_line_with_its_cure() {
+    let good = || link("eth0", 2);
+    for (link, mode, expected) in [
+        (Link { mac: None, ..good() }, AttachMode::Auto, "eth0 is not Ethernet: name an Ethernet interface"),
+        (
+            Link { index: 4096, ..good() },
+            AttachMode::Auto,
+            "eth0 has the index 4096, and only those below 4096 can be served: reboot, or move it to a network \
+             namespace of its own",
+        ),
+        (
+            Link { xdp: Some(Xdp { program: 77, is_generic: true }), ..good() },
+            AttachMode::Auto,
+            "eth0 runs another XDP program, id 77: see whose it is by `bpftool prog show id 77` and have its owner \
+             remove it",
+        ),
+        (
+            Link { lro: true, ..good() },
+            AttachMode::Auto,
+            "eth0 merges packets on receipt (LRO): ethtool -K eth0 lro off",
+        ),
+        (
+            Link { mtu: 9000, ..good() },
+            AttachMode::Native,
+            "eth0 has an MTU of 9000, too large for native mode: ip link set dev eth0 mtu 3506, or mode = \"auto\"",
+        ),
+        (
+            Link { forwarding_v4: Some(false), ..good() },
+            AttachMode::Auto,
+            "eth0 does not forward IPv4: sysctl -w net.ipv4.ip_forward=1, or for this interface alone sysctl -w \
+             net.ipv4.conf.eth0.forwarding=1",
+        ),
+        (
+            Link { forwarding_v6: None, ..good() },
+            AttachMode::Auto,
+            "eth0 does not speak IPv6: give it an address (IPv6: sysctl -w net.ipv6.conf.eth0.disable_ipv6=0, and an \
+             MTU of 1280 or more)",
+        ),
+    ] {
+        let causes = judge_interfaces(&spec(&["eth0"], mode), &host(vec![link]), &BTreeMap::new());
+
+        assert_eq!(causes.iter().map(Cause::to_string).collect::<Vec<_>>(), [expected]);
+    }
+}
+
+#[test]
+fn a_missing_interface_is_told_with_those_that_there_are() {
+    let host = host(vec![link("eth1", 2), link("lo", 1)]);
+
+    let causes = judge_interfaces(&spec(&["eth0"], AttachMode::Auto), &host, &BTreeMap::new());
+
+    assert_eq!(causes, [Cause::new("there is no interface eth0", "name one of eth1 in the configuration")]);
+}
+
+#[test]
+fn generic_mode_minds_neither_lro_nor_a_large_mtu() {
+    let host = host(vec![Link { lro: true, mtu: 9000, ..link("eth0", 2) }]);
+
+    assert_eq!(judge_interfaces(&spec(&["eth0"], AttachMode::Generic), &host, &BTreeMap::new()), []);
+}
+
+#[test]
+fn our_own_program_is_not_another() {
+    let host = host(vec![Link { xdp: Some(Xdp { program: 77, is_generic: false }), ..link("eth0", 2) }]);
+    let spec = spec(&["eth0"], AttachMode::Auto);
+
+    assert_eq!(judge_interfaces(&spec, &host, &BTreeMap::from([(2, 77)])), []);
+    assert_eq!(judge_interfaces(&spec, &host, &BTreeMap::from([(2, 76)])).len(), 1);
+}
+
+#[test]
+fn forwarding_matters_only_for_families_that_services_listen_in() {
+    let host = host(vec![Link { forwarding_v4: Some(false), forwarding_v6: None, ..link("eth0", 2) }]);
+    let spec = Spec { services: Vec::new(), ..spec(&["eth0"], AttachMode::Auto) };
+
+    assert_eq!(judge_interfaces(&spec, &host, &BTreeMap::new()), []);
+}
+
+#[test]
+fn maps_that_do_not_fit_are_refused_with_both_figures() {
+    let host = Host { available_bytes: 100 << 20, ..host(vec![]) };
+
+    let cause = judge_memory((100 << 20) + 1, &host).unwrap();
+
+    assert_eq!(cause.what, "the maps need 101 MiB of memory, and 100 MiB are available");
+}
+
+#[test]
+fn unequal_mtus_and_veths_and_an_empty_port_pool_are_odd() {
+    let small = Link { mtu: 1400, is_veth: true, ..link("eth0", 2) };
+    let host = Host { local_ports: (1024, 65_535), ..host(vec![small, link("eth1", 3)]) };
+
+    let warnings = warnings(&spec(&["eth0", "eth1"], AttachMode::Auto), &host);
+
+    assert_eq!(warnings.len(), 3, "{warnings:#?}");
+    assert!(warnings[0].ends_with("`ip link set dev eth1 mtu 1400`"), "{}", warnings[0]);
+}
+
+fn link(name: &str, index: u32) -> Link {
+    Link {
+        name: name.to_owned(),
+        index,
+        mac: Some(lb_common::net::Mac::new([2, 0, 0, 0, 0, 1])),
+        mtu: 1500,
+        forwarding_v4: Some(true),
+        forwarding_v6: Some(true),
+        ..Link::default()
+    }
+}
+
+fn host(links: Vec<Link>) -> Host {
+    Host {
+        kernel: (6, 1),
+        capabilities: ALL_CAPABILITIES,
+        pins_mount: PathBuf::from("/sys/fs/bpf"),
+        pins_on_bpffs: true,
+        available_bytes: 1 << 30,
+        cpus: 2,
+        page_size: 4096,
+        local_ports: (32_768, 60_999),
+        links,
+    }
+}
+
+fn spec(interfaces: &[&str], mode: AttachMode) -> Spec {
+    Spec {
+        interfaces: interfaces.iter().map(|name| Interface { name: (*name).to_owned(), mode }).collect(),
+        api: Api { socket: PathBuf::from("/run/xlb/xlb.sock") },
+        metrics: None,
+        limits: Limits::default(),
+        services: vec![Service {
+            name: "web".to_owned(),
+            listen: vec!["192.0.2.10:80".parse().unwrap(), "[2001:db8::10]:80".parse().unwrap()],
+            protocol: Protocol::Tcp,
+            mode: Mode::Nat,
+            sources: Vec::new(),
+            scheduler: Scheduler::RoundRobin,
+            health: None,
+            backends: Vec::new(),
+        }],
+    }
+}

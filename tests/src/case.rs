@@ -1,0 +1,135 @@
+//! A datapath case is a row: a sentence, a world, and steps, each with what is expected of it.
+//!
+//! Every step checks the verdict, all bytes that come out against a packet that is built from scratch, all checksums,
+//! all counters, and that the tables are in order.
+
+mod check;
+mod run;
+
+use lb_common::{flow::State, flow::ticks, net::Protocol, reason::Reason};
+
+pub use self::run::{Observation, run};
+use crate::{
+    dialogue::{Dialogue, IcmpError, Message},
+    packet::Packet,
+    world::World,
+};
+
+/// A row.
+#[must_use]
+pub struct Case {
+    pub name: String,
+    world: World,
+    steps: Vec<Step>,
+}
+
+enum Step {
+    Send(Input, Expected),
+    /// The states of all records of a client's tuple.
+    Flow(Dialogue, Vec<State>),
+    /// Records of all flows.
+    Records(usize),
+    After(u32),
+    Change(Box<dyn Fn(&mut World)>),
+}
+
+/// What is sent.
+#[derive(Clone, Debug)]
+pub enum Input {
+    Message(Box<Message>),
+    Error(Box<IcmpError>),
+    /// Any bytes, by an interface.
+    Frame(u32, Vec<u8>),
+}
+
+/// What becomes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// A flow is made: the request goes to a backend, from an address and port that are learnt here.
+    Opens(&'static str),
+    /// A request of a known flow goes to a backend.
+    Reaches(&'static str),
+    /// A reply goes to the client.
+    Returns,
+    /// A reply goes to the client by this Ethernet address.
+    ReturnsVia([u8; 6]),
+    /// Not ours: the host gets it as it is.
+    Passes(Reason),
+    /// Ours, but it cannot be served: dropped as it is.
+    Drops(Reason),
+}
+
+pub use Expected::{Drops, Opens, Passes, Reaches, Returns, ReturnsVia};
+
+impl From<Message> for Input {
+    fn from(message: Message) -> Self {
+        Self::Message(Box::new(message))
+    }
+}
+
+impl From<IcmpError> for Input {
+    fn from(error: IcmpError) -> Self {
+        Self::Error(Box::new(error))
+    }
+}
+
+impl From<(u32, Packet)> for Input {
+    fn from((interface, packet): (u32, Packet)) -> Self {
+        Self::Frame(interface, packet.to_frame())
+    }
+}
+
+impl From<(u32, Vec<u8>)> for Input {
+    fn from((interface, bytes): (u32, Vec<u8>)) -> Self {
+        Self::Frame(interface, bytes)
+    }
+}
+
+impl Case {
+    /// A row without steps.
+    pub fn new(name: impl Into<String>, world: World) -> Self {
+        Self { name: name.into(), world, steps: Vec::new() }
+    }
+
+    fn then(mut self, step: Step) -> Self {
+        self.steps.push(step);
+        self
+    }
+
+    /// Sends something, and says what becomes of it.
+    pub fn step(self, input: impl Into<Input>, expected: Expected) -> Self {
+        self.then(Step::Send(input.into(), expected))
+    }
+
+    /// All records of the client's tuple are in these states. None: there is no such flow.
+    pub fn flow(self, dialogue: Dialogue, states: &[State]) -> Self {
+        self.then(Step::Flow(dialogue, states.to_vec()))
+    }
+
+    /// So many records are in use.
+    pub fn records(self, count: usize) -> Self {
+        self.then(Step::Records(count))
+    }
+
+    /// Time passes.
+    pub fn after_s(self, seconds: u64) -> Self {
+        self.then(Step::After(ticks(seconds)))
+    }
+
+    /// The controller, or the network, does something.
+    pub fn change(self, change: impl Fn(&mut World) + 'static) -> Self {
+        self.then(Step::Change(Box::new(change)))
+    }
+
+    /// A flow is made and proven.
+    pub fn establish(self, dialogue: Dialogue, backend: &'static str) -> Self {
+        let proof = match dialogue.protocol {
+            Protocol::Tcp => dialogue.ack(1),
+            Protocol::Udp => dialogue.later(),
+        };
+        self.step(dialogue.first(), Opens(backend))
+            .step(dialogue.answer(backend), Returns)
+            .step(proof, Reaches(backend))
+            .flow(dialogue, &[State::ESTABLISHED])
+    }
+}

@@ -1,0 +1,147 @@
+//! What must be true after every packet: each is counted once and in the right place, and the tables are in order.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, ensure};
+use lb_common::{
+    counters::Tally,
+    flow::{Hint, State},
+    net::Be16,
+    reason::Reason,
+};
+
+use super::{Drops, Expected, Input, Opens, Passes, Reaches, Returns, ReturnsVia};
+use crate::{
+    dialogue::{Dialogue, Speaker},
+    engine::{Action, Counters, Flow, Memory},
+    world::{World, network::INTERFACES},
+};
+
+/// One packet and what became of it.
+pub struct Change<'a> {
+    pub input: &'a Input,
+    pub expected: &'a Expected,
+    pub action: Action,
+    pub interface: u32,
+    pub bytes: u64,
+}
+
+/// Exactly the counters of this packet have moved, by one packet.
+pub fn counters(world: &World, before: &Counters, after: &Counters, change: &Change<'_>) -> Result<()> {
+    let mut wanted = before.clone();
+    let place = INTERFACES.iter().position(|(_, index)| *index == change.interface);
+    let actions = place.and_then(|place| wanted.actions.get_mut(place));
+    ensure!(actions.is_some(), "there is no interface {}", change.interface);
+    if let Some(actions) = actions {
+        match change.action {
+            Action::Pass => actions.passed += 1,
+            Action::Drop => actions.dropped += 1,
+            Action::Transmit => actions.transmitted += 1,
+            Action::Redirect => actions.redirected += 1,
+        }
+    }
+    match change.expected {
+        Opens(name) => {
+            let backend = &mut wanted.backends[counters_of(world, name)];
+            add(&mut backend.forwarded, change.bytes);
+            backend.new_flows += 1;
+        }
+        Reaches(name) => add(&mut wanted.backends[counters_of(world, name)].forwarded, change.bytes),
+        Returns | ReturnsVia(_) => {
+            let name = match change.input {
+                Input::Message(message) => match message.speaker {
+                    Speaker::Backend(name) => name,
+                    Speaker::Client => "",
+                },
+                Input::Error(error) => error.backend,
+                Input::Frame(..) => "",
+            };
+            add(&mut wanted.backends[counters_of(world, name)].returned, change.bytes);
+        }
+        Passes(reason) | Drops(reason) => {
+            add(&mut wanted.reasons[*reason as usize], change.bytes);
+            if let Some(service) = refusing_service(world, change.input, *reason) {
+                add(&mut wanted.services[service].refused, change.bytes);
+            }
+        }
+    }
+    ensure!(*after == wanted, "the counters should be\n{wanted:?}\nand are\n{after:?}");
+    Ok(())
+}
+
+fn add(tally: &mut Tally, bytes: u64) {
+    tally.packets += 1;
+    tally.bytes += bytes;
+}
+
+fn counters_of(world: &World, name: &str) -> usize {
+    let mut backends = world.services.iter().flat_map(|service| &service.backends);
+    backends.position(|backend| backend.name == name).unwrap_or(usize::MAX)
+}
+
+/// Whose packet was refused, where that is known: broken headers have no port to tell by.
+fn refusing_service(world: &World, input: &Input, reason: Reason) -> Option<usize> {
+    let Input::Message(message) = input else { return None };
+    let is_known = match reason {
+        Reason::NotIp
+        | Reason::NotService
+        | Reason::Truncated
+        | Reason::Malformed
+        | Reason::Fragment
+        | Reason::ExtensionHeader
+        | Reason::Contended
+        | Reason::RedirectFailed => false,
+        Reason::TtlExpired | Reason::TooBig => true,
+        Reason::NoFlow
+        | Reason::NoBackend
+        | Reason::TableFull
+        | Reason::PortsExhausted
+        | Reason::TupleInUse
+        | Reason::NoClientNeighbour
+        | Reason::NoClientRoute
+        | Reason::NoBackendNeighbour => message.speaker == Speaker::Client,
+    };
+    let Dialogue { protocol, listen, .. } = message.dialogue;
+    let is_dialled = |it: &crate::world::Service| it.protocol == protocol && it.listen.contains(&listen);
+    world.services.iter().position(is_dialled).filter(|_| is_known)
+}
+
+/// The states of a tuple's records.
+pub fn states(memory: &Memory, dialogue: &Dialogue, wanted: &[State]) -> Result<()> {
+    let is_of = |flow: &&Flow| {
+        flow.client == dialogue.client.ip()
+            && flow.listen == dialogue.listen.ip()
+            && flow.request_ports.source() == Be16::new(dialogue.client.port())
+            && flow.request_ports.destination() == Be16::new(dialogue.listen.port())
+            && flow.owner.protocol() == dialogue.protocol.number()
+    };
+    let mut found: Vec<u8> = memory.flows.iter().filter(is_of).map(|flow| flow.control.state().0).collect();
+    let mut wanted: Vec<u8> = wanted.iter().map(|state| state.0).collect();
+    found.sort_unstable();
+    wanted.sort_unstable();
+    ensure!(found == wanted, "the flow is in states {found:#x?}, not {wanted:#x?}");
+    Ok(())
+}
+
+/// No record is busy, half-open flows are counted right, and each flow alone has its reply tuple and leads replies to it.
+pub fn memory(memory: &Memory) -> Result<()> {
+    let mut half_open = [0; 2];
+    let mut replies = BTreeSet::new();
+    for flow in &memory.flows {
+        let family = usize::from(flow.client.is_ipv6());
+        let state = flow.control.state();
+        ensure!(state != State::BUSY, "a record was left busy: {flow:?}");
+        if state.is_half_open() {
+            half_open[family] += 1;
+        }
+        let reply = (flow.backend, flow.source, flow.reply_ports.raw(), flow.owner.protocol());
+        ensure!(replies.insert(reply), "two flows have one reply tuple: {:#?}", memory.flows);
+        let leads_here = |hint: u64| {
+            Hint(hint).record() == flow.number && Hint(hint).generation() == flow.control.generation() as u8
+        };
+        let hints = memory.hints.iter().filter(|(of, .., hint)| *of == family && leads_here(*hint)).count();
+        ensure!(hints == 1, "{hints} hints lead to {flow:?}");
+    }
+    ensure!(memory.half_open == half_open, "{half_open:?} are half-open, counted {:?}", memory.half_open);
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! The host engine: the packet core as a library, without kernel or privileges.
+
+use anyhow::{Result, ensure};
+use lb_common::reason;
+use lb_ebpf::{
+    frame::{Cursor, Frame},
+    pipeline::{self, Verdict},
+    tables::Tables as _,
+};
+
+use crate::{
+    engine::{Action, Counters, Engine, Memory, Outcome},
+    memory::MemoryTables,
+    world::{World, network::INTERFACES},
+};
+
+/// Runs the core over [`MemoryTables`].
+#[derive(Default)]
+pub struct HostEngine {
+    tables: Option<MemoryTables>,
+}
+
+impl HostEngine {
+    fn tables(&mut self) -> Result<&mut MemoryTables> {
+        self.tables.as_mut().ok_or_else(|| anyhow::anyhow!("the engine has no world"))
+    }
+}
+
+impl Engine for HostEngine {
+    fn reset(&mut self, world: &World) -> Result<()> {
+        self.tables = Some(MemoryTables::new(world));
+        Ok(())
+    }
+
+    fn load(&mut self, world: &World) -> Result<()> {
+        self.tables()?.load(world);
+        Ok(())
+    }
+
+    fn run(&mut self, interface: u32, frame: &[u8]) -> Result<Outcome> {
+        let tables = self.tables()?;
+        let mut frame = HostFrame { bytes: frame.to_vec(), ingress: interface };
+        let verdict = pipeline::run(&mut frame, tables);
+        let bytes = frame.bytes.len() as u64;
+        let action = match verdict {
+            Verdict::Transmit => Action::Transmit,
+            Verdict::Redirect(egress) => {
+                let known = tables.interface(egress);
+                ensure!(known.is_some_and(|it| it.attached == 1), "redirected to interface {egress}");
+                ensure!(
+                    known.is_some_and(|it| frame.bytes[6..12] == it.mac.to_bytes()),
+                    "redirected to interface {egress}, but with another one's address"
+                );
+                Action::Redirect
+            }
+            Verdict::Refused(reason) => {
+                tables.count(|counters| {
+                    counters.reasons[reason as usize].packets += 1;
+                    counters.reasons[reason as usize].bytes += bytes;
+                });
+                match reason.action() {
+                    reason::Action::Pass => Action::Pass,
+                    reason::Action::Drop => Action::Drop,
+                }
+            }
+        };
+        tables.count(|counters| {
+            let place = INTERFACES.iter().position(|(_, index)| *index == interface);
+            let Some(actions) = place.and_then(|place| counters.actions.get_mut(place)) else { return };
+            match action {
+                Action::Pass => actions.passed += 1,
+                Action::Drop => actions.dropped += 1,
+                Action::Transmit => actions.transmitted += 1,
+                Action::Redirect => actions.redirected += 1,
+            }
+        });
+        Ok(Outcome { action, frame: frame.bytes })
+    }
+
+    fn counters(&mut self) -> Result<Counters> {
+        Ok(self.tables()?.counters())
+    }
+
+    fn memory(&mut self) -> Result<Memory> {
+        Ok(self.tables()?.memory())
+    }
+}
+
+struct HostFrame {
+    bytes: Vec<u8>,
+    ingress: u32,
+}
+
+impl Frame for HostFrame {
+    fn cursor(&mut self) -> Cursor<'_> {
+        let packet = self.bytes.as_mut_ptr_range();
+        // SAFETY: the range is this vector's bytes, borrowed for as long as the cursor lives.
+        unsafe { Cursor::new(packet.start, packet.end) }
+    }
+
+    fn length(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn ingress(&self) -> u32 {
+        self.ingress
+    }
+}

@@ -1,0 +1,95 @@
+//! The kernel engine: the loaded program, run by `BPF_PROG_TEST_RUN` over real maps and the host's real routes.
+//!
+//! It needs root, and a thread of its own, because the thread moves into a network namespace.
+
+mod maps;
+mod network;
+
+use std::{env, path::PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions, programs::Xdp};
+
+use self::network::Network;
+use crate::{
+    engine::{Action, Counters, Engine, MAX_BUCKETS, Memory, Outcome},
+    world::World,
+};
+
+/// Where the XDP program is: `XLB_BPF_DIR`, the directory that `cargo xtask build` compiles it to.
+pub fn object() -> Result<PathBuf> {
+    let directory =
+        env::var_os("XLB_BPF_DIR").context("XLB_BPF_DIR does not say where the XDP program is")?;
+    Ok(PathBuf::from(directory).join("lb"))
+}
+
+/// Runs the program in the kernel.
+pub struct KernelEngine {
+    ebpf: Ebpf,
+    network: Network,
+}
+
+impl KernelEngine {
+    /// Loads the program. The calling thread is in a new network namespace from here on.
+    pub fn new() -> Result<Self> {
+        let network = Network::enter()?;
+        let object = object()?;
+        let mut loader = EbpfLoader::new();
+        for map in ["FLOWS4", "FLOWS6", "HINTS4", "HINTS6"] {
+            loader.map_max_entries(map, MAX_BUCKETS);
+        }
+        let mut ebpf = loader
+            .override_global("CLOCK_IS_SET", &1u8, true)
+            .load_file(&object)
+            .with_context(|| format!("load {}", object.display()))?;
+        let program: &mut Xdp = ebpf.program_mut("lb").context("there is no program `lb`")?.try_into()?;
+        program.load().context("load the program `lb`")?;
+        Ok(Self { ebpf, network })
+    }
+}
+
+impl Engine for KernelEngine {
+    fn reset(&mut self, world: &World) -> Result<()> {
+        maps::clear(&mut self.ebpf).context("clear the maps")?;
+        self.load(world)
+    }
+
+    fn load(&mut self, world: &World) -> Result<()> {
+        maps::load(&mut self.ebpf, &world.maps()).context("write the maps")?;
+        self.network.learn(&world.neighbours)
+    }
+
+    fn run(&mut self, interface: u32, frame: &[u8]) -> Result<Outcome> {
+        let program: &Xdp = self.ebpf.program("lb").context("there is no program `lb`")?.try_into()?;
+        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let context: Vec<u8> =
+            [0, frame.len() as u32, 0, interface, 0, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let mut after = frame.to_vec();
+        let result = program
+            .test_run(TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(&mut after),
+                ctx_in: Some(&context),
+                ..TestRunOptions::default()
+            })
+            .context("run the program")?;
+        after.truncate(result.data_size_out as usize);
+        // enum xdp_action
+        let action = match result.return_value {
+            1 => Action::Drop,
+            2 => Action::Pass,
+            3 => Action::Transmit,
+            4 => Action::Redirect,
+            other => bail!("the program returned {other}"),
+        };
+        Ok(Outcome { action, frame: after })
+    }
+
+    fn counters(&mut self) -> Result<Counters> {
+        maps::counters(&self.ebpf).context("read the counters")
+    }
+
+    fn memory(&mut self) -> Result<Memory> {
+        maps::memory(&self.ebpf).context("read the flow table")
+    }
+}

@@ -1,0 +1,228 @@
+//! Writing a world into the program's maps, and reading back what the program remembers and counts.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf, Pod,
+    maps::{Array, DevMap, HashMap, Map, MapData, PerCpuArray, PerCpuValues},
+    util::nr_cpus,
+};
+use lb_common::{
+    backend::Backend,
+    counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
+    flow::{Control, Deltas, HINTS, Owner, Proof, Record4, Record6, State, WAYS},
+    hop::Interface,
+    limits::MAX_BACKENDS,
+    net::{Mac, Ports},
+    reason::Reason,
+    service::{Filter, Pool, Service, ServiceKey, SlotTable},
+    settings::Settings,
+};
+
+use crate::{
+    engine::{Counters, Flow, MAX_BUCKETS, MAX_NUMBERS, Memory},
+    world::{Maps, network::INTERFACES},
+};
+
+const BUCKET4: usize = size_of::<Record4>() * WAYS;
+const BUCKET6: usize = size_of::<Record6>() * WAYS;
+
+fn put<T: Pod>(ebpf: &mut Ebpf, name: &str, index: u32, value: T) -> Result<()> {
+    let map = ebpf.map_mut(name).with_context(|| format!("there is no map {name}"))?;
+    let mut array: Array<_, T> = map.try_into().with_context(|| format!("open {name}"))?;
+    array.set(index, value, 0).with_context(|| format!("write {name}"))
+}
+
+fn read<'a, T: Pod>(ebpf: &'a Ebpf, name: &str) -> Result<Array<&'a MapData, T>> {
+    Array::try_from(find(ebpf, name)?).with_context(|| format!("open {name}"))
+}
+
+fn find<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a Map> {
+    ebpf.map(name).with_context(|| format!("there is no map {name}"))
+}
+
+/// No flows, nothing counted, nothing served.
+pub fn clear(ebpf: &mut Ebpf) -> Result<()> {
+    for index in 0..MAX_BUCKETS {
+        put(ebpf, "FLOWS4", index, [0u8; BUCKET4])?;
+        put(ebpf, "FLOWS6", index, [0u8; BUCKET6])?;
+        put(ebpf, "HINTS4", index, [0u64; HINTS])?;
+        put(ebpf, "HINTS6", index, [0u64; HINTS])?;
+    }
+    for index in 0..2 {
+        put(ebpf, "HALF_OPEN", index, 0u64)?;
+    }
+    for index in 0..MAX_NUMBERS {
+        put(ebpf, "TURNS", index, 0u64)?;
+        put(ebpf, "TABLES", index, SlotTable::EMPTY)?;
+        zero::<BackendCounters>(ebpf, "BACKEND_COUNTERS", index)?;
+        zero::<ServiceCounters>(ebpf, "SERVICE_COUNTERS", index)?;
+    }
+    for (_, index) in INTERFACES {
+        zero::<ActionCounters>(ebpf, "ACTIONS", index)?;
+    }
+    for reason in Reason::ALL {
+        zero::<Tally>(ebpf, "REASONS", *reason as u32)?;
+    }
+    Ok(())
+}
+
+fn zero<T: Pod + Default>(ebpf: &mut Ebpf, name: &str, index: u32) -> Result<()> {
+    let map = ebpf.map_mut(name).with_context(|| format!("there is no map {name}"))?;
+    let cpus = nr_cpus().map_err(|(_, error)| error)?;
+    let zeros = PerCpuValues::try_from(vec![T::default(); cpus])?;
+    PerCpuArray::try_from(map)?.set(index, zeros, 0).with_context(|| format!("write {name}"))
+}
+
+/// What a controller writes.
+pub fn load(ebpf: &mut Ebpf, maps: &Maps) -> Result<()> {
+    put::<Settings>(ebpf, "SETTINGS", 0, maps.settings)?;
+    put::<Filter>(ebpf, "FILTER", 0, maps.filter)?;
+    load_services(ebpf, maps)?;
+    for (number, table) in (0..).zip(&maps.tables) {
+        put(ebpf, "TABLES", number, *table)?;
+        put(ebpf, "POOLS", number, Pool { table: number })?;
+    }
+    // Ids stay small, so that these slots are all that rows have used.
+    for slot in 0..MAX_NUMBERS * 4 {
+        let backend = maps.backends.iter().find(|it| it.id != 0 && it.id % MAX_BACKENDS == slot);
+        put::<Backend>(ebpf, "BACKENDS", slot, backend.copied().unwrap_or_default())?;
+    }
+    for (index, interface) in &maps.interfaces {
+        put::<Interface>(ebpf, "INTERFACES", *index, *interface)?;
+        let devices = ebpf.map_mut("DEVICES").context("there is no map DEVICES")?;
+        DevMap::try_from(devices)?.set(*index, *index, None, 0).context("write DEVICES")?;
+    }
+    Ok(())
+}
+
+fn load_services(ebpf: &mut Ebpf, maps: &Maps) -> Result<()> {
+    let map = ebpf.map_mut("SERVICES").context("there is no map SERVICES")?;
+    let mut services: HashMap<_, ServiceKey, Service> = map.try_into()?;
+    let there: Vec<ServiceKey> = services.keys().collect::<Result<_, _>>()?;
+    for gone in there.iter().filter(|key| !maps.services.iter().any(|(it, _)| it == *key)) {
+        services.remove(gone)?;
+    }
+    for (key, service) in &maps.services {
+        services.insert(key, service, 0)?;
+    }
+    Ok(())
+}
+
+/// Sums over all CPUs.
+pub fn counters(ebpf: &Ebpf) -> Result<Counters> {
+    let numbers: Vec<u32> = (0..MAX_NUMBERS).collect();
+    let reasons: Vec<u32> = Reason::ALL.iter().map(|reason| *reason as u32).collect();
+    let indices = INTERFACES.map(|(_, index)| index);
+    Ok(Counters {
+        reasons: sums(ebpf, "REASONS", &reasons, add)?,
+        actions: sums(ebpf, "ACTIONS", &indices, |sum: &mut ActionCounters, one| {
+            sum.passed += one.passed;
+            sum.dropped += one.dropped;
+            sum.transmitted += one.transmitted;
+            sum.redirected += one.redirected;
+        })?,
+        backends: sums(ebpf, "BACKEND_COUNTERS", &numbers, |sum: &mut BackendCounters, one| {
+            add(&mut sum.forwarded, one.forwarded);
+            add(&mut sum.returned, one.returned);
+            sum.new_flows += one.new_flows;
+        })?,
+        services: sums(ebpf, "SERVICE_COUNTERS", &numbers, |sum: &mut ServiceCounters, one| {
+            add(&mut sum.refused, one.refused);
+        })?,
+    })
+}
+
+fn add(sum: &mut Tally, one: Tally) {
+    sum.packets += one.packets;
+    sum.bytes += one.bytes;
+}
+
+fn sums<T: Pod + Default>(
+    ebpf: &Ebpf,
+    name: &str,
+    indices: &[u32],
+    add: impl Fn(&mut T, T),
+) -> Result<Vec<T>> {
+    let map = PerCpuArray::try_from(find(ebpf, name)?)?;
+    let mut sums = Vec::new();
+    for index in indices {
+        let mut sum = T::default();
+        map.get(index, 0)?.iter().for_each(|one| add(&mut sum, *one));
+        sums.push(sum);
+    }
+    Ok(sums)
+}
+
+/// All records and hints.
+pub fn memory(ebpf: &Ebpf) -> Result<Memory> {
+    let mut memory = Memory::default();
+    let (flows4, flows6) = (read::<[u8; BUCKET4]>(ebpf, "FLOWS4")?, read::<[u8; BUCKET6]>(ebpf, "FLOWS6")?);
+    for index in 0..MAX_BUCKETS {
+        records(&mut memory, index, &flows4.get(&index, 0)?);
+    }
+    for index in 0..MAX_BUCKETS {
+        records(&mut memory, index, &flows6.get(&index, 0)?);
+    }
+    for (family, name) in ["HINTS4", "HINTS6"].into_iter().enumerate() {
+        let lines = read::<[u64; HINTS]>(ebpf, name)?;
+        for line in 0..MAX_BUCKETS {
+            let hints = lines.get(&line, 0)?;
+            let used = hints.iter().enumerate().filter(|(_, hint)| **hint != 0);
+            memory.hints.extend(used.map(|(slot, hint)| (family, line, slot, *hint)));
+        }
+    }
+    let half_open = read::<u64>(ebpf, "HALF_OPEN")?;
+    memory.half_open = [half_open.get(&0, 0)?, half_open.get(&1, 0)?];
+    let turns = read::<u64>(ebpf, "TURNS")?;
+    memory.turns = (0..MAX_NUMBERS).map(|pool| turns.get(&pool, 0)).collect::<Result<_, _>>()?;
+    Ok(memory)
+}
+
+fn records(memory: &mut Memory, bucket: u32, bytes: &[u8]) {
+    let numbers = bucket * WAYS as u32..;
+    memory
+        .flows
+        .extend(numbers.zip(bytes.chunks(bytes.len() / WAYS)).filter_map(|(number, it)| record(number, it)));
+}
+
+/// Takes a record's bytes apart, in the order of `lb_common::flow::Record`.
+fn record(number: u32, mut bytes: &[u8]) -> Option<Flow> {
+    let is_v4 = bytes.len() == size_of::<Record4>();
+    let bytes = &mut bytes;
+    let control = Control(u64::from_ne_bytes(take(bytes)?));
+    if control.state() == State::EMPTY {
+        return None;
+    }
+    let address = |bytes: &mut &[u8]| -> Option<IpAddr> {
+        Some(if is_v4 {
+            Ipv4Addr::from(take::<4>(bytes)?).into()
+        } else {
+            Ipv6Addr::from(take::<16>(bytes)?).into()
+        })
+    };
+    Some(Flow {
+        number,
+        control,
+        client: address(bytes)?,
+        listen: address(bytes)?,
+        request_ports: Ports::from_raw(u32::from_ne_bytes(take(bytes)?)),
+        owner: Owner(u32::from_ne_bytes(take(bytes)?)),
+        reply_ports: Ports::from_raw(u32::from_ne_bytes(take(bytes)?)),
+        last_seen: u32::from_ne_bytes(take(bytes)?),
+        proof: Proof(u64::from_ne_bytes(take(bytes)?)),
+        backend: address(bytes)?,
+        source: address(bytes)?,
+        deltas: Deltas { ip: u16::from_ne_bytes(take(bytes)?), l4: u16::from_ne_bytes(take(bytes)?) },
+        client_mac: Mac::new(take(bytes)?),
+        client_interface: u16::from_ne_bytes(take(bytes)?),
+        hop_generation: u32::from_ne_bytes(take(bytes)?),
+    })
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*first)
+}

@@ -1,0 +1,236 @@
+//! [`Tables`] in plain memory: what the kernel's maps are to the program, vectors are to the host engine.
+
+mod flows;
+
+use std::cell::RefCell;
+
+use lb_common::{
+    backend::Backend,
+    cell::Word,
+    counters::Tally,
+    flow::{Bucket, HintLine},
+    hop::{Hop, Interface},
+    limits::MAX_BACKENDS,
+    net::{Address, V4, V6},
+    reason::Reason,
+    service::{Service, ServiceKey, SlotTable},
+    settings::Settings,
+};
+use lb_ebpf::{
+    admit,
+    family::{Family, RecordOf},
+    find, hints, insert,
+    insert::NewFlow,
+    life, reply,
+    tables::{FlowTables, Tables},
+    tcp::{Segment, Side},
+};
+
+pub use self::flows::Flows;
+use crate::{
+    engine::{Counters, MAX_NUMBERS, Memory},
+    world::{Maps, World, network},
+};
+
+/// All maps.
+pub struct MemoryTables {
+    world: World,
+    maps: Maps,
+    turns: Vec<Word>,
+    v4: Flows<V4>,
+    v6: Flows<V6>,
+    counters: RefCell<Counters>,
+}
+
+impl MemoryTables {
+    /// Empty tables in a world.
+    pub fn new(world: &World) -> Self {
+        let maps = world.maps();
+        let counters = Counters {
+            reasons: vec![Tally::default(); Reason::ALL.len()],
+            actions: vec![Default::default(); network::INTERFACES.len()],
+            backends: vec![Default::default(); MAX_NUMBERS as usize],
+            services: vec![Default::default(); MAX_NUMBERS as usize],
+        };
+        Self {
+            turns: (0..MAX_NUMBERS).map(|_| Word::new(0)).collect(),
+            v4: Flows::new(maps.settings.shape4),
+            v6: Flows::new(maps.settings.shape6),
+            counters: RefCell::new(counters),
+            world: world.clone(),
+            maps,
+        }
+    }
+
+    /// The controller's maps are replaced; flows, turns and counters stay.
+    pub fn load(&mut self, world: &World) {
+        self.world = world.clone();
+        self.maps = world.maps();
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> Counters {
+        self.counters.borrow().clone()
+    }
+
+    /// Counts.
+    pub fn count(&self, change: impl FnOnce(&mut Counters)) {
+        change(&mut self.counters.borrow_mut());
+    }
+
+    /// What is remembered.
+    pub fn memory(&self) -> Memory {
+        let mut memory = Memory {
+            half_open: [self.v4.half_open.load(), self.v6.half_open.load()],
+            turns: self.turns.iter().map(Word::load).collect(),
+            ..Memory::default()
+        };
+        self.v4.copy_into(&mut memory, 0);
+        self.v6.copy_into(&mut memory, 1);
+        memory
+    }
+}
+
+fn add(tally: &mut Tally, bytes: u64) {
+    tally.packets += 1;
+    tally.bytes += bytes;
+}
+
+impl Tables for MemoryTables {
+    fn settings(&self) -> Option<&Settings> {
+        Some(&self.maps.settings)
+    }
+
+    fn now(&self) -> u32 {
+        self.maps.settings.clock
+    }
+
+    fn filter(&self, index: usize) -> u8 {
+        self.maps.filter.byte[index]
+    }
+
+    fn service(&self, key: &ServiceKey) -> Option<Service> {
+        self.maps.services.iter().find(|(it, _)| it == key).map(|(_, service)| *service)
+    }
+
+    fn slots(&self, pool: u32) -> Option<&SlotTable> {
+        self.maps.tables.get(pool as usize)
+    }
+
+    fn turn(&self, pool: u32) -> Option<&Word> {
+        self.turns.get(pool as usize)
+    }
+
+    fn backend(&self, id: u32) -> Option<&Backend> {
+        // An array has something everywhere: where nobody is, zeros.
+        static NOBODY: Backend = Backend {
+            id: 0,
+            counters: 0,
+            service_counters: 0,
+            accepts: 0,
+            address: Address::v6(V6(0, 0)),
+            port: lb_common::net::Be16::new(0),
+            zero: 0,
+            hop: Hop { destination: ZERO_MAC, source: ZERO_MAC, interface: 0, mtu: 0 },
+            rest: [0; 2],
+        };
+        let place = id % MAX_BACKENDS;
+        let there = self.maps.backends.iter().find(|it| it.id != 0 && it.id % MAX_BACKENDS == place);
+        Some(there.unwrap_or(&NOBODY))
+    }
+
+    fn interface(&self, index: u32) -> Option<&Interface> {
+        self.maps.interfaces.iter().find(|(it, _)| *it == index).map(|(_, interface)| interface)
+    }
+
+    fn count_forwarded(&self, number: u32, bytes: u64) {
+        self.count(|counters| add(&mut counters.backends[number as usize].forwarded, bytes));
+    }
+
+    fn count_returned(&self, number: u32, bytes: u64) {
+        self.count(|counters| add(&mut counters.backends[number as usize].returned, bytes));
+    }
+
+    fn count_new_flow(&self, number: u32) {
+        self.count(|counters| counters.backends[number as usize].new_flows += 1);
+    }
+
+    fn count_refused(&self, number: u32, bytes: u64) {
+        self.count(|counters| add(&mut counters.services[number as usize].refused, bytes));
+    }
+}
+
+const ZERO_MAC: lb_common::net::Mac = lb_common::net::Mac([0; 3]);
+
+/// The calls back into the core, which the kernel makes global functions of.
+macro_rules! flow_tables {
+    ($family:ty, $flows:ident) => {
+        impl FlowTables<$family> for MemoryTables {
+            fn bucket(&self, index: u32) -> Option<&Bucket<RecordOf<$family>>> {
+                self.$flows.buckets.get(index as usize)
+            }
+
+            fn line(&self, index: u32) -> Option<&HintLine> {
+                self.$flows.lines.get(index as usize)
+            }
+
+            fn new_flow(&self) -> Option<&NewFlow<$family>> {
+                Some(&self.$flows.new_flow)
+            }
+
+            fn half_open(&self) -> Option<&Word> {
+                Some(&self.$flows.half_open)
+            }
+
+            fn route(&self, _source: $family, destination: $family) -> Result<Hop, Reason> {
+                self.world.route(<$family>::to_key(destination).to_ip())
+            }
+
+            fn in_bucket(&self, bucket: u32, wanted: u32, not: u32) -> Option<u32> {
+                find::in_bucket::<$family>(self, bucket, wanted, not)
+            }
+
+            fn admit(&self) -> Result<(), Reason> {
+                admit::admit::<$family, _>(self)
+            }
+
+            fn insert(&self) -> Result<(), Reason> {
+                insert::insert(self, &self.$flows.new_flow)
+            }
+
+            fn victim(&self, bucket: u32, preferred: u32, protocol: u32, now: u32) -> u64 {
+                let shape = <$family>::shape(&self.maps.settings);
+                insert::victim::<$family, _>(self, shape, bucket, preferred, protocol, now)
+            }
+
+            fn attempt(&self, record: u32, generation: u32, turn: u64, probe: u32, force: bool) -> u64 {
+                insert::attempt::<$family, _>(self, record, generation, turn, probe, force)
+            }
+
+            fn claim(&self, hash: u64, hint: u64, now: u32, force: bool) -> u64 {
+                let shape = <$family>::shape(&self.maps.settings);
+                hints::claim::<$family, _>(self, shape, hash, lb_common::flow::Hint(hint), now, force)
+            }
+
+            fn free(&self, record: u32, control: u64) {
+                hints::free::<$family, _>(self, record, lb_common::flow::Control(control));
+            }
+
+            fn contest(&self, record: u32, control: u64, segment: Segment) -> Option<u32> {
+                life::contest::<$family, _>(self, record, lb_common::flow::Control(control), segment)
+            }
+
+            fn advance(&self, record: u32, control: u64, side: Side, segment: Segment) {
+                let control = lb_common::flow::Control(control);
+                life::advance::<$family, _>(self, record, control, side, segment);
+            }
+
+            fn refresh(&self, record: u32, control: u64) -> Result<(), Reason> {
+                reply::refresh::<$family, _>(self, record, lb_common::flow::Control(control))
+            }
+        }
+    };
+}
+
+flow_tables!(V4, v4);
+flow_tables!(V6, v6);

@@ -1,0 +1,92 @@
+//! One family's flow table in memory.
+
+use std::array;
+
+use lb_common::{
+    cell::{Shared, Word},
+    flow::{Bucket, HintLine, Record, Shape},
+    net::Ports,
+};
+use lb_ebpf::{
+    family::{Family, RecordOf, Tuple},
+    insert::NewFlow,
+};
+
+use crate::engine::{Flow, Memory};
+
+/// Records, hints, and the flow that is being made.
+pub struct Flows<F: Family> {
+    pub buckets: Vec<Bucket<RecordOf<F>>>,
+    pub lines: Vec<HintLine>,
+    pub new_flow: NewFlow<F>,
+    pub half_open: Word,
+}
+
+impl<F: Family<Address: Default, Spare: Default>> Flows<F> {
+    /// An empty table.
+    pub fn new(shape: Shape) -> Self {
+        Self {
+            buckets: (0..shape.buckets).map(|_| Bucket { way: array::from_fn(|_| nobodys::<F>()) }).collect(),
+            lines: (0..shape.lines).map(|_| HintLine { hint: array::from_fn(|_| Word::new(0)) }).collect(),
+            new_flow: blank(),
+            half_open: Word::new(0),
+        }
+    }
+
+    /// Adds what is remembered, in the order of the table.
+    pub fn copy_into(&self, memory: &mut Memory, family: usize) {
+        let records = self.buckets.iter().flat_map(|bucket| &bucket.way);
+        let to_ip = |address| F::to_key(address).to_ip();
+        memory
+            .flows
+            .extend((0..).zip(records).filter_map(|(number, record)| Flow::of(number, record, to_ip)));
+        for (line, hints) in (0..).zip(&self.lines) {
+            for (slot, hint) in hints.hint.iter().enumerate() {
+                if hint.load() != 0 {
+                    memory.hints.push((family, line, slot, hint.load()));
+                }
+            }
+        }
+    }
+}
+
+fn nobodys<F: Family<Address: Default, Spare: Default>>() -> RecordOf<F> {
+    Record {
+        control: Word::new(0),
+        client: Shared::new(F::Address::default()),
+        listen: Shared::new(F::Address::default()),
+        request_ports: Shared::new(Ports::default()),
+        owner: Shared::new(Default::default()),
+        reply_ports: Shared::new(Ports::default()),
+        last_seen: Shared::new(0),
+        proof: Word::new(0),
+        backend: Shared::new(F::Address::default()),
+        source: Shared::new(F::Address::default()),
+        deltas: Shared::new(Default::default()),
+        client_mac: Shared::new(Default::default()),
+        client_interface: Shared::new(0),
+        hop_generation: Shared::new(0),
+        spare: F::Spare::default(),
+    }
+}
+
+fn blank<F: Family<Address: Default>>() -> NewFlow<F> {
+    let tuple = || {
+        let address = F::Address::default();
+        Shared::new(Tuple { source: address, destination: address, ports: Ports::default(), protocol: 0 })
+    };
+    NewFlow {
+        tuple: tuple(),
+        hash: Shared::new(0),
+        is_syn: Shared::new(0),
+        now: Shared::new(0),
+        pool: Shared::new(0),
+        service_counters: Shared::new(0),
+        is_challenger: Shared::new(0),
+        client_hop: Shared::new(Default::default()),
+        hop_generation: Shared::new(0),
+        backend: Shared::new(0),
+        rewritten: tuple(),
+        deltas: Shared::new(Default::default()),
+    }
+}

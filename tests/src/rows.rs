@@ -1,0 +1,25 @@
+//! The rows, by theme.
+
+pub mod balancing;
+pub mod capacity;
+pub mod closing;
+pub mod forwarding;
+pub mod handshake;
+pub mod icmp;
+pub mod malformed;
+pub mod next_hops;
+pub mod no_flow;
+pub mod strangers;
+pub mod timeouts;
+pub mod udp;
+
+/// Calls a macro with the names of all themes: each suite makes a test of every one.
+#[macro_export]
+macro_rules! for_all_themes {
+    ($call:ident) => {
+        $call! {
+            balancing, capacity, closing, forwarding, handshake, icmp, malformed, next_hops, no_flow, strangers, timeouts,
+            udp
+        }
+    };
+}

@@ -1,0 +1,142 @@
+//! Who gets a new flow, and what becomes of flows whose backend is taken away.
+
+use lb_common::{flow::State, net::Protocol, reason::Reason};
+
+use crate::{
+    case::{Case, Drops, Opens, Passes, Reaches, Returns},
+    dialogue::Dialogue,
+    world::{Kind, Service, WEB_1, WEB_2, WEB_3, World},
+};
+
+const DNS_1: &str = "dns-1";
+const DNS_2: &str = "dns-2";
+
+pub fn rows() -> Vec<Case> {
+    let mut rows = Vec::new();
+    for kind in Kind::all() {
+        rows.extend(every_kind(kind));
+    }
+    for kind in Kind::tcp() {
+        rows.extend(tcp(kind));
+    }
+    rows
+}
+
+fn every_kind(kind: Kind) -> Vec<Case> {
+    let flow = |number: u16| Dialogue::new(kind).port(40_000 + number);
+    let world = World::new(kind);
+    vec![
+        Case::new(format!("{kind}: new flows go round the backends in their order"), world.clone())
+            .step(flow(0).first(), Opens(WEB_1))
+            .step(flow(1).first(), Opens(WEB_2))
+            .step(flow(2).first(), Opens(WEB_3))
+            .step(flow(3).first(), Opens(WEB_1))
+            .step(flow(0).first(), Reaches(WEB_1))
+            .step(flow(4).first(), Opens(WEB_2)),
+        Case::new(
+            format!("{kind}: a backend that leaves the table gets no new flows, and keeps its own"),
+            world.clone(),
+        )
+        .establish(flow(0), WEB_1)
+        .change(|world| world.rest(WEB_1))
+        .step(flow(1).first(), Opens(WEB_3))
+        .step(flow(2).first(), Opens(WEB_2))
+        .step(flow(3).first(), Opens(WEB_3))
+        .step(flow(0).later(), Reaches(WEB_1))
+        .step(flow(0).later_answer(WEB_1), Returns),
+        Case::new(format!("{kind}: where no backend is up there is reason no_backend"), world.clone())
+            .establish(flow(0), WEB_1)
+            .change(|world| [WEB_1, WEB_2, WEB_3].iter().for_each(|name| world.rest(name)))
+            .step(flow(1).first(), Drops(Reason::NoBackend))
+            .records(1)
+            .step(flow(0).later(), Reaches(WEB_1))
+            .change(|world| world.find_mut(WEB_2).accepts = true)
+            .step(flow(1).first(), Opens(WEB_2)),
+        Case::new(format!("{kind}: a backend that lost its flows answers for none of them"), world)
+            .establish(flow(0), WEB_1)
+            .change(|world| world.renew(WEB_1))
+            .step(flow(0).later_answer(WEB_1), Passes(Reason::NotService))
+            .step(flow(0).first(), Opens(WEB_2))
+            .records(1),
+    ]
+}
+
+fn tcp(kind: Kind) -> Vec<Case> {
+    let flow = |number: u16| Dialogue::new(kind).port(40_000 + number);
+    let one = flow(0);
+    let world = World::new(kind);
+    let dns = Dialogue { protocol: Protocol::Udp, ..one };
+    vec![
+        Case::new(
+            format!("{kind}: the services of one address take turns by themselves"),
+            beside(&world, Protocol::Udp),
+        )
+        .step(flow(0).syn(), Opens(WEB_1))
+        .step(dns.first(), Opens(DNS_1))
+        .step(flow(1).syn(), Opens(WEB_2))
+        .step(dns.port(50_000).first(), Opens(DNS_2))
+        .step(dns.port(50_001).first(), Opens(DNS_1))
+        .step(dns.answer(DNS_1), Returns)
+        .step(flow(0).syn_ack(WEB_1), Returns),
+        Case::new(format!("{kind}: data of a flow whose backend lost it is no_flow"), world.clone())
+            .establish(one, WEB_1)
+            .change(|world| world.renew(WEB_1))
+            .step(one.data(), Drops(Reason::NoFlow))
+            .flow(one, &[])
+            .step(one.data(), Drops(Reason::NoFlow)),
+        Case::new(format!("{kind}: a repeated SYN leaves a backend that went down"), world.clone())
+            .step(one.syn(), Opens(WEB_1))
+            .change(|world| world.rest(WEB_1))
+            .step(one.syn(), Opens(WEB_3))
+            .flow(one, &[State::HALF_OPEN])
+            .records(1)
+            .step(one.syn_ack(WEB_1), Passes(Reason::NotService))
+            .step(one.syn_ack(WEB_3), Returns),
+        Case::new(
+            format!("{kind}: a handshake in flight is finished by a backend that is drained"),
+            world.clone(),
+        )
+        .step(one.syn(), Opens(WEB_1))
+        .step(one.syn_ack(WEB_1), Returns)
+        .change(|world| world.rest(WEB_1))
+        .step(one.ack(1), Reaches(WEB_1))
+        .flow(one, &[State::ESTABLISHED]),
+        Case::new(
+            format!("{kind}: a backend takes up its flows where the controller put another beside it"),
+            world.clone(),
+        )
+        .establish(one, WEB_1)
+        .change(|world| {
+            let added =
+                crate::world::Backend { name: "web-4", id: world.next_id, ..world.find(WEB_2).clone() };
+            world.services[0].backends.insert(3, added);
+            world.next_id += 1;
+        })
+        .step(one.data(), Reaches(WEB_1))
+        .step(one.later_answer(WEB_1), Returns),
+        Case::new(format!("{kind}: a service that is removed is the host's"), world.clone())
+            .establish(one, WEB_1)
+            .change(|world| world.services.clear())
+            .step(one.data(), Passes(Reason::NotService))
+            .step(flow(1).syn(), Passes(Reason::NotService)),
+        Case::new(
+            format!("{kind}: every source address is one of ours"),
+            world.with(|world| world.services[0].sources.push(kind.ip.inside(2))),
+        )
+        .establish(flow(0), WEB_1)
+        .establish(flow(1), WEB_2)
+        .establish(flow(2), WEB_3)
+        .establish(flow(3), WEB_1)
+        .establish(flow(4), WEB_2),
+    ]
+}
+
+/// With a second service on the first one's address.
+fn beside(world: &World, protocol: Protocol) -> World {
+    let mut world = world.clone();
+    let first = world.services[0].clone();
+    world.services.push(Service { protocol, backends: Vec::new(), ..first });
+    let is_v4 = world.services[0].sources[0].is_ipv4();
+    let ip = if is_v4 { crate::world::Family::V4 } else { crate::world::Family::V6 };
+    world.backend(DNS_1, ip.inside(11)).backend(DNS_2, ip.inside(12))
+}

@@ -1,0 +1,240 @@
+//! Tables, ports and tuples that are all taken: who has to give way, and who never does.
+
+use lb_common::{flow::State, net::Protocol, reason::Reason, service::Mode, settings::PortPool};
+use lb_ebpf::find;
+
+use crate::{
+    case::{Case, Drops, Opens, Reaches, Returns},
+    dialogue::Dialogue,
+    world::{Family, Kind, Service, WEB_1, WEB_2, World},
+};
+
+/// Records of a table of one bucket.
+const ALL: u16 = 8;
+const DNS: &str = "dns-1";
+
+pub fn rows() -> Vec<Case> {
+    let mut rows = Vec::new();
+    for kind in Kind::tcp().into_iter().chain(Kind::udp()) {
+        rows.extend(records(kind));
+        rows.extend(ports(kind));
+    }
+    for ip in Family::ALL {
+        rows.extend(between_protocols(ip));
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            rows.extend(tuples(Kind::new(ip, protocol, Mode::Nat)));
+        }
+    }
+    rows
+}
+
+fn flow(kind: Kind, number: u16) -> Dialogue {
+    Dialogue::new(kind).port(40_000 + number)
+}
+
+fn tiny(kind: Kind) -> World {
+    World::new(kind).with_one_backend().with_buckets(1)
+}
+
+/// So many flows, a second apart.
+fn filled(
+    mut case: Case,
+    kind: Kind,
+    half_open: std::ops::Range<u16>,
+    established: std::ops::Range<u16>,
+) -> Case {
+    for number in established {
+        case = case.establish(flow(kind, number), WEB_1);
+    }
+    for number in half_open {
+        case = case.after_s(1).step(flow(kind, number).first(), Opens(WEB_1));
+    }
+    case
+}
+
+fn records(kind: Kind) -> Vec<Case> {
+    let new = flow(kind, 99);
+    let case = |name: &str| Case::new(format!("{kind}: {name}"), tiny(kind));
+    vec![
+        filled(case("a table of established flows refuses a new one"), kind, 0..0, 0..ALL)
+            .step(new.first(), Drops(Reason::TableFull))
+            .records(8)
+            .step(flow(kind, 0).later(), Reaches(WEB_1))
+            .step(flow(kind, 7).later_answer(WEB_1), Returns),
+        filled(case("the oldest half-open flow gives way"), kind, 0..ALL, 0..0)
+            .step(new.first(), Opens(WEB_1))
+            .records(8)
+            .flow(flow(kind, 0), &[])
+            .flow(flow(kind, 1), &[State::HALF_OPEN])
+            .step(new.answer(WEB_1), Returns),
+        filled(case("no established flow gives way to a flood"), kind, 7..ALL, 0..7)
+            .step(flow(kind, 90).first(), Opens(WEB_1))
+            .step(flow(kind, 91).first(), Opens(WEB_1))
+            .step(flow(kind, 92).first(), Opens(WEB_1))
+            .step(flow(kind, 93).first(), Opens(WEB_1))
+            .records(8)
+            .flow(flow(kind, 92), &[])
+            .step(flow(kind, 0).later(), Reaches(WEB_1))
+            .step(flow(kind, 6).later_answer(WEB_1), Returns),
+        filled(case("an expired flow gives way before a half-open one"), kind, 0..0, 0..1)
+            .after_s(7441)
+            .step(flow(kind, 1).first(), Opens(WEB_1))
+            .step(flow(kind, 2).first(), Opens(WEB_1))
+            .step(flow(kind, 3).first(), Opens(WEB_1))
+            .step(flow(kind, 4).first(), Opens(WEB_1))
+            .step(flow(kind, 5).first(), Opens(WEB_1))
+            .step(flow(kind, 6).first(), Opens(WEB_1))
+            .step(flow(kind, 7).first(), Opens(WEB_1))
+            .records(8)
+            .step(new.first(), Opens(WEB_1))
+            .records(8)
+            .flow(flow(kind, 0), &[])
+            .flow(flow(kind, 1), &[State::HALF_OPEN]),
+        filled(
+            Case::new(
+                format!(
+                    "{kind}: above the limit of half-open flows one of them gives way, though there is room"
+                ),
+                tiny(kind).with(|world| world.shape.half_open = 2),
+            ),
+            kind,
+            0..2,
+            0..0,
+        )
+        .step(new.first(), Opens(WEB_1))
+        .records(2)
+        .flow(flow(kind, 0), &[])
+        .flow(flow(kind, 1), &[State::HALF_OPEN]),
+        filled(
+            Case::new(
+                format!(
+                    "{kind}: above the limit an empty record is taken where the bucket has no half-open one"
+                ),
+                tiny(kind).with(|world| world.shape.half_open = 0),
+            ),
+            kind,
+            0..0,
+            0..3,
+        )
+        .records(3),
+        second_bucket(kind),
+    ]
+}
+
+/// Flows that share both of their buckets fill one and then the other.
+fn second_bucket(kind: Kind) -> Case {
+    let world = World::new(kind).with_one_backend().with(|world| world.shape.buckets = 2);
+    let shape = world.shape;
+    let mut together = (40_000..u16::MAX).map(|port| Dialogue::new(kind).port(port)).filter(|dialogue| {
+        let hash = dialogue.hash();
+        (find::home(hash, shape), find::second(hash, shape)) == (0, 1)
+    });
+    let mut case = Case::new(
+        format!("{kind}: a second bucket takes what the first has no room for, and no third"),
+        world,
+    );
+    for dialogue in together.by_ref().take(2 * usize::from(ALL)) {
+        case = case.establish(dialogue, WEB_1).step(dialogue.later_answer(WEB_1), Returns);
+    }
+    let left_out = together.next().map_or_else(|| flow(kind, 99), |dialogue| dialogue);
+    case.records(16).step(left_out.first(), Drops(Reason::TableFull))
+}
+
+fn ports(kind: Kind) -> Vec<Case> {
+    let one_port = PortPool { low_first: 2000, low_count: 1, high_first: 0, high_count: 0 };
+    let world = World::new(kind).with_one_backend().with(|world| world.ports = one_port);
+    let (one, two) = (flow(kind, 1), flow(kind, 2));
+    vec![
+        Case::new(format!("{kind}: ports that established flows hold are exhausted"), world.clone())
+            .establish(one, WEB_1)
+            .step(two.first(), Drops(Reason::PortsExhausted))
+            .records(1)
+            .step(one.later(), Reaches(WEB_1))
+            .step(one.later_answer(WEB_1), Returns),
+        Case::new(format!("{kind}: a half-open flow gives up its port"), world.clone())
+            .step(one.first(), Opens(WEB_1))
+            .after_s(1)
+            .step(two.first(), Opens(WEB_1))
+            .flow(one, &[])
+            .records(1)
+            .step(two.answer(WEB_1), Returns),
+        Case::new(format!("{kind}: an expired flow gives up its port"), world.clone())
+            .establish(one, WEB_1)
+            .after_s(7441)
+            .step(two.first(), Opens(WEB_1))
+            .flow(one, &[]),
+        Case::new(
+            format!("{kind}: one port serves once for each backend"),
+            World::new(kind).with(|world| world.ports = one_port),
+        )
+        .establish(one, WEB_1)
+        .establish(two, WEB_2),
+        Case::new(
+            format!("{kind}: one port serves once for each source address"),
+            world.with(|world| world.services[0].sources.push(kind.ip.inside(2))),
+        )
+        .establish(one, WEB_1)
+        .establish(two, WEB_1)
+        .step(flow(kind, 3).first(), Drops(Reason::PortsExhausted)),
+    ]
+}
+
+fn between_protocols(ip: Family) -> Vec<Case> {
+    let kind = Kind::new(ip, Protocol::Tcp, Mode::FullNat);
+    let mut world = tiny(kind);
+    let first = world.services[0].clone();
+    world.services.push(Service { protocol: Protocol::Udp, backends: Vec::new(), ..first });
+    let world = world.backend(DNS, ip.inside(13));
+    let tcp = flow(kind, 99);
+    let udp = Dialogue { protocol: Protocol::Udp, ..tcp };
+    let udp_first = (0..ALL).fold(
+        Case::new(format!("{ip:?}: TCP takes what half-open UDP holds"), world.clone()),
+        |case, number| case.after_s(1).step(udp.port(50_000 + number).first(), Opens(DNS)),
+    );
+    vec![
+        filled(
+            Case::new(format!("{ip:?}: UDP never takes what half-open TCP holds"), world),
+            kind,
+            0..ALL,
+            0..0,
+        )
+        .step(udp.first(), Drops(Reason::TableFull))
+        .step(tcp.syn(), Opens(WEB_1))
+        .records(8),
+        udp_first.step(tcp.syn(), Opens(WEB_1)).records(8).flow(udp.port(50_000), &[]),
+    ]
+}
+
+/// nat: a client's port is the same towards all listen addresses, and backends see no difference.
+fn tuples(kind: Kind) -> Vec<Case> {
+    let other_listen = std::net::SocketAddr::new(kind.ip.address("192.0.2.20", "2001:db8::20"), 80);
+    let two_addresses = |world: World| world.with(|world| world.services[0].listen.push(other_listen));
+    let world = two_addresses(World::new(kind).with_one_backend());
+    let one = Dialogue::new(kind);
+    let twin = one.listen(other_listen);
+    vec![
+        Case::new(
+            format!("{kind}: one client port towards two addresses and one backend is tuple_in_use"),
+            world.clone(),
+        )
+        .establish(one, WEB_1)
+        .step(twin.first(), Drops(Reason::TupleInUse))
+        .step(one.later(), Reaches(WEB_1))
+        .step(one.later_answer(WEB_1), Returns),
+        Case::new(format!("{kind}: a half-open flow gives up its tuple"), world)
+            .step(one.first(), Opens(WEB_1))
+            .after_s(1)
+            .step(twin.first(), Opens(WEB_1))
+            .flow(one, &[])
+            .step(twin.answer(WEB_1), Returns),
+        Case::new(
+            format!("{kind}: one client port towards two addresses gets two backends"),
+            two_addresses(World::new(kind).with(|world| world.services[0].backends.truncate(2))),
+        )
+        .establish(one, WEB_1)
+        .step(one.port(40_001).first(), Opens(WEB_2))
+        .establish(twin, WEB_2)
+        .step(one.later_answer(WEB_1), Returns)
+        .step(twin.later_answer(WEB_2), Returns),
+    ]
+}

@@ -1,0 +1,190 @@
+//! How TCP flows end: goodbyes shorten the timer, the other side's next word restores it, and a SYN on a closing flow
+//! makes a challenger that has to prove itself.
+
+use lb_common::{flow::State, reason::Reason};
+use lb_ebpf::{find, tcp::ACK};
+
+use crate::{
+    case::{Case, Drops, Opens, Passes, Reaches, Returns},
+    dialogue::Dialogue,
+    world::{Kind, WEB_1, WEB_2, WEB_3, World},
+};
+
+const ESTABLISHED: State = State::ESTABLISHED;
+const FIN_CLIENT: u8 = State::FIN_CLIENT;
+const FIN_BACKEND: u8 = State::FIN_BACKEND;
+const SHORT_CLIENT: u8 = State::SHORT_CLIENT;
+const SHORT_BACKEND: u8 = State::SHORT_BACKEND;
+
+const fn established_with(bits: u8) -> State {
+    State(ESTABLISHED.0 | bits)
+}
+
+/// An acknowledgement that belongs to an older connection: far from any SYN-ACK.
+const OLD: u32 = 5_000_000;
+
+pub fn rows() -> Vec<Case> {
+    Kind::tcp()
+        .into_iter()
+        .flat_map(|kind| goodbyes(kind).into_iter().chain(challengers(kind)).chain(old_flows(kind)))
+        .collect()
+}
+
+fn goodbyes(kind: Kind) -> Vec<Case> {
+    let one = Dialogue::new(kind);
+    let world = World::new(kind);
+    vec![
+        Case::new(format!("{kind}: a client closes first"), world.clone())
+            .establish(one, WEB_1)
+            .step(one.fin(), Reaches(WEB_1))
+            .flow(one, &[established_with(FIN_CLIENT | SHORT_CLIENT)])
+            .step(one.reply(WEB_1, ACK), Returns)
+            .flow(one, &[established_with(FIN_CLIENT)])
+            .step(one.reply_fin(WEB_1), Returns)
+            .flow(one, &[established_with(FIN_CLIENT | FIN_BACKEND | SHORT_BACKEND)])
+            .step(one.ack(2), Reaches(WEB_1))
+            .flow(one, &[established_with(FIN_CLIENT | FIN_BACKEND)]),
+        Case::new(format!("{kind}: a backend closes first"), world.clone())
+            .establish(one, WEB_1)
+            .step(one.reply_fin(WEB_1), Returns)
+            .flow(one, &[established_with(FIN_BACKEND | SHORT_BACKEND)])
+            .step(one.data(), Reaches(WEB_1))
+            .flow(one, &[established_with(FIN_BACKEND)])
+            .step(one.fin(), Reaches(WEB_1))
+            .step(one.reply(WEB_1, ACK), Returns)
+            .flow(one, &[established_with(FIN_CLIENT | FIN_BACKEND)]),
+        Case::new(format!("{kind}: a repeated last FIN of a closed flow is still answered"), world.clone())
+            .establish(one, WEB_1)
+            .step(one.reply_fin(WEB_1), Returns)
+            .step(one.fin(), Reaches(WEB_1))
+            .step(one.reply_fin(WEB_1), Returns)
+            .step(one.ack(2), Reaches(WEB_1)),
+        Case::new(
+            format!("{kind}: a client's RST shortens, its own next words do not restore, the backend's do"),
+            world.clone(),
+        )
+        .establish(one, WEB_1)
+        .step(one.rst(), Reaches(WEB_1))
+        .flow(one, &[established_with(SHORT_CLIENT)])
+        .step(one.data(), Reaches(WEB_1))
+        .flow(one, &[established_with(SHORT_CLIENT)])
+        .step(one.later_answer(WEB_1), Returns)
+        .flow(one, &[ESTABLISHED]),
+        Case::new(format!("{kind}: a backend's RST shortens, and the client's next words restore"), world)
+            .establish(one, WEB_1)
+            .step(one.reply_rst(WEB_1), Returns)
+            .flow(one, &[established_with(SHORT_BACKEND)])
+            .step(one.data(), Reaches(WEB_1))
+            .flow(one, &[ESTABLISHED]),
+    ]
+}
+
+/// A flow that its client has half closed, and that a SYN challenges.
+fn challenged(kind: Kind, name: &str) -> Case {
+    let one = Dialogue::new(kind);
+    Case::new(format!("{kind}: {name}"), World::new(kind))
+        .establish(one, WEB_1)
+        .step(one.fin(), Reaches(WEB_1))
+        .step(one.syn(), Opens(WEB_2))
+        .flow(one, &[established_with(FIN_CLIENT | SHORT_CLIENT), State::CHALLENGER])
+}
+
+fn challengers(kind: Kind) -> Vec<Case> {
+    let one = Dialogue::new(kind);
+    vec![
+        challenged(kind, "a proven challenger takes the closing flow's place")
+            .step(one.syn(), Reaches(WEB_2))
+            .step(one.syn_ack(WEB_2), Returns)
+            .step(one.ack(1), Reaches(WEB_2))
+            .flow(one, &[ESTABLISHED])
+            .records(1)
+            .step(one.later_answer(WEB_2), Returns)
+            .step(one.later_answer(WEB_1), Passes(Reason::NotService)),
+        challenged(kind, "the old flow serves until its challenger is proven")
+            .step(one.later_answer(WEB_1), Returns)
+            .step(one.ack(OLD), Reaches(WEB_1))
+            .step(one.syn_ack(WEB_2), Returns)
+            .step(one.ack(OLD), Reaches(WEB_1))
+            .step(one.later_answer(WEB_1), Returns)
+            .flow(one, &[established_with(FIN_CLIENT), State::CHALLENGER])
+            .step(one.ack(1), Reaches(WEB_2))
+            .flow(one, &[ESTABLISHED])
+            .records(1),
+        challenged(kind, "a challenger that is never proven expires alone")
+            .step(one.later_answer(WEB_1), Returns)
+            .after_s(121)
+            .step(one.ack(OLD), Reaches(WEB_1))
+            .step(one.syn(), Opens(WEB_3))
+            .step(one.syn_ack(WEB_3), Returns)
+            .step(one.ack(1), Reaches(WEB_3))
+            .flow(one, &[ESTABLISHED]),
+        challenged(kind, "a challenger that its backend refuses leaves the old flow alone")
+            .step(one.reply_rst(WEB_2), Returns)
+            .flow(one, &[established_with(FIN_CLIENT | SHORT_CLIENT)])
+            .step(one.later_answer(WEB_1), Returns)
+            .step(one.ack(OLD), Reaches(WEB_1))
+            .step(one.syn(), Opens(WEB_3)),
+        refused_in_front(kind),
+        Case::new(format!("{kind}: a forged RST and a forged SYN do not kill a flow"), World::new(kind))
+            .establish(one, WEB_1)
+            .step(one.rst(), Reaches(WEB_1))
+            .step(one.syn(), Opens(WEB_2))
+            .step(one.syn_ack(WEB_2), Returns)
+            .step(one.ack(OLD), Reaches(WEB_1))
+            .step(one.later_answer(WEB_1), Returns)
+            .flow(one, &[ESTABLISHED, State::CHALLENGER])
+            .step(one.ack(OLD), Reaches(WEB_1)),
+    ]
+}
+
+/// The challenger's record lies where a search comes by first: another flow was there when the old one was made.
+fn refused_in_front(kind: Kind) -> Case {
+    let one = Dialogue::new(kind);
+    let way = |dialogue: Dialogue| find::preferred(dialogue.hash());
+    let mut others = (40_001..u16::MAX).map(|port| one.port(port));
+    let other = others.find(|it| way(*it) == way(one)).unwrap_or(one);
+    Case::new(
+        format!("{kind}: a refused challenger leaves the old flow alone, wherever it lies"),
+        World::new(kind).with_buckets(1),
+    )
+    .establish(other, WEB_1)
+    .establish(one, WEB_2)
+    .change(|world| world.renew(WEB_1))
+    .step(other.data(), Drops(Reason::NoFlow))
+    .step(one.fin(), Reaches(WEB_2))
+    .step(one.syn(), Opens(WEB_3))
+    .step(one.reply_rst(WEB_3), Returns)
+    .step(one.ack(OLD), Reaches(WEB_2))
+    .step(one.later_answer(WEB_2), Returns)
+    .records(1)
+}
+
+fn old_flows(kind: Kind) -> Vec<Case> {
+    let one = Dialogue::new(kind);
+    vec![
+        Case::new(format!("{kind}: a client reuses its port after both sides have closed"), World::new(kind))
+            .establish(one, WEB_1)
+            .step(one.fin(), Reaches(WEB_1))
+            .step(one.reply_fin(WEB_1), Returns)
+            .step(one.ack(2), Reaches(WEB_1))
+            .step(one.syn(), Opens(WEB_2))
+            .step(one.syn_ack(WEB_2), Returns)
+            .step(one.ack(1), Reaches(WEB_2))
+            .flow(one, &[ESTABLISHED])
+            .records(1),
+        Case::new(
+            format!(
+                "{kind}: with one backend, a reused port meets the old connection on another source port"
+            ),
+            World::new(kind).with_one_backend(),
+        )
+        .establish(one, WEB_1)
+        .step(one.fin(), Reaches(WEB_1))
+        .step(one.reply_fin(WEB_1), Returns)
+        .step(one.syn(), Opens(WEB_1))
+        .step(one.syn_ack(WEB_1), Returns)
+        .step(one.ack(1), Reaches(WEB_1))
+        .flow(one, &[ESTABLISHED])
+        .records(1),
+    ]
+}

@@ -1,0 +1,268 @@
+//! What a row runs in, as plain values: services, backends, what the host knows of the network, limits, the clock.
+//!
+//! ```text
+//!   clients 198.51.100.0/24 ─┐              ┌─ backends 10.0.0.0/24
+//!           2001:db8:51::/64 ├─ FRONT  BACK ┤           fd00::/64
+//!   far     203.0.113.0/24  ─┘  via .1      └─ (and a client, 10.0.0.77)      SIDE: 172.16.0.0/24, not attached
+//! ```
+//!
+//! Both engines load a World: the host engine asks it for routes, the kernel engine gives the same routes to a network
+//! namespace.
+
+mod maps;
+pub mod network;
+
+use std::net::{IpAddr, SocketAddr};
+
+use lb_common::{
+    flow::{Shape, ticks},
+    net::Protocol,
+    service::Mode,
+    settings::PortPool,
+};
+
+pub use self::maps::{KEYS, Maps};
+use self::network::{BACK, Neighbour, standard_neighbours};
+
+/// Backends of the standard world, in the order of its slot table.
+pub const WEB_1: &str = "web-1";
+pub const WEB_2: &str = "web-2";
+pub const WEB_3: &str = "web-3";
+
+/// Everything outside of the packet that a verdict depends on.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct World {
+    pub services: Vec<Service>,
+    pub neighbours: Vec<Neighbour>,
+    /// Of both families' tables.
+    pub shape: Shape,
+    pub ports: PortPool,
+    pub hop_generation: u32,
+    /// In ticks.
+    pub clock: u32,
+    /// Of every interface.
+    pub mtu: u32,
+    /// Addresses that share a filter byte with something of ours need no entry here: all bits are computed.
+    pub next_id: u32,
+}
+
+/// A service: of one protocol and one family.
+#[derive(Clone, Debug)]
+pub struct Service {
+    pub listen: Vec<SocketAddr>,
+    pub protocol: Protocol,
+    pub mode: Mode,
+    pub sources: Vec<IpAddr>,
+    pub backends: Vec<Backend>,
+}
+
+/// A backend, and the controller's knowledge of it.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    pub name: &'static str,
+    /// 0: its flows were taken away.
+    pub id: u32,
+    pub address: SocketAddr,
+    pub accepts: bool,
+    pub mac: [u8; 6],
+    /// 0: its next hop is not resolved.
+    pub interface: u32,
+}
+
+/// What most rows are run over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    pub ip: Family,
+    pub protocol: Protocol,
+    pub mode: Mode,
+}
+
+/// IPv4 or IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// One of two texts' address.
+    ///
+    /// # Panics
+    /// If it is none: the row is wrong.
+    pub fn address(self, v4: &str, v6: &str) -> IpAddr {
+        let text = match self {
+            Self::V4 => v4,
+            Self::V6 => v6,
+        };
+        text.parse().unwrap_or_else(|_| panic!("{text} is no address"))
+    }
+
+    /// A client on the front network, by its number.
+    pub fn client(self, number: u8) -> IpAddr {
+        self.address(&format!("198.51.100.{number}"), &format!("2001:db8:51::{number}"))
+    }
+
+    /// A client behind the front network's gateway.
+    pub fn far_client(self) -> IpAddr {
+        self.address("203.0.113.7", "2001:db8:113::7")
+    }
+
+    /// What services listen on.
+    pub fn listen(self) -> SocketAddr {
+        SocketAddr::new(self.address("192.0.2.10", "2001:db8::10"), 80)
+    }
+
+    /// What backends see of us with full-nat.
+    pub fn source(self) -> IpAddr {
+        self.address("10.0.0.1", "fd00::1")
+    }
+
+    /// A station on the back network, by its number.
+    pub fn inside(self, number: u8) -> IpAddr {
+        self.address(&format!("10.0.0.{number}"), &format!("fd00::{number}"))
+    }
+}
+
+impl Kind {
+    pub const fn new(ip: Family, protocol: Protocol, mode: Mode) -> Self {
+        Self { ip, protocol, mode }
+    }
+
+    /// Every one that there is.
+    pub fn all() -> Vec<Self> {
+        let mut kinds = Vec::new();
+        for ip in Family::ALL {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                for mode in [Mode::FullNat, Mode::Nat] {
+                    kinds.push(Self { ip, protocol, mode });
+                }
+            }
+        }
+        kinds
+    }
+
+    /// Both families over TCP, full-nat.
+    pub fn tcp() -> [Self; 2] {
+        Family::ALL.map(|ip| Self::new(ip, Protocol::Tcp, Mode::FullNat))
+    }
+
+    /// Both families over UDP, full-nat.
+    pub fn udp() -> [Self; 2] {
+        Family::ALL.map(|ip| Self::new(ip, Protocol::Udp, Mode::FullNat))
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} {:?} {:?}", self.ip, self.protocol, self.mode)
+    }
+}
+
+impl World {
+    /// One service with three backends behind BACK, a small table, and a host that knows everybody.
+    pub fn new(kind: Kind) -> Self {
+        let mut world = Self {
+            services: Vec::new(),
+            neighbours: standard_neighbours(),
+            shape: Shape { buckets: 16, lines: 16, half_open: 64, zero: 0 },
+            ports: PortPool::around(32_768, 60_999),
+            hop_generation: 1,
+            // Ages must not mind a clock that wraps, which this one soon does.
+            clock: u32::MAX - ticks(60),
+            mtu: 1500,
+            next_id: 1,
+        };
+        world.services.push(Service {
+            listen: vec![kind.ip.listen()],
+            protocol: kind.protocol,
+            mode: kind.mode,
+            sources: vec![kind.ip.source()],
+            backends: Vec::new(),
+        });
+        world
+            .backend(WEB_1, kind.ip.inside(11))
+            .backend(WEB_2, kind.ip.inside(12))
+            .backend(WEB_3, kind.ip.inside(13))
+    }
+
+    /// Adds a backend to the last service. It listens on 8080.
+    pub fn backend(mut self, name: &'static str, address: IpAddr) -> Self {
+        let (id, mac) = (self.next_id, network::mac_of(address));
+        self.next_id += 1;
+        let backend = Backend {
+            name,
+            id,
+            address: SocketAddr::new(address, 8080),
+            accepts: true,
+            mac,
+            interface: BACK,
+        };
+        self.services.last_mut().into_iter().for_each(|service| service.backends.push(backend.clone()));
+        self
+    }
+
+    /// The world with a change.
+    pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+
+    /// With the first backend alone.
+    pub fn with_one_backend(self) -> Self {
+        self.with(|world| world.services[0].backends.truncate(1))
+    }
+
+    /// With a table of so many buckets, and as many lines of hints.
+    pub fn with_buckets(self, buckets: u32) -> Self {
+        self.with(|world| (world.shape.buckets, world.shape.lines) = (buckets, buckets))
+    }
+
+    /// With one NIC for clients and backends.
+    pub fn with_one_interface(self) -> Self {
+        self.with(|world| {
+            world
+                .services
+                .iter_mut()
+                .flat_map(|it| &mut it.backends)
+                .for_each(|it| it.interface = network::FRONT)
+        })
+    }
+
+    /// A backend by its name.
+    ///
+    /// # Panics
+    /// If there is none: the row is wrong.
+    pub fn find(&self, name: &str) -> &Backend {
+        let mut backends = self.services.iter().flat_map(|service| &service.backends);
+        backends.find(|backend| backend.name == name).unwrap_or_else(|| panic!("there is no {name}"))
+    }
+
+    /// A backend by its name, to be changed.
+    ///
+    /// # Panics
+    /// If there is none: the row is wrong.
+    pub fn find_mut(&mut self, name: &str) -> &mut Backend {
+        let mut backends = self.services.iter_mut().flat_map(|service| &mut service.backends);
+        backends.find(|backend| backend.name == name).unwrap_or_else(|| panic!("there is no {name}"))
+    }
+
+    /// The backend gets no new flows: it is down, or drained.
+    pub fn rest(&mut self, name: &str) {
+        self.find_mut(name).accepts = false;
+    }
+
+    /// The backend loses its flows, and gets an id of its own again: it was in maint.
+    pub fn renew(&mut self, name: &str) {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.find_mut(name).id = id;
+    }
+
+    /// The service that listens at an endpoint.
+    pub fn service(&self, protocol: Protocol, listen: SocketAddr) -> Option<&Service> {
+        self.services.iter().find(|it| it.protocol == protocol && it.listen.contains(&listen))
+    }
+}

@@ -1,0 +1,45 @@
+//! Every row in the kernel, by `BPF_PROG_TEST_RUN`, beside the host engine: both must do the same to the bit.
+
+use std::thread;
+
+use anyhow::{Context as _, Result, ensure};
+use tests::{
+    case::{self, Case},
+    host::HostEngine,
+    kernel::KernelEngine,
+    rows,
+};
+
+/// Runs all rows in both engines and tells of each that fails.
+fn agree(rows: fn() -> Vec<Case>) {
+    // A thread of its own: it moves into a namespace.
+    let failures = thread::spawn(move || -> Result<Vec<String>> {
+        let (mut host, mut kernel) = (HostEngine::default(), KernelEngine::new()?);
+        let failed = |row: &Case| compare(row, &mut host, &mut kernel).err();
+        Ok(rows().iter().filter_map(failed).map(|error| format!("{error:#}")).collect())
+    });
+    let failures = failures.join().unwrap().unwrap();
+
+    assert!(failures.is_empty(), "{} rows:\n\n{}", failures.len(), failures.join("\n\n"));
+}
+
+fn compare(row: &Case, host: &mut HostEngine, kernel: &mut KernelEngine) -> Result<()> {
+    let (on_host, in_kernel) = (case::run(row, host)?, case::run(row, kernel).context("in the kernel")?);
+    for (step, (host, kernel)) in on_host.into_iter().zip(in_kernel).enumerate() {
+        ensure!(host == kernel, "{}: packet {}\nhost {host:#?}\nkernel {kernel:#?}", row.name, step + 1);
+    }
+    Ok(())
+}
+
+macro_rules! themes {
+    ($($theme:ident),*) => {
+        $(
+            #[test]
+            fn $theme() {
+                agree(rows::$theme::rows);
+            }
+        )*
+    };
+}
+
+tests::for_all_themes!(themes);

@@ -1,0 +1,365 @@
+//! The data plane's life on a real kernel: made, taken over, refused, removed.
+
+mod contents;
+mod world;
+
+use std::{fs, net::SocketAddr};
+
+use anyhow::{Context, Result};
+use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuValues};
+use lb_common::{counters::BackendCounters, net::Be16, service::Filter};
+use lb_userspace::{
+    datapath::{self, Attached, Datapath, Op, OpenError, Opened, Snapshot},
+    spec::{AttachMode, BackendName},
+};
+
+use self::{
+    contents::{everything, removal},
+    world::{World, object},
+};
+
+#[test]
+fn what_is_put_into_the_maps_is_read_back_and_outlives_the_daemon() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let mut opened = world.open(&["front", "back"], AttachMode::Native)?;
+        assert!(!opened.adopted);
+        assert_eq!(opened.datapath.observe()?, Snapshot { next_backend_id: 1, ..Snapshot::default() });
+
+        let (steps, want) = everything(&opened.attached);
+        for step in &steps {
+            opened.datapath.apply(step)?;
+        }
+        assert_eq!(opened.datapath.observe()?, want);
+
+        drop(opened);
+        let mut adopted = world.open(&["front", "back"], AttachMode::Native)?;
+        assert!(adopted.adopted);
+        assert_eq!(adopted.datapath.observe()?, want);
+        Ok(())
+    })
+}
+
+#[test]
+fn what_is_deleted_is_gone_and_leaves_no_bits_in_the_filter() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let mut opened = world.open(&["front"], AttachMode::Native)?;
+        let (steps, want) = everything(&opened.attached);
+        for step in &steps {
+            opened.datapath.apply(step)?;
+        }
+        assert_ne!(world.filter()?, Filter::NOTHING);
+
+        for step in removal(&want) {
+            opened.datapath.apply(&step)?;
+        }
+
+        let left = Snapshot { next_backend_id: 9, hop_generation: 7, ..Snapshot::default() };
+        assert_eq!(opened.datapath.observe()?, left);
+        assert_eq!(world.filter()?, Filter::NOTHING);
+        Ok(())
+    })
+}
+
+#[test]
+fn the_filter_has_the_bits_of_what_is_listened_on_and_served() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let mut opened = world.open(&["front"], AttachMode::Native)?;
+        for step in everything(&opened.attached).0 {
+            opened.datapath.apply(&step)?;
+        }
+
+        let filter = world.filter()?;
+        let bits = |address: &str| -> Result<u8> {
+            let address: SocketAddr = address.parse()?;
+            Ok(filter.byte[Filter::index(Filter::fold(address.ip().into()), Be16::new(address.port()))])
+        };
+        assert_eq!(bits("192.0.2.10:80")?, Filter::SERVICE);
+        assert_eq!(bits("[2001:db8::10]:80")?, Filter::SERVICE);
+        assert_eq!(bits("10.0.0.11:8080")?, Filter::BACKEND);
+        assert_eq!(filter.byte.iter().filter(|byte| **byte != 0).count(), 3);
+        Ok(())
+    })
+}
+
+#[test]
+fn other_limits_than_the_pinned_sizes_are_told_and_change_nothing() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let first = world.open(&["front"], AttachMode::Native)?;
+        let capacity = first.capacity;
+        drop(first);
+
+        let mut spec = world.spec(&["front"], AttachMode::Native);
+        spec.limits.flows *= 2;
+        let second = datapath::open(&spec, &world.pins(), &object()?)?;
+
+        assert_eq!(second.capacity, capacity);
+        let told = second.warnings.iter().filter(|line| line.contains("[limits] differ")).count();
+        assert_eq!(told, 1, "{:#?}", second.warnings);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_second_daemon_on_the_same_pins_is_refused() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let first = world.open(&["front"], AttachMode::Native)?;
+
+        let second = datapath::open(&world.spec(&["back"], AttachMode::Native), &world.pins(), &object()?);
+
+        assert!(matches!(second, Err(OpenError::Taken(_))), "{second:?}");
+        assert!(datapath::detach(&world.pins()).is_err());
+        drop(first);
+        world.open(&["front"], AttachMode::Native).map(drop)
+    })
+}
+
+#[test]
+fn the_program_is_replaced_without_leaving_the_interface() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        drop(world.open(&["front"], AttachMode::Native)?);
+        let (before, link) = (world.program("front")?, world.link_id("front")?);
+
+        drop(world.open(&["front"], AttachMode::Native)?);
+
+        assert_ne!(world.program("front")?, before);
+        assert_eq!(world.link_id("front")?, link);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_link_whose_device_is_gone_is_attached_anew() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        drop(world.open(&["front", "back"], AttachMode::Native)?);
+        let dead = world.index("back")?;
+        world.namespace.ip("link del back\nlink add back type veth peer name back-peer\nlink set back up")?;
+        world.forward()?;
+
+        let opened = world.open(&["front", "back"], AttachMode::Native)?;
+
+        let index = world.index("back")?;
+        assert_ne!(index, dead);
+        assert_eq!(opened.attached[1].index, index);
+        assert!(world.program("back")?.is_some());
+        assert!(!world.pins().join(format!("link_{dead}")).exists());
+        Ok(())
+    })
+}
+
+#[test]
+fn an_interface_that_comes_back_is_attached_to_again() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let mut opened = world.open(&["front", "back"], AttachMode::Native)?;
+        world.namespace.ip("link del back")?;
+        let names = |attached: Vec<Attached>| attached.into_iter().map(|it| it.name).collect::<Vec<_>>();
+        assert_eq!(names(opened.links.refresh()?), ["front"]);
+
+        world.namespace.ip("link add back mtu 1400 type veth peer name back-peer")?;
+        let attached = opened.links.refresh()?;
+
+        assert_eq!((attached[1].name.as_str(), attached[1].mtu), ("back", 1400));
+        assert!(world.program("back")?.is_some());
+        assert_eq!(opened.links.refresh()?, attached);
+        Ok(())
+    })
+}
+
+#[test]
+fn an_interface_that_is_configured_no_more_is_left() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        drop(world.open(&["front", "back"], AttachMode::Native)?);
+
+        let opened = world.open(&["front"], AttachMode::Native)?;
+
+        assert_eq!(world.program("back")?, None);
+        assert!(opened.warnings.iter().any(|line| line.starts_with("detached from back")));
+        Ok(())
+    })
+}
+
+#[test]
+fn auto_is_generic_on_all_interfaces_if_one_refuses_native() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        // What a page does not hold: drivers without fragments refuse it.
+        world.namespace.ip("link set back mtu 9000\nlink set back-peer mtu 9000")?;
+
+        let opened = world.open(&["front", "back"], AttachMode::Auto)?;
+        let modes: Vec<_> = opened.attached.iter().map(|it| it.mode).collect();
+        assert_eq!(modes, ["generic", "generic"]);
+        assert!(
+            opened.warnings.iter().any(|line| line.contains("generic mode on all")),
+            "{:?}",
+            opened.warnings
+        );
+
+        drop(opened);
+        let adopted = world.open(&["front", "back"], AttachMode::Auto)?;
+        assert!(adopted.attached.iter().all(|it| it.mode == "generic"));
+        Ok(())
+    })
+}
+
+#[test]
+fn another_mode_is_taken_when_it_is_configured() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        assert_eq!(world.open(&["front"], AttachMode::Auto)?.attached[0].mode, "native");
+        assert_eq!(world.open(&["front"], AttachMode::Generic)?.attached[0].mode, "generic");
+        assert_eq!(world.open(&["front"], AttachMode::Native)?.attached[0].mode, "native");
+        Ok(())
+    })
+}
+
+#[test]
+fn an_interface_that_refuses_leaves_nothing_behind() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        // The driver looks at the peer's MTU, which no preflight can know.
+        world.namespace.ip("link set back-peer mtu 9000")?;
+
+        let refused = world.open(&["front", "back"], AttachMode::Native);
+
+        let error = refused.err().context("it was attached")?;
+        assert!(matches!(error.downcast_ref(), Some(OpenError::Unfit(_))), "{error:#}");
+        assert_eq!(world.program("front")?, None);
+        assert!(!world.pins().exists());
+        Ok(())
+    })
+}
+
+#[test]
+fn a_program_of_somebody_else_is_named_and_left_alone() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let theirs = world.root().join("theirs/v1");
+        drop(datapath::open(&world.spec(&["front"], AttachMode::Native), &theirs, &object()?)?);
+        let program = world.program("front")?.context("it is not attached")?;
+
+        let refused = world.open(&["front", "back"], AttachMode::Native).err().context("it was opened")?;
+
+        assert!(refused.to_string().contains(&format!("front runs another XDP program, id {program}")));
+        assert_eq!(world.program("front")?, Some(program));
+        assert_eq!(world.program("back")?, None);
+        Ok(())
+    })
+}
+
+#[test]
+fn forwarding_that_is_off_is_refused_with_its_cure() -> Result<()> {
+    let world = World::new()?;
+    world.namespace.sysctl("net.ipv4.ip_forward", "0")?;
+    world.inside(|| {
+        let refused = world.open(&["front"], AttachMode::Native).err().context("it was opened")?;
+
+        assert!(refused.to_string().contains("sysctl -w net.ipv4.ip_forward=1"), "{refused}");
+        assert!(!world.pins().exists());
+        Ok(())
+    })
+}
+
+#[test]
+fn a_foreign_map_among_the_pins_is_refused() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        drop(world.open(&["front"], AttachMode::Native)?);
+        let pin = world.pins().join("REASONS");
+        fs::remove_file(&pin)?;
+        Array::<MapData, u64>::create(18, 0)?.pin(&pin)?;
+
+        let refused = world.open(&["front"], AttachMode::Native).err().context("it was opened")?;
+
+        assert!(matches!(refused.downcast_ref(), Some(OpenError::Failed(_))), "{refused:#}");
+        let told = refused.to_string();
+        assert!(told.contains("REASONS is of another shape") && told.contains("`xlb detach`"), "{told}");
+        assert!(world.program("front")?.is_some());
+        Ok(())
+    })
+}
+
+#[test]
+fn what_a_killed_start_left_half_made_is_made_anew() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let unfinished = world.root().join("pins/v1-new");
+        fs::create_dir_all(&unfinished)?;
+        Array::<MapData, u64>::create(1, 0)?.pin(unfinished.join("SETTINGS"))?;
+
+        let opened = world.open(&["front"], AttachMode::Native)?;
+
+        assert!(!opened.adopted && !unfinished.exists());
+        Ok(())
+    })
+}
+
+#[test]
+fn another_layout_is_taken_over_without_leaving_the_interface() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let spec = world.spec(&["front", "back"], AttachMode::Native);
+        let old = world.root().join("pins/v0");
+        drop(datapath::open(&spec, &old, &object()?)?);
+        let link = world.link_id_in(&old, "front")?;
+
+        let opened = world.open(&["front"], AttachMode::Native)?;
+
+        assert!(!opened.adopted && !old.exists());
+        assert_eq!(world.link_id("front")?, link);
+        assert_eq!(world.program("back")?, None);
+        assert!(opened.warnings.iter().any(|line| line.contains("another version's layout")));
+        Ok(())
+    })
+}
+
+#[test]
+fn detaching_removes_everything_of_every_layout_and_says_so() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        drop(world.open(&["front"], AttachMode::Native)?);
+        let spec = world.spec(&["back"], AttachMode::Native);
+        drop(datapath::open(&spec, &world.root().join("pins/v7"), &object()?)?);
+        drop(world.open(&["front"], AttachMode::Native));
+
+        let said = datapath::detach(&world.pins())?;
+
+        assert!(said.contains(&"detached from front".to_owned()), "{said:?}");
+        assert_eq!((world.program("front")?, world.program("back")?), (None, None));
+        assert_eq!(fs::read_dir(world.root().join("pins"))?.count(), 0);
+        assert_eq!(datapath::detach(&world.pins())?, Vec::<String>::new());
+        world.open(&["front"], AttachMode::Native).map(drop)
+    })
+}
+
+#[test]
+fn counters_are_summed_over_cpus_and_begin_at_zero_with_each_name() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let mut opened = world.open(&["front"], AttachMode::Native)?;
+        opened.datapath.apply(&Op::PutBackendName(3, BackendName::new("web", "web-1")))?;
+        let map = MapData::from_pin(world.pins().join("BACKEND_COUNTERS"))?;
+        let mut counters = PerCpuArray::<_, BackendCounters>::try_from(Map::PerCpuArray(map))?;
+        let one = BackendCounters { new_flows: 1, ..BackendCounters::default() };
+        let each = PerCpuValues::try_from(vec![one; counters.get(&3, 0)?.len()])?;
+        let cpus = each.len() as u64;
+        counters.set(3, each, 0)?;
+
+        let counted = |opened: &mut Opened| -> Result<u64> {
+            Ok(opened.datapath.totals()?.backends.get(&3).context("nothing was counted")?.new_flows)
+        };
+        assert_eq!(counted(&mut opened)?, cpus);
+        opened.datapath.apply(&Op::PutBackendName(3, BackendName::new("web", "web-1")))?;
+        assert_eq!(counted(&mut opened)?, cpus);
+        opened.datapath.apply(&Op::PutBackendName(3, BackendName::new("web", "web-2")))?;
+        assert_eq!(counted(&mut opened)?, 0);
+        Ok(())
+    })
+}

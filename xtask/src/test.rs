@@ -1,0 +1,125 @@
+//! `test`: three rings around the product, from cheap to real.
+//!
+//! - **host**: `cargo test --workspace`: both cores and everything else that needs no root and no BPF.
+//! - **kernel**: the compiled program in the kernel by `BPF_PROG_TEST_RUN`: `tests/tests/kernel_*.rs`.
+//! - **lab**: the shipped `xlb` between network namespaces: `tests/tests/lab_*.rs`.
+//!
+//! The last two need root. Cargo does not run as root: it builds their runners (feature `root` of the tests package),
+//! and those run one after the other. A ring in which no test passed has failed: silence is not success.
+
+mod runner;
+
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use clap::{Args, ValueEnum};
+
+use crate::{
+    build, cargo, root,
+    setup::{self, Part},
+    tree,
+};
+use runner::Count;
+
+/// Every test, or one ring of them: host, kernel, lab
+#[derive(Args)]
+pub struct Test {
+    /// Only this ring (default: all)
+    ring: Option<Ring>,
+    /// Features of lb-ebpf for the kernel ring: `without_rescan` removes a guard, and the race test must see it
+    #[arg(long, value_name = "FEATURE")]
+    bpf_features: Vec<String>,
+    /// For the test runners, such as a part of a test's name
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Ring {
+    Host,
+    Kernel,
+    Lab,
+}
+
+impl Test {
+    pub fn run(&self) -> Result<()> {
+        self.prepare()?;
+
+        let mut report = Vec::new();
+        let mut is_good = true;
+        for &ring in Ring::value_variants() {
+            if !self.asks_for(ring) {
+                report.push(format!("{ring:?}: NOT RUN, not asked for"));
+                continue;
+            }
+            let start = Instant::now();
+            let outcome = ring.run(&self.arguments);
+            is_good &= outcome.as_ref().is_ok_and(Count::is_good);
+            let words = outcome.map_or_else(|error| format!("FAILED: {error:#}"), |count| count.to_string());
+            report.push(format!("{ring:?}: {words} ({:.1?})", start.elapsed()));
+        }
+
+        for line in report {
+            eprintln!("test: {line}");
+        }
+        ensure!(is_good, "not every ring passed");
+        Ok(())
+    }
+
+    fn asks_for(&self, ring: Ring) -> bool {
+        self.ring.is_none_or(|only| only == ring)
+    }
+
+    /// The host's ring needs nothing but cargo, the kernel's only the programs.
+    fn prepare(&self) -> Result<()> {
+        let fits = self.bpf_features.is_empty() || self.ring == Some(Ring::Kernel);
+        ensure!(
+            fits,
+            "--bpf-features is for the kernel ring alone: `cargo xtask test kernel --bpf-features ...`"
+        );
+        match self.ring {
+            Some(Ring::Host) => Ok(()),
+            Some(Ring::Kernel) => {
+                setup::ensure(&[Part::Toolchain])?;
+                build::objects(&self.bpf_features).map(drop)
+            }
+            Some(Ring::Lab) | None => {
+                setup::ensure(&[Part::Toolchain, Part::Lab])?;
+                build::release()
+            }
+        }
+    }
+}
+
+impl Ring {
+    fn run(self, arguments: &[String]) -> Result<Count> {
+        match self {
+            Self::Host => host(arguments),
+            Self::Kernel => as_root("kernel_*", "the kernel ring, which loads XDP programs", arguments),
+            Self::Lab => as_root("lab_*", "the lab ring, which makes network namespaces", arguments),
+        }
+    }
+}
+
+fn host(arguments: &[String]) -> Result<Count> {
+    let mut cargo = cargo::cargo();
+    cargo.args(["test", "--locked", "--workspace", "--no-fail-fast", "--"]).args(arguments);
+    runner::watch(&mut cargo)
+}
+
+/// Builds the runners whose name fits the pattern, and runs each.
+fn as_root(pattern: &str, reason: &str, arguments: &[String]) -> Result<Count> {
+    let mut cargo = cargo::cargo();
+    cargo.args(["test", "--locked", "--no-run", "--package", "tests", "--features", "root"]);
+    cargo.args(["--test", pattern]);
+
+    let mut total = Count::default();
+    for runner in cargo::executables(&mut cargo)?.iter().filter(|executable| executable.is_test) {
+        eprintln!("     Running {}", runner.name);
+        let mut command = root::built(&runner.path, reason)?;
+        // Where cargo would run it.
+        command.current_dir(tree::top().join("tests")).args(arguments);
+        total = total + runner::watch(&mut command)?;
+    }
+    Ok(total)
+}

@@ -1,0 +1,112 @@
+//! Running libtest's runners: their output passes through, and their closing lines are counted.
+
+use std::{
+    fmt,
+    ops::Add,
+    process::{Command, Stdio},
+};
+
+use anyhow::Result;
+
+use crate::command;
+
+/// What runners said in their closing lines.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Count {
+    passed: u64,
+    failed: u64,
+    /// Runners that ended badly without a failed test: a crash, or code that does not compile.
+    broken: u64,
+}
+
+impl Count {
+    /// Something passed, and nothing else happened.
+    pub fn is_good(&self) -> bool {
+        self.passed > 0 && self.failed == 0 && self.broken == 0
+    }
+}
+
+impl Add for Count {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            passed: self.passed + other.passed,
+            failed: self.failed + other.failed,
+            broken: self.broken + other.broken,
+        }
+    }
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { passed, failed, broken } = *self;
+        match (passed, failed, broken) {
+            (0, 0, 0) => write!(f, "FAILED: no test was run"),
+            (_, 0, 0) => write!(f, "{passed} passed"),
+            (_, _, 0) => write!(f, "FAILED: {failed} failed, {passed} passed"),
+            _ => write!(f, "FAILED: {broken} runners broke, {failed} failed, {passed} passed"),
+        }
+    }
+}
+
+/// Runs a test runner, or a cargo that runs many.
+pub fn watch(runner: &mut Command) -> Result<Count> {
+    let mut count = Count::default();
+    let status = command::read_lines(runner.stdin(Stdio::null()), |line| {
+        println!("{line}");
+        count = count + closing(line).unwrap_or_default();
+    })?;
+
+    if !status.success() && count.failed == 0 {
+        eprintln!("test: `{}` ended with {status}", command::shown(runner));
+        count.broken += 1;
+    }
+    Ok(count)
+}
+
+/// `test result: ok. 12 passed; 0 failed; 0 ignored; ...`
+fn closing(line: &str) -> Option<Count> {
+    let counts = line.strip_prefix("test result: ")?;
+    let number = |word: &str| {
+        let before = counts.split_once(word)?.0;
+        before.rsplit(' ').next()?.parse().ok()
+    };
+    Some(Count { passed: number(" passed")?, failed: number(" failed")?, broken: 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closing_line_is_counted_and_no_other() {
+        let good =
+            "test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.01s";
+        let bad = "test result: FAILED. 11 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s";
+
+        assert_eq!(closing(good), Some(Count { passed: 12, failed: 0, broken: 0 }));
+        assert_eq!(closing(bad), Some(Count { passed: 11, failed: 2, broken: 0 }));
+        assert_eq!(closing("test tests::it_says_passed ... ok"), None);
+        assert_eq!(closing("running 12 tests"), None);
+    }
+
+    #[test]
+    fn nothing_run_is_not_good() {
+        assert!(!Count::default().is_good());
+        assert!(!Count { passed: 1, failed: 0, broken: 1 }.is_good());
+        assert!(!Count { passed: 9, failed: 1, broken: 0 }.is_good());
+        assert!(Count { passed: 1, failed: 0, broken: 0 }.is_good());
+    }
+
+    #[test]
+    fn a_runner_that_breaks_without_a_failed_test_is_counted() {
+        let said = "echo 'test result: ok. 2 passed; 0 failed; 0 ignored'";
+
+        let good = watch(Command::new("sh").args(["-c", said])).unwrap();
+        let crashed = watch(Command::new("sh").args(["-c", &format!("{said}; kill -9 $$")])).unwrap();
+
+        assert_eq!(good, Count { passed: 2, failed: 0, broken: 0 });
+        assert_eq!(crashed, Count { passed: 2, failed: 0, broken: 1 });
+    }
+}

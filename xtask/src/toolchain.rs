@@ -1,0 +1,132 @@
+//! The compiler for the BPF target, in the two shapes that are found in practice.
+//!
+//! - rustup's **nightly** with `rust-src`, and `bpf-linker` on PATH: aya's usual way, `core` is built with the program.
+//! - **Debian**'s `rustc-web`, whose BPF `core` comes compiled (`libstd-rust-web-dev-bpf`), and a `bpf-linker` that
+//!   `setup` builds against Debian's LLVM 22. It is a stable compiler, and aya needs `asm_experimental_arch` for its
+//!   atomics: `RUSTC_BOOTSTRAP` opens that feature, for the crates that use it and no other.
+//!
+//! ```text
+//!   lb-ebpf ──rustc (LLVM bitcode)──▶ bpf-linker (optimises, emits BTF) ──▶ target/bpf/bpfel-unknown-none/bpf/lb
+//! ```
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{cargo, command, setup, tree};
+
+const TARGET: &str = "bpfel-unknown-none";
+const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+const DEBIAN_CLIPPY: &str = "/usr/bin/cargo-clippy";
+/// The crates with inline assembly: aya's and ours. A new program of lb-ebpf belongs here.
+const CRATES_WITH_ASM: &str = "aya_ebpf,lb_common,lb_ebpf,lb,bench,race";
+
+/// A usable compiler and linker for BPF.
+pub enum Toolchain {
+    Nightly { linker: PathBuf },
+    Debian { linker: PathBuf },
+}
+
+impl Toolchain {
+    /// What is there, complete. Nothing is fetched.
+    pub fn find() -> Option<Self> {
+        Self::nightly().or_else(Self::debian)
+    }
+
+    fn nightly() -> Option<Self> {
+        let linker = command::find("bpf-linker")?;
+        let sysroot =
+            command::ask(Command::new("rustup").args(["run", "nightly", "rustc", "--print", "sysroot"]))?;
+        let core = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core");
+        core.is_dir().then_some(Self::Nightly { linker })
+    }
+
+    fn debian() -> Option<Self> {
+        let linker = setup::BPF_LINKER.installed()?;
+        debian_core().then_some(Self::Debian { linker })
+    }
+
+    /// What to call it when a reader asks which compiler was used.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Nightly { .. } => "rustup's nightly",
+            Self::Debian { .. } => "Debian's rustc-web",
+        }
+    }
+
+    /// `cargo SUBCOMMAND` for lb-ebpf and the BPF target.
+    pub fn cargo(&self, subcommand: &str) -> Command {
+        let (mut cargo, linker) = match self {
+            Self::Nightly { linker } => (nightly_cargo(subcommand), linker),
+            Self::Debian { linker } => (debian_cargo(subcommand), linker),
+        };
+        // Flags that cargo takes from these instead of ours would be the host's.
+        for foreign in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "LD_LIBRARY_PATH"] {
+            cargo.env_remove(foreign);
+        }
+        cargo
+            .current_dir(tree::top())
+            .args([
+                "--package",
+                "lb-ebpf",
+                "--locked",
+                "--profile",
+                "bpf",
+                "--target",
+                TARGET,
+                "--target-dir",
+            ])
+            .arg(tree::bpf_target())
+            .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker)
+            .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", rustflags());
+        cargo
+    }
+}
+
+/// Whether Debian's compiler and its `core` for BPF are installed.
+pub fn debian_core() -> bool {
+    let mut rustc = Command::new(DEBIAN_RUSTC);
+    command::ask(rustc.args(["--print", "target-libdir", "--target", TARGET]))
+        .is_some_and(|directory| Path::new(directory.trim()).is_dir())
+}
+
+/// Whether the clippy of Debian's compiler is installed.
+pub fn debian_has_clippy() -> bool {
+    Path::new(DEBIAN_CLIPPY).is_file()
+}
+
+/// Whether the nightly has its clippy.
+pub fn nightly_has_clippy() -> bool {
+    command::ask(Command::new("rustup").args(["run", "nightly", "cargo", "clippy", "--version"])).is_some()
+}
+
+fn nightly_cargo(subcommand: &str) -> Command {
+    let mut cargo = Command::new("rustup");
+    // The cargo that runs us left its own toolchain in the environment.
+    cargo.args(["run", "nightly", "cargo", subcommand, "-Zbuild-std=core"]);
+    for ours in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN"] {
+        cargo.env_remove(ours);
+    }
+    cargo
+}
+
+fn debian_cargo(subcommand: &str) -> Command {
+    // clippy-driver must be the compiler's own, and rustup's `cargo clippy` would bring another.
+    let mut cargo = if subcommand == "clippy" { Command::new(DEBIAN_CLIPPY) } else { cargo::cargo() };
+    cargo.arg(subcommand).env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", CRATES_WITH_ASM);
+    cargo
+}
+
+/// `--btf`: the types of the maps and the program, which the kernel checks and prints.
+/// `+allows-misaligned-mem-access`: packet headers have alignment 1, and without it LLVM reads them byte by byte
+/// (217 instructions instead of 133 for the same pipeline).
+fn rustflags() -> String {
+    [
+        format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH),
+        "-Clink-arg=--btf".into(),
+        "-Clink-arg=--cpu-features=+allows-misaligned-mem-access".into(),
+    ]
+    .join(" ")
+}

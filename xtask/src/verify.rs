@@ -1,0 +1,108 @@
+//! `verify`: whether the kernel takes the XDP programs, and what they cost it.
+//!
+//! - **Budget.** The kernel's verifier walks every path of a program, and says how many instructions it visited. A small
+//!   change can multiply that without any test noticing, so `xtask/verify.toml` has a line for every program, none above
+//!   [`budget::MOST`].
+//! - **No mem\* call on the hot path.** LLVM turns copies of byte arrays (a MAC address is enough) into calls of
+//!   `memcpy`, `memmove` and `memset`, which on BPF are loops over bytes: 4 ns for six of them. [`calls`] decodes every
+//!   call instruction in the product's object. Only functions that `verify.toml` calls cold may make those.
+//!
+//! Loading needs root: `verify` builds as the user, and then becomes itself as root.
+
+mod budget;
+mod calls;
+mod load;
+
+use std::{env, fs, os::unix::process::CommandExt as _};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+
+use crate::{
+    build, command, root,
+    setup::{self, Part},
+    tree,
+};
+use budget::Budget;
+use calls::MemoryCall;
+
+/// Load the XDP programs, and compare the verifier's work with its budget
+#[derive(Args)]
+pub struct Verify {
+    /// Take the programs as they were built last
+    #[arg(long)]
+    no_build: bool,
+}
+
+impl Verify {
+    pub fn run(&self) -> Result<()> {
+        if !self.no_build {
+            setup::ensure(&[Part::Toolchain])?;
+            build::objects(&[])?;
+        }
+        if root::is_us() { verify() } else { become_root() }
+    }
+}
+
+fn verify() -> Result<()> {
+    let budget = Budget::read()?;
+    let mut complaints = Vec::new();
+
+    println!(
+        "{:24} {:>8} {:>8} {:>12} {:>8}",
+        "object/program", "visited", "budget", "instructions", "jited"
+    );
+    for object in budget.objects() {
+        let path = tree::bpf_objects().join(object);
+        let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        complaints
+            .extend(visits(&budget, object, &bytes).with_context(|| format!("load {}", path.display()))?);
+        complaints.extend(memory_calls(&budget, object, &bytes)?);
+    }
+
+    ensure!(complaints.is_empty(), "verify:\n  {}", complaints.join("\n  "));
+    Ok(())
+}
+
+/// Prints what the verifier visited, and complains of what was too much.
+fn visits(budget: &Budget, object: &str, bytes: &[u8]) -> Result<Vec<String>> {
+    let mut complaints = Vec::new();
+    for program in load::programs(bytes)? {
+        let name = format!("{object}/{}", program.name);
+        let most = budget.most(object, &program.name);
+        println!(
+            "{name:24} {:>8} {:>8} {:>12} {:>8}",
+            program.visited,
+            most.map_or_else(|| "none".to_owned(), |most| most.to_string()),
+            program.instructions,
+            program.jited_bytes,
+        );
+        complaints.extend(budget::complaint(&name, program.visited, most));
+    }
+    Ok(complaints)
+}
+
+/// The product must be fast; what measures it or races with it need not be.
+const PRODUCT: &str = "lb";
+
+fn memory_calls(budget: &Budget, object: &str, bytes: &[u8]) -> Result<Vec<String>> {
+    if object != PRODUCT {
+        return Ok(Vec::new());
+    }
+    let mut calls = calls::to_memory_functions(bytes)?;
+    calls.retain(|call| !budget.is_cold(object, &call.caller));
+    let complain = |call: MemoryCall| {
+        let MemoryCall { caller, callee, instruction } = call;
+        format!(
+            "{object}: `{caller}` calls `{callee}` at instruction {instruction} (`llvm-objdump -S` shows the line)"
+        )
+    };
+    Ok(calls.into_iter().map(complain).collect())
+}
+
+fn become_root() -> Result<()> {
+    let ourselves = env::current_exe().context("find our own executable")?;
+    let mut command = root::command(ourselves, &[], "loading XDP programs to verify them")?;
+    let error = command.args(["verify", "--no-build"]).exec();
+    Err(error).with_context(|| format!("run `{}`", command::shown(&command)))
+}

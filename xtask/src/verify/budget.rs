@@ -1,0 +1,81 @@
+//! `xtask/verify.toml`: how many instructions the verifier may visit, and which functions may copy arrays.
+
+use std::{collections::BTreeMap, fs};
+
+use anyhow::{Context as _, Result};
+use serde::Deserialize;
+
+use crate::tree;
+
+/// No budget may be larger. A kernel refuses at 1,000,000, but how many it visits differs between versions.
+pub const MOST: u32 = 50_000;
+
+/// The file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Budget {
+    /// Object -> program -> instructions.
+    budget: BTreeMap<String, BTreeMap<String, u32>>,
+    /// Object -> functions.
+    cold: BTreeMap<String, Vec<String>>,
+}
+
+impl Budget {
+    pub fn read() -> Result<Self> {
+        let path = tree::top().join("xtask/verify.toml");
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("parse {}", path.display()))
+    }
+
+    pub fn objects(&self) -> impl Iterator<Item = &str> {
+        self.budget.keys().map(String::as_str)
+    }
+
+    pub fn most(&self, object: &str, program: &str) -> Option<u32> {
+        self.budget.get(object)?.get(program).copied()
+    }
+
+    pub fn is_cold(&self, object: &str, function: &str) -> bool {
+        self.cold.get(object).is_some_and(|functions| functions.iter().any(|cold| cold == function))
+    }
+}
+
+/// What is wrong with a program that made the verifier visit so many instructions.
+pub fn complaint(name: &str, visited: u32, most: Option<u32>) -> Option<String> {
+    match most {
+        None => Some(format!("{name} has no budget: add a line for it")),
+        Some(most) if most > MOST => {
+            Some(format!("{name} has a budget of {most}, above the {MOST} of any program"))
+        }
+        Some(most) if visited > most => {
+            Some(format!("{name} is above its budget: {visited} instructions of {most}"))
+        }
+        Some(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_is_the_last_number_that_fits() {
+        assert_eq!(complaint("lb/lb", 700, Some(700)), None);
+        assert!(complaint("lb/lb", 701, Some(700)).unwrap().contains("701 instructions of 700"));
+    }
+
+    #[test]
+    fn a_program_without_budget_or_with_too_large_a_one_is_refused() {
+        assert!(complaint("lb/lb", 1, None).unwrap().contains("no budget"));
+        assert!(complaint("lb/lb", 1, Some(MOST + 1)).unwrap().contains("50001"));
+    }
+
+    #[test]
+    fn the_file_in_the_tree_can_be_read_and_has_the_product() {
+        let budget = Budget::read().unwrap();
+
+        assert!(budget.objects().any(|object| object == "lb"));
+        assert!(budget.most("lb", "lb").is_some());
+        assert!(!budget.is_cold("lb", "lb"), "the program itself is the hot path");
+    }
+}

@@ -1,0 +1,43 @@
+//! Loading an object's programs, and asking the kernel about them.
+
+use anyhow::{Context as _, Result, bail};
+use aya::{
+    EbpfLoader,
+    programs::{Program, ProgramInfo},
+};
+
+/// A program that the verifier took.
+pub struct Loaded {
+    pub name: String,
+    /// Instructions that the verifier visited on all paths.
+    pub visited: u32,
+    /// Instructions after the verifier's translation.
+    pub instructions: u32,
+    pub jited_bytes: u32,
+}
+
+/// Loads every program of an object, asks about it, and lets it go.
+pub fn programs(object: &[u8]) -> Result<Vec<Loaded>> {
+    let mut ebpf = EbpfLoader::new().load(object).context("make the maps")?;
+    let mut programs = Vec::new();
+    for (name, program) in ebpf.programs_mut() {
+        let Program::Xdp(program) = program else {
+            bail!("program `{name}` is not an XDP program");
+        };
+        program.load().with_context(|| format!("the verifier refuses program `{name}`"))?;
+        programs.push(loaded(name, &program.info()?)?);
+    }
+    programs.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(programs)
+}
+
+fn loaded(name: &str, info: &ProgramInfo) -> Result<Loaded> {
+    const INSTRUCTION_BYTES: u32 = 8;
+    let visited = info.verified_instruction_count();
+    Ok(Loaded {
+        name: name.to_owned(),
+        visited: visited.context("this kernel does not tell what its verifier visited (Linux 5.16 does)")?,
+        instructions: info.size_translated().unwrap_or_default() / INSTRUCTION_BYTES,
+        jited_bytes: info.size_jitted(),
+    })
+}
