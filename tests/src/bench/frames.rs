@@ -23,7 +23,7 @@ use super::{
     report::{Table, median},
     wrapper::{Program, Wrapper, stay_on_one_cpu},
 };
-use crate::lab::{self, Lab, Namespace, Topology};
+use crate::lab::{self, Lab, Namespace, Topology, command};
 
 const FLOWS: u32 = 1000;
 /// Frames of one measurement.
@@ -32,6 +32,9 @@ const FRAMES: u32 = 1_000_000;
 const BATCH: u32 = 64;
 /// Indices of `eth0` and `eth1`: `lo` is 1.
 const LINKS: Links = Links { front: 2, back: 3 };
+
+/// nftables' backends: of ours, which are more, the first.
+const BACKENDS: [&str; 3] = ["10.0.0.11", "10.0.0.12", "10.0.0.13"];
 
 /// What is measured, in this order.
 const CASES: [&str; 5] = [
@@ -74,7 +77,11 @@ impl Road {
     fn build() -> Result<Self> {
         let lab = Lab::build(&Topology::new("frames", lab::Shape::TwoNics).backends(1))?;
         lab.xlb.ip(&format!("link set eth0 address {}\n{}", mac(balancer::US), balancer::ROUTES))?;
-        lab.xlb.ip(&format!("neigh add 10.0.0.11 lladdr {} nud permanent dev eth1", mac(balancer::THEM)))?;
+        for backend in BACKENDS {
+            let neighbour =
+                format!("neigh add {backend} lladdr {} nud permanent dev eth1", mac(balancer::THEM));
+            lab.xlb.ip(&neighbour)?;
+        }
         // As much for nftables as for XDP: frames arrive by polling.
         lab.xlb.run(&["ethtool", "-K", "eth0", "gro", "on"])?;
 
@@ -97,14 +104,14 @@ impl Road {
         let _balancer = match case.split_once(',') {
             Some(("xlb", _)) => Some(Attached::new(&mut lb.object, "lb", (&lab.xlb, "eth0"))?),
             Some(_) => {
-                lab.xlb.run(&["nft", &rules()])?;
+                nft(&lab.xlb, &dnat())?;
                 None
             }
             None => None,
         };
         let (end, interface) = if alone { (&lab.xlb, "eth0") } else { (&lab.switch, "xlb") };
         let _sink = if as_skbs {
-            end.run(&["nft", "table netdev sink { chain all { type filter hook ingress device xlb priority 0; policy drop; } }"])?;
+            nft(end, DROP)?;
             None
         } else {
             Some(Attached::new(sink, "sink", (end, interface))?)
@@ -115,21 +122,36 @@ impl Road {
         let frames = received(end, interface)? - before;
 
         if case.starts_with("nftables") {
-            lab.xlb.run(&["nft", "delete table ip bench"])?;
+            nft(&lab.xlb, "delete table ip bench\n")?;
         }
         if as_skbs {
-            end.run(&["nft", "delete table netdev sink"])?;
+            nft(end, "delete table netdev bench\n")?;
         }
         Ok(frames as f64 / seconds)
     }
 }
 
-/// DNAT in turn over backends that all have one Ethernet address; without masquerade, which would cost more.
-fn rules() -> String {
+/// DNAT in turn, as ours is; without masquerade, which would cost more.
+fn dnat() -> String {
+    let backends = BACKENDS.iter().enumerate().map(|(n, backend)| format!("{n} : {backend}"));
+    let backends = backends.collect::<Vec<_>>().join(", ");
     format!(
-        "table ip bench {{ chain requests {{ type nat hook prerouting priority -100; \
-         ip daddr 192.0.2.10 udp dport {SERVICE_PORT} dnat to 10.0.0.11:{BACKEND_PORT}; }} }}"
+        "table ip bench {{
+    chain requests {{ type nat hook prerouting priority -100;
+        ip daddr 192.0.2.10 udp dport {SERVICE_PORT} dnat to numgen inc mod 3 map {{ {backends} }} : {BACKEND_PORT}; }}
+}}
+"
     )
+}
+
+/// Drops what arrives, as skbs.
+const DROP: &str = "table netdev bench {
+    chain arrivals { type filter hook ingress device xlb priority 0; policy drop; }
+}
+";
+
+fn nft(namespace: &Namespace, rules: &str) -> Result<()> {
+    command::run_with_input(&["ip", "netns", "exec", namespace.name(), "nft", "-f", "-"], rules).map(drop)
 }
 
 fn generate(generator: &mut Wrapper<V4>) -> Result<f64> {
@@ -144,7 +166,7 @@ fn generate(generator: &mut Wrapper<V4>) -> Result<f64> {
         ..TestRunOptions::default()
     };
     let start = Instant::now();
-    generator.program()?.test_run(options).context("generate live frames")?;
+    generator.generator()?.test_run(options).context("generate live frames")?;
     Ok(start.elapsed().as_secs_f64())
 }
 

@@ -111,6 +111,9 @@ pub struct Mapped<T> {
     elements: PhantomData<T>,
 }
 
+// SAFETY: a mapping belongs to the process, not to the thread that made it.
+unsafe impl<T: Send> Send for Mapped<T> {}
+
 impl<T> Mapped<T> {
     fn new(data: &MapData) -> Result<Self> {
         let info = data.info()?;

@@ -137,9 +137,9 @@ impl<F: Numbered> Wrapper<F> {
         self.object.set("ORDER", 0, order)
     }
 
-    /// The wrapper itself.
-    pub fn program(&self) -> Result<&Xdp> {
-        self.object.program(&self.program)
+    /// The program that sends the same frames, and jumps nowhere.
+    pub fn generator(&self) -> Result<&Xdp> {
+        self.object.program("generate")
     }
 
     /// A frame to begin with.
