@@ -7,6 +7,7 @@
 //! ```
 
 pub mod balancer;
+pub mod end_to_end;
 pub mod flows;
 pub mod frame;
 pub mod frames;

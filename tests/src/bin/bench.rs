@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use serde_json::json;
 use tests::bench::{
-    frames,
+    end_to_end, frames,
     packets::{self, Effort},
 };
 
@@ -28,6 +28,7 @@ struct Arguments {
 enum Section {
     Packets,
     Frames,
+    EndToEnd,
 }
 
 fn main() -> Result<()> {
@@ -37,11 +38,13 @@ fn main() -> Result<()> {
         if !arguments.sections.is_empty() && !arguments.sections.contains(&section) {
             continue;
         }
+        let quick = arguments.quick;
         let (name, tables) = match section {
             Section::Packets => {
-                ("packets", packets::measure(if arguments.quick { Effort::QUICK } else { Effort::FULL })?)
+                ("packets", packets::measure(if quick { Effort::QUICK } else { Effort::FULL })?)
             }
-            Section::Frames => ("frames", frames::measure(if arguments.quick { 3 } else { 5 })?),
+            Section::Frames => ("frames", frames::measure(if quick { 3 } else { 5 })?),
+            Section::EndToEnd => ("end_to_end", end_to_end::measure(if quick { 1 } else { 5 })?),
         };
         tables.iter().for_each(|table| table.print());
         figures.insert(name.to_owned(), tables.iter().map(|table| table.json()).collect());
