@@ -149,7 +149,7 @@ fn haproxy(lab: &Lab) -> Result<Killed> {
     let mut config = format!(
         "global
     nbthread 2
-    maxconn 20000
+    maxconn 1000
 defaults
     mode tcp
     timeout connect 5s
