@@ -81,8 +81,12 @@ impl Dialogue {
         let ports = Ports::new(Be16::new(self.client.port()), Be16::new(self.listen.port()));
         let protocol = self.protocol.number();
         match (self.client.ip(), self.listen.ip()) {
-            (IpAddr::V4(client), IpAddr::V4(listen)) => hash::v4(&KEYS, client.into(), listen.into(), ports, protocol),
-            (IpAddr::V6(client), IpAddr::V6(listen)) => hash::v6(&KEYS, client.into(), listen.into(), ports, protocol),
+            (IpAddr::V4(client), IpAddr::V4(listen)) => {
+                hash::v4(&KEYS, client.into(), listen.into(), ports, protocol)
+            }
+            (IpAddr::V6(client), IpAddr::V6(listen)) => {
+                hash::v6(&KEYS, client.into(), listen.into(), ports, protocol)
+            }
             (client, listen) => panic!("{client} cannot dial {listen}"),
         }
     }
@@ -126,7 +130,9 @@ impl Dialogue {
     /// What a backend sends later: data.
     pub fn later_answer(self, backend: &'static str) -> Message {
         match self.protocol {
-            Protocol::Tcp => self.reply(backend, ACK).with(|packet| packet.payload_mut().extend(b"HTTP/1.1 200 OK\r\n")),
+            Protocol::Tcp => {
+                self.reply(backend, ACK).with(|packet| packet.payload_mut().extend(b"HTTP/1.1 200 OK\r\n"))
+            }
             Protocol::Udp => self.from(backend, Packet::udp(self.listen, self.client, b"another answer")),
         }
     }

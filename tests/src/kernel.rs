@@ -18,7 +18,8 @@ use crate::{
 
 /// Where the XDP program is: `XLB_BPF_DIR`, the directory that `cargo xtask build` compiles it to.
 pub fn object() -> Result<PathBuf> {
-    let directory = env::var_os("XLB_BPF_DIR").context("XLB_BPF_DIR does not say where the XDP program is")?;
+    let directory =
+        env::var_os("XLB_BPF_DIR").context("XLB_BPF_DIR does not say where the XDP program is")?;
     Ok(PathBuf::from(directory).join("lb"))
 }
 

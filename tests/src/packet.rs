@@ -113,7 +113,8 @@ impl Packet {
 
     /// A UDP datagram.
     pub fn udp(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Self {
-        let udp = Udp { source: from.port(), destination: to.port(), payload: payload.into(), ..Udp::default() };
+        let udp =
+            Udp { source: from.port(), destination: to.port(), payload: payload.into(), ..Udp::default() };
         Self::new(from.ip(), to.ip(), Content::Udp(udp))
     }
 
@@ -131,7 +132,7 @@ impl Packet {
         self
     }
 
-    /// With an ICMP error's view of it: the IP packet alone, cut after `bytes`.
+    /// As an ICMP error quotes it: the IP packet alone, cut after `bytes`.
     pub fn quoted(&self, bytes: usize) -> Vec<u8> {
         let mut quote = self.ip_bytes();
         quote.truncate(bytes);
@@ -166,7 +167,7 @@ impl Packet {
     pub fn tcp_mut(&mut self) -> &mut Tcp {
         match &mut self.content {
             Content::Tcp(tcp) => tcp,
-            other => panic!("not TCP: {other:?}"),
+            Content::Udp(_) | Content::Icmp(_) | Content::Other { .. } => panic!("not TCP"),
         }
     }
 
@@ -177,7 +178,7 @@ impl Packet {
     pub fn udp_mut(&mut self) -> &mut Udp {
         match &mut self.content {
             Content::Udp(udp) => udp,
-            other => panic!("not UDP: {other:?}"),
+            Content::Tcp(_) | Content::Icmp(_) | Content::Other { .. } => panic!("not UDP"),
         }
     }
 }
@@ -192,7 +193,10 @@ mod tests {
 
     fn hex(text: &str) -> Vec<u8> {
         let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
-        digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+        digits
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect()
     }
 
     /// tcpdump -vv calls these checksums correct, and those of the next test.
@@ -201,11 +205,9 @@ mod tests {
         let syn = Packet::tcp(endpoint("198.51.100.7:40000"), endpoint("192.0.2.10:80"), lb_ebpf::tcp::SYN)
             .with(|packet| packet.tcp_mut().sequence = 1000);
 
-        let expected = hex(
-            "0200000000fe 0200000000fd 0800
+        let expected = hex("0200000000fe 0200000000fd 0800
              4500 0028 1234 4000 40 06 3c57 c6336407 c000020a
-             9c40 0050 000003e8 00000000 50 02 ffff 2325 0000",
-        );
+             9c40 0050 000003e8 00000000 50 02 ffff 2325 0000");
         assert_eq!(syn.to_frame(), expected);
     }
 
@@ -213,17 +215,16 @@ mod tests {
     fn a_datagram_over_ipv6_has_these_bytes() {
         let datagram = Packet::udp(endpoint("[2001:db8:51::7]:40000"), endpoint("[2001:db8::10]:53"), b"hi");
 
-        let expected = hex(
-            "0200000000fe 0200000000fd 86dd
+        let expected = hex("0200000000fe 0200000000fd 86dd
              60001234 000a 11 40 20010db8005100000000000000000007 20010db8000000000000000000000010
-             9c40 0035 000a 9f21 6869",
-        );
+             9c40 0035 000a 9f21 6869");
         assert_eq!(datagram.to_frame(), expected);
     }
 
     #[test]
     fn what_is_built_reads_as_right_until_any_covered_byte_changes() {
-        let (v4, v6) = (["198.51.100.7:40000", "192.0.2.10:80"], ["[2001:db8:51::7]:40000", "[2001:db8::10]:80"]);
+        let (v4, v6) =
+            (["198.51.100.7:40000", "192.0.2.10:80"], ["[2001:db8:51::7]:40000", "[2001:db8::10]:80"]);
         for [from, to] in [v4, v6] {
             let (from, to) = (endpoint(from), endpoint(to));
             let quote = Packet::udp(to, from, b"quoted").quoted(64);

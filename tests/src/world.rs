@@ -43,7 +43,7 @@ pub struct World {
     pub clock: u32,
     /// Of every interface.
     pub mtu: u32,
-    /// Addresses that share a filter byte with something of ours need no entry here: all bits are computed.
+    /// The id of the next backend.
     pub next_id: u32,
 }
 
@@ -182,15 +182,24 @@ impl World {
             sources: vec![kind.ip.source()],
             backends: Vec::new(),
         });
-        world.backend(WEB_1, kind.ip.inside(11)).backend(WEB_2, kind.ip.inside(12)).backend(WEB_3, kind.ip.inside(13))
+        world
+            .backend(WEB_1, kind.ip.inside(11))
+            .backend(WEB_2, kind.ip.inside(12))
+            .backend(WEB_3, kind.ip.inside(13))
     }
 
     /// Adds a backend to the last service. It listens on 8080.
     pub fn backend(mut self, name: &'static str, address: IpAddr) -> Self {
         let (id, mac) = (self.next_id, network::mac_of(address));
         self.next_id += 1;
-        let backend =
-            Backend { name, id, address: SocketAddr::new(address, 8080), accepts: true, mac, interface: BACK };
+        let backend = Backend {
+            name,
+            id,
+            address: SocketAddr::new(address, 8080),
+            accepts: true,
+            mac,
+            interface: BACK,
+        };
         self.services.last_mut().into_iter().for_each(|service| service.backends.push(backend.clone()));
         self
     }
@@ -214,7 +223,11 @@ impl World {
     /// With one NIC for clients and backends.
     pub fn with_one_interface(self) -> Self {
         self.with(|world| {
-            world.services.iter_mut().flat_map(|it| &mut it.backends).for_each(|it| it.interface = network::FRONT)
+            world
+                .services
+                .iter_mut()
+                .flat_map(|it| &mut it.backends)
+                .for_each(|it| it.interface = network::FRONT)
         })
     }
 

@@ -9,10 +9,18 @@ use tests::{
 /// Runs all rows and tells of each that fails.
 fn pass(rows: Vec<Case>) {
     let mut engine = HostEngine::default();
-    let failures: Vec<String> =
-        rows.iter().filter_map(|row| case::run(row, &mut engine).err()).map(|error| format!("{error:#}")).collect();
+    let failures: Vec<String> = rows
+        .iter()
+        .filter_map(|row| case::run(row, &mut engine).err())
+        .map(|error| format!("{error:#}"))
+        .collect();
 
     assert!(failures.is_empty(), "{} of {} rows:\n\n{}", failures.len(), rows.len(), failures.join("\n\n"));
+}
+
+#[test]
+fn runts() {
+    pass(rows::malformed::runts());
 }
 
 macro_rules! themes {

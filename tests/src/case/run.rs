@@ -131,7 +131,8 @@ impl Run<'_> {
     /// Reads from the first request what the backend sees as the client, if it is what the mode allows.
     fn learn(&mut self, dialogue: Dialogue, backend: &'static str, frame: &[u8]) -> Result<()> {
         let (source, _) = read::endpoints(frame).context("no TCP or UDP packet came out")?;
-        let service = self.world.service(dialogue.protocol, dialogue.listen).context("the row has no such service")?;
+        let service =
+            self.world.service(dialogue.protocol, dialogue.listen).context("the row has no such service")?;
         match service.mode {
             Mode::FullNat => {
                 let ports = self.world.ports;
@@ -160,7 +161,8 @@ impl Run<'_> {
                 let packet = between(&message.packet, listen, client);
                 match self.world.route(client.ip()) {
                     Ok(hop) => packet.with(|packet| {
-                        (packet.to_mac, packet.from_mac) = (hop.destination.to_bytes(), hop.source.to_bytes());
+                        (packet.to_mac, packet.from_mac) =
+                            (hop.destination.to_bytes(), hop.source.to_bytes());
                     }),
                     Err(reason) => bail!("the row's client cannot be reached: {}", reason.name()),
                 }
@@ -180,7 +182,9 @@ impl Run<'_> {
         let packet = match (expected, input) {
             (Passes(_), _) => return Ok((Action::Pass, frame.to_vec())),
             (Drops(_), _) => return Ok((Action::Drop, frame.to_vec())),
-            (Opens(backend) | Reaches(backend), Input::Message(message)) => self.forwarded(message, backend)?,
+            (Opens(backend) | Reaches(backend), Input::Message(message)) => {
+                self.forwarded(message, backend)?
+            }
             (Returns, Input::Message(message)) => {
                 let Speaker::Backend(backend) = message.speaker else { bail!("clients do not reply") };
                 self.forwarded(message, backend)?

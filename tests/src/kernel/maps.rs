@@ -182,7 +182,9 @@ pub fn memory(ebpf: &Ebpf) -> Result<Memory> {
 
 fn records(memory: &mut Memory, bucket: u32, bytes: &[u8]) {
     let numbers = bucket * WAYS as u32..;
-    memory.flows.extend(numbers.zip(bytes.chunks(bytes.len() / WAYS)).filter_map(|(number, it)| record(number, it)));
+    memory
+        .flows
+        .extend(numbers.zip(bytes.chunks(bytes.len() / WAYS)).filter_map(|(number, it)| record(number, it)));
 }
 
 /// Takes a record's bytes apart, in the order of `lb_common::flow::Record`.
@@ -194,7 +196,11 @@ fn record(number: u32, mut bytes: &[u8]) -> Option<Flow> {
         return None;
     }
     let address = |bytes: &mut &[u8]| -> Option<IpAddr> {
-        Some(if is_v4 { Ipv4Addr::from(take::<4>(bytes)?).into() } else { Ipv6Addr::from(take::<16>(bytes)?).into() })
+        Some(if is_v4 {
+            Ipv4Addr::from(take::<4>(bytes)?).into()
+        } else {
+            Ipv6Addr::from(take::<16>(bytes)?).into()
+        })
     };
     Some(Flow {
         number,

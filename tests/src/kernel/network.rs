@@ -29,7 +29,9 @@ impl Network {
         let mut batch = String::new();
         for (name, index) in INTERFACES {
             let mac = colons(mac_of_interface(index));
-            batch += &format!("link add name {name} index {index} address {mac} type veth peer name {name}-peer\n");
+            batch += &format!(
+                "link add name {name} index {index} address {mac} type veth peer name {name}-peer\n"
+            );
             batch += &format!("link set {name}-peer up\nlink set {name} up\n");
         }
         for (_, bits, interface, own) in PREFIXES {

@@ -37,7 +37,9 @@ impl<F: Family<Address: Default, Spare: Default>> Flows<F> {
     pub fn copy_into(&self, memory: &mut Memory, family: usize) {
         let records = self.buckets.iter().flat_map(|bucket| &bucket.way);
         let to_ip = |address| F::to_key(address).to_ip();
-        memory.flows.extend((0..).zip(records).filter_map(|(number, record)| Flow::of(number, record, to_ip)));
+        memory
+            .flows
+            .extend((0..).zip(records).filter_map(|(number, record)| Flow::of(number, record, to_ip)));
         for (line, hints) in (0..).zip(&self.lines) {
             for (slot, hint) in hints.hint.iter().enumerate() {
                 if hint.load() != 0 {

@@ -103,7 +103,8 @@ impl<'a> View<'a> {
     fn ports(&self) -> Option<(u16, u16)> {
         let bytes = self.content.get(..4)?;
         let has_ports = matches!(self.protocol, 6 | 17);
-        has_ports.then(|| (u16::from_be_bytes([bytes[0], bytes[1]]), u16::from_be_bytes([bytes[2], bytes[3]])))
+        has_ports
+            .then(|| (u16::from_be_bytes([bytes[0], bytes[1]]), u16::from_be_bytes([bytes[2], bytes[3]])))
     }
 }
 
@@ -147,7 +148,9 @@ fn describe(text: &mut String, view: &View<'_>) {
         58 => "ICMPv6",
         _ => "IP",
     };
-    let (from, to) = view.ports().map_or((String::new(), String::new()), |(from, to)| (format!(":{from}"), format!(":{to}")));
+    let (from, to) = view
+        .ports()
+        .map_or((String::new(), String::new()), |(from, to)| (format!(":{from}"), format!(":{to}")));
     let _ = write!(text, "{name} {}{from} -> {}{to} hops {}", view.source, view.destination, view.hops);
     if view.protocol == 6
         && let Some(bytes) = view.content.get(4..14)

@@ -117,7 +117,10 @@ impl Packet {
     }
 
     fn checksum_with_pseudo_header(&self, protocol: u8, bytes: &[u8]) -> [u8; 2] {
-        checksum(&[&pseudo_header(&octets(self.source), &octets(self.destination), protocol, bytes.len()), bytes])
+        checksum(&[
+            &pseudo_header(&octets(self.source), &octets(self.destination), protocol, bytes.len()),
+            bytes,
+        ])
     }
 }
 

@@ -33,14 +33,17 @@ fn every_kind(kind: Kind) -> Vec<Case> {
             .step(flow(3).first(), Opens(WEB_1))
             .step(flow(0).first(), Reaches(WEB_1))
             .step(flow(4).first(), Opens(WEB_2)),
-        Case::new(format!("{kind}: a backend that leaves the table gets no new flows, and keeps its own"), world.clone())
-            .establish(flow(0), WEB_1)
-            .change(|world| world.rest(WEB_1))
-            .step(flow(1).first(), Opens(WEB_3))
-            .step(flow(2).first(), Opens(WEB_2))
-            .step(flow(3).first(), Opens(WEB_3))
-            .step(flow(0).later(), Reaches(WEB_1))
-            .step(flow(0).later_answer(WEB_1), Returns),
+        Case::new(
+            format!("{kind}: a backend that leaves the table gets no new flows, and keeps its own"),
+            world.clone(),
+        )
+        .establish(flow(0), WEB_1)
+        .change(|world| world.rest(WEB_1))
+        .step(flow(1).first(), Opens(WEB_3))
+        .step(flow(2).first(), Opens(WEB_2))
+        .step(flow(3).first(), Opens(WEB_3))
+        .step(flow(0).later(), Reaches(WEB_1))
+        .step(flow(0).later_answer(WEB_1), Returns),
         Case::new(format!("{kind}: where no backend is up there is reason no_backend"), world.clone())
             .establish(flow(0), WEB_1)
             .change(|world| [WEB_1, WEB_2, WEB_3].iter().for_each(|name| world.rest(name)))
@@ -64,14 +67,17 @@ fn tcp(kind: Kind) -> Vec<Case> {
     let world = World::new(kind);
     let dns = Dialogue { protocol: Protocol::Udp, ..one };
     vec![
-        Case::new(format!("{kind}: the services of one address take turns by themselves"), beside(&world, Protocol::Udp))
-            .step(flow(0).syn(), Opens(WEB_1))
-            .step(dns.first(), Opens(DNS_1))
-            .step(flow(1).syn(), Opens(WEB_2))
-            .step(dns.port(50_000).first(), Opens(DNS_2))
-            .step(dns.port(50_001).first(), Opens(DNS_1))
-            .step(dns.answer(DNS_1), Returns)
-            .step(flow(0).syn_ack(WEB_1), Returns),
+        Case::new(
+            format!("{kind}: the services of one address take turns by themselves"),
+            beside(&world, Protocol::Udp),
+        )
+        .step(flow(0).syn(), Opens(WEB_1))
+        .step(dns.first(), Opens(DNS_1))
+        .step(flow(1).syn(), Opens(WEB_2))
+        .step(dns.port(50_000).first(), Opens(DNS_2))
+        .step(dns.port(50_001).first(), Opens(DNS_1))
+        .step(dns.answer(DNS_1), Returns)
+        .step(flow(0).syn_ack(WEB_1), Returns),
         Case::new(format!("{kind}: data of a flow whose backend lost it is no_flow"), world.clone())
             .establish(one, WEB_1)
             .change(|world| world.renew(WEB_1))
@@ -86,21 +92,28 @@ fn tcp(kind: Kind) -> Vec<Case> {
             .records(1)
             .step(one.syn_ack(WEB_1), Passes(Reason::NotService))
             .step(one.syn_ack(WEB_3), Returns),
-        Case::new(format!("{kind}: a handshake in flight is finished by a backend that is drained"), world.clone())
-            .step(one.syn(), Opens(WEB_1))
-            .step(one.syn_ack(WEB_1), Returns)
-            .change(|world| world.rest(WEB_1))
-            .step(one.ack(1), Reaches(WEB_1))
-            .flow(one, &[State::ESTABLISHED]),
-        Case::new(format!("{kind}: a backend takes up its flows where the controller put another beside it"), world.clone())
-            .establish(one, WEB_1)
-            .change(|world| {
-                let added = crate::world::Backend { name: "web-4", id: world.next_id, ..world.find(WEB_2).clone() };
-                world.services[0].backends.insert(3, added);
-                world.next_id += 1;
-            })
-            .step(one.data(), Reaches(WEB_1))
-            .step(one.later_answer(WEB_1), Returns),
+        Case::new(
+            format!("{kind}: a handshake in flight is finished by a backend that is drained"),
+            world.clone(),
+        )
+        .step(one.syn(), Opens(WEB_1))
+        .step(one.syn_ack(WEB_1), Returns)
+        .change(|world| world.rest(WEB_1))
+        .step(one.ack(1), Reaches(WEB_1))
+        .flow(one, &[State::ESTABLISHED]),
+        Case::new(
+            format!("{kind}: a backend takes up its flows where the controller put another beside it"),
+            world.clone(),
+        )
+        .establish(one, WEB_1)
+        .change(|world| {
+            let added =
+                crate::world::Backend { name: "web-4", id: world.next_id, ..world.find(WEB_2).clone() };
+            world.services[0].backends.insert(3, added);
+            world.next_id += 1;
+        })
+        .step(one.data(), Reaches(WEB_1))
+        .step(one.later_answer(WEB_1), Returns),
         Case::new(format!("{kind}: a service that is removed is the host's"), world.clone())
             .establish(one, WEB_1)
             .change(|world| world.services.clear())

@@ -37,7 +37,12 @@ fn tiny(kind: Kind) -> World {
 }
 
 /// So many flows, a second apart.
-fn filled(mut case: Case, kind: Kind, half_open: std::ops::Range<u16>, established: std::ops::Range<u16>) -> Case {
+fn filled(
+    mut case: Case,
+    kind: Kind,
+    half_open: std::ops::Range<u16>,
+    established: std::ops::Range<u16>,
+) -> Case {
     for number in established {
         case = case.establish(flow(kind, number), WEB_1);
     }
@@ -87,7 +92,9 @@ fn records(kind: Kind) -> Vec<Case> {
             .flow(flow(kind, 1), &[State::HALF_OPEN]),
         filled(
             Case::new(
-                format!("{kind}: above the limit of half-open flows one of them gives way, though there is room"),
+                format!(
+                    "{kind}: above the limit of half-open flows one of them gives way, though there is room"
+                ),
                 tiny(kind).with(|world| world.shape.half_open = 2),
             ),
             kind,
@@ -100,7 +107,9 @@ fn records(kind: Kind) -> Vec<Case> {
         .flow(flow(kind, 1), &[State::HALF_OPEN]),
         filled(
             Case::new(
-                format!("{kind}: above the limit an empty record is taken where the bucket has no half-open one"),
+                format!(
+                    "{kind}: above the limit an empty record is taken where the bucket has no half-open one"
+                ),
                 tiny(kind).with(|world| world.shape.half_open = 0),
             ),
             kind,
@@ -120,12 +129,14 @@ fn second_bucket(kind: Kind) -> Case {
         let hash = dialogue.hash();
         (find::home(hash, shape), find::second(hash, shape)) == (0, 1)
     });
-    let mut case =
-        Case::new(format!("{kind}: a second bucket takes what the first has no room for, and no third"), world);
+    let mut case = Case::new(
+        format!("{kind}: a second bucket takes what the first has no room for, and no third"),
+        world,
+    );
     for dialogue in together.by_ref().take(2 * usize::from(ALL)) {
         case = case.establish(dialogue, WEB_1).step(dialogue.later_answer(WEB_1), Returns);
     }
-    let left_out = together.next().map_or_else(|| flow(kind, 99), |dialogue| dialogue);
+    let left_out = together.next().unwrap_or_else(|| flow(kind, 99));
     case.records(16).step(left_out.first(), Drops(Reason::TableFull))
 }
 
@@ -181,10 +192,15 @@ fn between_protocols(ip: Family) -> Vec<Case> {
         |case, number| case.after_s(1).step(udp.port(50_000 + number).first(), Opens(DNS)),
     );
     vec![
-        filled(Case::new(format!("{ip:?}: UDP never takes what half-open TCP holds"), world), kind, 0..ALL, 0..0)
-            .step(udp.first(), Drops(Reason::TableFull))
-            .step(tcp.syn(), Opens(WEB_1))
-            .records(8),
+        filled(
+            Case::new(format!("{ip:?}: UDP never takes what half-open TCP holds"), world),
+            kind,
+            0..ALL,
+            0..0,
+        )
+        .step(udp.first(), Drops(Reason::TableFull))
+        .step(tcp.syn(), Opens(WEB_1))
+        .records(8),
         udp_first.step(tcp.syn(), Opens(WEB_1)).records(8).flow(udp.port(50_000), &[]),
     ]
 }
@@ -197,11 +213,14 @@ fn tuples(kind: Kind) -> Vec<Case> {
     let one = Dialogue::new(kind);
     let twin = one.listen(other_listen);
     vec![
-        Case::new(format!("{kind}: one client port towards two addresses and one backend is tuple_in_use"), world.clone())
-            .establish(one, WEB_1)
-            .step(twin.first(), Drops(Reason::TupleInUse))
-            .step(one.later(), Reaches(WEB_1))
-            .step(one.later_answer(WEB_1), Returns),
+        Case::new(
+            format!("{kind}: one client port towards two addresses and one backend is tuple_in_use"),
+            world.clone(),
+        )
+        .establish(one, WEB_1)
+        .step(twin.first(), Drops(Reason::TupleInUse))
+        .step(one.later(), Reaches(WEB_1))
+        .step(one.later_answer(WEB_1), Returns),
         Case::new(format!("{kind}: a half-open flow gives up its tuple"), world)
             .step(one.first(), Opens(WEB_1))
             .after_s(1)

@@ -59,14 +59,17 @@ fn goodbyes(kind: Kind) -> Vec<Case> {
             .step(one.fin(), Reaches(WEB_1))
             .step(one.reply_fin(WEB_1), Returns)
             .step(one.ack(2), Reaches(WEB_1)),
-        Case::new(format!("{kind}: a client's RST shortens, its own next words do not restore, the backend's do"), world.clone())
-            .establish(one, WEB_1)
-            .step(one.rst(), Reaches(WEB_1))
-            .flow(one, &[established_with(SHORT_CLIENT)])
-            .step(one.data(), Reaches(WEB_1))
-            .flow(one, &[established_with(SHORT_CLIENT)])
-            .step(one.later_answer(WEB_1), Returns)
-            .flow(one, &[ESTABLISHED]),
+        Case::new(
+            format!("{kind}: a client's RST shortens, its own next words do not restore, the backend's do"),
+            world.clone(),
+        )
+        .establish(one, WEB_1)
+        .step(one.rst(), Reaches(WEB_1))
+        .flow(one, &[established_with(SHORT_CLIENT)])
+        .step(one.data(), Reaches(WEB_1))
+        .flow(one, &[established_with(SHORT_CLIENT)])
+        .step(one.later_answer(WEB_1), Returns)
+        .flow(one, &[ESTABLISHED]),
         Case::new(format!("{kind}: a backend's RST shortens, and the client's next words restore"), world)
             .establish(one, WEB_1)
             .step(one.reply_rst(WEB_1), Returns)
@@ -170,7 +173,9 @@ fn old_flows(kind: Kind) -> Vec<Case> {
             .flow(one, &[ESTABLISHED])
             .records(1),
         Case::new(
-            format!("{kind}: with one backend, a reused port meets the old connection on another source port"),
+            format!(
+                "{kind}: with one backend, a reused port meets the old connection on another source port"
+            ),
             World::new(kind).with_one_backend(),
         )
         .establish(one, WEB_1)

@@ -13,15 +13,8 @@ const HALF_OPEN: &[State] = &[State::HALF_OPEN];
 const ESTABLISHED: &[State] = &[State::ESTABLISHED];
 
 /// Of acknowledgements: how far beyond the SYN-ACK, and whether that proves the handshake.
-const PROOFS: [(u32, bool); 7] = [
-    (0, false),
-    (1, true),
-    (2, true),
-    (65_536, true),
-    (65_537, false),
-    (1 << 31, false),
-    (u32::MAX, false),
-];
+const PROOFS: [(u32, bool); 7] =
+    [(0, false), (1, true), (2, true), (65_536, true), (65_537, false), (1 << 31, false), (u32::MAX, false)];
 
 pub fn rows() -> Vec<Case> {
     Kind::tcp()
@@ -51,19 +44,25 @@ fn opening(kind: Kind) -> Vec<Case> {
             .step(one.syn(), Reaches(WEB_1))
             .flow(one, HALF_OPEN)
             .records(1),
-        Case::new(format!("{kind}: a SYN of another connection between two repeated ones is its own flow"), world.clone())
-            .step(one.syn(), Opens(WEB_1))
-            .step(one.port(40_001).syn(), Opens(WEB_2))
-            .step(one.syn(), Reaches(WEB_1))
-            .step(one.port(40_001).syn(), Reaches(WEB_2))
-            .records(2),
-        Case::new(format!("{kind}: a SYN on an established flow is its backend's to answer (RFC 5961, 4.2)"), world)
-            .establish(one, WEB_1)
-            .step(one.syn(), Reaches(WEB_1))
-            .flow(one, ESTABLISHED)
-            .step(one.reply(WEB_1, ACK), Returns)
-            .step(one.data(), Reaches(WEB_1))
-            .records(1),
+        Case::new(
+            format!("{kind}: a SYN of another connection between two repeated ones is its own flow"),
+            world.clone(),
+        )
+        .step(one.syn(), Opens(WEB_1))
+        .step(one.port(40_001).syn(), Opens(WEB_2))
+        .step(one.syn(), Reaches(WEB_1))
+        .step(one.port(40_001).syn(), Reaches(WEB_2))
+        .records(2),
+        Case::new(
+            format!("{kind}: a SYN on an established flow is its backend's to answer (RFC 5961, 4.2)"),
+            world,
+        )
+        .establish(one, WEB_1)
+        .step(one.syn(), Reaches(WEB_1))
+        .flow(one, ESTABLISHED)
+        .step(one.reply(WEB_1, ACK), Returns)
+        .step(one.data(), Reaches(WEB_1))
+        .records(1),
     ]
 }
 
@@ -128,16 +127,19 @@ fn refusing(kind: Kind) -> Vec<Case> {
             .step(one.syn(), Opens(WEB_1))
             .step(one.rst(), Reaches(WEB_1))
             .flow(one, HALF_OPEN),
-        Case::new(format!("{kind}: a backend's RST ends a half-open flow, and a SYN gets another backend"), world.clone())
-            .step(one.syn(), Opens(WEB_1))
-            .step(one.reply_rst(WEB_1), Returns)
-            .flow(one, &[REFUSED])
-            .step(one.syn(), Opens(WEB_2))
-            .flow(one, &[REFUSED, State::CHALLENGER])
-            .step(one.syn_ack(WEB_2), Returns)
-            .step(one.ack(1), Reaches(WEB_2))
-            .flow(one, ESTABLISHED)
-            .records(1),
+        Case::new(
+            format!("{kind}: a backend's RST ends a half-open flow, and a SYN gets another backend"),
+            world.clone(),
+        )
+        .step(one.syn(), Opens(WEB_1))
+        .step(one.reply_rst(WEB_1), Returns)
+        .flow(one, &[REFUSED])
+        .step(one.syn(), Opens(WEB_2))
+        .flow(one, &[REFUSED, State::CHALLENGER])
+        .step(one.syn_ack(WEB_2), Returns)
+        .step(one.ack(1), Reaches(WEB_2))
+        .flow(one, ESTABLISHED)
+        .records(1),
         Case::new(format!("{kind}: a repeated RST of the backend still reaches the client"), world)
             .step(one.syn(), Opens(WEB_1))
             .step(one.reply_rst(WEB_1), Returns)

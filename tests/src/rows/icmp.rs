@@ -36,7 +36,10 @@ const ERRORS6: [Error; 4] = [
 ];
 
 pub fn rows() -> Vec<Case> {
-    Kind::all().into_iter().flat_map(|kind| errors(kind).into_iter().chain(quotes(kind)).chain(refusals(kind))).collect()
+    Kind::all()
+        .into_iter()
+        .flat_map(|kind| errors(kind).into_iter().chain(quotes(kind)).chain(refusals(kind)))
+        .collect()
 }
 
 fn about(kind: Kind, message: Message, (_, code_kind, code, rest): Error) -> IcmpError {
@@ -140,7 +143,17 @@ fn refusals(kind: Kind) -> Vec<Case> {
             .step((FRONT, to_listen(stray)), Passes(Reason::NotService)),
         cut,
         established(kind, "an error that quotes neither TCP nor UDP is the host's").step(
-            (FRONT, to_listen(Packet::new(one.listen.ip(), one.client.ip(), Content::Other { protocol: 47, bytes: vec![0; 40] }).quoted(200))),
+            (
+                FRONT,
+                to_listen(
+                    Packet::new(
+                        one.listen.ip(),
+                        one.client.ip(),
+                        Content::Other { protocol: 47, bytes: vec![0; 40] },
+                    )
+                    .quoted(200),
+                ),
+            ),
             Passes(Reason::NotService),
         ),
         established(kind, "an error without hops left is not translated")

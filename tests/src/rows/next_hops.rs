@@ -26,23 +26,29 @@ fn clients(kind: Kind) -> Vec<Case> {
     let known = one.client.ip();
     let world = World::new(kind);
     vec![
-        Case::new(format!("{kind}: a client without neighbour entry is served once it has one"), world.clone())
-            .step(unknown.first(), Drops(Reason::NoClientNeighbour))
-            .records(0)
-            .change(move |world| world.learn(unknown.client.ip(), Some(ANOTHER_MAC)))
-            .establish(unknown, WEB_1),
+        Case::new(
+            format!("{kind}: a client without neighbour entry is served once it has one"),
+            world.clone(),
+        )
+        .step(unknown.first(), Drops(Reason::NoClientNeighbour))
+        .records(0)
+        .change(move |world| world.learn(unknown.client.ip(), Some(ANOTHER_MAC)))
+        .establish(unknown, WEB_1),
         Case::new(format!("{kind}: a client without route is not served"), world.clone())
             .step(nowhere.first(), Drops(Reason::NoClientRoute))
             .records(0),
         Case::new(format!("{kind}: a client behind a gateway is reached through it"), world.clone())
             .establish(one.client(kind.ip.far_client()), WEB_1),
-        Case::new(format!("{kind}: a client's next hop is looked up again in another generation only"), world.clone())
-            .establish(one, WEB_1)
-            .change(move |world| world.learn(known, Some(ANOTHER_MAC)))
-            .step(one.later_answer(WEB_1), ReturnsVia(network::mac_of(known)))
-            .change(|world| world.hop_generation += 1)
-            .step(one.later_answer(WEB_1), Returns)
-            .step(one.later_answer(WEB_1), Returns),
+        Case::new(
+            format!("{kind}: a client's next hop is looked up again in another generation only"),
+            world.clone(),
+        )
+        .establish(one, WEB_1)
+        .change(move |world| world.learn(known, Some(ANOTHER_MAC)))
+        .step(one.later_answer(WEB_1), ReturnsVia(network::mac_of(known)))
+        .change(|world| world.hop_generation += 1)
+        .step(one.later_answer(WEB_1), Returns)
+        .step(one.later_answer(WEB_1), Returns),
         Case::new(format!("{kind}: replies wait for a client whose neighbour entry is gone"), world)
             .establish(one, WEB_1)
             .change(move |world| {
@@ -66,13 +72,16 @@ fn backends(kind: Kind) -> Vec<Case> {
             .step(one.first(), Drops(Reason::NoBackendNeighbour))
             .records(0)
             .step(two.first(), Opens(WEB_2)),
-        Case::new(format!("{kind}: requests wait for a backend whose neighbour entry is gone"), world.clone())
-            .establish(one, WEB_1)
-            .change(|world| world.find_mut(WEB_1).interface = 0)
-            .step(one.later(), Drops(Reason::NoBackendNeighbour))
-            .change(|world| world.find_mut(WEB_1).interface = network::BACK)
-            .step(one.later(), Reaches(WEB_1))
-            .flow(one, &[State::ESTABLISHED]),
+        Case::new(
+            format!("{kind}: requests wait for a backend whose neighbour entry is gone"),
+            world.clone(),
+        )
+        .establish(one, WEB_1)
+        .change(|world| world.find_mut(WEB_1).interface = 0)
+        .step(one.later(), Drops(Reason::NoBackendNeighbour))
+        .change(|world| world.find_mut(WEB_1).interface = network::BACK)
+        .step(one.later(), Reaches(WEB_1))
+        .flow(one, &[State::ESTABLISHED]),
         Case::new(format!("{kind}: a backend's Ethernet address changes under its flows"), world.clone())
             .establish(one, WEB_1)
             .change(|world| world.find_mut(WEB_1).mac = ANOTHER_MAC)
@@ -104,7 +113,8 @@ fn sizes(kind: Kind) -> Vec<Case> {
     let of = |message: Message, bytes: usize| {
         message.with(|packet| packet.payload_mut().resize(bytes - headers(kind), b'x'))
     };
-    let established = |name: &str| Case::new(format!("{kind}: {name}"), World::new(kind)).establish(one, WEB_1);
+    let established =
+        |name: &str| Case::new(format!("{kind}: {name}"), World::new(kind)).establish(one, WEB_1);
     vec![
         established("a packet as long as the MTU passes, both ways")
             .step(of(one.later(), 1500), Reaches(WEB_1))
@@ -122,7 +132,8 @@ fn sizes(kind: Kind) -> Vec<Case> {
 fn hops(kind: Kind) -> Vec<Case> {
     let one = Dialogue::new(kind);
     let with_hops = |message: Message, hops: u8| message.with(|packet| packet.hops = hops);
-    let established = |name: &str| Case::new(format!("{kind}: {name}"), World::new(kind)).establish(one, WEB_1);
+    let established =
+        |name: &str| Case::new(format!("{kind}: {name}"), World::new(kind)).establish(one, WEB_1);
     let mut live = established("a packet that has hops left goes on with one less, both ways");
     for hops in [2, 3, HOPS, 128, 255] {
         live = live
@@ -141,6 +152,9 @@ fn hops(kind: Kind) -> Vec<Case> {
 fn beside_an_unattached_interface() -> Case {
     let kind = Kind::tcp()[0];
     let beside = Dialogue::new(kind).client(kind.ip.address("172.16.0.7", "::"));
-    Case::new(format!("{kind}: a client behind an interface that is not attached has no route"), World::new(kind))
-        .step(beside.first(), Drops(Reason::NoClientRoute))
+    Case::new(
+        format!("{kind}: a client behind an interface that is not attached has no route"),
+        World::new(kind),
+    )
+    .step(beside.first(), Drops(Reason::NoClientRoute))
 }

@@ -57,8 +57,14 @@ fn endpoints(kind: Kind) -> Vec<Case> {
             .step((BACK, Packet::first(kind.protocol, like_backend, one.client)), Passes(Reason::NotService))
             .records(0),
         Case::new(format!("{kind}: a packet between strangers is the host's"), world.clone())
-            .step((FRONT, Packet::first(kind.protocol, one.client, other_address)), Passes(Reason::NotService))
-            .step((BACK, Packet::first(kind.protocol, other_address, one.client)), Passes(Reason::NotService)),
+            .step(
+                (FRONT, Packet::first(kind.protocol, one.client, other_address)),
+                Passes(Reason::NotService),
+            )
+            .step(
+                (BACK, Packet::first(kind.protocol, other_address, one.client)),
+                Passes(Reason::NotService),
+            ),
         Case::new(format!("{kind}: a backend may be a client of the service"), world)
             .step(one.client(backend.ip()).port(8080).first(), Opens(WEB_1)),
     ]
@@ -66,9 +72,8 @@ fn endpoints(kind: Kind) -> Vec<Case> {
 
 /// Another endpoint of the same byte in the filter.
 fn lookalike(endpoint: SocketAddr) -> SocketAddr {
-    let byte = |endpoint: SocketAddr| {
-        Filter::index(Filter::fold(endpoint.ip().into()), Be16::new(endpoint.port()))
-    };
+    let byte =
+        |endpoint: SocketAddr| Filter::index(Filter::fold(endpoint.ip().into()), Be16::new(endpoint.port()));
     let family = if endpoint.is_ipv4() { Family::V4 } else { Family::V6 };
     let address = family.address("203.0.113.200", "2001:db8:113::200");
     let mut candidates = (1..=u16::MAX).map(|port| SocketAddr::new(address, port));
@@ -83,9 +88,13 @@ fn other_protocols(kind: Kind) -> Case {
         Family::V6 => 128,
     };
     let ping = Icmp { kind: echo, code: 0, rest: [0, 1, 0, 1], payload: vec![0x55; 56] };
-    let mut case = Case::new(format!("{kind}: other protocols, ping among them, are the host's"), World::new(kind))
-        .step((FRONT, packet(Content::Icmp(ping.clone()))), Passes(Reason::NotService))
-        .step((FRONT, packet(Content::Icmp(Icmp { kind: echo + 1, ..ping }))), Passes(Reason::NotService));
+    let mut case =
+        Case::new(format!("{kind}: other protocols, ping among them, are the host's"), World::new(kind))
+            .step((FRONT, packet(Content::Icmp(ping.clone()))), Passes(Reason::NotService))
+            .step(
+                (FRONT, packet(Content::Icmp(Icmp { kind: echo + 1, ..ping }))),
+                Passes(Reason::NotService),
+            );
     for protocol in [4, 41, 47, 50, 132] {
         let content = Content::Other { protocol, bytes: vec![0; 32] };
         case = case.step((FRONT, packet(content)), Passes(Reason::NotService));

@@ -21,7 +21,9 @@ fn tcp(kind: Kind) -> Vec<Case> {
     let states: [Prelude; 6] = [
         ("half-open", 120, |case, one| case.step(one.syn(), Opens(WEB_1))),
         ("established", 7440, |case, one| case.establish(one, WEB_1)),
-        ("half-closed and silent", 240, |case, one| case.establish(one, WEB_1).step(one.fin(), Reaches(WEB_1))),
+        ("half-closed and silent", 240, |case, one| {
+            case.establish(one, WEB_1).step(one.fin(), Reaches(WEB_1))
+        }),
         ("half-closed while the other side speaks", 7440, |case, one| {
             case.establish(one, WEB_1).step(one.fin(), Reaches(WEB_1)).step(one.reply(WEB_1, ACK), Returns)
         }),
@@ -52,10 +54,13 @@ fn tcp(kind: Kind) -> Vec<Case> {
             .step(one.later_answer(WEB_1), Returns)
             .after_s(7000)
             .step(one.data(), Reaches(WEB_1)),
-        Case::new(format!("{kind}: an expired flow that nobody took still brings its backend's words home"), world)
-            .establish(one, WEB_1)
-            .after_s(7441)
-            .step(one.later_answer(WEB_1), Returns),
+        Case::new(
+            format!("{kind}: an expired flow that nobody took still brings its backend's words home"),
+            world,
+        )
+        .establish(one, WEB_1)
+        .after_s(7441)
+        .step(one.later_answer(WEB_1), Returns),
     ]);
     rows
 }
@@ -81,7 +86,10 @@ fn lifetimes(kind: Kind, states: &[Prelude], afterwards: Expected) -> Vec<Case> 
     let mut rows = Vec::new();
     for (state, seconds, prelude) in states {
         let begun = |verb: &str| {
-            prelude(Case::new(format!("{kind}: a flow that is {state} {verb} {seconds} s"), World::new(kind)), one)
+            prelude(
+                Case::new(format!("{kind}: a flow that is {state} {verb} {seconds} s"), World::new(kind)),
+                one,
+            )
         };
         rows.push(begun("lives for").after_s(seconds - 1).step(probe(), Reaches(WEB_1)));
         rows.push(begun("is over after").after_s(seconds + 1).step(probe(), afterwards.clone()));

@@ -22,13 +22,16 @@ fn states(kind: Kind) -> Vec<Case> {
     let one = Dialogue::new(kind);
     let world = World::new(kind);
     vec![
-        Case::new(format!("{kind}: a client's word after the backend's answer proves the flow"), world.clone())
-            .step(one.first(), Opens(WEB_1))
-            .flow(one, &[State::HALF_OPEN])
-            .step(one.answer(WEB_1), Returns)
-            .flow(one, &[State::HALF_OPEN])
-            .step(one.later(), Reaches(WEB_1))
-            .flow(one, &[State::ESTABLISHED]),
+        Case::new(
+            format!("{kind}: a client's word after the backend's answer proves the flow"),
+            world.clone(),
+        )
+        .step(one.first(), Opens(WEB_1))
+        .flow(one, &[State::HALF_OPEN])
+        .step(one.answer(WEB_1), Returns)
+        .flow(one, &[State::HALF_OPEN])
+        .step(one.later(), Reaches(WEB_1))
+        .flow(one, &[State::ESTABLISHED]),
         Case::new(format!("{kind}: a client that only talks proves nothing"), world.clone())
             .step(one.first(), Opens(WEB_1))
             .step(one.first(), Reaches(WEB_1))
@@ -54,12 +57,15 @@ fn states(kind: Kind) -> Vec<Case> {
             .change(|world| world.rest(WEB_1))
             .step(one.later(), Reaches(WEB_1))
             .step(one.later_answer(WEB_1), Returns),
-        Case::new(format!("{kind}: an established flow is scheduled anew when its backend lost its flows"), world)
-            .establish(one, WEB_1)
-            .change(|world| world.renew(WEB_1))
-            .step(one.later(), Opens(WEB_2))
-            .records(1)
-            .step(one.later_answer(WEB_1), Passes(Reason::NotService)),
+        Case::new(
+            format!("{kind}: an established flow is scheduled anew when its backend lost its flows"),
+            world,
+        )
+        .establish(one, WEB_1)
+        .change(|world| world.renew(WEB_1))
+        .step(one.later(), Opens(WEB_2))
+        .records(1)
+        .step(one.later_answer(WEB_1), Passes(Reason::NotService)),
     ]
 }
 

@@ -51,7 +51,10 @@ impl World {
             services: self.service_keys(),
             tables: self.services.iter().map(slot_table).collect(),
             backends: self.backends(),
-            interfaces: network::INTERFACES.iter().map(|(_, index)| (*index, self.interface(*index))).collect(),
+            interfaces: network::INTERFACES
+                .iter()
+                .map(|(_, index)| (*index, self.interface(*index)))
+                .collect(),
         }
     }
 
@@ -71,7 +74,8 @@ impl World {
         let mut keys = Vec::new();
         for (number, service) in (0..).zip(&self.services) {
             let protocol = service.protocol.number();
-            let key = |address: std::net::IpAddr, port| ServiceKey::new(address.into(), Be16::new(port), protocol);
+            let key =
+                |address: std::net::IpAddr, port| ServiceKey::new(address.into(), Be16::new(port), protocol);
             let marker = Service { pool: Service::NO_POOL, counters: number };
             for listen in &service.listen {
                 let found = Service { pool: number, counters: number };

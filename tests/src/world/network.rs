@@ -123,7 +123,12 @@ impl World {
         if egress.attached == 0 {
             return Err(Reason::NoClientRoute);
         }
-        Ok(Hop { destination: Mac::new(neighbour.mac), source: egress.mac, interface: index, mtu: egress.mtu })
+        Ok(Hop {
+            destination: Mac::new(neighbour.mac),
+            source: egress.mac,
+            interface: index,
+            mtu: egress.mtu,
+        })
     }
 
     /// An interface as the program sees it.
@@ -159,11 +164,17 @@ mod tests {
         for family in Family::ALL {
             let gateway = family.client(1);
 
-            assert_eq!(world.route(family.client(7)).unwrap().destination.to_bytes(), mac_of(family.client(7)));
+            assert_eq!(
+                world.route(family.client(7)).unwrap().destination.to_bytes(),
+                mac_of(family.client(7))
+            );
             assert_eq!(world.route(family.far_client()).unwrap().destination.to_bytes(), mac_of(gateway));
             assert_eq!(world.route(family.client(99)), Err(Reason::NoClientNeighbour));
             assert_eq!(world.route(family.inside(77)).unwrap().interface, BACK);
-            assert_eq!(world.route(family.address("192.88.99.1", "2001:db8:fff::1")), Err(Reason::NoClientRoute));
+            assert_eq!(
+                world.route(family.address("192.88.99.1", "2001:db8:fff::1")),
+                Err(Reason::NoClientRoute)
+            );
         }
         assert_eq!(world.route("172.16.0.7".parse().unwrap()), Err(Reason::NoClientRoute));
     }
