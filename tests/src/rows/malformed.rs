@@ -132,8 +132,11 @@ fn lengths(kind: Kind) -> Vec<Case> {
         .collect()
 }
 
+/// A kind of fragment, and what makes a packet one.
+type Fragment = (&'static str, fn(&mut Packet));
+
 fn fragments(kind: Kind) -> Vec<Case> {
-    let fragments: Vec<(&str, fn(&mut Packet))> = match kind.ip {
+    let fragments: Vec<Fragment> = match kind.ip {
         Family::V4 => vec![
             ("first fragment", |packet| packet.fragment = MORE_FRAGMENTS),
             ("middle fragment", |packet| packet.fragment = MORE_FRAGMENTS | 8),
