@@ -140,6 +140,17 @@ pub fn by_number<F: Family>(tables: &impl FlowTables<F>, number: u32) -> Option<
     Some(Found { record, number, control: Control(record.control.load()) })
 }
 
+/// A record that answered for a request when it was found by its number alone: it may have changed hands since.
+#[inline(always)]
+pub fn again<'a, F: Family>(
+    tables: &'a impl FlowTables<F>,
+    number: u32,
+    tuple: &Tuple<F>,
+) -> Option<Found<'a, F>> {
+    let found = by_number(tables, number)?;
+    (found.control.state().is_live() && answers(found.record, tuple)).then_some(found)
+}
+
 /// Is this the record of a request with this tuple? Addresses and ports first, the protocol last.
 #[inline(always)]
 pub fn answers<F: Family>(record: &RecordOf<F>, tuple: &Tuple<F>) -> bool {

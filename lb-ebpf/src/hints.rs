@@ -156,7 +156,7 @@ fn is_evictable<F: Family>(holder: &Found<'_, F>, idle: u32) -> bool {
 
 /// Empties a record that is still as it was found.
 #[inline(always)]
-pub fn give_up<F: Family>(tables: &impl FlowTables<F>, found: &Found<'_, F>) -> bool {
+fn give_up<F: Family>(tables: &impl FlowTables<F>, found: &Found<'_, F>) -> bool {
     let empty = Control::new(found.control.generation(), State::EMPTY, 0);
     if !found.record.control.replace(found.control.0, empty.0) {
         return false;
@@ -198,13 +198,16 @@ pub fn forget<F: Family>(
 #[inline(always)]
 pub fn free<F: Family, T: Tables + FlowTables<F>>(tables: &T, number: u32, control: Control) {
     let Some(settings) = tables.settings() else { return };
-    let Some(found) = by_number::<F>(tables, number) else { return };
-    if found.control.0 != control.0 {
+    let Some(Found { record, .. }) = by_number::<F>(tables, number) else { return };
+    // Its owner for a moment: nobody changes the record or takes it while its hint goes.
+    if !record.control.replace(control.0, control.with_state(State::BUSY).0) {
         return;
     }
-    // The hint first: once the record is empty its next owner overwrites the tuple.
-    forget::<F>(tables, settings, found.record, number, control.generation());
-    give_up(tables, &found);
+    if control.state().is_half_open() {
+        count_half_open::<F>(tables, -1);
+    }
+    forget::<F>(tables, settings, record, number, control.generation());
+    record.control.store(Control::new(control.generation(), State::EMPTY, 0).0);
 }
 
 /// The second look at the line, which the race test can do without to see that it is needed.

@@ -23,7 +23,7 @@ use lb_common::{
 use crate::{
     checksum::Difference,
     family::{Family, Tuple},
-    find::{self, by_number, kind},
+    find::{self, kind},
     frame::Cursor,
     headers::{Ethernet, Icmp, Quoted, QuotedTcp},
     hints,
@@ -108,7 +108,7 @@ fn find_route<F: Family, T: Tables + FlowTables<F>>(
         flow.tuple.set(turned);
         flow.hash.set(hash);
         let number = find::anywhere::<F, T>(tables, kind::LIVE, find::NOWHERE);
-        if let Some(found) = number.and_then(|number| by_number::<F>(tables, number)) {
+        if let Some(found) = number.and_then(|number| find::again(tables, number, &turned)) {
             let record = found.record;
             let quote = Tuple {
                 source: record.backend.get(),
@@ -146,8 +146,9 @@ fn find_route<F: Family, T: Tables + FlowTables<F>>(
         if found.control.is_still(Control(record.control.load()))
             && let Some(backend) = living(tables, id)
         {
-            FlowTables::<F>::refresh(tables, found.number)?;
             let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::NotService)?;
+            flow.tuple.set(quote.reversed());
+            FlowTables::<F>::refresh(tables, found.number, found.control.0)?;
             let (hop, counters) = (flow.client_hop.get(), backend.counters);
             return Ok(ErrorRoute { quote, hop, counters, keeps_source, is_to_client: true });
         }

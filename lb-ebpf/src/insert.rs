@@ -152,9 +152,11 @@ fn fill<F: Family, T: Tables + FlowTables<F>>(
     record.request_ports.set(flow.tuple.get().ports);
     record.last_seen.set(flow.now.get());
     record.proof.store(Proof::NONE.0);
+    // The generation before the hop: see `reply::refresh`.
+    record.hop_generation.set(flow.hop_generation.get());
+    fence();
     record.client_mac.set(flow.client_hop.get().destination);
     record.client_interface.set(flow.client_hop.get().interface as u16);
-    record.hop_generation.set(flow.hop_generation.get());
 
     let (mut best, mut best_age) = (0, 0);
     let mut try_number = 0;

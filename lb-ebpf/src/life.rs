@@ -127,7 +127,8 @@ fn promote<F: Family, T: Tables + FlowTables<F>>(tables: &T, found: &Found<'_, F
         return;
     }
     count_half_open::<F>(tables, -1);
-    if let Some(old) = old.and_then(|old| by_number::<F>(tables, old)) {
+    let tuple = tuple_of::<F>(found.record);
+    if let Some(old) = old.and_then(|old| find::again(tables, old, &tuple)) {
         FlowTables::<F>::free(tables, old.number, old.control.0);
     }
 }

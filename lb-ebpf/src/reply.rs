@@ -39,8 +39,9 @@ pub fn forward<F: Family, T: Tables + FlowTables<F>>(
         protocol: tuple.protocol,
     };
     let deltas = record.deltas.get();
-    let (mac, interface) = (record.client_mac.get(), u32::from(record.client_interface.get()));
     let (seen, hop_generation) = (record.last_seen.get(), record.hop_generation.get());
+    fence();
+    let (mac, interface) = (record.client_mac.get(), u32::from(record.client_interface.get()));
     fence();
     if GUARD_GENERATION && !control.is_still(Control(record.control.load())) {
         return Err(Reason::Contended);
@@ -61,8 +62,9 @@ pub fn forward<F: Family, T: Tables + FlowTables<F>>(
         let egress = tables.interface(interface).ok_or(Reason::NoClientRoute)?;
         Hop { destination: mac, source: egress.mac, interface, mtu: egress.mtu }
     } else {
-        FlowTables::<F>::refresh(tables, number)?;
         let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::NoClientRoute)?;
+        flow.tuple.set(rewritten);
+        FlowTables::<F>::refresh(tables, number, control.0)?;
         flow.client_hop.get()
     };
     Ok(Some(Forward {
@@ -72,19 +74,33 @@ pub fn forward<F: Family, T: Tables + FlowTables<F>>(
     }))
 }
 
-/// Looks up the client's next hop again, into the record and into [`FlowTables::new_flow`].
+/// Looks up the next hop for the tuple in [`FlowTables::new_flow`], and writes it there and into the record, which may
+/// change hands meanwhile.
 #[inline(always)]
-pub fn refresh<F: Family, T: Tables + FlowTables<F>>(tables: &T, number: u32) -> Result<(), Reason> {
+pub fn refresh<F: Family, T: Tables + FlowTables<F>>(
+    tables: &T,
+    number: u32,
+    control: Control,
+) -> Result<(), Reason> {
     let settings = tables.settings().ok_or(Reason::NoClientRoute)?;
-    let Found { record, .. } = by_number::<F>(tables, number).ok_or(Reason::Contended)?;
-    let hop = FlowTables::<F>::route(tables, record.listen.get(), record.client.get())?;
+    let generation = settings.hop_generation;
     let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::NoClientRoute)?;
+    let hop = FlowTables::<F>::route(tables, flow.tuple.get().source, flow.tuple.get().destination)?;
     flow.client_hop.set(hop);
+    let Found { record, control: found, .. } = by_number::<F>(tables, number).ok_or(Reason::Contended)?;
+    if !control.is_still(found) {
+        return Ok(());
+    }
     record.client_mac.set(hop.destination);
     record.client_interface.set(hop.interface as u16);
     fence();
     // Last: whoever sees this generation sees the hop that belongs to it.
-    record.hop_generation.set(settings.hop_generation);
+    record.hop_generation.set(generation);
+    fence();
+    if !control.is_still(Control(record.control.load())) {
+        // Written over the next owner's: it looks up its own. Who fills a record writes the generation first.
+        record.hop_generation.set(generation.wrapping_sub(1));
+    }
     Ok(())
 }
 

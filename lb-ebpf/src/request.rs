@@ -11,7 +11,7 @@ use lb_common::{
 
 use crate::{
     family::{Family, Tuple},
-    find::{self, Found, by_number, kind},
+    find::{self, Found, kind},
     insert::NewFlow,
     rewrite::Rewrite,
     tables::{FlowTables, Tables},
@@ -44,10 +44,10 @@ pub fn forward<F: Family, T: Tables + FlowTables<F>>(
         // One of a hundred flows at half load lives in its second bucket.
         let second = find::second(hash, F::shape(settings));
         found = FlowTables::<F>::in_bucket(tables, second, kind::LIVE, find::NOWHERE)
-            .and_then(|number| by_number(tables, number));
+            .and_then(|number| find::again(tables, number, tuple));
     }
     if let Some(found) = found
-        && let Some(forward) = known(tables, segment, found)?
+        && let Some(forward) = known(tables, tuple, segment, found)?
     {
         return Ok(Some(forward));
     }
@@ -86,13 +86,15 @@ fn describe<F: Family, T: Tables + FlowTables<F>>(
 #[inline(always)]
 fn known<'a, F: Family, T: Tables + FlowTables<F>>(
     tables: &'a T,
+    tuple: &Tuple<F>,
     segment: Segment,
     mut found: Found<'a, F>,
 ) -> Result<Option<Forward<F>>, Reason> {
     let state = found.control.state();
     if state != State::ESTABLISHED && state != State::HALF_OPEN {
         let chosen = FlowTables::<F>::contest(tables, found.number, found.control.0, segment);
-        let Some(chosen) = chosen.and_then(|number| by_number(tables, number)) else { return Ok(None) };
+        let Some(chosen) = chosen else { return Ok(None) };
+        let Some(chosen) = find::again(tables, chosen, tuple) else { return Err(Reason::Contended) };
         found = chosen;
     }
     let Found { record, number, control } = found;

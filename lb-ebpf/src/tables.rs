@@ -80,7 +80,7 @@ pub trait FlowTables<F: Family> {
     /// [`crate::life::advance`]
     fn advance(&self, record: u32, control: u64, side: Side, segment: Segment);
     /// [`crate::reply::refresh`]
-    fn refresh(&self, record: u32) -> Result<(), Reason>;
+    fn refresh(&self, record: u32, control: u64) -> Result<(), Reason>;
 }
 
 /// Counts half-open flows up or down.

@@ -1,5 +1,6 @@
 //! Case rows for two engines, kernel tests, and the lab.
 
+pub mod bench;
 pub mod case;
 pub mod dialogue;
 pub mod engine;

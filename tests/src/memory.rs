@@ -225,8 +225,8 @@ macro_rules! flow_tables {
                 life::advance::<$family, _>(self, record, control, side, segment);
             }
 
-            fn refresh(&self, record: u32) -> Result<(), Reason> {
-                reply::refresh::<$family, _>(self, record)
+            fn refresh(&self, record: u32, control: u64) -> Result<(), Reason> {
+                reply::refresh::<$family, _>(self, record, lb_common::flow::Control(control))
             }
         }
     };

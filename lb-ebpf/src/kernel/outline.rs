@@ -169,8 +169,8 @@ macro_rules! global_functions {
             /// [`reply::refresh`]
             #[unsafe(export_name = $refresh)]
             #[inline(never)]
-            pub extern "C" fn refresh(ctx: *mut xdp_md, record: u32) -> u32 {
-                number(reply::refresh::<$family, _>(&KernelTables(ctx), record))
+            pub extern "C" fn refresh(ctx: *mut xdp_md, record: u32, control: u64) -> u32 {
+                number(reply::refresh::<$family, _>(&KernelTables(ctx), record, Control(control)))
             }
         }
     };

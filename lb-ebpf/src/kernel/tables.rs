@@ -165,8 +165,8 @@ macro_rules! flow_tables {
             }
 
             #[inline(always)]
-            fn refresh(&self, record: u32) -> Result<(), Reason> {
-                outline::result(outline::$calls::refresh(self.0, record))
+            fn refresh(&self, record: u32, control: u64) -> Result<(), Reason> {
+                outline::result(outline::$calls::refresh(self.0, record, control))
             }
         }
     };

@@ -149,7 +149,9 @@ impl Purpose {
 impl Count {
     fn add(&mut self, flow: &Flow) {
         let flows = self.0.entry(flow.backend_id).or_default();
-        if flow.state.is_half_open() {
+        if flow.state.is_closed() {
+            // Both sides have said goodbye: the record waits for late packets, and is anybody's who needs one.
+        } else if flow.state.is_half_open() {
             flows.half_open += 1;
         } else if flow.state.is_closing() {
             flows.closing += 1;

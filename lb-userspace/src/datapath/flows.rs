@@ -3,7 +3,7 @@
 //! A record is believed as the program believes it: its control word is looked at before and after. Walks are made in
 //! stretches, so that nothing waits for a whole table.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, ops::Range, time::Duration};
 
 use lb_common::{
     cell::{Word, fence},
@@ -67,27 +67,21 @@ impl Flows {
     fn stretch(&self, from: u32) -> (Stretch, Option<u32>) {
         let v4 = self.v4.buckets.len() as u32;
         let all = v4 + self.v6.buckets.len() as u32;
-        let end = if from < v4 {
-            v4.min(from.saturating_add(STRETCH))
-        } else {
-            all.min(from.saturating_add(STRETCH))
-        };
-        let next = (end < all).then_some(end);
-        if from < v4 {
-            (Stretch::V4(from..end), next)
-        } else {
-            (Stretch::V6(from - v4..end.max(from) - v4), next)
-        }
+        let begin = from.min(all);
+        let end = begin.saturating_add(STRETCH).min(if begin < v4 { v4 } else { all });
+        let stretch = if begin < v4 { Stretch::V4(begin..end) } else { Stretch::V6(begin - v4..end - v4) };
+        (stretch, (end < all).then_some(end))
     }
 }
 
+/// Buckets of one family.
 enum Stretch {
-    V4(std::ops::Range<u32>),
-    V6(std::ops::Range<u32>),
+    V4(Range<u32>),
+    V6(Range<u32>),
 }
 
 impl<F: Family> Table<F> {
-    fn records(&self, buckets: std::ops::Range<u32>) -> impl Iterator<Item = (u32, &RecordOf<F>)> {
+    fn records(&self, buckets: Range<u32>) -> impl Iterator<Item = (u32, &RecordOf<F>)> {
         let stretch = self.buckets.get(buckets.start as usize..buckets.end as usize).unwrap_or_default();
         let first = buckets.start * WAYS as u32;
         stretch.iter().flat_map(|bucket| &bucket.way).zip(first..).map(|(record, number)| (number, record))
@@ -95,7 +89,7 @@ impl<F: Family> Table<F> {
 
     fn walk(
         &self,
-        buckets: std::ops::Range<u32>,
+        buckets: Range<u32>,
         now: u32,
         is_alive: impl Fn(u32) -> bool,
         visit: &mut dyn FnMut(&Flow),
@@ -122,7 +116,7 @@ impl<F: Family> Table<F> {
 
     fn sweep(
         &self,
-        buckets: std::ops::Range<u32>,
+        buckets: Range<u32>,
         retired: &BTreeSet<u32>,
         settings: &Settings,
         half_open: Option<&Word>,
@@ -209,3 +203,6 @@ impl<F: Family> Seen<F> {
 fn endpoint<F: Family>(address: F::Address, port: Be16) -> SocketAddr {
     SocketAddr::new(F::to_key(address).to_ip(), port.get())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,29 +1,22 @@
 //! The data plane's life on a real kernel: made, taken over, refused, removed.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
-    process,
-    sync::atomic::{AtomicU32, Ordering},
+mod contents;
+mod world;
+
+use std::{fs, net::SocketAddr};
+
+use anyhow::{Context, Result};
+use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuValues};
+use lb_common::{counters::BackendCounters, net::Be16, service::Filter};
+use lb_userspace::{
+    datapath::{self, Attached, Datapath, Op, OpenError, Opened, Snapshot},
+    spec::{AttachMode, BackendName},
 };
 
-use anyhow::{Context, Result, ensure};
-use aya::maps::{Array, Map, MapData};
-use lb_common::{
-    backend::Backend,
-    hop::{Hop, Interface},
-    limits::MAX_BACKENDS,
-    net::{Be16, Mac, Protocol},
-    service::{Filter, Mode, Service},
+use self::{
+    contents::{everything, removal},
+    world::{World, object},
 };
-use lb_userspace::{
-    datapath::{self, Attached, Datapath, Listen, Op, OpenError, Opened, ServiceValue, Snapshot, Table},
-    spec::{self, Api, AttachMode, BackendName, Limits, Scheduler, Spec},
-};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use tests::lab::{self, Namespace};
 
 #[test]
 fn what_is_put_into_the_maps_is_read_back_and_outlives_the_daemon() -> Result<()> {
@@ -346,193 +339,27 @@ fn detaching_removes_everything_of_every_layout_and_says_so() -> Result<()> {
     })
 }
 
-/// A namespace with two interfaces, and a place for pins.
-struct World {
-    namespace: Namespace,
-    bpffs: tempfile::TempDir,
-}
+#[test]
+fn counters_are_summed_over_cpus_and_begin_at_zero_with_each_name() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let mut opened = world.open(&["front"], AttachMode::Native)?;
+        opened.datapath.apply(&Op::PutBackendName(3, BackendName::new("web", "web-1")))?;
+        let map = MapData::from_pin(world.pins().join("BACKEND_COUNTERS"))?;
+        let mut counters = PerCpuArray::<_, BackendCounters>::try_from(Map::PerCpuArray(map))?;
+        let one = BackendCounters { new_flows: 1, ..BackendCounters::default() };
+        let each = PerCpuValues::try_from(vec![one; counters.get(&3, 0)?.len()])?;
+        let cpus = each.len() as u64;
+        counters.set(3, each, 0)?;
 
-impl World {
-    fn new() -> Result<Self> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let bpffs = tempfile::tempdir()?;
-        mount(Some("bpf"), bpffs.path(), Some("bpf"), MsFlags::empty(), None::<&str>)
-            .context("mount a bpffs")?;
-        let namespace = Namespace::create(format!("xlb-maps-{}-{number}", process::id()))?;
-        let world = Self { namespace, bpffs };
-        world.namespace.ip(
-            "link add front type veth peer name front-peer\nlink add back type veth peer name back-peer\n\
-             link set front up\nlink set back up",
-        )?;
-        world.forward()?;
-        Ok(world)
-    }
-
-    fn forward(&self) -> Result<()> {
-        self.namespace.sysctl("net.ipv4.ip_forward", "1")?;
-        self.namespace.sysctl("net.ipv6.conf.all.forwarding", "1")
-    }
-
-    fn inside(&self, work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
-        self.namespace.inside(work)
-    }
-
-    fn root(&self) -> &Path {
-        self.bpffs.path()
-    }
-
-    fn pins(&self) -> PathBuf {
-        self.root().join("pins").join(format!("v{}", lb_common::LAYOUT))
-    }
-
-    fn open(&self, interfaces: &[&str], mode: AttachMode) -> Result<Opened> {
-        Ok(datapath::open(&self.spec(interfaces, mode), &self.pins(), &object()?)?)
-    }
-
-    fn spec(&self, interfaces: &[&str], mode: AttachMode) -> Spec {
-        Spec {
-            interfaces: interfaces
-                .iter()
-                .map(|name| spec::Interface { name: (*name).to_owned(), mode })
-                .collect(),
-            api: Api { socket: PathBuf::new() },
-            metrics: None,
-            limits: Limits { flows: 4096, flows_ipv6: 1024, half_open_flows: 256 },
-            services: vec![spec::Service {
-                name: "web".to_owned(),
-                listen: vec![SocketAddr::from(([192, 0, 2, 10], 80)), "[2001:db8::10]:80".parse().unwrap()],
-                protocol: Protocol::Tcp,
-                mode: Mode::Nat,
-                sources: Vec::new(),
-                scheduler: Scheduler::RoundRobin,
-                health: None,
-                backends: Vec::new(),
-            }],
-        }
-    }
-
-    fn index(&self, interface: &str) -> Result<u32> {
-        Ok(nix::net::if_::if_nametoindex(interface)?)
-    }
-
-    /// The program of an interface, as `ip` tells.
-    fn program(&self, interface: &str) -> Result<Option<u32>> {
-        let shown = self.namespace.run(&["ip", "-json", "-details", "link", "show", interface])?;
-        let shown: serde_json::Value = serde_json::from_str(&shown)?;
-        let id = &shown[0]["xdp"]["prog"]["id"];
-        Ok(id.as_u64().map(u32::try_from).transpose()?)
-    }
-
-    fn link_id(&self, interface: &str) -> Result<u32> {
-        self.link_id_in(&self.pins(), interface)
-    }
-
-    fn link_id_in(&self, pins: &Path, interface: &str) -> Result<u32> {
-        use aya::programs::links::{FdLink, PinnedLink};
-
-        let path = pins.join(format!("link_{}", self.index(interface)?));
-        Ok(FdLink::from(PinnedLink::from_pin(path)?).info()?.id())
-    }
-
-    fn filter(&self) -> Result<Filter> {
-        let map = MapData::from_pin(self.pins().join("FILTER"))?;
-        Ok(Array::<_, Filter>::try_from(Map::Array(map))?.get(&0, 0)?)
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let deleted = process::Command::new("ip").args(["netns", "del", self.namespace.name()]).status();
-        let unmounted = umount2(self.bpffs.path(), MntFlags::MNT_DETACH);
-        if deleted.is_err() || unmounted.is_err() {
-            eprintln!("left behind: {} and {}", self.namespace, self.bpffs.path().display());
-        }
-    }
-}
-
-fn object() -> Result<Vec<u8>> {
-    let directory = std::env::var_os("XLB_BPF_DIR")
-        .map_or_else(|| lab::workspace().join("target/bpf/bpfel-unknown-none/bpf"), PathBuf::from);
-    let path = directory.join("lb");
-    let object = fs::read(&path).with_context(|| format!("read {}: cargo xtask build", path.display()))?;
-    ensure!(!object.is_empty(), "{} is empty", path.display());
-    Ok(object)
-}
-
-/// Steps that put one of everything, and what is there then.
-fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
-    let interface = |it: &Attached| Interface { mac: it.mac, zero: 0, mtu: it.mtu, attached: 1 };
-    let hop = Hop {
-        destination: Mac::new([2, 0, 0, 0, 0, 9]),
-        source: attached[0].mac,
-        interface: attached[0].index,
-        mtu: 1500,
-    };
-    let backend = |id, address: IpAddr| Backend {
-        id,
-        counters: 3,
-        service_counters: 0,
-        accepts: 1,
-        address: address.into(),
-        port: Be16::new(8080),
-        hop,
-        ..Backend::default()
-    };
-    let v4: IpAddr = [10, 0, 0, 11].into();
-    let mut want = Snapshot {
-        backends: BTreeMap::from([(8, backend(8, v4))]),
-        backend_names: BTreeMap::from([(3, BackendName::new("web", "web-1"))]),
-        service_names: BTreeMap::from([(0, "web".to_owned())]),
-        tables: BTreeMap::from([
-            (0, Table { mode: Mode::FullNat, sources: Vec::new(), backends: Vec::new() }),
-            (5, table(Mode::FullNat, &["10.0.0.1"], &[8])),
-            (6, table(Mode::FullNat, &["10.0.0.1", "10.0.0.2", "10.0.0.3"], &[])),
-            (7, table(Mode::Nat, &[], &[8, 8])),
-        ]),
-        pools: BTreeMap::from([(0, 5), (1023, 0)]),
-        services: BTreeMap::from([
-            (listen("192.0.2.10:80"), ServiceValue { pool: 0, counters: 0 }),
-            (listen("[2001:db8::10]:80"), ServiceValue { pool: 1023, counters: 0 }),
-            (listen("192.0.2.10:0"), ServiceValue { pool: Service::NO_POOL, counters: 0 }),
-        ]),
-        interfaces: attached.iter().map(|it| (it.index, interface(it))).collect(),
-        next_backend_id: 9,
-        hop_generation: 7,
-    };
-    let full: Vec<String> = (0..16).map(|host| format!("fd00::{host:x}1")).collect();
-    want.tables.insert(8, table(Mode::FullNat, &full.iter().map(String::as_str).collect::<Vec<_>>(), &[]));
-
-    let mut steps = vec![Op::SetNextBackendId(9), Op::SetHopGeneration(7)];
-    steps.extend(want.interfaces.iter().map(|(index, it)| Op::PutInterface(*index, *it)));
-    steps.extend(want.backend_names.iter().map(|(number, name)| Op::PutBackendName(*number, name.clone())));
-    steps.extend(want.service_names.iter().map(|(number, name)| Op::PutServiceName(*number, name.clone())));
-    // Somebody lay in the slot before.
-    steps.push(Op::PutBackend(backend(8 + MAX_BACKENDS, v4)));
-    steps.extend(want.backends.values().map(|backend| Op::PutBackend(*backend)));
-    steps.extend(want.tables.iter().map(|(number, table)| Op::PutTable(*number, table.clone())));
-    steps.extend(want.pools.iter().map(|(pool, table)| Op::PutPool(*pool, *table)));
-    steps.extend(want.services.iter().map(|(listen, value)| Op::PutService(*listen, *value)));
-    (steps, want)
-}
-
-fn removal(have: &Snapshot) -> Vec<Op> {
-    let mut steps: Vec<Op> = have.services.keys().copied().map(Op::DeleteService).collect();
-    steps.extend(have.pools.keys().copied().map(Op::DeletePool));
-    steps.extend(have.tables.keys().copied().map(Op::DeleteTable));
-    steps.extend(have.backends.keys().copied().map(Op::DeleteBackend));
-    steps.extend(have.service_names.keys().copied().map(Op::DeleteServiceName));
-    steps.extend(have.backend_names.keys().copied().map(Op::DeleteBackendName));
-    steps.extend(have.interfaces.keys().copied().map(Op::DeleteInterface));
-    steps
-}
-
-fn table(mode: Mode, sources: &[&str], backends: &[u32]) -> Table {
-    let sources = sources.iter().map(|source| source.parse().unwrap()).collect();
-    Table { mode, sources, backends: backends.to_vec() }
-}
-
-fn listen(text: &str) -> Listen {
-    let address: SocketAddr = text.parse().unwrap();
-    Listen { address: address.ip(), port: Be16::new(address.port()), protocol: Protocol::Tcp }
+        let counted = |opened: &mut Opened| -> Result<u64> {
+            Ok(opened.datapath.totals()?.backends.get(&3).context("nothing was counted")?.new_flows)
+        };
+        assert_eq!(counted(&mut opened)?, cpus);
+        opened.datapath.apply(&Op::PutBackendName(3, BackendName::new("web", "web-1")))?;
+        assert_eq!(counted(&mut opened)?, cpus);
+        opened.datapath.apply(&Op::PutBackendName(3, BackendName::new("web", "web-2")))?;
+        assert_eq!(counted(&mut opened)?, 0);
+        Ok(())
+    })
 }

@@ -1,0 +1,400 @@
+//! The race test's program: the core's own functions on generated tuples over a tiny table, on several CPUs at once.
+//!
+//! Every run makes one move of one flow (SYN, proof, FIN, RST, of either side) and checks what came of it: is the packet
+//! rewritten to what this flow, and only this flow, may become; is there an instant at which two records answer for one
+//! tuple. The clock jumps, so that flows of every state expire, and routes change, so that next hops are looked up again.
+
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+#[path = "race/world.rs"]
+mod world;
+
+#[cfg(target_arch = "bpf")]
+mod program {
+    use aya_ebpf::{
+        bindings::xdp_action,
+        btf_maps::{Array, PerCpuArray},
+        helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id},
+        macros::{btf_map, xdp},
+        programs::XdpContext,
+    };
+    use lb_common::{
+        cell::{Shared, fence},
+        flow::{Control, HINTS, Hint, State},
+        limits::{MAX_SOURCES, PORT_PROBES},
+        net::{Be16, Ports, Protocol, V4, V6},
+        reason::Reason,
+        settings::Settings,
+    };
+    use lb_ebpf::{
+        family::{Family, RecordOf, Tuple, deltas},
+        find::{self, by_number, kind},
+        hash::reduce,
+        insert::NewFlow,
+        kernel::{maps, tables::KernelTables},
+        reply,
+        request::{self, Forward},
+        rewrite::Rewrite,
+        tables::{FlowTables, Tables},
+        tcp::{ACK, FIN, RST, SYN, Segment},
+    };
+
+    use super::world::{self, CLIENT, CLIENTS, FLOWS, FULL_NAT, Findings, LISTEN, NAT, SERVICE_PORT};
+
+    /// What each CPU has seen.
+    #[btf_map]
+    static FINDINGS: PerCpuArray<Findings, 1> = PerCpuArray::new();
+    /// The tuple of each flow's replies, when it was last seen.
+    #[btf_map]
+    static LAST4: Array<Shared<Tuple<V4>>, { FLOWS as usize }> = Array::new();
+    /// The same for IPv6.
+    #[btf_map]
+    static LAST6: Array<Shared<Tuple<V6>>, { FLOWS as usize }> = Array::new();
+
+    /// One move of one IPv4 flow.
+    #[xdp]
+    pub fn race4(ctx: XdpContext) -> u32 {
+        run::<V4>(&ctx)
+    }
+
+    /// One move of one IPv6 flow.
+    #[xdp]
+    pub fn race6(ctx: XdpContext) -> u32 {
+        run::<V6>(&ctx)
+    }
+
+    /// A family whose flows can be counted.
+    trait Numbered: Family + 'static {
+        fn address(number: u32) -> Self::Address;
+        fn last(flow: u32) -> Option<&'static Shared<Tuple<Self>>>;
+    }
+
+    impl Numbered for V4 {
+        #[inline(always)]
+        fn address(number: u32) -> V4 {
+            world::v4(number)
+        }
+
+        #[inline(always)]
+        fn last(flow: u32) -> Option<&'static Shared<Tuple<V4>>> {
+            LAST4.get(flow)
+        }
+    }
+
+    impl Numbered for V6 {
+        #[inline(always)]
+        fn address(number: u32) -> V6 {
+            world::v6(number)
+        }
+
+        #[inline(always)]
+        fn last(flow: u32) -> Option<&'static Shared<Tuple<V6>>> {
+            LAST6.get(flow)
+        }
+    }
+
+    #[inline(always)]
+    fn run<F: Numbered>(ctx: &XdpContext) -> u32
+    where
+        KernelTables: FlowTables<F>,
+    {
+        let tables = KernelTables(ctx.ctx);
+        // SAFETY: a helper without arguments.
+        let random = unsafe { bpf_get_prandom_u32() };
+        let (flow, step, chance) = (random & (FLOWS - 1), random >> 8 & 0xf, random >> 12 & 0xff);
+        if let Some(settings) = tables.settings()
+            && let Some(findings) = FINDINGS.get_ptr_mut(0)
+        {
+            // SAFETY: this CPU's own element.
+            let findings = unsafe { &mut *findings };
+            if chance == 0 {
+                time_passes(random >> 22);
+            }
+            make(&tables, settings, findings, flow, step);
+        }
+        xdp_action::XDP_TX
+    }
+
+    /// Up to an hour and a half, and new routes. One CPU alone moves the clock: it never goes back.
+    #[inline(always)]
+    fn time_passes(amount: u32) {
+        // SAFETY: a helper without arguments.
+        if unsafe { bpf_get_smp_processor_id() } != 0 {
+            return;
+        }
+        if let Some(settings) = maps::SETTINGS.get_ptr_mut(0) {
+            // SAFETY: a live element; nobody else writes these two words, and each is one store.
+            unsafe {
+                let (clock, routes) = (&raw mut (*settings).clock, &raw mut (*settings).hop_generation);
+                clock.write_volatile(clock.read_volatile().wrapping_add(amount << 12));
+                routes.write_volatile(routes.read_volatile().wrapping_add(1));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn make<F: Numbered>(
+        tables: &KernelTables,
+        settings: &Settings,
+        findings: &mut Findings,
+        flow: u32,
+        step: u32,
+    ) where
+        KernelTables: FlowTables<F>,
+    {
+        let tuple = tuple::<F>(flow);
+        let flags = match step {
+            0..5 => SYN,
+            5..8 => ACK,
+            8 => FIN | ACK,
+            9 => RST,
+            10..12 => SYN | ACK,
+            12..14 => ACK,
+            14 => FIN | ACK,
+            _ => RST,
+        };
+        // A backend's SYN-ACK says 1000, and all clients have seen it.
+        let segment = if tuple.protocol == Protocol::Tcp as u32 {
+            Segment { flags, sequence: 1000, acknowledgement: 1001 }
+        } else {
+            Segment::default()
+        };
+        let done = if step < 10 {
+            request(tables, settings, findings, flow, &tuple, segment)
+        } else {
+            reply::<F>(tables, settings, findings, flow, segment)
+        };
+        if let Err(reason) = done {
+            findings.refused += 1;
+            findings.contended += u64::from(reason == Reason::Contended);
+        }
+    }
+
+    /// Clients speak from this port on.
+    const FIRST_PORT: u32 = 1024;
+
+    /// Every fourth client speaks UDP.
+    #[inline(always)]
+    fn protocol(client: u32) -> Protocol {
+        if client & 3 == 3 { Protocol::Udp } else { Protocol::Tcp }
+    }
+
+    #[inline(always)]
+    fn tuple<F: Numbered>(flow: u32) -> Tuple<F> {
+        let client = flow & (CLIENTS - 1);
+        Tuple {
+            source: F::address(CLIENT + client),
+            destination: F::address(LISTEN + flow / CLIENTS),
+            ports: Ports::new(Be16::new((FIRST_PORT + client) as u16), Be16::new(SERVICE_PORT)),
+            protocol: u32::from(protocol(client).number()),
+        }
+    }
+
+    /// Is this a tuple of ours?
+    #[inline(always)]
+    fn is_generated<F: Numbered>(tuple: &Tuple<F>, client: u32) -> bool {
+        let mut dials = false;
+        let mut listen = 0;
+        while listen < FLOWS / CLIENTS {
+            dials |= tuple.destination == F::address(LISTEN + listen);
+            listen += 1;
+        }
+        dials
+            && client < CLIENTS
+            && tuple.source == F::address(CLIENT + client)
+            && tuple.ports.destination() == Be16::new(SERVICE_PORT)
+            && tuple.protocol == u32::from(protocol(client).number())
+    }
+
+    #[inline(always)]
+    fn request<F: Numbered>(
+        tables: &KernelTables,
+        settings: &Settings,
+        findings: &mut Findings,
+        flow: u32,
+        tuple: &Tuple<F>,
+        segment: Segment,
+    ) -> Result<(), Reason>
+    where
+        KernelTables: FlowTables<F>,
+    {
+        let forward = request::forward(tables, settings, tuple, segment, 64)?.ok_or(Reason::NotService)?;
+        let to = forward.rewrite.tuple;
+        let right = Rewrite::request(to, deltas(tuple, &to), forward.rewrite.hop);
+        findings.requests += 1;
+        if !may_become(tables, settings, tuple, &forward, &to) || !is_same_change(&right, &forward.rewrite) {
+            findings.mixed_requests += 1;
+        }
+        findings.replies_of_two += u64::from(has_two_replies(tables, settings, &to.reversed()).is_some());
+        findings.requests_of_two += u64::from(has_two_requests(tables, settings, tuple).is_some());
+        if let Some(last) = F::last(flow) {
+            last.set(to.reversed());
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn reply<F: Numbered>(
+        tables: &KernelTables,
+        settings: &Settings,
+        findings: &mut Findings,
+        flow: u32,
+        segment: Segment,
+    ) -> Result<(), Reason>
+    where
+        KernelTables: FlowTables<F>,
+    {
+        let from = F::last(flow).ok_or(Reason::NoFlow)?.get();
+        let forward = reply::forward(tables, settings, &from, segment)?.ok_or(Reason::NoFlow)?;
+        let client = forward.rewrite.tuple.reversed();
+        let right = Rewrite::reply(client.reversed(), deltas(&client, &from.reversed()), forward.rewrite.hop);
+        findings.replies += 1;
+        // The reply's tuple may have changed hands: it speaks for the flow that its record says.
+        let number = u32::from(client.ports.source().get()).wrapping_sub(FIRST_PORT);
+        if !is_generated(&client, number)
+            || forward.rewrite.hop.destination != world::mac(CLIENT + number)
+            || !may_become(tables, settings, &client, &forward, &from.reversed())
+            || !is_same_change(&right, &forward.rewrite)
+        {
+            findings.mixed_replies += 1;
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn is_same_change<F: Family>(one: &Rewrite<F>, other: &Rewrite<F>) -> bool {
+        one.ip == other.ip && one.l4 == other.l4
+    }
+
+    /// Is this a request's flow's backend, and one of the few tuples that this flow is tried with?
+    #[inline(always)]
+    fn may_become<F: Numbered>(
+        tables: &KernelTables,
+        settings: &Settings,
+        request: &Tuple<F>,
+        forward: &Forward<F>,
+        to: &Tuple<F>,
+    ) -> bool
+    where
+        KernelTables: FlowTables<F>,
+    {
+        let is_nat =
+            request.destination == F::address(LISTEN + 2) || request.destination == F::address(LISTEN + 3);
+        let Some(backend) = tables.backend(forward.counters) else { return false };
+        let Some(slots) = tables.slots(if is_nat { NAT } else { FULL_NAT }) else { return false };
+        if to.destination != F::from_key(backend.address)
+            || to.ports.destination() != backend.port
+            || to.protocol != request.protocol
+        {
+            return false;
+        }
+        if is_nat {
+            return to.source == request.source && to.ports.source() == request.ports.source();
+        }
+        let hash = F::hash(&settings.keys, request);
+        let mut is_one = false;
+        let mut probe = 0;
+        while probe < PORT_PROBES {
+            let source = slots.source[((hash >> 8) as u32).wrapping_add(probe) as usize & (MAX_SOURCES - 1)];
+            let bits = (hash as u32).rotate_left(16) ^ probe.wrapping_mul(0x9e37_79b1);
+            let port = settings.ports.port(reduce(bits, settings.ports.size()));
+            is_one |= to.source == F::from_key(source) && to.ports.source() == Be16::new(port);
+            probe += 1;
+        }
+        is_one
+    }
+
+    /// Is there an instant at which two records answer for this reply?
+    #[inline(always)]
+    fn has_two_replies<F: Family>(tables: &KernelTables, settings: &Settings, tuple: &Tuple<F>) -> Option<()>
+    where
+        KernelTables: FlowTables<F>,
+    {
+        let hash = F::hash(&settings.keys, tuple);
+        let line = FlowTables::<F>::line(tables, reduce(hash as u32, F::shape(settings).lines))?;
+        let (mut first, mut second, mut i) = (0, 0, 0);
+        while i < HINTS {
+            let hint = line.hint[i].load();
+            if hint != 0 && Hint(hint).tag() == (hash >> 32) as u32 {
+                second = first;
+                first = hint;
+            }
+            i += 1;
+        }
+        if first == 0 || second == 0 {
+            return None;
+        }
+        let answers = |record: &RecordOf<F>| {
+            record.backend.get() == tuple.source
+                && record.source.get() == tuple.destination
+                && record.reply_ports.get() == tuple.ports
+                && u32::from(record.owner.get().protocol()) == tuple.protocol
+        };
+        both(tables, Hint(first).record(), Hint(second).record(), answers, |_, _| true)
+    }
+
+    /// Is there an instant at which two records answer for this request? A challenger and the flow that it challenges
+    /// may; and when it is proven both are established, until the older one is freed.
+    #[inline(always)]
+    fn has_two_requests<F: Family>(tables: &KernelTables, settings: &Settings, tuple: &Tuple<F>) -> Option<()>
+    where
+        KernelTables: FlowTables<F>,
+    {
+        let flow: &NewFlow<F> = tables.new_flow()?;
+        flow.tuple.set(*tuple);
+        flow.hash.set(F::hash(&settings.keys, tuple));
+        let first = find::anywhere::<F, _>(tables, kind::HALF_OPEN, find::NOWHERE)?;
+        let second = find::anywhere::<F, _>(tables, kind::HALF_OPEN | kind::ESTABLISHED, first)?;
+        both(
+            tables,
+            first,
+            second,
+            |record| find::answers(record, tuple),
+            |one, other| one == State::HALF_OPEN && (other == State::HALF_OPEN || other.is_established()),
+        )
+    }
+
+    /// Two looks at each of two records, the first ones before the second ones: if all four say the same, there was an
+    /// instant between at which both answered.
+    #[inline(always)]
+    fn both<F: Family>(
+        tables: &KernelTables,
+        first: u32,
+        second: u32,
+        answers: impl Fn(&RecordOf<F>) -> bool,
+        counts: impl Fn(State, State) -> bool,
+    ) -> Option<()>
+    where
+        KernelTables: FlowTables<F>,
+    {
+        let (one, other) = (by_number::<F>(tables, first)?, by_number::<F>(tables, second)?);
+        let is_so = first != second
+            && one.control.state().is_live()
+            && other.control.state().is_live()
+            && counts(one.control.state(), other.control.state())
+            && answers(one.record)
+            && answers(other.record);
+        fence();
+        let (one_again, other_again) =
+            (Control(one.record.control.load()), Control(other.record.control.load()));
+        (is_so
+            && one.control.is_still(one_again)
+            && other.control.is_still(other_again)
+            && counts(one_again.state(), other_again.state()))
+        .then_some(())
+    }
+
+    #[panic_handler]
+    fn panic(_info: &core::panic::PanicInfo) -> ! {
+        loop {}
+    }
+
+    /// `bpf_fib_lookup` is for GPL-compatible programs only.
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

@@ -1,0 +1,57 @@
+//! What the race program and the test that runs it agree on.
+
+use lb_common::net::{Mac, V4, V6};
+
+/// Flows that are generated. A power of two.
+pub const FLOWS: u32 = 64;
+/// Clients: flows of one client differ in the address that they dial. A power of two.
+pub const CLIENTS: u32 = 16;
+/// Where clients dial.
+pub const SERVICE_PORT: u16 = 80;
+/// The pool in full-nat mode.
+pub const FULL_NAT: u32 = 0;
+/// The pool in nat mode.
+pub const NAT: u32 = 1;
+
+/// One client's address, as a number for [`v4`] and [`v6`].
+pub const CLIENT: u32 = 0x1000;
+/// Service addresses: 0 and 1 are full-nat's, 2 and 3 nat's, where a client's port meets itself on the reply's tuple.
+pub const LISTEN: u32 = 0x2000;
+
+/// `10.0.0.0/16` by number.
+pub const fn v4(number: u32) -> V4 {
+    V4::from_bytes([10, 0, (number >> 8) as u8, number as u8])
+}
+
+/// `fd00::/16` by number. Both words differ from number to number, so that halves of two addresses are neither.
+pub const fn v6(number: u32) -> V6 {
+    let [a, b] = [(number >> 8) as u8, number as u8];
+    V6::from_bytes([0xfd, 0, 0, 0, 0, 0, a, b, 0, 0, 0, 0, 0, 0, a, b])
+}
+
+/// The client's own Ethernet address.
+pub const fn mac(client: u32) -> Mac {
+    Mac::new([2, 0, 0, 0, (client >> 8) as u8, client as u8])
+}
+
+/// What one CPU has seen.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Findings {
+    /// Requests that were forwarded.
+    pub requests: u64,
+    /// Replies that were forwarded.
+    pub replies: u64,
+    /// Packets of either direction that were not forwarded.
+    pub refused: u64,
+    /// Packets that went back because of another CPU.
+    pub contended: u64,
+    /// Requests that became what their flow cannot become.
+    pub mixed_requests: u64,
+    /// Replies that became what their flow cannot become.
+    pub mixed_replies: u64,
+    /// Instants at which two records answered for one reply.
+    pub replies_of_two: u64,
+    /// Instants at which two records answered for one request.
+    pub requests_of_two: u64,
+}

@@ -1,0 +1,194 @@
+use std::fs::File;
+
+use lb_common::{
+    flow::{Record, Shape, ticks},
+    net::Ports,
+};
+
+use super::*;
+
+const NOW: u32 = ticks(100_000);
+const TCP: u8 = Protocol::Tcp as u8;
+const ALIVE: u32 = 7;
+const DEAD: u32 = 8;
+
+#[test]
+fn a_walk_visits_each_live_flow_of_a_living_backend_once() {
+    let world = World::new(2 * STRETCH + 1, 3);
+    let last = world.flows.v4.buckets.len() as u32 * WAYS as u32 - 1;
+    for number in [0, 9, STRETCH * WAYS as u32, last] {
+        world.put4(number, State::ESTABLISHED, ALIVE, NOW);
+    }
+    world.put6(23, State::HALF_OPEN, ALIVE, NOW - ticks(60));
+
+    let mut seen = Vec::new();
+    let stretches = world.walk(|flow| seen.push(flow.clone()));
+
+    assert_eq!(stretches, 4);
+    assert_eq!(seen.len(), 5);
+    assert_eq!(
+        seen[4],
+        Flow {
+            protocol: Protocol::Tcp,
+            client: "[fd00::17]:1023".parse().unwrap(),
+            listen: "[fd00::2]:80".parse().unwrap(),
+            backend: "[fd00::3]:8080".parse().unwrap(),
+            source: "[fd00::4]:2023".parse().unwrap(),
+            backend_id: ALIVE,
+            state: State::HALF_OPEN,
+            idle: Duration::from_nanos(u64::from(ticks(60)) << TICK_SHIFT),
+        }
+    );
+}
+
+#[test]
+fn a_walk_leaves_out_what_is_not_live_has_expired_or_lost_its_backend() {
+    let world = World::new(2, 1);
+    world.put4(0, State::BUSY, ALIVE, NOW);
+    world.put4(1, State::EMPTY, ALIVE, NOW);
+    world.put4(2, State::ESTABLISHED, ALIVE, NOW - ticks(7440) - 1);
+    world.put4(3, State::HALF_OPEN, ALIVE, NOW - ticks(120) - 1);
+    world.put4(4, State::ESTABLISHED, DEAD, NOW);
+
+    world.walk(|flow| panic!("{flow:?}"));
+}
+
+#[test]
+fn a_sweep_frees_the_records_and_hints_of_the_retired_and_no_others() {
+    let world = World::new(8, 8);
+    world.put4(0, State::ESTABLISHED, DEAD, NOW);
+    world.put4(1, State::HALF_OPEN, DEAD, NOW);
+    world.put4(2, State::HALF_OPEN, ALIVE, NOW);
+    world.put6(3, State::CHALLENGER, DEAD, NOW);
+    assert_eq!((world.hints(), world.half_open()), (4, [2, 1]));
+
+    world.sweep(DEAD);
+
+    assert_eq!((world.hints(), world.half_open()), (1, [1, 0]));
+    let states: Vec<State> = (0..3).map(|number| world.control4(number).state()).collect();
+    assert_eq!(states, [State::EMPTY, State::EMPTY, State::HALF_OPEN]);
+    assert_eq!(world.control4(0), Control::new(5, State::EMPTY, 0));
+}
+
+#[test]
+fn a_sweep_takes_no_hint_of_another_owner() {
+    let world = World::new(8, 1);
+    world.put4(0, State::ESTABLISHED, DEAD, NOW);
+    // The record went on to another owner, whose hint is of another generation.
+    let record = &world.flows.v4.buckets[0].way[0];
+    record.control.store(Control::new(6, State::ESTABLISHED, 1).0);
+
+    world.sweep(DEAD);
+
+    assert_eq!(world.hints(), 1);
+    assert!(!world.control4(0).state().is_live());
+}
+
+struct World {
+    flows: Flows,
+    settings: Settings,
+}
+
+impl World {
+    fn new(buckets4: u32, buckets6: u32) -> Self {
+        let shape = |buckets| Shape { buckets, lines: buckets, half_open: 8, zero: 0 };
+        let settings = Settings {
+            keys: [3, 5, 7, 11, 13, 17],
+            shape4: shape(buckets4),
+            shape6: shape(buckets6),
+            ..Settings::default()
+        };
+        let flows = Flows {
+            v4: Table { buckets: mapping(buckets4), lines: mapping(buckets4) },
+            v6: Table { buckets: mapping(buckets6), lines: mapping(buckets6) },
+            half_open: mapping(2),
+        };
+        Self { flows, settings }
+    }
+
+    fn put4(&self, number: u32, state: State, backend: u32, last_seen: u32) {
+        let address = |last: u32| V4::from(std::net::Ipv4Addr::from(0x0a00_0000 + last));
+        put(&self.flows.v4, &self.settings, number, address, (state, backend, last_seen));
+        self.count(0, state);
+    }
+
+    fn put6(&self, number: u32, state: State, backend: u32, last_seen: u32) {
+        let address = |last: u32| V6::from(std::net::Ipv6Addr::from((0xfd00 << 112) + u128::from(last)));
+        put(&self.flows.v6, &self.settings, number, address, (state, backend, last_seen));
+        self.count(1, state);
+    }
+
+    fn count(&self, family: usize, state: State) {
+        self.flows.half_open[family].fetch_add(u64::from(state.is_half_open()));
+    }
+
+    fn walk(&self, mut visit: impl FnMut(&Flow)) -> usize {
+        let (mut stretches, mut from) = (0, Some(0));
+        while let Some(start) = from {
+            from = self.flows.walk(start, NOW, |id| id == ALIVE, &mut visit);
+            stretches += 1;
+        }
+        stretches
+    }
+
+    fn sweep(&self, backend: u32) {
+        let mut from = Some(0);
+        while let Some(start) = from {
+            from = self.flows.sweep(start, &BTreeSet::from([backend]), &self.settings);
+        }
+    }
+
+    fn hints(&self) -> usize {
+        let lines = self.flows.v4.lines.iter().chain(self.flows.v6.lines.iter());
+        lines.flat_map(|line| &line.hint).filter(|hint| hint.load() != 0).count()
+    }
+
+    fn half_open(&self) -> [u64; 2] {
+        [0, 1].map(|family: usize| self.flows.half_open[family].load())
+    }
+
+    fn control4(&self, number: u32) -> Control {
+        let number = number as usize;
+        Control(self.flows.v4.buckets[number / WAYS].way[number % WAYS].control.load())
+    }
+}
+
+/// A flow whose addresses and ports follow from its number, with its hint.
+fn put<F: Family>(
+    table: &Table<F>,
+    settings: &Settings,
+    number: u32,
+    address: impl Fn(u32) -> F::Address,
+    (state, backend, last_seen): (State, u32, u32),
+) {
+    let at = number as usize;
+    let record: &Record<F::Address, F::Spare> = &table.buckets[at / WAYS].way[at % WAYS];
+    let port = |base: u32| Be16::new((base + number % 1000) as u16);
+    let reply = Tuple::<F> {
+        source: address(3),
+        destination: address(4),
+        ports: Ports::new(Be16::new(8080), port(2000)),
+        protocol: u32::from(TCP),
+    };
+    record.client.set(address(number));
+    record.listen.set(address(2));
+    record.request_ports.set(Ports::new(port(1000), Be16::new(80)));
+    record.owner.set(Owner::new(backend, TCP));
+    record.backend.set(reply.source);
+    record.source.set(reply.destination);
+    record.reply_ports.set(reply.ports);
+    record.last_seen.set(last_seen);
+    record.control.store(Control::new(5, state, 0xabcd).0);
+
+    let hash = F::hash(&settings.keys, &reply);
+    let line = &table.lines[reduce(hash as u32, F::shape(settings).lines) as usize];
+    let hint = Hint::new((hash >> 32) as u32, 5, number);
+    assert!(line.hint.iter().any(|word| word.replace(0, hint.0)), "the line is full");
+}
+
+/// Where the kernel has arrays, a file does for a test.
+fn mapping<T: crate::datapath::mapping::Mapped>(length: u32) -> Mapping<T> {
+    let file: File = tempfile::tempfile().unwrap();
+    file.set_len(u64::from(length) * size_of::<T>() as u64).unwrap();
+    Mapping::new(&file, length).unwrap()
+}

@@ -1,0 +1,3 @@
+//! The bench: what a packet costs, beside floors and beside others.
+
+pub mod object;

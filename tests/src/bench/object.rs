@@ -1,0 +1,149 @@
+//! A loaded BPF object whose maps are written by hand: what the controller does, without the controller.
+
+use std::{
+    ffi::c_void, marker::PhantomData, num::NonZeroUsize, ops::Deref, os::fd::AsFd as _, path::PathBuf,
+    ptr::NonNull,
+};
+
+use anyhow::{Context as _, Result, bail};
+use aya::{
+    Ebpf, EbpfLoader, Pod,
+    maps::{Array, HashMap, Map, MapData},
+    programs::Xdp,
+};
+use lb_common::{
+    flow::Shape,
+    service::{Service, ServiceKey},
+};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+
+use crate::lab;
+
+const OBJECTS: &str = "target/bpf/bpfel-unknown-none/bpf";
+
+/// Where an object is: `XLB_BPF_DIR`, else where `cargo xtask build` leaves it.
+pub fn path(name: &str) -> PathBuf {
+    std::env::var_os("XLB_BPF_DIR").map_or_else(|| lab::workspace().join(OBJECTS), PathBuf::from).join(name)
+}
+
+/// A table of one bucket, for a family that is not used.
+pub const UNUSED: Shape = Shape { buckets: 1, lines: 1, half_open: 0, zero: 0 };
+
+/// An object with all its maps and programs.
+pub struct Object {
+    ebpf: Ebpf,
+    name: String,
+}
+
+impl Object {
+    /// Loads an object that has no flow tables.
+    pub fn load(name: &str) -> Result<Self> {
+        Self::load_with(name, EbpfLoader::new())
+    }
+
+    /// Loads an object with flow tables of these sizes. The clock stands still, unless `clock_is_set` is 0.
+    pub fn load_sized(name: &str, v4: Shape, v6: Shape, clock_is_set: u8) -> Result<Self> {
+        let mut loader = EbpfLoader::new();
+        loader.map_max_entries("FLOWS4", v4.buckets).map_max_entries("HINTS4", v4.lines);
+        loader.map_max_entries("FLOWS6", v6.buckets).map_max_entries("HINTS6", v6.lines);
+        loader.override_global("CLOCK_IS_SET", &clock_is_set, true);
+        Self::load_with(name, loader)
+    }
+
+    fn load_with(name: &str, mut loader: EbpfLoader<'_>) -> Result<Self> {
+        let path = path(name);
+        let load = || format!("load {}; it is made by `cargo xtask build`", path.display());
+        let mut ebpf = loader.load_file(&path).with_context(load)?;
+        for (program, it) in ebpf.programs_mut() {
+            let xdp: &mut Xdp = it.try_into()?;
+            xdp.load().with_context(|| format!("load program {program} of {name}"))?;
+        }
+        Ok(Self { ebpf, name: name.to_owned() })
+    }
+
+    /// A program.
+    pub fn program(&self, name: &str) -> Result<&Xdp> {
+        let program = self.ebpf.program(name);
+        Ok(program.with_context(|| format!("{} has no program {name}", self.name))?.try_into()?)
+    }
+
+    /// A program that is to be attached.
+    pub fn program_mut(&mut self, name: &str) -> Result<&mut Xdp> {
+        let program = self.ebpf.program_mut(name);
+        Ok(program.with_context(|| format!("{} has no program {name}", self.name))?.try_into()?)
+    }
+
+    /// A map.
+    pub fn map(&self, name: &str) -> Result<&Map> {
+        self.ebpf.map(name).with_context(|| format!("{} has no map {name}", self.name))
+    }
+
+    /// A map that is to be written.
+    pub fn map_mut(&mut self, name: &str) -> Result<&mut Map> {
+        self.ebpf.map_mut(name).with_context(|| format!("{} has no map {name}", self.name))
+    }
+
+    /// Writes an element of an array.
+    pub fn set(&mut self, map: &str, index: u32, value: impl Pod) -> Result<()> {
+        Array::try_from(self.map_mut(map)?)?
+            .set(index, value, 0)
+            .with_context(|| format!("write {map}[{index}]"))
+    }
+
+    /// Lets `key` lead to a pool.
+    pub fn listen(&mut self, key: ServiceKey, service: Service) -> Result<()> {
+        Ok(HashMap::try_from(self.map_mut("SERVICES")?)?.insert(key, service, 0)?)
+    }
+
+    /// The elements of an mmapable array. `T` must be what the program says.
+    pub fn mapped<T>(&self, map: &str) -> Result<Mapped<T>> {
+        let Map::Array(data) = self.map(map)? else { bail!("{map} is no array") };
+        Mapped::new(data).with_context(|| format!("map {map}"))
+    }
+}
+
+/// The elements of an array, where the program has them.
+pub struct Mapped<T> {
+    start: NonNull<c_void>,
+    bytes: NonZeroUsize,
+    count: usize,
+    elements: PhantomData<T>,
+}
+
+impl<T> Mapped<T> {
+    fn new(data: &MapData) -> Result<Self> {
+        let info = data.info()?;
+        let (size, count) = (info.value_size() as usize, info.max_entries() as usize);
+        if size != size_of::<T>() || size % 8 != 0 {
+            bail!("its values have {size} bytes and not {}", size_of::<T>());
+        }
+        let bytes = NonZeroUsize::new(size * count).context("it is empty")?;
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping, at an address that the kernel chooses.
+        let start = unsafe { mmap(None, bytes, protection, MapFlags::MAP_SHARED, data.fd().as_fd(), 0) }?;
+        Ok(Self { start, bytes, count, elements: PhantomData })
+    }
+
+    /// Makes every byte zero. Nobody else may use the map meanwhile.
+    pub fn clear(&mut self) {
+        // SAFETY: the mapping is `bytes` long and writable; `&mut` and the caller keep others away.
+        unsafe { self.start.cast::<u8>().write_bytes(0, self.bytes.get()) }
+    }
+}
+
+impl<T> Deref for Mapped<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: `count` elements of this size, on a page, for as long as `self`; the types that are mapped consist of
+        // words that may change while they are read.
+        unsafe { std::slice::from_raw_parts(self.start.cast::<T>().as_ptr(), self.count) }
+    }
+}
+
+impl<T> Drop for Mapped<T> {
+    fn drop(&mut self) {
+        // SAFETY: the whole of our own mapping, and no reference into it outlives `self`.
+        let _ = unsafe { munmap(self.start, self.bytes.get()) };
+    }
+}

@@ -1,0 +1,104 @@
+//! One of everything that maps can hold.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
+
+use lb_common::{
+    backend::Backend,
+    hop::{Hop, Interface},
+    limits::MAX_BACKENDS,
+    net::{Be16, Mac, Protocol},
+    service::{Mode, Service},
+};
+use lb_userspace::{
+    datapath::{Attached, Listen, Op, ServiceValue, Snapshot, Table},
+    spec::BackendName,
+};
+
+/// Steps that put one of everything, and what is there then.
+pub fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
+    let interface = |it: &Attached| Interface { mac: it.mac, zero: 0, mtu: it.mtu, attached: 1 };
+    let hop = Hop {
+        destination: Mac::new([2, 0, 0, 0, 0, 9]),
+        source: attached[0].mac,
+        interface: attached[0].index,
+        mtu: 1500,
+    };
+    let backend = |id, address: IpAddr| Backend {
+        id,
+        counters: 3,
+        service_counters: 0,
+        accepts: 1,
+        address: address.into(),
+        port: Be16::new(8080),
+        hop,
+        ..Backend::default()
+    };
+    let v4: IpAddr = literal("10.0.0.11");
+    let mut want = Snapshot {
+        backends: BTreeMap::from([(8, backend(8, v4))]),
+        backend_names: BTreeMap::from([(3, BackendName::new("web", "web-1"))]),
+        service_names: BTreeMap::from([(0, "web".to_owned())]),
+        tables: BTreeMap::from([
+            (0, Table { mode: Mode::FullNat, sources: Vec::new(), backends: Vec::new() }),
+            (5, table(Mode::FullNat, &["10.0.0.1"], &[8])),
+            (6, table(Mode::FullNat, &["10.0.0.1", "10.0.0.2", "10.0.0.3"], &[])),
+            (7, table(Mode::Nat, &[], &[8, 8])),
+        ]),
+        pools: BTreeMap::from([(0, 5), (1023, 0)]),
+        services: BTreeMap::from([
+            (listen("192.0.2.10:80"), ServiceValue { pool: 0, counters: 0 }),
+            (listen("[2001:db8::10]:80"), ServiceValue { pool: 1023, counters: 0 }),
+            (listen("192.0.2.10:0"), ServiceValue { pool: Service::NO_POOL, counters: 0 }),
+        ]),
+        interfaces: attached.iter().map(|it| (it.index, interface(it))).collect(),
+        next_backend_id: 9,
+        hop_generation: 7,
+    };
+    let full: Vec<String> = (0..16).map(|host| format!("fd00::{host:x}1")).collect();
+    want.tables.insert(8, table(Mode::FullNat, &full.iter().map(String::as_str).collect::<Vec<_>>(), &[]));
+
+    let mut steps = vec![Op::SetNextBackendId(9), Op::SetHopGeneration(7)];
+    steps.extend(want.interfaces.iter().map(|(index, it)| Op::PutInterface(*index, *it)));
+    steps.extend(want.backend_names.iter().map(|(number, name)| Op::PutBackendName(*number, name.clone())));
+    steps.extend(want.service_names.iter().map(|(number, name)| Op::PutServiceName(*number, name.clone())));
+    // Somebody lay in the slot before.
+    steps.push(Op::PutBackend(backend(8 + MAX_BACKENDS, v4)));
+    steps.extend(want.backends.values().map(|backend| Op::PutBackend(*backend)));
+    steps.extend(want.tables.iter().map(|(number, table)| Op::PutTable(*number, table.clone())));
+    steps.extend(want.pools.iter().map(|(pool, table)| Op::PutPool(*pool, *table)));
+    steps.extend(want.services.iter().map(|(listen, value)| Op::PutService(*listen, *value)));
+    (steps, want)
+}
+
+/// Steps that take everything away.
+pub fn removal(have: &Snapshot) -> Vec<Op> {
+    let mut steps: Vec<Op> = have.services.keys().copied().map(Op::DeleteService).collect();
+    steps.extend(have.pools.keys().copied().map(Op::DeletePool));
+    steps.extend(have.tables.keys().copied().map(Op::DeleteTable));
+    steps.extend(have.backends.keys().copied().map(Op::DeleteBackend));
+    steps.extend(have.service_names.keys().copied().map(Op::DeleteServiceName));
+    steps.extend(have.backend_names.keys().copied().map(Op::DeleteBackendName));
+    steps.extend(have.interfaces.keys().copied().map(Op::DeleteInterface));
+    steps
+}
+
+fn table(mode: Mode, sources: &[&str], backends: &[u32]) -> Table {
+    let sources = sources.iter().map(|source| literal(source)).collect();
+    Table { mode, sources, backends: backends.to_vec() }
+}
+
+fn listen(text: &str) -> Listen {
+    let address: SocketAddr = literal(text);
+    Listen { address: address.ip(), port: Be16::new(address.port()), protocol: Protocol::Tcp }
+}
+
+/// An address that stands in the text of a test.
+#[expect(clippy::unwrap_used, reason = "a literal that is none is a mistake of the test")]
+pub fn literal<T: FromStr<Err: Debug>>(text: &str) -> T {
+    text.parse().unwrap()
+}

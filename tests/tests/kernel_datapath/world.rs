@@ -1,0 +1,138 @@
+//! A host of its own for each test.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use anyhow::{Context, Result, ensure};
+use aya::{
+    maps::{Array, Map, MapData},
+    programs::links::{FdLink, PinnedLink},
+};
+use lb_common::{
+    net::Protocol,
+    service::{Filter, Mode},
+};
+use lb_userspace::{
+    datapath::{self, Opened},
+    spec::{self, Api, AttachMode, Limits, Scheduler, Spec},
+};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use tests::lab::{self, Namespace};
+
+use crate::contents::literal;
+
+/// A namespace with two interfaces, and a place for pins.
+pub struct World {
+    pub namespace: Namespace,
+    bpffs: tempfile::TempDir,
+}
+
+impl World {
+    pub fn new() -> Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let bpffs = tempfile::tempdir()?;
+        mount(Some("bpf"), bpffs.path(), Some("bpf"), MsFlags::empty(), None::<&str>)
+            .context("mount a bpffs")?;
+        let namespace = Namespace::create(format!("xlb-maps-{}-{number}", process::id()))?;
+        let world = Self { namespace, bpffs };
+        world.namespace.ip(
+            "link add front type veth peer name front-peer\nlink add back type veth peer name back-peer\n\
+             link set front up\nlink set back up",
+        )?;
+        world.forward()?;
+        Ok(world)
+    }
+
+    pub fn forward(&self) -> Result<()> {
+        self.namespace.sysctl("net.ipv4.ip_forward", "1")?;
+        self.namespace.sysctl("net.ipv6.conf.all.forwarding", "1")
+    }
+
+    pub fn inside(&self, work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+        self.namespace.inside(work)
+    }
+
+    pub fn root(&self) -> &Path {
+        self.bpffs.path()
+    }
+
+    pub fn pins(&self) -> PathBuf {
+        self.root().join("pins").join(format!("v{}", lb_common::LAYOUT))
+    }
+
+    pub fn open(&self, interfaces: &[&str], mode: AttachMode) -> Result<Opened> {
+        Ok(datapath::open(&self.spec(interfaces, mode), &self.pins(), &object()?)?)
+    }
+
+    pub fn spec(&self, interfaces: &[&str], mode: AttachMode) -> Spec {
+        Spec {
+            interfaces: interfaces
+                .iter()
+                .map(|name| spec::Interface { name: (*name).to_owned(), mode })
+                .collect(),
+            api: Api { socket: PathBuf::new() },
+            metrics: None,
+            limits: Limits { flows: 4096, flows_ipv6: 1024, half_open_flows: 256 },
+            services: vec![spec::Service {
+                name: "web".to_owned(),
+                listen: vec![literal("192.0.2.10:80"), literal("[2001:db8::10]:80")],
+                protocol: Protocol::Tcp,
+                mode: Mode::Nat,
+                sources: Vec::new(),
+                scheduler: Scheduler::RoundRobin,
+                health: None,
+                backends: Vec::new(),
+            }],
+        }
+    }
+
+    pub fn index(&self, interface: &str) -> Result<u32> {
+        Ok(nix::net::if_::if_nametoindex(interface)?)
+    }
+
+    /// The program of an interface, as `ip` tells.
+    pub fn program(&self, interface: &str) -> Result<Option<u32>> {
+        let shown = self.namespace.run(&["ip", "-json", "-details", "link", "show", interface])?;
+        let shown: serde_json::Value = serde_json::from_str(&shown)?;
+        let id = &shown[0]["xdp"]["prog"]["id"];
+        Ok(id.as_u64().map(u32::try_from).transpose()?)
+    }
+
+    pub fn link_id(&self, interface: &str) -> Result<u32> {
+        self.link_id_in(&self.pins(), interface)
+    }
+
+    pub fn link_id_in(&self, pins: &Path, interface: &str) -> Result<u32> {
+        let path = pins.join(format!("link_{}", self.index(interface)?));
+        Ok(FdLink::from(PinnedLink::from_pin(path)?).info()?.id())
+    }
+
+    pub fn filter(&self) -> Result<Filter> {
+        let map = MapData::from_pin(self.pins().join("FILTER"))?;
+        Ok(Array::<_, Filter>::try_from(Map::Array(map))?.get(&0, 0)?)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let deleted = process::Command::new("ip").args(["netns", "del", self.namespace.name()]).status();
+        let unmounted = umount2(self.bpffs.path(), MntFlags::MNT_DETACH);
+        if deleted.is_err() || unmounted.is_err() {
+            eprintln!("left behind: {} and {}", self.namespace, self.bpffs.path().display());
+        }
+    }
+}
+
+pub fn object() -> Result<Vec<u8>> {
+    let directory = std::env::var_os("XLB_BPF_DIR")
+        .map_or_else(|| lab::workspace().join("target/bpf/bpfel-unknown-none/bpf"), PathBuf::from);
+    let path = directory.join("lb");
+    let object = fs::read(&path).with_context(|| format!("read {}: cargo xtask build", path.display()))?;
+    ensure!(!object.is_empty(), "{} is empty", path.display());
+    Ok(object)
+}

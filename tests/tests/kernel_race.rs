@@ -1,0 +1,270 @@
+//! The flow table under two CPUs at once: no mixed record, no tuple with two owners, nothing lost at rest.
+//!
+//! `XLB_RACE_RUNS` says how many runs there are (default: 80 million over both families), `XLB_BPF_DIR` where the
+//! object lies that is put to the test. Built with one of `lb-ebpf`'s features `without_generation_check`,
+//! `without_rescan` or `without_same_flow_check` the test fails: docs/flow-table.md has the figures.
+
+#[path = "../../lb-ebpf/src/bin/race/world.rs"]
+mod world;
+
+use std::{collections::BTreeMap, thread, time::Instant};
+
+use anyhow::{Context as _, Result};
+use aya::{Pod, TestRun as _, TestRunOptions, maps::PerCpuArray};
+use lb_common::{
+    backend::Backend,
+    cell::Word,
+    flow::{Bucket, Hint, HintLine, Shape, State},
+    hop::{Hop, Interface},
+    limits::{MAX_SLOTS, MAX_SOURCES},
+    net::{Address, Be16, Mac, Protocol, V4, V6},
+    service::{Mode, Pool, Service, ServiceKey, SlotTable},
+    settings::{PortPool, Settings},
+};
+use lb_ebpf::{
+    family::{Family, RecordOf, Tuple},
+    hash::reduce,
+};
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
+use tests::{
+    bench::object::Object,
+    lab::{self, Lab, Namespace, Topology},
+};
+use world::{CLIENT, CLIENTS, FLOWS, FULL_NAT, Findings, LISTEN, NAT, SERVICE_PORT};
+
+/// Of each family.
+const RUNS: u64 = 40_000_000;
+/// Runs between two looks at the table at rest.
+const ROUND: u32 = 5_000_000;
+const CPUS: usize = 2;
+
+const BACKENDS: u32 = 2;
+const SOURCES: u32 = 0x3000;
+const BACKEND_ADDRESSES: u32 = 0x4000;
+/// The index of `eth0`: `lo` is 1.
+const INTERFACE: u32 = 2;
+
+/// A quarter of the flows have room, an eighth of them may be half-open.
+const SHAPE: Shape = Shape { buckets: 2, lines: 4, half_open: 12, zero: 0 };
+
+// SAFETY: `repr(C)`, words only.
+unsafe impl Pod for Findings {}
+
+#[test]
+fn ipv4_flows_keep_their_records_apart() {
+    race::<V4>("race4", world::v4, Address::v4).unwrap();
+}
+
+#[test]
+fn ipv6_flows_keep_their_records_apart() {
+    race::<V6>("race6", world::v6, Address::v6).unwrap();
+}
+
+fn race<F: Family + PartialEq>(
+    program: &str,
+    number: fn(u32) -> F::Address,
+    key: fn(F::Address) -> Address,
+) -> Result<()> {
+    let lab = Lab::build(&Topology::new("race", lab::Shape::TwoNics).backends(1))?;
+    let mut race = Object::load_sized("race", SHAPE, SHAPE, 1)?;
+    let settings = furnish(&mut race, |n| key(number(n)))?;
+    introduce_clients(&lab.xlb)?;
+    let runs = std::env::var("XLB_RACE_RUNS").map_or(Ok(RUNS), |text| text.parse())?;
+    let family = if program == "race4" { '4' } else { '6' };
+
+    let start = Instant::now();
+    let mut done = 0;
+    let mut at_rest = BTreeMap::new();
+    while done < runs {
+        run_on_all_cpus(&lab.xlb, &race, program)?;
+        done += u64::from(ROUND) * CPUS as u64;
+        for problem in look_at_rest::<F>(&race, family, &settings)? {
+            *at_rest.entry(problem).or_insert(0u64) += 1;
+        }
+    }
+    let findings = sum(&race)?;
+    println!("{program}: {done} runs in {:.1?}: {findings:?}, at rest: {at_rest:?}", start.elapsed());
+
+    assert!(findings.requests > done / 10 && findings.replies > done / 100, "too little was forwarded");
+    assert_eq!(findings.mixed_requests, 0, "requests became what their flow cannot become");
+    assert_eq!(findings.mixed_replies, 0, "replies became what their flow cannot become");
+    assert_eq!(findings.replies_of_two, 0, "a reply had two records");
+    assert_eq!(findings.requests_of_two, 0, "a request had two records");
+    assert!(at_rest.is_empty(), "at rest: {at_rest:?}");
+    Ok(())
+}
+
+/// One long run on each CPU: a run takes 15 ms to set up, which are not raced in.
+fn run_on_all_cpus(namespace: &Namespace, race: &Object, program: &str) -> Result<()> {
+    let packet = [0; 64];
+    thread::scope(|scope| {
+        let runners: Vec<_> = (0..CPUS)
+            .map(|cpu| {
+                scope.spawn(move || {
+                    namespace.inside(|| {
+                        let mut only = CpuSet::new();
+                        only.set(cpu)?;
+                        sched_setaffinity(Pid::from_raw(0), &only)?;
+                        let options = TestRunOptions {
+                            data_in: Some(&packet),
+                            repeat: ROUND,
+                            ..TestRunOptions::default()
+                        };
+                        race.program(program)?.test_run(options).context("run the program")
+                    })
+                })
+            })
+            .collect();
+        runners.into_iter().try_for_each(|runner| runner.join().expect("a runner panicked").map(drop))
+    })
+}
+
+fn sum(race: &Object) -> Result<Findings> {
+    let findings: PerCpuArray<_, Findings> = race.map("FINDINGS")?.try_into()?;
+    Ok(findings.get(&0, 0)?.iter().fold(Findings::default(), |sum, one| Findings {
+        requests: sum.requests + one.requests,
+        replies: sum.replies + one.replies,
+        refused: sum.refused + one.refused,
+        contended: sum.contended + one.contended,
+        mixed_requests: sum.mixed_requests + one.mixed_requests,
+        mixed_replies: sum.mixed_replies + one.mixed_replies,
+        replies_of_two: sum.replies_of_two + one.replies_of_two,
+        requests_of_two: sum.requests_of_two + one.requests_of_two,
+    }))
+}
+
+/// What must not be when nobody writes.
+fn look_at_rest<F: Family + PartialEq>(
+    race: &Object,
+    family: char,
+    settings: &Settings,
+) -> Result<Vec<&'static str>> {
+    let buckets = race.mapped::<Bucket<RecordOf<F>>>(&format!("FLOWS{family}"))?;
+    let lines = race.mapped::<HintLine>(&format!("HINTS{family}"))?;
+    let half_open = race.mapped::<Word>("HALF_OPEN")?;
+    let records: Vec<&RecordOf<F>> = buckets.iter().flat_map(|bucket| &bucket.way).collect();
+    let control = |record: &RecordOf<F>| lb_common::flow::Control(record.control.load());
+    let live: Vec<_> =
+        (0..records.len()).filter(|&number| control(records[number]).state().is_live()).collect();
+    let mut problems = Vec::new();
+
+    if records.iter().any(|record| control(record).state() == State::BUSY) {
+        problems.push("a record is busy");
+    }
+    let is_half_open = |&&number: &&usize| control(records[number]).state().is_half_open();
+    let word = half_open[if family == '4' { 0 } else { 1 }].load();
+    if live.iter().filter(is_half_open).count() as u64 != word {
+        problems.push("the number of half-open flows is wrong");
+    }
+    for (i, &one) in live.iter().enumerate() {
+        let (this, state) = (records[one], control(records[one]).state());
+        let hash = F::hash(&settings.keys, &reply_of::<F>(this));
+        let hint = Hint::new((hash >> 32) as u32, control(this).generation(), one as u32);
+        let line = &lines[reduce(hash as u32, SHAPE.lines) as usize];
+        if !line.hint.iter().any(|word| word.load() == hint.0) {
+            problems.push("a flow has no hint");
+        }
+        for &other in &live[i + 1..] {
+            let (that, that_state) = (records[other], control(records[other]).state());
+            if reply_of::<F>(this) == reply_of::<F>(that) {
+                problems.push("two flows have one reply");
+            }
+            let is_challenge = (state == State::CHALLENGER) != (that_state == State::CHALLENGER);
+            if request_of::<F>(this) == request_of::<F>(that) && !is_challenge {
+                problems.push("two flows have one request");
+            }
+        }
+    }
+    for hint in
+        lines.iter().flat_map(|line| &line.hint).map(|word| Hint(word.load())).filter(|hint| hint.0 != 0)
+    {
+        let owner = control(records[hint.record() as usize]);
+        if !owner.state().is_live() || owner.generation() as u8 != hint.generation() {
+            problems.push("a hint leads nowhere");
+        }
+    }
+    Ok(problems)
+}
+
+fn request_of<F: Family + PartialEq>(record: &RecordOf<F>) -> Tuple<F> {
+    Tuple {
+        source: record.client.get(),
+        destination: record.listen.get(),
+        ports: record.request_ports.get(),
+        protocol: record.owner.get().protocol().into(),
+    }
+}
+
+fn reply_of<F: Family + PartialEq>(record: &RecordOf<F>) -> Tuple<F> {
+    Tuple {
+        source: record.backend.get(),
+        destination: record.source.get(),
+        ports: record.reply_ports.get(),
+        protocol: record.owner.get().protocol().into(),
+    }
+}
+
+/// Two services in each mode, over the same two backends, with few source ports.
+fn furnish(race: &mut Object, address: impl Fn(u32) -> Address) -> Result<Settings> {
+    let settings = Settings {
+        layout: lb_common::LAYOUT,
+        keys: [
+            0x243f_6a88_85a3_08d3,
+            0x1319_8a2e_0370_7344,
+            0xa409_3822_299f_31d0,
+            0x082e_fa98_ec4e_6c89,
+            3,
+            5,
+        ],
+        shape4: SHAPE,
+        shape6: SHAPE,
+        ports: PortPool { low_first: 1024, low_count: 2, high_first: 0, high_count: 0 },
+        next_backend_id: BACKENDS + 1,
+        ..Settings::default()
+    };
+    race.set("SETTINGS", 0, settings)?;
+    race.set("INTERFACES", INTERFACE, Interface { mac: world::mac(0), zero: 0, mtu: 1500, attached: 1 })?;
+    for id in 1..=BACKENDS {
+        let backend = Backend {
+            id,
+            counters: id,
+            accepts: 1,
+            address: address(BACKEND_ADDRESSES + id),
+            port: Be16::new(8080),
+            hop: Hop { destination: Mac([id as u16; 3]), interface: INTERFACE, mtu: 1500, ..Hop::default() },
+            ..Backend::default()
+        };
+        race.set("BACKENDS", id, backend)?;
+    }
+    for (pool, mode) in [(FULL_NAT, Mode::FullNat), (NAT, Mode::Nat)] {
+        let mut slots = SlotTable { mode: mode as u32, slots: 2 * BACKENDS, ..SlotTable::EMPTY };
+        slots.source = std::array::from_fn::<_, MAX_SOURCES, _>(|n| address(SOURCES + n as u32 % 4));
+        slots.backend = std::array::from_fn::<_, MAX_SLOTS, _>(|slot| 1 + slot as u32 / 2 % BACKENDS);
+        race.set("TABLES", pool, slots)?;
+        race.set("POOLS", pool, Pool { table: pool })?;
+    }
+    for number in 0..FLOWS / CLIENTS {
+        let pool = if number < 2 { FULL_NAT } else { NAT };
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let key = ServiceKey::new(address(LISTEN + number), Be16::new(SERVICE_PORT), protocol.number());
+            race.listen(key, Service { pool, counters: 0 })?;
+        }
+    }
+    Ok(settings)
+}
+
+/// Every client is a neighbour with an Ethernet address of its own.
+fn introduce_clients(namespace: &Namespace) -> Result<()> {
+    let mut lines = "route add 10.0.0.0/16 dev eth0\nroute add fd00::/16 dev eth0\n".to_owned();
+    for client in CLIENT..CLIENT + CLIENTS {
+        let addresses = [Address::v4(world::v4(client)), Address::v6(world::v6(client))];
+        let mac = world::mac(client).to_bytes().map(|byte| format!("{byte:02x}")).join(":");
+        for address in addresses {
+            lines += &format!("neigh add {} lladdr {mac} nud permanent dev eth0\n", address.to_ip());
+        }
+    }
+    namespace.ip(&lines)
+}
