@@ -43,6 +43,18 @@ pub fn contest<F: Family, T: Tables + FlowTables<F>>(
     if is_challenger { other.or(Some(number)) } else { Some(number) }
 }
 
+/// Marks a closing flow that a SYN came for. The other side's next word may end its closing, but not the mark: else the
+/// client's proof would go to the old backend, and never reach the challenger.
+#[inline(always)]
+pub fn challenge<F: Family, T: FlowTables<F>>(tables: &T, number: u32) {
+    let Some(found) = by_number::<F>(tables, number) else { return };
+    let state = found.control.state();
+    if state.is_established() {
+        let challenged = State(state.0 | State::CHALLENGED);
+        found.record.control.replace(found.control.0, found.control.with_state(challenged).0);
+    }
+}
+
 /// The other record of the same tuple: the challenger of an established flow, or the flow that is challenged.
 #[inline(always)]
 fn twin<F: Family, T: Tables + FlowTables<F>>(tables: &T, found: &Found<'_, F>) -> Option<u32> {

@@ -13,6 +13,7 @@ use crate::{
 const ESTABLISHED: State = State::ESTABLISHED;
 const FIN_CLIENT: u8 = State::FIN_CLIENT;
 const FIN_BACKEND: u8 = State::FIN_BACKEND;
+const CHALLENGED: u8 = State::CHALLENGED;
 const SHORT_CLIENT: u8 = State::SHORT_CLIENT;
 const SHORT_BACKEND: u8 = State::SHORT_BACKEND;
 
@@ -86,7 +87,7 @@ fn challenged(kind: Kind, name: &str) -> Case {
         .establish(one, WEB_1)
         .step(one.fin(), Reaches(WEB_1))
         .step(one.syn(), Opens(WEB_2))
-        .flow(one, &[established_with(FIN_CLIENT | SHORT_CLIENT), State::CHALLENGER])
+        .flow(one, &[established_with(FIN_CLIENT | SHORT_CLIENT | CHALLENGED), State::CHALLENGER])
 }
 
 fn challengers(kind: Kind) -> Vec<Case> {
@@ -106,7 +107,7 @@ fn challengers(kind: Kind) -> Vec<Case> {
             .step(one.syn_ack(WEB_2), Returns)
             .step(one.ack(OLD), Reaches(WEB_1))
             .step(one.later_answer(WEB_1), Returns)
-            .flow(one, &[established_with(FIN_CLIENT), State::CHALLENGER])
+            .flow(one, &[established_with(FIN_CLIENT | CHALLENGED), State::CHALLENGER])
             .step(one.ack(1), Reaches(WEB_2))
             .flow(one, &[ESTABLISHED])
             .records(1),
@@ -120,11 +121,26 @@ fn challengers(kind: Kind) -> Vec<Case> {
             .flow(one, &[ESTABLISHED]),
         challenged(kind, "a challenger that its backend refuses leaves the old flow alone")
             .step(one.reply_rst(WEB_2), Returns)
-            .flow(one, &[established_with(FIN_CLIENT | SHORT_CLIENT)])
+            .flow(one, &[established_with(FIN_CLIENT | SHORT_CLIENT | CHALLENGED)])
             .step(one.later_answer(WEB_1), Returns)
             .step(one.ack(OLD), Reaches(WEB_1))
             .step(one.syn(), Opens(WEB_3)),
         refused_in_front(kind),
+        Case::new(
+            format!(
+                "{kind}: a client that resets and comes back is served, whatever its old backend still says"
+            ),
+            World::new(kind),
+        )
+        .establish(one, WEB_1)
+        .step(one.rst(), Reaches(WEB_1))
+        .step(one.syn(), Opens(WEB_2))
+        .step(one.later_answer(WEB_1), Returns)
+        .step(one.syn(), Reaches(WEB_2))
+        .step(one.syn_ack(WEB_2), Returns)
+        .step(one.ack(1), Reaches(WEB_2))
+        .flow(one, &[ESTABLISHED])
+        .records(1),
         Case::new(format!("{kind}: a forged RST and a forged SYN do not kill a flow"), World::new(kind))
             .establish(one, WEB_1)
             .step(one.rst(), Reaches(WEB_1))
@@ -132,7 +148,7 @@ fn challengers(kind: Kind) -> Vec<Case> {
             .step(one.syn_ack(WEB_2), Returns)
             .step(one.ack(OLD), Reaches(WEB_1))
             .step(one.later_answer(WEB_1), Returns)
-            .flow(one, &[ESTABLISHED, State::CHALLENGER])
+            .flow(one, &[established_with(CHALLENGED), State::CHALLENGER])
             .step(one.ack(OLD), Reaches(WEB_1)),
     ]
 }
