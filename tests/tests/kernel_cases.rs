@@ -7,7 +7,7 @@ use tests::{
     case::{self, Case},
     host::HostEngine,
     kernel::KernelEngine,
-    rows,
+    model, rows,
 };
 
 /// Runs all rows in both engines and tells of each that fails.
@@ -30,6 +30,11 @@ fn compare(row: &Case, host: &mut HostEngine, kernel: &mut KernelEngine) -> Resu
         ensure!(host == kernel, "{}: packet {}\nhost {host:#?}\nkernel {kernel:#?}", row.name, step + 1);
     }
     Ok(())
+}
+
+#[test]
+fn random_acts() -> Result<()> {
+    agree(model::rows)
 }
 
 macro_rules! themes {

@@ -1,13 +1,13 @@
 //! How TCP flows end: goodbyes shorten the timer, the other side's next word restores it, and a SYN on a closing flow
 //! makes a challenger that has to prove itself.
 
-use lb_common::{flow::State, reason::Reason};
+use lb_common::{flow::State, net::Protocol, reason::Reason, service::Mode};
 use lb_ebpf::{find, tcp::ACK};
 
 use crate::{
     case::{Case, Drops, Opens, Passes, Reaches, Returns},
     dialogue::Dialogue,
-    world::{Kind, WEB_1, WEB_2, WEB_3, World},
+    world::{Family, Kind, WEB_1, WEB_2, WEB_3, World},
 };
 
 const ESTABLISHED: State = State::ESTABLISHED;
@@ -28,6 +28,7 @@ pub fn rows() -> Vec<Case> {
     Kind::tcp()
         .into_iter()
         .flat_map(|kind| goodbyes(kind).into_iter().chain(challengers(kind)).chain(old_flows(kind)))
+        .chain(Family::ALL.into_iter().flat_map(with_nat))
         .collect()
 }
 
@@ -200,6 +201,46 @@ fn old_flows(kind: Kind) -> Vec<Case> {
         .step(one.syn(), Opens(WEB_1))
         .step(one.syn_ack(WEB_1), Returns)
         .step(one.ack(1), Reaches(WEB_1))
+        .flow(one, &[ESTABLISHED])
+        .records(1),
+    ]
+}
+
+/// With nat both connections would be one to the backend.
+fn with_nat(ip: Family) -> Vec<Case> {
+    let kind = Kind::new(ip, Protocol::Tcp, Mode::Nat);
+    let one = Dialogue::new(kind);
+    let world = World::new(kind).with_one_backend();
+    vec![
+        Case::new(
+            format!("{kind}: with one backend, a port is reused once both sides have closed"),
+            world.clone(),
+        )
+        .establish(one, WEB_1)
+        .step(one.fin(), Reaches(WEB_1))
+        .step(one.reply_fin(WEB_1), Returns)
+        .step(one.ack(2), Reaches(WEB_1))
+        .step(one.syn(), Opens(WEB_1))
+        .records(1)
+        .step(one.syn_ack(WEB_1), Returns)
+        .step(one.ack(1), Reaches(WEB_1))
+        .flow(one, &[ESTABLISHED]),
+        Case::new(format!("{kind}: with one backend, a closing flow keeps its tuple"), world)
+            .establish(one, WEB_1)
+            .step(one.fin(), Reaches(WEB_1))
+            .step(one.syn(), Drops(Reason::TupleInUse))
+            .step(one.later_answer(WEB_1), Returns)
+            .step(one.ack(OLD), Reaches(WEB_1))
+            .records(1),
+        Case::new(
+            format!("{kind}: with several, a closing flow is challenged at another backend"),
+            World::new(kind),
+        )
+        .establish(one, WEB_1)
+        .step(one.rst(), Reaches(WEB_1))
+        .step(one.syn(), Opens(WEB_2))
+        .step(one.syn_ack(WEB_2), Returns)
+        .step(one.ack(1), Reaches(WEB_2))
         .flow(one, &[ESTABLISHED])
         .records(1),
     ]
