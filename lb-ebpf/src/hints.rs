@@ -117,12 +117,19 @@ pub fn claim<F: Family, T: FlowTables<F>>(
             && holder.control.state().0 != State::EMPTY.0
             && holder.control.generation() as u8 == old.generation()
         {
+            let state = holder.control.state();
             let idle = age(now, holder.record.last_seen.get());
-            if !is_evictable(&holder, idle) {
+            if !state.is_live() {
                 return TAKEN;
             }
-            if !force {
-                return EVICTABLE + u64::from(idle);
+            if idle <= state.timeout(holder.record.owner.get().protocol()) {
+                // Never from a flow that is proven and not over.
+                if !state.is_half_open() && !state.is_closed() {
+                    return TAKEN;
+                }
+                if !force {
+                    return EVICTABLE + u64::from(idle);
+                }
             }
             if !give_up(tables, &holder) {
                 return TAKEN;
@@ -142,16 +149,6 @@ pub fn claim<F: Family, T: FlowTables<F>>(
         i += 1;
     }
     CLAIMED
-}
-
-/// May a newcomer take what this flow holds? Never from a flow that is proven and not over.
-#[inline(always)]
-fn is_evictable<F: Family>(holder: &Found<'_, F>, idle: u32) -> bool {
-    let state = holder.control.state();
-    if !state.is_live() {
-        return false;
-    }
-    state.is_half_open() || state.is_closed() || idle > state.timeout(holder.record.owner.get().protocol())
 }
 
 /// Empties a record that is still as it was found.

@@ -158,30 +158,36 @@ fn fill<F: Family, T: Tables + FlowTables<F>>(
     record.client_mac.set(flow.client_hop.get().destination);
     record.client_interface.set(flow.client_hop.get().interface as u16);
 
-    let (mut best, mut best_age) = (0, 0);
-    let mut try_number = 0;
-    while try_number <= PORT_PROBES {
-        // After the last, the oldest holder that has to give way does.
-        let force = try_number == PORT_PROBES;
-        if force && best_age == 0 {
+    let attempt = |probe, force| {
+        FlowTables::<F>::attempt(tables, mine.number, mine.control.generation(), turn, probe, force)
+    };
+    let (mut claimed, mut oldest, mut probe) = (hints::TAKEN, 0, 0);
+    while probe < PORT_PROBES {
+        claimed = attempt(probe, false);
+        if claimed == hints::CLAIMED || claimed >= FAILED {
             break;
         }
-        let probe = if force { best } else { try_number };
-        let claimed =
-            FlowTables::<F>::attempt(tables, mine.number, mine.control.generation(), turn, probe, force);
-        if claimed == hints::CLAIMED {
-            return finish(tables, flow, mine);
+        // The holder's age above, the probe below.
+        let holder = veil(claimed << 8 | u64::from(probe), claimed);
+        if holder > oldest {
+            oldest = holder;
         }
-        if claimed >= FAILED {
-            return Err(if claimed == NO_NEIGHBOUR { Reason::NoBackendNeighbour } else { Reason::Contended });
-        }
-        if claimed >= hints::EVICTABLE && claimed > best_age {
-            best = veil(u64::from(probe), claimed) as u32;
-            best_age = claimed;
-        }
-        try_number += 1;
+        probe += 1;
     }
-    Err(if slots.mode == Mode::Nat as u32 { Reason::TupleInUse } else { Reason::PortsExhausted })
+    // All were taken: the oldest holder that has to give way does.
+    if claimed != hints::CLAIMED && claimed < FAILED && oldest >> 8 >= hints::EVICTABLE {
+        claimed = attempt(oldest as u32 & 0xff, true);
+    }
+    match claimed {
+        hints::CLAIMED => {
+            finish(tables, flow, mine);
+            Ok(())
+        }
+        FAILED => Err(Reason::Contended),
+        NO_NEIGHBOUR => Err(Reason::NoBackendNeighbour),
+        _ if slots.mode == Mode::Nat as u32 => Err(Reason::TupleInUse),
+        _ => Err(Reason::PortsExhausted),
+    }
 }
 
 /// [`attempt`]: the controller is between two steps, the backend is not there.
@@ -247,18 +253,13 @@ pub fn attempt<F: Family, T: Tables + FlowTables<F>>(
 }
 
 #[inline(always)]
-fn finish<F: Family, T: Tables + FlowTables<F>>(
-    tables: &T,
-    flow: &NewFlow<F>,
-    mine: &Found<'_, F>,
-) -> Result<(), Reason> {
+fn finish<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F>, mine: &Found<'_, F>) {
     let deltas = deltas(&flow.tuple.get(), &flow.rewritten.get());
     flow.deltas.set(deltas);
     mine.record.deltas.set(deltas);
     if let Some(backend) = tables.backend(flow.backend.get()) {
         tables.count_new_flow(backend.counters);
     }
-    Ok(())
 }
 
 /// Scores at or above this are worth a look into the second bucket.

@@ -60,6 +60,8 @@ use crate::{
 pub const RESYNC: Duration = Duration::from_secs(10);
 /// How long after a failure it is tried again.
 pub const RETRY: Duration = Duration::from_secs(1);
+/// How long something is odd before the log says so: neighbours take a moment to answer.
+const SETTLED: Duration = Duration::from_secs(2);
 /// The longest that the loop waits for an event.
 const IDLE: Duration = RESYNC;
 /// Requests that may wait for an answer at one time.
@@ -117,7 +119,8 @@ pub struct Controller<D, H> {
     reload: Reload,
     /// By service: what backends did that are gone.
     past: BTreeMap<String, BackendCounters>,
-    warned: BTreeSet<String>,
+    /// Since when each warning holds, and whether the log has it.
+    warned: BTreeMap<String, (Instant, bool)>,
     links_changed: bool,
 }
 
@@ -201,7 +204,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             detach: None,
             reload: Reload { error: None, succeeded: start.since.time },
             past: BTreeMap::new(),
-            warned: BTreeSet::new(),
+            warned: BTreeMap::new(),
             links_changed: false,
         };
         controller.look_at_links()?;
@@ -238,7 +241,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             warn!("{error:#}");
         }
         if is_news {
-            self.warn_of_what_is_odd();
+            self.warn_of_what_is_odd(now);
         }
         self.answer(now);
     }
@@ -288,11 +291,15 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         Ok(())
     }
 
-    fn warn_of_what_is_odd(&mut self) {
-        let warnings = self.warnings();
-        for warning in warnings.iter().filter(|warning| !self.warned.contains(*warning)) {
-            warn!("{warning}");
+    fn warn_of_what_is_odd(&mut self, now: Instant) {
+        let former = std::mem::take(&mut self.warned);
+        for warning in self.warnings() {
+            let (since, is_logged) = former.get(&warning).copied().unwrap_or((now, false));
+            let is_due = now.duration_since(since) >= SETTLED;
+            if is_due && !is_logged {
+                warn!("{warning}");
+            }
+            self.warned.insert(warning, (since, is_logged || is_due));
         }
-        self.warned = warnings.into_iter().collect();
     }
 }

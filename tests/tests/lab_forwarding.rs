@@ -97,7 +97,8 @@ fn datagrams_are_answered_and_shared_exactly_in_both_modes() -> Result<()> {
     for mode in MODES {
         let lab = Lab::build(&Topology::new("udp", Shape::TwoNics).mode(mode))?;
         let _udp = lab.udp_echoes(DNS_BACKEND)?;
-        let _xlb = lab.start(&Config::new(&lab).service(dns(&lab, mode)))?;
+        let xlb = lab.start(&Config::new(&lab).service(dns(&lab, mode)))?;
+        xlb.wait_until_all_are_up()?;
 
         for family in Family::ALL {
             let shares = exchange(&lab, family, 300)?;
