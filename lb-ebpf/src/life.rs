@@ -1,7 +1,8 @@
 //! How a flow lives on: what each packet changes of its state, and how a new flow takes the place of a closing one.
 //!
 //! Between two records of one tuple (an old one that closes, and its half-open challenger) a SYN goes to the
-//! challenger, so does the packet that proves its handshake; everything else goes to the old one, until it is replaced.
+//! challenger, so does the packet that proves its handshake, or that disowns what the backend answered; everything else
+//! goes to the old one, until it is replaced.
 
 use lb_common::{
     flow::{Control, Proof, State},
@@ -37,7 +38,7 @@ pub fn contest<F: Family, T: Tables + FlowTables<F>>(
     };
     let candidate: Found<'_, F> = by_number(tables, challenger)?;
     let proof = Proof(candidate.record.proof.load());
-    if segment.is_syn() || (proof.is_of(candidate.control.generation()) && segment.proves(proof)) {
+    if segment.is_syn() || segment.disowns() || (proof.is_of(candidate.control.generation()) && segment.proves(proof)) {
         return Some(challenger);
     }
     if is_challenger { other.or(Some(number)) } else { Some(number) }
@@ -139,8 +140,13 @@ fn promote<F: Family, T: Tables + FlowTables<F>>(tables: &T, found: &Found<'_, F
         return;
     }
     count_half_open::<F>(tables, -1);
+    let Some(old) = old else { return };
     let tuple = tuple_of::<F>(found.record);
-    if let Some(old) = old.and_then(|old| find::again(tables, old, &tuple)) {
+    // Its own packets may change its state while it is freed.
+    let mut tries = 0;
+    while tries < 4 {
+        let Some(old) = find::again(tables, old, &tuple) else { return };
         FlowTables::<F>::free(tables, old.number, old.control.0);
+        tries += 1;
     }
 }

@@ -44,6 +44,13 @@ impl Segment {
         self.flags & (RST | FIN) != 0
     }
 
+    /// Does a client that opens a connection say that it was answered for another one (RFC 9293, 3.10.7.3)? A backend in
+    /// TIME-WAIT acknowledges what it remembers, and takes the next SYN only when it was told so.
+    #[inline(always)]
+    pub const fn disowns(self) -> bool {
+        self.flags & (RST | ACK) == RST
+    }
+
     /// Does a client prove by this that it saw the backend's SYN-ACK?
     #[inline(always)]
     pub const fn proves(self, proof: Proof) -> bool {

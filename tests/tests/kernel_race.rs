@@ -7,7 +7,7 @@
 #[path = "../../lb-ebpf/src/bin/race/world.rs"]
 mod world;
 
-use std::{collections::BTreeMap, thread, time::Instant};
+use std::{collections::BTreeMap, panic::resume_unwind, thread, time::Instant};
 
 use anyhow::{Context as _, Result};
 use aya::{Pod, TestRun as _, TestRunOptions, maps::PerCpuArray};
@@ -118,7 +118,9 @@ fn run_on_all_cpus(namespace: &Namespace, race: &Object, program: &str) -> Resul
                 })
             })
             .collect();
-        runners.into_iter().try_for_each(|runner| runner.join().expect("a runner panicked").map(drop))
+        let join =
+            |runner: thread::ScopedJoinHandle<'_, _>| runner.join().unwrap_or_else(|it| resume_unwind(it));
+        runners.into_iter().try_for_each(|runner| join(runner).map(drop))
     })
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `BPF_PROG_TEST_RUN` does not restore a packet between repeats: the second run of a balancer would see its own
 //! output. The wrapper restores the frame, writes the next flow's tuple into it and jumps to the program under test.
-//! Jumping to [`program::floor`] instead is what the wrapper itself costs. As a generator of live frames it is the same.
+//! Jumping to [`program::floor`] instead is what the wrapper itself costs.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
@@ -90,10 +90,27 @@ mod program {
     /// The next flow's IPv4 packet, to the program that the order names.
     #[xdp]
     pub fn wrap4(ctx: XdpContext) -> u32 {
-        let Some((order, number)) = restore(&ctx) else { return xdp_action::XDP_ABORTED };
-        let Some(tuple) = TUPLES4.get(number) else { return xdp_action::XDP_ABORTED };
-        let mut frame = XdpFrame(&ctx);
-        let Ok(fields) = frame.cursor().take::<Fields4>() else { return xdp_action::XDP_ABORTED };
+        next4(&ctx).map_or(xdp_action::XDP_ABORTED, |order| jump(&ctx, order))
+    }
+
+    /// The next flow's IPv6 packet, to the program that the order names.
+    #[xdp]
+    pub fn wrap6(ctx: XdpContext) -> u32 {
+        next6(&ctx).map_or(xdp_action::XDP_ABORTED, |order| jump(&ctx, order))
+    }
+
+    /// The next flow's IPv4 packet, to whoever is at the other end of the cable.
+    #[xdp]
+    pub fn generate(ctx: XdpContext) -> u32 {
+        next4(&ctx).map_or(xdp_action::XDP_ABORTED, |_| xdp_action::XDP_TX)
+    }
+
+    #[inline(always)]
+    fn next4(ctx: &XdpContext) -> Option<&'static Order> {
+        let (order, number) = restore(ctx)?;
+        let tuple = TUPLES4.get(number)?;
+        let mut frame = XdpFrame(ctx);
+        let fields = frame.cursor().take::<Fields4>().ok()?;
         fields.ip_checksum = tuple.ip_checksum;
         fields.addresses = tuple.addresses;
         fields.ports = tuple.ports;
@@ -102,24 +119,28 @@ mod program {
         } else {
             fields.tcp_checksum = tuple.checksum;
         }
-        jump(&ctx, order)
+        Some(order)
     }
 
-    /// The next flow's IPv6 packet, to the program that the order names.
-    #[xdp]
-    pub fn wrap6(ctx: XdpContext) -> u32 {
-        let Some((order, number)) = restore(&ctx) else { return xdp_action::XDP_ABORTED };
-        let Some(tuple) = TUPLES6.get(number) else { return xdp_action::XDP_ABORTED };
-        let mut frame = XdpFrame(&ctx);
-        let Ok(fields) = frame.cursor().take::<Fields6>() else { return xdp_action::XDP_ABORTED };
-        fields.addresses = tuple.addresses;
+    #[inline(always)]
+    fn next6(ctx: &XdpContext) -> Option<&'static Order> {
+        let (order, number) = restore(ctx)?;
+        let tuple = TUPLES6.get(number)?;
+        let mut frame = XdpFrame(ctx);
+        let fields = frame.cursor().take::<Fields6>().ok()?;
+        let mut i = 0;
+        while i < 4 {
+            fields.addresses[i] = tuple.addresses[i];
+            fence();
+            i += 1;
+        }
         fields.ports = tuple.ports;
         if order.is_udp != 0 {
             fields.udp[1] = tuple.checksum;
         } else {
             fields.tcp_checksum = tuple.checksum;
         }
-        jump(&ctx, order)
+        Some(order)
     }
 
     /// Restores the frame, and says which tuple is next.

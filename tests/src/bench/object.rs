@@ -50,7 +50,8 @@ impl Object {
         Self::load_with(name, loader)
     }
 
-    fn load_with(name: &str, mut loader: EbpfLoader<'_>) -> Result<Self> {
+    /// Loads an object with these sizes.
+    pub fn load_with(name: &str, mut loader: EbpfLoader<'_>) -> Result<Self> {
         let path = path(name);
         let load = || format!("load {}; it is made by `cargo xtask build`", path.display());
         let mut ebpf = loader.load_file(&path).with_context(load)?;
@@ -110,6 +111,9 @@ pub struct Mapped<T> {
     elements: PhantomData<T>,
 }
 
+// SAFETY: a mapping belongs to the process, not to the thread that made it.
+unsafe impl<T: Send> Send for Mapped<T> {}
+
 impl<T> Mapped<T> {
     fn new(data: &MapData) -> Result<Self> {
         let info = data.info()?;
@@ -122,6 +126,13 @@ impl<T> Mapped<T> {
         // SAFETY: a new mapping, at an address that the kernel chooses.
         let start = unsafe { mmap(None, bytes, protection, MapFlags::MAP_SHARED, data.fd().as_fd(), 0) }?;
         Ok(Self { start, bytes, count, elements: PhantomData })
+    }
+
+    /// Writes an element.
+    pub fn set(&mut self, index: usize, value: T) {
+        assert!(index < self.count, "{index} of {} elements", self.count);
+        // SAFETY: within the mapping (just checked), which is writable and aligned to a page.
+        unsafe { self.start.cast::<T>().add(index).write(value) }
     }
 
     /// Makes every byte zero. Nobody else may use the map meanwhile.

@@ -1,0 +1,152 @@
+//! The balancer's program with its maps written by hand: one service, many backends, one NIC.
+
+use anyhow::{Result, ensure};
+use aya::maps::{PerCpuArray, xdp::DevMap};
+use lb_common::{
+    backend::Backend,
+    counters::{ActionCounters, Tally},
+    flow::{Bucket, HintLine, Shape},
+    hop::{Hop, Interface},
+    limits::{MAX_SLOTS, MAX_SOURCES},
+    net::{Be16, Mac, Protocol},
+    reason::Reason,
+    service::{Filter, Mode, Pool, Service, ServiceKey, SlotTable},
+    settings::{PortPool, Settings},
+};
+use lb_ebpf::family::RecordOf;
+
+use super::{
+    frame::{Block, Numbered, SERVICE_PORT},
+    object::{Mapped, Object, UNUSED},
+};
+
+/// So many that a million flows use a small part of the source ports.
+const BACKENDS: u32 = 64;
+/// Where backends listen.
+pub const BACKEND_PORT: u16 = 8080;
+/// Our own Ethernet address: where frames go to.
+pub const US: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
+/// Everybody else's.
+pub const THEM: Mac = Mac::new([2, 0, 0, 0, 0, 2]);
+
+/// How to reach all clients: lines of `ip`.
+pub const ROUTES: &str = "\
+neigh add 192.0.2.200 lladdr 02:00:00:00:00:02 nud permanent dev eth0
+neigh add 2001:db8::200 lladdr 02:00:00:00:00:02 nud permanent dev eth0
+route add 100.64.0.0/10 via 192.0.2.200
+route add 2001:db8:64::/48 via 2001:db8::200
+";
+
+/// Where packets come in and leave.
+#[derive(Clone, Copy, Debug)]
+pub struct Links {
+    /// The interface towards clients.
+    pub front: u32,
+    /// The interface towards backends.
+    pub back: u32,
+}
+
+/// The loaded program, for one family.
+pub struct Balancer<F: Numbered> {
+    pub object: Object,
+    pub records: Mapped<Bucket<RecordOf<F>>>,
+    hints: Mapped<HintLine>,
+    half_open: Mapped<u64>,
+    ingress: u32,
+}
+
+impl<F: Numbered> Balancer<F> {
+    /// A balancer that promises to hold so many flows.
+    pub fn new(flows: u32, links: Links) -> Result<Self> {
+        let shape = Shape::for_flows(flows, flows);
+        let (shape4, shape6) = if F::DIGIT == 4 { (shape, UNUSED) } else { (UNUSED, shape) };
+        let mut object = Object::load_sized("lb", shape4, shape6, 0)?;
+        furnish::<F>(&mut object, shape4, shape6, links)?;
+        Ok(Self {
+            records: object.mapped(&format!("FLOWS{}", F::DIGIT))?,
+            hints: object.mapped(&format!("HINTS{}", F::DIGIT))?,
+            half_open: object.mapped("HALF_OPEN")?,
+            object,
+            ingress: links.front,
+        })
+    }
+
+    /// Forgets all flows.
+    pub fn clear(&mut self) {
+        self.records.clear();
+        self.hints.clear();
+        self.half_open.clear();
+    }
+
+    /// How many packets were not forwarded because of `reason`.
+    pub fn refused(&self, reason: Reason) -> Result<u64> {
+        let reasons: PerCpuArray<_, Tally> = self.object.map("REASONS")?.try_into()?;
+        Ok(reasons.get(&(reason as u32), 0)?.iter().map(|tally| tally.packets).sum())
+    }
+
+    /// How many packets left by the interface that they came in by, and by another.
+    pub fn forwarded(&self) -> Result<u64> {
+        let actions: PerCpuArray<_, ActionCounters> = self.object.map("ACTIONS")?.try_into()?;
+        let counters = actions.get(&self.ingress, 0)?;
+        Ok(counters.iter().map(|counters| counters.transmitted + counters.redirected).sum())
+    }
+}
+
+fn furnish<F: Numbered>(object: &mut Object, shape4: Shape, shape6: Shape, links: Links) -> Result<()> {
+    let settings = Settings {
+        layout: lb_common::LAYOUT,
+        keys: [
+            0x243f_6a88_85a3_08d3,
+            0x1319_8a2e_0370_7344,
+            0xa409_3822_299f_31d0,
+            0x082e_fa98_ec4e_6c89,
+            0x4528_21e6_38d0_1377,
+            0xbe54_66cf_34e9_0c6c,
+        ],
+        shape4,
+        shape6,
+        ports: PortPool::around(32_768, 60_999),
+        next_backend_id: BACKENDS + 1,
+        ..Settings::default()
+    };
+    object.set("SETTINGS", 0, settings)?;
+    for interface in [links.front, links.back] {
+        let it = Interface { mac: US, zero: 0, mtu: 1500, attached: 1 };
+        object.set("INTERFACES", interface, it)?;
+        DevMap::try_from(object.map_mut("DEVICES")?)?.set(interface, interface, None, 0)?;
+    }
+
+    let key = |block, number| F::to_key(F::address(block, number));
+    let mut filter = Filter::NOTHING;
+    let mut mark = |block, number, port, what| {
+        filter.byte[Filter::index(F::fold(F::address(block, number)), Be16::new(port))] |= what;
+    };
+    mark(Block::Service, 0, SERVICE_PORT, Filter::SERVICE);
+    for number in 0..BACKENDS {
+        let hop = Hop { destination: THEM, source: US, interface: links.back, mtu: 1500 };
+        let id = number + 1;
+        let (address, port) = (key(Block::Backend, number), Be16::new(BACKEND_PORT));
+        object.set(
+            "BACKENDS",
+            id,
+            Backend { id, counters: id, accepts: 1, address, port, hop, ..Backend::default() },
+        )?;
+        mark(Block::Backend, number, BACKEND_PORT, Filter::BACKEND);
+    }
+    ensure!(
+        filter.byte[Filter::index(F::fold(F::address(Block::Stranger, 0)), Be16::new(SERVICE_PORT))] == 0,
+        "the filter takes the stranger for one of ours: choose another address"
+    );
+    object.set("FILTER", 0, filter)?;
+
+    let mut slots = SlotTable { mode: Mode::FullNat as u32, slots: BACKENDS, ..SlotTable::EMPTY };
+    slots.source = std::array::from_fn::<_, MAX_SOURCES, _>(|n| key(Block::Source, n as u32));
+    slots.backend = std::array::from_fn::<_, MAX_SLOTS, _>(|slot| 1 + slot as u32 % BACKENDS);
+    object.set("TABLES", 0, slots)?;
+    object.set("POOLS", 0, Pool { table: 0 })?;
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let service = ServiceKey::new(key(Block::Service, 0), Be16::new(SERVICE_PORT), protocol.number());
+        object.listen(service, Service { pool: 0, counters: 0 })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! Runs programs on the frames of many flows, one after the other, and says what one run takes.
+
+use std::ops::Range;
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{
+    EbpfLoader, Pod, TestRun as _, TestRunOptions,
+    maps::ProgramArray,
+    programs::{ProgramFd, Xdp},
+};
+use lb_ebpf::family::Tuple;
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
+
+use super::{
+    frame::{
+        BYTES, Numbered, Segment,
+        layout::{FRAME_WORDS, Order},
+    },
+    object::{Mapped, Object},
+};
+
+// SAFETY: `repr(C)`, integers without padding.
+unsafe impl Pod for Order {}
+
+/// A program that the wrapper jumps to: its number in `PROGRAMS`.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// Sends the packet back.
+    Floor,
+    /// Parses, and finds the tuple in an LRU hash.
+    Lru,
+    /// Puts the tuple into that hash.
+    Remember,
+    /// The balancer.
+    Lb,
+}
+
+/// What XDP programs return.
+const XDP_TX: u32 = 3;
+
+/// Elements of the LRU hash for each flow: a NAT has two, and no hash may be full.
+const LRU_PER_FLOW: u32 = 4;
+
+/// The wrapper, with room for the tuples of both directions.
+pub struct Wrapper<F: Numbered> {
+    object: Object,
+    tuples: Mapped<F::Entry>,
+    frame: [u64; FRAME_WORDS],
+    is_udp: bool,
+    context: [u32; 6],
+    program: String,
+}
+
+impl<F: Numbered> Wrapper<F> {
+    /// For the tuples of `flows` flows; `ingress` is where packets seem to come in.
+    pub fn new(flows: u32, ingress: u32) -> Result<Self> {
+        let mut loader = EbpfLoader::new();
+        let (tuples, lru) = (format!("TUPLES{}", F::DIGIT), format!("LRU{}", F::DIGIT));
+        loader.map_max_entries(&tuples, 2 * flows).map_max_entries(&lru, LRU_PER_FLOW * flows.max(1024));
+        let mut object = Object::load_with("bench", loader)?;
+        for (program, name) in [
+            (Program::Floor, "floor".to_owned()),
+            (Program::Lru, format!("lru{}", F::DIGIT)),
+            (Program::Remember, format!("remember{}", F::DIGIT)),
+        ] {
+            let fd = object.program(&name)?.fd()?.try_clone()?;
+            insert(&mut object, program, &fd)?;
+        }
+        Ok(Self {
+            tuples: object.mapped(&tuples)?,
+            object,
+            frame: [0; FRAME_WORDS],
+            is_udp: false,
+            // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+            context: [0, BYTES as u32, 0, ingress, 0, 0],
+            program: format!("wrap{}", F::DIGIT),
+        })
+    }
+
+    /// Puts the balancer under test.
+    pub fn test(&mut self, lb: &Xdp) -> Result<()> {
+        insert(&mut self.object, Program::Lb, lb.fd()?)
+    }
+
+    /// Writes tuples, from number `first` on, and lets every frame from now on be of this kind.
+    pub fn write(&mut self, first: usize, tuples: &[Tuple<F>], segment: Segment) -> Result<()> {
+        for (number, tuple) in (first..).zip(tuples) {
+            self.tuples.set(number, F::entry(tuple, segment));
+        }
+        let any = tuples.first().context("there is no tuple to send")?;
+        self.shape(any, segment);
+        Ok(())
+    }
+
+    /// Lets every frame from now on be of this kind. The checksums stay those of the kind that the tuples were written
+    /// for: nobody here verifies them.
+    pub fn shape(&mut self, any: &Tuple<F>, segment: Segment) {
+        let frame = F::frame(any, segment);
+        self.frame =
+            std::array::from_fn(|i| u64::from_ne_bytes(std::array::from_fn(|byte| frame[8 * i + byte])));
+        self.is_udp = segment == Segment::Datagram;
+    }
+
+    /// Runs `program` on the frames of these tuples in turn; the nanoseconds of one run, wrapper included.
+    pub fn run(&mut self, program: Program, tuples: Range<usize>, runs: u32) -> Result<f64> {
+        let (ns, verdict) = self.run_any(program, tuples, runs)?;
+        ensure!(verdict == XDP_TX, "{program:?} returned {verdict} and not XDP_TX");
+        Ok(ns)
+    }
+
+    /// The same, whatever the verdict on the last frame is.
+    pub fn run_any(&mut self, program: Program, tuples: Range<usize>, runs: u32) -> Result<(f64, u32)> {
+        self.order(program, tuples)?;
+        let (packet, context) = (self.packet(), self.context());
+        let mut options =
+            TestRunOptions { data_in: Some(&packet), repeat: runs, ..TestRunOptions::default() };
+        options.ctx_in = Some(&context);
+        let result = self.object.program(&self.program)?.test_run(options).context("run the wrapper")?;
+        Ok((result.duration.as_nanos() as f64, result.return_value))
+    }
+
+    /// What the wrapper does from now on.
+    pub fn order(&mut self, program: Program, tuples: Range<usize>) -> Result<()> {
+        let order = Order {
+            program: program as u32,
+            first: u32::try_from(tuples.start)?,
+            count: u32::try_from(tuples.len())?,
+            next: 0,
+            is_udp: self.is_udp.into(),
+            zero: 0,
+            frame: self.frame,
+        };
+        self.object.set("ORDER", 0, order)
+    }
+
+    /// The program that sends the same frames, and jumps nowhere.
+    pub fn generator(&self) -> Result<&Xdp> {
+        self.object.program("generate")
+    }
+
+    /// A frame to begin with.
+    pub fn packet(&self) -> Vec<u8> {
+        self.frame.iter().flat_map(|word| word.to_ne_bytes()).collect()
+    }
+
+    /// The context of every frame.
+    pub fn context(&self) -> Vec<u8> {
+        self.context.iter().flat_map(|word| word.to_ne_bytes()).collect()
+    }
+}
+
+fn insert(object: &mut Object, program: Program, fd: &ProgramFd) -> Result<()> {
+    let mut programs = ProgramArray::try_from(object.map_mut("PROGRAMS")?)?;
+    programs.set(program as u32, fd, 0).with_context(|| format!("let the wrapper jump to {program:?}"))
+}
+
+/// Keeps the calling thread on the last CPU that it may use.
+pub fn stay_on_one_cpu() -> Result<()> {
+    let may = sched_getaffinity(Pid::from_raw(0))?;
+    let last = (0..CpuSet::count()).rev().find(|&cpu| may.is_set(cpu).unwrap_or(false));
+    let mut only = CpuSet::new();
+    only.set(last.context("this thread may use no CPU")?)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &only)?)
+}
+
+/// Puts tuples into a random order, the same one in every run of the bench.
+pub fn shuffle<T>(items: &mut [T], seed: u64) {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    for last in (1..items.len()).rev() {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        items.swap(last, (state % (last as u64 + 1)) as usize);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shuffling_keeps_everything_and_nothing_in_its_place() {
+        let mut items: Vec<_> = (0..1000).collect();
+
+        shuffle(&mut items, 1);
+
+        assert!(items.iter().enumerate().filter(|&(place, &item)| place == item).count() < 20);
+        items.sort_unstable();
+        assert_eq!(items, (0..1000).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,57 @@
+//! `cargo xtask bench`: every figure of docs/performance.md, in one run.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, ValueEnum};
+use serde_json::json;
+use tests::bench::{
+    end_to_end, frames,
+    packets::{self, Effort},
+};
+
+/// Nanoseconds per packet beside the floor, and end to end beside nftables and HAProxy
+#[derive(Parser)]
+#[command(name = "bench")]
+struct Arguments {
+    /// Only these sections (default: all)
+    sections: Vec<Section>,
+    /// Write the figures to this file as well
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Fewer and shorter rounds
+    #[arg(long)]
+    quick: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Section {
+    Packets,
+    Frames,
+    EndToEnd,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let mut figures = serde_json::Map::new();
+    for &section in Section::value_variants() {
+        if !arguments.sections.is_empty() && !arguments.sections.contains(&section) {
+            continue;
+        }
+        let quick = arguments.quick;
+        let (name, tables) = match section {
+            Section::Packets => {
+                ("packets", packets::measure(if quick { Effort::QUICK } else { Effort::FULL })?)
+            }
+            Section::Frames => ("frames", frames::measure(if quick { 3 } else { 5 })?),
+            Section::EndToEnd => ("end_to_end", end_to_end::measure(if quick { 1 } else { 5 })?),
+        };
+        tables.iter().for_each(|table| table.print());
+        figures.insert(name.to_owned(), tables.iter().map(|table| table.json()).collect());
+    }
+    if let Some(path) = arguments.json {
+        fs::write(&path, format!("{:#}\n", json!(figures)))
+            .with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(())
+}
