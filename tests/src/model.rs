@@ -210,7 +210,8 @@ impl Model {
         let for_fresh = match (&client.old, &client.fresh) {
             (_, None) => false,
             (None, Some(_)) => true,
-            (Some(_), Some(fresh)) => opens || fresh.is_proven_by(word),
+            // A bare RST refuses what a backend in TIME-WAIT answered to the SYN (RFC 9293, 3.10.7.3).
+            (Some(_), Some(fresh)) => opens || matches!(word, Word::Rst) || fresh.is_proven_by(word),
         };
         let reopens = opens && is_tcp && client.old.as_ref().is_some_and(Connection::may_be_challenged);
         let slot = if for_fresh { &mut client.fresh } else { &mut client.old };

@@ -99,7 +99,7 @@ fn challengers(kind: Kind) -> Vec<Case> {
             .step(one.syn_ack(WEB_2), Returns)
             .step(one.ack(1), Reaches(WEB_2))
             .flow(one, &[ESTABLISHED])
-            .records(1)
+            .records(2)
             .step(one.later_answer(WEB_2), Returns)
             .step(one.later_answer(WEB_1), Passes(Reason::NotService)),
         challenged(kind, "the old flow serves until its challenger is proven")
@@ -111,7 +111,7 @@ fn challengers(kind: Kind) -> Vec<Case> {
             .flow(one, &[established_with(FIN_CLIENT | CHALLENGED), State::CHALLENGER])
             .step(one.ack(1), Reaches(WEB_2))
             .flow(one, &[ESTABLISHED])
-            .records(1),
+            .records(2),
         challenged(kind, "a challenger that is never proven expires alone")
             .step(one.later_answer(WEB_1), Returns)
             .after_s(121)
@@ -141,7 +141,7 @@ fn challengers(kind: Kind) -> Vec<Case> {
         .step(one.syn_ack(WEB_2), Returns)
         .step(one.ack(1), Reaches(WEB_2))
         .flow(one, &[ESTABLISHED])
-        .records(1),
+        .records(2),
         Case::new(format!("{kind}: a forged RST and a forged SYN do not kill a flow"), World::new(kind))
             .establish(one, WEB_1)
             .step(one.rst(), Reaches(WEB_1))
@@ -188,7 +188,7 @@ fn old_flows(kind: Kind) -> Vec<Case> {
             .step(one.syn_ack(WEB_2), Returns)
             .step(one.ack(1), Reaches(WEB_2))
             .flow(one, &[ESTABLISHED])
-            .records(1),
+            .records(2),
         Case::new(
             format!(
                 "{kind}: with one backend, a reused port meets the old connection on another source port"
@@ -202,7 +202,7 @@ fn old_flows(kind: Kind) -> Vec<Case> {
         .step(one.syn_ack(WEB_1), Returns)
         .step(one.ack(1), Reaches(WEB_1))
         .flow(one, &[ESTABLISHED])
-        .records(1),
+        .records(2),
     ]
 }
 
@@ -242,6 +242,6 @@ fn with_nat(ip: Family) -> Vec<Case> {
         .step(one.syn_ack(WEB_2), Returns)
         .step(one.ack(1), Reaches(WEB_2))
         .flow(one, &[ESTABLISHED])
-        .records(1),
+        .records(2),
     ]
 }
