@@ -33,7 +33,7 @@ use tests::{
     bench::object::Object,
     lab::{self, Lab, Namespace, Topology},
 };
-use world::{CLIENT, CLIENTS, FLOWS, FULL_NAT, Findings, LISTEN, NAT, SERVICE_PORT};
+use world::{CLIENT, CLIENTS, FLOWS, Findings, LISTEN, SERVICE_PORT, SOURCE, SOURCES};
 
 /// Of each family.
 const RUNS: u64 = 40_000_000;
@@ -41,8 +41,9 @@ const RUNS: u64 = 40_000_000;
 const ROUND: u32 = 5_000_000;
 const CPUS: usize = 2;
 
+const FULL_NAT: u32 = 0;
+const NAT: u32 = 1;
 const BACKENDS: u32 = 2;
-const SOURCES: u32 = 0x3000;
 const BACKEND_ADDRESSES: u32 = 0x4000;
 /// The index of `eth0`: `lo` is 1.
 const INTERFACE: u32 = 2;
@@ -243,7 +244,7 @@ fn furnish(race: &mut Object, address: impl Fn(u32) -> Address) -> Result<Settin
     }
     for (pool, mode) in [(FULL_NAT, Mode::FullNat), (NAT, Mode::Nat)] {
         let mut slots = SlotTable { mode: mode as u32, slots: 2 * BACKENDS, ..SlotTable::EMPTY };
-        slots.source = std::array::from_fn::<_, MAX_SOURCES, _>(|n| address(SOURCES + n as u32 % 4));
+        slots.source = std::array::from_fn::<_, MAX_SOURCES, _>(|n| address(SOURCE + n as u32 % SOURCES));
         slots.backend = std::array::from_fn::<_, MAX_SLOTS, _>(|slot| 1 + slot as u32 / 2 % BACKENDS);
         race.set("TABLES", pool, slots)?;
         race.set("POOLS", pool, Pool { table: pool })?;

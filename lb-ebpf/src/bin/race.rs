@@ -22,7 +22,6 @@ mod program {
     use lb_common::{
         cell::{Shared, fence},
         flow::{Control, HINTS, Hint, State},
-        limits::{MAX_SOURCES, PORT_PROBES},
         net::{Be16, Ports, Protocol, V4, V6},
         reason::Reason,
         settings::Settings,
@@ -40,7 +39,7 @@ mod program {
         tcp::{ACK, FIN, RST, SYN, Segment},
     };
 
-    use super::world::{self, CLIENT, CLIENTS, FLOWS, FULL_NAT, Findings, LISTEN, NAT, SERVICE_PORT};
+    use super::world::{self, CLIENT, CLIENTS, FLOWS, Findings, LISTEN, SERVICE_PORT, SOURCE, SOURCES};
 
     /// What each CPU has seen.
     #[btf_map]
@@ -267,7 +266,7 @@ mod program {
         one.ip == other.ip && one.l4 == other.l4
     }
 
-    /// Is this a request's flow's backend, and one of the few tuples that this flow is tried with?
+    /// Is this a backend of ours, and a tuple that the request's service may give?
     #[inline(always)]
     fn may_become<F: Numbered>(
         tables: &KernelTables,
@@ -282,7 +281,6 @@ mod program {
         let is_nat =
             request.destination == F::address(LISTEN + 2) || request.destination == F::address(LISTEN + 3);
         let Some(backend) = tables.backend(forward.counters) else { return false };
-        let Some(slots) = tables.slots(if is_nat { NAT } else { FULL_NAT }) else { return false };
         if to.destination != F::from_key(backend.address)
             || to.ports.destination() != backend.port
             || to.protocol != request.protocol
@@ -292,17 +290,14 @@ mod program {
         if is_nat {
             return to.source == request.source && to.ports.source() == request.ports.source();
         }
-        let hash = F::hash(&settings.keys, request);
-        let mut is_one = false;
-        let mut probe = 0;
-        while probe < PORT_PROBES {
-            let source = slots.source[((hash >> 8) as u32).wrapping_add(probe) as usize & (MAX_SOURCES - 1)];
-            let bits = (hash as u32).rotate_left(16) ^ probe.wrapping_mul(0x9e37_79b1);
-            let port = settings.ports.port(reduce(bits, settings.ports.size()));
-            is_one |= to.source == F::from_key(source) && to.ports.source() == Be16::new(port);
-            probe += 1;
+        let port = u32::from(to.ports.source().get());
+        let mut is_source = false;
+        let mut number = 0;
+        while number < SOURCES {
+            is_source |= to.source == F::address(SOURCE + number);
+            number += 1;
         }
-        is_one
+        is_source && port.wrapping_sub(FIRST_PORT) < settings.ports.size()
     }
 
     /// Is there an instant at which two records answer for this reply?

@@ -48,33 +48,36 @@ impl Balancer {
 /// Measures everything.
 pub fn measure(rounds: usize) -> Result<Vec<Table>> {
     let lab = Lab::build(&Topology::new("wrk", lab::Shape::TwoNics))?;
-    // A round leaves more flows in TIME-WAIT behind than conntrack holds by default: nftables may forget them soon.
-    let waits = "net.netfilter.nf_conntrack_tcp_timeout_time_wait";
     let _servers = lab.web_servers()?;
+    for backend in &lab.backends {
+        // Servers keep no TIME-WAIT: with it, who re-uses a source port too early waits a second for the next SYN, and
+        // it is the choice of ports that is measured.
+        backend.namespace.sysctl("net.ipv4.tcp_max_tw_buckets", "0")?;
+    }
     let [mut connections, mut requests] = [(); 2].map(|()| Balancer::ALL.map(|_| Vec::new()));
     for round in 0..rounds {
         eprintln!("bench: end to end, round {} of {}", round + 1, rounds);
         for (i, balancer) in Balancer::ALL.into_iter().enumerate() {
             let running = Running::start(&lab, balancer)?;
-            if balancer == Balancer::Nftables {
-                lab.xlb.sysctl(waits, "1")?;
-            }
             connections[i].push(wrk(&lab.client, &["-H", "Connection: close"])?);
             requests[i].push(wrk(&lab.client, &[])?);
             running.stop(&lab)?;
         }
     }
 
-    let title = format!("end to end, {CONNECTIONS} at a time, medians of {} interleaved rounds", rounds);
-    let columns = ["connections/s", "of xlb's", "requests/s", "of xlb's"];
-    let mut table = Table::new(title, &columns, 2);
-    let [connections, requests] = [connections, requests].map(|all| all.map(|values| median(&values)));
-    for (i, balancer) in Balancer::ALL.into_iter().enumerate() {
-        let values =
-            [connections[i], connections[i] / connections[0], requests[i], requests[i] / requests[0]];
-        table.row(balancer.name(), values.map(Some));
+    Ok(vec![table("connections", rounds, &connections), table("requests", rounds, &requests)])
+}
+
+fn table(what: &str, rounds: usize, rates: &[Vec<f64>; Balancer::ALL.len()]) -> Table {
+    let title = format!("{what} per second end to end, {CONNECTIONS} at a time, {rounds} interleaved rounds");
+    let mut table = Table::new(title, &["median", "least", "most", "xlb/it"], 2);
+    let xlb = median(&rates[0]);
+    for (balancer, rates) in Balancer::ALL.into_iter().zip(rates) {
+        let least = rates.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = rates.iter().copied().fold(0.0, f64::max);
+        table.row(balancer.name(), [median(rates), least, most, xlb / median(rates)].map(Some));
     }
-    Ok(vec![table])
+    table
 }
 
 /// wrk's own count of what it got per second.
@@ -104,6 +107,8 @@ impl Running {
             }
             Balancer::Nftables => {
                 nftables::balance(lab)?;
+                // Conntrack keeps no TIME-WAIT either: a few rounds would fill its table.
+                lab.xlb.sysctl("net.netfilter.nf_conntrack_tcp_timeout_time_wait", "1")?;
                 Self::Nftables
             }
             Balancer::Haproxy => Self::Haproxy(haproxy(lab)?),

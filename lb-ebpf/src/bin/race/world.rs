@@ -8,15 +8,16 @@ pub const FLOWS: u32 = 64;
 pub const CLIENTS: u32 = 16;
 /// Where clients dial.
 pub const SERVICE_PORT: u16 = 80;
-/// The pool in full-nat mode.
-pub const FULL_NAT: u32 = 0;
-/// The pool in nat mode.
-pub const NAT: u32 = 1;
+/// Source addresses of full-nat.
+pub const SOURCES: u32 = 4;
 
 /// One client's address, as a number for [`v4`] and [`v6`].
 pub const CLIENT: u32 = 0x1000;
 /// Service addresses: 0 and 1 are full-nat's, 2 and 3 nat's, where a client's port meets itself on the reply's tuple.
 pub const LISTEN: u32 = 0x2000;
+
+/// Full-nat's source addresses.
+pub const SOURCE: u32 = 0x3000;
 
 /// `10.0.0.0/16` by number.
 pub const fn v4(number: u32) -> V4 {
