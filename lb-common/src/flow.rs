@@ -53,7 +53,9 @@ pub const fn age(now: u32, then: u32) -> u32 {
 /// | `ESTABLISHED` TCP | the handshake is proven | 7,440 s | RFC 5382 REQ-5 |
 /// | `ESTABLISHED` UDP | the client spoke again after the backend's answer | 300 s | RFC 4787 REQ-5 |
 /// | `ESTABLISHED` + `SHORT_*` | one side sent FIN or RST and the other has not spoken since | 240 s | RFC 5382 REQ-5, RFC 7857 2.2 |
+/// | `ESTABLISHED` + `CHALLENGED` | a SYN came while it was closing, and a challenger may be there | as without | RFC 9293, 3.6.1 |
 /// | `ESTABLISHED` + both `FIN_*` (closed) | both sides sent FIN | 240 s, may be taken at once | RFC 5382 REQ-5 |
+/// | `RETIRED` | its challenger has taken over; only its reply tuple is still held | 240 s, may be taken at once | RFC 6191 |
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State(pub u8);
@@ -69,6 +71,8 @@ impl State {
     pub const CHALLENGER: Self = Self(3);
     /// The handshake is proven.
     pub const ESTABLISHED: Self = Self(4);
+    /// A SYN came while the flow was closing: until the flow ends, look for its challenger.
+    pub const CHALLENGED: u8 = 0x08;
     /// The client has sent FIN.
     pub const FIN_CLIENT: u8 = 0x10;
     /// The backend has sent FIN.
@@ -78,11 +82,22 @@ impl State {
     /// The backend's FIN or RST shortened the timer; the client's next packet restores it.
     pub const SHORT_BACKEND: u8 = 0x80;
 
-    const KIND: u8 = 0x0f;
+    /// A challenger has taken its place. It answers for nobody, but keeps its reply tuple until somebody needs the
+    /// record: the backend is in TIME-WAIT with that tuple, and would answer another client's SYN on it with a
+    /// challenge (RFC 5961, 4.2). Counts as closed.
+    pub const RETIRED: Self = Self(5 | Self::FIN_CLIENT | Self::FIN_BACKEND);
+
+    const KIND: u8 = 0x07;
 
     /// Does the record answer for a flow?
     #[inline(always)]
     pub const fn is_live(self) -> bool {
+        (self.0 & Self::KIND).wrapping_sub(Self::HALF_OPEN.0) <= Self::ESTABLISHED.0 - Self::HALF_OPEN.0
+    }
+
+    /// Does the record hold a reply tuple, and a hint with it?
+    #[inline(always)]
+    pub const fn holds_tuple(self) -> bool {
         self.0 & Self::KIND >= Self::HALF_OPEN.0
     }
 
@@ -98,7 +113,7 @@ impl State {
         self.0 & Self::KIND == Self::ESTABLISHED.0
     }
 
-    /// Has one side begun to close?
+    /// Has one side begun to close, or did so when a SYN came?
     #[inline(always)]
     pub const fn is_closing(self) -> bool {
         self.is_established() && self.0 & !Self::KIND != 0

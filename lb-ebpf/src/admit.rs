@@ -6,6 +6,7 @@ use crate::{
     family::Family,
     find::{self, kind},
     insert::NewFlow,
+    life,
     tables::{FlowTables, Tables},
 };
 
@@ -32,8 +33,11 @@ fn prepare<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F>) 
     flow.client_hop.set(FlowTables::<F>::route(tables, tuple.destination, tuple.source)?);
     flow.hop_generation.set(settings.hop_generation);
     // A SYN comes here beside a flow of its own tuple only if that one is closing.
-    let closing = find::anywhere::<F, T>(tables, kind::ESTABLISHED, find::NOWHERE).is_some();
-    flow.is_challenger.set(u32::from(closing));
+    let closing = find::anywhere::<F, T>(tables, kind::ESTABLISHED, find::NOWHERE);
+    if let Some(number) = closing {
+        life::challenge::<F, T>(tables, number);
+    }
+    flow.is_challenger.set(u32::from(closing.is_some()));
     flow.now.set(tables.now());
     Ok(())
 }

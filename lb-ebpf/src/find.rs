@@ -92,9 +92,9 @@ const fn kind_of(state: State) -> u32 {
     if state.is_established() {
         return kind::ESTABLISHED;
     }
-    // EMPTY, BUSY, HALF_OPEN, CHALLENGER are 0 to 3.
+    // EMPTY, BUSY, HALF_OPEN, CHALLENGER are 0 to 3; RETIRED is 5, and no kind.
     const KINDS: u32 = kind::CHALLENGER << 12 | kind::HALF_OPEN << 8 | kind::BUSY << 4;
-    KINDS >> ((state.0 as u32 & 3) * 4) & 0xf
+    KINDS >> ((state.0 as u32 & 7) * 4) & 0xf
 }
 
 /// A record of a bucket, of the wanted kinds and but for one, that has the tuple in [`FlowTables::new_flow`].

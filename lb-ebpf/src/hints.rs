@@ -67,6 +67,13 @@ fn answers<F: Family>(record: &RecordOf<F>, tuple: &Tuple<F>) -> bool {
         && u32::from(record.owner.get().protocol()) == tuple.protocol
 }
 
+/// [`claim`]: nobody has to give up a tuple.
+pub const NO_FORCE: u32 = 0;
+/// [`claim`]: closed flows have to.
+pub const CLOSED_GIVE_WAY: u32 = 1;
+/// [`claim`]: half-open flows have to, too.
+pub const HALF_OPEN_GIVE_WAY: u32 = 2;
+
 /// The reply tuple is mine.
 pub const CLAIMED: u64 = 0;
 /// Somebody has it who keeps it, or there is no room.
@@ -76,7 +83,7 @@ pub const EVICTABLE: u64 = 2;
 
 /// Claims a reply tuple, whose hash this is, for the record that `mine` names and that already holds the tuple.
 ///
-/// Returns [`CLAIMED`], [`TAKEN`], or [`EVICTABLE`] plus the holder's age. With `force` an evictable holder goes.
+/// Returns [`CLAIMED`], [`TAKEN`], or [`EVICTABLE`] plus the holder's age. `force` says who has to go.
 #[inline(always)]
 pub fn claim<F: Family, T: FlowTables<F>>(
     tables: &T,
@@ -84,7 +91,7 @@ pub fn claim<F: Family, T: FlowTables<F>>(
     hash: u64,
     mine: Hint,
     now: u32,
-    force: bool,
+    force: u32,
 ) -> u64 {
     let Some(line) = tables.line(line_of(hash, shape)) else { return TAKEN };
     let tag = tag(hash);
@@ -119,7 +126,7 @@ pub fn claim<F: Family, T: FlowTables<F>>(
         {
             let state = holder.control.state();
             let idle = age(now, holder.record.last_seen.get());
-            if !state.is_live() {
+            if !state.holds_tuple() {
                 return TAKEN;
             }
             if idle <= state.timeout(holder.record.owner.get().protocol()) {
@@ -127,7 +134,8 @@ pub fn claim<F: Family, T: FlowTables<F>>(
                 if !state.is_half_open() && !state.is_closed() {
                     return TAKEN;
                 }
-                if !force {
+                let needed = if state.is_closed() { CLOSED_GIVE_WAY } else { HALF_OPEN_GIVE_WAY };
+                if force < needed {
                     return EVICTABLE + u64::from(idle);
                 }
             }

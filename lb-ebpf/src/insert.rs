@@ -122,7 +122,7 @@ fn take_record<'a, F: Family, T: Tables + FlowTables<F>>(
     if seen.state().is_half_open() {
         count_half_open::<F>(tables, -1);
     }
-    if seen.state().is_live() {
+    if seen.state().holds_tuple() {
         hints::forget::<F>(tables, settings, found.record, number, seen.generation());
     }
     Ok(Found { record: found.record, number, control: mine })
@@ -249,6 +249,14 @@ pub fn attempt<F: Family, T: Tables + FlowTables<F>>(
     fence();
     let hash = F::hash(&settings.keys, &reply);
     let hint = Hint::new((hash >> 32) as u32, generation, number);
+    let force = if force {
+        hints::HALF_OPEN_GIVE_WAY
+    } else if nat {
+        // With nat the holder is the same client's port: its new SYN is what ends the backend's TIME-WAIT (RFC 6191).
+        hints::CLOSED_GIVE_WAY
+    } else {
+        hints::NO_FORCE
+    };
     FlowTables::<F>::claim(tables, hash, hint.0, flow.now.get(), force)
 }
 
@@ -317,7 +325,7 @@ fn score<A: Copy, S>(
     if state.0 == State::EMPTY.0 {
         return empty;
     }
-    if !state.is_live() {
+    if !state.holds_tuple() {
         return NONE >> 3;
     }
     let idle = age(now, record.last_seen.get());

@@ -38,10 +38,25 @@ pub fn contest<F: Family, T: Tables + FlowTables<F>>(
     };
     let candidate: Found<'_, F> = by_number(tables, challenger)?;
     let proof = Proof(candidate.record.proof.load());
-    if segment.is_syn() || segment.disowns() || (proof.is_of(candidate.control.generation()) && segment.proves(proof)) {
+    if segment.is_syn()
+        || segment.disowns()
+        || (proof.is_of(candidate.control.generation()) && segment.proves(proof))
+    {
         return Some(challenger);
     }
     if is_challenger { other.or(Some(number)) } else { Some(number) }
+}
+
+/// Marks a closing flow that a SYN came for. The other side's next word may end its closing, but not the mark: else the
+/// client's proof would go to the old backend, and never reach the challenger.
+#[inline(always)]
+pub fn challenge<F: Family, T: FlowTables<F>>(tables: &T, number: u32) {
+    let Some(found) = by_number::<F>(tables, number) else { return };
+    let state = found.control.state();
+    if state.is_established() {
+        let challenged = State(state.0 | State::CHALLENGED);
+        found.record.control.replace(found.control.0, found.control.with_state(challenged).0);
+    }
 }
 
 /// The other record of the same tuple: the challenger of an established flow, or the flow that is challenged.
@@ -130,11 +145,13 @@ fn promote<F: Family, T: Tables + FlowTables<F>>(tables: &T, found: &Found<'_, F
     count_half_open::<F>(tables, -1);
     let Some(old) = old else { return };
     let tuple = tuple_of::<F>(found.record);
-    // Its own packets may change its state while it is freed.
+    // Its own packets may change its state while it is retired.
     let mut tries = 0;
     while tries < 4 {
         let Some(old) = find::again(tables, old, &tuple) else { return };
-        FlowTables::<F>::free(tables, old.number, old.control.0);
+        if old.record.control.replace(old.control.0, old.control.with_state(State::RETIRED).0) {
+            return;
+        }
         tries += 1;
     }
 }

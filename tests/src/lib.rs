@@ -8,6 +8,7 @@ pub mod host;
 pub mod kernel;
 pub mod lab;
 pub mod memory;
+pub mod model;
 pub mod packet;
 pub mod rows;
 pub mod world;

@@ -132,7 +132,7 @@ impl Packet {
         self
     }
 
-    /// With an ICMP error's view of it: the IP packet alone, cut after `bytes`.
+    /// As an ICMP error quotes it: the IP packet alone, cut after `bytes`.
     pub fn quoted(&self, bytes: usize) -> Vec<u8> {
         let mut quote = self.ip_bytes();
         quote.truncate(bytes);
@@ -167,7 +167,7 @@ impl Packet {
     pub fn tcp_mut(&mut self) -> &mut Tcp {
         match &mut self.content {
             Content::Tcp(tcp) => tcp,
-            other => panic!("not TCP: {other:?}"),
+            Content::Udp(_) | Content::Icmp(_) | Content::Other { .. } => panic!("not TCP"),
         }
     }
 
@@ -178,7 +178,7 @@ impl Packet {
     pub fn udp_mut(&mut self) -> &mut Udp {
         match &mut self.content {
             Content::Udp(udp) => udp,
-            other => panic!("not UDP: {other:?}"),
+            Content::Tcp(_) | Content::Icmp(_) | Content::Other { .. } => panic!("not UDP"),
         }
     }
 }

@@ -18,8 +18,8 @@ pub mod udp;
 macro_rules! for_all_themes {
     ($call:ident) => {
         $call! {
-            balancing, capacity, closing, forwarding, handshake, icmp, malformed, next_hops, no_flow, strangers, timeouts,
-            udp
+            balancing, capacity, closing, forwarding, handshake, icmp, malformed, next_hops, no_flow, strangers,
+            timeouts, udp
         }
     };
 }

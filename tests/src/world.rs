@@ -43,7 +43,7 @@ pub struct World {
     pub clock: u32,
     /// Of every interface.
     pub mtu: u32,
-    /// Addresses that share a filter byte with something of ours need no entry here: all bits are computed.
+    /// The id of the next backend.
     pub next_id: u32,
 }
 

@@ -1,5 +1,7 @@
 //! Every row in the host engine: no kernel, no privileges.
 
+use std::collections::BTreeSet;
+
 use tests::{
     case::{self, Case},
     host::HostEngine,
@@ -18,6 +20,11 @@ fn pass(rows: Vec<Case>) {
     assert!(failures.is_empty(), "{} of {} rows:\n\n{}", failures.len(), rows.len(), failures.join("\n\n"));
 }
 
+#[test]
+fn runts() {
+    pass(rows::malformed::runts());
+}
+
 macro_rules! themes {
     ($($theme:ident),*) => {
         $(
@@ -26,6 +33,15 @@ macro_rules! themes {
                 pass(rows::$theme::rows());
             }
         )*
+
+        #[test]
+        fn no_two_rows_have_one_name() {
+            let mut names = BTreeSet::new();
+            for row in [$(rows::$theme::rows()),*].into_iter().flatten() {
+                assert!(names.insert(row.name.clone()), "{}", row.name);
+            }
+            println!("{} rows", names.len());
+        }
     };
 }
 

@@ -2,25 +2,26 @@
 
 use std::thread;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use tests::{
     case::{self, Case},
     host::HostEngine,
     kernel::KernelEngine,
-    rows,
+    model, rows,
 };
 
 /// Runs all rows in both engines and tells of each that fails.
-fn agree(rows: fn() -> Vec<Case>) {
+fn agree(rows: fn() -> Vec<Case>) -> Result<()> {
     // A thread of its own: it moves into a namespace.
-    let failures = thread::spawn(move || -> Result<Vec<String>> {
+    let run = thread::spawn(move || -> Result<Vec<String>> {
         let (mut host, mut kernel) = (HostEngine::default(), KernelEngine::new()?);
         let failed = |row: &Case| compare(row, &mut host, &mut kernel).err();
         Ok(rows().iter().filter_map(failed).map(|error| format!("{error:#}")).collect())
     });
-    let failures = failures.join().unwrap().unwrap();
+    let failures = run.join().map_err(|_| anyhow!("the thread panicked"))??;
 
-    assert!(failures.is_empty(), "{} rows:\n\n{}", failures.len(), failures.join("\n\n"));
+    ensure!(failures.is_empty(), "{} rows:\n\n{}", failures.len(), failures.join("\n\n"));
+    Ok(())
 }
 
 fn compare(row: &Case, host: &mut HostEngine, kernel: &mut KernelEngine) -> Result<()> {
@@ -31,12 +32,17 @@ fn compare(row: &Case, host: &mut HostEngine, kernel: &mut KernelEngine) -> Resu
     Ok(())
 }
 
+#[test]
+fn random_acts() -> Result<()> {
+    agree(model::rows)
+}
+
 macro_rules! themes {
     ($($theme:ident),*) => {
         $(
             #[test]
-            fn $theme() {
-                agree(rows::$theme::rows);
+            fn $theme() -> Result<()> {
+                agree(rows::$theme::rows)
             }
         )*
     };

@@ -185,7 +185,7 @@ fn look_at_rest<F: Family + PartialEq>(
         lines.iter().flat_map(|line| &line.hint).map(|word| Hint(word.load())).filter(|hint| hint.0 != 0)
     {
         let owner = control(records[hint.record() as usize]);
-        if !owner.state().is_live() || owner.generation() as u8 != hint.generation() {
+        if !owner.state().holds_tuple() || owner.generation() as u8 != hint.generation() {
             problems.push("a hint leads nowhere");
         }
     }

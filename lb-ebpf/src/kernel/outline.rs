@@ -131,7 +131,7 @@ macro_rules! global_functions {
             pub extern "C" fn claim(hash: u64, hint: u64, now: u32, force: u32) -> u64 {
                 let Some(settings) = TABLES.settings() else { return hints::TAKEN };
                 let shape = <$family>::shape(settings);
-                hints::claim::<$family, _>(&TABLES, shape, hash, Hint(hint), now, force != 0)
+                hints::claim::<$family, _>(&TABLES, shape, hash, Hint(hint), now, force)
             }
 
             /// [`hints::free`]

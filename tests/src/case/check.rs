@@ -115,7 +115,9 @@ pub fn states(memory: &Memory, dialogue: &Dialogue, wanted: &[State]) -> Result<
             && flow.request_ports.destination() == Be16::new(dialogue.listen.port())
             && flow.owner.protocol() == dialogue.protocol.number()
     };
-    let mut found: Vec<u8> = memory.flows.iter().filter(is_of).map(|flow| flow.control.state().0).collect();
+    // A flow that was replaced only keeps its reply tuple.
+    let of_it = memory.flows.iter().filter(is_of).filter(|flow| flow.control.state() != State::RETIRED);
+    let mut found: Vec<u8> = of_it.map(|flow| flow.control.state().0).collect();
     let mut wanted: Vec<u8> = wanted.iter().map(|state| state.0).collect();
     found.sort_unstable();
     wanted.sort_unstable();

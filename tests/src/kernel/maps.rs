@@ -13,7 +13,6 @@ use lb_common::{
     counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
     flow::{Control, Deltas, HINTS, Owner, Proof, Record4, Record6, State, WAYS},
     hop::Interface,
-    limits::MAX_BACKENDS,
     net::{Mac, Ports},
     reason::Reason,
     service::{Filter, Pool, Service, ServiceKey, SlotTable},
@@ -84,10 +83,10 @@ pub fn load(ebpf: &mut Ebpf, maps: &Maps) -> Result<()> {
         put(ebpf, "TABLES", number, *table)?;
         put(ebpf, "POOLS", number, Pool { table: number })?;
     }
-    // Ids stay small, so that these slots are all that rows have used.
-    for slot in 0..MAX_NUMBERS * 4 {
-        let backend = maps.backends.iter().find(|it| it.id != 0 && it.id % MAX_BACKENDS == slot);
-        put::<Backend>(ebpf, "BACKENDS", slot, backend.copied().unwrap_or_default())?;
+    // Flows of this world name no id beyond.
+    for slot in 0..maps.settings.next_backend_id {
+        let backend = maps.backends.iter().find(|it| it.id == slot).copied();
+        put::<Backend>(ebpf, "BACKENDS", slot, backend.unwrap_or_default())?;
     }
     for (index, interface) in &maps.interfaces {
         put::<Interface>(ebpf, "INTERFACES", *index, *interface)?;

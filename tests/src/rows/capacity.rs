@@ -136,7 +136,7 @@ fn second_bucket(kind: Kind) -> Case {
     for dialogue in together.by_ref().take(2 * usize::from(ALL)) {
         case = case.establish(dialogue, WEB_1).step(dialogue.later_answer(WEB_1), Returns);
     }
-    let left_out = together.next().map_or_else(|| flow(kind, 99), |dialogue| dialogue);
+    let left_out = together.next().unwrap_or_else(|| flow(kind, 99));
     case.records(16).step(left_out.first(), Drops(Reason::TableFull))
 }
 

@@ -1,18 +1,19 @@
 //! How TCP flows end: goodbyes shorten the timer, the other side's next word restores it, and a SYN on a closing flow
 //! makes a challenger that has to prove itself.
 
-use lb_common::{flow::State, reason::Reason};
+use lb_common::{flow::State, net::Protocol, reason::Reason, service::Mode};
 use lb_ebpf::{find, tcp::ACK};
 
 use crate::{
     case::{Case, Drops, Opens, Passes, Reaches, Returns},
     dialogue::Dialogue,
-    world::{Kind, WEB_1, WEB_2, WEB_3, World},
+    world::{Family, Kind, WEB_1, WEB_2, WEB_3, World},
 };
 
 const ESTABLISHED: State = State::ESTABLISHED;
 const FIN_CLIENT: u8 = State::FIN_CLIENT;
 const FIN_BACKEND: u8 = State::FIN_BACKEND;
+const CHALLENGED: u8 = State::CHALLENGED;
 const SHORT_CLIENT: u8 = State::SHORT_CLIENT;
 const SHORT_BACKEND: u8 = State::SHORT_BACKEND;
 
@@ -27,6 +28,7 @@ pub fn rows() -> Vec<Case> {
     Kind::tcp()
         .into_iter()
         .flat_map(|kind| goodbyes(kind).into_iter().chain(challengers(kind)).chain(old_flows(kind)))
+        .chain(Family::ALL.into_iter().flat_map(with_nat))
         .collect()
 }
 
@@ -86,7 +88,7 @@ fn challenged(kind: Kind, name: &str) -> Case {
         .establish(one, WEB_1)
         .step(one.fin(), Reaches(WEB_1))
         .step(one.syn(), Opens(WEB_2))
-        .flow(one, &[established_with(FIN_CLIENT | SHORT_CLIENT), State::CHALLENGER])
+        .flow(one, &[established_with(FIN_CLIENT | SHORT_CLIENT | CHALLENGED), State::CHALLENGER])
 }
 
 fn challengers(kind: Kind) -> Vec<Case> {
@@ -97,7 +99,7 @@ fn challengers(kind: Kind) -> Vec<Case> {
             .step(one.syn_ack(WEB_2), Returns)
             .step(one.ack(1), Reaches(WEB_2))
             .flow(one, &[ESTABLISHED])
-            .records(1)
+            .records(2)
             .step(one.later_answer(WEB_2), Returns)
             .step(one.later_answer(WEB_1), Passes(Reason::NotService)),
         challenged(kind, "the old flow serves until its challenger is proven")
@@ -106,10 +108,10 @@ fn challengers(kind: Kind) -> Vec<Case> {
             .step(one.syn_ack(WEB_2), Returns)
             .step(one.ack(OLD), Reaches(WEB_1))
             .step(one.later_answer(WEB_1), Returns)
-            .flow(one, &[established_with(FIN_CLIENT), State::CHALLENGER])
+            .flow(one, &[established_with(FIN_CLIENT | CHALLENGED), State::CHALLENGER])
             .step(one.ack(1), Reaches(WEB_2))
             .flow(one, &[ESTABLISHED])
-            .records(1),
+            .records(2),
         challenged(kind, "a challenger that is never proven expires alone")
             .step(one.later_answer(WEB_1), Returns)
             .after_s(121)
@@ -120,11 +122,26 @@ fn challengers(kind: Kind) -> Vec<Case> {
             .flow(one, &[ESTABLISHED]),
         challenged(kind, "a challenger that its backend refuses leaves the old flow alone")
             .step(one.reply_rst(WEB_2), Returns)
-            .flow(one, &[established_with(FIN_CLIENT | SHORT_CLIENT)])
+            .flow(one, &[established_with(FIN_CLIENT | SHORT_CLIENT | CHALLENGED)])
             .step(one.later_answer(WEB_1), Returns)
             .step(one.ack(OLD), Reaches(WEB_1))
             .step(one.syn(), Opens(WEB_3)),
         refused_in_front(kind),
+        Case::new(
+            format!(
+                "{kind}: a client that resets and comes back is served, whatever its old backend still says"
+            ),
+            World::new(kind),
+        )
+        .establish(one, WEB_1)
+        .step(one.rst(), Reaches(WEB_1))
+        .step(one.syn(), Opens(WEB_2))
+        .step(one.later_answer(WEB_1), Returns)
+        .step(one.syn(), Reaches(WEB_2))
+        .step(one.syn_ack(WEB_2), Returns)
+        .step(one.ack(1), Reaches(WEB_2))
+        .flow(one, &[ESTABLISHED])
+        .records(2),
         Case::new(format!("{kind}: a forged RST and a forged SYN do not kill a flow"), World::new(kind))
             .establish(one, WEB_1)
             .step(one.rst(), Reaches(WEB_1))
@@ -132,7 +149,7 @@ fn challengers(kind: Kind) -> Vec<Case> {
             .step(one.syn_ack(WEB_2), Returns)
             .step(one.ack(OLD), Reaches(WEB_1))
             .step(one.later_answer(WEB_1), Returns)
-            .flow(one, &[ESTABLISHED, State::CHALLENGER])
+            .flow(one, &[established_with(CHALLENGED), State::CHALLENGER])
             .step(one.ack(OLD), Reaches(WEB_1)),
     ]
 }
@@ -171,7 +188,7 @@ fn old_flows(kind: Kind) -> Vec<Case> {
             .step(one.syn_ack(WEB_2), Returns)
             .step(one.ack(1), Reaches(WEB_2))
             .flow(one, &[ESTABLISHED])
-            .records(1),
+            .records(2),
         Case::new(
             format!(
                 "{kind}: with one backend, a reused port meets the old connection on another source port"
@@ -185,6 +202,46 @@ fn old_flows(kind: Kind) -> Vec<Case> {
         .step(one.syn_ack(WEB_1), Returns)
         .step(one.ack(1), Reaches(WEB_1))
         .flow(one, &[ESTABLISHED])
-        .records(1),
+        .records(2),
+    ]
+}
+
+/// With nat both connections would be one to the backend.
+fn with_nat(ip: Family) -> Vec<Case> {
+    let kind = Kind::new(ip, Protocol::Tcp, Mode::Nat);
+    let one = Dialogue::new(kind);
+    let world = World::new(kind).with_one_backend();
+    vec![
+        Case::new(
+            format!("{kind}: with one backend, a port is reused once both sides have closed"),
+            world.clone(),
+        )
+        .establish(one, WEB_1)
+        .step(one.fin(), Reaches(WEB_1))
+        .step(one.reply_fin(WEB_1), Returns)
+        .step(one.ack(2), Reaches(WEB_1))
+        .step(one.syn(), Opens(WEB_1))
+        .records(1)
+        .step(one.syn_ack(WEB_1), Returns)
+        .step(one.ack(1), Reaches(WEB_1))
+        .flow(one, &[ESTABLISHED]),
+        Case::new(format!("{kind}: with one backend, a closing flow keeps its tuple"), world)
+            .establish(one, WEB_1)
+            .step(one.fin(), Reaches(WEB_1))
+            .step(one.syn(), Drops(Reason::TupleInUse))
+            .step(one.later_answer(WEB_1), Returns)
+            .step(one.ack(OLD), Reaches(WEB_1))
+            .records(1),
+        Case::new(
+            format!("{kind}: with several, a closing flow is challenged at another backend"),
+            World::new(kind),
+        )
+        .establish(one, WEB_1)
+        .step(one.rst(), Reaches(WEB_1))
+        .step(one.syn(), Opens(WEB_2))
+        .step(one.syn_ack(WEB_2), Returns)
+        .step(one.ack(1), Reaches(WEB_2))
+        .flow(one, &[ESTABLISHED])
+        .records(2),
     ]
 }

@@ -135,11 +135,11 @@ fn refusing(kind: Kind) -> Vec<Case> {
         .step(one.reply_rst(WEB_1), Returns)
         .flow(one, &[REFUSED])
         .step(one.syn(), Opens(WEB_2))
-        .flow(one, &[REFUSED, State::CHALLENGER])
+        .flow(one, &[State(REFUSED.0 | State::CHALLENGED), State::CHALLENGER])
         .step(one.syn_ack(WEB_2), Returns)
         .step(one.ack(1), Reaches(WEB_2))
         .flow(one, ESTABLISHED)
-        .records(1),
+        .records(2),
         Case::new(format!("{kind}: a repeated RST of the backend still reaches the client"), world)
             .step(one.syn(), Opens(WEB_1))
             .step(one.reply_rst(WEB_1), Returns)

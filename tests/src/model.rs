@@ -1,0 +1,322 @@
+//! A reference of how flows live and die, written from the RFCs and the design, not from the program: it knows
+//! connections and times, no records, buckets, hints or hashes.
+//!
+//! It turns random acts into a row: what is sent, and what must become of it. The row then checks the rest.
+
+mod connection;
+
+use std::collections::BTreeSet;
+
+use lb_common::{flow::State, net::Protocol, reason::Reason};
+use lb_ebpf::tcp::{ACK, FIN, RST, SYN};
+use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
+
+use self::connection::{Connection, Side};
+use crate::{
+    case::{Case, Drops, Expected, Opens, Passes, Reaches, Returns},
+    dialogue::{BACKEND_ISN, Dialogue, Message},
+    world::{Kind, World},
+};
+
+/// Enough that a challenger seldom gets the backend of the flow that it challenges.
+const BACKENDS: [&str; 8] = ["web-1", "web-2", "web-3", "web-4", "web-5", "web-6", "web-7", "web-8"];
+const DIALOGUES: u16 = 2;
+
+/// Something that happens. Numbers choose among what is there.
+#[derive(Clone, Copy, Debug)]
+pub enum Act {
+    Client { dialogue: u16, word: Word },
+    Backend { dialogue: u16, conversation: Conversation, word: Word },
+    Wait(u64),
+    Rest(usize),
+    Accept(usize),
+    Renew(usize),
+}
+
+/// A segment. UDP knows datagrams only, whatever is said.
+#[derive(Clone, Copy, Debug)]
+pub enum Word {
+    Syn,
+    /// From a client: an acknowledgement so far beyond the SYN-ACK. From a backend: a SYN-ACK.
+    Ack(u32),
+    Data,
+    Fin,
+    Rst,
+}
+
+/// With which of a client's connections a backend means to speak.
+#[derive(Clone, Copy, Debug)]
+pub enum Conversation {
+    Old,
+    Fresh,
+    /// One that is over.
+    Past,
+}
+
+/// Waits end a second or more from every timeout, because a flow's time is kept to a quarter of a second.
+const WAITS_S: [u64; 7] = [7, 70, 119, 126, 252, 308, 7448];
+
+/// Sequences of acts.
+pub fn acts(length: usize) -> impl Strategy<Value = Vec<Act>> {
+    let word = prop_oneof![
+        3 => Just(Word::Syn),
+        3 => Just(Word::Ack(1)),
+        1 => prop::sample::select(vec![0, 65_536, 65_537, 5_000_000]).prop_map(Word::Ack),
+        2 => Just(Word::Data),
+        2 => Just(Word::Fin),
+        1 => Just(Word::Rst),
+    ];
+    let conversation = prop_oneof![
+        3 => Just(Conversation::Fresh),
+        3 => Just(Conversation::Old),
+        1 => Just(Conversation::Past)
+    ];
+    let backend = 0..BACKENDS.len();
+    let act = prop_oneof![
+        8 => (0..DIALOGUES, word.clone()).prop_map(|(dialogue, word)| Act::Client { dialogue, word }),
+        8 => (0..DIALOGUES, conversation, word)
+            .prop_map(|(dialogue, conversation, word)| Act::Backend { dialogue, conversation, word }),
+        1 => prop::sample::select(WAITS_S.to_vec()).prop_map(Act::Wait),
+        1 => backend.clone().prop_map(Act::Rest),
+        1 => backend.clone().prop_map(Act::Accept),
+        1 => backend.prop_map(Act::Renew),
+    ];
+    prop::collection::vec(act, 1..=length)
+}
+
+/// The row that acts make.
+pub fn case(kind: Kind, acts: &[Act]) -> Case {
+    let mut world = World::new(kind);
+    for (number, name) in (11..).zip(BACKENDS).skip(world.services[0].backends.len()) {
+        world = world.backend(name, kind.ip.inside(number));
+    }
+    let mut case = Case::new(format!("{kind}: {acts:?}"), world);
+    let mut model = Model::new(kind);
+    for act in acts {
+        case = model.play(case, *act);
+        if model.is_ambiguous {
+            break;
+        }
+    }
+    case
+}
+
+/// The same rows at every run: for an engine that is not as fast as memory.
+pub fn rows() -> Vec<Case> {
+    let kinds = Kind::tcp().into_iter().chain(Kind::udp());
+    let mut runner = TestRunner::deterministic();
+    let strategy = acts(ROW_ACTS);
+    let mut row = |kind| strategy.new_tree(&mut runner).ok().map(|tree| case(kind, &tree.current()));
+    kinds.flat_map(|kind| (0..ROWS).filter_map(|_| row(kind)).collect::<Vec<_>>()).collect()
+}
+
+const ROWS: usize = 100;
+const ROW_ACTS: usize = 80;
+
+struct Model {
+    kind: Kind,
+    now_s: u64,
+    turn: usize,
+    accepts: [bool; BACKENDS.len()],
+    /// How often each backend has lost its flows.
+    losses: [u32; BACKENDS.len()],
+    clients: Vec<Client>,
+    /// Two connections of a client have one backend, and the row's words cannot tell them apart: here it ends.
+    is_ambiguous: bool,
+}
+
+/// A client's port, and its connections: one that is proven, one that is not.
+#[derive(Default)]
+struct Client {
+    old: Option<Connection>,
+    fresh: Option<Connection>,
+    /// Backends of connections that are over.
+    past: BTreeSet<usize>,
+}
+
+impl Model {
+    fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            now_s: 0,
+            turn: 0,
+            accepts: [true; BACKENDS.len()],
+            losses: [0; BACKENDS.len()],
+            clients: (0..DIALOGUES).map(|_| Client::default()).collect(),
+            is_ambiguous: false,
+        }
+    }
+
+    /// Adds an act to the row.
+    fn play(&mut self, case: Case, act: Act) -> Case {
+        match act {
+            Act::Wait(seconds) => {
+                self.now_s += seconds;
+                case.after_s(seconds)
+            }
+            Act::Rest(backend) => {
+                self.accepts[backend] = false;
+                case.change(move |world| world.rest(BACKENDS[backend]))
+            }
+            Act::Accept(backend) => {
+                self.accepts[backend] = true;
+                case.change(move |world| world.find_mut(BACKENDS[backend]).accepts = true)
+            }
+            Act::Renew(backend) => {
+                self.losses[backend] += 1;
+                case.change(move |world| world.renew(BACKENDS[backend]))
+            }
+            Act::Client { dialogue, word } => {
+                let client = self.dialogue(dialogue);
+                let expected = self.hear_client(usize::from(dialogue), word);
+                let mine = &self.clients[usize::from(dialogue)];
+                if let (Some(old), Some(fresh)) = (&mine.old, &mine.fresh)
+                    && old.backend == fresh.backend
+                {
+                    self.is_ambiguous = true;
+                    return case;
+                }
+                self.with_states(case.step(client_message(client, word), expected), dialogue)
+            }
+            Act::Backend { dialogue, conversation, word } => {
+                let Some((backend, expected)) = self.hear_backend(usize::from(dialogue), conversation, word)
+                else {
+                    return case;
+                };
+                let message = backend_message(self.dialogue(dialogue), BACKENDS[backend], word);
+                self.with_states(case.step(message, expected), dialogue)
+            }
+        }
+    }
+
+    fn dialogue(&self, number: u16) -> Dialogue {
+        Dialogue::new(self.kind).port(40_000 + number)
+    }
+
+    fn with_states(&self, case: Case, dialogue: u16) -> Case {
+        let client = &self.clients[usize::from(dialogue)];
+        let states: Vec<State> =
+            [&client.old, &client.fresh].into_iter().flatten().map(Connection::state).collect();
+        case.flow(self.dialogue(dialogue), &states)
+    }
+
+    /// A client speaks. Its word belongs to one of its connections, or begins another.
+    fn hear_client(&mut self, number: usize, word: Word) -> Expected {
+        let is_tcp = self.kind.protocol == Protocol::Tcp;
+        let opens = !is_tcp || matches!(word, Word::Syn);
+        let (now_s, accepts, losses) = (self.now_s, self.accepts, self.losses);
+        let client = &mut self.clients[number];
+
+        let for_fresh = match (&client.old, &client.fresh) {
+            (_, None) => false,
+            (None, Some(_)) => true,
+            // A bare RST refuses what a backend in TIME-WAIT answered to the SYN (RFC 9293, 3.10.7.3).
+            (Some(_), Some(fresh)) => opens || matches!(word, Word::Rst) || fresh.is_proven_by(word),
+        };
+        let reopens = opens && is_tcp && client.old.as_ref().is_some_and(Connection::may_be_challenged);
+        let slot = if for_fresh { &mut client.fresh } else { &mut client.old };
+        if let Some(connection) = slot
+            && (for_fresh || !reopens)
+        {
+            let backend = connection.backend;
+            let waits_for_another = !connection.is_proven && opens && !accepts[backend];
+            let is_over =
+                connection.losses != losses[backend] || connection.is_idle(now_s) || waits_for_another;
+            if !is_over {
+                connection.seen_s = now_s;
+                if connection.hear_client(word) {
+                    // A proven challenger takes the old connection's place.
+                    let proven = client.fresh.take();
+                    client.past.extend(std::mem::replace(&mut client.old, proven).map(|old| old.backend));
+                }
+                return Reaches(BACKENDS[backend]);
+            }
+            *slot = None;
+            client.past.insert(backend);
+        }
+        if !opens {
+            return Drops(Reason::NoFlow);
+        }
+        self.open(number)
+    }
+
+    fn open(&mut self, number: usize) -> Expected {
+        let client = &mut self.clients[number];
+        if let Some(old) = &mut client.old {
+            old.is_challenged = true;
+        }
+        let accepting: Vec<usize> = (0..BACKENDS.len()).filter(|backend| self.accepts[*backend]).collect();
+        if accepting.is_empty() {
+            return Drops(Reason::NoBackend);
+        }
+        let backend = accepting[self.turn % accepting.len()];
+        self.turn += 1;
+        client.past.remove(&backend);
+        let mut fresh = Connection::new(self.kind.protocol, backend, self.losses[backend], self.now_s);
+        fresh.is_challenger = client.old.is_some();
+        client.fresh = Some(fresh);
+        Opens(BACKENDS[backend])
+    }
+
+    /// A backend speaks, if there is a connection to speak on. What is known goes to the client, however long ago.
+    fn hear_backend(
+        &mut self,
+        number: usize,
+        conversation: Conversation,
+        word: Word,
+    ) -> Option<(usize, Expected)> {
+        let client = &mut self.clients[number];
+        let slot = match conversation {
+            Conversation::Old => &mut client.old,
+            Conversation::Fresh => &mut client.fresh,
+            Conversation::Past => return Some((*client.past.first()?, Passes(Reason::NotService))),
+        };
+        let connection = slot.as_mut()?;
+        let backend = connection.backend;
+        if connection.losses != self.losses[backend] {
+            return Some((backend, Passes(Reason::NotService)));
+        }
+        connection.seen_s = self.now_s;
+        if connection.is_proven {
+            connection.say_goodbye(Side::Backend, word);
+        } else if self.kind.protocol == Protocol::Udp {
+            connection.answered = Some(0);
+        } else if matches!(word, Word::Ack(_)) {
+            connection.answered = Some(BACKEND_ISN);
+        } else if matches!(word, Word::Rst) {
+            // Refused: a challenger goes, and another is as if both sides had closed.
+            let mut refused = slot.take()?;
+            if refused.is_challenger {
+                client.past.insert(backend);
+            } else {
+                refused.is_proven = true;
+                refused.closed = [true; 2];
+                client.old = Some(refused);
+            }
+        }
+        Some((backend, Returns))
+    }
+}
+
+fn client_message(dialogue: Dialogue, word: Word) -> Message {
+    match (dialogue.protocol, word) {
+        (Protocol::Udp, _) => dialogue.datagram(b"word"),
+        (Protocol::Tcp, Word::Syn) => dialogue.syn(),
+        (Protocol::Tcp, Word::Ack(beyond)) => dialogue.ack(beyond),
+        (Protocol::Tcp, Word::Data) => dialogue.data(),
+        (Protocol::Tcp, Word::Fin) => dialogue.fin(),
+        (Protocol::Tcp, Word::Rst) => dialogue.rst(),
+    }
+}
+
+fn backend_message(dialogue: Dialogue, backend: &'static str, word: Word) -> Message {
+    let flags = match (dialogue.protocol, word) {
+        (Protocol::Udp, _) => return dialogue.later_answer(backend),
+        (Protocol::Tcp, Word::Ack(_)) => SYN | ACK,
+        (Protocol::Tcp, Word::Syn | Word::Data) => ACK,
+        (Protocol::Tcp, Word::Fin) => FIN | ACK,
+        (Protocol::Tcp, Word::Rst) => RST | ACK,
+    };
+    let message = dialogue.reply(backend, flags);
+    if flags == SYN | ACK { message.with(|packet| packet.tcp_mut().sequence = BACKEND_ISN) } else { message }
+}
