@@ -150,8 +150,8 @@ fn look_at_rest<F: Family + PartialEq>(
     let half_open = race.mapped::<Word>("HALF_OPEN")?;
     let records: Vec<&RecordOf<F>> = buckets.iter().flat_map(|bucket| &bucket.way).collect();
     let control = |record: &RecordOf<F>| lb_common::flow::Control(record.control.load());
-    let live: Vec<_> =
-        (0..records.len()).filter(|&number| control(records[number]).state().is_live()).collect();
+    let holders: Vec<_> =
+        (0..records.len()).filter(|&number| control(records[number]).state().holds_tuple()).collect();
     let mut problems = Vec::new();
 
     if records.iter().any(|record| control(record).state() == State::BUSY) {
@@ -159,10 +159,10 @@ fn look_at_rest<F: Family + PartialEq>(
     }
     let is_half_open = |&&number: &&usize| control(records[number]).state().is_half_open();
     let word = half_open[if family == '4' { 0 } else { 1 }].load();
-    if live.iter().filter(is_half_open).count() as u64 != word {
+    if holders.iter().filter(is_half_open).count() as u64 != word {
         problems.push("the number of half-open flows is wrong");
     }
-    for (i, &one) in live.iter().enumerate() {
+    for (i, &one) in holders.iter().enumerate() {
         let (this, state) = (records[one], control(records[one]).state());
         let hash = F::hash(&settings.keys, &reply_of::<F>(this));
         let hint = Hint::new((hash >> 32) as u32, control(this).generation(), one as u32);
@@ -170,13 +170,14 @@ fn look_at_rest<F: Family + PartialEq>(
         if !line.hint.iter().any(|word| word.load() == hint.0) {
             problems.push("a flow has no hint");
         }
-        for &other in &live[i + 1..] {
+        for &other in &holders[i + 1..] {
             let (that, that_state) = (records[other], control(records[other]).state());
             if reply_of::<F>(this) == reply_of::<F>(that) {
                 problems.push("two flows have one reply");
             }
+            let answer = state.is_live() && that_state.is_live();
             let is_challenge = (state == State::CHALLENGER) != (that_state == State::CHALLENGER);
-            if request_of::<F>(this) == request_of::<F>(that) && !is_challenge {
+            if request_of::<F>(this) == request_of::<F>(that) && answer && !is_challenge {
                 problems.push("two flows have one request");
             }
         }
