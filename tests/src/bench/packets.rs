@@ -114,11 +114,11 @@ impl Results {
         let Flows { mut requests, mut replies, .. } = flows;
         let count = requests.len();
         let (all_requests, all_replies) = (0..count, count..2 * count);
-        // Neither table is filled in the order in which it is measured.
-        shuffle(&mut requests, 1);
-        shuffle(&mut replies, 2);
-        wrapper.write(0, &requests, segment)?;
-        wrapper.write(count, &replies, segment)?;
+        // Both directions mixed, or those who came first would all be at the ends of the hash's chains; and neither table
+        // is filled in the order in which it is measured.
+        let mut both = [requests.as_slice(), replies.as_slice()].concat();
+        shuffle(&mut both, 1);
+        wrapper.write(0, &both, segment)?;
         wrapper.run(Program::Remember, 0..2 * count, 2 * count as u32)?;
         shuffle(&mut requests, 3);
         shuffle(&mut replies, 4);
