@@ -56,7 +56,7 @@ fn one_client_port_may_be_used_towards_two_listen_addresses_in_nat_mode() -> Res
 #[test]
 fn a_backend_learns_that_the_path_to_the_client_is_narrow() -> Result<()> {
     for mode in MODES {
-        let lab = Lab::build(&Topology::new("down", Shape::Routers).mode(mode).backends(1))?;
+        let lab = Lab::build(&Topology::new("down", Shape::Routers).mode(mode).backends(1).clients(1))?;
         let _web = lab.web_servers()?;
         fs::write(lab.directory().join("files/page"), vec![b'x'; 1_000_000])?;
         let xlb = lab.start(&Config::web(&lab, mode))?;
