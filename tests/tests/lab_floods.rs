@@ -1,4 +1,4 @@
-//! Floods fill no table that somebody needs, and a table that is full of the past is no obstacle.
+//! Floods fill no table that somebody needs.
 
 use std::{
     fmt::Write as _,
@@ -43,30 +43,6 @@ fn ten_thousand_connections_survive_a_flood_of_syn_and_forged_acks() -> Result<(
     survive(Kind::SynAndForgedAck)
 }
 
-#[test]
-fn five_times_the_table_in_connections_are_served_without_the_daemon() -> Result<()> {
-    const FLOWS: u32 = 2048;
-    const CONNECTIONS: usize = 5 * FLOWS as usize;
-
-    let lab = Lab::build(&Topology::new("alone", Shape::TwoNics))?;
-    let _web = lab.web_servers()?;
-    let mut config = Config::web(&lab, Mode::FullNat);
-    config.limits = Limits { flows: FLOWS, flows_ipv6: FLOWS, half_open_flows: FLOWS / 2 };
-    let mut xlb = lab.start(&config)?;
-    xlb.wait_until_all_are_up()?;
-
-    xlb.kill()?;
-    let tallies = Family::ALL.map(|family| lab.visit(family, WEB, CONNECTIONS));
-    xlb.start_again()?;
-
-    for tally in tallies {
-        let tally = tally?;
-        println!("{tally}");
-        assert_eq!(tally.failed(), 0, "{tally}\n{}", figures(&xlb)?);
-    }
-    Ok(())
-}
-
 fn survive(kind: Kind) -> Result<()> {
     let lab = Lab::build(&Topology::new("floods", Shape::TwoNics))?;
     let _web = lab.web_servers()?;
@@ -86,7 +62,8 @@ fn survive(kind: Kind) -> Result<()> {
     for (family, count) in ESTABLISHED {
         established.extend(open(&lab, family, count)?);
     }
-    assert_eq!(lost(&established, b'1'), Vec::<String>::new(), "before the flood\n{}", figures(&xlb)?);
+    let early = lost(&established, b'1');
+    assert!(early.is_empty(), "before: {} lost, {:?}\n{}", early.len(), early.first(), figures(&xlb)?);
 
     for family in Family::ALL {
         let flood = Flood::start(&lab, kind, address::SERVICE.port(family, WEB), KEYS)?;

@@ -6,11 +6,11 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsRawFd as _, OwnedFd},
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use lb_ebpf::tcp::{ACK, SYN};
 use nix::{
     errno::Errno,
@@ -50,8 +50,8 @@ pub struct Flood {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sent {
     pub packets: u64,
-    /// Frames for which the link had no room.
-    pub refused: u64,
+    /// Times that the link had no room for a frame, which was sent again.
+    pub again: u64,
     pub took: Duration,
 }
 
@@ -118,6 +118,8 @@ impl Sender {
     }
 
     fn send(&mut self, key: u32, flags: u8, acknowledgement: u32) -> Result<()> {
+        const TRIES: u32 = 1000;
+        const PAUSE: Duration = Duration::from_millis(1);
         let frame = Packet::tcp(source(key, self.to), self.to, flags)
             .with(|packet| {
                 (packet.from_mac, packet.to_mac) = self.macs;
@@ -127,12 +129,18 @@ impl Sender {
                 tcp.acknowledgement = acknowledgement;
             })
             .to_frame();
-        match send(self.socket.as_raw_fd(), &frame, MsgFlags::empty()) {
-            Ok(_) => self.sent.packets += 1,
-            Err(Errno::ENOBUFS) => self.sent.refused += 1,
-            Err(error) => return Err(std::io::Error::from(error)).context("send a forged frame"),
+        for _ in 0..TRIES {
+            match send(self.socket.as_raw_fd(), &frame, MsgFlags::empty()) {
+                Ok(_) => {
+                    self.sent.packets += 1;
+                    return Ok(());
+                }
+                Err(Errno::ENOBUFS) => self.sent.again += 1,
+                Err(error) => return Err(std::io::Error::from(error)).context("send a forged frame"),
+            }
+            thread::sleep(PAUSE);
         }
-        Ok(())
+        bail!("the link had no room for a frame in {TRIES} tries")
     }
 }
 
