@@ -8,6 +8,7 @@
 //!   lab.web_servers()    nginx on each backend                        web
 //!   TcpEcho, UdpEcho     other servers, as threads in a namespace     echo
 //!   visit, Live          clients, as threads in a namespace           visit, live
+//!   Flood                clients that are none                        flood
 //!   Witness              verifies every checksum that passes          witness
 //! ```
 //!
@@ -20,6 +21,7 @@ pub mod config;
 pub mod daemon;
 pub mod demo;
 pub mod echo;
+pub mod flood;
 pub mod link;
 pub mod live;
 pub mod metrics;

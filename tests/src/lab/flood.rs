@@ -1,0 +1,197 @@
+//! A flood of half-open connections from forged sources, sent at the service from the client's link.
+//!
+//! The answers find their way back to the client's namespace, and nobody there says that he did not ask (RFC 9293,
+//! 3.10.7.1: a closed port would send RST): the connections stay half-open, at xlb and at the backend.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::{AsRawFd as _, OwnedFd},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use lb_ebpf::tcp::{ACK, SYN};
+use nix::{
+    errno::Errno,
+    ifaddrs::getifaddrs,
+    sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, bind, send, socket},
+};
+
+use super::{Lab, Namespace};
+use crate::packet::Packet;
+
+/// Of 198.18.0.0/15 (RFC 2544, for measurements), an address per key.
+pub const MOST_KEYS: u32 = 1 << 17;
+const NETWORK_V4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
+const PREFIX_V4: u8 = 15;
+const NETWORK_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xf, 0, 0, 0, 0, 0);
+const PREFIX_V6: u8 = 64;
+
+/// No flood lasts longer.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
+/// SYNs before the first of their ACKs: by then the SYN-ACK has passed, and there is a number to be guessed.
+const AHEAD: u32 = 64;
+
+/// What each forged source sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Syn,
+    /// And an ACK that acknowledges what nobody sent.
+    SynAndForgedAck,
+}
+
+/// A flood that runs, in a thread of its own.
+pub struct Flood {
+    thread: JoinHandle<Result<Sent>>,
+}
+
+/// What was sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sent {
+    pub packets: u64,
+    /// Times that the link had no room for a frame, which was sent again.
+    pub again: u64,
+    pub took: Duration,
+}
+
+/// Routes the forged network back to the client, who swallows what arrives for it.
+pub fn route_back(lab: &Lab) -> Result<()> {
+    let (v4, v6) = (format!("{NETWORK_V4}/{PREFIX_V4}"), format!("{NETWORK_V6}/{PREFIX_V6}"));
+    let client = lab.clients.first().context("the lab has no client")?;
+    lab.xlb.ip(&format!("route add {v4} via {}\nroute add {v6} via {}\n", client.v4, client.v6))?;
+    lab.client.ip(&format!("route add blackhole {v4}\nroute add blackhole {v6}\n"))
+}
+
+impl Flood {
+    /// Begins to send, from `keys` sources of the family of `to`, each with an address of its own.
+    pub fn start(lab: &Lab, kind: Kind, to: SocketAddr, keys: u32) -> Result<Self> {
+        ensure!(keys <= MOST_KEYS, "there are {MOST_KEYS} forged addresses, not {keys}");
+        let (near, far) = (link(&lab.client)?, link(&lab.xlb)?);
+        let mac = |of: LinkAddr| of.addr().context("the link has no MAC address");
+        let macs = (mac(near)?, mac(far)?);
+        let thread = lab.client.spawn(move || {
+            let socket = open(near)?;
+            Sender { socket, macs, to, sent: Sent::default() }.send_all(kind, keys)
+        });
+        Ok(Self { thread })
+    }
+
+    /// Is there still something to be sent?
+    pub fn is_running(&self) -> bool {
+        !self.thread.is_finished()
+    }
+
+    /// Waits for its end.
+    pub fn finish(self) -> Result<Sent> {
+        self.thread.join().map_err(|_| anyhow!("the flood panicked"))?
+    }
+}
+
+struct Sender {
+    socket: OwnedFd,
+    /// From, to.
+    macs: ([u8; 6], [u8; 6]),
+    to: SocketAddr,
+    sent: Sent,
+}
+
+impl Sender {
+    fn send_all(mut self, kind: Kind, keys: u32) -> Result<Sent> {
+        let start = Instant::now();
+        for first in (0..keys).step_by(AHEAD as usize) {
+            let group = first..keys.min(first + AHEAD);
+            for key in group.clone() {
+                self.send(key, SYN, 0)?;
+            }
+            if kind == Kind::SynAndForgedAck {
+                for key in group {
+                    self.send(key, ACK, scatter(!key))?;
+                }
+            }
+            ensure!(
+                start.elapsed() < TIME_LIMIT,
+                "{first} of {keys} sources have sent within {TIME_LIMIT:?}"
+            );
+        }
+        Ok(Sent { took: start.elapsed(), ..self.sent })
+    }
+
+    fn send(&mut self, key: u32, flags: u8, acknowledgement: u32) -> Result<()> {
+        const TRIES: u32 = 1000;
+        const PAUSE: Duration = Duration::from_millis(1);
+        let frame = Packet::tcp(source(key, self.to), self.to, flags)
+            .with(|packet| {
+                (packet.from_mac, packet.to_mac) = self.macs;
+                let tcp = packet.tcp_mut();
+                // A SYN takes one number (RFC 9293, 3.4).
+                tcp.sequence = scatter(key).wrapping_add(u32::from(flags & SYN == 0));
+                tcp.acknowledgement = acknowledgement;
+            })
+            .to_frame();
+        for _ in 0..TRIES {
+            match send(self.socket.as_raw_fd(), &frame, MsgFlags::empty()) {
+                Ok(_) => {
+                    self.sent.packets += 1;
+                    return Ok(());
+                }
+                Err(Errno::ENOBUFS) => self.sent.again += 1,
+                Err(error) => return Err(std::io::Error::from(error)).context("send a forged frame"),
+            }
+            thread::sleep(PAUSE);
+        }
+        bail!("the link had no room for a frame in {TRIES} tries")
+    }
+}
+
+/// Who a key pretends to be.
+fn source(key: u32, to: SocketAddr) -> SocketAddr {
+    const FIRST_PORT: u16 = 1024;
+    let address = match to {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::from_bits(NETWORK_V4.to_bits() | key)),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::from_bits(NETWORK_V6.to_bits() | u128::from(key))),
+    };
+    SocketAddr::new(address, (scatter(key) >> 16) as u16 | FIRST_PORT)
+}
+
+/// Another number for each number.
+const fn scatter(key: u32) -> u32 {
+    key.wrapping_mul(0x9e37_79b1)
+}
+
+/// The first link of a namespace, where clients and xlb meet.
+fn link(namespace: &Namespace) -> Result<LinkAddr> {
+    namespace.inside(|| {
+        let mut links = getifaddrs()?.filter(|it| it.interface_name == "eth0");
+        links.find_map(|it| it.address?.as_link_addr().copied()).context("there is no eth0")
+    })
+}
+
+/// A socket that sends frames and, without a protocol, receives none.
+fn open(link: LinkAddr) -> Result<OwnedFd> {
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(socket.as_raw_fd(), &link).context("bind a packet socket to eth0")?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn each_key_has_an_address_of_its_own_in_the_forged_network() {
+        for to in ["192.0.2.10:80", "[2001:db8::10]:80"] {
+            let to = to.parse().unwrap();
+            let sources: HashSet<IpAddr> = (0..MOST_KEYS).map(|key| source(key, to).ip()).collect();
+
+            assert_eq!(sources.len(), MOST_KEYS as usize);
+            assert!(sources.iter().all(|source| match source {
+                IpAddr::V4(v4) =>
+                    v4.to_bits() >> (32 - PREFIX_V4) == NETWORK_V4.to_bits() >> (32 - PREFIX_V4),
+                IpAddr::V6(v6) => v6.segments()[..4] == NETWORK_V6.segments()[..4],
+            }));
+        }
+    }
+}
