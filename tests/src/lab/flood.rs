@@ -176,7 +176,7 @@ fn open(link: LinkAddr) -> Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::BTreeSet;
 
     use super::*;
 
@@ -184,7 +184,7 @@ mod tests {
     fn each_key_has_an_address_of_its_own_in_the_forged_network() {
         for to in ["192.0.2.10:80", "[2001:db8::10]:80"] {
             let to = to.parse().unwrap();
-            let sources: HashSet<IpAddr> = (0..MOST_KEYS).map(|key| source(key, to).ip()).collect();
+            let sources: BTreeSet<IpAddr> = (0..MOST_KEYS).map(|key| source(key, to).ip()).collect();
 
             assert_eq!(sources.len(), MOST_KEYS as usize);
             assert!(sources.iter().all(|source| match source {
