@@ -138,12 +138,14 @@ fn dns(lab: &Lab, mode: Mode) -> Service {
 /// stay with its backend; returns how many sockets each backend got.
 fn exchange(lab: &Lab, family: Family, sockets: usize) -> Result<BTreeMap<String, usize>> {
     const SIZES: [usize; 4] = [0, 1, 100, 1400];
+    // Each socket has a port of its own: one that was used before would meet the flow that it had.
+    const FIRST_PORT: u16 = 20_000;
     let from = lab.client_addresses(family);
     lab.client.block_on(async || {
         let mut shares = BTreeMap::new();
         for &source in &from {
             // The first packet of a client whose neighbour entry is not there is dropped: no_client_neighbour.
-            let socket = UdpSocket::bind((source, 0)).await?;
+            let socket = UdpSocket::bind((source, FIRST_PORT - 1)).await?;
             socket.connect(address::SERVICE.port(family, DNS)).await?;
             for _ in 0..20 {
                 if time::timeout(Duration::from_millis(200), ask(&socket, b"hello")).await.is_ok() {
@@ -151,8 +153,8 @@ fn exchange(lab: &Lab, family: Family, sockets: usize) -> Result<BTreeMap<String
                 }
             }
         }
-        for &source in from.iter().cycle().take(sockets) {
-            let socket = UdpSocket::bind((source, 0)).await?;
+        for (port, &source) in (FIRST_PORT..).zip(from.iter().cycle().take(sockets)) {
+            let socket = UdpSocket::bind((source, port)).await?;
             socket.connect(address::SERVICE.port(family, DNS)).await?;
             let mut names = Vec::new();
             for size in SIZES {
