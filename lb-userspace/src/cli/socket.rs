@@ -23,7 +23,7 @@ mod tests {
         assert_eq!(of_file(&config), Path::new(paths::SOCKET));
 
         for (text, socket) in [
-            ("[api]\nsocket = \"/tmp/a.sock\"\n[nonsense]\n", "/tmp/a.sock"),
+            ("[api]\nsocket = \"/run/other/xlb.sock\"\n[nonsense]\n", "/run/other/xlb.sock"),
             ("[api]\nsocket = 5", paths::SOCKET),
             ("api = [", paths::SOCKET),
         ] {
