@@ -12,16 +12,11 @@ use lb_common::{
 
 use crate::{
     family::{Family, RecordOf, Tuple},
-    find::{Found, by_number},
+    find::{Found, by_number, tag},
     hash::reduce,
     tables::{FlowTables, Tables, count_half_open},
     veil::veil,
 };
-
-#[inline(always)]
-const fn tag(hash: u64) -> u32 {
-    (hash >> 32) as u32
-}
 
 #[inline(always)]
 const fn line_of(hash: u64, shape: Shape) -> u32 {

@@ -29,7 +29,7 @@ use crate::{
     hints,
     insert::NewFlow,
     parse::IcmpPacket,
-    tables::{FlowTables, Tables},
+    tables::{FlowTables, Tables, may_be},
 };
 
 /// Translates an error about a flow and says where it leaves.
@@ -159,12 +159,6 @@ fn find_route<F: Family, T: Tables + FlowTables<F>>(
 #[inline(always)]
 fn living(tables: &impl Tables, id: u32) -> Option<&Backend> {
     tables.backend(id).filter(|backend| backend.id == id)
-}
-
-/// See `pipeline.rs`.
-#[inline(always)]
-fn may_be(tables: &impl Tables, folded: u32, port: Be16, what: u8) -> bool {
-    tables.filter(Filter::index(folded, port)) & what != 0
 }
 
 /// Writes the tuple of a quoted packet and keeps its checksums true, as far as they are quoted: IPv4's always, UDP's

@@ -227,7 +227,7 @@ pub fn attempt<F: Family, T: Tables + FlowTables<F>>(
     let (source, port) = if nat {
         (tuple.source, tuple.ports.source())
     } else {
-        // The hash picks the first port, so that a client that reuses its port meets its own TIME-WAIT.
+        // The keyed hash says where to begin: nobody can foresee the port, and most find theirs at once.
         let hash = flow.hash.get();
         let picked = slots.source[((hash >> 8) as u32).wrapping_add(probe) as usize & (MAX_SOURCES - 1)];
         let bits = (hash as u32).rotate_left(16) ^ probe.wrapping_mul(0x9e37_79b1);
@@ -248,7 +248,7 @@ pub fn attempt<F: Family, T: Tables + FlowTables<F>>(
     record.reply_ports.set(reply.ports);
     fence();
     let hash = F::hash(&settings.keys, &reply);
-    let hint = Hint::new((hash >> 32) as u32, generation, number);
+    let hint = Hint::new(find::tag(hash), generation, number);
     let force = if force {
         hints::HALF_OPEN_GIVE_WAY
     } else if nat {

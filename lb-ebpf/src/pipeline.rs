@@ -11,7 +11,7 @@ use crate::{
     reply,
     request::{self, Forward},
     rewrite,
-    tables::{FlowTables, Tables},
+    tables::{FlowTables, Tables, may_be},
 };
 
 /// What becomes of a packet. Every packet gets one.
@@ -88,11 +88,6 @@ where
     fn icmp(self, packet: IcmpPacket<'_, F>) -> Result<u32, Reason> {
         icmp::translate(packet, self.tables, self.length)
     }
-}
-
-#[inline(always)]
-fn may_be(tables: &impl Tables, folded: u32, port: Be16, what: u8) -> bool {
-    tables.filter(Filter::index(folded, port)) & what != 0
 }
 
 /// Rewrites a packet, and says where it leaves.

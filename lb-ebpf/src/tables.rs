@@ -5,9 +5,9 @@ use lb_common::{
     cell::Word,
     flow::{Bucket, HintLine},
     hop::{Hop, Interface},
-    net::{V4, V6},
+    net::{Be16, V4, V6},
     reason::Reason,
-    service::{Service, ServiceKey, SlotTable},
+    service::{Filter, Service, ServiceKey, SlotTable},
     settings::Settings,
 };
 
@@ -81,6 +81,12 @@ pub trait FlowTables<F: Family> {
     fn advance(&self, record: u32, control: u64, side: Side, segment: Segment);
     /// [`crate::reply::refresh`]
     fn refresh(&self, record: u32, control: u64) -> Result<(), Reason>;
+}
+
+/// May a packet with this endpoint (destination or source) be a request, or a reply? See [`Filter`].
+#[inline(always)]
+pub fn may_be(tables: &impl Tables, folded: u32, port: Be16, what: u8) -> bool {
+    tables.filter(Filter::index(folded, port)) & what != 0
 }
 
 /// Counts half-open flows up or down.
