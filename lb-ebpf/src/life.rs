@@ -110,7 +110,8 @@ pub fn advance<F: Family, T: Tables + FlowTables<F>>(
         Side::Client => {
             let proof = Proof(record.proof.load());
             if proof.is_of(control.generation()) && (!is_tcp || segment.proves(proof)) {
-                promote(tables, &found);
+                // What proves may say goodbye, too: the bare acknowledgement before it was lost.
+                promote(tables, &found, tcp::after(State::ESTABLISHED, side, segment));
             }
         }
         Side::Backend if !is_tcp || segment.is_syn_ack() => {
@@ -135,11 +136,11 @@ fn refuse<F: Family, T: Tables + FlowTables<F>>(tables: &T, found: &Found<'_, F>
 
 /// The handshake is proven. A challenger takes the place of the flow that it challenged.
 #[inline(always)]
-fn promote<F: Family, T: Tables + FlowTables<F>>(tables: &T, found: &Found<'_, F>) {
+fn promote<F: Family, T: Tables + FlowTables<F>>(tables: &T, found: &Found<'_, F>, established: State) {
     let control = found.control;
     // Sought first: afterwards it could not be told from this one by its state.
     let old = if control.state() == State::CHALLENGER { twin(tables, found) } else { None };
-    if !found.record.control.replace(control.0, control.with_state(State::ESTABLISHED).0) {
+    if !found.record.control.replace(control.0, control.with_state(established).0) {
         return;
     }
     count_half_open::<F>(tables, -1);

@@ -88,6 +88,9 @@ impl Connection {
             return false;
         }
         self.is_proven = self.is_proven_by(word);
+        if self.is_proven {
+            self.say_goodbye(Side::Client, word);
+        }
         self.is_proven
     }
 

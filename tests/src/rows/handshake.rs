@@ -88,9 +88,9 @@ fn proving(kind: Kind) -> Vec<Case> {
         answered("data proves the handshake where the bare ACK was lost")
             .step(one.data(), Reaches(WEB_1))
             .flow(one, ESTABLISHED),
-        answered("a FIN with the right ACK proves the handshake")
+        answered("a FIN with the right ACK proves the handshake, and is a FIN")
             .step(one.fin(), Reaches(WEB_1))
-            .flow(one, ESTABLISHED),
+            .flow(one, &[State(State::ESTABLISHED.0 | State::FIN_CLIENT | State::SHORT_CLIENT)]),
         answered("a RST proves nothing, whatever it acknowledges")
             .step(one.ack(1).with(|packet| packet.tcp_mut().flags = RST | ACK), Reaches(WEB_1))
             .flow(one, HALF_OPEN),
