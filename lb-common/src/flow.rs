@@ -19,6 +19,9 @@ pub const WAYS: usize = 8;
 pub const HINTS: usize = 8;
 /// Records of a table for each flow that it promises to hold.
 pub const RECORDS_PER_FLOW: u32 = 2;
+/// Lines of hints for each bucket of records. With 3, a filled table has lines of 1.3 hints on the average, and one of
+/// ten thousand is full: with nat and one backend a flow has one reply tuple, and so one line to be in.
+pub const LINES_PER_BUCKET: u32 = 3;
 /// A hint has 24 bits for the record's number.
 pub const MAX_RECORDS: u32 = 1 << 24;
 
@@ -371,7 +374,7 @@ impl Shape {
     /// The smallest table that promises to hold `flows`.
     pub const fn for_flows(flows: u32, half_open: u32) -> Self {
         let buckets = (flows * RECORDS_PER_FLOW).div_ceil(WAYS as u32);
-        Self { buckets, lines: buckets, half_open, zero: 0 }
+        Self { buckets, lines: buckets * LINES_PER_BUCKET, half_open, zero: 0 }
     }
 
     /// How many flows the table promises to hold.

@@ -7,6 +7,7 @@
 use lb_common::{
     cell::fence,
     flow::{Control, HINTS, Hint, HintLine, Shape, State, age},
+    net::Protocol,
     settings::Settings,
 };
 
@@ -71,26 +72,29 @@ pub const HALF_OPEN_GIVE_WAY: u32 = 2;
 
 /// The reply tuple is mine.
 pub const CLAIMED: u64 = 0;
-/// Somebody has it who keeps it, or there is no room.
+/// Somebody has it, or the place for its hint, who keeps it.
 pub const TAKEN: u64 = 1;
 /// Somebody has it who would have to give it up; the holder's age is added.
 pub const EVICTABLE: u64 = 2;
 
 /// Claims a reply tuple, whose hash this is, for the record that `mine` names and that already holds the tuple.
 ///
-/// Returns [`CLAIMED`], [`TAKEN`], or [`EVICTABLE`] plus the holder's age. `force` says who has to go.
+/// Returns [`CLAIMED`], [`TAKEN`], or [`EVICTABLE`] plus the holder's age. `force` says who has to go. In a full line
+/// `probe` says whose place is asked for: a newcomer's probes ask for all of them.
 #[inline(always)]
 pub fn claim<F: Family, T: FlowTables<F>>(
     tables: &T,
     shape: Shape,
     hash: u64,
     mine: Hint,
-    now: u32,
+    probe: u32,
     force: u32,
 ) -> u64 {
     let Some(line) = tables.line(line_of(hash, shape)) else { return TAKEN };
+    let Some(flow) = tables.new_flow() else { return TAKEN };
+    let (now, protocol) = (flow.now.get(), flow.tuple.get().protocol);
     let tag = tag(hash);
-    let (mut free, mut same, mut matches, mut i) = (HINTS as u64, HINTS as u64, 0, 0);
+    let (mut free, mut same, mut matches, mut i) = (u64::from(probe), 0, 0, 0);
     while i < HINTS {
         let hint = line.hint[i].load();
         if hint == 0 {
@@ -104,39 +108,35 @@ pub fn claim<F: Family, T: FlowTables<F>>(
     if matches > 1 {
         return TAKEN;
     }
-    let slot = if matches == 1 { same } else { free } as usize;
-    if slot >= HINTS {
-        return TAKEN;
-    }
-    let word = &line.hint[slot & (HINTS - 1)];
+    let slot = if matches == 1 { same } else { free };
+    let word = &line.hint[slot as usize & (HINTS - 1)];
     let old = Hint(word.load());
-    if old.0 != 0 {
-        if old.tag() != tag {
+    // Looked into here and not in the loop, where the verifier would pay for it eight times.
+    if old.0 != 0
+        && let Some(holder) = by_number(tables, old.record())
+        && holder.control.state().0 != State::EMPTY.0
+        && holder.control.generation() as u8 == old.generation()
+    {
+        let state = holder.control.state();
+        let idle = age(now, holder.record.last_seen.get());
+        let theirs = holder.record.owner.get().protocol();
+        if !state.holds_tuple() {
             return TAKEN;
         }
-        // Looked into here and not in the loop, where the verifier would pay for it eight times.
-        if let Some(holder) = by_number(tables, old.record())
-            && holder.control.state().0 != State::EMPTY.0
-            && holder.control.generation() as u8 == old.generation()
-        {
-            let state = holder.control.state();
-            let idle = age(now, holder.record.last_seen.get());
-            if !state.holds_tuple() {
+        if idle <= state.timeout(theirs) {
+            let needed = if state.is_closed() {
+                CLOSED_GIVE_WAY
+            } else if state.is_half_open() && !outranks(theirs, protocol) {
+                HALF_OPEN_GIVE_WAY
+            } else {
                 return TAKEN;
+            };
+            if force < needed {
+                return EVICTABLE + u64::from(idle);
             }
-            if idle <= state.timeout(holder.record.owner.get().protocol()) {
-                // Never from a flow that is proven and not over.
-                if !state.is_half_open() && !state.is_closed() {
-                    return TAKEN;
-                }
-                let needed = if state.is_closed() { CLOSED_GIVE_WAY } else { HALF_OPEN_GIVE_WAY };
-                if force < needed {
-                    return EVICTABLE + u64::from(idle);
-                }
-            }
-            if !give_up(tables, &holder) {
-                return TAKEN;
-            }
+        }
+        if !give_up(tables, &holder) {
+            return TAKEN;
         }
     }
     if !word.replace(old.0, mine.0) {
@@ -152,6 +152,12 @@ pub fn claim<F: Family, T: FlowTables<F>>(
         i += 1;
     }
     CLAIMED
+}
+
+/// UDP has no handshake to prove, so it may never take what half-open TCP holds.
+#[inline(always)]
+pub const fn outranks(theirs: u8, newcomer: u32) -> bool {
+    theirs == Protocol::Tcp as u8 && newcomer == Protocol::Udp as u32
 }
 
 /// Empties a record that is still as it was found.

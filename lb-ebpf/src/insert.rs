@@ -12,7 +12,7 @@ use lb_common::{
     flow::{Control, Deltas, Hint, Owner, Proof, Shape, State, WAYS, age},
     hop::Hop,
     limits::{MAX_SLOTS, MAX_SOURCES, PORT_PROBES},
-    net::{Be16, Ports, Protocol},
+    net::{Be16, Ports},
     reason::Reason,
     service::{Mode, SlotTable},
     settings::Settings,
@@ -257,7 +257,7 @@ pub fn attempt<F: Family, T: Tables + FlowTables<F>>(
     } else {
         hints::NO_FORCE
     };
-    FlowTables::<F>::claim(tables, hash, hint.0, flow.now.get(), force)
+    FlowTables::<F>::claim(tables, hash, hint.0, probe, force)
 }
 
 #[inline(always)]
@@ -337,9 +337,7 @@ fn score<A: Copy, S>(
     if state.is_closed() {
         return CLOSED + youth;
     }
-    // UDP has no handshake to prove, so it may never take what TCP holds.
-    let outranked = protocol == Protocol::Udp as u32 && theirs == Protocol::Tcp as u8;
-    if state.is_half_open() && !outranked {
+    if state.is_half_open() && !hints::outranks(theirs, protocol) {
         return HALF_OPEN + youth;
     }
     NONE >> 3

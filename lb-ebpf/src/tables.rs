@@ -72,7 +72,7 @@ pub trait FlowTables<F: Family> {
     /// [`crate::insert::attempt`]
     fn attempt(&self, record: u32, generation: u32, turn: u64, probe: u32, force: bool) -> u64;
     /// [`crate::hints::claim`]
-    fn claim(&self, hash: u64, hint: u64, now: u32, force: u32) -> u64;
+    fn claim(&self, hash: u64, hint: u64, probe: u32, force: u32) -> u64;
     /// [`crate::hints::free`]
     fn free(&self, record: u32, control: u64);
     /// [`crate::life::contest`]

@@ -207,9 +207,9 @@ macro_rules! flow_tables {
                 insert::attempt::<$family, _>(self, record, generation, turn, probe, force)
             }
 
-            fn claim(&self, hash: u64, hint: u64, now: u32, force: u32) -> u64 {
+            fn claim(&self, hash: u64, hint: u64, probe: u32, force: u32) -> u64 {
                 let shape = <$family>::shape(&self.maps.settings);
-                hints::claim::<$family, _>(self, shape, hash, lb_common::flow::Hint(hint), now, force)
+                hints::claim::<$family, _>(self, shape, hash, lb_common::flow::Hint(hint), probe, force)
             }
 
             fn free(&self, record: u32, control: u64) {

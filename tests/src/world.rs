@@ -15,7 +15,7 @@ pub mod network;
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{
-    flow::{Shape, ticks},
+    flow::{RECORDS_PER_FLOW, Shape, ticks},
     net::Protocol,
     service::Mode,
     settings::PortPool,
@@ -213,6 +213,11 @@ impl World {
     /// With the first backend alone.
     pub fn with_one_backend(self) -> Self {
         self.with(|world| world.services[0].backends.truncate(1))
+    }
+
+    /// With a table that promises to hold so many flows, and no limit of half-open ones.
+    pub fn with_flows(self, flows: u32) -> Self {
+        self.with(|world| world.shape = Shape::for_flows(flows, flows * RECORDS_PER_FLOW))
     }
 
     /// With a table of so many buckets, and as many lines of hints.

@@ -49,7 +49,7 @@ const BACKEND_ADDRESSES: u32 = 0x4000;
 const INTERFACE: u32 = 2;
 
 /// A quarter of the flows have room, an eighth of them may be half-open.
-const SHAPE: Shape = Shape { buckets: 2, lines: 4, half_open: 12, zero: 0 };
+const SHAPE: Shape = Shape { buckets: 2, lines: 2, half_open: 12, zero: 0 };
 
 // SAFETY: `repr(C)`, words only.
 unsafe impl Pod for Findings {}

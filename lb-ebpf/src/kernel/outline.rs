@@ -128,10 +128,10 @@ macro_rules! global_functions {
             /// [`hints::claim`]
             #[unsafe(export_name = $claim)]
             #[inline(never)]
-            pub extern "C" fn claim(hash: u64, hint: u64, now: u32, force: u32) -> u64 {
+            pub extern "C" fn claim(hash: u64, hint: u64, probe: u32, force: u32) -> u64 {
                 let Some(settings) = TABLES.settings() else { return hints::TAKEN };
                 let shape = <$family>::shape(settings);
-                hints::claim::<$family, _>(&TABLES, shape, hash, Hint(hint), now, force)
+                hints::claim::<$family, _>(&TABLES, shape, hash, Hint(hint), probe, force)
             }
 
             /// [`hints::free`]

@@ -144,8 +144,8 @@ macro_rules! flow_tables {
             }
 
             #[inline(always)]
-            fn claim(&self, hash: u64, hint: u64, now: u32, force: u32) -> u64 {
-                outline::$calls::claim(hash, hint, now, force)
+            fn claim(&self, hash: u64, hint: u64, probe: u32, force: u32) -> u64 {
+                outline::$calls::claim(hash, hint, probe, force)
             }
 
             #[inline(always)]

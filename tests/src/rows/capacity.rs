@@ -19,6 +19,9 @@ pub fn rows() -> Vec<Case> {
         rows.extend(records(kind));
         rows.extend(ports(kind));
     }
+    for kind in Kind::all() {
+        rows.extend(hints(kind));
+    }
     for ip in Family::ALL {
         rows.extend(between_protocols(ip));
         for protocol in [Protocol::Tcp, Protocol::Udp] {
@@ -121,6 +124,35 @@ fn records(kind: Kind) -> Vec<Case> {
     ]
 }
 
+/// Records there are enough, but one line for all their hints.
+fn hints(kind: Kind) -> Vec<Case> {
+    let world = World::new(kind).with_one_backend().with(|world| world.shape.lines = 1);
+    let case = |name: &str| Case::new(format!("{kind}: {name}"), world.clone());
+    let new = flow(kind, 99);
+    let full = match kind.mode {
+        Mode::FullNat => Reason::PortsExhausted,
+        Mode::Nat => Reason::TupleInUse,
+    };
+    vec![
+        filled(case("no established flow gives up its hint"), kind, 0..0, 0..ALL)
+            .step(new.first(), Drops(full))
+            .records(8)
+            .step(flow(kind, 0).later_answer(WEB_1), Returns)
+            .step(flow(kind, 7).later_answer(WEB_1), Returns),
+        filled(case("a half-open flow gives up its hint, and its record with it"), kind, 0..1, 1..ALL)
+            .step(new.first(), Opens(WEB_1))
+            .records(8)
+            .flow(flow(kind, 0), &[])
+            .step(new.answer(WEB_1), Returns)
+            .step(flow(kind, 7).later_answer(WEB_1), Returns),
+        filled(case("an expired flow gives up its hint, and its record with it"), kind, 0..0, 0..ALL)
+            .after_s(7441)
+            .step(new.first(), Opens(WEB_1))
+            .records(8)
+            .step(new.answer(WEB_1), Returns),
+    ]
+}
+
 /// Flows that share both of their buckets fill one and then the other.
 fn second_bucket(kind: Kind) -> Case {
     let world = World::new(kind).with_one_backend().with(|world| world.shape.buckets = 2);
@@ -185,6 +217,7 @@ fn between_protocols(ip: Family) -> Vec<Case> {
     let first = world.services[0].clone();
     world.services.push(Service { protocol: Protocol::Udp, backends: Vec::new(), ..first });
     let world = world.backend(DNS, ip.inside(13));
+    let one_line = world.clone().with(|world| (world.shape.buckets, world.shape.lines) = (16, 1));
     let tcp = flow(kind, 99);
     let udp = Dialogue { protocol: Protocol::Udp, ..tcp };
     let udp_first = (0..ALL).fold(
@@ -202,6 +235,16 @@ fn between_protocols(ip: Family) -> Vec<Case> {
         .step(tcp.syn(), Opens(WEB_1))
         .records(8),
         udp_first.step(tcp.syn(), Opens(WEB_1)).records(8).flow(udp.port(50_000), &[]),
+        filled(
+            Case::new(format!("{ip:?}: UDP never takes the hint of half-open TCP"), one_line),
+            kind,
+            0..ALL,
+            0..0,
+        )
+        .step(udp.first(), Drops(Reason::PortsExhausted))
+        .records(8)
+        .step(tcp.syn(), Opens(WEB_1))
+        .records(8),
     ]
 }
 
