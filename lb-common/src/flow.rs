@@ -19,9 +19,9 @@ pub const WAYS: usize = 8;
 pub const HINTS: usize = 8;
 /// Records of a table for each flow that it promises to hold.
 pub const RECORDS_PER_FLOW: u32 = 2;
-/// Lines of hints for each bucket of records. With 3, a filled table has lines of 1.3 hints on the average, and one of
-/// ten thousand is full: with nat and one backend a flow has one reply tuple, and so one line to be in.
-pub const LINES_PER_BUCKET: u32 = 3;
+/// Lines of hints for each bucket of records: with 2, one line of a thousand is full when the table holds what it
+/// promises. Fewer would refuse flows with nat, which has few reply tuples to choose from; more would slow replies.
+pub const LINES_PER_BUCKET: u32 = 2;
 /// A hint has 24 bits for the record's number.
 pub const MAX_RECORDS: u32 = 1 << 24;
 

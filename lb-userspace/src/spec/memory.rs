@@ -244,9 +244,9 @@ mod tests {
         let shown = Memory::of(Limits::default(), 2).to_string();
 
         let expected = "\
-maps: 69.0 MiB
-  262,144 IPv4 flows              44.1 MiB  176 bytes per flow
-  65,536 IPv6 flows               19.1 MiB  304 bytes per flow
+maps: 64.0 MiB
+  262,144 IPv4 flows              40.1 MiB  160 bytes per flow
+  65,536 IPv6 flows               18.1 MiB  288 bytes per flow
   services and backends            5.3 MiB
   counters of 2 CPUs               0.7 MiB";
         assert_eq!(shown, expected);
