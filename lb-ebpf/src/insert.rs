@@ -287,15 +287,14 @@ pub fn victim<F: Family, T: Tables + FlowTables<F>>(
 ) -> u64 {
     let Some(bucket) = FlowTables::<F>::bucket(tables, bucket) else { return NONE };
     let half_open = FlowTables::<F>::half_open(tables).map_or(0, |word| word.load());
-    // Above the limit a newcomer takes another half-open flow's place if the bucket has one.
-    let empty = if half_open >= u64::from(shape.half_open) { EMPTY_ABOVE_LIMIT } else { 0 };
+    let above = if half_open >= u64::from(shape.half_open) { ABOVE_LIMIT } else { 0 };
     let mut best = NONE;
     let mut step = 0;
     while step < WAYS as u32 {
         let way = (preferred + step) & (WAYS as u32 - 1);
         let record = &bucket.way[way as usize];
         let control = Control(record.control.load());
-        let score = veil(score(record, control, protocol, now, empty), control.0);
+        let score = veil(score(record, control, protocol, now, above), control.0);
         // Among equals the first wins, which is the nearest to the preferred way.
         if score < best >> 3 {
             best = score << 3 | u64::from(way);
@@ -308,9 +307,11 @@ pub fn victim<F: Family, T: Tables + FlowTables<F>>(
 const EXPIRED: u64 = 1;
 const CLOSED: u64 = 1 << 30;
 const HALF_OPEN: u64 = 2 << 30;
-const EMPTY_ABOVE_LIMIT: u64 = 0xf000_0000;
+/// Above the limit of half-open flows a newcomer takes the place of one of them, if the bucket has one, before that of
+/// a flow that is over, or one that is free: a flood may not have those.
+const ABOVE_LIMIT: u64 = 3 << 30;
 /// Ages are cut to this, so that a score keeps to its class.
-const OLDEST: u32 = (1 << 30) - 1;
+const OLDEST: u32 = (1 << 30) - 3;
 
 /// How little is lost with a record. Within closed and half-open the oldest goes first.
 #[inline(always)]
@@ -319,11 +320,11 @@ fn score<A: Copy, S>(
     control: Control,
     protocol: u32,
     now: u32,
-    empty: u64,
+    above: u64,
 ) -> u64 {
     let state = control.state();
     if state.0 == State::EMPTY.0 {
-        return empty;
+        return above;
     }
     if !state.holds_tuple() {
         return NONE >> 3;
@@ -335,7 +336,7 @@ fn score<A: Copy, S>(
     }
     let youth = u64::from(OLDEST - idle.min(OLDEST));
     if state.is_closed() {
-        return CLOSED + youth;
+        return (above | CLOSED) + 1 + youth;
     }
     if state.is_half_open() && !hints::outranks(theirs, protocol) {
         return HALF_OPEN + youth;

@@ -58,7 +58,7 @@ pub use self::{
     live::Live,
     namespace::Namespace,
     topology::{Backend, Network, Shape, Topology},
-    visit::{Tally, Visit, visit},
+    visit::{Tally, Visit, visit, visit_while},
     wait::eventually,
     web::Web,
     witness::Witness,
@@ -135,6 +135,13 @@ impl Lab {
     pub fn visit(&self, family: Family, port: u16, connections: usize) -> Result<Tally> {
         let to = address::SERVICE.port(family, port);
         visit(&self.client, &Visit::new(&self.client_addresses(family), to, connections))
+    }
+
+    /// Visits again and again, as long as something goes on.
+    pub fn visit_while(&self, family: Family, port: u16, goes_on: impl Fn() -> bool + Sync) -> Result<Tally> {
+        let to = address::SERVICE.port(family, port);
+        let endless = Visit::new(&self.client_addresses(family), to, usize::MAX);
+        visit_while(&self.client, &endless, goes_on)
     }
 
     /// Opens so many connections that live, to `port` of [`address::SERVICE`].

@@ -33,7 +33,10 @@ fn a_table_holds_as_many_established_flows_as_it_promises() {
     for kind in Kind::all() {
         let refused = filled(kind, Table::establish);
 
-        assert!(refused * 100_000 <= FLOWS * refused_max(kind.mode), "{kind}: {refused} of {FLOWS} were refused");
+        assert!(
+            refused * 100_000 <= FLOWS * refused_max(kind.mode),
+            "{kind}: {refused} of {FLOWS} were refused"
+        );
     }
 }
 

@@ -28,6 +28,8 @@ const PREFIX_V4: u8 = 15;
 const NETWORK_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xf, 0, 0, 0, 0, 0);
 const PREFIX_V6: u8 = 64;
 
+/// Packets a second: fast enough to fill the table in a moment, slow enough to leave the CPUs to others.
+const RATE: u32 = 40_000;
 /// No flood lasts longer.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 /// SYNs before the first of their ACKs: by then the SYN-ACK has passed, and there is a number to be guessed.
@@ -109,6 +111,8 @@ impl Sender {
                     self.send(key, ACK, scatter(!key))?;
                 }
             }
+            let due = Duration::from_secs(self.sent.packets) / RATE;
+            thread::sleep(due.saturating_sub(start.elapsed()));
             ensure!(
                 start.elapsed() < TIME_LIMIT,
                 "{first} of {keys} sources have sent within {TIME_LIMIT:?}"

@@ -85,10 +85,15 @@ impl fmt::Display for Tally {
 
 /// Visits from `namespace`, to the end.
 pub fn visit(namespace: &Namespace, visit: &Visit) -> Result<Tally> {
+    visit_while(namespace, visit, || true)
+}
+
+/// Visits from `namespace`, as often as wanted at most, and no longer than `goes_on`.
+pub fn visit_while(namespace: &Namespace, visit: &Visit, goes_on: impl Fn() -> bool + Sync) -> Result<Tally> {
     ensure!(!visit.from.is_empty(), "no address to connect from");
     namespace.block_on(async || {
         let mut tally = Tally::default();
-        let mut sources = visit.from.iter().cycle().take(visit.connections);
+        let mut sources = visit.from.iter().cycle().take(visit.connections).take_while(|_| goes_on());
         let mut running = JoinSet::new();
         loop {
             while running.len() < visit.at_once

@@ -108,6 +108,7 @@ fn records(kind: Kind) -> Vec<Case> {
         .records(2)
         .flow(flow(kind, 0), &[])
         .flow(flow(kind, 1), &[State::HALF_OPEN]),
+        above_the_limit_the_past_stays(kind),
         filled(
             Case::new(
                 format!(
@@ -151,6 +152,35 @@ fn hints(kind: Kind) -> Vec<Case> {
             .records(8)
             .step(new.answer(WEB_1), Returns),
     ]
+}
+
+/// A flood must not fill the table with what it took from flows that are over: their backends may be in TIME-WAIT.
+fn above_the_limit_the_past_stays(kind: Kind) -> Case {
+    let (over, new) = (flow(kind, 50), flow(kind, 99));
+    let case = Case::new(
+        format!("{kind}: above the limit a half-open flow gives way before one that is over"),
+        tiny(kind).with(|world| world.shape.half_open = 2),
+    );
+    let case = case.establish(over, WEB_1);
+    match kind.protocol {
+        Protocol::Tcp => {
+            let closed = State(State::ESTABLISHED.0 | State::FIN_CLIENT | State::FIN_BACKEND);
+            let case = case.step(over.fin(), Reaches(WEB_1)).step(over.reply_fin(WEB_1), Returns);
+            filled(
+                case.step(over.ack(2), Reaches(WEB_1)).step(over.later_answer(WEB_1), Returns),
+                kind,
+                0..2,
+                0..0,
+            )
+            .step(new.first(), Opens(WEB_1))
+            .flow(over, &[closed])
+            .flow(flow(kind, 0), &[])
+        }
+        // Nobody closes a flow of datagrams.
+        Protocol::Udp => {
+            filled(case, kind, 0..2, 0..0).step(new.first(), Opens(WEB_1)).flow(flow(kind, 0), &[])
+        }
+    }
 }
 
 /// Flows that share both of their buckets fill one and then the other.
