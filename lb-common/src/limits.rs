@@ -25,6 +25,12 @@ pub const MAX_BACKEND_ID: u32 = 1 << 24;
 pub const PORT_PROBES: u32 = 16;
 /// Bytes of the ring on which the program asks for neighbours.
 pub const EVENT_RING_BYTES: usize = 16 * 1024;
+/// Lines that a CPU may trace in a second: whoever asks for traces on a busy host must not bring it down.
+pub const TRACES_PER_SECOND: u32 = 1000;
+/// Bytes of the ring for traces: a line has at most 512, so that a CPU fills it in a quarter of a second.
+pub const TRACE_RING_BYTES: u32 = 128 * 1024;
+/// Bytes of that ring when there are none: the least that the kernel makes.
+pub const IDLE_RING_BYTES: u32 = 4096;
 
 /// The most flows of a family, by the hint's 24 bits.
 pub const MAX_FLOWS: u32 = flow::MAX_RECORDS / flow::RECORDS_PER_FLOW;

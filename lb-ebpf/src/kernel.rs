@@ -6,3 +6,4 @@ pub mod maps;
 pub mod outline;
 pub mod routes;
 pub mod tables;
+pub mod trace;

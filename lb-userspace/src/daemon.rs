@@ -129,6 +129,9 @@ async fn serve(options: Options) -> Result<(), Failure> {
     tasks.spawn(health::run(watched_targets, events.clone(), stop.clone()));
     tasks.spawn(neighbours::run(watched_hops, watched_interfaces, asked, events.clone(), stop.clone()));
     tasks.spawn(datapath::asks(opened.asks, asks, stop.clone()));
+    if let Some(traces) = opened.traces {
+        tasks.spawn(datapath::traces(traces, stop.clone()));
+    }
     tasks.spawn(signals::reload_on_hangup(signals.hangup, events.clone(), stop.clone()));
     let desk = Desk::new(events, |target| Box::pin(async move { health::probe_once(&target).await }));
     if let Some(metrics) = metrics {

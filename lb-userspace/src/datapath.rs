@@ -37,6 +37,7 @@ pub use self::{
         KernelDatapath,
         asks::{Asks, asks},
         object,
+        traces::{Traces, traces},
     },
     open::{OpenError, Opened, open},
 };

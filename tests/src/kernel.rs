@@ -40,6 +40,7 @@ impl KernelEngine {
         }
         let mut ebpf = loader
             .override_global("CLOCK_IS_SET", &1u8, true)
+            .override_global("AYA_LOG_LEVEL", &0u8, true)
             .load_file(&object)
             .with_context(|| format!("load {}", object.display()))?;
         let program: &mut Xdp = ebpf.program_mut("lb").context("there is no program `lb`")?.try_into()?;

@@ -6,7 +6,7 @@ use lb_common::{
     reason::{Action, Reason},
 };
 
-use super::maps;
+use super::{maps, trace};
 use crate::pipeline::Verdict;
 
 /// One packet more.
@@ -44,6 +44,7 @@ fn action(ctx: &XdpContext, change: impl FnOnce(&mut ActionCounters)) {
 
 #[inline(always)]
 fn refuse(ctx: &XdpContext, reason: Reason, bytes: u64) -> u32 {
+    trace::refused(ctx, reason);
     if let Some(tally) = maps::REASONS.get_ptr_mut(reason as u32) {
         // SAFETY: as above.
         add(unsafe { &mut *tally }, bytes);

@@ -22,7 +22,7 @@ use lb_common::{
     settings::Settings,
 };
 
-use super::routes::Query;
+use super::{routes::Query, trace::Written};
 use crate::insert::NewFlow;
 
 /// `BPF_F_MMAPABLE`: the controller reads flows without a system call each, and values begin on a page, so that a
@@ -97,6 +97,10 @@ pub static NEW_FLOW6: PerCpuArray<NewFlow<V6>, 1> = PerCpuArray::new();
 /// The route lookup that this CPU is making.
 #[btf_map]
 pub static QUERY: PerCpuArray<Query, 1> = PerCpuArray::new();
+
+/// How much this CPU has traced.
+#[btf_map]
+pub static TRACED: PerCpuArray<Written, 1> = PerCpuArray::new();
 
 /// Not 0 in tests that have stopped the clock at `Settings::clock`. Read-only data: the verifier removes what it leaves out.
 #[unsafe(no_mangle)]

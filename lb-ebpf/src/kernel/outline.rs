@@ -9,7 +9,10 @@ use lb_common::{
     reason::Reason,
 };
 
-use super::tables::KernelTables;
+use super::{
+    tables::KernelTables,
+    trace::{self, Traced},
+};
 use crate::{
     admit,
     family::Family,
@@ -64,15 +67,17 @@ fn unpack(packed: u64, sequence: u32) -> Segment {
 const TABLES: KernelTables = KernelTables(core::ptr::null_mut());
 
 #[inline(always)]
-fn insert<F: Family>() -> u32
+fn insert<F: Traced>() -> u32
 where
     KernelTables: FlowTables<F>,
 {
     let flow: Option<&NewFlow<F>> = TABLES.new_flow();
-    match flow {
-        Some(flow) => number(insert::insert(&TABLES, flow)),
-        None => number(Err(Reason::Contended)),
+    let Some(flow) = flow else { return number(Err(Reason::Contended)) };
+    let made = insert::insert(&TABLES, flow);
+    if made.is_ok() {
+        trace::opened::<F>();
     }
+    number(made)
 }
 
 macro_rules! global_functions {

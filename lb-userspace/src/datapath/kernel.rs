@@ -16,6 +16,7 @@ pub mod load;
 mod maps;
 mod observe;
 mod totals;
+pub mod traces;
 
 use std::{collections::BTreeSet, fmt};
 

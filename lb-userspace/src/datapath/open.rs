@@ -24,6 +24,7 @@ use super::{
         KernelDatapath,
         asks::Asks,
         load::{self, Cold, Loaded},
+        traces::{Asked, Traces},
     },
     lock::{Lock, Taken},
     pins,
@@ -37,6 +38,8 @@ pub struct Opened {
     pub datapath: KernelDatapath,
     /// The ring on which the program asks for neighbours.
     pub asks: Asks,
+    /// What it says of single packets, if the log shows that.
+    pub traces: Option<Traces>,
     pub links: Links,
     pub attached: Vec<Attached>,
     pub capacity: Capacity,
@@ -76,13 +79,14 @@ pub fn open(spec: &Spec, pins: &Path, object: &[u8]) -> Result<Opened, OpenError
     warnings.extend(found.warnings(spec, &host));
     let (loaded, outcome) = run(spec, &host, &found, pins, object)?;
     warnings.extend(outcome.warnings);
+    warnings.extend(Asked::of_log().warning());
     warnings.extend(tidy(pins, &host, &found, &outcome.attached)?);
 
-    let (program, datapath, asks) = loaded.take(lock)?;
+    let (program, datapath, asks, traces) = loaded.take(lock)?;
     let links = Links::new(program, pins, &outcome.attached);
     let capacity = capacity(&datapath.settings()?, &host);
     let adopted = found.settings.is_some();
-    Ok(Opened { datapath, asks, links, attached: outcome.attached, capacity, adopted, warnings })
+    Ok(Opened { datapath, asks, traces, links, attached: outcome.attached, capacity, adopted, warnings })
 }
 
 fn refuse(causes: Vec<Cause>) -> Result<(), OpenError> {
@@ -122,7 +126,7 @@ impl Found {
         let ours: BTreeMap<u32, u32> = self.links.iter().map(|link| (link.interface, link.program)).collect();
         let mut causes = preflight::judge_interfaces(spec, host, &ours);
         if self.settings.is_none() {
-            causes.extend(preflight::judge_memory(pins::memory_bytes(self.tables, host.cpus), host));
+            causes.extend(preflight::judge_memory(memory_bytes(self.tables, host), host));
         }
         causes
     }
@@ -227,8 +231,13 @@ fn capacity(settings: &Settings, host: &Host) -> Capacity {
         flows_ipv6: settings.shape6.flows(),
         half_open_flows: settings.shape4.half_open,
         ports: settings.ports,
-        map_memory_bytes: pins::memory_bytes((settings.shape4, settings.shape6), host.cpus),
+        map_memory_bytes: memory_bytes((settings.shape4, settings.shape6), host),
     }
+}
+
+/// Of what is pinned, and of the traces, which are not.
+fn memory_bytes(tables: (Shape, Shape), host: &Host) -> u64 {
+    pins::memory_bytes(tables, host.cpus) + pins::ring_bytes(Asked::of_log().ring_bytes())
 }
 
 /// A limit of memory that `MemAvailable` does not show, as a control group has.

@@ -129,10 +129,14 @@ impl MapShape {
                     + entries.next_power_of_two() * 16
             }
             Kind::DevMap => entries * 8,
-            // The ring, and a page each for its consumer, its producer, and itself.
-            Kind::RingBuf => entries + 3 * 4096,
+            Kind::RingBuf => ring_bytes(self.entries),
         }
     }
+}
+
+/// The memory of a ring, and a page each for its consumer, its producer, and itself.
+pub fn ring_bytes(entries: u32) -> u64 {
+    u64::from(entries) + 3 * 4096
 }
 
 /// Where a link is pinned.

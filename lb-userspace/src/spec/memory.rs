@@ -10,8 +10,8 @@ use lb_common::{
     flow::{HintLine, Record4, Record6, Shape, WAYS},
     hop,
     limits::{
-        EVENT_RING_BYTES, MAX_BACKENDS, MAX_INTERFACE_INDEX, MAX_POOLS, MAX_SERVICE_KEYS, MAX_SERVICES,
-        MAX_TABLES,
+        EVENT_RING_BYTES, IDLE_RING_BYTES, MAX_BACKENDS, MAX_INTERFACE_INDEX, MAX_POOLS, MAX_SERVICE_KEYS,
+        MAX_SERVICES, MAX_TABLES,
     },
     reason::Reason,
     service::{self, Filter, Mode, ServiceKey, SlotTable},
@@ -86,6 +86,7 @@ fn services(cpus: u32) -> u64 {
         + DEVICE_MAP + u64::from(MAX_INTERFACE_INDEX) * 8
         + array(size_of::<u64>(), 2) // HALF_OPEN
         + RING + EVENT_RING_BYTES as u64
+        + RING + u64::from(IDLE_RING_BYTES) // AYA_LOGS
 }
 
 fn counters(cpus: u32) -> u64 {
@@ -247,7 +248,7 @@ mod tests {
 maps: 64.0 MiB
   262,144 IPv4 flows              40.1 MiB  160 bytes per flow
   65,536 IPv6 flows               18.1 MiB  288 bytes per flow
-  services and backends            5.3 MiB
+  services and backends            5.4 MiB
   counters of 2 CPUs               0.7 MiB";
         assert_eq!(shown, expected);
     }

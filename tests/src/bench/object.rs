@@ -50,10 +50,11 @@ impl Object {
         Self::load_with(name, loader)
     }
 
-    /// Loads an object with these sizes.
+    /// Loads an object with these sizes, without traces.
     pub fn load_with(name: &str, mut loader: EbpfLoader<'_>) -> Result<Self> {
         let path = path(name);
         let load = || format!("load {}; it is made by `cargo xtask build`", path.display());
+        loader.override_global("AYA_LOG_LEVEL", &0u8, false);
         let mut ebpf = loader.load_file(&path).with_context(load)?;
         for (program, it) in ebpf.programs_mut() {
             let xdp: &mut Xdp = it.try_into()?;

@@ -32,13 +32,18 @@ const LOG: &str = "xlb.log";
 pub struct Daemon {
     namespace: Namespace,
     directory: PathBuf,
+    log_filter: Option<String>,
     process: Option<Child>,
 }
 
 impl Daemon {
     pub(super) fn start(lab: &Lab, config: &Config) -> Result<Self> {
-        let mut daemon =
-            Self { namespace: lab.xlb.clone(), directory: lab.directory().to_owned(), process: None };
+        let mut daemon = Self {
+            namespace: lab.xlb.clone(),
+            directory: lab.directory().to_owned(),
+            log_filter: None,
+            process: None,
+        };
         daemon.write(config)?;
         daemon.start_again()?;
         Ok(daemon)
@@ -56,9 +61,10 @@ impl Daemon {
 
     /// Starts it after [`Self::kill`] or [`Self::stop`]; returns when it answers.
     pub fn start_again(&mut self) -> Result<()> {
-        let log = OpenOptions::new().create(true).append(true).open(self.directory.join(LOG))?;
+        let log = OpenOptions::new().create(true).append(true).open(log_path(&self.directory))?;
         let mut command = self.namespace.command(binary()?);
         command.arg("run").envs(environment(&self.directory)).stdin(Stdio::null());
+        command.envs(self.log_filter.iter().map(|filter| ("XLB_LOG", filter)));
         let mut process = command.stdout(log.try_clone()?).stderr(log).spawn().context("start xlb")?;
 
         let answers = eventually(START, "xlb answers", || {
@@ -69,6 +75,12 @@ impl Daemon {
         });
         self.process = Some(process);
         answers.map(drop).map_err(|error| self.explain(&error))
+    }
+
+    /// The same with a filter for its log (`XLB_LOG`).
+    pub fn start_again_with_log(&mut self, filter: &str) -> Result<()> {
+        self.log_filter = Some(filter.to_owned());
+        self.start_again()
     }
 
     /// `kill -9`.
@@ -201,10 +213,15 @@ pub fn environment(directory: &Path) -> [(&'static str, PathBuf); 4] {
     ]
 }
 
+/// The daemon's log, of all its lives.
+pub fn log_path(directory: &Path) -> PathBuf {
+    directory.join(LOG)
+}
+
 /// The end of the daemon's log, for a person who wonders.
 pub fn log_tail(directory: &Path) -> String {
     const LINES: usize = 40;
-    let log = fs::read_to_string(directory.join(LOG)).unwrap_or_default();
+    let log = fs::read_to_string(log_path(directory)).unwrap_or_default();
     let lines: Vec<_> = log.lines().collect();
     let tail = &lines[lines.len().saturating_sub(LINES)..];
     format!("the end of xlb's log:\n  {}", tail.join("\n  "))

@@ -16,9 +16,11 @@ pub struct Loaded {
     pub jited_bytes: u32,
 }
 
-/// Loads every program of an object, asks about it, and lets it go.
+/// Loads every program of an object as xlb does by default, without traces, asks about it, and lets it go.
 pub fn programs(object: &[u8]) -> Result<Vec<Loaded>> {
-    let mut ebpf = EbpfLoader::new().load(object).context("make the maps")?;
+    let mut loader = EbpfLoader::new();
+    let mut ebpf =
+        loader.override_global("AYA_LOG_LEVEL", &0u8, false).load(object).context("make the maps")?;
     let mut programs = Vec::new();
     for (name, program) in ebpf.programs_mut() {
         let Program::Xdp(program) = program else {

@@ -18,7 +18,12 @@ use lb_common::{
     settings::{PortPool, Settings},
 };
 
-use super::{KernelDatapath, asks::Asks, maps::Maps};
+use super::{
+    KernelDatapath,
+    asks::Asks,
+    maps::Maps,
+    traces::{Asked, Traces},
+};
 use crate::datapath::{
     lock::Lock,
     names,
@@ -30,12 +35,13 @@ pub struct Loaded {
     pub program: Program,
     maps: Maps,
     asks: Asks,
+    traces: Option<Traces>,
 }
 
 impl Loaded {
     /// Takes the maps in hand.
-    pub fn take(self, lock: Lock) -> anyhow::Result<(Program, KernelDatapath, Asks)> {
-        Ok((self.program, KernelDatapath::new(self.maps, lock)?, self.asks))
+    pub fn take(self, lock: Lock) -> anyhow::Result<(Program, KernelDatapath, Asks, Option<Traces>)> {
+        Ok((self.program, KernelDatapath::new(self.maps, lock)?, self.asks, self.traces))
     }
 }
 
@@ -118,7 +124,9 @@ fn load(
     shapes: &[MapShape],
     begin: impl FnOnce(&mut Maps) -> anyhow::Result<()>,
 ) -> anyhow::Result<Loaded> {
+    let asked = Asked::of_log();
     let mut loader = EbpfLoader::new();
+    asked.tell(&mut loader);
     for shape in shapes.iter().filter(|shape| !is_ours_alone(shape)) {
         loader
             .map_pin_path(shape.name, directory.join(shape.name))
@@ -136,8 +144,9 @@ fn load(
     let mut maps = Maps::take(ebpf, named(names::BACKENDS)?, named(names::SERVICES)?)?;
     let ring = ebpf.take_map("WANTED").ok_or_else(|| anyhow!("the XDP program has no map WANTED"))?;
     let asks = Asks(RingBuf::try_from(ring).context("use the map WANTED")?);
+    let traces = asked.take(ebpf)?;
     begin(&mut maps)?;
-    Ok(Loaded { program, maps, asks })
+    Ok(Loaded { program, maps, asks, traces })
 }
 
 /// The program does not know these.

@@ -1,0 +1,284 @@
+//! Debug traces: a line for each packet that is not forwarded, and one for each new flow.
+//!
+//! | level | line |
+//! |---|---|
+//! | debug | a packet is dropped; a flow is made |
+//! | trace | a packet is passed to the host |
+//!
+//! The controller sets `AYA_LOG_LEVEL` to 0 unless it is asked for them. The verifier knows that value, finds that no
+//! trace can be reached, and removes them all. They are global functions (see [`super::outline`]), so that neither
+//! their stack nor their paths are the packet's.
+
+use aya_ebpf::{bindings::xdp_md, helpers, programs::XdpContext};
+use aya_log_ebpf::{
+    debug, log,
+    macro_support::{Level, level_enabled},
+};
+use lb_common::{
+    limits::TRACES_PER_SECOND,
+    net::{Be16, Ports, Protocol, V4, V6},
+    reason::{Action, Reason},
+};
+use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
+
+use super::{frame::XdpFrame, maps};
+use crate::{
+    family::Family,
+    frame::{Cursor, Frame as _},
+    headers::{Ethernet, Quoted},
+};
+
+/// What the controller's log calls us.
+const TARGET: &str = "lb_ebpf";
+
+/// A packet was not forwarded.
+#[inline(always)]
+pub fn refused(ctx: &XdpContext, reason: Reason) {
+    if level_enabled(Level::Debug) {
+        trace_refused(ctx.ctx, reason as u32);
+    }
+}
+
+/// The flow in this CPU's [`crate::insert::NewFlow`] was made.
+#[inline(always)]
+pub fn opened<F: Traced>() {
+    if level_enabled(Level::Debug) {
+        F::trace_opened();
+    }
+}
+
+/// How many lines this CPU has written in a second.
+#[repr(C)]
+pub struct Written {
+    second: u32,
+    lines: u32,
+}
+
+/// Is this line asked for, and has this CPU not yet written enough in this second?
+#[inline(always)]
+fn may_write(level: Level) -> bool {
+    // Debug by itself: kernels before 6.8 verify even those global functions that nobody calls, and must see a constant.
+    if !level_enabled(Level::Debug) || !level_enabled(level) {
+        return false;
+    }
+    let Some(written) = maps::TRACED.get_ptr_mut(0) else { return false };
+    // SAFETY: this CPU's own element, and a run is not interrupted by another on the same CPU.
+    let written = unsafe { &mut *written };
+    // SAFETY: a helper without arguments.
+    let second = (unsafe { helpers::bpf_ktime_get_coarse_ns() } >> 30) as u32;
+    if written.second != second {
+        *written = Written { second, lines: 0 };
+    }
+    written.lines += 1;
+    written.lines <= TRACES_PER_SECOND
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn trace_refused(ctx: *mut xdp_md, reason: u32) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let Some(refusal) = Refusal::new(&ctx, reason) else { return 0 };
+    if !may_write(refusal.level) {
+        return 0;
+    }
+    // A frame that ends before its headers do has a line without them.
+    if refusal.of_packet(XdpFrame(&ctx).cursor()).is_err() {
+        refusal.of_frame(ctx.data_end() - ctx.data());
+    }
+    0
+}
+
+/// What is said of every packet that is not forwarded.
+pub struct Refusal {
+    level: Level,
+    action: &'static str,
+    reason: &'static str,
+    interface: u32,
+}
+
+impl Refusal {
+    #[inline(always)]
+    fn new(ctx: &XdpContext, reason: u32) -> Option<Self> {
+        let name = NAMES.get(reason as usize)?;
+        let (level, action) = match Reason::ALL.get(reason as usize)?.action() {
+            Action::Drop => (Level::Debug, "dropped"),
+            Action::Pass => (Level::Trace, "passed "),
+        };
+        // SAFETY: names are ASCII (a test of lb-common says so), and what they are filled up with is, too.
+        let reason = unsafe { core::str::from_utf8_unchecked(name) };
+        Some(Self { level, action, reason, interface: ctx.ingress_ifindex() as u32 })
+    }
+
+    #[inline(always)]
+    fn of_packet(&self, mut cursor: Cursor<'_>) -> Result<(), Reason> {
+        let ethertype = Be16::from_bytes(cursor.take::<Ethernet>()?.ethertype);
+        if ethertype == Ethernet::IPV4 {
+            let ip = cursor.take::<Ipv4Hdr>()?;
+            cursor.skip((usize::from(ip.vihl & 0x0f) * 4).wrapping_sub(20));
+            // Only the first fragment has ports.
+            let protocol = if u16::from_be_bytes(ip.frags) & 0x1fff == 0 { ip.proto } else { 0 };
+            V4::trace_refused(self, V4::addresses(ip), ip.proto, ports(cursor, protocol));
+        } else if ethertype == Ethernet::IPV6 {
+            let ip = cursor.take::<Ipv6Hdr>()?;
+            V6::trace_refused(self, V6::addresses(ip), ip.next_hdr, ports(cursor, ip.next_hdr));
+        } else {
+            let Self { level, action, reason, interface } = *self;
+            let ethertype = ethertype.get();
+            log!((), target: TARGET, level, "{} {} ethertype {:x}, interface {}", action, reason, ethertype, interface);
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn of_frame(&self, bytes: usize) {
+        let Self { level, action, reason, interface } = *self;
+        log!((), target: TARGET, level, "{} {} {} bytes, interface {}", action, reason, bytes, interface);
+    }
+}
+
+/// Where TCP or UDP has them.
+#[inline(always)]
+fn ports(mut cursor: Cursor<'_>, protocol: u8) -> Option<Ports> {
+    Protocol::from_number(protocol)?;
+    let first = cursor.take::<Quoted>().ok()?;
+    Some(Ports::new(Be16::from_bytes(first.source), Be16::from_bytes(first.destination)))
+}
+
+#[inline(always)]
+fn name(protocol: u8) -> &'static str {
+    if protocol == Protocol::Tcp.number() { "tcp" } else { "udp" }
+}
+
+/// A family's lines.
+pub trait Traced: Family {
+    /// Says what [`crate::insert::NewFlow`] has become.
+    fn trace_opened();
+    /// Says that a packet was refused.
+    fn trace_refused(
+        refusal: &Refusal,
+        addresses: (Self::Address, Self::Address),
+        protocol: u8,
+        ports: Option<Ports>,
+    );
+}
+
+macro_rules! lines {
+    ($family:ty, $new_flow:ident, $function:ident, $opened:literal, $refused:literal, $without_ports:literal) => {
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $function() -> u32 {
+            let Some(flow) = maps::$new_flow.get(0) else { return 0 };
+            if !may_write(Level::Debug) {
+                return 0;
+            }
+            let (tuple, rewritten) = (flow.tuple.get(), flow.rewritten.get());
+            debug!(
+                (),
+                target: TARGET,
+                $opened,
+                name(tuple.protocol as u8),
+                tuple.source.to_bytes(),
+                tuple.ports.source().get(),
+                tuple.destination.to_bytes(),
+                tuple.ports.destination().get(),
+                rewritten.source.to_bytes(),
+                rewritten.ports.source().get(),
+                rewritten.destination.to_bytes(),
+                rewritten.ports.destination().get()
+            );
+            0
+        }
+
+        impl Traced for $family {
+            #[inline(always)]
+            fn trace_opened() {
+                $function();
+            }
+
+            #[inline(always)]
+            fn trace_refused(
+                refusal: &Refusal,
+                (source, destination): (Self, Self),
+                protocol: u8,
+                ports: Option<Ports>,
+            ) {
+                let Refusal { level, action, reason, interface } = *refusal;
+                let (source, destination) = (source.to_bytes(), destination.to_bytes());
+                if let Some(ports) = ports {
+                    log!(
+                        (),
+                        target: TARGET,
+                        level,
+                        $refused,
+                        action,
+                        reason,
+                        name(protocol),
+                        source,
+                        ports.source().get(),
+                        destination,
+                        ports.destination().get(),
+                        interface
+                    );
+                } else {
+                    log!(
+                        (),
+                        target: TARGET,
+                        level,
+                        $without_ports,
+                        action,
+                        reason,
+                        protocol,
+                        source,
+                        destination,
+                        interface
+                    );
+                }
+            }
+        }
+    };
+}
+
+lines!(
+    V4,
+    NEW_FLOW4,
+    trace_opened4,
+    "new flow {} {:i}:{} > {:i}:{}, as {:i}:{} > {:i}:{}",
+    "{} {} {} {:i}:{} > {:i}:{}, interface {}",
+    "{} {} protocol {} {:i} > {:i}, interface {}"
+);
+lines!(
+    V6,
+    NEW_FLOW6,
+    trace_opened6,
+    "new flow {} [{:i}]:{} > [{:i}]:{}, as [{:i}]:{} > [{:i}]:{}",
+    "{} {} {} [{:i}]:{} > [{:i}]:{}, interface {}",
+    "{} {} protocol {} {:i} > {:i}, interface {}"
+);
+
+/// The names of all reasons, each filled up with blanks: the verifier takes no text of unknown length.
+static NAMES: [[u8; LONGEST]; Reason::ALL.len()] = {
+    let mut names = [[b' '; LONGEST]; Reason::ALL.len()];
+    let mut number = 0;
+    while number < names.len() {
+        let name = Reason::ALL[number].name().as_bytes();
+        let mut at = 0;
+        while at < name.len() {
+            names[number][at] = name[at];
+            at += 1;
+        }
+        number += 1;
+    }
+    names
+};
+
+const LONGEST: usize = {
+    let (mut longest, mut number) = (0, 0);
+    while number < Reason::ALL.len() {
+        let length = Reason::ALL[number].name().len();
+        if length > longest {
+            longest = length;
+        }
+        number += 1;
+    }
+    longest
+};
