@@ -175,7 +175,7 @@ fn now() -> Instant {
 }
 
 impl<D: Datapath, H: Host> Controller<D, H> {
-    /// Takes over what is in the maps. Changes nothing yet.
+    /// Takes over what is in the maps. Changes nothing of it yet.
     pub fn adopt(
         mut datapath: D,
         host: H,
@@ -207,12 +207,22 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             warned: BTreeMap::new(),
             links_changed: false,
         };
+        if controller.wishes.overlay != start.overlay {
+            controller.forget_what_was_overruled();
+        }
         controller.look_at_links()?;
         controller.state.adopt(&controller.have, now);
         // What changed while no daemon listened, nobody knows; and whose flows were left behind, a count finds out.
         controller.state.routing_changed();
         controller.walks.count(now);
         Ok(controller)
+    }
+
+    /// On the disk as well, or it would come back with the file of before. A full disk is no reason not to serve.
+    fn forget_what_was_overruled(&mut self) {
+        if let Err(error) = self.host.save_overlay(&self.wishes.overlay) {
+            warn!("the file has overruled changes, and they are still kept for the next start: {error:#}");
+        }
     }
 
     /// Takes in what happened. What follows from it is up to [`turn`](Self::turn).

@@ -16,7 +16,7 @@ use super::{
     *,
 };
 use crate::{
-    api::view::{AdminState, FlowQuery, NewBackend},
+    api::view::{AdminState, BackendPatch, FlowQuery, NewBackend},
     datapath::Op,
     event::{Answer, HopState, Problem, ProblemKind},
     spec::Service,
@@ -297,6 +297,24 @@ fn the_overlay_stays_over_a_reload() {
 
     assert_eq!(world.serving(), ["web-2", "web-3"]);
     assert_eq!(world.status().overlay, ["web/web-1: drain"]);
+}
+
+#[test]
+fn what_the_file_overruled_at_a_start_does_not_come_back_at_the_next() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let as_it_was = world.host().file.clone();
+    let body = BackendPatch { weight: Some(7), ..BackendPatch::default() };
+    world.ask(Request::PatchBackend { backend: name("web/web-1"), body }).unwrap();
+    let mut edited = as_it_was.clone().unwrap();
+    edited.services[0].backends[0].weight = 50;
+
+    world.host().file = Ok(edited);
+    world.restart();
+    world.host().file = as_it_was;
+    world.restart();
+
+    assert_eq!(world.spec().services[0].backends[0].weight, 100);
+    assert_eq!(world.status().overlay, [""; 0]);
 }
 
 #[test]

@@ -110,7 +110,7 @@ impl World {
         let overlay = host.saved.last().cloned().unwrap_or_default();
         let machine = Machine {
             file: host.file.clone(),
-            saved: Vec::new(),
+            saved: vec![overlay.clone()],
             is_full: false,
             addresses: host.addresses.clone(),
         };
