@@ -250,7 +250,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         if let Err(error) = self.walks.go_on(&mut self.datapath, &self.have, now) {
             warn!("{error:#}");
         }
-        if is_news {
+        if is_news || self.next_warning().is_some_and(|due| due <= now) {
             self.warn_of_what_is_odd(now);
         }
         self.answer(now);
@@ -274,7 +274,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Trust::Failed { retry, .. } => Some(*retry),
             Trust::Full | Trust::Stale => None,
         };
-        let times = [retry, self.state.next_tick()];
+        let times = [retry, self.state.next_tick(), self.next_warning()];
         times.into_iter().flatten().min().unwrap_or(now + IDLE)
     }
 
@@ -299,6 +299,12 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let (attached, addresses) = (self.host.attached()?, self.host.addresses()?);
         self.state.links(attached, addresses);
         Ok(())
+    }
+
+    /// When the log has to say something.
+    fn next_warning(&self) -> Option<Instant> {
+        let unsaid = self.warned.values().filter(|(_, is_logged)| !is_logged);
+        unsaid.map(|(since, _)| *since + SETTLED).min()
     }
 
     fn warn_of_what_is_odd(&mut self, now: Instant) {

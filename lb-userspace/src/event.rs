@@ -23,7 +23,7 @@ pub enum Event {
     Hops(BTreeMap<IpAddr, HopState>),
     /// A route, a neighbour's address or a link changed: flows look up their client's next hop again.
     RoutingChanged,
-    /// A link appeared, vanished, went up or down, or changed its MTU or address.
+    /// A link appeared, vanished, went up or down, or changed its MTU or address; or this host has other IP addresses.
     LinksChanged,
     /// Somebody asks; the answer is the problem or the JSON of the response.
     Request(Request, oneshot::Sender<Result<Answer, Problem>>),

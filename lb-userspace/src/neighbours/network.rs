@@ -32,7 +32,7 @@ pub struct Changes {
     pub hops: bool,
     /// Flows must look up their next hop again.
     pub flows: bool,
-    /// Links are not what they were.
+    /// Links, or this host's addresses, are not what they were.
     pub links: bool,
 }
 
@@ -77,7 +77,8 @@ impl Network {
             Fact::Link(index, link) => self.absorb_link(index, link),
             Fact::Neighbour(place, neighbour) => self.absorb_neighbour(place, neighbour),
             Fact::Routes => Changes { links: false, ..Changes::ALL },
-            Fact::Addresses => Changes { routes: true, hops: true, ..Changes::default() },
+            // The controller looks at links and addresses together: what services listen on may be there now.
+            Fact::Addresses => Changes { flows: false, ..Changes::ALL },
         }
     }
 
@@ -185,6 +186,13 @@ mod tests {
             assert_eq!(network.absorb(Fact::Link(2, Some(up.clone()))), Changes::default());
             assert_eq!(network.absorb(Fact::Link(2, other)), Changes::ALL);
         }
+    }
+
+    #[test]
+    fn an_address_of_this_host_is_news_to_all_but_flows() {
+        let changes = Network::default().absorb(Fact::Addresses);
+
+        assert_eq!(changes, Changes { routes: true, hops: true, links: true, flows: false });
     }
 
     #[test]
