@@ -1,0 +1,115 @@
+//! What is odd does not stop xlb: it is said in the log and in `xlb status`, with a cure, until it is cured.
+
+use std::{fs, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use lb_common::service::Mode;
+use tests::lab::{Config, Daemon, Family, Lab, Shape, Topology, eventually};
+
+/// The log waits two seconds, because most of what is odd at a start is over by then; and nothing may have to wait
+/// until the daemon looks at everything again, which it does every ten.
+const SOON: Duration = Duration::from_secs(6);
+
+#[test]
+fn an_address_that_this_host_lacks_is_put_there_by_the_command_that_is_told() -> Result<()> {
+    let lab = Lab::build(&Topology::new("lacks", Shape::TwoNics))?;
+    let _web = lab.web_servers()?;
+    // A listen address of each family, and the source of one. The route to the backends stays.
+    lab.xlb.ip("address del 192.0.2.10/24 dev eth0\naddress del 2001:db8::10/64 dev eth0\n\
+         address del 10.0.0.1/24 dev eth1\naddress add 10.0.0.2/24 dev eth1\n")?;
+    let xlb = lab.start(&Config::web(&lab, Mode::FullNat))?;
+
+    let missing = ["192.0.2.10", "2001:db8::10", "10.0.0.1"];
+    let told = wait_for_warnings(&xlb, |warnings| of(warnings, "which this host does not have").len() == 3)?;
+    for (warning, address) in of(&told, "which this host does not have").into_iter().zip(missing) {
+        assert!(
+            warning.starts_with("service web ") && warning.contains(&format!(" {address},")),
+            "{warning}"
+        );
+        is_logged(&lab, warning)?;
+        let (_, command) = warning.rsplit_once(": ").context("a warning without a command")?;
+        lab.xlb.run(&command.split(' ').collect::<Vec<_>>())?;
+    }
+
+    wait_for_warnings(&xlb, <[String]>::is_empty)?;
+    xlb.wait_until_all_are_up()?;
+    for family in Family::ALL {
+        assert!(lab.visit(family, 80, 30)?.is_even(3));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_backend_beyond_the_configured_interfaces_is_refused_until_its_interface_is_configured() -> Result<()> {
+    let lab = Lab::build(&Topology::new("beyond", Shape::TwoNics))?;
+    let _web = lab.web_servers()?;
+    let whole = Config::web(&lab, Mode::FullNat);
+    let mut xlb = lab.start(&Config { interfaces: vec!["eth0".to_owned()], ..whole.clone() })?;
+
+    let told = wait_for_warnings(&xlb, |warnings| of(warnings, "which is not configured").len() == 6)?;
+    assert_eq!(
+        of(&told, "backend web/web-2:"),
+        [
+            "backend web/web-2: is reached through eth1, which is not configured: add an [[interface]] named \"eth1\" \
+             and restart xlb, or change the route to 10.0.0.12"
+        ]
+    );
+    is_logged(&lab, of(&told, "backend web/web-2:")[0])?;
+    assert_ne!(lab.client.output(&["curl", "-s", "-m", "1", "http://192.0.2.10/"])?.code, 0);
+    assert!(xlb.metrics()?.sum("xlb_dropped_packets_total", &[("reason", "no_backend")]) > 0.0);
+
+    xlb.write(&whole)?;
+    xlb.stop()?;
+    xlb.start_again()?;
+
+    wait_for_warnings(&xlb, |warnings| of(warnings, "which is not configured").is_empty())?;
+    xlb.wait_until_all_are_up()?;
+    assert!(lab.visit(Family::V4, 80, 30)?.is_even(3));
+    Ok(())
+}
+
+#[test]
+fn unequal_mtus_are_told_until_they_are_equal() -> Result<()> {
+    let lab = Lab::build(&Topology::new("mtus", Shape::TwoNics).backends(1))?;
+    let _web = lab.web_servers()?;
+    lab.xlb.ip("link set eth1 mtu 1400\n")?;
+    let xlb = lab.start(&Config::web(&lab, Mode::FullNat))?;
+
+    let told = wait_for_warnings(&xlb, |warnings| of(warnings, "too_big").len() == 1)?;
+    let told = of(&told, "too_big")[0];
+    assert!(told.contains("eth0 has MTU 1500, eth1 has 1400"), "{told}");
+    is_logged(&lab, told)?;
+
+    lab.xlb.ip("link set eth1 mtu 1500\n")?;
+
+    wait_for_warnings(&xlb, |warnings| of(warnings, "too_big").is_empty()).map(drop)
+}
+
+/// The warnings of `xlb status`, as soon as they are as they should be.
+fn wait_for_warnings(xlb: &Daemon, are_right: impl Fn(&[String]) -> bool) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    let waited = eventually(SOON, "`xlb status` has the right warnings", || {
+        let status = xlb.json(&["status"])?;
+        let lines = status["warnings"].as_array().context("a status without warnings")?;
+        warnings = lines.iter().filter_map(|line| line.as_str()).map(str::to_owned).collect();
+        Ok(are_right(&warnings))
+    });
+    waited.with_context(|| format!("{warnings:#?}"))?;
+    Ok(warnings)
+}
+
+fn of<'a>(warnings: &'a [String], part: &str) -> Vec<&'a str> {
+    warnings.iter().map(String::as_str).filter(|warning| warning.contains(part)).collect()
+}
+
+/// Once, however often the daemon looks.
+fn is_logged(lab: &Lab, warning: &str) -> Result<()> {
+    let log = lab.directory().join("xlb.log");
+    let lines = || -> Result<usize> {
+        Ok(fs::read_to_string(&log)?.lines().filter(|line| line.contains(warning)).count())
+    };
+    eventually(SOON, &format!("the log says: {warning}"), || Ok(lines()? > 0))?;
+    let said = lines()?;
+    ensure!(said == 1, "the log says {said} times: {warning}");
+    Ok(())
+}
