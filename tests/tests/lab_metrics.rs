@@ -1,0 +1,45 @@
+//! What Prometheus scrapes: well formed, and in step with what was done.
+
+use anyhow::Result;
+use lb_common::{net::Protocol, service::Mode};
+use tests::lab::{Config, Family, Lab, Shape, Topology, address, command, config::Service, metrics::Metrics};
+
+const REQUESTS: usize = 300;
+/// Nobody is behind it.
+const VOID: u16 = 81;
+
+#[test]
+fn what_is_scraped_is_clean_and_adds_up() -> Result<()> {
+    let lab = Lab::build(&Topology::new("metrics", Shape::TwoNics))?;
+    let _web = lab.web_servers()?;
+    let void = Service::over(&lab, "void", Protocol::Tcp, Mode::FullNat, VOID, VOID);
+    let xlb = lab.start(&Config::web(&lab, Mode::FullNat))?;
+    xlb.wait_until_all_are_up()?;
+    xlb.write(&Config::web(&lab, Mode::FullNat).service(void))?;
+    xlb.run(&["reload"])?;
+    for family in Family::ALL {
+        assert!(lab.visit(family, 80, REQUESTS)?.is_even(3));
+        let url = format!("http://{}/", address::SERVICE.port(family, VOID));
+        assert_ne!(lab.client.output(&["curl", "-s", "-m", "1", &url])?.code, 0);
+    }
+
+    let text = lab.xlb.run(&["curl", "-sSf", "-m", "5", "http://127.0.0.1:9191/metrics"])?;
+
+    let said = command::run_with_input(&["promtool", "check", "metrics"], &text)?;
+    assert!(said.is_empty(), "promtool: {said}");
+    let metrics = Metrics::new(text);
+    let sum = |name: &str, labels: &[(&str, &str)]| metrics.sum(name, labels) as usize;
+    assert_eq!(sum("xlb_service_new_flows_total", &[("service", "web")]), 2 * REQUESTS);
+    assert_eq!(sum("xlb_backend_new_flows_total", &[("backend", "web-2-v6")]), REQUESTS / 3);
+    assert_eq!(sum("xlb_service_new_flows_total", &[("service", "void")]), 0);
+
+    // All that comes to a service is forwarded, or dropped for one reason.
+    let dropped = sum("xlb_dropped_packets_total", &[]);
+    let (forwarded, returned) =
+        (sum("xlb_backend_forwarded_packets_total", &[]), sum("xlb_backend_returned_packets_total", &[]));
+    assert!(sum("xlb_dropped_packets_total", &[("reason", "no_backend")]) >= 2, "one SYN of each family");
+    assert_eq!(dropped, sum("xlb_xdp_packets_total", &[("action", "drop")]));
+    assert_eq!(forwarded + returned, sum("xlb_xdp_packets_total", &[("action", "redirect")]));
+    assert_eq!(forwarded + dropped, sum("xlb_service_received_packets_total", &[]));
+    Ok(())
+}
