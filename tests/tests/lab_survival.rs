@@ -1,8 +1,15 @@
 //! Connections outlive the daemon, its reloads and the program's replacement.
 
-use anyhow::Result;
+use std::{
+    net::UdpSocket,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
 use lb_common::{net::Protocol, service::Mode};
-use tests::lab::{Config, Daemon, Family, Lab, Live, Shape, Topology, config::Service};
+use tests::lab::{Config, Daemon, Family, Lab, Live, Shape, Topology, address, config::Service};
 
 /// In each mode and family.
 const CONNECTIONS: usize = 250;
@@ -10,8 +17,15 @@ const FULL_NAT: u16 = 7;
 const NAT: u16 = 8;
 const ECHO: u16 = 7777;
 
+const DNS: u16 = 53;
+const DNS_BACKEND: u16 = 5353;
+
 const KILLS: usize = 10;
 const RELOADS: usize = 100;
+/// From one datagram to the next.
+const PACE: Duration = Duration::from_millis(1);
+/// For the last answers, and for the first: the client's neighbour entry may not be there yet.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 #[test]
 fn a_thousand_connections_survive_kills_reloads_and_a_replaced_program() -> Result<()> {
@@ -41,6 +55,74 @@ fn a_thousand_connections_survive_kills_reloads_and_a_replaced_program() -> Resu
         assert!(report.broken.is_empty(), "{report}");
     }
     Ok(())
+}
+
+/// TCP would hide a packet that is lost: it sends it again.
+#[test]
+fn no_datagram_is_lost_while_the_daemon_is_killed_and_another_takes_over() -> Result<()> {
+    for mode in [Mode::FullNat, Mode::Nat] {
+        let lab = Lab::build(&Topology::new("takeover", Shape::TwoNics).mode(mode))?;
+        let _echoes = lab.udp_echoes(DNS_BACKEND)?;
+        let service = Service::over(&lab, "dns", Protocol::Udp, mode, DNS, DNS_BACKEND);
+        let mut xlb = lab.start(&Config::new(&lab).service(service))?;
+        xlb.wait_until_all_are_up()?;
+        let is_over = AtomicBool::new(false);
+
+        let exchanges = thread::scope(|scope| -> Result<Vec<Exchange>> {
+            let (lab, is_over) = (&lab, &is_over);
+            let running = Family::ALL.map(|family| scope.spawn(move || exchange_until(lab, family, is_over)));
+            let taken_over = (0..3).try_for_each(|_| {
+                xlb.kill()?;
+                thread::sleep(PATIENCE);
+                xlb.start_again()?;
+                thread::sleep(PATIENCE);
+                Ok(())
+            });
+            is_over.store(true, Ordering::Relaxed);
+            let ended = running.map(|it| it.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            taken_over.and_then(|()| ended.into_iter().collect())
+        })?;
+
+        for exchange in exchanges {
+            println!("{mode:?}: {exchange:?}");
+            assert!(exchange.asked > 1000, "{mode:?}: too few to speak of: {exchange:?}");
+            assert_eq!(exchange.answered, exchange.asked, "{mode:?}");
+        }
+    }
+    Ok(())
+}
+
+#[derive(Debug, Default)]
+struct Exchange {
+    asked: usize,
+    answered: usize,
+}
+
+/// Asks on one socket at a steady pace, and counts the answers.
+fn exchange_until(lab: &Lab, family: Family, is_over: &AtomicBool) -> Result<Exchange> {
+    let socket = lab.client.inside(|| {
+        let socket = UdpSocket::bind((lab.clients[0].of(family), 20_000))?;
+        socket.connect(address::SERVICE.port(family, DNS))?;
+        Ok(socket)
+    })?;
+    let mut answer = [0; 64];
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let is_known = (0..5).any(|_| socket.send(b"hello").is_ok() && socket.recv(&mut answer).is_ok());
+    ensure!(is_known, "{family:?}: nobody answers");
+
+    let mut exchange = Exchange::default();
+    socket.set_read_timeout(Some(PACE))?;
+    while !is_over.load(Ordering::Relaxed) {
+        socket.send(b"question")?;
+        exchange.asked += 1;
+        thread::sleep(PACE);
+        exchange.answered += usize::from(socket.recv(&mut answer).is_ok());
+    }
+    socket.set_read_timeout(Some(PATIENCE))?;
+    while exchange.answered < exchange.asked && socket.recv(&mut answer).is_ok() {
+        exchange.answered += 1;
+    }
+    Ok(exchange)
 }
 
 fn open(lab: &Lab) -> Result<Vec<Live>> {
