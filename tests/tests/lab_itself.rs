@@ -1,9 +1,19 @@
 //! The lab without xlb: plain routing and nftables in its place.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    os::unix::process::CommandExt as _,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, Result};
 use lb_common::{net::Protocol, service::Mode};
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
 use tests::lab::{
     Family, Lab, Live, Shape, Topology, Visit, address, echo, link, nftables, sweep, visit, web,
 };
@@ -147,5 +157,36 @@ fn nothing_stays_behind() -> Result<()> {
     assert!(!sweep::directory(&name).exists());
     assert!(!Path::new("/run/netns").join(format!("{name}-client")).exists());
     drop(web);
+    Ok(())
+}
+
+/// As Ctrl-C does it: to all processes of the terminal at once, whatever is going on.
+#[test]
+fn a_demo_that_is_interrupted_leaves_nothing_behind() -> Result<()> {
+    for moment in ["A network of its own", "The daemon loads", "Requests, each", "A server is killed"] {
+        let mut demo = Command::new(env!("CARGO_BIN_EXE_lab"))
+            .arg("demo")
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let group = Pid::from_raw(demo.id().cast_signed());
+        let mut story = BufReader::new(demo.stdout.take().context("the demo tells no story")?).lines();
+        let has_come = story.by_ref().any(|line| line.is_ok_and(|line| line.contains(moment)));
+
+        killpg(group, Signal::SIGINT)?;
+        story.for_each(drop);
+        let ended = demo.wait_with_output()?;
+
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(has_come, "{moment}: {said}");
+        assert_eq!(ended.status.code(), Some(130), "{moment}: {said}");
+        let lab = format!("xlb-demo-{group}");
+        assert!(!sweep::directory(&lab).exists(), "{moment}: {said}");
+        let namespaces = fs::read_dir("/run/netns")?.collect::<Result<Vec<_>, _>>()?;
+        let left = namespaces.iter().filter(|it| it.file_name().to_string_lossy().starts_with(&lab));
+        assert_eq!(left.count(), 0, "{moment}: {said}");
+    }
     Ok(())
 }
