@@ -91,6 +91,18 @@ impl Case {
         Self { name: name.into(), world, steps: Vec::new() }
     }
 
+    /// Why packets of the row are not forwarded.
+    pub fn reasons(&self) -> impl Iterator<Item = Reason> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Send(_, Passes(reason) | Drops(reason)) => Some(*reason),
+            Step::Send(_, Opens(_) | Reaches(_) | Returns | ReturnsVia(_))
+            | Step::Flow(..)
+            | Step::Records(_)
+            | Step::After(_)
+            | Step::Change(_) => None,
+        })
+    }
+
     fn then(mut self, step: Step) -> Self {
         self.steps.push(step);
         self

@@ -8,7 +8,7 @@ mod network;
 use std::{env, path::PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions, programs::Xdp};
+use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions, maps::DevMap, programs::Xdp};
 
 use self::network::Network;
 use crate::{
@@ -46,6 +46,14 @@ impl KernelEngine {
         let program: &mut Xdp = ebpf.program_mut("lb").context("there is no program `lb`")?.try_into()?;
         program.load().context("load the program `lb`")?;
         Ok(Self { ebpf, network })
+    }
+}
+
+impl KernelEngine {
+    /// Takes an interface out of the device map, as the kernel does when it goes away.
+    pub fn lose_device(&mut self, interface: u32) -> Result<()> {
+        let devices = self.ebpf.map_mut("DEVICES").context("there is no map DEVICES")?;
+        DevMap::try_from(devices)?.set(interface, 0, None, 0).context("write DEVICES")
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use lb_common::reason::Reason;
 use tests::{
     case::{self, Case},
     host::HostEngine,
@@ -41,6 +42,16 @@ macro_rules! themes {
                 assert!(names.insert(row.name.clone()), "{}", row.name);
             }
             println!("{} rows", names.len());
+        }
+
+        /// All but the one that only the kernel's device map knows: `kernel_cases` has it.
+        #[test]
+        fn every_reason_has_a_row() {
+            let rows: Vec<Case> = [$(rows::$theme::rows()),*, rows::malformed::runts()].into_iter().flatten().collect();
+            let met: BTreeSet<Reason> = rows.iter().flat_map(Case::reasons).collect();
+            let missing = Reason::ALL.iter().filter(|reason| !met.contains(*reason));
+
+            assert!(missing.eq([&Reason::RedirectFailed]), "{met:?}");
         }
     };
 }

@@ -3,25 +3,32 @@
 use std::thread;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use lb_common::{counters::ActionCounters, reason::Reason};
 use tests::{
     case::{self, Case},
+    dialogue::Dialogue,
+    engine::{Action, Engine as _},
     host::HostEngine,
     kernel::KernelEngine,
     model, rows,
+    world::{Kind, World, network},
 };
 
 /// Runs all rows in both engines and tells of each that fails.
 fn agree(rows: fn() -> Vec<Case>) -> Result<()> {
-    // A thread of its own: it moves into a namespace.
-    let run = thread::spawn(move || -> Result<Vec<String>> {
+    let failures: Vec<String> = in_a_thread(move || {
         let (mut host, mut kernel) = (HostEngine::default(), KernelEngine::new()?);
         let failed = |row: &Case| compare(row, &mut host, &mut kernel).err();
         Ok(rows().iter().filter_map(failed).map(|error| format!("{error:#}")).collect())
-    });
-    let failures = run.join().map_err(|_| anyhow!("the thread panicked"))??;
+    })?;
 
     ensure!(failures.is_empty(), "{} rows:\n\n{}", failures.len(), failures.join("\n\n"));
     Ok(())
+}
+
+/// Of its own: it moves into a namespace.
+fn in_a_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    thread::spawn(work).join().map_err(|_| anyhow!("the thread panicked"))?
 }
 
 fn compare(row: &Case, host: &mut HostEngine, kernel: &mut KernelEngine) -> Result<()> {
@@ -35,6 +42,28 @@ fn compare(row: &Case, host: &mut HostEngine, kernel: &mut KernelEngine) -> Resu
 #[test]
 fn random_acts() -> Result<()> {
     agree(model::rows)
+}
+
+#[test]
+fn what_cannot_be_redirected_is_dropped_and_counted() -> Result<()> {
+    in_a_thread(|| {
+        let mut engine = KernelEngine::new()?;
+        let kind = Kind::tcp()[0];
+        let one = Dialogue::new(kind);
+        let syn = one.syn().packet.with(|packet| packet.to_mac = network::mac_of_interface(network::FRONT));
+        engine.reset(&World::new(kind))?;
+        engine.lose_device(network::BACK)?;
+
+        let outcome = engine.run(network::FRONT, &syn.to_frame())?;
+
+        let counters = engine.counters()?;
+        let refused = counters.reasons[Reason::RedirectFailed as usize];
+        assert_eq!(outcome.action, Action::Drop);
+        assert_eq!((refused.packets, refused.bytes), (1, syn.to_frame().len() as u64));
+        assert_eq!(counters.reasons.iter().map(|tally| tally.packets).sum::<u64>(), 1);
+        assert_eq!(counters.actions[0], ActionCounters { dropped: 1, ..ActionCounters::default() });
+        Ok(())
+    })
 }
 
 macro_rules! themes {

@@ -89,7 +89,6 @@ fn refusing_service(world: &World, input: &Input, reason: Reason) -> Option<usiz
         | Reason::Malformed
         | Reason::Fragment
         | Reason::ExtensionHeader
-        | Reason::Contended
         | Reason::RedirectFailed => false,
         Reason::TtlExpired | Reason::TooBig => true,
         Reason::NoFlow
@@ -97,6 +96,7 @@ fn refusing_service(world: &World, input: &Input, reason: Reason) -> Option<usiz
         | Reason::TableFull
         | Reason::PortsExhausted
         | Reason::TupleInUse
+        | Reason::Contended
         | Reason::NoClientNeighbour
         | Reason::NoClientRoute
         | Reason::NoBackendNeighbour => message.speaker == Speaker::Client,

@@ -1,6 +1,6 @@
 //! Who gets a new flow, and what becomes of flows whose backend is taken away.
 
-use lb_common::{flow::State, net::Protocol, reason::Reason};
+use lb_common::{flow::State, limits::MAX_BACKENDS, net::Protocol, reason::Reason};
 
 use crate::{
     case::{Case, Drops, Opens, Passes, Reaches, Returns},
@@ -52,6 +52,18 @@ fn every_kind(kind: Kind) -> Vec<Case> {
             .step(flow(0).later(), Reaches(WEB_1))
             .change(|world| world.find_mut(WEB_2).accepts = true)
             .step(flow(1).first(), Opens(WEB_2)),
+        // Its id leads to the place of another, which has the place now.
+        Case::new(
+            format!(
+                "{kind}: where a slot names a backend that is gone, the flow is contended and nothing stays"
+            ),
+            world.clone().with(|world| world.find_mut(WEB_2).id = world.find(WEB_1).id + MAX_BACKENDS),
+        )
+        .step(flow(0).first(), Opens(WEB_1))
+        .step(flow(1).first(), Drops(Reason::Contended))
+        .flow(flow(1), &[])
+        .records(1)
+        .step(flow(2).first(), Opens(WEB_3)),
         Case::new(format!("{kind}: a backend that lost its flows answers for none of them"), world)
             .establish(flow(0), WEB_1)
             .change(|world| world.renew(WEB_1))
