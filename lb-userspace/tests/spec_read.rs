@@ -37,6 +37,16 @@ fn the_example_of_the_manual_is_read_as_it_is_meant() {
 }
 
 #[test]
+fn the_examples_of_the_readme_and_of_the_package_are_good() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let readme = fs::read_to_string(top.join("README.md")).unwrap();
+    let first = readme.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+
+    assert_eq!(spec::parse("README.md", first).unwrap().services[0].backends.len(), 2);
+    assert_eq!(spec::read(&top.join("deploy/xlb.toml")).unwrap().services[0].backends.len(), 4);
+}
+
+#[test]
 fn what_is_left_out_has_its_default() {
     let spec = parse("").unwrap();
 
