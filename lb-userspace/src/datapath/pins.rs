@@ -225,6 +225,16 @@ mod tests {
     }
 
     #[test]
+    fn each_map_is_in_the_document() {
+        let document = include_str!("../../../docs/ARCHITECTURE.md");
+
+        for shape in shapes(Shape::default(), Shape::default()) {
+            let name = shape.name;
+            assert!(document.contains(&format!("`{name}`")), "docs/ARCHITECTURE.md lacks {name}");
+        }
+    }
+
+    #[test]
     fn names_on_bpffs_have_no_dot() {
         let directory = Path::new("/pins/v1");
         let shapes = shapes(Shape::for_flows(8, 8), Shape::for_flows(8, 8));

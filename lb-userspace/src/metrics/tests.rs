@@ -6,8 +6,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use lb_common::reason::Action;
-
 use super::*;
 
 #[test]
@@ -111,7 +109,7 @@ fn each_family_and_each_reason_is_in_the_document() {
             family.name()
         );
     }
-    for reason in Reason::ALL.iter().filter(|reason| reason.action() == Action::Drop) {
+    for reason in Reason::ALL {
         let row = format!("| `{}` | {} |", reason.name(), reason.about());
         assert!(document.contains(&row), "docs/metrics.md lacks {row}");
     }
@@ -136,6 +134,21 @@ fn promtool_has_no_complaint() {
     let output = promtool.wait_with_output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     assert!(output.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
+}
+
+#[test]
+fn alerts_ask_for_what_there_is() {
+    let rules = include_str!("../../../deploy/prometheus-rules.yml");
+    let (families, reasons) = (families(&input()), Reason::ALL.iter().map(|reason| reason.name()));
+    let known: Vec<&str> = families.iter().map(|family| family.name()).chain(reasons).collect();
+    let expressions = rules.lines().filter(|line| line.trim_start().starts_with("expr:"));
+    let words = expressions.flat_map(|line| line.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')));
+    let asked: Vec<&str> = words.filter(|word| word.contains('_')).collect();
+
+    assert!(asked.len() > 6, "{asked:?}");
+    for word in asked {
+        assert!(known.contains(&word), "deploy/prometheus-rules.yml asks for {word}");
+    }
 }
 
 fn input() -> Input {
