@@ -7,9 +7,9 @@ use std::{fs, net::SocketAddr};
 
 use anyhow::{Context, Result};
 use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuValues};
-use lb_common::{counters::BackendCounters, net::Be16, service::Filter};
+use lb_common::{counters::BackendCounters, net::Be16, service::Filter, settings::Settings};
 use lb_userspace::{
-    datapath::{self, Attached, Datapath, Op, OpenError, Opened, Snapshot},
+    datapath::{self, Attached, Datapath, Op, OpenError, Opened, Snapshot, preflight},
     spec::{AttachMode, BackendName},
 };
 
@@ -282,6 +282,59 @@ fn a_foreign_map_among_the_pins_is_refused() -> Result<()> {
         let told = refused.to_string();
         assert!(told.contains("REASONS is of another shape") && told.contains("`xlb detach`"), "{told}");
         assert!(world.program("front")?.is_some());
+        Ok(())
+    })
+}
+
+#[test]
+fn maps_of_another_layout_among_the_pins_are_refused() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        drop(world.open(&["front"], AttachMode::Native)?);
+        let map = MapData::from_pin(world.pins().join("SETTINGS"))?;
+        let mut map = Array::<_, Settings>::try_from(Map::Array(map))?;
+        let settings = map.get(&0, 0)?;
+        map.set(0, Settings { layout: settings.layout + 1, ..settings }, 0)?;
+        let program = world.program("front")?;
+
+        let refused = world.open(&["front"], AttachMode::Native).err().context("it was opened")?;
+
+        let told = refused.to_string();
+        assert!(told.contains("it is of layout") && told.contains("`xlb detach`"), "{told}");
+        assert_eq!(world.program("front")?, program);
+        Ok(())
+    })
+}
+
+#[test]
+fn the_memory_that_is_told_is_what_the_kernel_accounts() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let opened = world.open(&["front"], AttachMode::Native)?;
+
+        let accounted = world.accounted_bytes()?;
+
+        let (least, most) = (accounted * 95 / 100, accounted * 105 / 100);
+        let told = opened.capacity.map_memory_bytes;
+        assert!((least..=most).contains(&told), "{told} bytes were told, the kernel accounts {accounted}");
+        Ok(())
+    })
+}
+
+#[test]
+fn the_longest_packet_of_native_mode_is_what_preflight_says() -> Result<()> {
+    let world = World::new()?;
+    let longest = preflight::native_mtu_max(4096);
+    let set =
+        |mtu: u32| world.namespace.ip(&format!("link set front mtu {mtu}\nlink set front-peer mtu {mtu}"));
+    world.inside(|| {
+        set(longest + 1)?;
+        let refused = world.open(&["front"], AttachMode::Native).err().context("it was opened")?;
+        assert!(refused.to_string().contains(&format!("ip link set dev front mtu {longest}")), "{refused}");
+        assert!(!world.pins().exists());
+
+        set(longest)?;
+        assert_eq!(world.open(&["front"], AttachMode::Native)?.attached[0].mode, "native");
         Ok(())
     })
 }

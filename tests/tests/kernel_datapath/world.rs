@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::fd::{AsFd as _, AsRawFd as _},
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU32, Ordering},
@@ -110,6 +111,21 @@ impl World {
     pub fn link_id_in(&self, pins: &Path, interface: &str) -> Result<u32> {
         let path = pins.join(format!("link_{}", self.index(interface)?));
         Ok(FdLink::from(PinnedLink::from_pin(path)?).info()?.id())
+    }
+
+    /// What the kernel accounts for all pinned maps (`memlock` in fdinfo).
+    pub fn accounted_bytes(&self) -> Result<u64> {
+        let mut bytes = 0;
+        let pins = fs::read_dir(self.pins())?.collect::<Result<Vec<_>, _>>()?;
+        // The names of maps are in capitals; the others are the program and its links.
+        for pin in pins.iter().filter(|pin| pin.file_name().to_string_lossy().starts_with(char::is_uppercase))
+        {
+            let map = MapData::from_pin(pin.path())?;
+            let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd()))?;
+            let memlock = info.lines().find_map(|line| line.strip_prefix("memlock:"));
+            bytes += memlock.context("a map without memlock")?.trim().parse::<u64>()?;
+        }
+        Ok(bytes)
     }
 
     pub fn filter(&self) -> Result<Filter> {
