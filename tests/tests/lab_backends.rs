@@ -1,6 +1,7 @@
 //! Backends come and go: who gets new connections, from when on, and what becomes of the old ones.
 
 use std::{
+    fs,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -151,6 +152,37 @@ fn adding_a_backend_breaks_nothing() -> Result<()> {
 }
 
 #[test]
+fn what_commands_changed_outlives_the_daemon_until_the_file_says_otherwise() -> Result<()> {
+    let Stage { lab, web: _web, mut config, mut xlb } = Stage::web("overlay")?;
+    xlb.run(&["backend", "drain", "web/web-1"])?;
+    xlb.run(&["backend", "weight", "web/web-2", "0"])?;
+    xlb.run(&["backend", "remove", "web/web-3-v6"])?;
+    let differences = ["web/web-1: drain", "web/web-2: weight 0 (file: 100)", "web/web-3-v6: removed"];
+    assert_eq!(overlay(&xlb)?, differences);
+
+    xlb.kill()?;
+    xlb.start_again()?;
+    xlb.run(&["reload"])?;
+
+    assert_eq!(overlay(&xlb)?, differences);
+    let (v4, v6) = (lab.visit(Family::V4, 80, 60)?, lab.visit(Family::V6, 80, 60)?);
+    assert!(v4.of("web-3") == 60 && v6.of("web-1") == 30 && v6.of("web-2") == 30, "{v4}\n{v6}");
+
+    // The file has its own definition of web-2 changed, and drops web-1.
+    config.services[0].backends.retain(|backend| backend.name != "web-1");
+    config.services[0].backends[0].backup = true;
+    xlb.write(&config)?;
+    xlb.hang_up()?;
+
+    let left = ["web/web-1: drain (the file has it no longer)", differences[2]];
+    eventually(SOON, "the file wins where it has changed", || Ok(overlay(&xlb)? == left))?;
+    let log = fs::read_to_string(lab.directory().join("xlb.log"))?;
+    let said = "web/web-2: the file has changed it and wins: `weight 0 (file: 100)` is forgotten";
+    assert!(log.contains(said), "{log}");
+    Ok(())
+}
+
+#[test]
 fn a_backup_serves_only_while_no_other_is_up() -> Result<()> {
     let lab = Lab::build(&Topology::new("backup", Shape::TwoNics))?;
     let mut web = lab.web_servers()?;
@@ -238,6 +270,13 @@ fn wait_for_health(xlb: &Daemon, backend: &str, health: &str) -> Result<()> {
         eventually(SOON, &format!("{name} is {health}"), || Ok(xlb.health("web", &name)? == health))?;
     }
     Ok(())
+}
+
+/// Where file and commands differ.
+fn overlay(xlb: &Daemon) -> Result<Vec<String>> {
+    let status = xlb.json(&["status"])?;
+    let lines = status["overlay"].as_array().into_iter().flatten();
+    Ok(lines.filter_map(|line| line.as_str()).map(str::to_owned).collect())
 }
 
 fn flows(xlb: &Daemon, backend: &str) -> Result<u64> {
