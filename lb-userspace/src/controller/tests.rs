@@ -260,6 +260,7 @@ fn a_reload_says_what_changed_and_what_needs_a_restart() {
     let kept = world.id("web/web-2");
     let mut file = world.spec().clone();
     file.limits.flows += 1;
+    file.metrics = Some(socket("127.0.0.1:9292"));
     file.services[0].backends[0].address = socket("10.0.0.12:9090");
     file.services[0].backends.pop();
     file.services.push(dns());
@@ -271,7 +272,13 @@ fn a_reload_says_what_changed_and_what_needs_a_restart() {
         reloaded.changes,
         ["web/web-3: removed", "web/web-1: address 10.0.0.11:8080 -> 10.0.0.12:9090", "dns: added"]
     );
-    assert!(reloaded.warnings[0].starts_with("[limits] has changed: restart xlb"), "{reloaded:?}");
+    assert_eq!(
+        reloaded.warnings,
+        [
+            "[limits] has changed: `xlb detach` (which ends all flows) and a start put it in force",
+            "[metrics] has changed: restart xlb to put it in force (traffic flows on)"
+        ]
+    );
     assert_eq!(world.serving(), ["web-2"], "what lives elsewhere is to be probed first");
     assert_eq!(world.id("web/web-2"), kept);
 }
