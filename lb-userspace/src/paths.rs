@@ -12,11 +12,16 @@ pub const PINS: &str = "/sys/fs/bpf/xlb";
 
 /// The pins of this layout: `XLB_PINS` (default [`PINS`]) and the layout's version, so that another layout's pins are never opened.
 pub fn pins() -> PathBuf {
-    let root = std::env::var_os("XLB_PINS").map_or_else(|| PathBuf::from(PINS), PathBuf::from);
-    root.join(format!("v{}", lb_common::LAYOUT))
+    from_env("XLB_PINS", PINS).join(format!("v{}", lb_common::LAYOUT))
 }
 
 /// `XLB_STATE` (default [`STATE`]).
 pub fn state() -> PathBuf {
-    std::env::var_os("XLB_STATE").map_or_else(|| PathBuf::from(STATE), PathBuf::from)
+    from_env("XLB_STATE", STATE)
+}
+
+/// Empty is as good as absent, as it is for `XLB_CONFIG` and `XLB_SOCKET`.
+fn from_env(name: &str, default: &str) -> PathBuf {
+    let given = std::env::var_os(name).filter(|value| !value.is_empty());
+    given.map_or_else(|| PathBuf::from(default), PathBuf::from)
 }
