@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use log::info;
+use log::{info, warn};
 
 use super::{
     ASKED_MAX, Controller, Host, Reply, Trust,
@@ -25,6 +25,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             return;
         }
         let detail = format!("{ASKED_MAX} requests wait for an answer already: try again");
+        warn!("refused {request:?}: {detail}");
         let _gone = reply.send(Err(Problem::new(ProblemKind::Failed, detail)));
     }
 
