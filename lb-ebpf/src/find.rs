@@ -46,6 +46,44 @@ pub struct Found<'a, F: Family> {
     pub control: Control,
 }
 
+impl<F: Family> Found<'_, F> {
+    /// Copies what is needed of the record. `None`: it changed hands meanwhile, and the copy may be of two owners.
+    #[inline(always)]
+    pub fn read<C>(&self, copy: impl FnOnce(&RecordOf<F>) -> C) -> Option<C> {
+        let copied = copy(self.record);
+        fence();
+        if GUARD_GENERATION && !self.control.is_still(Control(self.record.control.load())) {
+            return None;
+        }
+        Some(copied)
+    }
+}
+
+/// The second look at the generation, which the race test can do without to see that it is needed.
+const GUARD_GENERATION: bool = !cfg!(feature = "without_generation_check");
+
+/// A flow's requests, as its client sends them.
+#[inline(always)]
+pub fn request_of<F: Family>(record: &RecordOf<F>) -> Tuple<F> {
+    Tuple {
+        source: record.client.get(),
+        destination: record.listen.get(),
+        ports: record.request_ports.get(),
+        protocol: u32::from(record.owner.get().protocol()),
+    }
+}
+
+/// A flow's replies, as its backend sends them.
+#[inline(always)]
+pub fn reply_of<F: Family>(record: &RecordOf<F>) -> Tuple<F> {
+    Tuple {
+        source: record.backend.get(),
+        destination: record.source.get(),
+        ports: record.reply_ports.get(),
+        protocol: u32::from(record.owner.get().protocol()),
+    }
+}
+
 /// The flow of a request, in its home bucket.
 #[inline(always)]
 pub fn at_home<'a, F: Family>(

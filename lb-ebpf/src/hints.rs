@@ -13,7 +13,7 @@ use lb_common::{
 
 use crate::{
     family::{Family, RecordOf, Tuple},
-    find::{Found, by_number, tag},
+    find::{self, Found, by_number, tag},
     hash::reduce,
     tables::{FlowTables, Tables, count_half_open},
     veil::veil,
@@ -182,13 +182,7 @@ pub fn forget<F: Family>(
     number: u32,
     generation: u32,
 ) {
-    let tuple = Tuple::<F> {
-        source: record.backend.get(),
-        destination: record.source.get(),
-        ports: record.reply_ports.get(),
-        protocol: u32::from(record.owner.get().protocol()),
-    };
-    let hash = F::hash(&settings.keys, &tuple);
+    let hash = F::hash(&settings.keys, &find::reply_of(record));
     let hint = Hint::new(tag(hash), generation, number);
     let Some(line) = tables.line(line_of(hash, F::shape(settings))) else { return };
     let mut i = 0;

@@ -11,8 +11,6 @@
 
 use lb_common::{
     backend::Backend,
-    cell::fence,
-    flow::Control,
     hop::Hop,
     net::{Be16, Ports, Protocol},
     reason::Reason,
@@ -22,8 +20,8 @@ use lb_common::{
 
 use crate::{
     checksum::Difference,
-    family::{Family, Tuple},
-    find::{self, kind},
+    family::{Family, RecordOf, Tuple},
+    find::{self, Found, kind},
     frame::Cursor,
     headers::{Ethernet, Icmp, Quoted, QuotedTcp},
     hints,
@@ -108,57 +106,40 @@ fn find_route<F: Family, T: Tables + FlowTables<F>>(
         flow.tuple.set(turned);
         flow.hash.set(hash);
         let number = find::anywhere::<F, T>(tables, kind::LIVE, find::NOWHERE);
-        if let Some(found) = number.and_then(|number| find::again(tables, number, &turned)) {
-            let record = found.record;
-            let quote = Tuple {
-                source: record.backend.get(),
-                destination: record.source.get(),
-                ports: record.reply_ports.get(),
-                protocol: about.protocol,
-            };
-            let keeps_source = record.source.get() == record.client.get();
-            let id = record.owner.get().backend();
-            fence();
-            if found.control.is_still(Control(record.control.load()))
-                && let Some(backend) = living(tables, id)
-            {
-                if backend.hop.interface == 0 {
-                    return Err(Reason::NoBackendNeighbour);
-                }
-                let (hop, counters) = (backend.hop, backend.counters);
-                return Ok(ErrorRoute { quote, hop, counters, keeps_source, is_to_client: false });
+        if let Some(found) = number.and_then(|number| find::again(tables, number, &turned))
+            && let Some((quote, keeps_source, backend)) = read(tables, &found, find::reply_of)
+        {
+            if backend.hop.interface == 0 {
+                return Err(Reason::NoBackendNeighbour);
             }
+            let (hop, counters) = (backend.hop, backend.counters);
+            return Ok(ErrorRoute { quote, hop, counters, keeps_source, is_to_client: false });
         }
     }
     if may_be(tables, F::fold(about.destination), about.ports.destination(), Filter::BACKEND)
         && let Some(found) = hints::reply(tables, &turned, hash, F::shape(settings))
+        && let Some((quote, keeps_source, backend)) = read(tables, &found, find::request_of)
     {
-        let record = found.record;
-        let quote = Tuple {
-            source: record.client.get(),
-            destination: record.listen.get(),
-            ports: record.request_ports.get(),
-            protocol: about.protocol,
-        };
-        let keeps_source = record.source.get() == record.client.get();
-        let id = record.owner.get().backend();
-        fence();
-        if found.control.is_still(Control(record.control.load()))
-            && let Some(backend) = living(tables, id)
-        {
-            let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::NotService)?;
-            flow.tuple.set(quote.reversed());
-            FlowTables::<F>::refresh(tables, found.number, found.control.0)?;
-            let (hop, counters) = (flow.client_hop.get(), backend.counters);
-            return Ok(ErrorRoute { quote, hop, counters, keeps_source, is_to_client: true });
-        }
+        let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::NotService)?;
+        flow.tuple.set(quote.reversed());
+        FlowTables::<F>::refresh(tables, found.number, found.control.0)?;
+        let (hop, counters) = (flow.client_hop.get(), backend.counters);
+        return Ok(ErrorRoute { quote, hop, counters, keeps_source, is_to_client: true });
     }
     Err(Reason::NotService)
 }
 
+/// What one side of a flow sends, whether its addresses are kept (nat), and its backend.
 #[inline(always)]
-fn living(tables: &impl Tables, id: u32) -> Option<&Backend> {
-    tables.backend(id).filter(|backend| backend.id == id)
+fn read<'a, F: Family>(
+    tables: &'a impl Tables,
+    found: &Found<'_, F>,
+    sends: impl FnOnce(&RecordOf<F>) -> Tuple<F>,
+) -> Option<(Tuple<F>, bool, &'a Backend)> {
+    let (quote, keeps_source, id) =
+        found.read(|it| (sends(it), it.source.get() == it.client.get(), it.owner.get().backend()))?;
+    let backend = tables.backend(id).filter(|backend| backend.id == id)?;
+    Some((quote, keeps_source, backend))
 }
 
 /// Writes the tuple of a quoted packet and keeps its checksums true, as far as they are quoted: IPv4's always, UDP's

@@ -10,7 +10,7 @@ use lb_common::{
 };
 
 use crate::{
-    family::{Family, RecordOf, Tuple},
+    family::Family,
     find::{self, Found, by_number, kind},
     insert::NewFlow,
     tables::{FlowTables, Tables, count_half_open},
@@ -64,21 +64,11 @@ pub fn challenge<F: Family, T: FlowTables<F>>(tables: &T, number: u32) {
 fn twin<F: Family, T: Tables + FlowTables<F>>(tables: &T, found: &Found<'_, F>) -> Option<u32> {
     let settings = tables.settings()?;
     let flow: &NewFlow<F> = tables.new_flow()?;
-    let tuple = tuple_of::<F>(found.record);
+    let tuple = find::request_of::<F>(found.record);
     flow.tuple.set(tuple);
     flow.hash.set(F::hash(&settings.keys, &tuple));
     let wanted = if found.control.state().is_half_open() { kind::ESTABLISHED } else { kind::CHALLENGER };
     find::anywhere::<F, T>(tables, wanted, found.number)
-}
-
-#[inline(always)]
-fn tuple_of<F: Family>(record: &RecordOf<F>) -> Tuple<F> {
-    Tuple {
-        source: record.client.get(),
-        destination: record.listen.get(),
-        ports: record.request_ports.get(),
-        protocol: u32::from(record.owner.get().protocol()),
-    }
 }
 
 /// What a packet changes of its flow's state.
@@ -145,7 +135,7 @@ fn promote<F: Family, T: Tables + FlowTables<F>>(tables: &T, found: &Found<'_, F
     }
     count_half_open::<F>(tables, -1);
     let Some(old) = old else { return };
-    let tuple = tuple_of::<F>(found.record);
+    let tuple = find::request_of::<F>(found.record);
     // Its own packets may change its state while it is retired.
     let mut tries = 0;
     while tries < 4 {

@@ -10,7 +10,7 @@ use lb_common::{
 
 use crate::{
     family::{Family, Tuple},
-    find::{Found, by_number},
+    find::{self, Found, by_number},
     hints,
     insert::NewFlow,
     request::Forward,
@@ -29,24 +29,16 @@ pub fn forward<F: Family, T: Tables + FlowTables<F>>(
 ) -> Result<Option<Forward<F>>, Reason> {
     let hash = F::hash(&settings.keys, tuple);
     let Some(found) = hints::reply(tables, tuple, hash, F::shape(settings)) else { return Ok(None) };
-    let Found { record, number, control } = found;
-
-    let owner = record.owner.get();
-    let rewritten = Tuple::<F> {
-        source: record.listen.get(),
-        destination: record.client.get(),
-        ports: record.request_ports.get().reversed(),
-        protocol: tuple.protocol,
-    };
-    let deltas = record.deltas.get();
-    let (seen, hop_generation) = (record.last_seen.get(), record.hop_generation.get());
-    fence();
-    let (mac, interface) = (record.client_mac.get(), u32::from(record.client_interface.get()));
-    fence();
-    if GUARD_GENERATION && !control.is_still(Control(record.control.load())) {
-        return Err(Reason::Contended);
-    }
-
+    let copied = found.read(|it| {
+        let (owner, rewritten, deltas) =
+            (it.owner.get(), find::request_of::<F>(it).reversed(), it.deltas.get());
+        let (seen, hop_generation) = (it.last_seen.get(), it.hop_generation.get());
+        fence();
+        // After its generation: see `refresh`.
+        (owner, rewritten, deltas, seen, hop_generation, it.client_mac.get(), it.client_interface.get())
+    });
+    let (owner, rewritten, deltas, seen, hop_generation, mac, interface) = copied.ok_or(Reason::Contended)?;
+    let (Found { record, number, control }, interface) = (found, u32::from(interface));
     let Some(backend) = tables.backend(owner.backend()) else { return Ok(None) };
     if backend.id != owner.backend() {
         return Ok(None);
@@ -103,6 +95,3 @@ pub fn refresh<F: Family, T: Tables + FlowTables<F>>(
     }
     Ok(())
 }
-
-/// See `request.rs`.
-const GUARD_GENERATION: bool = !cfg!(feature = "without_generation_check");

@@ -2,8 +2,7 @@
 
 use lb_common::{
     backend::Backend,
-    cell::fence,
-    flow::{Control, Deltas, State, age, ticks},
+    flow::{Deltas, State, age, ticks},
     net::Protocol,
     reason::Reason,
     settings::Settings,
@@ -97,21 +96,10 @@ fn known<'a, F: Family, T: Tables + FlowTables<F>>(
         let Some(chosen) = find::again(tables, chosen, tuple) else { return Err(Reason::Contended) };
         found = chosen;
     }
+    let copied = found
+        .read(|it| (it.owner.get(), find::reply_of::<F>(it).reversed(), it.deltas.get(), it.last_seen.get()));
+    let (owner, rewritten, deltas, seen) = copied.ok_or(Reason::Contended)?;
     let Found { record, number, control } = found;
-    let owner = record.owner.get();
-    let rewritten = Tuple::<F> {
-        source: record.source.get(),
-        destination: record.backend.get(),
-        ports: record.reply_ports.get().reversed(),
-        protocol: u32::from(owner.protocol()),
-    };
-    let deltas = record.deltas.get();
-    let seen = record.last_seen.get();
-    fence();
-    if GUARD_GENERATION && !control.is_still(Control(record.control.load())) {
-        return Err(Reason::Contended);
-    }
-
     let now = tables.now();
     let Some(backend) = tables.backend(owner.backend()) else { return Ok(None) };
     if is_over(control.state(), owner.protocol(), age(now, seen), backend, owner.backend(), segment) {
@@ -152,6 +140,3 @@ fn to<F: Family>(backend: &Backend, rewritten: Tuple<F>, deltas: Deltas) -> Forw
         service_counters: backend.service_counters,
     }
 }
-
-/// The second look at the generation, which the race test can do without to see that it is needed.
-const GUARD_GENERATION: bool = !cfg!(feature = "without_generation_check");
