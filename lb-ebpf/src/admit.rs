@@ -26,6 +26,10 @@ pub fn admit<F: Family, T: Tables + FlowTables<F>>(tables: &T) -> Result<(), Rea
 fn prepare<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F>) -> Result<(), Reason> {
     let settings = tables.settings().ok_or(Reason::NotService)?;
     let tuple = flow.tuple.get();
+    // Looked at before anything is made for it; what is forwarded is looked at again (`rewrite::apply`).
+    if flow.hops.get() <= 1 {
+        return Err(Reason::TtlExpired);
+    }
     if tuple.protocol == Protocol::Tcp as u32 && flow.is_syn.get() == 0 {
         return Err(Reason::NoFlow);
     }

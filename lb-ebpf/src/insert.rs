@@ -37,6 +37,10 @@ pub struct NewFlow<F: Family> {
     pub hash: Shared<u64>,
     /// Does the segment open a connection? 0 or 1.
     pub is_syn: Shared<u32>,
+    /// Hops that the packet has left.
+    pub hops: Shared<u32>,
+    /// Bytes of the IP packet.
+    pub length: Shared<u32>,
     /// The time.
     pub now: Shared<u32>,
     /// The service's pool.
@@ -185,6 +189,7 @@ fn fill<F: Family, T: Tables + FlowTables<F>>(
         }
         FAILED => Err(Reason::Contended),
         NO_NEIGHBOUR => Err(Reason::NoBackendNeighbour),
+        TOO_BIG => Err(Reason::TooBig),
         _ if slots.mode == Mode::Nat as u32 => Err(Reason::TupleInUse),
         _ => Err(Reason::PortsExhausted),
     }
@@ -194,6 +199,8 @@ fn fill<F: Family, T: Tables + FlowTables<F>>(
 pub const FAILED: u64 = 1 << 40;
 /// [`attempt`]: the backend's next hop is not resolved.
 pub const NO_NEIGHBOUR: u64 = FAILED + 1;
+/// [`attempt`]: the packet does not fit through the interface towards the backend.
+pub const TOO_BIG: u64 = FAILED + 2;
 
 /// Tries one reply tuple for the record that is being filled: full-nat tries ports of ours, nat (where the client keeps
 /// its port) tries backends. Returns what [`hints::claim`] does, or one of the failures above.
@@ -220,8 +227,8 @@ pub fn attempt<F: Family, T: Tables + FlowTables<F>>(
     if backend.id != id {
         return FAILED;
     }
-    if backend.hop.interface == 0 {
-        return NO_NEIGHBOUR;
+    if flow.length.get() > backend.hop.mtu {
+        return if backend.hop.interface == 0 { NO_NEIGHBOUR } else { TOO_BIG };
     }
     let tuple = flow.tuple.get();
     let (source, port) = if nat {

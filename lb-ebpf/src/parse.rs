@@ -38,13 +38,28 @@ pub struct Packet<'a, F: Family> {
     pub length: u32,
 }
 
-impl<F: Family> Packet<'_, F> {
+/// What the flow table needs to know of a packet.
+pub struct Facts<F: Family> {
     /// What tells its flow.
+    pub tuple: Tuple<F>,
+    /// See [`Packet::segment`].
+    pub segment: Segment,
+    /// Hops left.
+    pub hops: u8,
+    /// See [`Packet::length`].
+    pub length: u32,
+    /// Bytes of the frame.
+    pub frame: u64,
+}
+
+impl<F: Family> Packet<'_, F> {
+    /// Its facts, in a frame of so many bytes.
     #[inline(always)]
-    pub fn tuple(&self) -> Tuple<F> {
+    pub fn facts(&self, frame: u64) -> Facts<F> {
         let (source, destination) = F::addresses(self.ip);
         let ports = Ports::new(Be16::from_bytes(*self.source_port), Be16::from_bytes(*self.destination_port));
-        Tuple { source, destination, ports, protocol: u32::from(self.protocol.number()) }
+        let tuple = Tuple { source, destination, ports, protocol: u32::from(self.protocol.number()) };
+        Facts { tuple, segment: self.segment, hops: F::hops(self.ip), length: self.length, frame }
     }
 }
 

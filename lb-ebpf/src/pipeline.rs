@@ -65,17 +65,18 @@ where
     #[inline(always)]
     fn packet(self, packet: Packet<'_, F>) -> Result<u32, Reason> {
         let Self { length, tables } = self;
-        let tuple = packet.tuple();
+        let facts = packet.facts(length);
+        let tuple = &facts.tuple;
         let settings = tables.settings().ok_or(Reason::NotService)?;
         if may_be(tables, F::fold(tuple.destination), tuple.ports.destination(), Filter::SERVICE)
-            && let Some(request) = request::forward(tables, settings, &tuple, packet.segment, length)?
+            && let Some(request) = request::forward(tables, settings, &facts)?
         {
             let egress = send(tables, packet, &request, length)?;
             tables.count_forwarded(request.counters, length);
             return Ok(egress);
         }
         if may_be(tables, F::fold(tuple.source), tuple.ports.source(), Filter::BACKEND)
-            && let Some(reply) = reply::forward(tables, settings, &tuple, packet.segment)?
+            && let Some(reply) = reply::forward(tables, settings, tuple, facts.segment)?
         {
             let egress = send(tables, packet, &reply, length)?;
             tables.count_returned(reply.counters, length);

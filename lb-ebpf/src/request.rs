@@ -12,6 +12,7 @@ use crate::{
     family::{Family, Tuple},
     find::{self, Found, kind},
     insert::NewFlow,
+    parse::Facts,
     rewrite::Rewrite,
     tables::{FlowTables, Tables},
     tcp::{Segment, Side},
@@ -32,25 +33,24 @@ pub struct Forward<F: Family> {
 pub fn forward<F: Family, T: Tables + FlowTables<F>>(
     tables: &T,
     settings: &Settings,
-    tuple: &Tuple<F>,
-    segment: Segment,
-    length: u64,
+    facts: &Facts<F>,
 ) -> Result<Option<Forward<F>>, Reason> {
+    let tuple = &facts.tuple;
     let hash = F::hash(&settings.keys, tuple);
     let mut found = find::at_home(tables, tuple, hash, F::shape(settings));
     if found.is_none() {
-        describe(tables, tuple, hash, segment)?;
+        describe(tables, facts, hash)?;
         // One of a hundred flows at half load lives in its second bucket.
         let second = find::second(hash, F::shape(settings));
         found = FlowTables::<F>::in_bucket(tables, second, kind::LIVE, find::NOWHERE)
             .and_then(|number| find::again(tables, number, tuple));
     }
     if let Some(found) = found
-        && let Some(forward) = known(tables, tuple, segment, found)?
+        && let Some(forward) = known(tables, tuple, facts.segment, found)?
     {
         return Ok(Some(forward));
     }
-    describe(tables, tuple, hash, segment)?;
+    describe(tables, facts, hash)?;
     let made = match FlowTables::<F>::admit(tables) {
         // Two calls and not one within the other: stacks add up.
         Ok(()) => FlowTables::<F>::insert(tables),
@@ -59,7 +59,7 @@ pub fn forward<F: Family, T: Tables + FlowTables<F>>(
     };
     let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::Contended)?;
     if let Err(reason) = made {
-        tables.count_refused(flow.service_counters.get(), length);
+        tables.count_refused(flow.service_counters.get(), facts.frame);
         return Err(reason);
     }
     let backend = tables.backend(flow.backend.get()).ok_or(Reason::NoBackend)?;
@@ -70,14 +70,15 @@ pub fn forward<F: Family, T: Tables + FlowTables<F>>(
 #[inline(always)]
 fn describe<F: Family, T: Tables + FlowTables<F>>(
     tables: &T,
-    tuple: &Tuple<F>,
+    facts: &Facts<F>,
     hash: u64,
-    segment: Segment,
 ) -> Result<(), Reason> {
     let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::Contended)?;
-    flow.tuple.set(*tuple);
+    flow.tuple.set(facts.tuple);
     flow.hash.set(hash);
-    flow.is_syn.set(u32::from(segment.is_syn()));
+    flow.is_syn.set(u32::from(facts.segment.is_syn()));
+    flow.hops.set(u32::from(facts.hops));
+    flow.length.set(facts.length);
     Ok(())
 }
 

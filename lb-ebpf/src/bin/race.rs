@@ -32,6 +32,7 @@ mod program {
         hash::reduce,
         insert::NewFlow,
         kernel::{maps, tables::KernelTables},
+        parse::Facts,
         reply,
         request::{self, Forward},
         rewrite::Rewrite,
@@ -218,7 +219,8 @@ mod program {
     where
         KernelTables: FlowTables<F>,
     {
-        let forward = request::forward(tables, settings, tuple, segment, 64)?.ok_or(Reason::NotService)?;
+        let facts = Facts { tuple: *tuple, segment, hops: 64, length: 40, frame: 64 };
+        let forward = request::forward(tables, settings, &facts)?.ok_or(Reason::NotService)?;
         let to = forward.rewrite.tuple;
         let right = Rewrite::request(to, deltas(tuple, &to), forward.rewrite.hop);
         findings.requests += 1;

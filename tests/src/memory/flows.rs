@@ -79,6 +79,8 @@ fn blank<F: Family<Address: Default>>() -> NewFlow<F> {
         tuple: tuple(),
         hash: Shared::new(0),
         is_syn: Shared::new(0),
+        hops: Shared::new(0),
+        length: Shared::new(0),
         now: Shared::new(0),
         pool: Shared::new(0),
         service_counters: Shared::new(0),

@@ -116,6 +116,13 @@ fn sizes(kind: Kind) -> Vec<Case> {
     let established =
         |name: &str| Case::new(format!("{kind}: {name}"), World::new(kind)).establish(one, WEB_1);
     vec![
+        Case::new(
+            format!("{kind}: a first packet longer than the MTU is too_big and makes no flow"),
+            World::new(kind),
+        )
+        .step(of(one.first(), 1501), Drops(Reason::TooBig))
+        .records(0)
+        .step(one.first(), Opens(WEB_2)),
         established("a packet as long as the MTU passes, both ways")
             .step(of(one.later(), 1500), Reaches(WEB_1))
             .step(of(one.later_answer(WEB_1), 1500), Returns),
@@ -146,7 +153,19 @@ fn hops(kind: Kind) -> Vec<Case> {
             .step(with_hops(one.later(), hops), Drops(Reason::TtlExpired))
             .step(with_hops(one.later_answer(WEB_1), hops), Drops(Reason::TtlExpired));
     }
-    vec![live, dead]
+    let mut first = Case::new(
+        format!(
+            "{kind}: a first packet that has no hop left is ttl_expired, makes no flow and costs no turn"
+        ),
+        World::new(kind),
+    );
+    for hops in [0, 1] {
+        first = first
+            .step(with_hops(one.later(), hops), Drops(Reason::TtlExpired))
+            .step(with_hops(one.first(), hops), Drops(Reason::TtlExpired))
+            .records(0);
+    }
+    vec![live, dead, first.step(with_hops(one.first(), 2), Opens(WEB_1))]
 }
 
 fn beside_an_unattached_interface() -> Case {
