@@ -15,11 +15,11 @@ use crate::{
 };
 
 /// What differs between IPv4 and IPv6.
-pub trait Family: Copy {
+pub trait Family: Copy + 'static {
     /// An address as it lies in a packet.
-    type Address: Copy + PartialEq + core::fmt::Debug;
+    type Address: Copy + PartialEq + core::fmt::Debug + 'static;
     /// The rest of a record's last line.
-    type Spare;
+    type Spare: 'static;
     /// The IP header.
     type Header: Header;
 

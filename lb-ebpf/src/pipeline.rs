@@ -8,9 +8,7 @@ use crate::{
     headers::Ethernet,
     icmp,
     parse::{self, IcmpPacket, Packet, Visitor},
-    reply,
-    request::{self, Forward},
-    rewrite,
+    reply, request, rewrite,
     tables::{FlowTables, Tables, may_be},
 };
 
@@ -71,15 +69,18 @@ where
         if may_be(tables, F::fold(tuple.destination), tuple.ports.destination(), Filter::SERVICE)
             && let Some(request) = request::forward(tables, settings, &facts)?
         {
-            let egress = send(tables, packet, &request, length)?;
-            tables.count_forwarded(request.counters, length);
-            return Ok(egress);
+            let sent = rewrite::apply(packet, &request.rewrite);
+            match sent {
+                Ok(_) => tables.count_forwarded(request.backend.counters, length),
+                Err(_) => tables.count_refused(request.backend.service_counters, length),
+            }
+            return sent;
         }
         if may_be(tables, F::fold(tuple.source), tuple.ports.source(), Filter::BACKEND)
             && let Some(reply) = reply::forward(tables, settings, tuple, facts.segment)?
         {
-            let egress = send(tables, packet, &reply, length)?;
-            tables.count_returned(reply.counters, length);
+            let egress = rewrite::apply(packet, &reply.rewrite)?;
+            tables.count_returned(reply.backend.counters, length);
             return Ok(egress);
         }
         Err(Reason::NotService)
@@ -89,19 +90,4 @@ where
     fn icmp(self, packet: IcmpPacket<'_, F>) -> Result<u32, Reason> {
         icmp::translate(packet, self.tables, self.length)
     }
-}
-
-/// Rewrites a packet, and says where it leaves.
-#[inline(always)]
-fn send<F: Family>(
-    tables: &impl Tables,
-    packet: Packet<'_, F>,
-    forward: &Forward<F>,
-    length: u64,
-) -> Result<u32, Reason> {
-    if let Err(reason) = rewrite::apply(packet, &forward.rewrite) {
-        tables.count_refused(forward.service_counters, length);
-        return Err(reason);
-    }
-    Ok(forward.rewrite.hop.interface)
 }

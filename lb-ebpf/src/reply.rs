@@ -21,24 +21,26 @@ use crate::{
 
 /// A packet of a known flow. `None`: there is no such flow.
 #[inline(always)]
-pub fn forward<F: Family, T: Tables + FlowTables<F>>(
-    tables: &T,
+pub fn forward<'a, F: Family, T: Tables + FlowTables<F>>(
+    tables: &'a T,
     settings: &Settings,
     tuple: &Tuple<F>,
     segment: Segment,
-) -> Result<Option<Forward<F>>, Reason> {
+) -> Result<Option<Forward<'a, F>>, Reason> {
     let hash = F::hash(&settings.keys, tuple);
     let Some(found) = hints::reply(tables, tuple, hash, F::shape(settings)) else { return Ok(None) };
     let copied = found.read(|it| {
-        let (owner, rewritten, deltas) =
-            (it.owner.get(), find::request_of::<F>(it).reversed(), it.deltas.get());
-        let (seen, hop_generation) = (it.last_seen.get(), it.hop_generation.get());
+        let hop_generation = it.hop_generation.get();
+        // `refresh` writes the hop and then its generation: whoever reads them the other way round gets no older hop.
         fence();
-        // After its generation: see `refresh`.
-        (owner, rewritten, deltas, seen, hop_generation, it.client_mac.get(), it.client_interface.get())
+        let hop = (it.client_mac.get(), u32::from(it.client_interface.get()));
+        let rewritten = find::request_of::<F>(it).reversed();
+        (it.owner.get(), rewritten, it.deltas.get(), it.last_seen.get(), hop_generation, hop)
     });
-    let (owner, rewritten, deltas, seen, hop_generation, mac, interface) = copied.ok_or(Reason::Contended)?;
-    let (Found { record, number, control }, interface) = (found, u32::from(interface));
+    let Some((owner, rewritten, deltas, seen, hop_generation, (mac, interface))) = copied else {
+        return Ok(None);
+    };
+    let Found { record, number, control } = found;
     let Some(backend) = tables.backend(owner.backend()) else { return Ok(None) };
     if backend.id != owner.backend() {
         return Ok(None);
@@ -59,11 +61,7 @@ pub fn forward<F: Family, T: Tables + FlowTables<F>>(
         FlowTables::<F>::refresh(tables, number, control.0)?;
         flow.client_hop.get()
     };
-    Ok(Some(Forward {
-        rewrite: Rewrite::reply(rewritten, deltas, hop),
-        counters: backend.counters,
-        service_counters: backend.service_counters,
-    }))
+    Ok(Some(Forward { rewrite: Rewrite::reply(rewritten, deltas, hop), backend }))
 }
 
 /// Looks up the next hop for the tuple in [`FlowTables::new_flow`], and writes it there and into the record, which may

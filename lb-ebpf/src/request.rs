@@ -19,22 +19,20 @@ use crate::{
 };
 
 /// What is done to a packet, and whose it is.
-pub struct Forward<F: Family> {
+pub struct Forward<'a, F: Family> {
     /// The new addresses, ports and next hop.
     pub rewrite: Rewrite<F>,
-    /// Number of the backend's counters.
-    pub counters: u32,
-    /// Number of the service's counters.
-    pub service_counters: u32,
+    /// The backend that it goes to or comes from.
+    pub backend: &'a Backend,
 }
 
 /// Finds the flow or makes it. `None`: no service listens there.
 #[inline(always)]
-pub fn forward<F: Family, T: Tables + FlowTables<F>>(
-    tables: &T,
+pub fn forward<'a, F: Family, T: Tables + FlowTables<F>>(
+    tables: &'a T,
     settings: &Settings,
     facts: &Facts<F>,
-) -> Result<Option<Forward<F>>, Reason> {
+) -> Result<Option<Forward<'a, F>>, Reason> {
     let tuple = &facts.tuple;
     let hash = F::hash(&settings.keys, tuple);
     let mut found = find::at_home(tables, tuple, hash, F::shape(settings));
@@ -46,7 +44,7 @@ pub fn forward<F: Family, T: Tables + FlowTables<F>>(
             .and_then(|number| find::again(tables, number, tuple));
     }
     if let Some(found) = found
-        && let Some(forward) = known(tables, tuple, facts.segment, found)?
+        && let Some(forward) = known(tables, tuple, facts.segment, found)
     {
         return Ok(Some(forward));
     }
@@ -82,30 +80,28 @@ fn describe<F: Family, T: Tables + FlowTables<F>>(
     Ok(())
 }
 
-/// A packet of a known flow. `None`: the flow is over.
+/// A packet of a known flow. `None`: the flow is over, or its record changed hands as it was looked at.
 #[inline(always)]
 fn known<'a, F: Family, T: Tables + FlowTables<F>>(
     tables: &'a T,
     tuple: &Tuple<F>,
     segment: Segment,
     mut found: Found<'a, F>,
-) -> Result<Option<Forward<F>>, Reason> {
+) -> Option<Forward<'a, F>> {
     let state = found.control.state();
     if state != State::ESTABLISHED && state != State::HALF_OPEN {
-        let chosen = FlowTables::<F>::contest(tables, found.number, found.control.0, segment);
-        let Some(chosen) = chosen else { return Ok(None) };
-        let Some(chosen) = find::again(tables, chosen, tuple) else { return Err(Reason::Contended) };
-        found = chosen;
+        let chosen = FlowTables::<F>::contest(tables, found.number, found.control.0, segment)?;
+        found = find::again(tables, chosen, tuple)?;
     }
-    let copied = found
-        .read(|it| (it.owner.get(), find::reply_of::<F>(it).reversed(), it.deltas.get(), it.last_seen.get()));
-    let (owner, rewritten, deltas, seen) = copied.ok_or(Reason::Contended)?;
+    let (owner, rewritten, deltas, seen) = found.read(|it| {
+        (it.owner.get(), find::reply_of::<F>(it).reversed(), it.deltas.get(), it.last_seen.get())
+    })?;
     let Found { record, number, control } = found;
     let now = tables.now();
-    let Some(backend) = tables.backend(owner.backend()) else { return Ok(None) };
+    let backend = tables.backend(owner.backend())?;
     if is_over(control.state(), owner.protocol(), age(now, seen), backend, owner.backend(), segment) {
         FlowTables::<F>::free(tables, number, control.0);
-        return Ok(None);
+        return None;
     }
     // Written four times a second at most: a line that is only read stays in every CPU's cache.
     if (now ^ seen) >> 8 != 0 {
@@ -114,7 +110,7 @@ fn known<'a, F: Family, T: Tables + FlowTables<F>>(
     if control.state() != State::ESTABLISHED || segment.is_goodbye() {
         FlowTables::<F>::advance(tables, number, control.0, Side::Client, segment);
     }
-    Ok(Some(to(backend, rewritten, deltas)))
+    Some(to(backend, rewritten, deltas))
 }
 
 /// Has the flow ended without a word, so that its record is free?
@@ -134,10 +130,6 @@ fn is_over(state: State, protocol: u8, idle: u32, backend: &Backend, id: u32, se
 }
 
 #[inline(always)]
-fn to<F: Family>(backend: &Backend, rewritten: Tuple<F>, deltas: Deltas) -> Forward<F> {
-    Forward {
-        rewrite: Rewrite::request(rewritten, deltas, backend.hop),
-        counters: backend.counters,
-        service_counters: backend.service_counters,
-    }
+fn to<F: Family>(backend: &Backend, rewritten: Tuple<F>, deltas: Deltas) -> Forward<'_, F> {
+    Forward { rewrite: Rewrite::request(rewritten, deltas, backend.hop), backend }
 }

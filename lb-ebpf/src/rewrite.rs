@@ -38,9 +38,9 @@ impl<F: Family> Rewrite<F> {
     }
 }
 
-/// Rewrites a packet, or refuses before a byte is changed.
+/// Rewrites a packet and says where it leaves, or refuses before a byte is changed.
 #[inline(always)]
-pub fn apply<F: Family>(packet: Packet<'_, F>, rewrite: &Rewrite<F>) -> Result<(), Reason> {
+pub fn apply<F: Family>(packet: Packet<'_, F>, rewrite: &Rewrite<F>) -> Result<u32, Reason> {
     if F::hops(packet.ip) <= 1 {
         return Err(Reason::TtlExpired);
     }
@@ -57,7 +57,7 @@ pub fn apply<F: Family>(packet: Packet<'_, F>, rewrite: &Rewrite<F>) -> Result<(
     };
     *packet.source_port = rewrite.tuple.ports.source().to_bytes();
     *packet.destination_port = rewrite.tuple.ports.destination().to_bytes();
-    Ok(())
+    Ok(rewrite.hop.interface)
 }
 
 /// A next hop that is not resolved has an MTU of 0, so that packets of known flows pay for no second comparison.

@@ -65,7 +65,7 @@ mod program {
     }
 
     /// A family whose flows can be counted.
-    trait Numbered: Family + 'static {
+    trait Numbered: Family {
         fn address(number: u32) -> Self::Address;
         fn last(flow: u32) -> Option<&'static Shared<Tuple<Self>>>;
     }
@@ -274,7 +274,7 @@ mod program {
         tables: &KernelTables,
         settings: &Settings,
         request: &Tuple<F>,
-        forward: &Forward<F>,
+        forward: &Forward<'_, F>,
         to: &Tuple<F>,
     ) -> bool
     where
@@ -282,7 +282,7 @@ mod program {
     {
         let is_nat =
             request.destination == F::address(LISTEN + 2) || request.destination == F::address(LISTEN + 3);
-        let Some(backend) = tables.backend(forward.counters) else { return false };
+        let Some(backend) = tables.backend(forward.backend.counters) else { return false };
         if to.destination != F::from_key(backend.address)
             || to.ports.destination() != backend.port
             || to.protocol != request.protocol

@@ -79,7 +79,8 @@ fn counters_of(world: &World, name: &str) -> usize {
     backends.position(|backend| backend.name == name).unwrap_or(usize::MAX)
 }
 
-/// Whose packet was refused, where that is known: broken headers have no port to tell by.
+/// Whose packet was refused, where that is known: broken headers have no port to tell by, and what a backend sends is
+/// not for the service.
 fn refusing_service(world: &World, input: &Input, reason: Reason) -> Option<usize> {
     let Input::Message(message) = input else { return None };
     let is_known = match reason {
@@ -90,8 +91,9 @@ fn refusing_service(world: &World, input: &Input, reason: Reason) -> Option<usiz
         | Reason::Fragment
         | Reason::ExtensionHeader
         | Reason::RedirectFailed => false,
-        Reason::TtlExpired | Reason::TooBig => true,
-        Reason::NoFlow
+        Reason::TtlExpired
+        | Reason::TooBig
+        | Reason::NoFlow
         | Reason::NoBackend
         | Reason::TableFull
         | Reason::PortsExhausted
