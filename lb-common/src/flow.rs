@@ -59,6 +59,9 @@ pub const fn age(now: u32, then: u32) -> u32 {
 /// | `ESTABLISHED` + `CHALLENGED` | a SYN came while it was closing, and a challenger may be there | as without | RFC 9293, 3.6.1 |
 /// | `ESTABLISHED` + both `FIN_*` (closed) | both sides sent FIN | 240 s, may be taken at once | RFC 5382 REQ-5 |
 /// | `RETIRED` | its challenger has taken over; only its reply tuple is still held | 240 s, may be taken at once | RFC 6191 |
+///
+/// A timeout ends a flow, to the quarter of a second that `last_seen` is kept to. Neither side's packet brings it back,
+/// whether its record has been taken or not: the client's is as good as the first, the backend's is the host's.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State(pub u8);

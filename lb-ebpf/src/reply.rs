@@ -13,6 +13,7 @@ use crate::{
     find::{self, Found, by_number},
     hints,
     insert::NewFlow,
+    life,
     request::Forward,
     rewrite::Rewrite,
     tables::{FlowTables, Tables},
@@ -40,14 +41,10 @@ pub fn forward<'a, F: Family, T: Tables + FlowTables<F>>(
     let Some((owner, rewritten, deltas, seen, hop_generation, (mac, interface))) = copied else {
         return Ok(None);
     };
-    let Found { record, number, control } = found;
+    let Found { number, control, .. } = found;
     let Some(backend) = tables.backend(owner.backend()) else { return Ok(None) };
-    if backend.id != owner.backend() {
+    if backend.id != owner.backend() || !life::is_in_time(&found, owner.protocol(), seen, tables.now()) {
         return Ok(None);
-    }
-    let now = tables.now();
-    if (now ^ seen) >> 8 != 0 {
-        record.last_seen.set(now);
     }
     if control.state() != State::ESTABLISHED || segment.is_goodbye() {
         FlowTables::<F>::advance(tables, number, control.0, Side::Backend, segment);

@@ -2,7 +2,7 @@
 
 use lb_common::{
     backend::Backend,
-    flow::{Deltas, State, age, ticks},
+    flow::{Deltas, Owner, State},
     net::Protocol,
     reason::Reason,
     settings::Settings,
@@ -12,6 +12,7 @@ use crate::{
     family::{Family, Tuple},
     find::{self, Found, kind},
     insert::NewFlow,
+    life,
     parse::Facts,
     rewrite::Rewrite,
     tables::{FlowTables, Tables},
@@ -96,16 +97,13 @@ fn known<'a, F: Family, T: Tables + FlowTables<F>>(
     let (owner, rewritten, deltas, seen) = found.read(|it| {
         (it.owner.get(), find::reply_of::<F>(it).reversed(), it.deltas.get(), it.last_seen.get())
     })?;
-    let Found { record, number, control } = found;
-    let now = tables.now();
     let backend = tables.backend(owner.backend())?;
-    if is_over(control.state(), owner.protocol(), age(now, seen), backend, owner.backend(), segment) {
+    let Found { number, control, .. } = found;
+    if is_given_up(control.state(), owner, backend, segment)
+        || !life::is_in_time(&found, owner.protocol(), seen, tables.now())
+    {
         FlowTables::<F>::free(tables, number, control.0);
         return None;
-    }
-    // Written four times a second at most: a line that is only read stays in every CPU's cache.
-    if (now ^ seen) >> 8 != 0 {
-        record.last_seen.set(now);
     }
     if control.state() != State::ESTABLISHED || segment.is_goodbye() {
         FlowTables::<F>::advance(tables, number, control.0, Side::Client, segment);
@@ -113,19 +111,15 @@ fn known<'a, F: Family, T: Tables + FlowTables<F>>(
     Some(to(backend, rewritten, deltas))
 }
 
-/// Has the flow ended without a word, so that its record is free?
+/// Has the flow lost its backend?
 #[inline(always)]
-fn is_over(state: State, protocol: u8, idle: u32, backend: &Backend, id: u32, segment: Segment) -> bool {
-    // The backend was removed, or put in maint, or (UDP) went down.
-    if backend.id != id {
-        return true;
-    }
-    // No timeout is shorter than this, so that most packets compare once.
-    if idle > ticks(120) && idle > state.timeout(protocol) {
+fn is_given_up(state: State, owner: Owner, backend: &Backend, segment: Segment) -> bool {
+    // It was removed, or put in maint, or (UDP) went down.
+    if backend.id != owner.backend() {
         return true;
     }
     // A client that repeats its SYN (UDP: its datagram) to a backend that is down gets another one.
-    let is_first = segment.is_syn() || protocol == Protocol::Udp as u8;
+    let is_first = segment.is_syn() || owner.protocol() == Protocol::Udp as u8;
     state.is_half_open() && is_first && backend.accepts == 0
 }
 

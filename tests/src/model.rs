@@ -258,7 +258,7 @@ impl Model {
         Opens(BACKENDS[backend])
     }
 
-    /// A backend speaks, if there is a connection to speak on. What is known goes to the client, however long ago.
+    /// A backend speaks, if there is a connection to speak on.
     fn hear_backend(
         &mut self,
         number: usize,
@@ -273,7 +273,7 @@ impl Model {
         };
         let connection = slot.as_mut()?;
         let backend = connection.backend;
-        if connection.losses != self.losses[backend] {
+        if connection.losses != self.losses[backend] || connection.is_idle(self.now_s) {
             return Some((backend, Passes(Reason::NotService)));
         }
         connection.seen_s = self.now_s;

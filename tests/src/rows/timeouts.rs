@@ -4,7 +4,7 @@ use lb_common::{net::Protocol, reason::Reason};
 use lb_ebpf::tcp::ACK;
 
 use crate::{
-    case::{Case, Drops, Expected, Opens, Reaches, Returns},
+    case::{Case, Drops, Expected, Opens, Passes, Reaches, Returns},
     dialogue::Dialogue,
     world::{Kind, WEB_1, WEB_2, World},
 };
@@ -54,13 +54,12 @@ fn tcp(kind: Kind) -> Vec<Case> {
             .step(one.later_answer(WEB_1), Returns)
             .after_s(7000)
             .step(one.data(), Reaches(WEB_1)),
-        Case::new(
-            format!("{kind}: an expired flow that nobody took still brings its backend's words home"),
-            world,
-        )
-        .establish(one, WEB_1)
-        .after_s(7441)
-        .step(one.later_answer(WEB_1), Returns),
+        Case::new(format!("{kind}: no word of its backend brings an expired flow back"), world)
+            .establish(one, WEB_1)
+            .after_s(7441)
+            .step(one.later_answer(WEB_1), Passes(Reason::NotService))
+            .step(one.data(), Drops(Reason::NoFlow))
+            .records(0),
     ]);
     rows
 }
@@ -76,7 +75,7 @@ fn udp(kind: Kind) -> Vec<Case> {
     lifetimes(kind, &states, Opens(WEB_2))
 }
 
-/// One row for the last second of each state, and one for the second after.
+/// Rows for the last second of each state and for the second after, whoever speaks.
 fn lifetimes(kind: Kind, states: &[Prelude], afterwards: Expected) -> Vec<Case> {
     let one = Dialogue::new(kind);
     let probe = || match kind.protocol {
@@ -93,6 +92,14 @@ fn lifetimes(kind: Kind, states: &[Prelude], afterwards: Expected) -> Vec<Case> 
         };
         rows.push(begun("lives for").after_s(seconds - 1).step(probe(), Reaches(WEB_1)));
         rows.push(begun("is over after").after_s(seconds + 1).step(probe(), afterwards.clone()));
+        let word = || one.later_answer(WEB_1);
+        rows.push(begun("answers its backend for").after_s(seconds - 1).step(word(), Returns));
+        rows.push(
+            begun("is over for its backend after")
+                .after_s(seconds + 1)
+                .step(word(), Passes(Reason::NotService))
+                .step(probe(), afterwards.clone()),
+        );
     }
     rows
 }
