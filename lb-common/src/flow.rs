@@ -56,7 +56,7 @@ pub const fn age(now: u32, then: u32) -> u32 {
 /// | `ESTABLISHED` TCP | the handshake is proven | 7,440 s | RFC 5382 REQ-5 |
 /// | `ESTABLISHED` UDP | the client spoke again after the backend's answer | 300 s | RFC 4787 REQ-5 |
 /// | `ESTABLISHED` + `SHORT_*` | one side sent FIN or RST and the other has not spoken since | 240 s | RFC 5382 REQ-5, RFC 7857 2.2 |
-/// | `ESTABLISHED` + `CHALLENGED` | a SYN came while it was closing, and a challenger may be there | as without | RFC 9293, 3.6.1 |
+/// | `ESTABLISHED` + `CHALLENGED` | a challenger began while it was closing, and may be there | as without | RFC 9293, 3.6.1 |
 /// | `ESTABLISHED` + both `FIN_*` (closed) | both sides sent FIN | 240 s, may be taken at once | RFC 5382 REQ-5 |
 /// | `RETIRED` | its challenger has taken over; only its reply tuple is still held | 240 s, may be taken at once | RFC 6191 |
 ///
@@ -77,7 +77,7 @@ impl State {
     pub const CHALLENGER: Self = Self(3);
     /// The handshake is proven.
     pub const ESTABLISHED: Self = Self(4);
-    /// A SYN came while the flow was closing: until the flow ends, look for its challenger.
+    /// A challenger began while the flow was closing: until the flow ends, look for it.
     pub const CHALLENGED: u8 = 0x08;
     /// The client has sent FIN.
     pub const FIN_CLIENT: u8 = 0x10;

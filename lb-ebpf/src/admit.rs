@@ -6,7 +6,6 @@ use crate::{
     family::Family,
     find::{self, kind},
     insert::NewFlow,
-    life,
     tables::{FlowTables, Tables},
 };
 
@@ -38,10 +37,7 @@ fn prepare<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F>) 
     flow.hop_generation.set(settings.hop_generation);
     // A SYN comes here beside a flow of its own tuple only if that one is closing.
     let closing = find::anywhere::<F, T>(tables, kind::ESTABLISHED, find::NOWHERE);
-    if let Some(number) = closing {
-        life::challenge::<F, T>(tables, number);
-    }
-    flow.is_challenger.set(u32::from(closing.is_some()));
+    flow.closing.set(closing.unwrap_or(find::NOWHERE));
     flow.now.set(tables.now());
     Ok(())
 }

@@ -22,7 +22,7 @@ use crate::{
     family::{Family, Tuple, deltas},
     find::{self, Found, by_number, kind},
     hash::reduce,
-    hints,
+    hints, life,
     tables::{FlowTables, Tables, count_half_open},
     veil::veil,
 };
@@ -47,8 +47,8 @@ pub struct NewFlow<F: Family> {
     pub pool: Shared<u32>,
     /// Number of the service's counters.
     pub service_counters: Shared<u32>,
-    /// Does an older, closing flow have the same tuple? 0 or 1.
-    pub is_challenger: Shared<u32>,
+    /// The record of an older, closing flow of the same tuple, or [`find::NOWHERE`].
+    pub closing: Shared<u32>,
     /// The client's next hop.
     pub client_hop: Shared<Hop>,
     /// The routing generation in which it was looked up.
@@ -59,6 +59,13 @@ pub struct NewFlow<F: Family> {
     pub rewritten: Shared<Tuple<F>>,
     /// Out: by these differences.
     pub deltas: Shared<Deltas>,
+}
+
+impl<F: Family> NewFlow<F> {
+    #[inline(always)]
+    fn is_challenger(&self) -> bool {
+        self.closing.get() != find::NOWHERE
+    }
 }
 
 /// Makes a flow, and counts it for its backend.
@@ -78,17 +85,42 @@ pub fn insert<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F
     };
     fence();
     let state = match made {
-        Ok(()) if flow.is_challenger.get() != 0 => State::CHALLENGER,
+        Ok(()) if flow.is_challenger() => {
+            // First: whoever finds the challenger finds the mark.
+            life::challenge::<F, T>(tables, flow.closing.get());
+            State::CHALLENGER
+        }
         Ok(()) => State::HALF_OPEN,
-        Err(_) => {
+        Err(reason) => {
             victim.record.control.store(Control::new(victim.control.generation(), State::EMPTY, 0).0);
-            return made;
+            return if reason == Reason::TupleInUse { rejoin(tables, flow) } else { made };
         }
     };
     // Counted before it is published: a flow that is promoted at once must not make the count negative.
     count_half_open::<F>(tables, 1);
     victim.record.control.store(victim.control.with_state(state).0);
     made
+}
+
+/// nat, and the only backend that would do has the closing flow of this tuple: the SYN goes there, on that flow. Whether
+/// it opens another connection is for the backend to say (RFC 9293, 3.10.7.4; RFC 6191).
+#[inline(always)]
+fn rejoin<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F>) -> Result<(), Reason> {
+    let closing = find::again(tables, flow.closing.get(), &flow.tuple.get()).ok_or(Reason::TupleInUse)?;
+    let copied = closing.read(|it| {
+        flow.rewritten.set(find::reply_of::<F>(it).reversed());
+        flow.deltas.set(it.deltas.get());
+        (it.owner.get(), it.last_seen.get())
+    });
+    let (owner, seen) = copied.ok_or(Reason::TupleInUse)?;
+    flow.backend.set(owner.backend());
+    let backend = tables.backend(owner.backend()).ok_or(Reason::TupleInUse)?;
+    let is_open = backend.id == owner.backend() && backend.accepts != 0;
+    if is_open && life::is_in_time(&closing, owner.protocol(), seen, flow.now.get()) {
+        Ok(())
+    } else {
+        Err(Reason::TupleInUse)
+    }
 }
 
 /// Claims a record for us: it is BUSY and of a new generation, and its old hint is gone.
@@ -136,7 +168,7 @@ fn take_record<'a, F: Family, T: Tables + FlowTables<F>>(
 #[inline(always)]
 fn is_alone<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F>, mine: u32) -> bool {
     // The flow that is challenged does not count.
-    let established = if flow.is_challenger.get() != 0 { 0 } else { kind::ESTABLISHED };
+    let established = if flow.is_challenger() { 0 } else { kind::ESTABLISHED };
     let rivals = kind::HALF_OPEN | kind::CHALLENGER | kind::BUSY | established;
     cfg!(feature = "without_same_flow_check") || find::anywhere::<F, T>(tables, rivals, mine).is_none()
 }

@@ -10,7 +10,7 @@ use lb_common::{
 };
 
 use crate::{
-    family::Family,
+    family::{Family, RecordOf},
     find::{self, Found, by_number, kind},
     insert::NewFlow,
     tables::{FlowTables, Tables, count_half_open},
@@ -47,7 +47,7 @@ pub fn contest<F: Family, T: Tables + FlowTables<F>>(
     if is_challenger { other.or(Some(number)) } else { Some(number) }
 }
 
-/// Marks a closing flow that a SYN came for. The other side's next word may end its closing, but not the mark: else the
+/// Marks a closing flow that is given a challenger. The other side's next word may end its closing, but not the mark: else the
 /// client's proof would go to the old backend, and never reach the challenger.
 #[inline(always)]
 pub fn challenge<F: Family, T: FlowTables<F>>(tables: &T, number: u32) {
@@ -105,7 +105,12 @@ pub fn advance<F: Family, T: Tables + FlowTables<F>>(
     let state = control.state();
     if !state.is_half_open() {
         if is_tcp && !segment.is_syn() {
-            let next = tcp::after(state, side, segment);
+            let next = if side == Side::Backend && accepts_another::<F>(record, control, segment) {
+                record.proof.store(Proof::new(control.generation(), segment.sequence).0);
+                tcp::reopened(state)
+            } else {
+                tcp::after(state, side, segment)
+            };
             if next != state {
                 record.control.replace(control.0, control.with_state(next).0);
             }
@@ -126,6 +131,13 @@ pub fn advance<F: Family, T: Tables + FlowTables<F>>(
         Side::Backend if segment.flags & RST != 0 => refuse(tables, &found),
         Side::Backend => {}
     }
+}
+
+/// Does a backend accept another connection than that which was proven? A SYN-ACK that it repeats is of the same.
+#[inline(always)]
+fn accepts_another<F: Family>(record: &RecordOf<F>, control: Control, segment: Segment) -> bool {
+    let proof = Proof(record.proof.load());
+    segment.is_syn_ack() && proof.is_of(control.generation()) && proof.sequence() != segment.sequence
 }
 
 /// The backend wants no such connection. A challenger goes at once: beside the flow that it challenged it would be a

@@ -92,6 +92,13 @@ pub const fn after(state: State, side: Side, segment: Segment) -> State {
     State(bits)
 }
 
+/// A closing flow whose backend accepted a SYN: the goodbyes were another connection's. Until the client speaks, nobody
+/// knows whether it is there.
+#[inline(always)]
+pub const fn reopened(state: State) -> State {
+    State(State::ESTABLISHED.0 | State::SHORT_BACKEND | state.0 & State::CHALLENGED)
+}
+
 /// A half-open flow that its backend refused: it holds nothing that another flow may not have.
 pub const REFUSED: State = State(State::ESTABLISHED.0 | State::FIN_CLIENT | State::FIN_BACKEND);
 

@@ -241,13 +241,13 @@ impl Model {
     }
 
     fn open(&mut self, number: usize) -> Expected {
-        let client = &mut self.clients[number];
-        if let Some(old) = &mut client.old {
-            old.is_challenged = true;
-        }
         let accepting: Vec<usize> = (0..BACKENDS.len()).filter(|backend| self.accepts[*backend]).collect();
         if accepting.is_empty() {
             return Drops(Reason::NoBackend);
+        }
+        let client = &mut self.clients[number];
+        if let Some(old) = &mut client.old {
+            old.is_challenged = true;
         }
         let backend = accepting[self.turn % accepting.len()];
         self.turn += 1;

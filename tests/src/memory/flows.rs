@@ -84,7 +84,7 @@ fn blank<F: Family<Address: Default>>() -> NewFlow<F> {
         now: Shared::new(0),
         pool: Shared::new(0),
         service_counters: Shared::new(0),
-        is_challenger: Shared::new(0),
+        closing: Shared::new(0),
         client_hop: Shared::new(Default::default()),
         hop_generation: Shared::new(0),
         backend: Shared::new(0),

@@ -6,7 +6,7 @@ use lb_ebpf::{find, tcp::ACK};
 
 use crate::{
     case::{Case, Drops, Opens, Passes, Reaches, Returns},
-    dialogue::Dialogue,
+    dialogue::{Dialogue, Message},
     world::{Family, Kind, WEB_1, WEB_2, WEB_3, World},
 };
 
@@ -206,6 +206,35 @@ fn old_flows(kind: Kind) -> Vec<Case> {
     ]
 }
 
+/// A backend accepts another connection than the one before.
+fn another_syn_ack(one: Dialogue) -> Message {
+    one.syn_ack(WEB_1).with(|packet| packet.tcp_mut().sequence = OLD - 1)
+}
+
+/// The client's port is in use towards the only backend that is given flows, and its closing flow has another one.
+fn elsewhere_in_use(kind: Kind) -> Case {
+    let one = Dialogue::new(kind);
+    let twin = one.listen(std::net::SocketAddr::new(kind.ip.address("192.0.2.20", "2001:db8::20"), 80));
+    let world = World::new(kind).with(|world| {
+        world.services[0].backends.truncate(2);
+        world.services[0].listen.push(twin.listen);
+    });
+    Case::new(
+        format!("{kind}: no SYN goes to the backend of a closing flow that is given no more flows"),
+        world,
+    )
+    .establish(one, WEB_1)
+    .step(one.fin(), Reaches(WEB_1))
+    .establish(twin, WEB_2)
+    .change(|world| world.rest(WEB_1))
+    .step(one.syn(), Drops(Reason::TupleInUse))
+    .step(one.later_answer(WEB_1), Returns)
+    .step(one.ack(OLD), Reaches(WEB_1))
+    .change(|world| world.find_mut(WEB_1).accepts = true)
+    .step(one.syn(), Reaches(WEB_1))
+    .records(2)
+}
+
 /// With nat both connections would be one to the backend.
 fn with_nat(ip: Family) -> Vec<Case> {
     let kind = Kind::new(ip, Protocol::Tcp, Mode::Nat);
@@ -225,13 +254,56 @@ fn with_nat(ip: Family) -> Vec<Case> {
         .step(one.syn_ack(WEB_1), Returns)
         .step(one.ack(1), Reaches(WEB_1))
         .flow(one, &[ESTABLISHED]),
-        Case::new(format!("{kind}: with one backend, a closing flow keeps its tuple"), world)
+        Case::new(
+            format!("{kind}: with one backend, a SYN on a closing flow goes to it, until it takes the SYN"),
+            world.clone(),
+        )
+        .establish(one, WEB_1)
+        .step(one.fin(), Reaches(WEB_1))
+        .step(one.syn(), Reaches(WEB_1))
+        .flow(one, &[established_with(FIN_CLIENT | SHORT_CLIENT)])
+        .step(one.reply(WEB_1, ACK), Returns)
+        .step(one.rst(), Reaches(WEB_1))
+        .step(one.syn(), Reaches(WEB_1))
+        .step(another_syn_ack(one), Returns)
+        .flow(one, &[established_with(SHORT_BACKEND)])
+        .step(one.syn(), Reaches(WEB_1))
+        .step(another_syn_ack(one), Returns)
+        .step(one.ack(OLD), Reaches(WEB_1))
+        .flow(one, &[ESTABLISHED])
+        .records(1)
+        .step(one.reply_fin(WEB_1), Returns)
+        .flow(one, &[established_with(FIN_BACKEND | SHORT_BACKEND)]),
+        Case::new(
+            format!("{kind}: with one backend, a forged RST and a forged SYN do not kill a flow"),
+            world.clone(),
+        )
+        .establish(one, WEB_1)
+        .step(one.rst(), Reaches(WEB_1))
+        .step(one.syn(), Reaches(WEB_1))
+        .step(one.reply(WEB_1, ACK), Returns)
+        .flow(one, &[ESTABLISHED])
+        .step(one.ack(OLD), Reaches(WEB_1))
+        .records(1),
+        Case::new(
+            format!("{kind}: with one backend, a SYN on a closing flow keeps it for as long as any packet"),
+            world.clone(),
+        )
+        .establish(one, WEB_1)
+        .step(one.fin(), Reaches(WEB_1))
+        .after_s(200)
+        .step(one.syn(), Reaches(WEB_1))
+        .after_s(200)
+        .step(one.syn(), Reaches(WEB_1))
+        .after_s(241)
+        .step(one.syn(), Opens(WEB_1))
+        .records(1),
+        Case::new(format!("{kind}: a SYN-ACK that is repeated opens nothing again"), world)
             .establish(one, WEB_1)
             .step(one.fin(), Reaches(WEB_1))
-            .step(one.syn(), Drops(Reason::TupleInUse))
-            .step(one.later_answer(WEB_1), Returns)
-            .step(one.ack(OLD), Reaches(WEB_1))
-            .records(1),
+            .step(one.syn_ack(WEB_1), Returns)
+            .flow(one, &[established_with(FIN_CLIENT)]),
+        elsewhere_in_use(kind),
         Case::new(
             format!("{kind}: with several, a closing flow is challenged at another backend"),
             World::new(kind),
