@@ -26,18 +26,18 @@ use crate::{
     headers::{Ethernet, Icmp, Quoted, QuotedTcp},
     hints,
     insert::NewFlow,
-    parse::IcmpPacket,
+    parse::IpPacket,
     tables::{FlowTables, Tables, may_be},
 };
 
 /// Translates an error about a flow and says where it leaves.
 #[inline(always)]
 pub fn translate<F: Family, T: Tables + FlowTables<F>>(
-    packet: IcmpPacket<'_, F>,
+    packet: IpPacket<'_, F>,
     tables: &T,
     length: u64,
 ) -> Result<u32, Reason> {
-    let IcmpPacket { ethernet, ip, mut cursor, length: packet_length } = packet;
+    let IpPacket { ethernet, ip, mut cursor, length: packet_length, .. } = packet;
     let icmp = cursor.take::<Icmp>().map_err(not_ours)?;
     if !F::is_error(icmp.kind) {
         return Err(Reason::NotService);
@@ -55,7 +55,7 @@ pub fn translate<F: Family, T: Tables + FlowTables<F>>(
     if F::hops(ip) <= 1 {
         return Err(Reason::TtlExpired);
     }
-    if packet_length > route.hop.mtu {
+    if packet_length as u32 > route.hop.mtu {
         return Err(Reason::TooBig);
     }
 

@@ -12,7 +12,7 @@ use network_types::{
 
 use crate::{
     family::{Family, Tuple},
-    frame::Cursor,
+    frame::{Cursor, Header},
     headers::{Ethernet, Tcp},
     tables::Tables,
     tcp::Segment,
@@ -63,16 +63,18 @@ impl<F: Family> Packet<'_, F> {
     }
 }
 
-/// An ICMP message, not yet looked into.
-pub struct IcmpPacket<'a, F: Family> {
+/// An IP packet, not yet looked into.
+pub struct IpPacket<'a, F: Family> {
     /// Its Ethernet header.
     pub ethernet: &'a mut Ethernet,
     /// Its IP header.
     pub ip: &'a mut F::Header,
-    /// What follows the IP header.
+    /// What follows the IP header and its options.
     pub cursor: Cursor<'a>,
-    /// Bytes of the IP packet.
-    pub length: u32,
+    /// Bytes of the IP header and its options.
+    pub header: usize,
+    /// Bytes of the IP packet, which are no fewer.
+    pub length: usize,
 }
 
 /// What is done with what was parsed; both say where the packet leaves.
@@ -83,7 +85,7 @@ pub trait Visitor<F: Family> {
     /// TCP or UDP.
     fn packet(self, packet: Packet<'_, F>) -> Result<u32, Reason>;
     /// ICMP or ICMPv6.
-    fn icmp(self, packet: IcmpPacket<'_, F>) -> Result<u32, Reason>;
+    fn icmp(self, packet: IpPacket<'_, F>) -> Result<u32, Reason>;
 }
 
 const TCP: u8 = Protocol::Tcp.number();
@@ -120,10 +122,12 @@ pub fn ipv4(
     }
     // Ports are behind the options, which stay as they are.
     cursor.skip(header - 20);
-    match ip.proto {
-        TCP => tcp(ethernet, ip, cursor, length, header, tables, visitor),
-        UDP => udp(ethernet, ip, cursor, length, header, tables, visitor),
-        ICMP => visitor.icmp(IcmpPacket { ethernet, ip, cursor, length: length as u32 }),
+    let protocol = ip.proto;
+    let packet = IpPacket { ethernet, ip, cursor, header, length };
+    match protocol {
+        TCP => transport::<V4, Tcp>(packet, tables, visitor),
+        UDP => transport::<V4, UdpHdr>(packet, tables, visitor),
+        ICMP => visitor.icmp(packet),
         _ => Err(Reason::NotService),
     }
 }
@@ -138,80 +142,98 @@ pub fn ipv6(
 ) -> Result<u32, Reason> {
     let available = cursor.remaining();
     let ip = cursor.take::<Ipv6Hdr>()?;
-    let length = usize::from(u16::from_be_bytes(ip.payload_len)) + 40;
+    let header = size_of::<Ipv6Hdr>();
+    let length = header + usize::from(u16::from_be_bytes(ip.payload_len));
     if ip.vcf[0] >> 4 != 6 || length > available {
         return Err(if_ours::<V6>(tables, ip, ip.next_hdr, Reason::Malformed));
     }
-    match ip.next_hdr {
-        TCP => tcp(ethernet, ip, cursor, length, 40, tables, visitor),
-        UDP => udp(ethernet, ip, cursor, length, 40, tables, visitor),
-        ICMPV6 => visitor.icmp(IcmpPacket { ethernet, ip, cursor, length: length as u32 }),
-        FRAGMENT_HEADER => Err(if_ours_by_either(tables, ip, Reason::Fragment)),
+    let protocol = ip.next_hdr;
+    let packet = IpPacket { ethernet, ip, cursor, header, length };
+    match protocol {
+        TCP => transport::<V6, Tcp>(packet, tables, visitor),
+        UDP => transport::<V6, UdpHdr>(packet, tables, visitor),
+        ICMPV6 => visitor.icmp(packet),
+        FRAGMENT_HEADER => Err(if_ours_by_either(tables, packet.ip, Reason::Fragment)),
         HOP_BY_HOP | ROUTING | AUTHENTICATION | DESTINATION_OPTIONS => {
-            Err(if_ours_by_either(tables, ip, Reason::ExtensionHeader))
+            Err(if_ours_by_either(tables, packet.ip, Reason::ExtensionHeader))
         }
         _ => Err(Reason::NotService),
     }
 }
 
-#[inline(always)]
-fn tcp<F: Family>(
-    ethernet: &mut Ethernet,
-    ip: &mut F::Header,
-    mut cursor: Cursor<'_>,
-    length: usize,
-    header: usize,
-    tables: &impl Tables,
-    visitor: impl Visitor<F>,
-) -> Result<u32, Reason> {
-    let Ok(tcp) = cursor.take::<Tcp>() else {
-        return Err(if_ours::<F>(tables, ip, TCP, Reason::Malformed));
-    };
-    if tcp.offset >> 4 < 5 || length < header + 20 {
-        return Err(if_ours::<F>(tables, ip, TCP, Reason::Malformed));
+/// What differs between TCP and UDP.
+trait Transport: Header {
+    const PROTOCOL: Protocol;
+    /// Do its own lengths keep within so many bytes?
+    fn fits(&self, available: usize) -> bool;
+    fn segment(&self) -> Segment;
+    /// Source port, destination port, checksum.
+    fn fields(&mut self) -> [&mut [u8; 2]; 3];
+}
+
+impl Transport for Tcp {
+    const PROTOCOL: Protocol = Protocol::Tcp;
+
+    #[inline(always)]
+    fn fits(&self, available: usize) -> bool {
+        self.offset >> 4 >= 5 && available >= size_of::<Self>()
     }
-    let segment = Segment {
-        flags: tcp.flags,
-        sequence: u32::from_be_bytes(tcp.sequence),
-        acknowledgement: u32::from_be_bytes(tcp.acknowledgement),
-    };
-    visitor.packet(Packet {
-        ethernet,
-        ip,
-        protocol: Protocol::Tcp,
-        source_port: &mut tcp.source,
-        destination_port: &mut tcp.destination,
-        checksum: &mut tcp.checksum,
-        segment,
-        length: length as u32,
-    })
+
+    #[inline(always)]
+    fn segment(&self) -> Segment {
+        Segment {
+            flags: self.flags,
+            sequence: u32::from_be_bytes(self.sequence),
+            acknowledgement: u32::from_be_bytes(self.acknowledgement),
+        }
+    }
+
+    #[inline(always)]
+    fn fields(&mut self) -> [&mut [u8; 2]; 3] {
+        [&mut self.source, &mut self.destination, &mut self.checksum]
+    }
+}
+
+impl Transport for UdpHdr {
+    const PROTOCOL: Protocol = Protocol::Udp;
+
+    #[inline(always)]
+    fn fits(&self, available: usize) -> bool {
+        let length = usize::from(u16::from_be_bytes(self.len));
+        size_of::<Self>() <= length && length <= available
+    }
+
+    #[inline(always)]
+    fn segment(&self) -> Segment {
+        Segment::default()
+    }
+
+    #[inline(always)]
+    fn fields(&mut self) -> [&mut [u8; 2]; 3] {
+        [&mut self.src, &mut self.dst, &mut self.check]
+    }
 }
 
 #[inline(always)]
-fn udp<F: Family>(
-    ethernet: &mut Ethernet,
-    ip: &mut F::Header,
-    mut cursor: Cursor<'_>,
-    length: usize,
-    header: usize,
+fn transport<F: Family, H: Transport>(
+    packet: IpPacket<'_, F>,
     tables: &impl Tables,
     visitor: impl Visitor<F>,
 ) -> Result<u32, Reason> {
-    let Ok(udp) = cursor.take::<UdpHdr>() else {
-        return Err(if_ours::<F>(tables, ip, UDP, Reason::Malformed));
+    let IpPacket { ethernet, ip, mut cursor, header, length } = packet;
+    let Some(transport) = cursor.take::<H>().ok().filter(|it| it.fits(length - header)) else {
+        return Err(if_ours::<F>(tables, ip, H::PROTOCOL.number(), Reason::Malformed));
     };
-    let datagram = usize::from(u16::from_be_bytes(udp.len));
-    if datagram < 8 || header + datagram > length {
-        return Err(if_ours::<F>(tables, ip, UDP, Reason::Malformed));
-    }
+    let segment = transport.segment();
+    let [source_port, destination_port, checksum] = transport.fields();
     visitor.packet(Packet {
         ethernet,
         ip,
-        protocol: Protocol::Udp,
-        source_port: &mut udp.src,
-        destination_port: &mut udp.dst,
-        checksum: &mut udp.check,
-        segment: Segment::default(),
+        protocol: H::PROTOCOL,
+        source_port,
+        destination_port,
+        checksum,
+        segment,
         length: length as u32,
     })
 }

@@ -7,7 +7,7 @@ use crate::{
     frame::Frame,
     headers::Ethernet,
     icmp,
-    parse::{self, IcmpPacket, Packet, Visitor},
+    parse::{self, IpPacket, Packet, Visitor},
     reply, request, rewrite,
     tables::{FlowTables, Tables, may_be},
 };
@@ -87,7 +87,7 @@ where
     }
 
     #[inline(always)]
-    fn icmp(self, packet: IcmpPacket<'_, F>) -> Result<u32, Reason> {
+    fn icmp(self, packet: IpPacket<'_, F>) -> Result<u32, Reason> {
         icmp::translate(packet, self.tables, self.length)
     }
 }
