@@ -7,3 +7,13 @@ pub mod outline;
 pub mod routes;
 pub mod tables;
 pub mod trace;
+
+/// Every program needs one. `bpf_fib_lookup` is for GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}

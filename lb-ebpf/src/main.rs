@@ -20,16 +20,6 @@ mod program {
         let verdict = pipeline::run(&mut frame, &KernelTables(ctx.ctx));
         counters::record(verdict, &ctx, bytes)
     }
-
-    /// `bpf_fib_lookup` is for GPL-compatible programs only.
-    #[unsafe(link_section = "license")]
-    #[unsafe(no_mangle)]
-    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
-
-    #[panic_handler]
-    fn panic(_info: &core::panic::PanicInfo) -> ! {
-        loop {}
-    }
 }
 
 #[cfg(not(target_arch = "bpf"))]

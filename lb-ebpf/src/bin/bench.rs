@@ -267,15 +267,6 @@ mod program {
         let ports = Ports::new(Be16::from_bytes(l4.source), Be16::from_bytes(l4.destination));
         Some(Tuple { source, destination, ports, protocol: u32::from(protocol) })
     }
-
-    #[panic_handler]
-    fn panic(_info: &core::panic::PanicInfo) -> ! {
-        loop {}
-    }
-
-    #[unsafe(link_section = "license")]
-    #[unsafe(no_mangle)]
-    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 }
 
 #[cfg(not(target_arch = "bpf"))]

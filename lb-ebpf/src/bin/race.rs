@@ -381,16 +381,6 @@ mod program {
             && counts(one_again.state(), other_again.state()))
         .then_some(())
     }
-
-    #[panic_handler]
-    fn panic(_info: &core::panic::PanicInfo) -> ! {
-        loop {}
-    }
-
-    /// `bpf_fib_lookup` is for GPL-compatible programs only.
-    #[unsafe(link_section = "license")]
-    #[unsafe(no_mangle)]
-    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 }
 
 #[cfg(not(target_arch = "bpf"))]
