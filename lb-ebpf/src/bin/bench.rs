@@ -57,27 +57,29 @@ mod program {
     // SAFETY: packed words are aligned to one byte, without padding, and valid for any bits.
     unsafe impl Header for Words {}
 
-    /// Addresses, ports and checksums of an IPv4 frame without options, where they are.
+    /// An IPv4 frame without options, up to its addresses.
     #[repr(C, packed)]
     struct Fields4 {
         ethernet: [u8; 14],
         version_to_protocol: [u8; 10],
-        ip_checksum: u16,
+        checksum: u16,
         addresses: [u32; 2],
-        ports: u32,
-        udp: [u16; 2],
-        rest: [u8; 8],
-        tcp_checksum: u16,
     }
 
-    /// The same of an IPv6 frame.
+    /// The same of IPv6.
     #[repr(C, packed)]
     struct Fields6 {
         ethernet: [u8; 14],
         version_to_hop_limit: [u8; 8],
         addresses: [u64; 4],
+    }
+
+    /// Ports, and where the checksum is: of a UDP packet, or of a TCP packet.
+    #[repr(C, packed)]
+    struct Ending {
         ports: u32,
-        udp: [u16; 2],
+        length: u16,
+        udp_checksum: u16,
         rest: [u8; 8],
         tcp_checksum: u16,
     }
@@ -86,59 +88,40 @@ mod program {
     unsafe impl Header for Fields4 {}
     // SAFETY: as above.
     unsafe impl Header for Fields6 {}
+    // SAFETY: as above.
+    unsafe impl Header for Ending {}
 
     /// The next flow's IPv4 packet, to the program that the order names.
     #[xdp]
     pub fn wrap4(ctx: XdpContext) -> u32 {
-        next4(&ctx).map_or(xdp_action::XDP_ABORTED, |order| jump(&ctx, order))
+        next::<V4>(&ctx).map_or(xdp_action::XDP_ABORTED, |order| jump(&ctx, order))
     }
 
     /// The next flow's IPv6 packet, to the program that the order names.
     #[xdp]
     pub fn wrap6(ctx: XdpContext) -> u32 {
-        next6(&ctx).map_or(xdp_action::XDP_ABORTED, |order| jump(&ctx, order))
+        next::<V6>(&ctx).map_or(xdp_action::XDP_ABORTED, |order| jump(&ctx, order))
     }
 
     /// The next flow's IPv4 packet, to whoever is at the other end of the cable.
     #[xdp]
     pub fn generate(ctx: XdpContext) -> u32 {
-        next4(&ctx).map_or(xdp_action::XDP_ABORTED, |_| xdp_action::XDP_TX)
+        next::<V4>(&ctx).map_or(xdp_action::XDP_ABORTED, |_| xdp_action::XDP_TX)
     }
 
+    /// Writes the next flow's packet.
     #[inline(always)]
-    fn next4(ctx: &XdpContext) -> Option<&'static Order> {
+    fn next<F: Benched>(ctx: &XdpContext) -> Option<&'static Order> {
         let (order, number) = restore(ctx)?;
-        let tuple = TUPLES4.get(number)?;
         let mut frame = XdpFrame(ctx);
-        let fields = frame.cursor().take::<Fields4>().ok()?;
-        fields.ip_checksum = tuple.ip_checksum;
-        fields.addresses = tuple.addresses;
-        fields.ports = tuple.ports;
+        let mut cursor = frame.cursor();
+        let (ports, checksum) = F::address(&mut cursor, number)?;
+        let ending = cursor.take::<Ending>().ok()?;
+        ending.ports = ports;
         if order.is_udp != 0 {
-            fields.udp[1] = tuple.checksum;
+            ending.udp_checksum = checksum;
         } else {
-            fields.tcp_checksum = tuple.checksum;
-        }
-        Some(order)
-    }
-
-    #[inline(always)]
-    fn next6(ctx: &XdpContext) -> Option<&'static Order> {
-        let (order, number) = restore(ctx)?;
-        let tuple = TUPLES6.get(number)?;
-        let mut frame = XdpFrame(ctx);
-        let fields = frame.cursor().take::<Fields6>().ok()?;
-        let mut i = 0;
-        while i < 4 {
-            fields.addresses[i] = tuple.addresses[i];
-            fence();
-            i += 1;
-        }
-        fields.ports = tuple.ports;
-        if order.is_udp != 0 {
-            fields.udp[1] = tuple.checksum;
-        } else {
-            fields.tcp_checksum = tuple.checksum;
+            ending.tcp_checksum = checksum;
         }
         Some(order)
     }
@@ -191,69 +174,88 @@ mod program {
     /// Parses IPv4, and one hit in an LRU hash.
     #[xdp]
     pub fn lru4(ctx: XdpContext) -> u32 {
-        let Some(tuple) = parse::<V4>(&ctx) else { return xdp_action::XDP_PASS };
-        match LRU4.get_ptr(tuple) {
-            Some(_) => xdp_action::XDP_TX,
-            None => xdp_action::XDP_DROP,
-        }
+        with_tuple::<V4>(&ctx, |tuple| LRU4.get_ptr(tuple).is_some())
     }
 
     /// Parses IPv6, and one hit in an LRU hash.
     #[xdp]
     pub fn lru6(ctx: XdpContext) -> u32 {
-        let Some(tuple) = parse::<V6>(&ctx) else { return xdp_action::XDP_PASS };
-        match LRU6.get_ptr(tuple) {
-            Some(_) => xdp_action::XDP_TX,
-            None => xdp_action::XDP_DROP,
-        }
+        with_tuple::<V6>(&ctx, |tuple| LRU6.get_ptr(tuple).is_some())
     }
 
     /// Puts an IPv4 tuple into the LRU hash.
     #[xdp]
     pub fn remember4(ctx: XdpContext) -> u32 {
-        let Some(tuple) = parse::<V4>(&ctx) else { return xdp_action::XDP_PASS };
-        match LRU4.insert(tuple, Value::default(), 0) {
-            Ok(()) => xdp_action::XDP_TX,
-            Err(_) => xdp_action::XDP_DROP,
-        }
+        with_tuple::<V4>(&ctx, |tuple| LRU4.insert(tuple, Value::default(), 0).is_ok())
     }
 
     /// Puts an IPv6 tuple into the LRU hash.
     #[xdp]
     pub fn remember6(ctx: XdpContext) -> u32 {
-        let Some(tuple) = parse::<V6>(&ctx) else { return xdp_action::XDP_PASS };
-        match LRU6.insert(tuple, Value::default(), 0) {
-            Ok(()) => xdp_action::XDP_TX,
-            Err(_) => xdp_action::XDP_DROP,
+        with_tuple::<V6>(&ctx, |tuple| LRU6.insert(tuple, Value::default(), 0).is_ok())
+    }
+
+    /// Sends a packet back if `has` says so of its tuple.
+    #[inline(always)]
+    fn with_tuple<F: Benched>(ctx: &XdpContext, has: impl FnOnce(Tuple<F>) -> bool) -> u32 {
+        match parse(ctx).map(has) {
+            Some(true) => xdp_action::XDP_TX,
+            Some(false) => xdp_action::XDP_DROP,
+            None => xdp_action::XDP_PASS,
         }
     }
 
-    trait Parsed: Family {
+    /// What differs between the families.
+    trait Benched: Family {
         const ETHERTYPE: Be16;
         fn protocol(header: &Self::Header) -> Option<u8>;
+        /// Writes a flow's addresses. Returns its ports, and the checksum of TCP or UDP.
+        fn address(cursor: &mut Cursor<'_>, flow: u32) -> Option<(u32, u16)>;
     }
 
-    impl Parsed for V4 {
+    impl Benched for V4 {
         const ETHERTYPE: Be16 = Ethernet::IPV4;
 
         #[inline(always)]
         fn protocol(header: &Ipv4Hdr) -> Option<u8> {
             (header.vihl == 0x45).then_some(header.proto)
         }
+
+        #[inline(always)]
+        fn address(cursor: &mut Cursor<'_>, flow: u32) -> Option<(u32, u16)> {
+            let tuple = TUPLES4.get(flow)?;
+            let fields = cursor.take::<Fields4>().ok()?;
+            fields.checksum = tuple.ip_checksum;
+            fields.addresses = tuple.addresses;
+            Some((tuple.ports, tuple.checksum))
+        }
     }
 
-    impl Parsed for V6 {
+    impl Benched for V6 {
         const ETHERTYPE: Be16 = Ethernet::IPV6;
 
         #[inline(always)]
         fn protocol(header: &Ipv6Hdr) -> Option<u8> {
             (header.vcf[0] >> 4 == 6).then_some(header.next_hdr)
         }
+
+        #[inline(always)]
+        fn address(cursor: &mut Cursor<'_>, flow: u32) -> Option<(u32, u16)> {
+            let tuple = TUPLES6.get(flow)?;
+            let fields = cursor.take::<Fields6>().ok()?;
+            let mut i = 0;
+            while i < 4 {
+                fields.addresses[i] = tuple.addresses[i];
+                fence();
+                i += 1;
+            }
+            Some((tuple.ports, tuple.checksum))
+        }
     }
 
     /// The least that a balancer has to read.
     #[inline(always)]
-    fn parse<F: Parsed>(ctx: &XdpContext) -> Option<Tuple<F>> {
+    fn parse<F: Benched>(ctx: &XdpContext) -> Option<Tuple<F>> {
         let mut frame = XdpFrame(ctx);
         let mut cursor: Cursor<'_> = frame.cursor();
         let ethernet = cursor.take::<Ethernet>().ok()?;
