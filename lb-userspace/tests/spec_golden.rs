@@ -129,7 +129,7 @@ fn every_line_names_file_line_and_column() {
         let name = format!("{class}.toml");
         let text = fs::read_to_string(golden(class, "toml")).unwrap();
 
-        for line in spec::parse(&name, &text).unwrap_err().lines() {
+        for line in spec::parse(&name, &text).unwrap_err().each() {
             let place: Vec<&str> = line.splitn(4, ':').collect();
             assert_eq!(place[0], name);
             assert!(place[1].parse::<usize>().is_ok() && place[2].parse::<usize>().is_ok(), "{line}");

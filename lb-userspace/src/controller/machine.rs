@@ -27,7 +27,7 @@ impl Host for Machine {
         spec::read(&self.config).map_err(|mistakes| Problem {
             kind: ProblemKind::InvalidConfiguration,
             detail: format!("{} is not in force, because it has mistakes", self.config.display()),
-            mistakes: mistakes.lines(),
+            mistakes: mistakes.each(),
         })
     }
 

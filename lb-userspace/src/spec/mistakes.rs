@@ -101,27 +101,16 @@ impl Mistakes {
         Self { list: vec![Mistake::in_text(name, text, span, message)], more: 0 }
     }
 
-    /// `file:line:column: message` of each.
-    pub fn lines(&self) -> Vec<String> {
-        let more = (self.more > 0).then(|| self.more_line());
-        self.list.iter().map(|mistake| mistake.line.clone()).chain(more).collect()
-    }
-
-    fn more_line(&self) -> String {
-        format!("and {} more", self.more)
+    /// `file:line:column: message` of each, and the line that it is about.
+    pub fn each(&self) -> Vec<String> {
+        let more = (self.more > 0).then(|| format!("and {} more", self.more));
+        self.list.iter().map(Mistake::to_string).chain(more).collect()
     }
 }
 
 impl fmt::Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, mistake) in self.list.iter().enumerate() {
-            let separator = if number == 0 { "" } else { "\n" };
-            write!(f, "{separator}{mistake}")?;
-        }
-        if self.more > 0 {
-            write!(f, "\n{}", self.more_line())?;
-        }
-        Ok(())
+        f.write_str(&self.each().join("\n"))
     }
 }
 
@@ -254,7 +243,10 @@ mod tests {
             report.add(Span::from(at..at + 1), message);
         }
 
-        assert_eq!(report.finish("x").unwrap_err().lines(), ["x:1:1: first", "x:2:1: second"]);
+        assert_eq!(
+            report.finish("x").unwrap_err().each(),
+            ["x:1:1: first\n    1 | a\n      | ^", "x:2:1: second\n    2 | b\n      | ^"]
+        );
     }
 
     #[test]
@@ -267,7 +259,7 @@ mod tests {
         }
 
         let mistakes = report.finish("x").unwrap_err();
-        assert_eq!(mistakes.lines().len(), MAX_MISTAKES + 1);
+        assert_eq!(mistakes.each().len(), MAX_MISTAKES + 1);
         assert!(mistakes.to_string().ends_with("\nand 7 more"));
     }
 
