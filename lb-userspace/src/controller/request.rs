@@ -191,10 +191,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
 
     fn no_backend(&self, name: &BackendName) -> Problem {
         match self.service(&name.service) {
-            Ok(service) => Problem::new(
-                ProblemKind::NotFound,
-                format!("service {} has no backend `{}`", service.name, name.backend),
-            ),
+            Ok(_) => Problem::new(ProblemKind::NotFound, format!("there is no backend `{name}`")),
             Err(problem) => problem,
         }
     }

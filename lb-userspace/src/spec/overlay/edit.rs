@@ -98,6 +98,6 @@ fn invalid(detail: String) -> Problem {
 fn not_found(spec: &Spec, name: &BackendName) -> Problem {
     match spec.service(&name.service) {
         None => Refusal::NoService(name.service.clone()).into(),
-        Some(_) => Problem::new(ProblemKind::NotFound, format!("there is no backend {name}")),
+        Some(_) => Problem::new(ProblemKind::NotFound, format!("there is no backend `{name}`")),
     }
 }

@@ -234,10 +234,10 @@ fn what_is_refused_has_its_kind_and_changes_nothing() {
             Invalid,
             "0 to 1000",
         ),
-        (|o, f| o.remove(f, &name("c")), NotFound, "no backend web/c"),
+        (|o, f| o.remove(f, &name("c")), NotFound, "no backend `web/c`"),
         (|o, f| o.remove(f, &BackendName::new("no", "c")), NotFound, "no service `no`"),
-        (|o, f| o.patch(f, &name("c"), &weight(1)), NotFound, "no backend web/c"),
-        (|o, f| o.patch(f, &name("c"), &admin(AdminState::Ready)), NotFound, "no backend web/c"),
+        (|o, f| o.patch(f, &name("c"), &weight(1)), NotFound, "no backend `web/c`"),
+        (|o, f| o.patch(f, &name("c"), &admin(AdminState::Ready)), NotFound, "no backend `web/c`"),
         (|o, f| o.patch(f, &name("a"), &weight(1001)), Invalid, "0 to 1000"),
         (|o, f| o.patch(f, &name("a"), &BackendPatch::default()), Invalid, "nothing to change"),
     ];
