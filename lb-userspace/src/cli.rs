@@ -10,7 +10,7 @@ mod completions;
 mod console;
 mod detach;
 pub mod exit;
-mod failure;
+pub mod failure;
 mod flow;
 mod health;
 mod metrics;
@@ -55,9 +55,9 @@ pub struct World<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Host {
     /// Is the daemon, until it ends.
-    pub run: fn(run::Options) -> Exit,
-    /// Reads a configuration, or says all its mistakes, one a line.
-    pub check: fn(&Path) -> Result<Checked, String>,
+    pub run: fn(run::Options) -> Result<(), Failure>,
+    /// Reads a configuration, or says all its mistakes.
+    pub check: fn(&Path) -> Result<Checked, Failure>,
     /// Removes the data plane of a dead daemon; `false`: there was none.
     pub detach: fn() -> anyhow::Result<bool>,
 }
@@ -121,7 +121,7 @@ fn dispatch(
         Command::Run { config: given, detach_on_exit } => {
             run::init_log(verbosity, env);
             let options = run::Options { config: config(given), detach_on_exit, socket: chosen_socket };
-            Ok((host.run)(options).code())
+            (host.run)(options).map(|()| Exit::Done.code())
         }
         Command::Check { file } => check::check(console, &config(file), host.check),
         Command::Completions { shell } => completions::completions(console, shell),

@@ -6,8 +6,8 @@
 //!  sockets ──────┘                      └─▶ API, ──────┘
 //! ```
 //!
-//! Everything that can be wrong is found out before anything is changed: the file, the overlay, the sockets, then what
-//! the datapath's preflight judges. Stopping leaves the data plane as it is.
+//! Everything that can be wrong is found out before anything is changed: the file, what the datapath's preflight judges,
+//! the overlay, the sockets. Stopping leaves the data plane as it is.
 
 mod signals;
 
@@ -17,8 +17,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use anyhow::Context;
 use lb_common::settings::PortPool;
-use log::{error, info, warn};
+use log::{info, warn};
 use tokio::{
     runtime,
     sync::{mpsc, watch},
@@ -28,9 +29,12 @@ use tokio::{
 
 use crate::{
     api::{desk::Desk, listen, server},
-    cli::{check::Checked, exit::Exit, run::Options},
+    cli::{check::Checked, exit::Exit, failure::Failure, run::Options},
     controller::{self, Controller, Ending, Start, machine::Machine},
-    datapath::{self, Opened, preflight::host},
+    datapath::{
+        self, Fit, OpenError, Opened,
+        preflight::{Cause, host},
+    },
     event::{Answer, Problem, ProblemKind, Since},
     health, neighbours, paths,
     shutdown::{self, Shutdown},
@@ -48,67 +52,33 @@ const ASKS: usize = 256;
 /// How long tasks may take to end.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Why the daemon did not start, or did not end well.
-#[derive(Debug)]
-struct Failure {
-    exit: Exit,
-    message: String,
-}
-
-impl Failure {
-    fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into() }
-    }
-}
-
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Self {
-        Self::new(Exit::Failed, format!("{error:#}"))
-    }
-}
-
 /// `xlb check`: what is wrong with a file, or what it will take of the host.
-pub fn check(file: &Path) -> Result<Checked, String> {
-    let spec = spec::read(file).map_err(|mistakes| mistakes.to_string())?;
-    let cpus = host::cpus().map_err(|error| format!("{error:#}"))?;
-    let (first, last) = host::local_ports().map_err(|error| format!("{error:#}"))?;
+pub fn check(file: &Path) -> Result<Checked, Failure> {
+    let spec = read(file)?;
+    let cpus = host::cpus()?;
+    let (first, last) = host::local_ports()?;
     let ports = SourcePorts::of(&spec, PortPool::around(first, last));
     Ok(Checked { costs: format!("{}\n{ports}", Memory::of(spec.limits, cpus)), spec })
 }
 
 /// Is the daemon, until it ends.
-pub fn run(options: Options) -> Exit {
-    let runtime = match runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            error!("start the runtime: {error}");
-            return Exit::Failed;
-        }
-    };
-    match runtime.block_on(serve(options)) {
-        Ok(()) => Exit::Done,
-        Err(failure) => {
-            for line in failure.message.lines() {
-                error!("{line}");
-            }
-            failure.exit
-        }
-    }
+pub fn run(options: Options) -> Result<(), Failure> {
+    let runtime = runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    runtime.block_on(serve(options))
 }
 
 async fn serve(options: Options) -> Result<(), Failure> {
     let since = Since { instant: Instant::now(), time: SystemTime::now() };
-    let spec = spec::read(&options.config)
-        .map_err(|mistakes| Failure::new(Exit::InvalidConfiguration, mistakes.to_string()))?;
-    let store = Store::new(paths::state());
-    let overlay = store.load().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
     let object = datapath::object()
         .ok_or_else(|| Failure::new(Exit::HostUnfit, "built without the XDP program: cargo xtask build"))?;
+    let spec = read(&options.config)?;
+    let pins = paths::pins();
+    // Before all that may fail for want of rights: it says which.
+    let fit = datapath::judge(&spec, &pins).map_err(refusal)?;
+    let store = Store::new(paths::state());
+    let overlay = store.load().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
 
     let signals = signals::listen()?;
-    let socket = options.socket.as_deref().unwrap_or(&spec.api.socket).to_owned();
-    let socket =
-        listen::socket(&socket).await.map_err(|error| Failure::new(error.exit(), error.to_string()))?;
     let metrics = match spec.metrics {
         Some(address) => {
             let bound = listen::metrics(address).await;
@@ -116,7 +86,11 @@ async fn serve(options: Options) -> Result<(), Failure> {
         }
         None => None,
     };
-    let opened = open(&spec, object)?;
+    // After the address, because its directory is made.
+    let socket = options.socket.as_deref().unwrap_or(&spec.api.socket);
+    let socket =
+        listen::socket(socket).await.map_err(|error| Failure::new(error.exit(), error.to_string()))?;
+    let opened = open(fit, object)?;
 
     let (trigger, stop) = shutdown::channel();
     let (events, mut inbox) = mpsc::channel(EVENTS);
@@ -162,15 +136,26 @@ async fn serve(options: Options) -> Result<(), Failure> {
     detached
 }
 
-fn open(spec: &Spec, object: &[u8]) -> Result<Opened, Failure> {
-    let opened = datapath::open(spec, &paths::pins(), object).map_err(|error| {
-        let exit = match error {
-            datapath::OpenError::Unfit(_) => Exit::HostUnfit,
-            datapath::OpenError::Taken(_) => Exit::Conflict,
-            datapath::OpenError::Failed(_) => Exit::Failed,
-        };
-        Failure::new(exit, error.to_string())
-    })?;
+fn read(file: &Path) -> Result<Spec, Failure> {
+    spec::read(file).map_err(|mistakes| {
+        let message = format!("{} is not a valid configuration", file.display());
+        Failure::new(Exit::InvalidConfiguration, message).details(mistakes.each())
+    })
+}
+
+fn refusal(error: OpenError) -> Failure {
+    match error {
+        OpenError::Unfit(causes) => {
+            let causes = causes.iter().map(Cause::to_string).collect();
+            Failure::new(Exit::HostUnfit, "this host cannot run xlb as it is").details(causes)
+        }
+        OpenError::Taken(taken) => Failure::new(Exit::Conflict, taken.to_string()),
+        OpenError::Failed(error) => error.into(),
+    }
+}
+
+fn open(fit: Fit<'_>, object: &[u8]) -> Result<Opened, Failure> {
+    let opened = datapath::open(fit, object).map_err(refusal)?;
     for attached in &opened.attached {
         info!(interface = attached.name, mode = attached.mode; "attached");
     }

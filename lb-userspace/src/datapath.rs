@@ -39,7 +39,7 @@ pub use self::{
         object,
         traces::{Traces, traces},
     },
-    open::{OpenError, Opened, open},
+    open::{Fit, OpenError, Opened, judge, open},
 };
 
 /// The maps, as whoever holds them gives and takes them. Only the controller writes to one.

@@ -9,7 +9,7 @@ use std::{
     path::PathBuf,
 };
 
-use lb_userspace::cli::{Host, World, exit::Exit, main_with, run};
+use lb_userspace::cli::{Host, World, exit::Exit, failure::Failure, main_with, run};
 
 thread_local! {
     /// What the daemon was told: `Host` holds plain functions.
@@ -19,9 +19,9 @@ thread_local! {
 const HOST: Host = Host {
     run: |options| {
         TOLD.with(|told| told.replace(Some(options)));
-        Exit::Done
+        Ok(())
     },
-    check: |_| Err(String::new()),
+    check: |_| Err(Failure::new(Exit::Failed, "")),
     detach: || Err(anyhow::anyhow!("Operation not permitted").context("remove /sys/fs/bpf/xlb/v1")),
 };
 

@@ -16,13 +16,9 @@ pub struct Checked {
 pub fn check(
     console: &mut Console<'_>,
     file: &Path,
-    read: fn(&Path) -> Result<Checked, String>,
+    read: fn(&Path) -> Result<Checked, Failure>,
 ) -> Result<u8, Failure> {
-    let checked = read(file).map_err(|mistakes| {
-        let mistakes = mistakes.trim_end().lines().map(str::to_owned).collect();
-        let message = format!("{} is not a valid configuration", file.display());
-        Failure::new(Exit::InvalidConfiguration, message).details(mistakes)
-    })?;
+    let checked = read(file)?;
 
     console.line(&format!("{} is valid: {}", file.display(), summary(&checked.spec)))?;
     console.line(checked.costs.trim_end())?;

@@ -9,7 +9,7 @@ use crate::api::client;
 pub struct Failure {
     pub exit: Exit,
     message: String,
-    /// Mistakes of a configuration, one line each.
+    /// Mistakes of a configuration, or what is amiss with a host: said before the message.
     details: Vec<String>,
     hint: Option<String>,
     is_closed_pipe: bool,
@@ -47,6 +47,12 @@ impl fmt::Display for Failure {
             Some(hint) => writeln!(f, "hint: {hint}"),
             None => Ok(()),
         }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::new(Exit::Failed, format!("{error:#}"))
     }
 }
 

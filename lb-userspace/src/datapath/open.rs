@@ -1,8 +1,8 @@
 //! Opens the data plane: finds out whether it can be, takes over what runs, or makes it.
 //!
 //! ```text
-//!   host ─▶ lock ─▶ pins, interfaces, memory ─┬─ pinned: adopt ─┬─▶ attach ─▶ tidy
-//!   (nothing is changed so far)               └─ else: create ──┘
+//!   judge: host ─▶ lock ─▶ pins, interfaces, memory     open: ─┬─ pinned: adopt ─┬─▶ attach ─▶ tidy
+//!   (nothing is changed so far)                                └─ else: create ──┘
 //! ```
 
 use std::{
@@ -53,7 +53,7 @@ pub struct Opened {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Exit 78.
-    #[error("this host cannot run xlb as it is\n{}", lines(.0))]
+    #[error("{}", lines(.0))]
     Unfit(Vec<Cause>),
     /// Exit 5.
     #[error(transparent)]
@@ -63,17 +63,37 @@ pub enum OpenError {
     Failed(anyhow::Error),
 }
 
-/// Opens the data plane whose pins lie in the directory `pins`, and has it run the program in `object`.
-///
-/// Before anything is changed everything is judged; what fails later is taken back, except that a data plane that
-/// was adopted goes on with whichever program it has.
-pub fn open(spec: &Spec, pins: &Path, object: &[u8]) -> Result<Opened, OpenError> {
+/// A host that was judged, and found fit for a data plane.
+#[derive(Debug)]
+pub struct Fit<'a> {
+    spec: &'a Spec,
+    pins: &'a Path,
+    host: Host,
+    found: Found,
+    /// `None`: there are no pins yet that anybody could hold.
+    lock: Option<Lock>,
+}
+
+/// Judges everything, and changes nothing: can the data plane whose pins lie in the directory `pins` be opened?
+pub fn judge<'a>(spec: &'a Spec, pins: &'a Path) -> Result<Fit<'a>, OpenError> {
     let root = pins::root(pins)?;
     let host = Host::read(root)?;
     refuse(preflight::judge_host(&host))?;
-    let lock = Lock::take(root)??;
+    let lock = if root.is_dir() { Some(Lock::take(root)??) } else { None };
     let found = Found::look(pins, spec)?;
     refuse(found.judge(spec, &host))?;
+    Ok(Fit { spec, pins, host, found, lock })
+}
+
+/// Opens the data plane, and has it run the program in `object`.
+///
+/// What fails is taken back, except that a data plane that was adopted goes on with whichever program it has.
+pub fn open(fit: Fit<'_>, object: &[u8]) -> Result<Opened, OpenError> {
+    let Fit { spec, pins, host, found, lock } = fit;
+    let lock = match lock {
+        Some(lock) => lock,
+        None => Lock::take(pins::root(pins)?)??,
+    };
 
     let mut warnings = preflight::warnings(spec, &host);
     warnings.extend(found.warnings(spec, &host));
@@ -94,6 +114,7 @@ fn refuse(causes: Vec<Cause>) -> Result<(), OpenError> {
 }
 
 /// What is pinned.
+#[derive(Debug)]
 struct Found {
     /// Of the data plane that runs, if one does.
     settings: Option<Settings>,
@@ -269,5 +290,5 @@ impl From<Refused> for OpenError {
 }
 
 fn lines(causes: &[Cause]) -> String {
-    causes.iter().map(|cause| format!("  {cause}")).collect::<Vec<_>>().join("\n")
+    causes.iter().map(Cause::to_string).collect::<Vec<_>>().join("\n")
 }

@@ -9,7 +9,7 @@ use std::{
 
 use lb_userspace::{
     api::{desk::Desk, listen, server, view},
-    cli::{Host, check::Checked, exit::Exit},
+    cli::{Host, check::Checked, exit::Exit, failure::Failure},
     event::{Answer, Event, ProbeOutcome, ProbeResult, Problem, ProblemKind, Request, Target},
     spec::{self, BackendName, Spec},
 };
@@ -53,13 +53,16 @@ fn socket_in(directory: &Path) -> PathBuf {
 
 /// A host that cannot run the daemon, with one good file and the pins of a dead daemon.
 pub const HOST: Host = Host {
-    run: |_| Exit::HostUnfit,
+    run: |_| Err(Failure::new(Exit::HostUnfit, "built without the XDP program: cargo xtask build")),
     check: |path| {
         if path.ends_with("good.toml") {
             Ok(Checked { spec: spec(), costs: "map memory: 78.2 MiB\n".to_owned() })
         } else {
             let path = path.display();
-            Err(format!("{path}:12:9: `0` is not a port\n{path}:40:1: service `dns` has no backends\n"))
+            let mistakes = ["12:9: `0` is not a port", "40:1: service `dns` has no backends"];
+            let message = format!("{path} is not a valid configuration");
+            Err(Failure::new(Exit::InvalidConfiguration, message)
+                .details(mistakes.map(|mistake| format!("{path}:{mistake}")).to_vec()))
         }
     },
     detach: || Ok(true),

@@ -15,7 +15,7 @@ use lb_userspace::{
 
 use self::{
     contents::{everything, removal},
-    world::{World, object},
+    world::{World, open},
 };
 
 #[test]
@@ -94,7 +94,7 @@ fn other_limits_than_the_pinned_sizes_are_told_and_change_nothing() -> Result<()
 
         let mut spec = world.spec(&["front"], AttachMode::Native);
         spec.limits.flows *= 2;
-        let second = datapath::open(&spec, &world.pins(), &object()?)?;
+        let second = open(&spec, &world.pins())?;
 
         assert_eq!(second.capacity, capacity);
         let told = second.warnings.iter().filter(|line| line.contains("[limits] differ")).count();
@@ -109,7 +109,8 @@ fn a_second_daemon_on_the_same_pins_is_refused() -> Result<()> {
     world.inside(|| {
         let first = world.open(&["front"], AttachMode::Native)?;
 
-        let second = datapath::open(&world.spec(&["back"], AttachMode::Native), &world.pins(), &object()?);
+        let (spec, pins) = (world.spec(&["back"], AttachMode::Native), world.pins());
+        let second = datapath::judge(&spec, &pins);
 
         assert!(matches!(second, Err(OpenError::Taken(_))), "{second:?}");
         assert!(datapath::detach(&world.pins()).is_err());
@@ -242,7 +243,8 @@ fn a_program_of_somebody_else_is_named_and_left_alone() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
         let theirs = world.root().join("theirs/v1");
-        drop(datapath::open(&world.spec(&["front"], AttachMode::Native), &theirs, &object()?)?);
+        let spec = world.spec(&["front"], AttachMode::Native);
+        drop(open(&spec, &theirs)?);
         let program = world.program("front")?.context("it is not attached")?;
 
         let refused = world.open(&["front", "back"], AttachMode::Native).err().context("it was opened")?;
@@ -360,7 +362,7 @@ fn another_layout_is_taken_over_without_leaving_the_interface() -> Result<()> {
     world.inside(|| {
         let spec = world.spec(&["front", "back"], AttachMode::Native);
         let old = world.root().join("pins/v0");
-        drop(datapath::open(&spec, &old, &object()?)?);
+        drop(open(&spec, &old)?);
         let link = world.link_id_in(&old, "front")?;
 
         let opened = world.open(&["front"], AttachMode::Native)?;
@@ -379,7 +381,7 @@ fn detaching_removes_everything_of_every_layout_and_says_so() -> Result<()> {
     world.inside(|| {
         drop(world.open(&["front"], AttachMode::Native)?);
         let spec = world.spec(&["back"], AttachMode::Native);
-        drop(datapath::open(&spec, &world.root().join("pins/v7"), &object()?)?);
+        drop(open(&spec, &world.root().join("pins/v7"))?);
         drop(world.open(&["front"], AttachMode::Native));
 
         let said = datapath::detach(&world.pins())?;

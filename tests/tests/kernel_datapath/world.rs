@@ -67,7 +67,7 @@ impl World {
     }
 
     pub fn open(&self, interfaces: &[&str], mode: AttachMode) -> Result<Opened> {
-        Ok(datapath::open(&self.spec(interfaces, mode), &self.pins(), &object()?)?)
+        open(&self.spec(interfaces, mode), &self.pins())
     }
 
     pub fn spec(&self, interfaces: &[&str], mode: AttachMode) -> Spec {
@@ -132,6 +132,11 @@ impl World {
         let map = MapData::from_pin(self.pins().join("FILTER"))?;
         Ok(Array::<_, Filter>::try_from(Map::Array(map))?.get(&0, 0)?)
     }
+}
+
+/// Opens the data plane of a directory of pins.
+pub fn open(spec: &Spec, pins: &Path) -> Result<Opened> {
+    Ok(datapath::open(datapath::judge(spec, pins)?, &object()?)?)
 }
 
 impl Drop for World {

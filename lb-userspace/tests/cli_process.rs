@@ -1,0 +1,154 @@
+//! The binary itself, as a shell sees it: exit codes, and what is said where. Without root, without a daemon.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use lb_userspace::datapath;
+use tempfile::TempDir;
+
+const GOOD: &str = r#"version = 1
+
+[[interface]]
+name = "lo"
+
+[[service]]
+name = "web"
+listen = ["192.0.2.10:80"]
+protocol = "tcp"
+source = ["10.0.0.1"]
+
+[[service.backend]]
+name = "web-1"
+address = "10.0.0.11:8080"
+"#;
+
+#[test]
+fn a_binary_without_the_program_says_so_before_anything_else() {
+    if datapath::object().is_some() {
+        return eprintln!("not run: this xlb was built with the XDP program");
+    }
+    let place = TempDir::new().unwrap();
+    fs::write(place.path().join("xlb.toml"), GOOD).unwrap();
+
+    for file in ["xlb.toml", "missing.toml"] {
+        let seen = xlb(place.path(), &["run", "--config", file]);
+
+        assert_eq!(
+            seen,
+            (78, String::new(), "error: built without the XDP program: cargo xtask build\n".into())
+        );
+        assert_eq!(names(place.path()), ["xlb.toml"]);
+    }
+}
+
+#[test]
+fn a_good_file_is_told_with_its_costs() {
+    let place = TempDir::new().unwrap();
+    fs::write(place.path().join("xlb.toml"), GOOD).unwrap();
+
+    let (code, stdout, stderr) = xlb(place.path(), &["check", "xlb.toml"]);
+
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert!(stdout.starts_with("xlb.toml is valid: 1 service, 1 backend on lo\n"), "{stdout}");
+}
+
+#[test]
+fn a_wrong_file_is_told_with_line_and_column() {
+    let place = TempDir::new().unwrap();
+    let wrong = GOOD.replace("10:80", "10:0").replace("source", "sources");
+    fs::write(place.path().join("wrong.toml"), wrong).unwrap();
+
+    let wrong = xlb(place.path(), &["check", "wrong.toml"]);
+    let missing = xlb(place.path(), &["check", "missing.toml"]);
+
+    assert_eq!(
+        wrong,
+        (
+            6,
+            String::new(),
+            r#"wrong.toml:8:11: `0` is not a port: 1 to 65535 are
+    8 | listen = ["192.0.2.10:0"]
+      |           ^^^^^^^^^^^^^^
+wrong.toml:10:1: unknown key `sources` in [[service]]: did you mean `source`?
+   10 | sources = ["10.0.0.1"]
+      | ^^^^^^^
+error: wrong.toml is not a valid configuration
+"#
+            .into()
+        )
+    );
+    assert_eq!(
+        missing,
+        (
+            6,
+            String::new(),
+            "missing.toml: cannot be read: No such file or directory (os error 2)\n\
+             error: missing.toml is not a valid configuration\n"
+                .into()
+        )
+    );
+}
+
+#[test]
+fn where_no_daemon_is_commands_say_where_they_asked() {
+    let place = TempDir::new().unwrap();
+
+    for words in [
+        &["status"][..],
+        &["backend", "drain", "web/web-1"],
+        &["reload"],
+        &["metrics"],
+        &["flow", "count"],
+        &["service", "list", "-o", "json"],
+    ] {
+        let (code, stdout, stderr) = xlb(place.path(), &[&["--socket", "xlb.sock"], words].concat());
+
+        assert_eq!((code, stdout.as_str()), (4, ""), "{words:?}");
+        assert!(
+            stderr.starts_with("error: the daemon is not reachable at xlb.sock: "),
+            "{words:?}: {stderr}"
+        );
+    }
+    let (code, stdout, stderr) = xlb(place.path(), &["--socket", "xlb.sock", "status", "--check"]);
+    assert!(code == 3 && stdout.starts_with("XLB UNKNOWN: ") && stderr.is_empty(), "{code} {stdout}{stderr}");
+}
+
+#[test]
+fn what_cannot_be_meant_is_usage() {
+    let place = TempDir::new().unwrap();
+
+    for words in [
+        &[][..],
+        &["start"],
+        &["run", "now"],
+        &["backend", "drain", "web-1"],
+        &["backend", "weight", "web/web-1", "many"],
+        &["backend", "add", "web/web-1", "10.0.0.11"],
+        &["--output", "yaml", "status"],
+    ] {
+        let (code, stdout, stderr) = xlb(place.path(), words);
+
+        assert_eq!((code, stdout.as_str()), (2, ""), "{words:?}");
+        assert!(stderr.contains("Usage: ") || stderr.contains("--help"), "{words:?}: {stderr}");
+    }
+}
+
+/// Runs the binary in a directory: its exit code, stdout and stderr.
+fn xlb(place: &Path, words: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xlb"));
+    let places = [("XLB_STATE", place.join("state")), ("XLB_PINS", place.join("pins"))];
+    command.current_dir(place).args(words).env_remove("XLB_SOCKET").env_remove("XLB_CONFIG").envs(places);
+
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let names = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
+    names.map(|name| name.into_string().unwrap()).collect()
+}
