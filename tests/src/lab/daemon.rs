@@ -24,7 +24,7 @@ use super::{
 
 /// From start to the first answer, on a busy machine.
 const START: Duration = Duration::from_secs(20);
-/// From SIGTERM to the end.
+/// From a signal to the end.
 const STOP: Duration = Duration::from_secs(10);
 const LOG: &str = "xlb.log";
 
@@ -94,11 +94,29 @@ impl Daemon {
 
     /// SIGTERM, and waits for the end.
     pub fn stop(&mut self) -> Result<()> {
-        self.signal(Signal::SIGTERM)?;
-        if let Some(mut process) = self.process.take() {
-            eventually(STOP, "xlb ends after SIGTERM", || Ok(process.try_wait()?.is_some()))?;
+        self.stop_by(Signal::SIGTERM)
+    }
+
+    /// A signal that asks it to end, and waits for that.
+    pub fn stop_by(&mut self, signal: Signal) -> Result<()> {
+        self.signal(signal)?;
+        self.wait()
+    }
+
+    /// Waits until it ends, which must be well.
+    pub fn wait(&mut self) -> Result<()> {
+        let Some(mut process) = self.process.take() else {
+            return Ok(());
+        };
+        let mut status = None;
+        eventually(STOP, "xlb ends", || {
+            status = process.try_wait()?;
+            Ok(status.is_some())
+        })?;
+        match status {
+            Some(status) if !status.success() => bail!("xlb ended: {status}"),
+            Some(_) | None => Ok(()),
         }
-        Ok(())
     }
 
     /// Lets it outlive this process.
