@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use lb_common::{LAYOUT, service::Mode};
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 use tests::lab::{
     Config, Family, Lab, Shape, Topology,
@@ -264,6 +267,22 @@ fn what_was_detached_is_gone() -> Result<()> {
     assert!(layout.exists() && programs(&lab)?.len() == 2, "a daemon that dies takes nothing with it");
     xlb.run(&["detach"])?;
     assert!(!layout.exists() && programs(&lab)?.is_empty(), "behind a daemon that died");
+    Ok(())
+}
+
+#[test]
+fn a_daemon_that_is_to_detach_at_its_end_leaves_nothing() -> Result<()> {
+    let lab = configured("onexit")?;
+    let layout = lab.directory().join(sweep::BPFFS).join(format!("xlb/v{LAYOUT}"));
+    let mut command = lab.xlb.command(binary()?);
+    let mut xlb = command.args(["run", "--detach-on-exit"]).envs(environment(lab.directory())).spawn()?;
+    eventually(SOON, "the programs are attached", || Ok(programs(&lab)?.len() == 2))?;
+
+    kill(Pid::from_raw(xlb.id().cast_signed()), Signal::SIGTERM)?;
+    let status = xlb.wait()?;
+
+    assert!(status.success(), "{status}");
+    assert!(!layout.exists() && programs(&lab)?.is_empty());
     Ok(())
 }
 
