@@ -110,7 +110,9 @@ fn host(arguments: &[String]) -> Result<Count> {
 /// Builds the runners whose name fits the pattern, and runs each.
 fn as_root(pattern: &str, reason: &str, arguments: &[String]) -> Result<Count> {
     let mut cargo = cargo::cargo();
-    cargo.args(["test", "--locked", "--no-run", "--package", "tests", "--features", "root"]);
+    // The workspace and not the package alone: the features of all dependencies are then those of the host ring, and what
+    // it built serves again.
+    cargo.args(["test", "--locked", "--no-run", "--workspace", "--features", "tests/root"]);
     cargo.args(["--test", pattern]);
 
     let mut total = Count::default();
