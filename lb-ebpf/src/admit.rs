@@ -5,7 +5,7 @@ use lb_common::{net::Protocol, reason::Reason, service::ServiceKey};
 use crate::{
     family::Family,
     find::{self, kind},
-    insert::NewFlow,
+    new_flow::NewFlow,
     tables::{FlowTables, Tables},
 };
 

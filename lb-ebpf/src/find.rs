@@ -8,7 +8,7 @@ use lb_common::{
 use crate::{
     family::{Family, RecordOf, Tuple},
     hash::reduce,
-    insert::NewFlow,
+    new_flow::NewFlow,
     tables::{FlowTables, Tables},
 };
 

@@ -25,7 +25,7 @@ use crate::{
     frame::Cursor,
     headers::{Ethernet, Icmp, Quoted, QuotedTcp},
     hints,
-    insert::NewFlow,
+    new_flow::NewFlow,
     parse::IpPacket,
     tables::{FlowTables, Tables, may_be},
 };

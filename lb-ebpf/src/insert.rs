@@ -8,9 +8,8 @@
 //! A newcomer takes an empty record, an expired, a closed or a half-open one, in this order; never one that is proven.
 
 use lb_common::{
-    cell::{Shared, fence},
-    flow::{Control, Deltas, Hint, Owner, Proof, Shape, State, WAYS, age},
-    hop::Hop,
+    cell::fence,
+    flow::{Control, Hint, Owner, Proof, Shape, State, WAYS, age},
     limits::{MAX_SLOTS, MAX_SOURCES, PORT_PROBES},
     net::{Be16, Ports},
     reason::Reason,
@@ -23,50 +22,10 @@ use crate::{
     find::{self, Found, by_number, kind},
     hash::reduce,
     hints, life,
+    new_flow::NewFlow,
     tables::{FlowTables, Tables, count_half_open},
     veil::veil,
 };
-
-/// What goes into a flow's making, and what comes out. Each CPU has one, because the stack has 512 bytes.
-#[repr(C)]
-#[derive(Debug)]
-pub struct NewFlow<F: Family> {
-    /// The request's.
-    pub tuple: Shared<Tuple<F>>,
-    /// Its hash.
-    pub hash: Shared<u64>,
-    /// Does the segment open a connection? 0 or 1.
-    pub is_syn: Shared<u32>,
-    /// Hops that the packet has left.
-    pub hops: Shared<u32>,
-    /// Bytes of the IP packet.
-    pub length: Shared<u32>,
-    /// The time.
-    pub now: Shared<u32>,
-    /// The service's pool.
-    pub pool: Shared<u32>,
-    /// Number of the service's counters.
-    pub service_counters: Shared<u32>,
-    /// The record of an older, closing flow of the same tuple, or [`find::NOWHERE`].
-    pub closing: Shared<u32>,
-    /// The client's next hop.
-    pub client_hop: Shared<Hop>,
-    /// The routing generation in which it was looked up.
-    pub hop_generation: Shared<u32>,
-    /// Out: the backend's id.
-    pub backend: Shared<u32>,
-    /// Out: what the request becomes.
-    pub rewritten: Shared<Tuple<F>>,
-    /// Out: by these differences.
-    pub deltas: Shared<Deltas>,
-}
-
-impl<F: Family> NewFlow<F> {
-    #[inline(always)]
-    fn is_challenger(&self) -> bool {
-        self.closing.get() != find::NOWHERE
-    }
-}
 
 /// Makes a flow, and counts it for its backend.
 #[inline(always)]
@@ -85,7 +44,7 @@ pub fn insert<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F
     };
     fence();
     let state = match made {
-        Ok(()) if flow.is_challenger() => {
+        Ok(()) if is_challenger(flow) => {
             // First: whoever finds the challenger finds the mark.
             life::challenge::<F, T>(tables, flow.closing.get());
             State::CHALLENGER
@@ -164,11 +123,16 @@ fn take_record<'a, F: Family, T: Tables + FlowTables<F>>(
     Ok(Found { record: found.record, number, control: mine })
 }
 
+#[inline(always)]
+fn is_challenger<F: Family>(flow: &NewFlow<F>) -> bool {
+    flow.closing.get() != find::NOWHERE
+}
+
 /// Is nobody else making this flow, or has just made it? Whoever sees the other goes back; the client repeats itself.
 #[inline(always)]
 fn is_alone<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F>, mine: u32) -> bool {
     // The flow that is challenged does not count.
-    let established = if flow.is_challenger() { 0 } else { kind::ESTABLISHED };
+    let established = if is_challenger(flow) { 0 } else { kind::ESTABLISHED };
     let rivals = kind::HALF_OPEN | kind::CHALLENGER | kind::BUSY | established;
     cfg!(feature = "without_same_flow_check") || find::anywhere::<F, T>(tables, rivals, mine).is_none()
 }

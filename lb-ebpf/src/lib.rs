@@ -27,6 +27,7 @@ pub mod insert;
 #[cfg(target_arch = "bpf")]
 pub mod kernel;
 pub mod life;
+pub mod new_flow;
 pub mod parse;
 pub mod pipeline;
 pub mod reply;

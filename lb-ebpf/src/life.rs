@@ -12,7 +12,7 @@ use lb_common::{
 use crate::{
     family::{Family, RecordOf},
     find::{self, Found, by_number, kind},
-    insert::NewFlow,
+    new_flow::NewFlow,
     tables::{FlowTables, Tables, count_half_open},
     tcp::{self, RST, Segment, Side},
 };

@@ -11,9 +11,8 @@ use lb_common::{
 use crate::{
     family::{Family, Tuple},
     find::{self, Found, by_number},
-    hints,
-    insert::NewFlow,
-    life,
+    hints, life,
+    new_flow::NewFlow,
     request::Forward,
     rewrite::Rewrite,
     tables::{FlowTables, Tables},

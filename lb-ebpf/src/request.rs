@@ -11,8 +11,8 @@ use lb_common::{
 use crate::{
     family::{Family, Tuple},
     find::{self, Found, kind},
-    insert::NewFlow,
     life,
+    new_flow::NewFlow,
     parse::Facts,
     rewrite::Rewrite,
     tables::{FlowTables, Tables},

@@ -13,7 +13,7 @@ use lb_common::{
 
 use crate::{
     family::{Family, RecordOf},
-    insert::NewFlow,
+    new_flow::NewFlow,
     tcp::{Segment, Side},
 };
 

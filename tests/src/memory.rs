@@ -19,9 +19,9 @@ use lb_common::{
 use lb_ebpf::{
     admit,
     family::{Family, RecordOf},
-    find, hints, insert,
-    insert::NewFlow,
-    life, reply,
+    find, hints, insert, life,
+    new_flow::NewFlow,
+    reply,
     tables::{FlowTables, Tables},
     tcp::{Segment, Side},
 };

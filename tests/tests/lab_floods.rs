@@ -99,11 +99,13 @@ fn survive(kind: Kind) -> Result<()> {
     assert!(early.is_empty(), "before: {} lost, {:?}\n{}", early.len(), early.first(), figures(&xlb)?);
 
     for family in Family::ALL {
+        let before = received(&xlb)?;
         let flood = Flood::start(&lab, kind, address::SERVICE.port(family, WEB), KEYS)?;
         let fresh = lab.visit_while(family, WEB, || flood.is_running())?;
         let (sent, figures) = (flood.finish()?, figures(&xlb)?);
         println!("{kind:?} {family:?} {sent:?}\n{fresh}\n{figures}");
 
+        assert!(received(&xlb)? - before >= sent.packets as f64, "the flood did not arrive: {sent:?}");
         let half_open = xlb.metrics()?.sum("xlb_flows", &[("state", "half_open")]);
         assert!(half_open <= f64::from(HALF_OPEN_MAX), "{half_open} flows are half-open");
         let served = fresh.answers.values().sum::<usize>();
@@ -142,6 +144,11 @@ fn lost(connections: &[TcpStream], byte: u8) -> Vec<String> {
         lost.extend(fates.filter_map(Result::err).map(|error| format!("{error:#}")));
     }
     lost
+}
+
+/// Packets that came from the clients' side.
+fn received(xlb: &Daemon) -> Result<f64> {
+    Ok(xlb.metrics()?.sum("xlb_xdp_packets_total", &[("interface", "eth0")]))
 }
 
 /// What xlb says of its tables and of what it dropped.

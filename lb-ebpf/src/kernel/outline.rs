@@ -16,9 +16,9 @@ use super::{
 use crate::{
     admit,
     family::Family,
-    find, hints,
-    insert::{self, NewFlow},
-    life, reply,
+    find, hints, insert, life,
+    new_flow::NewFlow,
+    reply,
     tables::{FlowTables, Tables},
     tcp::{Segment, Side},
 };

@@ -15,7 +15,7 @@ use lb_common::{
 
 use super::{counters, maps, outline, routes::Route};
 use crate::{
-    insert::NewFlow,
+    new_flow::NewFlow,
     tables::{FlowTables, Tables},
     tcp::{Segment, Side},
 };

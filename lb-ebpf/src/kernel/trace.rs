@@ -39,7 +39,7 @@ pub fn refused(ctx: &XdpContext, reason: Reason) {
     }
 }
 
-/// The flow in this CPU's [`crate::insert::NewFlow`] was made.
+/// The flow in this CPU's [`crate::new_flow::NewFlow`] was made.
 #[inline(always)]
 pub fn opened<F: Traced>() {
     if level_enabled(Level::Debug) {
@@ -151,7 +151,7 @@ fn name(protocol: u8) -> &'static str {
 
 /// A family's lines.
 pub trait Traced: Family {
-    /// Says what [`crate::insert::NewFlow`] has become.
+    /// Says what [`crate::new_flow::NewFlow`] has become.
     fn trace_opened();
     /// Says that a packet was refused.
     fn trace_refused(

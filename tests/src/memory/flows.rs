@@ -9,7 +9,7 @@ use lb_common::{
 };
 use lb_ebpf::{
     family::{Family, RecordOf, Tuple},
-    insert::NewFlow,
+    new_flow::NewFlow,
 };
 
 use crate::engine::{Flow, Memory};
