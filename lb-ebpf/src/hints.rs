@@ -15,6 +15,7 @@ use crate::{
     family::{Family, RecordOf, Tuple},
     find::{self, Found, by_number, tag},
     hash::reduce,
+    new_flow::NewFlow,
     tables::{FlowTables, Tables, count_half_open},
     veil::veil,
 };
@@ -77,23 +78,26 @@ pub const TAKEN: u64 = 1;
 /// Somebody has it who would have to give it up; the holder's age is added.
 pub const EVICTABLE: u64 = 2;
 
-/// Claims a reply tuple, whose hash this is, for the record that `mine` names and that already holds the tuple.
+/// Claims the reply tuple that was proposed for a record, and that the record already holds.
 ///
 /// Returns [`CLAIMED`], [`TAKEN`], or [`EVICTABLE`] plus the holder's age. `force` says who has to go. In a full line
 /// `probe` says whose place is asked for: a newcomer's probes ask for all of them.
 #[inline(always)]
-pub fn claim<F: Family, T: FlowTables<F>>(
+pub fn claim<F: Family, T: Tables + FlowTables<F>>(
     tables: &T,
-    shape: Shape,
-    hash: u64,
-    mine: Hint,
+    number: u32,
+    generation: u32,
     probe: u32,
     force: u32,
 ) -> u64 {
-    let Some(line) = tables.line(line_of(hash, shape)) else { return TAKEN };
-    let Some(flow) = tables.new_flow() else { return TAKEN };
+    let Some(settings) = tables.settings() else { return TAKEN };
+    let flow: Option<&NewFlow<F>> = tables.new_flow();
+    let Some(flow) = flow else { return TAKEN };
+    let hash = F::hash(&settings.keys, &flow.rewritten.get().reversed());
+    let Some(line) = FlowTables::<F>::line(tables, line_of(hash, F::shape(settings))) else { return TAKEN };
     let (now, protocol) = (flow.now.get(), flow.tuple.get().protocol);
     let tag = tag(hash);
+    let mine = Hint::new(tag, generation, number);
     let (mut free, mut same, mut matches, mut i) = (u64::from(probe), 0, 0, 0);
     while i < HINTS {
         let hint = line.hint[i].load();
@@ -113,7 +117,7 @@ pub fn claim<F: Family, T: FlowTables<F>>(
     let old = Hint(word.load());
     // Looked into here and not in the loop, where the verifier would pay for it eight times.
     if old.0 != 0
-        && let Some(holder) = by_number(tables, old.record())
+        && let Some(holder) = by_number::<F>(tables, old.record())
         && holder.control.state().0 != State::EMPTY.0
         && holder.control.generation() as u8 == old.generation()
     {

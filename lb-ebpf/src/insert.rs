@@ -4,27 +4,24 @@
 //! victim ─▶ claim its record (BUSY) ─▶ forget its hint ─▶ nobody else makes this flow?
 //!        ─▶ write ─▶ claim a reply tuple, trying others ─▶ publish (HALF_OPEN)
 //! ```
-//!
-//! A newcomer takes an empty record, an expired, a closed or a half-open one, in this order; never one that is proven.
 
 use lb_common::{
     cell::fence,
-    flow::{Control, Hint, Owner, Proof, Shape, State, WAYS, age},
-    limits::{MAX_SLOTS, MAX_SOURCES, PORT_PROBES},
-    net::{Be16, Ports},
+    flow::{Control, Proof, State, WAYS},
+    limits::PORT_PROBES,
     reason::Reason,
     service::{Mode, SlotTable},
     settings::Settings,
 };
 
 use crate::{
-    family::{Family, Tuple, deltas},
+    family::{Family, deltas},
     find::{self, Found, by_number, kind},
-    hash::reduce,
     hints, life,
     new_flow::NewFlow,
     tables::{FlowTables, Tables, count_half_open},
     veil::veil,
+    victim,
 };
 
 /// Makes a flow, and counts it for its backend.
@@ -94,19 +91,19 @@ fn take_record<'a, F: Family, T: Tables + FlowTables<F>>(
     let preferred = find::preferred(hash);
     let first = FlowTables::<F>::victim(tables, home, preferred, flow.tuple.get().protocol, flow.now.get());
     let mut number = home * WAYS as u32 + (first as u32 & (WAYS as u32 - 1));
-    if first >= BEST {
+    if first >= victim::BEST {
         let other =
             FlowTables::<F>::victim(tables, second, preferred, flow.tuple.get().protocol, flow.now.get());
         if other < first {
             number = second * WAYS as u32 + (other as u32 & (WAYS as u32 - 1));
-        } else if first >= NONE {
+        } else if first >= victim::NONE {
             return Err(Reason::TableFull);
         }
     }
     let found = by_number::<F>(tables, number).ok_or(Reason::TableFull)?;
     let seen = found.control;
     // It may have been promoted since it was chosen.
-    if score(found.record, seen, flow.tuple.get().protocol, flow.now.get(), 0) >= NONE >> 3 {
+    if victim::score(found.record, seen, flow.tuple.get().protocol, flow.now.get(), 0) >= victim::NEVER {
         return Err(Reason::Contended);
     }
     let generation = seen.generation().wrapping_add(1) & 0xff_ffff;
@@ -158,13 +155,18 @@ fn fill<F: Family, T: Tables + FlowTables<F>>(
     record.client_mac.set(flow.client_hop.get().destination);
     record.client_interface.set(flow.client_hop.get().interface as u16);
 
+    // Two calls and not one within the other: stacks add up.
     let attempt = |probe, force| {
-        FlowTables::<F>::attempt(tables, mine.number, mine.control.generation(), turn, probe, force)
+        FlowTables::<F>::propose(tables, mine.number, turn, probe)?;
+        Ok(FlowTables::<F>::claim(tables, mine.number, mine.control.generation(), probe, force))
     };
+    // With nat the holder is the same client's port: its new SYN is what ends the backend's TIME-WAIT (RFC 6191).
+    let nat = slots.mode == Mode::Nat as u32;
+    let force = if nat { hints::CLOSED_GIVE_WAY } else { hints::NO_FORCE };
     let (mut claimed, mut oldest, mut probe) = (hints::TAKEN, 0, 0);
     while probe < PORT_PROBES {
-        claimed = attempt(probe, false);
-        if claimed == hints::CLAIMED || claimed >= FAILED {
+        claimed = attempt(probe, force)?;
+        if claimed == hints::CLAIMED {
             break;
         }
         // The holder's age above, the probe below.
@@ -175,92 +177,14 @@ fn fill<F: Family, T: Tables + FlowTables<F>>(
         probe += 1;
     }
     // All were taken: the oldest holder that has to give way does.
-    if claimed != hints::CLAIMED && claimed < FAILED && oldest >> 8 >= hints::EVICTABLE {
-        claimed = attempt(oldest as u32 & 0xff, true);
+    if claimed != hints::CLAIMED && oldest >> 8 >= hints::EVICTABLE {
+        claimed = attempt(oldest as u32 & 0xff, hints::HALF_OPEN_GIVE_WAY)?;
     }
-    match claimed {
-        hints::CLAIMED => {
-            finish(tables, flow, mine);
-            Ok(())
-        }
-        FAILED => Err(Reason::Contended),
-        NO_NEIGHBOUR => Err(Reason::NoBackendNeighbour),
-        TOO_BIG => Err(Reason::TooBig),
-        _ if slots.mode == Mode::Nat as u32 => Err(Reason::TupleInUse),
-        _ => Err(Reason::PortsExhausted),
+    if claimed != hints::CLAIMED {
+        return Err(if nat { Reason::TupleInUse } else { Reason::PortsExhausted });
     }
-}
-
-/// [`attempt`]: the controller is between two steps, the backend is not there.
-pub const FAILED: u64 = 1 << 40;
-/// [`attempt`]: the backend's next hop is not resolved.
-pub const NO_NEIGHBOUR: u64 = FAILED + 1;
-/// [`attempt`]: the packet does not fit through the interface towards the backend.
-pub const TOO_BIG: u64 = FAILED + 2;
-
-/// Tries one reply tuple for the record that is being filled: full-nat tries ports of ours, nat (where the client keeps
-/// its port) tries backends. Returns what [`hints::claim`] does, or one of the failures above.
-#[inline(always)]
-pub fn attempt<F: Family, T: Tables + FlowTables<F>>(
-    tables: &T,
-    number: u32,
-    generation: u32,
-    turn: u64,
-    probe: u32,
-    force: bool,
-) -> u64 {
-    let Some(settings) = tables.settings() else { return FAILED };
-    let flow: Option<&NewFlow<F>> = tables.new_flow();
-    let Some(flow) = flow else { return FAILED };
-    let Some(slots) = tables.slots(flow.pool.get()) else { return FAILED };
-    let Some(Found { record, .. }) = by_number::<F>(tables, number) else { return FAILED };
-    let nat = slots.mode == Mode::Nat as u32;
-    // Not on the fast path: one division per flow keeps round robin exact for any number of backends.
-    let count = u64::from(slots.slots).max(1);
-    let slot = turn.wrapping_add(if nat { u64::from(probe) } else { 0 }) % count;
-    let id = slots.backend[slot as usize & (MAX_SLOTS - 1)];
-    let Some(backend) = tables.backend(id) else { return FAILED };
-    if backend.id != id {
-        return FAILED;
-    }
-    if flow.length.get() > backend.hop.mtu {
-        return if backend.hop.interface == 0 { NO_NEIGHBOUR } else { TOO_BIG };
-    }
-    let tuple = flow.tuple.get();
-    let (source, port) = if nat {
-        (tuple.source, tuple.ports.source())
-    } else {
-        // The keyed hash says where to begin: nobody can foresee the port, and most find theirs at once.
-        let hash = flow.hash.get();
-        let picked = slots.source[((hash >> 8) as u32).wrapping_add(probe) as usize & (MAX_SOURCES - 1)];
-        let bits = (hash as u32).rotate_left(16) ^ probe.wrapping_mul(0x9e37_79b1);
-        (F::from_key(picked), Be16::new(settings.ports.port(reduce(bits, settings.ports.size()))))
-    };
-    let rewritten = Tuple::<F> {
-        source,
-        destination: F::from_key(backend.address),
-        ports: Ports::new(port, backend.port),
-        protocol: tuple.protocol,
-    };
-    flow.backend.set(id);
-    flow.rewritten.set(rewritten);
-    let reply = rewritten.reversed();
-    record.owner.set(Owner::new(id, tuple.protocol as u8));
-    record.backend.set(reply.source);
-    record.source.set(reply.destination);
-    record.reply_ports.set(reply.ports);
-    fence();
-    let hash = F::hash(&settings.keys, &reply);
-    let hint = Hint::new(find::tag(hash), generation, number);
-    let force = if force {
-        hints::HALF_OPEN_GIVE_WAY
-    } else if nat {
-        // With nat the holder is the same client's port: its new SYN is what ends the backend's TIME-WAIT (RFC 6191).
-        hints::CLOSED_GIVE_WAY
-    } else {
-        hints::NO_FORCE
-    };
-    FlowTables::<F>::claim(tables, hash, hint.0, probe, force)
+    finish(tables, flow, mine);
+    Ok(())
 }
 
 #[inline(always)]
@@ -271,78 +195,4 @@ fn finish<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F>, m
     if let Some(backend) = tables.backend(flow.backend.get()) {
         tables.count_new_flow(backend.counters);
     }
-}
-
-/// Scores at or above this are worth a look into the second bucket.
-const BEST: u64 = 1 << 33;
-/// No record of the bucket may be taken.
-const NONE: u64 = (u32::MAX as u64) << 3;
-
-/// The record of a bucket that a newcomer may take: `score << 3 | way`, the lower the better.
-#[inline(always)]
-pub fn victim<F: Family, T: Tables + FlowTables<F>>(
-    tables: &T,
-    shape: Shape,
-    bucket: u32,
-    preferred: u32,
-    protocol: u32,
-    now: u32,
-) -> u64 {
-    let Some(bucket) = FlowTables::<F>::bucket(tables, bucket) else { return NONE };
-    let half_open = FlowTables::<F>::half_open(tables).map_or(0, |word| word.load());
-    let above = if half_open >= u64::from(shape.half_open) { ABOVE_LIMIT } else { 0 };
-    let mut best = NONE;
-    let mut step = 0;
-    while step < WAYS as u32 {
-        let way = (preferred + step) & (WAYS as u32 - 1);
-        let record = &bucket.way[way as usize];
-        let control = Control(record.control.load());
-        let score = veil(score(record, control, protocol, now, above), control.0);
-        // Among equals the first wins, which is the nearest to the preferred way.
-        if score < best >> 3 {
-            best = score << 3 | u64::from(way);
-        }
-        step += 1;
-    }
-    best
-}
-
-const EXPIRED: u64 = 1;
-const CLOSED: u64 = 1 << 30;
-const HALF_OPEN: u64 = 2 << 30;
-/// Above the limit of half-open flows a newcomer takes the place of one of them, if the bucket has one, before that of
-/// a flow that is over, or one that is free: a flood may not have those.
-const ABOVE_LIMIT: u64 = 3 << 30;
-/// Ages are cut to this, so that a score keeps to its class.
-const OLDEST: u32 = (1 << 30) - 3;
-
-/// How little is lost with a record. Within closed and half-open the oldest goes first.
-#[inline(always)]
-fn score<A: Copy, S>(
-    record: &lb_common::flow::Record<A, S>,
-    control: Control,
-    protocol: u32,
-    now: u32,
-    above: u64,
-) -> u64 {
-    let state = control.state();
-    if state.0 == State::EMPTY.0 {
-        return above;
-    }
-    if !state.holds_tuple() {
-        return NONE >> 3;
-    }
-    let idle = age(now, record.last_seen.get());
-    let theirs = record.owner.get().protocol();
-    if idle > state.timeout(theirs) {
-        return EXPIRED;
-    }
-    let youth = u64::from(OLDEST - idle.min(OLDEST));
-    if state.is_closed() {
-        return (above | CLOSED) + 1 + youth;
-    }
-    if state.is_half_open() && !hints::outranks(theirs, protocol) {
-        return HALF_OPEN + youth;
-    }
-    NONE >> 3
 }

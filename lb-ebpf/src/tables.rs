@@ -67,12 +67,12 @@ pub trait FlowTables<F: Family> {
     fn admit(&self) -> Result<(), Reason>;
     /// [`crate::insert::insert`]
     fn insert(&self) -> Result<(), Reason>;
-    /// [`crate::insert::victim`]
+    /// [`crate::victim::victim`]
     fn victim(&self, bucket: u32, preferred: u32, protocol: u32, now: u32) -> u64;
-    /// [`crate::insert::attempt`]
-    fn attempt(&self, record: u32, generation: u32, turn: u64, probe: u32, force: bool) -> u64;
+    /// [`crate::propose::propose`]
+    fn propose(&self, record: u32, turn: u64, probe: u32) -> Result<(), Reason>;
     /// [`crate::hints::claim`]
-    fn claim(&self, hash: u64, hint: u64, probe: u32, force: u32) -> u64;
+    fn claim(&self, record: u32, generation: u32, probe: u32, force: u32) -> u64;
     /// [`crate::hints::free`]
     fn free(&self, record: u32, control: u64);
     /// [`crate::life::contest`]

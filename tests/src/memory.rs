@@ -21,9 +21,10 @@ use lb_ebpf::{
     family::{Family, RecordOf},
     find, hints, insert, life,
     new_flow::NewFlow,
-    reply,
+    propose, reply,
     tables::{FlowTables, Tables},
     tcp::{Segment, Side},
+    victim,
 };
 
 pub use self::flows::Flows;
@@ -200,16 +201,15 @@ macro_rules! flow_tables {
 
             fn victim(&self, bucket: u32, preferred: u32, protocol: u32, now: u32) -> u64 {
                 let shape = <$family>::shape(&self.maps.settings);
-                insert::victim::<$family, _>(self, shape, bucket, preferred, protocol, now)
+                victim::victim::<$family, _>(self, shape, bucket, preferred, protocol, now)
             }
 
-            fn attempt(&self, record: u32, generation: u32, turn: u64, probe: u32, force: bool) -> u64 {
-                insert::attempt::<$family, _>(self, record, generation, turn, probe, force)
+            fn propose(&self, record: u32, turn: u64, probe: u32) -> Result<(), Reason> {
+                propose::propose::<$family, _>(self, record, turn, probe)
             }
 
-            fn claim(&self, hash: u64, hint: u64, probe: u32, force: u32) -> u64 {
-                let shape = <$family>::shape(&self.maps.settings);
-                hints::claim::<$family, _>(self, shape, hash, lb_common::flow::Hint(hint), probe, force)
+            fn claim(&self, record: u32, generation: u32, probe: u32, force: u32) -> u64 {
+                hints::claim::<$family, _>(self, record, generation, probe, force)
             }
 
             fn free(&self, record: u32, control: u64) {

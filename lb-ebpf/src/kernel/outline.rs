@@ -4,7 +4,7 @@
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
-    flow::{Control, Hint},
+    flow::Control,
     net::{V4, V6},
     reason::Reason,
 };
@@ -18,9 +18,10 @@ use crate::{
     family::Family,
     find, hints, insert, life,
     new_flow::NewFlow,
-    reply,
+    propose, reply,
     tables::{FlowTables, Tables},
     tcp::{Segment, Side},
+    victim,
 };
 
 const NOBODY: u32 = u32::MAX;
@@ -81,7 +82,7 @@ where
 }
 
 macro_rules! global_functions {
-    ($module:ident, $family:ty, $in_bucket:literal, $admit:literal, $insert:literal, $victim:literal, $attempt:literal, $claim:literal,
+    ($module:ident, $family:ty, $in_bucket:literal, $admit:literal, $insert:literal, $victim:literal, $propose:literal, $claim:literal,
      $free:literal, $contest:literal, $advance:literal, $refresh:literal) => {
         /// The functions of one family.
         pub mod $module {
@@ -108,35 +109,27 @@ macro_rules! global_functions {
                 super::insert::<$family>()
             }
 
-            /// [`insert::victim`]
+            /// [`victim::victim`]
             #[unsafe(export_name = $victim)]
             #[inline(never)]
             pub extern "C" fn victim(bucket: u32, preferred: u32, protocol: u32, now: u32) -> u64 {
                 let Some(settings) = TABLES.settings() else { return u64::MAX };
                 let shape = <$family>::shape(settings);
-                insert::victim::<$family, _>(&TABLES, shape, bucket, preferred, protocol, now)
+                victim::victim::<$family, _>(&TABLES, shape, bucket, preferred, protocol, now)
             }
 
-            /// [`insert::attempt`]
-            #[unsafe(export_name = $attempt)]
+            /// [`propose::propose`]
+            #[unsafe(export_name = $propose)]
             #[inline(never)]
-            pub extern "C" fn attempt(
-                record: u32,
-                generation: u32,
-                turn: u64,
-                probe: u32,
-                force: u32,
-            ) -> u64 {
-                insert::attempt::<$family, _>(&TABLES, record, generation, turn, probe, force != 0)
+            pub extern "C" fn propose(record: u32, turn: u64, probe: u32) -> u32 {
+                number(propose::propose::<$family, _>(&TABLES, record, turn, probe))
             }
 
             /// [`hints::claim`]
             #[unsafe(export_name = $claim)]
             #[inline(never)]
-            pub extern "C" fn claim(hash: u64, hint: u64, probe: u32, force: u32) -> u64 {
-                let Some(settings) = TABLES.settings() else { return hints::TAKEN };
-                let shape = <$family>::shape(settings);
-                hints::claim::<$family, _>(&TABLES, shape, hash, Hint(hint), probe, force)
+            pub extern "C" fn claim(record: u32, generation: u32, probe: u32, force: u32) -> u64 {
+                hints::claim::<$family, _>(&TABLES, record, generation, probe, force)
             }
 
             /// [`hints::free`]
@@ -188,7 +181,7 @@ global_functions!(
     "admit4",
     "insert4",
     "victim4",
-    "attempt4",
+    "propose4",
     "claim4",
     "free4",
     "contest4",
@@ -202,7 +195,7 @@ global_functions!(
     "admit6",
     "insert6",
     "victim6",
-    "attempt6",
+    "propose6",
     "claim6",
     "free6",
     "contest6",

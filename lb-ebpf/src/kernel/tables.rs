@@ -139,13 +139,13 @@ macro_rules! flow_tables {
             }
 
             #[inline(always)]
-            fn attempt(&self, record: u32, generation: u32, turn: u64, probe: u32, force: bool) -> u64 {
-                outline::$calls::attempt(record, generation, turn, probe, u32::from(force))
+            fn propose(&self, record: u32, turn: u64, probe: u32) -> Result<(), Reason> {
+                outline::result(outline::$calls::propose(record, turn, probe))
             }
 
             #[inline(always)]
-            fn claim(&self, hash: u64, hint: u64, probe: u32, force: u32) -> u64 {
-                outline::$calls::claim(hash, hint, probe, force)
+            fn claim(&self, record: u32, generation: u32, probe: u32, force: u32) -> u64 {
+                outline::$calls::claim(record, generation, probe, force)
             }
 
             #[inline(always)]

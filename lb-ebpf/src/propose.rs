@@ -1,0 +1,69 @@
+//! The reply tuple that a newcomer asks for.
+//!
+//! Every probe is another one: full-nat tries ports of ours, nat (where the client keeps its port) tries backends.
+
+use lb_common::{
+    cell::fence,
+    flow::Owner,
+    limits::{MAX_SLOTS, MAX_SOURCES},
+    net::{Be16, Ports},
+    reason::Reason,
+    service::Mode,
+};
+
+use crate::{
+    family::{Family, Tuple},
+    find::{Found, by_number},
+    hash::reduce,
+    new_flow::NewFlow,
+    tables::{FlowTables, Tables},
+};
+
+/// Writes the tuple of one probe, and its backend, into the record that is being filled and into
+/// [`FlowTables::new_flow`]. Whether nobody else has it is for [`crate::hints::claim`] to say.
+#[inline(always)]
+pub fn propose<F: Family, T: Tables + FlowTables<F>>(
+    tables: &T,
+    number: u32,
+    turn: u64,
+    probe: u32,
+) -> Result<(), Reason> {
+    let settings = tables.settings().ok_or(Reason::Contended)?;
+    let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::Contended)?;
+    let slots = tables.slots(flow.pool.get()).ok_or(Reason::Contended)?;
+    let Found { record, .. } = by_number::<F>(tables, number).ok_or(Reason::Contended)?;
+    let nat = slots.mode == Mode::Nat as u32;
+    // Not on the fast path: one division per flow keeps round robin exact for any number of backends.
+    let count = u64::from(slots.slots).max(1);
+    let slot = turn.wrapping_add(if nat { u64::from(probe) } else { 0 }) % count;
+    let id = slots.backend[slot as usize & (MAX_SLOTS - 1)];
+    // The controller may be between two steps.
+    let backend = tables.backend(id).filter(|backend| backend.id == id).ok_or(Reason::Contended)?;
+    if flow.length.get() > backend.hop.mtu {
+        return Err(if backend.hop.interface == 0 { Reason::NoBackendNeighbour } else { Reason::TooBig });
+    }
+    let tuple = flow.tuple.get();
+    let (source, port) = if nat {
+        (tuple.source, tuple.ports.source())
+    } else {
+        // The keyed hash says where to begin: nobody can foresee the port, and most find theirs at once.
+        let hash = flow.hash.get();
+        let picked = slots.source[((hash >> 8) as u32).wrapping_add(probe) as usize & (MAX_SOURCES - 1)];
+        let bits = (hash as u32).rotate_left(16) ^ probe.wrapping_mul(0x9e37_79b1);
+        (F::from_key(picked), Be16::new(settings.ports.port(reduce(bits, settings.ports.size()))))
+    };
+    let rewritten = Tuple::<F> {
+        source,
+        destination: F::from_key(backend.address),
+        ports: Ports::new(port, backend.port),
+        protocol: tuple.protocol,
+    };
+    flow.backend.set(id);
+    flow.rewritten.set(rewritten);
+    record.owner.set(Owner::new(id, tuple.protocol as u8));
+    record.backend.set(rewritten.destination);
+    record.source.set(rewritten.source);
+    record.reply_ports.set(rewritten.ports.reversed());
+    fence();
+    Ok(())
+}
