@@ -21,6 +21,7 @@ mod known;
 mod listing;
 pub mod machine;
 mod metrics;
+mod pinned;
 mod reconcile;
 mod request;
 pub mod snapshot;
@@ -83,6 +84,8 @@ pub struct Start {
     pub spec: Spec,
     pub overlay: Overlay,
     pub capacity: Capacity,
+    /// What is odd until the next start.
+    pub warnings: Vec<String>,
     pub since: Since,
 }
 
@@ -105,11 +108,15 @@ pub struct Controller<D, H> {
     wanted: Wanted,
     config: PathBuf,
     capacity: Capacity,
+    /// What is odd until the next start.
+    standing: Vec<String>,
     since: Since,
     /// The spec of the start: what it says of interfaces, limits, API and metrics holds to the end.
     running: Spec,
     wishes: Wishes,
     state: State,
+    /// The ephemeral ports of this host.
+    local_ports: (u16, u16),
     /// What is in the maps.
     have: Snapshot,
     trust: Trust,
@@ -178,12 +185,13 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     /// Takes over what is in the maps. Changes nothing of it yet.
     pub fn adopt(
         mut datapath: D,
-        host: H,
+        mut host: H,
         wanted: Wanted,
         start: Start,
         now: Instant,
     ) -> anyhow::Result<Self> {
         let have = datapath.observe()?;
+        let local_ports = host.local_ports()?;
         let (wishes, applied) = Wishes::of(start.spec.clone(), &start.overlay);
         applied.log.iter().for_each(|line| info!("{line}"));
 
@@ -193,10 +201,12 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             wanted,
             config: start.config,
             capacity: start.capacity,
+            standing: start.warnings,
             since: start.since,
             running: start.spec,
             wishes,
             state: State::new(applied.spec, applied.admin_states, now),
+            local_ports,
             have,
             trust: Trust::Full,
             walks: Walks::default(),
@@ -210,7 +220,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         if controller.wishes.overlay != start.overlay {
             controller.forget_what_was_overruled();
         }
-        controller.look_at_links()?;
+        controller.look_at_the_host()?;
         controller.state.adopt(&controller.have, now);
         // What changed while no daemon listened, nobody knows; and whose flows were left behind, a count finds out.
         controller.state.routing_changed();
@@ -239,8 +249,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     /// Does what follows from what is known: brings the maps in step, walks a stretch, answers.
     pub fn turn(&mut self, now: Instant) {
         let links_changed = std::mem::take(&mut self.links_changed);
-        if links_changed && let Err(error) = self.look_at_links() {
-            warn!("look at the interfaces: {error:#}");
+        if links_changed && let Err(error) = self.look_at_the_host() {
+            warn!("look at the host: {error:#}");
         }
         self.state.tick(now);
         let is_news = links_changed || self.state.is_dirty();
@@ -295,9 +305,10 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         }
     }
 
-    fn look_at_links(&mut self) -> anyhow::Result<()> {
+    fn look_at_the_host(&mut self) -> anyhow::Result<()> {
         let (attached, addresses) = (self.host.attached()?, self.host.addresses()?);
         self.state.links(attached, addresses);
+        self.local_ports = self.host.local_ports()?;
         Ok(())
     }
 

@@ -116,7 +116,14 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let mut links = opened.links;
     let machine =
         Machine { config: options.config.clone(), store, interfaces: Box::new(move || links.refresh()) };
-    let start = Start { config: options.config.clone(), spec, overlay, capacity: opened.capacity, since };
+    let start = Start {
+        config: options.config.clone(),
+        spec,
+        overlay,
+        capacity: opened.capacity,
+        warnings: opened.warnings,
+        since,
+    };
     let wanted = controller::Wanted { targets, hops, interfaces };
     let adopted =
         Controller::adopt(opened.datapath, machine, wanted, start, tokio::time::Instant::now().into_std());
@@ -160,8 +167,8 @@ fn open(fit: Fit<'_>, object: &[u8]) -> Result<Opened, Failure> {
         info!(interface = attached.name, mode = attached.mode; "attached");
     }
     info!("maps take {:.1} MiB", opened.capacity.map_memory_bytes as f64 / f64::from(1 << 20));
-    for warning in &opened.warnings {
-        warn!("{warning}");
+    for note in &opened.notes {
+        warn!("{note}");
     }
     Ok(opened)
 }

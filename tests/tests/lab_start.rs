@@ -362,7 +362,8 @@ fn a_bad_file_at_reload_changes_nothing_and_says_where() -> Result<()> {
     );
     let status = xlb.run(&["status"])?;
     assert!(status.contains("last reload   failed"), "{status}");
-    assert_eq!(xlb.output(&["status", "--check"])?.code, 1);
+    let check = xlb.output(&["status", "--check"])?;
+    assert!(check.code == 1 && check.stdout.contains("the last reload failed"), "{check:?}");
     assert_eq!((xlb.json(&["backend", "list"])?, programs(&lab)?), before);
     assert!(lab.visit(Family::V4, 80, 30)?.is_even(1));
 

@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use lb_common::service::Mode;
-use tests::lab::{Config, Daemon, Family, Lab, Shape, Topology, eventually};
+use tests::lab::{Config, Daemon, Family, Lab, Shape, Topology, config::Limits, eventually};
 
 /// The log waits two seconds, because most of what is odd at a start is over by then; and nothing may have to wait
 /// until the daemon looks at everything again, which it does every ten.
@@ -31,7 +31,7 @@ fn an_address_that_this_host_lacks_is_put_there_by_the_command_that_is_told() ->
         lab.xlb.run(&command.split(' ').collect::<Vec<_>>())?;
     }
 
-    wait_for_warnings(&xlb, <[String]>::is_empty)?;
+    wait_for_warnings(&xlb, |warnings| of(warnings, "which this host does not have").is_empty())?;
     xlb.wait_until_all_are_up()?;
     for family in Family::ALL {
         assert!(lab.visit(family, 80, 30)?.is_even(3));
@@ -83,6 +83,46 @@ fn unequal_mtus_are_told_until_they_are_equal() -> Result<()> {
     lab.xlb.ip("link set eth1 mtu 1500\n")?;
 
     wait_for_warnings(&xlb, |warnings| of(warnings, "too_big").is_empty()).map(drop)
+}
+
+#[test]
+fn other_limits_than_the_pinned_maps_have_are_told_until_the_file_has_them_again() -> Result<()> {
+    let lab = Lab::build(&Topology::new("pinned", Shape::TwoNics).backends(1))?;
+    let _web = lab.web_servers()?;
+    let as_pinned = Config::web(&lab, Mode::FullNat);
+    let mut xlb = lab.start(&as_pinned)?;
+    xlb.stop()?;
+    let limits = Limits { flows: 2 * as_pinned.limits.flows, ..as_pinned.limits };
+    xlb.write(&Config { limits, ..as_pinned.clone() })?;
+
+    xlb.start_again()?;
+
+    let told = wait_for_warnings(&xlb, |warnings| of(warnings, "[limits]").len() == 1)?;
+    let told = of(&told, "[limits]")[0];
+    let sizes = "65536 IPv4 flows, 65536 IPv6 flows, 16384 half-open; for other sizes `xlb detach`";
+    assert!(told.contains(sizes), "{told}");
+    is_logged(&lab, told)?;
+    xlb.wait_until_all_are_up()?;
+    let check = xlb.output(&["status", "--check"])?;
+    assert!(check.code == 1 && check.stdout.contains(told), "{check:?}");
+
+    xlb.write(&as_pinned)?;
+    xlb.run(&["reload"])?;
+
+    wait_for_warnings(&xlb, |warnings| of(warnings, "[limits]").is_empty()).map(drop)
+}
+
+#[test]
+fn what_only_a_start_finds_out_is_told_by_status_for_as_long_as_the_daemon_runs() -> Result<()> {
+    let lab = Lab::build(&Topology::new("veths", Shape::TwoNics).backends(1))?;
+    let config = Config::web(&lab, Mode::FullNat);
+    let xlb = lab.start(&config)?;
+
+    let told = wait_for_warnings(&xlb, |warnings| of(warnings, "veth (eth0, eth1): ").len() == 1)?;
+    is_logged(&lab, of(&told, "veth (eth0, eth1): ")[0])?;
+    let screen = xlb.run(&["status"])?;
+    assert!(screen.contains("\nwarnings:\n") && screen.contains("  veth (eth0, eth1): "), "{screen}");
+    Ok(())
 }
 
 /// The warnings of `xlb status`, as soon as they are as they should be.

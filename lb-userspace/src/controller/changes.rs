@@ -21,19 +21,17 @@ pub fn changes(before: &Spec, after: &Spec) -> Vec<String> {
     lines
 }
 
-/// Parts of the file that are read only at start, and have changed since.
+/// Parts of the file that are read only at start, and have changed since. (Of `[limits]`, see
+/// [`pinned`](super::pinned): a restart does not put them in force.)
 pub fn need_restart(running: &Spec, file: &Spec) -> Vec<String> {
     const RESTART: &str = "restart xlb to put it in force (traffic flows on)";
-    // The pinned maps keep their sizes over a restart.
-    const DETACH: &str = "`xlb detach` (which ends all flows) and a start put it in force";
     let parts = [
-        ("[[interface]]", running.interfaces != file.interfaces, RESTART),
-        ("[limits]", running.limits != file.limits, DETACH),
-        ("[api]", running.api != file.api, RESTART),
-        ("[metrics]", running.metrics != file.metrics, RESTART),
+        ("[[interface]]", running.interfaces != file.interfaces),
+        ("[api]", running.api != file.api),
+        ("[metrics]", running.metrics != file.metrics),
     ];
-    let changed = parts.into_iter().filter(|(_, has_changed, _)| *has_changed);
-    changed.map(|(part, _, cure)| format!("{part} has changed: {cure}")).collect()
+    let changed = parts.into_iter().filter(|(_, has_changed)| *has_changed);
+    changed.map(|(part, _)| format!("{part} has changed: {RESTART}")).collect()
 }
 
 fn of_service(old: &Service, new: &Service, lines: &mut Vec<String>) {

@@ -18,4 +18,6 @@ pub trait Host {
     fn attached(&mut self) -> anyhow::Result<Vec<Attached>>;
     /// The addresses of this host.
     fn addresses(&mut self) -> anyhow::Result<BTreeSet<IpAddr>>;
+    /// The first and the last of its ephemeral ports.
+    fn local_ports(&mut self) -> anyhow::Result<(u16, u16)>;
 }

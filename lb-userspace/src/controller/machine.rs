@@ -7,7 +7,7 @@ use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
 
 use super::Host;
 use crate::{
-    datapath::Attached,
+    datapath::{Attached, preflight},
     event::{Problem, ProblemKind},
     spec::{self, Spec, overlay::Overlay, store::Store},
 };
@@ -42,6 +42,10 @@ impl Host for Machine {
     fn addresses(&mut self) -> anyhow::Result<BTreeSet<IpAddr>> {
         let interfaces = getifaddrs().context("list the addresses of this host")?;
         Ok(interfaces.filter_map(|interface| address(&interface.address?)).collect())
+    }
+
+    fn local_ports(&mut self) -> anyhow::Result<(u16, u16)> {
+        preflight::host::local_ports()
     }
 }
 

@@ -164,6 +164,54 @@ fn addresses_that_the_host_lacks_are_told_with_the_cure() {
 }
 
 #[test]
+fn limits_that_the_pinned_maps_do_not_have_are_told_until_the_file_has_them_again() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let as_pinned = world.host().file.clone();
+    let mut other = as_pinned.clone().unwrap();
+    other.limits.half_open_flows /= 2;
+    world.host().file = Ok(other);
+    world.restart();
+
+    let warnings = world.status().warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].starts_with("[limits] differ from the pinned flow tables"), "{warnings:?}");
+
+    world.host().file = as_pinned;
+    world.ask(Request::Reload).unwrap();
+
+    assert_eq!(world.status().warnings, [""; 0]);
+}
+
+#[test]
+fn ports_that_the_host_takes_for_itself_are_told_where_they_are_used() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let as_pinned = std::mem::replace(&mut world.host().local_ports, (1024, 60_999));
+    world.absorb(Event::LinksChanged);
+
+    let warnings = world.status().warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0].starts_with("net.ipv4.ip_local_port_range has changed (1024 to 60999)"),
+        "{warnings:?}"
+    );
+
+    world.host().local_ports = as_pinned;
+    world.absorb(Event::LinksChanged);
+
+    assert_eq!(world.status().warnings, [""; 0]);
+}
+
+#[test]
+fn what_is_odd_since_the_start_is_told_to_the_end() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    world.controller.standing = vec!["eth0 is slow".into()];
+
+    world.ask(Request::Reload).unwrap();
+
+    assert_eq!(world.status().warnings, ["eth0 is slow"]);
+}
+
+#[test]
 fn a_daemon_that_is_killed_and_started_again_changes_nothing() {
     let mut world = World::warm(vec![web(Protocol::Tcp), dns()]);
     world.set("web/web-1", AdminState::Drain);
@@ -275,7 +323,8 @@ fn a_reload_says_what_changed_and_what_needs_a_restart() {
     assert_eq!(
         reloaded.warnings,
         [
-            "[limits] has changed: `xlb detach` (which ends all flows) and a start put it in force",
+            "[limits] differ from the pinned flow tables, which stay: 262144 IPv4 flows, 65536 IPv6 flows, 65536 \
+             half-open; for other sizes `xlb detach` (which ends all flows) and start again",
             "[metrics] has changed: restart xlb to put it in force (traffic flows on)"
         ]
     );

@@ -8,6 +8,7 @@ use super::{
     Controller, Host,
     changes::{changes, need_restart},
     compile::compile,
+    pinned,
     wishes::Wishes,
 };
 use crate::{
@@ -60,10 +61,13 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         Ok(view::Reloaded { changes: lines, warnings: self.warnings() })
     }
 
-    /// Everything that is odd about what is wanted.
+    /// Everything that is odd about what is wanted and what there is.
     pub(super) fn warnings(&self) -> Vec<String> {
         let mut warnings = self.state.warnings();
+        warnings.extend(self.standing.iter().cloned());
         warnings.extend(self.wishes.warnings.iter().cloned());
+        warnings.extend(pinned::other_limits(&self.capacity, &self.wishes.file.limits));
+        warnings.extend(pinned::other_ports(&self.capacity, self.state.spec(), self.local_ports));
         warnings.extend(need_restart(&self.running, &self.wishes.file));
         warnings
     }

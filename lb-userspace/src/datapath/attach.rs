@@ -52,7 +52,8 @@ pub fn attach(program: &mut Xdp, wanted: &[Wanted<'_>], directory: &Path) -> Res
     let attached = Attempt::new(wanted, Mode::Generic).run(program, directory)?;
     let cause = refused.error;
     let warning = format!(
-        "{} does not take the program in native mode ({cause}): generic mode on all",
+        "{} does not take the program in native mode ({cause}): generic mode on all, which is slower; \
+         mode = \"generic\" asks for it",
         refused.interface
     );
     Ok(Outcome { attached, warnings: vec![warning] })

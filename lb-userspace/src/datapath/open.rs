@@ -45,7 +45,9 @@ pub struct Opened {
     pub capacity: Capacity,
     /// It was running already.
     pub adopted: bool,
-    /// Odd, and how to cure it.
+    /// What was found and is over.
+    pub notes: Vec<String>,
+    /// What is odd until the next start, and how to cure it.
     pub warnings: Vec<String>,
 }
 
@@ -95,18 +97,18 @@ pub fn open(fit: Fit<'_>, object: &[u8]) -> Result<Opened, OpenError> {
         None => Lock::take(pins::root(pins)?)??,
     };
 
-    let mut warnings = preflight::warnings(spec, &host);
-    warnings.extend(found.warnings(spec, &host));
     let (loaded, outcome) = run(spec, &host, &found, pins, object)?;
-    warnings.extend(outcome.warnings);
-    warnings.extend(Asked::of_log().warning());
-    warnings.extend(tidy(pins, &host, &found, &outcome.attached)?);
+    let mut notes = found.left_by_others();
+    notes.extend(tidy(pins, &host, &found, &outcome.attached)?);
+    let warnings = preflight::veths(spec, &host).into_iter().chain(outcome.warnings);
+    let warnings = warnings.chain(Asked::of_log().warning()).collect();
 
     let (program, datapath, asks, traces) = loaded.take(lock)?;
     let links = Links::new(program, pins, &outcome.attached);
     let capacity = capacity(&datapath.settings()?, &host);
     let adopted = found.settings.is_some();
-    Ok(Opened { datapath, asks, traces, links, attached: outcome.attached, capacity, adopted, warnings })
+    let attached = outcome.attached;
+    Ok(Opened { datapath, asks, traces, links, attached, capacity, adopted, notes, warnings })
 }
 
 fn refuse(causes: Vec<Cause>) -> Result<(), OpenError> {
@@ -157,38 +159,15 @@ impl Found {
         self.links.iter().find(|link| link.interface == interface && link.is_alive(&host.links))
     }
 
-    fn warnings(&self, spec: &Spec, host: &Host) -> Vec<String> {
-        let others = self.others.iter().map(|other| {
+    fn left_by_others(&self) -> Vec<String> {
+        let line = |other: &PathBuf| {
+            let other = other.display();
             format!(
-                "{} is of another version's layout: its interfaces are taken over, its flows are lost",
-                other.display()
+                "{other} is of another version's layout: its interfaces are taken over, its flows are lost"
             )
-        });
-        let pinned = self.settings.map(|settings| pinned_otherwise(&settings, spec, host));
-        others.chain(pinned.into_iter().flatten()).collect()
+        };
+        self.others.iter().map(line).collect()
     }
-}
-
-/// What the pins have stays, whatever the configuration and the host say now.
-fn pinned_otherwise(settings: &Settings, spec: &Spec, host: &Host) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if (settings.shape4, settings.shape6) != pins::flow_tables(&spec.limits) {
-        warnings.push(format!(
-            "[limits] differ from the pinned flow tables, which stay: {} IPv4 flows, {} IPv6 flows, {} half-open; \
-             for other sizes `xlb detach` (which ends all flows) and start again",
-            settings.shape4.flows(),
-            settings.shape6.flows(),
-            settings.shape4.half_open
-        ));
-    }
-    let (first, last) = host.local_ports;
-    if settings.ports != PortPool::around(first, last) {
-        warnings.push(format!(
-            "net.ipv4.ip_local_port_range has changed ({first} to {last}) and the pinned source ports stay: set it \
-             back, or `xlb detach` (which ends all flows) and start again"
-        ));
-    }
-    warnings
 }
 
 fn run(
@@ -230,20 +209,20 @@ fn attach_all(
 /// Removes what nobody needs: links to what is not configured or gone, and other layouts.
 fn tidy(pins: &Path, host: &Host, found: &Found, attached: &[Attached]) -> anyhow::Result<Vec<String>> {
     let kept: Vec<PathBuf> = attached.iter().map(|it| pins::link(pins, it.index)).collect();
-    let mut warnings = Vec::new();
+    let mut notes = Vec::new();
     for link in found.links.iter().filter(|link| !kept.contains(&link.path)) {
         link.remove()?;
         let interface = host.links.iter().find(|it| it.index == link.interface);
         match interface {
             Some(it) if attached.iter().any(|attached| attached.index == it.index) => {}
-            Some(it) => warnings.push(format!("detached from {}, which is configured no more", it.name)),
-            None => warnings.push(format!("removed the link to interface {}, which is gone", link.interface)),
+            Some(it) => notes.push(format!("detached from {}, which is configured no more", it.name)),
+            None => notes.push(format!("removed the link to interface {}, which is gone", link.interface)),
         }
     }
     for other in &found.others {
         pins::remove(other)?;
     }
-    Ok(warnings)
+    Ok(notes)
 }
 
 fn capacity(settings: &Settings, host: &Host) -> Capacity {

@@ -6,7 +6,7 @@ mod lro;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr};
 
-use lb_common::{limits::MAX_INTERFACE_INDEX, settings::PortPool};
+use lb_common::limits::MAX_INTERFACE_INDEX;
 
 use self::{host::Host, links::Link};
 use crate::spec::{AttachMode, Interface, Spec};
@@ -202,35 +202,17 @@ pub fn judge_memory(needed_bytes: u64, host: &Host) -> Option<Cause> {
     })
 }
 
-/// Odd, and still it runs.
-pub fn warnings(spec: &Spec, host: &Host) -> Vec<String> {
-    let links: Vec<&Link> = spec.interfaces.iter().filter_map(|it| host.link(&it.name)).collect();
-    let mut warnings = Vec::new();
-    let (small, large) = (links.iter().min_by_key(|it| it.mtu), links.iter().max_by_key(|it| it.mtu));
-    if let (Some(small), Some(large)) = (small, large)
-        && small.mtu != large.mtu
-    {
-        warnings.push(format!(
-            "{} has an MTU of {} and {} one of {}: what does not fit is dropped (reason too_big); make them equal \
-             by `ip link set dev {} mtu {}`",
-            small.name, small.mtu, large.name, large.mtu, large.name, small.mtu
-        ));
-    }
-    for link in links.iter().filter(|link| link.is_veth) {
-        warnings.push(format!(
-            "{} is a veth, whose peer must finish its checksums and accept redirected frames: on the other end \
-             `ethtool -K PEER tx-checksum-ip-generic off gro on`",
-            link.name
-        ));
-    }
-    let (first, last) = host.local_ports;
-    if PortPool::around(first, last).size() == 0 {
-        warnings.push(format!(
-            "net.ipv4.ip_local_port_range ({first} to {last}) leaves no source ports for full-nat: narrow it, \
-             `xlb detach`, and start again"
-        ));
-    }
-    warnings
+/// A veth hands over what its peer sends, and takes only what its peer accepts; the peer is in another namespace.
+pub fn veths(spec: &Spec, host: &Host) -> Option<String> {
+    let links = spec.interfaces.iter().filter_map(|it| host.link(&it.name));
+    let names: Vec<&str> = links.filter(|link| link.is_veth).map(|link| link.name.as_str()).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "veth ({}): xlb cannot see whether their peers finish checksums and accept redirected frames, as they \
+             must: on the other ends `ethtool -K PEER tx-checksum-ip-generic off gro on`",
+            names.join(", ")
+        )
+    })
 }
 
 #[cfg(test)]

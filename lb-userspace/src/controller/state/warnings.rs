@@ -65,9 +65,16 @@ impl State {
     fn unequal_mtus(&self) -> Option<String> {
         let first = self.attached.first()?;
         let other = self.attached.iter().find(|other| other.mtu != first.mtu)?;
+        let larger = if other.mtu > first.mtu { other } else { first };
         Some(format!(
-            "{} has MTU {}, {} has {}: larger packets are dropped as too_big on the way to the smaller one",
-            first.name, first.mtu, other.name, other.mtu
+            "{} has MTU {}, {} has {}: larger packets are dropped as too_big on the way to the smaller one; make them \
+             equal by ip link set dev {} mtu {}",
+            first.name,
+            first.mtu,
+            other.name,
+            other.mtu,
+            larger.name,
+            first.mtu.min(other.mtu)
         ))
     }
 }

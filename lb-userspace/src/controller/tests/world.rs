@@ -16,10 +16,13 @@ use crate::{
         Controller, Host, Start, Wanted,
         fixture::{backend, eth0, hops, name, probed, service, socket, spec},
     },
-    datapath::{Attached, Capacity, Flow, memory::Memory},
+    datapath::{Attached, Capacity, Flow, memory::Memory, pins},
     event::{Answer, Event, Health, Problem, Request, Since, Target},
-    spec::{Service, Spec, overlay::Overlay},
+    spec::{Limits, Service, Spec, overlay::Overlay},
 };
+
+/// As they were when the maps were made.
+const LOCAL_PORTS: (u16, u16) = (32_768, 60_999);
 
 /// Time stands still in it unless somebody waits.
 pub struct World {
@@ -36,6 +39,7 @@ pub struct Machine {
     /// Nothing can be saved.
     pub is_full: bool,
     pub addresses: BTreeSet<IpAddr>,
+    pub local_ports: (u16, u16),
 }
 
 impl Host for Machine {
@@ -58,13 +62,22 @@ impl Host for Machine {
     fn addresses(&mut self) -> anyhow::Result<BTreeSet<IpAddr>> {
         Ok(self.addresses.clone())
     }
+
+    fn local_ports(&mut self) -> anyhow::Result<(u16, u16)> {
+        Ok(self.local_ports)
+    }
 }
 
 impl World {
     /// Everybody is reachable, and nobody was probed.
     pub fn cold(services: Vec<Service>) -> Self {
-        let machine =
-            Machine { file: Ok(spec(services)), saved: Vec::new(), is_full: false, addresses: [].into() };
+        let machine = Machine {
+            file: Ok(spec(services)),
+            saved: Vec::new(),
+            is_full: false,
+            addresses: [].into(),
+            local_ports: LOCAL_PORTS,
+        };
         let mut world = Self::start(Memory::default(), machine, Overlay::default(), Instant::now());
         world.absorb(Event::Hops(hops(world.spec())));
         world
@@ -83,17 +96,19 @@ impl World {
     fn start(datapath: Memory, host: Machine, overlay: Overlay, now: Instant) -> Self {
         let (to_prober, targets) = watch::channel(Vec::new());
         let (to_netlink, hops) = watch::channel(BTreeSet::new());
+        let (flows, flows_ipv6) = pins::flow_tables(&Limits::default());
         let start = Start {
             config: "/etc/xlb/xlb.toml".into(),
             spec: host.file.clone().unwrap(),
             overlay,
             capacity: Capacity {
-                flows: 1000,
-                flows_ipv6: 1000,
-                half_open_flows: 100,
-                ports: PortPool::default(),
+                flows: flows.flows(),
+                flows_ipv6: flows_ipv6.flows(),
+                half_open_flows: flows.half_open,
+                ports: PortPool::around(LOCAL_PORTS.0, LOCAL_PORTS.1),
                 map_memory_bytes: 0,
             },
+            warnings: Vec::new(),
             since: Since { instant: now, time: SystemTime::UNIX_EPOCH },
         };
         let (interfaces, _) = watch::channel(Vec::new());
@@ -113,6 +128,7 @@ impl World {
             saved: vec![overlay.clone()],
             is_full: false,
             addresses: host.addresses.clone(),
+            local_ports: host.local_ports,
         };
         *self = Self::start(datapath, machine, overlay, self.now + Duration::from_millis(100));
     }

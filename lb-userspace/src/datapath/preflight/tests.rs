@@ -14,7 +14,7 @@ fn a_good_host_is_not_refused() {
     assert_eq!(judge_host(&host), []);
     assert_eq!(judge_interfaces(&spec(&["eth0"], AttachMode::Native), &host, &BTreeMap::new()), []);
     assert_eq!(judge_memory(1 << 30, &host), None);
-    assert_eq!(warnings(&spec(&["eth0"], AttachMode::Native), &host), Vec::<String>::new());
+    assert_eq!(veths(&spec(&["eth0"], AttachMode::Native), &host), None);
 }
 
 #[test]
@@ -133,14 +133,14 @@ fn maps_that_do_not_fit_are_refused_with_both_figures() {
 }
 
 #[test]
-fn unequal_mtus_and_veths_and_an_empty_port_pool_are_odd() {
-    let small = Link { mtu: 1400, is_veth: true, ..link("eth0", 2) };
-    let host = Host { local_ports: (1024, 65_535), ..host(vec![small, link("eth1", 3)]) };
+fn veths_are_named_with_what_their_peers_need() {
+    let veth = |name, index| Link { is_veth: true, ..link(name, index) };
+    let host = host(vec![veth("eth0", 2), link("eth1", 3), veth("eth2", 4), veth("eth3", 5)]);
 
-    let warnings = warnings(&spec(&["eth0", "eth1"], AttachMode::Auto), &host);
+    let warning = veths(&spec(&["eth0", "eth1", "eth2"], AttachMode::Auto), &host).unwrap();
 
-    assert_eq!(warnings.len(), 3, "{warnings:#?}");
-    assert!(warnings[0].ends_with("`ip link set dev eth1 mtu 1400`"), "{}", warnings[0]);
+    assert!(warning.starts_with("veth (eth0, eth2): "), "{warning}");
+    assert!(warning.ends_with("`ethtool -K PEER tx-checksum-ip-generic off gro on`"), "{warning}");
 }
 
 fn link(name: &str, index: u32) -> Link {

@@ -1,0 +1,69 @@
+//! What the pinned maps were made with, where the file or the host says otherwise since: it stays until `xlb detach`.
+
+use lb_common::{service::Mode, settings::PortPool};
+
+use crate::{
+    datapath::{Capacity, pins},
+    spec::{Limits, Spec},
+};
+
+/// Other sizes than the flow tables have.
+pub fn other_limits(pinned: &Capacity, limits: &Limits) -> Option<String> {
+    let (v4, v6) = pins::flow_tables(limits);
+    let wanted = (v4.flows(), v6.flows(), v4.half_open);
+    let have = (pinned.flows, pinned.flows_ipv6, pinned.half_open_flows);
+    (wanted != have).then(|| {
+        let (flows, flows_ipv6, half_open) = have;
+        format!(
+            "[limits] differ from the pinned flow tables, which stay: {flows} IPv4 flows, {flows_ipv6} IPv6 flows, \
+             {half_open} half-open; for other sizes `xlb detach` (which ends all flows) and start again"
+        )
+    })
+}
+
+/// Source ports that are none, or that this host takes for itself. Only full-nat needs them.
+pub fn other_ports(pinned: &Capacity, spec: &Spec, (first, last): (u16, u16)) -> Option<String> {
+    if !spec.services.iter().any(|service| service.mode == Mode::FullNat) {
+        return None;
+    }
+    if pinned.ports.size() == 0 {
+        return Some(format!(
+            "no source ports for full-nat: net.ipv4.ip_local_port_range (now {first} to {last}) left none when the maps \
+             were made; narrow it, `xlb detach` (which ends all flows), and start again"
+        ));
+    }
+    (pinned.ports != PortPool::around(first, last)).then(|| {
+        format!(
+            "net.ipv4.ip_local_port_range has changed ({first} to {last}) and the pinned source ports stay: set it \
+             back, or `xlb detach` (which ends all flows) and start again"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::net::Protocol;
+
+    use super::*;
+    use crate::controller::fixture::{spec, web};
+
+    #[test]
+    fn an_empty_pool_matters_to_full_nat_alone() {
+        let mut spec = spec(vec![web(Protocol::Tcp)]);
+        let pinned = Capacity {
+            flows: 8,
+            flows_ipv6: 8,
+            half_open_flows: 8,
+            ports: PortPool::around(1024, 65_535),
+            map_memory_bytes: 0,
+        };
+
+        let told = other_ports(&pinned, &spec, (1024, 65_535)).unwrap();
+        assert!(told.starts_with("no source ports for full-nat"), "{told}");
+        // A narrower range does not fill the pool that is pinned.
+        assert!(other_ports(&pinned, &spec, (32_768, 60_999)).is_some());
+
+        spec.services[0].mode = Mode::Nat;
+        assert_eq!(other_ports(&pinned, &spec, (1024, 65_535)), None);
+    }
+}
