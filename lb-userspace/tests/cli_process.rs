@@ -128,6 +128,7 @@ fn what_cannot_be_meant_is_usage() {
         &["run", "now"],
         &["backend", "drain", "web-1"],
         &["backend", "weight", "web/web-1", "many"],
+        &["backend", "backup", "web/web-1", "perhaps"],
         &["backend", "add", "web/web-1", "10.0.0.11"],
         &["--output", "yaml", "status"],
     ] {

@@ -156,8 +156,14 @@ fn what_commands_changed_outlives_the_daemon_until_the_file_says_otherwise() -> 
     let Stage { lab, web: _web, mut config, mut xlb } = Stage::web("overlay")?;
     xlb.run(&["backend", "drain", "web/web-1"])?;
     xlb.run(&["backend", "weight", "web/web-2", "0"])?;
+    xlb.run(&["backend", "backup", "web/web-2-v6", "true"])?;
     xlb.run(&["backend", "remove", "web/web-3-v6"])?;
-    let differences = ["web/web-1: drain", "web/web-2: weight 0 (file: 100)", "web/web-3-v6: removed"];
+    let differences = [
+        "web/web-1: drain",
+        "web/web-2: weight 0 (file: 100)",
+        "web/web-2-v6: backup true (file: false)",
+        "web/web-3-v6: removed",
+    ];
     assert_eq!(overlay(&xlb)?, differences);
 
     xlb.kill()?;
@@ -166,7 +172,7 @@ fn what_commands_changed_outlives_the_daemon_until_the_file_says_otherwise() -> 
 
     assert_eq!(overlay(&xlb)?, differences);
     let (v4, v6) = (lab.visit(Family::V4, 80, 60)?, lab.visit(Family::V6, 80, 60)?);
-    assert!(v4.of("web-3") == 60 && v6.of("web-1") == 30 && v6.of("web-2") == 30, "{v4}\n{v6}");
+    assert!(v4.of("web-3") == 60 && v6.of("web-1") == 60, "{v4}\n{v6}");
 
     // The file has its own definition of web-2 changed, and drops web-1.
     config.services[0].backends.retain(|backend| backend.name != "web-1");
@@ -174,7 +180,7 @@ fn what_commands_changed_outlives_the_daemon_until_the_file_says_otherwise() -> 
     xlb.write(&config)?;
     xlb.hang_up()?;
 
-    let left = ["web/web-1: drain (the file has it no longer)", differences[2]];
+    let left = ["web/web-1: drain (the file has it no longer)", differences[2], differences[3]];
     eventually(SOON, "the file wins where it has changed", || Ok(overlay(&xlb)? == left))?;
     let log = fs::read_to_string(lab.directory().join("xlb.log"))?;
     let said = "web/web-2: the file has changed it and wins: `weight 0 (file: 100)` is forgotten";

@@ -215,6 +215,13 @@ pub enum BackendVerb {
         #[arg(value_name = "N")]
         weight: u32,
     },
+    /// Make it a backup, used only when no other is up; or a regular backend
+    Backup {
+        #[arg(value_name = "SERVICE/BACKEND")]
+        name: BackendName,
+        #[arg(value_name = "true|false", action = ArgAction::Set, hide_possible_values = true)]
+        backup: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -38,6 +38,12 @@ pub async fn backend(console: &mut Console<'_>, client: &Client, verb: BackendVe
             let changed = client.change(&name, &patch).await?;
             said(console, &changed, &format!("weight {}", changed.weight))
         }
+        BackendVerb::Backup { name, backup } => {
+            let patch = BackendPatch { backup: Some(backup), ..BackendPatch::default() };
+            let changed = client.change(&name, &patch).await?;
+            let what = if changed.backup { "backup (used only when no other is up)" } else { "no backup" };
+            said(console, &changed, what)
+        }
     }
 }
 

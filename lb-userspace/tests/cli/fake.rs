@@ -183,6 +183,7 @@ impl Controller {
             backend.admin_state = state.name().to_owned();
         }
         backend.weight = body.weight.unwrap_or(backend.weight);
+        backend.backup = body.backup.unwrap_or(backend.backup);
         Ok(Answer::Backend(backend.clone()))
     }
 
