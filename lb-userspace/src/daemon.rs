@@ -54,7 +54,7 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// `xlb check`: what is wrong with a file, or what it will take of the host.
 pub fn check(file: &Path) -> Result<Checked, Failure> {
-    let spec = read(file)?;
+    let spec = read(file, "`xlb check FILE`")?;
     let cpus = host::cpus()?;
     let (first, last) = host::local_ports()?;
     let ports = SourcePorts::of(&spec, PortPool::around(first, last));
@@ -71,7 +71,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let since = Since { instant: Instant::now(), time: SystemTime::now() };
     let object = datapath::object()
         .ok_or_else(|| Failure::new(Exit::HostUnfit, "built without the XDP program: cargo xtask build"))?;
-    let spec = read(&options.config)?;
+    let spec = read(&options.config, "`xlb run --config FILE`")?;
     let pins = paths::pins();
     // Before all that may fail for want of rights: it says which.
     let fit = datapath::judge(&spec, &pins).map_err(refusal)?;
@@ -143,7 +143,13 @@ async fn serve(options: Options) -> Result<(), Failure> {
     detached
 }
 
-fn read(file: &Path) -> Result<Spec, Failure> {
+/// `choose`: how another file is named.
+fn read(file: &Path, choose: &str) -> Result<Spec, Failure> {
+    if let Ok(false) = file.try_exists() {
+        let message = format!("there is no configuration at {}", file.display());
+        let hint = format!("{choose} or XLB_CONFIG names another file");
+        return Err(Failure::new(Exit::InvalidConfiguration, message).hint(hint));
+    }
     spec::read(file).map_err(|mistakes| {
         let message = format!("{} is not a valid configuration", file.display());
         Failure::new(Exit::InvalidConfiguration, message).details(mistakes.each())

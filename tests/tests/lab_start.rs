@@ -47,8 +47,8 @@ fn a_file_that_is_not_there_or_wrong_is_told_with_line_and_column() -> Result<()
         (
             INVALID_CONFIGURATION,
             format!(
-                "{path}: cannot be read: No such file or directory (os error 2)\n\
-                 error: {path} is not a valid configuration\n"
+                "error: there is no configuration at {path}\n\
+                 hint: `xlb run --config FILE` or XLB_CONFIG names another file\n"
             )
         )
     );
@@ -226,7 +226,11 @@ fn a_refusal_is_said_whatever_the_log_is_told() -> Result<()> {
         let output = refused(&lab, words)?;
 
         assert_eq!(output.code, INVALID_CONFIGURATION);
-        assert!(output.stderr.ends_with("is not a valid configuration\n"), "{words:?}: {}", output.stderr);
+        assert!(
+            output.stderr.starts_with("error: there is no configuration"),
+            "{words:?}: {}",
+            output.stderr
+        );
     }
     Ok(())
 }
