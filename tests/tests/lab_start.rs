@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    net::TcpListener,
     os::unix::fs::{DirEntryExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     time::Duration,
@@ -215,6 +216,24 @@ fn a_second_daemon_is_told_what_is_taken_and_the_first_serves_on() -> Result<()>
     assert_eq!(other_pins.code, HOST_UNFIT, "{}", other_pins.stderr);
     assert!(other_pins.stderr.contains("eth0 runs another XDP program"), "{}", other_pins.stderr);
     assert!(lab.visit(Family::V4, 80, 30)?.is_even(1));
+    Ok(())
+}
+
+#[test]
+fn a_metrics_address_that_somebody_else_has_is_a_conflict_and_changes_nothing() -> Result<()> {
+    let lab = lab("metrics")?;
+    // A socket stays in the namespace that it was made in.
+    let theirs = lab.xlb.inside(|| Ok(TcpListener::bind("127.0.0.1:0")?))?;
+    let address = theirs.local_addr()?;
+    let config = Config::web(&lab, Mode::FullNat);
+    fs::write(file(&lab), format!("{config}\n[metrics]\nlisten = \"{address}\"\n"))?;
+
+    let output = refused(&lab, &[])?;
+
+    let taken = format!(
+        "error: listen on {address}: address in use (`ss -ltnp` says by whom; [metrics] listen chooses another)\n"
+    );
+    assert_eq!(said(&output), (CONFLICT, taken));
     Ok(())
 }
 
