@@ -72,7 +72,7 @@ fn a_drained_backend_keeps_its_connections_and_gets_no_other() -> Result<()> {
 
     xlb.run(&["backend", "drain", "echo/web-2"])?;
     let later = lab.live(Family::V4, ECHO, 30)?;
-    live.wait_for_bytes(60)?;
+    live.wait_for_bytes(2)?;
 
     assert_eq!([flows(&xlb, "web-1")?, flows(&xlb, "web-2")?, flows(&xlb, "web-3")?], [25, 10, 25]);
     for report in [live.finish()?, later.finish()?] {
@@ -94,7 +94,7 @@ fn a_backend_in_maintenance_loses_its_connections_and_no_other_does() -> Result<
 
     xlb.run(&["backend", "maint", "echo/web-2"])?;
     eventually(SOON, "web-2 has no flow", || Ok(flows(&xlb, "web-2")? == 0))?;
-    live.wait_for_bytes(60)?;
+    live.wait_for_bytes_on(20, 2)?;
     let later = lab.live(Family::V4, ECHO, 30)?;
 
     assert_eq!(flows(&xlb, "web-2")?, 0);

@@ -62,6 +62,7 @@ fn every_checksum_that_arrives_is_right() -> Result<()> {
         let testimony = witness.finish()?;
         assert!(testimony.verified > 20_000, "{mode:?}: {} frames", testimony.verified);
         assert!(testimony.wrong.is_empty(), "{mode:?}: {:#?}", testimony.wrong);
+        assert_eq!(testimony.silent, [""; 0], "{mode:?}");
     }
     Ok(())
 }
@@ -125,7 +126,9 @@ fn one_interface_is_enough() -> Result<()> {
     }
 
     let testimony = witness.finish()?;
+    assert!(testimony.verified > 20_000, "{} frames", testimony.verified);
     assert!(testimony.wrong.is_empty(), "{:#?}", testimony.wrong);
+    assert_eq!(testimony.silent, [""; 0]);
     assert!(xlb.metrics()?.sum("xlb_xdp_packets_total", &[("action", "tx")]) > 10_000.0);
     Ok(())
 }

@@ -33,7 +33,7 @@ fn requests_reach_the_web_servers_in_turn_and_every_checksum_is_right() -> Resul
     }
     let testimony = witness.finish()?;
     assert!(testimony.verified > 2_000, "{testimony:?}");
-    assert!(testimony.wrong.is_empty(), "{testimony:#?}");
+    assert!(testimony.wrong.is_empty() && testimony.silent.is_empty(), "{testimony:#?}");
     Ok(())
 }
 
@@ -78,6 +78,7 @@ fn the_witness_notices_a_wrong_checksum() -> Result<()> {
     let seen = witness.finish()?;
 
     assert!(!seen.wrong.is_empty(), "{seen:?}");
+    assert_eq!(seen.silent, [lab.client.to_string()]);
     Ok(())
 }
 
@@ -111,11 +112,27 @@ fn live_connections_echo_every_byte() -> Result<()> {
 
     let from: Vec<_> = lab.clients.iter().map(|client| client.of(Family::V4)).collect();
     let live = Live::open(&lab.client, &from, echoes, 200)?;
-    live.wait_for_bytes(400)?;
+    live.wait_for_bytes(2)?;
     let report = live.finish()?;
 
     assert!(report.broken.is_empty() && report.echoed >= 400, "{report}");
     Ok(())
+}
+
+#[test]
+fn no_connection_is_silent_behind_others_that_echo() -> Result<()> {
+    let lab = Lab::build(&Topology::new("itself", Shape::Routers).mode(Mode::Nat).backends(1).clients(2))?;
+    let backend = &lab.backends[0];
+    let echoes = backend.address.port(Family::V4, 7);
+    echo::process(Path::new(env!("CARGO_BIN_EXE_lab")), Protocol::Tcp, backend, echoes)?;
+    let from: Vec<_> = lab.clients.iter().map(|client| client.of(Family::V4)).collect();
+    let live = Live::open(&lab.client, &from, echoes, 4)?;
+
+    backend.namespace.ip(&format!("route add blackhole {}/32", from[1]))?;
+
+    let error = live.wait_for_bytes(1).unwrap_err();
+    assert!(format!("{error:#}").starts_with("only on 2: "), "{error:#}");
+    live.wait_for_bytes_on(2, 1)
 }
 
 #[test]

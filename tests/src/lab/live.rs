@@ -31,7 +31,8 @@ const ECHO_LIMIT: Duration = Duration::from_secs(10);
 /// Connections with a task each. Dropping them closes them.
 pub struct Live {
     stop: watch::Sender<bool>,
-    echoed: Arc<AtomicU64>,
+    /// By connection.
+    echoed: Arc<[AtomicU64]>,
     thread: JoinHandle<Result<Report>>,
 }
 
@@ -52,14 +53,14 @@ impl Live {
         let from = from.to_vec();
         let (stop, stopped) = watch::channel(false);
         let (opened, all_open) = mpsc::sync_channel(1);
-        let echoed = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&echoed);
+        let echoed: Arc<[AtomicU64]> = (0..count).map(|_| AtomicU64::new(0)).collect();
+        let counters = Arc::clone(&echoed);
         let thread = namespace.spawn(move || {
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let streams = open(&from, to, count).await?;
                 opened.send(()).context("nobody waits for the connections")?;
-                Ok(live(streams, &counter, &stopped).await)
+                Ok(live(streams, &counters, &stopped).await)
             })
         });
         if all_open.recv().is_err() {
@@ -69,11 +70,26 @@ impl Live {
         Ok(Self { stop, echoed, thread })
     }
 
-    /// Waits until so many more bytes have come back, on all connections together.
-    pub fn wait_for_bytes(&self, more: u64) -> Result<()> {
-        let seen = || self.echoed.load(Ordering::Relaxed);
-        let goal = seen() + more;
-        eventually(ECHO_LIMIT, &format!("{more} more bytes are echoed"), || Ok(seen() >= goal)).map(drop)
+    /// Waits until so many more bytes have come back on each connection.
+    pub fn wait_for_bytes(&self, each: u64) -> Result<()> {
+        self.wait_for_bytes_on(self.echoed.len(), each)
+    }
+
+    /// Waits until so many more bytes have come back on each of at least so many connections. What one has too many
+    /// makes up for no other.
+    pub fn wait_for_bytes_on(&self, connections: usize, each: u64) -> Result<()> {
+        let before = self.seen();
+        let mut alive = 0;
+        let what = format!("{each} more bytes are echoed on each of {connections} connections");
+        let waited = eventually(ECHO_LIMIT, &what, || {
+            alive = self.seen().iter().zip(&before).filter(|(now, before)| *now - *before >= each).count();
+            Ok(alive >= connections)
+        });
+        waited.map(drop).with_context(|| format!("only on {alive}"))
+    }
+
+    fn seen(&self) -> Vec<u64> {
+        self.echoed.iter().map(|bytes| bytes.load(Ordering::Relaxed)).collect()
     }
 
     /// Lets the bytes on their way come back, and closes all.
@@ -118,14 +134,15 @@ async fn open(from: &[IpAddr], to: SocketAddr, count: usize) -> Result<Vec<TcpSt
     }
 }
 
-async fn live(streams: Vec<TcpStream>, echoed: &Arc<AtomicU64>, stopped: &watch::Receiver<bool>) -> Report {
+async fn live(streams: Vec<TcpStream>, echoed: &Arc<[AtomicU64]>, stopped: &watch::Receiver<bool>) -> Report {
     let connections = streams.len();
     let mut tasks = JoinSet::new();
     let start = Instant::now();
     let spread = SECOND / u32::try_from(connections.max(1)).unwrap_or(u32::MAX);
     for (number, stream) in (0..).zip(streams) {
         let first = start + spread * number;
-        tasks.spawn(speak(stream, first, Arc::clone(echoed), stopped.clone()));
+        let (echoed, stopped) = (Arc::clone(echoed), stopped.clone());
+        tasks.spawn(async move { speak(stream, first, &echoed[number as usize], stopped).await });
     }
     let mut broken = Vec::new();
     while let Some(ended) = tasks.join_next().await {
@@ -135,14 +152,15 @@ async fn live(streams: Vec<TcpStream>, echoed: &Arc<AtomicU64>, stopped: &watch:
             Err(error) => broken.push(error.to_string()),
         }
     }
-    Report { connections, echoed: echoed.load(Ordering::Relaxed), broken }
+    let echoed = echoed.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum();
+    Report { connections, echoed, broken }
 }
 
 /// A byte a second until told to stop, or until one does not come back.
 async fn speak(
     mut stream: TcpStream,
     first: Instant,
-    echoed: Arc<AtomicU64>,
+    echoed: &AtomicU64,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<()> {
     let mut ticks = time::interval_at(first, SECOND);
