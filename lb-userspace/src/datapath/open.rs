@@ -92,12 +92,16 @@ pub fn judge<'a>(spec: &'a Spec, pins: &'a Path) -> Result<Fit<'a>, OpenError> {
 /// What fails is taken back, except that a data plane that was adopted goes on with whichever program it has.
 pub fn open(fit: Fit<'_>, object: &[u8]) -> Result<Opened, OpenError> {
     let Fit { spec, pins, host, found, lock } = fit;
+    let root = pins::root(pins)?;
+    let missing = pins::missing(root);
     let lock = match lock {
         Some(lock) => lock,
-        None => Lock::take(pins::root(pins)?)??,
+        None => Lock::take(root)??,
     };
 
-    let (loaded, outcome) = run(spec, &host, &found, pins, object)?;
+    // While the lock is held: nobody else has begun to use them.
+    let (loaded, outcome) =
+        run(spec, &host, &found, pins, object).inspect_err(|_| pins::remove_empty(&missing))?;
     let mut notes = found.left_by_others();
     notes.extend(tidy(pins, &host, &found, &outcome.attached)?);
     let warnings = preflight::veths(spec, &host).into_iter().chain(outcome.warnings);

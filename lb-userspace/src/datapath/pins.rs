@@ -183,6 +183,27 @@ pub fn remove(directory: &Path) -> anyhow::Result<()> {
     fs::remove_dir(directory).with_context(|| format!("remove {}", directory.display()))
 }
 
+/// The directories that there must be for this one and are not, the innermost first.
+pub fn missing(directory: &Path) -> Vec<PathBuf> {
+    directory
+        .ancestors()
+        .take_while(|it| !it.as_os_str().is_empty() && !it.exists())
+        .map(Path::to_path_buf)
+        .collect()
+}
+
+/// Removes these directories in turn, up to the first that is in use.
+pub fn remove_empty(directories: &[PathBuf]) {
+    for directory in directories {
+        match fs::remove_dir(directory) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => return,
+            Err(error) => return log::warn!("remove {}: {error}", directory.display()),
+        }
+    }
+}
+
 /// Removes a pin, if it is there.
 pub fn remove_file(path: &Path) -> anyhow::Result<()> {
     match fs::remove_file(path) {
@@ -254,6 +275,21 @@ mod tests {
         let found = other_layouts(&root.path().join("v2")).unwrap();
 
         assert_eq!(found, [root.path().join("v1"), root.path().join("v10")]);
+    }
+
+    #[test]
+    fn of_directories_that_were_made_those_that_nobody_uses_are_removed() {
+        let place = tempfile::tempdir().unwrap();
+        let innermost = place.path().join("bpf/xlb/other");
+        let made = missing(&innermost);
+        assert_eq!(made, ["bpf/xlb/other", "bpf/xlb", "bpf"].map(|name| place.path().join(name)));
+
+        fs::create_dir_all(&innermost).unwrap();
+        fs::create_dir(place.path().join("bpf/theirs")).unwrap();
+        remove_empty(&made);
+
+        assert_eq!(names_in(&place.path().join("bpf")).unwrap(), ["theirs"]);
+        assert_eq!(missing(&place.path().join("bpf")), [""; 0].map(PathBuf::from));
     }
 
     #[test]

@@ -231,7 +231,22 @@ fn an_interface_that_refuses_leaves_nothing_behind() -> Result<()> {
         let error = refused.err().context("it was attached")?;
         assert!(matches!(error.downcast_ref(), Some(OpenError::Unfit(_))), "{error:#}");
         assert_eq!(world.program("front")?, None);
-        assert!(!world.pins().exists());
+        assert!(!world.root().join("pins").exists());
+        Ok(())
+    })
+}
+
+#[test]
+fn an_interface_that_refuses_leaves_the_directory_that_was_there() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        world.namespace.ip("link set back-peer mtu 9000")?;
+        let root = world.root().join("pins");
+        fs::create_dir(&root)?;
+
+        assert!(world.open(&["front", "back"], AttachMode::Native).is_err());
+
+        assert_eq!(fs::read_dir(&root)?.count(), 0);
         Ok(())
     })
 }
