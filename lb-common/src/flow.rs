@@ -295,6 +295,50 @@ pub struct Deltas {
     pub l4: u16,
 }
 
+/// A flow's next hop towards its client: `interface (16) | MAC (48)`.
+///
+/// One word, because it is also written by who does not own the record: whoever found the routes changed.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientHop(pub u64);
+
+impl ClientHop {
+    /// Puts the word together. Interfaces have indices below 2^12.
+    #[inline(always)]
+    pub const fn new(mac: Mac, interface: u32) -> Self {
+        let [a, b, c] = mac.0;
+        Self((interface as u64) << 48 | (c as u64) << 32 | (b as u64) << 16 | a as u64)
+    }
+
+    /// The next machine's Ethernet address.
+    #[inline(always)]
+    pub const fn mac(self) -> Mac {
+        Mac([self.0 as u16, (self.0 >> 16) as u16, (self.0 >> 32) as u16])
+    }
+
+    /// The interface towards it.
+    #[inline(always)]
+    pub const fn interface(self) -> u32 {
+        (self.0 >> 48) as u32
+    }
+}
+
+/// In which routing generation a [`ClientHop`] was looked up, and for which of the record's owners.
+///
+/// Both in 32 bits: exact for one owner, and two owners' stamps differ while the routes change less than 256 times
+/// between them. A stamp that comes too late is thus none of the next owner's, who looks up its own.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HopStamp(pub u32);
+
+impl HopStamp {
+    /// Of a routing generation, and the [generation](Control::generation) of a record.
+    #[inline(always)]
+    pub const fn new(routes: u32, owner: u32) -> Self {
+        Self(routes ^ owner << 8)
+    }
+}
+
 /// One flow: a precompiled rewrite for both directions. One cache line for IPv4, two for IPv6.
 ///
 /// `S` fills the last line, so that no byte is padding.
@@ -321,14 +365,12 @@ pub struct Record<A: Copy, S> {
     pub backend: Shared<A>,
     /// What the backend sees as the client: an address of ours (nat: the client).
     pub source: Shared<A>,
+    /// A [`ClientHop`].
+    pub client_hop: Word,
     /// Checksum differences of a request.
     pub deltas: Shared<Deltas>,
-    /// The client's next hop.
-    pub client_mac: Shared<Mac>,
-    /// The interface towards the client.
-    pub client_interface: Shared<u16>,
-    /// The routing generation in which the next hop was looked up.
-    pub hop_generation: Shared<u32>,
+    /// For which owner and when the next hop was looked up.
+    pub hop_stamp: Shared<HopStamp>,
     /// Nothing: the rest of the second line.
     pub spare: S,
 }
@@ -414,6 +456,24 @@ mod tests {
 
         assert!(proof.is_of(7) && !proof.is_of(8) && !Proof::NONE.is_of(0));
         assert_eq!(proof.sequence(), 1000);
+    }
+
+    #[test]
+    fn a_client_hop_keeps_its_parts_apart() {
+        let mac = Mac::new([0xfe, 0xdc, 0xba, 0x98, 0x76, 0x54]);
+        let hop = ClientHop::new(mac, 4095);
+
+        assert_eq!((hop.mac(), hop.interface()), (mac, 4095));
+    }
+
+    #[test]
+    fn a_hop_stamp_speaks_for_one_owner_and_one_routing_generation() {
+        let stamp = HopStamp::new(1000, 0xff_fffe);
+
+        assert_ne!(stamp, HopStamp::new(1001, 0xff_fffe));
+        for routes in 1000..1256 {
+            assert_ne!(stamp, HopStamp::new(routes, 0xff_ffff));
+        }
     }
 
     #[test]

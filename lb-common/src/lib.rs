@@ -27,4 +27,4 @@ pub mod service;
 pub mod settings;
 
 /// The version of everything in this crate. Pins of another version are never opened.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;

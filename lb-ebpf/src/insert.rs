@@ -7,7 +7,7 @@
 
 use lb_common::{
     cell::fence,
-    flow::{Control, Proof, State, WAYS},
+    flow::{ClientHop, Control, HopStamp, Proof, State, WAYS},
     limits::PORT_PROBES,
     reason::Reason,
     service::{Mode, SlotTable},
@@ -149,11 +149,9 @@ fn fill<F: Family, T: Tables + FlowTables<F>>(
     record.request_ports.set(flow.tuple.get().ports);
     record.last_seen.set(flow.now.get());
     record.proof.store(Proof::NONE.0);
-    // The generation before the hop: see `reply::refresh`.
-    record.hop_generation.set(flow.hop_generation.get());
-    fence();
-    record.client_mac.set(flow.client_hop.get().destination);
-    record.client_interface.set(flow.client_hop.get().interface as u16);
+    let hop = flow.client_hop.get();
+    record.client_hop.store(ClientHop::new(hop.destination, hop.interface).0);
+    record.hop_stamp.set(HopStamp::new(flow.hop_generation.get(), mine.control.generation()));
 
     // Two calls and not one within the other: stacks add up.
     let attempt = |probe, force| {

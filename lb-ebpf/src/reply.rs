@@ -2,7 +2,7 @@
 
 use lb_common::{
     cell::fence,
-    flow::{Control, State},
+    flow::{ClientHop, Control, HopStamp, State},
     hop::Hop,
     reason::Reason,
     settings::Settings,
@@ -30,14 +30,14 @@ pub fn forward<'a, F: Family, T: Tables + FlowTables<F>>(
     let hash = F::hash(&settings.keys, tuple);
     let Some(found) = hints::reply(tables, tuple, hash, F::shape(settings)) else { return Ok(None) };
     let copied = found.read(|it| {
-        let hop_generation = it.hop_generation.get();
-        // `refresh` writes the hop and then its generation: whoever reads them the other way round gets no older hop.
+        let stamp = it.hop_stamp.get();
+        // `refresh` writes the hop before its stamp: whoever reads them the other way round gets no older hop.
         fence();
-        let hop = (it.client_mac.get(), u32::from(it.client_interface.get()));
+        let hop = ClientHop(it.client_hop.load());
         let rewritten = find::request_of::<F>(it).reversed();
-        (it.owner.get(), rewritten, it.deltas.get(), it.last_seen.get(), hop_generation, hop)
+        (it.owner.get(), rewritten, it.deltas.get(), it.last_seen.get(), stamp, hop)
     });
-    let Some((owner, rewritten, deltas, seen, hop_generation, (mac, interface))) = copied else {
+    let Some((owner, rewritten, deltas, seen, stamp, hop)) = copied else {
         return Ok(None);
     };
     let Found { number, control, .. } = found;
@@ -48,9 +48,9 @@ pub fn forward<'a, F: Family, T: Tables + FlowTables<F>>(
     if control.state() != State::ESTABLISHED || segment.is_goodbye() {
         FlowTables::<F>::advance(tables, number, control.0, Side::Backend, segment);
     }
-    let hop = if hop_generation == settings.hop_generation {
-        let egress = tables.interface(interface).ok_or(Reason::NoClientRoute)?;
-        Hop { destination: mac, source: egress.mac, interface, mtu: egress.mtu }
+    let hop = if stamp == HopStamp::new(settings.hop_generation, control.generation()) {
+        let egress = tables.interface(hop.interface()).ok_or(Reason::NoClientRoute)?;
+        Hop { destination: hop.mac(), source: egress.mac, interface: hop.interface(), mtu: egress.mtu }
     } else {
         let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::NoClientRoute)?;
         flow.tuple.set(rewritten);
@@ -60,8 +60,11 @@ pub fn forward<'a, F: Family, T: Tables + FlowTables<F>>(
     Ok(Some(Forward { rewrite: Rewrite::reply(rewritten, deltas, hop), backend }))
 }
 
-/// Looks up the next hop for the tuple in [`FlowTables::new_flow`], and writes it there and into the record, which may
-/// change hands meanwhile.
+/// Looks up the next hop for the tuple in [`FlowTables::new_flow`], and writes it there and into the record.
+///
+/// The record may change hands meanwhile, and nothing says how long a CPU (of a virtual machine, say) stands still
+/// between two instructions. So the hop is one word that is only written over the one that was the flow's, and its stamp
+/// names the owner: whatever of this comes late, the next owner's replies do not go to this one's client.
 #[inline(always)]
 pub fn refresh<F: Family, T: Tables + FlowTables<F>>(
     tables: &T,
@@ -73,19 +76,14 @@ pub fn refresh<F: Family, T: Tables + FlowTables<F>>(
     let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::NoClientRoute)?;
     let hop = FlowTables::<F>::route(tables, flow.tuple.get().source, flow.tuple.get().destination)?;
     flow.client_hop.set(hop);
-    let Found { record, control: found, .. } = by_number::<F>(tables, number).ok_or(Reason::Contended)?;
-    if !control.is_still(found) {
-        return Ok(());
-    }
-    record.client_mac.set(hop.destination);
-    record.client_interface.set(hop.interface as u16);
+    let Found { record, .. } = by_number::<F>(tables, number).ok_or(Reason::Contended)?;
+    let before = record.client_hop.load();
     fence();
-    // Last: whoever sees this generation sees the hop that belongs to it.
-    record.hop_generation.set(generation);
-    fence();
-    if !control.is_still(Control(record.control.load())) {
-        // Written over the next owner's: it looks up its own. Who fills a record writes the generation first.
-        record.hop_generation.set(generation.wrapping_sub(1));
+    if control.is_still(Control(record.control.load()))
+        && record.client_hop.replace(before, ClientHop::new(hop.destination, hop.interface).0)
+    {
+        // Last: whoever sees this stamp sees the hop that belongs to it.
+        record.hop_stamp.set(HopStamp::new(generation, control.generation()));
     }
     Ok(())
 }

@@ -2,8 +2,8 @@
 
 use lb_common::{
     counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
-    flow::{Control, Deltas, Owner, Proof, Record, State},
-    net::{Mac, Ports},
+    flow::{ClientHop, Control, Deltas, HopStamp, Owner, Proof, Record, State},
+    net::Ports,
 };
 use std::net::IpAddr;
 
@@ -80,10 +80,9 @@ pub struct Flow {
     pub proof: Proof,
     pub backend: IpAddr,
     pub source: IpAddr,
+    pub client_hop: ClientHop,
     pub deltas: Deltas,
-    pub client_mac: Mac,
-    pub client_interface: u16,
-    pub hop_generation: u32,
+    pub hop_stamp: HopStamp,
 }
 
 impl Flow {
@@ -102,10 +101,9 @@ impl Flow {
             proof: Proof(record.proof.load()),
             backend: to_ip(record.backend.get()),
             source: to_ip(record.source.get()),
+            client_hop: ClientHop(record.client_hop.load()),
             deltas: record.deltas.get(),
-            client_mac: record.client_mac.get(),
-            client_interface: record.client_interface.get(),
-            hop_generation: record.hop_generation.get(),
+            hop_stamp: record.hop_stamp.get(),
         })
     }
 }

@@ -11,9 +11,9 @@ use aya::{
 use lb_common::{
     backend::Backend,
     counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
-    flow::{Control, Deltas, HINTS, Owner, Proof, Record4, Record6, State, WAYS},
+    flow::{ClientHop, Control, Deltas, HINTS, HopStamp, Owner, Proof, Record4, Record6, State, WAYS},
     hop::Interface,
-    net::{Mac, Ports},
+    net::Ports,
     reason::Reason,
     service::{Filter, Pool, Service, ServiceKey, SlotTable},
     settings::Settings,
@@ -213,10 +213,9 @@ fn record(number: u32, mut bytes: &[u8]) -> Option<Flow> {
         proof: Proof(u64::from_ne_bytes(take(bytes)?)),
         backend: address(bytes)?,
         source: address(bytes)?,
+        client_hop: ClientHop(u64::from_ne_bytes(take(bytes)?)),
         deltas: Deltas { ip: u16::from_ne_bytes(take(bytes)?), l4: u16::from_ne_bytes(take(bytes)?) },
-        client_mac: Mac::new(take(bytes)?),
-        client_interface: u16::from_ne_bytes(take(bytes)?),
-        hop_generation: u32::from_ne_bytes(take(bytes)?),
+        hop_stamp: HopStamp(u32::from_ne_bytes(take(bytes)?)),
     })
 }
 

@@ -62,10 +62,9 @@ fn nobodys<F: Family<Address: Default, Spare: Default>>() -> RecordOf<F> {
         proof: Word::new(0),
         backend: Shared::new(F::Address::default()),
         source: Shared::new(F::Address::default()),
+        client_hop: Word::new(0),
         deltas: Shared::new(Default::default()),
-        client_mac: Shared::new(Default::default()),
-        client_interface: Shared::new(0),
-        hop_generation: Shared::new(0),
+        hop_stamp: Shared::new(Default::default()),
         spare: F::Spare::default(),
     }
 }

@@ -7,7 +7,7 @@ use std::{fs, net::SocketAddr};
 
 use anyhow::{Context, Result};
 use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuValues};
-use lb_common::{counters::BackendCounters, net::Be16, service::Filter, settings::Settings};
+use lb_common::{LAYOUT, counters::BackendCounters, net::Be16, service::Filter, settings::Settings};
 use lb_userspace::{
     datapath::{self, Attached, Datapath, Op, OpenError, Opened, Snapshot, preflight},
     spec::{AttachMode, BackendName},
@@ -329,7 +329,8 @@ fn the_memory_that_is_told_is_what_the_kernel_accounts() -> Result<()> {
 
         let accounted = world.accounted_bytes()?;
 
-        let (least, most) = (accounted * 95 / 100, accounted * 105 / 100);
+        // Before Linux 6.4 (commit 90a5527d7686) the kernel estimates, and leaves out a few percent.
+        let (least, most) = (accounted * 95 / 100, accounted * 107 / 100);
         let told = opened.capacity.map_memory_bytes;
         assert!((least..=most).contains(&told), "{told} bytes were told, the kernel accounts {accounted}");
         Ok(())
@@ -358,7 +359,7 @@ fn the_longest_packet_of_native_mode_is_what_preflight_says() -> Result<()> {
 fn what_a_killed_start_left_half_made_is_made_anew() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
-        let unfinished = world.root().join("pins/v1-new");
+        let unfinished = world.root().join(format!("pins/v{LAYOUT}-new"));
         fs::create_dir_all(&unfinished)?;
         Array::<MapData, u64>::create(1, 0)?.pin(unfinished.join("SETTINGS"))?;
 
