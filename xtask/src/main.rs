@@ -14,6 +14,7 @@ mod test;
 mod toolchain;
 mod tree;
 mod verify;
+mod vm;
 
 use std::process::ExitCode;
 

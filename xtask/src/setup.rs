@@ -6,6 +6,7 @@
 //! ```text
 //!   Part ─▶ needs ─▶ those not met ─▶ packages: one apt-get for all (root, asked for once)
 //!                                   ─▶ crates: cargo install below target/tools
+//!                                   ─▶ Linux 6.1: unpacked below target/tools
 //!                                   ─▶ else one error that says what to install by hand
 //! ```
 //!
@@ -16,6 +17,7 @@ mod crates;
 mod lab;
 mod lint;
 mod toolchain;
+mod vm;
 
 use std::time::Instant;
 
@@ -38,6 +40,8 @@ pub enum Part {
     Toolchain,
     /// Formatter, clippy and cargo-deny
     Lint,
+    /// A machine with the oldest kernel
+    Vm,
     /// What the lab of namespaces runs: web servers, clients, other load balancers to compare with
     Lab,
 }
@@ -56,6 +60,8 @@ enum Cure {
     Package(&'static str),
     /// A program from crates.io.
     Crate(&'static crates::Tool),
+    /// What this does for the need's reason: fetch and unpack a package, where there is apt-get.
+    Unpacked(fn(&str) -> Result<()>),
     /// Nothing that we may do: the words say what the user can.
     ByHand(&'static str),
 }
@@ -79,8 +85,10 @@ pub fn ensure(parts: &[Part]) -> Result<()> {
     refuse_what_only_the_user_can_do(&missing)?;
     apt::install(&missing)?;
     for need in &missing {
-        if let Cure::Crate(tool) = need.cure {
-            tool.install(need.reason)?;
+        match need.cure {
+            Cure::Crate(tool) => tool.install(need.reason)?,
+            Cure::Unpacked(unpack) => unpack(need.reason)?,
+            Cure::Package(_) | Cure::ByHand(_) => {}
         }
     }
     eprintln!("setup: ready after {:.1?}", start.elapsed());
@@ -92,6 +100,7 @@ impl Part {
         match self {
             Self::Toolchain => toolchain::needs(),
             Self::Lint => lint::needs(),
+            Self::Vm => vm::needs(),
             Self::Lab => lab::needs(),
         }
     }
@@ -104,8 +113,10 @@ fn refuse_what_only_the_user_can_do(missing: &[Need]) -> Result<()> {
         .iter()
         .filter_map(|need| match need.cure {
             Cure::ByHand(words) => Some(format!("{} ({}): {words}", need.what, need.reason)),
-            Cure::Package(_) if !has_apt => Some(format!("{} ({})", need.what, need.reason)),
-            Cure::Package(_) | Cure::Crate(_) => None,
+            Cure::Package(_) | Cure::Unpacked(_) if !has_apt => {
+                Some(format!("{} ({})", need.what, need.reason))
+            }
+            Cure::Package(_) | Cure::Unpacked(_) | Cure::Crate(_) => None,
         })
         .collect();
     if !by_hand.is_empty() {

@@ -1,12 +1,14 @@
-//! `test`: three rings around the product, from cheap to real.
+//! `test`: four rings around the product, from cheap to real.
 //!
 //! - **host**: `cargo test --workspace`: both cores and everything else that needs no root and no BPF.
 //! - **kernel**: the compiled program in the kernel by `BPF_PROG_TEST_RUN`: `tests/tests/kernel_*.rs`.
+//! - **oldest**: the same, and `verify`, in an emulated machine with the oldest kernel that xlb promises to run on.
 //! - **lab**: the shipped `xlb` between network namespaces: `tests/tests/lab_*.rs`.
 //!
-//! The last two need root. Cargo does not run as root: it builds their runners (feature `root` of the tests package),
+//! Kernel and lab need root. Cargo does not run as root: it builds their runners (feature `root` of the tests package),
 //! and those run one after the other. A ring in which no test passed has failed: silence is not success.
 
+mod oldest;
 mod runner;
 
 use std::time::Instant;
@@ -15,13 +17,15 @@ use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 
 use crate::{
-    build, cargo, root,
+    build,
+    cargo::{self, Executable},
+    root,
     setup::{self, Part},
-    tree,
+    tree, verify,
 };
 use runner::Count;
 
-/// Every test, or one ring of them: host, kernel, lab
+/// Every test, or one ring of them: host, kernel, oldest, lab
 #[derive(Args)]
 pub struct Test {
     /// Only this ring (default: all)
@@ -38,6 +42,7 @@ pub struct Test {
 enum Ring {
     Host,
     Kernel,
+    Oldest,
     Lab,
 }
 
@@ -79,7 +84,7 @@ impl Test {
         );
         match self.ring {
             Some(Ring::Host) => Ok(()),
-            Some(Ring::Kernel) => {
+            Some(Ring::Kernel | Ring::Oldest) => {
                 setup::ensure(&[Part::Toolchain])?;
                 build::objects(&self.bpf_features).map(drop)
             }
@@ -95,7 +100,11 @@ impl Ring {
     fn run(self, arguments: &[String]) -> Result<Count> {
         match self {
             Self::Host => host(arguments),
-            Self::Kernel => as_root("kernel_*", "the kernel ring, which loads XDP programs", arguments),
+            Self::Kernel => {
+                verify::as_built()?;
+                as_root(KERNEL, "the kernel ring, which loads XDP programs", arguments)
+            }
+            Self::Oldest => oldest::run(&runners(KERNEL)?, arguments),
             Self::Lab => as_root("lab_*", "the lab ring, which makes network namespaces", arguments),
         }
     }
@@ -107,16 +116,12 @@ fn host(arguments: &[String]) -> Result<Count> {
     runner::watch(&mut cargo)
 }
 
+const KERNEL: &str = "kernel_*";
+
 /// Builds the runners whose name fits the pattern, and runs each.
 fn as_root(pattern: &str, reason: &str, arguments: &[String]) -> Result<Count> {
-    let mut cargo = cargo::cargo();
-    // The workspace and not the package alone: the features of all dependencies are then those of the host ring, and what
-    // it built serves again.
-    cargo.args(["test", "--locked", "--no-run", "--workspace", "--features", "tests/root"]);
-    cargo.args(["--test", pattern]);
-
     let mut total = Count::default();
-    for runner in cargo::executables(&mut cargo)?.iter().filter(|executable| executable.is_test) {
+    for runner in runners(pattern)? {
         eprintln!("     Running {}", runner.name);
         let mut command = root::built(&runner.path, reason)?;
         // Where cargo would run it.
@@ -124,4 +129,15 @@ fn as_root(pattern: &str, reason: &str, arguments: &[String]) -> Result<Count> {
         total = total + runner::watch(&mut command)?;
     }
     Ok(total)
+}
+
+fn runners(pattern: &str) -> Result<Vec<Executable>> {
+    let mut cargo = cargo::cargo();
+    // The workspace and not the package alone: the features of all dependencies are then those of the host ring, and what
+    // it built serves again.
+    cargo.args(["test", "--locked", "--no-run", "--workspace", "--features", "tests/root"]);
+    cargo.args(["--test", pattern]);
+    let mut executables = cargo::executables(&mut cargo)?;
+    executables.retain(|executable| executable.is_test);
+    Ok(executables)
 }

@@ -13,7 +13,7 @@ mod budget;
 mod calls;
 mod load;
 
-use std::{env, fs, os::unix::process::CommandExt as _};
+use std::{env, fs};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
@@ -24,6 +24,7 @@ use crate::{
     tree,
 };
 use budget::Budget;
+pub use budget::file as budget_file;
 use calls::MemoryCall;
 
 /// Load the XDP programs, and compare the verifier's work with its budget
@@ -40,7 +41,7 @@ impl Verify {
             setup::ensure(&[Part::Toolchain])?;
             build::objects(&[])?;
         }
-        if root::is_us() { verify() } else { become_root() }
+        if root::is_us() { verify() } else { as_built() }
     }
 }
 
@@ -100,9 +101,12 @@ fn memory_calls(budget: &Budget, object: &str, bytes: &[u8]) -> Result<Vec<Strin
     Ok(calls.into_iter().map(complain).collect())
 }
 
-fn become_root() -> Result<()> {
+/// The arguments that take the programs as they were built last.
+pub const AS_BUILT: [&str; 2] = ["verify", "--no-build"];
+
+/// Verifies the programs as they were built last, as root.
+pub fn as_built() -> Result<()> {
     let ourselves = env::current_exe().context("find our own executable")?;
     let mut command = root::command(ourselves, &[], "loading XDP programs to verify them")?;
-    let error = command.args(["verify", "--no-build"]).exec();
-    Err(error).with_context(|| format!("run `{}`", command::shown(&command)))
+    command::run(command.args(AS_BUILT))
 }

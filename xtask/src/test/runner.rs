@@ -24,6 +24,11 @@ impl Count {
     pub fn is_good(&self) -> bool {
         self.passed > 0 && self.failed == 0 && self.broken == 0
     }
+
+    /// The same, if so many of the programs counted here ended badly.
+    pub fn of_programs_that_failed(self, failed: u64) -> Self {
+        Self { broken: if self.failed == 0 { failed } else { 0 }, ..self }
+    }
 }
 
 impl Add for Count {
@@ -58,15 +63,15 @@ pub fn watch(runner: &mut Command) -> Result<Count> {
         count = count + closing(line).unwrap_or_default();
     })?;
 
-    if !status.success() && count.failed == 0 {
-        eprintln!("test: `{}` ended with {status}", command::shown(runner));
-        count.broken += 1;
+    if status.success() {
+        return Ok(count);
     }
-    Ok(count)
+    eprintln!("test: `{}` ended with {status}", command::shown(runner));
+    Ok(count.of_programs_that_failed(1))
 }
 
 /// `test result: ok. 12 passed; 0 failed; 0 ignored; ...`
-fn closing(line: &str) -> Option<Count> {
+pub fn closing(line: &str) -> Option<Count> {
     let counts = line.strip_prefix("test result: ")?;
     let number = |word: &str| {
         let before = counts.split_once(word)?.0;

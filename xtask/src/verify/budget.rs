@@ -1,6 +1,6 @@
 //! `xtask/verify.toml`: how many instructions the verifier may visit, and which functions may copy arrays.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
@@ -20,9 +20,14 @@ pub struct Budget {
     cold: BTreeMap<String, Vec<String>>,
 }
 
+/// Where it is.
+pub fn file() -> PathBuf {
+    tree::top().join("xtask/verify.toml")
+}
+
 impl Budget {
     pub fn read() -> Result<Self> {
-        let path = tree::top().join("xtask/verify.toml");
+        let path = file();
         let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("parse {}", path.display()))
     }

@@ -1,0 +1,56 @@
+//! The kernel ring again, in a machine with the oldest kernel.
+//!
+//! Verifiers differ: a program that one kernel takes may be too large, too deep or too clever for another.
+
+use std::{env, fs, process::Stdio};
+
+use anyhow::{Context as _, Result};
+
+use super::runner::{self, Count};
+use crate::{cargo::Executable, command, setup, tree, verify, vm};
+
+/// An emulated CPU is slow, and the race test would run for an hour: these are a minute.
+const RACE_RUNS: &str = "200000";
+
+/// What the tests of this ring run beside `ip`.
+const TOOLS: &[&str] = &["timeout", "ethtool"];
+
+/// Runs `verify` and these test runners in the machine.
+pub fn run(runners: &[Executable], arguments: &[String]) -> Result<Count> {
+    setup::ensure(&[setup::Part::Vm])?;
+    let mut machine = work(runners, arguments)?.machine()?;
+
+    let (mut count, mut failed) = (Count::default(), None);
+    command::read_lines(machine.stdin(Stdio::null()), |line| {
+        let line = line.trim_end();
+        println!("{line}");
+        count = count + runner::closing(line).unwrap_or_default();
+        failed = failed.or(vm::failed(line));
+    })?;
+
+    let failed = failed.context("the machine ended before its programs did")?;
+    Ok(count.of_programs_that_failed(failed))
+}
+
+fn work(runners: &[Executable], arguments: &[String]) -> Result<vm::Work> {
+    let mut work = vm::Work { tools: TOOLS, ..vm::Work::default() };
+    let ourselves = env::current_exe().context("find our own executable")?;
+    let verify = [&[ourselves.display().to_string()], &verify::AS_BUILT.map(str::to_owned)[..]].concat();
+    work.commands.push(verify);
+    for runner in runners {
+        let mut words = vec![runner.path.display().to_string(), "--color=never".into()];
+        words.extend_from_slice(arguments);
+        work.commands.push(words);
+    }
+    work.files.push(verify::budget_file());
+    let objects = tree::bpf_objects();
+    for entry in fs::read_dir(&objects).with_context(|| format!("read {}", objects.display()))? {
+        let path = entry?.path();
+        if path.is_file() && path.extension().is_none() {
+            work.files.push(path);
+        }
+    }
+    work.environment.push(("XLB_BPF_DIR", objects.display().to_string()));
+    work.environment.push(("XLB_RACE_RUNS", RACE_RUNS.into()));
+    Ok(work)
+}

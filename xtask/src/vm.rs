@@ -1,0 +1,145 @@
+//! A machine with the oldest kernel that xlb promises to run on, to run programs of this host in.
+//!
+//! ```text
+//! programs, their files and libraries ─▶ initramfs ─┐
+//!                               Linux, its modules ─┴▶ qemu ─▶ init: mounts, each program, how many failed, off
+//! ```
+//!
+//! The machine has no disk: its file system is an initramfs, in which everything has the path that it has here. It is
+//! emulated, because not every host can virtualise: slow, but the same everywhere. It needs no root.
+
+mod image;
+mod linux;
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{command, tree};
+use image::Image;
+pub use linux::{Linux, PACKAGE as LINUX_PACKAGE};
+
+/// Programs to run in the machine, one after the other, as root.
+#[derive(Default)]
+pub struct Work {
+    /// Command lines. The first word of each is a path of this host.
+    pub commands: Vec<Vec<String>>,
+    /// Programs that they look for.
+    pub tools: &'static [&'static str],
+    /// Files that they read.
+    pub files: Vec<PathBuf>,
+    /// Environment variables.
+    pub environment: Vec<(&'static str, String)>,
+}
+
+/// The machine is stopped then: a kernel that hangs is no reason to wait for ever.
+const MOST_SECONDS: &str = "1800";
+const SHELL: &str = "/bin/sh";
+/// What init uses beside the shell's own.
+const TOOLS: &[&str] = &["mount", "insmod", "ip"];
+const END: &str = "vm: programs that failed: ";
+
+impl Work {
+    /// The machine, ready to be started. Its console is its output.
+    pub fn machine(&self) -> Result<Command> {
+        let linux = Linux::find().context("there is no kernel for the machine: run `cargo xtask setup`")?;
+        let initramfs = tree::top().join("target/vm/initramfs");
+        self.pack(&initramfs, &linux).with_context(|| format!("make {}", initramfs.display()))?;
+
+        let mut machine = Command::new("timeout");
+        machine.args([MOST_SECONDS, "qemu-system-x86_64", "-nodefaults", "-no-reboot"]);
+        machine.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "4096"]);
+        machine.args(["-display", "none", "-serial", "stdio"]);
+        machine.arg("-kernel").arg(linux.kernel).arg("-initrd").arg(initramfs);
+        machine.args(["-append", "console=ttyS0 quiet panic=-1"]);
+        Ok(machine)
+    }
+
+    fn pack(&self, initramfs: &Path, linux: &Linux) -> Result<()> {
+        let mut image = Image::create(initramfs)?;
+        for directory in ["/dev", "/proc", "/run", "/sys", "/tmp"] {
+            image.directory(Path::new(directory))?;
+        }
+        image.program(Path::new(SHELL))?;
+        for tool in TOOLS.iter().chain(self.tools) {
+            image.program(&command::find(tool).with_context(|| format!("there is no `{tool}`"))?)?;
+        }
+        for program in self.commands.iter().filter_map(|words| words.first()) {
+            image.program(program.as_ref())?;
+        }
+        for file in &self.files {
+            image.copy(file)?;
+        }
+        for module in &linux.modules {
+            image.copy(module)?;
+        }
+        image.file(Path::new("/init"), self.init(linux).as_bytes())?;
+        image.finish()
+    }
+
+    /// The first process. It powers the machine off when all is done, and waits for that.
+    fn init(&self, linux: &Linux) -> String {
+        let insert = |module: &PathBuf| format!("insmod {}\n", quoted(&module.to_string_lossy()));
+        let export = |(name, value): &(&str, String)| format!("export {name}={}\n", quoted(value));
+        let run = |words: &Vec<String>| {
+            let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+            format!("{} || failed=$((failed + 1))\n", words.join(" "))
+        };
+        let modules: String = linux.modules.iter().map(insert).collect();
+        let environment: String = self.environment.iter().map(export).collect();
+        let commands: String = self.commands.iter().map(run).collect();
+        format!(
+            "#!{SHELL}
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/
+mount -t proc none /proc
+mount -t sysfs none /sys
+mount -t devtmpfs none /dev
+mount -t tmpfs none /run
+mount -t tmpfs none /tmp
+mount -t bpf none /sys/fs/bpf
+{modules}ip link set lo up
+read -r version < /proc/version
+echo \"vm: $version\"
+failed=0
+{environment}{commands}echo \"{END}$failed\"
+echo o > /proc/sysrq-trigger
+while :; do :; done
+"
+        )
+    }
+}
+
+/// How many programs failed, if this line of the console says so. The last line that init prints does.
+pub fn failed(line: &str) -> Option<u64> {
+    line.strip_prefix(END)?.parse().ok()
+}
+
+/// For the shell.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn init_runs_every_program_and_says_how_many_failed() {
+        let work = Work {
+            commands: vec![vec!["/a/test".into(), "a name".into()], vec!["/b".into()]],
+            environment: vec![("RUNS", "it's 3".into())],
+            ..Work::default()
+        };
+
+        let script = work.init(&Linux { kernel: "/boot/linux".into(), modules: vec!["/lib/veth.ko".into()] });
+
+        let wanted = "export RUNS='it'\\''s 3'\n'/a/test' 'a name' || failed=$((failed + 1))\n'/b' || failed";
+        assert!(script.contains(wanted), "{script}");
+        assert!(script.contains("\ninsmod '/lib/veth.ko'\n"), "{script}");
+        assert_eq!(failed("vm: programs that failed: 2"), Some(2));
+        assert_eq!(failed("test result: ok. 2 passed"), None);
+    }
+}
