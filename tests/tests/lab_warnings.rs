@@ -114,14 +114,19 @@ fn other_limits_than_the_pinned_maps_have_are_told_until_the_file_has_them_again
 
 #[test]
 fn what_only_a_start_finds_out_is_told_by_status_for_as_long_as_the_daemon_runs() -> Result<()> {
-    let lab = Lab::build(&Topology::new("veths", Shape::TwoNics).backends(1))?;
-    let config = Config::web(&lab, Mode::FullNat);
-    let xlb = lab.start(&config)?;
+    let lab = Lab::build(&Topology::new("generic", Shape::TwoNics).backends(1))?;
+    let _web = lab.web_servers()?;
+    // A veth judges by its peer.
+    lab.switch.ip("link set xlb mtu 9000")?;
+    let xlb = lab.start(&Config::web(&lab, Mode::FullNat))?;
 
-    let told = wait_for_warnings(&xlb, |warnings| of(warnings, "veth (eth0, eth1): ").len() == 1)?;
-    is_logged(&lab, of(&told, "veth (eth0, eth1): ")[0])?;
+    let refused = "eth1 does not take the program in native mode";
+    let told = wait_for_warnings(&xlb, |warnings| of(warnings, refused).len() == 1)?;
+    is_logged(&lab, of(&told, refused)[0])?;
     let screen = xlb.run(&["status"])?;
-    assert!(screen.contains("\nwarnings:\n") && screen.contains("  veth (eth0, eth1): "), "{screen}");
+    assert!(screen.contains("\nwarnings:\n") && screen.contains(&format!("  {refused}")), "{screen}");
+    xlb.wait_until_all_are_up()?;
+    assert!(lab.visit(Family::V4, 80, 30)?.is_even(1));
     Ok(())
 }
 

@@ -45,7 +45,7 @@ pub struct Opened {
     pub capacity: Capacity,
     /// It was running already.
     pub adopted: bool,
-    /// What was found and is over.
+    /// What was found, and is over or beyond our sight.
     pub notes: Vec<String>,
     /// What is odd until the next start, and how to cure it.
     pub warnings: Vec<String>,
@@ -103,9 +103,9 @@ pub fn open(fit: Fit<'_>, object: &[u8]) -> Result<Opened, OpenError> {
     let (loaded, outcome) =
         run(spec, &host, &found, pins, object).inspect_err(|_| pins::remove_empty(&missing))?;
     let mut notes = found.left_by_others();
+    notes.extend(preflight::veths(spec, &host));
     notes.extend(tidy(pins, &host, &found, &outcome.attached)?);
-    let warnings = preflight::veths(spec, &host).into_iter().chain(outcome.warnings);
-    let warnings = warnings.chain(Asked::of_log().warning()).collect();
+    let warnings = outcome.warnings.into_iter().chain(Asked::of_log().warning()).collect();
 
     let (program, datapath, asks, traces) = loaded.take(lock)?;
     let links = Links::new(program, pins, &outcome.attached);
