@@ -10,8 +10,9 @@ use clap::Args;
 
 use crate::{
     cargo, command,
-    setup::{self, CARGO_DENY, Part},
+    setup::{self, Part},
     toolchain::Toolchain,
+    tools::CARGO_DENY,
     tree,
 };
 

@@ -12,6 +12,7 @@ mod root;
 mod setup;
 mod test;
 mod toolchain;
+mod tools;
 mod tree;
 mod verify;
 mod vm;

@@ -13,7 +13,6 @@
 //! Nothing goes into the user's home, and services of installed packages are not started: the lab runs its own.
 
 mod apt;
-mod crates;
 mod lab;
 mod lint;
 mod toolchain;
@@ -24,7 +23,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
-pub use crates::{BPF_LINKER, CARGO_DENY};
+use crate::tools::Tool;
 
 /// Install what a developer's commands need and this machine lacks
 #[derive(Args)]
@@ -59,7 +58,7 @@ enum Cure {
     /// A Debian package, where there is apt-get.
     Package(&'static str),
     /// A program from crates.io.
-    Crate(&'static crates::Tool),
+    Crate(&'static Tool),
     /// What this does for the need's reason: fetch and unpack a package, where there is apt-get.
     Unpacked(fn(&str) -> Result<()>),
     /// Nothing that we may do: the words say what the user can.

@@ -15,7 +15,7 @@ use std::{
     process::Command,
 };
 
-use crate::{cargo, command, setup, tree};
+use crate::{cargo, command, tools, tree};
 
 const TARGET: &str = "bpfel-unknown-none";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
@@ -44,7 +44,7 @@ impl Toolchain {
     }
 
     fn debian() -> Option<Self> {
-        let linker = setup::BPF_LINKER.installed()?;
+        let linker = tools::BPF_LINKER.installed()?;
         debian_core().then_some(Self::Debian { linker })
     }
 

@@ -2,10 +2,11 @@
 
 use std::env;
 
-use super::{CARGO_DENY, Cure, Need};
+use super::{Cure, Need};
 use crate::{
     cargo, command,
     toolchain::{self, Toolchain},
+    tools::CARGO_DENY,
 };
 
 pub fn needs() -> Vec<Need> {

@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
-use super::{BPF_LINKER, Cure, Need, apt};
-use crate::toolchain::{Toolchain, debian_core};
+use super::{Cure, Need, apt};
+use crate::{
+    toolchain::{Toolchain, debian_core},
+    tools::BPF_LINKER,
+};
 
 /// Nothing where either shape is complete; Debian's where it can be had.
 pub fn needs() -> Vec<Need> {
