@@ -75,7 +75,7 @@ impl Lab {
 
 /// Makes whatever the lab runs.
 fn prepare() -> Result<()> {
-    setup::ensure(&[Part::Toolchain, Part::Lab])?;
+    setup::ensure(&[Part::Toolchain, Part::Network, Part::Lab])?;
     build::release()
 }
 

@@ -39,6 +39,8 @@ pub enum Part {
     Toolchain,
     /// Formatter, clippy and cargo-deny
     Lint,
+    /// What makes network namespaces
+    Network,
     /// A machine with the oldest kernel
     Vm,
     /// What the lab of namespaces runs: web servers, clients, other load balancers to compare with
@@ -100,7 +102,8 @@ impl Part {
             Self::Toolchain => toolchain::needs(),
             Self::Lint => lint::needs(),
             Self::Vm => vm::needs(),
-            Self::Lab => lab::needs(),
+            Self::Network => lab::network(),
+            Self::Lab => lab::programs(),
         }
     }
 }

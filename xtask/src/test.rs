@@ -85,11 +85,11 @@ impl Test {
         match self.ring {
             Some(Ring::Host) => Ok(()),
             Some(Ring::Kernel | Ring::Oldest) => {
-                setup::ensure(&[Part::Toolchain])?;
+                setup::ensure(&[Part::Toolchain, Part::Network])?;
                 build::objects(&self.bpf_features).map(drop)
             }
             Some(Ring::Lab) | None => {
-                setup::ensure(&[Part::Toolchain, Part::Lab])?;
+                setup::ensure(&[Part::Toolchain, Part::Network, Part::Lab])?;
                 build::release()
             }
         }

@@ -7,7 +7,12 @@ use std::{env, fs, process::Stdio};
 use anyhow::{Context as _, Result};
 
 use super::runner::{self, Count};
-use crate::{cargo::Executable, command, setup, tree, verify, vm};
+use crate::{
+    cargo::Executable,
+    command,
+    setup::{self, Part},
+    tree, verify, vm,
+};
 
 /// An emulated CPU is slow, and the race test would run for an hour: these are a minute.
 const RACE_RUNS: &str = "200000";
@@ -17,7 +22,7 @@ const TOOLS: &[&str] = &["timeout", "ethtool"];
 
 /// Runs `verify` and these test runners in the machine.
 pub fn run(runners: &[Executable], arguments: &[String]) -> Result<Count> {
-    setup::ensure(&[setup::Part::Vm])?;
+    setup::ensure(&[Part::Network, Part::Vm])?;
     let mut machine = work(runners, arguments)?.machine()?;
 
     let (mut count, mut failed) = (Count::default(), None);
