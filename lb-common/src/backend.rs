@@ -24,11 +24,13 @@ pub struct Backend {
     /// The port that requests go to.
     pub port: Be16,
     /// Zero.
-    pub zero: u16,
-    /// How to get there.
+    pub zero: [u16; 3],
+    /// How to get there. Its address lies in one word of 64 bits, which the controller writes as a whole.
     pub hop: Hop,
     /// Zero.
-    pub rest: [u32; 2],
+    pub rest: u32,
 }
+
+const _: () = assert!(core::mem::offset_of!(Backend, hop) % 8 == 0);
 
 const _: () = assert!(size_of::<Backend>() == 64);

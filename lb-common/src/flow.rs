@@ -10,6 +10,7 @@
 
 use crate::{
     cell::{Shared, Word},
+    limits::MAX_INTERFACE_INDEX,
     net::{Mac, Ports, Protocol, V4, V6},
 };
 
@@ -25,7 +26,8 @@ pub const LINES_PER_BUCKET: u32 = 2;
 /// A hint has 24 bits for the record's number.
 pub const MAX_RECORDS: u32 = 1 << 24;
 
-/// Times are in ticks of 2^20 ns (1.05 ms), so that no packet divides. They wrap after 52 days; ages do not care.
+/// Times are in ticks of 2^20 ns (1.05 ms), so that no packet divides. They wrap after 52 days: a flow that nobody has
+/// spoken on for as long has its timeout once more.
 pub const TICK_SHIFT: u32 = 20;
 
 /// Seconds in [ticks](TICK_SHIFT).
@@ -33,11 +35,14 @@ pub const fn ticks(seconds: u64) -> u32 {
     ((seconds * 1_000_000_000) >> TICK_SHIFT) as u32
 }
 
+/// How far one CPU's clock may be ahead of another's, generously.
+const SKEW: u32 = ticks(60);
+
 /// How long ago `then` was. A moment that another CPU's clock has not reached yet is now.
 #[inline(always)]
 pub const fn age(now: u32, then: u32) -> u32 {
     let age = now.wrapping_sub(then);
-    if age > i32::MAX as u32 { 0 } else { age }
+    if age > u32::MAX - SKEW { 0 } else { age }
 }
 
 /// What a record is: a kind and, for established flows, who has said goodbye.
@@ -295,19 +300,23 @@ pub struct Deltas {
     pub l4: u16,
 }
 
-/// A flow's next hop towards its client: `interface (16) | MAC (48)`.
+/// A flow's next hop towards its client: `generation (4) | interface (12) | MAC (48)`.
 ///
-/// One word, because it is also written by who does not own the record: whoever found the routes changed.
+/// One word, because it is also written by who does not own the record: whoever found the routes changed. The low bits
+/// of the owner's generation tell it from the same hop of the next owner.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientHop(pub u64);
 
 impl ClientHop {
-    /// Puts the word together. Interfaces have indices below 2^12.
+    const INTERFACE: u32 = MAX_INTERFACE_INDEX - 1;
+
+    /// Puts the word together, for a record of this [generation](Control::generation).
     #[inline(always)]
-    pub const fn new(mac: Mac, interface: u32) -> Self {
+    pub const fn new(mac: Mac, interface: u32, owner: u32) -> Self {
         let [a, b, c] = mac.0;
-        Self((interface as u64) << 48 | (c as u64) << 32 | (b as u64) << 16 | a as u64)
+        let mac = (c as u64) << 32 | (b as u64) << 16 | a as u64;
+        Self((owner as u64) << 60 | ((interface & Self::INTERFACE) as u64) << 48 | mac)
     }
 
     /// The next machine's Ethernet address.
@@ -319,7 +328,7 @@ impl ClientHop {
     /// The interface towards it.
     #[inline(always)]
     pub const fn interface(self) -> u32 {
-        (self.0 >> 48) as u32
+        (self.0 >> 48) as u32 & Self::INTERFACE
     }
 }
 
@@ -459,11 +468,22 @@ mod tests {
     }
 
     #[test]
+    fn a_moment_long_ago_is_told_from_one_that_is_yet_to_come() {
+        let now = ticks(1000);
+
+        assert_eq!(age(now, now + ticks(1)), 0);
+        for days in [1, 26, 27, 40, 52] {
+            assert_eq!(age(now, now.wrapping_sub(ticks(days * 86_400))), ticks(days * 86_400), "{days} days");
+        }
+    }
+
+    #[test]
     fn a_client_hop_keeps_its_parts_apart() {
         let mac = Mac::new([0xfe, 0xdc, 0xba, 0x98, 0x76, 0x54]);
-        let hop = ClientHop::new(mac, 4095);
+        let hop = ClientHop::new(mac, 4095, 0xff_fffe);
 
         assert_eq!((hop.mac(), hop.interface()), (mac, 4095));
+        assert_ne!(hop, ClientHop::new(mac, 4095, 0xff_ffff));
     }
 
     #[test]

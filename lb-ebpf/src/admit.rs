@@ -1,6 +1,6 @@
 //! The first packet of a flow: may it have one?
 
-use lb_common::{net::Protocol, reason::Reason, service::ServiceKey};
+use lb_common::{cell::fence, net::Protocol, reason::Reason, service::ServiceKey};
 
 use crate::{
     family::Family,
@@ -33,8 +33,11 @@ fn prepare<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F>) 
         return Err(Reason::NoFlow);
     }
     // A flow is not made before its replies can find the way back.
-    flow.client_hop.set(FlowTables::<F>::route(tables, tuple.destination, tuple.source)?);
+    // Which generation of routes it is, is read first: what changes meanwhile makes it an older one, which is looked up
+    // again.
     flow.hop_generation.set(settings.hop_generation);
+    fence();
+    flow.client_hop.set(FlowTables::<F>::route(tables, tuple.destination, tuple.source)?);
     // A SYN comes here beside a flow of its own tuple only if that one is closing.
     let closing = find::anywhere::<F, T>(tables, kind::ESTABLISHED, find::NOWHERE);
     flow.closing.set(closing.unwrap_or(find::NOWHERE));

@@ -43,7 +43,7 @@ pub fn insert<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F
     let state = match made {
         Ok(()) if is_challenger(flow) => {
             // First: whoever finds the challenger finds the mark.
-            life::challenge::<F, T>(tables, flow.closing.get());
+            life::challenge::<F, T>(tables, flow);
             State::CHALLENGER
         }
         Ok(()) => State::HALF_OPEN,
@@ -149,9 +149,9 @@ fn fill<F: Family, T: Tables + FlowTables<F>>(
     record.request_ports.set(flow.tuple.get().ports);
     record.last_seen.set(flow.now.get());
     record.proof.store(Proof::NONE.0);
-    let hop = flow.client_hop.get();
-    record.client_hop.store(ClientHop::new(hop.destination, hop.interface).0);
-    record.hop_stamp.set(HopStamp::new(flow.hop_generation.get(), mine.control.generation()));
+    let (hop, generation) = (flow.client_hop.get(), mine.control.generation());
+    record.client_hop.store(ClientHop::new(hop.destination, hop.interface, generation).0);
+    record.hop_stamp.set(HopStamp::new(flow.hop_generation.get(), generation));
 
     // Two calls and not one within the other: stacks add up.
     let attempt = |probe, force| {

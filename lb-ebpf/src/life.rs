@@ -5,6 +5,7 @@
 //! goes to the old one, until it is replaced.
 
 use lb_common::{
+    cell::fence,
     flow::{Control, Proof, State, age},
     net::Protocol,
 };
@@ -50,8 +51,8 @@ pub fn contest<F: Family, T: Tables + FlowTables<F>>(
 /// Marks a closing flow that is given a challenger. The other side's next word may end its closing, but not the mark: else the
 /// client's proof would go to the old backend, and never reach the challenger.
 #[inline(always)]
-pub fn challenge<F: Family, T: FlowTables<F>>(tables: &T, number: u32) {
-    let Some(found) = by_number::<F>(tables, number) else { return };
+pub fn challenge<F: Family, T: FlowTables<F>>(tables: &T, flow: &NewFlow<F>) {
+    let Some(found) = find::again(tables, flow.closing.get(), &flow.tuple.get()) else { return };
     let state = found.control.state();
     if state.is_established() {
         let challenged = State(state.0 | State::CHALLENGED);
@@ -106,7 +107,7 @@ pub fn advance<F: Family, T: Tables + FlowTables<F>>(
     if !state.is_half_open() {
         if is_tcp && !segment.is_syn() {
             let next = if side == Side::Backend && accepts_another::<F>(record, control, segment) {
-                record.proof.store(Proof::new(control.generation(), segment.sequence).0);
+                answered::<F>(record, control, segment);
                 tcp::reopened(state)
             } else {
                 tcp::after(state, side, segment)
@@ -126,10 +127,21 @@ pub fn advance<F: Family, T: Tables + FlowTables<F>>(
             }
         }
         Side::Backend if !is_tcp || segment.is_syn_ack() => {
-            record.proof.store(Proof::new(control.generation(), segment.sequence).0);
+            answered::<F>(record, control, segment);
         }
         Side::Backend if segment.flags & RST != 0 => refuse(tables, &found),
         Side::Backend => {}
+    }
+}
+
+/// Notes what the backend's SYN-ACK (or first datagram) said, unless the record has changed hands since: the next owner's
+/// backend says it once, and its proof must not be lost.
+#[inline(always)]
+fn answered<F: Family>(record: &RecordOf<F>, control: Control, segment: Segment) {
+    let before = record.proof.load();
+    fence();
+    if control.is_still(Control(record.control.load())) {
+        record.proof.replace(before, Proof::new(control.generation(), segment.sequence).0);
     }
 }
 

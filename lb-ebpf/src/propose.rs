@@ -46,6 +46,9 @@ pub fn propose<F: Family, T: Tables + FlowTables<F>>(
     let (source, port) = if nat {
         (tuple.source, tuple.ports.source())
     } else {
+        if settings.ports.size() == 0 {
+            return Err(Reason::PortsExhausted);
+        }
         // The keyed hash says where to begin: nobody can foresee the port, and most find theirs at once.
         let hash = flow.hash.get();
         let picked = slots.source[((hash >> 8) as u32).wrapping_add(probe) as usize & (MAX_SOURCES - 1)];

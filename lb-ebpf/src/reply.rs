@@ -77,13 +77,17 @@ pub fn refresh<F: Family, T: Tables + FlowTables<F>>(
     let hop = FlowTables::<F>::route(tables, flow.tuple.get().source, flow.tuple.get().destination)?;
     flow.client_hop.set(hop);
     let Found { record, .. } = by_number::<F>(tables, number).ok_or(Reason::Contended)?;
-    let before = record.client_hop.load();
+    let owner = control.generation();
+    let (before, after) = (record.client_hop.load(), ClientHop::new(hop.destination, hop.interface, owner).0);
     fence();
-    if control.is_still(Control(record.control.load()))
-        && record.client_hop.replace(before, ClientHop::new(hop.destination, hop.interface).0)
-    {
+    if control.is_still(Control(record.control.load())) && record.client_hop.replace(before, after) {
         // Last: whoever sees this stamp sees the hop that belongs to it.
-        record.hop_stamp.set(HopStamp::new(generation, control.generation()));
+        record.hop_stamp.set(HopStamp::new(generation, owner));
+        fence();
+        if record.client_hop.load() != after {
+            // Somebody else looked it up as well. Nobody knows who was later: the next reply looks again.
+            record.hop_stamp.set(HopStamp::new(generation.wrapping_sub(1), owner));
+        }
     }
     Ok(())
 }

@@ -131,9 +131,9 @@ impl Tables for MemoryTables {
             accepts: 0,
             address: Address::v6(V6(0, 0)),
             port: lb_common::net::Be16::new(0),
-            zero: 0,
+            zero: [0; 3],
             hop: Hop { destination: ZERO_MAC, source: ZERO_MAC, interface: 0, mtu: 0 },
-            rest: [0; 2],
+            rest: 0,
         };
         let place = id % MAX_BACKENDS;
         let there = self.maps.backends.iter().find(|it| it.id != 0 && it.id % MAX_BACKENDS == place);

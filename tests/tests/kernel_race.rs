@@ -37,7 +37,7 @@ use world::{CLIENT, CLIENTS, FLOWS, Findings, LISTEN, SERVICE_PORT, SOURCE, SOUR
 
 /// Of each family.
 const RUNS: u64 = 40_000_000;
-/// Runs between two looks at the table at rest.
+/// The most runs of a CPU between two looks at the table at rest.
 const ROUND: u32 = 5_000_000;
 const CPUS: usize = 2;
 
@@ -80,8 +80,9 @@ fn race<F: Family + PartialEq>(
     let mut done = 0;
     let mut at_rest = BTreeMap::new();
     while done < runs {
-        run_on_all_cpus(&lab.xlb, &race, program)?;
-        done += u64::from(ROUND) * CPUS as u64;
+        let each = u32::try_from((runs - done).div_ceil(CPUS as u64)).map_or(ROUND, |left| left.min(ROUND));
+        run_on_all_cpus(&lab.xlb, &race, program, each)?;
+        done += u64::from(each) * CPUS as u64;
         for problem in look_at_rest::<F>(&race, family, &settings)? {
             *at_rest.entry(problem).or_insert(0u64) += 1;
         }
@@ -99,7 +100,7 @@ fn race<F: Family + PartialEq>(
 }
 
 /// One long run on each CPU: a run takes 15 ms to set up, which are not raced in.
-fn run_on_all_cpus(namespace: &Namespace, race: &Object, program: &str) -> Result<()> {
+fn run_on_all_cpus(namespace: &Namespace, race: &Object, program: &str, each: u32) -> Result<()> {
     let packet = [0; 64];
     thread::scope(|scope| {
         let runners: Vec<_> = (0..CPUS)
@@ -111,7 +112,7 @@ fn run_on_all_cpus(namespace: &Namespace, race: &Object, program: &str) -> Resul
                         sched_setaffinity(Pid::from_raw(0), &only)?;
                         let options = TestRunOptions {
                             data_in: Some(&packet),
-                            repeat: ROUND,
+                            repeat: each,
                             ..TestRunOptions::default()
                         };
                         race.program(program)?.test_run(options).context("run the program")

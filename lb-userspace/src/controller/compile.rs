@@ -154,9 +154,9 @@ impl Compiler<'_> {
             accepts: 0, // until a table names it
             address: backend.address.ip().into(),
             port: Be16::new(backend.address.port()),
-            zero: 0,
+            zero: [0; 3],
             hop: self.state.hop(backend.address.ip()).unwrap_or(UNRESOLVED),
-            rest: [0; 2],
+            rest: 0,
         };
         self.want.backends.insert(slot(id), entry);
         Ok(Some(id))

@@ -42,6 +42,12 @@ fn tcp(kind: Kind) -> Vec<Case> {
             .after_s(7441)
             .step(one.syn(), Opens(WEB_2))
             .records(1),
+        Case::new(format!("{kind}: a flow that was idle for a month is over"), world.clone())
+            .establish(one, WEB_1)
+            .after_s(30 * 86_400)
+            .step(one.data(), Drops(Reason::NoFlow))
+            .step(one.syn(), Opens(WEB_2))
+            .records(1),
         Case::new(format!("{kind}: the client's packets keep a flow"), world.clone())
             .establish(one, WEB_1)
             .after_s(7000)

@@ -106,9 +106,9 @@ impl World {
                     accepts: it.accepts.into(),
                     address: it.address.ip().into(),
                     port: Be16::new(it.address.port()),
-                    zero: 0,
+                    zero: [0; 3],
                     hop,
-                    rest: [0; 2],
+                    rest: 0,
                 });
             }
         }

@@ -36,7 +36,8 @@ impl Backends {
     /// Puts a backend into the slot of its id.
     ///
     /// Who lay there with another id stops answering before any of his words change. A backend that keeps its id is
-    /// changed word by word: what changes then is the way to it, and the old and the new way are both lawful.
+    /// changed word by word: what changes then is the way to it, and the old and the new way are both lawful. The MTU is
+    /// written last where the way is known, and first where it is not: with an MTU of 0 nothing is sent.
     pub fn put(&self, backend: &Backend) {
         let Some(cell) = self.0.get((backend.id % MAX_BACKENDS) as usize) else { return };
         // SAFETY: a backend is 64 bytes of integers without padding.
@@ -45,12 +46,16 @@ impl Backends {
             cell[0].store(0);
             fence();
         }
-        for (word, value) in cell.iter().zip(words).skip(1) {
-            if word.load() != value {
-                word.store(value);
+        let mut order: Vec<usize> = (1..WORDS).collect();
+        if backend.hop.mtu == 0 {
+            order.reverse();
+        }
+        for index in order {
+            if cell[index].load() != words[index] {
+                cell[index].store(words[index]);
+                fence();
             }
         }
-        fence();
         cell[0].store(words[0]);
     }
 
