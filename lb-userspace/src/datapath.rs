@@ -51,9 +51,9 @@ pub trait Datapath {
     /// Forgets the flows of backend ids that no longer answer for them: their records and hints are freed.
     /// Works through one stretch of the tables (see [`Datapath::flows`]).
     fn sweep(&mut self, from: u32, retired: &BTreeSet<u32>) -> anyhow::Result<Option<u32>>;
-    /// Visits the flows of one stretch of the tables that have not expired: the one that begins at `from`
-    /// (0: the first). Returns where the next one begins. A stretch takes milliseconds, whatever the size of the
-    /// tables, so that a change never waits for the end of a walk.
+    /// Visits the flows of one stretch of the tables that have not expired, also those of backends that have left:
+    /// the stretch that begins at `from` (0: the first). Returns where the next one begins. A stretch takes
+    /// milliseconds, whatever the size of the tables, so that a change never waits for the end of a walk.
     fn flows(&mut self, from: u32, visit: &mut dyn FnMut(&Flow)) -> anyhow::Result<Option<u32>>;
     /// Sums the counters over all CPUs.
     fn totals(&mut self) -> anyhow::Result<Totals>;

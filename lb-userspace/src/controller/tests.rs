@@ -254,6 +254,24 @@ fn flows_that_a_dead_daemon_left_behind_are_freed() {
 }
 
 #[test]
+fn flows_that_a_failed_sweep_left_behind_are_in_no_sum_and_the_next_count_has_them_freed() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let alive = world.id("web/web-1").unwrap();
+    world.add_flows(alive, 3);
+    world.add_flows(4_000, 3);
+    world.maps().fail_sweep = true;
+    world.restart();
+    world.settle();
+    assert_eq!(world.maps().flows.len(), 6);
+    world.wait(2_000);
+
+    let counted = world.ask(Request::FlowCount);
+
+    assert!(matches!(&counted, Ok(Answer::FlowCount(count)) if count.established == 3), "{counted:?}");
+    assert_eq!(world.maps().flows.len(), 3);
+}
+
+#[test]
 fn a_step_that_fails_is_repaired_a_second_later() {
     let mut world = World::warm(vec![web(Protocol::Tcp)]);
     world.maps().fail_after = Some(1);

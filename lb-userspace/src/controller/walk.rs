@@ -38,7 +38,7 @@ enum Purpose {
     List(Listing),
 }
 
-/// How many flows there are, by backend id.
+/// How many flows there are, by backend id: also by ids that nobody answers for any more, which no sum is to include.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Count(BTreeMap<u32, Flows>);
 
@@ -85,7 +85,8 @@ impl Walks {
         !self.waiting.is_empty()
     }
 
-    /// Walks over the next stretch. What cannot be walked for is given up: whoever needs it asks again.
+    /// Walks over the next stretch. What cannot be walked for is given up: whoever needs a count or a list asks again,
+    /// and what a sweep leaves behind the next count finds.
     pub fn go_on(
         &mut self,
         datapath: &mut impl Datapath,

@@ -36,19 +36,13 @@ pub struct Table<F: Family> {
 }
 
 impl Flows {
-    /// Visits the flows of the stretch that begins at `from` whose backend is alive and that have not expired.
-    /// Returns where the next stretch begins.
-    pub fn walk(
-        &self,
-        from: u32,
-        now: u32,
-        is_alive: impl Fn(u32) -> bool,
-        visit: &mut dyn FnMut(&Flow),
-    ) -> Option<u32> {
+    /// Visits the flows of the stretch that begins at `from` that have not expired. Those whose backend has left are
+    /// among them: who sweeps must learn of them. Returns where the next stretch begins.
+    pub fn walk(&self, from: u32, now: u32, visit: &mut dyn FnMut(&Flow)) -> Option<u32> {
         let (stretch, next) = self.stretch(from);
         match stretch {
-            Stretch::V4(buckets) => self.v4.walk(buckets, now, is_alive, visit),
-            Stretch::V6(buckets) => self.v6.walk(buckets, now, is_alive, visit),
+            Stretch::V4(buckets) => self.v4.walk(buckets, now, visit),
+            Stretch::V6(buckets) => self.v6.walk(buckets, now, visit),
         }
         next
     }
@@ -87,18 +81,12 @@ impl<F: Family> Table<F> {
         stretch.iter().flat_map(|bucket| &bucket.way).zip(first..).map(|(record, number)| (number, record))
     }
 
-    fn walk(
-        &self,
-        buckets: Range<u32>,
-        now: u32,
-        is_alive: impl Fn(u32) -> bool,
-        visit: &mut dyn FnMut(&Flow),
-    ) {
+    fn walk(&self, buckets: Range<u32>, now: u32, visit: &mut dyn FnMut(&Flow)) {
         for (_, record) in self.records(buckets) {
             let Some(seen) = Seen::<F>::of(record) else { continue };
             let idle = age(now, seen.last_seen);
             let Some(protocol) = Protocol::from_number(seen.owner.protocol()) else { continue };
-            if idle > seen.control.state().timeout(protocol.number()) || !is_alive(seen.owner.backend()) {
+            if idle > seen.control.state().timeout(protocol.number()) {
                 continue;
             }
             visit(&Flow {

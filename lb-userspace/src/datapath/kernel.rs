@@ -92,8 +92,7 @@ impl Datapath for KernelDatapath {
     }
 
     fn flows(&mut self, from: u32, visit: &mut dyn FnMut(&Flow)) -> anyhow::Result<Option<u32>> {
-        let backends = &self.maps.backends;
-        Ok(self.maps.flows.walk(from, ticks_now()?, |id| backends.has(id), visit))
+        Ok(self.maps.flows.walk(from, ticks_now()?, visit))
     }
 
     fn totals(&mut self) -> anyhow::Result<Totals> {

@@ -21,6 +21,8 @@ pub struct Memory {
     pub observed: usize,
     /// So many steps go well, then one fails.
     pub fail_after: Option<usize>,
+    /// The next stretch of a sweep fails.
+    pub fail_sweep: bool,
 }
 
 impl Memory {
@@ -62,6 +64,9 @@ impl Datapath for Memory {
     }
 
     fn sweep(&mut self, from: u32, retired: &BTreeSet<u32>) -> anyhow::Result<Option<u32>> {
+        if std::mem::take(&mut self.fail_sweep) {
+            bail!("no mapping of the test's tables");
+        }
         let (start, end) = self.stretch(from);
         let kept =
             |(at, flow): &(usize, Flow)| !(start..end).contains(at) || !retired.contains(&flow.backend_id);

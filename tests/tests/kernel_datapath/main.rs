@@ -3,7 +3,7 @@
 mod contents;
 mod world;
 
-use std::{fs, net::SocketAddr};
+use std::{collections::BTreeSet, fs, net::SocketAddr};
 
 use anyhow::{Context, Result};
 use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuValues};
@@ -409,6 +409,29 @@ fn detaching_removes_everything_of_every_layout_and_says_so() -> Result<()> {
 }
 
 #[test]
+fn flows_that_a_dead_daemon_left_behind_are_found_and_freed() -> Result<()> {
+    const LEFT: u32 = 77;
+    let world = World::new()?;
+    world.inside(|| {
+        let mut opened = world.open(&["front"], AttachMode::Native)?;
+        let (steps, _) = everything(&opened.attached);
+        for step in &steps {
+            opened.datapath.apply(step)?;
+        }
+        world.put_flow(0, 8)?;
+        world.put_flow(1, LEFT)?;
+
+        assert_eq!(owners(&mut opened)?, [8, LEFT]);
+        let mut from = Some(0);
+        while let Some(stretch) = from {
+            from = opened.datapath.sweep(stretch, &BTreeSet::from([LEFT]))?;
+        }
+        assert_eq!(owners(&mut opened)?, [8]);
+        Ok(())
+    })
+}
+
+#[test]
 fn counters_are_summed_over_cpus_and_begin_at_zero_with_each_name() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
@@ -431,4 +454,13 @@ fn counters_are_summed_over_cpus_and_begin_at_zero_with_each_name() -> Result<()
         assert_eq!(counted(&mut opened)?, 0);
         Ok(())
     })
+}
+
+/// Whose flows a walk over the tables meets.
+fn owners(opened: &mut Opened) -> Result<Vec<u32>> {
+    let (mut owners, mut from) = (Vec::new(), Some(0));
+    while let Some(stretch) = from {
+        from = opened.datapath.flows(stretch, &mut |flow| owners.push(flow.backend_id))?;
+    }
+    Ok(owners)
 }

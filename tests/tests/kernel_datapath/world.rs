@@ -2,10 +2,12 @@
 
 use std::{
     fs,
+    mem::offset_of,
     os::fd::{AsFd as _, AsRawFd as _},
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -14,6 +16,7 @@ use aya::{
     programs::links::{FdLink, PinnedLink},
 };
 use lb_common::{
+    flow::{Control, Owner, Record4, State, WAYS, ticks},
     net::Protocol,
     service::{Filter, Mode},
 };
@@ -128,6 +131,18 @@ impl World {
         Ok(bytes)
     }
 
+    /// Puts an established flow of a backend into the first way of an IPv4 bucket. What else it is stays zero.
+    pub fn put_flow(&self, bucket: u32, backend: u32) -> Result<()> {
+        let mut bytes = [0_u8; size_of::<Record4>() * WAYS];
+        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+        let owner = Owner::new(backend, Protocol::Tcp as u8);
+        put(offset_of!(Record4, control), &Control::new(1, State::ESTABLISHED, 0).0.to_ne_bytes());
+        put(offset_of!(Record4, owner), &owner.0.to_ne_bytes());
+        put(offset_of!(Record4, last_seen), &ticks(uptime()?.as_secs()).to_ne_bytes());
+        let map = MapData::from_pin(self.pins().join("FLOWS4"))?;
+        Ok(Array::<_, [u8; _]>::try_from(Map::Array(map))?.set(bucket, bytes, 0)?)
+    }
+
     pub fn filter(&self) -> Result<Filter> {
         let map = MapData::from_pin(self.pins().join("FILTER"))?;
         Ok(Array::<_, Filter>::try_from(Map::Array(map))?.get(&0, 0)?)
@@ -147,6 +162,13 @@ impl Drop for World {
             eprintln!("left behind: {} and {}", self.namespace, self.bpffs.path().display());
         }
     }
+}
+
+/// Not less than the program's clock says: what lies a moment ahead of it is as old as now.
+fn uptime() -> Result<Duration> {
+    let text = fs::read_to_string("/proc/uptime")?;
+    let seconds = text.split(' ').next().context("/proc/uptime is empty")?;
+    Ok(Duration::from_secs_f64(seconds.parse()?))
 }
 
 pub fn object() -> Result<Vec<u8>> {
