@@ -77,6 +77,7 @@ pub struct Fit<'a> {
 }
 
 /// Judges everything, and changes nothing: can the data plane whose pins lie in the directory `pins` be opened?
+/// (Links that a killed daemon left half pinned are ours, and get their names.)
 pub fn judge<'a>(spec: &'a Spec, pins: &'a Path) -> Result<Fit<'a>, OpenError> {
     let root = pins::root(pins)?;
     let host = Host::read(root)?;

@@ -147,7 +147,25 @@ pub fn link(directory: &Path, interface: u32) -> PathBuf {
 /// The interface indices that a directory has links of.
 pub fn links(directory: &Path) -> anyhow::Result<Vec<u32>> {
     let names = names_in(directory)?;
-    Ok(names.iter().filter_map(|name| name.strip_prefix(LINK)?.parse().ok()).collect())
+    Ok(names.iter().filter_map(|name| interface(name)).collect())
+}
+
+/// Lets links that were pinned take their places, where a kill came before the rename.
+///
+/// In their places lies what [`attach`](super::attach) was about to replace: nothing, a dead link, or the same one.
+pub fn finish_links(directory: &Path) -> anyhow::Result<()> {
+    for name in names_in(directory)? {
+        let Some(index) = name.strip_suffix(UNFINISHED).and_then(interface) else { continue };
+        let unfinished = directory.join(&name);
+        fs::rename(&unfinished, link(directory, index))
+            .with_context(|| format!("rename {}", unfinished.display()))?;
+    }
+    Ok(())
+}
+
+/// The interface that a link of this name is to.
+fn interface(name: &str) -> Option<u32> {
+    name.strip_prefix(LINK)?.parse().ok()
 }
 
 /// Where something is made before it takes its place by a rename.
@@ -290,6 +308,19 @@ mod tests {
 
         assert_eq!(names_in(&place.path().join("bpf")).unwrap(), ["theirs"]);
         assert_eq!(missing(&place.path().join("bpf")), [""; 0].map(PathBuf::from));
+    }
+
+    #[test]
+    fn links_that_wait_for_their_rename_take_their_places() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["link_3", "link_3-new", "link_4-new", "link_x-new", "lb-new"] {
+            fs::write(directory.path().join(name), name).unwrap();
+        }
+
+        finish_links(directory.path()).unwrap();
+
+        assert_eq!(names_in(directory.path()).unwrap(), ["lb-new", "link_3", "link_4", "link_x-new"]);
+        assert_eq!(fs::read(link(directory.path(), 3)).unwrap(), b"link_3-new");
     }
 
     #[test]

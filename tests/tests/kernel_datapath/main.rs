@@ -6,10 +6,13 @@ mod world;
 use std::{collections::BTreeSet, fs, net::SocketAddr};
 
 use anyhow::{Context, Result};
-use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuValues};
+use aya::{
+    maps::{Array, Map, MapData, PerCpuArray, PerCpuValues},
+    programs::links::{FdLink, PinnedLink},
+};
 use lb_common::{LAYOUT, counters::BackendCounters, net::Be16, service::Filter, settings::Settings};
 use lb_userspace::{
-    datapath::{self, Attached, Datapath, Op, OpenError, Opened, Snapshot, preflight},
+    datapath::{self, Attached, Datapath, Op, OpenError, Opened, Snapshot, pins::unfinished, preflight},
     spec::{AttachMode, BackendName},
 };
 
@@ -366,6 +369,44 @@ fn what_a_killed_start_left_half_made_is_made_anew() -> Result<()> {
         let opened = world.open(&["front"], AttachMode::Native)?;
 
         assert!(!opened.adopted && !unfinished.exists());
+        Ok(())
+    })
+}
+
+#[test]
+fn a_link_whose_pinning_a_kill_cut_short_is_ours_and_is_kept() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        drop(world.open(&["front", "back"], AttachMode::Native)?);
+        let [front, back] = ["front", "back"].map(|name| world.link_id(name));
+        let (front, back) = (front?, back?);
+        let pin =
+            |name: &str| Ok::<_, anyhow::Error>(world.pins().join(format!("link_{}", world.index(name)?)));
+        // Pinned and not yet renamed: once where nothing lies, once over a pin of the same link.
+        fs::rename(pin("front")?, unfinished(&pin("front")?))?;
+        FdLink::from(PinnedLink::from_pin(pin("back")?)?).pin(unfinished(&pin("back")?))?;
+
+        let opened = world.open(&["front", "back"], AttachMode::Native)?;
+
+        assert!(opened.adopted);
+        assert_eq!((world.link_id("front")?, world.link_id("back")?), (front, back));
+        assert!(!unfinished(&pin("front")?).exists() && !unfinished(&pin("back")?).exists());
+        Ok(())
+    })
+}
+
+#[test]
+fn what_a_kill_left_of_a_pin_is_detached_like_the_others() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        drop(world.open(&["front"], AttachMode::Native)?);
+        let pin = world.pins().join(format!("link_{}", world.index("front")?));
+        fs::rename(&pin, unfinished(&pin))?;
+
+        let said = datapath::detach(&world.pins())?;
+
+        assert!(said.contains(&"detached from front".to_owned()), "{said:?}");
+        assert_eq!(world.program("front")?, None);
         Ok(())
     })
 }

@@ -28,8 +28,9 @@ pub struct Pinned {
     pub program: u32,
 }
 
-/// The links that a directory has.
+/// The links that a directory has, for whoever holds its lock: what a killed daemon was pinning is finished first.
 pub fn pinned(directory: &Path) -> anyhow::Result<Vec<Pinned>> {
+    pins::finish_links(directory)?;
     let read = |interface| Pinned::read(pins::link(directory, interface), interface);
     pins::links(directory)?.into_iter().map(read).collect()
 }
