@@ -33,7 +33,7 @@ use crate::{
     controller::{self, Controller, Ending, Start, machine::Machine},
     datapath::{
         self, Fit, OpenError, Opened,
-        preflight::{Cause, host},
+        preflight::{self, Cause, host},
     },
     event::{Answer, Problem, ProblemKind, Since},
     health, neighbours, paths,
@@ -58,7 +58,8 @@ pub fn check(file: &Path) -> Result<Checked, Failure> {
     let cpus = host::cpus()?;
     let (first, last) = host::local_ports()?;
     let ports = SourcePorts::of(&spec, PortPool::around(first, last));
-    Ok(Checked { costs: format!("{}\n{ports}", Memory::of(spec.limits, cpus)), spec })
+    let warning = preflight::judge_ports(&spec, (first, last)).map(|cause| cause.to_string());
+    Ok(Checked { costs: format!("{}\n{ports}", Memory::of(spec.limits, cpus)), warning, spec })
 }
 
 /// Is the daemon, until it ends.

@@ -196,6 +196,23 @@ fn limits_that_the_host_cannot_hold_are_told_with_both_figures() -> Result<()> {
 }
 
 #[test]
+fn a_host_that_takes_all_ports_for_itself_is_told_before_anything_is_changed() -> Result<()> {
+    let lab = configured("ports")?;
+    lab.xlb.sysctl("net.ipv4.ip_local_port_range", "1024 65535")?;
+
+    let output = refused(&lab, &[])?;
+
+    assert_unfit(
+        &output,
+        &[
+            "net.ipv4.ip_local_port_range is 1024 to 65535, which leaves full-nat no source ports: narrow it, for \
+             instance sysctl -w net.ipv4.ip_local_port_range='32768 60999'",
+        ],
+    );
+    Ok(())
+}
+
+#[test]
 fn a_second_daemon_is_told_what_is_taken_and_the_first_serves_on() -> Result<()> {
     let lab = lab("second")?;
     let _web = lab.web_servers()?;

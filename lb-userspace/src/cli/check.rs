@@ -11,6 +11,8 @@ pub struct Checked {
     pub spec: Spec,
     /// What it will take of the host: the memory of the maps, the source ports.
     pub costs: String,
+    /// What this host lacks for it; another host may have it.
+    pub warning: Option<String>,
 }
 
 pub fn check(
@@ -22,6 +24,9 @@ pub fn check(
 
     console.line(&format!("{} is valid: {}", file.display(), summary(&checked.spec)))?;
     console.line(checked.costs.trim_end())?;
+    if let Some(warning) = &checked.warning {
+        console.say(&format!("warning: {warning}"))?;
+    }
     Ok(Exit::Done.code())
 }
 

@@ -155,6 +155,7 @@ impl Found {
         let mut causes = preflight::judge_interfaces(spec, host, &ours);
         if self.settings.is_none() {
             causes.extend(preflight::judge_memory(memory_bytes(self.tables, host), host));
+            causes.extend(preflight::judge_ports(spec, host.local_ports));
         }
         causes
     }

@@ -133,6 +133,27 @@ fn maps_that_do_not_fit_are_refused_with_both_figures() {
 }
 
 #[test]
+fn a_host_that_takes_all_ports_for_itself_is_refused_where_full_nat_needs_some() {
+    let nat = spec(&["eth0"], AttachMode::Auto);
+    let mut full_nat = nat.clone();
+    full_nat.services[0].mode = Mode::FullNat;
+
+    let cause = judge_ports(&full_nat, (1024, 65_535)).unwrap();
+
+    assert_eq!(
+        cause.to_string(),
+        "net.ipv4.ip_local_port_range is 1024 to 65535, which leaves full-nat no source ports: narrow it, for instance \
+         sysctl -w net.ipv4.ip_local_port_range='32768 60999'"
+    );
+    assert_eq!(
+        judge_ports(&full_nat, (1, 65_535)),
+        Some(Cause { what: cause.what.replace("1024", "1"), ..cause })
+    );
+    assert_eq!(judge_ports(&full_nat, (1025, 65_535)), None);
+    assert_eq!(judge_ports(&nat, (1024, 65_535)), None);
+}
+
+#[test]
 fn veths_are_named_with_what_their_peers_need() {
     let veth = |name, index| Link { is_veth: true, ..link(name, index) };
     let host = host(vec![veth("eth0", 2), link("eth1", 3), veth("eth2", 4), veth("eth3", 5)]);
