@@ -59,7 +59,7 @@ pub struct Host {
     /// Reads a configuration, or says all its mistakes.
     pub check: fn(&Path) -> Result<Checked, Failure>,
     /// Removes the data plane of a dead daemon; `false`: there was none.
-    pub detach: fn() -> anyhow::Result<bool>,
+    pub detach: fn() -> Result<bool, Failure>,
 }
 
 /// The entry of the binary: [`main_with`] in the real world.

@@ -32,7 +32,7 @@ use crate::{
     cli::{check::Checked, exit::Exit, failure::Failure, run::Options},
     controller::{self, Controller, Ending, Start, machine::Machine},
     datapath::{
-        self, Fit, OpenError, Opened,
+        self, DetachError, Fit, OpenError, Opened,
         preflight::{self, Cause, host},
     },
     event::{Answer, Problem, ProblemKind, Since},
@@ -60,6 +60,18 @@ pub fn check(file: &Path) -> Result<Checked, Failure> {
     let ports = SourcePorts::of(&spec, PortPool::around(first, last));
     let warning = preflight::judge_ports(&spec, (first, last)).map(|cause| cause.to_string());
     Ok(Checked { costs: format!("{}\n{ports}", Memory::of(spec.limits, cpus)), warning, spec })
+}
+
+/// `xlb detach` where nobody answers: removes what a dead daemon left. `false`: there was nothing.
+pub fn remove_remains() -> Result<bool, Failure> {
+    match datapath::detach(&paths::pins()) {
+        Ok(removed) => Ok(!removed.is_empty()),
+        Err(DetachError::Taken(taken)) => {
+            let hint = "ask it by its socket (--socket), or stop it";
+            Err(Failure::new(Exit::Conflict, taken.to_string()).hint(hint))
+        }
+        Err(DetachError::Failed(error)) => Err(error.into()),
+    }
 }
 
 /// Is the daemon, until it ends.
@@ -163,7 +175,7 @@ fn refusal(error: OpenError) -> Failure {
             let causes = causes.iter().map(Cause::to_string).collect();
             Failure::new(Exit::HostUnfit, "this host cannot run xlb as it is").details(causes)
         }
-        OpenError::Taken(taken) => Failure::new(Exit::Conflict, taken.to_string()),
+        OpenError::Taken(_) => Failure::new(Exit::Conflict, error.to_string()),
         OpenError::Failed(error) => error.into(),
     }
 }

@@ -32,7 +32,7 @@ pub mod preflight;
 
 pub use self::{
     attach::Links,
-    detach::detach,
+    detach::{DetachError, detach},
     kernel::{
         KernelDatapath,
         asks::{Asks, asks},

@@ -4,13 +4,9 @@ use std::process::ExitCode;
 
 use lb_userspace::{
     cli::{self, Host},
-    daemon, datapath, paths,
+    daemon,
 };
 
 fn main() -> ExitCode {
-    cli::main(Host {
-        run: daemon::run,
-        check: daemon::check,
-        detach: || Ok(!datapath::detach(&paths::pins())?.is_empty()),
-    })
+    cli::main(Host { run: daemon::run, check: daemon::check, detach: daemon::remove_remains })
 }

@@ -343,6 +343,12 @@ fn commands_end_as_the_manual_says() -> Result<()> {
     }
     assert_eq!(xlb.output(&["backend", "weight", "web/web-1", "many"])?.code, 2);
     assert_eq!(xlb.output(&["backend", "weight", "web/web-1", "1001"])?.code, 2);
+    // By a socket that nobody listens on, so that it meets the pins of a daemon that lives.
+    let pins = format!("{}/{}/xlb", lab.directory().display(), sweep::BPFFS);
+    let held =
+        format!("error: another xlb holds {pins}\nhint: ask it by its socket (--socket), or stop it\n");
+    assert_eq!(said(&xlb.output(&["--socket", "/absent/xlb.sock", "detach"])?), (CONFLICT, held));
+    assert_eq!(programs(&lab)?.len(), 2);
     xlb.kill()?;
     assert_eq!(xlb.output(&["backend", "drain", "web/web-1"])?.code, 4);
     Ok(())

@@ -1,19 +1,19 @@
 //! `xlb detach`: asks the daemon to take the data plane with it, or removes what a dead one left.
 
-use super::{console::Console, exit::Exit, failure::Failure};
+use super::{console::Console, failure::Failure};
 use crate::api::client::Client;
 
 pub async fn detach(
     console: &mut Console<'_>,
     client: &Client,
-    remove_pins: fn() -> anyhow::Result<bool>,
+    remove_pins: fn() -> Result<bool, Failure>,
 ) -> Result<(), Failure> {
     match client.detach().await {
         Ok(()) => console.say("detached: the data plane is gone and the daemon stops"),
         Err(error) if error.is_nobody_there() => match remove_pins() {
             Ok(true) => console.say("detached: the data plane of a daemon that was not running is gone"),
             Ok(false) => console.say("nothing was attached"),
-            Err(error) => Err(Failure::new(Exit::Failed, format!("{error:#}"))),
+            Err(failure) => Err(failure),
         },
         Err(error) => Err(error.into()),
     }

@@ -2,22 +2,35 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
-use super::{attach, lock::Lock, pins, preflight::links};
+use super::{
+    attach,
+    lock::{Lock, Taken},
+    pins,
+    preflight::links,
+};
+
+/// Why it was not removed, or not all of it.
+#[derive(Debug, thiserror::Error)]
+pub enum DetachError {
+    /// A daemon has it. Exit 5.
+    #[error(transparent)]
+    Taken(#[from] Taken),
+    /// Exit 1.
+    #[error("{0:#}")]
+    Failed(#[from] anyhow::Error),
+}
 
 /// Removes the data plane of all layouts beside `pins`. Returns what was removed, one line each.
 ///
 /// Refuses while a daemon holds the pins: it must have dropped its datapath, or be asked through its socket.
-pub fn detach(directory: &Path) -> anyhow::Result<Vec<String>> {
+pub fn detach(directory: &Path) -> Result<Vec<String>, DetachError> {
     let root = pins::root(directory)?;
     if !root.is_dir() {
         return Ok(Vec::new());
     }
-    let _lock = match Lock::take(root)? {
-        Ok(lock) => lock,
-        Err(held) => bail!(held),
-    };
+    let _lock = Lock::take(root)??;
     let mut layouts = pins::other_layouts(directory)?;
     layouts.push(directory.to_path_buf());
 

@@ -19,9 +19,9 @@ use nix::{
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "dropping it unlocks")] Flock<File>);
 
-/// Somebody else holds the pins.
+/// Somebody else holds the pins. What to do depends on what they are wanted for.
 #[derive(Debug, thiserror::Error)]
-#[error("another xlb holds {0}: stop it, or give this one other pins by XLB_PINS")]
+#[error("another xlb holds {0}")]
 pub struct Taken(pub String);
 
 impl Lock {

@@ -58,7 +58,7 @@ pub enum OpenError {
     #[error("{}", lines(.0))]
     Unfit(Vec<Cause>),
     /// Exit 5.
-    #[error(transparent)]
+    #[error("{0}: stop it, or give this one other pins by XLB_PINS")]
     Taken(#[from] Taken),
     /// Exit 1.
     #[error("{0:#}")]
