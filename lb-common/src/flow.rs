@@ -38,11 +38,22 @@ pub const fn ticks(seconds: u64) -> u32 {
 /// How far one CPU's clock may be ahead of another's, generously.
 const SKEW: u32 = ticks(60);
 
-/// How long ago `then` was. A moment that another CPU's clock has not reached yet is now.
+/// How old `then` is: how long ago it was, and a [`SKEW`] more, so that a moment which another CPU's clock has not
+/// reached yet is young. (To clamp it instead costs the verifier both sides of the clamp wherever an age is compared.)
 #[inline(always)]
 pub const fn age(now: u32, then: u32) -> u32 {
-    let age = now.wrapping_sub(then);
-    if age > u32::MAX - SKEW { 0 } else { age }
+    now.wrapping_sub(then).wrapping_add(SKEW)
+}
+
+/// Was a moment of this [`age`] longer ago than `most`?
+#[inline(always)]
+pub const fn is_over(age: u32, most: u32) -> bool {
+    age > most + SKEW
+}
+
+/// How long ago a moment of this [`age`] was.
+pub const fn since(age: u32) -> u32 {
+    age.saturating_sub(SKEW)
 }
 
 /// What a record is: a kind and, for established flows, who has said goodbye.
@@ -471,9 +482,12 @@ mod tests {
     fn a_moment_long_ago_is_told_from_one_that_is_yet_to_come() {
         let now = ticks(1000);
 
-        assert_eq!(age(now, now + ticks(1)), 0);
-        for days in [1, 26, 27, 40, 52] {
-            assert_eq!(age(now, now.wrapping_sub(ticks(days * 86_400))), ticks(days * 86_400), "{days} days");
+        let ahead = age(now, now + ticks(59));
+        assert!(!is_over(ahead, 0) && since(ahead) == 0 && ahead < age(now, now));
+        for seconds in [240, 7440, 26 * 86_400, 27 * 86_400, 52 * 86_400] {
+            let age = age(now, now.wrapping_sub(ticks(seconds)));
+            assert!(is_over(age, ticks(seconds) - 1) && !is_over(age, ticks(seconds)), "{seconds} s");
+            assert_eq!(since(age), ticks(seconds));
         }
     }
 

@@ -6,7 +6,7 @@
 
 use lb_common::{
     cell::fence,
-    flow::{Control, HINTS, Hint, HintLine, Shape, State, age},
+    flow::{Control, HINTS, Hint, HintLine, Shape, State, age, is_over},
     net::Protocol,
     settings::Settings,
 };
@@ -122,12 +122,12 @@ pub fn claim<F: Family, T: Tables + FlowTables<F>>(
         && holder.control.generation() as u8 == old.generation()
     {
         let state = holder.control.state();
-        let idle = age(now, holder.record.last_seen.get());
-        let theirs = holder.record.owner.get().protocol();
+        let (seen, theirs) = (holder.record.last_seen.get(), holder.record.owner.get().protocol());
         if !state.holds_tuple() {
             return TAKEN;
         }
-        if idle <= state.timeout(theirs) {
+        let age = age(now, seen);
+        if !is_over(age, state.timeout(theirs)) {
             let needed = if state.is_closed() {
                 CLOSED_GIVE_WAY
             } else if state.is_half_open() && !outranks(theirs, protocol) {
@@ -136,7 +136,7 @@ pub fn claim<F: Family, T: Tables + FlowTables<F>>(
                 return TAKEN;
             };
             if force < needed {
-                return EVICTABLE + u64::from(idle);
+                return EVICTABLE + u64::from(age);
             }
         }
         if !give_up(tables, &holder) {

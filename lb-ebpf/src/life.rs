@@ -6,7 +6,7 @@
 
 use lb_common::{
     cell::fence,
-    flow::{Control, Proof, State, age},
+    flow::{Control, Proof, State, age, is_over},
     net::Protocol,
 };
 
@@ -81,7 +81,7 @@ pub fn is_in_time<F: Family>(found: &Found<'_, F>, protocol: u8, seen: u32, now:
     if (now ^ seen) >> 8 == 0 {
         return true;
     }
-    if age(now, seen) > found.control.state().timeout(protocol) {
+    if is_over(age(now, seen), found.control.state().timeout(protocol)) {
         return false;
     }
     found.record.last_seen.set(now);

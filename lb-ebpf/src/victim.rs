@@ -2,7 +2,7 @@
 //!
 //! An empty one, an expired, a closed or a half-open one, in this order; never one that is proven.
 
-use lb_common::flow::{Control, Record, Shape, State, WAYS, age};
+use lb_common::flow::{Control, Record, Shape, State, WAYS, age, is_over};
 
 use crate::{
     family::Family,
@@ -72,12 +72,12 @@ pub fn score<A: Copy, S>(
     if !state.holds_tuple() {
         return NEVER;
     }
-    let idle = age(now, record.last_seen.get());
-    let theirs = record.owner.get().protocol();
-    if idle > state.timeout(theirs) {
+    let (seen, theirs) = (record.last_seen.get(), record.owner.get().protocol());
+    let age = age(now, seen);
+    if is_over(age, state.timeout(theirs)) {
         return EXPIRED;
     }
-    let youth = u64::from(OLDEST - idle.min(OLDEST));
+    let youth = u64::from(OLDEST - age.min(OLDEST));
     if state.is_closed() {
         return (above | CLOSED) + 1 + youth;
     }

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, net::SocketAddr, ops::Range, time::Duration};
 
 use lb_common::{
     cell::{Word, fence},
-    flow::{Bucket, Control, Hint, HintLine, Owner, State, TICK_SHIFT, WAYS, age},
+    flow::{Bucket, Control, Hint, HintLine, Owner, State, TICK_SHIFT, WAYS, age, is_over, since},
     net::{Be16, Protocol, V4, V6},
     settings::Settings,
 };
@@ -84,9 +84,9 @@ impl<F: Family> Table<F> {
     fn walk(&self, buckets: Range<u32>, now: u32, visit: &mut dyn FnMut(&Flow)) {
         for (_, record) in self.records(buckets) {
             let Some(seen) = Seen::<F>::of(record) else { continue };
-            let idle = age(now, seen.last_seen);
+            let age = age(now, seen.last_seen);
             let Some(protocol) = Protocol::from_number(seen.owner.protocol()) else { continue };
-            if idle > seen.control.state().timeout(protocol.number()) {
+            if is_over(age, seen.control.state().timeout(protocol.number())) {
                 continue;
             }
             visit(&Flow {
@@ -97,7 +97,7 @@ impl<F: Family> Table<F> {
                 source: endpoint::<F>(seen.reply.destination, seen.reply.ports.destination()),
                 backend_id: seen.owner.backend(),
                 state: seen.control.state(),
-                idle: Duration::from_nanos(u64::from(idle) << TICK_SHIFT),
+                idle: Duration::from_nanos(u64::from(since(age)) << TICK_SHIFT),
             });
         }
     }
