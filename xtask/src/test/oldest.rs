@@ -16,7 +16,7 @@ use crate::{
 
 /// Of the race test, for each family. An emulated CPU is slow, but it also stands still between any two instructions, for
 /// longer than a flow lives: that finds what real ones hardly do.
-const RACE_RUNS: &str = "10000000";
+const RACE_RUNS: &str = "4000000";
 
 /// What the tests of this ring run beside `ip`.
 const TOOLS: &[&str] = &["timeout", "ethtool"];
