@@ -10,8 +10,9 @@
 
 use crate::{
     cell::{Shared, Word},
-    limits::MAX_INTERFACE_INDEX,
-    net::{Mac, Ports, Protocol, V4, V6},
+    clock::ticks,
+    hop::HopStamp,
+    net::{Ports, Protocol, V4, V6},
 };
 
 /// Records in a bucket. With 8, and a second bucket for the overflow, half load refuses 0.03 % of flows.
@@ -25,36 +26,6 @@ pub const RECORDS_PER_FLOW: u32 = 2;
 pub const LINES_PER_BUCKET: u32 = 2;
 /// A hint has 24 bits for the record's number.
 pub const MAX_RECORDS: u32 = 1 << 24;
-
-/// Times are in ticks of 2^20 ns (1.05 ms), so that no packet divides. They wrap after 52 days: a flow that nobody has
-/// spoken on for as long has its timeout once more.
-pub const TICK_SHIFT: u32 = 20;
-
-/// Seconds in [ticks](TICK_SHIFT).
-pub const fn ticks(seconds: u64) -> u32 {
-    ((seconds * 1_000_000_000) >> TICK_SHIFT) as u32
-}
-
-/// How far one CPU's clock may be ahead of another's, generously.
-const SKEW: u32 = ticks(60);
-
-/// How old `then` is: how long ago it was, and a [`SKEW`] more, so that a moment which another CPU's clock has not
-/// reached yet is young. (To clamp it instead costs the verifier both sides of the clamp wherever an age is compared.)
-#[inline(always)]
-pub const fn age(now: u32, then: u32) -> u32 {
-    now.wrapping_sub(then).wrapping_add(SKEW)
-}
-
-/// Was a moment of this [`age`] longer ago than `most`?
-#[inline(always)]
-pub const fn is_over(age: u32, most: u32) -> bool {
-    age > most + SKEW
-}
-
-/// How long ago a moment of this [`age`] was.
-pub const fn since(age: u32) -> u32 {
-    age.saturating_sub(SKEW)
-}
 
 /// What a record is: a kind and, for established flows, who has said goodbye.
 ///
@@ -311,54 +282,6 @@ pub struct Deltas {
     pub l4: u16,
 }
 
-/// A flow's next hop towards its client: `generation (4) | interface (12) | MAC (48)`.
-///
-/// One word, because it is also written by who does not own the record: whoever found the routes changed. The low bits
-/// of the owner's generation tell it from the same hop of the next owner.
-#[repr(transparent)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClientHop(pub u64);
-
-impl ClientHop {
-    const INTERFACE: u32 = MAX_INTERFACE_INDEX - 1;
-
-    /// Puts the word together, for a record of this [generation](Control::generation).
-    #[inline(always)]
-    pub const fn new(mac: Mac, interface: u32, owner: u32) -> Self {
-        let [a, b, c] = mac.0;
-        let mac = (c as u64) << 32 | (b as u64) << 16 | a as u64;
-        Self((owner as u64) << 60 | ((interface & Self::INTERFACE) as u64) << 48 | mac)
-    }
-
-    /// The next machine's Ethernet address.
-    #[inline(always)]
-    pub const fn mac(self) -> Mac {
-        Mac([self.0 as u16, (self.0 >> 16) as u16, (self.0 >> 32) as u16])
-    }
-
-    /// The interface towards it.
-    #[inline(always)]
-    pub const fn interface(self) -> u32 {
-        (self.0 >> 48) as u32 & Self::INTERFACE
-    }
-}
-
-/// In which routing generation a [`ClientHop`] was looked up, and for which of the record's owners.
-///
-/// Both in 32 bits: exact for one owner, and two owners' stamps differ while the routes change less than 256 times
-/// between them. A stamp that comes too late is thus none of the next owner's, who looks up its own.
-#[repr(transparent)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HopStamp(pub u32);
-
-impl HopStamp {
-    /// Of a routing generation, and the [generation](Control::generation) of a record.
-    #[inline(always)]
-    pub const fn new(routes: u32, owner: u32) -> Self {
-        Self(routes ^ owner << 8)
-    }
-}
-
 /// One flow: a precompiled rewrite for both directions. One cache line for IPv4, two for IPv6.
 ///
 /// `S` fills the last line, so that no byte is padding.
@@ -385,7 +308,7 @@ pub struct Record<A: Copy, S> {
     pub backend: Shared<A>,
     /// What the backend sees as the client: an address of ours (nat: the client).
     pub source: Shared<A>,
-    /// A [`ClientHop`].
+    /// A [`ClientHop`](crate::hop::ClientHop).
     pub client_hop: Word,
     /// Checksum differences of a request.
     pub deltas: Shared<Deltas>,
@@ -476,38 +399,6 @@ mod tests {
 
         assert!(proof.is_of(7) && !proof.is_of(8) && !Proof::NONE.is_of(0));
         assert_eq!(proof.sequence(), 1000);
-    }
-
-    #[test]
-    fn a_moment_long_ago_is_told_from_one_that_is_yet_to_come() {
-        let now = ticks(1000);
-
-        let ahead = age(now, now + ticks(59));
-        assert!(!is_over(ahead, 0) && since(ahead) == 0 && ahead < age(now, now));
-        for seconds in [240, 7440, 26 * 86_400, 27 * 86_400, 52 * 86_400] {
-            let age = age(now, now.wrapping_sub(ticks(seconds)));
-            assert!(is_over(age, ticks(seconds) - 1) && !is_over(age, ticks(seconds)), "{seconds} s");
-            assert_eq!(since(age), ticks(seconds));
-        }
-    }
-
-    #[test]
-    fn a_client_hop_keeps_its_parts_apart() {
-        let mac = Mac::new([0xfe, 0xdc, 0xba, 0x98, 0x76, 0x54]);
-        let hop = ClientHop::new(mac, 4095, 0xff_fffe);
-
-        assert_eq!((hop.mac(), hop.interface()), (mac, 4095));
-        assert_ne!(hop, ClientHop::new(mac, 4095, 0xff_ffff));
-    }
-
-    #[test]
-    fn a_hop_stamp_speaks_for_one_owner_and_one_routing_generation() {
-        let stamp = HopStamp::new(1000, 0xff_fffe);
-
-        assert_ne!(stamp, HopStamp::new(1001, 0xff_fffe));
-        for routes in 1000..1256 {
-            assert_ne!(stamp, HopStamp::new(routes, 0xff_ffff));
-        }
     }
 
     #[test]

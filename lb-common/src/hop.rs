@@ -1,6 +1,6 @@
 //! Next hops and interfaces.
 
-use crate::net::Mac;
+use crate::{limits::MAX_INTERFACE_INDEX, net::Mac};
 
 /// Where a packet leaves, and to whom. All zeros while the next hop is not resolved.
 #[repr(C)]
@@ -33,3 +33,75 @@ pub struct Interface {
 }
 
 const _: () = assert!(size_of::<Interface>() == 16);
+
+/// A flow's next hop towards its client: `generation (4) | interface (12) | MAC (48)`.
+///
+/// One word, because it is also written by who does not own the record: whoever found the routes changed. The low bits
+/// of the owner's generation tell it from the same hop of the next owner.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientHop(pub u64);
+
+impl ClientHop {
+    const INTERFACE: u32 = MAX_INTERFACE_INDEX - 1;
+
+    /// Puts the word together, for a record of this [generation](crate::flow::Control::generation).
+    #[inline(always)]
+    pub const fn new(mac: Mac, interface: u32, owner: u32) -> Self {
+        let [a, b, c] = mac.0;
+        let mac = (c as u64) << 32 | (b as u64) << 16 | a as u64;
+        Self((owner as u64) << 60 | ((interface & Self::INTERFACE) as u64) << 48 | mac)
+    }
+
+    /// The next machine's Ethernet address.
+    #[inline(always)]
+    pub const fn mac(self) -> Mac {
+        Mac([self.0 as u16, (self.0 >> 16) as u16, (self.0 >> 32) as u16])
+    }
+
+    /// The interface towards it.
+    #[inline(always)]
+    pub const fn interface(self) -> u32 {
+        (self.0 >> 48) as u32 & Self::INTERFACE
+    }
+}
+
+/// In which routing generation a [`ClientHop`] was looked up, and for which of the record's owners.
+///
+/// Both in 32 bits: exact for one owner, and two owners' stamps differ while the routes change less than 256 times
+/// between them. A stamp that comes too late is thus none of the next owner's, who looks up its own.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HopStamp(pub u32);
+
+impl HopStamp {
+    /// Of a routing generation, and the [generation](crate::flow::Control::generation) of a record.
+    #[inline(always)]
+    pub const fn new(routes: u32, owner: u32) -> Self {
+        Self(routes ^ owner << 8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_hop_keeps_its_parts_apart() {
+        let mac = Mac::new([0xfe, 0xdc, 0xba, 0x98, 0x76, 0x54]);
+        let hop = ClientHop::new(mac, 4095, 0xff_fffe);
+
+        assert_eq!((hop.mac(), hop.interface()), (mac, 4095));
+        assert_ne!(hop, ClientHop::new(mac, 4095, 0xff_ffff));
+    }
+
+    #[test]
+    fn a_hop_stamp_speaks_for_one_owner_and_one_routing_generation() {
+        let stamp = HopStamp::new(1000, 0xff_fffe);
+
+        assert_ne!(stamp, HopStamp::new(1001, 0xff_fffe));
+        for routes in 1000..1256 {
+            assert_ne!(stamp, HopStamp::new(routes, 0xff_ffff));
+        }
+    }
+}

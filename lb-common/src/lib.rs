@@ -14,6 +14,7 @@
 
 pub mod backend;
 pub mod cell;
+pub mod clock;
 pub mod counters;
 pub mod event;
 pub mod flow;

@@ -33,8 +33,8 @@ fn prepare<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F>) 
         return Err(Reason::NoFlow);
     }
     // A flow is not made before its replies can find the way back.
-    // Which generation of routes it is, is read first: what changes meanwhile makes it an older one, which is looked up
-    // again.
+    // The routes' generation is read before the route: one that changes in between is then of an older generation, and
+    // is looked up again.
     flow.hop_generation.set(settings.hop_generation);
     fence();
     flow.client_hop.set(FlowTables::<F>::route(tables, tuple.destination, tuple.source)?);

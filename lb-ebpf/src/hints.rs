@@ -6,7 +6,8 @@
 
 use lb_common::{
     cell::fence,
-    flow::{Control, HINTS, Hint, HintLine, Shape, State, age, is_over},
+    clock::{age, is_over},
+    flow::{Control, HINTS, Hint, HintLine, Shape, State},
     net::Protocol,
     settings::Settings,
 };

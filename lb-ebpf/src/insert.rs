@@ -7,7 +7,8 @@
 
 use lb_common::{
     cell::fence,
-    flow::{ClientHop, Control, HopStamp, Proof, State, WAYS},
+    flow::{Control, Proof, State, WAYS},
+    hop::{ClientHop, HopStamp},
     limits::PORT_PROBES,
     reason::Reason,
     service::{Mode, SlotTable},

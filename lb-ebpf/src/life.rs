@@ -6,7 +6,8 @@
 
 use lb_common::{
     cell::fence,
-    flow::{Control, Proof, State, age, is_over},
+    clock::{age, is_over},
+    flow::{Control, Proof, State},
     net::Protocol,
 };
 

@@ -2,8 +2,8 @@
 
 use lb_common::{
     cell::fence,
-    flow::{ClientHop, Control, HopStamp, State},
-    hop::Hop,
+    flow::{Control, State},
+    hop::{ClientHop, Hop, HopStamp},
     reason::Reason,
     settings::Settings,
 };

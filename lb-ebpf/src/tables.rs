@@ -21,7 +21,7 @@ use crate::{
 pub trait Tables: FlowTables<V4> + FlowTables<V6> {
     /// Sizes and keys. `None` before the controller has written them.
     fn settings(&self) -> Option<&Settings>;
-    /// The time in ticks (`lb_common::flow::TICK_SHIFT`).
+    /// The time in ticks (`lb_common::clock::TICK_SHIFT`).
     fn now(&self) -> u32;
     /// A byte of the filter, by an index below `Filter::SIZE`.
     fn filter(&self, index: usize) -> u8;

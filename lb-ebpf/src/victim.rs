@@ -2,7 +2,10 @@
 //!
 //! An empty one, an expired, a closed or a half-open one, in this order; never one that is proven.
 
-use lb_common::flow::{Control, Record, Shape, State, WAYS, age, is_over};
+use lb_common::{
+    clock::{age, is_over},
+    flow::{Control, Record, Shape, State, WAYS},
+};
 
 use crate::{
     family::Family,

@@ -6,7 +6,7 @@
 mod check;
 mod run;
 
-use lb_common::{flow::State, flow::ticks, net::Protocol, reason::Reason};
+use lb_common::{clock::ticks, flow::State, net::Protocol, reason::Reason};
 
 pub use self::run::{Observation, run};
 use crate::{

@@ -2,7 +2,8 @@
 
 use lb_common::{
     counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
-    flow::{ClientHop, Control, Deltas, HopStamp, Owner, Proof, Record, State},
+    flow::{Control, Deltas, Owner, Proof, Record, State},
+    hop::{ClientHop, HopStamp},
     net::Ports,
 };
 use std::net::IpAddr;

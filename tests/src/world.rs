@@ -15,7 +15,8 @@ pub mod network;
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{
-    flow::{RECORDS_PER_FLOW, Shape, ticks},
+    clock::ticks,
+    flow::{RECORDS_PER_FLOW, Shape},
     net::Protocol,
     service::Mode,
     settings::PortPool,

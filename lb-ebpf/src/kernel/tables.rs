@@ -4,7 +4,8 @@ use aya_ebpf::{bindings::xdp_md, helpers};
 use lb_common::{
     backend::Backend,
     cell::Word,
-    flow::{Bucket, HintLine, Record4, Record6, TICK_SHIFT},
+    clock::TICK_SHIFT,
+    flow::{Bucket, HintLine, Record4, Record6},
     hop::{Hop, Interface},
     limits::MAX_BACKENDS,
     net::{V4, V6},

@@ -7,7 +7,8 @@ use std::{collections::BTreeSet, net::SocketAddr, ops::Range, time::Duration};
 
 use lb_common::{
     cell::{Word, fence},
-    flow::{Bucket, Control, Hint, HintLine, Owner, State, TICK_SHIFT, WAYS, age, is_over, since},
+    clock::{TICK_SHIFT, age, is_over, since},
+    flow::{Bucket, Control, Hint, HintLine, Owner, State, WAYS},
     net::{Be16, Protocol, V4, V6},
     settings::Settings,
 };

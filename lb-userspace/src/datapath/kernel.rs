@@ -21,7 +21,7 @@ pub mod traces;
 use std::{collections::BTreeSet, fmt};
 
 use anyhow::Context;
-use lb_common::{flow::TICK_SHIFT, service::Filter, settings::Settings};
+use lb_common::{clock::TICK_SHIFT, service::Filter, settings::Settings};
 use nix::time::{ClockId, clock_gettime};
 
 use self::maps::Maps;

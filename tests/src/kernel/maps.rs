@@ -11,8 +11,8 @@ use aya::{
 use lb_common::{
     backend::Backend,
     counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
-    flow::{ClientHop, Control, Deltas, HINTS, HopStamp, Owner, Proof, Record4, Record6, State, WAYS},
-    hop::Interface,
+    flow::{Control, Deltas, HINTS, Owner, Proof, Record4, Record6, State, WAYS},
+    hop::{ClientHop, HopStamp, Interface},
     net::Ports,
     reason::Reason,
     service::{Filter, Pool, Service, ServiceKey, SlotTable},

@@ -16,7 +16,8 @@ use aya::{
     programs::links::{FdLink, PinnedLink},
 };
 use lb_common::{
-    flow::{Control, Owner, Record4, State, WAYS, ticks},
+    clock::ticks,
+    flow::{Control, Owner, Record4, State, WAYS},
     net::Protocol,
     service::{Filter, Mode},
 };

@@ -1,7 +1,8 @@
 use std::fs::File;
 
 use lb_common::{
-    flow::{Record, Shape, ticks},
+    clock::ticks,
+    flow::{Record, Shape},
     net::Ports,
 };
 
