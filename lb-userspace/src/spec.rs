@@ -45,6 +45,13 @@ pub struct Spec {
     pub services: Vec<Service>,
 }
 
+impl Spec {
+    /// Only full-nat takes ports of this host.
+    pub fn needs_source_ports(&self) -> bool {
+        self.services.iter().any(|service| service.mode == Mode::FullNat)
+    }
+}
+
 /// An interface to attach to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Interface {

@@ -1,6 +1,6 @@
 //! What the pinned maps were made with, where the file or the host says otherwise since: it stays until `xlb detach`.
 
-use lb_common::{service::Mode, settings::PortPool};
+use lb_common::settings::PortPool;
 
 use crate::{
     datapath::{Capacity, pins},
@@ -23,7 +23,7 @@ pub fn other_limits(pinned: &Capacity, limits: &Limits) -> Option<String> {
 
 /// Source ports that are none, or that this host takes for itself. Only full-nat needs them.
 pub fn other_ports(pinned: &Capacity, spec: &Spec, (first, last): (u16, u16)) -> Option<String> {
-    if !spec.services.iter().any(|service| service.mode == Mode::FullNat) {
+    if !spec.needs_source_ports() {
         return None;
     }
     if pinned.ports.size() == 0 {
@@ -42,7 +42,7 @@ pub fn other_ports(pinned: &Capacity, spec: &Spec, (first, last): (u16, u16)) ->
 
 #[cfg(test)]
 mod tests {
-    use lb_common::net::Protocol;
+    use lb_common::{net::Protocol, service::Mode};
 
     use super::*;
     use crate::controller::fixture::{spec, web};

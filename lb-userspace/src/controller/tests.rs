@@ -1,5 +1,6 @@
 //! The controller as a whole, over a datapath in memory and a machine of plain values.
 
+mod warnings;
 mod world;
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
@@ -126,19 +127,6 @@ fn none_alive_is_an_empty_table_and_the_service_stays_ours() {
 }
 
 #[test]
-fn a_backend_beyond_the_interfaces_is_told_of_and_left_out() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
-    let mut seen = hops(world.spec());
-    seen.insert("10.0.0.12".parse().unwrap(), HopState::Outside { interface: "eth7".into() });
-
-    world.absorb(Event::Hops(seen));
-
-    assert_eq!(world.serving(), ["web-1", "web-3"]);
-    let warnings = world.status().warnings;
-    assert!(warnings[0].starts_with("backend web/web-2: is reached through eth7"), "{warnings:?}");
-}
-
-#[test]
 fn a_neighbour_that_the_kernel_forgot_is_still_sent_to() {
     let mut world = World::warm(vec![web(Protocol::Tcp)]);
     let mut seen = hops(world.spec());
@@ -149,66 +137,6 @@ fn a_neighbour_that_the_kernel_forgot_is_still_sent_to() {
 
     assert_eq!(world.serving(), ["web-1", "web-2", "web-3"]);
     assert_eq!(world.status().warnings.len(), 1);
-}
-
-#[test]
-fn addresses_that_the_host_lacks_are_told_with_the_cure() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
-    world.host().addresses = ["10.0.0.1".parse().unwrap()].into();
-
-    world.absorb(Event::LinksChanged);
-
-    let warnings = world.status().warnings;
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(warnings[0].ends_with("ip address add 192.0.2.10/32 dev eth0"), "{warnings:?}");
-}
-
-#[test]
-fn limits_that_the_pinned_maps_do_not_have_are_told_until_the_file_has_them_again() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
-    let as_pinned = world.host().file.clone();
-    let mut other = as_pinned.clone().unwrap();
-    other.limits.half_open_flows /= 2;
-    world.host().file = Ok(other);
-    world.restart();
-
-    let warnings = world.status().warnings;
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(warnings[0].starts_with("[limits] differ from the pinned flow tables"), "{warnings:?}");
-
-    world.host().file = as_pinned;
-    world.ask(Request::Reload).unwrap();
-
-    assert_eq!(world.status().warnings, [""; 0]);
-}
-
-#[test]
-fn ports_that_the_host_takes_for_itself_are_told_where_they_are_used() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
-    let as_pinned = std::mem::replace(&mut world.host().local_ports, (1024, 60_999));
-    world.absorb(Event::LinksChanged);
-
-    let warnings = world.status().warnings;
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(
-        warnings[0].starts_with("net.ipv4.ip_local_port_range has changed (1024 to 60999)"),
-        "{warnings:?}"
-    );
-
-    world.host().local_ports = as_pinned;
-    world.absorb(Event::LinksChanged);
-
-    assert_eq!(world.status().warnings, [""; 0]);
-}
-
-#[test]
-fn what_is_odd_since_the_start_is_told_to_the_end() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
-    world.controller.standing = vec!["eth0 is slow".into()];
-
-    world.ask(Request::Reload).unwrap();
-
-    assert_eq!(world.status().warnings, ["eth0 is slow"]);
 }
 
 #[test]

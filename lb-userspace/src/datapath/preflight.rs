@@ -6,7 +6,7 @@ mod lro;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr};
 
-use lb_common::{limits::MAX_INTERFACE_INDEX, service::Mode, settings::PortPool};
+use lb_common::{limits::MAX_INTERFACE_INDEX, settings::PortPool};
 
 use self::{host::Host, links::Link};
 use crate::spec::{AttachMode, Interface, Spec};
@@ -204,8 +204,7 @@ pub fn judge_memory(needed_bytes: u64, host: &Host) -> Option<Cause> {
 
 /// Full-nat takes the source ports that the host leaves over, which are those of the maps from then on.
 pub fn judge_ports(spec: &Spec, (first, last): (u16, u16)) -> Option<Cause> {
-    let is_needed = spec.services.iter().any(|service| service.mode == Mode::FullNat);
-    (is_needed && PortPool::around(first, last).size() == 0).then(|| {
+    (spec.needs_source_ports() && PortPool::around(first, last).size() == 0).then(|| {
         Cause::new(
             format!(
                 "net.ipv4.ip_local_port_range is {first} to {last}, which leaves full-nat no source ports"

@@ -1,0 +1,88 @@
+//! What a daemon that was killed left behind.
+
+use super::*;
+
+#[test]
+fn what_a_killed_start_left_half_made_is_made_anew() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let unfinished = world.root().join(format!("pins/v{LAYOUT}-new"));
+        fs::create_dir_all(&unfinished)?;
+        Array::<MapData, u64>::create(1, 0)?.pin(unfinished.join("SETTINGS"))?;
+
+        let opened = world.open(&["front"], AttachMode::Native)?;
+
+        assert!(!opened.adopted && !unfinished.exists());
+        Ok(())
+    })
+}
+
+#[test]
+fn a_link_whose_pinning_a_kill_cut_short_is_ours_and_is_kept() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        drop(world.open(&["front", "back"], AttachMode::Native)?);
+        let [front, back] = ["front", "back"].map(|name| world.link_id(name));
+        let (front, back) = (front?, back?);
+        let pin =
+            |name: &str| Ok::<_, anyhow::Error>(world.pins().join(format!("link_{}", world.index(name)?)));
+        // Pinned and not yet renamed: once where nothing lies, once over a pin of the same link.
+        fs::rename(pin("front")?, unfinished(&pin("front")?))?;
+        FdLink::from(PinnedLink::from_pin(pin("back")?)?).pin(unfinished(&pin("back")?))?;
+
+        let opened = world.open(&["front", "back"], AttachMode::Native)?;
+
+        assert!(opened.adopted);
+        assert_eq!((world.link_id("front")?, world.link_id("back")?), (front, back));
+        assert!(!unfinished(&pin("front")?).exists() && !unfinished(&pin("back")?).exists());
+        Ok(())
+    })
+}
+
+#[test]
+fn what_a_kill_left_of_a_pin_is_detached_like_the_others() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        drop(world.open(&["front"], AttachMode::Native)?);
+        let pin = world.pins().join(format!("link_{}", world.index("front")?));
+        fs::rename(&pin, unfinished(&pin))?;
+
+        let said = datapath::detach(&world.pins())?;
+
+        assert!(said.contains(&"detached from front".to_owned()), "{said:?}");
+        assert_eq!(world.program("front")?, None);
+        Ok(())
+    })
+}
+
+#[test]
+fn flows_that_a_dead_daemon_left_behind_are_found_and_freed() -> Result<()> {
+    const LEFT: u32 = 77;
+    let world = World::new()?;
+    world.inside(|| {
+        let mut opened = world.open(&["front"], AttachMode::Native)?;
+        let (steps, _) = everything(&opened.attached);
+        for step in &steps {
+            opened.datapath.apply(step)?;
+        }
+        world.put_flow(0, 8)?;
+        world.put_flow(1, LEFT)?;
+
+        assert_eq!(owners(&mut opened)?, [8, LEFT]);
+        let mut from = Some(0);
+        while let Some(stretch) = from {
+            from = opened.datapath.sweep(stretch, &BTreeSet::from([LEFT]))?;
+        }
+        assert_eq!(owners(&mut opened)?, [8]);
+        Ok(())
+    })
+}
+
+/// Whose flows a walk over the tables meets.
+fn owners(opened: &mut Opened) -> Result<Vec<u32>> {
+    let (mut owners, mut from) = (Vec::new(), Some(0));
+    while let Some(stretch) = from {
+        from = opened.datapath.flows(stretch, &mut |flow| owners.push(flow.backend_id))?;
+    }
+    Ok(owners)
+}
