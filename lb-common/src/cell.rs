@@ -7,7 +7,17 @@
 //! atomics are full barriers, and x86-64 orders plain loads among loads and stores among stores, so a compiler
 //! barrier is all that is left to do. A weakly ordered CPU needs load-acquire instructions here.
 
+#[cfg(feature = "standstill")]
+pub mod standstill;
+
 use core::cell::UnsafeCell;
+
+/// What tests put before each access.
+#[inline(always)]
+fn access() {
+    #[cfg(feature = "standstill")]
+    standstill::access();
+}
 
 /// Keeps the compiler from moving memory accesses across.
 #[inline(always)]
@@ -79,6 +89,7 @@ impl Word {
 #[cfg(not(target_arch = "bpf"))]
 impl Word {
     fn atomic(&self) -> &core::sync::atomic::AtomicU64 {
+        access();
         // SAFETY: same size and alignment, and every other access of ours is atomic as well.
         unsafe { core::sync::atomic::AtomicU64::from_ptr(self.0.get()) }
     }
@@ -134,6 +145,7 @@ impl<T: Copy> Shared<T> {
     /// Copies the value out.
     #[inline(always)]
     pub fn get(&self) -> T {
+        access();
         // SAFETY: the cell is live and aligned. A racing write can tear the copy; it is used only after a second
         // look at the control word, and every bit pattern of `T` (words and arrays of words) is a `T`.
         unsafe { *self.0.get() }
@@ -142,6 +154,7 @@ impl<T: Copy> Shared<T> {
     /// Writes the value.
     #[inline(always)]
     pub fn set(&self, value: T) {
+        access();
         // SAFETY: the cell is live and aligned, and only the owner writes.
         unsafe { *self.0.get() = value }
     }

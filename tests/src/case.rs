@@ -4,11 +4,14 @@
 //! all counters, and that the tables are in order.
 
 mod check;
+mod known;
 mod run;
+
+use std::rc::Rc;
 
 use lb_common::{clock::ticks, flow::State, net::Protocol, reason::Reason};
 
-pub use self::run::{Observation, run};
+pub use self::run::{Observation, run, run_at_every_access};
 use crate::{
     dialogue::{Dialogue, IcmpError, Message},
     packet::Packet,
@@ -25,8 +28,10 @@ pub struct Case {
 
 enum Step {
     Send(Input, Expected),
-    /// The states of all records of a client's tuple.
-    Flow(Dialogue, Vec<State>),
+    /// Sent to a CPU that stands still on its way, while the rest happens.
+    StandStill(Input, Vec<Rc<Vec<Step>>>),
+    /// The states of all records of a client's tuple, if it does not depend on the moment.
+    Flow(Dialogue, Vec<Vec<State>>),
     /// Records of all flows.
     Records(usize),
     After(u32),
@@ -57,9 +62,12 @@ pub enum Expected {
     Passes(Reason),
     /// Ours, but it cannot be served: dropped as it is.
     Drops(Reason),
+    /// It depends on the moment: if it is sent (nobody answers what he has not seen) and forwarded, then to whom it may
+    /// concern.
+    Depends,
 }
 
-pub use Expected::{Drops, Opens, Passes, Reaches, Returns, ReturnsVia};
+pub use Expected::{Depends, Drops, Opens, Passes, Reaches, Returns, ReturnsVia};
 
 impl From<Message> for Input {
     fn from(message: Message) -> Self {
@@ -95,7 +103,8 @@ impl Case {
     pub fn reasons(&self) -> impl Iterator<Item = Reason> {
         self.steps.iter().filter_map(|step| match step {
             Step::Send(_, Passes(reason) | Drops(reason)) => Some(*reason),
-            Step::Send(_, Opens(_) | Reaches(_) | Returns | ReturnsVia(_))
+            Step::Send(_, Opens(_) | Reaches(_) | Returns | ReturnsVia(_) | Depends)
+            | Step::StandStill(..)
             | Step::Flow(..)
             | Step::Records(_)
             | Step::After(_)
@@ -113,9 +122,30 @@ impl Case {
         self.then(Step::Send(input.into(), expected))
     }
 
+    /// Sends something to a CPU that stands still on its way, while other things happen elsewhere. What becomes of it depends
+    /// on the moment; [`run_at_every_access`] tries them all.
+    pub fn stands_still(self, input: impl Into<Input>, meanwhile: impl FnOnce(Self) -> Self) -> Self {
+        let elsewhere = meanwhile(Self::new("", self.world.clone()));
+        self.then(Step::StandStill(input.into(), vec![Rc::new(elsewhere.steps)]))
+    }
+
+    /// The CPU of the last step stands still again, while more happens elsewhere.
+    pub fn and_again(mut self, meanwhile: impl FnOnce(Self) -> Self) -> Self {
+        let elsewhere = meanwhile(Self::new("", self.world.clone()));
+        if let Some(Step::StandStill(_, pauses)) = self.steps.last_mut() {
+            pauses.push(Rc::new(elsewhere.steps));
+        }
+        self
+    }
+
     /// All records of the client's tuple are in these states. None: there is no such flow.
     pub fn flow(self, dialogue: Dialogue, states: &[State]) -> Self {
-        self.then(Step::Flow(dialogue, states.to_vec()))
+        self.flow_depends(dialogue, &[states])
+    }
+
+    /// All records of the client's tuple are in one of these lists of states: it depends on the moment.
+    pub fn flow_depends(self, dialogue: Dialogue, lists: &[&[State]]) -> Self {
+        self.then(Step::Flow(dialogue, lists.iter().map(|states| states.to_vec()).collect()))
     }
 
     /// So many records are in use.

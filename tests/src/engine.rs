@@ -23,11 +23,24 @@ pub trait Engine {
     fn load(&mut self, world: &World) -> anyhow::Result<()>;
     /// Runs the program on a frame that came by an interface.
     fn run(&mut self, interface: u32, frame: &[u8]) -> anyhow::Result<Outcome>;
+    /// The same on a CPU that stands still before some of its accesses of shared memory, while something happens on another.
+    /// Returns how many of these were not reached, and did not happen.
+    fn stand_still(
+        &mut self,
+        _interface: u32,
+        _frame: &[u8],
+        _pauses: Vec<Pause>,
+    ) -> anyhow::Result<(Outcome, usize)> {
+        anyhow::bail!("this engine's CPUs do not stand still on demand")
+    }
     /// What was counted since the reset.
     fn counters(&mut self) -> anyhow::Result<Counters>;
     /// What the program remembers.
     fn memory(&mut self) -> anyhow::Result<Memory>;
 }
+
+/// How many accesses come first, counted from the pause before, and what happens on another CPU then.
+pub type Pause = (usize, Box<dyn FnOnce(&mut dyn Engine)>);
 
 /// What the kernel is told to do with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,9 @@
 //! The host engine: the packet core as a library, without kernel or privileges.
 
-use anyhow::{Result, ensure};
-use lb_common::reason;
+use std::rc::Rc;
+
+use anyhow::{Context as _, Result, ensure};
+use lb_common::{cell::standstill, reason};
 use lb_ebpf::{
     frame::{Cursor, Frame},
     pipeline::{self, Verdict},
@@ -9,72 +11,50 @@ use lb_ebpf::{
 };
 
 use crate::{
-    engine::{Action, Counters, Engine, Memory, Outcome},
+    engine::{Action, Counters, Engine, Memory, Outcome, Pause},
     memory::MemoryTables,
     world::{World, network::INTERFACES},
 };
 
-/// Runs the core over [`MemoryTables`].
-#[derive(Default)]
+/// Runs the core over [`MemoryTables`]. A clone is another CPU of the same machine.
+#[derive(Clone, Default)]
 pub struct HostEngine {
-    tables: Option<MemoryTables>,
+    tables: Option<Rc<MemoryTables>>,
 }
 
 impl HostEngine {
-    fn tables(&mut self) -> Result<&mut MemoryTables> {
-        self.tables.as_mut().ok_or_else(|| anyhow::anyhow!("the engine has no world"))
+    fn tables(&self) -> Result<&Rc<MemoryTables>> {
+        self.tables.as_ref().context("the engine has no world")
     }
 }
 
 impl Engine for HostEngine {
     fn reset(&mut self, world: &World) -> Result<()> {
-        self.tables = Some(MemoryTables::new(world));
+        self.tables = Some(Rc::new(MemoryTables::new(world)));
         Ok(())
     }
 
     fn load(&mut self, world: &World) -> Result<()> {
-        self.tables()?.load(world);
+        match self.tables.as_mut().and_then(Rc::get_mut) {
+            Some(tables) => tables.load(world),
+            None => self.tables()?.load_meanwhile(world),
+        }
         Ok(())
     }
 
     fn run(&mut self, interface: u32, frame: &[u8]) -> Result<Outcome> {
+        execute(self.tables()?, interface, frame)
+    }
+
+    fn stand_still(&mut self, interface: u32, frame: &[u8], pauses: Vec<Pause>) -> Result<(Outcome, usize)> {
         let tables = self.tables()?;
-        let mut frame = HostFrame { bytes: frame.to_vec(), ingress: interface };
-        let verdict = pipeline::run(&mut frame, tables);
-        let bytes = frame.bytes.len() as u64;
-        let action = match verdict {
-            Verdict::Transmit => Action::Transmit,
-            Verdict::Redirect(egress) => {
-                let known = tables.interface(egress);
-                ensure!(known.is_some_and(|it| it.attached == 1), "redirected to interface {egress}");
-                ensure!(
-                    known.is_some_and(|it| frame.bytes[6..12] == it.mac.to_bytes()),
-                    "redirected to interface {egress}, but with another one's address"
-                );
-                Action::Redirect
-            }
-            Verdict::Refused(reason) => {
-                tables.count(|counters| {
-                    counters.reasons[reason as usize].packets += 1;
-                    counters.reasons[reason as usize].bytes += bytes;
-                });
-                match reason.action() {
-                    reason::Action::Pass => Action::Pass,
-                    reason::Action::Drop => Action::Drop,
-                }
-            }
+        let on_another_cpu = |(accesses, happen): Pause| -> standstill::Pause {
+            let (machine, mut other) = (Rc::clone(tables), self.clone());
+            (accesses, Box::new(move || machine.on_another_cpu(|| happen(&mut other))))
         };
-        tables.count(|counters| {
-            let place = INTERFACES.iter().position(|(_, index)| *index == interface);
-            let Some(actions) = place.and_then(|place| counters.actions.get_mut(place)) else { return };
-            match action {
-                Action::Pass => actions.passed += 1,
-                Action::Drop => actions.dropped += 1,
-                Action::Transmit => actions.transmitted += 1,
-                Action::Redirect => actions.redirected += 1,
-            }
-        });
-        Ok(Outcome { action, frame: frame.bytes })
+        let pauses = pauses.into_iter().map(on_another_cpu).collect();
+        let (outcome, left) = standstill::with_pauses(pauses, || execute(tables, interface, frame));
+        Ok((outcome?, left))
     }
 
     fn counters(&mut self) -> Result<Counters> {
@@ -84,6 +64,45 @@ impl Engine for HostEngine {
     fn memory(&mut self) -> Result<Memory> {
         Ok(self.tables()?.memory())
     }
+}
+
+fn execute(tables: &MemoryTables, interface: u32, frame: &[u8]) -> Result<Outcome> {
+    let mut frame = HostFrame { bytes: frame.to_vec(), ingress: interface };
+    let verdict = pipeline::run(&mut frame, tables);
+    let bytes = frame.bytes.len() as u64;
+    let action = match verdict {
+        Verdict::Transmit => Action::Transmit,
+        Verdict::Redirect(egress) => {
+            let known = tables.interface(egress);
+            ensure!(known.is_some_and(|it| it.attached == 1), "redirected to interface {egress}");
+            ensure!(
+                known.is_some_and(|it| frame.bytes[6..12] == it.mac.to_bytes()),
+                "redirected to interface {egress}, but with another one's address"
+            );
+            Action::Redirect
+        }
+        Verdict::Refused(reason) => {
+            tables.count(|counters| {
+                counters.reasons[reason as usize].packets += 1;
+                counters.reasons[reason as usize].bytes += bytes;
+            });
+            match reason.action() {
+                reason::Action::Pass => Action::Pass,
+                reason::Action::Drop => Action::Drop,
+            }
+        }
+    };
+    tables.count(|counters| {
+        let place = INTERFACES.iter().position(|(_, index)| *index == interface);
+        let Some(actions) = place.and_then(|place| counters.actions.get_mut(place)) else { return };
+        match action {
+            Action::Pass => actions.passed += 1,
+            Action::Drop => actions.dropped += 1,
+            Action::Transmit => actions.transmitted += 1,
+            Action::Redirect => actions.redirected += 1,
+        }
+    });
+    Ok(Outcome { action, frame: frame.bytes })
 }
 
 struct HostFrame {

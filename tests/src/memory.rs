@@ -2,7 +2,7 @@
 
 mod flows;
 
-use std::cell::RefCell;
+use std::cell::{Cell, OnceCell, RefCell};
 
 use lb_common::{
     backend::Backend,
@@ -35,18 +35,40 @@ use crate::{
 
 /// All maps.
 pub struct MemoryTables {
-    world: World,
-    maps: Maps,
+    epoch: Epoch,
     turns: Vec<Word>,
     v4: Flows<V4>,
     v6: Flows<V6>,
     counters: RefCell<Counters>,
+    cpu: Cell<usize>,
+}
+
+/// What the controller and the host's network said, until they said something else. Whoever looked at it before keeps what
+/// he saw.
+struct Epoch {
+    world: World,
+    maps: Maps,
+    next: OnceCell<Box<Self>>,
+}
+
+impl Epoch {
+    fn new(world: &World) -> Self {
+        Self { world: world.clone(), maps: world.maps(), next: OnceCell::new() }
+    }
+
+    fn last(&self) -> &Self {
+        let mut last = self;
+        while let Some(next) = last.next.get() {
+            last = next;
+        }
+        last
+    }
 }
 
 impl MemoryTables {
     /// Empty tables in a world.
     pub fn new(world: &World) -> Self {
-        let maps = world.maps();
+        let epoch = Epoch::new(world);
         let counters = Counters {
             reasons: vec![Tally::default(); Reason::ALL.len()],
             actions: vec![Default::default(); network::INTERFACES.len()],
@@ -55,18 +77,38 @@ impl MemoryTables {
         };
         Self {
             turns: (0..MAX_NUMBERS).map(|_| Word::new(0)).collect(),
-            v4: Flows::new(maps.settings.shape4),
-            v6: Flows::new(maps.settings.shape6),
+            v4: Flows::new(epoch.maps.settings.shape4),
+            v6: Flows::new(epoch.maps.settings.shape6),
             counters: RefCell::new(counters),
-            world: world.clone(),
-            maps,
+            cpu: Cell::new(0),
+            epoch,
         }
     }
 
     /// The controller's maps are replaced; flows, turns and counters stay.
     pub fn load(&mut self, world: &World) {
-        self.world = world.clone();
-        self.maps = world.maps();
+        self.epoch = Epoch::new(world);
+    }
+
+    /// The same while a CPU is between two accesses.
+    pub fn load_meanwhile(&self, world: &World) {
+        // A new epoch has no next one.
+        let _ = self.epoch.last().next.set(Box::new(Epoch::new(world)));
+    }
+
+    /// Something happens on another CPU.
+    pub fn on_another_cpu(&self, happen: impl FnOnce()) {
+        self.cpu.set(self.cpu.get() + 1);
+        happen();
+        self.cpu.set(self.cpu.get() - 1);
+    }
+
+    fn world(&self) -> &World {
+        &self.epoch.last().world
+    }
+
+    fn maps(&self) -> &Maps {
+        &self.epoch.last().maps
     }
 
     /// What was counted.
@@ -99,23 +141,23 @@ fn add(tally: &mut Tally, bytes: u64) {
 
 impl Tables for MemoryTables {
     fn settings(&self) -> Option<&Settings> {
-        Some(&self.maps.settings)
+        Some(&self.maps().settings)
     }
 
     fn now(&self) -> u32 {
-        self.maps.settings.clock
+        self.maps().settings.clock
     }
 
     fn filter(&self, index: usize) -> u8 {
-        self.maps.filter.byte[index]
+        self.maps().filter.byte[index]
     }
 
     fn service(&self, key: &ServiceKey) -> Option<Service> {
-        self.maps.services.iter().find(|(it, _)| it == key).map(|(_, service)| *service)
+        self.maps().services.iter().find(|(it, _)| it == key).map(|(_, service)| *service)
     }
 
     fn slots(&self, pool: u32) -> Option<&SlotTable> {
-        self.maps.tables.get(pool as usize)
+        self.maps().tables.get(pool as usize)
     }
 
     fn turn(&self, pool: u32) -> Option<&Word> {
@@ -136,12 +178,12 @@ impl Tables for MemoryTables {
             rest: 0,
         };
         let place = id % MAX_BACKENDS;
-        let there = self.maps.backends.iter().find(|it| it.id != 0 && it.id % MAX_BACKENDS == place);
+        let there = self.maps().backends.iter().find(|it| it.id != 0 && it.id % MAX_BACKENDS == place);
         Some(there.unwrap_or(&NOBODY))
     }
 
     fn interface(&self, index: u32) -> Option<&Interface> {
-        self.maps.interfaces.iter().find(|(it, _)| *it == index).map(|(_, interface)| interface)
+        self.maps().interfaces.iter().find(|(it, _)| *it == index).map(|(_, interface)| interface)
     }
 
     fn count_forwarded(&self, number: u32, bytes: u64) {
@@ -176,7 +218,7 @@ macro_rules! flow_tables {
             }
 
             fn new_flow(&self) -> Option<&NewFlow<$family>> {
-                Some(&self.$flows.new_flow)
+                self.$flows.new_flow.get(self.cpu.get())
             }
 
             fn half_open(&self) -> Option<&Word> {
@@ -184,7 +226,7 @@ macro_rules! flow_tables {
             }
 
             fn route(&self, _source: $family, destination: $family) -> Result<Hop, Reason> {
-                self.world.route(<$family>::to_key(destination).to_ip())
+                self.world().route(<$family>::to_key(destination).to_ip())
             }
 
             fn in_bucket(&self, bucket: u32, wanted: u32, not: u32) -> Option<u32> {
@@ -196,11 +238,12 @@ macro_rules! flow_tables {
             }
 
             fn insert(&self) -> Result<(), Reason> {
-                insert::insert(self, &self.$flows.new_flow)
+                let flow = FlowTables::<$family>::new_flow(self).ok_or(Reason::Contended)?;
+                insert::insert(self, flow)
             }
 
             fn victim(&self, bucket: u32, preferred: u32, protocol: u32, now: u32) -> u64 {
-                let shape = <$family>::shape(&self.maps.settings);
+                let shape = <$family>::shape(&self.maps().settings);
                 victim::victim::<$family, _>(self, shape, bucket, preferred, protocol, now)
             }
 

@@ -255,6 +255,12 @@ impl World {
         backends.find(|backend| backend.name == name).unwrap_or_else(|| panic!("there is no {name}"))
     }
 
+    /// The backend that listens at an endpoint.
+    pub fn backend_at(&self, address: SocketAddr) -> Option<&'static str> {
+        let mut backends = self.services.iter().flat_map(|service| &service.backends);
+        backends.find(|backend| backend.address == address).map(|backend| backend.name)
+    }
+
     /// The backend gets no new flows: it is down, or drained.
     pub fn rest(&mut self, name: &str) {
         self.find_mut(name).accepts = false;

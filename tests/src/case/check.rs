@@ -10,7 +10,7 @@ use lb_common::{
     reason::Reason,
 };
 
-use super::{Drops, Expected, Input, Opens, Passes, Reaches, Returns, ReturnsVia};
+use super::{Depends, Drops, Expected, Input, Opens, Passes, Reaches, Returns, ReturnsVia};
 use crate::{
     dialogue::{Dialogue, Speaker},
     engine::{Action, Counters, Flow, Memory},
@@ -58,6 +58,8 @@ pub fn counters(world: &World, before: &Counters, after: &Counters, change: &Cha
             };
             add(&mut wanted.backends[counters_of(world, name)].returned, change.bytes);
         }
+        // It is not asked for.
+        Depends => {}
         Passes(reason) | Drops(reason) => {
             add(&mut wanted.reasons[*reason as usize], change.bytes);
             if let Some(service) = refusing_service(world, change.input, *reason) {
@@ -108,8 +110,8 @@ fn refusing_service(world: &World, input: &Input, reason: Reason) -> Option<usiz
     world.services.iter().position(is_dialled).filter(|_| is_known)
 }
 
-/// The states of a tuple's records.
-pub fn states(memory: &Memory, dialogue: &Dialogue, wanted: &[State]) -> Result<()> {
+/// The states of a tuple's records are those of one of the lists.
+pub fn states(memory: &Memory, dialogue: &Dialogue, lists: &[Vec<State>]) -> Result<()> {
     let is_of = |flow: &&Flow| {
         flow.client == dialogue.client.ip()
             && flow.listen == dialogue.listen.ip()
@@ -119,11 +121,27 @@ pub fn states(memory: &Memory, dialogue: &Dialogue, wanted: &[State]) -> Result<
     };
     // A flow that was replaced only keeps its reply tuple.
     let of_it = memory.flows.iter().filter(is_of).filter(|flow| flow.control.state() != State::RETIRED);
-    let mut found: Vec<u8> = of_it.map(|flow| flow.control.state().0).collect();
-    let mut wanted: Vec<u8> = wanted.iter().map(|state| state.0).collect();
-    found.sort_unstable();
-    wanted.sort_unstable();
-    ensure!(found == wanted, "the flow is in states {found:#x?}, not {wanted:#x?}");
+    let sorted = |states: &mut dyn Iterator<Item = State>| {
+        let mut states: Vec<u8> = states.map(|state| state.0).collect();
+        states.sort_unstable();
+        states
+    };
+    let found = sorted(&mut of_it.map(|flow| flow.control.state()));
+    let wanted: Vec<_> = lists.iter().map(|states| sorted(&mut states.iter().copied())).collect();
+    ensure!(wanted.contains(&found), "the flow is in states {found:#x?}, not in one of {wanted:#x?}");
+    Ok(())
+}
+
+/// Nobody has lost a flow.
+pub fn are_there(memory: &Memory, flows: &[Flow]) -> Result<()> {
+    for flow in flows {
+        let is_same = |it: &&Flow| it.number == flow.number && it.control.is_still(flow.control);
+        let now = memory.flows.iter().find(is_same);
+        ensure!(
+            now.is_some_and(|it| it.control.state().is_established()),
+            "an established flow is lost: {flow:?}"
+        );
+    }
     Ok(())
 }
 

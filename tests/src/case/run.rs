@@ -1,16 +1,16 @@
 //! Running a row: messages get the addresses that the program chose, and what comes out is compared.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{cell::RefCell, rc::Rc};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use lb_common::service::Mode;
+use anyhow::{Context as _, Result, ensure};
+use lb_common::flow::State;
 
-use super::{Case, Drops, Expected, Input, Opens, Passes, Reaches, Returns, ReturnsVia, Step, check};
+use super::{Case, Depends, Expected, Input, Opens, Step, check, known::Known};
 use crate::{
-    dialogue::{Dialogue, IcmpError, Message, Speaker},
-    engine::{Action, Counters, Engine, Memory, Outcome},
-    packet::{Content, Packet, read},
-    world::{World, network},
+    dialogue::Speaker,
+    engine::{Action, Counters, Engine, Flow, Memory, Outcome, Pause},
+    host::HostEngine,
+    packet::read,
 };
 
 /// What an engine did in one step, for a comparison with the other engine.
@@ -23,45 +23,84 @@ pub struct Observation {
 
 /// Runs a row. The error says which step went wrong, and how.
 pub fn run(case: &Case, engine: &mut dyn Engine) -> Result<Vec<Observation>> {
-    let mut run = Run { world: case.world.clone(), engine, seen: BTreeMap::new(), observations: Vec::new() };
-    run.engine.reset(&run.world)?;
-    for (number, step) in case.steps.iter().enumerate() {
-        run.step(step).with_context(|| format!("{}: step {}", case.name, number + 1))?;
-    }
+    let mut run = Run::new(engine, Known::new(&case.world));
+    run.engine.reset(&case.world)?;
+    run.steps(&case.steps).with_context(|| case.name.clone())?;
     Ok(run.observations)
 }
 
-struct Run<'a> {
-    world: World,
-    engine: &'a mut dyn Engine,
-    /// What a backend sees as the client.
-    seen: BTreeMap<(Dialogue, &'static str), SocketAddr>,
-    observations: Vec<Observation>,
+/// Runs a row in memory, again for all accesses of shared memory before which its CPU can stand still. Returns how often.
+pub fn run_at_every_access(case: &Case) -> Result<usize> {
+    let pauses =
+        case.steps.iter().map(|step| if let Step::StandStill(_, pauses) = step { pauses.len() } else { 0 });
+    let mut accesses = vec![0; pauses.max().unwrap_or(0)];
+    let mut times = 0;
+    loop {
+        let mut engine = HostEngine::default();
+        engine.reset(&case.world)?;
+        let mut run = Run { accesses: accesses.clone(), ..Run::new(&mut engine, Known::new(&case.world)) };
+        run.steps(&case.steps)
+            .with_context(|| format!("{}: pauses after {accesses:?} accesses", case.name))?;
+        let left = run.left;
+        times += 1;
+        // The last pause that was reached moves on, and those behind it begin anew.
+        let Some(last) = accesses.len().checked_sub(left + 1) else { return Ok(times) };
+        accesses[last] += 1;
+        accesses[last + 1..].fill(0);
+    }
 }
 
-impl Run<'_> {
+struct Run<'a> {
+    engine: &'a mut dyn Engine,
+    known: Known,
+    observations: Vec<Observation>,
+    /// Before which accesses a CPU stands still, each counted from the one before.
+    accesses: Vec<usize>,
+    /// How many of them it did not reach.
+    left: usize,
+    /// Another CPU is in the middle of something.
+    is_elsewhere: bool,
+}
+
+impl<'a> Run<'a> {
+    fn new(engine: &'a mut dyn Engine, known: Known) -> Self {
+        Self { engine, known, observations: Vec::new(), accesses: Vec::new(), left: 0, is_elsewhere: false }
+    }
+
+    fn steps(&mut self, steps: &[Step]) -> Result<()> {
+        for (number, step) in (1..).zip(steps) {
+            self.step(step).with_context(|| format!("step {number}"))?;
+        }
+        Ok(())
+    }
+
     fn step(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::Send(input, expected) => self.send(input, expected),
-            Step::Flow(dialogue, states) => check::states(&self.engine.memory()?, dialogue, states),
+            Step::StandStill(input, pauses) => self.stand_still(input, pauses),
+            Step::Flow(dialogue, lists) => check::states(&self.engine.memory()?, dialogue, lists),
             Step::Records(count) => {
                 let flows = self.engine.memory()?.flows;
                 ensure!(flows.len() == *count, "{} records are in use, not {count}: {flows:#?}", flows.len());
                 Ok(())
             }
             Step::After(ticks) => {
-                self.world.clock = self.world.clock.wrapping_add(*ticks);
-                self.engine.load(&self.world)
+                let world = &mut self.known.world;
+                world.clock = world.clock.wrapping_add(*ticks);
+                self.engine.load(world)
             }
             Step::Change(change) => {
-                change(&mut self.world);
-                self.engine.load(&self.world)
+                change(&mut self.known.world);
+                self.engine.load(&self.known.world)
             }
         }
     }
 
     fn send(&mut self, input: &Input, expected: &Expected) -> Result<()> {
-        let (interface, frame) = self.address(input)?;
+        let (interface, frame) = match self.known.address(input) {
+            Err(_) if *expected == Depends => return Ok(()),
+            addressed => addressed?,
+        };
         let before = self.engine.counters()?;
         let outcome = self.engine.run(interface, &frame)?;
         let (counters, memory) = (self.engine.counters()?, self.engine.memory()?);
@@ -70,170 +109,101 @@ impl Run<'_> {
             counters: counters.clone(),
             memory: memory.clone(),
         });
-        let story = || {
-            format!(
-                "expected {expected:?}\n   in {}\n   {:?} {}",
-                read::print(&frame),
-                outcome.action,
-                read::print(&outcome.frame)
-            )
+        let story = || story(expected, &frame, &outcome);
+
+        if *expected == Depends {
+            self.concerns(input, interface, &frame, &outcome, &self.known.clone()).with_context(story)?;
+        } else {
+            if let (Opens(backend), Input::Message(message)) = (expected, input) {
+                self.known.learn(message.dialogue, backend, &outcome.frame).with_context(story)?;
+            }
+            let (action, wanted) =
+                self.known.expect(input, expected, interface, &frame).with_context(story)?;
+            ensure!(outcome.action == action, "the verdict should be {action:?}\n{}", story());
+            ensure!(outcome.frame == wanted, "should be {}\n{}", read::print(&wanted), story());
+            if matches!(action, Action::Transmit | Action::Redirect) {
+                read::verify(&outcome.frame).map_err(anyhow::Error::msg).with_context(story)?;
+            }
+            let change = check::Change { input, expected, action, interface, bytes: frame.len() as u64 };
+            check::counters(&self.known.world, &before, &counters, &change).with_context(story)?;
+        }
+        if self.is_elsewhere { Ok(()) } else { check::memory(&memory).with_context(story) }
+    }
+
+    /// Sends something to a CPU that stands still, and lets the rest happen meanwhile: afterwards, where it never stood still.
+    fn stand_still(&mut self, input: &Input, meanwhile: &[Rc<Vec<Step>>]) -> Result<()> {
+        let (interface, frame) = self.known.address(input)?;
+        let earlier = self.known.clone();
+        let told = Rc::new(RefCell::new(Ok((earlier.clone(), Vec::new()))));
+        let pause = |(accesses, steps): (&usize, &Rc<Vec<Step>>)| -> Pause {
+            let (told, steps) = (Rc::clone(&told), Rc::clone(steps));
+            (*accesses, Box::new(move |engine| elsewhere(engine, &steps, &mut told.borrow_mut())))
         };
-
-        if let (Opens(backend), Input::Message(message)) = (expected, input) {
-            self.learn(message.dialogue, backend, &outcome.frame).with_context(story)?;
+        let pauses = self.accesses.iter().zip(meanwhile).map(pause).collect();
+        let (outcome, left) = self.engine.stand_still(interface, &frame, pauses)?;
+        self.left = left;
+        let (known, established) = told.replace(Ok((earlier.clone(), Vec::new()))).context("meanwhile")?;
+        self.known = known;
+        self.concerns(input, interface, &frame, &outcome, &earlier)
+            .with_context(|| story(&Depends, &frame, &outcome))?;
+        check::are_there(&self.engine.memory()?, &established)?;
+        for steps in &meanwhile[meanwhile.len() - left..] {
+            self.steps(steps).context("afterwards")?;
         }
-        let (action, wanted) = self.expect(input, expected, interface, &frame).with_context(story)?;
-        ensure!(outcome.action == action, "the verdict should be {action:?}\n{}", story());
-        ensure!(outcome.frame == wanted, "should be {}\n{}", read::print(&wanted), story());
-        if matches!(action, Action::Transmit | Action::Redirect) {
-            read::verify(&outcome.frame).map_err(anyhow::Error::msg).with_context(story)?;
-        }
-        let change = check::Change { input, expected, action, interface, bytes: frame.len() as u64 };
-        check::counters(&self.world, &before, &counters, &change).with_context(story)?;
-        check::memory(&memory).with_context(story)
-    }
-
-    /// The frame that an input is, and the interface that it comes by.
-    fn address(&self, input: &Input) -> Result<(u32, Vec<u8>)> {
-        match input {
-            Input::Frame(interface, bytes) => Ok((*interface, bytes.clone())),
-            Input::Message(message) => {
-                let (interface, packet) = match message.speaker {
-                    Speaker::Client => {
-                        let Dialogue { client, listen, .. } = message.dialogue;
-                        (network::interface_towards(client.ip()), between(&message.packet, client, listen))
-                    }
-                    Speaker::Backend(name) => {
-                        let backend = self.world.find(name);
-                        let seen = self.seen(message.dialogue, name)?;
-                        (backend.interface, between(&message.packet, backend.address, seen))
-                    }
-                };
-                Ok((interface, packet.with(|it| it.to_mac = network::mac_of_interface(interface)).to_frame()))
-            }
-            Input::Error(error) => {
-                let quoted = self.forwarded(&error.about, error.backend)?;
-                let interface = network::interface_towards(error.router);
-                let quote = quoted.quoted(error.quoted_bytes);
-                let to = quoted.source;
-                let packet = error_packet(error, error.router, to, quote)
-                    .with(|it| it.to_mac = network::mac_of_interface(interface));
-                Ok((interface, packet.to_frame()))
-            }
-        }
-    }
-
-    fn seen(&self, dialogue: Dialogue, backend: &'static str) -> Result<SocketAddr> {
-        let seen = self.seen.get(&(dialogue, backend));
-        seen.copied().with_context(|| format!("{backend} has seen nothing of {dialogue:?}"))
-    }
-
-    /// Reads from the first request what the backend sees as the client, if it is what the mode allows.
-    fn learn(&mut self, dialogue: Dialogue, backend: &'static str, frame: &[u8]) -> Result<()> {
-        let (source, _) = read::endpoints(frame).context("no TCP or UDP packet came out")?;
-        let service =
-            self.world.service(dialogue.protocol, dialogue.listen).context("the row has no such service")?;
-        match service.mode {
-            Mode::FullNat => {
-                let ports = self.world.ports;
-                ensure!(service.sources.contains(&source.ip()), "{source} is no source address");
-                let is_in_pool = (0..ports.size()).any(|index| ports.port(index) == source.port());
-                ensure!(is_in_pool, "{source} is not of the port pool");
-            }
-            Mode::Nat => ensure!(source == dialogue.client, "nat keeps the client, this is {source}"),
-        }
-        self.seen.insert((dialogue, backend), source);
         Ok(())
     }
 
-    /// What a message becomes when we forward it.
-    fn forwarded(&self, message: &Message, backend: &'static str) -> Result<Packet> {
-        let Dialogue { client, listen, .. } = message.dialogue;
-        let packet = match message.speaker {
-            Speaker::Client => {
-                let it = self.world.find(backend);
-                let packet = between(&message.packet, self.seen(message.dialogue, backend)?, it.address);
-                packet.with(|packet| {
-                    (packet.to_mac, packet.from_mac) = (it.mac, network::mac_of_interface(it.interface));
-                })
-            }
-            Speaker::Backend(_) => {
-                let packet = between(&message.packet, listen, client);
-                match self.world.route(client.ip()) {
-                    Ok(hop) => packet.with(|packet| {
-                        (packet.to_mac, packet.from_mac) =
-                            (hop.destination.to_bytes(), hop.source.to_bytes());
-                    }),
-                    Err(reason) => bail!("the row's client cannot be reached: {}", reason.name()),
-                }
-            }
-        };
-        Ok(packet.with(|packet| packet.hops -= 1))
-    }
-
-    /// The verdict and the bytes that should come out.
-    fn expect(
-        &self,
+    /// If a message was forwarded, is it as it should be, before or after what happened meanwhile?
+    fn concerns(
+        &mut self,
         input: &Input,
-        expected: &Expected,
-        ingress: u32,
+        interface: u32,
         frame: &[u8],
-    ) -> Result<(Action, Vec<u8>)> {
-        let packet = match (expected, input) {
-            (Passes(_), _) => return Ok((Action::Pass, frame.to_vec())),
-            (Drops(_), _) => return Ok((Action::Drop, frame.to_vec())),
-            (Opens(backend) | Reaches(backend), Input::Message(message)) => {
-                self.forwarded(message, backend)?
+        outcome: &Outcome,
+        earlier: &Known,
+    ) -> Result<()> {
+        if matches!(outcome.action, Action::Pass | Action::Drop) {
+            ensure!(outcome.frame == frame, "changed, and not forwarded");
+            return Ok(());
+        }
+        let Input::Message(message) = input else { anyhow::bail!("only of messages it can be said") };
+        read::verify(&outcome.frame).map_err(anyhow::Error::msg)?;
+        let mut earlier = earlier.clone();
+        if message.speaker == Speaker::Client {
+            for known in [&mut earlier, &mut self.known] {
+                let (_, to) = read::endpoints(&outcome.frame).context("no TCP or UDP packet came out")?;
+                let backend = known.world.backend_at(to).context("not to a backend")?;
+                known.learn(message.dialogue, backend, &outcome.frame)?;
             }
-            (Returns, Input::Message(message)) => {
-                let Speaker::Backend(backend) = message.speaker else { bail!("clients do not reply") };
-                self.forwarded(message, backend)?
-            }
-            (ReturnsVia(mac), Input::Message(message)) => {
-                let Speaker::Backend(backend) = message.speaker else { bail!("clients do not reply") };
-                self.forwarded(message, backend)?.with(|packet| packet.to_mac = *mac)
-            }
-            (Reaches(_) | Returns, Input::Error(error)) => self.translated(error)?,
-            (Opens(_) | ReturnsVia(_), Input::Error(_)) => bail!("errors open nothing"),
-            (Opens(_) | Reaches(_) | Returns | ReturnsVia(_), Input::Frame(..)) => {
-                bail!("the row must say what becomes of its frame")
-            }
-        };
-        let egress = network::INTERFACES.map(|(_, index)| index);
-        let egress = egress.into_iter().find(|index| network::mac_of_interface(*index) == packet.from_mac);
-        let action = if egress == Some(ingress) { Action::Transmit } else { Action::Redirect };
-        Ok((action, packet.to_frame()))
-    }
-
-    /// What an error becomes: it quotes what its reader sent, and comes from where its reader sent that to.
-    fn translated(&self, error: &IcmpError) -> Result<Packet> {
-        let Dialogue { client, listen, .. } = error.about.dialogue;
-        let backend = self.world.find(error.backend);
-        let seen = self.seen(error.about.dialogue, error.backend)?;
-        let (reader, partner, to_mac, from_mac) = match error.about.speaker {
-            Speaker::Client => {
-                let hop = self.world.route(client.ip()).map_err(|reason| anyhow::anyhow!(reason.name()))?;
-                (client, listen, hop.destination.to_bytes(), hop.source.to_bytes())
-            }
-            Speaker::Backend(_) => {
-                (backend.address, seen, backend.mac, network::mac_of_interface(backend.interface))
-            }
-        };
-        let quote = between(&error.about.packet, reader, partner).with(|packet| packet.hops -= 1);
-        let hides = seen != client;
-        let from = if hides { partner.ip() } else { error.router };
-        Ok(error_packet(error, from, reader.ip(), quote.quoted(error.quoted_bytes)).with(|packet| {
-            packet.hops -= 1;
-            (packet.to_mac, packet.from_mac) = (to_mac, from_mac);
-        }))
+        }
+        let became = (outcome.action, outcome.frame.clone());
+        let may_become = [&earlier, &self.known].map(|known| known.may_become(message, interface)).concat();
+        ensure!(
+            may_become.contains(&became),
+            "should be one of {}",
+            may_become.iter().map(|(_, frame)| read::print(frame)).collect::<Vec<_>>().join("\n   ")
+        );
+        Ok(())
     }
 }
 
-fn between(packet: &Packet, from: SocketAddr, to: SocketAddr) -> Packet {
-    packet.clone().with(|packet| packet.readdress(from, to))
+/// What is known after what happened elsewhere, and the flows that were established then.
+type Told = Result<(Known, Vec<Flow>)>;
+
+fn elsewhere(engine: &mut dyn Engine, steps: &[Step], told: &mut Told) {
+    let Ok((known, _)) = told else { return };
+    let mut run = Run { is_elsewhere: true, ..Run::new(engine, known.clone()) };
+    *told = run.steps(steps).and_then(|()| {
+        let flows = run.engine.memory()?.flows.into_iter();
+        Ok((run.known, flows.filter(|flow| flow.control.state() == State::ESTABLISHED).collect()))
+    });
 }
 
-fn error_packet(error: &IcmpError, from: std::net::IpAddr, to: std::net::IpAddr, quote: Vec<u8>) -> Packet {
-    let icmp = crate::packet::Icmp { payload: quote, ..error.icmp.clone() };
-    Packet::new(from, to, Content::Icmp(icmp)).with(|packet| packet.hops = error.hops)
+fn story(expected: &Expected, frame: &[u8], outcome: &Outcome) -> String {
+    format!(
+        "expected {expected:?}\n   in {}\n   {:?} {}",
+        read::print(frame),
+        outcome.action,
+        read::print(&outcome.frame)
+    )
 }

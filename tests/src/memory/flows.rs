@@ -14,11 +14,12 @@ use lb_ebpf::{
 
 use crate::engine::{Flow, Memory};
 
-/// Records, hints, and the flow that is being made.
+/// Records, hints, and the flows that are being made.
 pub struct Flows<F: Family> {
     pub buckets: Vec<Bucket<RecordOf<F>>>,
     pub lines: Vec<HintLine>,
-    pub new_flow: NewFlow<F>,
+    /// By CPU.
+    pub new_flow: [NewFlow<F>; 2],
     pub half_open: Word,
 }
 
@@ -28,7 +29,7 @@ impl<F: Family<Address: Default, Spare: Default>> Flows<F> {
         Self {
             buckets: (0..shape.buckets).map(|_| Bucket { way: array::from_fn(|_| nobodys::<F>()) }).collect(),
             lines: (0..shape.lines).map(|_| HintLine { hint: array::from_fn(|_| Word::new(0)) }).collect(),
-            new_flow: blank(),
+            new_flow: array::from_fn(|_| blank()),
             half_open: Word::new(0),
         }
     }

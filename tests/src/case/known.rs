@@ -1,0 +1,191 @@
+//! What a row knows: the world, and the addresses that the program chose. From them, what is sent and what should come out.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use lb_common::service::Mode;
+
+use super::{Depends, Drops, Expected, Input, Opens, Passes, Reaches, Returns, ReturnsVia};
+use crate::{
+    dialogue::{Dialogue, IcmpError, Message, Speaker},
+    engine::Action,
+    packet::{Content, Packet, read},
+    world::{World, network},
+};
+
+/// A row's knowledge.
+#[derive(Clone)]
+pub struct Known {
+    pub world: World,
+    /// What a backend sees as the client.
+    seen: BTreeMap<(Dialogue, &'static str), SocketAddr>,
+}
+
+impl Known {
+    pub fn new(world: &World) -> Self {
+        Self { world: world.clone(), seen: BTreeMap::new() }
+    }
+
+    /// The frame that an input is, and the interface that it comes by.
+    pub fn address(&self, input: &Input) -> Result<(u32, Vec<u8>)> {
+        match input {
+            Input::Frame(interface, bytes) => Ok((*interface, bytes.clone())),
+            Input::Message(message) => {
+                let (interface, packet) = match message.speaker {
+                    Speaker::Client => {
+                        let Dialogue { client, listen, .. } = message.dialogue;
+                        (network::interface_towards(client.ip()), between(&message.packet, client, listen))
+                    }
+                    Speaker::Backend(name) => {
+                        let backend = self.world.find(name);
+                        let seen = self.seen(message.dialogue, name)?;
+                        (backend.interface, between(&message.packet, backend.address, seen))
+                    }
+                };
+                Ok((interface, packet.with(|it| it.to_mac = network::mac_of_interface(interface)).to_frame()))
+            }
+            Input::Error(error) => {
+                let quoted = self.forwarded(&error.about, error.backend)?;
+                let interface = network::interface_towards(error.router);
+                let quote = quoted.quoted(error.quoted_bytes);
+                let to = quoted.source;
+                let packet = error_packet(error, error.router, to, quote)
+                    .with(|it| it.to_mac = network::mac_of_interface(interface));
+                Ok((interface, packet.to_frame()))
+            }
+        }
+    }
+
+    fn seen(&self, dialogue: Dialogue, backend: &'static str) -> Result<SocketAddr> {
+        let seen = self.seen.get(&(dialogue, backend));
+        seen.copied().with_context(|| format!("{backend} has seen nothing of {dialogue:?}"))
+    }
+
+    /// Reads from the first request what the backend sees as the client, if it is what the mode allows.
+    pub fn learn(&mut self, dialogue: Dialogue, backend: &'static str, frame: &[u8]) -> Result<()> {
+        let (source, _) = read::endpoints(frame).context("no TCP or UDP packet came out")?;
+        let service =
+            self.world.service(dialogue.protocol, dialogue.listen).context("the row has no such service")?;
+        match service.mode {
+            Mode::FullNat => {
+                let ports = self.world.ports;
+                ensure!(service.sources.contains(&source.ip()), "{source} is no source address");
+                let is_in_pool = (0..ports.size()).any(|index| ports.port(index) == source.port());
+                ensure!(is_in_pool, "{source} is not of the port pool");
+            }
+            Mode::Nat => ensure!(source == dialogue.client, "nat keeps the client, this is {source}"),
+        }
+        self.seen.insert((dialogue, backend), source);
+        Ok(())
+    }
+
+    /// What a message becomes when we forward it.
+    fn forwarded(&self, message: &Message, backend: &'static str) -> Result<Packet> {
+        let Dialogue { client, listen, .. } = message.dialogue;
+        let packet = match message.speaker {
+            Speaker::Client => {
+                let it = self.world.find(backend);
+                let packet = between(&message.packet, self.seen(message.dialogue, backend)?, it.address);
+                packet.with(|packet| {
+                    (packet.to_mac, packet.from_mac) = (it.mac, network::mac_of_interface(it.interface));
+                })
+            }
+            Speaker::Backend(_) => {
+                let packet = between(&message.packet, listen, client);
+                match self.world.route(client.ip()) {
+                    Ok(hop) => packet.with(|packet| {
+                        (packet.to_mac, packet.from_mac) =
+                            (hop.destination.to_bytes(), hop.source.to_bytes());
+                    }),
+                    Err(reason) => bail!("the row's client cannot be reached: {}", reason.name()),
+                }
+            }
+        };
+        Ok(packet.with(|packet| packet.hops -= 1))
+    }
+
+    /// The verdict and the bytes that should come out.
+    pub fn expect(
+        &self,
+        input: &Input,
+        expected: &Expected,
+        ingress: u32,
+        frame: &[u8],
+    ) -> Result<(Action, Vec<u8>)> {
+        let packet = match (expected, input) {
+            (Passes(_), _) => return Ok((Action::Pass, frame.to_vec())),
+            (Drops(_), _) => return Ok((Action::Drop, frame.to_vec())),
+            (Opens(backend) | Reaches(backend), Input::Message(message)) => {
+                self.forwarded(message, backend)?
+            }
+            (Returns, Input::Message(message)) => {
+                let Speaker::Backend(backend) = message.speaker else { bail!("clients do not reply") };
+                self.forwarded(message, backend)?
+            }
+            (ReturnsVia(mac), Input::Message(message)) => {
+                let Speaker::Backend(backend) = message.speaker else { bail!("clients do not reply") };
+                self.forwarded(message, backend)?.with(|packet| packet.to_mac = *mac)
+            }
+            (Reaches(_) | Returns, Input::Error(error)) => self.translated(error)?,
+            (Opens(_) | ReturnsVia(_), Input::Error(_)) => bail!("errors open nothing"),
+            (Depends, _) => bail!("it depends"),
+            (Opens(_) | Reaches(_) | Returns | ReturnsVia(_), Input::Frame(..)) => {
+                bail!("the row must say what becomes of its frame")
+            }
+        };
+        Ok((leaves(&packet, ingress), packet.to_frame()))
+    }
+
+    /// All that a message may become, whose tuple others may have as well.
+    pub fn may_become(&self, message: &Message, ingress: u32) -> Vec<(Action, Vec<u8>)> {
+        let heirs: Vec<(Dialogue, &'static str)> = match message.speaker {
+            Speaker::Client => self.seen.keys().copied().filter(|(it, _)| *it == message.dialogue).collect(),
+            Speaker::Backend(name) => {
+                let from = self.seen.get(&(message.dialogue, name));
+                let heirs = self.seen.iter().filter(|((_, it), seen)| *it == name && Some(*seen) == from);
+                heirs.map(|(key, _)| *key).collect()
+            }
+        };
+        let become_theirs = |(dialogue, backend)| {
+            self.forwarded(&Message { dialogue, ..message.clone() }, backend)
+                .map(|packet| (leaves(&packet, ingress), packet.to_frame()))
+        };
+        heirs.into_iter().filter_map(|heir| become_theirs(heir).ok()).collect()
+    }
+
+    /// What an error becomes: it quotes what its reader sent, and comes from where its reader sent that to.
+    fn translated(&self, error: &IcmpError) -> Result<Packet> {
+        let Dialogue { client, listen, .. } = error.about.dialogue;
+        let backend = self.world.find(error.backend);
+        let seen = self.seen(error.about.dialogue, error.backend)?;
+        let (reader, partner, to_mac, from_mac) = match error.about.speaker {
+            Speaker::Client => {
+                let hop = self.world.route(client.ip()).map_err(|reason| anyhow::anyhow!(reason.name()))?;
+                (client, listen, hop.destination.to_bytes(), hop.source.to_bytes())
+            }
+            Speaker::Backend(_) => {
+                (backend.address, seen, backend.mac, network::mac_of_interface(backend.interface))
+            }
+        };
+        let quote = between(&error.about.packet, reader, partner).with(|packet| packet.hops -= 1);
+        let hides = seen != client;
+        let from = if hides { partner.ip() } else { error.router };
+        Ok(error_packet(error, from, reader.ip(), quote.quoted(error.quoted_bytes)).with(|packet| {
+            packet.hops -= 1;
+            (packet.to_mac, packet.from_mac) = (to_mac, from_mac);
+        }))
+    }
+}
+
+fn leaves(packet: &Packet, ingress: u32) -> Action {
+    if packet.from_mac == network::mac_of_interface(ingress) { Action::Transmit } else { Action::Redirect }
+}
+
+fn between(packet: &Packet, from: SocketAddr, to: SocketAddr) -> Packet {
+    packet.clone().with(|packet| packet.readdress(from, to))
+}
+
+fn error_packet(error: &IcmpError, from: std::net::IpAddr, to: std::net::IpAddr, quote: Vec<u8>) -> Packet {
+    let icmp = crate::packet::Icmp { payload: quote, ..error.icmp.clone() };
+    Packet::new(from, to, Content::Icmp(icmp)).with(|packet| packet.hops = error.hops)
+}
