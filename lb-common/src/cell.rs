@@ -129,6 +129,85 @@ impl core::fmt::Debug for Word {
     }
 }
 
+/// A 32-bit word that whoever compares may write.
+#[repr(transparent)]
+pub struct HalfWord(UnsafeCell<u32>);
+
+// SAFETY: every access is a single volatile or atomic access of one aligned half word.
+unsafe impl Sync for HalfWord {}
+
+#[cfg(target_arch = "bpf")]
+impl HalfWord {
+    /// Reads the half word.
+    #[inline(always)]
+    pub fn load(&self) -> u32 {
+        // SAFETY: `self` is live and aligned; the read is one instruction.
+        unsafe { self.0.get().read_volatile() }
+    }
+
+    /// Writes the half word.
+    #[inline(always)]
+    pub fn store(&self, value: u32) {
+        // SAFETY: `self` is live and aligned; the write is one instruction.
+        unsafe { self.0.get().write_volatile(value) }
+    }
+
+    /// Writes `new` if the half word still is `old`. A full barrier.
+    #[inline(always)]
+    pub fn replace(&self, old: u32, new: u32) -> bool {
+        let mut found = u64::from(old);
+        // SAFETY: BPF_CMPXCHG on a live, aligned half word; w0, the low half of r0, holds the expected and then the found
+        // value, w1 the new one.
+        unsafe {
+            core::arch::asm!(
+                "w0 = cmpxchg32_32({word} + 0, w0, w1)",
+                word = in(reg) self.0.get(),
+                in("r1") u64::from(new),
+                inout("r0") found,
+            );
+        }
+        found as u32 == old
+    }
+}
+
+#[cfg(not(target_arch = "bpf"))]
+impl HalfWord {
+    fn atomic(&self) -> &core::sync::atomic::AtomicU32 {
+        access();
+        // SAFETY: same size and alignment, and every other access of ours is atomic as well.
+        unsafe { core::sync::atomic::AtomicU32::from_ptr(self.0.get()) }
+    }
+
+    /// Reads the half word.
+    pub fn load(&self) -> u32 {
+        self.atomic().load(core::sync::atomic::Ordering::Acquire)
+    }
+
+    /// Writes the half word.
+    pub fn store(&self, value: u32) {
+        self.atomic().store(value, core::sync::atomic::Ordering::Release);
+    }
+
+    /// Writes `new` if the half word still is `old`. A full barrier.
+    pub fn replace(&self, old: u32, new: u32) -> bool {
+        use core::sync::atomic::Ordering::SeqCst;
+        self.atomic().compare_exchange(old, new, SeqCst, SeqCst).is_ok()
+    }
+}
+
+impl HalfWord {
+    /// A half word to begin with.
+    pub const fn new(value: u32) -> Self {
+        Self(UnsafeCell::new(value))
+    }
+}
+
+impl core::fmt::Debug for HalfWord {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:#x}", self.load())
+    }
+}
+
 /// A value that its owner writes while others may read.
 #[repr(transparent)]
 pub struct Shared<T: Copy>(UnsafeCell<T>);

@@ -9,7 +9,7 @@
 //! A reader looks at the word, copies what it needs, and looks again: the same generation means one owner's values.
 
 use crate::{
-    cell::{Shared, Word},
+    cell::{HalfWord, Shared, Word},
     clock::ticks,
     hop::HopStamp,
     net::{Ports, Protocol, V4, V6},
@@ -301,7 +301,7 @@ pub struct Record<A: Copy, S> {
     /// Backend port, the port that the backend sees of us (nat: the client's own).
     pub reply_ports: Shared<Ports>,
     /// When a packet was last seen, within a quarter of a second, in [`ticks`].
-    pub last_seen: Shared<u32>,
+    pub last_seen: HalfWord,
     /// A [`Proof`].
     pub proof: Word,
     /// The backend, as the source of replies.

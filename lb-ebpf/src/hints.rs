@@ -123,7 +123,7 @@ pub fn claim<F: Family, T: Tables + FlowTables<F>>(
         && holder.control.generation() as u8 == old.generation()
     {
         let state = holder.control.state();
-        let (seen, theirs) = (holder.record.last_seen.get(), holder.record.owner.get().protocol());
+        let (seen, theirs) = (holder.record.last_seen.load(), holder.record.owner.get().protocol());
         if !state.holds_tuple() {
             return TAKEN;
         }

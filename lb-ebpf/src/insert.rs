@@ -67,7 +67,7 @@ fn rejoin<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F>) -
     let copied = closing.read(|it| {
         flow.rewritten.set(find::reply_of::<F>(it).reversed());
         flow.deltas.set(it.deltas.get());
-        (it.owner.get(), it.last_seen.get())
+        (it.owner.get(), it.last_seen.load())
     });
     let (owner, seen) = copied.ok_or(Reason::TupleInUse)?;
     flow.backend.set(owner.backend());
@@ -148,7 +148,7 @@ fn fill<F: Family, T: Tables + FlowTables<F>>(
     record.client.set(flow.tuple.get().source);
     record.listen.set(flow.tuple.get().destination);
     record.request_ports.set(flow.tuple.get().ports);
-    record.last_seen.set(flow.now.get());
+    record.last_seen.store(flow.now.get());
     record.proof.store(Proof::NONE.0);
     let (hop, generation) = (flow.client_hop.get(), mine.control.generation());
     record.client_hop.store(ClientHop::new(hop.destination, hop.interface, generation).0);

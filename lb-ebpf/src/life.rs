@@ -85,7 +85,8 @@ pub fn is_in_time<F: Family>(found: &Found<'_, F>, protocol: u8, seen: u32, now:
     if is_over(age(now, seen), found.control.state().timeout(protocol)) {
         return false;
     }
-    found.record.last_seen.set(now);
+    // Unless somebody else has done so: who comes late must not make the flow, or the record's next one, look idle.
+    found.record.last_seen.replace(seen, now);
     true
 }
 

@@ -35,7 +35,7 @@ pub fn forward<'a, F: Family, T: Tables + FlowTables<F>>(
         fence();
         let hop = ClientHop(it.client_hop.load());
         let rewritten = find::request_of::<F>(it).reversed();
-        (it.owner.get(), rewritten, it.deltas.get(), it.last_seen.get(), stamp, hop)
+        (it.owner.get(), rewritten, it.deltas.get(), it.last_seen.load(), stamp, hop)
     });
     let Some((owner, rewritten, deltas, seen, stamp, hop)) = copied else {
         return Ok(None);

@@ -95,7 +95,7 @@ fn known<'a, F: Family, T: Tables + FlowTables<F>>(
         found = find::again(tables, chosen, tuple)?;
     }
     let (owner, rewritten, deltas, seen) = found.read(|it| {
-        (it.owner.get(), find::reply_of::<F>(it).reversed(), it.deltas.get(), it.last_seen.get())
+        (it.owner.get(), find::reply_of::<F>(it).reversed(), it.deltas.get(), it.last_seen.load())
     })?;
     let backend = tables.backend(owner.backend())?;
     let Found { number, control, .. } = found;

@@ -75,7 +75,7 @@ pub fn score<A: Copy, S>(
     if !state.holds_tuple() {
         return NEVER;
     }
-    let (seen, theirs) = (record.last_seen.get(), record.owner.get().protocol());
+    let (seen, theirs) = (record.last_seen.load(), record.owner.get().protocol());
     let age = age(now, seen);
     if is_over(age, state.timeout(theirs)) {
         return EXPIRED;

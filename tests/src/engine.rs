@@ -111,7 +111,7 @@ impl Flow {
             request_ports: record.request_ports.get(),
             owner: record.owner.get(),
             reply_ports: record.reply_ports.get(),
-            last_seen: record.last_seen.get(),
+            last_seen: record.last_seen.load(),
             proof: Proof(record.proof.load()),
             backend: to_ip(record.backend.get()),
             source: to_ip(record.source.get()),

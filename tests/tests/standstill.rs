@@ -78,6 +78,17 @@ fn an_answer_that_comes_late_says_nothing_of_the_next_owner() {
 }
 
 #[test]
+fn the_time_of_a_packet_that_comes_late_is_not_the_next_owners() {
+    at_every_access(both(), |kind| {
+        let (old, new, case) = the_last_record(kind, "an answer that stands still for two minutes");
+        let case = case.step(old.first(), Opens(WEB_1)).after_s(1).stands_still(old.answer(WEB_1), |case| {
+            case.after_s(121).step(new.first(), Opens(WEB_1)).step(new.answer(WEB_1), Returns)
+        });
+        lives(case, new)
+    });
+}
+
+#[test]
 fn a_proof_that_comes_late_promotes_nobody_else() {
     at_every_access(both(), |kind| {
         let (old, new, case) = the_last_record(kind, "the proof of an evicted flow");

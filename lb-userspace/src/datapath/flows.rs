@@ -182,7 +182,7 @@ impl<F: Family> Seen<F> {
                 protocol,
             },
             owner,
-            last_seen: record.last_seen.get(),
+            last_seen: record.last_seen.load(),
         };
         fence();
         control.is_still(Control(record.control.load())).then_some(seen)

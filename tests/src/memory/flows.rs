@@ -3,7 +3,7 @@
 use std::array;
 
 use lb_common::{
-    cell::{Shared, Word},
+    cell::{HalfWord, Shared, Word},
     flow::{Bucket, HintLine, Record, Shape},
     net::Ports,
 };
@@ -59,7 +59,7 @@ fn nobodys<F: Family<Address: Default, Spare: Default>>() -> RecordOf<F> {
         request_ports: Shared::new(Ports::default()),
         owner: Shared::new(Default::default()),
         reply_ports: Shared::new(Ports::default()),
-        last_seen: Shared::new(0),
+        last_seen: HalfWord::new(0),
         proof: Word::new(0),
         backend: Shared::new(F::Address::default()),
         source: Shared::new(F::Address::default()),

@@ -179,7 +179,7 @@ fn put<F: Family>(
     record.backend.set(reply.source);
     record.source.set(reply.destination);
     record.reply_ports.set(reply.ports);
-    record.last_seen.set(last_seen);
+    record.last_seen.store(last_seen);
     record.control.store(Control::new(5, state, 0xabcd).0);
 
     let hash = F::hash(&settings.keys, &reply);
