@@ -28,4 +28,4 @@ pub mod service;
 pub mod settings;
 
 /// The version of everything in this crate. Pins of another version are never opened.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;

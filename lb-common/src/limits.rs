@@ -18,6 +18,8 @@ pub const MAX_SOURCES: usize = 16;
 pub const MAX_BACKENDS: u32 = 4096;
 /// Interface indices that can be served.
 pub const MAX_INTERFACE_INDEX: u32 = 4096;
+/// Room for reasons, so that a new one needs no new layout.
+pub const MAX_REASONS: usize = 64;
 /// Backend ids have 24 bits in a flow's record.
 pub const MAX_BACKEND_ID: u32 = 1 << 24;
 /// Reply tuples that are tried for a flow before one is taken away from a flow that is over or half-open. At three

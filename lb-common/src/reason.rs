@@ -41,6 +41,7 @@ macro_rules! reasons {
     };
 }
 
+// New ones come last: counters are pinned, by number.
 reasons! {
     NotIp              "not_ip"               Pass "Neither IPv4 nor IPv6: ARP, VLAN tags and the like.";
     NotService         "not_service"          Pass "No flow, and no service listens there.";
@@ -60,17 +61,20 @@ reasons! {
     NoClientRoute      "no_client_route"      Drop "No route to the client through an attached interface.";
     NoBackendNeighbour "no_backend_neighbour" Drop "The backend's next hop is not resolved.";
     RedirectFailed     "redirect_failed"      Drop "The egress interface is not in the device map.";
+    MtuTooSmall        "mtu_too_small"        Drop "An ICMP error about a flow wants an MTU below 552 (IPv6: 1280; RFC 8201, 4).";
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::MAX_REASONS;
 
     #[test]
     fn all_lists_each_reason_at_its_own_number() {
         for (number, reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, number);
         }
+        assert!(Reason::ALL.len() <= MAX_REASONS);
     }
 
     #[test]

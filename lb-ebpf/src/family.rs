@@ -12,6 +12,7 @@ use crate::{
     checksum::{Difference, ONE_HOP},
     frame::Header,
     hash::{self, Keys},
+    headers::Icmp,
 };
 
 /// What differs between IPv4 and IPv6.
@@ -45,6 +46,8 @@ pub trait Family: Copy + 'static {
     fn hops(header: &Self::Header) -> u8;
     /// Is this kind of ICMP message an error, which quotes the packet that it is about?
     fn is_error(kind: u8) -> bool;
+    /// Does an error ask for smaller packets than any link does?
+    fn starves(error: &Icmp) -> bool;
     /// What a quoted header is followed by: bytes of options, and the protocol. `None`: no ports follow.
     fn quoted(header: &Self::Header) -> Option<(usize, Protocol)>;
     /// Writes the addresses of a quoted header. Returns the difference to a checksum over that header.
@@ -151,6 +154,13 @@ impl Family for V4 {
         matches!(kind, 3 | 11 | 12)
     }
 
+    /// Fragmentation needed (RFC 1191, 4), below Linux's `net.ipv4.route.min_pmtu`.
+    #[inline(always)]
+    fn starves(error: &Icmp) -> bool {
+        let [_, _, mtu @ ..] = error.rest;
+        error.kind == 3 && error.code == 4 && u16::from_be_bytes(mtu) < 552
+    }
+
     #[inline(always)]
     fn quoted(header: &Ipv4Hdr) -> Option<(usize, Protocol)> {
         let length = usize::from(header.vihl & 0x0f) * 4;
@@ -236,6 +246,12 @@ impl Family for V6 {
     #[inline(always)]
     fn is_error(kind: u8) -> bool {
         kind < 128
+    }
+
+    /// Packet too big, below the least MTU of IPv6 (RFC 8201, 4).
+    #[inline(always)]
+    fn starves(error: &Icmp) -> bool {
+        error.kind == 2 && u32::from_be_bytes(error.rest) < 1280
     }
 
     #[inline(always)]

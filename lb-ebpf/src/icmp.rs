@@ -58,6 +58,9 @@ pub fn translate<F: Family, T: Tables + FlowTables<F>>(
     if packet_length as u32 > route.hop.mtu {
         return Err(Reason::TooBig);
     }
+    if F::starves(icmp) {
+        return Err(Reason::MtuTooSmall);
+    }
 
     let quote = requote::<F>(inner, quoted, cursor, protocol, &about, &route.quote);
     let (from, to) = F::addresses(ip);

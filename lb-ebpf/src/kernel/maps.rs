@@ -13,11 +13,10 @@ use lb_common::{
     flow::{Bucket, HintLine, Record4, Record6},
     hop::Interface,
     limits::{
-        EVENT_RING_BYTES, MAX_BACKENDS, MAX_INTERFACE_INDEX, MAX_POOLS, MAX_SERVICE_KEYS, MAX_SERVICES,
-        MAX_TABLES,
+        EVENT_RING_BYTES, MAX_BACKENDS, MAX_INTERFACE_INDEX, MAX_POOLS, MAX_REASONS, MAX_SERVICE_KEYS,
+        MAX_SERVICES, MAX_TABLES,
     },
     net::{V4, V6},
-    reason::Reason,
     service::{Filter, Pool, Service, ServiceKey, SlotTable},
     settings::Settings,
 };
@@ -79,7 +78,7 @@ pub static BACKEND_COUNTERS: PerCpuArray<BackendCounters, { MAX_BACKENDS as usiz
 pub static SERVICE_COUNTERS: PerCpuArray<ServiceCounters, { MAX_SERVICES as usize }> = PerCpuArray::new();
 /// By reason.
 #[btf_map]
-pub static REASONS: PerCpuArray<Tally, { Reason::ALL.len() }> = PerCpuArray::new();
+pub static REASONS: PerCpuArray<Tally, MAX_REASONS> = PerCpuArray::new();
 /// By interface index.
 #[btf_map]
 pub static ACTIONS: PerCpuArray<ActionCounters, { MAX_INTERFACE_INDEX as usize }> = PerCpuArray::new();

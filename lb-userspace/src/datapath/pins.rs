@@ -24,10 +24,9 @@ use lb_common::{
     flow::{Bucket, HintLine, Record4, Record6, Shape},
     hop::Interface,
     limits::{
-        EVENT_RING_BYTES, MAX_BACKENDS, MAX_INTERFACE_INDEX, MAX_POOLS, MAX_SERVICE_KEYS, MAX_SERVICES,
-        MAX_TABLES,
+        EVENT_RING_BYTES, MAX_BACKENDS, MAX_INTERFACE_INDEX, MAX_POOLS, MAX_REASONS, MAX_SERVICE_KEYS,
+        MAX_SERVICES, MAX_TABLES,
     },
-    reason::Reason,
     service::{Filter, Pool, Service, ServiceKey, SlotTable},
     settings::Settings,
 };
@@ -78,7 +77,6 @@ pub fn shapes(shape4: Shape, shape6: Shape) -> Vec<MapShape> {
         entries,
         flags,
     };
-    let reasons = Reason::ALL.len() as u32;
     vec![
         map("SETTINGS", Array, 4, size_of::<Settings>(), 1, 0),
         map("FILTER", Array, 4, size_of::<Filter>(), 1, 0),
@@ -97,7 +95,7 @@ pub fn shapes(shape4: Shape, shape6: Shape) -> Vec<MapShape> {
         map("HALF_OPEN", Array, 4, size_of::<u64>(), 2, MAPPED),
         map("BACKEND_COUNTERS", PerCpuArray, 4, size_of::<BackendCounters>(), MAX_BACKENDS, 0),
         map("SERVICE_COUNTERS", PerCpuArray, 4, size_of::<ServiceCounters>(), MAX_SERVICES, 0),
-        map("REASONS", PerCpuArray, 4, size_of::<Tally>(), reasons, 0),
+        map("REASONS", PerCpuArray, 4, size_of::<Tally>(), MAX_REASONS as u32, 0),
         map("ACTIONS", PerCpuArray, 4, size_of::<ActionCounters>(), MAX_INTERFACE_INDEX, 0),
         map("WANTED", RingBuf, 0, 0, EVENT_RING_BYTES as u32, 0),
         map(names::BACKENDS, Hash, 4, size_of::<Record>(), MAX_BACKENDS, 0),

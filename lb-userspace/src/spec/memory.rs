@@ -10,10 +10,9 @@ use lb_common::{
     flow::{HintLine, Record4, Record6, Shape, WAYS},
     hop,
     limits::{
-        EVENT_RING_BYTES, IDLE_RING_BYTES, MAX_BACKENDS, MAX_INTERFACE_INDEX, MAX_POOLS, MAX_SERVICE_KEYS,
-        MAX_SERVICES, MAX_TABLES,
+        EVENT_RING_BYTES, IDLE_RING_BYTES, MAX_BACKENDS, MAX_INTERFACE_INDEX, MAX_POOLS, MAX_REASONS,
+        MAX_SERVICE_KEYS, MAX_SERVICES, MAX_TABLES,
     },
-    reason::Reason,
     service::{self, Filter, Mode, ServiceKey, SlotTable},
     settings::{PortPool, Settings},
 };
@@ -90,10 +89,9 @@ fn services(cpus: u32) -> u64 {
 }
 
 fn counters(cpus: u32) -> u64 {
-    let reasons = Reason::ALL.len() as u32;
     per_cpu_array(size_of::<counters::BackendCounters>(), MAX_BACKENDS, cpus)
         + per_cpu_array(size_of::<counters::ServiceCounters>(), MAX_SERVICES, cpus)
-        + per_cpu_array(size_of::<counters::Tally>(), reasons, cpus)
+        + per_cpu_array(size_of::<counters::Tally>(), MAX_REASONS as u32, cpus)
         + per_cpu_array(size_of::<counters::ActionCounters>(), MAX_INTERFACE_INDEX, cpus)
 }
 

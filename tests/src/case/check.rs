@@ -92,7 +92,8 @@ fn refusing_service(world: &World, input: &Input, reason: Reason) -> Option<usiz
         | Reason::Malformed
         | Reason::Fragment
         | Reason::ExtensionHeader
-        | Reason::RedirectFailed => false,
+        | Reason::RedirectFailed
+        | Reason::MtuTooSmall => false,
         Reason::TtlExpired
         | Reason::TooBig
         | Reason::NoFlow

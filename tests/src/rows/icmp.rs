@@ -38,7 +38,7 @@ const ERRORS6: [Error; 4] = [
 pub fn rows() -> Vec<Case> {
     Kind::all()
         .into_iter()
-        .flat_map(|kind| errors(kind).into_iter().chain(quotes(kind)).chain(refusals(kind)))
+        .flat_map(|kind| errors(kind).into_iter().chain(mtus(kind)).chain(quotes(kind)).chain(refusals(kind)))
         .collect()
 }
 
@@ -80,6 +80,31 @@ fn errors(kind: Kind) -> Vec<Case> {
         ]
     });
     rows.collect()
+}
+
+/// Whoever knows a flow may ask for packets so small that it starves; no link that IPv6 may use, or Linux believes in, is
+/// that small.
+fn mtus(kind: Kind) -> Vec<Case> {
+    let one = Dialogue::new(kind);
+    let (too_big, least) = match kind.ip {
+        Family::V4 => (ERRORS4[2], 552_u32),
+        Family::V6 => (ERRORS6[1], 1280),
+    };
+    let wanting = |message, mtu: u32| {
+        let (name, error_kind, code, _) = too_big;
+        about(kind, message, (name, error_kind, code, mtu.to_be_bytes()))
+    };
+    let small = [0, 68, least - 1].into_iter().fold(
+        established(kind, "an error that wants an MTU below all that are in use is dropped"),
+        |case, mtu| {
+            case.step(wanting(one.later(), mtu), Drops(Reason::MtuTooSmall))
+                .step(wanting(one.later_answer(WEB_1), mtu), Drops(Reason::MtuTooSmall))
+        },
+    );
+    let least = established(kind, "the least MTU in use is told")
+        .step(wanting(one.later(), least), Returns)
+        .step(wanting(one.later_answer(WEB_1), least), Reaches(WEB_1));
+    vec![small.step(one.later(), Reaches(WEB_1)), least]
 }
 
 /// Quotes of every length that may be: from the first eight bytes behind the IP header to everything.
