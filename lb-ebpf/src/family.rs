@@ -50,8 +50,13 @@ pub trait Family: Copy + 'static {
     fn starves(error: &Icmp) -> bool;
     /// What a quoted header is followed by: bytes of options, and the protocol. `None`: no ports follow.
     fn quoted(header: &Self::Header) -> Option<(usize, Protocol)>;
-    /// Writes the addresses of a quoted header. Returns the difference to a checksum over that header.
-    fn requote(header: &mut Self::Header, source: Self::Address, destination: Self::Address) -> Difference;
+    /// Writes the addresses of a quoted header, which differ by `change`. Returns the difference to a checksum over all of it.
+    fn requote(
+        header: &mut Self::Header,
+        source: Self::Address,
+        destination: Self::Address,
+        change: Difference,
+    ) -> Difference;
     /// The difference to an ICMP checksum when the outer addresses change by `outer`.
     fn pseudo_header(outer: Difference) -> Difference;
 }
@@ -172,14 +177,12 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn requote(header: &mut Ipv4Hdr, source: V4, destination: V4) -> Difference {
-        let (old_source, old_destination) = Self::addresses(header);
-        let addresses = Difference::NONE.v4(old_source, source).v4(old_destination, destination);
+    fn requote(header: &mut Ipv4Hdr, source: V4, destination: V4, change: Difference) -> Difference {
         let old = header.check;
-        header.check = addresses.update(old);
+        header.check = change.update(old);
         header.src_addr = source.to_bytes();
         header.dst_addr = destination.to_bytes();
-        addresses.word(u16::from_ne_bytes(old), u16::from_ne_bytes(header.check))
+        change.word(u16::from_ne_bytes(old), u16::from_ne_bytes(header.check))
     }
 
     /// ICMP has none (RFC 792).
@@ -263,11 +266,10 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn requote(header: &mut Ipv6Hdr, source: V6, destination: V6) -> Difference {
-        let (old_source, old_destination) = Self::addresses(header);
+    fn requote(header: &mut Ipv6Hdr, source: V6, destination: V6, change: Difference) -> Difference {
         header.src_addr = source.to_bytes();
         header.dst_addr = destination.to_bytes();
-        Difference::NONE.v6(old_source, source).v6(old_destination, destination)
+        change
     }
 
     /// ICMPv6 has one (RFC 4443, 2.3).

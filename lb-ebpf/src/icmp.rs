@@ -159,7 +159,8 @@ fn requote<F: Family>(
     let addresses =
         F::change(F::change(Difference::NONE, old.source, new.source), old.destination, new.destination);
     let l4 = addresses.double(old.ports.raw(), new.ports.raw());
-    let mut all = F::requote(inner, new.source, new.destination).double(old.ports.raw(), new.ports.raw());
+    let mut all =
+        F::requote(inner, new.source, new.destination, addresses).double(old.ports.raw(), new.ports.raw());
     quoted.source = new.ports.source().to_bytes();
     quoted.destination = new.ports.destination().to_bytes();
     if protocol == Protocol::Udp {
