@@ -55,7 +55,7 @@ reasons! {
     NoBackend          "no_backend"           Drop "No backend of the service is up.";
     TableFull          "table_full"           Drop "All records that the flow may use hold established flows.";
     PortsExhausted     "ports_exhausted"      Drop "All source ports that were tried are held by established flows.";
-    TupleInUse         "tuple_in_use"         Drop "nat: the client's port is in use towards every backend.";
+    TupleInUse         "tuple_in_use"         Drop "nat: the client's port is in use towards every backend, or the client is the only backend.";
     Contended          "contended"            Drop "Another CPU was making the same flow.";
     NoClientNeighbour  "no_client_neighbour"  Drop "The client's next hop is not resolved; it is being asked for.";
     NoClientRoute      "no_client_route"      Drop "No route to the client through an attached interface.";

@@ -3,12 +3,13 @@
 //! Every probe is another one: full-nat tries ports of ours, nat (where the client keeps its port) tries backends.
 
 use lb_common::{
+    backend::Backend,
     cell::fence,
     flow::Owner,
     limits::{MAX_SLOTS, MAX_SOURCES},
     net::{Be16, Ports},
     reason::Reason,
-    service::Mode,
+    service::{Mode, SlotTable},
 };
 
 use crate::{
@@ -33,16 +34,19 @@ pub fn propose<F: Family, T: Tables + FlowTables<F>>(
     let slots = tables.slots(flow.pool.get()).ok_or(Reason::Contended)?;
     let Found { record, .. } = by_number::<F>(tables, number).ok_or(Reason::Contended)?;
     let nat = slots.mode == Mode::Nat as u32;
-    // Not on the fast path: one division per flow keeps round robin exact for any number of backends.
-    let count = u64::from(slots.slots).max(1);
-    let slot = turn.wrapping_add(if nat { u64::from(probe) } else { 0 }) % count;
-    let id = slots.backend[slot as usize & (MAX_SLOTS - 1)];
-    // The controller may be between two steps.
-    let backend = tables.backend(id).filter(|backend| backend.id == id).ok_or(Reason::Contended)?;
+    let tuple = flow.tuple.get();
+    let turn = turn.wrapping_add(if nat { u64::from(probe) } else { 0 });
+    let (mut id, mut backend) = chosen(tables, slots, turn)?;
+    // nat keeps the client's address, and nobody is sent what comes from himself.
+    if nat && F::from_key(backend.address) == tuple.source {
+        (id, backend) = chosen(tables, slots, turn.wrapping_add(1))?;
+        if F::from_key(backend.address) == tuple.source {
+            return Err(Reason::TupleInUse);
+        }
+    }
     if flow.length.get() > backend.hop.mtu {
         return Err(if backend.hop.interface == 0 { Reason::NoBackendNeighbour } else { Reason::TooBig });
     }
-    let tuple = flow.tuple.get();
     let (source, port) = if nat {
         (tuple.source, tuple.ports.source())
     } else {
@@ -69,4 +73,14 @@ pub fn propose<F: Family, T: Tables + FlowTables<F>>(
     record.reply_ports.set(rewritten.ports.reversed());
     fence();
     Ok(())
+}
+
+/// Whose turn it is, and his id. Not on the fast path: one division per flow keeps round robin exact for any number of backends.
+#[inline(always)]
+fn chosen<'a>(tables: &'a impl Tables, slots: &SlotTable, turn: u64) -> Result<(u32, &'a Backend), Reason> {
+    let slot = turn % u64::from(slots.slots).max(1);
+    let id = slots.backend[slot as usize & (MAX_SLOTS - 1)];
+    // The controller may be between two steps.
+    let backend = tables.backend(id).filter(|backend| backend.id == id).ok_or(Reason::Contended)?;
+    Ok((id, backend))
 }

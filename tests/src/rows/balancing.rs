@@ -1,6 +1,6 @@
 //! Who gets a new flow, and what becomes of flows whose backend is taken away.
 
-use lb_common::{flow::State, limits::MAX_BACKENDS, net::Protocol, reason::Reason};
+use lb_common::{flow::State, limits::MAX_BACKENDS, net::Protocol, reason::Reason, service::Mode};
 
 use crate::{
     case::{Case, Drops, Opens, Passes, Reaches, Returns},
@@ -19,7 +19,28 @@ pub fn rows() -> Vec<Case> {
     for kind in Kind::tcp() {
         rows.extend(tcp(kind));
     }
+    for kind in Kind::all().into_iter().filter(|kind| kind.mode == Mode::Nat) {
+        rows.extend(hairpins(kind));
+    }
     rows
+}
+
+/// nat keeps the client's address, so a backend cannot be its own client's.
+fn hairpins(kind: Kind) -> Vec<Case> {
+    let own = Dialogue::new(kind).client(World::new(kind).find(WEB_1).address.ip());
+    vec![
+        Case::new(format!("{kind}: a backend that dials its own service is given another"), World::new(kind))
+            .establish(own, WEB_2)
+            .step(own.port(40_001).first(), Opens(WEB_2))
+            .step(own.port(40_002).first(), Opens(WEB_3))
+            .step(own.port(40_003).first(), Opens(WEB_2)),
+        Case::new(
+            format!("{kind}: an only backend that dials its own service is refused"),
+            World::new(kind).with_one_backend(),
+        )
+        .step(own.first(), Drops(Reason::TupleInUse))
+        .records(0),
+    ]
 }
 
 fn every_kind(kind: Kind) -> Vec<Case> {
