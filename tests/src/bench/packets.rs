@@ -47,7 +47,7 @@ pub fn measure(effort: Effort) -> Result<Vec<Table>> {
         let mut results = Results::new(effort);
         for &(flows, room) in &SIZES[..effort.sizes] {
             results.family::<V4>(flows, room, &[Protocol::Tcp, Protocol::Udp])?;
-            results.family::<V6>(flows, room, &[Protocol::Tcp])?;
+            results.family::<V6>(flows, room, &[Protocol::Tcp, Protocol::Udp])?;
         }
         let mut tables = results.tables();
         tables.push(programs()?);
@@ -92,6 +92,9 @@ impl Results {
                 self.occupancy.row(name(protocol), values.into_iter().chain([first]));
             }
             self.established(&mut lb, &mut wrapper, flows, protocol, &name(protocol))?;
+            if protocol == Protocol::Tcp {
+                self.no_flow(&mut wrapper, count, &name(protocol))?;
+            }
             if count == 1 {
                 self.miss(&mut wrapper, protocol, &name(protocol))?;
             }
@@ -127,9 +130,10 @@ impl Results {
 
         let runs = self.effort.runs.max(2 * count as u32);
         let before = lb.forwarded()?;
-        let [mut request, mut reply, mut lru_request, mut lru_reply] = [const { Vec::new() }; 4];
+        let [mut floors, mut request, mut reply, mut lru_request, mut lru_reply] = [const { Vec::new() }; 5];
         for _ in 0..self.effort.rounds {
             let floor = wrapper.run(Program::Floor, all_requests.clone(), runs)?;
+            floors.push(floor);
             lru_request.push(wrapper.run(Program::Lru, all_requests.clone(), runs)? - floor);
             request.push(wrapper.run(Program::Lb, all_requests.clone(), runs)? - floor);
             lru_reply.push(wrapper.run(Program::Lru, all_replies.clone(), runs)? - floor);
@@ -140,6 +144,7 @@ impl Results {
         ensure!(forwarded == expected, "{name}: {forwarded} of {expected} packets were forwarded");
 
         let flows = count as u32;
+        self.add(format!("{name} floor, which is subtracted"), flows, &floors, None);
         self.add(format!("{name} request"), flows, &request, Some(&lru_request));
         self.add(format!("{name} reply"), flows, &reply, Some(&lru_reply));
         Ok(())
@@ -172,6 +177,21 @@ impl Results {
             taken.push(wrapper.run_any(Program::Lb, 0..tuples.len(), count)?.0 - floor);
         }
         self.add(format!("{name} new flow"), count, &taken, None);
+        Ok(())
+    }
+
+    /// Acknowledgements for the service, of flows that nobody has made.
+    fn no_flow<F: Numbered>(&mut self, wrapper: &mut Wrapper<F>, count: u32, name: &str) -> Result<()> {
+        let mut tuples: Vec<Tuple<F>> = (count..2 * count).map(|flow| request(flow, Protocol::Tcp)).collect();
+        shuffle(&mut tuples, 6);
+        wrapper.write(0, &tuples, Segment::Ack)?;
+        let (all, runs) = (0..tuples.len(), self.effort.runs.max(count));
+        let mut taken = Vec::new();
+        for _ in 0..self.effort.rounds {
+            let floor = wrapper.run(Program::Floor, all.clone(), runs)?;
+            taken.push(wrapper.run_any(Program::Lb, all.clone(), runs)?.0 - floor);
+        }
+        self.add(format!("{name} no flow"), count, &taken, None);
         Ok(())
     }
 
