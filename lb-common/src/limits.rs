@@ -18,6 +18,10 @@ pub const MAX_SOURCES: usize = 16;
 pub const MAX_BACKENDS: u32 = 4096;
 /// Interface indices that can be served.
 pub const MAX_INTERFACE_INDEX: u32 = 4096;
+/// The least MTU that Linux believes of an IPv4 path (`net.ipv4.route.min_pmtu`).
+pub const LEAST_MTU4: u16 = 552;
+/// The least that an IPv6 link may have (RFC 8200, 5).
+pub const LEAST_MTU6: u32 = 1280;
 /// Room for reasons, so that a new one needs no new layout.
 pub const MAX_REASONS: usize = 64;
 /// Backend ids have 24 bits in a flow's record.

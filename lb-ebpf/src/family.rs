@@ -2,6 +2,7 @@
 
 use lb_common::{
     flow::{Deltas, Record, Shape},
+    limits::{LEAST_MTU4, LEAST_MTU6},
     net::{Address, Ports, Protocol, V4, V6},
     service::Filter,
     settings::Settings,
@@ -159,11 +160,12 @@ impl Family for V4 {
         matches!(kind, 3 | 11 | 12)
     }
 
-    /// Fragmentation needed (RFC 1191, 4), below Linux's `net.ipv4.route.min_pmtu`.
+    /// Fragmentation needed (RFC 1191, 4), below Linux's `net.ipv4.route.min_pmtu`. Zero is what a router says that knows no
+    /// MTU (RFC 1191, 5).
     #[inline(always)]
     fn starves(error: &Icmp) -> bool {
         let [_, _, mtu @ ..] = error.rest;
-        error.kind == 3 && error.code == 4 && u16::from_be_bytes(mtu) < 552
+        error.kind == 3 && error.code == 4 && (1..LEAST_MTU4).contains(&u16::from_be_bytes(mtu))
     }
 
     #[inline(always)]
@@ -254,7 +256,7 @@ impl Family for V6 {
     /// Packet too big, below the least MTU of IPv6 (RFC 8201, 4).
     #[inline(always)]
     fn starves(error: &Icmp) -> bool {
-        error.kind == 2 && u32::from_be_bytes(error.rest) < 1280
+        error.kind == 2 && u32::from_be_bytes(error.rest) < LEAST_MTU6
     }
 
     #[inline(always)]

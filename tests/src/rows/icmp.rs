@@ -94,7 +94,7 @@ fn mtus(kind: Kind) -> Vec<Case> {
         let (name, error_kind, code, _) = too_big;
         about(kind, message, (name, error_kind, code, mtu.to_be_bytes()))
     };
-    let small = [0, 68, least - 1].into_iter().fold(
+    let small = [1, 68, least - 1].into_iter().fold(
         established(kind, "an error that wants an MTU below all that are in use is dropped"),
         |case, mtu| {
             case.step(wanting(one.later(), mtu), Drops(Reason::MtuTooSmall))
@@ -104,7 +104,15 @@ fn mtus(kind: Kind) -> Vec<Case> {
     let least = established(kind, "the least MTU in use is told")
         .step(wanting(one.later(), least), Returns)
         .step(wanting(one.later_answer(WEB_1), least), Reaches(WEB_1));
-    vec![small.step(one.later(), Reaches(WEB_1)), least]
+    let zero = match kind.ip {
+        // Of a router that is older than RFC 1191.
+        Family::V4 => established(kind, "an MTU that the router does not know is told")
+            .step(wanting(one.later(), 0), Returns)
+            .step(wanting(one.later_answer(WEB_1), 0), Reaches(WEB_1)),
+        Family::V6 => established(kind, "an MTU of zero is dropped")
+            .step(wanting(one.later(), 0), Drops(Reason::MtuTooSmall)),
+    };
+    vec![small.step(one.later(), Reaches(WEB_1)), least, zero]
 }
 
 /// Quotes of every length that may be: from the first eight bytes behind the IP header to everything.
