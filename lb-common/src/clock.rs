@@ -9,8 +9,9 @@ pub const fn ticks(seconds: u64) -> u32 {
     ((seconds * 1_000_000_000) >> TICK_SHIFT) as u32
 }
 
-/// How far one CPU's clock may be ahead of another's, generously.
-const SKEW: u32 = ticks(60);
+/// How far one CPU's clock may be ahead of another's, or how long a CPU may stand still between a look at its clock and one
+/// at a record.
+const SKEW: u32 = ticks(3600);
 
 /// How old `then` is: how long ago it was, and a [`SKEW`] more, so that a moment which another CPU's clock has not
 /// reached yet is young. (To clamp it instead costs the verifier both sides of the clamp wherever an age is compared.)
@@ -38,7 +39,7 @@ mod tests {
     fn a_moment_long_ago_is_told_from_one_that_is_yet_to_come() {
         let now = ticks(1000);
 
-        let ahead = age(now, now + ticks(59));
+        let ahead = age(now, now + ticks(3599));
         assert!(!is_over(ahead, 0) && since(ahead) == 0 && ahead < age(now, now));
         for seconds in [240, 7440, 26 * 86_400, 27 * 86_400, 52 * 86_400] {
             let age = age(now, now.wrapping_sub(ticks(seconds)));

@@ -37,7 +37,7 @@ const _: () = assert!(size_of::<Interface>() == 16);
 /// A flow's next hop towards its client: `generation (4) | interface (12) | MAC (48)`.
 ///
 /// One word, because it is also written by who does not own the record: whoever found the routes changed. The low bits
-/// of the owner's generation tell it from the same hop of the next owner.
+/// of the owner's generation tell it from the same hop of the next owner, and of the fourteen after that.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientHop(pub u64);

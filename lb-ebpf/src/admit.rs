@@ -1,6 +1,6 @@
 //! The first packet of a flow: may it have one?
 
-use lb_common::{cell::fence, net::Protocol, reason::Reason, service::ServiceKey};
+use lb_common::{cell::fence, flow::State, net::Protocol, reason::Reason, service::ServiceKey};
 
 use crate::{
     family::Family,
@@ -38,8 +38,12 @@ fn prepare<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F>) 
     flow.hop_generation.set(settings.hop_generation);
     fence();
     flow.client_hop.set(FlowTables::<F>::route(tables, tuple.destination, tuple.source)?);
-    // A SYN comes here beside a flow of its own tuple only if that one is closing.
+    // Beside a flow of its own tuple only if that one is closing. One that is not has been made since it was looked for.
     let closing = find::anywhere::<F, T>(tables, kind::ESTABLISHED, find::NOWHERE);
+    let found = closing.and_then(|number| find::by_number::<F>(tables, number));
+    if found.is_some_and(|found| found.control.state() == State::ESTABLISHED) {
+        return Err(Reason::Contended);
+    }
     flow.closing.set(closing.unwrap_or(find::NOWHERE));
     flow.now.set(tables.now());
     Ok(())

@@ -44,7 +44,7 @@ pub fn insert<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F
     let state = match made {
         Ok(()) if is_challenger(flow) => {
             // First: whoever finds the challenger finds the mark.
-            life::challenge::<F, T>(tables, flow);
+            life::challenge::<F, T>(tables, victim.number);
             State::CHALLENGER
         }
         Ok(()) => State::HALF_OPEN,
@@ -73,7 +73,7 @@ fn rejoin<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F>) -
     flow.backend.set(owner.backend());
     let backend = tables.backend(owner.backend()).ok_or(Reason::TupleInUse)?;
     let is_open = backend.id == owner.backend() && backend.accepts != 0;
-    if is_open && life::is_in_time(&closing, owner.protocol(), seen, flow.now.get()) {
+    if is_open && life::is_in_time(&closing, owner.protocol(), seen, tables.now()) {
         Ok(())
     } else {
         Err(Reason::TupleInUse)
@@ -149,7 +149,7 @@ fn fill<F: Family, T: Tables + FlowTables<F>>(
     record.listen.set(flow.tuple.get().destination);
     record.request_ports.set(flow.tuple.get().ports);
     record.last_seen.store(flow.now.get());
-    record.proof.store(Proof::NONE.0);
+    record.proof.store(Proof::none(mine.control.generation()).0);
     let (hop, generation) = (flow.client_hop.get(), mine.control.generation());
     record.client_hop.store(ClientHop::new(hop.destination, hop.interface, generation).0);
     record.hop_stamp.set(HopStamp::new(flow.hop_generation.get(), generation));

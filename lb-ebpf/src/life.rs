@@ -49,15 +49,22 @@ pub fn contest<F: Family, T: Tables + FlowTables<F>>(
     if is_challenger { other.or(Some(number)) } else { Some(number) }
 }
 
-/// Marks a closing flow that is given a challenger. The other side's next word may end its closing, but not the mark: else the
-/// client's proof would go to the old backend, and never reach the challenger.
+/// Marks the closing flow that is given a challenger. The other side's next word may end its closing, but not the mark: else
+/// the client's proof would go to the old backend, and never reach the challenger.
 #[inline(always)]
-pub fn challenge<F: Family, T: FlowTables<F>>(tables: &T, flow: &NewFlow<F>) {
-    let Some(found) = find::again(tables, flow.closing.get(), &flow.tuple.get()) else { return };
-    let state = found.control.state();
-    if state.is_established() {
-        let challenged = State(state.0 | State::CHALLENGED);
-        found.record.control.replace(found.control.0, found.control.with_state(challenged).0);
+pub fn challenge<F: Family, T: Tables + FlowTables<F>>(tables: &T, challenger: u32) {
+    // Sought again: since the packet was admitted its record may have been taken, by this very challenger too.
+    let Some(number) = find::anywhere::<F, T>(tables, kind::ESTABLISHED, challenger) else { return };
+    let mut tries = 0;
+    while tries < 4 {
+        let Some(found) = by_number::<F>(tables, number) else { return };
+        let challenged = State(found.control.state().0 | State::CHALLENGED);
+        if !found.control.state().is_established()
+            || found.record.control.replace(found.control.0, found.control.with_state(challenged).0)
+        {
+            return;
+        }
+        tries += 1;
     }
 }
 
@@ -83,7 +90,8 @@ pub fn is_in_time<F: Family>(found: &Found<'_, F>, protocol: u8, seen: u32, now:
         return true;
     }
     if is_over(age(now, seen), found.control.state().timeout(protocol)) {
-        return false;
+        // Unless somebody spoke between the two looks, at the record and at the clock.
+        return found.record.last_seen.load() != seen;
     }
     // Unless somebody else has done so: who comes late must not make the flow, or the record's next one, look idle.
     found.record.last_seen.replace(seen, now);
@@ -100,21 +108,19 @@ pub fn advance<F: Family, T: Tables + FlowTables<F>>(
     segment: Segment,
 ) {
     let Some(found) = by_number::<F>(tables, number) else { return };
-    if found.control.0 != control.0 {
-        return; // Another packet was faster; this one is forwarded all the same.
+    if !control.is_still(found.control) {
+        return; // The flow has ended meanwhile; this packet is forwarded all the same.
     }
-    let record = found.record;
+    let (record, control) = (found.record, found.control);
     let is_tcp = record.owner.get().protocol() == Protocol::Tcp as u8;
     let state = control.state();
     if !state.is_half_open() {
-        if is_tcp && !segment.is_syn() {
-            let next = if side == Side::Backend && accepts_another::<F>(record, control, segment) {
-                answered::<F>(record, control, segment);
-                tcp::reopened(state)
-            } else {
-                tcp::after(state, side, segment)
-            };
+        if is_tcp && side == Side::Backend && accepts_another::<F>(record, control, segment) {
+            reopen(&found, segment);
+        } else if is_tcp && !segment.is_syn() {
+            let next = tcp::after(state, side, segment);
             if next != state {
+                // Another packet may be faster: then its word counts.
                 record.control.replace(control.0, control.with_state(next).0);
             }
         }
@@ -147,6 +153,26 @@ fn answered<F: Family>(record: &RecordOf<F>, control: Control, segment: Segment)
     }
 }
 
+/// The flow begins anew. Its goodbyes must go, whatever else changes its state meanwhile; only then is the answer noted, so
+/// that a repeated one tries again.
+#[inline(always)]
+fn reopen<F: Family>(found: &Found<'_, F>, segment: Segment) {
+    let (record, mut control) = (found.record, found.control);
+    let mut tries = 0;
+    while tries < 4 {
+        if record.control.replace(control.0, control.with_state(tcp::reopened(control.state())).0) {
+            answered::<F>(record, control, segment);
+            return;
+        }
+        let now = Control(record.control.load());
+        if !control.is_still(now) || !now.state().is_established() {
+            return;
+        }
+        control = now;
+        tries += 1;
+    }
+}
+
 /// Does a backend accept another connection than that which was proven? A SYN-ACK that it repeats is of the same.
 #[inline(always)]
 fn accepts_another<F: Family>(record: &RecordOf<F>, control: Control, segment: Segment) -> bool {
@@ -171,17 +197,26 @@ fn refuse<F: Family, T: Tables + FlowTables<F>>(tables: &T, found: &Found<'_, F>
 fn promote<F: Family, T: Tables + FlowTables<F>>(tables: &T, found: &Found<'_, F>, established: State) {
     let control = found.control;
     // Sought first: afterwards it could not be told from this one by its state.
-    let old = if control.state() == State::CHALLENGER { twin(tables, found) } else { None };
+    let old = if control.state() == State::CHALLENGER {
+        // With its owner: the record may be another's when this one is promoted.
+        twin(tables, found)
+            .and_then(|number| by_number::<F>(tables, number))
+            .map(|old| (old.number, old.control))
+    } else {
+        None
+    };
     if !found.record.control.replace(control.0, control.with_state(established).0) {
         return;
     }
     count_half_open::<F>(tables, -1);
-    let Some(old) = old else { return };
-    let tuple = find::request_of::<F>(found.record);
+    let Some((number, seen)) = old else { return };
     // Its own packets may change its state while it is retired.
     let mut tries = 0;
     while tries < 4 {
-        let Some(old) = find::again(tables, old, &tuple) else { return };
+        let Some(old) = by_number::<F>(tables, number) else { return };
+        if !seen.is_still(old.control) || !old.control.state().is_established() {
+            return;
+        }
         if old.record.control.replace(old.control.0, old.control.with_state(State::RETIRED).0) {
             return;
         }

@@ -3,12 +3,12 @@
 //! Each row is run again for every access that its packet makes. What others have begun meanwhile must come to its end,
 //! the packet must go to nobody but whom it concerns, and the table must be in order.
 
-use lb_common::{flow::State, net::Protocol, settings::PortPool};
-use lb_ebpf::tcp::RST;
+use lb_common::{flow::State, net::Protocol, service::Mode, settings::PortPool};
+use lb_ebpf::tcp::{ACK, RST};
 use tests::{
     case::{self, Case, Depends, Opens, Reaches, Returns},
     dialogue::Dialogue,
-    world::{Kind, WEB_1, WEB_2, WEB_3, World},
+    world::{Family, Kind, WEB_1, WEB_2, WEB_3, World},
 };
 
 const ANOTHER_MAC: [u8; 6] = [2, 0xff, 0, 0, 0, 1];
@@ -312,6 +312,106 @@ fn a_challenger_and_the_flow_that_it_challenges_do_not_mind_who_is_first() {
             .step(one.answer(WEB_2), Returns)
             .stands_still(proof(one), |case| case.step(one.reply_fin(WEB_1), Depends))
             .step(one.later(), Reaches(WEB_2))
+            .flow(one, &[State::ESTABLISHED])
+    });
+}
+
+#[test]
+fn a_flow_that_others_keep_is_not_ended_by_an_old_look_at_its_time() {
+    at_every_access(both(), |kind| {
+        let one = Dialogue::new(kind);
+        let idle_s = if kind.protocol == Protocol::Tcp { 7000 } else { 280 };
+        Case::new(format!("{kind}: a request stands still while others speak"), World::new(kind))
+            .establish(one, WEB_1)
+            .stands_still(one.later(), |case| {
+                case.after_s(idle_s)
+                    .step(one.later(), Reaches(WEB_1))
+                    .after_s(idle_s)
+                    .step(one.later(), Reaches(WEB_1))
+            })
+            .step(one.later(), Reaches(WEB_1))
+            .flow(one, &[State::ESTABLISHED])
+    });
+}
+
+#[test]
+fn a_newcomer_that_stood_still_takes_no_record_whose_flow_spoke_meanwhile() {
+    at_every_access(both(), |kind| {
+        let (old, new, case) = the_last_record(kind, "a full bucket, and a newcomer's old clock");
+        case.establish(old, WEB_1)
+            .stands_still(new.first(), |case| case.after_s(61).step(old.later(), Reaches(WEB_1)))
+            .step(old.later(), Reaches(WEB_1))
+    });
+}
+
+#[test]
+fn a_newcomer_that_stood_still_takes_no_port_whose_flow_spoke_meanwhile() {
+    at_every_access(both(), |kind| {
+        let (old, new) = (Dialogue::new(kind), Dialogue::new(kind).client(kind.ip.client(8)));
+        Case::new(format!("{kind}: one port, and a newcomer's old clock"), one_port(kind))
+            .establish(old, WEB_1)
+            .stands_still(new.first(), |case| case.after_s(61).step(old.later(), Reaches(WEB_1)))
+            .step(old.later(), Reaches(WEB_1))
+    });
+}
+
+#[test]
+fn a_first_packet_that_comes_late_challenges_no_flow_that_lives() {
+    at_every_access(both(), |kind| {
+        let one = Dialogue::new(kind);
+        let world = World::new(kind).with_one_backend();
+        Case::new(format!("{kind}: a first packet, repeated and proven meanwhile"), world)
+            .stands_still(one.first(), |case| {
+                case.step(one.first(), Depends).step(one.answer(WEB_1), Depends).step(proof(one), Depends)
+            })
+            .flow_depends(one, &[&[State::ESTABLISHED], &[State::HALF_OPEN], &[]])
+    });
+}
+
+/// A challenger that waits for its proof, in a full table.
+fn challenged(kind: Kind, name: &str) -> (Dialogue, Case) {
+    let one = Dialogue::new(kind);
+    let mut case = Case::new(format!("{kind}: {name}"), World::new(kind).with_buckets(1));
+    case = case.establish(one, WEB_1);
+    for (number, backend) in (1..7).zip([WEB_2, WEB_3, WEB_1, WEB_2, WEB_3, WEB_1]) {
+        case = case.establish(one.port(41_000 + number), backend);
+    }
+    (one, case.step(one.fin(), Reaches(WEB_1)).step(one.syn(), Opens(WEB_2)).step(one.answer(WEB_2), Returns))
+}
+
+#[test]
+fn a_challenger_that_comes_late_retires_nobody_but_the_flow_that_it_challenged() {
+    at_every_access(Kind::tcp(), |kind| {
+        let (one, case) = challenged(kind, "a proof, and the next challenger");
+        case.stands_still(proof(one), |case| {
+            case.step(one.reply_fin(WEB_1), Depends).step(one.syn(), Depends)
+        })
+        .step(one.later(), Depends)
+    });
+    at_every_access(Kind::tcp(), |kind| {
+        let (one, case) = challenged(kind, "a proof, and the next challenger's proof");
+        case.stands_still(proof(one), |case| {
+            case.step(one.reply_fin(WEB_1), Depends)
+                .step(one.syn(), Depends)
+                .step(one.answer(WEB_3), Depends)
+                .step(proof(one), Depends)
+        })
+        .step(one.later(), Depends)
+    });
+}
+
+#[test]
+fn a_connection_that_a_backend_accepts_anew_begins_anew_whoever_speaks_meanwhile() {
+    at_every_access(Family::ALL.map(|ip| Kind::new(ip, Protocol::Tcp, Mode::Nat)), |kind| {
+        let one = Dialogue::new(kind);
+        let another = one.syn_ack(WEB_1).with(|packet| packet.tcp_mut().sequence = 4999);
+        let world = World::new(kind).with_one_backend();
+        Case::new(format!("{kind}: a SYN-ACK on a closing flow, and an old ACK"), world)
+            .establish(one, WEB_1)
+            .step(one.fin(), Reaches(WEB_1))
+            .step(one.syn(), Reaches(WEB_1))
+            .stands_still(another, |case| case.step(one.reply(WEB_1, ACK), Returns))
+            .step(one.later(), Reaches(WEB_1))
             .flow(one, &[State::ESTABLISHED])
     });
 }

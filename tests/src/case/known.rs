@@ -26,6 +26,15 @@ impl Known {
         Self { world: world.clone(), seen: BTreeMap::new() }
     }
 
+    /// Has its speaker seen what a message answers?
+    pub fn can_send(&self, input: &Input) -> bool {
+        let Input::Message(message) = input else { return true };
+        match message.speaker {
+            Speaker::Client => true,
+            Speaker::Backend(name) => self.seen.contains_key(&(message.dialogue, name)),
+        }
+    }
+
     /// The frame that an input is, and the interface that it comes by.
     pub fn address(&self, input: &Input) -> Result<(u32, Vec<u8>)> {
         match input {

@@ -98,7 +98,8 @@ impl<'a> Run<'a> {
 
     fn send(&mut self, input: &Input, expected: &Expected) -> Result<()> {
         let (interface, frame) = match self.known.address(input) {
-            Err(_) if *expected == Depends => return Ok(()),
+            // Nobody answers what he has not seen.
+            Err(_) if *expected == Depends && !self.known.can_send(input) => return Ok(()),
             addressed => addressed?,
         };
         let before = self.engine.counters()?;
@@ -132,9 +133,13 @@ impl<'a> Run<'a> {
 
     /// Sends something to a CPU that stands still, and lets the rest happen meanwhile: afterwards, where it never stood still.
     fn stand_still(&mut self, input: &Input, meanwhile: &[Rc<Vec<Step>>]) -> Result<()> {
+        ensure!(
+            self.accesses.len() == meanwhile.len(),
+            "only run_at_every_access tells where to stand still"
+        );
         let (interface, frame) = self.known.address(input)?;
         let earlier = self.known.clone();
-        let told = Rc::new(RefCell::new(Ok((earlier.clone(), Vec::new()))));
+        let told = Rc::new(RefCell::new(Ok((earlier.clone(), established(self.engine)?))));
         let pause = |(accesses, steps): (&usize, &Rc<Vec<Step>>)| -> Pause {
             let (told, steps) = (Rc::clone(&told), Rc::clone(steps));
             (*accesses, Box::new(move |engine| elsewhere(engine, &steps, &mut told.borrow_mut())))
@@ -146,7 +151,9 @@ impl<'a> Run<'a> {
         self.known = known;
         self.concerns(input, interface, &frame, &outcome, &earlier)
             .with_context(|| story(&Depends, &frame, &outcome))?;
-        check::are_there(&self.engine.memory()?, &established)?;
+        let memory = self.engine.memory()?;
+        check::are_there(&memory, &established)?;
+        check::memory(&memory)?;
         for steps in &meanwhile[meanwhile.len() - left..] {
             self.steps(steps).context("afterwards")?;
         }
@@ -191,12 +198,21 @@ impl<'a> Run<'a> {
 type Told = Result<(Known, Vec<Flow>)>;
 
 fn elsewhere(engine: &mut dyn Engine, steps: &[Step], told: &mut Told) {
-    let Ok((known, _)) = told else { return };
+    let Ok((known, before)) = told else { return };
+    let before = std::mem::take(before);
     let mut run = Run { is_elsewhere: true, ..Run::new(engine, known.clone()) };
     *told = run.steps(steps).and_then(|()| {
-        let flows = run.engine.memory()?.flows.into_iter();
-        Ok((run.known, flows.filter(|flow| flow.control.state() == State::ESTABLISHED).collect()))
+        let after = established(run.engine)?;
+        // What was established before may have ended since, elsewhere.
+        let ended_here = check::are_there(&run.engine.memory()?, &before);
+        ended_here.context("lost before, or elsewhere")?;
+        Ok((run.known, after))
     });
+}
+
+fn established(engine: &mut dyn Engine) -> Result<Vec<Flow>> {
+    let flows = engine.memory()?.flows.into_iter();
+    Ok(flows.filter(|flow| flow.control.state() == State::ESTABLISHED).collect())
 }
 
 fn story(expected: &Expected, frame: &[u8], outcome: &Outcome) -> String {
