@@ -13,7 +13,6 @@ use crate::{api::view, spec::BackendName};
     name = "xlb",
     version,
     term_width = 100,
-    disable_help_subcommand = true,
     after_help = exit_codes()
 )]
 pub struct Args {
