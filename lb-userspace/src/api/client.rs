@@ -5,6 +5,7 @@ mod exchange;
 use std::{
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use hyper::Method;
@@ -15,7 +16,7 @@ use crate::{
     spec::BackendName,
 };
 
-use exchange::Escaped;
+use exchange::{Escaped, LOOK_TIMEOUT, TIMEOUT};
 
 /// Asks the daemon behind a socket. Every question is a connection of its own.
 #[derive(Clone, Debug)]
@@ -28,8 +29,8 @@ pub struct Client {
 pub enum Error {
     #[error("the daemon is not reachable at {}: {}", socket.display(), why(reason))]
     Unreachable { socket: PathBuf, reason: io::Error },
-    #[error("{question}: the daemon gave no answer within {}s", exchange::TIMEOUT.as_secs())]
-    TimedOut { question: String },
+    #[error("{question}: the daemon gave no answer within {limit:?}")]
+    TimedOut { question: String, limit: Duration },
     #[error("{}", .0.detail)]
     Refused(view::Problem),
     #[error("{question}: the answer makes no sense: {why}")]
@@ -113,7 +114,7 @@ impl Client {
     }
 
     pub async fn remove(&self, name: &BackendName) -> Answer<()> {
-        self.exchange(Method::DELETE, &path_of(name), Vec::new()).await.map(drop)
+        self.exchange(TIMEOUT, Method::DELETE, &path_of(name), Vec::new()).await.map(drop)
     }
 
     pub async fn probe(&self, name: &BackendName) -> Answer<view::ProbeResult> {
@@ -133,7 +134,8 @@ impl Client {
             ("limit", limit.as_deref()),
         ];
         let given = pairs.iter().filter_map(|(key, value)| Some(format!("{key}={}", Escaped((*value)?))));
-        self.get(&format!("/v1/flows?{}", given.collect::<Vec<_>>().join("&"))).await
+        // A walk over large tables takes its time, behind the walks of others.
+        self.get_within(TIMEOUT, &format!("/v1/flows?{}", given.collect::<Vec<_>>().join("&"))).await
     }
 
     pub async fn flow_count(&self) -> Answer<view::FlowCount> {
@@ -145,7 +147,7 @@ impl Client {
     }
 
     pub async fn metrics(&self) -> Answer<Vec<u8>> {
-        self.exchange(Method::GET, "/metrics", Vec::new()).await
+        self.exchange(LOOK_TIMEOUT, Method::GET, "/metrics", Vec::new()).await
     }
 
     pub async fn reload(&self) -> Answer<view::Reloaded> {
@@ -153,7 +155,7 @@ impl Client {
     }
 
     pub async fn detach(&self) -> Answer<()> {
-        self.exchange(Method::POST, "/v1/detach", Vec::new()).await.map(drop)
+        self.exchange(TIMEOUT, Method::POST, "/v1/detach", Vec::new()).await.map(drop)
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod fake;
 
-use std::{os::unix::fs::PermissionsExt, path::Path};
+use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{
@@ -359,6 +359,20 @@ async fn the_client_takes_a_daemon_that_hangs_up_for_unreachable() {
 
     assert_eq!(error.exit(), Exit::Unreachable, "{error}");
     assert!(!error.is_nobody_there(), "it may still live");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_that_stands_still_does_not_hold_who_only_looks() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("xlb.sock");
+    let _never_accepts = tokio::net::UnixListener::bind(&path).unwrap();
+    let begin = Instant::now();
+
+    let error = Client::new(&path).status().await.unwrap_err();
+
+    assert!(begin.elapsed() < Duration::from_secs(10), "a monitoring plugin is ended by then");
+    assert_eq!(error.to_string(), "GET /v1/status: the daemon gave no answer within 5s");
+    assert_eq!(error.exit(), Exit::Unreachable);
 }
 
 #[tokio::test]

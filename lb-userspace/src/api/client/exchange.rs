@@ -16,14 +16,20 @@ use tokio::{net::UnixStream, time::timeout};
 use super::{Answer, Client, Error};
 use crate::api::server::CONNECTION_TIMEOUT;
 
-/// Longer than the server keeps a connection, so that its own message arrives first.
+/// Of a question that changes nothing. Monitoring systems end their plugins after 10 seconds.
+pub const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Of all else: longer than the server keeps a connection, so that its own message arrives first.
 pub const TIMEOUT: Duration = Duration::from_secs(CONNECTION_TIMEOUT.as_secs() + 5);
 /// Of an answer. The longest list of flows is less than half of it.
 const ANSWER_LIMIT_BYTES: usize = 64 * 1024 * 1024;
 
 impl Client {
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Answer<T> {
-        let body = self.exchange(Method::GET, path, Vec::new()).await?;
+        self.get_within(LOOK_TIMEOUT, path).await
+    }
+
+    pub(super) async fn get_within<T: DeserializeOwned>(&self, limit: Duration, path: &str) -> Answer<T> {
+        let body = self.exchange(limit, Method::GET, path, Vec::new()).await?;
         parse(&Method::GET, path, &body)
     }
 
@@ -34,15 +40,21 @@ impl Client {
         body: &impl Serialize,
     ) -> Answer<T> {
         let body = serde_json::to_vec(body).map_err(|error| unreadable(&method, path, &error))?;
-        let answer = self.exchange(method.clone(), path, body).await?;
+        let answer = self.exchange(TIMEOUT, method.clone(), path, body).await?;
         parse(&method, path, &answer)
     }
 
     /// Returns the body of a good answer.
-    pub(super) async fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> Answer<Vec<u8>> {
-        match timeout(TIMEOUT, self.unbounded_exchange(&method, path, body)).await {
+    pub(super) async fn exchange(
+        &self,
+        limit: Duration,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Answer<Vec<u8>> {
+        match timeout(limit, self.unbounded_exchange(&method, path, body)).await {
             Ok(answer) => answer,
-            Err(_elapsed) => Err(Error::TimedOut { question: format!("{method} {path}") }),
+            Err(_elapsed) => Err(Error::TimedOut { question: format!("{method} {path}"), limit }),
         }
     }
 

@@ -112,6 +112,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_daemon_that_does_not_answer_is_unknown_and_said() {
+        let silent = client::Error::TimedOut {
+            question: "GET /v1/status".to_owned(),
+            limit: std::time::Duration::from_secs(5),
+        };
+
+        let verdict = unknown(&silent);
+
+        assert_eq!(verdict.level, Level::Unknown);
+        assert_eq!(verdict.line(), "XLB UNKNOWN: GET /v1/status: the daemon gave no answer within 5s");
+    }
+
     fn good() -> Status {
         Status {
             version: "0.1.0".into(),
