@@ -32,6 +32,7 @@ mod value;
 pub use self::{
     load::{parse, read},
     mistakes::Mistakes,
+    value::parse_endpoint,
 };
 
 /// Everything the operator wants.

@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::{exit::Exit, units::parse_duration};
-use crate::{api::view, spec::BackendName};
+use crate::{
+    api::view,
+    spec::{self, BackendName},
+};
 
 /// An XDP layer-4 load balancer.
 #[derive(Debug, Parser)]
@@ -174,6 +177,7 @@ pub enum BackendVerb {
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
         /// Where it listens: 10.0.0.11:8080, [fd00::11]:8080
+        #[arg(value_parser = spec::parse_endpoint)]
         address: SocketAddr,
         /// 0: no new flows
         #[arg(long, default_value_t = view::default_weight(), value_name = "N")]

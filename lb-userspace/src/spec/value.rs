@@ -93,7 +93,11 @@ pub fn choice<T: Copy>(value: &DeValue<'_>, what: &str, choices: &[(&str, Option
 
 /// `192.0.2.10:80`, `[2001:db8::10]:80`.
 pub fn endpoint(value: &DeValue<'_>) -> Result<SocketAddr, String> {
-    let written = text(value)?;
+    text(value).and_then(parse_endpoint)
+}
+
+/// The same of a text, wherever it was written.
+pub fn parse_endpoint(written: &str) -> Result<SocketAddr, String> {
     match written.parse::<SocketAddr>() {
         Ok(endpoint) if endpoint.port() == 0 => Err(not_a_port("0")),
         Ok(endpoint) => Ok(endpoint),
@@ -194,7 +198,10 @@ fn not_an_address(written: &str) -> String {
 fn not_an_endpoint(written: &str) -> String {
     if let Ok(address) = written.trim_matches(['[', ']']).parse() {
         let example = SocketAddr::new(address, 80);
-        return format!("{} has no port: write `{example}`", quote(written));
+        return match without_brackets(written) {
+            Some(meant) => format!("{} has no port: write `{meant}` or `{example}`", quote(written)),
+            None => format!("{} has no port: write `{example}`", quote(written)),
+        };
     }
     match written.rsplit_once(':') {
         Some((address, port)) if format!("{address}:1").parse::<SocketAddr>().is_ok() => not_a_port(port),
@@ -206,6 +213,13 @@ fn not_an_endpoint(written: &str) -> String {
             )
         }
     }
+}
+
+/// `fd00::1:80` is an address, and hardly what was meant.
+fn without_brackets(written: &str) -> Option<SocketAddr> {
+    let (address, port) = written.rsplit_once(':')?;
+    let address: std::net::Ipv6Addr = address.parse().ok()?;
+    Some(SocketAddr::from((address, port.parse().ok()?)))
 }
 
 #[cfg(test)]
@@ -235,6 +249,7 @@ mod tests {
         let cases = [
             ("10.0.0.1", "`10.0.0.1` has no port: write `10.0.0.1:80`"),
             ("fd00::1", "`fd00::1` has no port: write `[fd00::1]:80`"),
+            ("fd00::1:80", "`fd00::1:80` has no port: write `[fd00::1]:80` or `[fd00::1:80]:80`"),
             ("[fd00::1]", "`[fd00::1]` has no port: write `[fd00::1]:80`"),
             ("10.0.0.1:0", "`0` is not a port: 1 to 65535 are"),
             ("10.0.0.1:65536", "`65536` is not a port: 1 to 65535 are"),
