@@ -80,10 +80,10 @@ pub fn main(host: Host) -> ExitCode {
 /// Does what the arguments say. Returns the exit code.
 pub fn main_with(world: World<'_>) -> u8 {
     let World { args, env, stdout, stderr, stdout_is_terminal, host } = world;
-    let args = match Args::try_parse_from(args) {
+    let args = match Args::try_parse_from(&args) {
         Ok(args) => args,
         Err(error) if error.use_stderr() => {
-            let _closed = write!(stderr, "{}", error.render());
+            let _closed = write!(stderr, "{}", args::with_tip(error, &args).render());
             return Exit::Usage.code();
         }
         Err(help) => return show_help(stdout, &help, stdout_is_terminal && console::may_colour(env)),

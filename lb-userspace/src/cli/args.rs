@@ -1,13 +1,16 @@
 //! What may be typed.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum,
+    error::{ContextKind, ContextValue},
+};
 
 use super::{exit::Exit, units::parse_duration};
 use crate::{
     api::view,
-    spec::{self, BackendName},
+    spec::{self, BackendName, rules},
 };
 
 /// An XDP layer-4 load balancer.
@@ -180,7 +183,8 @@ pub enum BackendVerb {
         #[arg(value_parser = spec::parse_endpoint)]
         address: SocketAddr,
         /// 0: no new flows
-        #[arg(long, default_value_t = view::default_weight(), value_name = "N")]
+        #[arg(long, default_value_t = view::default_weight(), value_name = "N", value_parser = weight,
+              allow_negative_numbers = true)]
         weight: u32,
         /// Used only when no other is up
         #[arg(long)]
@@ -215,7 +219,7 @@ pub enum BackendVerb {
     Weight {
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
-        #[arg(value_name = "N")]
+        #[arg(value_name = "N", value_parser = weight, allow_negative_numbers = true)]
         weight: u32,
     },
     /// Make it a backup, used only when no other is up; or a regular backend
@@ -264,6 +268,23 @@ pub struct FlowFilter {
     /// At most this many
     #[arg(long, value_name = "N", default_value_t = crate::api::routes::FLOWS_LISTED)]
     pub limit: usize,
+}
+
+fn weight(text: &str) -> Result<u32, String> {
+    let weight = text.parse().ok().filter(|weight| rules::weight(*weight).is_ok());
+    weight.ok_or_else(|| format!("0 to {} are possible", rules::MAX_WEIGHT))
+}
+
+/// `--wait 5s`: a time that may be left out is joined to its option, because a name may follow (`--wait web/web-1`).
+pub fn with_tip(mut error: clap::Error, args: &[OsString]) -> clap::Error {
+    if let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg)
+        && parse_duration(word).is_ok()
+        && args.iter().any(|arg| arg == "--wait")
+    {
+        let tip = format!("a time is joined to its option: --wait={word}").into();
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+    }
+    error
 }
 
 fn exit_codes() -> String {
