@@ -346,6 +346,20 @@ async fn the_client_knows_a_dead_daemon_from_a_refusal() {
 }
 
 #[tokio::test]
+async fn what_is_no_socket_is_not_taken_for_a_dead_daemon() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("xlb.toml");
+    std::fs::write(&file, "version = 1").unwrap();
+
+    for path in [file.as_path(), directory.path()] {
+        let error = Client::new(path).status().await.unwrap_err();
+
+        assert!(error.to_string().ends_with(": this is no socket"), "{error}");
+        assert!(!error.is_nobody_there() && error.exit() == Exit::Unreachable);
+    }
+}
+
+#[tokio::test]
 async fn the_client_takes_a_daemon_that_hangs_up_for_unreachable() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("xlb.sock");

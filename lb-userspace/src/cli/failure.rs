@@ -80,6 +80,8 @@ impl From<client::Error> for Failure {
 fn hint_for(kind: io::ErrorKind) -> &'static str {
     if kind == io::ErrorKind::PermissionDenied {
         "the socket is for root and the group xlb; try sudo"
+    } else if kind == io::ErrorKind::InvalidInput {
+        "--socket PATH or XLB_SOCKET names another"
     } else {
         "is it running? `systemctl status xlb`; another socket: --socket PATH or XLB_SOCKET"
     }

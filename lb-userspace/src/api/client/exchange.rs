@@ -1,6 +1,6 @@
 //! One HTTP exchange over the socket, in bounded time and of bounded size.
 
-use std::{fmt, io, time::Duration};
+use std::{fmt, fs, io, os::unix::fs::FileTypeExt, time::Duration};
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{
@@ -60,9 +60,7 @@ impl Client {
 
     async fn unbounded_exchange(&self, method: &Method, path: &str, body: Vec<u8>) -> Answer<Vec<u8>> {
         let broken = |error: hyper::Error| unreadable(method, path, &error);
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|reason| Error::Unreachable { socket: self.socket.clone(), reason })?;
+        let stream = UnixStream::connect(&self.socket).await.map_err(|reason| self.unreachable(reason))?;
 
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         let connection = tokio::spawn(connection);
@@ -79,6 +77,18 @@ impl Client {
 
         let (is_good, body) = answer?;
         if is_good { Ok(body) } else { Err(Error::Refused(parse(method, path, &body)?)) }
+    }
+
+    /// connect(2) refuses what is no socket as it refuses the socket of a dead daemon.
+    fn unreachable(&self, reason: io::Error) -> Error {
+        let found = fs::metadata(&self.socket);
+        let is_no_socket = found.is_ok_and(|found| !found.file_type().is_socket());
+        let reason = if reason.kind() == io::ErrorKind::ConnectionRefused && is_no_socket {
+            io::Error::new(io::ErrorKind::InvalidInput, "this is no socket")
+        } else {
+            reason
+        };
+        Error::Unreachable { socket: self.socket.clone(), reason }
     }
 
     /// A daemon that dies between accepting and answering is as unreachable as one that is dead.
