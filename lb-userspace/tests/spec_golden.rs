@@ -47,6 +47,7 @@ const CLASSES: &[&str] = &[
     "listen_twice_in_one_service",
     "listen_without_port",
     "metrics_listen",
+    "metrics_listen_without_address",
     "missing_key",
     "missing_version",
     "mode_dsr_not_in_this_version",

@@ -288,10 +288,16 @@ fn source(value: &DeValue<'_>) -> Result<IpAddr, String> {
 
 /// Where a listener of ours is, which may be loopback or every address; or `none`.
 fn metrics_listen(value: &DeValue<'_>) -> Result<Option<SocketAddr>, String> {
-    if value.as_str() == Some("none") {
-        return Ok(None);
+    match value::text(value)? {
+        "none" => Ok(None),
+        written => match written.strip_prefix(':').map(str::parse::<u16>) {
+            // Elsewhere this is every address.
+            Some(Ok(port @ 1..)) => {
+                Err(format!("`{written}` has no address: write `0.0.0.0:{port}` or `[::]:{port}`"))
+            }
+            Some(Ok(0) | Err(_)) | None => value::endpoint(value).map(Some),
+        },
     }
-    value::endpoint(value).map(Some)
 }
 
 /// Reads what TOML could make of the text.

@@ -205,6 +205,7 @@ fn not_an_endpoint(written: &str) -> String {
     }
     match written.rsplit_once(':') {
         Some((address, port)) if format!("{address}:1").parse::<SocketAddr>().is_ok() => not_a_port(port),
+        Some(("", _)) => format!("{} has no address: write one, as in `192.0.2.10:80`", quote(written)),
         Some((address, _)) if !address.contains(':') => not_an_address(address),
         Some(_) | None => {
             format!(
@@ -251,6 +252,7 @@ mod tests {
             ("fd00::1", "`fd00::1` has no port: write `[fd00::1]:80`"),
             ("fd00::1:80", "`fd00::1:80` has no port: write `[fd00::1]:80` or `[fd00::1:80]:80`"),
             ("[fd00::1]", "`[fd00::1]` has no port: write `[fd00::1]:80`"),
+            (":80", "`:80` has no address: write one, as in `192.0.2.10:80`"),
             ("10.0.0.1:0", "`0` is not a port: 1 to 65535 are"),
             ("10.0.0.1:65536", "`65536` is not a port: 1 to 65535 are"),
             ("10.0.0.1:http", "`http` is not a port: 1 to 65535 are"),
