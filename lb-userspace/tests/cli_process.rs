@@ -9,6 +9,7 @@ use std::{
 };
 
 use lb_userspace::{datapath, paths};
+use nix::{sys::stat::Mode, unistd::mkfifo};
 use tempfile::TempDir;
 
 const GOOD: &str = r#"version = 1
@@ -98,6 +99,24 @@ fn a_missing_file_is_told_with_the_ways_to_name_another() {
         return eprintln!("not run: this host has {}", paths::CONFIG);
     }
     assert_eq!(xlb(place.path(), &["check"]), missing(paths::CONFIG));
+}
+
+#[test]
+fn a_file_may_come_by_a_pipe_but_nobody_is_waited_for() {
+    let place = TempDir::new().unwrap();
+    fs::write(place.path().join("xlb.toml"), GOOD).unwrap();
+    mkfifo(&place.path().join("fifo"), Mode::S_IRUSR).unwrap();
+
+    let piped = Command::new("sh")
+        .args(["-c", r#"cat xlb.toml | "$0" check /dev/stdin"#, env!("CARGO_BIN_EXE_xlb")])
+        .current_dir(place.path())
+        .output()
+        .unwrap();
+    let (code, stdout, stderr) = xlb(place.path(), &["check", "fifo"]);
+
+    assert!(piped.status.success(), "{piped:?}");
+    assert_eq!((code, stdout.as_str()), (6, ""));
+    assert!(stderr.contains("fifo: is no regular file: one is expected\n"), "{stderr}");
 }
 
 #[test]

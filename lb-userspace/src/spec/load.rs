@@ -1,6 +1,6 @@
 //! From a path or a text to a spec.
 
-use std::{fs, io::Read, path::Path};
+use std::{fs, io::Read, os::unix::fs::FileTypeExt, path::Path};
 
 use toml::de::DeTable;
 
@@ -19,10 +19,16 @@ pub fn read(path: &Path) -> Result<Spec, Mistakes> {
     let cannot = |error: std::io::Error| Mistakes::of_file(&name, &format!("cannot be read: {error}"));
 
     let mut bytes = Vec::new();
-    let file = fs::File::open(path).map_err(cannot)?;
-    if file.metadata().map_err(cannot)?.is_dir() {
+    let kind = fs::metadata(path).map_err(cannot)?.file_type();
+    if kind.is_dir() {
         return Err(Mistakes::of_file(&name, "is a directory: a file is expected"));
     }
+    // Opening a FIFO waits for somebody who writes. The pipes of a shell (`/dev/stdin`, `<(...)`) have somebody.
+    let is_pipe = kind.is_fifo() && path.starts_with("/dev");
+    if !kind.is_file() && !is_pipe {
+        return Err(Mistakes::of_file(&name, "is no regular file: one is expected"));
+    }
+    let file = fs::File::open(path).map_err(cannot)?;
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(cannot)?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(Mistakes::of_file(&name, "is larger than 1 MiB: that is no configuration of xlb"));
