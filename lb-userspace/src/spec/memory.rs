@@ -118,22 +118,26 @@ const fn hash(key: usize, value: usize, entries: u32, cpus: u32) -> u64 {
 
 impl fmt::Display for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut sum = 0;
+        // Rounded one by one, the parts would not add up to the whole: each is what the rounded sum grows by.
+        let mut part = |bytes: u64| {
+            let before = tenths_of_mebibytes(sum);
+            sum += bytes;
+            mebibytes(tenths_of_mebibytes(sum) - before)
+        };
+
+        writeln!(f, "maps: {}", mebibytes(tenths_of_mebibytes(self.total())))?;
         let families = [
             (Family::V4, self.limits.flows, self.flows),
             (Family::V6, self.limits.flows_ipv6, self.flows_ipv6),
         ];
-        writeln!(f, "maps: {}", mebibytes(self.total()))?;
         for (family, flows, bytes) in families {
             let (each, flows) = (bytes / u64::from(flows.max(1)), grouped(flows.into()));
-            writeln!(
-                f,
-                "  {:<28}{:>12}  {each} bytes per flow",
-                format!("{flows} {family} flows"),
-                mebibytes(bytes)
-            )?;
+            let flows = format!("{flows} {family} flows");
+            writeln!(f, "  {flows:<28}{:>12}  {each} bytes per flow", part(bytes))?;
         }
-        writeln!(f, "  {:<28}{:>12}", "services and backends", mebibytes(self.services))?;
-        write!(f, "  {:<28}{:>12}", format!("counters of {} CPUs", self.cpus), mebibytes(self.counters))
+        writeln!(f, "  {:<28}{:>12}", "services and backends", part(self.services))?;
+        write!(f, "  {:<28}{:>12}", format!("counters of {} CPUs", self.cpus), part(self.counters))
     }
 }
 
@@ -194,8 +198,12 @@ fn counted(count: u32, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-fn mebibytes(bytes: u64) -> String {
-    let tenths = (bytes * 10).div_ceil(1024 * 1024);
+fn tenths_of_mebibytes(bytes: u64) -> u64 {
+    const MEBIBYTE: u64 = 1 << 20;
+    (bytes * 10 + MEBIBYTE / 2) / MEBIBYTE
+}
+
+fn mebibytes(tenths: u64) -> String {
     format!("{}.{} MiB", grouped(tenths / 10), tenths % 10)
 }
 
@@ -244,11 +252,28 @@ mod tests {
 
         let expected = "\
 maps: 64.0 MiB
-  262,144 IPv4 flows              40.1 MiB  160 bytes per flow
-  65,536 IPv6 flows               18.1 MiB  288 bytes per flow
-  services and backends            5.4 MiB
+  262,144 IPv4 flows              40.0 MiB  160 bytes per flow
+  65,536 IPv6 flows               18.0 MiB  288 bytes per flow
+  services and backends            5.3 MiB
   counters of 2 CPUs               0.7 MiB";
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn the_parts_that_are_shown_add_up_to_the_whole() {
+        for flows in [1, 1000, 65_536, 262_144, 1_000_000, 8_388_608] {
+            for cpus in [1, 2, 3, 64, 256] {
+                let limits = Limits { flows, flows_ipv6: 65_536, half_open_flows: flows };
+                let shown = Memory::of(limits, cpus).to_string();
+
+                let tenths = |line: &str| -> u64 {
+                    let number = line.split(" MiB").next().unwrap().split(' ').next_back().unwrap();
+                    number.replace([',', '.'], "").parse().unwrap()
+                };
+                let parts: u64 = shown.lines().skip(1).map(tenths).sum();
+                assert_eq!(tenths(shown.lines().next().unwrap()), parts, "{shown}");
+            }
+        }
     }
 
     #[test]
