@@ -39,7 +39,7 @@ use crate::{
     health, neighbours, paths,
     shutdown::{self, Shutdown},
     spec::{
-        self, Spec,
+        self, Mistakes, Spec,
         memory::{Memory, SourcePorts},
         store::Store,
     },
@@ -159,14 +159,11 @@ async fn serve(options: Options) -> Result<(), Failure> {
 /// `choose`: how another file is named.
 fn read(file: &Path, choose: &str) -> Result<Spec, Failure> {
     if let Ok(false) = file.try_exists() {
-        let message = format!("there is no configuration at {}", file.display());
+        let mistakes = Mistakes::of_file(&file.display().to_string(), "there is no such file");
         let hint = format!("{choose} or XLB_CONFIG names another file");
-        return Err(Failure::new(Exit::InvalidConfiguration, message).hint(hint));
+        return Err(Failure::invalid(file, mistakes).hint(hint));
     }
-    spec::read(file).map_err(|mistakes| {
-        let message = format!("{} is not a valid configuration", file.display());
-        Failure::new(Exit::InvalidConfiguration, message).details(mistakes.each())
-    })
+    spec::read(file).map_err(|mistakes| Failure::invalid(file, mistakes))
 }
 
 fn refusal(error: OpenError) -> Failure {

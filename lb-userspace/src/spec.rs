@@ -31,7 +31,7 @@ mod value;
 
 pub use self::{
     load::{parse, read},
-    mistakes::Mistakes,
+    mistakes::{Mistake, Mistakes},
     value::parse_endpoint,
 };
 

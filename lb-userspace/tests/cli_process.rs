@@ -89,7 +89,7 @@ fn a_missing_file_is_told_with_the_ways_to_name_another() {
     let place = TempDir::new().unwrap();
     let missing = |path: &str| {
         let told = format!(
-            "error: there is no configuration at {path}\nhint: `xlb check FILE` or XLB_CONFIG names another file\n"
+            "error: {path}: there is no such file\nhint: `xlb check FILE` or XLB_CONFIG names another file\n"
         );
         (6, String::new(), told)
     };
@@ -116,7 +116,7 @@ fn a_file_may_come_by_a_pipe_but_nobody_is_waited_for() {
 
     assert!(piped.status.success(), "{piped:?}");
     assert_eq!((code, stdout.as_str()), (6, ""));
-    assert!(stderr.contains("fifo: is no regular file: one is expected\n"), "{stderr}");
+    assert_eq!(stderr, "error: fifo: is no regular file: one is expected\n");
 }
 
 #[test]

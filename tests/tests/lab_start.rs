@@ -48,7 +48,7 @@ fn a_file_that_is_not_there_or_wrong_is_told_with_line_and_column() -> Result<()
         (
             INVALID_CONFIGURATION,
             format!(
-                "error: there is no configuration at {path}\n\
+                "error: {path}: there is no such file\n\
                  hint: `xlb run --config FILE` or XLB_CONFIG names another file\n"
             )
         )

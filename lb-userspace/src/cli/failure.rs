@@ -1,9 +1,9 @@
 //! Why a command failed: what, in detail, and what to do.
 
-use std::{fmt, io};
+use std::{fmt, io, path::Path};
 
 use super::{exit::Exit, table::printable};
-use crate::api::client;
+use crate::{api::client, spec::Mistakes};
 
 #[derive(Debug)]
 pub struct Failure {
@@ -11,13 +11,33 @@ pub struct Failure {
     message: String,
     /// Mistakes of a configuration, or what is amiss with a host: said before the message.
     details: Vec<String>,
+    /// The same mistakes, for programs.
+    mistakes: Option<Box<Mistakes>>,
     hint: Option<String>,
     is_closed_pipe: bool,
 }
 
 impl Failure {
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), details: Vec::new(), hint: None, is_closed_pipe: false }
+        Self {
+            exit,
+            message: message.into(),
+            details: Vec::new(),
+            mistakes: None,
+            hint: None,
+            is_closed_pipe: false,
+        }
+    }
+
+    /// A configuration with mistakes.
+    pub fn invalid(file: &Path, mistakes: Mistakes) -> Self {
+        let failure = if mistakes.is_of_file() {
+            Self::new(Exit::InvalidConfiguration, mistakes.to_string())
+        } else {
+            let message = format!("{} is not a valid configuration", file.display());
+            Self::new(Exit::InvalidConfiguration, message).details(mistakes.each())
+        };
+        Self { mistakes: Some(Box::new(mistakes)), ..failure }
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -28,6 +48,11 @@ impl Failure {
     pub fn details(mut self, details: Vec<String>) -> Self {
         self.details = details;
         self
+    }
+
+    /// What is wrong with a configuration, if that is why.
+    pub fn mistakes(&self) -> Option<&Mistakes> {
+        self.mistakes.as_deref()
     }
 
     /// The reader of stdout has read enough (`xlb flow list | head`): no failure at all.

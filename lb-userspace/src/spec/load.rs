@@ -67,5 +67,5 @@ fn not_utf8(name: &str, bytes: &[u8], valid: usize) -> Mistakes {
     let wrong = bytes.get(valid).copied().unwrap_or_default();
     let message = format!("not UTF-8: byte {}", quote(&format!("{wrong:#04x}")));
     // Up to the wrong byte both are the same.
-    Mistakes::at(name, &text, Span::from(valid..valid + 1), &message)
+    Mistakes::at(name, &text, Span::from(valid..valid + 1), message)
 }

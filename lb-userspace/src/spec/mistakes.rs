@@ -8,6 +8,8 @@
 
 use std::{cell::RefCell, collections::BTreeSet, fmt, ops::Range};
 
+use serde::Serialize;
+
 /// Mistakes that are shown of one file; the others are counted.
 pub const MAX_MISTAKES: usize = 100;
 /// Characters of a line that are shown.
@@ -78,14 +80,15 @@ impl<'t> Report<'t> {
 
         let more = found.len().saturating_sub(MAX_MISTAKES);
         let shown = found.into_iter().take(MAX_MISTAKES);
-        let list = shown.map(|(span, message)| Mistake::in_text(name, self.text, span, &message)).collect();
-        Err(Mistakes { list, more })
+        let list = shown.map(|(span, message)| Mistake::in_text(self.text, span, message)).collect();
+        Err(Mistakes { file: name.to_owned(), list, more })
     }
 }
 
 /// Everything that is wrong with a file. Shows itself as an operator reads it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Mistakes {
+    file: String,
     list: Vec<Mistake>,
     more: usize,
 }
@@ -93,18 +96,34 @@ pub struct Mistakes {
 impl Mistakes {
     /// A mistake of the file as a whole: it cannot be read.
     pub fn of_file(name: &str, message: &str) -> Self {
-        Self { list: vec![Mistake { line: format!("{name}: {message}"), excerpt: None }], more: 0 }
+        let whole = Mistake { line: None, column: None, message: message.to_owned(), excerpt: None };
+        Self { file: name.to_owned(), list: vec![whole], more: 0 }
     }
 
     /// A mistake at one place of a text.
-    pub fn at(name: &str, text: &str, span: Span, message: &str) -> Self {
-        Self { list: vec![Mistake::in_text(name, text, span, message)], more: 0 }
+    pub fn at(name: &str, text: &str, span: Span, message: String) -> Self {
+        Self { file: name.to_owned(), list: vec![Mistake::in_text(text, span, message)], more: 0 }
+    }
+
+    /// Is it one mistake of the file as a whole?
+    pub fn is_of_file(&self) -> bool {
+        self.list.iter().all(|mistake| mistake.line.is_none())
+    }
+
+    /// Those that are shown.
+    pub fn list(&self) -> &[Mistake] {
+        &self.list
+    }
+
+    /// How many there are beside those that are shown.
+    pub fn more(&self) -> usize {
+        self.more
     }
 
     /// `file:line:column: message` of each, and the line that it is about.
     pub fn each(&self) -> Vec<String> {
         let more = (self.more > 0).then(|| format!("and {} more", self.more));
-        self.list.iter().map(Mistake::to_string).chain(more).collect()
+        self.list.iter().map(|mistake| mistake.told(&self.file)).chain(more).collect()
     }
 }
 
@@ -114,24 +133,29 @@ impl fmt::Display for Mistakes {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Mistake {
-    line: String,
+/// What is wrong, and where: for programs, as [`Mistakes`] for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Mistake {
+    /// `None`: the file as a whole.
+    line: Option<usize>,
+    column: Option<usize>,
+    message: String,
+    #[serde(skip)]
     excerpt: Option<String>,
 }
 
 impl Mistake {
-    fn in_text(name: &str, text: &str, span: Span, message: &str) -> Self {
+    fn in_text(text: &str, span: Span, message: String) -> Self {
         let position = Position::of(text, span.start);
-        let line = format!("{name}:{}:{}: {message}", position.line, position.column);
-        Self { line, excerpt: position.excerpt(span) }
+        let (line, column) = (Some(position.line), Some(position.column));
+        Self { line, column, message, excerpt: position.excerpt(span) }
     }
-}
 
-impl fmt::Display for Mistake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.line)?;
-        self.excerpt.iter().try_for_each(|excerpt| write!(f, "\n{excerpt}"))
+    fn told(&self, file: &str) -> String {
+        let place = [self.line, self.column].into_iter().flatten().map(|number| format!("{number}:"));
+        let excerpt = self.excerpt.iter().map(|excerpt| format!("\n{excerpt}"));
+        let (place, excerpt): (String, String) = (place.collect(), excerpt.collect());
+        format!("{file}:{place} {}{excerpt}", self.message)
     }
 }
 
@@ -230,7 +254,7 @@ mod tests {
         let text = "\u{feff}größe = 1\r\n";
         let one = text.find('1').unwrap();
 
-        let mistakes = Mistakes::at("x", text, Span::from(one..one + 1), "no");
+        let mistakes = Mistakes::at("x", text, Span::from(one..one + 1), "no".to_owned());
 
         assert_eq!(mistakes.to_string(), "x:1:9: no\n    1 | größe = 1\n      |         ^");
     }
@@ -268,7 +292,7 @@ mod tests {
         let text = "ä\u{1b}[31m\t".repeat(60);
 
         for start in 0..text.len() + 3 {
-            let shown = Mistakes::at("x", &text, Span::from(start..start + 500), "no").to_string();
+            let shown = Mistakes::at("x", &text, Span::from(start..start + 500), "no".to_owned()).to_string();
             assert!(!shown.contains('\u{1b}'));
         }
     }
