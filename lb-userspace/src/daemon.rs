@@ -59,7 +59,7 @@ pub fn check(file: &Path) -> Result<Checked, Failure> {
     let (first, last) = host::local_ports()?;
     let ports = SourcePorts::of(&spec, PortPool::around(first, last));
     let warning = preflight::judge_ports(&spec, (first, last)).map(|cause| cause.to_string());
-    Ok(Checked { costs: format!("{}\n{ports}", Memory::of(spec.limits, cpus)), warning, spec })
+    Ok(Checked { memory: Memory::of(spec.limits, cpus), ports, warning, spec })
 }
 
 /// `xlb detach` where nobody answers: removes what a dead daemon left. `false`: there was nothing.

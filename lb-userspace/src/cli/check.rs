@@ -2,15 +2,21 @@
 
 use std::{collections::BTreeSet, path::Path};
 
+use serde::Serialize;
+
 use super::{console::Console, exit::Exit, failure::Failure, units};
-use crate::spec::Spec;
+use crate::spec::{
+    Mistake, Spec,
+    memory::{Memory, SourcePorts},
+};
 
 /// A file without mistakes.
 #[derive(Debug)]
 pub struct Checked {
     pub spec: Spec,
-    /// What it will take of the host: the memory of the maps, the source ports.
-    pub costs: String,
+    /// What it will take of the host.
+    pub memory: Memory,
+    pub ports: SourcePorts,
     /// What this host lacks for it; another host may have it.
     pub warning: Option<String>,
 }
@@ -20,14 +26,115 @@ pub fn check(
     file: &Path,
     read: fn(&Path) -> Result<Checked, Failure>,
 ) -> Result<u8, Failure> {
-    let checked = read(file)?;
+    let outcome = read(file);
+    if console.is_json()
+        && let Some(report) = Report::of(file, &outcome)
+    {
+        console.json(&report)?;
+        return outcome.map(|_good| Exit::Done.code());
+    }
 
+    let checked = outcome?;
     console.line(&format!("{} is valid: {}", file.display(), summary(&checked.spec)))?;
-    console.line(checked.costs.trim_end())?;
+    console.line(&checked.memory.to_string())?;
+    console.line(&checked.ports.to_string())?;
     if let Some(warning) = &checked.warning {
         console.say(&format!("warning: {warning}"))?;
     }
     Ok(Exit::Done.code())
+}
+
+/// What programs are told: its shape does not change.
+#[derive(Serialize)]
+struct Report<'a> {
+    file: String,
+    valid: bool,
+    mistakes: &'a [Mistake],
+    /// Mistakes beside those.
+    more_mistakes: usize,
+    warnings: Vec<&'a str>,
+    memory: Option<MemoryReport>,
+    source_ports: Option<PortsReport<'a>>,
+}
+
+#[derive(Serialize)]
+struct MemoryReport {
+    total_bytes: u64,
+    flows_bytes: u64,
+    flows_ipv6_bytes: u64,
+    services_bytes: u64,
+    counters_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct PortsReport<'a> {
+    ports_per_source_and_backend: u32,
+    services: Vec<ServicePortsReport<'a>>,
+}
+
+#[derive(Serialize)]
+struct ServicePortsReport<'a> {
+    service: &'a str,
+    family: String,
+    sources: u32,
+    backends: u32,
+    flows_max: u64,
+}
+
+impl<'a> Report<'a> {
+    /// Of a file that could be judged.
+    fn of(file: &Path, outcome: &'a Result<Checked, Failure>) -> Option<Self> {
+        let file = file.display().to_string();
+        let report = match outcome {
+            Ok(checked) => Self {
+                file,
+                valid: true,
+                mistakes: &[],
+                more_mistakes: 0,
+                warnings: checked.warning.iter().map(String::as_str).collect(),
+                memory: Some(MemoryReport::of(&checked.memory)),
+                source_ports: Some(PortsReport::of(&checked.ports)),
+            },
+            Err(failure) => {
+                let mistakes = failure.mistakes()?;
+                Self {
+                    file,
+                    valid: false,
+                    mistakes: mistakes.list(),
+                    more_mistakes: mistakes.more(),
+                    warnings: Vec::new(),
+                    memory: None,
+                    source_ports: None,
+                }
+            }
+        };
+        Some(report)
+    }
+}
+
+impl MemoryReport {
+    const fn of(memory: &Memory) -> Self {
+        Self {
+            total_bytes: memory.total(),
+            flows_bytes: memory.flows,
+            flows_ipv6_bytes: memory.flows_ipv6,
+            services_bytes: memory.services,
+            counters_bytes: memory.counters,
+        }
+    }
+}
+
+impl<'a> PortsReport<'a> {
+    fn of(ports: &'a SourcePorts) -> Self {
+        let services = ports.services.iter().map(|it| ServicePortsReport {
+            service: &it.service,
+            family: it.family.to_string().to_lowercase(),
+            sources: it.sources,
+            backends: it.backends,
+            flows_max: it.flows(ports.ports),
+        });
+        Self { ports_per_source_and_backend: ports.ports, services: services.collect() }
+    }
 }
 
 fn summary(spec: &Spec) -> String {

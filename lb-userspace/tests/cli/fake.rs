@@ -7,11 +7,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use lb_common::settings::PortPool;
 use lb_userspace::{
     api::{desk::Desk, listen, server, view},
     cli::{Host, check::Checked, exit::Exit, failure::Failure},
     event::{Answer, Event, ProbeOutcome, ProbeResult, Problem, ProblemKind, Request, Target},
-    spec::{self, BackendName, Spec},
+    spec::{
+        self, BackendName,
+        memory::{Memory, SourcePorts},
+    },
 };
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
@@ -55,33 +59,41 @@ fn socket_in(directory: &Path) -> PathBuf {
 pub const HOST: Host = Host {
     run: |_| Err(Failure::new(Exit::HostUnfit, "built without the XDP program: cargo xtask build")),
     check: |path| {
-        let costs = "map memory: 78.2 MiB\n".to_owned();
+        let spec = spec::parse("good.toml", GOOD).unwrap();
+        let memory = Memory::of(spec.limits, 2);
+        let ports = SourcePorts::of(&spec, PortPool::around(32_768, 60_999));
         if path.ends_with("good.toml") {
-            Ok(Checked { spec: spec(), costs, warning: None })
+            Ok(Checked { spec, memory, ports, warning: None })
         } else if path.ends_with("without-ports.toml") {
             let warning = "no source ports: narrow the range".to_owned();
-            Ok(Checked { spec: spec(), costs, warning: Some(warning) })
+            Ok(Checked { spec, memory, ports, warning: Some(warning) })
         } else {
-            let path = path.display();
-            let mistakes = ["12:9: `0` is not a port", "40:1: service `dns` has no backends"];
-            let message = format!("{path} is not a valid configuration");
-            Err(Failure::new(Exit::InvalidConfiguration, message)
-                .details(mistakes.map(|mistake| format!("{path}:{mistake}")).to_vec()))
+            let name = path.display().to_string();
+            let wrong = GOOD.replace("10:80", "10:0").replace("source", "sources");
+            let mistakes = match name.as_str() {
+                "/" => spec::read(path),
+                _ => spec::parse(&name, &wrong),
+            };
+            Err(Failure::invalid(path, mistakes.unwrap_err()))
         }
     },
     detach: || Ok(true),
 };
 
-fn spec() -> Spec {
-    let interface = |name: &str| spec::Interface { name: name.to_owned(), mode: spec::AttachMode::Auto };
-    Spec {
-        interfaces: vec![interface("eth0"), interface("eth1")],
-        api: spec::Api { socket: PathBuf::from("/run/xlb/xlb.sock") },
-        metrics: None,
-        limits: spec::Limits::default(),
-        services: vec![],
-    }
-}
+const GOOD: &str = r#"version = 1
+
+[[interface]]
+name = "eth0"
+
+[[service]]
+name = "web"
+listen = ["192.0.2.10:80"]
+source = ["10.0.0.1"]
+
+[[service.backend]]
+name = "web-1"
+address = "10.0.0.11:8080"
+"#;
 
 /// `web-3` refuses, and says so with a word to the terminal.
 fn probe(target: Target) -> Pin<Box<dyn Future<Output = ProbeResult> + Send>> {
