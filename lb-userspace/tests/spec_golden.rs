@@ -2,9 +2,21 @@
 //!
 //! `XLB_BLESS=1 cargo test -p lb-userspace --test spec_golden` writes the `.txt` anew: read the difference.
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+#[path = "spec/many.rs"]
+mod many;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
+
+use lb_common::limits::{MAX_SERVICE_KEYS, MAX_SERVICES};
 use lb_userspace::spec;
+use nix::{sys::stat::Mode, unistd::mkfifo};
 
 /// The classes. Text is compared in one test, so that a change of wording shows all that it touches.
 const CLASSES: &[&str] = &[
@@ -89,6 +101,23 @@ const CLASSES: &[&str] = &[
     "wrong_type",
 ];
 
+type Make = fn(&Path);
+
+/// Classes whose file is made, because no text is one or because it is too long: `golden/CLASS.txt` alone is kept.
+const MADE: &[(&str, Make)] = &[
+    ("file_is_a_directory", |file| fs::create_dir(file).unwrap()),
+    ("file_is_a_fifo", |file| mkfifo(file, Mode::S_IRUSR).unwrap()),
+    ("file_not_utf8", |file| fs::write(file, b"version = 1\nname = \"\xff\"\n").unwrap()),
+    ("file_too_large", |file| fs::write(file, "#".repeat(1024 * 1024 + 1)).unwrap()),
+    // What even root cannot read.
+    ("file_unreadable", |file| symlink(file, file).unwrap()),
+    ("too_many_backends", |file| fs::write(file, many::services(5, 1, 512)).unwrap()),
+    ("too_many_listens", |file| {
+        fs::write(file, many::services(2, MAX_SERVICE_KEYS as usize / 2, 1)).unwrap()
+    }),
+    ("too_many_services", |file| fs::write(file, many::services(MAX_SERVICES as usize + 1, 1, 1)).unwrap()),
+];
+
 #[test]
 fn every_class_of_mistakes_is_told_as_its_golden_file_says() {
     let mut wrong = Vec::new();
@@ -100,13 +129,24 @@ fn every_class_of_mistakes_is_told_as_its_golden_file_says() {
             Err(mistakes) => format!("{mistakes}\n"),
         };
 
-        if std::env::var_os("XLB_BLESS").is_some() {
-            fs::write(golden(class, "txt"), &told).unwrap();
-        }
-        let expected = fs::read_to_string(golden(class, "txt")).unwrap_or_default();
-        if told != expected {
-            wrong.push(format!("--- expected\n{expected}--- told\n{told}"));
-        }
+        wrong.extend(difference(class, &told));
+    }
+
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_file_that_is_made_is_told_as_its_golden_file_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut wrong = Vec::new();
+    for (class, make) in MADE {
+        let file = directory.path().join(class).with_extension("toml");
+        make(&file);
+
+        let told = format!("{}\n", spec::read(&file).unwrap_err());
+
+        let parent = format!("{}/", directory.path().display());
+        wrong.extend(difference(class, &told.replace(&parent, "")));
     }
 
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -118,10 +158,10 @@ fn every_golden_file_belongs_to_a_class_and_every_class_has_both() {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
-    let want: BTreeSet<String> =
-        CLASSES.iter().flat_map(|class| [format!("{class}.toml"), format!("{class}.txt")]).collect();
+    let want = CLASSES.iter().flat_map(|class| [format!("{class}.toml"), format!("{class}.txt")]);
+    let made = MADE.iter().map(|(class, _)| format!("{class}.txt"));
 
-    assert_eq!(have, want);
+    assert_eq!(have, want.chain(made).collect());
 }
 
 #[test]
@@ -136,6 +176,15 @@ fn every_line_names_file_line_and_column() {
             assert!(place[1].parse::<usize>().is_ok() && place[2].parse::<usize>().is_ok(), "{line}");
         }
     }
+}
+
+/// What the golden file says otherwise, if it does.
+fn difference(class: &str, told: &str) -> Option<String> {
+    if std::env::var_os("XLB_BLESS").is_some() {
+        fs::write(golden(class, "txt"), told).unwrap();
+    }
+    let expected = fs::read_to_string(golden(class, "txt")).unwrap_or_default();
+    (told != expected).then(|| format!("--- expected\n{expected}--- told\n{told}"))
 }
 
 fn golden(class: &str, extension: &str) -> PathBuf {

@@ -1,15 +1,14 @@
 //! Reading files: what is good, what cannot be read at all, and what is too much.
 
+#[path = "spec/many.rs"]
+mod many;
+
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
-use lb_common::{
-    limits::{MAX_SERVICE_KEYS, MAX_SERVICES},
-    net::Protocol,
-    service::Mode,
-};
+use lb_common::{net::Protocol, service::Mode};
 use lb_userspace::{
     paths,
-    spec::{self, AttachMode, Limits, Probe, Spec, rules},
+    spec::{self, AttachMode, Limits, Probe, Spec},
 };
 use proptest::prelude::*;
 
@@ -122,26 +121,6 @@ fn tcp_and_udp_can_share_an_address_and_a_port() {
 }
 
 #[test]
-fn files_that_cannot_be_read_say_so_in_one_line() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = |name: &str| directory.path().join(name);
-    fs::write(path("binary"), b"version = 1\nname = \"\xff\"\n").unwrap();
-    fs::write(path("large"), "#".repeat(1024 * 1024 + 1)).unwrap();
-    let cases = [
-        ("absent", ": cannot be read: No such file or directory (os error 2)"),
-        ("", ": is a directory: a file is expected"),
-        ("binary", ":2:9: not UTF-8: byte `0xff`"),
-        ("large", ": is larger than 1 MiB: that is no configuration of xlb"),
-    ];
-
-    for (name, message) in cases {
-        let mistakes = spec::read(&path(name)).unwrap_err();
-
-        assert_eq!(told(&mistakes), [format!("{}{message}", path(name).display())]);
-    }
-}
-
-#[test]
 fn a_good_file_is_read_from_disk() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("xlb.toml");
@@ -151,47 +130,14 @@ fn a_good_file_is_read_from_disk() {
 }
 
 #[test]
-fn what_the_maps_have_no_room_for_is_refused_where_it_begins() {
-    let most = MAX_SERVICES as usize;
-    let many_services = services(most + 1, 1, 1);
-    let many_backends = services(5, 1, 512);
-    let many_listens = services(2, MAX_SERVICE_KEYS as usize / 2, 1);
-    let cases = [
-        (&many_services, format!("from here on there are too many services: at most {most}")),
-        (
-            &many_backends,
-            format!(
-                "from here on there are too many backends over all services: at most {}",
-                rules::MAX_SPEC_BACKENDS
-            ),
-        ),
-        (
-            &many_listens,
-            format!(
-                "from here on there are too many addresses over all services \
-                 (each listen counts, and each address and protocol): at most {MAX_SERVICE_KEYS}"
-            ),
-        ),
-    ];
-
-    for (text, message) in cases {
-        let lines = told(&spec::parse("x", text).unwrap_err());
-
-        let last = text.rfind("[[service]]\n").unwrap();
-        let line = text[..last].matches('\n').count() + 1;
-        assert_eq!(lines, [format!("x:{line}:1: {message}")]);
-    }
-}
-
-#[test]
 fn a_family_of_a_service_has_at_most_512_backends() {
-    let text = services(1, 1, 513);
+    let text = many::services(1, 1, 513);
 
     let lines = told(&spec::parse("x", &text).unwrap_err());
 
     assert_eq!(lines.len(), 1);
     assert!(lines[0].ends_with("service `s0` has 512 IPv4 backends: that is the most"), "{lines:?}");
-    assert!(spec::parse("x", &services(4, 1, 512)).is_ok());
+    assert!(spec::parse("x", &many::services(4, 1, 512)).is_ok());
 }
 
 proptest! {
@@ -230,20 +176,4 @@ fn parse(more: &str) -> Result<Spec, spec::Mistakes> {
 /// Each mistake without the line that shows it.
 fn told(mistakes: &spec::Mistakes) -> Vec<String> {
     mistakes.each().iter().map(|mistake| mistake.lines().next().unwrap_or_default().to_owned()).collect()
-}
-
-/// Services with their own listen ports, all on one address and one source.
-fn services(count: usize, listens: usize, backends: usize) -> String {
-    let mut text = "version = 1\n[[interface]]\nname = 'eth0'\n".to_owned();
-    for service in 0..count {
-        let ports = (0..listens).map(|it| 1000 + service * listens + it);
-        let listen: Vec<String> = ports.map(|port| format!("'192.0.2.10:{port}'")).collect();
-        let listen = listen.join(", ");
-        text += &format!("[[service]]\nname = 's{service}'\nlisten = [{listen}]\nsource = ['10.0.0.1']\n");
-        for it in 0..backends {
-            let address = format!("10.1.{}.{}:80", it / 250, 1 + it % 250);
-            text += &format!("[[service.backend]]\nname = 'b{it}'\naddress = '{address}'\n");
-        }
-    }
-    text
 }
