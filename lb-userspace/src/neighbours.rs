@@ -23,7 +23,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use lb_common::event::NeighbourWanted;
 use tokio::sync::{mpsc, watch};
 
-use self::{netlink::Kernel, watcher::Watcher};
+use self::watcher::Watcher;
 use crate::{datapath::Attached, event::Event, shutdown::Shutdown};
 
 /// Watches the ways to the `wanted` backends through the attached `interfaces`, until shutdown or until the other end
@@ -40,9 +40,4 @@ pub async fn run(
         () = watcher.watch() => {}
         () = shutdown.wait() => {}
     }
-}
-
-/// All addresses of this host, on whatever interface.
-pub async fn local_addresses() -> anyhow::Result<BTreeSet<IpAddr>> {
-    Kernel::connect()?.local_addresses().await
 }

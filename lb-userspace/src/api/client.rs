@@ -2,11 +2,7 @@
 
 mod exchange;
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{io, path::PathBuf, time::Duration};
 
 use hyper::Method;
 
@@ -75,10 +71,6 @@ type Answer<T> = Result<T, Error>;
 impl Client {
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self { socket: socket.into() }
-    }
-
-    pub fn socket(&self) -> &Path {
-        &self.socket
     }
 
     pub async fn status(&self) -> Answer<view::Status> {

@@ -26,11 +26,6 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// The maps as another daemon left them.
-    pub fn of(maps: Snapshot) -> Self {
-        Self { maps, ..Self::default() }
-    }
-
     /// The ids that are given new flows, by pool.
     pub fn in_force(&self) -> BTreeMap<u32, Vec<u32>> {
         let backends = |table| self.maps.tables.get(table).map(|table| table.backends.clone());

@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use lb_common::net::Mac;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressMessage},
     link::{LinkAttribute, LinkFlags, LinkMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteType, RouteVia},
@@ -128,14 +127,6 @@ fn configured_mtu(destination: IpAddr, message: &RouteMessage) -> Option<u32> {
         _ => None,
     });
     mtu.filter(|mtu| *mtu > 0 && !is_learned)
-}
-
-/// An address of this host: the local one of a point-to-point pair.
-pub fn local_address(message: &AddressMessage) -> Option<IpAddr> {
-    let attributes = &message.attributes;
-    find(attributes, |it| if let AddressAttribute::Local(it) = it { Some(*it) } else { None }).or_else(|| {
-        find(attributes, |it| if let AddressAttribute::Address(it) = it { Some(*it) } else { None })
-    })
 }
 
 fn find<A, T>(attributes: &[A], pick: impl Fn(&A) -> Option<T>) -> Option<T> {

@@ -109,13 +109,6 @@ impl Kernel {
         collect(neighbours, |message| decode::neighbour(&message)).await.context("list the neighbours")
     }
 
-    pub async fn local_addresses(&self) -> anyhow::Result<BTreeSet<IpAddr>> {
-        let addresses = self.handle.address().get().execute();
-        collect(addresses, |message| decode::local_address(&message))
-            .await
-            .context("list the addresses of this host")
-    }
-
     /// The routes to many addresses.
     pub async fn routes(&self, destinations: BTreeSet<IpAddr>) -> anyhow::Result<BTreeMap<IpAddr, Route>> {
         futures_util::stream::iter(destinations)

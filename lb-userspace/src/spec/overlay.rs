@@ -98,10 +98,6 @@ impl Overlay {
         self.entries.iter().map(|(name, change)| format!("{name}: {}", change.describe())).collect()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// The overlay without wishes that the file has overruled, and what there is to say about it.
     fn settled(&self, file: &Spec) -> (Self, Vec<String>) {
         let mut settled = Self::default();

@@ -132,19 +132,6 @@ fn a_route_that_the_kernel_cloned_is_no_change_of_routes() {
     assert_eq!(fact(&RouteNetlinkMessage::NewRoute(message)), None);
 }
 
-#[test]
-fn of_a_point_to_point_pair_the_local_address_is_ours() {
-    let peer = AddressAttribute::Address("10.0.0.2".parse().unwrap());
-    let local = AddressAttribute::Local("10.0.0.1".parse().unwrap());
-    let mut message = AddressMessage::default();
-
-    message.attributes = vec![peer.clone(), local];
-    assert_eq!(local_address(&message), Some("10.0.0.1".parse().unwrap()));
-
-    message.attributes = vec![peer];
-    assert_eq!(local_address(&message), Some("10.0.0.2".parse().unwrap()));
-}
-
 fn neighbour_message(state: NeighbourState, mac: &[u8]) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = AddressFamily::Inet;

@@ -142,7 +142,7 @@ fn drain_and_maint_hold_until_ready_whatever_the_file_does() {
         ["web/a: maint (the file has it no longer)"]
     );
     overlay.patch(&file(&[B]), &name("a"), &admin(AdminState::Ready)).unwrap();
-    assert!(overlay.is_empty());
+    assert_eq!(overlay, Overlay::default());
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn what_is_done_and_undone_leaves_nothing() {
     overlay.remove(&file, &name("b")).unwrap();
     overlay.add(&file, &name("b"), &new("10.0.0.12:80")).unwrap();
 
-    assert!(overlay.is_empty(), "{overlay:?}");
+    assert_eq!(overlay, Overlay::default());
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn what_waits_for_its_service_can_be_removed() {
     assert_eq!(overlay.apply(&without).warnings.len(), 1);
     overlay.remove(&without, &name("c")).unwrap();
 
-    assert!(overlay.is_empty());
+    assert_eq!(overlay, Overlay::default());
 }
 
 #[test]
@@ -249,7 +249,7 @@ fn what_is_refused_has_its_kind_and_changes_nothing() {
 
         assert_eq!(problem.kind, kind, "{problem:?}");
         assert!(problem.detail.contains(detail), "{problem:?}");
-        assert!(overlay.is_empty());
+        assert_eq!(overlay, Overlay::default());
     }
 }
 
@@ -322,7 +322,7 @@ proptest! {
             let _ = overlay.add(&file, &name(&it.name), &body);
         }
 
-        prop_assert!(overlay.is_empty(), "{:?}", overlay);
+        prop_assert_eq!(overlay, Overlay::default());
     }
 }
 
