@@ -7,11 +7,11 @@
 //!
 //! Nothing here knows the state: the desk asks the controller, the routes turn what it says into HTTP.
 
-pub mod client;
+pub(crate) mod client;
 pub mod desk;
 pub mod listen;
-pub mod problem;
-pub mod routes;
+mod problem;
+pub(crate) mod routes;
 pub mod server;
 pub mod view;
 

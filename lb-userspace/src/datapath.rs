@@ -24,11 +24,12 @@ mod flows;
 mod kernel;
 mod lock;
 mod mapping;
-pub mod memory;
+#[cfg(test)]
+pub(crate) mod memory;
 mod names;
 mod open;
-pub mod pins;
-pub mod preflight;
+pub(crate) mod pins;
+pub(crate) mod preflight;
 
 pub use self::{
     attach::Links,
@@ -40,6 +41,8 @@ pub use self::{
         traces::{Traces, traces},
     },
     open::{Fit, OpenError, Opened, judge, open},
+    pins::unfinished,
+    preflight::{Cause, native_mtu_max},
 };
 
 /// The maps, as whoever holds them gives and takes them. Only the controller writes to one.

@@ -12,13 +12,13 @@
 
 pub mod api;
 pub mod cli;
-pub mod controller;
+mod controller;
 pub mod daemon;
 pub mod datapath;
 pub mod event;
-pub mod health;
-pub mod metrics;
-pub mod neighbours;
+mod health;
+mod metrics;
+mod neighbours;
 pub mod paths;
-pub mod shutdown;
+mod shutdown;
 pub mod spec;

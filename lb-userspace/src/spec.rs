@@ -20,11 +20,11 @@ use lb_common::{net::Protocol, service::Mode};
 
 mod file;
 mod load;
-pub mod memory;
+pub(crate) mod memory;
 mod mistakes;
-pub mod overlay;
-pub mod rules;
-pub mod store;
+pub(crate) mod overlay;
+pub(crate) mod rules;
+pub(crate) mod store;
 mod table;
 mod validate;
 mod value;

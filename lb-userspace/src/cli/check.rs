@@ -21,7 +21,7 @@ pub struct Checked {
     pub warning: Option<String>,
 }
 
-pub fn check(
+pub(super) fn check(
     console: &mut Console<'_>,
     file: &Path,
     read: fn(&Path) -> Result<Checked, Failure>,

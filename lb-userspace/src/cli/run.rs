@@ -15,7 +15,7 @@ pub struct Options {
 }
 
 /// Logs to stderr. `XLB_LOG`, a filter of env_logger, precedes `-q` and `-v`.
-pub fn init_log(verbosity: Verbosity, env: &dyn Fn(&str) -> Option<OsString>) {
+pub(super) fn init_log(verbosity: Verbosity, env: &dyn Fn(&str) -> Option<OsString>) {
     let level = match verbosity {
         Verbosity::Quiet => LevelFilter::Warn,
         Verbosity::Usual => LevelFilter::Info,

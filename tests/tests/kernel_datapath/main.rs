@@ -13,7 +13,7 @@ use aya::{
 };
 use lb_common::{LAYOUT, counters::BackendCounters, net::Be16, service::Filter, settings::Settings};
 use lb_userspace::{
-    datapath::{self, Attached, Datapath, Op, OpenError, Opened, Snapshot, pins::unfinished, preflight},
+    datapath::{self, Attached, Datapath, Op, OpenError, Opened, Snapshot, native_mtu_max, unfinished},
     spec::{AttachMode, BackendName},
 };
 
@@ -344,7 +344,7 @@ fn the_memory_that_is_told_is_what_the_kernel_accounts() -> Result<()> {
 #[test]
 fn the_longest_packet_of_native_mode_is_what_preflight_says() -> Result<()> {
     let world = World::new()?;
-    let longest = preflight::native_mtu_max(4096);
+    let longest = native_mtu_max(4096);
     let set =
         |mtu: u32| world.namespace.ip(&format!("link set front mtu {mtu}\nlink set front-peer mtu {mtu}"));
     world.inside(|| {
