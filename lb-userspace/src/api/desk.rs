@@ -30,6 +30,7 @@ pub struct Desk {
 }
 
 impl Desk {
+    /// `events` leads to the controller; `probe` runs in the task of whoever asked.
     pub fn new(events: mpsc::Sender<Event>, probe: Probe) -> Self {
         Self { events, probe }
     }

@@ -19,17 +19,29 @@ const MODE: u32 = 0o660;
 /// Nobody can be listened to there.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// A socket that somebody accepts connections on.
     #[error("listen on {0}: a running daemon has this socket (give another one: --socket, XLB_SOCKET)")]
     Live(PathBuf),
+    /// A file or directory that no daemon made: it is left alone.
     #[error("listen on {0}: it exists and is not a socket (remove it or give another path)")]
     NotASocket(PathBuf),
+    /// Another process has the address that Prometheus was to scrape.
     #[error("listen on {0}: address in use (`ss -ltnp` says by whom; [metrics] listen chooses another)")]
     AddressInUse(SocketAddr),
+    /// Whatever else the kernel refuses.
     #[error("listen on {place}: {doing}: {source}")]
-    Io { place: String, doing: &'static str, source: io::Error },
+    Io {
+        /// The socket's path, or the address.
+        place: String,
+        /// The step that went wrong: "bind", "chmod".
+        doing: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
 }
 
 impl Error {
+    /// How `xlb run` ends.
     pub const fn exit(&self) -> Exit {
         match self {
             Self::Live(_) | Self::AddressInUse(_) => Exit::Conflict,

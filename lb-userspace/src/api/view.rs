@@ -7,36 +7,53 @@ use serde::{Deserialize, Serialize};
 /// `GET /v1/status`
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Status {
+    /// Of the daemon; the CLI that asks may have another.
     pub version: String,
+    /// Since the daemon started. The data plane may be older.
     pub uptime_seconds: u64,
+    /// The path of the configuration file.
     pub config: String,
+    /// Those that the program is attached to, then those that it should be attached to.
     pub interfaces: Vec<Interface>,
+    /// In the order of the file.
     pub services: Vec<ServiceSummary>,
+    /// Over all services, a second old at most.
     pub flows: FlowCount,
     /// The CLI has changed what the file says: one line each, "web/web-1: drain".
     pub overlay: Vec<String>,
     /// Odd, and how to cure it.
     pub warnings: Vec<String>,
+    /// The start counts as a reload.
     pub last_reload_successful: bool,
+    /// `null` after a good reload.
     pub last_reload_error: Option<String>,
     /// Bytes of all maps.
     pub map_memory_bytes: u64,
 }
 
+/// An interface in [`Status`]
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Interface {
+    /// As the kernel and the file name it.
     pub name: String,
+    /// The kernel's number; 0: not attached.
     pub index: u32,
-    /// native | generic
+    /// native | generic | none (not attached)
     pub mode: String,
+    /// False: the file names it, and the program does not run there.
     pub attached: bool,
+    /// Bytes of the longest IP packet; 0: not attached.
     pub mtu: u32,
 }
 
+/// A service in [`Status`]
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct ServiceSummary {
+    /// As in the file.
     pub name: String,
+    /// Backends whose health is `up`, or not checked.
     pub backends_up: u32,
+    /// All, whatever their state.
     pub backends: u32,
     /// Backends that are given new flows.
     pub backends_serving: u32,
@@ -45,32 +62,46 @@ pub struct ServiceSummary {
 /// An element of `GET /v1/services`
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Service {
+    /// As in the file.
     pub name: String,
+    /// What clients dial.
     pub listen: Vec<SocketAddr>,
     /// tcp | udp
     pub protocol: String,
     /// full-nat | nat
     pub mode: String,
+    /// round-robin
     pub scheduler: String,
+    /// full-nat: the addresses that backends see; empty in mode nat.
     pub source: Vec<IpAddr>,
+    /// All, whatever their state.
     pub backends: u32,
+    /// Backends whose health is `up`, or not checked.
     pub backends_up: u32,
+    /// Backends that are given new flows.
     pub backends_serving: u32,
+    /// Half-open, established and closing, a second old at most.
     pub flows: u64,
 }
 
 /// An element of `GET /v1/services/{service}/backends`
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Backend {
+    /// The service that it answers for.
     pub service: String,
+    /// Unique within the service.
     pub name: String,
+    /// Where requests go.
     pub address: SocketAddr,
+    /// 0 to 1000; 0: no new flows.
     pub weight: u32,
+    /// Used only when no other backend of its family is up.
     pub backup: bool,
     /// up | down | unknown
     pub health: String,
     /// ready | drain | maint
     pub admin_state: String,
+    /// Half-open, established and closing, a second old at most.
     pub flows: u64,
 }
 
@@ -78,13 +109,17 @@ pub struct Backend {
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct NewBackend {
+    /// Where requests go.
     pub address: SocketAddr,
+    /// 0 to 1000, [`default_weight`] unless given; 0: no new flows.
     #[serde(default = "default_weight")]
     pub weight: u32,
+    /// Used only when no other backend of its family is up.
     #[serde(default)]
     pub backup: bool,
 }
 
+/// The weight of a backend for which none is given, by file or by command.
 pub fn default_weight() -> u32 {
     100
 }
@@ -93,10 +128,13 @@ pub fn default_weight() -> u32 {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct BackendPatch {
+    /// `None`: stays as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin_state: Option<AdminState>,
+    /// 0 to 1000; `None`: stays as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
+    /// `None`: stays as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<bool>,
 }
@@ -115,6 +153,7 @@ pub enum AdminState {
 }
 
 impl AdminState {
+    /// As it stands in JSON, in metrics and in messages.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ready => "ready",
@@ -127,8 +166,11 @@ impl AdminState {
 /// An element of `GET /v1/health`
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct HealthState {
+    /// The service that it answers for.
     pub service: String,
+    /// The backend's.
     pub name: String,
+    /// The backend's own, even where its check asks another port.
     pub address: SocketAddr,
     /// tcp | http | none
     pub check: String,
@@ -136,6 +178,7 @@ pub struct HealthState {
     pub health: String,
     /// Seconds in this state.
     pub since_seconds: u64,
+    /// The last probe; `null`: none has ended yet.
     pub last: Option<ProbeResult>,
 }
 
@@ -144,7 +187,9 @@ pub struct HealthState {
 pub struct ProbeResult {
     /// success | failure | timeout
     pub result: String,
+    /// What an operator reads: "HTTP 200", "connection refused".
     pub detail: String,
+    /// Of all of it: connecting, and for http the question and the answer.
     pub duration_seconds: f64,
 }
 
@@ -152,14 +197,16 @@ pub struct ProbeResult {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct FlowQuery {
+    /// `None`: flows of all services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// SERVICE/BACKEND
+    /// SERVICE/BACKEND; `None`: flows of all backends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<String>,
-    /// An address or a network.
+    /// An address or a network; `None`: flows of all clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
+    /// The most flows to list; `None`: 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
 }
@@ -169,38 +216,57 @@ pub struct FlowQuery {
 pub struct Flow {
     /// tcp | udp
     pub protocol: String,
+    /// Who dialled.
     pub client: SocketAddr,
+    /// What was dialled.
     pub listen: SocketAddr,
+    /// The name of the service that was dialled.
     pub service: String,
+    /// The name of the backend that answers, without its service.
     pub backend: String,
+    /// Where its requests are sent.
     pub backend_address: SocketAddr,
-    /// What the backend sees.
+    /// What the backend sees: an address of ours (full-nat) or the client (nat).
     pub source: SocketAddr,
     /// half_open | established | closing | closed
     pub state: String,
+    /// Since its last packet, either way.
     pub idle_seconds: f64,
 }
 
 /// `GET /v1/flows/count`
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 pub struct FlowCount {
+    /// Flows whose handshake is not proven.
     pub half_open: u64,
+    /// Flows that nobody has begun to close.
     pub established: u64,
+    /// Flows that one side has begun to close; what both have closed is not counted.
     pub closing: u64,
+    /// What the tables of both families were made for.
     pub established_max: u64,
+    /// The limits of both families.
     pub half_open_max: u64,
 }
 
 /// An element of `GET /v1/stats`: a backend, or (without `backend`) a service.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Stats {
+    /// The service, or that of the backend.
     pub service: String,
+    /// `null`: the numbers of the service, with what backends had done that left since the start.
     pub backend: Option<String>,
+    /// Half-open, established and closing, a second old at most.
     pub flows: u64,
+    /// From the pinned counters, as are all totals: a restart of the daemon does not reset them.
     pub new_flows_total: u64,
+    /// From clients to backends.
     pub forwarded_packets_total: u64,
+    /// Of whole frames, from clients to backends.
     pub forwarded_bytes_total: u64,
+    /// From backends to clients.
     pub returned_packets_total: u64,
+    /// Of whole frames, from backends to clients.
     pub returned_bytes_total: u64,
 }
 
@@ -209,17 +275,23 @@ pub struct Stats {
 pub struct Reloaded {
     /// What changed, one line each.
     pub changes: Vec<String>,
+    /// What is odd with the file as it is in force, one line each.
     pub warnings: Vec<String>,
 }
 
-/// RFC 9457
+/// A refusal (RFC 9457, 3): the answer to what was asked for in vain.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Problem {
+    /// A URI that identifies the kind: `urn:xlb:problem:...`, or `about:blank` where the status says it all.
     #[serde(rename = "type")]
     pub kind: String,
+    /// The kind in words, the same each time.
     pub title: String,
+    /// The response's HTTP status.
     pub status: u16,
+    /// What is the matter this time.
     pub detail: String,
+    /// Mistakes of a configuration file, `file:line:column: message`; left out if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
 }
