@@ -32,44 +32,55 @@ pub enum Event {
 /// The end of one probe.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Probed {
+    /// It may have been removed while the probe was under way.
     pub backend: BackendName,
     /// The steady health if this result changed it (or is the first), else `None`.
     pub change: Option<Health>,
+    /// For the API and the metrics; `change` alone decides.
     pub result: ProbeResult,
 }
 
 /// What one probe found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProbeResult {
+    /// What `xlb_health_checks_total` counts.
     pub outcome: ProbeOutcome,
     /// What an operator reads: "connected", "HTTP 200", "connection refused", "no answer within 1s".
     pub detail: String,
+    /// From the beginning to the end, or to the timeout.
     pub duration: Duration,
+    /// When the probe began.
     pub at: SystemTime,
 }
 
 /// The label `result` of `xlb_health_checks_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProbeOutcome {
+    /// It connected, or answered with 2xx or 3xx.
     Success,
     /// Refused, reset, or answered wrongly.
     Failure,
+    /// No answer within the check's timeout.
     Timeout,
 }
 
 /// What is believed of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
+    /// It may be given flows.
     Up,
+    /// It is given no new flows; over UDP it loses those that it has, too.
     Down,
 }
 
 /// What the probes are to watch. Sent whole on a `tokio::sync::watch`; the prober keeps what did not change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Target {
+    /// Who the results are about.
     pub backend: BackendName,
     /// The backend's address, with the port that the check asks for.
     pub address: std::net::SocketAddr,
+    /// How it is probed, how often, and how many results in a row count.
     pub check: HealthCheck,
     /// What is believed already (adopted from pinned maps); `None`: the first result alone decides.
     pub believed: Option<Health>,
@@ -78,60 +89,111 @@ pub struct Target {
 /// How a backend can be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HopState {
+    /// Packets for the backend can be sent.
     Resolved(Hop),
     /// The route is known, the neighbour is not (it is being asked for).
     Unresolved {
+        /// The neighbour: a gateway, or the backend itself.
         next_hop: IpAddr,
+        /// The name of the interface that the neighbour is on.
         interface: String,
     },
     /// The route leaves through an interface that is not configured.
     Outside {
+        /// The name of that interface.
         interface: String,
     },
+    /// The kernel has no route, or one that refuses (unreachable, prohibit, blackhole).
     NoRoute,
 }
 
 /// What the API asks of the controller.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Request {
+    /// `GET /v1/status`, and what `/readyz` judges by.
     Status,
+    /// `GET /v1/services`
     Services,
-    Backends { service: Option<String> },
+    /// `GET /v1/backends`, and those of one service.
+    Backends {
+        /// `None`: those of all services.
+        service: Option<String>,
+    },
+    /// `GET /v1/health`
     Health,
-    Probe { backend: BackendName },
+    /// Where a backend is to be probed; the probe itself is up to whoever asks.
+    Probe {
+        /// Whose target is asked for.
+        backend: BackendName,
+    },
+    /// `GET /v1/flows`: answered when the tables have been walked, or the list is full.
     Flows(view::FlowQuery),
+    /// `GET /v1/flows/count`
     FlowCount,
+    /// `GET /v1/stats`
     Stats,
+    /// `GET /metrics`
     Metrics,
+    /// `POST /v1/reload`, and SIGHUP.
     Reload,
+    /// `POST /v1/detach`: answered when the data plane is gone.
     Detach,
-    AddBackend { backend: BackendName, body: view::NewBackend },
-    RemoveBackend { backend: BackendName },
-    PatchBackend { backend: BackendName, body: view::BackendPatch },
+    /// `POST` to a backend: kept in the overlay.
+    AddBackend {
+        /// A name that its service does not have so far.
+        backend: BackendName,
+        /// What the file would say of it.
+        body: view::NewBackend,
+    },
+    /// `DELETE` of a backend: kept in the overlay.
+    RemoveBackend {
+        /// Of the file, or added by command.
+        backend: BackendName,
+    },
+    /// `PATCH` of a backend: kept in the overlay.
+    PatchBackend {
+        /// Of the file, or added by command.
+        backend: BackendName,
+        /// What is not in it stays.
+        body: view::BackendPatch,
+    },
 }
 
 /// A good answer.
 #[derive(Debug)]
 pub enum Answer {
+    /// To [`Request::Status`].
     Status(view::Status),
+    /// To [`Request::Services`], in the order of the file.
     Services(Vec<view::Service>),
+    /// To [`Request::Backends`], in the order of the file.
     Backends(Vec<view::Backend>),
+    /// To what adds or changes a backend: as it is from then on.
     Backend(view::Backend),
+    /// To [`Request::Health`], in the order of the file.
     Health(Vec<view::HealthState>),
     /// Where the API's own task is to probe: the controller never waits for the network.
     Probe(Target),
+    /// To [`Request::Flows`], in no order.
     Flows(Vec<view::Flow>),
+    /// To [`Request::FlowCount`].
     FlowCount(view::FlowCount),
+    /// To [`Request::Stats`]: each service, followed by its backends.
     Stats(Vec<view::Stats>),
+    /// To [`Request::Metrics`], in the text format of Prometheus.
     Metrics(String),
+    /// To [`Request::Reload`]: the file is in force.
     Reload(view::Reloaded),
+    /// It is done, and there is nothing to show.
     Done,
 }
 
 /// A refusal, as RFC 9457 tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
+    /// Decides on status, title and exit code.
     pub kind: ProblemKind,
+    /// What is the matter, with the names that the operator gave.
     pub detail: String,
     /// Mistakes of a configuration file, `file:line:column: message`.
     pub mistakes: Vec<String>,
@@ -142,17 +204,18 @@ pub struct Problem {
 pub enum ProblemKind {
     /// 400, exit 2: the request makes no sense.
     Invalid,
-    /// 404, exit 3.
+    /// 404, exit 3: no service or backend has this name.
     NotFound,
-    /// 409, exit 5.
+    /// 409, exit 5: it contradicts what is there.
     Conflict,
-    /// 422, exit 6.
+    /// 422, exit 6: the file has mistakes, which are listed.
     InvalidConfiguration,
-    /// 500, exit 1.
+    /// 500, exit 1: it was tried and did not work.
     Failed,
 }
 
 impl Problem {
+    /// A problem that is none of a configuration file: without mistakes.
     pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
         Self { kind, detail: detail.into(), mistakes: Vec::new() }
     }
@@ -161,6 +224,8 @@ impl Problem {
 /// When something began, on both clocks: one to subtract, one to show.
 #[derive(Clone, Copy, Debug)]
 pub struct Since {
+    /// Monotonic: ages are reckoned from it.
     pub instant: Instant,
+    /// For metrics, as the operator's clock had it.
     pub time: SystemTime,
 }
