@@ -69,37 +69,48 @@ pub struct Snapshot {
     pub backends: BTreeMap<u32, Backend>,
     /// Names by number of counters, so that counters and flows keep their names over a restart.
     pub backend_names: BTreeMap<u32, BackendName>,
+    /// By number of counters.
     pub service_names: BTreeMap<u32, String>,
+    /// By number of table. A pool puts one of them in force.
     pub tables: BTreeMap<u32, Table>,
     /// Pool -> table.
     pub pools: BTreeMap<u32, u32>,
+    /// By what clients dial.
     pub services: BTreeMap<Listen, ServiceValue>,
     /// By interface index.
     pub interfaces: BTreeMap<u32, Interface>,
+    /// Counts up, modulo 2^24, so that no id is given twice while flows may name it.
     pub next_backend_id: u32,
+    /// Raised when routes or neighbours change: flows then look up their client's next hop again.
     pub hop_generation: u32,
 }
 
 /// A [`lb_common::service::ServiceKey`] with an order. Port 0 marks an address that is ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listen {
+    /// The service's, or under port 0 any that is ours.
     pub address: IpAddr,
+    /// In network order; 0: no service.
     pub port: Be16,
+    /// Part of the key: TCP and UDP on one port are two services.
     pub protocol: Protocol,
 }
 
 /// A [`lb_common::service::Service`]: `pool` is `Service::NO_POOL` under port 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceValue {
+    /// Whose table schedules for it.
     pub pool: u32,
+    /// The number of the service's counters and name.
     pub counters: u32,
 }
 
 /// A [`lb_common::service::SlotTable`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
+    /// Holds for flows that begin; older ones keep their rewrite.
     pub mode: Mode,
-    /// At most `MAX_SOURCES`.
+    /// full-nat: addresses of this host that backends see, at most `MAX_SOURCES`.
     pub sources: Vec<IpAddr>,
     /// Backend ids, at most `MAX_SLOTS`.
     pub backends: Vec<u32>,
@@ -108,36 +119,58 @@ pub struct Table {
 /// One step. After each, no reachable slot names a missing backend, and flows of a service reach only its backends.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
+    /// By interface index: packets may leave through it from here on.
     PutInterface(u32, Interface),
+    /// By number of counters, which begin at zero under another name.
     PutBackendName(u32, BackendName),
+    /// By number of counters, which begin at zero under another name.
     PutServiceName(u32, String),
     /// The slot follows from the id.
     PutBackend(Backend),
+    /// By number of table, which no pool names while it is written.
     PutTable(u32, Table),
+    /// The pool, and the table that is in force from here on.
     PutPool(u32, u32),
+    /// Clients are served from here on.
     PutService(Listen, ServiceValue),
+    /// Before the backends whose ids it counts past.
     SetNextBackendId(u32),
+    /// Flows look up their client's next hop again.
     SetHopGeneration(u32),
+    /// Clients are served until here.
     DeleteService(Listen),
+    /// By number of pool.
     DeletePool(u32),
+    /// By number of table, which no pool names any more.
     DeleteTable(u32),
     /// By slot: its flows are dead from here on.
     DeleteBackend(u32),
+    /// By number of counters, which are free then.
     DeleteServiceName(u32),
+    /// By number of counters, which are free then.
     DeleteBackendName(u32),
+    /// By interface index: nothing leaves through it any more.
     DeleteInterface(u32),
 }
 
 /// A flow as the table has it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Flow {
+    /// TCP or UDP: nothing else is balanced.
     pub protocol: Protocol,
+    /// Who dialled.
     pub client: std::net::SocketAddr,
+    /// What was dialled.
     pub listen: std::net::SocketAddr,
+    /// Where the requests go.
     pub backend: std::net::SocketAddr,
+    /// What the backend sees: an address of ours (full-nat) or the client (nat).
     pub source: std::net::SocketAddr,
+    /// Whose flow it is; the backend may have left.
     pub backend_id: u32,
+    /// Half-open, closing or closed; else it is established.
     pub state: lb_common::flow::State,
+    /// Since its last packet, either way.
     pub idle: std::time::Duration,
 }
 
@@ -146,7 +179,9 @@ pub struct Flow {
 pub struct Totals {
     /// By number of counters.
     pub backends: BTreeMap<u32, BackendCounters>,
+    /// By number of counters: what the service itself refused.
     pub services: BTreeMap<u32, ServiceCounters>,
+    /// Packets that were not forwarded, by the reason why.
     pub reasons: BTreeMap<Reason, Tally>,
     /// By interface index.
     pub actions: BTreeMap<u32, ActionCounters>,
@@ -155,21 +190,30 @@ pub struct Totals {
 /// What the kernel was found to have or given at start: it stays while the pins stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
+    /// IPv4 flows that the table has room for.
     pub flows: u32,
+    /// IPv6 flows that the table has room for.
     pub flows_ipv6: u32,
+    /// The most that may be half-open, per family.
     pub half_open_flows: u32,
+    /// Source ports of full-nat flows, as the host left them over when the maps were made.
     pub ports: PortPool,
+    /// What the kernel takes for all maps, rings included.
     pub map_memory_bytes: u64,
 }
 
 /// An attached interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
+    /// As the kernel had it at the last look.
     pub name: String,
+    /// What links and maps know it by.
     pub index: u32,
     /// "native" | "generic"
     pub mode: &'static str,
+    /// Bytes of the longest IP packet.
     pub mtu: u32,
+    /// Its own, which packets that it sends have as source.
     pub mac: lb_common::net::Mac,
 }
 

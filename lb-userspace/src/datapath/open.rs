@@ -35,13 +35,17 @@ use crate::spec::Spec;
 /// A data plane that runs.
 #[derive(Debug)]
 pub struct Opened {
+    /// The maps: for the controller alone.
     pub datapath: KernelDatapath,
     /// The ring on which the program asks for neighbours.
     pub asks: Asks,
     /// What it says of single packets, if the log shows that.
     pub traces: Option<Traces>,
+    /// Attaches the program again to interfaces that went away and came back.
     pub links: Links,
+    /// All interfaces of the spec, in its order.
     pub attached: Vec<Attached>,
+    /// Of the pinned maps, where there were some, whatever the spec says.
     pub capacity: Capacity,
     /// It was running already.
     pub adopted: bool,

@@ -26,11 +26,14 @@ const CAP_BPF: u32 = 39;
 /// Why the host cannot run it, and what to do. One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
+    /// The fact, with the name of what it is about.
     pub what: String,
+    /// A command, or a change of the file, that cures it.
     pub remedy: String,
 }
 
 impl Cause {
+    /// Shown as `what: remedy`.
     pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { what: what.into(), remedy: remedy.into() }
     }
