@@ -44,10 +44,15 @@ use failure::Failure;
 pub struct World<'a> {
     /// The name of the program first.
     pub args: Vec<OsString>,
+    /// A variable of the environment, if it is set.
     pub env: &'a dyn Fn(&str) -> Option<OsString>,
+    /// Data; flushed before the command ends.
     pub stdout: &'a mut dyn Write,
+    /// Messages. A daemon's log goes to the process's own.
     pub stderr: &'a mut dyn Write,
+    /// Decides on colours, and whether `--watch` draws over what it drew.
     pub stdout_is_terminal: bool,
+    /// What the daemon and offline commands are made of; tests have their own.
     pub host: Host,
 }
 

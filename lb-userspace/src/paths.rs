@@ -2,12 +2,16 @@
 
 use std::path::PathBuf;
 
+/// The configuration: `--config`, then `XLB_CONFIG`, then this.
 pub const CONFIG: &str = "/etc/xlb/xlb.toml";
+/// The control socket: `--socket`, then `XLB_SOCKET`, then `[api] socket`, then this.
 pub const SOCKET: &str = "/run/xlb/xlb.sock";
+/// The directory of what commands changed; systemd makes it (`StateDirectory=`).
 pub const STATE: &str = "/var/lib/xlb";
-/// Where Prometheus scrapes.
+/// Where Prometheus scrapes, unless `[metrics] listen` says otherwise.
 pub const METRICS: std::net::SocketAddr =
     std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9191);
+/// Of all layouts; it has to lie on a bpffs.
 pub const PINS: &str = "/sys/fs/bpf/xlb";
 
 /// The pins of this layout: `XLB_PINS` (default [`PINS`]) and the layout's version, so that another layout's pins are never opened.

@@ -13,6 +13,7 @@ use crate::spec::{
 /// A file without mistakes.
 #[derive(Debug)]
 pub struct Checked {
+    /// What the file says, validated.
     pub spec: Spec,
     /// What it will take of the host.
     pub memory: Memory,

@@ -5,8 +5,10 @@ use std::{fmt, io, path::Path};
 use super::{exit::Exit, table::printable};
 use crate::{api::client, spec::Mistakes};
 
+/// A command that did not do what it should: said on stderr by its `Display`.
 #[derive(Debug)]
 pub struct Failure {
+    /// What the process returns.
     pub exit: Exit,
     message: String,
     /// Mistakes of a configuration, or what is amiss with a host: said before the message.
@@ -18,6 +20,7 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// `message` says what was tried and what came of it; it is shown behind `error: `.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self {
             exit,
@@ -40,11 +43,13 @@ impl Failure {
         Self { mistakes: Some(Box::new(mistakes)), ..failure }
     }
 
+    /// What the operator can do about it.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
+    /// Lines that are shown before the message: mistakes of a file, or what a host lacks.
     pub fn details(mut self, details: Vec<String>) -> Self {
         self.details = details;
         self

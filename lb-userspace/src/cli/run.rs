@@ -6,9 +6,12 @@ use log::LevelFilter;
 
 use super::args::Verbosity;
 
+/// What the command line and the environment say of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
+    /// The file, read at the start and at each reload.
     pub config: PathBuf,
+    /// Stopping removes the data plane; else traffic flows on.
     pub detach_on_exit: bool,
     /// In place of what the file says.
     pub socket: Option<PathBuf>,
