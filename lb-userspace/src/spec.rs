@@ -38,11 +38,15 @@ pub use self::{
 /// Everything the operator wants.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
+    /// At least one, each once. Read only at the start.
     pub interfaces: Vec<Interface>,
+    /// Read only at the start.
     pub api: Api,
     /// Where Prometheus scrapes; `None` switches the listener off.
     pub metrics: Option<SocketAddr>,
+    /// In force when the maps are made; pinned maps keep their sizes.
     pub limits: Limits,
+    /// At least one, in the order of the file.
     pub services: Vec<Service>,
 }
 
@@ -56,7 +60,9 @@ impl Spec {
 /// An interface to attach to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Interface {
+    /// At most 15 bytes.
     pub name: String,
+    /// What was asked for; what came of it, [`Attached`](crate::datapath::Attached) says.
     pub mode: AttachMode,
 }
 
@@ -75,14 +81,18 @@ pub enum AttachMode {
 /// The control socket.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Api {
+    /// An absolute path of at most 107 bytes.
     pub socket: PathBuf,
 }
 
 /// How much the flow tables hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// IPv4 flows to hold, rounded up to the shape of the table.
     pub flows: u32,
+    /// IPv6 flows to hold, rounded up to the shape of the table.
     pub flows_ipv6: u32,
+    /// The most that may be half-open, per family.
     pub half_open_flows: u32,
 }
 
@@ -95,27 +105,34 @@ impl Default for Limits {
 /// What clients dial, and who answers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
+    /// 1 to 63 letters, digits, `.`, `_` and `-`.
     pub name: String,
     /// At least one; one port per family need not be the same.
     pub listen: Vec<SocketAddr>,
+    /// Of all that it listens on.
     pub protocol: Protocol,
+    /// What of a packet is rewritten.
     pub mode: Mode,
     /// full-nat: addresses of this host that backends see.
     pub sources: Vec<IpAddr>,
+    /// Each family is scheduled for itself.
     pub scheduler: Scheduler,
     /// `None`: backends are always taken for up.
     pub health: Option<HealthCheck>,
+    /// In the order of the file, then those that commands added.
     pub backends: Vec<Backend>,
 }
 
 /// How a new flow gets its backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scheduler {
+    /// Eligible backends in turn, whatever their weights.
     #[default]
     RoundRobin,
 }
 
 impl Scheduler {
+    /// As the file and the API write it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::RoundRobin => "round-robin",
@@ -126,9 +143,11 @@ impl Scheduler {
 /// A real server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backend {
+    /// Unique within its service.
     pub name: String,
+    /// Where requests go: unique within its service, and no address of ours.
     pub address: SocketAddr,
-    /// 0: no new flows.
+    /// 0 to 1000; 0: no new flows.
     pub weight: u32,
     /// Used only when no other backend of its family is up.
     pub backup: bool,
@@ -137,12 +156,17 @@ pub struct Backend {
 /// How a backend's health is found out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HealthCheck {
+    /// What is done each time.
     pub probe: Probe,
+    /// From one probe to the next.
     pub interval: Duration,
+    /// For a whole probe; no longer than the interval.
     pub timeout: Duration,
+    /// Good results in a row that make a backend up.
     pub rise: u32,
+    /// Bad results in a row that make a backend down.
     pub fall: u32,
-    /// Another port than the backend's own.
+    /// `None`: the backend's own.
     pub port: Option<u16>,
 }
 
@@ -152,17 +176,25 @@ pub enum Probe {
     /// Connects.
     Tcp,
     /// Asks for a path: up on 2xx and 3xx.
-    Http { path: String, host: Option<String> },
+    Http {
+        /// Begins with `/`.
+        path: String,
+        /// The `Host` header; `None`: the address that is asked.
+        host: Option<String>,
+    },
 }
 
 /// `SERVICE/BACKEND`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackendName {
+    /// Before the slash, which is in no name.
     pub service: String,
+    /// After the slash; unique within the service.
     pub backend: String,
 }
 
 impl BackendName {
+    /// Of names that are valid: nothing is checked.
     pub fn new(service: &str, backend: &str) -> Self {
         Self { service: service.to_owned(), backend: backend.to_owned() }
     }
