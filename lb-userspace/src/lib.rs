@@ -10,6 +10,8 @@
 //! One task, the controller, owns the state and the datapath. Everybody else sends it events ([`event::Event`]) or
 //! asks it questions; nobody shares memory with it.
 
+#![warn(missing_docs)]
+
 pub mod api;
 pub mod cli;
 mod controller;
