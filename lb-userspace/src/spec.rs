@@ -20,7 +20,7 @@ use lb_common::{net::Protocol, service::Mode};
 
 mod file;
 mod load;
-pub(crate) mod memory;
+pub mod memory;
 mod mistakes;
 pub(crate) mod overlay;
 pub(crate) mod rules;

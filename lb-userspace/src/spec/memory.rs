@@ -36,11 +36,13 @@ const RING: u64 = 3 * PAGE + 392;
 /// Bytes of all maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
+    /// What the flow tables are made for.
     pub limits: Limits,
     /// CPUs that the kernel reckons with (`/sys/devices/system/cpu/possible`).
     pub cpus: u32,
-    /// Records and hints.
+    /// Records and hints of IPv4.
     pub flows: u64,
+    /// Records and hints of IPv6.
     pub flows_ipv6: u64,
     /// Services, pools, tables, backends, interfaces, and what belongs to them.
     pub services: u64,
@@ -49,6 +51,7 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// Asks nobody: `cpus` is the host's to say.
     pub fn of(limits: Limits, cpus: u32) -> Self {
         let Limits { flows, flows_ipv6, half_open_flows } = limits;
         let shape4 = Shape::for_flows(flows, half_open_flows);
@@ -63,6 +66,7 @@ impl Memory {
         }
     }
 
+    /// What the kernel will account for all maps.
     pub const fn total(&self) -> u64 {
         self.flows + self.flows_ipv6 + self.services + self.counters
     }
@@ -146,19 +150,25 @@ impl fmt::Display for Memory {
 pub struct SourcePorts {
     /// Ports per source and backend.
     pub ports: u32,
+    /// Only those in full-nat, once for each family that they listen on.
     pub services: Vec<ServicePorts>,
 }
 
 /// Of one service and family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePorts {
+    /// As in the file.
     pub service: String,
+    /// Sources and backends of the other do not count.
     pub family: Family,
+    /// Addresses of this host that backends see.
     pub sources: u32,
+    /// Also those of weight 0 and backups: they may hold flows.
     pub backends: u32,
 }
 
 impl SourcePorts {
+    /// `pool` is what the host leaves over.
     pub fn of(spec: &Spec, pool: PortPool) -> Self {
         let full_nat = spec.services.iter().filter(|service| service.mode == Mode::FullNat);
         let rows = full_nat.flat_map(|service| Family::ALL.map(|family| (service, family)));
