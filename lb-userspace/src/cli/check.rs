@@ -17,6 +17,7 @@ pub struct Checked {
     pub spec: Spec,
     /// What it will take of the host.
     pub memory: Memory,
+    /// How many flows the source ports suffice for, by service.
     pub ports: SourcePorts,
     /// What this host lacks for it; another host may have it.
     pub warning: Option<String>,
