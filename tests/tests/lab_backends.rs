@@ -2,29 +2,40 @@
 
 use std::{
     fs,
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::Duration,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, ScopedJoinHandle},
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
 use lb_common::{net::Protocol, service::Mode};
 use tests::lab::{
-    Config, Daemon, Family, Lab, Shape, Tally, Topology, Web,
+    Config, Daemon, Family, Lab, Shape, Tally, Topology, Visit, Web, address,
     config::{Check, Service},
-    eventually,
+    eventually, visit_while,
 };
 
 const ECHO: u16 = 7;
 /// For what has no deadline of its own.
 const SOON: Duration = Duration::from_secs(5);
+/// For a visit that may be to nobody: several fail, one after the other, until the checks have noticed.
+const PATIENCE: Duration = Duration::from_millis(400);
+/// Less than TCP waits before it sends a lost SYN again (RFC 6298, 2.1: 1 s), which then finds another backend.
+const SYN_AGAIN: Duration = Duration::from_millis(900);
+/// Visits, at most, from the port of one that gave up: its half-open flow is still there, and no other is counted.
+const SAME_PORT: u64 = 5;
+/// How long visits go on after a deadline.
+const LATE: Duration = Duration::from_millis(500);
 
 #[test]
 fn a_killed_backend_gets_no_connection_once_its_checks_had_time_to_fail() -> Result<()> {
     let Stage { lab, mut web, config, xlb } = Stage::web("killed")?;
 
-    web[1].kill()?;
-    thread::sleep(config.services[0].health.notices_refusal_within());
+    let promised = config.services[0].health.notices_refusal_within();
+    strike_web_2_under_load(&lab, &xlb, promised, || web[1].kill())?;
 
     assert_served_by(&lab, 2)?;
     web[1].start_again()?;
@@ -36,8 +47,8 @@ fn a_killed_backend_gets_no_connection_once_its_checks_had_time_to_fail() -> Res
 fn a_silent_backend_gets_no_connection_once_its_checks_had_time_to_time_out() -> Result<()> {
     let Stage { lab, web, config, xlb } = Stage::web("silent")?;
 
-    web[1].backend.namespace.silence()?;
-    thread::sleep(config.services[0].health.notices_silence_within());
+    let promised = config.services[0].health.notices_silence_within();
+    strike_web_2_under_load(&lab, &xlb, promised, || web[1].backend.namespace.silence())?;
 
     assert_served_by(&lab, 2)?;
     web[1].backend.namespace.listen_again()?;
@@ -53,8 +64,8 @@ fn a_backend_that_accepts_and_does_not_answer_is_found_out_by_http() -> Result<(
     xlb.run(&["reload"])?;
     xlb.wait_until_all_are_up()?;
 
-    web[1].freeze()?;
-    thread::sleep(config.services[0].health.notices_silence_within());
+    let promised = config.services[0].health.notices_silence_within();
+    strike_web_2_under_load(&lab, &xlb, promised, || web[1].freeze())?;
 
     assert_served_by(&lab, 2)?;
     web[1].thaw()?;
@@ -81,7 +92,7 @@ fn a_drained_backend_keeps_its_connections_and_gets_no_other() -> Result<()> {
     xlb.run(&["backend", "ready", "echo/web-2"])?;
     let again = lab.live(Family::V4, ECHO, 30)?;
     assert!(again.finish()?.broken.is_empty());
-    assert_eq!(new_flows(&xlb, "web-2")?, 20);
+    assert_eq!(new_flows(&xlb, "echo", "web-2")?, 20);
     Ok(())
 }
 
@@ -245,6 +256,66 @@ impl Stage {
     }
 }
 
+/// Visits go on while web-2 is struck. Of those that begin within the promised time no more fail than went to web-2; of
+/// those that begin later none fails, and none goes there.
+fn strike_web_2_under_load(
+    lab: &Lab,
+    xlb: &Daemon,
+    promised: Duration,
+    strike: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    const PORTS: &str = "net.ipv4.ip_local_port_range";
+    let given =
+        || -> Result<[u64; 2]> { Ok([new_flows(xlb, "web", "web-2")?, new_flows(xlb, "web", "web-2-v6")?]) };
+    let (before, due) = (given()?, OnceLock::new());
+    lab.client.sysctl(PORTS, "1024 32767")?;
+
+    let (early, late) = thread::scope(|scope| -> Result<_> {
+        let is_early = || due.get().is_none_or(|due| Instant::now() < *due);
+        let early = Family::ALL.map(|family| {
+            scope.spawn(move || visit_while(&lab.client, &load(lab, family, PATIENCE), is_early))
+        });
+        let is_met = || Ok(given()?.iter().zip(before).all(|(now, before)| *now > before));
+        let struck = eventually(SOON, "web-2 is visited", is_met).and_then(|_| strike());
+        let due = *due.get_or_init(|| Instant::now() + promised);
+        struck?;
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+
+        let is_late = move || due.elapsed() < LATE;
+        let late = Family::ALL.map(|family| {
+            scope.spawn(move || visit_while(&lab.client, &load(lab, family, SYN_AGAIN), is_late))
+        });
+        Ok((join(early)?, join(late)?))
+    })?;
+
+    // Whose port is that of a visit that gave up finds its flow, to web-2 and out of turn: what comes later has others.
+    lab.client.sysctl(PORTS, "32768 65535")?;
+
+    let given = given()?;
+    for number in 0..Family::ALL.len() {
+        let (early, late, went_there) = (&early[number], &late[number], given[number] - before[number]);
+        println!("{went_there} went to web-2; before it was due: {early}\nafter: {late}");
+        assert!(early.failed() > 0, "nobody met it: {early}");
+        assert!(
+            (early.of("web-2") + early.failed()) as u64 <= went_there + SAME_PORT,
+            "{went_there}: {early}"
+        );
+        assert!(late.failed() == 0 && late.answers.len() == 2 && late.of("web-2") == 0, "{late}");
+    }
+    Ok(())
+}
+
+/// Endless visits that leave the machine some time for others.
+fn load(lab: &Lab, family: Family, limit: Duration) -> Visit {
+    const AT_ONCE: usize = 32;
+    let to = address::SERVICE.port(family, 80);
+    Visit { at_once: AT_ONCE, limit, ..Visit::new(&lab.client_addresses(family), to, usize::MAX) }
+}
+
+fn join(running: [ScopedJoinHandle<Result<Tally>>; 2]) -> Result<Vec<Tally>> {
+    running.map(|it| it.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).into_iter().collect()
+}
+
 /// 300 requests per family: all answered, in equal shares.
 fn assert_served_by(lab: &Lab, backends: usize) -> Result<()> {
     for family in Family::ALL {
@@ -291,7 +362,7 @@ fn flows(xlb: &Daemon, backend: &str) -> Result<u64> {
     Ok(found.and_then(|it| it["flows"].as_u64()).unwrap_or_default())
 }
 
-fn new_flows(xlb: &Daemon, backend: &str) -> Result<u64> {
-    let labels = [("service", "echo"), ("backend", backend)];
+fn new_flows(xlb: &Daemon, service: &str, backend: &str) -> Result<u64> {
+    let labels = [("service", service), ("backend", backend)];
     Ok(xlb.metrics()?.sum("xlb_backend_new_flows_total", &labels) as u64)
 }
