@@ -1,11 +1,13 @@
 //! The lab without xlb: plain routing and nftables in its place.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{BufRead as _, BufReader},
     os::unix::process::CommandExt as _,
     path::Path,
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -14,8 +16,9 @@ use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
+use serde_json::{Value, json};
 use tests::lab::{
-    Family, Lab, Live, Shape, Topology, Visit, address, echo, link, nftables, sweep, visit, web,
+    Family, Lab, Live, Shape, Topology, Visit, address, echo, link, namespace, nftables, sweep, visit, web,
 };
 
 #[test]
@@ -177,6 +180,36 @@ fn nothing_stays_behind() -> Result<()> {
     Ok(())
 }
 
+/// It checks its own promises, and ends with an error where one is not kept; these are its figures.
+#[test]
+fn the_demo_keeps_its_promises_within_a_minute() -> Result<()> {
+    const LIMIT: Duration = Duration::from_secs(60);
+    let start = Instant::now();
+
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_lab"));
+    demo.args(["demo", "--json"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let demo = demo.spawn()?;
+    let lab = format!("xlb-demo-{}", demo.id());
+    let ended = demo.wait_with_output()?;
+    let took = start.elapsed();
+
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    assert!(took <= LIMIT, "{took:?}");
+    let figures: Value = serde_json::from_slice(&ended.stdout)?;
+    let shares = json!({ "web-1": 100, "web-2": 100, "web-3": 100 });
+    assert_eq!(figures["requests"], json!({ "ipv4": shares, "ipv6": shares }));
+    assert!(figures["server_killed"]["failed"].is_u64(), "{figures}");
+    assert_eq!(figures["server_back"]["requests"], shares);
+    assert_eq!(figures["daemon_killed"]["requests"], shares);
+    let said = figures["udp"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let said: BTreeSet<_> = said.filter_map(|answer| answer.split_once(": datagram ")).collect();
+    let (who, what): (BTreeSet<_>, BTreeSet<_>) = said.into_iter().unzip();
+    assert_eq!(who, BTreeSet::from(["web-1", "web-2", "web-3"]), "{figures}");
+    assert_eq!(what, BTreeSet::from(["1", "2", "3"]), "{figures}");
+    assert!(is_gone(&lab)?);
+    Ok(())
+}
+
 /// As Ctrl-C does it: to all processes of the terminal at once, whatever is going on.
 #[test]
 fn a_demo_that_is_interrupted_leaves_nothing_behind() -> Result<()> {
@@ -200,10 +233,12 @@ fn a_demo_that_is_interrupted_leaves_nothing_behind() -> Result<()> {
         assert!(has_come, "{moment}: {said}");
         assert_eq!(ended.status.code(), Some(130), "{moment}: {said}");
         let lab = format!("xlb-demo-{group}");
-        assert!(!sweep::directory(&lab).exists(), "{moment}: {said}");
-        let namespaces = fs::read_dir("/run/netns")?.collect::<Result<Vec<_>, _>>()?;
-        let left = namespaces.iter().filter(|it| it.file_name().to_string_lossy().starts_with(&lab));
-        assert_eq!(left.count(), 0, "{moment}: {said}");
+        assert!(is_gone(&lab)?, "{moment}: {said}");
     }
     Ok(())
+}
+
+/// Neither a file nor a namespace of the lab is left.
+fn is_gone(lab: &str) -> Result<bool> {
+    Ok(!sweep::directory(lab).exists() && namespace::beginning_with(&format!("{lab}-"))?.is_empty())
 }
