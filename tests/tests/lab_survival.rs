@@ -1,6 +1,7 @@
 //! Connections outlive the daemon, its reloads and the program's replacement.
 
 use std::{
+    fs,
     net::UdpSocket,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -22,6 +23,9 @@ const DNS_BACKEND: u16 = 5353;
 
 const KILLS: usize = 10;
 const RELOADS: usize = 100;
+/// Each connection speaks once a second, and reloads are faster than that: so many, then a byte on each. An odd number,
+/// so that they speak under both files.
+const RELOADS_PER_BYTE: usize = 9;
 /// From one datagram to the next.
 const PACE: Duration = Duration::from_millis(1);
 /// For the last answers, and for the first: the client's neighbour entry may not be there yet.
@@ -43,7 +47,9 @@ fn a_thousand_connections_survive_kills_reloads_and_a_replaced_program() -> Resu
         wait_for_a_byte_on_each(&live)?;
         xlb.start_again()?;
     }
-    reload_again_and_again(&lab, &xlb, &config)?;
+    let files = open_files(&xlb)?;
+    reload_again_and_again(&lab, &xlb, &config, &live)?;
+    assert_eq!(open_files(&xlb)?, files, "a reload leaves nothing open");
     let before = program(&lab)?;
     xlb.stop()?;
     xlb.start_again()?;
@@ -131,17 +137,37 @@ fn open(lab: &Lab) -> Result<Vec<Live>> {
 }
 
 fn wait_for_a_byte_on_each(live: &[Live]) -> Result<()> {
-    live.iter().try_for_each(|connections| connections.wait_for_bytes(1))
+    thread::scope(|scope| {
+        let waiting: Vec<_> = live.iter().map(|it| scope.spawn(|| it.wait_for_bytes(1))).collect();
+        let mut waited = waiting.into_iter().map(|it| it.join());
+        waited.try_for_each(|it| it.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
 }
 
 /// Reloads, each time with another set of services and backends: those of the connections stay.
-fn reload_again_and_again(lab: &Lab, xlb: &Daemon, config: &Config) -> Result<()> {
+fn reload_again_and_again(lab: &Lab, xlb: &Daemon, config: &Config, live: &[Live]) -> Result<()> {
     let more = config.clone().service(Service::over(lab, "more", Protocol::Tcp, Mode::FullNat, 9, ECHO));
-    for round in 0..RELOADS {
-        xlb.write(if round % 2 == 0 { &more } else { config })?;
+    for round in 1..=RELOADS {
+        xlb.write(if round % 2 == 1 { &more } else { config })?;
         xlb.run(&["reload"])?;
+        if round % RELOADS_PER_BYTE == 0 {
+            wait_for_a_byte_on_each(live)?;
+        }
     }
     Ok(())
+}
+
+/// Files that the daemon has open while it probes nobody and answers nobody: the fewest of many looks.
+fn open_files(xlb: &Daemon) -> Result<Option<usize>> {
+    const LOOKS: usize = 50;
+    const PAUSE: Duration = Duration::from_millis(10);
+    let directory = format!("/proc/{}/fd", xlb.pid()?);
+    let mut counts = Vec::with_capacity(LOOKS);
+    for _ in 0..LOOKS {
+        counts.push(fs::read_dir(&directory)?.count());
+        thread::sleep(PAUSE);
+    }
+    Ok(counts.into_iter().min())
 }
 
 /// The program that is attached, as the kernel numbers it.
