@@ -9,8 +9,8 @@ pub const fn ticks(seconds: u64) -> u32 {
     ((seconds * 1_000_000_000) >> TICK_SHIFT) as u32
 }
 
-/// How far one CPU's clock may be ahead of another's, or how long a CPU may stand still between a look at its clock and one
-/// at a record.
+/// How far one CPU's clock may be ahead of another's, or how long a CPU may stand still between a look at its clock
+/// and one at a record.
 const SKEW: u32 = ticks(3600);
 
 /// How old `then` is: how long ago it was, and a [`SKEW`] more, so that a moment which another CPU's clock has not

@@ -224,8 +224,8 @@ impl Hint {
 pub struct Proof(pub u64);
 
 impl Proof {
-    /// The backend has not answered the flow of `generation`. Owners differ in this too: what an earlier one's answer replaces
-    /// late is never the next one's.
+    /// The backend has not answered the flow of `generation`. Owners differ in this too: what an earlier one's answer
+    /// replaces late is never the next one's.
     #[inline(always)]
     pub const fn none(generation: u32) -> Self {
         Self((generation as u64) << 40)

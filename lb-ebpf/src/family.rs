@@ -51,7 +51,8 @@ pub trait Family: Copy + 'static {
     fn starves(error: &Icmp) -> bool;
     /// What a quoted header is followed by: bytes of options, and the protocol. `None`: no ports follow.
     fn quoted(header: &Self::Header) -> Option<(usize, Protocol)>;
-    /// Writes the addresses of a quoted header, which differ by `change`. Returns the difference to a checksum over all of it.
+    /// Writes the addresses of a quoted header, which differ by `change`. Returns the difference to a checksum over
+    /// all of it.
     fn requote(
         header: &mut Self::Header,
         source: Self::Address,
@@ -160,8 +161,8 @@ impl Family for V4 {
         matches!(kind, 3 | 11 | 12)
     }
 
-    /// Fragmentation needed (RFC 1191, 4), below Linux's `net.ipv4.route.min_pmtu`. Zero is what a router says that knows no
-    /// MTU (RFC 1191, 5).
+    /// Fragmentation needed (RFC 1191, 4), below Linux's `net.ipv4.route.min_pmtu`. Zero is what a router says that
+    /// knows no MTU (RFC 1191, 5).
     #[inline(always)]
     fn starves(error: &Icmp) -> bool {
         let [_, _, mtu @ ..] = error.rest;

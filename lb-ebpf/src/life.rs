@@ -49,8 +49,8 @@ pub fn contest<F: Family, T: Tables + FlowTables<F>>(
     if is_challenger { other.or(Some(number)) } else { Some(number) }
 }
 
-/// Marks the closing flow that is given a challenger. The other side's next word may end its closing, but not the mark: else
-/// the client's proof would go to the old backend, and never reach the challenger.
+/// Marks the closing flow that is given a challenger. The other side's next word may end its closing, but not the
+/// mark: else the client's proof would go to the old backend, and never reach the challenger.
 #[inline(always)]
 pub fn challenge<F: Family, T: Tables + FlowTables<F>>(tables: &T, challenger: u32) {
     // Sought again: since the packet was admitted its record may have been taken, by this very challenger too.
@@ -153,8 +153,8 @@ fn answered<F: Family>(record: &RecordOf<F>, control: Control, segment: Segment)
     }
 }
 
-/// The flow begins anew. Its goodbyes must go, whatever else changes its state meanwhile; only then is the answer noted, so
-/// that a repeated one tries again.
+/// The flow begins anew. Its goodbyes must go, whatever else changes its state meanwhile; only then is the answer
+/// noted, so that a repeated one tries again.
 #[inline(always)]
 fn reopen<F: Family>(found: &Found<'_, F>, segment: Segment) {
     let (record, mut control) = (found.record, found.control);

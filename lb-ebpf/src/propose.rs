@@ -75,7 +75,8 @@ pub fn propose<F: Family, T: Tables + FlowTables<F>>(
     Ok(())
 }
 
-/// Whose turn it is, and his id. Not on the fast path: one division per flow keeps round robin exact for any number of backends.
+/// Whose turn it is, and his id. Not on the fast path: one division per flow keeps round robin exact for any number
+/// of backends.
 #[inline(always)]
 fn chosen<'a>(tables: &'a impl Tables, slots: &SlotTable, turn: u64) -> Result<(u32, &'a Backend), Reason> {
     let slot = turn % u64::from(slots.slots).max(1);

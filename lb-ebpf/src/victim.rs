@@ -33,6 +33,7 @@ pub fn victim<F: Family, T: Tables + FlowTables<F>>(
 ) -> u64 {
     let Some(bucket) = FlowTables::<F>::bucket(tables, bucket) else { return NONE };
     let half_open = FlowTables::<F>::half_open(tables).map_or(0, |word| word.load());
+    // Both unknown, or the verifier would follow the whole search once for each value.
     let above = veil(if half_open >= u64::from(shape.half_open) { ABOVE_LIMIT } else { 0 }, half_open);
     let mut best = veil(NONE, half_open);
     let mut step = 0;

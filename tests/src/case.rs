@@ -122,8 +122,8 @@ impl Case {
         self.then(Step::Send(input.into(), expected))
     }
 
-    /// Sends something to a CPU that stands still on its way, while other things happen elsewhere. What becomes of it depends
-    /// on the moment; [`run_at_every_access`] tries them all.
+    /// Sends something to a CPU that stands still on its way, while other things happen elsewhere. What becomes of it
+    /// depends on the moment; [`run_at_every_access`] tries them all.
     pub fn stands_still(self, input: impl Into<Input>, meanwhile: impl FnOnce(Self) -> Self) -> Self {
         let elsewhere = meanwhile(Self::new("", self.world.clone()));
         self.then(Step::StandStill(input.into(), vec![Rc::new(elsewhere.steps)]))

@@ -23,8 +23,8 @@ pub trait Engine {
     fn load(&mut self, world: &World) -> anyhow::Result<()>;
     /// Runs the program on a frame that came by an interface.
     fn run(&mut self, interface: u32, frame: &[u8]) -> anyhow::Result<Outcome>;
-    /// The same on a CPU that stands still before some of its accesses of shared memory, while something happens on another.
-    /// Returns how many of these were not reached, and did not happen.
+    /// The same on a CPU that stands still before some of its accesses of shared memory, while something happens on
+    /// another. Returns how many of these were not reached, and did not happen.
     fn stand_still(
         &mut self,
         _interface: u32,

@@ -39,8 +39,8 @@ const KEYS: u32 = 120_000;
 const FRESH_MIN: usize = 1000;
 /// Less than TCP waits before it sends a lost SYN again (RFC 6298, 2.1: 1 s).
 const SYN_AGAIN: Duration = Duration::from_millis(900);
-/// For a fresh connection under flood: one SYN may be lost, the second repetition (after 3 s) is not waited for. On two CPUs
-/// that also make the flood, some 97 of 100 need no repetition.
+/// For a fresh connection under flood: one SYN may be lost, the second repetition (after 3 s) is not waited for. On
+/// two CPUs that also make the flood, some 97 of 100 need no repetition.
 const SERVED_WITHIN: Duration = Duration::from_millis(2500);
 /// Of a hundred fresh connections.
 const SERVED_PERCENT: usize = 95;

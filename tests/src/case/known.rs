@@ -1,4 +1,5 @@
-//! What a row knows: the world, and the addresses that the program chose. From them, what is sent and what should come out.
+//! What a row knows: the world, and the addresses that the program chose. From them, what is sent and what should
+//! come out.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 

@@ -131,7 +131,8 @@ impl<'a> Run<'a> {
         if self.is_elsewhere { Ok(()) } else { check::memory(&memory).with_context(story) }
     }
 
-    /// Sends something to a CPU that stands still, and lets the rest happen meanwhile: afterwards, where it never stood still.
+    /// Sends something to a CPU that stands still, and lets the rest happen meanwhile: afterwards, where it never
+    /// stood still.
     fn stand_still(&mut self, input: &Input, meanwhile: &[Rc<Vec<Step>>]) -> Result<()> {
         ensure!(
             self.accesses.len() == meanwhile.len(),
