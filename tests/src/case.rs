@@ -21,6 +21,7 @@ use crate::{
 /// A row.
 #[must_use]
 pub struct Case {
+    /// A sentence that is a fact about the program; a failing row is named by it.
     pub name: String,
     world: World,
     steps: Vec<Step>,
@@ -41,7 +42,9 @@ enum Step {
 /// What is sent.
 #[derive(Clone, Debug)]
 pub enum Input {
+    /// By its speaker, who puts the addresses on it.
     Message(Box<Message>),
+    /// By its router, who quotes the message as it was forwarded.
     Error(Box<IcmpError>),
     /// Any bytes, by an interface.
     Frame(u32, Vec<u8>),

@@ -22,14 +22,18 @@ pub const CLIENT_ISN: u32 = 1000;
 /// A client's endpoint, and the service's that it dials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Dialogue {
+    /// Both protocols may have a dialogue between the same endpoints.
     pub protocol: Protocol,
+    /// Where requests come from.
     pub client: SocketAddr,
+    /// Where requests go to.
     pub listen: SocketAddr,
 }
 
 /// Whose turn it is to talk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speaker {
+    /// Who dials.
     Client,
     /// By its name.
     Backend(&'static str),
@@ -39,7 +43,9 @@ pub enum Speaker {
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Message {
+    /// Whose connection it belongs to.
     pub dialogue: Dialogue,
+    /// Who sends it, and so which way it goes.
     pub speaker: Speaker,
     /// Its addresses and ports are put on when it is sent.
     pub packet: Packet,
@@ -210,6 +216,7 @@ impl Message {
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct IcmpError {
+    /// Quoted as we forwarded it.
     pub about: Message,
     /// The backend that the message went to or came from.
     pub backend: &'static str,
@@ -219,5 +226,6 @@ pub struct IcmpError {
     pub icmp: Icmp,
     /// How much of the IP packet is quoted.
     pub quoted_bytes: usize,
+    /// TTL or hop limit of the error itself, not of what it quotes.
     pub hops: u8,
 }

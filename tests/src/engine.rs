@@ -45,32 +45,42 @@ pub type Pause = (usize, Box<dyn FnOnce(&mut dyn Engine)>);
 /// What the kernel is told to do with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
+    /// `XDP_PASS`: the host gets it.
     Pass,
+    /// `XDP_DROP`: nobody gets it.
     Drop,
+    /// `XDP_TX`: it leaves by the interface that it came by.
     Transmit,
+    /// `XDP_REDIRECT`: it leaves by another interface.
     Redirect,
 }
 
 /// A frame after the program, and what becomes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
+    /// The program's verdict.
     pub action: Action,
+    /// As the program left it, whether it is sent or not.
     pub frame: Vec<u8>,
 }
 
 /// Everything that is counted, by number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
+    /// By place in `Reason::ALL`: what was not forwarded, and why.
     pub reasons: Vec<Tally>,
     /// By place in `world::network::INTERFACES`.
     pub actions: Vec<ActionCounters>,
+    /// By place in [`World`], over all services; there are [`MAX_NUMBERS`].
     pub backends: Vec<BackendCounters>,
+    /// By place in [`World`]; there are [`MAX_NUMBERS`].
     pub services: Vec<ServiceCounters>,
 }
 
 /// Everything that is remembered, record by record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
+    /// IPv4's first, each family's in the order of its table.
     pub flows: Vec<Flow>,
     /// Family's place, line, slot, hint.
     pub hints: Vec<(usize, u32, usize, u64)>,
@@ -83,19 +93,33 @@ pub struct Memory {
 /// A record that is not empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
+    /// Its place in the table: bucket * `WAYS` + way.
     pub number: u32,
+    /// Whose it is by tag, in which state, and of which generation.
     pub control: Control,
+    /// The source of requests.
     pub client: IpAddr,
+    /// The destination of requests: an address of the service.
     pub listen: IpAddr,
+    /// Client's, then the service's.
     pub request_ports: Ports,
+    /// The backend's id and the protocol.
     pub owner: Owner,
+    /// Backend's, then the one that the backend sees of us.
     pub reply_ports: Ports,
+    /// In ticks, kept to a quarter of a second.
     pub last_seen: u32,
+    /// What the backend's answer left behind, if it has answered.
     pub proof: Proof,
+    /// The source of replies.
     pub backend: IpAddr,
+    /// Whom the backend answers: an address of ours, or with nat the client.
     pub source: IpAddr,
+    /// The next machine towards the client.
     pub client_hop: ClientHop,
+    /// Of a request; a reply's are the complements.
     pub deltas: Deltas,
+    /// When the client's hop was looked up, in generations of routes.
     pub hop_stamp: HopStamp,
 }
 

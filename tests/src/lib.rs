@@ -1,5 +1,7 @@
 //! Case rows for two engines, kernel tests, and the lab.
 
+#![warn(missing_docs)]
+
 pub mod bench;
 pub mod case;
 pub mod dialogue;

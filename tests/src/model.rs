@@ -25,29 +25,53 @@ const DIALOGUES: u16 = 2;
 /// Something that happens. Numbers choose among what is there.
 #[derive(Clone, Copy, Debug)]
 pub enum Act {
-    Client { dialogue: u16, word: Word },
-    Backend { dialogue: u16, conversation: Conversation, word: Word },
+    /// A client speaks.
+    Client {
+        /// Which of the model's clients.
+        dialogue: u16,
+        /// As a client means it.
+        word: Word,
+    },
+    /// A backend speaks; if there is nobody to speak to, nothing happens.
+    Backend {
+        /// To which of the model's clients.
+        dialogue: u16,
+        /// The backend is the one of this connection.
+        conversation: Conversation,
+        /// As a backend means it.
+        word: Word,
+    },
+    /// Seconds pass.
     Wait(u64),
+    /// This backend gets no new flows.
     Rest(usize),
+    /// This backend gets new flows again.
     Accept(usize),
+    /// This backend loses its flows, as one that was in maint.
     Renew(usize),
 }
 
 /// A segment. UDP knows datagrams only, whatever is said.
 #[derive(Clone, Copy, Debug)]
 pub enum Word {
+    /// From a client: a SYN. From a backend: a bare acknowledgement.
     Syn,
     /// From a client: an acknowledgement so far beyond the SYN-ACK. From a backend: a SYN-ACK.
     Ack(u32),
+    /// From a client: data, which acknowledges the SYN-ACK. From a backend: a bare acknowledgement.
     Data,
+    /// With ACK, whoever says it.
     Fin,
+    /// From a client without ACK, from a backend with it.
     Rst,
 }
 
 /// With which of a client's connections a backend means to speak.
 #[derive(Clone, Copy, Debug)]
 pub enum Conversation {
+    /// One that is proven.
     Old,
+    /// One that is still to be proven.
     Fresh,
     /// One that is over.
     Past,

@@ -17,9 +17,13 @@ pub const HOPS: u8 = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Packet {
+    /// The next machine's, on the link where it is seen.
     pub to_mac: [u8; 6],
+    /// Of the machine that sent it onto that link.
     pub from_mac: [u8; 6],
+    /// Its family decides which header is built.
     pub source: IpAddr,
+    /// Of the same family.
     pub destination: IpAddr,
     /// TTL or hop limit.
     pub hops: u8,
@@ -33,6 +37,7 @@ pub struct Packet {
     pub options: Vec<u8>,
     /// IPv6 extension headers: kind, and a length in units of eight bytes.
     pub extensions: Vec<(u8, usize)>,
+    /// Behind all IP headers.
     pub content: Content,
     /// Bytes behind the IP packet: Ethernet's padding.
     pub padding: usize,
@@ -41,30 +46,48 @@ pub struct Packet {
 /// What an IP packet carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
+    /// Protocol 6.
     Tcp(Tcp),
+    /// Protocol 17.
     Udp(Udp),
+    /// Protocol 1, or 58 between IPv6 addresses.
     Icmp(Icmp),
-    Other { protocol: u8, bytes: Vec<u8> },
+    /// Of a protocol that the program does not look into.
+    Other {
+        /// The IP protocol number.
+        protocol: u8,
+        /// All that is behind the IP headers.
+        bytes: Vec<u8>,
+    },
 }
 
 /// A TCP segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tcp {
+    /// Port.
     pub source: u16,
+    /// Port.
     pub destination: u16,
+    /// Of its first byte, or of the SYN or FIN.
     pub sequence: u32,
+    /// Sent as it is, with ACK or without.
     pub acknowledgement: u32,
+    /// The header's byte of flags, as the constants of `lb_ebpf::tcp` have them.
     pub flags: u8,
     /// A multiple of four bytes.
     pub options: Vec<u8>,
+    /// Data, of any length.
     pub payload: Vec<u8>,
 }
 
 /// A UDP datagram.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Udp {
+    /// Port.
     pub source: u16,
+    /// Port.
     pub destination: u16,
+    /// Data, of any length.
     pub payload: Vec<u8>,
     /// IPv4 senders may leave the checksum out (RFC 768).
     pub without_checksum: bool,
@@ -73,10 +96,13 @@ pub struct Udp {
 /// An ICMP or ICMPv6 message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Icmp {
+    /// The type, which means something else in each family.
     pub kind: u8,
+    /// Finer than the type, and read with it.
     pub code: u8,
     /// The four bytes behind the checksum: an MTU, an identifier.
     pub rest: [u8; 4],
+    /// Behind the header of eight bytes: an error's is its quote.
     pub payload: Vec<u8>,
 }
 

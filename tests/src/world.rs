@@ -27,18 +27,24 @@ use self::network::{BACK, Neighbour, standard_neighbours};
 
 /// Backends of the standard world, in the order of its slot table.
 pub const WEB_1: &str = "web-1";
+/// The second in the slot table.
 pub const WEB_2: &str = "web-2";
+/// The third in the slot table.
 pub const WEB_3: &str = "web-3";
 
 /// Everything outside of the packet that a verdict depends on.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct World {
+    /// Their places are the numbers of pools, tables and counters.
     pub services: Vec<Service>,
+    /// Whom the host can send to without asking the network first.
     pub neighbours: Vec<Neighbour>,
     /// Of both families' tables.
     pub shape: Shape,
+    /// Source ports of full-nat flows.
     pub ports: PortPool,
+    /// Raised when routes or neighbours change, so that flows look up their client's hop again.
     pub hop_generation: u32,
     /// In ticks.
     pub clock: u32,
@@ -51,21 +57,30 @@ pub struct World {
 /// A service: of one protocol and one family.
 #[derive(Clone, Debug)]
 pub struct Service {
+    /// Each is a key of its own, in one pool.
     pub listen: Vec<SocketAddr>,
+    /// Of all that it listens on.
     pub protocol: Protocol,
+    /// What backends see of clients.
     pub mode: Mode,
+    /// What backends see instead of clients, with full-nat.
     pub sources: Vec<IpAddr>,
+    /// In the order of the slot table, from which those are left out that do not accept.
     pub backends: Vec<Backend>,
 }
 
 /// A backend, and the controller's knowledge of it.
 #[derive(Clone, Debug)]
 pub struct Backend {
+    /// By which rows speak of it.
     pub name: &'static str,
     /// 0: its flows were taken away.
     pub id: u32,
+    /// Where it listens, and where its replies come from.
     pub address: SocketAddr,
+    /// Does it get new flows?
     pub accepts: bool,
+    /// Of the next hop towards it.
     pub mac: [u8; 6],
     /// 0: its next hop is not resolved.
     pub interface: u32,
@@ -74,19 +89,25 @@ pub struct Backend {
 /// What most rows are run over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {
+    /// Of clients and backends alike.
     pub ip: Family,
+    /// Of the one service.
     pub protocol: Protocol,
+    /// Of the one service.
     pub mode: Mode,
 }
 
 /// IPv4 or IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
+    /// Clients in 198.51.100.0/24, backends in 10.0.0.0/24.
     V4,
+    /// Clients in 2001:db8:51::/64, backends in fd00::/64.
     V6,
 }
 
 impl Family {
+    /// Both, IPv4 first.
     pub const ALL: [Self; 2] = [Self::V4, Self::V6];
 
     /// One of two texts' address.
@@ -128,6 +149,7 @@ impl Family {
 }
 
 impl Kind {
+    /// For rows that are not run over all of them.
     pub const fn new(ip: Family, protocol: Protocol, mode: Mode) -> Self {
         Self { ip, protocol, mode }
     }

@@ -48,7 +48,9 @@ pub struct Links {
 
 /// The loaded program, for one family.
 pub struct Balancer<F: Numbered> {
+    /// The program's maps, beside those that are mapped below.
     pub object: Object,
+    /// The flow table, mapped: what the program writes is seen here at once.
     pub records: Mapped<Bucket<RecordOf<F>>>,
     hints: Mapped<HintLine>,
     half_open: Mapped<u64>,

@@ -24,9 +24,13 @@ const ETHERNET: usize = 14;
 /// What a segment says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Segment {
+    /// From a client: opens a flow.
     Syn,
+    /// From a backend.
     SynAck,
+    /// From either side, once a flow is proven; its first, from the client, proves it.
     Ack,
+    /// Of UDP, from either side.
     Datagram,
 }
 
@@ -68,11 +72,13 @@ pub trait Numbered: Family + PartialEq + Send + 'static {
 /// Whose address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Block {
+    /// Its number is a flow's low 16 bits.
     Client,
     /// Ours, to dial.
     Service,
     /// Ours, that backends see.
     Source,
+    /// Where requests are sent on to, numbered from 0.
     Backend,
     /// Nobody's.
     Stranger,

@@ -33,7 +33,9 @@ pub struct Effort {
 }
 
 impl Effort {
+    /// All sizes.
     pub const FULL: Self = Self { rounds: 5, runs: 2_000_000, sizes: SIZES.len() };
+    /// Less of everything, and not the million flows.
     pub const QUICK: Self = Self { rounds: 3, runs: 300_000, sizes: 3 };
 }
 

@@ -12,8 +12,11 @@ pub fn median(values: &[f64]) -> f64 {
 /// A table with a heading, of which the first column is text.
 #[derive(Clone, Debug)]
 pub struct Table {
+    /// Printed above it, with the unit of its figures.
     pub title: String,
+    /// Headings of all columns but the first.
     pub columns: Vec<String>,
+    /// A name, and a value for each column. `None`: not measured, printed as `-`.
     pub rows: Vec<(String, Vec<Option<f64>>)>,
     /// Digits behind the point.
     pub digits: usize,

@@ -19,10 +19,15 @@ use crate::{
 
 /// One packet and what became of it.
 pub struct Change<'a> {
+    /// What was sent.
     pub input: &'a Input,
+    /// What the row says of it.
     pub expected: &'a Expected,
+    /// What the program did with it.
     pub action: Action,
+    /// The index of the one that it came by.
     pub interface: u32,
+    /// Of the frame as it came, which is what is counted.
     pub bytes: u64,
 }
 

@@ -17,12 +17,14 @@ use crate::{
 /// A row's knowledge.
 #[derive(Clone)]
 pub struct Known {
+    /// As it is after the steps so far.
     pub world: World,
     /// What a backend sees as the client.
     seen: BTreeMap<(Dialogue, &'static str), SocketAddr>,
 }
 
 impl Known {
+    /// Before the first step: nothing is chosen.
     pub fn new(world: &World) -> Self {
         Self { world: world.clone(), seen: BTreeMap::new() }
     }

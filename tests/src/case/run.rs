@@ -16,8 +16,11 @@ use crate::{
 /// What an engine did in one step, for a comparison with the other engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
+    /// Of this step's frame.
     pub outcome: Outcome,
+    /// After the step, since the row began.
     pub counters: Counters,
+    /// After the step.
     pub memory: Memory,
 }
 

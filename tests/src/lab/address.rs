@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// IPv4 or IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
+    /// RFC 791.
     V4,
+    /// RFC 8200.
     V6,
 }
 
@@ -17,7 +19,9 @@ impl Family {
 /// A host's address in each family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pair {
+    /// What [`Family::V4`] selects.
     pub v4: Ipv4Addr,
+    /// What [`Family::V6`] selects.
     pub v6: Ipv6Addr,
 }
 

@@ -19,7 +19,9 @@ const TIMED_OUT: i32 = 124;
 pub struct Output {
     /// The exit code; 128 + n for signal n, as in a shell.
     pub code: i32,
+    /// What is not UTF-8 is replaced.
     pub stdout: String,
+    /// What is not UTF-8 is replaced.
     pub stderr: String,
 }
 

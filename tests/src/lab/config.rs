@@ -13,53 +13,79 @@ use super::{Family, Lab, address, web};
 /// What is written into `xlb.toml`.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// On which xlb serves: names in its namespace.
     pub interfaces: Vec<String>,
+    /// Of all services together.
     pub limits: Limits,
+    /// In the order of the file.
     pub services: Vec<Service>,
 }
 
 /// `[limits]`; small, so that a lab is quick to start.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// IPv4 flows to hold.
     pub flows: u32,
+    /// IPv6 flows to hold.
     pub flows_ipv6: u32,
+    /// The most that may be half-open, per family.
     pub half_open_flows: u32,
 }
 
 /// `[[service]]`
 #[derive(Clone, Debug)]
 pub struct Service {
+    /// By which `xlb` speaks of it.
     pub name: String,
+    /// At least one.
     pub listen: Vec<SocketAddr>,
+    /// Of all that it listens on.
     pub protocol: Protocol,
+    /// Full-nat has xlb's back addresses written as `source`.
     pub mode: Mode,
+    /// For all its backends.
     pub health: Health,
+    /// Of both families, where it listens in both.
     pub backends: Vec<Backend>,
 }
 
 /// `[service.health]`
 #[derive(Clone, Debug)]
 pub struct Health {
+    /// If it is none, the rest is not written.
     pub check: Check,
+    /// From one check to the next; written in whole milliseconds.
     pub interval: Duration,
+    /// For a whole check; written in whole milliseconds.
     pub timeout: Duration,
+    /// Good results in a row that make a backend up.
     pub rise: u32,
+    /// Bad results in a row that make it down.
     pub fall: u32,
 }
 
 /// What a probe does.
 #[derive(Clone, Debug)]
 pub enum Check {
+    /// Nothing: backends are taken for up.
     None,
+    /// It connects.
     Tcp,
-    Http { path: &'static str },
+    /// It asks, and is content with 2xx and 3xx.
+    Http {
+        /// Begins with `/`.
+        path: &'static str,
+    },
 }
 
 /// `[[service.backend]]`
 #[derive(Clone, Debug)]
 pub struct Backend {
+    /// As [`Service::over`] has it: `web-1`, and `web-1-v6` in IPv6.
     pub name: String,
+    /// Where it serves and is checked.
     pub address: SocketAddr,
+    /// Used only when no other backend of its family is up.
     pub backup: bool,
 }
 

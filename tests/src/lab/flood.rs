@@ -38,6 +38,7 @@ const AHEAD: u32 = 64;
 /// What each forged source sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// Nothing more.
     Syn,
     /// And an ACK that acknowledges what nobody sent.
     SynAndForgedAck,
@@ -51,9 +52,11 @@ pub struct Flood {
 /// What was sent.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sent {
+    /// SYNs and ACKs that left; what is sent again counts once.
     pub packets: u64,
     /// Times that the link had no room for a frame, which was sent again.
     pub again: u64,
+    /// With the pauses that keep the rate.
     pub took: Duration,
 }
 

@@ -39,6 +39,7 @@ pub struct Live {
 /// How they fared.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
+    /// How many were opened, the broken ones among them.
     pub connections: usize,
     /// Bytes that were sent and came back.
     pub echoed: u64,

@@ -26,9 +26,11 @@ use super::{
 pub struct Topology {
     /// Part of the namespaces' names. Without hyphens.
     pub tag: &'static str,
+    /// Which links there are, and which routers between them.
     pub shape: Shape,
     /// How the service will be configured; nat needs routes in the backends, full-nat nothing.
     pub mode: Mode,
+    /// `web-1` to `web-N`.
     pub backends: u8,
     /// Addresses of the client.
     pub clients: u8,
@@ -37,8 +39,11 @@ pub struct Topology {
 /// How it is wired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
+    /// Clients on one link of xlb, backends on the other.
     TwoNics,
+    /// Clients, backends and xlb on one Ethernet.
     OneNic,
+    /// Clients and backends each behind a router.
     Routers,
 }
 
@@ -73,20 +78,27 @@ impl Topology {
 pub struct Backend {
     /// `web-1` and so on.
     pub name: String,
+    /// Its only link is `eth0`.
     pub namespace: Namespace,
+    /// Of `eth0`.
     pub address: Pair,
 }
 
 /// Everything that was built.
 pub struct Network {
+    /// All clients: one host with several addresses.
     pub client: Namespace,
+    /// The addresses of `client`.
     pub clients: Vec<Pair>,
+    /// The router between clients and xlb. `None`: they share a link.
     pub edge: Option<Namespace>,
+    /// Where the daemon runs. The host routes by itself, too.
     pub xlb: Namespace,
     /// Interfaces of `xlb` on which it serves.
     pub interfaces: Vec<&'static str>,
     /// The switch, or the core router.
     pub switch: Namespace,
+    /// `web-1` first.
     pub backends: Vec<Backend>,
 }
 

@@ -23,8 +23,11 @@ use super::Namespace;
 pub struct Visit {
     /// Addresses to connect from, in turn.
     pub from: Vec<IpAddr>,
+    /// An endpoint of a service, of the family of all `from`.
     pub to: SocketAddr,
+    /// At most: [`visit_while`] may end before.
     pub connections: usize,
+    /// The most that are open at any moment.
     pub at_once: usize,
     /// For one connection, from connect to close.
     pub limit: Duration,
@@ -40,7 +43,9 @@ impl Visit {
 /// Who answered how often, and why nobody did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
+    /// How often by backend, which answers with its name.
     pub answers: BTreeMap<String, usize>,
+    /// How often by error.
     pub failures: BTreeMap<String, usize>,
 }
 

@@ -23,6 +23,7 @@ const START: Duration = Duration::from_secs(10);
 
 /// A web server. Dropping it kills it.
 pub struct Web {
+    /// In whose namespace it runs, and whose name it answers with.
     pub backend: Backend,
     directory: PathBuf,
     process: Option<Child>,

@@ -16,10 +16,13 @@ use crate::engine::{Flow, Memory};
 
 /// Records, hints, and the flows that are being made.
 pub struct Flows<F: Family> {
+    /// By number: as many as the shape says.
     pub buckets: Vec<Bucket<RecordOf<F>>>,
+    /// By number: as many as the shape says.
     pub lines: Vec<HintLine>,
     /// By CPU.
     pub new_flow: [NewFlow<F>; 2],
+    /// How many records are half-open.
     pub half_open: Word,
 }
 

@@ -13,17 +13,23 @@ const UDP_S: u64 = 300; // RFC 4787 REQ-5
 /// Which end speaks.
 #[derive(Clone, Copy, Debug)]
 pub enum Side {
+    /// First in pairs by side.
     Client = 0,
+    /// Second in pairs by side.
     Backend = 1,
 }
 
+/// A client's port, one of its backends, and what they have said to each other.
 #[derive(Debug)]
 pub struct Connection {
     protocol: Protocol,
+    /// Its place among the model's backends.
     pub backend: usize,
     /// How often the backend had lost its flows when this one began.
     pub losses: u32,
+    /// When either side was last heard, in seconds since the row began.
     pub seen_s: u64,
+    /// Has the client said that it heard the backend's answer?
     pub is_proven: bool,
     /// It began beside an older connection.
     pub is_challenger: bool,
@@ -38,6 +44,7 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// One that has just begun: the backend has not answered.
     pub fn new(protocol: Protocol, backend: usize, losses: u32, now_s: u64) -> Self {
         Self {
             protocol,
@@ -53,6 +60,7 @@ impl Connection {
         }
     }
 
+    /// Has it been silent for longer than its timeout?
     pub fn is_idle(&self, now_s: u64) -> bool {
         let is_ending = self.closed == [true; 2] || self.hurried != [false; 2];
         let timeout_s = match (self.is_proven, self.protocol) {

@@ -11,6 +11,7 @@ use crate::{
 const DNS_1: &str = "dns-1";
 const DNS_2: &str = "dns-2";
 
+/// Every kind, then TCP alone, then backends that dial their own service with nat.
 pub fn rows() -> Vec<Case> {
     let mut rows = Vec::new();
     for kind in Kind::all() {

@@ -13,6 +13,7 @@ use crate::{
 const ALL: u16 = 8;
 const DNS: &str = "dns-1";
 
+/// Tables of one bucket and pools of one port, so that a few flows fill them.
 pub fn rows() -> Vec<Case> {
     let mut rows = Vec::new();
     for kind in Kind::tcp().into_iter().chain(Kind::udp()) {

@@ -24,6 +24,7 @@ const fn established_with(bits: u8) -> State {
 /// An acknowledgement that belongs to an older connection: far from any SYN-ACK.
 const OLD: u32 = 5_000_000;
 
+/// TCP over both families with full-nat, then with nat, where backends see a client's port again.
 pub fn rows() -> Vec<Case> {
     Kind::tcp()
         .into_iter()

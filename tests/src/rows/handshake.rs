@@ -16,6 +16,7 @@ const ESTABLISHED: &[State] = &[State::ESTABLISHED];
 const PROOFS: [(u32, bool); 7] =
     [(0, false), (1, true), (2, true), (65_536, true), (65_537, false), (1 << 31, false), (u32::MAX, false)];
 
+/// TCP over both families with full-nat.
 pub fn rows() -> Vec<Case> {
     Kind::tcp()
         .into_iter()

@@ -35,6 +35,7 @@ const ERRORS6: [Error; 4] = [
     ("parameter problem", 4, 1, [0, 0, 0, 40]),
 ];
 
+/// Every kind, with errors about requests and about replies.
 pub fn rows() -> Vec<Case> {
     Kind::all()
         .into_iter()

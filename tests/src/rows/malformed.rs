@@ -13,6 +13,7 @@ use crate::{
 
 const ETHERNET: usize = 14;
 
+/// Both protocols over both families, each packet for a service and for another address.
 pub fn rows() -> Vec<Case> {
     let mut rows = Vec::new();
     for kind in Kind::tcp().into_iter().chain(Kind::udp()) {

@@ -11,6 +11,7 @@ use crate::{
 
 const ANOTHER_MAC: [u8; 6] = [2, 0xff, 0, 0, 0, 1];
 
+/// Every kind, and a route that leads out of an interface without xlb.
 pub fn rows() -> Vec<Case> {
     Kind::all()
         .into_iter()

@@ -12,6 +12,7 @@ use crate::{
 
 const URG_PSH: u8 = 0x28;
 
+/// TCP over both families with full-nat: flags that open nothing, and backends that speak unasked.
 pub fn rows() -> Vec<Case> {
     let mut rows = Vec::new();
     for kind in Kind::tcp() {

@@ -18,6 +18,7 @@ use crate::{
     },
 };
 
+/// Both protocols over both families, then protocols and Ethernet types that no service has.
 pub fn rows() -> Vec<Case> {
     let mut rows = Vec::new();
     for ip in Family::ALL {

@@ -9,6 +9,7 @@ use crate::{
     world::{Kind, WEB_1, WEB_2, World},
 };
 
+/// The second before each limit and the one after it, for TCP and for UDP with full-nat.
 pub fn rows() -> Vec<Case> {
     Kind::tcp().into_iter().flat_map(tcp).chain(Kind::udp().into_iter().flat_map(udp)).collect()
 }

@@ -9,6 +9,7 @@ use crate::{
     world::{Family, Kind, WEB_1, WEB_2, WEB_3, World},
 };
 
+/// States with full-nat, absent checksums in both modes, and checksums that come out as zero with nat.
 pub fn rows() -> Vec<Case> {
     let mut rows: Vec<Case> = Kind::udp().into_iter().flat_map(states).collect();
     for mode in [Mode::FullNat, Mode::Nat] {

@@ -25,11 +25,17 @@ pub const KEYS: [u64; 6] = [
 /// The contents of all maps that the program does not write. Pools and tables have the same numbers.
 #[derive(Clone, Debug)]
 pub struct Maps {
+    /// With a clock that stands where the world's does.
     pub settings: Settings,
+    /// Marks what services listen on and where backends are.
     pub filter: Filter,
+    /// Those with port 0 are markers: the address is ours, and no more is said of it.
     pub services: Vec<(ServiceKey, Service)>,
+    /// By service.
     pub tables: Vec<SlotTable>,
+    /// In the order of their counters, which is the world's; the key is the id.
     pub backends: Vec<Backend>,
+    /// With their indices, the one without xlb among them.
     pub interfaces: Vec<(u32, Interface)>,
 }
 

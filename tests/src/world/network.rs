@@ -12,6 +12,7 @@ use super::World;
 
 /// Interface indices.
 pub const FRONT: u32 = 11;
+/// The index of the interface towards the backends.
 pub const BACK: u32 = 12;
 /// An interface that xlb is not attached to.
 pub const SIDE: u32 = 13;
@@ -35,8 +36,11 @@ pub const GATEWAYS: [(&str, u8, &str); 2] =
 /// A resolved neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Neighbour {
+    /// On-link: who is behind a gateway has no entry.
     pub address: IpAddr,
+    /// The index of the one whose network it is on.
     pub interface: u32,
+    /// As [`mac_of`] makes it, until a row has the host [learn](World::learn) another.
     pub mac: [u8; 6],
 }
 

@@ -11,11 +11,14 @@ use crate::lab::{
 /// Where the echo servers listen, and the service that balances them.
 pub const UDP_PORT: u16 = 5353;
 
+/// Dropping it takes everything down, unless it was told to [keep](Self::keep) it.
 pub struct Stage {
+    /// What the daemon is started with.
     pub config: Config,
+    /// By backend.
     pub web: Vec<Web>,
     daemon: Option<Daemon>,
-    // Dropped last: it removes the ground below all others.
+    /// The network, and its files. Dropped last: it removes the ground below all others.
     pub lab: Lab,
 }
 

@@ -10,6 +10,7 @@ use crate::lab::{Daemon, Namespace};
 /// Longer answers are cut, with a word about it.
 const LINES: usize = 100;
 
+/// A voice on the standard output.
 pub struct Story {
     is_silent: bool,
     steps: Cell<u32>,

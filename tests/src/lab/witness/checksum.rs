@@ -12,6 +12,7 @@ const ICMPV6: u8 = 58;
 /// Which checksum is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrong {
+    /// IPv6's header has none.
     Ipv4Header,
     /// Of this protocol.
     Payload(u8),
