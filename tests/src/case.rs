@@ -133,10 +133,17 @@ impl Case {
     }
 
     /// The CPU of the last step stands still again, while more happens elsewhere.
+    ///
+    /// # Panics
+    /// If it did not stand still in that step: the row is wrong.
     pub fn and_again(mut self, meanwhile: impl FnOnce(Self) -> Self) -> Self {
         let elsewhere = meanwhile(Self::new("", self.world.clone()));
-        if let Some(Step::StandStill(_, pauses)) = self.steps.last_mut() {
-            pauses.push(Rc::new(elsewhere.steps));
+        match self.steps.last_mut() {
+            Some(Step::StandStill(_, pauses)) => pauses.push(Rc::new(elsewhere.steps)),
+            Some(Step::Send(..) | Step::Flow(..) | Step::Records(_) | Step::After(_) | Step::Change(_))
+            | None => {
+                panic!("nobody stands still in the last step of `{}`", self.name)
+            }
         }
         self
     }

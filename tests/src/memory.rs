@@ -92,8 +92,8 @@ impl MemoryTables {
 
     /// The same while a CPU is between two accesses.
     pub fn load_meanwhile(&self, world: &World) {
-        // A new epoch has no next one.
-        let _ = self.epoch.last().next.set(Box::new(Epoch::new(world)));
+        let is_last = self.epoch.last().next.set(Box::new(Epoch::new(world))).is_ok();
+        assert!(is_last, "the last epoch has no next one");
     }
 
     /// Something happens on another CPU.

@@ -58,6 +58,17 @@ fn one_port(kind: Kind) -> World {
     })
 }
 
+/// A challenger that waits for its proof, in a full table.
+fn challenged(kind: Kind, name: &str) -> (Dialogue, Case) {
+    let one = Dialogue::new(kind);
+    let mut case = Case::new(format!("{kind}: {name}"), World::new(kind).with_buckets(1));
+    case = case.establish(one, WEB_1);
+    for (number, backend) in (1..7).zip([WEB_2, WEB_3, WEB_1, WEB_2, WEB_3, WEB_1]) {
+        case = case.establish(one.port(41_000 + number), backend);
+    }
+    (one, case.step(one.fin(), Reaches(WEB_1)).step(one.syn(), Opens(WEB_2)).step(one.answer(WEB_2), Returns))
+}
+
 /// A flow that began meanwhile is as good as any.
 fn lives(case: Case, new: Dialogue) -> Case {
     case.step(proof(new), Reaches(WEB_1))
@@ -175,19 +186,9 @@ fn a_record_that_is_freed_twice_is_not_taken_from_its_next_owner() {
 #[test]
 fn a_challenger_that_is_evicted_while_it_is_chosen_leaves_its_packet_to_nobody_else() {
     at_every_access(Kind::tcp(), |kind| {
-        let one = Dialogue::new(kind);
+        let (one, case) = challenged(kind, "a challenger's proof, and a newcomer");
         let new = one.client(kind.ip.client(8));
-        let world = World::new(kind).with_buckets(1);
-        let mut case = Case::new(format!("{kind}: a challenger's proof, and a newcomer"), world);
-        case = case.establish(one, WEB_1);
-        for (number, backend) in (1..7).zip([WEB_2, WEB_3, WEB_1, WEB_2, WEB_3, WEB_1]) {
-            case = case.establish(one.port(41_000 + number), backend);
-        }
-        case.step(one.fin(), Reaches(WEB_1))
-            .step(one.syn(), Opens(WEB_2))
-            .step(one.answer(WEB_2), Returns)
-            .stands_still(proof(one), |case| case.step(new.first(), Depends))
-            .step(new.first(), Depends)
+        case.stands_still(proof(one), |case| case.step(new.first(), Depends)).step(new.first(), Depends)
     });
 }
 
@@ -366,17 +367,6 @@ fn a_first_packet_that_comes_late_challenges_no_flow_that_lives() {
             })
             .flow_depends(one, &[&[State::ESTABLISHED], &[State::HALF_OPEN], &[]])
     });
-}
-
-/// A challenger that waits for its proof, in a full table.
-fn challenged(kind: Kind, name: &str) -> (Dialogue, Case) {
-    let one = Dialogue::new(kind);
-    let mut case = Case::new(format!("{kind}: {name}"), World::new(kind).with_buckets(1));
-    case = case.establish(one, WEB_1);
-    for (number, backend) in (1..7).zip([WEB_2, WEB_3, WEB_1, WEB_2, WEB_3, WEB_1]) {
-        case = case.establish(one.port(41_000 + number), backend);
-    }
-    (one, case.step(one.fin(), Reaches(WEB_1)).step(one.syn(), Opens(WEB_2)).step(one.answer(WEB_2), Returns))
 }
 
 #[test]

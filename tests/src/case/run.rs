@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, rc::Rc};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use lb_common::flow::State;
 
 use super::{Case, Depends, Expected, Input, Opens, Step, check, known::Known};
@@ -34,9 +34,12 @@ pub fn run(case: &Case, engine: &mut dyn Engine) -> Result<Vec<Observation>> {
 
 /// Runs a row in memory, again for all accesses of shared memory before which its CPU can stand still. Returns how often.
 pub fn run_at_every_access(case: &Case) -> Result<usize> {
-    let pauses =
-        case.steps.iter().map(|step| if let Step::StandStill(_, pauses) = step { pauses.len() } else { 0 });
-    let mut accesses = vec![0; pauses.max().unwrap_or(0)];
+    let pauses = |step: &Step| if let Step::StandStill(_, pauses) = step { Some(pauses.len()) } else { None };
+    let mut standing = case.steps.iter().filter_map(pauses);
+    let (Some(pauses), None) = (standing.next(), standing.next()) else {
+        bail!("{}: a CPU stands still in one of its steps, and in no other", case.name);
+    };
+    let mut accesses = vec![0; pauses];
     let mut times = 0;
     loop {
         let mut engine = HostEngine::default();
@@ -100,11 +103,10 @@ impl<'a> Run<'a> {
     }
 
     fn send(&mut self, input: &Input, expected: &Expected) -> Result<()> {
-        let (interface, frame) = match self.known.address(input) {
-            // Nobody answers what he has not seen.
-            Err(_) if *expected == Depends && !self.known.can_send(input) => return Ok(()),
-            addressed => addressed?,
-        };
+        if *expected == Depends && !self.known.can_send(input) {
+            return Ok(());
+        }
+        let (interface, frame) = self.known.address(input)?;
         let before = self.engine.counters()?;
         let outcome = self.engine.run(interface, &frame)?;
         let (counters, memory) = (self.engine.counters()?, self.engine.memory()?);
@@ -177,7 +179,7 @@ impl<'a> Run<'a> {
             ensure!(outcome.frame == frame, "changed, and not forwarded");
             return Ok(());
         }
-        let Input::Message(message) = input else { anyhow::bail!("only of messages it can be said") };
+        let Input::Message(message) = input else { bail!("only of messages it can be said") };
         read::verify(&outcome.frame).map_err(anyhow::Error::msg)?;
         let mut earlier = earlier.clone();
         if message.speaker == Speaker::Client {
@@ -206,11 +208,10 @@ fn elsewhere(engine: &mut dyn Engine, steps: &[Step], told: &mut Told) {
     let before = std::mem::take(before);
     let mut run = Run { is_elsewhere: true, ..Run::new(engine, known.clone()) };
     *told = run.steps(steps).and_then(|()| {
-        let after = established(run.engine)?;
-        // What was established before may have ended since, elsewhere.
-        let ended_here = check::are_there(&run.engine.memory()?, &before);
-        ended_here.context("lost before, or elsewhere")?;
-        Ok((run.known, after))
+        // What happens elsewhere ends no flow: one that is missing was lost before this pause.
+        check::are_there(&run.engine.memory()?, &before)?;
+        let established = established(run.engine)?;
+        Ok((run.known, established))
     });
 }
 
