@@ -10,10 +10,10 @@ use lb_common::{
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use crate::{
-    checksum::{Difference, ONE_HOP},
-    frame::Header,
-    hash::{self, Keys},
-    headers::Icmp,
+    packet::checksum::{Difference, ONE_HOP},
+    packet::frame::Header,
+    packet::headers::Icmp,
+    table::hash::{self, Keys},
 };
 
 /// What differs between IPv4 and IPv6.

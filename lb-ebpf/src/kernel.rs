@@ -3,8 +3,8 @@
 pub mod counters;
 pub mod frame;
 pub mod maps;
-pub mod outline;
 pub mod routes;
+pub mod subprograms;
 pub mod tables;
 pub mod trace;
 

@@ -14,27 +14,11 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![warn(missing_docs)]
 
-pub mod admit;
-pub mod checksum;
 pub mod family;
-pub mod find;
-pub mod frame;
-pub mod hash;
-pub mod headers;
-pub mod hints;
-pub mod icmp;
-pub mod insert;
 #[cfg(target_arch = "bpf")]
 pub mod kernel;
-pub mod life;
-pub mod new_flow;
-pub mod parse;
-pub mod pipeline;
-pub mod propose;
-pub mod reply;
-pub mod request;
-pub mod rewrite;
+pub mod opaque;
+pub mod packet;
+pub mod path;
+pub mod table;
 pub mod tables;
-pub mod tcp;
-pub mod veil;
-pub mod victim;

@@ -6,9 +6,9 @@
 mod program {
     use aya_ebpf::{macros::xdp, programs::XdpContext};
     use lb_ebpf::{
-        frame::Frame as _,
         kernel::{counters, frame::XdpFrame, tables::KernelTables},
-        pipeline,
+        packet::frame::Frame as _,
+        path::pipeline,
     };
 
     /// Runs for every packet of an attached interface.

@@ -13,8 +13,8 @@ use lb_common::{
 
 use crate::{
     family::{Family, RecordOf},
-    new_flow::NewFlow,
-    tcp::{Segment, Side},
+    packet::tcp::{Segment, Side},
+    table::scratch::NewFlow,
 };
 
 /// The maps.
@@ -61,25 +61,25 @@ pub trait FlowTables<F: Family> {
     /// The host's route from `source` to `destination`. An unresolved neighbour is asked for.
     fn route(&self, source: F::Address, destination: F::Address) -> Result<Hop, Reason>;
 
-    /// [`crate::find::in_bucket`]
+    /// [`crate::table::record::in_bucket`]
     fn in_bucket(&self, bucket: u32, wanted: u32, not: u32) -> Option<u32>;
-    /// [`crate::admit::admit`]
+    /// [`crate::path::classify::admit`]
     fn admit(&self) -> Result<(), Reason>;
-    /// [`crate::insert::insert`]
+    /// [`crate::table::insert::insert`]
     fn insert(&self) -> Result<(), Reason>;
-    /// [`crate::victim::victim`]
+    /// [`crate::table::evict::victim`]
     fn victim(&self, bucket: u32, preferred: u32, protocol: u32, now: u32) -> u64;
-    /// [`crate::propose::propose`]
+    /// [`crate::table::reply_tuple::propose`]
     fn propose(&self, record: u32, turn: u64, probe: u32) -> Result<(), Reason>;
-    /// [`crate::hints::claim`]
+    /// [`crate::table::reply_index::claim`]
     fn claim(&self, record: u32, generation: u32, probe: u32, force: u32) -> u64;
-    /// [`crate::hints::free`]
+    /// [`crate::table::reply_index::free`]
     fn free(&self, record: u32, control: u64);
-    /// [`crate::life::contest`]
+    /// [`crate::table::lifecycle::contest`]
     fn contest(&self, record: u32, control: u64, segment: Segment) -> Option<u32>;
-    /// [`crate::life::advance`]
+    /// [`crate::table::lifecycle::advance`]
     fn advance(&self, record: u32, control: u64, side: Side, segment: Segment);
-    /// [`crate::reply::refresh`]
+    /// [`crate::path::reply::refresh`]
     fn refresh(&self, record: u32, control: u64) -> Result<(), Reason>;
 }
 

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_common::net::{Be16, Ports, Protocol};
 use lb_ebpf::{
-    hash,
-    tcp::{ACK, FIN, RST, SYN},
+    packet::tcp::{ACK, FIN, RST, SYN},
+    table::hash,
 };
 
 use crate::{

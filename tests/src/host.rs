@@ -5,8 +5,8 @@ use std::rc::Rc;
 use anyhow::{Context as _, Result, ensure};
 use lb_common::{cell::standstill, reason};
 use lb_ebpf::{
-    frame::{Cursor, Frame},
-    pipeline::{self, Verdict},
+    packet::frame::{Cursor, Frame},
+    path::pipeline::{self, Verdict},
     tables::Tables as _,
 };
 

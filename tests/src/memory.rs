@@ -17,14 +17,18 @@ use lb_common::{
     settings::Settings,
 };
 use lb_ebpf::{
-    admit,
     family::{Family, RecordOf},
-    find, hints, insert, life,
-    new_flow::NewFlow,
-    propose, reply,
+    packet::tcp::{Segment, Side},
+    path::classify,
+    path::reply,
+    table::evict,
+    table::insert,
+    table::lifecycle,
+    table::record,
+    table::reply_index,
+    table::reply_tuple,
+    table::scratch::NewFlow,
     tables::{FlowTables, Tables},
-    tcp::{Segment, Side},
-    victim,
 };
 
 pub use self::flows::Flows;
@@ -230,11 +234,11 @@ macro_rules! flow_tables {
             }
 
             fn in_bucket(&self, bucket: u32, wanted: u32, not: u32) -> Option<u32> {
-                find::in_bucket::<$family>(self, bucket, wanted, not)
+                record::in_bucket::<$family>(self, bucket, wanted, not)
             }
 
             fn admit(&self) -> Result<(), Reason> {
-                admit::admit::<$family, _>(self)
+                classify::admit::<$family, _>(self)
             }
 
             fn insert(&self) -> Result<(), Reason> {
@@ -244,28 +248,28 @@ macro_rules! flow_tables {
 
             fn victim(&self, bucket: u32, preferred: u32, protocol: u32, now: u32) -> u64 {
                 let shape = <$family>::shape(&self.maps().settings);
-                victim::victim::<$family, _>(self, shape, bucket, preferred, protocol, now)
+                evict::victim::<$family, _>(self, shape, bucket, preferred, protocol, now)
             }
 
             fn propose(&self, record: u32, turn: u64, probe: u32) -> Result<(), Reason> {
-                propose::propose::<$family, _>(self, record, turn, probe)
+                reply_tuple::propose::<$family, _>(self, record, turn, probe)
             }
 
             fn claim(&self, record: u32, generation: u32, probe: u32, force: u32) -> u64 {
-                hints::claim::<$family, _>(self, record, generation, probe, force)
+                reply_index::claim::<$family, _>(self, record, generation, probe, force)
             }
 
             fn free(&self, record: u32, control: u64) {
-                hints::free::<$family, _>(self, record, lb_common::flow::Control(control));
+                reply_index::free::<$family, _>(self, record, lb_common::flow::Control(control));
             }
 
             fn contest(&self, record: u32, control: u64, segment: Segment) -> Option<u32> {
-                life::contest::<$family, _>(self, record, lb_common::flow::Control(control), segment)
+                lifecycle::contest::<$family, _>(self, record, lb_common::flow::Control(control), segment)
             }
 
             fn advance(&self, record: u32, control: u64, side: Side, segment: Segment) {
                 let control = lb_common::flow::Control(control);
-                life::advance::<$family, _>(self, record, control, side, segment);
+                lifecycle::advance::<$family, _>(self, record, control, side, segment);
             }
 
             fn refresh(&self, record: u32, control: u64) -> Result<(), Reason> {

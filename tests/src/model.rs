@@ -8,7 +8,7 @@ mod connection;
 use std::collections::BTreeSet;
 
 use lb_common::{flow::State, net::Protocol, reason::Reason};
-use lb_ebpf::tcp::{ACK, FIN, RST, SYN};
+use lb_ebpf::packet::tcp::{ACK, FIN, RST, SYN};
 use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 
 use self::connection::{Connection, Side};

@@ -147,7 +147,7 @@ impl Packet {
     /// What opens a flow of either protocol: a SYN, or a datagram.
     pub fn first(protocol: Protocol, from: SocketAddr, to: SocketAddr) -> Self {
         match protocol {
-            Protocol::Tcp => Self::tcp(from, to, lb_ebpf::tcp::SYN),
+            Protocol::Tcp => Self::tcp(from, to, lb_ebpf::packet::tcp::SYN),
             Protocol::Udp => Self::udp(from, to, b"first"),
         }
     }
@@ -228,8 +228,9 @@ mod tests {
     /// tcpdump -vv calls these checksums correct, and those of the next test.
     #[test]
     fn a_syn_over_ipv4_has_these_bytes() {
-        let syn = Packet::tcp(endpoint("198.51.100.7:40000"), endpoint("192.0.2.10:80"), lb_ebpf::tcp::SYN)
-            .with(|packet| packet.tcp_mut().sequence = 1000);
+        let syn =
+            Packet::tcp(endpoint("198.51.100.7:40000"), endpoint("192.0.2.10:80"), lb_ebpf::packet::tcp::SYN)
+                .with(|packet| packet.tcp_mut().sequence = 1000);
 
         let expected = hex("0200000000fe 0200000000fd 0800
              4500 0028 1234 4000 40 06 3c57 c6336407 c000020a
@@ -256,7 +257,8 @@ mod tests {
             let quote = Packet::udp(to, from, b"quoted").quoted(64);
             let unreachable = Icmp { kind: 3, code: 1, rest: [0; 4], payload: quote };
             for packet in [
-                Packet::tcp(from, to, lb_ebpf::tcp::ACK).with(|packet| packet.payload_mut().extend(b"odd")),
+                Packet::tcp(from, to, lb_ebpf::packet::tcp::ACK)
+                    .with(|packet| packet.payload_mut().extend(b"odd")),
                 Packet::udp(from, to, b"even"),
                 Packet::new(from.ip(), to.ip(), Content::Icmp(unreachable)),
             ] {

@@ -23,7 +23,7 @@ use lb_common::{
 };
 use lb_ebpf::{
     family::{Family, RecordOf, Tuple},
-    hash::reduce,
+    table::hash::reduce,
 };
 use nix::{
     sched::{CpuSet, sched_setaffinity},

@@ -4,7 +4,7 @@
 //! the packet must go to nobody but whom it concerns, and the table must be in order.
 
 use lb_common::{flow::State, net::Protocol, service::Mode, settings::PortPool};
-use lb_ebpf::tcp::{ACK, RST};
+use lb_ebpf::packet::tcp::{ACK, RST};
 use tests::{
     case::{self, Case, Depends, Opens, Reaches, Returns},
     dialogue::Dialogue,

@@ -24,9 +24,9 @@ mod program {
     };
     use lb_ebpf::{
         family::{Family, Tuple},
-        frame::{Cursor, Frame as _, Header},
-        headers::{Ethernet, Quoted},
         kernel::frame::XdpFrame,
+        packet::frame::{Cursor, Frame as _, Header},
+        packet::headers::{Ethernet, Quoted},
     };
     use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 

@@ -28,16 +28,16 @@ mod program {
     };
     use lb_ebpf::{
         family::{Family, RecordOf, Tuple, deltas},
-        find::{self, by_number, kind},
-        hash::reduce,
         kernel::{maps, tables::KernelTables},
-        new_flow::NewFlow,
-        parse::Facts,
-        reply,
-        request::{self, Forward},
-        rewrite::Rewrite,
+        packet::parse::Facts,
+        packet::rewrite::Rewrite,
+        packet::tcp::{ACK, FIN, RST, SYN, Segment},
+        path::reply,
+        path::request::{self, Forward},
+        table::hash::reduce,
+        table::record::{self, by_number, kind},
+        table::scratch::NewFlow,
         tables::{FlowTables, Tables},
-        tcp::{ACK, FIN, RST, SYN, Segment},
     };
 
     use super::world::{self, CLIENT, CLIENTS, FLOWS, Findings, LISTEN, SERVICE_PORT, SOURCE, SOURCES};
@@ -341,13 +341,13 @@ mod program {
         let flow: &NewFlow<F> = tables.new_flow()?;
         flow.tuple.set(*tuple);
         flow.hash.set(F::hash(&settings.keys, tuple));
-        let first = find::anywhere::<F, _>(tables, kind::HALF_OPEN, find::NOWHERE)?;
-        let second = find::anywhere::<F, _>(tables, kind::HALF_OPEN | kind::ESTABLISHED, first)?;
+        let first = record::anywhere::<F, _>(tables, kind::HALF_OPEN, record::NOWHERE)?;
+        let second = record::anywhere::<F, _>(tables, kind::HALF_OPEN | kind::ESTABLISHED, first)?;
         both(
             tables,
             first,
             second,
-            |record| find::answers(record, tuple),
+            |record| record::answers(record, tuple),
             |one, other| one == State::HALF_OPEN && (other == State::HALF_OPEN || other.is_established()),
         )
     }

@@ -7,7 +7,7 @@ use lb_common::{
 };
 
 use super::{maps, trace};
-use crate::pipeline::Verdict;
+use crate::path::pipeline::Verdict;
 
 /// One packet more.
 #[inline(always)]

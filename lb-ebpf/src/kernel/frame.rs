@@ -2,7 +2,7 @@
 
 use aya_ebpf::programs::XdpContext;
 
-use crate::frame::{Cursor, Frame};
+use crate::packet::frame::{Cursor, Frame};
 
 /// The frame of one run.
 pub struct XdpFrame<'a>(pub &'a XdpContext);

@@ -22,7 +22,7 @@ use lb_common::{
 };
 
 use super::{routes::Query, trace::Written};
-use crate::new_flow::NewFlow;
+use crate::table::scratch::NewFlow;
 
 /// `BPF_F_MMAPABLE`: the controller reads flows without a system call each, and values begin on a page, so that a
 /// record of 64 bytes is one cache line.

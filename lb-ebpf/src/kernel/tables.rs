@@ -14,11 +14,11 @@ use lb_common::{
     settings::Settings,
 };
 
-use super::{counters, maps, outline, routes::Route};
+use super::{counters, maps, routes::Route, subprograms};
 use crate::{
-    new_flow::NewFlow,
+    packet::tcp::{Segment, Side},
+    table::scratch::NewFlow,
     tables::{FlowTables, Tables},
-    tcp::{Segment, Side},
 };
 
 /// All maps, and the packet's context for route lookups (null in calls that make none).
@@ -121,53 +121,53 @@ macro_rules! flow_tables {
 
             #[inline(always)]
             fn in_bucket(&self, bucket: u32, wanted: u32, not: u32) -> Option<u32> {
-                outline::record(outline::$calls::in_bucket(bucket, wanted, not))
+                subprograms::record(subprograms::$calls::in_bucket(bucket, wanted, not))
             }
 
             #[inline(always)]
             fn admit(&self) -> Result<(), Reason> {
-                outline::result(outline::$calls::admit(self.0))
+                subprograms::result(subprograms::$calls::admit(self.0))
             }
 
             #[inline(always)]
             fn insert(&self) -> Result<(), Reason> {
-                outline::result(outline::$calls::insert())
+                subprograms::result(subprograms::$calls::insert())
             }
 
             #[inline(always)]
             fn victim(&self, bucket: u32, preferred: u32, protocol: u32, now: u32) -> u64 {
-                outline::$calls::victim(bucket, preferred, protocol, now)
+                subprograms::$calls::victim(bucket, preferred, protocol, now)
             }
 
             #[inline(always)]
             fn propose(&self, record: u32, turn: u64, probe: u32) -> Result<(), Reason> {
-                outline::result(outline::$calls::propose(record, turn, probe))
+                subprograms::result(subprograms::$calls::propose(record, turn, probe))
             }
 
             #[inline(always)]
             fn claim(&self, record: u32, generation: u32, probe: u32, force: u32) -> u64 {
-                outline::$calls::claim(record, generation, probe, force)
+                subprograms::$calls::claim(record, generation, probe, force)
             }
 
             #[inline(always)]
             fn free(&self, record: u32, control: u64) {
-                outline::$calls::free(record, control);
+                subprograms::$calls::free(record, control);
             }
 
             #[inline(always)]
             fn contest(&self, record: u32, control: u64, segment: Segment) -> Option<u32> {
-                outline::record(outline::$calls::contest(record, control, outline::pack(segment)))
+                subprograms::record(subprograms::$calls::contest(record, control, subprograms::pack(segment)))
             }
 
             #[inline(always)]
             fn advance(&self, record: u32, control: u64, side: Side, segment: Segment) {
-                let (packed, is_client) = (outline::pack(segment), u32::from(side == Side::Client));
-                outline::$calls::advance(record, control, packed, segment.sequence, is_client);
+                let (packed, is_client) = (subprograms::pack(segment), u32::from(side == Side::Client));
+                subprograms::$calls::advance(record, control, packed, segment.sequence, is_client);
             }
 
             #[inline(always)]
             fn refresh(&self, record: u32, control: u64) -> Result<(), Reason> {
-                outline::result(outline::$calls::refresh(self.0, record, control))
+                subprograms::result(subprograms::$calls::refresh(self.0, record, control))
             }
         }
     };

@@ -6,7 +6,7 @@
 //! | trace | a packet is passed to the host |
 //!
 //! The controller sets `AYA_LOG_LEVEL` to 0 unless it is asked for them. The verifier knows that value, finds that no
-//! trace can be reached, and removes them all. They are global functions (see [`super::outline`]), so that neither
+//! trace can be reached, and removes them all. They are global functions (see [`super::subprograms`]), so that neither
 //! their stack nor their paths are the packet's.
 
 use aya_ebpf::{bindings::xdp_md, helpers, programs::XdpContext};
@@ -24,8 +24,8 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use super::{frame::XdpFrame, maps};
 use crate::{
     family::Family,
-    frame::{Cursor, Frame as _},
-    headers::{Ethernet, Quoted},
+    packet::frame::{Cursor, Frame as _},
+    packet::headers::{Ethernet, Quoted},
 };
 
 /// What the controller's log calls us.
@@ -39,7 +39,7 @@ pub fn refused(ctx: &XdpContext, reason: Reason) {
     }
 }
 
-/// The flow in this CPU's [`crate::new_flow::NewFlow`] was made.
+/// The flow in this CPU's [`crate::table::scratch::NewFlow`] was made.
 #[inline(always)]
 pub fn opened<F: Traced>() {
     if level_enabled(Level::Debug) {
@@ -151,7 +151,7 @@ fn name(protocol: u8) -> &'static str {
 
 /// A family's lines.
 pub trait Traced: Family {
-    /// Says what [`crate::new_flow::NewFlow`] has become.
+    /// Says what [`crate::table::scratch::NewFlow`] has become.
     fn trace_opened();
     /// Says that a packet was refused.
     fn trace_refused(

@@ -14,7 +14,7 @@ use lb_common::{
 };
 use lb_ebpf::{
     family::{Family, RecordOf, Tuple},
-    hash::reduce,
+    table::hash::reduce,
 };
 
 use super::{Flow, mapping::Mapping};

@@ -3,8 +3,8 @@
 use lb_common::net::{Be16, Ports, Protocol, V4, V6};
 use lb_ebpf::{
     family::{Family, Tuple},
-    headers::Ethernet,
-    tcp::{ACK, SYN},
+    packet::headers::Ethernet,
+    packet::tcp::{ACK, SYN},
 };
 
 use super::balancer::{THEM, US};

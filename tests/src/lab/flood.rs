@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use lb_ebpf::tcp::{ACK, SYN};
+use lb_ebpf::packet::tcp::{ACK, SYN};
 use nix::{
     errno::Errno,
     ifaddrs::getifaddrs,

@@ -9,7 +9,7 @@ use lb_common::{
 };
 use lb_ebpf::{
     family::{Family, RecordOf, Tuple},
-    new_flow::NewFlow,
+    table::scratch::NewFlow,
 };
 
 use crate::engine::{Flow, Memory};

@@ -1,7 +1,7 @@
 //! Tables, ports and tuples that are all taken: who has to give way, and who never does.
 
 use lb_common::{flow::State, net::Protocol, reason::Reason, service::Mode, settings::PortPool};
-use lb_ebpf::find;
+use lb_ebpf::table::record;
 
 use crate::{
     case::{Case, Drops, Opens, Reaches, Returns},
@@ -190,7 +190,7 @@ fn second_bucket(kind: Kind) -> Case {
     let shape = world.shape;
     let mut together = (40_000..u16::MAX).map(|port| Dialogue::new(kind).port(port)).filter(|dialogue| {
         let hash = dialogue.hash();
-        (find::home(hash, shape), find::second(hash, shape)) == (0, 1)
+        (record::home(hash, shape), record::second(hash, shape)) == (0, 1)
     });
     let mut case = Case::new(
         format!("{kind}: a second bucket takes what the first has no room for, and no third"),

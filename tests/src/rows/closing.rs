@@ -2,7 +2,7 @@
 //! makes a challenger that has to prove itself.
 
 use lb_common::{flow::State, net::Protocol, reason::Reason, service::Mode};
-use lb_ebpf::{find, tcp::ACK};
+use lb_ebpf::{packet::tcp::ACK, table::record};
 
 use crate::{
     case::{Case, Drops, Opens, Passes, Reaches, Returns},
@@ -158,7 +158,7 @@ fn challengers(kind: Kind) -> Vec<Case> {
 /// The challenger's record lies where a search comes by first: another flow was there when the old one was made.
 fn refused_in_front(kind: Kind) -> Case {
     let one = Dialogue::new(kind);
-    let way = |dialogue: Dialogue| find::preferred(dialogue.hash());
+    let way = |dialogue: Dialogue| record::preferred(dialogue.hash());
     let mut others = (40_001..u16::MAX).map(|port| one.port(port));
     let other = others.find(|it| way(*it) == way(one)).unwrap_or(one);
     Case::new(

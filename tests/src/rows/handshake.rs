@@ -1,7 +1,7 @@
 //! TCP handshakes: what makes a flow, what proves it, and what does neither.
 
 use lb_common::flow::State;
-use lb_ebpf::tcp::{ACK, FIN, REFUSED, RST, SYN};
+use lb_ebpf::packet::tcp::{ACK, FIN, REFUSED, RST, SYN};
 
 use crate::{
     case::{Case, Opens, Reaches, Returns},

@@ -1,7 +1,7 @@
 //! TCP without a flow: a service has nothing to say to it, and the host must not answer with a RST.
 
 use lb_common::reason::Reason;
-use lb_ebpf::tcp::{ACK, FIN, RST, SYN};
+use lb_ebpf::packet::tcp::{ACK, FIN, RST, SYN};
 
 use crate::{
     case::{Case, Drops, Opens, Passes},

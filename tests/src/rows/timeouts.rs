@@ -1,7 +1,7 @@
 //! How long a flow may be idle in each state: `lb_common::flow::State` has the table and its RFCs.
 
 use lb_common::{net::Protocol, reason::Reason};
-use lb_ebpf::tcp::ACK;
+use lb_ebpf::packet::tcp::ACK;
 
 use crate::{
     case::{Case, Drops, Expected, Opens, Passes, Reaches, Returns},

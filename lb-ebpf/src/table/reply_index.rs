@@ -14,11 +14,11 @@ use lb_common::{
 
 use crate::{
     family::{Family, RecordOf, Tuple},
-    find::{self, Found, by_number, tag},
-    hash::reduce,
-    new_flow::NewFlow,
+    opaque::opaque,
+    table::hash::reduce,
+    table::record::{self, Found, by_number, tag},
+    table::scratch::NewFlow,
     tables::{FlowTables, Tables, count_half_open},
-    veil::veil,
 };
 
 #[inline(always)]
@@ -103,10 +103,10 @@ pub fn claim<F: Family, T: Tables + FlowTables<F>>(
     while i < HINTS {
         let hint = line.hint[i].load();
         if hint == 0 {
-            free = veil(i as u64, now.into());
+            free = opaque(i as u64, now.into());
         } else if Hint(hint).tag() == tag {
-            same = veil(i as u64, hint);
-            matches += veil(1, hint);
+            same = opaque(i as u64, hint);
+            matches += opaque(1, hint);
         }
         i += 1;
     }
@@ -187,7 +187,7 @@ pub fn forget<F: Family>(
     number: u32,
     generation: u32,
 ) {
-    let hash = F::hash(&settings.keys, &find::reply_of(record));
+    let hash = F::hash(&settings.keys, &record::reply_of(record));
     let hint = Hint::new(tag(hash), generation, number);
     let Some(line) = tables.line(line_of(hash, F::shape(settings))) else { return };
     let mut i = 0;

@@ -7,8 +7,8 @@ use lb_common::{
 
 use crate::{
     family::{Family, RecordOf, Tuple},
-    hash::reduce,
-    new_flow::NewFlow,
+    table::hash::reduce,
+    table::scratch::NewFlow,
     tables::{FlowTables, Tables},
 };
 

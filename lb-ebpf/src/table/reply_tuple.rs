@@ -14,14 +14,14 @@ use lb_common::{
 
 use crate::{
     family::{Family, Tuple},
-    find::{Found, by_number},
-    hash::reduce,
-    new_flow::NewFlow,
+    table::hash::reduce,
+    table::record::{Found, by_number},
+    table::scratch::NewFlow,
     tables::{FlowTables, Tables},
 };
 
 /// Writes the tuple of one probe, and its backend, into the record that is being filled and into
-/// [`FlowTables::new_flow`]. Whether nobody else has it is for [`crate::hints::claim`] to say.
+/// [`FlowTables::new_flow`]. Whether nobody else has it is for [`crate::table::reply_index::claim`] to say.
 #[inline(always)]
 pub fn propose<F: Family, T: Tables + FlowTables<F>>(
     tables: &T,

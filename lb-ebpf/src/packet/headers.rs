@@ -6,7 +6,7 @@ use network_types::{
     udp::UdpHdr,
 };
 
-use crate::frame::Header;
+use crate::packet::frame::Header;
 
 /// An Ethernet header, with addresses as halfwords in disguise: see [`Mac`].
 #[repr(C)]

@@ -10,13 +10,13 @@ use lb_common::{
 
 use crate::{
     family::{Family, Tuple},
-    find::{self, Found, kind},
-    life,
-    new_flow::NewFlow,
-    parse::Facts,
-    rewrite::Rewrite,
+    packet::parse::Facts,
+    packet::rewrite::Rewrite,
+    packet::tcp::{Segment, Side},
+    table::lifecycle,
+    table::record::{self, Found, kind},
+    table::scratch::NewFlow,
     tables::{FlowTables, Tables},
-    tcp::{Segment, Side},
 };
 
 /// What is done to a packet, and whose it is.
@@ -36,13 +36,13 @@ pub fn forward<'a, F: Family, T: Tables + FlowTables<F>>(
 ) -> Result<Option<Forward<'a, F>>, Reason> {
     let tuple = &facts.tuple;
     let hash = F::hash(&settings.keys, tuple);
-    let mut found = find::at_home(tables, tuple, hash, F::shape(settings));
+    let mut found = record::at_home(tables, tuple, hash, F::shape(settings));
     if found.is_none() {
         describe(tables, facts, hash)?;
         // One of a hundred flows at half load lives in its second bucket.
-        let second = find::second(hash, F::shape(settings));
-        found = FlowTables::<F>::in_bucket(tables, second, kind::LIVE, find::NOWHERE)
-            .and_then(|number| find::again(tables, number, tuple));
+        let second = record::second(hash, F::shape(settings));
+        found = FlowTables::<F>::in_bucket(tables, second, kind::LIVE, record::NOWHERE)
+            .and_then(|number| record::again(tables, number, tuple));
     }
     if let Some(found) = found
         && let Some(forward) = known(tables, tuple, facts.segment, found)
@@ -92,15 +92,15 @@ fn known<'a, F: Family, T: Tables + FlowTables<F>>(
     let state = found.control.state();
     if state != State::ESTABLISHED && state != State::HALF_OPEN {
         let chosen = FlowTables::<F>::contest(tables, found.number, found.control.0, segment)?;
-        found = find::again(tables, chosen, tuple)?;
+        found = record::again(tables, chosen, tuple)?;
     }
     let (owner, rewritten, deltas, seen) = found.read(|it| {
-        (it.owner.get(), find::reply_of::<F>(it).reversed(), it.deltas.get(), it.last_seen.load())
+        (it.owner.get(), record::reply_of::<F>(it).reversed(), it.deltas.get(), it.last_seen.load())
     })?;
     let backend = tables.backend(owner.backend())?;
     let Found { number, control, .. } = found;
     if is_given_up(control.state(), owner, backend, segment)
-        || !life::is_in_time(&found, owner.protocol(), seen, tables.now())
+        || !lifecycle::is_in_time(&found, owner.protocol(), seen, tables.now())
     {
         FlowTables::<F>::free(tables, number, control.0);
         return None;

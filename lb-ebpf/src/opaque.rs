@@ -6,7 +6,7 @@
 
 /// The same value, unknown to the verifier as long as `unknown` (something read from memory) is.
 #[inline(always)]
-pub fn veil(value: u64, unknown: u64) -> u64 {
+pub fn opaque(value: u64, unknown: u64) -> u64 {
     #[cfg(target_arch = "bpf")]
     {
         let same: u64;

@@ -4,8 +4,8 @@ use lb_common::{cell::fence, flow::State, net::Protocol, reason::Reason, service
 
 use crate::{
     family::Family,
-    find::{self, kind},
-    new_flow::NewFlow,
+    table::record::{self, kind},
+    table::scratch::NewFlow,
     tables::{FlowTables, Tables},
 };
 
@@ -39,12 +39,12 @@ fn prepare<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F>) 
     fence();
     flow.client_hop.set(FlowTables::<F>::route(tables, tuple.destination, tuple.source)?);
     // Beside a flow of its own tuple only if that one is closing. One that is not has been made since it was looked for.
-    let closing = find::anywhere::<F, T>(tables, kind::ESTABLISHED, find::NOWHERE);
-    let found = closing.and_then(|number| find::by_number::<F>(tables, number));
+    let closing = record::anywhere::<F, T>(tables, kind::ESTABLISHED, record::NOWHERE);
+    let found = closing.and_then(|number| record::by_number::<F>(tables, number));
     if found.is_some_and(|found| found.control.state() == State::ESTABLISHED) {
         return Err(Reason::Contended);
     }
-    flow.closing.set(closing.unwrap_or(find::NOWHERE));
+    flow.closing.set(closing.unwrap_or(record::NOWHERE));
     flow.now.set(tables.now());
     Ok(())
 }

@@ -3,10 +3,10 @@
 use lb_common::{flow::Deltas, hop::Hop, net::Protocol, reason::Reason};
 
 use crate::{
-    checksum::Difference,
     family::{Family, Tuple},
-    headers::Ethernet,
-    parse::Packet,
+    packet::checksum::Difference,
+    packet::headers::Ethernet,
+    packet::parse::Packet,
 };
 
 /// A packet's new addresses, ports and next hop.

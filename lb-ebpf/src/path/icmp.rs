@@ -19,14 +19,14 @@ use lb_common::{
 };
 
 use crate::{
-    checksum::Difference,
     family::{Family, RecordOf, Tuple},
-    find::{self, Found, kind},
-    frame::Cursor,
-    headers::{Ethernet, Icmp, Quoted, QuotedTcp},
-    hints,
-    new_flow::NewFlow,
-    parse::IpPacket,
+    packet::checksum::Difference,
+    packet::frame::Cursor,
+    packet::headers::{Ethernet, Icmp, Quoted, QuotedTcp},
+    packet::parse::IpPacket,
+    table::record::{self, Found, kind},
+    table::reply_index,
+    table::scratch::NewFlow,
     tables::{FlowTables, Tables, may_be},
 };
 
@@ -108,9 +108,9 @@ fn find_route<F: Family, T: Tables + FlowTables<F>>(
         let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::NotService)?;
         flow.tuple.set(turned);
         flow.hash.set(hash);
-        let number = find::anywhere::<F, T>(tables, kind::LIVE, find::NOWHERE);
-        if let Some(found) = number.and_then(|number| find::again(tables, number, &turned))
-            && let Some((quote, keeps_source, backend)) = read(tables, &found, find::reply_of)
+        let number = record::anywhere::<F, T>(tables, kind::LIVE, record::NOWHERE);
+        if let Some(found) = number.and_then(|number| record::again(tables, number, &turned))
+            && let Some((quote, keeps_source, backend)) = read(tables, &found, record::reply_of)
         {
             if backend.hop.interface == 0 {
                 return Err(Reason::NoBackendNeighbour);
@@ -120,8 +120,8 @@ fn find_route<F: Family, T: Tables + FlowTables<F>>(
         }
     }
     if may_be(tables, F::fold(about.destination), about.ports.destination(), Filter::BACKEND)
-        && let Some(found) = hints::reply(tables, &turned, hash, F::shape(settings))
-        && let Some((quote, keeps_source, backend)) = read(tables, &found, find::request_of)
+        && let Some(found) = reply_index::reply(tables, &turned, hash, F::shape(settings))
+        && let Some((quote, keeps_source, backend)) = read(tables, &found, record::request_of)
     {
         let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::NotService)?;
         flow.tuple.set(quote.reversed());

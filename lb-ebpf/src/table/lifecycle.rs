@@ -13,10 +13,10 @@ use lb_common::{
 
 use crate::{
     family::{Family, RecordOf},
-    find::{self, Found, by_number, kind},
-    new_flow::NewFlow,
+    packet::tcp::{self, RST, Segment, Side},
+    table::record::{self, Found, by_number, kind},
+    table::scratch::NewFlow,
     tables::{FlowTables, Tables, count_half_open},
-    tcp::{self, RST, Segment, Side},
 };
 
 /// Who gets a client's packet that found a challenger or a closing flow? `None`: it opens a new flow.
@@ -54,7 +54,7 @@ pub fn contest<F: Family, T: Tables + FlowTables<F>>(
 #[inline(always)]
 pub fn challenge<F: Family, T: Tables + FlowTables<F>>(tables: &T, challenger: u32) {
     // Sought again: since the packet was admitted its record may have been taken, by this very challenger too.
-    let Some(number) = find::anywhere::<F, T>(tables, kind::ESTABLISHED, challenger) else { return };
+    let Some(number) = record::anywhere::<F, T>(tables, kind::ESTABLISHED, challenger) else { return };
     let mut tries = 0;
     while tries < 4 {
         let Some(found) = by_number::<F>(tables, number) else { return };
@@ -73,11 +73,11 @@ pub fn challenge<F: Family, T: Tables + FlowTables<F>>(tables: &T, challenger: u
 fn twin<F: Family, T: Tables + FlowTables<F>>(tables: &T, found: &Found<'_, F>) -> Option<u32> {
     let settings = tables.settings()?;
     let flow: &NewFlow<F> = tables.new_flow()?;
-    let tuple = find::request_of::<F>(found.record);
+    let tuple = record::request_of::<F>(found.record);
     flow.tuple.set(tuple);
     flow.hash.set(F::hash(&settings.keys, &tuple));
     let wanted = if found.control.state().is_half_open() { kind::ESTABLISHED } else { kind::CHALLENGER };
-    find::anywhere::<F, T>(tables, wanted, found.number)
+    record::anywhere::<F, T>(tables, wanted, found.number)
 }
 
 /// Notes when a flow's packet came, unless it came too late: then its flow is over, whoever speaks.

@@ -12,10 +12,10 @@ use network_types::{
 
 use crate::{
     family::{Family, Tuple},
-    frame::{Cursor, Header},
-    headers::{Ethernet, Tcp},
+    packet::frame::{Cursor, Header},
+    packet::headers::{Ethernet, Tcp},
+    packet::tcp::Segment,
     tables::Tables,
-    tcp::Segment,
 };
 
 /// A TCP or UDP packet, ready to be rewritten.

@@ -17,12 +17,13 @@ use lb_common::{
 
 use crate::{
     family::{Family, deltas},
-    find::{self, Found, by_number, kind},
-    hints, life,
-    new_flow::NewFlow,
+    opaque::opaque,
+    table::evict,
+    table::lifecycle,
+    table::record::{self, Found, by_number, kind},
+    table::reply_index,
+    table::scratch::NewFlow,
     tables::{FlowTables, Tables, count_half_open},
-    veil::veil,
-    victim,
 };
 
 /// Makes a flow, and counts it for its backend.
@@ -44,7 +45,7 @@ pub fn insert<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F
     let state = match made {
         Ok(()) if is_challenger(flow) => {
             // First: whoever finds the challenger finds the mark.
-            life::challenge::<F, T>(tables, victim.number);
+            lifecycle::challenge::<F, T>(tables, victim.number);
             State::CHALLENGER
         }
         Ok(()) => State::HALF_OPEN,
@@ -63,9 +64,9 @@ pub fn insert<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F
 /// it opens another connection is for the backend to say (RFC 9293, 3.10.7.4; RFC 6191).
 #[inline(always)]
 fn rejoin<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F>) -> Result<(), Reason> {
-    let closing = find::again(tables, flow.closing.get(), &flow.tuple.get()).ok_or(Reason::TupleInUse)?;
+    let closing = record::again(tables, flow.closing.get(), &flow.tuple.get()).ok_or(Reason::TupleInUse)?;
     let copied = closing.read(|it| {
-        flow.rewritten.set(find::reply_of::<F>(it).reversed());
+        flow.rewritten.set(record::reply_of::<F>(it).reversed());
         flow.deltas.set(it.deltas.get());
         (it.owner.get(), it.last_seen.load())
     });
@@ -73,7 +74,7 @@ fn rejoin<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F>) -
     flow.backend.set(owner.backend());
     let backend = tables.backend(owner.backend()).ok_or(Reason::TupleInUse)?;
     let is_open = backend.id == owner.backend() && backend.accepts != 0;
-    if is_open && life::is_in_time(&closing, owner.protocol(), seen, tables.now()) {
+    if is_open && lifecycle::is_in_time(&closing, owner.protocol(), seen, tables.now()) {
         Ok(())
     } else {
         Err(Reason::TupleInUse)
@@ -88,27 +89,27 @@ fn take_record<'a, F: Family, T: Tables + FlowTables<F>>(
     flow: &NewFlow<F>,
 ) -> Result<Found<'a, F>, Reason> {
     let (hash, shape) = (flow.hash.get(), F::shape(settings));
-    let (home, second) = (find::home(hash, shape), find::second(hash, shape));
-    let preferred = find::preferred(hash);
+    let (home, second) = (record::home(hash, shape), record::second(hash, shape));
+    let preferred = record::preferred(hash);
     let first = FlowTables::<F>::victim(tables, home, preferred, flow.tuple.get().protocol, flow.now.get());
     let mut number = home * WAYS as u32 + (first as u32 & (WAYS as u32 - 1));
-    if first >= victim::BEST {
+    if first >= evict::BEST {
         let other =
             FlowTables::<F>::victim(tables, second, preferred, flow.tuple.get().protocol, flow.now.get());
         if other < first {
             number = second * WAYS as u32 + (other as u32 & (WAYS as u32 - 1));
-        } else if first >= victim::NONE {
+        } else if first >= evict::NONE {
             return Err(Reason::TableFull);
         }
     }
     let found = by_number::<F>(tables, number).ok_or(Reason::TableFull)?;
     let seen = found.control;
     // It may have been promoted since it was chosen.
-    if victim::score(found.record, seen, flow.tuple.get().protocol, flow.now.get(), 0) >= victim::NEVER {
+    if evict::score(found.record, seen, flow.tuple.get().protocol, flow.now.get(), 0) >= evict::NEVER {
         return Err(Reason::Contended);
     }
     let generation = seen.generation().wrapping_add(1) & 0xff_ffff;
-    let mine = Control::new(generation, State::BUSY, find::tag(hash));
+    let mine = Control::new(generation, State::BUSY, record::tag(hash));
     if !found.record.control.replace(seen.0, mine.0) {
         return Err(Reason::Contended);
     }
@@ -116,14 +117,14 @@ fn take_record<'a, F: Family, T: Tables + FlowTables<F>>(
         count_half_open::<F>(tables, -1);
     }
     if seen.state().holds_tuple() {
-        hints::forget::<F>(tables, settings, found.record, number, seen.generation());
+        reply_index::forget::<F>(tables, settings, found.record, number, seen.generation());
     }
     Ok(Found { record: found.record, number, control: mine })
 }
 
 #[inline(always)]
 fn is_challenger<F: Family>(flow: &NewFlow<F>) -> bool {
-    flow.closing.get() != find::NOWHERE
+    flow.closing.get() != record::NOWHERE
 }
 
 /// Is nobody else making this flow, or has just made it? Whoever sees the other goes back; the client repeats itself.
@@ -132,7 +133,7 @@ fn is_alone<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F>,
     // The flow that is challenged does not count.
     let established = if is_challenger(flow) { 0 } else { kind::ESTABLISHED };
     let rivals = kind::HALF_OPEN | kind::CHALLENGER | kind::BUSY | established;
-    cfg!(feature = "without_same_flow_check") || find::anywhere::<F, T>(tables, rivals, mine).is_none()
+    cfg!(feature = "without_same_flow_check") || record::anywhere::<F, T>(tables, rivals, mine).is_none()
 }
 
 /// Writes the record, and finds it a reply tuple that nobody else has.
@@ -161,25 +162,25 @@ fn fill<F: Family, T: Tables + FlowTables<F>>(
     };
     // With nat the holder is the same client's port: its new SYN is what ends the backend's TIME-WAIT (RFC 6191).
     let nat = slots.mode == Mode::Nat as u32;
-    let force = if nat { hints::CLOSED_GIVE_WAY } else { hints::NO_FORCE };
-    let (mut claimed, mut oldest, mut probe) = (hints::TAKEN, 0, 0);
+    let force = if nat { reply_index::CLOSED_GIVE_WAY } else { reply_index::NO_FORCE };
+    let (mut claimed, mut oldest, mut probe) = (reply_index::TAKEN, 0, 0);
     while probe < PORT_PROBES {
         claimed = attempt(probe, force)?;
-        if claimed == hints::CLAIMED {
+        if claimed == reply_index::CLAIMED {
             break;
         }
         // The holder's age above, the probe below.
-        let holder = veil(claimed << 8 | u64::from(probe), claimed);
+        let holder = opaque(claimed << 8 | u64::from(probe), claimed);
         if holder > oldest {
             oldest = holder;
         }
         probe += 1;
     }
     // All were taken: the oldest holder that has to give way does.
-    if claimed != hints::CLAIMED && oldest >> 8 >= hints::EVICTABLE {
-        claimed = attempt(oldest as u32 & 0xff, hints::HALF_OPEN_GIVE_WAY)?;
+    if claimed != reply_index::CLAIMED && oldest >> 8 >= reply_index::EVICTABLE {
+        claimed = attempt(oldest as u32 & 0xff, reply_index::HALF_OPEN_GIVE_WAY)?;
     }
-    if claimed != hints::CLAIMED {
+    if claimed != reply_index::CLAIMED {
         return Err(if nat { Reason::TupleInUse } else { Reason::PortsExhausted });
     }
     finish(tables, flow, mine);

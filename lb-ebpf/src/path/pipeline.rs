@@ -4,11 +4,13 @@ use lb_common::{net::Be16, reason::Reason, service::Filter};
 
 use crate::{
     family::Family,
-    frame::Frame,
-    headers::Ethernet,
-    icmp,
-    parse::{self, IpPacket, Packet, Visitor},
-    reply, request, rewrite,
+    packet::frame::Frame,
+    packet::headers::Ethernet,
+    packet::parse::{self, IpPacket, Packet, Visitor},
+    packet::rewrite,
+    path::icmp,
+    path::reply,
+    path::request,
     tables::{FlowTables, Tables, may_be},
 };
 

@@ -14,14 +14,18 @@ use super::{
     trace::{self, Traced},
 };
 use crate::{
-    admit,
     family::Family,
-    find, hints, insert, life,
-    new_flow::NewFlow,
-    propose, reply,
+    packet::tcp::{Segment, Side},
+    path::classify,
+    path::reply,
+    table::evict,
+    table::insert,
+    table::lifecycle,
+    table::record,
+    table::reply_index,
+    table::reply_tuple,
+    table::scratch::NewFlow,
     tables::{FlowTables, Tables},
-    tcp::{Segment, Side},
-    victim,
 };
 
 const NOBODY: u32 = u32::MAX;
@@ -88,18 +92,18 @@ macro_rules! global_functions {
         pub mod $module {
             use super::*;
 
-            /// [`find::in_bucket`]
+            /// [`record::in_bucket`]
             #[unsafe(export_name = $in_bucket)]
             #[inline(never)]
             pub extern "C" fn in_bucket(bucket: u32, wanted: u32, not: u32) -> u32 {
-                find::in_bucket::<$family>(&TABLES, bucket, wanted, not).unwrap_or(NOBODY)
+                record::in_bucket::<$family>(&TABLES, bucket, wanted, not).unwrap_or(NOBODY)
             }
 
-            /// [`admit::admit`]
+            /// [`classify::admit`]
             #[unsafe(export_name = $admit)]
             #[inline(never)]
             pub extern "C" fn admit(ctx: *mut xdp_md) -> u32 {
-                number(admit::admit::<$family, _>(&KernelTables(ctx)))
+                number(classify::admit::<$family, _>(&KernelTables(ctx)))
             }
 
             /// [`insert::insert`]
@@ -109,46 +113,46 @@ macro_rules! global_functions {
                 super::insert::<$family>()
             }
 
-            /// [`victim::victim`]
+            /// [`evict::victim`]
             #[unsafe(export_name = $victim)]
             #[inline(never)]
             pub extern "C" fn victim(bucket: u32, preferred: u32, protocol: u32, now: u32) -> u64 {
                 let Some(settings) = TABLES.settings() else { return u64::MAX };
                 let shape = <$family>::shape(settings);
-                victim::victim::<$family, _>(&TABLES, shape, bucket, preferred, protocol, now)
+                evict::victim::<$family, _>(&TABLES, shape, bucket, preferred, protocol, now)
             }
 
-            /// [`propose::propose`]
+            /// [`reply_tuple::propose`]
             #[unsafe(export_name = $propose)]
             #[inline(never)]
             pub extern "C" fn propose(record: u32, turn: u64, probe: u32) -> u32 {
-                number(propose::propose::<$family, _>(&TABLES, record, turn, probe))
+                number(reply_tuple::propose::<$family, _>(&TABLES, record, turn, probe))
             }
 
-            /// [`hints::claim`]
+            /// [`reply_index::claim`]
             #[unsafe(export_name = $claim)]
             #[inline(never)]
             pub extern "C" fn claim(record: u32, generation: u32, probe: u32, force: u32) -> u64 {
-                hints::claim::<$family, _>(&TABLES, record, generation, probe, force)
+                reply_index::claim::<$family, _>(&TABLES, record, generation, probe, force)
             }
 
-            /// [`hints::free`]
+            /// [`reply_index::free`]
             #[unsafe(export_name = $free)]
             #[inline(never)]
             pub extern "C" fn free(record: u32, control: u64) -> u32 {
-                hints::free::<$family, _>(&TABLES, record, Control(control));
+                reply_index::free::<$family, _>(&TABLES, record, Control(control));
                 0
             }
 
-            /// [`life::contest`]
+            /// [`lifecycle::contest`]
             #[unsafe(export_name = $contest)]
             #[inline(never)]
             pub extern "C" fn contest(record: u32, control: u64, packed: u64) -> u32 {
                 let segment = unpack(packed, 0);
-                life::contest::<$family, _>(&TABLES, record, Control(control), segment).unwrap_or(NOBODY)
+                lifecycle::contest::<$family, _>(&TABLES, record, Control(control), segment).unwrap_or(NOBODY)
             }
 
-            /// [`life::advance`]
+            /// [`lifecycle::advance`]
             #[unsafe(export_name = $advance)]
             #[inline(never)]
             pub extern "C" fn advance(
@@ -160,7 +164,7 @@ macro_rules! global_functions {
             ) -> u32 {
                 let segment = unpack(packed, sequence);
                 let side = if is_client != 0 { Side::Client } else { Side::Backend };
-                life::advance::<$family, _>(&TABLES, record, Control(control), side, segment);
+                lifecycle::advance::<$family, _>(&TABLES, record, Control(control), side, segment);
                 0
             }
 

@@ -24,7 +24,7 @@ pub struct NewFlow<F: Family> {
     pub pool: Shared<u32>,
     /// Number of the service's counters.
     pub service_counters: Shared<u32>,
-    /// The record of an older, closing flow of the same tuple, or [`crate::find::NOWHERE`].
+    /// The record of an older, closing flow of the same tuple, or [`crate::table::record::NOWHERE`].
     pub closing: Shared<u32>,
     /// The client's next hop.
     pub client_hop: Shared<Hop>,

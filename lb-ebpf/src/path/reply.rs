@@ -10,13 +10,14 @@ use lb_common::{
 
 use crate::{
     family::{Family, Tuple},
-    find::{self, Found, by_number},
-    hints, life,
-    new_flow::NewFlow,
-    request::Forward,
-    rewrite::Rewrite,
+    packet::rewrite::Rewrite,
+    packet::tcp::{Segment, Side},
+    path::request::Forward,
+    table::lifecycle,
+    table::record::{self, Found, by_number},
+    table::reply_index,
+    table::scratch::NewFlow,
     tables::{FlowTables, Tables},
-    tcp::{Segment, Side},
 };
 
 /// A packet of a known flow. `None`: there is no such flow.
@@ -28,13 +29,13 @@ pub fn forward<'a, F: Family, T: Tables + FlowTables<F>>(
     segment: Segment,
 ) -> Result<Option<Forward<'a, F>>, Reason> {
     let hash = F::hash(&settings.keys, tuple);
-    let Some(found) = hints::reply(tables, tuple, hash, F::shape(settings)) else { return Ok(None) };
+    let Some(found) = reply_index::reply(tables, tuple, hash, F::shape(settings)) else { return Ok(None) };
     let copied = found.read(|it| {
         let stamp = it.hop_stamp.get();
         // `refresh` writes the hop before its stamp: whoever reads them the other way round gets no older hop.
         fence();
         let hop = ClientHop(it.client_hop.load());
-        let rewritten = find::request_of::<F>(it).reversed();
+        let rewritten = record::request_of::<F>(it).reversed();
         (it.owner.get(), rewritten, it.deltas.get(), it.last_seen.load(), stamp, hop)
     });
     let Some((owner, rewritten, deltas, seen, stamp, hop)) = copied else {
@@ -42,7 +43,7 @@ pub fn forward<'a, F: Family, T: Tables + FlowTables<F>>(
     };
     let Found { number, control, .. } = found;
     let Some(backend) = tables.backend(owner.backend()) else { return Ok(None) };
-    if backend.id != owner.backend() || !life::is_in_time(&found, owner.protocol(), seen, tables.now()) {
+    if backend.id != owner.backend() || !lifecycle::is_in_time(&found, owner.protocol(), seen, tables.now()) {
         return Ok(None);
     }
     if control.state() != State::ESTABLISHED || segment.is_goodbye() {

@@ -9,9 +9,9 @@ use lb_common::{
 
 use crate::{
     family::Family,
-    hints,
+    opaque::opaque,
+    table::reply_index,
     tables::{FlowTables, Tables},
-    veil::veil,
 };
 
 /// From this on a look into the second bucket is worth it.
@@ -34,14 +34,14 @@ pub fn victim<F: Family, T: Tables + FlowTables<F>>(
     let Some(bucket) = FlowTables::<F>::bucket(tables, bucket) else { return NONE };
     let half_open = FlowTables::<F>::half_open(tables).map_or(0, |word| word.load());
     // Both unknown, or the verifier would follow the whole search once for each value.
-    let above = veil(if half_open >= u64::from(shape.half_open) { ABOVE_LIMIT } else { 0 }, half_open);
-    let mut best = veil(NONE, half_open);
+    let above = opaque(if half_open >= u64::from(shape.half_open) { ABOVE_LIMIT } else { 0 }, half_open);
+    let mut best = opaque(NONE, half_open);
     let mut step = 0;
     while step < WAYS as u32 {
         let way = (preferred + step) & (WAYS as u32 - 1);
         let record = &bucket.way[way as usize];
         let control = Control(record.control.load());
-        let score = veil(score(record, control, protocol, now, above), control.0);
+        let score = opaque(score(record, control, protocol, now, above), control.0);
         // Among equals the first wins, which is the nearest to the preferred way.
         if score < best >> 3 {
             best = score << 3 | u64::from(way);
@@ -85,7 +85,7 @@ pub fn score<A: Copy, S>(
     if state.is_closed() {
         return (above | CLOSED) + 1 + youth;
     }
-    if state.is_half_open() && !hints::outranks(theirs, protocol) {
+    if state.is_half_open() && !reply_index::outranks(theirs, protocol) {
         return HALF_OPEN + youth;
     }
     NEVER

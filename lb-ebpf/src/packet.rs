@@ -1,0 +1,8 @@
+//! Packets: their bytes, their headers, their checksums.
+
+pub mod checksum;
+pub mod frame;
+pub mod headers;
+pub mod parse;
+pub mod rewrite;
+pub mod tcp;

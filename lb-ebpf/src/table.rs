@@ -1,0 +1,11 @@
+//! The flow table, xlb's conntrack: records, the reply index that leads replies to them, and how a record is taken, made,
+//! kept and freed.
+
+pub mod evict;
+pub mod hash;
+pub mod insert;
+pub mod lifecycle;
+pub mod record;
+pub mod reply_index;
+pub mod reply_tuple;
+pub mod scratch;
