@@ -1,7 +1,7 @@
 //! The data plane: a pure packet core, and (on the BPF target only) the kernel's side of it.
 //!
 //! The core is a function of a packet, the tables and the host's routes to a verdict. It builds and is tested on any
-//! host; the same source is compiled for BPF. It reaches packets only through [`frame::Frame`], maps only through
+//! host; the same source is compiled for BPF. It reaches packets only through [`packet::frame::Frame`], maps only through
 //! [`tables::Tables`], and knows nothing of health or configuration.
 //!
 //! ```text
