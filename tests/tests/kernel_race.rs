@@ -4,13 +4,10 @@
 //! object lies that is put to the test. Built with one of `lb-ebpf`'s features `without_generation_check`,
 //! `without_rescan` or `without_same_flow_check` the test fails: docs/flow-table.md has the figures.
 
-#[path = "../../lb-ebpf/src/bin/race/world.rs"]
-mod world;
-
 use std::{collections::BTreeMap, panic::resume_unwind, thread, time::Instant};
 
 use anyhow::{Context as _, Result};
-use aya::{Pod, TestRun as _, TestRunOptions, maps::PerCpuArray};
+use aya::{TestRun as _, TestRunOptions, maps::PerCpuArray};
 use lb_common::{
     backend::Backend,
     cell::Word,
@@ -33,7 +30,9 @@ use tests::{
     bench::object::Object,
     lab::{self, Lab, Namespace, Topology},
 };
-use world::{CLIENT, CLIENTS, FLOWS, Findings, LISTEN, SERVICE_PORT, SOURCE, SOURCES};
+use tests_ebpf::race::{
+    self as world, CLIENT, CLIENTS, FLOWS, Findings, LISTEN, SERVICE_PORT, SOURCE, SOURCES,
+};
 
 /// Of each family.
 const RUNS: u64 = 40_000_000;
@@ -50,9 +49,6 @@ const INTERFACE: u32 = 2;
 
 /// A quarter of the flows have room, an eighth of them may be half-open.
 const SHAPE: Shape = Shape { buckets: 2, lines: 2, half_open: 12, zero: 0 };
-
-// SAFETY: `repr(C)`, words only.
-unsafe impl Pod for Findings {}
 
 #[test]
 fn ipv4_flows_keep_their_records_apart() {

@@ -39,11 +39,12 @@ fn xlb(profile: &str) -> Result<()> {
     command::run(cargo.env("XLB_BPF_OBJECT", tree::bpf_objects().join("lb")))
 }
 
-/// Compiles `lb-ebpf`'s programs for BPF, with features of that crate.
+/// Compiles the BPF programs of product and tests, with features of `lb-ebpf`.
 pub fn objects(features: &[String]) -> Result<Vec<Executable>> {
     let toolchain = Toolchain::find().context("there is no compiler for BPF: run `cargo xtask setup`")?;
-    eprintln!("build: lb-ebpf for BPF, with {}", toolchain.name());
+    eprintln!("build: BPF programs, with {}", toolchain.name());
     let mut cargo = toolchain.cargo("build");
+    let features: Vec<String> = features.iter().map(|feature| format!("lb-ebpf/{feature}")).collect();
     cargo.args(["--bins", "--features", &features.join(",")]);
     cargo::executables(&mut cargo)
 }

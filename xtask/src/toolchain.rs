@@ -20,7 +20,9 @@ use crate::{cargo, command, tools, tree};
 const TARGET: &str = "bpfel-unknown-none";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_CLIPPY: &str = "/usr/bin/cargo-clippy";
-/// The crates with inline assembly: aya's and ours. A new program of lb-ebpf belongs here.
+/// The packages with programs for BPF.
+const PACKAGES: &[&str] = &["lb-ebpf", "tests-ebpf"];
+/// The crates with inline assembly: aya's and ours, and every program that inlines theirs.
 const CRATES_WITH_ASM: &str = "aya_ebpf,lb_common,lb_ebpf,lb,bench,race";
 
 /// A usable compiler and linker for BPF.
@@ -56,7 +58,7 @@ impl Toolchain {
         }
     }
 
-    /// `cargo SUBCOMMAND` for lb-ebpf and the BPF target.
+    /// `cargo SUBCOMMAND` for the packages with BPF programs and the BPF target.
     pub fn cargo(&self, subcommand: &str) -> Command {
         let (mut cargo, linker) = match self {
             Self::Nightly { linker } => (nightly_cargo(subcommand), linker),
@@ -68,16 +70,8 @@ impl Toolchain {
         }
         cargo
             .current_dir(tree::top())
-            .args([
-                "--package",
-                "lb-ebpf",
-                "--locked",
-                "--profile",
-                "bpf",
-                "--target",
-                TARGET,
-                "--target-dir",
-            ])
+            .args(PACKAGES.iter().flat_map(|package| ["--package", package]))
+            .args(["--locked", "--profile", "bpf", "--target", TARGET, "--target-dir"])
             .arg(tree::bpf_target())
             .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker)
             .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", rustflags());

@@ -18,7 +18,7 @@ pub fn bpf_target() -> PathBuf {
     top().join("target/bpf")
 }
 
-/// The compiled BPF objects, one file for each of `lb-ebpf`'s programs.
+/// The compiled BPF objects, one file for each program.
 pub fn bpf_objects() -> PathBuf {
     bpf_target().join("bpfel-unknown-none/bpf")
 }

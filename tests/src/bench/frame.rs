@@ -9,10 +9,7 @@ use lb_ebpf::{
 
 use super::balancer::{THEM, US};
 
-use self::layout::{FRAME_WORDS, Tuple4, Tuple6};
-
-#[path = "../../../lb-ebpf/src/bin/bench/layout.rs"]
-pub mod layout;
+use tests_ebpf::bench::{FRAME_WORDS, Tuple4, Tuple6};
 
 /// Bytes of every frame.
 pub const BYTES: usize = FRAME_WORDS * 8;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
-    EbpfLoader, Pod, TestRun as _, TestRunOptions,
+    EbpfLoader, TestRun as _, TestRunOptions,
     maps::ProgramArray,
     programs::{ProgramFd, Xdp},
 };
@@ -14,16 +14,12 @@ use nix::{
     unistd::Pid,
 };
 
+use tests_ebpf::bench::{FRAME_WORDS, Order};
+
 use super::{
-    frame::{
-        BYTES, Numbered, Segment,
-        layout::{FRAME_WORDS, Order},
-    },
+    frame::{BYTES, Numbered, Segment},
     object::{Mapped, Object},
 };
-
-// SAFETY: `repr(C)`, integers without padding.
-unsafe impl Pod for Order {}
 
 /// A program that the wrapper jumps to: its number in `PROGRAMS`.
 #[repr(u32)]

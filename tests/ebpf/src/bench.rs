@@ -26,6 +26,10 @@ pub struct Order {
     pub frame: [u64; FRAME_WORDS],
 }
 
+#[cfg(feature = "user")]
+// SAFETY: `repr(C)`, integers without padding.
+unsafe impl aya::Pod for Order {}
+
 /// What one IPv4 flow puts into the frame.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]

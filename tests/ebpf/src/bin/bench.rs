@@ -7,10 +7,6 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
-#[path = "bench/layout.rs"]
-mod layout;
-
-#[cfg(target_arch = "bpf")]
 mod program {
     use aya_ebpf::{
         bindings::xdp_action,
@@ -30,7 +26,7 @@ mod program {
     };
     use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
-    use super::layout::{FRAME_WORDS, MAX_PROGRAMS, Order, Tuple4, Tuple6};
+    use tests_ebpf::bench::{FRAME_WORDS, MAX_PROGRAMS, Order, Tuple4, Tuple6};
 
     /// `BPF_F_MMAPABLE`: a million tuples are written without a system call each.
     const MMAPABLE: usize = 1 << 10;

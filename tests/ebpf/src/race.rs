@@ -56,3 +56,7 @@ pub struct Findings {
     /// Instants at which two records answered for one request.
     pub requests_of_two: u64,
 }
+
+#[cfg(feature = "user")]
+// SAFETY: `repr(C)`, words only.
+unsafe impl aya::Pod for Findings {}

@@ -7,10 +7,6 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
-#[path = "race/world.rs"]
-mod world;
-
-#[cfg(target_arch = "bpf")]
 mod program {
     use aya_ebpf::{
         bindings::xdp_action,
@@ -40,7 +36,9 @@ mod program {
         tables::{FlowTables, Tables},
     };
 
-    use super::world::{self, CLIENT, CLIENTS, FLOWS, Findings, LISTEN, SERVICE_PORT, SOURCE, SOURCES};
+    use tests_ebpf::race::{
+        self as world, CLIENT, CLIENTS, FLOWS, Findings, LISTEN, SERVICE_PORT, SOURCE, SOURCES,
+    };
 
     /// What each CPU has seen.
     #[btf_map]

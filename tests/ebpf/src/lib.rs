@@ -1,0 +1,9 @@
+//! What the test programs (`src/bin`) and the tests that load them agree on.
+//!
+//! The programs are BPF and never part of the product: `bench` measures the XDP program, `race` runs the packet core on
+//! several CPUs at once.
+#![no_std]
+#![warn(missing_docs)]
+
+pub mod bench;
+pub mod race;
