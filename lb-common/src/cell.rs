@@ -1,6 +1,6 @@
 //! Memory that CPUs and the controller share without a lock.
 //!
-//! [`Word`] is an atomic 64-bit word; [`Shared`] a plain value that is written by its owner only and read by
+//! [`Word`] and [`HalfWord`] are atomic words; [`Shared`] a plain value that is written by its owner only and read by
 //! everybody, who must look at a [`Word`] before and after ([`fence`] between) to know that they read one owner's.
 //!
 //! On the BPF target `core::sync::atomic` has no compare-exchange, and its acquire loads stop bpf-linker; BPF's own
@@ -10,7 +10,9 @@
 #[cfg(feature = "standstill")]
 pub mod standstill;
 
-use core::cell::UnsafeCell;
+#[cfg(not(target_arch = "bpf"))]
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::{cell::UnsafeCell, fmt};
 
 /// What tests put before each access.
 #[inline(always)]
@@ -28,32 +30,86 @@ pub fn fence() {
         core::arch::asm!("")
     };
     #[cfg(not(target_arch = "bpf"))]
-    core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+    core::sync::atomic::fence(Ordering::SeqCst);
 }
 
-/// A 64-bit word with atomic operations.
-#[repr(transparent)]
-pub struct Word(UnsafeCell<u64>);
+/// What words of both sizes have in common.
+macro_rules! words {
+    ($($(#[$about:meta])* $name:ident $value:ty, $atomic:ty;)*) => {
+        $(
+            $(#[$about])*
+            #[repr(transparent)]
+            pub struct $name(UnsafeCell<$value>);
 
-// SAFETY: every access is a single volatile or atomic access of one aligned word.
-unsafe impl Sync for Word {}
+            // SAFETY: every access is a single volatile or atomic access of one aligned word.
+            unsafe impl Sync for $name {}
+
+            impl $name {
+                /// A word to begin with.
+                pub const fn new(value: $value) -> Self {
+                    Self(UnsafeCell::new(value))
+                }
+            }
+
+            #[cfg(target_arch = "bpf")]
+            impl $name {
+                /// Reads the word.
+                #[inline(always)]
+                pub fn load(&self) -> $value {
+                    // SAFETY: `self` is a live, aligned word; the read is one instruction.
+                    unsafe { self.0.get().read_volatile() }
+                }
+
+                /// Writes the word.
+                #[inline(always)]
+                pub fn store(&self, value: $value) {
+                    // SAFETY: `self` is a live, aligned word; the write is one instruction.
+                    unsafe { self.0.get().write_volatile(value) }
+                }
+            }
+
+            #[cfg(not(target_arch = "bpf"))]
+            impl $name {
+                fn atomic(&self) -> &$atomic {
+                    access();
+                    // SAFETY: same size and alignment, and every other access of ours is atomic as well.
+                    unsafe { <$atomic>::from_ptr(self.0.get()) }
+                }
+
+                /// Reads the word.
+                pub fn load(&self) -> $value {
+                    self.atomic().load(Ordering::Acquire)
+                }
+
+                /// Writes the word.
+                pub fn store(&self, value: $value) {
+                    self.atomic().store(value, Ordering::Release);
+                }
+
+                /// Writes `new` if the word still is `old`. A full barrier.
+                pub fn replace(&self, old: $value, new: $value) -> bool {
+                    self.atomic().compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+                }
+            }
+
+            impl fmt::Debug for $name {
+                fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    write!(f, "{:#x}", self.load())
+                }
+            }
+        )*
+    };
+}
+
+words! {
+    /// A 64-bit word with atomic operations.
+    Word u64, AtomicU64;
+    /// A 32-bit word with atomic operations.
+    HalfWord u32, AtomicU32;
+}
 
 #[cfg(target_arch = "bpf")]
 impl Word {
-    /// Reads the word.
-    #[inline(always)]
-    pub fn load(&self) -> u64 {
-        // SAFETY: `self` is a live, aligned word; the read is one instruction.
-        unsafe { self.0.get().read_volatile() }
-    }
-
-    /// Writes the word.
-    #[inline(always)]
-    pub fn store(&self, value: u64) {
-        // SAFETY: `self` is a live, aligned word; the write is one instruction.
-        unsafe { self.0.get().write_volatile(value) }
-    }
-
     /// Writes `new` if the word still is `old`. A full barrier.
     #[inline(always)]
     pub fn replace(&self, old: u64, new: u64) -> bool {
@@ -88,76 +144,20 @@ impl Word {
 
 #[cfg(not(target_arch = "bpf"))]
 impl Word {
-    fn atomic(&self) -> &core::sync::atomic::AtomicU64 {
-        access();
-        // SAFETY: same size and alignment, and every other access of ours is atomic as well.
-        unsafe { core::sync::atomic::AtomicU64::from_ptr(self.0.get()) }
-    }
-
-    /// Reads the word.
-    pub fn load(&self) -> u64 {
-        self.atomic().load(core::sync::atomic::Ordering::Acquire)
-    }
-
-    /// Writes the word.
-    pub fn store(&self, value: u64) {
-        self.atomic().store(value, core::sync::atomic::Ordering::Release);
-    }
-
-    /// Writes `new` if the word still is `old`. A full barrier.
-    pub fn replace(&self, old: u64, new: u64) -> bool {
-        use core::sync::atomic::Ordering::SeqCst;
-        self.atomic().compare_exchange(old, new, SeqCst, SeqCst).is_ok()
-    }
-
     /// Adds, and returns what was there before. A full barrier.
     pub fn fetch_add(&self, value: u64) -> u64 {
-        self.atomic().fetch_add(value, core::sync::atomic::Ordering::SeqCst)
+        self.atomic().fetch_add(value, Ordering::SeqCst)
     }
 }
-
-impl Word {
-    /// A word to begin with.
-    pub const fn new(value: u64) -> Self {
-        Self(UnsafeCell::new(value))
-    }
-}
-
-impl core::fmt::Debug for Word {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{:#x}", self.load())
-    }
-}
-
-/// A 32-bit word that whoever compares may write.
-#[repr(transparent)]
-pub struct HalfWord(UnsafeCell<u32>);
-
-// SAFETY: every access is a single volatile or atomic access of one aligned half word.
-unsafe impl Sync for HalfWord {}
 
 #[cfg(target_arch = "bpf")]
 impl HalfWord {
-    /// Reads the half word.
-    #[inline(always)]
-    pub fn load(&self) -> u32 {
-        // SAFETY: `self` is live and aligned; the read is one instruction.
-        unsafe { self.0.get().read_volatile() }
-    }
-
-    /// Writes the half word.
-    #[inline(always)]
-    pub fn store(&self, value: u32) {
-        // SAFETY: `self` is live and aligned; the write is one instruction.
-        unsafe { self.0.get().write_volatile(value) }
-    }
-
-    /// Writes `new` if the half word still is `old`. A full barrier.
+    /// Writes `new` if the word still is `old`. A full barrier.
     #[inline(always)]
     pub fn replace(&self, old: u32, new: u32) -> bool {
         let mut found = u64::from(old);
-        // SAFETY: BPF_CMPXCHG on a live, aligned half word; w0, the low half of r0, holds the expected and then the found
-        // value, w1 the new one.
+        // SAFETY: BPF_CMPXCHG on a live, aligned word; w0, the low half of r0, holds the expected and then the found value, w1
+        // the new one.
         unsafe {
             core::arch::asm!(
                 "w0 = cmpxchg32_32({word} + 0, w0, w1)",
@@ -167,44 +167,6 @@ impl HalfWord {
             );
         }
         found as u32 == old
-    }
-}
-
-#[cfg(not(target_arch = "bpf"))]
-impl HalfWord {
-    fn atomic(&self) -> &core::sync::atomic::AtomicU32 {
-        access();
-        // SAFETY: same size and alignment, and every other access of ours is atomic as well.
-        unsafe { core::sync::atomic::AtomicU32::from_ptr(self.0.get()) }
-    }
-
-    /// Reads the half word.
-    pub fn load(&self) -> u32 {
-        self.atomic().load(core::sync::atomic::Ordering::Acquire)
-    }
-
-    /// Writes the half word.
-    pub fn store(&self, value: u32) {
-        self.atomic().store(value, core::sync::atomic::Ordering::Release);
-    }
-
-    /// Writes `new` if the half word still is `old`. A full barrier.
-    pub fn replace(&self, old: u32, new: u32) -> bool {
-        use core::sync::atomic::Ordering::SeqCst;
-        self.atomic().compare_exchange(old, new, SeqCst, SeqCst).is_ok()
-    }
-}
-
-impl HalfWord {
-    /// A half word to begin with.
-    pub const fn new(value: u32) -> Self {
-        Self(UnsafeCell::new(value))
-    }
-}
-
-impl core::fmt::Debug for HalfWord {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{:#x}", self.load())
     }
 }
 
@@ -239,8 +201,8 @@ impl<T: Copy> Shared<T> {
     }
 }
 
-impl<T: Copy + core::fmt::Debug> core::fmt::Debug for Shared<T> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+impl<T: Copy + fmt::Debug> fmt::Debug for Shared<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.get().fmt(f)
     }
 }
