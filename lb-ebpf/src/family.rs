@@ -2,8 +2,8 @@
 
 use lb_common::{
     flow::{Deltas, Record, Shape},
-    limits::{LEAST_MTU4, LEAST_MTU6},
-    net::{Address, Ports, Protocol, V4, V6},
+    net::{Address, Ports, V4, V6},
+    reason::Reason,
     service::Filter,
     settings::Settings,
 };
@@ -12,7 +12,7 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use crate::{
     packet::checksum::{Difference, ONE_HOP},
     packet::frame::Header,
-    packet::headers::Icmp,
+    packet::parse::{self, Ip},
     table::hash::{self, Keys},
 };
 
@@ -24,6 +24,8 @@ pub trait Family: Copy + 'static {
     type Spare: 'static;
     /// The IP header.
     type Header: Header;
+    /// The number of this family's ICMP.
+    const ICMP: u8;
 
     /// The keyed hash of a tuple.
     fn hash(keys: &Keys, tuple: &Tuple<Self>) -> u64
@@ -39,28 +41,14 @@ pub trait Family: Copy + 'static {
     fn fold(address: Self::Address) -> u32;
     /// An address changes.
     fn change(difference: Difference, old: Self::Address, new: Self::Address) -> Difference;
+    /// What a header says.
+    fn parse(header: &Self::Header) -> Ip<Self>
+    where
+        Self: Sized;
+    /// Why TCP or UDP cannot be found behind a header of this number: IPv6 has headers of its own before them.
+    fn hides_transport(protocol: u8) -> Option<Reason>;
     /// Writes both addresses, one hop less, and what the header's own checksum makes of that.
     fn rewrite(header: &mut Self::Header, source: Self::Address, destination: Self::Address, ip: Difference);
-    /// The addresses of a header.
-    fn addresses(header: &Self::Header) -> (Self::Address, Self::Address);
-    /// Hops left.
-    fn hops(header: &Self::Header) -> u8;
-    /// Is this kind of ICMP message an error, which quotes the packet that it is about?
-    fn is_error(kind: u8) -> bool;
-    /// Does an error ask for smaller packets than any link does?
-    fn starves(error: &Icmp) -> bool;
-    /// What a quoted header is followed by: bytes of options, and the protocol. `None`: no ports follow.
-    fn quoted(header: &Self::Header) -> Option<(usize, Protocol)>;
-    /// Writes the addresses of a quoted header, which differ by `change`. Returns the difference to a checksum over
-    /// all of it.
-    fn requote(
-        header: &mut Self::Header,
-        source: Self::Address,
-        destination: Self::Address,
-        change: Difference,
-    ) -> Difference;
-    /// The difference to an ICMP checksum when the outer addresses change by `outer`.
-    fn pseudo_header(outer: Difference) -> Difference;
 }
 
 /// A record of this family.
@@ -106,6 +94,7 @@ impl Family for V4 {
     type Address = V4;
     type Spare = [u32; 0];
     type Header = Ipv4Hdr;
+    const ICMP: u8 = 1;
 
     #[inline(always)]
     fn hash(keys: &Keys, tuple: &Tuple<V4>) -> u64 {
@@ -138,60 +127,31 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn parse(header: &Ipv4Hdr) -> Ip<V4> {
+        let length = u32::from(header.vihl & 0x0f) * 4;
+        Ip {
+            source: V4::from_bytes(header.src_addr),
+            destination: V4::from_bytes(header.dst_addr),
+            protocol: header.proto,
+            hops: header.ttl,
+            header: length,
+            length: u32::from(u16::from_be_bytes(header.tot_len)),
+            fragment: u16::from_be_bytes(header.frags) & parse::FRAGMENT,
+            is_header: header.vihl >> 4 == 4 && length >= size_of::<Ipv4Hdr>() as u32,
+        }
+    }
+
+    #[inline(always)]
+    fn hides_transport(_protocol: u8) -> Option<Reason> {
+        None
+    }
+
+    #[inline(always)]
     fn rewrite(header: &mut Ipv4Hdr, source: V4, destination: V4, ip: Difference) {
         header.ttl = header.ttl.wrapping_sub(1);
         header.check = ip.and(ONE_HOP).update(header.check);
         header.src_addr = source.to_bytes();
         header.dst_addr = destination.to_bytes();
-    }
-
-    #[inline(always)]
-    fn addresses(header: &Ipv4Hdr) -> (V4, V4) {
-        (V4::from_bytes(header.src_addr), V4::from_bytes(header.dst_addr))
-    }
-
-    #[inline(always)]
-    fn hops(header: &Ipv4Hdr) -> u8 {
-        header.ttl
-    }
-
-    /// Destination unreachable, time exceeded, parameter problem (RFC 792).
-    #[inline(always)]
-    fn is_error(kind: u8) -> bool {
-        matches!(kind, 3 | 11 | 12)
-    }
-
-    /// Fragmentation needed (RFC 1191, 4), below Linux's `net.ipv4.route.min_pmtu`. Zero is what a router says that
-    /// knows no MTU (RFC 1191, 5).
-    #[inline(always)]
-    fn starves(error: &Icmp) -> bool {
-        let [_, _, mtu @ ..] = error.rest;
-        error.kind == 3 && error.code == 4 && (1..LEAST_MTU4).contains(&u16::from_be_bytes(mtu))
-    }
-
-    #[inline(always)]
-    fn quoted(header: &Ipv4Hdr) -> Option<(usize, Protocol)> {
-        let length = usize::from(header.vihl & 0x0f) * 4;
-        let offset = u16::from_be_bytes(header.frags) & 0x1fff;
-        if header.vihl >> 4 != 4 || length < 20 || offset != 0 {
-            return None;
-        }
-        Some((length - 20, Protocol::from_number(header.proto)?))
-    }
-
-    #[inline(always)]
-    fn requote(header: &mut Ipv4Hdr, source: V4, destination: V4, change: Difference) -> Difference {
-        let old = header.check;
-        header.check = change.update(old);
-        header.src_addr = source.to_bytes();
-        header.dst_addr = destination.to_bytes();
-        change.word(u16::from_ne_bytes(old), u16::from_ne_bytes(header.check))
-    }
-
-    /// ICMP has none (RFC 792).
-    #[inline(always)]
-    fn pseudo_header(_outer: Difference) -> Difference {
-        Difference::NONE
     }
 }
 
@@ -199,6 +159,7 @@ impl Family for V6 {
     type Address = V6;
     type Spare = [u32; 4];
     type Header = Ipv6Hdr;
+    const ICMP: u8 = 58;
 
     #[inline(always)]
     fn hash(keys: &Keys, tuple: &Tuple<V6>) -> u64 {
@@ -230,54 +191,36 @@ impl Family for V6 {
         difference.v6(old, new)
     }
 
+    #[inline(always)]
+    fn parse(header: &Ipv6Hdr) -> Ip<V6> {
+        let length = size_of::<Ipv6Hdr>() as u32;
+        Ip {
+            source: V6::from_bytes(header.src_addr),
+            destination: V6::from_bytes(header.dst_addr),
+            protocol: header.next_hdr,
+            hops: header.hop_limit,
+            header: length,
+            length: length + u32::from(u16::from_be_bytes(header.payload_len)),
+            fragment: 0,
+            is_header: header.vcf[0] >> 4 == 6,
+        }
+    }
+
+    /// RFC 8200, 4: hop-by-hop options, routing, fragment, authentication, destination options.
+    #[inline(always)]
+    fn hides_transport(protocol: u8) -> Option<Reason> {
+        match protocol {
+            44 => Some(Reason::Fragment),
+            0 | 43 | 51 | 60 => Some(Reason::ExtensionHeader),
+            _ => None,
+        }
+    }
+
     /// IPv6 headers have no checksum.
     #[inline(always)]
     fn rewrite(header: &mut Ipv6Hdr, source: V6, destination: V6, _ip: Difference) {
         header.hop_limit = header.hop_limit.wrapping_sub(1);
         header.src_addr = source.to_bytes();
         header.dst_addr = destination.to_bytes();
-    }
-
-    #[inline(always)]
-    fn addresses(header: &Ipv6Hdr) -> (V6, V6) {
-        (V6::from_bytes(header.src_addr), V6::from_bytes(header.dst_addr))
-    }
-
-    #[inline(always)]
-    fn hops(header: &Ipv6Hdr) -> u8 {
-        header.hop_limit
-    }
-
-    /// Error messages have the high bit clear (RFC 4443, 2.1).
-    #[inline(always)]
-    fn is_error(kind: u8) -> bool {
-        kind < 128
-    }
-
-    /// Packet too big, below the least MTU of IPv6 (RFC 8201, 4).
-    #[inline(always)]
-    fn starves(error: &Icmp) -> bool {
-        error.kind == 2 && u32::from_be_bytes(error.rest) < LEAST_MTU6
-    }
-
-    #[inline(always)]
-    fn quoted(header: &Ipv6Hdr) -> Option<(usize, Protocol)> {
-        if header.vcf[0] >> 4 != 6 {
-            return None;
-        }
-        Some((0, Protocol::from_number(header.next_hdr)?))
-    }
-
-    #[inline(always)]
-    fn requote(header: &mut Ipv6Hdr, source: V6, destination: V6, change: Difference) -> Difference {
-        header.src_addr = source.to_bytes();
-        header.dst_addr = destination.to_bytes();
-        change
-    }
-
-    /// ICMPv6 has one (RFC 4443, 2.3).
-    #[inline(always)]
-    fn pseudo_header(outer: Difference) -> Difference {
-        outer
     }
 }

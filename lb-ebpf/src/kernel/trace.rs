@@ -19,13 +19,13 @@ use lb_common::{
     net::{Be16, Ports, Protocol, V4, V6},
     reason::{Action, Reason},
 };
-use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use super::{frame::XdpFrame, maps};
 use crate::{
     family::Family,
     packet::frame::{Cursor, Frame as _},
     packet::headers::{Ethernet, Quoted},
+    packet::parse::{self, Ip},
 };
 
 /// What the controller's log calls us.
@@ -111,21 +111,25 @@ impl Refusal {
 
     #[inline(always)]
     fn of_packet(&self, mut cursor: Cursor<'_>) -> Result<(), Reason> {
-        let ethertype = Be16::from_bytes(cursor.take::<Ethernet>()?.ethertype);
+        let ethertype = parse::ethertype(&mut cursor)?;
         if ethertype == Ethernet::IPV4 {
-            let ip = cursor.take::<Ipv4Hdr>()?;
-            cursor.skip((usize::from(ip.vihl & 0x0f) * 4).wrapping_sub(20));
-            // Only the first fragment has ports.
-            let protocol = if u16::from_be_bytes(ip.frags) & 0x1fff == 0 { ip.proto } else { 0 };
-            V4::trace_refused(self, V4::addresses(ip), ip.proto, ports(cursor, protocol));
+            self.of_ip::<V4>(cursor)?;
         } else if ethertype == Ethernet::IPV6 {
-            let ip = cursor.take::<Ipv6Hdr>()?;
-            V6::trace_refused(self, V6::addresses(ip), ip.next_hdr, ports(cursor, ip.next_hdr));
+            self.of_ip::<V6>(cursor)?;
         } else {
             let Self { level, action, reason, interface } = *self;
             let ethertype = ethertype.get();
             log!((), target: TARGET, level, "{} {} ethertype {:x}, interface {}", action, reason, ethertype, interface);
         }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn of_ip<F: Traced>(&self, mut cursor: Cursor<'_>) -> Result<(), Reason> {
+        let ip = Ip::<F>::parse(&mut cursor)?;
+        let has_ports = ip.is_first_fragment() && Protocol::from_number(ip.protocol).is_some();
+        let ports = if has_ports { ports(cursor) } else { None };
+        F::trace_refused(self, (ip.source, ip.destination), ip.protocol, ports);
         Ok(())
     }
 
@@ -138,8 +142,7 @@ impl Refusal {
 
 /// Where TCP or UDP has them.
 #[inline(always)]
-fn ports(mut cursor: Cursor<'_>, protocol: u8) -> Option<Ports> {
-    Protocol::from_number(protocol)?;
+fn ports(mut cursor: Cursor<'_>) -> Option<Ports> {
     let first = cursor.take::<Quoted>().ok()?;
     Some(Ports::new(Be16::from_bytes(first.source), Be16::from_bytes(first.destination)))
 }

@@ -1,11 +1,13 @@
 //! Writing what a packet becomes.
 
-use lb_common::{flow::Deltas, hop::Hop, net::Protocol, reason::Reason};
+use lb_common::{flow::Deltas, hop::Hop, reason::Reason};
+use network_types::udp::UdpHdr;
 
 use crate::{
     family::{Family, Tuple},
     packet::checksum::Difference,
-    packet::headers::Ethernet,
+    packet::frame::Frame,
+    packet::headers::{Ethernet, Tcp},
     packet::parse::Packet,
 };
 
@@ -40,23 +42,34 @@ impl<F: Family> Rewrite<F> {
 
 /// Rewrites a packet and says where it leaves, or refuses before a byte is changed.
 #[inline(always)]
-pub fn apply<F: Family>(packet: Packet<'_, F>, rewrite: &Rewrite<F>) -> Result<u32, Reason> {
-    if F::hops(packet.ip) <= 1 {
+pub fn apply<F: Family>(
+    frame: &mut impl Frame,
+    packet: &Packet<F>,
+    rewrite: &Rewrite<F>,
+) -> Result<u32, Reason> {
+    if packet.hops <= 1 {
         return Err(Reason::TtlExpired);
     }
     if packet.length > rewrite.hop.mtu {
         return Err(does_not_fit(&rewrite.hop));
     }
-    Ethernet::set(&mut packet.ethernet.destination, rewrite.hop.destination);
-    Ethernet::set(&mut packet.ethernet.source, rewrite.hop.source);
-    F::rewrite(packet.ip, rewrite.tuple.source, rewrite.tuple.destination, rewrite.ip);
-    *packet.checksum = if packet.protocol == Protocol::Udp {
-        rewrite.l4.update_udp(*packet.checksum)
+    let mut cursor = frame.cursor();
+    let ethernet = cursor.take::<Ethernet>()?;
+    let ip = cursor.take::<F::Header>()?;
+    cursor.skip(packet.options);
+    let ports = rewrite.tuple.ports;
+    if packet.is_udp() {
+        let udp = cursor.take::<UdpHdr>()?;
+        udp.check = rewrite.l4.update_udp(udp.check);
+        (udp.src, udp.dst) = (ports.source().to_bytes(), ports.destination().to_bytes());
     } else {
-        rewrite.l4.update(*packet.checksum)
-    };
-    *packet.source_port = rewrite.tuple.ports.source().to_bytes();
-    *packet.destination_port = rewrite.tuple.ports.destination().to_bytes();
+        let tcp = cursor.take::<Tcp>()?;
+        tcp.checksum = rewrite.l4.update(tcp.checksum);
+        (tcp.source, tcp.destination) = (ports.source().to_bytes(), ports.destination().to_bytes());
+    }
+    F::rewrite(ip, rewrite.tuple.source, rewrite.tuple.destination, rewrite.ip);
+    Ethernet::set(&mut ethernet.destination, rewrite.hop.destination);
+    Ethernet::set(&mut ethernet.source, rewrite.hop.source);
     Ok(rewrite.hop.interface)
 }
 

@@ -21,9 +21,10 @@ use lb_common::{
 use crate::{
     family::{Family, RecordOf, Tuple},
     packet::checksum::Difference,
-    packet::frame::Cursor,
+    packet::frame::{Cursor, Frame},
     packet::headers::{Ethernet, Icmp, Quoted, QuotedTcp},
-    packet::parse::IpPacket,
+    packet::icmp::IcmpFamily,
+    packet::parse::Ip,
     table::record::{self, Found, kind},
     table::reply_index,
     table::scratch::NewFlow,
@@ -32,43 +33,51 @@ use crate::{
 
 /// Translates an error about a flow and says where it leaves.
 #[inline(always)]
-pub fn translate<F: Family, T: Tables + FlowTables<F>>(
-    packet: IpPacket<'_, F>,
+pub fn translate<F: IcmpFamily, T: Tables + FlowTables<F>>(
+    frame: &mut impl Frame,
     tables: &T,
-    length: u64,
+    outer: &Ip<F>,
 ) -> Result<u32, Reason> {
-    let IpPacket { ethernet, ip, mut cursor, length: packet_length, .. } = packet;
+    let length = frame.length();
+    let mut cursor = frame.cursor();
+    let ethernet = cursor.take::<Ethernet>()?;
+    let ip = cursor.take::<F::Header>()?;
+    cursor.skip(outer.options());
     let icmp = cursor.take::<Icmp>().map_err(not_ours)?;
     if !F::is_error(icmp.kind) {
         return Err(Reason::NotService);
     }
     let inner = cursor.take::<F::Header>().map_err(not_ours)?;
-    let (options, protocol) = F::quoted(inner).ok_or(Reason::NotService)?;
-    cursor.skip(options);
+    let quote = F::parse(inner);
+    let protocol = Protocol::from_number(quote.protocol).ok_or(Reason::NotService)?;
+    if !quote.is_header || !quote.is_first_fragment() {
+        return Err(Reason::NotService);
+    }
+    cursor.skip(quote.options());
     let quoted = cursor.take::<Quoted>().map_err(not_ours)?;
 
-    let (source, destination) = F::addresses(inner);
+    let (source, destination) = (quote.source, quote.destination);
     let ports = Ports::new(Be16::from_bytes(quoted.source), Be16::from_bytes(quoted.destination));
     let about = Tuple::<F> { source, destination, ports, protocol: u32::from(protocol.number()) };
     let settings = tables.settings().ok_or(Reason::NotService)?;
     let route = find_route(tables, settings, &about)?;
-    if F::hops(ip) <= 1 {
+    if outer.hops <= 1 {
         return Err(Reason::TtlExpired);
     }
-    if packet_length as u32 > route.hop.mtu {
+    if outer.length > route.hop.mtu {
         return Err(Reason::TooBig);
     }
-    if F::starves(icmp) {
+    if F::mtu_below_minimum(icmp) {
         return Err(Reason::MtuTooSmall);
     }
 
-    let quote = requote::<F>(inner, quoted, cursor, protocol, &about, &route.quote);
-    let (from, to) = F::addresses(ip);
+    let change = requote::<F>(inner, quoted, cursor, protocol, &about, &route.quote);
+    let (from, to) = (outer.source, outer.destination);
     let (new_from, new_to) =
         (if route.keeps_source { from } else { route.quote.destination }, route.quote.source);
-    let outer = F::change(F::change(Difference::NONE, from, new_from), to, new_to);
-    icmp.checksum = quote.and(F::pseudo_header(outer)).update(icmp.checksum);
-    F::rewrite(ip, new_from, new_to, outer);
+    let addresses = F::change(F::change(Difference::NONE, from, new_from), to, new_to);
+    icmp.checksum = change.and(F::pseudo_header(addresses)).update(icmp.checksum);
+    F::rewrite(ip, new_from, new_to, addresses);
     Ethernet::set(&mut ethernet.destination, route.hop.destination);
     Ethernet::set(&mut ethernet.source, route.hop.source);
     if route.is_to_client {
@@ -148,7 +157,7 @@ fn read<'a, F: Family>(
 /// Writes the tuple of a quoted packet and keeps its checksums true, as far as they are quoted: IPv4's always, UDP's
 /// too, TCP's if the error is long enough. Returns the difference to a checksum over all that.
 #[inline(always)]
-fn requote<F: Family>(
+fn requote<F: IcmpFamily>(
     inner: &mut F::Header,
     quoted: &mut Quoted,
     mut cursor: Cursor<'_>,

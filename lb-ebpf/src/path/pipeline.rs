@@ -1,16 +1,21 @@
 //! A packet's way through the program.
 
-use lb_common::{net::Be16, reason::Reason, service::Filter};
+use lb_common::{
+    net::{Be16, V4, V6},
+    reason::Reason,
+    service::{Filter, ServiceKey},
+};
 
 use crate::{
     family::Family,
-    packet::frame::Frame,
-    packet::headers::Ethernet,
-    packet::parse::{self, IpPacket, Packet, Visitor},
-    packet::rewrite,
-    path::icmp,
-    path::reply,
-    path::request,
+    packet::{
+        frame::Frame,
+        headers::Ethernet,
+        icmp::IcmpFamily,
+        parse::{self, Ip, Packet},
+        rewrite,
+    },
+    path::{icmp, reply, request},
     tables::{FlowTables, Tables, may_be},
 };
 
@@ -38,58 +43,75 @@ pub fn run(frame: &mut impl Frame, tables: &impl Tables) -> Verdict {
 
 #[inline(always)]
 fn forward(frame: &mut impl Frame, tables: &impl Tables) -> Result<u32, Reason> {
-    let balance = Balance { length: frame.length(), tables };
-    let mut cursor = frame.cursor();
-    let ethernet = cursor.take::<Ethernet>()?;
-    let ethertype = Be16::from_bytes(ethernet.ethertype);
+    let ethertype = parse::ethertype(&mut frame.cursor())?;
     if ethertype == Ethernet::IPV4 {
-        parse::ipv4(ethernet, cursor, tables, balance)
+        forward_ip::<V4>(frame, tables)
     } else if ethertype == Ethernet::IPV6 {
-        parse::ipv6(ethernet, cursor, tables, balance)
+        forward_ip::<V6>(frame, tables)
     } else {
         Err(Reason::NotIp)
     }
 }
 
-struct Balance<'a, T> {
-    length: u64,
-    tables: &'a T,
+#[inline(always)]
+fn forward_ip<F: IcmpFamily>(
+    frame: &mut impl Frame,
+    tables: &(impl Tables + FlowTables<F>),
+) -> Result<u32, Reason> {
+    let length = frame.length();
+    let mut cursor = frame.cursor();
+    cursor.take::<Ethernet>()?;
+    let available = cursor.remaining();
+    let ip = Ip::<F>::parse(&mut cursor)?;
+    ip.check(available).map_err(|reason| if_ours(tables, &ip, reason))?;
+    if ip.protocol == F::ICMP {
+        return icmp::translate(frame, tables, &ip);
+    }
+    let packet = Packet::parse(&ip, &mut cursor, length).map_err(|reason| if_ours(tables, &ip, reason))?;
+    balance(frame, tables, &packet)
 }
 
-impl<F, T> Visitor<F> for Balance<'_, T>
-where
-    F: Family,
-    T: Tables + FlowTables<F>,
-{
-    /// Either direction: the filter tells which one a packet may be.
-    #[inline(always)]
-    fn packet(self, packet: Packet<'_, F>) -> Result<u32, Reason> {
-        let Self { length, tables } = self;
-        let facts = packet.facts(length);
-        let tuple = &facts.tuple;
-        let settings = tables.settings().ok_or(Reason::NotService)?;
-        if may_be(tables, F::fold(tuple.destination), tuple.ports.destination(), Filter::SERVICE)
-            && let Some(request) = request::forward(tables, settings, &facts)?
-        {
-            let sent = rewrite::apply(packet, &request.rewrite);
-            match sent {
-                Ok(_) => tables.count_forwarded(request.backend.counters, length),
-                Err(_) => tables.count_refused(request.backend.service_counters, length),
-            }
-            return sent;
+/// Either direction: the filter tells which one a packet may be.
+#[inline(always)]
+fn balance<F: Family>(
+    frame: &mut impl Frame,
+    tables: &(impl Tables + FlowTables<F>),
+    packet: &Packet<F>,
+) -> Result<u32, Reason> {
+    let tuple = &packet.tuple;
+    let settings = tables.settings().ok_or(Reason::NotService)?;
+    if may_be(tables, F::fold(tuple.destination), tuple.ports.destination(), Filter::SERVICE)
+        && let Some(request) = request::forward(tables, settings, packet)?
+    {
+        let sent = rewrite::apply(frame, packet, &request.rewrite);
+        match sent {
+            Ok(_) => tables.count_forwarded(request.backend.counters, packet.frame),
+            Err(_) => tables.count_refused(request.backend.service_counters, packet.frame),
         }
-        if may_be(tables, F::fold(tuple.source), tuple.ports.source(), Filter::BACKEND)
-            && let Some(reply) = reply::forward(tables, settings, tuple, facts.segment)?
-        {
-            let egress = rewrite::apply(packet, &reply.rewrite)?;
-            tables.count_returned(reply.backend.counters, length);
-            return Ok(egress);
-        }
-        Err(Reason::NotService)
+        return sent;
     }
+    if may_be(tables, F::fold(tuple.source), tuple.ports.source(), Filter::BACKEND)
+        && let Some(reply) = reply::forward(tables, settings, tuple, packet.segment)?
+    {
+        let egress = rewrite::apply(frame, packet, &reply.rewrite)?;
+        tables.count_returned(reply.backend.counters, packet.frame);
+        return Ok(egress);
+    }
+    Err(Reason::NotService)
+}
 
-    #[inline(always)]
-    fn icmp(self, packet: IpPacket<'_, F>) -> Result<u32, Reason> {
-        icmp::translate(packet, self.tables, self.length)
-    }
+/// The reason, if some port of the packet's destination is a service's; else the packet is the host's to judge.
+#[inline(always)]
+fn if_ours<F: Family>(tables: &impl Tables, ip: &Ip<F>, reason: Reason) -> Reason {
+    let listens = |protocol: u8| {
+        let key = ServiceKey::new(F::to_key(ip.destination), Be16::new(0), protocol);
+        tables.service(&key).is_some()
+    };
+    // What follows an extension header is not known without a walk: either protocol makes the address ours.
+    let is_ours = if F::hides_transport(ip.protocol).is_some() {
+        listens(parse::TCP) || listens(parse::UDP)
+    } else {
+        listens(ip.protocol)
+    };
+    if is_ours { reason } else { Reason::NotService }
 }

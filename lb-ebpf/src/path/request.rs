@@ -10,7 +10,7 @@ use lb_common::{
 
 use crate::{
     family::{Family, Tuple},
-    packet::parse::Facts,
+    packet::parse::Packet,
     packet::rewrite::Rewrite,
     packet::tcp::{Segment, Side},
     table::lifecycle,
@@ -32,24 +32,24 @@ pub struct Forward<'a, F: Family> {
 pub fn forward<'a, F: Family, T: Tables + FlowTables<F>>(
     tables: &'a T,
     settings: &Settings,
-    facts: &Facts<F>,
+    packet: &Packet<F>,
 ) -> Result<Option<Forward<'a, F>>, Reason> {
-    let tuple = &facts.tuple;
+    let tuple = &packet.tuple;
     let hash = F::hash(&settings.keys, tuple);
     let mut found = record::at_home(tables, tuple, hash, F::shape(settings));
     if found.is_none() {
-        describe(tables, facts, hash)?;
+        describe(tables, packet, hash)?;
         // One of a hundred flows at half load lives in its second bucket.
         let second = record::second(hash, F::shape(settings));
         found = FlowTables::<F>::in_bucket(tables, second, kind::LIVE, record::NOWHERE)
             .and_then(|number| record::again(tables, number, tuple));
     }
     if let Some(found) = found
-        && let Some(forward) = known(tables, tuple, facts.segment, found)
+        && let Some(forward) = known(tables, tuple, packet.segment, found)
     {
         return Ok(Some(forward));
     }
-    describe(tables, facts, hash)?;
+    describe(tables, packet, hash)?;
     let made = match FlowTables::<F>::admit(tables) {
         // Two calls and not one within the other: stacks add up.
         Ok(()) => FlowTables::<F>::insert(tables),
@@ -58,7 +58,7 @@ pub fn forward<'a, F: Family, T: Tables + FlowTables<F>>(
     };
     let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::Contended)?;
     if let Err(reason) = made {
-        tables.count_refused(flow.service_counters.get(), facts.frame);
+        tables.count_refused(flow.service_counters.get(), packet.frame);
         return Err(reason);
     }
     let backend = tables.backend(flow.backend.get()).ok_or(Reason::NoBackend)?;
@@ -69,15 +69,15 @@ pub fn forward<'a, F: Family, T: Tables + FlowTables<F>>(
 #[inline(always)]
 fn describe<F: Family, T: Tables + FlowTables<F>>(
     tables: &T,
-    facts: &Facts<F>,
+    packet: &Packet<F>,
     hash: u64,
 ) -> Result<(), Reason> {
     let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::Contended)?;
-    flow.tuple.set(facts.tuple);
+    flow.tuple.set(packet.tuple);
     flow.hash.set(hash);
-    flow.is_syn.set(u32::from(facts.segment.is_syn()));
-    flow.hops.set(u32::from(facts.hops));
-    flow.length.set(facts.length);
+    flow.is_syn.set(u32::from(packet.segment.is_syn()));
+    flow.hops.set(u32::from(packet.hops));
+    flow.length.set(packet.length);
     Ok(())
 }
 

@@ -23,6 +23,7 @@ mod program {
         kernel::frame::XdpFrame,
         packet::frame::{Cursor, Frame as _, Header},
         packet::headers::{Ethernet, Quoted},
+        packet::parse::Ip,
     };
     use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
@@ -261,7 +262,7 @@ mod program {
         let ip = cursor.take::<F::Header>().ok()?;
         let protocol = F::protocol(ip)?;
         let l4 = cursor.take::<Quoted>().ok()?;
-        let (source, destination) = F::addresses(ip);
+        let Ip { source, destination, .. } = F::parse(ip);
         let ports = Ports::new(Be16::from_bytes(l4.source), Be16::from_bytes(l4.destination));
         Some(Tuple { source, destination, ports, protocol: u32::from(protocol) })
     }

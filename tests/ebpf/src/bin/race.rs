@@ -25,7 +25,7 @@ mod program {
     use lb_ebpf::{
         family::{Family, RecordOf, Tuple, deltas},
         kernel::{maps, tables::KernelTables},
-        packet::parse::Facts,
+        packet::parse::Packet,
         packet::rewrite::Rewrite,
         packet::tcp::{ACK, FIN, RST, SYN, Segment},
         path::reply,
@@ -217,8 +217,8 @@ mod program {
     where
         KernelTables: FlowTables<F>,
     {
-        let facts = Facts { tuple: *tuple, segment, hops: 64, length: 40, frame: 64 };
-        let forward = request::forward(tables, settings, &facts)?.ok_or(Reason::NotService)?;
+        let packet = Packet { tuple: *tuple, segment, hops: 64, options: 0, length: 40, frame: 64 };
+        let forward = request::forward(tables, settings, &packet)?.ok_or(Reason::NotService)?;
         let to = forward.rewrite.tuple;
         let right = Rewrite::request(to, deltas(tuple, &to), forward.rewrite.hop);
         findings.requests += 1;
