@@ -3,6 +3,7 @@
 pub mod counters;
 pub mod frame;
 pub mod maps;
+pub mod pack;
 pub mod routes;
 pub mod subprograms;
 pub mod tables;

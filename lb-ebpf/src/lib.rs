@@ -2,7 +2,7 @@
 //!
 //! The core is a function of a packet, the tables and the host's routes to a verdict. It builds and is tested on any
 //! host; the same source is compiled for BPF. It reaches packets only through [`packet::frame::Frame`], maps only through
-//! [`tables::Tables`], and knows nothing of health or configuration.
+//! [`storage::Storage`], and knows nothing of health or configuration.
 //!
 //! ```text
 //!  parse ─▶ may it be ours? (filter) ─▶ find the flow ─▶ rewrite ─▶ transmit | redirect
@@ -20,5 +20,6 @@ pub mod kernel;
 pub mod opaque;
 pub mod packet;
 pub mod path;
+pub mod steps;
+pub mod storage;
 pub mod table;
-pub mod tables;

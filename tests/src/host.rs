@@ -7,7 +7,7 @@ use lb_common::{cell::standstill, reason};
 use lb_ebpf::{
     packet::frame::{Cursor, Frame},
     path::pipeline::{self, Verdict},
-    tables::Tables as _,
+    storage::Maps as _,
 };
 
 use crate::{

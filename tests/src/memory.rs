@@ -1,4 +1,4 @@
-//! [`Tables`] in plain memory: what the kernel's maps are to the program, vectors are to the host engine.
+//! The core's storage in plain memory: what the kernel's maps are to the program, vectors are to the host engine.
 
 mod flows;
 
@@ -18,17 +18,9 @@ use lb_common::{
 };
 use lb_ebpf::{
     family::{Family, RecordOf},
-    packet::tcp::{Segment, Side},
-    path::classify,
-    path::reply,
-    table::evict,
-    table::insert,
-    table::lifecycle,
-    table::record,
-    table::reply_index,
-    table::reply_tuple,
+    steps::Steps,
+    storage::{self, Storage},
     table::scratch::NewFlow,
-    tables::{FlowTables, Tables},
 };
 
 pub use self::flows::Flows;
@@ -143,7 +135,7 @@ fn add(tally: &mut Tally, bytes: u64) {
     tally.bytes += bytes;
 }
 
-impl Tables for MemoryTables {
+impl storage::Maps for MemoryTables {
     fn settings(&self) -> Option<&Settings> {
         Some(&self.maps().settings)
     }
@@ -209,10 +201,9 @@ impl Tables for MemoryTables {
 
 const ZERO_MAC: lb_common::net::Mac = lb_common::net::Mac([0; 3]);
 
-/// The calls back into the core, which the kernel makes global functions of.
 macro_rules! flow_tables {
     ($family:ty, $flows:ident) => {
-        impl FlowTables<$family> for MemoryTables {
+        impl Storage<$family> for MemoryTables {
             fn bucket(&self, index: u32) -> Option<&Bucket<RecordOf<$family>>> {
                 self.$flows.buckets.get(index as usize)
             }
@@ -221,7 +212,7 @@ macro_rules! flow_tables {
                 self.$flows.lines.get(index as usize)
             }
 
-            fn new_flow(&self) -> Option<&NewFlow<$family>> {
+            fn scratch(&self) -> Option<&NewFlow<$family>> {
                 self.$flows.new_flow.get(self.cpu.get())
             }
 
@@ -232,50 +223,9 @@ macro_rules! flow_tables {
             fn route(&self, _source: $family, destination: $family) -> Result<Hop, Reason> {
                 self.world().route(<$family>::to_key(destination).to_ip())
             }
-
-            fn in_bucket(&self, bucket: u32, wanted: u32, not: u32) -> Option<u32> {
-                record::in_bucket::<$family>(self, bucket, wanted, not)
-            }
-
-            fn admit(&self) -> Result<(), Reason> {
-                classify::admit::<$family, _>(self)
-            }
-
-            fn insert(&self) -> Result<(), Reason> {
-                let flow = FlowTables::<$family>::new_flow(self).ok_or(Reason::Contended)?;
-                insert::insert(self, flow)
-            }
-
-            fn victim(&self, bucket: u32, preferred: u32, protocol: u32, now: u32) -> u64 {
-                let shape = <$family>::shape(&self.maps().settings);
-                evict::victim::<$family, _>(self, shape, bucket, preferred, protocol, now)
-            }
-
-            fn propose(&self, record: u32, turn: u64, probe: u32) -> Result<(), Reason> {
-                reply_tuple::propose::<$family, _>(self, record, turn, probe)
-            }
-
-            fn claim(&self, record: u32, generation: u32, probe: u32, force: u32) -> u64 {
-                reply_index::claim::<$family, _>(self, record, generation, probe, force)
-            }
-
-            fn free(&self, record: u32, control: u64) {
-                reply_index::free::<$family, _>(self, record, lb_common::flow::Control(control));
-            }
-
-            fn contest(&self, record: u32, control: u64, segment: Segment) -> Option<u32> {
-                lifecycle::contest::<$family, _>(self, record, lb_common::flow::Control(control), segment)
-            }
-
-            fn advance(&self, record: u32, control: u64, side: Side, segment: Segment) {
-                let control = lb_common::flow::Control(control);
-                lifecycle::advance::<$family, _>(self, record, control, side, segment);
-            }
-
-            fn refresh(&self, record: u32, control: u64) -> Result<(), Reason> {
-                reply::refresh::<$family, _>(self, record, lb_common::flow::Control(control))
-            }
         }
+
+        impl Steps<$family> for MemoryTables {}
     };
 }
 

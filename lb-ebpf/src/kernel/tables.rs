@@ -1,11 +1,11 @@
-//! [`Tables`] over BPF maps.
+//! The core's storage in BPF maps, and its steps as global functions.
 
 use aya_ebpf::{bindings::xdp_md, helpers};
 use lb_common::{
     backend::Backend,
     cell::Word,
     clock::TICK_SHIFT,
-    flow::{Bucket, HintLine, Record4, Record6},
+    flow::{Bucket, Control, HintLine, Record4, Record6},
     hop::{Hop, Interface},
     limits::MAX_BACKENDS,
     net::{V4, V6},
@@ -14,17 +14,21 @@ use lb_common::{
     settings::Settings,
 };
 
-use super::{counters, maps, routes::Route, subprograms};
+use super::{counters, maps, pack, routes::Route, subprograms};
 use crate::{
     packet::tcp::{Segment, Side},
+    steps::Steps,
+    storage::{Maps, Storage},
+    table::evict::Candidate,
+    table::record::States,
+    table::reply_index::{Holders, Reserve},
     table::scratch::NewFlow,
-    tables::{FlowTables, Tables},
 };
 
 /// All maps, and the packet's context for route lookups (null in calls that make none).
 pub struct KernelTables(pub *mut xdp_md);
 
-impl Tables for KernelTables {
+impl Maps for KernelTables {
     #[inline(always)]
     fn settings(&self) -> Option<&Settings> {
         maps::SETTINGS.get(0)
@@ -93,7 +97,7 @@ impl Tables for KernelTables {
 
 macro_rules! flow_tables {
     ($family:ty, $record:ty, $half_open:literal, $flows:ident, $hints:ident, $new_flow:ident, $calls:ident) => {
-        impl FlowTables<$family> for KernelTables {
+        impl Storage<$family> for KernelTables {
             #[inline(always)]
             fn bucket(&self, index: u32) -> Option<&Bucket<$record>> {
                 maps::$flows.get(index)
@@ -105,7 +109,7 @@ macro_rules! flow_tables {
             }
 
             #[inline(always)]
-            fn new_flow(&self) -> Option<&NewFlow<$family>> {
+            fn scratch(&self) -> Option<&NewFlow<$family>> {
                 maps::$new_flow.get(0)
             }
 
@@ -118,56 +122,58 @@ macro_rules! flow_tables {
             fn route(&self, source: $family, destination: $family) -> Result<Hop, Reason> {
                 Route::route(self.0, source, destination)
             }
+        }
 
+        impl Steps<$family> for KernelTables {
             #[inline(always)]
-            fn in_bucket(&self, bucket: u32, wanted: u32, not: u32) -> Option<u32> {
-                subprograms::record(subprograms::$calls::in_bucket(bucket, wanted, not))
+            fn in_bucket(&self, bucket: u32, states: States, except: Option<u32>) -> Option<u32> {
+                pack::to_record(subprograms::$calls::in_bucket(bucket, states.0, pack::record(except)))
             }
 
             #[inline(always)]
-            fn admit(&self) -> Result<(), Reason> {
-                subprograms::result(subprograms::$calls::admit(self.0))
+            fn classify(&self) -> Result<(), Reason> {
+                pack::to_result(subprograms::$calls::classify(self.0))
             }
 
             #[inline(always)]
             fn insert(&self) -> Result<(), Reason> {
-                subprograms::result(subprograms::$calls::insert())
+                pack::to_result(subprograms::$calls::insert())
             }
 
             #[inline(always)]
-            fn victim(&self, bucket: u32, preferred: u32, protocol: u32, now: u32) -> u64 {
-                subprograms::$calls::victim(bucket, preferred, protocol, now)
+            fn candidate(&self, bucket: u32, preferred: u32, protocol: u32, now: u32) -> Candidate {
+                Candidate(subprograms::$calls::candidate(bucket, preferred, protocol, now))
             }
 
             #[inline(always)]
-            fn propose(&self, record: u32, turn: u64, probe: u32) -> Result<(), Reason> {
-                subprograms::result(subprograms::$calls::propose(record, turn, probe))
+            fn write_reply_tuple(&self, record: u32, turn: u64, probe: u32) -> Result<(), Reason> {
+                pack::to_result(subprograms::$calls::write_reply_tuple(record, turn, probe))
             }
 
             #[inline(always)]
-            fn claim(&self, record: u32, generation: u32, probe: u32, force: u32) -> u64 {
-                subprograms::$calls::claim(record, generation, probe, force)
+            fn reserve(&self, record: u32, generation: u32, probe: u32, evict: Holders) -> Reserve {
+                pack::to_reserve(subprograms::$calls::reserve(record, generation, probe, evict.0))
             }
 
             #[inline(always)]
-            fn free(&self, record: u32, control: u64) {
-                subprograms::$calls::free(record, control);
+            fn free(&self, record: u32, control: Control) {
+                subprograms::$calls::free(record, control.0);
             }
 
             #[inline(always)]
-            fn contest(&self, record: u32, control: u64, segment: Segment) -> Option<u32> {
-                subprograms::record(subprograms::$calls::contest(record, control, subprograms::pack(segment)))
+            fn contest(&self, record: u32, control: Control, segment: Segment) -> Option<u32> {
+                pack::to_record(subprograms::$calls::contest(record, control.0, pack::segment(segment)))
             }
 
             #[inline(always)]
-            fn advance(&self, record: u32, control: u64, side: Side, segment: Segment) {
-                let (packed, is_client) = (subprograms::pack(segment), u32::from(side == Side::Client));
-                subprograms::$calls::advance(record, control, packed, segment.sequence, is_client);
+            fn advance(&self, record: u32, control: Control, side: Side, segment: Segment) {
+                let (packed, is_client) = (pack::segment(segment), u32::from(side == Side::Client));
+                subprograms::$calls::advance(record, control.0, packed, segment.sequence, is_client);
             }
 
             #[inline(always)]
-            fn refresh(&self, record: u32, control: u64) -> Result<(), Reason> {
-                subprograms::result(subprograms::$calls::refresh(self.0, record, control))
+            fn refresh(&self, record: u32, control: Control) -> Result<(), Reason> {
+                pack::to_result(subprograms::$calls::refresh(self.0, record, control.0))
             }
         }
     };

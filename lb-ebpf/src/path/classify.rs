@@ -4,15 +4,16 @@ use lb_common::{cell::fence, flow::State, net::Protocol, reason::Reason, service
 
 use crate::{
     family::Family,
-    table::record::{self, kind},
+    steps::Steps,
+    table::record::{self, States},
     table::scratch::NewFlow,
-    tables::{FlowTables, Tables},
 };
 
-/// Prepares the flow that [`FlowTables::new_flow`] describes. [`Reason::NotService`]: nobody listens there.
+/// Prepares the flow of the packet in [`Storage::scratch`](crate::storage::Storage::scratch).
+/// [`Reason::NotService`]: no service listens there.
 #[inline(always)]
-pub fn admit<F: Family, T: Tables + FlowTables<F>>(tables: &T) -> Result<(), Reason> {
-    let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::NotService)?;
+pub fn classify<F: Family>(tables: &impl Steps<F>) -> Result<(), Reason> {
+    let flow = tables.scratch().ok_or(Reason::NotService)?;
     let tuple = flow.tuple.get();
     let key = ServiceKey::new(F::to_key(tuple.destination), tuple.ports.destination(), tuple.protocol as u8);
     let service = tables.service(&key).ok_or(Reason::NotService)?;
@@ -22,7 +23,7 @@ pub fn admit<F: Family, T: Tables + FlowTables<F>>(tables: &T) -> Result<(), Rea
 }
 
 #[inline(always)]
-fn prepare<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F>) -> Result<(), Reason> {
+fn prepare<F: Family>(tables: &impl Steps<F>, flow: &NewFlow<F>) -> Result<(), Reason> {
     let settings = tables.settings().ok_or(Reason::NotService)?;
     let tuple = flow.tuple.get();
     // Looked at before anything is made for it; what is forwarded is looked at again (`rewrite::apply`).
@@ -37,14 +38,14 @@ fn prepare<F: Family, T: Tables + FlowTables<F>>(tables: &T, flow: &NewFlow<F>) 
     // is looked up again.
     flow.hop_generation.set(settings.hop_generation);
     fence();
-    flow.client_hop.set(FlowTables::<F>::route(tables, tuple.destination, tuple.source)?);
+    flow.client_hop.set(tables.route(tuple.destination, tuple.source)?);
     // Beside a flow of its own tuple only if that one is closing. One that is not has been made since it was looked for.
-    let closing = record::anywhere::<F, T>(tables, kind::ESTABLISHED, record::NOWHERE);
+    let closing = record::anywhere(tables, States::ESTABLISHED, None);
     let found = closing.and_then(|number| record::by_number::<F>(tables, number));
     if found.is_some_and(|found| found.control.state() == State::ESTABLISHED) {
         return Err(Reason::Contended);
     }
-    flow.closing.set(closing.unwrap_or(record::NOWHERE));
+    flow.set_closing(closing);
     flow.now.set(tables.now());
     Ok(())
 }

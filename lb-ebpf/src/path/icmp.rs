@@ -25,17 +25,17 @@ use crate::{
     packet::headers::{Ethernet, Icmp, Quoted, QuotedTcp},
     packet::icmp::IcmpFamily,
     packet::parse::Ip,
-    table::record::{self, Found, kind},
+    steps::Steps,
+    storage::{Maps, may_be},
+    table::record::{self, Found, States},
     table::reply_index,
-    table::scratch::NewFlow,
-    tables::{FlowTables, Tables, may_be},
 };
 
 /// Translates an error about a flow and says where it leaves.
 #[inline(always)]
-pub fn translate<F: IcmpFamily, T: Tables + FlowTables<F>>(
+pub fn translate<F: IcmpFamily>(
     frame: &mut impl Frame,
-    tables: &T,
+    tables: &impl Steps<F>,
     outer: &Ip<F>,
 ) -> Result<u32, Reason> {
     let length = frame.length();
@@ -106,18 +106,18 @@ struct ErrorRoute<F: Family> {
 
 /// The flow that a quoted packet of ours belongs to: a reply that we sent to a client, or a request to a backend.
 #[inline(always)]
-fn find_route<F: Family, T: Tables + FlowTables<F>>(
-    tables: &T,
+fn find_route<F: Family>(
+    tables: &impl Steps<F>,
     settings: &Settings,
     about: &Tuple<F>,
 ) -> Result<ErrorRoute<F>, Reason> {
     let turned = about.reversed();
     let hash = F::hash(&settings.keys, &turned);
     if may_be(tables, F::fold(about.source), about.ports.source(), Filter::SERVICE) {
-        let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::NotService)?;
+        let flow = tables.scratch().ok_or(Reason::NotService)?;
         flow.tuple.set(turned);
         flow.hash.set(hash);
-        let number = record::anywhere::<F, T>(tables, kind::LIVE, record::NOWHERE);
+        let number = record::anywhere(tables, States::LIVE, None);
         if let Some(found) = number.and_then(|number| record::again(tables, number, &turned))
             && let Some((quote, keeps_source, backend)) = read(tables, &found, record::reply_of)
         {
@@ -132,9 +132,9 @@ fn find_route<F: Family, T: Tables + FlowTables<F>>(
         && let Some(found) = reply_index::reply(tables, &turned, hash, F::shape(settings))
         && let Some((quote, keeps_source, backend)) = read(tables, &found, record::request_of)
     {
-        let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::NotService)?;
+        let flow = tables.scratch().ok_or(Reason::NotService)?;
         flow.tuple.set(quote.reversed());
-        FlowTables::<F>::refresh(tables, found.number, found.control.0)?;
+        tables.refresh(found.number, found.control)?;
         let (hop, counters) = (flow.client_hop.get(), backend.counters);
         return Ok(ErrorRoute { quote, hop, counters, keeps_source, is_to_client: true });
     }
@@ -144,13 +144,13 @@ fn find_route<F: Family, T: Tables + FlowTables<F>>(
 /// What one side of a flow sends, whether its addresses are kept (nat), and its backend.
 #[inline(always)]
 fn read<'a, F: Family>(
-    tables: &'a impl Tables,
+    maps: &'a impl Maps,
     found: &Found<'_, F>,
     sends: impl FnOnce(&RecordOf<F>) -> Tuple<F>,
 ) -> Option<(Tuple<F>, bool, &'a Backend)> {
     let (quote, keeps_source, id) =
         found.read(|it| (sends(it), it.source.get() == it.client.get(), it.owner.get().backend()))?;
-    let backend = tables.backend(id).filter(|backend| backend.id == id)?;
+    let backend = maps.backend(id).filter(|backend| backend.id == id)?;
     Some((quote, keeps_source, backend))
 }
 

@@ -16,7 +16,8 @@ use crate::{
         rewrite,
     },
     path::{icmp, reply, request},
-    tables::{FlowTables, Tables, may_be},
+    steps::{Steps, Tables},
+    storage::{Maps, may_be},
 };
 
 /// What becomes of a packet. Every packet gets one.
@@ -54,10 +55,7 @@ fn forward(frame: &mut impl Frame, tables: &impl Tables) -> Result<u32, Reason> 
 }
 
 #[inline(always)]
-fn forward_ip<F: IcmpFamily>(
-    frame: &mut impl Frame,
-    tables: &(impl Tables + FlowTables<F>),
-) -> Result<u32, Reason> {
+fn forward_ip<F: IcmpFamily>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Result<u32, Reason> {
     let length = frame.length();
     let mut cursor = frame.cursor();
     cursor.take::<Ethernet>()?;
@@ -75,7 +73,7 @@ fn forward_ip<F: IcmpFamily>(
 #[inline(always)]
 fn balance<F: Family>(
     frame: &mut impl Frame,
-    tables: &(impl Tables + FlowTables<F>),
+    tables: &impl Steps<F>,
     packet: &Packet<F>,
 ) -> Result<u32, Reason> {
     let tuple = &packet.tuple;
@@ -102,10 +100,10 @@ fn balance<F: Family>(
 
 /// The reason, if some port of the packet's destination is a service's; else the packet is the host's to judge.
 #[inline(always)]
-fn if_ours<F: Family>(tables: &impl Tables, ip: &Ip<F>, reason: Reason) -> Reason {
+fn if_ours<F: Family>(maps: &impl Maps, ip: &Ip<F>, reason: Reason) -> Reason {
     let listens = |protocol: u8| {
         let key = ServiceKey::new(F::to_key(ip.destination), Be16::new(0), protocol);
-        tables.service(&key).is_some()
+        maps.service(&key).is_some()
     };
     // What follows an extension header is not known without a walk: either protocol makes the address ours.
     let is_ours = if F::hides_transport(ip.protocol).is_some() {

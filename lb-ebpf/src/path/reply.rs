@@ -13,17 +13,16 @@ use crate::{
     packet::rewrite::Rewrite,
     packet::tcp::{Segment, Side},
     path::request::Forward,
+    steps::Steps,
     table::lifecycle,
     table::record::{self, Found, by_number},
     table::reply_index,
-    table::scratch::NewFlow,
-    tables::{FlowTables, Tables},
 };
 
 /// A packet of a known flow. `None`: there is no such flow.
 #[inline(always)]
-pub fn forward<'a, F: Family, T: Tables + FlowTables<F>>(
-    tables: &'a T,
+pub fn forward<'a, F: Family>(
+    tables: &'a impl Steps<F>,
     settings: &Settings,
     tuple: &Tuple<F>,
     segment: Segment,
@@ -47,35 +46,31 @@ pub fn forward<'a, F: Family, T: Tables + FlowTables<F>>(
         return Ok(None);
     }
     if control.state() != State::ESTABLISHED || segment.is_goodbye() {
-        FlowTables::<F>::advance(tables, number, control.0, Side::Backend, segment);
+        tables.advance(number, control, Side::Backend, segment);
     }
     let hop = if stamp == HopStamp::new(settings.hop_generation, control.generation()) {
         let egress = tables.interface(hop.interface()).ok_or(Reason::NoClientRoute)?;
         Hop { destination: hop.mac(), source: egress.mac, interface: hop.interface(), mtu: egress.mtu }
     } else {
-        let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::NoClientRoute)?;
+        let flow = tables.scratch().ok_or(Reason::NoClientRoute)?;
         flow.tuple.set(rewritten);
-        FlowTables::<F>::refresh(tables, number, control.0)?;
+        tables.refresh(number, control)?;
         flow.client_hop.get()
     };
     Ok(Some(Forward { rewrite: Rewrite::reply(rewritten, deltas, hop), backend }))
 }
 
-/// Looks up the next hop for the tuple in [`FlowTables::new_flow`], and writes it there and into the record.
+/// Looks up the next hop for the tuple in [`Storage::scratch`], and writes it there and into the record.
 ///
 /// The record may change hands meanwhile, and nothing says how long a CPU (of a virtual machine, say) stands still
 /// between two instructions. So the hop is one word that is only written over the one that was the flow's, and its stamp
 /// names the owner: whatever of this comes late, the next owner's replies do not go to this one's client.
 #[inline(always)]
-pub fn refresh<F: Family, T: Tables + FlowTables<F>>(
-    tables: &T,
-    number: u32,
-    control: Control,
-) -> Result<(), Reason> {
+pub fn refresh<F: Family>(tables: &impl Steps<F>, number: u32, control: Control) -> Result<(), Reason> {
     let settings = tables.settings().ok_or(Reason::NoClientRoute)?;
     let generation = settings.hop_generation;
-    let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::NoClientRoute)?;
-    let hop = FlowTables::<F>::route(tables, flow.tuple.get().source, flow.tuple.get().destination)?;
+    let flow = tables.scratch().ok_or(Reason::NoClientRoute)?;
+    let hop = tables.route(flow.tuple.get().source, flow.tuple.get().destination)?;
     flow.client_hop.set(hop);
     let Found { record, .. } = by_number::<F>(tables, number).ok_or(Reason::Contended)?;
     let owner = control.generation();

@@ -13,10 +13,9 @@ use crate::{
     packet::parse::Packet,
     packet::rewrite::Rewrite,
     packet::tcp::{Segment, Side},
+    steps::Steps,
     table::lifecycle,
-    table::record::{self, Found, kind},
-    table::scratch::NewFlow,
-    tables::{FlowTables, Tables},
+    table::record::{self, Found, States},
 };
 
 /// What is done to a packet, and whose it is.
@@ -29,8 +28,8 @@ pub struct Forward<'a, F: Family> {
 
 /// Finds the flow or makes it. `None`: no service listens there.
 #[inline(always)]
-pub fn forward<'a, F: Family, T: Tables + FlowTables<F>>(
-    tables: &'a T,
+pub fn forward<'a, F: Family>(
+    tables: &'a impl Steps<F>,
     settings: &Settings,
     packet: &Packet<F>,
 ) -> Result<Option<Forward<'a, F>>, Reason> {
@@ -41,7 +40,8 @@ pub fn forward<'a, F: Family, T: Tables + FlowTables<F>>(
         describe(tables, packet, hash)?;
         // One of a hundred flows at half load lives in its second bucket.
         let second = record::second(hash, F::shape(settings));
-        found = FlowTables::<F>::in_bucket(tables, second, kind::LIVE, record::NOWHERE)
+        found = tables
+            .in_bucket(second, States::LIVE, None)
             .and_then(|number| record::again(tables, number, tuple));
     }
     if let Some(found) = found
@@ -50,13 +50,13 @@ pub fn forward<'a, F: Family, T: Tables + FlowTables<F>>(
         return Ok(Some(forward));
     }
     describe(tables, packet, hash)?;
-    let made = match FlowTables::<F>::admit(tables) {
+    let made = match tables.classify() {
         // Two calls and not one within the other: stacks add up.
-        Ok(()) => FlowTables::<F>::insert(tables),
+        Ok(()) => tables.insert(),
         Err(Reason::NotService) => return Ok(None),
         Err(reason) => Err(reason),
     };
-    let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::Contended)?;
+    let flow = tables.scratch().ok_or(Reason::Contended)?;
     if let Err(reason) = made {
         tables.count_refused(flow.service_counters.get(), packet.frame);
         return Err(reason);
@@ -67,12 +67,8 @@ pub fn forward<'a, F: Family, T: Tables + FlowTables<F>>(
 
 /// Writes down what the slow paths need to know of the packet.
 #[inline(always)]
-fn describe<F: Family, T: Tables + FlowTables<F>>(
-    tables: &T,
-    packet: &Packet<F>,
-    hash: u64,
-) -> Result<(), Reason> {
-    let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::Contended)?;
+fn describe<F: Family>(tables: &impl Steps<F>, packet: &Packet<F>, hash: u64) -> Result<(), Reason> {
+    let flow = tables.scratch().ok_or(Reason::Contended)?;
     flow.tuple.set(packet.tuple);
     flow.hash.set(hash);
     flow.is_syn.set(u32::from(packet.segment.is_syn()));
@@ -83,15 +79,15 @@ fn describe<F: Family, T: Tables + FlowTables<F>>(
 
 /// A packet of a known flow. `None`: the flow is over, or its record changed hands as it was looked at.
 #[inline(always)]
-fn known<'a, F: Family, T: Tables + FlowTables<F>>(
-    tables: &'a T,
+fn known<'a, F: Family>(
+    tables: &'a impl Steps<F>,
     tuple: &Tuple<F>,
     segment: Segment,
     mut found: Found<'a, F>,
 ) -> Option<Forward<'a, F>> {
     let state = found.control.state();
     if state != State::ESTABLISHED && state != State::HALF_OPEN {
-        let chosen = FlowTables::<F>::contest(tables, found.number, found.control.0, segment)?;
+        let chosen = tables.contest(found.number, found.control, segment)?;
         found = record::again(tables, chosen, tuple)?;
     }
     let (owner, rewritten, deltas, seen) = found.read(|it| {
@@ -102,11 +98,11 @@ fn known<'a, F: Family, T: Tables + FlowTables<F>>(
     if is_given_up(control.state(), owner, backend, segment)
         || !lifecycle::is_in_time(&found, owner.protocol(), seen, tables.now())
     {
-        FlowTables::<F>::free(tables, number, control.0);
+        tables.free(number, control);
         return None;
     }
     if control.state() != State::ESTABLISHED || segment.is_goodbye() {
-        FlowTables::<F>::advance(tables, number, control.0, Side::Client, segment);
+        tables.advance(number, control, Side::Client, segment);
     }
     Some(to(backend, rewritten, deltas))
 }

@@ -4,38 +4,58 @@
 
 use lb_common::{
     clock::{age, is_over},
-    flow::{Control, Record, Shape, State, WAYS},
+    flow::{Control, Record, State, WAYS},
 };
 
-use crate::{
-    family::Family,
-    opaque::opaque,
-    table::reply_index,
-    tables::{FlowTables, Tables},
-};
+use crate::{family::Family, opaque::opaque, storage::Storage, table::reply_index};
 
-/// From this on a look into the second bucket is worth it.
-pub const BEST: u64 = 1 << 33;
-/// No record of the bucket may be taken.
-pub const NONE: u64 = NEVER << 3;
-/// The score of a record that may not be taken.
-pub const NEVER: u64 = u32::MAX as u64;
+/// A record of a bucket that a new flow may take: its score above, its way below, so that one comparison tells which of
+/// two is better. The lower the better.
+///
+/// Not an `Option`: LLVM would leave the payload of a `None` uninitialised, and the verifier refuses to copy that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Candidate(pub u64);
 
-/// The record of a bucket that a newcomer may take: `score << 3 | way`, the lower the better.
+impl Candidate {
+    /// All records of the bucket belong to proven flows.
+    pub const NONE: Self = Self(NEVER << 3);
+
+    /// Is nothing lost with it? Else a look into the second bucket is worth it.
+    #[inline(always)]
+    pub const fn is_free(self) -> bool {
+        self.0 < CLOSED << 3
+    }
+
+    /// Is there one?
+    #[inline(always)]
+    pub const fn is_some(self) -> bool {
+        self.0 < Self::NONE.0
+    }
+
+    /// Its place in the bucket.
+    #[inline(always)]
+    pub const fn way(self) -> u32 {
+        self.0 as u32 & (WAYS as u32 - 1)
+    }
+}
+
+/// The record of a bucket that a new flow of this protocol may take.
 #[inline(always)]
-pub fn victim<F: Family, T: Tables + FlowTables<F>>(
-    tables: &T,
-    shape: Shape,
+pub fn candidate<F: Family>(
+    storage: &impl Storage<F>,
     bucket: u32,
     preferred: u32,
     protocol: u32,
     now: u32,
-) -> u64 {
-    let Some(bucket) = FlowTables::<F>::bucket(tables, bucket) else { return NONE };
-    let half_open = FlowTables::<F>::half_open(tables).map_or(0, |word| word.load());
+) -> Candidate {
+    let (Some(settings), Some(bucket)) = (storage.settings(), storage.bucket(bucket)) else {
+        return Candidate::NONE;
+    };
+    let limit = F::shape(settings).half_open;
+    let half_open = storage.half_open().map_or(0, |word| word.load());
     // Both unknown, or the verifier would follow the whole search once for each value.
-    let above = opaque(if half_open >= u64::from(shape.half_open) { ABOVE_LIMIT } else { 0 }, half_open);
-    let mut best = opaque(NONE, half_open);
+    let above = opaque(if half_open >= u64::from(limit) { ABOVE_LIMIT } else { 0 }, half_open);
+    let mut best = opaque(Candidate::NONE.0, half_open);
     let mut step = 0;
     while step < WAYS as u32 {
         let way = (preferred + step) & (WAYS as u32 - 1);
@@ -48,8 +68,17 @@ pub fn victim<F: Family, T: Tables + FlowTables<F>>(
         }
         step += 1;
     }
-    best
+    Candidate(best)
 }
+
+/// May a new flow of this protocol take the record?
+#[inline(always)]
+pub fn may_take<A: Copy, S>(record: &Record<A, S>, control: Control, protocol: u32, now: u32) -> bool {
+    score(record, control, protocol, now, 0) < NEVER
+}
+
+/// The score of a record that may not be taken.
+const NEVER: u64 = u32::MAX as u64;
 
 const EXPIRED: u64 = 1;
 const CLOSED: u64 = 1 << 30;
@@ -62,13 +91,7 @@ const OLDEST: u32 = (1 << 30) - 3;
 
 /// How little is lost with a record. Within closed and half-open the oldest goes first.
 #[inline(always)]
-pub fn score<A: Copy, S>(
-    record: &Record<A, S>,
-    control: Control,
-    protocol: u32,
-    now: u32,
-    above: u64,
-) -> u64 {
+fn score<A: Copy, S>(record: &Record<A, S>, control: Control, protocol: u32, now: u32, above: u64) -> u64 {
     let state = control.state();
     if state.0 == State::EMPTY.0 {
         return above;

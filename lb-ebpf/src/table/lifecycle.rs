@@ -14,15 +14,15 @@ use lb_common::{
 use crate::{
     family::{Family, RecordOf},
     packet::tcp::{self, RST, Segment, Side},
-    table::record::{self, Found, by_number, kind},
-    table::scratch::NewFlow,
-    tables::{FlowTables, Tables, count_half_open},
+    steps::Steps,
+    storage::count_half_open,
+    table::record::{self, Found, States, by_number},
 };
 
 /// Who gets a client's packet that found a challenger or a closing flow? `None`: it opens a new flow.
 #[inline(always)]
-pub fn contest<F: Family, T: Tables + FlowTables<F>>(
-    tables: &T,
+pub fn contest<F: Family>(
+    tables: &impl Steps<F>,
     number: u32,
     control: Control,
     segment: Segment,
@@ -52,9 +52,9 @@ pub fn contest<F: Family, T: Tables + FlowTables<F>>(
 /// Marks the closing flow that is given a challenger. The other side's next word may end its closing, but not the
 /// mark: else the client's proof would go to the old backend, and never reach the challenger.
 #[inline(always)]
-pub fn challenge<F: Family, T: Tables + FlowTables<F>>(tables: &T, challenger: u32) {
+pub fn challenge<F: Family>(tables: &impl Steps<F>, challenger: u32) {
     // Sought again: since the packet was admitted its record may have been taken, by this very challenger too.
-    let Some(number) = record::anywhere::<F, T>(tables, kind::ESTABLISHED, challenger) else { return };
+    let Some(number) = record::anywhere(tables, States::ESTABLISHED, Some(challenger)) else { return };
     let mut tries = 0;
     while tries < 4 {
         let Some(found) = by_number::<F>(tables, number) else { return };
@@ -70,14 +70,14 @@ pub fn challenge<F: Family, T: Tables + FlowTables<F>>(tables: &T, challenger: u
 
 /// The other record of the same tuple: the challenger of an established flow, or the flow that is challenged.
 #[inline(always)]
-fn twin<F: Family, T: Tables + FlowTables<F>>(tables: &T, found: &Found<'_, F>) -> Option<u32> {
+fn twin<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>) -> Option<u32> {
     let settings = tables.settings()?;
-    let flow: &NewFlow<F> = tables.new_flow()?;
+    let flow = tables.scratch()?;
     let tuple = record::request_of::<F>(found.record);
     flow.tuple.set(tuple);
     flow.hash.set(F::hash(&settings.keys, &tuple));
-    let wanted = if found.control.state().is_half_open() { kind::ESTABLISHED } else { kind::CHALLENGER };
-    record::anywhere::<F, T>(tables, wanted, found.number)
+    let wanted = if found.control.state().is_half_open() { States::ESTABLISHED } else { States::CHALLENGER };
+    record::anywhere(tables, wanted, Some(found.number))
 }
 
 /// Notes when a flow's packet came, unless it came too late: then its flow is over, whoever speaks.
@@ -100,8 +100,8 @@ pub fn is_in_time<F: Family>(found: &Found<'_, F>, protocol: u8, seen: u32, now:
 
 /// What a packet changes of its flow's state.
 #[inline(always)]
-pub fn advance<F: Family, T: Tables + FlowTables<F>>(
-    tables: &T,
+pub fn advance<F: Family>(
+    tables: &impl Steps<F>,
     number: u32,
     control: Control,
     side: Side,
@@ -183,10 +183,10 @@ fn accepts_another<F: Family>(record: &RecordOf<F>, control: Control, segment: S
 /// The backend wants no such connection. A challenger goes at once: beside the flow that it challenged it would be a
 /// second closing one, and get what belongs to the first.
 #[inline(always)]
-fn refuse<F: Family, T: Tables + FlowTables<F>>(tables: &T, found: &Found<'_, F>) {
+fn refuse<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>) {
     let control = found.control;
     if control.state() == State::CHALLENGER {
-        FlowTables::<F>::free(tables, found.number, control.0);
+        tables.free(found.number, control);
     } else if found.record.control.replace(control.0, control.with_state(tcp::REFUSED).0) {
         count_half_open::<F>(tables, -1);
     }
@@ -194,7 +194,7 @@ fn refuse<F: Family, T: Tables + FlowTables<F>>(tables: &T, found: &Found<'_, F>
 
 /// The handshake is proven. A challenger takes the place of the flow that it challenged.
 #[inline(always)]
-fn promote<F: Family, T: Tables + FlowTables<F>>(tables: &T, found: &Found<'_, F>, established: State) {
+fn promote<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>, established: State) {
     let control = found.control;
     // Sought first: afterwards it could not be told from this one by its state.
     let old = if control.state() == State::CHALLENGER {

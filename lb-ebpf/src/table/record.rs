@@ -7,9 +7,10 @@ use lb_common::{
 
 use crate::{
     family::{Family, RecordOf, Tuple},
+    opaque::opaque,
+    steps::Steps,
+    storage::Storage,
     table::hash::reduce,
-    table::scratch::NewFlow,
-    tables::{FlowTables, Tables},
 };
 
 /// The part of a hash that tells records apart.
@@ -87,7 +88,7 @@ pub fn reply_of<F: Family>(record: &RecordOf<F>) -> Tuple<F> {
 /// The flow of a request, in its home bucket.
 #[inline(always)]
 pub fn at_home<'a, F: Family>(
-    tables: &'a impl FlowTables<F>,
+    tables: &'a impl Storage<F>,
     tuple: &Tuple<F>,
     hash: u64,
     shape: Shape,
@@ -108,50 +109,73 @@ pub fn at_home<'a, F: Family>(
     None
 }
 
-/// [`in_bucket`]: no record is left out.
-pub const NOWHERE: u32 = u32::MAX;
+/// A set of states that a record can be in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct States(pub u32);
 
-/// Kinds of records, to be added up.
-pub mod kind {
+impl States {
     /// Half-open, alone.
-    pub const HALF_OPEN: u32 = 1;
+    pub const HALF_OPEN: Self = Self(1);
     /// Half-open beside a closing flow.
-    pub const CHALLENGER: u32 = 2;
+    pub const CHALLENGER: Self = Self(2);
     /// Established, closing or closed.
-    pub const ESTABLISHED: u32 = 4;
+    pub const ESTABLISHED: Self = Self(4);
     /// Being written, perhaps with this tuple.
-    pub const BUSY: u32 = 8;
-    /// Whatever answers.
-    pub const LIVE: u32 = HALF_OPEN | CHALLENGER | ESTABLISHED;
-}
+    pub const BUSY: Self = Self(8);
+    /// All that belong to a flow.
+    pub const LIVE: Self = Self::HALF_OPEN.and(Self::CHALLENGER).and(Self::ESTABLISHED);
 
-#[inline(always)]
-const fn kind_of(state: State) -> u32 {
-    if state.is_established() {
-        return kind::ESTABLISHED;
+    /// Both sets.
+    #[inline(always)]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
     }
-    // EMPTY, BUSY, HALF_OPEN, CHALLENGER are 0 to 3; RETIRED is 5, and no kind.
-    const KINDS: u32 = kind::CHALLENGER << 12 | kind::HALF_OPEN << 8 | kind::BUSY << 4;
-    KINDS >> ((state.0 as u32 & 7) * 4) & 0xf
+
+    /// What both sets have.
+    #[inline(always)]
+    const fn common(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// The set of this state alone; empty for states that no set has.
+    #[inline(always)]
+    const fn of(state: State) -> Self {
+        if state.is_established() {
+            return Self::ESTABLISHED;
+        }
+        // EMPTY, BUSY, HALF_OPEN, CHALLENGER are 0 to 3; RETIRED is 5, and in no set.
+        const BY_STATE: u32 = States::CHALLENGER.0 << 12 | States::HALF_OPEN.0 << 8 | States::BUSY.0 << 4;
+        Self(BY_STATE >> ((state.0 as u32 & 7) * 4) & 0xf)
+    }
 }
 
-/// A record of a bucket, of the wanted kinds and but for one, that has the tuple in [`FlowTables::new_flow`].
+/// A record of a bucket, in one of these states, that has the tuple in [`Storage::scratch`].
 #[inline(always)]
-pub fn in_bucket<F: Family>(tables: &impl FlowTables<F>, index: u32, wanted: u32, not: u32) -> Option<u32> {
+pub fn in_bucket<F: Family>(
+    tables: &impl Storage<F>,
+    index: u32,
+    states: States,
+    except: Option<u32>,
+) -> Option<u32> {
     let bucket = tables.bucket(index)?;
-    let flow = tables.new_flow()?;
+    let flow = tables.scratch()?;
     let tag = tag(flow.hash.get());
     let tuple = flow.tuple.get();
+    // A plain number, as no record has it, costs the verifier one comparison a way and not two.
+    let except = except.unwrap_or(u32::MAX);
     let mut way = 0;
     while way < WAYS as u32 {
         let record = &bucket.way[way as usize];
         let control = Control(record.control.load());
-        let number = index * WAYS as u32 + way;
-        let kind = kind_of(control.state()) & wanted;
-        if kind != 0
+        // Hidden from the verifier: it would learn `except` and the state from the comparisons below, and follow the rest
+        // of the scan once for each value.
+        let hidden = |value: u32| opaque(value.into(), control.0) as u32;
+        let number = hidden(index * WAYS as u32 + way);
+        let state = States(hidden(States::of(control.state()).common(states).0));
+        if state.0 != 0
             && control.tag() == tag
-            && number != not
-            && (kind == kind::BUSY || answers(record, &tuple))
+            && number != except
+            && (state == States::BUSY || answers(record, &tuple))
         {
             return Some(number);
         }
@@ -162,17 +186,17 @@ pub fn in_bucket<F: Family>(tables: &impl FlowTables<F>, index: u32, wanted: u32
 
 /// [`in_bucket`], in both buckets.
 #[inline(always)]
-pub fn anywhere<F: Family, T: Tables + FlowTables<F>>(tables: &T, wanted: u32, not: u32) -> Option<u32> {
+pub fn anywhere<F: Family>(tables: &impl Steps<F>, states: States, except: Option<u32>) -> Option<u32> {
     let shape = F::shape(tables.settings()?);
-    let flow: &NewFlow<F> = tables.new_flow()?;
-    let hash = flow.hash.get();
-    FlowTables::<F>::in_bucket(tables, home(hash, shape), wanted, not)
-        .or_else(|| FlowTables::<F>::in_bucket(tables, second(hash, shape), wanted, not))
+    let hash = tables.scratch()?.hash.get();
+    tables
+        .in_bucket(home(hash, shape), states, except)
+        .or_else(|| tables.in_bucket(second(hash, shape), states, except))
 }
 
 /// A record by its number.
 #[inline(always)]
-pub fn by_number<F: Family>(tables: &impl FlowTables<F>, number: u32) -> Option<Found<'_, F>> {
+pub fn by_number<F: Family>(tables: &impl Storage<F>, number: u32) -> Option<Found<'_, F>> {
     let bucket = tables.bucket(number / WAYS as u32)?;
     let record = &bucket.way[number as usize & (WAYS - 1)];
     Some(Found { record, number, control: Control(record.control.load()) })
@@ -181,7 +205,7 @@ pub fn by_number<F: Family>(tables: &impl FlowTables<F>, number: u32) -> Option<
 /// A record that answered for a request when it was found by its number alone: it may have changed hands since.
 #[inline(always)]
 pub fn again<'a, F: Family>(
-    tables: &'a impl FlowTables<F>,
+    tables: &'a impl Storage<F>,
     number: u32,
     tuple: &Tuple<F>,
 ) -> Option<Found<'a, F>> {

@@ -15,10 +15,9 @@ use lb_common::{
 use crate::{
     family::{Family, RecordOf, Tuple},
     opaque::opaque,
+    storage::{Storage, count_half_open},
     table::hash::reduce,
     table::record::{self, Found, by_number, tag},
-    table::scratch::NewFlow,
-    tables::{FlowTables, Tables, count_half_open},
 };
 
 #[inline(always)]
@@ -43,7 +42,7 @@ fn lookup(line: &HintLine, tag: u32) -> Hint {
 /// The flow of a reply: the record that the hint names, if it really answers.
 #[inline(always)]
 pub fn reply<'a, F: Family>(
-    tables: &'a impl FlowTables<F>,
+    tables: &'a impl Storage<F>,
     tuple: &Tuple<F>,
     hash: u64,
     shape: Shape,
@@ -65,37 +64,56 @@ fn answers<F: Family>(record: &RecordOf<F>, tuple: &Tuple<F>) -> bool {
         && u32::from(record.owner.get().protocol()) == tuple.protocol
 }
 
-/// [`claim`]: nobody has to give up a tuple.
-pub const NO_FORCE: u32 = 0;
-/// [`claim`]: closed flows have to.
-pub const CLOSED_GIVE_WAY: u32 = 1;
-/// [`claim`]: half-open flows have to, too.
-pub const HALF_OPEN_GIVE_WAY: u32 = 2;
+/// The flows that a new one may take a reply tuple from. Expired flows always give theirs up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Holders(pub u32);
 
-/// The reply tuple is mine.
-pub const CLAIMED: u64 = 0;
-/// Somebody has it, or the place for its hint, who keeps it.
-pub const TAKEN: u64 = 1;
-/// Somebody has it who would have to give it up; the holder's age is added.
-pub const EVICTABLE: u64 = 2;
+impl Holders {
+    /// No others.
+    pub const EXPIRED: Self = Self(0);
+    /// Closed flows.
+    pub const CLOSED: Self = Self(1);
+    /// Closed and half-open flows.
+    pub const HALF_OPEN: Self = Self(2);
+}
 
-/// Claims the reply tuple that was proposed for a record, and that the record already holds.
+/// What became of a reservation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reserve {
+    /// The reply tuple belongs to the new flow.
+    Mine,
+    /// The tuple, or its slot in the line, belongs to a flow that may not be evicted.
+    Taken,
+    /// The holder, of this [`age`], could be evicted.
+    Evictable(u64),
+}
+
+impl Reserve {
+    /// In the order in which it is worth to try again: `Mine`, `Taken`, and then the oldest holder last. Below 2^33.
+    #[inline(always)]
+    pub const fn rank(self) -> u64 {
+        match self {
+            Self::Mine => 0,
+            Self::Taken => 1,
+            Self::Evictable(age) => 2 + age,
+        }
+    }
+}
+
+/// Reserves the reply tuple that a record holds already, and evicts its holder if that is one of `evict`.
 ///
-/// Returns [`CLAIMED`], [`TAKEN`], or [`EVICTABLE`] plus the holder's age. `force` says who has to go. In a full line
-/// `probe` says whose place is asked for: a newcomer's probes ask for all of them.
+/// In a full line `probe` says whose slot is asked for: the probes of a new flow ask for all of them.
 #[inline(always)]
-pub fn claim<F: Family, T: Tables + FlowTables<F>>(
-    tables: &T,
+pub fn reserve<F: Family>(
+    tables: &impl Storage<F>,
     number: u32,
     generation: u32,
     probe: u32,
-    force: u32,
-) -> u64 {
-    let Some(settings) = tables.settings() else { return TAKEN };
-    let flow: Option<&NewFlow<F>> = tables.new_flow();
-    let Some(flow) = flow else { return TAKEN };
+    evict: Holders,
+) -> Reserve {
+    let (Some(settings), Some(flow)) = (tables.settings(), tables.scratch()) else { return Reserve::Taken };
     let hash = F::hash(&settings.keys, &flow.rewritten.get().reversed());
-    let Some(line) = FlowTables::<F>::line(tables, line_of(hash, F::shape(settings))) else { return TAKEN };
+    let Some(line) = tables.line(line_of(hash, F::shape(settings))) else { return Reserve::Taken };
     let (now, protocol) = (flow.now.get(), flow.tuple.get().protocol);
     let tag = tag(hash);
     let mine = Hint::new(tag, generation, number);
@@ -111,7 +129,7 @@ pub fn claim<F: Family, T: Tables + FlowTables<F>>(
         i += 1;
     }
     if matches > 1 {
-        return TAKEN;
+        return Reserve::Taken;
     }
     let slot = if matches == 1 { same } else { free };
     let word = &line.hint[slot as usize & (HINTS - 1)];
@@ -125,38 +143,38 @@ pub fn claim<F: Family, T: Tables + FlowTables<F>>(
         let state = holder.control.state();
         let (seen, theirs) = (holder.record.last_seen.load(), holder.record.owner.get().protocol());
         if !state.holds_tuple() {
-            return TAKEN;
+            return Reserve::Taken;
         }
         let age = age(now, seen);
         if !is_over(age, state.timeout(theirs)) {
             let needed = if state.is_closed() {
-                CLOSED_GIVE_WAY
+                Holders::CLOSED
             } else if state.is_half_open() && !outranks(theirs, protocol) {
-                HALF_OPEN_GIVE_WAY
+                Holders::HALF_OPEN
             } else {
-                return TAKEN;
+                return Reserve::Taken;
             };
-            if force < needed {
-                return EVICTABLE + u64::from(age);
+            if evict < needed {
+                return Reserve::Evictable(age.into());
             }
         }
         if !give_up(tables, &holder) {
-            return TAKEN;
+            return Reserve::Taken;
         }
     }
     if !word.replace(old.0, mine.0) {
-        return TAKEN;
+        return Reserve::Taken;
     }
     i = 0;
     while i < HINTS {
         let hint = Hint(line.hint[i].load());
         if GUARD_RESCAN && hint.0 != 0 && hint.tag() == tag && hint.0 != mine.0 {
             word.replace(mine.0, 0);
-            return TAKEN;
+            return Reserve::Taken;
         }
         i += 1;
     }
-    CLAIMED
+    Reserve::Mine
 }
 
 /// UDP has no handshake to prove, so it may never take what half-open TCP holds.
@@ -167,7 +185,7 @@ pub const fn outranks(theirs: u8, newcomer: u32) -> bool {
 
 /// Empties a record that is still as it was found.
 #[inline(always)]
-fn give_up<F: Family>(tables: &impl FlowTables<F>, found: &Found<'_, F>) -> bool {
+fn give_up<F: Family>(tables: &impl Storage<F>, found: &Found<'_, F>) -> bool {
     let empty = Control::new(found.control.generation(), State::EMPTY, 0);
     if !found.record.control.replace(found.control.0, empty.0) {
         return false;
@@ -181,7 +199,7 @@ fn give_up<F: Family>(tables: &impl FlowTables<F>, found: &Found<'_, F>) -> bool
 /// Takes back the hint of a record's owner of `generation`. The reply tuple must still be in the record.
 #[inline(always)]
 pub fn forget<F: Family>(
-    tables: &impl FlowTables<F>,
+    tables: &impl Storage<F>,
     settings: &Settings,
     record: &RecordOf<F>,
     number: u32,
@@ -201,7 +219,7 @@ pub fn forget<F: Family>(
 
 /// Frees a record that is still as `control` says: nobody needs its flow any more.
 #[inline(always)]
-pub fn free<F: Family, T: Tables + FlowTables<F>>(tables: &T, number: u32, control: Control) {
+pub fn free<F: Family>(tables: &impl Storage<F>, number: u32, control: Control) {
     let Some(settings) = tables.settings() else { return };
     let Some(Found { record, .. }) = by_number::<F>(tables, number) else { return };
     // Its owner for a moment: nobody changes the record or takes it while its hint goes.

@@ -14,23 +14,17 @@ use lb_common::{
 
 use crate::{
     family::{Family, Tuple},
+    storage::{Maps, Storage},
     table::hash::reduce,
     table::record::{Found, by_number},
-    table::scratch::NewFlow,
-    tables::{FlowTables, Tables},
 };
 
 /// Writes the tuple of one probe, and its backend, into the record that is being filled and into
-/// [`FlowTables::new_flow`]. Whether nobody else has it is for [`crate::table::reply_index::claim`] to say.
+/// [`Storage::scratch`]. Whether nobody else has it is for [`crate::table::reply_index::reserve`] to say.
 #[inline(always)]
-pub fn propose<F: Family, T: Tables + FlowTables<F>>(
-    tables: &T,
-    number: u32,
-    turn: u64,
-    probe: u32,
-) -> Result<(), Reason> {
+pub fn write<F: Family>(tables: &impl Storage<F>, number: u32, turn: u64, probe: u32) -> Result<(), Reason> {
     let settings = tables.settings().ok_or(Reason::Contended)?;
-    let flow: &NewFlow<F> = tables.new_flow().ok_or(Reason::Contended)?;
+    let flow = tables.scratch().ok_or(Reason::Contended)?;
     let slots = tables.slots(flow.pool.get()).ok_or(Reason::Contended)?;
     let Found { record, .. } = by_number::<F>(tables, number).ok_or(Reason::Contended)?;
     let nat = slots.mode == Mode::Nat as u32;
@@ -78,10 +72,10 @@ pub fn propose<F: Family, T: Tables + FlowTables<F>>(
 /// Whose turn it is, and his id. Not on the fast path: one division per flow keeps round robin exact for any number
 /// of backends.
 #[inline(always)]
-fn chosen<'a>(tables: &'a impl Tables, slots: &SlotTable, turn: u64) -> Result<(u32, &'a Backend), Reason> {
+fn chosen<'a>(maps: &'a impl Maps, slots: &SlotTable, turn: u64) -> Result<(u32, &'a Backend), Reason> {
     let slot = turn % u64::from(slots.slots).max(1);
     let id = slots.backend[slot as usize & (MAX_SLOTS - 1)];
     // The controller may be between two steps.
-    let backend = tables.backend(id).filter(|backend| backend.id == id).ok_or(Reason::Contended)?;
+    let backend = maps.backend(id).filter(|backend| backend.id == id).ok_or(Reason::Contended)?;
     Ok((id, backend))
 }

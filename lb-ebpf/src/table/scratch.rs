@@ -24,7 +24,7 @@ pub struct NewFlow<F: Family> {
     pub pool: Shared<u32>,
     /// Number of the service's counters.
     pub service_counters: Shared<u32>,
-    /// The record of an older, closing flow of the same tuple, or [`crate::table::record::NOWHERE`].
+    /// See [`NewFlow::closing`].
     pub closing: Shared<u32>,
     /// The client's next hop.
     pub client_hop: Shared<Hop>,
@@ -36,4 +36,22 @@ pub struct NewFlow<F: Family> {
     pub rewritten: Shared<Tuple<F>>,
     /// Out: by these differences.
     pub deltas: Shared<Deltas>,
+}
+
+/// No record has this number: [`lb_common::flow::MAX_RECORDS`] is less.
+const NO_RECORD: u32 = u32::MAX;
+
+impl<F: Family> NewFlow<F> {
+    /// The record of an older, closing flow of the same tuple.
+    #[inline(always)]
+    pub fn closing(&self) -> Option<u32> {
+        let number = self.closing.get();
+        (number != NO_RECORD).then_some(number)
+    }
+
+    /// Notes the record of an older, closing flow of the same tuple.
+    #[inline(always)]
+    pub fn set_closing(&self, record: Option<u32>) {
+        self.closing.set(record.unwrap_or(NO_RECORD));
+    }
 }

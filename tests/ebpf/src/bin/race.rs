@@ -30,10 +30,11 @@ mod program {
         packet::tcp::{ACK, FIN, RST, SYN, Segment},
         path::reply,
         path::request::{self, Forward},
+        steps::Steps,
+        storage::{Maps, Storage},
         table::hash::reduce,
-        table::record::{self, by_number, kind},
+        table::record::{self, States, by_number},
         table::scratch::NewFlow,
-        tables::{FlowTables, Tables},
     };
 
     use tests_ebpf::race::{
@@ -95,7 +96,7 @@ mod program {
     #[inline(always)]
     fn run<F: Numbered>(ctx: &XdpContext) -> u32
     where
-        KernelTables: FlowTables<F>,
+        KernelTables: Steps<F>,
     {
         let tables = KernelTables(ctx.ctx);
         // SAFETY: a helper without arguments.
@@ -139,7 +140,7 @@ mod program {
         flow: u32,
         step: u32,
     ) where
-        KernelTables: FlowTables<F>,
+        KernelTables: Steps<F>,
     {
         let tuple = tuple::<F>(flow);
         let flags = match step {
@@ -215,7 +216,7 @@ mod program {
         segment: Segment,
     ) -> Result<(), Reason>
     where
-        KernelTables: FlowTables<F>,
+        KernelTables: Steps<F>,
     {
         let packet = Packet { tuple: *tuple, segment, hops: 64, options: 0, length: 40, frame: 64 };
         let forward = request::forward(tables, settings, &packet)?.ok_or(Reason::NotService)?;
@@ -242,7 +243,7 @@ mod program {
         segment: Segment,
     ) -> Result<(), Reason>
     where
-        KernelTables: FlowTables<F>,
+        KernelTables: Steps<F>,
     {
         let from = F::last(flow).ok_or(Reason::NoFlow)?.get();
         let forward = reply::forward(tables, settings, &from, segment)?.ok_or(Reason::NoFlow)?;
@@ -276,7 +277,7 @@ mod program {
         to: &Tuple<F>,
     ) -> bool
     where
-        KernelTables: FlowTables<F>,
+        KernelTables: Steps<F>,
     {
         let is_nat =
             request.destination == F::address(LISTEN + 2) || request.destination == F::address(LISTEN + 3);
@@ -304,10 +305,10 @@ mod program {
     #[inline(always)]
     fn has_two_replies<F: Family>(tables: &KernelTables, settings: &Settings, tuple: &Tuple<F>) -> Option<()>
     where
-        KernelTables: FlowTables<F>,
+        KernelTables: Steps<F>,
     {
         let hash = F::hash(&settings.keys, tuple);
-        let line = FlowTables::<F>::line(tables, reduce(hash as u32, F::shape(settings).lines))?;
+        let line = tables.line(reduce(hash as u32, F::shape(settings).lines))?;
         let (mut first, mut second, mut i) = (0, 0, 0);
         while i < HINTS {
             let hint = line.hint[i].load();
@@ -334,13 +335,13 @@ mod program {
     #[inline(always)]
     fn has_two_requests<F: Family>(tables: &KernelTables, settings: &Settings, tuple: &Tuple<F>) -> Option<()>
     where
-        KernelTables: FlowTables<F>,
+        KernelTables: Steps<F>,
     {
-        let flow: &NewFlow<F> = tables.new_flow()?;
+        let flow: &NewFlow<F> = tables.scratch()?;
         flow.tuple.set(*tuple);
         flow.hash.set(F::hash(&settings.keys, tuple));
-        let first = record::anywhere::<F, _>(tables, kind::HALF_OPEN, record::NOWHERE)?;
-        let second = record::anywhere::<F, _>(tables, kind::HALF_OPEN | kind::ESTABLISHED, first)?;
+        let first = record::anywhere(tables, States::HALF_OPEN, None)?;
+        let second = record::anywhere(tables, States::HALF_OPEN.and(States::ESTABLISHED), Some(first))?;
         both(
             tables,
             first,
@@ -361,7 +362,7 @@ mod program {
         counts: impl Fn(State, State) -> bool,
     ) -> Option<()>
     where
-        KernelTables: FlowTables<F>,
+        KernelTables: Steps<F>,
     {
         let (one, other) = (by_number::<F>(tables, first)?, by_number::<F>(tables, second)?);
         let is_so = first != second

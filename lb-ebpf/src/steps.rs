@@ -1,0 +1,92 @@
+//! Steps of the slow paths that the kernel calls out of line.
+//!
+//! By default a step is a plain call of the core. The kernel overrides each with a global function, which the verifier
+//! checks once and by itself, whatever calls it; there arguments and results are packed into numbers.
+
+use lb_common::{
+    flow::Control,
+    net::{V4, V6},
+    reason::Reason,
+};
+
+use crate::{
+    family::Family,
+    packet::tcp::{Segment, Side},
+    path::{classify, reply},
+    storage::Storage,
+    table::{
+        evict::{self, Candidate},
+        insert, lifecycle,
+        record::{self, States},
+        reply_index::{self, Holders, Reserve},
+        reply_tuple,
+    },
+};
+
+/// The steps of one family.
+pub trait Steps<F: Family>: Storage<F> + Sized {
+    /// [`record::in_bucket`]
+    #[inline(always)]
+    fn in_bucket(&self, bucket: u32, states: States, except: Option<u32>) -> Option<u32> {
+        record::in_bucket(self, bucket, states, except)
+    }
+
+    /// [`classify::classify`]
+    #[inline(always)]
+    fn classify(&self) -> Result<(), Reason> {
+        classify::classify(self)
+    }
+
+    /// [`insert::insert`]
+    #[inline(always)]
+    fn insert(&self) -> Result<(), Reason> {
+        insert::insert(self)
+    }
+
+    /// [`evict::candidate`]
+    #[inline(always)]
+    fn candidate(&self, bucket: u32, preferred: u32, protocol: u32, now: u32) -> Candidate {
+        evict::candidate(self, bucket, preferred, protocol, now)
+    }
+
+    /// [`reply_tuple::write`]
+    #[inline(always)]
+    fn write_reply_tuple(&self, record: u32, turn: u64, probe: u32) -> Result<(), Reason> {
+        reply_tuple::write(self, record, turn, probe)
+    }
+
+    /// [`reply_index::reserve`]
+    #[inline(always)]
+    fn reserve(&self, record: u32, generation: u32, probe: u32, evict: Holders) -> Reserve {
+        reply_index::reserve(self, record, generation, probe, evict)
+    }
+
+    /// [`reply_index::free`]
+    #[inline(always)]
+    fn free(&self, record: u32, control: Control) {
+        reply_index::free(self, record, control);
+    }
+
+    /// [`lifecycle::contest`]
+    #[inline(always)]
+    fn contest(&self, record: u32, control: Control, segment: Segment) -> Option<u32> {
+        lifecycle::contest(self, record, control, segment)
+    }
+
+    /// [`lifecycle::advance`]
+    #[inline(always)]
+    fn advance(&self, record: u32, control: Control, side: Side, segment: Segment) {
+        lifecycle::advance(self, record, control, side, segment);
+    }
+
+    /// [`reply::refresh`]
+    #[inline(always)]
+    fn refresh(&self, record: u32, control: Control) -> Result<(), Reason> {
+        reply::refresh(self, record, control)
+    }
+}
+
+/// Both families.
+pub trait Tables: Steps<V4> + Steps<V6> {}
+
+impl<T: Steps<V4> + Steps<V6>> Tables for T {}
