@@ -5,6 +5,7 @@ pub mod frame;
 pub mod maps;
 pub mod pack;
 pub mod routes;
+pub mod slow_paths;
 pub mod subprograms;
 pub mod tables;
 pub mod trace;

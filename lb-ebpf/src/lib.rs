@@ -7,8 +7,8 @@
 //! ```text
 //!  parse ─▶ may it be ours? (filter) ─▶ find the flow ─▶ rewrite ─▶ transmit | redirect
 //!               │ no: pass                  │ miss
-//!               ▼                           ▼
-//!            not_service        service ─▶ schedule ─▶ insert ─▶ rewrite ─▶ ...
+//!               ▼                           ▼ tail call
+//!            not_service          classify ─▶ route ─▶ insert ─▶ rewrite ─▶ ...
 //! ```
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]

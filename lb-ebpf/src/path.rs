@@ -1,7 +1,10 @@
-//! A packet's way through the program.
+//! A packet's way through the program: the fast path, and the slow paths that it hands packets on to.
 
 pub mod classify;
 pub mod icmp;
+pub mod new_flow;
 pub mod pipeline;
+pub mod refresh;
 pub mod reply;
 pub mod request;
+pub mod slow;

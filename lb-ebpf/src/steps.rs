@@ -1,4 +1,4 @@
-//! Steps of the slow paths that the kernel calls out of line.
+//! Steps that the kernel calls out of line.
 //!
 //! By default a step is a plain call of the core. The kernel overrides each with a global function, which the verifier
 //! checks once and by itself, whatever calls it; there arguments and results are packed into numbers.
@@ -12,11 +12,10 @@ use lb_common::{
 use crate::{
     family::Family,
     packet::tcp::{Segment, Side},
-    path::{classify, reply},
     storage::Storage,
     table::{
         evict::{self, Candidate},
-        insert, lifecycle,
+        lifecycle,
         record::{self, States},
         reply_index::{self, Holders, Reserve},
         reply_tuple,
@@ -29,18 +28,6 @@ pub trait Steps<F: Family>: Storage<F> + Sized {
     #[inline(always)]
     fn in_bucket(&self, bucket: u32, states: States, except: Option<u32>) -> Option<u32> {
         record::in_bucket(self, bucket, states, except)
-    }
-
-    /// [`classify::classify`]
-    #[inline(always)]
-    fn classify(&self) -> Result<(), Reason> {
-        classify::classify(self)
-    }
-
-    /// [`insert::insert`]
-    #[inline(always)]
-    fn insert(&self) -> Result<(), Reason> {
-        insert::insert(self)
     }
 
     /// [`evict::candidate`]
@@ -77,12 +64,6 @@ pub trait Steps<F: Family>: Storage<F> + Sized {
     #[inline(always)]
     fn advance(&self, record: u32, control: Control, side: Side, segment: Segment) {
         lifecycle::advance(self, record, control, side, segment);
-    }
-
-    /// [`reply::refresh`]
-    #[inline(always)]
-    fn refresh(&self, record: u32, control: Control) -> Result<(), Reason> {
-        reply::refresh(self, record, control)
     }
 }
 

@@ -13,7 +13,7 @@ use lb_common::{
 
 use crate::{
     family::{Family, RecordOf},
-    table::scratch::NewFlow,
+    table::scratch::Scratch,
 };
 
 /// What both families share.
@@ -51,7 +51,7 @@ pub trait Storage<F: Family>: Maps {
     /// A line of hints.
     fn line(&self, index: u32) -> Option<&HintLine>;
     /// What a slow path works on: one per CPU.
-    fn scratch(&self) -> Option<&NewFlow<F>>;
+    fn scratch(&self) -> Option<&Scratch<F>>;
     /// How many records are half-open.
     fn half_open(&self) -> Option<&Word>;
     /// The host's route from `source` to `destination`. An unresolved neighbour is asked for.

@@ -2,11 +2,14 @@
 
 use std::rc::Rc;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use lb_common::{cell::standstill, reason};
 use lb_ebpf::{
     packet::frame::{Cursor, Frame},
-    path::pipeline::{self, Verdict},
+    path::{
+        pipeline::{self, Verdict},
+        slow,
+    },
     storage::Maps as _,
 };
 
@@ -68,10 +71,14 @@ impl Engine for HostEngine {
 
 fn execute(tables: &MemoryTables, interface: u32, frame: &[u8]) -> Result<Outcome> {
     let mut frame = HostFrame { bytes: frame.to_vec(), ingress: interface };
-    let verdict = pipeline::run(&mut frame, tables);
+    let mut verdict = pipeline::run(&mut frame, tables);
+    while let Verdict::Continue(path) = verdict {
+        verdict = slow::run(path, &mut frame, tables);
+    }
     let bytes = frame.bytes.len() as u64;
     let action = match verdict {
         Verdict::Transmit => Action::Transmit,
+        Verdict::Continue(_) => bail!("the slow paths are done"),
         Verdict::Redirect(egress) => {
             let known = tables.interface(egress);
             ensure!(known.is_some_and(|it| it.attached == 1), "redirected to interface {egress}");

@@ -13,6 +13,7 @@ use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions, maps::DevMap, programs
 use self::network::Network;
 use crate::{
     engine::{Action, Counters, Engine, MAX_BUCKETS, Memory, Outcome},
+    programs,
     world::World,
 };
 
@@ -43,8 +44,7 @@ impl KernelEngine {
             .override_global("AYA_LOG_LEVEL", &0u8, true)
             .load_file(&object)
             .with_context(|| format!("load {}", object.display()))?;
-        let program: &mut Xdp = ebpf.program_mut("lb").context("there is no program `lb`")?.try_into()?;
-        program.load().context("load the program `lb`")?;
+        programs::load(&mut ebpf)?;
         Ok(Self { ebpf, network })
     }
 }

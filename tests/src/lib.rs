@@ -12,5 +12,6 @@ pub mod lab;
 pub mod memory;
 pub mod model;
 pub mod packet;
+pub mod programs;
 pub mod rows;
 pub mod world;

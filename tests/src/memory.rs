@@ -20,7 +20,7 @@ use lb_ebpf::{
     family::{Family, RecordOf},
     steps::Steps,
     storage::{self, Storage},
-    table::scratch::NewFlow,
+    table::scratch::Scratch,
 };
 
 pub use self::flows::Flows;
@@ -212,8 +212,8 @@ macro_rules! flow_tables {
                 self.$flows.lines.get(index as usize)
             }
 
-            fn scratch(&self) -> Option<&NewFlow<$family>> {
-                self.$flows.new_flow.get(self.cpu.get())
+            fn scratch(&self) -> Option<&Scratch<$family>> {
+                self.$flows.scratch.get(self.cpu.get())
             }
 
             fn half_open(&self) -> Option<&Word> {

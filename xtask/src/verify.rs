@@ -2,7 +2,7 @@
 //!
 //! - **Budget.** The kernel's verifier walks every path of a program, and says how many instructions it visited. A small
 //!   change can multiply that without any test noticing, so `xtask/verify.toml` has a line for every program, none above
-//!   [`budget::MOST`].
+//!   [`budget::MOST`], and one for all of an object.
 //! - **No mem\* call on the hot path.** LLVM turns copies of byte arrays (a MAC address is enough) into calls of
 //!   `memcpy`, `memmove` and `memset`, which on BPF are loops over bytes: 4 ns for six of them. [`calls`] decodes every
 //!   call instruction in the product's object. Only functions that `verify.toml` calls cold may make those.
@@ -68,19 +68,28 @@ fn verify() -> Result<()> {
 /// Prints what the verifier visited, and complains of what was too much.
 fn visits(budget: &Budget, object: &str, bytes: &[u8]) -> Result<Vec<String>> {
     let mut complaints = Vec::new();
+    let mut total = 0;
     for program in load::programs(bytes)? {
+        total += program.visited;
         let name = format!("{object}/{}", program.name);
         let most = budget.most(object, &program.name);
         println!(
             "{name:24} {:>8} {:>8} {:>12} {:>8}",
             program.visited,
-            most.map_or_else(|| "none".to_owned(), |most| most.to_string()),
+            shown(most),
             program.instructions,
             program.jited_bytes,
         );
-        complaints.extend(budget::complaint(&name, program.visited, most));
+        complaints.extend(budget::complaint(&name, program.visited, most, budget::MOST));
     }
+    let most = budget.total(object);
+    println!("{:24} {total:>8} {:>8}", format!("{object}, all"), shown(most));
+    complaints.extend(budget::complaint(object, total, most, budget::MOST_IN_ALL));
     Ok(complaints)
+}
+
+fn shown(budget: Option<u32>) -> String {
+    budget.map_or_else(|| "none".to_owned(), |most| most.to_string())
 }
 
 /// The product must be fast; what measures it or races with it need not be.

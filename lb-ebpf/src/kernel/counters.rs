@@ -6,7 +6,7 @@ use lb_common::{
     reason::{Action, Reason},
 };
 
-use super::{maps, trace};
+use super::{maps, slow_paths, trace};
 use crate::path::pipeline::Verdict;
 
 /// One packet more.
@@ -65,6 +65,10 @@ fn refuse(ctx: &XdpContext, reason: Reason, bytes: u64) -> u32 {
 #[inline(always)]
 pub fn record(verdict: Verdict, ctx: &XdpContext, bytes: u64) -> u32 {
     match verdict {
+        Verdict::Continue(path) => {
+            slow_paths::go(ctx, path);
+            refuse(ctx, Reason::Contended, bytes)
+        }
         Verdict::Transmit => {
             action(ctx, |counters| counters.transmitted += 1);
             xdp_action::XDP_TX

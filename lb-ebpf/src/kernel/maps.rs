@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     Global,
-    btf_maps::{Array, DevMap, HashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, DevMap, HashMap, PerCpuArray, ProgramArray, RingBuf},
     macros::btf_map,
 };
 use lb_common::{
@@ -22,7 +22,8 @@ use lb_common::{
 };
 
 use super::{routes::Query, trace::Written};
-use crate::table::scratch::NewFlow;
+use crate::path::slow::SlowPath;
+use crate::table::scratch::Scratch;
 
 /// `BPF_F_MMAPABLE`: the controller reads flows without a system call each, and values begin on a page, so that a
 /// record of 64 bytes is one cache line.
@@ -86,12 +87,16 @@ pub static ACTIONS: PerCpuArray<ActionCounters, { MAX_INTERFACE_INDEX as usize }
 #[btf_map]
 pub static WANTED: RingBuf<NeighbourWanted, EVENT_RING_BYTES> = RingBuf::new();
 
-/// The flow that this CPU is making.
+/// What the slow paths of this CPU work on.
 #[btf_map]
-pub static NEW_FLOW4: PerCpuArray<NewFlow<V4>, 1> = PerCpuArray::new();
-/// The flow that this CPU is making.
+pub static SCRATCH4: PerCpuArray<Scratch<V4>, 1> = PerCpuArray::new();
+/// What the slow paths of this CPU work on.
 #[btf_map]
-pub static NEW_FLOW6: PerCpuArray<NewFlow<V6>, 1> = PerCpuArray::new();
+pub static SCRATCH6: PerCpuArray<Scratch<V6>, 1> = PerCpuArray::new();
+
+/// The slow paths, by number.
+#[btf_map]
+pub static SLOW_PATHS: ProgramArray<{ SlowPath::ALL.len() }> = ProgramArray::new();
 
 /// The route lookup that this CPU is making.
 #[btf_map]

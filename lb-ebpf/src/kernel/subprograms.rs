@@ -1,26 +1,17 @@
 //! The core's steps as global functions: the verifier checks each once, by itself, whatever calls it.
 //!
-//! They take and return numbers ([`super::pack`]) and the context; what is larger lies in `maps::NEW_FLOW4` and
-//! `NEW_FLOW6`.
+//! They take and return numbers ([`super::pack`]) and the context; what is larger lies in `maps::SCRATCH4` and
+//! `SCRATCH6`.
 
-use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     flow::Control,
     net::{V4, V6},
 };
 
-use super::{
-    pack,
-    tables::KernelTables,
-    trace::{self, Traced},
-};
+use super::{pack, tables::KernelTables};
 use crate::{
     packet::tcp::Side,
-    path::classify,
-    path::reply,
-    steps::Steps,
     table::evict,
-    table::insert,
     table::lifecycle,
     table::record::{self, States},
     table::reply_index::{self, Holders},
@@ -29,21 +20,9 @@ use crate::{
 
 const TABLES: KernelTables = KernelTables(core::ptr::null_mut());
 
-#[inline(always)]
-fn insert<F: Traced>() -> u32
-where
-    KernelTables: Steps<F>,
-{
-    let made = insert::insert(&TABLES);
-    if made.is_ok() {
-        trace::opened::<F>();
-    }
-    pack::result(made)
-}
-
 macro_rules! global_functions {
-    ($module:ident, $family:ty, $in_bucket:literal, $classify:literal, $insert:literal, $candidate:literal, $write_reply_tuple:literal, $reserve:literal,
-     $free:literal, $contest:literal, $advance:literal, $refresh:literal) => {
+    ($module:ident, $family:ty, $in_bucket:literal, $candidate:literal, $write_reply_tuple:literal, $reserve:literal,
+     $free:literal, $contest:literal, $advance:literal) => {
         /// The functions of one family.
         pub mod $module {
             use super::*;
@@ -53,20 +32,6 @@ macro_rules! global_functions {
             #[inline(never)]
             pub extern "C" fn in_bucket(bucket: u32, states: u32, except: u32) -> u32 {
                 pack::record(record::in_bucket::<$family>(&TABLES, bucket, States(states), Some(except)))
-            }
-
-            /// [`classify::classify`]
-            #[unsafe(export_name = $classify)]
-            #[inline(never)]
-            pub extern "C" fn classify(ctx: *mut xdp_md) -> u32 {
-                pack::result(classify::classify::<$family>(&KernelTables(ctx)))
-            }
-
-            /// [`insert::insert`]
-            #[unsafe(export_name = $insert)]
-            #[inline(never)]
-            pub extern "C" fn insert() -> u32 {
-                super::insert::<$family>()
             }
 
             /// [`evict::candidate`]
@@ -121,13 +86,6 @@ macro_rules! global_functions {
                 lifecycle::advance::<$family>(&TABLES, record, Control(control), side, segment);
                 0
             }
-
-            /// [`reply::refresh`]
-            #[unsafe(export_name = $refresh)]
-            #[inline(never)]
-            pub extern "C" fn refresh(ctx: *mut xdp_md, record: u32, control: u64) -> u32 {
-                pack::result(reply::refresh::<$family>(&KernelTables(ctx), record, Control(control)))
-            }
         }
     };
 }
@@ -136,27 +94,21 @@ global_functions!(
     v4,
     V4,
     "in_bucket4",
-    "classify4",
-    "insert4",
     "candidate4",
     "write_reply_tuple4",
     "reserve4",
     "free4",
     "contest4",
-    "advance4",
-    "refresh4"
+    "advance4"
 );
 global_functions!(
     v6,
     V6,
     "in_bucket6",
-    "classify6",
-    "insert6",
     "candidate6",
     "write_reply_tuple6",
     "reserve6",
     "free6",
     "contest6",
-    "advance6",
-    "refresh6"
+    "advance6"
 );

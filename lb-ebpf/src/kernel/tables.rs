@@ -22,7 +22,7 @@ use crate::{
     table::evict::Candidate,
     table::record::States,
     table::reply_index::{Holders, Reserve},
-    table::scratch::NewFlow,
+    table::scratch::Scratch,
 };
 
 /// All maps, and the packet's context for route lookups (null in calls that make none).
@@ -96,7 +96,7 @@ impl Maps for KernelTables {
 }
 
 macro_rules! flow_tables {
-    ($family:ty, $record:ty, $half_open:literal, $flows:ident, $hints:ident, $new_flow:ident, $calls:ident) => {
+    ($family:ty, $record:ty, $half_open:literal, $flows:ident, $hints:ident, $scratch:ident, $calls:ident) => {
         impl Storage<$family> for KernelTables {
             #[inline(always)]
             fn bucket(&self, index: u32) -> Option<&Bucket<$record>> {
@@ -109,8 +109,8 @@ macro_rules! flow_tables {
             }
 
             #[inline(always)]
-            fn scratch(&self) -> Option<&NewFlow<$family>> {
-                maps::$new_flow.get(0)
+            fn scratch(&self) -> Option<&Scratch<$family>> {
+                maps::$scratch.get(0)
             }
 
             #[inline(always)]
@@ -128,16 +128,6 @@ macro_rules! flow_tables {
             #[inline(always)]
             fn in_bucket(&self, bucket: u32, states: States, except: Option<u32>) -> Option<u32> {
                 pack::to_record(subprograms::$calls::in_bucket(bucket, states.0, pack::record(except)))
-            }
-
-            #[inline(always)]
-            fn classify(&self) -> Result<(), Reason> {
-                pack::to_result(subprograms::$calls::classify(self.0))
-            }
-
-            #[inline(always)]
-            fn insert(&self) -> Result<(), Reason> {
-                pack::to_result(subprograms::$calls::insert())
             }
 
             #[inline(always)]
@@ -170,14 +160,9 @@ macro_rules! flow_tables {
                 let (packed, is_client) = (pack::segment(segment), u32::from(side == Side::Client));
                 subprograms::$calls::advance(record, control.0, packed, segment.sequence, is_client);
             }
-
-            #[inline(always)]
-            fn refresh(&self, record: u32, control: Control) -> Result<(), Reason> {
-                pack::to_result(subprograms::$calls::refresh(self.0, record, control.0))
-            }
         }
     };
 }
 
-flow_tables!(V4, Record4, 0, FLOWS4, HINTS4, NEW_FLOW4, v4);
-flow_tables!(V6, Record6, 1, FLOWS6, HINTS6, NEW_FLOW6, v6);
+flow_tables!(V4, Record4, 0, FLOWS4, HINTS4, SCRATCH4, v4);
+flow_tables!(V6, Record6, 1, FLOWS6, HINTS6, SCRATCH6, v6);

@@ -26,6 +26,7 @@ use crate::{
     packet::frame::{Cursor, Frame as _},
     packet::headers::{Ethernet, Quoted},
     packet::parse::{self, Ip},
+    path::pipeline::Verdict,
 };
 
 /// What the controller's log calls us.
@@ -39,12 +40,13 @@ pub fn refused(ctx: &XdpContext, reason: Reason) {
     }
 }
 
-/// The flow in this CPU's [`crate::table::scratch::NewFlow`] was made.
+/// The flow in this CPU's [`crate::table::scratch::Scratch`] was made, if its packet is forwarded.
 #[inline(always)]
-pub fn opened<F: Traced>() {
-    if level_enabled(Level::Debug) {
+pub fn opened<F: Traced>(verdict: Verdict) -> Verdict {
+    if level_enabled(Level::Debug) && !matches!(verdict, Verdict::Refused(_)) {
         F::trace_opened();
     }
+    verdict
 }
 
 /// How many lines this CPU has written in a second.
@@ -154,7 +156,7 @@ fn name(protocol: u8) -> &'static str {
 
 /// A family's lines.
 pub trait Traced: Family {
-    /// Says what [`crate::table::scratch::NewFlow`] has become.
+    /// Says what [`crate::table::scratch::Scratch`] has become.
     fn trace_opened();
     /// Says that a packet was refused.
     fn trace_refused(
@@ -166,11 +168,11 @@ pub trait Traced: Family {
 }
 
 macro_rules! lines {
-    ($family:ty, $new_flow:ident, $function:ident, $opened:literal, $refused:literal, $without_ports:literal) => {
+    ($family:ty, $scratch:ident, $function:ident, $opened:literal, $refused:literal, $without_ports:literal) => {
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $function() -> u32 {
-            let Some(flow) = maps::$new_flow.get(0) else { return 0 };
+            let Some(flow) = maps::$scratch.get(0) else { return 0 };
             if !may_write(Level::Debug) {
                 return 0;
             }
@@ -243,7 +245,7 @@ macro_rules! lines {
 
 lines!(
     V4,
-    NEW_FLOW4,
+    SCRATCH4,
     trace_opened4,
     "new flow {} {:i}:{} > {:i}:{}, as {:i}:{} > {:i}:{}",
     "{} {} {} {:i}:{} > {:i}:{}, interface {}",
@@ -251,7 +253,7 @@ lines!(
 );
 lines!(
     V6,
-    NEW_FLOW6,
+    SCRATCH6,
     trace_opened6,
     "new flow {} [{:i}]:{} > [{:i}]:{}, as [{:i}]:{} > [{:i}]:{}",
     "{} {} {} [{:i}]:{} > [{:i}]:{}, interface {}",

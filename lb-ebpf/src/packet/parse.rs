@@ -90,14 +90,22 @@ pub struct Packet<F: Family> {
     pub tuple: Tuple<F>,
     /// The facts of a TCP segment; zero for UDP.
     pub segment: Segment,
+    /// Where its headers lie, and how far it may go.
+    pub layout: Layout,
+}
+
+/// Where a packet's headers lie, and how far it may go. Words only: it crosses into slow paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Layout {
     /// The hop limit (TTL).
-    pub hops: u8,
+    pub hops: u32,
     /// Bytes of IP options.
-    pub options: usize,
+    pub options: u32,
     /// Bytes of the IP packet.
     pub length: u32,
     /// Bytes of the frame.
-    pub frame: u64,
+    pub frame: u32,
 }
 
 impl<F: Family> Packet<F> {
@@ -111,13 +119,13 @@ impl<F: Family> Packet<F> {
         };
         let tuple =
             Tuple { source: ip.source, destination: ip.destination, ports, protocol: u32::from(ip.protocol) };
-        Ok(Self { tuple, segment, hops: ip.hops, options: ip.options(), length: ip.length, frame })
-    }
-
-    /// Is it UDP? Else it is TCP.
-    #[inline(always)]
-    pub fn is_udp(&self) -> bool {
-        self.tuple.protocol == Protocol::Udp as u32
+        let layout = Layout {
+            hops: u32::from(ip.hops),
+            options: ip.options() as u32,
+            length: ip.length,
+            frame: frame as u32,
+        };
+        Ok(Self { tuple, segment, layout })
     }
 }
 

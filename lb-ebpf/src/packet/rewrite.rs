@@ -1,6 +1,6 @@
 //! Writing what a packet becomes.
 
-use lb_common::{flow::Deltas, hop::Hop, reason::Reason};
+use lb_common::{flow::Deltas, hop::Hop, net::Protocol, reason::Reason};
 use network_types::udp::UdpHdr;
 
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
     packet::checksum::Difference,
     packet::frame::Frame,
     packet::headers::{Ethernet, Tcp},
-    packet::parse::Packet,
+    packet::parse::Layout,
 };
 
 /// A packet's new addresses, ports and next hop.
@@ -44,21 +44,21 @@ impl<F: Family> Rewrite<F> {
 #[inline(always)]
 pub fn apply<F: Family>(
     frame: &mut impl Frame,
-    packet: &Packet<F>,
+    layout: &Layout,
     rewrite: &Rewrite<F>,
 ) -> Result<u32, Reason> {
-    if packet.hops <= 1 {
+    if layout.hops <= 1 {
         return Err(Reason::TtlExpired);
     }
-    if packet.length > rewrite.hop.mtu {
+    if layout.length > rewrite.hop.mtu {
         return Err(does_not_fit(&rewrite.hop));
     }
     let mut cursor = frame.cursor();
     let ethernet = cursor.take::<Ethernet>()?;
     let ip = cursor.take::<F::Header>()?;
-    cursor.skip(packet.options);
+    cursor.skip(layout.options as usize);
     let ports = rewrite.tuple.ports;
-    if packet.is_udp() {
+    if rewrite.tuple.protocol == Protocol::Udp as u32 {
         let udp = cursor.take::<UdpHdr>()?;
         udp.check = rewrite.l4.update_udp(udp.check);
         (udp.src, udp.dst) = (ports.source().to_bytes(), ports.destination().to_bytes());

@@ -5,29 +5,29 @@ use lb_common::{cell::fence, flow::State, net::Protocol, reason::Reason, service
 use crate::{
     family::Family,
     steps::Steps,
+    storage::Maps,
     table::record::{self, States},
-    table::scratch::NewFlow,
+    table::scratch::Scratch,
 };
 
-/// Prepares the flow of the packet in [`Storage::scratch`](crate::storage::Storage::scratch).
-/// [`Reason::NotService`]: no service listens there.
+/// Finds the service of the packet. [`Reason::NotService`]: none listens there.
 #[inline(always)]
-pub fn classify<F: Family>(tables: &impl Steps<F>) -> Result<(), Reason> {
-    let flow = tables.scratch().ok_or(Reason::NotService)?;
+pub fn service<F: Family>(maps: &impl Maps, flow: &Scratch<F>) -> Result<(), Reason> {
     let tuple = flow.tuple.get();
     let key = ServiceKey::new(F::to_key(tuple.destination), tuple.ports.destination(), tuple.protocol as u8);
-    let service = tables.service(&key).ok_or(Reason::NotService)?;
+    let service = maps.service(&key).ok_or(Reason::NotService)?;
     flow.pool.set(service.pool);
     flow.service_counters.set(service.counters);
-    prepare(tables, flow)
+    Ok(())
 }
 
+/// Decides whether the packet may open a flow, and looks up the way back to its client.
 #[inline(always)]
-fn prepare<F: Family>(tables: &impl Steps<F>, flow: &NewFlow<F>) -> Result<(), Reason> {
+pub fn admit<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<(), Reason> {
     let settings = tables.settings().ok_or(Reason::NotService)?;
     let tuple = flow.tuple.get();
     // Looked at before anything is made for it; what is forwarded is looked at again (`rewrite::apply`).
-    if flow.hops.get() <= 1 {
+    if flow.layout.get().hops <= 1 {
         return Err(Reason::TtlExpired);
     }
     if tuple.protocol == Protocol::Tcp as u32 && flow.is_syn.get() == 0 {

@@ -24,29 +24,35 @@ use crate::{
     packet::frame::{Cursor, Frame},
     packet::headers::{Ethernet, Icmp, Quoted, QuotedTcp},
     packet::icmp::IcmpFamily,
-    packet::parse::Ip,
+    path::pipeline::Verdict,
+    path::refresh,
     steps::Steps,
     storage::{Maps, may_be},
     table::record::{self, Found, States},
     table::reply_index,
 };
 
-/// Translates an error about a flow and says where it leaves.
+/// Is this an error, which may be about a flow? All other ICMP is the host's.
 #[inline(always)]
-pub fn translate<F: IcmpFamily>(
-    frame: &mut impl Frame,
-    tables: &impl Steps<F>,
-    outer: &Ip<F>,
-) -> Result<u32, Reason> {
+pub fn is_error<F: IcmpFamily>(cursor: &mut Cursor<'_>) -> bool {
+    cursor.take::<Icmp>().is_ok_and(|icmp| F::is_error(icmp.kind))
+}
+
+/// Translates an error about a flow, and forwards it.
+#[inline(always)]
+pub fn run<F: IcmpFamily>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Verdict {
+    Verdict::leaving(frame.ingress(), translate(frame, tables))
+}
+
+#[inline(always)]
+fn translate<F: IcmpFamily>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Result<u32, Reason> {
     let length = frame.length();
     let mut cursor = frame.cursor();
     let ethernet = cursor.take::<Ethernet>()?;
     let ip = cursor.take::<F::Header>()?;
+    let outer = F::parse(ip);
     cursor.skip(outer.options());
     let icmp = cursor.take::<Icmp>().map_err(not_ours)?;
-    if !F::is_error(icmp.kind) {
-        return Err(Reason::NotService);
-    }
     let inner = cursor.take::<F::Header>().map_err(not_ours)?;
     let quote = F::parse(inner);
     let protocol = Protocol::from_number(quote.protocol).ok_or(Reason::NotService)?;
@@ -132,10 +138,8 @@ fn find_route<F: Family>(
         && let Some(found) = reply_index::reply(tables, &turned, hash, F::shape(settings))
         && let Some((quote, keeps_source, backend)) = read(tables, &found, record::request_of)
     {
-        let flow = tables.scratch().ok_or(Reason::NotService)?;
-        flow.tuple.set(quote.reversed());
-        tables.refresh(found.number, found.control)?;
-        let (hop, counters) = (flow.client_hop.get(), backend.counters);
+        let hop = refresh::next_hop(tables, found.number, found.control, &quote.reversed())?;
+        let counters = backend.counters;
         return Ok(ErrorRoute { quote, hop, counters, keeps_source, is_to_client: true });
     }
     Err(Reason::NotService)

@@ -11,11 +11,15 @@ use crate::{
     packet::{
         frame::Frame,
         headers::Ethernet,
-        icmp::IcmpFamily,
         parse::{self, Ip, Packet},
         rewrite,
     },
-    path::{icmp, reply, request},
+    path::{
+        icmp,
+        reply::{self, Reply},
+        request::{self, Forward},
+        slow::{SlowPath, SlowPaths},
+    },
     steps::{Steps, Tables},
     storage::{Maps, may_be},
 };
@@ -23,6 +27,8 @@ use crate::{
 /// What becomes of a packet. Every packet gets one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
+    /// A slow path decides.
+    Continue(SlowPath),
     /// Out of the interface that it came in by.
     Transmit,
     /// Out of the interface with this index.
@@ -31,19 +37,39 @@ pub enum Verdict {
     Refused(Reason),
 }
 
+impl Verdict {
+    /// Of a packet that came in by one interface and leaves by another, or is refused.
+    #[inline(always)]
+    pub fn leaving(ingress: u32, egress: Result<u32, Reason>) -> Self {
+        match egress {
+            Ok(egress) if egress == ingress => Self::Transmit,
+            Ok(egress) => Self::Redirect(egress),
+            Err(reason) => Self::Refused(reason),
+        }
+    }
+}
+
+/// Where a packet goes on.
+enum Exit {
+    /// Out of the interface with this index.
+    Leave(u32),
+    /// In a slow path.
+    Continue(SlowPath),
+}
+
 /// Decides on a packet, and rewrites it if it is forwarded.
 #[inline(always)]
 pub fn run(frame: &mut impl Frame, tables: &impl Tables) -> Verdict {
     let ingress = frame.ingress();
     match forward(frame, tables) {
-        Ok(egress) if egress == ingress => Verdict::Transmit,
-        Ok(egress) => Verdict::Redirect(egress),
+        Ok(Exit::Leave(egress)) => Verdict::leaving(ingress, Ok(egress)),
+        Ok(Exit::Continue(path)) => Verdict::Continue(path),
         Err(reason) => Verdict::Refused(reason),
     }
 }
 
 #[inline(always)]
-fn forward(frame: &mut impl Frame, tables: &impl Tables) -> Result<u32, Reason> {
+fn forward(frame: &mut impl Frame, tables: &impl Tables) -> Result<Exit, Reason> {
     let ethertype = parse::ethertype(&mut frame.cursor())?;
     if ethertype == Ethernet::IPV4 {
         forward_ip::<V4>(frame, tables)
@@ -55,7 +81,7 @@ fn forward(frame: &mut impl Frame, tables: &impl Tables) -> Result<u32, Reason> 
 }
 
 #[inline(always)]
-fn forward_ip<F: IcmpFamily>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Result<u32, Reason> {
+fn forward_ip<F: SlowPaths>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Result<Exit, Reason> {
     let length = frame.length();
     let mut cursor = frame.cursor();
     cursor.take::<Ethernet>()?;
@@ -63,7 +89,12 @@ fn forward_ip<F: IcmpFamily>(frame: &mut impl Frame, tables: &impl Steps<F>) -> 
     let ip = Ip::<F>::parse(&mut cursor)?;
     ip.check(available).map_err(|reason| if_ours(tables, &ip, reason))?;
     if ip.protocol == F::ICMP {
-        return icmp::translate(frame, tables, &ip);
+        // Looked at here, or every ping would pay for the jump.
+        return if icmp::is_error::<F>(&mut cursor) {
+            Ok(Exit::Continue(F::ICMP_ERROR))
+        } else {
+            Err(Reason::NotService)
+        };
     }
     let packet = Packet::parse(&ip, &mut cursor, length).map_err(|reason| if_ours(tables, &ip, reason))?;
     balance(frame, tables, &packet)
@@ -71,31 +102,30 @@ fn forward_ip<F: IcmpFamily>(frame: &mut impl Frame, tables: &impl Steps<F>) -> 
 
 /// Either direction: the filter tells which one a packet may be.
 #[inline(always)]
-fn balance<F: Family>(
+fn balance<F: SlowPaths>(
     frame: &mut impl Frame,
     tables: &impl Steps<F>,
     packet: &Packet<F>,
-) -> Result<u32, Reason> {
-    let tuple = &packet.tuple;
+) -> Result<Exit, Reason> {
+    let (tuple, layout) = (&packet.tuple, &packet.layout);
     let settings = tables.settings().ok_or(Reason::NotService)?;
-    if may_be(tables, F::fold(tuple.destination), tuple.ports.destination(), Filter::SERVICE)
-        && let Some(request) = request::forward(tables, settings, packet)?
-    {
-        let sent = rewrite::apply(frame, packet, &request.rewrite);
-        match sent {
-            Ok(_) => tables.count_forwarded(request.backend.counters, packet.frame),
-            Err(_) => tables.count_refused(request.backend.service_counters, packet.frame),
+    let may_be_request =
+        may_be(tables, F::fold(tuple.destination), tuple.ports.destination(), Filter::SERVICE);
+    if may_be_request && let Some(Forward { rewrite, backend }) = request::find(tables, settings, packet)? {
+        let sent = request::count(tables, layout, backend, rewrite::apply(frame, layout, &rewrite));
+        return sent.map(Exit::Leave);
+    }
+    if may_be(tables, F::fold(tuple.source), tuple.ports.source(), Filter::BACKEND) {
+        match reply::find(tables, settings, packet)? {
+            Some(Reply::Forward(Forward { rewrite, backend })) => {
+                let sent = reply::count(tables, layout, backend, rewrite::apply(frame, layout, &rewrite));
+                return sent.map(Exit::Leave);
+            }
+            Some(Reply::Stale) => return Ok(Exit::Continue(F::REFRESH)),
+            None => {}
         }
-        return sent;
     }
-    if may_be(tables, F::fold(tuple.source), tuple.ports.source(), Filter::BACKEND)
-        && let Some(reply) = reply::forward(tables, settings, tuple, packet.segment)?
-    {
-        let egress = rewrite::apply(frame, packet, &reply.rewrite)?;
-        tables.count_returned(reply.backend.counters, packet.frame);
-        return Ok(egress);
-    }
-    Err(Reason::NotService)
+    if may_be_request { Ok(Exit::Continue(F::NEW_FLOW)) } else { Err(Reason::NotService) }
 }
 
 /// The reason, if some port of the packet's destination is a service's; else the packet is the host's to judge.

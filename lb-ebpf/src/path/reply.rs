@@ -1,32 +1,45 @@
 //! Backend to client: a known flow, or nothing of ours.
 
 use lb_common::{
+    backend::Backend,
     cell::fence,
-    flow::{Control, State},
+    flow::State,
     hop::{ClientHop, Hop, HopStamp},
     reason::Reason,
     settings::Settings,
 };
 
 use crate::{
-    family::{Family, Tuple},
+    family::Family,
+    packet::parse::{Layout, Packet},
     packet::rewrite::Rewrite,
-    packet::tcp::{Segment, Side},
+    packet::tcp::Side,
     path::request::Forward,
     steps::Steps,
+    storage::Maps,
     table::lifecycle,
-    table::record::{self, Found, by_number},
+    table::record::{self, Found},
     table::reply_index,
 };
 
-/// A packet of a known flow. `None`: there is no such flow.
+/// What becomes of a reply.
+pub enum Reply<'a, F: Family> {
+    /// It is forwarded.
+    Forward(Forward<'a, F>),
+    /// Routes have changed since its next hop was looked up. What [`super::refresh`] needs is in [`Storage::scratch`].
+    ///
+    /// [`Storage::scratch`]: crate::storage::Storage::scratch
+    Stale,
+}
+
+/// Finds the flow of a reply. `None`: there is no such flow.
 #[inline(always)]
-pub fn forward<'a, F: Family>(
+pub fn find<'a, F: Family>(
     tables: &'a impl Steps<F>,
     settings: &Settings,
-    tuple: &Tuple<F>,
-    segment: Segment,
-) -> Result<Option<Forward<'a, F>>, Reason> {
+    packet: &Packet<F>,
+) -> Result<Option<Reply<'a, F>>, Reason> {
+    let (tuple, segment) = (&packet.tuple, packet.segment);
     let hash = F::hash(&settings.keys, tuple);
     let Some(found) = reply_index::reply(tables, tuple, hash, F::shape(settings)) else { return Ok(None) };
     let copied = found.read(|it| {
@@ -48,42 +61,31 @@ pub fn forward<'a, F: Family>(
     if control.state() != State::ESTABLISHED || segment.is_goodbye() {
         tables.advance(number, control, Side::Backend, segment);
     }
-    let hop = if stamp == HopStamp::new(settings.hop_generation, control.generation()) {
-        let egress = tables.interface(hop.interface()).ok_or(Reason::NoClientRoute)?;
-        Hop { destination: hop.mac(), source: egress.mac, interface: hop.interface(), mtu: egress.mtu }
-    } else {
+    if stamp != HopStamp::new(settings.hop_generation, control.generation()) {
         let flow = tables.scratch().ok_or(Reason::NoClientRoute)?;
-        flow.tuple.set(rewritten);
-        tables.refresh(number, control)?;
-        flow.client_hop.get()
-    };
-    Ok(Some(Forward { rewrite: Rewrite::reply(rewritten, deltas, hop), backend }))
+        flow.layout.set(packet.layout);
+        flow.record.set(number);
+        flow.control.set(control.0);
+        flow.backend.set(owner.backend());
+        flow.rewritten.set(rewritten);
+        flow.deltas.set(deltas);
+        return Ok(Some(Reply::Stale));
+    }
+    let egress = tables.interface(hop.interface()).ok_or(Reason::NoClientRoute)?;
+    let hop = Hop { destination: hop.mac(), source: egress.mac, interface: hop.interface(), mtu: egress.mtu };
+    Ok(Some(Reply::Forward(Forward { rewrite: Rewrite::reply(rewritten, deltas, hop), backend })))
 }
 
-/// Looks up the next hop for the tuple in [`Storage::scratch`], and writes it there and into the record.
-///
-/// The record may change hands meanwhile, and nothing says how long a CPU (of a virtual machine, say) stands still
-/// between two instructions. So the hop is one word that is only written over the one that was the flow's, and its stamp
-/// names the owner: whatever of this comes late, the next owner's replies do not go to this one's client.
+/// Counts a reply that was sent.
 #[inline(always)]
-pub fn refresh<F: Family>(tables: &impl Steps<F>, number: u32, control: Control) -> Result<(), Reason> {
-    let settings = tables.settings().ok_or(Reason::NoClientRoute)?;
-    let generation = settings.hop_generation;
-    let flow = tables.scratch().ok_or(Reason::NoClientRoute)?;
-    let hop = tables.route(flow.tuple.get().source, flow.tuple.get().destination)?;
-    flow.client_hop.set(hop);
-    let Found { record, .. } = by_number::<F>(tables, number).ok_or(Reason::Contended)?;
-    let owner = control.generation();
-    let (before, after) = (record.client_hop.load(), ClientHop::new(hop.destination, hop.interface, owner).0);
-    fence();
-    if control.is_still(Control(record.control.load())) && record.client_hop.replace(before, after) {
-        // Last: whoever sees this stamp sees the hop that belongs to it.
-        record.hop_stamp.set(HopStamp::new(generation, owner));
-        fence();
-        if record.client_hop.load() != after {
-            // Somebody else looked it up as well. Nobody knows who was later: the next reply looks again.
-            record.hop_stamp.set(HopStamp::new(generation.wrapping_sub(1), owner));
-        }
+pub fn count(
+    maps: &impl Maps,
+    layout: &Layout,
+    backend: &Backend,
+    sent: Result<u32, Reason>,
+) -> Result<u32, Reason> {
+    if sent.is_ok() {
+        maps.count_returned(backend.counters, layout.frame.into());
     }
-    Ok(())
+    sent
 }

@@ -1,4 +1,4 @@
-//! Client to backend: a known flow, or a new one.
+//! Client to backend: a packet of a known flow.
 
 use lb_common::{
     backend::Backend,
@@ -10,10 +10,11 @@ use lb_common::{
 
 use crate::{
     family::{Family, Tuple},
-    packet::parse::Packet,
+    packet::parse::{Layout, Packet},
     packet::rewrite::Rewrite,
     packet::tcp::{Segment, Side},
     steps::Steps,
+    storage::Maps,
     table::lifecycle,
     table::record::{self, Found, States},
 };
@@ -26,9 +27,20 @@ pub struct Forward<'a, F: Family> {
     pub backend: &'a Backend,
 }
 
-/// Finds the flow or makes it. `None`: no service listens there.
+impl<'a, F: Family> Forward<'a, F> {
+    /// A request that becomes `tuple` on its way to a backend.
+    #[inline(always)]
+    pub fn request(backend: &'a Backend, tuple: Tuple<F>, deltas: Deltas) -> Self {
+        Self { rewrite: Rewrite::request(tuple, deltas, backend.hop), backend }
+    }
+}
+
+/// Finds the flow of a request. `None`: there is none, and the packet is in [`Storage::scratch`] for
+/// [`super::new_flow`].
+///
+/// [`Storage::scratch`]: crate::storage::Storage::scratch
 #[inline(always)]
-pub fn forward<'a, F: Family>(
+pub fn find<'a, F: Family>(
     tables: &'a impl Steps<F>,
     settings: &Settings,
     packet: &Packet<F>,
@@ -50,31 +62,33 @@ pub fn forward<'a, F: Family>(
         return Ok(Some(forward));
     }
     describe(tables, packet, hash)?;
-    let made = match tables.classify() {
-        // Two calls and not one within the other: stacks add up.
-        Ok(()) => tables.insert(),
-        Err(Reason::NotService) => return Ok(None),
-        Err(reason) => Err(reason),
-    };
-    let flow = tables.scratch().ok_or(Reason::Contended)?;
-    if let Err(reason) = made {
-        tables.count_refused(flow.service_counters.get(), packet.frame);
-        return Err(reason);
-    }
-    let backend = tables.backend(flow.backend.get()).ok_or(Reason::NoBackend)?;
-    Ok(Some(to(backend, flow.rewritten.get(), flow.deltas.get())))
+    Ok(None)
 }
 
-/// Writes down what the slow paths need to know of the packet.
+/// Writes down what slow paths need to know of the packet.
 #[inline(always)]
 fn describe<F: Family>(tables: &impl Steps<F>, packet: &Packet<F>, hash: u64) -> Result<(), Reason> {
     let flow = tables.scratch().ok_or(Reason::Contended)?;
     flow.tuple.set(packet.tuple);
     flow.hash.set(hash);
     flow.is_syn.set(u32::from(packet.segment.is_syn()));
-    flow.hops.set(u32::from(packet.hops));
-    flow.length.set(packet.length);
+    flow.layout.set(packet.layout);
     Ok(())
+}
+
+/// Counts a request that was sent, or that could not be.
+#[inline(always)]
+pub fn count(
+    maps: &impl Maps,
+    layout: &Layout,
+    backend: &Backend,
+    sent: Result<u32, Reason>,
+) -> Result<u32, Reason> {
+    match sent {
+        Ok(_) => maps.count_forwarded(backend.counters, layout.frame.into()),
+        Err(_) => maps.count_refused(backend.service_counters, layout.frame.into()),
+    }
+    sent
 }
 
 /// A packet of a known flow. `None`: the flow is over, or its record changed hands as it was looked at.
@@ -104,7 +118,7 @@ fn known<'a, F: Family>(
     if control.state() != State::ESTABLISHED || segment.is_goodbye() {
         tables.advance(number, control, Side::Client, segment);
     }
-    Some(to(backend, rewritten, deltas))
+    Some(Forward::request(backend, rewritten, deltas))
 }
 
 /// Has the flow lost its backend?
@@ -117,9 +131,4 @@ fn is_given_up(state: State, owner: Owner, backend: &Backend, segment: Segment) 
     // A client that repeats its SYN (UDP: its datagram) to a backend that is down gets another one.
     let is_first = segment.is_syn() || owner.protocol() == Protocol::Udp as u8;
     state.is_half_open() && is_first && backend.accepts == 0
-}
-
-#[inline(always)]
-fn to<F: Family>(backend: &Backend, rewritten: Tuple<F>, deltas: Deltas) -> Forward<'_, F> {
-    Forward { rewrite: Rewrite::request(rewritten, deltas, backend.hop), backend }
 }

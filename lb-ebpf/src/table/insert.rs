@@ -24,13 +24,12 @@ use crate::{
     table::lifecycle,
     table::record::{self, Found, States, by_number},
     table::reply_index::{self, Holders, Reserve},
-    table::scratch::NewFlow,
+    table::scratch::Scratch,
 };
 
 /// Makes a flow, and counts it for its backend.
 #[inline(always)]
-pub fn insert<F: Family>(tables: &impl Steps<F>) -> Result<(), Reason> {
-    let flow = tables.scratch().ok_or(Reason::Contended)?;
+pub fn insert<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<(), Reason> {
     let settings = tables.settings().ok_or(Reason::NotService)?;
     let slots = tables.slots(flow.pool.get()).ok_or(Reason::NoBackend)?;
     if slots.slots == 0 {
@@ -65,7 +64,7 @@ pub fn insert<F: Family>(tables: &impl Steps<F>) -> Result<(), Reason> {
 /// nat, and the only backend that would do has the closing flow of this tuple: the SYN goes there, on that flow. Whether
 /// it opens another connection is for the backend to say (RFC 9293, 3.10.7.4; RFC 6191).
 #[inline(always)]
-fn rejoin<F: Family>(tables: &impl Steps<F>, flow: &NewFlow<F>) -> Result<(), Reason> {
+fn rejoin<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<(), Reason> {
     let closing = flow.closing().and_then(|number| record::again(tables, number, &flow.tuple.get()));
     let closing = closing.ok_or(Reason::TupleInUse)?;
     let copied = closing.read(|it| {
@@ -89,7 +88,7 @@ fn rejoin<F: Family>(tables: &impl Steps<F>, flow: &NewFlow<F>) -> Result<(), Re
 fn take_record<'a, F: Family>(
     tables: &'a impl Steps<F>,
     settings: &Settings,
-    flow: &NewFlow<F>,
+    flow: &Scratch<F>,
 ) -> Result<Found<'a, F>, Reason> {
     let (hash, shape) = (flow.hash.get(), F::shape(settings));
     let (home, second) = (record::home(hash, shape), record::second(hash, shape));
@@ -130,7 +129,7 @@ fn take_record<'a, F: Family>(
 
 /// Is nobody else making this flow, or has just made it? Whoever sees the other goes back; the client repeats itself.
 #[inline(always)]
-fn is_alone<F: Family>(tables: &impl Steps<F>, flow: &NewFlow<F>, mine: u32) -> bool {
+fn is_alone<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, mine: u32) -> bool {
     // The flow that is challenged does not count.
     let unproven = States::HALF_OPEN.and(States::CHALLENGER).and(States::BUSY);
     let rivals = if flow.closing().is_some() { unproven } else { unproven.and(States::ESTABLISHED) };
@@ -143,7 +142,7 @@ fn fill<F: Family>(
     tables: &impl Steps<F>,
     slots: &SlotTable,
     turn: u64,
-    flow: &NewFlow<F>,
+    flow: &Scratch<F>,
     mine: &Found<'_, F>,
 ) -> Result<(), Reason> {
     let record = mine.record;
@@ -189,7 +188,7 @@ fn fill<F: Family>(
 }
 
 #[inline(always)]
-fn finish<F: Family>(tables: &impl Steps<F>, flow: &NewFlow<F>, mine: &Found<'_, F>) {
+fn finish<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, mine: &Found<'_, F>) {
     let deltas = deltas(&flow.tuple.get(), &flow.rewritten.get());
     flow.deltas.set(deltas);
     mine.record.deltas.set(deltas);

@@ -38,7 +38,7 @@ pub fn write<F: Family>(tables: &impl Storage<F>, number: u32, turn: u64, probe:
             return Err(Reason::TupleInUse);
         }
     }
-    if flow.length.get() > backend.hop.mtu {
+    if flow.layout.get().length > backend.hop.mtu {
         return Err(if backend.hop.interface == 0 { Reason::NoBackendNeighbour } else { Reason::TooBig });
     }
     let (source, port) = if nat {

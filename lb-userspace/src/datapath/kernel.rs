@@ -15,6 +15,7 @@ mod backends;
 pub mod load;
 mod maps;
 mod observe;
+pub mod slow_paths;
 mod totals;
 pub mod traces;
 

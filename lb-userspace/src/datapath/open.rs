@@ -24,6 +24,7 @@ use super::{
         KernelDatapath,
         asks::Asks,
         load::{self, Cold, Loaded},
+        slow_paths,
         traces::{Asked, Traces},
     },
     lock::{Lock, Taken},
@@ -105,11 +106,13 @@ pub fn open(fit: Fit<'_>, object: &[u8]) -> Result<Opened, OpenError> {
     };
 
     // While the lock is held: nobody else has begun to use them.
-    let (loaded, outcome) =
+    let (mut loaded, outcome) =
         run(spec, &host, &found, pins, object).inspect_err(|_| pins::remove_empty(&missing))?;
     let mut notes = found.left_by_others();
     notes.extend(preflight::veths(spec, &host));
     notes.extend(tidy(pins, &host, &found, &outcome.attached)?);
+    let unused = slow_paths::of_other_programs(pins, loaded.program.id()?)?;
+    notes.extend(remove_replaced(&found.others, &unused)?);
     let warnings = outcome.warnings.into_iter().chain(Asked::of_log().warning()).collect();
 
     let (program, datapath, asks, traces) = loaded.take(lock)?;
@@ -216,7 +219,7 @@ fn attach_all(
     Ok((loaded, outcome))
 }
 
-/// Removes what nobody needs: links to what is not configured or gone, and other layouts.
+/// Removes links to interfaces that are not configured, or gone.
 fn tidy(pins: &Path, host: &Host, found: &Found, attached: &[Attached]) -> anyhow::Result<Vec<String>> {
     let kept: Vec<PathBuf> = attached.iter().map(|it| pins::link(pins, it.index)).collect();
     let mut notes = Vec::new();
@@ -229,10 +232,22 @@ fn tidy(pins: &Path, host: &Host, found: &Found, attached: &[Attached]) -> anyho
             None => notes.push(format!("removed the link to interface {}, which is gone", link.interface)),
         }
     }
-    for other in &found.others {
-        pins::remove(other)?;
-    }
     Ok(notes)
+}
+
+/// Removes what replaced programs needed, once their last runs are over.
+fn remove_replaced(layouts: &[PathBuf], slow_paths: &[PathBuf]) -> anyhow::Result<Option<String>> {
+    if layouts.is_empty() && slow_paths.is_empty() {
+        return Ok(None);
+    }
+    if let Err(error) = slow_paths::grace_period() {
+        let note =
+            format!("pins of replaced programs are kept: the kernel refuses to wait for their end ({error})");
+        return Ok(Some(note));
+    }
+    slow_paths.iter().try_for_each(|path| pins::remove_file(path))?;
+    layouts.iter().try_for_each(|directory| pins::remove(directory))?;
+    Ok(None)
 }
 
 fn capacity(settings: &Settings, host: &Host) -> Capacity {

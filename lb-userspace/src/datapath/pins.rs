@@ -6,6 +6,7 @@
 //!       SETTINGS ...      the maps that outlive the daemon
 //!       BACKEND_NAMES ... two that only the controller knows
 //!       lb                the program
+//!       slow_paths_12     the array by which the program of id 12 reaches its slow paths
 //!       link_4            its link to the interface of index 4 (bpffs forbids the dot of `eth0.100`)
 //!     v1-new/             being made; becomes v1 by one rename, so that v1 is always whole
 //! ```

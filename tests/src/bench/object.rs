@@ -17,7 +17,7 @@ use lb_common::{
 };
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
-use crate::lab;
+use crate::{lab, programs};
 
 const OBJECTS: &str = "target/bpf/bpfel-unknown-none/bpf";
 
@@ -56,10 +56,7 @@ impl Object {
         let load = || format!("load {}; it is made by `cargo xtask build`", path.display());
         loader.override_global("AYA_LOG_LEVEL", &0u8, false);
         let mut ebpf = loader.load_file(&path).with_context(load)?;
-        for (program, it) in ebpf.programs_mut() {
-            let xdp: &mut Xdp = it.try_into()?;
-            xdp.load().with_context(|| format!("load program {program} of {name}"))?;
-        }
+        programs::load(&mut ebpf).with_context(|| format!("load the programs of {name}"))?;
         Ok(Self { ebpf, name: name.to_owned() })
     }
 

@@ -9,7 +9,8 @@ use lb_common::{
 };
 use lb_ebpf::{
     family::{Family, RecordOf, Tuple},
-    table::scratch::NewFlow,
+    packet::parse::Layout,
+    table::scratch::Scratch,
 };
 
 use crate::engine::{Flow, Memory};
@@ -21,7 +22,7 @@ pub struct Flows<F: Family> {
     /// By number: as many as the shape says.
     pub lines: Vec<HintLine>,
     /// By CPU.
-    pub new_flow: [NewFlow<F>; 2],
+    pub scratch: [Scratch<F>; 2],
     /// How many records are half-open.
     pub half_open: Word,
 }
@@ -32,7 +33,7 @@ impl<F: Family<Address: Default, Spare: Default>> Flows<F> {
         Self {
             buckets: (0..shape.buckets).map(|_| Bucket { way: array::from_fn(|_| nobodys::<F>()) }).collect(),
             lines: (0..shape.lines).map(|_| HintLine { hint: array::from_fn(|_| Word::new(0)) }).collect(),
-            new_flow: array::from_fn(|_| blank()),
+            scratch: array::from_fn(|_| blank()),
             half_open: Word::new(0),
         }
     }
@@ -73,23 +74,24 @@ fn nobodys<F: Family<Address: Default, Spare: Default>>() -> RecordOf<F> {
     }
 }
 
-fn blank<F: Family<Address: Default>>() -> NewFlow<F> {
+fn blank<F: Family<Address: Default>>() -> Scratch<F> {
     let tuple = || {
         let address = F::Address::default();
         Shared::new(Tuple { source: address, destination: address, ports: Ports::default(), protocol: 0 })
     };
-    NewFlow {
+    Scratch {
         tuple: tuple(),
         hash: Shared::new(0),
         is_syn: Shared::new(0),
-        hops: Shared::new(0),
-        length: Shared::new(0),
+        layout: Shared::new(Layout { hops: 0, options: 0, length: 0, frame: 0 }),
         now: Shared::new(0),
         pool: Shared::new(0),
         service_counters: Shared::new(0),
         closing: Shared::new(0),
         client_hop: Shared::new(Default::default()),
         hop_generation: Shared::new(0),
+        record: Shared::new(0),
+        control: Shared::new(0),
         backend: Shared::new(0),
         rewritten: tuple(),
         deltas: Shared::new(Default::default()),

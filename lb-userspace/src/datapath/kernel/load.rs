@@ -22,6 +22,7 @@ use super::{
     KernelDatapath,
     asks::Asks,
     maps::Maps,
+    slow_paths,
     traces::{Asked, Traces},
 };
 use crate::datapath::{
@@ -54,6 +55,11 @@ impl Program {
         let program = self.0.program_mut(pins::PROGRAM);
         let program = program.ok_or_else(|| anyhow!("the object has no program `{}`", pins::PROGRAM))?;
         program.try_into().context("the program is not XDP")
+    }
+
+    /// The number by which the kernel knows it.
+    pub fn id(&mut self) -> anyhow::Result<u32> {
+        Ok(self.xdp()?.info().context("ask the kernel for the program's number")?.id())
     }
 }
 
@@ -138,7 +144,9 @@ fn load(
     // Before the maps are taken out: the program's code has their file descriptors, which must be open.
     let mut program = Program(ebpf);
     program.xdp()?.load().context("load the XDP program")?;
+    let id = program.id()?;
     let Program(ebpf) = &mut program;
+    slow_paths::load(ebpf, id, directory)?;
 
     let named = |name| MapData::from_pin(directory.join(name)).with_context(|| format!("open {name}"));
     let mut maps = Maps::take(ebpf, named(names::BACKENDS)?, named(names::SERVICES)?)?;

@@ -25,16 +25,18 @@ mod program {
     use lb_ebpf::{
         family::{Family, RecordOf, Tuple, deltas},
         kernel::{maps, tables::KernelTables},
-        packet::parse::Packet,
+        packet::parse::{Layout, Packet},
         packet::rewrite::Rewrite,
         packet::tcp::{ACK, FIN, RST, SYN, Segment},
-        path::reply,
+        path::new_flow,
+        path::refresh,
+        path::reply::{self, Reply},
         path::request::{self, Forward},
         steps::Steps,
         storage::{Maps, Storage},
         table::hash::reduce,
         table::record::{self, States, by_number},
-        table::scratch::NewFlow,
+        table::scratch::Scratch,
     };
 
     use tests_ebpf::race::{
@@ -218,8 +220,11 @@ mod program {
     where
         KernelTables: Steps<F>,
     {
-        let packet = Packet { tuple: *tuple, segment, hops: 64, options: 0, length: 40, frame: 64 };
-        let forward = request::forward(tables, settings, &packet)?.ok_or(Reason::NotService)?;
+        let packet = packet(tuple, segment);
+        let forward = match request::find(tables, settings, &packet)? {
+            Some(forward) => forward,
+            None => new_flow::make(tables)?,
+        };
         let to = forward.rewrite.tuple;
         let right = Rewrite::request(to, deltas(tuple, &to), forward.rewrite.hop);
         findings.requests += 1;
@@ -246,7 +251,10 @@ mod program {
         KernelTables: Steps<F>,
     {
         let from = F::last(flow).ok_or(Reason::NoFlow)?.get();
-        let forward = reply::forward(tables, settings, &from, segment)?.ok_or(Reason::NoFlow)?;
+        let forward = match reply::find(tables, settings, &packet(&from, segment))?.ok_or(Reason::NoFlow)? {
+            Reply::Forward(forward) => forward,
+            Reply::Stale => refresh::find(tables)?,
+        };
         let client = forward.rewrite.tuple.reversed();
         let right = Rewrite::reply(client.reversed(), deltas(&client, &from.reversed()), forward.rewrite.hop);
         findings.replies += 1;
@@ -260,6 +268,12 @@ mod program {
             findings.mixed_replies += 1;
         }
         Ok(())
+    }
+
+    #[inline(always)]
+    fn packet<F: Family>(tuple: &Tuple<F>, segment: Segment) -> Packet<F> {
+        let layout = Layout { hops: 64, options: 0, length: 40, frame: 64 };
+        Packet { tuple: *tuple, segment, layout }
     }
 
     #[inline(always)]
@@ -337,7 +351,7 @@ mod program {
     where
         KernelTables: Steps<F>,
     {
-        let flow: &NewFlow<F> = tables.scratch()?;
+        let flow: &Scratch<F> = tables.scratch()?;
         flow.tuple.set(*tuple);
         flow.hash.set(F::hash(&settings.keys, tuple));
         let first = record::anywhere(tables, States::HALF_OPEN, None)?;

@@ -1,0 +1,72 @@
+//! Slow path: a reply whose next hop was looked up before routes changed.
+
+use lb_common::{
+    cell::fence,
+    flow::Control,
+    hop::{ClientHop, Hop, HopStamp},
+    reason::Reason,
+};
+
+use crate::{
+    family::{Family, Tuple},
+    packet::{
+        frame::Frame,
+        rewrite::{self, Rewrite},
+    },
+    path::{pipeline::Verdict, reply, request::Forward},
+    steps::Steps,
+    storage::Storage,
+    table::record::{Found, by_number},
+};
+
+/// Looks up the next hop of the reply in [`Storage::scratch`], and forwards it.
+#[inline(always)]
+pub fn run<F: Family>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Verdict {
+    Verdict::leaving(frame.ingress(), forward(frame, tables))
+}
+
+#[inline(always)]
+fn forward<F: Family>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Result<u32, Reason> {
+    let forward = find(tables)?;
+    let layout = tables.scratch().ok_or(Reason::Contended)?.layout.get();
+    reply::count(tables, &layout, forward.backend, rewrite::apply(frame, &layout, &forward.rewrite))
+}
+
+/// What becomes of the reply.
+#[inline(always)]
+pub fn find<'a, F: Family>(tables: &'a impl Steps<F>) -> Result<Forward<'a, F>, Reason> {
+    let flow = tables.scratch().ok_or(Reason::Contended)?;
+    let hop = next_hop(tables, flow.record.get(), Control(flow.control.get()), &flow.rewritten.get())?;
+    let backend = tables.backend(flow.backend.get()).ok_or(Reason::Contended)?;
+    Ok(Forward { rewrite: Rewrite::reply(flow.rewritten.get(), flow.deltas.get(), hop), backend })
+}
+
+/// Looks up the next hop of a reply that leaves as `tuple`, and writes it into its flow's record.
+///
+/// The record may change hands meanwhile, and nothing says how long a CPU (of a virtual machine, say) stands still
+/// between two instructions. So the hop is one word that is only written over the one that was the flow's, and its stamp
+/// names the owner: whatever of this comes late, the next owner's replies do not go to this one's client.
+#[inline(always)]
+pub fn next_hop<F: Family>(
+    storage: &impl Storage<F>,
+    number: u32,
+    control: Control,
+    tuple: &Tuple<F>,
+) -> Result<Hop, Reason> {
+    let generation = storage.settings().ok_or(Reason::NoClientRoute)?.hop_generation;
+    let hop = storage.route(tuple.source, tuple.destination)?;
+    let Found { record, .. } = by_number(storage, number).ok_or(Reason::Contended)?;
+    let owner = control.generation();
+    let (before, after) = (record.client_hop.load(), ClientHop::new(hop.destination, hop.interface, owner).0);
+    fence();
+    if control.is_still(Control(record.control.load())) && record.client_hop.replace(before, after) {
+        // Last: whoever sees this stamp sees the hop that belongs to it.
+        record.hop_stamp.set(HopStamp::new(generation, owner));
+        fence();
+        if record.client_hop.load() != after {
+            // Somebody else looked it up as well. Nobody knows who was later: the next reply looks again.
+            record.hop_stamp.set(HopStamp::new(generation.wrapping_sub(1), owner));
+        }
+    }
+    Ok(hop)
+}
