@@ -2,6 +2,7 @@
 
 mod contents;
 mod killed;
+mod slow_paths;
 mod world;
 
 use std::{collections::BTreeSet, fs, net::SocketAddr};
