@@ -27,13 +27,14 @@ pub const LINES_PER_BUCKET: u32 = 2;
 /// A hint has 24 bits for the record's number.
 pub const MAX_RECORDS: u32 = 1 << 24;
 
-/// What a record is: a kind and, for established flows, who has said goodbye.
+/// What a record is: a kind and, for established flows, how far they have been closed.
 ///
 /// ```text
-///            SYN / first datagram         proven                     FIN or RST of one side
-///  EMPTY ───────────▶ HALF_OPEN ───────────────▶ ESTABLISHED ◀──────────────▶ ESTABLISHED | SHORT_*
-///    ▲                CHALLENGER ─── proven ───▶    │        other side speaks            │
-///    └──────────────── evicted, expired ────────────┴────── FIN of both: CLOSED ──────────┘
+///            SYN / first datagram         proven
+///  EMPTY ───────────▶ HALF_OPEN ───────────────▶ ESTABLISHED ──── FIN of one side ────▶ ESTABLISHED | SHORT_*
+///    ▲                CHALLENGER ─── proven ───▶   │  ▲  ▲  └───── RST of one side ─────▶ ESTABLISHED | RESET | SHORT_*
+///    │                                             │  └──┴─────── the other side's next packet ────────┘
+///    └──────────────── evicted, expired ───────────┴───────────── FIN of both: closed
 /// ```
 ///
 /// | state | meaning | idle timeout | source |
@@ -42,10 +43,15 @@ pub const MAX_RECORDS: u32 = 1 << 24;
 /// | `CHALLENGER` | half-open, and an older closing flow has the same addresses and ports | 120 s | RFC 9293, 3.6.1 |
 /// | `ESTABLISHED` TCP | the handshake is proven | 7,440 s | RFC 5382 REQ-5 |
 /// | `ESTABLISHED` UDP | the client spoke again after the backend's answer | 300 s | RFC 4787 REQ-5 |
-/// | `ESTABLISHED` + `SHORT_*` | one side sent FIN or RST and the other has not spoken since | 240 s | RFC 5382 REQ-5, RFC 7857 2.2 |
+/// | `ESTABLISHED` + `SHORT_*` | one side sent FIN and the other has not spoken since | 240 s | RFC 5382 REQ-5, RFC 7857 2.2 |
+/// | `ESTABLISHED` + `RESET` + `SHORT_*` | that side sent RST and the other has not spoken since | 10 s, may be taken at once | Linux `nf_conntrack_tcp_timeout_close` |
 /// | `ESTABLISHED` + `CHALLENGED` | a challenger began while it was closing, and may be there | as without | RFC 9293, 3.6.1 |
 /// | `ESTABLISHED` + both `FIN_*` (closed) | both sides sent FIN | 240 s, may be taken at once | RFC 5382 REQ-5 |
 /// | `RETIRED` | its challenger has taken over; only its reply tuple is still held | 240 s, may be taken at once | RFC 6191 |
+///
+/// A RST is not verified: the table keeps no windows. So it is not final as two FINs are. The side that received a valid
+/// RST is silent afterwards, or answers with RST; any other packet of that side shows that its connection lives, and
+/// restores the flow.
 ///
 /// A timeout ends a flow, to the quarter of a second that `last_seen` is kept to. Neither side's packet brings it back,
 /// whether its record has been taken or not: the client's is as good as the first, the backend's is the host's.
@@ -70,10 +76,12 @@ impl State {
     pub const FIN_CLIENT: u8 = 0x10;
     /// The backend has sent FIN.
     pub const FIN_BACKEND: u8 = 0x20;
-    /// The client's FIN or RST shortened the timer; the backend's next packet restores it.
+    /// The client's FIN (with [`Self::RESET`]: its RST) shortened the timer; the backend's next packet restores it.
     pub const SHORT_CLIENT: u8 = 0x40;
-    /// The backend's FIN or RST shortened the timer; the client's next packet restores it.
+    /// The backend's FIN (with [`Self::RESET`]: its RST) shortened the timer; the client's next packet restores it.
     pub const SHORT_BACKEND: u8 = 0x80;
+    /// An established flow was reset, by the sides whose `SHORT_*` is set: at least one is. Never set on a closed flow.
+    pub const RESET: u8 = 0x02;
 
     /// A challenger has taken its place. It answers for nobody, but keeps its reply tuple until somebody needs the
     /// record: the backend is in TIME-WAIT with that tuple, and would answer another client's SYN on it with a
@@ -81,11 +89,16 @@ impl State {
     pub const RETIRED: Self = Self(5 | Self::FIN_CLIENT | Self::FIN_BACKEND);
 
     const KIND: u8 = 0x07;
+    /// Kinds of records that answer for a flow, one bit each.
+    const LIVE: u8 = 1 << Self::HALF_OPEN.0
+        | 1 << Self::CHALLENGER.0
+        | 1 << Self::ESTABLISHED.0
+        | 1 << (Self::ESTABLISHED.0 | Self::RESET);
 
     /// Does the record answer for a flow?
     #[inline(always)]
     pub const fn is_live(self) -> bool {
-        (self.0 & Self::KIND).wrapping_sub(Self::HALF_OPEN.0) <= Self::ESTABLISHED.0 - Self::HALF_OPEN.0
+        Self::LIVE >> (self.0 & Self::KIND) & 1 != 0
     }
 
     /// Does the record hold a reply tuple, and a hint with it?
@@ -100,10 +113,16 @@ impl State {
         self.0 == Self::HALF_OPEN.0 || self.0 == Self::CHALLENGER.0
     }
 
-    /// Is the handshake proven, whoever has said goodbye since?
+    /// Is the handshake proven, however far the flow has been closed since?
     #[inline(always)]
     pub const fn is_established(self) -> bool {
-        self.0 & Self::KIND == Self::ESTABLISHED.0
+        self.0 & Self::KIND & !Self::RESET == Self::ESTABLISHED.0
+    }
+
+    /// Has one side sent RST, and the other not contradicted it since?
+    #[inline(always)]
+    pub const fn is_reset(self) -> bool {
+        self.0 & Self::KIND == Self::ESTABLISHED.0 | Self::RESET
     }
 
     /// Has one side begun to close, or did so when a SYN came?
@@ -129,7 +148,7 @@ impl State {
             return ticks(300);
         }
         if self.is_closed() || self.0 & (Self::SHORT_CLIENT | Self::SHORT_BACKEND) != 0 {
-            return ticks(240);
+            return if self.is_reset() { ticks(10) } else { ticks(240) };
         }
         ticks(7440)
     }
@@ -419,14 +438,43 @@ mod tests {
     }
 
     #[test]
+    fn each_kind_of_record_is_told_from_the_others() {
+        let reset = State(State::ESTABLISHED.0 | State::RESET | State::SHORT_CLIENT);
+        let cases = [
+            // state, [live, holds its tuple, half-open, established, reset]
+            (State::EMPTY, [false, false, false, false, false]),
+            (State::BUSY, [false, false, false, false, false]),
+            (State::HALF_OPEN, [true, true, true, false, false]),
+            (State::CHALLENGER, [true, true, true, false, false]),
+            (State::ESTABLISHED, [true, true, false, true, false]),
+            (reset, [true, true, false, true, true]),
+            (State::RETIRED, [false, true, false, false, false]),
+        ];
+        for (state, wanted) in cases {
+            let found = [
+                state.is_live(),
+                state.holds_tuple(),
+                state.is_half_open(),
+                state.is_established(),
+                state.is_reset(),
+            ];
+
+            assert_eq!(found, wanted, "{state:x?}");
+        }
+    }
+
+    #[test]
     fn only_two_fins_close_and_each_goodbye_shortens() {
         let live = State::ESTABLISHED;
+        let reset = State(live.0 | State::RESET | State::SHORT_CLIENT);
         let one = State(live.0 | State::FIN_CLIENT | State::SHORT_CLIENT);
         let both = State(live.0 | State::FIN_CLIENT | State::FIN_BACKEND);
 
         assert!(!live.is_closing() && one.is_closing() && !one.is_closed() && both.is_closed());
         assert_eq!(live.timeout(6), ticks(7440));
         assert_eq!(one.timeout(6), ticks(240));
+        assert!(reset.is_closing() && !reset.is_closed());
+        assert_eq!(reset.timeout(6), ticks(10));
         assert_eq!(live.timeout(17), ticks(300));
     }
 }

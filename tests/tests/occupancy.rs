@@ -50,6 +50,17 @@ fn connections_that_are_over_are_in_nobodys_way() {
 }
 
 #[test]
+fn connections_that_were_reset_take_no_room_from_new_ones() {
+    for kind in Kind::all().into_iter().filter(|kind| kind.protocol == Protocol::Tcp) {
+        for reset in [Table::establish_and_reset_by_client, Table::establish_and_reset_by_backend] {
+            let refused = churned(kind, reset);
+
+            assert_eq!(refused, 0, "{kind}: of {} connections, one after the other", 5 * FLOWS);
+        }
+    }
+}
+
+#[test]
 fn connections_that_nobody_proves_are_in_nobodys_way() {
     for kind in Kind::all() {
         let refused = churned(kind, Table::open);
@@ -118,6 +129,24 @@ impl Table {
         self.must_pass(&flow.answer(WEB_1), source)?;
         self.must_pass(&flow.fin(), flow.client)?;
         self.must_pass(&flow.reply_fin(WEB_1), source)?;
+        Ok(true)
+    }
+
+    /// Establishes a connection, and the client resets it.
+    fn establish_and_reset_by_client(&mut self, flow: Dialogue) -> Result<bool> {
+        let is_served = self.establish(flow)?;
+        if is_served {
+            self.must_pass(&flow.rst(), flow.client)?;
+        }
+        Ok(is_served)
+    }
+
+    /// Establishes a connection, and the backend resets it.
+    fn establish_and_reset_by_backend(&mut self, flow: Dialogue) -> Result<bool> {
+        let Some(source) = self.send(&flow.first(), flow.client)? else { return Ok(false) };
+        self.must_pass(&flow.answer(WEB_1), source)?;
+        self.must_pass(&flow.ack(1), flow.client)?;
+        self.must_pass(&flow.reply_rst(WEB_1), source)?;
         Ok(true)
     }
 

@@ -357,6 +357,50 @@ fn a_newcomer_that_stood_still_takes_no_port_whose_flow_spoke_meanwhile() {
 }
 
 #[test]
+fn a_newcomer_that_stood_still_takes_no_record_that_was_reset_and_restored_meanwhile() {
+    at_every_access(Kind::tcp(), |kind| {
+        let (old, new, case) = the_last_record(kind, "a full bucket, a RST, and a newcomer");
+        case.establish(old, WEB_1)
+            .step(old.rst(), Reaches(WEB_1))
+            .stands_still(new.first(), |case| case.step(old.later_answer(WEB_1), Depends))
+            // Restored in time, or taken before.
+            .flow_depends(old, &[&[State::ESTABLISHED], &[]])
+            .step(new.first(), Depends)
+            .flow_depends(old, &[&[State::ESTABLISHED], &[]])
+    });
+}
+
+#[test]
+fn a_newcomer_that_stood_still_takes_no_port_that_was_reset_and_restored_meanwhile() {
+    at_every_access(Kind::tcp(), |kind| {
+        let (old, new) = (Dialogue::new(kind), Dialogue::new(kind).client(kind.ip.client(8)));
+        Case::new(format!("{kind}: one port, a RST, and a newcomer"), one_port(kind))
+            .establish(old, WEB_1)
+            .step(old.reply_rst(WEB_1), Returns)
+            .stands_still(new.first(), |case| case.step(old.later(), Depends))
+            .flow_depends(old, &[&[State::ESTABLISHED], &[]])
+            .step(new.first(), Depends)
+            .flow_depends(old, &[&[State::ESTABLISHED], &[]])
+    });
+}
+
+#[test]
+fn a_reset_that_comes_late_resets_nobody_else() {
+    at_every_access(Kind::tcp(), |kind| {
+        let (old, new, case) = the_last_record(kind, "a RST that stands still");
+        case.establish(old, WEB_1)
+            .step(old.rst(), Reaches(WEB_1))
+            .stands_still(old.reply_rst(WEB_1), |case| {
+                case.step(new.first(), Opens(WEB_1))
+                    .step(new.answer(WEB_1), Returns)
+                    .step(proof(new), Reaches(WEB_1))
+            })
+            .flow(new, &[State::ESTABLISHED])
+            .step(new.later_answer(WEB_1), Returns)
+    });
+}
+
+#[test]
 fn a_first_packet_that_comes_late_challenges_no_flow_that_lives() {
     at_every_access(both(), |kind| {
         let one = Dialogue::new(kind);

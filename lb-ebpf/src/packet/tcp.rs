@@ -72,7 +72,7 @@ pub enum Side {
 
 /// An established flow after a segment of one side.
 ///
-/// FIN or RST only shorten the timer, because either may be forged; the other side's next word restores it. The FINs
+/// FIN or RST only shorten the timer, because either may be forged; the other side's next packet restores it. The FINs
 /// themselves are remembered: when both sides have sent one the flow is closed, and nothing restores it.
 #[inline(always)]
 pub const fn after(state: State, side: Side, segment: Segment) -> State {
@@ -81,13 +81,30 @@ pub const fn after(state: State, side: Side, segment: Segment) -> State {
         Side::Backend => (State::FIN_BACKEND, State::SHORT_BACKEND, State::SHORT_CLIENT),
     };
     let mut bits = state.0;
-    if segment.is_goodbye() {
-        bits |= short;
-    } else {
+    if segment.flags & RST != 0 {
+        if state.is_closed() {
+            return state;
+        }
+        if !state.is_reset() {
+            bits &= !other_short; // It was a FIN's: beside RESET it would be a RST's.
+        }
+        return State(bits | State::RESET | short);
+    }
+    let is_fin = segment.flags & FIN != 0;
+    if state.is_reset() {
+        // This side's connection lives: the other's RST was forged, or is still on its way. So is a FIN a sign of life.
+        bits &= !other_short;
+        if bits & short == 0 {
+            bits &= !State::RESET;
+        }
+    } else if !is_fin {
         bits &= !other_short;
     }
-    if segment.flags & (FIN | RST) == FIN {
-        bits |= fin;
+    if is_fin {
+        bits |= fin | short;
+        if State(bits).is_closed() {
+            bits &= !State::RESET;
+        }
     }
     State(bits)
 }
@@ -154,10 +171,48 @@ mod tests {
 
     #[test]
     fn a_forged_reset_is_undone_by_the_other_side() {
-        let reset = after(LIVE, Side::Client, segment(RST));
+        for (forged, other) in [(Side::Client, Side::Backend), (Side::Backend, Side::Client)] {
+            let reset = after(LIVE, forged, segment(RST));
 
-        assert!(reset.is_closing() && !reset.is_closed());
-        assert_eq!(after(reset, Side::Client, segment(ACK)), reset, "its own side proves nothing");
-        assert_eq!(after(reset, Side::Backend, segment(ACK)), LIVE);
+            assert!(reset.is_reset() && reset.is_closing() && !reset.is_closed());
+            assert_eq!(after(reset, forged, segment(ACK)), reset, "its own side proves nothing");
+            assert_eq!(after(reset, forged, segment(RST)), reset);
+            assert_eq!(after(reset, other, segment(ACK)), LIVE);
+            assert_eq!(after(reset, other, segment(FIN | ACK)), after(LIVE, other, segment(FIN | ACK)));
+        }
+    }
+
+    #[test]
+    fn a_reset_of_each_side_is_undone_by_the_other_one() {
+        let both = after(after(LIVE, Side::Client, segment(RST)), Side::Backend, segment(RST | ACK));
+
+        let client_lives = after(both, Side::Client, segment(ACK));
+
+        assert!(both.is_reset() && client_lives.is_reset());
+        assert_eq!(after(client_lives, Side::Client, segment(ACK)), client_lives);
+        assert_eq!(after(client_lives, Side::Backend, segment(ACK)), LIVE);
+    }
+
+    #[test]
+    fn a_reset_ends_a_half_closed_flow_and_not_a_closed_one() {
+        let half_closed = after(LIVE, Side::Client, segment(FIN | ACK));
+        let closed = after(half_closed, Side::Backend, segment(FIN | ACK));
+
+        for side in [Side::Client, Side::Backend] {
+            let reset = after(half_closed, side, segment(RST));
+
+            assert!(reset.is_reset() && reset.timeout(6) < half_closed.timeout(6));
+            assert_eq!(after(closed, side, segment(RST)), closed);
+        }
+    }
+
+    #[test]
+    fn two_fins_close_a_flow_that_was_reset() {
+        let half_closed = after(LIVE, Side::Backend, segment(FIN | ACK));
+        let reset = after(half_closed, Side::Client, segment(RST));
+
+        let closed = after(reset, Side::Client, segment(FIN | ACK));
+
+        assert!(closed.is_closed() && closed.is_established() && !closed.is_reset());
     }
 }

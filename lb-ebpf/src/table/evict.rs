@@ -1,6 +1,6 @@
 //! The record that a newcomer takes.
 //!
-//! An empty one, an expired, a closed or a half-open one, in this order; never one that is proven.
+//! An empty one, an expired, a closed, a reset or a half-open one, in this order; never one of a connection that lives.
 
 use lb_common::{
     clock::{age, is_over},
@@ -17,7 +17,7 @@ use crate::{family::Family, opaque::opaque, storage::Storage, table::reply_index
 pub struct Candidate(pub u64);
 
 impl Candidate {
-    /// All records of the bucket belong to proven flows.
+    /// All records of the bucket belong to connections that live.
     pub const NONE: Self = Self(NEVER << 3);
 
     /// Is nothing lost with it? Else a look into the second bucket is worth it.
@@ -78,18 +78,20 @@ pub fn may_take<A: Copy, S>(record: &Record<A, S>, control: Control, protocol: u
 }
 
 /// The score of a record that may not be taken.
-const NEVER: u64 = u32::MAX as u64;
+const NEVER: u64 = 1 << 33;
 
 const EXPIRED: u64 = 1;
 const CLOSED: u64 = 1 << 30;
-const HALF_OPEN: u64 = 2 << 30;
+/// After the closed ones: the RST may be forged.
+const RESET: u64 = 2 << 30;
+const HALF_OPEN: u64 = 3 << 30;
 /// Above the limit of half-open flows a newcomer takes the place of one of them, if the bucket has one, before that of
 /// a flow that is over, or one that is free: a flood may not have those.
-const ABOVE_LIMIT: u64 = 3 << 30;
+const ABOVE_LIMIT: u64 = 4 << 30;
 /// Ages are cut to this, so that a score keeps to its class.
 const OLDEST: u32 = (1 << 30) - 3;
 
-/// How little is lost with a record. Within closed and half-open the oldest goes first.
+/// How little is lost with a record. Within closed, reset and half-open the oldest goes first.
 #[inline(always)]
 fn score<A: Copy, S>(record: &Record<A, S>, control: Control, protocol: u32, now: u32, above: u64) -> u64 {
     let state = control.state();
@@ -107,6 +109,9 @@ fn score<A: Copy, S>(record: &Record<A, S>, control: Control, protocol: u32, now
     let youth = u64::from(OLDEST - age.min(OLDEST));
     if state.is_closed() {
         return (above | CLOSED) + 1 + youth;
+    }
+    if state.is_reset() {
+        return (above | RESET) + youth;
     }
     if state.is_half_open() && !reply_index::outranks(theirs, protocol) {
         return HALF_OPEN + youth;

@@ -178,7 +178,7 @@ fn fill<F: Family>(
     }
     // All were taken: the oldest of the holders that may be evicted is.
     if reserved != Reserve::Mine && oldest >> 8 > Reserve::Taken.rank() {
-        reserved = attempt(oldest as u32 & 0xff, Holders::HALF_OPEN)?;
+        reserved = attempt(oldest as u32 & 0xff, Holders::UNCERTAIN)?;
     }
     if reserved != Reserve::Mine {
         return Err(if nat { Reason::TupleInUse } else { Reason::PortsExhausted });

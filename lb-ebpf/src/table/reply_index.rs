@@ -73,8 +73,8 @@ impl Holders {
     pub const EXPIRED: Self = Self(0);
     /// Closed flows.
     pub const CLOSED: Self = Self(1);
-    /// Closed and half-open flows.
-    pub const HALF_OPEN: Self = Self(2);
+    /// Closed, reset and half-open flows.
+    pub const UNCERTAIN: Self = Self(2);
 }
 
 /// What became of a reservation.
@@ -141,6 +141,9 @@ pub fn reserve<F: Family>(
         && holder.control.generation() as u8 == old.generation()
     {
         let state = holder.control.state();
+        // nat: the holder of this tuple is the client's own flow. Whether that was really reset the SYN itself can ask
+        // of its backend (`insert::rejoin`); only a tuple of ours is one that another client may be waiting for.
+        let is_own = matches == 1 && flow.rewritten.get().source == flow.tuple.get().source;
         let (seen, theirs) = (holder.record.last_seen.load(), holder.record.owner.get().protocol());
         if !state.holds_tuple() {
             return Reserve::Taken;
@@ -149,8 +152,8 @@ pub fn reserve<F: Family>(
         if !is_over(age, state.timeout(theirs)) {
             let needed = if state.is_closed() {
                 Holders::CLOSED
-            } else if state.is_half_open() && !outranks(theirs, protocol) {
-                Holders::HALF_OPEN
+            } else if state.is_half_open() && !outranks(theirs, protocol) || state.is_reset() && !is_own {
+                Holders::UNCERTAIN
             } else {
                 return Reserve::Taken;
             };

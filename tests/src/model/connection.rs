@@ -8,6 +8,7 @@ use super::Word;
 const UNPROVEN_S: u64 = 120; // RFC 4787 REQ-5, and longer than between two SYNs
 const TCP_S: u64 = 7440; // RFC 5382 REQ-5
 const TCP_ENDING_S: u64 = 240; // RFC 5382 REQ-5
+const TCP_RESET_S: u64 = 10; // Linux: nf_conntrack_tcp_timeout_close
 const UDP_S: u64 = 300; // RFC 4787 REQ-5
 
 /// Which end speaks.
@@ -39,8 +40,10 @@ pub struct Connection {
     pub answered: Option<u32>,
     /// Which sides have sent FIN.
     pub closed: [bool; 2],
-    /// Which sides have said goodbye, and were not contradicted.
+    /// Which sides have sent FIN, and have heard nothing from the other side since.
     hurried: [bool; 2],
+    /// Which sides have sent RST, and were not contradicted.
+    reset: [bool; 2],
 }
 
 impl Connection {
@@ -57,6 +60,7 @@ impl Connection {
             answered: None,
             closed: [false; 2],
             hurried: [false; 2],
+            reset: [false; 2],
         }
     }
 
@@ -66,15 +70,20 @@ impl Connection {
         let timeout_s = match (self.is_proven, self.protocol) {
             (false, _) => UNPROVEN_S,
             (true, Protocol::Udp) => UDP_S,
+            (true, Protocol::Tcp) if self.is_reset() => TCP_RESET_S,
             (true, Protocol::Tcp) if is_ending => TCP_ENDING_S,
             (true, Protocol::Tcp) => TCP_S,
         };
         now_s - self.seen_s > timeout_s
     }
 
+    fn is_reset(&self) -> bool {
+        self.reset != [false; 2]
+    }
+
     /// May a SYN begin another beside it?
     pub fn may_be_challenged(&self) -> bool {
-        self.is_challenged || self.closed != [false; 2] || self.hurried != [false; 2]
+        self.is_challenged || self.closed != [false; 2] || self.hurried != [false; 2] || self.is_reset()
     }
 
     /// Does a client say by this that it heard the backend's answer?
@@ -102,7 +111,8 @@ impl Connection {
         self.is_proven
     }
 
-    /// A FIN or RST hurries the end, and the other side's next word takes that back; FINs are remembered.
+    /// A FIN or RST hurries the end, and the other side's next packet takes that back; FINs are remembered. A RST
+    /// overrides what one FIN did, and changes nothing once both sides have sent one.
     pub fn say_goodbye(&mut self, side: Side, word: Word) {
         let is_client_syn = matches!((side, word), (Side::Client, Word::Syn));
         if self.protocol == Protocol::Udp || is_client_syn {
@@ -110,9 +120,20 @@ impl Connection {
         }
         let (mine, other) = (side as usize, 1 - side as usize);
         match word {
-            Word::Fin => (self.closed[mine], self.hurried[mine]) = (true, true),
-            Word::Rst => self.hurried[mine] = true,
-            Word::Syn | Word::Ack(_) | Word::Data => self.hurried[other] = false,
+            Word::Rst if self.closed == [true; 2] => {}
+            Word::Rst => (self.reset[mine], self.hurried) = (true, [false; 2]),
+            Word::Fin => {
+                if self.is_reset() {
+                    (self.reset[other], self.hurried[other]) = (false, false);
+                }
+                (self.closed[mine], self.hurried[mine]) = (true, true);
+                if self.closed == [true; 2] {
+                    self.reset = [false; 2];
+                }
+            }
+            Word::Syn | Word::Ack(_) | Word::Data => {
+                (self.reset[other], self.hurried[other]) = (false, false);
+            }
         }
     }
 
@@ -125,8 +146,9 @@ impl Connection {
             (self.is_challenged, State::CHALLENGED),
             (self.closed[0], State::FIN_CLIENT),
             (self.closed[1], State::FIN_BACKEND),
-            (self.hurried[0], State::SHORT_CLIENT),
-            (self.hurried[1], State::SHORT_BACKEND),
+            (self.hurried[0] || self.reset[0], State::SHORT_CLIENT),
+            (self.hurried[1] || self.reset[1], State::SHORT_BACKEND),
+            (self.is_reset(), State::RESET),
         ];
         State(
             bits.iter()

@@ -20,6 +20,7 @@ pub fn rows() -> Vec<Case> {
         rows.extend(records(kind));
         rows.extend(ports(kind));
     }
+    rows.extend(Kind::tcp().into_iter().flat_map(resets));
     for kind in Kind::all() {
         rows.extend(hints(kind));
     }
@@ -239,6 +240,64 @@ fn ports(kind: Kind) -> Vec<Case> {
         .establish(one, WEB_1)
         .establish(two, WEB_1)
         .step(flow(kind, 3).first(), Drops(Reason::PortsExhausted)),
+    ]
+}
+
+/// What a flow that was reset gives up, and to whom.
+fn resets(kind: Kind) -> Vec<Case> {
+    let new = flow(kind, 99);
+    let reset = State(State::ESTABLISHED.0 | State::RESET | State::SHORT_CLIENT);
+    let close =
+        |case: Case, it: Dialogue| case.step(it.fin(), Reaches(WEB_1)).step(it.reply_fin(WEB_1), Returns);
+    let table = |name: &str| Case::new(format!("{kind}: {name}"), tiny(kind));
+    let one_port = PortPool { low_first: 2000, low_count: 1, high_first: 0, high_count: 0 };
+    let port = |name: &str| {
+        let world = World::new(kind).with_one_backend().with(|world| world.ports = one_port);
+        Case::new(format!("{kind}: {name}"), world)
+    };
+    let (one, two) = (flow(kind, 1), flow(kind, 2));
+    vec![
+        filled(table("a full table has room for one flow more when one was reset"), kind, 0..0, 0..ALL)
+            .step(flow(kind, 3).rst(), Reaches(WEB_1))
+            .step(new.syn(), Opens(WEB_1))
+            .records(8)
+            .flow(flow(kind, 3), &[]),
+        filled(table("the flow that was reset first gives way first"), kind, 0..0, 0..ALL)
+            .step(flow(kind, 5).rst(), Reaches(WEB_1))
+            .after_s(1)
+            .step(flow(kind, 2).rst(), Reaches(WEB_1))
+            .step(new.syn(), Opens(WEB_1))
+            .flow(flow(kind, 5), &[])
+            .flow(flow(kind, 2), &[reset]),
+        close(filled(table("a closed flow gives way before one that was reset"), kind, 0..0, 0..ALL), one)
+            .step(two.rst(), Reaches(WEB_1))
+            .step(new.syn(), Opens(WEB_1))
+            .flow(one, &[])
+            .flow(two, &[reset]),
+        filled(table("a flow that was reset gives way before a half-open one"), kind, 7..ALL, 0..7)
+            .after_s(1)
+            .step(two.rst(), Reaches(WEB_1))
+            .step(new.syn(), Opens(WEB_1))
+            .flow(two, &[])
+            .flow(flow(kind, 7), &[State::HALF_OPEN]),
+        filled(table("a flow that was restored gives its record to nobody"), kind, 0..0, 0..ALL)
+            .step(two.rst(), Reaches(WEB_1))
+            .step(two.later_answer(WEB_1), Returns)
+            .step(new.syn(), Drops(Reason::TableFull))
+            .step(two.data(), Reaches(WEB_1)),
+        port("a flow that was reset gives up its port at once")
+            .establish(one, WEB_1)
+            .step(one.reply_rst(WEB_1), Returns)
+            .step(two.syn(), Opens(WEB_1))
+            .flow(one, &[])
+            .records(1)
+            .step(two.syn_ack(WEB_1), Returns),
+        port("a flow that was restored gives its port to nobody")
+            .establish(one, WEB_1)
+            .step(one.reply_rst(WEB_1), Returns)
+            .step(one.data(), Reaches(WEB_1))
+            .step(two.syn(), Drops(Reason::PortsExhausted))
+            .step(one.later_answer(WEB_1), Returns),
     ]
 }
 

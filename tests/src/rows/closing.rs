@@ -1,5 +1,5 @@
-//! How TCP flows end: goodbyes shorten the timer, the other side's next word restores it, and a SYN on a closing flow
-//! makes a challenger that has to prove itself.
+//! How TCP flows end: FIN and RST shorten the timer, the other side's next packet restores it, and a SYN on a closing
+//! flow makes a challenger that has to prove itself.
 
 use lb_common::{flow::State, net::Protocol, reason::Reason, service::Mode};
 use lb_ebpf::{packet::tcp::ACK, table::record};
@@ -16,6 +16,7 @@ const FIN_BACKEND: u8 = State::FIN_BACKEND;
 const CHALLENGED: u8 = State::CHALLENGED;
 const SHORT_CLIENT: u8 = State::SHORT_CLIENT;
 const SHORT_BACKEND: u8 = State::SHORT_BACKEND;
+const RESET: u8 = State::RESET;
 
 const fn established_with(bits: u8) -> State {
     State(ESTABLISHED.0 | bits)
@@ -28,7 +29,9 @@ const OLD: u32 = 5_000_000;
 pub fn rows() -> Vec<Case> {
     Kind::tcp()
         .into_iter()
-        .flat_map(|kind| goodbyes(kind).into_iter().chain(challengers(kind)).chain(old_flows(kind)))
+        .flat_map(|kind| {
+            goodbyes(kind).into_iter().chain(resets(kind)).chain(challengers(kind)).chain(old_flows(kind))
+        })
         .chain(Family::ALL.into_iter().flat_map(with_nat))
         .collect()
 }
@@ -56,29 +59,81 @@ fn goodbyes(kind: Kind) -> Vec<Case> {
             .step(one.fin(), Reaches(WEB_1))
             .step(one.reply(WEB_1, ACK), Returns)
             .flow(one, &[established_with(FIN_CLIENT | FIN_BACKEND)]),
-        Case::new(format!("{kind}: a repeated last FIN of a closed flow is still answered"), world.clone())
+        Case::new(format!("{kind}: a repeated last FIN of a closed flow is still answered"), world)
             .establish(one, WEB_1)
             .step(one.reply_fin(WEB_1), Returns)
             .step(one.fin(), Reaches(WEB_1))
             .step(one.reply_fin(WEB_1), Returns)
             .step(one.ack(2), Reaches(WEB_1)),
-        Case::new(
-            format!("{kind}: a client's RST shortens, its own next words do not restore, the backend's do"),
-            world.clone(),
-        )
-        .establish(one, WEB_1)
-        .step(one.rst(), Reaches(WEB_1))
-        .flow(one, &[established_with(SHORT_CLIENT)])
-        .step(one.data(), Reaches(WEB_1))
-        .flow(one, &[established_with(SHORT_CLIENT)])
-        .step(one.later_answer(WEB_1), Returns)
-        .flow(one, &[ESTABLISHED]),
-        Case::new(format!("{kind}: a backend's RST shortens, and the client's next words restore"), world)
-            .establish(one, WEB_1)
+    ]
+}
+
+fn resets(kind: Kind) -> Vec<Case> {
+    let one = Dialogue::new(kind);
+    let case = |name: &str| Case::new(format!("{kind}: {name}"), World::new(kind)).establish(one, WEB_1);
+    let by_both = |name: &str| {
+        case(name)
+            .step(one.rst(), Reaches(WEB_1))
             .step(one.reply_rst(WEB_1), Returns)
-            .flow(one, &[established_with(SHORT_BACKEND)])
+            .flow(one, &[established_with(RESET | SHORT_CLIENT | SHORT_BACKEND)])
+    };
+    vec![
+        case("a client's RST resets, its own next packets do not restore, the backend's do")
+            .step(one.rst(), Reaches(WEB_1))
+            .flow(one, &[established_with(RESET | SHORT_CLIENT)])
+            .step(one.data(), Reaches(WEB_1))
+            .step(one.rst(), Reaches(WEB_1))
+            .flow(one, &[established_with(RESET | SHORT_CLIENT)])
+            .step(one.later_answer(WEB_1), Returns)
+            .flow(one, &[ESTABLISHED]),
+        case("a backend's RST resets, its own next packets do not restore, the client's do")
+            .step(one.reply_rst(WEB_1), Returns)
+            .flow(one, &[established_with(RESET | SHORT_BACKEND)])
+            .step(one.later_answer(WEB_1), Returns)
+            .flow(one, &[established_with(RESET | SHORT_BACKEND)])
             .step(one.data(), Reaches(WEB_1))
             .flow(one, &[ESTABLISHED]),
+        by_both("a RST of each side is restored when each has been contradicted")
+            .step(one.data(), Reaches(WEB_1))
+            .flow(one, &[established_with(RESET | SHORT_CLIENT)])
+            .step(one.later_answer(WEB_1), Returns)
+            .flow(one, &[ESTABLISHED]),
+        by_both("RSTs of both sides need no more than the other's packets to be restored, in either order")
+            .step(one.later_answer(WEB_1), Returns)
+            .flow(one, &[established_with(RESET | SHORT_BACKEND)])
+            .step(one.data(), Reaches(WEB_1))
+            .flow(one, &[ESTABLISHED]),
+        case("a FIN restores what the other side's RST reset, and begins to close")
+            .step(one.rst(), Reaches(WEB_1))
+            .step(one.reply_fin(WEB_1), Returns)
+            .flow(one, &[established_with(FIN_BACKEND | SHORT_BACKEND)])
+            .step(one.data(), Reaches(WEB_1))
+            .flow(one, &[established_with(FIN_BACKEND)]),
+        case("a RST resets a half-closed flow, and the FIN is remembered")
+            .step(one.fin(), Reaches(WEB_1))
+            .step(one.reply_rst(WEB_1), Returns)
+            .flow(one, &[established_with(FIN_CLIENT | RESET | SHORT_BACKEND)])
+            .step(one.ack(2), Reaches(WEB_1))
+            .flow(one, &[established_with(FIN_CLIENT)]),
+        case("a client that closes and then resets has reset")
+            .step(one.fin(), Reaches(WEB_1))
+            .step(one.rst(), Reaches(WEB_1))
+            .flow(one, &[established_with(FIN_CLIENT | RESET | SHORT_CLIENT)])
+            .step(one.reply_fin(WEB_1), Returns)
+            .flow(one, &[established_with(FIN_CLIENT | FIN_BACKEND | SHORT_BACKEND)]),
+        case("a FIN after a RST of its own side closes a flow that the other side has closed")
+            .step(one.reply_fin(WEB_1), Returns)
+            .step(one.rst(), Reaches(WEB_1))
+            .flow(one, &[established_with(FIN_BACKEND | RESET | SHORT_CLIENT)])
+            .step(one.fin(), Reaches(WEB_1))
+            .flow(one, &[established_with(FIN_CLIENT | FIN_BACKEND | SHORT_CLIENT)]),
+        case("a RST changes nothing of a closed flow")
+            .step(one.fin(), Reaches(WEB_1))
+            .step(one.reply_fin(WEB_1), Returns)
+            .step(one.ack(2), Reaches(WEB_1))
+            .step(one.rst(), Reaches(WEB_1))
+            .step(one.reply_rst(WEB_1), Returns)
+            .flow(one, &[established_with(FIN_CLIENT | FIN_BACKEND | SHORT_CLIENT)]),
     ]
 }
 
@@ -236,6 +291,21 @@ fn elsewhere_in_use(kind: Kind) -> Case {
     .records(2)
 }
 
+/// A forged RST and a forged SYN to another address of the service must not take a client's port from its connection.
+fn reset_elsewhere(kind: Kind) -> Case {
+    let one = Dialogue::new(kind);
+    let twin = one.listen(std::net::SocketAddr::new(kind.ip.address("192.0.2.20", "2001:db8::20"), 80));
+    let world = World::new(kind).with_one_backend().with(|world| world.services[0].listen.push(twin.listen));
+    Case::new(format!("{kind}: a client's port is free towards another address 10 s after a RST"), world)
+        .establish(one, WEB_1)
+        .step(one.rst(), Reaches(WEB_1))
+        .step(twin.syn(), Drops(Reason::TupleInUse))
+        .step(one.later_answer(WEB_1), Returns)
+        .step(one.rst(), Reaches(WEB_1))
+        .after_s(11)
+        .step(twin.syn(), Opens(WEB_1))
+}
+
 /// With nat both connections would be one to the backend.
 fn with_nat(ip: Family) -> Vec<Case> {
     let kind = Kind::new(ip, Protocol::Tcp, Mode::Nat);
@@ -305,6 +375,7 @@ fn with_nat(ip: Family) -> Vec<Case> {
             .step(one.syn_ack(WEB_1), Returns)
             .flow(one, &[established_with(FIN_CLIENT)]),
         elsewhere_in_use(kind),
+        reset_elsewhere(kind),
         Case::new(
             format!("{kind}: with several, a closing flow is challenged at another backend"),
             World::new(kind),

@@ -19,7 +19,7 @@ type Prelude = (&'static str, u64, fn(Case, Dialogue) -> Case);
 
 fn tcp(kind: Kind) -> Vec<Case> {
     let one = Dialogue::new(kind);
-    let states: [Prelude; 6] = [
+    let states: [Prelude; 8] = [
         ("half-open", 120, |case, one| case.step(one.syn(), Opens(WEB_1))),
         ("established", 7440, |case, one| case.establish(one, WEB_1)),
         ("half-closed and silent", 240, |case, one| {
@@ -28,8 +28,12 @@ fn tcp(kind: Kind) -> Vec<Case> {
         ("half-closed while the other side speaks", 7440, |case, one| {
             case.establish(one, WEB_1).step(one.fin(), Reaches(WEB_1)).step(one.reply(WEB_1, ACK), Returns)
         }),
-        ("reset by one side", 240, |case, one| {
+        ("reset by its client", 10, |case, one| case.establish(one, WEB_1).step(one.rst(), Reaches(WEB_1))),
+        ("reset by its backend", 10, |case, one| {
             case.establish(one, WEB_1).step(one.reply_rst(WEB_1), Returns)
+        }),
+        ("reset, and restored by the other side", 7440, |case, one| {
+            case.establish(one, WEB_1).step(one.rst(), Reaches(WEB_1)).step(one.reply(WEB_1, ACK), Returns)
         }),
         ("closed", 240, |case, one| {
             case.establish(one, WEB_1).step(one.fin(), Reaches(WEB_1)).step(one.reply_fin(WEB_1), Returns)
