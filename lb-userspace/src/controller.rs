@@ -14,6 +14,7 @@ mod answer;
 mod changes;
 pub mod compile;
 pub mod diff;
+mod fill;
 #[cfg(test)]
 mod fixture;
 mod host;

@@ -25,11 +25,37 @@ pub use families::families;
 pub struct Input {
     pub services: Vec<Service>,
     pub interfaces: Vec<Interface>,
-    pub flows: view::FlowCount,
+    /// IPv4's, then IPv6's.
+    pub flow_tables: [FlowTable; 2],
     pub reasons: BTreeMap<Reason, Tally>,
     pub last_reload_successful: bool,
     /// The start counts as a reload.
     pub last_reload_success: SystemTime,
+}
+
+/// A family's flow table.
+#[derive(Clone, Debug)]
+pub struct FlowTable {
+    /// `ipv4` | `ipv6`
+    pub family: &'static str,
+    pub flows: Flows,
+    /// What the table was made for.
+    pub established_max: u64,
+    pub half_open_max: u64,
+}
+
+/// Flows by state; those that both sides have closed are not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flows {
+    pub half_open: u64,
+    pub established: u64,
+    pub closing: u64,
+}
+
+impl Flows {
+    pub const fn all(self) -> u64 {
+        self.half_open + self.established + self.closing
+    }
 }
 
 #[derive(Clone, Debug)]

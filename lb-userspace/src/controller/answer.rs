@@ -7,16 +7,12 @@ use lb_common::{
     service::Mode,
 };
 
-use super::{
-    known::Known,
-    listing::protocol_name,
-    state::State,
-    walk::{Count, Flows},
-};
+use super::{known::Known, listing::protocol_name, state::State, walk::Count};
 use crate::{
     api::{desk::outcome_name, view},
     datapath::{Capacity, Snapshot, Totals},
     event::{Health, ProbeResult},
+    metrics::{FlowTable, Flows},
     spec::{Backend, BackendName, HealthCheck, Probe, Service},
 };
 /// One look at everything.
@@ -111,21 +107,38 @@ impl<'a> Facts<'a> {
             .collect()
     }
 
+    /// Of both families.
     pub fn flow_count(&self, capacity: &Capacity) -> view::FlowCount {
-        let ids = self.known.entries().map(|entry| entry.id);
-        let mut all = Flows::default();
-        for flows in ids.map(|id| self.count.of(id)) {
-            all.half_open += flows.half_open;
-            all.established += flows.established;
-            all.closing += flows.closing;
-        }
+        let tables = self.flow_tables(capacity);
+        let sum = |of: fn(&FlowTable) -> u64| tables.iter().map(of).sum();
         view::FlowCount {
-            half_open: all.half_open,
-            established: all.established,
-            closing: all.closing,
-            established_max: u64::from(capacity.flows) + u64::from(capacity.flows_ipv6),
-            half_open_max: 2 * u64::from(capacity.half_open_flows),
+            half_open: sum(|it| it.flows.half_open),
+            established: sum(|it| it.flows.established),
+            closing: sum(|it| it.flows.closing),
+            established_max: sum(|it| it.established_max),
+            half_open_max: sum(|it| it.half_open_max),
         }
+    }
+
+    /// IPv4's, then IPv6's.
+    pub fn flow_tables(&self, capacity: &Capacity) -> [FlowTable; 2] {
+        let table = |family, is_ipv4: bool, established_max: u32| {
+            let mut flows = Flows::default();
+            // Clients reach backends of their own family.
+            let entries = self.known.entries().filter(|entry| entry.address.to_ip().is_ipv4() == is_ipv4);
+            for of_backend in entries.map(|entry| self.count.of(entry.id)) {
+                flows.half_open += of_backend.half_open;
+                flows.established += of_backend.established;
+                flows.closing += of_backend.closing;
+            }
+            FlowTable {
+                family,
+                flows,
+                established_max: established_max.into(),
+                half_open_max: capacity.half_open_flows.into(),
+            }
+        };
+        [table("ipv4", true, capacity.flows), table("ipv6", false, capacity.flows_ipv6)]
     }
 
     /// Each service, followed by its backends. `past` is what backends that are gone had done for a service.
@@ -158,7 +171,7 @@ impl<'a> Facts<'a> {
         number.and_then(|number| totals.services.get(&number)).map(|it| it.refused).unwrap_or_default()
     }
 
-    fn flows(&self, service: &Service, backend: &Backend) -> Flows {
+    pub fn flows(&self, service: &Service, backend: &Backend) -> Flows {
         let entry = self.known.backend_named(&name(service, backend));
         entry.map(|entry| self.count.of(entry.id)).unwrap_or_default()
     }

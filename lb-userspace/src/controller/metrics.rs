@@ -31,7 +31,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
                 .map(|it| self.service_input(facts, totals, it))
                 .collect(),
             interfaces: self.interfaces().into_iter().map(|view| interface(view, totals)).collect(),
-            flows: facts.flow_count(&self.capacity),
+            flow_tables: facts.flow_tables(&self.capacity),
             reasons: totals.reasons.clone(),
             last_reload_successful: self.reload.error.is_none(),
             last_reload_success: self.reload.succeeded,

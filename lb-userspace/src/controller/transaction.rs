@@ -8,7 +8,7 @@ use super::{
     Controller, Host,
     changes::{changes, need_restart},
     compile::compile,
-    pinned,
+    fill, pinned,
     wishes::Wishes,
 };
 use crate::{
@@ -68,6 +68,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         warnings.extend(self.wishes.warnings.iter().cloned());
         warnings.extend(pinned::other_limits(&self.capacity, &self.wishes.file.limits));
         warnings.extend(pinned::other_ports(&self.capacity, self.state.spec(), self.local_ports));
+        warnings.extend(self.with_facts(|facts| fill::warnings(facts, &self.state, &self.capacity)));
         warnings.extend(need_restart(&self.running, &self.wishes.file));
         warnings
     }

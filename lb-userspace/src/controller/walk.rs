@@ -11,7 +11,10 @@ use std::{
 use anyhow::Context;
 
 use super::listing::Listing;
-use crate::datapath::{Datapath, Flow, Snapshot};
+use crate::{
+    datapath::{Datapath, Flow, Snapshot},
+    metrics::Flows,
+};
 
 /// Flows are counted anew when somebody asks and the last count is older.
 pub const COUNT_MAX_AGE: Duration = Duration::from_secs(1);
@@ -41,13 +44,6 @@ enum Purpose {
 /// How many flows there are, by backend id: also by ids that nobody answers for any more, which no sum is to include.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Count(BTreeMap<u32, Flows>);
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flows {
-    pub half_open: u64,
-    pub established: u64,
-    pub closing: u64,
-}
 
 impl Walks {
     /// These ids answer for their flows no more.
@@ -169,11 +165,5 @@ impl Count {
     /// Ids that have flows and nobody to answer for them, for instance since a daemon died in the middle of a plan.
     fn orphans(&self, have: &Snapshot) -> BTreeSet<u32> {
         self.0.keys().copied().filter(|id| have.backend(*id).is_none()).collect()
-    }
-}
-
-impl Flows {
-    pub const fn all(self) -> u64 {
-        self.half_open + self.established + self.closing
     }
 }

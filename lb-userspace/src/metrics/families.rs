@@ -8,7 +8,7 @@ use lb_common::{
 };
 use prometheus::proto::MetricFamily;
 
-use super::{Backend, Input, Service, family::Family};
+use super::{Backend, FlowTable, Input, Service, family::Family};
 use crate::{
     api::{desk::outcome_name, view::AdminState},
     event::ProbeOutcome,
@@ -167,15 +167,16 @@ fn program(input: &Input) -> [Family; 4] {
 }
 
 fn flows(input: &Input) -> [Family; 2] {
-    let count = &input.flows;
-    let mut held = Family::gauge("xlb_flows", "Flows in the tables.");
-    held.set(&[("state", "half_open")], count.half_open as f64);
-    held.set(&[("state", "established")], count.established as f64);
-    held.set(&[("state", "closing")], count.closing as f64);
-
-    let mut most = Family::gauge("xlb_flows_max", "Flows that the tables are meant to hold.");
-    most.set(&[("state", "half_open")], count.half_open_max as f64);
-    most.set(&[("state", "established")], count.established_max as f64);
+    let mut held = Family::gauge("xlb_flows", "Flows in the table of a family.");
+    let mut most = Family::gauge("xlb_flows_max", "Flows that the table of a family is made for.");
+    for FlowTable { family, flows, established_max, half_open_max } in &input.flow_tables {
+        let family = ("family", *family);
+        held.set(&[family, ("state", "half_open")], flows.half_open as f64);
+        held.set(&[family, ("state", "established")], flows.established as f64);
+        held.set(&[family, ("state", "closing")], flows.closing as f64);
+        most.set(&[family, ("state", "half_open")], *half_open_max as f64);
+        most.set(&[family, ("state", "established")], *established_max as f64);
+    }
     [held, most]
 }
 

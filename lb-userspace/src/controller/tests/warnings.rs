@@ -74,3 +74,45 @@ fn what_is_odd_since_the_start_is_told_to_the_end() {
 
     assert_eq!(world.status().warnings, ["eth0 is slow"]);
 }
+
+#[test]
+fn a_flow_table_that_is_nearly_full_is_told_of_with_the_cure() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let ids: Vec<u32> =
+        ["web/web-1", "web/web-2", "web/web-3"].iter().filter_map(|it| world.id(it)).collect();
+    // 209,715 of 262,144 are 80 %.
+    for id in ids.iter().cycle().take(6) {
+        world.add_flows(*id, 34_900);
+    }
+    world.wait(2_000);
+    let is_of_table = |it: &String| it.starts_with("the IPv4 flow table is more than 80 % full");
+    assert!(!world.status().warnings.iter().any(is_of_table));
+
+    world.add_flows(ids[0], 400);
+    world.wait(2_000);
+
+    let warnings = world.status().warnings;
+    let told = warnings.iter().find(|it| is_of_table(it)).unwrap();
+    assert!(told.contains("raise flows in [limits]"), "{told}");
+}
+
+#[test]
+fn source_ports_that_are_nearly_used_up_are_told_of_with_the_cure() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let id = world.id("web/web-2").unwrap();
+    // 29,024 of 36,280 are 80 %.
+    world.add_flows(id, 29_024);
+    world.wait(2_000);
+    assert_eq!(world.status().warnings, [""; 0]);
+
+    world.add_flows(id, 1);
+    world.wait(2_000);
+
+    let warnings = world.status().warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0].starts_with("backend web/web-2: more than 80 % of the 36280 source ports"),
+        "{warnings:?}"
+    );
+    assert!(warnings[0].contains("add an address to source of service web"), "{warnings:?}");
+}
