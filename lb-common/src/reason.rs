@@ -28,6 +28,12 @@ macro_rules! reasons {
                 match self { $(Self::$variant => Action::$action,)* }
             }
 
+            /// The reason at a number. [`Self::Internal`] where there is none.
+            #[inline(always)]
+            pub const fn from_number(number: u64) -> Self {
+                if number < Self::ALL.len() as u64 { Self::ALL[number as usize] } else { Self::Internal }
+            }
+
             /// The name in metrics and documents.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
@@ -56,12 +62,13 @@ reasons! {
     TableFull          "table_full"           Drop "All records that the flow may use hold established flows.";
     PortsExhausted     "ports_exhausted"      Drop "All source ports that were tried are held by established flows.";
     TupleInUse         "tuple_in_use"         Drop "nat: the client's port is in use towards every backend, or the client is the only backend.";
-    Contended          "contended"            Drop "Another CPU was making the same flow.";
+    Contended          "contended"            Drop "Another CPU was making the same flow, or its backend changed meanwhile: the next packet tries again.";
     NoClientNeighbour  "no_client_neighbour"  Drop "The client's next hop is not resolved; it is being asked for.";
     NoClientRoute      "no_client_route"      Drop "No route to the client through an attached interface.";
     NoBackendNeighbour "no_backend_neighbour" Drop "The backend's next hop is not resolved.";
     RedirectFailed     "redirect_failed"      Drop "The egress interface is not in the device map.";
     MtuTooSmall        "mtu_too_small"        Drop "An ICMP error about a flow wants an MTU below 552 (IPv6: 1280; RFC 8201, 4).";
+    Internal           "internal"             Drop "The program's maps are not as they must be: a bug or a damaged installation.";
 }
 
 #[cfg(test)]
@@ -75,6 +82,16 @@ mod tests {
             assert_eq!(*reason as usize, number);
         }
         assert!(Reason::ALL.len() <= MAX_REASONS);
+    }
+
+    #[test]
+    fn each_number_leads_back_to_its_reason_and_others_are_internal() {
+        for reason in Reason::ALL {
+            assert_eq!(Reason::from_number(*reason as u64), *reason);
+        }
+        for number in [Reason::ALL.len() as u64, 1 << 32, u64::MAX] {
+            assert_eq!(Reason::from_number(number), Reason::Internal);
+        }
     }
 
     #[test]

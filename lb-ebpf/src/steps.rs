@@ -26,7 +26,7 @@ use crate::{
 pub trait Steps<F: Family>: Storage<F> + Sized {
     /// [`record::in_bucket`]
     #[inline(always)]
-    fn in_bucket(&self, bucket: u32, states: States, except: Option<u32>) -> Option<u32> {
+    fn in_bucket(&self, bucket: u32, states: States, except: Option<u32>) -> Result<Option<u32>, Reason> {
         record::in_bucket(self, bucket, states, except)
     }
 
@@ -56,7 +56,7 @@ pub trait Steps<F: Family>: Storage<F> + Sized {
 
     /// [`lifecycle::contest`]
     #[inline(always)]
-    fn contest(&self, record: u32, control: Control, segment: Segment) -> Option<u32> {
+    fn contest(&self, record: u32, control: Control, segment: Segment) -> Result<Option<u32>, Reason> {
         lifecycle::contest(self, record, control, segment)
     }
 

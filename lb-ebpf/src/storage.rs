@@ -16,7 +16,7 @@ use crate::{
     table::scratch::Scratch,
 };
 
-/// What both families share.
+/// What both families share. An element that is missing where it must be is [`Reason::Internal`], whatever was sought.
 pub trait Maps {
     /// Sizes and keys. `None` before the controller has written them.
     fn settings(&self) -> Option<&Settings>;

@@ -26,7 +26,7 @@ use lb_ebpf::{
 pub use self::flows::Flows;
 use crate::{
     engine::{Counters, MAX_NUMBERS, Memory},
-    world::{Maps, World, network},
+    world::{Element, Maps, World, network},
 };
 
 /// All maps.
@@ -107,6 +107,11 @@ impl MemoryTables {
         &self.epoch.last().maps
     }
 
+    /// The element, unless the world says that it is missing.
+    fn unless_missing<T>(&self, element: Element, it: Option<T>) -> Option<T> {
+        it.filter(|_| self.world().missing != Some(element))
+    }
+
     /// What was counted.
     pub fn counters(&self) -> Counters {
         self.counters.borrow().clone()
@@ -137,7 +142,7 @@ fn add(tally: &mut Tally, bytes: u64) {
 
 impl storage::Maps for MemoryTables {
     fn settings(&self) -> Option<&Settings> {
-        Some(&self.maps().settings)
+        self.unless_missing(Element::Settings, Some(&self.maps().settings))
     }
 
     fn now(&self) -> u32 {
@@ -153,11 +158,11 @@ impl storage::Maps for MemoryTables {
     }
 
     fn slots(&self, pool: u32) -> Option<&SlotTable> {
-        self.maps().tables.get(pool as usize)
+        self.unless_missing(Element::Slots, self.maps().tables.get(pool as usize))
     }
 
     fn turn(&self, pool: u32) -> Option<&Word> {
-        self.turns.get(pool as usize)
+        self.unless_missing(Element::Turn, self.turns.get(pool as usize))
     }
 
     fn backend(&self, id: u32) -> Option<&Backend> {
@@ -175,11 +180,13 @@ impl storage::Maps for MemoryTables {
         };
         let place = id % MAX_BACKENDS;
         let there = self.maps().backends.iter().find(|it| it.id != 0 && it.id % MAX_BACKENDS == place);
-        Some(there.unwrap_or(&NOBODY))
+        self.unless_missing(Element::Backend, Some(there.unwrap_or(&NOBODY)))
     }
 
     fn interface(&self, index: u32) -> Option<&Interface> {
-        self.maps().interfaces.iter().find(|(it, _)| *it == index).map(|(_, interface)| interface)
+        let mut interfaces = self.maps().interfaces.iter();
+        let found = interfaces.find(|(it, _)| *it == index).map(|(_, interface)| interface);
+        self.unless_missing(Element::Interface, found)
     }
 
     fn count_forwarded(&self, number: u32, bytes: u64) {
@@ -205,19 +212,19 @@ macro_rules! flow_tables {
     ($family:ty, $flows:ident) => {
         impl Storage<$family> for MemoryTables {
             fn bucket(&self, index: u32) -> Option<&Bucket<RecordOf<$family>>> {
-                self.$flows.buckets.get(index as usize)
+                self.unless_missing(Element::Bucket, self.$flows.buckets.get(index as usize))
             }
 
             fn line(&self, index: u32) -> Option<&HintLine> {
-                self.$flows.lines.get(index as usize)
+                self.unless_missing(Element::Line, self.$flows.lines.get(index as usize))
             }
 
             fn scratch(&self) -> Option<&Scratch<$family>> {
-                self.$flows.scratch.get(self.cpu.get())
+                self.unless_missing(Element::Scratch, self.$flows.scratch.get(self.cpu.get()))
             }
 
             fn half_open(&self) -> Option<&Word> {
-                Some(&self.$flows.half_open)
+                self.unless_missing(Element::HalfOpen, Some(&self.$flows.half_open))
             }
 
             fn route(&self, _source: $family, destination: $family) -> Result<Hop, Reason> {

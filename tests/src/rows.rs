@@ -3,6 +3,7 @@
 pub mod balancing;
 pub mod capacity;
 pub mod closing;
+pub mod damage;
 pub mod forwarding;
 pub mod handshake;
 pub mod icmp;

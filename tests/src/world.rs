@@ -52,6 +52,31 @@ pub struct World {
     pub mtu: u32,
     /// The id of the next backend.
     pub next_id: u32,
+    /// Damage that only the memory engine can do.
+    pub missing: Option<Element>,
+}
+
+/// What the program looks up in its maps and always finds, in a sound installation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Element {
+    /// The one value of `SETTINGS`.
+    Settings,
+    /// Any slot table.
+    Slots,
+    /// Any round-robin word.
+    Turn,
+    /// Any place in `BACKENDS`.
+    Backend,
+    /// Any interface.
+    Interface,
+    /// Any bucket of records.
+    Bucket,
+    /// Any line of hints.
+    Line,
+    /// The CPU's own scratch.
+    Scratch,
+    /// The number of half-open flows.
+    HalfOpen,
 }
 
 /// A service: of one protocol and one family.
@@ -197,6 +222,7 @@ impl World {
             clock: u32::MAX - ticks(60),
             mtu: 1500,
             next_id: 1,
+            missing: None,
         };
         world.services.push(Service {
             listen: vec![kind.ip.listen()],

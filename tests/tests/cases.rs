@@ -26,6 +26,11 @@ fn runts() {
     pass(rows::malformed::runts());
 }
 
+#[test]
+fn damage() {
+    pass(rows::damage::rows());
+}
+
 macro_rules! themes {
     ($($theme:ident),*) => {
         $(
@@ -47,7 +52,7 @@ macro_rules! themes {
         /// All but the one that only the kernel's device map knows: `kernel_cases` has it.
         #[test]
         fn every_reason_has_a_row() {
-            let rows: Vec<Case> = [$(rows::$theme::rows()),*, rows::malformed::runts()].into_iter().flatten().collect();
+            let rows: Vec<Case> = [$(rows::$theme::rows()),*, rows::malformed::runts(), rows::damage::rows()].into_iter().flatten().collect();
             let met: BTreeSet<Reason> = rows.iter().flat_map(Case::reasons).collect();
             let missing = Reason::ALL.iter().filter(|reason| !met.contains(*reason));
 

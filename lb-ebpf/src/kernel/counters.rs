@@ -67,7 +67,7 @@ pub fn record(verdict: Verdict, ctx: &XdpContext, bytes: u64) -> u32 {
     match verdict {
         Verdict::Continue(path) => {
             slow_paths::go(ctx, path);
-            refuse(ctx, Reason::Contended, bytes)
+            refuse(ctx, Reason::Internal, bytes)
         }
         Verdict::Transmit => {
             action(ctx, |counters| counters.transmitted += 1);

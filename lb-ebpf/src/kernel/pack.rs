@@ -2,9 +2,11 @@
 
 use lb_common::reason::Reason;
 
-use crate::{packet::tcp::Segment, table::reply_index::Reserve};
+use crate::{opaque::opaque, packet::tcp::Segment, table::reply_index::Reserve};
 
+// Records have 24 bits, so that these are no record's number.
 const NO_RECORD: u32 = u32::MAX;
+const MISSING: u32 = u32::MAX - 1;
 
 /// A record's number, if there is one.
 #[inline(always)]
@@ -12,33 +14,38 @@ pub fn record(number: Option<u32>) -> u32 {
     number.unwrap_or(NO_RECORD)
 }
 
-/// The opposite of [`record`].
+/// Whether and where a record was found. All that can fail about it is a missing element of the maps.
 #[inline(always)]
-pub fn to_record(number: u32) -> Option<u32> {
-    (number != NO_RECORD).then_some(number)
+pub fn found(found: Result<Option<u32>, Reason>) -> u32 {
+    found.map_or(MISSING, record)
 }
 
-/// Zero for success, else one more than the reason's number.
+/// The opposite of [`found`].
+#[inline(always)]
+pub fn to_found(number: u32) -> Result<Option<u32>, Reason> {
+    match number {
+        MISSING => Err(Reason::Internal),
+        NO_RECORD => Ok(None),
+        _ => Ok(Some(number)),
+    }
+}
+
+const DONE: u32 = u32::MAX;
+
+/// A reason's number, or none.
 #[inline(always)]
 pub fn result(result: Result<(), Reason>) -> u32 {
-    match result {
-        Ok(()) => 0,
-        Err(reason) => reason as u32 + 1,
-    }
+    result.map_or_else(|reason| reason as u32, |()| DONE)
 }
 
 /// The opposite of [`result`].
 #[inline(always)]
 pub fn to_result(number: u32) -> Result<(), Reason> {
-    if number == 0 {
+    if number == DONE {
         return Ok(());
     }
-    let number = (number - 1) as usize;
-    if number >= Reason::ALL.len() {
-        return Err(Reason::Contended);
-    }
-    // SAFETY: `Reason` is `repr(u32)`, its numbers are 0..ALL.len() without a gap (a test of lb-common says so).
-    Err(unsafe { core::mem::transmute::<u32, Reason>(number as u32) })
+    // The compiler sees which numbers there are and would leave out the comparison that the verifier needs.
+    Err(Reason::from_number(opaque(number.into(), number.into())))
 }
 
 /// Flags and acknowledgement of a segment in one word: a function has five arguments.
@@ -59,6 +66,7 @@ pub fn to_reserve(rank: u64) -> Reserve {
     match rank {
         0 => Reserve::Mine,
         1 => Reserve::Taken,
+        u64::MAX => Reserve::Missing,
         age => Reserve::Evictable(age - 2),
     }
 }

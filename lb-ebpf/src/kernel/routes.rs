@@ -37,7 +37,7 @@ const NO_NEIGHBOUR: i64 = 7;
 /// Looks up with the packet's own interface as the way in.
 #[inline(always)]
 fn lookup(ctx: *mut xdp_md, family: u8, source: [u32; 4], destination: [u32; 4]) -> Result<Hop, Reason> {
-    let query = maps::QUERY.get_ptr_mut(0).ok_or(Reason::NoClientRoute)?;
+    let query = maps::QUERY.get_ptr_mut(0).ok_or(Reason::Internal)?;
     // SAFETY: this CPU's own element; nothing else holds a reference to it during this call.
     let query = unsafe { &mut *query };
     query.family = family;

@@ -31,7 +31,7 @@ macro_rules! global_functions {
             #[unsafe(export_name = $in_bucket)]
             #[inline(never)]
             pub extern "C" fn in_bucket(bucket: u32, states: u32, except: u32) -> u32 {
-                pack::record(record::in_bucket::<$family>(&TABLES, bucket, States(states), Some(except)))
+                pack::found(record::in_bucket::<$family>(&TABLES, bucket, States(states), Some(except)))
             }
 
             /// [`evict::candidate`]
@@ -68,7 +68,7 @@ macro_rules! global_functions {
             #[inline(never)]
             pub extern "C" fn contest(record: u32, control: u64, packed: u64) -> u32 {
                 let segment = pack::to_segment(packed, 0);
-                pack::record(lifecycle::contest::<$family>(&TABLES, record, Control(control), segment))
+                pack::found(lifecycle::contest::<$family>(&TABLES, record, Control(control), segment))
             }
 
             /// [`lifecycle::advance`]

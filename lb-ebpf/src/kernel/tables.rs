@@ -126,8 +126,13 @@ macro_rules! flow_tables {
 
         impl Steps<$family> for KernelTables {
             #[inline(always)]
-            fn in_bucket(&self, bucket: u32, states: States, except: Option<u32>) -> Option<u32> {
-                pack::to_record(subprograms::$calls::in_bucket(bucket, states.0, pack::record(except)))
+            fn in_bucket(
+                &self,
+                bucket: u32,
+                states: States,
+                except: Option<u32>,
+            ) -> Result<Option<u32>, Reason> {
+                pack::to_found(subprograms::$calls::in_bucket(bucket, states.0, pack::record(except)))
             }
 
             #[inline(always)]
@@ -151,8 +156,13 @@ macro_rules! flow_tables {
             }
 
             #[inline(always)]
-            fn contest(&self, record: u32, control: Control, segment: Segment) -> Option<u32> {
-                pack::to_record(subprograms::$calls::contest(record, control.0, pack::segment(segment)))
+            fn contest(
+                &self,
+                record: u32,
+                control: Control,
+                segment: Segment,
+            ) -> Result<Option<u32>, Reason> {
+                pack::to_found(subprograms::$calls::contest(record, control.0, pack::segment(segment)))
             }
 
             #[inline(always)]

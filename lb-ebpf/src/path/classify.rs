@@ -24,7 +24,7 @@ pub fn service<F: Family>(maps: &impl Maps, flow: &Scratch<F>) -> Result<(), Rea
 /// Decides whether the packet may open a flow, and looks up the way back to its client.
 #[inline(always)]
 pub fn admit<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<(), Reason> {
-    let settings = tables.settings().ok_or(Reason::NotService)?;
+    let settings = tables.settings().ok_or(Reason::Internal)?;
     let tuple = flow.tuple.get();
     // Looked at before anything is made for it; what is forwarded is looked at again (`rewrite::apply`).
     if flow.layout.get().hops <= 1 {
@@ -40,9 +40,10 @@ pub fn admit<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<(),
     fence();
     flow.client_hop.set(tables.route(tuple.destination, tuple.source)?);
     // Beside a flow of its own tuple only if that one is closing. One that is not has been made since it was looked for.
-    let closing = record::anywhere(tables, States::ESTABLISHED, None);
-    let found = closing.and_then(|number| record::by_number::<F>(tables, number));
-    if found.is_some_and(|found| found.control.state() == State::ESTABLISHED) {
+    let closing = record::anywhere(tables, States::ESTABLISHED, None)?;
+    if let Some(number) = closing
+        && record::by_number::<F>(tables, number)?.control.state() == State::ESTABLISHED
+    {
         return Err(Reason::Contended);
     }
     flow.set_closing(closing);

@@ -15,7 +15,6 @@ use lb_common::{
     net::{Be16, Ports, Protocol},
     reason::Reason,
     service::Filter,
-    settings::Settings,
 };
 
 use crate::{
@@ -65,8 +64,7 @@ fn translate<F: IcmpFamily>(frame: &mut impl Frame, tables: &impl Steps<F>) -> R
     let (source, destination) = (quote.source, quote.destination);
     let ports = Ports::new(Be16::from_bytes(quoted.source), Be16::from_bytes(quoted.destination));
     let about = Tuple::<F> { source, destination, ports, protocol: u32::from(protocol.number()) };
-    let settings = tables.settings().ok_or(Reason::NotService)?;
-    let route = find_route(tables, settings, &about)?;
+    let route = find_route(tables, &about)?;
     if outer.hops <= 1 {
         return Err(Reason::TtlExpired);
     }
@@ -112,20 +110,23 @@ struct ErrorRoute<F: Family> {
 
 /// The flow that a quoted packet of ours belongs to: a reply that we sent to a client, or a request to a backend.
 #[inline(always)]
-fn find_route<F: Family>(
-    tables: &impl Steps<F>,
-    settings: &Settings,
-    about: &Tuple<F>,
-) -> Result<ErrorRoute<F>, Reason> {
+fn find_route<F: Family>(tables: &impl Steps<F>, about: &Tuple<F>) -> Result<ErrorRoute<F>, Reason> {
+    let is_of_reply = may_be(tables, F::fold(about.source), about.ports.source(), Filter::SERVICE);
+    let is_of_request =
+        may_be(tables, F::fold(about.destination), about.ports.destination(), Filter::BACKEND);
+    if !is_of_reply && !is_of_request {
+        return Err(Reason::NotService);
+    }
+    let settings = tables.settings().ok_or(Reason::Internal)?;
     let turned = about.reversed();
     let hash = F::hash(&settings.keys, &turned);
-    if may_be(tables, F::fold(about.source), about.ports.source(), Filter::SERVICE) {
-        let flow = tables.scratch().ok_or(Reason::NotService)?;
+    if is_of_reply {
+        let flow = tables.scratch().ok_or(Reason::Internal)?;
         flow.tuple.set(turned);
         flow.hash.set(hash);
-        let number = record::anywhere(tables, States::LIVE, None);
-        if let Some(found) = number.and_then(|number| record::again(tables, number, &turned))
-            && let Some((quote, keeps_source, backend)) = read(tables, &found, record::reply_of)
+        if let Some(number) = record::anywhere(tables, States::LIVE, None)?
+            && let Some(found) = record::again(tables, number, &turned)?
+            && let Some((quote, keeps_source, backend)) = read(tables, &found, record::reply_of)?
         {
             if backend.hop.interface == 0 {
                 return Err(Reason::NoBackendNeighbour);
@@ -134,9 +135,9 @@ fn find_route<F: Family>(
             return Ok(ErrorRoute { quote, hop, counters, keeps_source, is_to_client: false });
         }
     }
-    if may_be(tables, F::fold(about.destination), about.ports.destination(), Filter::BACKEND)
-        && let Some(found) = reply_index::reply(tables, &turned, hash, F::shape(settings))
-        && let Some((quote, keeps_source, backend)) = read(tables, &found, record::request_of)
+    if is_of_request
+        && let Some(found) = reply_index::reply(tables, &turned, hash, F::shape(settings))?
+        && let Some((quote, keeps_source, backend)) = read(tables, &found, record::request_of)?
     {
         let hop = refresh::next_hop(tables, found.number, found.control, &quote.reversed())?;
         let counters = backend.counters;
@@ -145,17 +146,17 @@ fn find_route<F: Family>(
     Err(Reason::NotService)
 }
 
-/// What one side of a flow sends, whether its addresses are kept (nat), and its backend.
+/// What one side of a flow sends, whether its addresses are kept (nat), and its backend. `None`: the flow is over.
 #[inline(always)]
 fn read<'a, F: Family>(
     maps: &'a impl Maps,
     found: &Found<'_, F>,
     sends: impl FnOnce(&RecordOf<F>) -> Tuple<F>,
-) -> Option<(Tuple<F>, bool, &'a Backend)> {
-    let (quote, keeps_source, id) =
-        found.read(|it| (sends(it), it.source.get() == it.client.get(), it.owner.get().backend()))?;
-    let backend = maps.backend(id).filter(|backend| backend.id == id)?;
-    Some((quote, keeps_source, backend))
+) -> Result<Option<(Tuple<F>, bool, &'a Backend)>, Reason> {
+    let copied = found.read(|it| (sends(it), it.source.get() == it.client.get(), it.owner.get().backend()));
+    let Some((quote, keeps_source, id)) = copied else { return Ok(None) };
+    let backend = maps.backend(id).ok_or(Reason::Internal)?;
+    Ok((backend.id == id).then_some((quote, keeps_source, backend)))
 }
 
 /// Writes the tuple of a quoted packet and keeps its checksums true, as far as they are quoted: IPv4's always, UDP's

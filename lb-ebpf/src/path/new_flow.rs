@@ -23,19 +23,19 @@ pub fn run<F: Family>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Verdict
 #[inline(always)]
 fn forward<F: Family>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Result<u32, Reason> {
     let forward = make(tables)?;
-    let layout = tables.scratch().ok_or(Reason::Contended)?.layout.get();
+    let layout = tables.scratch().ok_or(Reason::Internal)?.layout.get();
     request::count(tables, &layout, forward.backend, rewrite::apply(frame, &layout, &forward.rewrite))
 }
 
 /// Makes the flow. [`Reason::NotService`]: no service listens there.
 #[inline(always)]
 pub fn make<'a, F: Family>(tables: &'a impl Steps<F>) -> Result<Forward<'a, F>, Reason> {
-    let flow = tables.scratch().ok_or(Reason::Contended)?;
+    let flow = tables.scratch().ok_or(Reason::Internal)?;
     classify::service(tables, flow)?;
     if let Err(reason) = classify::admit(tables, flow).and_then(|()| insert::insert(tables, flow)) {
         tables.count_refused(flow.service_counters.get(), flow.layout.get().frame.into());
         return Err(reason);
     }
-    let backend = tables.backend(flow.backend.get()).ok_or(Reason::NoBackend)?;
+    let backend = tables.backend(flow.backend.get()).ok_or(Reason::Internal)?;
     Ok(Forward::request(backend, flow.rewritten.get(), flow.deltas.get()))
 }

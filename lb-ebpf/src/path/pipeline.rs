@@ -108,14 +108,19 @@ fn balance<F: SlowPaths>(
     packet: &Packet<F>,
 ) -> Result<Exit, Reason> {
     let (tuple, layout) = (&packet.tuple, &packet.layout);
-    let settings = tables.settings().ok_or(Reason::NotService)?;
     let may_be_request =
         may_be(tables, F::fold(tuple.destination), tuple.ports.destination(), Filter::SERVICE);
+    let may_be_reply = may_be(tables, F::fold(tuple.source), tuple.ports.source(), Filter::BACKEND);
+    // Asked before the settings: what the filter does not mark is the host's, whatever is wrong with the maps.
+    if !may_be_request && !may_be_reply {
+        return Err(Reason::NotService);
+    }
+    let settings = tables.settings().ok_or(Reason::Internal)?;
     if may_be_request && let Some(Forward { rewrite, backend }) = request::find(tables, settings, packet)? {
         let sent = request::count(tables, layout, backend, rewrite::apply(frame, layout, &rewrite));
         return sent.map(Exit::Leave);
     }
-    if may_be(tables, F::fold(tuple.source), tuple.ports.source(), Filter::BACKEND) {
+    if may_be_reply {
         match reply::find(tables, settings, packet)? {
             Some(Reply::Forward(Forward { rewrite, backend })) => {
                 let sent = reply::count(tables, layout, backend, rewrite::apply(frame, layout, &rewrite));

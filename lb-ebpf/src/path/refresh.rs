@@ -28,16 +28,16 @@ pub fn run<F: Family>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Verdict
 #[inline(always)]
 fn forward<F: Family>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Result<u32, Reason> {
     let forward = find(tables)?;
-    let layout = tables.scratch().ok_or(Reason::Contended)?.layout.get();
+    let layout = tables.scratch().ok_or(Reason::Internal)?.layout.get();
     reply::count(tables, &layout, forward.backend, rewrite::apply(frame, &layout, &forward.rewrite))
 }
 
 /// What becomes of the reply.
 #[inline(always)]
 pub fn find<'a, F: Family>(tables: &'a impl Steps<F>) -> Result<Forward<'a, F>, Reason> {
-    let flow = tables.scratch().ok_or(Reason::Contended)?;
+    let flow = tables.scratch().ok_or(Reason::Internal)?;
     let hop = next_hop(tables, flow.record.get(), Control(flow.control.get()), &flow.rewritten.get())?;
-    let backend = tables.backend(flow.backend.get()).ok_or(Reason::Contended)?;
+    let backend = tables.backend(flow.backend.get()).ok_or(Reason::Internal)?;
     Ok(Forward { rewrite: Rewrite::reply(flow.rewritten.get(), flow.deltas.get(), hop), backend })
 }
 
@@ -53,9 +53,9 @@ pub fn next_hop<F: Family>(
     control: Control,
     tuple: &Tuple<F>,
 ) -> Result<Hop, Reason> {
-    let generation = storage.settings().ok_or(Reason::NoClientRoute)?.hop_generation;
+    let generation = storage.settings().ok_or(Reason::Internal)?.hop_generation;
     let hop = storage.route(tuple.source, tuple.destination)?;
-    let Found { record, .. } = by_number(storage, number).ok_or(Reason::Contended)?;
+    let Found { record, .. } = by_number(storage, number)?;
     let owner = control.generation();
     let (before, after) = (record.client_hop.load(), ClientHop::new(hop.destination, hop.interface, owner).0);
     fence();

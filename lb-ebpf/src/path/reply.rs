@@ -41,7 +41,7 @@ pub fn find<'a, F: Family>(
 ) -> Result<Option<Reply<'a, F>>, Reason> {
     let (tuple, segment) = (&packet.tuple, packet.segment);
     let hash = F::hash(&settings.keys, tuple);
-    let Some(found) = reply_index::reply(tables, tuple, hash, F::shape(settings)) else { return Ok(None) };
+    let Some(found) = reply_index::reply(tables, tuple, hash, F::shape(settings))? else { return Ok(None) };
     let copied = found.read(|it| {
         let stamp = it.hop_stamp.get();
         // `refresh` writes the hop before its stamp: whoever reads them the other way round gets no older hop.
@@ -54,7 +54,7 @@ pub fn find<'a, F: Family>(
         return Ok(None);
     };
     let Found { number, control, .. } = found;
-    let Some(backend) = tables.backend(owner.backend()) else { return Ok(None) };
+    let backend = tables.backend(owner.backend()).ok_or(Reason::Internal)?;
     if backend.id != owner.backend() || !lifecycle::is_in_time(&found, owner.protocol(), seen, tables.now()) {
         return Ok(None);
     }
@@ -62,7 +62,7 @@ pub fn find<'a, F: Family>(
         tables.advance(number, control, Side::Backend, segment);
     }
     if stamp != HopStamp::new(settings.hop_generation, control.generation()) {
-        let flow = tables.scratch().ok_or(Reason::NoClientRoute)?;
+        let flow = tables.scratch().ok_or(Reason::Internal)?;
         flow.layout.set(packet.layout);
         flow.record.set(number);
         flow.control.set(control.0);
@@ -71,7 +71,7 @@ pub fn find<'a, F: Family>(
         flow.deltas.set(deltas);
         return Ok(Some(Reply::Stale));
     }
-    let egress = tables.interface(hop.interface()).ok_or(Reason::NoClientRoute)?;
+    let egress = tables.interface(hop.interface()).ok_or(Reason::Internal)?;
     let hop = Hop { destination: hop.mac(), source: egress.mac, interface: hop.interface(), mtu: egress.mtu };
     Ok(Some(Reply::Forward(Forward { rewrite: Rewrite::reply(rewritten, deltas, hop), backend })))
 }

@@ -47,17 +47,17 @@ pub fn find<'a, F: Family>(
 ) -> Result<Option<Forward<'a, F>>, Reason> {
     let tuple = &packet.tuple;
     let hash = F::hash(&settings.keys, tuple);
-    let mut found = record::at_home(tables, tuple, hash, F::shape(settings));
+    let mut found = record::at_home(tables, tuple, hash, F::shape(settings))?;
     if found.is_none() {
         describe(tables, packet, hash)?;
         // One of a hundred flows at half load lives in its second bucket.
         let second = record::second(hash, F::shape(settings));
-        found = tables
-            .in_bucket(second, States::LIVE, None)
-            .and_then(|number| record::again(tables, number, tuple));
+        if let Some(number) = tables.in_bucket(second, States::LIVE, None)? {
+            found = record::again(tables, number, tuple)?;
+        }
     }
     if let Some(found) = found
-        && let Some(forward) = known(tables, tuple, packet.segment, found)
+        && let Some(forward) = known(tables, tuple, packet.segment, found)?
     {
         return Ok(Some(forward));
     }
@@ -68,7 +68,7 @@ pub fn find<'a, F: Family>(
 /// Writes down what slow paths need to know of the packet.
 #[inline(always)]
 fn describe<F: Family>(tables: &impl Steps<F>, packet: &Packet<F>, hash: u64) -> Result<(), Reason> {
-    let flow = tables.scratch().ok_or(Reason::Contended)?;
+    let flow = tables.scratch().ok_or(Reason::Internal)?;
     flow.tuple.set(packet.tuple);
     flow.hash.set(hash);
     flow.is_syn.set(u32::from(packet.segment.is_syn()));
@@ -98,27 +98,29 @@ fn known<'a, F: Family>(
     tuple: &Tuple<F>,
     segment: Segment,
     mut found: Found<'a, F>,
-) -> Option<Forward<'a, F>> {
+) -> Result<Option<Forward<'a, F>>, Reason> {
     let state = found.control.state();
     if state != State::ESTABLISHED && state != State::HALF_OPEN {
-        let chosen = tables.contest(found.number, found.control, segment)?;
-        found = record::again(tables, chosen, tuple)?;
+        let Some(chosen) = tables.contest(found.number, found.control, segment)? else { return Ok(None) };
+        let Some(again) = record::again(tables, chosen, tuple)? else { return Ok(None) };
+        found = again;
     }
-    let (owner, rewritten, deltas, seen) = found.read(|it| {
+    let copied = found.read(|it| {
         (it.owner.get(), record::reply_of::<F>(it).reversed(), it.deltas.get(), it.last_seen.load())
-    })?;
-    let backend = tables.backend(owner.backend())?;
+    });
+    let Some((owner, rewritten, deltas, seen)) = copied else { return Ok(None) };
+    let backend = tables.backend(owner.backend()).ok_or(Reason::Internal)?;
     let Found { number, control, .. } = found;
     if is_given_up(control.state(), owner, backend, segment)
         || !lifecycle::is_in_time(&found, owner.protocol(), seen, tables.now())
     {
         tables.free(number, control);
-        return None;
+        return Ok(None);
     }
     if control.state() != State::ESTABLISHED || segment.is_goodbye() {
         tables.advance(number, control, Side::Client, segment);
     }
-    Some(Forward::request(backend, rewritten, deltas))
+    Ok(Some(Forward::request(backend, rewritten, deltas)))
 }
 
 /// Has the flow lost its backend?

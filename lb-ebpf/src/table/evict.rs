@@ -19,6 +19,8 @@ pub struct Candidate(pub u64);
 impl Candidate {
     /// All records of the bucket belong to connections that live.
     pub const NONE: Self = Self(NEVER << 3);
+    /// An element of the maps is missing ([`Reason::Internal`](lb_common::reason::Reason::Internal)).
+    pub const MISSING: Self = Self(u64::MAX);
 
     /// Is nothing lost with it? Else a look into the second bucket is worth it.
     #[inline(always)]
@@ -49,10 +51,11 @@ pub fn candidate<F: Family>(
     now: u32,
 ) -> Candidate {
     let (Some(settings), Some(bucket)) = (storage.settings(), storage.bucket(bucket)) else {
-        return Candidate::NONE;
+        return Candidate::MISSING;
     };
+    let Some(half_open) = storage.half_open() else { return Candidate::MISSING };
     let limit = F::shape(settings).half_open;
-    let half_open = storage.half_open().map_or(0, |word| word.load());
+    let half_open = half_open.load();
     // Both unknown, or the verifier would follow the whole search once for each value.
     let above = opaque(if half_open >= u64::from(limit) { ABOVE_LIMIT } else { 0 }, half_open);
     let mut best = opaque(Candidate::NONE.0, half_open);

@@ -20,7 +20,7 @@ use crate::{
     opaque::opaque,
     steps::Steps,
     storage::count_half_open,
-    table::evict,
+    table::evict::{self, Candidate},
     table::lifecycle,
     table::record::{self, Found, States, by_number},
     table::reply_index::{self, Holders, Reserve},
@@ -30,18 +30,14 @@ use crate::{
 /// Makes a flow, and counts it for its backend.
 #[inline(always)]
 pub fn insert<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<(), Reason> {
-    let settings = tables.settings().ok_or(Reason::NotService)?;
-    let slots = tables.slots(flow.pool.get()).ok_or(Reason::NoBackend)?;
+    let settings = tables.settings().ok_or(Reason::Internal)?;
+    let slots = tables.slots(flow.pool.get()).ok_or(Reason::Internal)?;
     if slots.slots == 0 {
         return Err(Reason::NoBackend);
     }
-    let turn = tables.turn(flow.pool.get()).ok_or(Reason::NoBackend)?.fetch_add(1);
+    let turn = tables.turn(flow.pool.get()).ok_or(Reason::Internal)?.fetch_add(1);
     let mine = take_record(tables, settings, flow)?;
-    let made = if is_alone(tables, flow, mine.number) {
-        fill(tables, slots, turn, flow, &mine)
-    } else {
-        Err(Reason::Contended)
-    };
+    let made = is_alone(tables, flow, mine.number).and_then(|()| fill(tables, slots, turn, flow, &mine));
     fence();
     let state = match made {
         Ok(()) if flow.closing().is_some() => {
@@ -65,8 +61,8 @@ pub fn insert<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<()
 /// it opens another connection is for the backend to say (RFC 9293, 3.10.7.4; RFC 6191).
 #[inline(always)]
 fn rejoin<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<(), Reason> {
-    let closing = flow.closing().and_then(|number| record::again(tables, number, &flow.tuple.get()));
-    let closing = closing.ok_or(Reason::TupleInUse)?;
+    let number = flow.closing().ok_or(Reason::TupleInUse)?;
+    let closing = record::again(tables, number, &flow.tuple.get())?.ok_or(Reason::TupleInUse)?;
     let copied = closing.read(|it| {
         flow.rewritten.set(record::reply_of::<F>(it).reversed());
         flow.deltas.set(it.deltas.get());
@@ -74,7 +70,7 @@ fn rejoin<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<(), Re
     });
     let (owner, seen) = copied.ok_or(Reason::TupleInUse)?;
     flow.backend.set(owner.backend());
-    let backend = tables.backend(owner.backend()).ok_or(Reason::TupleInUse)?;
+    let backend = tables.backend(owner.backend()).ok_or(Reason::Internal)?;
     let is_open = backend.id == owner.backend() && backend.accepts != 0;
     if is_open && lifecycle::is_in_time(&closing, owner.protocol(), seen, tables.now()) {
         Ok(())
@@ -97,8 +93,14 @@ fn take_record<'a, F: Family>(
         tables.candidate(bucket, record::preferred(hash), protocol, flow.now.get())
     };
     let (mut bucket, mut best) = (home, candidate(home));
+    if best == Candidate::MISSING {
+        return Err(Reason::Internal);
+    }
     if !best.is_free() {
         let other = candidate(second);
+        if other == Candidate::MISSING {
+            return Err(Reason::Internal);
+        }
         if other < best {
             (bucket, best) = (second, other);
         }
@@ -107,7 +109,7 @@ fn take_record<'a, F: Family>(
         }
     }
     let number = bucket * WAYS as u32 + best.way();
-    let found = by_number::<F>(tables, number).ok_or(Reason::TableFull)?;
+    let found = by_number::<F>(tables, number)?;
     let seen = found.control;
     // It may have been promoted since it was chosen.
     if !evict::may_take(found.record, seen, flow.tuple.get().protocol, flow.now.get()) {
@@ -127,13 +129,18 @@ fn take_record<'a, F: Family>(
     Ok(Found { record: found.record, number, control: mine })
 }
 
-/// Is nobody else making this flow, or has just made it? Whoever sees the other goes back; the client repeats itself.
+/// Refuses where another CPU makes this flow or has just made it. Of two CPUs one at least refuses; the client repeats
+/// its packet.
 #[inline(always)]
-fn is_alone<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, mine: u32) -> bool {
+fn is_alone<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, mine: u32) -> Result<(), Reason> {
     // The flow that is challenged does not count.
     let unproven = States::HALF_OPEN.and(States::CHALLENGER).and(States::BUSY);
     let rivals = if flow.closing().is_some() { unproven } else { unproven.and(States::ESTABLISHED) };
-    cfg!(feature = "without_same_flow_check") || record::anywhere(tables, rivals, Some(mine)).is_none()
+    if cfg!(feature = "without_same_flow_check") || record::anywhere(tables, rivals, Some(mine))?.is_none() {
+        Ok(())
+    } else {
+        Err(Reason::Contended)
+    }
 }
 
 /// Writes the record, and finds it a reply tuple that nobody else has.
@@ -166,8 +173,10 @@ fn fill<F: Family>(
     let (mut reserved, mut oldest, mut probe) = (Reserve::Taken, 0, 0);
     while probe < PORT_PROBES {
         reserved = attempt(probe, evict)?;
-        if reserved == Reserve::Mine {
-            break;
+        match reserved {
+            Reserve::Mine => break,
+            Reserve::Missing => return Err(Reason::Internal),
+            Reserve::Taken | Reserve::Evictable(_) => {}
         }
         // The holder's rank above, the probe below.
         let holder = opaque(reserved.rank() << 8 | u64::from(probe), turn);
@@ -183,16 +192,15 @@ fn fill<F: Family>(
     if reserved != Reserve::Mine {
         return Err(if nat { Reason::TupleInUse } else { Reason::PortsExhausted });
     }
-    finish(tables, flow, mine);
-    Ok(())
+    finish(tables, flow, mine)
 }
 
 #[inline(always)]
-fn finish<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, mine: &Found<'_, F>) {
+fn finish<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, mine: &Found<'_, F>) -> Result<(), Reason> {
     let deltas = deltas(&flow.tuple.get(), &flow.rewritten.get());
     flow.deltas.set(deltas);
     mine.record.deltas.set(deltas);
-    if let Some(backend) = tables.backend(flow.backend.get()) {
-        tables.count_new_flow(backend.counters);
-    }
+    let backend = tables.backend(flow.backend.get()).ok_or(Reason::Internal)?;
+    tables.count_new_flow(backend.counters);
+    Ok(())
 }

@@ -9,6 +9,7 @@ use lb_common::{
     clock::{age, is_over},
     flow::{Control, Proof, State},
     net::Protocol,
+    reason::Reason,
 };
 
 use crate::{
@@ -26,17 +27,17 @@ pub fn contest<F: Family>(
     number: u32,
     control: Control,
     segment: Segment,
-) -> Option<u32> {
+) -> Result<Option<u32>, Reason> {
     let found: Found<'_, F> = by_number(tables, number)?;
     if found.control.0 != control.0 {
-        return Some(number); // It changes while we look: the caller's second look will tell.
+        return Ok(Some(number)); // It changes while we look: the caller's second look will tell.
     }
     let is_challenger = control.state() == State::CHALLENGER;
-    let other = twin(tables, &found);
+    let other = twin(tables, &found)?;
     let challenger = if is_challenger { Some(number) } else { other };
     let Some(challenger) = challenger else {
         // A closing flow alone: a SYN may open it anew (RFC 9293, 3.6.1).
-        return if segment.is_syn() { None } else { Some(number) };
+        return Ok(if segment.is_syn() { None } else { Some(number) });
     };
     let candidate: Found<'_, F> = by_number(tables, challenger)?;
     let proof = Proof(candidate.record.proof.load());
@@ -44,9 +45,9 @@ pub fn contest<F: Family>(
         || segment.disowns()
         || (proof.is_of(candidate.control.generation()) && segment.proves(proof))
     {
-        return Some(challenger);
+        return Ok(Some(challenger));
     }
-    if is_challenger { other.or(Some(number)) } else { Some(number) }
+    Ok(if is_challenger { other.or(Some(number)) } else { Some(number) })
 }
 
 /// Marks the closing flow that is given a challenger. The other side's next word may end its closing, but not the
@@ -54,10 +55,10 @@ pub fn contest<F: Family>(
 #[inline(always)]
 pub fn challenge<F: Family>(tables: &impl Steps<F>, challenger: u32) {
     // Sought again: since the packet was admitted its record may have been taken, by this very challenger too.
-    let Some(number) = record::anywhere(tables, States::ESTABLISHED, Some(challenger)) else { return };
+    let Ok(Some(number)) = record::anywhere(tables, States::ESTABLISHED, Some(challenger)) else { return };
     let mut tries = 0;
     while tries < 4 {
-        let Some(found) = by_number::<F>(tables, number) else { return };
+        let Ok(found) = by_number::<F>(tables, number) else { return };
         let challenged = State(found.control.state().0 | State::CHALLENGED);
         if !found.control.state().is_established()
             || found.record.control.replace(found.control.0, found.control.with_state(challenged).0)
@@ -70,9 +71,9 @@ pub fn challenge<F: Family>(tables: &impl Steps<F>, challenger: u32) {
 
 /// The other record of the same tuple: the challenger of an established flow, or the flow that is challenged.
 #[inline(always)]
-fn twin<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>) -> Option<u32> {
-    let settings = tables.settings()?;
-    let flow = tables.scratch()?;
+fn twin<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>) -> Result<Option<u32>, Reason> {
+    let settings = tables.settings().ok_or(Reason::Internal)?;
+    let flow = tables.scratch().ok_or(Reason::Internal)?;
     let tuple = record::request_of::<F>(found.record);
     flow.tuple.set(tuple);
     flow.hash.set(F::hash(&settings.keys, &tuple));
@@ -107,7 +108,7 @@ pub fn advance<F: Family>(
     side: Side,
     segment: Segment,
 ) {
-    let Some(found) = by_number::<F>(tables, number) else { return };
+    let Ok(found) = by_number::<F>(tables, number) else { return };
     if !control.is_still(found.control) {
         return; // The flow has ended meanwhile; this packet is forwarded all the same.
     }
@@ -200,7 +201,9 @@ fn promote<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>, established:
     let old = if control.state() == State::CHALLENGER {
         // With its owner: the record may be another's when this one is promoted.
         twin(tables, found)
-            .and_then(|number| by_number::<F>(tables, number))
+            .ok()
+            .flatten()
+            .and_then(|number| by_number::<F>(tables, number).ok())
             .map(|old| (old.number, old.control))
     } else {
         None
@@ -213,7 +216,7 @@ fn promote<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>, established:
     // Its own packets may change its state while it is retired.
     let mut tries = 0;
     while tries < 4 {
-        let Some(old) = by_number::<F>(tables, number) else { return };
+        let Ok(old) = by_number::<F>(tables, number) else { return };
         if !seen.is_still(old.control) || !old.control.state().is_established() {
             return;
         }

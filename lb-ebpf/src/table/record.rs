@@ -3,6 +3,7 @@
 use lb_common::{
     cell::fence,
     flow::{Control, Shape, State, WAYS},
+    reason::Reason,
 };
 
 use crate::{
@@ -92,9 +93,9 @@ pub fn at_home<'a, F: Family>(
     tuple: &Tuple<F>,
     hash: u64,
     shape: Shape,
-) -> Option<Found<'a, F>> {
+) -> Result<Option<Found<'a, F>>, Reason> {
     let index = home(hash, shape);
-    let bucket = tables.bucket(index)?;
+    let bucket = tables.bucket(index).ok_or(Reason::Internal)?;
     let tag = tag(hash);
     let mut step = 0;
     while step < WAYS as u32 {
@@ -102,11 +103,11 @@ pub fn at_home<'a, F: Family>(
         let record = &bucket.way[way as usize];
         let control = Control(record.control.load());
         if control.tag() == tag && control.state().is_live() && answers(record, tuple) {
-            return Some(Found { record, number: index * WAYS as u32 + way, control });
+            return Ok(Some(Found { record, number: index * WAYS as u32 + way, control }));
         }
         step += 1;
     }
-    None
+    Ok(None)
 }
 
 /// A set of states that a record can be in.
@@ -156,9 +157,9 @@ pub fn in_bucket<F: Family>(
     index: u32,
     states: States,
     except: Option<u32>,
-) -> Option<u32> {
-    let bucket = tables.bucket(index)?;
-    let flow = tables.scratch()?;
+) -> Result<Option<u32>, Reason> {
+    let bucket = tables.bucket(index).ok_or(Reason::Internal)?;
+    let flow = tables.scratch().ok_or(Reason::Internal)?;
     let tag = tag(flow.hash.get());
     let tuple = flow.tuple.get();
     // A plain number, as no record has it, costs the verifier one comparison a way and not two.
@@ -177,29 +178,34 @@ pub fn in_bucket<F: Family>(
             && number != except
             && (state == States::BUSY || answers(record, &tuple))
         {
-            return Some(number);
+            return Ok(Some(number));
         }
         way += 1;
     }
-    None
+    Ok(None)
 }
 
 /// [`in_bucket`], in both buckets.
 #[inline(always)]
-pub fn anywhere<F: Family>(tables: &impl Steps<F>, states: States, except: Option<u32>) -> Option<u32> {
-    let shape = F::shape(tables.settings()?);
-    let hash = tables.scratch()?.hash.get();
-    tables
-        .in_bucket(home(hash, shape), states, except)
-        .or_else(|| tables.in_bucket(second(hash, shape), states, except))
+pub fn anywhere<F: Family>(
+    tables: &impl Steps<F>,
+    states: States,
+    except: Option<u32>,
+) -> Result<Option<u32>, Reason> {
+    let shape = F::shape(tables.settings().ok_or(Reason::Internal)?);
+    let hash = tables.scratch().ok_or(Reason::Internal)?.hash.get();
+    match tables.in_bucket(home(hash, shape), states, except)? {
+        Some(number) => Ok(Some(number)),
+        None => tables.in_bucket(second(hash, shape), states, except),
+    }
 }
 
 /// A record by its number.
 #[inline(always)]
-pub fn by_number<F: Family>(tables: &impl Storage<F>, number: u32) -> Option<Found<'_, F>> {
-    let bucket = tables.bucket(number / WAYS as u32)?;
+pub fn by_number<F: Family>(tables: &impl Storage<F>, number: u32) -> Result<Found<'_, F>, Reason> {
+    let bucket = tables.bucket(number / WAYS as u32).ok_or(Reason::Internal)?;
     let record = &bucket.way[number as usize & (WAYS - 1)];
-    Some(Found { record, number, control: Control(record.control.load()) })
+    Ok(Found { record, number, control: Control(record.control.load()) })
 }
 
 /// A record that answered for a request when it was found by its number alone: it may have changed hands since.
@@ -208,9 +214,9 @@ pub fn again<'a, F: Family>(
     tables: &'a impl Storage<F>,
     number: u32,
     tuple: &Tuple<F>,
-) -> Option<Found<'a, F>> {
+) -> Result<Option<Found<'a, F>>, Reason> {
     let found = by_number(tables, number)?;
-    (found.control.state().is_live() && answers(found.record, tuple)).then_some(found)
+    Ok((found.control.state().is_live() && answers(found.record, tuple)).then_some(found))
 }
 
 /// Is this the record of a request with this tuple? Addresses and ports first, the protocol last.

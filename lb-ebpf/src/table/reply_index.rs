@@ -9,6 +9,7 @@ use lb_common::{
     clock::{age, is_over},
     flow::{Control, HINTS, Hint, HintLine, Shape, State},
     net::Protocol,
+    reason::Reason,
     settings::Settings,
 };
 
@@ -46,13 +47,14 @@ pub fn reply<'a, F: Family>(
     tuple: &Tuple<F>,
     hash: u64,
     shape: Shape,
-) -> Option<Found<'a, F>> {
-    let hint = lookup(tables.line(line_of(hash, shape))?, tag(hash));
+) -> Result<Option<Found<'a, F>>, Reason> {
+    let line = tables.line(line_of(hash, shape)).ok_or(Reason::Internal)?;
+    let hint = lookup(line, tag(hash));
     if hint.0 == 0 {
-        return None;
+        return Ok(None);
     }
     let found = by_number(tables, hint.record())?;
-    (found.control.state().is_live() && answers(found.record, tuple)).then_some(found)
+    Ok((found.control.state().is_live() && answers(found.record, tuple)).then_some(found))
 }
 
 #[inline(always)]
@@ -86,16 +88,19 @@ pub enum Reserve {
     Taken,
     /// The holder, of this [`age`], could be evicted.
     Evictable(u64),
+    /// An element of the maps is missing ([`Reason::Internal`]).
+    Missing,
 }
 
 impl Reserve {
-    /// In the order in which it is worth to try again: `Mine`, `Taken`, and then the oldest holder last. Below 2^33.
+    /// In the order in which it is worth to try again: `Mine`, `Taken`, and then the oldest holder last.
     #[inline(always)]
     pub const fn rank(self) -> u64 {
         match self {
             Self::Mine => 0,
             Self::Taken => 1,
             Self::Evictable(age) => 2 + age,
+            Self::Missing => u64::MAX,
         }
     }
 }
@@ -111,9 +116,9 @@ pub fn reserve<F: Family>(
     probe: u32,
     evict: Holders,
 ) -> Reserve {
-    let (Some(settings), Some(flow)) = (tables.settings(), tables.scratch()) else { return Reserve::Taken };
+    let (Some(settings), Some(flow)) = (tables.settings(), tables.scratch()) else { return Reserve::Missing };
     let hash = F::hash(&settings.keys, &flow.rewritten.get().reversed());
-    let Some(line) = tables.line(line_of(hash, F::shape(settings))) else { return Reserve::Taken };
+    let Some(line) = tables.line(line_of(hash, F::shape(settings))) else { return Reserve::Missing };
     let (now, protocol) = (flow.now.get(), flow.tuple.get().protocol);
     let tag = tag(hash);
     let mine = Hint::new(tag, generation, number);
@@ -135,34 +140,35 @@ pub fn reserve<F: Family>(
     let word = &line.hint[slot as usize & (HINTS - 1)];
     let old = Hint(word.load());
     // Looked into here and not in the loop, where the verifier would pay for it eight times.
-    if old.0 != 0
-        && let Some(holder) = by_number::<F>(tables, old.record())
-        && holder.control.state().0 != State::EMPTY.0
-        && holder.control.generation() as u8 == old.generation()
-    {
-        let state = holder.control.state();
-        // nat: the holder of this tuple is the client's own flow. Whether that was really reset the SYN itself can ask
-        // of its backend (`insert::rejoin`); only a tuple of ours is one that another client may be waiting for.
-        let is_own = matches == 1 && flow.rewritten.get().source == flow.tuple.get().source;
-        let (seen, theirs) = (holder.record.last_seen.load(), holder.record.owner.get().protocol());
-        if !state.holds_tuple() {
-            return Reserve::Taken;
-        }
-        let age = age(now, seen);
-        if !is_over(age, state.timeout(theirs)) {
-            let needed = if state.is_closed() {
-                Holders::CLOSED
-            } else if state.is_half_open() && !outranks(theirs, protocol) || state.is_reset() && !is_own {
-                Holders::UNCERTAIN
-            } else {
+    if old.0 != 0 {
+        let Ok(holder) = by_number::<F>(tables, old.record()) else { return Reserve::Missing };
+        let is_current = holder.control.state().0 != State::EMPTY.0
+            && holder.control.generation() as u8 == old.generation();
+        if is_current {
+            let state = holder.control.state();
+            // nat: the holder of this tuple is the client's own flow. Whether that was really reset the SYN itself can ask
+            // of its backend (`insert::rejoin`); only a tuple of ours is one that another client may be waiting for.
+            let is_own = matches == 1 && flow.rewritten.get().source == flow.tuple.get().source;
+            let (seen, theirs) = (holder.record.last_seen.load(), holder.record.owner.get().protocol());
+            if !state.holds_tuple() {
                 return Reserve::Taken;
-            };
-            if evict < needed {
-                return Reserve::Evictable(age.into());
             }
-        }
-        if !give_up(tables, &holder) {
-            return Reserve::Taken;
+            let age = age(now, seen);
+            if !is_over(age, state.timeout(theirs)) {
+                let needed = if state.is_closed() {
+                    Holders::CLOSED
+                } else if state.is_half_open() && !outranks(theirs, protocol) || state.is_reset() && !is_own {
+                    Holders::UNCERTAIN
+                } else {
+                    return Reserve::Taken;
+                };
+                if evict < needed {
+                    return Reserve::Evictable(age.into());
+                }
+            }
+            if !give_up(tables, &holder) {
+                return Reserve::Taken;
+            }
         }
     }
     if !word.replace(old.0, mine.0) {
@@ -224,7 +230,7 @@ pub fn forget<F: Family>(
 #[inline(always)]
 pub fn free<F: Family>(tables: &impl Storage<F>, number: u32, control: Control) {
     let Some(settings) = tables.settings() else { return };
-    let Some(Found { record, .. }) = by_number::<F>(tables, number) else { return };
+    let Ok(Found { record, .. }) = by_number::<F>(tables, number) else { return };
     // Its owner for a moment: nobody changes the record or takes it while its hint goes.
     if !record.control.replace(control.0, control.with_state(State::BUSY).0) {
         return;

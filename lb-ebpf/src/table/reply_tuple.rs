@@ -23,10 +23,10 @@ use crate::{
 /// [`Storage::scratch`]. Whether nobody else has it is for [`crate::table::reply_index::reserve`] to say.
 #[inline(always)]
 pub fn write<F: Family>(tables: &impl Storage<F>, number: u32, turn: u64, probe: u32) -> Result<(), Reason> {
-    let settings = tables.settings().ok_or(Reason::Contended)?;
-    let flow = tables.scratch().ok_or(Reason::Contended)?;
-    let slots = tables.slots(flow.pool.get()).ok_or(Reason::Contended)?;
-    let Found { record, .. } = by_number::<F>(tables, number).ok_or(Reason::Contended)?;
+    let settings = tables.settings().ok_or(Reason::Internal)?;
+    let flow = tables.scratch().ok_or(Reason::Internal)?;
+    let slots = tables.slots(flow.pool.get()).ok_or(Reason::Internal)?;
+    let Found { record, .. } = by_number::<F>(tables, number)?;
     let nat = slots.mode == Mode::Nat as u32;
     let tuple = flow.tuple.get();
     let turn = turn.wrapping_add(if nat { u64::from(probe) } else { 0 });
@@ -75,7 +75,9 @@ pub fn write<F: Family>(tables: &impl Storage<F>, number: u32, turn: u64, probe:
 fn chosen<'a>(maps: &'a impl Maps, slots: &SlotTable, turn: u64) -> Result<(u32, &'a Backend), Reason> {
     let slot = turn % u64::from(slots.slots).max(1);
     let id = slots.backend[slot as usize & (MAX_SLOTS - 1)];
-    // The controller may be between two steps.
-    let backend = maps.backend(id).filter(|backend| backend.id == id).ok_or(Reason::Contended)?;
+    let backend = maps.backend(id).ok_or(Reason::Internal)?;
+    if backend.id != id {
+        return Err(Reason::Contended); // The controller is between two steps.
+    }
     Ok((id, backend))
 }

@@ -56,6 +56,11 @@ fn about(kind: Kind, message: Message, (_, code_kind, code, rest): Error) -> Icm
     IcmpError { about: message, backend: WEB_1, router, icmp, quoted_bytes, hops: HOPS }
 }
 
+/// An error about a message that we forwarded.
+pub(super) fn any_error(kind: Kind, message: Message) -> IcmpError {
+    about(kind, message, all(kind)[0])
+}
+
 fn all(kind: Kind) -> Vec<Error> {
     match kind.ip {
         Family::V4 => ERRORS4.to_vec(),

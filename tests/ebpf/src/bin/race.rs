@@ -354,8 +354,9 @@ mod program {
         let flow: &Scratch<F> = tables.scratch()?;
         flow.tuple.set(*tuple);
         flow.hash.set(F::hash(&settings.keys, tuple));
-        let first = record::anywhere(tables, States::HALF_OPEN, None)?;
-        let second = record::anywhere(tables, States::HALF_OPEN.and(States::ESTABLISHED), Some(first))?;
+        let first = record::anywhere(tables, States::HALF_OPEN, None).ok()??;
+        let second =
+            record::anywhere(tables, States::HALF_OPEN.and(States::ESTABLISHED), Some(first)).ok()??;
         both(
             tables,
             first,
@@ -378,7 +379,7 @@ mod program {
     where
         KernelTables: Steps<F>,
     {
-        let (one, other) = (by_number::<F>(tables, first)?, by_number::<F>(tables, second)?);
+        let (one, other) = (by_number::<F>(tables, first).ok()?, by_number::<F>(tables, second).ok()?);
         let is_so = first != second
             && one.control.state().is_live()
             && other.control.state().is_live()

@@ -1,0 +1,100 @@
+//! Maps that are not as they must be: a packet of ours is `internal` and nothing else, a packet of the host's passes.
+//!
+//! Only the memory engine can take an element away: in the kernel an array has all of its elements. What the controller
+//! has not written yet is zeros there, and a filter of zeros marks nothing as ours.
+
+use std::net::SocketAddr;
+
+use lb_common::{net::Protocol, reason::Reason, service::Mode};
+
+use crate::{
+    case::{Case, Drops, Expected, Passes, Reaches},
+    dialogue::Dialogue,
+    rows::icmp,
+    world::{
+        Element::{self, Backend, Bucket, HalfOpen, Interface, Line, Scratch, Settings, Slots, Turn},
+        Family, Kind, WEB_1, World,
+    },
+};
+
+const ALL: [Element; 9] = [Settings, Slots, Turn, Backend, Interface, Bucket, Line, Scratch, HalfOpen];
+const INTERNAL: Expected = Drops(Reason::Internal);
+
+/// Each element that a packet needs is missing in turn.
+pub fn rows() -> Vec<Case> {
+    let mut rows = Vec::new();
+    for kind in Kind::all() {
+        rows.extend(first_packets(kind));
+        rows.extend(known_flows(kind));
+        rows.extend(errors(kind));
+        rows.extend(strangers(kind));
+    }
+    rows.extend(Family::ALL.map(closing));
+    rows
+}
+
+fn without(case: Case, element: Element) -> Case {
+    case.change(move |world| world.missing = Some(element))
+}
+
+fn case(kind: Kind, what: &str, element: Element) -> Case {
+    Case::new(format!("{kind}: {what} without {element:?}"), World::new(kind))
+}
+
+fn first_packets(kind: Kind) -> Vec<Case> {
+    let one = Dialogue::new(kind);
+    let needed = [Settings, Slots, Turn, Backend, Bucket, Line, Scratch, HalfOpen];
+    let row = |element| {
+        without(case(kind, "a first packet", element), element).step(one.first(), INTERNAL).records(0)
+    };
+    Vec::from(needed.map(row))
+}
+
+fn known_flows(kind: Kind) -> Vec<Case> {
+    let one = Dialogue::new(kind);
+    let established = |what, element| case(kind, what, element).establish(one, WEB_1);
+    let request = |element| without(established("a request", element), element).step(one.later(), INTERNAL);
+    let reply =
+        |element| without(established("a reply", element), element).step(one.later_answer(WEB_1), INTERNAL);
+    let rerouted =
+        established("a reply after a change of routes", Scratch).change(|world| world.hop_generation += 1);
+    let mut rows = Vec::from([Settings, Backend, Bucket].map(request));
+    rows.extend([Settings, Backend, Bucket, Line, Interface].map(reply));
+    rows.push(without(rerouted, Scratch).step(one.later_answer(WEB_1), INTERNAL));
+    rows
+}
+
+fn errors(kind: Kind) -> Vec<Case> {
+    let one = Dialogue::new(kind);
+    let of_request = |element| {
+        without(case(kind, "an error about a request", element).establish(one, WEB_1), element)
+            .step(icmp::any_error(kind, one.later()), INTERNAL)
+    };
+    let of_reply = |element| {
+        without(case(kind, "an error about a reply", element).establish(one, WEB_1), element)
+            .step(icmp::any_error(kind, one.later_answer(WEB_1)), INTERNAL)
+    };
+    let mut rows = Vec::from([Settings, Backend, Bucket, Line].map(of_request));
+    rows.extend([Settings, Backend, Bucket, Scratch].map(of_reply));
+    rows
+}
+
+/// The records of a closing flow and of its challenger are told apart.
+fn closing(ip: Family) -> Case {
+    let kind = Kind::new(ip, Protocol::Tcp, Mode::FullNat);
+    let one = Dialogue::new(kind);
+    let half_closed = case(kind, "a request of a closing flow", Scratch)
+        .establish(one, WEB_1)
+        .step(one.fin(), Reaches(WEB_1));
+    without(half_closed, Scratch).step(one.ack(2), INTERNAL)
+}
+
+/// Nothing that xlb lacks keeps an operator from the host.
+fn strangers(kind: Kind) -> Vec<Case> {
+    let host = Dialogue::new(kind).listen(SocketAddr::new(kind.ip.inside(1), 22));
+    let row = |element| {
+        without(case(kind, "a packet for the host", element), element)
+            .step(host.first(), Passes(Reason::NotService))
+    };
+    Vec::from(ALL.map(row))
+}
