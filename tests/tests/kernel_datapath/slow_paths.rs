@@ -54,7 +54,7 @@ fn no_packet_misses_its_slow_path_while_the_program_is_replaced() -> Result<()> 
         sender?;
 
         let actions = of_interface(&world.pins(), world.index("front")?)?;
-        let missed = of_reason(&world.pins(), Reason::Contended)?;
+        let missed = of_reason(&world.pins(), Reason::Internal)?;
 
         assert_eq!(missed, 0, "of {} frames", sent.load(Ordering::Relaxed));
         assert_eq!(actions.passed, sent.load(Ordering::Relaxed), "{actions:?}");
