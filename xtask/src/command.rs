@@ -10,6 +10,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::tree;
+
 /// Runs to the end, with our own input and output.
 pub fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("run `{}`", shown(command)))?;
@@ -38,13 +40,21 @@ pub fn ask(command: &mut Command) -> Option<String> {
     String::from_utf8(output.stdout).ok()
 }
 
-/// Where a program is. The directories for root's programs are searched too: a plain user's PATH lacks them on Debian.
+/// Where a program is.
 pub fn find(program: &str) -> Option<PathBuf> {
+    directories().map(|directory| directory.join(program)).find(|file| file.is_file())
+}
+
+/// The PATH for programs that start what [`find`] finds.
+pub fn search_path() -> String {
+    directories().map(|directory| directory.display().to_string()).collect::<Vec<_>>().join(":")
+}
+
+/// Those of PATH, those for root's programs, which a plain user's PATH lacks on Debian, and that of what `setup` unpacked.
+fn directories() -> impl Iterator<Item = PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
-        .map(|directory| directory.join(program))
-        .find(|file| file.is_file())
+    let path: Vec<_> = env::split_paths(&path).collect();
+    path.into_iter().chain(["/usr/sbin", "/sbin"].map(PathBuf::from)).chain([tree::unpacked().join("bin")])
 }
 
 /// The command line as one would type it.

@@ -14,6 +14,7 @@ mod test;
 mod toolchain;
 mod tools;
 mod tree;
+mod unpacked;
 mod verify;
 mod vm;
 

@@ -19,10 +19,14 @@ pub fn command(program: impl AsRef<OsStr>, environment: &[(&str, String)], reaso
     Ok(command)
 }
 
-/// A command that runs one of our own binaries as root, told where the rest of the build is.
+/// A command that runs one of our own binaries as root, told where the rest of the build is and where programs are.
 pub fn built(binary: &Path, reason: &str) -> Result<Command> {
-    let places = [("XLB_BIN", tree::xlb()), ("XLB_BPF_DIR", tree::bpf_objects())];
-    command(binary, &places.map(|(name, path)| (name, path.display().to_string())), reason)
+    let environment = [
+        ("XLB_BIN", tree::xlb().display().to_string()),
+        ("XLB_BPF_DIR", tree::bpf_objects().display().to_string()),
+        ("PATH", command::search_path()),
+    ];
+    command(binary, &environment, reason)
 }
 
 /// sudo drops the environment: `env` stands between, for root as well, so that both run the same.

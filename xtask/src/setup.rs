@@ -5,12 +5,14 @@
 //!
 //! ```text
 //!   Part ─▶ needs ─▶ those not met ─▶ packages: one apt-get for all (root, asked for once)
+//!                                      └▶ unpacked, if a test's program would cost the host a package
 //!                                   ─▶ crates: cargo install below target/tools
 //!                                   ─▶ Linux 6.1: unpacked below target/tools
 //!                                   ─▶ else one error that says what to install by hand
 //! ```
 //!
-//! Nothing goes into the user's home, and services of installed packages are not started: the lab runs its own.
+//! Nothing goes into the user's home, no package of the host is removed or downgraded, and services of installed
+//! packages are not started: the lab runs its own.
 
 mod apt;
 mod lab;
@@ -59,10 +61,13 @@ struct Need {
 enum Cure {
     /// A Debian package, where there is apt-get.
     Package(&'static str),
+    /// A Debian package that only tests need, with a program that bears the need's name and runs from anywhere: it is
+    /// unpacked below target where installing it would do harm.
+    PortablePackage(&'static str),
     /// A program from crates.io.
     Crate(&'static Tool),
-    /// What this does for the need's reason: fetch and unpack a package, where there is apt-get.
-    Unpacked(fn(&str) -> Result<()>),
+    /// A Debian package that is never installed, and what fetches and unpacks it for the need's reason.
+    Unpacked(&'static str, fn(&str) -> Result<()>),
     /// Nothing that we may do: the words say what the user can.
     ByHand(&'static str),
 }
@@ -84,12 +89,12 @@ pub fn ensure(parts: &[Part]) -> Result<()> {
     }
 
     refuse_what_only_the_user_can_do(&missing)?;
-    apt::install(&missing)?;
+    apt::provide(&missing)?;
     for need in &missing {
         match need.cure {
             Cure::Crate(tool) => tool.install(need.reason)?,
-            Cure::Unpacked(unpack) => unpack(need.reason)?,
-            Cure::Package(_) | Cure::ByHand(_) => {}
+            Cure::Unpacked(_, unpack) => unpack(need.reason)?,
+            Cure::Package(_) | Cure::PortablePackage(_) | Cure::ByHand(_) => {}
         }
     }
     eprintln!("setup: ready after {:.1?}", start.elapsed());
@@ -108,19 +113,29 @@ impl Part {
     }
 }
 
+impl Need {
+    /// The Debian package that cures it.
+    fn package(&self) -> Option<&'static str> {
+        match self.cure {
+            Cure::Package(package) | Cure::PortablePackage(package) | Cure::Unpacked(package, _) => {
+                Some(package)
+            }
+            Cure::Crate(_) | Cure::ByHand(_) => None,
+        }
+    }
+}
+
 /// All at once and before anything is installed, in one line.
 fn refuse_what_only_the_user_can_do(missing: &[Need]) -> Result<()> {
     let has_apt = apt::is_here();
-    let by_hand: Vec<String> = missing
-        .iter()
-        .filter_map(|need| match need.cure {
-            Cure::ByHand(words) => Some(format!("{} ({}): {words}", need.what, need.reason)),
-            Cure::Package(_) | Cure::Unpacked(_) if !has_apt => {
-                Some(format!("{} ({})", need.what, need.reason))
-            }
-            Cure::Package(_) | Cure::Unpacked(_) | Cure::Crate(_) => None,
-        })
-        .collect();
+    let lack = |need: &Need| {
+        if let Cure::ByHand(words) = need.cure {
+            return Some(format!("{} ({}): {words}", need.what, need.reason));
+        }
+        let lacks_apt = !has_apt && need.package().is_some();
+        lacks_apt.then(|| format!("{} ({})", need.what, need.reason))
+    };
+    let by_hand: Vec<String> = missing.iter().filter_map(lack).collect();
     if !by_hand.is_empty() {
         bail!("this machine lacks what setup cannot install: {}", by_hand.join("; "));
     }

@@ -19,7 +19,7 @@ use clap::{Args, ValueEnum};
 use crate::{
     build,
     cargo::{self, Executable},
-    root,
+    command, root,
     setup::{self, Part},
     tree, verify,
 };
@@ -113,7 +113,7 @@ impl Ring {
 fn host(arguments: &[String]) -> Result<Count> {
     let mut cargo = cargo::cargo();
     cargo.args(["test", "--locked", "--workspace", "--no-fail-fast", "--"]).args(arguments);
-    runner::watch(&mut cargo)
+    runner::watch(cargo.env("PATH", command::search_path()))
 }
 
 const KERNEL: &str = "kernel_*";

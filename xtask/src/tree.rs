@@ -13,6 +13,11 @@ pub fn tools() -> PathBuf {
     top().join("target/tools")
 }
 
+/// Debian packages that `setup` unpacks: a directory for each, and `bin/` with what starts their programs.
+pub fn unpacked() -> PathBuf {
+    tools().join("unpacked")
+}
+
 /// The target directory of the BPF build, apart from the host's: compiler and flags differ.
 pub fn bpf_target() -> PathBuf {
     top().join("target/bpf")

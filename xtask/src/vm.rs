@@ -37,6 +37,8 @@ pub struct Work {
 
 /// The machine is stopped then: a kernel that hangs is no reason to wait for ever.
 const MOST_SECONDS: &str = "1800";
+/// Where setup unpacked it, it looks for its firmware and modules relative to itself.
+pub const EMULATOR: &str = "qemu-system-x86_64";
 const SHELL: &str = "/bin/sh";
 /// What init uses beside the shell's own.
 const TOOLS: &[&str] = &["mount", "insmod", "ip"];
@@ -49,8 +51,10 @@ impl Work {
         let initramfs = tree::top().join("target/vm/initramfs");
         self.pack(&initramfs, &linux).with_context(|| format!("make {}", initramfs.display()))?;
 
+        let emulator = command::find(EMULATOR)
+            .with_context(|| format!("there is no `{EMULATOR}`: run `cargo xtask setup`"))?;
         let mut machine = Command::new("timeout");
-        machine.args([MOST_SECONDS, "qemu-system-x86_64", "-nodefaults", "-no-reboot"]);
+        machine.arg(MOST_SECONDS).arg(emulator).args(["-nodefaults", "-no-reboot"]);
         machine.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "4096"]);
         machine.args(["-display", "none", "-serial", "stdio"]);
         machine.arg("-kernel").arg(linux.kernel).arg("-initrd").arg(initramfs);

@@ -1,15 +1,17 @@
-//! Packages of Debian: one apt-get for all that is missing, as root.
+//! Packages of Debian: one apt-get for all that is missing, as root, and none that would take something from the host.
+//!
+//! apt-get is asked first what it would do. A program that only tests need is unpacked below target where installing it
+//! would remove or downgrade a package of the host, such as one from backports.
 
-use std::time::Instant;
+use std::{collections::BTreeSet, process::Command, time::Instant};
 
 use anyhow::{Context as _, Result};
 
 use super::{Cure, Need};
-use crate::{command, root};
+use crate::{command, root, unpacked};
 
-/// Installs the packages named as arguments. `policy-rc.d` and `disable` keep their services from running, now and
-/// after a reboot: nobody who builds a load balancer expects a web server on port 80 of the host. `--no-remove` makes
-/// apt give up rather than take away a package that conflicts.
+/// `policy-rc.d` and `disable` keep services of the packages from running, now and after a reboot: a build must not put
+/// a web server on port 80 of the host.
 const INSTALL: &str = r#"
 set -eu
 if [ ! -e /usr/sbin/policy-rc.d ]; then
@@ -28,27 +30,113 @@ for package in "$@"; do
 done
 "#;
 
+/// Has apt-get resolve dependencies as on a machine without any package: nothing there can conflict.
+const NOTHING_INSTALLED: &[&str] = &["--option", "Dir::State::status=/dev/null"];
+
+/// The C library fits the loader in /lib64, and the kernel starts every program with the host's.
+const C_LIBRARY: &str = "libc6";
+
 /// Whether this machine installs packages as Debian does.
 pub fn is_here() -> bool {
     command::find("apt-get").is_some()
 }
 
-/// Installs all packages among the missing.
-pub fn install(missing: &[Need]) -> Result<()> {
-    let start = Instant::now();
-    let mut packages = Vec::new();
-    for need in missing {
-        if let Cure::Package(package) = need.cure {
-            eprintln!("setup: package {package}: {}", need.reason);
-            packages.push(package);
-        }
+/// Installs or unpacks all packages among the missing.
+pub fn provide(missing: &[Need]) -> Result<()> {
+    update_if_unknown(missing)?;
+    let plan = Plan::new(missing, |packages| harm(simulate(packages, &[]).as_deref()));
+    install(&plan.install)?;
+    for (need, harm) in &plan.unpack {
+        unpack(need, harm)?;
     }
-    packages.sort_unstable();
-    packages.dedup();
-    if packages.is_empty() {
+    Ok(())
+}
+
+/// What is to be done with each missing package.
+struct Plan<'a> {
+    install: Vec<&'a Need>,
+    /// With the harm that installing it would do.
+    unpack: Vec<(&'a Need, String)>,
+}
+
+impl<'a> Plan<'a> {
+    /// `harm` says what installing some packages together would do to the host, if anything.
+    fn new(missing: &'a [Need], harm: impl Fn(&[&str]) -> Option<String>) -> Self {
+        let is_portable = |need: &&Need| matches!(need.cure, Cure::PortablePackage(_));
+        let (portable, mut install): (Vec<_>, Vec<_>) = missing
+            .iter()
+            .filter(|need| matches!(need.cure, Cure::Package(_) | Cure::PortablePackage(_)))
+            .partition(is_portable);
+
+        let all = [&install[..], &portable].concat();
+        if harm(&names(&all)).is_none() {
+            return Self { install: all, unpack: Vec::new() };
+        }
+        let mut unpack = Vec::new();
+        for need in portable {
+            install.push(need);
+            if let Some(harm) = harm(&names(&install)) {
+                install.pop();
+                unpack.push((need, harm));
+            }
+        }
+        Self { install, unpack }
+    }
+}
+
+/// Fetches apt's lists, which needs root, if they lack a package.
+fn update_if_unknown(missing: &[Need]) -> Result<()> {
+    let is_known = |package: &&str| command::ask(Command::new("apt-cache").args(["show", package])).is_some();
+    let Some(unknown) = missing.iter().filter_map(Need::package).find(|package| !is_known(package)) else {
+        return Ok(());
+    };
+    eprintln!("setup: apt's lists lack {unknown}, so they are updated");
+    let mut update = root::command("apt-get", &[], "updating apt's lists")?;
+    command::run(update.args(["update", "--quiet=2"]))
+}
+
+/// What `apt-get install` says that it would do, if it can.
+fn simulate(packages: &[&str], options: &[&str]) -> Option<String> {
+    let mut apt = Command::new("apt-get");
+    apt.env("LC_ALL", "C").args(options);
+    command::ask(apt.args(["install", "--simulate", "--no-install-recommends"]).args(packages))
+}
+
+/// The harm that a simulated installation does to the host.
+fn harm(simulation: Option<&str>) -> Option<String> {
+    let Some(simulation) = simulation else {
+        return Some("conflict with what is installed".into());
+    };
+    let listed = |heading: &str| {
+        let names: Vec<_> = simulation
+            .lines()
+            .skip_while(|line| *line != heading)
+            .skip(1)
+            .take_while(|line| line.starts_with(' '))
+            .flat_map(str::split_whitespace)
+            .collect();
+        names.join(" ")
+    };
+    [
+        ("remove", "The following packages will be REMOVED:"),
+        ("downgrade", "The following packages will be DOWNGRADED:"),
+        ("change the held", "The following held packages will be changed:"),
+    ]
+    .map(|(verb, heading)| (verb, listed(heading)))
+    .into_iter()
+    .find(|(_, names)| !names.is_empty())
+    .map(|(verb, names)| format!("{verb} {names}"))
+}
+
+fn install(needs: &[&Need]) -> Result<()> {
+    if needs.is_empty() {
         return Ok(());
     }
-
+    let start = Instant::now();
+    for need in needs {
+        eprintln!("setup: package {}: {}", need.package().unwrap_or_default(), need.reason);
+    }
+    let packages = names(needs);
     let quiet = [("DEBIAN_FRONTEND", "noninteractive".to_owned())];
     let mut shell = root::command("sh", &quiet, "installing these packages with apt-get")?;
     command::run(shell.args(["-c", INSTALL, "sh"]).args(&packages)).with_context(|| {
@@ -57,6 +145,164 @@ pub fn install(missing: &[Need]) -> Result<()> {
             packages.join(" ")
         )
     })?;
-    eprintln!("setup: {} packages installed in {:.1?}", packages.len(), start.elapsed());
+    eprintln!("setup: {} installed in {:.1?}", packages.join(", "), start.elapsed());
     Ok(())
+}
+
+fn unpack(need: &Need, harm: &str) -> Result<()> {
+    let package = need.package().unwrap_or_default();
+    eprintln!("setup: package {package}: {}", need.reason);
+    eprintln!("setup: {package} is unpacked below target, because installing it would {harm}");
+    let simulation = simulate(&[package], NOTHING_INSTALLED)
+        .with_context(|| format!("apt-get finds no consistent dependencies of {package}"))?;
+    let directory = unpacked::unpack(package, &absent(&simulation, &installed()?))?;
+    unpacked::write_launcher(need.what, &directory)
+}
+
+/// Sorted, each once.
+fn names(needs: &[&Need]) -> Vec<&'static str> {
+    let names: BTreeSet<_> = needs.iter().filter_map(|need| need.package()).collect();
+    names.into_iter().collect()
+}
+
+/// One version of a package: name, version, architecture.
+type Version<'a> = (&'a str, &'a str, &'a str);
+
+/// The packages of a simulated installation that the host lacks in this version, as `apt-get download` takes them.
+fn absent(simulation: &str, installed: &str) -> Vec<String> {
+    let installed: BTreeSet<Version> = installed.lines().filter_map(parse_installed).collect();
+    simulation
+        .lines()
+        .filter_map(parse_simulated)
+        .filter(|version| version.0 != C_LIBRARY && !installed.contains(version))
+        .map(|(name, version, _)| format!("{name}={version}"))
+        .collect()
+}
+
+/// `Inst libpng16-16 (1.6.39-2 Debian:12.15/oldstable [amd64])`
+fn parse_simulated(line: &str) -> Option<Version<'_>> {
+    let (name, rest) = line.strip_prefix("Inst ")?.split_once(" (")?;
+    let version = rest.split(' ').next()?;
+    let architecture = rest.rsplit_once('[')?.1.split(']').next()?;
+    Some((name, version, architecture))
+}
+
+/// What the host has installed, one package a line.
+fn installed() -> Result<String> {
+    let format = "--showformat=${db:Status-Abbrev} ${Package} ${Version} ${Architecture}\n";
+    command::ask(Command::new("dpkg-query").args(["--show", format])).context("ask dpkg what is installed")
+}
+
+/// `ii  libpng16-16 1.6.39-2 amd64`
+fn parse_installed(line: &str) -> Option<Version<'_>> {
+    let mut words = line.strip_prefix("ii ")?.split_whitespace();
+    Some((words.next()?, words.next()?, words.next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEW: &str = "\
+The following NEW packages will be installed:
+  libslirp0 qemu-system-x86
+0 upgraded, 2 newly installed, 0 to remove and 132 not upgraded.
+Inst libslirp0 (4.7.0-1 Debian:12.15/oldstable [amd64])
+Inst qemu-system-x86 (1:7.2+dfsg-7 Debian:12.15/oldstable, Debian-Security:12/oldstable-security [amd64])
+Conf libslirp0 (4.7.0-1 Debian:12.15/oldstable [amd64])
+";
+    const REMOVING: &str = "\
+Recommended packages:
+  qemu-utils
+The following packages will be REMOVED:
+  qemu-block-extra qemu-utils
+The following NEW packages will be installed:
+  qemu-system-x86
+Remv qemu-utils [1:10.0.2+ds-2+deb13u1~bpo12+1]
+Inst qemu-system-x86 (1:7.2+dfsg-7 Debian:12.15/oldstable [amd64])
+";
+    const DOWNGRADING: &str = "\
+The following packages will be DOWNGRADED:
+  libslirp0
+0 upgraded, 0 newly installed, 1 downgraded, 0 to remove and 132 not upgraded.
+";
+
+    #[test]
+    fn removing_downgrading_and_failing_are_harm_and_adding_is_not() {
+        assert_eq!(harm(Some(NEW)), None);
+        assert_eq!(harm(Some(REMOVING)).as_deref(), Some("remove qemu-block-extra qemu-utils"));
+        assert_eq!(harm(Some(DOWNGRADING)).as_deref(), Some("downgrade libslirp0"));
+        assert!(harm(None).is_some());
+    }
+
+    #[test]
+    fn all_is_installed_where_that_does_no_harm() {
+        let missing = [need(Cure::PortablePackage("qemu")), need(Cure::Package("llvm"))];
+
+        let plan = Plan::new(&missing, |_| None);
+
+        assert_eq!(names(&plan.install), ["llvm", "qemu"]);
+        assert!(plan.unpack.is_empty());
+    }
+
+    #[test]
+    fn only_the_portable_package_that_does_harm_is_unpacked() {
+        let missing = [
+            need(Cure::PortablePackage("curl")),
+            need(Cure::PortablePackage("qemu")),
+            need(Cure::Package("llvm")),
+            need(Cure::PortablePackage("wrk")),
+        ];
+        let harm = |packages: &[&str]| packages.contains(&"qemu").then(|| "remove qemu-utils".to_owned());
+
+        let plan = Plan::new(&missing, harm);
+
+        assert_eq!(names(&plan.install), ["curl", "llvm", "wrk"]);
+        let unpack: Vec<_> = plan.unpack.iter().map(|(need, harm)| (need.package(), harm.as_str())).collect();
+        assert_eq!(unpack, [(Some("qemu"), "remove qemu-utils")]);
+    }
+
+    #[test]
+    fn two_portable_packages_that_exclude_each_other_are_not_installed_together() {
+        let missing = [need(Cure::PortablePackage("a")), need(Cure::PortablePackage("b"))];
+
+        let plan = Plan::new(&missing, |packages| (packages.len() > 1).then(|| "remove a".to_owned()));
+
+        assert_eq!(names(&plan.install), ["a"]);
+        assert_eq!(plan.unpack.len(), 1);
+    }
+
+    #[test]
+    fn a_package_that_must_be_installed_is_never_unpacked() {
+        let missing = [need(Cure::Package("llvm"))];
+
+        let plan = Plan::new(&missing, |_| Some("remove gcc".into()));
+
+        assert_eq!(names(&plan.install), ["llvm"]);
+        assert!(plan.unpack.is_empty());
+    }
+
+    #[test]
+    fn what_the_host_has_in_the_same_version_is_not_downloaded() {
+        let same = "ii  libslirp0 4.7.0-1 amd64\n";
+        let others = "\
+ii  libslirp0 4.8.0-1 amd64
+ii  libslirp0 4.7.0-1 i386
+rc  libslirp0 4.7.0-1 amd64
+";
+
+        assert_eq!(absent(NEW, same), ["qemu-system-x86=1:7.2+dfsg-7"]);
+        assert_eq!(absent(NEW, others), ["libslirp0=4.7.0-1", "qemu-system-x86=1:7.2+dfsg-7"]);
+    }
+
+    #[test]
+    fn the_c_library_is_always_the_hosts() {
+        let simulation = "Inst libc6 (2.36-9+deb12u13 Debian:12.15/oldstable [amd64])\n";
+
+        assert!(absent(simulation, "ii  libc6 2.36-9+deb12u10 amd64\n").is_empty());
+    }
+
+    fn need(cure: Cure) -> Need {
+        Need { what: "a program", reason: "a test", is_met: false, cure }
+    }
 }

@@ -20,22 +20,23 @@ const PROGRAMS: &[Program] = &[
     ("promtool", "prometheus", "tests check the metrics with it"),
 ];
 
-/// Of namespaces and links alone.
+/// Of namespaces and links alone. They are installed, never unpacked: the machine with the oldest kernel gets copies of
+/// the host's.
 pub fn network() -> Vec<Need> {
-    all(NETWORK)
+    all(NETWORK, Cure::Package)
 }
 
 /// Of what runs in them.
 pub fn programs() -> Vec<Need> {
-    all(PROGRAMS)
+    all(PROGRAMS, Cure::PortablePackage)
 }
 
-fn all(programs: &[Program]) -> Vec<Need> {
+fn all(programs: &[Program], cure: fn(&'static str) -> Cure) -> Vec<Need> {
     let need = |&(program, package, reason)| Need {
         what: program,
         reason,
         is_met: command::find(program).is_some(),
-        cure: Cure::Package(package),
+        cure: cure(package),
     };
     programs.iter().map(need).collect()
 }

@@ -3,16 +3,16 @@
 use super::{Cure, Need};
 use crate::{
     command,
-    vm::{LINUX_PACKAGE, Linux},
+    vm::{EMULATOR, LINUX_PACKAGE, Linux},
 };
 
 pub fn needs() -> Vec<Need> {
     vec![
         Need {
-            what: "qemu-system-x86_64",
+            what: EMULATOR,
             reason: "emulates the machine with the oldest kernel",
-            is_met: command::find("qemu-system-x86_64").is_some(),
-            cure: Cure::Package("qemu-system-x86"),
+            is_met: command::find(EMULATOR).is_some(),
+            cure: Cure::PortablePackage("qemu-system-x86"),
         },
         Need {
             what: "insmod",
@@ -24,7 +24,7 @@ pub fn needs() -> Vec<Need> {
             what: LINUX_PACKAGE,
             reason: "the oldest kernel that xlb promises to run on",
             is_met: Linux::find().is_some(),
-            cure: Cure::Unpacked(Linux::unpack),
+            cure: Cure::Unpacked(LINUX_PACKAGE, Linux::unpack),
         },
     ]
 }

@@ -1,20 +1,18 @@
-//! Debian's package of Linux 6.1, unpacked below target/tools: not installed, this host boots what it always did.
+//! Debian's package of Linux 6.1, unpacked below target/tools: the host boots what it did before.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Instant,
-};
+use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{command, tree};
+use crate::{command, tree, unpacked};
 
 /// The package that depends on the newest kernel for virtual machines.
 pub const PACKAGE: &str = "linux-image-cloud-amd64";
 /// The oldest version that xlb promises to run on. It is Debian 12's.
 const OLDEST: &str = "6.1.";
+
+/// Its directory below target/tools/unpacked.
+const NAME: &str = "linux";
 
 /// What the tests' networks are made of, each after what it needs.
 const MODULES: &[&str] = &["net/llc/llc.ko", "net/802/stp.ko", "net/bridge/bridge.ko", "drivers/net/veth.ko"];
@@ -41,29 +39,14 @@ impl Linux {
 
     /// Downloads and unpacks it.
     pub fn unpack(reason: &str) -> Result<()> {
-        let start = Instant::now();
         let package = newest()?;
         eprintln!("setup: package {package}, unpacked below target: {reason}");
-        let directory = directory();
-        // What an earlier setup left half done.
-        if directory.exists() {
-            fs::remove_dir_all(&directory).with_context(|| format!("remove {}", directory.display()))?;
-        }
-        fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
-        let mut download = Command::new("apt-get");
-        // As root, apt would download as a user of its own, who may not write here.
-        download.args(["--option", "APT::Sandbox::User=root"]);
-        command::run(download.args(["download", "--quiet=2", &package]).current_dir(&directory))?;
-        let archive = archive(&directory)?;
-        command::run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&directory))?;
-        fs::remove_file(&archive).with_context(|| format!("remove {}", archive.display()))?;
-        eprintln!("setup: {package} unpacked in {:.1?}", start.elapsed());
-        Ok(())
+        unpacked::unpack(NAME, &[package]).map(drop)
     }
 }
 
 fn directory() -> PathBuf {
-    tree::tools().join("linux")
+    tree::unpacked().join(NAME)
 }
 
 /// The newest kernel of this distribution.
@@ -77,11 +60,4 @@ fn newest() -> Result<String> {
         "this distribution's kernel is {package}, and Linux {OLDEST}x is wanted, which Debian 12 has"
     );
     Ok(package.to_owned())
-}
-
-fn archive(directory: &Path) -> Result<PathBuf> {
-    let entries = fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))?;
-    let mut files = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    let is_archive = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "deb");
-    files.find(is_archive).context("apt-get downloaded nothing")
 }
