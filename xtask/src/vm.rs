@@ -5,8 +5,9 @@
 //!                               Linux, its modules ─┴▶ qemu ─▶ init: mounts, each program, how many failed, off
 //! ```
 //!
-//! The machine has no disk: its file system is an initramfs, in which everything has the path that it has here. It is
-//! emulated, because not every host can virtualise: slow, but the same everywhere. It needs no root.
+//! The machine has no disk: its file system is an initramfs, in which everything has the path that it has here. So init
+//! mounts nothing where a tree can be on a host, such as on /tmp or /dev. It is emulated, because not every host can
+//! virtualise: slow, but the same everywhere. It needs no root.
 
 mod image;
 mod linux;
@@ -42,6 +43,9 @@ pub const EMULATOR: &str = "qemu-system-x86_64";
 const SHELL: &str = "/bin/sh";
 /// What init uses beside the shell's own.
 const TOOLS: &[&str] = &["mount", "insmod", "ip"];
+/// Character devices that programs open, with their numbers. The kernel makes the console.
+const DEVICES: &[(&str, (u32, u32))] =
+    &[("/dev/null", (1, 3)), ("/dev/zero", (1, 5)), ("/dev/random", (1, 8)), ("/dev/urandom", (1, 9))];
 const END: &str = "vm: programs that failed: ";
 
 impl Work {
@@ -64,8 +68,11 @@ impl Work {
 
     fn pack(&self, initramfs: &Path, linux: &Linux) -> Result<()> {
         let mut image = Image::create(initramfs)?;
-        for directory in ["/dev", "/proc", "/run", "/sys", "/tmp"] {
+        for directory in ["/proc", "/run", "/sys", "/tmp"] {
             image.directory(Path::new(directory))?;
+        }
+        for (path, number) in DEVICES {
+            image.device(Path::new(path), *number)?;
         }
         image.program(Path::new(SHELL))?;
         for tool in TOOLS.iter().chain(self.tools) {
@@ -100,9 +107,6 @@ impl Work {
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/
 mount -t proc none /proc
 mount -t sysfs none /sys
-mount -t devtmpfs none /dev
-mount -t tmpfs none /run
-mount -t tmpfs none /tmp
 mount -t bpf none /sys/fs/bpf
 {modules}ip link set lo up
 read -r version < /proc/version
@@ -129,6 +133,16 @@ fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn init_mounts_over_no_directory_that_can_hold_a_tree() {
+        let script = Work::default().init(&Linux { kernel: "/boot/linux".into(), modules: Vec::new() });
+
+        let mounts: Vec<_> = script.lines().filter(|line| line.starts_with("mount ")).collect();
+        let targets: Vec<_> = mounts.iter().filter_map(|line| line.rsplit(' ').next()).collect();
+
+        assert_eq!(targets, ["/proc", "/sys", "/sys/fs/bpf"]);
+    }
 
     #[test]
     fn init_runs_every_program_and_says_how_many_failed() {

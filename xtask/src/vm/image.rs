@@ -15,6 +15,7 @@ use crate::command;
 
 const DIRECTORY: u32 = 0o040_755;
 const FILE: u32 = 0o100_755;
+const CHARACTER_DEVICE: u32 = 0o020_666;
 
 /// An archive that grows. All in it is root's.
 pub struct Image {
@@ -47,17 +48,21 @@ impl Image {
 
     /// A file with this content.
     pub fn file(&mut self, path: &Path, content: &[u8]) -> Result<()> {
-        if let Some(parent) = path.parent() {
-            self.directory(parent)?;
-        }
-        self.entry(path, FILE, content)
+        self.parent(path)?;
+        self.entry(path, |entry| entry.mode(FILE), content)
+    }
+
+    /// A character device with this major and minor number.
+    pub fn device(&mut self, path: &Path, (major, minor): (u32, u32)) -> Result<()> {
+        self.parent(path)?;
+        self.entry(path, |entry| entry.mode(CHARACTER_DEVICE).rdev_major(major).rdev_minor(minor), &[])
     }
 
     /// A directory, and those above it.
     pub fn directory(&mut self, path: &Path) -> Result<()> {
         let mut all: Vec<_> = path.ancestors().filter(|path| path.parent().is_some()).collect();
         all.reverse();
-        all.into_iter().try_for_each(|directory| self.entry(directory, DIRECTORY, &[]))
+        all.into_iter().try_for_each(|directory| self.entry(directory, |entry| entry.mode(DIRECTORY), &[]))
     }
 
     /// Ends the archive.
@@ -66,8 +71,17 @@ impl Image {
         Ok(())
     }
 
+    fn parent(&mut self, path: &Path) -> Result<()> {
+        path.parent().map_or(Ok(()), |parent| self.directory(parent))
+    }
+
     /// Nothing, if it is in the archive already.
-    fn entry(&mut self, path: &Path, mode: u32, content: &[u8]) -> Result<()> {
+    fn entry(
+        &mut self,
+        path: &Path,
+        kind: impl FnOnce(newc::Builder) -> newc::Builder,
+        content: &[u8],
+    ) -> Result<()> {
         if !self.paths.insert(path.to_owned()) {
             return Ok(());
         }
@@ -75,7 +89,7 @@ impl Image {
         let size =
             u32::try_from(content.len()).with_context(|| format!("{} is too large", path.display()))?;
         let number = u32::try_from(self.paths.len())?;
-        let mut entry = newc::Builder::new(&name).ino(number).mode(mode).write(&mut self.archive, size);
+        let mut entry = kind(newc::Builder::new(&name).ino(number)).write(&mut self.archive, size);
         entry.write_all(content)?;
         entry.finish()?;
         Ok(())
