@@ -11,7 +11,7 @@ mod probe;
 pub mod schedule;
 mod watch;
 
-use std::{collections::BTreeMap, panic::resume_unwind};
+use std::{collections::BTreeMap, panic::resume_unwind, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch::Receiver},
@@ -65,20 +65,33 @@ impl Watches {
 
     fn adjust(&mut self, wanted: Vec<Target>) {
         let mut before = std::mem::take(&mut self.by_name);
+        let mut fresh = Vec::new();
         for target in wanted {
-            let name = target.backend.clone();
-            let kept = before.remove(&name).and_then(|(old, task)| keep_or_abort(old, task, &target));
-            let watched = kept.unwrap_or_else(|| {
-                let task =
-                    watch::watch(target.clone(), self.lanes.clone(), probe::probe, self.events.clone());
-                (target, self.tasks.spawn(task))
-            });
-            self.by_name.insert(name, watched);
+            match before.remove(&target.backend) {
+                Some((old, task)) if is_same_watch(&old, &target) => {
+                    self.by_name.insert(target.backend, (old, task));
+                }
+                Some((_, task)) => {
+                    task.abort();
+                    fresh.push(target);
+                }
+                None => fresh.push(target),
+            }
         }
         before.into_values().for_each(|(_, task)| task.abort());
+
+        let count = fresh.len();
+        for (position, target) in fresh.into_iter().enumerate() {
+            self.begin(target, schedule::first_start(position, count));
+        }
     }
 
-    /// Returns when a task has ended by itself: nobody listens any more. Waits for ever while there is none.
+    fn begin(&mut self, target: Target, first: Duration) {
+        let task = watch::watch(target.clone(), first, self.lanes.clone(), probe::probe, self.events.clone());
+        self.by_name.insert(target.backend.clone(), (target, self.tasks.spawn(task)));
+    }
+
+    /// Returns when a task has ended by itself: the receiver of the events is gone. Waits for ever without tasks.
     async fn ended(&mut self) {
         loop {
             match self.tasks.join_next().await {
@@ -90,12 +103,8 @@ impl Watches {
     }
 }
 
-fn keep_or_abort(old: Target, task: AbortHandle, new: &Target) -> Option<(Target, AbortHandle)> {
-    if old.address == new.address && old.check == new.check {
-        return Some((old, task));
-    }
-    task.abort();
-    None
+fn is_same_watch(old: &Target, new: &Target) -> bool {
+    old.address == new.address && old.check == new.check
 }
 
 /// A backend must not be left unwatched in silence: a bug here ends the daemon (traffic flows on), aborting is normal.

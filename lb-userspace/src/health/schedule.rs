@@ -1,15 +1,20 @@
 //! When the probes of one backend start.
 //!
 //! ```text
-//!   start          first      + interval    + 2 intervals
-//!     ├─ jitter ─────┼─────────────┼─────────────┼──▶
-//!                    probe 0       probe 1       probe 2
+//!   first           phase           + interval      + 2 intervals
+//!     ├─ < interval ──┼───────────────┼───────────────┼──▶
+//!   probe 0         probe 1         probe 2         probe 3
 //! ```
 //!
-//! The grid is fixed: no probe's duration moves the next one. That is what lets the daemon promise that a backend
-//! gets no new flow `fall * interval` after it began to refuse, plus `timeout` where it is silent: wherever the death
-//! lies between two probes, `fall` of them start within `fall` intervals. (The promise about silent backends asks for
-//! a timeout no longer than the interval: one backend never has two probes at once, so a longer one skips points.)
+//! The first probe is immediate: a service waits for it before it serves. Where many backends are new at once, their
+//! first probes are [spread](first_start) over a second. From the second probe on, each backend keeps to a grid of its
+//! own, whose phase follows from its name, so that the probes of many backends do not come in bursts.
+//!
+//! The grid is fixed: the duration of a probe does not move the next one. That is what lets the daemon promise that a
+//! backend gets no new flow `fall * interval` after it began to refuse, plus `timeout` where it is silent: wherever
+//! the death lies between two probes, `fall` of them start within `fall` intervals. (The promise about silent
+//! backends requires a timeout no longer than the interval: a backend never has two probes at once, so a longer
+//! timeout skips points.)
 //!
 //! Pure: times come in and go out as durations since the target was first seen.
 
@@ -17,20 +22,33 @@ use std::time::Duration;
 
 use crate::spec::BackendName;
 
-/// The grid of one backend.
+/// The time over which the first probes of many new backends are spread.
+pub const FIRST_PROBES_SPREAD: Duration = Duration::from_secs(1);
+/// The longest time between two of those: a few backends are probed at once.
+const FIRST_PROBES_GAP: Duration = Duration::from_millis(2);
+
+/// When the first probe starts, of the backend at `position` among `count` that are new at the same time.
+pub fn first_start(position: usize, count: usize) -> Duration {
+    let gap = (FIRST_PROBES_SPREAD / u32::try_from(count.max(1)).unwrap_or(u32::MAX)).min(FIRST_PROBES_GAP);
+    gap * u32::try_from(position).unwrap_or(u32::MAX)
+}
+
+/// The starts of one backend's probes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule {
     first: Duration,
     interval: Duration,
+    /// From the last start to the next point.
+    step: Duration,
     last: Option<Duration>,
 }
 
 impl Schedule {
-    /// The first probes of all backends are spread over one interval, by name: the same after every restart.
-    pub fn new(backend: &BackendName, interval: Duration) -> Self {
+    /// The grid's phase follows from the name: it is the same after every restart.
+    pub fn new(backend: &BackendName, first: Duration, interval: Duration) -> Self {
         // A grid of no width would be a busy loop.
         let interval = interval.max(Duration::from_millis(1));
-        Self { first: interval.mul_f64(fraction(backend)), interval, last: None }
+        Self { first, interval, step: interval.mul_f64(fraction(backend)), last: None }
     }
 
     /// When the next probe starts, if the one before it ended at `elapsed`; in the past means at once.
@@ -41,7 +59,7 @@ impl Schedule {
         let next = match self.last {
             None => self.first,
             Some(last) => {
-                let due = last + self.interval;
+                let due = last + std::mem::replace(&mut self.step, self.interval);
                 let late = elapsed.saturating_sub(due);
                 let past_a_point = Duration::from_nanos_u128(late.as_nanos() % self.interval.as_nanos());
                 due + late - past_a_point
@@ -73,8 +91,30 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
+    fn a_few_backends_are_probed_at_once_and_many_within_a_second() {
+        assert_eq!(first_start(0, 1), Duration::ZERO);
+        assert_eq!(first_start(9, 10), Duration::from_millis(18));
+        for count in [500, 501, 4096, 100_000] {
+            let starts: Vec<_> = (0..count).map(|position| first_start(position, count)).collect();
+
+            assert!(starts.is_sorted_by(|a, b| a < b), "{count}");
+            assert!(starts[count - 1] > FIRST_PROBES_SPREAD * 9 / 10, "{count}");
+            assert!(starts[count - 1] <= FIRST_PROBES_SPREAD, "{count}");
+        }
+    }
+
+    #[test]
+    fn the_first_probe_waits_for_no_interval() {
+        let mut schedule = Schedule::new(&web(1), Duration::ZERO, SECOND * 3600);
+
+        assert_eq!(schedule.next(Duration::ZERO), Duration::ZERO);
+        assert!(schedule.next(Duration::ZERO) < SECOND * 3600);
+    }
+
+    #[test]
     fn probes_stay_on_the_grid_whatever_they_take() {
-        let mut schedule = Schedule::new(&web(1), SECOND);
+        let mut schedule = Schedule::new(&web(1), Duration::ZERO, SECOND);
+        schedule.next(Duration::ZERO);
         let first = schedule.next(Duration::ZERO);
 
         // Quick, slow, as long as the interval, later than the next point, later than three points.
@@ -86,16 +126,22 @@ mod tests {
     }
 
     #[test]
-    fn first_probes_are_spread_over_one_interval_and_the_same_every_time() {
-        let firsts = |count| (0..count).map(|n| Schedule::new(&web(n), SECOND).next(Duration::ZERO));
+    fn later_probes_are_spread_over_one_interval_and_the_same_every_time() {
+        let phases = |count| {
+            (0..count).map(|n| {
+                let mut schedule = Schedule::new(&web(n), Duration::ZERO, SECOND);
+                schedule.next(Duration::ZERO);
+                schedule.next(Duration::ZERO)
+            })
+        };
         let mut tenths = [0; 10];
 
-        for first in firsts(1000) {
-            assert!(first < SECOND);
-            tenths[(first.as_millis() / 100) as usize] += 1;
+        for phase in phases(1000) {
+            assert!(phase < SECOND);
+            tenths[(phase.as_millis() / 100) as usize] += 1;
         }
 
-        assert!(firsts(1000).eq(firsts(1000)));
+        assert!(phases(1000).eq(phases(1000)));
         assert!(tenths.iter().all(|count| (50..200).contains(count)), "{tenths:?}");
     }
 
@@ -103,18 +149,22 @@ mod tests {
         #[test]
         fn starts_never_go_back_never_leave_the_grid_and_skip_only_what_is_past(
             interval_ms in 0u64..5_000,
+            first_ms in 0u64..1_000,
             durations_ms in proptest::collection::vec(0u64..20_000, 1..50),
         ) {
             let interval = Duration::from_millis(interval_ms.max(1));
-            let mut schedule = Schedule::new(&web(7), Duration::from_millis(interval_ms));
-            let first = schedule.next(Duration::ZERO);
-            let (mut last, mut elapsed) = (first, first);
+            let first = Duration::from_millis(first_ms);
+            let mut schedule = Schedule::new(&web(7), first, Duration::from_millis(interval_ms));
+            prop_assert_eq!(schedule.next(Duration::ZERO), first);
+            let second = schedule.next(first);
+            prop_assert!((first..first + interval).contains(&second));
+            let (mut last, mut elapsed) = (second, second);
 
             for duration in durations_ms {
                 elapsed += Duration::from_millis(duration);
                 let next = schedule.next(elapsed);
 
-                prop_assert_eq!((next - first).as_nanos() % interval.as_nanos(), 0);
+                prop_assert_eq!((next - second).as_nanos() % interval.as_nanos(), 0);
                 prop_assert!(next >= last + interval);
                 prop_assert!(next == last + interval || (next <= elapsed && elapsed - next < interval));
                 last = next;

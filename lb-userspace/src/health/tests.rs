@@ -55,6 +55,32 @@ async fn a_changed_target_starts_afresh_and_a_removed_one_is_left_alone() {
 }
 
 #[tokio::test]
+async fn the_first_probe_of_a_new_or_changed_target_waits_for_no_interval() {
+    let rare = async |name| hourly(target(name, refusing().await));
+    let mut world = World::start(vec![rare("a").await]);
+    assert_eq!(world.result_of("a").await.change, Some(Health::Down), "at the start");
+
+    world.set(vec![world.targets()[0].clone(), rare("b").await]);
+    assert_eq!(world.result_of("b").await.change, Some(Health::Down), "after an addition");
+
+    let mut changed = world.targets();
+    changed[0].check.fall += 1;
+    world.set(changed);
+    assert_eq!(world.result_of("a").await.change, Some(Health::Down), "after its check was changed");
+}
+
+#[tokio::test]
+async fn many_new_targets_are_all_probed_within_seconds() {
+    let address = refusing().await;
+    let mut world =
+        World::start((0..300).map(|number| hourly(target(&format!("b{number}"), address))).collect());
+
+    for _ in 0..300 {
+        world.next().await;
+    }
+}
+
+#[tokio::test]
 async fn shutdown_ends_it_and_all_its_tasks() {
     let mut world = World::start(vec![target("a", refusing().await)]);
     world.next().await;
@@ -125,6 +151,12 @@ fn target(backend: &str, address: SocketAddr) -> Target {
     let interval = Duration::from_millis(5);
     let check = HealthCheck { probe: Probe::Tcp, interval, timeout: AMPLE, rise: 2, fall: 3, port: None };
     Target { backend: BackendName::new("web", backend), address, check, believed: None }
+}
+
+/// Its second probe is beyond the end of any test, whatever the phase of its name.
+fn hourly(target: Target) -> Target {
+    let check = HealthCheck { interval: Duration::from_secs(3600), ..target.check };
+    Target { check, ..target }
 }
 
 /// An address where nobody listens.

@@ -1,8 +1,11 @@
 //! One backend under watch: its schedule, its probes one after the other, its dampener, and what it reports.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::{
@@ -17,13 +20,13 @@ use super::{
 };
 use crate::event::{Event, Health, Probed, Target};
 
-/// Watches until nobody listens to `events` any more (or the future is dropped).
-pub async fn watch<P>(target: Target, lanes: Lanes, probe: P, events: mpsc::Sender<Event>)
+/// Watches until the receiver of `events` is gone (or the future is dropped). The first probe starts after `first`.
+pub async fn watch<P>(target: Target, first: Duration, lanes: Lanes, probe: P, events: mpsc::Sender<Event>)
 where
     P: AsyncFn(&Target) -> Finding,
 {
     let started = Instant::now();
-    let mut schedule = Schedule::new(&target.backend, target.check.interval);
+    let mut schedule = Schedule::new(&target.backend, first, target.check.interval);
     let thresholds = Thresholds { rise: target.check.rise, fall: target.check.fall };
     let mut dampener = Dampener::new(thresholds, target.believed);
     loop {

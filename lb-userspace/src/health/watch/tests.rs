@@ -1,10 +1,7 @@
 //! The promise: after its death a backend is found down within `fall * interval` + 100 ms where it refuses, and
 //! `timeout` later where it is silent. Virtual time, so that every moment of death can be tried.
 
-use std::{
-    sync::atomic::AtomicU32,
-    time::{Duration, SystemTime},
-};
+use std::{sync::atomic::AtomicU32, time::SystemTime};
 
 use tokio::{
     task::JoinHandle,
@@ -62,7 +59,8 @@ async fn no_backend_ever_has_two_probes_at_once() {
         finding(Err(Fault::Silent))
     };
     let (sender, mut events) = mpsc::channel(8);
-    let task = tokio::spawn(watch(target(check(1_000, 3_700, 3)), Lanes::new(8), probe, sender));
+    let task =
+        tokio::spawn(watch(target(check(1_000, 3_700, 3)), Duration::ZERO, Lanes::new(8), probe, sender));
 
     for _ in 0..10 {
         events.recv().await.unwrap();
@@ -79,7 +77,7 @@ async fn a_cold_start_is_decided_by_the_first_result_and_believed_health_is_not(
         let (sender, mut events) = mpsc::channel(8);
         let target = Target { believed, ..target(check(1_000, 1_000, 3)) };
         let probe = async |_: &Target| finding(Err(Fault::Failed("connection refused".to_owned())));
-        let task = tokio::spawn(watch(target, Lanes::new(8), probe, sender));
+        let task = tokio::spawn(watch(target, Duration::ZERO, Lanes::new(8), probe, sender));
 
         let Some(Event::Probed(probed)) = events.recv().await else { panic!("no result") };
 
@@ -92,7 +90,8 @@ async fn a_cold_start_is_decided_by_the_first_result_and_believed_health_is_not(
 async fn a_probe_that_could_not_be_sent_is_no_result() {
     let (sender, mut events) = mpsc::channel(8);
     let probe = async |_: &Target| finding(Err(Fault::NotAsked("too many open files".to_owned())));
-    let task = tokio::spawn(watch(target(check(1_000, 1_000, 3)), Lanes::new(8), probe, sender));
+    let task =
+        tokio::spawn(watch(target(check(1_000, 1_000, 3)), Duration::ZERO, Lanes::new(8), probe, sender));
 
     assert!(timeout(Duration::from_secs(60), events.recv()).await.is_err());
 
@@ -150,7 +149,7 @@ impl Fake {
                 finding(Err(Fault::Failed("connection refused".to_owned())))
             }
         };
-        let task = tokio::spawn(watch(target, Lanes::new(8), probe, sender));
+        let task = tokio::spawn(watch(target, Duration::ZERO, Lanes::new(8), probe, sender));
         loop {
             let Some(Event::Probed(probed)) = events.recv().await else { panic!("the watch ended") };
             if let Some(change) = probed.change {
