@@ -1,7 +1,7 @@
 //! One probe of one backend: what it found, in words that an operator understands.
 //!
-//! The answering side is not trusted: everything that it can make long or large has a limit, and one timeout lies
-//! over all of it, from the first SYN to the last byte.
+//! The answering side is not trusted: everything that it can make long or large has a limit, and one timeout covers
+//! everything from the first SYN to the byte that decides.
 
 mod http;
 mod tcp;
@@ -12,7 +12,7 @@ use std::{
 };
 
 use nix::errno::Errno;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::{
     event::{ProbeOutcome, ProbeResult, Target},
@@ -39,18 +39,16 @@ pub struct Finding {
     pub timeout: Duration,
 }
 
-/// Probes the target once; returns within its timeout.
+/// Probes the target once. Its timeout bounds the time to a verdict.
 pub async fn probe(target: &Target) -> Finding {
     let at = SystemTime::now();
     let started = Instant::now();
-    let exchange = async {
-        match &target.check.probe {
-            Probe::Tcp => tcp::probe(target.address).await,
-            Probe::Http { path, host } => http::probe(target.address, path, host.as_deref()).await,
-        }
+    let limit = target.check.timeout;
+    let answer = match &target.check.probe {
+        Probe::Tcp => tcp::probe(target.address, limit).await,
+        Probe::Http { path, host } => http::probe(target.address, path, host.as_deref(), limit).await,
     };
-    let answer = timeout(target.check.timeout, exchange).await.unwrap_or(Err(Fault::Silent));
-    Finding { answer, duration: started.elapsed(), at, timeout: target.check.timeout }
+    Finding { answer, duration: started.elapsed(), at, timeout: limit }
 }
 
 impl From<Finding> for ProbeResult {

@@ -1,70 +1,82 @@
 //! Up if it answers 2xx or 3xx over HTTP/1.
 //!
-//! One request on a connection of its own: no pool, no redirects followed. A redirect is an answer, and where it
-//! leads is for clients to find out: a backend must not choose what this host connects to.
+//! The status line and the headers decide. The body does not: it may be short, cut off, slow or endless, as an event
+//! stream is, and the backend is up. One request on a connection of its own: no pool, no redirects followed. A redirect
+//! is an answer, and where it leads is for clients to find out: a backend must not choose what this host connects to.
 
-use std::{error::Error, io, net::SocketAddr};
+mod head;
 
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{
-    Request, Response,
-    body::{Bytes, Incoming},
-    client::conn::http1,
-    header,
+use std::{io, net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
 };
-use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, task::JoinSet};
 
+use self::head::{HEAD_MAX_BYTES, HEADERS_MAX, Malformed};
 use super::Fault;
 
-/// The longest head of an answer.
-const HEADERS_MAX_BYTES: usize = 16 * 1024;
-/// The most lines of a head; hyper's own limit, made ours to tell it.
-const HEADERS_MAX: usize = 100;
-/// The body is read, so that an honest server sees its answer taken, but only so far.
-const BODY_MAX_BYTES: usize = 64 * 1024;
+/// Of the body, so much is read, in so much time: a server that sees its answer taken logs no broken connection.
+const BODY_MAX_BYTES: u64 = 64 * 1024;
+const BODY_TIME_MAX: Duration = Duration::from_millis(50);
 
-const NOT_HTTP: &str = "not HTTP";
-const CLOSED: &str = "closed without an answer";
+pub(super) async fn probe(
+    address: SocketAddr,
+    path: &str,
+    host: Option<&str>,
+    limit: Duration,
+) -> Result<String, Fault> {
+    let request = request(address, path, host);
+    let exchange = timeout(limit, exchange(address, &request));
+    let (status, stream) = exchange.await.unwrap_or(Err(Fault::Silent))?;
+    // Whether the body could be read says nothing about the backend.
+    let _ = timeout(BODY_TIME_MAX, discard_body(stream)).await;
+    judge(status)
+}
 
-pub(super) async fn probe(address: SocketAddr, path: &str, host: Option<&str>) -> Result<String, Fault> {
-    let request = request(address, path, host)?;
-    let stream = TcpStream::connect(address).await?;
-    let (mut sender, connection) = http1::Builder::new()
-        .max_buf_size(HEADERS_MAX_BYTES)
-        .max_headers(HEADERS_MAX)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| fault(&error))?;
-    // Of one task: a set, because it ends its tasks when it is dropped.
-    let mut driver = JoinSet::new();
-    driver.spawn(connection);
-    match sender.send_request(request).await {
-        Ok(response) => judge(response).await,
-        Err(error) if error.is_canceled() => Err(never_asked(&mut driver).await),
-        Err(error) => Err(fault(&error)),
+fn judge(status: u16) -> Result<String, Fault> {
+    let answer = format!("HTTP {status}");
+    if (200..400).contains(&status) { Ok(answer) } else { Err(Fault::Failed(answer)) }
+}
+
+/// Returns the status when the headers are complete, and the connection, from which the body can be read.
+async fn exchange(address: SocketAddr, request: &str) -> Result<(u16, TcpStream), Fault> {
+    let mut stream = TcpStream::connect(address).await?;
+    // A server may answer and reset the connection before it has read the request: the answer counts.
+    let sent = stream.write_all(request.as_bytes()).await;
+    let status = read_status(&mut stream, sent).await?;
+    Ok((status, stream))
+}
+
+async fn read_status(stream: &mut TcpStream, sent: io::Result<()>) -> Result<u16, Fault> {
+    let mut received = Vec::new();
+    let mut limited = stream.take(HEAD_MAX_BYTES as u64);
+    loop {
+        let count = limited.read_buf(&mut received).await?;
+        match head::status(&received) {
+            Ok(Some(status)) => return Ok(status),
+            Ok(None) if count > 0 => {}
+            Ok(None) if received.len() == HEAD_MAX_BYTES => return Err(Malformed::TooLarge.into()),
+            Ok(None) if received.is_empty() => {
+                sent?;
+                return Err(Fault::Failed("closed without an answer".to_owned()));
+            }
+            Ok(None) => return Err(Fault::Failed("closed before the end of the headers".to_owned())),
+            Err(malformed) => return Err(malformed.into()),
+        }
     }
 }
 
-/// The connection was unusable before the request was out: its end says why.
-async fn never_asked(driver: &mut JoinSet<hyper::Result<()>>) -> Fault {
-    match driver.join_next().await {
-        Some(Ok(Err(error))) if error.source().is_some() => fault(&error),
-        // Whoever speaks first speaks something else (SSH, SMTP, MySQL).
-        Some(Ok(Err(_))) => Fault::Failed(NOT_HTTP.to_owned()),
-        Some(Ok(Ok(())) | Err(_)) | None => Fault::Failed(CLOSED.to_owned()),
-    }
+async fn discard_body(stream: TcpStream) -> io::Result<u64> {
+    tokio::io::copy(&mut stream.take(BODY_MAX_BYTES), &mut tokio::io::sink()).await
 }
 
-fn request(address: SocketAddr, path: &str, host: Option<&str>) -> Result<Request<Empty<Bytes>>, Fault> {
-    Request::get(path)
-        .header(header::HOST, host.map_or_else(|| authority(address), str::to_owned))
-        .header(header::USER_AGENT, concat!("xlb/", env!("CARGO_PKG_VERSION")))
-        .header(header::CONNECTION, "close")
-        .body(Empty::new())
-        .map_err(|error| {
-            Fault::NotAsked(format!("no request can be made of path `{path}` and host: {error}"))
-        })
+/// The characters of `path` and `host` were validated with the configuration.
+fn request(address: SocketAddr, path: &str, host: Option<&str>) -> String {
+    let host = host.map_or_else(|| authority(address), str::to_owned);
+    let version = env!("CARGO_PKG_VERSION");
+    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: xlb/{version}\r\nConnection: close\r\n\r\n")
 }
 
 /// The port is left out where it is the scheme's own (RFC 9110, 4.2.3).
@@ -76,49 +88,13 @@ fn authority(address: SocketAddr) -> String {
     }
 }
 
-async fn judge(response: Response<Incoming>) -> Result<String, Fault> {
-    let status = response.status();
-    let said = format!("HTTP {}", status.as_u16());
-    if !(status.is_success() || status.is_redirection()) {
-        return Err(Fault::Failed(said));
+impl From<Malformed> for Fault {
+    fn from(malformed: Malformed) -> Self {
+        Self::Failed(match malformed {
+            Malformed::NotHttp => "not HTTP".to_owned(),
+            Malformed::TooLarge => {
+                format!("headers longer than {} KiB or {HEADERS_MAX} lines", HEAD_MAX_BYTES / 1024)
+            }
+        })
     }
-    let mut body = Limited::new(response.into_body(), BODY_MAX_BYTES);
-    while let Some(frame) = body.frame().await {
-        let Err(error) = frame else { continue };
-        // More than the limit is no fault: enough was seen.
-        let Some(error) = error.downcast_ref::<hyper::Error>() else { break };
-        return Err(within(&said, fault(error)));
-    }
-    Ok(said)
-}
-
-fn within(said: &str, fault: Fault) -> Fault {
-    match fault {
-        Fault::Failed(what) => Fault::Failed(format!("{said}, then {what}")),
-        Fault::Silent => Fault::Silent,
-        Fault::NotAsked(why) => Fault::NotAsked(why),
-    }
-}
-
-fn fault(error: &hyper::Error) -> Fault {
-    if error.is_parse_too_large() {
-        return Fault::Failed(format!(
-            "headers longer than {} KiB or {HEADERS_MAX} lines",
-            HEADERS_MAX_BYTES / 1024
-        ));
-    }
-    if error.is_parse() {
-        return Fault::Failed(NOT_HTTP.to_owned());
-    }
-    if let Some(cause) = error.source().and_then(|source| source.downcast_ref::<io::Error>()) {
-        // `io::Error` cannot be cloned: its number says as much.
-        return match cause.raw_os_error() {
-            Some(number) => io::Error::from_raw_os_error(number).into(),
-            None => Fault::Failed(cause.to_string()),
-        };
-    }
-    if error.is_incomplete_message() || error.is_closed() {
-        return Fault::Failed(CLOSED.to_owned());
-    }
-    Fault::Failed(error.to_string())
 }

@@ -158,13 +158,40 @@ async fn silence_and_dripping_end_at_the_timeout() {
         std::future::pending().await
     });
     let drips_headers = Backend::dripping("HTTP/1.1 200 OK\r\n", "a");
-    let drips_body = Backend::dripping("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", "a");
     let drips_continues = Backend::dripping("", "HTTP/1.1 100 Continue\r\n\r\n");
-    for backend in [silent.await, drips_headers.await, drips_body.await, drips_continues.await] {
+    for backend in [silent.await, drips_headers.await, drips_continues.await] {
         let result = probe_http(backend.address, SHORT).await;
 
         assert_eq!(told(&result), (ProbeOutcome::Timeout, "no answer within 150ms"));
         assert!((SHORT..SHORT + SLACK).contains(&result.duration), "{:?}", result.duration);
+    }
+}
+
+#[tokio::test]
+async fn the_body_does_not_matter_once_the_headers_are_complete() {
+    let answering = async |answer: &str| Backend::answering(answer.into()).await;
+    let kinds = [
+        ("folded header", answering("HTTP/1.1 200 OK\r\nA: b\r\n  c\r\nContent-Length: 0\r\n\r\n").await),
+        (
+            "reset after the answer",
+            Backend::resetting("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nha").await,
+        ),
+        ("reset before the request was read", Backend::hasty("HTTP/1.1 200 OK\r\n\r\n").await),
+        (
+            "event stream",
+            Backend::held_open("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n").await,
+        ),
+        ("no length, until it closes", answering("HTTP/1.1 200 OK\r\n\r\nsome text").await),
+        ("slow body", Backend::dripping("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", "a").await),
+        ("cut chunk", answering("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nhalf").await),
+        ("broken chunk", answering("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno number").await),
+        ("shorter than its length", answering("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").await),
+    ];
+    for (kind, backend) in kinds {
+        let result = probe_http(backend.address, AMPLE).await;
+
+        assert_eq!(told(&result), (ProbeOutcome::Success, "HTTP 200"), "{kind}");
+        assert!(result.duration < SLACK, "{kind}: {:?}", result.duration);
     }
 }
 
@@ -176,12 +203,12 @@ async fn an_early_end_is_told_from_a_reset() {
         stream.set_zero_linger().unwrap();
     })
     .await;
-    let breaks_off = Backend::answering(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf".to_vec()).await;
+    let breaks_off = Backend::answering(b"HTTP/1.1 200 OK\r\nContent-Len".to_vec()).await;
 
     let cases = [
         (closes, "closed without an answer"),
         (resets, "connection reset by peer"),
-        (breaks_off, "HTTP 200, then end of file before message length reached"),
+        (breaks_off, "closed before the end of the headers"),
     ];
     for (backend, detail) in cases {
         let result = probe_http(backend.address, AMPLE).await;
@@ -236,6 +263,35 @@ impl Backend {
                 let _ = stream.shutdown().await;
                 drain(&mut stream).await;
             }
+        })
+        .await
+    }
+
+    /// Sends this and resets the connection.
+    async fn resetting(answer: &'static str) -> Self {
+        Self::new(async move |mut stream: TcpStream| {
+            read_head(&mut stream).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+            stream.set_zero_linger().unwrap();
+        })
+        .await
+    }
+
+    /// Answers before it has read anything, and closes, which resets a connection with unread data.
+    async fn hasty(answer: &'static str) -> Self {
+        Self::new(async move |mut stream: TcpStream| {
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.readable().await;
+        })
+        .await
+    }
+
+    /// Sends this and keeps the connection open.
+    async fn held_open(answer: &'static str) -> Self {
+        Self::new(async move |mut stream: TcpStream| {
+            read_head(&mut stream).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+            drain(&mut stream).await;
         })
         .await
     }
