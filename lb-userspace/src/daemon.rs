@@ -34,15 +34,12 @@ use crate::{
     datapath::{
         self, DetachError, Fit, OpenError, Opened,
         preflight::{self, Cause, host},
+        shapes::memory::Memory,
     },
     event::{Answer, Problem, ProblemKind, Since},
     health, neighbours, paths,
     shutdown::{self, Shutdown},
-    spec::{
-        self, Mistakes, Spec,
-        memory::{Memory, SourcePorts},
-        store::Store,
-    },
+    spec::{self, Mistakes, Spec, source_ports::SourcePorts, store::Store},
 };
 
 /// Events that wait for the controller; who has more waits in turn.

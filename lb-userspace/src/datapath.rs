@@ -30,6 +30,7 @@ mod names;
 mod open;
 pub(crate) mod pins;
 pub(crate) mod preflight;
+pub mod shapes;
 
 pub use self::{
     attach::Links,

@@ -20,10 +20,10 @@ use lb_common::{net::Protocol, service::Mode};
 
 mod file;
 mod load;
-pub mod memory;
 mod mistakes;
 pub(crate) mod overlay;
 pub(crate) mod rules;
+pub mod source_ports;
 pub(crate) mod store;
 mod table;
 mod validate;

@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, path::Path};
 use serde::Serialize;
 
 use super::{console::Console, exit::Exit, failure::Failure, units};
-use crate::spec::{
-    Mistake, Spec,
-    memory::{Memory, SourcePorts},
+use crate::{
+    datapath::shapes::memory::Memory,
+    spec::{Mistake, Spec, source_ports::SourcePorts},
 };
 
 /// A file without mistakes.

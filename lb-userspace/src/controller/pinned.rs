@@ -3,13 +3,13 @@
 use lb_common::settings::PortPool;
 
 use crate::{
-    datapath::{Capacity, pins},
+    datapath::{Capacity, shapes::Sizes},
     spec::{Limits, Spec},
 };
 
 /// Other sizes than the flow tables have.
 pub fn other_limits(pinned: &Capacity, limits: &Limits) -> Option<String> {
-    let (v4, v6) = pins::flow_tables(limits);
+    let Sizes { v4, v6 } = Sizes::of(limits);
     let wanted = (v4.flows(), v6.flows(), v4.half_open);
     let have = (pinned.flows, pinned.flows_ipv6, pinned.half_open_flows);
     (wanted != have).then(|| {

@@ -11,10 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lb_common::{
-    flow::Shape,
-    settings::{PortPool, Settings},
-};
+use lb_common::settings::{PortPool, Settings};
 use nix::errno::Errno;
 
 use super::{
@@ -30,6 +27,7 @@ use super::{
     lock::{Lock, Taken},
     pins,
     preflight::{self, Cause, host::Host},
+    shapes::{self, Sizes},
 };
 use crate::spec::Spec;
 
@@ -133,7 +131,7 @@ struct Found {
     /// Of the data plane that runs, if one does.
     settings: Option<Settings>,
     /// The sizes that are pinned, else those that are asked for.
-    tables: (Shape, Shape),
+    sizes: Sizes,
     /// The links of all layouts.
     links: Vec<Pinned>,
     /// The directories of other layouts.
@@ -143,25 +141,20 @@ struct Found {
 impl Found {
     fn look(pins: &Path, spec: &Spec) -> anyhow::Result<Self> {
         let settings = if pins.exists() { Some(load::pinned_settings(pins)?) } else { None };
-        let tables = settings.map(|it| (it.shape4, it.shape6));
+        let sizes = settings.as_ref().map_or_else(|| Sizes::of(&spec.limits), Sizes::pinned);
         let others = pins::other_layouts(pins)?;
         let mut links = attach::pinned(pins)?;
         for other in &others {
             links.extend(attach::pinned(other)?);
         }
-        Ok(Self {
-            settings,
-            tables: tables.unwrap_or_else(|| pins::flow_tables(&spec.limits)),
-            links,
-            others,
-        })
+        Ok(Self { settings, sizes, links, others })
     }
 
     fn judge(&self, spec: &Spec, host: &Host) -> Vec<Cause> {
         let ours: BTreeMap<u32, u32> = self.links.iter().map(|link| (link.interface, link.program)).collect();
         let mut causes = preflight::judge_interfaces(spec, host, &ours);
         if self.settings.is_none() {
-            causes.extend(preflight::judge_memory(memory_bytes(self.tables, host), host));
+            causes.extend(preflight::judge_memory(memory_bytes(&self.sizes, host), host));
             causes.extend(preflight::judge_ports(spec, host.local_ports));
         }
         causes
@@ -192,7 +185,7 @@ fn run(
 ) -> Result<(Loaded, Outcome), OpenError> {
     let Some(_) = found.settings else {
         let (first, last) = host.local_ports;
-        let cold = Cold { tables: found.tables, ports: PortPool::around(first, last) };
+        let cold = Cold { sizes: found.sizes, ports: PortPool::around(first, last) };
         let loaded = load::create(object, pins, &cold).map_err(or_no_memory)?;
         return attach_all(spec, host, found, pins, loaded).inspect_err(|_| {
             if let Err(error) = pins::remove(pins) {
@@ -200,7 +193,7 @@ fn run(
             }
         });
     };
-    attach_all(spec, host, found, pins, load::adopt(object, pins, found.tables)?)
+    attach_all(spec, host, found, pins, load::adopt(object, pins, &found.sizes)?)
 }
 
 fn attach_all(
@@ -256,13 +249,13 @@ fn capacity(settings: &Settings, host: &Host) -> Capacity {
         flows_ipv6: settings.shape6.flows(),
         half_open_flows: settings.shape4.half_open,
         ports: settings.ports,
-        map_memory_bytes: memory_bytes((settings.shape4, settings.shape6), host),
+        map_memory_bytes: memory_bytes(&Sizes::pinned(settings), host),
     }
 }
 
 /// Of what is pinned, and of the traces, which are not.
-fn memory_bytes(tables: (Shape, Shape), host: &Host) -> u64 {
-    pins::memory_bytes(tables, host.cpus) + pins::ring_bytes(Asked::of_log().ring_bytes())
+fn memory_bytes(sizes: &Sizes, host: &Host) -> u64 {
+    shapes::memory_bytes(&shapes::all(sizes, Asked::of_log().ring_bytes()), host.cpus)
 }
 
 /// A limit of memory that `MemAvailable` does not show, as a control group has.

@@ -11,7 +11,7 @@
 //!     v1-new/             being made; becomes v1 by one rename, so that v1 is always whole
 //! ```
 //!
-//! Pins say nothing of their sizes, and the kernel hands out whatever lies there: [`shapes`] is what they must be.
+//! What the maps are, the table of [`shapes`](super::shapes) says.
 
 use std::{
     fs, io,
@@ -19,124 +19,11 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use lb_common::{
-    backend::Backend,
-    counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
-    flow::{Bucket, HintLine, Record4, Record6, Shape},
-    hop::Interface,
-    limits::{
-        EVENT_RING_BYTES, MAX_BACKENDS, MAX_INTERFACE_INDEX, MAX_POOLS, MAX_REASONS, MAX_SERVICE_KEYS,
-        MAX_SERVICES, MAX_TABLES,
-    },
-    service::{Filter, Pool, Service, ServiceKey, SlotTable},
-    settings::Settings,
-};
-
-use super::names::{self, Record};
-use crate::spec::Limits;
 
 /// The program's pin.
 pub const PROGRAM: &str = "lb";
 const LINK: &str = "link_";
 const UNFINISHED: &str = "-new";
-
-/// A map type, by its number in `linux/bpf.h`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Hash = 1,
-    Array = 2,
-    PerCpuArray = 6,
-    DevMap = 14,
-    RingBuf = 27,
-}
-
-/// What a pinned map must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MapShape {
-    pub name: &'static str,
-    pub kind: Kind,
-    pub key_bytes: u32,
-    pub value_bytes: u32,
-    pub entries: u32,
-    pub flags: u32,
-}
-
-/// `BPF_F_MMAPABLE`
-const MAPPED: u32 = 1 << 10;
-/// `BPF_F_RDONLY_PROG`: the kernel sets it for every device map.
-const READ_ONLY: u32 = 1 << 7;
-
-/// All maps that are pinned, for flow tables of these sizes.
-pub fn shapes(shape4: Shape, shape6: Shape) -> Vec<MapShape> {
-    use Kind::{Array, DevMap, Hash, PerCpuArray, RingBuf};
-
-    let map = |name, kind, key_bytes, value: usize, entries, flags| MapShape {
-        name,
-        kind,
-        key_bytes,
-        value_bytes: value as u32,
-        entries,
-        flags,
-    };
-    vec![
-        map("SETTINGS", Array, 4, size_of::<Settings>(), 1, 0),
-        map("FILTER", Array, 4, size_of::<Filter>(), 1, 0),
-        map("SERVICES", Hash, size_of::<ServiceKey>() as u32, size_of::<Service>(), MAX_SERVICE_KEYS, 0),
-        map("POOLS", Array, 4, size_of::<Pool>(), MAX_POOLS, MAPPED),
-        map("TURNS", Array, 4, size_of::<u64>(), MAX_POOLS, 0),
-        map("TABLES", Array, 4, size_of::<SlotTable>(), MAX_TABLES, 0),
-        map("BACKENDS", Array, 4, size_of::<Backend>(), MAX_BACKENDS, MAPPED),
-        map("INTERFACES", Array, 4, size_of::<Interface>(), MAX_INTERFACE_INDEX, 0),
-        // A value is an interface and a program (`struct bpf_devmap_val`).
-        map("DEVICES", DevMap, 4, 2 * size_of::<u32>(), MAX_INTERFACE_INDEX, READ_ONLY),
-        map("FLOWS4", Array, 4, size_of::<Bucket<Record4>>(), shape4.buckets, MAPPED),
-        map("FLOWS6", Array, 4, size_of::<Bucket<Record6>>(), shape6.buckets, MAPPED),
-        map("HINTS4", Array, 4, size_of::<HintLine>(), shape4.lines, MAPPED),
-        map("HINTS6", Array, 4, size_of::<HintLine>(), shape6.lines, MAPPED),
-        map("HALF_OPEN", Array, 4, size_of::<u64>(), 2, MAPPED),
-        map("BACKEND_COUNTERS", PerCpuArray, 4, size_of::<BackendCounters>(), MAX_BACKENDS, 0),
-        map("SERVICE_COUNTERS", PerCpuArray, 4, size_of::<ServiceCounters>(), MAX_SERVICES, 0),
-        map("REASONS", PerCpuArray, 4, size_of::<Tally>(), MAX_REASONS as u32, 0),
-        map("ACTIONS", PerCpuArray, 4, size_of::<ActionCounters>(), MAX_INTERFACE_INDEX, 0),
-        map("WANTED", RingBuf, 0, 0, EVENT_RING_BYTES as u32, 0),
-        map(names::BACKENDS, Hash, 4, size_of::<Record>(), MAX_BACKENDS, 0),
-        map(names::SERVICES, Hash, 4, size_of::<Record>(), MAX_SERVICES, 0),
-    ]
-}
-
-/// The sizes that the operator asks for.
-pub fn flow_tables(limits: &Limits) -> (Shape, Shape) {
-    let half_open = limits.half_open_flows;
-    (Shape::for_flows(limits.flows, half_open), Shape::for_flows(limits.flows_ipv6, half_open))
-}
-
-/// The memory that the kernel takes for all maps of these sizes, where there can be so many CPUs.
-pub fn memory_bytes((shape4, shape6): (Shape, Shape), cpus: u32) -> u64 {
-    shapes(shape4, shape6).iter().map(|shape| shape.memory_bytes(cpus)).sum()
-}
-
-impl MapShape {
-    fn memory_bytes(&self, cpus: u32) -> u64 {
-        let entries = u64::from(self.entries);
-        let value = u64::from(self.value_bytes.next_multiple_of(8));
-        match self.kind {
-            Kind::Array => entries * value,
-            Kind::PerCpuArray => entries * (8 + u64::from(cpus) * value),
-            // `struct htab_elem`, and a bucket for each entry, rounded up to a power of two.
-            Kind::Hash => {
-                entries * (48 + u64::from(self.key_bytes.next_multiple_of(8)) + value)
-                    + entries.next_power_of_two() * 16
-            }
-            Kind::DevMap => entries * 8,
-            Kind::RingBuf => ring_bytes(self.entries),
-        }
-    }
-}
-
-/// The memory of a ring, and a page each for its consumer, its producer, and itself.
-pub fn ring_bytes(entries: u32) -> u64 {
-    u64::from(entries) + 3 * 4096
-}
 
 /// Where a link is pinned.
 pub fn link(directory: &Path, interface: u32) -> PathBuf {
@@ -251,33 +138,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_cost_what_the_manual_promises() {
-        let limits = Limits::default();
-        let tables = flow_tables(&limits);
-
-        let all = memory_bytes(tables, 2);
-        let flows = tables.0.bytes(size_of::<Record4>()) + tables.1.bytes(size_of::<Record6>());
-
-        assert!(flows <= 300 * u64::from(limits.flows) + 400 * u64::from(limits.flows_ipv6));
-        assert!(all - flows < 10 << 20, "{} bytes beside the flows", all - flows);
-    }
-
-    #[test]
-    fn each_map_is_in_the_document() {
-        let document = include_str!("../../../docs/ARCHITECTURE.md");
-
-        for shape in shapes(Shape::default(), Shape::default()) {
-            let name = shape.name;
-            assert!(document.contains(&format!("`{name}`")), "docs/ARCHITECTURE.md lacks {name}");
-        }
-    }
-
-    #[test]
-    fn names_on_bpffs_have_no_dot() {
+    fn names_on_bpffs_follow_the_interface_and_the_directory() {
         let directory = Path::new("/pins/v1");
-        let shapes = shapes(Shape::for_flows(8, 8), Shape::for_flows(8, 8));
 
-        assert!(shapes.iter().all(|shape| !shape.name.contains('.')));
         assert_eq!(link(directory, 7), Path::new("/pins/v1/link_7"));
         assert_eq!(unfinished(directory), Path::new("/pins/v1-new"));
     }

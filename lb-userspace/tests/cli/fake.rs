@@ -11,11 +11,9 @@ use lb_common::settings::PortPool;
 use lb_userspace::{
     api::{desk::Desk, listen, server, view},
     cli::{Host, check::Checked, exit::Exit, failure::Failure},
+    datapath::shapes::memory::Memory,
     event::{Answer, Event, ProbeOutcome, ProbeResult, Problem, ProblemKind, Request, Target},
-    spec::{
-        self, BackendName,
-        memory::{Memory, SourcePorts},
-    },
+    spec::{self, BackendName, source_ports::SourcePorts},
 };
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};

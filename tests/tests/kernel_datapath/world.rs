@@ -117,19 +117,12 @@ impl World {
         Ok(FdLink::from(PinnedLink::from_pin(path)?).info()?.id())
     }
 
-    /// What the kernel accounts for all pinned maps (`memlock` in fdinfo).
-    pub fn accounted_bytes(&self) -> Result<u64> {
-        let mut bytes = 0;
-        let pins = fs::read_dir(self.pins())?.collect::<Result<Vec<_>, _>>()?;
-        // The names of maps are in capitals; the others are the program and its links.
-        for pin in pins.iter().filter(|pin| pin.file_name().to_string_lossy().starts_with(char::is_uppercase))
-        {
-            let map = MapData::from_pin(pin.path())?;
-            let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd()))?;
-            let memlock = info.lines().find_map(|line| line.strip_prefix("memlock:"));
-            bytes += memlock.context("a map without memlock")?.trim().parse::<u64>()?;
-        }
-        Ok(bytes)
+    /// What the kernel accounts for a pinned map (`memlock` in fdinfo).
+    pub fn accounted_bytes(&self, map: &str) -> Result<u64> {
+        let map = MapData::from_pin(self.pins().join(map))?;
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd()))?;
+        let memlock = info.lines().find_map(|line| line.strip_prefix("memlock:"));
+        Ok(memlock.context("a map without memlock")?.trim().parse()?)
     }
 
     /// Puts an established flow of a backend into the first way of an IPv4 bucket. What else it is stays zero.

@@ -16,7 +16,7 @@ use crate::{
         Controller, Host, Start, Wanted,
         fixture::{backend, eth0, hops, name, probed, service, socket, spec},
     },
-    datapath::{Attached, Capacity, Flow, memory::Memory, pins},
+    datapath::{Attached, Capacity, Flow, memory::Memory, shapes::Sizes},
     event::{Answer, Event, Health, Problem, Request, Since, Target},
     spec::{Limits, Service, Spec, overlay::Overlay},
 };
@@ -96,15 +96,15 @@ impl World {
     fn start(datapath: Memory, host: Machine, overlay: Overlay, now: Instant) -> Self {
         let (to_prober, targets) = watch::channel(Vec::new());
         let (to_netlink, hops) = watch::channel(BTreeSet::new());
-        let (flows, flows_ipv6) = pins::flow_tables(&Limits::default());
+        let Sizes { v4, v6 } = Sizes::of(&Limits::default());
         let start = Start {
             config: "/etc/xlb/xlb.toml".into(),
             spec: host.file.clone().unwrap(),
             overlay,
             capacity: Capacity {
-                flows: flows.flows(),
-                flows_ipv6: flows_ipv6.flows(),
-                half_open_flows: flows.half_open,
+                flows: v4.flows(),
+                flows_ipv6: v6.flows(),
+                half_open_flows: v4.half_open,
                 ports: PortPool::around(LOCAL_PORTS.0, LOCAL_PORTS.1),
                 map_memory_bytes: 0,
             },

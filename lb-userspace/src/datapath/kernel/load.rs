@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, ensure};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Map, MapData, MapInfo, RingBuf},
@@ -14,7 +14,6 @@ use aya::{
 };
 use lb_common::{
     LAYOUT,
-    flow::Shape,
     settings::{PortPool, Settings},
 };
 
@@ -27,8 +26,8 @@ use super::{
 };
 use crate::datapath::{
     lock::Lock,
-    names,
-    pins::{self, MapShape},
+    names, pins,
+    shapes::{self, MapShape, Sizes},
 };
 
 /// A program that is loaded and pinned with its maps.
@@ -65,7 +64,7 @@ impl Program {
 
 /// What a new data plane is told.
 pub struct Cold {
-    pub tables: (Shape, Shape),
+    pub sizes: Sizes,
     pub ports: PortPool,
 }
 
@@ -88,7 +87,7 @@ pub fn create(object: &[u8], directory: &Path, cold: &Cold) -> anyhow::Result<Lo
 }
 
 fn fill(object: &[u8], directory: &Path, cold: &Cold) -> anyhow::Result<Loaded> {
-    let shapes = pins::shapes(cold.tables.0, cold.tables.1);
+    let shapes = shapes::pinned(&cold.sizes);
     for shape in shapes.iter().filter(|shape| is_ours_alone(shape)) {
         let (kind, key, value) = (shape.kind as u32, shape.key_bytes, shape.value_bytes);
         let map = aya_obj::Map::new_from_params(kind, key, value, shape.entries, shape.flags);
@@ -100,8 +99,8 @@ fn fill(object: &[u8], directory: &Path, cold: &Cold) -> anyhow::Result<Loaded> 
         maps.set_settings(&Settings {
             layout: LAYOUT,
             keys: random_keys()?,
-            shape4: cold.tables.0,
-            shape6: cold.tables.1,
+            shape4: cold.sizes.v4,
+            shape6: cold.sizes.v6,
             ports: cold.ports,
             next_backend_id: 1,
             ..Settings::default()
@@ -113,8 +112,8 @@ fn fill(object: &[u8], directory: &Path, cold: &Cold) -> anyhow::Result<Loaded> 
 }
 
 /// Loads the program over the maps of a data plane that runs.
-pub fn adopt(object: &[u8], directory: &Path, tables: (Shape, Shape)) -> anyhow::Result<Loaded> {
-    let shapes = pins::shapes(tables.0, tables.1);
+pub fn adopt(object: &[u8], directory: &Path, sizes: &Sizes) -> anyhow::Result<Loaded> {
+    let shapes = shapes::pinned(sizes);
     let mut loaded = load(object, directory, &shapes, |_| Ok(()))?;
     let path = directory.join(pins::PROGRAM);
     let unfinished = pins::unfinished(&path);
@@ -164,14 +163,14 @@ fn is_ours_alone(shape: &MapShape) -> bool {
 
 /// What the program that is pinned was told, if everything there is as it must be.
 pub fn pinned_settings(directory: &Path) -> anyhow::Result<Settings> {
-    let any_size = pins::shapes(Shape::default(), Shape::default());
+    let any_size = shapes::pinned(&Sizes::default());
     let foreign = || format!("{} is not this xlb's: `xlb detach` removes it", directory.display());
     verify(directory, any_size.iter().filter(|shape| shape.name == "SETTINGS")).with_context(foreign)?;
     let map = MapData::from_pin(directory.join("SETTINGS")).context("open SETTINGS")?;
     let map = aya::maps::Array::<_, Settings>::try_from(Map::Array(map)).context("read SETTINGS")?;
     let settings = map.get(&0, 0).context("read SETTINGS")?;
     ensure!(settings.layout == LAYOUT, "{}: it is of layout {}", foreign(), settings.layout);
-    verify(directory, &pins::shapes(settings.shape4, settings.shape6)).with_context(foreign)?;
+    verify(directory, &shapes::pinned(&Sizes::pinned(&settings))).with_context(foreign)?;
     Ok(settings)
 }
 
@@ -180,21 +179,19 @@ fn verify<'a>(directory: &Path, shapes: impl IntoIterator<Item = &'a MapShape>) 
     for expected in shapes {
         let path = directory.join(expected.name);
         let info = MapInfo::from_pin(&path).with_context(|| format!("open {}", path.display()))?;
-        let found = [
-            info.map_type()? as u32,
-            info.key_size(),
-            info.value_size(),
-            info.max_entries(),
-            info.map_flags(),
-        ];
         let MapShape { kind, key_bytes, value_bytes, entries, flags, .. } = *expected;
-        let expected = [kind as u32, key_bytes, value_bytes, entries, flags];
-        if found != expected {
-            bail!(
-                "{} is of another shape: type, key, value, entries and flags are {found:?} and must be {expected:?}",
-                path.display()
-            );
-        }
+        let facts = [
+            ("type", info.map_type()? as u32, kind as u32),
+            ("key bytes", info.key_size(), key_bytes),
+            ("value bytes", info.value_size(), value_bytes),
+            ("entries", info.max_entries(), entries),
+            ("flags", info.map_flags(), flags),
+        ];
+        let differences = facts.iter().filter(|(_, found, expected)| found != expected);
+        let differences: Vec<String> = differences
+            .map(|(fact, found, expected)| format!("{fact} {found} instead of {expected}"))
+            .collect();
+        ensure!(differences.is_empty(), "{} is of another shape: {}", path.display(), differences.join(", "));
     }
     Ok(())
 }

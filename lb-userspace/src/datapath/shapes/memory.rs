@@ -1,0 +1,140 @@
+//! The memory of all maps by purpose, as `xlb check` shows it.
+
+use std::fmt;
+
+use lb_common::limits::IDLE_RING_BYTES;
+
+use super::{Purpose, Sizes, all};
+use crate::spec::{Limits, rules::Family, source_ports::grouped};
+
+/// Bytes of all maps, of a daemon that writes no traces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// What the flow tables are made for.
+    pub limits: Limits,
+    /// CPUs that the kernel allows for (`/sys/devices/system/cpu/possible`).
+    pub cpus: u32,
+    /// Records and hints of IPv4.
+    pub flows: u64,
+    /// Records and hints of IPv6.
+    pub flows_ipv6: u64,
+    /// Services, pools, tables, backends, interfaces, and what belongs to them.
+    pub services: u64,
+    /// Per-CPU counters.
+    pub counters: u64,
+}
+
+impl Memory {
+    /// Pure: the caller gives the host's `cpus`.
+    pub fn of(limits: Limits, cpus: u32) -> Self {
+        let maps = all(&Sizes::of(&limits), IDLE_RING_BYTES);
+        let sum = |purpose| {
+            maps.iter().filter(|map| map.purpose == purpose).map(|map| map.memory_bytes(cpus)).sum()
+        };
+        Self {
+            limits,
+            cpus,
+            flows: sum(Purpose::FlowsV4),
+            flows_ipv6: sum(Purpose::FlowsV6),
+            services: sum(Purpose::Services),
+            counters: sum(Purpose::Counters),
+        }
+    }
+
+    /// What the kernel will account for all maps.
+    pub const fn total(&self) -> u64 {
+        self.flows + self.flows_ipv6 + self.services + self.counters
+    }
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut sum = 0;
+        // Rounded one by one, the parts would not add up to the whole: each is what the rounded sum grows by.
+        let mut part = |bytes: u64| {
+            let before = tenths_of_mebibytes(sum);
+            sum += bytes;
+            mebibytes(tenths_of_mebibytes(sum) - before)
+        };
+
+        writeln!(f, "maps: {}", mebibytes(tenths_of_mebibytes(self.total())))?;
+        let families = [
+            (Family::V4, self.limits.flows, self.flows),
+            (Family::V6, self.limits.flows_ipv6, self.flows_ipv6),
+        ];
+        for (family, flows, bytes) in families {
+            let (each, flows) = (bytes / u64::from(flows.max(1)), grouped(flows.into()));
+            let flows = format!("{flows} {family} flows");
+            writeln!(f, "  {flows:<28}{:>12}  {each} bytes per flow", part(bytes))?;
+        }
+        writeln!(f, "  {:<28}{:>12}", "services and backends", part(self.services))?;
+        write!(f, "  {:<28}{:>12}", format!("counters of {} CPUs", self.cpus), part(self.counters))
+    }
+}
+
+fn tenths_of_mebibytes(bytes: u64) -> u64 {
+    const MEBIBYTE: u64 = 1 << 20;
+    (bytes * 10 + MEBIBYTE / 2) / MEBIBYTE
+}
+
+fn mebibytes(tenths: u64) -> String {
+    format!("{}.{} MiB", grouped(tenths / 10), tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::memory_bytes, *};
+
+    #[test]
+    fn check_and_daemon_compute_the_same_sum() {
+        for cpus in [1, 2, 256] {
+            let limits = Limits { flows: 1_000_000, ..Limits::default() };
+
+            let maps = all(&Sizes::of(&limits), IDLE_RING_BYTES);
+
+            assert_eq!(Memory::of(limits, cpus).total(), memory_bytes(&maps, cpus));
+        }
+    }
+
+    #[test]
+    fn a_flow_takes_no_more_than_promised_all_told() {
+        for flows in [65_536, 262_144, 1_000_000, 8_388_608] {
+            let memory = Memory::of(Limits { flows, flows_ipv6: flows, half_open_flows: flows }, 2);
+
+            assert!(memory.flows <= 300 * u64::from(flows) && memory.flows_ipv6 <= 400 * u64::from(flows));
+        }
+        let defaults = Memory::of(Limits::default(), 2);
+        let ipv4 = defaults.total() - defaults.flows_ipv6;
+        assert!(ipv4 <= 300 * u64::from(Limits::default().flows), "{defaults}");
+    }
+
+    #[test]
+    fn memory_is_shown_by_purpose() {
+        let shown = Memory::of(Limits::default(), 2).to_string();
+
+        let expected = "\
+maps: 64.9 MiB
+  262,144 IPv4 flows              40.0 MiB  160 bytes per flow
+  65,536 IPv6 flows               18.0 MiB  288 bytes per flow
+  services and backends            6.2 MiB
+  counters of 2 CPUs               0.7 MiB";
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn the_parts_that_are_shown_add_up_to_the_whole() {
+        for flows in [1, 1000, 65_536, 262_144, 1_000_000, 8_388_608] {
+            for cpus in [1, 2, 3, 64, 256] {
+                let limits = Limits { flows, flows_ipv6: 65_536, half_open_flows: flows };
+                let shown = Memory::of(limits, cpus).to_string();
+
+                let tenths = |line: &str| -> u64 {
+                    let number = line.split(" MiB").next().unwrap().split(' ').next_back().unwrap();
+                    number.replace([',', '.'], "").parse().unwrap()
+                };
+                let parts: u64 = shown.lines().skip(1).map(tenths).sum();
+                assert_eq!(tenths(shown.lines().next().unwrap()), parts, "{shown}");
+            }
+        }
+    }
+}
