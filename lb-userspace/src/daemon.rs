@@ -13,6 +13,7 @@ mod signals;
 
 use std::{
     collections::BTreeSet,
+    net::IpAddr,
     path::Path,
     time::{Duration, Instant, SystemTime},
 };
@@ -51,7 +52,7 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// `xlb check`: what is wrong with a file, or what it will take of the host.
 pub fn check(file: &Path) -> Result<Checked, Failure> {
-    let spec = read(file, "`xlb check FILE`")?;
+    let spec = read(file, &host::addresses()?, "`xlb check FILE`")?;
     let cpus = host::cpus()?;
     let (first, last) = host::local_ports()?;
     let ports = SourcePorts::of(&spec, PortPool::around(first, last));
@@ -81,7 +82,9 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let since = Since { instant: Instant::now(), time: SystemTime::now() };
     let object = datapath::object()
         .ok_or_else(|| Failure::new(Exit::HostUnfit, "built without the XDP program: cargo xtask build"))?;
-    let spec = read(&options.config, "`xlb run --config FILE`")?;
+    // A backend that has become this host's own since the file was checked is no reason not to serve the others: a
+    // warning says so.
+    let spec = read(&options.config, &BTreeSet::new(), "`xlb run --config FILE`")?;
     let pins = paths::pins();
     // Before all that may fail for want of rights: it says which.
     let fit = datapath::judge(&spec, &pins).map_err(refusal)?;
@@ -153,14 +156,14 @@ async fn serve(options: Options) -> Result<(), Failure> {
     detached
 }
 
-/// `choose`: how another file is named.
-fn read(file: &Path, choose: &str) -> Result<Spec, Failure> {
+/// No backend may have one of the addresses of the `host`. `choose`: how another file is named.
+fn read(file: &Path, host: &BTreeSet<IpAddr>, choose: &str) -> Result<Spec, Failure> {
     if let Ok(false) = file.try_exists() {
         let mistakes = Mistakes::of_file(&file.display().to_string(), "there is no such file");
         let hint = format!("{choose} or XLB_CONFIG names another file");
         return Err(Failure::invalid(file, mistakes).hint(hint));
     }
-    spec::read(file).map_err(|mistakes| Failure::invalid(file, mistakes))
+    spec::read(file, host).map_err(|mistakes| Failure::invalid(file, mistakes))
 }
 
 fn refusal(error: OpenError) -> Failure {

@@ -102,7 +102,11 @@ pub enum HopState {
     Outside {
         /// The name of that interface.
         interface: String,
+        /// Whether it could be configured.
+        is_ethernet: bool,
     },
+    /// The address is this host's own: what the program sends leaves the host, and never gets there.
+    Local,
     /// The kernel has no route, or one that refuses (unreachable, prohibit, blackhole).
     NoRoute,
 }

@@ -3,7 +3,7 @@
 #[path = "spec/many.rs"]
 mod many;
 
-use std::{fs, net::SocketAddr, path::Path, time::Duration};
+use std::{collections::BTreeSet, fs, net::SocketAddr, path::Path, time::Duration};
 
 use lb_common::{net::Protocol, service::Mode};
 use lb_userspace::{
@@ -42,7 +42,10 @@ fn the_examples_of_the_readme_and_of_the_package_are_good() {
     let first = readme.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
 
     assert_eq!(spec::parse("README.md", first).unwrap().services[0].backends.len(), 2);
-    assert_eq!(spec::read(&top.join("deploy/xlb.toml")).unwrap().services[0].backends.len(), 4);
+    assert_eq!(
+        spec::read(&top.join("deploy/xlb.toml"), &BTreeSet::new()).unwrap().services[0].backends.len(),
+        4
+    );
 }
 
 #[test]
@@ -126,7 +129,7 @@ fn a_good_file_is_read_from_disk() {
     let path = directory.path().join("xlb.toml");
     fs::write(&path, format!("\u{feff}{BASE}").replace('\n', "\r\n")).unwrap();
 
-    assert_eq!(spec::read(&path), parse(""));
+    assert_eq!(spec::read(&path, &BTreeSet::new()), parse(""));
 }
 
 #[test]

@@ -74,6 +74,30 @@ fn a_backend_that_accepts_and_does_not_answer_is_found_out_by_http() -> Result<(
 }
 
 #[test]
+fn a_long_interval_delays_neither_the_first_check_nor_that_of_a_new_or_changed_backend() -> Result<()> {
+    let lab = Lab::build(&Topology::new("rare", Shape::TwoNics))?;
+    let _web = lab.web_servers()?;
+    let mut config = Config::web(&lab, Mode::FullNat);
+    config.services[0].health.interval = Duration::from_secs(60);
+    let xlb = lab.start(&config)?;
+
+    xlb.wait_until_all_are_up()?;
+    assert_served_by(&lab, 3)?;
+
+    let address = lab.backends[1].address.port(Family::V4, 8080).to_string();
+    xlb.run(&["backend", "remove", "web/web-2"])?;
+    xlb.run(&["backend", "add", "web/again", &address])?;
+    eventually(SOON, "web/again is up", || Ok(xlb.health("web", "again")? == "up"))?;
+
+    // Under another name it is a new service.
+    config.services[0].name = "shop".to_owned();
+    xlb.write(&config)?;
+    xlb.run(&["reload"])?;
+    eventually(SOON, "shop/web-1 is up", || Ok(xlb.health("shop", "web-1")? == "up"))?;
+    xlb.wait_until_all_are_up()
+}
+
+#[test]
 fn a_drained_backend_keeps_its_connections_and_gets_no_other() -> Result<()> {
     let Stage { lab, xlb, .. } = Stage::echo("drained")?;
     let _echoes = lab.tcp_echoes(ECHO)?;

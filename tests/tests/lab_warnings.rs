@@ -3,8 +3,13 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use lb_common::service::Mode;
-use tests::lab::{Config, Daemon, Family, Lab, Shape, Topology, config::Limits, eventually};
+use lb_common::{net::Protocol, service::Mode};
+use tests::lab::{
+    Config, Daemon, Family, Lab, Shape, Topology,
+    config::{Backend, Limits, Service},
+    daemon::binary,
+    eventually,
+};
 
 /// The log waits two seconds, because most of what is odd at a start is over by then; and nothing may have to wait
 /// until the daemon looks at everything again, which it does every ten.
@@ -65,6 +70,41 @@ fn a_backend_beyond_the_configured_interfaces_is_refused_until_its_interface_is_
     wait_for_warnings(&xlb, |warnings| of(warnings, "which is not configured").is_empty())?;
     xlb.wait_until_all_are_up()?;
     assert!(lab.visit(Family::V4, 80, 30)?.is_even(3));
+    Ok(())
+}
+
+#[test]
+fn a_backend_on_the_balancer_itself_is_refused_where_it_is_written_and_warned_of_at_a_start() -> Result<()> {
+    let lab = Lab::build(&Topology::new("itself", Shape::TwoNics).backends(1))?;
+    let _web = lab.web_servers()?;
+    // In nat mode no source tells that the address is the balancer's.
+    let good = Config::new(&lab)
+        .service(Service::over(&lab, "web", Protocol::Tcp, Mode::Nat, 80, 8080).only(Family::V4));
+    let mut xlb = lab.start(&good)?;
+    xlb.wait_until_all_are_up()?;
+    let refusal = "`10.0.0.1` cannot be a backend: it is an address of this host";
+
+    let added = xlb.output(&["backend", "add", "web/own", "10.0.0.1:80"])?;
+    assert!(added.code == 2 && added.stderr.contains(refusal), "{added:?}");
+
+    let mut bad = good.clone();
+    let own = Backend { name: "own".to_owned(), address: "10.0.0.1:80".parse()?, backup: false };
+    bad.services[0].backends.push(own);
+    xlb.write(&bad)?;
+    let (binary, path) = (binary()?.display().to_string(), xlb.config_path().display().to_string());
+    let checked = lab.xlb.output(&[&binary, "check", &path])?;
+    assert!(checked.code == 6 && checked.stderr.contains(refusal), "{checked:?}");
+    let reloaded = xlb.output(&["reload"])?;
+    assert!(reloaded.code == 6 && reloaded.stderr.contains(refusal), "{reloaded:?}");
+
+    xlb.stop()?;
+    xlb.start_again()?;
+    let warning = "backend web/own: 10.0.0.1 is an address of this host: a backend on the balancer itself cannot be \
+                   served; move it to another host";
+    let told = wait_for_warnings(&xlb, |warnings| of(warnings, "backend web/own").len() == 1)?;
+    assert_eq!(of(&told, "backend web/own"), [warning]);
+    is_logged(&lab, warning)?;
+    assert!(lab.visit(Family::V4, 80, 10)?.is_even(1));
     Ok(())
 }
 

@@ -3,7 +3,6 @@
 use std::{collections::BTreeSet, fmt, net::IpAddr, path::PathBuf};
 
 use anyhow::Context;
-use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
 
 use super::Host;
 use crate::{
@@ -24,7 +23,9 @@ pub struct Machine {
 
 impl Host for Machine {
     fn read_spec(&mut self) -> Result<Spec, Problem> {
-        spec::read(&self.config).map_err(|mistakes| Problem {
+        let host = preflight::host::addresses()
+            .map_err(|error| Problem::new(ProblemKind::Failed, format!("{error:#}")))?;
+        spec::read(&self.config, &host).map_err(|mistakes| Problem {
             kind: ProblemKind::InvalidConfiguration,
             detail: format!("{} is not in force, because it has mistakes", self.config.display()),
             mistakes: mistakes.each(),
@@ -40,18 +41,12 @@ impl Host for Machine {
     }
 
     fn addresses(&mut self) -> anyhow::Result<BTreeSet<IpAddr>> {
-        let interfaces = getifaddrs().context("list the addresses of this host")?;
-        Ok(interfaces.filter_map(|interface| address(&interface.address?)).collect())
+        preflight::host::addresses()
     }
 
     fn local_ports(&mut self) -> anyhow::Result<(u16, u16)> {
         preflight::host::local_ports()
     }
-}
-
-fn address(socket: &SockaddrStorage) -> Option<IpAddr> {
-    let v4 = socket.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
-    v4.or_else(|| socket.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip())))
 }
 
 impl fmt::Debug for Machine {
@@ -78,6 +73,24 @@ mod tests {
 
         assert_eq!(problem.kind, ProblemKind::InvalidConfiguration);
         assert!(problem.mistakes.iter().any(|mistake| mistake.contains("xlb.toml:2:1")), "{problem:?}");
+    }
+
+    #[test]
+    fn a_backend_on_an_address_of_this_host_is_a_mistake() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("xlb.toml");
+        let own =
+            preflight::host::addresses().unwrap().into_iter().find(|it| it.is_ipv4() && !it.is_loopback());
+        let Some(own) = own else { return eprintln!("not run: this host has no address") };
+        let text = format!(
+            "version = 1\n[[interface]]\nname = 'eth0'\n[[service]]\nname = 'web'\nmode = 'nat'\n\
+             listen = ['192.0.2.10:80']\n[[service.backend]]\nname = 'web-1'\naddress = '{own}:80'\n"
+        );
+        fs::write(&config, text).unwrap();
+
+        let problem = machine(&directory, config).read_spec().unwrap_err();
+
+        assert!(problem.mistakes[0].contains("it is an address of this host"), "{problem:?}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{
     api::view,
     datapath::Datapath,
     event::{Answer, Problem, ProblemKind, Request},
-    spec::{BackendName, Service},
+    spec::{BackendName, Service, rules::OwnAddresses},
 };
 
 impl<D: Datapath, H: Host> Controller<D, H> {
@@ -59,6 +59,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Request::Metrics => self.metrics(),
             Request::Reload => Ok(Answer::Reload(self.reload(now)?)),
             Request::AddBackend { backend, body } => {
+                OwnAddresses::of_host(self.state.addresses()).refuse(body.address)?;
                 self.change(now, |overlay, file| overlay.add(file, &backend, &body))?;
                 info!(backend:% = backend, address:% = body.address; "backend added");
                 self.backend(&backend)

@@ -209,6 +209,11 @@ impl State {
         &self.attached
     }
 
+    /// The addresses of this host.
+    pub fn addresses(&self) -> &BTreeSet<IpAddr> {
+        &self.addresses
+    }
+
     pub fn hop_generation(&self) -> u32 {
         self.generation.value()
     }

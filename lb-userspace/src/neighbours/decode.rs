@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use lb_common::net::Mac;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    link::{LinkAttribute, LinkFlags, LinkMessage},
+    link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteType, RouteVia},
 };
@@ -46,10 +46,13 @@ pub fn link(message: &LinkMessage) -> Option<(u32, Link)> {
     let attributes = &message.attributes;
     let name =
         find(attributes, |it| if let LinkAttribute::IfName(name) = it { Some(name.clone()) } else { None })?;
-    let mac = find(attributes, |it| if let LinkAttribute::Address(bytes) = it { mac(bytes) } else { None });
+    let address =
+        find(attributes, |it| if let LinkAttribute::Address(bytes) = it { mac(bytes) } else { None });
+    // The loopback interface has an address of six bytes, too.
+    let mac = address.filter(|_| message.header.link_layer_type == LinkLayerType::Ether);
     let mtu = find(attributes, |it| if let LinkAttribute::Mtu(mtu) = it { Some(*mtu) } else { None })?;
     let is_up = message.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
-    Some((message.header.index, Link { name, mac: mac.unwrap_or_default(), mtu, is_up }))
+    Some((message.header.index, Link { name, mac, mtu, is_up }))
 }
 
 /// Where a neighbour is and what is known of it.
@@ -88,7 +91,7 @@ pub fn route(destination: IpAddr, message: &RouteMessage) -> Route {
         return Route::Missing;
     };
     if message.header.kind == RouteType::Local {
-        return Route::Local { interface };
+        return Route::Local;
     }
     if message.header.kind != RouteType::Unicast {
         return Route::Missing;

@@ -171,11 +171,11 @@ mod tests {
 
     #[test]
     fn a_link_is_news_when_anything_about_it_changes() {
-        let up = Link { name: "eth0".to_owned(), mac: A, mtu: 1500, is_up: true };
+        let up = Link { name: "eth0".to_owned(), mac: Some(A), mtu: 1500, is_up: true };
         let others = [
             Some(Link { is_up: false, ..up.clone() }),
             Some(Link { mtu: 9000, ..up.clone() }),
-            Some(Link { mac: B, ..up.clone() }),
+            Some(Link { mac: Some(B), ..up.clone() }),
             Some(Link { name: "wan0".to_owned(), ..up.clone() }),
             None,
         ];
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_full_look_finds_what_messages_would_have_told() {
-        let link = Link { name: "eth0".to_owned(), mac: A, mtu: 1500, is_up: true };
+        let link = Link { name: "eth0".to_owned(), mac: Some(A), mtu: 1500, is_up: true };
         let links = BTreeMap::from([(2, link)]);
         let neighbours = BTreeMap::from([(place(1), Neighbour::Fresh(A)), (place(2), Neighbour::Fresh(A))]);
         let mut network = Network::default();

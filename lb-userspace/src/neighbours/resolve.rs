@@ -13,7 +13,8 @@ pub type Place = (u32, IpAddr);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     pub name: String,
-    pub mac: Mac,
+    /// `None`: it is not Ethernet.
+    pub mac: Option<Mac>,
     pub mtu: u32,
     /// Switched on, and with a carrier.
     pub is_up: bool,
@@ -49,7 +50,7 @@ pub enum Route {
     /// Through the neighbour `next_hop`: a gateway, or the address itself where it is on-link.
     Via { interface: u32, next_hop: IpAddr, mtu: Option<u32> },
     /// The address is this host's own.
-    Local { interface: u32 },
+    Local,
     /// None, or one that refuses.
     Missing,
 }
@@ -59,7 +60,7 @@ impl Route {
     pub fn place(self) -> Option<Place> {
         match self {
             Self::Via { interface, next_hop, mtu: _ } => Some((interface, next_hop)),
-            Self::Local { .. } | Self::Missing => None,
+            Self::Local | Self::Missing => None,
         }
     }
 }
@@ -73,17 +74,19 @@ pub fn resolve(
 ) -> HopState {
     let (index, next_hop, route_mtu) = match route {
         Route::Via { interface, next_hop, mtu } => (interface, next_hop, mtu),
-        Route::Local { interface } => return HopState::Outside { interface: name(interface, links) },
+        Route::Local => return HopState::Local,
         Route::Missing => return HopState::NoRoute,
     };
     if !attached.iter().any(|interface| interface.index == index) {
-        return HopState::Outside { interface: name(index, links) };
+        let is_ethernet = links.get(&index).is_none_or(|link| link.mac.is_some());
+        return HopState::Outside { interface: name(index, links), is_ethernet };
     }
     let neighbour = neighbours.get(&(index, next_hop)).and_then(|neighbour| neighbour.mac());
-    match (neighbour, links.get(&index)) {
-        (Some(destination), Some(link)) => {
-            let mtu = route_mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
-            HopState::Resolved(Hop { destination, source: link.mac, interface: index, mtu })
+    let link = links.get(&index).and_then(|link| Some((link.mac?, link.mtu)));
+    match (neighbour, link) {
+        (Some(destination), Some((source, link_mtu))) => {
+            let mtu = route_mtu.map_or(link_mtu, |mtu| mtu.min(link_mtu));
+            HopState::Resolved(Hop { destination, source, interface: index, mtu })
         }
         (None, _) | (_, None) => HopState::Unresolved { next_hop, interface: name(index, links) },
     }
@@ -99,6 +102,7 @@ mod tests {
 
     const OURS: Mac = Mac([1; 3]);
     const THEIRS: Mac = Mac([2; 3]);
+    const LO: u32 = 1;
     const ETH0: u32 = 2;
     const ETH1: u32 = 3;
 
@@ -135,7 +139,13 @@ mod tests {
             ),
             ("not attached", via(ETH1, "10.0.0.11", None), Some(Neighbour::Fresh(THEIRS)), outside("eth1")),
             ("unknown link", via(9, "10.0.0.11", None), None, outside("interface 9")),
-            ("our own address", Route::Local { interface: 1 }, None, outside("interface 1")),
+            (
+                "through an interface that is not Ethernet",
+                via(LO, "10.0.0.11", None),
+                None,
+                not_ethernet("lo"),
+            ),
+            ("our own address", Route::Local, None, HopState::Local),
             ("no route", Route::Missing, None, HopState::NoRoute),
         ];
         for (case, route, neighbour, expected) in cases {
@@ -165,12 +175,20 @@ mod tests {
     }
 
     fn outside(interface: &str) -> HopState {
-        HopState::Outside { interface: interface.to_owned() }
+        HopState::Outside { interface: interface.to_owned(), is_ethernet: true }
+    }
+
+    fn not_ethernet(interface: &str) -> HopState {
+        HopState::Outside { interface: interface.to_owned(), is_ethernet: false }
     }
 
     fn links() -> BTreeMap<u32, Link> {
-        let link = |name: &str| Link { name: name.to_owned(), mac: OURS, mtu: 1500, is_up: true };
-        BTreeMap::from([(ETH0, link("eth0")), (ETH1, link("eth1"))])
+        let link = |name: &str, mac| Link { name: name.to_owned(), mac, mtu: 1500, is_up: true };
+        BTreeMap::from([
+            (LO, link("lo", None)),
+            (ETH0, link("eth0", Some(OURS))),
+            (ETH1, link("eth1", Some(OURS))),
+        ])
     }
 
     fn attached(index: u32) -> Attached {

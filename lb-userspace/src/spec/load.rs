@@ -1,6 +1,6 @@
 //! From a path or a text to a spec.
 
-use std::{fs, io::Read, os::unix::fs::FileTypeExt, path::Path};
+use std::{collections::BTreeSet, fs, io::Read, net::IpAddr, os::unix::fs::FileTypeExt, path::Path};
 
 use toml::de::DeTable;
 
@@ -13,8 +13,8 @@ use super::{
 /// Bytes of a file: the largest spec takes half of that.
 pub const MAX_FILE: u64 = 1024 * 1024;
 
-/// Reads a file. All IO is here.
-pub fn read(path: &Path) -> Result<Spec, Mistakes> {
+/// Reads a file. All IO is here. No backend may have one of the addresses of the `host`.
+pub fn read(path: &Path, host: &BTreeSet<IpAddr>) -> Result<Spec, Mistakes> {
     let name = path.display().to_string();
     let cannot = |error: std::io::Error| Mistakes::of_file(&name, &format!("cannot be read: {error}"));
 
@@ -35,13 +35,17 @@ pub fn read(path: &Path) -> Result<Spec, Mistakes> {
     }
 
     match std::str::from_utf8(&bytes) {
-        Ok(text) => parse(&name, text),
+        Ok(text) => parse_on(host, &name, text),
         Err(error) => Err(not_utf8(&name, &bytes, error.valid_up_to())),
     }
 }
 
 /// Makes a spec of a text, or finds everything that is wrong with it. `name` stands in the mistakes.
 pub fn parse(name: &str, text: &str) -> Result<Spec, Mistakes> {
+    parse_on(&BTreeSet::new(), name, text)
+}
+
+fn parse_on(host: &BTreeSet<IpAddr>, name: &str, text: &str) -> Result<Spec, Mistakes> {
     let (document, errors) = DeTable::parse_recoverable(text);
     let syntax = Report::new(text);
     let mut last_line = 0;
@@ -57,7 +61,7 @@ pub fn parse(name: &str, text: &str) -> Result<Spec, Mistakes> {
     syntax.finish(name)?;
 
     let report = Report::new(text);
-    let spec = validate(file::read(&document, &report), &report);
+    let spec = validate(file::read(&document, &report), host, &report);
     report.finish(name)?;
     Ok(spec)
 }

@@ -1,7 +1,7 @@
 //! Rules that hold for the file and for what the CLI changes alike.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
@@ -128,10 +128,25 @@ impl OwnAddresses {
         sources: impl Iterator<Item = IpAddr>,
     ) {
         for address in listen {
-            self.0.entry(address).or_insert_with(|| format!("listen address of service `{service}`"));
+            self.0.entry(address).or_insert_with(|| format!("a listen address of service `{service}`"));
         }
         for address in sources {
-            self.0.entry(address).or_insert_with(|| format!("source address of service `{service}`"));
+            self.0.entry(address).or_insert_with(|| format!("a source address of service `{service}`"));
+        }
+    }
+
+    /// The addresses of the host's interfaces.
+    pub fn of_host(addresses: &BTreeSet<IpAddr>) -> Self {
+        let mut own = Self::default();
+        own.extend_host(addresses);
+        own
+    }
+
+    /// Adds the addresses of the host's interfaces.
+    pub fn extend_host(&mut self, addresses: &BTreeSet<IpAddr>) {
+        const WHAT: &str = "an address of this host, and a backend on the balancer itself cannot be served";
+        for address in addresses {
+            self.0.entry(*address).or_insert_with(|| WHAT.to_owned());
         }
     }
 
@@ -147,7 +162,7 @@ impl OwnAddresses {
 /// Why a service cannot have a backend.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    #[error("`{address}` cannot be a backend: it is a {what}")]
+    #[error("`{address}` cannot be a backend: it is {what}")]
     Own { address: IpAddr, what: String },
     #[error("there is no service `{0}`")]
     NoService(String),

@@ -29,14 +29,14 @@ mod backend;
 mod health;
 
 /// Judges the file. The spec is good if the report is empty.
-pub fn validate(file: File, report: &Report<'_>) -> Spec {
+pub fn validate(file: File, host: &BTreeSet<IpAddr>, report: &Report<'_>) -> Spec {
     if let Some(services) = &file.services {
         totals(services, report);
         unique(services.iter().filter_map(|it| it.name.as_ref()), "service", report);
         listen_once(services, report);
     }
 
-    let own = own_addresses(&file);
+    let own = own_addresses(&file, host);
     let services = file.services.into_iter().flatten();
     Spec {
         interfaces: interfaces(file.interfaces, report),
@@ -217,12 +217,13 @@ fn total(
     }
 }
 
-fn own_addresses(file: &File) -> OwnAddresses {
+fn own_addresses(file: &File, host: &BTreeSet<IpAddr>) -> OwnAddresses {
     let mut own = OwnAddresses::default();
     for service in file.services.iter().flatten() {
         let listen = service.listen.items.iter().map(|it| it.value.ip());
         own.extend(service.name(), listen, service.source.items.iter().map(|it| it.value));
     }
+    own.extend_host(host);
     own
 }
 

@@ -1,6 +1,7 @@
 //! A daemon that is made up: the real API on a real socket, and a controller with two services in memory.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     pin::Pin,
     thread,
@@ -69,7 +70,7 @@ pub const HOST: Host = Host {
             let name = path.display().to_string();
             let wrong = GOOD.replace("10:80", "10:0").replace("source", "sources");
             let mistakes = match name.as_str() {
-                "/" => spec::read(path),
+                "/" => spec::read(path, &BTreeSet::new()),
                 _ => spec::parse(&name, &wrong),
             };
             Err(Failure::invalid(path, mistakes.unwrap_err()))

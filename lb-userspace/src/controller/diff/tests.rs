@@ -55,7 +55,8 @@ fn change() -> impl Strategy<Value = Change> {
     let health = prop_oneof![3 => Just(Health::Up), 2 => Just(Health::Down)];
     let lost = prop_oneof![
         Just(HopState::NoRoute),
-        Just(HopState::Outside { interface: "eth9".into() }),
+        Just(HopState::Local),
+        Just(HopState::Outside { interface: "eth9".into(), is_ethernet: true }),
         Just(HopState::Unresolved { next_hop: [10, 0, 0, 254].into(), interface: "eth0".into() }),
     ];
     prop_oneof![

@@ -51,7 +51,7 @@ impl Reach {
             Some(HopState::Unresolved { interface, .. }) => {
                 last().filter(|hop| through(hop).is_some_and(|it| it.name == *interface))
             }
-            Some(HopState::Outside { .. } | HopState::NoRoute) => None,
+            Some(HopState::Outside { .. } | HopState::Local | HopState::NoRoute) => None,
             None => last(),
         };
         hop.filter(|hop| through(hop).is_some())

@@ -52,9 +52,17 @@ impl State {
                     "the next hop {next_hop} on {interface} does not answer: is that machine up and on that link?"
                 )
             }
-            HopState::Outside { interface } => format!(
+            HopState::Outside { interface, is_ethernet: true } => format!(
                 "is reached through {interface}, which is not configured: add an [[interface]] named \"{interface}\" \
                  and restart xlb, or change the route to {address}"
+            ),
+            HopState::Outside { interface, is_ethernet: false } => format!(
+                "is reached through {interface}, which is not Ethernet and cannot be served: change the route to \
+                 {address}"
+            ),
+            HopState::Local => format!(
+                "{address} is an address of this host: a backend on the balancer itself cannot be served; move it to \
+                 another host"
             ),
             HopState::NoRoute => format!("there is no route to {address}: ip route add {address} ..."),
         };

@@ -6,13 +6,57 @@ use super::*;
 fn a_backend_beyond_the_interfaces_is_told_of_and_left_out() {
     let mut world = World::warm(vec![web(Protocol::Tcp)]);
     let mut seen = hops(world.spec());
-    seen.insert("10.0.0.12".parse().unwrap(), HopState::Outside { interface: "eth7".into() });
+    seen.insert(
+        "10.0.0.12".parse().unwrap(),
+        HopState::Outside { interface: "eth7".into(), is_ethernet: true },
+    );
 
     world.absorb(Event::Hops(seen));
 
     assert_eq!(world.serving(), ["web-1", "web-3"]);
     let warnings = world.status().warnings;
     assert!(warnings[0].starts_with("backend web/web-2: is reached through eth7"), "{warnings:?}");
+}
+
+#[test]
+fn an_interface_that_cannot_be_attached_is_never_advised() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let mut seen = hops(world.spec());
+    seen.insert("10.0.0.11".parse().unwrap(), HopState::Local);
+    seen.insert(
+        "10.0.0.12".parse().unwrap(),
+        HopState::Outside { interface: "lo".into(), is_ethernet: false },
+    );
+
+    world.absorb(Event::Hops(seen));
+
+    assert_eq!(world.serving(), ["web-3"]);
+    assert_eq!(
+        world.status().warnings,
+        [
+            "backend web/web-1: 10.0.0.11 is an address of this host: a backend on the balancer itself cannot be \
+             served; move it to another host",
+            "backend web/web-2: is reached through lo, which is not Ethernet and cannot be served: change the route \
+             to 10.0.0.12",
+        ]
+    );
+}
+
+#[test]
+fn a_backend_on_an_address_of_this_host_is_not_added() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    world.host().addresses.insert("10.0.0.77".parse().unwrap());
+    world.absorb(Event::LinksChanged);
+    let body = NewBackend { address: "10.0.0.77:80".parse().unwrap(), weight: 1, backup: false };
+
+    let refused = world.ask(Request::AddBackend { backend: name("web/web-4"), body }).unwrap_err();
+
+    assert_eq!(refused.kind, ProblemKind::Invalid);
+    assert_eq!(
+        refused.detail,
+        "`10.0.0.77` cannot be a backend: it is an address of this host, and a backend on the balancer itself cannot \
+         be served"
+    );
 }
 
 #[test]

@@ -1,14 +1,18 @@
 //! The host's facts, read from the kernel.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsStr,
     fs, io,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, anyhow};
 use nix::{
+    ifaddrs::getifaddrs,
     sys::{
+        socket::SockaddrStorage,
         statfs::{BPF_FS_MAGIC, statfs},
         utsname::uname,
     },
@@ -115,6 +119,17 @@ pub fn local_ports() -> anyhow::Result<(u16, u16)> {
     }
 }
 
+/// The addresses of this host's interfaces.
+pub fn addresses() -> anyhow::Result<BTreeSet<IpAddr>> {
+    let interfaces = getifaddrs().context("list the addresses of this host")?;
+    Ok(interfaces.filter_map(|interface| address(&interface.address?)).collect())
+}
+
+fn address(socket: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = socket.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
+    v4.or_else(|| socket.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip())))
+}
+
 fn with_settings(link: Link) -> anyhow::Result<Link> {
     let lro =
         lro::is_on(&link.name).with_context(|| format!("ask {} whether it merges packets", link.name))?;
@@ -165,6 +180,6 @@ mod tests {
         assert_eq!(host.pins_mount, Path::new("/"));
         assert!(!host.pins_on_bpffs);
         assert!(host.cpus > 0 && host.available_bytes > 0, "{host:?}");
-        assert!(host.link("lo").is_some_and(|link| link.index == 1), "{host:?}");
+        assert!(host.link("lo").is_some_and(|link| link.index == 1 && link.mac.is_none()), "{host:?}");
     }
 }

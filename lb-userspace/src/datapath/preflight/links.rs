@@ -5,7 +5,7 @@ use std::io;
 use lb_common::net::Mac;
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
+    link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
 };
 use rtnetlink::{
     packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload},
@@ -79,11 +79,15 @@ fn request() -> Vec<u8> {
 #[expect(clippy::wildcard_enum_match_arm, reason = "netlink tells much more of a link")]
 fn read(message: LinkMessage) -> Link {
     let mut link = Link { index: message.header.index, ..Link::default() };
+    let is_ethernet = message.header.link_layer_type == LinkLayerType::Ether;
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            LinkAttribute::Address(bytes) => link.mac = <[u8; 6]>::try_from(bytes).ok().map(Mac::new),
+            // The loopback interface has an address of six bytes, too.
+            LinkAttribute::Address(bytes) if is_ethernet => {
+                link.mac = <[u8; 6]>::try_from(bytes).ok().map(Mac::new);
+            }
             LinkAttribute::Xdp(attributes) => link.xdp = xdp(&attributes),
             LinkAttribute::LinkInfo(infos) => link.is_veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth)),
             _ => {}

@@ -61,13 +61,14 @@ fn a_link_is_up_when_it_is_switched_on_and_has_a_carrier() {
         let mut message = LinkMessage::default();
         message.header.index = 2;
         message.header.flags = flags;
+        message.header.link_layer_type = LinkLayerType::Ether;
         message.attributes = vec![
             LinkAttribute::IfName("eth0".to_owned()),
             LinkAttribute::Mtu(1500),
             LinkAttribute::Address(BYTES.to_vec()),
         ];
 
-        let expected = Link { name: "eth0".to_owned(), mac: Mac::new(BYTES), mtu: 1500, is_up };
+        let expected = Link { name: "eth0".to_owned(), mac: Some(Mac::new(BYTES)), mtu: 1500, is_up };
         assert_eq!(fact(&RouteNetlinkMessage::NewLink(message)), Some(Fact::Link(2, Some(expected))));
     }
 }
@@ -81,7 +82,7 @@ fn routes_are_read_as_ip_route_get_prints_them() {
         (RouteType::Unicast, vec![RouteAttribute::Oif(2)], via("10.0.0.11")),
         (RouteType::Unicast, vec![RouteAttribute::Oif(2), gateway.clone()], via("10.0.0.1")),
         (RouteType::Unicast, vec![RouteAttribute::Oif(2), via6], via("fe80::1")),
-        (RouteType::Local, vec![RouteAttribute::Oif(1)], Route::Local { interface: 1 }),
+        (RouteType::Local, vec![RouteAttribute::Oif(1)], Route::Local),
         (RouteType::Unreachable, vec![RouteAttribute::Oif(1)], Route::Missing),
         (RouteType::Broadcast, vec![RouteAttribute::Oif(2)], Route::Missing),
         (RouteType::BlackHole, vec![], Route::Missing),
