@@ -2,7 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    fmt,
+    net::{IpAddr, SocketAddr},
 };
 
 use lb_common::{
@@ -97,6 +98,16 @@ pub struct Listen {
     pub protocol: Protocol,
 }
 
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let protocol = match self.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        write!(f, "{protocol} {}", SocketAddr::new(self.address, self.port.get()))
+    }
+}
+
 /// A [`lb_common::service::Service`]: `pool` is `Service::NO_POOL` under port 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceValue {
@@ -154,19 +165,47 @@ pub enum Op {
     DeleteInterface(u32),
 }
 
+/// For errors: the step, and the entry that it is about.
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PutInterface(index, _) => write!(f, "put interface {index}"),
+            Self::PutBackendName(number, name) => write!(f, "put name {name} of backend counters {number}"),
+            Self::PutServiceName(number, name) => write!(f, "put name {name} of service counters {number}"),
+            Self::PutBackend(backend) => write!(f, "put backend {}", backend.id),
+            Self::PutTable(number, table) => {
+                write!(f, "put table {number} of {} slots", table.backends.len())
+            }
+            Self::PutPool(pool, table) => write!(f, "put table {table} in force for pool {pool}"),
+            Self::PutService(listen, service) => write!(f, "put service {listen} with pool {}", service.pool),
+            Self::SetNextBackendId(id) => write!(f, "set the next backend id to {id}"),
+            Self::SetHopGeneration(generation) => {
+                write!(f, "set the generation of next hops to {generation}")
+            }
+            Self::DeleteService(listen) => write!(f, "delete service {listen}"),
+            Self::DeletePool(pool) => write!(f, "delete pool {pool}"),
+            Self::DeleteTable(number) => write!(f, "delete table {number}"),
+            Self::DeleteBackend(slot) => write!(f, "delete the backend of slot {slot}"),
+            Self::DeleteServiceName(number) => write!(f, "delete the name of service counters {number}"),
+            Self::DeleteBackendName(number) => write!(f, "delete the name of backend counters {number}"),
+            Self::DeleteInterface(index) => write!(f, "delete interface {index}"),
+        }
+    }
+}
+
 /// A flow as the table has it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Flow {
     /// TCP or UDP: nothing else is balanced.
     pub protocol: Protocol,
     /// Who dialled.
-    pub client: std::net::SocketAddr,
+    pub client: SocketAddr,
     /// What was dialled.
-    pub listen: std::net::SocketAddr,
+    pub listen: SocketAddr,
     /// Where the requests go.
-    pub backend: std::net::SocketAddr,
+    pub backend: SocketAddr,
     /// What the backend sees: an address of ours (full-nat) or the client (nat).
-    pub source: std::net::SocketAddr,
+    pub source: SocketAddr,
     /// Whose flow it is; the backend may have left.
     pub backend_id: u32,
     /// Half-open, closing or closed; else it is established.

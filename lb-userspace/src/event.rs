@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::IpAddr,
     time::{Duration, Instant, SystemTime},
 };
@@ -161,6 +162,29 @@ pub enum Request {
         /// What is not in it stays.
         body: view::BackendPatch,
     },
+}
+
+/// For the log: the command, or what is asked for.
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status => f.write_str("status"),
+            Self::Services => f.write_str("services"),
+            Self::Backends { service: None } => f.write_str("backends"),
+            Self::Backends { service: Some(service) } => write!(f, "backends of {service}"),
+            Self::Health => f.write_str("health"),
+            Self::Probe { backend } => write!(f, "probe of {backend}"),
+            Self::Flows(_) => f.write_str("flows"),
+            Self::FlowCount => f.write_str("flow count"),
+            Self::Stats => f.write_str("stats"),
+            Self::Metrics => f.write_str("metrics"),
+            Self::Reload => f.write_str("reload"),
+            Self::Detach => f.write_str("detach"),
+            Self::AddBackend { backend, body } => write!(f, "add backend {backend} at {}", body.address),
+            Self::RemoveBackend { backend } => write!(f, "remove backend {backend}"),
+            Self::PatchBackend { backend, body } => write!(f, "change backend {backend}: {body}"),
+        }
+    }
 }
 
 /// A good answer.

@@ -1,6 +1,9 @@
 //! What the API says: JSON in snake_case with units in names. These shapes do not change.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -137,6 +140,19 @@ pub struct BackendPatch {
     /// `None`: stays as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<bool>,
+}
+
+/// "drain, weight 50": what it changes, for the log.
+impl fmt::Display for BackendPatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { admin_state, weight, backup } = self;
+        let changes = [
+            admin_state.map(|state| state.name().to_owned()),
+            weight.map(|weight| format!("weight {weight}")),
+            backup.map(|backup| format!("backup {backup}")),
+        ];
+        f.write_str(&changes.into_iter().flatten().collect::<Vec<_>>().join(", "))
+    }
 }
 
 /// What the operator says of a backend.

@@ -52,7 +52,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let mut retired = BTreeSet::new();
         let outcome = plan.iter().try_for_each(|op| {
             self.state.applying(op, &self.have, now);
-            self.datapath.apply(op).with_context(|| format!("change the maps: {op:?}"))?;
+            self.datapath.apply(op).with_context(|| format!("change the maps: {op}"))?;
             if let Op::DeleteBackend(slot) = op {
                 retired.extend(self.have.backends.get(slot).map(|backend| backend.id));
             }

@@ -25,7 +25,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             return;
         }
         let detail = format!("{ASKED_MAX} requests wait for an answer already: try again");
-        warn!("refused {request:?}: {detail}");
+        warn!(request:%; "request refused: {detail}");
         let _gone = reply.send(Err(Problem::new(ProblemKind::Failed, detail)));
     }
 
@@ -71,7 +71,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             }
             Request::PatchBackend { backend, body } => {
                 self.change(now, |overlay, file| overlay.patch(file, &backend, &body))?;
-                info!(backend:% = backend, change:? = body; "backend changed");
+                info!(backend:% = backend, change:% = body; "backend changed");
                 // Ready was said of one whose service is gone: nothing is left of it.
                 if self.state.find(&backend).is_none() { Ok(Answer::Done) } else { self.backend(&backend) }
             }

@@ -51,18 +51,18 @@ impl Snapshot {
     fn fault_of_services(&self) -> Option<String> {
         self.services.iter().find_map(|(listen, service)| {
             if !self.service_names.contains_key(&service.counters) {
-                return Some(format!("{listen:?} counts for a service without a name: {service:?}"));
+                return Some(format!("{listen} has counters {}, which have no name", service.counters));
             }
             if service.pool == Service::NO_POOL {
-                return (listen.port.get() != 0).then(|| format!("{listen:?} leads nowhere"));
+                return (listen.port.get() != 0).then(|| format!("{listen} leads nowhere"));
             }
             let Some(table) = self.pools.get(&service.pool).and_then(|table| self.tables.get(table)) else {
-                return Some(format!("{listen:?} leads to a pool without a table: {service:?}"));
+                return Some(format!("{listen} leads to pool {}, which has no table", service.pool));
             };
             let stranger = table.backends.iter().find(|id| {
                 self.backend(**id).is_none_or(|backend| backend.service_counters != service.counters)
             })?;
-            Some(format!("{listen:?} reaches backend {stranger}, which is none of its service"))
+            Some(format!("{listen} reaches backend {stranger}, which is none of its service"))
         })
     }
 

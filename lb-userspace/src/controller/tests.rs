@@ -1,5 +1,6 @@
 //! The controller as a whole, over a datapath in memory and a machine of plain values.
 
+mod logging;
 mod warnings;
 mod world;
 

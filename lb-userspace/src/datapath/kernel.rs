@@ -80,11 +80,11 @@ impl Datapath for KernelDatapath {
 
     fn apply(&mut self, op: &Op) -> anyhow::Result<()> {
         if !self.sources.apply(op) {
-            return self.maps.apply(op).with_context(|| format!("take the step {op:?}"));
+            return self.maps.apply(op);
         }
         let after = self.sources.filter();
         self.put_filter(filter::union(&self.filter, &after))?;
-        self.maps.apply(op).with_context(|| format!("take the step {op:?}"))?;
+        self.maps.apply(op)?;
         self.put_filter(after)
     }
 

@@ -53,7 +53,7 @@ impl Datapath for Memory {
         self.log.push(op.clone());
         match self.maps.fault() {
             // What others broke may be repaired in any order.
-            Some(fault) if was_safe => bail!("not safe after {op:?}: {fault}"),
+            Some(fault) if was_safe => bail!("not safe after {op}: {fault}"),
             Some(_) | None => Ok(()),
         }
     }

@@ -75,7 +75,8 @@ fn is_bpffs(path: &Path) -> anyhow::Result<bool> {
 
 fn kernel() -> anyhow::Result<(u32, u32)> {
     let names = uname().context("ask for the kernel's version")?;
-    version(names.release()).ok_or_else(|| anyhow!("the kernel's version {:?} is no number", names.release()))
+    version(names.release())
+        .ok_or_else(|| anyhow!("the kernel's version `{}` is not a number", names.release().display()))
 }
 
 fn version(release: &OsStr) -> Option<(u32, u32)> {
@@ -115,7 +116,7 @@ pub fn local_ports() -> anyhow::Result<(u16, u16)> {
     let ports: Vec<u16> = text.split_whitespace().filter_map(|port| port.parse().ok()).collect();
     match ports[..] {
         [first, last] => Ok((first, last)),
-        _ => Err(anyhow!("{path} holds {text:?}, which is not two ports")),
+        _ => Err(anyhow!("{path} holds `{}`, which is not two ports", text.trim())),
     }
 }
 

@@ -1,0 +1,108 @@
+//! What the log says of the operator's actions: words and `field=value`, never the debug output of a structure.
+
+use std::{cell::RefCell, sync::Once};
+
+use log::{
+    LevelFilter, Log, Metadata, Record,
+    kv::{Error, Key, Value, VisitSource},
+};
+
+use super::*;
+
+#[test]
+fn actions_are_logged_in_words_and_fields() {
+    capture();
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let new = NewBackend { address: "10.0.0.14:80".parse().unwrap(), weight: 7, backup: false };
+    let all = BackendPatch { admin_state: Some(AdminState::Drain), weight: Some(50), backup: Some(true) };
+    let ready = BackendPatch { admin_state: Some(AdminState::Ready), ..BackendPatch::default() };
+    let mut file = world.host().file.clone().unwrap();
+    file.services[0].backends[2].weight = 9;
+    CAPTURED.take();
+
+    world.ask(Request::AddBackend { backend: name("web/web-4"), body: new }).unwrap();
+    world.ask(Request::PatchBackend { backend: name("web/web-2"), body: all }).unwrap();
+    world.ask(Request::PatchBackend { backend: name("web/web-2"), body: ready }).unwrap();
+    world.ask(Request::RemoveBackend { backend: name("web/web-4") }).unwrap();
+    world.host().file = Ok(file);
+    world.ask(Request::Reload).unwrap();
+    world.maps().fail_after = Some(1);
+    world.probed("web/web-1", Health::Down);
+
+    let captured = CAPTURED.take();
+    let expected = [
+        "backend added backend=web/web-4 address=10.0.0.14:80",
+        "backend changed backend=web/web-2 change=drain, weight 50, backup true",
+        "backend changed backend=web/web-2 change=ready",
+        "backend removed backend=web/web-4",
+        "reloaded changes=1",
+        "web/web-3: weight 100 -> 9",
+    ];
+    assert_eq!(captured[..expected.len()], expected);
+    for line in captured {
+        for debug in ["{", "Some(", "None", "[", "\""] {
+            assert!(!line.contains(debug), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_request_too_many_is_refused_in_words() {
+    capture();
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let patch = BackendPatch { weight: Some(50), ..BackendPatch::default() };
+    let request = Request::PatchBackend { backend: name("web/web-2"), body: patch };
+    // The last one is too many; those before it wait for an answer.
+    let replies: Vec<_> = (0..=ASKED_MAX)
+        .map(|_| {
+            let (reply, answer) = oneshot::channel();
+            world.controller.asked(request.clone(), reply);
+            answer
+        })
+        .collect();
+
+    let expected = format!(
+        "request refused: {ASKED_MAX} requests wait for an answer already: try again request=change backend web/web-2: \
+         weight 50"
+    );
+    assert!(CAPTURED.take().contains(&expected));
+    drop(replies);
+}
+
+thread_local! {
+    /// Each test has a thread of its own.
+    static CAPTURED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+fn capture() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        log::set_logger(&Capture).unwrap();
+        log::set_max_level(LevelFilter::Info);
+    });
+}
+
+struct Capture;
+
+impl Log for Capture {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let mut line = Line(record.args().to_string());
+        record.key_values().visit(&mut line).unwrap();
+        CAPTURED.with_borrow_mut(|lines| lines.push(line.0));
+    }
+
+    fn flush(&self) {}
+}
+
+struct Line(String);
+
+impl<'kvs> VisitSource<'kvs> for Line {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        self.0 += &format!(" {key}={value}");
+        Ok(())
+    }
+}
