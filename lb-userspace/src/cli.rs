@@ -123,9 +123,14 @@ fn dispatch(
     let chosen_socket = global.socket.or_else(|| from_env("XLB_SOCKET"));
 
     match command {
-        Command::Run { config: given, detach_on_exit } => {
+        Command::Run { config: given, detach_on_exit, wait_interfaces } => {
             run::init_log(verbosity, env);
-            let options = run::Options { config: config(given), detach_on_exit, socket: chosen_socket };
+            let options = run::Options {
+                config: config(given),
+                detach_on_exit,
+                socket: chosen_socket,
+                wait_interfaces,
+            };
             (host.run)(options).map(|()| Exit::Done.code())
         }
         Command::Check { file } => check::check(console, &config(file), host.check),

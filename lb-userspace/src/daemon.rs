@@ -9,12 +9,15 @@
 //! Everything that can be wrong is found out before anything is changed: the file, what the datapath's preflight judges,
 //! the overlay, the sockets. Stopping leaves the data plane as it is.
 
+mod boot;
+mod metrics;
 mod signals;
 
 use std::{
     collections::BTreeSet,
     net::IpAddr,
     path::Path,
+    pin::pin,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -28,6 +31,7 @@ use tokio::{
     time::timeout,
 };
 
+use self::metrics::Metrics;
 use crate::{
     api::{desk::Desk, listen, server},
     cli::{check::Checked, exit::Exit, failure::Failure, run::Options},
@@ -86,23 +90,26 @@ async fn serve(options: Options) -> Result<(), Failure> {
     // warning says so.
     let spec = read(&options.config, &BTreeSet::new(), "`xlb run --config FILE`")?;
     let pins = paths::pins();
+    let signals = signals::listen()?;
+    let mut stopped = pin!(signals.stop);
     // Before all that may fail for want of rights: it says which.
-    let fit = datapath::judge(&spec, &pins).map_err(refusal)?;
+    let limit = options.wait_interfaces.unwrap_or_default();
+    let fit = tokio::select! {
+        fit = boot::until_fit(limit, || datapath::judge(&spec, &pins), |missing| report_wait(limit, missing)) => fit,
+        () = &mut stopped => return Ok(()),
+    };
+    let fit = fit.map_err(refusal)?;
     let store = Store::new(paths::state());
     let overlay = store.load().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
 
-    let signals = signals::listen()?;
+    let not_bound = |error: listen::Error| Failure::new(error.exit(), error.to_string());
     let metrics = match spec.metrics {
-        Some(address) => {
-            let bound = listen::metrics(address).await;
-            Some(bound.map_err(|error| Failure::new(error.exit(), error.to_string()))?)
-        }
+        Some(address) => Some(Metrics::bind(address).await.map_err(not_bound)?),
         None => None,
     };
     // After the address, because its directory is made.
     let socket = options.socket.as_deref().unwrap_or(&spec.api.socket);
-    let socket =
-        listen::socket(socket).await.map_err(|error| Failure::new(error.exit(), error.to_string()))?;
+    let socket = listen::socket(socket).await.map_err(not_bound)?;
     let opened = open(fit, object)?;
 
     let (trigger, stop) = shutdown::channel();
@@ -122,7 +129,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     tasks.spawn(signals::reload_on_hangup(signals.hangup, events.clone(), stop.clone()));
     let desk = Desk::new(events, |target| Box::pin(async move { health::probe_once(&target).await }));
     if let Some(metrics) = metrics {
-        tasks.spawn(server::serve_metrics(metrics, desk.clone(), wait(stop.clone())));
+        tasks.spawn(metrics.serve(desk.clone(), stop.clone()));
     }
     tasks.spawn(server::serve_socket(socket, desk, wait(stop.clone())));
 
@@ -142,10 +149,11 @@ async fn serve(options: Options) -> Result<(), Failure> {
         Controller::adopt(opened.datapath, machine, wanted, start, tokio::time::Instant::now().into_std());
     let mut controller = adopted?;
     let state = if opened.adopted { "adopted what was pinned" } else { "new data plane" };
-    info!("serving, {state}");
-    notify(&[sd_notify::NotifyState::Ready]);
+    let state = format!("serving, {state}");
+    info!("{state}");
+    notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&state)]);
 
-    let ending = controller::run(&mut controller, &mut inbox, signals.stop).await;
+    let ending = controller::run(&mut controller, &mut inbox, stopped).await;
     notify(&[sd_notify::NotifyState::Stopping]);
     drop(controller);
     let detached = finish(ending, options.detach_on_exit);
@@ -219,6 +227,12 @@ fn detach(pins: &Path) -> anyhow::Result<()> {
 
 async fn wait(stop: Shutdown) {
     stop.wait().await;
+}
+
+fn report_wait(limit: Duration, missing: &str) {
+    let state = format!("waiting up to {limit:?} for the interfaces: {missing}");
+    info!("{state}");
+    notify(&[sd_notify::NotifyState::Status(&state)]);
 }
 
 /// Tells systemd, if it started us.

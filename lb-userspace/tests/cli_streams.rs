@@ -7,6 +7,7 @@ use std::{
     ffi::OsString,
     io::{self, Write},
     path::PathBuf,
+    time::Duration,
 };
 
 use lb_userspace::cli::{Host, World, exit::Exit, failure::Failure, main_with, run};
@@ -35,6 +36,15 @@ fn a_flag_precedes_the_environment_which_precedes_the_default() {
     assert_eq!(told(&["run"], &env), options("/env.toml", Some("/env.sock"), false));
     assert_eq!(told(&["run"], &[]), options("/etc/xlb/xlb.toml", None, false));
     assert_eq!(told(&["run"], &empty), options("/etc/xlb/xlb.toml", None, false));
+}
+
+#[test]
+fn the_time_to_wait_for_interfaces_is_a_duration() {
+    assert_eq!(
+        told(&["run", "--wait-interfaces", "60s"], &[]).wait_interfaces,
+        Some(Duration::from_secs(60))
+    );
+    assert_eq!(run_with(&["run", "--wait-interfaces", "soon"], &[]).0, 2);
 }
 
 #[test]
@@ -80,7 +90,12 @@ fn what_a_dead_daemon_left_and_cannot_be_removed_is_said() {
 }
 
 fn options(config: &str, socket: Option<&str>, detach_on_exit: bool) -> run::Options {
-    run::Options { config: config.into(), detach_on_exit, socket: socket.map(PathBuf::from) }
+    run::Options {
+        config: config.into(),
+        detach_on_exit,
+        socket: socket.map(PathBuf::from),
+        wait_interfaces: None,
+    }
 }
 
 fn told(args: &[&str], env: &[(&str, &str)]) -> run::Options {

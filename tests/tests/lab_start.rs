@@ -17,10 +17,10 @@ use nix::{
 };
 use serde_json::Value;
 use tests::lab::{
-    Config, Family, Lab, Shape, Topology,
+    Config, Family, Lab, Shape, Topology, address,
     command::Output,
-    daemon::{binary, environment},
-    eventually, pass, sweep,
+    daemon::{binary, environment, log_path},
+    eventually, link, pass, sweep,
 };
 
 const CONFLICT: i32 = 5;
@@ -29,6 +29,8 @@ const HOST_UNFIT: i32 = 78;
 
 /// For what has no deadline of its own.
 const SOON: Duration = Duration::from_secs(5);
+/// From an interface that appears to the first answer: the look at the host, the load, and the first health checks.
+const BOOT: Duration = Duration::from_secs(20);
 /// Before each command that must end: one that does not is ended, and shows by its exit code.
 const LIMIT: [&str; 2] = ["timeout", "20"];
 
@@ -113,6 +115,49 @@ fn a_missing_interface_is_told_with_those_that_there_are() -> Result<()> {
     let output = refused(&lab, &[])?;
 
     assert_unfit(&output, &["there is no interface eth7: name one of eth0, eth1 in the configuration"]);
+    Ok(())
+}
+
+#[test]
+fn a_daemon_that_starts_before_its_interface_serves_once_the_interface_exists() -> Result<()> {
+    let lab = configured("boot")?;
+    let _web = lab.web_servers()?;
+    lab.xlb.ip("link del eth1")?;
+    let log = lab.directory().join("boot.log");
+    let mut command = lab.xlb.command(binary()?);
+    command.args(["run", "--wait-interfaces", "30s"]).envs(environment(lab.directory()));
+    let mut xlb = command.stderr(fs::File::create(&log)?).spawn()?;
+    let waits = "waiting up to 30s for the interfaces: there is no interface eth1";
+    eventually(SOON, "the log says what is missing", || Ok(fs::read_to_string(&log)?.contains(waits)))?;
+
+    link::veth((&lab.xlb, "eth1"), (&lab.switch, "xlb"))?;
+    link::behave_as_a_nic((&lab.switch, "xlb"))?;
+    lab.switch.ip("link set xlb master br0")?;
+    link::address((&lab.xlb, "eth1"), address::SOURCE)?;
+
+    let url = format!("http://{}/", address::SERVICE.v4);
+    eventually(BOOT, "a request is answered", || {
+        Ok(lab.client.output(&["curl", "-s", "-m", "1", &url])?.code == 0)
+    })?;
+    assert!(lab.visit(Family::V4, 80, 30)?.is_even(1));
+    kill(Pid::from_raw(xlb.id().cast_signed()), Signal::SIGTERM)?;
+    assert!(xlb.wait()?.success());
+    Ok(())
+}
+
+#[test]
+fn a_wait_for_interfaces_ends_with_the_refusal_of_a_start_without_one() -> Result<()> {
+    let lab = lab("waited")?;
+    let config =
+        Config { interfaces: vec!["eth0".into(), "eth7".into()], ..Config::web(&lab, Mode::FullNat) };
+    fs::write(file(&lab), config.to_string())?;
+
+    let output = refused_with(&lab, &[], &["--wait-interfaces", "500ms"])?;
+
+    let refusal = "there is no interface eth7: name one of eth0, eth1 in the configuration\n\
+                   error: this host cannot run xlb as it is\n";
+    assert_eq!(output.code, HOST_UNFIT, "{}", output.stderr);
+    assert!(output.stderr.ends_with(refusal), "{}", output.stderr);
     Ok(())
 }
 
@@ -251,6 +296,25 @@ fn a_metrics_address_that_somebody_else_has_is_a_conflict_and_changes_nothing() 
         "error: listen on {address}: address in use (`ss -ltnp` says by whom; [metrics] listen chooses another)\n"
     );
     assert_eq!(said(&output), (CONFLICT, taken));
+    Ok(())
+}
+
+#[test]
+fn a_metrics_address_that_appears_late_is_served_once_it_is_there() -> Result<()> {
+    let lab = lab("late")?;
+    let config = Config::web(&lab, Mode::FullNat);
+    let mut xlb = lab.start(&config)?;
+    xlb.stop()?;
+    fs::write(file(&lab), format!("{config}\n[metrics]\nlisten = \"10.0.0.9:9191\"\n"))?;
+
+    xlb.start_again()?;
+
+    let log = fs::read_to_string(log_path(lab.directory()))?;
+    assert!(log.contains("listen on 10.0.0.9:9191: this host does not have the address"), "{log}");
+    lab.xlb.ip("address add 10.0.0.9/24 dev eth1")?;
+    eventually(SOON, "the address is served", || {
+        Ok(lab.xlb.output(&["curl", "-sf", "-m", "1", "http://10.0.0.9:9191/livez"])?.code == 0)
+    })?;
     Ok(())
 }
 
@@ -451,12 +515,18 @@ fn file(lab: &Lab) -> PathBuf {
 
 /// Runs a daemon through `words`, which must end by itself and leave the host as it was.
 fn refused(lab: &Lab, words: &[&str]) -> Result<Output> {
+    refused_with(lab, words, &[])
+}
+
+/// The same with options for `xlb run`.
+fn refused_with(lab: &Lab, words: &[&str], options: &[&str]) -> Result<Output> {
     let before = Traces::of(lab)?;
     let variables = environment(lab.directory()).map(|(name, value)| format!("{name}={}", value.display()));
     let variables: Vec<&str> = variables.iter().map(String::as_str).collect();
     let binary = binary()?.display().to_string();
 
-    let output = lab.xlb.output(&[&LIMIT, &["env"][..], &variables, words, &[&binary, "run"]].concat())?;
+    let output =
+        lab.xlb.output(&[&LIMIT, &["env"][..], &variables, words, &[&binary, "run"], options].concat())?;
 
     assert_eq!(Traces::of(lab)?, before, "{}", output.stderr);
     Ok(output)

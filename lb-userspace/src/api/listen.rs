@@ -28,6 +28,9 @@ pub enum Error {
     /// Another process has the address that Prometheus was to scrape.
     #[error("listen on {0}: address in use (`ss -ltnp` says by whom; [metrics] listen chooses another)")]
     AddressInUse(SocketAddr),
+    /// An address that no interface has, or that IPv6 has not confirmed as unique.
+    #[error("listen on {0}: this host does not have the address (`ip address show` lists those that it has)")]
+    AddressNotAvailable(SocketAddr),
     /// Whatever else the kernel refuses.
     #[error("listen on {place}: {doing}: {source}")]
     Io {
@@ -45,7 +48,7 @@ impl Error {
     pub const fn exit(&self) -> Exit {
         match self {
             Self::Live(_) | Self::AddressInUse(_) => Exit::Conflict,
-            Self::NotASocket(_) | Self::Io { .. } => Exit::Failed,
+            Self::NotASocket(_) | Self::AddressNotAvailable(_) | Self::Io { .. } => Exit::Failed,
         }
     }
 }
@@ -89,6 +92,8 @@ pub async fn metrics(address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(|source| {
         if source.kind() == io::ErrorKind::AddrInUse {
             Error::AddressInUse(address)
+        } else if source.kind() == io::ErrorKind::AddrNotAvailable {
+            Error::AddressNotAvailable(address)
         } else {
             Error::Io { place: address.to_string(), doing: "bind", source }
         }

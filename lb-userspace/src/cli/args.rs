@@ -92,6 +92,9 @@ pub enum Command {
         /// Remove the data plane at the end: traffic stops
         #[arg(long)]
         detach_on_exit: bool,
+        /// Wait up to T for the interfaces of the configuration to appear and to be set up, as at boot
+        #[arg(long, value_name = "T", value_parser = parse_duration)]
+        wait_interfaces: Option<Duration>,
     },
     /// Validate a configuration, offline
     Check {

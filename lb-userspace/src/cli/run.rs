@@ -1,6 +1,6 @@
 //! `xlb run`: the daemon is elsewhere; here is what it is told, and its log.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use log::LevelFilter;
 
@@ -15,6 +15,8 @@ pub struct Options {
     pub detach_on_exit: bool,
     /// In place of what the file says.
     pub socket: Option<PathBuf>,
+    /// How long the interfaces of the file may take to appear.
+    pub wait_interfaces: Option<Duration>,
 }
 
 /// Logs to stderr. `XLB_LOG`, a filter of env_logger, precedes `-q` and `-v`.

@@ -30,12 +30,19 @@ pub struct Cause {
     pub what: String,
     /// A command, or a change of the file, that cures it.
     pub remedy: String,
+    /// It may pass while the host boots: interfaces appear late, and their settings later still.
+    pub is_transient: bool,
 }
 
 impl Cause {
     /// Shown as `what: remedy`.
     pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { what: what.into(), remedy: remedy.into() }
+        Self { what: what.into(), remedy: remedy.into(), is_transient: false }
+    }
+
+    /// The same as [`new`](Self::new), for what may pass while the host boots.
+    pub fn transient(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { is_transient: true, ..Self::new(what, remedy) }
     }
 }
 
@@ -92,7 +99,7 @@ pub fn judge_interfaces(spec: &Spec, host: &Host, ours: &BTreeMap<u32, u32>) -> 
     for wanted in &spec.interfaces {
         match host.link(&wanted.name) {
             Some(link) => causes.extend(judge_interface(wanted, link, families, host.page_size, ours)),
-            None => causes.push(Cause::new(
+            None => causes.push(Cause::transient(
                 format!("there is no interface {}", wanted.name),
                 format!("name one of {} in the configuration", host.link_names().join(", ")),
             )),
@@ -131,14 +138,14 @@ fn judge_interface(
     }
     // In generic mode the kernel itself switches LRO off.
     if link.lro && wanted.mode != AttachMode::Generic {
-        causes.push(Cause::new(
+        causes.push(Cause::transient(
             format!("{name} merges packets on receipt (LRO)"),
             format!("ethtool -K {name} lro off"),
         ));
     }
     let longest = native_mtu_max(page_size);
     if wanted.mode == AttachMode::Native && link.mtu > longest {
-        causes.push(Cause::new(
+        causes.push(Cause::transient(
             format!("{name} has an MTU of {}, too large for native mode", link.mtu),
             format!("ip link set dev {name} mtu {longest}, or mode = \"auto\""),
         ));
@@ -158,13 +165,13 @@ fn judge_forwarding(link: &Link, families: Families) -> Vec<Cause> {
     let key = link.name.replace('.', "/");
     let judge = |setting: Option<bool>, family: &str, all: &str, tree: &str| match setting {
         Some(true) => None,
-        Some(false) => Some(Cause::new(
+        Some(false) => Some(Cause::transient(
             format!("{} does not forward {family}", link.name),
             format!(
                 "sysctl -w {all}=1, or for this interface alone sysctl -w {tree}.conf.{key}.forwarding=1"
             ),
         )),
-        None => Some(Cause::new(
+        None => Some(Cause::transient(
             format!("{} does not speak {family}", link.name),
             format!(
                 "give it an address (IPv6: sysctl -w {tree}.conf.{key}.disable_ipv6=0, and an MTU of 1280 or more)"

@@ -1,0 +1,69 @@
+//! The metrics listener, also where its address appears after the daemon starts.
+
+use std::{net::SocketAddr, time::Duration};
+
+use log::{error, info, warn};
+use tokio::{net::TcpListener, time::sleep};
+
+use crate::{
+    api::{
+        desk::Desk,
+        listen::{self, Error},
+        server,
+    },
+    shutdown::Shutdown,
+};
+
+/// Between two tries to bind an address that this host does not have.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The address, and its listener if this host has the address.
+#[derive(Debug)]
+pub struct Metrics {
+    address: SocketAddr,
+    listener: Option<TcpListener>,
+}
+
+impl Metrics {
+    /// Binds the address. One that this host does not have is not an error: it may come later.
+    pub async fn bind(address: SocketAddr) -> Result<Self, Error> {
+        match listen::metrics(address).await {
+            Ok(listener) => Ok(Self { address, listener: Some(listener) }),
+            Err(error @ Error::AddressNotAvailable(_)) => {
+                warn!("{error}; retrying every {RETRY:?}");
+                Ok(Self { address, listener: None })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Serves, as soon as the address is there, until shutdown.
+    pub async fn serve(self, desk: Desk, stop: Shutdown) {
+        let listener = match self.listener {
+            Some(listener) => listener,
+            None => tokio::select! {
+                listener = bind_later(self.address) => listener,
+                () = stop.wait() => return,
+            },
+        };
+        server::serve_metrics(listener, desk, async move { stop.wait().await }).await;
+    }
+}
+
+async fn bind_later(address: SocketAddr) -> TcpListener {
+    let mut logged = Error::AddressNotAvailable(address).to_string();
+    loop {
+        sleep(RETRY).await;
+        match listen::metrics(address).await {
+            Ok(listener) => {
+                info!("listening on {address} for metrics");
+                return listener;
+            }
+            Err(error) if error.to_string() == logged => {}
+            Err(error) => {
+                error!("{error}; retrying every {RETRY:?}");
+                logged = error.to_string();
+            }
+        }
+    }
+}
