@@ -42,7 +42,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use log::{info, warn};
+use log::{error, info, warn};
 use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval, sleep_until},
@@ -130,6 +130,8 @@ pub struct Controller<D, H> {
     /// Since when each warning holds, and whether the log has it.
     warned: BTreeMap<String, (Instant, bool)>,
     links_changed: bool,
+    /// Why the last look at the interfaces and pins failed.
+    host_failure: Option<String>,
 }
 
 /// How far `have` can be relied on.
@@ -217,6 +219,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             past: BTreeMap::new(),
             warned: BTreeMap::new(),
             links_changed: false,
+            host_failure: None,
         };
         if controller.wishes.overlay != start.overlay {
             controller.forget_what_was_overruled();
@@ -242,7 +245,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Event::Probed(probed) => self.probed(probed, now),
             Event::Hops(hops) => self.state.hops(hops),
             Event::RoutingChanged => self.state.routing_changed(),
-            Event::LinksChanged => self.links_changed = true,
+            Event::LinksChanged | Event::PinsRemoved => self.links_changed = true,
             Event::Request(request, reply) => self.asked(request, reply),
         }
     }
@@ -250,8 +253,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     /// Does what follows from what is known: brings the maps in step, walks a stretch, answers.
     pub fn turn(&mut self, now: Instant) {
         let links_changed = std::mem::take(&mut self.links_changed);
-        if links_changed && let Err(error) = self.look_at_the_host() {
-            warn!("look at the host: {error:#}");
+        if links_changed {
+            self.look_at_the_host_or_warn();
         }
         self.state.tick(now);
         let is_news = links_changed || self.state.is_dirty();
@@ -304,6 +307,19 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Some(Health::Down) => warn!(backend:% = name, probe = detail; "backend is down"),
             None => {}
         }
+    }
+
+    /// What is wrong is logged once, and is in the status for as long as it is so.
+    fn look_at_the_host_or_warn(&mut self) {
+        let failure = self.look_at_the_host().err().map(|error| format!("{error:#}"));
+        match &failure {
+            Some(failure) if self.host_failure.as_ref() != Some(failure) => {
+                error!("interfaces and pins cannot be kept in order: {failure}; retrying");
+            }
+            None if self.host_failure.is_some() => info!("interfaces and pins are in order again"),
+            Some(_) | None => {}
+        }
+        self.host_failure = failure;
     }
 
     fn look_at_the_host(&mut self) -> anyhow::Result<()> {

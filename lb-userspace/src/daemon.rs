@@ -11,6 +11,7 @@
 
 mod boot;
 mod metrics;
+mod pins;
 mod signals;
 
 use std::{
@@ -118,10 +119,12 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let (hops, watched_hops) = watch::channel(BTreeSet::new());
     let (interfaces, watched_interfaces) = watch::channel(opened.attached.clone());
     let (asks, asked) = mpsc::channel(ASKS);
+    let attached = watched_interfaces.clone();
 
     let mut tasks = JoinSet::new();
     tasks.spawn(health::run(watched_targets, events.clone(), stop.clone()));
     tasks.spawn(neighbours::run(watched_hops, watched_interfaces, asked, events.clone(), stop.clone()));
+    tasks.spawn(pins::watch(pins.clone(), opened.links.pin_names(), attached, events.clone(), stop.clone()));
     tasks.spawn(datapath::asks(opened.asks, asks, stop.clone()));
     if let Some(traces) = opened.traces {
         tasks.spawn(datapath::traces(traces, stop.clone()));

@@ -26,6 +26,8 @@ pub enum Event {
     RoutingChanged,
     /// A link appeared, vanished, went up or down, or changed its MTU or address; or this host has other IP addresses.
     LinksChanged,
+    /// A pin of the data plane is missing.
+    PinsRemoved,
     /// Somebody asks; the answer is the problem or the JSON of the response.
     Request(Request, oneshot::Sender<Result<Answer, Problem>>),
 }

@@ -1,16 +1,21 @@
 //! Connections outlive the daemon, its reloads and the program's replacement.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::UdpSocket,
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
 
-use anyhow::{Result, ensure};
-use lb_common::{net::Protocol, service::Mode};
-use tests::lab::{Config, Daemon, Family, Lab, Live, Shape, Topology, address, config::Service};
+use anyhow::{Context as _, Result, ensure};
+use lb_common::{LAYOUT, net::Protocol, service::Mode};
+use tests::lab::{
+    Config, Daemon, Family, Lab, Live, Shape, Topology, address, config::Service, daemon::log_path,
+    eventually, sweep,
+};
 
 /// In each mode and family.
 const CONNECTIONS: usize = 250;
@@ -30,6 +35,8 @@ const RELOADS_PER_BYTE: usize = 9;
 const PACE: Duration = Duration::from_millis(1);
 /// For the last answers, and for the first: the client's neighbour entry may not be there yet.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Pins are looked at every second.
+const RESTORED: Duration = Duration::from_secs(5);
 
 #[test]
 fn a_thousand_connections_survive_kills_reloads_and_a_replaced_program() -> Result<()> {
@@ -55,6 +62,41 @@ fn a_thousand_connections_survive_kills_reloads_and_a_replaced_program() -> Resu
     xlb.start_again()?;
     assert_ne!(program(&lab)?, before, "a daemon that starts replaces the program");
     wait_for_a_byte_on_each(&live)?;
+
+    for connections in live {
+        let report = connections.finish()?;
+        assert!(report.broken.is_empty(), "{report}");
+    }
+    Ok(())
+}
+
+#[test]
+fn connections_survive_the_removal_of_pins_and_the_death_of_the_daemon_that_restored_them() -> Result<()> {
+    let lab = Lab::build(&Topology::new("pins", Shape::TwoNics))?;
+    let _echoes = lab.tcp_echoes(ECHO)?;
+    let service = Service::over(&lab, "echo", Protocol::Tcp, Mode::FullNat, FULL_NAT, ECHO);
+    let mut xlb = lab.start(&Config::new(&lab).service(service))?;
+    xlb.wait_until_all_are_up()?;
+    let live = [lab.live(Family::V4, FULL_NAT, CONNECTIONS)?];
+    let root = lab.directory().join(sweep::BPFFS).join("xlb");
+    let layout = root.join(format!("v{LAYOUT}"));
+    let link =
+        pins(&layout)?.into_iter().find(|name| name.starts_with("link_")).context("no link is pinned")?;
+    let (all, before) = (pins(&layout)?, program(&lab)?);
+
+    for removed in [root, layout.clone(), layout.join("FLOWS4"), layout.join("BACKENDS"), layout.join(link)] {
+        lab.xlb.run(&["rm", "-r", &removed.display().to_string()])?;
+
+        wait_for_a_byte_on_each(&live)?;
+        lab.live(Family::V6, FULL_NAT, 10)?.finish()?;
+        eventually(RESTORED, "all pins are there again", || Ok(pins(&layout)? == all))?;
+    }
+    assert_eq!(program(&lab)?, before, "the program never left the interface");
+    let log = fs::read_to_string(log_path(lab.directory()))?;
+    assert_eq!(log.matches("and were made again").count(), 5, "{log}");
+    xlb.kill()?;
+    wait_for_a_byte_on_each(&live)?;
+    xlb.start_again()?;
 
     for connections in live {
         let report = connections.finish()?;
@@ -129,6 +171,15 @@ fn exchange_until(lab: &Lab, family: Family, is_over: &AtomicBool) -> Result<Exc
         exchange.answered += 1;
     }
     Ok(exchange)
+}
+
+/// The names of the pins of a layout; none if the directory is gone.
+fn pins(layout: &Path) -> Result<BTreeSet<String>> {
+    if !layout.exists() {
+        return Ok(BTreeSet::new());
+    }
+    let entries = fs::read_dir(layout)?;
+    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
 fn open(lab: &Lab) -> Result<Vec<Live>> {

@@ -85,6 +85,9 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         if let Trust::Failed { error, .. } = &self.trust {
             warnings.push(format!("the maps are not as they are wanted: {error}"));
         }
+        if let Some(failure) = &self.host_failure {
+            warnings.push(format!("interfaces and pins cannot be kept in order: {failure}"));
+        }
         view::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: now.saturating_duration_since(self.since.instant).as_secs(),

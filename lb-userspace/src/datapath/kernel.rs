@@ -12,6 +12,7 @@
 mod apply;
 pub mod asks;
 mod backends;
+pub mod handles;
 pub mod load;
 mod maps;
 mod observe;
@@ -26,7 +27,7 @@ use lb_common::{clock::TICK_SHIFT, service::Filter, settings::Settings};
 use nix::time::{ClockId, clock_gettime};
 
 use self::maps::Maps;
-use super::{Datapath, Flow, Op, Snapshot, Totals, filter, filter::Sources, lock::Lock};
+use super::{Datapath, Flow, Op, Snapshot, Totals, filter, filter::Sources};
 
 /// The XDP program, where xlb was built with it (`cargo xtask build`).
 pub fn object() -> Option<&'static [u8]> {
@@ -44,13 +45,12 @@ pub struct KernelDatapath {
     maps: Maps,
     sources: Sources,
     filter: Filter,
-    _lock: Lock,
 }
 
 impl KernelDatapath {
-    fn new(maps: Maps, lock: Lock) -> anyhow::Result<Self> {
+    fn new(maps: Maps) -> anyhow::Result<Self> {
         let filter = maps.filter()?;
-        let mut datapath = Self { maps, sources: Sources::default(), filter, _lock: lock };
+        let mut datapath = Self { maps, sources: Sources::default(), filter };
         datapath.observe()?;
         Ok(datapath)
     }

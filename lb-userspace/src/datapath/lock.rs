@@ -6,6 +6,7 @@
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::MetadataExt,
     path::Path,
 };
 
@@ -17,7 +18,7 @@ use nix::{
 
 /// Taken as long as it lives, and not a moment longer than its process.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "dropping it unlocks")] Flock<File>);
+pub struct Lock(Flock<File>);
 
 /// Somebody else holds the pins. What to do depends on what they are wanted for.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,16 @@ impl Lock {
             }
         }
     }
+
+    /// Is it on this directory? Not if the directory that was locked has been removed, or another one has its name.
+    pub fn is_of(&self, root: &Path) -> anyhow::Result<bool> {
+        let locked = self.0.metadata().context("look at the directory that is locked")?;
+        match fs::metadata(root) {
+            Ok(found) => Ok((found.dev(), found.ino()) == (locked.dev(), locked.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("look at {}", root.display())),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -54,5 +65,17 @@ mod tests {
         assert!(second.unwrap_err().to_string().contains(root.path().to_str().unwrap()));
         drop(first);
         assert!(Lock::take(root.path()).unwrap().is_ok());
+    }
+    #[test]
+    fn a_directory_that_was_removed_or_made_again_is_not_locked() {
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path().join("xlb");
+        let lock = Lock::take(&root).unwrap().unwrap();
+        assert!(lock.is_of(&root).unwrap());
+
+        fs::remove_dir(&root).unwrap();
+        assert!(!lock.is_of(&root).unwrap());
+        fs::create_dir(&root).unwrap();
+        assert!(!lock.is_of(&root).unwrap());
     }
 }

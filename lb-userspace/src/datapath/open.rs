@@ -40,7 +40,8 @@ pub struct Opened {
     pub asks: Asks,
     /// What it says of single packets, if the log shows that.
     pub traces: Option<Traces>,
-    /// Attaches the program again to interfaces that went away and came back.
+    /// Holds the lock. Attaches the program again to interfaces that went away and came back, and makes pins again that
+    /// were removed.
     pub links: Links,
     /// All interfaces of the spec, in its order.
     pub attached: Vec<Attached>,
@@ -113,8 +114,8 @@ pub fn open(fit: Fit<'_>, object: &[u8]) -> Result<Opened, OpenError> {
     notes.extend(remove_replaced(&found.others, &unused)?);
     let warnings = outcome.warnings.into_iter().chain(Asked::of_log().warning()).collect();
 
-    let (program, datapath, asks, traces) = loaded.take(lock)?;
-    let links = Links::new(program, pins, &outcome.attached);
+    let (program, datapath, asks, traces) = loaded.take()?;
+    let links = Links::open(program, lock, pins, &outcome.attached)?;
     let capacity = capacity(&datapath.settings()?, &host);
     let adopted = found.settings.is_some();
     let attached = outcome.attached;

@@ -20,10 +20,23 @@ use std::{
 
 use anyhow::{Context, ensure};
 
+use super::shapes::{self, Sizes};
+
 /// The program's pin.
 pub const PROGRAM: &str = "lb";
 const LINK: &str = "link_";
 const UNFINISHED: &str = "-new";
+
+/// The names of all maps that are pinned.
+pub fn map_names() -> Vec<&'static str> {
+    shapes::pinned(&Sizes::default()).iter().map(|shape| shape.name).collect()
+}
+
+/// Has the directory these pins, and those of the links to these interfaces?
+pub fn are_complete(directory: &Path, names: &[String], interfaces: &[u32]) -> bool {
+    names.iter().all(|name| directory.join(name).exists())
+        && interfaces.iter().all(|index| link(directory, *index).exists())
+}
 
 /// Where a link is pinned.
 pub fn link(directory: &Path, interface: u32) -> PathBuf {

@@ -5,7 +5,7 @@ mod killed;
 mod slow_paths;
 mod world;
 
-use std::{collections::BTreeSet, fs, net::SocketAddr};
+use std::{collections::BTreeSet, ffi::OsString, fs, net::SocketAddr, path::Path};
 
 use anyhow::{Context, Result, anyhow};
 use aya::{
@@ -183,6 +183,54 @@ fn an_interface_that_comes_back_is_attached_to_again() -> Result<()> {
         assert_eq!(opened.links.refresh()?, attached);
         Ok(())
     })
+}
+
+#[test]
+fn removed_pins_are_made_again_of_the_same_objects_and_nothing_is_detached() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let (interfaces, pins) = (["front", "back"], world.pins());
+        let mut opened = world.open(&interfaces, AttachMode::Native)?;
+        let (steps, want) = everything(&opened.attached);
+        for step in &steps {
+            opened.datapath.apply(step)?;
+        }
+        let root = pins.parent().context("no root")?;
+        let link = format!("link_{}", world.index("front")?);
+        let (before, all) = (state(&world)?, names(&pins)?);
+
+        for removed in [root.to_owned(), pins.clone(), pins.join("FLOWS4"), pins.join(link), pins.join("lb")]
+        {
+            if removed.is_dir() { fs::remove_dir_all(&removed) } else { fs::remove_file(&removed) }?;
+
+            let attached = opened.links.refresh()?;
+
+            assert_eq!(attached, opened.attached, "{}", removed.display());
+            assert_eq!((state(&world)?, names(&pins)?), (before, all.clone()), "{}", removed.display());
+            let (spec, other) = (world.spec(&interfaces, AttachMode::Native), datapath::detach(&pins));
+            assert!(matches!(datapath::judge(&spec, &pins), Err(OpenError::Taken(_))) && other.is_err());
+        }
+
+        drop(opened);
+        let mut adopted = world.open(&interfaces, AttachMode::Native)?;
+        assert!(adopted.adopted);
+        assert_eq!(adopted.datapath.observe()?, want);
+        Ok(())
+    })
+}
+
+/// The programs of both interfaces, and their pinned links.
+fn state(world: &World) -> Result<[Option<u32>; 4]> {
+    Ok([
+        world.program("front")?,
+        world.program("back")?,
+        Some(world.link_id("front")?),
+        Some(world.link_id("back")?),
+    ])
+}
+
+fn names(directory: &Path) -> Result<BTreeSet<OsString>> {
+    fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name())).collect()
 }
 
 #[test]

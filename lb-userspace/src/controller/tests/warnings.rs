@@ -72,6 +72,24 @@ fn addresses_that_the_host_lacks_are_told_with_the_cure() {
 }
 
 #[test]
+fn pins_that_cannot_be_made_again_are_in_the_status_until_they_can() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    world.host().pins_failure = Some("pin /sys/fs/bpf/xlb/v1/FLOWS4: no space left");
+
+    world.absorb(Event::PinsRemoved);
+
+    let warnings = world.status().warnings;
+    let expected =
+        "interfaces and pins cannot be kept in order: pin /sys/fs/bpf/xlb/v1/FLOWS4: no space left";
+    assert_eq!(warnings, [expected]);
+
+    world.host().pins_failure = None;
+    world.absorb(Event::PinsRemoved);
+
+    assert_eq!(world.status().warnings, [""; 0]);
+}
+
+#[test]
 fn limits_that_the_pinned_maps_do_not_have_are_told_until_the_file_has_them_again() {
     let mut world = World::warm(vec![web(Protocol::Tcp)]);
     let as_pinned = world.host().file.clone();

@@ -40,6 +40,8 @@ pub struct Machine {
     pub is_full: bool,
     pub addresses: BTreeSet<IpAddr>,
     pub local_ports: (u16, u16),
+    /// Why interfaces and pins cannot be kept in order.
+    pub pins_failure: Option<&'static str>,
 }
 
 impl Host for Machine {
@@ -56,7 +58,10 @@ impl Host for Machine {
     }
 
     fn attached(&mut self) -> anyhow::Result<Vec<Attached>> {
-        Ok(vec![eth0()])
+        match self.pins_failure {
+            Some(failure) => bail!(failure),
+            None => Ok(vec![eth0()]),
+        }
     }
 
     fn addresses(&mut self) -> anyhow::Result<BTreeSet<IpAddr>> {
@@ -75,6 +80,7 @@ impl World {
             file: Ok(spec(services)),
             saved: Vec::new(),
             is_full: false,
+            pins_failure: None,
             addresses: [].into(),
             local_ports: LOCAL_PORTS,
         };
@@ -127,6 +133,7 @@ impl World {
             file: host.file.clone(),
             saved: vec![overlay.clone()],
             is_full: false,
+            pins_failure: None,
             addresses: host.addresses.clone(),
             local_ports: host.local_ports,
         };

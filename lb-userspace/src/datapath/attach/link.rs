@@ -60,12 +60,19 @@ fn take(program: &mut Xdp, id: XdpLinkId) -> Result<XdpLink, NotAttached> {
     Ok(program.take_link(id)?)
 }
 
-/// Pins a link, in the place of what lies there: the same link, or a dead one.
-pub fn pin(link: FdLink, path: &Path) -> anyhow::Result<()> {
+/// Opens a pinned link.
+pub fn open(path: &Path) -> anyhow::Result<FdLink> {
+    let link = PinnedLink::from_pin(path).with_context(|| format!("open {}", path.display()))?;
+    Ok(link.into())
+}
+
+/// Pins a link, in the place of what lies there: the same link, or a dead one. Returns its handle.
+pub fn pin(link: FdLink, path: &Path) -> anyhow::Result<FdLink> {
     let unfinished = pins::unfinished(path);
     pins::remove_file(&unfinished)?;
-    link.pin(&unfinished).with_context(|| format!("pin {}", unfinished.display()))?;
-    fs::rename(&unfinished, path).with_context(|| format!("rename {}", unfinished.display()))
+    let link = link.pin(&unfinished).with_context(|| format!("pin {}", unfinished.display()))?;
+    fs::rename(&unfinished, path).with_context(|| format!("rename {}", unfinished.display()))?;
+    Ok(link.into())
 }
 
 fn of_aya(mode: Mode) -> XdpMode {

@@ -1,13 +1,22 @@
-//! Keeps the program on its interfaces while the daemon lives.
+//! Keeps the program on its interfaces, and its pins in their places, while the daemon lives.
+//!
+//! The daemon holds a handle of each map and link, so removed pins end nothing: the same objects are pinned again, and
+//! flows live on. Only a daemon that dies between the two takes the data plane with it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
+use aya::programs::links::FdLink;
 
 use super::{Mode, attached, link, pinned::Pinned};
 use crate::datapath::{
     Attached,
-    kernel::load::Program,
+    kernel::{handles::Handles, load::Program},
+    lock::Lock,
     pins,
     preflight::links::{self, Link},
 };
@@ -15,21 +24,43 @@ use crate::datapath::{
 /// The interfaces that the program was attached to at start, by name and mode.
 #[derive(Debug)]
 pub struct Links {
-    program: Program,
+    lock: Lock,
     directory: PathBuf,
+    handles: Handles,
+    /// By interface index.
+    held: BTreeMap<u32, FdLink>,
     interfaces: Vec<(String, Mode)>,
 }
 
 impl Links {
-    pub(in crate::datapath) fn new(program: Program, directory: &Path, attached: &[Attached]) -> Self {
+    pub(in crate::datapath) fn open(
+        program: Program,
+        lock: Lock,
+        directory: &Path,
+        attached: &[Attached],
+    ) -> anyhow::Result<Self> {
         let mode = |it: &Attached| if it.mode == Mode::Native.name() { Mode::Native } else { Mode::Generic };
-        let interfaces = attached.iter().map(|it| (it.name.clone(), mode(it))).collect();
-        Self { program, directory: directory.to_path_buf(), interfaces }
+        let held = attached.iter().map(|it| Ok((it.index, link::open(&pins::link(directory, it.index))?)));
+        Ok(Self {
+            lock,
+            directory: directory.to_path_buf(),
+            handles: Handles::open(directory, program)?,
+            held: held.collect::<anyhow::Result<_>>()?,
+            interfaces: attached.iter().map(|it| (it.name.clone(), mode(it))).collect(),
+        })
     }
 
-    /// What the program is attached to. An interface that went away and came back is attached to again.
+    /// The names of all pins but those of the links.
+    pub fn pin_names(&self) -> Vec<String> {
+        self.handles.pin_names()
+    }
+
+    /// What the program is attached to. Missing pins are made again, and an interface that went away and came back is
+    /// attached to again.
     pub fn refresh(&mut self) -> anyhow::Result<Vec<Attached>> {
         let links = links::dump().context("ask netlink for the interfaces")?;
+        self.held.retain(|index, _| links.iter().any(|link| link.index == *index));
+        self.restore_pins()?;
         let mut found = Vec::new();
         for (name, mode) in self.interfaces.clone() {
             let Some(link) = links.iter().find(|link| link.name == name) else { continue };
@@ -41,22 +72,66 @@ impl Links {
         Ok(found)
     }
 
+    /// Pins what is pinned no longer.
+    fn restore_pins(&mut self) -> anyhow::Result<()> {
+        let root = pins::root(&self.directory)?;
+        if !self.lock.is_of(root)? {
+            self.lock = Lock::take(root)??;
+        }
+        let directory = self.directory.clone();
+        let made = if directory.exists() {
+            self.pin_missing(&directory)?
+        } else {
+            // As at the start: the directory appears whole or not at all.
+            let unfinished = pins::unfinished(&directory);
+            if unfinished.exists() {
+                pins::remove(&unfinished)?;
+            }
+            fs::create_dir(&unfinished).with_context(|| format!("make {}", unfinished.display()))?;
+            let made = self.pin_missing(&unfinished)?;
+            fs::rename(&unfinished, &directory)
+                .with_context(|| format!("rename {} to {}", unfinished.display(), directory.display()))?;
+            made
+        };
+        if !made.is_empty() {
+            log::warn!(
+                "pins were missing in {} and were made again: {}",
+                directory.display(),
+                made.join(", ")
+            );
+        }
+        Ok(())
+    }
+
+    /// Maps and program first: a link whose pin is refused is lost, and what refuses one pin refuses all.
+    fn pin_missing(&mut self, directory: &Path) -> anyhow::Result<Vec<String>> {
+        let mut made = self.handles.pin_missing(directory)?;
+        let is_missing = |index: &u32| !pins::link(directory, *index).exists();
+        let missing: Vec<u32> = self.held.keys().copied().filter(is_missing).collect();
+        for index in missing {
+            let path = pins::link(directory, index);
+            let held = self.held.remove(&index).ok_or_else(|| anyhow!("no link to the interface {index}"))?;
+            self.held.insert(index, link::pin(held, &path)?);
+            made.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+        }
+        Ok(made)
+    }
+
     fn keep(&mut self, link: &Link, mode: Mode, links: &[Link]) -> anyhow::Result<()> {
         let path = pins::link(&self.directory, link.index);
         if path.exists() {
-            let pinned = Pinned::read(path, link.index)?;
+            let pinned = Pinned::read(path.clone(), link.index)?;
             if pinned.is_alive(links) {
                 return Ok(());
             }
+            self.held.remove(&link.index);
             pinned.remove()?;
         }
-        let index = link.index;
-        let attach = |program: &mut Program| -> anyhow::Result<()> {
-            let made = link::attach(program.xdp()?, index, mode)?;
-            link::pin(made, &pins::link(&self.directory, index))
-        };
-        attach(&mut self.program).with_context(|| format!("attach to {}, which came back", link.name))?;
-        log::warn!("attached to {} ({}), which came back", link.name, mode.name());
+        let context = || format!("attach to {} again", link.name);
+        let made = link::attach(self.handles.program().xdp()?, link.index, mode).with_context(context)?;
+        let held = link::pin(made, &path).with_context(context)?;
+        self.held.insert(link.index, held);
+        log::warn!("attached to {} ({}) again", link.name, mode.name());
         Ok(())
     }
 }

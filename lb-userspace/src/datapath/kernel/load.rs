@@ -25,7 +25,6 @@ use super::{
     traces::{Asked, Traces},
 };
 use crate::datapath::{
-    lock::Lock,
     names, pins,
     shapes::{self, MapShape, Sizes},
 };
@@ -40,8 +39,8 @@ pub struct Loaded {
 
 impl Loaded {
     /// Takes the maps in hand.
-    pub fn take(self, lock: Lock) -> anyhow::Result<(Program, KernelDatapath, Asks, Option<Traces>)> {
-        Ok((self.program, KernelDatapath::new(self.maps, lock)?, self.asks, self.traces))
+    pub fn take(self) -> anyhow::Result<(Program, KernelDatapath, Asks, Option<Traces>)> {
+        Ok((self.program, KernelDatapath::new(self.maps)?, self.asks, self.traces))
     }
 }
 

@@ -37,7 +37,7 @@ pub fn load(ebpf: &mut Ebpf, program: u32, directory: &Path) -> anyhow::Result<(
         let fd = xdp.fd()?.try_clone().context("keep a program open")?;
         array(ebpf)?.set(path as u32, &fd, 0).with_context(|| format!("write {MAP}: `{name}`"))?;
     }
-    let path = directory.join(format!("{PIN}{program}"));
+    let path = directory.join(pin_name(program));
     // An array of a program that is gone: the kernel has given its id again.
     pins::remove_file(&path)?;
     array(ebpf)?.pin(&path).with_context(|| format!("pin {}", path.display()))
@@ -48,9 +48,14 @@ fn array(ebpf: &mut Ebpf) -> anyhow::Result<ProgramArray<&mut aya::maps::MapData
     ProgramArray::try_from(map).with_context(|| format!("use the map {MAP}"))
 }
 
+/// The name of the pin of a program's array.
+pub fn pin_name(program: u32) -> String {
+    format!("{PIN}{program}")
+}
+
 /// The arrays in a directory that belong to other programs than this one.
 pub fn of_other_programs(directory: &Path, program: u32) -> anyhow::Result<Vec<PathBuf>> {
-    let ours = format!("{PIN}{program}");
+    let ours = pin_name(program);
     let names = pins::names_in(directory)?;
     let others = names.iter().filter(|name| name.starts_with(PIN) && **name != ours);
     Ok(others.map(|name| directory.join(name)).collect())

@@ -1,0 +1,63 @@
+//! Handles of the pinned maps and of the program: an object whose pin is removed lives on, and is pinned again.
+
+use std::{fmt, path::Path};
+
+use anyhow::Context;
+use aya::maps::MapData;
+
+use super::{load::Program, slow_paths};
+use crate::datapath::pins;
+
+/// The program, and every pinned map by name: also the array of its slow paths, which the kernel empties when the last
+/// handle and pin are gone.
+pub struct Handles {
+    program: Program,
+    maps: Vec<(String, MapData)>,
+}
+
+impl Handles {
+    /// Opens the maps that are pinned in a directory.
+    pub fn open(directory: &Path, mut program: Program) -> anyhow::Result<Self> {
+        let open = |name: String| {
+            let map = MapData::from_pin(directory.join(&name)).with_context(|| format!("open {name}"))?;
+            Ok((name, map))
+        };
+        let names = pins::map_names().into_iter().map(str::to_owned);
+        let names = names.chain([slow_paths::pin_name(program.id()?)]);
+        let maps = names.map(open).collect::<anyhow::Result<_>>()?;
+        Ok(Self { program, maps })
+    }
+
+    /// The names of the pins of the maps and the program.
+    pub fn pin_names(&self) -> Vec<String> {
+        self.maps.iter().map(|(name, _)| name.clone()).chain([pins::PROGRAM.to_owned()]).collect()
+    }
+
+    pub fn program(&mut self) -> &mut Program {
+        &mut self.program
+    }
+
+    /// Pins what has no pin in a directory. Returns the names of those pins.
+    pub fn pin_missing(&mut self, directory: &Path) -> anyhow::Result<Vec<String>> {
+        let mut made = Vec::new();
+        for (name, map) in &self.maps {
+            let path = directory.join(name);
+            if !path.exists() {
+                map.pin(&path).with_context(|| format!("pin {}", path.display()))?;
+                made.push(name.clone());
+            }
+        }
+        let path = directory.join(pins::PROGRAM);
+        if !path.exists() {
+            self.program.xdp()?.pin(&path).with_context(|| format!("pin {}", path.display()))?;
+            made.push(pins::PROGRAM.to_owned());
+        }
+        Ok(made)
+    }
+}
+
+impl fmt::Debug for Handles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handles").field("program", &self.program).finish_non_exhaustive()
+    }
+}
