@@ -51,10 +51,10 @@ use tokio::{
 use lb_common::counters::BackendCounters;
 
 pub use self::{host::Host, listing::Reply};
-use self::{state::State, walk::Walks, wishes::Wishes};
+use self::{request::Asked, state::State, walk::Walks, wishes::Wishes};
 use crate::{
     datapath::{Attached, Capacity, Datapath, Snapshot},
-    event::{Event, Health, Probed, Request, Since, Target},
+    event::{Event, Health, Probed, Since, Target},
     spec::{Spec, overlay::Overlay},
 };
 
@@ -122,7 +122,7 @@ pub struct Controller<D, H> {
     have: Snapshot,
     trust: Trust,
     walks: Walks,
-    asked: VecDeque<(Request, Reply)>,
+    asked: VecDeque<Asked>,
     detach: Option<Reply>,
     reload: Reload,
     /// By service: what backends did that are gone.
@@ -228,7 +228,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         controller.state.adopt(&controller.have, now);
         // What changed while no daemon listened, nobody knows; and whose flows were left behind, a count finds out.
         controller.state.routing_changed();
-        controller.walks.count(now);
+        controller.walks.count_since(now, now);
         Ok(controller)
     }
 
@@ -246,7 +246,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Event::Hops(hops) => self.state.hops(hops),
             Event::RoutingChanged => self.state.routing_changed(),
             Event::LinksChanged | Event::PinsRemoved => self.links_changed = true,
-            Event::Request(request, reply) => self.asked(request, reply),
+            Event::Request(request, reply) => self.asked(request, reply, now),
         }
     }
 
@@ -261,7 +261,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         if self.state.is_dirty() && !self.is_waiting_for_retry(now) {
             self.reconcile_or_warn(now);
         }
-        if let Err(error) = self.walks.go_on(&mut self.datapath, &self.have, now) {
+        if let Err(error) = self.walks.go_on(&mut self.datapath, &self.have) {
             warn!("{error:#}");
         }
         if is_news || self.next_warning().is_some_and(|due| due <= now) {

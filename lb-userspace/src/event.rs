@@ -126,6 +126,11 @@ pub enum Request {
         /// `None`: those of all services.
         service: Option<String>,
     },
+    /// `GET` of one backend.
+    Backend {
+        /// Of the file, or added by command.
+        backend: BackendName,
+    },
     /// `GET /v1/health`
     Health,
     /// Where a backend is to be probed; the probe itself is up to whoever asks.
@@ -174,6 +179,7 @@ impl fmt::Display for Request {
             Self::Services => f.write_str("services"),
             Self::Backends { service: None } => f.write_str("backends"),
             Self::Backends { service: Some(service) } => write!(f, "backends of {service}"),
+            Self::Backend { backend } => write!(f, "backend {backend}"),
             Self::Health => f.write_str("health"),
             Self::Probe { backend } => write!(f, "probe of {backend}"),
             Self::Flows(_) => f.write_str("flows"),
@@ -198,7 +204,8 @@ pub enum Answer {
     Services(Vec<view::Service>),
     /// To [`Request::Backends`], in the order of the file.
     Backends(Vec<view::Backend>),
-    /// To what adds or changes a backend: as it is from then on.
+    /// To [`Request::Backend`], and to what adds or changes a backend: as it is from then on, with flows that were
+    /// counted after the change was in force.
     Backend(view::Backend),
     /// To [`Request::Health`], in the order of the file.
     Health(Vec<view::HealthState>),

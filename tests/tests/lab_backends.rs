@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::UdpSocket,
     sync::{
         OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -117,6 +118,44 @@ fn a_drained_backend_keeps_its_connections_and_gets_no_other() -> Result<()> {
     let again = lab.live(Family::V4, ECHO, 30)?;
     assert!(again.finish()?.broken.is_empty());
     assert_eq!(new_flows(&xlb, "echo", "web-2")?, 20);
+    Ok(())
+}
+
+#[test]
+fn a_drain_waits_for_connections_of_any_age_with_and_without_a_scraper() -> Result<()> {
+    let Stage { lab, xlb, .. } = Stage::echo("waited")?;
+    let _echoes = lab.tcp_echoes(ECHO)?;
+    xlb.wait_until_all_are_up()?;
+
+    for (is_scraped, seconds) in [(false, 0), (false, 2), (true, 0), (true, 1), (true, 5)] {
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| -> Result<()> {
+            let scraper = is_scraped.then(|| scope.spawn(|| scrape_until(&xlb, &is_over)));
+            let drained = drain_under_connections(&lab, &xlb, seconds);
+            is_over.store(true, Ordering::Relaxed);
+            let scraped =
+                scraper.map(|it| it.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            drained.and(scraped.unwrap_or(Ok(())))
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_drain_waits_for_datagrams_flows() -> Result<()> {
+    let lab = Lab::build(&Topology::new("datagrams", Shape::TwoNics).backends(1))?;
+    let _echoes = lab.udp_echoes(ECHO)?;
+    let service = Service::over(&lab, "echo", Protocol::Udp, Mode::FullNat, ECHO, ECHO);
+    let xlb = lab.start(&Config::new(&lab).service(service.only(Family::V4)))?;
+    xlb.wait_until_all_are_up()?;
+    assert!(ask_by_datagram(&lab)?, "the service answers");
+
+    let waited = xlb.output(&["backend", "drain", "echo/web-1", "--wait=4s"])?;
+
+    assert_eq!(waited.code, 1, "{}", waited.stderr);
+    assert!(waited.stderr.contains("1 flow left after 4s"), "{}", waited.stderr);
+    xlb.run(&["backend", "maint", "echo/web-1"])?;
+    xlb.run(&["backend", "drain", "echo/web-1", "--wait=20s"])?;
     Ok(())
 }
 
@@ -249,6 +288,42 @@ fn a_backup_serves_only_while_no_other_is_up() -> Result<()> {
     assert_ne!(alone.code, 0);
     assert!(xlb.metrics()?.sum("xlb_dropped_packets_total", &[("reason", "no_backend")]) > 0.0);
     Ok(())
+}
+
+/// Drains web-2 when its ten connections are so old, and again when they are closed.
+fn drain_under_connections(lab: &Lab, xlb: &Daemon, seconds: u64) -> Result<()> {
+    let live = lab.live(Family::V4, ECHO, 30)?;
+    live.wait_for_bytes(seconds)?;
+
+    let waited = xlb.output(&["backend", "drain", "echo/web-2", "--wait=4s"])?;
+
+    assert_eq!(waited.code, 1, "connections {seconds} s old: {}", waited.stderr);
+    assert!(waited.stderr.contains("10 flows left after 4s"), "{}", waited.stderr);
+    let report = live.finish()?;
+    assert!(report.broken.is_empty(), "{report}");
+    xlb.run(&["backend", "drain", "echo/web-2", "--wait=20s"])?;
+    assert_eq!(flows(xlb, "web-2")?, 0);
+    xlb.run(&["backend", "ready", "echo/web-2"])?;
+    Ok(())
+}
+
+/// As often as can be: more than a monitoring system would.
+fn scrape_until(xlb: &Daemon, is_over: &AtomicBool) -> Result<()> {
+    while !is_over.load(Ordering::Relaxed) {
+        xlb.metrics()?;
+    }
+    Ok(())
+}
+
+/// Sends from one port until there is an answer: the client's neighbour entry may not be there yet.
+fn ask_by_datagram(lab: &Lab) -> Result<bool> {
+    let socket = lab.client.inside(|| {
+        let socket = UdpSocket::bind((lab.clients[0].of(Family::V4), 20_000))?;
+        socket.connect(address::SERVICE.port(Family::V4, ECHO))?;
+        socket.set_read_timeout(Some(SYN_AGAIN))?;
+        Ok(socket)
+    })?;
+    Ok((0..5).any(|_| socket.send(b"hello").is_ok() && socket.recv(&mut [0; 64]).is_ok()))
 }
 
 struct Stage {

@@ -93,15 +93,8 @@ async fn backends(State(desk): State<Desk>, Path(service): Path<String>) -> Repl
 }
 
 async fn backend(State(desk): State<Desk>, Path((service, name)): Path<(String, String)>) -> Reply {
-    let question = Request::Backends { service: Some(service.clone()) };
-    let Answer::Backends(backends) = desk.ask(question).await? else {
-        return Err(unfit());
-    };
-
-    match backends.into_iter().find(|backend| backend.name == name) {
-        Some(backend) => Ok(Json(backend).into_response()),
-        None => Err(Refusal::not_found(format!("there is no backend `{service}/{name}`"))),
-    }
+    let backend = BackendName { service, backend: name };
+    Ok(desk.ask(Request::Backend { backend }).await?.into_response())
 }
 
 async fn add(

@@ -46,12 +46,12 @@ async fn each_route_asks_its_question_and_shows_the_answer() {
         (get("/v1/services"), Request::Services, Answer::Services(vec![]), 200, json!([])),
         (
             get("/v1/services/web/backends"),
-            of_web.clone(),
+            of_web,
             Answer::Backends(vec![backend()]),
             200,
             json!([backend()]),
         ),
-        (get(one), of_web, Answer::Backends(vec![backend()]), 200, json!(backend())),
+        (get(one), Request::Backend { backend: web() }, Answer::Backend(backend()), 200, json!(backend())),
         (
             get("/v1/backends"),
             Request::Backends { service: None },

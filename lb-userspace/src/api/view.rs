@@ -106,6 +106,9 @@ pub struct Backend {
     pub admin_state: String,
     /// Half-open, established and closing, a second old at most.
     pub flows: u64,
+    /// It gets no new flows, and has none: they were counted after the last one could begin. Its server can be stopped.
+    #[serde(default)]
+    pub drained: bool,
 }
 
 /// `POST /v1/services/{service}/backends/{backend}`

@@ -30,7 +30,7 @@ pub async fn backend(console: &mut Console<'_>, client: &Client, verb: BackendVe
             let backend = set_state(console, client, &name, AdminState::Drain).await?;
             match wait {
                 None => Ok(()),
-                Some(at_most) => drain::wait(console, client, &name, backend.flows, at_most).await,
+                Some(at_most) => drain::wait(console, client, &name, backend, at_most).await,
             }
         }
         BackendVerb::Weight { name, weight } => {

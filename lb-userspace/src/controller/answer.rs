@@ -19,11 +19,11 @@ use crate::{
 pub struct Facts<'a> {
     state: &'a State,
     known: Known<'a>,
-    count: &'a Count,
+    count: Option<&'a Count>,
 }
 
 impl<'a> Facts<'a> {
-    pub fn new(state: &'a State, have: &'a Snapshot, count: &'a Count) -> Self {
+    pub fn new(state: &'a State, have: &'a Snapshot, count: Option<&'a Count>) -> Self {
         Self { state, known: Known::of(have), count }
     }
 
@@ -84,6 +84,7 @@ impl<'a> Facts<'a> {
             health: health_name(self.state.health(service, backend)).to_owned(),
             admin_state: self.state.admin(&name(service, backend)).name().to_owned(),
             flows: self.flows(service, backend).all(),
+            drained: self.is_drained(service, backend),
         }
     }
 
@@ -126,7 +127,7 @@ impl<'a> Facts<'a> {
             let mut flows = Flows::default();
             // Clients reach backends of their own family.
             let entries = self.known.entries().filter(|entry| entry.address.to_ip().is_ipv4() == is_ipv4);
-            for of_backend in entries.map(|entry| self.count.of(entry.id)) {
+            for of_backend in entries.map(|entry| self.flows_of(entry.id)) {
                 flows.half_open += of_backend.half_open;
                 flows.established += of_backend.established;
                 flows.closing += of_backend.closing;
@@ -173,7 +174,19 @@ impl<'a> Facts<'a> {
 
     pub fn flows(&self, service: &Service, backend: &Backend) -> Flows {
         let entry = self.known.backend_named(&name(service, backend));
-        entry.map(|entry| self.count.of(entry.id)).unwrap_or_default()
+        entry.map(|entry| self.flows_of(entry.id)).unwrap_or_default()
+    }
+
+    fn flows_of(&self, id: u32) -> Flows {
+        self.count.map(|count| count.of(id)).unwrap_or_default()
+    }
+
+    /// No flow is left, and none can begin. A backend without an entry has neither: its id is gone.
+    fn is_drained(&self, service: &Service, backend: &Backend) -> bool {
+        let Some(entry) = self.known.backend_named(&name(service, backend)) else { return true };
+        self.count.is_some_and(|count| {
+            self.state.had_last_flow(entry.id, count.begun()) && count.of(entry.id).all() == 0
+        })
     }
 }
 

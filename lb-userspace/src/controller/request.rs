@@ -8,7 +8,7 @@ use super::{
     ASKED_MAX, Controller, Host, Reply, Trust,
     answer::Facts,
     listing::{Filter, Listing},
-    walk::Count,
+    walk::COUNT_MAX_AGE,
 };
 use crate::{
     api::view,
@@ -17,11 +17,21 @@ use crate::{
     spec::{BackendName, Service, rules::OwnAddresses},
 };
 
+/// A request that waits for its answer.
+#[derive(Debug)]
+pub struct Asked {
+    request: Request,
+    reply: Reply,
+    /// A count of flows that is to be in the answer must have begun no earlier.
+    counted_since: Instant,
+}
+
 impl<D: Datapath, H: Host> Controller<D, H> {
     /// Takes a request in, if not too many wait already.
-    pub(super) fn asked(&mut self, request: Request, reply: Reply) {
+    pub(super) fn asked(&mut self, request: Request, reply: Reply, now: Instant) {
         if self.asked.len() < ASKED_MAX {
-            self.asked.push_back((request, reply));
+            let counted_since = now.checked_sub(COUNT_MAX_AGE).unwrap_or(now);
+            self.asked.push_back(Asked { request, reply, counted_since });
             return;
         }
         let detail = format!("{ASKED_MAX} requests wait for an answer already: try again");
@@ -29,55 +39,71 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let _gone = reply.send(Err(Problem::new(ProblemKind::Failed, detail)));
     }
 
-    /// Answers everybody who can be answered. Who asks for numbers of flows waits until they are counted.
+    /// Answers what can be answered. A request for numbers of flows waits until they are counted.
     pub(super) fn answer(&mut self, now: Instant) {
-        for (request, reply) in std::mem::take(&mut self.asked) {
-            if reply.is_closed() {
-                continue; // nobody waits any more: a command that nobody stands behind is not carried out
+        for asked in std::mem::take(&mut self.asked) {
+            if asked.reply.is_closed() {
+                continue; // the client has gone, and a command of a client that has gone is not carried out
             }
-            if !is_ready(&request, || self.walks.count(now).is_some()) {
-                self.asked.push_back((request, reply));
-            } else if let Request::Flows(query) = &request {
-                self.list_flows(query, reply);
-            } else if request == Request::Detach {
-                self.detach = Some(reply);
-            } else {
-                let _gone = reply.send(self.outcome(request, now));
+            self.answer_one(asked, now);
+        }
+    }
+
+    fn answer_one(&mut self, asked: Asked, now: Instant) {
+        let Asked { request, reply, counted_since } = asked;
+        if shows_flows(&request) && !self.walks.count_since(counted_since, now) {
+            self.asked.push_back(Asked { request, reply, counted_since });
+        } else if let Request::Flows(query) = &request {
+            self.list_flows(query, reply);
+        } else if request == Request::Detach {
+            self.detach = Some(reply);
+        } else {
+            match self.outcome(request, now) {
+                Ok(Outcome::Answer(answer)) => drop(reply.send(Ok(answer))),
+                Ok(Outcome::Changed(backend)) => {
+                    let request = Request::Backend { backend };
+                    self.answer_one(Asked { request, reply, counted_since: now }, now);
+                }
+                Err(problem) => drop(reply.send(Err(problem))),
             }
         }
     }
 
-    fn outcome(&mut self, request: Request, now: Instant) -> Result<Answer, Problem> {
-        match request {
-            Request::Status => Ok(Answer::Status(self.status(now))),
-            Request::Services => Ok(Answer::Services(self.with_facts(|facts| facts.services()))),
-            Request::Backends { service } => self.backends(service.as_deref()),
-            Request::Health => Ok(Answer::Health(self.with_facts(|facts| facts.health(now)))),
-            Request::Probe { backend } => self.probe_target(&backend),
-            Request::FlowCount => Ok(Answer::FlowCount(self.flow_count())),
-            Request::Stats => self.stats(),
-            Request::Metrics => self.metrics(),
-            Request::Reload => Ok(Answer::Reload(self.reload(now)?)),
+    fn outcome(&mut self, request: Request, now: Instant) -> Result<Outcome, Problem> {
+        let answer = match request {
+            Request::Status => Answer::Status(self.status(now)),
+            Request::Services => Answer::Services(self.with_facts(|facts| facts.services())),
+            Request::Backends { service } => self.backends(service.as_deref())?,
+            Request::Backend { backend } => self.backend(&backend)?,
+            Request::Health => Answer::Health(self.with_facts(|facts| facts.health(now))),
+            Request::Probe { backend } => self.probe_target(&backend)?,
+            Request::FlowCount => Answer::FlowCount(self.flow_count()),
+            Request::Stats => self.stats()?,
+            Request::Metrics => self.metrics()?,
+            Request::Reload => Answer::Reload(self.reload(now)?),
             Request::AddBackend { backend, body } => {
                 OwnAddresses::of_host(self.state.addresses()).refuse(body.address)?;
                 self.change(now, |overlay, file| overlay.add(file, &backend, &body))?;
                 info!(backend:% = backend, address:% = body.address; "backend added");
-                self.backend(&backend)
+                return Ok(Outcome::Changed(backend));
             }
             Request::RemoveBackend { backend } => {
                 self.change(now, |overlay, file| overlay.remove(file, &backend))?;
                 info!(backend:% = backend; "backend removed");
-                Ok(Answer::Done)
+                Answer::Done
             }
             Request::PatchBackend { backend, body } => {
                 self.change(now, |overlay, file| overlay.patch(file, &backend, &body))?;
                 info!(backend:% = backend, change:% = body; "backend changed");
-                // Ready was said of one whose service is gone: nothing is left of it.
-                if self.state.find(&backend).is_none() { Ok(Answer::Done) } else { self.backend(&backend) }
+                if self.state.find(&backend).is_some() {
+                    return Ok(Outcome::Changed(backend));
+                }
+                Answer::Done // `ready` for a backend that the file no longer has: its entry is gone
             }
-            // They keep their reply, see `answer`.
-            Request::Flows(_) | Request::Detach => Ok(Answer::Done),
-        }
+            // They keep their reply, see `answer_one`.
+            Request::Flows(_) | Request::Detach => Answer::Done,
+        };
+        Ok(Outcome::Answer(answer))
     }
 
     fn status(&self, now: Instant) -> view::Status {
@@ -179,9 +205,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     }
 
     pub(super) fn with_facts<T>(&self, look: impl FnOnce(&Facts<'_>) -> T) -> T {
-        let nothing = Count::default();
-        let count = self.walks.last_count().unwrap_or(&nothing);
-        look(&Facts::new(&self.state, &self.have, count))
+        look(&Facts::new(&self.state, &self.have, self.walks.last_count()))
     }
 
     fn service(&self, name: &str) -> Result<&Service, Problem> {
@@ -201,15 +225,23 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     }
 }
 
-/// Can the request be answered, or do its numbers have to be counted first?
-fn is_ready(request: &Request, is_counted: impl FnOnce() -> bool) -> bool {
+/// What came of a request.
+enum Outcome {
+    Answer(Answer),
+    /// The backend was changed: it is shown once its flows have been counted after that.
+    Changed(BackendName),
+}
+
+/// Are numbers of flows in the answer, which have to be counted first?
+fn shows_flows(request: &Request) -> bool {
     match request {
         Request::Status
         | Request::Services
         | Request::Backends { .. }
+        | Request::Backend { .. }
         | Request::FlowCount
         | Request::Stats
-        | Request::Metrics => is_counted(),
+        | Request::Metrics => true,
         Request::Health
         | Request::Probe { .. }
         | Request::Flows(_)
@@ -217,7 +249,7 @@ fn is_ready(request: &Request, is_counted: impl FnOnce() -> bool) -> bool {
         | Request::Detach
         | Request::AddBackend { .. }
         | Request::RemoveBackend { .. }
-        | Request::PatchBackend { .. } => true,
+        | Request::PatchBackend { .. } => false,
     }
 }
 

@@ -37,6 +37,12 @@ impl Snapshot {
         self.backends.get(&slot(id)).filter(|backend| backend.id == id)
     }
 
+    /// The ids that a pool gives new flows to.
+    pub fn offered(&self, pool: u32) -> &[u32] {
+        let table = self.pools.get(&pool).and_then(|table| self.tables.get(table));
+        table.map_or(&[], |table| &table.backends)
+    }
+
     /// Can the program forward by this? Whatever a packet can reach exists, and belongs to the service that it dialled.
     pub fn is_safe(&self) -> bool {
         self.fault().is_none()

@@ -5,6 +5,7 @@
 mod adopt;
 mod belief;
 mod generation;
+mod offers;
 mod reach;
 mod warnings;
 
@@ -17,7 +18,7 @@ use std::{
 use lb_common::{hop::Hop, net::Protocol};
 
 pub use self::belief::Belief;
-use self::{generation::Generation, reach::Reach};
+use self::{generation::Generation, offers::Offers, reach::Reach};
 use crate::{
     api::view::AdminState,
     datapath::{Attached, Op, Snapshot},
@@ -38,6 +39,7 @@ pub struct State {
     attached: Vec<Attached>,
     addresses: BTreeSet<IpAddr>,
     cooling: BTreeMap<u32, Instant>,
+    offers: Offers,
     generation: Generation,
     is_dirty: bool,
 }
@@ -64,6 +66,7 @@ impl State {
             attached: Vec::new(),
             addresses: BTreeSet::new(),
             cooling: BTreeMap::new(),
+            offers: Offers::default(),
             generation: Generation::default(),
             is_dirty: true,
         };
@@ -93,8 +96,8 @@ impl State {
 
     /// What was wanted before is wanted again. What the maps went through meanwhile is not forgotten.
     pub fn take_back(&mut self, before: Self) {
-        let cooling = std::mem::take(&mut self.cooling);
-        *self = Self { cooling, is_dirty: true, ..before };
+        let (cooling, offers) = (std::mem::take(&mut self.cooling), std::mem::take(&mut self.offers));
+        *self = Self { cooling, offers, is_dirty: true, ..before };
     }
 
     /// A probe ended. Returns whether it changed what is believed.
@@ -141,6 +144,7 @@ impl State {
 
     /// A step is taken from what the maps have: the table that a pool names no more begins to cool.
     pub fn applying(&mut self, op: &Op, have: &Snapshot, now: Instant) {
+        self.offers.applying(op, have, now);
         let (Op::PutPool(pool, _) | Op::DeletePool(pool)) = op else { return };
         self.cooling.extend(have.pools.get(pool).map(|table| (*table, now)));
     }
@@ -198,6 +202,11 @@ impl State {
         } else {
             Standing::Holding
         }
+    }
+
+    /// At this moment, were all flows in the table that the backend of this id can have?
+    pub fn had_last_flow(&self, id: u32, at: Instant) -> bool {
+        self.offers.are_over(id, at, COOLING)
     }
 
     /// How an address is reached, if it is.

@@ -1,5 +1,6 @@
 //! The controller as a whole, over a datapath in memory and a machine of plain values.
 
+mod counts;
 mod logging;
 mod warnings;
 mod world;
@@ -20,7 +21,7 @@ use super::{
 use crate::{
     api::view::{AdminState, BackendPatch, FlowQuery, NewBackend},
     datapath::Op,
-    event::{Answer, HopState, Problem, ProblemKind},
+    event::{Answer, HopState, Problem, ProblemKind, Request},
     spec::Service,
 };
 
@@ -69,7 +70,7 @@ fn a_udp_backend_that_was_down_comes_back_as_another_and_its_flows_are_freed() {
     world.settle();
 
     assert_eq!(world.id("web/web-2"), None);
-    assert_eq!(world.maps().flows, []);
+    assert_eq!(world.maps().held(), []);
 
     world.probed("web/web-2", Health::Up);
 
@@ -85,11 +86,11 @@ fn drain_keeps_flows_and_maint_ends_them() {
     world.set("web/web-1", AdminState::Drain);
     world.settle();
     assert_eq!(world.serving(), ["web-2", "web-3"]);
-    assert_eq!((world.id("web/web-1"), world.maps().flows.len()), (Some(before), 3));
+    assert_eq!((world.id("web/web-1"), world.maps().held().len()), (Some(before), 3));
 
     world.set("web/web-1", AdminState::Maint);
     world.settle();
-    assert_eq!((world.id("web/web-1"), world.maps().flows.len()), (None, 0));
+    assert_eq!((world.id("web/web-1"), world.maps().held().len()), (None, 0));
 
     world.set("web/web-1", AdminState::Ready);
     assert_eq!(world.serving(), ["web-1", "web-2", "web-3"]);
@@ -178,8 +179,8 @@ fn flows_that_a_dead_daemon_left_behind_are_freed() {
     world.restart();
     world.settle();
 
-    assert!(world.maps().flows.iter().all(|flow| flow.backend_id == alive));
-    assert_eq!(world.maps().flows.len(), 3);
+    assert!(world.maps().held().iter().all(|flow| flow.backend_id == alive));
+    assert_eq!(world.maps().held().len(), 3);
 }
 
 #[test]
@@ -191,13 +192,13 @@ fn flows_that_a_failed_sweep_left_behind_are_in_no_sum_and_the_next_count_has_th
     world.maps().fail_sweep = true;
     world.restart();
     world.settle();
-    assert_eq!(world.maps().flows.len(), 6);
+    assert_eq!(world.maps().held().len(), 6);
     world.wait(2_000);
 
     let counted = world.ask(Request::FlowCount);
 
     assert!(matches!(&counted, Ok(Answer::FlowCount(count)) if count.established == 3), "{counted:?}");
-    assert_eq!(world.maps().flows.len(), 3);
+    assert_eq!(world.maps().held().len(), 3);
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! A datapath that forwards nothing: maps in memory, and failures on order. For tests of whoever uses a datapath.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use anyhow::bail;
 
@@ -13,7 +16,8 @@ const STRETCH: usize = 2;
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     pub maps: Snapshot,
-    pub flows: Vec<Flow>,
+    /// Flows stay in their places, as records do.
+    pub records: Vec<Option<Flow>>,
     pub totals: Totals,
     /// Every step that was taken.
     pub log: Vec<Op>,
@@ -23,9 +27,17 @@ pub struct Memory {
     pub fail_after: Option<usize>,
     /// The next stretch of a sweep fails.
     pub fail_sweep: bool,
+    /// Stretches that were visited, and swept.
+    pub visited: usize,
+    pub swept: usize,
 }
 
 impl Memory {
+    /// What is in the flow table.
+    pub fn held(&self) -> Vec<Flow> {
+        self.records.iter().flatten().cloned().collect()
+    }
+
     /// The ids that are given new flows, by pool.
     pub fn in_force(&self) -> BTreeMap<u32, Vec<u32>> {
         let backends = |table| self.maps.tables.get(table).map(|table| table.backends.clone());
@@ -62,24 +74,19 @@ impl Datapath for Memory {
         if std::mem::take(&mut self.fail_sweep) {
             bail!("no mapping of the test's tables");
         }
-        let (start, end) = self.stretch(from);
-        let kept =
-            |(at, flow): &(usize, Flow)| !(start..end).contains(at) || !retired.contains(&flow.backend_id);
-        let before = self.flows.len();
-        self.flows = std::mem::take(&mut self.flows)
-            .into_iter()
-            .enumerate()
-            .filter(kept)
-            .map(|(_, flow)| flow)
-            .collect();
-        let freed = before - self.flows.len();
-        Ok(self.next(end - freed))
+        self.swept += 1;
+        let (stretch, next) = self.stretch(from);
+        for record in &mut self.records[stretch] {
+            record.take_if(|flow| retired.contains(&flow.backend_id));
+        }
+        Ok(next)
     }
 
     fn flows(&mut self, from: u32, visit: &mut dyn FnMut(&Flow)) -> anyhow::Result<Option<u32>> {
-        let (start, end) = self.stretch(from);
-        self.flows.iter().take(end).skip(start).for_each(visit);
-        Ok(self.next(end))
+        self.visited += 1;
+        let (stretch, next) = self.stretch(from);
+        self.records[stretch].iter().flatten().for_each(visit);
+        Ok(next)
     }
 
     fn totals(&mut self) -> anyhow::Result<Totals> {
@@ -88,12 +95,10 @@ impl Datapath for Memory {
 }
 
 impl Memory {
-    fn stretch(&self, from: u32) -> (usize, usize) {
-        let start = from as usize;
-        (start, (start + STRETCH).min(self.flows.len()))
-    }
-
-    fn next(&self, end: usize) -> Option<u32> {
-        (end < self.flows.len()).then_some(end as u32)
+    fn stretch(&self, from: u32) -> (Range<usize>, Option<u32>) {
+        let all = self.records.len();
+        let start = (from as usize).min(all);
+        let end = (start + STRETCH).min(all);
+        (start..end, (end < all).then_some(end as u32))
     }
 }

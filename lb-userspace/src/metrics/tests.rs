@@ -238,5 +238,6 @@ fn backend(name: &str, health: &str, admin_state: &str) -> view::Backend {
         health: health.to_owned(),
         admin_state: admin_state.to_owned(),
         flows: 2,
+        drained: false,
     }
 }

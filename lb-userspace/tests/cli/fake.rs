@@ -138,6 +138,7 @@ impl Controller {
             Request::Status => Ok(Answer::Status(self.status())),
             Request::Services => Ok(Answer::Services(self.services())),
             Request::Backends { service } => self.list(service.as_deref()),
+            Request::Backend { backend } => self.look(&backend),
             Request::Health => Ok(Answer::Health(self.backends.iter().map(health).collect())),
             Request::Probe { backend } => self.find(&backend).map(|_| Answer::Probe(target(backend))),
             Request::Flows(query) => flows(&query),
@@ -170,11 +171,19 @@ impl Controller {
             let name = service.unwrap_or_default();
             return Err(Problem::new(ProblemKind::NotFound, format!("there is no service `{name}`")));
         }
-        // With every look, web-1 has one flow less; the clients of web-2 do not go.
-        if self.backends[0].admin_state == "drain" {
-            self.backends[0].flows = self.backends[0].flows.saturating_sub(1);
-        }
         Ok(Answer::Backends(backends))
+    }
+
+    /// With every look at a drained backend, it has one flow less; the clients of web-2 do not go. It is known that
+    /// there are no others a look after the last has gone.
+    fn look(&mut self, name: &BackendName) -> Result<Answer, Problem> {
+        let index = self.find(name)?;
+        let backend = &mut self.backends[index];
+        if backend.admin_state == "drain" && backend.name != "web-2" {
+            backend.drained = backend.flows == 0;
+            backend.flows = backend.flows.saturating_sub(1);
+        }
+        Ok(Answer::Backend(backend.clone()))
     }
 
     fn add(&mut self, name: &BackendName, body: &view::NewBackend) -> Result<Answer, Problem> {
@@ -318,6 +327,7 @@ fn backend(service: &str, name: &str, address: &str, health: &str, flows: u64) -
         health: health.to_owned(),
         admin_state: "ready".to_owned(),
         flows,
+        drained: false,
     }
 }
 

@@ -171,6 +171,7 @@ pub fn backend() -> view::Backend {
         health: "up".into(),
         admin_state: "ready".into(),
         flows: 0,
+        drained: false,
     }
 }
 

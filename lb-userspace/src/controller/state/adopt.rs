@@ -22,6 +22,7 @@ impl State {
         let others = have.tables.keys().filter(|number| !in_force.contains(number));
         // Nobody knows when they were in force: it may have been a moment ago.
         self.cooling.extend(others.map(|number| (*number, now)));
+        self.offers.adopt(have, now);
 
         let known = Known::of(have);
         let spec = self.spec.clone();

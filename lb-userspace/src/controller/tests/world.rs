@@ -167,6 +167,12 @@ impl World {
         self.settle();
     }
 
+    /// Time passes, and one turn is made.
+    pub fn pass(&mut self, ms: u64) {
+        self.now += Duration::from_millis(ms);
+        self.turn();
+    }
+
     /// Until all walks have ended.
     pub fn settle(&mut self) {
         while self.controller.walks.is_walking() {
@@ -244,7 +250,7 @@ impl World {
             state: FlowState::ESTABLISHED,
             idle: Duration::ZERO,
         };
-        self.maps().flows.extend((0..count).map(flow));
+        self.maps().records.extend((0..count).map(flow).map(Some));
     }
 }
 

@@ -1,0 +1,73 @@
+//! Until when a backend could be given new flows.
+//!
+//! A backend may get a flow while a table in force names it, and for a grace period after: a packet that is under way may
+//! still be reading the old table.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use crate::datapath::{Op, Snapshot};
+
+/// By backend id. Ids that were in no table have had no flow.
+#[derive(Clone, Debug, Default)]
+pub struct Offers(BTreeMap<u32, Offer>);
+
+#[derive(Clone, Copy, Debug)]
+enum Offer {
+    InForce,
+    EndedAt(Instant),
+}
+
+impl Offers {
+    /// Takes over from the maps: what is in no table in force may have been in one a moment ago.
+    pub fn adopt(&mut self, have: &Snapshot, now: Instant) {
+        self.0 = have.backends.values().map(|backend| (backend.id, Offer::EndedAt(now))).collect();
+        for pool in have.pools.keys() {
+            self.put(have.offered(*pool), Offer::InForce);
+        }
+    }
+
+    /// A step is taken from what the maps have.
+    pub fn applying(&mut self, op: &Op, have: &Snapshot, now: Instant) {
+        match op {
+            Op::PutPool(pool, table) => {
+                self.put(have.offered(*pool), Offer::EndedAt(now));
+                self.put(have.tables.get(table).map_or(&[], |table| &table.backends), Offer::InForce);
+            }
+            Op::DeletePool(pool) => self.put(have.offered(*pool), Offer::EndedAt(now)),
+            Op::DeleteBackend(slot) => {
+                if let Some(backend) = have.backends.get(slot) {
+                    self.0.remove(&backend.id);
+                }
+            }
+            Op::PutInterface(..)
+            | Op::PutBackendName(..)
+            | Op::PutServiceName(..)
+            | Op::PutBackend(_)
+            | Op::PutTable(..)
+            | Op::PutService(..)
+            | Op::SetNextBackendId(_)
+            | Op::SetHopGeneration(_)
+            | Op::DeleteService(_)
+            | Op::DeleteTable(_)
+            | Op::DeleteServiceName(_)
+            | Op::DeleteBackendName(_)
+            | Op::DeleteInterface(_) => {}
+        }
+    }
+
+    /// At this moment, were all flows in the table that the backend can have?
+    pub fn are_over(&self, id: u32, at: Instant, grace: Duration) -> bool {
+        match self.0.get(&id) {
+            Some(Offer::InForce) => false,
+            Some(Offer::EndedAt(ended)) => at >= *ended + grace,
+            None => true,
+        }
+    }
+
+    fn put(&mut self, ids: &[u32], offer: Offer) {
+        self.0.extend(ids.iter().map(|id| (*id, offer)));
+    }
+}

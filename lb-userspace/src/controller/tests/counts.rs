@@ -1,0 +1,161 @@
+//! What is said of flows was counted late enough, and one round over the tables serves everyone.
+
+use super::*;
+use crate::{
+    api::view,
+    controller::{state::COOLING, walk::COUNT_MAX_AGE},
+};
+
+#[test]
+fn a_backend_that_is_changed_is_shown_with_flows_counted_after_the_change() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    world.ask(Request::FlowCount).unwrap();
+    let id = world.id("web/web-1").unwrap();
+    world.add_flows(id, 3);
+    world.pass(1);
+
+    let drained = shown(world.ask(patch("web/web-1", AdminState::Drain)));
+
+    assert_eq!((drained.flows, drained.drained), (3, false));
+}
+
+#[test]
+fn a_backend_is_drained_once_a_count_that_began_a_grace_period_later_finds_no_flow() {
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let mut world = World::warm(vec![web(protocol)]);
+        let id = world.id("web/web-1").unwrap();
+        assert!(!look(&mut world).drained, "it may be given a flow at any time");
+        let grace_ms = COOLING.as_millis() as u64;
+
+        world.set("web/web-1", AdminState::Drain);
+        world.wait(grace_ms - 1);
+        assert!(!look(&mut world).drained, "a packet under way may still read the table of before");
+
+        // A CPU that was in the middle of it makes a flow by the old table.
+        world.add_flows(id, 1);
+        world.wait(COUNT_MAX_AGE.as_millis() as u64 + 1);
+        let late = look(&mut world);
+        assert_eq!((late.flows, late.drained), (1, false));
+
+        world.maps().records.clear();
+        world.wait(COUNT_MAX_AGE.as_millis() as u64 + 1);
+        assert!(look(&mut world).drained);
+
+        world.set("web/web-1", AdminState::Ready);
+        assert!(!look(&mut world).drained);
+    }
+}
+
+#[test]
+fn a_count_that_began_before_the_drain_decides_nothing_however_late_it_ends() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let id = world.id("web/web-1").unwrap();
+    world.maps().records.resize(40, None);
+    world.wait(5_000);
+    let _counting = world.send(Request::Metrics);
+    world.pass(1);
+    world.pass(1);
+    world.add_flows(id, 1);
+    world.maps().records.swap(0, 40); // where the count has been already
+
+    let drained = shown(world.ask(patch("web/web-1", AdminState::Drain)));
+
+    assert_eq!((drained.flows, drained.drained), (1, false));
+}
+
+#[test]
+fn no_backend_is_drained_for_a_grace_period_after_a_restart() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    world.set("web/web-1", AdminState::Drain);
+    world.wait(10_000);
+    assert!(look(&mut world).drained);
+
+    world.restart();
+    assert!(!look(&mut world).drained, "the daemon of before may have put the drain in force a moment ago");
+
+    world.wait(COOLING.as_millis() as u64 + COUNT_MAX_AGE.as_millis() as u64);
+    assert!(look(&mut world).drained);
+}
+
+#[test]
+fn removals_that_come_during_a_sweep_share_its_rounds() {
+    let mut world = World::warm(vec![web(Protocol::Udp)]);
+    let ids = ["web/web-1", "web/web-2", "web/web-3"].map(|it| world.id(it).unwrap());
+    world.maps().records.resize(200, None);
+    let stretches = 100;
+    for id in ids {
+        world.add_flows(id, 10);
+    }
+    world.settle();
+    world.maps().swept = 0;
+
+    for backend in ["web/web-1", "web/web-2", "web/web-3"] {
+        world.probed(backend, Health::Down); // each removal comes a stretch after the one before
+    }
+    world.settle();
+
+    assert_eq!(world.maps().held(), []);
+    let swept = world.maps().swept;
+    assert!(swept <= stretches + 20, "{swept} stretches were swept for three removals");
+}
+
+#[test]
+fn a_scrape_takes_one_round_whatever_is_being_swept() {
+    let mut world = World::warm(vec![web(Protocol::Udp)]);
+    world.maps().records.resize(200, None);
+    world.wait(5_000);
+    world.maps().visited = 0;
+    for backend in ["web/web-1", "web/web-2"] {
+        world.probed(backend, Health::Down);
+    }
+
+    let mut answer = world.send(Request::Metrics);
+    let mut turns = 0;
+    while answer.try_recv().is_err() {
+        world.turn();
+        turns += 1;
+        if turns % 10 == 0 {
+            world.probed("web/web-3", if turns % 20 == 0 { Health::Up } else { Health::Down });
+        }
+    }
+
+    assert_eq!(world.maps().visited, 100);
+    assert!(turns <= 101, "{turns} turns");
+}
+
+#[test]
+fn requests_share_the_counts_and_none_is_answered_with_one_that_is_too_old() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let id = world.id("web/web-1").unwrap();
+    world.add_flows(id, 200);
+    world.wait(5_000);
+    world.maps().visited = 0;
+
+    // A round takes 100 turns of 50 ms: longer than a count may be old.
+    let answers: Vec<_> = (0..100)
+        .map(|_| {
+            let answer = world.send(Request::FlowCount);
+            world.pass(50);
+            answer
+        })
+        .collect();
+    for _ in 0..200 {
+        world.pass(50);
+    }
+
+    for mut answer in answers {
+        assert!(matches!(answer.try_recv(), Ok(Ok(Answer::FlowCount(count))) if count.established == 200));
+    }
+    assert!(world.maps().visited <= 300, "{} stretches for 100 requests", world.maps().visited);
+}
+
+fn look(world: &mut World) -> view::Backend {
+    shown(world.ask(Request::Backend { backend: name("web/web-1") }))
+}
+
+fn shown(answer: Result<Answer, Problem>) -> view::Backend {
+    match answer {
+        Ok(Answer::Backend(backend)) => backend,
+        other => panic!("{other:?} is no backend"),
+    }
+}
