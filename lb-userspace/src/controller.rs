@@ -18,6 +18,7 @@ mod fill;
 #[cfg(test)]
 mod fixture;
 mod host;
+mod identity;
 mod known;
 mod listing;
 pub mod machine;

@@ -105,6 +105,46 @@ fn connections_survive_the_removal_of_pins_and_the_death_of_the_daemon_that_rest
     Ok(())
 }
 
+#[test]
+fn connections_survive_other_names_by_reload_and_while_the_daemon_is_stopped() -> Result<()> {
+    let lab = Lab::build(&Topology::new("renamed", Shape::TwoNics).mode(Mode::Nat))?;
+    let _echoes = lab.tcp_echoes(ECHO)?;
+    let config = Config::new(&lab)
+        .service(Service::over(&lab, "full-nat", Protocol::Tcp, Mode::FullNat, FULL_NAT, ECHO))
+        .service(Service::over(&lab, "nat", Protocol::Tcp, Mode::Nat, NAT, ECHO));
+    let mut xlb = lab.start(&config)?;
+    xlb.wait_until_all_are_up()?;
+    let live = open(&lab)?;
+
+    let mut other = config.clone();
+    other.services[0].name = "other".to_owned();
+    other.services[1].backends[0].name = "web-9".to_owned();
+    let mut swapped = config.clone();
+    let [first, second] = &mut swapped.services[..] else { unreachable!("two services") };
+    std::mem::swap(&mut first.name, &mut second.name);
+    for service in &mut swapped.services {
+        let [first, second, ..] = &mut service.backends[..] else { unreachable!("three backends") };
+        std::mem::swap(&mut first.name, &mut second.name);
+    }
+    for renamed in [&other, &swapped, &config] {
+        xlb.write(renamed)?;
+        xlb.run(&["reload"])?;
+        wait_for_a_byte_on_each(&live)?;
+    }
+    for renamed in [&other, &swapped] {
+        xlb.stop()?;
+        xlb.write(renamed)?;
+        xlb.start_again()?;
+        wait_for_a_byte_on_each(&live)?;
+    }
+
+    for connections in live {
+        let report = connections.finish()?;
+        assert!(report.broken.is_empty(), "{report}");
+    }
+    Ok(())
+}
+
 /// TCP would hide a packet that is lost: it sends it again.
 #[test]
 fn no_datagram_is_lost_while_the_daemon_is_killed_and_another_takes_over() -> Result<()> {

@@ -2,18 +2,20 @@
 
 use std::fmt::Display;
 
+use super::identity::{self, Former};
 use crate::spec::{Backend, Service, Spec};
 
 /// One line for each difference in what is balanced.
 pub fn changes(before: &Spec, after: &Spec) -> Vec<String> {
+    let formers = Former::in_spec(before).of_each(&after.services);
     let mut lines = Vec::new();
-    for old in &before.services {
-        if !after.services.iter().any(|new| new.name == old.name) {
+    for (place, old) in before.services.iter().enumerate() {
+        if !formers.contains(&Some(place)) {
             lines.push(format!("{}: removed", old.name));
         }
     }
-    for new in &after.services {
-        match before.services.iter().find(|old| old.name == new.name) {
+    for (new, former) in after.services.iter().zip(&formers) {
+        match former.map(|place| &before.services[place]) {
             Some(old) => of_service(old, new, &mut lines),
             None => lines.push(format!("{}: added", new.name)),
         }
@@ -35,6 +37,9 @@ pub fn need_restart(running: &Spec, file: &Spec) -> Vec<String> {
 }
 
 fn of_service(old: &Service, new: &Service, lines: &mut Vec<String>) {
+    if old.name != new.name {
+        lines.push(format!("{}: renamed to {}", old.name, new.name));
+    }
     let parts = [
         ("listen", old.listen != new.listen),
         ("protocol", old.protocol != new.protocol),
@@ -46,11 +51,21 @@ fn of_service(old: &Service, new: &Service, lines: &mut Vec<String>) {
     let changed = parts.into_iter().filter(|(_, has_changed)| *has_changed);
     lines.extend(changed.map(|(part, _)| format!("{}: {part} changed", new.name)));
 
-    for gone in old.backends.iter().filter(|it| !new.backends.iter().any(|new| new.name == it.name)) {
+    let is_named = |service: &Service, name: &str| service.backends.iter().any(|it| it.name == name);
+    // A name of before that another backend has now is a change of that one's address.
+    let renamed = |gone: &Backend| {
+        let same = identity::backend_at(new, gone.address);
+        same.filter(|same| !is_named(old, &same.name) && !is_named(new, &gone.name))
+    };
+    for gone in old.backends.iter().filter(|it| !is_named(new, &it.name) && renamed(it).is_none()) {
         lines.push(format!("{}/{}: removed", new.name, gone.name));
     }
     for backend in &new.backends {
-        match old.backends.iter().find(|old| old.name == backend.name) {
+        let was = old.backends.iter().find(|it| renamed(it).is_some_and(|it| it.name == backend.name));
+        if let Some(was) = was {
+            lines.push(format!("{}/{}: renamed to {}", new.name, was.name, backend.name));
+        }
+        match was.or_else(|| old.backends.iter().find(|old| old.name == backend.name)) {
             Some(before) => of_backend(&new.name, before, backend, lines),
             None => lines.push(format!("{}/{}: added", new.name, backend.name)),
         }

@@ -8,7 +8,9 @@
 //! that is down, because nothing else ends a UDP flow; at another address or under another protocol it is another
 //! backend. A change of mode or sources ends nothing: a flow's record is a finished rewrite.
 //!
-//! Things keep their numbers by name: what is found in `have` stays where it is, so a restart changes nothing.
+//! What is found in `have` stays where it is, so a restart changes nothing. A service keeps its number, and a backend its
+//! id, by [identity](super::identity): another name ends no flow. A backend's counters go by its name: under another name
+//! it counts with other counters from then on, and two that swap names swap counters.
 
 mod schedule;
 mod vacant;
@@ -29,6 +31,7 @@ use lb_common::{
 pub use self::schedule::Family;
 use self::{schedule::Schedule, vacant::Vacant};
 use super::{
+    identity::Former,
     known::Known,
     snapshot::slot,
     state::{Standing, State},
@@ -74,8 +77,9 @@ pub fn compile(state: &State, have: &Snapshot) -> Result<Snapshot, NoRoom> {
         want: Snapshot::default(),
     };
     compiler.begin();
-    for service in &state.spec().services {
-        compiler.place(service)?;
+    let services = &state.spec().services;
+    for (service, former) in services.iter().zip(Former::in_maps(have).of_each(services)) {
+        compiler.place(service, former)?;
     }
     if compiler.want.services.len() > MAX_SERVICE_KEYS as usize {
         return Err(NoRoom::ServiceKeys);
@@ -102,8 +106,8 @@ impl Compiler<'_> {
             read.filter_map(|number| Some((number, self.have.tables.get(&number)?.clone()))).collect();
     }
 
-    fn place(&mut self, service: &Service) -> Result<(), NoRoom> {
-        let number = self.service_number(service)?;
+    fn place(&mut self, service: &Service, former: Option<u32>) -> Result<(), NoRoom> {
+        let number = self.service_number(service, former)?;
         let mut schedules: BTreeMap<Family, Schedule> = BTreeMap::new();
         for backend in &service.backends {
             let name = BackendName::new(&service.name, &backend.name);
@@ -135,15 +139,10 @@ impl Compiler<'_> {
         if standing == Standing::Absent {
             return Ok(None);
         }
-        let same = |it: &&backend::Backend| {
-            it.address.to_ip() == backend.address.ip()
-                && it.port.get() == backend.address.port()
-                && it.service_counters == service_counters
-        };
-        let other_protocol = self.known.speaks_otherwise(service_counters, service.protocol);
-        let kept = self.known.backend(counters).filter(same).filter(|_| !other_protocol).map(|it| it.id);
+        let other_protocol = self.known.has_other_protocol(service_counters, service.protocol);
+        let kept = self.known.backend_at(service_counters, backend.address).filter(|_| !other_protocol);
         let id = match kept {
-            Some(id) => id,
+            Some(entry) => entry.id,
             None => self.fresh_id()?,
         };
 
@@ -208,8 +207,8 @@ impl Compiler<'_> {
         }
     }
 
-    fn service_number(&mut self, service: &Service) -> Result<u32, NoRoom> {
-        let number = match self.known.service_number(&service.name) {
+    fn service_number(&mut self, service: &Service, former: Option<u32>) -> Result<u32, NoRoom> {
+        let number = match former {
             Some(number) => number,
             None => {
                 let taken = [&self.have.service_names, &self.want.service_names];

@@ -1,6 +1,6 @@
-//! A snapshot, looked up by name: who has which number.
+//! A snapshot, looked up by name and by address: who has which number.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use lb_common::{backend::Backend, limits::MAX_BACKEND_ID, net::Protocol, service::Service};
 
@@ -12,6 +12,8 @@ pub struct Known<'a> {
     services: BTreeMap<&'a str, u32>,
     names: BTreeMap<&'a BackendName, u32>,
     backends: BTreeMap<u32, &'a Backend>,
+    /// By number of the service, and address.
+    places: BTreeMap<(u32, SocketAddr), &'a Backend>,
     pools: BTreeMap<(u32, Family), u32>,
     protocols: BTreeMap<u32, Vec<Protocol>>,
 }
@@ -27,7 +29,10 @@ impl<'a> Known<'a> {
         Self {
             services: have.service_names.iter().map(|(number, name)| (name.as_str(), *number)).collect(),
             names: have.backend_names.iter().map(|(number, name)| (name, *number)).collect(),
-            backends: newest_by_name(have),
+            backends: newest_by(have, |backend| backend.counters),
+            places: newest_by(have, |backend| {
+                (backend.service_counters, SocketAddr::new(backend.address.to_ip(), backend.port.get()))
+            }),
             pools: real
                 .map(|(it, service)| ((service.counters, Family::of(it.address)), service.pool))
                 .collect(),
@@ -41,6 +46,11 @@ impl<'a> Known<'a> {
 
     pub fn backend_number(&self, name: &BackendName) -> Option<u32> {
         self.names.get(name).copied()
+    }
+
+    /// The backend at an address, of the service of this number, whatever their names are.
+    pub fn backend_at(&self, service: u32, address: SocketAddr) -> Option<&'a Backend> {
+        self.places.get(&(service, address)).copied()
     }
 
     /// The backend of a name, if it has an entry.
@@ -63,18 +73,18 @@ impl<'a> Known<'a> {
     }
 
     /// Has the service been dialled by another protocol?
-    pub fn speaks_otherwise(&self, service: u32, protocol: Protocol) -> bool {
-        self.protocols.get(&service).is_some_and(|spoken| spoken.iter().any(|it| *it != protocol))
+    pub fn has_other_protocol(&self, service: u32, protocol: Protocol) -> bool {
+        self.protocols.get(&service).is_some_and(|all| all.iter().any(|it| *it != protocol))
     }
 }
 
-/// A plan that was cut short can leave two backends under one name: the one that leaves and its successor.
+/// A plan that was cut short can leave two backends under one name or address: the one that leaves and its successor.
 /// Ids count up, so the successor is the one just behind the next id.
-fn newest_by_name(have: &Snapshot) -> BTreeMap<u32, &Backend> {
+fn newest_by<K: Ord>(have: &Snapshot, key: impl Fn(&Backend) -> K) -> BTreeMap<K, &Backend> {
     let age = |backend: &Backend| have.next_backend_id.wrapping_sub(backend.id) % MAX_BACKEND_ID;
-    let mut newest: BTreeMap<u32, &Backend> = BTreeMap::new();
+    let mut newest: BTreeMap<K, &Backend> = BTreeMap::new();
     for backend in have.backends.values() {
-        let there = newest.entry(backend.counters).or_insert(backend);
+        let there = newest.entry(key(backend)).or_insert(backend);
         if age(backend) < age(there) {
             *there = backend;
         }

@@ -19,6 +19,7 @@ use lb_common::{hop::Hop, net::Protocol};
 
 pub use self::belief::Belief;
 use self::{generation::Generation, offers::Offers, reach::Reach};
+use super::identity::{self, Former};
 use crate::{
     api::view::AdminState,
     datapath::{Attached, Op, Snapshot},
@@ -74,20 +75,25 @@ impl State {
         state
     }
 
-    /// Something else is wanted. What is believed of a backend stays while it is the same one.
+    /// Something else is wanted. What is believed of a backend stays while it is the same one, whatever it is called;
+    /// what was counted under a name stays with the name.
     pub fn want(&mut self, spec: Spec, admin: BTreeMap<BackendName, AdminState>, now: Instant) {
         let before = std::mem::replace(&mut self.spec, spec);
-        let mut beliefs = std::mem::take(&mut self.beliefs);
-        for (service, backend) in backends(&self.spec) {
-            let name = BackendName::new(&service.name, &backend.name);
-            let mut belief = beliefs.remove(&name).unwrap_or_else(|| Belief::new(now));
-            match find(&before, &name) {
-                Some((_, old)) if old.address != backend.address => belief.forget(now),
-                // It was taken for up without a check: it stays so until the check says otherwise.
-                Some((old, _)) if old.health.is_none() => belief.health = Some(Health::Up),
-                Some(_) | None => {}
+        let beliefs = std::mem::take(&mut self.beliefs);
+        let formers = Former::in_spec(&before).of_each(&self.spec.services);
+        for (service, former) in self.spec.services.iter().zip(formers) {
+            let former = former.map(|place| &before.services[place]);
+            for backend in &service.backends {
+                let name = BackendName::new(&service.name, &backend.name);
+                let same = former.and_then(|old| Some((old, identity::backend_at(old, backend.address)?)));
+                let seen = same.and_then(|(old, it)| beliefs.get(&BackendName::new(&old.name, &it.name)));
+                let mut belief = Belief::of(seen, beliefs.get(&name), now);
+                if same.is_some_and(|(old, _)| old.health.is_none()) {
+                    // It was taken for up without a check: it stays so until the check says otherwise.
+                    belief.health = Some(Health::Up);
+                }
+                self.beliefs.insert(name, belief);
             }
-            self.beliefs.insert(name, belief);
         }
         self.admin = admin;
         self.reach.forget_all_but(&self.backend_addresses());

@@ -2,6 +2,7 @@
 
 mod counts;
 mod logging;
+mod names;
 mod warnings;
 mod world;
 

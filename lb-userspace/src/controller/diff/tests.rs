@@ -36,6 +36,9 @@ enum Change {
     Health(u8, u8, Health),
     /// The listen address of the one service goes to the other.
     SwapListens(u8, u8),
+    /// Two services, or two backends of one, swap names.
+    SwapServiceNames(u8, u8),
+    SwapBackendNames(u8, u8, u8),
     SwitchProtocol(u8),
     SwitchMode(u8),
     Unplug,
@@ -68,6 +71,8 @@ fn change() -> impl Strategy<Value = Change> {
         1 => (service(), backend(), any::<bool>()).prop_map(|(s, b, to)| Change::Backup(s, b, to)),
         8 => (service(), backend(), health).prop_map(|(s, b, to)| Change::Health(s, b, to)),
         1 => (service(), service()).prop_map(|(a, b)| Change::SwapListens(a, b)),
+        1 => (service(), service()).prop_map(|(a, b)| Change::SwapServiceNames(a, b)),
+        2 => (service(), backend(), backend()).prop_map(|(s, a, b)| Change::SwapBackendNames(s, a, b)),
         1 => service().prop_map(Change::SwitchProtocol),
         1 => service().prop_map(Change::SwitchMode),
         1 => Just(Change::Unplug),
@@ -197,6 +202,17 @@ impl World {
                 self.state.probed(probed(&named(s, b).to_string(), *to), self.now);
             }
             Change::SwapListens(a, b) => self.swap_listens(*a, *b),
+            Change::SwapServiceNames(a, b) => self.swap_service_names(*a, *b),
+            Change::SwapBackendNames(s, a, b) => self.on_service(*s, |service| {
+                let [a, b] = [a, b].map(|it| format!("b{it}"));
+                for backend in &mut service.backends {
+                    if backend.name == a {
+                        backend.name.clone_from(&b);
+                    } else if backend.name == b {
+                        backend.name.clone_from(&a);
+                    }
+                }
+            }),
             Change::SwitchProtocol(s) => self.on_service(*s, |it| {
                 it.protocol = match it.protocol {
                     Protocol::Tcp => Protocol::Udp,
@@ -241,6 +257,8 @@ impl World {
         self.on_service(s, |service| {
             match service.backends.iter().position(|it| it.name == format!("b{b}")) {
                 Some(at) => drop(service.backends.remove(at)),
+                // Another may have its address, under another name: a service has no address twice.
+                None if service.backends.iter().any(|it| it.address.ip() == a_backend(b).address.ip()) => {}
                 None => service.backends.push(a_backend(b)),
             }
         });
@@ -251,6 +269,13 @@ impl World {
         let (Some(a), Some(b)) = (position(a), position(b)) else { return };
         let listen = self.spec.services[a].listen.clone();
         self.spec.services[a].listen = std::mem::replace(&mut self.spec.services[b].listen, listen);
+    }
+
+    fn swap_service_names(&mut self, a: u8, b: u8) {
+        let position = |s| self.spec.services.iter().position(|it: &Service| it.name == format!("s{s}"));
+        let (Some(a), Some(b)) = (position(a), position(b)) else { return };
+        let name = self.spec.services[a].name.clone();
+        self.spec.services[a].name = std::mem::replace(&mut self.spec.services[b].name, name);
     }
 
     fn on_service(&mut self, s: u8, change: impl FnOnce(&mut Service)) {

@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use lb_common::{backend::Backend as Entry, net::Protocol};
 
-use super::{State, backends};
+use super::State;
 use crate::{
     api::view::AdminState,
-    controller::known::Known,
+    controller::{identity::Former, known::Known},
     datapath::Snapshot,
     event::Health,
     spec::{Backend, BackendName, Service},
@@ -26,19 +26,32 @@ impl State {
 
         let known = Known::of(have);
         let spec = self.spec.clone();
-        for (service, backend) in backends(&spec) {
-            let name = BackendName::new(&service.name, &backend.name);
-            if known.backend_number(&name).is_none() {
-                continue; // never heard of: the first result alone decides
+        let formers = Former::in_maps(have).of_each(&spec.services);
+        for (service, former) in spec.services.iter().zip(formers) {
+            for backend in &service.backends {
+                let entry = former.and_then(|number| known.backend_at(number, backend.address));
+                self.adopt_backend(service, backend, entry, &known);
             }
-            let entry = known.backend_named(&name).filter(|entry| is_of(entry, backend));
-            if let Some(entry) = entry.filter(|entry| entry.hop.interface != 0) {
-                self.reach.adopt(backend.address.ip(), entry.hop);
-            }
-            let health = self.adopted_health(service, backend, entry);
-            self.beliefs.entry(name).and_modify(|belief| belief.health = health);
         }
         self.is_dirty = true;
+    }
+
+    fn adopt_backend(
+        &mut self,
+        service: &Service,
+        backend: &Backend,
+        entry: Option<&Entry>,
+        known: &Known<'_>,
+    ) {
+        let name = BackendName::new(&service.name, &backend.name);
+        if entry.is_none() && known.backend_number(&name).is_none() {
+            return; // not known: the first result alone decides
+        }
+        if let Some(entry) = entry.filter(|entry| entry.hop.interface != 0) {
+            self.reach.adopt(backend.address.ip(), entry.hop);
+        }
+        let health = self.adopted_health(service, backend, entry);
+        self.beliefs.entry(name).and_modify(|belief| belief.health = health);
     }
 
     fn adopted_health(&self, service: &Service, backend: &Backend, entry: Option<&Entry>) -> Option<Health> {
@@ -63,8 +76,4 @@ impl State {
             && !backend.backup
             && self.hop(backend.address.ip()).is_some()
     }
-}
-
-fn is_of(entry: &Entry, backend: &Backend) -> bool {
-    entry.address.to_ip() == backend.address.ip() && entry.port.get() == backend.address.port()
 }

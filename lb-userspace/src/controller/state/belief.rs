@@ -20,8 +20,15 @@ pub struct Belief {
 }
 
 impl Belief {
-    pub fn new(now: Instant) -> Self {
-        Self { health: None, since: now, changes: 0, last: None, checks: Checks::default() }
+    /// Goes on with what was seen of this backend, and with what was counted under its name.
+    pub fn of(seen: Option<&Self>, counted: Option<&Self>, now: Instant) -> Self {
+        Self {
+            health: seen.and_then(|it| it.health),
+            since: seen.map_or(now, |it| it.since),
+            changes: counted.map(|it| it.changes).unwrap_or_default(),
+            last: seen.and_then(|it| it.last.clone()),
+            checks: counted.map(|it| it.checks.clone()).unwrap_or_default(),
+        }
     }
 
     /// Takes in a result. Returns whether the health changed.
@@ -36,12 +43,5 @@ impl Belief {
         self.health = probed.change;
         self.since = now;
         true
-    }
-
-    /// It lives elsewhere now: what was seen says nothing.
-    pub fn forget(&mut self, now: Instant) {
-        self.health = None;
-        self.since = now;
-        self.last = None;
     }
 }

@@ -56,7 +56,7 @@ fn a_request_too_many_is_refused_in_words() {
     let replies: Vec<_> = (0..=ASKED_MAX)
         .map(|_| {
             let (reply, answer) = oneshot::channel();
-            world.controller.asked(request.clone(), reply, std::time::Instant::now());
+            world.controller.asked(request.clone(), reply, Instant::now());
             answer
         })
         .collect();

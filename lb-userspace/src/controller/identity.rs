@@ -1,0 +1,122 @@
+//! Which service and backend of before one is, whatever it is called.
+//!
+//! A service is what clients dial: protocol and listen addresses. A backend is an address and port within its service.
+//! Both can be renamed, also to each other's names, and go on with their flows. Names decide only where nothing else
+//! does: a service at other listen addresses goes on as the one of its name, if that is nowhere else.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
+
+use lb_common::{net::Be16, service::Service as Entry};
+
+use crate::{
+    datapath::{Listen, Snapshot},
+    spec::{Backend, Service, Spec},
+};
+
+/// The services of before, each with a key: a number of the maps, or a place in a spec.
+#[derive(Debug, Default)]
+pub struct Former<'a, K> {
+    by_name: BTreeMap<&'a str, K>,
+    by_listen: BTreeMap<Listen, K>,
+}
+
+impl<'a> Former<'a, u32> {
+    /// By number of counters.
+    pub fn in_maps(have: &'a Snapshot) -> Self {
+        let real = have.services.iter().filter(|(_, service)| service.pool != Entry::NO_POOL);
+        Self {
+            by_name: have.service_names.iter().map(|(number, name)| (name.as_str(), *number)).collect(),
+            by_listen: real.map(|(listen, service)| (*listen, service.counters)).collect(),
+        }
+    }
+}
+
+impl<'a> Former<'a, usize> {
+    /// By place in the spec.
+    pub fn in_spec(spec: &'a Spec) -> Self {
+        let services = || spec.services.iter().enumerate();
+        Self {
+            by_name: services().map(|(place, service)| (service.name.as_str(), place)).collect(),
+            by_listen: services()
+                .flat_map(|(place, service)| listens(service).map(move |listen| (listen, place)))
+                .collect(),
+        }
+    }
+}
+
+impl<K: Copy + Ord> Former<'_, K> {
+    /// For each of these services, in their order, the one that it was. No two were the same one.
+    pub fn of_each(&self, services: &[Service]) -> Vec<Option<K>> {
+        let ways: [fn(&Self, &Service) -> Vec<K>; 3] =
+            [Self::same_in_both, Self::same_listen, Self::same_name];
+        let mut taken = BTreeSet::new();
+        let mut found = vec![None; services.len()];
+        for way in ways {
+            for (service, found) in services.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
+                *found = way(self, service).into_iter().find(|key| taken.insert(*key));
+            }
+        }
+        found
+    }
+
+    fn same_in_both(&self, service: &Service) -> Vec<K> {
+        let named = self.same_name(service);
+        self.same_listen(service).into_iter().filter(|key| named.contains(key)).collect()
+    }
+
+    fn same_listen(&self, service: &Service) -> Vec<K> {
+        listens(service).filter_map(|listen| self.by_listen.get(&listen).copied()).collect()
+    }
+
+    fn same_name(&self, service: &Service) -> Vec<K> {
+        self.by_name.get(service.name.as_str()).copied().into_iter().collect()
+    }
+}
+
+/// The backend at an address.
+pub fn backend_at(service: &Service, address: SocketAddr) -> Option<&Backend> {
+    service.backends.iter().find(|backend| backend.address == address)
+}
+
+fn listens(service: &Service) -> impl Iterator<Item = Listen> {
+    let protocol = service.protocol;
+    service.listen.iter().map(move |it| Listen { address: it.ip(), port: Be16::new(it.port()), protocol })
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::net::Protocol;
+
+    use super::*;
+    use crate::controller::fixture::{service, socket, spec};
+
+    #[test]
+    fn a_service_is_what_clients_dial_and_only_then_what_it_is_called() {
+        let before = spec(vec![at("a", &["80", "443"]), at("b", &["81"]), at("c", &["82"])]);
+        type Case<'a> = (&'a str, Vec<Service>, &'a [Option<usize>]);
+        let cases: &[Case<'_>] = &[
+            ("the same", before.services.clone(), &[Some(0), Some(1), Some(2)]),
+            ("renamed", vec![at("x", &["80", "443"])], &[Some(0)]),
+            ("swapped names", vec![at("b", &["80", "443"]), at("a", &["81"])], &[Some(0), Some(1)]),
+            ("split: the name decides", vec![at("x", &["80"]), at("a", &["443"])], &[None, Some(0)]),
+            ("split under other names", vec![at("x", &["80"]), at("y", &["443"])], &[Some(0), None]),
+            ("moved", vec![at("a", &["90"])], &[Some(0)]),
+            ("moved to the place of another", vec![at("a", &["81"])], &[Some(1)]),
+            ("another", vec![at("x", &["90"])], &[None]),
+        ];
+
+        for (about, after, expected) in cases {
+            assert_eq!(Former::in_spec(&before).of_each(after), *expected, "{about}");
+        }
+        let udp = vec![Service { protocol: Protocol::Udp, ..at("x", &["81"]) }];
+        assert_eq!(Former::in_spec(&before).of_each(&udp), [None], "another protocol");
+    }
+
+    fn at(name: &str, ports: &[&str]) -> Service {
+        let listen = ports.iter().map(|port| socket(&format!("192.0.2.10:{port}"))).collect();
+        Service { listen, ..service(name, Protocol::Tcp, "192.0.2.10:1", Vec::new()) }
+    }
+}

@@ -1,0 +1,95 @@
+//! Another name is another name, and not another backend or service.
+
+use super::*;
+
+type Edit = fn(&mut Spec);
+
+const RENAMES: &[(&str, Edit)] = &[
+    ("a backend", |it| it.services[0].backends[0].name = "web-9".into()),
+    ("a service", |it| it.services[0].name = "shop".into()),
+    ("two backends swap names", |it| {
+        let [first, second, ..] = &mut it.services[0].backends[..] else { panic!("there are three") };
+        std::mem::swap(&mut first.name, &mut second.name);
+    }),
+    ("two services swap names", |it| {
+        let [first, second] = &mut it.services[..] else { panic!("there are two") };
+        std::mem::swap(&mut first.name, &mut second.name);
+    }),
+    ("all of it", |it| {
+        for (s, service) in it.services.iter_mut().enumerate() {
+            service.name = format!("s{s}");
+            for (b, backend) in service.backends.iter_mut().enumerate() {
+                backend.name = format!("b{b}");
+            }
+        }
+    }),
+];
+
+#[test]
+fn a_rename_by_reload_moves_nothing() {
+    for (about, rename) in RENAMES {
+        let mut world = World::warm(vec![web(Protocol::Tcp), dns()]);
+        let before = in_force(&mut world);
+        world.host().file = Ok(renamed(&world, *rename));
+
+        world.ask(Request::Reload).unwrap();
+
+        assert_eq!(in_force(&mut world), before, "{about}");
+        assert!(world.targets.borrow().iter().all(|it| it.believed == Some(Health::Up)), "{about}");
+    }
+}
+
+#[test]
+fn a_rename_while_the_daemon_is_stopped_moves_nothing() {
+    for (about, rename) in RENAMES {
+        let mut world = World::warm(vec![web(Protocol::Tcp), dns()]);
+        let before = in_force(&mut world);
+        world.host().file = Ok(renamed(&world, *rename));
+
+        world.restart();
+        world.wait(2_000);
+
+        assert_eq!(in_force(&mut world), before, "{about}");
+        assert!(world.targets.borrow().iter().all(|it| it.believed == Some(Health::Up)), "{about}");
+    }
+}
+
+#[test]
+fn a_reload_says_what_was_renamed() {
+    let mut world = World::warm(vec![web(Protocol::Tcp), dns()]);
+    let mut file = world.spec().clone();
+    file.services[0].backends[0].name = "web-9".into();
+    file.services[1].name = "names".into();
+    world.host().file = Ok(file);
+
+    let Ok(Answer::Reload(reloaded)) = world.ask(Request::Reload) else { panic!("it is a good file") };
+
+    assert_eq!(reloaded.changes, ["web/web-1: renamed to web-9", "dns: renamed to names"]);
+}
+
+#[test]
+fn what_a_command_said_of_a_name_stays_with_the_name() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    world.set("web/web-1", AdminState::Drain);
+    world.host().file = Ok(renamed(&world, RENAMES[0].1));
+
+    world.ask(Request::Reload).unwrap();
+
+    assert_eq!(world.status().overlay, ["web/web-1: drain (the file has it no longer)"]);
+    assert_eq!(world.serving(), ["web-9", "web-2", "web-3"]);
+}
+
+fn renamed(world: &World, rename: Edit) -> Spec {
+    let mut file = world.spec().clone();
+    rename(&mut file);
+    file
+}
+
+/// The ids that get new flows by pool, and which address each is.
+type InForce = (BTreeMap<u32, Vec<u32>>, Vec<(u32, IpAddr)>);
+
+fn in_force(world: &mut World) -> InForce {
+    let maps = world.maps();
+    let backends = maps.maps.backends.values().map(|it| (it.id, it.address.to_ip()));
+    (maps.in_force(), backends.collect())
+}
