@@ -28,6 +28,7 @@ mod reconcile;
 mod request;
 pub mod snapshot;
 pub mod state;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod transaction;
@@ -48,8 +49,6 @@ use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval, sleep_until},
 };
-
-use lb_common::counters::BackendCounters;
 
 pub use self::{host::Host, listing::Reply};
 use self::{request::Asked, state::State, walk::Walks, wishes::Wishes};
@@ -126,8 +125,6 @@ pub struct Controller<D, H> {
     asked: VecDeque<Asked>,
     detach: Option<Reply>,
     reload: Reload,
-    /// By service: what backends did that are gone.
-    past: BTreeMap<String, BackendCounters>,
     /// Since when each warning holds, and whether the log has it.
     warned: BTreeMap<String, (Instant, bool)>,
     links_changed: bool,
@@ -217,7 +214,6 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             asked: VecDeque::new(),
             detach: None,
             reload: Reload { error: None, succeeded: start.since.time },
-            past: BTreeMap::new(),
             warned: BTreeMap::new(),
             links_changed: false,
             host_failure: None,

@@ -29,6 +29,7 @@ mod mapping;
 pub(crate) mod memory;
 mod names;
 mod open;
+mod past;
 pub(crate) mod pins;
 pub(crate) mod preflight;
 pub mod shapes;
@@ -43,6 +44,7 @@ pub use self::{
         traces::{Traces, traces},
     },
     open::{Fit, OpenError, Opened, judge, open},
+    past::{Counted, Sum},
     pins::unfinished,
     preflight::{Cause, native_mtu_max},
 };
@@ -133,9 +135,9 @@ pub struct Table {
 pub enum Op {
     /// By interface index: packets may leave through it from here on.
     PutInterface(u32, Interface),
-    /// By number of counters, which begin at zero under another name.
+    /// By number of counters, which begin at zero under another name. What they counted stays with the name of before.
     PutBackendName(u32, BackendName),
-    /// By number of counters, which begin at zero under another name.
+    /// By number of counters, like that of a backend.
     PutServiceName(u32, String),
     /// The slot follows from the id.
     PutBackend(Backend),
@@ -157,9 +159,9 @@ pub enum Op {
     DeleteTable(u32),
     /// By slot: its flows are dead from here on.
     DeleteBackend(u32),
-    /// By number of counters, which are free then.
+    /// By number of counters, which are free then. What they counted stays with the name.
     DeleteServiceName(u32),
-    /// By number of counters, which are free then.
+    /// By number of counters, like that of a service.
     DeleteBackendName(u32),
     /// By interface index: nothing leaves through it any more.
     DeleteInterface(u32),
@@ -223,6 +225,8 @@ pub struct Totals {
     pub services: BTreeMap<u32, ServiceCounters>,
     /// Packets that were not forwarded, by the reason why.
     pub reasons: BTreeMap<Reason, Tally>,
+    /// By name: what numbers counted that have lost it.
+    pub past: BTreeMap<String, Counted>,
     /// By interface index.
     pub actions: BTreeMap<u32, ActionCounters>,
 }

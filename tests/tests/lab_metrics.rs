@@ -2,11 +2,52 @@
 
 use anyhow::Result;
 use lb_common::{net::Protocol, service::Mode};
-use tests::lab::{Config, Family, Lab, Shape, Topology, address, command, config::Service, metrics::Metrics};
+use tests::lab::{
+    Config, Daemon, Family, Lab, Shape, Topology, address, command, config::Service, metrics::Metrics,
+};
 
 const REQUESTS: usize = 300;
 /// Nobody is behind it.
 const VOID: u16 = 81;
+
+#[test]
+fn counters_do_not_fall_over_removals_other_names_and_kills() -> Result<()> {
+    let lab = Lab::build(&Topology::new("counters", Shape::TwoNics))?;
+    let _web = lab.web_servers()?;
+    let config = Config::web(&lab, Mode::FullNat);
+    let mut xlb = lab.start(&config)?;
+    xlb.wait_until_all_are_up()?;
+    assert_eq!(lab.visit(Family::V4, 80, 90)?.failed(), 0);
+    let counted = |xlb: &Daemon, name: &str| -> Result<[u64; 3]> {
+        let metrics = xlb.metrics()?;
+        let names = ["new_flows_total", "received_packets_total", "received_bytes_total"];
+        let sum = |it: &str| metrics.sum(&format!("xlb_service_{it}"), &[("service", name)]) as u64;
+        Ok(names.map(sum))
+    };
+    let before = counted(&xlb, "web")?;
+    assert_eq!(before[0], 90);
+
+    xlb.run(&["backend", "remove", "web/web-1"])?;
+    assert_eq!(counted(&xlb, "web")?, before, "removed");
+    xlb.kill()?;
+    xlb.start_again()?;
+    assert_eq!(counted(&xlb, "web")?, before, "started again after a kill");
+    xlb.run(&["backend", "add", "web/web-1", &config.services[0].backends[0].address.to_string()])?;
+    assert_eq!(counted(&xlb, "web")?, before, "added again");
+    let of_web_1 = [("service", "web"), ("backend", "web-1")];
+    assert_eq!(xlb.metrics()?.sum("xlb_backend_new_flows_total", &of_web_1) as u64, 30);
+
+    let mut shop = config.clone();
+    shop.services[0].name = "shop".to_owned();
+    xlb.write(&shop)?;
+    xlb.run(&["reload"])?;
+    assert_eq!(counted(&xlb, "shop")?, [0; 3], "another name begins at zero");
+    xlb.stop()?;
+    xlb.write(&config)?;
+    xlb.start_again()?;
+    assert_eq!(counted(&xlb, "web")?, before, "its name is back");
+    Ok(())
+}
 
 #[test]
 fn what_is_scraped_is_clean_and_adds_up() -> Result<()> {

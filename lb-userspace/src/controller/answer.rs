@@ -2,15 +2,12 @@
 
 use std::time::Instant;
 
-use lb_common::{
-    counters::{BackendCounters, Tally},
-    service::Mode,
-};
+use lb_common::{counters::BackendCounters, service::Mode};
 
-use super::{known::Known, listing::protocol_name, state::State, walk::Count};
+use super::{known::Known, listing::protocol_name, state::State, sums::Sums, walk::Count};
 use crate::{
     api::{desk::outcome_name, view},
-    datapath::{Capacity, Snapshot, Totals},
+    datapath::{Capacity, Snapshot},
     event::{Health, ProbeResult},
     metrics::{FlowTable, Flows},
     spec::{Backend, BackendName, HealthCheck, Probe, Service},
@@ -142,34 +139,21 @@ impl<'a> Facts<'a> {
         [table("ipv4", true, capacity.flows), table("ipv6", false, capacity.flows_ipv6)]
     }
 
-    /// Each service, followed by its backends. `past` is what backends that are gone had done for a service.
-    pub fn stats(&self, totals: &Totals, past: impl Fn(&str) -> BackendCounters) -> Vec<view::Stats> {
+    /// Each service, followed by its backends.
+    pub fn stats(&self, sums: &Sums) -> Vec<view::Stats> {
         let mut stats = Vec::new();
         for service in &self.state.spec().services {
             let at = stats.len();
-            let mut sum = past(&service.name);
             let mut flows = 0;
             for backend in &service.backends {
-                let counters = self.counters(totals, &name(service, backend));
                 let of_backend = self.flows(service, backend).all();
-                add(&mut sum, &counters);
                 flows += of_backend;
+                let counters = sums.backend(&name(service, backend));
                 stats.push(of(service, Some(backend), of_backend, &counters));
             }
-            stats.insert(at, of(service, None, flows, &sum));
+            stats.insert(at, of(service, None, flows, &sums.of_backends(&service.name)));
         }
         stats
-    }
-
-    pub fn counters(&self, totals: &Totals, name: &BackendName) -> BackendCounters {
-        let number = self.known.backend_number(name);
-        number.and_then(|number| totals.backends.get(&number)).copied().unwrap_or_default()
-    }
-
-    /// Packets for the service that went nowhere.
-    pub fn refused(&self, totals: &Totals, service: &Service) -> Tally {
-        let number = self.known.service_number(&service.name);
-        number.and_then(|number| totals.services.get(&number)).map(|it| it.refused).unwrap_or_default()
     }
 
     pub fn flows(&self, service: &Service, backend: &Backend) -> Flows {
@@ -188,15 +172,6 @@ impl<'a> Facts<'a> {
             self.state.had_last_flow(entry.id, count.begun()) && count.of(entry.id).all() == 0
         })
     }
-}
-
-/// Adds what another backend did.
-pub fn add(sum: &mut BackendCounters, more: &BackendCounters) {
-    sum.forwarded.packets += more.forwarded.packets;
-    sum.forwarded.bytes += more.forwarded.bytes;
-    sum.returned.packets += more.returned.packets;
-    sum.returned.bytes += more.returned.bytes;
-    sum.new_flows += more.new_flows;
 }
 
 fn of(service: &Service, backend: Option<&Backend>, flows: u64, counters: &BackendCounters) -> view::Stats {

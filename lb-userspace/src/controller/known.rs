@@ -9,7 +9,6 @@ use crate::{datapath::Snapshot, spec::BackendName};
 
 /// Who has which number.
 pub struct Known<'a> {
-    services: BTreeMap<&'a str, u32>,
     names: BTreeMap<&'a BackendName, u32>,
     backends: BTreeMap<u32, &'a Backend>,
     /// By number of the service, and address.
@@ -27,7 +26,6 @@ impl<'a> Known<'a> {
         let real = have.services.iter().filter(|(_, service)| service.pool != Service::NO_POOL);
 
         Self {
-            services: have.service_names.iter().map(|(number, name)| (name.as_str(), *number)).collect(),
             names: have.backend_names.iter().map(|(number, name)| (name, *number)).collect(),
             backends: newest_by(have, |backend| backend.counters),
             places: newest_by(have, |backend| {
@@ -38,10 +36,6 @@ impl<'a> Known<'a> {
                 .collect(),
             protocols,
         }
-    }
-
-    pub fn service_number(&self, name: &str) -> Option<u32> {
-        self.services.get(name).copied()
     }
 
     pub fn backend_number(&self, name: &BackendName) -> Option<u32> {

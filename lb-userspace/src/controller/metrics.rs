@@ -2,10 +2,7 @@
 
 use lb_common::counters::{BackendCounters, Tally};
 
-use super::{
-    Controller, Host,
-    answer::{self, Facts},
-};
+use super::{Controller, Host, answer::Facts, sums::Sums};
 use crate::{
     datapath::{Datapath, Totals},
     event::{Answer, Problem, ProblemKind},
@@ -22,13 +19,14 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     }
 
     fn input(&self, totals: &Totals) -> Input {
+        let sums = Sums::of(totals, &self.have);
         self.with_facts(|facts| Input {
             services: self
                 .state
                 .spec()
                 .services
                 .iter()
-                .map(|it| self.service_input(facts, totals, it))
+                .map(|it| self.service_input(facts, &sums, it))
                 .collect(),
             interfaces: self.interfaces().into_iter().map(|view| interface(view, totals)).collect(),
             flow_tables: facts.flow_tables(&self.capacity),
@@ -38,20 +36,22 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         })
     }
 
-    fn service_input(&self, facts: &Facts<'_>, totals: &Totals, service: &spec::Service) -> Service {
-        let mut sum = self.past.get(&service.name).copied().unwrap_or_default();
-        let mut backends = Vec::new();
-        for backend in &service.backends {
-            let counters = facts.counters(totals, &BackendName::new(&service.name, &backend.name));
-            answer::add(&mut sum, &counters);
-            backends.push(self.backend_input(facts, service, backend, counters));
-        }
-        let refused = facts.refused(totals, service);
+    fn service_input(&self, facts: &Facts<'_>, sums: &Sums, service: &spec::Service) -> Service {
+        let backends = service.backends.iter().map(|backend| {
+            let counters = sums.backend(&BackendName::new(&service.name, &backend.name));
+            self.backend_input(facts, service, backend, counters)
+        });
+        let (sum, refused) = (sums.of_backends(&service.name), sums.refused(&service.name));
         let received = Tally {
             packets: sum.forwarded.packets + refused.packets,
             bytes: sum.forwarded.bytes + refused.bytes,
         };
-        Service { view: facts.service(service), received, new_flows: sum.new_flows, backends }
+        Service {
+            view: facts.service(service),
+            received,
+            new_flows: sum.new_flows,
+            backends: backends.collect(),
+        }
     }
 
     fn backend_input(

@@ -6,9 +6,9 @@ use anyhow::Context;
 use log::{error, info};
 use tokio::sync::watch;
 
-use super::{Controller, Host, RETRY, Trust, answer, compile::compile, diff::diff};
+use super::{Controller, Host, RETRY, Trust, compile::compile, diff::diff};
 use crate::{
-    datapath::{Datapath, Op, Totals},
+    datapath::{Datapath, Op},
     event::Target,
 };
 
@@ -48,7 +48,6 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         debug_assert_eq!(want.fault(), None);
 
         let plan = diff(&self.have, &want);
-        let totals = self.totals_of_leavers(&plan)?;
         let mut retired = BTreeSet::new();
         let outcome = plan.iter().try_for_each(|op| {
             self.state.applying(op, &self.have, now);
@@ -56,31 +55,11 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             if let Op::DeleteBackend(slot) = op {
                 retired.extend(self.have.backends.get(slot).map(|backend| backend.id));
             }
-            if let Op::DeleteBackendName(number) = op {
-                self.remember(*number, &totals);
-            }
             self.have.apply(op);
             Ok(())
         });
         self.walks.retire(retired);
         outcome
-    }
-
-    /// Reads the counters if backends are about to leave.
-    fn totals_of_leavers(&mut self, plan: &[Op]) -> anyhow::Result<Totals> {
-        if !plan.iter().any(|op| matches!(op, Op::DeleteBackendName(_))) {
-            return Ok(Totals::default());
-        }
-        self.datapath.totals().context("read the counters of backends that leave")
-    }
-
-    /// What a backend did stays in the sums of its service, which must not fall.
-    fn remember(&mut self, number: u32, totals: &Totals) {
-        if let (Some(name), Some(counters)) =
-            (self.have.backend_names.get(&number), totals.backends.get(&number))
-        {
-            answer::add(self.past.entry(name.service.clone()).or_default(), counters);
-        }
     }
 
     fn publish(&self) {

@@ -8,6 +8,7 @@ use super::{
     ASKED_MAX, Controller, Host, Reply, Trust,
     answer::Facts,
     listing::{Filter, Listing},
+    sums::Sums,
     walk::COUNT_MAX_AGE,
 };
 use crate::{
@@ -196,8 +197,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
 
     fn stats(&mut self) -> Result<Answer, Problem> {
         let totals = self.datapath.totals().map_err(|error| failed(&error))?;
-        let past = |service: &str| self.past.get(service).copied().unwrap_or_default();
-        Ok(Answer::Stats(self.with_facts(|facts| facts.stats(&totals, past))))
+        let sums = Sums::of(&totals, &self.have);
+        Ok(Answer::Stats(self.with_facts(|facts| facts.stats(&sums))))
     }
 
     fn flow_count(&self) -> view::FlowCount {

@@ -1,5 +1,6 @@
 //! The controller as a whole, over a datapath in memory and a machine of plain values.
 
+mod counters;
 mod counts;
 mod logging;
 mod names;
@@ -8,10 +9,7 @@ mod world;
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use lb_common::{
-    counters::{BackendCounters, Tally},
-    net::Protocol,
-};
+use lb_common::net::Protocol;
 use tokio::sync::{mpsc, oneshot};
 
 use self::world::{World, dns, patch};
@@ -419,27 +417,6 @@ fn a_change_does_not_wait_for_a_walk_over_the_flows() {
 
     world.settle();
     assert!(matches!(answer.try_recv(), Ok(Ok(Answer::Flows(flows))) if flows.len() == 1_000));
-}
-
-#[test]
-fn sums_of_a_service_do_not_fall_when_a_backend_goes() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
-    let numbers: Vec<u32> = world.maps().maps.backend_names.keys().copied().collect();
-    for number in numbers {
-        let counters = BackendCounters {
-            new_flows: 10,
-            forwarded: Tally { packets: 50, bytes: 500 },
-            ..Default::default()
-        };
-        world.maps().totals.backends.insert(number, counters);
-    }
-    assert_eq!(world.new_flows(), 30);
-
-    world.ask(Request::RemoveBackend { backend: name("web/web-1") }).unwrap();
-
-    assert_eq!(world.new_flows(), 30);
-    let Ok(Answer::Metrics(text)) = world.ask(Request::Metrics) else { panic!("there are metrics") };
-    assert!(text.contains("xlb_service_received_packets_total{service=\"web\"} 150"), "{text}");
 }
 
 #[test]

@@ -7,7 +7,10 @@ use std::{
 
 use anyhow::bail;
 
-use super::{Datapath, Flow, Op, Snapshot, Totals};
+use super::{
+    Datapath, Flow, Op, Snapshot, Totals,
+    past::{Counted, Past},
+};
 
 /// Flows of one stretch: few, so that tests see walks of many stretches.
 const STRETCH: usize = 2;
@@ -60,6 +63,7 @@ impl Datapath for Memory {
             Some(steps) => *steps -= 1,
             None => {}
         }
+        self.keep_counts(op);
         let was_safe = self.maps.is_safe();
         self.maps.apply(op);
         self.log.push(op.clone());
@@ -95,6 +99,35 @@ impl Datapath for Memory {
 }
 
 impl Memory {
+    /// A number that loses its name leaves what it counted with that.
+    fn keep_counts(&mut self, op: &Op) {
+        let maps = &self.maps;
+        let backend = if let Op::PutBackendName(number, name) = op {
+            Some(number).filter(|number| maps.backend_names.get(number) != Some(name))
+        } else if let Op::DeleteBackendName(number) = op {
+            Some(number)
+        } else {
+            None
+        };
+        let service = if let Op::PutServiceName(number, name) = op {
+            Some(number).filter(|number| maps.service_names.get(number) != Some(name))
+        } else if let Op::DeleteServiceName(number) = op {
+            Some(number)
+        } else {
+            None
+        };
+        let mut past = Past::new(std::mem::take(&mut self.totals.past));
+        if let Some((number, name)) = backend.and_then(|it| self.maps.backend_names.get_key_value(it)) {
+            let backend = self.totals.backends.remove(number).unwrap_or_default();
+            past.keep(&name.to_string(), Counted { backend, ..Counted::default() }, |_| true);
+        }
+        if let Some((number, name)) = service.and_then(|it| self.maps.service_names.get_key_value(it)) {
+            let refused = self.totals.services.remove(number).unwrap_or_default().refused;
+            past.keep(name, Counted { refused, ..Counted::default() }, |_| true);
+        }
+        self.totals.past = past.entries().clone();
+    }
+
     fn stretch(&self, from: u32) -> (Range<usize>, Option<u32>) {
         let all = self.records.len();
         let start = (from as usize).min(all);

@@ -4,7 +4,7 @@
 //!   ROOT/                 XLB_PINS; locked by the daemon that has it
 //!     v1/                 one directory per layout: pins of another are never opened
 //!       SETTINGS ...      the maps that outlive the daemon
-//!       BACKEND_NAMES ... two that only the controller knows
+//!       BACKEND_NAMES ... three that only the controller knows
 //!       lb                the program
 //!       slow_paths_12     the array by which the program of id 12 reaches its slow paths
 //!       link_4            its link to the interface of index 4 (bpffs forbids the dot of `eth0.100`)

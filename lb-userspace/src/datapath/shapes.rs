@@ -22,7 +22,10 @@ use lb_common::{
     settings::Settings,
 };
 
-use super::names::{self, Record};
+use super::{
+    names::{self, Record},
+    past,
+};
 use crate::spec::Limits;
 
 /// What the operator can size: all entries that are not fixed follow from this one value.
@@ -140,10 +143,12 @@ pub fn pinned(sizes: &Sizes) -> Vec<MapShape> {
         map("WANTED", Services, RingBuf, 0, 0, EVENT_RING_BYTES as u32, 0),
         map(names::BACKENDS, Services, Hash, 4, size_of::<Record>(), MAX_BACKENDS, 0),
         map(names::SERVICES, Services, Hash, 4, size_of::<Record>(), MAX_SERVICES, 0),
+        map(past::MAP, Counters, Hash, PAST_KEY_BYTES, size_of::<past::Words>(), past::MAX_ENTRIES, 0),
     ]
 }
 
 const KEY_BYTES: u32 = size_of::<ServiceKey>() as u32;
+const PAST_KEY_BYTES: u32 = size_of::<past::Key>() as u32;
 
 /// The pinned maps and the ring for traces, which belongs to one run of the daemon.
 pub fn all(sizes: &Sizes, trace_ring_bytes: u32) -> Vec<MapShape> {

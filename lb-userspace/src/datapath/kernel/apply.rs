@@ -1,5 +1,7 @@
 //! One step, as stores into maps.
 
+use std::{cell::LazyCell, collections::BTreeSet};
+
 use anyhow::{Context, ensure};
 use aya::maps::{MapError, PerCpuArray, PerCpuValues};
 use lb_common::{
@@ -12,8 +14,11 @@ use lb_common::{
     service::{Service, ServiceKey, SlotTable},
 };
 
-use super::{NO_TABLE, maps::Maps};
-use crate::datapath::{Listen, Op, Table, names};
+use super::{NO_TABLE, maps::Maps, totals::sum};
+use crate::datapath::{
+    Listen, Op, Table, names,
+    past::{Change, Counted},
+};
 
 impl Maps {
     pub fn apply(&mut self, op: &Op) -> anyhow::Result<()> {
@@ -66,8 +71,14 @@ impl Maps {
                 self.backends.delete(*slot);
                 Ok(())
             }
-            Op::DeleteServiceName(number) => gone(self.service_names.remove(number)),
-            Op::DeleteBackendName(number) => gone(self.backend_names.remove(number)),
+            Op::DeleteServiceName(number) => {
+                self.take_leave_of_service(*number)?;
+                gone(self.service_names.remove(number))
+            }
+            Op::DeleteBackendName(number) => {
+                self.take_leave_of_backend(*number)?;
+                gone(self.backend_names.remove(number))
+            }
             Op::DeleteInterface(index) => self.delete_interface(*index),
         }
     }
@@ -85,11 +96,12 @@ impl Maps {
         self.devices.set(index, 0, None, 0).context("DEVICES")
     }
 
-    /// A name that comes begins to count at zero.
+    /// A number that comes by a name begins to count at zero.
     fn put_backend_name(&mut self, number: u32, name: &str) -> anyhow::Result<()> {
         below(number, MAX_BACKENDS)?;
         let record = names::write(name)?;
         if self.backend_names.get(&number, 0).ok() != Some(record) {
+            self.take_leave_of_backend(number)?;
             zero(&mut self.backend_counters, number, BackendCounters::default())?;
         }
         Ok(self.backend_names.insert(number, record, 0)?)
@@ -99,9 +111,44 @@ impl Maps {
         below(number, MAX_SERVICES)?;
         let record = names::write(name)?;
         if self.service_names.get(&number, 0).ok() != Some(record) {
+            self.take_leave_of_service(number)?;
             zero(&mut self.service_counters, number, ServiceCounters::default())?;
         }
         Ok(self.service_names.insert(number, record, 0)?)
+    }
+
+    /// The number is about to lose its name: what it counted stays with that.
+    fn take_leave_of_backend(&mut self, number: u32) -> anyhow::Result<()> {
+        let Ok(name) = self.backend_names.get(&number, 0) else { return Ok(()) };
+        let backend = sum(&self.backend_counters, number)?;
+        self.keep(&names::read(&name)?, Counted { backend, ..Counted::default() })?;
+        zero(&mut self.backend_counters, number, BackendCounters::default())
+    }
+
+    fn take_leave_of_service(&mut self, number: u32) -> anyhow::Result<()> {
+        let Ok(name) = self.service_names.get(&number, 0) else { return Ok(()) };
+        let ServiceCounters { refused } = sum(&self.service_counters, number)?;
+        self.keep(&names::read(&name)?, Counted { refused, ..Counted::default() })?;
+        zero(&mut self.service_counters, number, ServiceCounters::default())
+    }
+
+    /// The number counts from zero right after this: a daemon that is killed before the name is gone, and its successor,
+    /// find nothing left to be kept twice.
+    fn keep(&mut self, name: &str, counted: Counted) -> anyhow::Result<()> {
+        let (backends, services) = (&self.backend_names, &self.service_names);
+        let in_use = LazyCell::new(|| -> BTreeSet<String> {
+            let records = backends.iter().chain(services.iter()).filter_map(Result::ok);
+            records.filter_map(|(_, record)| names::read(&record).ok()).collect()
+        });
+        for change in self.past.keep(name, counted, |name| in_use.contains(name)) {
+            match change {
+                Change::Put(name, counted) => {
+                    self.past_map.insert(names::write(&name)?, counted.words(), 0).context("write PAST")?;
+                }
+                Change::Delete(name) => gone(self.past_map.remove(&names::write(&name)?))?,
+            }
+        }
+        Ok(())
     }
 }
 

@@ -20,12 +20,12 @@ use lb_common::{
 use super::{
     KernelDatapath,
     asks::Asks,
-    maps::Maps,
+    maps::{Maps, Ours},
     slow_paths,
     traces::{Asked, Traces},
 };
 use crate::datapath::{
-    names, pins,
+    names, past, pins,
     shapes::{self, MapShape, Sizes},
 };
 
@@ -87,12 +87,7 @@ pub fn create(object: &[u8], directory: &Path, cold: &Cold) -> anyhow::Result<Lo
 
 fn fill(object: &[u8], directory: &Path, cold: &Cold) -> anyhow::Result<Loaded> {
     let shapes = shapes::pinned(&cold.sizes);
-    for shape in shapes.iter().filter(|shape| is_ours_alone(shape)) {
-        let (kind, key, value) = (shape.kind as u32, shape.key_bytes, shape.value_bytes);
-        let map = aya_obj::Map::new_from_params(kind, key, value, shape.entries, shape.flags);
-        let map = MapData::create(map, shape.name, None).with_context(|| format!("make {}", shape.name))?;
-        map.pin(directory.join(shape.name)).with_context(|| format!("pin {}", shape.name))?;
-    }
+    shapes.iter().filter(|shape| is_ours_alone(shape)).try_for_each(|shape| make(shape, directory))?;
     let mut loaded = load(object, directory, &shapes, |maps| {
         maps.clear_pools();
         maps.set_settings(&Settings {
@@ -113,6 +108,7 @@ fn fill(object: &[u8], directory: &Path, cold: &Cold) -> anyhow::Result<Loaded> 
 /// Loads the program over the maps of a data plane that runs.
 pub fn adopt(object: &[u8], directory: &Path, sizes: &Sizes) -> anyhow::Result<Loaded> {
     let shapes = shapes::pinned(sizes);
+    shapes.iter().filter(|it| is_missing(it, directory)).try_for_each(|shape| make(shape, directory))?;
     let mut loaded = load(object, directory, &shapes, |_| Ok(()))?;
     let path = directory.join(pins::PROGRAM);
     let unfinished = pins::unfinished(&path);
@@ -147,7 +143,12 @@ fn load(
     slow_paths::load(ebpf, id, directory)?;
 
     let named = |name| MapData::from_pin(directory.join(name)).with_context(|| format!("open {name}"));
-    let mut maps = Maps::take(ebpf, named(names::BACKENDS)?, named(names::SERVICES)?)?;
+    let ours = Ours {
+        backend_names: named(names::BACKENDS)?,
+        service_names: named(names::SERVICES)?,
+        past: named(past::MAP)?,
+    };
+    let mut maps = Maps::take(ebpf, ours)?;
     let ring = ebpf.take_map("WANTED").ok_or_else(|| anyhow!("the XDP program has no map WANTED"))?;
     let asks = Asks(RingBuf::try_from(ring).context("use the map WANTED")?);
     let traces = asked.take(ebpf)?;
@@ -157,7 +158,19 @@ fn load(
 
 /// The program does not know these.
 fn is_ours_alone(shape: &MapShape) -> bool {
-    [names::BACKENDS, names::SERVICES].contains(&shape.name)
+    [names::BACKENDS, names::SERVICES, past::MAP].contains(&shape.name)
+}
+
+/// Pins that were made before there was such a map: nothing has been kept for any name yet.
+fn is_missing(shape: &MapShape, directory: &Path) -> bool {
+    shape.name == past::MAP && !directory.join(shape.name).exists()
+}
+
+fn make(shape: &MapShape, directory: &Path) -> anyhow::Result<()> {
+    let (kind, key, value) = (shape.kind as u32, shape.key_bytes, shape.value_bytes);
+    let map = aya_obj::Map::new_from_params(kind, key, value, shape.entries, shape.flags);
+    let map = MapData::create(map, shape.name, None).with_context(|| format!("make {}", shape.name))?;
+    map.pin(directory.join(shape.name)).with_context(|| format!("pin {}", shape.name))
 }
 
 /// What the program that is pinned was told, if everything there is as it must be.
@@ -169,7 +182,8 @@ pub fn pinned_settings(directory: &Path) -> anyhow::Result<Settings> {
     let map = aya::maps::Array::<_, Settings>::try_from(Map::Array(map)).context("read SETTINGS")?;
     let settings = map.get(&0, 0).context("read SETTINGS")?;
     ensure!(settings.layout == LAYOUT, "{}: it is of layout {}", foreign(), settings.layout);
-    verify(directory, &shapes::pinned(&Sizes::pinned(&settings))).with_context(foreign)?;
+    let shapes = shapes::pinned(&Sizes::pinned(&settings));
+    verify(directory, shapes.iter().filter(|it| !is_missing(it, directory))).with_context(foreign)?;
     Ok(settings)
 }
 

@@ -19,6 +19,7 @@ use crate::datapath::{
     flows::{Flows, Table},
     mapping::{Mapped, Mapping},
     names::{self, Record},
+    past::{self, Counted, Past},
 };
 
 /// Everything but the ring, which is read by a task of its own.
@@ -39,11 +40,22 @@ pub struct Maps {
     pub actions: PerCpuArray<MapData, ActionCounters>,
     pub backend_names: HashMap<MapData, u32, Record>,
     pub service_names: HashMap<MapData, u32, Record>,
+    /// What `PAST` holds: only this writes to it.
+    pub past: Past,
+    pub past_map: HashMap<MapData, past::Key, past::Words>,
+}
+
+/// Maps that the program does not know.
+pub struct Ours {
+    pub backend_names: MapData,
+    pub service_names: MapData,
+    pub past: MapData,
 }
 
 impl Maps {
     /// Takes the maps out of the loaded object. Their shapes were verified.
-    pub fn take(ebpf: &mut Ebpf, backend_names: MapData, service_names: MapData) -> anyhow::Result<Self> {
+    pub fn take(ebpf: &mut Ebpf, ours: Ours) -> anyhow::Result<Self> {
+        let past_map = HashMap::try_from(Map::HashMap(ours.past)).context(past::MAP)?;
         Ok(Self {
             settings: take(ebpf, "SETTINGS")?,
             filter: take(ebpf, "FILTER")?,
@@ -68,8 +80,10 @@ impl Maps {
             service_counters: take(ebpf, "SERVICE_COUNTERS")?,
             reasons: take(ebpf, "REASONS")?,
             actions: take(ebpf, "ACTIONS")?,
-            backend_names: HashMap::try_from(Map::HashMap(backend_names)).context(names::BACKENDS)?,
-            service_names: HashMap::try_from(Map::HashMap(service_names)).context(names::SERVICES)?,
+            backend_names: HashMap::try_from(Map::HashMap(ours.backend_names)).context(names::BACKENDS)?,
+            service_names: HashMap::try_from(Map::HashMap(ours.service_names)).context(names::SERVICES)?,
+            past: read_past(&past_map)?,
+            past_map,
         })
     }
 
@@ -105,6 +119,14 @@ impl Maps {
             word.store(u64::from(table));
         }
     }
+}
+
+fn read_past(map: &HashMap<MapData, past::Key, past::Words>) -> anyhow::Result<Past> {
+    let entries = map.iter().map(|entry| {
+        let (name, words) = entry.context("read PAST")?;
+        Ok((names::read(&name)?, Counted::of_words(words)))
+    });
+    Ok(Past::new(entries.collect::<anyhow::Result<_>>()?))
 }
 
 fn map(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {

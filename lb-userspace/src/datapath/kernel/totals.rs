@@ -8,17 +8,17 @@ use aya::{
     maps::{MapData, PerCpuArray},
 };
 use lb_common::{
-    counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
+    counters::{ActionCounters, ServiceCounters},
     reason::Reason,
 };
 
 use super::maps::Maps;
-use crate::datapath::Totals;
+use crate::datapath::{Sum, Totals};
 
 impl Maps {
     /// Those of everything that has a name.
     pub fn totals(&self) -> anyhow::Result<Totals> {
-        let mut totals = Totals::default();
+        let mut totals = Totals { past: self.past.entries().clone(), ..Totals::default() };
         for number in self.backend_names.keys() {
             let number = number.context("read BACKEND_NAMES")?;
             totals.backends.insert(number, sum(&self.backend_counters, number)?);
@@ -38,7 +38,7 @@ impl Maps {
     }
 }
 
-fn sum<V: Pod + Default + Sum>(counters: &PerCpuArray<MapData, V>, number: u32) -> anyhow::Result<V> {
+pub fn sum<V: Pod + Default + Sum>(counters: &PerCpuArray<MapData, V>, number: u32) -> anyhow::Result<V> {
     let mut total = V::default();
     for counted in counters.get(&number, 0)?.iter() {
         total.add(counted);
@@ -46,29 +46,9 @@ fn sum<V: Pod + Default + Sum>(counters: &PerCpuArray<MapData, V>, number: u32) 
     Ok(total)
 }
 
-/// Counters wrap rather than stop.
-trait Sum {
-    fn add(&mut self, counted: &Self);
-}
-
 impl Sum for u64 {
     fn add(&mut self, counted: &Self) {
         *self = self.wrapping_add(*counted);
-    }
-}
-
-impl Sum for Tally {
-    fn add(&mut self, counted: &Self) {
-        self.packets.add(&counted.packets);
-        self.bytes.add(&counted.bytes);
-    }
-}
-
-impl Sum for BackendCounters {
-    fn add(&mut self, counted: &Self) {
-        self.forwarded.add(&counted.forwarded);
-        self.returned.add(&counted.returned);
-        self.new_flows.add(&counted.new_flows);
     }
 }
 

@@ -1,0 +1,63 @@
+//! Counters by name: what the numbers of a name counted, and what was counted under it before.
+
+use std::collections::BTreeMap;
+
+use lb_common::counters::{BackendCounters, Tally};
+
+use crate::{
+    datapath::{Counted, Snapshot, Sum, Totals},
+    spec::BackendName,
+};
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub struct Sums {
+    backends: BTreeMap<BackendName, BackendCounters>,
+    services: BTreeMap<String, Counted>,
+}
+
+impl Sums {
+    pub fn of(totals: &Totals, have: &Snapshot) -> Self {
+        let mut sums = Self::default();
+        for (number, counters) in &totals.backends {
+            if let Some(name) = have.backend_names.get(number) {
+                sums.add_backend(name.clone(), counters);
+            }
+        }
+        for (number, counters) in &totals.services {
+            if let Some(name) = have.service_names.get(number) {
+                sums.services.entry(name.clone()).or_default().refused.add(&counters.refused);
+            }
+        }
+        for (name, counted) in &totals.past {
+            match name.parse() {
+                Ok(backend) => sums.add_backend(backend, &counted.backend),
+                Err(_) => {
+                    let service = sums.services.entry(name.clone()).or_default();
+                    service.backend.add(&counted.backend);
+                    service.refused.add(&counted.refused);
+                }
+            }
+        }
+        sums
+    }
+
+    pub fn backend(&self, name: &BackendName) -> BackendCounters {
+        self.backends.get(name).copied().unwrap_or_default()
+    }
+
+    /// What all its backends counted, those that left included.
+    pub fn of_backends(&self, service: &str) -> BackendCounters {
+        self.services.get(service).map(|it| it.backend).unwrap_or_default()
+    }
+
+    /// Packets for the service that went nowhere.
+    pub fn refused(&self, service: &str) -> Tally {
+        self.services.get(service).map(|it| it.refused).unwrap_or_default()
+    }
+
+    fn add_backend(&mut self, name: BackendName, counters: &BackendCounters) {
+        self.services.entry(name.service.clone()).or_default().backend.add(counters);
+        self.backends.entry(name).or_default().add(counters);
+    }
+}

@@ -1,0 +1,100 @@
+//! Counters of a name never fall, whatever becomes of who had it.
+
+use lb_common::counters::{BackendCounters, ServiceCounters, Tally};
+
+use super::*;
+
+#[test]
+fn sums_of_a_service_do_not_fall_when_a_backend_goes() {
+    let mut world = counted();
+
+    world.ask(Request::RemoveBackend { backend: name("web/web-1") }).unwrap();
+
+    assert_eq!(world.new_flows(), 30);
+    let text = metrics(&mut world);
+    assert!(text.contains("xlb_service_received_packets_total{service=\"web\"} 157"), "{text}");
+}
+
+#[test]
+fn no_series_falls_over_removals_renames_reloads_and_kills() {
+    let mut world = counted();
+    let mut highest = BTreeMap::new();
+    let mut watch = |world: &mut World, what: &str| {
+        for (series, value) in totals(&metrics(world)) {
+            let before = highest.insert(series.clone(), value).unwrap_or_default();
+            assert!(value >= before, "{series} falls from {before} to {value}: {what}");
+        }
+    };
+    let file = world.spec().clone();
+    let mut without = file.clone();
+    without.services[0].backends.remove(0);
+    let mut renamed = file.clone();
+    renamed.services[0].backends[0].name = "web-9".into();
+    let mut swapped = file.clone();
+    let [first, second, _] = &mut swapped.services[0].backends[..] else { panic!("there are three") };
+    std::mem::swap(&mut first.name, &mut second.name);
+    let mut shop = file.clone();
+    shop.services[0].name = "shop".into();
+    let mut crossed = file.clone();
+    crossed.services.push(dns());
+    let mut swapped_services = crossed.clone();
+    let [web, dns] = &mut swapped_services.services[..] else { panic!("there are two") };
+    std::mem::swap(&mut web.name, &mut dns.name);
+    let none = spec(Vec::new());
+
+    let ways = [without, renamed, swapped, shop, crossed, swapped_services, none];
+    for (number, way) in ways.iter().flat_map(|way| [way, &file]).enumerate() {
+        for is_killed in [false, true] {
+            world.host().file = Ok(way.clone());
+            if is_killed {
+                world.restart();
+            } else {
+                world.ask(Request::Reload).unwrap();
+            }
+            watch(&mut world, &format!("step {number}, killed: {is_killed}"));
+            count(&mut world, 1);
+            watch(&mut world, &format!("after step {number}"));
+        }
+    }
+}
+
+/// Each of the three backends had 10 flows and 50 packets, and 7 packets for the service were refused.
+fn counted() -> World {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    count(&mut world, 10);
+    world
+}
+
+/// Every number counts so many flows.
+fn count(world: &mut World, flows: u64) {
+    let maps = world.maps();
+    for number in maps.maps.backend_names.keys() {
+        let counters = maps.totals.backends.entry(*number).or_default();
+        let BackendCounters { forwarded, new_flows, .. } = counters;
+        *new_flows += flows;
+        (forwarded.packets, forwarded.bytes) = (forwarded.packets + 5 * flows, forwarded.bytes + 50 * flows);
+    }
+    for number in maps.maps.service_names.keys() {
+        let ServiceCounters { refused } = maps.totals.services.entry(*number).or_default();
+        *refused = Tally { packets: refused.packets + 7, bytes: refused.bytes + 70 };
+    }
+}
+
+fn metrics(world: &mut World) -> String {
+    match world.ask(Request::Metrics) {
+        Ok(Answer::Metrics(text)) => text,
+        other => panic!("{other:?} are no metrics"),
+    }
+}
+
+/// Counters of the data plane. Those of checks begin with each daemon.
+fn totals(text: &str) -> BTreeMap<String, u64> {
+    let lines = text.lines().filter(|line| line.contains("_total{") && !line.contains("checks"));
+    let lines = lines.filter(|line| !line.contains("state_changes"));
+    lines
+        .map(|line| {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            (series.to_owned(), value.parse().unwrap())
+        })
+        .collect()
+}

@@ -1,0 +1,180 @@
+//! What was counted under names by numbers that have other names now, or none.
+//!
+//! A name's counters never fall. The program counts by number; when a number loses its name (a backend leaves, a service
+//! is renamed), what it counted is added to what is kept for the name, and a backend or service that comes back under
+//! that name goes on from there. The sums of a service hold all that its backends counted, those that left included.
+//!
+//! It lies in a pinned map that only the controller knows, and lives as long as the counters do.
+
+use std::collections::BTreeMap;
+
+use lb_common::counters::{BackendCounters, Tally};
+
+use super::names::Record;
+
+/// The map.
+pub const MAP: &str = "PAST";
+/// Names that the map has room for.
+pub const MAX_ENTRIES: u32 = 4096;
+/// From here on, names that are not in use make room. What is left is for services that take over from their backends.
+const CROWDED: usize = MAX_ENTRIES as usize - 1024;
+
+/// The map's value: `forwarded`, `returned`, `new_flows` of a backend, or of all backends of a service whose names were
+/// given up; and `refused` of a service.
+pub type Words = [u64; 7];
+/// The map's key, a name of [`names`](super::names).
+pub type Key = Record;
+
+/// What was counted under one name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Of a backend, or of a service's backends whose own entries were given up.
+    pub backend: BackendCounters,
+    /// Of a service.
+    pub refused: Tally,
+}
+
+/// The entries, by name: `SERVICE` or `SERVICE/BACKEND`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Past(BTreeMap<String, Counted>);
+
+/// What is to be written, in this order: what is there twice for a moment is better than what is not there.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    Put(String, Counted),
+    Delete(String),
+}
+
+impl Past {
+    pub fn new(entries: BTreeMap<String, Counted>) -> Self {
+        Self(entries)
+    }
+
+    pub fn entries(&self) -> &BTreeMap<String, Counted> {
+        &self.0
+    }
+
+    /// The name loses its number, which had counted so much. Returns what changes.
+    pub fn keep(&mut self, name: &str, counted: Counted, is_in_use: impl Fn(&str) -> bool) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if counted == Counted::default() {
+            return changes;
+        }
+        if !self.0.contains_key(name) && self.0.len() >= CROWDED {
+            changes.extend(self.make_room(is_in_use));
+        }
+        changes.push(self.add(name, counted));
+        changes
+    }
+
+    /// Gives up a name that is not in use: a backend's counts go to its service, those of a service that has left are
+    /// forgotten.
+    fn make_room(&mut self, is_in_use: impl Fn(&str) -> bool) -> Vec<Change> {
+        let Some(name) = self.0.keys().find(|name| !is_in_use(name)).cloned() else { return Vec::new() };
+        let counted = self.0.remove(&name).unwrap_or_default();
+        let service = name.split_once('/').map(|(service, _)| service).filter(|service| is_in_use(service));
+        let moved = service.map(|service| self.add(service, counted));
+        moved.into_iter().chain([Change::Delete(name)]).collect()
+    }
+
+    fn add(&mut self, name: &str, counted: Counted) -> Change {
+        let kept = self.0.entry(name.to_owned()).or_default();
+        kept.backend.add(&counted.backend);
+        kept.refused.add(&counted.refused);
+        Change::Put(name.to_owned(), *kept)
+    }
+}
+
+impl Counted {
+    /// As the map holds it.
+    pub const fn words(self) -> Words {
+        let Self { backend: BackendCounters { forwarded, returned, new_flows }, refused } = self;
+        [
+            forwarded.packets,
+            forwarded.bytes,
+            returned.packets,
+            returned.bytes,
+            new_flows,
+            refused.packets,
+            refused.bytes,
+        ]
+    }
+
+    /// As the map held it.
+    pub const fn of_words(words: Words) -> Self {
+        let [forwarded, forwarded_bytes, returned, returned_bytes, new_flows, refused, refused_bytes] = words;
+        Self {
+            backend: BackendCounters {
+                forwarded: Tally { packets: forwarded, bytes: forwarded_bytes },
+                returned: Tally { packets: returned, bytes: returned_bytes },
+                new_flows,
+            },
+            refused: Tally { packets: refused, bytes: refused_bytes },
+        }
+    }
+}
+
+/// Counters wrap rather than stop.
+pub trait Sum {
+    /// Adds what was counted elsewhere.
+    fn add(&mut self, counted: &Self);
+}
+
+impl Sum for Tally {
+    fn add(&mut self, counted: &Self) {
+        self.packets = self.packets.wrapping_add(counted.packets);
+        self.bytes = self.bytes.wrapping_add(counted.bytes);
+    }
+}
+
+impl Sum for BackendCounters {
+    fn add(&mut self, counted: &Self) {
+        self.forwarded.add(&counted.forwarded);
+        self.returned.add(&counted.returned);
+        self.new_flows = self.new_flows.wrapping_add(counted.new_flows);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_survives_the_round_trip() {
+        let words = [1, 2, 3, 4, 5, 6, 7];
+
+        assert_eq!(Counted::of_words(words).words(), words);
+    }
+
+    #[test]
+    fn a_name_that_loses_its_number_again_has_the_sum() {
+        let mut past = Past::default();
+
+        past.keep("web/web-1", flows(3), |_| false);
+        let changes = past.keep("web/web-1", flows(4), |_| false);
+
+        assert_eq!(changes, [Change::Put("web/web-1".into(), flows(7))]);
+        assert_eq!(past.keep("web/web-2", flows(0), |_| false), []);
+    }
+
+    #[test]
+    fn where_it_is_crowded_backends_that_left_are_summed_up_and_services_that_left_forgotten() {
+        let mut past = Past::default();
+        let is_in_use = |name: &str| name == "web" || name == "web/b0000";
+        past.keep("old", flows(1), is_in_use);
+        past.keep("old/b0000", flows(1), is_in_use);
+        for n in 0..2 * MAX_ENTRIES {
+            past.keep(&format!("web/b{n:04}"), flows(1), is_in_use);
+        }
+
+        assert!(past.entries().len() <= CROWDED + 1, "{} entries", past.entries().len());
+        let sum: u64 = past.entries().values().map(|it| it.backend.new_flows).sum();
+        assert_eq!(sum, u64::from(2 * MAX_ENTRIES));
+        assert_eq!(past.entries()["web/b0000"], flows(1));
+        assert!(!past.entries().contains_key("old"));
+    }
+
+    fn flows(new_flows: u64) -> Counted {
+        Counted { backend: BackendCounters { new_flows, ..Default::default() }, refused: Tally::default() }
+    }
+}
