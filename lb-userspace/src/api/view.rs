@@ -273,7 +273,7 @@ pub struct FlowCount {
 pub struct Stats {
     /// The service, or that of the backend.
     pub service: String,
-    /// `null`: the numbers of the service, with what backends had done that left since the start.
+    /// `null`: the numbers of the service, with what its former backends had done.
     pub backend: Option<String>,
     /// Half-open, established and closing, a second old at most.
     pub flows: u64,
