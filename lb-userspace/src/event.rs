@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -37,6 +37,8 @@ pub enum Event {
 pub struct Probed {
     /// It may have been removed while the probe was under way.
     pub backend: BackendName,
+    /// What was probed: the name may be another backend's by now.
+    pub address: SocketAddr,
     /// The steady health if this result changed it (or is the first), else `None`.
     pub change: Option<Health>,
     /// For the API and the metrics; `change` alone decides.
@@ -82,7 +84,7 @@ pub struct Target {
     /// Who the results are about.
     pub backend: BackendName,
     /// The backend's address, with the port that the check asks for.
-    pub address: std::net::SocketAddr,
+    pub address: SocketAddr,
     /// How it is probed, how often, and how many results in a row count.
     pub check: HealthCheck,
     /// What is believed already (adopted from pinned maps); `None`: the first result alone decides.

@@ -85,13 +85,16 @@ pub fn hops(spec: &Spec) -> BTreeMap<IpAddr, HopState> {
     backends.map(|it| it.address.ip()).map(|it| (it, HopState::Resolved(hop(it)))).collect()
 }
 
-pub fn probed(backend: &str, health: Health) -> Probed {
+/// A probe of the backend that has the name now.
+pub fn probed(state: &State, backend: &str, health: Health) -> Probed {
     let outcome = match health {
         Health::Up => ProbeOutcome::Success,
         Health::Down => ProbeOutcome::Failure,
     };
+    let target = state.find(&name(backend)).and_then(|(service, it)| state.target(service, it));
     Probed {
         backend: name(backend),
+        address: target.map_or(socket("0.0.0.0:0"), |target| target.address),
         change: Some(health),
         result: ProbeResult {
             outcome,
@@ -116,7 +119,7 @@ pub fn cold(services: Vec<Service>, now: Instant) -> State {
 pub fn serving(services: Vec<Service>, now: Instant) -> State {
     let mut state = cold(services, now);
     for target in state.targets() {
-        state.probed(probed(&target.backend.to_string(), Health::Up), now);
+        state.probed(probed(&state, &target.backend.to_string(), Health::Up), now);
     }
     state
 }

@@ -108,9 +108,11 @@ impl State {
 
     /// A probe ended. Returns whether it changed what is believed.
     pub fn probed(&mut self, probed: Probed, now: Instant) -> bool {
-        let Some(belief) = self.beliefs.get_mut(&probed.backend) else {
-            return false; // removed while it was probed
-        };
+        let target = self.find(&probed.backend).and_then(|(service, it)| self.target(service, it));
+        if target.is_none_or(|target| target.address != probed.address) {
+            return false; // removed, moved or renamed while it was probed
+        }
+        let Some(belief) = self.beliefs.get_mut(&probed.backend) else { return false };
         let has_changed = belief.learn(probed, now);
         self.is_dirty |= has_changed;
         has_changed

@@ -445,8 +445,10 @@ async fn the_loop_answers_repairs_and_stops() {
     let (reply, answer) = oneshot::channel();
     world.maps().fail_after = Some(0);
 
+    let down = probed(&world.controller.state, "web/web-1", Health::Down);
+
     let script = async {
-        events.send(Event::Probed(probed("web/web-1", Health::Down))).await.unwrap();
+        events.send(Event::Probed(down)).await.unwrap();
         events.send(Event::Request(Request::Status, reply)).await.unwrap();
         let status = answer.await.unwrap();
         assert!(matches!(status, Ok(Answer::Status(_))));

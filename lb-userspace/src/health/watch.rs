@@ -34,7 +34,8 @@ where
         let finding = lanes.take(probe(&target)).await;
         let Some(seen) = judge(&target, &finding) else { continue };
         let change = dampener.observe(seen);
-        let probed = Probed { backend: target.backend.clone(), change, result: finding.into() };
+        let (backend, address) = (target.backend.clone(), target.address);
+        let probed = Probed { backend, address, change, result: finding.into() };
         if events.send(Event::Probed(probed)).await.is_err() {
             return;
         }

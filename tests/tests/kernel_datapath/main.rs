@@ -528,6 +528,36 @@ fn counters_are_summed_over_cpus_and_begin_at_zero_with_each_name() -> Result<()
         assert_eq!(counted(&mut opened)?, cpus);
         opened.datapath.apply(&Op::PutBackendName(3, BackendName::new("web", "web-2")))?;
         assert_eq!(counted(&mut opened)?, 0);
+
+        // What was counted stays with the name, also for the next daemon.
+        let of_name = |opened: &mut Opened| -> Result<Option<u64>> {
+            Ok(opened.datapath.totals()?.past.get("web/web-1").map(|it| it.backend.new_flows))
+        };
+        assert_eq!(of_name(&mut opened)?, Some(cpus));
+        drop(opened);
+        let mut adopted = world.open(&["front"], AttachMode::Native)?;
+        assert_eq!(of_name(&mut adopted)?, Some(cpus));
+        Ok(())
+    })
+}
+
+#[test]
+fn pins_from_before_there_was_a_map_of_the_past_are_adopted() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let mut opened = world.open(&["front"], AttachMode::Native)?;
+        let (steps, want) = everything(&opened.attached);
+        for step in &steps {
+            opened.datapath.apply(step)?;
+        }
+        drop(opened);
+        fs::remove_file(world.pins().join("PAST"))?;
+
+        let mut adopted = world.open(&["front"], AttachMode::Native)?;
+
+        assert!(adopted.adopted);
+        assert_eq!(adopted.datapath.observe()?, want);
+        assert!(world.pins().join("PAST").exists());
         Ok(())
     })
 }

@@ -199,7 +199,8 @@ impl World {
             Change::Weight(s, b, to) => self.on_backend(*s, *b, |it| it.weight = *to),
             Change::Backup(s, b, to) => self.on_backend(*s, *b, |it| it.backup = *to),
             Change::Health(s, b, to) => {
-                self.state.probed(probed(&named(s, b).to_string(), *to), self.now);
+                let probed = probed(&self.state, &named(s, b).to_string(), *to);
+                self.state.probed(probed, self.now);
             }
             Change::SwapListens(a, b) => self.swap_listens(*a, *b),
             Change::SwapServiceNames(a, b) => self.swap_service_names(*a, *b),

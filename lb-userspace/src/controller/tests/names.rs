@@ -55,6 +55,18 @@ fn a_rename_while_the_daemon_is_stopped_moves_nothing() {
 }
 
 #[test]
+fn a_probe_that_ends_after_its_backend_was_renamed_says_nothing_of_the_other() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let late = probed(&world.controller.state, "web/web-1", Health::Down);
+    world.host().file = Ok(renamed(&world, RENAMES[2].1));
+    world.ask(Request::Reload).unwrap();
+
+    world.absorb(Event::Probed(late));
+
+    assert_eq!(world.serving(), ["web-2", "web-1", "web-3"]);
+}
+
+#[test]
 fn a_reload_says_what_was_renamed() {
     let mut world = World::warm(vec![web(Protocol::Tcp), dns()]);
     let mut file = world.spec().clone();

@@ -181,7 +181,7 @@ impl World {
     }
 
     pub fn probed(&mut self, backend: &str, health: Health) {
-        self.absorb(Event::Probed(probed(backend, health)));
+        self.absorb(Event::Probed(probed(&self.controller.state, backend, health)));
     }
 
     pub fn send(&mut self, request: Request) -> oneshot::Receiver<Result<Answer, Problem>> {
