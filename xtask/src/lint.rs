@@ -1,6 +1,7 @@
 //! `lint`: what a reviewer should not have to say.
 //!
-//! fmt, clippy for the host and for BPF with warnings denied, and cargo-deny. All run, whatever the first one finds.
+//! fmt, clippy for the host and for BPF and rustdoc with warnings denied, and cargo-deny. All of them run, even after a
+//! failure.
 //! Advisories come from a database on the network: where it cannot be had, that check is left out and said to be.
 
 use std::process::Command;
@@ -16,7 +17,7 @@ use crate::{
     tree,
 };
 
-/// Check format, clippy (host and BPF) and dependencies
+/// Check format, clippy (host and BPF), rustdoc and dependencies
 #[derive(Args)]
 pub struct Lint {}
 
@@ -26,6 +27,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("format", format),
     ("clippy for the host", clippy),
     ("clippy for BPF", clippy_for_bpf),
+    ("rustdoc", rustdoc),
     ("licences, bans and sources of dependencies", dependencies),
     ("advisories on dependencies", advisories),
 ];
@@ -61,6 +63,13 @@ fn clippy() -> Result<()> {
 fn clippy_for_bpf() -> Result<()> {
     let toolchain = Toolchain::find().context("there is no compiler for BPF: run `cargo xtask setup`")?;
     command::run(toolchain.cargo("clippy").args(["--lib", "--bins", "--", "-D", "warnings"]))
+}
+
+/// These pages are for developers of xlb, so private items are on them, and public ones may link there.
+fn rustdoc() -> Result<()> {
+    let scope = ["doc", "--locked", "--workspace", "--no-deps", "--document-private-items", "--all-features"];
+    let flags = "-D warnings -A rustdoc::private_intra_doc_links";
+    command::run(cargo::cargo().args(scope).env("RUSTDOCFLAGS", flags))
 }
 
 fn dependencies() -> Result<()> {

@@ -182,7 +182,7 @@ pub enum BackendVerb {
     Add {
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
-        /// Where it listens: 10.0.0.11:8080, [fd00::11]:8080
+        /// Address and port that it listens on; an IPv6 address is written in brackets
         #[arg(value_parser = spec::parse_endpoint)]
         address: SocketAddr,
         /// 0: no new flows
