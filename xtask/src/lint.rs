@@ -1,8 +1,10 @@
 //! `lint`: what a reviewer should not have to say.
 //!
-//! fmt, clippy for the host and for BPF and rustdoc with warnings denied, and cargo-deny. All of them run, even after a
-//! failure.
+//! fmt, clippy for the host and for BPF and rustdoc with warnings denied, links of the documents, and cargo-deny. All of
+//! them run, even after a failure.
 //! Advisories come from a database on the network: where it cannot be had, that check is left out and said to be.
+
+mod documents;
 
 use std::process::Command;
 
@@ -17,7 +19,7 @@ use crate::{
     tree,
 };
 
-/// Check format, clippy (host and BPF), rustdoc and dependencies
+/// Check format, clippy (host and BPF), rustdoc, links of documents and dependencies
 #[derive(Args)]
 pub struct Lint {}
 
@@ -28,6 +30,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("clippy for the host", clippy),
     ("clippy for BPF", clippy_for_bpf),
     ("rustdoc", rustdoc),
+    ("links of documents", documents::check),
     ("licences, bans and sources of dependencies", dependencies),
     ("advisories on dependencies", advisories),
 ];
