@@ -15,7 +15,7 @@ use lb_userspace::spec::{self, Spec};
 #[test]
 fn every_example_passes_xlb_check() {
     for path in examples() {
-        if let Err(mistakes) = spec::read(&path) {
+        if let Err(mistakes) = spec::read(&path, &BTreeSet::new()) {
             panic!("{mistakes}");
         }
     }
@@ -24,7 +24,7 @@ fn every_example_passes_xlb_check() {
 #[test]
 fn every_example_gives_the_host_the_addresses_that_it_uses() {
     for path in examples() {
-        let (spec, text) = (spec::read(&path).unwrap(), fs::read_to_string(&path).unwrap());
+        let (spec, text) = (spec::read(&path, &BTreeSet::new()).unwrap(), fs::read_to_string(&path).unwrap());
         for address in addresses_of_the_host(&spec) {
             let command = format!("#   ip address add {address}/");
             assert!(text.contains(&command), "{}: no `{command}`", path.display());

@@ -146,13 +146,16 @@ fn find_route<F: Family>(tables: &impl Steps<F>, about: &Tuple<F>) -> Result<Err
     Err(Reason::NotService)
 }
 
-/// What one side of a flow sends, whether its addresses are kept (nat), and its backend. `None`: the flow is over.
+/// What one side of a flow sends, whether its addresses are kept (nat), and its backend.
+type Side<'a, F> = (Tuple<F>, bool, &'a Backend);
+
+/// One side of a flow. `None`: the flow is over.
 #[inline(always)]
 fn read<'a, F: Family>(
     maps: &'a impl Maps,
     found: &Found<'_, F>,
     sends: impl FnOnce(&RecordOf<F>) -> Tuple<F>,
-) -> Result<Option<(Tuple<F>, bool, &'a Backend)>, Reason> {
+) -> Result<Option<Side<'a, F>>, Reason> {
     let copied = found.read(|it| (sends(it), it.source.get() == it.client.get(), it.owner.get().backend()));
     let Some((quote, keeps_source, id)) = copied else { return Ok(None) };
     let backend = maps.backend(id).ok_or(Reason::Internal)?;

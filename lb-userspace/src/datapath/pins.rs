@@ -11,7 +11,7 @@
 //!     v1-new/             being made; becomes v1 by one rename, so that v1 is always whole
 //! ```
 //!
-//! What the maps are, the table of [`shapes`](super::shapes) says.
+//! What the maps are, the table of [`shapes`] says.
 
 use std::{
     fs, io,

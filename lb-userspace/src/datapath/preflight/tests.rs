@@ -96,7 +96,8 @@ fn a_missing_interface_is_told_with_those_that_there_are() {
 
     let causes = judge_interfaces(&spec(&["eth0"], AttachMode::Auto), &host, &BTreeMap::new());
 
-    assert_eq!(causes, [Cause::new("there is no interface eth0", "name one of eth1 in the configuration")]);
+    let words: Vec<_> = causes.iter().map(Cause::to_string).collect();
+    assert_eq!(words, ["there is no interface eth0: name one of eth1 in the configuration"]);
 }
 
 #[test]

@@ -113,11 +113,11 @@ mod tests {
         let shown = Memory::of(Limits::default(), 2).to_string();
 
         let expected = "\
-maps: 64.9 MiB
+maps: 65.8 MiB
   262,144 IPv4 flows              40.0 MiB  160 bytes per flow
   65,536 IPv6 flows               18.0 MiB  288 bytes per flow
   services and backends            6.2 MiB
-  counters of 2 CPUs               0.7 MiB";
+  counters of 2 CPUs               1.6 MiB";
         assert_eq!(shown, expected);
     }
 
