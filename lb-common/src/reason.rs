@@ -69,6 +69,7 @@ reasons! {
     RedirectFailed     "redirect_failed"      Drop "The egress interface is not in the device map.";
     MtuTooSmall        "mtu_too_small"        Drop "An ICMP error about a flow wants an MTU below 552 (IPv6: 1280; RFC 8201, 4).";
     Internal           "internal"             Drop "The program's maps are not as they must be: a bug or a damaged installation.";
+    NotOurMac          "not_our_mac"          Pass "Not for the MAC of the interface: broadcast, multicast, or for another host.";
 }
 
 #[cfg(test)]

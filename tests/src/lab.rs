@@ -39,6 +39,7 @@ use std::{
     fs,
     net::IpAddr,
     ops::Deref,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -152,7 +153,17 @@ impl Lab {
 
     /// Writes the configuration file and starts the daemon on it; returns when it answers.
     pub fn start(&self, config: &Config) -> Result<Daemon> {
-        Daemon::start(self, config)
+        Daemon::start(&self.xlb, &self.directory, config)
+    }
+
+    /// Starts another daemon in a namespace of the lab, with files and pins of its own.
+    pub fn start_another(&self, namespace: &Namespace, config: &Config) -> Result<Daemon> {
+        let (directory, pins) =
+            (self.directory.join(namespace.name()), self.directory.join(sweep::BPFFS).join(namespace.name()));
+        fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;
+        fs::create_dir(&pins).with_context(|| format!("make {}", pins.display()))?;
+        symlink(&pins, directory.join(sweep::BPFFS))?;
+        Daemon::start(namespace, &directory, config)
     }
 
     /// Verifies the checksums of what arrives at the client and at each backend, from now on.

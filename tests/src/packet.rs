@@ -12,6 +12,10 @@ use lb_common::net::Protocol;
 
 /// What stations send with, where a row does not say otherwise.
 pub const HOPS: u8 = 64;
+/// The sender's MAC, where a row does not say otherwise.
+pub const SENDER: [u8; 6] = [2, 0, 0, 0, 0, 0xfd];
+/// Stands for the MAC of the interface that receives a row's frame, where the row does not say otherwise.
+pub const RECEIVER: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
 
 /// One Ethernet frame with an IP packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,8 +120,8 @@ impl Packet {
     pub fn new(source: IpAddr, destination: IpAddr, content: Content) -> Self {
         assert_eq!(source.is_ipv4(), destination.is_ipv4(), "{source} -> {destination}");
         Self {
-            to_mac: [2, 0, 0, 0, 0, 0xfe],
-            from_mac: [2, 0, 0, 0, 0, 0xfd],
+            to_mac: RECEIVER,
+            from_mac: SENDER,
             source,
             destination,
             hops: HOPS,

@@ -10,6 +10,7 @@ pub mod icmp;
 pub mod malformed;
 pub mod next_hops;
 pub mod no_flow;
+pub mod other_macs;
 pub mod strangers;
 pub mod timeouts;
 pub mod udp;
@@ -19,8 +20,8 @@ pub mod udp;
 macro_rules! for_all_themes {
     ($call:ident) => {
         $call! {
-            balancing, capacity, closing, forwarding, handshake, icmp, malformed, next_hops, no_flow, strangers,
-            timeouts, udp
+            balancing, capacity, closing, forwarding, handshake, icmp, malformed, next_hops, no_flow, other_macs,
+            strangers, timeouts, udp
         }
     };
 }

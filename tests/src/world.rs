@@ -12,7 +12,10 @@
 mod maps;
 pub mod network;
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use lb_common::{
     clock::ticks,
@@ -23,7 +26,7 @@ use lb_common::{
 };
 
 pub use self::maps::{KEYS, Maps};
-use self::network::{BACK, Neighbour, standard_neighbours};
+use self::network::{BACK, INTERFACES, Neighbour, mac_of_interface, standard_neighbours};
 
 /// Backends of the standard world, in the order of its slot table.
 pub const WEB_1: &str = "web-1";
@@ -40,6 +43,8 @@ pub struct World {
     pub services: Vec<Service>,
     /// Whom the host can send to without asking the network first.
     pub neighbours: Vec<Neighbour>,
+    /// The Ethernet addresses of the host's own interfaces, by index.
+    pub own_macs: BTreeMap<u32, [u8; 6]>,
     /// Of both families' tables.
     pub shape: Shape,
     /// Source ports of full-nat flows.
@@ -215,6 +220,7 @@ impl World {
         let mut world = Self {
             services: Vec::new(),
             neighbours: standard_neighbours(),
+            own_macs: INTERFACES.map(|(_, index)| (index, mac_of_interface(index))).into(),
             shape: Shape { buckets: 16, lines: 16, half_open: 64, zero: 0 },
             ports: PortPool::around(32_768, 60_999),
             hop_generation: 1,

@@ -81,6 +81,20 @@ fn connections_follow_a_client_to_its_new_mac() -> Result<()> {
 }
 
 #[test]
+fn connections_survive_a_new_mac_of_an_interface_of_xlb() -> Result<()> {
+    for interface in ["eth0", "eth1"] {
+        let (lab, _xlb, live, _echoes) = stage("ownmac")?;
+
+        lab.xlb.sysctl(&format!("net.ipv4.conf.{interface}.arp_notify"), "1")?;
+        lab.xlb.sysctl(&format!("net.ipv6.conf.{interface}.ndisc_notify"), "1")?;
+        lab.xlb.ip(&format!("link set {interface} address 02:00:00:00:00:96"))?;
+
+        survive(live)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn connections_survive_an_interface_that_goes_down_and_up() -> Result<()> {
     for interface in ["eth0", "eth1"] {
         let (lab, _xlb, live, _echoes) = stage("flap")?;

@@ -26,6 +26,14 @@ impl Ethernet {
     /// IPv6 follows.
     pub const IPV6: Be16 = Be16::new(0x86dd);
 
+    /// Is the frame for this address? Compared halfword by halfword: a comparison of six bytes is a call on the BPF
+    /// target.
+    #[inline(always)]
+    pub fn is_to(&self, mac: Mac) -> bool {
+        let differences = |place: usize| u16::from_ne_bytes(self.destination[place]) ^ mac.0[place];
+        differences(0) | differences(1) | differences(2) == 0
+    }
+
     /// Writes an address halfword by halfword: a copy of six bytes is a call on the BPF target.
     #[inline(always)]
     pub fn set(field: &mut [[u8; 2]; 3], mac: Mac) {

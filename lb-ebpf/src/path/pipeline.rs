@@ -61,7 +61,7 @@ enum Exit {
 #[inline(always)]
 pub fn run(frame: &mut impl Frame, tables: &impl Tables) -> Verdict {
     let ingress = frame.ingress();
-    match forward(frame, tables) {
+    match forward(frame, tables, ingress) {
         Ok(Exit::Leave(egress)) => Verdict::leaving(ingress, Ok(egress)),
         Ok(Exit::Continue(path)) => Verdict::Continue(path),
         Err(reason) => Verdict::Refused(reason),
@@ -69,8 +69,13 @@ pub fn run(frame: &mut impl Frame, tables: &impl Tables) -> Verdict {
 }
 
 #[inline(always)]
-fn forward(frame: &mut impl Frame, tables: &impl Tables) -> Result<Exit, Reason> {
-    let ethertype = parse::ethertype(&mut frame.cursor())?;
+fn forward(frame: &mut impl Frame, tables: &impl Tables, ingress: u32) -> Result<Exit, Reason> {
+    let mut cursor = frame.cursor();
+    let ethernet = cursor.take::<Ethernet>()?;
+    if !is_for_us(tables, ingress, ethernet) {
+        return Err(Reason::NotOurMac);
+    }
+    let ethertype = Be16::from_bytes(ethernet.ethertype);
     if ethertype == Ethernet::IPV4 {
         forward_ip::<V4>(frame, tables)
     } else if ethertype == Ethernet::IPV6 {
@@ -78,6 +83,15 @@ fn forward(frame: &mut impl Frame, tables: &impl Tables) -> Result<Exit, Reason>
     } else {
         Err(Reason::NotIp)
     }
+}
+
+/// Is the frame for the interface that received it? A switch that floods, or an interface in promiscuous mode, also
+/// brings frames for other hosts: a standby must not answer beside the active node.
+///
+/// The port of a bond has no entry of its own: its driver hands over what is for the bond.
+#[inline(always)]
+fn is_for_us(maps: &impl Maps, ingress: u32, ethernet: &Ethernet) -> bool {
+    maps.interface(ingress).is_none_or(|it| ethernet.is_to(it.mac) || it.attached == 0)
 }
 
 #[inline(always)]

@@ -103,7 +103,8 @@ fn refusing_service(world: &World, input: &Input, reason: Reason) -> Option<usiz
         | Reason::ExtensionHeader
         | Reason::RedirectFailed
         | Reason::MtuTooSmall
-        | Reason::Internal => false,
+        | Reason::Internal
+        | Reason::NotOurMac => false,
         Reason::TtlExpired
         | Reason::TooBig
         | Reason::NoFlow

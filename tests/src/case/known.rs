@@ -10,7 +10,7 @@ use super::{Depends, Drops, Expected, Input, Opens, Passes, Reaches, Returns, Re
 use crate::{
     dialogue::{Dialogue, IcmpError, Message, Speaker},
     engine::Action,
-    packet::{Content, Packet, read},
+    packet::{Content, Packet, RECEIVER, read},
     world::{World, network},
 };
 
@@ -40,6 +40,16 @@ impl Known {
 
     /// The frame that an input is, and the interface that it comes by.
     pub fn address(&self, input: &Input) -> Result<(u32, Vec<u8>)> {
+        let (interface, mut frame) = self.frame(input)?;
+        if let Some(to) = frame.first_chunk_mut()
+            && *to == RECEIVER
+        {
+            *to = self.world.own_mac(interface);
+        }
+        Ok((interface, frame))
+    }
+
+    fn frame(&self, input: &Input) -> Result<(u32, Vec<u8>)> {
         match input {
             Input::Frame(interface, bytes) => Ok((*interface, bytes.clone())),
             Input::Message(message) => {
@@ -54,16 +64,14 @@ impl Known {
                         (backend.interface, between(&message.packet, backend.address, seen))
                     }
                 };
-                Ok((interface, packet.with(|it| it.to_mac = network::mac_of_interface(interface)).to_frame()))
+                Ok((interface, packet.to_frame()))
             }
             Input::Error(error) => {
                 let quoted = self.forwarded(&error.about, error.backend)?;
                 let interface = network::interface_towards(error.router);
                 let quote = quoted.quoted(error.quoted_bytes);
                 let to = quoted.source;
-                let packet = error_packet(error, error.router, to, quote)
-                    .with(|it| it.to_mac = network::mac_of_interface(interface));
-                Ok((interface, packet.to_frame()))
+                Ok((interface, error_packet(error, error.router, to, quote).to_frame()))
             }
         }
     }
@@ -99,7 +107,7 @@ impl Known {
                 let it = self.world.find(backend);
                 let packet = between(&message.packet, self.seen(message.dialogue, backend)?, it.address);
                 packet.with(|packet| {
-                    (packet.to_mac, packet.from_mac) = (it.mac, network::mac_of_interface(it.interface));
+                    (packet.to_mac, packet.from_mac) = (it.mac, self.world.own_mac(it.interface));
                 })
             }
             Speaker::Backend(_) => {
@@ -145,7 +153,7 @@ impl Known {
                 bail!("the row must say what becomes of its frame")
             }
         };
-        Ok((leaves(&packet, ingress), packet.to_frame()))
+        Ok((self.leaves(&packet, ingress), packet.to_frame()))
     }
 
     /// All that a message may become, whose tuple others may have as well.
@@ -160,7 +168,7 @@ impl Known {
         };
         let become_theirs = |(dialogue, backend)| {
             self.forwarded(&Message { dialogue, ..message.clone() }, backend)
-                .map(|packet| (leaves(&packet, ingress), packet.to_frame()))
+                .map(|packet| (self.leaves(&packet, ingress), packet.to_frame()))
         };
         heirs.into_iter().filter_map(|heir| become_theirs(heir).ok()).collect()
     }
@@ -176,7 +184,7 @@ impl Known {
                 (client, listen, hop.destination.to_bytes(), hop.source.to_bytes())
             }
             Speaker::Backend(_) => {
-                (backend.address, seen, backend.mac, network::mac_of_interface(backend.interface))
+                (backend.address, seen, backend.mac, self.world.own_mac(backend.interface))
             }
         };
         let quote = between(&error.about.packet, reader, partner).with(|packet| packet.hops -= 1);
@@ -187,10 +195,10 @@ impl Known {
             (packet.to_mac, packet.from_mac) = (to_mac, from_mac);
         }))
     }
-}
 
-fn leaves(packet: &Packet, ingress: u32) -> Action {
-    if packet.from_mac == network::mac_of_interface(ingress) { Action::Transmit } else { Action::Redirect }
+    fn leaves(&self, packet: &Packet, ingress: u32) -> Action {
+        if packet.from_mac == self.world.own_mac(ingress) { Action::Transmit } else { Action::Redirect }
+    }
 }
 
 fn between(packet: &Packet, from: SocketAddr, to: SocketAddr) -> Packet {

@@ -15,7 +15,7 @@ use nix::{
 use serde_json::Value;
 
 use super::{
-    Config, Lab, Namespace,
+    Config, Namespace,
     command::{self, Output},
     metrics::Metrics,
     sweep,
@@ -37,10 +37,10 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    pub(super) fn start(lab: &Lab, config: &Config) -> Result<Self> {
+    pub(super) fn start(namespace: &Namespace, directory: &Path, config: &Config) -> Result<Self> {
         let mut daemon = Self {
-            namespace: lab.xlb.clone(),
-            directory: lab.directory().to_owned(),
+            namespace: namespace.clone(),
+            directory: directory.to_owned(),
             log_filter: None,
             process: None,
         };

@@ -99,7 +99,7 @@ impl World {
             for it in &service.backends {
                 let hop = Hop {
                     destination: Mac::new(it.mac),
-                    source: Mac::new(network::mac_of_interface(it.interface)),
+                    source: Mac::new(self.own_mac(it.interface)),
                     interface: it.interface,
                     mtu: self.mtu,
                 };

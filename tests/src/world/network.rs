@@ -87,7 +87,7 @@ pub fn mac_of(address: IpAddr) -> [u8; 6] {
     }
 }
 
-/// An interface's own Ethernet address.
+/// An interface's own Ethernet address, until a row changes it.
 pub fn mac_of_interface(index: u32) -> [u8; 6] {
     [2, 1, 0, 0, 0, index as u8]
 }
@@ -135,10 +135,15 @@ impl World {
         })
     }
 
+    /// The Ethernet address that an interface has now.
+    pub fn own_mac(&self, index: u32) -> [u8; 6] {
+        self.own_macs.get(&index).copied().unwrap_or_default()
+    }
+
     /// An interface as the program sees it.
     pub fn interface(&self, index: u32) -> Interface {
         Interface {
-            mac: Mac::new(mac_of_interface(index)),
+            mac: Mac::new(self.own_mac(index)),
             zero: 0,
             mtu: self.mtu,
             attached: u32::from(index != SIDE),
