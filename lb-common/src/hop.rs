@@ -39,7 +39,7 @@ const _: () = assert!(size_of::<Interface>() == 16);
 /// One word, because it is also written by who does not own the record: whoever found the routes changed. The low bits
 /// of the owner's generation tell it from the same hop of the next owner, and of the fourteen after that.
 #[repr(transparent)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientHop(pub u64);
 
 impl ClientHop {

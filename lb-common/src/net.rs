@@ -165,8 +165,16 @@ impl Mac {
     }
 
     /// Is this the address of nobody?
+    #[inline(always)]
     pub const fn is_zero(self) -> bool {
-        self.0[0] == 0 && self.0[1] == 0 && self.0[2] == 0
+        self.0[0] | self.0[1] | self.0[2] == 0
+    }
+
+    /// Is it the address of one station (IEEE 802, 8.2.2: the first bit on the wire says group)?
+    #[inline(always)]
+    pub const fn is_unicast(self) -> bool {
+        let [first, _] = self.0[0].to_ne_bytes();
+        (first & 1 == 0) & !self.is_zero()
     }
 }
 
@@ -322,6 +330,19 @@ mod tests {
             let ip: IpAddr = text.parse().unwrap();
 
             assert_eq!(Address::from(ip).to_ip(), ip);
+        }
+    }
+
+    #[test]
+    fn a_group_or_nobody_is_no_station() {
+        for (mac, is_unicast) in [
+            ([2, 0, 0, 0, 0, 1], true),
+            ([0, 0, 0, 0, 0, 1], true),
+            ([0; 6], false),
+            ([0xff; 6], false),
+            ([0x33, 0x33, 0, 0, 0, 1], false),
+        ] {
+            assert_eq!(Mac::new(mac).is_unicast(), is_unicast, "{mac:x?}");
         }
     }
 

@@ -63,7 +63,7 @@ reasons! {
     PortsExhausted     "ports_exhausted"      Drop "All source ports that were tried are held by established flows.";
     TupleInUse         "tuple_in_use"         Drop "nat: the client's port is in use towards every backend, or the client is the only backend.";
     Contended          "contended"            Drop "Another CPU was making the same flow, or its backend changed meanwhile: the next packet tries again.";
-    NoClientNeighbour  "no_client_neighbour"  Drop "The client's next hop is not resolved; it is being asked for.";
+    NoClientNeighbour  "no_client_neighbour"  Drop "The gateway towards the client has no neighbour entry; the kernel is resolving it.";
     NoClientRoute      "no_client_route"      Drop "No route to the client through an attached interface.";
     NoBackendNeighbour "no_backend_neighbour" Drop "The backend's next hop is not resolved.";
     RedirectFailed     "redirect_failed"      Drop "The egress interface is not in the device map.";

@@ -1,6 +1,7 @@
 //! A packet's way through the program: the fast path, and the slow paths that it hands packets on to.
 
 pub mod classify;
+pub mod client_hop;
 pub mod icmp;
 pub mod new_flow;
 pub mod pipeline;

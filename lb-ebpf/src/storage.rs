@@ -3,9 +3,10 @@
 use lb_common::{
     backend::Backend,
     cell::Word,
+    event::NeighbourWanted,
     flow::{Bucket, HintLine},
     hop::{Hop, Interface},
-    net::Be16,
+    net::{Address, Be16},
     reason::Reason,
     service::{Filter, Service, ServiceKey, SlotTable},
     settings::Settings,
@@ -34,6 +35,8 @@ pub trait Maps {
     fn backend(&self, id: u32) -> Option<&Backend>;
     /// An interface by its index.
     fn interface(&self, index: u32) -> Option<&Interface>;
+    /// Asks the daemon to resolve a neighbour. False: it does not read what it is asked.
+    fn ask(&self, wanted: NeighbourWanted) -> bool;
     /// A request went to a backend.
     fn count_forwarded(&self, backend_counters: u32, bytes: u64);
     /// A reply of a backend went to its client.
@@ -42,6 +45,20 @@ pub trait Maps {
     fn count_new_flow(&self, backend_counters: u32);
     /// A packet for a service was not forwarded.
     fn count_refused(&self, service_counters: u32, bytes: u64);
+}
+
+/// What the host's routes say of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Its next hop.
+    Resolved(Hop),
+    /// The MAC of its next hop is not known.
+    Unresolved {
+        /// All but the destination.
+        hop: Hop,
+        /// Whose MAC is missing: a gateway, or the address itself where it is on the link.
+        next_hop: Address,
+    },
 }
 
 /// The flow table of one family, and the host's routes for it.
@@ -54,8 +71,9 @@ pub trait Storage<F: Family>: Maps {
     fn scratch(&self) -> Option<&Scratch<F>>;
     /// How many records are half-open.
     fn half_open(&self) -> Option<&Word>;
-    /// The host's route from `source` to `destination`. An unresolved neighbour is asked for.
-    fn route(&self, source: F::Address, destination: F::Address) -> Result<Hop, Reason>;
+    /// The host's route from `source` to `destination`. [`Reason::NoClientRoute`]: there is none through an attached
+    /// interface.
+    fn route(&self, source: F::Address, destination: F::Address) -> Result<Route, Reason>;
 }
 
 /// May a packet with this endpoint (destination or source) be a request, or a reply? See [`Filter`].

@@ -7,9 +7,16 @@ mod check;
 mod known;
 mod run;
 
-use std::rc::Rc;
+use std::{net::IpAddr, rc::Rc};
 
-use lb_common::{clock::ticks, flow::State, net::Protocol, reason::Reason};
+use lb_common::{
+    clock::ticks,
+    event::NeighbourWanted,
+    flow::State,
+    hop::ClientHop,
+    net::{Mac, Protocol},
+    reason::Reason,
+};
 
 pub use self::run::{Observation, run, run_at_every_access};
 use crate::{
@@ -35,6 +42,8 @@ enum Step {
     Flow(Dialogue, Vec<Vec<State>>),
     /// Records of all flows.
     Records(usize),
+    /// What the daemon was asked in the step before.
+    Asked(Vec<NeighbourWanted>),
     After(u32),
     Change(Box<dyn Fn(&mut World)>),
 }
@@ -110,6 +119,7 @@ impl Case {
             | Step::StandStill(..)
             | Step::Flow(..)
             | Step::Records(_)
+            | Step::Asked(_)
             | Step::After(_)
             | Step::Change(_) => None,
         })
@@ -140,7 +150,14 @@ impl Case {
         let elsewhere = meanwhile(Self::new("", self.world.clone()));
         match self.steps.last_mut() {
             Some(Step::StandStill(_, pauses)) => pauses.push(Rc::new(elsewhere.steps)),
-            Some(Step::Send(..) | Step::Flow(..) | Step::Records(_) | Step::After(_) | Step::Change(_))
+            Some(
+                Step::Send(..)
+                | Step::Flow(..)
+                | Step::Records(_)
+                | Step::Asked(_)
+                | Step::After(_)
+                | Step::Change(_),
+            )
             | None => {
                 panic!("nobody stands still in the last step of `{}`", self.name)
             }
@@ -161,6 +178,18 @@ impl Case {
     /// So many records are in use.
     pub fn records(self, count: usize) -> Self {
         self.then(Step::Records(count))
+    }
+
+    /// For what was sent last, the daemon was asked to resolve a neighbour on an interface, whose flow uses this MAC
+    /// meanwhile.
+    pub fn asks(self, address: IpAddr, interface: u32, mac: [u8; 6]) -> Self {
+        let hop = ClientHop::new(Mac::new(mac), interface, 0);
+        self.then(Step::Asked(vec![NeighbourWanted { address: address.into(), hop }]))
+    }
+
+    /// For what was sent last, the daemon was asked nothing.
+    pub fn asks_nothing(self) -> Self {
+        self.then(Step::Asked(Vec::new()))
     }
 
     /// Time passes.

@@ -49,6 +49,8 @@ pub struct Message {
     pub speaker: Speaker,
     /// Its addresses and ports are put on when it is sent.
     pub packet: Packet,
+    /// Where it arrives, if not by the interface towards its speaker.
+    pub ingress: Option<u32>,
 }
 
 impl Dialogue {
@@ -98,7 +100,7 @@ impl Dialogue {
     }
 
     fn says(self, speaker: Speaker, packet: Packet) -> Message {
-        Message { dialogue: self, speaker, packet }
+        Message { dialogue: self, speaker, packet, ingress: None }
     }
 
     fn segment(self, flags: u8, sequence: u32, acknowledgement: u32) -> Message {
@@ -205,6 +207,12 @@ impl Dialogue {
 }
 
 impl Message {
+    /// The message arrives by another interface than the one towards its speaker.
+    pub fn arriving_by(mut self, interface: u32) -> Self {
+        self.ingress = Some(interface);
+        self
+    }
+
     /// The message with a change.
     pub fn with(mut self, change: impl FnOnce(&mut Packet)) -> Self {
         change(&mut self.packet);

@@ -2,6 +2,7 @@
 
 use lb_common::{
     counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
+    event::NeighbourWanted,
     flow::{Control, Deltas, Owner, Proof, Record, State},
     hop::{ClientHop, HopStamp},
     net::Ports,
@@ -62,6 +63,8 @@ pub struct Outcome {
     pub action: Action,
     /// As the program left it, whether it is sent or not.
     pub frame: Vec<u8>,
+    /// What the daemon is asked to resolve.
+    pub asked: Vec<NeighbourWanted>,
 }
 
 /// Everything that is counted, by number.

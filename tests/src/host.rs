@@ -109,7 +109,7 @@ fn execute(tables: &MemoryTables, interface: u32, frame: &[u8]) -> Result<Outcom
             Action::Redirect => actions.redirected += 1,
         }
     });
-    Ok(Outcome { action, frame: frame.bytes })
+    Ok(Outcome { action, frame: frame.bytes, asked: tables.take_asked() })
 }
 
 struct HostFrame {

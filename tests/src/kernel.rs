@@ -92,7 +92,7 @@ impl Engine for KernelEngine {
             4 => Action::Redirect,
             other => bail!("the program returned {other}"),
         };
-        Ok(Outcome { action, frame: after })
+        Ok(Outcome { action, frame: after, asked: maps::asked(&mut self.ebpf)? })
     }
 
     fn counters(&mut self) -> Result<Counters> {

@@ -8,6 +8,7 @@ use lb_common::{
     backend::Backend,
     cell::Word,
     counters::Tally,
+    event::NeighbourWanted,
     flow::{Bucket, HintLine},
     hop::{Hop, Interface},
     limits::MAX_BACKENDS,
@@ -19,7 +20,7 @@ use lb_common::{
 use lb_ebpf::{
     family::{Family, RecordOf},
     steps::Steps,
-    storage::{self, Storage},
+    storage::{self, Route, Storage},
     table::scratch::Scratch,
 };
 
@@ -36,6 +37,7 @@ pub struct MemoryTables {
     v4: Flows<V4>,
     v6: Flows<V6>,
     counters: RefCell<Counters>,
+    asked: RefCell<Vec<NeighbourWanted>>,
     cpu: Cell<usize>,
 }
 
@@ -76,6 +78,7 @@ impl MemoryTables {
             v4: Flows::new(epoch.maps.settings.shape4),
             v6: Flows::new(epoch.maps.settings.shape6),
             counters: RefCell::new(counters),
+            asked: RefCell::default(),
             cpu: Cell::new(0),
             epoch,
         }
@@ -120,6 +123,11 @@ impl MemoryTables {
     /// Counts.
     pub fn count(&self, change: impl FnOnce(&mut Counters)) {
         change(&mut self.counters.borrow_mut());
+    }
+
+    /// What the daemon was asked since this was called before.
+    pub fn take_asked(&self) -> Vec<NeighbourWanted> {
+        self.asked.take()
     }
 
     /// What is remembered.
@@ -189,6 +197,14 @@ impl storage::Maps for MemoryTables {
         self.unless_missing(Element::Interface, found)
     }
 
+    fn ask(&self, wanted: NeighbourWanted) -> bool {
+        let is_heard = self.world().daemon_listens;
+        if is_heard {
+            self.asked.borrow_mut().push(wanted);
+        }
+        is_heard
+    }
+
     fn count_forwarded(&self, number: u32, bytes: u64) {
         self.count(|counters| add(&mut counters.backends[number as usize].forwarded, bytes));
     }
@@ -227,7 +243,7 @@ macro_rules! flow_tables {
                 self.unless_missing(Element::HalfOpen, Some(&self.$flows.half_open))
             }
 
-            fn route(&self, _source: $family, destination: $family) -> Result<Hop, Reason> {
+            fn route(&self, _source: $family, destination: $family) -> Result<Route, Reason> {
                 self.world().route(<$family>::to_key(destination).to_ip())
             }
         }

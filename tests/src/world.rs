@@ -49,6 +49,8 @@ pub struct World {
     pub shape: Shape,
     /// Source ports of full-nat flows.
     pub ports: PortPool,
+    /// Does it read what the program asks for?
+    pub daemon_listens: bool,
     /// Raised when routes or neighbours change, so that flows look up their client's hop again.
     pub hop_generation: u32,
     /// In ticks.
@@ -223,6 +225,7 @@ impl World {
             own_macs: INTERFACES.map(|(_, index)| (index, mac_of_interface(index))).into(),
             shape: Shape { buckets: 16, lines: 16, half_open: 64, zero: 0 },
             ports: PortPool::around(32_768, 60_999),
+            daemon_listens: true,
             hop_generation: 1,
             // Ages must not mind a clock that wraps, which this one soon does.
             clock: u32::MAX - ticks(60),

@@ -31,6 +31,11 @@ fn damage() {
     pass(rows::damage::rows());
 }
 
+#[test]
+fn without_daemon() {
+    pass(rows::next_hops::without_daemon());
+}
+
 macro_rules! themes {
     ($($theme:ident),*) => {
         $(

@@ -146,16 +146,6 @@ fn exchange(lab: &Lab, family: Family, sockets: usize) -> Result<BTreeMap<String
     let from = lab.client_addresses(family);
     lab.client.block_on(async || {
         let mut shares = BTreeMap::new();
-        for &source in &from {
-            // The first packet of a client whose neighbour entry is not there is dropped: no_client_neighbour.
-            let socket = UdpSocket::bind((source, FIRST_PORT - 1)).await?;
-            socket.connect(address::SERVICE.port(family, DNS)).await?;
-            for _ in 0..20 {
-                if time::timeout(Duration::from_millis(200), ask(&socket, b"hello")).await.is_ok() {
-                    break;
-                }
-            }
-        }
         for (port, &source) in (FIRST_PORT..).zip(from.iter().cycle().take(sockets)) {
             let socket = UdpSocket::bind((source, port)).await?;
             socket.connect(address::SERVICE.port(family, DNS)).await?;

@@ -5,16 +5,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use lb_common::{net::Protocol, service::Mode};
 use tests::lab::{
     Config, Daemon, Family, Lab, Live, Shape, Topology, Visit, address,
     config::{Check, Service},
     eventually, visit,
 };
+use tokio::{net::UdpSocket, time::timeout};
 
 const WEB: u16 = 80;
 const ECHO: u16 = 7;
+const DNS: u16 = 53;
 const CONNECTIONS: usize = 30;
 /// For a neighbour that was just met to become one that the kernel does not vouch for.
 const STALE: Duration = Duration::from_secs(15);
@@ -67,6 +69,69 @@ fn a_backend_that_moves_without_a_word_is_found_again() -> Result<()> {
         println!("{family:?}: all serve again after {waited:?}");
     }
     Ok(())
+}
+
+/// The client asks for xlb's MAC once, from its first address: of the others xlb's host hears nothing before they dial.
+#[test]
+fn a_client_that_the_host_has_not_met_is_served_at_once() -> Result<()> {
+    let lab = Lab::build(&Topology::new("unmet", Shape::TwoNics).backends(1).clients(4))?;
+    let (_web, _udp) = (lab.web_servers()?, lab.udp_echoes(DNS)?);
+    let dns = Service::over(&lab, "dns", Protocol::Udp, Mode::FullNat, DNS, DNS);
+    let mut xlb = lab.start(&Config::web(&lab, Mode::FullNat).service(dns))?;
+    xlb.wait_until_all_are_up()?;
+    let [met, dials, asks, late] = [0, 1, 2, 3].map(|number| lab.clients[number]);
+    for family in Family::ALL {
+        let tally =
+            visit(&lab.client, &Visit::new(&[met.of(family)], address::SERVICE.port(family, WEB), 1))?;
+        assert!(tally.is_even(1), "{family:?}: {tally}");
+    }
+
+    for family in Family::ALL {
+        is_served_at_once(&lab, dials.of(family))?;
+        is_answered_at_once(&lab, asks.of(family))?;
+    }
+
+    assert!(xlb.metrics()?.sum("xlb_dropped_packets_total", &[]) == 0.0);
+    for family in Family::ALL {
+        let is_met = || Ok(!neighbour(&lab, dials.of(family))?.is_empty());
+        eventually(Duration::from_secs(2), "the host meets the client", is_met)?;
+    }
+    xlb.stop()?;
+    for family in Family::ALL {
+        is_served_at_once(&lab, late.of(family))?;
+    }
+    Ok(())
+}
+
+/// A lost SYN is sent again after a second (RFC 6298, 2.1).
+const AT_ONCE: Duration = Duration::from_millis(500);
+
+fn is_served_at_once(lab: &Lab, client: IpAddr) -> Result<()> {
+    assert_eq!(neighbour(lab, client)?, "");
+    let family = if client.is_ipv4() { Family::V4 } else { Family::V6 };
+    let dial = Visit::new(&[client], address::SERVICE.port(family, WEB), 1);
+    let tally = visit(&lab.client, &Visit { limit: AT_ONCE, ..dial })?;
+    assert!(tally.is_even(1), "{client}: {tally}");
+    Ok(())
+}
+
+fn is_answered_at_once(lab: &Lab, client: IpAddr) -> Result<()> {
+    assert_eq!(neighbour(lab, client)?, "");
+    let family = if client.is_ipv4() { Family::V4 } else { Family::V6 };
+    lab.client.block_on(async || {
+        let socket = UdpSocket::bind((client, 0)).await?;
+        socket.connect(address::SERVICE.port(family, DNS)).await?;
+        socket.send(b"question").await?;
+        let mut answer = [0; 64];
+        let answered = timeout(AT_ONCE, socket.recv(&mut answer)).await;
+        answered.with_context(|| format!("{client}: the first datagram was not answered"))??;
+        Ok(())
+    })
+}
+
+/// What xlb's host knows of a client.
+fn neighbour(lab: &Lab, client: IpAddr) -> Result<String> {
+    lab.xlb.run(&["ip", "neighbour", "show", "to", &client.to_string()])
 }
 
 #[test]

@@ -143,6 +143,26 @@ fn a_next_hop_that_is_looked_up_late_is_nobody_elses() {
     });
 }
 
+/// Where the host has not met the client, the flow's own hop is kept: it must be its own.
+#[test]
+fn a_next_hop_that_is_kept_is_nobody_elses() {
+    at_every_access(both(), |kind| {
+        let (old, new, case) =
+            the_last_record(kind, "new routes, and the reply to a client that was not met");
+        let case = case
+            .change(move |world| world.learn(old.client.ip(), None))
+            .step(old.first(), Opens(WEB_1))
+            .step(old.answer(WEB_1), Returns)
+            .after_s(1)
+            .change(|world| world.hop_generation += 1)
+            .stands_still(old.answer(WEB_1), |case| {
+                case.step(new.first(), Opens(WEB_1)).step(new.answer(WEB_1), Returns)
+            })
+            .and_again(|case| case.step(new.answer(WEB_1), Returns));
+        lives(case, new)
+    });
+}
+
 #[test]
 fn a_flow_that_is_proven_while_its_record_is_chosen_keeps_it() {
     at_every_access(both(), |kind| {

@@ -2,13 +2,13 @@
 
 use aya_ebpf::{bindings::xdp_md, helpers};
 use lb_common::{
-    event::NeighbourWanted,
     hop::Hop,
     net::{Address, Mac, V4, V6},
     reason::Reason,
 };
 
 use super::maps;
+use crate::storage::Route;
 
 /// `struct bpf_fib_lookup`, with words where the kernel has unions. Each CPU has one in a map: on the stack, words that
 /// are not aligned to eight bytes must not be written in pairs, as LLVM likes to.
@@ -36,7 +36,7 @@ const NO_NEIGHBOUR: i64 = 7;
 
 /// Looks up with the packet's own interface as the way in.
 #[inline(always)]
-fn lookup(ctx: *mut xdp_md, family: u8, source: [u32; 4], destination: [u32; 4]) -> Result<Hop, Reason> {
+fn lookup(ctx: *mut xdp_md, family: u8, source: [u32; 4], destination: [u32; 4]) -> Result<Route, Reason> {
     let query = maps::QUERY.get_ptr_mut(0).ok_or(Reason::Internal)?;
     // SAFETY: this CPU's own element; nothing else holds a reference to it during this call.
     let query = unsafe { &mut *query };
@@ -54,56 +54,54 @@ fn lookup(ctx: *mut xdp_md, family: u8, source: [u32; 4], destination: [u32; 4])
     let found = unsafe {
         helpers::bpf_fib_lookup(ctx.cast(), (&raw mut *query).cast(), size_of::<Query>() as i32, 0)
     };
-    if found == NO_NEIGHBOUR {
-        ask(query);
-        return Err(Reason::NoClientNeighbour);
-    }
-    if found != SUCCESS {
+    if found != SUCCESS && found != NO_NEIGHBOUR {
         return Err(Reason::NoClientRoute);
     }
     let egress = maps::INTERFACES.get(query.interface).ok_or(Reason::NoClientRoute)?;
     if egress.attached == 0 {
         return Err(Reason::NoClientRoute);
     }
-    Ok(Hop {
+    let hop = Hop {
         destination: Mac(query.next_mac),
         source: egress.mac,
         interface: query.interface,
         mtu: egress.mtu,
-    })
+    };
+    if found == SUCCESS {
+        Ok(Route::Resolved(hop))
+    } else {
+        Ok(Route::Unresolved { hop, next_hop: next_hop(family, query) })
+    }
 }
 
-/// The kernel has put the next hop and its interface into the query.
+/// The kernel has put it into the query, in place of the destination.
 #[inline(always)]
-fn ask(query: &Query) {
+fn next_hop(family: u8, query: &Query) -> Address {
     let [a, b, c, d] = query.destination;
-    let address = if query.family == AF_INET {
+    // An IPv4 route may have an IPv6 gateway (RFC 5549).
+    if family == AF_INET && query.family == AF_INET {
         Address::v4(V4(a))
     } else {
         Address::v6(V6(u64::from(a) | u64::from(b) << 32, u64::from(c) | u64::from(d) << 32))
-    };
-    if let Some(mut entry) = maps::WANTED.reserve(0) {
-        entry.write(NeighbourWanted { address, interface: query.interface, zero: 0 });
-        entry.submit(0);
     }
 }
 
 /// A family's route lookup.
-pub trait Route: Sized {
+pub trait Routed: Sized {
     /// How to send from `source` to `destination`.
-    fn route(ctx: *mut xdp_md, source: Self, destination: Self) -> Result<Hop, Reason>;
+    fn route(ctx: *mut xdp_md, source: Self, destination: Self) -> Result<Route, Reason>;
 }
 
-impl Route for V4 {
+impl Routed for V4 {
     #[inline(always)]
-    fn route(ctx: *mut xdp_md, source: V4, destination: V4) -> Result<Hop, Reason> {
+    fn route(ctx: *mut xdp_md, source: V4, destination: V4) -> Result<Route, Reason> {
         lookup(ctx, AF_INET, [source.0, 0, 0, 0], [destination.0, 0, 0, 0])
     }
 }
 
-impl Route for V6 {
+impl Routed for V6 {
     #[inline(always)]
-    fn route(ctx: *mut xdp_md, source: V6, destination: V6) -> Result<Hop, Reason> {
+    fn route(ctx: *mut xdp_md, source: V6, destination: V6) -> Result<Route, Reason> {
         let words = |a: V6| [a.0 as u32, (a.0 >> 32) as u32, a.1 as u32, (a.1 >> 32) as u32];
         lookup(ctx, AF_INET6, words(source), words(destination))
     }

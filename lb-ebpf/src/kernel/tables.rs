@@ -5,8 +5,9 @@ use lb_common::{
     backend::Backend,
     cell::Word,
     clock::TICK_SHIFT,
+    event::NeighbourWanted,
     flow::{Bucket, Control, HintLine, Record4, Record6},
-    hop::{Hop, Interface},
+    hop::Interface,
     limits::MAX_BACKENDS,
     net::{V4, V6},
     reason::Reason,
@@ -14,11 +15,11 @@ use lb_common::{
     settings::Settings,
 };
 
-use super::{counters, maps, pack, routes::Route, subprograms};
+use super::{counters, maps, pack, routes::Routed, subprograms};
 use crate::{
     packet::tcp::{Segment, Side},
     steps::Steps,
-    storage::{Maps, Storage},
+    storage::{Maps, Route, Storage},
     table::evict::Candidate,
     table::record::States,
     table::reply_index::{Holders, Reserve},
@@ -75,6 +76,14 @@ impl Maps for KernelTables {
     }
 
     #[inline(always)]
+    fn ask(&self, wanted: NeighbourWanted) -> bool {
+        let Some(mut entry) = maps::WANTED.reserve(0) else { return false };
+        entry.write(wanted);
+        entry.submit(0);
+        true
+    }
+
+    #[inline(always)]
     fn count_forwarded(&self, number: u32, bytes: u64) {
         counters::backend(number, |counters| counters::add(&mut counters.forwarded, bytes));
     }
@@ -119,8 +128,8 @@ macro_rules! flow_tables {
             }
 
             #[inline(always)]
-            fn route(&self, source: $family, destination: $family) -> Result<Hop, Reason> {
-                Route::route(self.0, source, destination)
+            fn route(&self, source: $family, destination: $family) -> Result<Route, Reason> {
+                Routed::route(self.0, source, destination)
             }
         }
 

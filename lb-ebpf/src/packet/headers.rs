@@ -34,6 +34,12 @@ impl Ethernet {
         differences(0) | differences(1) | differences(2) == 0
     }
 
+    /// Who sent the frame.
+    #[inline(always)]
+    pub fn sender(&self) -> Mac {
+        Mac(self.source.map(u16::from_ne_bytes))
+    }
+
     /// Writes an address halfword by halfword: a copy of six bytes is a call on the BPF target.
     #[inline(always)]
     pub fn set(field: &mut [[u8; 2]; 3], mac: Mac) {

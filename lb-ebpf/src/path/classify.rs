@@ -1,9 +1,10 @@
 //! The first packet of a flow: may it have one?
 
-use lb_common::{cell::fence, flow::State, net::Protocol, reason::Reason, service::ServiceKey};
+use lb_common::{flow::State, hop::ClientHop, net::Protocol, reason::Reason, service::ServiceKey};
 
 use crate::{
     family::Family,
+    path::client_hop,
     steps::Steps,
     storage::Maps,
     table::record::{self, States},
@@ -21,9 +22,10 @@ pub fn service<F: Family>(maps: &impl Maps, flow: &Scratch<F>) -> Result<(), Rea
     Ok(())
 }
 
-/// Decides whether the packet may open a flow, and looks up the way back to its client.
+/// Decides whether the packet may open a flow, and looks up the way back to its client. `came_by`: see
+/// [`client_hop::of_frame`].
 #[inline(always)]
-pub fn admit<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<(), Reason> {
+pub fn admit<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, came_by: ClientHop) -> Result<(), Reason> {
     let settings = tables.settings().ok_or(Reason::Internal)?;
     let tuple = flow.tuple.get();
     // Looked at before anything is made for it; what is forwarded is looked at again (`rewrite::apply`).
@@ -33,12 +35,6 @@ pub fn admit<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<(),
     if tuple.protocol == Protocol::Tcp as u32 && flow.is_syn.get() == 0 {
         return Err(Reason::NoFlow);
     }
-    // A flow is not made before its replies can find the way back.
-    // The routes' generation is read before the route: one that changes in between is then of an older generation, and
-    // is looked up again.
-    flow.hop_generation.set(settings.hop_generation);
-    fence();
-    flow.client_hop.set(tables.route(tuple.destination, tuple.source)?);
     // Beside a flow of its own tuple only if that one is closing. One that is not has been made since it was looked for.
     let closing = record::anywhere(tables, States::ESTABLISHED, None)?;
     if let Some(number) = closing
@@ -48,5 +44,7 @@ pub fn admit<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<(),
     }
     flow.set_closing(closing);
     flow.now.set(tables.now());
-    Ok(())
+    // A flow is not made before its replies can find the way back. Last: the verifier follows what comes after it once
+    // for each kind of route.
+    client_hop::find(tables, settings, flow, came_by)
 }

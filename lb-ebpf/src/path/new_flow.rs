@@ -1,12 +1,12 @@
 //! Slow path: a request of no known flow.
 
-use lb_common::reason::Reason;
+use lb_common::{hop::ClientHop, reason::Reason};
 
 use crate::{
     family::Family,
     packet::{frame::Frame, rewrite},
     path::{
-        classify,
+        classify, client_hop,
         pipeline::Verdict,
         request::{self, Forward},
     },
@@ -22,17 +22,18 @@ pub fn run<F: Family>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Verdict
 
 #[inline(always)]
 fn forward<F: Family>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Result<u32, Reason> {
-    let forward = make(tables)?;
+    let came_by = client_hop::of_frame(frame)?;
+    let forward = make(tables, came_by)?;
     let layout = tables.scratch().ok_or(Reason::Internal)?.layout.get();
     request::count(tables, &layout, forward.backend, rewrite::apply(frame, &layout, &forward.rewrite))
 }
 
-/// Makes the flow. [`Reason::NotService`]: no service listens there.
+/// Makes the flow of a packet that came by an interface, from a MAC. [`Reason::NotService`]: no service listens there.
 #[inline(always)]
-pub fn make<'a, F: Family>(tables: &'a impl Steps<F>) -> Result<Forward<'a, F>, Reason> {
+pub fn make<'a, F: Family>(tables: &'a impl Steps<F>, came_by: ClientHop) -> Result<Forward<'a, F>, Reason> {
     let flow = tables.scratch().ok_or(Reason::Internal)?;
     classify::service(tables, flow)?;
-    if let Err(reason) = classify::admit(tables, flow).and_then(|()| insert::insert(tables, flow)) {
+    if let Err(reason) = classify::admit(tables, flow, came_by).and_then(|()| insert::insert(tables, flow)) {
         tables.count_refused(flow.service_counters.get(), flow.layout.get().frame.into());
         return Err(reason);
     }

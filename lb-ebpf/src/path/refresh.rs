@@ -13,7 +13,12 @@ use crate::{
         frame::Frame,
         rewrite::{self, Rewrite},
     },
-    path::{pipeline::Verdict, reply, request::Forward},
+    path::{
+        client_hop::{self, Way},
+        pipeline::Verdict,
+        reply,
+        request::Forward,
+    },
     steps::Steps,
     storage::Storage,
     table::record::{Found, by_number},
@@ -41,7 +46,8 @@ pub fn find<'a, F: Family>(tables: &'a impl Steps<F>) -> Result<Forward<'a, F>, 
     Ok(Forward { rewrite: Rewrite::reply(flow.rewritten.get(), flow.deltas.get(), hop), backend })
 }
 
-/// Looks up the next hop of a reply that leaves as `tuple`, and writes it into its flow's record.
+/// Looks up the next hop of a reply that leaves as `tuple`, and writes it into its flow's record. One
+/// that is not resolved stays as it was while the route leaves by the same interface.
 ///
 /// The record may change hands meanwhile, and nothing says how long a CPU (of a virtual machine, say) stands still
 /// between two instructions. So the hop is one word that is only written over the one that was the flow's, and its stamp
@@ -54,12 +60,21 @@ pub fn next_hop<F: Family>(
     tuple: &Tuple<F>,
 ) -> Result<Hop, Reason> {
     let generation = storage.settings().ok_or(Reason::Internal)?.hop_generation;
-    let hop = storage.route(tuple.source, tuple.destination)?;
     let Found { record, .. } = by_number(storage, number)?;
-    let owner = control.generation();
-    let (before, after) = (record.client_hop.load(), ClientHop::new(hop.destination, hop.interface, owner).0);
+    let before = record.client_hop.load();
     fence();
-    if control.is_still(Control(record.control.load())) && record.client_hop.replace(before, after) {
+    let owner_then = Control(record.control.load());
+    let route = storage.route(tuple.source, tuple.destination)?;
+    // After the lookup: the verifier follows it once for each answer that is known by then.
+    let is_ours = control.is_still(owner_then);
+    let known = if is_ours { ClientHop(before) } else { client_hop::NONE };
+    let Way { hop, is_settled } = client_hop::resolve(storage, route, |_| known)?;
+    if !is_settled {
+        return Ok(hop);
+    }
+    let owner = control.generation();
+    let after = ClientHop::new(hop.destination, hop.interface, owner).0;
+    if is_ours && record.client_hop.replace(before, after) {
         // Last: whoever sees this stamp sees the hop that belongs to it.
         record.hop_stamp.set(HopStamp::new(generation, owner));
         fence();

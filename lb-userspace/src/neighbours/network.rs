@@ -7,8 +7,16 @@ use lb_common::net::Mac;
 
 use super::resolve::{Link, Neighbour, Place};
 
-/// Neighbours that are gone whose last address is remembered: if one comes back with another, flows must hear of it.
+/// Neighbours without an entry whose last address is remembered: if one gets another, flows must look it up.
 const DEPARTED_MAX: usize = 16 * 1024;
+
+/// The address by which flows send to a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Used {
+    One(Mac),
+    /// Flows differ: whatever the neighbour's entry says, some have another address.
+    Several,
+}
 
 /// One message of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,8 +66,8 @@ impl BitOrAssign for Changes {
 pub struct Network {
     links: BTreeMap<u32, Link>,
     neighbours: BTreeMap<Place, Neighbour>,
-    /// The last address that each neighbour had, also while it has none.
-    last_macs: BTreeMap<Place, Mac>,
+    /// The last address that each neighbour had, or was assumed to have, also while it has no entry.
+    used: BTreeMap<Place, Used>,
 }
 
 impl Network {
@@ -100,6 +108,20 @@ impl Network {
         changes
     }
 
+    /// A flow sends to a neighbour without an entry by this address, which its client's frame came from.
+    pub fn assume(&mut self, place: Place, mac: Mac) -> Changes {
+        // The entry was made meanwhile.
+        if let Some(known) = self.neighbours.get(&place).and_then(|neighbour| neighbour.mac()) {
+            return Changes { flows: known != mac, ..Changes::default() };
+        }
+        let used = Used::One(mac);
+        self.used
+            .entry(place)
+            .and_modify(|last| *last = if *last == used { used } else { Used::Several })
+            .or_insert(used);
+        Changes { flows: self.forget_departed(), ..Changes::default() }
+    }
+
     fn absorb_link(&mut self, index: u32, link: Option<Link>) -> Changes {
         let before = match link.clone() {
             Some(link) => self.links.insert(index, link),
@@ -118,7 +140,10 @@ impl Network {
         let mac = neighbour.and_then(Neighbour::mac);
         let hops = before.and_then(Neighbour::mac) != mac;
         let moved = match mac {
-            Some(mac) => self.last_macs.insert(place, mac).is_some_and(|last| last != mac),
+            Some(mac) => {
+                let used = Used::One(mac);
+                self.used.insert(place, used).is_some_and(|last| last != used)
+            }
             None => self.forget_departed(),
         };
         Changes { hops, flows: moved, ..Changes::default() }
@@ -126,10 +151,10 @@ impl Network {
 
     /// Who forgets must assume that everything changed.
     fn forget_departed(&mut self) -> bool {
-        if self.last_macs.len() <= self.neighbours.len() + DEPARTED_MAX {
+        if self.used.len() <= self.neighbours.len() + DEPARTED_MAX {
             return false;
         }
-        self.last_macs.retain(|place, _| self.neighbours.contains_key(place));
+        self.used.retain(|place, _| self.neighbours.contains_key(place));
         log::info!("more than {DEPARTED_MAX} neighbours are gone: all flows look up their next hops again");
         true
     }
@@ -167,6 +192,56 @@ mod tests {
 
             assert_eq!(changes, Some(Changes { hops: *hops, flows: *flows, ..Changes::default() }), "{case}");
         }
+    }
+
+    #[test]
+    fn an_address_that_flows_assume_is_news_when_the_neighbour_has_another() {
+        use Neighbour::{Fresh, Stale};
+        type Case<'a> = (&'a str, Option<Neighbour>, &'a [Mac], Neighbour, bool);
+        let cases: &[Case] = &[
+            ("it is right", None, &[A], Fresh(A), false),
+            ("twice", None, &[A, A], Fresh(A), false),
+            ("it is wrong", None, &[A], Fresh(B), true),
+            ("flows differ", None, &[A, B], Fresh(A), true),
+            ("flows differ, the other way", None, &[A, B], Fresh(B), true),
+            ("older flows have another", Some(Stale(A)), &[B], Fresh(B), true),
+            ("older flows have the same", Some(Stale(A)), &[A], Fresh(A), false),
+        ];
+        for (case, met_before, assumed, answer, flows) in cases {
+            let mut network = Network::default();
+            if met_before.is_some() {
+                network.absorb(Fact::Neighbour(place(1), *met_before));
+                network.absorb(Fact::Neighbour(place(1), None));
+            }
+            for mac in *assumed {
+                assert_eq!(network.assume(place(1), *mac), Changes::default(), "{case}");
+            }
+
+            let changes = network.absorb(Fact::Neighbour(place(1), Some(*answer)));
+            let again = network.absorb(Fact::Neighbour(place(1), Some(*answer)));
+
+            assert_eq!((changes.flows, again.flows), (*flows, false), "{case}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_flows_assume_is_news_when_another_became_known_meanwhile() {
+        let mut network = Network::default();
+        network.absorb(Fact::Neighbour(place(1), Some(Neighbour::Fresh(A))));
+
+        assert!(!network.assume(place(1), A).flows);
+        assert!(network.assume(place(1), B).flows);
+    }
+
+    #[test]
+    fn what_is_assumed_is_bounded() {
+        let mut network = Network::default();
+        let mut told = 0;
+        for number in 0..2 * DEPARTED_MAX as u32 {
+            told += u32::from(network.assume(place(number), A).flows);
+            assert!(network.used.len() <= DEPARTED_MAX + 1);
+        }
+        assert_eq!(told, 1);
     }
 
     #[test]
@@ -219,7 +294,7 @@ mod tests {
         for number in 0..3 * DEPARTED_MAX as u32 {
             network.absorb(Fact::Neighbour(place(number), Some(Neighbour::Fresh(A))));
             told += u32::from(network.absorb(Fact::Neighbour(place(number), None)).flows);
-            assert!(network.last_macs.len() <= DEPARTED_MAX + 1);
+            assert!(network.used.len() <= DEPARTED_MAX + 1);
         }
         assert_eq!(told, 2);
     }

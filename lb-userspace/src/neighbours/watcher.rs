@@ -227,22 +227,27 @@ impl Watcher {
         }
     }
 
-    /// The program drops a client's packet and wants its neighbour for the next one.
+    /// The program has met a client whose next hop is not resolved.
     fn ask_for_client(&mut self, wanted: NeighbourWanted) {
-        let place = (wanted.interface, wanted.address.to_ip());
+        let place = (wanted.hop.interface(), wanted.address.to_ip());
         // What has an address needs no asking; and a fixed one would lose it (see `asking`).
         let is_known =
             self.network.neighbours().get(&place).is_some_and(|neighbour| neighbour.mac().is_some());
-        if !is_known {
-            self.ask_if_attached(place, |asking, now| asking.client(place, now));
+        if is_known || self.ask_if_attached(place, |asking, now| asking.client(place, now)) {
+            let assumed = Some(wanted.hop.mac()).filter(|mac| !mac.is_zero());
+            let changes = assumed.map(|mac| self.network.assume(place, mac));
+            self.schedule(changes.unwrap_or_default());
         }
     }
 
-    fn ask_if_attached(&mut self, place: Place, decide: impl FnOnce(&mut Asking, Instant) -> bool) {
+    /// Returns whether it is asked for.
+    fn ask_if_attached(&mut self, place: Place, decide: impl FnOnce(&mut Asking, Instant) -> bool) -> bool {
         let is_attached = self.interfaces.borrow().iter().any(|attached| attached.index == place.0);
-        if is_attached && decide(&mut self.asking, Instant::now()) {
+        let is_asked = is_attached && decide(&mut self.asking, Instant::now());
+        if is_asked {
             self.to_ask.insert(place);
         }
+        is_asked
     }
 
     async fn ask(&mut self, kernel: &Kernel) -> anyhow::Result<()> {

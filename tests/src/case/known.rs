@@ -1,16 +1,20 @@
 //! What a row knows: the world, and the addresses that the program chose. From them, what is sent and what should
 //! come out.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use lb_common::service::Mode;
+use lb_ebpf::storage::Route;
 
 use super::{Depends, Drops, Expected, Input, Opens, Passes, Reaches, Returns, ReturnsVia};
 use crate::{
     dialogue::{Dialogue, IcmpError, Message, Speaker},
     engine::Action,
-    packet::{Content, Packet, RECEIVER, read},
+    packet::{Content, Packet, RECEIVER, SENDER, read},
     world::{World, network},
 };
 
@@ -64,7 +68,7 @@ impl Known {
                         (backend.interface, between(&message.packet, backend.address, seen))
                     }
                 };
-                Ok((interface, packet.to_frame()))
+                Ok((message.ingress.unwrap_or(interface), packet.to_frame()))
             }
             Input::Error(error) => {
                 let quoted = self.forwarded(&error.about, error.backend)?;
@@ -111,17 +115,21 @@ impl Known {
                 })
             }
             Speaker::Backend(_) => {
-                let packet = between(&message.packet, listen, client);
-                match self.world.route(client.ip()) {
-                    Ok(hop) => packet.with(|packet| {
-                        (packet.to_mac, packet.from_mac) =
-                            (hop.destination.to_bytes(), hop.source.to_bytes());
-                    }),
-                    Err(reason) => bail!("the row's client cannot be reached: {}", reason.name()),
-                }
+                let (to_mac, from_mac) = self.towards(client.ip())?;
+                between(&message.packet, listen, client)
+                    .with(|packet| (packet.to_mac, packet.from_mac) = (to_mac, from_mac))
             }
         };
         Ok(packet.with(|packet| packet.hops -= 1))
+    }
+
+    /// The Ethernet addresses of what is sent to a client: whom the host has not met by the one that its frames have.
+    fn towards(&self, client: IpAddr) -> Result<([u8; 6], [u8; 6])> {
+        match self.world.route(client) {
+            Ok(Route::Resolved(hop)) => Ok((hop.destination.to_bytes(), hop.source.to_bytes())),
+            Ok(Route::Unresolved { hop, .. }) => Ok((SENDER, hop.source.to_bytes())),
+            Err(_) => bail!("the row's client cannot be reached"),
+        }
     }
 
     /// The verdict and the bytes that should come out.
@@ -180,8 +188,8 @@ impl Known {
         let seen = self.seen(error.about.dialogue, error.backend)?;
         let (reader, partner, to_mac, from_mac) = match error.about.speaker {
             Speaker::Client => {
-                let hop = self.world.route(client.ip()).map_err(|reason| anyhow::anyhow!(reason.name()))?;
-                (client, listen, hop.destination.to_bytes(), hop.source.to_bytes())
+                let (to_mac, from_mac) = self.towards(client.ip())?;
+                (client, listen, to_mac, from_mac)
             }
             Speaker::Backend(_) => {
                 (backend.address, seen, backend.mac, self.world.own_mac(backend.interface))
@@ -205,7 +213,7 @@ fn between(packet: &Packet, from: SocketAddr, to: SocketAddr) -> Packet {
     packet.clone().with(|packet| packet.readdress(from, to))
 }
 
-fn error_packet(error: &IcmpError, from: std::net::IpAddr, to: std::net::IpAddr, quote: Vec<u8>) -> Packet {
+fn error_packet(error: &IcmpError, from: IpAddr, to: IpAddr, quote: Vec<u8>) -> Packet {
     let icmp = crate::packet::Icmp { payload: quote, ..error.icmp.clone() };
     Packet::new(from, to, Content::Icmp(icmp)).with(|packet| packet.hops = error.hops)
 }

@@ -90,6 +90,11 @@ impl<'a> Run<'a> {
                 ensure!(flows.len() == *count, "{} records are in use, not {count}: {flows:#?}", flows.len());
                 Ok(())
             }
+            Step::Asked(wanted) => {
+                let asked = self.observations.last().map(|last| &last.outcome.asked);
+                ensure!(asked == Some(wanted), "the daemon was asked {asked:?}, not {wanted:?}");
+                Ok(())
+            }
             Step::After(ticks) => {
                 let world = &mut self.known.world;
                 world.clock = world.clock.wrapping_add(*ticks);

@@ -5,12 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, Pod,
-    maps::{Array, DevMap, HashMap, Map, MapData, PerCpuArray, PerCpuValues},
+    maps::{Array, DevMap, HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf},
     util::nr_cpus,
 };
 use lb_common::{
     backend::Backend,
     counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
+    event::NeighbourWanted,
     flow::{Control, Deltas, HINTS, Owner, Proof, Record4, Record6, State, WAYS},
     hop::{ClientHop, HopStamp, Interface},
     net::Ports,
@@ -107,6 +108,19 @@ fn load_services(ebpf: &mut Ebpf, maps: &Maps) -> Result<()> {
         services.insert(key, service, 0)?;
     }
     Ok(())
+}
+
+/// What the program asked for since the last run.
+pub fn asked(ebpf: &mut Ebpf) -> Result<Vec<NeighbourWanted>> {
+    let mut ring = RingBuf::try_from(ebpf.map_mut("WANTED").context("there is no map WANTED")?)?;
+    let mut asked = Vec::new();
+    while let Some(item) = ring.next() {
+        let (address, hop) = item.split_first_chunk::<16>().context("an ask without an address")?;
+        let hop = ClientHop(u64::from_ne_bytes(hop.try_into().context("an ask of another size")?));
+        let address = IpAddr::from(*address).to_canonical().into();
+        asked.push(NeighbourWanted { address, hop });
+    }
+    Ok(asked)
 }
 
 /// Sums over all CPUs.

@@ -5,36 +5,34 @@ use lb_common::{flow::State, reason::Reason};
 use crate::{
     case::{Case, Drops, Opens, Reaches, Returns, ReturnsVia},
     dialogue::{Dialogue, Message},
-    packet::HOPS,
-    world::{Family, Kind, WEB_1, WEB_2, World, network},
+    packet::{HOPS, SENDER},
+    world::{
+        Family, Kind, WEB_1, WEB_2, World,
+        network::{self, BACK, FRONT},
+    },
 };
 
 const ANOTHER_MAC: [u8; 6] = [2, 0xff, 0, 0, 0, 1];
+const NO_MAC: [u8; 6] = [0; 6];
 
 /// Every kind, and a route that leads out of an interface without xlb.
 pub fn rows() -> Vec<Case> {
     Kind::all()
         .into_iter()
-        .flat_map(|kind| clients(kind).into_iter().chain(backends(kind)).chain(sizes(kind)).chain(hops(kind)))
+        .flat_map(|kind| {
+            let clients = clients(kind).into_iter().chain(strangers(kind));
+            clients.chain(backends(kind)).chain(sizes(kind)).chain(hops(kind))
+        })
         .chain([beside_an_unattached_interface()])
         .collect()
 }
 
 fn clients(kind: Kind) -> Vec<Case> {
     let one = Dialogue::new(kind);
-    let unknown = one.client(kind.ip.client(99));
     let nowhere = one.client(kind.ip.address("192.88.99.1", "2001:db8:fff::1"));
-    let known = one.client.ip();
+    let (known, far, gateway) = (one.client.ip(), one.client(kind.ip.far_client()), kind.ip.client(1));
     let world = World::new(kind);
     vec![
-        Case::new(
-            format!("{kind}: a client without neighbour entry is served once it has one"),
-            world.clone(),
-        )
-        .step(unknown.first(), Drops(Reason::NoClientNeighbour))
-        .records(0)
-        .change(move |world| world.learn(unknown.client.ip(), Some(ANOTHER_MAC)))
-        .establish(unknown, WEB_1),
         Case::new(format!("{kind}: a client without route is not served"), world.clone())
             .step(nowhere.first(), Drops(Reason::NoClientRoute))
             .records(0),
@@ -50,17 +48,98 @@ fn clients(kind: Kind) -> Vec<Case> {
         .change(|world| world.hop_generation += 1)
         .step(one.later_answer(WEB_1), Returns)
         .step(one.later_answer(WEB_1), Returns),
-        Case::new(format!("{kind}: replies wait for a client whose neighbour entry is gone"), world)
+        Case::new(format!("{kind}: replies go on to a client whose neighbour entry is gone"), world.clone())
             .establish(one, WEB_1)
+            .asks_nothing()
             .change(move |world| {
                 world.learn(known, None);
                 world.hop_generation += 1;
             })
-            .step(one.later_answer(WEB_1), Drops(Reason::NoClientNeighbour))
-            .step(one.later(), Reaches(WEB_1))
-            .change(move |world| world.learn(known, Some(ANOTHER_MAC)))
+            .step(one.later_answer(WEB_1), ReturnsVia(network::mac_of(known)))
+            .asks(known, FRONT, network::mac_of(known))
+            .step(one.later_answer(WEB_1), ReturnsVia(network::mac_of(known)))
+            .asks_nothing()
+            .change(move |world| {
+                world.learn(known, Some(ANOTHER_MAC));
+                world.hop_generation += 1;
+            })
             .step(one.later_answer(WEB_1), Returns),
+        Case::new(format!("{kind}: replies go on through a gateway whose neighbour entry is gone"), world)
+            .establish(far, WEB_1)
+            .change(move |world| {
+                world.learn(gateway, None);
+                world.hop_generation += 1;
+            })
+            .step(far.later_answer(WEB_1), ReturnsVia(network::mac_of(gateway)))
+            .asks(gateway, FRONT, network::mac_of(gateway)),
     ]
+}
+
+/// Clients that the host has not met.
+fn strangers(kind: Kind) -> Vec<Case> {
+    let one = Dialogue::new(kind).client(kind.ip.client(99));
+    let far = one.client(kind.ip.far_client());
+    let (client, gateway) = (one.client.ip(), kind.ip.client(1));
+    let from = |mac: [u8; 6]| one.first().with(|packet| packet.from_mac = mac);
+    let refused = |name: &str| Case::new(format!("{kind}: {name}"), World::new(kind));
+    vec![
+        Case::new(
+            format!("{kind}: a client on the link that the host has not met is answered by its frame's MAC"),
+            World::new(kind),
+        )
+        .step(one.first(), Opens(WEB_1))
+        .asks(client, FRONT, SENDER)
+        .step(one.answer(WEB_1), ReturnsVia(SENDER))
+        .asks_nothing()
+        .step(one.later(), Reaches(WEB_1))
+        .flow(one, &[State::ESTABLISHED])
+        .change(move |world| {
+            world.learn(client, Some(ANOTHER_MAC));
+            world.hop_generation += 1;
+        })
+        .step(one.later_answer(WEB_1), Returns),
+        refused("a client behind a gateway that the host has not met is served once it has")
+            .change(move |world| world.learn(gateway, None))
+            .step(far.first(), Drops(Reason::NoClientNeighbour))
+            .asks(gateway, FRONT, NO_MAC)
+            .records(0)
+            .change(move |world| world.learn(gateway, Some(ANOTHER_MAC)))
+            .establish(far, WEB_1),
+        refused("a client that the host has not met is not answered on another link than it is on")
+            .step(one.first().arriving_by(BACK), Drops(Reason::NoClientNeighbour))
+            .asks(client, FRONT, NO_MAC)
+            .records(0),
+        refused("a client that the host has not met is not answered by a group's MAC, or none")
+            .step(from([0x33, 0x33, 0, 0, 0, 1]), Drops(Reason::NoClientNeighbour))
+            .step(from([0xff; 6]), Drops(Reason::NoClientNeighbour))
+            .step(from(NO_MAC), Drops(Reason::NoClientNeighbour))
+            .asks(client, FRONT, NO_MAC)
+            .records(0),
+        refused("another source MAC changes nothing for a client that the host has met")
+            .step(Dialogue::new(kind).first().with(|packet| packet.from_mac = ANOTHER_MAC), Opens(WEB_1))
+            .step(Dialogue::new(kind).answer(WEB_1), Returns),
+    ]
+}
+
+/// Rows of a daemon that does not read what it is asked, which only the host engine can play.
+pub fn without_daemon() -> Vec<Case> {
+    let rows = Kind::all().into_iter().map(|kind| {
+        let one = Dialogue::new(kind).client(kind.ip.client(99));
+        let client = one.client.ip();
+        let world = World::new(kind).with(|world| world.daemon_listens = false);
+        Case::new(
+            format!("{kind}: where no daemon listens, the next hop of a client that was not met is looked up again"),
+            world,
+        )
+        .step(one.first(), Opens(WEB_1))
+        .step(one.answer(WEB_1), ReturnsVia(SENDER))
+        .step(one.later(), Reaches(WEB_1))
+        .change(move |world| world.learn(client, Some(ANOTHER_MAC)))
+        .step(one.later_answer(WEB_1), Returns)
+        .change(move |world| world.learn(client, Some(SENDER)))
+        .step(one.later_answer(WEB_1), ReturnsVia(ANOTHER_MAC))
+    });
+    rows.collect()
 }
 
 fn backends(kind: Kind) -> Vec<Case> {
@@ -80,7 +159,7 @@ fn backends(kind: Kind) -> Vec<Case> {
         .establish(one, WEB_1)
         .change(|world| world.find_mut(WEB_1).interface = 0)
         .step(one.later(), Drops(Reason::NoBackendNeighbour))
-        .change(|world| world.find_mut(WEB_1).interface = network::BACK)
+        .change(|world| world.find_mut(WEB_1).interface = BACK)
         .step(one.later(), Reaches(WEB_1))
         .flow(one, &[State::ESTABLISHED]),
         Case::new(format!("{kind}: a backend's Ethernet address changes under its flows"), world.clone())
@@ -90,7 +169,7 @@ fn backends(kind: Kind) -> Vec<Case> {
             .step(one.later_answer(WEB_1), Returns),
         Case::new(format!("{kind}: a backend moves to another interface under its flows"), world)
             .establish(one, WEB_1)
-            .change(|world| world.find_mut(WEB_1).interface = network::FRONT)
+            .change(|world| world.find_mut(WEB_1).interface = FRONT)
             .step(one.later(), Reaches(WEB_1))
             .step(one.later_answer(WEB_1), Returns),
     ]

@@ -7,6 +7,7 @@ use lb_common::{
     net::Mac,
     reason::Reason,
 };
+use lb_ebpf::storage::Route;
 
 use super::World;
 
@@ -119,19 +120,17 @@ fn is_within(address: IpAddr, network: &str, bits: u8) -> bool {
 
 impl World {
     /// What the host's routes say.
-    pub fn route(&self, destination: IpAddr) -> Result<Hop, Reason> {
-        let (gateway, index) = next_hop(destination).ok_or(Reason::NoClientRoute)?;
-        let neighbour = self.neighbours.iter().find(|it| it.address == gateway && it.interface == index);
-        let neighbour = neighbour.ok_or(Reason::NoClientNeighbour)?;
-        let egress = self.interface(index);
+    pub fn route(&self, destination: IpAddr) -> Result<Route, Reason> {
+        let (gateway, interface) = next_hop(destination).ok_or(Reason::NoClientRoute)?;
+        let egress = self.interface(interface);
         if egress.attached == 0 {
             return Err(Reason::NoClientRoute);
         }
-        Ok(Hop {
-            destination: Mac::new(neighbour.mac),
-            source: egress.mac,
-            interface: index,
-            mtu: egress.mtu,
+        let hop = Hop { destination: Mac::default(), source: egress.mac, interface, mtu: egress.mtu };
+        let mut neighbours = self.neighbours.iter();
+        Ok(match neighbours.find(|it| it.address == gateway && it.interface == interface) {
+            Some(neighbour) => Route::Resolved(Hop { destination: Mac::new(neighbour.mac), ..hop }),
+            None => Route::Unresolved { hop, next_hop: gateway.into() },
         })
     }
 
@@ -170,20 +169,20 @@ mod tests {
     #[test]
     fn routes_are_on_link_behind_a_gateway_or_not_there() {
         let world = World::new(Kind::new(Family::V4, Protocol::Tcp, Mode::Nat));
+        let mac_towards = |address| match world.route(address) {
+            Ok(Route::Resolved(hop)) => Some(hop.destination.to_bytes()),
+            Ok(Route::Unresolved { .. }) | Err(_) => None,
+        };
         for family in Family::ALL {
-            let gateway = family.client(1);
+            let (stranger, nowhere) = (family.client(99), family.address("192.88.99.1", "2001:db8:fff::1"));
 
-            assert_eq!(
-                world.route(family.client(7)).unwrap().destination.to_bytes(),
-                mac_of(family.client(7))
+            assert_eq!(mac_towards(family.client(7)), Some(mac_of(family.client(7))));
+            assert_eq!(mac_towards(family.far_client()), Some(mac_of(family.client(1))));
+            assert_eq!(mac_towards(family.inside(77)), Some(mac_of(family.inside(77))));
+            assert!(
+                matches!(world.route(stranger), Ok(Route::Unresolved { next_hop, .. }) if next_hop == stranger.into())
             );
-            assert_eq!(world.route(family.far_client()).unwrap().destination.to_bytes(), mac_of(gateway));
-            assert_eq!(world.route(family.client(99)), Err(Reason::NoClientNeighbour));
-            assert_eq!(world.route(family.inside(77)).unwrap().interface, BACK);
-            assert_eq!(
-                world.route(family.address("192.88.99.1", "2001:db8:fff::1")),
-                Err(Reason::NoClientRoute)
-            );
+            assert_eq!(world.route(nowhere), Err(Reason::NoClientRoute));
         }
         assert_eq!(world.route("172.16.0.7".parse().unwrap()), Err(Reason::NoClientRoute));
     }

@@ -28,6 +28,7 @@ mod program {
         packet::parse::{Layout, Packet},
         packet::rewrite::Rewrite,
         packet::tcp::{ACK, FIN, RST, SYN, Segment},
+        path::client_hop,
         path::new_flow,
         path::refresh,
         path::reply::{self, Reply},
@@ -223,7 +224,8 @@ mod program {
         let packet = packet(tuple, segment);
         let forward = match request::find(tables, settings, &packet)? {
             Some(forward) => forward,
-            None => new_flow::make(tables)?,
+            // Every client is a neighbour: which MAC the frame came from does not matter.
+            None => new_flow::make(tables, client_hop::NONE)?,
         };
         let to = forward.rewrite.tuple;
         let right = Rewrite::request(to, deltas(tuple, &to), forward.rewrite.hop);
