@@ -38,7 +38,6 @@ mod wishes;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     future::Future,
-    net::IpAddr,
     path::PathBuf,
     pin::pin,
     time::{Duration, Instant, SystemTime},
@@ -54,7 +53,7 @@ pub use self::{host::Host, listing::Reply};
 use self::{request::Asked, state::State, walk::Walks, wishes::Wishes};
 use crate::{
     datapath::{Attached, Capacity, Datapath, Snapshot},
-    event::{Event, Health, Probed, Since, Target},
+    event::{Event, Health, Path, Probed, Since, Target},
     spec::{Spec, overlay::Overlay},
 };
 
@@ -96,7 +95,7 @@ pub struct Wanted {
     /// What the probes watch.
     pub targets: watch::Sender<Vec<Target>>,
     /// Whose next hops netlink resolves and keeps fresh.
-    pub hops: watch::Sender<BTreeSet<IpAddr>>,
+    pub hops: watch::Sender<BTreeSet<Path>>,
     /// Through which interfaces.
     pub interfaces: watch::Sender<Vec<Attached>>,
 }

@@ -20,8 +20,8 @@ use crate::{
 pub enum Event {
     /// A probe ended.
     Probed(Probed),
-    /// The next hops of all watched backends, as netlink knows them now. Sent whole, when anything in it changed.
-    Hops(BTreeMap<IpAddr, HopState>),
+    /// The next hops of all watched paths, as netlink knows them now. Sent whole, when anything in it changed.
+    Hops(BTreeMap<Path, HopState>),
     /// A route, a neighbour's address or a link changed: flows look up their client's next hop again.
     RoutingChanged,
     /// A link appeared, vanished, went up or down, or changed its MTU or address; or this host has other IP addresses.
@@ -85,10 +85,21 @@ pub struct Target {
     pub backend: BackendName,
     /// The backend's address, with the port that the check asks for.
     pub address: SocketAddr,
+    /// The address of this host that it is probed from; `None`: the one that the kernel chooses.
+    pub source: Option<IpAddr>,
     /// How it is probed, how often, and how many results in a row count.
     pub check: HealthCheck,
     /// What is believed already (adopted from pinned maps); `None`: the first result alone decides.
     pub believed: Option<Health>,
+}
+
+/// From where to where: routes may depend on the source (`ip rule from`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Path {
+    /// A backend.
+    pub to: IpAddr,
+    /// The address of this host that its packets come from; `None`: they come from clients, or nothing is known.
+    pub from: Option<IpAddr>,
 }
 
 /// How a backend can be reached.

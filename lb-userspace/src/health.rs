@@ -104,7 +104,7 @@ impl Watches {
 }
 
 fn is_same_watch(old: &Target, new: &Target) -> bool {
-    old.address == new.address && old.check == new.check
+    old.address == new.address && old.source == new.source && old.check == new.check
 }
 
 /// A backend must not be left unwatched in silence: a bug here ends the daemon (traffic flows on), aborting is normal.

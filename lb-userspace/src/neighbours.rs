@@ -18,18 +18,22 @@ mod outbox;
 mod resolve;
 mod watcher;
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::collections::BTreeSet;
 
 use lb_common::event::NeighbourWanted;
 use tokio::sync::{mpsc, watch};
 
 use self::watcher::Watcher;
-use crate::{datapath::Attached, event::Event, shutdown::Shutdown};
+use crate::{
+    datapath::Attached,
+    event::{Event, Path},
+    shutdown::Shutdown,
+};
 
-/// Watches the ways to the `wanted` backends through the attached `interfaces`, until shutdown or until the other end
+/// Watches the `wanted` paths to backends through the attached `interfaces`, until shutdown or until the other end
 /// of `wanted`, `interfaces` or `events` is gone.
 pub async fn run(
-    wanted: watch::Receiver<BTreeSet<IpAddr>>,
+    wanted: watch::Receiver<BTreeSet<Path>>,
     interfaces: watch::Receiver<Vec<Attached>>,
     asks: mpsc::Receiver<NeighbourWanted>,
     events: mpsc::Sender<Event>,

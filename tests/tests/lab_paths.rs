@@ -54,6 +54,21 @@ fn one_client_port_may_be_used_towards_two_listen_addresses_in_nat_mode() -> Res
 }
 
 #[test]
+fn backends_that_only_the_source_address_has_a_route_to_are_up_and_serve() -> Result<()> {
+    let lab = Lab::build(&Topology::new("rule", Shape::Routers))?;
+    let _web = lab.web_servers()?;
+    link::route_by_source(&lab.xlb, address::CORE_INSIDE, address::CORE, address::SOURCE)?;
+    let xlb = lab.start(&Config::web(&lab, Mode::FullNat))?;
+
+    xlb.wait_until_all_are_up()?;
+    for family in Family::ALL {
+        let tally = lab.visit(family, 80, 30)?;
+        assert!(tally.is_even(3), "{family:?}: {tally}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_backend_learns_that_the_path_to_the_client_is_narrow() -> Result<()> {
     for mode in MODES {
         let lab = Lab::build(&Topology::new("down", Shape::Routers).mode(mode).backends(1).clients(1))?;

@@ -154,7 +154,7 @@ impl Compiler<'_> {
             address: backend.address.ip().into(),
             port: Be16::new(backend.address.port()),
             zero: [0; 3],
-            hop: self.state.hop(backend.address.ip()).unwrap_or(UNRESOLVED),
+            hop: self.state.hop(self.state.path(service, backend)).unwrap_or(UNRESOLVED),
             rest: 0,
         };
         self.want.backends.insert(slot(id), entry);

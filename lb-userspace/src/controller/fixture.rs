@@ -16,7 +16,7 @@ use lb_common::{
 use super::state::State;
 use crate::{
     datapath::Attached,
-    event::{Health, HopState, ProbeOutcome, ProbeResult, Probed},
+    event::{Health, HopState, Path, ProbeOutcome, ProbeResult, Probed},
     spec::{Api, Backend, BackendName, HealthCheck, Interface, Limits, Probe, Scheduler, Service, Spec},
 };
 
@@ -79,10 +79,15 @@ pub fn hop(address: IpAddr) -> Hop {
     Hop { destination: Mac([0, 0, u16::from(low)]), source: Mac([1, 2, 3]), interface: ETH0, mtu: 1500 }
 }
 
+/// The path to an address from no source in particular.
+pub fn path(to: IpAddr) -> Path {
+    Path { to, from: None }
+}
+
 /// Everybody of the spec is reached through eth0.
-pub fn hops(spec: &Spec) -> BTreeMap<IpAddr, HopState> {
+pub fn hops(spec: &Spec) -> BTreeMap<Path, HopState> {
     let backends = spec.services.iter().flat_map(|service| &service.backends);
-    backends.map(|it| it.address.ip()).map(|it| (it, HopState::Resolved(hop(it)))).collect()
+    backends.map(|it| it.address.ip()).map(|it| (path(it), HopState::Resolved(hop(it)))).collect()
 }
 
 /// A probe of the backend that has the name now.

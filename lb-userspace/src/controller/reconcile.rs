@@ -71,7 +71,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             }
             !is_same
         });
-        tell(&self.wanted.hops, self.state.backend_addresses());
+        tell(&self.wanted.hops, self.state.paths());
         tell(&self.wanted.interfaces, self.state.attached().to_vec());
     }
 }
@@ -86,5 +86,5 @@ fn tell<T: PartialEq>(listeners: &watch::Sender<T>, value: T) {
 
 /// What is believed changes with every result; it is no reason to begin anew.
 fn is_same_watch((a, b): (&Target, &Target)) -> bool {
-    a.backend == b.backend && a.address == b.address && a.check == b.check
+    a.backend == b.backend && a.address == b.address && a.source == b.source && a.check == b.check
 }

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_common::{hop::Hop, net::Protocol};
+use lb_common::{hop::Hop, net::Protocol, service::Mode};
 
 pub use self::belief::Belief;
 use self::{generation::Generation, offers::Offers, reach::Reach};
@@ -23,7 +23,7 @@ use super::identity::{self, Former};
 use crate::{
     api::view::AdminState,
     datapath::{Attached, Op, Snapshot},
-    event::{Health, HopState, Probed, Target},
+    event::{Health, HopState, Path, Probed, Target},
     spec::{Backend, BackendName, Service, Spec},
 };
 
@@ -96,7 +96,8 @@ impl State {
             }
         }
         self.admin = admin;
-        self.reach.forget_all_but(&self.backend_addresses());
+        let addresses = backends(&self.spec).map(|(_, backend)| backend.address.ip());
+        self.reach.forget_all_but(&addresses.collect());
         self.is_dirty = true;
     }
 
@@ -119,7 +120,7 @@ impl State {
     }
 
     /// Netlink's view of the next hops, whole.
-    pub fn hops(&mut self, seen: BTreeMap<IpAddr, HopState>) {
+    pub fn hops(&mut self, seen: BTreeMap<Path, HopState>) {
         self.is_dirty |= self.reach.learn(seen);
     }
 
@@ -130,7 +131,7 @@ impl State {
 
     /// The interfaces and addresses of this host, as they are.
     pub fn links(&mut self, attached: Vec<Attached>, addresses: BTreeSet<IpAddr>) {
-        self.is_dirty |= attached != self.attached;
+        self.is_dirty |= attached != self.attached || addresses != self.addresses;
         self.attached = attached;
         self.addresses = addresses;
     }
@@ -205,7 +206,7 @@ impl State {
         if service.protocol == Protocol::Udp && !is_up {
             return Standing::Absent;
         }
-        if is_ready && is_up && backend.weight > 0 && self.hop(backend.address.ip()).is_some() {
+        if is_ready && is_up && backend.weight > 0 && self.hop(self.path(service, backend)).is_some() {
             Standing::Eligible
         } else {
             Standing::Holding
@@ -217,9 +218,22 @@ impl State {
         self.offers.are_over(id, at, COOLING)
     }
 
-    /// How an address is reached, if it is.
-    pub fn hop(&self, address: IpAddr) -> Option<Hop> {
-        self.reach.hop(address, &self.attached)
+    /// How the end of a path is reached, if it is.
+    pub fn hop(&self, path: Path) -> Option<Hop> {
+        self.reach.hop(path, &self.attached)
+    }
+
+    /// How packets go to a backend. With full-nat, routes are looked up and probes are sent from the first of the
+    /// service's sources of that family that this host has.
+    pub fn path(&self, service: &Service, backend: &Backend) -> Path {
+        let to = backend.address.ip();
+        let is_usable =
+            |source: &&IpAddr| source.is_ipv4() == to.is_ipv4() && self.addresses.contains(*source);
+        let from = match service.mode {
+            Mode::FullNat => service.sources.iter().find(is_usable).copied(),
+            Mode::Nat => None,
+        };
+        Path { to, from }
     }
 
     pub fn attached(&self) -> &[Attached] {
@@ -255,12 +269,19 @@ impl State {
         let mut address = backend.address;
         address.set_port(check.port.unwrap_or(address.port()));
         let believed = self.health(service, backend);
-        Some(Target { backend: BackendName::new(&service.name, &backend.name), address, check, believed })
+        let source = self.path(service, backend).from;
+        Some(Target {
+            backend: BackendName::new(&service.name, &backend.name),
+            address,
+            source,
+            check,
+            believed,
+        })
     }
 
     /// Whose next hops are to be known.
-    pub fn backend_addresses(&self) -> BTreeSet<IpAddr> {
-        backends(&self.spec).map(|(_, backend)| backend.address.ip()).collect()
+    pub fn paths(&self) -> BTreeSet<Path> {
+        backends(&self.spec).map(|(service, backend)| self.path(service, backend)).collect()
     }
 
     /// The service and backend of a name.

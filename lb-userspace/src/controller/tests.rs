@@ -4,17 +4,22 @@ mod counters;
 mod counts;
 mod logging;
 mod names;
+mod sources;
 mod warnings;
 mod world;
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use lb_common::net::Protocol;
 use tokio::sync::{mpsc, oneshot};
 
 use self::world::{World, dns, patch};
 use super::{
-    fixture::{hops, name, probed, socket, spec, web},
+    fixture::{hop, hops, name, path, probed, socket, spec, web},
     *,
 };
 use crate::{
@@ -132,7 +137,7 @@ fn a_neighbour_that_the_kernel_forgot_is_still_sent_to() {
     let mut world = World::warm(vec![web(Protocol::Tcp)]);
     let mut seen = hops(world.spec());
     let forgotten = HopState::Unresolved { next_hop: [10, 0, 0, 12].into(), interface: "eth0".into() };
-    seen.insert("10.0.0.12".parse().unwrap(), forgotten);
+    seen.insert(path("10.0.0.12".parse().unwrap()), forgotten);
 
     world.absorb(Event::Hops(seen));
 
@@ -329,7 +334,7 @@ fn an_added_backend_is_probed_and_then_serves_after_the_others() {
 
     assert!(matches!(answer, Ok(Answer::Backend(it)) if it.health == "unknown"));
     assert!(world.targets.borrow().iter().any(|target| target.backend == name("web/web-0")));
-    assert!(world.hops.borrow().contains(&"10.0.0.14".parse::<IpAddr>().unwrap()));
+    assert!(world.hops.borrow().contains(&path("10.0.0.14".parse().unwrap())));
 
     world.absorb(Event::Hops(hops(world.spec())));
     world.probed("web/web-0", Health::Up);

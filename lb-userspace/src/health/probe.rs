@@ -3,6 +3,7 @@
 //! The answering side is not trusted: everything that it can make long or large has a limit, and one timeout covers
 //! everything from the first SYN to the byte that decides.
 
+mod connect;
 mod http;
 mod tcp;
 
@@ -45,8 +46,10 @@ pub async fn probe(target: &Target) -> Finding {
     let started = Instant::now();
     let limit = target.check.timeout;
     let answer = match &target.check.probe {
-        Probe::Tcp => tcp::probe(target.address, limit).await,
-        Probe::Http { path, host } => http::probe(target.address, path, host.as_deref(), limit).await,
+        Probe::Tcp => tcp::probe(target.address, target.source, limit).await,
+        Probe::Http { path, host } => {
+            http::probe(target.address, target.source, path, host.as_deref(), limit).await
+        }
     };
     Finding { answer, duration: started.elapsed(), at, timeout: limit }
 }

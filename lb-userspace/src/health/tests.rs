@@ -150,7 +150,7 @@ impl World {
 fn target(backend: &str, address: SocketAddr) -> Target {
     let interval = Duration::from_millis(5);
     let check = HealthCheck { probe: Probe::Tcp, interval, timeout: AMPLE, rise: 2, fall: 3, port: None };
-    Target { backend: BackendName::new("web", backend), address, check, believed: None }
+    Target { backend: BackendName::new("web", backend), address, source: None, check, believed: None }
 }
 
 /// Its second probe is beyond the end of any test, whatever the phase of its name.

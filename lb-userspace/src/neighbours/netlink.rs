@@ -27,6 +27,7 @@ use super::{
     network::Fact,
     resolve::{Link, Neighbour, Place, Route},
 };
+use crate::event::Path;
 
 const GROUPS: [MulticastGroup; 8] = [
     MulticastGroup::Link,
@@ -109,24 +110,24 @@ impl Kernel {
         collect(neighbours, |message| decode::neighbour(&message)).await.context("list the neighbours")
     }
 
-    /// The routes to many addresses.
-    pub async fn routes(&self, destinations: BTreeSet<IpAddr>) -> anyhow::Result<BTreeMap<IpAddr, Route>> {
-        futures_util::stream::iter(destinations)
-            .map(async |destination| anyhow::Ok((destination, self.route(destination).await?)))
+    /// The routes of many paths.
+    pub async fn routes(&self, paths: BTreeSet<Path>) -> anyhow::Result<BTreeMap<Path, Route>> {
+        futures_util::stream::iter(paths)
+            .map(async |path| anyhow::Ok((path, self.route(path).await?)))
             .buffer_unordered(LOOKUPS_AT_ONCE)
             .try_collect()
             .await
     }
 
-    /// What `ip route get` would say.
-    async fn route(&self, destination: IpAddr) -> anyhow::Result<Route> {
-        let mut answers = Box::pin(self.handle.route().get(route_request(destination)).execute());
+    /// What `ip route get TO from FROM` would say.
+    async fn route(&self, path: Path) -> anyhow::Result<Route> {
+        let mut answers = Box::pin(self.handle.route().get(route_request(path)).execute());
         match patiently(answers.try_next()).await? {
-            Ok(Some(message)) => Ok(decode::route(destination, &message)),
+            Ok(Some(message)) => Ok(decode::route(path.to, &message)),
             Ok(None) => Ok(Route::Missing),
             // The kernel's way to say: unreachable, prohibited, blackhole.
             Err(Error::NetlinkError(_)) => Ok(Route::Missing),
-            Err(error) => Err(error).with_context(|| format!("look up the route to {destination}")),
+            Err(error) => Err(error).with_context(|| format!("look up the route to {}", path.to)),
         }
     }
 
@@ -148,13 +149,19 @@ impl Kernel {
     }
 }
 
-fn route_request(destination: IpAddr) -> RouteMessage {
+fn route_request(Path { to, from }: Path) -> RouteMessage {
     let mut message = RouteMessage::default();
-    (message.header.address_family, message.header.destination_prefix_length) = match destination {
+    let (family, length) = match to {
         IpAddr::V4(_) => (AddressFamily::Inet, 32),
         IpAddr::V6(_) => (AddressFamily::Inet6, 128),
     };
-    message.attributes.push(RouteAttribute::Destination(destination.into()));
+    message.header.address_family = family;
+    message.header.destination_prefix_length = length;
+    message.attributes.push(RouteAttribute::Destination(to.into()));
+    if let Some(from) = from {
+        message.header.source_prefix_length = length;
+        message.attributes.push(RouteAttribute::Source(from.into()));
+    }
     message
 }
 

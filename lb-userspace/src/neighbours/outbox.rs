@@ -1,11 +1,11 @@
 //! What the controller has yet to hear. It may be busy: news of the same kind become one, and nobody waits. Pure.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use super::network::Changes;
-use crate::event::{Event, HopState};
+use crate::event::{Event, HopState, Path};
 
-type Hops = BTreeMap<IpAddr, HopState>;
+type Hops = BTreeMap<Path, HopState>;
 
 /// At most one piece of news of each kind.
 #[derive(Debug, Default)]
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn hops_are_news_the_first_time_and_when_they_differ_from_what_was_told() {
-        let other = Hops::from([("10.0.0.1".parse().unwrap(), HopState::NoRoute)]);
+        let other = Hops::from([(Path { to: "10.0.0.1".parse().unwrap(), from: None }, HopState::NoRoute)]);
         let mut outbox = Outbox::default();
 
         outbox.put(Hops::new());

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::ready,
-    net::IpAddr,
     time::Duration,
 };
 
@@ -21,7 +20,10 @@ use super::{
     outbox::Outbox,
     resolve::{Neighbour, Place, Route, resolve},
 };
-use crate::{datapath::Attached, event::Event};
+use crate::{
+    datapath::Attached,
+    event::{Event, Path},
+};
 
 /// Messages come in bursts: this long after the first, the burst is looked at as a whole.
 const SETTLE: Duration = Duration::from_millis(5);
@@ -38,13 +40,13 @@ const RECONNECT: Duration = Duration::from_secs(1);
 
 /// Everything that is known, and what is to be done about it.
 pub struct Watcher {
-    wanted: watch::Receiver<BTreeSet<IpAddr>>,
+    wanted: watch::Receiver<BTreeSet<Path>>,
     interfaces: watch::Receiver<Vec<Attached>>,
     asks: mpsc::Receiver<NeighbourWanted>,
     events: mpsc::Sender<Event>,
 
     network: Network,
-    routes: BTreeMap<IpAddr, Route>,
+    routes: BTreeMap<Path, Route>,
     asking: Asking,
     outbox: Outbox,
 
@@ -63,7 +65,7 @@ struct Abandoned;
 
 impl Watcher {
     pub fn new(
-        wanted: watch::Receiver<BTreeSet<IpAddr>>,
+        wanted: watch::Receiver<BTreeSet<Path>>,
         interfaces: watch::Receiver<Vec<Attached>>,
         asks: mpsc::Receiver<NeighbourWanted>,
         events: mpsc::Sender<Event>,
@@ -183,7 +185,7 @@ impl Watcher {
         self.outbox.note(changes);
         let attached = self.interfaces.borrow_and_update().clone();
         let hop = |route: &Route| resolve(*route, self.network.links(), self.network.neighbours(), &attached);
-        let hops = self.routes.iter().map(|(address, route)| (*address, hop(route))).collect();
+        let hops = self.routes.iter().map(|(path, route)| (*path, hop(route))).collect();
         self.outbox.put(hops);
         self.look_at = Instant::now() + PAUSE;
         self.ask_for_backends();
@@ -194,7 +196,7 @@ impl Watcher {
     async fn look_up_routes(&mut self, kernel: &Kernel) -> anyhow::Result<bool> {
         let wanted = self.wanted.borrow_and_update().clone();
         let routes = kernel.routes(wanted).await?;
-        let is_rerouted = |(address, route)| self.routes.get(address).is_some_and(|before| before != route);
+        let is_rerouted = |(path, route)| self.routes.get(path).is_some_and(|before| before != route);
         let any_rerouted = routes.iter().any(is_rerouted);
         self.routes = routes;
         Ok(any_rerouted)

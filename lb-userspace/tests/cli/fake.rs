@@ -363,7 +363,7 @@ fn target(backend: BackendName) -> Target {
         fall: 3,
         port: None,
     };
-    Target { backend, address: "10.0.0.11:8080".parse().unwrap(), check, believed: None }
+    Target { backend, address: "10.0.0.11:8080".parse().unwrap(), source: None, check, believed: None }
 }
 
 fn flows(query: &view::FlowQuery) -> Result<Answer, Problem> {

@@ -59,6 +59,21 @@ pub fn route(namespace: &Namespace, inside: Pair, gateway: Pair) -> Result<()> {
     namespace.ip(&format!("route add {v4} via {}\nroute add {v6} via {}\n", gateway.v4, gateway.v6))
 }
 
+/// Takes away the route to the subnet in which `inside` lies, but for packets that come from `source` (`ip rule`).
+pub fn route_by_source(namespace: &Namespace, inside: Pair, gateway: Pair, source: Pair) -> Result<()> {
+    const TABLE: &str = "100";
+    let (v4, v6) = subnet(inside);
+    for (option, subnet, gateway, source) in [
+        ("-4", v4, gateway.v4.to_string(), source.v4.to_string()),
+        ("-6", v6, gateway.v6.to_string(), source.v6.to_string()),
+    ] {
+        namespace.run(&["ip", option, "route", "del", &subnet])?;
+        namespace.run(&["ip", option, "route", "add", &subnet, "via", &gateway, "table", TABLE])?;
+        namespace.run(&["ip", option, "rule", "add", "from", &source, "lookup", TABLE])?;
+    }
+    Ok(())
+}
+
 /// Lets no packet larger than `mtu` pass from `router` to the subnet in which `inside` lies.
 ///
 /// The route's MTU and not the link's: the link goes on receiving what is larger.

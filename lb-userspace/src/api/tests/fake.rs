@@ -179,6 +179,7 @@ pub fn target() -> Target {
     Target {
         backend: BackendName::new("web", "web-1"),
         address: "10.0.0.11:8080".parse().unwrap(),
+        source: None,
         check: spec::HealthCheck {
             probe: spec::Probe::Tcp,
             interval: Duration::from_secs(1),

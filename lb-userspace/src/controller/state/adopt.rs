@@ -48,7 +48,7 @@ impl State {
             return; // not known: the first result alone decides
         }
         if let Some(entry) = entry.filter(|entry| entry.hop.interface != 0) {
-            self.reach.adopt(backend.address.ip(), entry.hop);
+            self.reach.adopt(self.path(service, backend), entry.hop);
         }
         let health = self.adopted_health(service, backend, entry);
         self.beliefs.entry(name).and_modify(|belief| belief.health = health);
@@ -74,6 +74,6 @@ impl State {
         admin == AdminState::Ready
             && backend.weight > 0
             && !backend.backup
-            && self.hop(backend.address.ip()).is_some()
+            && self.hop(self.path(service, backend)).is_some()
     }
 }

@@ -7,21 +7,24 @@ use std::{
 
 use lb_common::hop::Hop;
 
-use crate::{datapath::Attached, event::HopState};
+use crate::{
+    datapath::Attached,
+    event::{HopState, Path},
+};
 
 #[derive(Clone, Debug, Default)]
 pub struct Reach {
-    seen: BTreeMap<IpAddr, HopState>,
+    seen: BTreeMap<Path, HopState>,
     /// The last hop that was resolved, or was found in the maps.
-    last: BTreeMap<IpAddr, Hop>,
+    last: BTreeMap<Path, Hop>,
 }
 
 impl Reach {
     /// Returns whether anything is new.
-    pub fn learn(&mut self, seen: BTreeMap<IpAddr, HopState>) -> bool {
-        for (address, state) in &seen {
+    pub fn learn(&mut self, seen: BTreeMap<Path, HopState>) -> bool {
+        for (path, state) in &seen {
             if let HopState::Resolved(hop) = state {
-                self.last.insert(*address, *hop);
+                self.last.insert(*path, *hop);
             }
         }
         let is_new = self.seen != seen;
@@ -30,35 +33,42 @@ impl Reach {
     }
 
     /// A way that was found in the maps: it holds until netlink says otherwise.
-    pub fn adopt(&mut self, address: IpAddr, hop: Hop) {
-        self.last.insert(address, hop);
+    pub fn adopt(&mut self, path: Path, hop: Hop) {
+        self.last.insert(path, hop);
     }
 
     pub fn forget_all_but(&mut self, wanted: &BTreeSet<IpAddr>) {
-        self.seen.retain(|address, _| wanted.contains(address));
-        self.last.retain(|address, _| wanted.contains(address));
+        self.seen.retain(|path, _| wanted.contains(&path.to));
+        self.last.retain(|path, _| wanted.contains(&path.to));
     }
 
-    /// The way to an address, through an interface that is ours.
+    /// The way to the end of a path, through an interface that is ours.
     ///
     /// The kernel forgets neighbours that it does not hear of for a while. As long as the route leaves through the
     /// same interface, the last way stays: whether anybody is there is what the probes find out.
-    pub fn hop(&self, address: IpAddr, attached: &[Attached]) -> Option<Hop> {
+    ///
+    /// Where the source has just changed, the way from another one is as good until netlink has looked.
+    pub fn hop(&self, path: Path, attached: &[Attached]) -> Option<Hop> {
         let through = |hop: &Hop| attached.iter().find(|interface| interface.index == hop.interface);
-        let last = || self.last.get(&address).copied();
-        let hop = match self.seen.get(&address) {
+        let last = || self.last.get(&path).copied();
+        let hop = match self.seen.get(&path) {
             Some(HopState::Resolved(hop)) => Some(*hop),
             Some(HopState::Unresolved { interface, .. }) => {
                 last().filter(|hop| through(hop).is_some_and(|it| it.name == *interface))
             }
             Some(HopState::Outside { .. } | HopState::Local | HopState::NoRoute) => None,
-            None => last(),
+            None => last().or_else(|| self.last_to(path.to)),
         };
         hop.filter(|hop| through(hop).is_some())
     }
 
-    /// What netlink says of an address; `None`: nothing yet.
-    pub fn seen(&self, address: IpAddr) -> Option<&HopState> {
-        self.seen.get(&address)
+    fn last_to(&self, address: IpAddr) -> Option<Hop> {
+        let mut paths = self.last.range(Path { to: address, from: None }..);
+        paths.next().filter(|(path, _)| path.to == address).map(|(_, hop)| *hop)
+    }
+
+    /// What netlink says of a path; `None`: nothing yet.
+    pub fn seen(&self, path: Path) -> Option<&HopState> {
+        self.seen.get(&path)
     }
 }

@@ -41,9 +41,10 @@ impl State {
 
     /// A backend that cannot be reached is given no new flows.
     fn lost(&self, service: &Service, backend: &Backend) -> Option<String> {
-        let (service, name, address) = (&service.name, &backend.name, backend.address.ip());
-        let trouble = match self.reach.seen(address)? {
-            HopState::Resolved(_) if self.hop(address).is_some() => return None,
+        let (path, service, name) = (self.path(service, backend), &service.name, &backend.name);
+        let address = path.to;
+        let trouble = match self.reach.seen(path)? {
+            HopState::Resolved(_) if self.hop(path).is_some() => return None,
             HopState::Resolved(hop) => {
                 format!("is reached through interface {}, which is not attached", hop.interface)
             }
@@ -64,7 +65,14 @@ impl State {
                 "{address} is an address of this host: a backend on the balancer itself cannot be served; move it to \
                  another host"
             ),
-            HopState::NoRoute => format!("there is no route to {address}: ip route add {address} ..."),
+            HopState::NoRoute => match path.from {
+                Some(from) => {
+                    format!(
+                        "there is no route to {address} from {from}: see ip route get {address} from {from}"
+                    )
+                }
+                None => format!("there is no route to {address}: ip route add {address} ..."),
+            },
         };
         Some(format!("backend {service}/{name}: {trouble}"))
     }

@@ -7,7 +7,7 @@ fn a_backend_beyond_the_interfaces_is_told_of_and_left_out() {
     let mut world = World::warm(vec![web(Protocol::Tcp)]);
     let mut seen = hops(world.spec());
     seen.insert(
-        "10.0.0.12".parse().unwrap(),
+        path("10.0.0.12".parse().unwrap()),
         HopState::Outside { interface: "eth7".into(), is_ethernet: true },
     );
 
@@ -22,9 +22,9 @@ fn a_backend_beyond_the_interfaces_is_told_of_and_left_out() {
 fn an_interface_that_cannot_be_attached_is_never_advised() {
     let mut world = World::warm(vec![web(Protocol::Tcp)]);
     let mut seen = hops(world.spec());
-    seen.insert("10.0.0.11".parse().unwrap(), HopState::Local);
+    seen.insert(path("10.0.0.11".parse().unwrap()), HopState::Local);
     seen.insert(
-        "10.0.0.12".parse().unwrap(),
+        path("10.0.0.12".parse().unwrap()),
         HopState::Outside { interface: "lo".into(), is_ethernet: false },
     );
 

@@ -17,7 +17,7 @@ use crate::{
         fixture::{backend, eth0, hops, name, probed, service, socket, spec},
     },
     datapath::{Attached, Capacity, Flow, memory::Memory, shapes::Sizes},
-    event::{Answer, Event, Health, Problem, Request, Since, Target},
+    event::{Answer, Event, Health, Path, Problem, Request, Since, Target},
     spec::{Limits, Service, Spec, overlay::Overlay},
 };
 
@@ -28,7 +28,7 @@ const LOCAL_PORTS: (u16, u16) = (32_768, 60_999);
 pub struct World {
     pub controller: Controller<Memory, Machine>,
     pub targets: watch::Receiver<Vec<Target>>,
-    pub hops: watch::Receiver<BTreeSet<IpAddr>>,
+    pub hops: watch::Receiver<BTreeSet<Path>>,
     now: Instant,
 }
 

@@ -6,7 +6,11 @@
 
 mod head;
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -15,7 +19,7 @@ use tokio::{
 };
 
 use self::head::{HEAD_MAX_BYTES, HEADERS_MAX, Malformed};
-use super::Fault;
+use super::{Fault, connect::connect};
 
 /// Of the body, so much is read, in so much time: a server that sees its answer taken logs no broken connection.
 const BODY_MAX_BYTES: u64 = 64 * 1024;
@@ -23,12 +27,13 @@ const BODY_TIME_MAX: Duration = Duration::from_millis(50);
 
 pub(super) async fn probe(
     address: SocketAddr,
+    source: Option<IpAddr>,
     path: &str,
     host: Option<&str>,
     limit: Duration,
 ) -> Result<String, Fault> {
     let request = request(address, path, host);
-    let exchange = timeout(limit, exchange(address, &request));
+    let exchange = timeout(limit, exchange(address, source, &request));
     let (status, stream) = exchange.await.unwrap_or(Err(Fault::Silent))?;
     // Whether the body could be read says nothing about the backend.
     let _ = timeout(BODY_TIME_MAX, discard_body(stream)).await;
@@ -41,8 +46,12 @@ fn judge(status: u16) -> Result<String, Fault> {
 }
 
 /// Returns the status when the headers are complete, and the connection, from which the body can be read.
-async fn exchange(address: SocketAddr, request: &str) -> Result<(u16, TcpStream), Fault> {
-    let mut stream = TcpStream::connect(address).await?;
+async fn exchange(
+    address: SocketAddr,
+    source: Option<IpAddr>,
+    request: &str,
+) -> Result<(u16, TcpStream), Fault> {
+    let mut stream = connect(address, source).await?;
     // A server may answer and reset the connection before it has read the request: the answer counts.
     let sent = stream.write_all(request.as_bytes()).await;
     let status = read_status(&mut stream, sent).await?;

@@ -4,14 +4,21 @@
 //! for a minute (some 250 bytes each; their ports are not those of flows), but servers report resets as errors:
 //! a line in a log for every probe, and some count them until they lock the sender out (MySQL, max_connect_errors).
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 
-use super::Fault;
+use super::{Fault, connect::connect};
 
-pub(super) async fn probe(address: SocketAddr, limit: Duration) -> Result<String, Fault> {
-    let connecting = timeout(limit, TcpStream::connect(address));
+pub(super) async fn probe(
+    address: SocketAddr,
+    source: Option<IpAddr>,
+    limit: Duration,
+) -> Result<String, Fault> {
+    let connecting = timeout(limit, connect(address, source));
     drop(connecting.await.map_err(|_elapsed| Fault::Silent)??);
     Ok("connected".to_owned())
 }

@@ -39,6 +39,34 @@ async fn tcp_closes_its_connection_cleanly() {
 }
 
 #[tokio::test]
+async fn a_probe_comes_from_its_source() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let source = "127.0.0.2".parse().unwrap();
+    let tcp = Target { source: Some(source), ..target(listener.local_addr().unwrap(), Probe::Tcp, AMPLE) };
+    let http = Probe::Http { path: "/".to_owned(), host: None };
+    let http =
+        Target { check: HealthCheck { probe: http, timeout: SHORT, ..tcp.check.clone() }, ..tcp.clone() };
+
+    for target in [tcp, http] {
+        probe(&target).await;
+
+        let (_, from) = listener.accept().await.unwrap();
+        assert_eq!(from.ip(), source);
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_this_host_lacks_says_nothing_about_the_backend() {
+    let backend = Backend::new(async |_| {}).await;
+    let source = Some("192.0.2.1".parse().unwrap());
+
+    let finding = probe(&Target { source, ..target(backend.address, Probe::Tcp, AMPLE) }).await;
+
+    let expected = "bind to the source 192.0.2.1: cannot assign requested address";
+    assert_eq!(finding.answer, Err(Fault::NotAsked(expected.to_owned())));
+}
+
+#[tokio::test]
 async fn a_closed_port_refuses() {
     let address = refusing().await;
 
@@ -358,9 +386,13 @@ async fn probe_http_host(address: SocketAddr, host: Option<&str>, timeout: Durat
 }
 
 async fn run(address: SocketAddr, kind: Probe, timeout: Duration) -> ProbeResult {
+    probe(&target(address, kind, timeout)).await.into()
+}
+
+fn target(address: SocketAddr, probe: Probe, timeout: Duration) -> Target {
     let interval = Duration::from_secs(1);
-    let check = HealthCheck { probe: kind, interval, timeout, rise: 2, fall: 3, port: None };
-    probe(&Target { backend: BackendName::new("web", "web-1"), address, check, believed: None }).await.into()
+    let check = HealthCheck { probe, interval, timeout, rise: 2, fall: 3, port: None };
+    Target { backend: BackendName::new("web", "web-1"), address, source: None, check, believed: None }
 }
 
 fn told(result: &ProbeResult) -> (ProbeOutcome, &str) {

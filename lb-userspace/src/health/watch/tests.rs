@@ -181,7 +181,7 @@ fn check(interval_ms: u64, timeout_ms: u64, fall: u32) -> HealthCheck {
 
 fn target(check: HealthCheck) -> Target {
     let address = "127.0.0.1:1".parse().unwrap();
-    Target { backend: BackendName::new("web", "web-1"), address, check, believed: None }
+    Target { backend: BackendName::new("web", "web-1"), address, source: None, check, believed: None }
 }
 
 fn finding(answer: Result<String, Fault>) -> Finding {

@@ -1,0 +1,28 @@
+//! The connection of a probe: from the address that the backend sees of us.
+//!
+//! Where routes depend on the source (`ip rule from`), another source may lead elsewhere, or nowhere.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::{Fault, plain};
+
+pub(super) async fn connect(address: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, Fault> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if let Some(source) = source {
+        bind(&socket, source)
+            .map_err(|error| Fault::NotAsked(format!("bind to the source {source}: {}", plain(&error))))?;
+    }
+    Ok(socket.connect(address).await?)
+}
+
+/// The port is chosen by `connect`: one that is chosen here would be taken from probes of all other backends, too.
+fn bind(socket: &TcpSocket, source: IpAddr) -> io::Result<()> {
+    setsockopt(socket, IpBindAddressNoPort, &true)?;
+    socket.bind(SocketAddr::new(source, 0))
+}
