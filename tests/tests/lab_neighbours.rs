@@ -6,11 +6,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use lb_common::{net::Protocol, service::Mode};
+use aya::maps::{Array, Map, MapData};
+use lb_common::{LAYOUT, hop::Interface, net::Protocol, service::Mode};
 use tests::lab::{
     Config, Daemon, Family, Lab, Live, Shape, Topology, Visit, address,
     config::{Check, Service},
-    eventually, visit,
+    eventually, sweep, visit,
 };
 use tokio::{net::UdpSocket, time::timeout};
 
@@ -145,18 +146,45 @@ fn connections_follow_a_client_to_its_new_mac() -> Result<()> {
     survive(live)
 }
 
+/// The interface is down meanwhile: until xlb has taken over the new MAC, the host would reset what is sent to it.
 #[test]
 fn connections_survive_a_new_mac_of_an_interface_of_xlb() -> Result<()> {
+    const NEW: [u8; 6] = [2, 0, 0, 0, 0, 0x96];
     for interface in ["eth0", "eth1"] {
         let (lab, _xlb, live, _echoes) = stage("ownmac")?;
-
         lab.xlb.sysctl(&format!("net.ipv4.conf.{interface}.arp_notify"), "1")?;
         lab.xlb.sysctl(&format!("net.ipv6.conf.{interface}.ndisc_notify"), "1")?;
-        lab.xlb.ip(&format!("link set {interface} address 02:00:00:00:00:96"))?;
+
+        let change = format!("link set {interface} address 02:00:00:00:00:96\n");
+        lab.xlb.ip(&format!("link set {interface} down\n{change}"))?;
+        eventually(Duration::from_secs(5), "the program has the new MAC", || {
+            Ok(mac_in_the_program(&lab, interface)? == NEW)
+        })?;
+        lab.xlb.ip(&format!("link set {interface} up"))?;
+        eventually(Duration::from_secs(5), "the interface has a carrier", || {
+            Ok(show(&lab, interface)?.contains(" state UP "))
+        })?;
+        // Announced again: what was sent before both ends had a carrier is lost.
+        lab.xlb.ip(&change)?;
 
         survive(live)?;
     }
     Ok(())
+}
+
+/// An interface of xlb's host, in one line.
+fn show(lab: &Lab, interface: &str) -> Result<String> {
+    lab.xlb.run(&["ip", "-oneline", "link", "show", "dev", interface])
+}
+
+/// The MAC whose frames the program balances.
+fn mac_in_the_program(lab: &Lab, interface: &str) -> Result<[u8; 6]> {
+    let shown = show(lab, interface)?;
+    let (index, _) = shown.split_once(':').context("ip shows no index")?;
+    let pins = lab.directory().join(sweep::BPFFS).join("xlb").join(format!("v{LAYOUT}"));
+    let pinned = MapData::from_pin(pins.join("INTERFACES"))?;
+    let interfaces = Array::<_, Interface>::try_from(Map::Array(pinned))?;
+    Ok(interfaces.get(&index.trim().parse()?, 0)?.mac.to_bytes())
 }
 
 #[test]
