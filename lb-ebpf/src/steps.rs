@@ -51,7 +51,9 @@ pub trait Steps<F: Family>: Storage<F> + Sized {
     /// [`reply_index::free`]
     #[inline(always)]
     fn free(&self, record: u32, control: Control) {
-        reply_index::free(self, record, control);
+        if let Some(settings) = self.settings() {
+            reply_index::free(self, settings, record, control);
+        }
     }
 
     /// [`lifecycle::contest`]

@@ -61,16 +61,20 @@ pub enum Route {
     },
 }
 
-/// The flow table of one family, and the host's routes for it.
-pub trait Storage<F: Family>: Maps {
+/// The memory of one family's flow table. The daemon's sweeps work on it with the same code as the program.
+pub trait FlowTable<F: Family> {
     /// A bucket of records.
     fn bucket(&self, index: u32) -> Option<&Bucket<RecordOf<F>>>;
     /// A line of hints.
     fn line(&self, index: u32) -> Option<&HintLine>;
-    /// What a slow path works on: one per CPU.
-    fn scratch(&self) -> Option<&Scratch<F>>;
     /// How many records are half-open.
     fn half_open(&self) -> Option<&Word>;
+}
+
+/// What the program has for one family: the flow table, and the host's routes.
+pub trait Storage<F: Family>: FlowTable<F> + Maps {
+    /// What a slow path works on: one per CPU.
+    fn scratch(&self) -> Option<&Scratch<F>>;
     /// The host's route from `source` to `destination`. [`Reason::NoClientRoute`]: there is none through an attached
     /// interface.
     fn route(&self, source: F::Address, destination: F::Address) -> Result<Route, Reason>;
@@ -84,8 +88,8 @@ pub fn may_be(maps: &impl Maps, folded: u32, port: Be16, what: u8) -> bool {
 
 /// Counts half-open flows up or down.
 #[inline(always)]
-pub fn count_half_open<F: Family>(storage: &impl Storage<F>, change: i64) {
-    if let Some(half_open) = storage.half_open() {
+pub fn count_half_open<F: Family>(table: &impl FlowTable<F>, change: i64) {
+    if let Some(half_open) = table.half_open() {
         half_open.fetch_add(change as u64);
     }
 }

@@ -20,7 +20,7 @@ use lb_common::{
 use lb_ebpf::{
     family::{Family, RecordOf},
     steps::Steps,
-    storage::{self, Route, Storage},
+    storage::{self, FlowTable, Route, Storage},
     table::scratch::Scratch,
 };
 
@@ -226,7 +226,7 @@ const ZERO_MAC: lb_common::net::Mac = lb_common::net::Mac([0; 3]);
 
 macro_rules! flow_tables {
     ($family:ty, $flows:ident) => {
-        impl Storage<$family> for MemoryTables {
+        impl FlowTable<$family> for MemoryTables {
             fn bucket(&self, index: u32) -> Option<&Bucket<RecordOf<$family>>> {
                 self.unless_missing(Element::Bucket, self.$flows.buckets.get(index as usize))
             }
@@ -235,12 +235,14 @@ macro_rules! flow_tables {
                 self.unless_missing(Element::Line, self.$flows.lines.get(index as usize))
             }
 
-            fn scratch(&self) -> Option<&Scratch<$family>> {
-                self.unless_missing(Element::Scratch, self.$flows.scratch.get(self.cpu.get()))
-            }
-
             fn half_open(&self) -> Option<&Word> {
                 self.unless_missing(Element::HalfOpen, Some(&self.$flows.half_open))
+            }
+        }
+
+        impl Storage<$family> for MemoryTables {
+            fn scratch(&self) -> Option<&Scratch<$family>> {
+                self.unless_missing(Element::Scratch, self.$flows.scratch.get(self.cpu.get()))
             }
 
             fn route(&self, _source: $family, destination: $family) -> Result<Route, Reason> {

@@ -11,6 +11,7 @@ use lb_common::{
 use super::{pack, tables::KernelTables};
 use crate::{
     packet::tcp::Side,
+    storage::Maps as _,
     table::evict,
     table::lifecycle,
     table::record::{self, States},
@@ -59,7 +60,9 @@ macro_rules! global_functions {
             #[unsafe(export_name = $free)]
             #[inline(never)]
             pub extern "C" fn free(record: u32, control: u64) -> u32 {
-                reply_index::free::<$family>(&TABLES, record, Control(control));
+                if let Some(settings) = TABLES.settings() {
+                    reply_index::free::<$family>(&TABLES, settings, record, Control(control));
+                }
                 0
             }
 

@@ -19,7 +19,7 @@ use super::{counters, maps, pack, routes::Routed, subprograms};
 use crate::{
     packet::tcp::{Segment, Side},
     steps::Steps,
-    storage::{Maps, Route, Storage},
+    storage::{FlowTable, Maps, Route, Storage},
     table::evict::Candidate,
     table::record::States,
     table::reply_index::{Holders, Reserve},
@@ -106,7 +106,7 @@ impl Maps for KernelTables {
 
 macro_rules! flow_tables {
     ($family:ty, $record:ty, $half_open:literal, $flows:ident, $hints:ident, $scratch:ident, $calls:ident) => {
-        impl Storage<$family> for KernelTables {
+        impl FlowTable<$family> for KernelTables {
             #[inline(always)]
             fn bucket(&self, index: u32) -> Option<&Bucket<$record>> {
                 maps::$flows.get(index)
@@ -118,13 +118,15 @@ macro_rules! flow_tables {
             }
 
             #[inline(always)]
-            fn scratch(&self) -> Option<&Scratch<$family>> {
-                maps::$scratch.get(0)
-            }
-
-            #[inline(always)]
             fn half_open(&self) -> Option<&Word> {
                 maps::HALF_OPEN.get($half_open)
+            }
+        }
+
+        impl Storage<$family> for KernelTables {
+            #[inline(always)]
+            fn scratch(&self) -> Option<&Scratch<$family>> {
+                maps::$scratch.get(0)
             }
 
             #[inline(always)]

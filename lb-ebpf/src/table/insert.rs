@@ -124,7 +124,7 @@ fn take_record<'a, F: Family>(
         count_half_open::<F>(tables, -1);
     }
     if seen.state().holds_tuple() {
-        reply_index::forget::<F>(tables, settings, found.record, number, seen.generation());
+        reply_index::release::<F>(tables, settings, found.record, number, seen.generation());
     }
     Ok(Found { record: found.record, number, control: mine })
 }

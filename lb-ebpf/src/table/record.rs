@@ -10,7 +10,7 @@ use crate::{
     family::{Family, RecordOf, Tuple},
     opaque::opaque,
     steps::Steps,
-    storage::Storage,
+    storage::{FlowTable, Storage},
     table::hash::reduce,
 };
 
@@ -89,7 +89,7 @@ pub fn reply_of<F: Family>(record: &RecordOf<F>) -> Tuple<F> {
 /// The flow of a request, in its home bucket.
 #[inline(always)]
 pub fn at_home<'a, F: Family>(
-    tables: &'a impl Storage<F>,
+    tables: &'a impl FlowTable<F>,
     tuple: &Tuple<F>,
     hash: u64,
     shape: Shape,
@@ -202,7 +202,7 @@ pub fn anywhere<F: Family>(
 
 /// A record by its number.
 #[inline(always)]
-pub fn by_number<F: Family>(tables: &impl Storage<F>, number: u32) -> Result<Found<'_, F>, Reason> {
+pub fn by_number<F: Family>(tables: &impl FlowTable<F>, number: u32) -> Result<Found<'_, F>, Reason> {
     let bucket = tables.bucket(number / WAYS as u32).ok_or(Reason::Internal)?;
     let record = &bucket.way[number as usize & (WAYS - 1)];
     Ok(Found { record, number, control: Control(record.control.load()) })
@@ -211,7 +211,7 @@ pub fn by_number<F: Family>(tables: &impl Storage<F>, number: u32) -> Result<Fou
 /// A record that answered for a request when it was found by its number alone: it may have changed hands since.
 #[inline(always)]
 pub fn again<'a, F: Family>(
-    tables: &'a impl Storage<F>,
+    tables: &'a impl FlowTable<F>,
     number: u32,
     tuple: &Tuple<F>,
 ) -> Result<Option<Found<'a, F>>, Reason> {

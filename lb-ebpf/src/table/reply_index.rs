@@ -16,7 +16,7 @@ use lb_common::{
 use crate::{
     family::{Family, RecordOf, Tuple},
     opaque::opaque,
-    storage::{Storage, count_half_open},
+    storage::{FlowTable, Storage, count_half_open},
     table::hash::reduce,
     table::record::{self, Found, by_number, tag},
 };
@@ -43,7 +43,7 @@ fn lookup(line: &HintLine, tag: u32) -> Hint {
 /// The flow of a reply: the record that the hint names, if it really answers.
 #[inline(always)]
 pub fn reply<'a, F: Family>(
-    tables: &'a impl Storage<F>,
+    tables: &'a impl FlowTable<F>,
     tuple: &Tuple<F>,
     hash: u64,
     shape: Shape,
@@ -166,7 +166,7 @@ pub fn reserve<F: Family>(
                     return Reserve::Evictable(age.into());
                 }
             }
-            if !give_up(tables, &holder) {
+            if !empty(tables, holder.record, holder.control) {
                 return Reserve::Taken;
             }
         }
@@ -192,23 +192,23 @@ pub const fn outranks(theirs: u8, newcomer: u32) -> bool {
     theirs == Protocol::Tcp as u8 && newcomer == Protocol::Udp as u32
 }
 
-/// Empties a record that is still as it was found.
+/// Empties a record that is still as `control` says.
 #[inline(always)]
-fn give_up<F: Family>(tables: &impl Storage<F>, found: &Found<'_, F>) -> bool {
-    let empty = Control::new(found.control.generation(), State::EMPTY, 0);
-    if !found.record.control.replace(found.control.0, empty.0) {
+fn empty<F: Family>(table: &impl FlowTable<F>, record: &RecordOf<F>, control: Control) -> bool {
+    if !record.control.replace(control.0, Control::new(control.generation(), State::EMPTY, 0).0) {
         return false;
     }
-    if found.control.state().is_half_open() {
-        count_half_open::<F>(tables, -1);
+    if control.state().is_half_open() {
+        count_half_open::<F>(table, -1);
     }
     true
 }
 
-/// Takes back the hint of a record's owner of `generation`. The reply tuple must still be in the record.
+/// Releases the reply tuple of a record's owner of `generation`: takes its hint back. The tuple must still be in the
+/// record.
 #[inline(always)]
-pub fn forget<F: Family>(
-    tables: &impl Storage<F>,
+pub fn release<F: Family>(
+    table: &impl FlowTable<F>,
     settings: &Settings,
     record: &RecordOf<F>,
     number: u32,
@@ -216,7 +216,7 @@ pub fn forget<F: Family>(
 ) {
     let hash = F::hash(&settings.keys, &record::reply_of(record));
     let hint = Hint::new(tag(hash), generation, number);
-    let Some(line) = tables.line(line_of(hash, F::shape(settings))) else { return };
+    let Some(line) = table.line(line_of(hash, F::shape(settings))) else { return };
     let mut i = 0;
     while i < HINTS {
         if line.hint[i].load() == hint.0 {
@@ -226,20 +226,32 @@ pub fn forget<F: Family>(
     }
 }
 
-/// Frees a record that is still as `control` says: nobody needs its flow any more.
+/// Frees a record that is still as `control` says: its flow is over.
 #[inline(always)]
-pub fn free<F: Family>(tables: &impl Storage<F>, number: u32, control: Control) {
-    let Some(settings) = tables.settings() else { return };
-    let Ok(Found { record, .. }) = by_number::<F>(tables, number) else { return };
-    // Its owner for a moment: nobody changes the record or takes it while its hint goes.
+pub fn free<F: Family>(table: &impl FlowTable<F>, settings: &Settings, number: u32, control: Control) {
+    let Ok(Found { record, .. }) = by_number::<F>(table, number) else { return };
+    // Owned for a moment: no other CPU changes the record or takes it while its hint goes.
     if !record.control.replace(control.0, control.with_state(State::BUSY).0) {
         return;
     }
     if control.state().is_half_open() {
-        count_half_open::<F>(tables, -1);
+        count_half_open::<F>(table, -1);
     }
-    forget::<F>(tables, settings, record, number, control.generation());
+    release::<F>(table, settings, record, number, control.generation());
     record.control.store(Control::new(control.generation(), State::EMPTY, 0).0);
+}
+
+/// Frees a record as [`free`] does, in an order that may be interrupted: a daemon can be killed between two steps, a
+/// program cannot, and would leave a record that stays busy.
+///
+/// The hint goes first: once the record is empty, another flow may reserve the same reply tuple. Packets may move the
+/// flow to another state meanwhile.
+pub fn sweep<F: Family>(table: &impl FlowTable<F>, settings: &Settings, found: &Found<'_, F>) {
+    release::<F>(table, settings, found.record, found.number, found.control.generation());
+    let mut control = found.control;
+    while found.control.is_still(control) && !empty(table, found.record, control) {
+        control = Control(found.record.control.load());
+    }
 }
 
 /// The second look at the line, which the race test can do without to see that it is needed.

@@ -1,20 +1,24 @@
 //! The flow tables, walked and swept while packets go by.
 //!
-//! A record is believed as the program believes it: its control word is looked at before and after. Walks are made in
-//! stretches, so that nothing waits for a whole table.
+//! Records are read and freed by the program's own code ([`lb_ebpf::table`]). Walks are made in stretches, so that nothing
+//! waits for a whole table.
 
 use std::{collections::BTreeSet, net::SocketAddr, ops::Range, time::Duration};
 
 use lb_common::{
-    cell::{Word, fence},
+    cell::Word,
     clock::{TICK_SHIFT, age, is_over, since},
-    flow::{Bucket, Control, Hint, HintLine, Owner, State, WAYS},
+    flow::{Bucket, HintLine, WAYS},
     net::{Be16, Protocol, V4, V6},
     settings::Settings,
 };
 use lb_ebpf::{
-    family::{Family, RecordOf, Tuple},
-    table::hash::reduce,
+    family::{Family, RecordOf},
+    storage::FlowTable,
+    table::{
+        record::{self, Found},
+        reply_index,
+    },
 };
 
 use super::{Flow, mapping::Mapping};
@@ -42,8 +46,8 @@ impl Flows {
     pub fn walk(&self, from: u32, now: u32, visit: &mut dyn FnMut(&Flow)) -> Option<u32> {
         let (stretch, next) = self.stretch(from);
         match stretch {
-            Stretch::V4(buckets) => self.v4.walk(buckets, now, visit),
-            Stretch::V6(buckets) => self.v6.walk(buckets, now, visit),
+            Stretch::V4(buckets) => self.v4().walk(buckets, now, visit),
+            Stretch::V6(buckets) => self.v6().walk(buckets, now, visit),
         }
         next
     }
@@ -52,10 +56,18 @@ impl Flows {
     pub fn sweep(&self, from: u32, retired: &BTreeSet<u32>, settings: &Settings) -> Option<u32> {
         let (stretch, next) = self.stretch(from);
         match stretch {
-            Stretch::V4(buckets) => self.v4.sweep(buckets, retired, settings, self.half_open.first()),
-            Stretch::V6(buckets) => self.v6.sweep(buckets, retired, settings, self.half_open.get(1)),
+            Stretch::V4(buckets) => self.v4().sweep(buckets, retired, settings),
+            Stretch::V6(buckets) => self.v6().sweep(buckets, retired, settings),
         }
         next
+    }
+
+    fn v4(&self) -> View<'_, V4> {
+        View { table: &self.v4, half_open: self.half_open.first() }
+    }
+
+    fn v6(&self) -> View<'_, V6> {
+        View { table: &self.v6, half_open: self.half_open.get(1) }
     }
 
     /// Stretches are counted through IPv4's buckets and then IPv6's, and lie in one of them.
@@ -75,117 +87,65 @@ enum Stretch {
     V6(Range<u32>),
 }
 
-impl<F: Family> Table<F> {
-    fn records(&self, buckets: Range<u32>) -> impl Iterator<Item = (u32, &RecordOf<F>)> {
-        let stretch = self.buckets.get(buckets.start as usize..buckets.end as usize).unwrap_or_default();
-        let first = buckets.start * WAYS as u32;
-        stretch.iter().flat_map(|bucket| &bucket.way).zip(first..).map(|(record, number)| (number, record))
-    }
+/// A family's table, and the count of its half-open flows.
+struct View<'a, F: Family> {
+    table: &'a Table<F>,
+    half_open: Option<&'a Word>,
+}
 
+impl<F: Family> View<'_, F> {
     fn walk(&self, buckets: Range<u32>, now: u32, visit: &mut dyn FnMut(&Flow)) {
-        for (_, record) in self.records(buckets) {
-            let Some(seen) = Seen::<F>::of(record) else { continue };
-            let age = age(now, seen.last_seen);
-            let Some(protocol) = Protocol::from_number(seen.owner.protocol()) else { continue };
-            if is_over(age, seen.control.state().timeout(protocol.number())) {
+        for found in self.live(buckets) {
+            let copied = found.read(|it| {
+                (it.owner.get(), record::request_of::<F>(it), record::reply_of::<F>(it), it.last_seen.load())
+            });
+            let Some((owner, request, reply, last_seen)) = copied else { continue };
+            let Some(protocol) = Protocol::from_number(owner.protocol()) else { continue };
+            let (age, state) = (age(now, last_seen), found.control.state());
+            if is_over(age, state.timeout(protocol.number())) {
                 continue;
             }
             visit(&Flow {
                 protocol,
-                client: endpoint::<F>(seen.request.source, seen.request.ports.source()),
-                listen: endpoint::<F>(seen.request.destination, seen.request.ports.destination()),
-                backend: endpoint::<F>(seen.reply.source, seen.reply.ports.source()),
-                source: endpoint::<F>(seen.reply.destination, seen.reply.ports.destination()),
-                backend_id: seen.owner.backend(),
-                state: seen.control.state(),
+                client: endpoint::<F>(request.source, request.ports.source()),
+                listen: endpoint::<F>(request.destination, request.ports.destination()),
+                backend: endpoint::<F>(reply.source, reply.ports.source()),
+                source: endpoint::<F>(reply.destination, reply.ports.destination()),
+                backend_id: owner.backend(),
+                state,
                 idle: Duration::from_nanos(u64::from(since(age)) << TICK_SHIFT),
             });
         }
     }
 
-    fn sweep(
-        &self,
-        buckets: Range<u32>,
-        retired: &BTreeSet<u32>,
-        settings: &Settings,
-        half_open: Option<&Word>,
-    ) {
-        for (number, record) in self.records(buckets) {
-            let Some(seen) = Seen::<F>::of(record) else { continue };
-            if retired.contains(&seen.owner.backend()) {
-                // The hint first: once the record is empty, its next owner may claim the same reply tuple.
-                self.forget(&seen, number, settings);
-                empty(record, seen.control, half_open);
+    fn sweep(&self, buckets: Range<u32>, retired: &BTreeSet<u32>, settings: &Settings) {
+        for found in self.live(buckets) {
+            let owner = found.read(|it| it.owner.get());
+            if owner.is_some_and(|owner| retired.contains(&owner.backend())) {
+                reply_index::sweep(self, settings, &found);
             }
         }
     }
 
-    /// Takes back the hint that leads replies to the record of this number.
-    fn forget(&self, seen: &Seen<F>, number: u32, settings: &Settings) {
-        let hash = F::hash(&settings.keys, &seen.reply);
-        let line = reduce(hash as u32, F::shape(settings).lines);
-        let hint = Hint::new((hash >> 32) as u32, seen.control.generation(), number);
-        for word in self.lines.get(line as usize).iter().flat_map(|line| &line.hint) {
-            // Who changes the word in between writes a hint of his own, which is as good.
-            word.replace(hint.0, Hint::NONE.0);
-        }
+    /// The records that belong to a flow.
+    fn live(&self, buckets: Range<u32>) -> impl Iterator<Item = Found<'_, F>> {
+        let records = buckets.start * WAYS as u32..buckets.end * WAYS as u32;
+        let found = records.filter_map(|number| record::by_number(self, number).ok());
+        found.filter(|found| found.control.state().is_live())
     }
 }
 
-/// Empties the record while it has the owner that was seen, whatever state a packet moves it to meanwhile.
-fn empty<A: Copy, S>(record: &lb_common::flow::Record<A, S>, seen: Control, half_open: Option<&Word>) {
-    let mut control = seen;
-    while seen.is_still(control) {
-        let free = Control::new(control.generation(), State::EMPTY, 0);
-        if record.control.replace(control.0, free.0) {
-            if control.state().is_half_open()
-                && let Some(count) = half_open
-            {
-                count.fetch_add(u64::MAX); // minus one
-            }
-            return;
-        }
-        control = Control(record.control.load());
+impl<F: Family> FlowTable<F> for View<'_, F> {
+    fn bucket(&self, index: u32) -> Option<&Bucket<RecordOf<F>>> {
+        self.table.buckets.get(index as usize)
     }
-}
 
-/// A record as one owner wrote it.
-struct Seen<F: Family> {
-    control: Control,
-    request: Tuple<F>,
-    reply: Tuple<F>,
-    owner: Owner,
-    last_seen: u32,
-}
+    fn line(&self, index: u32) -> Option<&HintLine> {
+        self.table.lines.get(index as usize)
+    }
 
-impl<F: Family> Seen<F> {
-    fn of(record: &RecordOf<F>) -> Option<Self> {
-        let control = Control(record.control.load());
-        if !control.state().is_live() {
-            return None;
-        }
-        fence();
-        let owner = record.owner.get();
-        let protocol = u32::from(owner.protocol());
-        let seen = Self {
-            control,
-            request: Tuple {
-                source: record.client.get(),
-                destination: record.listen.get(),
-                ports: record.request_ports.get(),
-                protocol,
-            },
-            reply: Tuple {
-                source: record.backend.get(),
-                destination: record.source.get(),
-                ports: record.reply_ports.get(),
-                protocol,
-            },
-            owner,
-            last_seen: record.last_seen.load(),
-        };
-        fence();
-        control.is_still(Control(record.control.load())).then_some(seen)
+    fn half_open(&self) -> Option<&Word> {
+        self.half_open
     }
 }
 

@@ -2,9 +2,11 @@ use std::fs::File;
 
 use lb_common::{
     clock::ticks,
-    flow::{Record, Shape},
+    flow::{Control, Hint, Owner, Record, Shape, State},
     net::Ports,
 };
+
+use lb_ebpf::{family::Tuple, table::hash::reduce};
 
 use super::*;
 

@@ -34,7 +34,7 @@ mod program {
         path::reply::{self, Reply},
         path::request::{self, Forward},
         steps::Steps,
-        storage::{Maps, Storage},
+        storage::{FlowTable, Maps, Storage},
         table::hash::reduce,
         table::record::{self, States, by_number},
         table::scratch::Scratch,
