@@ -114,7 +114,8 @@ fn forward_ip<F: SlowPaths>(frame: &mut impl Frame, tables: &impl Steps<F>) -> R
     balance(frame, tables, &packet)
 }
 
-/// Either direction: the filter tells which one a packet may be.
+/// Either direction: the filter tells which one a packet may be. It is asked before the settings: what it does not mark is
+/// the host's, whatever is wrong with the maps.
 #[inline(always)]
 fn balance<F: SlowPaths>(
     frame: &mut impl Frame,
@@ -124,18 +125,12 @@ fn balance<F: SlowPaths>(
     let (tuple, layout) = (&packet.tuple, &packet.layout);
     let may_be_request =
         may_be(tables, F::fold(tuple.destination), tuple.ports.destination(), Filter::SERVICE);
-    let may_be_reply = may_be(tables, F::fold(tuple.source), tuple.ports.source(), Filter::BACKEND);
-    // Asked before the settings: what the filter does not mark is the host's, whatever is wrong with the maps.
-    if !may_be_request && !may_be_reply {
-        return Err(Reason::NotService);
-    }
-    let settings = tables.settings().ok_or(Reason::Internal)?;
-    if may_be_request && let Some(Forward { rewrite, backend }) = request::find(tables, settings, packet)? {
+    if may_be_request && let Some(Forward { rewrite, backend }) = request::find(tables, packet)? {
         let sent = request::count(tables, layout, backend, rewrite::apply(frame, layout, &rewrite));
         return sent.map(Exit::Leave);
     }
-    if may_be_reply {
-        match reply::find(tables, settings, packet)? {
+    if may_be(tables, F::fold(tuple.source), tuple.ports.source(), Filter::BACKEND) {
+        match reply::find(tables, packet)? {
             Some(Reply::Forward(Forward { rewrite, backend })) => {
                 let sent = reply::count(tables, layout, backend, rewrite::apply(frame, layout, &rewrite));
                 return sent.map(Exit::Leave);

@@ -6,7 +6,6 @@ use lb_common::{
     flow::State,
     hop::{ClientHop, Hop, HopStamp},
     reason::Reason,
-    settings::Settings,
 };
 
 use crate::{
@@ -36,9 +35,9 @@ pub enum Reply<'a, F: Family> {
 #[inline(always)]
 pub fn find<'a, F: Family>(
     tables: &'a impl Steps<F>,
-    settings: &Settings,
     packet: &Packet<F>,
 ) -> Result<Option<Reply<'a, F>>, Reason> {
+    let settings = tables.settings().ok_or(Reason::Internal)?;
     let (tuple, segment) = (&packet.tuple, packet.segment);
     let hash = F::hash(&settings.keys, tuple);
     let Some(found) = reply_index::reply(tables, tuple, hash, F::shape(settings))? else { return Ok(None) };

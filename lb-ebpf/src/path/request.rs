@@ -5,7 +5,6 @@ use lb_common::{
     flow::{Deltas, Owner, State},
     net::Protocol,
     reason::Reason,
-    settings::Settings,
 };
 
 use crate::{
@@ -42,9 +41,9 @@ impl<'a, F: Family> Forward<'a, F> {
 #[inline(always)]
 pub fn find<'a, F: Family>(
     tables: &'a impl Steps<F>,
-    settings: &Settings,
     packet: &Packet<F>,
 ) -> Result<Option<Forward<'a, F>>, Reason> {
+    let settings = tables.settings().ok_or(Reason::Internal)?;
     let tuple = &packet.tuple;
     let hash = F::hash(&settings.keys, tuple);
     let mut found = record::at_home(tables, tuple, hash, F::shape(settings))?;

@@ -222,7 +222,7 @@ mod program {
         KernelTables: Steps<F>,
     {
         let packet = packet(tuple, segment);
-        let forward = match request::find(tables, settings, &packet)? {
+        let forward = match request::find(tables, &packet)? {
             Some(forward) => forward,
             // Every client is a neighbour: which MAC the frame came from does not matter.
             None => new_flow::make(tables, client_hop::NONE)?,
@@ -253,7 +253,7 @@ mod program {
         KernelTables: Steps<F>,
     {
         let from = F::last(flow).ok_or(Reason::NoFlow)?.get();
-        let forward = match reply::find(tables, settings, &packet(&from, segment))?.ok_or(Reason::NoFlow)? {
+        let forward = match reply::find(tables, &packet(&from, segment))?.ok_or(Reason::NoFlow)? {
             Reply::Forward(forward) => forward,
             Reply::Stale => refresh::find(tables)?,
         };
