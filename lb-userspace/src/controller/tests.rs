@@ -343,6 +343,18 @@ fn an_added_backend_is_probed_and_then_serves_after_the_others() {
 }
 
 #[test]
+fn an_address_that_is_removed_and_added_again_serves_without_news_of_its_next_hop() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let body = NewBackend { address: socket("10.0.0.12:8080"), weight: 100, backup: false };
+
+    world.ask(Request::RemoveBackend { backend: name("web/web-2") }).unwrap();
+    world.ask(Request::AddBackend { backend: name("web/again"), body }).unwrap();
+    world.probed("web/again", Health::Up);
+
+    assert_eq!(world.serving(), ["web-1", "web-3", "again"]);
+}
+
+#[test]
 fn what_cannot_be_kept_is_not_done() {
     let mut world = World::warm(vec![web(Protocol::Tcp)]);
     let before = world.maps().maps.clone();

@@ -37,8 +37,9 @@ impl Reach {
         self.last.insert(path, hop);
     }
 
+    /// What netlink says of other addresses stays until it says something else: an address that is removed and added again
+    /// may be no news to it, and it would not say the same again.
     pub fn forget_all_but(&mut self, wanted: &BTreeSet<IpAddr>) {
-        self.seen.retain(|path, _| wanted.contains(&path.to));
         self.last.retain(|path, _| wanted.contains(&path.to));
     }
 
