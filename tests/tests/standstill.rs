@@ -407,7 +407,7 @@ fn a_newcomer_that_stood_still_takes_no_port_that_was_reset_and_restored_meanwhi
 #[test]
 fn a_reset_that_comes_late_resets_nobody_else() {
     at_every_access(Kind::tcp(), |kind| {
-        let (old, new, case) = the_last_record(kind, "a RST that stands still");
+        let (old, new, case) = the_last_record(kind, "a delayed RST");
         case.establish(old, WEB_1)
             .step(old.rst(), Reaches(WEB_1))
             .stands_still(old.reply_rst(WEB_1), |case| {

@@ -1,7 +1,7 @@
 //! From bytes to what a packet says.
 //!
 //! Everything here is a plain value. No reference into the packet outlives parsing, so a packet may grow or shrink
-//! afterwards; whoever writes takes the headers again ([`super::rewrite`]).
+//! afterwards; code that writes takes the headers again ([`super::rewrite`]).
 
 use lb_common::{
     net::{Be16, Ports, Protocol},

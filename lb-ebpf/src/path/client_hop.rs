@@ -4,7 +4,7 @@
 //! met has no neighbour entry. Its flow then uses the MAC that its frame came from, and the daemon is asked to resolve the
 //! neighbour. If that has another MAC, the daemon raises the routing generation, and flows look it up again.
 //!
-//! Whoever forges that MAC misdirects the replies of a flow of its own, to one station of its own link: the client's
+//! A forged MAC misdirects only the replies of the forger's own flow, to one station of its own link: the client's
 //! address must be on the link of the interface that received the frame, without a gateway. It says nothing for other
 //! flows of that address, and a group address is not taken.
 

@@ -49,7 +49,7 @@ pub fn find<'a, F: Family>(tables: &'a impl Steps<F>) -> Result<Forward<'a, F>, 
 /// Looks up the next hop of a reply that leaves as `tuple`, and writes it into its flow's record. One
 /// that is not resolved stays as it was while the route leaves by the same interface.
 ///
-/// The record may change hands meanwhile, and nothing says how long a CPU (of a virtual machine, say) stands still
+/// The record may change hands meanwhile, and a CPU (of a virtual machine, say) may pause for any time
 /// between two instructions. So the hop is one word that is only written over the one that was the flow's, and its stamp
 /// names the owner: whatever of this comes late, the next owner's replies do not go to this one's client.
 #[inline(always)]
@@ -75,11 +75,11 @@ pub fn next_hop<F: Family>(
     let owner = control.generation();
     let after = ClientHop::new(hop.destination, hop.interface, owner).0;
     if is_ours && record.client_hop.replace(before, after) {
-        // Last: whoever sees this stamp sees the hop that belongs to it.
+        // Last: a CPU that reads this stamp reads the hop that belongs to it.
         record.hop_stamp.set(HopStamp::new(generation, owner));
         fence();
         if record.client_hop.load() != after {
-            // Somebody else looked it up as well. Nobody knows who was later: the next reply looks again.
+            // Another CPU looked it up as well, and either may be the later one: the next reply looks again.
             record.hop_stamp.set(HopStamp::new(generation.wrapping_sub(1), owner));
         }
     }

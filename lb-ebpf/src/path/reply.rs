@@ -43,7 +43,7 @@ pub fn find<'a, F: Family>(
     let Some(found) = reply_index::reply(tables, tuple, hash, F::shape(settings))? else { return Ok(None) };
     let copied = found.read(|it| {
         let stamp = it.hop_stamp.get();
-        // `refresh` writes the hop before its stamp: whoever reads them the other way round gets no older hop.
+        // `refresh` writes the hop before its stamp. Read in the opposite order, the hop is never older than the stamp.
         fence();
         let hop = ClientHop(it.client_hop.load());
         let rewritten = record::request_of::<F>(it).reversed();

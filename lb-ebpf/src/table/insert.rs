@@ -41,7 +41,7 @@ pub fn insert<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<()
     fence();
     let state = match made {
         Ok(()) if flow.closing().is_some() => {
-            // First: whoever finds the challenger finds the mark.
+            // First: a CPU that finds the challenger finds the mark.
             lifecycle::challenge(tables, mine.number);
             State::CHALLENGER
         }
@@ -143,7 +143,7 @@ fn is_alone<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, mine: u32) -> 
     }
 }
 
-/// Writes the record, and finds it a reply tuple that nobody else has.
+/// Writes the record, and finds it a reply tuple that no other flow has.
 #[inline(always)]
 fn fill<F: Family>(
     tables: &impl Steps<F>,

@@ -1,8 +1,8 @@
-//! Hints: how a reply finds its record, and how a reply tuple gets one owner.
+//! The reply index: how a reply finds its record, and how a reply tuple gets one owner.
 //!
-//! A line never holds two live hints with one tag, so that a reply has one candidate and nobody's hint is overwritten.
-//! Whoever wants a reply tuple writes his hint by compare-exchange, then looks at the line again: of two writers who
-//! both found the tuple free at least one sees the other and takes his hint back.
+//! A line never holds two live hints with one tag, so that a reply has one candidate and no hint is overwritten. A CPU
+//! that wants a reply tuple writes its hint by compare-exchange, then looks at the line again: of two CPUs that both
+//! found the tuple free, at least one sees the other and takes its hint back.
 
 use lb_common::{
     cell::fence,

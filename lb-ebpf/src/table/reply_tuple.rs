@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Writes the tuple of one probe, and its backend, into the record that is being filled and into
-/// [`Storage::scratch`]. Whether nobody else has it is for [`crate::table::reply_index::reserve`] to say.
+/// [`Storage::scratch`]. Whether it is free is for [`crate::table::reply_index::reserve`] to say.
 #[inline(always)]
 pub fn write<F: Family>(tables: &impl Storage<F>, number: u32, turn: u64, probe: u32) -> Result<(), Reason> {
     let settings = tables.settings().ok_or(Reason::Internal)?;

@@ -166,7 +166,7 @@ pub fn all(sizes: &Sizes, trace_ring_bytes: u32) -> Vec<MapShape> {
     maps
 }
 
-/// What the kernel will account for these maps, on a host that can have so many CPUs.
+/// What the kernel will account for these maps, on a host with this many possible CPUs.
 pub fn memory_bytes(maps: &[MapShape], cpus: u32) -> u64 {
     maps.iter().map(|map| map.memory_bytes(cpus)).sum()
 }

@@ -280,7 +280,7 @@ fn resets(kind: Kind) -> Vec<Case> {
             .step(new.syn(), Opens(WEB_1))
             .flow(two, &[])
             .flow(flow(kind, 7), &[State::HALF_OPEN]),
-        filled(table("a flow that was restored gives its record to nobody"), kind, 0..0, 0..ALL)
+        filled(table("a flow that was restored keeps its record"), kind, 0..0, 0..ALL)
             .step(two.rst(), Reaches(WEB_1))
             .step(two.later_answer(WEB_1), Returns)
             .step(new.syn(), Drops(Reason::TableFull))
@@ -292,7 +292,7 @@ fn resets(kind: Kind) -> Vec<Case> {
             .flow(one, &[])
             .records(1)
             .step(two.syn_ack(WEB_1), Returns),
-        port("a flow that was restored gives its port to nobody")
+        port("a flow that was restored keeps its port")
             .establish(one, WEB_1)
             .step(one.reply_rst(WEB_1), Returns)
             .step(one.data(), Reaches(WEB_1))

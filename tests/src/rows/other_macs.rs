@@ -1,4 +1,4 @@
-//! Frames that are not for the interface's own MAC: a switch floods, somebody broadcasts, the interface is promiscuous.
+//! Frames that are not for the interface's own MAC: a switch floods, a host broadcasts, the interface is promiscuous.
 
 use lb_common::reason::Reason;
 

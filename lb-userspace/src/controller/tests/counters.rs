@@ -65,7 +65,7 @@ fn counted() -> World {
     world
 }
 
-/// Every number counts so many flows.
+/// Every number counts this many flows.
 fn count(world: &mut World, flows: u64) {
     let maps = world.maps();
     for number in maps.maps.backend_names.keys() {
