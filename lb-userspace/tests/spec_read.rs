@@ -98,6 +98,13 @@ fn a_timeout_that_nobody_wrote_is_no_longer_than_the_interval() {
 }
 
 #[test]
+fn durations_are_written_as_the_cli_takes_them() {
+    let spec = parse("[service.health]\ninterval = '1h'\n").unwrap();
+
+    assert_eq!(spec.services[0].health.as_ref().unwrap().interval, Duration::from_hours(1));
+}
+
+#[test]
 fn half_open_flows_that_nobody_wrote_are_no_more_than_all_flows() {
     let spec = parse("[limits]\nflows = 1000\nflows_ipv6 = 2000\n").unwrap();
 

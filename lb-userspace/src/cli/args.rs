@@ -7,11 +7,16 @@ use clap::{
     error::{ContextKind, ContextValue},
 };
 
-use super::{exit::Exit, units::parse_duration};
+use super::exit::Exit;
 use crate::{
     api::view,
+    duration,
     spec::{self, BackendName, rules},
 };
+
+const LEAST_WAIT: Duration = Duration::from_millis(1);
+/// A year.
+const MOST_WAIT: Duration = Duration::from_hours(365 * 24);
 
 /// An XDP layer-4 load balancer.
 #[derive(Debug, Parser)]
@@ -93,7 +98,7 @@ pub enum Command {
         #[arg(long)]
         detach_on_exit: bool,
         /// Wait up to T for the interfaces of the configuration to appear and to be set up, as at boot
-        #[arg(long, value_name = "T", value_parser = parse_duration)]
+        #[arg(long, value_name = "T", value_parser = wait)]
         wait_interfaces: Option<Duration>,
     },
     /// Validate a configuration, offline
@@ -145,7 +150,7 @@ pub enum Question {
         of: Option<String>,
         /// Again and again, as rates, every T (1s)
         #[arg(long, value_name = "T", num_args = 0..=1, require_equals = true, default_missing_value = "1s",
-              value_parser = parse_duration)]
+              value_parser = wait)]
         watch: Option<Duration>,
     },
     /// What Prometheus scrapes
@@ -210,7 +215,7 @@ pub enum BackendVerb {
         name: BackendName,
         /// Wait until it has none left, at most T (60s)
         #[arg(long, value_name = "T", num_args = 0..=1, require_equals = true, default_missing_value = "60s",
-              value_parser = parse_duration)]
+              value_parser = wait)]
         wait: Option<Duration>,
     },
     /// No flows at all; those it has end
@@ -273,6 +278,10 @@ pub struct FlowFilter {
     pub limit: usize,
 }
 
+fn wait(text: &str) -> Result<Duration, String> {
+    duration::parse(text, LEAST_WAIT..=MOST_WAIT)
+}
+
 fn weight(text: &str) -> Result<u32, String> {
     let weight = text.parse().ok().filter(|weight| rules::weight(*weight).is_ok());
     weight.ok_or_else(|| format!("0 to {} are possible", rules::MAX_WEIGHT))
@@ -281,7 +290,7 @@ fn weight(text: &str) -> Result<u32, String> {
 /// `--wait 5s`: a time that may be left out is joined to its option, because a name may follow (`--wait web/web-1`).
 pub fn with_tip(mut error: clap::Error, args: &[OsString]) -> clap::Error {
     if let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg)
-        && parse_duration(word).is_ok()
+        && wait(word).is_ok()
         && args.iter().any(|arg| arg == "--wait")
     {
         let tip = format!("a time is joined to its option: --wait={word}").into();

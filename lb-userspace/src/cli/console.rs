@@ -10,8 +10,9 @@ use serde::Serialize;
 use super::{
     args::{Color, Global, Output, Verbosity},
     failure::Failure,
-    table::{Table, printable},
+    table::Table,
 };
+use crate::text::printable;
 
 pub struct Console<'a> {
     stdout: &'a mut dyn Write,

@@ -10,9 +10,12 @@ use super::{
     table::{Table, Tone},
     units,
 };
-use crate::api::{
-    client::Client,
-    view::{Interface, ServiceSummary, Status},
+use crate::{
+    api::{
+        client::Client,
+        view::{Interface, ServiceSummary, Status},
+    },
+    text::printable,
 };
 
 pub async fn show(console: &mut Console<'_>, client: &Client) -> Result<(), Failure> {
@@ -93,7 +96,7 @@ fn section(console: &mut Console<'_>, title: &str, lines: &[String]) -> Result<(
     console.line("")?;
     console.line(title)?;
     for line in lines {
-        console.line(&format!("  {}", super::table::printable(line)))?;
+        console.line(&format!("  {}", printable(line)))?;
     }
     Ok(())
 }

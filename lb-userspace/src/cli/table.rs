@@ -3,9 +3,11 @@
 use anstyle::{AnsiColor, Style};
 use comfy_table::{ContentArrangement, presets};
 
+use crate::text::printable;
+
 const GAP: u16 = 3;
 
-/// How a row strikes the eye.
+/// The colour of a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tone {
     #[default]
@@ -40,6 +42,7 @@ impl Table {
         Self { table, tones: Vec::new() }
     }
 
+    /// What a backend answered may hold control characters: see [`printable`].
     pub fn row(&mut self, tone: Tone, cells: impl IntoIterator<Item = String>) {
         self.table.add_row(cells.into_iter().map(|cell| printable(&cell)).collect::<Vec<_>>());
         self.tones.push(tone);
@@ -57,16 +60,6 @@ impl Table {
         });
         painted.collect()
     }
-}
-
-/// What a backend answered may hold control characters: a terminal must not obey them, and a row is one line.
-pub fn printable(text: &str) -> String {
-    let safe = |c: char| match c {
-        '\t' => ' ',
-        c if c.is_control() => char::REPLACEMENT_CHARACTER,
-        c => c,
-    };
-    text.chars().map(safe).collect()
 }
 
 #[cfg(test)]
@@ -94,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_cannot_speak_to_the_terminal() {
+    fn a_cell_cannot_control_the_terminal() {
         let mut table = Table::new(&["LAST"]);
         table.row(Tone::Plain, ["HTTP 500 \u{1b}[2J\nweb-2 up".to_owned()]);
 

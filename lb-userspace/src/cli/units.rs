@@ -1,20 +1,4 @@
-//! Durations and sizes as people write and read them.
-
-use std::time::Duration;
-
-const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
-
-/// "500ms", "10s", "5m", "1h"; zero is not a time to wait.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let factor_ms = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor_ms)| *factor_ms);
-    let wrong = || format!("`{text}` is not a duration such as 500ms, 10s, 5m or 1h");
-
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    let millis = number.checked_mul(factor_ms.ok_or_else(wrong)?).filter(|millis| *millis > 0);
-    millis.map(Duration::from_millis).ok_or_else(wrong)
-}
+//! Ages, sizes and counts as people read them.
 
 /// The two largest units: "2d 3h", "5m 1s", "12s".
 pub fn age(seconds: u64) -> String {
@@ -56,18 +40,6 @@ pub fn counted(number: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_a_number_and_a_unit() {
-        for (text, millis) in [("500ms", 500), ("10s", 10_000), ("5m", 300_000), ("1h", 3_600_000)] {
-            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)));
-        }
-        for text in
-            ["", "5", "s", "0s", "-1s", "1.5s", "1 s", "1d", "99999999999999999999s", "18446744073709551615h"]
-        {
-            assert!(parse_duration(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn ages_have_two_units_at_most() {

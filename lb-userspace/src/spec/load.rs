@@ -6,9 +6,10 @@ use toml::de::DeTable;
 
 use super::{
     Spec, file,
-    mistakes::{Mistakes, Report, Span, quote},
+    mistakes::{Mistakes, Report, Span},
     validate::validate,
 };
+use crate::text::quote;
 
 /// Bytes of a file: the largest spec takes half of that.
 pub const MAX_FILE: u64 = 1024 * 1024;

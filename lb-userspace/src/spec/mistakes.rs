@@ -10,12 +10,12 @@ use std::{cell::RefCell, collections::BTreeSet, fmt, ops::Range};
 
 use serde::Serialize;
 
+use crate::text::visible;
+
 /// Mistakes that are shown of one file; the others are counted.
 pub const MAX_MISTAKES: usize = 100;
 /// Characters of a line that are shown.
 const MAX_EXCERPT: usize = 100;
-/// Characters of a value that are repeated in a message.
-const MAX_QUOTE: usize = 64;
 
 /// A part of the file, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -199,42 +199,6 @@ impl<'t> Position<'t> {
     }
 }
 
-/// Keeps the caret in its column, and the terminal from obeying.
-fn visible(character: char) -> char {
-    match character {
-        '\t' => ' ',
-        control if control.is_control() => char::REPLACEMENT_CHARACTER,
-        other => other,
-    }
-}
-
-/// A value as it may stand in a message: in back quotes, cut where it is long.
-pub fn quote(value: &str) -> String {
-    let mut characters = value.chars().map(visible);
-    let shown: String = characters.by_ref().take(MAX_QUOTE).collect();
-    let rest = if characters.next().is_some() { "..." } else { "" };
-    format!("`{shown}{rest}`")
-}
-
-/// ": did you mean `weight`?", or what there is to choose from.
-pub fn suggest(wrong: &str, known: &[&str]) -> String {
-    let distance = |name: &&&str| strsim::damerau_levenshtein(&wrong.to_lowercase(), name);
-    let near = |name: &&&str| wrong.len() <= MAX_QUOTE && distance(name) <= (name.len() / 3).max(1);
-    match known.iter().filter(near).min_by_key(distance) {
-        Some(name) => format!(": did you mean `{name}`?"),
-        None => format!(": known {} {}", if known.len() == 1 { "is" } else { "are" }, listed(known)),
-    }
-}
-
-/// "`a`, `b` and `c`"
-pub fn listed(names: &[&str]) -> String {
-    match names {
-        [] => "nothing".to_owned(),
-        [only] => format!("`{only}`"),
-        [most @ .., last] => format!("`{}` and `{last}`", most.join("`, `")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -295,14 +259,5 @@ mod tests {
             let shown = Mistakes::at("x", &text, Span::from(start..start + 500), "no".to_owned()).to_string();
             assert!(!shown.contains('\u{1b}'));
         }
-    }
-
-    #[test]
-    fn the_nearest_name_is_suggested_else_all() {
-        let keys = ["name", "address", "weight", "backup"];
-
-        assert_eq!(suggest("wieght", &keys), ": did you mean `weight`?");
-        assert_eq!(suggest("Name", &keys), ": did you mean `name`?");
-        assert_eq!(suggest("port", &keys), ": known are `name`, `address`, `weight` and `backup`");
     }
 }

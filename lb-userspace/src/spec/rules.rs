@@ -9,6 +9,7 @@ use std::{
 use lb_common::limits::{MAX_BACKENDS, MAX_SLOTS};
 
 use super::{Service, Spec};
+use crate::text::quote;
 
 /// Like HAProxy's 256 or ipvsadm's 65535, large enough for shares in tenths of a percent.
 pub const MAX_WEIGHT: u32 = 1000;
@@ -51,7 +52,7 @@ impl fmt::Display for Family {
 pub fn name(name: &str) -> Result<(), String> {
     let is_good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(is_good) {
-        let shown = super::mistakes::quote(name);
+        let shown = quote(name);
         return Err(format!("{shown} is not a name: 1 to {MAX_NAME} letters, digits, `.`, `_` and `-`"));
     }
     Ok(())

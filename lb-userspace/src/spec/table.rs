@@ -8,7 +8,8 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::mistakes::{At, Report, Span, suggest};
+use super::mistakes::{At, Report, Span};
+use crate::text::{quote, suggest};
 
 /// One table while it is read.
 pub struct Table<'d> {
@@ -179,7 +180,7 @@ impl<'d> Table<'d> {
     pub fn close(self) {
         for key in self.entries.keys().filter(|key| !self.known.contains(&key.get_ref().as_ref())) {
             let name = key.get_ref();
-            let shown = super::mistakes::quote(name);
+            let shown = quote(name);
             let message = format!("unknown key {shown} in {}{}", self.name, suggest(name, &self.known));
             self.report.add(key.span().into(), message);
         }

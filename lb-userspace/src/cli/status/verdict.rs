@@ -2,7 +2,8 @@
 
 use crate::{
     api::{client, view::Status},
-    cli::{table::printable, units::counted},
+    cli::units::counted,
+    text::printable,
 };
 
 /// The number is the exit code.

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use lb_common::net::Protocol;
 
-use crate::spec::{
-    HealthCheck, Probe,
-    file::{self, Check, Health},
-    mistakes::Report,
-    table::Given,
+use crate::{
+    duration,
+    spec::{
+        HealthCheck, Probe,
+        file::{self, Check, Health},
+        mistakes::Report,
+        table::Given,
+    },
 };
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -87,10 +90,10 @@ fn ends_in_time(own: &Health, health: &Health, report: &Report<'_>) {
             (Given::Absent, Given::Good(interval)) => interval.span,
             (Given::Absent | Given::Wrong | Given::Good(_), _) => timeout.span,
         };
-        let timeout = timeout.value;
+        let (timeout, interval) = (duration::show(timeout.value), duration::show(interval));
         report.add(
             place,
-            format!("timeout {timeout:?} is longer than interval {interval:?}: checks would overlap"),
+            format!("timeout {timeout} is longer than interval {interval}: checks would overlap"),
         );
     }
 }

@@ -1,0 +1,65 @@
+//! Words for messages: quoted values, lists, suggestions.
+
+/// Characters of a value that are repeated in a message.
+const MAX_QUOTE: usize = 64;
+
+/// The text without control characters: a terminal must not obey them, and a line stays one line.
+pub fn printable(text: &str) -> String {
+    text.chars().map(visible).collect()
+}
+
+/// One character of [`printable`] text. A tab becomes a blank, so that columns are kept.
+pub fn visible(character: char) -> char {
+    match character {
+        '\t' => ' ',
+        control if control.is_control() => char::REPLACEMENT_CHARACTER,
+        other => other,
+    }
+}
+
+/// A value in a message: in back quotes, cut where it is long.
+pub fn quote(value: &str) -> String {
+    let mut characters = value.chars().map(visible);
+    let shown: String = characters.by_ref().take(MAX_QUOTE).collect();
+    let rest = if characters.next().is_some() { "..." } else { "" };
+    format!("`{shown}{rest}`")
+}
+
+/// ": did you mean `weight`?", or what there is to choose from.
+pub fn suggest(wrong: &str, known: &[&str]) -> String {
+    let distance = |name: &&&str| strsim::damerau_levenshtein(&wrong.to_lowercase(), name);
+    let near = |name: &&&str| wrong.len() <= MAX_QUOTE && distance(name) <= (name.len() / 3).max(1);
+    match known.iter().filter(near).min_by_key(distance) {
+        Some(name) => format!(": did you mean `{name}`?"),
+        None => format!(": known {} {}", if known.len() == 1 { "is" } else { "are" }, listed(known)),
+    }
+}
+
+/// "`a`, `b` and `c`"
+pub fn listed(names: &[&str]) -> String {
+    match names {
+        [] => "nothing".to_owned(),
+        [only] => format!("`{only}`"),
+        [most @ .., last] => format!("`{}` and `{last}`", most.join("`, `")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_suggested_else_all() {
+        let keys = ["name", "address", "weight", "backup"];
+
+        assert_eq!(suggest("wieght", &keys), ": did you mean `weight`?");
+        assert_eq!(suggest("Name", &keys), ": did you mean `name`?");
+        assert_eq!(suggest("port", &keys), ": known are `name`, `address`, `weight` and `backup`");
+    }
+
+    #[test]
+    fn a_quoted_value_is_short_and_cannot_control_the_terminal() {
+        assert_eq!(quote("a\tb\u{1b}[2J\n"), "`a b\u{fffd}[2J\u{fffd}`");
+        assert_eq!(quote(&"x".repeat(MAX_QUOTE + 1)), format!("`{}...`", "x".repeat(MAX_QUOTE)));
+    }
+}
