@@ -7,7 +7,7 @@
 //! The schedule and the dampener are pure; the probes do the IO.
 
 pub mod dampener;
-mod probe;
+mod finding;
 pub mod schedule;
 mod watch;
 
@@ -47,7 +47,7 @@ pub async fn run(mut targets: Receiver<Vec<Target>>, events: mpsc::Sender<Event>
 
 /// Probes once, now, outside of any schedule.
 pub async fn probe_once(target: &Target) -> ProbeResult {
-    probe::probe(target).await.into()
+    finding::probe(target).await.into()
 }
 
 /// The running tasks. Dropping it ends them.
@@ -87,7 +87,8 @@ impl Watches {
     }
 
     fn begin(&mut self, target: Target, first: Duration) {
-        let task = watch::watch(target.clone(), first, self.lanes.clone(), probe::probe, self.events.clone());
+        let task =
+            watch::watch(target.clone(), first, self.lanes.clone(), finding::probe, self.events.clone());
         self.by_name.insert(target.backend.clone(), (target, self.tasks.spawn(task)));
     }
 

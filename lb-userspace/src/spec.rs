@@ -18,19 +18,22 @@ use std::{
 
 use lb_common::{net::Protocol, service::Mode};
 
+use crate::probe::Probe;
+
 mod file;
+mod health;
 mod load;
-mod mistakes;
 pub(crate) mod overlay;
 pub(crate) mod rules;
 pub mod source_ports;
 pub(crate) mod store;
-mod table;
 mod validate;
-mod value;
 
 pub use self::{
+    health::NONE as NO_CHECK,
     load::{parse, read},
+};
+pub use crate::document::{
     mistakes::{Mistake, Mistakes},
     value::parse_endpoint,
 };
@@ -168,20 +171,6 @@ pub struct HealthCheck {
     pub fall: u32,
     /// `None`: the backend's own.
     pub port: Option<u16>,
-}
-
-/// What a probe does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Probe {
-    /// Connects.
-    Tcp,
-    /// Asks for a path: up on 2xx and 3xx.
-    Http {
-        /// Begins with `/`.
-        path: String,
-        /// The `Host` header; `None`: the address that is asked.
-        host: Option<String>,
-    },
 }
 
 /// `SERVICE/BACKEND`.

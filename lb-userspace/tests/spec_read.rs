@@ -8,7 +8,8 @@ use std::{collections::BTreeSet, fs, net::SocketAddr, path::Path, time::Duration
 use lb_common::{net::Protocol, service::Mode};
 use lb_userspace::{
     paths,
-    spec::{self, AttachMode, Limits, Probe, Spec},
+    probe::{Http, Probe, Tcp},
+    spec::{self, AttachMode, Limits, Spec},
 };
 use proptest::prelude::*;
 
@@ -28,7 +29,7 @@ fn the_example_of_the_manual_is_read_as_it_is_meant() {
     assert_eq!((web.listen.len(), web.sources.len(), web.backends.len()), (2, 2, 3));
     assert_eq!((web.protocol, web.mode), (Protocol::Tcp, Mode::FullNat));
     let health = web.health.as_ref().unwrap();
-    assert_eq!(health.probe, Probe::Http { path: "/healthz".to_owned(), host: None });
+    assert_eq!(health.probe, http("/healthz", None));
     assert_eq!((health.interval, health.rise, health.fall), (Duration::from_secs(1), 2, 3));
     let dns = &spec.services[1];
     assert_eq!((dns.protocol, dns.mode), (Protocol::Udp, Mode::Nat));
@@ -61,7 +62,7 @@ fn what_is_left_out_has_its_default() {
     assert_eq!((web.backends[0].weight, web.backends[0].backup), (100, false));
     let health = web.health.as_ref().unwrap();
     let second = Duration::from_secs(1);
-    assert_eq!(health.probe, Probe::Tcp);
+    assert_eq!(health.probe, Probe::Tcp(Tcp));
     assert_eq!(
         (health.interval, health.timeout, health.rise, health.fall, health.port),
         (second, second, 2, 3, None)
@@ -76,18 +77,14 @@ fn health_checks_inherit_key_by_key() {
 
     let inherited = check(&format!("{defaults}[service.health]\nfall = 1\ntimeout = '2s'\n")).unwrap();
 
-    let host = Some("example.org".to_owned());
-    assert_eq!(inherited.probe, Probe::Http { path: "/up".to_owned(), host });
+    assert_eq!(inherited.probe, http("/up", Some("example.org")));
     assert_eq!((inherited.interval, inherited.timeout), (Duration::from_secs(5), Duration::from_secs(2)));
     assert_eq!((inherited.rise, inherited.fall), (2, 1));
     // Keys of http wait for a service that uses them.
-    assert_eq!(check(&format!("{defaults}[service.health]\ntype = 'tcp'\n")).unwrap().probe, Probe::Tcp);
+    assert_eq!(check(&format!("{defaults}[service.health]\ntype = 'tcp'\n")).unwrap().probe, Probe::Tcp(Tcp));
     assert_eq!(check(&format!("{defaults}[service.health]\ntype = 'none'\n")), None);
     assert_eq!(check("[defaults.health]\ntype = 'none'\n"), None);
-    assert_eq!(
-        check("[service.health]\ntype = 'http'\n").unwrap().probe,
-        Probe::Http { path: "/".to_owned(), host: None }
-    );
+    assert_eq!(check("[service.health]\ntype = 'http'\n").unwrap().probe, http("/", None));
 }
 
 #[test]
@@ -178,6 +175,10 @@ source = ['10.0.0.1']
 name = 'web-1'
 address = '10.0.0.11:8080'
 ";
+
+fn http(path: &str, host: Option<&str>) -> Probe {
+    Probe::Http(Http { path: path.to_owned(), host: host.map(str::to_owned) })
+}
 
 fn parse(more: &str) -> Result<Spec, spec::Mistakes> {
     spec::parse("x", &format!("{BASE}{more}"))

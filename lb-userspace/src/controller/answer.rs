@@ -10,7 +10,7 @@ use crate::{
     datapath::{Capacity, Snapshot},
     event::{Health, ProbeResult},
     metrics::{FlowTable, Flows},
-    spec::{Backend, BackendName, HealthCheck, Probe, Service},
+    spec::{Backend, BackendName, HealthCheck, NO_CHECK, Service},
 };
 /// One look at everything.
 pub struct Facts<'a> {
@@ -215,9 +215,5 @@ const fn mode_name(mode: Mode) -> &'static str {
 }
 
 fn check_name(check: Option<&HealthCheck>) -> &'static str {
-    match check.map(|check| &check.probe) {
-        Some(Probe::Tcp) => "tcp",
-        Some(Probe::Http { .. }) => "http",
-        None => "none",
-    }
+    check.map_or(NO_CHECK, |check| check.probe.kind().name())
 }

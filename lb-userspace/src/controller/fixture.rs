@@ -17,7 +17,8 @@ use super::state::State;
 use crate::{
     datapath::Attached,
     event::{Health, HopState, Path, ProbeOutcome, ProbeResult, Probed},
-    spec::{Api, Backend, BackendName, HealthCheck, Interface, Limits, Probe, Scheduler, Service, Spec},
+    probe::{Probe, Tcp},
+    spec::{Api, Backend, BackendName, HealthCheck, Interface, Limits, Scheduler, Service, Spec},
 };
 
 pub const ETH0: u32 = 2;
@@ -41,7 +42,7 @@ pub fn service(name: &str, protocol: Protocol, listen: &str, backends: Vec<Backe
         sources: vec!["10.0.0.1".parse().unwrap()],
         scheduler: Scheduler::RoundRobin,
         health: Some(HealthCheck {
-            probe: Probe::Tcp,
+            probe: Probe::Tcp(Tcp),
             interval: Duration::from_secs(1),
             timeout: Duration::from_secs(1),
             rise: 2,

@@ -12,8 +12,9 @@ use tokio::{
 use super::*;
 use crate::{
     event::{Health, ProbeOutcome, Probed},
+    probe::{Probe, Tcp},
     shutdown::{self, Trigger},
-    spec::{HealthCheck, Probe},
+    spec::HealthCheck,
 };
 
 const AMPLE: Duration = Duration::from_secs(20);
@@ -149,7 +150,8 @@ impl World {
 
 fn target(backend: &str, address: SocketAddr) -> Target {
     let interval = Duration::from_millis(5);
-    let check = HealthCheck { probe: Probe::Tcp, interval, timeout: AMPLE, rise: 2, fall: 3, port: None };
+    let check =
+        HealthCheck { probe: Probe::Tcp(Tcp), interval, timeout: AMPLE, rise: 2, fall: 3, port: None };
     Target { backend: BackendName::new("web", backend), address, source: None, check, believed: None }
 }
 

@@ -15,10 +15,13 @@ use tokio::{
 
 use super::{
     dampener::{Dampener, Thresholds},
-    probe::{Fault, Finding},
+    finding::Finding,
     schedule::Schedule,
 };
-use crate::event::{Event, Health, Probed, Target};
+use crate::{
+    event::{Event, Health, Probed, Target},
+    probe::Fault,
+};
 
 /// Watches until the receiver of `events` is gone (or the future is dropped). The first probe starts after `first`.
 pub async fn watch<P>(target: Target, first: Duration, lanes: Lanes, probe: P, events: mpsc::Sender<Event>)
@@ -47,7 +50,7 @@ fn judge(target: &Target, finding: &Finding) -> Option<Health> {
     match &finding.answer {
         Ok(_) => Some(Health::Up),
         Err(Fault::Failed(_) | Fault::Silent) => Some(Health::Down),
-        Err(Fault::NotAsked(why)) => {
+        Err(Fault::Local(why)) => {
             log::warn!(backend:% = target.backend, why:%; "probe skipped, this host could not send it");
             None
         }

@@ -5,28 +5,21 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
-    time::Duration,
 };
 
 use lb_common::{limits::MAX_FLOWS, net::Protocol, service::Mode};
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
 
-use super::{
-    AttachMode, Scheduler,
+use super::{AttachMode, Scheduler, health, rules};
+use crate::document::{
+    Layers,
     mistakes::{At, Report, Span},
-    rules,
     table::{Given, List, Table},
     value,
 };
 
 /// The format that is read here.
 const VERSION: u32 = 1;
-const LEAST_INTERVAL: Duration = Duration::from_millis(10);
-const MOST_INTERVAL: Duration = Duration::from_secs(3600);
-const LEAST_TIMEOUT: Duration = Duration::from_millis(1);
-const MOST_TIMEOUT: Duration = Duration::from_secs(60);
-/// Results in a row that change a backend's health.
-const MOST_RESULTS: u32 = 100;
 
 /// What stands behind `mode` of an interface.
 const ATTACH_MODES: [(&str, Option<AttachMode>); 3] = [
@@ -50,20 +43,16 @@ const SCHEDULERS: [(&str, Option<Scheduler>); 6] = [
     ("source-hash", None),
     ("maglev", None),
 ];
-const CHECKS: [(&str, Option<Check>); 3] =
-    [("tcp", Some(Check::Tcp)), ("http", Some(Check::Http)), ("none", Some(Check::None))];
 
 /// The whole file.
-pub struct File {
+pub struct File<'d> {
     /// `None`: something else stands there.
     pub interfaces: Option<Vec<Interface>>,
     pub socket: Given<PathBuf>,
     /// `none` is `None`.
     pub metrics: Given<Option<SocketAddr>>,
     pub limits: Limits,
-    /// `[defaults.health]`
-    pub health: Health,
-    pub services: Option<Vec<Service>>,
+    pub services: Option<Vec<Service<'d>>>,
 }
 
 /// `[[interface]]`
@@ -80,7 +69,7 @@ pub struct Limits {
 }
 
 /// `[[service]]`
-pub struct Service {
+pub struct Service<'d> {
     pub header: Span,
     pub name: Option<At<String>>,
     pub listen: List<SocketAddr>,
@@ -88,7 +77,7 @@ pub struct Service {
     pub mode: Given<Mode>,
     pub source: List<IpAddr>,
     pub scheduler: Given<Scheduler>,
-    pub health: Health,
+    pub health: Layers<'d>,
     pub backends: Option<Vec<Backend>>,
 }
 
@@ -100,30 +89,10 @@ pub struct Backend {
     pub backup: Given<bool>,
 }
 
-/// `[service.health]` and `[defaults.health]`
-#[derive(Clone)]
-pub struct Health {
-    pub check: Given<Check>,
-    pub interval: Given<Duration>,
-    pub timeout: Given<Duration>,
-    pub rise: Given<u32>,
-    pub fall: Given<u32>,
-    pub port: Given<u16>,
-    pub path: Given<String>,
-    pub host: Given<String>,
-}
-
-/// What stands behind `type` of a health check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Check {
-    Tcp,
-    Http,
-    None,
-}
-
-impl File {
-    pub fn read(mut root: Table<'_>) -> Self {
+impl<'d> File<'d> {
+    pub fn read(mut root: Table<'d>) -> Self {
         root.required("version", version);
+        let health = defaults(root.table("defaults", "[defaults]"));
         let file = Self {
             interfaces: root
                 .tables("interface", "[[interface]]")
@@ -131,10 +100,9 @@ impl File {
             socket: optional_in(root.table("api", "[api]"), "socket", value::socket_path),
             metrics: optional_in(root.table("metrics", "[metrics]"), "listen", metrics_listen),
             limits: Limits::read(root.table("limits", "[limits]")),
-            health: defaults(root.table("defaults", "[defaults]")),
             services: root
                 .tables("service", "[[service]]")
-                .map(|all| all.into_iter().map(Service::read).collect()),
+                .map(|all| all.into_iter().map(|table| Service::read(table, health)).collect()),
         };
         root.close();
         file
@@ -157,8 +125,8 @@ impl Limits {
     }
 }
 
-impl Service {
-    fn read(mut table: Table<'_>) -> Self {
+impl<'d> Service<'d> {
+    fn read(mut table: Table<'d>, defaults: Option<&'d DeTable<'d>>) -> Self {
         let service = Self {
             header: table.span(),
             name: table.required("name", name),
@@ -167,7 +135,10 @@ impl Service {
             mode: table.optional("mode", |value| value::choice(value, "mode", &MODES)),
             source: table.list("source", source),
             scheduler: table.optional("scheduler", |value| value::choice(value, "scheduler", &SCHEDULERS)),
-            health: Health::read(table.table("health", "[service.health]")),
+            health: Layers {
+                own: table.table("health", "[service.health]").map(health::read),
+                inherited: defaults,
+            },
             backends: table
                 .tables("backend", "[[service.backend]]")
                 .map(|all| all.into_iter().map(Backend::read).collect()),
@@ -177,7 +148,7 @@ impl Service {
     }
 }
 
-impl Service {
+impl Service<'_> {
     /// For messages.
     pub fn name(&self) -> &str {
         self.name.as_ref().map_or("?", |name| &name.value)
@@ -202,36 +173,6 @@ impl Backend {
     }
 }
 
-impl Health {
-    const ABSENT: Self = Self {
-        check: Given::Absent,
-        interval: Given::Absent,
-        timeout: Given::Absent,
-        rise: Given::Absent,
-        fall: Given::Absent,
-        port: Given::Absent,
-        path: Given::Absent,
-        host: Given::Absent,
-    };
-
-    fn read(table: Option<Table<'_>>) -> Self {
-        let Some(mut table) = table else { return Self::ABSENT };
-        let results = |value: &DeValue<'_>| value::integer(value, 1..=MOST_RESULTS);
-        let health = Self {
-            check: table.optional("type", |value| value::choice(value, "type of health check", &CHECKS)),
-            interval: table.optional("interval", |it| value::duration(it, LEAST_INTERVAL..=MOST_INTERVAL)),
-            timeout: table.optional("timeout", |it| value::duration(it, LEAST_TIMEOUT..=MOST_TIMEOUT)),
-            rise: table.optional("rise", results),
-            fall: table.optional("fall", results),
-            port: table.optional("port", value::port),
-            path: table.optional("path", value::request_target),
-            host: table.optional("host", value::host),
-        };
-        table.close();
-        health
-    }
-}
-
 fn interface(mut table: Table<'_>) -> Interface {
     let interface = Interface {
         name: table.required("name", value::interface_name),
@@ -241,9 +182,9 @@ fn interface(mut table: Table<'_>) -> Interface {
     interface
 }
 
-fn defaults(table: Option<Table<'_>>) -> Health {
-    let Some(mut table) = table else { return Health::ABSENT };
-    let health = Health::read(table.table("health", "[defaults.health]"));
+fn defaults<'d>(table: Option<Table<'d>>) -> Option<&'d DeTable<'d>> {
+    let mut table = table?;
+    let health = table.table("health", "[defaults.health]").map(health::read);
     table.close();
     health
 }
@@ -301,6 +242,6 @@ fn metrics_listen(value: &DeValue<'_>) -> Result<Option<SocketAddr>, String> {
 }
 
 /// Reads what TOML could make of the text.
-pub fn read<'d>(document: &'d toml::Spanned<toml::de::DeTable<'d>>, report: &'d Report<'d>) -> File {
+pub fn read<'d>(document: &'d toml::Spanned<DeTable<'d>>, report: &'d Report<'d>) -> File<'d> {
     File::read(Table::root(document, report))
 }

@@ -4,12 +4,11 @@ use std::{collections::BTreeSet, fs, io::Read, net::IpAddr, os::unix::fs::FileTy
 
 use toml::de::DeTable;
 
-use super::{
-    Spec, file,
-    mistakes::{Mistakes, Report, Span},
-    validate::validate,
+use super::{Spec, file, validate::validate};
+use crate::{
+    document::mistakes::{Mistakes, Report, Span},
+    text::quote,
 };
-use crate::text::quote;
 
 /// Bytes of a file: the largest spec takes half of that.
 pub const MAX_FILE: u64 = 1024 * 1024;

@@ -19,17 +19,21 @@ use lb_common::{
 use super::{
     Api, AttachMode, Interface, Limits, Scheduler, Service, Spec,
     file::{self, File},
-    mistakes::{At, Report, Span},
+    health,
     rules::{Family, MAX_SPEC_BACKENDS, OwnAddresses},
-    table::List,
 };
-use crate::paths;
+use crate::{
+    document::{
+        mistakes::{At, Report, Span},
+        table::List,
+    },
+    paths,
+};
 
 mod backend;
-mod health;
 
 /// Judges the file. The spec is good if the report is empty.
-pub fn validate(file: File, host: &BTreeSet<IpAddr>, report: &Report<'_>) -> Spec {
+pub fn validate(file: File<'_>, host: &BTreeSet<IpAddr>, report: &Report<'_>) -> Spec {
     if let Some(services) = &file.services {
         totals(services, report);
         unique(services.iter().filter_map(|it| it.name.as_ref()), "service", report);
@@ -43,7 +47,7 @@ pub fn validate(file: File, host: &BTreeSet<IpAddr>, report: &Report<'_>) -> Spe
         api: Api { socket: file.socket.or(PathBuf::from(paths::SOCKET)) },
         metrics: file.metrics.or(Some(paths::METRICS)),
         limits: limits(file.limits, report),
-        services: services.map(|written| service(written, &file.health, &own, report)).collect(),
+        services: services.map(|written| service(written, &own, report)).collect(),
     }
 }
 
@@ -77,15 +81,10 @@ fn limits(written: file::Limits, report: &Report<'_>) -> Limits {
     }
 }
 
-fn service(
-    written: file::Service,
-    defaults: &file::Health,
-    own: &OwnAddresses,
-    report: &Report<'_>,
-) -> Service {
+fn service(written: file::Service<'_>, own: &OwnAddresses, report: &Report<'_>) -> Service {
     families(&written, report);
     let mut service = Service {
-        health: health::validate(&written, defaults, report),
+        health: health::validate(&written, report),
         name: written.name().to_owned(),
         listen: values(&written.listen),
         protocol: written.protocol.or(Protocol::Tcp),
@@ -102,7 +101,7 @@ fn service(
 }
 
 /// What listens needs backends of its own family and, in full-nat, sources; and nothing else does.
-fn families(service: &file::Service, report: &Report<'_>) {
+fn families(service: &file::Service<'_>, report: &Report<'_>) {
     if service.listen.is_complete && service.listen.items.is_empty() {
         let place = service.listen.span.unwrap_or(service.header);
         report.add(place, "a service listens on at least one address, such as listen = [\"192.0.2.10:80\"]");
@@ -117,7 +116,7 @@ fn families(service: &file::Service, report: &Report<'_>) {
     twice(&service.source.items, report);
 }
 
-fn sources(service: &file::Service, family: Family, report: &Report<'_>) {
+fn sources(service: &file::Service<'_>, family: Family, report: &Report<'_>) {
     if service.mode.meant(Mode::FullNat) == Some(Mode::Nat) {
         if let Some(place) = service.source.span {
             report.add(place, "`source` has no meaning in mode `nat`: backends see the client's own address");
@@ -138,7 +137,7 @@ fn sources(service: &file::Service, family: Family, report: &Report<'_>) {
     }
 }
 
-fn listens(service: &file::Service, family: Family, report: &Report<'_>) {
+fn listens(service: &file::Service<'_>, family: Family, report: &Report<'_>) {
     let Some(listen) = service.listen_of(family) else { return };
     let name = service.name();
     let needs_source = service.mode.meant(Mode::FullNat) == Some(Mode::FullNat) && service.source.is_complete;
@@ -163,7 +162,7 @@ fn listens(service: &file::Service, family: Family, report: &Report<'_>) {
 }
 
 /// Two services cannot be told apart where address, port and protocol are the same.
-fn listen_once(services: &[file::Service], report: &Report<'_>) {
+fn listen_once(services: &[file::Service<'_>], report: &Report<'_>) {
     let mut seen: BTreeMap<_, Span> = BTreeMap::new();
     for service in services {
         let Some(protocol) = service.protocol.meant(Protocol::Tcp) else { continue };
@@ -179,18 +178,18 @@ fn listen_once(services: &[file::Service], report: &Report<'_>) {
 }
 
 /// What the maps have room for, over all services.
-fn totals(services: &[file::Service], report: &Report<'_>) {
+fn totals(services: &[file::Service<'_>], report: &Report<'_>) {
     if services.is_empty() {
         // As HAProxy does: an empty file is an accident rather than a wish, and a reload must not act upon it.
         report.add(Span::START, "no [[service]]: there is nothing to balance");
     }
     total(services, MAX_SERVICES as usize, "services", |_| 1, report);
-    let backends = |service: &file::Service| service.backends.as_ref().map_or(0, Vec::len);
+    let backends = |service: &file::Service<'_>| service.backends.as_ref().map_or(0, Vec::len);
     total(services, MAX_SPEC_BACKENDS, "backends over all services", backends, report);
 
     // Entries of the map `SERVICES`: one per listen, and one per address of ours and protocol.
     let mut ours = BTreeSet::new();
-    let keys = |service: &file::Service| {
+    let keys = |service: &file::Service<'_>| {
         let protocol = service.protocol.meant(Protocol::Tcp);
         let listen = service.listen.items.iter().map(|it| it.value.ip());
         let addresses = listen.chain(service.source.items.iter().map(|it| it.value));
@@ -202,10 +201,10 @@ fn totals(services: &[file::Service], report: &Report<'_>) {
 
 /// Reports the service with which a sum passes its limit.
 fn total(
-    services: &[file::Service],
+    services: &[file::Service<'_>],
     most: usize,
     what: &str,
-    count: impl FnMut(&file::Service) -> usize,
+    count: impl FnMut(&file::Service<'_>) -> usize,
     report: &Report<'_>,
 ) {
     let sums = services.iter().map(count).scan(0, |sum, count| {
@@ -217,7 +216,7 @@ fn total(
     }
 }
 
-fn own_addresses(file: &File, host: &BTreeSet<IpAddr>) -> OwnAddresses {
+fn own_addresses(file: &File<'_>, host: &BTreeSet<IpAddr>) -> OwnAddresses {
     let mut own = OwnAddresses::default();
     for service in file.services.iter().flatten() {
         let listen = service.listen.items.iter().map(|it| it.value.ip());

@@ -14,6 +14,7 @@ use lb_userspace::{
     cli::{Host, check::Checked, exit::Exit, failure::Failure},
     datapath::shapes::memory::Memory,
     event::{Answer, Event, ProbeOutcome, ProbeResult, Problem, ProblemKind, Request, Target},
+    probe,
     spec::{self, BackendName, source_ports::SourcePorts},
 };
 use tempfile::TempDir;
@@ -38,7 +39,8 @@ impl Daemon {
                 let socket = listen::socket(&path).await.unwrap();
                 tokio::spawn(Controller::new().serve(receiver));
                 ready.send(()).unwrap();
-                server::serve_socket(socket, Desk::new(events, probe), async { drop(stopped.await) }).await;
+                server::serve_socket(socket, Desk::new(events, probe_result), async { drop(stopped.await) })
+                    .await;
             });
         });
         is_ready.recv().unwrap();
@@ -95,7 +97,7 @@ address = "10.0.0.11:8080"
 "#;
 
 /// `web-3` refuses, and says so with a word to the terminal.
-fn probe(target: Target) -> Pin<Box<dyn Future<Output = ProbeResult> + Send>> {
+fn probe_result(target: Target) -> Pin<Box<dyn Future<Output = ProbeResult> + Send>> {
     Box::pin(async move {
         let (outcome, detail) = match target.backend.backend.as_str() {
             "web-3" => (ProbeOutcome::Failure, "HTTP 500 \u{1b}[2J"),
@@ -356,7 +358,7 @@ fn health(backend: &view::Backend) -> view::HealthState {
 
 fn target(backend: BackendName) -> Target {
     let check = spec::HealthCheck {
-        probe: spec::Probe::Tcp,
+        probe: probe::Probe::Tcp(probe::Tcp),
         interval: Duration::from_secs(1),
         timeout: Duration::from_secs(1),
         rise: 2,

@@ -16,6 +16,7 @@ use crate::{
         listen, server, view,
     },
     event::{Answer, Event, ProbeOutcome, ProbeResult, Problem, ProblemKind, Request, Target},
+    probe,
     spec::{self, BackendName},
 };
 
@@ -181,7 +182,7 @@ pub fn target() -> Target {
         address: "10.0.0.11:8080".parse().unwrap(),
         source: None,
         check: spec::HealthCheck {
-            probe: spec::Probe::Tcp,
+            probe: probe::Probe::Tcp(probe::Tcp),
             interval: Duration::from_secs(1),
             timeout: Duration::from_secs(1),
             rise: 2,

@@ -9,7 +9,10 @@ use tokio::{
 };
 
 use super::*;
-use crate::spec::{BackendName, HealthCheck, Probe};
+use crate::{
+    probe::{Probe, Tcp},
+    spec::{BackendName, HealthCheck},
+};
 
 /// What the promise leaves for everything that is not a probe.
 const GRACE: Duration = Duration::from_millis(100);
@@ -89,7 +92,7 @@ async fn a_cold_start_is_decided_by_the_first_result_and_believed_health_is_not(
 #[tokio::test(start_paused = true)]
 async fn a_probe_that_could_not_be_sent_is_no_result() {
     let (sender, mut events) = mpsc::channel(8);
-    let probe = async |_: &Target| finding(Err(Fault::NotAsked("too many open files".to_owned())));
+    let probe = async |_: &Target| finding(Err(Fault::Local("too many open files".to_owned())));
     let task =
         tokio::spawn(watch(target(check(1_000, 1_000, 3)), Duration::ZERO, Lanes::new(8), probe, sender));
 
@@ -170,7 +173,7 @@ fn moments_of_death() -> impl Iterator<Item = (u64, u32, u64)> {
 
 fn check(interval_ms: u64, timeout_ms: u64, fall: u32) -> HealthCheck {
     HealthCheck {
-        probe: Probe::Tcp,
+        probe: Probe::Tcp(Tcp),
         interval: Duration::from_millis(interval_ms),
         timeout: Duration::from_millis(timeout_ms),
         rise: 2,

@@ -3,9 +3,9 @@
 use super::unique;
 use crate::{
     api::view::default_weight,
+    document::mistakes::Report,
     spec::{
         Backend, Service, file,
-        mistakes::Report,
         rules::{self, Family, OwnAddresses},
     },
 };

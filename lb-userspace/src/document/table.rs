@@ -1,6 +1,6 @@
 //! Reads the tables of a TOML document key by key, and goes on after a mistake.
 //!
-//! A key that nobody asked for is a mistake when its table is closed. What is wrong is reported here, once, and is
+//! A key that was not read is a mistake when its table is closed. What is wrong is reported here, once, and is
 //! [`Given::Wrong`] from then on, so that no second mistake follows from the first.
 
 use toml::{
@@ -8,7 +8,10 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::mistakes::{At, Report, Span};
+use super::{
+    AnyKey,
+    mistakes::{At, Report, Span},
+};
 use crate::text::{quote, suggest};
 
 /// One table while it is read.
@@ -31,7 +34,7 @@ pub enum Given<T> {
 }
 
 impl<T> Given<T> {
-    /// The value, or this if nothing good is written: with a mistake in the report, nobody will see it.
+    /// The value, or this if nothing good is written: with a mistake in the report, the result is thrown away.
     pub fn or(self, default: T) -> T {
         self.value().unwrap_or(default)
     }
@@ -47,14 +50,6 @@ impl<T> Given<T> {
         match self {
             Self::Absent | Self::Wrong => None,
             Self::Good(it) => Some(it),
-        }
-    }
-
-    /// What is written here, else what is written there.
-    pub fn or_inherit(self, other: Self) -> Self {
-        match self {
-            Self::Absent => other,
-            Self::Wrong | Self::Good(_) => self,
         }
     }
 }
@@ -94,6 +89,11 @@ impl<'d> Table<'d> {
         self.span
     }
 
+    /// All that is written in it.
+    pub const fn entries(&self) -> &'d DeTable<'d> {
+        self.entries
+    }
+
     /// Reads a key that may be left out.
     pub fn optional<T>(
         &mut self,
@@ -105,6 +105,13 @@ impl<'d> Table<'d> {
         match self.report.take(span, read(value.get_ref())) {
             Some(value) => Given::Good(At { value, span }),
             None => Given::Wrong,
+        }
+    }
+
+    /// Judges the value of a key that may be left out.
+    pub fn judge(&mut self, key: &dyn AnyKey) {
+        if let Some(value) = self.get(key.name()) {
+            self.report.take(value.span().into(), key.judge(value.get_ref()));
         }
     }
 
@@ -176,7 +183,7 @@ impl<'d> Table<'d> {
         tables
     }
 
-    /// Reports the keys that nobody asked for.
+    /// Reports the keys that were not read.
     pub fn close(self) {
         for key in self.entries.keys().filter(|key| !self.known.contains(&key.get_ref().as_ref())) {
             let name = key.get_ref();

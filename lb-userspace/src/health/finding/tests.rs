@@ -10,7 +10,10 @@ use tokio::{
 };
 
 use super::*;
-use crate::spec::{BackendName, HealthCheck};
+use crate::{
+    probe::{Http, Probe, Tcp},
+    spec::{BackendName, HealthCheck},
+};
 
 /// Far longer than anything that answers needs on loopback.
 const AMPLE: Duration = Duration::from_secs(20);
@@ -42,8 +45,9 @@ async fn tcp_closes_its_connection_cleanly() {
 async fn a_probe_comes_from_its_source() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let source = "127.0.0.2".parse().unwrap();
-    let tcp = Target { source: Some(source), ..target(listener.local_addr().unwrap(), Probe::Tcp, AMPLE) };
-    let http = Probe::Http { path: "/".to_owned(), host: None };
+    let tcp =
+        Target { source: Some(source), ..target(listener.local_addr().unwrap(), Probe::Tcp(Tcp), AMPLE) };
+    let http = Probe::Http(Http { path: "/".to_owned(), host: None });
     let http =
         Target { check: HealthCheck { probe: http, timeout: SHORT, ..tcp.check.clone() }, ..tcp.clone() };
 
@@ -60,10 +64,10 @@ async fn a_source_that_this_host_lacks_says_nothing_about_the_backend() {
     let backend = Backend::new(async |_| {}).await;
     let source = Some("192.0.2.1".parse().unwrap());
 
-    let finding = probe(&Target { source, ..target(backend.address, Probe::Tcp, AMPLE) }).await;
+    let finding = probe(&Target { source, ..target(backend.address, Probe::Tcp(Tcp), AMPLE) }).await;
 
     let expected = "bind to the source 192.0.2.1: cannot assign requested address";
-    assert_eq!(finding.answer, Err(Fault::NotAsked(expected.to_owned())));
+    assert_eq!(finding.answer, Err(Fault::Local(expected.to_owned())));
 }
 
 #[tokio::test]
@@ -245,20 +249,6 @@ async fn an_early_end_is_told_from_a_reset() {
     }
 }
 
-#[test]
-fn a_host_out_of_sockets_does_not_blame_the_backend() {
-    for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS] {
-        let fault = Fault::from(io::Error::from(errno));
-
-        assert!(matches!(fault, Fault::NotAsked(_)), "{errno}");
-    }
-    assert_eq!(Fault::from(io::Error::from(Errno::ETIMEDOUT)), Fault::Silent);
-    assert_eq!(
-        Fault::from(io::Error::from(Errno::EHOSTUNREACH)),
-        Fault::Failed("no route to host".to_owned())
-    );
-}
-
 /// A backend on loopback that does one thing to everybody who connects.
 struct Backend {
     address: SocketAddr,
@@ -374,7 +364,7 @@ async fn refusing() -> SocketAddr {
 }
 
 async fn probe_tcp(address: SocketAddr, timeout: Duration) -> ProbeResult {
-    run(address, Probe::Tcp, timeout).await
+    run(address, Probe::Tcp(Tcp), timeout).await
 }
 
 async fn probe_http(address: SocketAddr, timeout: Duration) -> ProbeResult {
@@ -382,7 +372,8 @@ async fn probe_http(address: SocketAddr, timeout: Duration) -> ProbeResult {
 }
 
 async fn probe_http_host(address: SocketAddr, host: Option<&str>, timeout: Duration) -> ProbeResult {
-    run(address, Probe::Http { path: "/healthz".to_owned(), host: host.map(str::to_owned) }, timeout).await
+    run(address, Probe::Http(Http { path: "/healthz".to_owned(), host: host.map(str::to_owned) }), timeout)
+        .await
 }
 
 async fn run(address: SocketAddr, kind: Probe, timeout: Duration) -> ProbeResult {

@@ -14,10 +14,6 @@ use crate::{
 const MAX_SOCKET_PATH: usize = 107;
 /// Bytes of an interface's name: IFNAMSIZ is 16, one of them zero (netdevice(7)).
 const MAX_INTERFACE_NAME: usize = 15;
-/// Bytes of the path that a health check asks for.
-const MAX_REQUEST_TARGET: usize = 1024;
-/// Bytes of a host name (RFC 1035, 2.3.4) and its port.
-const MAX_HOST: usize = 255 + ":65535".len();
 
 /// Text as it is.
 pub fn text<'v>(value: &'v DeValue<'_>) -> Result<&'v str, String> {
@@ -127,33 +123,6 @@ pub fn socket_path(value: &DeValue<'_>) -> Result<PathBuf, String> {
     Ok(PathBuf::from(path))
 }
 
-/// A request target in origin form (RFC 9112, 3.2.1), without what would break the request line.
-pub fn request_target(value: &DeValue<'_>) -> Result<String, String> {
-    let path = text(value)?;
-    if !path.starts_with('/') {
-        return Err(format!("{} is not a path: it begins with `/`", quote(path)));
-    }
-    // RFC 3986, 3.3 and 3.4: visible ASCII; a fragment (`#`) is never sent.
-    if let Some(bad) = path.chars().find(|c| !c.is_ascii_graphic() || "#\"<>\\^`{|}".contains(*c)) {
-        let (shown, code) = (bad.escape_default(), u32::from(bad));
-        return Err(format!("a path must not contain `{shown}` (U+{code:04X}): write its bytes as %XX"));
-    }
-    if path.len() > MAX_REQUEST_TARGET {
-        return Err(format!("{} bytes are too many for a path: at most {MAX_REQUEST_TARGET}", path.len()));
-    }
-    Ok(path.to_owned())
-}
-
-/// What the `Host` header says (RFC 9110, 7.2): a name or an address, perhaps with a port.
-pub fn host(value: &DeValue<'_>) -> Result<String, String> {
-    let host = text(value)?;
-    let is_good = |c: char| c.is_ascii_alphanumeric() || "-._~%:[]".contains(c);
-    if host.is_empty() || host.len() > MAX_HOST || !host.chars().all(is_good) {
-        return Err(format!("{} is not a host, such as `www.example.org`", quote(host)));
-    }
-    Ok(host.to_owned())
-}
-
 /// An integer as it is written, and as a number if it is one of ours.
 fn digits<'v>(value: &'v DeValue<'_>) -> Result<(&'v str, Option<u32>), String> {
     let integer =
@@ -244,25 +213,6 @@ mod tests {
             assert_eq!(integer(&value(written), 0..=1000).ok(), number, "{written}");
         }
         assert!(integer(&value("99999999999999999999999999"), 0..=1000).is_err());
-    }
-
-    #[test]
-    fn a_path_cannot_break_out_of_the_request_line() {
-        assert!(request_target(&value("'/healthz?full=1&x=%20'")).is_ok());
-        for wrong in ["''", "'healthz'", "'/a b'", "\"/a\\r\\nX: y\"", "'/ä'", "'/#top'", "\"/\\u007f\""] {
-            assert!(request_target(&value(wrong)).is_err(), "{wrong}");
-        }
-        assert!(request_target(&value(&format!("'/{}'", "a".repeat(MAX_REQUEST_TARGET)))).is_err());
-    }
-
-    #[test]
-    fn a_host_cannot_break_out_of_its_header() {
-        for good in ["www.example.org", "10.0.0.1:8080", "[fd00::1]:80"] {
-            assert!(host(&value(&format!("'{good}'"))).is_ok());
-        }
-        for wrong in ["''", "'a b'", "\"a\\r\\nX: y\"", "'a/b'"] {
-            assert!(host(&value(wrong)).is_err(), "{wrong}");
-        }
     }
 
     fn value(text: &str) -> DeValue<'_> {

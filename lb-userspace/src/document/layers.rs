@@ -1,0 +1,75 @@
+//! A table that inherits keys from another one, as `[service.health]` does from `[defaults.health]`.
+
+use toml::de::{DeTable, DeValue};
+
+use super::{
+    mistakes::{At, Span},
+    table::Given,
+};
+
+/// A key of a table, and the reader of its value.
+pub struct Key<T> {
+    name: &'static str,
+    read: fn(&DeValue<'_>) -> Result<T, String>,
+}
+
+impl<T> Key<T> {
+    pub const fn new(name: &'static str, read: fn(&DeValue<'_>) -> Result<T, String>) -> Self {
+        Self { name, read }
+    }
+}
+
+/// A key whose values may be of any type.
+pub trait AnyKey {
+    fn name(&self) -> &'static str;
+
+    /// Says what is wrong with a value.
+    fn judge(&self, value: &DeValue<'_>) -> Result<(), String>;
+}
+
+impl<T> AnyKey for Key<T> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn judge(&self, value: &DeValue<'_>) -> Result<(), String> {
+        (self.read)(value).map(drop)
+    }
+}
+
+/// A table, and the one that it inherits from. Mistakes of single values were reported when each was read with
+/// [`Table::judge`](super::table::Table::judge).
+#[derive(Clone, Copy)]
+pub struct Layers<'d> {
+    pub own: Option<&'d DeTable<'d>>,
+    pub inherited: Option<&'d DeTable<'d>>,
+}
+
+impl Layers<'_> {
+    /// The value of the table itself, else the inherited one.
+    pub fn get<T>(&self, key: &Key<T>) -> Given<T> {
+        match self.own(key) {
+            Given::Absent => read(self.inherited, key),
+            own @ (Given::Wrong | Given::Good(_)) => own,
+        }
+    }
+
+    /// The value of the table itself.
+    pub fn own<T>(&self, key: &Key<T>) -> Given<T> {
+        read(self.own, key)
+    }
+
+    /// Where the table itself has a good value for this key.
+    pub fn own_place(&self, key: &dyn AnyKey) -> Option<Span> {
+        let value = self.own?.get(key.name())?;
+        key.judge(value.get_ref()).ok().map(|()| value.span().into())
+    }
+}
+
+fn read<T>(table: Option<&DeTable<'_>>, key: &Key<T>) -> Given<T> {
+    let Some(value) = table.and_then(|table| table.get(key.name)) else { return Given::Absent };
+    match (key.read)(value.get_ref()) {
+        Ok(read) => Given::Good(At { value: read, span: value.span().into() }),
+        Err(_reported) => Given::Wrong,
+    }
+}

@@ -1,0 +1,43 @@
+//! What one probe of a target found, and what is reported of it.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use crate::{
+    event::{ProbeOutcome, ProbeResult, Target},
+    probe::Fault,
+};
+
+/// What one probe found, and when.
+#[derive(Debug)]
+pub struct Finding {
+    pub answer: Result<String, Fault>,
+    pub duration: Duration,
+    pub at: SystemTime,
+    pub timeout: Duration,
+}
+
+/// Probes the target once. Its timeout bounds the time to a verdict.
+pub async fn probe(target: &Target) -> Finding {
+    let at = SystemTime::now();
+    let started = Instant::now();
+    let limit = target.check.timeout;
+    let answer = target.check.probe.run(target.address, target.source, limit).await;
+    Finding { answer, duration: started.elapsed(), at, timeout: limit }
+}
+
+impl From<Finding> for ProbeResult {
+    fn from(finding: Finding) -> Self {
+        let (outcome, detail) = match finding.answer {
+            Ok(detail) => (ProbeOutcome::Success, detail),
+            Err(Fault::Failed(detail)) => (ProbeOutcome::Failure, detail),
+            Err(Fault::Silent) => (ProbeOutcome::Timeout, format!("no answer within {:?}", finding.timeout)),
+            Err(Fault::Local(why)) => (ProbeOutcome::Failure, format!("not probed: {why} (on this host)")),
+        };
+        Self { outcome, detail, duration: finding.duration, at: finding.at }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! The types of health checks: for each a file with its keys in the configuration, and what it asks of a backend.
+//!
+//! A type is added by its file and a line in the table below. What the configuration takes and refuses, and what
+//! `xlb health list` shows, follows from them.
+//!
+//! The answering side is not trusted: everything that it can make long or large has a limit, and one timeout covers
+//! everything from the first SYN to the byte that decides.
+
+mod connect;
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use nix::errno::Errno;
+
+use crate::document::{AnyKey, Layers};
+
+/// A type of health check.
+trait CheckType: Sized {
+    /// Its name in the configuration, after `type =`, and in the API.
+    const NAME: &'static str;
+    /// The keys that it has, besides those of every health check.
+    const KEYS: &'static [&'static dyn AnyKey];
+
+    /// Reads its keys. Each value has been judged, and a wrong one reported.
+    fn read(keys: &Layers<'_>) -> Self;
+
+    /// Probes once, from `source` if there is one. Returns what a good backend answered, for the operator.
+    async fn run(
+        &self,
+        address: SocketAddr,
+        source: Option<IpAddr>,
+        timeout: Duration,
+    ) -> Result<String, Fault>;
+}
+
+macro_rules! types {
+    ($($(#[$about:meta])* $Type:ident in $file:ident,)*) => {
+        $(mod $file;)*
+        $(pub use $file::$Type;)*
+
+        /// What a health check asks of a backend.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Probe {
+            $($(#[$about])* $Type($Type),)*
+        }
+
+        /// A type of health check, without its keys.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Kind {
+            $($(#[$about])* $Type,)*
+        }
+
+        impl Kind {
+            /// In the order in which messages list them.
+            pub const ALL: &[Self] = &[$(Self::$Type,)*];
+
+            /// Its name in the configuration and in the API.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$Type => $Type::NAME,)*
+                }
+            }
+
+            pub(crate) const fn keys(self) -> &'static [&'static dyn AnyKey] {
+                match self {
+                    $(Self::$Type => $Type::KEYS,)*
+                }
+            }
+
+            pub(crate) fn read(self, keys: &Layers<'_>) -> Probe {
+                match self {
+                    $(Self::$Type => Probe::$Type($Type::read(keys)),)*
+                }
+            }
+        }
+
+        impl Probe {
+            /// Its type.
+            pub const fn kind(&self) -> Kind {
+                match self {
+                    $(Self::$Type(_) => Kind::$Type,)*
+                }
+            }
+
+            /// Probes once, from `source` if there is one. Returns what a good backend answered, for the operator.
+            pub(crate) async fn run(
+                &self,
+                address: SocketAddr,
+                source: Option<IpAddr>,
+                timeout: Duration,
+            ) -> Result<String, Fault> {
+                match self {
+                    $(Self::$Type(probe) => probe.run(address, source, timeout).await,)*
+                }
+            }
+        }
+    };
+}
+
+types! {
+    /// Connects.
+    Tcp in tcp,
+    /// Requests a path: up on 2xx and 3xx.
+    Http in http,
+}
+
+/// Why a probe found no healthy backend.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It answered, but not as it should.
+    Failed(String),
+    /// It did not answer in time.
+    Silent,
+    /// This host could not send the probe (no more sockets or memory): that says nothing about the backend.
+    Local(String),
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        let errno = error.raw_os_error().map(Errno::from_raw);
+        if let Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS) = errno {
+            return Self::Local(plain(&error));
+        }
+        // The kernel gave up before our own timeout.
+        if error.kind() == io::ErrorKind::TimedOut {
+            return Self::Silent;
+        }
+        Self::Failed(plain(&error))
+    }
+}
+
+/// "connection refused", not "Connection refused (os error 111)".
+fn plain(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => Errno::from_raw(number).desc().to_lowercase(),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_has_every_type_and_every_key() {
+        let manual = include_str!("../../docs/configuration.md");
+
+        for kind in Kind::ALL {
+            let name = kind.name();
+            assert!(manual.contains(&format!("`{name}`: ")), "docs/configuration.md lacks type `{name}`");
+            for key in kind.keys() {
+                let row = format!("| `{}` | ", key.name());
+                assert!(manual.contains(&row), "docs/configuration.md lacks {row}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_host_out_of_sockets_does_not_blame_the_backend() {
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS] {
+            let fault = Fault::from(io::Error::from(errno));
+
+            assert!(matches!(fault, Fault::Local(_)), "{errno}");
+        }
+        assert_eq!(Fault::from(io::Error::from(Errno::ETIMEDOUT)), Fault::Silent);
+        assert_eq!(
+            Fault::from(io::Error::from(Errno::EHOSTUNREACH)),
+            Fault::Failed("no route to host".to_owned())
+        );
+    }
+}

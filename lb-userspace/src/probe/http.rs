@@ -1,0 +1,194 @@
+//! `type = "http"`: up if the backend answers 2xx or 3xx over HTTP/1.
+//!
+//! The status line and the headers decide. The body does not: it may be short, cut off, slow or endless, as an event
+//! stream is, and the backend is up. One request on a connection of its own: no pool, no redirects followed. A redirect
+//! is an answer, and where it leads is for clients to find out: a backend must not choose what this host connects to.
+
+mod head;
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+use toml::de::DeValue;
+
+use self::head::{HEAD_MAX_BYTES, HEADERS_MAX, Malformed};
+use super::{CheckType, Fault, connect::connect};
+use crate::{
+    document::{AnyKey, Key, Layers, value},
+    text::quote,
+};
+
+/// Bytes of the path.
+const MAX_REQUEST_TARGET: usize = 1024;
+/// Bytes of a host name (RFC 1035, 2.3.4) and its port.
+const MAX_HOST: usize = 255 + ":65535".len();
+
+/// Of the body, so much is read, in so much time: a server that sees its answer taken logs no broken connection.
+const BODY_MAX_BYTES: u64 = 64 * 1024;
+const BODY_TIME_MAX: Duration = Duration::from_millis(50);
+
+/// Requests a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// Begins with `/`.
+    pub path: String,
+    /// The `Host` header; `None`: the address that is probed.
+    pub host: Option<String>,
+}
+
+const PATH: Key<String> = Key::new("path", request_target);
+const HOST: Key<String> = Key::new("host", host);
+
+impl CheckType for Http {
+    const NAME: &'static str = "http";
+    const KEYS: &'static [&'static dyn AnyKey] = &[&PATH, &HOST];
+
+    fn read(keys: &Layers<'_>) -> Self {
+        Self { path: keys.get(&PATH).or("/".to_owned()), host: keys.get(&HOST).value() }
+    }
+
+    async fn run(
+        &self,
+        address: SocketAddr,
+        source: Option<IpAddr>,
+        limit: Duration,
+    ) -> Result<String, Fault> {
+        let request = request(address, &self.path, self.host.as_deref());
+        let exchange = timeout(limit, exchange(address, source, &request));
+        let (status, stream) = exchange.await.unwrap_or(Err(Fault::Silent))?;
+        // Whether the body could be read says nothing about the backend.
+        let _ = timeout(BODY_TIME_MAX, discard_body(stream)).await;
+        judge(status)
+    }
+}
+
+/// A request target in origin form (RFC 9112, 3.2.1), without what would break the request line.
+fn request_target(value: &DeValue<'_>) -> Result<String, String> {
+    let path = value::text(value)?;
+    if !path.starts_with('/') {
+        return Err(format!("{} is not a path: it begins with `/`", quote(path)));
+    }
+    // RFC 3986, 3.3 and 3.4: visible ASCII; a fragment (`#`) is never sent.
+    if let Some(bad) = path.chars().find(|c| !c.is_ascii_graphic() || "#\"<>\\^`{|}".contains(*c)) {
+        let (shown, code) = (bad.escape_default(), u32::from(bad));
+        return Err(format!("a path must not contain `{shown}` (U+{code:04X}): write its bytes as %XX"));
+    }
+    if path.len() > MAX_REQUEST_TARGET {
+        return Err(format!("{} bytes are too many for a path: at most {MAX_REQUEST_TARGET}", path.len()));
+    }
+    Ok(path.to_owned())
+}
+
+/// What the `Host` header says (RFC 9110, 7.2): a name or an address, perhaps with a port.
+fn host(value: &DeValue<'_>) -> Result<String, String> {
+    let host = value::text(value)?;
+    let is_good = |c: char| c.is_ascii_alphanumeric() || "-._~%:[]".contains(c);
+    if host.is_empty() || host.len() > MAX_HOST || !host.chars().all(is_good) {
+        return Err(format!("{} is not a host, such as `www.example.org`", quote(host)));
+    }
+    Ok(host.to_owned())
+}
+
+fn judge(status: u16) -> Result<String, Fault> {
+    let answer = format!("HTTP {status}");
+    if (200..400).contains(&status) { Ok(answer) } else { Err(Fault::Failed(answer)) }
+}
+
+/// Returns the status when the headers are complete, and the connection, from which the body can be read.
+async fn exchange(
+    address: SocketAddr,
+    source: Option<IpAddr>,
+    request: &str,
+) -> Result<(u16, TcpStream), Fault> {
+    let mut stream = connect(address, source).await?;
+    // A server may answer and reset the connection before it has read the request: the answer counts.
+    let sent = stream.write_all(request.as_bytes()).await;
+    let status = read_status(&mut stream, sent).await?;
+    Ok((status, stream))
+}
+
+async fn read_status(stream: &mut TcpStream, sent: io::Result<()>) -> Result<u16, Fault> {
+    let mut received = Vec::new();
+    let mut limited = stream.take(HEAD_MAX_BYTES as u64);
+    loop {
+        let count = limited.read_buf(&mut received).await?;
+        match head::status(&received) {
+            Ok(Some(status)) => return Ok(status),
+            Ok(None) if count > 0 => {}
+            Ok(None) if received.len() == HEAD_MAX_BYTES => return Err(Malformed::TooLarge.into()),
+            Ok(None) if received.is_empty() => {
+                sent?;
+                return Err(Fault::Failed("closed without an answer".to_owned()));
+            }
+            Ok(None) => return Err(Fault::Failed("closed before the end of the headers".to_owned())),
+            Err(malformed) => return Err(malformed.into()),
+        }
+    }
+}
+
+async fn discard_body(stream: TcpStream) -> io::Result<u64> {
+    tokio::io::copy(&mut stream.take(BODY_MAX_BYTES), &mut tokio::io::sink()).await
+}
+
+/// `path` and `host` were judged with the configuration: neither can end its line.
+fn request(address: SocketAddr, path: &str, host: Option<&str>) -> String {
+    let host = host.map_or_else(|| authority(address), str::to_owned);
+    let version = env!("CARGO_PKG_VERSION");
+    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: xlb/{version}\r\nConnection: close\r\n\r\n")
+}
+
+/// The port is left out where it is the scheme's own (RFC 9110, 4.2.3).
+fn authority(address: SocketAddr) -> String {
+    match address {
+        SocketAddr::V4(v4) if v4.port() == 80 => v4.ip().to_string(),
+        SocketAddr::V6(v6) if v6.port() == 80 => format!("[{}]", v6.ip()),
+        SocketAddr::V4(_) | SocketAddr::V6(_) => address.to_string(),
+    }
+}
+
+impl From<Malformed> for Fault {
+    fn from(malformed: Malformed) -> Self {
+        Self::Failed(match malformed {
+            Malformed::NotHttp => "not HTTP".to_owned(),
+            Malformed::TooLarge => {
+                format!("headers longer than {} KiB or {HEADERS_MAX} lines", HEAD_MAX_BYTES / 1024)
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_cannot_end_the_request_line() {
+        assert!(request_target(&value("'/healthz?full=1&x=%20'")).is_ok());
+        for wrong in ["''", "'healthz'", "'/a b'", "\"/a\\r\\nX: y\"", "'/ä'", "'/#top'", "\"/\\u007f\""] {
+            assert!(request_target(&value(wrong)).is_err(), "{wrong}");
+        }
+        assert!(request_target(&value(&format!("'/{}'", "a".repeat(MAX_REQUEST_TARGET)))).is_err());
+    }
+
+    #[test]
+    fn a_host_cannot_end_its_header() {
+        for good in ["www.example.org", "10.0.0.1:8080", "[fd00::1]:80"] {
+            assert!(host(&value(&format!("'{good}'"))).is_ok());
+        }
+        for wrong in ["''", "'a b'", "\"a\\r\\nX: y\"", "'a/b'"] {
+            assert!(host(&value(wrong)).is_err(), "{wrong}");
+        }
+    }
+
+    fn value(text: &str) -> DeValue<'_> {
+        DeValue::parse(text).unwrap().into_inner()
+    }
+}

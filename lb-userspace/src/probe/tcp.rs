@@ -1,0 +1,39 @@
+//! `type = "tcp"`: up if the backend accepts a connection.
+//!
+//! The connection is closed cleanly, with a FIN. A reset (`SO_LINGER` 0) would save this host a socket in TIME-WAIT
+//! for a minute (some 250 bytes each; their ports are not those of flows), but servers report resets as errors:
+//! a line in a log for every probe, and some count them until they lock the sender out (MySQL, max_connect_errors).
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use tokio::time::timeout;
+
+use super::{CheckType, Fault, connect::connect};
+use crate::document::{AnyKey, Layers};
+
+/// Connects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tcp;
+
+impl CheckType for Tcp {
+    const NAME: &'static str = "tcp";
+    const KEYS: &'static [&'static dyn AnyKey] = &[];
+
+    fn read(_: &Layers<'_>) -> Self {
+        Self
+    }
+
+    async fn run(
+        &self,
+        address: SocketAddr,
+        source: Option<IpAddr>,
+        limit: Duration,
+    ) -> Result<String, Fault> {
+        let connecting = timeout(limit, connect(address, source));
+        drop(connecting.await.map_err(|_elapsed| Fault::Silent)??);
+        Ok("connected".to_owned())
+    }
+}

@@ -1,0 +1,136 @@
+//! `[service.health]`: its own keys, else those of `[defaults.health]`, else what is written here.
+//!
+//! The keys here are those of every check. The keys of one type of check are in its file below [`probe`](crate::probe).
+
+use std::time::Duration;
+
+use lb_common::net::Protocol;
+use toml::de::{DeTable, DeValue};
+
+use super::{HealthCheck, file};
+use crate::{
+    document::{
+        AnyKey, Key, Layers,
+        mistakes::Report,
+        table::{Given, Table},
+        value,
+    },
+    duration,
+    probe::Kind,
+};
+
+const LEAST_INTERVAL: Duration = Duration::from_millis(10);
+const MOST_INTERVAL: Duration = Duration::from_secs(3600);
+const LEAST_TIMEOUT: Duration = Duration::from_millis(1);
+const MOST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Results in a row that change a backend's health.
+const MOST_RESULTS: u32 = 100;
+
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
+/// Or the interval, where that is shorter.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
+const DEFAULT_RISE: u32 = 2;
+const DEFAULT_FALL: u32 = 3;
+
+/// `none` is `None`.
+const TYPE: Key<Option<Kind>> = Key::new("type", kind);
+const INTERVAL: Key<Duration> =
+    Key::new("interval", |it| value::duration(it, LEAST_INTERVAL..=MOST_INTERVAL));
+const TIMEOUT: Key<Duration> = Key::new("timeout", |it| value::duration(it, LEAST_TIMEOUT..=MOST_TIMEOUT));
+const RISE: Key<u32> = Key::new("rise", results);
+const FALL: Key<u32> = Key::new("fall", results);
+const PORT: Key<u16> = Key::new("port", value::port);
+const KEYS: [&dyn AnyKey; 6] = [&TYPE, &INTERVAL, &TIMEOUT, &RISE, &FALL, &PORT];
+
+/// Judges each value of a table by itself.
+pub fn read(mut table: Table<'_>) -> &DeTable<'_> {
+    let of_types = Kind::ALL.iter().flat_map(|kind| kind.keys());
+    for key in KEYS.iter().chain(of_types) {
+        table.judge(*key);
+    }
+    let entries = table.entries();
+    table.close();
+    entries
+}
+
+/// `None` where backends are not checked.
+pub fn validate(service: &file::Service<'_>, report: &Report<'_>) -> Option<HealthCheck> {
+    let keys = &service.health;
+    let kind = keys.get(&TYPE).meant(Some(Kind::Tcp))?;
+    has_no_keys_of_other_types(keys, kind, report);
+    let kind = kind?;
+    ends_in_time(keys, report);
+    has_a_port(service, report);
+
+    let interval = keys.get(&INTERVAL).or(DEFAULT_INTERVAL);
+    Some(HealthCheck {
+        probe: kind.read(keys),
+        interval,
+        timeout: keys.get(&TIMEOUT).or(DEFAULT_TIMEOUT.min(interval)),
+        rise: keys.get(&RISE).or(DEFAULT_RISE),
+        fall: keys.get(&FALL).or(DEFAULT_FALL),
+        port: keys.get(&PORT).value(),
+    })
+}
+
+/// A service that has a key of another type misunderstands something. A key that it inherits is for other services.
+fn has_no_keys_of_other_types(keys: &Layers<'_>, kind: Option<Kind>, report: &Report<'_>) {
+    let has = |kind: Kind, key: &dyn AnyKey| kind.keys().iter().any(|it| it.name() == key.name());
+    let name = kind.map_or(NONE, Kind::name);
+    for key in Kind::ALL.iter().flat_map(|kind| kind.keys()) {
+        if kind.is_some_and(|kind| has(kind, *key)) {
+            continue;
+        }
+        let Some(place) = keys.own_place(*key) else { continue };
+        let owners: Vec<_> =
+            Kind::ALL.iter().filter(|kind| has(**kind, *key)).map(|kind| kind.name()).collect();
+        let (key, owners) = (key.name(), owners.join("\" or \""));
+        report
+            .add(place, format!("`{key}` belongs to type = \"{owners}\", and this check's type is `{name}`"));
+    }
+}
+
+/// A check that outlives its interval would delay the detection of a silent backend beyond
+/// `fall` * `interval` + `timeout`.
+fn ends_in_time(keys: &Layers<'_>, report: &Report<'_>) {
+    let (Given::Good(timeout), Some(interval)) =
+        (keys.get(&TIMEOUT), keys.get(&INTERVAL).meant(DEFAULT_INTERVAL))
+    else {
+        return;
+    };
+    if timeout.value > interval {
+        // Of the two, the one that this service wrote is the one to change.
+        let place = match (keys.own(&TIMEOUT), keys.own(&INTERVAL)) {
+            (Given::Absent, Given::Good(interval)) => interval.span,
+            (Given::Absent | Given::Wrong | Given::Good(_), _) => timeout.span,
+        };
+        let (timeout, interval) = (duration::show(timeout.value), duration::show(interval));
+        report.add(
+            place,
+            format!("timeout {timeout} is longer than interval {interval}: checks would overlap"),
+        );
+    }
+}
+
+/// Every type of check connects over TCP: UDP has no connect that could fail.
+fn has_a_port(service: &file::Service<'_>, report: &Report<'_>) {
+    let Given::Good(protocol) = &service.protocol else { return };
+    if protocol.value == Protocol::Udp && matches!(service.health.get(&PORT), Given::Absent) {
+        let message = "a udp service is checked over tcp: \
+                       give [service.health] a `port` that answers there, or type = \"none\"";
+        report.add(protocol.span, message);
+    }
+}
+
+/// The type of a service that is not checked.
+pub const NONE: &str = "none";
+
+fn kind(value: &DeValue<'_>) -> Result<Option<Kind>, String> {
+    let types = Kind::ALL.iter().map(|kind| (kind.name(), Some(Some(*kind))));
+    let types: Vec<_> = types.chain([(NONE, Some(None))]).collect();
+    value::choice(value, "type of health check", &types)
+}
+
+fn results(value: &DeValue<'_>) -> Result<u32, String> {
+    value::integer(value, 1..=MOST_RESULTS)
+}
