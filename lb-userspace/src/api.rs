@@ -13,7 +13,6 @@ pub mod listen;
 mod problem;
 pub(crate) mod routes;
 pub mod server;
-pub mod view;
 
 #[cfg(test)]
 mod tests;

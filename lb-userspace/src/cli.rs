@@ -9,7 +9,6 @@ pub mod check;
 mod completions;
 mod console;
 mod detach;
-pub mod exit;
 pub mod failure;
 mod flow;
 mod health;
@@ -33,11 +32,10 @@ use std::{
 use clap::Parser;
 use tokio::runtime;
 
-use crate::{api::client::Client, paths};
+use crate::{api::client::Client, exit::Exit, paths};
 use args::{Args, Command, Question};
 use check::Checked;
 use console::Console;
-use exit::Exit;
 use failure::Failure;
 
 /// What a command sees of the world.

@@ -35,15 +35,17 @@ use tokio::{
 use self::metrics::Metrics;
 use crate::{
     api::{desk::Desk, listen, server},
-    cli::{check::Checked, exit::Exit, failure::Failure, run::Options},
+    cli::{check::Checked, failure::Failure, run::Options},
     controller::{self, Controller, Ending, Start, machine::Machine},
     datapath::{
         self, DetachError, Fit, OpenError, Opened,
         preflight::{self, Cause, host},
         shapes::memory::Memory,
     },
-    event::{Answer, Problem, ProblemKind, Since},
+    event::{Answer, Since},
+    exit::Exit,
     health, neighbours, paths,
+    problem::{Problem, ProblemKind},
     shutdown::{self, Shutdown},
     spec::{self, Mistakes, Spec, source_ports::SourcePorts, store::Store},
 };

@@ -11,8 +11,9 @@ use lb_common::hop::Hop;
 use tokio::sync::oneshot;
 
 use crate::{
-    api::view,
-    spec::{BackendName, HealthCheck},
+    problem::Problem,
+    spec::{BackendName, BackendPatch, HealthCheck, NewBackend},
+    view,
 };
 
 /// Something happened. Events only change the controller's state; what follows from it is decided afterwards.
@@ -168,7 +169,7 @@ pub enum Request {
         /// A name that its service does not have so far.
         backend: BackendName,
         /// What the file would say of it.
-        body: view::NewBackend,
+        body: NewBackend,
     },
     /// `DELETE` of a backend: kept in the overlay.
     RemoveBackend {
@@ -180,7 +181,7 @@ pub enum Request {
         /// Of the file, or added by command.
         backend: BackendName,
         /// What is not in it stays.
-        body: view::BackendPatch,
+        body: BackendPatch,
     },
 }
 
@@ -236,39 +237,6 @@ pub enum Answer {
     Reload(view::Reloaded),
     /// It is done, and there is nothing to show.
     Done,
-}
-
-/// A refusal, as RFC 9457 tells it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Decides on status, title and exit code.
-    pub kind: ProblemKind,
-    /// What is the matter, with the names that the operator gave.
-    pub detail: String,
-    /// Mistakes of a configuration file, `file:line:column: message`.
-    pub mistakes: Vec<String>,
-}
-
-/// Each has one HTTP status and one exit code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProblemKind {
-    /// 400, exit 2: the request makes no sense.
-    Invalid,
-    /// 404, exit 3: no service or backend has this name.
-    NotFound,
-    /// 409, exit 5: it contradicts what is there.
-    Conflict,
-    /// 422, exit 6: the file has mistakes, which are listed.
-    InvalidConfiguration,
-    /// 500, exit 1: it was tried and did not work.
-    Failed,
-}
-
-impl Problem {
-    /// A problem that is none of a configuration file: without mistakes.
-    pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), mistakes: Vec::new() }
-    }
 }
 
 /// When something began, on both clocks: one to subtract, one to show.

@@ -10,6 +10,18 @@
 //! One task, the controller, owns the state and the datapath. Everybody else sends it events ([`event::Event`]) or
 //! asks it questions; nobody shares memory with it.
 
+//!
+//! Imports point downwards. What the file, the API and the CLI have in common lies below all three:
+//!
+//! ```text
+//!   daemon
+//!   cli ─▶ api        controller   health   neighbours
+//!   event ─▶ view     datapath   metrics
+//!   spec              the file, and what commands change
+//!   probe ─▶ document
+//!   exit   problem   duration   text
+//! ```
+
 #![warn(missing_docs)]
 
 pub mod api;
@@ -20,11 +32,14 @@ pub mod datapath;
 mod document;
 mod duration;
 pub mod event;
+pub mod exit;
 mod health;
 mod metrics;
 mod neighbours;
 pub mod paths;
 pub mod probe;
+pub mod problem;
 mod shutdown;
 pub mod spec;
 mod text;
+pub mod view;

@@ -20,6 +20,7 @@ use lb_common::{net::Protocol, service::Mode};
 
 use crate::probe::Probe;
 
+mod command;
 mod file;
 mod health;
 mod load;
@@ -30,8 +31,10 @@ pub(crate) mod store;
 mod validate;
 
 pub use self::{
+    command::{AdminState, BackendPatch, NewBackend},
     health::NONE as NO_CHECK,
     load::{parse, read},
+    rules::DEFAULT_WEIGHT,
 };
 pub use crate::document::{
     mistakes::{Mistake, Mistakes},
@@ -65,7 +68,7 @@ impl Spec {
 pub struct Interface {
     /// At most 15 bytes.
     pub name: String,
-    /// What was asked for; what came of it, [`Attached`](crate::datapath::Attached) says.
+    /// What the operator asks for; the status shows what came of it.
     pub mode: AttachMode,
 }
 

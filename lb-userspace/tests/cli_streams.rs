@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use lb_userspace::cli::{Host, World, exit::Exit, failure::Failure, main_with, run};
+use lb_userspace::{
+    cli::{Host, World, failure::Failure, main_with, run},
+    exit::Exit,
+};
 
 thread_local! {
     /// What the daemon was told: `Host` holds plain functions.

@@ -7,9 +7,10 @@ use std::{io, path::PathBuf, time::Duration};
 use hyper::Method;
 
 use crate::{
-    api::{problem, view},
-    cli::exit::Exit,
-    spec::BackendName,
+    api::problem,
+    exit::Exit,
+    spec::{BackendName, BackendPatch, NewBackend},
+    view,
 };
 
 use exchange::{Escaped, LOOK_TIMEOUT, TIMEOUT};
@@ -97,11 +98,11 @@ impl Client {
         self.get(&path_of(name)).await
     }
 
-    pub async fn add(&self, name: &BackendName, backend: &view::NewBackend) -> Answer<view::Backend> {
+    pub async fn add(&self, name: &BackendName, backend: &NewBackend) -> Answer<view::Backend> {
         self.send(Method::POST, &path_of(name), backend).await
     }
 
-    pub async fn change(&self, name: &BackendName, patch: &view::BackendPatch) -> Answer<view::Backend> {
+    pub async fn change(&self, name: &BackendName, patch: &BackendPatch) -> Answer<view::Backend> {
         self.send(Method::PATCH, &path_of(name), patch).await
     }
 

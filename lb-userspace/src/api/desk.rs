@@ -9,9 +9,10 @@ use tokio::{
 };
 
 use crate::{
-    api::{problem::Refusal, view},
+    api::problem::Refusal,
     event::{Answer, Event, ProbeOutcome, ProbeResult, Request, Target},
     spec::BackendName,
+    view,
 };
 
 /// How long the controller may take for an answer, its queue included.
@@ -63,7 +64,7 @@ impl Desk {
     }
 
     /// `None`: the controller is gone.
-    async fn exchange(&self, request: Request) -> Option<Result<Answer, crate::event::Problem>> {
+    async fn exchange(&self, request: Request) -> Option<Result<Answer, crate::problem::Problem>> {
         let (reply, answer) = oneshot::channel();
         self.events.send(Event::Request(request, reply)).await.ok()?;
         answer.await.ok()

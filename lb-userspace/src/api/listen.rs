@@ -10,7 +10,7 @@ use std::{
 use nix::unistd::Group;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
-use crate::cli::exit::Exit;
+use crate::exit::Exit;
 
 /// Whoever is in this group may operate xlb.
 pub const GROUP: &str = "xlb";

@@ -7,9 +7,9 @@ use axum::{
 };
 
 use crate::{
-    api::view,
-    cli::exit::Exit,
-    event::{Problem, ProblemKind},
+    exit::Exit,
+    problem::{Problem, ProblemKind},
+    view,
 };
 
 /// RFC 9457, 3.

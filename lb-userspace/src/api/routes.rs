@@ -15,10 +15,10 @@ use crate::{
     api::{
         desk::{Desk, unfit},
         problem::Refusal,
-        view,
     },
     event::{Answer, Request},
-    spec::BackendName,
+    spec::{BackendName, BackendPatch, NewBackend},
+    view,
 };
 
 /// The largest body of a request.
@@ -100,7 +100,7 @@ async fn backend(State(desk): State<Desk>, Path((service, name)): Path<(String, 
 async fn add(
     State(desk): State<Desk>,
     Path((service, backend)): Path<(String, String)>,
-    body: Result<Json<view::NewBackend>, JsonRejection>,
+    body: Result<Json<NewBackend>, JsonRejection>,
 ) -> Reply {
     let Json(body) = body?;
     let backend = BackendName { service, backend };
@@ -111,10 +111,10 @@ async fn add(
 async fn change(
     State(desk): State<Desk>,
     Path((service, backend)): Path<(String, String)>,
-    body: Result<Json<view::BackendPatch>, JsonRejection>,
+    body: Result<Json<BackendPatch>, JsonRejection>,
 ) -> Reply {
     let Json(body) = body?;
-    if body == view::BackendPatch::default() {
+    if body == BackendPatch::default() {
         return Err(Refusal::invalid("nothing to change: give admin_state, weight or backup"));
     }
     let backend = BackendName { service, backend };

@@ -16,20 +16,21 @@ use super::{
     client::{self, Client},
     desk::{ANSWER_TIMEOUT, Desk},
     listen::{self, Error},
-    problem, server, view,
+    problem, server,
 };
 use crate::{
-    cli::exit::Exit,
     event::{Answer, Request},
-    spec::BackendName,
+    exit::Exit,
+    spec::{AdminState, BackendName, BackendPatch, NewBackend},
+    view,
 };
 use fake::{Daemon, HttpReply, backend, get, http, patch, post, probed, refuses, says, status};
 
 #[tokio::test]
 async fn each_route_asks_its_question_and_shows_the_answer() {
     let web = || BackendName::new("web", "web-1");
-    let drain = view::BackendPatch { admin_state: Some(view::AdminState::Drain), ..Default::default() };
-    let added = view::NewBackend { address: "10.0.0.11:8080".parse().unwrap(), weight: 100, backup: false };
+    let drain = BackendPatch { admin_state: Some(AdminState::Drain), ..Default::default() };
+    let added = NewBackend { address: "10.0.0.11:8080".parse().unwrap(), weight: 100, backup: false };
     let count = view::FlowCount { established: 3, ..Default::default() };
     let query = view::FlowQuery {
         service: Some("web".into()),
@@ -340,7 +341,7 @@ async fn the_client_knows_a_dead_daemon_from_a_refusal() {
     let dead = Client::new(directory.path().join("xlb.sock")).status().await.unwrap_err();
     assert!(dead.is_nobody_there() && dead.exit() == Exit::Unreachable, "{dead}");
 
-    let daemon = Daemon::start(refuses(crate::event::ProblemKind::Conflict, "no")).await;
+    let daemon = Daemon::start(refuses(crate::problem::ProblemKind::Conflict, "no")).await;
     let refused = Client::new(&daemon.path).status().await.unwrap_err();
     assert!(!refused.is_nobody_there() && refused.exit() == Exit::Conflict, "{refused}");
 }

@@ -7,10 +7,9 @@ use clap::{
     error::{ContextKind, ContextValue},
 };
 
-use super::exit::Exit;
 use crate::{
-    api::view,
     duration,
+    exit::Exit,
     spec::{self, BackendName, rules},
 };
 
@@ -191,7 +190,7 @@ pub enum BackendVerb {
         #[arg(value_parser = spec::parse_endpoint)]
         address: SocketAddr,
         /// 0: no new flows
-        #[arg(long, default_value_t = view::default_weight(), value_name = "N", value_parser = weight,
+        #[arg(long, default_value_t = spec::DEFAULT_WEIGHT, value_name = "N", value_parser = weight,
               allow_negative_numbers = true)]
         weight: u32,
         /// Used only when no other is up

@@ -4,11 +4,9 @@ mod drain;
 
 use super::{args::BackendVerb, console::Console, failure::Failure, table::Table, table::Tone, units};
 use crate::{
-    api::{
-        client::Client,
-        view::{AdminState, Backend, BackendPatch, HealthState, NewBackend},
-    },
-    spec::BackendName,
+    api::client::Client,
+    spec::{AdminState, BackendName, BackendPatch, NewBackend},
+    view::{Backend, HealthState},
 };
 
 pub async fn backend(console: &mut Console<'_>, client: &Client, verb: BackendVerb) -> Result<(), Failure> {

@@ -4,9 +4,10 @@ use std::{collections::BTreeSet, path::Path};
 
 use serde::Serialize;
 
-use super::{console::Console, exit::Exit, failure::Failure, units};
+use super::{console::Console, failure::Failure, units};
 use crate::{
     datapath::shapes::memory::Memory,
+    exit::Exit,
     spec::{Mistake, Spec, source_ports::SourcePorts},
 };
 

@@ -2,7 +2,8 @@
 
 use clap::CommandFactory;
 
-use super::{args::Args, console::Console, exit::Exit, failure::Failure};
+use super::{args::Args, console::Console, failure::Failure};
+use crate::exit::Exit;
 
 pub fn completions(console: &mut Console<'_>, shell: clap_complete::Shell) -> Result<u8, Failure> {
     // By way of memory: the generator panics where it cannot write, as on a closed pipe.

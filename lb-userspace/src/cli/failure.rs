@@ -2,8 +2,7 @@
 
 use std::{fmt, io, path::Path};
 
-use super::exit::Exit;
-use crate::{api::client, spec::Mistakes, text::printable};
+use crate::{api::client, exit::Exit, spec::Mistakes, text::printable};
 
 /// A command that did not do what it should: said on stderr by its `Display`.
 #[derive(Debug)]

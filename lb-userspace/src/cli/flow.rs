@@ -6,8 +6,8 @@ use super::{
     failure::Failure,
     table::{Table, Tone},
 };
-use crate::api::{
-    client::Client,
+use crate::{
+    api::client::Client,
     view::{Flow, FlowCount, FlowQuery},
 };
 

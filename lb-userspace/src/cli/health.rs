@@ -1,13 +1,9 @@
 //! `xlb health`: what is believed of backends, and why.
 
 use super::{
-    args::HealthVerb, backend::last_of, console::Console, exit::Exit, failure::Failure, table::Table,
-    table::Tone, units,
+    args::HealthVerb, backend::last_of, console::Console, failure::Failure, table::Table, table::Tone, units,
 };
-use crate::{
-    api::{client::Client, view::HealthState},
-    spec::BackendName,
-};
+use crate::{api::client::Client, exit::Exit, spec::BackendName, view::HealthState};
 
 pub async fn health(console: &mut Console<'_>, client: &Client, verb: HealthVerb) -> Result<(), Failure> {
     match verb {

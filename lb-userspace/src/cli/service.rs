@@ -1,7 +1,7 @@
 //! `xlb service`: what clients dial.
 
 use super::{args::ServiceVerb, backend, console::Console, failure::Failure, table::Table, table::Tone};
-use crate::api::{client::Client, view::Service};
+use crate::{api::client::Client, view::Service};
 
 pub async fn service(console: &mut Console<'_>, client: &Client, verb: ServiceVerb) -> Result<(), Failure> {
     match verb {

@@ -8,12 +8,11 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     console::Console,
-    exit::Exit,
     failure::Failure,
     table::{Table, Tone},
     units,
 };
-use crate::api::{client::Client, view::Stats};
+use crate::{api::client::Client, exit::Exit, view::Stats};
 
 pub async fn stats(
     console: &mut Console<'_>,

@@ -4,18 +4,16 @@ mod verdict;
 
 use super::{
     console::Console,
-    exit::Exit,
     failure::Failure,
     service,
     table::{Table, Tone},
     units,
 };
 use crate::{
-    api::{
-        client::Client,
-        view::{Interface, ServiceSummary, Status},
-    },
+    api::client::Client,
+    exit::Exit,
     text::printable,
+    view::{Interface, ServiceSummary, Status},
 };
 
 pub async fn show(console: &mut Console<'_>, client: &Client) -> Result<(), Failure> {

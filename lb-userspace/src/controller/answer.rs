@@ -6,11 +6,12 @@ use lb_common::{counters::BackendCounters, service::Mode};
 
 use super::{known::Known, listing::protocol_name, state::State, sums::Sums, walk::Count};
 use crate::{
-    api::{desk::outcome_name, view},
+    api::desk::outcome_name,
     datapath::{Capacity, Snapshot},
     event::{Health, ProbeResult},
     metrics::{FlowTable, Flows},
     spec::{Backend, BackendName, HealthCheck, NO_CHECK, Service},
+    view,
 };
 /// One look at everything.
 pub struct Facts<'a> {

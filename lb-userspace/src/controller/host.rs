@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
     datapath::Attached,
-    event::Problem,
+    problem::Problem,
     spec::{Spec, overlay::Overlay},
 };
 

@@ -6,10 +6,11 @@ use ipnet::IpNet;
 use tokio::sync::oneshot;
 
 use crate::{
-    api::view,
     datapath::{Flow, Snapshot},
-    event::{Answer, Problem, ProblemKind},
+    event::Answer,
+    problem::{Problem, ProblemKind},
     spec::BackendName,
+    view,
 };
 
 /// Flows that are listed if the question names no limit.

@@ -7,7 +7,7 @@ use anyhow::Context;
 use super::Host;
 use crate::{
     datapath::{Attached, preflight},
-    event::{Problem, ProblemKind},
+    problem::{Problem, ProblemKind},
     spec::{self, Spec, overlay::Overlay, store::Store},
 };
 

@@ -5,8 +5,9 @@ use lb_common::counters::{BackendCounters, Tally};
 use super::{Controller, Host, answer::Facts, sums::Sums};
 use crate::{
     datapath::{Datapath, Totals},
-    event::{Answer, Problem, ProblemKind},
+    event::Answer,
     metrics::{Backend, Input, Interface, Service, render},
+    problem::{Problem, ProblemKind},
     spec::{self, BackendName},
 };
 
@@ -71,7 +72,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     }
 }
 
-fn interface(view: crate::api::view::Interface, totals: &Totals) -> Interface {
+fn interface(view: crate::view::Interface, totals: &Totals) -> Interface {
     let actions = totals.actions.get(&view.index).copied().unwrap_or_default();
     Interface { view, actions }
 }

@@ -12,10 +12,11 @@ use super::{
     walk::COUNT_MAX_AGE,
 };
 use crate::{
-    api::view,
     datapath::Datapath,
-    event::{Answer, Problem, ProblemKind, Request},
+    event::{Answer, Request},
+    problem::{Problem, ProblemKind},
     spec::{BackendName, Service, rules::OwnAddresses},
+    view,
 };
 
 /// A request that waits for its answer.

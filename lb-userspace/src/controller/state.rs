@@ -21,10 +21,9 @@ pub use self::belief::Belief;
 use self::{generation::Generation, offers::Offers, reach::Reach};
 use super::identity::{self, Former};
 use crate::{
-    api::view::AdminState,
     datapath::{Attached, Op, Snapshot},
     event::{Health, HopState, Path, Probed, Target},
-    spec::{Backend, BackendName, Service, Spec},
+    spec::{AdminState, Backend, BackendName, Service, Spec},
 };
 
 /// How long after its time a slot table may still be read by a packet on its way, generously.

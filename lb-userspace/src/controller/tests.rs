@@ -23,10 +23,11 @@ use super::{
     *,
 };
 use crate::{
-    api::view::{AdminState, BackendPatch, FlowQuery, NewBackend},
     datapath::Op,
-    event::{Answer, HopState, Problem, ProblemKind, Request},
-    spec::Service,
+    event::{Answer, HopState, Request},
+    problem::{Problem, ProblemKind},
+    spec::{AdminState, BackendPatch, NewBackend, Service},
+    view::FlowQuery,
 };
 
 #[test]

@@ -12,10 +12,10 @@ use super::{
     wishes::Wishes,
 };
 use crate::{
-    api::view,
     datapath::Datapath,
-    event::{Problem, ProblemKind},
+    problem::{Problem, ProblemKind},
     spec::{Spec, overlay::Overlay},
+    view,
 };
 
 impl<D: Datapath, H: Host> Controller<D, H> {

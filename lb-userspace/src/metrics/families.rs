@@ -9,10 +9,7 @@ use lb_common::{
 use prometheus::proto::MetricFamily;
 
 use super::{Backend, FlowTable, Input, Service, family::Family};
-use crate::{
-    api::{desk::outcome_name, view::AdminState},
-    event::ProbeOutcome,
-};
+use crate::{api::desk::outcome_name, event::ProbeOutcome, spec::AdminState};
 
 const OUTCOMES: [ProbeOutcome; 3] = [ProbeOutcome::Success, ProbeOutcome::Failure, ProbeOutcome::Timeout];
 const ADMIN_STATES: [AdminState; 3] = [AdminState::Ready, AdminState::Drain, AdminState::Maint];

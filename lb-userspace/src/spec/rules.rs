@@ -13,6 +13,8 @@ use crate::text::quote;
 
 /// Like HAProxy's 256 or ipvsadm's 65535, large enough for shares in tenths of a percent.
 pub const MAX_WEIGHT: u32 = 1000;
+/// The weight of a backend for which none is given, by file or by command.
+pub const DEFAULT_WEIGHT: u32 = 100;
 /// Bytes of a service's or backend's name: a DNS label's (RFC 1035, 2.3.4).
 pub const MAX_NAME: usize = 63;
 /// Backends over all services. Half of what the data plane has room for: a backend that loses its flows gets another

@@ -10,12 +10,15 @@ use std::{
 
 use lb_common::settings::PortPool;
 use lb_userspace::{
-    api::{desk::Desk, listen, server, view},
-    cli::{Host, check::Checked, exit::Exit, failure::Failure},
+    api::{desk::Desk, listen, server},
+    cli::{Host, check::Checked, failure::Failure},
     datapath::shapes::memory::Memory,
-    event::{Answer, Event, ProbeOutcome, ProbeResult, Problem, ProblemKind, Request, Target},
+    event::{Answer, Event, ProbeOutcome, ProbeResult, Request, Target},
+    exit::Exit,
     probe,
+    problem::{Problem, ProblemKind},
     spec::{self, BackendName, source_ports::SourcePorts},
+    view,
 };
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
@@ -188,7 +191,7 @@ impl Controller {
         Ok(Answer::Backend(backend.clone()))
     }
 
-    fn add(&mut self, name: &BackendName, body: &view::NewBackend) -> Result<Answer, Problem> {
+    fn add(&mut self, name: &BackendName, body: &spec::NewBackend) -> Result<Answer, Problem> {
         self.list(Some(&name.service))?;
         if self.find(name).is_ok() {
             return Err(Problem::new(ProblemKind::Conflict, format!("there is a backend `{name}`")));
@@ -202,7 +205,7 @@ impl Controller {
         Ok(Answer::Backend(added))
     }
 
-    fn patch(&mut self, name: &BackendName, body: &view::BackendPatch) -> Result<Answer, Problem> {
+    fn patch(&mut self, name: &BackendName, body: &spec::BackendPatch) -> Result<Answer, Problem> {
         let index = self.find(name)?;
         let backend = &mut self.backends[index];
         if let Some(state) = body.admin_state {

@@ -13,11 +13,13 @@ use tokio::{
 use crate::{
     api::{
         desk::{Desk, Probe},
-        listen, server, view,
+        listen, server,
     },
-    event::{Answer, Event, ProbeOutcome, ProbeResult, Problem, ProblemKind, Request, Target},
+    event::{Answer, Event, ProbeOutcome, ProbeResult, Request, Target},
     probe,
+    problem::{Problem, ProblemKind},
     spec::{self, BackendName},
+    view,
 };
 
 /// The API of a daemon that serves until the test ends.

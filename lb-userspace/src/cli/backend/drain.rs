@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::super::{console::Console, exit::Exit, failure::Failure, units};
+use super::super::{console::Console, failure::Failure, units};
 use crate::{
-    api::{
-        client::{Client, Error},
-        view::{AdminState, Backend},
-    },
-    spec::BackendName,
+    api::client::{Client, Error},
+    exit::Exit,
+    spec::{AdminState, BackendName},
+    view::Backend,
 };
 
 pub async fn wait(

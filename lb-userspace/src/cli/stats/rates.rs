@@ -6,7 +6,7 @@ use super::{
     super::table::{Table, Tone},
     name_of,
 };
-use crate::{api::view::Stats, cli::units};
+use crate::{cli::units, view::Stats};
 
 pub fn table(before: &[Stats], after: &[Stats], elapsed: Duration) -> Table {
     let mut table =

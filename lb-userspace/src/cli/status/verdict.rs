@@ -1,10 +1,6 @@
 //! What a monitoring system is told (Monitoring Plugins Development Guidelines: one line, exit 0 to 3).
 
-use crate::{
-    api::{client, view::Status},
-    cli::units::counted,
-    text::printable,
-};
+use crate::{api::client, cli::units::counted, text::printable, view::Status};
 
 /// The number is the exit code.
 #[repr(u8)]
@@ -79,7 +75,7 @@ fn impaired(status: &Status) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::view::{FlowCount, Interface, ServiceSummary};
+    use crate::view::{FlowCount, Interface, ServiceSummary};
 
     #[test]
     fn the_worst_finding_decides() {

@@ -10,7 +10,6 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    api::view::AdminState,
     controller::{
         compile::compile,
         fixture::{backend, cold, eth0, hops, probed, service},
@@ -18,7 +17,7 @@ use crate::{
         state::{COOLING, State},
     },
     event::{Health, HopState},
-    spec::{BackendName, Service, Spec},
+    spec::{AdminState, BackendName, Service, Spec},
 };
 
 const SERVICES: u8 = 3;

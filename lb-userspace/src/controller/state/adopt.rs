@@ -6,11 +6,10 @@ use lb_common::{backend::Backend as Entry, net::Protocol};
 
 use super::State;
 use crate::{
-    api::view::AdminState,
     controller::{identity::Former, known::Known},
     datapath::Snapshot,
     event::Health,
-    spec::{Backend, BackendName, Service},
+    spec::{AdminState, Backend, BackendName, Service},
 };
 
 impl State {

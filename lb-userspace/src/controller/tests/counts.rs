@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    api::view,
     controller::{state::COOLING, walk::COUNT_MAX_AGE},
+    view,
 };
 
 #[test]

@@ -11,14 +11,15 @@ use lb_common::{flow::State as FlowState, net::Protocol, settings::PortPool};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    api::view::{self, AdminState, BackendPatch, FlowQuery},
     controller::{
         Controller, Host, Start, Wanted,
         fixture::{backend, eth0, hops, name, probed, service, socket, spec},
     },
     datapath::{Attached, Capacity, Flow, memory::Memory, shapes::Sizes},
-    event::{Answer, Event, Health, Path, Problem, Request, Since, Target},
-    spec::{Limits, Service, Spec, overlay::Overlay},
+    event::{Answer, Event, Health, Path, Request, Since, Target},
+    problem::Problem,
+    spec::{AdminState, BackendPatch, Limits, Service, Spec, overlay::Overlay},
+    view::{self, FlowQuery},
 };
 
 /// As they were when the maps were made.

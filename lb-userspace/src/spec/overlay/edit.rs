@@ -4,10 +4,9 @@
 
 use super::{Applied, Change, Definition, MAX_CHANGES, Overlay};
 use crate::{
-    api::view::{AdminState, BackendPatch, NewBackend},
-    event::{Problem, ProblemKind},
+    problem::{Problem, ProblemKind},
     spec::{
-        BackendName, Spec,
+        AdminState, BackendName, BackendPatch, NewBackend, Spec,
         rules::{self, OwnAddresses, Refusal},
     },
 };

@@ -2,9 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    api::view::{BackendPatch, NewBackend},
-    event::{Problem, ProblemKind},
-    spec,
+    problem::{Problem, ProblemKind},
+    spec::{self, BackendPatch, NewBackend},
 };
 
 #[test]

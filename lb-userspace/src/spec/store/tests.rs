@@ -1,7 +1,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use crate::{api::view::AdminState, spec::overlay::MAX_CHANGES};
+use crate::spec::{AdminState, overlay::MAX_CHANGES};
 
 #[test]
 fn what_is_saved_is_loaded() {

@@ -2,10 +2,9 @@
 
 use super::unique;
 use crate::{
-    api::view::default_weight,
     document::mistakes::Report,
     spec::{
-        Backend, Service, file,
+        Backend, DEFAULT_WEIGHT, Service, file,
         rules::{self, Family, OwnAddresses},
     },
 };
@@ -35,7 +34,7 @@ pub fn validate(
     Some(Backend {
         name: written.name?.value,
         address: address.value,
-        weight: written.weight.or(default_weight()),
+        weight: written.weight.or(DEFAULT_WEIGHT),
         backup: written.backup.or(false),
     })
 }

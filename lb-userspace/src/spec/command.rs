@@ -1,0 +1,77 @@
+//! What a command says of a backend. The API takes it as JSON, whose shapes do not change.
+
+use std::{fmt, net::SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use super::DEFAULT_WEIGHT;
+
+/// `POST /v1/services/{service}/backends/{backend}`
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct NewBackend {
+    /// Where requests go.
+    pub address: SocketAddr,
+    /// 0 to 1000, [`DEFAULT_WEIGHT`] unless given; 0: no new flows.
+    #[serde(default = "default_weight")]
+    pub weight: u32,
+    /// Used only when no other backend of its family is up.
+    #[serde(default)]
+    pub backup: bool,
+}
+
+fn default_weight() -> u32 {
+    DEFAULT_WEIGHT
+}
+
+/// `PATCH /v1/services/{service}/backends/{backend}`
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct BackendPatch {
+    /// `None`: stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_state: Option<AdminState>,
+    /// 0 to 1000; `None`: stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// `None`: stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<bool>,
+}
+
+/// "drain, weight 50": what it changes, for the log.
+impl fmt::Display for BackendPatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { admin_state, weight, backup } = self;
+        let changes = [
+            admin_state.map(|state| state.name().to_owned()),
+            weight.map(|weight| format!("weight {weight}")),
+            backup.map(|backup| format!("backup {backup}")),
+        ];
+        f.write_str(&changes.into_iter().flatten().collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// What the operator says of a backend.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum AdminState {
+    /// Serves.
+    #[default]
+    Ready,
+    /// No new flows; the old ones stay.
+    Drain,
+    /// No flows at all.
+    Maint,
+}
+
+impl AdminState {
+    /// As it stands in JSON, in metrics and in messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Maint => "maint",
+        }
+    }
+}
