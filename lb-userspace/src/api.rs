@@ -1,14 +1,14 @@
 //! The API: HTTP/1.1 and JSON on a unix socket. The CLI is a client of it and nothing more.
 //!
 //! ```text
-//!   CLI ── client ──▶ socket ─▶ server ─▶ routes ─▶ desk ── event::Request ──▶ controller
-//!   Prometheus ────▶ TCP ─────▶ server ─▶ routes ──┘   ◀─ Answer | Problem ───────┘
+//!   CLI ── client ──▶ socket ─▶ server ─▶ routes ─▶ handle ── Request, Reply ──▶ controller
+//!   Prometheus ────▶ TCP ─────▶ server ─▶ routes ──┘    ◀── answer or Problem ──────┘
 //! ```
 //!
-//! Nothing here knows the state: the desk asks the controller, the routes turn what it says into HTTP.
+//! Nothing here knows the state: the handle asks the controller, the routes turn its answers into HTTP.
 
 pub(crate) mod client;
-pub mod desk;
+pub mod handle;
 pub mod listen;
 mod problem;
 pub(crate) mod routes;

@@ -122,12 +122,12 @@ fn dispatch(
 
     match command {
         Command::Run { config: given, detach_on_exit, wait_interfaces } => {
-            run::init_log(verbosity, env);
             let options = run::Options {
                 config: config(given),
                 detach_on_exit,
                 socket: chosen_socket,
                 wait_interfaces,
+                log: run::Log::new(verbosity, env),
             };
             (host.run)(options).map(|()| Exit::Done.code())
         }
@@ -173,3 +173,6 @@ fn show_help(stdout: &mut dyn Write, help: &clap::Error, is_colourful: bool) -> 
         Ok(()) | Err(_) => Exit::Done.code(),
     }
 }
+
+#[cfg(test)]
+mod tests;

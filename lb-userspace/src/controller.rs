@@ -25,7 +25,7 @@ pub mod machine;
 mod metrics;
 mod pinned;
 mod reconcile;
-mod request;
+mod requests;
 pub mod snapshot;
 pub mod state;
 mod sums;
@@ -49,11 +49,11 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep_until},
 };
 
-pub use self::{host::Host, listing::Reply};
-use self::{request::Asked, state::State, walk::Walks, wishes::Wishes};
+pub use self::host::Host;
+use self::{requests::Waiting, state::State, walk::Walks, wishes::Wishes};
 use crate::{
     datapath::{Attached, Capacity, Datapath, Snapshot},
-    event::{Event, Health, Path, Probed, Since, Target},
+    event::{Event, Health, Path, Probed, Reply, Since, Target},
     spec::{Spec, overlay::Overlay},
 };
 
@@ -66,15 +66,15 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// The longest that the loop waits for an event.
 const IDLE: Duration = RESYNC;
 /// Requests that may wait for an answer at one time.
-pub const ASKED_MAX: usize = 256;
+pub const WAITING_MAX: usize = 256;
 
 /// Why the loop ended.
 #[derive(Debug)]
 pub enum Ending {
     /// The daemon stops, traffic flows on.
     Stopped,
-    /// The data plane is to be removed; then somebody is to be told.
-    Detach(Reply),
+    /// The data plane is to be removed, and the request answered afterwards.
+    Detach(Reply<()>),
 }
 
 /// What the daemon was started with.
@@ -121,8 +121,8 @@ pub struct Controller<D, H> {
     have: Snapshot,
     trust: Trust,
     walks: Walks,
-    asked: VecDeque<Asked>,
-    detach: Option<Reply>,
+    waiting: VecDeque<Waiting>,
+    detach: Option<Reply<()>>,
     reload: Reload,
     /// Since when each warning holds, and whether the log has it.
     warned: BTreeMap<String, (Instant, bool)>,
@@ -210,7 +210,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             have,
             trust: Trust::Full,
             walks: Walks::default(),
-            asked: VecDeque::new(),
+            waiting: VecDeque::new(),
             detach: None,
             reload: Reload { error: None, succeeded: start.since.time },
             warned: BTreeMap::new(),
@@ -242,7 +242,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Event::Hops(hops) => self.state.hops(hops),
             Event::RoutingChanged => self.state.routing_changed(),
             Event::LinksChanged | Event::PinsRemoved => self.links_changed = true,
-            Event::Request(request, reply) => self.asked(request, reply, now),
+            Event::Request(request) => self.queue(request, now),
         }
     }
 

@@ -34,7 +34,7 @@ use tokio::{
 
 use self::metrics::Metrics;
 use crate::{
-    api::{desk::Desk, listen, server},
+    api::{handle::ControllerHandle, listen, server},
     cli::{check::Checked, failure::Failure, run::Options},
     controller::{self, Controller, Ending, Start, machine::Machine},
     datapath::{
@@ -42,7 +42,7 @@ use crate::{
         preflight::{self, Cause, host},
         shapes::memory::Memory,
     },
-    event::{Answer, Since},
+    event::Since,
     exit::Exit,
     health, neighbours, paths,
     problem::{Problem, ProblemKind},
@@ -81,6 +81,7 @@ pub fn remove_remains() -> Result<bool, Failure> {
 
 /// Is the daemon, until it ends.
 pub fn run(options: Options) -> Result<(), Failure> {
+    options.log.init();
     let runtime = runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
     runtime.block_on(serve(options))
 }
@@ -132,11 +133,12 @@ async fn serve(options: Options) -> Result<(), Failure> {
         tasks.spawn(datapath::traces(traces, stop.clone()));
     }
     tasks.spawn(signals::reload_on_hangup(signals.hangup, events.clone(), stop.clone()));
-    let desk = Desk::new(events, |target| Box::pin(async move { health::probe_once(&target).await }));
+    let controller_handle =
+        ControllerHandle::new(events, |target| Box::pin(async move { health::probe_once(&target).await }));
     if let Some(metrics) = metrics {
-        tasks.spawn(metrics.serve(desk.clone(), stop.clone()));
+        tasks.spawn(metrics.serve(controller_handle.clone(), stop.clone()));
     }
-    tasks.spawn(server::serve_socket(socket, desk, wait(stop.clone())));
+    tasks.spawn(server::serve_socket(socket, controller_handle, wait(stop.clone())));
 
     let mut links = opened.links;
     let machine =
@@ -213,11 +215,10 @@ fn finish(ending: Ending, detach_on_exit: bool) -> Result<(), Failure> {
         Ending::Detach(reply) => {
             let outcome = detach(&paths::pins());
             let answer = match &outcome {
-                Ok(()) => Ok(Answer::Done),
+                Ok(()) => Ok(()),
                 Err(error) => Err(Problem::new(ProblemKind::Failed, format!("{error:#}"))),
             };
-            // Nobody may be waiting any more.
-            let _unheard = reply.send(answer);
+            reply.send(answer);
             Ok(outcome?)
         }
     }

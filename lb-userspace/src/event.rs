@@ -2,19 +2,20 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant, SystemTime},
 };
 
 use lb_common::hop::Hop;
-use tokio::sync::oneshot;
 
 use crate::{
-    problem::Problem,
-    spec::{BackendName, BackendPatch, HealthCheck, NewBackend},
+    spec::{BackendName, HealthCheck},
     view,
 };
+
+mod request;
+
+pub use request::{Answer, Reply, Request};
 
 /// Something happened. Events only change the controller's state; what follows from it is decided afterwards.
 #[derive(Debug)]
@@ -29,8 +30,8 @@ pub enum Event {
     LinksChanged,
     /// A pin of the data plane is missing.
     PinsRemoved,
-    /// Somebody asks; the answer is the problem or the JSON of the response.
-    Request(Request, oneshot::Sender<Result<Answer, Problem>>),
+    /// A question or a command, of the API or the daemon.
+    Request(Request),
 }
 
 /// The end of one probe.
@@ -68,6 +69,27 @@ pub enum ProbeOutcome {
     Failure,
     /// No answer within the check's timeout.
     Timeout,
+}
+
+impl ProbeOutcome {
+    /// Its name in JSON and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+impl From<&ProbeResult> for view::ProbeResult {
+    fn from(result: &ProbeResult) -> Self {
+        Self {
+            result: result.outcome.name().to_owned(),
+            detail: result.detail.clone(),
+            duration_seconds: result.duration.as_secs_f64(),
+        }
+    }
 }
 
 /// What is believed of a backend.
@@ -126,117 +148,6 @@ pub enum HopState {
     Local,
     /// The kernel has no route, or one that refuses (unreachable, prohibit, blackhole).
     NoRoute,
-}
-
-/// What the API asks of the controller.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Request {
-    /// `GET /v1/status`, and what `/readyz` judges by.
-    Status,
-    /// `GET /v1/services`
-    Services,
-    /// `GET /v1/backends`, and those of one service.
-    Backends {
-        /// `None`: those of all services.
-        service: Option<String>,
-    },
-    /// `GET` of one backend.
-    Backend {
-        /// Of the file, or added by command.
-        backend: BackendName,
-    },
-    /// `GET /v1/health`
-    Health,
-    /// Where a backend is to be probed; the probe itself is up to whoever asks.
-    Probe {
-        /// Whose target is asked for.
-        backend: BackendName,
-    },
-    /// `GET /v1/flows`: answered when the tables have been walked, or the list is full.
-    Flows(view::FlowQuery),
-    /// `GET /v1/flows/count`
-    FlowCount,
-    /// `GET /v1/stats`
-    Stats,
-    /// `GET /metrics`
-    Metrics,
-    /// `POST /v1/reload`, and SIGHUP.
-    Reload,
-    /// `POST /v1/detach`: answered when the data plane is gone.
-    Detach,
-    /// `POST` to a backend: kept in the overlay.
-    AddBackend {
-        /// A name that its service does not have so far.
-        backend: BackendName,
-        /// What the file would say of it.
-        body: NewBackend,
-    },
-    /// `DELETE` of a backend: kept in the overlay.
-    RemoveBackend {
-        /// Of the file, or added by command.
-        backend: BackendName,
-    },
-    /// `PATCH` of a backend: kept in the overlay.
-    PatchBackend {
-        /// Of the file, or added by command.
-        backend: BackendName,
-        /// What is not in it stays.
-        body: BackendPatch,
-    },
-}
-
-/// For the log: the command, or what is asked for.
-impl fmt::Display for Request {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Status => f.write_str("status"),
-            Self::Services => f.write_str("services"),
-            Self::Backends { service: None } => f.write_str("backends"),
-            Self::Backends { service: Some(service) } => write!(f, "backends of {service}"),
-            Self::Backend { backend } => write!(f, "backend {backend}"),
-            Self::Health => f.write_str("health"),
-            Self::Probe { backend } => write!(f, "probe of {backend}"),
-            Self::Flows(_) => f.write_str("flows"),
-            Self::FlowCount => f.write_str("flow count"),
-            Self::Stats => f.write_str("stats"),
-            Self::Metrics => f.write_str("metrics"),
-            Self::Reload => f.write_str("reload"),
-            Self::Detach => f.write_str("detach"),
-            Self::AddBackend { backend, body } => write!(f, "add backend {backend} at {}", body.address),
-            Self::RemoveBackend { backend } => write!(f, "remove backend {backend}"),
-            Self::PatchBackend { backend, body } => write!(f, "change backend {backend}: {body}"),
-        }
-    }
-}
-
-/// A good answer.
-#[derive(Debug)]
-pub enum Answer {
-    /// To [`Request::Status`].
-    Status(view::Status),
-    /// To [`Request::Services`], in the order of the file.
-    Services(Vec<view::Service>),
-    /// To [`Request::Backends`], in the order of the file.
-    Backends(Vec<view::Backend>),
-    /// To [`Request::Backend`], and to what adds or changes a backend: as it is from then on, with flows that were
-    /// counted after the change was in force.
-    Backend(view::Backend),
-    /// To [`Request::Health`], in the order of the file.
-    Health(Vec<view::HealthState>),
-    /// Where the API's own task is to probe: the controller never waits for the network.
-    Probe(Target),
-    /// To [`Request::Flows`], in no order.
-    Flows(Vec<view::Flow>),
-    /// To [`Request::FlowCount`].
-    FlowCount(view::FlowCount),
-    /// To [`Request::Stats`]: each service, followed by its backends.
-    Stats(Vec<view::Stats>),
-    /// To [`Request::Metrics`], in the text format of Prometheus.
-    Metrics(String),
-    /// To [`Request::Reload`]: the file is in force.
-    Reload(view::Reloaded),
-    /// It is done, and there is nothing to show.
-    Done,
 }
 
 /// When something began, on both clocks: one to subtract, one to show.

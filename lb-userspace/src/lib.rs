@@ -33,6 +33,8 @@ mod document;
 mod duration;
 pub mod event;
 pub mod exit;
+#[cfg(test)]
+mod fake;
 mod health;
 mod metrics;
 mod neighbours;

@@ -17,6 +17,7 @@ use std::{
 };
 
 use lb_common::{net::Protocol, service::Mode};
+use serde::Deserialize;
 
 use crate::probe::Probe;
 
@@ -176,8 +177,8 @@ pub struct HealthCheck {
     pub port: Option<u16>,
 }
 
-/// `SERVICE/BACKEND`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// `SERVICE/BACKEND`; in the API, two parts of a path.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 pub struct BackendName {
     /// Before the slash, which is in no name.
     pub service: String,

@@ -14,6 +14,7 @@ use lb_userspace::{
     cli::{Host, World, failure::Failure, main_with, run},
     exit::Exit,
 };
+use log::LevelFilter;
 
 thread_local! {
     /// What the daemon was told: `Host` holds plain functions.
@@ -98,6 +99,7 @@ fn options(config: &str, socket: Option<&str>, detach_on_exit: bool) -> run::Opt
         detach_on_exit,
         socket: socket.map(PathBuf::from),
         wait_interfaces: None,
+        log: run::Log { level: LevelFilter::Info, filter: None, timestamps: true },
     }
 }
 

@@ -102,8 +102,10 @@ impl Client {
         self.send(Method::POST, &path_of(name), backend).await
     }
 
-    pub async fn change(&self, name: &BackendName, patch: &BackendPatch) -> Answer<view::Backend> {
-        self.send(Method::PATCH, &path_of(name), patch).await
+    /// `None`: nothing is left of the backend, because the file no longer has it and the command ended its drain or
+    /// maint.
+    pub async fn change(&self, name: &BackendName, patch: &BackendPatch) -> Answer<Option<view::Backend>> {
+        self.send_optional(Method::PATCH, &path_of(name), patch).await
     }
 
     pub async fn remove(&self, name: &BackendName) -> Answer<()> {

@@ -39,15 +39,15 @@ pub const KINDS: [ProblemKind; 5] = [
 pub const fn row(kind: ProblemKind) -> Row {
     let (uri, status, title, exit) = match kind {
         ProblemKind::Invalid =>
-            ("urn:xlb:problem:invalid", StatusCode::BAD_REQUEST, "The request makes no sense", Exit::Usage),
+            ("urn:xlb:problem:invalid", StatusCode::BAD_REQUEST, "Invalid request", Exit::Usage),
         ProblemKind::NotFound =>
-            ("urn:xlb:problem:not-found", StatusCode::NOT_FOUND, "There is no such thing", Exit::NotFound),
+            ("urn:xlb:problem:not-found", StatusCode::NOT_FOUND, "Not found", Exit::NotFound),
         ProblemKind::Conflict =>
-            ("urn:xlb:problem:conflict", StatusCode::CONFLICT, "It contradicts what is there", Exit::Conflict),
+            ("urn:xlb:problem:conflict", StatusCode::CONFLICT, "Conflict", Exit::Conflict),
         ProblemKind::InvalidConfiguration =>
-            ("urn:xlb:problem:invalid-configuration", StatusCode::UNPROCESSABLE_ENTITY, "The configuration has mistakes", Exit::InvalidConfiguration),
+            ("urn:xlb:problem:invalid-configuration", StatusCode::UNPROCESSABLE_ENTITY, "Invalid configuration", Exit::InvalidConfiguration),
         ProblemKind::Failed =>
-            ("urn:xlb:problem:failed", StatusCode::INTERNAL_SERVER_ERROR, "It was tried and did not work", Exit::Failed),
+            ("urn:xlb:problem:failed", StatusCode::INTERNAL_SERVER_ERROR, "Failed", Exit::Failed),
     };
     Row { uri, status, title, exit }
 }

@@ -1,4 +1,4 @@
-//! The routes: from a path to a question, from an answer to a response. Each handler is one sentence.
+//! The routes: from a path to a request, from an answer to a response. Each handler is one sentence.
 
 use axum::{
     Json, Router,
@@ -7,16 +7,14 @@ use axum::{
         rejection::{JsonRejection, QueryRejection},
     },
     http::{Method, StatusCode, Uri, header},
-    response::{IntoResponse, Response},
+    response::IntoResponse,
     routing::{MethodFilter, MethodRouter, get, on, post},
 };
+use serde::Serialize;
 
 use crate::{
-    api::{
-        desk::{Desk, unfit},
-        problem::Refusal,
-    },
-    event::{Answer, Request},
+    api::{handle::ControllerHandle, problem::Refusal},
+    event::{ProbeResult, Reply, Request},
     spec::{BackendName, BackendPatch, NewBackend},
     view,
 };
@@ -30,11 +28,13 @@ pub const MAX_FLOWS_LISTED: usize = 100_000;
 /// Prometheus refuses a text format that it cannot tell apart.
 pub const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-type Reply = Result<Response, Refusal>;
+type Controller = State<ControllerHandle>;
+type Answer<T> = Result<T, Refusal>;
 
 /// What the socket serves.
-pub fn socket(desk: Desk) -> Router {
+pub fn socket(controller: ControllerHandle) -> Router {
     let backend = get(backend).post(add).patch(change).delete(remove);
+    let all_backends = asks(MethodFilter::GET, |reply| Request::Backends { service: None, reply });
     let routes = Router::new()
         .route("/v1/status", asks(MethodFilter::GET, Request::Status))
         .route("/v1/services", asks(MethodFilter::GET, Request::Services))
@@ -42,95 +42,102 @@ pub fn socket(desk: Desk) -> Router {
         .route("/v1/services/{service}/backends", get(backends))
         .route("/v1/services/{service}/backends/{backend}", backend)
         .route("/v1/services/{service}/backends/{backend}/probe", post(probe))
-        .route("/v1/backends", asks(MethodFilter::GET, Request::Backends { service: None }))
+        .route("/v1/backends", all_backends)
         .route("/v1/health", asks(MethodFilter::GET, Request::Health))
         .route("/v1/flows", get(flows))
         .route("/v1/flows/count", asks(MethodFilter::GET, Request::FlowCount))
         .route("/v1/stats", asks(MethodFilter::GET, Request::Stats))
         .route("/v1/reload", asks(MethodFilter::POST, Request::Reload))
-        .route("/v1/detach", asks(MethodFilter::POST, Request::Detach));
-    finish(routes.merge(observation()), desk)
+        .route("/v1/detach", post(detach));
+    finish(routes.merge(observation()), controller)
 }
 
 /// What Prometheus is served: it can read, and nothing else.
-pub fn metrics(desk: Desk) -> Router {
-    finish(observation(), desk)
+pub fn metrics(controller: ControllerHandle) -> Router {
+    finish(observation(), controller)
 }
 
-fn observation() -> Router<Desk> {
-    Router::new()
-        .route("/metrics", asks(MethodFilter::GET, Request::Metrics))
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
+fn observation() -> Router<ControllerHandle> {
+    Router::new().route("/metrics", get(exposition)).route("/livez", get(livez)).route("/readyz", get(readyz))
 }
 
-fn finish(routes: Router<Desk>, desk: Desk) -> Router {
+fn finish(routes: Router<ControllerHandle>, controller: ControllerHandle) -> Router {
     routes
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
-        .with_state(desk)
+        .with_state(controller)
 }
 
-/// A route that asks one fixed question.
-fn asks(method: MethodFilter, question: Request) -> MethodRouter<Desk> {
-    on(method, move |State(desk): State<Desk>| async move { desk.ask(question).await })
+/// A route that always makes the same request, and shows the answer as it is.
+fn asks<T: Serialize + Send + 'static>(
+    method: MethodFilter,
+    request: fn(Reply<T>) -> Request,
+) -> MethodRouter<ControllerHandle> {
+    on(method, move |State(controller): Controller| async move { controller.ask(request).await.map(Json) })
 }
 
-async fn service(State(desk): State<Desk>, Path(name): Path<String>) -> Reply {
-    let Answer::Services(services) = desk.ask(Request::Services).await? else {
-        return Err(unfit());
-    };
-
-    match services.into_iter().find(|service| service.name == name) {
-        Some(service) => Ok(Json(service).into_response()),
-        None => Err(Refusal::not_found(format!("there is no service `{name}`"))),
-    }
+async fn service(State(controller): Controller, Path(name): Path<String>) -> Answer<Json<view::Service>> {
+    let services = controller.ask(Request::Services).await?;
+    let service = services.into_iter().find(|service| service.name == name);
+    service.map(Json).ok_or_else(|| Refusal::not_found(format!("there is no service `{name}`")))
 }
 
-async fn backends(State(desk): State<Desk>, Path(service): Path<String>) -> Reply {
-    Ok(desk.ask(Request::Backends { service: Some(service) }).await?.into_response())
+async fn backends(
+    State(controller): Controller,
+    Path(service): Path<String>,
+) -> Answer<Json<Vec<view::Backend>>> {
+    controller.ask(|reply| Request::Backends { service: Some(service), reply }).await.map(Json)
 }
 
-async fn backend(State(desk): State<Desk>, Path((service, name)): Path<(String, String)>) -> Reply {
-    let backend = BackendName { service, backend: name };
-    Ok(desk.ask(Request::Backend { backend }).await?.into_response())
+async fn backend(
+    State(controller): Controller,
+    Path(backend): Path<BackendName>,
+) -> Answer<Json<view::Backend>> {
+    controller.ask(|reply| Request::Backend { backend, reply }).await.map(Json)
 }
 
 async fn add(
-    State(desk): State<Desk>,
-    Path((service, backend)): Path<(String, String)>,
+    State(controller): Controller,
+    Path(backend): Path<BackendName>,
     body: Result<Json<NewBackend>, JsonRejection>,
-) -> Reply {
+) -> Answer<(StatusCode, Json<view::Backend>)> {
     let Json(body) = body?;
-    let backend = BackendName { service, backend };
-    let added = desk.ask(Request::AddBackend { backend, body }).await?;
-    Ok((StatusCode::CREATED, added).into_response())
+    let added = controller.ask(|reply| Request::AddBackend { backend, body, reply }).await?;
+    Ok((StatusCode::CREATED, Json(added)))
 }
 
+/// 204 if nothing is left of the backend: the file no longer has it, and its drain or maint has ended.
 async fn change(
-    State(desk): State<Desk>,
-    Path((service, backend)): Path<(String, String)>,
+    State(controller): Controller,
+    Path(backend): Path<BackendName>,
     body: Result<Json<BackendPatch>, JsonRejection>,
-) -> Reply {
+) -> Answer<Result<Json<view::Backend>, StatusCode>> {
     let Json(body) = body?;
     if body == BackendPatch::default() {
         return Err(Refusal::invalid("nothing to change: give admin_state, weight or backup"));
     }
-    let backend = BackendName { service, backend };
-    Ok(desk.ask(Request::PatchBackend { backend, body }).await?.into_response())
+    let changed = controller.ask(|reply| Request::PatchBackend { backend, body, reply }).await?;
+    Ok(changed.map(Json).ok_or(StatusCode::NO_CONTENT))
 }
 
-async fn remove(State(desk): State<Desk>, Path((service, backend)): Path<(String, String)>) -> Reply {
-    let backend = BackendName { service, backend };
-    Ok(desk.ask(Request::RemoveBackend { backend }).await?.into_response())
+async fn remove(State(controller): Controller, Path(backend): Path<BackendName>) -> Answer<StatusCode> {
+    controller.ask(|reply| Request::RemoveBackend { backend, reply }).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
-async fn probe(State(desk): State<Desk>, Path((service, backend)): Path<(String, String)>) -> Reply {
-    Ok(Json(desk.probe(BackendName { service, backend }).await?).into_response())
+async fn probe(
+    State(controller): Controller,
+    Path(backend): Path<BackendName>,
+) -> Answer<Json<view::ProbeResult>> {
+    let result: ProbeResult = controller.probe(backend).await?;
+    Ok(Json(view::ProbeResult::from(&result)))
 }
 
-async fn flows(State(desk): State<Desk>, query: Result<Query<view::FlowQuery>, QueryRejection>) -> Reply {
+async fn flows(
+    State(controller): Controller,
+    query: Result<Query<view::FlowQuery>, QueryRejection>,
+) -> Answer<Json<Vec<view::Flow>>> {
     let Query(mut query) = query?;
     let limit = query.limit.unwrap_or(FLOWS_LISTED);
     if limit > MAX_FLOWS_LISTED {
@@ -139,22 +146,29 @@ async fn flows(State(desk): State<Desk>, query: Result<Query<view::FlowQuery>, Q
         )));
     }
     query.limit = Some(limit);
-    Ok(desk.ask(Request::Flows(query)).await?.into_response())
+    controller.ask(|reply| Request::Flows { query, reply }).await.map(Json)
 }
 
-/// The process serves. That the controller answers is `/readyz`'s to say.
+async fn detach(State(controller): Controller) -> Answer<StatusCode> {
+    controller.ask(Request::Detach).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn exposition(State(controller): Controller) -> Answer<impl IntoResponse> {
+    let text = controller.ask(Request::Metrics).await?;
+    Ok(([(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)], text))
+}
+
+/// The process serves. Whether the controller answers, `/readyz` says.
 async fn livez() -> &'static str {
     "ok\n"
 }
 
 /// The controller answers, and the program is attached everywhere.
-async fn readyz(State(desk): State<Desk>) -> Reply {
-    let Answer::Status(status) = desk.ask(Request::Status).await? else {
-        return Err(unfit());
-    };
-
+async fn readyz(State(controller): Controller) -> Answer<&'static str> {
+    let status = controller.ask(Request::Status).await?;
     match status.interfaces.iter().find(|interface| !interface.attached) {
-        None => Ok("ok\n".into_response()),
+        None => Ok("ok\n"),
         Some(interface) => Err(Refusal::http(
             StatusCode::SERVICE_UNAVAILABLE,
             format!("the program is not attached to {}", interface.name),
@@ -167,25 +181,5 @@ async fn no_route(uri: Uri) -> Refusal {
 }
 
 async fn no_method(method: Method, uri: Uri) -> Refusal {
-    Refusal::http(StatusCode::METHOD_NOT_ALLOWED, format!("{method} makes no sense for {}", uri.path()))
-}
-
-impl IntoResponse for Answer {
-    fn into_response(self) -> Response {
-        match self {
-            Self::Status(status) => Json(status).into_response(),
-            Self::Services(services) => Json(services).into_response(),
-            Self::Backends(backends) => Json(backends).into_response(),
-            Self::Backend(backend) => Json(backend).into_response(),
-            Self::Health(states) => Json(states).into_response(),
-            Self::Flows(flows) => Json(flows).into_response(),
-            Self::FlowCount(count) => Json(count).into_response(),
-            Self::Stats(stats) => Json(stats).into_response(),
-            Self::Reload(reloaded) => Json(reloaded).into_response(),
-            Self::Metrics(text) => ([(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)], text).into_response(),
-            Self::Done => StatusCode::NO_CONTENT.into_response(),
-            // The desk keeps targets to itself: no question of a route is answered so.
-            Self::Probe(_) => unfit().into_response(),
-        }
-    }
+    Refusal::http(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not allowed for {}", uri.path()))
 }

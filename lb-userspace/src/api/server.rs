@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use crate::api::{
-    desk::{ANSWER_TIMEOUT, Desk, PROBE_TIMEOUT},
+    handle::{ANSWER_TIMEOUT, ControllerHandle, PROBE_TIMEOUT},
     listen::Socket,
     routes,
 };
@@ -38,17 +38,21 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const _: () = assert!(CONNECTION_TIMEOUT.as_secs() > ANSWER_TIMEOUT.as_secs() + PROBE_TIMEOUT.as_secs());
 
 /// Serves the whole API until `shutdown`.
-pub async fn serve_socket(socket: Socket, desk: Desk, shutdown: impl Future<Output = ()> + Send + 'static) {
-    serve(&socket.listener, routes::socket(desk), shutdown).await;
+pub async fn serve_socket(
+    socket: Socket,
+    controller: ControllerHandle,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) {
+    serve(&socket.listener, routes::socket(controller), shutdown).await;
 }
 
 /// Serves `/metrics`, `/livez` and `/readyz` until `shutdown`.
 pub async fn serve_metrics(
     listener: TcpListener,
-    desk: Desk,
+    controller: ControllerHandle,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
-    serve(&listener, routes::metrics(desk), shutdown).await;
+    serve(&listener, routes::metrics(controller), shutdown).await;
 }
 
 async fn serve(listener: &impl Accept, routes: Router, shutdown: impl Future<Output = ()>) {

@@ -1,6 +1,6 @@
 //! The API in process: a real socket in a temporary directory, and a controller that says what it is told to.
 
-mod fake;
+mod http;
 
 use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
@@ -14,115 +14,110 @@ use tokio::{
 
 use super::{
     client::{self, Client},
-    desk::{ANSWER_TIMEOUT, Desk},
+    handle::{ANSWER_TIMEOUT, ControllerHandle},
     listen::{self, Error},
     problem, server,
 };
 use crate::{
-    event::{Answer, Request},
+    event::{Event, Request},
     exit::Exit,
-    spec::{AdminState, BackendName, BackendPatch, NewBackend},
-    view,
+    fake::{self, Balancer, Daemon},
+    problem::{Problem, ProblemKind},
+    view::FlowQuery,
 };
-use fake::{Daemon, HttpReply, backend, get, http, patch, post, probed, refuses, says, status};
+use http::{HttpReply, exchange, get, http, patch, post};
 
 #[tokio::test]
-async fn each_route_asks_its_question_and_shows_the_answer() {
-    let web = || BackendName::new("web", "web-1");
-    let drain = BackendPatch { admin_state: Some(AdminState::Drain), ..Default::default() };
-    let added = NewBackend { address: "10.0.0.11:8080".parse().unwrap(), weight: 100, backup: false };
-    let count = view::FlowCount { established: 3, ..Default::default() };
-    let query = view::FlowQuery {
-        service: Some("web".into()),
-        client: Some("192.0.2.0/24".into()),
-        limit: Some(5),
-        ..Default::default()
-    };
-    let reloaded = view::Reloaded { changes: vec!["web/web-4: added".into()], warnings: vec![] };
-    let of_web = Request::Backends { service: Some("web".into()) };
+async fn each_route_answers_with_what_the_controller_knows() {
+    let known = Balancer::new();
+    let backends = |service| json!(known.backends(service).unwrap());
     let one = "/v1/services/web/backends/web-1";
-
-    let cases: Vec<(String, Request, Answer, u16, Value)> = vec![
-        (get("/v1/status"), Request::Status, Answer::Status(status()), 200, json!(status())),
-        (get("/v1/services"), Request::Services, Answer::Services(vec![]), 200, json!([])),
-        (
-            get("/v1/services/web/backends"),
-            of_web,
-            Answer::Backends(vec![backend()]),
-            200,
-            json!([backend()]),
-        ),
-        (get(one), Request::Backend { backend: web() }, Answer::Backend(backend()), 200, json!(backend())),
-        (
-            get("/v1/backends"),
-            Request::Backends { service: None },
-            Answer::Backends(vec![backend()]),
-            200,
-            json!([backend()]),
-        ),
-        (get("/v1/health"), Request::Health, Answer::Health(vec![]), 200, json!([])),
-        (
-            get("/v1/flows?service=web&client=192.0.2.0%2F24&limit=5"),
-            Request::Flows(query),
-            Answer::Flows(vec![]),
-            200,
-            json!([]),
-        ),
-        (get("/v1/flows/count"), Request::FlowCount, Answer::FlowCount(count.clone()), 200, json!(count)),
-        (get("/v1/stats"), Request::Stats, Answer::Stats(vec![]), 200, json!([])),
-        (post("/v1/reload", ""), Request::Reload, Answer::Reload(reloaded.clone()), 200, json!(reloaded)),
-        (post("/v1/detach", ""), Request::Detach, Answer::Done, 204, Value::Null),
-        (
-            post(one, r#"{"address": "10.0.0.11:8080"}"#),
-            Request::AddBackend { backend: web(), body: added },
-            Answer::Backend(backend()),
-            201,
-            json!(backend()),
-        ),
-        (
-            patch(one, r#"{"admin_state": "drain"}"#),
-            Request::PatchBackend { backend: web(), body: drain },
-            Answer::Backend(backend()),
-            200,
-            json!(backend()),
-        ),
-        (http("DELETE", one, ""), Request::RemoveBackend { backend: web() }, Answer::Done, 204, Value::Null),
+    let web_1 = || backends(None)[0].clone();
+    let query = FlowQuery { backend: Some("web/web-2".to_owned()), limit: Some(5), ..FlowQuery::default() };
+    let with = |mut value: Value, changes: &[(&str, Value)]| {
+        changes.iter().for_each(|(key, change)| value[key] = change.clone());
+        value
+    };
+    let added = [
+        ("name", json!("web-4")),
+        ("address", json!("10.0.0.14:80")),
+        ("weight", json!(7)),
+        ("health", json!("unknown")),
+        ("flows", json!(0)),
     ];
+    let reloaded = json!({
+        "changes": ["web/web-4: added"],
+        "warnings": ["192.0.2.10 is no address of this host"],
+    });
+    let probed = json!({"result": "success", "detail": "connected", "duration_seconds": 0.0015});
 
-    for (request, question, answer, code, shown) in cases {
-        let daemon = Daemon::start(says(question, answer)).await;
+    let cases: Vec<(String, u16, Value)> = vec![
+        (get("/v1/status"), 200, json!(known.status())),
+        (get("/v1/services"), 200, json!(known.services())),
+        (get("/v1/services/dns"), 200, json!(known.services()[1])),
+        (get("/v1/services/dns/backends"), 200, backends(Some("dns"))),
+        (get(one), 200, web_1()),
+        (get("/v1/backends"), 200, backends(None)),
+        (get("/v1/health"), 200, json!(known.health())),
+        (get("/v1/flows?backend=web%2Fweb-2&limit=5"), 200, json!(known.flows(&query).unwrap())),
+        (get("/v1/flows/count"), 200, json!(known.flow_count())),
+        (get("/v1/stats"), 200, json!(known.stats())),
+        (post("/v1/reload", ""), 200, reloaded),
+        (post("/v1/detach", ""), 204, Value::Null),
+        (
+            post("/v1/services/web/backends/web-4", r#"{"address": "10.0.0.14:80", "weight": 7}"#),
+            201,
+            with(web_1(), &added),
+        ),
+        (patch(one, r#"{"admin_state": "drain"}"#), 200, with(web_1(), &[("admin_state", json!("drain"))])),
+        (patch("/v1/services/web/backends/web-gone", r#"{"admin_state": "ready"}"#), 204, Value::Null),
+        (http("DELETE", one, ""), 204, Value::Null),
+        (post(&format!("{one}/probe"), ""), 200, probed),
+    ];
+    for (request, code, shown) in cases {
+        let daemon = Daemon::start(balancer()).await;
 
-        let reply = daemon.exchange(&request).await;
+        let reply = exchange(&daemon, &request).await;
 
         assert_eq!((reply.code, reply.json()), (code, shown), "{request}");
     }
 }
 
 #[tokio::test]
-async fn a_service_is_found_by_its_name() {
-    let daemon = Daemon::start(|_| Ok(Answer::Services(vec![fake::service()]))).await;
+async fn a_list_of_flows_is_filtered_as_the_query_says() {
+    let daemon = Daemon::start(|request| {
+        let Request::Flows { query, reply } = request else { panic!("a list of flows is requested") };
+        let expected = FlowQuery {
+            service: Some("web".into()),
+            client: Some("192.0.2.0/24".into()),
+            limit: Some(5),
+            ..FlowQuery::default()
+        };
+        assert_eq!(query, expected);
+        reply.send(Ok(vec![]));
+    })
+    .await;
 
-    assert_eq!(daemon.exchange(&get("/v1/services/web")).await.json(), json!(fake::service()));
+    let reply = exchange(&daemon, &get("/v1/flows?service=web&client=192.0.2.0%2F24&limit=5")).await;
 
-    let absent = daemon.exchange(&get("/v1/services/dns")).await;
-    assert_eq!((absent.code, absent.json()["detail"].clone()), (404, json!("there is no service `dns`")));
+    assert_eq!((reply.code, reply.json()), (200, json!([])));
 }
 
 #[tokio::test]
-async fn the_api_probes_where_the_controller_says() {
-    let daemon = Daemon::start(|_| Ok(Answer::Probe(fake::target()))).await;
+async fn an_unknown_service_is_not_found() {
+    let daemon = Daemon::start(balancer()).await;
 
-    let reply = daemon.exchange(&post("/v1/services/web/backends/web-1/probe", "")).await;
+    let absent = exchange(&daemon, &get("/v1/services/mail")).await;
 
-    assert_eq!(reply.json(), json!(probed()));
+    assert_eq!((absent.code, absent.json()["detail"].clone()), (404, json!("there is no service `mail`")));
 }
 
 #[tokio::test]
 async fn each_kind_of_problem_is_a_document_with_its_status() {
     for kind in problem::KINDS {
-        let daemon = Daemon::start(refuses(kind, "why")).await;
+        let daemon = Daemon::start(refuses(kind)).await;
 
-        let reply = daemon.exchange(&post("/v1/reload", "")).await;
+        let reply = exchange(&daemon, &post("/v1/reload", "")).await;
 
         let row = problem::row(kind);
         assert_eq!(reply.code, row.status.as_u16());
@@ -134,7 +129,7 @@ async fn each_kind_of_problem_is_a_document_with_its_status() {
 
 #[tokio::test]
 async fn a_request_that_makes_no_sense_never_reaches_the_controller() {
-    let daemon = Daemon::start(|request| panic!("{request:?}")).await;
+    let daemon = Daemon::start(|request| panic!("{request}")).await;
     let one = "/v1/services/web/backends/web-1";
     let large = format!(r#"{{"address": "{}"}}"#, "1".repeat(70_000));
     let cases = [
@@ -150,12 +145,12 @@ async fn a_request_that_makes_no_sense_never_reaches_the_controller() {
         (get("/v1/flows?colour=red"), 400, "unknown field `colour`"),
         (get("/v1/flows?limit=100001"), 400, "at most 100000 flows"),
         (get("/v1/explain"), 404, "/v1/explain is not a path of this API"),
-        (post("/v1/status", ""), 405, "POST makes no sense for /v1/status"),
-        (get("/v1/reload"), 405, "GET makes no sense for /v1/reload"),
+        (post("/v1/status", ""), 405, "POST is not allowed for /v1/status"),
+        (get("/v1/reload"), 405, "GET is not allowed for /v1/reload"),
     ];
 
     for (request, code, detail) in cases {
-        let reply = daemon.exchange(&request).await;
+        let reply = exchange(&daemon, &request).await;
 
         let shown = reply.json();
         assert_eq!((reply.code, shown["status"].clone()), (code, json!(code)), "{shown}");
@@ -166,18 +161,18 @@ async fn a_request_that_makes_no_sense_never_reaches_the_controller() {
 
 #[tokio::test]
 async fn a_wrong_method_is_told_the_right_ones() {
-    let daemon = Daemon::start(|request| panic!("{request:?}")).await;
+    let daemon = Daemon::start(|request| panic!("{request}")).await;
 
-    let reply = daemon.exchange(&http("DELETE", "/v1/status", "")).await;
+    let reply = exchange(&daemon, &http("DELETE", "/v1/status", "")).await;
 
     assert_eq!(reply.header("allow"), Some("GET,HEAD"));
 }
 
 #[tokio::test]
 async fn prometheus_is_told_the_version_of_the_format() {
-    let daemon = Daemon::start(|_| Ok(Answer::Metrics("xlb_build_info 1\n".into()))).await;
+    let daemon = Daemon::start(balancer()).await;
 
-    let reply = daemon.exchange(&get("/metrics")).await;
+    let reply = exchange(&daemon, &get("/metrics")).await;
 
     assert_eq!((reply.code, reply.body.as_str()), (200, "xlb_build_info 1\n"));
     assert_eq!(reply.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
@@ -185,10 +180,10 @@ async fn prometheus_is_told_the_version_of_the_format() {
 
 #[tokio::test]
 async fn the_listener_of_prometheus_serves_metrics_and_nothing_else() {
-    let (desk, _controller) = fake::desk(|_| Ok(Answer::Metrics("xlb_build_info 1\n".into())));
+    let (controller, _task) = fake::controller(balancer());
     let listener = listen::metrics("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(server::serve_metrics(listener, desk, std::future::pending()));
+    tokio::spawn(server::serve_metrics(listener, controller, std::future::pending()));
 
     for (path, code) in [("/metrics", 200), ("/livez", 200), ("/v1/status", 404), ("/v1/detach", 404)] {
         let stream = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -202,24 +197,25 @@ async fn the_listener_of_prometheus_serves_metrics_and_nothing_else() {
 #[tokio::test]
 async fn ready_means_attached_everywhere() {
     for (attached, code) in [(true, 200), (false, 503)] {
-        let daemon = Daemon::start(move |_| {
-            let mut status = status();
+        let daemon = Daemon::start(move |request| {
+            let Request::Status(reply) = request else { panic!("the status is requested") };
+            let mut status = Balancer::new().status();
             status.interfaces[0].attached = attached;
-            Ok(Answer::Status(status))
+            reply.send(Ok(status));
         })
         .await;
 
-        assert_eq!(daemon.exchange(&get("/readyz")).await.code, code);
-        assert_eq!(daemon.exchange(&get("/livez")).await.code, 200);
+        assert_eq!(exchange(&daemon, &get("/readyz")).await.code, code);
+        assert_eq!(exchange(&daemon, &get("/livez")).await.code, 200);
     }
 }
 
 #[tokio::test]
 async fn a_controller_that_is_gone_is_said_and_not_waited_for() {
     let (events, _) = mpsc::channel(1);
-    let daemon = Daemon::with(Desk::new(events, fake::PROBE)).await;
+    let daemon = Daemon::of(ControllerHandle::new(events, fake::probe)).await;
 
-    let reply = daemon.exchange(&get("/v1/status")).await;
+    let reply = exchange(&daemon, &get("/v1/status")).await;
 
     assert_eq!((reply.code, reply.json()["detail"].clone()), (503, json!("the daemon is stopping")));
 }
@@ -227,10 +223,10 @@ async fn a_controller_that_is_gone_is_said_and_not_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn a_controller_that_is_silent_is_not_waited_for_longer_than_agreed() {
     let (events, _never_read) = mpsc::channel(1);
-    let desk = Desk::new(events, fake::PROBE);
+    let controller = ControllerHandle::new(events, fake::probe);
     let begin = Instant::now();
 
-    let refusal = desk.ask(Request::Status).await.unwrap_err();
+    let refusal = controller.ask(Request::Status).await.unwrap_err();
 
     assert!(format!("{refusal:?}").contains("504"));
     assert!(begin.elapsed() >= ANSWER_TIMEOUT && begin.elapsed() < ANSWER_TIMEOUT * 2);
@@ -238,13 +234,13 @@ async fn a_controller_that_is_silent_is_not_waited_for_longer_than_agreed() {
 
 #[tokio::test(start_paused = true)]
 async fn idle_clients_lose_their_places_to_one_that_asks() {
-    let daemon = Daemon::start(|_| Ok(Answer::Stats(vec![]))).await;
+    let daemon = Daemon::start(balancer()).await;
     let mut idle = Vec::new();
     for _ in 0..server::MAX_CONNECTIONS {
-        idle.push(UnixStream::connect(&daemon.path).await.unwrap());
+        idle.push(UnixStream::connect(daemon.socket()).await.unwrap());
     }
 
-    let reply = daemon.exchange(&get("/v1/stats")).await;
+    let reply = exchange(&daemon, &get("/v1/stats")).await;
 
     assert_eq!(reply.code, 200);
     assert_eq!(idle[0].read(&mut [0; 256]).await.unwrap_or(0), 0, "the first idle client was hung up on");
@@ -253,20 +249,20 @@ async fn idle_clients_lose_their_places_to_one_that_asks() {
 #[tokio::test]
 async fn answers_under_way_are_finished_when_the_daemon_stops() {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let (desk, mut events) = fake::silent_desk();
+    let (controller, mut events) = fake::inbox();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("xlb.sock");
     let socket = listen::socket(&path).await.unwrap();
-    let serving = tokio::spawn(server::serve_socket(socket, desk, async { drop(stopped.await) }));
+    let serving = tokio::spawn(server::serve_socket(socket, controller, async { drop(stopped.await) }));
     let asking = tokio::spawn({
         let path = path.clone();
         async move { Client::new(path).detach().await }
     });
 
-    let crate::event::Event::Request(Request::Detach, reply) = events.recv().await.unwrap() else { panic!() };
+    let Event::Request(Request::Detach(reply)) = events.recv().await.unwrap() else { panic!() };
     stop.send(()).unwrap();
     tokio::task::yield_now().await;
-    reply.send(Ok(Answer::Done)).unwrap();
+    reply.send(Ok(()));
 
     asking.await.unwrap().unwrap();
     serving.await.unwrap();
@@ -341,8 +337,8 @@ async fn the_client_knows_a_dead_daemon_from_a_refusal() {
     let dead = Client::new(directory.path().join("xlb.sock")).status().await.unwrap_err();
     assert!(dead.is_nobody_there() && dead.exit() == Exit::Unreachable, "{dead}");
 
-    let daemon = Daemon::start(refuses(crate::problem::ProblemKind::Conflict, "no")).await;
-    let refused = Client::new(&daemon.path).status().await.unwrap_err();
+    let daemon = Daemon::start(refuses(ProblemKind::Conflict)).await;
+    let refused = Client::new(daemon.socket()).status().await.unwrap_err();
     assert!(!refused.is_nobody_there() && refused.exit() == Exit::Conflict, "{refused}");
 }
 
@@ -405,6 +401,17 @@ async fn the_client_says_what_it_could_not_read() {
 
     assert!(matches!(error, client::Error::Unreadable { .. }), "{error}");
     assert!(error.to_string().starts_with("GET /v1/status: the answer makes no sense"), "{error}");
+}
+
+fn balancer() -> impl FnMut(Request) {
+    let mut balancer = Balancer::new();
+    move |request| balancer.answer(request)
+}
+
+fn refuses(kind: ProblemKind) -> impl FnMut(Request) {
+    move |request| {
+        request.refuse(Problem { kind, detail: "why".to_owned(), mistakes: vec!["a:1:1: b".to_owned()] });
+    }
 }
 
 fn files_in(directory: &Path) -> Vec<String> {

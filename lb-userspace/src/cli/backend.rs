@@ -16,7 +16,8 @@ pub async fn backend(console: &mut Console<'_>, client: &Client, verb: BackendVe
         BackendVerb::Add { name, address, weight, backup } => {
             let added = client.add(&name, &NewBackend { address, weight, backup }).await?;
             let kind = if added.backup { ", backup" } else { "" };
-            said(console, &added, &format!("added: {}, weight {}{kind}", added.address, added.weight))
+            let what = format!("added: {}, weight {}{kind}", added.address, added.weight);
+            report(console, &name, Some(&added), &what)
         }
         BackendVerb::Remove { name } => {
             client.remove(&name).await?;
@@ -26,21 +27,22 @@ pub async fn backend(console: &mut Console<'_>, client: &Client, verb: BackendVe
         BackendVerb::Maint { name } => set_state(console, client, &name, AdminState::Maint).await.map(drop),
         BackendVerb::Drain { name, wait } => {
             let backend = set_state(console, client, &name, AdminState::Drain).await?;
-            match wait {
-                None => Ok(()),
-                Some(at_most) => drain::wait(console, client, &name, backend, at_most).await,
+            match (backend, wait) {
+                (Some(backend), Some(at_most)) => drain::wait(console, client, &name, backend, at_most).await,
+                // Without a backend there are no flows to wait for.
+                (_, None) | (None, Some(_)) => Ok(()),
             }
         }
         BackendVerb::Weight { name, weight } => {
             let patch = BackendPatch { weight: Some(weight), ..BackendPatch::default() };
             let changed = client.change(&name, &patch).await?;
-            said(console, &changed, &format!("weight {}", changed.weight))
+            report(console, &name, changed.as_ref(), &format!("weight {weight}"))
         }
         BackendVerb::Backup { name, backup } => {
             let patch = BackendPatch { backup: Some(backup), ..BackendPatch::default() };
             let changed = client.change(&name, &patch).await?;
-            let what = if changed.backup { "backup (used only when no other is up)" } else { "no backup" };
-            said(console, &changed, what)
+            let what = if backup { "backup (used only when no other is up)" } else { "no backup" };
+            report(console, &name, changed.as_ref(), what)
         }
     }
 }
@@ -83,7 +85,7 @@ async fn set_state(
     client: &Client,
     name: &BackendName,
     state: AdminState,
-) -> Result<Backend, Failure> {
+) -> Result<Option<Backend>, Failure> {
     let patch = BackendPatch { admin_state: Some(state), ..BackendPatch::default() };
     let changed = client.change(name, &patch).await?;
     let what = match state {
@@ -91,14 +93,20 @@ async fn set_state(
         AdminState::Drain => "drain (no new flows)",
         AdminState::Maint => "maint (no flows)",
     };
-    said(console, &changed, what)?;
+    report(console, name, changed.as_ref(), what)?;
     Ok(changed)
 }
 
-/// A verb says what it changed; who asks for JSON gets what came of it.
-fn said(console: &mut Console<'_>, backend: &Backend, what: &str) -> Result<(), Failure> {
-    console.say(&format!("{}: {what}", name_of(backend)))?;
-    if console.is_json() { console.json(backend) } else { Ok(()) }
+/// A verb reports what it changed, and shows the backend as it is then to a reader of JSON.
+fn report(
+    console: &mut Console<'_>,
+    name: &BackendName,
+    backend: Option<&Backend>,
+    what: &str,
+) -> Result<(), Failure> {
+    let gone = if backend.is_none() { "; the file no longer has this backend" } else { "" };
+    console.say(&format!("{name}: {what}{gone}"))?;
+    if console.is_json() { console.json(&backend) } else { Ok(()) }
 }
 
 pub fn table(backends: &[Backend]) -> Table {

@@ -1,4 +1,4 @@
-//! `xlb run`: the daemon is elsewhere; here is what it is told, and its log.
+//! `xlb run`: what the command line and the environment say of the daemon.
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -6,7 +6,7 @@ use log::LevelFilter;
 
 use super::args::Verbosity;
 
-/// What the command line and the environment say of the daemon.
+/// How the daemon runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The file, read at the start and at each reload.
@@ -17,27 +17,46 @@ pub struct Options {
     pub socket: Option<PathBuf>,
     /// How long the interfaces of the file may take to appear.
     pub wait_interfaces: Option<Duration>,
+    /// What it logs.
+    pub log: Log,
 }
 
-/// Logs to stderr. `XLB_LOG`, a filter of env_logger, precedes `-q` and `-v`.
-pub(super) fn init_log(verbosity: Verbosity, env: &dyn Fn(&str) -> Option<OsString>) {
-    let level = match verbosity {
-        Verbosity::Quiet => LevelFilter::Warn,
-        Verbosity::Usual => LevelFilter::Info,
-        Verbosity::Verbose => LevelFilter::Debug,
-    };
-    let mut builder = env_logger::Builder::new();
-    match env("XLB_LOG").and_then(|filter| filter.into_string().ok()) {
-        Some(filter) => builder.parse_filters(&filter),
-        // `-v` is about xlb, not about every netlink message of a library.
-        None => {
-            builder.filter_level(level.min(LevelFilter::Info)).filter_module(env!("CARGO_CRATE_NAME"), level)
-        }
-    };
-    // The journal has its own clock.
-    if env("JOURNAL_STREAM").is_some() {
-        builder.format_timestamp(None);
+/// What is logged to stderr.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Of `-q` and `-v`.
+    pub level: LevelFilter,
+    /// `XLB_LOG`, a filter of env_logger, which precedes the level.
+    pub filter: Option<String>,
+    /// Off under systemd: the journal has its own clock.
+    pub timestamps: bool,
+}
+
+impl Log {
+    pub(super) fn new(verbosity: Verbosity, env: &dyn Fn(&str) -> Option<OsString>) -> Self {
+        let level = match verbosity {
+            Verbosity::Quiet => LevelFilter::Warn,
+            Verbosity::Usual => LevelFilter::Info,
+            Verbosity::Verbose => LevelFilter::Debug,
+        };
+        let filter = env("XLB_LOG").and_then(|filter| filter.into_string().ok());
+        Self { level, filter, timestamps: env("JOURNAL_STREAM").is_none() }
     }
-    // A second daemon in one process (tests) keeps the first one's log.
-    let _already_set = builder.try_init();
+
+    /// Begins to log.
+    pub(crate) fn init(&self) {
+        let mut builder = env_logger::Builder::new();
+        match &self.filter {
+            Some(filter) => builder.parse_filters(filter),
+            // `-v` is about xlb, not about every netlink message of a library.
+            None => builder
+                .filter_level(self.level.min(LevelFilter::Info))
+                .filter_module(env!("CARGO_CRATE_NAME"), self.level),
+        };
+        if !self.timestamps {
+            builder.format_timestamp(None);
+        }
+        // A second daemon in one process (tests) keeps the first one's log.
+        let _already_set = builder.try_init();
+    }
 }

@@ -6,9 +6,8 @@ use lb_common::{counters::BackendCounters, service::Mode};
 
 use super::{known::Known, listing::protocol_name, state::State, sums::Sums, walk::Count};
 use crate::{
-    api::desk::outcome_name,
     datapath::{Capacity, Snapshot},
-    event::{Health, ProbeResult},
+    event::Health,
     metrics::{FlowTable, Flows},
     spec::{Backend, BackendName, HealthCheck, NO_CHECK, Service},
     view,
@@ -100,7 +99,7 @@ impl<'a> Facts<'a> {
                     check: check_name(service.health.as_ref()).to_owned(),
                     health: health_name(self.state.health(service, backend)).to_owned(),
                     since_seconds: since.unwrap_or_default().as_secs(),
-                    last: belief.and_then(|belief| belief.last.as_ref()).map(probe_result),
+                    last: belief.and_then(|belief| belief.last.as_ref()).map(view::ProbeResult::from),
                 }
             })
             .collect()
@@ -190,14 +189,6 @@ fn of(service: &Service, backend: Option<&Backend>, flows: u64, counters: &Backe
 
 fn name(service: &Service, backend: &Backend) -> BackendName {
     BackendName::new(&service.name, &backend.name)
-}
-
-fn probe_result(result: &ProbeResult) -> view::ProbeResult {
-    view::ProbeResult {
-        result: outcome_name(result.outcome).to_owned(),
-        detail: result.detail.clone(),
-        duration_seconds: result.duration.as_secs_f64(),
-    }
 }
 
 const fn health_name(health: Option<Health>) -> &'static str {

@@ -1,13 +1,12 @@
-//! A list of flows that somebody asked for.
+//! A list of flows, made during a walk over the tables.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use tokio::sync::oneshot;
 
 use crate::{
     datapath::{Flow, Snapshot},
-    event::Answer,
+    event::Reply,
     problem::{Problem, ProblemKind},
     spec::BackendName,
     view,
@@ -18,14 +17,11 @@ pub const DEFAULT_LIMIT: usize = 1_000;
 /// The longest list.
 pub const MAX_LIMIT: usize = 100_000;
 
-/// Who waits for an answer.
-pub type Reply = oneshot::Sender<Result<Answer, Problem>>;
-
 #[derive(Debug)]
 pub struct Listing {
     filter: Filter,
     found: Vec<view::Flow>,
-    reply: Reply,
+    reply: Reply<Vec<view::Flow>>,
 }
 
 /// Which flows are meant. Everything that is given must hold.
@@ -74,7 +70,7 @@ fn network(text: &str) -> Result<IpNet, String> {
 }
 
 impl Listing {
-    pub fn new(filter: Filter, reply: Reply) -> Self {
+    pub fn new(filter: Filter, reply: Reply<Vec<view::Flow>>) -> Self {
         Self { filter, found: Vec::new(), reply }
     }
 
@@ -89,18 +85,17 @@ impl Listing {
         }
     }
 
-    /// Full, or nobody waits any more.
+    /// Full, or the client has gone.
     pub fn is_done(&self) -> bool {
         self.found.len() >= self.filter.limit || self.reply.is_closed()
     }
 
     pub fn finish(self) {
-        // Whoever asked may be gone by now.
-        let _gone = self.reply.send(Ok(Answer::Flows(self.found)));
+        self.reply.send(Ok(self.found));
     }
 
     pub fn refuse(self, why: String) {
-        let _gone = self.reply.send(Err(Problem::new(ProblemKind::Failed, why)));
+        self.reply.send(Err(Problem::new(ProblemKind::Failed, why)));
     }
 }
 

@@ -5,18 +5,16 @@ use lb_common::counters::{BackendCounters, Tally};
 use super::{Controller, Host, answer::Facts, sums::Sums};
 use crate::{
     datapath::{Datapath, Totals},
-    event::Answer,
     metrics::{Backend, Input, Interface, Service, render},
     problem::{Problem, ProblemKind},
     spec::{self, BackendName},
 };
 
 impl<D: Datapath, H: Host> Controller<D, H> {
-    pub(super) fn metrics(&mut self) -> Result<Answer, Problem> {
+    pub(super) fn metrics(&mut self) -> Result<String, Problem> {
         let failed = |error: anyhow::Error| Problem::new(ProblemKind::Failed, format!("{error:#}"));
         let totals = self.datapath.totals().map_err(failed)?;
-        let text = render(&self.input(&totals)).map_err(|error| failed(error.into()))?;
-        Ok(Answer::Metrics(text))
+        render(&self.input(&totals)).map_err(|error| failed(error.into()))
     }
 
     fn input(&self, totals: &Totals) -> Input {

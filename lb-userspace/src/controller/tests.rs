@@ -17,14 +17,14 @@ use std::{
 use lb_common::net::Protocol;
 use tokio::sync::{mpsc, oneshot};
 
-use self::world::{World, dns, patch};
+use self::world::{World, add, change, dns, patch, remove};
 use super::{
     fixture::{hop, hops, name, path, probed, socket, spec, web},
     *,
 };
 use crate::{
     datapath::Op,
-    event::{Answer, HopState, Request},
+    event::{HopState, Reply, Request},
     problem::{Problem, ProblemKind},
     spec::{AdminState, BackendPatch, NewBackend, Service},
     view::FlowQuery,
@@ -202,7 +202,7 @@ fn flows_that_a_failed_sweep_left_behind_are_in_no_sum_and_the_next_count_has_th
 
     let counted = world.ask(Request::FlowCount);
 
-    assert!(matches!(&counted, Ok(Answer::FlowCount(count)) if count.established == 3), "{counted:?}");
+    assert_eq!(counted.unwrap().established, 3);
     assert_eq!(world.maps().held().len(), 3);
 }
 
@@ -267,7 +267,7 @@ fn a_reload_says_what_changed_and_what_needs_a_restart() {
     file.services.push(dns());
     world.host().file = Ok(file);
 
-    let Ok(Answer::Reload(reloaded)) = world.ask(Request::Reload) else { panic!("it is a good file") };
+    let reloaded = world.ask(Request::Reload).unwrap();
 
     assert_eq!(
         reloaded.changes,
@@ -313,7 +313,7 @@ fn what_the_file_overruled_at_a_start_does_not_come_back_at_the_next() {
     let mut world = World::warm(vec![web(Protocol::Tcp)]);
     let as_it_was = world.host().file.clone();
     let body = BackendPatch { weight: Some(7), ..BackendPatch::default() };
-    world.ask(Request::PatchBackend { backend: name("web/web-1"), body }).unwrap();
+    world.ask(change(name("web/web-1"), body)).unwrap();
     let mut edited = as_it_was.clone().unwrap();
     edited.services[0].backends[0].weight = 50;
 
@@ -331,9 +331,9 @@ fn an_added_backend_is_probed_and_then_serves_after_the_others() {
     let mut world = World::warm(vec![web(Protocol::Tcp)]);
     let body = NewBackend { address: socket("10.0.0.14:8080"), weight: 100, backup: false };
 
-    let answer = world.ask(Request::AddBackend { backend: name("web/web-0"), body });
+    let answer = world.ask(add(name("web/web-0"), body));
 
-    assert!(matches!(answer, Ok(Answer::Backend(it)) if it.health == "unknown"));
+    assert_eq!(answer.unwrap().health, "unknown");
     assert!(world.targets.borrow().iter().any(|target| target.backend == name("web/web-0")));
     assert!(world.hops.borrow().contains(&path("10.0.0.14".parse().unwrap())));
 
@@ -348,8 +348,8 @@ fn an_address_that_is_removed_and_added_again_serves_without_news_of_its_next_ho
     let mut world = World::warm(vec![web(Protocol::Tcp)]);
     let body = NewBackend { address: socket("10.0.0.12:8080"), weight: 100, backup: false };
 
-    world.ask(Request::RemoveBackend { backend: name("web/web-2") }).unwrap();
-    world.ask(Request::AddBackend { backend: name("web/again"), body }).unwrap();
+    world.ask(remove(name("web/web-2"))).unwrap();
+    world.ask(add(name("web/again"), body)).unwrap();
     world.probed("web/again", Health::Up);
 
     assert_eq!(world.serving(), ["web-1", "web-3", "again"]);
@@ -389,12 +389,13 @@ fn what_cannot_be_put_in_force_is_undone() {
 #[test]
 fn what_does_not_exist_is_not_found() {
     let mut world = World::warm(vec![web(Protocol::Tcp)]);
-    let no_service = world.ask(Request::Backends { service: Some("dns".into()) });
-    let no_backend = world.ask(patch("web/web-9", AdminState::Drain));
-    let no_target = world.ask(Request::Probe { backend: name("web/web-9") });
+    let (dns, web_9) = (Some("dns".into()), name("web/web-9"));
+    let no_service = world.ask(|reply| Request::Backends { service: dns, reply }).unwrap_err();
+    let no_backend = world.ask(patch("web/web-9", AdminState::Drain)).unwrap_err();
+    let no_target = world.ask(|reply| Request::Probe { backend: web_9, reply }).unwrap_err();
 
-    for answer in [no_service, no_backend, no_target] {
-        assert_eq!(answer.unwrap_err().kind, ProblemKind::NotFound);
+    for problem in [no_service, no_backend, no_target] {
+        assert_eq!(problem.kind, ProblemKind::NotFound);
     }
 }
 
@@ -425,7 +426,8 @@ fn a_change_does_not_wait_for_a_walk_over_the_flows() {
     let mut world = World::warm(vec![web(Protocol::Tcp)]);
     let id = world.id("web/web-1").unwrap();
     world.add_flows(id, 1_000);
-    let mut answer = world.send(Request::Flows(FlowQuery::default()));
+    let query = FlowQuery::default();
+    let mut answer = world.send(|reply| Request::Flows { query, reply });
     world.turn();
 
     world.probed("web/web-2", Health::Down);
@@ -434,7 +436,7 @@ fn a_change_does_not_wait_for_a_walk_over_the_flows() {
     assert!(answer.try_recv().is_err(), "the walk is on its way");
 
     world.settle();
-    assert!(matches!(answer.try_recv(), Ok(Ok(Answer::Flows(flows))) if flows.len() == 1_000));
+    assert_eq!(answer.try_recv().unwrap().unwrap().len(), 1_000);
 }
 
 #[test]
@@ -460,16 +462,15 @@ async fn the_loop_answers_repairs_and_stops() {
     let mut world = World::warm(vec![web(Protocol::Tcp)]);
     let (events, mut inbox) = mpsc::channel(8);
     let (stop, stopped) = oneshot::channel::<()>();
-    let (reply, answer) = oneshot::channel();
+    let (reply, answer) = Reply::channel();
     world.maps().fail_after = Some(0);
 
     let down = probed(&world.controller.state, "web/web-1", Health::Down);
 
     let script = async {
         events.send(Event::Probed(down)).await.unwrap();
-        events.send(Event::Request(Request::Status, reply)).await.unwrap();
-        let status = answer.await.unwrap();
-        assert!(matches!(status, Ok(Answer::Status(_))));
+        events.send(Event::Request(Request::Status(reply))).await.unwrap();
+        assert!(answer.await.unwrap().is_ok());
         tokio::time::sleep(Duration::from_secs(15)).await;
         stop.send(()).unwrap();
     };
@@ -485,13 +486,13 @@ async fn the_loop_answers_repairs_and_stops() {
 async fn detaching_ends_the_loop_and_answers_afterwards() {
     let mut world = World::warm(vec![web(Protocol::Tcp)]);
     let (events, mut inbox) = mpsc::channel(8);
-    let (reply, mut answer) = oneshot::channel();
-    events.send(Event::Request(Request::Detach, reply)).await.unwrap();
+    let (reply, mut answer) = Reply::channel();
+    events.send(Event::Request(Request::Detach(reply))).await.unwrap();
 
     let ending = run(&mut world.controller, &mut inbox, std::future::pending()).await;
 
     assert!(answer.try_recv().is_err());
     let Ending::Detach(reply) = ending else { panic!("it was asked to detach") };
-    reply.send(Ok(Answer::Done)).unwrap();
-    assert!(matches!(answer.await, Ok(Ok(Answer::Done))));
+    reply.send(Ok(()));
+    assert_eq!(answer.await, Ok(Ok(())));
 }

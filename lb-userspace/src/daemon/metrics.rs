@@ -7,7 +7,7 @@ use tokio::{net::TcpListener, time::sleep};
 
 use crate::{
     api::{
-        desk::Desk,
+        handle::ControllerHandle,
         listen::{self, Error},
         server,
     },
@@ -38,7 +38,7 @@ impl Metrics {
     }
 
     /// Serves, as soon as the address is there, until shutdown.
-    pub async fn serve(self, desk: Desk, stop: Shutdown) {
+    pub async fn serve(self, controller: ControllerHandle, stop: Shutdown) {
         let listener = match self.listener {
             Some(listener) => listener,
             None => tokio::select! {
@@ -46,7 +46,7 @@ impl Metrics {
                 () = stop.wait() => return,
             },
         };
-        server::serve_metrics(listener, desk, async move { stop.wait().await }).await;
+        server::serve_metrics(listener, controller, async move { stop.wait().await }).await;
     }
 }
 

@@ -5,11 +5,11 @@ use std::future::Future;
 use anyhow::Context;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::{mpsc, oneshot},
+    sync::mpsc,
 };
 
 use crate::{
-    event::{Event, Request},
+    event::{Event, Reply, Request},
     shutdown::Shutdown,
 };
 
@@ -34,18 +34,18 @@ pub fn listen() -> anyhow::Result<Signals<impl Future<Output = ()>>> {
     Ok(Signals { hangup, stop })
 }
 
-/// Reloads on SIGHUP. Nobody waits for the answer: the controller logs what it did, or what was wrong with the file.
+/// Reloads on SIGHUP. The controller logs what it did, or what was wrong with the file.
 pub async fn reload_on_hangup(mut hangup: Signal, events: mpsc::Sender<Event>, stop: Shutdown) {
     loop {
         tokio::select! {
             received = hangup.recv() => if received.is_none() { return },
             () = stop.wait() => return,
         }
-        let (reply, answer) = oneshot::channel();
-        if events.send(Event::Request(Request::Reload, reply)).await.is_err() {
+        let (reply, answer) = Reply::channel();
+        if events.send(Event::Request(Request::Reload(reply))).await.is_err() {
             return;
         }
-        // Until it is there, because a command that nobody stands behind is not carried out.
+        // Awaited, because the controller does not carry out commands of clients that have gone.
         let _logged = answer.await;
     }
 }

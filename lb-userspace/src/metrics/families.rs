@@ -9,7 +9,7 @@ use lb_common::{
 use prometheus::proto::MetricFamily;
 
 use super::{Backend, FlowTable, Input, Service, family::Family};
-use crate::{api::desk::outcome_name, event::ProbeOutcome, spec::AdminState};
+use crate::{event::ProbeOutcome, spec::AdminState};
 
 const OUTCOMES: [ProbeOutcome; 3] = [ProbeOutcome::Success, ProbeOutcome::Failure, ProbeOutcome::Timeout];
 const ADMIN_STATES: [AdminState; 3] = [AdminState::Ready, AdminState::Drain, AdminState::Maint];
@@ -132,7 +132,7 @@ fn health_checks(input: &Input) -> [Family; 2] {
         let Some(checks) = checks else { continue };
         let labels = [("service", view.service.as_str()), ("backend", view.name.as_str())];
         for outcome in OUTCOMES {
-            let labels = [labels[0], labels[1], ("result", outcome_name(outcome))];
+            let labels = [labels[0], labels[1], ("result", outcome.name())];
             results.count(&labels, checks.results.get(&outcome).copied().unwrap_or_default());
         }
         durations.distribute(&labels, checks.durations.to_histogram());

@@ -39,9 +39,24 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Answer<T> {
-        let body = serde_json::to_vec(body).map_err(|error| unreadable(&method, path, &error))?;
-        let answer = self.exchange(TIMEOUT, method.clone(), path, body).await?;
+        let answer = self.exchange_json(&method, path, body).await?;
         parse(&method, path, &answer)
+    }
+
+    /// `None`: the answer is good, and empty.
+    pub(super) async fn send_optional<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Answer<Option<T>> {
+        let answer = self.exchange_json(&method, path, body).await?;
+        if answer.is_empty() { Ok(None) } else { parse(&method, path, &answer).map(Some) }
+    }
+
+    async fn exchange_json(&self, method: &Method, path: &str, body: &impl Serialize) -> Answer<Vec<u8>> {
+        let body = serde_json::to_vec(body).map_err(|error| unreadable(method, path, &error))?;
+        self.exchange(TIMEOUT, method.clone(), path, body).await
     }
 
     /// Returns the body of a good answer.

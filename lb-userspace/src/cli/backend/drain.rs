@@ -61,25 +61,20 @@ fn too_late(name: &BackendName, flows: u64, at_most: Duration) -> Failure {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::UnixListener,
-    };
 
     use super::*;
-    use crate::cli::args::Args;
+    use crate::{
+        cli::args::Args,
+        event::Request,
+        fake::{Balancer, Daemon},
+        spec::AdminState,
+    };
 
     #[tokio::test(start_paused = true)]
     async fn a_daemon_that_is_silent_for_a_while_does_not_end_the_wait() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("xlb.sock");
-        let listener = UnixListener::bind(&path).unwrap();
-        tokio::spawn(async move {
-            let _silent = listener.accept().await.unwrap();
-            answer(&listener, &backend(0, true)).await;
-        });
+        let daemon = daemon([None, Some(backend(0, true))]).await;
 
-        let (outcome, said) = waited(path, backend(1, false)).await;
+        let (outcome, said) = waited(daemon, backend(1, false)).await;
 
         assert_eq!(outcome.map_err(|it| it.to_string()), Ok(()));
         assert_eq!(said, "web/web-1: 1 flow left\nweb/web-1: no flows left\n");
@@ -87,16 +82,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_count_of_0_is_not_believed_before_it_is_final() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("xlb.sock");
-        let listener = UnixListener::bind(&path).unwrap();
-        tokio::spawn(async move {
-            answer(&listener, &backend(0, false)).await;
-            answer(&listener, &backend(2, false)).await;
-            answer(&listener, &backend(0, true)).await;
-        });
+        let daemon = daemon([backend(0, false), backend(2, false), backend(0, true)].map(Some)).await;
 
-        let (outcome, said) = waited(path, backend(0, false)).await;
+        let (outcome, said) = waited(daemon, backend(0, false)).await;
 
         assert_eq!(outcome.map_err(|it| it.to_string()), Ok(()));
         assert_eq!(said, "web/web-1: 2 flows left\nweb/web-1: no flows left\n");
@@ -104,42 +92,36 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_backend_that_is_made_ready_is_not_waited_for() {
-        let ready = Backend { admin_state: "ready".into(), ..backend(0, false) };
+        let ready = Backend { admin_state: AdminState::Ready.name().to_owned(), ..backend(0, false) };
 
-        let (outcome, said) = waited("/nonexistent".into(), ready).await;
+        let (outcome, said) = waited(daemon([]).await, ready).await;
 
         assert_eq!(outcome.unwrap_err().to_string(), "error: web/web-1: made ready by another command\n");
         assert_eq!(said, "");
     }
 
-    async fn waited(socket: std::path::PathBuf, first: Backend) -> (Result<(), Failure>, String) {
+    /// Gives these answers one after the other; `None`: no answer.
+    async fn daemon<const N: usize>(answers: [Option<Backend>; N]) -> Daemon {
+        let mut answers = answers.into_iter();
+        let mut unanswered = Vec::new();
+        Daemon::start(move |request| match (request, answers.next().unwrap()) {
+            (Request::Backend { reply, .. }, Some(backend)) => reply.send(Ok(backend)),
+            (request, _) => unanswered.push(request),
+        })
+        .await
+    }
+
+    async fn waited(daemon: Daemon, first: Backend) -> (Result<(), Failure>, String) {
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let global = Args::try_parse_from(["xlb", "status"]).unwrap().global;
         let mut console = Console::new(&mut stdout, &mut stderr, &global, &|_| None, false);
-        let name = BackendName::new("web", "web-1");
-        let outcome = wait(&mut console, &Client::new(socket), &name, first, Duration::from_secs(60)).await;
+        let (name, client) = (BackendName::new("web", "web-1"), Client::new(daemon.socket()));
+        let outcome = wait(&mut console, &client, &name, first, Duration::from_secs(60)).await;
         (outcome, String::from_utf8(stderr).unwrap())
     }
 
-    async fn answer(listener: &UnixListener, backend: &Backend) {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let _head = stream.read(&mut [0; 1024]).await;
-        let body = serde_json::to_string(backend).unwrap();
-        let reply = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{body}");
-        stream.write_all(reply.as_bytes()).await.unwrap();
-    }
-
     fn backend(flows: u64, drained: bool) -> Backend {
-        Backend {
-            service: "web".into(),
-            name: "web-1".into(),
-            address: "10.0.0.11:80".parse().unwrap(),
-            weight: 100,
-            backup: false,
-            health: "up".into(),
-            admin_state: "drain".into(),
-            flows,
-            drained,
-        }
+        let web_1 = Balancer::new().backends(Some("web")).unwrap().remove(0);
+        Backend { admin_state: AdminState::Drain.name().to_owned(), flows, drained, ..web_1 }
     }
 }

@@ -8,7 +8,7 @@ use super::*;
 fn sums_of_a_service_do_not_fall_when_a_backend_goes() {
     let mut world = counted();
 
-    world.ask(Request::RemoveBackend { backend: name("web/web-1") }).unwrap();
+    world.ask(remove(name("web/web-1"))).unwrap();
 
     assert_eq!(world.new_flows(), 30);
     let text = metrics(&mut world);
@@ -81,10 +81,7 @@ fn count(world: &mut World, flows: u64) {
 }
 
 fn metrics(world: &mut World) -> String {
-    match world.ask(Request::Metrics) {
-        Ok(Answer::Metrics(text)) => text,
-        other => panic!("{other:?} are no metrics"),
-    }
+    world.ask(Request::Metrics).unwrap()
 }
 
 /// Counters of the data plane. Those of checks begin with each daemon.

@@ -20,10 +20,10 @@ fn actions_are_logged_in_words_and_fields() {
     file.services[0].backends[2].weight = 9;
     CAPTURED.take();
 
-    world.ask(Request::AddBackend { backend: name("web/web-4"), body: new }).unwrap();
-    world.ask(Request::PatchBackend { backend: name("web/web-2"), body: all }).unwrap();
-    world.ask(Request::PatchBackend { backend: name("web/web-2"), body: ready }).unwrap();
-    world.ask(Request::RemoveBackend { backend: name("web/web-4") }).unwrap();
+    world.ask(add(name("web/web-4"), new)).unwrap();
+    world.ask(change(name("web/web-2"), all)).unwrap();
+    world.ask(change(name("web/web-2"), ready)).unwrap();
+    world.ask(remove(name("web/web-4"))).unwrap();
     world.host().file = Ok(file);
     world.ask(Request::Reload).unwrap();
     world.maps().fail_after = Some(1);
@@ -51,18 +51,18 @@ fn a_request_too_many_is_refused_in_words() {
     capture();
     let mut world = World::warm(vec![web(Protocol::Tcp)]);
     let patch = BackendPatch { weight: Some(50), ..BackendPatch::default() };
-    let request = Request::PatchBackend { backend: name("web/web-2"), body: patch };
     // The last one is too many; those before it wait for an answer.
-    let replies: Vec<_> = (0..=ASKED_MAX)
+    let replies: Vec<_> = (0..=WAITING_MAX)
         .map(|_| {
-            let (reply, answer) = oneshot::channel();
-            world.controller.asked(request.clone(), reply, Instant::now());
+            let (reply, answer) = Reply::channel();
+            let request = change(name("web/web-2"), patch.clone());
+            world.controller.queue(request(reply), Instant::now());
             answer
         })
         .collect();
 
     let expected = format!(
-        "request refused: {ASKED_MAX} requests wait for an answer already: try again request=change backend web/web-2: \
+        "request refused: {WAITING_MAX} requests wait for an answer already: try again request=change backend web/web-2: \
          weight 50"
     );
     assert!(CAPTURED.take().contains(&expected));

@@ -49,7 +49,7 @@ fn a_backend_on_an_address_of_this_host_is_not_added() {
     world.absorb(Event::LinksChanged);
     let body = NewBackend { address: "10.0.0.77:80".parse().unwrap(), weight: 1, backup: false };
 
-    let refused = world.ask(Request::AddBackend { backend: name("web/web-4"), body }).unwrap_err();
+    let refused = world.ask(add(name("web/web-4"), body)).unwrap_err();
 
     assert_eq!(refused.kind, ProblemKind::Invalid);
     assert_eq!(

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::bail;
 use lb_common::{flow::State as FlowState, net::Protocol, settings::PortPool};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use crate::{
     controller::{
@@ -16,9 +16,9 @@ use crate::{
         fixture::{backend, eth0, hops, name, probed, service, socket, spec},
     },
     datapath::{Attached, Capacity, Flow, memory::Memory, shapes::Sizes},
-    event::{Answer, Event, Health, Path, Request, Since, Target},
+    event::{Answer, Event, Health, Path, Reply, Request, Since, Target},
     problem::Problem,
-    spec::{AdminState, BackendPatch, Limits, Service, Spec, overlay::Overlay},
+    spec::{AdminState, BackendName, BackendPatch, Limits, NewBackend, Service, Spec, overlay::Overlay},
     view::{self, FlowQuery},
 };
 
@@ -185,37 +185,30 @@ impl World {
         self.absorb(Event::Probed(probed(&self.controller.state, backend, health)));
     }
 
-    pub fn send(&mut self, request: Request) -> oneshot::Receiver<Result<Answer, Problem>> {
-        let (reply, answer) = oneshot::channel();
-        self.controller.absorb(Event::Request(request, reply), self.now);
+    pub fn send<T>(&mut self, request: impl FnOnce(Reply<T>) -> Request) -> Answer<T> {
+        let (reply, answer) = Reply::channel();
+        self.controller.absorb(Event::Request(request(reply)), self.now);
         answer
     }
 
-    pub fn ask(&mut self, request: Request) -> Result<Answer, Problem> {
+    pub fn ask<T>(&mut self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Problem> {
         let mut answer = self.send(request);
         self.turn();
         self.settle();
         self.turn();
-        answer.try_recv().expect("everybody is answered")
+        answer.try_recv().expect("every request is answered")
     }
 
     pub fn list(&mut self, query: FlowQuery) -> Result<Vec<view::Flow>, Problem> {
-        let Answer::Flows(flows) = self.ask(Request::Flows(query))? else { panic!("flows were asked for") };
-        Ok(flows)
+        self.ask(|reply| Request::Flows { query, reply })
     }
 
     pub fn status(&mut self) -> view::Status {
-        match self.ask(Request::Status) {
-            Ok(Answer::Status(status)) => status,
-            other => panic!("{other:?} is no status"),
-        }
+        self.ask(Request::Status).unwrap()
     }
 
     pub fn new_flows(&mut self) -> u64 {
-        match self.ask(Request::Stats) {
-            Ok(Answer::Stats(stats)) => stats[0].new_flows_total,
-            other => panic!("{other:?} are no statistics"),
-        }
+        self.ask(Request::Stats).unwrap()[0].new_flows_total
     }
 
     pub fn set(&mut self, backend: &str, state: AdminState) {
@@ -255,9 +248,23 @@ impl World {
     }
 }
 
-pub fn patch(backend: &str, state: AdminState) -> Request {
-    let body = BackendPatch { admin_state: Some(state), ..BackendPatch::default() };
-    Request::PatchBackend { backend: name(backend), body }
+pub fn add(backend: BackendName, body: NewBackend) -> impl FnOnce(Reply<view::Backend>) -> Request {
+    move |reply| Request::AddBackend { backend, body, reply }
+}
+
+pub fn remove(backend: BackendName) -> impl FnOnce(Reply<()>) -> Request {
+    move |reply| Request::RemoveBackend { backend, reply }
+}
+
+pub fn change(
+    backend: BackendName,
+    body: BackendPatch,
+) -> impl FnOnce(Reply<Option<view::Backend>>) -> Request {
+    move |reply| Request::PatchBackend { backend, body, reply }
+}
+
+pub fn patch(backend: &str, state: AdminState) -> impl FnOnce(Reply<Option<view::Backend>>) -> Request {
+    change(name(backend), BackendPatch { admin_state: Some(state), ..BackendPatch::default() })
 }
 
 pub fn dns() -> Service {

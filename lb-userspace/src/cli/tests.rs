@@ -1,4 +1,4 @@
-//! What the commands say, word for word: `tests/cli/*.golden`, against an API whose controller is made up.
+//! What the commands print, word for word: `tests/cli/*.golden`, against an API whose controller is made up.
 //!
 //! ```text
 //! $ XLB_SOCKET=/absent xlb status      variables first; TTY=1 stands for a terminal
@@ -7,16 +7,25 @@
 //! ? 4                                  the exit code, if it is not 0
 //! ```
 //!
-//! Each file has a daemon of its own. `XLB_BLESS=1 cargo test` writes the files anew; read the difference.
+//! Each file has a daemon of its own. `XLB_BLESS=1 cargo test -p lb-userspace cli::tests` writes the files;
+//! read the difference.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    fmt::Write,
+    fs,
+    path::Path,
+};
 
-#[path = "cli/fake.rs"]
-mod fake;
+use lb_common::settings::PortPool;
 
-use std::{collections::BTreeMap, ffi::OsString, fmt::Write, fs, path::Path};
-
-use lb_userspace::cli::{World, main_with};
+use super::{Checked, Exit, Failure, Host, World, main_with};
+use crate::{
+    datapath::shapes::memory::Memory,
+    fake::{Balancer, Daemon},
+    spec::{self, source_ports::SourcePorts},
+};
 
 macro_rules! golden {
     ($($name:ident)*) => {
@@ -32,7 +41,8 @@ golden! { backend changes check detach drain flow health metrics reload service 
 fn compare(name: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli").join(name).with_extension("golden");
     let golden = fs::read_to_string(&path).unwrap();
-    let daemon = fake::Daemon::start();
+    let mut balancer = Balancer::new();
+    let daemon = Daemon::in_a_thread(move |request| balancer.answer(request));
 
     let mut actual = String::new();
     for paragraph in golden.lines().filter(|line| line.starts_with("$ ") || line.starts_with('#')) {
@@ -54,7 +64,7 @@ fn compare(name: &str) {
 }
 
 /// Runs a command and writes down what it said.
-fn transcript(command: &str, daemon: &fake::Daemon) -> String {
+fn transcript(command: &str, daemon: &Daemon) -> String {
     let words: Vec<&str> = command.split(' ').collect();
     let args = words.iter().position(|word| *word == "xlb").unwrap();
     let mut env: BTreeMap<&str, OsString> = words[..args]
@@ -71,7 +81,7 @@ fn transcript(command: &str, daemon: &fake::Daemon) -> String {
         stdout: &mut stdout,
         stderr: &mut stderr,
         stdout_is_terminal: env.contains_key("TTY"),
-        host: fake::HOST,
+        host: HOST,
     });
 
     let mut said = String::new();
@@ -91,3 +101,43 @@ fn shown(bytes: &[u8]) -> String {
     let text = String::from_utf8(bytes.to_vec()).unwrap();
     text.replace('\u{1b}', "␛").replace(env!("CARGO_PKG_VERSION"), "VERSION")
 }
+
+/// A host that cannot run the daemon, with one good file and the pins of a dead daemon.
+const HOST: Host = Host {
+    run: |_| Err(Failure::new(Exit::HostUnfit, "built without the XDP program: cargo xtask build")),
+    check: |path| {
+        let spec = spec::parse("good.toml", GOOD).unwrap();
+        let memory = Memory::of(spec.limits, 2);
+        let ports = SourcePorts::of(&spec, PortPool::around(32_768, 60_999));
+        if path.ends_with("good.toml") {
+            Ok(Checked { spec, memory, ports, warning: None })
+        } else if path.ends_with("without-ports.toml") {
+            let warning = "no source ports: narrow the range".to_owned();
+            Ok(Checked { spec, memory, ports, warning: Some(warning) })
+        } else {
+            let name = path.display().to_string();
+            let wrong = GOOD.replace("10:80", "10:0").replace("source", "sources");
+            let mistakes = match name.as_str() {
+                "/" => spec::read(path, &BTreeSet::new()),
+                _ => spec::parse(&name, &wrong),
+            };
+            Err(Failure::invalid(path, mistakes.unwrap_err()))
+        }
+    },
+    detach: || Ok(true),
+};
+
+const GOOD: &str = r#"version = 1
+
+[[interface]]
+name = "eth0"
+
+[[service]]
+name = "web"
+listen = ["192.0.2.10:80"]
+source = ["10.0.0.1"]
+
+[[service.backend]]
+name = "web-1"
+address = "10.0.0.11:8080"
+"#;

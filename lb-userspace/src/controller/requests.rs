@@ -1,0 +1,283 @@
+//! Requests, answered one by one in the order in which they came.
+
+use std::time::Instant;
+
+use log::{info, warn};
+
+use super::{
+    Controller, Host, Trust, WAITING_MAX,
+    answer::Facts,
+    listing::{Filter, Listing},
+    sums::Sums,
+    walk::COUNT_MAX_AGE,
+};
+use crate::{
+    datapath::Datapath,
+    event::{Reply, Request, Target},
+    problem::{Problem, ProblemKind},
+    spec::{BackendName, BackendPatch, NewBackend, Service, rules::OwnAddresses},
+    view,
+};
+
+/// What waits for its answer.
+#[derive(Debug)]
+pub struct Waiting {
+    what: What,
+    /// A count of flows that is to be in the answer must have begun no earlier.
+    counted_since: Instant,
+}
+
+#[derive(Debug)]
+enum What {
+    Request(Request),
+    /// The backend was changed: it is shown once its flows have been counted after that.
+    Changed {
+        backend: BackendName,
+        reply: Reply<Option<view::Backend>>,
+    },
+}
+
+impl<D: Datapath, H: Host> Controller<D, H> {
+    /// Takes a request in, if not too many wait already.
+    pub(super) fn queue(&mut self, request: Request, now: Instant) {
+        if self.waiting.len() < WAITING_MAX {
+            let counted_since = now.checked_sub(COUNT_MAX_AGE).unwrap_or(now);
+            self.waiting.push_back(Waiting { what: What::Request(request), counted_since });
+            return;
+        }
+        let detail = format!("{WAITING_MAX} requests wait for an answer already: try again");
+        warn!(request:%; "request refused: {detail}");
+        request.refuse(Problem::new(ProblemKind::Failed, detail));
+    }
+
+    /// Answers what can be answered. A request for numbers of flows waits until they are counted.
+    pub(super) fn answer(&mut self, now: Instant) {
+        for waiting in std::mem::take(&mut self.waiting) {
+            // A command is not carried out if its client has gone.
+            if !waiting.what.is_abandoned() {
+                self.answer_or_wait(waiting, now);
+            }
+        }
+    }
+
+    fn answer_or_wait(&mut self, waiting: Waiting, now: Instant) {
+        if waiting.what.shows_flows() && !self.walks.count_since(waiting.counted_since, now) {
+            self.waiting.push_back(waiting);
+            return;
+        }
+        match waiting.what {
+            What::Request(request) => self.carry_out(request, now),
+            What::Changed { backend, reply } => reply.send(self.backend(&backend).map(Some)),
+        }
+    }
+
+    fn carry_out(&mut self, request: Request, now: Instant) {
+        match request {
+            Request::Status(reply) => reply.send(Ok(self.status(now))),
+            Request::Services(reply) => reply.send(Ok(self.with_facts(|facts| facts.services()))),
+            Request::Backends { service, reply } => reply.send(self.backends(service.as_deref())),
+            Request::Backend { backend, reply } => reply.send(self.backend(&backend)),
+            Request::Health(reply) => reply.send(Ok(self.with_facts(|facts| facts.health(now)))),
+            Request::Probe { backend, reply } => reply.send(self.probe_target(&backend)),
+            Request::Flows { query, reply } => self.list_flows(&query, reply),
+            Request::FlowCount(reply) => reply.send(Ok(self.flow_count())),
+            Request::Stats(reply) => reply.send(self.stats()),
+            Request::Metrics(reply) => reply.send(self.metrics()),
+            Request::Reload(reply) => reply.send(self.reload(now)),
+            Request::Detach(reply) => self.detach = Some(reply),
+            Request::AddBackend { backend, body, reply } => match self.add_backend(&backend, &body, now) {
+                Ok(()) => self.show_changed(What::Request(Request::Backend { backend, reply }), now),
+                Err(problem) => reply.send(Err(problem)),
+            },
+            Request::RemoveBackend { backend, reply } => reply.send(self.remove_backend(&backend, now)),
+            Request::PatchBackend { backend, body, reply } => {
+                match self.patch_backend(&backend, &body, now) {
+                    Ok(()) if self.state.find(&backend).is_some() => {
+                        self.show_changed(What::Changed { backend, reply }, now);
+                    }
+                    // `ready` for a backend that the file no longer has: its entry is gone.
+                    Ok(()) => reply.send(Ok(None)),
+                    Err(problem) => reply.send(Err(problem)),
+                }
+            }
+        }
+    }
+
+    /// Shows a backend with flows that are counted after its change.
+    fn show_changed(&mut self, what: What, now: Instant) {
+        self.answer_or_wait(Waiting { what, counted_since: now }, now);
+    }
+
+    fn add_backend(&mut self, backend: &BackendName, body: &NewBackend, now: Instant) -> Result<(), Problem> {
+        OwnAddresses::of_host(self.state.addresses()).refuse(body.address)?;
+        self.change(now, |overlay, file| overlay.add(file, backend, body))?;
+        info!(backend:% = backend, address:% = body.address; "backend added");
+        Ok(())
+    }
+
+    fn remove_backend(&mut self, backend: &BackendName, now: Instant) -> Result<(), Problem> {
+        self.change(now, |overlay, file| overlay.remove(file, backend))?;
+        info!(backend:% = backend; "backend removed");
+        Ok(())
+    }
+
+    fn patch_backend(
+        &mut self,
+        backend: &BackendName,
+        body: &BackendPatch,
+        now: Instant,
+    ) -> Result<(), Problem> {
+        self.change(now, |overlay, file| overlay.patch(file, backend, body))?;
+        info!(backend:% = backend, change:% = body; "backend changed");
+        Ok(())
+    }
+
+    fn status(&self, now: Instant) -> view::Status {
+        let mut warnings = self.warnings();
+        if let Trust::Failed { error, .. } = &self.trust {
+            warnings.push(format!("the maps are not as they are wanted: {error}"));
+        }
+        if let Some(failure) = &self.host_failure {
+            warnings.push(format!("interfaces and pins cannot be kept in order: {failure}"));
+        }
+        view::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: now.saturating_duration_since(self.since.instant).as_secs(),
+            config: self.config.display().to_string(),
+            interfaces: self.interfaces(),
+            services: self.with_facts(|facts| facts.summaries()),
+            flows: self.flow_count(),
+            overlay: self.wishes.overlay.differences(),
+            warnings,
+            last_reload_successful: self.reload.error.is_none(),
+            last_reload_error: self.reload.error.clone(),
+            map_memory_bytes: self.capacity.map_memory_bytes,
+        }
+    }
+
+    /// Those that are attached, and those that should be.
+    pub(super) fn interfaces(&self) -> Vec<view::Interface> {
+        let attached = self.state.attached().iter().map(|it| view::Interface {
+            name: it.name.clone(),
+            index: it.index,
+            mode: it.mode.to_owned(),
+            attached: true,
+            mtu: it.mtu,
+        });
+        let is_missing = |name: &str| !self.state.attached().iter().any(|it| it.name == name);
+        let missing = self.running.interfaces.iter().filter(|it| is_missing(&it.name));
+        let missing = missing.map(|it| view::Interface {
+            name: it.name.clone(),
+            index: 0,
+            mode: "none".to_owned(),
+            attached: false,
+            mtu: 0,
+        });
+        attached.chain(missing).collect()
+    }
+
+    fn backends(&self, service: Option<&str>) -> Result<Vec<view::Backend>, Problem> {
+        if let Some(name) = service {
+            self.service(name)?;
+        }
+        Ok(self.with_facts(|facts| facts.backends(service)))
+    }
+
+    fn backend(&self, name: &BackendName) -> Result<view::Backend, Problem> {
+        let (service, backend) = self.state.find(name).ok_or_else(|| self.no_backend(name))?;
+        Ok(self.with_facts(|facts| facts.backend(service, backend)))
+    }
+
+    fn probe_target(&self, name: &BackendName) -> Result<Target, Problem> {
+        let (service, backend) = self.state.find(name).ok_or_else(|| self.no_backend(name))?;
+        let no_check = || {
+            let detail =
+                format!("service {} has no health check: its backends are taken for up", service.name);
+            Problem::new(ProblemKind::Conflict, detail)
+        };
+        self.state.target(service, backend).ok_or_else(no_check)
+    }
+
+    fn list_flows(&mut self, query: &view::FlowQuery, reply: Reply<Vec<view::Flow>>) {
+        match self.flow_filter(query) {
+            Ok(filter) => self.walks.list(Listing::new(filter, reply)),
+            Err(problem) => reply.send(Err(problem)),
+        }
+    }
+
+    fn flow_filter(&self, query: &view::FlowQuery) -> Result<Filter, Problem> {
+        let filter = Filter::parse(query)?;
+        if let Some(service) = filter.service() {
+            self.service(service)?;
+        }
+        match filter.backend() {
+            Some(name) if self.state.find(name).is_none() => Err(self.no_backend(name)),
+            Some(_) | None => Ok(filter),
+        }
+    }
+
+    fn stats(&mut self) -> Result<Vec<view::Stats>, Problem> {
+        let totals = self.datapath.totals().map_err(|error| failed(&error))?;
+        let sums = Sums::of(&totals, &self.have);
+        Ok(self.with_facts(|facts| facts.stats(&sums)))
+    }
+
+    fn flow_count(&self) -> view::FlowCount {
+        self.with_facts(|facts| facts.flow_count(&self.capacity))
+    }
+
+    pub(super) fn with_facts<T>(&self, look: impl FnOnce(&Facts<'_>) -> T) -> T {
+        look(&Facts::new(&self.state, &self.have, self.walks.last_count()))
+    }
+
+    fn service(&self, name: &str) -> Result<&Service, Problem> {
+        let services = &self.state.spec().services;
+        services.iter().find(|service| service.name == name).ok_or_else(|| {
+            let names: Vec<_> = services.iter().map(|service| service.name.as_str()).collect();
+            let known = if names.is_empty() { "there is none".to_owned() } else { names.join(", ") };
+            Problem::new(ProblemKind::NotFound, format!("no service `{name}` (there are: {known})"))
+        })
+    }
+
+    fn no_backend(&self, name: &BackendName) -> Problem {
+        match self.service(&name.service) {
+            Ok(_) => Problem::new(ProblemKind::NotFound, format!("there is no backend `{name}`")),
+            Err(problem) => problem,
+        }
+    }
+}
+
+impl What {
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Request(request) => request.is_abandoned(),
+            Self::Changed { reply, .. } => reply.is_closed(),
+        }
+    }
+
+    /// Are numbers of flows in the answer, which have to be counted first?
+    fn shows_flows(&self) -> bool {
+        let Self::Request(request) = self else { return true };
+        match request {
+            Request::Status(_)
+            | Request::Services(_)
+            | Request::Backends { .. }
+            | Request::Backend { .. }
+            | Request::FlowCount(_)
+            | Request::Stats(_)
+            | Request::Metrics(_) => true,
+            Request::Health(_)
+            | Request::Probe { .. }
+            | Request::Flows { .. }
+            | Request::Reload(_)
+            | Request::Detach(_)
+            | Request::AddBackend { .. }
+            | Request::RemoveBackend { .. }
+            | Request::PatchBackend { .. } => false,
+        }
+    }
+}
+
+fn failed(error: &anyhow::Error) -> Problem {
+    Problem::new(ProblemKind::Failed, format!("{error:#}"))
+}

@@ -1,0 +1,309 @@
+//! A balancer that is made up: two services in memory, which requests show and change.
+
+use std::time::Duration;
+
+use crate::{
+    event::{Request, Target},
+    probe::{Probe, Tcp},
+    problem::{Problem, ProblemKind},
+    spec::{BackendName, BackendPatch, HealthCheck, NewBackend},
+    view,
+};
+
+pub struct Balancer {
+    backends: Vec<view::Backend>,
+    reloads: u32,
+    stats_left: u32,
+}
+
+impl Balancer {
+    pub fn new() -> Self {
+        let backends = vec![
+            backend("web", "web-1", "10.0.0.11:8080", "up", 2),
+            backend("web", "web-2", "10.0.0.12:8080", "up", 5),
+            backend("web", "web-3", "10.0.0.13:8080", "down", 0),
+            view::Backend { backup: true, ..backend("web", "web-v6", "[fd00::11]:8080", "up", 0) },
+            backend("dns", "dns-1", "10.0.0.53:53", "up", 1200),
+        ];
+        Self { backends, reloads: 0, stats_left: 9 }
+    }
+
+    pub fn answer(&mut self, request: Request) {
+        match request {
+            Request::Status(reply) => reply.send(Ok(self.status())),
+            Request::Services(reply) => reply.send(Ok(self.services())),
+            Request::Backends { service, reply } => reply.send(self.backends(service.as_deref())),
+            Request::Backend { backend, reply } => reply.send(self.look(&backend)),
+            Request::Health(reply) => reply.send(Ok(self.health())),
+            Request::Probe { backend, reply } => reply.send(self.find(&backend).map(|_| target(backend))),
+            Request::Flows { query, reply } => reply.send(self.flows(&query)),
+            Request::FlowCount(reply) => reply.send(Ok(self.flow_count())),
+            Request::Stats(reply) => match self.stats_left.checked_sub(1) {
+                Some(left) => {
+                    self.stats_left = left;
+                    reply.send(Ok(self.stats()));
+                }
+                None => drop(reply), // the daemon stops
+            },
+            Request::Metrics(reply) => reply.send(Ok("xlb_build_info 1\n".to_owned())),
+            Request::Reload(reply) => reply.send(self.reload()),
+            Request::Detach(reply) => reply.send(Ok(())),
+            Request::AddBackend { backend, body, reply } => reply.send(self.add(&backend, &body)),
+            Request::RemoveBackend { backend, reply } => reply.send(self.remove(&backend)),
+            Request::PatchBackend { backend, body, reply } => reply.send(self.patch(&backend, &body)),
+        }
+    }
+
+    fn find(&self, name: &BackendName) -> Result<usize, Problem> {
+        let found = self.backends.iter().position(|it| it.service == name.service && it.name == name.backend);
+        found.ok_or_else(|| Problem::new(ProblemKind::NotFound, format!("there is no backend `{name}`")))
+    }
+
+    pub fn backends(&self, service: Option<&str>) -> Result<Vec<view::Backend>, Problem> {
+        let mut backends = self.backends.clone();
+        backends.retain(|backend| service.is_none_or(|service| backend.service == service));
+        if backends.is_empty() {
+            let name = service.unwrap_or_default();
+            return Err(Problem::new(ProblemKind::NotFound, format!("there is no service `{name}`")));
+        }
+        Ok(backends)
+    }
+
+    /// With every look at a drained backend, it has one flow less; the clients of web-2 do not go. It is known that
+    /// there are no others a look after the last has gone.
+    fn look(&mut self, name: &BackendName) -> Result<view::Backend, Problem> {
+        let index = self.find(name)?;
+        let backend = &mut self.backends[index];
+        if backend.admin_state == "drain" && backend.name != "web-2" {
+            backend.drained = backend.flows == 0;
+            backend.flows = backend.flows.saturating_sub(1);
+        }
+        Ok(backend.clone())
+    }
+
+    fn add(&mut self, name: &BackendName, body: &NewBackend) -> Result<view::Backend, Problem> {
+        self.backends(Some(&name.service))?;
+        if self.find(name).is_ok() {
+            return Err(Problem::new(ProblemKind::Conflict, format!("there is a backend `{name}`")));
+        }
+        let added = view::Backend {
+            weight: body.weight,
+            backup: body.backup,
+            ..backend(&name.service, &name.backend, &body.address.to_string(), "unknown", 0)
+        };
+        self.backends.push(added.clone());
+        Ok(added)
+    }
+
+    fn remove(&mut self, name: &BackendName) -> Result<(), Problem> {
+        let index = self.find(name)?;
+        self.backends.remove(index);
+        Ok(())
+    }
+
+    /// `web-gone` is in drain, and the file no longer has it.
+    fn patch(&mut self, name: &BackendName, body: &BackendPatch) -> Result<Option<view::Backend>, Problem> {
+        if name.backend == "web-gone" {
+            return Ok(None);
+        }
+        let index = self.find(name)?;
+        let backend = &mut self.backends[index];
+        if let Some(state) = body.admin_state {
+            backend.admin_state = state.name().to_owned();
+        }
+        backend.weight = body.weight.unwrap_or(backend.weight);
+        backend.backup = body.backup.unwrap_or(backend.backup);
+        Ok(Some(backend.clone()))
+    }
+
+    fn reload(&mut self) -> Result<view::Reloaded, Problem> {
+        self.reloads += 1;
+        match self.reloads {
+            1 => Ok(view::Reloaded {
+                changes: vec!["web/web-4: added".to_owned()],
+                warnings: vec!["192.0.2.10 is no address of this host".to_owned()],
+            }),
+            2 => Ok(view::Reloaded { changes: vec![], warnings: vec![] }),
+            _ => Err(Problem {
+                kind: ProblemKind::InvalidConfiguration,
+                detail: "/etc/xlb/xlb.toml has 2 mistakes; nothing was changed".to_owned(),
+                mistakes: vec![
+                    "/etc/xlb/xlb.toml:12:9: `0` is not a port\n12 | \tlisten = [\"192.0.2.10:0\"]"
+                        .to_owned(),
+                    "/etc/xlb/xlb.toml:40:1: service `dns` has no backends".to_owned(),
+                ],
+            }),
+        }
+    }
+
+    pub fn status(&self) -> view::Status {
+        let interface = |name: &str, index| view::Interface {
+            name: name.to_owned(),
+            index,
+            mode: "native".to_owned(),
+            attached: true,
+            mtu: 1500,
+        };
+        view::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: 183_845,
+            config: "/etc/xlb/xlb.toml".to_owned(),
+            interfaces: vec![interface("eth0", 2), interface("eth1", 3)],
+            services: vec![
+                view::ServiceSummary {
+                    name: "web".to_owned(),
+                    backends_up: 3,
+                    backends: 4,
+                    backends_serving: 2,
+                },
+                view::ServiceSummary {
+                    name: "dns".to_owned(),
+                    backends_up: 1,
+                    backends: 1,
+                    backends_serving: 1,
+                },
+            ],
+            flows: self.flow_count(),
+            overlay: self
+                .backends
+                .iter()
+                .filter(|backend| backend.admin_state != "ready")
+                .map(|backend| format!("{}/{}: {}", backend.service, backend.name, backend.admin_state))
+                .collect(),
+            warnings: vec![
+                "192.0.2.10 is no address of this host: ip address add 192.0.2.10/32 dev eth0".to_owned(),
+            ],
+            last_reload_successful: true,
+            last_reload_error: None,
+            map_memory_bytes: 82_000_000,
+        }
+    }
+
+    pub fn services(&self) -> Vec<view::Service> {
+        let service = |name: &str, listen: &[&str], protocol: &str, mode: &str| view::Service {
+            name: name.to_owned(),
+            listen: listen.iter().map(|address| address.parse().unwrap()).collect(),
+            protocol: protocol.to_owned(),
+            mode: mode.to_owned(),
+            scheduler: "round-robin".to_owned(),
+            source: vec![],
+            backends: 1,
+            backends_up: 1,
+            backends_serving: 1,
+            flows: 1200,
+        };
+        vec![
+            view::Service {
+                source: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+                backends: 4,
+                backends_up: 3,
+                backends_serving: 2,
+                flows: 7,
+                ..service("web", &["192.0.2.10:80", "[2001:db8::10]:80"], "tcp", "full-nat")
+            },
+            service("dns", &["192.0.2.53:53"], "udp", "nat"),
+        ]
+    }
+
+    pub fn stats(&self) -> Vec<view::Stats> {
+        let row = |service: &str, backend: Option<&str>, flows| view::Stats {
+            service: service.to_owned(),
+            backend: backend.map(str::to_owned),
+            flows,
+            new_flows_total: 10 * flows,
+            forwarded_packets_total: 100 * flows,
+            forwarded_bytes_total: 10_000 * flows,
+            returned_packets_total: 90 * flows,
+            returned_bytes_total: 900_000 * flows,
+        };
+        let mut rows = vec![row("web", None, 7), row("dns", None, 1200)];
+        rows.extend(self.backends.iter().map(|it| row(&it.service, Some(&it.name), it.flows)));
+        rows
+    }
+
+    pub fn health(&self) -> Vec<view::HealthState> {
+        self.backends.iter().map(health_of).collect()
+    }
+
+    pub fn flows(&self, query: &view::FlowQuery) -> Result<Vec<view::Flow>, Problem> {
+        if query.client.as_deref() == Some("everywhere") {
+            return Err(Problem::new(ProblemKind::Invalid, "`everywhere` is not an address or a network"));
+        }
+        let flow = |service: &str, backend: &str, state: &str, idle_seconds| view::Flow {
+            protocol: "tcp".to_owned(),
+            client: "198.51.100.7:50112".parse().unwrap(),
+            listen: "192.0.2.10:80".parse().unwrap(),
+            service: service.to_owned(),
+            backend: backend.to_owned(),
+            backend_address: "10.0.0.11:8080".parse().unwrap(),
+            source: "10.0.0.1:1024".parse().unwrap(),
+            state: state.to_owned(),
+            idle_seconds,
+        };
+        let mut flows =
+            vec![flow("web", "web-1", "established", 0.25), flow("web", "web-2", "half_open", 12.0)];
+        let wanted = |flow: &view::Flow| query.backend.as_ref().is_none_or(|it| it.ends_with(&flow.backend));
+        flows.retain(wanted);
+        flows.truncate(query.limit.unwrap_or(usize::MAX));
+        Ok(flows)
+    }
+
+    pub fn flow_count(&self) -> view::FlowCount {
+        view::FlowCount {
+            half_open: 3,
+            established: 1204,
+            closing: 0,
+            established_max: 327_680,
+            half_open_max: 131_072,
+        }
+    }
+}
+
+fn backend(service: &str, name: &str, address: &str, health: &str, flows: u64) -> view::Backend {
+    view::Backend {
+        service: service.to_owned(),
+        name: name.to_owned(),
+        address: address.parse().unwrap(),
+        weight: 100,
+        backup: false,
+        health: health.to_owned(),
+        admin_state: "ready".to_owned(),
+        flows,
+        drained: false,
+    }
+}
+
+fn health_of(backend: &view::Backend) -> view::HealthState {
+    let (check, last) = match (backend.service.as_str(), backend.health.as_str()) {
+        ("dns", _) => ("none", None),
+        (_, "down") => ("http", Some(("failure", "connection refused"))),
+        // Up still, but not for long.
+        (_, _) if backend.name == "web-2" => ("http", Some(("timeout", "no answer within 1s"))),
+        (_, _) => ("http", Some(("success", "HTTP 200"))),
+    };
+    view::HealthState {
+        service: backend.service.clone(),
+        name: backend.name.clone(),
+        address: backend.address,
+        check: check.to_owned(),
+        health: backend.health.clone(),
+        since_seconds: 3_725,
+        last: last.map(|(result, detail)| view::ProbeResult {
+            result: result.to_owned(),
+            detail: detail.to_owned(),
+            duration_seconds: 0.0015,
+        }),
+    }
+}
+
+fn target(backend: BackendName) -> Target {
+    let check = HealthCheck {
+        probe: Probe::Tcp(Tcp),
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_secs(1),
+        rise: 2,
+        fall: 3,
+        port: None,
+    };
+    Target { backend, address: "10.0.0.11:8080".parse().unwrap(), source: None, check, believed: None }
+}
