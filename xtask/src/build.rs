@@ -1,4 +1,4 @@
-//! `build`: the XDP program, and `xlb` with it inside.
+//! `build`: the XDP program, and the `xlb` binary that embeds it.
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -11,10 +11,10 @@ use crate::{
     tree,
 };
 
-/// Build the XDP program, and target/release/xlb with it inside
+/// Build the XDP program and target/release/xlb, which embeds it
 #[derive(Args)]
 pub struct Build {
-    /// Leave an unoptimised target/debug/xlb instead (the XDP program is always optimised)
+    /// Build an unoptimised target/debug/xlb instead (the XDP program is always optimised)
     #[arg(long)]
     debug: bool,
 }
@@ -26,7 +26,7 @@ impl Build {
     }
 }
 
-/// The product as it is shipped: what lab, demo and bench start with.
+/// Builds the product as it is shipped, for lab, demo and bench.
 pub fn release() -> Result<()> {
     xlb("release")
 }
@@ -39,10 +39,10 @@ fn xlb(profile: &str) -> Result<()> {
     command::run(cargo.env("XLB_BPF_OBJECT", tree::bpf_objects().join("lb")))
 }
 
-/// Compiles the BPF programs of product and tests, with features of `lb-ebpf`.
+/// Compiles the BPF programs of the product and the tests, with these features of `lb-ebpf`.
 pub fn objects(features: &[String]) -> Result<Vec<Executable>> {
-    let toolchain = Toolchain::find().context("there is no compiler for BPF: run `cargo xtask setup`")?;
-    eprintln!("build: BPF programs, with {}", toolchain.name());
+    let toolchain = Toolchain::find().context("no compiler for BPF found: run `cargo xtask setup`")?;
+    eprintln!("build: compiling BPF programs with {}", toolchain.name());
     let mut cargo = toolchain.cargo("build");
     let features: Vec<String> = features.iter().map(|feature| format!("lb-ebpf/{feature}")).collect();
     cargo.args(["--bins", "--features", &features.join(",")]);

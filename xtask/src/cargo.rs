@@ -1,4 +1,4 @@
-//! Calling cargo, and learning from it what it built.
+//! Runs cargo and reads from its messages what it built.
 
 use std::{env, path::PathBuf, process::Command};
 
@@ -7,32 +7,32 @@ use serde_json::Value;
 
 use crate::{command, tree};
 
-/// The cargo that runs us, so that the toolchain is the one that the user chose.
+/// The cargo that runs xtask, so that the user's toolchain is used.
 pub fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(tree::top());
     cargo
 }
 
-/// A program that cargo made.
+/// A program that cargo built.
 pub struct Executable {
     pub name: String,
     pub path: PathBuf,
-    /// A test runner. Asked for tests of a package, cargo builds the package's programs too.
+    /// Is it a test runner? When cargo builds tests of a package, it builds the package's programs too.
     pub is_test: bool,
 }
 
-/// Runs a cargo command that builds, and returns its executables: those compiled just now and those found fresh.
+/// Runs a cargo command that builds, and returns its executables, including those that were up to date.
 pub fn executables(cargo: &mut Command) -> Result<Vec<Executable>> {
     cargo.arg("--message-format=json-render-diagnostics");
     let mut executables = Vec::new();
     let status = command::read_lines(cargo, |line| executables.extend(executable(line)))?;
-    ensure!(status.success(), "`{}` ended with {status}", command::shown(cargo));
+    ensure!(status.success(), "`{}` failed with {status}", command::shown(cargo));
     executables.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(executables)
 }
 
-/// The executable that a line of cargo's messages tells of, if it does.
+/// The executable in one line of cargo's messages, if there is one.
 fn executable(line: &str) -> Option<Executable> {
     let message: Value = serde_json::from_str(line).ok()?;
     let path = message["executable"].as_str()?;
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_and_test_runners_are_told_apart() {
+    fn programs_and_test_runners_are_distinguished() {
         let artifact = |test: bool| {
             let profile = format!(r#""profile":{{"test":{test}}}"#);
             format!(r#"{{"target":{{"name":"lab"}},{profile},"executable":"/tree/target/debug/lab"}}"#)

@@ -1,4 +1,4 @@
-//! Running other programs: every failure names the command line that failed.
+//! Runs other programs. Every error names the command line that failed.
 
 use std::{
     env,
@@ -12,14 +12,14 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::tree;
 
-/// Runs to the end, with our own input and output.
+/// Runs a command to completion, with inherited input and output.
 pub fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("run `{}`", shown(command)))?;
-    ensure!(status.success(), "`{}` ended with {status}", shown(command));
+    ensure!(status.success(), "`{}` failed with {status}", shown(command));
     Ok(())
 }
 
-/// Runs to the end, and hands over what it prints line by line. How it ended is the caller's to judge.
+/// Runs a command to completion and passes its output to `take` line by line. The caller checks the exit status.
 pub fn read_lines(command: &mut Command, mut take: impl FnMut(&str)) -> Result<ExitStatus> {
     let child = command.stdout(Stdio::piped()).spawn();
     let mut child = child.with_context(|| format!("run `{}`", shown(command)))?;
@@ -31,8 +31,8 @@ pub fn read_lines(command: &mut Command, mut take: impl FnMut(&str)) -> Result<E
     Ok(child.wait()?)
 }
 
-/// What it prints, or nothing if it is not there or fails: for questions, not for deeds.
-pub fn ask(command: &mut Command) -> Option<String> {
+/// The output of a command, or `None` if it does not exist or fails. For queries only.
+pub fn query(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     if !output.status.success() {
         return None;
@@ -40,17 +40,18 @@ pub fn ask(command: &mut Command) -> Option<String> {
     String::from_utf8(output.stdout).ok()
 }
 
-/// Where a program is.
+/// Finds a program.
 pub fn find(program: &str) -> Option<PathBuf> {
     directories().map(|directory| directory.join(program)).find(|file| file.is_file())
 }
 
-/// The PATH for programs that start what [`find`] finds.
+/// The PATH for programs that must find what [`find`] finds.
 pub fn search_path() -> String {
     directories().map(|directory| directory.display().to_string()).collect::<Vec<_>>().join(":")
 }
 
-/// Those of PATH, those for root's programs, which a plain user's PATH lacks on Debian, and that of what `setup` unpacked.
+/// The directories in PATH, those of root's programs, which a user's PATH lacks on Debian, and that of programs unpacked
+/// by `setup`.
 fn directories() -> impl Iterator<Item = PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let path: Vec<_> = env::split_paths(&path).collect();

@@ -10,30 +10,30 @@ use crate::{
     setup::{self, Part},
 };
 
-/// Real requests through XDP: a lab of namespaces, three web servers, one of them killed and brought back
+/// Send real requests through XDP to three web servers in network namespaces; one is killed and restarted
 #[derive(Args)]
 pub struct Demo {
-    /// Such as --keep (leave the lab up) and --json (print the figures)
+    /// For the demo: --keep (leave the lab up), --json (print the figures)
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }
 
-/// Nanoseconds per packet beside the floor, and end to end beside nftables and HAProxy
+/// Measure nanoseconds per packet, and compare throughput with nftables and HAProxy
 #[derive(Args)]
 pub struct Bench {
-    /// Such as --json FILE
+    /// For the bench, such as --json FILE
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }
 
-/// The demo's network, to stay
+/// Create, enter or remove the demo's network
 #[derive(Subcommand)]
 pub enum Lab {
-    /// Make it and start everything in it
+    /// Create the network and start everything in it
     Up,
-    /// A shell inside it
+    /// Open a shell inside it
     Shell,
-    /// Take it down
+    /// Remove it
     Down,
 }
 
@@ -43,7 +43,7 @@ impl Demo {
         become_root(
             "lab",
             ["demo".into()].into_iter().chain(self.arguments),
-            "the demo, which makes network namespaces",
+            "the demo, which creates network namespaces,",
         )
     }
 }
@@ -54,7 +54,7 @@ impl Bench {
         become_root(
             "bench",
             self.arguments,
-            "the bench, which loads XDP programs and makes network namespaces",
+            "the bench, which loads XDP programs and creates network namespaces,",
         )
     }
 }
@@ -69,22 +69,23 @@ impl Lab {
             Self::Shell => "shell",
             Self::Down => "down",
         };
-        become_root("lab", [verb.into()], "the lab of network namespaces")
+        become_root("lab", [verb.into()], "the lab, which creates network namespaces,")
     }
 }
 
-/// Makes whatever the lab runs.
+/// Installs and builds what the lab runs.
 fn prepare() -> Result<()> {
     setup::ensure(&[Part::Toolchain, Part::Network, Part::Lab])?;
     build::release()
 }
 
-/// Builds a program of the tests package and turns into it: signals and the exit code are then its own affair.
+/// Builds a program of the tests package and replaces this process with it as root, so that signals and the exit code
+/// are the program's own.
 fn become_root(program: &str, arguments: impl IntoIterator<Item = OsString>, reason: &str) -> Result<()> {
     let mut cargo = cargo::cargo();
     cargo.args(["build", "--locked", "--release", "--package", "tests", "--bin", program]);
     let executables = cargo::executables(&mut cargo)?;
-    let executable = executables.first().with_context(|| format!("cargo built no `{program}`"))?;
+    let executable = executables.first().with_context(|| format!("cargo did not build `{program}`"))?;
 
     let mut command = root::built(&executable.path, reason)?;
     command.args(arguments);

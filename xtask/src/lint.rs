@@ -1,8 +1,8 @@
-//! `lint`: what a reviewer should not have to say.
+//! `lint`: static checks.
 //!
-//! fmt, clippy for the host and for BPF and rustdoc with warnings denied, links of the documents, and cargo-deny. All of
-//! them run, even after a failure.
-//! Advisories come from a database on the network: where it cannot be had, that check is left out and said to be.
+//! fmt, clippy for the host and for BPF and rustdoc with warnings denied, links in documents, and cargo-deny. All checks
+//! run, even after a failure. Advisories come from a database on the network: if it cannot be fetched, that check is
+//! skipped with a message.
 
 mod documents;
 
@@ -19,7 +19,7 @@ use crate::{
     tree,
 };
 
-/// Check format, clippy (host and BPF), rustdoc, links of documents and dependencies
+/// Check format, clippy (host and BPF), rustdoc, links in documents and dependencies
 #[derive(Args)]
 pub struct Lint {}
 
@@ -30,7 +30,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("clippy for the host", clippy),
     ("clippy for BPF", clippy_for_bpf),
     ("rustdoc", rustdoc),
-    ("links of documents", documents::check),
+    ("links in documents", documents::check),
     ("licences, bans and sources of dependencies", dependencies),
     ("advisories on dependencies", advisories),
 ];
@@ -47,7 +47,7 @@ impl Lint {
                 failed.push(*name);
             }
         }
-        ensure!(failed.is_empty(), "lint found something in: {}", failed.join(", "));
+        ensure!(failed.is_empty(), "lint failed: {}", failed.join(", "));
         eprintln!("lint: ok");
         Ok(())
     }
@@ -57,18 +57,18 @@ fn format() -> Result<()> {
     command::run(cargo::cargo().args(["fmt", "--all", "--check"]))
 }
 
-/// All features, because the tests that need root are behind one.
+/// With all features, because one of them enables the tests that need root.
 fn clippy() -> Result<()> {
     let scope = ["clippy", "--locked", "--workspace", "--all-targets", "--all-features"];
     command::run(cargo::cargo().args(scope).args(["--", "-D", "warnings"]))
 }
 
 fn clippy_for_bpf() -> Result<()> {
-    let toolchain = Toolchain::find().context("there is no compiler for BPF: run `cargo xtask setup`")?;
+    let toolchain = Toolchain::find().context("no compiler for BPF found: run `cargo xtask setup`")?;
     command::run(toolchain.cargo("clippy").args(["--lib", "--bins", "--", "-D", "warnings"]))
 }
 
-/// These pages are for developers of xlb, so private items are on them, and public ones may link there.
+/// The pages are for developers of xlb, so they include private items, and public items may link to them.
 fn rustdoc() -> Result<()> {
     let scope = ["doc", "--locked", "--workspace", "--no-deps", "--document-private-items", "--all-features"];
     let flags = "-D warnings -A rustdoc::private_intra_doc_links";
@@ -81,15 +81,15 @@ fn dependencies() -> Result<()> {
 
 fn advisories() -> Result<()> {
     if command::run(deny()?.args(["fetch", "db"])).is_err() {
-        eprintln!("lint: NOT CHECKED: advisories on dependencies, because their database cannot be fetched");
+        eprintln!("lint: NOT CHECKED: advisories on dependencies: the advisory database cannot be fetched");
         return Ok(());
     }
     command::run(deny()?.args(["check", "--disable-fetch", "advisories"]))
 }
 
-/// cargo-deny calls cargo, and must find the one that runs us.
+/// cargo-deny, which calls the cargo that runs xtask.
 fn deny() -> Result<Command> {
-    let program = CARGO_DENY.installed().context("there is no cargo-deny: run `cargo xtask setup`")?;
+    let program = CARGO_DENY.installed().context("cargo-deny not found: run `cargo xtask setup`")?;
     let mut deny = Command::new(program);
     deny.current_dir(tree::top()).args(["--locked", "--log-level", "error"]);
     Ok(deny)

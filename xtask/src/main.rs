@@ -1,7 +1,7 @@
-//! `cargo xtask`: everything a developer does, in one file per command.
+//! `cargo xtask`: the developer commands, one file each.
 //!
-//! Commands call each other where one is the premise of the other: `demo` sets up what is missing, builds, and only
-//! then runs. Nothing is written outside `target/`, save packages of the distribution, which `setup` names.
+//! A command runs the commands that it depends on: `demo` installs what is missing, builds, and then runs. Nothing is
+//! written outside `target/`, except packages of the distribution, which `setup` lists.
 
 mod build;
 mod cargo;
@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Everything a developer of xlb does.
+/// Developer commands of xlb.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Xtask {

@@ -1,4 +1,4 @@
-//! Running as root what needs it: never cargo, whose files would then belong to root.
+//! Runs programs as root. Cargo never runs as root, because its files would then belong to root.
 
 use std::{ffi::OsStr, path::Path, process::Command};
 
@@ -7,19 +7,19 @@ use nix::unistd::geteuid;
 
 use crate::{command, tree};
 
-/// Whether we are root already.
-pub fn is_us() -> bool {
+/// Is this process root?
+pub fn is_root() -> bool {
     geteuid().is_root()
 }
 
-/// A command that runs `program` as root: directly, or through sudo, which asks once the user has read why.
+/// A command that runs `program` as root: directly, or through sudo after printing the reason.
 pub fn command(program: impl AsRef<OsStr>, environment: &[(&str, String)], reason: &str) -> Result<Command> {
-    let mut command = if is_us() { Command::new("env") } else { sudo(reason)? };
+    let mut command = if is_root() { Command::new("env") } else { sudo(reason)? };
     command.args(environment.iter().map(|(name, value)| format!("{name}={value}"))).arg(program);
     Ok(command)
 }
 
-/// A command that runs one of our own binaries as root, told where the rest of the build is and where programs are.
+/// A command that runs one of our own binaries as root, with the locations of the build and of programs in the environment.
 pub fn built(binary: &Path, reason: &str) -> Result<Command> {
     let environment = [
         ("XLB_BIN", tree::xlb().display().to_string()),
@@ -29,9 +29,9 @@ pub fn built(binary: &Path, reason: &str) -> Result<Command> {
     command(binary, &environment, reason)
 }
 
-/// sudo drops the environment: `env` stands between, for root as well, so that both run the same.
+/// sudo drops the environment, so `env` sets it, for root as well, so that both run the same.
 fn sudo(reason: &str) -> Result<Command> {
-    ensure!(command::find("sudo").is_some(), "{reason} needs root, and there is no sudo: become root first");
+    ensure!(command::find("sudo").is_some(), "{reason} needs root, and sudo was not found: run this as root");
     eprintln!("sudo: {reason} needs root");
     let mut sudo = Command::new("sudo");
     sudo.arg("env");

@@ -1,18 +1,18 @@
-//! `setup`: makes a machine ready, and does nothing where it is.
+//! `setup`: installs what is missing on this machine, and nothing else.
 //!
-//! A command names the parts it needs, a part is a list of needs, and each need knows whether it is met, why it is
-//! there and what cures its lack:
+//! A command lists the parts that it requires. A part is a list of needs. Each need says whether it is met, what it is for
+//! and how to provide it:
 //!
 //! ```text
 //!   Part ─▶ needs ─▶ those not met ─▶ packages: one apt-get for all (root, asked for once)
-//!                                      └▶ unpacked, if a test's program would cost the host a package
+//!                                      └▶ unpacked, if installing a test program would remove a package of the host
 //!                                   ─▶ crates: cargo install below target/tools
 //!                                   ─▶ Linux 6.1: unpacked below target/tools
-//!                                   ─▶ else one error that says what to install by hand
+//!                                   ─▶ otherwise one error that says what to install by hand
 //! ```
 //!
-//! Nothing goes into the user's home, no package of the host is removed or downgraded, and services of installed
-//! packages are not started: the lab runs its own.
+//! Nothing goes into the user's home directory, no package of the host is removed or downgraded, and services of
+//! installed packages are not started: the lab runs its own.
 
 mod apt;
 mod lab;
@@ -27,48 +27,48 @@ use clap::{Args, ValueEnum};
 
 use crate::tools::Tool;
 
-/// Install what a developer's commands need and this machine lacks
+/// Install what the developer commands need and this machine lacks
 #[derive(Args)]
 pub struct Setup {
     /// Only these parts (default: all)
     parts: Vec<Part>,
 }
 
-/// What a command can need of the machine.
+/// What a command can require of the machine.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Part {
     /// A Rust compiler and a linker for BPF
     Toolchain,
     /// Formatter, clippy and cargo-deny
     Lint,
-    /// What makes network namespaces
+    /// Tools for network namespaces
     Network,
-    /// A machine with the oldest kernel
+    /// An emulated machine with the oldest supported kernel
     Vm,
-    /// What the lab of namespaces runs: web servers, clients, other load balancers to compare with
+    /// Programs that the lab runs: web servers, clients, and other load balancers for comparison
     Lab,
 }
 
-/// Something that a part needs.
+/// One requirement of a part.
 struct Need {
     what: &'static str,
     reason: &'static str,
     is_met: bool,
-    cure: Cure,
+    remedy: Remedy,
 }
 
-/// What to do when a need is not met.
-enum Cure {
-    /// A Debian package, where there is apt-get.
+/// How to provide a need.
+enum Remedy {
+    /// A Debian package, if there is apt-get.
     Package(&'static str),
-    /// A Debian package that only tests need, with a program that bears the need's name and runs from anywhere: it is
-    /// unpacked below target where installing it would do harm.
+    /// A Debian package that only tests need, with a relocatable program of the need's name. It is unpacked below target
+    /// if installing it would remove or downgrade a package of the host.
     PortablePackage(&'static str),
     /// A program from crates.io.
     Crate(&'static Tool),
-    /// A Debian package that is never installed, and what fetches and unpacks it for the need's reason.
+    /// A Debian package that is never installed, and the function that fetches and unpacks it.
     Unpacked(&'static str, fn(&str) -> Result<()>),
-    /// Nothing that we may do: the words say what the user can.
+    /// Something that only the user can do, as described.
     ByHand(&'static str),
 }
 
@@ -78,26 +78,26 @@ impl Setup {
     }
 }
 
-/// Makes sure that all needs of these parts are met.
+/// Provides all unmet needs of these parts.
 pub fn ensure(parts: &[Part]) -> Result<()> {
     let start = Instant::now();
     let mut missing: Vec<Need> = parts.iter().flat_map(|part| part.needs()).collect();
     missing.retain(|need| !need.is_met);
     if missing.is_empty() {
-        eprintln!("setup: nothing is missing ({:.1?})", start.elapsed());
+        eprintln!("setup: nothing to install ({:.1?})", start.elapsed());
         return Ok(());
     }
 
     refuse_what_only_the_user_can_do(&missing)?;
     apt::provide(&missing)?;
     for need in &missing {
-        match need.cure {
-            Cure::Crate(tool) => tool.install(need.reason)?,
-            Cure::Unpacked(_, unpack) => unpack(need.reason)?,
-            Cure::Package(_) | Cure::PortablePackage(_) | Cure::ByHand(_) => {}
+        match need.remedy {
+            Remedy::Crate(tool) => tool.install(need.reason)?,
+            Remedy::Unpacked(_, unpack) => unpack(need.reason)?,
+            Remedy::Package(_) | Remedy::PortablePackage(_) | Remedy::ByHand(_) => {}
         }
     }
-    eprintln!("setup: ready after {:.1?}", start.elapsed());
+    eprintln!("setup: done in {:.1?}", start.elapsed());
     Ok(())
 }
 
@@ -114,22 +114,22 @@ impl Part {
 }
 
 impl Need {
-    /// The Debian package that cures it.
+    /// The Debian package that provides it.
     fn package(&self) -> Option<&'static str> {
-        match self.cure {
-            Cure::Package(package) | Cure::PortablePackage(package) | Cure::Unpacked(package, _) => {
+        match self.remedy {
+            Remedy::Package(package) | Remedy::PortablePackage(package) | Remedy::Unpacked(package, _) => {
                 Some(package)
             }
-            Cure::Crate(_) | Cure::ByHand(_) => None,
+            Remedy::Crate(_) | Remedy::ByHand(_) => None,
         }
     }
 }
 
-/// All at once and before anything is installed, in one line.
+/// Reports them all in one error, before anything is installed.
 fn refuse_what_only_the_user_can_do(missing: &[Need]) -> Result<()> {
-    let has_apt = apt::is_here();
+    let has_apt = apt::is_available();
     let lack = |need: &Need| {
-        if let Cure::ByHand(words) = need.cure {
+        if let Remedy::ByHand(words) = need.remedy {
             return Some(format!("{} ({}): {words}", need.what, need.reason));
         }
         let lacks_apt = !has_apt && need.package().is_some();
@@ -137,7 +137,7 @@ fn refuse_what_only_the_user_can_do(missing: &[Need]) -> Result<()> {
     };
     let by_hand: Vec<String> = missing.iter().filter_map(lack).collect();
     if !by_hand.is_empty() {
-        bail!("this machine lacks what setup cannot install: {}", by_hand.join("; "));
+        bail!("setup cannot install: {}", by_hand.join("; "));
     }
     Ok(())
 }

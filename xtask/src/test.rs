@@ -1,12 +1,12 @@
-//! `test`: four rings around the product, from cheap to real.
+//! `test`: four rings of tests, from the cheapest to the most realistic.
 //!
 //! - **host**: `cargo test --workspace`: both cores and everything else that needs no root and no BPF.
-//! - **kernel**: the compiled program in the kernel by `BPF_PROG_TEST_RUN`: `tests/tests/kernel_*.rs`.
-//! - **oldest**: the same, and `verify`, in an emulated machine with the oldest kernel that xlb promises to run on.
+//! - **kernel**: the compiled program in the kernel, by `BPF_PROG_TEST_RUN`: `tests/tests/kernel_*.rs`.
+//! - **oldest**: the same, and `verify`, in an emulated machine with the oldest supported kernel.
 //! - **lab**: the shipped `xlb` between network namespaces: `tests/tests/lab_*.rs`.
 //!
 //! Kernel and lab need root. Cargo does not run as root: it builds their runners (feature `root` of the tests package),
-//! and those run one after the other. A ring in which no test passed has failed: silence is not success.
+//! and those run one after the other. A ring in which no test passed has failed.
 
 mod oldest;
 mod runner;
@@ -25,15 +25,15 @@ use crate::{
 };
 use runner::Count;
 
-/// Every test, or one ring of them: host, kernel, oldest, lab
+/// Run all tests, or one ring: host, kernel, oldest, lab
 #[derive(Args)]
 pub struct Test {
-    /// Only this ring (default: all)
+    /// Ring to run (default: all)
     ring: Option<Ring>,
-    /// Features of lb-ebpf for the kernel ring: `without_rescan` removes a guard, and the race test must see it
+    /// Features of lb-ebpf for the kernel ring, such as `without_rescan`, which removes a guard: the race test must then fail
     #[arg(long, value_name = "FEATURE")]
     bpf_features: Vec<String>,
-    /// For the test runners, such as a part of a test's name
+    /// Arguments of the test runners, such as a part of a test's name
     #[arg(last = true)]
     arguments: Vec<String>,
 }
@@ -53,8 +53,8 @@ impl Test {
         let mut report = Vec::new();
         let mut is_good = true;
         for &ring in Ring::value_variants() {
-            if !self.asks_for(ring) {
-                report.push(format!("{ring:?}: NOT RUN, not asked for"));
+            if !self.selects(ring) {
+                report.push(format!("{ring:?}: NOT RUN: not selected"));
                 continue;
             }
             let start = Instant::now();
@@ -67,20 +67,20 @@ impl Test {
         for line in report {
             eprintln!("test: {line}");
         }
-        ensure!(is_good, "not every ring passed");
+        ensure!(is_good, "tests failed");
         Ok(())
     }
 
-    fn asks_for(&self, ring: Ring) -> bool {
+    fn selects(&self, ring: Ring) -> bool {
         self.ring.is_none_or(|only| only == ring)
     }
 
-    /// The host's ring needs nothing but cargo, the kernel's only the programs.
+    /// The host ring needs only cargo; the kernel ring also needs the BPF programs.
     fn prepare(&self) -> Result<()> {
         let fits = self.bpf_features.is_empty() || self.ring == Some(Ring::Kernel);
         ensure!(
             fits,
-            "--bpf-features is for the kernel ring alone: `cargo xtask test kernel --bpf-features ...`"
+            "--bpf-features applies to the kernel ring only: `cargo xtask test kernel --bpf-features ...`"
         );
         match self.ring {
             Some(Ring::Host) => Ok(()),
@@ -102,10 +102,10 @@ impl Ring {
             Self::Host => host(arguments),
             Self::Kernel => {
                 verify::as_built()?;
-                as_root(KERNEL, "the kernel ring, which loads XDP programs", arguments)
+                as_root(KERNEL, "the kernel ring, which loads XDP programs,", arguments)
             }
             Self::Oldest => oldest::run(&runners(KERNEL)?, arguments),
-            Self::Lab => as_root("lab_*", "the lab ring, which makes network namespaces", arguments),
+            Self::Lab => as_root("lab_*", "the lab ring, which creates network namespaces,", arguments),
         }
     }
 }
@@ -118,13 +118,13 @@ fn host(arguments: &[String]) -> Result<Count> {
 
 const KERNEL: &str = "kernel_*";
 
-/// Builds the runners whose name fits the pattern, and runs each.
+/// Builds the test runners whose names match the pattern, and runs each.
 fn as_root(pattern: &str, reason: &str, arguments: &[String]) -> Result<Count> {
     let mut total = Count::default();
     for runner in runners(pattern)? {
         eprintln!("     Running {}", runner.name);
         let mut command = root::built(&runner.path, reason)?;
-        // Where cargo would run it.
+        // Cargo would run it there.
         command.current_dir(tree::top().join("tests")).args(arguments);
         total = total + runner::watch(&mut command)?;
     }
@@ -133,8 +133,8 @@ fn as_root(pattern: &str, reason: &str, arguments: &[String]) -> Result<Count> {
 
 fn runners(pattern: &str) -> Result<Vec<Executable>> {
     let mut cargo = cargo::cargo();
-    // The workspace and not the package alone: the features of all dependencies are then those of the host ring, and what
-    // it built serves again.
+    // The whole workspace, not only the package: then all dependencies have the same features as in the host ring, and its
+    // builds are reused.
     cargo.args(["test", "--locked", "--no-run", "--workspace", "--features", "tests/root"]);
     cargo.args(["--test", pattern]);
     let mut executables = cargo::executables(&mut cargo)?;

@@ -1,9 +1,9 @@
-//! The compiler for the BPF target, in the two shapes that are found in practice.
+//! The compiler for the BPF target. Two variants are supported:
 //!
-//! - rustup's **nightly** with `rust-src`, and `bpf-linker` on PATH: aya's usual way, `core` is built with the program.
-//! - **Debian**'s `rustc-web`, whose BPF `core` comes compiled (`libstd-rust-web-dev-bpf`), and a `bpf-linker` that
-//!   `setup` builds against Debian's LLVM 22. It is a stable compiler, and aya needs `asm_experimental_arch` for its
-//!   atomics: `RUSTC_BOOTSTRAP` opens that feature, for the crates that use it and no other.
+//! - rustup's **nightly** with `rust-src`, and `bpf-linker` on PATH: aya's usual setup; `core` is built with the program.
+//! - **Debian**'s `rustc-web`, whose `core` for BPF is precompiled (`libstd-rust-web-dev-bpf`), and a `bpf-linker` that
+//!   `setup` builds with Debian's LLVM 22. It is a stable compiler, but aya's atomics need `asm_experimental_arch`:
+//!   `RUSTC_BOOTSTRAP` enables that feature, only for the crates that use it.
 //!
 //! ```text
 //!   lb-ebpf ──rustc (LLVM bitcode)──▶ bpf-linker (optimises, emits BTF) ──▶ target/bpf/bpfel-unknown-none/bpf/lb
@@ -20,9 +20,9 @@ use crate::{cargo, command, tools, tree};
 const TARGET: &str = "bpfel-unknown-none";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_CLIPPY: &str = "/usr/bin/cargo-clippy";
-/// The packages with programs for BPF.
+/// The packages with BPF programs.
 const PACKAGES: &[&str] = &["lb-ebpf", "tests-ebpf"];
-/// The crates with inline assembly: aya's and ours, and every program that inlines theirs.
+/// The crates with inline assembly: aya's, ours, and every program that inlines their functions.
 const CRATES_WITH_ASM: &str = "aya_ebpf,lb_common,lb_ebpf,lb,bench,race";
 
 /// A usable compiler and linker for BPF.
@@ -32,7 +32,7 @@ pub enum Toolchain {
 }
 
 impl Toolchain {
-    /// What is there, complete. Nothing is fetched.
+    /// Finds a complete toolchain. Downloads nothing.
     pub fn find() -> Option<Self> {
         Self::nightly().or_else(Self::debian)
     }
@@ -40,7 +40,7 @@ impl Toolchain {
     fn nightly() -> Option<Self> {
         let linker = command::find("bpf-linker")?;
         let sysroot =
-            command::ask(Command::new("rustup").args(["run", "nightly", "rustc", "--print", "sysroot"]))?;
+            command::query(Command::new("rustup").args(["run", "nightly", "rustc", "--print", "sysroot"]))?;
         let core = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core");
         core.is_dir().then_some(Self::Nightly { linker })
     }
@@ -50,7 +50,7 @@ impl Toolchain {
         debian_core().then_some(Self::Debian { linker })
     }
 
-    /// What to call it when a reader asks which compiler was used.
+    /// The name for messages.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Nightly { .. } => "rustup's nightly",
@@ -64,7 +64,7 @@ impl Toolchain {
             Self::Nightly { linker } => (nightly_cargo(subcommand), linker),
             Self::Debian { linker } => (debian_cargo(subcommand), linker),
         };
-        // Flags that cargo takes from these instead of ours would be the host's.
+        // Cargo would take the host's flags from these variables instead of ours.
         for foreign in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "LD_LIBRARY_PATH"] {
             cargo.env_remove(foreign);
         }
@@ -79,26 +79,26 @@ impl Toolchain {
     }
 }
 
-/// Whether Debian's compiler and its `core` for BPF are installed.
+/// Are Debian's compiler and its `core` for BPF installed?
 pub fn debian_core() -> bool {
     let mut rustc = Command::new(DEBIAN_RUSTC);
-    command::ask(rustc.args(["--print", "target-libdir", "--target", TARGET]))
+    command::query(rustc.args(["--print", "target-libdir", "--target", TARGET]))
         .is_some_and(|directory| Path::new(directory.trim()).is_dir())
 }
 
-/// Whether the clippy of Debian's compiler is installed.
+/// Is the clippy of Debian's compiler installed?
 pub fn debian_has_clippy() -> bool {
     Path::new(DEBIAN_CLIPPY).is_file()
 }
 
-/// Whether the nightly has its clippy.
+/// Does the nightly toolchain have clippy?
 pub fn nightly_has_clippy() -> bool {
-    command::ask(Command::new("rustup").args(["run", "nightly", "cargo", "clippy", "--version"])).is_some()
+    command::query(Command::new("rustup").args(["run", "nightly", "cargo", "clippy", "--version"])).is_some()
 }
 
 fn nightly_cargo(subcommand: &str) -> Command {
     let mut cargo = Command::new("rustup");
-    // The cargo that runs us left its own toolchain in the environment.
+    // The cargo that runs xtask has set its own toolchain in the environment.
     cargo.args(["run", "nightly", "cargo", subcommand, "-Zbuild-std=core"]);
     for ours in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN"] {
         cargo.env_remove(ours);
@@ -107,7 +107,7 @@ fn nightly_cargo(subcommand: &str) -> Command {
 }
 
 fn debian_cargo(subcommand: &str) -> Command {
-    // clippy-driver must be the compiler's own, and rustup's `cargo clippy` would bring another.
+    // clippy-driver must match the compiler; rustup's `cargo clippy` would use another.
     let mut cargo = if subcommand == "clippy" { Command::new(DEBIAN_CLIPPY) } else { cargo::cargo() };
     cargo.arg(subcommand).env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", CRATES_WITH_ASM);
     cargo

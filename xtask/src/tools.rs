@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{cargo, command, tree};
 
-/// Turns LLVM bitcode into a BPF object. The version fits LLVM 22, which Debian's rustc-web uses.
+/// Turns LLVM bitcode into a BPF object. This version supports LLVM 22, which Debian's rustc-web uses.
 pub const BPF_LINKER: Tool = Tool {
     name: "bpf-linker",
     version: "0.13.0",
@@ -14,7 +14,8 @@ pub const BPF_LINKER: Tool = Tool {
     environment: &[("LLVM_PREFIX", "/usr/lib/llvm-22")],
 };
 
-/// Checks licences, sources and advisories of all dependencies. Unoptimised: it runs for a second, but compiles for minutes.
+/// Checks licences, sources and advisories of all dependencies. Built without optimisation: it runs for a second, but an
+/// optimised build takes minutes.
 pub const CARGO_DENY: Tool =
     Tool { name: "cargo-deny", version: "0.20.2", flags: &["--debug"], environment: &[] };
 
@@ -27,7 +28,7 @@ pub struct Tool {
 }
 
 impl Tool {
-    /// Its path, if this very version is installed.
+    /// Its path, if exactly this version is installed.
     pub fn installed(&self) -> Option<PathBuf> {
         let record = fs::read_to_string(tree::tools().join(".crates.toml")).ok()?;
         let path = tree::tools().join("bin").join(self.name);
@@ -41,11 +42,11 @@ impl Tool {
         let mut cargo = cargo::cargo();
         cargo.args(["install", self.name, "--quiet", "--locked", "--version", self.version, "--root"]);
         cargo.arg(tree::tools()).args(self.flags).envs(self.environment.iter().copied());
-        // Below the tree as well: /tmp may be small. The leavings are of no use to the next tool.
-        let leavings = tree::tools().join("build");
-        command::run(cargo.env("CARGO_TARGET_DIR", &leavings))
+        // Below the tree as well, because /tmp may be small. The next tool cannot reuse the build directory.
+        let build = tree::tools().join("build");
+        command::run(cargo.env("CARGO_TARGET_DIR", &build))
             .with_context(|| format!("install {} {}", self.name, self.version))?;
-        fs::remove_dir_all(&leavings).with_context(|| format!("remove {}", leavings.display()))?;
+        fs::remove_dir_all(&build).with_context(|| format!("remove {}", build.display()))?;
         eprintln!("setup: {} installed in {:.1?}", self.name, start.elapsed());
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Where things are in the tree.
+//! Paths in the tree.
 
 use std::path::{Path, PathBuf};
 
@@ -13,22 +13,22 @@ pub fn tools() -> PathBuf {
     top().join("target/tools")
 }
 
-/// Debian packages that `setup` unpacks: a directory for each, and `bin/` with what starts their programs.
+/// Debian packages that `setup` unpacks: a directory for each, and `bin/` with launchers for their programs.
 pub fn unpacked() -> PathBuf {
     tools().join("unpacked")
 }
 
-/// The target directory of the BPF build, apart from the host's: compiler and flags differ.
+/// The target directory of the BPF build. It is separate from the host's, because compiler and flags differ.
 pub fn bpf_target() -> PathBuf {
     top().join("target/bpf")
 }
 
-/// The compiled BPF objects, one file for each program.
+/// The compiled BPF objects, one file per program.
 pub fn bpf_objects() -> PathBuf {
     bpf_target().join("bpfel-unknown-none/bpf")
 }
 
-/// The product, as `build` leaves it.
+/// The release binary that `build` produces.
 pub fn xlb() -> PathBuf {
     top().join("target/release/xlb")
 }

@@ -1,11 +1,11 @@
-//! Debian packages that are unpacked below target/tools/unpacked and not installed: nothing of the host changes.
+//! Debian packages that are unpacked below target/tools/unpacked instead of being installed, so the host does not change.
 //!
 //! ```text
 //!   NAME/          the files of the packages
-//!   bin/PROGRAM    starts a program of them, with their libraries
+//!   bin/PROGRAM    launcher that starts the program with these libraries
 //! ```
 //!
-//! Maintainer scripts do not run, so this suits a kernel and programs that need no more than their files.
+//! Maintainer scripts do not run, so this works only for a kernel and for programs that need nothing but their files.
 
 use std::{
     fs::{self, File},
@@ -20,10 +20,10 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{command, tree};
 
-/// Where packages put programs.
+/// Directories of programs in packages.
 const PROGRAMS: &[&str] = &["usr/bin", "usr/sbin", "bin", "sbin"];
 
-/// Downloads packages, each given as apt-get takes it (`NAME` or `NAME=VERSION`), and unpacks them into one directory.
+/// Downloads packages (`NAME` or `NAME=VERSION`, as for apt-get) and unpacks them into one directory.
 pub fn unpack(name: &str, packages: &[String]) -> Result<PathBuf> {
     let start = Instant::now();
     let directory = tree::unpacked().join(name);
@@ -31,13 +31,14 @@ pub fn unpack(name: &str, packages: &[String]) -> Result<PathBuf> {
     if directory.exists() {
         fs::remove_dir_all(&directory).with_context(|| format!("remove {}", directory.display()))?;
     }
-    fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
+    fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
 
     let mut download = Command::new("apt-get");
-    // As root, apt would download as a user of its own, who may not write here.
+    // As root, apt would download as its own user, which cannot write here.
     download.args(["--option", "APT::Sandbox::User=root", "download", "--quiet=2"]).args(packages);
-    command::run(download.current_dir(&directory))
-        .with_context(|| format!("download {name}: if a version is gone, try `apt-get update`"))?;
+    command::run(download.current_dir(&directory)).with_context(|| {
+        format!("download {name}: if a version is no longer available, run `apt-get update`")
+    })?;
     let archives = archives(&directory)?;
     ensure!(!archives.is_empty(), "apt-get downloaded nothing for {name}");
     for archive in &archives {
@@ -48,10 +49,10 @@ pub fn unpack(name: &str, packages: &[String]) -> Result<PathBuf> {
     Ok(directory)
 }
 
-/// Writes the script in `bin/` that starts a program below `directory`. It exists when the program can run.
+/// Writes the script in `bin/` that starts a program below `directory`, after checking that its libraries exist.
 pub fn write_launcher(program: &str, directory: &Path) -> Result<()> {
     let binary = PROGRAMS.iter().map(|place| directory.join(place).join(program)).find(|path| path.is_file());
-    let binary = binary.with_context(|| format!("there is no {program} below {}", directory.display()))?;
+    let binary = binary.with_context(|| format!("no {program} below {}", directory.display()))?;
     let libraries = library_directories(directory)?;
     check_libraries(&binary, &libraries)?;
 
@@ -66,8 +67,8 @@ fn archives(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Every directory that holds a library, those nearest to the top first. The lower ones are in the configuration of the
-/// host's loader, or get a link from a maintainer script.
+/// All directories with libraries, those nearest to the top first. On an installed system, the lower ones are in the
+/// loader's configuration or linked by a maintainer script.
 fn library_directories(top: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut to_visit = vec![top.join("lib"), top.join("usr/lib")];
@@ -93,17 +94,17 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     read().with_context(|| format!("read {}", directory.display()))
 }
 
-/// The loader's own answer: libraries of the host count as well. A program that is linked statically has none.
+/// Asks the loader (`ldd`), which also finds libraries of the host. A statically linked program needs none.
 fn check_libraries(binary: &Path, libraries: &[PathBuf]) -> Result<()> {
     let paths: Vec<_> = libraries.iter().map(|path| path.to_string_lossy()).collect();
-    let told = command::ask(Command::new("ldd").arg(binary).env("LD_LIBRARY_PATH", paths.join(":")));
-    let told = told.unwrap_or_default();
-    let missing: Vec<_> = told.lines().map(str::trim).filter(|line| line.contains("not found")).collect();
-    ensure!(missing.is_empty(), "{} lacks libraries: {}", binary.display(), missing.join("; "));
+    let output = command::query(Command::new("ldd").arg(binary).env("LD_LIBRARY_PATH", paths.join(":")));
+    let output = output.unwrap_or_default();
+    let missing: Vec<_> = output.lines().map(str::trim).filter(|line| line.contains("not found")).collect();
+    ensure!(missing.is_empty(), "{}: missing libraries: {}", binary.display(), missing.join("; "));
     Ok(())
 }
 
-/// All paths are relative to the script: the target directory may be moved.
+/// All paths are relative to the script, so the target directory can be moved.
 fn launcher(binary: &Path, libraries: &[PathBuf]) -> String {
     let top = tree::unpacked();
     let relative = |path: &Path| format!("$top/{}", path.strip_prefix(&top).unwrap_or(path).display());

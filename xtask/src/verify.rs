@@ -1,13 +1,13 @@
-//! `verify`: whether the kernel takes the XDP programs, and what they cost it.
+//! `verify`: does the kernel accept the XDP programs, and at what cost?
 //!
-//! - **Budget.** The kernel's verifier walks every path of a program, and says how many instructions it visited. A small
-//!   change can multiply that without any test noticing, so `xtask/verify.toml` has a line for every program, none above
-//!   [`budget::MOST`], and one for all of an object.
-//! - **No mem\* call on the hot path.** LLVM turns copies of byte arrays (a MAC address is enough) into calls of
-//!   `memcpy`, `memmove` and `memset`, which on BPF are loops over bytes: 4 ns for six of them. [`calls`] decodes every
-//!   call instruction in the product's object. Only functions that `verify.toml` calls cold may make those.
+//! - **Budget.** The kernel's verifier walks every path of a program and reports how many instructions it visited. A small
+//!   change can multiply that number unnoticed, so `xtask/verify.toml` has a budget for every program, at most
+//!   [`budget::MAX_PROGRAM`], and one for each object as a whole.
+//! - **No mem\* calls on the hot path.** LLVM turns copies of byte arrays (even a MAC address) into calls of `memcpy`,
+//!   `memmove` and `memset`, which are byte loops on BPF: 4 ns for six bytes. [`calls`] decodes every call instruction in
+//!   the product's object. Only functions listed as cold in `verify.toml` may make such calls.
 //!
-//! Loading needs root: `verify` builds as the user, and then becomes itself as root.
+//! Loading needs root: `verify` builds as the user, and then runs itself as root.
 
 mod budget;
 mod calls;
@@ -27,10 +27,10 @@ use budget::Budget;
 pub use budget::file as budget_file;
 use calls::MemoryCall;
 
-/// Load the XDP programs, and compare the verifier's work with its budget
+/// Load the XDP programs and compare the verifier's work with the budget
 #[derive(Args)]
 pub struct Verify {
-    /// Take the programs as they were built last
+    /// Use the programs of the last build
     #[arg(long)]
     no_build: bool,
 }
@@ -41,7 +41,7 @@ impl Verify {
             setup::ensure(&[Part::Toolchain])?;
             build::objects(&[])?;
         }
-        if root::is_us() { verify() } else { as_built() }
+        if root::is_root() { verify() } else { as_built() }
     }
 }
 
@@ -65,7 +65,7 @@ fn verify() -> Result<()> {
     Ok(())
 }
 
-/// Prints what the verifier visited, and complains of what was too much.
+/// Prints what the verifier visited, and returns complaints about exceeded budgets.
 fn visits(budget: &Budget, object: &str, bytes: &[u8]) -> Result<Vec<String>> {
     let mut complaints = Vec::new();
     let mut total = 0;
@@ -80,11 +80,11 @@ fn visits(budget: &Budget, object: &str, bytes: &[u8]) -> Result<Vec<String>> {
             program.instructions,
             program.jited_bytes,
         );
-        complaints.extend(budget::complaint(&name, program.visited, most, budget::MOST));
+        complaints.extend(budget::complaint(&name, program.visited, most, budget::MAX_PROGRAM));
     }
     let most = budget.total(object);
     println!("{:24} {total:>8} {:>8}", format!("{object}, all"), shown(most));
-    complaints.extend(budget::complaint(object, total, most, budget::MOST_IN_ALL));
+    complaints.extend(budget::complaint(object, total, most, budget::MAX_TOTAL));
     Ok(complaints)
 }
 
@@ -92,7 +92,7 @@ fn shown(budget: Option<u32>) -> String {
     budget.map_or_else(|| "none".to_owned(), |most| most.to_string())
 }
 
-/// The product must be fast; what measures it or races with it need not be.
+/// Only the product is checked for memory calls; the programs of bench and race test need not be fast.
 const PRODUCT: &str = "lb";
 
 fn memory_calls(budget: &Budget, object: &str, bytes: &[u8]) -> Result<Vec<String>> {
@@ -110,12 +110,12 @@ fn memory_calls(budget: &Budget, object: &str, bytes: &[u8]) -> Result<Vec<Strin
     Ok(calls.into_iter().map(complain).collect())
 }
 
-/// The arguments that take the programs as they were built last.
+/// The arguments that verify the programs of the last build.
 pub const AS_BUILT: [&str; 2] = ["verify", "--no-build"];
 
-/// Verifies the programs as they were built last, as root.
+/// Verifies the programs of the last build, as root.
 pub fn as_built() -> Result<()> {
-    let ourselves = env::current_exe().context("find our own executable")?;
-    let mut command = root::command(ourselves, &[], "loading XDP programs to verify them")?;
+    let xtask = env::current_exe().context("find the path of xtask")?;
+    let mut command = root::command(xtask, &[], "loading XDP programs to verify them")?;
     command::run(command.args(AS_BUILT))
 }

@@ -1,13 +1,13 @@
-//! A machine with the oldest kernel that xlb promises to run on, to run programs of this host in.
+//! An emulated machine with the oldest supported kernel, which runs programs of this host.
 //!
 //! ```text
 //! programs, their files and libraries ─▶ initramfs ─┐
-//!                               Linux, its modules ─┴▶ qemu ─▶ init: mounts, each program, how many failed, off
+//!                               Linux, its modules ─┴▶ qemu ─▶ init: mount, run each program, print failures, power off
 //! ```
 //!
-//! The machine has no disk: its file system is an initramfs, in which everything has the path that it has here. So init
-//! mounts nothing where a tree can be on a host, such as on /tmp or /dev. It is emulated, because not every host can
-//! virtualise: slow, but the same everywhere. It needs no root.
+//! The machine has no disk: its file system is an initramfs, in which every file has the same path as on the host. So init
+//! mounts nothing where the tree can be on a host, such as /tmp or /dev. The CPU is emulated, because not every host
+//! supports virtualisation: this is slow, but works everywhere, without root.
 
 mod image;
 mod linux;
@@ -28,7 +28,7 @@ pub use linux::{Linux, PACKAGE as LINUX_PACKAGE};
 pub struct Work {
     /// Command lines. The first word of each is a path of this host.
     pub commands: Vec<Vec<String>>,
-    /// Programs that they look for.
+    /// Programs that they run.
     pub tools: &'static [&'static str],
     /// Files that they read.
     pub files: Vec<PathBuf>,
@@ -36,27 +36,27 @@ pub struct Work {
     pub environment: Vec<(&'static str, String)>,
 }
 
-/// The machine is stopped then: a kernel that hangs is no reason to wait for ever.
+/// The machine is stopped after this time, in case its kernel hangs.
 const MOST_SECONDS: &str = "1800";
-/// Where setup unpacked it, it looks for its firmware and modules relative to itself.
+/// If setup unpacked it, it finds its firmware and modules relative to its own path.
 pub const EMULATOR: &str = "qemu-system-x86_64";
 const SHELL: &str = "/bin/sh";
-/// What init uses beside the shell's own.
+/// Programs that init uses, besides shell built-ins.
 const TOOLS: &[&str] = &["mount", "insmod", "ip"];
-/// Character devices that programs open, with their numbers. The kernel makes the console.
+/// Character devices that programs open, with their numbers. The kernel creates the console.
 const DEVICES: &[(&str, (u32, u32))] =
     &[("/dev/null", (1, 3)), ("/dev/zero", (1, 5)), ("/dev/random", (1, 8)), ("/dev/urandom", (1, 9))];
 const END: &str = "vm: programs that failed: ";
 
 impl Work {
-    /// The machine, ready to be started. Its console is its output.
+    /// The command that starts the machine. Its output is the machine's console.
     pub fn machine(&self) -> Result<Command> {
-        let linux = Linux::find().context("there is no kernel for the machine: run `cargo xtask setup`")?;
+        let linux = Linux::find().context("no kernel for the machine found: run `cargo xtask setup`")?;
         let initramfs = tree::top().join("target/vm/initramfs");
-        self.pack(&initramfs, &linux).with_context(|| format!("make {}", initramfs.display()))?;
+        self.pack(&initramfs, &linux).with_context(|| format!("create {}", initramfs.display()))?;
 
         let emulator = command::find(EMULATOR)
-            .with_context(|| format!("there is no `{EMULATOR}`: run `cargo xtask setup`"))?;
+            .with_context(|| format!("`{EMULATOR}` not found: run `cargo xtask setup`"))?;
         let mut machine = Command::new("timeout");
         machine.arg(MOST_SECONDS).arg(emulator).args(["-nodefaults", "-no-reboot"]);
         machine.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "4096"]);
@@ -76,7 +76,7 @@ impl Work {
         }
         image.program(Path::new(SHELL))?;
         for tool in TOOLS.iter().chain(self.tools) {
-            image.program(&command::find(tool).with_context(|| format!("there is no `{tool}`"))?)?;
+            image.program(&command::find(tool).with_context(|| format!("`{tool}` not found"))?)?;
         }
         for program in self.commands.iter().filter_map(|words| words.first()) {
             image.program(program.as_ref())?;
@@ -91,7 +91,7 @@ impl Work {
         image.finish()
     }
 
-    /// The first process. It powers the machine off when all is done, and waits for that.
+    /// The first process. At the end it powers the machine off and waits for that.
     fn init(&self, linux: &Linux) -> String {
         let insert = |module: &PathBuf| format!("insmod {}\n", quoted(&module.to_string_lossy()));
         let export = |(name, value): &(&str, String)| format!("export {name}={}\n", quoted(value));
@@ -120,12 +120,12 @@ while :; do :; done
     }
 }
 
-/// How many programs failed, if this line of the console says so. The last line that init prints does.
+/// The number of failed programs, if this line of the console is the last one that init prints.
 pub fn failed(line: &str) -> Option<u64> {
     line.strip_prefix(END)?.parse().ok()
 }
 
-/// For the shell.
+/// Quotes a word for the shell.
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn init_runs_every_program_and_says_how_many_failed() {
+    fn init_runs_every_program_and_prints_how_many_failed() {
         let work = Work {
             commands: vec![vec!["/a/test".into(), "a name".into()], vec!["/b".into()]],
             environment: vec![("RUNS", "it's 3".into())],

@@ -1,4 +1,4 @@
-//! Documents name files: by links, and by paths in backticks. Both must exist, or a renamed file leaves its name behind.
+//! Checks that files named in documents exist, in links and in paths in backticks.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::tree;
 
-/// Where a path from the top of the tree begins.
+/// The prefixes of paths from the top of the tree.
 const DIRECTORIES: [&str; 8] =
     ["lb-common/", "lb-ebpf/", "lb-userspace/", "tests/", "xtask/", "docs/", "deploy/", "examples/"];
 
@@ -54,7 +54,7 @@ fn links(text: &str) -> Vec<&str> {
     files.filter(|file| !file.is_empty()).collect()
 }
 
-/// Files and directories in backticks: what begins with a directory of ours, and ends with an extension or a slash.
+/// Files and directories in backticks: they begin with one of [`DIRECTORIES`] and end with an extension or a slash.
 fn paths(text: &str) -> Vec<&str> {
     let is_path = |quoted: &&str| {
         let is_plain = quoted.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte));

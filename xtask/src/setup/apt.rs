@@ -1,17 +1,17 @@
-//! Packages of Debian: one apt-get for all that is missing, as root, and none that would take something from the host.
+//! Debian packages: one apt-get for all that is missing, as root, without removing or downgrading packages of the host.
 //!
-//! apt-get is asked first what it would do. A program that only tests need is unpacked below target where installing it
-//! would remove or downgrade a package of the host, such as one from backports.
+//! apt-get first simulates the installation. If installing a program that only tests need would remove or downgrade a
+//! package of the host, such as one from backports, the program is unpacked below target instead.
 
 use std::{collections::BTreeSet, process::Command, time::Instant};
 
 use anyhow::{Context as _, Result};
 
-use super::{Cure, Need};
+use super::{Need, Remedy};
 use crate::{command, root, unpacked};
 
-/// `policy-rc.d` and `disable` keep services of the packages from running, now and after a reboot: a build must not put
-/// a web server on port 80 of the host.
+/// `policy-rc.d` and `disable` keep the packages' services from running, now and after a reboot: a build must not start a
+/// web server on port 80 of the host.
 const INSTALL: &str = r#"
 set -eu
 if [ ! -e /usr/sbin/policy-rc.d ]; then
@@ -30,18 +30,18 @@ for package in "$@"; do
 done
 "#;
 
-/// Has apt-get resolve dependencies as on a machine without any package: nothing there can conflict.
+/// Makes apt-get resolve dependencies as on a machine without packages, so that nothing can conflict.
 const NOTHING_INSTALLED: &[&str] = &["--option", "Dir::State::status=/dev/null"];
 
-/// The C library fits the loader in /lib64, and the kernel starts every program with the host's.
+/// Never unpacked: it must match the loader in /lib64, and the kernel starts every program with the host's.
 const C_LIBRARY: &str = "libc6";
 
-/// Whether this machine installs packages as Debian does.
-pub fn is_here() -> bool {
+/// Does this machine have apt-get?
+pub fn is_available() -> bool {
     command::find("apt-get").is_some()
 }
 
-/// Installs or unpacks all packages among the missing.
+/// Installs or unpacks the packages among the missing needs.
 pub fn provide(missing: &[Need]) -> Result<()> {
     update_if_unknown(missing)?;
     let plan = Plan::new(missing, |packages| harm(simulate(packages, &[]).as_deref()));
@@ -52,20 +52,20 @@ pub fn provide(missing: &[Need]) -> Result<()> {
     Ok(())
 }
 
-/// What is to be done with each missing package.
+/// What to do with each missing package.
 struct Plan<'a> {
     install: Vec<&'a Need>,
-    /// With the harm that installing it would do.
+    /// With the harm that installing each would do.
     unpack: Vec<(&'a Need, String)>,
 }
 
 impl<'a> Plan<'a> {
-    /// `harm` says what installing some packages together would do to the host, if anything.
+    /// `harm` says what installing these packages together would remove, downgrade or change on the host.
     fn new(missing: &'a [Need], harm: impl Fn(&[&str]) -> Option<String>) -> Self {
-        let is_portable = |need: &&Need| matches!(need.cure, Cure::PortablePackage(_));
+        let is_portable = |need: &&Need| matches!(need.remedy, Remedy::PortablePackage(_));
         let (portable, mut install): (Vec<_>, Vec<_>) = missing
             .iter()
-            .filter(|need| matches!(need.cure, Cure::Package(_) | Cure::PortablePackage(_)))
+            .filter(|need| matches!(need.remedy, Remedy::Package(_) | Remedy::PortablePackage(_)))
             .partition(is_portable);
 
         let all = [&install[..], &portable].concat();
@@ -84,28 +84,29 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Fetches apt's lists, which needs root, if they lack a package.
+/// Updates apt's package lists, which needs root, if they lack a package.
 fn update_if_unknown(missing: &[Need]) -> Result<()> {
-    let is_known = |package: &&str| command::ask(Command::new("apt-cache").args(["show", package])).is_some();
+    let is_known =
+        |package: &&str| command::query(Command::new("apt-cache").args(["show", package])).is_some();
     let Some(unknown) = missing.iter().filter_map(Need::package).find(|package| !is_known(package)) else {
         return Ok(());
     };
-    eprintln!("setup: apt's lists lack {unknown}, so they are updated");
-    let mut update = root::command("apt-get", &[], "updating apt's lists")?;
+    eprintln!("setup: updating apt's package lists, which lack {unknown}");
+    let mut update = root::command("apt-get", &[], "updating apt's package lists")?;
     command::run(update.args(["update", "--quiet=2"]))
 }
 
-/// What `apt-get install` says that it would do, if it can.
+/// The output of a simulated `apt-get install`, or `None` if it fails.
 fn simulate(packages: &[&str], options: &[&str]) -> Option<String> {
     let mut apt = Command::new("apt-get");
     apt.env("LC_ALL", "C").args(options);
-    command::ask(apt.args(["install", "--simulate", "--no-install-recommends"]).args(packages))
+    command::query(apt.args(["install", "--simulate", "--no-install-recommends"]).args(packages))
 }
 
-/// The harm that a simulated installation does to the host.
+/// What a simulated installation would remove, downgrade or change on the host.
 fn harm(simulation: Option<&str>) -> Option<String> {
     let Some(simulation) = simulation else {
-        return Some("conflict with what is installed".into());
+        return Some("conflict with installed packages".into());
     };
     let listed = |heading: &str| {
         let names: Vec<_> = simulation
@@ -140,10 +141,7 @@ fn install(needs: &[&Need]) -> Result<()> {
     let quiet = [("DEBIAN_FRONTEND", "noninteractive".to_owned())];
     let mut shell = root::command("sh", &quiet, "installing these packages with apt-get")?;
     command::run(shell.args(["-c", INSTALL, "sh"]).args(&packages)).with_context(|| {
-        format!(
-            "install {}: this is known to work on Debian 12 with its security updates",
-            packages.join(" ")
-        )
+        format!("install {}: this is tested on Debian 12 with its security updates", packages.join(" "))
     })?;
     eprintln!("setup: {} installed in {:.1?}", packages.join(", "), start.elapsed());
     Ok(())
@@ -152,14 +150,14 @@ fn install(needs: &[&Need]) -> Result<()> {
 fn unpack(need: &Need, harm: &str) -> Result<()> {
     let package = need.package().unwrap_or_default();
     eprintln!("setup: package {package}: {}", need.reason);
-    eprintln!("setup: {package} is unpacked below target, because installing it would {harm}");
+    eprintln!("setup: unpacking {package} below target, because installing it would {harm}");
     let simulation = simulate(&[package], NOTHING_INSTALLED)
-        .with_context(|| format!("apt-get finds no consistent dependencies of {package}"))?;
+        .with_context(|| format!("apt-get cannot resolve the dependencies of {package}"))?;
     let directory = unpacked::unpack(package, &absent(&simulation, &installed()?))?;
     unpacked::write_launcher(need.what, &directory)
 }
 
-/// Sorted, each once.
+/// The names of packages, sorted, without duplicates.
 fn names(needs: &[&Need]) -> Vec<&'static str> {
     let names: BTreeSet<_> = needs.iter().filter_map(|need| need.package()).collect();
     names.into_iter().collect()
@@ -168,7 +166,8 @@ fn names(needs: &[&Need]) -> Vec<&'static str> {
 /// One version of a package: name, version, architecture.
 type Version<'a> = (&'a str, &'a str, &'a str);
 
-/// The packages of a simulated installation that the host lacks in this version, as `apt-get download` takes them.
+/// The packages of a simulated installation that the host does not have in this version, in the format of
+/// `apt-get download`.
 fn absent(simulation: &str, installed: &str) -> Vec<String> {
     let installed: BTreeSet<Version> = installed.lines().filter_map(parse_installed).collect();
     simulation
@@ -187,10 +186,10 @@ fn parse_simulated(line: &str) -> Option<Version<'_>> {
     Some((name, version, architecture))
 }
 
-/// What the host has installed, one package a line.
+/// The installed packages, one per line.
 fn installed() -> Result<String> {
     let format = "--showformat=${db:Status-Abbrev} ${Package} ${Version} ${Architecture}\n";
-    command::ask(Command::new("dpkg-query").args(["--show", format])).context("ask dpkg what is installed")
+    command::query(Command::new("dpkg-query").args(["--show", format])).context("list the installed packages")
 }
 
 /// `ii  libpng16-16 1.6.39-2 amd64`
@@ -236,8 +235,8 @@ The following packages will be DOWNGRADED:
     }
 
     #[test]
-    fn all_is_installed_where_that_does_no_harm() {
-        let missing = [need(Cure::PortablePackage("qemu")), need(Cure::Package("llvm"))];
+    fn everything_is_installed_if_that_does_no_harm() {
+        let missing = [need(Remedy::PortablePackage("qemu")), need(Remedy::Package("llvm"))];
 
         let plan = Plan::new(&missing, |_| None);
 
@@ -248,10 +247,10 @@ The following packages will be DOWNGRADED:
     #[test]
     fn only_the_portable_package_that_does_harm_is_unpacked() {
         let missing = [
-            need(Cure::PortablePackage("curl")),
-            need(Cure::PortablePackage("qemu")),
-            need(Cure::Package("llvm")),
-            need(Cure::PortablePackage("wrk")),
+            need(Remedy::PortablePackage("curl")),
+            need(Remedy::PortablePackage("qemu")),
+            need(Remedy::Package("llvm")),
+            need(Remedy::PortablePackage("wrk")),
         ];
         let harm = |packages: &[&str]| packages.contains(&"qemu").then(|| "remove qemu-utils".to_owned());
 
@@ -263,8 +262,8 @@ The following packages will be DOWNGRADED:
     }
 
     #[test]
-    fn two_portable_packages_that_exclude_each_other_are_not_installed_together() {
-        let missing = [need(Cure::PortablePackage("a")), need(Cure::PortablePackage("b"))];
+    fn two_conflicting_portable_packages_are_not_installed_together() {
+        let missing = [need(Remedy::PortablePackage("a")), need(Remedy::PortablePackage("b"))];
 
         let plan = Plan::new(&missing, |packages| (packages.len() > 1).then(|| "remove a".to_owned()));
 
@@ -274,7 +273,7 @@ The following packages will be DOWNGRADED:
 
     #[test]
     fn a_package_that_must_be_installed_is_never_unpacked() {
-        let missing = [need(Cure::Package("llvm"))];
+        let missing = [need(Remedy::Package("llvm"))];
 
         let plan = Plan::new(&missing, |_| Some("remove gcc".into()));
 
@@ -283,7 +282,7 @@ The following packages will be DOWNGRADED:
     }
 
     #[test]
-    fn what_the_host_has_in_the_same_version_is_not_downloaded() {
+    fn packages_installed_in_the_same_version_are_not_downloaded() {
         let same = "ii  libslirp0 4.7.0-1 amd64\n";
         let others = "\
 ii  libslirp0 4.8.0-1 amd64
@@ -296,13 +295,13 @@ rc  libslirp0 4.7.0-1 amd64
     }
 
     #[test]
-    fn the_c_library_is_always_the_hosts() {
+    fn the_c_library_is_never_downloaded() {
         let simulation = "Inst libc6 (2.36-9+deb12u13 Debian:12.15/oldstable [amd64])\n";
 
         assert!(absent(simulation, "ii  libc6 2.36-9+deb12u10 amd64\n").is_empty());
     }
 
-    fn need(cure: Cure) -> Need {
-        Need { what: "a program", reason: "a test", is_met: false, cure }
+    fn need(remedy: Remedy) -> Need {
+        Need { what: "a program", reason: "a test", is_met: false, remedy }
     }
 }

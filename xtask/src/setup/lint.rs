@@ -2,7 +2,7 @@
 
 use std::env;
 
-use super::{Cure, Need};
+use super::{Need, Remedy};
 use crate::{
     cargo, command,
     toolchain::{self, Toolchain},
@@ -14,41 +14,41 @@ pub fn needs() -> Vec<Need> {
         Need {
             what: "cargo fmt",
             reason: "checks the format",
-            is_met: command::ask(cargo::cargo().args(["fmt", "--version"])).is_some(),
-            cure: of_rustup_or_debian("`rustup component add rustfmt`", "rustfmt-web"),
+            is_met: command::query(cargo::cargo().args(["fmt", "--version"])).is_some(),
+            remedy: of_rustup_or_debian("`rustup component add rustfmt`", "rustfmt-web"),
         },
         Need {
             what: "cargo clippy",
             reason: "checks the host's code",
-            is_met: command::ask(cargo::cargo().args(["clippy", "--version"])).is_some(),
-            cure: of_rustup_or_debian("`rustup component add clippy`", "rust-web-clippy"),
+            is_met: command::query(cargo::cargo().args(["clippy", "--version"])).is_some(),
+            remedy: of_rustup_or_debian("`rustup component add clippy`", "rust-web-clippy"),
         },
         clippy_for_bpf(),
         Need {
             what: "cargo-deny",
             reason: "checks licences and sources of dependencies",
             is_met: CARGO_DENY.installed().is_some(),
-            cure: Cure::Crate(&CARGO_DENY),
+            remedy: Remedy::Crate(&CARGO_DENY),
         },
     ]
 }
 
-/// A clippy is of one piece with its compiler, so the compiler for BPF has its own.
+/// Clippy is tied to its compiler, so the BPF compiler has its own.
 fn clippy_for_bpf() -> Need {
-    let (is_met, cure) = match Toolchain::find() {
+    let (is_met, remedy) = match Toolchain::find() {
         Some(Toolchain::Nightly { .. }) => (
             toolchain::nightly_has_clippy(),
-            Cure::ByHand("`rustup component add clippy --toolchain nightly`"),
+            Remedy::ByHand("`rustup component add clippy --toolchain nightly`"),
         ),
-        // Where there is none yet, it will be Debian's.
+        // If no toolchain is installed yet, it will be Debian's.
         Some(Toolchain::Debian { .. }) | None => {
-            (toolchain::debian_has_clippy(), Cure::Package("rust-web-clippy"))
+            (toolchain::debian_has_clippy(), Remedy::Package("rust-web-clippy"))
         }
     };
-    Need { what: "clippy for BPF", reason: "checks the XDP program's code", is_met, cure }
+    Need { what: "clippy for BPF", reason: "checks the XDP program's code", is_met, remedy }
 }
 
-/// The cargo that runs us belongs to rustup, whose toolchains are the user's affair, or to the distribution.
-fn of_rustup_or_debian(words: &'static str, package: &'static str) -> Cure {
-    if env::var_os("RUSTUP_TOOLCHAIN").is_some() { Cure::ByHand(words) } else { Cure::Package(package) }
+/// The cargo that runs xtask belongs to rustup, whose toolchains the user manages, or to the distribution.
+fn of_rustup_or_debian(words: &'static str, package: &'static str) -> Remedy {
+    if env::var_os("RUSTUP_TOOLCHAIN").is_some() { Remedy::ByHand(words) } else { Remedy::Package(package) }
 }

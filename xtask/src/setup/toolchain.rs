@@ -1,24 +1,24 @@
-//! What compiles the XDP program: see [`crate::toolchain`] for the two shapes.
+//! The compiler of the XDP program: see [`crate::toolchain`] for the two variants.
 
 use std::path::Path;
 
-use super::{Cure, Need, apt};
+use super::{Need, Remedy, apt};
 use crate::{
     toolchain::{Toolchain, debian_core},
     tools::BPF_LINKER,
 };
 
-/// Nothing where either shape is complete; Debian's where it can be had.
+/// Nothing if either variant is complete; otherwise Debian's packages if apt is available.
 pub fn needs() -> Vec<Need> {
     if Toolchain::find().is_some() {
         return Vec::new();
     }
-    if !apt::is_here() {
+    if !apt::is_available() {
         return vec![Need {
             what: "a Rust compiler for BPF",
-            reason: "it compiles the XDP program",
+            reason: "compiles the XDP program",
             is_met: false,
-            cure: Cure::ByHand(
+            remedy: Remedy::ByHand(
                 "`rustup toolchain install nightly --component rust-src` and `cargo install bpf-linker`",
             ),
         }];
@@ -30,25 +30,25 @@ pub fn needs() -> Vec<Need> {
             what: "rustc-web",
             reason: "compiles the XDP program",
             is_met: has_core,
-            cure: Cure::Package("rustc-web"),
+            remedy: Remedy::Package("rustc-web"),
         },
         Need {
             what: "libstd-rust-web-dev-bpf",
-            reason: "`core` for BPF, compiled",
+            reason: "precompiled `core` for BPF",
             is_met: has_core,
-            cure: Cure::Package("libstd-rust-web-dev-bpf"),
+            remedy: Remedy::Package("libstd-rust-web-dev-bpf"),
         },
         Need {
             what: "LLVM 22",
-            reason: "bpf-linker is built on it",
+            reason: "bpf-linker is built with it",
             is_met: Path::new("/usr/lib/llvm-22/bin/llvm-config").is_file(),
-            cure: Cure::Package("llvm-22-dev"),
+            remedy: Remedy::Package("llvm-22-dev"),
         },
         Need {
             what: "bpf-linker",
             reason: "links the XDP program",
             is_met: BPF_LINKER.installed().is_some(),
-            cure: Cure::Crate(&BPF_LINKER),
+            remedy: Remedy::Crate(&BPF_LINKER),
         },
     ]
 }

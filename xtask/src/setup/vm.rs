@@ -1,6 +1,6 @@
-//! What the machine with the oldest kernel is made of.
+//! The emulated machine with the oldest supported kernel.
 
-use super::{Cure, Need};
+use super::{Need, Remedy};
 use crate::{
     command,
     vm::{EMULATOR, LINUX_PACKAGE, Linux},
@@ -12,19 +12,19 @@ pub fn needs() -> Vec<Need> {
             what: EMULATOR,
             reason: "emulates the machine with the oldest kernel",
             is_met: command::find(EMULATOR).is_some(),
-            cure: Cure::PortablePackage("qemu-system-x86"),
+            remedy: Remedy::PortablePackage("qemu-system-x86"),
         },
         Need {
             what: "insmod",
-            reason: "brings virtual Ethernet into that kernel",
+            reason: "loads virtual Ethernet modules into that kernel",
             is_met: command::find("insmod").is_some(),
-            cure: Cure::Package("kmod"),
+            remedy: Remedy::Package("kmod"),
         },
         Need {
             what: LINUX_PACKAGE,
-            reason: "the oldest kernel that xlb promises to run on",
+            reason: "the oldest kernel that xlb supports",
             is_met: Linux::find().is_some(),
-            cure: Cure::Unpacked(LINUX_PACKAGE, Linux::unpack),
+            remedy: Remedy::Unpacked(LINUX_PACKAGE, Linux::unpack),
         },
     ]
 }

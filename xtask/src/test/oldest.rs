@@ -1,6 +1,6 @@
-//! The kernel ring again, in a machine with the oldest kernel.
+//! The kernel ring, in a machine with the oldest supported kernel.
 //!
-//! Verifiers differ: a program that one kernel takes may be too large, too deep or too clever for another.
+//! Verifiers differ: a program that one kernel accepts may be too large or too complex for another.
 
 use std::{env, fs, process::Stdio};
 
@@ -14,11 +14,11 @@ use crate::{
     tree, verify, vm,
 };
 
-/// Of the race test, for each family. An emulated CPU is slow, but it also stands still between any two instructions, for
-/// longer than a flow lives: that finds what real ones hardly do.
+/// Runs of the race test per family. An emulated CPU is slow, but it can also be preempted between any two instructions
+/// for longer than a flow lives, which finds bugs that real CPUs rarely show.
 const RACE_RUNS: &str = "4000000";
 
-/// What the tests of this ring run beside `ip`.
+/// Programs that the tests of this ring run, besides `ip`.
 const TOOLS: &[&str] = &["timeout", "ethtool"];
 
 /// Runs `verify` and these test runners in the machine.
@@ -34,14 +34,14 @@ pub fn run(runners: &[Executable], arguments: &[String]) -> Result<Count> {
         failed = failed.or(vm::failed(line));
     })?;
 
-    let failed = failed.context("the machine ended before its programs did")?;
+    let failed = failed.context("the machine stopped before its programs finished")?;
     Ok(count.of_programs_that_failed(failed))
 }
 
 fn work(runners: &[Executable], arguments: &[String]) -> Result<vm::Work> {
     let mut work = vm::Work { tools: TOOLS, ..vm::Work::default() };
-    let ourselves = env::current_exe().context("find our own executable")?;
-    let verify = [&[ourselves.display().to_string()], &verify::AS_BUILT.map(str::to_owned)[..]].concat();
+    let xtask = env::current_exe().context("find the path of xtask")?;
+    let verify = [&[xtask.display().to_string()], &verify::AS_BUILT.map(str::to_owned)[..]].concat();
     work.commands.push(verify);
     for runner in runners {
         let mut words = vec![runner.path.display().to_string(), "--color=never".into()];

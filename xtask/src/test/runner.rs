@@ -1,4 +1,4 @@
-//! Running libtest's runners: their output passes through, and their closing lines are counted.
+//! Runs libtest runners: prints their output and counts the results in their closing lines.
 
 use std::{
     fmt,
@@ -10,22 +10,22 @@ use anyhow::Result;
 
 use crate::command;
 
-/// What runners said in their closing lines.
+/// Results of test runners, from their closing lines.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Count {
     passed: u64,
     failed: u64,
-    /// Runners that ended badly without a failed test: a crash, or code that does not compile.
+    /// Runners that failed without a failed test: a crash, or code that does not compile.
     broken: u64,
 }
 
 impl Count {
-    /// Something passed, and nothing else happened.
+    /// Did at least one test pass, and none fail?
     pub fn is_good(&self) -> bool {
         self.passed > 0 && self.failed == 0 && self.broken == 0
     }
 
-    /// The same, if so many of the programs counted here ended badly.
+    /// Adds that this many of the counted programs exited with a failure.
     pub fn of_programs_that_failed(self, failed: u64) -> Self {
         Self { broken: if self.failed == 0 { failed } else { 0 }, ..self }
     }
@@ -47,15 +47,15 @@ impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { passed, failed, broken } = *self;
         match (passed, failed, broken) {
-            (0, 0, 0) => write!(f, "FAILED: no test was run"),
+            (0, 0, 0) => write!(f, "FAILED: no tests ran"),
             (_, 0, 0) => write!(f, "{passed} passed"),
             (_, _, 0) => write!(f, "FAILED: {failed} failed, {passed} passed"),
-            _ => write!(f, "FAILED: {broken} runners broke, {failed} failed, {passed} passed"),
+            _ => write!(f, "FAILED: {broken} runners crashed, {failed} failed, {passed} passed"),
         }
     }
 }
 
-/// Runs a test runner, or a cargo that runs many.
+/// Runs a test runner, or cargo with many of them.
 pub fn watch(runner: &mut Command) -> Result<Count> {
     let mut count = Count::default();
     let status = command::read_lines(runner.stdin(Stdio::null()), |line| {
@@ -66,7 +66,7 @@ pub fn watch(runner: &mut Command) -> Result<Count> {
     if status.success() {
         return Ok(count);
     }
-    eprintln!("test: `{}` ended with {status}", command::shown(runner));
+    eprintln!("test: `{}` failed with {status}", command::shown(runner));
     Ok(count.of_programs_that_failed(1))
 }
 
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_closing_line_is_counted_and_no_other() {
+    fn only_closing_lines_are_counted() {
         let good =
             "test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.01s";
         let bad = "test result: FAILED. 11 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s";
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_run_is_not_good() {
+    fn a_run_without_tests_is_not_good() {
         assert!(!Count::default().is_good());
         assert!(!Count { passed: 1, failed: 0, broken: 1 }.is_good());
         assert!(!Count { passed: 9, failed: 1, broken: 0 }.is_good());
@@ -105,11 +105,11 @@ mod tests {
     }
 
     #[test]
-    fn a_runner_that_breaks_without_a_failed_test_is_counted() {
-        let said = "echo 'test result: ok. 2 passed; 0 failed; 0 ignored'";
+    fn a_runner_that_crashes_without_a_failed_test_is_counted() {
+        let output = "echo 'test result: ok. 2 passed; 0 failed; 0 ignored'";
 
-        let good = watch(Command::new("sh").args(["-c", said])).unwrap();
-        let crashed = watch(Command::new("sh").args(["-c", &format!("{said}; kill -9 $$")])).unwrap();
+        let good = watch(Command::new("sh").args(["-c", output])).unwrap();
+        let crashed = watch(Command::new("sh").args(["-c", &format!("{output}; kill -9 $$")])).unwrap();
 
         assert_eq!(good, Count { passed: 2, failed: 0, broken: 0 });
         assert_eq!(crashed, Count { passed: 2, failed: 0, broken: 1 });

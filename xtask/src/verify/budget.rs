@@ -7,10 +7,10 @@ use serde::Deserialize;
 
 use crate::tree;
 
-/// No program's budget may be larger. A kernel refuses at 1,000,000, but how many it visits differs between versions.
-pub const MOST: u32 = 50_000;
-/// No object's budget may be larger.
-pub const MOST_IN_ALL: u32 = 500_000;
+/// Maximum budget of a program. The kernel's own limit is 1,000,000, but versions differ in how many they visit.
+pub const MAX_PROGRAM: u32 = 50_000;
+/// Maximum budget of an object.
+pub const MAX_TOTAL: u32 = 500_000;
 
 /// The file.
 #[derive(Deserialize)]
@@ -24,7 +24,7 @@ pub struct Budget {
     cold: BTreeMap<String, Vec<String>>,
 }
 
-/// Where it is.
+/// Its path.
 pub fn file() -> PathBuf {
     tree::top().join("xtask/verify.toml")
 }
@@ -44,7 +44,7 @@ impl Budget {
         self.budget.get(object)?.get(program).copied()
     }
 
-    /// The most that all programs of an object may make the verifier visit.
+    /// The budget of all programs of an object together.
     pub fn total(&self, object: &str) -> Option<u32> {
         self.total.get(object).copied()
     }
@@ -54,12 +54,12 @@ impl Budget {
     }
 }
 
-/// What is wrong with a program that made the verifier visit so many instructions.
+/// Reports a missing budget, a budget above the limit, or a program above its budget.
 pub fn complaint(name: &str, visited: u32, most: Option<u32>, limit: u32) -> Option<String> {
     match most {
         None => Some(format!("{name} has no budget: add a line for it")),
         Some(most) if most > limit => {
-            Some(format!("{name} has a budget of {most}, and none may be above {limit}"))
+            Some(format!("{name} has a budget of {most}, above the limit of {limit}"))
         }
         Some(most) if visited > most => {
             Some(format!("{name} is above its budget: {visited} instructions of {most}"))
@@ -73,24 +73,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_budget_is_the_last_number_that_fits() {
-        assert_eq!(complaint("lb/lb", 700, Some(700), MOST), None);
-        assert!(complaint("lb/lb", 701, Some(700), MOST).unwrap().contains("701 instructions of 700"));
+    fn the_budget_itself_is_allowed_and_one_more_is_not() {
+        assert_eq!(complaint("lb/lb", 700, Some(700), MAX_PROGRAM), None);
+        assert!(complaint("lb/lb", 701, Some(700), MAX_PROGRAM).unwrap().contains("701 instructions of 700"));
     }
 
     #[test]
-    fn a_program_without_budget_or_with_too_large_a_one_is_refused() {
-        assert!(complaint("lb/lb", 1, None, MOST).unwrap().contains("no budget"));
-        assert!(complaint("lb/lb", 1, Some(MOST + 1), MOST).unwrap().contains("50001"));
+    fn a_missing_or_too_large_budget_is_refused() {
+        assert!(complaint("lb/lb", 1, None, MAX_PROGRAM).unwrap().contains("no budget"));
+        assert!(complaint("lb/lb", 1, Some(MAX_PROGRAM + 1), MAX_PROGRAM).unwrap().contains("50001"));
     }
 
     #[test]
-    fn the_file_in_the_tree_can_be_read_and_has_the_product() {
+    fn the_file_in_the_tree_is_valid_and_covers_the_product() {
         let budget = Budget::read().unwrap();
 
         assert!(budget.objects().any(|object| object == "lb"));
         assert!(budget.most("lb", "lb").is_some());
-        assert!(budget.total("lb").is_some_and(|total| total <= MOST_IN_ALL));
+        assert!(budget.total("lb").is_some_and(|total| total <= MAX_TOTAL));
         assert!(!budget.is_cold("lb", "lb"), "the program itself is the hot path");
     }
 }

@@ -1,7 +1,7 @@
-//! The calls in a BPF object, decoded: who calls a function of memory.
+//! Decodes the calls in a BPF object to find calls of memory functions.
 //!
-//! A call of another BPF function is the instruction `0x85` with source register 1; register 0 would call a helper of
-//! the kernel. Its target is `imm + 1` instructions after the symbol of its relocation, or, without relocation, after
+//! A call of another BPF function is the instruction `0x85` with source register 1; register 0 would call a kernel
+//! helper. Its target is `imm + 1` instructions after the symbol of its relocation, or, without relocation, after
 //! itself in the same section (RFC 9669, 4.3.2; the ELF side is in the kernel's `Documentation/bpf/llvm_reloc.rst`).
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use object::{
     SymbolKind,
 };
 
-/// What LLVM calls for arrays. They are loops over bytes on BPF.
+/// The functions that LLVM calls for arrays. On BPF they are byte loops.
 const MEMORY_FUNCTIONS: &[&str] = &["memcpy", "memmove", "memset", "memcmp", "bcmp"];
 
 const CALL: u8 = 0x85;
@@ -23,11 +23,11 @@ const INSTRUCTION_BYTES: usize = 8;
 pub struct MemoryCall {
     pub caller: String,
     pub callee: String,
-    /// In the caller's section, as `llvm-objdump` counts.
+    /// Index in the caller's section, as `llvm-objdump` counts.
     pub instruction: u64,
 }
 
-/// Every call of a memory function in the object, save those among themselves.
+/// All calls of memory functions in the object, except calls from one to another.
 pub fn to_memory_functions(object: &[u8]) -> Result<Vec<MemoryCall>> {
     let file = File::parse(object).context("parse the object")?;
     let functions = Functions::of(&file);
@@ -70,8 +70,8 @@ fn calls(file: &File<'_>) -> Result<Vec<Call>> {
     Ok(calls)
 }
 
-/// Offset and distance, in bytes, of every call of a BPF function. The second half of a 64-bit load is an instruction
-/// of its own here, with the code 0, and so no call.
+/// Offset and distance, in bytes, of every call of a BPF function. The second half of a 64-bit load counts as an
+/// instruction with opcode 0, so it is never a call.
 fn local_calls(code: &[u8]) -> impl Iterator<Item = (u64, i64)> {
     let (instructions, _) = code.as_chunks::<INSTRUCTION_BYTES>();
     instructions.iter().enumerate().filter_map(|(index, &[code, registers, _, _, imm @ ..])| {
@@ -81,7 +81,7 @@ fn local_calls(code: &[u8]) -> impl Iterator<Item = (u64, i64)> {
     })
 }
 
-/// The place of the symbol that a relocation names. Others than symbols do not occur in BPF.
+/// The place of a relocation's symbol. Other relocation targets do not occur in BPF.
 fn target(file: &File<'_>, target: RelocationTarget) -> Option<Place> {
     let RelocationTarget::Symbol(index) = target else {
         return None;

@@ -1,4 +1,4 @@
-//! Loading an object's programs, and asking the kernel about them.
+//! Loads an object's programs and queries the kernel for their statistics.
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
@@ -6,7 +6,7 @@ use aya::{
     programs::{Program, ProgramInfo},
 };
 
-/// A program that the verifier took.
+/// A program that the verifier accepted.
 pub struct Loaded {
     pub name: String,
     /// Instructions that the verifier visited on all paths.
@@ -16,17 +16,17 @@ pub struct Loaded {
     pub jited_bytes: u32,
 }
 
-/// Loads every program of an object as xlb does by default, without traces, asks about it, and lets it go.
+/// Loads every program of an object as xlb does by default, without traces, reads its statistics and unloads it.
 pub fn programs(object: &[u8]) -> Result<Vec<Loaded>> {
     let mut loader = EbpfLoader::new();
     let mut ebpf =
-        loader.override_global("AYA_LOG_LEVEL", &0u8, false).load(object).context("make the maps")?;
+        loader.override_global("AYA_LOG_LEVEL", &0u8, false).load(object).context("create the maps")?;
     let mut programs = Vec::new();
     for (name, program) in ebpf.programs_mut() {
         let Program::Xdp(program) = program else {
             bail!("program `{name}` is not an XDP program");
         };
-        program.load().with_context(|| format!("the verifier refuses program `{name}`"))?;
+        program.load().with_context(|| format!("the verifier rejects program `{name}`"))?;
         programs.push(loaded(name, &program.info()?)?);
     }
     programs.sort_by(|one, other| one.name.cmp(&other.name));
@@ -38,7 +38,9 @@ fn loaded(name: &str, info: &ProgramInfo) -> Result<Loaded> {
     let visited = info.verified_instruction_count();
     Ok(Loaded {
         name: name.to_owned(),
-        visited: visited.context("this kernel does not tell what its verifier visited (Linux 5.16 does)")?,
+        visited: visited.context(
+            "this kernel does not report the verifier's visited instructions (Linux 5.16 and newer do)",
+        )?,
         instructions: info.size_translated().unwrap_or_default() / INSTRUCTION_BYTES,
         jited_bytes: info.size_jitted(),
     })

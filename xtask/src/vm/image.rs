@@ -17,55 +17,55 @@ const DIRECTORY: u32 = 0o040_755;
 const FILE: u32 = 0o100_755;
 const CHARACTER_DEVICE: u32 = 0o020_666;
 
-/// An archive that grows. All in it is root's.
+/// An archive under construction. All its files belong to root.
 pub struct Image {
     archive: BufWriter<File>,
-    /// What is in it.
+    /// The paths in it.
     paths: BTreeSet<PathBuf>,
 }
 
 impl Image {
-    /// Begins an archive.
+    /// Creates an empty archive.
     pub fn create(path: &Path) -> Result<Self> {
         if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+            fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
         }
         let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
         Ok(Self { archive: BufWriter::new(file), paths: BTreeSet::new() })
     }
 
-    /// A program of this host and the libraries that it is linked with, at the paths that they have here.
+    /// Adds a program of this host and its shared libraries, at their paths on the host.
     pub fn program(&mut self, path: &Path) -> Result<()> {
         self.copy(path)?;
         libraries(path).iter().try_for_each(|library| self.copy(library))
     }
 
-    /// A file of this host, at the path that it has here.
+    /// Adds a file of this host, at its path on the host.
     pub fn copy(&mut self, path: &Path) -> Result<()> {
         let content = fs::read(path).with_context(|| format!("read {}", path.display()))?;
         self.file(path, &content)
     }
 
-    /// A file with this content.
+    /// Adds a file with this content.
     pub fn file(&mut self, path: &Path, content: &[u8]) -> Result<()> {
         self.parent(path)?;
         self.entry(path, |entry| entry.mode(FILE), content)
     }
 
-    /// A character device with this major and minor number.
+    /// Adds a character device with this major and minor number.
     pub fn device(&mut self, path: &Path, (major, minor): (u32, u32)) -> Result<()> {
         self.parent(path)?;
         self.entry(path, |entry| entry.mode(CHARACTER_DEVICE).rdev_major(major).rdev_minor(minor), &[])
     }
 
-    /// A directory, and those above it.
+    /// Adds a directory and its parents.
     pub fn directory(&mut self, path: &Path) -> Result<()> {
         let mut all: Vec<_> = path.ancestors().filter(|path| path.parent().is_some()).collect();
         all.reverse();
         all.into_iter().try_for_each(|directory| self.entry(directory, |entry| entry.mode(DIRECTORY), &[]))
     }
 
-    /// Ends the archive.
+    /// Completes the archive.
     pub fn finish(self) -> Result<()> {
         newc::trailer(self.archive)?.flush()?;
         Ok(())
@@ -75,7 +75,7 @@ impl Image {
         path.parent().map_or(Ok(()), |parent| self.directory(parent))
     }
 
-    /// Nothing, if it is in the archive already.
+    /// Adds an entry, unless it is in the archive already.
     fn entry(
         &mut self,
         path: &Path,
@@ -96,8 +96,8 @@ impl Image {
     }
 }
 
-/// What `ldd` says a program needs. One that is linked statically needs nothing.
+/// The libraries of a program, from `ldd`. A statically linked program has none.
 fn libraries(program: &Path) -> Vec<PathBuf> {
-    let told = command::ask(Command::new("ldd").arg(program)).unwrap_or_default();
-    told.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
+    let output = command::query(Command::new("ldd").arg(program)).unwrap_or_default();
+    output.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
 }

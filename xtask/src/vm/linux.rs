@@ -1,4 +1,4 @@
-//! Debian's package of Linux 6.1, unpacked below target/tools: the host boots what it did before.
+//! Debian's package of Linux 6.1, unpacked below target/tools, so the host's boot does not change.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -8,23 +8,23 @@ use crate::{command, tree, unpacked};
 
 /// The package that depends on the newest kernel for virtual machines.
 pub const PACKAGE: &str = "linux-image-cloud-amd64";
-/// The oldest version that xlb promises to run on. It is Debian 12's.
+/// The oldest supported version, which Debian 12 has.
 const OLDEST: &str = "6.1.";
 
 /// Its directory below target/tools/unpacked.
 const NAME: &str = "linux";
 
-/// What the tests' networks are made of, each after what it needs.
+/// Modules for the tests' networks, in order of their dependencies.
 const MODULES: &[&str] = &["net/llc/llc.ko", "net/802/stp.ko", "net/bridge/bridge.ko", "drivers/net/veth.ko"];
 
-/// A kernel and modules of it, to be inserted in this order.
+/// A kernel and its modules, in the order in which they must be loaded.
 pub struct Linux {
     pub kernel: PathBuf,
     pub modules: Vec<PathBuf>,
 }
 
 impl Linux {
-    /// The one that was unpacked, if it is whole.
+    /// The unpacked kernel, if it is complete.
     pub fn find() -> Option<Self> {
         let modules = fs::read_dir(directory().join("lib/modules")).ok()?;
         let version = modules
@@ -33,8 +33,8 @@ impl Linux {
         let kernel = directory().join(format!("boot/vmlinuz-{version}"));
         let modules = directory().join(format!("lib/modules/{version}/kernel"));
         let modules: Vec<_> = MODULES.iter().map(|module| modules.join(module)).collect();
-        let is_whole = kernel.is_file() && modules.iter().all(|module| module.is_file());
-        is_whole.then_some(Self { kernel, modules })
+        let is_complete = kernel.is_file() && modules.iter().all(|module| module.is_file());
+        is_complete.then_some(Self { kernel, modules })
     }
 
     /// Downloads and unpacks it.
@@ -51,13 +51,13 @@ fn directory() -> PathBuf {
 
 /// The newest kernel of this distribution.
 fn newest() -> Result<String> {
-    let mut ask = Command::new("apt-cache");
-    let told = command::ask(ask.args(["depends", "--important", PACKAGE])).unwrap_or_default();
-    let package = told.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
-    let package = package.with_context(|| format!("apt knows no package {PACKAGE}: try `apt-get update`"))?;
+    let mut apt_cache = Command::new("apt-cache");
+    let output = command::query(apt_cache.args(["depends", "--important", PACKAGE])).unwrap_or_default();
+    let package = output.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
+    let package = package.with_context(|| format!("apt has no package {PACKAGE}: run `apt-get update`"))?;
     ensure!(
         package.starts_with(&format!("linux-image-{OLDEST}")),
-        "this distribution's kernel is {package}, and Linux {OLDEST}x is wanted, which Debian 12 has"
+        "this distribution has {package}, but Linux {OLDEST}x is needed (Debian 12 has it)"
     );
     Ok(package.to_owned())
 }
