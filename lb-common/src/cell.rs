@@ -1,11 +1,11 @@
 //! Memory that CPUs and the controller share without a lock.
 //!
-//! [`Word`] and [`HalfWord`] are atomic words; [`Shared`] a plain value that is written by its owner only and read by
-//! everybody, who must look at a [`Word`] before and after ([`fence`] between) to know that they read one owner's.
+//! [`Word`] and [`HalfWord`] are atomic words. [`Shared`] is a plain value that only its owner writes and any CPU may read.
+//! A reader must check a [`Word`] before and after (with a [`fence`] between) to know that it read one owner's value.
 //!
 //! On the BPF target `core::sync::atomic` has no compare-exchange, and its acquire loads stop bpf-linker; BPF's own
 //! atomics are full barriers, and x86-64 orders plain loads among loads and stores among stores, so a compiler
-//! barrier is all that is left to do. A weakly ordered CPU needs load-acquire instructions here.
+//! barrier is sufficient here. A weakly ordered CPU would need load-acquire instructions.
 
 #[cfg(feature = "standstill")]
 pub mod standstill;
@@ -14,14 +14,14 @@ pub mod standstill;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::{cell::UnsafeCell, fmt};
 
-/// What tests put before each access.
+/// A preemption point for tests, before each access.
 #[inline(always)]
 fn access() {
     #[cfg(feature = "standstill")]
     standstill::access();
 }
 
-/// Keeps the compiler from moving memory accesses across.
+/// Keeps the compiler from moving memory accesses across it.
 #[inline(always)]
 pub fn fence() {
     #[cfg(target_arch = "bpf")]
@@ -33,7 +33,7 @@ pub fn fence() {
     core::sync::atomic::fence(Ordering::SeqCst);
 }
 
-/// What words of both sizes have in common.
+/// Operations of words of both sizes.
 macro_rules! words {
     ($($(#[$about:meta])* $name:ident $value:ty, $atomic:ty;)*) => {
         $(
@@ -45,7 +45,7 @@ macro_rules! words {
             unsafe impl Sync for $name {}
 
             impl $name {
-                /// A word to begin with.
+                /// A word with this initial value.
                 pub const fn new(value: $value) -> Self {
                     Self(UnsafeCell::new(value))
                 }
@@ -174,16 +174,16 @@ impl HalfWord {
 #[repr(transparent)]
 pub struct Shared<T: Copy>(UnsafeCell<T>);
 
-// SAFETY: readers copy the value out and use it only if the owner's `Word` says that it was whole.
+// SAFETY: readers copy the value and use it only if the owner's `Word` shows that the copy is consistent.
 unsafe impl<T: Copy + Send> Sync for Shared<T> {}
 
 impl<T: Copy> Shared<T> {
-    /// A value to begin with.
+    /// A cell with this initial value.
     pub const fn new(value: T) -> Self {
         Self(UnsafeCell::new(value))
     }
 
-    /// Copies the value out.
+    /// Copies the value.
     #[inline(always)]
     pub fn get(&self) -> T {
         access();

@@ -1,7 +1,7 @@
-//! Time, as packets and records have it.
+//! Time in packets and records.
 
-/// Times are in ticks of 2^20 ns (1.05 ms), so that no packet divides. They wrap after 52 days: a flow that nobody has
-/// spoken on for as long has its timeout once more.
+/// Times are in ticks of 2^20 ns (1.05 ms), so that no packet needs a division. They wrap after 52 days: a flow that was
+/// idle for that long starts its timeout again.
 pub const TICK_SHIFT: u32 = 20;
 
 /// Seconds in [ticks](TICK_SHIFT).
@@ -9,24 +9,24 @@ pub const fn ticks(seconds: u64) -> u32 {
     ((seconds * 1_000_000_000) >> TICK_SHIFT) as u32
 }
 
-/// How far one CPU's clock may be ahead of another's, or how long a CPU may stand still between a look at its clock
-/// and one at a record.
+/// Maximum difference between the clocks of two CPUs, and maximum time that a CPU may be preempted between reading its
+/// clock and reading a record.
 const SKEW: u32 = ticks(3600);
 
-/// How old `then` is: how long ago it was, and a [`SKEW`] more, so that a moment which another CPU's clock has not
-/// reached yet is young. (To clamp it instead costs the verifier both sides of the clamp wherever an age is compared.)
+/// The age of `then`: the time since then plus [`SKEW`], so that a time ahead of this CPU's clock counts as recent.
+/// (Clamping would make the verifier walk both branches of the clamp wherever an age is compared.)
 #[inline(always)]
 pub const fn age(now: u32, then: u32) -> u32 {
     now.wrapping_sub(then).wrapping_add(SKEW)
 }
 
-/// Was a moment of this [`age`] longer ago than `most`?
+/// Is a time of this [`age`] longer ago than `most`?
 #[inline(always)]
 pub const fn is_over(age: u32, most: u32) -> bool {
     age > most + SKEW
 }
 
-/// How long ago a moment of this [`age`] was.
+/// The time since a moment of this [`age`].
 pub const fn since(age: u32) -> u32 {
     age.saturating_sub(SKEW)
 }
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_long_ago_is_told_from_one_that_is_yet_to_come() {
+    fn times_long_ago_and_times_ahead_are_distinguished() {
         let now = ticks(1000);
 
         let ahead = age(now, now + ticks(3599));

@@ -1,6 +1,6 @@
-//! Counters: per CPU, only ever added to, read by the controller.
+//! Counters: per CPU, only incremented, read by the controller.
 
-/// Packets and bytes. Bytes are of whole frames.
+/// Packets and bytes. Bytes count whole frames.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -10,19 +10,19 @@ pub struct Tally {
     pub bytes: u64,
 }
 
-/// Of one backend.
+/// Counters of one backend.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BackendCounters {
-    /// Requests sent to it.
+    /// Requests sent to the backend.
     pub forwarded: Tally,
-    /// Replies that came from it and went to a client.
+    /// Its replies sent to clients.
     pub returned: Tally,
-    /// Flows that were given to it.
+    /// New flows assigned to it.
     pub new_flows: u64,
 }
 
-/// Of one service. What it received is what its backends were sent, and this.
+/// Counters of one service. It received these packets plus those forwarded to its backends.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServiceCounters {
@@ -30,11 +30,11 @@ pub struct ServiceCounters {
     pub refused: Tally,
 }
 
-/// Of one interface: what became of the packets that it received. Their sum is the packets received.
+/// Counters of one interface: actions taken on received packets. Their sum is the number of packets received.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ActionCounters {
-    /// Left to the host.
+    /// Passed to the host.
     pub passed: u64,
     /// Dropped.
     pub dropped: u64,

@@ -1,15 +1,15 @@
-//! What the program asks of the controller.
+//! Events that the program sends to the controller.
 
 use crate::{hop::ClientHop, net::Address};
 
-/// A client's next hop has no neighbour entry: resolve it.
+/// Requests that a client's next hop without neighbour entry be resolved.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NeighbourWanted {
     /// The next hop.
     pub address: Address,
-    /// The interface it is on, and the MAC that the client's flow uses until it is resolved. Zero: its packets are
-    /// dropped.
+    /// Its interface, and the MAC that the client's flow uses until it is resolved. Zero: packets are dropped until
+    /// then.
     pub hop: ClientHop,
 }
 

@@ -1,12 +1,13 @@
-//! The flow table: one record per flow is the truth, hints lead replies to it.
+//! The flow table, our conntrack: one record per flow, and a reply index that leads replies to it.
 //!
 //! ```text
-//! request ─hash─▶ bucket of 8 records (the hash also names the way to look at first; a full bucket has a second)
-//! reply   ─hash─▶ line of 8 hints ─index─▶ record, which is checked: a stale hint is a miss
+//! request ─hash─▶ bucket of 8 records (the hash also selects the way to check first; a full bucket has a second)
+//! reply   ─hash─▶ line of 8 entries ─index─▶ record, which is checked: a stale entry is a miss
 //! ```
 //!
-//! A record changes hands by a compare-exchange on its [`Control`] word, which counts its owners (`generation`).
-//! A reader looks at the word, copies what it needs, and looks again: the same generation means one owner's values.
+//! A record changes owner by a compare-exchange on its [`Control`] word, which counts its owners (`generation`).
+//! Records are read like a seqlock: read the word, copy the needed fields, read the word again. If the generation is the
+//! same, all fields belong to one owner.
 
 use crate::{
     cell::{HalfWord, Shared, Word},
@@ -15,19 +16,19 @@ use crate::{
     net::{Ports, Protocol, V4, V6},
 };
 
-/// Records in a bucket. With 8, and a second bucket for the overflow, half load refuses 0.03 % of flows.
+/// Records per bucket. With 8, and a second bucket for overflow, 0.03 % of flows are refused at half load.
 pub const WAYS: usize = 8;
-/// Hints in a line of 64 bytes.
+/// Reply index entries in a line of 64 bytes.
 pub const HINTS: usize = 8;
-/// Records of a table for each flow that it promises to hold.
+/// Records in a table per flow of its capacity.
 pub const RECORDS_PER_FLOW: u32 = 2;
-/// Lines of hints for each bucket of records: with 2, one line of a thousand is full when the table holds what it
-/// promises. Fewer would refuse flows with nat, which has few reply tuples to choose from; more would slow replies.
+/// Lines of the reply index per bucket of records. With 2, one line in a thousand is full when the table is filled to
+/// capacity. Fewer would refuse flows with nat, which has few reply tuples to choose from; more would slow down replies.
 pub const LINES_PER_BUCKET: u32 = 2;
-/// A hint has 24 bits for the record's number.
+/// Reply index entries have 24 bits for the record's number.
 pub const MAX_RECORDS: u32 = 1 << 24;
 
-/// What a record is: a kind and, for established flows, how far they have been closed.
+/// The state of a record: a kind and, for established flows, how far they have been closed.
 ///
 /// ```text
 ///            SYN / first datagram         proven
@@ -39,38 +40,39 @@ pub const MAX_RECORDS: u32 = 1 << 24;
 ///
 /// | state | meaning | idle timeout | source |
 /// |---|---|---|---|
-/// | `HALF_OPEN` | the backend's answer is not yet acknowledged by the client | 120 s | RFC 4787 REQ-5 (UDP, 2 min); longer than the largest gap between two SYNs (RFC 6298, 2.4: 60 s) |
-/// | `CHALLENGER` | half-open, and an older closing flow has the same addresses and ports | 120 s | RFC 9293, 3.6.1 |
+/// | `HALF_OPEN` | the client has not yet acknowledged the backend's answer | 120 s | RFC 4787 REQ-5 (UDP, 2 min); longer than the largest gap between two SYNs (RFC 6298, 2.4: 60 s) |
+/// | `CHALLENGER` | reopening: half-open, and an older closing flow has the same addresses and ports | 120 s | RFC 9293, 3.6.1 |
 /// | `ESTABLISHED` TCP | the handshake is proven | 7,440 s | RFC 5382 REQ-5 |
-/// | `ESTABLISHED` UDP | the client spoke again after the backend's answer | 300 s | RFC 4787 REQ-5 |
-/// | `ESTABLISHED` + `SHORT_*` | one side sent FIN and the other has not spoken since | 240 s | RFC 5382 REQ-5, RFC 7857 2.2 |
-/// | `ESTABLISHED` + `RESET` + `SHORT_*` | that side sent RST and the other has not spoken since | 10 s, may be taken at once | Linux `nf_conntrack_tcp_timeout_close` |
-/// | `ESTABLISHED` + `CHALLENGED` | a challenger began while it was closing, and may be there | as without | RFC 9293, 3.6.1 |
-/// | `ESTABLISHED` + both `FIN_*` (closed) | both sides sent FIN | 240 s, may be taken at once | RFC 5382 REQ-5 |
-/// | `RETIRED` | its challenger has taken over; only its reply tuple is still held | 240 s, may be taken at once | RFC 6191 |
+/// | `ESTABLISHED` UDP | the client sent another datagram after the backend's answer | 300 s | RFC 4787 REQ-5 |
+/// | `ESTABLISHED` + `SHORT_*` | one side sent FIN and the other has sent nothing since | 240 s | RFC 5382 REQ-5, RFC 7857 2.2 |
+/// | `ESTABLISHED` + `RESET` + `SHORT_*` | that side sent RST and the other has sent nothing since | 10 s, may be evicted at once | Linux `nf_conntrack_tcp_timeout_close` |
+/// | `ESTABLISHED` + `CHALLENGED` | a SYN came while it was closing, so there may be a reopening flow | as without | RFC 9293, 3.6.1 |
+/// | `ESTABLISHED` + both `FIN_*` (closed) | both sides sent FIN | 240 s, may be evicted at once | RFC 5382 REQ-5 |
+/// | `RETIRED` | the reopening flow has replaced it; only its reply tuple is still reserved | 240 s, may be evicted at once | RFC 6191 |
 ///
-/// A RST is not verified: the table keeps no windows. So it is not final as two FINs are. The side that received a valid
-/// RST is silent afterwards, or answers with RST; any other packet of that side shows that its connection lives, and
-/// restores the flow.
+/// A RST is not verified, because the table does not track windows, so it is not final as two FINs are. A side that
+/// received a valid RST is silent afterwards, or answers with RST. Any other packet from that side shows that its
+/// connection is alive, and restores the flow.
 ///
-/// A timeout ends a flow, to the quarter of a second that `last_seen` is kept to. Neither side's packet brings it back,
-/// whether its record has been taken or not: the client's is as good as the first, the backend's is the host's.
+/// A timeout ends a flow, within the resolution of `last_seen`, a quarter of a second. An expired flow is never revived,
+/// even if its record is still there: a client packet is treated as the first of a new flow, and a backend packet is
+/// passed to the host.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State(pub u8);
 
 impl State {
-    /// Nobody's.
+    /// Unused.
     pub const EMPTY: Self = Self(0);
-    /// Its owner is writing.
+    /// Reserved: its owner is writing it.
     pub const BUSY: Self = Self(1);
     /// The handshake is not proven.
     pub const HALF_OPEN: Self = Self(2);
-    /// Half-open beside an older flow of the same client tuple, which it replaces when proven.
+    /// Reopening: half-open beside an older closing flow with the same client tuple, which it replaces when proven.
     pub const CHALLENGER: Self = Self(3);
     /// The handshake is proven.
     pub const ESTABLISHED: Self = Self(4);
-    /// A challenger began while the flow was closing: until the flow ends, look for it.
+    /// A SYN came while the flow was closing: until the flow ends, lookups must check for a reopening flow.
     pub const CHALLENGED: u8 = 0x08;
     /// The client has sent FIN.
     pub const FIN_CLIENT: u8 = 0x10;
@@ -80,34 +82,34 @@ impl State {
     pub const SHORT_CLIENT: u8 = 0x40;
     /// The backend's FIN (with [`Self::RESET`]: its RST) shortened the timer; the client's next packet restores it.
     pub const SHORT_BACKEND: u8 = 0x80;
-    /// An established flow was reset, by the sides whose `SHORT_*` is set: at least one is. Never set on a closed flow.
+    /// An established flow was reset by the sides whose `SHORT_*` is set (at least one). Never set on a closed flow.
     pub const RESET: u8 = 0x02;
 
-    /// A challenger has taken its place. It answers for nobody, but keeps its reply tuple until somebody needs the
-    /// record: the backend is in TIME-WAIT with that tuple, and would answer another client's SYN on it with a
-    /// challenge (RFC 5961, 4.2). Counts as closed.
+    /// Replaced by a reopening flow. The record is not live, but its reply tuple stays reserved until the record is
+    /// evicted: the backend is in TIME-WAIT with that tuple, and would answer another client's SYN on it with a
+    /// challenge ACK (RFC 5961, 4.2). Counts as closed.
     pub const RETIRED: Self = Self(5 | Self::FIN_CLIENT | Self::FIN_BACKEND);
 
     const KIND: u8 = 0x07;
-    /// Kinds of records that answer for a flow, one bit each.
+    /// Kinds of live records, one bit each.
     const LIVE: u8 = 1 << Self::HALF_OPEN.0
         | 1 << Self::CHALLENGER.0
         | 1 << Self::ESTABLISHED.0
         | 1 << (Self::ESTABLISHED.0 | Self::RESET);
 
-    /// Does the record answer for a flow?
+    /// Is the record live, so that packets match its flow?
     #[inline(always)]
     pub const fn is_live(self) -> bool {
         Self::LIVE >> (self.0 & Self::KIND) & 1 != 0
     }
 
-    /// Does the record hold a reply tuple, and a hint with it?
+    /// Does the record hold a reply tuple, and so an entry in the reply index?
     #[inline(always)]
     pub const fn holds_tuple(self) -> bool {
         self.0 & Self::KIND >= Self::HALF_OPEN.0
     }
 
-    /// Is the handshake still to be proven?
+    /// Is the handshake not yet proven?
     #[inline(always)]
     pub const fn is_half_open(self) -> bool {
         self.0 == Self::HALF_OPEN.0 || self.0 == Self::CHALLENGER.0
@@ -125,7 +127,7 @@ impl State {
         self.0 & Self::KIND == Self::ESTABLISHED.0 | Self::RESET
     }
 
-    /// Has one side begun to close, or did so when a SYN came?
+    /// Has one side begun to close, or had it when a SYN came?
     #[inline(always)]
     pub const fn is_closing(self) -> bool {
         self.is_established() && self.0 & !Self::KIND != 0
@@ -156,7 +158,7 @@ impl State {
 
 /// A record's control word: `tag (32) | state (8) | generation (24)`.
 ///
-/// The tag is a part of the flow's hash: most records of other flows are told apart by it. The generation counts owners.
+/// The tag is a part of the flow's hash and distinguishes most records of other flows. The generation counts owners.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Control(pub u64);
@@ -164,7 +166,7 @@ pub struct Control(pub u64);
 impl Control {
     const STATE: u64 = 0xff << 32;
 
-    /// Puts a word together.
+    /// Builds the word.
     #[inline(always)]
     pub const fn new(generation: u32, state: State, tag: u32) -> Self {
         Self((generation as u64) << 40 | (state.0 as u64) << 32 | tag as u64)
@@ -176,7 +178,7 @@ impl Control {
         self.0 as u32
     }
 
-    /// What the record is.
+    /// The record's state.
     #[inline(always)]
     pub const fn state(self) -> State {
         State((self.0 >> 32) as u8)
@@ -194,23 +196,23 @@ impl Control {
         Self(self.0 & !Self::STATE | (state.0 as u64) << 32)
     }
 
-    /// Does `later` speak of the same owner, in any state that answers?
+    /// Does `later` have the same owner, in a live state?
     #[inline(always)]
     pub const fn is_still(self, later: Self) -> bool {
         (self.0 ^ later.0) & !Self::STATE == 0 && later.state().is_live()
     }
 }
 
-/// Where a reply finds its record: `tag (32) | generation (8) | record number (24)`. Zero is no hint.
+/// An entry of the reply index: `tag (32) | generation (8) | record number (24)`. Zero is an empty entry.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hint(pub u64);
 
 impl Hint {
-    /// No hint.
+    /// An empty entry.
     pub const NONE: Self = Self(0);
 
-    /// Puts a hint together.
+    /// Builds an entry.
     #[inline(always)]
     pub const fn new(tag: u32, generation: u32, record: u32) -> Self {
         Self((tag as u64) << 32 | ((generation & 0xff) as u64) << 24 | (record & 0xff_ffff) as u64)
@@ -222,7 +224,7 @@ impl Hint {
         (self.0 >> 32) as u32
     }
 
-    /// The low bits of the record's generation when the hint was written.
+    /// The low bits of the record's generation when the entry was written.
     #[inline(always)]
     pub const fn generation(self) -> u8 {
         (self.0 >> 24) as u8
@@ -235,16 +237,16 @@ impl Hint {
     }
 }
 
-/// What the backend's SYN-ACK (or first datagram) left behind: `generation (24) | seen (8) | sequence number (32)`.
+/// What is known from the backend's SYN-ACK (or first datagram): `generation (24) | seen (8) | sequence number (32)`.
 ///
-/// It carries the generation, so that a late store cannot speak for the record's next owner.
+/// It includes the generation, so a late store is not valid for the record's next owner.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proof(pub u64);
 
 impl Proof {
-    /// The backend has not answered the flow of `generation`. Owners differ in this too: what an earlier one's answer
-    /// replaces late is never the next one's.
+    /// The backend has not answered the flow of `generation`. This value differs between owners as well, so a late
+    /// compare-exchange for an earlier owner cannot replace the next owner's value.
     #[inline(always)]
     pub const fn none(generation: u32) -> Self {
         Self((generation as u64) << 40)
@@ -311,7 +313,7 @@ pub struct Deltas {
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Record<A: Copy, S> {
-    /// A [`Control`].
+    /// The [`Control`] word.
     pub control: Word,
     /// The client, as the source of requests.
     pub client: Shared<A>,
@@ -321,23 +323,23 @@ pub struct Record<A: Copy, S> {
     pub request_ports: Shared<Ports>,
     /// The backend and the protocol.
     pub owner: Shared<Owner>,
-    /// Backend port, the port that the backend sees of us (nat: the client's own).
+    /// Backend port, and the source port that the backend sees (nat: the client's own).
     pub reply_ports: Shared<Ports>,
-    /// When a packet was last seen, within a quarter of a second, in [`ticks`].
+    /// When the last packet was seen, in [`ticks`], with a resolution of a quarter of a second.
     pub last_seen: HalfWord,
-    /// A [`Proof`].
+    /// The [`Proof`].
     pub proof: Word,
     /// The backend, as the source of replies.
     pub backend: Shared<A>,
-    /// What the backend sees as the client: an address of ours (nat: the client).
+    /// The client as the backend sees it: an address of xlb (nat: the client's own).
     pub source: Shared<A>,
-    /// A [`ClientHop`](crate::hop::ClientHop).
+    /// The [`ClientHop`](crate::hop::ClientHop).
     pub client_hop: Word,
     /// Checksum differences of a request.
     pub deltas: Shared<Deltas>,
-    /// For which owner and when the next hop was looked up.
+    /// When the next hop was looked up, and for which owner.
     pub hop_stamp: Shared<HopStamp>,
-    /// Nothing: the rest of the second line.
+    /// Unused rest of the second cache line.
     pub spare: S,
 }
 
@@ -349,7 +351,7 @@ pub type Record6 = Record<V6, [u32; 4]>;
 const _: () = assert!(size_of::<Record4>() == 64);
 const _: () = assert!(size_of::<Record6>() == 128);
 
-/// The records that one hash leads to.
+/// The records of one hash value.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Bucket<R> {
@@ -357,11 +359,11 @@ pub struct Bucket<R> {
     pub way: [R; WAYS],
 }
 
-/// The hints that one hash leads to: one cache line.
+/// The reply index entries of one hash value: one cache line.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct HintLine {
-    /// [`Hint`]s.
+    /// The entries, each a [`Hint`].
     pub hint: [Word; HINTS],
 }
 
@@ -373,27 +375,27 @@ const _: () = assert!(size_of::<HintLine>() == 64);
 pub struct Shape {
     /// Buckets of [`WAYS`] records.
     pub buckets: u32,
-    /// Lines of [`HINTS`] hints.
+    /// Lines of [`HINTS`] reply index entries.
     pub lines: u32,
-    /// How many flows may be half-open before a newcomer takes another half-open flow's record instead of an empty one.
+    /// Number of half-open flows above which a new flow evicts another half-open flow instead of using an empty record.
     pub half_open: u32,
     /// Zero.
     pub zero: u32,
 }
 
 impl Shape {
-    /// The smallest table that promises to hold `flows`.
+    /// The smallest table with a capacity of `flows`.
     pub const fn for_flows(flows: u32, half_open: u32) -> Self {
         let buckets = (flows * RECORDS_PER_FLOW).div_ceil(WAYS as u32);
         Self { buckets, lines: buckets * LINES_PER_BUCKET, half_open, zero: 0 }
     }
 
-    /// How many flows the table promises to hold.
+    /// The capacity of the table, in flows.
     pub const fn flows(self) -> u32 {
         self.buckets * WAYS as u32 / RECORDS_PER_FLOW
     }
 
-    /// The bytes of records and hints, each record being of `record` bytes.
+    /// The size of records and reply index in bytes, with `record` bytes per record.
     pub const fn bytes(self, record: usize) -> u64 {
         self.buckets as u64 * (WAYS * record) as u64 + self.lines as u64 * size_of::<HintLine>() as u64
     }
@@ -438,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_record_is_told_from_the_others() {
+    fn kinds_of_records_are_distinct() {
         let reset = State(State::ESTABLISHED.0 | State::RESET | State::SHORT_CLIENT);
         let cases = [
             // state, [live, holds its tuple, half-open, established, reset]
@@ -464,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn only_two_fins_close_and_each_goodbye_shortens() {
+    fn only_two_fins_close_and_each_fin_or_rst_shortens_the_timeout() {
         let live = State::ESTABLISHED;
         let reset = State(live.0 | State::RESET | State::SHORT_CLIENT);
         let one = State(live.0 | State::FIN_CLIENT | State::SHORT_CLIENT);

@@ -2,13 +2,13 @@
 
 use crate::{limits::MAX_INTERFACE_INDEX, net::Mac};
 
-/// Where a packet leaves, and to whom. All zeros while the next hop is not resolved.
+/// A next hop: egress interface and Ethernet addresses. All zeros while it is not resolved.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hop {
-    /// The next machine's Ethernet address.
+    /// The next hop's Ethernet address.
     pub destination: Mac,
-    /// The egress interface's own.
+    /// The egress interface's Ethernet address.
     pub source: Mac,
     /// The egress interface's index; 0 while the next hop is not resolved.
     pub interface: u32,
@@ -18,7 +18,7 @@ pub struct Hop {
 
 const _: () = assert!(size_of::<Hop>() == 20);
 
-/// An interface that xlb is attached to. Its number in the map is the interface index.
+/// An interface that xlb is attached to. The map's key is the interface index.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
@@ -36,8 +36,8 @@ const _: () = assert!(size_of::<Interface>() == 16);
 
 /// A flow's next hop towards its client: `generation (4) | interface (12) | MAC (48)`.
 ///
-/// One word, because it is also written by who does not own the record: whoever found the routes changed. The low bits
-/// of the owner's generation tell it from the same hop of the next owner, and of the fourteen after that.
+/// A single word, because a CPU that does not own the record may refresh it after a route change. Four generation bits let
+/// the compare-exchange detect that the record was reused (ABA), for up to 15 reuses.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientHop(pub u64);
@@ -45,7 +45,7 @@ pub struct ClientHop(pub u64);
 impl ClientHop {
     const INTERFACE: u32 = MAX_INTERFACE_INDEX - 1;
 
-    /// Puts the word together, for a record of this [generation](crate::flow::Control::generation).
+    /// Builds the word, for a record of this [generation](crate::flow::Control::generation).
     #[inline(always)]
     pub const fn new(mac: Mac, interface: u32, owner: u32) -> Self {
         let [a, b, c] = mac.0;
@@ -53,7 +53,7 @@ impl ClientHop {
         Self((owner as u64) << 60 | ((interface & Self::INTERFACE) as u64) << 48 | mac)
     }
 
-    /// The next machine's Ethernet address.
+    /// The next hop's Ethernet address.
     #[inline(always)]
     pub const fn mac(self) -> Mac {
         Mac([self.0 as u16, (self.0 >> 16) as u16, (self.0 >> 32) as u16])
@@ -66,16 +66,16 @@ impl ClientHop {
     }
 }
 
-/// In which routing generation a [`ClientHop`] was looked up, and for which of the record's owners.
+/// The routing generation in which a [`ClientHop`] was looked up, combined with the record's owner.
 ///
-/// Both in 32 bits: exact for one owner, and two owners' stamps differ while the routes change less than 256 times
-/// between them. A stamp that comes too late is thus none of the next owner's, who looks up its own.
+/// Both share 32 bits: this is exact for one owner, and stamps of two owners differ unless the routes change 256 times or
+/// more between them. So a stamp that is stored late does not match the next owner, which looks up its hop again.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HopStamp(pub u32);
 
 impl HopStamp {
-    /// Of a routing generation, and the [generation](crate::flow::Control::generation) of a record.
+    /// The stamp of a routing generation and a record's [generation](crate::flow::Control::generation).
     #[inline(always)]
     pub const fn new(routes: u32, owner: u32) -> Self {
         Self(routes ^ owner << 8)
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hop_stamp_speaks_for_one_owner_and_one_routing_generation() {
+    fn a_hop_stamp_matches_one_owner_and_one_routing_generation() {
         let stamp = HopStamp::new(1000, 0xff_fffe);
 
         assert_ne!(stamp, HopStamp::new(1001, 0xff_fffe));

@@ -1,8 +1,8 @@
 //! The contract between the XDP program and its controller: the keys and values of every map.
 //!
-//! Nothing here allocates, does IO or knows a map. Structs have no padding, because maps compare and copy bytes.
-//! Numbers that lie in packets keep network order and say so in their type ([`net::Be16`], [`net::Be32`]);
-//! our own numbers are native.
+//! Nothing here allocates, does IO or accesses maps. Structs have no padding, because maps compare and copy bytes.
+//! Numbers from packets stay in network order and have their own types ([`net::Be16`], [`net::Be32`]); all other numbers
+//! are native.
 //!
 //! ```text
 //!   Service (address, port, protocol) ─▶ Pool ─▶ SlotTable ─▶ backend id ─▶ Backend

@@ -1,38 +1,38 @@
-//! Numbers as they lie in packets.
+//! Numbers as they are in packets.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// A 16-bit number in network order, exactly as it lies in a packet.
+/// A 16-bit number in network order, exactly as in a packet.
 #[repr(transparent)]
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Be16(u16);
 
 impl Be16 {
-    /// Takes a number of ours to the wire.
+    /// Converts a native number to network order.
     #[inline(always)]
     pub const fn new(host: u16) -> Self {
         Self(host.to_be())
     }
 
-    /// Takes the bytes as they lie in a packet.
+    /// Reads the bytes as they are in a packet.
     #[inline(always)]
     pub const fn from_bytes(bytes: [u8; 2]) -> Self {
         Self(u16::from_ne_bytes(bytes))
     }
 
-    /// The number as we count.
+    /// The native number.
     #[inline(always)]
     pub const fn get(self) -> u16 {
         u16::from_be(self.0)
     }
 
-    /// The bytes as they lie in a packet.
+    /// The bytes as they are in a packet.
     #[inline(always)]
     pub const fn to_bytes(self) -> [u8; 2] {
         self.0.to_ne_bytes()
     }
 
-    /// The two bytes as one word, unswapped: for sums and hashes, which do not care about order.
+    /// The two bytes as one word, unswapped: for sums and hashes, which do not depend on byte order.
     #[inline(always)]
     pub const fn raw(self) -> u16 {
         self.0
@@ -45,31 +45,31 @@ impl core::fmt::Debug for Be16 {
     }
 }
 
-/// A 32-bit number in network order, exactly as it lies in a packet.
+/// A 32-bit number in network order, exactly as in a packet.
 #[repr(transparent)]
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Be32(u32);
 
 impl Be32 {
-    /// Takes a number of ours to the wire.
+    /// Converts a native number to network order.
     #[inline(always)]
     pub const fn new(host: u32) -> Self {
         Self(host.to_be())
     }
 
-    /// Takes the bytes as they lie in a packet.
+    /// Reads the bytes as they are in a packet.
     #[inline(always)]
     pub const fn from_bytes(bytes: [u8; 4]) -> Self {
         Self(u32::from_ne_bytes(bytes))
     }
 
-    /// The number as we count.
+    /// The native number.
     #[inline(always)]
     pub const fn get(self) -> u32 {
         u32::from_be(self.0)
     }
 
-    /// The bytes as they lie in a packet.
+    /// The bytes as they are in a packet.
     #[inline(always)]
     pub const fn to_bytes(self) -> [u8; 4] {
         self.0.to_ne_bytes()
@@ -94,10 +94,10 @@ impl core::fmt::Debug for Be32 {
 pub struct Ports(u32);
 
 impl Ports {
-    /// Puts two ports in the order of a packet.
+    /// Combines two ports in the order of a packet.
     #[inline(always)]
     pub const fn new(source: Be16, destination: Be16) -> Self {
-        // In halfwords, which LLVM loads from a packet as one word; of bytes it would load four.
+        // Built from halfwords, which LLVM loads from a packet as one word. From bytes it would load four.
         let (source, destination) = (source.raw() as u32, destination.raw() as u32);
         Self(if cfg!(target_endian = "little") {
             source | destination << 16
@@ -106,7 +106,7 @@ impl Ports {
         })
     }
 
-    /// Takes the first four bytes of a TCP or UDP header.
+    /// Reads the first four bytes of a TCP or UDP header.
     #[inline(always)]
     pub const fn from_raw(word: u32) -> Self {
         Self(word)
@@ -118,19 +118,19 @@ impl Ports {
         self.0
     }
 
-    /// The same two ports as a packet in the other direction has them.
+    /// The ports of a packet in the other direction.
     #[inline(always)]
     pub const fn reversed(self) -> Self {
         Self(self.0.rotate_left(16))
     }
 
-    /// The port that the packet comes from.
+    /// The source port.
     #[inline(always)]
     pub const fn source(self) -> Be16 {
         self.halves().0
     }
 
-    /// The port that the packet goes to.
+    /// The destination port.
     #[inline(always)]
     pub const fn destination(self) -> Be16 {
         self.halves().1
@@ -149,7 +149,7 @@ impl Ports {
 pub struct Mac(pub [u16; 3]);
 
 impl Mac {
-    /// Takes the six bytes as they lie in a frame.
+    /// Reads the six bytes as they are in a frame.
     pub const fn new(b: [u8; 6]) -> Self {
         Self([
             u16::from_ne_bytes([b[0], b[1]]),
@@ -158,13 +158,13 @@ impl Mac {
         ])
     }
 
-    /// The six bytes as they lie in a frame.
+    /// The six bytes as they are in a frame.
     pub const fn to_bytes(self) -> [u8; 6] {
         let [a, b, c] = [self.0[0].to_ne_bytes(), self.0[1].to_ne_bytes(), self.0[2].to_ne_bytes()];
         [a[0], a[1], b[0], b[1], c[0], c[1]]
     }
 
-    /// Is this the address of nobody?
+    /// Is this the all-zero address?
     #[inline(always)]
     pub const fn is_zero(self) -> bool {
         self.0[0] | self.0[1] | self.0[2] == 0
@@ -178,24 +178,24 @@ impl Mac {
     }
 }
 
-/// An IPv4 address as it lies in a packet.
+/// An IPv4 address as it is in a packet.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct V4(pub u32);
 
-/// An IPv6 address as it lies in a packet, as two words.
+/// An IPv6 address as it is in a packet, as two words.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct V6(pub u64, pub u64);
 
 impl V4 {
-    /// Takes the four bytes as they lie in a packet.
+    /// Reads the four bytes as they are in a packet.
     #[inline(always)]
     pub const fn from_bytes(bytes: [u8; 4]) -> Self {
         Self(u32::from_ne_bytes(bytes))
     }
 
-    /// The four bytes as they lie in a packet.
+    /// The four bytes as they are in a packet.
     #[inline(always)]
     pub const fn to_bytes(self) -> [u8; 4] {
         self.0.to_ne_bytes()
@@ -203,15 +203,15 @@ impl V4 {
 }
 
 impl V6 {
-    /// Takes the sixteen bytes as they lie in a packet.
+    /// Reads the sixteen bytes as they are in a packet.
     #[inline(always)]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        // In one piece, so that LLVM loads two words from a packet and not sixteen bytes.
+        // As one value, so that LLVM loads two words from a packet, not sixteen bytes.
         let (low, high) = Self::halves(u128::from_ne_bytes(bytes));
         if cfg!(target_endian = "little") { Self(low, high) } else { Self(high, low) }
     }
 
-    /// The sixteen bytes as they lie in a packet.
+    /// The sixteen bytes as they are in a packet.
     #[inline(always)]
     pub const fn to_bytes(self) -> [u8; 16] {
         let (low, high) = if cfg!(target_endian = "little") { (self.0, self.1) } else { (self.1, self.0) };
@@ -224,9 +224,9 @@ impl V6 {
     }
 }
 
-/// An address of either family: IPv4 is kept as `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
+/// An address of either family: IPv4 is stored as `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
 ///
-/// Slow paths only. Flows keep their own family.
+/// For slow paths only. Flow records use [`V4`] or [`V6`].
 #[repr(C)]
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Address(V6);
@@ -246,7 +246,7 @@ impl Address {
         Self(address)
     }
 
-    /// The IPv4 address within, if there is one: the caller knows.
+    /// The IPv4 address. The caller must know that it is one.
     #[inline(always)]
     pub const fn as_v4(self) -> V4 {
         let low = self.0.1.to_ne_bytes();
@@ -259,7 +259,7 @@ impl Address {
         self.0
     }
 
-    /// The address in Rust's own type.
+    /// The address as the standard library's type.
     pub fn to_ip(self) -> IpAddr {
         Ipv6Addr::from(self.0.to_bytes()).to_canonical()
     }
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_or_nobody_is_no_station() {
+    fn group_and_zero_addresses_are_not_unicast() {
         for (mac, is_unicast) in [
             ([2, 0, 0, 0, 0, 1], true),
             ([0, 0, 0, 0, 0, 1], true),
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_lie_as_in_a_packet_and_turn_around() {
+    fn ports_have_packet_order_and_can_be_reversed() {
         let ports = Ports::new(Be16::new(0x1234), Be16::new(80));
 
         assert_eq!(ports.raw().to_ne_bytes(), [0x12, 0x34, 0, 80]);

@@ -1,4 +1,4 @@
-//! Userspace's promise to aya that these values are plain bytes.
+//! Tells aya that these types are plain bytes, for userspace.
 
 use crate::{backend, counters, event, flow, hop, net, service, settings};
 

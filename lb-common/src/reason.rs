@@ -5,13 +5,13 @@
 pub enum Action {
     /// The host's network stack gets it.
     Pass,
-    /// It is gone.
+    /// The packet is dropped.
     Drop,
 }
 
 macro_rules! reasons {
     ($($variant:ident $name:literal $action:ident $about:literal;)*) => {
-        /// Every way out but forwarding. One counter and one fixed action each.
+        /// Every outcome except forwarding. Each has one counter and one fixed action.
         #[repr(u32)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Reason {
@@ -22,13 +22,14 @@ macro_rules! reasons {
             /// All of them, each at its own number.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// Not ours, or not known to be: let the host have it. Ours, but it cannot be served: drop it.
+            /// Packets that are not, or not known to be, for a service are passed to the host. Packets for a service that
+            /// cannot be forwarded are dropped.
             #[inline(always)]
             pub const fn action(self) -> Action {
                 match self { $(Self::$variant => Action::$action,)* }
             }
 
-            /// The reason at a number. [`Self::Internal`] where there is none.
+            /// The reason with this number, or [`Self::Internal`] if there is none.
             #[inline(always)]
             pub const fn from_number(number: u64) -> Self {
                 if number < Self::ALL.len() as u64 { Self::ALL[number as usize] } else { Self::Internal }
@@ -47,7 +48,7 @@ macro_rules! reasons {
     };
 }
 
-// New ones come last: counters are pinned, by number.
+// Add new ones at the end: counters are pinned by number.
 reasons! {
     NotIp              "not_ip"               Pass "Neither IPv4 nor IPv6: ARP, VLAN tags and the like.";
     NotService         "not_service"          Pass "No flow, and no service listens there.";

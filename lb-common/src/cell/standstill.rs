@@ -1,21 +1,21 @@
-//! A CPU that stands still before some of its accesses of shared memory, while others go on.
+//! Preempts a CPU before chosen accesses to shared memory, while others continue.
 //!
-//! Nothing says for how long: a hypervisor may take a CPU away between any two instructions. On one thread, what happens
-//! meanwhile is a call between two accesses, and every place for it can be tried in turn.
+//! A hypervisor may preempt a CPU between any two instructions, for any time. On one thread, what the other CPUs do in the
+//! meantime is a function call between two accesses, so every preemption point can be tried in turn.
 
 extern crate std;
 
 use std::{boxed::Box, cell::RefCell, thread_local, vec::Vec};
 
-/// How many accesses come first, counted from the pause before, and what happens then.
+/// The number of accesses before the pause, counted from the previous pause, and what happens during it.
 pub type Pause = (usize, Box<dyn FnOnce()>);
 
 thread_local! {
-    /// The next one last.
+    /// In reverse order: the next pause is the last element.
     static PAUSES: RefCell<Vec<Pause>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs something on this thread, with pauses in their order. Returns how many were not reached, and did not happen.
+/// Runs a function on this thread with these pauses, in order. Returns how many pauses were not reached.
 pub fn with_pauses<R>(mut pauses: Vec<Pause>, run: impl FnOnce() -> R) -> (R, usize) {
     pauses.reverse();
     PAUSES.set(pauses);
@@ -33,7 +33,7 @@ pub(super) fn access() {
         None => None,
     });
     let Some((_, meanwhile)) = due else { return };
-    // It has accesses of its own, before which nobody stands still.
+    // There are no pauses inside a pause.
     let later = PAUSES.take();
     meanwhile();
     PAUSES.set(later);
