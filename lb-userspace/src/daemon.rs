@@ -44,7 +44,9 @@ use crate::{
     },
     event::Since,
     exit::Exit,
-    health, neighbours, paths,
+    health,
+    named::Named,
+    neighbours, paths,
     problem::{Problem, ProblemKind},
     shutdown::{self, Shutdown},
     spec::{self, Mistakes, Spec, source_ports::SourcePorts, store::Store},
@@ -195,7 +197,7 @@ fn refusal(error: OpenError) -> Failure {
 fn open(fit: Fit<'_>, object: &[u8]) -> Result<Opened, Failure> {
     let opened = datapath::open(fit, object).map_err(refusal)?;
     for attached in &opened.attached {
-        info!(interface = attached.name, mode = attached.mode; "attached");
+        info!(interface = attached.name, mode = attached.mode.name(); "attached");
     }
     info!("maps take {:.1} MiB", opened.capacity.map_memory_bytes as f64 / f64::from(1 << 20));
     for note in &opened.notes {

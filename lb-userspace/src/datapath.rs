@@ -16,7 +16,7 @@ use lb_common::{
     settings::PortPool,
 };
 
-use crate::spec::BackendName;
+use crate::spec::{BackendName, LinkMode};
 
 mod attach;
 mod detach;
@@ -253,8 +253,8 @@ pub struct Attached {
     pub name: String,
     /// What links and maps know it by.
     pub index: u32,
-    /// "native" | "generic"
-    pub mode: &'static str,
+    /// Where in the kernel the program runs.
+    pub mode: LinkMode,
     /// Bytes of the longest IP packet.
     pub mtu: u32,
     /// Its own, which packets that it sends have as source.

@@ -9,6 +9,7 @@ use std::{
 use lb_common::hop::Hop;
 
 use crate::{
+    probe::ProbeOutcome,
     spec::{BackendName, HealthCheck},
     view,
 };
@@ -60,32 +61,10 @@ pub struct ProbeResult {
     pub at: SystemTime,
 }
 
-/// The label `result` of `xlb_health_checks_total`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ProbeOutcome {
-    /// It connected, or answered with 2xx or 3xx.
-    Success,
-    /// Refused, reset, or answered wrongly.
-    Failure,
-    /// No answer within the check's timeout.
-    Timeout,
-}
-
-impl ProbeOutcome {
-    /// Its name in JSON and metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::Failure => "failure",
-            Self::Timeout => "timeout",
-        }
-    }
-}
-
 impl From<&ProbeResult> for view::ProbeResult {
     fn from(result: &ProbeResult) -> Self {
         Self {
-            result: result.outcome.name().to_owned(),
+            result: result.outcome,
             detail: result.detail.clone(),
             duration_seconds: result.duration.as_secs_f64(),
         }
@@ -99,6 +78,17 @@ pub enum Health {
     Up,
     /// It is given no new flows; over UDP it loses those that it has, too.
     Down,
+}
+
+/// `None`: not known yet.
+impl From<Option<Health>> for view::Health {
+    fn from(health: Option<Health>) -> Self {
+        match health {
+            Some(Health::Up) => Self::Up,
+            Some(Health::Down) => Self::Down,
+            None => Self::Unknown,
+        }
+    }
 }
 
 /// What the probes are to watch. Sent whole on a `tokio::sync::watch`; the prober keeps what did not change.

@@ -21,7 +21,8 @@ use tokio::{
 
 use crate::{
     api::{handle::ControllerHandle, listen, server},
-    event::{Event, ProbeOutcome, ProbeResult, Request, Target},
+    event::{Event, ProbeResult, Request, Target},
+    probe::ProbeOutcome,
 };
 
 pub use balancer::Balancer;

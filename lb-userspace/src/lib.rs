@@ -19,7 +19,7 @@
 //!   event ─▶ view     datapath   metrics
 //!   spec              the file, and what commands change
 //!   probe ─▶ document
-//!   exit   problem   duration   text
+//!   exit   problem   duration   named   text
 //! ```
 
 #![warn(missing_docs)]
@@ -37,6 +37,7 @@ pub mod exit;
 mod fake;
 mod health;
 mod metrics;
+mod named;
 mod neighbours;
 pub mod paths;
 pub mod probe;

@@ -15,7 +15,7 @@ use lb_common::{
 };
 use prometheus::{TextEncoder, core::Collector, process_collector::ProcessCollector};
 
-use crate::{event::ProbeOutcome, view};
+use crate::{probe::ProbeOutcome, view};
 
 pub use durations::Durations;
 pub use families::families;

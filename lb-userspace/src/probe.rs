@@ -16,7 +16,10 @@ use std::{
 
 use nix::errno::Errno;
 
-use crate::document::{AnyKey, Layers};
+use crate::{
+    document::{AnyKey, Layers},
+    named::{Named, json_by_name, named},
+};
 
 /// A type of health check.
 trait CheckType: Sized {
@@ -54,17 +57,26 @@ macro_rules! types {
             $($(#[$about])* $Type,)*
         }
 
-        impl Kind {
-            /// In the order in which messages list them.
-            pub const ALL: &[Self] = &[$(Self::$Type,)*];
+        impl Named for Kind {
+            const ALL: &'static [Self] = &[$(Self::$Type,)*];
 
-            /// Its name in the configuration and in the API.
-            pub const fn name(self) -> &'static str {
+            fn name(self) -> &'static str {
                 match self {
                     $(Self::$Type => $Type::NAME,)*
                 }
             }
+        }
 
+        /// `None`: no checks.
+        impl Named for Option<Kind> {
+            const ALL: &'static [Self] = &[$(Some(Kind::$Type),)* None];
+
+            fn name(self) -> &'static str {
+                self.map_or("none", Kind::name)
+            }
+        }
+
+        impl Kind {
             pub(crate) const fn keys(self) -> &'static [&'static dyn AnyKey] {
                 match self {
                     $(Self::$Type => $Type::KEYS,)*
@@ -107,6 +119,20 @@ types! {
     /// Requests a path: up on 2xx and 3xx.
     Http in http,
 }
+
+/// How a probe ended: the label `result` of `xlb_health_checks_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ProbeOutcome {
+    /// The backend answered as it should.
+    Success,
+    /// Refused, reset, or answered wrongly.
+    Failure,
+    /// No answer within the check's timeout.
+    Timeout,
+}
+
+named!(ProbeOutcome { Success = "success", Failure = "failure", Timeout = "timeout", });
+json_by_name!(ProbeOutcome);
 
 /// Why a probe found no healthy backend.
 #[derive(Debug, PartialEq, Eq)]

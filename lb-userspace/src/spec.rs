@@ -19,7 +19,10 @@ use std::{
 use lb_common::{net::Protocol, service::Mode};
 use serde::Deserialize;
 
-use crate::probe::Probe;
+use crate::{
+    named::{Named, json_by_name, named},
+    probe::Probe,
+};
 
 mod command;
 mod file;
@@ -33,7 +36,6 @@ mod validate;
 
 pub use self::{
     command::{AdminState, BackendPatch, NewBackend},
-    health::NONE as NO_CHECK,
     load::{parse, read},
     rules::DEFAULT_WEIGHT,
 };
@@ -73,7 +75,7 @@ pub struct Interface {
     pub mode: AttachMode,
 }
 
-/// Where in the kernel the program runs.
+/// Where in the kernel the program is to run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AttachMode {
     /// In the driver.
@@ -83,6 +85,28 @@ pub enum AttachMode {
     /// Native on all interfaces, else generic on all.
     #[default]
     Auto,
+}
+
+named!(AttachMode { Native = "native", Generic = "generic", Auto = "auto", });
+
+/// Where in the kernel a program runs that is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkMode {
+    /// In the driver.
+    Native,
+    /// In the stack, behind the allocation of an skb.
+    Generic,
+}
+
+named!(LinkMode { Native = "native", Generic = "generic", });
+
+/// `None`: it is not attached.
+impl Named for Option<LinkMode> {
+    const ALL: &'static [Self] = &[Some(LinkMode::Native), Some(LinkMode::Generic), None];
+
+    fn name(self) -> &'static str {
+        self.map_or("none", LinkMode::name)
+    }
 }
 
 /// The control socket.
@@ -138,14 +162,10 @@ pub enum Scheduler {
     RoundRobin,
 }
 
-impl Scheduler {
-    /// As the file and the API write it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::RoundRobin => "round-robin",
-        }
-    }
-}
+named!(Scheduler { RoundRobin = "round-robin", });
+json_by_name!(Scheduler);
+named!(Protocol { Tcp = "tcp", Udp = "udp", });
+named!(Mode { FullNat = "full-nat", Nat = "nat", });
 
 /// A real server.
 #[derive(Clone, Debug, PartialEq)]

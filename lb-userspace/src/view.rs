@@ -2,7 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use lb_common::{flow, net::Protocol, service::Mode};
 use serde::{Deserialize, Serialize};
+
+use crate::{
+    named::{self, json_by_name, named},
+    probe::{Kind, ProbeOutcome},
+    spec::{AdminState, LinkMode, Scheduler},
+};
 
 /// `GET /v1/status`
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -39,7 +46,8 @@ pub struct Interface {
     /// The kernel's number; 0: not attached.
     pub index: u32,
     /// native | generic | none (not attached)
-    pub mode: String,
+    #[serde(with = "named")]
+    pub mode: Option<LinkMode>,
     /// False: the file names it, and the program does not run there.
     pub attached: bool,
     /// Bytes of the longest IP packet; 0: not attached.
@@ -66,12 +74,14 @@ pub struct Service {
     pub name: String,
     /// What clients dial.
     pub listen: Vec<SocketAddr>,
-    /// tcp | udp
-    pub protocol: String,
-    /// full-nat | nat
-    pub mode: String,
-    /// round-robin
-    pub scheduler: String,
+    /// Of all that it listens on.
+    #[serde(with = "named")]
+    pub protocol: Protocol,
+    /// What of a packet is rewritten.
+    #[serde(with = "named")]
+    pub mode: Mode,
+    /// How a new flow gets its backend.
+    pub scheduler: Scheduler,
     /// full-nat: the addresses that backends see; empty in mode nat.
     pub source: Vec<IpAddr>,
     /// All, whatever their state.
@@ -97,16 +107,30 @@ pub struct Backend {
     pub weight: u32,
     /// Used only when no other backend of its family is up.
     pub backup: bool,
-    /// up | down | unknown
-    pub health: String,
-    /// ready | drain | maint
-    pub admin_state: String,
+    /// As its checks say.
+    pub health: Health,
+    /// As the operator says.
+    pub admin_state: AdminState,
     /// Half-open, established and closing, a second old at most.
     pub flows: u64,
     /// It gets no new flows, and has none: they were counted after the last one could begin. Its server can be stopped.
     #[serde(default)]
     pub drained: bool,
 }
+
+/// What is known of a backend's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Its checks succeed, or it has none.
+    Up,
+    /// Its checks fail.
+    Down,
+    /// No check has ended yet.
+    Unknown,
+}
+
+named!(Health { Up = "up", Down = "down", Unknown = "unknown", });
+json_by_name!(Health);
 
 /// An element of `GET /v1/health`
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -117,10 +141,11 @@ pub struct HealthState {
     pub name: String,
     /// The backend's own, even where its check asks another port.
     pub address: SocketAddr,
-    /// tcp | http | none
-    pub check: String,
-    /// up | down | unknown
-    pub health: String,
+    /// The type of the check, or none.
+    #[serde(with = "named")]
+    pub check: Option<Kind>,
+    /// As its checks say.
+    pub health: Health,
     /// Seconds in this state.
     pub since_seconds: u64,
     /// The last probe; `null`: none has ended yet.
@@ -130,8 +155,8 @@ pub struct HealthState {
 /// Also the answer of `POST /v1/services/{service}/backends/{backend}/probe`
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct ProbeResult {
-    /// success | failure | timeout
-    pub result: String,
+    /// How it ended.
+    pub result: ProbeOutcome,
     /// What an operator reads: "HTTP 200", "connection refused".
     pub detail: String,
     /// Of all of it: connecting, and for http the question and the answer.
@@ -159,8 +184,9 @@ pub struct FlowQuery {
 /// An element of `GET /v1/flows`
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Flow {
-    /// tcp | udp
-    pub protocol: String,
+    /// Of the service.
+    #[serde(with = "named")]
+    pub protocol: Protocol,
     /// Who dialled.
     pub client: SocketAddr,
     /// What was dialled.
@@ -173,10 +199,40 @@ pub struct Flow {
     pub backend_address: SocketAddr,
     /// What the backend sees: an address of ours (full-nat) or the client (nat).
     pub source: SocketAddr,
-    /// half_open | established | closing | closed
-    pub state: String,
+    /// Where in its life it is.
+    pub state: FlowState,
     /// Since its last packet, either way.
     pub idle_seconds: f64,
+}
+
+/// Where in its life a flow is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowState {
+    /// Its handshake is not proven.
+    HalfOpen,
+    /// No side has begun to close it.
+    Established,
+    /// One side has begun to close it.
+    Closing,
+    /// Both sides have closed it: the record waits for late packets, and any flow that needs it may take it.
+    Closed,
+}
+
+named!(FlowState { HalfOpen = "half_open", Established = "established", Closing = "closing", Closed = "closed", });
+json_by_name!(FlowState);
+
+impl From<flow::State> for FlowState {
+    fn from(state: flow::State) -> Self {
+        if state.is_half_open() {
+            Self::HalfOpen
+        } else if state.is_closed() {
+            Self::Closed
+        } else if state.is_closing() {
+            Self::Closing
+        } else {
+            Self::Established
+        }
+    }
 }
 
 /// `GET /v1/flows/count`

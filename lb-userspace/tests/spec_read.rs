@@ -9,7 +9,7 @@ use lb_common::{net::Protocol, service::Mode};
 use lb_userspace::{
     paths,
     probe::{Http, Probe, Tcp},
-    spec::{self, AttachMode, Limits, Spec},
+    spec::{self, AttachMode, Limits, Scheduler, Spec},
 };
 use proptest::prelude::*;
 
@@ -58,7 +58,10 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(spec.metrics, Some(paths::METRICS));
     assert_eq!(spec.limits, Limits::default());
     let web = &spec.services[0];
-    assert_eq!((web.protocol, web.mode, web.scheduler.name()), (Protocol::Tcp, Mode::FullNat, "round-robin"));
+    assert_eq!(
+        (web.protocol, web.mode, web.scheduler),
+        (Protocol::Tcp, Mode::FullNat, Scheduler::RoundRobin)
+    );
     assert_eq!((web.backends[0].weight, web.backends[0].backup), (100, false));
     let health = web.health.as_ref().unwrap();
     let second = Duration::from_secs(1);

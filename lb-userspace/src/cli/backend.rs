@@ -5,8 +5,9 @@ mod drain;
 use super::{args::BackendVerb, console::Console, failure::Failure, table::Table, table::Tone, units};
 use crate::{
     api::client::Client,
+    named::Named,
     spec::{AdminState, BackendName, BackendPatch, NewBackend},
-    view::{Backend, HealthState},
+    view::{Backend, Health, HealthState},
 };
 
 pub async fn backend(console: &mut Console<'_>, client: &Client, verb: BackendVerb) -> Result<(), Failure> {
@@ -68,13 +69,13 @@ async fn show(console: &mut Console<'_>, client: &Client, name: &BackendName) ->
         ("address", backend.address.to_string()),
         ("weight", backend.weight.to_string()),
         ("backup", yes(backend.backup)),
-        ("admin state", backend.admin_state.clone()),
-        ("health", backend.health.clone()),
+        ("admin state", backend.admin_state.name().to_owned()),
+        ("health", backend.health.name().to_owned()),
         ("flows", backend.flows.to_string()),
     ];
     if let Some(state) = state_of(&backend, &client.health().await?) {
         facts.push(("since", units::age(state.since_seconds)));
-        facts.push(("check", state.check.clone()));
+        facts.push(("check", state.check.name().to_owned()));
         facts.push(("last check", last_of(state)));
     }
     console.facts(&facts)
@@ -126,7 +127,7 @@ fn wide_table(backends: &[Backend], health: &[HealthState]) -> Table {
         let state = state_of(backend, health);
         let checked = [
             yes(backend.backup),
-            state.map_or_else(unknown, |state| state.check.clone()),
+            state.map_or_else(unknown, |state| state.check.name().to_owned()),
             state.map_or_else(unknown, |state| units::age(state.since_seconds)),
             state.map_or_else(unknown, last_of),
         ];
@@ -140,17 +141,17 @@ fn cells(backend: &Backend) -> [String; 6] {
         name_of(backend),
         backend.address.to_string(),
         backend.weight.to_string(),
-        backend.health.clone(),
-        backend.admin_state.clone(),
+        backend.health.name().to_owned(),
+        backend.admin_state.name().to_owned(),
         backend.flows.to_string(),
     ]
 }
 
 fn tone(backend: &Backend) -> Tone {
-    match (backend.health.as_str(), backend.admin_state.as_str()) {
-        ("down", _) => Tone::Alarm,
-        ("up", "ready") => Tone::Plain,
-        _ => Tone::Warning,
+    match (backend.health, backend.admin_state) {
+        (Health::Down, _) => Tone::Alarm,
+        (Health::Up, AdminState::Ready) => Tone::Plain,
+        (Health::Up, AdminState::Drain | AdminState::Maint) | (Health::Unknown, _) => Tone::Warning,
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     api::client::Client,
+    named::Named,
     view::{Flow, FlowCount, FlowQuery},
 };
 
@@ -44,11 +45,11 @@ fn table(flows: &[Flow], is_wide: bool) -> Table {
     let mut table = Table::new(&header);
     for flow in flows {
         let mut cells = vec![
-            flow.protocol.clone(),
+            flow.protocol.name().to_owned(),
             flow.client.to_string(),
             flow.listen.to_string(),
             format!("{}/{}", flow.service, flow.backend),
-            flow.state.clone(),
+            flow.state.name().to_owned(),
             format!("{:.1}s", flow.idle_seconds),
         ];
         if is_wide {

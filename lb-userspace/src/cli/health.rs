@@ -3,7 +3,14 @@
 use super::{
     args::HealthVerb, backend::last_of, console::Console, failure::Failure, table::Table, table::Tone, units,
 };
-use crate::{api::client::Client, exit::Exit, spec::BackendName, view::HealthState};
+use crate::{
+    api::client::Client,
+    exit::Exit,
+    named::Named,
+    probe::ProbeOutcome,
+    spec::BackendName,
+    view::{Health, HealthState},
+};
 
 pub async fn health(console: &mut Console<'_>, client: &Client, verb: HealthVerb) -> Result<(), Failure> {
     match verb {
@@ -26,11 +33,11 @@ async fn probe(console: &mut Console<'_>, client: &Client, name: &BackendName) -
         console.json(&result)?;
     } else {
         let mut table = Table::new(&["BACKEND", "RESULT", "DETAIL", "DURATION"]);
-        let tone = if result.result == "success" { Tone::Plain } else { Tone::Alarm };
-        table.row(tone, [name.to_string(), result.result.clone(), result.detail.clone(), took]);
+        let tone = if result.result == ProbeOutcome::Success { Tone::Plain } else { Tone::Alarm };
+        table.row(tone, [name.to_string(), result.result.name().to_owned(), result.detail.clone(), took]);
         console.table(table)?;
     }
-    if result.result == "success" {
+    if result.result == ProbeOutcome::Success {
         Ok(())
     } else {
         Err(Failure::new(Exit::Failed, format!("{name}: the check failed")))
@@ -38,7 +45,8 @@ async fn probe(console: &mut Console<'_>, client: &Client, name: &BackendName) -
 }
 
 fn has_failed(state: &HealthState) -> bool {
-    state.health == "down" || state.last.as_ref().is_some_and(|last| last.result != "success")
+    state.health == Health::Down
+        || state.last.as_ref().is_some_and(|last| last.result != ProbeOutcome::Success)
 }
 
 fn table(states: &[HealthState], is_wide: bool) -> Table {
@@ -50,8 +58,8 @@ fn table(states: &[HealthState], is_wide: bool) -> Table {
     for state in states {
         let mut cells = vec![
             format!("{}/{}", state.service, state.name),
-            state.check.clone(),
-            state.health.clone(),
+            state.check.name().to_owned(),
+            state.health.name().to_owned(),
             units::age(state.since_seconds),
             last_of(state),
         ];
@@ -65,9 +73,9 @@ fn table(states: &[HealthState], is_wide: bool) -> Table {
 }
 
 fn tone(state: &HealthState) -> Tone {
-    match state.health.as_str() {
-        "down" => Tone::Alarm,
-        "up" if !has_failed(state) => Tone::Plain,
-        _ => Tone::Warning,
+    match state.health {
+        Health::Down => Tone::Alarm,
+        Health::Up if !has_failed(state) => Tone::Plain,
+        Health::Up | Health::Unknown => Tone::Warning,
     }
 }

@@ -1,7 +1,7 @@
 //! `xlb service`: what clients dial.
 
 use super::{args::ServiceVerb, backend, console::Console, failure::Failure, table::Table, table::Tone};
-use crate::{api::client::Client, view::Service};
+use crate::{api::client::Client, named::Named, view::Service};
 
 pub async fn service(console: &mut Console<'_>, client: &Client, verb: ServiceVerb) -> Result<(), Failure> {
     match verb {
@@ -22,14 +22,14 @@ async fn list(console: &mut Console<'_>, client: &Client) -> Result<(), Failure>
         let mut cells = vec![
             service.name.clone(),
             joined(&service.listen),
-            service.protocol.clone(),
-            service.mode.clone(),
+            service.protocol.name().to_owned(),
+            service.mode.name().to_owned(),
             format!("{}/{}", service.backends_up, service.backends),
             service.backends_serving.to_string(),
             service.flows.to_string(),
         ];
         if console.is_wide() {
-            cells.extend([service.scheduler.clone(), joined(&service.source)]);
+            cells.extend([service.scheduler.name().to_owned(), joined(&service.source)]);
         }
         table.row(tone(service.backends_up, service.backends, service.backends_serving), cells);
     }
@@ -54,10 +54,10 @@ fn facts(service: &Service) -> Vec<(&'static str, String)> {
     vec![
         ("service", service.name.clone()),
         ("listen", joined(&service.listen)),
-        ("protocol", service.protocol.clone()),
-        ("mode", service.mode.clone()),
+        ("protocol", service.protocol.name().to_owned()),
+        ("mode", service.mode.name().to_owned()),
         ("source", joined(&service.source)),
-        ("scheduler", service.scheduler.clone()),
+        ("scheduler", service.scheduler.name().to_owned()),
         ("backends", up),
         ("flows", service.flows.to_string()),
     ]

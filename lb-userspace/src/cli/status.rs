@@ -12,6 +12,7 @@ use super::{
 use crate::{
     api::client::Client,
     exit::Exit,
+    named::Named,
     text::printable,
     view::{Interface, ServiceSummary, Status},
 };
@@ -70,8 +71,12 @@ fn interfaces(interfaces: &[Interface]) -> Table {
     let mut table = Table::new(&["INTERFACE", "MODE", "ATTACHED", "MTU"]);
     for interface in interfaces {
         let (tone, attached) = if interface.attached { (Tone::Plain, "yes") } else { (Tone::Alarm, "no") };
-        let cells =
-            [interface.name.clone(), interface.mode.clone(), attached.to_owned(), interface.mtu.to_string()];
+        let cells = [
+            interface.name.clone(),
+            interface.mode.name().to_owned(),
+            attached.to_owned(),
+            interface.mtu.to_string(),
+        ];
         table.row(tone, cells);
     }
     table

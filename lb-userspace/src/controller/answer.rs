@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use lb_common::{counters::BackendCounters, service::Mode};
+use lb_common::counters::BackendCounters;
 
-use super::{known::Known, listing::protocol_name, state::State, sums::Sums, walk::Count};
+use super::{known::Known, state::State, sums::Sums, walk::Count};
 use crate::{
     datapath::{Capacity, Snapshot},
     event::Health,
     metrics::{FlowTable, Flows},
-    spec::{Backend, BackendName, HealthCheck, NO_CHECK, Service},
+    spec::{Backend, BackendName, Service},
     view,
 };
 /// One look at everything.
@@ -33,9 +33,9 @@ impl<'a> Facts<'a> {
         view::Service {
             name: service.name.clone(),
             listen: service.listen.clone(),
-            protocol: protocol_name(service.protocol).to_owned(),
-            mode: mode_name(service.mode).to_owned(),
-            scheduler: service.scheduler.name().to_owned(),
+            protocol: service.protocol,
+            mode: service.mode,
+            scheduler: service.scheduler,
             source: service.sources.clone(),
             backends: summary.backends,
             backends_up: summary.backends_up,
@@ -78,8 +78,8 @@ impl<'a> Facts<'a> {
             address: backend.address,
             weight: backend.weight,
             backup: backend.backup,
-            health: health_name(self.state.health(service, backend)).to_owned(),
-            admin_state: self.state.admin(&name(service, backend)).name().to_owned(),
+            health: self.state.health(service, backend).into(),
+            admin_state: self.state.admin(&name(service, backend)),
             flows: self.flows(service, backend).all(),
             drained: self.is_drained(service, backend),
         }
@@ -96,8 +96,8 @@ impl<'a> Facts<'a> {
                     service: service.name.clone(),
                     name: backend.name.clone(),
                     address: backend.address,
-                    check: check_name(service.health.as_ref()).to_owned(),
-                    health: health_name(self.state.health(service, backend)).to_owned(),
+                    check: service.health.as_ref().map(|check| check.probe.kind()),
+                    health: self.state.health(service, backend).into(),
                     since_seconds: since.unwrap_or_default().as_secs(),
                     last: belief.and_then(|belief| belief.last.as_ref()).map(view::ProbeResult::from),
                 }
@@ -189,23 +189,4 @@ fn of(service: &Service, backend: Option<&Backend>, flows: u64, counters: &Backe
 
 fn name(service: &Service, backend: &Backend) -> BackendName {
     BackendName::new(&service.name, &backend.name)
-}
-
-const fn health_name(health: Option<Health>) -> &'static str {
-    match health {
-        Some(Health::Up) => "up",
-        Some(Health::Down) => "down",
-        None => "unknown",
-    }
-}
-
-const fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::FullNat => "full-nat",
-        Mode::Nat => "nat",
-    }
-}
-
-fn check_name(check: Option<&HealthCheck>) -> &'static str {
-    check.map_or(NO_CHECK, |check| check.probe.kind().name())
 }

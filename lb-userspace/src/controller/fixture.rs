@@ -16,9 +16,9 @@ use lb_common::{
 use super::state::State;
 use crate::{
     datapath::Attached,
-    event::{Health, HopState, Path, ProbeOutcome, ProbeResult, Probed},
-    probe::{Probe, Tcp},
-    spec::{Api, Backend, BackendName, HealthCheck, Interface, Limits, Scheduler, Service, Spec},
+    event::{Health, HopState, Path, ProbeResult, Probed},
+    probe::{Probe, ProbeOutcome, Tcp},
+    spec::{Api, Backend, BackendName, HealthCheck, Interface, Limits, LinkMode, Scheduler, Service, Spec},
 };
 
 pub const ETH0: u32 = 2;
@@ -69,7 +69,7 @@ pub fn name(text: &str) -> BackendName {
 }
 
 pub fn eth0() -> Attached {
-    Attached { name: "eth0".into(), index: ETH0, mode: "native", mtu: 1500, mac: Mac([1, 2, 3]) }
+    Attached { name: "eth0".into(), index: ETH0, mode: LinkMode::Native, mtu: 1500, mac: Mac([1, 2, 3]) }
 }
 
 pub fn hop(address: IpAddr) -> Hop {

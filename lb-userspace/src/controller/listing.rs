@@ -101,34 +101,14 @@ impl Listing {
 
 fn shown(flow: &Flow, name: &BackendName) -> view::Flow {
     view::Flow {
-        protocol: protocol_name(flow.protocol).to_owned(),
+        protocol: flow.protocol,
         client: flow.client,
         listen: flow.listen,
         service: name.service.clone(),
         backend: name.backend.clone(),
         backend_address: flow.backend,
         source: flow.source,
-        state: state_name(flow.state).to_owned(),
+        state: flow.state.into(),
         idle_seconds: flow.idle.as_secs_f64(),
-    }
-}
-
-/// tcp | udp
-pub const fn protocol_name(protocol: lb_common::net::Protocol) -> &'static str {
-    match protocol {
-        lb_common::net::Protocol::Tcp => "tcp",
-        lb_common::net::Protocol::Udp => "udp",
-    }
-}
-
-const fn state_name(state: lb_common::flow::State) -> &'static str {
-    if state.is_half_open() {
-        "half_open"
-    } else if state.is_closed() {
-        "closed"
-    } else if state.is_closing() {
-        "closing"
-    } else {
-        "established"
     }
 }

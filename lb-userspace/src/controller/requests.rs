@@ -160,7 +160,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let attached = self.state.attached().iter().map(|it| view::Interface {
             name: it.name.clone(),
             index: it.index,
-            mode: it.mode.to_owned(),
+            mode: Some(it.mode),
             attached: true,
             mtu: it.mtu,
         });
@@ -169,7 +169,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let missing = missing.map(|it| view::Interface {
             name: it.name.clone(),
             index: 0,
-            mode: "none".to_owned(),
+            mode: None,
             attached: false,
             mtu: 0,
         });

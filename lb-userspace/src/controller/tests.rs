@@ -27,7 +27,7 @@ use crate::{
     event::{HopState, Reply, Request},
     problem::{Problem, ProblemKind},
     spec::{AdminState, BackendPatch, NewBackend, Service},
-    view::FlowQuery,
+    view::{self, FlowQuery},
 };
 
 #[test]
@@ -333,7 +333,7 @@ fn an_added_backend_is_probed_and_then_serves_after_the_others() {
 
     let answer = world.ask(add(name("web/web-0"), body));
 
-    assert_eq!(answer.unwrap().health, "unknown");
+    assert_eq!(answer.unwrap().health, view::Health::Unknown);
     assert!(world.targets.borrow().iter().any(|target| target.backend == name("web/web-0")));
     assert!(world.hops.borrow().contains(&path("10.0.0.14".parse().unwrap())));
 

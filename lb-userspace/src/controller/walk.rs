@@ -23,6 +23,7 @@ use super::listing::Listing;
 use crate::{
     datapath::{Datapath, Flow, Snapshot},
     metrics::Flows,
+    view::FlowState,
 };
 
 /// A request for numbers of flows is answered with a count that began at most this long before it came.
@@ -191,14 +192,12 @@ impl Purpose {
 impl Count {
     fn add(&mut self, flow: &Flow) {
         let flows = self.flows.entry(flow.backend_id).or_default();
-        if flow.state.is_closed() {
-            // Both sides have closed: the record waits for late packets, and any flow that needs it may take it.
-        } else if flow.state.is_half_open() {
-            flows.half_open += 1;
-        } else if flow.state.is_closing() {
-            flows.closing += 1;
-        } else {
-            flows.established += 1;
+        match flow.state.into() {
+            FlowState::HalfOpen => flows.half_open += 1,
+            FlowState::Established => flows.established += 1,
+            FlowState::Closing => flows.closing += 1,
+            // It no longer counts: any flow that needs the record may take it.
+            FlowState::Closed => {}
         }
     }
 

@@ -49,6 +49,7 @@ mod tests {
 
     use super::*;
     use crate::shutdown;
+    use crate::spec::LinkMode;
 
     #[tokio::test(start_paused = true)]
     async fn a_missing_pin_of_a_map_a_link_or_all_is_noticed_within_a_second() {
@@ -82,6 +83,6 @@ mod tests {
     }
 
     fn eth0() -> Attached {
-        Attached { name: "eth0".into(), index: 3, mode: "native", mtu: 1500, mac: Mac::default() }
+        Attached { name: "eth0".into(), index: 3, mode: LinkMode::Native, mtu: 1500, mac: Mac::default() }
     }
 }

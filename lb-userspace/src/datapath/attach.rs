@@ -20,7 +20,7 @@ pub use self::{
     refused::Refused,
 };
 use super::{Attached, pins, preflight::links::Link};
-use crate::spec::AttachMode;
+use crate::spec::{AttachMode, LinkMode};
 
 /// An interface to attach to.
 #[derive(Clone, Debug)]
@@ -46,10 +46,10 @@ pub fn attach(program: &mut Xdp, wanted: &[Wanted<'_>], directory: &Path) -> Res
         Err(refused) => refused,
     };
     let is_auto = |it: &&Wanted<'_>| it.mode == AttachMode::Auto && it.link.name == refused.interface;
-    if native.auto == Mode::Generic || !wanted.iter().any(|it| is_auto(&it)) {
+    if native.auto == LinkMode::Generic || !wanted.iter().any(|it| is_auto(&it)) {
         return Err(refused.into());
     }
-    let attached = Attempt::new(wanted, Mode::Generic).run(program, directory)?;
+    let attached = Attempt::new(wanted, LinkMode::Generic).run(program, directory)?;
     let cause = refused.error;
     let warning = format!(
         "{} does not take the program in native mode ({cause}): generic mode on all, which is slower; \
@@ -60,35 +60,20 @@ pub fn attach(program: &mut Xdp, wanted: &[Wanted<'_>], directory: &Path) -> Res
 }
 
 /// Native for those that are to choose, unless an earlier start has found that this does not do.
-fn first_choice(wanted: &[Wanted<'_>]) -> Mode {
+fn first_choice(wanted: &[Wanted<'_>]) -> LinkMode {
     let mut held = wanted.iter().filter(|it| it.mode == AttachMode::Auto).filter_map(Wanted::held_mode);
-    if held.any(|mode| mode == Mode::Generic) { Mode::Generic } else { Mode::Native }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    Native,
-    Generic,
-}
-
-impl Mode {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Generic => "generic",
-        }
-    }
+    if held.any(|mode| mode == LinkMode::Generic) { LinkMode::Generic } else { LinkMode::Native }
 }
 
 impl Wanted<'_> {
-    fn held_mode(&self) -> Option<Mode> {
+    fn held_mode(&self) -> Option<LinkMode> {
         self.held?;
         let xdp = self.link.xdp?;
-        Some(if xdp.is_generic { Mode::Generic } else { Mode::Native })
+        Some(if xdp.is_generic { LinkMode::Generic } else { LinkMode::Native })
     }
 
     /// Attaches in another mode. If that is refused, the program goes back to where it was.
-    fn change(&self, program: &mut Xdp, mode: Mode) -> Result<FdLink, NotAttached> {
+    fn change(&self, program: &mut Xdp, mode: LinkMode) -> Result<FdLink, NotAttached> {
         let (Some(held), Some(old)) = (self.held, self.held_mode()) else {
             return link::attach(program, self.link.index, mode);
         };
@@ -117,18 +102,18 @@ impl Wanted<'_> {
 /// One mode for each interface.
 struct Attempt<'a> {
     wanted: &'a [Wanted<'a>],
-    auto: Mode,
+    auto: LinkMode,
 }
 
 impl<'a> Attempt<'a> {
-    fn new(wanted: &'a [Wanted<'a>], auto: Mode) -> Self {
+    fn new(wanted: &'a [Wanted<'a>], auto: LinkMode) -> Self {
         Self { wanted, auto }
     }
 
-    fn mode(&self, wanted: &Wanted<'_>) -> Mode {
+    fn mode(&self, wanted: &Wanted<'_>) -> LinkMode {
         match wanted.mode {
-            AttachMode::Native => Mode::Native,
-            AttachMode::Generic => Mode::Generic,
+            AttachMode::Native => LinkMode::Native,
+            AttachMode::Generic => LinkMode::Generic,
             AttachMode::Auto => self.auto,
         }
     }
@@ -158,11 +143,11 @@ impl<'a> Attempt<'a> {
     }
 }
 
-fn attached(link: &Link, mode: Mode) -> Attached {
+fn attached(link: &Link, mode: LinkMode) -> Attached {
     Attached {
         name: link.name.clone(),
         index: link.index,
-        mode: mode.name(),
+        mode,
         mtu: link.mtu,
         mac: link.mac.unwrap_or_default(),
     }

@@ -7,6 +7,7 @@ use toml::de::DeValue;
 use super::table::kind;
 use crate::{
     duration,
+    named::{self, Named},
     text::{listed, quote, suggest},
 };
 
@@ -48,22 +49,18 @@ pub fn duration(value: &DeValue<'_>, bounds: RangeInclusive<Duration>) -> Result
     }
 }
 
-/// One word of several. `None` stands for what is known, but not built.
-pub fn choice<T: Copy>(value: &DeValue<'_>, what: &str, choices: &[(&str, Option<T>)]) -> Result<T, String> {
+/// One word of several. `later`: words that are known, and not in this version.
+pub fn choice<T: Named>(value: &DeValue<'_>, what: &str, later: &[&str]) -> Result<T, String> {
     let written = text(value)?;
-    match choices.iter().find(|(name, _)| *name == written) {
-        Some((_, Some(chosen))) => Ok(*chosen),
-        Some((_, None)) => {
-            let built: Vec<_> =
-                choices.iter().filter(|(_, it)| it.is_some()).map(|(name, _)| *name).collect();
-            let verb = if built.len() == 1 { "is" } else { "are" };
-            Err(format!("{what} {} is not in this version: {} {verb}", quote(written), listed(&built)))
-        }
-        None => {
-            let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
-            Err(format!("unknown {what} {}{}", quote(written), suggest(written, &names)))
-        }
+    if let Some(chosen) = named::find(written) {
+        return Ok(chosen);
     }
+    let built: Vec<_> = T::ALL.iter().map(|it| it.name()).collect();
+    if later.contains(&written) {
+        let verb = if built.len() == 1 { "is" } else { "are" };
+        return Err(format!("{what} {} is not in this version: {} {verb}", quote(written), listed(&built)));
+    }
+    Err(format!("unknown {what} {}{}", quote(written), suggest(written, &[&built, later].concat())))
 }
 
 /// `192.0.2.10:80`, `[2001:db8::10]:80`.

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use lb_common::{net::Protocol, service::Mode};
+
 use crate::{
     event::{Request, Target},
-    probe::{Probe, Tcp},
+    named::Named,
+    probe::{Kind, Probe, ProbeOutcome, Tcp},
     problem::{Problem, ProblemKind},
-    spec::{BackendName, BackendPatch, HealthCheck, NewBackend},
-    view,
+    spec::{AdminState, BackendName, BackendPatch, HealthCheck, LinkMode, NewBackend, Scheduler},
+    view::{self, FlowState, Health},
 };
 
 pub struct Balancer {
@@ -19,11 +22,11 @@ pub struct Balancer {
 impl Balancer {
     pub fn new() -> Self {
         let backends = vec![
-            backend("web", "web-1", "10.0.0.11:8080", "up", 2),
-            backend("web", "web-2", "10.0.0.12:8080", "up", 5),
-            backend("web", "web-3", "10.0.0.13:8080", "down", 0),
-            view::Backend { backup: true, ..backend("web", "web-v6", "[fd00::11]:8080", "up", 0) },
-            backend("dns", "dns-1", "10.0.0.53:53", "up", 1200),
+            backend("web", "web-1", "10.0.0.11:8080", Health::Up, 2),
+            backend("web", "web-2", "10.0.0.12:8080", Health::Up, 5),
+            backend("web", "web-3", "10.0.0.13:8080", Health::Down, 0),
+            view::Backend { backup: true, ..backend("web", "web-v6", "[fd00::11]:8080", Health::Up, 0) },
+            backend("dns", "dns-1", "10.0.0.53:53", Health::Up, 1200),
         ];
         Self { backends, reloads: 0, stats_left: 9 }
     }
@@ -74,7 +77,7 @@ impl Balancer {
     fn look(&mut self, name: &BackendName) -> Result<view::Backend, Problem> {
         let index = self.find(name)?;
         let backend = &mut self.backends[index];
-        if backend.admin_state == "drain" && backend.name != "web-2" {
+        if backend.admin_state == AdminState::Drain && backend.name != "web-2" {
             backend.drained = backend.flows == 0;
             backend.flows = backend.flows.saturating_sub(1);
         }
@@ -89,7 +92,7 @@ impl Balancer {
         let added = view::Backend {
             weight: body.weight,
             backup: body.backup,
-            ..backend(&name.service, &name.backend, &body.address.to_string(), "unknown", 0)
+            ..backend(&name.service, &name.backend, &body.address.to_string(), Health::Unknown, 0)
         };
         self.backends.push(added.clone());
         Ok(added)
@@ -109,7 +112,7 @@ impl Balancer {
         let index = self.find(name)?;
         let backend = &mut self.backends[index];
         if let Some(state) = body.admin_state {
-            backend.admin_state = state.name().to_owned();
+            backend.admin_state = state;
         }
         backend.weight = body.weight.unwrap_or(backend.weight);
         backend.backup = body.backup.unwrap_or(backend.backup);
@@ -140,7 +143,7 @@ impl Balancer {
         let interface = |name: &str, index| view::Interface {
             name: name.to_owned(),
             index,
-            mode: "native".to_owned(),
+            mode: Some(LinkMode::Native),
             attached: true,
             mtu: 1500,
         };
@@ -167,8 +170,10 @@ impl Balancer {
             overlay: self
                 .backends
                 .iter()
-                .filter(|backend| backend.admin_state != "ready")
-                .map(|backend| format!("{}/{}: {}", backend.service, backend.name, backend.admin_state))
+                .filter(|backend| backend.admin_state != AdminState::Ready)
+                .map(|backend| {
+                    format!("{}/{}: {}", backend.service, backend.name, backend.admin_state.name())
+                })
                 .collect(),
             warnings: vec![
                 "192.0.2.10 is no address of this host: ip address add 192.0.2.10/32 dev eth0".to_owned(),
@@ -180,12 +185,12 @@ impl Balancer {
     }
 
     pub fn services(&self) -> Vec<view::Service> {
-        let service = |name: &str, listen: &[&str], protocol: &str, mode: &str| view::Service {
+        let service = |name: &str, listen: &[&str], protocol, mode| view::Service {
             name: name.to_owned(),
             listen: listen.iter().map(|address| address.parse().unwrap()).collect(),
-            protocol: protocol.to_owned(),
-            mode: mode.to_owned(),
-            scheduler: "round-robin".to_owned(),
+            protocol,
+            mode,
+            scheduler: Scheduler::RoundRobin,
             source: vec![],
             backends: 1,
             backends_up: 1,
@@ -199,9 +204,9 @@ impl Balancer {
                 backends_up: 3,
                 backends_serving: 2,
                 flows: 7,
-                ..service("web", &["192.0.2.10:80", "[2001:db8::10]:80"], "tcp", "full-nat")
+                ..service("web", &["192.0.2.10:80", "[2001:db8::10]:80"], Protocol::Tcp, Mode::FullNat)
             },
-            service("dns", &["192.0.2.53:53"], "udp", "nat"),
+            service("dns", &["192.0.2.53:53"], Protocol::Udp, Mode::Nat),
         ]
     }
 
@@ -229,19 +234,21 @@ impl Balancer {
         if query.client.as_deref() == Some("everywhere") {
             return Err(Problem::new(ProblemKind::Invalid, "`everywhere` is not an address or a network"));
         }
-        let flow = |service: &str, backend: &str, state: &str, idle_seconds| view::Flow {
-            protocol: "tcp".to_owned(),
+        let flow = |service: &str, backend: &str, state, idle_seconds| view::Flow {
+            protocol: Protocol::Tcp,
             client: "198.51.100.7:50112".parse().unwrap(),
             listen: "192.0.2.10:80".parse().unwrap(),
             service: service.to_owned(),
             backend: backend.to_owned(),
             backend_address: "10.0.0.11:8080".parse().unwrap(),
             source: "10.0.0.1:1024".parse().unwrap(),
-            state: state.to_owned(),
+            state,
             idle_seconds,
         };
-        let mut flows =
-            vec![flow("web", "web-1", "established", 0.25), flow("web", "web-2", "half_open", 12.0)];
+        let mut flows = vec![
+            flow("web", "web-1", FlowState::Established, 0.25),
+            flow("web", "web-2", FlowState::HalfOpen, 12.0),
+        ];
         let wanted = |flow: &view::Flow| query.backend.as_ref().is_none_or(|it| it.ends_with(&flow.backend));
         flows.retain(wanted);
         flows.truncate(query.limit.unwrap_or(usize::MAX));
@@ -259,37 +266,39 @@ impl Balancer {
     }
 }
 
-fn backend(service: &str, name: &str, address: &str, health: &str, flows: u64) -> view::Backend {
+fn backend(service: &str, name: &str, address: &str, health: Health, flows: u64) -> view::Backend {
     view::Backend {
         service: service.to_owned(),
         name: name.to_owned(),
         address: address.parse().unwrap(),
         weight: 100,
         backup: false,
-        health: health.to_owned(),
-        admin_state: "ready".to_owned(),
+        health,
+        admin_state: AdminState::Ready,
         flows,
         drained: false,
     }
 }
 
 fn health_of(backend: &view::Backend) -> view::HealthState {
-    let (check, last) = match (backend.service.as_str(), backend.health.as_str()) {
-        ("dns", _) => ("none", None),
-        (_, "down") => ("http", Some(("failure", "connection refused"))),
+    let (check, last) = match (backend.service.as_str(), backend.health) {
+        ("dns", _) => (None, None),
+        (_, Health::Down) => (Some(Kind::Http), Some((ProbeOutcome::Failure, "connection refused"))),
         // Up still, but not for long.
-        (_, _) if backend.name == "web-2" => ("http", Some(("timeout", "no answer within 1s"))),
-        (_, _) => ("http", Some(("success", "HTTP 200"))),
+        (_, _) if backend.name == "web-2" => {
+            (Some(Kind::Http), Some((ProbeOutcome::Timeout, "no answer within 1s")))
+        }
+        (_, _) => (Some(Kind::Http), Some((ProbeOutcome::Success, "HTTP 200"))),
     };
     view::HealthState {
         service: backend.service.clone(),
         name: backend.name.clone(),
         address: backend.address,
-        check: check.to_owned(),
-        health: backend.health.clone(),
+        check,
+        health: backend.health,
         since_seconds: 3_725,
         last: last.map(|(result, detail)| view::ProbeResult {
-            result: result.to_owned(),
+            result,
             detail: detail.to_owned(),
             duration_seconds: 0.0015,
         }),

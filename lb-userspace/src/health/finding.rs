@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use crate::{
-    event::{ProbeOutcome, ProbeResult, Target},
-    probe::Fault,
+    event::{ProbeResult, Target},
+    probe::{Fault, ProbeOutcome},
 };
 
 /// What one probe found, and when.

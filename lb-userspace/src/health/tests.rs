@@ -11,8 +11,8 @@ use tokio::{
 
 use super::*;
 use crate::{
-    event::{Health, ProbeOutcome, Probed},
-    probe::{Probe, Tcp},
+    event::{Health, Probed},
+    probe::{Probe, ProbeOutcome, Tcp},
     shutdown::{self, Trigger},
     spec::HealthCheck,
 };

@@ -9,10 +9,7 @@ use lb_common::{
 use prometheus::proto::MetricFamily;
 
 use super::{Backend, FlowTable, Input, Service, family::Family};
-use crate::{event::ProbeOutcome, spec::AdminState};
-
-const OUTCOMES: [ProbeOutcome; 3] = [ProbeOutcome::Success, ProbeOutcome::Failure, ProbeOutcome::Timeout];
-const ADMIN_STATES: [AdminState; 3] = [AdminState::Ready, AdminState::Drain, AdminState::Maint];
+use crate::{named::Named, probe::ProbeOutcome, spec::AdminState, view::Health};
 
 /// All families of ours that have samples.
 pub fn families(input: &Input) -> Vec<MetricFamily> {
@@ -41,9 +38,9 @@ fn service_info(input: &Input) -> Family {
                 ("service", view.name.as_str()),
                 ("address", &listen.ip().to_string()),
                 ("port", &listen.port().to_string()),
-                ("protocol", &view.protocol),
-                ("mode", &view.mode),
-                ("scheduler", &view.scheduler),
+                ("protocol", view.protocol.name()),
+                ("mode", view.mode.name()),
+                ("scheduler", view.scheduler.name()),
             ];
             family.set(&labels, 1.0);
         }
@@ -112,10 +109,10 @@ fn backend_state(input: &Input) -> [Family; 5] {
         let labels = [("service", view.service.as_str()), ("backend", view.name.as_str())];
         flows.set(&labels, view.flows as f64);
         weight.set(&labels, f64::from(view.weight));
-        up.set(&labels, truth(view.health == "up"));
-        for state in ADMIN_STATES {
+        up.set(&labels, truth(view.health == Health::Up));
+        for &state in AdminState::ALL {
             let labels = [labels[0], labels[1], ("state", state.name())];
-            admin_state.set(&labels, truth(view.admin_state == state.name()));
+            admin_state.set(&labels, truth(view.admin_state == state));
         }
         changes.count(&labels, *state_changes);
     }
@@ -131,7 +128,7 @@ fn health_checks(input: &Input) -> [Family; 2] {
     for Backend { view, checks, .. } in backends(input) {
         let Some(checks) = checks else { continue };
         let labels = [("service", view.service.as_str()), ("backend", view.name.as_str())];
-        for outcome in OUTCOMES {
+        for &outcome in ProbeOutcome::ALL {
             let labels = [labels[0], labels[1], ("result", outcome.name())];
             results.count(&labels, checks.results.get(&outcome).copied().unwrap_or_default());
         }
@@ -146,7 +143,7 @@ fn program(input: &Input) -> [Family; 4] {
         Family::counter("xlb_xdp_packets_total", "Packets received, by what the program told the kernel.");
     for interface in &input.interfaces {
         let name = ("interface", interface.view.name.as_str());
-        attached.set(&[name, ("mode", &interface.view.mode)], truth(interface.view.attached));
+        attached.set(&[name, ("mode", interface.view.mode.name())], truth(interface.view.attached));
         actions.count(&[name, ("action", "pass")], interface.actions.passed);
         actions.count(&[name, ("action", "drop")], interface.actions.dropped);
         actions.count(&[name, ("action", "tx")], interface.actions.transmitted);

@@ -6,7 +6,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use lb_common::{net::Protocol, service::Mode};
+
 use super::*;
+use crate::spec::{AdminState, LinkMode, Scheduler};
 
 #[test]
 fn the_text_is_as_agreed() {
@@ -163,10 +166,14 @@ fn input() -> Input {
         returned: Tally { packets: 9, bytes: 9000 },
         new_flows: 3,
     };
-    let up =
-        Backend { view: backend("web-1", "up", "drain"), counters, state_changes: 4, checks: Some(checks) };
+    let up = Backend {
+        view: backend("web-1", view::Health::Up, AdminState::Drain),
+        counters,
+        state_changes: 4,
+        checks: Some(checks),
+    };
     let down = Backend {
-        view: backend("web-2", "unknown", "ready"),
+        view: backend("web-2", view::Health::Unknown, AdminState::Ready),
         counters: BackendCounters::default(),
         state_changes: 0,
         checks: None,
@@ -183,7 +190,7 @@ fn input() -> Input {
             view: view::Interface {
                 name: "eth0".to_owned(),
                 index: 2,
-                mode: "generic".to_owned(),
+                mode: Some(LinkMode::Generic),
                 attached: true,
                 mtu: 1500,
             },
@@ -217,9 +224,9 @@ fn service() -> view::Service {
     view::Service {
         name: "web".to_owned(),
         listen: vec!["192.0.2.10:80".parse().unwrap(), "[2001:db8::10]:80".parse().unwrap()],
-        protocol: "tcp".to_owned(),
-        mode: "full-nat".to_owned(),
-        scheduler: "round-robin".to_owned(),
+        protocol: Protocol::Tcp,
+        mode: Mode::FullNat,
+        scheduler: Scheduler::RoundRobin,
         source: vec![],
         backends: 2,
         backends_up: 1,
@@ -228,15 +235,15 @@ fn service() -> view::Service {
     }
 }
 
-fn backend(name: &str, health: &str, admin_state: &str) -> view::Backend {
+fn backend(name: &str, health: view::Health, admin_state: AdminState) -> view::Backend {
     view::Backend {
         service: "web".to_owned(),
         name: name.to_owned(),
         address: "10.0.0.11:8080".parse().unwrap(),
         weight: 100,
         backup: false,
-        health: health.to_owned(),
-        admin_state: admin_state.to_owned(),
+        health,
+        admin_state,
         flows: 2,
         drained: false,
     }

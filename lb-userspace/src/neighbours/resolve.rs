@@ -99,6 +99,7 @@ fn name(index: u32, links: &BTreeMap<u32, Link>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::LinkMode;
 
     const OURS: Mac = Mac([1; 3]);
     const THEIRS: Mac = Mac([2; 3]);
@@ -192,6 +193,6 @@ mod tests {
     }
 
     fn attached(index: u32) -> Attached {
-        Attached { name: format!("eth{}", index - 2), index, mode: "native", mtu: 1500, mac: OURS }
+        Attached { name: format!("eth{}", index - 2), index, mode: LinkMode::Native, mtu: 1500, mac: OURS }
     }
 }

@@ -5,6 +5,7 @@ use std::{fmt, net::SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::DEFAULT_WEIGHT;
+use crate::named::{Named, json_by_name, named};
 
 /// `POST /v1/services/{service}/backends/{backend}`
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -53,8 +54,7 @@ impl fmt::Display for BackendPatch {
 }
 
 /// What the operator says of a backend.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AdminState {
     /// Serves.
     #[default]
@@ -65,13 +65,5 @@ pub enum AdminState {
     Maint,
 }
 
-impl AdminState {
-    /// As it stands in JSON, in metrics and in messages.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ready => "ready",
-            Self::Drain => "drain",
-            Self::Maint => "maint",
-        }
-    }
-}
+named!(AdminState { Ready = "ready", Drain = "drain", Maint = "maint", });
+json_by_name!(AdminState);

@@ -21,28 +21,10 @@ use crate::document::{
 /// The format that is read here.
 const VERSION: u32 = 1;
 
-/// What stands behind `mode` of an interface.
-const ATTACH_MODES: [(&str, Option<AttachMode>); 3] = [
-    ("native", Some(AttachMode::Native)),
-    ("generic", Some(AttachMode::Generic)),
-    ("auto", Some(AttachMode::Auto)),
-];
-const PROTOCOLS: [(&str, Option<Protocol>); 2] = [("tcp", Some(Protocol::Tcp)), ("udp", Some(Protocol::Udp))];
-const MODES: [(&str, Option<Mode>); 5] = [
-    ("full-nat", Some(Mode::FullNat)),
-    ("nat", Some(Mode::Nat)),
-    ("dsr", None),
-    ("ipip", None),
-    ("gue", None),
-];
-const SCHEDULERS: [(&str, Option<Scheduler>); 6] = [
-    (Scheduler::RoundRobin.name(), Some(Scheduler::RoundRobin)),
-    ("weighted-round-robin", None),
-    ("least-connections", None),
-    ("random-two", None),
-    ("source-hash", None),
-    ("maglev", None),
-];
+/// Values that are known, and not in this version.
+const LATER_MODES: [&str; 3] = ["dsr", "ipip", "gue"];
+const LATER_SCHEDULERS: [&str; 5] =
+    ["weighted-round-robin", "least-connections", "random-two", "source-hash", "maglev"];
 
 /// The whole file.
 pub struct File<'d> {
@@ -131,10 +113,11 @@ impl<'d> Service<'d> {
             header: table.span(),
             name: table.required("name", name),
             listen: table.list("listen", listen),
-            protocol: table.optional("protocol", |value| value::choice(value, "protocol", &PROTOCOLS)),
-            mode: table.optional("mode", |value| value::choice(value, "mode", &MODES)),
+            protocol: table.optional("protocol", |value| value::choice(value, "protocol", &[])),
+            mode: table.optional("mode", |value| value::choice(value, "mode", &LATER_MODES)),
             source: table.list("source", source),
-            scheduler: table.optional("scheduler", |value| value::choice(value, "scheduler", &SCHEDULERS)),
+            scheduler: table
+                .optional("scheduler", |value| value::choice(value, "scheduler", &LATER_SCHEDULERS)),
             health: Layers {
                 own: table.table("health", "[service.health]").map(health::read),
                 inherited: defaults,
@@ -176,7 +159,7 @@ impl Backend {
 fn interface(mut table: Table<'_>) -> Interface {
     let interface = Interface {
         name: table.required("name", value::interface_name),
-        mode: table.optional("mode", |value| value::choice(value, "mode", &ATTACH_MODES)),
+        mode: table.optional("mode", |value| value::choice(value, "mode", &[])),
     };
     table.close();
     interface

@@ -16,6 +16,7 @@ use crate::{
         value,
     },
     duration,
+    named::Named,
     probe::Kind,
 };
 
@@ -33,7 +34,7 @@ const DEFAULT_RISE: u32 = 2;
 const DEFAULT_FALL: u32 = 3;
 
 /// `none` is `None`.
-const TYPE: Key<Option<Kind>> = Key::new("type", kind);
+const TYPE: Key<Option<Kind>> = Key::new("type", |it| value::choice(it, "type of health check", &[]));
 const INTERVAL: Key<Duration> =
     Key::new("interval", |it| value::duration(it, LEAST_INTERVAL..=MOST_INTERVAL));
 const TIMEOUT: Key<Duration> = Key::new("timeout", |it| value::duration(it, LEAST_TIMEOUT..=MOST_TIMEOUT));
@@ -76,7 +77,7 @@ pub fn validate(service: &file::Service<'_>, report: &Report<'_>) -> Option<Heal
 /// A service that has a key of another type misunderstands something. A key that it inherits is for other services.
 fn has_no_keys_of_other_types(keys: &Layers<'_>, kind: Option<Kind>, report: &Report<'_>) {
     let has = |kind: Kind, key: &dyn AnyKey| kind.keys().iter().any(|it| it.name() == key.name());
-    let name = kind.map_or(NONE, Kind::name);
+    let name = kind.name();
     for key in Kind::ALL.iter().flat_map(|kind| kind.keys()) {
         if kind.is_some_and(|kind| has(kind, *key)) {
             continue;
@@ -120,15 +121,6 @@ fn has_a_port(service: &file::Service<'_>, report: &Report<'_>) {
                        give [service.health] a `port` that answers there, or type = \"none\"";
         report.add(protocol.span, message);
     }
-}
-
-/// The type of a service that is not checked.
-pub const NONE: &str = "none";
-
-fn kind(value: &DeValue<'_>) -> Result<Option<Kind>, String> {
-    let types = Kind::ALL.iter().map(|kind| (kind.name(), Some(Some(*kind))));
-    let types: Vec<_> = types.chain([(NONE, Some(None))]).collect();
-    value::choice(value, "type of health check", &types)
 }
 
 fn results(value: &DeValue<'_>) -> Result<u32, String> {

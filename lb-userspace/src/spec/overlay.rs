@@ -18,7 +18,7 @@ use super::{
     Backend, BackendName, Service, Spec,
     rules::{self, MAX_SPEC_BACKENDS, OwnAddresses, Refusal},
 };
-use crate::spec::AdminState;
+use crate::{named::Named, spec::AdminState};
 
 mod edit;
 

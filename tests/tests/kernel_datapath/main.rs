@@ -24,7 +24,7 @@ use lb_userspace::{
         shapes::{self, Sizes},
         unfinished,
     },
-    spec::{AttachMode, BackendName},
+    spec::{AttachMode, BackendName, LinkMode},
 };
 
 use self::{
@@ -256,7 +256,7 @@ fn auto_is_generic_on_all_interfaces_if_one_refuses_native() -> Result<()> {
 
         let opened = world.open(&["front", "back"], AttachMode::Auto)?;
         let modes: Vec<_> = opened.attached.iter().map(|it| it.mode).collect();
-        assert_eq!(modes, ["generic", "generic"]);
+        assert_eq!(modes, [LinkMode::Generic, LinkMode::Generic]);
         assert!(
             opened.warnings.iter().any(|line| line.contains("generic mode on all")),
             "{:?}",
@@ -265,7 +265,7 @@ fn auto_is_generic_on_all_interfaces_if_one_refuses_native() -> Result<()> {
 
         drop(opened);
         let adopted = world.open(&["front", "back"], AttachMode::Auto)?;
-        assert!(adopted.attached.iter().all(|it| it.mode == "generic"));
+        assert!(adopted.attached.iter().all(|it| it.mode == LinkMode::Generic));
         Ok(())
     })
 }
@@ -274,9 +274,9 @@ fn auto_is_generic_on_all_interfaces_if_one_refuses_native() -> Result<()> {
 fn another_mode_is_taken_when_it_is_configured() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
-        assert_eq!(world.open(&["front"], AttachMode::Auto)?.attached[0].mode, "native");
-        assert_eq!(world.open(&["front"], AttachMode::Generic)?.attached[0].mode, "generic");
-        assert_eq!(world.open(&["front"], AttachMode::Native)?.attached[0].mode, "native");
+        assert_eq!(world.open(&["front"], AttachMode::Auto)?.attached[0].mode, LinkMode::Native);
+        assert_eq!(world.open(&["front"], AttachMode::Generic)?.attached[0].mode, LinkMode::Generic);
+        assert_eq!(world.open(&["front"], AttachMode::Native)?.attached[0].mode, LinkMode::Native);
         Ok(())
     })
 }
@@ -469,7 +469,7 @@ fn the_longest_packet_of_native_mode_is_what_preflight_says() -> Result<()> {
         assert!(!world.pins().exists());
 
         set(longest)?;
-        assert_eq!(world.open(&["front"], AttachMode::Native)?.attached[0].mode, "native");
+        assert_eq!(world.open(&["front"], AttachMode::Native)?.attached[0].mode, LinkMode::Native);
         Ok(())
     })
 }

@@ -27,7 +27,7 @@ pub async fn wait(
     let pause = (at_most / 20).clamp(Duration::from_millis(10), Duration::from_secs(1));
     let mut said = 0;
     while !backend.drained {
-        if backend.admin_state == AdminState::Ready.name() {
+        if backend.admin_state == AdminState::Ready {
             return Err(Failure::new(Exit::Conflict, format!("{name}: made ready by another command")));
         }
         if said != backend.flows && backend.flows > 0 {
@@ -92,7 +92,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_backend_that_is_made_ready_is_not_waited_for() {
-        let ready = Backend { admin_state: AdminState::Ready.name().to_owned(), ..backend(0, false) };
+        let ready = Backend { admin_state: AdminState::Ready, ..backend(0, false) };
 
         let (outcome, said) = waited(daemon([]).await, ready).await;
 
@@ -122,6 +122,6 @@ mod tests {
 
     fn backend(flows: u64, drained: bool) -> Backend {
         let web_1 = Balancer::new().backends(Some("web")).unwrap().remove(0);
-        Backend { admin_state: AdminState::Drain.name().to_owned(), flows, drained, ..web_1 }
+        Backend { admin_state: AdminState::Drain, flows, drained, ..web_1 }
     }
 }

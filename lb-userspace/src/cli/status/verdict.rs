@@ -75,7 +75,10 @@ fn impaired(status: &Status) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::{FlowCount, Interface, ServiceSummary};
+    use crate::{
+        spec::LinkMode,
+        view::{FlowCount, Interface, ServiceSummary},
+    };
 
     #[test]
     fn the_worst_finding_decides() {
@@ -130,7 +133,7 @@ mod tests {
             interfaces: vec![Interface {
                 name: "eth0".into(),
                 index: 2,
-                mode: "native".into(),
+                mode: Some(LinkMode::Native),
                 attached: true,
                 mtu: 1500,
             }],

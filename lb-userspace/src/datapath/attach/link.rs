@@ -10,8 +10,8 @@ use aya::programs::{
 };
 use nix::errno::Errno;
 
-use super::{Mode, pinned::Pinned};
-use crate::datapath::pins;
+use super::pinned::Pinned;
+use crate::{datapath::pins, spec::LinkMode};
 
 /// Why there is no link.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +39,7 @@ impl From<ProgramError> for NotAttached {
 }
 
 /// Attaches by a link of its own.
-pub fn attach(program: &mut Xdp, interface: u32, mode: Mode) -> Result<FdLink, NotAttached> {
+pub fn attach(program: &mut Xdp, interface: u32, mode: LinkMode) -> Result<FdLink, NotAttached> {
     let id = program.attach_to_if_index(interface, of_aya(mode))?;
     let link = take(program, id)?;
     // aya falls back to netlink where the kernel refuses a link with EINVAL; such a program ends with the daemon.
@@ -75,9 +75,9 @@ pub fn pin(link: FdLink, path: &Path) -> anyhow::Result<FdLink> {
     Ok(link.into())
 }
 
-fn of_aya(mode: Mode) -> XdpMode {
+fn of_aya(mode: LinkMode) -> XdpMode {
     match mode {
-        Mode::Native => XdpMode::Driver,
-        Mode::Generic => XdpMode::Skb,
+        LinkMode::Native => XdpMode::Driver,
+        LinkMode::Generic => XdpMode::Skb,
     }
 }

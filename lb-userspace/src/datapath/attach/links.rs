@@ -12,13 +12,17 @@ use std::{
 use anyhow::{Context, anyhow};
 use aya::programs::links::FdLink;
 
-use super::{Mode, attached, link, pinned::Pinned};
-use crate::datapath::{
-    Attached,
-    kernel::{handles::Handles, load::Program},
-    lock::Lock,
-    pins,
-    preflight::links::{self, Link},
+use super::{attached, link, pinned::Pinned};
+use crate::{
+    datapath::{
+        Attached,
+        kernel::{handles::Handles, load::Program},
+        lock::Lock,
+        pins,
+        preflight::links::{self, Link},
+    },
+    named::Named,
+    spec::LinkMode,
 };
 
 /// The interfaces that the program was attached to at start, by name and mode.
@@ -29,7 +33,7 @@ pub struct Links {
     handles: Handles,
     /// By interface index.
     held: BTreeMap<u32, FdLink>,
-    interfaces: Vec<(String, Mode)>,
+    interfaces: Vec<(String, LinkMode)>,
 }
 
 impl Links {
@@ -39,14 +43,13 @@ impl Links {
         directory: &Path,
         attached: &[Attached],
     ) -> anyhow::Result<Self> {
-        let mode = |it: &Attached| if it.mode == Mode::Native.name() { Mode::Native } else { Mode::Generic };
         let held = attached.iter().map(|it| Ok((it.index, link::open(&pins::link(directory, it.index))?)));
         Ok(Self {
             lock,
             directory: directory.to_path_buf(),
             handles: Handles::open(directory, program)?,
             held: held.collect::<anyhow::Result<_>>()?,
-            interfaces: attached.iter().map(|it| (it.name.clone(), mode(it))).collect(),
+            interfaces: attached.iter().map(|it| (it.name.clone(), it.mode)).collect(),
         })
     }
 
@@ -117,7 +120,7 @@ impl Links {
         Ok(made)
     }
 
-    fn keep(&mut self, link: &Link, mode: Mode, links: &[Link]) -> anyhow::Result<()> {
+    fn keep(&mut self, link: &Link, mode: LinkMode, links: &[Link]) -> anyhow::Result<()> {
         let path = pins::link(&self.directory, link.index);
         if path.exists() {
             let pinned = Pinned::read(path.clone(), link.index)?;
