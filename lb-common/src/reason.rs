@@ -52,25 +52,25 @@ macro_rules! reasons {
 reasons! {
     NotIp              "not_ip"               Pass "Neither IPv4 nor IPv6: ARP, VLAN tags and the like.";
     NotService         "not_service"          Pass "No flow, and no service listens there.";
-    Truncated          "truncated"            Pass "The frame ends before its headers do.";
-    Malformed          "malformed"            Drop "For a service address, with lengths that contradict each other.";
+    Truncated          "truncated"            Pass "The frame ends within its headers.";
+    Malformed          "malformed"            Drop "For a service address, with inconsistent length fields.";
     Fragment           "fragment"             Drop "A fragment for a service address: only the first has ports.";
     ExtensionHeader    "extension_header"     Drop "An IPv6 extension header before TCP or UDP, for a service address.";
-    TtlExpired         "ttl_expired"          Drop "The hop limit does not allow another hop (RFC 1812, 5.3.1).";
+    TtlExpired         "ttl_expired"          Drop "TTL or hop limit too low to forward (RFC 1812, 5.3.1).";
     TooBig             "too_big"              Drop "Longer than the MTU of the egress interface.";
-    NoFlow             "no_flow"              Drop "TCP without SYN for a service, and no such flow.";
+    NoFlow             "no_flow"              Drop "TCP without SYN for a service, and no flow matches.";
     NoBackend          "no_backend"           Drop "No backend of the service is up.";
-    TableFull          "table_full"           Drop "All records that the flow may use hold established flows.";
+    TableFull          "table_full"           Drop "All records that the flow could use hold established flows.";
     PortsExhausted     "ports_exhausted"      Drop "All source ports that were tried are held by established flows.";
     TupleInUse         "tuple_in_use"         Drop "nat: the client's port is in use towards every backend, or the client is the only backend.";
-    Contended          "contended"            Drop "Another CPU was making the same flow, or its backend changed meanwhile: the next packet tries again.";
-    NoClientNeighbour  "no_client_neighbour"  Drop "The gateway towards the client has no neighbour entry; the kernel is resolving it.";
+    Contended          "contended"            Drop "Another CPU was creating the same flow, or its backend changed at that moment: the next packet retries.";
+    NoClientNeighbour  "no_client_neighbour"  Drop "The gateway towards the client has no neighbour entry yet; the kernel is resolving it.";
     NoClientRoute      "no_client_route"      Drop "No route to the client through an attached interface.";
     NoBackendNeighbour "no_backend_neighbour" Drop "The backend's next hop is not resolved.";
     RedirectFailed     "redirect_failed"      Drop "The egress interface is not in the device map.";
-    MtuTooSmall        "mtu_too_small"        Drop "An ICMP error about a flow wants an MTU below 552 (IPv6: 1280; RFC 8201, 4).";
-    Internal           "internal"             Drop "The program's maps are not as they must be: a bug or a damaged installation.";
-    NotOurMac          "not_our_mac"          Pass "Not for the MAC of the interface: broadcast, multicast, or for another host.";
+    MtuTooSmall        "mtu_too_small"        Drop "An ICMP error about a flow asks for an MTU below 552 (IPv6: 1280; RFC 8201, 4).";
+    Internal           "internal"             Drop "The program or its maps are inconsistent: a bug or a damaged installation.";
+    NotOurMac          "not_our_mac"          Pass "Not for the interface's own MAC: broadcast, multicast, or for another host.";
 }
 
 #[cfg(test)]

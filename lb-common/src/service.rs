@@ -1,13 +1,13 @@
-//! Services: from what a client dials to the backends that may answer.
+//! Services: from the endpoint that a client connects to, to the backends.
 
 use crate::{
     limits::{MAX_SLOTS, MAX_SOURCES},
     net::{Address, Be16},
 };
 
-/// What a client dials. Key of the `SERVICES` map.
+/// An endpoint that clients connect to. Key of the `SERVICES` map.
 ///
-/// Port 0 stands for "some port of this address is ours", by which fragments and broken headers are judged.
+/// Port 0 marks an address with at least one service, for fragments and malformed packets, whose port is unknown.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ServiceKey {
@@ -32,7 +32,7 @@ impl ServiceKey {
     }
 }
 
-/// What a [`ServiceKey`] leads to.
+/// Value of the `SERVICES` map.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Service {
@@ -43,7 +43,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// The address has services, but this key is none.
+    /// The address has services, but this key is not one of them.
     pub const NO_POOL: u32 = u32::MAX;
 }
 
@@ -55,13 +55,13 @@ pub struct Pool {
     pub table: u32,
 }
 
-/// How requests reach a backend.
+/// How packets are rewritten.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Source and destination are rewritten: backends need no set-up.
+    /// Source and destination are rewritten: backends need no configuration.
     FullNat = 0,
-    /// The destination is rewritten: backends see the client, and reply through us.
+    /// The destination is rewritten: backends see the client, and must route replies through xlb.
     Nat = 1,
 }
 

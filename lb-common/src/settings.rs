@@ -1,16 +1,16 @@
-//! What the program is told once: table sizes, hash keys, the port pool.
+//! Settings of the program: table sizes, hash keys, the port pool.
 
 use crate::flow::Shape;
 
-/// The only value of the `SETTINGS` map. Pinned: the next daemon takes over what it finds.
+/// The only element of the `SETTINGS` map, which is pinned: the next daemon takes it over.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// [`crate::LAYOUT`]
     pub layout: u32,
-    /// Raised when routes or neighbours change: flows then look up their client's next hop again.
+    /// Incremented when routes or neighbours change: flows then look up their client's next hop again.
     pub hop_generation: u32,
-    /// Keys of the flow hash, secret.
+    /// Secret keys of the flow hash.
     pub keys: [u64; 6],
     /// The IPv4 table.
     pub shape4: Shape,
@@ -20,13 +20,13 @@ pub struct Settings {
     pub ports: PortPool,
     /// The id of the next backend.
     pub next_backend_id: u32,
-    /// The time, in ticks, where a test has stopped the clock.
+    /// The time in ticks, if a test has stopped the clock.
     pub clock: u32,
 }
 
 const _: () = assert!(size_of::<Settings>() == 8 + 48 + 32 + 8 + 8);
 
-/// Source ports: two ranges around the host's own ephemeral ports.
+/// Source ports: two ranges, below and above the host's ephemeral ports.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortPool {
@@ -41,7 +41,7 @@ pub struct PortPool {
 }
 
 impl PortPool {
-    /// All unprivileged ports but the host's `ip_local_port_range`.
+    /// All unprivileged ports except the host's `ip_local_port_range`.
     pub const fn around(ephemeral_first: u16, ephemeral_last: u16) -> Self {
         let low = ephemeral_first.saturating_sub(1024);
         Self {
@@ -52,7 +52,7 @@ impl PortPool {
         }
     }
 
-    /// How many ports there are.
+    /// Number of ports.
     #[inline(always)]
     pub const fn size(self) -> u32 {
         self.low_count as u32 + self.high_count as u32
