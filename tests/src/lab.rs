@@ -45,6 +45,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use lb_common::LAYOUT;
 use nix::{
     mount::{MsFlags, mount},
     sys::resource::{Resource, getrlimit, setrlimit},
@@ -65,8 +66,12 @@ pub use self::{
     witness::Witness,
 };
 
-/// One lab at a time in a process: several of them measure time.
 static ALONE: Mutex<()> = Mutex::new(());
+
+/// Waits until no other thread of this process has a lab, and keeps them from having one: many tests measure time.
+pub fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A network of namespaces with a place for files. Dropping it removes everything.
 pub struct Lab {
@@ -81,7 +86,7 @@ impl Lab {
     pub fn build(topology: &Topology) -> Result<Self> {
         ensure!(Uid::effective().is_root(), "the lab needs root: run it through `cargo xtask test lab`");
         ensure!(!topology.tag.contains('-'), "the tag `{}` contains a hyphen", topology.tag);
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = alone();
         sweep::sweep()?;
         allow_many_sockets()?;
 
@@ -106,6 +111,22 @@ impl Lab {
     /// Where the lab has its files.
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// The configuration file of the daemon.
+    pub fn config_path(&self) -> PathBuf {
+        daemon::config_path(&self.directory)
+    }
+
+    /// The pins of the daemon.
+    pub fn pins(&self) -> PathBuf {
+        daemon::pins(&self.directory).join(format!("v{LAYOUT}"))
+    }
+
+    /// What the daemon has logged, in all its lives.
+    pub fn log(&self) -> Result<String> {
+        let path = daemon::log_path(&self.directory);
+        fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
     }
 
     /// Starts nginx on every backend.

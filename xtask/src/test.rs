@@ -3,7 +3,7 @@
 //! - **host**: `cargo test --workspace`: both cores and everything else that needs no root and no BPF.
 //! - **kernel**: the compiled program in the kernel, by `BPF_PROG_TEST_RUN`: `tests/tests/kernel_*.rs`.
 //! - **oldest**: the same, and `verify`, in an emulated machine with the oldest supported kernel.
-//! - **lab**: the shipped `xlb` between network namespaces: `tests/tests/lab_*.rs`.
+//! - **lab**: the shipped `xlb` between network namespaces: `tests/tests/lab/`.
 //!
 //! Kernel and lab need root. Cargo does not run as root: it builds their runners (feature `root` of the tests package),
 //! and those run one after the other. A ring in which no test passed has failed.
@@ -105,7 +105,7 @@ impl Ring {
                 as_root(KERNEL, "the kernel ring, which loads XDP programs,", arguments)
             }
             Self::Oldest => oldest::run(&runners(KERNEL)?, arguments),
-            Self::Lab => as_root("lab_*", "the lab ring, which creates network namespaces,", arguments),
+            Self::Lab => as_root("lab", "the lab ring, which creates network namespaces,", arguments),
         }
     }
 }

@@ -56,7 +56,7 @@ impl Daemon {
 
     /// The configuration file.
     pub fn config_path(&self) -> PathBuf {
-        self.directory.join("xlb.toml")
+        config_path(&self.directory)
     }
 
     /// Starts it after [`Self::kill`] or [`Self::stop`]; returns when it answers.
@@ -224,11 +224,21 @@ pub fn binary() -> Result<PathBuf> {
 /// Keeps everything of this daemon inside the lab's directory.
 pub fn environment(directory: &Path) -> [(&'static str, PathBuf); 4] {
     [
-        ("XLB_CONFIG", directory.join("xlb.toml")),
+        ("XLB_CONFIG", config_path(directory)),
         ("XLB_SOCKET", directory.join("xlb.sock")),
         ("XLB_STATE", directory.join("state")),
-        ("XLB_PINS", directory.join(sweep::BPFFS).join("xlb")),
+        ("XLB_PINS", pins(directory)),
     ]
+}
+
+/// The configuration file.
+pub fn config_path(directory: &Path) -> PathBuf {
+    directory.join("xlb.toml")
+}
+
+/// Where the daemon has its pins, by layout.
+pub fn pins(directory: &Path) -> PathBuf {
+    directory.join(sweep::BPFFS).join("xlb")
 }
 
 /// The daemon's log, of all its lives.

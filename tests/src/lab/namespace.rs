@@ -1,6 +1,7 @@
 //! Network namespaces: a host of its own for everybody in the lab.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     fs::{self, File},
     panic,
@@ -11,6 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use nix::sched::{CloneFlags, setns};
+use serde_json::Value;
 use tokio::runtime;
 
 use super::command::{self, Output};
@@ -101,6 +103,15 @@ impl Namespace {
     ) -> JoinHandle<Result<T>> {
         let namespace = self.clone();
         thread::spawn(move || namespace.enter().and_then(|()| work()))
+    }
+
+    /// The XDP programs of its interfaces, as the kernel numbers them.
+    pub fn programs(&self) -> Result<BTreeMap<String, u64>> {
+        let links: Vec<Value> =
+            serde_json::from_str(&self.run(&["ip", "-json", "-details", "link", "show"])?)?;
+        let program =
+            |link: &Value| Some((link["ifname"].as_str()?.to_owned(), link["xdp"]["prog"]["id"].as_u64()?));
+        Ok(links.iter().filter_map(program).collect())
     }
 
     /// The processes that live in here.

@@ -18,6 +18,9 @@ use tokio::{
 
 use super::Namespace;
 
+/// Less than TCP waits before it sends a lost SYN again (RFC 6298, 2.1: 1 s).
+pub const SYN_AGAIN: Duration = Duration::from_millis(900);
+
 /// One HTTP request per connection.
 #[derive(Clone, Debug)]
 pub struct Visit {

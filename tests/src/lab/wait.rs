@@ -7,6 +7,8 @@ use std::{
 
 use anyhow::{Result, bail};
 
+/// For what has no deadline of its own.
+pub const SOON: Duration = Duration::from_secs(5);
 /// Between two looks.
 const STEP: Duration = Duration::from_millis(10);
 

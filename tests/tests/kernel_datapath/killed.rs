@@ -1,6 +1,19 @@
 //! What a daemon that was killed left behind.
 
-use super::*;
+use std::{collections::BTreeSet, fs};
+
+use anyhow::Result;
+use aya::{
+    maps::{Array, MapData},
+    programs::links::{FdLink, PinnedLink},
+};
+use lb_common::LAYOUT;
+use lb_userspace::{
+    datapath::{self, Datapath, Opened, unfinished},
+    spec::AttachMode,
+};
+
+use crate::{contents::everything, world::World};
 
 #[test]
 fn what_a_killed_start_left_half_made_is_made_anew() -> Result<()> {

@@ -101,11 +101,8 @@ impl World {
     }
 
     /// The program of an interface, as `ip` tells.
-    pub fn program(&self, interface: &str) -> Result<Option<u32>> {
-        let shown = self.namespace.run(&["ip", "-json", "-details", "link", "show", interface])?;
-        let shown: serde_json::Value = serde_json::from_str(&shown)?;
-        let id = &shown[0]["xdp"]["prog"]["id"];
-        Ok(id.as_u64().map(u32::try_from).transpose()?)
+    pub fn program(&self, interface: &str) -> Result<Option<u64>> {
+        Ok(self.namespace.programs()?.remove(interface))
     }
 
     pub fn link_id(&self, interface: &str) -> Result<u32> {

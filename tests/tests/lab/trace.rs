@@ -1,7 +1,6 @@
 //! What the program says of single packets, to whom it is to say it.
 
 use std::{
-    fs,
     net::{SocketAddr, UdpSocket},
     thread,
     time::{Duration, Instant},
@@ -10,9 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::programs::ProgramInfo;
 use lb_common::{limits::TRACES_PER_SECOND, net::Protocol, service::Mode};
-use tests::lab::{
-    Config, Daemon, Family, Lab, Shape, Topology, address, config::Service, daemon::log_path, eventually,
-};
+use tests::lab::{Config, Daemon, Family, Lab, Shape, Topology, address, config::Service, eventually};
 
 const DNS: u16 = 53;
 const DNS_BACKEND: u16 = 5353;
@@ -134,12 +131,13 @@ fn exchange(from: SocketAddr, to: SocketAddr) -> Result<()> {
 
 /// The size of the pinned program, after the verifier has removed what cannot be reached.
 fn program_bytes(lab: &Lab) -> Result<u32> {
-    let pin = lab.directory().join(format!("bpf/xlb/v{}/lb", lb_common::LAYOUT));
-    ProgramInfo::from_pin(pin)?.size_translated().context("the kernel does not tell the size of a program")
+    ProgramInfo::from_pin(lab.pins().join("lb"))?
+        .size_translated()
+        .context("the kernel does not tell the size of a program")
 }
 
 /// The lines that the program has in the daemon's log.
 fn traces(lab: &Lab) -> Result<Vec<String>> {
-    let log = fs::read_to_string(log_path(lab.directory()))?;
+    let log = lab.log()?;
     Ok(log.lines().filter(|line| line.contains(" lb_ebpf]")).map(str::to_owned).collect())
 }

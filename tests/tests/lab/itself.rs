@@ -18,7 +18,8 @@ use nix::{
 };
 use serde_json::{Value, json};
 use tests::lab::{
-    Family, Lab, Live, Shape, Topology, Visit, address, echo, link, namespace, nftables, sweep, visit, web,
+    Family, Lab, Live, Shape, Topology, Visit, address, alone, echo, link, namespace, nftables, sweep, visit,
+    web,
 };
 
 #[test]
@@ -184,6 +185,7 @@ fn nothing_stays_behind() -> Result<()> {
 #[test]
 fn the_demo_keeps_its_promises_within_a_minute() -> Result<()> {
     const LIMIT: Duration = Duration::from_secs(60);
+    let _alone = alone();
     let start = Instant::now();
 
     let mut demo = Command::new(env!("CARGO_BIN_EXE_lab"));
@@ -213,6 +215,7 @@ fn the_demo_keeps_its_promises_within_a_minute() -> Result<()> {
 /// As Ctrl-C does it: to all processes of the terminal at once, whatever is going on.
 #[test]
 fn a_demo_that_is_interrupted_leaves_nothing_behind() -> Result<()> {
+    let _alone = alone();
     for moment in ["A network of its own", "The daemon loads", "Requests, each", "A server is killed"] {
         let mut demo = Command::new(env!("CARGO_BIN_EXE_lab"))
             .arg("demo")

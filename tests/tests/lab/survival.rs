@@ -11,11 +11,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lb_common::{LAYOUT, net::Protocol, service::Mode};
-use tests::lab::{
-    Config, Daemon, Family, Lab, Live, Shape, Topology, address, config::Service, daemon::log_path,
-    eventually, sweep,
-};
+use lb_common::{net::Protocol, service::Mode};
+use tests::lab::{Config, Daemon, Family, Lab, Live, Shape, Topology, address, config::Service, eventually};
 
 /// In each mode and family.
 const CONNECTIONS: usize = 250;
@@ -57,10 +54,10 @@ fn a_thousand_connections_survive_kills_reloads_and_a_replaced_program() -> Resu
     let files = open_files(&xlb)?;
     reload_again_and_again(&lab, &xlb, &config, &live)?;
     assert_eq!(open_files(&xlb)?, files, "a reload leaves nothing open");
-    let before = program(&lab)?;
+    let before = lab.xlb.programs()?;
     xlb.stop()?;
     xlb.start_again()?;
-    assert_ne!(program(&lab)?, before, "a daemon that starts replaces the program");
+    assert_ne!(lab.xlb.programs()?, before, "a daemon that starts replaces the program");
     wait_for_a_byte_on_each(&live)?;
 
     for connections in live {
@@ -78,11 +75,11 @@ fn connections_survive_the_removal_of_pins_and_the_death_of_the_daemon_that_rest
     let mut xlb = lab.start(&Config::new(&lab).service(service))?;
     xlb.wait_until_all_are_up()?;
     let live = [lab.live(Family::V4, FULL_NAT, CONNECTIONS)?];
-    let root = lab.directory().join(sweep::BPFFS).join("xlb");
-    let layout = root.join(format!("v{LAYOUT}"));
+    let layout = lab.pins();
+    let root = layout.parent().context("no root")?.to_owned();
     let link =
         pins(&layout)?.into_iter().find(|name| name.starts_with("link_")).context("no link is pinned")?;
-    let (all, before) = (pins(&layout)?, program(&lab)?);
+    let (all, before) = (pins(&layout)?, lab.xlb.programs()?);
 
     for removed in [root, layout.clone(), layout.join("FLOWS4"), layout.join("BACKENDS"), layout.join(link)] {
         lab.xlb.run(&["rm", "-r", &removed.display().to_string()])?;
@@ -91,8 +88,8 @@ fn connections_survive_the_removal_of_pins_and_the_death_of_the_daemon_that_rest
         lab.live(Family::V6, FULL_NAT, 10)?.finish()?;
         eventually(RESTORED, "all pins are there again", || Ok(pins(&layout)? == all))?;
     }
-    assert_eq!(program(&lab)?, before, "the program never left the interface");
-    let log = fs::read_to_string(log_path(lab.directory()))?;
+    assert_eq!(lab.xlb.programs()?, before, "the program never left the interface");
+    let log = lab.log()?;
     assert_eq!(log.matches("and were made again").count(), 5, "{log}");
     xlb.kill()?;
     wait_for_a_byte_on_each(&live)?;
@@ -259,11 +256,4 @@ fn open_files(xlb: &Daemon) -> Result<Option<usize>> {
         thread::sleep(PAUSE);
     }
     Ok(counts.into_iter().min())
-}
-
-/// The program that is attached, as the kernel numbers it.
-fn program(lab: &Lab) -> Result<Option<u64>> {
-    let links = lab.xlb.run(&["ip", "-json", "-details", "link", "show", "eth0"])?;
-    let links: serde_json::Value = serde_json::from_str(&links)?;
-    Ok(links[0]["xdp"]["prog"]["id"].as_u64())
 }

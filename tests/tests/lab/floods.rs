@@ -15,6 +15,7 @@ use tests::lab::{
     config::{Limits, Service},
     echo,
     flood::{self, Flood, Kind},
+    visit::SYN_AGAIN,
     visit_while,
 };
 
@@ -37,8 +38,6 @@ const REFUSED_MAX: usize = 5;
 const KEYS: u32 = 120_000;
 /// Fresh connections while a flood runs, at least.
 const FRESH_MIN: usize = 1000;
-/// Less than TCP waits before it sends a lost SYN again (RFC 6298, 2.1: 1 s).
-const SYN_AGAIN: Duration = Duration::from_millis(900);
 /// For a fresh connection under flood: one SYN may be lost, the second repetition (after 3 s) is not waited for. On
 /// two CPUs that also make the flood, some 97 of 100 need no repetition.
 const SERVED_WITHIN: Duration = Duration::from_millis(2500);

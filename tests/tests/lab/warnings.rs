@@ -1,6 +1,6 @@
 //! What is odd does not stop xlb: it is said in the log and in `xlb status`, with a cure, until it is cured.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use lb_common::{net::Protocol, service::Mode};
@@ -190,10 +190,7 @@ fn of<'a>(warnings: &'a [String], part: &str) -> Vec<&'a str> {
 
 /// Once, however often the daemon looks.
 fn is_logged(lab: &Lab, warning: &str) -> Result<()> {
-    let log = lab.directory().join("xlb.log");
-    let lines = || -> Result<usize> {
-        Ok(fs::read_to_string(&log)?.lines().filter(|line| line.contains(warning)).count())
-    };
+    let lines = || -> Result<usize> { Ok(lab.log()?.lines().filter(|line| line.contains(warning)).count()) };
     eventually(SOON, &format!("the log says: {warning}"), || Ok(lines()? > 0))?;
     let said = lines()?;
     ensure!(said == 1, "the log says {said} times: {warning}");

@@ -1,0 +1,133 @@
+//! What is put into the maps, and read back from them.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result};
+use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
+use lb_common::{counters::BackendCounters, net::Be16, service::Filter};
+use lb_userspace::{
+    datapath::{Datapath, Op, Opened, Snapshot},
+    spec::{AttachMode, BackendName},
+};
+
+use crate::{
+    contents::{everything, removal},
+    world::{World, open},
+};
+
+#[test]
+fn what_is_put_into_the_maps_is_read_back_and_outlives_the_daemon() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let mut opened = world.open(&["front", "back"], AttachMode::Native)?;
+        assert!(!opened.adopted);
+        assert_eq!(opened.datapath.observe()?, Snapshot { next_backend_id: 1, ..Snapshot::default() });
+
+        let (steps, want) = everything(&opened.attached);
+        for step in &steps {
+            opened.datapath.apply(step)?;
+        }
+        assert_eq!(opened.datapath.observe()?, want);
+
+        drop(opened);
+        let mut adopted = world.open(&["front", "back"], AttachMode::Native)?;
+        assert!(adopted.adopted);
+        assert_eq!(adopted.datapath.observe()?, want);
+        Ok(())
+    })
+}
+
+#[test]
+fn what_is_deleted_is_gone_and_leaves_no_bits_in_the_filter() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let mut opened = world.open(&["front"], AttachMode::Native)?;
+        let (steps, want) = everything(&opened.attached);
+        for step in &steps {
+            opened.datapath.apply(step)?;
+        }
+        assert_ne!(world.filter()?, Filter::NOTHING);
+
+        for step in removal(&want) {
+            opened.datapath.apply(&step)?;
+        }
+
+        let left = Snapshot { next_backend_id: 9, hop_generation: 7, ..Snapshot::default() };
+        assert_eq!(opened.datapath.observe()?, left);
+        assert_eq!(world.filter()?, Filter::NOTHING);
+        Ok(())
+    })
+}
+
+#[test]
+fn the_filter_has_the_bits_of_what_is_listened_on_and_served() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let mut opened = world.open(&["front"], AttachMode::Native)?;
+        for step in everything(&opened.attached).0 {
+            opened.datapath.apply(&step)?;
+        }
+
+        let filter = world.filter()?;
+        let bits = |address: &str| -> Result<u8> {
+            let address: SocketAddr = address.parse()?;
+            Ok(filter.byte[Filter::index(Filter::fold(address.ip().into()), Be16::new(address.port()))])
+        };
+        assert_eq!(bits("192.0.2.10:80")?, Filter::SERVICE);
+        assert_eq!(bits("[2001:db8::10]:80")?, Filter::SERVICE);
+        assert_eq!(bits("10.0.0.11:8080")?, Filter::BACKEND);
+        assert_eq!(filter.byte.iter().filter(|byte| **byte != 0).count(), 3);
+        Ok(())
+    })
+}
+
+#[test]
+fn other_limits_than_the_pinned_sizes_change_nothing() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let first = world.open(&["front"], AttachMode::Native)?;
+        let capacity = first.capacity;
+        drop(first);
+
+        let mut spec = world.spec(&["front"], AttachMode::Native);
+        spec.limits.flows *= 2;
+        let second = open(&spec, &world.pins())?;
+
+        assert_eq!(second.capacity, capacity);
+        Ok(())
+    })
+}
+
+#[test]
+fn counters_are_summed_over_cpus_and_begin_at_zero_with_each_name() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let mut opened = world.open(&["front"], AttachMode::Native)?;
+        opened.datapath.apply(&Op::PutBackendName(3, BackendName::new("web", "web-1")))?;
+        let map = MapData::from_pin(world.pins().join("BACKEND_COUNTERS"))?;
+        let mut counters = PerCpuArray::<_, BackendCounters>::try_from(Map::PerCpuArray(map))?;
+        let one = BackendCounters { new_flows: 1, ..BackendCounters::default() };
+        let each = PerCpuValues::try_from(vec![one; counters.get(&3, 0)?.len()])?;
+        let cpus = each.len() as u64;
+        counters.set(3, each, 0)?;
+
+        let counted = |opened: &mut Opened| -> Result<u64> {
+            Ok(opened.datapath.totals()?.backends.get(&3).context("nothing was counted")?.new_flows)
+        };
+        assert_eq!(counted(&mut opened)?, cpus);
+        opened.datapath.apply(&Op::PutBackendName(3, BackendName::new("web", "web-1")))?;
+        assert_eq!(counted(&mut opened)?, cpus);
+        opened.datapath.apply(&Op::PutBackendName(3, BackendName::new("web", "web-2")))?;
+        assert_eq!(counted(&mut opened)?, 0);
+
+        // What was counted stays with the name, also for the next daemon.
+        let of_name = |opened: &mut Opened| -> Result<Option<u64>> {
+            Ok(opened.datapath.totals()?.past.get("web/web-1").map(|it| it.backend.new_flows))
+        };
+        assert_eq!(of_name(&mut opened)?, Some(cpus));
+        drop(opened);
+        let mut adopted = world.open(&["front"], AttachMode::Native)?;
+        assert_eq!(of_name(&mut adopted)?, Some(cpus));
+        Ok(())
+    })
+}

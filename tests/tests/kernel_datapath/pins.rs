@@ -1,0 +1,117 @@
+//! Pins: restored when they are removed, taken over from another version, removed by `xlb detach`.
+
+use std::{collections::BTreeSet, ffi::OsString, fs, path::Path};
+
+use anyhow::{Context, Result};
+use lb_userspace::{
+    datapath::{self, Datapath, OpenError},
+    spec::AttachMode,
+};
+
+use crate::{
+    contents::everything,
+    world::{World, open},
+};
+
+#[test]
+fn removed_pins_are_made_again_of_the_same_objects_and_nothing_is_detached() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let (interfaces, pins) = (["front", "back"], world.pins());
+        let mut opened = world.open(&interfaces, AttachMode::Native)?;
+        let (steps, want) = everything(&opened.attached);
+        for step in &steps {
+            opened.datapath.apply(step)?;
+        }
+        let root = pins.parent().context("no root")?;
+        let link = format!("link_{}", world.index("front")?);
+        let (before, all) = (state(&world)?, names(&pins)?);
+
+        for removed in [root.to_owned(), pins.clone(), pins.join("FLOWS4"), pins.join(link), pins.join("lb")]
+        {
+            if removed.is_dir() { fs::remove_dir_all(&removed) } else { fs::remove_file(&removed) }?;
+
+            let attached = opened.links.refresh()?;
+
+            assert_eq!(attached, opened.attached, "{}", removed.display());
+            assert_eq!((state(&world)?, names(&pins)?), (before, all.clone()), "{}", removed.display());
+            let (spec, other) = (world.spec(&interfaces, AttachMode::Native), datapath::detach(&pins));
+            assert!(matches!(datapath::judge(&spec, &pins), Err(OpenError::Taken(_))) && other.is_err());
+        }
+
+        drop(opened);
+        let mut adopted = world.open(&interfaces, AttachMode::Native)?;
+        assert!(adopted.adopted);
+        assert_eq!(adopted.datapath.observe()?, want);
+        Ok(())
+    })
+}
+
+/// The programs of both interfaces, and their pinned links.
+fn state(world: &World) -> Result<[(Option<u64>, u32); 2]> {
+    let of = |interface| Ok::<_, anyhow::Error>((world.program(interface)?, world.link_id(interface)?));
+    Ok([of("front")?, of("back")?])
+}
+
+fn names(directory: &Path) -> Result<BTreeSet<OsString>> {
+    fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name())).collect()
+}
+
+#[test]
+fn another_layout_is_taken_over_without_leaving_the_interface() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let spec = world.spec(&["front", "back"], AttachMode::Native);
+        let old = world.root().join("pins/v0");
+        drop(open(&spec, &old)?);
+        let link = world.link_id_in(&old, "front")?;
+
+        let opened = world.open(&["front"], AttachMode::Native)?;
+
+        assert!(!opened.adopted && !old.exists());
+        assert_eq!(world.link_id("front")?, link);
+        assert_eq!(world.program("back")?, None);
+        assert!(opened.notes.iter().any(|line| line.contains("another version's layout")));
+        Ok(())
+    })
+}
+
+#[test]
+fn pins_from_before_there_was_a_map_of_the_past_are_adopted() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let mut opened = world.open(&["front"], AttachMode::Native)?;
+        let (steps, want) = everything(&opened.attached);
+        for step in &steps {
+            opened.datapath.apply(step)?;
+        }
+        drop(opened);
+        fs::remove_file(world.pins().join("PAST"))?;
+
+        let mut adopted = world.open(&["front"], AttachMode::Native)?;
+
+        assert!(adopted.adopted);
+        assert_eq!(adopted.datapath.observe()?, want);
+        assert!(world.pins().join("PAST").exists());
+        Ok(())
+    })
+}
+
+#[test]
+fn detaching_removes_everything_of_every_layout_and_says_so() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        drop(world.open(&["front"], AttachMode::Native)?);
+        let spec = world.spec(&["back"], AttachMode::Native);
+        drop(open(&spec, &world.root().join("pins/v7"))?);
+        drop(world.open(&["front"], AttachMode::Native));
+
+        let said = datapath::detach(&world.pins())?;
+
+        assert!(said.contains(&"detached from front".to_owned()), "{said:?}");
+        assert_eq!((world.program("front")?, world.program("back")?), (None, None));
+        assert_eq!(fs::read_dir(world.root().join("pins"))?.count(), 0);
+        assert_eq!(datapath::detach(&world.pins())?, Vec::<String>::new());
+        world.open(&["front"], AttachMode::Native).map(drop)
+    })
+}

@@ -1,0 +1,149 @@
+//! What the data plane refuses, and that it changes nothing then.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use aya::maps::{Array, Map, MapData};
+use lb_common::settings::Settings;
+use lb_userspace::{
+    datapath::{self, OpenError, native_mtu_max},
+    spec::{AttachMode, LinkMode},
+};
+
+use crate::world::{World, open};
+
+#[test]
+fn a_second_daemon_on_the_same_pins_is_refused() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let first = world.open(&["front"], AttachMode::Native)?;
+
+        let (spec, pins) = (world.spec(&["back"], AttachMode::Native), world.pins());
+        let second = datapath::judge(&spec, &pins);
+
+        assert!(matches!(second, Err(OpenError::Taken(_))), "{second:?}");
+        assert!(datapath::detach(&world.pins()).is_err());
+        drop(first);
+        world.open(&["front"], AttachMode::Native).map(drop)
+    })
+}
+
+#[test]
+fn an_interface_that_refuses_leaves_nothing_behind() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        // The driver looks at the peer's MTU, which no preflight can know.
+        world.namespace.ip("link set back-peer mtu 9000")?;
+
+        let refused = world.open(&["front", "back"], AttachMode::Native);
+
+        let error = refused.err().context("it was attached")?;
+        assert!(matches!(error.downcast_ref(), Some(OpenError::Unfit(_))), "{error:#}");
+        assert_eq!(world.program("front")?, None);
+        assert!(!world.root().join("pins").exists());
+        Ok(())
+    })
+}
+
+#[test]
+fn an_interface_that_refuses_leaves_the_directory_that_was_there() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        world.namespace.ip("link set back-peer mtu 9000")?;
+        let root = world.root().join("pins");
+        fs::create_dir(&root)?;
+
+        assert!(world.open(&["front", "back"], AttachMode::Native).is_err());
+
+        assert_eq!(fs::read_dir(&root)?.count(), 0);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_program_of_somebody_else_is_named_and_left_alone() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let theirs = world.root().join("theirs/v1");
+        let spec = world.spec(&["front"], AttachMode::Native);
+        drop(open(&spec, &theirs)?);
+        let program = world.program("front")?.context("it is not attached")?;
+
+        let refused = world.open(&["front", "back"], AttachMode::Native).err().context("it was opened")?;
+
+        assert!(refused.to_string().contains(&format!("front runs another XDP program, id {program}")));
+        assert_eq!(world.program("front")?, Some(program));
+        assert_eq!(world.program("back")?, None);
+        Ok(())
+    })
+}
+
+#[test]
+fn forwarding_that_is_off_is_refused_with_its_cure() -> Result<()> {
+    let world = World::new()?;
+    world.namespace.sysctl("net.ipv4.ip_forward", "0")?;
+    world.inside(|| {
+        let refused = world.open(&["front"], AttachMode::Native).err().context("it was opened")?;
+
+        assert!(refused.to_string().contains("sysctl -w net.ipv4.ip_forward=1"), "{refused}");
+        assert!(!world.pins().exists());
+        Ok(())
+    })
+}
+
+#[test]
+fn a_foreign_map_among_the_pins_is_refused() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        drop(world.open(&["front"], AttachMode::Native)?);
+        let pin = world.pins().join("REASONS");
+        fs::remove_file(&pin)?;
+        Array::<MapData, u64>::create(18, 0)?.pin(&pin)?;
+
+        let refused = world.open(&["front"], AttachMode::Native).err().context("it was opened")?;
+
+        assert!(matches!(refused.downcast_ref(), Some(OpenError::Failed(_))), "{refused:#}");
+        let told = refused.to_string();
+        assert!(told.contains("REASONS is of another shape") && told.contains("`xlb detach`"), "{told}");
+        assert!(world.program("front")?.is_some());
+        Ok(())
+    })
+}
+
+#[test]
+fn maps_of_another_layout_among_the_pins_are_refused() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        drop(world.open(&["front"], AttachMode::Native)?);
+        let map = MapData::from_pin(world.pins().join("SETTINGS"))?;
+        let mut map = Array::<_, Settings>::try_from(Map::Array(map))?;
+        let settings = map.get(&0, 0)?;
+        map.set(0, Settings { layout: settings.layout + 1, ..settings }, 0)?;
+        let program = world.program("front")?;
+
+        let refused = world.open(&["front"], AttachMode::Native).err().context("it was opened")?;
+
+        let told = refused.to_string();
+        assert!(told.contains("it is of layout") && told.contains("`xlb detach`"), "{told}");
+        assert_eq!(world.program("front")?, program);
+        Ok(())
+    })
+}
+
+#[test]
+fn the_longest_packet_of_native_mode_is_what_preflight_says() -> Result<()> {
+    let world = World::new()?;
+    let longest = native_mtu_max(4096);
+    let set =
+        |mtu: u32| world.namespace.ip(&format!("link set front mtu {mtu}\nlink set front-peer mtu {mtu}"));
+    world.inside(|| {
+        set(longest + 1)?;
+        let refused = world.open(&["front"], AttachMode::Native).err().context("it was opened")?;
+        assert!(refused.to_string().contains(&format!("ip link set dev front mtu {longest}")), "{refused}");
+        assert!(!world.pins().exists());
+
+        set(longest)?;
+        assert_eq!(world.open(&["front"], AttachMode::Native)?.attached[0].mode, LinkMode::Native);
+        Ok(())
+    })
+}

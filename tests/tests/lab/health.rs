@@ -1,0 +1,157 @@
+//! Backends that fail: how soon health checks notice, and who is served meanwhile.
+
+use std::{
+    sync::OnceLock,
+    thread::{self, ScopedJoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use lb_common::service::Mode;
+use tests::lab::{
+    Config, Daemon, Family, Lab, Shape, Tally, Topology, Visit, address, config::Check, eventually,
+    visit::SYN_AGAIN, visit_while, wait::SOON,
+};
+
+use crate::stage::{Stage, assert_served_by, new_flows};
+
+/// For a visit that may be to nobody: several fail, one after the other, until the checks have noticed.
+const PATIENCE: Duration = Duration::from_millis(400);
+/// Visits, at most, from the port of one that gave up: its half-open flow is still there, and no other is counted.
+const SAME_PORT: u64 = 5;
+/// How long visits go on after a deadline.
+const LATE: Duration = Duration::from_millis(500);
+
+#[test]
+fn a_killed_backend_gets_no_connection_once_its_checks_had_time_to_fail() -> Result<()> {
+    let Stage { lab, mut web, config, xlb } = Stage::web("killed")?;
+
+    let promised = config.services[0].health.notices_refusal_within();
+    strike_web_2_under_load(&lab, &xlb, promised, || web[1].kill())?;
+
+    assert_served_by(&lab, 2)?;
+    web[1].start_again()?;
+    wait_for_health(&xlb, "web-2", "up")?;
+    assert_served_by(&lab, 3)
+}
+
+#[test]
+fn a_silent_backend_gets_no_connection_once_its_checks_had_time_to_time_out() -> Result<()> {
+    let Stage { lab, web, config, xlb } = Stage::web("silent")?;
+
+    let promised = config.services[0].health.notices_silence_within();
+    strike_web_2_under_load(&lab, &xlb, promised, || web[1].backend.namespace.silence())?;
+
+    assert_served_by(&lab, 2)?;
+    web[1].backend.namespace.listen_again()?;
+    wait_for_health(&xlb, "web-2", "up")?;
+    assert_served_by(&lab, 3)
+}
+
+#[test]
+fn a_backend_that_accepts_and_does_not_answer_is_found_out_by_http() -> Result<()> {
+    let Stage { lab, web, mut config, xlb } = Stage::web("frozen")?;
+    config.services[0].health.check = Check::Http { path: "/healthz" };
+    xlb.write(&config)?;
+    xlb.run(&["reload"])?;
+    xlb.wait_until_all_are_up()?;
+
+    let promised = config.services[0].health.notices_silence_within();
+    strike_web_2_under_load(&lab, &xlb, promised, || web[1].freeze())?;
+
+    assert_served_by(&lab, 2)?;
+    web[1].thaw()?;
+    wait_for_health(&xlb, "web-2", "up")?;
+    assert_served_by(&lab, 3)
+}
+
+#[test]
+fn a_long_interval_delays_neither_the_first_check_nor_that_of_a_new_or_changed_backend() -> Result<()> {
+    let lab = Lab::build(&Topology::new("rare", Shape::TwoNics))?;
+    let _web = lab.web_servers()?;
+    let mut config = Config::web(&lab, Mode::FullNat);
+    config.services[0].health.interval = Duration::from_secs(60);
+    let xlb = lab.start(&config)?;
+
+    xlb.wait_until_all_are_up()?;
+    assert_served_by(&lab, 3)?;
+
+    let address = lab.backends[1].address.port(Family::V4, 8080).to_string();
+    xlb.run(&["backend", "remove", "web/web-2"])?;
+    xlb.run(&["backend", "add", "web/again", &address])?;
+    eventually(SOON, "web/again is up", || Ok(xlb.health("web", "again")? == "up"))?;
+
+    // Under another name it is a new service.
+    config.services[0].name = "shop".to_owned();
+    xlb.write(&config)?;
+    xlb.run(&["reload"])?;
+    eventually(SOON, "shop/web-1 is up", || Ok(xlb.health("shop", "web-1")? == "up"))?;
+    xlb.wait_until_all_are_up()
+}
+
+/// Visits go on while web-2 is struck. Of those that begin within the promised time no more fail than went to web-2; of
+/// those that begin later none fails, and none goes there.
+fn strike_web_2_under_load(
+    lab: &Lab,
+    xlb: &Daemon,
+    promised: Duration,
+    strike: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    const PORTS: &str = "net.ipv4.ip_local_port_range";
+    let given =
+        || -> Result<[u64; 2]> { Ok([new_flows(xlb, "web", "web-2")?, new_flows(xlb, "web", "web-2-v6")?]) };
+    let (before, due) = (given()?, OnceLock::new());
+    lab.client.sysctl(PORTS, "1024 32767")?;
+
+    let (early, late) = thread::scope(|scope| -> Result<_> {
+        let is_early = || due.get().is_none_or(|due| Instant::now() < *due);
+        let early = Family::ALL.map(|family| {
+            scope.spawn(move || visit_while(&lab.client, &load(lab, family, PATIENCE), is_early))
+        });
+        let is_met = || Ok(given()?.iter().zip(before).all(|(now, before)| *now > before));
+        let struck = eventually(SOON, "web-2 is visited", is_met).and_then(|_| strike());
+        let due = *due.get_or_init(|| Instant::now() + promised);
+        struck?;
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+
+        let is_late = move || due.elapsed() < LATE;
+        let late = Family::ALL.map(|family| {
+            scope.spawn(move || visit_while(&lab.client, &load(lab, family, SYN_AGAIN), is_late))
+        });
+        Ok((join(early)?, join(late)?))
+    })?;
+
+    // Whose port is that of a visit that gave up finds its flow, to web-2 and out of turn: what comes later has others.
+    lab.client.sysctl(PORTS, "32768 65535")?;
+
+    let given = given()?;
+    for number in 0..Family::ALL.len() {
+        let (early, late, went_there) = (&early[number], &late[number], given[number] - before[number]);
+        println!("{went_there} went to web-2; before it was due: {early}\nafter: {late}");
+        assert!(early.failed() > 0, "nobody met it: {early}");
+        assert!(
+            (early.of("web-2") + early.failed()) as u64 <= went_there + SAME_PORT,
+            "{went_there}: {early}"
+        );
+        assert!(late.failed() == 0 && late.answers.len() == 2 && late.of("web-2") == 0, "{late}");
+    }
+    Ok(())
+}
+
+/// Endless visits that leave the machine some time for others.
+fn load(lab: &Lab, family: Family, limit: Duration) -> Visit {
+    const AT_ONCE: usize = 32;
+    let to = address::SERVICE.port(family, 80);
+    Visit { at_once: AT_ONCE, limit, ..Visit::new(&lab.client_addresses(family), to, usize::MAX) }
+}
+
+fn join(running: [ScopedJoinHandle<Result<Tally>>; 2]) -> Result<Vec<Tally>> {
+    running.map(|it| it.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).into_iter().collect()
+}
+
+fn wait_for_health(xlb: &Daemon, backend: &str, health: &str) -> Result<()> {
+    for name in [backend.to_owned(), format!("{backend}-v6")] {
+        eventually(SOON, &format!("{name} is {health}"), || Ok(xlb.health("web", &name)? == health))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,24 @@
+//! The lab ring: the shipped `xlb` between network namespaces. A module is a subject, and `cargo xtask test lab -- SUBJECT`
+//! runs its tests. One test at a time has the machine: several of them measure time.
+
+mod backends;
+mod boot;
+mod bulk;
+mod commands;
+mod drain;
+mod floods;
+mod forwarding;
+mod health;
+mod itself;
+mod metrics;
+mod neighbours;
+mod paths;
+mod refusal;
+mod reload;
+mod stage;
+mod standby;
+mod start;
+mod stop;
+mod survival;
+mod trace;
+mod warnings;

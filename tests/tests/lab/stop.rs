@@ -1,0 +1,71 @@
+//! What a daemon that ends leaves behind, and what `xlb detach` removes.
+
+use anyhow::Result;
+use lb_common::service::Mode;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tests::lab::{
+    Config, Family,
+    daemon::{binary, environment},
+    eventually,
+    wait::SOON,
+};
+
+use crate::stage::{configured, one_backend};
+
+#[test]
+fn a_daemon_that_is_told_to_stop_succeeds_and_leaves_traffic_flowing() -> Result<()> {
+    let lab = one_backend("stop")?;
+    let _web = lab.web_servers()?;
+    let mut xlb = lab.start(&Config::web(&lab, Mode::FullNat))?;
+    xlb.wait_until_all_are_up()?;
+    // The daemon finds out where a client on the same Ethernet is; from then on, the kernel knows.
+    lab.visit(Family::V4, 80, 30)?;
+
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        xlb.stop_by(signal)?;
+
+        assert_eq!(lab.xlb.programs()?.len(), 2, "{signal}");
+        assert!(!lab.directory().join("xlb.sock").exists(), "{signal}");
+        assert!(lab.visit(Family::V4, 80, 30)?.is_even(1), "{signal}");
+        xlb.start_again()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_was_detached_is_gone() -> Result<()> {
+    let lab = one_backend("detach")?;
+    let layout = lab.pins();
+
+    let mut xlb = lab.start(&Config::web(&lab, Mode::FullNat))?;
+    assert!(layout.exists() && lab.xlb.programs()?.len() == 2);
+    xlb.run(&["detach"])?;
+    xlb.wait()?;
+    assert!(!layout.exists() && lab.xlb.programs()?.is_empty(), "by a daemon that ends");
+
+    xlb.start_again()?;
+    xlb.kill()?;
+    assert!(layout.exists() && lab.xlb.programs()?.len() == 2, "a daemon that dies takes nothing with it");
+    xlb.run(&["detach"])?;
+    assert!(!layout.exists() && lab.xlb.programs()?.is_empty(), "behind a daemon that died");
+    Ok(())
+}
+
+#[test]
+fn a_daemon_that_is_to_detach_at_its_end_leaves_nothing() -> Result<()> {
+    let lab = configured("onexit")?;
+    let layout = lab.pins();
+    let mut command = lab.xlb.command(binary()?);
+    let mut xlb = command.args(["run", "--detach-on-exit"]).envs(environment(lab.directory())).spawn()?;
+    eventually(SOON, "the programs are attached", || Ok(lab.xlb.programs()?.len() == 2))?;
+
+    kill(Pid::from_raw(xlb.id().cast_signed()), Signal::SIGTERM)?;
+    let status = xlb.wait()?;
+
+    assert!(status.success(), "{status}");
+    assert!(!layout.exists() && lab.xlb.programs()?.is_empty());
+    Ok(())
+}

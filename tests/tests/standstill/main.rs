@@ -1,0 +1,80 @@
+//! A CPU that stands still between any two accesses of the flow table, while others take its record, its tuple, its routes.
+//!
+//! Each row is run again for every access that its packet makes. What others have begun meanwhile must come to its end,
+//! the packet must go to nobody but whom it concerns, and the table must be in order.
+
+mod eviction;
+mod late;
+mod new_flows;
+mod reopening;
+mod routes;
+
+use lb_common::{flow::State, net::Protocol, settings::PortPool};
+use tests::{
+    case::{self, Case, Opens, Reaches, Returns},
+    dialogue::Dialogue,
+    world::{Kind, WEB_1, WEB_2, WEB_3, World},
+};
+
+/// Runs a row of each kind, and tells of all that fail.
+pub fn at_every_access(kinds: impl IntoIterator<Item = Kind>, row: impl Fn(Kind) -> Case) {
+    let mut failures = Vec::new();
+    for kind in kinds {
+        match case::run_at_every_access(&row(kind)) {
+            Ok(times) => assert!(times > 10, "{kind}: {times} times"),
+            Err(error) => failures.push(format!("{error:#}")),
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+pub fn both() -> impl Iterator<Item = Kind> {
+    Kind::tcp().into_iter().chain(Kind::udp())
+}
+
+/// What proves a handshake.
+pub fn proof(dialogue: Dialogue) -> tests::dialogue::Message {
+    match dialogue.protocol {
+        Protocol::Tcp => dialogue.ack(1),
+        Protocol::Udp => dialogue.later(),
+    }
+}
+
+/// The client whose record is taken, the one who takes it, and a table of eight records in which there is no other.
+pub fn the_last_record(kind: Kind, name: &str) -> (Dialogue, Dialogue, Case) {
+    let old = Dialogue::new(kind);
+    let new = old.client(kind.ip.client(8));
+    let world = World::new(kind).with_one_backend().with_buckets(1);
+    let mut case = Case::new(format!("{kind}: {name}"), world);
+    for number in 1..8 {
+        case = case.establish(old.port(41_000 + number), WEB_1);
+    }
+    (old, new, case)
+}
+
+/// One backend, and one port for all flows.
+pub fn one_port(kind: Kind) -> World {
+    World::new(kind).with_one_backend().with(|world| {
+        world.ports = PortPool::around(1024, 65_534);
+        assert_eq!(world.ports.size(), 1, "{:?}", world.ports);
+    })
+}
+
+/// A challenger that waits for its proof, in a full table.
+pub fn challenged(kind: Kind, name: &str) -> (Dialogue, Case) {
+    let one = Dialogue::new(kind);
+    let mut case = Case::new(format!("{kind}: {name}"), World::new(kind).with_buckets(1));
+    case = case.establish(one, WEB_1);
+    for (number, backend) in (1..7).zip([WEB_2, WEB_3, WEB_1, WEB_2, WEB_3, WEB_1]) {
+        case = case.establish(one.port(41_000 + number), backend);
+    }
+    (one, case.step(one.fin(), Reaches(WEB_1)).step(one.syn(), Opens(WEB_2)).step(one.answer(WEB_2), Returns))
+}
+
+/// A flow that began meanwhile is as good as any.
+pub fn lives(case: Case, new: Dialogue) -> Case {
+    case.step(proof(new), Reaches(WEB_1))
+        .flow(new, &[State::ESTABLISHED])
+        .step(new.later_answer(WEB_1), Returns)
+        .step(new.later(), Reaches(WEB_1))
+}
