@@ -5,9 +5,12 @@ use crate::{
     net::{Address, Be16},
 };
 
-/// A real server. Lies at `id % MAX_BACKENDS` of the `BACKENDS` array, and speaks only for flows that name its id.
+/// A real server. Lies at `id % MAX_BACKENDS` of the `BACKENDS` array, and answers only for flows that name its id.
 ///
 /// An id is given once: a backend that loses its flows (removed, in maint, a UDP backend that went down) loses its id.
+///
+/// The first cache line is what packets read, and the controller alone writes it. The second one is kept for what CPUs
+/// will write (live flows, ejection), so that their writes do not slow the readers of the first.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backend {
@@ -29,8 +32,11 @@ pub struct Backend {
     pub hop: Hop,
     /// Zero.
     pub rest: u32,
+    /// Room for live flow counters and ejection state. Zero.
+    pub live: [u64; 8],
 }
 
 const _: () = assert!(core::mem::offset_of!(Backend, hop) % 8 == 0);
 
-const _: () = assert!(size_of::<Backend>() == 64);
+const _: () = assert!(core::mem::offset_of!(Backend, live) == 64);
+const _: () = assert!(size_of::<Backend>() == 128);

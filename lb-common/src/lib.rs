@@ -5,7 +5,7 @@
 //! are native.
 //!
 //! ```text
-//!   Service (address, port, protocol) ─▶ Pool ─▶ SlotTable ─▶ backend id ─▶ Backend
+//!   Service (address, port, protocol) ─▶ Pool ─▶ slots ─▶ backend id ─▶ Backend
 //!   Record (one per flow) ─▶ backend id, client's next hop           Hint ─▶ Record
 //! ```
 #![no_std]
@@ -23,9 +23,10 @@ pub mod limits;
 pub mod net;
 #[cfg(feature = "user")]
 mod pod;
+pub mod pool;
 pub mod reason;
 pub mod service;
 pub mod settings;
 
 /// The version of everything in this crate. Pins of another version are never opened.
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 4;

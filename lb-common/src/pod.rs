@@ -1,6 +1,6 @@
 //! Tells aya that these types are plain bytes, for userspace.
 
-use crate::{backend, counters, event, flow, hop, net, service, settings};
+use crate::{backend, counters, event, flow, hop, net, pool, service, settings};
 
 macro_rules! pod {
     ($($type:ty),* $(,)?) => {
@@ -23,9 +23,9 @@ pod!(
     hop::Interface,
     net::Address,
     service::Filter,
-    service::Pool,
+    pool::Pool,
+    pool::SourceSet,
     service::Service,
     service::ServiceKey,
-    service::SlotTable,
     settings::Settings,
 );

@@ -1,9 +1,6 @@
 //! Services: from the endpoint that a client connects to, to the backends.
 
-use crate::{
-    limits::{MAX_SLOTS, MAX_SOURCES},
-    net::{Address, Be16},
-};
+use crate::net::{Address, Be16};
 
 /// An endpoint that clients connect to. Key of the `SERVICES` map.
 ///
@@ -47,14 +44,6 @@ impl Service {
     pub const NO_POOL: u32 = u32::MAX;
 }
 
-/// The backends of one service and family: which slot table is in force. A single store puts another in force.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pool {
-    /// Number of the slot table.
-    pub table: u32,
-}
-
 /// How packets are rewritten.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,31 +54,17 @@ pub enum Mode {
     Nat = 1,
 }
 
-/// A schedule: never changed while a pool names it, so that every packet sees one whole.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SlotTable {
-    /// A [`Mode`].
-    pub mode: u32,
-    /// How many slots are in use. 0: no backend is up.
-    pub slots: u32,
-    /// full-nat: addresses of ours that backends see, repeated until the array is full.
-    pub source: [Address; MAX_SOURCES],
-    /// Backend ids.
-    pub backend: [u32; MAX_SLOTS],
+impl Mode {
+    /// The mode with this number.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Option<Self> {
+        match number {
+            0 => Some(Self::FullNat),
+            1 => Some(Self::Nat),
+            _ => None,
+        }
+    }
 }
-
-impl SlotTable {
-    /// No backend is up.
-    pub const EMPTY: Self = Self {
-        mode: Mode::FullNat as u32,
-        slots: 0,
-        source: [Address::v4(crate::net::V4(0)); MAX_SOURCES],
-        backend: [0; MAX_SLOTS],
-    };
-}
-
-const _: () = assert!(size_of::<SlotTable>() == 8 + MAX_SOURCES * 16 + MAX_SLOTS * 4);
 
 /// Tells most packets that cannot be ours from those that may be, at the price of one byte.
 ///

@@ -20,6 +20,7 @@ pub mod kernel;
 pub mod opaque;
 pub mod packet;
 pub mod path;
+pub mod picker;
 pub mod steps;
 pub mod storage;
 pub mod table;

@@ -38,8 +38,8 @@ pub trait Steps<F: Family>: Storage<F> + Sized {
 
     /// [`reply_tuple::write`]
     #[inline(always)]
-    fn write_reply_tuple(&self, record: u32, turn: u64, probe: u32) -> Result<(), Reason> {
-        reply_tuple::write(self, record, turn, probe)
+    fn write_reply_tuple(&self, record: u32, slot: u32, probe: u32) -> Result<(), Reason> {
+        reply_tuple::write(self, record, slot, probe)
     }
 
     /// [`reply_index::reserve`]

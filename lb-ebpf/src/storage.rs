@@ -7,8 +7,9 @@ use lb_common::{
     flow::{Bucket, HintLine},
     hop::{Hop, Interface},
     net::{Address, Be16},
+    pool::{Pool, SourceSet},
     reason::Reason,
-    service::{Filter, Service, ServiceKey, SlotTable},
+    service::{Filter, Service, ServiceKey},
     settings::Settings,
 };
 
@@ -27,8 +28,12 @@ pub trait Maps {
     fn filter(&self, index: usize) -> u8;
     /// What listens at an address and port.
     fn service(&self, key: &ServiceKey) -> Option<Service>;
-    /// The slot table in force.
-    fn slots(&self, pool: u32) -> Option<&SlotTable>;
+    /// What a pool has in force.
+    fn pool(&self, number: u32) -> Option<Pool>;
+    /// The id of the backend in a slot of the array.
+    fn slot(&self, index: u32) -> Option<u32>;
+    /// A set of sources.
+    fn sources(&self, number: u32) -> Option<&SourceSet>;
     /// The round-robin word of a pool.
     fn turn(&self, pool: u32) -> Option<&Word>;
     /// The backend that lies where `id` would: the caller compares the id.

@@ -26,6 +26,7 @@ mod metrics;
 mod pinned;
 mod reconcile;
 mod requests;
+mod room;
 pub mod snapshot;
 pub mod state;
 mod sums;

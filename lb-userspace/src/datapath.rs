@@ -11,8 +11,8 @@ use lb_common::{
     counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
     hop::{Hop, Interface},
     net::{Be16, Protocol},
+    pool::{Pool, SlotRange},
     reason::Reason,
-    service::Mode,
     settings::PortPool,
 };
 
@@ -55,6 +55,8 @@ pub trait Datapath {
     fn observe(&mut self) -> anyhow::Result<Snapshot>;
     /// Takes one safe step.
     fn apply(&mut self, op: &Op) -> anyhow::Result<()>;
+    /// Returns when no packet that is under way reads what was in force before.
+    fn grace_period(&mut self) -> anyhow::Result<()>;
     /// Forgets the flows of backend ids that no longer answer for them: their records and hints are freed.
     /// Works through one stretch of the tables (see [`Datapath::flows`]).
     fn sweep(&mut self, from: u32, retired: &BTreeSet<u32>) -> anyhow::Result<Option<u32>>;
@@ -75,10 +77,12 @@ pub struct Snapshot {
     pub backend_names: BTreeMap<u32, BackendName>,
     /// By number of counters.
     pub service_names: BTreeMap<u32, String>,
-    /// By number of table. A pool puts one of them in force.
-    pub tables: BTreeMap<u32, Table>,
-    /// Pool -> table.
-    pub pools: BTreeMap<u32, u32>,
+    /// Ids of backends, by the slot that their range begins with.
+    pub slots: BTreeMap<u32, Vec<u32>>,
+    /// full-nat: addresses of this host that backends see, at most `MAX_SOURCES`, by number of the set, which is not 0.
+    pub sources: BTreeMap<u32, Vec<IpAddr>>,
+    /// What is in force, by number of pool.
+    pub pools: BTreeMap<u32, Pool>,
     /// By what clients dial.
     pub services: BTreeMap<Listen, ServiceValue>,
     /// By interface index.
@@ -119,17 +123,6 @@ pub struct ServiceValue {
     pub counters: u32,
 }
 
-/// A [`lb_common::service::SlotTable`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Table {
-    /// Holds for flows that begin; older ones keep their rewrite.
-    pub mode: Mode,
-    /// full-nat: addresses of this host that backends see, at most `MAX_SOURCES`.
-    pub sources: Vec<IpAddr>,
-    /// Backend ids, at most `MAX_SLOTS`.
-    pub backends: Vec<u32>,
-}
-
 /// One step. After each, no reachable slot names a missing backend, and flows of a service reach only its backends.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
@@ -141,10 +134,12 @@ pub enum Op {
     PutServiceName(u32, String),
     /// The slot follows from the id.
     PutBackend(Backend),
-    /// By number of table, which no pool names while it is written.
-    PutTable(u32, Table),
-    /// The pool, and the table that is in force from here on.
-    PutPool(u32, u32),
+    /// By first slot: ids of backends, in slots that no pool names while they are written.
+    PutSlots(u32, Vec<u32>),
+    /// By number of the set, which no pool names while it is written.
+    PutSources(u32, Vec<IpAddr>),
+    /// By number of pool: what is in force from here on.
+    PutPool(u32, Pool),
     /// Clients are served from here on.
     PutService(Listen, ServiceValue),
     /// Before the backends whose ids it counts past.
@@ -155,8 +150,10 @@ pub enum Op {
     DeleteService(Listen),
     /// By number of pool.
     DeletePool(u32),
-    /// By number of table, which no pool names any more.
-    DeleteTable(u32),
+    /// Slots that no pool names any more.
+    DeleteSlots(SlotRange),
+    /// By number of the set, which no pool names any more.
+    DeleteSources(u32),
     /// By slot: its flows are dead from here on.
     DeleteBackend(u32),
     /// By number of counters, which are free then. What they counted stays with the name.
@@ -175,10 +172,12 @@ impl fmt::Display for Op {
             Self::PutBackendName(number, name) => write!(f, "put name {name} of backend counters {number}"),
             Self::PutServiceName(number, name) => write!(f, "put name {name} of service counters {number}"),
             Self::PutBackend(backend) => write!(f, "put backend {}", backend.id),
-            Self::PutTable(number, table) => {
-                write!(f, "put table {number} of {} slots", table.backends.len())
+            Self::PutSlots(offset, ids) => write!(f, "put {} slots at {offset}", ids.len()),
+            Self::PutSources(number, sources) => write!(f, "put set {number} of {} sources", sources.len()),
+            Self::PutPool(number, pool) => {
+                let SlotRange { offset, length } = pool.slots();
+                write!(f, "put {length} slots at {offset} in force for pool {number}")
             }
-            Self::PutPool(pool, table) => write!(f, "put table {table} in force for pool {pool}"),
             Self::PutService(listen, service) => write!(f, "put service {listen} with pool {}", service.pool),
             Self::SetNextBackendId(id) => write!(f, "set the next backend id to {id}"),
             Self::SetHopGeneration(generation) => {
@@ -186,7 +185,8 @@ impl fmt::Display for Op {
             }
             Self::DeleteService(listen) => write!(f, "delete service {listen}"),
             Self::DeletePool(pool) => write!(f, "delete pool {pool}"),
-            Self::DeleteTable(number) => write!(f, "delete table {number}"),
+            Self::DeleteSlots(slots) => write!(f, "delete {} slots at {}", slots.length, slots.offset),
+            Self::DeleteSources(number) => write!(f, "delete set {number} of sources"),
             Self::DeleteBackend(slot) => write!(f, "delete the backend of slot {slot}"),
             Self::DeleteServiceName(number) => write!(f, "delete the name of service counters {number}"),
             Self::DeleteBackendName(number) => write!(f, "delete the name of backend counters {number}"),

@@ -13,7 +13,7 @@ use crate::world::World;
 
 /// The largest shape that a world may ask for: engines make their tables once.
 pub const MAX_BUCKETS: u32 = 64;
-/// No world has more services (and so pools and tables), or more backends.
+/// No world has more services (and so pools), or more backends.
 pub const MAX_NUMBERS: u32 = 8;
 
 /// Runs packets in a world.

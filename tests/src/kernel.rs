@@ -65,7 +65,7 @@ impl Engine for KernelEngine {
 
     fn load(&mut self, world: &World) -> Result<()> {
         anyhow::ensure!(world.missing.is_none(), "the kernel's maps lack nothing");
-        maps::load(&mut self.ebpf, &world.maps()).context("write the maps")?;
+        maps::load(&mut self.ebpf, &world.maps(0)).context("write the maps")?;
         self.network.learn(&world.neighbours)
     }
 

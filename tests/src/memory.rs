@@ -13,8 +13,9 @@ use lb_common::{
     hop::{Hop, Interface},
     limits::MAX_BACKENDS,
     net::{Address, V4, V6},
+    pool::{Pool, SlotLine, SourceSet},
     reason::Reason,
-    service::{Service, ServiceKey, SlotTable},
+    service::{Service, ServiceKey},
     settings::Settings,
 };
 use lb_ebpf::{
@@ -44,29 +45,31 @@ pub struct MemoryTables {
 /// What the controller and the host's network said, until they said something else. Whoever looked at it before keeps what
 /// he saw.
 struct Epoch {
+    number: u32,
     world: World,
     maps: Maps,
     next: OnceCell<Box<Self>>,
 }
 
 impl Epoch {
-    fn new(world: &World) -> Self {
-        Self { world: world.clone(), maps: world.maps(), next: OnceCell::new() }
+    fn new(world: &World, number: u32) -> Self {
+        Self { number, world: world.clone(), maps: world.maps(number), next: OnceCell::new() }
+    }
+
+    /// This one, and those that followed.
+    fn all(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |epoch| epoch.next.get().map(|next| &**next))
     }
 
     fn last(&self) -> &Self {
-        let mut last = self;
-        while let Some(next) = last.next.get() {
-            last = next;
-        }
-        last
+        self.all().last().unwrap_or(self)
     }
 }
 
 impl MemoryTables {
     /// Empty tables in a world.
     pub fn new(world: &World) -> Self {
-        let epoch = Epoch::new(world);
+        let epoch = Epoch::new(world, 0);
         let counters = Counters {
             reasons: vec![Tally::default(); Reason::ALL.len()],
             actions: vec![Default::default(); network::INTERFACES.len()],
@@ -86,12 +89,13 @@ impl MemoryTables {
 
     /// The controller's maps are replaced; flows, turns and counters stay.
     pub fn load(&mut self, world: &World) {
-        self.epoch = Epoch::new(world);
+        self.epoch = Epoch::new(world, 0);
     }
 
     /// The same while a CPU is between two accesses.
     pub fn load_meanwhile(&self, world: &World) {
-        let is_last = self.epoch.last().next.set(Box::new(Epoch::new(world))).is_ok();
+        let last = self.epoch.last();
+        let is_last = last.next.set(Box::new(Epoch::new(world, last.number + 1))).is_ok();
         assert!(is_last, "the last epoch has no next one");
     }
 
@@ -165,8 +169,20 @@ impl storage::Maps for MemoryTables {
         self.maps().services.iter().find(|(it, _)| it == key).map(|(_, service)| *service)
     }
 
-    fn slots(&self, pool: u32) -> Option<&SlotTable> {
-        self.unless_missing(Element::Slots, self.maps().tables.get(pool as usize))
+    fn pool(&self, number: u32) -> Option<Pool> {
+        self.unless_missing(Element::Pool, self.maps().pools.get(number as usize).copied())
+    }
+
+    fn slot(&self, index: u32) -> Option<u32> {
+        let mut lines = self.epoch.all().flat_map(|epoch| &epoch.maps.slots);
+        let line = lines.find(|(number, _)| *number == SlotLine::line(index));
+        self.unless_missing(Element::Slots, line.map(|(_, ids)| ids[SlotLine::place(index)]))
+    }
+
+    fn sources(&self, number: u32) -> Option<&SourceSet> {
+        let mut sets = self.epoch.all().flat_map(|epoch| &epoch.maps.sources);
+        let set = sets.find(|(it, _)| *it == number).map(|(_, set)| set);
+        self.unless_missing(Element::Sources, set)
     }
 
     fn turn(&self, pool: u32) -> Option<&Word> {
@@ -185,6 +201,7 @@ impl storage::Maps for MemoryTables {
             zero: [0; 3],
             hop: Hop { destination: ZERO_MAC, source: ZERO_MAC, interface: 0, mtu: 0 },
             rest: 0,
+            live: [0; 8],
         };
         let place = id % MAX_BACKENDS;
         let there = self.maps().backends.iter().find(|it| it.id != 0 && it.id % MAX_BACKENDS == place);

@@ -28,18 +28,18 @@ use lb_common::{
 pub use self::maps::{KEYS, Maps};
 use self::network::{BACK, INTERFACES, Neighbour, mac_of_interface, standard_neighbours};
 
-/// Backends of the standard world, in the order of its slot table.
+/// Backends of the standard world, in the order of its slots.
 pub const WEB_1: &str = "web-1";
-/// The second in the slot table.
+/// In the second slot.
 pub const WEB_2: &str = "web-2";
-/// The third in the slot table.
+/// In the third slot.
 pub const WEB_3: &str = "web-3";
 
 /// Everything outside of the packet that a verdict depends on.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct World {
-    /// Their places are the numbers of pools, tables and counters.
+    /// Their places are the numbers of pools and counters.
     pub services: Vec<Service>,
     /// Whom the host can send to without asking the network first.
     pub neighbours: Vec<Neighbour>,
@@ -68,8 +68,12 @@ pub struct World {
 pub enum Element {
     /// The one value of `SETTINGS`.
     Settings,
-    /// Any slot table.
+    /// Any pool's word.
+    Pool,
+    /// Any slot.
     Slots,
+    /// Any set of sources.
+    Sources,
     /// Any round-robin word.
     Turn,
     /// Any place in `BACKENDS`.
@@ -97,7 +101,7 @@ pub struct Service {
     pub mode: Mode,
     /// What backends see instead of clients, with full-nat.
     pub sources: Vec<IpAddr>,
-    /// In the order of the slot table, from which those are left out that do not accept.
+    /// In the order of the slots. Those that do not accept have none.
     pub backends: Vec<Backend>,
 }
 

@@ -13,9 +13,9 @@ use lb_common::{
     cell::Word,
     flow::{Bucket, Hint, HintLine, Shape, State},
     hop::{Hop, Interface},
-    limits::{MAX_SLOTS, MAX_SOURCES},
     net::{Address, Be16, Mac, Protocol, V4, V6},
-    service::{Mode, Pool, Service, ServiceKey, SlotTable},
+    pool::{Picker, Pool, SlotLine, SlotRange, SourceSet},
+    service::{Mode, Service, ServiceKey},
     settings::{PortPool, Settings},
 };
 use lb_ebpf::{
@@ -241,11 +241,13 @@ fn furnish(race: &mut Object, address: impl Fn(u32) -> Address) -> Result<Settin
         race.set("BACKENDS", id, backend)?;
     }
     for (pool, mode) in [(FULL_NAT, Mode::FullNat), (NAT, Mode::Nat)] {
-        let mut slots = SlotTable { mode: mode as u32, slots: 2 * BACKENDS, ..SlotTable::EMPTY };
-        slots.source = std::array::from_fn::<_, MAX_SOURCES, _>(|n| address(SOURCE + n as u32 % SOURCES));
-        slots.backend = std::array::from_fn::<_, MAX_SLOTS, _>(|slot| 1 + slot as u32 / 2 % BACKENDS);
-        race.set("TABLES", pool, slots)?;
-        race.set("POOLS", pool, Pool { table: pool })?;
+        let set = 1 + pool;
+        let sources = SourceSet { address: std::array::from_fn(|n| address(SOURCE + n as u32 % SOURCES)) };
+        let ids: [u32; SlotLine::SLOTS] = std::array::from_fn(|slot| 1 + slot as u32 / 2 % BACKENDS);
+        let slots = SlotRange { offset: pool * SlotLine::SLOTS as u32, length: 2 * BACKENDS };
+        race.set("SOURCES", set, sources)?;
+        race.set("SLOTS", pool, ids)?;
+        race.set("POOLS", pool, Pool::new(slots, Picker::Turn, mode, set))?;
     }
     for number in 0..FLOWS / CLIENTS {
         let pool = if number < 2 { FULL_NAT } else { NAT };

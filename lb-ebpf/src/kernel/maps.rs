@@ -14,10 +14,11 @@ use lb_common::{
     hop::Interface,
     limits::{
         EVENT_RING_BYTES, MAX_BACKENDS, MAX_INTERFACE_INDEX, MAX_POOLS, MAX_REASONS, MAX_SERVICE_KEYS,
-        MAX_SERVICES, MAX_TABLES,
+        MAX_SERVICES, MAX_SLOTS, MAX_SOURCE_SETS,
     },
     net::{V4, V6},
-    service::{Filter, Pool, Service, ServiceKey, SlotTable},
+    pool::{SlotLine, SourceSet},
+    service::{Filter, Service, ServiceKey},
     settings::Settings,
 };
 
@@ -38,15 +39,18 @@ pub static FILTER: Array<Filter, 1> = Array::new();
 /// (address, port, protocol) to pool.
 #[btf_map]
 pub static SERVICES: HashMap<ServiceKey, Service, { MAX_SERVICE_KEYS as usize }> = HashMap::new();
-/// The slot table in force, by pool. Mapped, so that the controller puts another in force by a single store.
+/// What each pool has in force: a `Pool`. Mapped, so that the controller puts another schedule in force by a single store.
 #[btf_map]
-pub static POOLS: Array<Pool, { MAX_POOLS as usize }, MMAPABLE> = Array::new();
+pub static POOLS: Array<Word, { MAX_POOLS as usize }, MMAPABLE> = Array::new();
+/// The slots of all pools.
+#[btf_map]
+pub static SLOTS: Array<SlotLine, { SlotLine::line(MAX_SLOTS) as usize }, MMAPABLE> = Array::new();
+/// Sets of sources.
+#[btf_map]
+pub static SOURCES: Array<SourceSet, { MAX_SOURCE_SETS as usize }, MMAPABLE> = Array::new();
 /// The round-robin word, by pool.
 #[btf_map]
 pub static TURNS: Array<Word, { MAX_POOLS as usize }> = Array::new();
-/// Slot tables.
-#[btf_map]
-pub static TABLES: Array<SlotTable, { MAX_TABLES as usize }> = Array::new();
 /// By `id % MAX_BACKENDS`.
 #[btf_map]
 pub static BACKENDS: Array<Backend, { MAX_BACKENDS as usize }, MMAPABLE> = Array::new();

@@ -45,8 +45,8 @@ macro_rules! global_functions {
             /// [`reply_tuple::write`]
             #[unsafe(export_name = $write_reply_tuple)]
             #[inline(never)]
-            pub extern "C" fn write_reply_tuple(record: u32, turn: u64, probe: u32) -> u32 {
-                pack::result(reply_tuple::write::<$family>(&TABLES, record, turn, probe))
+            pub extern "C" fn write_reply_tuple(record: u32, slot: u32, probe: u32) -> u32 {
+                pack::result(reply_tuple::write::<$family>(&TABLES, record, slot, probe))
             }
 
             /// [`reply_index::reserve`]

@@ -10,8 +10,9 @@ use lb_common::{
     hop::Interface,
     limits::MAX_BACKENDS,
     net::{V4, V6},
+    pool::{Pool, SlotLine, SourceSet},
     reason::Reason,
-    service::{Filter, Service, ServiceKey, SlotTable},
+    service::{Filter, Service, ServiceKey},
     settings::Settings,
 };
 
@@ -56,8 +57,18 @@ impl Maps for KernelTables {
     }
 
     #[inline(always)]
-    fn slots(&self, pool: u32) -> Option<&SlotTable> {
-        maps::TABLES.get(maps::POOLS.get(pool)?.table)
+    fn pool(&self, number: u32) -> Option<Pool> {
+        Some(Pool(maps::POOLS.get(number)?.load()))
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<u32> {
+        Some(maps::SLOTS.get(SlotLine::line(index))?.id[SlotLine::place(index)].load())
+    }
+
+    #[inline(always)]
+    fn sources(&self, number: u32) -> Option<&SourceSet> {
+        maps::SOURCES.get(number)
     }
 
     #[inline(always)]
@@ -152,8 +163,8 @@ macro_rules! flow_tables {
             }
 
             #[inline(always)]
-            fn write_reply_tuple(&self, record: u32, turn: u64, probe: u32) -> Result<(), Reason> {
-                pack::to_result(subprograms::$calls::write_reply_tuple(record, turn, probe))
+            fn write_reply_tuple(&self, record: u32, slot: u32, probe: u32) -> Result<(), Reason> {
+                pack::to_result(subprograms::$calls::write_reply_tuple(record, slot, probe))
             }
 
             #[inline(always)]

@@ -10,14 +10,16 @@ use lb_common::{
     flow::{Control, Proof, State, WAYS},
     hop::{ClientHop, HopStamp},
     limits::PORT_PROBES,
+    pool::Pool,
     reason::Reason,
-    service::{Mode, SlotTable},
+    service::Mode,
     settings::Settings,
 };
 
 use crate::{
     family::{Family, deltas},
     opaque::opaque,
+    picker,
     steps::Steps,
     storage::count_half_open,
     table::evict::{self, Candidate},
@@ -31,13 +33,12 @@ use crate::{
 #[inline(always)]
 pub fn insert<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<(), Reason> {
     let settings = tables.settings().ok_or(Reason::Internal)?;
-    let slots = tables.slots(flow.pool.get()).ok_or(Reason::Internal)?;
-    if slots.slots == 0 {
-        return Err(Reason::NoBackend);
-    }
-    let turn = tables.turn(flow.pool.get()).ok_or(Reason::Internal)?.fetch_add(1);
+    let number = flow.pool.get();
+    let pool = tables.pool(number).ok_or(Reason::Internal)?;
+    let slot = picker::pick(tables, number, pool)?;
+    flow.schedule.set(pool);
     let mine = take_record(tables, settings, flow)?;
-    let made = is_alone(tables, flow, mine.number).and_then(|()| fill(tables, slots, turn, flow, &mine));
+    let made = is_alone(tables, flow, mine.number).and_then(|()| fill(tables, pool, slot, flow, &mine));
     fence();
     let state = match made {
         Ok(()) if flow.closing().is_some() => {
@@ -147,8 +148,8 @@ fn is_alone<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, mine: u32) -> 
 #[inline(always)]
 fn fill<F: Family>(
     tables: &impl Steps<F>,
-    slots: &SlotTable,
-    turn: u64,
+    pool: Pool,
+    mut slot: u32,
     flow: &Scratch<F>,
     mine: &Found<'_, F>,
 ) -> Result<(), Reason> {
@@ -163,31 +164,34 @@ fn fill<F: Family>(
     record.hop_stamp.set(HopStamp::new(flow.hop_generation.get(), generation));
 
     // Two calls and not one within the other: stacks add up.
-    let attempt = |probe, evict| {
-        tables.write_reply_tuple(mine.number, turn, probe)?;
+    let attempt = |slot, probe, evict| {
+        tables.write_reply_tuple(mine.number, slot, probe)?;
         Ok(tables.reserve(mine.number, mine.control.generation(), probe, evict))
     };
     // With nat the holder is the same client's port: its new SYN is what ends the backend's TIME-WAIT (RFC 6191).
-    let nat = slots.mode == Mode::Nat as u32;
+    let nat = pool.mode() == Some(Mode::Nat);
     let evict = if nat { Holders::CLOSED } else { Holders::EXPIRED };
-    let (mut reserved, mut oldest, mut probe) = (Reserve::Taken, 0, 0);
+    let (mut reserved, mut oldest, mut oldest_slot, mut probe) = (Reserve::Taken, 0, slot, 0);
     while probe < PORT_PROBES {
-        reserved = attempt(probe, evict)?;
+        reserved = attempt(slot, probe, evict)?;
         match reserved {
             Reserve::Mine => break,
             Reserve::Missing => return Err(Reason::Internal),
             Reserve::Taken | Reserve::Evictable(_) => {}
         }
         // The holder's rank above, the probe below.
-        let holder = opaque(reserved.rank() << 8 | u64::from(probe), turn);
+        let holder = opaque(reserved.rank() << 8 | u64::from(probe), pool.0);
         if holder > oldest {
-            oldest = holder;
+            (oldest, oldest_slot) = (holder, slot);
+        }
+        if nat {
+            slot = picker::next(pool, slot);
         }
         probe += 1;
     }
     // All were taken: the oldest of the holders that may be evicted is.
     if reserved != Reserve::Mine && oldest >> 8 > Reserve::Taken.rank() {
-        reserved = attempt(oldest as u32 & 0xff, Holders::UNCERTAIN)?;
+        reserved = attempt(oldest_slot, oldest as u32 & 0xff, Holders::UNCERTAIN)?;
     }
     if reserved != Reserve::Mine {
         return Err(if nat { Reason::TupleInUse } else { Reason::PortsExhausted });

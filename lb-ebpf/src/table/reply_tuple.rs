@@ -1,39 +1,42 @@
 //! The reply tuple that a newcomer asks for.
 //!
-//! Every probe is another one: full-nat tries ports of ours, nat (where the client keeps its port) tries backends.
+//! Every probe is another one: full-nat tries ports of ours, nat (where the client keeps its port) tries the slots that
+//! follow the one that was picked.
 
 use lb_common::{
     backend::Backend,
     cell::fence,
     flow::Owner,
-    limits::{MAX_SLOTS, MAX_SOURCES},
+    limits::MAX_SOURCES,
     net::{Be16, Ports},
+    pool::SlotRange,
     reason::Reason,
-    service::{Mode, SlotTable},
+    service::Mode,
 };
 
 use crate::{
     family::{Family, Tuple},
+    picker,
     storage::{Maps, Storage},
     table::hash::reduce,
     table::record::{Found, by_number},
 };
 
-/// Writes the tuple of one probe, and its backend, into the record that is being filled and into
+/// Writes the tuple of one probe, and the backend of its slot, into the record that is being filled and into
 /// [`Storage::scratch`]. Whether it is free is for [`crate::table::reply_index::reserve`] to say.
 #[inline(always)]
-pub fn write<F: Family>(tables: &impl Storage<F>, number: u32, turn: u64, probe: u32) -> Result<(), Reason> {
+pub fn write<F: Family>(tables: &impl Storage<F>, number: u32, slot: u32, probe: u32) -> Result<(), Reason> {
     let settings = tables.settings().ok_or(Reason::Internal)?;
     let flow = tables.scratch().ok_or(Reason::Internal)?;
-    let slots = tables.slots(flow.pool.get()).ok_or(Reason::Internal)?;
+    let pool = flow.schedule.get();
+    let slots = pool.slots();
     let Found { record, .. } = by_number::<F>(tables, number)?;
-    let nat = slots.mode == Mode::Nat as u32;
+    let nat = pool.mode() == Some(Mode::Nat);
     let tuple = flow.tuple.get();
-    let turn = turn.wrapping_add(if nat { u64::from(probe) } else { 0 });
-    let (mut id, mut backend) = chosen(tables, slots, turn)?;
+    let (mut id, mut backend) = in_slot(tables, slots, slot)?;
     // nat keeps the client's address, and nobody is sent what comes from himself.
     if nat && F::from_key(backend.address) == tuple.source {
-        (id, backend) = chosen(tables, slots, turn.wrapping_add(1))?;
+        (id, backend) = in_slot(tables, slots, picker::next(pool, slot))?;
         if F::from_key(backend.address) == tuple.source {
             return Err(Reason::TupleInUse);
         }
@@ -49,7 +52,8 @@ pub fn write<F: Family>(tables: &impl Storage<F>, number: u32, turn: u64, probe:
         }
         // The keyed hash says where to begin: nobody can foresee the port, and most find theirs at once.
         let hash = flow.hash.get();
-        let picked = slots.source[((hash >> 8) as u32).wrapping_add(probe) as usize & (MAX_SOURCES - 1)];
+        let sources = tables.sources(pool.sources()).ok_or(Reason::Internal)?;
+        let picked = sources.address[((hash >> 8) as u32).wrapping_add(probe) as usize & (MAX_SOURCES - 1)];
         let bits = (hash as u32).rotate_left(16) ^ probe.wrapping_mul(0x9e37_79b1);
         (F::from_key(picked), Be16::new(settings.ports.port(reduce(bits, settings.ports.size()))))
     };
@@ -69,12 +73,10 @@ pub fn write<F: Family>(tables: &impl Storage<F>, number: u32, turn: u64, probe:
     Ok(())
 }
 
-/// Whose turn it is, and his id. Not on the fast path: one division per flow keeps round robin exact for any number
-/// of backends.
+/// The backend in a slot of a range, and its id.
 #[inline(always)]
-fn chosen<'a>(maps: &'a impl Maps, slots: &SlotTable, turn: u64) -> Result<(u32, &'a Backend), Reason> {
-    let slot = turn % u64::from(slots.slots).max(1);
-    let id = slots.backend[slot as usize & (MAX_SLOTS - 1)];
+fn in_slot(maps: &impl Maps, slots: SlotRange, slot: u32) -> Result<(u32, &Backend), Reason> {
+    let id = maps.slot(slots.offset + slot).ok_or(Reason::Internal)?;
     let backend = maps.backend(id).ok_or(Reason::Internal)?;
     if backend.id != id {
         return Err(Reason::Contended); // The controller is between two steps.

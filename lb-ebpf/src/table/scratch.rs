@@ -1,6 +1,6 @@
 //! What the slow paths work on.
 
-use lb_common::{cell::Shared, flow::Deltas, hop::Hop};
+use lb_common::{cell::Shared, flow::Deltas, hop::Hop, pool::Pool};
 
 use crate::{
     family::{Family, Tuple},
@@ -22,8 +22,10 @@ pub struct Scratch<F: Family> {
     pub layout: Shared<Layout>,
     /// The time.
     pub now: Shared<u32>,
-    /// The service's pool.
+    /// The number of the service's pool.
     pub pool: Shared<u32>,
+    /// What that pool had in force when the flow began to be made.
+    pub schedule: Shared<Pool>,
     /// Number of the service's counters.
     pub service_counters: Shared<u32>,
     /// See [`Scratch::closing`].

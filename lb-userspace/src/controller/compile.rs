@@ -1,7 +1,7 @@
 //! From what is wanted and known to what the maps are to hold. The meaning lives here.
 //!
 //! Who gets new flows, per service and family: the eligible backends (ready, weight above 0, up, next hop known), in
-//! the file's order, one slot each. Backups only when no other is eligible. None: an empty table, reason `no_backend`.
+//! the file's order, one slot each. Backups only when no other is eligible. None: no slots, reason `no_backend`.
 //!
 //! A backend keeps its id while its flows may live: drained, weight 0 and down TCP backends stay, and are given
 //! nothing. It gets another id when its flows must end: in maint or removed it has none, and so has a UDP backend
@@ -12,6 +12,7 @@
 //! id, by [identity](super::identity): another name ends no flow. A backend's counters go by its name: under another name
 //! it counts with other counters from then on, and two that swap names swap counters.
 
+mod ranges;
 mod schedule;
 mod vacant;
 
@@ -21,15 +22,16 @@ use lb_common::{
     backend,
     hop::Interface,
     limits::{
-        MAX_BACKEND_ID, MAX_BACKENDS, MAX_POOLS, MAX_SERVICE_KEYS, MAX_SERVICES, MAX_SLOTS, MAX_SOURCES,
-        MAX_TABLES,
+        self, MAX_BACKEND_ID, MAX_BACKENDS, MAX_POOL_SLOTS, MAX_POOLS, MAX_SERVICE_KEYS, MAX_SERVICES,
+        MAX_SLOTS, MAX_SOURCE_SETS, MAX_SOURCES,
     },
     net::Be16,
+    pool::{Picker, Pool, SlotRange},
     service::{Mode, Service as ServiceEntry},
 };
 
 pub use self::schedule::Family;
-use self::{schedule::Schedule, vacant::Vacant};
+use self::{ranges::Ranges, schedule::Schedule, vacant::Vacant};
 use super::{
     identity::Former,
     known::Known,
@@ -37,7 +39,7 @@ use super::{
     state::{Standing, State},
 };
 use crate::{
-    datapath::{Attached, Listen, ServiceValue, Snapshot, Table, UNRESOLVED},
+    datapath::{Attached, Listen, ServiceValue, Snapshot, UNRESOLVED},
     spec::{Backend, BackendName, Service},
 };
 
@@ -53,18 +55,25 @@ pub enum NoRoom {
          has left: change fewer at once"
     )]
     Backends,
-    #[error("service `{service}`: there is room for {MAX_SLOTS} backends of a family")]
-    Slots { service: String },
+    #[error("service `{service}`: there is room for {MAX_POOL_SLOTS} backends of a family")]
+    PoolSlots { service: String },
     #[error("service `{service}`: there is room for {MAX_SOURCES} sources of a family")]
-    Sources { service: String },
+    PoolSources { service: String },
     #[error(
         "there is room for {MAX_POOLS} pools, two a service, and one that leaves keeps its place until it has left"
     )]
     Pools,
-    #[error(
-        "all {MAX_TABLES} slot tables are or were in force within the last second: try again in a second"
-    )]
-    Tables,
+    #[error("all slots are in use, or were within the last second: try again in a second")]
+    Slots,
+    #[error("all sets of sources are in use, or were within the last second: try again in a second")]
+    SourceSets,
+}
+
+impl NoRoom {
+    /// Is there room once no packet reads what was in force before?
+    pub const fn ends_with_grace(&self) -> bool {
+        matches!(self, Self::Slots | Self::SourceSets)
+    }
 }
 
 /// What the maps are to hold, with the numbers that `have` gives to things already.
@@ -74,6 +83,8 @@ pub fn compile(state: &State, have: &Snapshot) -> Result<Snapshot, NoRoom> {
         have,
         known: Known::of(have),
         vacant: Vacant::default(),
+        ranges: None,
+        sets: BTreeMap::new(),
         want: Snapshot::default(),
     };
     compiler.begin();
@@ -92,6 +103,10 @@ struct Compiler<'a> {
     have: &'a Snapshot,
     known: Known<'a>,
     vacant: Vacant,
+    /// Made when the first one is to be taken: mostly none is.
+    ranges: Option<Ranges>,
+    /// Numbers of sets of sources.
+    sets: BTreeMap<Vec<IpAddr>, u32>,
     want: Snapshot,
 }
 
@@ -100,10 +115,24 @@ impl Compiler<'_> {
         self.want.hop_generation = self.state.hop_generation();
         self.want.next_backend_id = self.have.next_backend_id.max(1);
         self.want.interfaces = self.state.attached().iter().map(|it| (it.index, interface(it))).collect();
-        // A packet may still be reading a table that is in force, or was a moment ago.
-        let read = self.have.pools.values().copied().chain(self.state.cooling());
-        self.want.tables =
-            read.filter_map(|number| Some((number, self.have.tables.get(&number)?.clone()))).collect();
+        self.keep_what_is_read();
+        let sets = self.have.sources.iter().rev();
+        self.sets = sets.map(|(number, sources)| (sources.clone(), *number)).collect();
+    }
+
+    /// A packet may still be reading what is in force, or was a moment ago.
+    fn keep_what_is_read(&mut self) {
+        let (in_force, grace) = (self.have.slots_in_force(), self.state.grace());
+        let is_read = |at: &u32, ids: &[u32]| {
+            in_force.contains(at) || grace.has_slots(SlotRange { offset: *at, length: ids.len() as u32 })
+        };
+        let slots = self.have.slots.iter().filter(|(at, ids)| is_read(at, ids));
+        self.want.slots = slots.map(|(at, ids)| (*at, ids.clone())).collect();
+
+        let in_force = self.have.sources_in_force();
+        let sets = self.have.sources.iter();
+        let sets = sets.filter(|(set, _)| in_force.contains(set) || grace.has_sources(**set));
+        self.want.sources = sets.map(|(set, sources)| (*set, sources.clone())).collect();
     }
 
     fn place(&mut self, service: &Service, former: Option<u32>) -> Result<(), NoRoom> {
@@ -150,12 +179,13 @@ impl Compiler<'_> {
             id,
             counters,
             service_counters,
-            accepts: 0, // until a table names it
+            accepts: 0, // until a slot names it
             address: backend.address.ip().into(),
             port: Be16::new(backend.address.port()),
             zero: [0; 3],
             hop: self.state.hop(self.state.path(service, backend)).unwrap_or(UNRESOLVED),
             rest: 0,
+            live: [0; 8],
         };
         self.want.backends.insert(slot(id), entry);
         Ok(Some(id))
@@ -177,18 +207,17 @@ impl Compiler<'_> {
         for id in &backends {
             self.want.backends.entry(slot(*id)).and_modify(|backend| backend.accepts = 1);
         }
-        let table = Table { mode: service.mode, sources: sources(service, family), backends };
-        if table.backends.len() > MAX_SLOTS {
-            return Err(NoRoom::Slots { service: service.name.clone() });
+        let sources = sources(service, family);
+        if backends.len() > MAX_POOL_SLOTS as usize {
+            return Err(NoRoom::PoolSlots { service: service.name.clone() });
         }
-        if table.sources.len() > MAX_SOURCES {
-            return Err(NoRoom::Sources { service: service.name.clone() });
+        if sources.len() > MAX_SOURCES {
+            return Err(NoRoom::PoolSources { service: service.name.clone() });
         }
 
         let pool = self.pool(counters, family)?;
-        let number = self.table_number(pool, &table)?;
-        self.want.tables.insert(number, table);
-        self.want.pools.insert(pool, number);
+        let (slots, set) = (self.slots(pool, backends)?, self.source_set(sources)?);
+        self.want.pools.insert(pool, Pool::new(slots, Picker::Turn, service.mode, set));
         for listen in listens {
             let key =
                 Listen { address: listen.ip(), port: Be16::new(listen.port()), protocol: service.protocol };
@@ -239,19 +268,39 @@ impl Compiler<'_> {
         self.vacant.pools.take(MAX_POOLS, [&self.have.pools, &self.want.pools]).ok_or(NoRoom::Pools)
     }
 
-    /// The table in force if it is this very schedule, else one that no packet can be reading.
-    fn table_number(&mut self, pool: u32, table: &Table) -> Result<u32, NoRoom> {
-        let in_force = self.have.pools.get(&pool).copied();
-        if let Some(number) = in_force.filter(|number| self.have.tables.get(number) == Some(table)) {
-            return Ok(number);
+    /// The slots that are in force if they hold these very ids, else slots that no packet can be reading.
+    fn slots(&mut self, pool: u32, ids: Vec<u32>) -> Result<SlotRange, NoRoom> {
+        if ids.is_empty() {
+            return Ok(SlotRange::default());
         }
-        let taken = [&self.have.tables, &self.want.tables];
-        loop {
-            let number = self.vacant.tables.take(MAX_TABLES, taken).ok_or(NoRoom::Tables)?;
-            if !self.state.is_cooling(number) {
-                return Ok(number);
+        if let Some(in_force) = self.have.pools.get(&pool).filter(|it| self.have.ids(**it) == ids) {
+            return Ok(in_force.slots());
+        }
+        let have = &self.have.slots;
+        let ranges = self.ranges.get_or_insert_with(|| {
+            let taken = have.iter().map(|(at, ids)| SlotRange { offset: *at, length: ids.len() as u32 });
+            Ranges::new(MAX_SLOTS, limits::slots_in_use(MAX_BACKENDS), taken)
+        });
+        let slots = ranges.take(ids.len() as u32).ok_or(NoRoom::Slots)?;
+        self.want.slots.insert(slots.offset, ids);
+        Ok(slots)
+    }
+
+    /// The set of these sources if there is one, whoever uses it, else one that no packet can be reading.
+    fn source_set(&mut self, sources: Vec<IpAddr>) -> Result<u32, NoRoom> {
+        if sources.is_empty() {
+            return Ok(0);
+        }
+        let number = match self.sets.get(&sources) {
+            Some(number) => *number,
+            None => {
+                let taken = [&self.have.sources, &self.want.sources];
+                self.vacant.sources.take(MAX_SOURCE_SETS, taken).ok_or(NoRoom::SourceSets)?
             }
-        }
+        };
+        self.sets.insert(sources.clone(), number);
+        self.want.sources.insert(number, sources);
+        Ok(number)
     }
 
     /// The next id whose slot nobody has or had.

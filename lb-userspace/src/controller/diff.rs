@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use lb_common::pool::SlotRange;
+
 use crate::datapath::{Op, Snapshot};
 
 /// The steps that turn `have` into `want`, in an order that is safe after every one: what is pointed at is written
@@ -23,14 +25,16 @@ pub fn diff(have: &Snapshot, want: &Snapshot) -> Vec<Op> {
         changed(&have.backend_names, &want.backend_names).map(|(at, it)| Op::PutBackendName(*at, it.clone())),
     );
     plan.extend(changed(&have.backends, &want.backends).map(|(_, it)| Op::PutBackend(*it)));
-    plan.extend(changed(&have.tables, &want.tables).map(|(at, it)| Op::PutTable(*at, it.clone())));
+    plan.extend(changed(&have.slots, &want.slots).map(|(at, it)| Op::PutSlots(*at, it.clone())));
+    plan.extend(changed(&have.sources, &want.sources).map(|(at, it)| Op::PutSources(*at, it.clone())));
     plan.extend(changed(&have.pools, &want.pools).map(|(at, it)| Op::PutPool(*at, *it)));
     plan.extend(changed(&have.services, &want.services).map(|(at, it)| Op::PutService(*at, *it)));
     plan.extend(generation.then_some(Op::SetHopGeneration(want.hop_generation)));
 
     plan.extend(gone(&have.services, &want.services).map(|at| Op::DeleteService(*at)));
     plan.extend(gone(&have.pools, &want.pools).map(|at| Op::DeletePool(*at)));
-    plan.extend(gone(&have.tables, &want.tables).map(|at| Op::DeleteTable(*at)));
+    plan.extend(gone_slots(have, want).map(Op::DeleteSlots));
+    plan.extend(gone(&have.sources, &want.sources).map(|at| Op::DeleteSources(*at)));
     plan.extend(gone(&have.backends, &want.backends).map(|at| Op::DeleteBackend(*at)));
     plan.extend(gone(&have.backend_names, &want.backend_names).map(|at| Op::DeleteBackendName(*at)));
     plan.extend(gone(&have.service_names, &want.service_names).map(|at| Op::DeleteServiceName(*at)));
@@ -49,6 +53,11 @@ fn changed<'a, K: Ord, V: PartialEq>(
 /// What `have` has and `want` has not.
 fn gone<'a, K: Ord, V>(have: &'a BTreeMap<K, V>, want: &'a BTreeMap<K, V>) -> impl Iterator<Item = &'a K> {
     have.keys().filter(|key| !want.contains_key(key))
+}
+
+fn gone_slots(have: &Snapshot, want: &Snapshot) -> impl Iterator<Item = SlotRange> {
+    let ranges = have.slots.iter().filter(|(offset, _)| !want.slots.contains_key(offset));
+    ranges.map(|(offset, ids)| SlotRange { offset: *offset, length: ids.len() as u32 })
 }
 
 #[cfg(test)]

@@ -44,10 +44,18 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         if !matches!(self.trust, Trust::Full) {
             self.have = self.datapath.observe().context("read the maps back")?;
         }
-        let want = compile(&self.state, &self.have)?;
+        let want = match compile(&self.state, &self.have) {
+            Err(no_room) => {
+                self.make_room(no_room, now)?;
+                compile(&self.state, &self.have)?
+            }
+            Ok(want) => want,
+        };
         debug_assert_eq!(want.fault(), None);
+        self.take_steps(&diff(&self.have, &want), now)
+    }
 
-        let plan = diff(&self.have, &want);
+    pub(super) fn take_steps(&mut self, plan: &[Op], now: Instant) -> anyhow::Result<()> {
         let mut retired = BTreeSet::new();
         let outcome = plan.iter().try_for_each(|op| {
             self.state.applying(op, &self.have, now);

@@ -1,6 +1,12 @@
 //! Snapshots: how a step changes one, and which are safe to forward by.
 
-use lb_common::{limits::MAX_BACKENDS, service::Service};
+use std::collections::BTreeSet;
+
+use lb_common::{
+    limits::MAX_BACKENDS,
+    pool::{Pool, SlotRange},
+    service::Service,
+};
 
 use crate::datapath::{Op, Snapshot};
 
@@ -17,14 +23,16 @@ impl Snapshot {
             Op::PutBackendName(number, name) => drop(self.backend_names.insert(*number, name.clone())),
             Op::PutServiceName(number, name) => drop(self.service_names.insert(*number, name.clone())),
             Op::PutBackend(backend) => drop(self.backends.insert(slot(backend.id), *backend)),
-            Op::PutTable(number, table) => drop(self.tables.insert(*number, table.clone())),
-            Op::PutPool(pool, table) => drop(self.pools.insert(*pool, *table)),
+            Op::PutSlots(offset, ids) => drop(self.slots.insert(*offset, ids.clone())),
+            Op::PutSources(number, sources) => drop(self.sources.insert(*number, sources.clone())),
+            Op::PutPool(number, pool) => drop(self.pools.insert(*number, *pool)),
             Op::PutService(listen, service) => drop(self.services.insert(*listen, *service)),
             Op::SetNextBackendId(id) => self.next_backend_id = *id,
             Op::SetHopGeneration(generation) => self.hop_generation = *generation,
             Op::DeleteService(listen) => drop(self.services.remove(listen)),
-            Op::DeletePool(pool) => drop(self.pools.remove(pool)),
-            Op::DeleteTable(number) => drop(self.tables.remove(number)),
+            Op::DeletePool(number) => drop(self.pools.remove(number)),
+            Op::DeleteSlots(slots) => drop(self.slots.remove(&slots.offset)),
+            Op::DeleteSources(number) => drop(self.sources.remove(number)),
             Op::DeleteBackend(slot) => drop(self.backends.remove(slot)),
             Op::DeleteServiceName(number) => drop(self.service_names.remove(number)),
             Op::DeleteBackendName(number) => drop(self.backend_names.remove(number)),
@@ -37,10 +45,34 @@ impl Snapshot {
         self.backends.get(&slot(id)).filter(|backend| backend.id == id)
     }
 
-    /// The ids that a pool gives new flows to.
-    pub fn offered(&self, pool: u32) -> &[u32] {
-        let table = self.pools.get(&pool).and_then(|table| self.tables.get(table));
-        table.map_or(&[], |table| &table.backends)
+    /// The ids that the pool of this number gives new flows to.
+    pub fn offered(&self, number: u32) -> &[u32] {
+        self.pools.get(&number).map_or(&[], |pool| self.ids(*pool))
+    }
+
+    /// The ids in the slots of a pool.
+    pub fn ids(&self, pool: Pool) -> &[u32] {
+        let SlotRange { offset, length } = pool.slots();
+        let ids = self.slots.get(&offset).filter(|ids| ids.len() == length as usize);
+        ids.map_or(&[], Vec::as_slice)
+    }
+
+    /// Where the ranges of slots begin that pools name.
+    pub fn slots_in_force(&self) -> BTreeSet<u32> {
+        let ranges = self.pools.values().map(|pool| pool.slots());
+        ranges.filter(|slots| slots.length != 0).map(|slots| slots.offset).collect()
+    }
+
+    /// The sets of sources that pools name.
+    pub fn sources_in_force(&self) -> BTreeSet<u32> {
+        self.pools.values().map(|pool| pool.sources()).collect()
+    }
+
+    /// Drops slots and sets of sources that no pool names.
+    pub fn keep_what_is_in_force(&mut self) {
+        let (slots, sources) = (self.slots_in_force(), self.sources_in_force());
+        self.slots.retain(|offset, _| slots.contains(offset));
+        self.sources.retain(|number, _| sources.contains(number));
     }
 
     /// Can the program forward by this? Whatever a packet can reach exists, and belongs to the service that it dialled.
@@ -62,10 +94,10 @@ impl Snapshot {
             if service.pool == Service::NO_POOL {
                 return (listen.port.get() != 0).then(|| format!("{listen} leads nowhere"));
             }
-            let Some(table) = self.pools.get(&service.pool).and_then(|table| self.tables.get(table)) else {
-                return Some(format!("{listen} leads to pool {}, which has no table", service.pool));
-            };
-            let stranger = table.backends.iter().find(|id| {
+            if !self.pools.contains_key(&service.pool) {
+                return Some(format!("{listen} leads to pool {}, which does not exist", service.pool));
+            }
+            let stranger = self.offered(service.pool).iter().find(|id| {
                 self.backend(**id).is_none_or(|backend| backend.service_counters != service.counters)
             })?;
             Some(format!("{listen} reaches backend {stranger}, which is none of its service"))
@@ -73,12 +105,16 @@ impl Snapshot {
     }
 
     fn fault_of_pools(&self) -> Option<String> {
-        self.pools.iter().find_map(|(pool, number)| {
-            let Some(table) = self.tables.get(number) else {
-                return Some(format!("pool {pool} names table {number}, which does not exist"));
-            };
-            let missing = table.backends.iter().find(|id| self.backend(**id).is_none())?;
-            Some(format!("table {number} of pool {pool} names backend {missing}, which does not exist"))
+        self.pools.iter().find_map(|(number, pool)| {
+            let (slots, ids, set) = (pool.slots(), self.ids(*pool), pool.sources());
+            if ids.len() != slots.length as usize {
+                return Some(format!("pool {number} names {slots:?}, which do not exist"));
+            }
+            if set != 0 && !self.sources.contains_key(&set) {
+                return Some(format!("pool {number} names set {set} of sources, which does not exist"));
+            }
+            let missing = ids.iter().find(|id| self.backend(**id).is_none())?;
+            Some(format!("pool {number} has a slot for backend {missing}, which does not exist"))
         })
     }
 

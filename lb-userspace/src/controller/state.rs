@@ -5,6 +5,7 @@
 mod adopt;
 mod belief;
 mod generation;
+mod grace;
 mod offers;
 mod reach;
 mod warnings;
@@ -12,22 +13,19 @@ mod warnings;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use lb_common::{hop::Hop, net::Protocol, service::Mode};
 
-pub use self::belief::Belief;
-use self::{generation::Generation, offers::Offers, reach::Reach};
+pub use self::{belief::Belief, grace::GRACE_PERIOD};
+use self::{generation::Generation, grace::Grace, offers::Offers, reach::Reach};
 use super::identity::{self, Former};
 use crate::{
     datapath::{Attached, Op, Snapshot},
     event::{Health, HopState, Path, Probed, Target},
     spec::{AdminState, Backend, BackendName, Service, Spec},
 };
-
-/// How long after its time a slot table may still be read by a packet on its way, generously.
-pub const COOLING: Duration = Duration::from_secs(1);
 
 /// What is known.
 #[derive(Clone, Debug)]
@@ -38,7 +36,7 @@ pub struct State {
     reach: Reach,
     attached: Vec<Attached>,
     addresses: BTreeSet<IpAddr>,
-    cooling: BTreeMap<u32, Instant>,
+    grace: Grace,
     offers: Offers,
     generation: Generation,
     is_dirty: bool,
@@ -65,7 +63,7 @@ impl State {
             reach: Reach::default(),
             attached: Vec::new(),
             addresses: BTreeSet::new(),
-            cooling: BTreeMap::new(),
+            grace: Grace::default(),
             offers: Offers::default(),
             generation: Generation::default(),
             is_dirty: true,
@@ -102,8 +100,8 @@ impl State {
 
     /// What was wanted before is wanted again. What the maps went through meanwhile is not forgotten.
     pub fn take_back(&mut self, before: Self) {
-        let (cooling, offers) = (std::mem::take(&mut self.cooling), std::mem::take(&mut self.offers));
-        *self = Self { cooling, offers, is_dirty: true, ..before };
+        let (grace, offers) = (std::mem::take(&mut self.grace), std::mem::take(&mut self.offers));
+        *self = Self { grace, offers, is_dirty: true, ..before };
     }
 
     /// A probe ended. Returns whether it changed what is believed.
@@ -135,26 +133,27 @@ impl State {
         self.addresses = addresses;
     }
 
-    /// Time passes: tables cool down, and routing changes become due.
+    /// Time passes: grace periods end, and routing changes become due.
     pub fn tick(&mut self, now: Instant) {
-        let before = self.cooling.len();
-        self.cooling.retain(|_, since| now.duration_since(*since) < COOLING);
-        let has_cooled = self.cooling.len() != before;
+        let has_ended = self.grace.tick(now);
         let is_raised = self.generation.raise_if_due(now);
-        self.is_dirty |= has_cooled || is_raised;
+        self.is_dirty |= has_ended || is_raised;
     }
 
     /// When [`tick`](State::tick) will have something to do.
     pub fn next_tick(&self) -> Option<Instant> {
-        let cooled = self.cooling.values().map(|since| *since + COOLING).min();
-        cooled.into_iter().chain(self.generation.due()).min()
+        self.grace.due().into_iter().chain(self.generation.due()).min()
     }
 
-    /// A step is taken from what the maps have: the table that a pool names no more begins to cool.
+    /// A step is taken from what the maps have: the grace period begins of what a pool names no more.
     pub fn applying(&mut self, op: &Op, have: &Snapshot, now: Instant) {
         self.offers.applying(op, have, now);
-        let (Op::PutPool(pool, _) | Op::DeletePool(pool)) = op else { return };
-        self.cooling.extend(have.pools.get(pool).map(|table| (*table, now)));
+        self.grace.applying(op, have, now);
+    }
+
+    /// No packet reads what was in force before: the kernel has said so.
+    pub fn end_grace(&mut self) {
+        self.grace.end();
     }
 
     pub fn set_dirty(&mut self) {
@@ -214,7 +213,7 @@ impl State {
 
     /// At this moment, were all flows in the table that the backend of this id can have?
     pub fn had_last_flow(&self, id: u32, at: Instant) -> bool {
-        self.offers.are_over(id, at, COOLING)
+        self.offers.are_over(id, at, GRACE_PERIOD)
     }
 
     /// How the end of a path is reached, if it is.
@@ -248,13 +247,9 @@ impl State {
         self.generation.value()
     }
 
-    /// Tables that a packet may still be reading.
-    pub fn cooling(&self) -> impl Iterator<Item = u32> {
-        self.cooling.keys().copied()
-    }
-
-    pub fn is_cooling(&self, table: u32) -> bool {
-        self.cooling.contains_key(&table)
+    /// What packets may still be reading.
+    pub fn grace(&self) -> &Grace {
+        &self.grace
     }
 
     /// What the probes are to watch.

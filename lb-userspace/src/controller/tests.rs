@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::world::{World, add, change, dns, patch, remove};
 use super::{
-    fixture::{hop, hops, name, path, probed, socket, spec, web},
+    fixture::{backend, hop, hops, name, path, probed, socket, spec, web},
     *,
 };
 use crate::{
@@ -47,6 +47,24 @@ fn backends_without_a_check_serve_at_once() {
     let world = World::cold(vec![unchecked]);
 
     assert_eq!(world.serving(), ["web-1", "web-2", "web-3"]);
+}
+
+/// A change writes other slots, and those of before are free again after a second. Many changes in that second need more
+/// slots than there are.
+#[test]
+fn there_is_room_for_any_number_of_changes_in_a_second() {
+    let mut large = Service { health: None, ..web(Protocol::Tcp) };
+    large.backends =
+        (0..500).map(|n| backend(&format!("b{n}"), &format!("10.0.{}.{}:80", n >> 8, n & 255))).collect();
+    let mut world = World::cold(vec![large]);
+
+    for _ in 0..50 {
+        world.set("web/b0", AdminState::Drain);
+        world.set("web/b0", AdminState::Ready);
+    }
+
+    assert_eq!(world.serving().len(), 500);
+    assert!(world.maps().grace_periods > 0);
 }
 
 #[test]

@@ -78,9 +78,14 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let (wishes, applied) = Wishes::of(file, overlay);
         let mut state = self.state.clone();
         state.want(applied.spec, applied.admin_states, now);
-        compile(&state, &self.have).map_err(|no_room| {
-            Problem::new(ProblemKind::Conflict, format!("{no_room}; nothing was changed"))
-        })?;
+        if let Err(no_room) = compile(&state, &self.have) {
+            let refused = |error: anyhow::Error| {
+                Problem::new(ProblemKind::Conflict, format!("{error:#}; nothing was changed"))
+            };
+            self.make_room(no_room, now).map_err(refused)?;
+            state.end_grace();
+            compile(&state, &self.have).map_err(|no_room| refused(no_room.into()))?;
+        }
         self.save(&wishes.overlay).map_err(|error| failed(format!("{error:#}; nothing was changed")))?;
 
         let old_state = std::mem::replace(&mut self.state, state);

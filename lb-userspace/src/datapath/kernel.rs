@@ -5,8 +5,9 @@
 //! | map | not there |
 //! |---|---|
 //! | `BACKENDS` | id 0 |
-//! | `TABLES` | first source `::` (without sources it is `::ffff:0.0.0.0`) |
-//! | `POOLS` | a table number that no table has |
+//! | `POOLS` | the word 0, which has no picker |
+//! | `SLOTS` | id 0 |
+//! | `SOURCES` | first source `::` |
 //! | `INTERFACES` | all zero, or not in `DEVICES`, which loses what goes away |
 
 mod apply;
@@ -16,6 +17,7 @@ pub mod handles;
 pub mod load;
 mod maps;
 mod observe;
+mod schedules;
 pub mod slow_paths;
 mod totals;
 pub mod traces;
@@ -36,9 +38,6 @@ pub fn object() -> Option<&'static [u8]> {
     #[cfg(not(has_bpf_object))]
     None
 }
-
-/// The table of a pool that is not there: the program finds no such table, and no backend.
-const NO_TABLE: u32 = u32::MAX;
 
 /// The pinned maps of the program that runs.
 pub struct KernelDatapath {
@@ -86,6 +85,10 @@ impl Datapath for KernelDatapath {
         self.put_filter(filter::union(&self.filter, &after))?;
         self.maps.apply(op)?;
         self.put_filter(after)
+    }
+
+    fn grace_period(&mut self) -> anyhow::Result<()> {
+        slow_paths::grace_period().context("the kernel refuses to wait for its CPUs")
     }
 
     fn sweep(&mut self, from: u32, retired: &BTreeSet<u32>) -> anyhow::Result<Option<u32>> {

@@ -7,6 +7,7 @@ use std::{io, num::NonZeroUsize, ops::Deref, os::fd::AsFd, ptr::NonNull};
 use lb_common::{
     cell::Word,
     flow::{Bucket, HintLine, Record4, Record6},
+    pool::SlotLine,
 };
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -24,6 +25,8 @@ unsafe impl Mapped for Word {}
 unsafe impl<const N: usize> Mapped for [Word; N] {}
 // SAFETY: words, in one cache line.
 unsafe impl Mapped for HintLine {}
+// SAFETY: half words, in one cache line.
+unsafe impl Mapped for SlotLine {}
 // SAFETY: cells, and spare words that nobody writes; a multiple of a cache line.
 unsafe impl Mapped for Bucket<Record4> {}
 // SAFETY: as above.

@@ -24,6 +24,8 @@ pub struct Memory {
     pub totals: Totals,
     /// Every step that was taken.
     pub log: Vec<Op>,
+    /// How often the kernel was waited for.
+    pub grace_periods: usize,
     /// How often the maps were read back.
     pub observed: usize,
     /// So many steps go well, then one fails.
@@ -43,8 +45,7 @@ impl Memory {
 
     /// The ids that are given new flows, by pool.
     pub fn in_force(&self) -> BTreeMap<u32, Vec<u32>> {
-        let backends = |table| self.maps.tables.get(table).map(|table| table.backends.clone());
-        self.maps.pools.iter().filter_map(|(pool, table)| Some((*pool, backends(table)?))).collect()
+        self.maps.pools.keys().map(|pool| (*pool, self.maps.offered(*pool).to_vec())).collect()
     }
 }
 
@@ -72,6 +73,11 @@ impl Datapath for Memory {
             Some(fault) if was_safe => bail!("not safe after {op}: {fault}"),
             Some(_) | None => Ok(()),
         }
+    }
+
+    fn grace_period(&mut self) -> anyhow::Result<()> {
+        self.grace_periods += 1;
+        Ok(())
     }
 
     fn sweep(&mut self, from: u32, retired: &BTreeSet<u32>) -> anyhow::Result<Option<u32>> {

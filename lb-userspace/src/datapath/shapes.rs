@@ -16,9 +16,10 @@ use lb_common::{
     hop::Interface,
     limits::{
         EVENT_RING_BYTES, MAX_BACKENDS, MAX_INTERFACE_INDEX, MAX_POOLS, MAX_REASONS, MAX_SERVICE_KEYS,
-        MAX_SERVICES, MAX_TABLES,
+        MAX_SERVICES, MAX_SLOTS, MAX_SOURCE_SETS,
     },
-    service::{Filter, Pool, Service, ServiceKey, SlotTable},
+    pool::{Pool, SlotLine, SourceSet},
+    service::{Filter, Service, ServiceKey},
     settings::Settings,
 };
 
@@ -126,7 +127,8 @@ pub fn pinned(sizes: &Sizes) -> Vec<MapShape> {
         map("SERVICES", Services, Hash, KEY_BYTES, size_of::<Service>(), MAX_SERVICE_KEYS, 0),
         map("POOLS", Services, Array, 4, size_of::<Pool>(), MAX_POOLS, MAPPED),
         map("TURNS", Services, Array, 4, size_of::<u64>(), MAX_POOLS, 0),
-        map("TABLES", Services, Array, 4, size_of::<SlotTable>(), MAX_TABLES, 0),
+        map("SLOTS", Services, Array, 4, size_of::<SlotLine>(), SlotLine::line(MAX_SLOTS), MAPPED),
+        map("SOURCES", Services, Array, 4, size_of::<SourceSet>(), MAX_SOURCE_SETS, MAPPED),
         map("BACKENDS", Services, Array, 4, size_of::<Backend>(), MAX_BACKENDS, MAPPED),
         map("INTERFACES", Services, Array, 4, size_of::<Interface>(), MAX_INTERFACE_INDEX, 0),
         // A value is an interface and a program (`struct bpf_devmap_val`).

@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
-use lb_common::limits::{MAX_BACKENDS, MAX_SLOTS};
+use lb_common::limits::{MAX_BACKENDS, MAX_POOL_SLOTS};
 
 use super::{Service, Spec};
 use crate::text::quote;
@@ -21,7 +21,7 @@ pub const MAX_NAME: usize = 63;
 /// id, and takes a second place until its old flows are freed.
 pub const MAX_SPEC_BACKENDS: usize = MAX_BACKENDS as usize / 2;
 /// Backends of a service and family: one slot each.
-pub const MAX_FAMILY_BACKENDS: usize = MAX_SLOTS;
+pub const MAX_FAMILY_BACKENDS: usize = MAX_POOL_SLOTS as usize;
 
 /// IPv4 or IPv6: what listens, who answers and what backends see are of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,10 +7,10 @@ use lb_common::{
     counters::{ActionCounters, Tally},
     flow::{Bucket, HintLine, Shape},
     hop::{Hop, Interface},
-    limits::{MAX_SLOTS, MAX_SOURCES},
     net::{Be16, Mac, Protocol},
+    pool::{Picker, Pool, SlotLine, SlotRange, SourceSet},
     reason::Reason,
-    service::{Filter, Mode, Pool, Service, ServiceKey, SlotTable},
+    service::{Filter, Mode, Service, ServiceKey},
     settings::{PortPool, Settings},
 };
 use lb_ebpf::family::RecordOf;
@@ -141,11 +141,15 @@ fn furnish<F: Numbered>(object: &mut Object, shape4: Shape, shape6: Shape, links
     );
     object.set("FILTER", 0, filter)?;
 
-    let mut slots = SlotTable { mode: Mode::FullNat as u32, slots: BACKENDS, ..SlotTable::EMPTY };
-    slots.source = std::array::from_fn::<_, MAX_SOURCES, _>(|n| key(Block::Source, n as u32));
-    slots.backend = std::array::from_fn::<_, MAX_SLOTS, _>(|slot| 1 + slot as u32 % BACKENDS);
-    object.set("TABLES", 0, slots)?;
-    object.set("POOLS", 0, Pool { table: 0 })?;
+    let sources = SourceSet { address: std::array::from_fn(|n| key(Block::Source, n as u32)) };
+    for line in 0..SlotLine::line(BACKENDS) {
+        let first = 1 + line * SlotLine::SLOTS as u32;
+        let ids: [u32; SlotLine::SLOTS] = std::array::from_fn(|place| first + place as u32);
+        object.set("SLOTS", line, ids)?;
+    }
+    let slots = SlotRange { offset: 0, length: BACKENDS };
+    object.set("SOURCES", 1, sources)?;
+    object.set("POOLS", 0, Pool::new(slots, Picker::Turn, Mode::FullNat, 1))?;
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let service = ServiceKey::new(key(Block::Service, 0), Be16::new(SERVICE_PORT), protocol.number());
         object.listen(service, Service { pool: 0, counters: 0 })?;

@@ -15,8 +15,9 @@ use lb_common::{
     flow::{Control, Deltas, HINTS, Owner, Proof, Record4, Record6, State, WAYS},
     hop::{ClientHop, HopStamp, Interface},
     net::Ports,
+    pool::{SlotLine, SourceSet},
     reason::Reason,
-    service::{Filter, Pool, Service, ServiceKey, SlotTable},
+    service::{Filter, Service, ServiceKey},
     settings::Settings,
 };
 
@@ -55,7 +56,8 @@ pub fn clear(ebpf: &mut Ebpf) -> Result<()> {
     }
     for index in 0..MAX_NUMBERS {
         put(ebpf, "TURNS", index, 0u64)?;
-        put(ebpf, "TABLES", index, SlotTable::EMPTY)?;
+        put(ebpf, "POOLS", index, 0u64)?;
+        put(ebpf, "SLOTS", index, [0u32; SlotLine::SLOTS])?;
         zero::<BackendCounters>(ebpf, "BACKEND_COUNTERS", index)?;
         zero::<ServiceCounters>(ebpf, "SERVICE_COUNTERS", index)?;
     }
@@ -80,9 +82,14 @@ pub fn load(ebpf: &mut Ebpf, maps: &Maps) -> Result<()> {
     put::<Settings>(ebpf, "SETTINGS", 0, maps.settings)?;
     put::<Filter>(ebpf, "FILTER", 0, maps.filter)?;
     load_services(ebpf, maps)?;
-    for (number, table) in (0..).zip(&maps.tables) {
-        put(ebpf, "TABLES", number, *table)?;
-        put(ebpf, "POOLS", number, Pool { table: number })?;
+    for (line, ids) in &maps.slots {
+        put(ebpf, "SLOTS", *line, *ids)?;
+    }
+    for (number, set) in &maps.sources {
+        put::<SourceSet>(ebpf, "SOURCES", *number, *set)?;
+    }
+    for (number, pool) in (0..).zip(&maps.pools) {
+        put(ebpf, "POOLS", number, *pool)?;
     }
     // Flows of this world name no id beyond.
     for slot in 0..maps.settings.next_backend_id {

@@ -6,6 +6,7 @@ use lb_common::{
     cell::{HalfWord, Shared, Word},
     flow::{Bucket, HintLine, Record, Shape},
     net::Ports,
+    pool::Pool,
 };
 use lb_ebpf::{
     family::{Family, RecordOf, Tuple},
@@ -86,6 +87,7 @@ fn blank<F: Family<Address: Default>>() -> Scratch<F> {
         layout: Shared::new(Layout { hops: 0, options: 0, length: 0, frame: 0 }),
         now: Shared::new(0),
         pool: Shared::new(0),
+        schedule: Shared::new(Pool::NONE),
         service_counters: Shared::new(0),
         closing: Shared::new(0),
         client_hop: Shared::new(Default::default()),

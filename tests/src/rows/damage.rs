@@ -12,12 +12,15 @@ use crate::{
     dialogue::Dialogue,
     rows::icmp,
     world::{
-        Element::{self, Backend, Bucket, HalfOpen, Interface, Line, Scratch, Settings, Slots, Turn},
+        Element::{
+            self, Backend, Bucket, HalfOpen, Interface, Line, Pool, Scratch, Settings, Slots, Sources, Turn,
+        },
         Family, Kind, WEB_1, World,
     },
 };
 
-const ALL: [Element; 9] = [Settings, Slots, Turn, Backend, Interface, Bucket, Line, Scratch, HalfOpen];
+const ALL: [Element; 11] =
+    [Settings, Pool, Slots, Sources, Turn, Backend, Interface, Bucket, Line, Scratch, HalfOpen];
 const INTERNAL: Expected = Drops(Reason::Internal);
 
 /// Each element that a packet needs is missing in turn.
@@ -43,11 +46,14 @@ fn case(kind: Kind, what: &str, element: Element) -> Case {
 
 fn first_packets(kind: Kind) -> Vec<Case> {
     let one = Dialogue::new(kind);
-    let needed = [Settings, Slots, Turn, Backend, Bucket, Line, Scratch, HalfOpen];
+    let needed = [Settings, Pool, Slots, Turn, Backend, Bucket, Line, Scratch, HalfOpen];
     let row = |element| {
         without(case(kind, "a first packet", element), element).step(one.first(), INTERNAL).records(0)
     };
-    Vec::from(needed.map(row))
+    let mut rows = Vec::from(needed.map(row));
+    // nat uses no source of ours.
+    rows.extend((kind.mode == Mode::FullNat).then(|| row(Sources)));
+    rows
 }
 
 fn known_flows(kind: Kind) -> Vec<Case> {

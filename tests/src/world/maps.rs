@@ -4,13 +4,14 @@ use lb_common::{
     LAYOUT,
     backend::Backend,
     hop::{Hop, Interface},
-    limits::{MAX_SLOTS, MAX_SOURCES},
     net::{Address, Be16, Mac},
-    service::{Filter, Service, ServiceKey, SlotTable},
+    pool::{Picker, Pool, SlotLine, SlotRange, SourceSet},
+    service::{Filter, Service, ServiceKey},
     settings::Settings,
 };
 
 use super::{World, network};
+use crate::engine::MAX_NUMBERS;
 
 /// Keys of the flow hash. Fixed, so that both engines and every run choose the same ports.
 pub const KEYS: [u64; 6] = [
@@ -22,7 +23,7 @@ pub const KEYS: [u64; 6] = [
     0xbe54_66cf_34e9_0c6c,
 ];
 
-/// The contents of all maps that the program does not write. Pools and tables have the same numbers.
+/// The contents of all maps that the program does not write.
 #[derive(Clone, Debug)]
 pub struct Maps {
     /// With a clock that stands where the world's does.
@@ -32,7 +33,11 @@ pub struct Maps {
     /// Those with port 0 are markers: the address is ours, and no more is said of it.
     pub services: Vec<(ServiceKey, Service)>,
     /// By service.
-    pub tables: Vec<SlotTable>,
+    pub pools: Vec<Pool>,
+    /// Their slots, each in a line of its own: the number of the line, and its ids.
+    pub slots: Vec<(u32, [u32; SlotLine::SLOTS])>,
+    /// Their sources, by number of the set.
+    pub sources: Vec<(u32, SourceSet)>,
     /// In the order of their counters, which is the world's; the key is the id.
     pub backends: Vec<Backend>,
     /// With their indices, the one without xlb among them.
@@ -40,8 +45,10 @@ pub struct Maps {
 }
 
 impl World {
-    /// What is in the maps.
-    pub fn maps(&self) -> Maps {
+    /// What is in the maps. What was in force in an earlier `epoch` is not overwritten: a CPU may still be reading it.
+    pub fn maps(&self, epoch: u32) -> Maps {
+        let first = epoch * MAX_NUMBERS;
+        let services = || (first..).zip(&self.services);
         Maps {
             settings: Settings {
                 layout: LAYOUT,
@@ -55,7 +62,9 @@ impl World {
             },
             filter: self.filter(),
             services: self.service_keys(),
-            tables: self.services.iter().map(slot_table).collect(),
+            pools: services().map(|(place, service)| pool(place, service)).collect(),
+            slots: services().map(|(place, service)| (place, slots(service))).collect(),
+            sources: services().map(|(place, service)| (set_number(place), sources(service))).collect(),
             backends: self.backends(),
             interfaces: network::INTERFACES
                 .iter()
@@ -115,6 +124,7 @@ impl World {
                     zero: [0; 3],
                     hop,
                     rest: 0,
+                    live: [0; 8],
                 });
             }
         }
@@ -122,16 +132,34 @@ impl World {
     }
 }
 
-fn slot_table(service: &super::Service) -> SlotTable {
-    let mut table = SlotTable { mode: service.mode as u32, ..SlotTable::EMPTY };
+fn pool(place: u32, service: &super::Service) -> Pool {
+    let length = accepting(service).count() as u32;
+    let range = SlotRange { offset: place * SlotLine::SLOTS as u32, length };
+    Pool::new(range, Picker::Turn, service.mode, set_number(place))
+}
+
+fn slots(service: &super::Service) -> [u32; SlotLine::SLOTS] {
+    let mut line = [0; SlotLine::SLOTS];
+    for (slot, backend) in line.iter_mut().zip(accepting(service)) {
+        *slot = backend.id;
+    }
+    line
+}
+
+fn accepting(service: &super::Service) -> impl Iterator<Item = &super::Backend> {
+    service.backends.iter().filter(|backend| backend.accepts)
+}
+
+/// 0 is no set.
+const fn set_number(place: u32) -> u32 {
+    1 + place
+}
+
+fn sources(service: &super::Service) -> SourceSet {
+    let mut set = SourceSet::default();
     let sources: Vec<Address> = service.sources.iter().map(|source| Address::from(*source)).collect();
-    for (place, source) in table.source.iter_mut().zip(sources.iter().cycle().take(MAX_SOURCES)) {
+    for (place, source) in set.address.iter_mut().zip(sources.iter().cycle()) {
         *place = *source;
     }
-    let accepting = service.backends.iter().filter(|backend| backend.accepts);
-    for (slot, backend) in table.backend.iter_mut().zip(accepting.take(MAX_SLOTS)) {
-        *slot = backend.id;
-        table.slots += 1;
-    }
-    table
+    set
 }

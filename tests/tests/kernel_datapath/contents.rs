@@ -12,10 +12,11 @@ use lb_common::{
     hop::{Hop, Interface},
     limits::MAX_BACKENDS,
     net::{Be16, Mac, Protocol},
+    pool::{Picker, Pool, SlotRange},
     service::{Mode, Service},
 };
 use lb_userspace::{
-    datapath::{Attached, Listen, Op, ServiceValue, Snapshot, Table},
+    datapath::{Attached, Listen, Op, ServiceValue, Snapshot},
     spec::BackendName,
 };
 
@@ -43,13 +44,18 @@ pub fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
         backends: BTreeMap::from([(8, backend(8, v4))]),
         backend_names: BTreeMap::from([(3, BackendName::new("web", "web-1"))]),
         service_names: BTreeMap::from([(0, "web".to_owned())]),
-        tables: BTreeMap::from([
-            (0, Table { mode: Mode::FullNat, sources: Vec::new(), backends: Vec::new() }),
-            (5, table(Mode::FullNat, &["10.0.0.1"], &[8])),
-            (6, table(Mode::FullNat, &["10.0.0.1", "10.0.0.2", "10.0.0.3"], &[])),
-            (7, table(Mode::Nat, &[], &[8, 8])),
+        // The last two are one after the other, and only the first of them is in force; of slots in which nothing is in
+        // force it is not known where a range began.
+        slots: BTreeMap::from([(0, vec![8]), (5, vec![8, 8, 8]), (20, vec![8, 8]), (22, vec![8, 8])]),
+        sources: BTreeMap::from([
+            (1, sources(&["10.0.0.1"])),
+            (6, sources(&["10.0.0.1", "10.0.0.2", "10.0.0.3"])),
         ]),
-        pools: BTreeMap::from([(0, 5), (1023, 0)]),
+        pools: BTreeMap::from([
+            (0, Pool::new(slots(0, 1), Picker::Turn, Mode::FullNat, 1)),
+            (1, Pool::new(slots(20, 2), Picker::Turn, Mode::Nat, 0)),
+            (1023, Pool::new(SlotRange::default(), Picker::Turn, Mode::FullNat, 0)),
+        ]),
         services: BTreeMap::from([
             (listen("192.0.2.10:80"), ServiceValue { pool: 0, counters: 0 }),
             (listen("[2001:db8::10]:80"), ServiceValue { pool: 1023, counters: 0 }),
@@ -60,7 +66,7 @@ pub fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
         hop_generation: 7,
     };
     let full: Vec<String> = (0..16).map(|host| format!("fd00::{host:x}1")).collect();
-    want.tables.insert(8, table(Mode::FullNat, &full.iter().map(String::as_str).collect::<Vec<_>>(), &[]));
+    want.sources.insert(8, sources(&full.iter().map(String::as_str).collect::<Vec<_>>()));
 
     let mut steps = vec![Op::SetNextBackendId(9), Op::SetHopGeneration(7)];
     steps.extend(want.interfaces.iter().map(|(index, it)| Op::PutInterface(*index, *it)));
@@ -69,8 +75,9 @@ pub fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
     // Somebody lay in the slot before.
     steps.push(Op::PutBackend(backend(8 + MAX_BACKENDS, v4)));
     steps.extend(want.backends.values().map(|backend| Op::PutBackend(*backend)));
-    steps.extend(want.tables.iter().map(|(number, table)| Op::PutTable(*number, table.clone())));
-    steps.extend(want.pools.iter().map(|(pool, table)| Op::PutPool(*pool, *table)));
+    steps.extend(want.slots.iter().map(|(offset, ids)| Op::PutSlots(*offset, ids.clone())));
+    steps.extend(want.sources.iter().map(|(number, sources)| Op::PutSources(*number, sources.clone())));
+    steps.extend(want.pools.iter().map(|(number, pool)| Op::PutPool(*number, *pool)));
     steps.extend(want.services.iter().map(|(listen, value)| Op::PutService(*listen, *value)));
     (steps, want)
 }
@@ -79,7 +86,8 @@ pub fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
 pub fn removal(have: &Snapshot) -> Vec<Op> {
     let mut steps: Vec<Op> = have.services.keys().copied().map(Op::DeleteService).collect();
     steps.extend(have.pools.keys().copied().map(Op::DeletePool));
-    steps.extend(have.tables.keys().copied().map(Op::DeleteTable));
+    steps.extend(have.slots.iter().map(|(offset, ids)| Op::DeleteSlots(slots(*offset, ids.len() as u32))));
+    steps.extend(have.sources.keys().copied().map(Op::DeleteSources));
     steps.extend(have.backends.keys().copied().map(Op::DeleteBackend));
     steps.extend(have.service_names.keys().copied().map(Op::DeleteServiceName));
     steps.extend(have.backend_names.keys().copied().map(Op::DeleteBackendName));
@@ -87,9 +95,12 @@ pub fn removal(have: &Snapshot) -> Vec<Op> {
     steps
 }
 
-fn table(mode: Mode, sources: &[&str], backends: &[u32]) -> Table {
-    let sources = sources.iter().map(|source| literal(source)).collect();
-    Table { mode, sources, backends: backends.to_vec() }
+fn slots(offset: u32, length: u32) -> SlotRange {
+    SlotRange { offset, length }
+}
+
+fn sources(texts: &[&str]) -> Vec<IpAddr> {
+    texts.iter().map(|source| literal(source)).collect()
 }
 
 fn listen(text: &str) -> Listen {

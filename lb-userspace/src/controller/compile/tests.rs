@@ -28,10 +28,10 @@ fn a_service_is_a_pool_a_family_with_markers_for_its_addresses() {
             ("2001:db8::10".into(), 80, 1),
         ]
     );
-    assert_eq!(want.tables[&want.pools[&0]].backends, [1, 2, 3]);
-    assert_eq!(want.tables[&want.pools[&1]].backends, [4]);
-    assert_eq!(want.tables[&want.pools[&0]].sources.len(), 1);
-    assert!(want.tables[&want.pools[&1]].sources.is_empty(), "the source is of the other family");
+    assert_eq!(want.offered(0), [1, 2, 3]);
+    assert_eq!(want.offered(1), [4]);
+    assert_eq!(want.sources[&want.pools[&0].sources()].len(), 1);
+    assert_eq!(want.pools[&1].sources(), 0, "the source is of the other family");
 }
 
 #[test]
@@ -39,7 +39,8 @@ fn nat_uses_no_source() {
     let want = compiled(&[Service { mode: Mode::Nat, ..web(Protocol::Tcp) }]);
 
     assert_eq!(want.services.len(), 2);
-    assert!(want.tables.values().all(|table| table.mode == Mode::Nat && table.sources.is_empty()));
+    assert!(want.pools.values().all(|pool| pool.mode() == Some(Mode::Nat) && pool.sources() == 0));
+    assert_eq!(want.sources.len(), 0);
 }
 
 /// What a change of the file does to the three backends' ids: `=` kept, `+` another, `-` none.
@@ -122,11 +123,38 @@ fn what_does_not_fit_is_refused_by_name() {
     let mut sources = web(Protocol::Tcp);
     sources.sources = (0..17).map(|n| IpAddr::from([10, 0, 1, n])).collect();
 
-    assert_eq!(refusal(many(513, 513)), NoRoom::Slots { service: "s0".into() });
+    assert_eq!(refusal(many(513, 513)), NoRoom::PoolSlots { service: "s0".into() });
     assert_eq!(refusal(many(4097, 512)), NoRoom::Backends);
     assert_eq!(refusal(many(513, 1)), NoRoom::Services);
-    assert_eq!(refusal(vec![sources]), NoRoom::Sources { service: "web".into() });
+    assert_eq!(refusal(vec![sources]), NoRoom::PoolSources { service: "web".into() });
     assert!(compile(&all_serving(many(4096, 512)), &Snapshot::default()).is_ok());
+}
+
+#[test]
+fn equal_sources_are_one_set_and_others_are_another() {
+    let [a, mut b, mut c] = ["a", "b", "c"].map(|name| Service { name: name.into(), ..web(Protocol::Tcp) });
+    b.listen = vec![socket("192.0.2.10:81")];
+    c.listen = vec![socket("192.0.2.10:82")];
+    c.sources.push("10.0.0.2".parse().unwrap());
+
+    let want = compiled(&[a, b, c]);
+
+    let sets: Vec<_> = want.pools.values().map(|pool| pool.sources()).collect();
+    assert_eq!(sets, [1, 1, 2]);
+    assert_eq!(want.sources.values().map(Vec::len).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
+fn other_sources_leave_the_slots_where_they_are() {
+    let have = compiled(&[web(Protocol::Tcp)]);
+    let mut changed = web(Protocol::Tcp);
+    changed.sources = vec!["10.0.0.2".parse().unwrap()];
+
+    let want = compile(&serving(vec![changed], Instant::now()), &have).unwrap();
+
+    assert_eq!(want.pools[&0].slots(), have.pools[&0].slots());
+    assert_ne!(want.pools[&0].sources(), have.pools[&0].sources());
+    assert_eq!(want.sources.len(), 2, "the former set may still be read");
 }
 
 fn compiled(services: &[Service]) -> Snapshot {

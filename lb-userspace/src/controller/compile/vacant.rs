@@ -3,16 +3,21 @@
 use std::collections::BTreeMap;
 
 /// Where to go on looking for a free number, of each kind.
-#[derive(Default)]
 pub struct Vacant {
     pub services: Cursor,
     pub backends: Cursor,
     pub pools: Cursor,
-    pub tables: Cursor,
+    pub sources: Cursor,
+}
+
+impl Default for Vacant {
+    fn default() -> Self {
+        // The set of sources with the number 0 is none.
+        Self { services: Cursor(0), backends: Cursor(0), pools: Cursor(0), sources: Cursor(1) }
+    }
 }
 
 /// All numbers before it are taken.
-#[derive(Default)]
 pub struct Cursor(u32);
 
 impl Cursor {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_common::{limits::MAX_BACKEND_ID, net::Protocol, service::Mode};
+use lb_common::{limits::MAX_BACKEND_ID, net::Protocol, pool::SlotRange, service::Mode};
 use proptest::prelude::*;
 
 use super::*;
@@ -14,7 +14,7 @@ use crate::{
         compile::compile,
         fixture::{backend, cold, eth0, hops, probed, service},
         snapshot::slot,
-        state::{COOLING, State},
+        state::{GRACE_PERIOD, State},
     },
     event::{Health, HopState},
     spec::{AdminState, BackendName, Service, Spec},
@@ -110,7 +110,8 @@ struct World {
     is_plugged: bool,
     crash_after: Option<usize>,
     retired: BTreeSet<u32>,
-    left: BTreeMap<u32, Instant>,
+    left_slots: BTreeMap<SlotRange, Instant>,
+    left_sources: BTreeMap<u32, Instant>,
 }
 
 impl World {
@@ -127,7 +128,8 @@ impl World {
             is_plugged: true,
             crash_after: None,
             retired: BTreeSet::new(),
-            left: BTreeMap::new(),
+            left_slots: BTreeMap::new(),
+            left_sources: BTreeMap::new(),
         }
     }
 
@@ -154,13 +156,12 @@ impl World {
 
     fn step(&mut self, op: &Op) -> Result<(), TestCaseError> {
         self.state.applying(op, &self.maps, self.now);
-        if let Op::PutTable(number, _) | Op::DeleteTable(number) = op {
-            let age = self.left.get(number).map(|left| self.now.duration_since(*left));
-            prop_assert!(age.is_none_or(|age| age >= COOLING), "{op:?}: it was in force {age:?} ago");
-            prop_assert!(!self.maps.pools.values().any(|it| it == number), "{op:?}: it is in force");
-        }
-        if let Op::PutPool(pool, _) | Op::DeletePool(pool) = op {
-            self.left.extend(self.maps.pools.get(pool).map(|number| (*number, self.now)));
+        self.check_what_is_written(op)?;
+        if let Op::PutPool(number, _) | Op::DeletePool(number) = op
+            && let Some(before) = self.maps.pools.get(number)
+        {
+            self.left_slots.insert(before.slots(), self.now);
+            self.left_sources.insert(before.sources(), self.now);
         }
         if let Op::PutBackend(backend) = op {
             prop_assert!(!self.retired.contains(&backend.id), "{op:?} gives an id twice");
@@ -172,6 +173,37 @@ impl World {
         }
         self.maps.apply(op);
         prop_assert_eq!(self.maps.fault(), None, "after {:?}", op);
+        Ok(())
+    }
+
+    /// No packet can be reading it: no pool names it, nor did one within the grace period.
+    fn check_what_is_written(&self, op: &Op) -> Result<(), TestCaseError> {
+        let range = if let Op::PutSlots(offset, ids) = op {
+            Some(SlotRange { offset: *offset, length: ids.len() as u32 })
+        } else if let Op::DeleteSlots(range) = op {
+            Some(*range)
+        } else {
+            None
+        };
+        let set = if let Op::PutSources(set, _) | Op::DeleteSources(set) = op { Some(*set) } else { None };
+        let is_read = |since: &Instant| self.now.duration_since(*since) < GRACE_PERIOD;
+        let overlap =
+            |a: SlotRange, b: SlotRange| a.offset < b.offset + b.length && b.offset < a.offset + a.length;
+
+        if let Some(range) = range {
+            let in_force = self.maps.pools.values().find(|pool| overlap(pool.slots(), range));
+            prop_assert_eq!(in_force, None, "{:?}: it is in force", op);
+            let mut left = self.left_slots.iter();
+            let left = left.find(|(it, since)| overlap(**it, range) && is_read(since));
+            prop_assert_eq!(left, None, "{:?}: it was in force", op);
+        }
+        if let Some(set) = set {
+            prop_assert!(
+                !self.maps.pools.values().any(|pool| pool.sources() == set),
+                "{op:?}: it is in force"
+            );
+            prop_assert!(!self.left_sources.get(&set).is_some_and(is_read), "{op:?}: it was in force");
+        }
         Ok(())
     }
 

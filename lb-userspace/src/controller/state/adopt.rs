@@ -17,10 +17,7 @@ impl State {
     /// known.
     pub fn adopt(&mut self, have: &Snapshot, now: Instant) {
         self.generation.adopt(have.hop_generation);
-        let in_force: Vec<u32> = have.pools.values().copied().collect();
-        let others = have.tables.keys().filter(|number| !in_force.contains(number));
-        // Nobody knows when they were in force: it may have been a moment ago.
-        self.cooling.extend(others.map(|number| (*number, now)));
+        self.grace.adopt(have, now);
         self.offers.adopt(have, now);
 
         let known = Known::of(have);

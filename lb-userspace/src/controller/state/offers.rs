@@ -1,7 +1,7 @@
 //! Until when a backend could be given new flows.
 //!
-//! A backend may get a flow while a table in force names it, and for a grace period after: a packet that is under way may
-//! still be reading the old table.
+//! A backend may get a flow while the slots of a pool name it, and for a grace period after: a packet that is under way
+//! may still be reading slots that were in force.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use std::{
 
 use crate::datapath::{Op, Snapshot};
 
-/// By backend id. Ids that were in no table have had no flow.
+/// By backend id. Ids that were in no slot have had no flow.
 #[derive(Clone, Debug, Default)]
 pub struct Offers(BTreeMap<u32, Offer>);
 
@@ -21,7 +21,7 @@ enum Offer {
 }
 
 impl Offers {
-    /// Takes over from the maps: what is in no table in force may have been in one a moment ago.
+    /// Takes over from the maps: what is in no slot in force may have been in one a moment ago.
     pub fn adopt(&mut self, have: &Snapshot, now: Instant) {
         self.0 = have.backends.values().map(|backend| (backend.id, Offer::EndedAt(now))).collect();
         for pool in have.pools.keys() {
@@ -32,11 +32,11 @@ impl Offers {
     /// A step is taken from what the maps have.
     pub fn applying(&mut self, op: &Op, have: &Snapshot, now: Instant) {
         match op {
-            Op::PutPool(pool, table) => {
-                self.put(have.offered(*pool), Offer::EndedAt(now));
-                self.put(have.tables.get(table).map_or(&[], |table| &table.backends), Offer::InForce);
+            Op::PutPool(number, pool) => {
+                self.put(have.offered(*number), Offer::EndedAt(now));
+                self.put(have.ids(*pool), Offer::InForce);
             }
-            Op::DeletePool(pool) => self.put(have.offered(*pool), Offer::EndedAt(now)),
+            Op::DeletePool(number) => self.put(have.offered(*number), Offer::EndedAt(now)),
             Op::DeleteBackend(slot) => {
                 if let Some(backend) = have.backends.get(slot) {
                     self.0.remove(&backend.id);
@@ -46,12 +46,14 @@ impl Offers {
             | Op::PutBackendName(..)
             | Op::PutServiceName(..)
             | Op::PutBackend(_)
-            | Op::PutTable(..)
+            | Op::PutSlots(..)
+            | Op::PutSources(..)
             | Op::PutService(..)
             | Op::SetNextBackendId(_)
             | Op::SetHopGeneration(_)
             | Op::DeleteService(_)
-            | Op::DeleteTable(_)
+            | Op::DeleteSlots(_)
+            | Op::DeleteSources(_)
             | Op::DeleteServiceName(_)
             | Op::DeleteBackendName(_)
             | Op::DeleteInterface(_) => {}

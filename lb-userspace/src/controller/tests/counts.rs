@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    controller::{state::COOLING, walk::COUNT_MAX_AGE},
+    controller::{state::GRACE_PERIOD, walk::COUNT_MAX_AGE},
     view,
 };
 
@@ -25,7 +25,7 @@ fn a_backend_is_drained_once_a_count_that_began_a_grace_period_later_finds_no_fl
         let mut world = World::warm(vec![web(protocol)]);
         let id = world.id("web/web-1").unwrap();
         assert!(!look(&mut world).drained, "it may be given a flow at any time");
-        let grace_ms = COOLING.as_millis() as u64;
+        let grace_ms = GRACE_PERIOD.as_millis() as u64;
 
         world.set("web/web-1", AdminState::Drain);
         world.wait(grace_ms - 1);
@@ -73,7 +73,7 @@ fn no_backend_is_drained_for_a_grace_period_after_a_restart() {
     world.restart();
     assert!(!look(&mut world).drained, "the daemon of before may have put the drain in force a moment ago");
 
-    world.wait(COOLING.as_millis() as u64 + COUNT_MAX_AGE.as_millis() as u64);
+    world.wait(GRACE_PERIOD.as_millis() as u64 + COUNT_MAX_AGE.as_millis() as u64);
     assert!(look(&mut world).drained);
 }
 

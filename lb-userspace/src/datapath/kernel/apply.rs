@@ -7,16 +7,14 @@ use aya::maps::{MapError, PerCpuArray, PerCpuValues};
 use lb_common::{
     counters::{BackendCounters, ServiceCounters},
     hop::Interface,
-    limits::{
-        MAX_BACKENDS, MAX_INTERFACE_INDEX, MAX_POOLS, MAX_SERVICES, MAX_SLOTS, MAX_SOURCES, MAX_TABLES,
-    },
-    net::Address,
-    service::{Service, ServiceKey, SlotTable},
+    limits::{MAX_BACKENDS, MAX_INTERFACE_INDEX, MAX_SERVICES},
+    pool::Pool,
+    service::{Service, ServiceKey},
 };
 
-use super::{NO_TABLE, maps::Maps, totals::sum};
+use super::{maps::Maps, totals::sum};
 use crate::datapath::{
-    Listen, Op, Table, names,
+    Listen, Op, names,
     past::{Change, Counted},
 };
 
@@ -31,16 +29,9 @@ impl Maps {
                 self.backends.put(backend);
                 Ok(())
             }
-            Op::PutTable(number, table) => {
-                below(*number, MAX_TABLES)?;
-                Ok(self.tables.set(*number, slot_table(table)?, 0)?)
-            }
-            Op::PutPool(pool, table) => {
-                below(*table, MAX_TABLES)?;
-                below(*pool, MAX_POOLS)?;
-                self.set_pool(*pool, *table);
-                Ok(())
-            }
+            Op::PutSlots(offset, ids) => self.schedules.put_slots(*offset, ids),
+            Op::PutSources(number, sources) => self.schedules.put_sources(*number, sources),
+            Op::PutPool(number, pool) => self.schedules.put_pool(*number, *pool),
             Op::PutService(listen, value) => {
                 let service = Service { pool: value.pool, counters: value.counters };
                 Ok(self.services.insert(service_key(listen), service, 0)?)
@@ -56,16 +47,9 @@ impl Maps {
                 self.set_settings(&settings)
             }
             Op::DeleteService(listen) => gone(self.services.remove(&service_key(listen))),
-            Op::DeletePool(pool) => {
-                below(*pool, MAX_POOLS)?;
-                self.set_pool(*pool, NO_TABLE);
-                Ok(())
-            }
-            Op::DeleteTable(number) => {
-                below(*number, MAX_TABLES)?;
-                let nothing = SlotTable { source: [Address::default(); MAX_SOURCES], ..SlotTable::EMPTY };
-                Ok(self.tables.set(*number, nothing, 0)?)
-            }
+            Op::DeletePool(number) => self.schedules.put_pool(*number, Pool::NONE),
+            Op::DeleteSlots(slots) => self.schedules.delete_slots(*slots),
+            Op::DeleteSources(number) => self.schedules.put_sources(*number, &[]),
             Op::DeleteBackend(slot) => {
                 below(*slot, MAX_BACKENDS)?;
                 self.backends.delete(*slot);
@@ -177,17 +161,4 @@ fn zero<V: aya::Pod>(
 
 fn service_key(listen: &Listen) -> ServiceKey {
     ServiceKey::new(listen.address.into(), listen.port, listen.protocol.number())
-}
-
-fn slot_table(table: &Table) -> anyhow::Result<SlotTable> {
-    let (sources, backends) = (&table.sources, &table.backends);
-    ensure!(sources.len() <= MAX_SOURCES, "{} sources, and there is room for {MAX_SOURCES}", sources.len());
-    ensure!(backends.len() <= MAX_SLOTS, "{} backends, and there is room for {MAX_SLOTS}", backends.len());
-
-    let mut slots = SlotTable { mode: table.mode as u32, slots: backends.len() as u32, ..SlotTable::EMPTY };
-    for (slot, address) in slots.source.iter_mut().zip(sources.iter().cycle()) {
-        *slot = (*address).into();
-    }
-    slots.backend[..backends.len()].copy_from_slice(backends);
-    Ok(slots)
 }

@@ -1,6 +1,6 @@
 //! Backends, written so that no packet sees one half as it was and half as it will be.
 
-use std::io;
+use std::{io, mem::offset_of};
 
 use aya::maps::MapData;
 use lb_common::{
@@ -13,6 +13,8 @@ use crate::datapath::mapping::Mapping;
 
 /// The words of a [`Backend`]: the id lies in the first.
 const WORDS: usize = size_of::<Backend>() / size_of::<Word>();
+/// Those that the controller writes to a backend that is there. The others are left to the CPUs.
+const OURS: usize = offset_of!(Backend, live) / size_of::<Word>();
 
 /// The `BACKENDS` array. Only the controller writes to it.
 pub struct Backends(Mapping<[Word; WORDS]>);
@@ -35,18 +37,19 @@ impl Backends {
 
     /// Puts a backend into the slot of its id.
     ///
-    /// Who lay there with another id stops answering before any of his words change. A backend that keeps its id is
-    /// changed word by word: what changes then is the way to it, and the old and the new way are both lawful. The MTU is
-    /// written last where the way is known, and first where it is not: with an MTU of 0 nothing is sent.
+    /// One with another id that lay there stops answering before any of its words change. A backend that keeps its id is
+    /// changed word by word: what changes then is the next hop, and the former and the new one are both right. The MTU is
+    /// written last where the next hop is known, and first where it is not: with an MTU of 0 nothing is sent.
     pub fn put(&self, backend: &Backend) {
         let Some(cell) = self.0.get((backend.id % MAX_BACKENDS) as usize) else { return };
-        // SAFETY: a backend is 64 bytes of integers without padding.
+        // SAFETY: a backend is 128 bytes of integers without padding.
         let words = unsafe { std::mem::transmute::<Backend, [u64; WORDS]>(*backend) };
         if !self.has(backend.id) {
             cell[0].store(0);
             fence();
+            cell[OURS..].iter().for_each(|word| word.store(0));
         }
-        let mut order: Vec<usize> = (1..WORDS).collect();
+        let mut order: Vec<usize> = (1..OURS).collect();
         if backend.hop.mtu == 0 {
             order.reverse();
         }
@@ -70,7 +73,7 @@ impl Backends {
 
     fn get(&self, slot: u32) -> Option<Backend> {
         let words = self.0.get(slot as usize)?.each_ref().map(Word::load);
-        // SAFETY: 64 bytes without padding, and any integers are a backend.
+        // SAFETY: 128 bytes without padding, and any integers are a backend.
         Some(unsafe { std::mem::transmute::<[u64; WORDS], Backend>(words) })
     }
 }

@@ -89,7 +89,6 @@ fn fill(object: &[u8], directory: &Path, cold: &Cold) -> anyhow::Result<Loaded> 
     let shapes = shapes::pinned(&cold.sizes);
     shapes.iter().filter(|shape| is_ours_alone(shape)).try_for_each(|shape| make(shape, directory))?;
     let mut loaded = load(object, directory, &shapes, |maps| {
-        maps.clear_pools();
         maps.set_settings(&Settings {
             layout: LAYOUT,
             keys: random_keys()?,

@@ -6,15 +6,13 @@ use aya::{
     maps::{Array, DevMap, HashMap, Map, MapData, PerCpuArray},
 };
 use lb_common::{
-    cell::Word,
     counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
     hop::Interface,
-    limits::MAX_POOLS,
-    service::{Filter, Service, ServiceKey, SlotTable},
+    service::{Filter, Service, ServiceKey},
     settings::Settings,
 };
 
-use super::backends::Backends;
+use super::{backends::Backends, schedules::Schedules};
 use crate::datapath::{
     flows::{Flows, Table},
     mapping::{Mapped, Mapping},
@@ -27,9 +25,7 @@ pub struct Maps {
     pub settings: Array<MapData, Settings>,
     pub filter: Array<MapData, Filter>,
     pub services: HashMap<MapData, ServiceKey, Service>,
-    /// Table numbers, each in a word of its own.
-    pub pools: Mapping<Word>,
-    pub tables: Array<MapData, SlotTable>,
+    pub schedules: Schedules,
     pub backends: Backends,
     pub interfaces: Array<MapData, Interface>,
     pub devices: DevMap<MapData>,
@@ -60,8 +56,11 @@ impl Maps {
             settings: take(ebpf, "SETTINGS")?,
             filter: take(ebpf, "FILTER")?,
             services: take(ebpf, "SERVICES")?,
-            pools: mapping(&array(ebpf, "POOLS")?, "POOLS")?,
-            tables: take(ebpf, "TABLES")?,
+            schedules: Schedules {
+                pools: mapping(&array(ebpf, "POOLS")?, "POOLS")?,
+                slots: mapping(&array(ebpf, "SLOTS")?, "SLOTS")?,
+                sources: mapping(&array(ebpf, "SOURCES")?, "SOURCES")?,
+            },
             backends: Backends::new(&array(ebpf, "BACKENDS")?).context("map BACKENDS into memory")?,
             interfaces: take(ebpf, "INTERFACES")?,
             devices: take(ebpf, "DEVICES")?,
@@ -104,20 +103,6 @@ impl Maps {
     /// Rewrites all bytes: a byte is read as a whole.
     pub fn set_filter(&mut self, filter: &Filter) -> anyhow::Result<()> {
         self.filter.set(0, filter, 0).context("write FILTER")
-    }
-
-    /// No pool is there.
-    pub fn clear_pools(&self) {
-        for pool in 0..MAX_POOLS {
-            self.set_pool(pool, super::NO_TABLE);
-        }
-    }
-
-    /// Puts a table in force by one store.
-    pub fn set_pool(&self, pool: u32, table: u32) {
-        if let Some(word) = self.pools.get(pool as usize) {
-            word.store(u64::from(table));
-        }
     }
 }
 

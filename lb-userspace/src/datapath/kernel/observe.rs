@@ -1,22 +1,18 @@
 //! The maps, read back as plain values.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use anyhow::{Context, anyhow};
 use aya::maps::MapError;
-use lb_common::{
-    hop::Interface,
-    limits::{MAX_INTERFACE_INDEX, MAX_SLOTS, MAX_SOURCES, MAX_TABLES},
-    net::{Address, Protocol},
-    service::{Mode, ServiceKey, SlotTable},
-};
+use lb_common::{hop::Interface, limits::MAX_INTERFACE_INDEX, net::Protocol, service::ServiceKey};
 
-use super::{NO_TABLE, maps::Maps};
-use crate::datapath::{Listen, ServiceValue, Snapshot, Table, names};
+use super::maps::Maps;
+use crate::datapath::{Listen, ServiceValue, Snapshot, names};
 
 impl Maps {
     pub fn observe(&self) -> anyhow::Result<Snapshot> {
         let settings = self.settings()?;
+        let pools = self.schedules.pools();
         let named = |entry: Result<(u32, names::Record), MapError>| entry.context("read names");
         Ok(Snapshot {
             backends: self.backends.iter().collect(),
@@ -32,30 +28,14 @@ impl Maps {
                 .iter()
                 .map(|entry| named(entry).and_then(|(number, name)| Ok((number, names::read(&name)?))))
                 .collect::<anyhow::Result<_>>()?,
-            tables: self.tables()?,
-            pools: self.pools(),
+            slots: self.schedules.slots(&pools),
+            sources: self.schedules.sources(),
+            pools,
             services: self.services()?,
             interfaces: self.interfaces()?,
             next_backend_id: settings.next_backend_id,
             hop_generation: settings.hop_generation,
         })
-    }
-
-    fn tables(&self) -> anyhow::Result<BTreeMap<u32, Table>> {
-        let mut tables = BTreeMap::new();
-        for number in 0..MAX_TABLES {
-            let slots = self.tables.get(&number, 0).context("read TABLES")?;
-            if slots.source[0] != Address::default() {
-                let table = table(&slots).with_context(|| format!("read slot table {number}"))?;
-                tables.insert(number, table);
-            }
-        }
-        Ok(tables)
-    }
-
-    fn pools(&self) -> BTreeMap<u32, u32> {
-        let tables = self.pools.iter().map(|word| word.load() as u32);
-        (0..).zip(tables).filter(|(_, table)| *table != NO_TABLE).collect()
     }
 
     fn services(&self) -> anyhow::Result<BTreeMap<Listen, ServiceValue>> {
@@ -91,24 +71,4 @@ fn listen(key: &ServiceKey) -> anyhow::Result<Listen> {
     let protocol = Protocol::from_number(key.protocol)
         .ok_or_else(|| anyhow!("SERVICES has a key of protocol {}", key.protocol))?;
     Ok(Listen { address: key.address.to_ip(), port: key.port, protocol })
-}
-
-fn table(slots: &SlotTable) -> anyhow::Result<Table> {
-    let mode = [Mode::FullNat, Mode::Nat].into_iter().find(|mode| *mode as u32 == slots.mode);
-    let used = (slots.slots as usize).min(MAX_SLOTS);
-    Ok(Table {
-        mode: mode.ok_or_else(|| anyhow!("there is no mode {}", slots.mode))?,
-        sources: sources(&slots.source),
-        backends: slots.backend[..used].to_vec(),
-    })
-}
-
-/// What was repeated until the array was full. No source is there twice, so its second coming is the end.
-fn sources(array: &[Address; MAX_SOURCES]) -> Vec<IpAddr> {
-    if *array == SlotTable::EMPTY.source {
-        return Vec::new();
-    }
-    let again = array.iter().skip(1).position(|address| *address == array[0]);
-    let count = again.map_or(MAX_SOURCES, |position| position + 1);
-    array[..count].iter().map(|address| address.to_ip()).collect()
 }

@@ -18,7 +18,7 @@ pub struct Memory {
     pub flows: u64,
     /// Records and hints of IPv6.
     pub flows_ipv6: u64,
-    /// Services, pools, tables, backends, interfaces, and what belongs to them.
+    /// Services, pools, slots, backends, interfaces, and what belongs to them.
     pub services: u64,
     /// Per-CPU counters.
     pub counters: u64,
@@ -113,10 +113,10 @@ mod tests {
         let shown = Memory::of(Limits::default(), 2).to_string();
 
         let expected = "\
-maps: 65.8 MiB
+maps: 62.9 MiB
   262,144 IPv4 flows              40.0 MiB  160 bytes per flow
   65,536 IPv6 flows               18.0 MiB  288 bytes per flow
-  services and backends            6.2 MiB
+  services and backends            3.3 MiB
   counters of 2 CPUs               1.6 MiB";
         assert_eq!(shown, expected);
     }

@@ -1,0 +1,176 @@
+//! Pools: the backends of one service and family, and how new flows are shared among them.
+//!
+//! ```text
+//!   POOLS[pool]: offset | length | picker | mode | sources
+//!                  │                                └─▶ SOURCES[set]: addresses of ours that backends see (full-nat)
+//!                  └─▶ SLOTS[offset..offset + length]: ids of backends
+//! ```
+//!
+//! A range of slots and a set of sources never change while a pool names them, nor for a grace period after: a packet may
+//! still be reading them. One 64-bit store puts another schedule in force.
+
+use crate::{
+    cell::HalfWord,
+    limits::{MAX_SOURCE_SETS, MAX_SOURCES},
+    net::Address,
+    service::Mode,
+};
+
+/// What a pool has in force: `sources (16) | mode (4) | picker (3) | length (17) | offset (24)`.
+///
+/// Zero is no pool, because no picker has the number 0.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pool(pub u64);
+
+/// A range of slots. It is empty where no backend gets new flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SlotRange {
+    /// Its first slot.
+    pub offset: u32,
+    /// How many slots it has.
+    pub length: u32,
+}
+
+/// How a new flow chooses among the slots of its pool.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Picker {
+    /// One slot after the other.
+    Turn = 1,
+}
+
+impl Pool {
+    const OFFSET_BITS: u32 = 24;
+    const LENGTH_BITS: u32 = 17;
+    const PICKER_BITS: u32 = 3;
+    const MODE_BITS: u32 = 4;
+
+    const LENGTH_AT: u32 = Self::OFFSET_BITS;
+    const PICKER_AT: u32 = Self::LENGTH_AT + Self::LENGTH_BITS;
+    const MODE_AT: u32 = Self::PICKER_AT + Self::PICKER_BITS;
+    const SOURCES_AT: u32 = Self::MODE_AT + Self::MODE_BITS;
+
+    /// No pool.
+    pub const NONE: Self = Self(0);
+    /// All offsets are below.
+    pub const OFFSETS: u32 = 1 << Self::OFFSET_BITS;
+    /// All lengths are below.
+    pub const LENGTHS: u32 = 1 << Self::LENGTH_BITS;
+
+    /// Puts the word together. The parts must be in their ranges.
+    #[inline(always)]
+    pub const fn new(slots: SlotRange, picker: Picker, mode: Mode, sources: u32) -> Self {
+        Self(
+            slots.offset as u64
+                | (slots.length as u64) << Self::LENGTH_AT
+                | (picker as u64) << Self::PICKER_AT
+                | (mode as u64) << Self::MODE_AT
+                | (sources as u64) << Self::SOURCES_AT,
+        )
+    }
+
+    #[inline(always)]
+    const fn bits(self, at: u32, count: u32) -> u32 {
+        (self.0 >> at) as u32 & ((1 << count) - 1)
+    }
+
+    /// The slots that new flows choose from.
+    #[inline(always)]
+    pub const fn slots(self) -> SlotRange {
+        SlotRange {
+            offset: self.bits(0, Self::OFFSET_BITS),
+            length: self.bits(Self::LENGTH_AT, Self::LENGTH_BITS),
+        }
+    }
+
+    /// How they choose. `None`: there is no such pool.
+    #[inline(always)]
+    pub const fn picker(self) -> Option<Picker> {
+        match self.bits(Self::PICKER_AT, Self::PICKER_BITS) {
+            1 => Some(Picker::Turn),
+            _ => None,
+        }
+    }
+
+    /// What is done with their packets.
+    #[inline(always)]
+    pub const fn mode(self) -> Option<Mode> {
+        Mode::from_number(self.bits(Self::MODE_AT, Self::MODE_BITS))
+    }
+
+    /// The number of the set of sources; 0: no sources.
+    #[inline(always)]
+    pub const fn sources(self) -> u32 {
+        (self.0 >> Self::SOURCES_AT) as u32
+    }
+}
+
+const _: () = assert!(Pool::SOURCES_AT + 16 == 64 && MAX_SOURCE_SETS <= 1 << 16);
+
+/// The slots of one cache line: an element of the `SLOTS` array. A slot is the id of a backend, or 0 where it is free.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct SlotLine {
+    /// In the order of the slots.
+    pub id: [HalfWord; Self::SLOTS],
+}
+
+impl SlotLine {
+    /// Slots of a line.
+    pub const SLOTS: usize = 16;
+
+    /// The line of a slot.
+    #[inline(always)]
+    pub const fn line(slot: u32) -> u32 {
+        slot / Self::SLOTS as u32
+    }
+
+    /// The place of a slot in its line.
+    #[inline(always)]
+    pub const fn place(slot: u32) -> usize {
+        slot as usize % Self::SLOTS
+    }
+}
+
+const _: () = assert!(size_of::<SlotLine>() == 64);
+
+/// full-nat: addresses of ours that backends see. An element of the `SOURCES` array; zeros where it is free, and in set 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceSet {
+    /// Repeated until the array is full: the program picks by mask.
+    pub address: [Address; MAX_SOURCES],
+}
+
+const _: () = assert!(size_of::<SourceSet>() == MAX_SOURCES * 16);
+const _: () = assert!(MAX_SOURCES.is_power_of_two());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_keeps_its_parts_apart() {
+        let slots = SlotRange { offset: Pool::OFFSETS - 1, length: Pool::LENGTHS - 1 };
+        let full = Pool::new(slots, Picker::Turn, Mode::Nat, 0xffff);
+
+        assert_eq!((full.slots(), full.sources()), (slots, 0xffff));
+        assert_eq!((full.picker(), full.mode()), (Some(Picker::Turn), Some(Mode::Nat)));
+
+        let empty = Pool::new(SlotRange::default(), Picker::Turn, Mode::FullNat, 0);
+        assert_eq!((empty.slots().length, empty.sources()), (0, 0));
+        assert_eq!((empty.picker(), empty.mode()), (Some(Picker::Turn), Some(Mode::FullNat)));
+    }
+
+    #[test]
+    fn zero_is_no_pool() {
+        assert_eq!(Pool::NONE.picker(), None);
+    }
+
+    #[test]
+    fn each_slot_has_a_place_in_a_line() {
+        assert_eq!((SlotLine::line(15), SlotLine::place(15)), (0, 15));
+        assert_eq!((SlotLine::line(16), SlotLine::place(16)), (1, 0));
+    }
+}

@@ -1,0 +1,135 @@
+//! Free ranges of slots: first fit, in sizes that are powers of two.
+//!
+//! A range is rounded up to a power of two, and begins at a multiple of it. With that a range is found whatever has
+//! happened before, as long as no more is in use than the slots were made for: `lb_common::limits::slots` has the proof.
+
+use std::collections::BTreeMap;
+
+use lb_common::pool::SlotRange;
+
+/// The slots that are taken, and where to go on looking for free ones.
+#[derive(Debug)]
+pub struct Ranges {
+    /// How many slots there are.
+    slots: u32,
+    /// How many may be in use.
+    allowed: u32,
+    in_use: u32,
+    /// First slot -> slot after the last.
+    taken: BTreeMap<u32, u32>,
+    /// By exponent of the size: there is no room below.
+    from: [u32; u32::BITS as usize],
+}
+
+impl Ranges {
+    /// Of so many slots, of which so many may be in use, with these ranges taken.
+    pub fn new(slots: u32, allowed: u32, taken: impl IntoIterator<Item = SlotRange>) -> Self {
+        let mut ranges =
+            Self { slots, allowed, in_use: 0, taken: BTreeMap::new(), from: [0; u32::BITS as usize] };
+        for range in taken {
+            let size = range.length.next_power_of_two();
+            ranges.taken.insert(range.offset, range.offset + size);
+            ranges.in_use += size;
+        }
+        ranges
+    }
+
+    /// Takes the lowest range that is free.
+    pub fn take(&mut self, length: u32) -> Option<SlotRange> {
+        let size = length.next_power_of_two();
+        if size > self.allowed.saturating_sub(self.in_use) {
+            return None;
+        }
+        let mut offset = self.from[size.ilog2() as usize];
+        while let Some(end) = self.obstacle(offset, size) {
+            offset = end.next_multiple_of(size);
+        }
+        if size > self.slots.saturating_sub(offset) {
+            return None;
+        }
+        self.from[size.ilog2() as usize] = offset + size;
+        self.taken.insert(offset, offset + size);
+        self.in_use += size;
+        Some(SlotRange { offset, length })
+    }
+
+    /// The end of the last range that is taken within these slots.
+    fn obstacle(&self, offset: u32, size: u32) -> Option<u32> {
+        let (_, end) = self.taken.range(..offset + size).next_back()?;
+        (*end > offset).then_some(*end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::limits;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_range_lies_as_low_as_its_size_allows() {
+        let taken = [SlotRange { offset: 0, length: 1 }, SlotRange { offset: 4, length: 3 }];
+        let mut ranges = Ranges::new(64, 64, taken);
+
+        let offsets: Vec<_> = [4, 1, 2, 1].map(|length| ranges.take(length).unwrap().offset).into();
+
+        assert_eq!(offsets, [8, 1, 2, 12]);
+    }
+
+    #[test]
+    fn no_more_is_in_use_than_allowed() {
+        let mut ranges = Ranges::new(64, 8, []);
+
+        assert_eq!(ranges.take(5).map(|it| it.offset), Some(0));
+        assert_eq!(ranges.take(1), None);
+    }
+
+    /// The worst that happens to first fit: of many small ranges one is left wherever a larger one could lie.
+    #[test]
+    fn there_is_room_for_larger_ranges_among_what_smaller_ones_have_left() {
+        let backends = 1024;
+        let (slots, allowed) = (limits::slots(backends), limits::slots_in_use(backends));
+        let mut live: Vec<SlotRange> = Vec::new();
+
+        for exponent in 0..=backends.ilog2() {
+            let size = 1 << exponent;
+            live.sort();
+            live.dedup_by_key(|range| range.offset / size);
+            let mut ranges = Ranges::new(slots, allowed, live.iter().copied());
+            while ranges.in_use + size <= allowed {
+                live.push(ranges.take(size).expect("there is room for what is allowed"));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn there_is_room_for_whatever_is_allowed_and_ranges_keep_apart(
+            steps in prop::collection::vec((1u32..=64, any::<prop::sample::Index>(), 0usize..4), 1..400),
+        ) {
+            let backends = 64;
+            let (slots, allowed) = (limits::slots(backends), limits::slots_in_use(backends));
+            let mut live: Vec<SlotRange> = Vec::new();
+
+            for (length, which, departures) in steps {
+                let size = |range: &SlotRange| range.length.next_power_of_two();
+                for _ in 0..departures.min(live.len()) {
+                    let at = which.index(live.len());
+                    live.swap_remove(at);
+                }
+                while live.iter().map(size).sum::<u32>() + length.next_power_of_two() > allowed {
+                    live.remove(0);
+                }
+                let range = Ranges::new(slots, allowed, live.iter().copied()).take(length);
+
+                let range = range.expect("there is room for what is allowed");
+                prop_assert!(range.offset + range.length <= slots);
+                let end = |it: &SlotRange| it.offset + it.length;
+                let is_apart = |it: &SlotRange| end(it) <= range.offset || end(&range) <= it.offset;
+                prop_assert!(live.iter().all(is_apart));
+                live.push(range);
+            }
+        }
+    }
+}

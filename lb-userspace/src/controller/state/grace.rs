@@ -1,0 +1,118 @@
+//! What a pool names no more, until no packet can be reading it: slots, and sets of sources.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use lb_common::pool::{Pool, SlotRange};
+
+use crate::datapath::{Op, Snapshot};
+
+/// How long a packet on its way may still read what was in force, generously.
+pub const GRACE_PERIOD: Duration = Duration::from_secs(1);
+
+/// Each with the time at which a pool ceased to name it. The ranges of slots do not overlap.
+#[derive(Clone, Debug, Default)]
+pub struct Grace {
+    slots: BTreeMap<SlotRange, Instant>,
+    sources: BTreeMap<u32, Instant>,
+}
+
+impl Grace {
+    /// Takes over from the maps: what no pool names may have been in force a moment ago.
+    pub fn adopt(&mut self, have: &Snapshot, now: Instant) {
+        let in_force = have.slots_in_force();
+        let ranges = have.slots.iter().filter(|(offset, _)| !in_force.contains(offset));
+        let ranges = ranges.map(|(at, ids)| SlotRange { offset: *at, length: ids.len() as u32 });
+        self.slots.extend(ranges.map(|range| (range, now)));
+        let in_force = have.sources_in_force();
+        let sets = have.sources.keys().filter(|set| !in_force.contains(set));
+        self.sources.extend(sets.map(|set| (*set, now)));
+    }
+
+    /// A step is taken from what the maps have.
+    pub fn applying(&mut self, op: &Op, have: &Snapshot, now: Instant) {
+        let (number, after) = match op {
+            Op::PutPool(number, pool) => (number, *pool),
+            Op::DeletePool(number) => (number, Pool::NONE),
+            Op::PutInterface(..)
+            | Op::PutBackendName(..)
+            | Op::PutServiceName(..)
+            | Op::PutBackend(_)
+            | Op::PutSlots(..)
+            | Op::PutSources(..)
+            | Op::PutService(..)
+            | Op::SetNextBackendId(_)
+            | Op::SetHopGeneration(_)
+            | Op::DeleteService(_)
+            | Op::DeleteSlots(_)
+            | Op::DeleteSources(_)
+            | Op::DeleteBackend(_)
+            | Op::DeleteServiceName(_)
+            | Op::DeleteBackendName(_)
+            | Op::DeleteInterface(_) => return,
+        };
+        let Some(before) = have.pools.get(number) else { return };
+        if before.slots() != after.slots() && before.slots().length != 0 {
+            self.slots.insert(before.slots(), now);
+        }
+        if before.sources() != after.sources() && before.sources() != 0 {
+            self.sources.insert(before.sources(), now);
+        }
+    }
+
+    /// Time passes. Returns whether a grace period has ended.
+    pub fn tick(&mut self, now: Instant) -> bool {
+        let before = self.slots.len() + self.sources.len();
+        let is_young = |since: &Instant| now.duration_since(*since) < GRACE_PERIOD;
+        self.slots.retain(|_, since| is_young(since));
+        self.sources.retain(|_, since| is_young(since));
+        self.slots.len() + self.sources.len() != before
+    }
+
+    /// When the next one ends.
+    pub fn due(&self) -> Option<Instant> {
+        let since = self.slots.values().chain(self.sources.values()).min();
+        since.map(|since| *since + GRACE_PERIOD)
+    }
+
+    /// No packet reads any of it: the kernel has said so.
+    pub fn end(&mut self) {
+        *self = Self::default();
+    }
+
+    /// May a packet be reading one of these slots?
+    pub fn has_slots(&self, range: SlotRange) -> bool {
+        let end = range.offset + range.length;
+        let mut before_end = self.slots.range(..SlotRange { offset: end, length: 0 });
+        before_end.next_back().is_some_and(|(it, _)| it.offset + it.length > range.offset)
+    }
+
+    /// May a packet be reading this set of sources?
+    pub fn has_sources(&self, set: u32) -> bool {
+        self.sources.contains_key(&set)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_read_if_they_overlap_with_what_was_in_force() {
+        let mut grace = Grace::default();
+        let now = Instant::now();
+        grace.slots.extend([(at(4, 2), now), (at(8, 8), now)]);
+
+        let cases =
+            [(at(0, 4), false), (at(0, 5), true), (at(6, 2), false), (at(15, 1), true), (at(16, 9), false)];
+        for (range, expected) in cases {
+            assert_eq!(grace.has_slots(range), expected, "{range:?}");
+        }
+    }
+
+    fn at(offset: u32, length: u32) -> SlotRange {
+        SlotRange { offset, length }
+    }
+}

@@ -1,0 +1,113 @@
+//! Pools, their slots and their sources: what new flows are scheduled by.
+//!
+//! All of it is mapped, so that a change is a few stores. What is written is not read by a packet yet, but for a pool's
+//! word, which is one store.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use anyhow::{Context, ensure};
+use lb_common::{
+    cell::{Word, fence},
+    limits::MAX_SOURCES,
+    net::{Address, V6},
+    pool::{Pool, SlotLine, SlotRange, SourceSet},
+};
+
+use crate::datapath::mapping::Mapping;
+
+/// The words of a [`SourceSet`].
+const WORDS: usize = size_of::<SourceSet>() / size_of::<Word>();
+
+/// `POOLS`, `SLOTS` and `SOURCES`. Only the controller writes to them.
+pub struct Schedules {
+    pub pools: Mapping<Word>,
+    pub slots: Mapping<SlotLine>,
+    pub sources: Mapping<[Word; WORDS]>,
+}
+
+impl Schedules {
+    /// Puts a schedule in force, by one store.
+    pub fn put_pool(&self, number: u32, pool: Pool) -> anyhow::Result<()> {
+        let word = self.pools.get(number as usize).with_context(|| format!("there is no pool {number}"))?;
+        fence();
+        word.store(pool.0);
+        Ok(())
+    }
+
+    pub fn put_slots(&self, offset: u32, ids: &[u32]) -> anyhow::Result<()> {
+        (offset..).zip(ids).try_for_each(|(slot, id)| self.put_slot(slot, *id))
+    }
+
+    /// Frees slots.
+    pub fn delete_slots(&self, slots: SlotRange) -> anyhow::Result<()> {
+        (slots.offset..slots.offset + slots.length).try_for_each(|slot| self.put_slot(slot, 0))
+    }
+
+    fn put_slot(&self, slot: u32, id: u32) -> anyhow::Result<()> {
+        let line = self.slots.get(SlotLine::line(slot) as usize);
+        let line = line.with_context(|| format!("there is no slot {slot}"))?;
+        line.id[SlotLine::place(slot)].store(id);
+        Ok(())
+    }
+
+    /// Writes a set; without sources it is free.
+    pub fn put_sources(&self, number: u32, sources: &[IpAddr]) -> anyhow::Result<()> {
+        let count = sources.len();
+        ensure!(count <= MAX_SOURCES, "{count} sources, and there is room for {MAX_SOURCES}");
+        let cell = self.sources.get(number as usize).filter(|_| number != 0);
+        let cell = cell.with_context(|| format!("there is no set {number} of sources"))?;
+        let mut set = SourceSet::default();
+        for (place, source) in set.address.iter_mut().zip(sources.iter().cycle()) {
+            *place = (*source).into();
+        }
+        let words = set.address.iter().map(|address| address.as_v6()).flat_map(|V6(high, low)| [high, low]);
+        cell.iter().zip(words).for_each(|(cell, word)| cell.store(word));
+        Ok(())
+    }
+
+    pub fn pools(&self) -> BTreeMap<u32, Pool> {
+        let words = (0..).zip(self.pools.iter().map(|word| Pool(word.load())));
+        words.filter(|(_, pool)| *pool != Pool::NONE).collect()
+    }
+
+    /// The ranges in force, and between them the runs of slots that are not free.
+    pub fn slots(&self, pools: &BTreeMap<u32, Pool>) -> BTreeMap<u32, Vec<u32>> {
+        let in_force = pools.values().map(|pool| pool.slots()).filter(|slots| slots.length != 0);
+        let in_force: BTreeMap<u32, u32> = in_force.map(|it| (it.offset, it.offset + it.length)).collect();
+        let ids = self.slots.iter().flat_map(|line| line.id.iter().map(|id| id.load()));
+
+        let mut ranges: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        // The range that the slot before belongs to, and the end of that one if it is in force.
+        let (mut range, mut end) = (None, 0);
+        for (slot, id) in (0..).zip(ids) {
+            if let Some(its_end) = in_force.get(&slot) {
+                (range, end) = (Some(slot), *its_end);
+            } else if slot >= end && id == 0 {
+                range = None;
+            } else if slot == end || range.is_none() {
+                range = Some(slot);
+            }
+            if let Some(range) = range {
+                ranges.entry(range).or_default().push(id);
+            }
+        }
+        ranges
+    }
+
+    pub fn sources(&self) -> BTreeMap<u32, Vec<IpAddr>> {
+        let sets = (0..).zip(self.sources.iter());
+        let sets = sets.map(|(number, cell)| (number, sources(cell)));
+        sets.filter(|(_, sources)| !sources.is_empty()).collect()
+    }
+}
+
+/// What was repeated until the set was full. No source is there twice, so its second coming is the end.
+fn sources(cell: &[Word; WORDS]) -> Vec<IpAddr> {
+    let addresses = cell.as_chunks::<2>().0.iter();
+    let mut addresses = addresses.map(|[high, low]| Address::v6(V6(high.load(), low.load())));
+    let Some(first) = addresses.next().filter(|first| *first != Address::default()) else {
+        return Vec::new();
+    };
+    let others = addresses.take_while(|address| *address != first);
+    [first].into_iter().chain(others).map(Address::to_ip).collect()
+}
