@@ -10,7 +10,7 @@ use lb_common::{
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use crate::{
-    packet::checksum::{Difference, ONE_HOP},
+    packet::checksum::{Difference, Folded, ONE_HOP},
     packet::frame::Header,
     packet::parse::{self, Ip},
     table::hash::{self, Keys},
@@ -48,7 +48,7 @@ pub trait Family: Copy + 'static {
     /// Why TCP or UDP cannot be found behind a header of this number: IPv6 has headers of its own before them.
     fn hides_transport(protocol: u8) -> Option<Reason>;
     /// Writes both addresses, one hop less, and what the header's own checksum makes of that.
-    fn rewrite(header: &mut Self::Header, source: Self::Address, destination: Self::Address, ip: Difference);
+    fn rewrite(header: &mut Self::Header, source: Self::Address, destination: Self::Address, ip: Folded);
 }
 
 /// A record of this family.
@@ -87,7 +87,7 @@ pub fn deltas<F: Family>(from: &Tuple<F>, to: &Tuple<F>) -> Deltas {
     let source = F::change(Difference::NONE, from.source, to.source);
     let ip = F::change(source, from.destination, to.destination);
     let l4 = ip.double(from.ports.raw(), to.ports.raw());
-    Deltas { ip: ip.folded(), l4: l4.folded() }
+    Deltas { ip: ip.folded().0, l4: l4.folded().0 }
 }
 
 impl Family for V4 {
@@ -147,7 +147,7 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn rewrite(header: &mut Ipv4Hdr, source: V4, destination: V4, ip: Difference) {
+    fn rewrite(header: &mut Ipv4Hdr, source: V4, destination: V4, ip: Folded) {
         header.ttl = header.ttl.wrapping_sub(1);
         header.check = ip.and(ONE_HOP).update(header.check);
         header.src_addr = source.to_bytes();
@@ -218,7 +218,7 @@ impl Family for V6 {
 
     /// IPv6 headers have no checksum.
     #[inline(always)]
-    fn rewrite(header: &mut Ipv6Hdr, source: V6, destination: V6, _ip: Difference) {
+    fn rewrite(header: &mut Ipv6Hdr, source: V6, destination: V6, _ip: Folded) {
         header.hop_limit = header.hop_limit.wrapping_sub(1);
         header.src_addr = source.to_bytes();
         header.dst_addr = destination.to_bytes();

@@ -60,10 +60,10 @@ mod program {
 
     #[inline(always)]
     fn run(ctx: &XdpContext, path: impl FnOnce(&mut XdpFrame<'_>, &KernelTables) -> Verdict) -> u32 {
-        let mut frame = XdpFrame(ctx);
-        let bytes = frame.length();
+        let mut frame = XdpFrame::new(ctx);
+        let (ingress, bytes) = (frame.ingress(), frame.length());
         let verdict = path(&mut frame, &KernelTables(ctx.ctx));
-        counters::record(verdict, ctx, bytes)
+        counters::record(verdict, ctx, ingress, bytes)
     }
 }
 

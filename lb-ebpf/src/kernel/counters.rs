@@ -35,15 +35,15 @@ pub fn service(number: u32, change: impl FnOnce(&mut ServiceCounters)) {
 }
 
 #[inline(always)]
-fn action(ctx: &XdpContext, change: impl FnOnce(&mut ActionCounters)) {
-    if let Some(counters) = maps::ACTIONS.get_ptr_mut(ctx.ingress_ifindex() as u32) {
+fn action(ingress: u32, change: impl FnOnce(&mut ActionCounters)) {
+    if let Some(counters) = maps::ACTIONS.get_ptr_mut(ingress) {
         // SAFETY: as above.
         change(unsafe { &mut *counters });
     }
 }
 
 #[inline(always)]
-fn refuse(ctx: &XdpContext, reason: Reason, bytes: u64) -> u32 {
+fn refuse(ctx: &XdpContext, ingress: u32, reason: Reason, bytes: u64) -> u32 {
     trace::refused(ctx, reason);
     if let Some(tally) = maps::REASONS.get_ptr_mut(reason as u32) {
         // SAFETY: as above.
@@ -51,11 +51,11 @@ fn refuse(ctx: &XdpContext, reason: Reason, bytes: u64) -> u32 {
     }
     match reason.action() {
         Action::Pass => {
-            action(ctx, |counters| counters.passed += 1);
+            action(ingress, |counters| counters.passed += 1);
             xdp_action::XDP_PASS
         }
         Action::Drop => {
-            action(ctx, |counters| counters.dropped += 1);
+            action(ingress, |counters| counters.dropped += 1);
             xdp_action::XDP_DROP
         }
     }
@@ -63,25 +63,25 @@ fn refuse(ctx: &XdpContext, reason: Reason, bytes: u64) -> u32 {
 
 /// Counts a verdict once, and tells it to the kernel.
 #[inline(always)]
-pub fn record(verdict: Verdict, ctx: &XdpContext, bytes: u64) -> u32 {
+pub fn record(verdict: Verdict, ctx: &XdpContext, ingress: u32, bytes: u64) -> u32 {
     match verdict {
         Verdict::Continue(path) => {
             slow_paths::go(ctx, path);
-            refuse(ctx, Reason::Internal, bytes)
+            refuse(ctx, ingress, Reason::Internal, bytes)
         }
         Verdict::Transmit => {
-            action(ctx, |counters| counters.transmitted += 1);
+            action(ingress, |counters| counters.transmitted += 1);
             xdp_action::XDP_TX
         }
         Verdict::Redirect(interface) => {
             match maps::DEVICES.redirect(interface, u64::from(xdp_action::XDP_DROP)) {
                 Ok(redirect) => {
-                    action(ctx, |counters| counters.redirected += 1);
+                    action(ingress, |counters| counters.redirected += 1);
                     redirect
                 }
-                Err(_) => refuse(ctx, Reason::RedirectFailed, bytes),
+                Err(_) => refuse(ctx, ingress, Reason::RedirectFailed, bytes),
             }
         }
-        Verdict::Refused(reason) => refuse(ctx, reason, bytes),
+        Verdict::Refused(reason) => refuse(ctx, ingress, reason, bytes),
     }
 }

@@ -84,7 +84,7 @@ extern "C" fn trace_refused(ctx: *mut xdp_md, reason: u32) -> u32 {
         return 0;
     }
     // A frame that ends before its headers do has a line without them.
-    if refusal.of_packet(XdpFrame(&ctx).cursor()).is_err() {
+    if refusal.of_packet(XdpFrame::new(&ctx).cursor()).is_err() {
         refusal.of_frame(ctx.data_end() - ctx.data());
     }
     0

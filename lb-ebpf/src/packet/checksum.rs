@@ -25,12 +25,6 @@ impl Difference {
     /// Nothing changes.
     pub const NONE: Self = Self(0);
 
-    /// Takes a folded difference up again.
-    #[inline(always)]
-    pub const fn from_folded(folded: u16) -> Self {
-        Self(folded as u64)
-    }
-
     /// A 16-bit word changes.
     #[inline(always)]
     pub const fn word(self, old: u16, new: u16) -> Self {
@@ -64,23 +58,35 @@ impl Difference {
         Self(self.0 + other.0)
     }
 
-    /// The change undone.
-    #[inline(always)]
-    pub const fn undone(self) -> Self {
-        Self(!self.folded() as u64)
-    }
-
     /// In 16 bits.
     #[inline(always)]
-    pub const fn folded(self) -> u16 {
-        fold(self.0)
+    pub const fn folded(self) -> Folded {
+        Folded(fold(self.0))
     }
 
     /// The checksum after the change.
     #[inline(always)]
     pub const fn update(self, checksum: [u8; 2]) -> [u8; 2] {
-        let kept = !u16::from_ne_bytes(checksum) as u64;
-        (!fold(kept + self.0)).to_ne_bytes()
+        self.folded().update(checksum)
+    }
+}
+
+/// A [`Difference`] in 16 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Folded(pub u16);
+
+impl Folded {
+    /// Both changes.
+    #[inline(always)]
+    pub const fn and(self, other: Self) -> Self {
+        Self(add(self.0, other.0))
+    }
+
+    /// The checksum after the change.
+    #[inline(always)]
+    pub const fn update(self, checksum: [u8; 2]) -> [u8; 2] {
+        (!add(!u16::from_ne_bytes(checksum), self.0)).to_ne_bytes()
     }
 
     /// The UDP checksum after the change: none (0) stays none, and a sum of 0 is sent as 0xffff (RFC 768).
@@ -89,13 +95,13 @@ impl Difference {
         if u16::from_ne_bytes(checksum) == 0 {
             return checksum;
         }
-        let updated = self.update(checksum);
-        if u16::from_ne_bytes(updated) == 0 { [0xff, 0xff] } else { updated }
+        let updated = u16::from_ne_bytes(self.update(checksum));
+        (if updated == 0 { 0xffff } else { updated }).to_ne_bytes()
     }
 }
 
 /// TTL and protocol share a word; one hop less is the same difference for every packet.
-pub const ONE_HOP: Difference = Difference::NONE.word(u16::from_ne_bytes([1, 0]), 0);
+pub const ONE_HOP: Folded = Difference::NONE.word(u16::from_ne_bytes([1, 0]), 0).folded();
 
 #[inline(always)]
 const fn halves(word: u32) -> u64 {
@@ -108,6 +114,13 @@ const fn fold(sum: u64) -> u16 {
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
+}
+
+/// The one's-complement sum of two words: one carry at most.
+#[inline(always)]
+const fn add(a: u16, b: u16) -> u16 {
+    let sum = a as u32 + b as u32;
     ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
@@ -136,8 +149,8 @@ mod tests {
     fn udp_keeps_no_checksum_and_never_sends_zero() {
         let change = Difference::NONE.word(0x5555, 0x3285);
 
-        assert_eq!(change.update_udp([0, 0]), [0, 0]);
-        assert_eq!(change.update_udp(0xdd2f_u16.to_ne_bytes()), [0xff, 0xff]);
+        assert_eq!(change.folded().update_udp([0, 0]), [0, 0]);
+        assert_eq!(change.folded().update_udp(0xdd2f_u16.to_ne_bytes()), [0xff, 0xff]);
     }
 
     #[test]
@@ -178,11 +191,11 @@ mod tests {
                 u32::from(old[1]) << 16 | u32::from(old[2]),
                 u32::from(new[1]) << 16 | u32::from(new[2]),
             );
-            let folded = Difference::from_folded(change.folded());
+            let folded = change.folded();
 
             assert_eq!(u16::from_ne_bytes(change.update(before.to_ne_bytes())), after);
             assert_eq!(u16::from_ne_bytes(folded.update(before.to_ne_bytes())), after);
-            assert_eq!(u16::from_ne_bytes(folded.undone().update(after.to_ne_bytes())), before);
+            assert_eq!(u16::from_ne_bytes(Folded(!folded.0).update(after.to_ne_bytes())), before);
         }
     }
 }

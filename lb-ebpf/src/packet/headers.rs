@@ -8,15 +8,14 @@ use network_types::{
 
 use crate::packet::frame::Header;
 
-/// An Ethernet header, with addresses as halfwords in disguise: see [`Mac`].
+/// An Ethernet header.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Ethernet {
-    /// To whom.
-    pub destination: [[u8; 2]; 3],
-    /// From whom.
-    pub source: [[u8; 2]; 3],
-    /// What follows.
+    /// The destination address and the source address, of six bytes each, as three words: the BPF target compares and
+    /// copies six bytes by a call.
+    addresses: [[u8; 4]; 3],
+    /// The protocol of the payload.
     pub ethertype: [u8; 2],
 }
 
@@ -26,28 +25,34 @@ impl Ethernet {
     /// IPv6 follows.
     pub const IPV6: Be16 = Be16::new(0x86dd);
 
-    /// Is the frame for this address? Compared halfword by halfword: a comparison of six bytes is a call on the BPF
-    /// target.
+    /// Is the frame for this address?
     #[inline(always)]
     pub fn is_to(&self, mac: Mac) -> bool {
-        let differences = |place: usize| u16::from_ne_bytes(self.destination[place]) ^ mac.0[place];
-        differences(0) | differences(1) | differences(2) == 0
-    }
-
-    /// Who sent the frame.
-    #[inline(always)]
-    pub fn sender(&self) -> Mac {
-        Mac(self.source.map(u16::from_ne_bytes))
-    }
-
-    /// Writes an address halfword by halfword: a copy of six bytes is a call on the BPF target.
-    #[inline(always)]
-    pub fn set(field: &mut [[u8; 2]; 3], mac: Mac) {
+        let [first, [e, f, ..], _] = self.addresses;
         let [a, b, c] = mac.0;
-        field[0] = a.to_ne_bytes();
-        field[1] = b.to_ne_bytes();
-        field[2] = c.to_ne_bytes();
+        u32::from_ne_bytes(first) == word(a, b) && u16::from_ne_bytes([e, f]) == c
     }
+
+    /// The source address.
+    #[inline(always)]
+    pub fn source(&self) -> Mac {
+        let [_, [.., a, b], [c, d, e, f]] = self.addresses;
+        Mac::new([a, b, c, d, e, f])
+    }
+
+    /// Replaces both addresses.
+    #[inline(always)]
+    pub fn set_addresses(&mut self, destination: Mac, source: Mac) {
+        let ([a, b, c], [d, e, f]) = (destination.0, source.0);
+        self.addresses = [word(a, b).to_ne_bytes(), word(c, d).to_ne_bytes(), word(e, f).to_ne_bytes()];
+    }
+}
+
+/// Two halfwords of a [`Mac`] as one word of the frame.
+#[inline(always)]
+const fn word(first: u16, second: u16) -> u32 {
+    let (low, high) = if cfg!(target_endian = "little") { (first, second) } else { (second, first) };
+    low as u32 | (high as u32) << 16
 }
 
 /// A TCP header (RFC 9293, 3.1), with offset and flags as the bytes they are.

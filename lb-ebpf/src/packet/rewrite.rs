@@ -5,7 +5,7 @@ use network_types::udp::UdpHdr;
 
 use crate::{
     family::{Family, Tuple},
-    packet::checksum::Difference,
+    packet::checksum::Folded,
     packet::frame::Frame,
     packet::headers::{Ethernet, Tcp},
     packet::parse::Layout,
@@ -17,9 +17,9 @@ pub struct Rewrite<F: Family> {
     /// What the tuple becomes.
     pub tuple: Tuple<F>,
     /// The difference that this makes to the IPv4 header's checksum.
-    pub ip: Difference,
+    pub ip: Folded,
     /// The difference that this makes to the TCP or UDP checksum.
-    pub l4: Difference,
+    pub l4: Folded,
     /// Where it goes.
     pub hop: Hop,
 }
@@ -28,15 +28,13 @@ impl<F: Family> Rewrite<F> {
     /// A request's rewrite.
     #[inline(always)]
     pub fn request(tuple: Tuple<F>, deltas: Deltas, hop: Hop) -> Self {
-        let (ip, l4) = (Difference::from_folded(deltas.ip), Difference::from_folded(deltas.l4));
-        Self { tuple, ip, l4, hop }
+        Self { tuple, ip: Folded(deltas.ip), l4: Folded(deltas.l4), hop }
     }
 
     /// A reply's rewrite undoes the request's.
     #[inline(always)]
     pub fn reply(tuple: Tuple<F>, deltas: Deltas, hop: Hop) -> Self {
-        let (ip, l4) = (Difference::from_folded(!deltas.ip), Difference::from_folded(!deltas.l4));
-        Self { tuple, ip, l4, hop }
+        Self { tuple, ip: Folded(!deltas.ip), l4: Folded(!deltas.l4), hop }
     }
 }
 
@@ -68,8 +66,7 @@ pub fn apply<F: Family>(
         (tcp.source, tcp.destination) = (ports.source().to_bytes(), ports.destination().to_bytes());
     }
     F::rewrite(ip, rewrite.tuple.source, rewrite.tuple.destination, rewrite.ip);
-    Ethernet::set(&mut ethernet.destination, rewrite.hop.destination);
-    Ethernet::set(&mut ethernet.source, rewrite.hop.source);
+    ethernet.set_addresses(rewrite.hop.destination, rewrite.hop.source);
     Ok(rewrite.hop.interface)
 }
 

@@ -39,7 +39,7 @@ pub struct Way {
 #[inline(always)]
 pub fn of_frame(frame: &mut impl Frame) -> Result<ClientHop, Reason> {
     let ingress = frame.ingress();
-    let sender = frame.cursor().take::<Ethernet>()?.sender();
+    let sender = frame.cursor().take::<Ethernet>()?.source();
     Ok(ClientHop::new(sender, ingress, 0))
 }
 

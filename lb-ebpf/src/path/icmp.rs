@@ -81,9 +81,8 @@ fn translate<F: IcmpFamily>(frame: &mut impl Frame, tables: &impl Steps<F>) -> R
         (if route.keeps_source { from } else { route.quote.destination }, route.quote.source);
     let addresses = F::change(F::change(Difference::NONE, from, new_from), to, new_to);
     icmp.checksum = change.and(F::pseudo_header(addresses)).update(icmp.checksum);
-    F::rewrite(ip, new_from, new_to, addresses);
-    Ethernet::set(&mut ethernet.destination, route.hop.destination);
-    Ethernet::set(&mut ethernet.source, route.hop.source);
+    F::rewrite(ip, new_from, new_to, addresses.folded());
+    ethernet.set_addresses(route.hop.destination, route.hop.source);
     if route.is_to_client {
         tables.count_returned(route.counters, length);
     } else {
@@ -175,7 +174,7 @@ fn requote<F: IcmpFamily>(
 ) -> Difference {
     let addresses =
         F::change(F::change(Difference::NONE, old.source, new.source), old.destination, new.destination);
-    let l4 = addresses.double(old.ports.raw(), new.ports.raw());
+    let l4 = addresses.double(old.ports.raw(), new.ports.raw()).folded();
     let mut all =
         F::requote(inner, new.source, new.destination, addresses).double(old.ports.raw(), new.ports.raw());
     quoted.source = new.ports.source().to_bytes();

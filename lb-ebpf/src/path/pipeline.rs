@@ -9,7 +9,7 @@ use lb_common::{
 use crate::{
     family::Family,
     packet::{
-        frame::Frame,
+        frame::{Cursor, Frame},
         headers::Ethernet,
         parse::{self, Ip, Packet},
         rewrite,
@@ -70,6 +70,7 @@ pub fn run(frame: &mut impl Frame, tables: &impl Tables) -> Verdict {
 
 #[inline(always)]
 fn forward(frame: &mut impl Frame, tables: &impl Tables, ingress: u32) -> Result<Exit, Reason> {
+    let length = frame.length();
     let mut cursor = frame.cursor();
     let ethernet = cursor.take::<Ethernet>()?;
     if !is_for_us(tables, ingress, ethernet) {
@@ -77,9 +78,11 @@ fn forward(frame: &mut impl Frame, tables: &impl Tables, ingress: u32) -> Result
     }
     let ethertype = Be16::from_bytes(ethernet.ethertype);
     if ethertype == Ethernet::IPV4 {
-        forward_ip::<V4>(frame, tables)
+        let packet = parse::<V4>(cursor, tables, length)?;
+        forward_ip(frame, tables, packet)
     } else if ethertype == Ethernet::IPV6 {
-        forward_ip::<V6>(frame, tables)
+        let packet = parse::<V6>(cursor, tables, length)?;
+        forward_ip(frame, tables, packet)
     } else {
         Err(Reason::NotIp)
     }
@@ -94,24 +97,34 @@ fn is_for_us(maps: &impl Maps, ingress: u32, ethernet: &Ethernet) -> bool {
     maps.interface(ingress).is_none_or(|it| ethernet.is_to(it.mac) || it.attached == 0)
 }
 
+/// Parses what follows the Ethernet header. `None`: an ICMP error.
 #[inline(always)]
-fn forward_ip<F: SlowPaths>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Result<Exit, Reason> {
-    let length = frame.length();
-    let mut cursor = frame.cursor();
-    cursor.take::<Ethernet>()?;
+fn parse<F: SlowPaths>(
+    mut cursor: Cursor<'_>,
+    maps: &impl Maps,
+    frame: u64,
+) -> Result<Option<Packet<F>>, Reason> {
     let available = cursor.remaining();
     let ip = Ip::<F>::parse(&mut cursor)?;
-    ip.check(available).map_err(|reason| if_ours(tables, &ip, reason))?;
+    ip.check(available).map_err(|reason| if_ours(maps, &ip, reason))?;
     if ip.protocol == F::ICMP {
-        // Looked at here, or every ping would pay for the jump.
-        return if icmp::is_error::<F>(&mut cursor) {
-            Ok(Exit::Continue(F::ICMP_ERROR))
-        } else {
-            Err(Reason::NotService)
-        };
+        // The type is read here, or every ping would pay for the tail call.
+        return if icmp::is_error::<F>(&mut cursor) { Ok(None) } else { Err(Reason::NotService) };
     }
-    let packet = Packet::parse(&ip, &mut cursor, length).map_err(|reason| if_ours(tables, &ip, reason))?;
-    balance(frame, tables, &packet)
+    let packet = Packet::parse(&ip, &mut cursor, frame).map_err(|reason| if_ours(maps, &ip, reason))?;
+    Ok(Some(packet))
+}
+
+#[inline(always)]
+fn forward_ip<F: SlowPaths>(
+    frame: &mut impl Frame,
+    tables: &impl Steps<F>,
+    packet: Option<Packet<F>>,
+) -> Result<Exit, Reason> {
+    match packet {
+        Some(packet) => balance(frame, tables, &packet),
+        None => Ok(Exit::Continue(F::ICMP_ERROR)),
+    }
 }
 
 /// Either direction: the filter tells which one a packet may be. It is asked before the settings: what it does not mark is

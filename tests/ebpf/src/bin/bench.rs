@@ -110,7 +110,7 @@ mod program {
     #[inline(always)]
     fn next<F: Benched>(ctx: &XdpContext) -> Option<&'static Order> {
         let (order, number) = restore(ctx)?;
-        let mut frame = XdpFrame(ctx);
+        let mut frame = XdpFrame::new(ctx);
         let mut cursor = frame.cursor();
         let (ports, checksum) = F::address(&mut cursor, number)?;
         let ending = cursor.take::<Ending>().ok()?;
@@ -131,7 +131,7 @@ mod program {
         let order = unsafe { &mut *order };
         let number = order.first + order.next;
         order.next = if order.next + 1 < order.count { order.next + 1 } else { 0 };
-        let mut frame = XdpFrame(ctx);
+        let mut frame = XdpFrame::new(ctx);
         let words = frame.cursor().take::<Words>().ok()?;
         // Word by word: a copy in one piece would be a call into a loop over bytes.
         let mut i = 0;
@@ -253,7 +253,7 @@ mod program {
     /// The least that a balancer has to read.
     #[inline(always)]
     fn parse<F: Benched>(ctx: &XdpContext) -> Option<Tuple<F>> {
-        let mut frame = XdpFrame(ctx);
+        let mut frame = XdpFrame::new(ctx);
         let mut cursor: Cursor<'_> = frame.cursor();
         let ethernet = cursor.take::<Ethernet>().ok()?;
         if Be16::from_bytes(ethernet.ethertype) != F::ETHERTYPE {
