@@ -61,19 +61,28 @@ impl Daemon {
 
     /// Starts it after [`Self::kill`] or [`Self::stop`]; returns when it answers.
     pub fn start_again(&mut self) -> Result<()> {
+        self.launch()?;
+        self.wait_until_it_answers()
+    }
+
+    /// Starts it, and does not wait for anything.
+    pub fn launch(&mut self) -> Result<()> {
         let log = OpenOptions::new().create(true).append(true).open(log_path(&self.directory))?;
         let mut command = self.namespace.command(binary()?);
         command.arg("run").envs(environment(&self.directory)).stdin(Stdio::null());
         command.envs(self.log_filter.iter().map(|filter| ("XLB_LOG", filter)));
-        let mut process = command.stdout(log.try_clone()?).stderr(log).spawn().context("start xlb")?;
+        self.process = Some(command.stdout(log.try_clone()?).stderr(log).spawn().context("start xlb")?);
+        Ok(())
+    }
 
+    fn wait_until_it_answers(&mut self) -> Result<()> {
         let answers = eventually(START, "xlb answers", || {
+            let process = self.process.as_mut().context("xlb is not running")?;
             if let Some(status) = process.try_wait()? {
                 bail!("xlb ended: {status}");
             }
             Ok(self.output(&["status"])?.code == 0)
         });
-        self.process = Some(process);
         answers.map(drop).map_err(|error| self.explain(&error))
     }
 

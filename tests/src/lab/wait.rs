@@ -1,7 +1,8 @@
 //! Waiting for what other processes do: looking again in short steps, with a limit.
 
 use std::{
-    thread,
+    panic,
+    thread::{self, ScopedJoinHandle},
     time::{Duration, Instant},
 };
 
@@ -11,6 +12,11 @@ use anyhow::{Result, bail};
 pub const SOON: Duration = Duration::from_secs(5);
 /// Between two looks.
 const STEP: Duration = Duration::from_millis(10);
+
+/// The result of a thread, which panics here if it panicked there.
+pub fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
+}
 
 /// Looks until `is` says true, and returns how long that took.
 pub fn eventually(within: Duration, what: &str, mut is: impl FnMut() -> Result<bool>) -> Result<Duration> {

@@ -7,7 +7,10 @@ use std::{
 
 use anyhow::Result;
 use lb_common::service::Mode;
-use tests::lab::{Config, Daemon, Family, Lab, Shape, Tally, Topology, eventually, wait::SOON};
+use tests::lab::{
+    Config, Daemon, Family, Lab, Shape, Tally, Topology, eventually,
+    wait::{SOON, join},
+};
 
 use crate::stage::Stage;
 
@@ -23,7 +26,7 @@ fn backends_are_added_and_removed_while_requests_come_in() -> Result<()> {
         xlb.run(&["backend", "add", "web/web-3b", &format!("{}:8080", web[2].backend.address.v4)])?;
         let shares = shares.and_then(|()| eventually_shared_by(&lab, 3));
         is_over.store(true, Ordering::Relaxed);
-        let tally = load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let tally = join(load)?;
         shares.map(|()| tally)
     })?;
 
@@ -48,7 +51,7 @@ fn adding_a_backend_breaks_nothing() -> Result<()> {
         let added = xlb.run(&["backend", "add", "web/web-4", "10.0.0.14:8080"]);
         let shares = added.and_then(|_| eventually_shared_by(&lab, 4));
         is_over.store(true, Ordering::Relaxed);
-        let tally = load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let tally = join(load)?;
         shares.map(|()| tally)
     })?;
 

@@ -10,7 +10,10 @@ use std::{
 use anyhow::Result;
 use lb_common::{net::Protocol, service::Mode};
 use tests::lab::{
-    Config, Daemon, Family, Lab, Shape, Topology, address, config::Service, eventually, wait::SOON,
+    Config, Daemon, Family, Lab, Shape, Topology, address,
+    config::Service,
+    eventually,
+    wait::{SOON, join},
 };
 
 use crate::stage::{ECHO, Stage, new_flows};
@@ -53,8 +56,7 @@ fn a_drain_waits_for_connections_of_any_age_with_and_without_a_scraper() -> Resu
             let scraper = is_scraped.then(|| scope.spawn(|| scrape_until(&xlb, &is_over)));
             let drained = drain_under_connections(&lab, &xlb, seconds);
             is_over.store(true, Ordering::Relaxed);
-            let scraped =
-                scraper.map(|it| it.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            let scraped = scraper.map(join);
             drained.and(scraped.unwrap_or(Ok(())))
         })?;
     }

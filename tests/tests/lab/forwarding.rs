@@ -3,14 +3,13 @@
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, Result};
-use lb_common::{net::Protocol, service::Mode};
-use tests::lab::{Config, Family, Lab, Shape, Topology, address, config::Service};
+use lb_common::service::Mode;
+use tests::lab::{Config, Family, Lab, Shape, Topology, address};
 use tokio::{net::UdpSocket, time};
 
+use crate::datagrams;
+
 const MODES: [Mode; 2] = [Mode::FullNat, Mode::Nat];
-/// A service that listens where no backend does.
-const DNS: u16 = 53;
-const DNS_BACKEND: u16 = 5353;
 
 #[test]
 fn curl_is_served_over_both_families_in_both_modes() -> Result<()> {
@@ -48,8 +47,8 @@ fn thirty_thousand_connections_of_two_clients_are_shared_exactly() -> Result<()>
 fn every_checksum_that_arrives_is_right() -> Result<()> {
     for mode in MODES {
         let lab = Lab::build(&Topology::new("sums", Shape::TwoNics).mode(mode))?;
-        let (_web, _udp) = (lab.web_servers()?, lab.udp_echoes(DNS_BACKEND)?);
-        let xlb = lab.start(&Config::web(&lab, mode).service(dns(&lab, mode)))?;
+        let (_web, _udp) = (lab.web_servers()?, lab.udp_echoes(datagrams::BACKEND)?);
+        let xlb = lab.start(&Config::web(&lab, mode).service(datagrams::service(&lab, mode)))?;
         xlb.wait_until_all_are_up()?;
         let witness = lab.witness()?;
 
@@ -97,8 +96,8 @@ fn backends_see_the_client_in_nat_mode_and_a_source_of_ours_in_full_nat_mode() -
 fn datagrams_are_answered_and_shared_exactly_in_both_modes() -> Result<()> {
     for mode in MODES {
         let lab = Lab::build(&Topology::new("udp", Shape::TwoNics).mode(mode))?;
-        let _udp = lab.udp_echoes(DNS_BACKEND)?;
-        let xlb = lab.start(&Config::new(&lab).service(dns(&lab, mode)))?;
+        let _udp = lab.udp_echoes(datagrams::BACKEND)?;
+        let xlb = lab.start(&Config::new(&lab).service(datagrams::service(&lab, mode)))?;
         xlb.wait_until_all_are_up()?;
 
         for family in Family::ALL {
@@ -114,8 +113,9 @@ fn datagrams_are_answered_and_shared_exactly_in_both_modes() -> Result<()> {
 #[test]
 fn one_interface_is_enough() -> Result<()> {
     let lab = Lab::build(&Topology::new("one", Shape::OneNic))?;
-    let (_web, _udp) = (lab.web_servers()?, lab.udp_echoes(DNS_BACKEND)?);
-    let xlb = lab.start(&Config::web(&lab, Mode::FullNat).service(dns(&lab, Mode::FullNat)))?;
+    let (_web, _udp) = (lab.web_servers()?, lab.udp_echoes(datagrams::BACKEND)?);
+    let xlb =
+        lab.start(&Config::web(&lab, Mode::FullNat).service(datagrams::service(&lab, Mode::FullNat)))?;
     xlb.wait_until_all_are_up()?;
     let witness = lab.witness()?;
 
@@ -133,10 +133,6 @@ fn one_interface_is_enough() -> Result<()> {
     Ok(())
 }
 
-fn dns(lab: &Lab, mode: Mode) -> Service {
-    Service::over(lab, "dns", Protocol::Udp, mode, DNS, DNS_BACKEND)
-}
-
 /// Exchanges datagrams of several sizes on so many sockets, from all client addresses in turn. Each socket has to
 /// stay with its backend; returns how many sockets each backend got.
 fn exchange(lab: &Lab, family: Family, sockets: usize) -> Result<BTreeMap<String, usize>> {
@@ -148,7 +144,7 @@ fn exchange(lab: &Lab, family: Family, sockets: usize) -> Result<BTreeMap<String
         let mut shares = BTreeMap::new();
         for (port, &source) in (FIRST_PORT..).zip(from.iter().cycle().take(sockets)) {
             let socket = UdpSocket::bind((source, port)).await?;
-            socket.connect(address::SERVICE.port(family, DNS)).await?;
+            socket.connect(address::SERVICE.port(family, datagrams::DNS)).await?;
             let mut names = Vec::new();
             for size in SIZES {
                 names.push(ask(&socket, &vec![b'x'; size]).await?);

@@ -9,8 +9,12 @@ use std::{
 use anyhow::Result;
 use lb_common::service::Mode;
 use tests::lab::{
-    Config, Daemon, Family, Lab, Shape, Tally, Topology, Visit, address, config::Check, eventually,
-    visit::SYN_AGAIN, visit_while, wait::SOON,
+    Config, Daemon, Family, Lab, Shape, Tally, Topology, Visit, address,
+    config::Check,
+    eventually,
+    visit::SYN_AGAIN,
+    visit_while,
+    wait::{self, SOON},
 };
 
 use crate::stage::{Stage, assert_served_by, new_flows};
@@ -146,7 +150,7 @@ fn load(lab: &Lab, family: Family, limit: Duration) -> Visit {
 }
 
 fn join(running: [ScopedJoinHandle<Result<Tally>>; 2]) -> Result<Vec<Tally>> {
-    running.map(|it| it.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).into_iter().collect()
+    running.map(wait::join).into_iter().collect()
 }
 
 fn wait_for_health(xlb: &Daemon, backend: &str, health: &str) -> Result<()> {

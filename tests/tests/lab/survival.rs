@@ -3,16 +3,19 @@
 use std::{
     collections::BTreeSet,
     fs,
-    net::UdpSocket,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use lb_common::{net::Protocol, service::Mode};
-use tests::lab::{Config, Daemon, Family, Lab, Live, Shape, Topology, address, config::Service, eventually};
+use tests::lab::{
+    Config, Daemon, Family, Lab, Live, Shape, Topology, config::Service, eventually, wait::join,
+};
+
+use crate::datagrams;
 
 /// In each mode and family.
 const CONNECTIONS: usize = 250;
@@ -20,17 +23,12 @@ const FULL_NAT: u16 = 7;
 const NAT: u16 = 8;
 const ECHO: u16 = 7777;
 
-const DNS: u16 = 53;
-const DNS_BACKEND: u16 = 5353;
-
 const KILLS: usize = 10;
 const RELOADS: usize = 100;
 /// Each connection speaks once a second, and reloads are faster than that: so many, then a byte on each. An odd number,
 /// so that they speak under both files.
 const RELOADS_PER_BYTE: usize = 9;
-/// From one datagram to the next.
-const PACE: Duration = Duration::from_millis(1);
-/// For the last answers, and for the first: the client's neighbour entry may not be there yet.
+/// With a daemon, and without one.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Pins are looked at every second.
 const RESTORED: Duration = Duration::from_secs(5);
@@ -147,15 +145,15 @@ fn connections_survive_other_names_by_reload_and_while_the_daemon_is_stopped() -
 fn no_datagram_is_lost_while_the_daemon_is_killed_and_another_takes_over() -> Result<()> {
     for mode in [Mode::FullNat, Mode::Nat] {
         let lab = Lab::build(&Topology::new("takeover", Shape::TwoNics).mode(mode))?;
-        let _echoes = lab.udp_echoes(DNS_BACKEND)?;
-        let service = Service::over(&lab, "dns", Protocol::Udp, mode, DNS, DNS_BACKEND);
-        let mut xlb = lab.start(&Config::new(&lab).service(service))?;
+        let _echoes = lab.udp_echoes(datagrams::BACKEND)?;
+        let mut xlb = lab.start(&Config::new(&lab).service(datagrams::service(&lab, mode)))?;
         xlb.wait_until_all_are_up()?;
         let is_over = AtomicBool::new(false);
 
-        let exchanges = thread::scope(|scope| -> Result<Vec<Exchange>> {
+        let exchanges = thread::scope(|scope| -> Result<Vec<datagrams::Exchange>> {
             let (lab, is_over) = (&lab, &is_over);
-            let running = Family::ALL.map(|family| scope.spawn(move || exchange_until(lab, family, is_over)));
+            let running =
+                Family::ALL.map(|family| scope.spawn(move || datagrams::on_one_flow(lab, family, is_over)));
             let taken_over = (0..3).try_for_each(|_| {
                 xlb.kill()?;
                 thread::sleep(PATIENCE);
@@ -164,7 +162,7 @@ fn no_datagram_is_lost_while_the_daemon_is_killed_and_another_takes_over() -> Re
                 Ok(())
             });
             is_over.store(true, Ordering::Relaxed);
-            let ended = running.map(|it| it.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            let ended = running.map(join);
             taken_over.and_then(|()| ended.into_iter().collect())
         })?;
 
@@ -175,39 +173,6 @@ fn no_datagram_is_lost_while_the_daemon_is_killed_and_another_takes_over() -> Re
         }
     }
     Ok(())
-}
-
-#[derive(Debug, Default)]
-struct Exchange {
-    asked: usize,
-    answered: usize,
-}
-
-/// Asks on one socket at a steady pace, and counts the answers.
-fn exchange_until(lab: &Lab, family: Family, is_over: &AtomicBool) -> Result<Exchange> {
-    let socket = lab.client.inside(|| {
-        let socket = UdpSocket::bind((lab.clients[0].of(family), 20_000))?;
-        socket.connect(address::SERVICE.port(family, DNS))?;
-        Ok(socket)
-    })?;
-    let mut answer = [0; 64];
-    socket.set_read_timeout(Some(PATIENCE))?;
-    let is_known = (0..5).any(|_| socket.send(b"hello").is_ok() && socket.recv(&mut answer).is_ok());
-    ensure!(is_known, "{family:?}: nobody answers");
-
-    let mut exchange = Exchange::default();
-    socket.set_read_timeout(Some(PACE))?;
-    while !is_over.load(Ordering::Relaxed) {
-        socket.send(b"question")?;
-        exchange.asked += 1;
-        thread::sleep(PACE);
-        exchange.answered += usize::from(socket.recv(&mut answer).is_ok());
-    }
-    socket.set_read_timeout(Some(PATIENCE))?;
-    while exchange.answered < exchange.asked && socket.recv(&mut answer).is_ok() {
-        exchange.answered += 1;
-    }
-    Ok(exchange)
 }
 
 /// The names of the pins of a layout; none if the directory is gone.
@@ -227,8 +192,7 @@ fn open(lab: &Lab) -> Result<Vec<Live>> {
 fn wait_for_a_byte_on_each(live: &[Live]) -> Result<()> {
     thread::scope(|scope| {
         let waiting: Vec<_> = live.iter().map(|it| scope.spawn(|| it.wait_for_bytes(1))).collect();
-        let mut waited = waiting.into_iter().map(|it| it.join());
-        waited.try_for_each(|it| it.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        waiting.into_iter().try_for_each(join)
     })
 }
 

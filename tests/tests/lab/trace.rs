@@ -8,11 +8,11 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use aya::programs::ProgramInfo;
-use lb_common::{limits::TRACES_PER_SECOND, net::Protocol, service::Mode};
-use tests::lab::{Config, Daemon, Family, Lab, Shape, Topology, address, config::Service, eventually};
+use lb_common::{limits::TRACES_PER_SECOND, service::Mode};
+use tests::lab::{Config, Daemon, Family, Lab, Shape, Topology, address, eventually};
 
-const DNS: u16 = 53;
-const DNS_BACKEND: u16 = 5353;
+use crate::datagrams;
+
 /// More than fits into a frame: it goes in fragments.
 const LONG: usize = 3000;
 /// Nobody traces unless this says so.
@@ -21,8 +21,8 @@ const TRACING: &str = "info,lb_ebpf=debug";
 #[test]
 fn new_flows_and_dropped_packets_are_traced_as_long_as_the_log_shows_them() -> Result<()> {
     let lab = Lab::build(&Topology::new("trace", Shape::TwoNics).mode(Mode::Nat).backends(1).clients(1))?;
-    let _udp = lab.udp_echoes(DNS_BACKEND)?;
-    let mut xlb = lab.start(&Config::new(&lab).service(dns(&lab, Mode::Nat)))?;
+    let _udp = lab.udp_echoes(datagrams::BACKEND)?;
+    let mut xlb = lab.start(&Config::new(&lab).service(datagrams::service(&lab, Mode::Nat)))?;
     xlb.wait_until_all_are_up()?;
 
     visit(&lab, 50_000)?;
@@ -55,10 +55,11 @@ fn new_flows_and_dropped_packets_are_traced_as_long_as_the_log_shows_them() -> R
 #[test]
 fn what_is_left_to_the_host_is_traced_for_those_who_want_everything() -> Result<()> {
     let lab = Lab::build(&Topology::new("passed", Shape::TwoNics).backends(1).clients(1))?;
-    let mut xlb = lab.start(&Config::new(&lab).service(dns(&lab, Mode::FullNat)))?;
+    let mut xlb = lab.start(&Config::new(&lab).service(datagrams::service(&lab, Mode::FullNat)))?;
     restart(&mut xlb, "info,lb_ebpf=trace")?;
 
-    let (from, to) = (lab.clients[0].port(Family::V6, 50_000), address::FRONT.port(Family::V6, DNS));
+    let (from, to) =
+        (lab.clients[0].port(Family::V6, 50_000), address::FRONT.port(Family::V6, datagrams::DNS));
     lab.client.inside(|| Ok(UdpSocket::bind(from)?.send_to(b"question", to)?))?;
 
     let line = "TRACE lb_ebpf] passed  not_service          udp [2001:db8::101]:50000 > [2001:db8::1]:53, interface ";
@@ -71,11 +72,12 @@ fn what_is_left_to_the_host_is_traced_for_those_who_want_everything() -> Result<
 fn a_flood_of_refused_packets_is_traced_so_far_and_no_further() -> Result<()> {
     const DATAGRAMS: usize = 10_000;
     let lab = Lab::build(&Topology::new("traces", Shape::TwoNics).backends(1).clients(1))?;
-    let _udp = lab.udp_echoes(DNS_BACKEND)?;
-    let mut xlb = lab.start(&Config::new(&lab).service(dns(&lab, Mode::FullNat)))?;
+    let _udp = lab.udp_echoes(datagrams::BACKEND)?;
+    let mut xlb = lab.start(&Config::new(&lab).service(datagrams::service(&lab, Mode::FullNat)))?;
     restart(&mut xlb, TRACING)?;
     visit(&lab, 50_000)?;
-    let (from, to) = (lab.clients[0].port(Family::V4, 50_001), address::SERVICE.port(Family::V4, DNS));
+    let (from, to) =
+        (lab.clients[0].port(Family::V4, 50_001), address::SERVICE.port(Family::V4, datagrams::DNS));
 
     let start = Instant::now();
     lab.client.inside(|| {
@@ -92,10 +94,6 @@ fn a_flood_of_refused_packets_is_traced_so_far_and_no_further() -> Result<()> {
     Ok(())
 }
 
-fn dns(lab: &Lab, mode: Mode) -> Service {
-    Service::over(lab, "dns", Protocol::Udp, mode, DNS, DNS_BACKEND)
-}
-
 /// Stops the daemon and starts it with another filter of its log, on the pins that are there.
 fn restart(xlb: &mut Daemon, filter: &str) -> Result<()> {
     xlb.stop()?;
@@ -106,7 +104,7 @@ fn restart(xlb: &mut Daemon, filter: &str) -> Result<()> {
 /// Makes a flow from this port, in both families, and has a packet of it refused.
 fn visit(lab: &Lab, port: u16) -> Result<()> {
     for family in Family::ALL {
-        let (from, to) = (lab.clients[0].port(family, port), address::SERVICE.port(family, DNS));
+        let (from, to) = (lab.clients[0].port(family, port), address::SERVICE.port(family, datagrams::DNS));
         lab.client.inside(|| exchange(from, to))?;
     }
     Ok(())

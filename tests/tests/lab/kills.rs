@@ -1,0 +1,81 @@
+//! A daemon that is killed at any moment leaves each packet its slow path.
+
+use std::{
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Instant,
+};
+
+use anyhow::Result;
+use lb_common::service::Mode;
+use tests::lab::{
+    Config, Daemon, Family, Lab, Shape, Topology, eventually,
+    wait::{SOON, join},
+};
+
+use crate::datagrams::{self, Exchange};
+
+/// So many as soon as the daemon answers and has replaced the program on the interfaces, and so many during a start, each
+/// at a later moment.
+const KILLS: u32 = 100;
+
+#[test]
+fn two_hundred_kills_at_any_moment_lose_no_packet_and_miss_no_slow_path() -> Result<()> {
+    // Three backends: the source ports of one are too few for so many flows.
+    let lab = Lab::build(&Topology::new("kills", Shape::TwoNics))?;
+    let _echoes = lab.udp_echoes(datagrams::BACKEND)?;
+    let mut xlb = lab.start(&Config::new(&lab).service(datagrams::service(&lab, Mode::FullNat)))?;
+    xlb.wait_until_all_are_up()?;
+    let is_over = AtomicBool::new(false);
+
+    let exchanges = thread::scope(|scope| -> Result<Vec<Exchange>> {
+        let (lab, is_over) = (&lab, &is_over);
+        let clients = Family::ALL.map(|family| {
+            [datagrams::on_new_flows, datagrams::on_one_flow]
+                .map(|exchange| scope.spawn(move || exchange(lab, family, is_over)))
+        });
+        let killed = kill_again_and_again(&mut xlb);
+        is_over.store(true, Ordering::Relaxed);
+        let ended = clients.map(|both| both.map(join));
+        killed.and_then(|()| ended.into_iter().flatten().collect())
+    })?;
+    xlb.start_again()?;
+
+    let metrics = xlb.metrics()?;
+    let dropped: Vec<_> =
+        metrics.lines("xlb_dropped_packets_total").filter(|line| !line.ends_with(" 0")).collect();
+    println!("{exchanges:#?}\n{dropped:#?}");
+    assert_eq!(dropped, [""; 0]);
+    for exchange in &exchanges {
+        assert!(exchange.asked > 10 * KILLS as usize, "too few: {exchange:?}");
+        assert_eq!(exchange.answered, exchange.asked);
+    }
+    eventually(SOON, "the slow paths of killed daemons are removed", || Ok(slow_paths(&lab)? == 1))?;
+    Ok(())
+}
+
+fn kill_again_and_again(xlb: &mut Daemon) -> Result<()> {
+    xlb.kill()?;
+    let start = Instant::now();
+    xlb.start_again()?;
+    let start_takes = start.elapsed();
+    xlb.kill()?;
+
+    for kill in 1..=KILLS {
+        xlb.launch()?;
+        // No event marks the moment: any moment of a start is meant.
+        thread::sleep(start_takes * kill / KILLS);
+        xlb.kill()?;
+        xlb.start_again()?;
+        xlb.kill()?;
+    }
+    println!("a start took {start_takes:?}, and 2 * {KILLS} kills {:?}", start.elapsed());
+    Ok(())
+}
+
+/// How many arrays of slow paths are pinned.
+fn slow_paths(lab: &Lab) -> Result<usize> {
+    let pins = fs::read_dir(lab.pins())?.collect::<Result<Vec<_>, _>>()?;
+    Ok(pins.iter().filter(|pin| pin.file_name().to_string_lossy().starts_with("slow_paths_")).count())
+}
