@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!   packets      BPF_PROG_TEST_RUN through a wrapper: ns per packet, beside one LRU hit
+//!   cpus         the same on two CPUs at once, as a multiple of one
 //!   frames       live frames between veths: frames per second, beside nftables
 //!   end_to_end   wrk and nginx: connections and requests per second, beside nftables and HAProxy
 //! ```
 
 pub mod balancer;
+pub mod cpus;
 pub mod end_to_end;
 pub mod flows;
 pub mod frame;

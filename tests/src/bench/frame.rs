@@ -54,7 +54,7 @@ pub trait Numbered: Family + PartialEq + Send + 'static {
     /// In the names of maps and programs.
     const DIGIT: u32;
     /// What one flow puts into the wrapper's frame.
-    type Entry: Copy;
+    type Entry: Send + Copy;
 
     /// The address of `number` in a block of addresses.
     fn address(block: Block, number: u32) -> Self::Address;

@@ -158,8 +158,13 @@ fn insert(object: &mut Object, program: Program, fd: &ProgramFd) -> Result<()> {
 pub fn stay_on_one_cpu() -> Result<()> {
     let may = sched_getaffinity(Pid::from_raw(0))?;
     let last = (0..CpuSet::count()).rev().find(|&cpu| may.is_set(cpu).unwrap_or(false));
+    stay_on(last.context("this thread may use no CPU")?)
+}
+
+/// Keeps the calling thread on this CPU.
+pub fn stay_on(cpu: usize) -> Result<()> {
     let mut only = CpuSet::new();
-    only.set(last.context("this thread may use no CPU")?)?;
+    only.set(cpu)?;
     Ok(sched_setaffinity(Pid::from_raw(0), &only)?)
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use serde_json::json;
 use tests::bench::{
-    end_to_end, frames,
+    cpus, end_to_end, frames,
     packets::{self, Effort},
 };
 
@@ -27,6 +27,7 @@ struct Arguments {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Section {
     Packets,
+    Cpus,
     Frames,
     EndToEnd,
 }
@@ -43,6 +44,7 @@ fn main() -> Result<()> {
             Section::Packets => {
                 ("packets", packets::measure(if quick { Effort::QUICK } else { Effort::FULL })?)
             }
+            Section::Cpus => ("cpus", cpus::measure(if quick { 5 } else { 15 })?),
             Section::Frames => ("frames", frames::measure(if quick { 3 } else { 5 })?),
             Section::EndToEnd => ("end_to_end", end_to_end::measure(if quick { 1 } else { 5 })?),
         };
