@@ -31,6 +31,7 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 use self::metrics::Metrics;
 use crate::{
@@ -48,7 +49,6 @@ use crate::{
     named::Named,
     neighbours, paths,
     problem::{Problem, ProblemKind},
-    shutdown::{self, Shutdown},
     spec::{self, Mistakes, Spec, source_ports::SourcePorts, store::Store},
 };
 
@@ -118,7 +118,9 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let socket = listen::socket(socket).await.map_err(not_bound)?;
     let opened = open(fit, object)?;
 
-    let (trigger, stop) = shutdown::channel();
+    let stop = CancellationToken::new();
+    // No task outlives this function, whatever ends it.
+    let _stops = stop.clone().drop_guard();
     let (events, mut inbox) = mpsc::channel(EVENTS);
     let (targets, watched_targets) = watch::channel(Vec::new());
     let (hops, watched_hops) = watch::channel(BTreeSet::new());
@@ -140,7 +142,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     if let Some(metrics) = metrics {
         tasks.spawn(metrics.serve(controller_handle.clone(), stop.clone()));
     }
-    tasks.spawn(server::serve_socket(socket, controller_handle, wait(stop.clone())));
+    tasks.spawn(server::serve_socket(socket, controller_handle, stop.clone().cancelled_owned()));
 
     let mut links = opened.links;
     let machine =
@@ -166,7 +168,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     notify(&[sd_notify::NotifyState::Stopping]);
     drop(controller);
     let detached = finish(ending, options.detach_on_exit);
-    trigger.fire();
+    stop.cancel();
     if timeout(GRACE, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
         warn!("some tasks did not end within {GRACE:?}");
     }
@@ -231,10 +233,6 @@ fn detach(pins: &Path) -> anyhow::Result<()> {
         info!("{line}");
     }
     Ok(())
-}
-
-async fn wait(stop: Shutdown) {
-    stop.wait().await;
 }
 
 fn report_wait(limit: Duration, missing: &str) {

@@ -17,10 +17,10 @@ use tokio::{
     sync::{mpsc, watch::Receiver},
     task::{AbortHandle, JoinError, JoinSet},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     event::{Event, ProbeResult, Target},
-    shutdown::Shutdown,
     spec::BackendName,
 };
 
@@ -32,7 +32,11 @@ pub const PROBES_MAX: usize = 512;
 ///
 /// A target that stays the same keeps its task, and with it what its dampener has seen; what is believed of a target
 /// counts only when its task begins.
-pub async fn run(mut targets: Receiver<Vec<Target>>, events: mpsc::Sender<Event>, shutdown: Shutdown) {
+pub async fn run(
+    mut targets: Receiver<Vec<Target>>,
+    events: mpsc::Sender<Event>,
+    shutdown: CancellationToken,
+) {
     let mut watches = Watches::new(events);
     loop {
         let wanted = targets.borrow_and_update().clone();
@@ -40,7 +44,7 @@ pub async fn run(mut targets: Receiver<Vec<Target>>, events: mpsc::Sender<Event>
         tokio::select! {
             changed = targets.changed() => if changed.is_err() { return },
             () = watches.ended() => return,
-            () = shutdown.wait() => return,
+            () = shutdown.cancelled() => return,
         }
     }
 }

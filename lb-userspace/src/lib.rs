@@ -42,7 +42,6 @@ mod neighbours;
 pub mod paths;
 pub mod probe;
 pub mod problem;
-mod shutdown;
 pub mod spec;
 mod text;
 pub mod view;

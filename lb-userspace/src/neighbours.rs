@@ -22,12 +22,12 @@ use std::collections::BTreeSet;
 
 use lb_common::event::NeighbourWanted;
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use self::watcher::Watcher;
 use crate::{
     datapath::Attached,
     event::{Event, Path},
-    shutdown::Shutdown,
 };
 
 /// Watches the `wanted` paths to backends through the attached `interfaces`, until shutdown or until the other end
@@ -37,11 +37,11 @@ pub async fn run(
     interfaces: watch::Receiver<Vec<Attached>>,
     asks: mpsc::Receiver<NeighbourWanted>,
     events: mpsc::Sender<Event>,
-    shutdown: Shutdown,
+    shutdown: CancellationToken,
 ) {
     let mut watcher = Watcher::new(wanted, interfaces, asks, events);
     tokio::select! {
         () = watcher.watch() => {}
-        () = shutdown.wait() => {}
+        () = shutdown.cancelled() => {}
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     view,
 };
 
-use exchange::{Escaped, LOOK_TIMEOUT, TIMEOUT};
+use exchange::{LOOK_TIMEOUT, TIMEOUT, escaped};
 
 /// Asks the daemon behind a socket. Every question is a connection of its own.
 #[derive(Clone, Debug)]
@@ -83,7 +83,7 @@ impl Client {
     }
 
     pub async fn service(&self, name: &str) -> Answer<view::Service> {
-        self.get(&format!("/v1/services/{}", Escaped(name))).await
+        self.get(&format!("/v1/services/{}", escaped(name))).await
     }
 
     pub async fn all_backends(&self) -> Answer<Vec<view::Backend>> {
@@ -91,7 +91,7 @@ impl Client {
     }
 
     pub async fn backends_of(&self, service: &str) -> Answer<Vec<view::Backend>> {
-        self.get(&format!("/v1/services/{}/backends", Escaped(service))).await
+        self.get(&format!("/v1/services/{}/backends", escaped(service))).await
     }
 
     pub async fn backend(&self, name: &BackendName) -> Answer<view::Backend> {
@@ -121,16 +121,12 @@ impl Client {
     }
 
     pub async fn flows(&self, query: &view::FlowQuery) -> Answer<Vec<view::Flow>> {
-        let limit = query.limit.map(|limit| limit.to_string());
-        let pairs = [
-            ("service", query.service.as_deref()),
-            ("backend", query.backend.as_deref()),
-            ("client", query.client.as_deref()),
-            ("limit", limit.as_deref()),
-        ];
-        let given = pairs.iter().filter_map(|(key, value)| Some(format!("{key}={}", Escaped((*value)?))));
+        let query = serde_urlencoded::to_string(query).map_err(|error| Error::Unreadable {
+            question: "GET /v1/flows".to_owned(),
+            why: error.to_string(),
+        })?;
         // A walk over large tables takes its time, behind the walks of others.
-        self.get_within(TIMEOUT, &format!("/v1/flows?{}", given.collect::<Vec<_>>().join("&"))).await
+        self.get_within(TIMEOUT, &format!("/v1/flows?{query}")).await
     }
 
     pub async fn flow_count(&self) -> Answer<view::FlowCount> {
@@ -155,5 +151,5 @@ impl Client {
 }
 
 fn path_of(name: &BackendName) -> String {
-    format!("/v1/services/{}/backends/{}", Escaped(&name.service), Escaped(&name.backend))
+    format!("/v1/services/{}/backends/{}", escaped(&name.service), escaped(&name.backend))
 }

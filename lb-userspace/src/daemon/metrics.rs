@@ -4,14 +4,12 @@ use std::{net::SocketAddr, time::Duration};
 
 use log::{error, info, warn};
 use tokio::{net::TcpListener, time::sleep};
+use tokio_util::sync::CancellationToken;
 
-use crate::{
-    api::{
-        handle::ControllerHandle,
-        listen::{self, Error},
-        server,
-    },
-    shutdown::Shutdown,
+use crate::api::{
+    handle::ControllerHandle,
+    listen::{self, Error},
+    server,
 };
 
 /// Between two tries to bind an address that this host does not have.
@@ -38,15 +36,15 @@ impl Metrics {
     }
 
     /// Serves, as soon as the address is there, until shutdown.
-    pub async fn serve(self, controller: ControllerHandle, stop: Shutdown) {
+    pub async fn serve(self, controller: ControllerHandle, stop: CancellationToken) {
         let listener = match self.listener {
             Some(listener) => listener,
             None => tokio::select! {
                 listener = bind_later(self.address) => listener,
-                () = stop.wait() => return,
+                () = stop.cancelled() => return,
             },
         };
-        server::serve_metrics(listener, controller, async move { stop.wait().await }).await;
+        server::serve_metrics(listener, controller, stop.cancelled_owned()).await;
     }
 }
 

@@ -6,11 +6,11 @@ use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     datapath::{Attached, pins},
     event::Event,
-    shutdown::Shutdown,
 };
 
 /// Between two looks, and between two attempts to pin again what is missing.
@@ -23,14 +23,14 @@ pub async fn watch(
     names: Vec<String>,
     interfaces: watch::Receiver<Vec<Attached>>,
     events: mpsc::Sender<Event>,
-    stop: Shutdown,
+    stop: CancellationToken,
 ) {
     let mut looks = interval(INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = looks.tick() => {}
-            () = stop.wait() => return,
+            () = stop.cancelled() => return,
         }
         let indices: Vec<u32> = interfaces.borrow().iter().map(|it| it.index).collect();
         if !pins::are_complete(&directory, &names, &indices) && events.send(Event::PinsRemoved).await.is_err()
@@ -48,7 +48,6 @@ mod tests {
     use tokio::{sync::mpsc::error::TryRecvError, time::sleep};
 
     use super::*;
-    use crate::shutdown;
     use crate::spec::LinkMode;
 
     #[tokio::test(start_paused = true)]
@@ -62,7 +61,7 @@ mod tests {
             }
         };
         all();
-        let (_trigger, stop) = shutdown::channel();
+        let stop = CancellationToken::new();
         let (events, mut inbox) = mpsc::channel(8);
         let (_interfaces, attached) = watch::channel(vec![eth0()]);
         let names = vec!["FLOWS4".into(), "lb".into()];

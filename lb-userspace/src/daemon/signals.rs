@@ -7,11 +7,9 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
 };
+use tokio_util::sync::CancellationToken;
 
-use crate::{
-    event::{Event, Reply, Request},
-    shutdown::Shutdown,
-};
+use crate::event::{Event, Reply, Request};
 
 /// The signals, caught from here on.
 pub struct Signals<S> {
@@ -35,11 +33,11 @@ pub fn listen() -> anyhow::Result<Signals<impl Future<Output = ()>>> {
 }
 
 /// Reloads on SIGHUP. The controller logs what it did, or what was wrong with the file.
-pub async fn reload_on_hangup(mut hangup: Signal, events: mpsc::Sender<Event>, stop: Shutdown) {
+pub async fn reload_on_hangup(mut hangup: Signal, events: mpsc::Sender<Event>, stop: CancellationToken) {
     loop {
         tokio::select! {
             received = hangup.recv() => if received.is_none() { return },
-            () = stop.wait() => return,
+            () = stop.cancelled() => return,
         }
         let (reply, answer) = Reply::channel();
         if events.send(Event::Request(Request::Reload(reply))).await.is_err() {

@@ -4,21 +4,17 @@
 //! sees the same pins (in another mount namespace, with another state directory) sees the same lock.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io,
     os::unix::fs::MetadataExt,
     path::Path,
 };
 
 use anyhow::Context;
-use nix::{
-    errno::Errno,
-    fcntl::{Flock, FlockArg},
-};
 
 /// Taken as long as it lives, and not a moment longer than its process.
 #[derive(Debug)]
-pub struct Lock(Flock<File>);
+pub struct Lock(File);
 
 /// Somebody else holds the pins. What to do depends on what they are wanted for.
 #[derive(Debug, thiserror::Error)]
@@ -30,12 +26,10 @@ impl Lock {
     pub fn take(root: &Path) -> anyhow::Result<Result<Self, Taken>> {
         fs::create_dir_all(root).with_context(|| format!("make {}", root.display()))?;
         let directory = File::open(root).with_context(|| format!("open {}", root.display()))?;
-        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Ok(Self(lock))),
-            Err((_, Errno::EWOULDBLOCK)) => Ok(Err(Taken(root.display().to_string()))),
-            Err((_, error)) => {
-                Err(io::Error::from(error)).with_context(|| format!("lock {}", root.display()))
-            }
+        match directory.try_lock() {
+            Ok(()) => Ok(Ok(Self(directory))),
+            Err(TryLockError::WouldBlock) => Ok(Err(Taken(root.display().to_string()))),
+            Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("lock {}", root.display())),
         }
     }
 

@@ -9,11 +9,12 @@ use tokio::{
     time::timeout,
 };
 
+use tokio_util::sync::CancellationToken;
+
 use super::*;
 use crate::{
     event::{Health, Probed},
     probe::{Probe, ProbeOutcome, Tcp},
-    shutdown::{self, Trigger},
     spec::HealthCheck,
 };
 
@@ -86,7 +87,7 @@ async fn shutdown_ends_it_and_all_its_tasks() {
     let mut world = World::start(vec![target("a", refusing().await)]);
     world.next().await;
 
-    world.trigger.fire();
+    world.stop.cancel();
 
     timeout(AMPLE, &mut world.running).await.unwrap().unwrap();
     while timeout(AMPLE, world.events.recv()).await.unwrap().is_some() {}
@@ -111,7 +112,7 @@ async fn probing_once_needs_no_watch() {
 struct World {
     targets: Sender<Vec<Target>>,
     events: mpsc::Receiver<Event>,
-    trigger: Trigger,
+    stop: CancellationToken,
     running: JoinHandle<()>,
 }
 
@@ -119,8 +120,9 @@ impl World {
     fn start(targets: Vec<Target>) -> Self {
         let (targets, watched) = channel(targets);
         let (sender, events) = mpsc::channel(1);
-        let (trigger, shutdown) = shutdown::channel();
-        Self { targets, events, trigger, running: tokio::spawn(run(watched, sender, shutdown)) }
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(run(watched, sender, stop.clone()));
+        Self { targets, events, stop, running }
     }
 
     fn targets(&self) -> Vec<Target> {

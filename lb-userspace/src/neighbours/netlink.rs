@@ -20,7 +20,8 @@ use rtnetlink::{
     Error, Handle, MulticastGroup, packet_core::NetlinkPayload, packet_route::RouteNetlinkMessage,
     sys::AsyncSocket,
 };
-use tokio::{task::JoinSet, time::timeout};
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     decode,
@@ -58,7 +59,7 @@ pub enum Heard {
 /// Listens to changes.
 pub struct Monitor {
     messages: Box<dyn Stream<Item = NetlinkPayload<RouteNetlinkMessage>> + Send + Unpin>,
-    _driver: JoinSet<()>,
+    _driver: AbortOnDropHandle<()>,
 }
 
 impl Monitor {
@@ -69,7 +70,7 @@ impl Monitor {
         let socket = connection.socket_mut().socket_mut();
         socket.set_rx_buf_sz(RECEIVE_BUFFER_BYTES).context("size netlink's receive buffer")?;
         let messages = Box::new(messages.map(|(message, _)| message.payload));
-        Ok(Self { messages, _driver: spawn(connection) })
+        Ok(Self { messages, _driver: AbortOnDropHandle::new(tokio::spawn(connection)) })
     }
 
     /// Waits for what concerns us. `None`: the socket is broken. Safe to cancel.
@@ -91,13 +92,13 @@ impl Monitor {
 /// Asks the kernel.
 pub struct Kernel {
     handle: Handle,
-    _driver: JoinSet<()>,
+    _driver: AbortOnDropHandle<()>,
 }
 
 impl Kernel {
     pub fn connect() -> anyhow::Result<Self> {
         let (connection, handle, _) = rtnetlink::new_connection().context("open a netlink socket")?;
-        Ok(Self { handle, _driver: spawn(connection) })
+        Ok(Self { handle, _driver: AbortOnDropHandle::new(tokio::spawn(connection)) })
     }
 
     pub async fn links(&self) -> anyhow::Result<BTreeMap<u32, Link>> {
@@ -181,11 +182,4 @@ where
 
 async fn patiently<T>(answer: impl Future<Output = T>) -> anyhow::Result<T> {
     timeout(ANSWER_TIMEOUT, answer).await.context("netlink did not answer")
-}
-
-/// Drives the socket for as long as the set lives.
-fn spawn(connection: impl Future<Output = ()> + Send + 'static) -> JoinSet<()> {
-    let mut driver = JoinSet::new();
-    driver.spawn(connection);
-    driver
 }

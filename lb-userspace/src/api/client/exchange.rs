@@ -10,6 +10,7 @@ use hyper::{
     header,
 };
 use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
@@ -136,21 +137,12 @@ fn unreadable(method: &Method, path: &str, why: &dyn fmt::Display) -> Error {
     Error::Unreadable { question: format!("{method} {path}"), why: why.to_string() }
 }
 
-/// One segment of a path or one value of a query (RFC 3986, 2.1: all but the unreserved is escaped).
-pub(super) struct Escaped<'a>(pub &'a str);
+/// What stays as it is in a segment of a path (RFC 3986, 2.3: the unreserved characters).
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for byte in self.0.bytes() {
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                    write!(f, "{}", char::from(byte))?;
-                }
-                _ => write!(f, "%{byte:02X}")?,
-            }
-        }
-        Ok(())
-    }
+/// One segment of a path.
+pub(super) fn escaped(segment: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(segment, UNRESERVED)
 }
 
 #[cfg(test)]
@@ -159,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_name_cannot_leave_its_place_in_a_path() {
-        assert_eq!(Escaped("web-1.a_b~").to_string(), "web-1.a_b~");
-        assert_eq!(Escaped("../a b?c=d&e#é").to_string(), "..%2Fa%20b%3Fc%3Dd%26e%23%C3%A9");
+        assert_eq!(escaped("web-1.a_b~").to_string(), "web-1.a_b~");
+        assert_eq!(escaped("../a b?c=d&e#é").to_string(), "..%2Fa%20b%3Fc%3Dd%26e%23%C3%A9");
     }
 }

@@ -8,8 +8,7 @@ use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::mpsc::{Sender, error::TrySendError},
 };
-
-use crate::shutdown::Shutdown;
+use tokio_util::sync::CancellationToken;
 
 /// The ring on which it asks.
 pub struct Asks(pub(super) RingBuf<MapData>);
@@ -17,7 +16,7 @@ pub struct Asks(pub(super) RingBuf<MapData>);
 /// Passes the program's asks on until shutdown, or until nobody listens.
 ///
 /// What there is no room for is dropped: the client sends again, and the program asks again.
-pub async fn asks(asks: Asks, sender: Sender<NeighbourWanted>, shutdown: Shutdown) {
+pub async fn asks(asks: Asks, sender: Sender<NeighbourWanted>, shutdown: CancellationToken) {
     tokio::select! {
         passed = pass_on(asks, &sender) => {
             if let Err(error) = passed {
@@ -25,7 +24,7 @@ pub async fn asks(asks: Asks, sender: Sender<NeighbourWanted>, shutdown: Shutdow
             }
         }
         () = sender.closed() => {}
-        () = shutdown.wait() => {}
+        () = shutdown.cancelled() => {}
     }
 }
 

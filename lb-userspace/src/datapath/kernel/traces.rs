@@ -10,8 +10,7 @@ use aya_log::EbpfLogger;
 use lb_common::limits::{IDLE_RING_BYTES, TRACE_RING_BYTES};
 use log::{Level, Log, log_enabled};
 use tokio::io::{Interest, unix::AsyncFd};
-
-use crate::shutdown::Shutdown;
+use tokio_util::sync::CancellationToken;
 
 /// What traces are logged as.
 const TARGET: &str = "lb_ebpf";
@@ -66,10 +65,10 @@ impl Asked {
 pub struct Traces(EbpfLogger<&'static dyn Log>);
 
 /// Logs the program's traces until shutdown.
-pub async fn traces(traces: Traces, shutdown: Shutdown) {
+pub async fn traces(traces: Traces, shutdown: CancellationToken) {
     tokio::select! {
         Err(error) = log_all(traces) => log::error!("read the traces of the XDP program: {error}; there are no more"),
-        () = shutdown.wait() => {}
+        () = shutdown.cancelled() => {}
     }
 }
 
