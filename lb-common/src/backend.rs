@@ -36,6 +36,8 @@ pub struct Backend {
     pub live: [u64; 8],
 }
 
+crate::fields!(Backend { id, counters, service_counters, accepts, address, port, zero, hop, rest, live });
+
 const _: () = assert!(core::mem::offset_of!(Backend, hop) % 8 == 0);
 
 const _: () = assert!(core::mem::offset_of!(Backend, live) == 64);

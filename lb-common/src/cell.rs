@@ -14,6 +14,8 @@ pub mod standstill;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::{cell::UnsafeCell, fmt};
 
+use crate::layout::{Layout, Type};
+
 /// A preemption point for tests, before each access.
 #[inline(always)]
 fn access() {
@@ -199,6 +201,15 @@ impl<T: Copy> Shared<T> {
         // SAFETY: the cell is live and aligned, and only the owner writes.
         unsafe { *self.0.get() = value }
     }
+}
+
+impl<T: Copy + Layout> Layout for Shared<T> {
+    const TYPE: Type = T::TYPE;
+}
+
+crate::plain! {
+    Word = "u64",
+    HalfWord = "u32",
 }
 
 impl<T: Copy + fmt::Debug> fmt::Debug for Shared<T> {

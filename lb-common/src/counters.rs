@@ -43,3 +43,8 @@ pub struct ActionCounters {
     /// Sent out of another interface.
     pub redirected: u64,
 }
+
+crate::fields!(Tally { packets, bytes });
+crate::fields!(BackendCounters { forwarded, returned, new_flows });
+crate::fields!(ServiceCounters { refused });
+crate::fields!(ActionCounters { passed, dropped, transmitted, redirected });

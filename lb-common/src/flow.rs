@@ -12,7 +12,8 @@
 use crate::{
     cell::{HalfWord, Shared, Word},
     clock::ticks,
-    hop::HopStamp,
+    hop::{ClientHop, HopStamp},
+    layout::{Layout, Type},
     net::{Ports, Protocol, V4, V6},
 };
 
@@ -307,6 +308,8 @@ pub struct Deltas {
     pub l4: u16,
 }
 
+crate::fields!(Deltas { ip, l4 });
+
 /// One flow: a precompiled rewrite for both directions. One cache line for IPv4, two for IPv6.
 ///
 /// `S` fills the last line, so that no byte is padding.
@@ -333,7 +336,7 @@ pub struct Record<A: Copy, S> {
     pub backend: Shared<A>,
     /// The client as the backend sees it: an address of xlb (nat: the client's own).
     pub source: Shared<A>,
-    /// The [`ClientHop`](crate::hop::ClientHop).
+    /// The [`ClientHop`].
     pub client_hop: Word,
     /// Checksum differences of a request.
     pub deltas: Shared<Deltas>,
@@ -348,6 +351,36 @@ pub type Record4 = Record<V4, [u32; 0]>;
 /// A record of an IPv6 flow.
 pub type Record6 = Record<V6, [u32; 4]>;
 
+macro_rules! records {
+    ($($record:ident),*) => {
+        $(crate::fields!($record {
+            control: Control,
+            client,
+            listen,
+            request_ports,
+            owner,
+            reply_ports,
+            last_seen,
+            proof: Proof,
+            backend,
+            source,
+            client_hop: ClientHop,
+            deltas,
+            hop_stamp,
+            spare,
+        });)*
+    };
+}
+
+records!(Record4, Record6);
+
+crate::plain! {
+    Control = "control: generation 24, state 8, tag 32",
+    Hint = "reply index: tag 32, generation 8, record 24",
+    Proof = "proof: generation 24, answered 8, sequence 32",
+    Owner = "owner: backend 24, protocol 8",
+}
+
 const _: () = assert!(size_of::<Record4>() == 64);
 const _: () = assert!(size_of::<Record6>() == 128);
 
@@ -359,6 +392,10 @@ pub struct Bucket<R> {
     pub way: [R; WAYS],
 }
 
+impl<R: Layout> Layout for Bucket<R> {
+    const TYPE: Type = Type { count: WAYS, ..R::TYPE };
+}
+
 /// The reply index entries of one hash value: one cache line.
 #[repr(C, align(64))]
 #[derive(Debug)]
@@ -366,6 +403,8 @@ pub struct HintLine {
     /// The entries, each a [`Hint`].
     pub hint: [Word; HINTS],
 }
+
+crate::fields!(HintLine { hint: [Hint; HINTS] });
 
 const _: () = assert!(size_of::<HintLine>() == 64);
 
@@ -382,6 +421,8 @@ pub struct Shape {
     /// Zero.
     pub zero: u32,
 }
+
+crate::fields!(Shape { buckets, lines, half_open, zero });
 
 impl Shape {
     /// The smallest table with a capacity of `flows`.

@@ -16,6 +16,8 @@ pub struct Hop {
     pub mtu: u32,
 }
 
+crate::fields!(Hop { destination, source, interface, mtu });
+
 const _: () = assert!(size_of::<Hop>() == 20);
 
 /// An interface that xlb is attached to. The map's key is the interface index.
@@ -31,6 +33,8 @@ pub struct Interface {
     /// 1 if xlb sends through it.
     pub attached: u32,
 }
+
+crate::fields!(Interface { mac, zero, mtu, attached });
 
 const _: () = assert!(size_of::<Interface>() == 16);
 
@@ -80,6 +84,11 @@ impl HopStamp {
     pub const fn new(routes: u32, owner: u32) -> Self {
         Self(routes ^ owner << 8)
     }
+}
+
+crate::plain! {
+    ClientHop = "client hop: owner 4, interface 12, mac 48",
+    HopStamp = "hop stamp: routes ^ owner << 8",
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub mod counters;
 pub mod event;
 pub mod flow;
 pub mod hop;
+pub mod layout;
 pub mod limits;
 pub mod net;
 #[cfg(feature = "user")]
@@ -27,6 +28,3 @@ pub mod pool;
 pub mod reason;
 pub mod service;
 pub mod settings;
-
-/// The version of everything in this crate. Pins of another version are never opened.
-pub const LAYOUT: u32 = 4;

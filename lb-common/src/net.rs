@@ -320,6 +320,16 @@ impl Protocol {
     }
 }
 
+crate::plain! {
+    Be16 = "be16",
+    Be32 = "be32",
+    Ports = "ports",
+    Mac = "mac",
+    V4 = "ipv4",
+    V6 = "ipv6",
+    Address = "address",
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -106,6 +106,8 @@ impl Pool {
     }
 }
 
+crate::plain!(Pool = "pool: sources 16, mode 4, picker 3, length 17, offset 24");
+
 const _: () = assert!(Pool::SOURCES_AT + 16 == 64 && MAX_SOURCE_SETS <= 1 << 16);
 
 /// The slots of one cache line: an element of the `SLOTS` array. A slot is the id of a backend, or 0 where it is free.
@@ -133,6 +135,8 @@ impl SlotLine {
     }
 }
 
+crate::fields!(SlotLine { id });
+
 const _: () = assert!(size_of::<SlotLine>() == 64);
 
 /// full-nat: addresses of ours that backends see. An element of the `SOURCES` array; zeros where it is free, and in set 0.
@@ -142,6 +146,8 @@ pub struct SourceSet {
     /// Repeated until the array is full: the program picks by mask.
     pub address: [Address; MAX_SOURCES],
 }
+
+crate::fields!(SourceSet { address });
 
 const _: () = assert!(size_of::<SourceSet>() == MAX_SOURCES * 16);
 const _: () = assert!(MAX_SOURCES.is_power_of_two());

@@ -21,6 +21,8 @@ pub struct ServiceKey {
 // A map compares keys byte by byte: padding would make equal keys differ.
 const _: () = assert!(size_of::<ServiceKey>() == 16 + 2 + 1 + 1 + 4);
 
+crate::fields!(ServiceKey { address, port, protocol, zero, rest });
+
 impl ServiceKey {
     /// The key of one address, port and protocol.
     #[inline(always)]
@@ -38,6 +40,8 @@ pub struct Service {
     /// Number of the service's counters.
     pub counters: u32,
 }
+
+crate::fields!(Service { pool, counters });
 
 impl Service {
     /// The address has services, but this key is not one of them.
@@ -76,6 +80,8 @@ pub struct Filter {
     /// Bits, see the constants.
     pub byte: [u8; Self::SIZE],
 }
+
+crate::fields!(Filter { byte });
 
 impl Filter {
     /// Bytes.

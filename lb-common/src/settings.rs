@@ -6,8 +6,8 @@ use crate::flow::Shape;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// [`crate::LAYOUT`]
-    pub layout: u32,
+    /// Zero.
+    pub zero: u32,
     /// Incremented when routes or neighbours change: flows then look up their client's next hop again.
     pub hop_generation: u32,
     /// Secret keys of the flow hash.
@@ -24,6 +24,8 @@ pub struct Settings {
     pub clock: u32,
 }
 
+crate::fields!(Settings { zero, hop_generation, keys, shape4, shape6, ports, next_backend_id, clock });
+
 const _: () = assert!(size_of::<Settings>() == 8 + 48 + 32 + 8 + 8);
 
 /// Source ports: two ranges, below and above the host's ephemeral ports.
@@ -39,6 +41,8 @@ pub struct PortPool {
     /// Ports in the high range.
     pub high_count: u16,
 }
+
+crate::fields!(PortPool { low_first, low_count, high_first, high_count });
 
 impl PortPool {
     /// All unprivileged ports except the host's `ip_local_port_range`.

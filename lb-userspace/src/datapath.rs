@@ -23,6 +23,7 @@ mod detach;
 mod filter;
 mod flows;
 mod kernel;
+pub mod layout;
 mod lock;
 mod mapping;
 #[cfg(test)]
@@ -33,6 +34,7 @@ mod past;
 pub(crate) mod pins;
 pub(crate) mod preflight;
 pub mod shapes;
+mod takeover;
 
 pub use self::{
     attach::Links,

@@ -11,12 +11,12 @@ pub const STATE: &str = "/var/lib/xlb";
 /// Where Prometheus scrapes, unless `[metrics] listen` says otherwise.
 pub const METRICS: std::net::SocketAddr =
     std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9191);
-/// Of all layouts; it has to lie on a bpffs.
+/// The pins; it has to lie on a bpffs.
 pub const PINS: &str = "/sys/fs/bpf/xlb";
 
-/// The pins of this layout: `XLB_PINS` (default [`PINS`]) and the layout's version, so that another layout's pins are never opened.
+/// `XLB_PINS` (default [`PINS`]).
 pub fn pins() -> PathBuf {
-    from_env("XLB_PINS", PINS).join(format!("v{}", lb_common::LAYOUT))
+    from_env("XLB_PINS", PINS)
 }
 
 /// `XLB_STATE` (default [`STATE`]).

@@ -45,7 +45,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lb_common::LAYOUT;
 use nix::{
     mount::{MsFlags, mount},
     sys::resource::{Resource, getrlimit, setrlimit},
@@ -120,7 +119,7 @@ impl Lab {
 
     /// The pins of the daemon.
     pub fn pins(&self) -> PathBuf {
-        daemon::pins(&self.directory).join(format!("v{LAYOUT}"))
+        daemon::pins(&self.directory)
     }
 
     /// What the daemon has logged, in all its lives.

@@ -144,7 +144,7 @@ fn look_at_rest<F: Family + PartialEq>(
 ) -> Result<Vec<&'static str>> {
     let buckets = race.mapped::<Bucket<RecordOf<F>>>(&format!("FLOWS{family}"))?;
     let lines = race.mapped::<HintLine>(&format!("HINTS{family}"))?;
-    let half_open = race.mapped::<Word>("HALF_OPEN")?;
+    let half_open = race.mapped::<Word>(&format!("HALF_OPEN{family}"))?;
     let records: Vec<&RecordOf<F>> = buckets.iter().flat_map(|bucket| &bucket.way).collect();
     let control = |record: &RecordOf<F>| lb_common::flow::Control(record.control.load());
     let holders: Vec<_> =
@@ -155,7 +155,7 @@ fn look_at_rest<F: Family + PartialEq>(
         problems.push("a record is busy");
     }
     let is_half_open = |&&number: &&usize| control(records[number]).state().is_half_open();
-    let word = half_open[if family == '4' { 0 } else { 1 }].load();
+    let word = half_open[0].load();
     if holders.iter().filter(is_half_open).count() as u64 != word {
         problems.push("the number of half-open flows is wrong");
     }
@@ -211,7 +211,6 @@ fn reply_of<F: Family + PartialEq>(record: &RecordOf<F>) -> Tuple<F> {
 /// Two services in each mode, over the same two backends, with few source ports.
 fn furnish(race: &mut Object, address: impl Fn(u32) -> Address) -> Result<Settings> {
     let settings = Settings {
-        layout: lb_common::LAYOUT,
         keys: [
             0x243f_6a88_85a3_08d3,
             0x1319_8a2e_0370_7344,

@@ -72,9 +72,12 @@ pub static HINTS4: Array<HintLine, 1, MMAPABLE> = Array::new();
 /// Hints of IPv6 flows.
 #[btf_map]
 pub static HINTS6: Array<HintLine, 1, MMAPABLE> = Array::new();
-/// How many records are half-open: IPv4, IPv6.
+/// How many IPv4 flows are half-open.
 #[btf_map]
-pub static HALF_OPEN: Array<Word, 2, MMAPABLE> = Array::new();
+pub static HALF_OPEN4: Array<Word, 1, MMAPABLE> = Array::new();
+/// How many IPv6 flows are half-open.
+#[btf_map]
+pub static HALF_OPEN6: Array<Word, 1, MMAPABLE> = Array::new();
 /// By number of counters.
 #[btf_map]
 pub static BACKEND_COUNTERS: PerCpuArray<BackendCounters, { MAX_BACKENDS as usize }> = PerCpuArray::new();

@@ -116,7 +116,7 @@ impl Maps for KernelTables {
 }
 
 macro_rules! flow_tables {
-    ($family:ty, $record:ty, $half_open:literal, $flows:ident, $hints:ident, $scratch:ident, $calls:ident) => {
+    ($family:ty, $record:ty, $flows:ident, $hints:ident, $half_open:ident, $scratch:ident, $calls:ident) => {
         impl FlowTable<$family> for KernelTables {
             #[inline(always)]
             fn bucket(&self, index: u32) -> Option<&Bucket<$record>> {
@@ -130,7 +130,7 @@ macro_rules! flow_tables {
 
             #[inline(always)]
             fn half_open(&self) -> Option<&Word> {
-                maps::HALF_OPEN.get($half_open)
+                maps::$half_open.get(0)
             }
         }
 
@@ -196,5 +196,5 @@ macro_rules! flow_tables {
     };
 }
 
-flow_tables!(V4, Record4, 0, FLOWS4, HINTS4, SCRATCH4, v4);
-flow_tables!(V6, Record6, 1, FLOWS6, HINTS6, SCRATCH6, v6);
+flow_tables!(V4, Record4, FLOWS4, HINTS4, HALF_OPEN4, SCRATCH4, v4);
+flow_tables!(V6, Record6, FLOWS6, HINTS6, HALF_OPEN6, SCRATCH6, v6);

@@ -22,35 +22,32 @@ pub enum DetachError {
     Failed(#[from] anyhow::Error),
 }
 
-/// Removes the data plane of all layouts beside `pins`. Returns what was removed, one line each.
+/// Removes the data plane whose pins lie in a directory, those of other versions too. Returns what was removed, one line each.
 ///
 /// Refuses while a daemon holds the pins: it must have dropped its datapath, or be asked through its socket.
 pub fn detach(directory: &Path) -> Result<Vec<String>, DetachError> {
-    let root = pins::root(directory)?;
-    if !root.is_dir() {
+    if !directory.is_dir() {
         return Ok(Vec::new());
     }
-    let _lock = Lock::take(root)??;
-    let mut layouts = pins::other_layouts(directory)?;
-    layouts.push(directory.to_path_buf());
+    let _lock = Lock::take(directory)??;
+    let older = pins::older_directories(directory)?;
 
-    let mut removed = Vec::new();
-    for layout in layouts {
-        removed.extend(detach_links(&layout)?);
-        for directory in [pins::unfinished(&layout), layout] {
-            if directory.is_dir() {
-                pins::remove(&directory)?;
-                removed.push(format!("removed the program and its maps from {}", directory.display()));
-            }
-        }
+    let mut removed = detach_links(directory)?;
+    if pins::remove_all(directory)? {
+        removed.push(format!("removed the program and its maps from {}", directory.display()));
+    }
+    for older in older {
+        removed.extend(detach_links(&older)?);
+        pins::remove_directory(&older)?;
+        removed.push(format!("removed the program and its maps from {}", older.display()));
     }
     Ok(removed)
 }
 
-fn detach_links(layout: &Path) -> anyhow::Result<Vec<String>> {
+fn detach_links(directory: &Path) -> anyhow::Result<Vec<String>> {
     let interfaces = links::dump().context("ask netlink for the interfaces")?;
     let mut detached = Vec::new();
-    for link in attach::pinned(layout)? {
+    for link in attach::pinned(directory)? {
         let name = interfaces.iter().find(|it| it.index == link.interface).map(|it| it.name.as_str());
         link.remove()?;
         detached.push(match name {

@@ -30,14 +30,14 @@ const STRETCH: u32 = 4096;
 pub struct Flows {
     pub v4: Table<V4>,
     pub v6: Table<V6>,
-    /// IPv4, IPv6.
-    pub half_open: Mapping<Word>,
 }
 
 /// One family's table.
 pub struct Table<F: Family> {
     pub buckets: Mapping<Bucket<RecordOf<F>>>,
     pub lines: Mapping<HintLine>,
+    /// One word.
+    pub half_open: Mapping<Word>,
 }
 
 impl Flows {
@@ -46,8 +46,8 @@ impl Flows {
     pub fn walk(&self, from: u32, now: u32, visit: &mut dyn FnMut(&Flow)) -> Option<u32> {
         let (stretch, next) = self.stretch(from);
         match stretch {
-            Stretch::V4(buckets) => self.v4().walk(buckets, now, visit),
-            Stretch::V6(buckets) => self.v6().walk(buckets, now, visit),
+            Stretch::V4(buckets) => self.v4.walk(buckets, now, visit),
+            Stretch::V6(buckets) => self.v6.walk(buckets, now, visit),
         }
         next
     }
@@ -56,18 +56,10 @@ impl Flows {
     pub fn sweep(&self, from: u32, retired: &BTreeSet<u32>, settings: &Settings) -> Option<u32> {
         let (stretch, next) = self.stretch(from);
         match stretch {
-            Stretch::V4(buckets) => self.v4().sweep(buckets, retired, settings),
-            Stretch::V6(buckets) => self.v6().sweep(buckets, retired, settings),
+            Stretch::V4(buckets) => self.v4.sweep(buckets, retired, settings),
+            Stretch::V6(buckets) => self.v6.sweep(buckets, retired, settings),
         }
         next
-    }
-
-    fn v4(&self) -> View<'_, V4> {
-        View { table: &self.v4, half_open: self.half_open.first() }
-    }
-
-    fn v6(&self) -> View<'_, V6> {
-        View { table: &self.v6, half_open: self.half_open.get(1) }
     }
 
     /// Stretches are counted through IPv4's buckets and then IPv6's, and lie in one of them.
@@ -87,13 +79,7 @@ enum Stretch {
     V6(Range<u32>),
 }
 
-/// A family's table, and the count of its half-open flows.
-struct View<'a, F: Family> {
-    table: &'a Table<F>,
-    half_open: Option<&'a Word>,
-}
-
-impl<F: Family> View<'_, F> {
+impl<F: Family> Table<F> {
     fn walk(&self, buckets: Range<u32>, now: u32, visit: &mut dyn FnMut(&Flow)) {
         for found in self.live(buckets) {
             let copied = found.read(|it| {
@@ -135,17 +121,17 @@ impl<F: Family> View<'_, F> {
     }
 }
 
-impl<F: Family> FlowTable<F> for View<'_, F> {
+impl<F: Family> FlowTable<F> for Table<F> {
     fn bucket(&self, index: u32) -> Option<&Bucket<RecordOf<F>>> {
-        self.table.buckets.get(index as usize)
+        self.buckets.get(index as usize)
     }
 
     fn line(&self, index: u32) -> Option<&HintLine> {
-        self.table.lines.get(index as usize)
+        self.lines.get(index as usize)
     }
 
     fn half_open(&self) -> Option<&Word> {
-        self.half_open
+        self.half_open.first()
     }
 }
 

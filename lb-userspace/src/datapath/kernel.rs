@@ -13,10 +13,13 @@
 mod apply;
 pub mod asks;
 mod backends;
+pub mod carry;
 pub mod handles;
 pub mod load;
+pub mod manifest;
 mod maps;
 mod observe;
+mod raw;
 mod schedules;
 pub mod slow_paths;
 mod totals;
@@ -47,7 +50,8 @@ pub struct KernelDatapath {
 }
 
 impl KernelDatapath {
-    fn new(maps: Maps) -> anyhow::Result<Self> {
+    fn new(mut maps: Maps) -> anyhow::Result<Self> {
+        maps.read_past()?;
         let filter = maps.filter()?;
         let mut datapath = Self { maps, sources: Sources::default(), filter };
         datapath.observe()?;

@@ -1,12 +1,16 @@
 //! Opens the data plane: finds out whether it can be, takes over what runs, or makes it.
 //!
 //! ```text
-//!   judge: host ─▶ lock ─▶ pins, interfaces, memory     open: ─┬─ pinned: adopt ─┬─▶ attach ─▶ tidy
-//!   (nothing is changed so far)                                └─ else: create ──┘
+//!   judge: host ─▶ lock ─▶ pins, interfaces, memory
+//!   (nothing is changed so far)
+//!   open:  new maps, filled ─▶ program, manifest ─▶ links, one by one ─▶ grace period ─▶ what nothing needs is removed
 //! ```
+//!
+//! A kill at any step leaves each link with a program whose maps are whole and whose manifest is pinned. The next start
+//! takes over from that, and removes the rest.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
 };
@@ -20,14 +24,17 @@ use super::{
     kernel::{
         KernelDatapath,
         asks::Asks,
-        load::{self, Cold, Loaded},
+        load::{self, Basis, Loaded},
+        manifest::Manifest,
         slow_paths,
         traces::{Asked, Traces},
     },
+    layout::MapLayout,
     lock::{Lock, Taken},
     pins,
     preflight::{self, Cause, host::Host},
     shapes::{self, Sizes},
+    takeover::Takeover,
 };
 use crate::spec::Spec;
 
@@ -83,11 +90,10 @@ pub struct Fit<'a> {
 /// Judges everything, and changes nothing: can the data plane whose pins lie in the directory `pins` be opened?
 /// (Links that a killed daemon left half pinned are ours, and get their names.)
 pub fn judge<'a>(spec: &'a Spec, pins: &'a Path) -> Result<Fit<'a>, OpenError> {
-    let root = pins::root(pins)?;
-    let host = Host::read(root)?;
+    let host = Host::read(pins)?;
     refuse(preflight::judge_host(&host))?;
-    let lock = if root.is_dir() { Some(Lock::take(root)??) } else { None };
-    let found = Found::look(pins, spec)?;
+    let lock = if pins.is_dir() { Some(Lock::take(pins)??) } else { None };
+    let found = Found::look(pins, spec, &host)?;
     refuse(found.judge(spec, &host))?;
     Ok(Fit { spec, pins, host, found, lock })
 }
@@ -97,27 +103,30 @@ pub fn judge<'a>(spec: &'a Spec, pins: &'a Path) -> Result<Fit<'a>, OpenError> {
 /// What fails is taken back, except that a data plane that was adopted goes on with whichever program it has.
 pub fn open(fit: Fit<'_>, object: &[u8]) -> Result<Opened, OpenError> {
     let Fit { spec, pins, host, found, lock } = fit;
-    let root = pins::root(pins)?;
-    let missing = pins::missing(root);
+    let missing = pins::missing(pins);
     let lock = match lock {
         Some(lock) => lock,
-        None => Lock::take(root)??,
+        None => Lock::take(pins)??,
     };
 
     // While the lock is held: nobody else has begun to use them.
-    let (mut loaded, outcome) =
-        run(spec, &host, &found, pins, object).inspect_err(|_| pins::remove_empty(&missing))?;
     let mut notes = found.left_by_others();
+    notes.extend(found.takeover.losses()?);
+    let (mut loaded, outcome) = run(spec, &host, &found, pins, object).inspect_err(|_| {
+        if let Err(error) = found.take_back(pins) {
+            log::warn!("{error:#}");
+        }
+        pins::remove_empty(&missing);
+    })?;
     notes.extend(preflight::veths(spec, &host));
     notes.extend(tidy(pins, &host, &found, &outcome.attached)?);
-    let unused = slow_paths::of_other_programs(pins, loaded.program.id()?)?;
-    notes.extend(remove_replaced(&found.others, &unused)?);
+    notes.extend(remove_replaced(pins, loaded.program.id()?, &found.others)?);
     let warnings = outcome.warnings.into_iter().chain(Asked::of_log().warning()).collect();
 
-    let (program, datapath, asks, traces) = loaded.take()?;
+    let Loaded { program, datapath, asks, traces } = loaded;
     let links = Links::open(program, lock, pins, &outcome.attached)?;
     let capacity = capacity(&datapath.settings()?, &host);
-    let adopted = found.settings.is_some();
+    let adopted = found.manifest.is_some();
     let attached = outcome.attached;
     Ok(Opened { datapath, asks, traces, links, attached, capacity, adopted, notes, warnings })
 }
@@ -129,33 +138,41 @@ fn refuse(causes: Vec<Cause>) -> Result<(), OpenError> {
 /// What is pinned.
 #[derive(Debug)]
 struct Found {
-    /// Of the data plane that runs, if one does.
-    settings: Option<Settings>,
+    /// Of the program that runs, if one does.
+    manifest: Option<Manifest>,
+    takeover: Takeover,
     /// The sizes that are pinned, else those that are asked for.
     sizes: Sizes,
-    /// The links of all layouts.
+    /// All links, those of older versions among them.
     links: Vec<Pinned>,
-    /// The directories of other layouts.
+    /// The directories of older versions.
     others: Vec<PathBuf>,
 }
 
 impl Found {
-    fn look(pins: &Path, spec: &Spec) -> anyhow::Result<Self> {
-        let settings = if pins.exists() { Some(load::pinned_settings(pins)?) } else { None };
-        let sizes = settings.as_ref().map_or_else(|| Sizes::of(&spec.limits), Sizes::pinned);
-        let others = pins::other_layouts(pins)?;
+    fn look(pins: &Path, spec: &Spec, host: &Host) -> anyhow::Result<Self> {
         let mut links = attach::pinned(pins)?;
+        let manifest = in_force(pins, &links, host)?;
+        let settings = manifest.as_ref().map(|it| load::pinned_settings(pins, it)).transpose()?.flatten();
+        let sizes = settings.as_ref().map_or_else(|| Sizes::of(&spec.limits), Sizes::pinned);
+        let takeover = manifest.as_ref().map_or_else(Takeover::default, |manifest| {
+            Takeover::from(manifest, pins, &shapes::pinned(&sizes))
+        });
+        load::verify_kept(pins, &takeover, &sizes)?;
+        let others = pins::older_directories(pins)?;
         for other in &others {
             links.extend(attach::pinned(other)?);
         }
-        Ok(Self { settings, sizes, links, others })
+        Ok(Self { manifest, takeover, sizes, links, others })
     }
 
     fn judge(&self, spec: &Spec, host: &Host) -> Vec<Cause> {
         let ours: BTreeMap<u32, u32> = self.links.iter().map(|link| (link.interface, link.program)).collect();
         let mut causes = preflight::judge_interfaces(spec, host, &ours);
-        if self.settings.is_none() {
-            causes.extend(preflight::judge_memory(memory_bytes(&self.sizes, host), host));
+        let new: Vec<_> =
+            shapes::pinned(&self.sizes).into_iter().filter(|it| !self.takeover.keeps(it.name)).collect();
+        causes.extend(preflight::judge_memory(shapes::memory_bytes(&new, host.cpus), host));
+        if self.manifest.is_none() {
             causes.extend(preflight::judge_ports(spec, host.local_ports));
         }
         causes
@@ -169,12 +186,36 @@ impl Found {
     fn left_by_others(&self) -> Vec<String> {
         let line = |other: &PathBuf| {
             let other = other.display();
-            format!(
-                "{other} is of another version's layout: its interfaces are taken over, its flows are lost"
-            )
+            format!("{other} is of an older version: its interfaces are taken over, its flows are lost")
         };
         self.others.iter().map(line).collect()
     }
+
+    /// Removes what a start has made that failed: all but what the programs need that run, and the one before.
+    fn take_back(&self, pins: &Path) -> anyhow::Result<()> {
+        let before = self.manifest.as_ref().map(|manifest| manifest.program);
+        let running = attach::pinned(pins)?.into_iter().map(|link| link.program);
+        remove_unused(pins, &running.chain(before).collect())
+    }
+}
+
+/// The manifest of the program that runs.
+///
+/// After a kill between two links, two programs run. Then it is the one whose flows can be kept, else the younger one.
+fn in_force(pins: &Path, links: &[Pinned], host: &Host) -> anyhow::Result<Option<Manifest>> {
+    let alive = links.iter().map(|link| (link.is_alive(&host.links), link.program));
+    let pinned = load::pinned_program(pins)?.map(|program| (false, program));
+    let mut found = Vec::new();
+    for (is_alive, program) in alive.chain(pinned) {
+        if let Some(manifest) = Manifest::read(pins, program)? {
+            let flows =
+                ["FLOWS4", "FLOWS6"].map(|map| manifest.map(pins, map).map(|(_, layout)| layout.clone()));
+            let kept =
+                flows.iter().flatten().filter(|layout| shapes::layout(&layout.name) == Some(layout)).count();
+            found.push(((is_alive, kept, program), manifest));
+        }
+    }
+    Ok(found.into_iter().max_by_key(|(rank, _)| *rank).map(|(_, manifest)| manifest))
 }
 
 fn run(
@@ -184,17 +225,15 @@ fn run(
     pins: &Path,
     object: &[u8],
 ) -> Result<(Loaded, Outcome), OpenError> {
-    let Some(_) = found.settings else {
-        let (first, last) = host.local_ports;
-        let cold = Cold { sizes: found.sizes, ports: PortPool::around(first, last) };
-        let loaded = load::create(object, pins, &cold).map_err(or_no_memory)?;
-        return attach_all(spec, host, found, pins, loaded).inspect_err(|_| {
-            if let Err(error) = pins::remove(pins) {
-                log::warn!("{error:#}");
-            }
-        });
+    let (first, last) = host.local_ports;
+    let basis = Basis {
+        directory: pins,
+        takeover: &found.takeover,
+        sizes: found.sizes,
+        ports: PortPool::around(first, last),
     };
-    attach_all(spec, host, found, pins, load::adopt(object, pins, &found.sizes)?)
+    let loaded = load::load(object, &basis).map_err(or_no_memory)?;
+    attach_all(spec, host, found, pins, loaded)
 }
 
 fn attach_all(
@@ -230,18 +269,25 @@ fn tidy(pins: &Path, host: &Host, found: &Found, attached: &[Attached]) -> anyho
 }
 
 /// Removes what replaced programs needed, once their last runs are over.
-fn remove_replaced(layouts: &[PathBuf], slow_paths: &[PathBuf]) -> anyhow::Result<Option<String>> {
-    if layouts.is_empty() && slow_paths.is_empty() {
-        return Ok(None);
-    }
+fn remove_replaced(pins: &Path, program: u32, older: &[PathBuf]) -> anyhow::Result<Option<String>> {
     if let Err(error) = slow_paths::grace_period() {
         let note =
             format!("pins of replaced programs are kept: the kernel refuses to wait for their end ({error})");
         return Ok(Some(note));
     }
-    slow_paths.iter().try_for_each(|path| pins::remove_file(path))?;
-    layouts.iter().try_for_each(|directory| pins::remove(directory))?;
+    remove_unused(pins, &BTreeSet::from([program]))?;
+    older.iter().try_for_each(|directory| pins::remove_directory(directory))?;
     Ok(None)
+}
+
+/// Removes the pins that none of these programs needs.
+fn remove_unused(pins: &Path, programs: &BTreeSet<u32>) -> anyhow::Result<()> {
+    let mut maps = BTreeSet::new();
+    for program in programs {
+        let manifest = Manifest::read(pins, *program)?;
+        maps.extend(manifest.iter().flat_map(|it| &it.maps).map(MapLayout::pin_name));
+    }
+    pins::unused(pins, programs, &maps)?.iter().try_for_each(|path| pins::remove_file(path))
 }
 
 fn capacity(settings: &Settings, host: &Host) -> Capacity {

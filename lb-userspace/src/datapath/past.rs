@@ -8,7 +8,10 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::counters::{BackendCounters, Tally};
+use lb_common::{
+    counters::{BackendCounters, Tally},
+    fields,
+};
 
 use super::names::Record;
 
@@ -19,13 +22,11 @@ pub const MAX_ENTRIES: u32 = 4096;
 /// From here on, names that are not in use make room. What is left is for services that take over from their backends.
 const CROWDED: usize = MAX_ENTRIES as usize - 1024;
 
-/// The map's value: `forwarded`, `returned`, `new_flows` of a backend, or of all backends of a service whose names were
-/// given up; and `refused` of a service.
-pub type Words = [u64; 7];
 /// The map's key, a name of [`names`](super::names).
 pub type Key = Record;
 
-/// What was counted under one name.
+/// What was counted under one name: the map's value.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
     /// Of a backend, or of a service's backends whose own entries were given up.
@@ -33,6 +34,8 @@ pub struct Counted {
     /// Of a service.
     pub refused: Tally,
 }
+
+fields!(Counted { backend, refused });
 
 /// The entries, by name: `SERVICE` or `SERVICE/BACKEND`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -85,35 +88,6 @@ impl Past {
     }
 }
 
-impl Counted {
-    /// As the map holds it.
-    pub const fn words(self) -> Words {
-        let Self { backend: BackendCounters { forwarded, returned, new_flows }, refused } = self;
-        [
-            forwarded.packets,
-            forwarded.bytes,
-            returned.packets,
-            returned.bytes,
-            new_flows,
-            refused.packets,
-            refused.bytes,
-        ]
-    }
-
-    /// As the map held it.
-    pub const fn of_words(words: Words) -> Self {
-        let [forwarded, forwarded_bytes, returned, returned_bytes, new_flows, refused, refused_bytes] = words;
-        Self {
-            backend: BackendCounters {
-                forwarded: Tally { packets: forwarded, bytes: forwarded_bytes },
-                returned: Tally { packets: returned, bytes: returned_bytes },
-                new_flows,
-            },
-            refused: Tally { packets: refused, bytes: refused_bytes },
-        }
-    }
-}
-
 /// Counters wrap rather than stop.
 pub trait Sum {
     /// Adds what was counted elsewhere.
@@ -138,13 +112,6 @@ impl Sum for BackendCounters {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_value_survives_the_round_trip() {
-        let words = [1, 2, 3, 4, 5, 6, 7];
-
-        assert_eq!(Counted::of_words(words).words(), words);
-    }
 
     #[test]
     fn a_name_that_loses_its_number_again_has_the_sum() {

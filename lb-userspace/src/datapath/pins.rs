@@ -1,35 +1,49 @@
 //! What is pinned, and where.
 //!
 //! ```text
-//!   ROOT/                 XLB_PINS; locked by the daemon that has it
-//!     v1/                 one directory per layout: pins of another are never opened
-//!       SETTINGS ...      the maps that outlive the daemon
-//!       BACKEND_NAMES ... three that only the controller knows
-//!       lb                the program
-//!       slow_paths_12     the array by which the program of id 12 reaches its slow paths
-//!       link_4            its link to the interface of index 4 (bpffs forbids the dot of `eth0.100`)
-//!     v1-new/             being made; becomes v1 by one rename, so that v1 is always whole
+//!   ROOT/                  XLB_PINS; locked by the daemon that has it
+//!     SERVICES_5f3a9c21    a map, and the version of its layout
+//!     lb                   the program
+//!     slow_paths_12        the array by which the program of id 12 reaches its slow paths
+//!     layouts_12           which maps the program of id 12 works on, and their layouts
+//!     link_4               its link to the interface of index 4 (bpffs forbids the dot of `eth0.100`)
 //! ```
+//!
+//! The links say which program is in force, and so which maps are. Everything else is left over from a start that did not
+//! come to its end, and is removed by the next one that does.
 //!
 //! What the maps are, the table of [`shapes`] says.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, ensure};
 
-use super::shapes::{self, Sizes};
+use super::{layout, shapes};
 
 /// The program's pin.
 pub const PROGRAM: &str = "lb";
 const LINK: &str = "link_";
+const SLOW_PATHS: &str = "slow_paths_";
+const MANIFEST: &str = "layouts_";
 const UNFINISHED: &str = "-new";
 
-/// The names of all maps that are pinned.
-pub fn map_names() -> Vec<&'static str> {
-    shapes::pinned(&Sizes::default()).iter().map(|shape| shape.name).collect()
+/// Where a map of this version is pinned.
+pub fn map(directory: &Path, name: &str) -> PathBuf {
+    directory.join(shapes::pin_name(name))
+}
+
+/// The name of the pin of a program's array of slow paths.
+pub fn slow_paths_name(program: u32) -> String {
+    format!("{SLOW_PATHS}{program}")
+}
+
+/// The name of the pin of a program's manifest.
+pub fn manifest_name(program: u32) -> String {
+    format!("{MANIFEST}{program}")
 }
 
 /// Has the directory these pins, and those of the links to these interfaces?
@@ -74,24 +88,52 @@ pub fn unfinished(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// The directories of other layouts beside this one. Their links are named alike.
-pub fn other_layouts(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let root = root(directory)?;
-    let is_layout = |name: &String| {
-        name.strip_prefix('v').is_some_and(|version| version.parse::<u32>().is_ok())
-            && Some(name.as_ref()) != directory.file_name()
+/// The directories in which versions before 0.2 have their pins: one for each layout of all maps.
+pub fn older_directories(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let is_older = |name: &&String| {
+        let number = name.strip_prefix('v').map(|number| number.trim_end_matches(UNFINISHED));
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
     };
-    Ok(names_in(root)?.iter().filter(|name| is_layout(name)).map(|name| root.join(name)).collect())
+    Ok(names_in(root)?.iter().filter(is_older).map(|name| root.join(name)).collect())
 }
 
-/// Where the layouts' directories lie.
-pub fn root(directory: &Path) -> anyhow::Result<&Path> {
-    let root = directory.parent().filter(|root| !root.as_os_str().is_empty());
-    root.with_context(|| format!("{} lies in no directory of pins", directory.display()))
+/// Is this the name of a pin of ours, of whatever version?
+fn is_ours(name: &str) -> bool {
+    let name = name.trim_end_matches(UNFINISHED);
+    let of_program = |prefix| name.strip_prefix(prefix).is_some_and(|id: &str| id.parse::<u32>().is_ok());
+    name == PROGRAM || layout::is_pin_name(name) || [LINK, SLOW_PATHS, MANIFEST].into_iter().any(of_program)
 }
 
-/// Removes a directory and the pins in it; what was pinned and nobody uses is gone then.
-pub fn remove(directory: &Path) -> anyhow::Result<()> {
+/// The pins that none of these programs needs, given the names of the maps that they work on.
+pub fn unused(
+    directory: &Path,
+    programs: &BTreeSet<u32>,
+    maps: &BTreeSet<String>,
+) -> anyhow::Result<Vec<PathBuf>> {
+    let of_others = |name: &str, prefix| {
+        let id = name.strip_prefix(prefix).and_then(|id: &str| id.parse().ok());
+        id.is_some_and(|id: u32| !programs.contains(&id))
+    };
+    let is_unused = |name: &&String| {
+        of_others(name, SLOW_PATHS)
+            || of_others(name, MANIFEST)
+            || layout::is_pin_name(name) && !maps.contains(*name)
+            || name.strip_suffix(UNFINISHED) == Some(PROGRAM)
+            || **name == PROGRAM && programs.is_empty()
+    };
+    Ok(names_in(directory)?.iter().filter(is_unused).map(|name| directory.join(name)).collect())
+}
+
+/// Removes all pins of ours from a directory. Returns whether there were any.
+pub fn remove_all(directory: &Path) -> anyhow::Result<bool> {
+    let names = names_in(directory)?;
+    let ours: Vec<&String> = names.iter().filter(|name| is_ours(name)).collect();
+    ours.iter().try_for_each(|name| remove_file(&directory.join(name)))?;
+    Ok(!ours.is_empty())
+}
+
+/// Removes a directory of an older version, and the pins in it.
+pub fn remove_directory(directory: &Path) -> anyhow::Result<()> {
     for name in names_in(directory)? {
         let path = directory.join(name);
         ensure!(!path.is_dir(), "{} is a directory, and none of ours: remove it by hand", path.display());
@@ -151,23 +193,56 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_on_bpffs_follow_the_interface_and_the_directory() {
-        let directory = Path::new("/pins/v1");
+    fn names_on_bpffs_follow_the_interface_and_the_program() {
+        let directory = Path::new("/pins");
 
-        assert_eq!(link(directory, 7), Path::new("/pins/v1/link_7"));
-        assert_eq!(unfinished(directory), Path::new("/pins/v1-new"));
+        assert_eq!(link(directory, 7), Path::new("/pins/link_7"));
+        assert_eq!(unfinished(&link(directory, 7)), Path::new("/pins/link_7-new"));
+        assert_eq!((slow_paths_name(12), manifest_name(12)), ("slow_paths_12".into(), "layouts_12".into()));
     }
 
     #[test]
-    fn other_layouts_are_found_beside_ours_and_nothing_else_is() {
+    fn directories_of_older_versions_are_found_and_nothing_else_is() {
         let root = tempfile::tempdir().unwrap();
-        for name in ["v1", "v2", "v1-new", "v", "valuable", "v10"] {
+        for name in ["v1", "v2-new", "v", "valuable", "v10"] {
             fs::create_dir(root.path().join(name)).unwrap();
         }
 
-        let found = other_layouts(&root.path().join("v2")).unwrap();
+        let found = older_directories(root.path()).unwrap();
 
-        assert_eq!(found, [root.path().join("v1"), root.path().join("v10")]);
+        assert_eq!(found, ["v1", "v10", "v2-new"].map(|name| root.path().join(name)));
+    }
+
+    #[test]
+    fn what_no_program_that_runs_needs_is_unused() {
+        let root = tempfile::tempdir().unwrap();
+        let names = [
+            "FLOWS4_00000001",
+            "FLOWS4_00000002",
+            "layouts_7",
+            "layouts_8",
+            "lb",
+            "lb-new",
+            "link_3",
+            "slow_paths_7",
+            "slow_paths_8",
+            "theirs",
+        ];
+        for name in names {
+            fs::write(root.path().join(name), "").unwrap();
+        }
+        let unused = |programs: &[u32]| -> Vec<String> {
+            let maps = programs.iter().map(|_| "FLOWS4_00000002".to_owned()).collect();
+            let paths = unused(root.path(), &programs.iter().copied().collect(), &maps).unwrap();
+            paths.iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
+        };
+
+        assert_eq!(unused(&[8]), ["FLOWS4_00000001", "layouts_7", "lb-new", "slow_paths_7"]);
+        assert!(unused(&[]).contains(&"lb".to_owned()) && !unused(&[]).contains(&"link_3".to_owned()));
+
+        assert!(remove_all(root.path()).unwrap());
+        assert_eq!(names_in(root.path()).unwrap(), ["theirs"]);
+        assert!(!remove_all(root.path()).unwrap());
     }
 
     #[test]
@@ -206,7 +281,7 @@ mod tests {
         }
 
         assert_eq!(links(directory.path()).unwrap(), [12, 3]);
-        remove(directory.path()).unwrap();
+        remove_directory(directory.path()).unwrap();
         assert_eq!(links(directory.path()).unwrap(), [0; 0]);
     }
 }

@@ -9,23 +9,31 @@
 
 pub mod memory;
 
+use std::sync::LazyLock;
+
 use lb_common::{
     backend::Backend,
+    cell::Word,
     counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
+    fields,
     flow::{Bucket, HintLine, Record4, Record6, Shape},
     hop::Interface,
+    layout::{Layout, Type},
     limits::{
         EVENT_RING_BYTES, MAX_BACKENDS, MAX_INTERFACE_INDEX, MAX_POOLS, MAX_REASONS, MAX_SERVICE_KEYS,
         MAX_SERVICES, MAX_SLOTS, MAX_SOURCE_SETS,
     },
+    net::{Ports, V4, V6},
     pool::{Pool, SlotLine, SourceSet},
     service::{Filter, Service, ServiceKey},
     settings::Settings,
 };
+use lb_ebpf::table::hash;
 
 use super::{
+    layout::{MapLayout, places},
     names::{self, Record},
-    past,
+    past::{self, Counted},
 };
 use crate::spec::Limits;
 
@@ -85,16 +93,16 @@ pub enum Purpose {
 /// What a map must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapShape {
-    /// Its name in the program, and that of its pin.
+    /// Its name in the program. That of its pin is [`pin_name`].
     pub name: &'static str,
     /// Where `xlb check` counts it.
     pub purpose: Purpose,
     /// Its type.
     pub kind: Kind,
-    /// The size of a key.
-    pub key_bytes: u32,
-    /// The size of a value, of each CPU where it has several.
-    pub value_bytes: u32,
+    /// What a key is.
+    pub key: Type,
+    /// What a value is, of each CPU where it has several.
+    pub value: Type,
     /// How many there are at most.
     pub entries: u32,
     /// `BPF_F_...`
@@ -111,46 +119,96 @@ pub fn pinned(sizes: &Sizes) -> Vec<MapShape> {
     use Kind::{Array, DevMap, Hash, PerCpuArray, RingBuf};
     use Purpose::{Counters, FlowsV4, FlowsV6, Services};
 
-    let map = |name, purpose, kind, key_bytes, value: usize, entries, flags| MapShape {
+    const NUMBER: Type = u32::TYPE;
+    let map = |name, purpose, kind, key, value, entries, flags| MapShape {
         name,
         purpose,
         kind,
-        key_bytes,
-        value_bytes: value as u32,
+        key,
+        value,
         entries,
         flags,
     };
     let Sizes { v4, v6 } = sizes;
     vec![
-        map("SETTINGS", Services, Array, 4, size_of::<Settings>(), 1, 0),
-        map("FILTER", Services, Array, 4, size_of::<Filter>(), 1, 0),
-        map("SERVICES", Services, Hash, KEY_BYTES, size_of::<Service>(), MAX_SERVICE_KEYS, 0),
-        map("POOLS", Services, Array, 4, size_of::<Pool>(), MAX_POOLS, MAPPED),
-        map("TURNS", Services, Array, 4, size_of::<u64>(), MAX_POOLS, 0),
-        map("SLOTS", Services, Array, 4, size_of::<SlotLine>(), SlotLine::line(MAX_SLOTS), MAPPED),
-        map("SOURCES", Services, Array, 4, size_of::<SourceSet>(), MAX_SOURCE_SETS, MAPPED),
-        map("BACKENDS", Services, Array, 4, size_of::<Backend>(), MAX_BACKENDS, MAPPED),
-        map("INTERFACES", Services, Array, 4, size_of::<Interface>(), MAX_INTERFACE_INDEX, 0),
-        // A value is an interface and a program (`struct bpf_devmap_val`).
-        map("DEVICES", Services, DevMap, 4, 2 * size_of::<u32>(), MAX_INTERFACE_INDEX, READ_ONLY),
-        map("FLOWS4", FlowsV4, Array, 4, size_of::<Bucket<Record4>>(), v4.buckets, MAPPED),
-        map("FLOWS6", FlowsV6, Array, 4, size_of::<Bucket<Record6>>(), v6.buckets, MAPPED),
-        map("HINTS4", FlowsV4, Array, 4, size_of::<HintLine>(), v4.lines, MAPPED),
-        map("HINTS6", FlowsV6, Array, 4, size_of::<HintLine>(), v6.lines, MAPPED),
-        map("HALF_OPEN", Services, Array, 4, size_of::<u64>(), 2, MAPPED),
-        map("BACKEND_COUNTERS", Counters, PerCpuArray, 4, size_of::<BackendCounters>(), MAX_BACKENDS, 0),
-        map("SERVICE_COUNTERS", Counters, PerCpuArray, 4, size_of::<ServiceCounters>(), MAX_SERVICES, 0),
-        map("REASONS", Counters, PerCpuArray, 4, size_of::<Tally>(), MAX_REASONS as u32, 0),
-        map("ACTIONS", Counters, PerCpuArray, 4, size_of::<ActionCounters>(), MAX_INTERFACE_INDEX, 0),
-        map("WANTED", Services, RingBuf, 0, 0, EVENT_RING_BYTES as u32, 0),
-        map(names::BACKENDS, Services, Hash, 4, size_of::<Record>(), MAX_BACKENDS, 0),
-        map(names::SERVICES, Services, Hash, 4, size_of::<Record>(), MAX_SERVICES, 0),
-        map(past::MAP, Counters, Hash, PAST_KEY_BYTES, size_of::<past::Words>(), past::MAX_ENTRIES, 0),
+        map("SETTINGS", Services, Array, NUMBER, Settings::TYPE, 1, 0),
+        map("FILTER", Services, Array, NUMBER, Filter::TYPE, 1, 0),
+        map("SERVICES", Services, Hash, ServiceKey::TYPE, Service::TYPE, MAX_SERVICE_KEYS, 0),
+        map("POOLS", Services, Array, NUMBER, Pool::TYPE, MAX_POOLS, MAPPED),
+        map("TURNS", Services, Array, NUMBER, Word::TYPE, MAX_POOLS, 0),
+        map("SLOTS", Services, Array, NUMBER, SlotLine::TYPE, SlotLine::line(MAX_SLOTS), MAPPED),
+        map("SOURCES", Services, Array, NUMBER, SourceSet::TYPE, MAX_SOURCE_SETS, MAPPED),
+        map("BACKENDS", Services, Array, NUMBER, Backend::TYPE, MAX_BACKENDS, MAPPED),
+        map("INTERFACES", Services, Array, NUMBER, Interface::TYPE, MAX_INTERFACE_INDEX, 0),
+        map("DEVICES", Services, DevMap, NUMBER, Redirect::TYPE, MAX_INTERFACE_INDEX, READ_ONLY),
+        map("FLOWS4", FlowsV4, Array, NUMBER, Bucket::<Record4>::TYPE, v4.buckets, MAPPED),
+        map("FLOWS6", FlowsV6, Array, NUMBER, Bucket::<Record6>::TYPE, v6.buckets, MAPPED),
+        map("HINTS4", FlowsV4, Array, NUMBER, HintLine::TYPE, v4.lines, MAPPED),
+        map("HINTS6", FlowsV6, Array, NUMBER, HintLine::TYPE, v6.lines, MAPPED),
+        map("HALF_OPEN4", FlowsV4, Array, NUMBER, Word::TYPE, 1, MAPPED),
+        map("HALF_OPEN6", FlowsV6, Array, NUMBER, Word::TYPE, 1, MAPPED),
+        map("BACKEND_COUNTERS", Counters, PerCpuArray, NUMBER, BackendCounters::TYPE, MAX_BACKENDS, 0),
+        map("SERVICE_COUNTERS", Counters, PerCpuArray, NUMBER, ServiceCounters::TYPE, MAX_SERVICES, 0),
+        map("REASONS", Counters, PerCpuArray, NUMBER, Tally::TYPE, MAX_REASONS as u32, 0),
+        map("ACTIONS", Counters, PerCpuArray, NUMBER, ActionCounters::TYPE, MAX_INTERFACE_INDEX, 0),
+        map("WANTED", Services, RingBuf, Type::NOTHING, Type::NOTHING, EVENT_RING_BYTES as u32, 0),
+        map(names::BACKENDS, Services, Hash, NUMBER, Record::TYPE, MAX_BACKENDS, 0),
+        map(names::SERVICES, Services, Hash, NUMBER, Record::TYPE, MAX_SERVICES, 0),
+        map(past::MAP, Counters, Hash, past::Key::TYPE, Counted::TYPE, past::MAX_ENTRIES, 0),
     ]
 }
 
-const KEY_BYTES: u32 = size_of::<ServiceKey>() as u32;
-const PAST_KEY_BYTES: u32 = size_of::<past::Key>() as u32;
+/// `struct bpf_devmap_val`
+#[repr(C)]
+struct Redirect {
+    interface: u32,
+    program: u32,
+}
+
+fields!(Redirect { interface, program });
+
+/// The layouts of all maps that are pinned, in the order of [`pinned`]. Entries that the operator sets are no part of them.
+static LAYOUTS: LazyLock<Vec<MapLayout>> = LazyLock::new(|| {
+    let shapes = pinned(&Sizes::default());
+    let layout = |shape: &MapShape| {
+        let layout = shape.layout();
+        let Some(hash) = flow_hash(shape.purpose) else { return layout };
+        // The maps of a family's flow table point at each other: none of them is kept without the others.
+        let family = shapes.iter().filter(|it| it.purpose == shape.purpose);
+        let family: String = family.map(|it| it.layout().pin_name() + " ").collect();
+        MapLayout {
+            facts: format!("{}, flow hash {hash:016x}, with {}", layout.facts, family.trim_end()),
+            ..layout
+        }
+    };
+    shapes.iter().map(layout).collect()
+});
+
+/// The layout of each pinned map.
+pub fn layouts() -> &'static [MapLayout] {
+    &LAYOUTS
+}
+
+/// The layout of one of them.
+pub fn layout(map: &str) -> Option<&'static MapLayout> {
+    layouts().iter().find(|layout| layout.name == map)
+}
+
+/// The name under which a map is pinned: its own and its version.
+pub fn pin_name(map: &str) -> String {
+    layout(map).map_or_else(|| map.to_owned(), MapLayout::pin_name)
+}
+
+/// Where flows lie in a table follows from their hash: another hash would not find them.
+fn flow_hash(purpose: Purpose) -> Option<u64> {
+    let keys: hash::Keys = std::array::from_fn(|index| 0x9e37_79b9_7f4a_7c15 << index | 1);
+    let ports = Ports::from_raw(0x1234_5678);
+    match purpose {
+        Purpose::FlowsV4 => Some(hash::v4(&keys, V4(0x0102_0304), V4(0x0506_0708), ports, 6)),
+        Purpose::FlowsV6 => Some(hash::v6(&keys, V6(1, 2), V6(3, 4), ports, 6)),
+        Purpose::Services | Purpose::Counters => None,
+    }
+}
 
 /// The pinned maps and the ring for traces, which belongs to one run of the daemon.
 pub fn all(sizes: &Sizes, trace_ring_bytes: u32) -> Vec<MapShape> {
@@ -158,8 +216,8 @@ pub fn all(sizes: &Sizes, trace_ring_bytes: u32) -> Vec<MapShape> {
         name: "AYA_LOGS",
         purpose: Purpose::Services,
         kind: Kind::RingBuf,
-        key_bytes: 0,
-        value_bytes: 0,
+        key: Type::NOTHING,
+        value: Type::NOTHING,
         entries: trace_ring_bytes,
         flags: 0,
     };
@@ -191,11 +249,31 @@ const RING_PAGES: u64 = 3;
 const POINTER: u64 = 8;
 
 impl MapShape {
+    /// The size of a key.
+    pub const fn key_bytes(&self) -> u32 {
+        self.key.bytes() as u32
+    }
+
+    /// The size of a value.
+    pub const fn value_bytes(&self) -> u32 {
+        self.value.bytes() as u32
+    }
+
+    fn layout(&self) -> MapLayout {
+        let (key, value) = (&self.key, &self.value);
+        let (key_bytes, value_bytes, count) = (key.bytes(), value.size, value.count);
+        let facts = format!(
+            "{:?}, key {key_bytes}, value {value_bytes} x {count}, flags {:#x}, entries {}",
+            self.kind, self.flags, self.entries
+        );
+        MapLayout { name: self.name.to_owned(), facts, key: places(key), value: places(value) }
+    }
+
     /// What the kernel accounts for the map.
     pub fn memory_bytes(&self, cpus: u32) -> u64 {
         let (entries, cpus) = (u64::from(self.entries), u64::from(cpus));
-        let key = u64::from(self.key_bytes).next_multiple_of(8);
-        let value = u64::from(self.value_bytes).next_multiple_of(8);
+        let key = u64::from(self.key_bytes()).next_multiple_of(8);
+        let value = u64::from(self.value_bytes()).next_multiple_of(8);
         match self.kind {
             // `array_map_mem_usage`: values that can be mapped begin and end with a page.
             Kind::Array if self.flags & MAPPED != 0 => PAGE + (entries * value).next_multiple_of(PAGE),
@@ -223,12 +301,13 @@ mod tests {
 
     #[test]
     fn maps_take_what_the_kernel_accounts() {
+        let bytes = |size| Type { size, ..u8::TYPE };
         let map = |kind, key_bytes, value_bytes, entries, flags| MapShape {
             name: "",
             purpose: Purpose::Services,
             kind,
-            key_bytes,
-            value_bytes,
+            key: bytes(key_bytes),
+            value: bytes(value_bytes),
             entries,
             flags,
         };
@@ -263,6 +342,6 @@ mod tests {
 
     #[test]
     fn names_on_bpffs_have_no_dot() {
-        assert!(pinned(&Sizes::default()).iter().all(|shape| !shape.name.contains('.')));
+        assert!(layouts().iter().all(|layout| !layout.pin_name().contains('.')));
     }
 }

@@ -67,7 +67,7 @@ impl<F: Numbered> Balancer<F> {
         Ok(Self {
             records: object.mapped(&format!("FLOWS{}", F::DIGIT))?,
             hints: object.mapped(&format!("HINTS{}", F::DIGIT))?,
-            half_open: object.mapped("HALF_OPEN")?,
+            half_open: object.mapped(&format!("HALF_OPEN{}", F::DIGIT))?,
             object,
             ingress: links.front,
         })
@@ -96,7 +96,6 @@ impl<F: Numbered> Balancer<F> {
 
 fn furnish<F: Numbered>(object: &mut Object, shape4: Shape, shape6: Shape, links: Links) -> Result<()> {
     let settings = Settings {
-        layout: lb_common::LAYOUT,
         keys: [
             0x243f_6a88_85a3_08d3,
             0x1319_8a2e_0370_7344,

@@ -51,9 +51,8 @@ pub fn clear(ebpf: &mut Ebpf) -> Result<()> {
         put(ebpf, "HINTS4", index, [0u64; HINTS])?;
         put(ebpf, "HINTS6", index, [0u64; HINTS])?;
     }
-    for index in 0..2 {
-        put(ebpf, "HALF_OPEN", index, 0u64)?;
-    }
+    put(ebpf, "HALF_OPEN4", 0, 0u64)?;
+    put(ebpf, "HALF_OPEN6", 0, 0u64)?;
     for index in 0..MAX_NUMBERS {
         put(ebpf, "TURNS", index, 0u64)?;
         put(ebpf, "POOLS", index, 0u64)?;
@@ -193,8 +192,8 @@ pub fn memory(ebpf: &Ebpf) -> Result<Memory> {
             memory.hints.extend(used.map(|(slot, hint)| (family, line, slot, *hint)));
         }
     }
-    let half_open = read::<u64>(ebpf, "HALF_OPEN")?;
-    memory.half_open = [half_open.get(&0, 0)?, half_open.get(&1, 0)?];
+    memory.half_open =
+        [read::<u64>(ebpf, "HALF_OPEN4")?.get(&0, 0)?, read::<u64>(ebpf, "HALF_OPEN6")?.get(&0, 0)?];
     let turns = read::<u64>(ebpf, "TURNS")?;
     memory.turns = (0..MAX_NUMBERS).map(|pool| turns.get(&pool, 0)).collect::<Result<_, _>>()?;
     Ok(memory)

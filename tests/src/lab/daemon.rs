@@ -245,7 +245,7 @@ pub fn config_path(directory: &Path) -> PathBuf {
     directory.join("xlb.toml")
 }
 
-/// Where the daemon has its pins, by layout.
+/// Where the daemon has its pins.
 pub fn pins(directory: &Path) -> PathBuf {
     directory.join(sweep::BPFFS).join("xlb")
 }

@@ -1,7 +1,6 @@
 //! A [`World`] as the values of the program's maps: what a controller would have written.
 
 use lb_common::{
-    LAYOUT,
     backend::Backend,
     hop::{Hop, Interface},
     net::{Address, Be16, Mac},
@@ -51,7 +50,7 @@ impl World {
         let services = || (first..).zip(&self.services);
         Maps {
             settings: Settings {
-                layout: LAYOUT,
+                zero: 0,
                 hop_generation: self.hop_generation,
                 keys: KEYS,
                 shape4: self.shape,

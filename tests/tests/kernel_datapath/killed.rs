@@ -7,7 +7,6 @@ use aya::{
     maps::{Array, MapData},
     programs::links::{FdLink, PinnedLink},
 };
-use lb_common::LAYOUT;
 use lb_userspace::{
     datapath::{self, Datapath, Opened, unfinished},
     spec::AttachMode,
@@ -19,13 +18,13 @@ use crate::{contents::everything, world::World};
 fn what_a_killed_start_left_half_made_is_made_anew() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
-        let unfinished = world.root().join(format!("pins/v{LAYOUT}-new"));
-        fs::create_dir_all(&unfinished)?;
-        Array::<MapData, u64>::create(1, 0)?.pin(unfinished.join("SETTINGS"))?;
+        fs::create_dir(world.pins())?;
+        Array::<MapData, u64>::create(1, 0)?.pin(world.pin("SETTINGS"))?;
+        Array::<MapData, u64>::create(1, 0)?.pin(world.pins().join("BACKENDS_00000000"))?;
 
         let opened = world.open(&["front"], AttachMode::Native)?;
 
-        assert!(!opened.adopted && !unfinished.exists());
+        assert!(!opened.adopted && !world.pins().join("BACKENDS_00000000").exists());
         Ok(())
     })
 }
@@ -92,7 +91,7 @@ fn flows_that_a_dead_daemon_left_behind_are_found_and_freed() -> Result<()> {
 }
 
 /// Whose flows a walk over the tables meets.
-fn owners(opened: &mut Opened) -> Result<Vec<u32>> {
+pub fn owners(opened: &mut Opened) -> Result<Vec<u32>> {
     let (mut owners, mut from) = (Vec::new(), Some(0));
     while let Some(stretch) = from {
         from = opened.datapath.flows(stretch, &mut |flow| owners.push(flow.backend_id))?;

@@ -3,6 +3,7 @@
 mod attach;
 mod contents;
 mod killed;
+mod layouts;
 mod maps;
 mod pins;
 mod refused;

@@ -104,7 +104,7 @@ fn counters_are_summed_over_cpus_and_begin_at_zero_with_each_name() -> Result<()
     world.inside(|| {
         let mut opened = world.open(&["front"], AttachMode::Native)?;
         opened.datapath.apply(&Op::PutBackendName(3, BackendName::new("web", "web-1")))?;
-        let map = MapData::from_pin(world.pins().join("BACKEND_COUNTERS"))?;
+        let map = MapData::from_pin(world.pin("BACKEND_COUNTERS"))?;
         let mut counters = PerCpuArray::<_, BackendCounters>::try_from(Map::PerCpuArray(map))?;
         let one = BackendCounters { new_flows: 1, ..BackendCounters::default() };
         let each = PerCpuValues::try_from(vec![one; counters.get(&3, 0)?.len()])?;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, ffi::OsString, fs, path::Path};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use lb_userspace::{
     datapath::{self, Datapath, OpenError},
     spec::AttachMode,
@@ -23,12 +23,10 @@ fn removed_pins_are_made_again_of_the_same_objects_and_nothing_is_detached() -> 
         for step in &steps {
             opened.datapath.apply(step)?;
         }
-        let root = pins.parent().context("no root")?;
         let link = format!("link_{}", world.index("front")?);
         let (before, all) = (state(&world)?, names(&pins)?);
 
-        for removed in [root.to_owned(), pins.clone(), pins.join("FLOWS4"), pins.join(link), pins.join("lb")]
-        {
+        for removed in [pins.clone(), world.pin("FLOWS4"), pins.join(link), pins.join("lb")] {
             if removed.is_dir() { fs::remove_dir_all(&removed) } else { fs::remove_file(&removed) }?;
 
             let attached = opened.links.refresh()?;
@@ -58,7 +56,7 @@ fn names(directory: &Path) -> Result<BTreeSet<OsString>> {
 }
 
 #[test]
-fn another_layout_is_taken_over_without_leaving_the_interface() -> Result<()> {
+fn the_directory_of_an_older_version_is_taken_over_without_leaving_the_interface() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
         let spec = world.spec(&["front", "back"], AttachMode::Native);
@@ -71,13 +69,13 @@ fn another_layout_is_taken_over_without_leaving_the_interface() -> Result<()> {
         assert!(!opened.adopted && !old.exists());
         assert_eq!(world.link_id("front")?, link);
         assert_eq!(world.program("back")?, None);
-        assert!(opened.notes.iter().any(|line| line.contains("another version's layout")));
+        assert!(opened.notes.iter().any(|line| line.contains("of an older version")));
         Ok(())
     })
 }
 
 #[test]
-fn pins_from_before_there_was_a_map_of_the_past_are_adopted() -> Result<()> {
+fn a_pin_that_was_removed_while_no_daemon_ran_costs_its_own_contents_alone() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
         let mut opened = world.open(&["front"], AttachMode::Native)?;
@@ -86,19 +84,19 @@ fn pins_from_before_there_was_a_map_of_the_past_are_adopted() -> Result<()> {
             opened.datapath.apply(step)?;
         }
         drop(opened);
-        fs::remove_file(world.pins().join("PAST"))?;
+        fs::remove_file(world.pin("PAST"))?;
 
         let mut adopted = world.open(&["front"], AttachMode::Native)?;
 
         assert!(adopted.adopted);
         assert_eq!(adopted.datapath.observe()?, want);
-        assert!(world.pins().join("PAST").exists());
+        assert!(world.pin("PAST").exists());
         Ok(())
     })
 }
 
 #[test]
-fn detaching_removes_everything_of_every_layout_and_says_so() -> Result<()> {
+fn detaching_removes_everything_of_every_version_and_says_so() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
         drop(world.open(&["front"], AttachMode::Native)?);

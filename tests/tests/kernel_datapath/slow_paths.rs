@@ -18,7 +18,7 @@ use lb_common::{
     net::Mac,
     reason::Reason,
 };
-use lb_userspace::spec::AttachMode;
+use lb_userspace::{datapath::shapes::pin_name, spec::AttachMode};
 use nix::{
     ifaddrs::getifaddrs,
     sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, bind, send, socket},
@@ -91,7 +91,7 @@ fn open(interface: &str) -> Result<OwnedFd> {
 }
 
 fn of_interface(pins: &Path, index: u32) -> Result<ActionCounters> {
-    let map = Map::PerCpuArray(MapData::from_pin(pins.join("ACTIONS"))?);
+    let map = Map::PerCpuArray(MapData::from_pin(pins.join(pin_name("ACTIONS")))?);
     let counters = PerCpuArray::<_, ActionCounters>::try_from(map)?.get(&index, 0)?;
     Ok(counters.iter().fold(ActionCounters::default(), |sum, it| ActionCounters {
         passed: sum.passed + it.passed,
@@ -102,7 +102,7 @@ fn of_interface(pins: &Path, index: u32) -> Result<ActionCounters> {
 }
 
 fn of_reason(pins: &Path, reason: Reason) -> Result<u64> {
-    let map = Map::PerCpuArray(MapData::from_pin(pins.join("REASONS"))?);
+    let map = Map::PerCpuArray(MapData::from_pin(pins.join(pin_name("REASONS")))?);
     let counters = PerCpuArray::<_, Tally>::try_from(map)?.get(&(reason as u32), 0)?;
     Ok(counters.iter().map(|tally| tally.packets).sum())
 }

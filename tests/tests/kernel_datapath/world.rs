@@ -22,7 +22,7 @@ use lb_common::{
     service::{Filter, Mode},
 };
 use lb_userspace::{
-    datapath::{self, Opened},
+    datapath::{self, Opened, shapes::pin_name},
     spec::{self, Api, AttachMode, Limits, Scheduler, Spec},
 };
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -67,7 +67,12 @@ impl World {
     }
 
     pub fn pins(&self) -> PathBuf {
-        self.root().join("pins").join(format!("v{}", lb_common::LAYOUT))
+        self.root().join("pins")
+    }
+
+    /// Where a map is pinned.
+    pub fn pin(&self, map: &str) -> PathBuf {
+        self.pins().join(pin_name(map))
     }
 
     pub fn open(&self, interfaces: &[&str], mode: AttachMode) -> Result<Opened> {
@@ -116,7 +121,7 @@ impl World {
 
     /// What the kernel accounts for a pinned map (`memlock` in fdinfo).
     pub fn accounted_bytes(&self, map: &str) -> Result<u64> {
-        let map = MapData::from_pin(self.pins().join(map))?;
+        let map = MapData::from_pin(self.pin(map))?;
         let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd()))?;
         let memlock = info.lines().find_map(|line| line.strip_prefix("memlock:"));
         Ok(memlock.context("a map without memlock")?.trim().parse()?)
@@ -130,12 +135,12 @@ impl World {
         put(offset_of!(Record4, control), &Control::new(1, State::ESTABLISHED, 0).0.to_ne_bytes());
         put(offset_of!(Record4, owner), &owner.0.to_ne_bytes());
         put(offset_of!(Record4, last_seen), &ticks(uptime()?.as_secs()).to_ne_bytes());
-        let map = MapData::from_pin(self.pins().join("FLOWS4"))?;
+        let map = MapData::from_pin(self.pin("FLOWS4"))?;
         Ok(Array::<_, [u8; _]>::try_from(Map::Array(map))?.set(bucket, bytes, 0)?)
     }
 
     pub fn filter(&self) -> Result<Filter> {
-        let map = MapData::from_pin(self.pins().join("FILTER"))?;
+        let map = MapData::from_pin(self.pin("FILTER"))?;
         Ok(Array::<_, Filter>::try_from(Map::Array(map))?.get(&0, 0)?)
     }
 }

@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, Map, MapData};
 use lb_common::{hop::Interface, net::Protocol, service::Mode};
+use lb_userspace::datapath::shapes::pin_name;
 use tests::lab::{
     Config, Daemon, Family, Lab, Live, Shape, Topology, Visit, address,
     config::{Check, Service},
@@ -181,7 +182,7 @@ fn show(lab: &Lab, interface: &str) -> Result<String> {
 fn mac_in_the_program(lab: &Lab, interface: &str) -> Result<[u8; 6]> {
     let shown = show(lab, interface)?;
     let (index, _) = shown.split_once(':').context("ip shows no index")?;
-    let pinned = MapData::from_pin(lab.pins().join("INTERFACES"))?;
+    let pinned = MapData::from_pin(lab.pins().join(pin_name("INTERFACES")))?;
     let interfaces = Array::<_, Interface>::try_from(Map::Array(pinned))?;
     Ok(interfaces.get(&index.trim().parse()?, 0)?.mac.to_bytes())
 }

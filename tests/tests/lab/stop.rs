@@ -38,26 +38,26 @@ fn a_daemon_that_is_told_to_stop_succeeds_and_leaves_traffic_flowing() -> Result
 #[test]
 fn what_was_detached_is_gone() -> Result<()> {
     let lab = one_backend("detach")?;
-    let layout = lab.pins();
+    let program = lab.pins().join("lb");
 
     let mut xlb = lab.start(&Config::web(&lab, Mode::FullNat))?;
-    assert!(layout.exists() && lab.xlb.programs()?.len() == 2);
+    assert!(program.exists() && lab.xlb.programs()?.len() == 2);
     xlb.run(&["detach"])?;
     xlb.wait()?;
-    assert!(!layout.exists() && lab.xlb.programs()?.is_empty(), "by a daemon that ends");
+    assert!(!program.exists() && lab.xlb.programs()?.is_empty(), "by a daemon that ends");
 
     xlb.start_again()?;
     xlb.kill()?;
-    assert!(layout.exists() && lab.xlb.programs()?.len() == 2, "a daemon that dies takes nothing with it");
+    assert!(program.exists() && lab.xlb.programs()?.len() == 2, "a daemon that dies takes nothing with it");
     xlb.run(&["detach"])?;
-    assert!(!layout.exists() && lab.xlb.programs()?.is_empty(), "behind a daemon that died");
+    assert!(!program.exists() && lab.xlb.programs()?.is_empty(), "behind a daemon that died");
     Ok(())
 }
 
 #[test]
 fn a_daemon_that_is_to_detach_at_its_end_leaves_nothing() -> Result<()> {
     let lab = configured("onexit")?;
-    let layout = lab.pins();
+    let program = lab.pins().join("lb");
     let mut command = lab.xlb.command(binary()?);
     let mut xlb = command.args(["run", "--detach-on-exit"]).envs(environment(lab.directory())).spawn()?;
     eventually(SOON, "the programs are attached", || Ok(lab.xlb.programs()?.len() == 2))?;
@@ -66,6 +66,6 @@ fn a_daemon_that_is_to_detach_at_its_end_leaves_nothing() -> Result<()> {
     let status = xlb.wait()?;
 
     assert!(status.success(), "{status}");
-    assert!(!layout.exists() && lab.xlb.programs()?.is_empty());
+    assert!(!program.exists() && lab.xlb.programs()?.is_empty());
     Ok(())
 }

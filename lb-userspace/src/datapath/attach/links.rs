@@ -5,7 +5,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
 };
 
@@ -77,25 +76,11 @@ impl Links {
 
     /// Pins what is pinned no longer.
     fn restore_pins(&mut self) -> anyhow::Result<()> {
-        let root = pins::root(&self.directory)?;
-        if !self.lock.is_of(root)? {
-            self.lock = Lock::take(root)??;
-        }
         let directory = self.directory.clone();
-        let made = if directory.exists() {
-            self.pin_missing(&directory)?
-        } else {
-            // As at the start: the directory appears whole or not at all.
-            let unfinished = pins::unfinished(&directory);
-            if unfinished.exists() {
-                pins::remove(&unfinished)?;
-            }
-            fs::create_dir(&unfinished).with_context(|| format!("make {}", unfinished.display()))?;
-            let made = self.pin_missing(&unfinished)?;
-            fs::rename(&unfinished, &directory)
-                .with_context(|| format!("rename {} to {}", unfinished.display(), directory.display()))?;
-            made
-        };
+        if !self.lock.is_of(&directory)? {
+            self.lock = Lock::take(&directory)??;
+        }
+        let made = self.pin_missing(&directory)?;
         if !made.is_empty() {
             log::warn!(
                 "pins were missing in {} and were made again: {}",

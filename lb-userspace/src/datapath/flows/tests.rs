@@ -103,9 +103,8 @@ impl World {
             ..Settings::default()
         };
         let flows = Flows {
-            v4: Table { buckets: mapping(buckets4), lines: mapping(buckets4) },
-            v6: Table { buckets: mapping(buckets6), lines: mapping(buckets6) },
-            half_open: mapping(2),
+            v4: Table { buckets: mapping(buckets4), lines: mapping(buckets4), half_open: mapping(1) },
+            v6: Table { buckets: mapping(buckets6), lines: mapping(buckets6), half_open: mapping(1) },
         };
         Self { flows, settings }
     }
@@ -113,17 +112,13 @@ impl World {
     fn put4(&self, number: u32, state: State, backend: u32, last_seen: u32) {
         let address = |last: u32| V4::from(std::net::Ipv4Addr::from(0x0a00_0000 + last));
         put(&self.flows.v4, &self.settings, number, address, (state, backend, last_seen));
-        self.count(0, state);
+        self.flows.v4.half_open[0].fetch_add(u64::from(state.is_half_open()));
     }
 
     fn put6(&self, number: u32, state: State, backend: u32, last_seen: u32) {
         let address = |last: u32| V6::from(std::net::Ipv6Addr::from((0xfd00 << 112) + u128::from(last)));
         put(&self.flows.v6, &self.settings, number, address, (state, backend, last_seen));
-        self.count(1, state);
-    }
-
-    fn count(&self, family: usize, state: State) {
-        self.flows.half_open[family].fetch_add(u64::from(state.is_half_open()));
+        self.flows.v6.half_open[0].fetch_add(u64::from(state.is_half_open()));
     }
 
     fn walk(&self, mut visit: impl FnMut(&Flow)) -> usize {
@@ -148,7 +143,7 @@ impl World {
     }
 
     fn half_open(&self) -> [u64; 2] {
-        [0, 1].map(|family: usize| self.flows.half_open[family].load())
+        [self.flows.v4.half_open[0].load(), self.flows.v6.half_open[0].load()]
     }
 
     fn control4(&self, number: u32) -> Control {

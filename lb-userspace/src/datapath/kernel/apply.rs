@@ -127,7 +127,7 @@ impl Maps {
         for change in self.past.keep(name, counted, |name| in_use.contains(name)) {
             match change {
                 Change::Put(name, counted) => {
-                    self.past_map.insert(names::write(&name)?, counted.words(), 0).context("write PAST")?;
+                    self.past_map.insert(names::write(&name)?, counted, 0).context("write PAST")?;
                 }
                 Change::Delete(name) => gone(self.past_map.remove(&names::write(&name)?))?,
             }

@@ -5,11 +5,11 @@ use std::{fmt, path::Path};
 use anyhow::Context;
 use aya::maps::MapData;
 
-use super::{load::Program, slow_paths};
-use crate::datapath::pins;
+use super::load::Program;
+use crate::datapath::{layout::MapLayout, pins, shapes};
 
-/// The program, and every pinned map by name: also the array of its slow paths, which the kernel empties when the last
-/// handle and pin are gone.
+/// The program, and every pinned map by the name of its pin: also the manifest, and the array of its slow paths, which the
+/// kernel empties when the last handle and pin are gone.
 pub struct Handles {
     program: Program,
     maps: Vec<(String, MapData)>,
@@ -22,8 +22,9 @@ impl Handles {
             let map = MapData::from_pin(directory.join(&name)).with_context(|| format!("open {name}"))?;
             Ok((name, map))
         };
-        let names = pins::map_names().into_iter().map(str::to_owned);
-        let names = names.chain([slow_paths::pin_name(program.id()?)]);
+        let id = program.id()?;
+        let names = shapes::layouts().iter().map(MapLayout::pin_name);
+        let names = names.chain([pins::slow_paths_name(id), pins::manifest_name(id)]);
         let maps = names.map(open).collect::<anyhow::Result<_>>()?;
         Ok(Self { program, maps })
     }

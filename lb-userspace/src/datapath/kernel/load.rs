@@ -1,25 +1,20 @@
-//! Loads the program over the maps that are pinned, or over new ones.
+//! Loads the program over the maps of the program that runs, or over new ones.
 
-use std::{
-    fs::{self, File},
-    io::Read,
-    path::Path,
-};
+use std::{fs, fs::File, io::Read, path::Path};
 
 use anyhow::{Context, anyhow, ensure};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Map, MapData, MapInfo, RingBuf},
-    programs::Xdp,
+    maps::{MapData, MapInfo, RingBuf},
+    programs::{ProgramInfo, Xdp},
 };
-use lb_common::{
-    LAYOUT,
-    settings::{PortPool, Settings},
-};
+use lb_common::settings::{PortPool, Settings};
 
 use super::{
     KernelDatapath,
     asks::Asks,
+    carry,
+    manifest::{self, Manifest},
     maps::{Maps, Ours},
     slow_paths,
     traces::{Asked, Traces},
@@ -27,21 +22,15 @@ use super::{
 use crate::datapath::{
     names, past, pins,
     shapes::{self, MapShape, Sizes},
+    takeover::Takeover,
 };
 
-/// A program that is loaded and pinned with its maps.
+/// A program that is loaded and pinned with its maps. It runs nowhere yet.
 pub struct Loaded {
     pub program: Program,
-    maps: Maps,
-    asks: Asks,
-    traces: Option<Traces>,
-}
-
-impl Loaded {
-    /// Takes the maps in hand.
-    pub fn take(self) -> anyhow::Result<(Program, KernelDatapath, Asks, Option<Traces>)> {
-        Ok((self.program, KernelDatapath::new(self.maps)?, self.asks, self.traces))
-    }
+    pub datapath: KernelDatapath,
+    pub asks: Asks,
+    pub traces: Option<Traces>,
 }
 
 /// The program, to be attached.
@@ -61,78 +50,41 @@ impl Program {
     }
 }
 
-/// What a new data plane is told.
-pub struct Cold {
+/// What a new program is loaded with.
+pub struct Basis<'a> {
+    /// Where everything is pinned.
+    pub directory: &'a Path,
+    /// From the program that runs.
+    pub takeover: &'a Takeover,
     pub sizes: Sizes,
+    /// Where none are taken over.
     pub ports: PortPool,
 }
 
-/// Makes a new data plane, all of it or nothing.
-pub fn create(object: &[u8], directory: &Path, cold: &Cold) -> anyhow::Result<Loaded> {
-    let unfinished = pins::unfinished(directory);
-    if unfinished.exists() {
-        pins::remove(&unfinished)?;
+/// Loads the program over maps that are whole: kept from the program that runs, filled from its maps, or new.
+///
+/// The maps of the program that runs are not touched, and the manifest comes last: a kill before it leaves nothing that
+/// another start would believe.
+pub fn load(object: &[u8], basis: &Basis<'_>) -> anyhow::Result<Loaded> {
+    let Basis { directory, takeover, sizes, .. } = *basis;
+    let shapes = shapes::pinned(&sizes);
+    let is_new = |shape: &&MapShape| !takeover.keeps(shape.name);
+    for shape in shapes.iter().filter(is_new) {
+        pins::remove_file(&pins::map(directory, shape.name))?;
     }
-    fs::create_dir(&unfinished).with_context(|| format!("make {}", unfinished.display()))?;
-    let made = fill(object, &unfinished, cold).and_then(|loaded| {
-        fs::rename(&unfinished, directory)
-            .with_context(|| format!("rename {} to {}", unfinished.display(), directory.display()))?;
-        Ok(loaded)
-    });
-    if made.is_err() {
-        pins::remove(&unfinished)?;
+    for shape in shapes.iter().filter(is_new).filter(|shape| is_ours_alone(shape)) {
+        make(shape, directory)?;
     }
-    made
-}
-
-fn fill(object: &[u8], directory: &Path, cold: &Cold) -> anyhow::Result<Loaded> {
-    let shapes = shapes::pinned(&cold.sizes);
-    shapes.iter().filter(|shape| is_ours_alone(shape)).try_for_each(|shape| make(shape, directory))?;
-    let mut loaded = load(object, directory, &shapes, |maps| {
-        maps.set_settings(&Settings {
-            layout: LAYOUT,
-            keys: random_keys()?,
-            shape4: cold.sizes.v4,
-            shape6: cold.sizes.v6,
-            ports: cold.ports,
-            next_backend_id: 1,
-            ..Settings::default()
-        })
-    })?;
-    let path = directory.join(pins::PROGRAM);
-    loaded.program.xdp()?.pin(&path).with_context(|| format!("pin {}", path.display()))?;
-    Ok(loaded)
-}
-
-/// Loads the program over the maps of a data plane that runs.
-pub fn adopt(object: &[u8], directory: &Path, sizes: &Sizes) -> anyhow::Result<Loaded> {
-    let shapes = shapes::pinned(sizes);
-    shapes.iter().filter(|it| is_missing(it, directory)).try_for_each(|shape| make(shape, directory))?;
-    let mut loaded = load(object, directory, &shapes, |_| Ok(()))?;
-    let path = directory.join(pins::PROGRAM);
-    let unfinished = pins::unfinished(&path);
-    pins::remove_file(&unfinished)?;
-    loaded.program.xdp()?.pin(&unfinished).with_context(|| format!("pin {}", unfinished.display()))?;
-    fs::rename(&unfinished, &path).with_context(|| format!("rename {}", unfinished.display()))?;
-    Ok(loaded)
-}
-
-fn load(
-    object: &[u8],
-    directory: &Path,
-    shapes: &[MapShape],
-    begin: impl FnOnce(&mut Maps) -> anyhow::Result<()>,
-) -> anyhow::Result<Loaded> {
     let asked = Asked::of_log();
     let mut loader = EbpfLoader::new();
     asked.tell(&mut loader);
     for shape in shapes.iter().filter(|shape| !is_ours_alone(shape)) {
         loader
-            .map_pin_path(shape.name, directory.join(shape.name))
+            .map_pin_path(shape.name, pins::map(directory, shape.name))
             .map_max_entries(shape.name, shape.entries);
     }
     let ebpf = loader.load(object).context("load the maps of the XDP program")?;
-    verify(directory, shapes).context("the XDP program is of another version than this xlb")?;
+    verify(directory, &shapes).context("the XDP program is of another version than this xlb")?;
 
     // Before the maps are taken out: the program's code has their file descriptors, which must be open.
     let mut program = Program(ebpf);
@@ -141,18 +93,56 @@ fn load(
     let Program(ebpf) = &mut program;
     slow_paths::load(ebpf, id, directory)?;
 
-    let named = |name| MapData::from_pin(directory.join(name)).with_context(|| format!("open {name}"));
-    let ours = Ours {
-        backend_names: named(names::BACKENDS)?,
-        service_names: named(names::SERVICES)?,
-        past: named(past::MAP)?,
-    };
-    let mut maps = Maps::take(ebpf, ours)?;
+    let maps = fill(Maps::take(ebpf, Ours::open(directory)?)?, basis, &shapes)?;
+    let datapath = KernelDatapath::new(maps)?;
     let ring = ebpf.take_map("WANTED").ok_or_else(|| anyhow!("the XDP program has no map WANTED"))?;
     let asks = Asks(RingBuf::try_from(ring).context("use the map WANTED")?);
     let traces = asked.take(ebpf)?;
-    begin(&mut maps)?;
-    Ok(Loaded { program, maps, asks, traces })
+    manifest::pin(directory, id)?;
+    pin(&mut program, directory)?;
+    Ok(Loaded { program, datapath, asks, traces })
+}
+
+/// Puts into new maps what the program that runs has, and what every data plane begins with.
+fn fill(mut maps: Maps, basis: &Basis<'_>, shapes: &[MapShape]) -> anyhow::Result<Maps> {
+    let Basis { directory, takeover, sizes, ports } = *basis;
+    for old in &takeover.carried {
+        let (Some(shape), Some(layout)) =
+            (shapes.iter().find(|it| it.name == old.name), shapes::layout(old.name))
+        else {
+            continue;
+        };
+        let path = pins::map(directory, old.name);
+        carry::carry((&old.path, &old.layout), (&path, layout), shape)?;
+        log::info!("{} is of another layout than before: its contents are copied", old.name);
+    }
+    let mut settings = maps.settings()?;
+    begin(&mut settings, sizes, ports)?;
+    maps.set_settings(&settings)?;
+    Ok(maps)
+}
+
+/// What has no value yet gets the one that data planes begin with.
+fn begin(settings: &mut Settings, sizes: Sizes, ports: PortPool) -> anyhow::Result<()> {
+    let nothing = Settings::default();
+    if settings.keys == nothing.keys {
+        settings.keys = random_keys()?;
+    }
+    if settings.ports == nothing.ports {
+        settings.ports = ports;
+    }
+    settings.next_backend_id = settings.next_backend_id.max(1);
+    (settings.shape4, settings.shape6) = (sizes.v4, sizes.v6);
+    Ok(())
+}
+
+/// Pins the program in the place of the one before.
+fn pin(program: &mut Program, directory: &Path) -> anyhow::Result<()> {
+    let path = directory.join(pins::PROGRAM);
+    let unfinished = pins::unfinished(&path);
+    pins::remove_file(&unfinished)?;
+    program.xdp()?.pin(&unfinished).with_context(|| format!("pin {}", unfinished.display()))?;
+    fs::rename(&unfinished, &path).with_context(|| format!("rename {}", unfinished.display()))
 }
 
 /// The program does not know these.
@@ -160,42 +150,50 @@ fn is_ours_alone(shape: &MapShape) -> bool {
     [names::BACKENDS, names::SERVICES, past::MAP].contains(&shape.name)
 }
 
-/// Pins that were made before there was such a map: nothing has been kept for any name yet.
-fn is_missing(shape: &MapShape, directory: &Path) -> bool {
-    shape.name == past::MAP && !directory.join(shape.name).exists()
-}
-
 fn make(shape: &MapShape, directory: &Path) -> anyhow::Result<()> {
-    let (kind, key, value) = (shape.kind as u32, shape.key_bytes, shape.value_bytes);
+    let (kind, key, value) = (shape.kind as u32, shape.key_bytes(), shape.value_bytes());
     let map = aya_obj::Map::new_from_params(kind, key, value, shape.entries, shape.flags);
     let map = MapData::create(map, shape.name, None).with_context(|| format!("make {}", shape.name))?;
-    map.pin(directory.join(shape.name)).with_context(|| format!("pin {}", shape.name))
+    map.pin(pins::map(directory, shape.name)).with_context(|| format!("pin {}", shape.name))
 }
 
-/// What the program that is pinned was told, if everything there is as it must be.
-pub fn pinned_settings(directory: &Path) -> anyhow::Result<Settings> {
-    let any_size = shapes::pinned(&Sizes::default());
-    let foreign = || format!("{} is not this xlb's: `xlb detach` removes it", directory.display());
-    verify(directory, any_size.iter().filter(|shape| shape.name == "SETTINGS")).with_context(foreign)?;
-    let map = MapData::from_pin(directory.join("SETTINGS")).context("open SETTINGS")?;
-    let map = aya::maps::Array::<_, Settings>::try_from(Map::Array(map)).context("read SETTINGS")?;
-    let settings = map.get(&0, 0).context("read SETTINGS")?;
-    ensure!(settings.layout == LAYOUT, "{}: it is of layout {}", foreign(), settings.layout);
-    let shapes = shapes::pinned(&Sizes::pinned(&settings));
-    verify(directory, shapes.iter().filter(|it| !is_missing(it, directory))).with_context(foreign)?;
-    Ok(settings)
+/// What the program of a manifest was told, as this version has it. `None` if its settings are gone.
+pub fn pinned_settings(directory: &Path, manifest: &Manifest) -> anyhow::Result<Option<Settings>> {
+    let Some((path, old)) = manifest.map(directory, "SETTINGS") else { return Ok(None) };
+    let ours = shapes::layout("SETTINGS").context("there is no map SETTINGS")?;
+    let bytes = carry::only_value((&path, old), ours)?;
+    let bytes = bytes.first_chunk::<{ size_of::<Settings>() }>().context("SETTINGS is too short")?;
+    // SAFETY: as many bytes as it has, and any integers are settings.
+    Ok(Some(unsafe { bytes.as_ptr().cast::<Settings>().read_unaligned() }))
+}
+
+/// The id of the program that is pinned, if one is.
+pub fn pinned_program(directory: &Path) -> anyhow::Result<Option<u32>> {
+    let path = directory.join(pins::PROGRAM);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let info = ProgramInfo::from_pin(&path).with_context(|| format!("open {}", path.display()))?;
+    Ok(Some(info.id()))
+}
+
+/// Refuses maps that are kept and are not what their names say.
+pub fn verify_kept(directory: &Path, takeover: &Takeover, sizes: &Sizes) -> anyhow::Result<()> {
+    let shapes = shapes::pinned(sizes);
+    verify(directory, shapes.iter().filter(|shape| takeover.keeps(shape.name)))
+        .with_context(|| format!("{} is not this xlb's: `xlb detach` removes it", directory.display()))
 }
 
 /// Compares what is pinned with what it must be: the kernel hands out whatever lies at a path.
 fn verify<'a>(directory: &Path, shapes: impl IntoIterator<Item = &'a MapShape>) -> anyhow::Result<()> {
     for expected in shapes {
-        let path = directory.join(expected.name);
+        let path = pins::map(directory, expected.name);
         let info = MapInfo::from_pin(&path).with_context(|| format!("open {}", path.display()))?;
-        let MapShape { kind, key_bytes, value_bytes, entries, flags, .. } = *expected;
+        let MapShape { kind, entries, flags, .. } = *expected;
         let facts = [
             ("type", info.map_type()? as u32, kind as u32),
-            ("key bytes", info.key_size(), key_bytes),
-            ("value bytes", info.value_size(), value_bytes),
+            ("key bytes", info.key_size(), expected.key_bytes()),
+            ("value bytes", info.value_size(), expected.value_bytes()),
             ("entries", info.max_entries(), entries),
             ("flags", info.map_flags(), flags),
         ];

@@ -1,5 +1,7 @@
 //! The maps, each with its type.
 
+use std::path::Path;
+
 use anyhow::{Context, anyhow, bail};
 use aya::{
     Ebpf,
@@ -18,6 +20,7 @@ use crate::datapath::{
     mapping::{Mapped, Mapping},
     names::{self, Record},
     past::{self, Counted, Past},
+    pins,
 };
 
 /// Everything but the ring, which is read by a task of its own.
@@ -38,7 +41,7 @@ pub struct Maps {
     pub service_names: HashMap<MapData, u32, Record>,
     /// What `PAST` holds: only this writes to it.
     pub past: Past,
-    pub past_map: HashMap<MapData, past::Key, past::Words>,
+    pub past_map: HashMap<MapData, past::Key, Counted>,
 }
 
 /// Maps that the program does not know.
@@ -46,6 +49,19 @@ pub struct Ours {
     pub backend_names: MapData,
     pub service_names: MapData,
     pub past: MapData,
+}
+
+impl Ours {
+    /// Opens those that are pinned.
+    pub fn open(directory: &Path) -> anyhow::Result<Self> {
+        let named =
+            |name| MapData::from_pin(pins::map(directory, name)).with_context(|| format!("open {name}"));
+        Ok(Self {
+            backend_names: named(names::BACKENDS)?,
+            service_names: named(names::SERVICES)?,
+            past: named(past::MAP)?,
+        })
+    }
 }
 
 impl Maps {
@@ -68,12 +84,13 @@ impl Maps {
                 v4: Table {
                     buckets: mapping(&array(ebpf, "FLOWS4")?, "FLOWS4")?,
                     lines: mapping(&array(ebpf, "HINTS4")?, "HINTS4")?,
+                    half_open: mapping(&array(ebpf, "HALF_OPEN4")?, "HALF_OPEN4")?,
                 },
                 v6: Table {
                     buckets: mapping(&array(ebpf, "FLOWS6")?, "FLOWS6")?,
                     lines: mapping(&array(ebpf, "HINTS6")?, "HINTS6")?,
+                    half_open: mapping(&array(ebpf, "HALF_OPEN6")?, "HALF_OPEN6")?,
                 },
-                half_open: mapping(&array(ebpf, "HALF_OPEN")?, "HALF_OPEN")?,
             },
             backend_counters: take(ebpf, "BACKEND_COUNTERS")?,
             service_counters: take(ebpf, "SERVICE_COUNTERS")?,
@@ -81,7 +98,7 @@ impl Maps {
             actions: take(ebpf, "ACTIONS")?,
             backend_names: HashMap::try_from(Map::HashMap(ours.backend_names)).context(names::BACKENDS)?,
             service_names: HashMap::try_from(Map::HashMap(ours.service_names)).context(names::SERVICES)?,
-            past: read_past(&past_map)?,
+            past: Past::default(),
             past_map,
         })
     }
@@ -104,15 +121,20 @@ impl Maps {
     pub fn set_filter(&mut self, filter: &Filter) -> anyhow::Result<()> {
         self.filter.set(0, filter, 0).context("write FILTER")
     }
+
+    /// Reads what `PAST` holds.
+    pub fn read_past(&mut self) -> anyhow::Result<()> {
+        let entries = self.past_map.iter().map(|entry| {
+            let (name, counted) = entry.context("read PAST")?;
+            Ok((names::read(&name)?, counted))
+        });
+        self.past = Past::new(entries.collect::<anyhow::Result<_>>()?);
+        Ok(())
+    }
 }
 
-fn read_past(map: &HashMap<MapData, past::Key, past::Words>) -> anyhow::Result<Past> {
-    let entries = map.iter().map(|entry| {
-        let (name, words) = entry.context("read PAST")?;
-        Ok((names::read(&name)?, Counted::of_words(words)))
-    });
-    Ok(Past::new(entries.collect::<anyhow::Result<_>>()?))
-}
+// SAFETY: `repr(C)` over integers, without padding (`fields!`).
+unsafe impl aya::Pod for Counted {}
 
 fn map(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
     ebpf.take_map(name).ok_or_else(|| anyhow!("the XDP program has no map {name}"))

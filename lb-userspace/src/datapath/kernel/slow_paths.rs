@@ -9,10 +9,7 @@
 //!
 //! A start that is interrupted leaves a pin too many, never one too few; the next start removes it.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::{io, path::Path};
 
 use anyhow::{Context, anyhow};
 use aya::{Ebpf, maps::ProgramArray, programs::Xdp};
@@ -22,7 +19,6 @@ use nix::{errno::Errno, libc};
 use crate::datapath::pins;
 
 const MAP: &str = "SLOW_PATHS";
-const PIN: &str = "slow_paths_";
 
 /// Loads the slow paths of a program, and pins the array that leads to them.
 pub fn load(ebpf: &mut Ebpf, program: u32, directory: &Path) -> anyhow::Result<()> {
@@ -37,7 +33,7 @@ pub fn load(ebpf: &mut Ebpf, program: u32, directory: &Path) -> anyhow::Result<(
         let fd = xdp.fd()?.try_clone().context("keep a program open")?;
         array(ebpf)?.set(path as u32, &fd, 0).with_context(|| format!("write {MAP}: `{name}`"))?;
     }
-    let path = directory.join(pin_name(program));
+    let path = directory.join(pins::slow_paths_name(program));
     // An array of a program that is gone: the kernel has given its id again.
     pins::remove_file(&path)?;
     array(ebpf)?.pin(&path).with_context(|| format!("pin {}", path.display()))
@@ -46,19 +42,6 @@ pub fn load(ebpf: &mut Ebpf, program: u32, directory: &Path) -> anyhow::Result<(
 fn array(ebpf: &mut Ebpf) -> anyhow::Result<ProgramArray<&mut aya::maps::MapData>> {
     let map = ebpf.map_mut(MAP).ok_or_else(|| anyhow!("the XDP program has no map {MAP}"))?;
     ProgramArray::try_from(map).with_context(|| format!("use the map {MAP}"))
-}
-
-/// The name of the pin of a program's array.
-pub fn pin_name(program: u32) -> String {
-    format!("{PIN}{program}")
-}
-
-/// The arrays in a directory that belong to other programs than this one.
-pub fn of_other_programs(directory: &Path, program: u32) -> anyhow::Result<Vec<PathBuf>> {
-    let ours = pin_name(program);
-    let names = pins::names_in(directory)?;
-    let others = names.iter().filter(|name| name.starts_with(PIN) && **name != ours);
-    Ok(others.map(|name| directory.join(name)).collect())
 }
 
 /// Waits until no CPU runs a program that links have been taken from.
@@ -75,18 +58,6 @@ pub fn grace_period() -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn arrays_of_other_programs_are_found_and_nothing_else() {
-        let directory = tempfile::tempdir().unwrap();
-        for name in ["slow_paths_12", "slow_paths_7", "lb", "link_7", "FLOWS4"] {
-            std::fs::write(directory.path().join(name), "").unwrap();
-        }
-
-        let others = of_other_programs(directory.path(), 12).unwrap();
-
-        assert_eq!(others, [directory.path().join("slow_paths_7")]);
-    }
 
     #[test]
     fn a_grace_period_ends() {

@@ -1,0 +1,135 @@
+//! How the keys and values of the maps lie in memory, as data.
+//!
+//! The daemon writes this down beside the maps that it pins. A later version, or an earlier one, compares it with its own:
+//! it keeps the maps that are alike, and copies the others field by field.
+//!
+//! A type lists its fields by [`fields!`](crate::fields), beside its definition. A list that misses a field, or a struct
+//! with padding, does not compile. A value with parts of its own, such as bits of a word, has a text
+//! ([`plain!`](crate::plain)), which must change with what the parts mean: two versions whose texts are equal read each
+//! other's flows.
+
+/// A type as it lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Type {
+    /// Bytes of one.
+    pub size: usize,
+    /// How many lie in a row: 1, but for the records of a bucket.
+    pub count: usize,
+    /// What each consists of.
+    pub content: Content,
+}
+
+/// What a type consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Bytes that are copied together, and what they are.
+    Plain(&'static str),
+    /// An array of such.
+    List(&'static str, usize),
+    /// Fields, in their order in memory.
+    Struct(&'static [Field]),
+}
+
+/// A field of a struct.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Its name: fields of two versions with one name and one type are the same.
+    pub name: &'static str,
+    /// Bytes before it.
+    pub offset: usize,
+    /// What lies there.
+    pub content: Type,
+}
+
+/// A type whose layout is known.
+pub trait Layout {
+    /// How it lies in memory.
+    const TYPE: Type;
+}
+
+impl Type {
+    /// No bytes: the key and value of a ring.
+    pub const NOTHING: Self = Self { size: 0, count: 1, content: Content::Struct(&[]) };
+
+    /// Bytes that are copied together.
+    pub const fn plain<T>(what: &'static str) -> Self {
+        Self { size: size_of::<T>(), count: 1, content: Content::Plain(what) }
+    }
+
+    /// A struct. Fields in their order in memory, and no byte between them.
+    pub const fn of_fields<T>(fields: &'static [Field]) -> Self {
+        let (mut next, mut index) = (0, 0);
+        while index < fields.len() {
+            assert!(fields[index].offset == next, "a field is out of its order, or padding lies before it");
+            next += fields[index].content.bytes();
+            index += 1;
+        }
+        assert!(next == size_of::<T>(), "the fields do not fill the struct");
+        Self { size: size_of::<T>(), count: 1, content: Content::Struct(fields) }
+    }
+
+    /// The same bytes, with a meaning that the field's own type does not tell.
+    pub const fn means(self, meaning: Self) -> Self {
+        assert!(self.bytes() == meaning.bytes(), "the meaning has another size than the field");
+        meaning
+    }
+
+    /// Bytes of all.
+    pub const fn bytes(&self) -> usize {
+        self.size * self.count
+    }
+}
+
+/// The type of the field that a function leads to.
+pub const fn of_field<T, F: Layout>(_: fn(&T) -> &F) -> Type {
+    F::TYPE
+}
+
+impl<T: Layout, const N: usize> Layout for [T; N] {
+    const TYPE: Type = match T::TYPE.content {
+        Content::Plain(what) => Type { size: T::TYPE.bytes() * N, count: 1, content: Content::List(what, N) },
+        Content::List(..) | Content::Struct(_) => panic!("only arrays of plain values have a layout"),
+    };
+}
+
+/// Lists the fields of a struct, in their order in memory. `field: Type` names what a word of memory holds.
+#[macro_export]
+macro_rules! fields {
+    ($type:ident { $($field:ident $(: $meaning:ty)?),* $(,)? }) => {
+        impl $crate::layout::Layout for $type {
+            const TYPE: $crate::layout::Type = $crate::layout::Type::of_fields::<Self>(&[$(
+                $crate::layout::Field {
+                    name: stringify!($field),
+                    offset: core::mem::offset_of!($type, $field),
+                    content: $crate::layout::of_field(|it: &$type| &it.$field)
+                        $(.means(<$meaning as $crate::layout::Layout>::TYPE))?,
+                }
+            ),*]);
+        }
+
+        // A field that is not listed does not compile, and neither does a struct with padding.
+        const _: fn(&$type) = |it| {
+            let $type { $($field: _),* } = it;
+        };
+        const _: $crate::layout::Type = <$type as $crate::layout::Layout>::TYPE;
+    };
+}
+
+/// Says what a plain value is. The text changes with the meaning, and not with the name of the Rust type.
+#[macro_export]
+macro_rules! plain {
+    ($($type:ty = $what:literal),* $(,)?) => {
+        $(
+            impl $crate::layout::Layout for $type {
+                const TYPE: $crate::layout::Type = $crate::layout::Type::plain::<$type>($what);
+            }
+        )*
+    };
+}
+
+plain! {
+    u8 = "u8",
+    u16 = "u16",
+    u32 = "u32",
+    u64 = "u64",
+}

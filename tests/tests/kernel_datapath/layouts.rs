@@ -1,0 +1,191 @@
+//! Taking over from a version whose maps have other layouts.
+//!
+//! The other version is this one with its pins rewritten: a map of another layout in the place of ours, and a manifest that
+//! says so.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::{
+    maps::{Array, HashMap, Map, MapData, MapInfo, PerCpuArray, PerCpuValues},
+    util::nr_cpus,
+};
+use lb_common::counters::Tally;
+use lb_userspace::{
+    datapath::{Datapath as _, Snapshot, layout::MapLayout, shapes},
+    spec::AttachMode,
+};
+
+use crate::{
+    contents::{everything, literal},
+    killed,
+    world::World,
+};
+
+#[test]
+fn flows_and_contents_survive_another_layout_of_a_map() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let (want, maps) = leave_everything(&world)?;
+        // As if the counters had come first, and something else had lain after them.
+        let other = Other::of("SERVICES", |layout| {
+            let [pool, counters] = &mut layout.value[..] else { unreachable!("two fields") };
+            (pool.offset, counters.offset) = (8, 0);
+            layout.value.swap(0, 1);
+            layout.value.insert(1, literal("removed 4 4 u32"));
+        })?;
+        let ours = MapData::from_pin(world.pin("SERVICES"))?;
+        let ours = HashMap::<_, [u8; 24], [u32; 2]>::try_from(Map::HashMap(ours))?;
+        let mut theirs = HashMap::<MapData, [u8; 24], [u32; 3]>::create(4096, 0)?;
+        for entry in ours.iter() {
+            let (key, [pool, counters]) = entry?;
+            theirs.insert(key, [counters, 7, pool], 0)?;
+        }
+        theirs.pin(other.replaced(&world)?)?;
+
+        let mut opened = world.open(&["front"], AttachMode::Native)?;
+
+        assert!(opened.adopted);
+        assert!(!opened.notes.iter().any(|note| note.contains("lost")), "{:?}", opened.notes);
+        assert_eq!(opened.datapath.observe()?, want);
+        assert_eq!(killed::owners(&mut opened)?, [8]);
+        for (name, id) in maps.iter().filter(|(name, _)| name != "SERVICES") {
+            assert_eq!(map_id(&world.pin(name))?, *id, "{name} is another map");
+        }
+        assert!(!other.pin(&world).exists(), "its pin is left behind");
+        Ok(())
+    })
+}
+
+#[test]
+fn counters_of_another_layout_go_on_where_they_were() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        leave_everything(&world)?;
+        let other = Other::of("BACKEND_COUNTERS", |layout| {
+            // It did not count new flows, and what was forwarded came last.
+            layout.value.pop();
+            layout.value.rotate_left(2);
+            (0..).zip(&mut layout.value).for_each(|(n, place)| place.offset = 8 * n);
+        })?;
+        let cpus = nr_cpus().map_err(|(path, error)| anyhow!("{path}: {error}"))?;
+        let mut theirs = PerCpuArray::<MapData, [u64; 4]>::create(4096, 0)?;
+        theirs.set(3, PerCpuValues::try_from(vec![[30, 40, 10, 20]; cpus])?, 0)?;
+        theirs.pin(other.replaced(&world)?)?;
+
+        let mut opened = world.open(&["front"], AttachMode::Native)?;
+
+        let counted = opened.datapath.totals()?.backends[&3];
+        let tally = |packets, bytes| Tally { packets: packets * cpus as u64, bytes: bytes * cpus as u64 };
+        assert_eq!(
+            (counted.forwarded, counted.returned, counted.new_flows),
+            (tally(10, 20), tally(30, 40), 0)
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn another_record_costs_the_flows_of_its_family_alone_and_says_so() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let (want, maps) = leave_everything(&world)?;
+        let other = Other::of("FLOWS4", |layout| layout.value[1].name = "customer".to_owned())?;
+        fs::rename(world.pin("FLOWS4"), other.pin(&world))?;
+        other.replaced(&world)?;
+
+        let mut opened = world.open(&["front"], AttachMode::Native)?;
+
+        assert!(
+            opened.notes.iter().any(|note| note.contains("IPv4") && note.contains("1 IPv4 flows are lost")),
+            "{:?}",
+            opened.notes
+        );
+        assert_eq!(opened.datapath.observe()?, want);
+        assert_eq!(killed::owners(&mut opened)?, [0; 0]);
+        let family = ["FLOWS4", "HINTS4", "HALF_OPEN4"];
+        for (name, id) in &maps {
+            let is_kept = map_id(&world.pin(name))? == *id;
+            assert_eq!(is_kept, !family.contains(&name.as_str()), "{name}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn what_a_start_left_that_ended_before_its_links_is_not_believed() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let (want, _) = leave_everything(&world)?;
+        let running = world.program("front")?.context("it is not attached")?;
+        // A program that was pinned and never ran, and its empty maps.
+        let other = Other::of("SERVICES", |layout| layout.value[0].name = "other".to_owned())?;
+        HashMap::<MapData, [u8; 24], [u32; 2]>::create(4096, 0)?.pin(other.pin(&world))?;
+        other.pin_manifest(&world, running + 1)?;
+
+        let mut opened = world.open(&["front"], AttachMode::Native)?;
+
+        assert_eq!(opened.datapath.observe()?, want);
+        assert!(!other.pin(&world).exists());
+        assert!(!world.pins().join(format!("layouts_{}", running + 1)).exists());
+        Ok(())
+    })
+}
+
+/// Opens the data plane, puts one of everything and a flow of backend 8 into it, and leaves it as a stopped daemon does.
+/// Returns the contents, and each map's id.
+fn leave_everything(world: &World) -> Result<(Snapshot, Vec<(String, u32)>)> {
+    let mut opened = world.open(&["front"], AttachMode::Native)?;
+    let (steps, want) = everything(&opened.attached);
+    for step in &steps {
+        opened.datapath.apply(step)?;
+    }
+    world.put_flow(0, 8)?;
+    let id = |layout: &MapLayout| Ok((layout.name.clone(), map_id(&world.pin(&layout.name))?));
+    let maps = shapes::layouts().iter().map(id).collect::<Result<_>>()?;
+    Ok((want, maps))
+}
+
+fn map_id(pin: &Path) -> Result<u32> {
+    Ok(MapInfo::from_pin(pin).with_context(|| format!("open {}", pin.display()))?.id())
+}
+
+/// A map as another version has it.
+struct Other {
+    layout: MapLayout,
+}
+
+impl Other {
+    fn of(map: &str, change: impl FnOnce(&mut MapLayout)) -> Result<Self> {
+        let mut layout = shapes::layout(map).with_context(|| format!("there is no map {map}"))?.clone();
+        layout.facts.push_str(", of another version");
+        change(&mut layout);
+        Ok(Self { layout })
+    }
+
+    fn pin(&self, world: &World) -> PathBuf {
+        world.pins().join(self.layout.pin_name())
+    }
+
+    /// Takes its place in the manifest of the program that runs. Returns where it is to be pinned.
+    fn replaced(&self, world: &World) -> Result<PathBuf> {
+        let program = world.program("front")?.context("it is not attached")?;
+        fs::remove_file(world.pins().join(format!("layouts_{program}")))?;
+        self.pin_manifest(world, program)?;
+        Ok(self.pin(world))
+    }
+
+    fn pin_manifest(&self, world: &World, program: u64) -> Result<()> {
+        let ours = shapes::layouts().iter();
+        let text: String =
+            ours.map(|it| if it.name == self.layout.name { &self.layout } else { it }.to_string()).collect();
+        let mut bytes = [0; 16 * 1024];
+        bytes[..text.len()].copy_from_slice(text.as_bytes());
+        let mut map = Array::<MapData, [u8; 16 * 1024]>::create(1, 0)?;
+        map.set(0, bytes, 0)?;
+        Ok(map.pin(world.pins().join(format!("layouts_{program}")))?)
+    }
+}
