@@ -10,6 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_common::net::Protocol;
 
+pub(crate) use self::wire::checksum;
+
 /// What stations send with, where a row does not say otherwise.
 pub const HOPS: u8 = 64;
 /// The sender's MAC, where a row does not say otherwise.

@@ -8,6 +8,7 @@ use lb_ebpf::{
 };
 
 use super::balancer::{THEM, US};
+use crate::packet::checksum;
 
 use tests_ebpf::bench::{FRAME_WORDS, Tuple4, Tuple6};
 
@@ -132,9 +133,9 @@ impl Numbered for V4 {
         header[8..10].copy_from_slice(&[64, segment.protocol().number()]);
         header[12..16].copy_from_slice(&tuple.source.to_bytes());
         header[16..20].copy_from_slice(&tuple.destination.to_bytes());
-        let checksum = !sum(0, header);
-        header[10..12].copy_from_slice(&checksum.to_be_bytes());
-        write(l4, tuple.ports, segment, sum(0, &header[12..20]));
+        let sum = checksum(&[header]);
+        header[10..12].copy_from_slice(&sum);
+        write(l4, tuple.ports, segment, &header[12..20]);
         frame
     }
 
@@ -179,7 +180,7 @@ impl Numbered for V6 {
         header[6..8].copy_from_slice(&[segment.protocol().number(), 64]);
         header[8..24].copy_from_slice(&tuple.source.to_bytes());
         header[24..40].copy_from_slice(&tuple.destination.to_bytes());
-        write(l4, tuple.ports, segment, sum(0, &header[8..40]));
+        write(l4, tuple.ports, segment, &header[8..40]);
         frame
     }
 
@@ -219,8 +220,8 @@ fn checksum_in(l4: &[u8], segment: Segment) -> u16 {
 /// The backend counts from here; clients acknowledge it.
 const SEQUENCE: u32 = 1000;
 
-/// Writes a TCP or UDP header in front of zeros. `addresses` is their sum.
-fn write(l4: &mut [u8], ports: Ports, segment: Segment, addresses: u16) {
+/// Writes a TCP or UDP header in front of zeros. `addresses` are those of the pseudo-header.
+fn write(l4: &mut [u8], ports: Ports, segment: Segment, addresses: &[u8]) {
     let length = l4.len() as u16;
     l4[..4].copy_from_slice(&ports.raw().to_ne_bytes());
     match segment.protocol() {
@@ -232,18 +233,12 @@ fn write(l4: &mut [u8], ports: Ports, segment: Segment, addresses: u16) {
         Protocol::Udp => l4[4..6].copy_from_slice(&length.to_be_bytes()),
     }
     let pseudo = [0, segment.protocol().number()];
-    let checksum = !sum(sum(sum(addresses, &pseudo), &length.to_be_bytes()), l4);
-    let checksum = if checksum == 0 { 0xffff } else { checksum };
+    let sum = match checksum(&[addresses, &pseudo, &length.to_be_bytes(), l4]) {
+        [0, 0] => [0xff; 2],
+        sum => sum,
+    };
     let at = checksum_at(segment);
-    l4[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
-}
-
-/// The one's-complement sum (RFC 1071).
-fn sum(initial: u16, bytes: &[u8]) -> u16 {
-    let words = bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
-    let sum = words.sum::<u32>() + u32::from(initial);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    ((sum & 0xffff) + (sum >> 16)) as u16
+    l4[at..at + 2].copy_from_slice(&sum);
 }
 
 #[cfg(test)]
@@ -265,8 +260,8 @@ mod tests {
             let frame = V4::frame(&tuple, segment);
             let pseudo = [0, segment.protocol().number(), 0, (BYTES - 34) as u8];
 
-            assert_eq!(sum(0, &frame[14..34]), 0xffff);
-            assert_eq!(sum(sum(sum(0, &frame[26..34]), &pseudo), &frame[34..]), 0xffff);
+            assert_eq!(checksum(&[&frame[14..34]]), [0, 0]);
+            assert_eq!(checksum(&[&frame[26..34], &pseudo, &frame[34..]]), [0, 0]);
         }
     }
 }

@@ -130,7 +130,7 @@ pub(super) fn pseudo_header(source: &[u8], destination: &[u8], protocol: u8, byt
 }
 
 /// RFC 1071 over pieces of which all but the last have an even length.
-pub(super) fn checksum(pieces: &[&[u8]]) -> [u8; 2] {
+pub(crate) fn checksum(pieces: &[&[u8]]) -> [u8; 2] {
     let bytes = pieces.concat();
     let mut sum: u64 = 0;
     for pair in bytes.chunks(2) {
