@@ -15,6 +15,7 @@ use crate::{
     hop::{ClientHop, HopStamp},
     layout::{Layout, Type},
     net::{Ports, Protocol, V4, V6},
+    service::Mode,
 };
 
 /// Records per bucket. With 8, and a second bucket for overflow, 0.03 % of flows are refused at half load.
@@ -272,7 +273,9 @@ impl Proof {
     }
 }
 
-/// The backend of a flow and its protocol, in one word: `id (24) | protocol (8)`.
+/// The backend of a flow, its mode and its protocol, in one word: `id (24) | mode (4) | protocol (4)`.
+///
+/// The low four bits of a protocol number are enough: TCP has 6, UDP 17.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Owner(pub u32);
@@ -280,8 +283,8 @@ pub struct Owner(pub u32);
 impl Owner {
     /// Puts the word together.
     #[inline(always)]
-    pub const fn new(backend: u32, protocol: u8) -> Self {
-        Self(backend << 8 | protocol as u32)
+    pub const fn new(backend: u32, mode: Mode, protocol: u8) -> Self {
+        Self(backend << 8 | (mode as u32) << 4 | (protocol & 0xf) as u32)
     }
 
     /// The backend's id.
@@ -290,10 +293,18 @@ impl Owner {
         self.0 >> 8
     }
 
+    /// How its packets are rewritten.
+    #[inline(always)]
+    pub const fn mode(self) -> Option<Mode> {
+        Mode::from_number(self.0 >> 4 & 0xf)
+    }
+
     /// The IP protocol number.
     #[inline(always)]
     pub const fn protocol(self) -> u8 {
-        self.0 as u8
+        // 1 stands for UDP: 17 is 1 + 16.
+        let low = self.0 as u8 & 0xf;
+        low | (low & 1) << 4
     }
 }
 
@@ -457,6 +468,20 @@ mod tests {
         assert!(control.is_still(control.with_state(State::ESTABLISHED)));
         assert!(!control.is_still(control.with_state(State::EMPTY)));
         assert!(!control.is_still(Control::new(0xff_ffff, State::HALF_OPEN, 0xdead_beef)));
+    }
+
+    #[test]
+    fn an_owner_keeps_its_parts_apart() {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            for mode in [Mode::FullNat, Mode::Nat] {
+                let owner = Owner::new(0xff_fffe, mode, protocol.number());
+
+                assert_eq!(
+                    (owner.backend(), owner.mode(), owner.protocol()),
+                    (0xff_fffe, Some(mode), protocol.number())
+                );
+            }
+        }
     }
 
     #[test]

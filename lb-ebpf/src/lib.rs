@@ -17,6 +17,7 @@
 pub mod family;
 #[cfg(target_arch = "bpf")]
 pub mod kernel;
+pub mod mode;
 pub mod opaque;
 pub mod packet;
 pub mod path;

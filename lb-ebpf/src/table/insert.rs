@@ -12,12 +12,12 @@ use lb_common::{
     limits::PORT_PROBES,
     pool::Pool,
     reason::Reason,
-    service::Mode,
     settings::Settings,
 };
 
 use crate::{
     family::{Family, deltas},
+    mode,
     opaque::opaque,
     picker,
     steps::Steps,
@@ -168,12 +168,10 @@ fn fill<F: Family>(
         tables.write_reply_tuple(mine.number, slot, probe)?;
         Ok(tables.reserve(mine.number, mine.control.generation(), probe, evict))
     };
-    // With nat the holder is the same client's port: its new SYN is what ends the backend's TIME-WAIT (RFC 6191).
-    let nat = pool.mode() == Some(Mode::Nat);
-    let evict = if nat { Holders::CLOSED } else { Holders::EXPIRED };
+    let search = mode::search(pool.mode().ok_or(Reason::Internal)?);
     let (mut reserved, mut oldest, mut oldest_slot, mut probe) = (Reserve::Taken, 0, slot, 0);
     while probe < PORT_PROBES {
-        reserved = attempt(slot, probe, evict)?;
+        reserved = attempt(slot, probe, search.evict)?;
         match reserved {
             Reserve::Mine => break,
             Reserve::Missing => return Err(Reason::Internal),
@@ -184,7 +182,7 @@ fn fill<F: Family>(
         if holder > oldest {
             (oldest, oldest_slot) = (holder, slot);
         }
-        if nat {
+        if search.takes_next_slot {
             slot = picker::next(pool, slot);
         }
         probe += 1;
@@ -194,7 +192,7 @@ fn fill<F: Family>(
         reserved = attempt(oldest_slot, oldest as u32 & 0xff, Holders::UNCERTAIN)?;
     }
     if reserved != Reserve::Mine {
-        return Err(if nat { Reason::TupleInUse } else { Reason::PortsExhausted });
+        return Err(search.exhausted);
     }
     finish(tables, flow, mine)
 }

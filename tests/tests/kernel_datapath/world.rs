@@ -131,7 +131,7 @@ impl World {
     pub fn put_flow(&self, bucket: u32, backend: u32) -> Result<()> {
         let mut bytes = [0_u8; size_of::<Record4>() * WAYS];
         let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-        let owner = Owner::new(backend, Protocol::Tcp as u8);
+        let owner = Owner::new(backend, Mode::FullNat, Protocol::Tcp as u8);
         put(offset_of!(Record4, control), &Control::new(1, State::ESTABLISHED, 0).0.to_ne_bytes());
         put(offset_of!(Record4, owner), &owner.0.to_ne_bytes());
         put(offset_of!(Record4, last_seen), &ticks(uptime()?.as_secs()).to_ne_bytes());

@@ -4,6 +4,7 @@ use lb_common::{
     clock::ticks,
     flow::{Control, Hint, Owner, Record, Shape, State},
     net::Ports,
+    service::Mode,
 };
 
 use lb_ebpf::{family::Tuple, table::hash::reduce};
@@ -172,7 +173,7 @@ fn put<F: Family>(
     record.client.set(address(number));
     record.listen.set(address(2));
     record.request_ports.set(Ports::new(port(1000), Be16::new(80)));
-    record.owner.set(Owner::new(backend, TCP));
+    record.owner.set(Owner::new(backend, Mode::FullNat, TCP));
     record.backend.set(reply.source);
     record.source.set(reply.destination);
     record.reply_ports.set(reply.ports);
