@@ -33,7 +33,7 @@ use clap::Parser;
 use tokio::runtime;
 
 use crate::{api::client::Client, exit::Exit, paths};
-use args::{Args, Command, Question};
+use args::{Args, ClientCommand, Command};
 use check::Checked;
 use console::Console;
 use failure::Failure;
@@ -133,33 +133,33 @@ fn dispatch(
         }
         Command::Check { file } => check::check(console, &config(file), host.check),
         Command::Completions { shell } => completions::completions(console, shell),
-        Command::Ask(question) => {
+        Command::Client(command) => {
             let socket = chosen_socket.unwrap_or_else(|| socket::of_file(&config(None)));
-            console.say_more(&format!("asking {}", socket.display()))?;
+            console.say_more(&format!("connecting to {}", socket.display()))?;
             let runtime = runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, format!("start: {error}")))?;
-            runtime.block_on(ask(question, console, &Client::new(socket), host))
+            runtime.block_on(ask(command, console, &Client::new(socket), host))
         }
     }
 }
 
 async fn ask(
-    question: Question,
+    command: ClientCommand,
     console: &mut Console<'_>,
     client: &Client,
     host: Host,
 ) -> Result<u8, Failure> {
-    match question {
-        Question::Status { check: true } => return status::check(console, client).await,
-        Question::Status { check: false } => status::show(console, client).await?,
-        Question::Service { verb } => service::service(console, client, verb).await?,
-        Question::Backend { verb } => backend::backend(console, client, verb).await?,
-        Question::Health { verb } => health::health(console, client, verb).await?,
-        Question::Flow { verb } => flow::flow(console, client, verb).await?,
-        Question::Stats { of, watch } => stats::stats(console, client, of, watch).await?,
-        Question::Metrics => metrics::metrics(console, client).await?,
-        Question::Reload => reload::reload(console, client).await?,
-        Question::Detach => detach::detach(console, client, host.detach).await?,
+    match command {
+        ClientCommand::Status { check: true } => return status::check(console, client).await,
+        ClientCommand::Status { check: false } => status::show(console, client).await?,
+        ClientCommand::Service { verb } => service::service(console, client, verb).await?,
+        ClientCommand::Backend { verb } => backend::backend(console, client, verb).await?,
+        ClientCommand::Health { verb } => health::health(console, client, verb).await?,
+        ClientCommand::Flow { verb } => flow::flow(console, client, verb).await?,
+        ClientCommand::Stats { of, watch } => stats::stats(console, client, of, watch).await?,
+        ClientCommand::Metrics => metrics::metrics(console, client).await?,
+        ClientCommand::Reload => reload::reload(console, client).await?,
+        ClientCommand::Detach => detach::detach(console, client, host.detach).await?,
     }
     Ok(Exit::Done.code())
 }

@@ -232,7 +232,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     /// On the disk as well, or it would come back with the file of before. A full disk is no reason not to serve.
     fn forget_what_was_overruled(&mut self) {
         if let Err(error) = self.host.save_overlay(&self.wishes.overlay) {
-            warn!("the file has overruled changes, and they are still kept for the next start: {error:#}");
+            warn!("cannot save that the file overrides changes made by commands: {error:#}");
         }
     }
 
@@ -311,9 +311,9 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let failure = self.look_at_the_host().err().map(|error| format!("{error:#}"));
         match &failure {
             Some(failure) if self.host_failure.as_ref() != Some(failure) => {
-                error!("interfaces and pins cannot be kept in order: {failure}; retrying");
+                error!("cannot restore interfaces and pins: {failure}; retrying");
             }
-            None if self.host_failure.is_some() => info!("interfaces and pins are in order again"),
+            None if self.host_failure.is_some() => info!("interfaces and pins are restored"),
             Some(_) | None => {}
         }
         self.host_failure = failure;

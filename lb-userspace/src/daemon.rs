@@ -74,7 +74,7 @@ pub fn remove_remains() -> Result<bool, Failure> {
     match datapath::detach(&paths::pins()) {
         Ok(removed) => Ok(!removed.is_empty()),
         Err(DetachError::Taken(taken)) => {
-            let hint = "ask it by its socket (--socket), or stop it";
+            let hint = "use its socket (--socket), or stop it";
             Err(Failure::new(Exit::Conflict, taken.to_string()).hint(hint))
         }
         Err(DetachError::Failed(error)) => Err(error.into()),
@@ -159,7 +159,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let adopted =
         Controller::adopt(opened.datapath, machine, wanted, start, tokio::time::Instant::now().into_std());
     let mut controller = adopted?;
-    let state = if opened.adopted { "adopted what was pinned" } else { "new data plane" };
+    let state = if opened.adopted { "adopted the pinned data plane" } else { "new data plane" };
     let state = format!("serving, {state}");
     info!("{state}");
     notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&state)]);
@@ -178,8 +178,8 @@ async fn serve(options: Options) -> Result<(), Failure> {
 /// No backend may have one of the addresses of the `host`. `choose`: how another file is named.
 fn read(file: &Path, host: &BTreeSet<IpAddr>, choose: &str) -> Result<Spec, Failure> {
     if let Ok(false) = file.try_exists() {
-        let mistakes = Mistakes::of_file(&file.display().to_string(), "there is no such file");
-        let hint = format!("{choose} or XLB_CONFIG names another file");
+        let mistakes = Mistakes::of_file(&file.display().to_string(), "no such file");
+        let hint = format!("choose another file with {choose} or XLB_CONFIG");
         return Err(Failure::invalid(file, mistakes).hint(hint));
     }
     spec::read(file, host).map_err(|mistakes| Failure::invalid(file, mistakes))
@@ -189,7 +189,7 @@ fn refusal(error: OpenError) -> Failure {
     match error {
         OpenError::Unfit(causes) => {
             let causes = causes.iter().map(Cause::to_string).collect();
-            Failure::new(Exit::HostUnfit, "this host cannot run xlb as it is").details(causes)
+            Failure::new(Exit::HostUnfit, "this host cannot run xlb").details(causes)
         }
         OpenError::Taken(_) => Failure::new(Exit::Conflict, error.to_string()),
         OpenError::Failed(error) => error.into(),
@@ -213,7 +213,7 @@ fn finish(ending: Ending, detach_on_exit: bool) -> Result<(), Failure> {
     match ending {
         Ending::Stopped if detach_on_exit => Ok(detach(&paths::pins())?),
         Ending::Stopped => {
-            info!("stopped; traffic flows on (`xlb detach` removes the data plane)");
+            info!("stopped; traffic keeps flowing (`xlb detach` removes the data plane)");
             Ok(())
         }
         Ending::Detach(reply) => {
@@ -244,6 +244,6 @@ fn report_wait(limit: Duration, missing: &str) {
 /// Tells systemd, if it started us.
 fn notify(state: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        warn!("tell systemd: {error}");
+        warn!("notify systemd: {error}");
     }
 }

@@ -32,7 +32,7 @@ pub fn parse(text: &str, bounds: RangeInclusive<Duration>) -> Result<Duration, S
         return Ok(duration);
     }
     let (least, most) = (show(*bounds.start()), show(*bounds.end()));
-    Err(format!("{} is out of bounds: {least} to {most} are possible", quote(text)))
+    Err(format!("{} is out of range: {least} to {most}", quote(text)))
 }
 
 /// Writes a duration in the largest unit that leaves no rest: "1h", "90s".
@@ -66,7 +66,7 @@ mod tests {
         assert!(parse("5", BOUNDS).unwrap_err().contains("`5` has no unit"));
         for text in ["0s", "9ms", "121m", "99999999999999999999s", "18446744073709551615h"] {
             let message = parse(text, BOUNDS).unwrap_err();
-            assert!(message.ends_with("is out of bounds: 10ms to 2h are possible"), "{message}");
+            assert!(message.ends_with("is out of range: 10ms to 2h"), "{message}");
         }
     }
 

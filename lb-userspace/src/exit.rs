@@ -50,7 +50,7 @@ impl Exit {
             Self::Unreachable => "daemon not reachable",
             Self::Conflict => "conflict",
             Self::InvalidConfiguration => "invalid configuration",
-            Self::HostUnfit => "the host cannot run it",
+            Self::HostUnfit => "the host cannot run xlb",
         }
     }
 }

@@ -71,7 +71,7 @@ fn a_wrong_file_is_told_with_line_and_column() {
         (
             6,
             String::new(),
-            r#"wrong.toml:8:11: `0` is not a port: 1 to 65535 are
+            r#"wrong.toml:8:11: `0` is not a port: expected 1 to 65535
     8 | listen = ["192.0.2.10:0"]
       |           ^^^^^^^^^^^^^^
 wrong.toml:10:1: unknown key `sources` in [[service]]: did you mean `source`?
@@ -89,7 +89,7 @@ fn a_missing_file_is_told_with_the_ways_to_name_another() {
     let place = TempDir::new().unwrap();
     let missing = |path: &str| {
         let told = format!(
-            "error: {path}: there is no such file\nhint: `xlb check FILE` or XLB_CONFIG names another file\n"
+            "error: {path}: no such file\nhint: choose another file with `xlb check FILE` or XLB_CONFIG\n"
         );
         (6, String::new(), told)
     };
@@ -116,7 +116,7 @@ fn a_file_may_come_by_a_pipe_but_nobody_is_waited_for() {
 
     assert!(piped.status.success(), "{piped:?}");
     assert_eq!((code, stdout.as_str()), (6, ""));
-    assert_eq!(stderr, "error: fifo: is no regular file: one is expected\n");
+    assert_eq!(stderr, "error: fifo: is not a regular file\n");
 }
 
 #[test]
@@ -134,10 +134,7 @@ fn where_no_daemon_is_commands_say_where_they_asked() {
         let (code, stdout, stderr) = xlb(place.path(), &[&["--socket", "xlb.sock"], words].concat());
 
         assert_eq!((code, stdout.as_str()), (4, ""), "{words:?}");
-        assert!(
-            stderr.starts_with("error: the daemon is not reachable at xlb.sock: "),
-            "{words:?}: {stderr}"
-        );
+        assert!(stderr.starts_with("error: cannot reach the daemon at xlb.sock: "), "{words:?}: {stderr}");
     }
     let (code, stdout, stderr) = xlb(place.path(), &["--socket", "xlb.sock", "status", "--check"]);
     assert!(code == 3 && stdout.starts_with("XLB UNKNOWN: ") && stderr.is_empty(), "{code} {stdout}{stderr}");

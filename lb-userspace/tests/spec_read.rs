@@ -146,7 +146,7 @@ fn a_family_of_a_service_has_at_most_512_backends() {
     let lines = told(&spec::parse("x", &text).unwrap_err());
 
     assert_eq!(lines.len(), 1);
-    assert!(lines[0].ends_with("service `s0` has 512 IPv4 backends: that is the most"), "{lines:?}");
+    assert!(lines[0].ends_with("service `s0` has 512 IPv4 backends already, the maximum"), "{lines:?}");
     assert!(spec::parse("x", &many::services(4, 1, 512)).is_ok());
 }
 

@@ -24,13 +24,13 @@ pub struct Client {
 /// No good answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the daemon is not reachable at {}: {}", socket.display(), why(reason))]
+    #[error("cannot reach the daemon at {}: {}", socket.display(), why(reason))]
     Unreachable { socket: PathBuf, reason: io::Error },
-    #[error("{question}: the daemon gave no answer within {limit:?}")]
+    #[error("{question}: no answer from the daemon within {limit:?}")]
     TimedOut { question: String, limit: Duration },
     #[error("{}", .0.detail)]
     Refused(view::Problem),
-    #[error("{question}: the answer makes no sense: {why}")]
+    #[error("{question}: invalid answer from the daemon: {why}")]
     Unreadable { question: String, why: String },
 }
 
@@ -43,8 +43,8 @@ impl Error {
         }
     }
 
-    /// Nobody listens: the daemon is dead, as opposed to out of our reach.
-    pub fn is_nobody_there(&self) -> bool {
+    /// No process listens on the socket, as opposed to a daemon that cannot be reached.
+    pub fn is_dead(&self) -> bool {
         match self {
             Self::Unreachable { reason, .. } => {
                 matches!(reason.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
@@ -57,9 +57,9 @@ impl Error {
 /// The usual reasons, as they concern sockets.
 fn why(reason: &io::Error) -> String {
     if reason.kind() == io::ErrorKind::NotFound {
-        "there is no such socket".to_owned()
+        "no such socket".to_owned()
     } else if reason.kind() == io::ErrorKind::ConnectionRefused {
-        "nobody listens there any more".to_owned()
+        "no daemon is listening".to_owned()
     } else if reason.kind() == io::ErrorKind::PermissionDenied {
         "permission denied".to_owned()
     } else {

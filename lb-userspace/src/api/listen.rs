@@ -20,13 +20,13 @@ const MODE: u32 = 0o660;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A socket that somebody accepts connections on.
-    #[error("listen on {0}: a running daemon has this socket (give another one: --socket, XLB_SOCKET)")]
+    #[error("listen on {0}: a running daemon uses this socket (choose another with --socket or XLB_SOCKET)")]
     Live(PathBuf),
     /// A file or directory that no daemon made: it is left alone.
     #[error("listen on {0}: it exists and is not a socket (remove it or give another path)")]
     NotASocket(PathBuf),
     /// Another process has the address that Prometheus was to scrape.
-    #[error("listen on {0}: address in use (`ss -ltnp` says by whom; [metrics] listen chooses another)")]
+    #[error("listen on {0}: address in use (`ss -ltnp` shows the process; [metrics] listen sets another)")]
     AddressInUse(SocketAddr),
     /// An address that no interface has, or that IPv6 has not confirmed as unique.
     #[error("listen on {0}: this host does not have the address (`ip address show` lists those that it has)")]
@@ -122,7 +122,7 @@ fn give_to_group(path: &Path) {
         Err(errno) => Err(errno.into()),
     };
     if let Err(error) = given {
-        log::warn!(path:% = path.display(), error:%; "the socket stays out of group {GROUP}");
+        log::warn!(path:% = path.display(), error:%; "cannot give the socket to group {GROUP}");
     }
 }
 
@@ -130,7 +130,7 @@ impl Drop for Socket {
     fn drop(&mut self) {
         let is_ours = fs::metadata(&self.path).is_ok_and(|found| found.ino() == self.inode);
         if is_ours && let Err(error) = fs::remove_file(&self.path) {
-            log::warn!(path:% = self.path.display(), error:%; "the socket's file stays");
+            log::warn!(path:% = self.path.display(), error:%; "cannot remove the socket");
         }
     }
 }

@@ -78,14 +78,14 @@ async fn serve(listener: &impl Accept, routes: Router, shutdown: impl Future<Out
                 });
             }
             Err(error) => {
-                log::warn!(error:%; "a connection to the API was not accepted");
+                log::warn!(error:%; "cannot accept an API connection");
                 sleep(ACCEPT_PAUSE).await;
             }
         }
     }
     // All places are free when nobody is being served.
     if timeout(GRACE, places.acquire_many(MAX_CONNECTIONS)).await.is_err() {
-        log::warn!("answers under way were cut off after {GRACE:?}");
+        log::warn!("API requests still running after {GRACE:?} were cut off");
     }
 }
 
@@ -97,8 +97,8 @@ async fn serve_one(stream: impl AsyncRead + AsyncWrite + Unpin, routes: Router) 
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
     match timeout(CONNECTION_TIMEOUT, connection).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => log::debug!(error:%; "a client of the API went away"),
-        Err(_elapsed) => log::debug!("a client of the API took more than {CONNECTION_TIMEOUT:?}"),
+        Ok(Err(error)) => log::debug!(error:%; "an API client disconnected"),
+        Err(_elapsed) => log::debug!("an API connection timed out after {CONNECTION_TIMEOUT:?}"),
     }
 }
 

@@ -335,11 +335,11 @@ async fn an_address_in_use_is_said_in_one_line() {
 async fn the_client_knows_a_dead_daemon_from_a_refusal() {
     let directory = tempfile::tempdir().unwrap();
     let dead = Client::new(directory.path().join("xlb.sock")).status().await.unwrap_err();
-    assert!(dead.is_nobody_there() && dead.exit() == Exit::Unreachable, "{dead}");
+    assert!(dead.is_dead() && dead.exit() == Exit::Unreachable, "{dead}");
 
     let daemon = Daemon::start(refuses(ProblemKind::Conflict)).await;
     let refused = Client::new(daemon.socket()).status().await.unwrap_err();
-    assert!(!refused.is_nobody_there() && refused.exit() == Exit::Conflict, "{refused}");
+    assert!(!refused.is_dead() && refused.exit() == Exit::Conflict, "{refused}");
 }
 
 #[tokio::test]
@@ -351,8 +351,8 @@ async fn what_is_no_socket_is_not_taken_for_a_dead_daemon() {
     for path in [file.as_path(), directory.path()] {
         let error = Client::new(path).status().await.unwrap_err();
 
-        assert!(error.to_string().ends_with(": this is no socket"), "{error}");
-        assert!(!error.is_nobody_there() && error.exit() == Exit::Unreachable);
+        assert!(error.to_string().ends_with(": not a socket"), "{error}");
+        assert!(!error.is_dead() && error.exit() == Exit::Unreachable);
     }
 }
 
@@ -369,7 +369,7 @@ async fn the_client_takes_a_daemon_that_hangs_up_for_unreachable() {
     let error = Client::new(&path).status().await.unwrap_err();
 
     assert_eq!(error.exit(), Exit::Unreachable, "{error}");
-    assert!(!error.is_nobody_there(), "it may still live");
+    assert!(!error.is_dead(), "it may still live");
 }
 
 #[tokio::test(start_paused = true)]
@@ -382,7 +382,7 @@ async fn a_daemon_that_stands_still_does_not_hold_who_only_looks() {
     let error = Client::new(&path).status().await.unwrap_err();
 
     assert!(begin.elapsed() < Duration::from_secs(10), "a monitoring plugin is ended by then");
-    assert_eq!(error.to_string(), "GET /v1/status: the daemon gave no answer within 5s");
+    assert_eq!(error.to_string(), "GET /v1/status: no answer from the daemon within 5s");
     assert_eq!(error.exit(), Exit::Unreachable);
 }
 
@@ -400,7 +400,7 @@ async fn the_client_says_what_it_could_not_read() {
     let error = Client::new(&path).status().await.unwrap_err();
 
     assert!(matches!(error, client::Error::Unreadable { .. }), "{error}");
-    assert!(error.to_string().starts_with("GET /v1/status: the answer makes no sense"), "{error}");
+    assert!(error.to_string().starts_with("GET /v1/status: invalid answer from the daemon"), "{error}");
 }
 
 fn balancer() -> impl FnMut(Request) {

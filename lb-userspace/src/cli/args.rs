@@ -1,4 +1,4 @@
-//! What may be typed.
+//! The command line: commands, options and their help.
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -34,24 +34,24 @@ pub struct Args {
 
 #[derive(Debug, ClapArgs)]
 pub struct Global {
-    /// The daemon's socket [env: XLB_SOCKET] [default: what the file says, /run/xlb/xlb.sock]
+    /// The daemon's socket [env: XLB_SOCKET] [default: from the file, else /run/xlb/xlb.sock]
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// How data is shown
+    /// Output format
     #[arg(short, long, global = true, value_enum, default_value_t)]
     pub output: Output,
-    /// Colours; NO_COLOR is honoured
+    /// Use colors; `auto` honors NO_COLOR
     #[arg(long, global = true, value_enum, default_value_t)]
     pub color: Color,
-    /// Say only what went wrong
+    /// Print only warnings and errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Say more
+    /// Print more
     #[arg(short, long, global = true, action = ArgAction::SetTrue)]
     pub verbose: bool,
 }
 
-/// How much is said.
+/// How much to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verbosity {
     Quiet,
@@ -88,73 +88,73 @@ pub enum Color {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Be the daemon, in the foreground
+    /// Run the daemon in the foreground
     Run {
-        /// The configuration [env: XLB_CONFIG] [default: /etc/xlb/xlb.toml]
+        /// Configuration file [env: XLB_CONFIG] [default: /etc/xlb/xlb.toml]
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
-        /// Remove the data plane at the end: traffic stops
+        /// Remove the data plane on exit: traffic stops
         #[arg(long)]
         detach_on_exit: bool,
-        /// Wait up to T for the interfaces of the configuration to appear and to be set up, as at boot
+        /// Wait up to T for the configured interfaces to appear and be set up, for a start at boot
         #[arg(long, value_name = "T", value_parser = wait)]
         wait_interfaces: Option<Duration>,
     },
-    /// Validate a configuration, offline
+    /// Validate a configuration file offline
     Check {
-        /// The configuration [env: XLB_CONFIG] [default: /etc/xlb/xlb.toml]
+        /// Configuration file [env: XLB_CONFIG] [default: /etc/xlb/xlb.toml]
         file: Option<PathBuf>,
     },
     #[command(flatten)]
-    Ask(Question),
+    Client(ClientCommand),
     /// Print a completion script
     Completions { shell: clap_complete::Shell },
 }
 
-/// What the daemon is asked for.
+/// Commands that the daemon answers.
 #[derive(Debug, Subcommand)]
-pub enum Question {
-    /// How the daemon is, on one screen
+pub enum ClientCommand {
+    /// Show the daemon's status on one screen
     Status {
-        /// One line, and exit 0, 1, 2 or 3 as monitoring plugins do
+        /// Print one line, and exit 0, 1, 2 or 3 like a monitoring plugin
         #[arg(long)]
         check: bool,
     },
-    /// What clients dial
+    /// Show services
     #[command(visible_alias = "svc")]
     Service {
         #[command(subcommand)]
         verb: ServiceVerb,
     },
-    /// The servers behind services
+    /// Show and change backends, the servers behind services
     #[command(visible_alias = "be")]
     Backend {
         #[command(subcommand)]
         verb: BackendVerb,
     },
-    /// What health checks find
+    /// Show and run health checks
     Health {
         #[command(subcommand)]
         verb: HealthVerb,
     },
-    /// The connections in the flow table
+    /// Show the connections in the flow table
     Flow {
         #[command(subcommand)]
         verb: FlowVerb,
     },
-    /// Packets, bytes and flows
+    /// Show packets, bytes and flows
     Stats {
-        /// Only this service or backend
+        /// Show only this service or backend
         #[arg(value_name = "SERVICE[/BACKEND]")]
         of: Option<String>,
-        /// Again and again, as rates, every T (1s)
+        /// Show rates, every T (1s)
         #[arg(long, value_name = "T", num_args = 0..=1, require_equals = true, default_missing_value = "1s",
               value_parser = wait)]
         watch: Option<Duration>,
     },
-    /// What Prometheus scrapes
+    /// Print metrics for Prometheus
     Metrics,
-    /// Read the configuration again
+    /// Reload the configuration
     Reload,
     /// Remove the data plane and stop the daemon: traffic stops
     Detach,
@@ -162,10 +162,10 @@ pub enum Question {
 
 #[derive(Debug, Subcommand)]
 pub enum ServiceVerb {
-    /// All services
+    /// List services
     #[command(visible_alias = "ls")]
     List,
-    /// One service and its backends
+    /// Show a service and its backends
     Show {
         #[arg(value_name = "SERVICE")]
         name: String,
@@ -174,10 +174,10 @@ pub enum ServiceVerb {
 
 #[derive(Debug, Subcommand)]
 pub enum BackendVerb {
-    /// All backends, or those of one service
+    /// List all backends, or those of one service
     #[command(visible_alias = "ls")]
     List { service: Option<String> },
-    /// One backend
+    /// Show a backend
     Show {
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
@@ -186,50 +186,50 @@ pub enum BackendVerb {
     Add {
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
-        /// Address and port that it listens on; an IPv6 address is written in brackets
+        /// Address and port that it listens on; an IPv6 address needs brackets
         #[arg(value_parser = spec::parse_endpoint)]
         address: SocketAddr,
-        /// 0: no new flows
+        /// Share of new flows; 0 = no new flows
         #[arg(long, default_value_t = spec::DEFAULT_WEIGHT, value_name = "N", value_parser = weight,
               allow_negative_numbers = true)]
         weight: u32,
-        /// Used only when no other is up
+        /// Use it only if no other backend is up
         #[arg(long)]
         backup: bool,
     },
-    /// Remove a backend; its flows end
+    /// Remove a backend and end its flows
     #[command(visible_alias = "rm")]
     Remove {
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
     },
-    /// Serve: the end of drain and maint
+    /// Put a backend back into service: ends drain and maint
     Ready {
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
     },
-    /// No new flows; those it has stay
+    /// Send a backend no new flows; existing ones stay
     Drain {
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
-        /// Wait until it has none left, at most T (60s)
+        /// Wait until no flow is left, at most T (60s)
         #[arg(long, value_name = "T", num_args = 0..=1, require_equals = true, default_missing_value = "60s",
               value_parser = wait)]
         wait: Option<Duration>,
     },
-    /// No flows at all; those it has end
+    /// Send a backend no flows; existing ones end at once
     Maint {
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
     },
-    /// Change the weight; 0: no new flows
+    /// Change the weight; 0 = no new flows
     Weight {
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
         #[arg(value_name = "N", value_parser = weight, allow_negative_numbers = true)]
         weight: u32,
     },
-    /// Make it a backup, used only when no other is up; or a regular backend
+    /// Make a backend a backup, used only if no other is up, or a regular backend
     Backup {
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
@@ -240,14 +240,14 @@ pub enum BackendVerb {
 
 #[derive(Debug, Subcommand)]
 pub enum HealthVerb {
-    /// What is believed of each backend, and why
+    /// List the health of each backend and its last check
     #[command(visible_alias = "ls")]
     List {
-        /// Only backends that are down, or whose last check failed
+        /// List only backends that are down or whose last check failed
         #[arg(long)]
         failed: bool,
     },
-    /// Check a backend once; what is believed of it stays (exit 1 if the check fails)
+    /// Run one check now, without changing the backend's health (exit 1 if the check fails)
     Probe {
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
@@ -256,10 +256,10 @@ pub enum HealthVerb {
 
 #[derive(Debug, Subcommand)]
 pub enum FlowVerb {
-    /// The flows themselves
+    /// List flows
     #[command(visible_alias = "ls")]
     List(FlowFilter),
-    /// How many there are
+    /// Count flows by state
     Count,
 }
 
@@ -269,10 +269,10 @@ pub struct FlowFilter {
     pub service: Option<String>,
     #[arg(long, value_name = "SERVICE/BACKEND")]
     pub backend: Option<BackendName>,
-    /// An address or a network
+    /// Client address or network
     #[arg(long, value_name = "CIDR")]
     pub client: Option<String>,
-    /// At most this many
+    /// Maximum number of flows to list
     #[arg(long, value_name = "N", default_value_t = crate::api::routes::FLOWS_LISTED)]
     pub limit: usize,
 }
@@ -283,16 +283,16 @@ fn wait(text: &str) -> Result<Duration, String> {
 
 fn weight(text: &str) -> Result<u32, String> {
     let weight = text.parse().ok().filter(|weight| rules::weight(*weight).is_ok());
-    weight.ok_or_else(|| format!("0 to {} are possible", rules::MAX_WEIGHT))
+    weight.ok_or_else(|| format!("expected 0 to {}", rules::MAX_WEIGHT))
 }
 
-/// `--wait 5s`: a time that may be left out is joined to its option, because a name may follow (`--wait web/web-1`).
+/// Suggests `--wait=5s` for `--wait 5s`: an optional time needs `=`, because a name may follow (`--wait web/web-1`).
 pub fn with_tip(mut error: clap::Error, args: &[OsString]) -> clap::Error {
     if let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg)
         && wait(word).is_ok()
         && args.iter().any(|arg| arg == "--wait")
     {
-        let tip = format!("a time is joined to its option: --wait={word}").into();
+        let tip = format!("write it with `=`: --wait={word}").into();
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
     }
     error

@@ -42,7 +42,7 @@ pub async fn backend(console: &mut Console<'_>, client: &Client, verb: BackendVe
         BackendVerb::Backup { name, backup } => {
             let patch = BackendPatch { backup: Some(backup), ..BackendPatch::default() };
             let changed = client.change(&name, &patch).await?;
-            let what = if backup { "backup (used only when no other is up)" } else { "no backup" };
+            let what = if backup { "backup (used only when no other is up)" } else { "a regular backend" };
             report(console, &name, changed.as_ref(), what)
         }
     }
@@ -105,7 +105,7 @@ fn report(
     backend: Option<&Backend>,
     what: &str,
 ) -> Result<(), Failure> {
-    let gone = if backend.is_none() { "; the file no longer has this backend" } else { "" };
+    let gone = if backend.is_none() { "; this backend is no longer in the file" } else { "" };
     console.say(&format!("{name}: {what}{gone}"))?;
     if console.is_json() { console.json(&backend) } else { Ok(()) }
 }

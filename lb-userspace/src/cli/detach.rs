@@ -9,9 +9,9 @@ pub async fn detach(
     remove_pins: fn() -> Result<bool, Failure>,
 ) -> Result<(), Failure> {
     match client.detach().await {
-        Ok(()) => console.say("detached: the data plane is gone and the daemon stops"),
-        Err(error) if error.is_nobody_there() => match remove_pins() {
-            Ok(true) => console.say("detached: the data plane of a daemon that was not running is gone"),
+        Ok(()) => console.say("detached: the data plane is removed and the daemon stops"),
+        Err(error) if error.is_dead() => match remove_pins() {
+            Ok(true) => console.say("detached: removed the data plane of a daemon that was not running"),
             Ok(false) => console.say("nothing was attached"),
             Err(failure) => Err(failure),
         },

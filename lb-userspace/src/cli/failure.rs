@@ -98,20 +98,20 @@ impl From<client::Error> for Failure {
         match error {
             client::Error::Unreachable { reason, .. } => failure.hint(hint_for(reason.kind())),
             client::Error::Refused(problem) => failure.details(problem.errors),
-            client::Error::TimedOut { .. } => failure.hint("its log says what it is busy with"),
-            client::Error::Unreadable { .. } => {
-                failure.hint("is this xlb of the same version as the daemon? `xlb --version`, `xlb status`")
-            }
+            client::Error::TimedOut { .. } => failure.hint("see the daemon's log"),
+            client::Error::Unreadable { .. } => failure.hint(
+                "do xlb and the daemon have the same version? compare `xlb --version` and `xlb status`",
+            ),
         }
     }
 }
 
 fn hint_for(kind: io::ErrorKind) -> &'static str {
     if kind == io::ErrorKind::PermissionDenied {
-        "the socket is for root and the group xlb; try sudo"
+        "only root and group xlb can use the socket; try sudo"
     } else if kind == io::ErrorKind::InvalidInput {
-        "--socket PATH or XLB_SOCKET names another"
+        "choose another with --socket or XLB_SOCKET"
     } else {
-        "is it running? `systemctl status xlb`; another socket: --socket PATH or XLB_SOCKET"
+        "is it running? `systemctl status xlb`; choose another socket with --socket or XLB_SOCKET"
     }
 }

@@ -28,7 +28,7 @@ pub async fn show(console: &mut Console<'_>, client: &Client) -> Result<(), Fail
     console.table(interfaces(&status.interfaces))?;
     console.line("")?;
     console.table(services(&status.services))?;
-    section(console, "changed by commands, on top of the file:", &status.overlay)?;
+    section(console, "changed by commands (not in the file):", &status.overlay)?;
     section(console, "warnings:", &status.warnings)
 }
 
@@ -49,8 +49,8 @@ fn facts(status: &Status) -> Vec<(&'static str, String)> {
     let flows = &status.flows;
     let reload = match (&status.last_reload_error, status.last_reload_successful) {
         (None, true) => "successful".to_owned(),
-        (Some(error), _) => format!("failed, the configuration before is in force: {error}"),
-        (None, false) => "failed, the configuration before is in force".to_owned(),
+        (Some(error), _) => format!("failed, the previous configuration is in use: {error}"),
+        (None, false) => "failed, the previous configuration is in use".to_owned(),
     };
     vec![
         ("version", format!("{}, up {}", status.version, units::age(status.uptime_seconds))),

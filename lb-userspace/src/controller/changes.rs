@@ -26,7 +26,7 @@ pub fn changes(before: &Spec, after: &Spec) -> Vec<String> {
 /// Parts of the file that are read only at start, and have changed since. (Of `[limits]`, see
 /// [`pinned`](super::pinned): a restart does not put them in force.)
 pub fn need_restart(running: &Spec, file: &Spec) -> Vec<String> {
-    const RESTART: &str = "restart xlb to put it in force (traffic flows on)";
+    const RESTART: &str = "restart xlb to apply it (traffic keeps flowing)";
     let parts = [
         ("[[interface]]", running.interfaces != file.interfaces),
         ("[api]", running.api != file.api),

@@ -46,26 +46,26 @@ use crate::{
 /// What is wanted does not fit into the maps. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoRoom {
-    #[error("there is room for {MAX_SERVICES} services")]
+    #[error("too many services: at most {MAX_SERVICES}")]
     Services,
-    #[error("there is room for {MAX_SERVICE_KEYS} listen addresses and sources, over all services")]
+    #[error("too many listen addresses and sources over all services: at most {MAX_SERVICE_KEYS}")]
     ServiceKeys,
     #[error(
-        "there is room for {MAX_BACKENDS} backends over all services, and one that leaves keeps its place until it \
-         has left: change fewer at once"
+        "too many backends over all services: at most {MAX_BACKENDS}, and a removed one counts until its flows \
+         are gone: change fewer at once"
     )]
     Backends,
-    #[error("service `{service}`: there is room for {MAX_POOL_SLOTS} backends of a family")]
+    #[error("service `{service}`: too many backends of a family: at most {MAX_POOL_SLOTS}")]
     PoolSlots { service: String },
-    #[error("service `{service}`: there is room for {MAX_SOURCES} sources of a family")]
+    #[error("service `{service}`: too many sources of a family: at most {MAX_SOURCES}")]
     PoolSources { service: String },
     #[error(
-        "there is room for {MAX_POOLS} pools, two a service, and one that leaves keeps its place until it has left"
+        "too many pools: at most {MAX_POOLS}, two for each service, and a removed one counts until it is unused"
     )]
     Pools,
-    #[error("all slots are in use, or were within the last second: try again in a second")]
+    #[error("all slots are in use, or were in the last second: try again in a second")]
     Slots,
-    #[error("all sets of sources are in use, or were within the last second: try again in a second")]
+    #[error("all sets of sources are in use, or were in the last second: try again in a second")]
     SourceSets,
 }
 

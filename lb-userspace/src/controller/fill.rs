@@ -33,7 +33,7 @@ fn full_table(table: &FlowTable) -> Option<String> {
     };
     is_nearly_full(flows.established + flows.closing, *established_max).then(|| {
         format!(
-            "the {name} flow table is more than {NEARLY_FULL_PERCENT} % full: it is made for {established_max} flows; raise \
+            "the {name} flow table is more than {NEARLY_FULL_PERCENT} % full (maximum: {established_max} flows): raise \
              {limit} in [limits], `xlb detach` (which ends all flows) and start again"
         )
     })

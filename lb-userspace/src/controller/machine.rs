@@ -27,13 +27,13 @@ impl Host for Machine {
             .map_err(|error| Problem::new(ProblemKind::Failed, format!("{error:#}")))?;
         spec::read(&self.config, &host).map_err(|mistakes| Problem {
             kind: ProblemKind::InvalidConfiguration,
-            detail: format!("{} is not in force, because it has mistakes", self.config.display()),
+            detail: format!("{} has errors and was not applied", self.config.display()),
             mistakes: mistakes.each(),
         })
     }
 
     fn save_overlay(&mut self, overlay: &Overlay) -> anyhow::Result<()> {
-        self.store.save(overlay).context("keep the change for the next start")
+        self.store.save(overlay).context("save the change for the next start")
     }
 
     fn attached(&mut self) -> anyhow::Result<Vec<Attached>> {

@@ -17,9 +17,9 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     pub(super) fn reconcile_or_warn(&mut self, now: Instant) {
         let had_failed = matches!(self.trust, Trust::Failed { .. });
         match self.reconcile(now) {
-            Ok(()) if had_failed => info!("the maps are as they are wanted again"),
+            Ok(()) if had_failed => info!("the maps are up to date again"),
             Ok(()) => {}
-            Err(error) => error!("the maps are not as they are wanted: {error:#}; trying again in {RETRY:?}"),
+            Err(error) => error!("cannot update the maps: {error:#}; retrying in {RETRY:?}"),
         }
     }
 

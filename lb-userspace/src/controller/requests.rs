@@ -45,7 +45,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             self.waiting.push_back(Waiting { what: What::Request(request), counted_since });
             return;
         }
-        let detail = format!("{WAITING_MAX} requests wait for an answer already: try again");
+        let detail = format!("{WAITING_MAX} requests are waiting already: try again");
         warn!(request:%; "request refused: {detail}");
         request.refuse(Problem::new(ProblemKind::Failed, detail));
     }
@@ -135,10 +135,10 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     fn status(&self, now: Instant) -> view::Status {
         let mut warnings = self.warnings();
         if let Trust::Failed { error, .. } = &self.trust {
-            warnings.push(format!("the maps are not as they are wanted: {error}"));
+            warnings.push(format!("cannot update the maps: {error}"));
         }
         if let Some(failure) = &self.host_failure {
-            warnings.push(format!("interfaces and pins cannot be kept in order: {failure}"));
+            warnings.push(format!("cannot restore interfaces and pins: {failure}"));
         }
         view::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -192,7 +192,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let (service, backend) = self.state.find(name).ok_or_else(|| self.no_backend(name))?;
         let no_check = || {
             let detail =
-                format!("service {} has no health check: its backends are taken for up", service.name);
+                format!("service {} has no health check: its backends are assumed to be up", service.name);
             Problem::new(ProblemKind::Conflict, detail)
         };
         self.state.target(service, backend).ok_or_else(no_check)

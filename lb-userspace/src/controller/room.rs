@@ -14,11 +14,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         if !no_room.ends_with_grace() {
             return Err(no_room.into());
         }
-        debug!("{no_room}: waiting until no packet reads former schedules");
-        self.datapath
-            .grace_period()
-            .context("wait until no packet reads former schedules")
-            .context(no_room)?;
+        debug!("{no_room}: waiting for a grace period, to reuse former slots");
+        self.datapath.grace_period().context("wait for a grace period").context(no_room)?;
         self.state.end_grace();
         let mut kept = self.have.clone();
         kept.keep_what_is_in_force();

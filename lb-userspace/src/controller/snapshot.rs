@@ -100,7 +100,7 @@ impl Snapshot {
             let stranger = self.offered(service.pool).iter().find(|id| {
                 self.backend(**id).is_none_or(|backend| backend.service_counters != service.counters)
             })?;
-            Some(format!("{listen} reaches backend {stranger}, which is none of its service"))
+            Some(format!("{listen} reaches backend {stranger}, which does not belong to its service"))
         })
     }
 
@@ -130,7 +130,10 @@ impl Snapshot {
             }
             let leaves = backend.hop.interface;
             (leaves != 0 && !self.interfaces.contains_key(&leaves)).then(|| {
-                format!("backend {} is reached through interface {leaves}, which is not ours", backend.id)
+                format!(
+                    "backend {} is reached through interface {leaves}, which is not configured",
+                    backend.id
+                )
             })
         })
     }

@@ -296,7 +296,7 @@ fn a_reload_says_what_changed_and_what_needs_a_restart() {
         [
             "[limits] differ from the pinned flow tables, which stay: 262144 IPv4 flows, 65536 IPv6 flows, 65536 \
              half-open; for other sizes `xlb detach` (which ends all flows) and start again",
-            "[metrics] has changed: restart xlb to put it in force (traffic flows on)"
+            "[metrics] has changed: restart xlb to apply it (traffic keeps flowing)"
         ]
     );
     assert_eq!(world.serving(), ["web-2"], "what lives elsewhere is to be probed first");
@@ -397,7 +397,7 @@ fn what_cannot_be_put_in_force_is_undone() {
         let problem = world.ask(patch("web/web-1", AdminState::Drain)).unwrap_err();
 
         assert_eq!(problem.kind, ProblemKind::Failed);
-        assert!(problem.detail.ends_with("all of it was undone"), "{problem:?}");
+        assert!(problem.detail.ends_with("all changes were undone"), "{problem:?}");
         assert_eq!(world.serving(), ["web-1", "web-2", "web-3"]);
         assert_eq!(world.maps().maps.backends, before);
         assert_eq!(world.host().saved.last(), Some(&Overlay::default()), "nothing is left of it on the disk");

@@ -105,8 +105,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let overlay = self.wishes.overlay.clone();
         let saved = if failed.overlay == overlay { Ok(()) } else { self.host.save_overlay(&overlay) };
         match saved.and_then(|()| self.reconcile(now)) {
-            Ok(()) => "all of it was undone".to_owned(),
-            Err(error) => format!("undoing it went wrong as well: {error:#}"),
+            Ok(()) => "all changes were undone".to_owned(),
+            Err(error) => format!("undoing the changes failed as well: {error:#}"),
         }
     }
 

@@ -100,7 +100,7 @@ impl Walks {
     pub fn list(&mut self, listing: Listing) {
         let lists = self.riders.iter().filter(|rider| matches!(rider.purpose, Purpose::List(_))).count();
         if lists >= LISTINGS_MAX {
-            listing.refuse(format!("{LISTINGS_MAX} lists of flows are being made already: try again"));
+            listing.refuse(format!("{LISTINGS_MAX} flow lists are being read already: try again"));
             return;
         }
         self.get_on(Purpose::List(listing));

@@ -52,8 +52,8 @@ pub fn attach(program: &mut Xdp, wanted: &[Wanted<'_>], directory: &Path) -> Res
     let attached = Attempt::new(wanted, LinkMode::Generic).run(program, directory)?;
     let cause = refused.error;
     let warning = format!(
-        "{} does not take the program in native mode ({cause}): generic mode on all, which is slower; \
-         mode = \"generic\" asks for it",
+        "{} does not support native mode ({cause}): all interfaces use generic mode, which is slower; \
+         set mode = \"generic\" to choose it",
         refused.interface
     );
     Ok(Outcome { attached, warnings: vec![warning] })
@@ -90,7 +90,7 @@ impl Wanted<'_> {
     fn replace(&self, program: &mut Xdp) -> Result<FdLink, NotAttached> {
         match self.held {
             Some(held) => Ok(link::replace(program, held)?),
-            None => Err(anyhow!("{} has no link of ours", self.link.name).into()),
+            None => Err(anyhow!("{} has no link of xlb", self.link.name).into()),
         }
     }
 

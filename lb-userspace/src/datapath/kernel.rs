@@ -92,7 +92,7 @@ impl Datapath for KernelDatapath {
     }
 
     fn grace_period(&mut self) -> anyhow::Result<()> {
-        slow_paths::grace_period().context("the kernel refuses to wait for its CPUs")
+        slow_paths::grace_period().context("wait for a grace period")
     }
 
     fn sweep(&mut self, from: u32, retired: &BTreeSet<u32>) -> anyhow::Result<Option<u32>> {

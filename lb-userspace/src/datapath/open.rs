@@ -69,7 +69,7 @@ pub enum OpenError {
     #[error("{}", lines(.0))]
     Unfit(Vec<Cause>),
     /// Exit 5.
-    #[error("{0}: stop it, or give this one other pins by XLB_PINS")]
+    #[error("{0}: stop it, or choose other pins with XLB_PINS")]
     Taken(#[from] Taken),
     /// Exit 1.
     #[error("{0:#}")]
@@ -261,7 +261,7 @@ fn tidy(pins: &Path, host: &Host, found: &Found, attached: &[Attached]) -> anyho
         let interface = host.links.iter().find(|it| it.index == link.interface);
         match interface {
             Some(it) if attached.iter().any(|attached| attached.index == it.index) => {}
-            Some(it) => notes.push(format!("detached from {}, which is configured no more", it.name)),
+            Some(it) => notes.push(format!("detached from {}, which is no longer configured", it.name)),
             None => notes.push(format!("removed the link to interface {}, which is gone", link.interface)),
         }
     }
@@ -271,8 +271,7 @@ fn tidy(pins: &Path, host: &Host, found: &Found, attached: &[Attached]) -> anyho
 /// Removes what replaced programs needed, once their last runs are over.
 fn remove_replaced(pins: &Path, program: u32, older: &[PathBuf]) -> anyhow::Result<Option<String>> {
     if let Err(error) = slow_paths::grace_period() {
-        let note =
-            format!("pins of replaced programs are kept: the kernel refuses to wait for their end ({error})");
+        let note = format!("cannot wait for a grace period ({error}): pins of replaced programs are kept");
         return Ok(Some(note));
     }
     remove_unused(pins, &BTreeSet::from([program]))?;

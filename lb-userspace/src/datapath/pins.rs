@@ -136,7 +136,11 @@ pub fn remove_all(directory: &Path) -> anyhow::Result<bool> {
 pub fn remove_directory(directory: &Path) -> anyhow::Result<()> {
     for name in names_in(directory)? {
         let path = directory.join(name);
-        ensure!(!path.is_dir(), "{} is a directory, and none of ours: remove it by hand", path.display());
+        ensure!(
+            !path.is_dir(),
+            "{} is a directory that xlb did not create: remove it by hand",
+            path.display()
+        );
         remove_file(&path)?;
     }
     fs::remove_dir(directory).with_context(|| format!("remove {}", directory.display()))

@@ -23,7 +23,7 @@ const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
-/// Why the host cannot run it, and what to do. One line.
+/// Why the host cannot run xlb, and what to do. One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
     /// The fact, with the name of what it is about.
@@ -66,12 +66,12 @@ pub fn judge_host(host: &Host) -> Vec<Cause> {
     if !missing.is_empty() {
         causes.push(Cause::new(
             format!("{} missing", missing.join(", ")),
-            "run xlb as root, or by its systemd unit, which grants them",
+            "run xlb as root, or with its systemd unit, which grants them",
         ));
     }
     if !host.pins_on_bpffs {
         let mount = host.pins_mount.display();
-        causes.push(Cause::new(format!("{mount} is no bpffs"), format!("mount -t bpf bpf {mount}")));
+        causes.push(Cause::new(format!("{mount} is not a bpffs"), format!("mount -t bpf bpf {mount}")));
     }
     causes
 }
@@ -133,7 +133,7 @@ fn judge_interface(
         let id = xdp.program;
         causes.push(Cause::new(
             format!("{name} runs another XDP program, id {id}"),
-            format!("see whose it is by `bpftool prog show id {id}` and have its owner remove it"),
+            format!("find its owner with `bpftool prog show id {id}` and remove it"),
         ));
     }
     // In generic mode the kernel itself switches LRO off.
@@ -172,7 +172,7 @@ fn judge_forwarding(link: &Link, families: Families) -> Vec<Cause> {
             ),
         )),
         None => Some(Cause::transient(
-            format!("{} does not speak {family}", link.name),
+            format!("{} has no {family}", link.name),
             format!(
                 "give it an address (IPv6: sysctl -w {tree}.conf.{key}.disable_ipv6=0, and an MTU of 1280 or more)"
             ),

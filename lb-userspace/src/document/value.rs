@@ -18,20 +18,19 @@ const MAX_INTERFACE_NAME: usize = 15;
 
 /// Text as it is.
 pub fn text<'v>(value: &'v DeValue<'_>) -> Result<&'v str, String> {
-    value.as_str().ok_or_else(|| format!("a string, in quotes, is expected here, not {}", kind(value)))
+    value.as_str().ok_or_else(|| format!("expected a string in quotes, not {}", kind(value)))
 }
 
 pub fn boolean(value: &DeValue<'_>) -> Result<bool, String> {
-    value.as_bool().ok_or_else(|| format!("true or false is expected here, not {}", kind(value)))
+    value.as_bool().ok_or_else(|| format!("expected true or false, not {}", kind(value)))
 }
 
 /// An integer within bounds.
 pub fn integer(value: &DeValue<'_>, bounds: RangeInclusive<u32>) -> Result<u32, String> {
     let (written, number) = digits(value)?;
     let within = number.filter(|number| bounds.contains(number));
-    within.ok_or_else(|| {
-        format!("{} is out of bounds: {} to {} are possible", quote(written), bounds.start(), bounds.end())
-    })
+    within
+        .ok_or_else(|| format!("{} is out of range: {} to {}", quote(written), bounds.start(), bounds.end()))
 }
 
 pub fn port(value: &DeValue<'_>) -> Result<u16, String> {
@@ -58,7 +57,11 @@ pub fn choice<T: Named>(value: &DeValue<'_>, what: &str, later: &[&str]) -> Resu
     let built: Vec<_> = T::ALL.iter().map(|it| it.name()).collect();
     if later.contains(&written) {
         let verb = if built.len() == 1 { "is" } else { "are" };
-        return Err(format!("{what} {} is not in this version: {} {verb}", quote(written), listed(&built)));
+        return Err(format!(
+            "{what} {} is not supported in this version: {} {verb}",
+            quote(written),
+            listed(&built)
+        ));
     }
     Err(format!("unknown {what} {}{}", quote(written), suggest(written, &[&built, later].concat())))
 }
@@ -95,7 +98,7 @@ pub fn interface_name(value: &DeValue<'_>) -> Result<String, String> {
     }
     if name.len() > MAX_INTERFACE_NAME {
         return Err(format!(
-            "{} is not the name of an interface: {} bytes are more than {MAX_INTERFACE_NAME}",
+            "{} is too long for the name of an interface: {} bytes, at most {MAX_INTERFACE_NAME}",
             quote(name),
             name.len()
         ));
@@ -112,23 +115,19 @@ pub fn socket_path(value: &DeValue<'_>) -> Result<PathBuf, String> {
         ));
     }
     if path.len() > MAX_SOCKET_PATH {
-        return Err(format!(
-            "{} bytes are too many for the path of a socket: at most {MAX_SOCKET_PATH}",
-            path.len()
-        ));
+        return Err(format!("a socket path of {} bytes is too long: at most {MAX_SOCKET_PATH}", path.len()));
     }
     Ok(PathBuf::from(path))
 }
 
 /// An integer as it is written, and as a number if it is one of ours.
 fn digits<'v>(value: &'v DeValue<'_>) -> Result<(&'v str, Option<u32>), String> {
-    let integer =
-        value.as_integer().ok_or_else(|| format!("an integer is expected here, not {}", kind(value)))?;
+    let integer = value.as_integer().ok_or_else(|| format!("expected an integer, not {}", kind(value)))?;
     Ok((integer.as_str(), u32::from_str_radix(integer.as_str(), integer.radix()).ok()))
 }
 
 fn not_a_port(written: &str) -> String {
-    format!("{} is not a port: 1 to 65535 are", quote(written))
+    format!("{} is not a port: expected 1 to 65535", quote(written))
 }
 
 fn not_an_address(written: &str) -> String {
@@ -189,10 +188,10 @@ mod tests {
             ("fd00::1:80", "`fd00::1:80` has no port: write `[fd00::1]:80` or `[fd00::1:80]:80`"),
             ("[fd00::1]", "`[fd00::1]` has no port: write `[fd00::1]:80`"),
             (":80", "`:80` has no address: write one, as in `192.0.2.10:80`"),
-            ("10.0.0.1:0", "`0` is not a port: 1 to 65535 are"),
-            ("10.0.0.1:65536", "`65536` is not a port: 1 to 65535 are"),
-            ("10.0.0.1:http", "`http` is not a port: 1 to 65535 are"),
-            ("[fd00::1]:", "`` is not a port: 1 to 65535 are"),
+            ("10.0.0.1:0", "`0` is not a port: expected 1 to 65535"),
+            ("10.0.0.1:65536", "`65536` is not a port: expected 1 to 65535"),
+            ("10.0.0.1:http", "`http` is not a port: expected 1 to 65535"),
+            ("[fd00::1]:", "`` is not a port: expected 1 to 65535"),
             ("10.0.0.300:80", "`10.0.0.300` is not an address, such as `192.0.2.10` or `2001:db8::10`"),
             ("web.example:80", "`web.example` is not an address, such as `192.0.2.10` or `2001:db8::10`"),
         ];

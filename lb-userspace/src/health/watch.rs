@@ -51,7 +51,7 @@ fn judge(target: &Target, finding: &Finding) -> Option<Health> {
         Ok(_) => Some(Health::Up),
         Err(Fault::Failed(_) | Fault::Silent) => Some(Health::Down),
         Err(Fault::Local(why)) => {
-            log::warn!(backend:% = target.backend, why:%; "probe skipped, this host could not send it");
+            log::warn!(backend:% = target.backend, why:%; "health check skipped: this host could not send it");
             None
         }
     }
@@ -78,9 +78,7 @@ impl Lanes {
             }
             Err(_) => {
                 if !self.full.swap(true, Ordering::Relaxed) {
-                    log::warn!(
-                        "all lanes for probes are taken: health is found out late; raise the intervals"
-                    );
+                    log::warn!("too many health checks at once, some start late: raise the intervals");
                 }
                 // Only a closed semaphore is an error, and nobody closes this one.
                 self.free.acquire().await.ok()

@@ -31,7 +31,7 @@ fn build_info() -> Family {
 }
 
 fn service_info(input: &Input) -> Family {
-    let mut family = Family::gauge("xlb_service_info", "What clients dial; always 1.");
+    let mut family = Family::gauge("xlb_service_info", "A service's listen address and protocol; always 1.");
     for Service { view, .. } in &input.services {
         for listen in &view.listen {
             let labels = [
@@ -49,7 +49,7 @@ fn service_info(input: &Input) -> Family {
 }
 
 fn backend_info(input: &Input) -> Family {
-    let mut family = Family::gauge("xlb_backend_info", "Where a backend is; always 1.");
+    let mut family = Family::gauge("xlb_backend_info", "A backend's address; always 1.");
     for Backend { view, .. } in backends(input) {
         let address = view.address.to_string();
         family.set(&[("service", &view.service), ("backend", &view.name), ("address", &address)], 1.0);
@@ -66,7 +66,7 @@ fn service_traffic(input: &Input) -> [Family; 3] {
         "xlb_service_received_bytes_total",
         "Bytes of frames from clients to the service, forwarded or refused.",
     );
-    let mut new_flows = Family::counter("xlb_service_new_flows_total", "Flows that were given to a backend.");
+    let mut new_flows = Family::counter("xlb_service_new_flows_total", "New flows sent to a backend.");
     for Service { view, received, new_flows: made, .. } in &input.services {
         let labels = [("service", view.name.as_str())];
         packets.count(&labels, received.packets);
@@ -84,7 +84,7 @@ fn backend_traffic(input: &Input) -> [Family; 5] {
         ("xlb_backend_forwarded_bytes_total", "Bytes of frames sent to the backend.", |it| it.forwarded.bytes),
         ("xlb_backend_returned_packets_total", "Replies of the backend sent to clients.", |it| it.returned.packets),
         ("xlb_backend_returned_bytes_total", "Bytes of frames of replies sent to clients.", |it| it.returned.bytes),
-        ("xlb_backend_new_flows_total", "Flows that were given to the backend.", |it| it.new_flows),
+        ("xlb_backend_new_flows_total", "New flows sent to the backend.", |it| it.new_flows),
     ];
     families.map(|(name, help, value)| {
         let mut family = Family::counter(name, help);
@@ -98,10 +98,10 @@ fn backend_traffic(input: &Input) -> [Family; 5] {
 fn backend_state(input: &Input) -> [Family; 5] {
     let mut flows = Family::gauge("xlb_backend_flows", "Flows that the backend has.");
     let mut weight = Family::gauge("xlb_backend_weight", "Weight of the backend; 0 gets no flows.");
-    let mut up = Family::gauge("xlb_backend_up", "1 where health checks say up, or there are none.");
+    let mut up = Family::gauge("xlb_backend_up", "1 if the backend is up or has no health check.");
     let mut admin_state = Family::gauge(
         "xlb_backend_admin_state",
-        "1 for what the operator says of the backend, 0 for the others.",
+        "1 for the administrative state of the backend, 0 for the others.",
     );
     let mut changes =
         Family::counter("xlb_backend_state_changes_total", "Changes of health, from up to down or back.");
@@ -138,9 +138,8 @@ fn health_checks(input: &Input) -> [Family; 2] {
 }
 
 fn program(input: &Input) -> [Family; 4] {
-    let mut attached = Family::gauge("xlb_program_attached", "1 where the program is attached.");
-    let mut actions =
-        Family::counter("xlb_xdp_packets_total", "Packets received, by what the program told the kernel.");
+    let mut attached = Family::gauge("xlb_program_attached", "1 if the program is attached.");
+    let mut actions = Family::counter("xlb_xdp_packets_total", "Packets received, by XDP action.");
     for interface in &input.interfaces {
         let name = ("interface", interface.view.name.as_str());
         attached.set(&[name, ("mode", interface.view.mode.name())], truth(interface.view.attached));
@@ -162,7 +161,7 @@ fn program(input: &Input) -> [Family; 4] {
 
 fn flows(input: &Input) -> [Family; 2] {
     let mut held = Family::gauge("xlb_flows", "Flows in the table of a family.");
-    let mut most = Family::gauge("xlb_flows_max", "Flows that the table of a family is made for.");
+    let mut most = Family::gauge("xlb_flows_max", "Maximum number of flows in the table of a family.");
     for FlowTable { family, flows, established_max, half_open_max } in &input.flow_tables {
         let family = ("family", *family);
         held.set(&[family, ("state", "half_open")], flows.half_open as f64);
@@ -176,12 +175,12 @@ fn flows(input: &Input) -> [Family; 2] {
 
 fn reload(input: &Input) -> [Family; 2] {
     let mut successful =
-        Family::gauge("xlb_config_last_reload_successful", "1 if the latest file that was read was good.");
+        Family::gauge("xlb_config_last_reload_successful", "1 if the last reload succeeded.");
     successful.set(&[], truth(input.last_reload_successful));
 
     let mut at = Family::gauge(
         "xlb_config_last_reload_success_timestamp_seconds",
-        "When the configuration in force was read.",
+        "When the configuration in use was read.",
     );
     let since_epoch = input.last_reload_success.duration_since(SystemTime::UNIX_EPOCH);
     at.set(&[], since_epoch.map_or(0.0, |age| age.as_secs_f64()));

@@ -106,7 +106,7 @@ impl Budget {
         }
         self.spent = self.spent.saturating_add(1);
         if self.spent == self.per_second + 1 {
-            log::debug!(neighbours = self.whose, limit = self.per_second; "asking for no more in this second");
+            log::debug!(neighbours = self.whose, limit = self.per_second; "neighbour requests reached the limit for this second");
         }
         self.spent <= self.per_second
     }

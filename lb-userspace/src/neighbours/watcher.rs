@@ -93,7 +93,7 @@ impl Watcher {
         loop {
             match self.session().await {
                 Ok(Abandoned) => return,
-                Err(error) => log::warn!("netlink: {error:#}; next hops are as they were, trying again"),
+                Err(error) => log::warn!("netlink: {error:#}; next hops stay as they are; retrying"),
             }
             sleep(RECONNECT).await;
         }
@@ -149,7 +149,7 @@ impl Watcher {
 
     /// Messages were lost, perhaps of anything.
     fn distrust(&mut self) {
-        log::warn!("netlink messages were lost: looking at everything again");
+        log::warn!("netlink messages were lost: reading everything again");
         self.resync_at = Instant::now();
         self.schedule(Changes::ALL);
     }
@@ -258,7 +258,7 @@ impl Watcher {
         let now = Instant::now();
         if self.refusal_told.is_none_or(|told| now >= told + TELL) {
             let (interface, address) = place;
-            log::warn!(address:%, interface, refusal:%; "the kernel does not ask for neighbours");
+            log::warn!(address:%, interface, refusal:%; "the kernel refused a neighbour request");
             self.refusal_told = Some(now);
         }
         Ok(())

@@ -82,7 +82,7 @@ fn request_target(value: &DeValue<'_>) -> Result<String, String> {
         return Err(format!("a path must not contain `{shown}` (U+{code:04X}): write its bytes as %XX"));
     }
     if path.len() > MAX_REQUEST_TARGET {
-        return Err(format!("{} bytes are too many for a path: at most {MAX_REQUEST_TARGET}", path.len()));
+        return Err(format!("a path of {} bytes is too long: at most {MAX_REQUEST_TARGET}", path.len()));
     }
     Ok(path.to_owned())
 }

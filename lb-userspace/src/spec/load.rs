@@ -21,17 +21,17 @@ pub fn read(path: &Path, host: &BTreeSet<IpAddr>) -> Result<Spec, Mistakes> {
     let mut bytes = Vec::new();
     let kind = fs::metadata(path).map_err(cannot)?.file_type();
     if kind.is_dir() {
-        return Err(Mistakes::of_file(&name, "is a directory: a file is expected"));
+        return Err(Mistakes::of_file(&name, "is a directory, not a file"));
     }
     // Opening a FIFO waits for somebody who writes. The pipes of a shell (`/dev/stdin`, `<(...)`) have somebody.
     let is_pipe = kind.is_fifo() && path.starts_with("/dev");
     if !kind.is_file() && !is_pipe {
-        return Err(Mistakes::of_file(&name, "is no regular file: one is expected"));
+        return Err(Mistakes::of_file(&name, "is not a regular file"));
     }
     let file = fs::File::open(path).map_err(cannot)?;
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(cannot)?;
     if bytes.len() as u64 > MAX_FILE {
-        return Err(Mistakes::of_file(&name, "is larger than 1 MiB: that is no configuration of xlb"));
+        return Err(Mistakes::of_file(&name, "is larger than 1 MiB, too large for a configuration"));
     }
 
     match std::str::from_utf8(&bytes) {

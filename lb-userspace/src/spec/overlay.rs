@@ -6,7 +6,7 @@
 //! | the file's own definition | entry | outcome |
 //! |---|---|---|
 //! | as remembered | | the CLI's wish is in force: added, removed, other weight |
-//! | has changed since | | the file wins; the wish is forgotten, and the log says so |
+//! | has changed since | | the file wins; the change is dropped and logged |
 //! | either | drain or maint | holds until `ready` |
 //! | either | says no more than the file, and ready | is dropped: nothing is left of it |
 
@@ -81,10 +81,10 @@ impl Overlay {
         for (name, change) in overlay.wishes().filter(|(_, change)| !change.keeps_address()) {
             let Some(wish) = change.wish else { continue };
             let Err(reason) = spec.put(name, wish, &own) else { continue };
-            warnings.push(format!("{name}: `{}` is not in force: {reason}", change.describe_wish()));
+            warnings.push(format!("{name}: `{}` is not applied: {reason}", change.describe_wish()));
             // The file's own is better than none.
             if let Some(Err(reason)) = change.file.map(|file| spec.put(name, file, &own)) {
-                warnings.push(format!("{name}: what the file says is not in force either: {reason}"));
+                warnings.push(format!("{name}: the file's definition is not applied either: {reason}"));
             }
         }
         spec.keep_the_order_of(file);
@@ -159,17 +159,17 @@ impl Change {
             return None;
         }
         let today = match (self.file, own) {
-            (_, None) => "the file has it no longer",
-            (None, Some(_)) => "the file defines it",
-            (Some(_), Some(_)) => "the file has changed it",
+            (_, None) => "no longer in the file",
+            (None, Some(_)) => "now defined in the file",
+            (Some(_), Some(_)) => "changed in the file",
         };
-        Some(format!("{today} and wins: `{}` is forgotten", self.describe_wish()))
+        Some(format!("{today}, which overrides `{}`", self.describe_wish()))
     }
 
     fn describe(&self) -> String {
         let state = self.admin_state.name();
         match (self.wish == self.file, self.admin_state) {
-            (true, _) if self.file.is_none() => format!("{state} (the file has it no longer)"),
+            (true, _) if self.file.is_none() => format!("{state} (no longer in the file)"),
             (true, _) => state.to_owned(),
             (false, AdminState::Ready) => self.describe_wish(),
             (false, AdminState::Drain | AdminState::Maint) => format!("{}, {state}", self.describe_wish()),

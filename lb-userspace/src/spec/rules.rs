@@ -62,7 +62,7 @@ pub fn name(name: &str) -> Result<(), String> {
 
 pub fn weight(weight: u32) -> Result<(), String> {
     if weight > MAX_WEIGHT {
-        return Err(format!("`{weight}` is out of bounds: 0 to {MAX_WEIGHT} are possible"));
+        return Err(format!("`{weight}` is out of range: 0 to {MAX_WEIGHT}"));
     }
     Ok(())
 }
@@ -70,7 +70,7 @@ pub fn weight(weight: u32) -> Result<(), String> {
 /// An address that packets of one host can have, and that reaches an XDP program.
 pub fn unicast(address: IpAddr) -> Result<(), String> {
     let reason = match address {
-        IpAddr::V4(v4) if v4.is_unspecified() => "is no single host's address",
+        IpAddr::V4(v4) if v4.is_unspecified() => "is not the address of a host",
         IpAddr::V4(Ipv4Addr::BROADCAST) => "is the broadcast address",
         // RFC 1122, 3.2.1.3 (g): never outside of a host.
         IpAddr::V4(v4) if v4.is_loopback() => "is a loopback address: its packets never reach an interface",
@@ -78,14 +78,12 @@ pub fn unicast(address: IpAddr) -> Result<(), String> {
         // RFC 791, 3.2 and RFC 1112, 4: "this network" and class E.
         IpAddr::V4(v4) if v4.octets()[0] == 0 || v4.octets()[0] >= 240 => "is a reserved address",
         IpAddr::V4(_) => return Ok(()),
-        IpAddr::V6(v6) if v6.is_unspecified() => "is no single host's address",
+        IpAddr::V6(v6) if v6.is_unspecified() => "is not the address of a host",
         IpAddr::V6(v6) if v6.is_loopback() => "is a loopback address: its packets never reach an interface",
         IpAddr::V6(v6) if v6.is_multicast() => "is a multicast address",
-        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
-            "is an IPv4 address in IPv6's clothes: write it as IPv4"
-        }
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "is an IPv4-mapped IPv6 address: write it as IPv4",
         IpAddr::V6(v6) if v6.is_unicast_link_local() => {
-            "is a link-local address: it means nothing without its link"
+            "is a link-local address, which is valid only on one link"
         }
         IpAddr::V6(_) => return Ok(()),
     };
@@ -95,11 +93,11 @@ pub fn unicast(address: IpAddr) -> Result<(), String> {
 /// A [`unicast`] address without scope, and a port.
 pub fn endpoint(endpoint: SocketAddr) -> Result<(), String> {
     if endpoint.port() == 0 {
-        return Err(format!("`{endpoint}` has no port: 1 to 65535 are possible"));
+        return Err(format!("`{endpoint}` has no port: 1 to 65535"));
     }
     match endpoint {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => {
-            Err(format!("`{v6}` has a scope: routed addresses have none"))
+            Err(format!("`{v6}` has a scope, which is not supported"))
         }
         SocketAddr::V4(_) | SocketAddr::V6(_) => unicast(endpoint.ip()),
     }
@@ -169,13 +167,13 @@ pub enum Refusal {
     Own { address: IpAddr, what: String },
     #[error("there is no service `{0}`")]
     NoService(String),
-    #[error("service `{service}` does not listen on {family}: this backend is of no use")]
+    #[error("service `{service}` does not listen on {family}: this backend would never be used")]
     NotListening { service: String, family: Family },
-    #[error("`{address}` is the address of {service}/{backend} already")]
+    #[error("`{address}` is already the address of {service}/{backend}")]
     Taken { address: SocketAddr, service: String, backend: String },
-    #[error("service `{service}` has {MAX_FAMILY_BACKENDS} {family} backends: that is the most")]
+    #[error("service `{service}` has {MAX_FAMILY_BACKENDS} {family} backends already, the maximum")]
     ServiceFull { service: String, family: Family },
-    #[error("there are {MAX_SPEC_BACKENDS} backends over all services: that is the most")]
+    #[error("there are {MAX_SPEC_BACKENDS} backends over all services already, the maximum")]
     Full,
 }
 
@@ -216,7 +214,7 @@ mod tests {
     #[test]
     fn addresses_that_no_packet_can_have_are_refused_with_the_reason() {
         let cases = [
-            ("0.0.0.0", "no single host's"),
+            ("0.0.0.0", "not the address of a host"),
             ("0.1.2.3", "reserved"),
             ("127.0.0.1", "loopback"),
             ("127.255.0.1", "loopback"),
@@ -224,7 +222,7 @@ mod tests {
             ("239.255.255.255", "multicast"),
             ("240.0.0.1", "reserved"),
             ("255.255.255.255", "broadcast"),
-            ("::", "no single host's"),
+            ("::", "not the address of a host"),
             ("::1", "loopback"),
             ("ff02::1", "multicast"),
             ("fe80::1", "link-local"),

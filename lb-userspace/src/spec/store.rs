@@ -37,14 +37,14 @@ pub struct Store {
 pub enum StoreError {
     #[error("{}: cannot {step}: {source}", path.display())]
     Io { path: PathBuf, step: &'static str, source: io::Error },
-    #[error("{}: written by another version of xlb (form {found}, this one reads {VERSION}): {CURE}", path.display())]
+    #[error("{}: written by another version of xlb (format {found}, this version reads {VERSION}): {CURE}", path.display())]
     Foreign { path: PathBuf, found: u32 },
-    #[error("{}: not an overlay of xlb: {detail}: {CURE}", path.display())]
+    #[error("{}: not a valid file of changes: {detail}: {CURE}", path.display())]
     Corrupt { path: PathBuf, detail: String },
 }
 
 /// Nothing is lost: the file stays until somebody moves it.
-const CURE: &str = "move it away to start without the changes that were made by command";
+const CURE: &str = "move it away to start without the changes made by commands";
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -155,7 +155,7 @@ fn decode(bytes: &[u8], path: &Path) -> Result<Overlay, StoreError> {
         check(&row).map_err(corrupt)?;
         let name = BackendName::new(&row.service, &row.backend);
         if overlay.entries.insert(name, row.change).is_some() {
-            return Err(corrupt(format!("{}/{} is there twice", row.service, row.backend)));
+            return Err(corrupt(format!("{}/{} is listed twice", row.service, row.backend)));
         }
     }
     Ok(overlay)

@@ -132,7 +132,7 @@ fn sources(service: &file::Service<'_>, family: Family, report: &Report<'_>) {
         let name = service.name();
         report.add(
             source.span,
-            format!("service `{name}` does not listen on {family}: this source is of no use"),
+            format!("service `{name}` does not listen on {family}: this source would never be used"),
         );
     }
 }
@@ -169,7 +169,10 @@ fn listen_once(services: &[file::Service<'_>], report: &Report<'_>) {
         for listen in &service.listen.items {
             if let Some(first) = seen.get(&(listen.value, protocol)) {
                 let line = report.line(*first);
-                report.add(listen.span, format!("`{}` is listened on already, in line {line}", listen.value));
+                report.add(
+                    listen.span,
+                    format!("`{}` is already a listen address in line {line}", listen.value),
+                );
             } else {
                 seen.insert((listen.value, protocol), listen.span);
             }
@@ -212,7 +215,7 @@ fn total(
         Some(*sum)
     });
     if let Some((service, _)) = services.iter().zip(sums).find(|(_, sum)| *sum > most) {
-        report.add(service.header, format!("from here on there are too many {what}: at most {most}"));
+        report.add(service.header, format!("too many {what} from here on: at most {most}"));
     }
 }
 
@@ -232,7 +235,7 @@ fn unique<'n>(names: impl Iterator<Item = &'n At<String>>, what: &str, report: &
     for name in names {
         if let Some(first) = seen.get(name.value.as_str()) {
             let line = report.line(*first);
-            report.add(name.span, format!("{what} `{}` is there already, in line {line}", name.value));
+            report.add(name.span, format!("{what} `{}` is already defined in line {line}", name.value));
         } else {
             seen.insert(&name.value, name.span);
         }
@@ -242,7 +245,7 @@ fn unique<'n>(names: impl Iterator<Item = &'n At<String>>, what: &str, report: &
 fn twice(sources: &[At<IpAddr>], report: &Report<'_>) {
     let mut seen = BTreeSet::new();
     for source in sources.iter().filter(|source| !seen.insert(source.value)) {
-        report.add(source.span, format!("source `{}` is there twice", source.value));
+        report.add(source.span, format!("source `{}` is listed twice", source.value));
     }
 }
 

@@ -87,7 +87,7 @@ fn auto_is_generic_on_all_interfaces_if_one_refuses_native() -> Result<()> {
         let modes: Vec<_> = opened.attached.iter().map(|it| it.mode).collect();
         assert_eq!(modes, [LinkMode::Generic, LinkMode::Generic]);
         assert!(
-            opened.warnings.iter().any(|line| line.contains("generic mode on all")),
+            opened.warnings.iter().any(|line| line.contains("all interfaces use generic mode")),
             "{:?}",
             opened.warnings
         );

@@ -89,10 +89,10 @@ fn what_commands_changed_outlives_the_daemon_until_the_file_says_otherwise() -> 
     xlb.write(&config)?;
     xlb.hang_up()?;
 
-    let left = ["web/web-1: drain (the file has it no longer)", differences[2], differences[3]];
+    let left = ["web/web-1: drain (no longer in the file)", differences[2], differences[3]];
     eventually(SOON, "the file wins where it has changed", || Ok(overlay(&xlb)? == left))?;
     let log = lab.log()?;
-    let said = "web/web-2: the file has changed it and wins: `weight 0 (file: 100)` is forgotten";
+    let said = "web/web-2: changed in the file, which overrides `weight 0 (file: 100)`";
     assert!(log.contains(said), "{log}");
     Ok(())
 }

@@ -60,7 +60,7 @@ fn a_wait_for_interfaces_ends_with_the_refusal_of_a_start_without_one() -> Resul
     let output = refused_with(&lab, &[], &["--wait-interfaces", "500ms"])?;
 
     let refusal = "there is no interface eth7: name one of eth0, eth1 in the configuration\n\
-                   error: this host cannot run xlb as it is\n";
+                   error: this host cannot run xlb\n";
     assert_eq!(output.code, HOST_UNFIT, "{}", output.stderr);
     assert!(output.stderr.ends_with(refusal), "{}", output.stderr);
     Ok(())

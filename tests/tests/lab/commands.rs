@@ -18,7 +18,7 @@ fn commands_end_as_the_manual_says() -> Result<()> {
         (&["backend", "show", "web/web-9"][..], 3, "error: there is no backend `web/web-9`\n"),
         (&["backend", "drain", "web/web-9"], 3, "error: there is no backend `web/web-9`\n"),
         (&["backend", "add", "mail/m-1", "10.0.0.14:25"], 3, "error: there is no service `mail`\n"),
-        (&["backend", "add", "web/web-1", "10.0.0.14:80"], 5, "error: web/web-1 is there already\n"),
+        (&["backend", "add", "web/web-1", "10.0.0.14:80"], 5, "error: web/web-1 already exists\n"),
         (&["service", "show", "mail"], 3, "error: there is no service `mail`\n"),
         (&["health", "probe", "web/web-9"], 3, "error: there is no backend `web/web-9`\n"),
     ] {
@@ -28,8 +28,7 @@ fn commands_end_as_the_manual_says() -> Result<()> {
     assert_eq!(xlb.output(&["backend", "weight", "web/web-1", "1001"])?.code, 2);
     // By a socket that nobody listens on, so that it meets the pins of a daemon that lives.
     let pins = daemon::pins(lab.directory()).display().to_string();
-    let held =
-        format!("error: another xlb holds {pins}\nhint: ask it by its socket (--socket), or stop it\n");
+    let held = format!("error: another xlb holds {pins}\nhint: use its socket (--socket), or stop it\n");
     assert_eq!(said(&xlb.output(&["--socket", "/absent/xlb.sock", "detach"])?), (CONFLICT, held));
     assert_eq!(lab.xlb.programs()?.len(), 2);
     xlb.kill()?;
@@ -58,7 +57,7 @@ fn a_backend_that_was_added_outlives_the_daemon_and_is_told_by_status() -> Resul
     let tally = lab.visit(Family::V4, 80, 60)?;
     assert!(tally.is_even(2), "{tally}");
     let status = xlb.run(&["status"])?;
-    let told = "changed by commands, on top of the file:\n  web/spare: added, 10.0.0.12:8080 weight 7\n";
+    let told = "changed by commands (not in the file):\n  web/spare: added, 10.0.0.12:8080 weight 7\n";
     assert!(status.contains(told), "{status}");
     Ok(())
 }

@@ -46,7 +46,7 @@ pub fn said(output: &Output) -> (i32, String) {
 /// Every cause in a line of its own, and nothing else.
 pub fn assert_unfit(output: &Output, causes: &[&str]) {
     let causes: String = causes.iter().map(|cause| format!("{cause}\n")).collect();
-    assert_eq!(said(output), (HOST_UNFIT, format!("{causes}error: this host cannot run xlb as it is\n")));
+    assert_eq!(said(output), (HOST_UNFIT, format!("{causes}error: this host cannot run xlb\n")));
 }
 
 /// What a daemon leaves on a host: files and pins, and programs on interfaces.

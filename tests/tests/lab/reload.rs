@@ -30,10 +30,10 @@ fn a_bad_file_at_reload_changes_nothing_and_says_where() -> Result<()> {
         (
             INVALID_CONFIGURATION,
             format!(
-                "{path}:16:11: `0` is not a port: 1 to 65535 are\n\
+                "{path}:16:11: `0` is not a port: expected 1 to 65535\n\
                  \x20  16 | listen = [\"192.0.2.10:0\", \"[2001:db8::10]:80\"]\n\
                  \x20     |           ^^^^^^^^^^^^^^\n\
-                 error: {path} is not in force, because it has mistakes\n"
+                 error: {path} has errors and was not applied\n"
             )
         )
     );

@@ -27,8 +27,8 @@ fn a_file_that_is_not_there_or_wrong_is_told_with_line_and_column() -> Result<()
         (
             INVALID_CONFIGURATION,
             format!(
-                "error: {path}: there is no such file\n\
-                 hint: `xlb run --config FILE` or XLB_CONFIG names another file\n"
+                "error: {path}: no such file\n\
+                 hint: choose another file with `xlb run --config FILE` or XLB_CONFIG\n"
             )
         )
     );
@@ -40,7 +40,7 @@ fn a_file_that_is_not_there_or_wrong_is_told_with_line_and_column() -> Result<()
                 "{path}:11:1: unknown key `flow_ipv6` in [limits]: did you mean `flows_ipv6`?\n\
                  \x20  11 | flow_ipv6 = 65536\n\
                  \x20     | ^^^^^^^^^\n\
-                 {path}:16:11: `0` is not a port: 1 to 65535 are\n\
+                 {path}:16:11: `0` is not a port: expected 1 to 65535\n\
                  \x20  16 | listen = [\"192.0.2.10:0\", \"[2001:db8::10]:80\"]\n\
                  \x20     |           ^^^^^^^^^^^^^^\n\
                  error: {path} is not a valid configuration\n"
@@ -63,7 +63,7 @@ fn a_daemon_without_rights_is_told_which_before_it_meets_a_file_that_it_may_not_
     assert_unfit(
         &output,
         &[
-            "CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON missing: run xlb as root, or by its systemd unit, which grants \
+            "CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON missing: run xlb as root, or with its systemd unit, which grants \
            them",
         ],
     );
@@ -78,7 +78,7 @@ fn pins_need_a_bpffs() -> Result<()> {
     let output = refused(&lab, &["env", &pins])?;
 
     let mount = lab.directory().display();
-    assert_unfit(&output, &[&format!("{mount} is no bpffs: mount -t bpf bpf {mount}")]);
+    assert_unfit(&output, &[&format!("{mount} is not a bpffs: mount -t bpf bpf {mount}")]);
     Ok(())
 }
 
@@ -106,8 +106,7 @@ fn a_program_of_somebody_else_is_named_and_left_alone() -> Result<()> {
     assert_unfit(
         &output,
         &[&format!(
-            "eth1 runs another XDP program, id {id}: see whose it is by `bpftool prog show id {id}` and have its \
-             owner remove it"
+            "eth1 runs another XDP program, id {id}: find its owner with `bpftool prog show id {id}` and remove it"
         )],
     );
     Ok(())
@@ -169,7 +168,7 @@ fn limits_that_the_host_cannot_hold_are_told_with_both_figures() -> Result<()> {
     assert!(needed.parse::<u32>()? > 8, "{stderr}");
     assert_eq!(
         rest,
-        "lower `flows` and `flows_ipv6` in [limits], or add memory\nerror: this host cannot run xlb as it is\n"
+        "lower `flows` and `flows_ipv6` in [limits], or add memory\nerror: this host cannot run xlb\n"
     );
     Ok(())
 }
@@ -204,7 +203,7 @@ fn a_second_daemon_is_told_what_is_taken_and_the_first_serves_on() -> Result<()>
     let other_pins = refused(&lab, &["env", &format!("XLB_PINS={directory}/{}/other", sweep::BPFFS)])?;
 
     let taken = format!(
-        "error: another xlb holds {directory}/{}/xlb: stop it, or give this one other pins by XLB_PINS\n",
+        "error: another xlb holds {directory}/{}/xlb: stop it, or choose other pins with XLB_PINS\n",
         sweep::BPFFS
     );
     assert_eq!(said(&same), (CONFLICT, taken.clone()));
@@ -227,7 +226,7 @@ fn a_metrics_address_that_somebody_else_has_is_a_conflict_and_changes_nothing() 
     let output = refused(&lab, &[])?;
 
     let taken = format!(
-        "error: listen on {address}: address in use (`ss -ltnp` says by whom; [metrics] listen chooses another)\n"
+        "error: listen on {address}: address in use (`ss -ltnp` shows the process; [metrics] listen sets another)\n"
     );
     assert_eq!(said(&output), (CONFLICT, taken));
     Ok(())
@@ -241,7 +240,7 @@ fn a_refusal_is_said_whatever_the_log_is_told() -> Result<()> {
         let output = refused(&lab, words)?;
 
         assert_eq!(output.code, INVALID_CONFIGURATION);
-        let missing = format!("error: {}: there is no such file", lab.config_path().display());
+        let missing = format!("error: {}: no such file", lab.config_path().display());
         assert!(output.stderr.starts_with(&missing), "{words:?}: {}", output.stderr);
     }
     Ok(())

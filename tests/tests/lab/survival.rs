@@ -89,7 +89,7 @@ fn connections_survive_the_removal_of_pins_and_the_death_of_the_daemon_that_rest
     }
     assert_eq!(lab.xlb.programs()?, before, "the program never left the interface");
     let log = lab.log()?;
-    assert_eq!(log.matches("and were made again").count(), 4, "{log}");
+    assert_eq!(log.matches("restored missing pins").count(), 4, "{log}");
     xlb.kill()?;
     wait_for_a_byte_on_each(&live)?;
     xlb.start_again()?;

@@ -161,7 +161,7 @@ fn what_only_a_start_finds_out_is_told_by_status_for_as_long_as_the_daemon_runs(
     lab.switch.ip("link set xlb mtu 9000")?;
     let xlb = lab.start(&Config::web(&lab, Mode::FullNat))?;
 
-    let refused = "eth1 does not take the program in native mode";
+    let refused = "eth1 does not support native mode";
     let told = wait_for_warnings(&xlb, |warnings| of(warnings, refused).len() == 1)?;
     is_logged(&lab, of(&told, refused)[0])?;
     let screen = xlb.run(&["status"])?;

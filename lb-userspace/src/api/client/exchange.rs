@@ -100,7 +100,7 @@ impl Client {
         let found = fs::metadata(&self.socket);
         let is_no_socket = found.is_ok_and(|found| !found.file_type().is_socket());
         let reason = if reason.kind() == io::ErrorKind::ConnectionRefused && is_no_socket {
-            io::Error::new(io::ErrorKind::InvalidInput, "this is no socket")
+            io::Error::new(io::ErrorKind::InvalidInput, "not a socket")
         } else {
             reason
         };
@@ -110,7 +110,8 @@ impl Client {
     /// A daemon that dies between accepting and answering is as unreachable as one that is dead.
     fn gone_or(&self, error: hyper::Error, otherwise: impl Fn(hyper::Error) -> Error) -> Error {
         if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
-            let reason = io::Error::new(io::ErrorKind::ConnectionReset, "it hung up without an answer");
+            let reason =
+                io::Error::new(io::ErrorKind::ConnectionReset, "the connection was closed without an answer");
             return Error::Unreachable { socket: self.socket.clone(), reason };
         }
         otherwise(error)

@@ -122,7 +122,7 @@ mod tests {
         let verdict = unknown(&silent);
 
         assert_eq!(verdict.level, Level::Unknown);
-        assert_eq!(verdict.line(), "XLB UNKNOWN: GET /v1/status: the daemon gave no answer within 5s");
+        assert_eq!(verdict.line(), "XLB UNKNOWN: GET /v1/status: no answer from the daemon within 5s");
     }
 
     fn good() -> Status {

@@ -62,7 +62,7 @@ fn a_request_too_many_is_refused_in_words() {
         .collect();
 
     let expected = format!(
-        "request refused: {WAITING_MAX} requests wait for an answer already: try again request=change backend web/web-2: \
+        "request refused: {WAITING_MAX} requests are waiting already: try again request=change backend web/web-2: \
          weight 50"
     );
     assert!(CAPTURED.take().contains(&expected));

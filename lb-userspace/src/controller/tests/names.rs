@@ -87,7 +87,7 @@ fn what_a_command_said_of_a_name_stays_with_the_name() {
 
     world.ask(Request::Reload).unwrap();
 
-    assert_eq!(world.status().overlay, ["web/web-1: drain (the file has it no longer)"]);
+    assert_eq!(world.status().overlay, ["web/web-1: drain (no longer in the file)"]);
     assert_eq!(world.serving(), ["web-9", "web-2", "web-3"]);
 }
 

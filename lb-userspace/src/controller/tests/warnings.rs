@@ -79,8 +79,7 @@ fn pins_that_cannot_be_made_again_are_in_the_status_until_they_can() {
     world.absorb(Event::PinsRemoved);
 
     let warnings = world.status().warnings;
-    let expected =
-        "interfaces and pins cannot be kept in order: pin /sys/fs/bpf/xlb/v1/FLOWS4: no space left";
+    let expected = "cannot restore interfaces and pins: pin /sys/fs/bpf/xlb/v1/FLOWS4: no space left";
     assert_eq!(warnings, [expected]);
 
     world.host().pins_failure = None;

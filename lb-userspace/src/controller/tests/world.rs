@@ -41,7 +41,7 @@ pub struct Machine {
     pub is_full: bool,
     pub addresses: BTreeSet<IpAddr>,
     pub local_ports: (u16, u16),
-    /// Why interfaces and pins cannot be kept in order.
+    /// Why cannot restore interfaces and pins.
     pub pins_failure: Option<&'static str>,
 }
 

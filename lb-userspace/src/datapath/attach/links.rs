@@ -60,7 +60,7 @@ impl Links {
     /// What the program is attached to. Missing pins are made again, and an interface that went away and came back is
     /// attached to again.
     pub fn refresh(&mut self) -> anyhow::Result<Vec<Attached>> {
-        let links = links::dump().context("ask netlink for the interfaces")?;
+        let links = links::dump().context("list the interfaces by netlink")?;
         self.held.retain(|index, _| links.iter().any(|link| link.index == *index));
         self.restore_pins()?;
         let mut found = Vec::new();
@@ -82,11 +82,7 @@ impl Links {
         }
         let made = self.pin_missing(&directory)?;
         if !made.is_empty() {
-            log::warn!(
-                "pins were missing in {} and were made again: {}",
-                directory.display(),
-                made.join(", ")
-            );
+            log::warn!("restored missing pins in {}: {}", directory.display(), made.join(", "));
         }
         Ok(())
     }

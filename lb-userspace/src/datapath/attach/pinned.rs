@@ -53,7 +53,7 @@ impl Pinned {
     pub fn remove(&self) -> anyhow::Result<()> {
         pins::remove_file(&self.path)?;
         let deadline = Instant::now() + LEAVE_TIMEOUT;
-        while self.is_alive(&links::dump().context("ask netlink for the interfaces")?) {
+        while self.is_alive(&links::dump().context("list the interfaces by netlink")?) {
             ensure!(
                 Instant::now() < deadline,
                 "the program {} is still on the interface of index {} after {} s",

@@ -36,24 +36,21 @@ impl From<RefusedBy> for Refused {
             }
             Errno::EOPNOTSUPP => "its driver has no native mode: set mode = \"auto\" or \"generic\"",
             Errno::ERANGE => {
-                "the MTU of it (or of its peer, for a veth) is too large for native mode: lower it, or set \
+                "its MTU (or that of its peer, for a veth) is too large for native mode: lower it, or set \
                  mode = \"auto\""
             }
             Errno::EINVAL => {
-                "its driver takes no program as it is set up: see `dmesg` for its reason (MTU, LRO, queues), or set \
+                "its driver rejects the program with the current settings: see `dmesg` (MTU, LRO, queues), or set \
                  mode = \"generic\""
             }
             Errno::ENOMEM | Errno::ENOSPC => {
-                "it has no queues left for XDP: use fewer by `ethtool -L`, or set mode = \"generic\""
+                "it has no queues left for XDP: use fewer (`ethtool -L`), or set mode = \"generic\""
             }
             _ => {
                 let error = anyhow::Error::new(std::io::Error::from(errno));
                 return Self::Failed(error.context(format!("attach the XDP program to {interface}")));
             }
         };
-        Self::Host(Cause::new(
-            format!("{interface} does not take the XDP program ({})", errno.desc()),
-            remedy,
-        ))
+        Self::Host(Cause::new(format!("{interface} rejects the XDP program ({})", errno.desc()), remedy))
     }
 }

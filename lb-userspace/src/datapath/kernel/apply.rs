@@ -25,7 +25,7 @@ impl Maps {
             Op::PutBackendName(number, name) => self.put_backend_name(*number, &name.to_string()),
             Op::PutServiceName(number, name) => self.put_service_name(*number, name),
             Op::PutBackend(backend) => {
-                ensure!(backend.id != 0, "nobody has the id 0");
+                ensure!(backend.id != 0, "backend id 0 is reserved");
                 self.backends.put(backend);
                 Ok(())
             }

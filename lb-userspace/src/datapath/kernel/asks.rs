@@ -20,7 +20,7 @@ pub async fn asks(asks: Asks, sender: Sender<NeighbourWanted>, shutdown: Cancell
     tokio::select! {
         passed = pass_on(asks, &sender) => {
             if let Err(error) = passed {
-                log::error!("read what the XDP program asks for: {error}; neighbours of new clients stay unresolved");
+                log::error!("read neighbour requests of the XDP program: {error}; neighbours of new clients stay unresolved");
             }
         }
         () = sender.closed() => {}
@@ -37,10 +37,7 @@ async fn pass_on(asks: Asks, sender: &Sender<NeighbourWanted>) -> std::io::Resul
             match read(&bytes).map(|wanted| sender.try_send(wanted)) {
                 Some(Ok(()) | Err(TrySendError::Full(_))) => {}
                 Some(Err(TrySendError::Closed(_))) => return Ok(()),
-                None => log::warn!(
-                    "the XDP program asked for something in {} bytes, which is unknown",
-                    bytes.len()
-                ),
+                None => log::warn!("unknown neighbour request of {} bytes from the XDP program", bytes.len()),
             }
         }
         readable.clear_ready();

@@ -72,7 +72,7 @@ pub fn carry(old: (&Path, &MapLayout), new: (&Path, &MapLayout), shape: &MapShap
     let copy = || -> io::Result<()> {
         for (number, old_key) in (0..).zip(old.keys()?) {
             if number >= new.entries {
-                log::warn!("{} has no room for all of its contents: some are left out", shape.name);
+                log::warn!("{} is too small for its former contents: some are lost", shape.name);
                 break;
             }
             let mut key = vec![0; new.key];

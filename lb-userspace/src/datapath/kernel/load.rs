@@ -114,7 +114,7 @@ fn fill(mut maps: Maps, basis: &Basis<'_>, shapes: &[MapShape]) -> anyhow::Resul
         };
         let path = pins::map(directory, old.name);
         carry::carry((&old.path, &old.layout), (&path, layout), shape)?;
-        log::info!("{} is of another layout than before: its contents are copied", old.name);
+        log::info!("{}: its layout has changed, its contents are copied", old.name);
     }
     let mut settings = maps.settings()?;
     begin(&mut settings, sizes, ports)?;

@@ -67,7 +67,7 @@ pub struct Traces(EbpfLogger<&'static dyn Log>);
 /// Logs the program's traces until shutdown.
 pub async fn traces(traces: Traces, shutdown: CancellationToken) {
     tokio::select! {
-        Err(error) = log_all(traces) => log::error!("read the traces of the XDP program: {error}; there are no more"),
+        Err(error) = log_all(traces) => log::error!("read traces of the XDP program: {error}; tracing ends"),
         () = shutdown.cancelled() => {}
     }
 }

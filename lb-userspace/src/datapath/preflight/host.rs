@@ -44,7 +44,7 @@ impl Host {
     /// Reads everything. `root` is where the pins of all layouts lie.
     pub fn read(root: &Path) -> anyhow::Result<Self> {
         let pins_mount = root.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/")).to_path_buf();
-        let links = links::dump().context("ask netlink for the interfaces")?;
+        let links = links::dump().context("list the interfaces by netlink")?;
         Ok(Self {
             kernel: kernel()?,
             capabilities: capabilities()?,
@@ -139,7 +139,7 @@ fn with_settings(link: Link) -> anyhow::Result<Link> {
     Ok(Link { lro, forwarding_v4, forwarding_v6, ..link })
 }
 
-/// `None`: the interface does not speak this family.
+/// `None`: the interface does not have this family.
 fn forwarding(family: &str, interface: &str) -> anyhow::Result<Option<bool>> {
     let path = format!("/proc/sys/net/{family}/conf/{interface}/forwarding");
     match fs::read_to_string(&path) {

@@ -23,7 +23,7 @@ pub struct Link {
     pub is_veth: bool,
     pub xdp: Option<Xdp>,
     pub lro: bool,
-    /// `None`: it does not speak the family.
+    /// `None`: the interface does not have the family.
     pub forwarding_v4: Option<bool>,
     pub forwarding_v6: Option<bool>,
 }

@@ -32,8 +32,8 @@ fn everything_that_is_amiss_with_the_host_is_told_at_once_with_its_cure() {
         causes,
         [
             "the kernel is Linux 5.10: boot Linux 6.1 or newer",
-            "CAP_BPF missing: run xlb as root, or by its systemd unit, which grants them",
-            "/sys/fs/bpf is no bpffs: mount -t bpf bpf /sys/fs/bpf",
+            "CAP_BPF missing: run xlb as root, or with its systemd unit, which grants them",
+            "/sys/fs/bpf is not a bpffs: mount -t bpf bpf /sys/fs/bpf",
         ]
     );
 }
@@ -58,8 +58,7 @@ fn each_fault_of_an_interface_has_one_line_with_its_cure() {
         (
             Link { xdp: Some(Xdp { program: 77, is_generic: true }), ..good() },
             AttachMode::Auto,
-            "eth0 runs another XDP program, id 77: see whose it is by `bpftool prog show id 77` and have its owner \
-             remove it",
+            "eth0 runs another XDP program, id 77: find its owner with `bpftool prog show id 77` and remove it",
         ),
         (
             Link { lro: true, ..good() },
@@ -80,7 +79,7 @@ fn each_fault_of_an_interface_has_one_line_with_its_cure() {
         (
             Link { forwarding_v6: None, ..good() },
             AttachMode::Auto,
-            "eth0 does not speak IPv6: give it an address (IPv6: sysctl -w net.ipv6.conf.eth0.disable_ipv6=0, and an \
+            "eth0 has no IPv6: give it an address (IPv6: sysctl -w net.ipv6.conf.eth0.disable_ipv6=0, and an \
              MTU of 1280 or more)",
         ),
     ] {

@@ -19,7 +19,7 @@ impl Overlay {
         rules::weight(body.weight).map_err(invalid)?;
         rules::endpoint(body.address).map_err(invalid)?;
         if spec.definition(name).is_some() {
-            return Err(Problem::new(ProblemKind::Conflict, format!("{name} is there already")));
+            return Err(Problem::new(ProblemKind::Conflict, format!("{name} already exists")));
         }
         let wish = Definition { address: body.address, weight: body.weight, backup: body.backup };
         let own = OwnAddresses::of(&spec);

@@ -48,7 +48,7 @@ fn the_file_wins_where_its_own_definition_has_changed() {
             change: |overlay, file| overlay.patch(file, &name("a"), &weight(7)),
             then: &["a 10.0.0.11:80 50", B],
             backends: &["a 10.0.0.11:80 50", B],
-            log: &["web/a: the file has changed it and wins: `weight 7 (file: 100)` is forgotten"],
+            log: &["web/a: changed in the file, which overrides `weight 7 (file: 100)`"],
         },
         Row {
             change: |overlay, file| overlay.patch(file, &name("a"), &weight(7)),
@@ -60,7 +60,7 @@ fn the_file_wins_where_its_own_definition_has_changed() {
             change: |overlay, file| overlay.patch(file, &name("a"), &weight(7)),
             then: &[B],
             backends: &[B],
-            log: &["web/a: the file has it no longer and wins: `weight 7 (file: 100)` is forgotten"],
+            log: &["web/a: no longer in the file, which overrides `weight 7 (file: 100)`"],
         },
         Row {
             change: |overlay, file| overlay.patch(file, &name("a"), &weight(7)),
@@ -78,7 +78,7 @@ fn the_file_wins_where_its_own_definition_has_changed() {
             change: |overlay, file| overlay.remove(file, &name("a")),
             then: &["a 10.0.0.21:80 100", B],
             backends: &["a 10.0.0.21:80 100", B],
-            log: &["web/a: the file has changed it and wins: `removed` is forgotten"],
+            log: &["web/a: changed in the file, which overrides `removed`"],
         },
         Row {
             change: |overlay, file| overlay.remove(file, &name("a")),
@@ -90,7 +90,7 @@ fn the_file_wins_where_its_own_definition_has_changed() {
             change: |overlay, file| overlay.add(file, &name("c"), &new("10.0.0.13:80")),
             then: &[A, B, "c 10.0.0.33:80 5"],
             backends: &[A, B, "c 10.0.0.33:80 5"],
-            log: &["web/c: the file defines it and wins: `added, 10.0.0.13:80 weight 100` is forgotten"],
+            log: &["web/c: now defined in the file, which overrides `added, 10.0.0.13:80 weight 100`"],
         },
         Row {
             change: |overlay, file| overlay.add(file, &name("c"), &new("10.0.0.13:80")),
@@ -136,10 +136,7 @@ fn drain_and_maint_hold_until_ready_whatever_the_file_does() {
     }
 
     assert_eq!(overlay.differences(), ["web/a: maint"]);
-    assert_eq!(
-        overlay.apply(&file(&[B])).overlay.differences(),
-        ["web/a: maint (the file has it no longer)"]
-    );
+    assert_eq!(overlay.apply(&file(&[B])).overlay.differences(), ["web/a: maint (no longer in the file)"]);
     overlay.patch(&file(&[B]), &name("a"), &admin(AdminState::Ready)).unwrap();
     assert_eq!(overlay, Overlay::default());
 }
@@ -185,8 +182,8 @@ fn what_makes_no_sense_with_another_file_waits_and_says_so() {
     let applied = overlay.apply(&taken);
 
     assert_eq!(told(&applied.spec), [A, "d 10.0.0.13:80 100"]);
-    let reason = "`10.0.0.13:80` is the address of web/d already";
-    let line = format!("web/c: `added, 10.0.0.13:80 weight 100` is not in force: {reason}");
+    let reason = "`10.0.0.13:80` is already the address of web/d";
+    let line = format!("web/c: `added, 10.0.0.13:80 weight 100` is not applied: {reason}");
     assert_eq!(applied.warnings, [line]);
     assert_eq!(told(&applied.overlay.apply(&file(&[A])).spec), [A, "c 10.0.0.13:80 100"]);
 }
@@ -221,8 +218,8 @@ fn what_is_refused_has_its_kind_and_changes_nothing() {
     type Edit = fn(&mut Overlay, &Spec) -> Result<(), Problem>;
     let rows: [(Edit, ProblemKind, &str); 15] = [
         (|o, f| o.add(f, &BackendName::new("no", "c"), &new("10.0.0.13:80")), NotFound, "no service `no`"),
-        (|o, f| o.add(f, &name("a"), &new("10.0.0.13:80")), Conflict, "web/a is there already"),
-        (|o, f| o.add(f, &name("c"), &new("10.0.0.11:80")), Conflict, "the address of web/a already"),
+        (|o, f| o.add(f, &name("a"), &new("10.0.0.13:80")), Conflict, "web/a already exists"),
+        (|o, f| o.add(f, &name("c"), &new("10.0.0.11:80")), Conflict, "already the address of web/a"),
         (|o, f| o.add(f, &name("c"), &new("[fd00::1]:80")), Invalid, "does not listen on IPv6"),
         (|o, f| o.add(f, &name("c"), &new("127.0.0.1:80")), Invalid, "loopback"),
         (|o, f| o.add(f, &name("c"), &new("10.0.0.13:0")), Invalid, "port"),

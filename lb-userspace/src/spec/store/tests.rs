@@ -113,13 +113,13 @@ fn what_cannot_be_understood_is_named_and_stays() {
     let twice = String::from_utf8(encode(&overlay()).unwrap()).unwrap().replace("web-2", "web-1");
     let heavy = String::from_utf8(encode(&overlay()).unwrap()).unwrap().replace("50", "5000");
     let cases = [
-        ("", "not an overlay of xlb: EOF"),
-        ("{\"version\": 1", "not an overlay of xlb: EOF"),
-        ("\u{0}\u{0}\u{0}", "not an overlay of xlb: expected value"),
+        ("", "not a valid file of changes: EOF"),
+        ("{\"version\": 1", "not a valid file of changes: EOF"),
+        ("\u{0}\u{0}\u{0}", "not a valid file of changes: expected value"),
         ("{\"version\": 1}", "missing field `backends`"),
-        (foreign, "written by another version of xlb (form 2, this one reads 1)"),
-        (&twice, "web/web-1 is there twice"),
-        (&heavy, "`5000` is out of bounds"),
+        (foreign, "written by another version of xlb (format 2, this version reads 1)"),
+        (&twice, "web/web-1 is listed twice"),
+        (&heavy, "`5000` is out of range"),
     ];
 
     for (content, message) in cases {
