@@ -1,4 +1,4 @@
-//! The commands. A noun changes nothing; a verb says what it changed.
+//! The commands. Those that show something change nothing; those that change something report it.
 //!
 //! Data goes to stdout, messages go to stderr. All but `run`, `check`, `completions` and the second half of `detach`
 //! are questions to the daemon's API. The entry is [`main_with`], which has its whole world passed in.
@@ -59,7 +59,7 @@ pub struct World<'a> {
 pub struct Host {
     /// Is the daemon, until it ends.
     pub run: fn(run::Options) -> Result<(), Failure>,
-    /// Reads a configuration, or says all its mistakes.
+    /// Reads a configuration, or returns all its errors.
     pub check: fn(&Path) -> Result<Checked, Failure>,
     /// Removes the data plane of a dead daemon; `false`: there was none.
     pub detach: fn() -> Result<bool, Failure>,
@@ -80,7 +80,7 @@ pub fn main(host: Host) -> ExitCode {
     ExitCode::from(main_with(world))
 }
 
-/// Does what the arguments say. Returns the exit code.
+/// Runs the command. Returns the exit code.
 pub fn main_with(world: World<'_>) -> u8 {
     let World { args, env, stdout, stderr, stdout_is_terminal, host } = world;
     let args = match Args::try_parse_from(&args) {

@@ -135,7 +135,7 @@ pub struct Controller<D, H> {
 /// How far `have` can be relied on.
 #[derive(Debug)]
 enum Trust {
-    /// Nobody else writes: it is what the maps hold.
+    /// The contents of the maps: there is no other writer.
     Full,
     /// To be read back before the next plan.
     Stale,
@@ -223,13 +223,13 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         }
         controller.look_at_the_host()?;
         controller.state.adopt(&controller.have, now);
-        // What changed while no daemon listened, nobody knows; and whose flows were left behind, a count finds out.
+        // Routes may have changed while no daemon ran, and a count finds flows that were left behind.
         controller.state.routing_changed();
         controller.walks.count_since(now, now);
         Ok(controller)
     }
 
-    /// On the disk as well, or it would come back with the file of before. A full disk is no reason not to serve.
+    /// Also on disk, or the changes would return with the former file. A full disk is no reason not to serve.
     fn forget_what_was_overruled(&mut self) {
         if let Err(error) = self.host.save_overlay(&self.wishes.overlay) {
             warn!("cannot save that the file overrides changes made by commands: {error:#}");
@@ -326,7 +326,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         Ok(())
     }
 
-    /// When the log has to say something.
+    /// When the next line is to be logged.
     fn next_warning(&self) -> Option<Instant> {
         let unsaid = self.warned.values().filter(|(_, is_logged)| !is_logged);
         unsaid.map(|(since, _)| *since + SETTLED).min()

@@ -54,7 +54,7 @@ use crate::{
 
 /// Events that wait for the controller; who has more waits in turn.
 const EVENTS: usize = 1024;
-/// Neighbours that wait to be asked for.
+/// Neighbour requests that wait.
 const ASKS: usize = 256;
 /// How long tasks may take to end.
 const GRACE: Duration = Duration::from_secs(5);
@@ -69,7 +69,7 @@ pub fn check(file: &Path) -> Result<Checked, Failure> {
     Ok(Checked { memory: Memory::of(spec.limits, cpus), ports, warning, spec })
 }
 
-/// `xlb detach` where nobody answers: removes what a dead daemon left. `false`: there was nothing.
+/// `xlb detach` without a running daemon: removes what an earlier one left. `false`: there was nothing.
 pub fn remove_remains() -> Result<bool, Failure> {
     match datapath::detach(&paths::pins()) {
         Ok(removed) => Ok(!removed.is_empty()),

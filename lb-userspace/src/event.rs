@@ -71,7 +71,7 @@ impl From<&ProbeResult> for view::ProbeResult {
     }
 }
 
-/// What is believed of a backend.
+/// The health of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
     /// It may be given flows.
@@ -120,7 +120,7 @@ pub struct Path {
 pub enum HopState {
     /// Packets for the backend can be sent.
     Resolved(Hop),
-    /// The route is known, the neighbour is not (it is being asked for).
+    /// The route is known, the neighbour is not (it has been requested).
     Unresolved {
         /// The neighbour: a gateway, or the backend itself.
         next_hop: IpAddr,

@@ -4,7 +4,7 @@
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// What was asked for is so.
+    /// Done.
     Done = 0,
     /// It was tried and did not work.
     Failed = 1,

@@ -1,4 +1,4 @@
-//! What Prometheus scrapes: pure rendering of what the controller knows, in text format 0.0.4.
+//! Metrics for Prometheus: pure rendering of the controller's state, in text format 0.0.4.
 //!
 //! The controller fills an [`Input`]; [`render`] makes families of it ([`families()`], one function a family) and
 //! adds the `process_*` ones. Client addresses are never labels: labels are bounded by the configuration.

@@ -1,4 +1,4 @@
-//! Knows the way to each backend, and has the kernel find out what it does not know.
+//! Finds the next hop of each backend, and makes the kernel resolve neighbours.
 //!
 //! ```text
 //!   netlink's messages ─▶ decode ─▶ network ─┐ a few ms later
@@ -6,7 +6,7 @@
 //!   the program's asks, silent and stale neighbours ─▶ asking ─▶ kernel: "use this neighbour"
 //! ```
 //!
-//! Messages keep links and neighbours in step, and say when to look up routes anew. The listener subscribes before
+//! Messages keep links and neighbours in step, and say when to look up routes again. The listener subscribes before
 //! the first look, so that nothing falls between the two. The first look reports everything as changed: nobody was
 //! watching before.
 

@@ -1,4 +1,4 @@
-//! The types of health checks: for each a file with its keys in the configuration, and what it asks of a backend.
+//! The types of health checks: one file each, with its configuration keys and its request to a backend.
 //!
 //! A type is added by its file and a line in the table below. What the configuration takes and refuses, and what
 //! `xlb health list` shows, follows from them.
@@ -45,7 +45,7 @@ macro_rules! types {
         $(mod $file;)*
         $(pub use $file::$Type;)*
 
-        /// What a health check asks of a backend.
+        /// The request of a health check to a backend.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub enum Probe {
             $($(#[$about])* $Type($Type),)*

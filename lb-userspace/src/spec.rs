@@ -133,7 +133,7 @@ impl Default for Limits {
     }
 }
 
-/// What clients dial, and who answers.
+/// The addresses that clients connect to, and the backends behind them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// 1 to 63 letters, digits, `.`, `_` and `-`.

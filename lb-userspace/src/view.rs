@@ -72,7 +72,7 @@ pub struct ServiceSummary {
 pub struct Service {
     /// As in the file.
     pub name: String,
-    /// What clients dial.
+    /// The addresses and ports that clients connect to.
     pub listen: Vec<SocketAddr>,
     /// Of all that it listens on.
     #[serde(with = "named")]
@@ -107,9 +107,9 @@ pub struct Backend {
     pub weight: u32,
     /// Used only when no other backend of its family is up.
     pub backup: bool,
-    /// As its checks say.
+    /// By its health checks.
     pub health: Health,
-    /// As the operator says.
+    /// Set by the operator.
     pub admin_state: AdminState,
     /// Half-open, established and closing, a second old at most.
     pub flows: u64,
@@ -144,7 +144,7 @@ pub struct HealthState {
     /// The type of the check, or none.
     #[serde(with = "named")]
     pub check: Option<Kind>,
-    /// As its checks say.
+    /// By its health checks.
     pub health: Health,
     /// Seconds in this state.
     pub since_seconds: u64,
@@ -240,7 +240,7 @@ impl From<flow::State> for FlowState {
 pub struct FlowCount {
     /// Flows whose handshake is not proven.
     pub half_open: u64,
-    /// Flows that nobody has begun to close.
+    /// Flows that neither side has begun to close.
     pub established: u64,
     /// Flows that one side has begun to close; what both have closed is not counted.
     pub closing: u64,
@@ -280,7 +280,7 @@ pub struct Reloaded {
     pub warnings: Vec<String>,
 }
 
-/// A refusal (RFC 9457, 3): the answer to what was asked for in vain.
+/// A problem document (RFC 9457, 3): the answer to a request that failed.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Problem {
     /// A URI that identifies the kind: `urn:xlb:problem:...`, or `about:blank` where the status says it all.

@@ -15,7 +15,7 @@ use crate::{
 
 use exchange::{LOOK_TIMEOUT, TIMEOUT, escaped};
 
-/// Asks the daemon behind a socket. Every question is a connection of its own.
+/// A client of the daemon behind a socket. Each request is a connection of its own.
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,

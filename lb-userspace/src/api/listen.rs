@@ -1,4 +1,4 @@
-//! Where the API listens. Told apart from serving, so that a daemon knows before it changes anything.
+//! The API's listener. Separate from serving, so that a daemon learns of errors before it changes anything.
 
 use std::{
     fs, io,
@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use crate::exit::Exit;
 
-/// Whoever is in this group may operate xlb.
+/// Members of this group may operate xlb.
 pub const GROUP: &str = "xlb";
 const MODE: u32 = 0o660;
 
@@ -38,7 +38,7 @@ pub enum Error {
         place: String,
         /// The step that went wrong: "bind", "chmod".
         doing: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
@@ -100,7 +100,7 @@ pub async fn metrics(address: SocketAddr) -> Result<TcpListener, Error> {
     })
 }
 
-/// A socket file that nobody listens on is of a daemon that died.
+/// A socket file without a listener is left from a daemon that died.
 async fn refuse_if_taken(path: &Path) -> Result<(), Error> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -114,7 +114,7 @@ async fn refuse_if_taken(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Without it the socket is root's alone, which is safe: so a failure is only said.
+/// Without it the socket is root's alone, which is safe: so a failure is only logged.
 fn give_to_group(path: &Path) {
     let given = match Group::from_name(GROUP) {
         Ok(Some(group)) => chown(path, None, Some(group.gid.as_raw())),

@@ -17,7 +17,7 @@ pub const CONTENT_TYPE: &str = "application/problem+json";
 /// The problem says no more than its HTTP status does (RFC 9457, 4.2.1).
 const NOTHING_MORE: &str = "about:blank";
 
-/// What the world is told of a kind of problem.
+/// How the API and the CLI show a kind of problem.
 pub struct Row {
     /// RFC 9457 wants a URI that identifies the kind.
     pub uri: &'static str,

@@ -21,7 +21,7 @@ use crate::{
 
 /// The largest body of a request.
 pub const BODY_LIMIT_BYTES: usize = 64 * 1024;
-/// Flows in a list whose length nobody gave.
+/// Length of a list of flows without a given limit.
 pub const FLOWS_LISTED: usize = 1_000;
 /// Flows in the longest list: about 25 MB of JSON.
 pub const MAX_FLOWS_LISTED: usize = 100_000;

@@ -14,7 +14,7 @@ use crate::{
 /// A file without mistakes.
 #[derive(Debug)]
 pub struct Checked {
-    /// What the file says, validated.
+    /// The validated file.
     pub spec: Spec,
     /// What it will take of the host.
     pub memory: Memory,
@@ -47,7 +47,7 @@ pub(super) fn check(
     Ok(Exit::Done.code())
 }
 
-/// What programs are told: its shape does not change.
+/// The JSON output: its shape does not change.
 #[derive(Serialize)]
 struct Report<'a> {
     file: String,

@@ -1,4 +1,4 @@
-//! Where commands speak: data to stdout in the form that was asked for, messages to stderr.
+//! Output of commands: data to stdout in the chosen format, messages to stderr.
 
 use std::{
     ffi::OsString,
@@ -108,7 +108,7 @@ impl<'a> Console<'a> {
         }
     }
 
-    /// A message for those who want to know more.
+    /// A message for `--verbose`.
     pub fn say_more(&mut self, message: &str) -> Result<(), Failure> {
         match self.verbosity {
             Verbosity::Quiet | Verbosity::Usual => Ok(()),
@@ -118,7 +118,7 @@ impl<'a> Console<'a> {
 
     /// Says why a command failed: the last thing that it does.
     pub fn fail(&mut self, failure: &Failure) {
-        // There is nobody left to tell when stderr is closed; the exit code stays.
+        // A closed stderr cannot be reported; the exit code stays.
         let _closed = write!(self.stderr, "{failure}");
     }
 }

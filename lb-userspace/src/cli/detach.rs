@@ -1,4 +1,4 @@
-//! `xlb detach`: asks the daemon to take the data plane with it, or removes what a dead one left.
+//! `xlb detach`: has the daemon remove the data plane, or removes what a dead daemon left.
 
 use super::{console::Console, failure::Failure};
 use crate::api::client::Client;

@@ -4,13 +4,13 @@ use std::{fmt, io, path::Path};
 
 use crate::{api::client, exit::Exit, spec::Mistakes, text::printable};
 
-/// A command that did not do what it should: said on stderr by its `Display`.
+/// The failure of a command: its `Display` goes to stderr.
 #[derive(Debug)]
 pub struct Failure {
     /// What the process returns.
     pub exit: Exit,
     message: String,
-    /// Mistakes of a configuration, or what is amiss with a host: said before the message.
+    /// Errors of a configuration, or problems of the host: printed before the message.
     details: Vec<String>,
     /// The same mistakes, for programs.
     mistakes: Option<Box<Mistakes>>,
@@ -19,7 +19,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// `message` says what was tried and what came of it; it is shown behind `error: `.
+    /// `message` is what was tried and how it failed; it is printed after `error: `.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self {
             exit,

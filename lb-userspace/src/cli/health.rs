@@ -1,4 +1,4 @@
-//! `xlb health`: what is believed of backends, and why.
+//! `xlb health`: the health of backends, and their checks.
 
 use super::{
     args::HealthVerb, backend::last_of, console::Console, failure::Failure, table::Table, table::Tone, units,

@@ -1,4 +1,4 @@
-//! `xlb run`: what the command line and the environment say of the daemon.
+//! `xlb run`: the daemon's options from the command line and the environment.
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -13,7 +13,7 @@ pub struct Options {
     pub config: PathBuf,
     /// Stopping removes the data plane; else traffic flows on.
     pub detach_on_exit: bool,
-    /// In place of what the file says.
+    /// Overrides the file.
     pub socket: Option<PathBuf>,
     /// How long the interfaces of the file may take to appear.
     pub wait_interfaces: Option<Duration>,

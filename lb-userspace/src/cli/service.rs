@@ -1,4 +1,4 @@
-//! `xlb service`: what clients dial.
+//! `xlb service`: services and their backends.
 
 use super::{args::ServiceVerb, backend, console::Console, failure::Failure, table::Table, table::Tone};
 use crate::{api::client::Client, named::Named, view::Service};

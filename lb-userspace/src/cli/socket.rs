@@ -1,10 +1,10 @@
-//! Where the daemon listens, if neither a flag nor the environment says.
+//! The daemon's socket, if neither a flag nor the environment gives it.
 
 use std::path::{Path, PathBuf};
 
 use crate::paths;
 
-/// What the file says, else the default. Whether the file is right is for `xlb check` to say.
+/// From the file, else the default. Errors in the file are for `xlb check` to report.
 pub fn of_file(config: &Path) -> PathBuf {
     let text = std::fs::read_to_string(config).ok();
     let table = text.and_then(|text| text.parse::<toml::Table>().ok());

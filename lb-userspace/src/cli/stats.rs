@@ -29,7 +29,7 @@ pub async fn stats(
     }
 }
 
-/// Until somebody ends it, or the daemon ends.
+/// Runs until interrupted, or until the daemon ends.
 async fn watching(
     console: &mut Console<'_>,
     client: &Client,

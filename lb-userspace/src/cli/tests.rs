@@ -63,7 +63,7 @@ fn compare(name: &str) {
     }
 }
 
-/// Runs a command and writes down what it said.
+/// Runs a command and records its output.
 fn transcript(command: &str, daemon: &Daemon) -> String {
     let words: Vec<&str> = command.split(' ').collect();
     let args = words.iter().position(|word| *word == "xlb").unwrap();

@@ -61,7 +61,7 @@ fn full_ports(
     })
 }
 
-/// Without any there is nothing to fill: other warnings tell of that.
+/// Without any ports other warnings apply.
 const fn is_nearly_full(used: u64, max: u64) -> bool {
     max > 0 && used * 100 > max * NEARLY_FULL_PERCENT
 }

@@ -111,7 +111,7 @@ pub fn probed(state: &State, backend: &str, health: Health) -> Probed {
     }
 }
 
-/// Attached to eth0, everybody reachable, nobody probed yet.
+/// Attached to eth0, all backends reachable, none probed yet.
 pub fn cold(services: Vec<Service>, now: Instant) -> State {
     let spec = spec(services);
     let hops = hops(&spec);

@@ -1,4 +1,4 @@
-//! What the controller asks of the machine that it runs on: all of its IO, but for the datapath.
+//! The controller's interface to its host: all of its IO except the datapath.
 
 use std::{collections::BTreeSet, net::IpAddr};
 

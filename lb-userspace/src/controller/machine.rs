@@ -1,4 +1,4 @@
-//! The machine that xlb runs on, as the controller asks it.
+//! The host that xlb runs on, behind the controller's interface.
 
 use std::{collections::BTreeSet, fmt, net::IpAddr, path::PathBuf};
 

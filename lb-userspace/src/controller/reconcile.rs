@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl<D: Datapath, H: Host> Controller<D, H> {
-    /// Does it, or says why not: it is tried again after [`RETRY`].
+    /// Reconciles, or logs the error: it is retried after [`RETRY`].
     pub(super) fn reconcile_or_warn(&mut self, now: Instant) {
         let had_failed = matches!(self.trust, Trust::Failed { .. });
         match self.reconcile(now) {
@@ -92,7 +92,7 @@ fn tell<T: PartialEq>(listeners: &watch::Sender<T>, value: T) {
     });
 }
 
-/// What is believed changes with every result; it is no reason to begin anew.
+/// The known health changes with every result; that alone does not restart a target's checks.
 fn is_same_watch((a, b): (&Target, &Target)) -> bool {
     a.backend == b.backend && a.address == b.address && a.source == b.source && a.check == b.check
 }

@@ -1,4 +1,4 @@
-//! All that the controller knows: what is wanted, and what probes and netlink say.
+//! The controller's state: the intent, and the results of probes and netlink.
 //!
 //! Events only change it; what follows is decided afterwards, from the whole. Time comes in as an argument.
 
@@ -86,7 +86,7 @@ impl State {
                 let seen = same.and_then(|(old, it)| beliefs.get(&BackendName::new(&old.name, &it.name)));
                 let mut belief = Belief::of(seen, beliefs.get(&name), now);
                 if same.is_some_and(|(old, _)| old.health.is_none()) {
-                    // It was taken for up without a check: it stays so until the check says otherwise.
+                    // It was assumed to be up without a check: it stays up until the check fails.
                     belief.health = Some(Health::Up);
                 }
                 self.beliefs.insert(name, belief);
@@ -98,13 +98,13 @@ impl State {
         self.is_dirty = true;
     }
 
-    /// What was wanted before is wanted again. What the maps went through meanwhile is not forgotten.
+    /// Restores the former intent. What happened to the maps meanwhile is kept.
     pub fn take_back(&mut self, before: Self) {
         let (grace, offers) = (std::mem::take(&mut self.grace), std::mem::take(&mut self.offers));
         *self = Self { grace, offers, is_dirty: true, ..before };
     }
 
-    /// A probe ended. Returns whether it changed what is believed.
+    /// A probe ended. Returns whether it changed the health.
     pub fn probed(&mut self, probed: Probed, now: Instant) -> bool {
         let target = self.find(&probed.backend).and_then(|(service, it)| self.target(service, it));
         if target.is_none_or(|target| target.address != probed.address) {
@@ -151,7 +151,7 @@ impl State {
         self.grace.applying(op, have, now);
     }
 
-    /// No packet reads what was in force before: the kernel has said so.
+    /// The grace period is over: no packet reads what was in force before.
     pub fn end_grace(&mut self) {
         self.grace.end();
     }

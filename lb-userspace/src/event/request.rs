@@ -1,4 +1,4 @@
-//! What the API and the daemon ask of the controller.
+//! Requests of the API and the daemon to the controller.
 //!
 //! Each request carries the way back for its answer, so an answer of another type does not compile.
 
@@ -148,7 +148,7 @@ impl Request {
     }
 }
 
-/// For the log: the command, or what it asks for.
+/// For the log: the command, or the object that it shows.
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

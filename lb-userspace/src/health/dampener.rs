@@ -3,7 +3,7 @@
 
 use crate::event::Health;
 
-/// What is believed of one backend, and how much speaks against it.
+/// The health of one backend, and the results against it so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dampener {
     thresholds: Thresholds,
@@ -12,7 +12,7 @@ pub struct Dampener {
     against: u32,
 }
 
-/// How many results in a row it takes to change a mind. 0 counts as 1.
+/// How many results in a row change the health. 0 counts as 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thresholds {
     pub rise: u32,
@@ -20,8 +20,8 @@ pub struct Thresholds {
 }
 
 impl Dampener {
-    /// With nothing believed (a cold start), the first result alone decides: no client shall wait for `rise` probes.
-    /// With something believed (adopted from the maps), nothing moves until the thresholds say so.
+    /// With unknown health (a cold start), the first result decides: no client should wait for `rise` probes.
+    /// With known health (adopted from the maps), nothing changes until a threshold is reached.
     pub fn new(thresholds: Thresholds, believed: Option<Health>) -> Self {
         Self { thresholds, steady: believed, against: 0 }
     }

@@ -163,7 +163,7 @@ fn hourly(target: Target) -> Target {
     Target { check, ..target }
 }
 
-/// An address where nobody listens.
+/// An address without a listener.
 async fn refusing() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }

@@ -45,7 +45,7 @@ where
     }
 }
 
-/// What a finding says of the backend, if it says anything.
+/// The backend's health by a finding, if there is any.
 fn judge(target: &Target, finding: &Finding) -> Option<Health> {
     match &finding.answer {
         Ok(_) => Some(Health::Up),
@@ -80,7 +80,7 @@ impl Lanes {
                 if !self.full.swap(true, Ordering::Relaxed) {
                     log::warn!("too many health checks at once, some start late: raise the intervals");
                 }
-                // Only a closed semaphore is an error, and nobody closes this one.
+                // Only a closed semaphore is an error, and this one is never closed.
                 self.free.acquire().await.ok()
             }
         };

@@ -11,7 +11,7 @@ use prometheus::proto::MetricFamily;
 use super::{Backend, FlowTable, Input, Service, family::Family};
 use crate::{named::Named, probe::ProbeOutcome, spec::AdminState, view::Health};
 
-/// All families of ours that have samples.
+/// All metric families that have samples.
 pub fn families(input: &Input) -> Vec<MetricFamily> {
     let mut all = vec![build_info(), service_info(input), backend_info(input)];
     all.extend(service_traffic(input));

@@ -1,4 +1,4 @@
-//! How often the kernel is made to ask for a neighbour. Pure.
+//! Limits how often the kernel is made to resolve a neighbour. Pure.
 //!
 //! XDP sends past the kernel, so the kernel takes the neighbours that it is not using itself for idle: it would neither
 //! find out who they are nor notice that they moved. So we ask.
@@ -9,19 +9,19 @@ use tokio::time::Instant;
 
 use super::resolve::{Neighbour, Place};
 
-/// The most neighbours of clients that are asked for in a second. The program asks for whatever a client's packet
-/// names, and each ask is an entry in the kernel's table (1024 by default).
+/// Limit of neighbour requests for clients per second. The program requests whatever a client's packet
+/// names, and each request is an entry in the kernel's table (1024 by default).
 pub const CLIENTS_PER_SECOND: usize = 256;
-/// The most stale neighbours that are asked again in a second, beside those of backends.
+/// Limit of requests for stale neighbours per second, not counting those of backends.
 pub const REFRESHES_PER_SECOND: usize = 64;
 
-/// A neighbour that does not answer is asked for this often.
+/// Interval of requests for a neighbour that does not answer.
 const RETRY: Duration = Duration::from_secs(1);
-/// A stale neighbour is asked again this often.
+/// Interval of requests for a stale neighbour.
 const REFRESH: Duration = Duration::from_secs(15);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Who was asked for when.
+/// Which neighbours were requested, and when.
 #[derive(Debug)]
 pub struct Asking {
     asked: BTreeMap<Place, Instant>,
@@ -38,13 +38,13 @@ impl Asking {
         }
     }
 
-    /// Shall the neighbour before a backend be asked for now? Without a limit but the number of backends.
+    /// Whether to request the neighbour of a backend now. The number of backends is the only limit.
     pub fn backend(&mut self, place: Place, neighbour: Option<Neighbour>, now: Instant) -> bool {
         let Some(pause) = pause(neighbour) else { return false };
         self.is_due(place, pause, now) && self.remember(place, now)
     }
 
-    /// Shall a neighbour be asked for because the program has a packet for it, or because it just failed?
+    /// Whether to request a neighbour because the program has a packet for it, or because it just failed.
     pub fn client(&mut self, place: Place, now: Instant) -> bool {
         is_unicast(place.1)
             && self.is_due(place, RETRY, now)
@@ -52,7 +52,7 @@ impl Asking {
             && self.remember(place, now)
     }
 
-    /// Shall a stale neighbour be asked again that is before no backend? It may be before clients.
+    /// Whether to request a stale neighbour that leads to no backend. It may lead to clients.
     pub fn stale(&mut self, place: Place, now: Instant) -> bool {
         self.is_due(place, REFRESH, now) && self.refreshes.admits(now) && self.remember(place, now)
     }
@@ -76,7 +76,7 @@ fn pause(neighbour: Option<Neighbour>) -> Option<Duration> {
     match neighbour {
         None | Some(Neighbour::Incomplete | Neighbour::Failed) => Some(RETRY),
         Some(Neighbour::Stale(_)) => Some(REFRESH),
-        // To ask for a fixed neighbour would make it an ordinary one (`__neigh_update`, NEIGH_UPDATE_F_USE).
+        // To request a permanent neighbour would make it an ordinary one (`__neigh_update`, NEIGH_UPDATE_F_USE).
         Some(Neighbour::Fresh(_) | Neighbour::Fixed(_)) => None,
     }
 }

@@ -1,4 +1,4 @@
-//! The conversation with the kernel: one socket to listen, one to ask.
+//! Netlink: one socket for notifications, one for requests.
 //!
 //! Two, because a listener that falls behind loses messages (ENOBUFS), and an answer must not be among them.
 
@@ -48,7 +48,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// So many answers wait in the socket at most: one by one, each lookup would wait for two task switches.
 const LOOKUPS_AT_ONCE: usize = 64;
 
-/// What the listener heard.
+/// A notification.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Heard {
     Fact(Fact),
@@ -120,13 +120,13 @@ impl Kernel {
             .await
     }
 
-    /// What `ip route get TO from FROM` would say.
+    /// The answer of `ip route get TO from FROM`.
     async fn route(&self, path: Path) -> anyhow::Result<Route> {
         let mut answers = Box::pin(self.handle.route().get(route_request(path)).execute());
         match patiently(answers.try_next()).await? {
             Ok(Some(message)) => Ok(decode::route(path.to, &message)),
             Ok(None) => Ok(Route::Missing),
-            // The kernel's way to say: unreachable, prohibited, blackhole.
+            // The kernel's errors for unreachable, prohibited and blackhole routes.
             Err(Error::NetlinkError(_)) => Ok(Route::Missing),
             Err(error) => Err(error).with_context(|| format!("look up the route to {}", path.to)),
         }

@@ -1,4 +1,4 @@
-//! What the controller has yet to hear. It may be busy: news of the same kind become one, and nobody waits. Pure.
+//! Events that the controller has not taken yet. It may be busy: events of one kind are merged, no sender waits. Pure.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ pub struct Outbox {
     links: bool,
     hops: Option<Hops>,
     routing: bool,
-    /// The hops that the controller knows.
+    /// The next hops last sent to the controller.
     told: Option<Hops>,
 }
 
@@ -23,7 +23,7 @@ impl Outbox {
         self.routing |= changes.flows;
     }
 
-    /// Hops are news when they differ from what was told, and the first time.
+    /// Next hops are sent the first time, and when they differ from what was sent.
     pub fn put(&mut self, hops: Hops) {
         self.hops = (self.told.as_ref() != Some(&hops)).then_some(hops);
     }

@@ -25,13 +25,13 @@ pub struct Link {
 pub enum Neighbour {
     /// Confirmed a moment ago, or being confirmed.
     Fresh(Mac),
-    /// Good until somebody asks again.
+    /// Valid until the next request.
     Stale(Mac),
-    /// The operator's word: the kernel does not ask, and neither do we.
+    /// Permanent, set by the operator: neither the kernel nor xlb requests it.
     Fixed(Mac),
-    /// Being asked for.
+    /// Requested, no answer yet.
     Incomplete,
-    /// Was asked for, and did not answer.
+    /// Requested, did not answer.
     Failed,
 }
 

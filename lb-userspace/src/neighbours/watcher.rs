@@ -1,4 +1,4 @@
-//! The loop: hears, looks, asks and reports, each when it is due.
+//! The loop: takes notifications, reads state, requests neighbours and reports, each when it is due.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,9 +31,9 @@ const SETTLE: Duration = Duration::from_millis(5);
 const PAUSE: Duration = Duration::from_millis(50);
 /// How often it is seen to that neighbours are fresh.
 const TICK: Duration = Duration::from_secs(1);
-/// How often everything is looked at, whatever messages say.
+/// How often all state is read, whether or not there were notifications.
 const RESYNC: Duration = Duration::from_secs(10);
-/// How often a refusal of the kernel is told.
+/// How often a refusal of the kernel is logged.
 const TELL: Duration = Duration::from_secs(60);
 /// After netlink failed.
 const RECONNECT: Duration = Duration::from_secs(1);
@@ -54,9 +54,9 @@ pub struct Watcher {
     pending: Changes,
     look_at: Instant,
     resync_at: Instant,
-    /// Neighbours that the kernel shall ask for: one at a time, so that nothing else waits for a long list.
+    /// Neighbours to request: one at a time, so that nothing else waits for a long list.
     to_ask: BTreeSet<Place>,
-    /// When the kernel's refusal to ask was last told.
+    /// When a refusal of the kernel was last logged.
     refusal_told: Option<Instant>,
 }
 
@@ -88,7 +88,7 @@ impl Watcher {
         }
     }
 
-    /// Returns when nobody is there any more to watch for. Safe to cancel: what it knows stays.
+    /// Returns when the controller has ended. Safe to cancel: what it knows stays.
     pub async fn watch(&mut self) {
         loop {
             match self.session().await {
@@ -106,7 +106,7 @@ impl Watcher {
         let events = self.events.clone();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Nobody was watching until here.
+        // Nothing was watched until here.
         self.pending = Changes::ALL;
         self.look_at_everything(&kernel).await?;
         loop {
@@ -242,7 +242,7 @@ impl Watcher {
         }
     }
 
-    /// Returns whether it is asked for.
+    /// Returns whether it was requested.
     fn ask_if_attached(&mut self, place: Place, decide: impl FnOnce(&mut Asking, Instant) -> bool) -> bool {
         let is_attached = self.interfaces.borrow().iter().any(|attached| attached.index == place.0);
         let is_asked = is_attached && decide(&mut self.asking, Instant::now());

@@ -1,4 +1,4 @@
-//! What a command says of a backend. The API takes it as JSON, whose shapes do not change.
+//! The settings of a backend in a command. The API takes it as JSON, whose shapes do not change.
 
 use std::{fmt, net::SocketAddr};
 
@@ -53,7 +53,7 @@ impl fmt::Display for BackendPatch {
     }
 }
 
-/// What the operator says of a backend.
+/// The administrative state of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AdminState {
     /// Serves.

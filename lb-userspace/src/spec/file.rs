@@ -210,7 +210,7 @@ fn source(value: &DeValue<'_>) -> Result<IpAddr, String> {
     Ok(address)
 }
 
-/// Where a listener of ours is, which may be loopback or every address; or `none`.
+/// A listen address of xlb itself, which may be loopback or any address; or `none`.
 fn metrics_listen(value: &DeValue<'_>) -> Result<Option<SocketAddr>, String> {
     match value::text(value)? {
         "none" => Ok(None),

@@ -23,7 +23,7 @@ pub fn read(path: &Path, host: &BTreeSet<IpAddr>) -> Result<Spec, Mistakes> {
     if kind.is_dir() {
         return Err(Mistakes::of_file(&name, "is a directory, not a file"));
     }
-    // Opening a FIFO waits for somebody who writes. The pipes of a shell (`/dev/stdin`, `<(...)`) have somebody.
+    // Opening a FIFO waits for a writer. The pipes of a shell (`/dev/stdin`, `<(...)`) have one.
     let is_pipe = kind.is_fifo() && path.starts_with("/dev");
     if !kind.is_file() && !is_pipe {
         return Err(Mistakes::of_file(&name, "is not a regular file"));

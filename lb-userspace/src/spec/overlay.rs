@@ -42,7 +42,7 @@ pub struct Change {
     pub admin_state: AdminState,
 }
 
-/// What the file and the CLI can say of a backend.
+/// What the file or a command defines of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Definition {
@@ -60,7 +60,7 @@ pub struct Applied {
     pub admin_states: BTreeMap<BackendName, AdminState>,
     /// The overlay without what the file has overruled: keep this one.
     pub overlay: Overlay,
-    /// Where the file won, and what was forgotten: for the log, once.
+    /// Changes that the file overrides: for the log, once.
     pub log: Vec<String>,
     /// Changes that are kept but cannot be in force, and why: for the log and the status, as long as it is so.
     pub warnings: Vec<String>,
@@ -98,7 +98,7 @@ impl Overlay {
         self.entries.iter().map(|(name, change)| format!("{name}: {}", change.describe())).collect()
     }
 
-    /// The overlay without wishes that the file has overruled, and what there is to say about it.
+    /// The overlay without changes that the file overrides, and log lines about those.
     fn settled(&self, file: &Spec) -> (Self, Vec<String>) {
         let mut settled = Self::default();
         let mut log = Vec::new();
@@ -114,7 +114,7 @@ impl Overlay {
         (settled, log)
     }
 
-    /// Keeps an entry if it says more than the file.
+    /// Keeps an entry if it differs from the file.
     fn keep(&mut self, name: &BackendName, change: Change) {
         if change.is_nothing() {
             self.entries.remove(name);
@@ -148,7 +148,7 @@ impl Change {
         self.wish == self.file && self.admin_state == AdminState::Ready
     }
 
-    /// Is the wish about the server that the file speaks of?
+    /// Whether the change is about the same server as the file's entry.
     fn keeps_address(&self) -> bool {
         self.wish.zip(self.file).is_some_and(|(wish, file)| wish.address == file.address)
     }

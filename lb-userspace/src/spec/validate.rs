@@ -67,7 +67,7 @@ fn limits(written: file::Limits, report: &Report<'_>) -> Limits {
     let default = Limits::default();
     let (flows, flows_ipv6) =
         (written.flows.meant(default.flows), written.flows_ipv6.meant(default.flows_ipv6));
-    // What nobody wrote follows what somebody did.
+    // A default follows the value that is given.
     let most = flows.zip(flows_ipv6).map_or(u32::MAX, |(flows, flows_ipv6)| flows.max(flows_ipv6));
     if let Some(half_open) = written.half_open_flows.good().filter(|it| it.value > most) {
         let message =
@@ -161,7 +161,7 @@ fn listens(service: &file::Service<'_>, family: Family, report: &Report<'_>) {
     }
 }
 
-/// Two services cannot be told apart where address, port and protocol are the same.
+/// Address, port and protocol identify a service, so no two services share all three.
 fn listen_once(services: &[file::Service<'_>], report: &Report<'_>) {
     let mut seen: BTreeMap<_, Span> = BTreeMap::new();
     for service in services {
@@ -183,7 +183,7 @@ fn listen_once(services: &[file::Service<'_>], report: &Report<'_>) {
 /// What the maps have room for, over all services.
 fn totals(services: &[file::Service<'_>], report: &Report<'_>) {
     if services.is_empty() {
-        // As HAProxy does: an empty file is an accident rather than a wish, and a reload must not act upon it.
+        // As HAProxy does: an empty file is more likely an accident than intended, and a reload must not apply it.
         report.add(Span::START, "no [[service]]: there is nothing to balance");
     }
     total(services, MAX_SERVICES as usize, "services", |_| 1, report);

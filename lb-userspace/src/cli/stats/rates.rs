@@ -32,7 +32,7 @@ pub fn table(before: &[Stats], after: &[Stats], elapsed: Duration) -> Table {
     table
 }
 
-/// A counter that fell began anew.
+/// A counter that fell was reset.
 fn per_second(before: u64, after: u64, elapsed: Duration) -> u64 {
     let micros = elapsed.as_micros().max(1);
     let rate = u128::from(after.saturating_sub(before)) * 1_000_000 / micros;

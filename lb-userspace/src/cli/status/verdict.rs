@@ -1,4 +1,4 @@
-//! What a monitoring system is told (Monitoring Plugins Development Guidelines: one line, exit 0 to 3).
+//! Status for a monitoring system (Monitoring Plugins Development Guidelines: one line, exit 0 to 3).
 
 use crate::{api::client, cli::units::counted, text::printable, view::Status};
 

@@ -1,4 +1,4 @@
-//! Taking over from the maps: slots are the last health, and nothing moves until rise or fall says so.
+//! Adoption of pinned maps: slots hold the last health, which stays until rise or fall is reached.
 
 use std::time::Instant;
 

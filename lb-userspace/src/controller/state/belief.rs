@@ -1,4 +1,4 @@
-//! What is believed of one backend, and what the probes have said.
+//! The health of one backend, and the results of its probes.
 
 use std::time::Instant;
 

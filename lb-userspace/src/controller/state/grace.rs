@@ -77,7 +77,7 @@ impl Grace {
         since.map(|since| *since + GRACE_PERIOD)
     }
 
-    /// No packet reads any of it: the kernel has said so.
+    /// The grace period is over: no packet reads any of it.
     pub fn end(&mut self) {
         *self = Self::default();
     }

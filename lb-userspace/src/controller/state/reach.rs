@@ -1,4 +1,4 @@
-//! How backends are reached: what netlink says, and the last way that worked.
+//! How backends are reached: the routes from netlink, and the last next hop that worked.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,7 +32,7 @@ impl Reach {
         is_new
     }
 
-    /// A way that was found in the maps: it holds until netlink says otherwise.
+    /// A next hop that was found in the maps: it is used until netlink reports another.
     pub fn adopt(&mut self, path: Path, hop: Hop) {
         self.last.insert(path, hop);
     }
@@ -68,7 +68,7 @@ impl Reach {
         paths.next().filter(|(path, _)| path.to == address).map(|(_, hop)| *hop)
     }
 
-    /// What netlink says of a path; `None`: nothing yet.
+    /// Netlink's report of a path; `None`: nothing yet.
     pub fn seen(&self, path: Path) -> Option<&HopState> {
         self.seen.get(&path)
     }

@@ -1,4 +1,4 @@
-//! What is odd, told for as long as it is so.
+//! Warnings, shown for as long as they are true.
 
 use super::*;
 

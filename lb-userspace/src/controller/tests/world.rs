@@ -25,7 +25,7 @@ use crate::{
 /// As they were when the maps were made.
 const LOCAL_PORTS: (u16, u16) = (32_768, 60_999);
 
-/// Time stands still in it unless somebody waits.
+/// Its clock moves only when a test waits.
 pub struct World {
     pub controller: Controller<Memory, Machine>,
     pub targets: watch::Receiver<Vec<Target>>,
@@ -75,7 +75,7 @@ impl Host for Machine {
 }
 
 impl World {
-    /// Everybody is reachable, and nobody was probed.
+    /// All backends are reachable, and none was probed.
     pub fn cold(services: Vec<Service>) -> Self {
         let machine = Machine {
             file: Ok(spec(services)),

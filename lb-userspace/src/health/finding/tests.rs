@@ -358,7 +358,7 @@ async fn drain(stream: &mut TcpStream) {
     while stream.read(&mut [0; 1024]).await.is_ok_and(|read| read > 0) {}
 }
 
-/// An address where nobody listens, a moment ago somebody did.
+/// An address whose listener has just been closed.
 async fn refusing() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }

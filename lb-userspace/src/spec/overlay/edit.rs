@@ -1,4 +1,4 @@
-//! What the CLI may change, and what it is told when it may not.
+//! The changes that commands may make, and the errors when they may not.
 //!
 //! An edit that is refused leaves the overlay as it was.
 

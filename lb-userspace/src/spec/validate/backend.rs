@@ -9,7 +9,7 @@ use crate::{
     },
 };
 
-/// Backends of a service are told apart by name.
+/// Names of a service's backends are unique.
 pub fn named_once(written: Option<Vec<file::Backend>>, report: &Report<'_>) -> Vec<file::Backend> {
     let written = written.unwrap_or_default();
     unique(written.iter().filter_map(|it| it.name.as_ref()), "backend", report);
