@@ -44,6 +44,16 @@ impl Lock {
     }
 }
 
+impl Drop for Lock {
+    /// Unlocks at once: a child that another thread is starting has a copy of the descriptor until it executes its
+    /// program, and the kernel keeps the lock while there is one.
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            log::warn!("unlock the pins: {error}");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
