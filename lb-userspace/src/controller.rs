@@ -1,14 +1,14 @@
-//! The one task that owns what is known and the datapath, and keeps the maps as they are wanted.
+//! The task that owns the state and the datapath, and keeps the maps in step with the intent.
 //!
 //! ```text
 //!   events ─absorb─▶ State ─compile─▶ want ─diff (have, want)─▶ plan ─apply─▶ datapath
 //!                      │                        ▲                               │
-//!                      └▶ targets, hops wanted  └──────────── have ◀──observe───┘
+//!                      └▶ watched targets, hops └──────────── have ◀──observe───┘
 //! ```
 //!
 //! The same path for start, reload, health, drain and repair: the loop does not care what has changed. What is in
-//! the maps is read back at start, after a failure and every [`RESYNC`]; between those it is known, because nobody
-//! else writes.
+//! the maps is read back at start, after a failure and every [`RESYNC`]; between those it is known, because there
+//! is no other writer.
 
 mod answer;
 mod changes;
@@ -19,6 +19,7 @@ mod fill;
 mod fixture;
 mod host;
 mod identity;
+mod intent;
 mod known;
 mod listing;
 pub mod machine;
@@ -34,7 +35,6 @@ mod sums;
 mod tests;
 mod transaction;
 mod walk;
-mod wishes;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -51,7 +51,7 @@ use tokio::{
 };
 
 pub use self::host::Host;
-use self::{requests::Waiting, state::State, walk::Walks, wishes::Wishes};
+use self::{intent::Intent, requests::Waiting, state::State, walk::Walks};
 use crate::{
     datapath::{Attached, Capacity, Datapath, Snapshot},
     event::{Event, Health, Path, Probed, Reply, Since, Target},
@@ -85,19 +85,19 @@ pub struct Start {
     pub spec: Spec,
     pub overlay: Overlay,
     pub capacity: Capacity,
-    /// What is odd until the next start.
+    /// Warnings that hold until the next start.
     pub warnings: Vec<String>,
     pub since: Since,
 }
 
-/// What others are to do for the controller.
+/// What the health checks and the netlink task watch for the controller.
 #[derive(Debug)]
-pub struct Wanted {
-    /// What the probes watch.
+pub struct Watched {
+    /// The targets of health checks.
     pub targets: watch::Sender<Vec<Target>>,
-    /// Whose next hops netlink resolves and keeps fresh.
+    /// The paths whose next hops netlink resolves and keeps fresh.
     pub hops: watch::Sender<BTreeSet<Path>>,
-    /// Through which interfaces.
+    /// The interfaces that they may leave through.
     pub interfaces: watch::Sender<Vec<Attached>>,
 }
 
@@ -106,15 +106,15 @@ pub struct Wanted {
 pub struct Controller<D, H> {
     datapath: D,
     host: H,
-    wanted: Wanted,
+    watched: Watched,
     config: PathBuf,
     capacity: Capacity,
-    /// What is odd until the next start.
+    /// Warnings that hold until the next start.
     standing: Vec<String>,
     since: Since,
     /// The spec of the start: what it says of interfaces, limits, API and metrics holds to the end.
     running: Spec,
-    wishes: Wishes,
+    intent: Intent,
     state: State,
     /// The ephemeral ports of this host.
     local_ports: (u16, u16),
@@ -187,25 +187,25 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     pub fn adopt(
         mut datapath: D,
         mut host: H,
-        wanted: Wanted,
+        watched: Watched,
         start: Start,
         now: Instant,
     ) -> anyhow::Result<Self> {
         let have = datapath.observe()?;
         let local_ports = host.local_ports()?;
-        let (wishes, applied) = Wishes::of(start.spec.clone(), &start.overlay);
+        let (intent, applied) = Intent::of(start.spec.clone(), &start.overlay);
         applied.log.iter().for_each(|line| info!("{line}"));
 
         let mut controller = Self {
             datapath,
             host,
-            wanted,
+            watched,
             config: start.config,
             capacity: start.capacity,
             standing: start.warnings,
             since: start.since,
             running: start.spec,
-            wishes,
+            intent,
             state: State::new(applied.spec, applied.admin_states, now),
             local_ports,
             have,
@@ -218,7 +218,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             links_changed: false,
             host_failure: None,
         };
-        if controller.wishes.overlay != start.overlay {
+        if controller.intent.overlay != start.overlay {
             controller.forget_what_was_overruled();
         }
         controller.look_at_the_host()?;
@@ -231,7 +231,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
 
     /// Also on disk, or the changes would return with the former file. A full disk is no reason not to serve.
     fn forget_what_was_overruled(&mut self) {
-        if let Err(error) = self.host.save_overlay(&self.wishes.overlay) {
+        if let Err(error) = self.host.save_overlay(&self.intent.overlay) {
             warn!("cannot save that the file overrides changes made by commands: {error:#}");
         }
     }

@@ -155,9 +155,9 @@ async fn serve(options: Options) -> Result<(), Failure> {
         warnings: opened.warnings,
         since,
     };
-    let wanted = controller::Wanted { targets, hops, interfaces };
+    let watched = controller::Watched { targets, hops, interfaces };
     let adopted =
-        Controller::adopt(opened.datapath, machine, wanted, start, tokio::time::Instant::now().into_std());
+        Controller::adopt(opened.datapath, machine, watched, start, tokio::time::Instant::now().into_std());
     let mut controller = adopted?;
     let state = if opened.adopted { "adopted the pinned data plane" } else { "new data plane" };
     let state = format!("serving, {state}");

@@ -102,8 +102,8 @@ pub struct Target {
     pub source: Option<IpAddr>,
     /// How it is probed, how often, and how many results in a row count.
     pub check: HealthCheck,
-    /// What is believed already (adopted from pinned maps); `None`: the first result alone decides.
-    pub believed: Option<Health>,
+    /// The health known already (adopted from pinned maps); `None`: the first result decides.
+    pub known: Option<Health>,
 }
 
 /// From where to where: routes may depend on the source (`ip rule from`).

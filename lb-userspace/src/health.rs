@@ -30,8 +30,8 @@ pub const PROBES_MAX: usize = 512;
 
 /// Watches the targets until shutdown, or until either channel's other end is gone.
 ///
-/// A target that stays the same keeps its task, and with it what its dampener has seen; what is believed of a target
-/// counts only when its task begins.
+/// A target that stays the same keeps its task, and with it its dampener; the known health of a target counts only
+/// when its task begins.
 pub async fn run(
     mut targets: Receiver<Vec<Target>>,
     events: mpsc::Sender<Event>,

@@ -3,15 +3,15 @@
 //! ```text
 //!   netlink's messages ─▶ decode ─▶ network ─┐ a few ms later
 //!   every 10 s, after a gap: a full look ────┴▶ routes ─▶ resolve ─▶ outbox ─▶ Hops, RoutingChanged, LinksChanged
-//!   the program's asks, silent and stale neighbours ─▶ asking ─▶ kernel: "use this neighbour"
+//!   the program's requests, silent and stale neighbours ─▶ limiter ─▶ kernel: "use this neighbour"
 //! ```
 //!
 //! Messages keep links and neighbours in step, and say when to look up routes again. The listener subscribes before
-//! the first look, so that nothing falls between the two. The first look reports everything as changed: nobody was
-//! watching before.
+//! the first look, so that nothing falls between the two. The first look reports everything as changed: nothing was
+//! watched before.
 
-mod asking;
 mod decode;
+mod limiter;
 mod netlink;
 mod network;
 mod outbox;
@@ -35,11 +35,11 @@ use crate::{
 pub async fn run(
     wanted: watch::Receiver<BTreeSet<Path>>,
     interfaces: watch::Receiver<Vec<Attached>>,
-    asks: mpsc::Receiver<NeighbourWanted>,
+    requests: mpsc::Receiver<NeighbourWanted>,
     events: mpsc::Sender<Event>,
     shutdown: CancellationToken,
 ) {
-    let mut watcher = Watcher::new(wanted, interfaces, asks, events);
+    let mut watcher = Watcher::new(wanted, interfaces, requests, events);
     tokio::select! {
         () = watcher.watch() => {}
         () = shutdown.cancelled() => {}

@@ -90,8 +90,9 @@ impl<'a> Facts<'a> {
         services
             .flat_map(|service| service.backends.iter().map(move |backend| (service, backend)))
             .map(|(service, backend)| {
-                let belief = self.state.belief(&name(service, backend));
-                let since = belief.map(|belief| now.saturating_duration_since(belief.since));
+                let health_state = self.state.health_state(&name(service, backend));
+                let since =
+                    health_state.map(|health_state| now.saturating_duration_since(health_state.since));
                 view::HealthState {
                     service: service.name.clone(),
                     name: backend.name.clone(),
@@ -99,7 +100,9 @@ impl<'a> Facts<'a> {
                     check: service.health.as_ref().map(|check| check.probe.kind()),
                     health: self.state.health(service, backend).into(),
                     since_seconds: since.unwrap_or_default().as_secs(),
-                    last: belief.and_then(|belief| belief.last.as_ref()).map(view::ProbeResult::from),
+                    last: health_state
+                        .and_then(|health_state| health_state.last.as_ref())
+                        .map(view::ProbeResult::from),
                 }
             })
             .collect()

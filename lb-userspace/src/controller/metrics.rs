@@ -60,12 +60,14 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         backend: &spec::Backend,
         counters: BackendCounters,
     ) -> Backend {
-        let belief = self.state.belief(&BackendName::new(&service.name, &backend.name));
+        let health_state = self.state.health_state(&BackendName::new(&service.name, &backend.name));
         Backend {
             view: facts.backend(service, backend),
             counters,
-            state_changes: belief.map(|belief| belief.changes).unwrap_or_default(),
-            checks: belief.filter(|_| service.health.is_some()).map(|belief| belief.checks.clone()),
+            state_changes: health_state.map(|health_state| health_state.changes).unwrap_or_default(),
+            checks: health_state
+                .filter(|_| service.health.is_some())
+                .map(|health_state| health_state.checks.clone()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Brings the maps in step with what is wanted.
+//! Brings the maps in step with the intent.
 
 use std::{collections::BTreeSet, time::Instant};
 
@@ -72,15 +72,15 @@ impl<D: Datapath, H: Host> Controller<D, H> {
 
     fn publish(&self) {
         let targets = self.state.targets();
-        self.wanted.targets.send_if_modified(|told| {
+        self.watched.targets.send_if_modified(|told| {
             let is_same = told.len() == targets.len() && told.iter().zip(&targets).all(is_same_watch);
             if !is_same {
                 *told = targets;
             }
             !is_same
         });
-        tell(&self.wanted.hops, self.state.paths());
-        tell(&self.wanted.interfaces, self.state.attached().to_vec());
+        tell(&self.watched.hops, self.state.paths());
+        tell(&self.watched.interfaces, self.state.attached().to_vec());
     }
 }
 

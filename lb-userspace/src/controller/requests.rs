@@ -147,7 +147,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             interfaces: self.interfaces(),
             services: self.with_facts(|facts| facts.summaries()),
             flows: self.flow_count(),
-            overlay: self.wishes.overlay.differences(),
+            overlay: self.intent.overlay.differences(),
             warnings,
             last_reload_successful: self.reload.error.is_none(),
             last_reload_error: self.reload.error.clone(),

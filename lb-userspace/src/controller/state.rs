@@ -3,9 +3,9 @@
 //! Events only change it; what follows is decided afterwards, from the whole. Time comes in as an argument.
 
 mod adopt;
-mod belief;
 mod generation;
 mod grace;
+mod health_state;
 mod offers;
 mod reach;
 mod warnings;
@@ -18,8 +18,8 @@ use std::{
 
 use lb_common::{hop::Hop, net::Protocol, service::Mode};
 
-pub use self::{belief::Belief, grace::GRACE_PERIOD};
 use self::{generation::Generation, grace::Grace, offers::Offers, reach::Reach};
+pub use self::{grace::GRACE_PERIOD, health_state::HealthState};
 use super::identity::{self, Former};
 use crate::{
     datapath::{Attached, Op, Snapshot},
@@ -32,7 +32,7 @@ use crate::{
 pub struct State {
     spec: Spec,
     admin: BTreeMap<BackendName, AdminState>,
-    beliefs: BTreeMap<BackendName, Belief>,
+    health_states: BTreeMap<BackendName, HealthState>,
     reach: Reach,
     attached: Vec<Attached>,
     addresses: BTreeSet<IpAddr>,
@@ -59,7 +59,7 @@ impl State {
         let mut state = Self {
             spec: Spec { services: Vec::new(), ..spec.clone() },
             admin: BTreeMap::new(),
-            beliefs: BTreeMap::new(),
+            health_states: BTreeMap::new(),
             reach: Reach::default(),
             attached: Vec::new(),
             addresses: BTreeSet::new(),
@@ -72,24 +72,25 @@ impl State {
         state
     }
 
-    /// Something else is wanted. What is believed of a backend stays while it is the same one, whatever it is called;
-    /// what was counted under a name stays with the name.
+    /// Takes a new intent. The health of a backend stays while it is the same one, whatever its name; counters stay
+    /// with the name.
     pub fn want(&mut self, spec: Spec, admin: BTreeMap<BackendName, AdminState>, now: Instant) {
         let before = std::mem::replace(&mut self.spec, spec);
-        let beliefs = std::mem::take(&mut self.beliefs);
+        let health_states = std::mem::take(&mut self.health_states);
         let formers = Former::in_spec(&before).of_each(&self.spec.services);
         for (service, former) in self.spec.services.iter().zip(formers) {
             let former = former.map(|place| &before.services[place]);
             for backend in &service.backends {
                 let name = BackendName::new(&service.name, &backend.name);
                 let same = former.and_then(|old| Some((old, identity::backend_at(old, backend.address)?)));
-                let seen = same.and_then(|(old, it)| beliefs.get(&BackendName::new(&old.name, &it.name)));
-                let mut belief = Belief::of(seen, beliefs.get(&name), now);
+                let seen =
+                    same.and_then(|(old, it)| health_states.get(&BackendName::new(&old.name, &it.name)));
+                let mut health_state = HealthState::of(seen, health_states.get(&name), now);
                 if same.is_some_and(|(old, _)| old.health.is_none()) {
                     // It was assumed to be up without a check: it stays up until the check fails.
-                    belief.health = Some(Health::Up);
+                    health_state.health = Some(Health::Up);
                 }
-                self.beliefs.insert(name, belief);
+                self.health_states.insert(name, health_state);
             }
         }
         self.admin = admin;
@@ -110,8 +111,8 @@ impl State {
         if target.is_none_or(|target| target.address != probed.address) {
             return false; // removed, moved or renamed while it was probed
         }
-        let Some(belief) = self.beliefs.get_mut(&probed.backend) else { return false };
-        let has_changed = belief.learn(probed, now);
+        let Some(health_state) = self.health_states.get_mut(&probed.backend) else { return false };
+        let has_changed = health_state.learn(probed, now);
         self.is_dirty |= has_changed;
         has_changed
     }
@@ -180,8 +181,8 @@ impl State {
         self.admin.get(name).copied().unwrap_or_default()
     }
 
-    pub fn belief(&self, name: &BackendName) -> Option<&Belief> {
-        self.beliefs.get(name)
+    pub fn health_state(&self, name: &BackendName) -> Option<&HealthState> {
+        self.health_states.get(name)
     }
 
     /// `None`: not known yet. A service without a check takes its backends for up.
@@ -189,7 +190,7 @@ impl State {
         if service.health.is_none() {
             return Some(Health::Up);
         }
-        self.beliefs.get(&BackendName::new(&service.name, &backend.name))?.health
+        self.health_states.get(&BackendName::new(&service.name, &backend.name))?.health
     }
 
     /// What the backend is given. See [`compile`](super::compile).
@@ -262,14 +263,14 @@ impl State {
         let check = service.health.clone()?;
         let mut address = backend.address;
         address.set_port(check.port.unwrap_or(address.port()));
-        let believed = self.health(service, backend);
+        let known = self.health(service, backend);
         let source = self.path(service, backend).from;
         Some(Target {
             backend: BackendName::new(&service.name, &backend.name),
             address,
             source,
             check,
-            believed,
+            known,
         })
     }
 

@@ -179,17 +179,12 @@ fn a_daemon_that_is_killed_and_started_again_changes_nothing() {
     let after = world.maps().maps.clone();
     assert_eq!(after.hop_generation, before.hop_generation + 1, "routes may have changed meanwhile");
     assert_eq!(Snapshot { hop_generation: before.hop_generation, ..after }, before);
-    let believed: BTreeMap<_, _> = world
-        .controller
-        .state
-        .targets()
-        .into_iter()
-        .map(|it| (it.backend.to_string(), it.believed))
-        .collect();
-    assert_eq!(believed["web/web-1"], None, "it was given nothing, up or down");
-    assert_eq!(believed["web/web-3"], Some(Health::Up));
-    assert_eq!(believed["dns/dns-1"], Some(Health::Down));
-    assert_eq!(believed["dns/dns-2"], Some(Health::Up));
+    let known: BTreeMap<_, _> =
+        world.controller.state.targets().into_iter().map(|it| (it.backend.to_string(), it.known)).collect();
+    assert_eq!(known["web/web-1"], None, "it was given nothing, up or down");
+    assert_eq!(known["web/web-3"], Some(Health::Up));
+    assert_eq!(known["dns/dns-1"], Some(Health::Down));
+    assert_eq!(known["dns/dns-2"], Some(Health::Up));
 }
 
 #[test]
@@ -312,7 +307,7 @@ fn a_health_check_that_is_added_does_not_take_the_backends_away() {
     world.ask(Request::Reload).unwrap();
 
     assert_eq!(world.serving(), ["web-1", "web-2", "web-3"]);
-    assert!(world.targets.borrow().iter().all(|target| target.believed == Some(Health::Up)));
+    assert!(world.targets.borrow().iter().all(|target| target.known == Some(Health::Up)));
 }
 
 #[test]

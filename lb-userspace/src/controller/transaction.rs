@@ -8,8 +8,9 @@ use super::{
     Controller, Host,
     changes::{changes, need_restart},
     compile::compile,
-    fill, pinned,
-    wishes::Wishes,
+    fill,
+    intent::Intent,
+    pinned,
 };
 use crate::{
     datapath::Datapath,
@@ -25,9 +26,9 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         now: Instant,
         edit: impl FnOnce(&mut Overlay, &Spec) -> Result<(), Problem>,
     ) -> Result<(), Problem> {
-        let mut overlay = self.wishes.overlay.clone();
-        edit(&mut overlay, &self.wishes.file)?;
-        self.put_in_force(self.wishes.file.clone(), &overlay, now)?;
+        let mut overlay = self.intent.overlay.clone();
+        edit(&mut overlay, &self.intent.file)?;
+        self.put_in_force(self.intent.file.clone(), &overlay, now)?;
         Ok(())
     }
 
@@ -54,7 +55,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     fn read_and_put_in_force(&mut self, now: Instant) -> Result<view::Reloaded, Problem> {
         let file = self.host.read_spec()?;
         let before = self.state.spec().clone();
-        let overruled = self.put_in_force(file, &self.wishes.overlay.clone(), now)?;
+        let overruled = self.put_in_force(file, &self.intent.overlay.clone(), now)?;
 
         let mut lines = changes(&before, self.state.spec());
         lines.extend(overruled);
@@ -65,17 +66,17 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     pub(super) fn warnings(&self) -> Vec<String> {
         let mut warnings = self.state.warnings();
         warnings.extend(self.standing.iter().cloned());
-        warnings.extend(self.wishes.warnings.iter().cloned());
-        warnings.extend(pinned::other_limits(&self.capacity, &self.wishes.file.limits));
+        warnings.extend(self.intent.warnings.iter().cloned());
+        warnings.extend(pinned::other_limits(&self.capacity, &self.intent.file.limits));
         warnings.extend(pinned::other_ports(&self.capacity, self.state.spec(), self.local_ports));
         warnings.extend(self.with_facts(|facts| fill::warnings(facts, &self.state, &self.capacity)));
-        warnings.extend(need_restart(&self.running, &self.wishes.file));
+        warnings.extend(need_restart(&self.running, &self.intent.file));
         warnings
     }
 
     /// Returns what of the overlay the file has overruled.
     fn put_in_force(&mut self, file: Spec, overlay: &Overlay, now: Instant) -> Result<Vec<String>, Problem> {
-        let (wishes, applied) = Wishes::of(file, overlay);
+        let (intent, applied) = Intent::of(file, overlay);
         let mut state = self.state.clone();
         state.want(applied.spec, applied.admin_states, now);
         if let Err(no_room) = compile(&state, &self.have) {
@@ -86,23 +87,23 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             state.end_grace();
             compile(&state, &self.have).map_err(|no_room| refused(no_room.into()))?;
         }
-        self.save(&wishes.overlay).map_err(|error| failed(format!("{error:#}; nothing was changed")))?;
+        self.save(&intent.overlay).map_err(|error| failed(format!("{error:#}; nothing was changed")))?;
 
         let old_state = std::mem::replace(&mut self.state, state);
-        let old_wishes = std::mem::replace(&mut self.wishes, wishes);
+        let old_intent = std::mem::replace(&mut self.intent, intent);
         match self.reconcile(now) {
             Ok(()) => Ok(applied.log),
             Err(error) => {
                 self.state.take_back(old_state);
-                let failed_wishes = std::mem::replace(&mut self.wishes, old_wishes);
-                Err(failed(format!("{error:#}; {}", self.undo(&failed_wishes, now))))
+                let failed_intent = std::mem::replace(&mut self.intent, old_intent);
+                Err(failed(format!("{error:#}; {}", self.undo(&failed_intent, now))))
             }
         }
     }
 
     /// Puts what was wanted before in force again. Says how that went.
-    fn undo(&mut self, failed: &Wishes, now: Instant) -> String {
-        let overlay = self.wishes.overlay.clone();
+    fn undo(&mut self, failed: &Intent, now: Instant) -> String {
+        let overlay = self.intent.overlay.clone();
         let saved = if failed.overlay == overlay { Ok(()) } else { self.host.save_overlay(&overlay) };
         match saved.and_then(|()| self.reconcile(now)) {
             Ok(()) => "all changes were undone".to_owned(),
@@ -111,7 +112,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     }
 
     fn save(&mut self, overlay: &Overlay) -> anyhow::Result<()> {
-        if *overlay == self.wishes.overlay { Ok(()) } else { self.host.save_overlay(overlay) }
+        if *overlay == self.intent.overlay { Ok(()) } else { self.host.save_overlay(overlay) }
     }
 }
 

@@ -314,5 +314,5 @@ fn target(backend: BackendName) -> Target {
         fall: 3,
         port: None,
     };
-    Target { backend, address: "10.0.0.11:8080".parse().unwrap(), source: None, check, believed: None }
+    Target { backend, address: "10.0.0.11:8080".parse().unwrap(), source: None, check, known: None }
 }

@@ -22,8 +22,8 @@ pub struct Thresholds {
 impl Dampener {
     /// With unknown health (a cold start), the first result decides: no client should wait for `rise` probes.
     /// With known health (adopted from the maps), nothing changes until a threshold is reached.
-    pub fn new(thresholds: Thresholds, believed: Option<Health>) -> Self {
-        Self { thresholds, steady: believed, against: 0 }
+    pub fn new(thresholds: Thresholds, known: Option<Health>) -> Self {
+        Self { thresholds, steady: known, against: 0 }
     }
 
     /// Returns the new health if this result changed it.
@@ -70,8 +70,8 @@ mod tests {
 
     #[test]
     fn every_case_ends_as_its_row_says() {
-        for (name, believed, results, expected) in CASES {
-            let mut dampener = Dampener::new(Thresholds { rise: 2, fall: 3 }, *believed);
+        for (name, known, results, expected) in CASES {
+            let mut dampener = Dampener::new(Thresholds { rise: 2, fall: 3 }, *known);
 
             let seen: String = results.chars().map(|c| letter(dampener.observe(health(c == '+')))).collect();
 
@@ -91,11 +91,11 @@ mod tests {
         #[test]
         fn health_changes_exactly_when_enough_results_in_a_row_contradict_it(
             (rise, fall) in (1u32..6, 1u32..6),
-            believed in proptest::option::of(any::<bool>()),
+            known in proptest::option::of(any::<bool>()),
             results in proptest::collection::vec(any::<bool>(), 0..200),
         ) {
-            let mut dampener = Dampener::new(Thresholds { rise, fall }, believed.map(health));
-            let mut steady = believed;
+            let mut dampener = Dampener::new(Thresholds { rise, fall }, known.map(health));
+            let mut steady = known;
             let mut since_change = 0;
 
             for (index, &good) in results.iter().enumerate() {

@@ -27,7 +27,7 @@ async fn an_unchanged_target_keeps_what_its_dampener_has_seen() {
     assert_eq!(world.result_of("a").await.change, Some(Health::Down), "the first result decides");
 
     // Believed anew and joined by another: `a` is the same task, so nothing is decided a second time.
-    let adopted = Target { believed: Some(Health::Up), ..world.targets()[0].clone() };
+    let adopted = Target { known: Some(Health::Up), ..world.targets()[0].clone() };
     world.set(vec![adopted, target("b", refusing().await)]);
 
     assert_eq!(world.result_of("b").await.change, Some(Health::Down));
@@ -154,7 +154,7 @@ fn target(backend: &str, address: SocketAddr) -> Target {
     let interval = Duration::from_millis(5);
     let check =
         HealthCheck { probe: Probe::Tcp(Tcp), interval, timeout: AMPLE, rise: 2, fall: 3, port: None };
-    Target { backend: BackendName::new("web", backend), address, source: None, check, believed: None }
+    Target { backend: BackendName::new("web", backend), address, source: None, check, known: None }
 }
 
 /// Its second probe is beyond the end of any test, whatever the phase of its name.

@@ -31,7 +31,7 @@ where
     let started = Instant::now();
     let mut schedule = Schedule::new(&target.backend, first, target.check.interval);
     let thresholds = Thresholds { rise: target.check.rise, fall: target.check.fall };
-    let mut dampener = Dampener::new(thresholds, target.believed);
+    let mut dampener = Dampener::new(thresholds, target.known);
     loop {
         sleep_until(started + schedule.next(started.elapsed())).await;
         let finding = lanes.take(probe(&target)).await;

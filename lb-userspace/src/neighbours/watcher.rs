@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    asking::Asking,
+    limiter::Limiter,
     netlink::{Heard, Kernel, Monitor},
     network::{Changes, Fact, Network},
     outbox::Outbox,
@@ -42,12 +42,12 @@ const RECONNECT: Duration = Duration::from_secs(1);
 pub struct Watcher {
     wanted: watch::Receiver<BTreeSet<Path>>,
     interfaces: watch::Receiver<Vec<Attached>>,
-    asks: mpsc::Receiver<NeighbourWanted>,
+    requests: mpsc::Receiver<NeighbourWanted>,
     events: mpsc::Sender<Event>,
 
     network: Network,
     routes: BTreeMap<Path, Route>,
-    asking: Asking,
+    limiter: Limiter,
     outbox: Outbox,
 
     /// What the next look has to look at, and when it comes.
@@ -55,7 +55,7 @@ pub struct Watcher {
     look_at: Instant,
     resync_at: Instant,
     /// Neighbours to request: one at a time, so that nothing else waits for a long list.
-    to_ask: BTreeSet<Place>,
+    to_request: BTreeSet<Place>,
     /// When a refusal of the kernel was last logged.
     refusal_told: Option<Instant>,
 }
@@ -67,23 +67,23 @@ impl Watcher {
     pub fn new(
         wanted: watch::Receiver<BTreeSet<Path>>,
         interfaces: watch::Receiver<Vec<Attached>>,
-        asks: mpsc::Receiver<NeighbourWanted>,
+        requests: mpsc::Receiver<NeighbourWanted>,
         events: mpsc::Sender<Event>,
     ) -> Self {
         let now = Instant::now();
         Self {
             wanted,
             interfaces,
-            asks,
+            requests,
             events,
             network: Network::default(),
             routes: BTreeMap::new(),
-            asking: Asking::new(now),
+            limiter: Limiter::new(now),
             outbox: Outbox::default(),
             pending: Changes::default(),
             look_at: now,
             resync_at: now,
-            to_ask: BTreeSet::new(),
+            to_request: BTreeSet::new(),
             refusal_told: None,
         }
     }
@@ -124,9 +124,9 @@ impl Watcher {
                     Ok(()) => self.schedule(Changes { hops: true, ..Changes::default() }),
                     Err(_) => return Ok(Abandoned),
                 },
-                Some(asked) = self.asks.recv() => self.ask_for_client(asked),
+                Some(asked) = self.requests.recv() => self.request_for_client(asked),
                 _ = tick.tick() => self.keep_fresh(&kernel).await?,
-                () = ready(()), if !self.to_ask.is_empty() => self.ask(&kernel).await?,
+                () = ready(()), if !self.to_request.is_empty() => self.ask(&kernel).await?,
                 permit = events.reserve(), if !self.outbox.is_empty() => match permit {
                     Ok(permit) => self.outbox.take().map_or((), |event| permit.send(event)),
                     Err(_) => return Ok(Abandoned),
@@ -140,7 +140,7 @@ impl Watcher {
             let before = self.network.neighbours().get(&place).and_then(|neighbour| neighbour.mac());
             // It may answer elsewhere: its last address was only asked itself (RFC 4861, 7.3.3: unicast probes).
             if before.is_some() {
-                self.ask_if_attached(place, |asking, now| asking.client(place, now));
+                self.request_if_attached(place, |limiter, now| limiter.client(place, now));
             }
         }
         let changes = self.network.absorb(fact);
@@ -207,7 +207,7 @@ impl Watcher {
         if now >= self.resync_at {
             self.look_at_everything(kernel).await?;
         }
-        self.asking.prune(now);
+        self.limiter.prune(now);
         self.ask_for_backends();
         let stale = self
             .network
@@ -216,7 +216,7 @@ impl Watcher {
             .filter(|(_, neighbour)| matches!(neighbour, Neighbour::Stale(_)));
         let places: Vec<Place> = stale.map(|(place, _)| *place).collect();
         for place in places {
-            self.ask_if_attached(place, |asking, now| asking.stale(place, now));
+            self.request_if_attached(place, |limiter, now| limiter.stale(place, now));
         }
         Ok(())
     }
@@ -225,17 +225,17 @@ impl Watcher {
         let places: BTreeSet<Place> = self.routes.values().filter_map(|route| route.place()).collect();
         for place in places {
             let neighbour = self.network.neighbours().get(&place).copied();
-            self.ask_if_attached(place, |asking, now| asking.backend(place, neighbour, now));
+            self.request_if_attached(place, |limiter, now| limiter.backend(place, neighbour, now));
         }
     }
 
     /// The program has met a client whose next hop is not resolved.
-    fn ask_for_client(&mut self, wanted: NeighbourWanted) {
+    fn request_for_client(&mut self, wanted: NeighbourWanted) {
         let place = (wanted.hop.interface(), wanted.address.to_ip());
-        // What has an address needs no asking; and a fixed one would lose it (see `asking`).
+        // A neighbour with an address needs no request, and a permanent one would lose its address (see `limiter`).
         let is_known =
             self.network.neighbours().get(&place).is_some_and(|neighbour| neighbour.mac().is_some());
-        if is_known || self.ask_if_attached(place, |asking, now| asking.client(place, now)) {
+        if is_known || self.request_if_attached(place, |limiter, now| limiter.client(place, now)) {
             let assumed = Some(wanted.hop.mac()).filter(|mac| !mac.is_zero());
             let changes = assumed.map(|mac| self.network.assume(place, mac));
             self.schedule(changes.unwrap_or_default());
@@ -243,17 +243,21 @@ impl Watcher {
     }
 
     /// Returns whether it was requested.
-    fn ask_if_attached(&mut self, place: Place, decide: impl FnOnce(&mut Asking, Instant) -> bool) -> bool {
+    fn request_if_attached(
+        &mut self,
+        place: Place,
+        decide: impl FnOnce(&mut Limiter, Instant) -> bool,
+    ) -> bool {
         let is_attached = self.interfaces.borrow().iter().any(|attached| attached.index == place.0);
-        let is_asked = is_attached && decide(&mut self.asking, Instant::now());
-        if is_asked {
-            self.to_ask.insert(place);
+        let is_requested = is_attached && decide(&mut self.limiter, Instant::now());
+        if is_requested {
+            self.to_request.insert(place);
         }
-        is_asked
+        is_requested
     }
 
     async fn ask(&mut self, kernel: &Kernel) -> anyhow::Result<()> {
-        let Some(place) = self.to_ask.pop_first() else { return Ok(()) };
+        let Some(place) = self.to_request.pop_first() else { return Ok(()) };
         let Err(refusal) = kernel.ask(place).await? else { return Ok(()) };
         let now = Instant::now();
         if self.refusal_told.is_none_or(|told| now >= told + TELL) {

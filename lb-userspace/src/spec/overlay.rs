@@ -1,14 +1,14 @@
-//! What the CLI changed since the operator wrote the file.
+//! Changes made by commands since the operator wrote the file.
 //!
-//! An entry remembers three things of a backend: what the file said when the change was made, what the CLI wants
-//! instead, and its admin state. Everything follows from comparing them with what the file says today:
+//! An entry remembers three things of a backend: its definition in the file when the change was made, the
+//! definition that the command set instead, and its admin state. The outcome follows from comparing them with the file today:
 //!
 //! | the file's own definition | entry | outcome |
 //! |---|---|---|
-//! | as remembered | | the CLI's wish is in force: added, removed, other weight |
-//! | has changed since | | the file wins; the change is dropped and logged |
+//! | as remembered | | the change applies: added, removed, other weight |
+//! | has changed since | | the file's definition applies; the change is dropped and logged |
 //! | either | drain or maint | holds until `ready` |
-//! | either | says no more than the file, and ready | is dropped: nothing is left of it |
+//! | either | same as the file, and ready | is dropped |
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -74,11 +74,11 @@ impl Overlay {
         let mut warnings = Vec::new();
 
         // First make room: what is removed or moved must not stand in the way of what is added.
-        for (name, change) in overlay.wishes() {
+        for (name, change) in overlay.changes() {
             spec.replace(name, change.wish.filter(|_| change.keeps_address()));
         }
         let own = OwnAddresses::of(&spec);
-        for (name, change) in overlay.wishes().filter(|(_, change)| !change.keeps_address()) {
+        for (name, change) in overlay.changes().filter(|(_, change)| !change.keeps_address()) {
             let Some(wish) = change.wish else { continue };
             let Err(reason) = spec.put(name, wish, &own) else { continue };
             warnings.push(format!("{name}: `{}` is not applied: {reason}", change.describe_wish()));
@@ -131,7 +131,7 @@ impl Overlay {
     }
 
     /// Entries that want another definition than the file's.
-    fn wishes(&self) -> impl Iterator<Item = (&BackendName, &Change)> {
+    fn changes(&self) -> impl Iterator<Item = (&BackendName, &Change)> {
         self.entries.iter().filter(|(_, change)| change.wish != change.file)
     }
 
@@ -153,7 +153,7 @@ impl Change {
         self.wish.zip(self.file).is_some_and(|(wish, file)| wish.address == file.address)
     }
 
-    /// What is lost as the file now says something else; nothing if there was no wish, or it has come true.
+    /// The change that is lost because the file differs now; `None` if there was no change, or the file has it too.
     fn overruled(&self, own: Option<Definition>) -> Option<String> {
         if self.wish == self.file || self.wish == own {
             return None;

@@ -47,7 +47,7 @@ impl State {
             self.reach.adopt(self.path(service, backend), entry.hop);
         }
         let health = self.adopted_health(service, backend, entry);
-        self.beliefs.entry(name).and_modify(|belief| belief.health = health);
+        self.health_states.entry(name).and_modify(|health_state| health_state.health = health);
     }
 
     fn adopted_health(&self, service: &Service, backend: &Backend, entry: Option<&Entry>) -> Option<Health> {

@@ -35,7 +35,7 @@ fn a_rename_by_reload_moves_nothing() {
         world.ask(Request::Reload).unwrap();
 
         assert_eq!(in_force(&mut world), before, "{about}");
-        assert!(world.targets.borrow().iter().all(|it| it.believed == Some(Health::Up)), "{about}");
+        assert!(world.targets.borrow().iter().all(|it| it.known == Some(Health::Up)), "{about}");
     }
 }
 
@@ -50,7 +50,7 @@ fn a_rename_while_the_daemon_is_stopped_moves_nothing() {
         world.wait(2_000);
 
         assert_eq!(in_force(&mut world), before, "{about}");
-        assert!(world.targets.borrow().iter().all(|it| it.believed == Some(Health::Up)), "{about}");
+        assert!(world.targets.borrow().iter().all(|it| it.known == Some(Health::Up)), "{about}");
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::{
     controller::{
-        Controller, Host, Start, Wanted,
+        Controller, Host, Start, Watched,
         fixture::{backend, eth0, hops, name, probed, service, socket, spec},
     },
     datapath::{Attached, Capacity, Flow, memory::Memory, shapes::Sizes},
@@ -119,8 +119,8 @@ impl World {
             since: Since { instant: now, time: SystemTime::UNIX_EPOCH },
         };
         let (interfaces, _) = watch::channel(Vec::new());
-        let wanted = Wanted { targets: to_prober, hops: to_netlink, interfaces };
-        let mut controller = Controller::adopt(datapath, host, wanted, start, now).unwrap();
+        let watched = Watched { targets: to_prober, hops: to_netlink, interfaces };
+        let mut controller = Controller::adopt(datapath, host, watched, start, now).unwrap();
         controller.turn(now);
         Self { controller, targets, hops, now }
     }

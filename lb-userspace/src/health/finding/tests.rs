@@ -383,7 +383,7 @@ async fn run(address: SocketAddr, kind: Probe, timeout: Duration) -> ProbeResult
 fn target(address: SocketAddr, probe: Probe, timeout: Duration) -> Target {
     let interval = Duration::from_secs(1);
     let check = HealthCheck { probe, interval, timeout, rise: 2, fall: 3, port: None };
-    Target { backend: BackendName::new("web", "web-1"), address, source: None, check, believed: None }
+    Target { backend: BackendName::new("web", "web-1"), address, source: None, check, known: None }
 }
 
 fn told(result: &ProbeResult) -> (ProbeOutcome, &str) {

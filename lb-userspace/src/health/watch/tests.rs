@@ -74,17 +74,15 @@ async fn no_backend_ever_has_two_probes_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cold_start_is_decided_by_the_first_result_and_believed_health_is_not() {
-    for (believed, first) in
-        [(None, Some(Health::Down)), (Some(Health::Up), None), (Some(Health::Down), None)]
-    {
+    for (known, first) in [(None, Some(Health::Down)), (Some(Health::Up), None), (Some(Health::Down), None)] {
         let (sender, mut events) = mpsc::channel(8);
-        let target = Target { believed, ..target(check(1_000, 1_000, 3)) };
+        let target = Target { known, ..target(check(1_000, 1_000, 3)) };
         let probe = async |_: &Target| finding(Err(Fault::Failed("connection refused".to_owned())));
         let task = tokio::spawn(watch(target, Duration::ZERO, Lanes::new(8), probe, sender));
 
         let Some(Event::Probed(probed)) = events.recv().await else { panic!("no result") };
 
-        assert_eq!(probed.change, first, "believed {believed:?}");
+        assert_eq!(probed.change, first, "known {known:?}");
         task.abort();
     }
 }
@@ -140,7 +138,7 @@ impl Fake {
     async fn down_after(self, check: &HealthCheck) -> Duration {
         let started = Instant::now();
         let (sender, mut events) = mpsc::channel(8);
-        let target = Target { believed: Some(Health::Up), ..target(check.clone()) };
+        let target = Target { known: Some(Health::Up), ..target(check.clone()) };
         let probe = async move |target: &Target| {
             if started.elapsed() < self.dies_at {
                 sleep(Duration::from_millis(1)).await;
@@ -184,7 +182,7 @@ fn check(interval_ms: u64, timeout_ms: u64, fall: u32) -> HealthCheck {
 
 fn target(check: HealthCheck) -> Target {
     let address = "127.0.0.1:1".parse().unwrap();
-    Target { backend: BackendName::new("web", "web-1"), address, source: None, check, believed: None }
+    Target { backend: BackendName::new("web", "web-1"), address, source: None, check, known: None }
 }
 
 fn finding(answer: Result<String, Fault>) -> Finding {

@@ -8,7 +8,7 @@ use crate::{
 };
 
 #[derive(Clone, Debug)]
-pub struct Belief {
+pub struct HealthState {
     /// `None`: not known yet.
     pub health: Option<Health>,
     /// When it was learnt.
@@ -19,7 +19,7 @@ pub struct Belief {
     pub checks: Checks,
 }
 
-impl Belief {
+impl HealthState {
     /// Goes on with what was seen of this backend, and with what was counted under its name.
     pub fn of(seen: Option<&Self>, counted: Option<&Self>, now: Instant) -> Self {
         Self {

@@ -1,7 +1,7 @@
 //! Limits how often the kernel is made to resolve a neighbour. Pure.
 //!
 //! XDP sends past the kernel, so the kernel takes the neighbours that it is not using itself for idle: it would neither
-//! find out who they are nor notice that they moved. So we ask.
+//! resolve them nor notice that they moved. So xlb makes it send requests.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
@@ -23,13 +23,13 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Which neighbours were requested, and when.
 #[derive(Debug)]
-pub struct Asking {
+pub struct Limiter {
     asked: BTreeMap<Place, Instant>,
     clients: Budget,
     refreshes: Budget,
 }
 
-impl Asking {
+impl Limiter {
     pub fn new(now: Instant) -> Self {
         Self {
             asked: BTreeMap::new(),
@@ -134,10 +134,10 @@ mod tests {
         ];
         for (neighbour, every) in cases {
             let start = Instant::now();
-            let mut asking = Asking::new(start);
+            let mut limiter = Limiter::new(start);
 
             let asked: Vec<u64> = (0..31)
-                .filter(|second| asking.backend(place(1), neighbour, start + SECOND * (*second as u32)))
+                .filter(|second| limiter.backend(place(1), neighbour, start + SECOND * (*second as u32)))
                 .collect();
 
             let expected: Vec<u64> = every.map(|every| (0..31).step_by(every).collect()).unwrap_or_default();
@@ -148,52 +148,52 @@ mod tests {
     #[test]
     fn a_flood_of_clients_is_cut_and_takes_nothing_from_backends() {
         let start = Instant::now();
-        let mut asking = Asking::new(start);
+        let mut limiter = Limiter::new(start);
 
         for second in 0..3 {
             let now = start + SECOND * second;
             let flood =
-                (0..10_000).filter(|number| asking.client(place(10_000 * second + number), now)).count();
+                (0..10_000).filter(|number| limiter.client(place(10_000 * second + number), now)).count();
 
             assert_eq!(flood, CLIENTS_PER_SECOND);
-            assert!(asking.backend((7, place(second).1), None, now));
+            assert!(limiter.backend((7, place(second).1), None, now));
         }
-        asking.prune(start + REFRESH + SECOND * 3);
-        assert!(asking.asked.is_empty());
+        limiter.prune(start + REFRESH + SECOND * 3);
+        assert!(limiter.asked.is_empty());
     }
 
     #[test]
     fn the_same_client_is_asked_for_once_a_second() {
         let start = Instant::now();
-        let mut asking = Asking::new(start);
+        let mut limiter = Limiter::new(start);
 
         let asked =
-            (0..300).filter(|n| asking.client(place(1), start + Duration::from_millis(10) * *n)).count();
+            (0..300).filter(|n| limiter.client(place(1), start + Duration::from_millis(10) * *n)).count();
 
         assert_eq!(asked, 3);
     }
 
     #[test]
     fn nobody_is_asked_for_who_cannot_be_a_neighbour() {
-        let mut asking = Asking::new(Instant::now());
+        let mut limiter = Limiter::new(Instant::now());
 
         for address in ["0.0.0.0", "255.255.255.255", "224.0.0.1", "127.0.0.1", "::", "::1", "ff02::1"] {
-            assert!(!asking.client((2, address.parse().unwrap()), Instant::now()), "{address}");
+            assert!(!limiter.client((2, address.parse().unwrap()), Instant::now()), "{address}");
         }
     }
 
     #[test]
     fn of_many_stale_neighbours_all_have_their_turn() {
         let start = Instant::now();
-        let mut asking = Asking::new(start);
+        let mut limiter = Limiter::new(start);
 
-        let in_second = |asking: &mut Asking, second| {
+        let in_second = |limiter: &mut Limiter, second| {
             let now = start + SECOND * second;
-            (0..200).filter(|number| asking.stale(place(*number), now)).collect::<Vec<_>>()
+            (0..200).filter(|number| limiter.stale(place(*number), now)).collect::<Vec<_>>()
         };
 
-        assert_eq!(in_second(&mut asking, 0), (0..64).collect::<Vec<_>>());
-        assert_eq!(in_second(&mut asking, 1), (64..128).collect::<Vec<_>>());
+        assert_eq!(in_second(&mut limiter, 0), (0..64).collect::<Vec<_>>());
+        assert_eq!(in_second(&mut limiter, 1), (64..128).collect::<Vec<_>>());
     }
 
     fn place(number: u32) -> Place {
