@@ -5,7 +5,7 @@ use crate::{
     net::{Address, Be16},
 };
 
-/// A real server. Lies at `id % MAX_BACKENDS` of the `BACKENDS` array, and answers only for flows that name its id.
+/// A real server. Lies at `id % places` of the `BACKENDS` array, and answers only for flows that name its id.
 ///
 /// An id is given once: a backend that loses its flows (removed, in maint, a UDP backend that went down) loses its id.
 ///

@@ -1,23 +1,17 @@
 //! The sizes of everything, each with its reason.
 
-use crate::flow;
+use crate::{flow, pool::Pool, service::Filter};
 
-/// Ways that a service may be dialled: listen entries, and one marker per address and protocol.
-pub const MAX_SERVICE_KEYS: u32 = 4096;
-/// Services.
-pub const MAX_SERVICES: u32 = 512;
-/// Two pools a service: one per family.
-pub const MAX_POOLS: u32 = 2 * MAX_SERVICES;
-/// Slots of one pool. Round robin needs one per backend.
-pub const MAX_POOL_SLOTS: u32 = 512;
-/// Slots of all pools: see [`slots`].
-pub const MAX_SLOTS: u32 = slots(MAX_BACKENDS);
-/// Sets of sources: one in force per pool, as many again that were in force a moment ago, and number 0, which is no set.
-pub const MAX_SOURCE_SETS: u32 = 2 * MAX_POOLS + 1;
+/// The most services that may be configured.
+pub const MAX_SERVICES: u32 = 16_384;
+/// The most backends that may be configured, over all services.
+pub const MAX_BACKENDS: u32 = 65_536;
+/// The most places for backends. A multiple of the places of any [`Room`], so that ids can be compared modulo it.
+pub const MAX_PLACES: u32 = Room { services: MAX_SERVICES, backends: MAX_BACKENDS }.places();
+/// The most sets of sources, by the 16 bits of a pool's word.
+pub const MAX_SOURCE_SETS: u32 = 1 << 16;
 /// Source addresses of a service and family. A power of two: the program picks by mask.
 pub const MAX_SOURCES: usize = 16;
-/// Backends at one time, over all services. A power of two: ids are reduced by mask.
-pub const MAX_BACKENDS: u32 = 4096;
 /// Interface indices must be below this.
 pub const MAX_INTERFACE_INDEX: u32 = 4096;
 /// The smallest IPv4 path MTU that Linux accepts (`net.ipv4.route.min_pmtu`).
@@ -43,18 +37,86 @@ pub const IDLE_RING_BYTES: u32 = 4096;
 /// Maximum number of flows per family, because a reply index entry has 24 bits for the record.
 pub const MAX_FLOWS: u32 = flow::MAX_RECORDS / flow::RECORDS_PER_FLOW;
 
-/// How many slots are in use at most, with their ranges rounded up to powers of two: each backend has one slot in force,
-/// rounding at most doubles that, and a change of everything writes the new ranges before the old ones go.
-pub const fn slots_in_use(backends: u32) -> u32 {
-    4 * backends.next_power_of_two()
+/// What the maps for services and backends are made for. Their sizes follow from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Services.
+    pub services: u32,
+    /// Backends, over all services.
+    pub backends: u32,
 }
 
-/// How many slots there must be, so that a range is found for every pool whatever has happened before.
-///
-/// A range has the size of a power of two, begins at a multiple of it, and lies as low as it can. Then no range of size
-/// 2^j lies above (j + 1) times [`slots_in_use`]: below its place and above j times that, all ranges are as large as it or
-/// larger (by induction), so that the chunks that were not free for it are full, and there are not more of them than
-/// slots in use.
-pub const fn slots(backends: u32) -> u32 {
-    slots_in_use(backends) * (backends.next_power_of_two().ilog2() + 1)
+impl Room {
+    /// Keys of the `SERVICES` map: listen entries, and one marker per address and protocol.
+    pub const fn service_keys(self) -> u32 {
+        8 * self.services
+    }
+
+    /// Two pools a service: one per family.
+    pub const fn pools(self) -> u32 {
+        2 * self.services
+    }
+
+    /// Sets of sources: one in force per pool, as many again that were in force a moment ago, and number 0, which is no set.
+    pub const fn source_sets(self) -> u32 {
+        let sets = 2 * self.pools() + 1;
+        if sets < MAX_SOURCE_SETS { sets } else { MAX_SOURCE_SETS }
+    }
+
+    /// Places for backends, a power of two: ids are reduced by a mask. Twice the backends, because one that loses its flows
+    /// gets another id, and so a second place until the first one is free.
+    pub const fn places(self) -> u32 {
+        (2 * self.backends).next_power_of_two()
+    }
+
+    /// Elements of the prefilter, a power of two. Four bytes to each endpoint, so that at most one of four is set.
+    pub const fn filter_pages(self) -> u32 {
+        let bytes = 4 * (self.backends + self.service_keys());
+        bytes.div_ceil(Filter::SIZE as u32).next_power_of_two()
+    }
+
+    /// How many bits of an endpoint's hash are left out for its place in the prefilter.
+    pub const fn filter_shift(self) -> u32 {
+        Filter::SHIFT - self.filter_pages().ilog2()
+    }
+
+    /// Former names that keep their counts.
+    pub const fn past_names(self) -> u32 {
+        if self.backends < 4096 { 4096 } else { self.backends }
+    }
+
+    /// How many slots are in use at most, with their ranges rounded up to powers of two: each backend has one slot in force,
+    /// rounding at most doubles that, and a change of everything writes the new ranges before the old ones go.
+    pub const fn slots_in_use(self) -> u32 {
+        4 * self.backends.next_power_of_two()
+    }
+
+    /// How many slots there must be, so that a range is found for every pool whatever has happened before.
+    ///
+    /// A range has the size of a power of two, begins at a multiple of it, and lies as low as it can. Then no range of size
+    /// 2^j lies above (j + 1) times [`Room::slots_in_use`]: below its place and above j times that, all ranges are as large
+    /// as it or larger (by induction), so that the chunks that were not free for it are full, and there are not more of them
+    /// than slots in use.
+    pub const fn slots(self) -> u32 {
+        self.slots_in_use() * (self.backends.next_power_of_two().ilog2() + 1)
+    }
+}
+
+const _: () = assert!(Room { services: MAX_SERVICES, backends: MAX_BACKENDS }.slots() <= Pool::OFFSETS);
+const _: () = assert!(MAX_BACKENDS < Pool::LENGTHS && MAX_PLACES <= MAX_BACKEND_ID);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_prefilter_is_at_most_a_quarter_full_and_no_smaller_than_a_page() {
+        let room = Room { services: 1, backends: 1 };
+        assert_eq!((room.filter_pages(), room.filter_shift()), (1, 20));
+
+        let room = Room { services: 1024, backends: 16_384 };
+        let bytes = room.filter_pages() * Filter::SIZE as u32;
+        assert!(bytes >= 4 * (room.backends + room.service_keys()));
+        assert_eq!(1_u64 << (32 - room.filter_shift()), u64::from(bytes));
+    }
 }

@@ -108,7 +108,7 @@ impl Pool {
 
 crate::plain!(Pool = "pool: sources 16, mode 4, picker 3, length 17, offset 24");
 
-const _: () = assert!(Pool::SOURCES_AT + 16 == 64 && MAX_SOURCE_SETS <= 1 << 16);
+const _: () = assert!(Pool::SOURCES_AT + 16 == 64 && MAX_SOURCE_SETS == 1 << 16);
 
 /// The slots of one cache line: an element of the `SLOTS` array. A slot is the id of a backend, or 0 where it is free.
 #[repr(C, align(64))]

@@ -72,20 +72,22 @@ impl Mode {
 
 /// Tells most packets that cannot be ours from those that may be, at the price of one byte.
 ///
-/// The byte at [`Filter::index`] of a packet's destination says whether it may be a request, that of its source
+/// It consists of as many pages as `Room::filter_pages` says. The byte at [`Filter::place`] of a packet's destination says whether it may be a request, that of its source
 /// whether it may be a reply. Set bits may lie (addresses share bytes); clear bits never do.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Filter {
-    /// Bits, see the constants.
+    /// One page of it. Bits, see the constants.
     pub byte: [u8; Self::SIZE],
 }
 
 crate::fields!(Filter { byte });
 
 impl Filter {
-    /// Bytes.
+    /// Bytes of a page.
     pub const SIZE: usize = 4096;
+    /// How many bits of the hash are left out where there is one page.
+    pub const SHIFT: u32 = u32::BITS - Self::SIZE.ilog2();
     /// A service listens there.
     pub const SERVICE: u8 = 1;
     /// A backend answers from there.
@@ -94,11 +96,17 @@ impl Filter {
     /// Nothing is ours.
     pub const NOTHING: Self = Self { byte: [0; Self::SIZE] };
 
-    /// The byte of an endpoint, by the [folded](Filter::fold) address.
+    /// The place of an endpoint in a page that is the only one, by the [folded](Filter::fold) address.
     #[inline(always)]
     pub const fn index(folded: u32, port: Be16) -> usize {
-        // Knuth's multiplicative hash: the top 12 bits of the product.
-        ((folded ^ (port.raw() as u32) << 8).wrapping_mul(0x9e37_79b1) >> 20) as usize
+        Self::place(folded, port, Self::SHIFT)
+    }
+
+    /// The place of an endpoint among the bytes of all pages.
+    #[inline(always)]
+    pub const fn place(folded: u32, port: Be16, shift: u32) -> usize {
+        // Knuth's multiplicative hash: the top bits of the product.
+        (folded ^ (port.raw() as u32) << 8).wrapping_mul(0x9e37_79b1).wrapping_shr(shift) as usize
     }
 
     /// An address as one word. IPv4 folds to itself, IPv4-mapped or not.

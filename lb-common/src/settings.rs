@@ -18,15 +18,30 @@ pub struct Settings {
     pub shape6: Shape,
     /// Source ports of full-nat flows.
     pub ports: PortPool,
+    /// What the maps for services and backends were made for: services.
+    pub services: u32,
+    /// Backends.
+    pub backends: u32,
     /// The id of the next backend.
     pub next_backend_id: u32,
     /// The time in ticks, if a test has stopped the clock.
     pub clock: u32,
 }
 
-crate::fields!(Settings { zero, hop_generation, keys, shape4, shape6, ports, next_backend_id, clock });
+crate::fields!(Settings {
+    zero,
+    hop_generation,
+    keys,
+    shape4,
+    shape6,
+    ports,
+    services,
+    backends,
+    next_backend_id,
+    clock
+});
 
-const _: () = assert!(size_of::<Settings>() == 8 + 48 + 32 + 8 + 8);
+const _: () = assert!(size_of::<Settings>() == 8 + 48 + 32 + 8 + 8 + 8);
 
 /// Source ports: two ranges, below and above the host's ephemeral ports.
 #[repr(C)]

@@ -24,8 +24,10 @@ pub trait Maps {
     fn settings(&self) -> Option<&Settings>;
     /// The time in ticks (`lb_common::clock::TICK_SHIFT`).
     fn now(&self) -> u32;
-    /// A byte of the filter, by an index below `Filter::SIZE`.
-    fn filter(&self, index: usize) -> u8;
+    /// How many bits of a hash are left out for a place in the filter.
+    fn filter_shift(&self) -> u32;
+    /// A byte of the filter, by its [place](Filter::place).
+    fn filter(&self, place: usize) -> u8;
     /// What listens at an address and port.
     fn service(&self, key: &ServiceKey) -> Option<Service>;
     /// What a pool has in force.
@@ -88,7 +90,7 @@ pub trait Storage<F: Family>: FlowTable<F> + Maps {
 /// May a packet with this endpoint (destination or source) be a request, or a reply? See [`Filter`].
 #[inline(always)]
 pub fn may_be(maps: &impl Maps, folded: u32, port: Be16, what: u8) -> bool {
-    maps.filter(Filter::index(folded, port)) & what != 0
+    maps.filter(Filter::place(folded, port, maps.filter_shift())) & what != 0
 }
 
 /// Counts half-open flows up or down.

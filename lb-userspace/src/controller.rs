@@ -222,6 +222,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             controller.forget_what_was_overruled();
         }
         controller.look_at_the_host()?;
+        controller.state.set_room(controller.capacity.room);
         controller.state.adopt(&controller.have, now);
         // Routes may have changed while no daemon ran, and a count finds flows that were left behind.
         controller.state.routing_changed();

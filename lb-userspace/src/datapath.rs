@@ -10,6 +10,7 @@ use lb_common::{
     backend::Backend,
     counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
     hop::{Hop, Interface},
+    limits::Room,
     net::{Be16, Protocol},
     pool::{Pool, SlotRange},
     reason::Reason,
@@ -73,7 +74,7 @@ pub trait Datapath {
 /// The contents of the maps as plain values.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
-    /// By slot (`id % MAX_BACKENDS`).
+    /// By slot (`id % MAX_PLACES`).
     pub backends: BTreeMap<u32, Backend>,
     /// Names by number of counters, so that counters and flows keep their names over a restart.
     pub backend_names: BTreeMap<u32, BackendName>,
@@ -242,6 +243,8 @@ pub struct Capacity {
     pub flows_ipv6: u32,
     /// The most that may be half-open, per family.
     pub half_open_flows: u32,
+    /// What the maps for services and backends were made for.
+    pub room: Room,
     /// Source ports of full-nat flows, as the host left them over when the maps were made.
     pub ports: PortPool,
     /// What the kernel takes for all maps, rings included.

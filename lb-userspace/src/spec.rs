@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use lb_common::{net::Protocol, service::Mode};
+use lb_common::{limits::Room, net::Protocol, service::Mode};
 use serde::Deserialize;
 
 use crate::{
@@ -125,11 +125,22 @@ pub struct Limits {
     pub flows_ipv6: u32,
     /// The most that may be half-open, per family.
     pub half_open_flows: u32,
+    /// Services.
+    pub services: u32,
+    /// Backends, over all services.
+    pub backends: u32,
+}
+
+impl Limits {
+    /// What the maps for services and backends are to be made for.
+    pub const fn room(&self) -> Room {
+        Room { services: self.services, backends: self.backends }
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { flows: 262_144, flows_ipv6: 65_536, half_open_flows: 65_536 }
+        Self { flows: 262_144, flows_ipv6: 65_536, half_open_flows: 65_536, services: 1024, backends: 16_384 }
     }
 }
 

@@ -14,7 +14,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lb_common::limits::{MAX_SERVICE_KEYS, MAX_SERVICES};
 use lb_userspace::spec;
 use nix::{sys::stat::Mode, unistd::mkfifo};
 
@@ -108,14 +107,12 @@ const MADE: &[(&str, Make)] = &[
     ("file_is_a_directory", |file| fs::create_dir(file).unwrap()),
     ("file_is_a_fifo", |file| mkfifo(file, Mode::S_IRUSR).unwrap()),
     ("file_not_utf8", |file| fs::write(file, b"version = 1\nname = \"\xff\"\n").unwrap()),
-    ("file_too_large", |file| fs::write(file, "#".repeat(1024 * 1024 + 1)).unwrap()),
+    ("file_too_large", |file| fs::write(file, "#".repeat(16 * 1024 * 1024 + 1)).unwrap()),
     // What even root cannot read.
     ("file_unreadable", |file| symlink(file, file).unwrap()),
-    ("too_many_backends", |file| fs::write(file, many::services(5, 1, 512)).unwrap()),
-    ("too_many_listens", |file| {
-        fs::write(file, many::services(2, MAX_SERVICE_KEYS as usize / 2, 1)).unwrap()
-    }),
-    ("too_many_services", |file| fs::write(file, many::services(MAX_SERVICES as usize + 1, 1, 1)).unwrap()),
+    ("too_many_backends", |file| fs::write(file, many::services(33, 1, 500)).unwrap()),
+    ("too_many_listens", |file| fs::write(file, many::services(2, 8192 / 2, 1)).unwrap()),
+    ("too_many_services", |file| fs::write(file, many::services(1025, 1, 1)).unwrap()),
 ];
 
 #[test]

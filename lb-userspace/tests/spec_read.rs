@@ -108,7 +108,10 @@ fn durations_are_written_as_the_cli_takes_them() {
 fn half_open_flows_that_nobody_wrote_are_no_more_than_all_flows() {
     let spec = parse("[limits]\nflows = 1000\nflows_ipv6 = 2000\n").unwrap();
 
-    assert_eq!(spec.limits, Limits { flows: 1000, flows_ipv6: 2000, half_open_flows: 2000 });
+    assert_eq!(
+        spec.limits,
+        Limits { flows: 1000, flows_ipv6: 2000, half_open_flows: 2000, ..Limits::default() }
+    );
 }
 
 #[test]
@@ -139,15 +142,19 @@ fn a_good_file_is_read_from_disk() {
     assert_eq!(spec::read(&path, &BTreeSet::new()), parse(""));
 }
 
+/// In one service as in many.
 #[test]
-fn a_family_of_a_service_has_at_most_512_backends() {
-    let text = many::services(1, 1, 513);
+fn there_are_as_many_services_and_backends_as_the_limits_say() {
+    let with = |limits: &str, services: usize, backends: usize| {
+        spec::parse("x", &format!("{}\n[limits]\n{limits}\n", many::services(services, 1, backends)))
+    };
+    assert!(with("services = 2\nbackends = 2000", 2, 1000).is_ok());
+    assert!(with("backends = 1000", 1, 1000).is_ok());
 
-    let lines = told(&spec::parse("x", &text).unwrap_err());
-
-    assert_eq!(lines.len(), 1);
-    assert!(lines[0].ends_with("service `s0` has 512 IPv4 backends already, the maximum"), "{lines:?}");
-    assert!(spec::parse("x", &many::services(4, 1, 512)).is_ok());
+    let lines = told(&with("backends = 999", 1, 1000).unwrap_err());
+    assert_eq!(lines, ["x:4:1: too many backends over all services from here on: at most 999"]);
+    let lines = told(&with("services = 1", 2, 1).unwrap_err());
+    assert_eq!(lines, ["x:11:1: too many services from here on: at most 1"]);
 }
 
 proptest! {

@@ -11,11 +11,11 @@ use lb_common::{
     event::NeighbourWanted,
     flow::{Bucket, HintLine},
     hop::{Hop, Interface},
-    limits::MAX_BACKENDS,
+    limits::MAX_PLACES,
     net::{Address, V4, V6},
     pool::{Pool, SlotLine, SourceSet},
     reason::Reason,
-    service::{Service, ServiceKey},
+    service::{Filter, Service, ServiceKey},
     settings::Settings,
 };
 use lb_ebpf::{
@@ -161,8 +161,12 @@ impl storage::Maps for MemoryTables {
         self.maps().settings.clock
     }
 
-    fn filter(&self, index: usize) -> u8 {
-        self.maps().filter.byte[index]
+    fn filter_shift(&self) -> u32 {
+        Filter::SHIFT
+    }
+
+    fn filter(&self, place: usize) -> u8 {
+        self.maps().filter.byte[place]
     }
 
     fn service(&self, key: &ServiceKey) -> Option<Service> {
@@ -203,8 +207,8 @@ impl storage::Maps for MemoryTables {
             rest: 0,
             live: [0; 8],
         };
-        let place = id % MAX_BACKENDS;
-        let there = self.maps().backends.iter().find(|it| it.id != 0 && it.id % MAX_BACKENDS == place);
+        let place = id % MAX_PLACES;
+        let there = self.maps().backends.iter().find(|it| it.id != 0 && it.id % MAX_PLACES == place);
         self.unless_missing(Element::Backend, Some(there.unwrap_or(&NOBODY)))
     }
 

@@ -12,10 +12,7 @@ use lb_common::{
     event::NeighbourWanted,
     flow::{Bucket, HintLine, Record4, Record6},
     hop::Interface,
-    limits::{
-        EVENT_RING_BYTES, MAX_BACKENDS, MAX_INTERFACE_INDEX, MAX_POOLS, MAX_REASONS, MAX_SERVICE_KEYS,
-        MAX_SERVICES, MAX_SLOTS, MAX_SOURCE_SETS,
-    },
+    limits::{EVENT_RING_BYTES, MAX_INTERFACE_INDEX, MAX_REASONS, Room},
     net::{V4, V6},
     pool::{SlotLine, SourceSet},
     service::{Filter, Service, ServiceKey},
@@ -25,6 +22,9 @@ use lb_common::{
 use super::{routes::Query, trace::Written};
 use crate::path::slow::SlowPath;
 use crate::table::scratch::Scratch;
+
+/// Until the loader sets other sizes. Tests leave them.
+const ROOM: Room = Room { services: 512, backends: 2048 };
 
 /// `BPF_F_MMAPABLE`: the controller reads flows without a system call each, and values begin on a page, so that a
 /// record of 64 bytes is one cache line.
@@ -38,22 +38,22 @@ pub static SETTINGS: Array<Settings, 1> = Array::new();
 pub static FILTER: Array<Filter, 1> = Array::new();
 /// (address, port, protocol) to pool.
 #[btf_map]
-pub static SERVICES: HashMap<ServiceKey, Service, { MAX_SERVICE_KEYS as usize }> = HashMap::new();
+pub static SERVICES: HashMap<ServiceKey, Service, { ROOM.service_keys() as usize }> = HashMap::new();
 /// What each pool has in force: a `Pool`. Mapped, so that the controller puts another schedule in force by a single store.
 #[btf_map]
-pub static POOLS: Array<Word, { MAX_POOLS as usize }, MMAPABLE> = Array::new();
+pub static POOLS: Array<Word, { ROOM.pools() as usize }, MMAPABLE> = Array::new();
 /// The slots of all pools.
 #[btf_map]
-pub static SLOTS: Array<SlotLine, { SlotLine::line(MAX_SLOTS) as usize }, MMAPABLE> = Array::new();
+pub static SLOTS: Array<SlotLine, { SlotLine::line(ROOM.slots()) as usize }, MMAPABLE> = Array::new();
 /// Sets of sources.
 #[btf_map]
-pub static SOURCES: Array<SourceSet, { MAX_SOURCE_SETS as usize }, MMAPABLE> = Array::new();
+pub static SOURCES: Array<SourceSet, { ROOM.source_sets() as usize }, MMAPABLE> = Array::new();
 /// The round-robin word, by pool.
 #[btf_map]
-pub static TURNS: Array<Word, { MAX_POOLS as usize }> = Array::new();
-/// By `id % MAX_BACKENDS`.
+pub static TURNS: Array<Word, { ROOM.pools() as usize }> = Array::new();
+/// By `id % ROOM.places()`.
 #[btf_map]
-pub static BACKENDS: Array<Backend, { MAX_BACKENDS as usize }, MMAPABLE> = Array::new();
+pub static BACKENDS: Array<Backend, { ROOM.places() as usize }, MMAPABLE> = Array::new();
 /// By interface index.
 #[btf_map]
 pub static INTERFACES: Array<Interface, { MAX_INTERFACE_INDEX as usize }> = Array::new();
@@ -80,10 +80,10 @@ pub static HALF_OPEN4: Array<Word, 1, MMAPABLE> = Array::new();
 pub static HALF_OPEN6: Array<Word, 1, MMAPABLE> = Array::new();
 /// By number of counters.
 #[btf_map]
-pub static BACKEND_COUNTERS: PerCpuArray<BackendCounters, { MAX_BACKENDS as usize }> = PerCpuArray::new();
+pub static BACKEND_COUNTERS: PerCpuArray<BackendCounters, { ROOM.places() as usize }> = PerCpuArray::new();
 /// By number of counters.
 #[btf_map]
-pub static SERVICE_COUNTERS: PerCpuArray<ServiceCounters, { MAX_SERVICES as usize }> = PerCpuArray::new();
+pub static SERVICE_COUNTERS: PerCpuArray<ServiceCounters, { ROOM.services as usize }> = PerCpuArray::new();
 /// By reason.
 #[btf_map]
 pub static REASONS: PerCpuArray<Tally, MAX_REASONS> = PerCpuArray::new();
@@ -116,3 +116,11 @@ pub static TRACED: PerCpuArray<Written, 1> = PerCpuArray::new();
 /// Not 0 in tests that have stopped the clock at `Settings::clock`. Read-only data: the verifier removes what it leaves out.
 #[unsafe(no_mangle)]
 pub static CLOCK_IS_SET: Global<u8> = Global::new(0);
+
+/// The places of `BACKENDS`, less one.
+#[unsafe(no_mangle)]
+pub static BACKENDS_MASK: Global<u32> = Global::new(ROOM.places() - 1);
+
+/// How many bits of an endpoint's hash are left out for its place in `FILTER`.
+#[unsafe(no_mangle)]
+pub static FILTER_SHIFT: Global<u32> = Global::new(Filter::SHIFT);

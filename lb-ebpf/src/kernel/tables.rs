@@ -8,7 +8,6 @@ use lb_common::{
     event::NeighbourWanted,
     flow::{Bucket, Control, HintLine, Record4, Record6},
     hop::Interface,
-    limits::MAX_BACKENDS,
     net::{V4, V6},
     pool::{Pool, SlotLine, SourceSet},
     reason::Reason,
@@ -46,8 +45,14 @@ impl Maps for KernelTables {
     }
 
     #[inline(always)]
-    fn filter(&self, index: usize) -> u8 {
-        maps::FILTER.get(0).map_or(0, |filter| filter.byte[index & (Filter::SIZE - 1)])
+    fn filter_shift(&self) -> u32 {
+        maps::FILTER_SHIFT.load()
+    }
+
+    #[inline(always)]
+    fn filter(&self, place: usize) -> u8 {
+        let page = maps::FILTER.get((place / Filter::SIZE) as u32);
+        page.map_or(0, |page| page.byte[place & (Filter::SIZE - 1)])
     }
 
     #[inline(always)]
@@ -78,7 +83,7 @@ impl Maps for KernelTables {
 
     #[inline(always)]
     fn backend(&self, id: u32) -> Option<&Backend> {
-        maps::BACKENDS.get(id & (MAX_BACKENDS - 1))
+        maps::BACKENDS.get(id & maps::BACKENDS_MASK.load())
     }
 
     #[inline(always)]

@@ -16,15 +16,15 @@ mod ranges;
 mod schedule;
 mod vacant;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use lb_common::{
     backend,
     hop::Interface,
-    limits::{
-        self, MAX_BACKEND_ID, MAX_BACKENDS, MAX_POOL_SLOTS, MAX_POOLS, MAX_SERVICE_KEYS, MAX_SERVICES,
-        MAX_SLOTS, MAX_SOURCE_SETS, MAX_SOURCES,
-    },
+    limits::{MAX_BACKEND_ID, MAX_SOURCES, Room},
     net::Be16,
     pool::{Picker, Pool, SlotRange},
     service::{Mode, Service as ServiceEntry},
@@ -46,23 +46,19 @@ use crate::{
 /// What is wanted does not fit into the maps. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoRoom {
-    #[error("too many services: at most {MAX_SERVICES}")]
-    Services,
-    #[error("too many listen addresses and sources over all services: at most {MAX_SERVICE_KEYS}")]
-    ServiceKeys,
+    #[error("too many services: the maps were made for [limits] services = {0}")]
+    Services(u32),
+    #[error("too many listen addresses and sources over all services: at most {0}")]
+    ServiceKeys(u32),
     #[error(
-        "too many backends over all services: at most {MAX_BACKENDS}, and a removed one counts until its flows \
-         are gone: change fewer at once"
+        "too many backends over all services: the maps have places for {0}, and a removed one keeps its place until its \
+         flows are gone: change fewer at once, or make the maps again with larger [limits] backends"
     )]
-    Backends,
-    #[error("service `{service}`: too many backends of a family: at most {MAX_POOL_SLOTS}")]
-    PoolSlots { service: String },
+    Backends(u32),
     #[error("service `{service}`: too many sources of a family: at most {MAX_SOURCES}")]
     PoolSources { service: String },
-    #[error(
-        "too many pools: at most {MAX_POOLS}, two for each service, and a removed one counts until it is unused"
-    )]
-    Pools,
+    #[error("too many pools: at most {0}, two for each service, and a removed one counts until it is unused")]
+    Pools(u32),
     #[error("all slots are in use, or were in the last second: try again in a second")]
     Slots,
     #[error("all sets of sources are in use, or were in the last second: try again in a second")]
@@ -84,6 +80,8 @@ pub fn compile(state: &State, have: &Snapshot) -> Result<Snapshot, NoRoom> {
         known: Known::of(have),
         vacant: Vacant::default(),
         ranges: None,
+        room: state.room(),
+        places: BTreeSet::new(),
         sets: BTreeMap::new(),
         want: Snapshot::default(),
     };
@@ -92,8 +90,9 @@ pub fn compile(state: &State, have: &Snapshot) -> Result<Snapshot, NoRoom> {
     for (service, former) in services.iter().zip(Former::in_maps(have).of_each(services)) {
         compiler.place(service, former)?;
     }
-    if compiler.want.services.len() > MAX_SERVICE_KEYS as usize {
-        return Err(NoRoom::ServiceKeys);
+    let keys = state.room().service_keys();
+    if compiler.want.services.len() > keys as usize {
+        return Err(NoRoom::ServiceKeys(keys));
     }
     Ok(compiler.want)
 }
@@ -103,6 +102,9 @@ struct Compiler<'a> {
     have: &'a Snapshot,
     known: Known<'a>,
     vacant: Vacant,
+    room: Room,
+    /// Places for backends that are taken. Looked up when the first one is to be: mostly none is.
+    places: BTreeSet<u32>,
     /// Made when the first one is to be taken: mostly none is.
     ranges: Option<Ranges>,
     /// Numbers of sets of sources.
@@ -208,9 +210,6 @@ impl Compiler<'_> {
             self.want.backends.entry(slot(*id)).and_modify(|backend| backend.accepts = 1);
         }
         let sources = sources(service, family);
-        if backends.len() > MAX_POOL_SLOTS as usize {
-            return Err(NoRoom::PoolSlots { service: service.name.clone() });
-        }
         if sources.len() > MAX_SOURCES {
             return Err(NoRoom::PoolSources { service: service.name.clone() });
         }
@@ -241,7 +240,10 @@ impl Compiler<'_> {
             Some(number) => number,
             None => {
                 let taken = [&self.have.service_names, &self.want.service_names];
-                self.vacant.services.take(MAX_SERVICES, taken).ok_or(NoRoom::Services)?
+                self.vacant
+                    .services
+                    .take(self.room.services, taken)
+                    .ok_or(NoRoom::Services(self.room.services))?
             }
         };
         self.want.service_names.insert(number, service.name.clone());
@@ -253,7 +255,7 @@ impl Compiler<'_> {
             Some(number) => number,
             None => {
                 let taken = [&self.have.backend_names, &self.want.backend_names];
-                self.vacant.backends.take(MAX_BACKENDS, taken).ok_or(NoRoom::Backends)?
+                self.vacant.backends.take(self.room.places(), taken).ok_or(self.no_place())?
             }
         };
         self.want.backend_names.insert(number, name.clone());
@@ -265,7 +267,8 @@ impl Compiler<'_> {
         if let Some(pool) = self.known.pool(service, family) {
             return Ok(pool);
         }
-        self.vacant.pools.take(MAX_POOLS, [&self.have.pools, &self.want.pools]).ok_or(NoRoom::Pools)
+        let taken = [&self.have.pools, &self.want.pools];
+        self.vacant.pools.take(self.room.pools(), taken).ok_or(NoRoom::Pools(self.room.pools()))
     }
 
     /// The slots that are in force if they hold these very ids, else slots that no packet can be reading.
@@ -276,10 +279,10 @@ impl Compiler<'_> {
         if let Some(in_force) = self.have.pools.get(&pool).filter(|it| self.have.ids(**it) == ids) {
             return Ok(in_force.slots());
         }
-        let have = &self.have.slots;
+        let (have, room) = (&self.have.slots, self.room);
         let ranges = self.ranges.get_or_insert_with(|| {
             let taken = have.iter().map(|(at, ids)| SlotRange { offset: *at, length: ids.len() as u32 });
-            Ranges::new(MAX_SLOTS, limits::slots_in_use(MAX_BACKENDS), taken)
+            Ranges::new(room.slots(), room.slots_in_use(), taken)
         });
         let slots = ranges.take(ids.len() as u32).ok_or(NoRoom::Slots)?;
         self.want.slots.insert(slots.offset, ids);
@@ -295,7 +298,7 @@ impl Compiler<'_> {
             Some(number) => *number,
             None => {
                 let taken = [&self.have.sources, &self.want.sources];
-                self.vacant.sources.take(MAX_SOURCE_SETS, taken).ok_or(NoRoom::SourceSets)?
+                self.vacant.sources.take(self.room.source_sets(), taken).ok_or(NoRoom::SourceSets)?
             }
         };
         self.sets.insert(sources.clone(), number);
@@ -303,19 +306,25 @@ impl Compiler<'_> {
         Ok(number)
     }
 
-    /// The next id whose slot nobody has or had.
+    /// The next id whose place is free and was free.
     fn fresh_id(&mut self) -> Result<u32, NoRoom> {
-        // Two rounds over the slots: the wrap leaves out slot 0, because nobody has id 0.
-        for _ in 0..2 * MAX_BACKENDS {
+        let places = self.room.places();
+        if self.places.is_empty() {
+            self.places = self.have.backends.values().map(|backend| backend.id % places).collect();
+        }
+        // Two rounds over the places: the wrap leaves out place 0, because no backend has the id 0.
+        for _ in 0..2 * places {
             let id = self.want.next_backend_id;
-            self.want.next_backend_id = (id + 1) % MAX_BACKEND_ID;
-            self.want.next_backend_id = self.want.next_backend_id.max(1);
-            let taken = [&self.have.backends, &self.want.backends];
-            if !taken.iter().any(|backends| backends.contains_key(&slot(id))) {
+            self.want.next_backend_id = ((id + 1) % MAX_BACKEND_ID).max(1);
+            if self.places.insert(id % places) {
                 return Ok(id);
             }
         }
-        Err(NoRoom::Backends)
+        Err(self.no_place())
+    }
+
+    const fn no_place(&self) -> NoRoom {
+        NoRoom::Backends(self.room.backends)
     }
 }
 

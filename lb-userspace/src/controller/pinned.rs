@@ -1,6 +1,6 @@
 //! What the pinned maps were made with, where the file or the host says otherwise since: it stays until `xlb detach`.
 
-use lb_common::settings::PortPool;
+use lb_common::{limits::Room, settings::PortPool};
 
 use crate::{
     datapath::{Capacity, shapes::Sizes},
@@ -9,7 +9,7 @@ use crate::{
 
 /// Other sizes than the flow tables have.
 pub fn other_limits(pinned: &Capacity, limits: &Limits) -> Option<String> {
-    let Sizes { v4, v6 } = Sizes::of(limits);
+    let Sizes { v4, v6, .. } = Sizes::of(limits);
     let wanted = (v4.flows(), v6.flows(), v4.half_open);
     let have = (pinned.flows, pinned.flows_ipv6, pinned.half_open_flows);
     (wanted != have).then(|| {
@@ -17,6 +17,17 @@ pub fn other_limits(pinned: &Capacity, limits: &Limits) -> Option<String> {
         format!(
             "[limits] differ from the pinned flow tables, which stay: {flows} IPv4 flows, {flows_ipv6} IPv6 flows, \
              {half_open} half-open; for other sizes `xlb detach` (which ends all flows) and start again"
+        )
+    })
+}
+
+/// Other sizes than the maps for services and backends have.
+pub fn other_room(pinned: &Capacity, limits: &Limits) -> Option<String> {
+    let Room { services, backends } = pinned.room;
+    (pinned.room != limits.room()).then(|| {
+        format!(
+            "[limits] differ from the pinned maps, which stay: {services} services, {backends} backends; for other sizes \
+             `xlb detach` (which ends all flows) and start again"
         )
     })
 }
@@ -54,6 +65,7 @@ mod tests {
             flows: 8,
             flows_ipv6: 8,
             half_open_flows: 8,
+            room: Room { services: 8, backends: 8 },
             ports: PortPool::around(1024, 65_535),
             map_memory_bytes: 0,
         };

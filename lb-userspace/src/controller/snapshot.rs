@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use lb_common::{
-    limits::MAX_BACKENDS,
+    limits::MAX_PLACES,
     pool::{Pool, SlotRange},
     service::Service,
 };
@@ -12,7 +12,7 @@ use crate::datapath::{Op, Snapshot};
 
 /// The slot of the `BACKENDS` array that an id lies in.
 pub const fn slot(id: u32) -> u32 {
-    id % MAX_BACKENDS
+    id % MAX_PLACES
 }
 
 impl Snapshot {

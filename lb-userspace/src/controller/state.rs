@@ -16,7 +16,7 @@ use std::{
     time::Instant,
 };
 
-use lb_common::{hop::Hop, net::Protocol, service::Mode};
+use lb_common::{hop::Hop, limits::Room, net::Protocol, service::Mode};
 
 use self::{generation::Generation, grace::Grace, offers::Offers, reach::Reach};
 pub use self::{grace::GRACE_PERIOD, health_state::HealthState};
@@ -37,6 +37,7 @@ pub struct State {
     attached: Vec<Attached>,
     addresses: BTreeSet<IpAddr>,
     grace: Grace,
+    room: Room,
     offers: Offers,
     generation: Generation,
     is_dirty: bool,
@@ -64,6 +65,7 @@ impl State {
             attached: Vec::new(),
             addresses: BTreeSet::new(),
             grace: Grace::default(),
+            room: spec.limits.room(),
             offers: Offers::default(),
             generation: Generation::default(),
             is_dirty: true,
@@ -150,6 +152,11 @@ impl State {
     pub fn applying(&mut self, op: &Op, have: &Snapshot, now: Instant) {
         self.offers.applying(op, have, now);
         self.grace.applying(op, have, now);
+    }
+
+    /// The maps were made for this, whatever the file says.
+    pub fn set_room(&mut self, room: Room) {
+        self.room = room;
     }
 
     /// The grace period is over: no packet reads what was in force before.
@@ -246,6 +253,11 @@ impl State {
 
     pub fn hop_generation(&self) -> u32 {
         self.generation.value()
+    }
+
+    /// What the maps for services and backends were made for.
+    pub fn room(&self) -> Room {
+        self.room
     }
 
     /// What packets may still be reading.

@@ -58,7 +58,7 @@ fn there_is_room_for_any_number_of_changes_in_a_second() {
         (0..500).map(|n| backend(&format!("b{n}"), &format!("10.0.{}.{}:80", n >> 8, n & 255))).collect();
     let mut world = World::cold(vec![large]);
 
-    for _ in 0..50 {
+    for _ in 0..100 {
         world.set("web/b0", AdminState::Drain);
         world.set("web/b0", AdminState::Ready);
     }

@@ -68,6 +68,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         warnings.extend(self.standing.iter().cloned());
         warnings.extend(self.intent.warnings.iter().cloned());
         warnings.extend(pinned::other_limits(&self.capacity, &self.intent.file.limits));
+        warnings.extend(pinned::other_room(&self.capacity, &self.intent.file.limits));
         warnings.extend(pinned::other_ports(&self.capacity, self.state.spec(), self.local_ports));
         warnings.extend(self.with_facts(|facts| fill::warnings(facts, &self.state, &self.capacity)));
         warnings.extend(need_restart(&self.running, &self.intent.file));

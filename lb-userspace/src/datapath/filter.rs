@@ -1,13 +1,13 @@
-//! The filter that tells most strange packets at the price of one byte: derived from what is listened on and served.
+//! The prefilter: derived from what is listened on and served.
 //!
-//! A set bit may lie, a clear one never does. So a change sets the bits of what comes before it comes, and clears the
-//! bits of what goes after it is gone: in between the filter is the [`union`] of both.
+//! A set bit may be wrong, a clear one never is. So a step sets the bits of what comes before it is taken, and clears the bits
+//! of what goes after it was.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::{
     backend::Backend,
-    limits::MAX_BACKENDS,
+    limits::MAX_PLACES,
     net::{Address, Be16},
     service::Filter,
 };
@@ -17,34 +17,72 @@ use super::{Listen, Op, Snapshot};
 /// An address and a port.
 type Endpoint = (Address, Be16);
 
+/// A bit of the filter: the [place](Filter::place) of an endpoint, and which bit of its byte.
+pub type Bit = (usize, u8);
+
+/// What a step changes of the filter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// To be set before the step.
+    pub set: Option<Bit>,
+    /// To be cleared after it.
+    pub clear: Option<Bit>,
+}
+
 /// What the filter is made of.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sources {
+    shift: u32,
     listens: BTreeSet<Listen>,
     /// By slot.
     backends: BTreeMap<u32, Endpoint>,
+    /// How many endpoints set a bit.
+    bits: BTreeMap<Bit, u32>,
 }
 
 impl Sources {
-    /// Everything that is in the maps.
-    pub fn of(maps: &Snapshot) -> Self {
-        Self {
-            listens: maps.services.keys().copied().collect(),
-            backends: maps.backends.iter().map(|(slot, backend)| (*slot, endpoint(backend))).collect(),
-        }
+    /// Of a filter with so many pages.
+    pub fn new(pages: u32) -> Self {
+        let shift = Filter::SHIFT - pages.max(1).ilog2();
+        Self { shift, listens: BTreeSet::new(), backends: BTreeMap::new(), bits: BTreeMap::new() }
     }
 
-    /// Takes one step. Returns whether anything changed.
-    pub fn apply(&mut self, op: &Op) -> bool {
+    /// Everything that is in the maps.
+    pub fn of(maps: &Snapshot, pages: u32) -> Self {
+        let mut sources = Self::new(pages);
+        for (listen, service) in &maps.services {
+            sources.apply(&Op::PutService(*listen, *service));
+        }
+        for backend in maps.backends.values() {
+            sources.apply(&Op::PutBackend(*backend));
+        }
+        sources
+    }
+
+    /// Takes one step.
+    pub fn apply(&mut self, op: &Op) -> Change {
         match op {
-            Op::PutService(listen, _) => self.listens.insert(*listen),
-            Op::DeleteService(listen) => self.listens.remove(listen),
+            Op::PutService(listen, _) if self.listens.insert(*listen) => {
+                Change { set: self.add(self.service(listen)), clear: None }
+            }
+            Op::DeleteService(listen) if self.listens.remove(listen) => {
+                Change { set: None, clear: self.remove(self.service(listen)) }
+            }
             Op::PutBackend(backend) => {
                 let endpoint = endpoint(backend);
-                self.backends.insert(backend.id % MAX_BACKENDS, endpoint) != Some(endpoint)
+                let before = self.backends.insert(backend.id % MAX_PLACES, endpoint);
+                let set = self.add(Some(self.bit(endpoint, Filter::BACKEND)));
+                let before = before.map(|endpoint| self.bit(endpoint, Filter::BACKEND));
+                Change { set, clear: self.remove(before) }
             }
-            Op::DeleteBackend(slot) => self.backends.remove(slot).is_some(),
-            Op::PutInterface(..)
+            Op::DeleteBackend(slot) => {
+                let before = self.backends.remove(slot);
+                let before = before.map(|endpoint| self.bit(endpoint, Filter::BACKEND));
+                Change { set: None, clear: self.remove(before) }
+            }
+            Op::PutService(..)
+            | Op::DeleteService(_)
+            | Op::PutInterface(..)
             | Op::PutBackendName(..)
             | Op::PutServiceName(..)
             | Op::PutSlots(..)
@@ -57,39 +95,46 @@ impl Sources {
             | Op::DeleteSources(_)
             | Op::DeleteServiceName(_)
             | Op::DeleteBackendName(_)
-            | Op::DeleteInterface(_) => false,
+            | Op::DeleteInterface(_) => Change::default(),
         }
     }
 
-    /// The filter that lets all of these by.
-    pub fn filter(&self) -> Filter {
-        let mut filter = Filter::NOTHING;
-        // Port 0 marks an address that is ours, and is no port that packets go to.
-        for listen in self.listens.iter().filter(|listen| listen.port.get() != 0) {
-            set(&mut filter, (listen.address.into(), listen.port), Filter::SERVICE);
-        }
-        for endpoint in self.backends.values() {
-            set(&mut filter, *endpoint, Filter::BACKEND);
-        }
-        filter
+    /// All bits that are set.
+    pub fn bits(&self) -> impl Iterator<Item = Bit> {
+        self.bits.keys().copied()
     }
-}
 
-/// The filter that lets by what either does.
-pub fn union(one: &Filter, other: &Filter) -> Filter {
-    let mut both = *one;
-    for (byte, bits) in both.byte.iter_mut().zip(other.byte) {
-        *byte |= bits;
+    /// Port 0 marks an address that is ours, and is no port that packets go to.
+    fn service(&self, listen: &Listen) -> Option<Bit> {
+        let endpoint = (listen.address.into(), listen.port);
+        (listen.port.get() != 0).then(|| self.bit(endpoint, Filter::SERVICE))
     }
-    both
+
+    fn bit(&self, (address, port): Endpoint, bit: u8) -> Bit {
+        (Filter::place(Filter::fold(address), port, self.shift), bit)
+    }
+
+    /// Returns the bit if it was clear.
+    fn add(&mut self, bit: Option<Bit>) -> Option<Bit> {
+        let count = self.bits.entry(bit?).or_default();
+        *count += 1;
+        bit.filter(|_| *count == 1)
+    }
+
+    /// Returns the bit if it is clear from here on.
+    fn remove(&mut self, bit: Option<Bit>) -> Option<Bit> {
+        let count = self.bits.get_mut(&bit?)?;
+        *count -= 1;
+        if *count != 0 {
+            return None;
+        }
+        self.bits.remove(&bit?);
+        bit
+    }
 }
 
 fn endpoint(backend: &Backend) -> Endpoint {
     (backend.address, backend.port)
-}
-
-fn set(filter: &mut Filter, (address, port): Endpoint, bit: u8) {
-    filter.byte[Filter::index(Filter::fold(address), port)] |= bit;
 }
 
 #[cfg(test)]
@@ -101,52 +146,52 @@ mod tests {
 
     #[test]
     fn what_is_listened_on_and_served_has_its_bits_and_nothing_else_has() {
-        let mut sources = Sources::default();
-        for listen in ["192.0.2.10:80", "[2001:db8::10]:443", "192.0.2.10:0"] {
-            assert!(sources.apply(&Op::PutService(listen_at(listen), SERVICE)));
+        let mut sources = Sources::new(1);
+        for (listen, is_set) in
+            [("192.0.2.10:80", true), ("[2001:db8::10]:443", true), ("192.0.2.10:0", false)]
+        {
+            assert_eq!(sources.apply(&Op::PutService(listen_at(listen), SERVICE)).set.is_some(), is_set);
         }
-        assert!(sources.apply(&Op::PutBackend(backend(1, "10.0.0.11:8080"))));
+        assert!(sources.apply(&Op::PutBackend(backend(1, "10.0.0.11:8080"))).set.is_some());
 
-        let filter = sources.filter();
-
-        assert_eq!(bits(&filter, "192.0.2.10:80"), Filter::SERVICE);
-        assert_eq!(bits(&filter, "[2001:db8::10]:443"), Filter::SERVICE);
-        assert_eq!(bits(&filter, "10.0.0.11:8080"), Filter::BACKEND);
-        assert_eq!(filter.byte.iter().filter(|byte| **byte != 0).count(), 3);
+        assert_eq!(bits(&sources, "192.0.2.10:80"), Filter::SERVICE);
+        assert_eq!(bits(&sources, "[2001:db8::10]:443"), Filter::SERVICE);
+        assert_eq!(bits(&sources, "10.0.0.11:8080"), Filter::BACKEND);
+        assert_eq!(sources.bits().count(), 3);
     }
 
     #[test]
     fn what_has_gone_leaves_no_bits_behind() {
-        let mut sources = Sources::default();
+        let mut sources = Sources::new(64);
         sources.apply(&Op::PutService(listen_at("192.0.2.10:80"), SERVICE));
         sources.apply(&Op::PutBackend(backend(1, "10.0.0.11:8080")));
 
-        assert!(sources.apply(&Op::PutBackend(backend(1 + MAX_BACKENDS, "10.0.0.12:8080"))));
-        assert_eq!(bits(&sources.filter(), "10.0.0.11:8080"), 0);
-        assert!(sources.apply(&Op::DeleteBackend(1)));
-        assert!(sources.apply(&Op::DeleteService(listen_at("192.0.2.10:80"))));
-        assert_eq!(sources.filter(), Filter::NOTHING);
+        let moved = sources.apply(&Op::PutBackend(backend(1 + MAX_PLACES, "10.0.0.12:8080")));
+        assert!(moved.set.is_some() && moved.clear.is_some());
+        assert_eq!(bits(&sources, "10.0.0.11:8080"), 0);
+        assert!(sources.apply(&Op::DeleteBackend(1)).clear.is_some());
+        assert!(sources.apply(&Op::DeleteService(listen_at("192.0.2.10:80"))).clear.is_some());
+        assert_eq!(sources.bits().count(), 0);
     }
 
     #[test]
     fn a_step_that_moves_no_endpoint_changes_nothing() {
-        let mut sources = Sources::default();
+        let mut sources = Sources::new(1);
         sources.apply(&Op::PutBackend(backend(1, "10.0.0.11:8080")));
 
-        assert!(!sources.apply(&Op::PutBackend(Backend { accepts: 1, ..backend(1, "10.0.0.11:8080") })));
-        assert!(!sources.apply(&Op::SetHopGeneration(7)));
+        let accepting = Backend { accepts: 1, ..backend(1, "10.0.0.11:8080") };
+        assert_eq!(sources.apply(&Op::PutBackend(accepting)), Change::default());
+        assert_eq!(sources.apply(&Op::SetHopGeneration(7)), Change::default());
     }
 
     #[test]
-    fn the_union_has_the_bits_of_both() {
-        let mut one = Sources::default();
-        one.apply(&Op::PutService(listen_at("192.0.2.10:80"), SERVICE));
-        let mut other = Sources::default();
-        other.apply(&Op::PutBackend(backend(1, "192.0.2.10:80")));
+    fn a_bit_is_cleared_with_the_last_that_needs_it() {
+        let mut sources = Sources::new(1);
+        sources.apply(&Op::PutBackend(backend(1, "10.0.0.11:8080")));
 
-        let both = union(&one.filter(), &other.filter());
-
-        assert_eq!(bits(&both, "192.0.2.10:80"), Filter::SERVICE | Filter::BACKEND);
+        assert_eq!(sources.apply(&Op::PutBackend(backend(2, "10.0.0.11:8080"))), Change::default());
+        assert_eq!(sources.apply(&Op::DeleteBackend(1)), Change::default());
+        assert!(sources.apply(&Op::DeleteBackend(2)).clear.is_some());
     }
 
     const SERVICE: ServiceValue = ServiceValue { pool: Service::NO_POOL, counters: 0 };
@@ -156,9 +201,10 @@ mod tests {
         (address.ip().into(), Be16::new(address.port()))
     }
 
-    fn bits(filter: &Filter, text: &str) -> u8 {
+    fn bits(sources: &Sources, text: &str) -> u8 {
         let (address, port) = parts(text);
-        filter.byte[Filter::index(Filter::fold(address), port)]
+        let place = Filter::place(Filter::fold(address), port, sources.shift);
+        sources.bits().filter(|(at, _)| *at == place).map(|(_, bit)| bit).sum()
     }
 
     fn listen_at(text: &str) -> Listen {

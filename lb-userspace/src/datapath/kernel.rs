@@ -32,7 +32,10 @@ use lb_common::{clock::TICK_SHIFT, service::Filter, settings::Settings};
 use nix::time::{ClockId, clock_gettime};
 
 use self::maps::Maps;
-use super::{Datapath, Flow, Op, Snapshot, Totals, filter, filter::Sources};
+use super::{
+    Datapath, Flow, Op, Snapshot, Totals,
+    filter::{Bit, Sources},
+};
 
 /// The XDP program, where xlb was built with it (`cargo xtask build`).
 pub fn object() -> Option<&'static [u8]> {
@@ -46,14 +49,16 @@ pub fn object() -> Option<&'static [u8]> {
 pub struct KernelDatapath {
     maps: Maps,
     sources: Sources,
-    filter: Filter,
+    /// The pages of the prefilter, as they are in the map.
+    filter: Vec<Filter>,
 }
 
 impl KernelDatapath {
     fn new(mut maps: Maps) -> anyhow::Result<Self> {
         maps.read_past()?;
-        let filter = maps.filter()?;
-        let mut datapath = Self { maps, sources: Sources::default(), filter };
+        let pages = maps.filter_pages();
+        let filter = (0..pages).map(|page| maps.filter_page(page)).collect::<anyhow::Result<_>>()?;
+        let mut datapath = Self { maps, sources: Sources::new(pages), filter };
         datapath.observe()?;
         Ok(datapath)
     }
@@ -63,12 +68,26 @@ impl KernelDatapath {
         self.maps.settings()
     }
 
-    fn put_filter(&mut self, filter: Filter) -> anyhow::Result<()> {
-        if self.filter != filter {
-            self.maps.set_filter(&filter)?;
-            self.filter = filter;
+    /// Writes the pages that are not as they must be.
+    fn mend_filter(&mut self) -> anyhow::Result<()> {
+        let mut wanted = vec![Filter::NOTHING; self.filter.len()];
+        for (place, bit) in self.sources.bits() {
+            wanted[place / Filter::SIZE].byte[place % Filter::SIZE] |= bit;
+        }
+        for (number, page) in (0..).zip(wanted) {
+            if self.filter[number as usize] != page {
+                self.maps.set_filter_page(number, &page)?;
+                self.filter[number as usize] = page;
+            }
         }
         Ok(())
+    }
+
+    fn set_bit(&mut self, (place, bit): Bit, is_set: bool) -> anyhow::Result<()> {
+        let number = place / Filter::SIZE;
+        let byte = &mut self.filter[number].byte[place % Filter::SIZE];
+        *byte = if is_set { *byte | bit } else { *byte & !bit };
+        self.maps.set_filter_page(number as u32, &self.filter[number])
     }
 }
 
@@ -76,19 +95,16 @@ impl Datapath for KernelDatapath {
     fn observe(&mut self) -> anyhow::Result<Snapshot> {
         let snapshot = self.maps.observe().context("read the maps back")?;
         // A step that failed halfway leaves a filter behind that fits neither what was nor what was to be.
-        self.sources = Sources::of(&snapshot);
-        self.put_filter(self.sources.filter())?;
+        self.sources = Sources::of(&snapshot, self.maps.filter_pages());
+        self.mend_filter()?;
         Ok(snapshot)
     }
 
     fn apply(&mut self, op: &Op) -> anyhow::Result<()> {
-        if !self.sources.apply(op) {
-            return self.maps.apply(op);
-        }
-        let after = self.sources.filter();
-        self.put_filter(filter::union(&self.filter, &after))?;
+        let change = self.sources.apply(op);
+        change.set.map_or(Ok(()), |bit| self.set_bit(bit, true))?;
         self.maps.apply(op)?;
-        self.put_filter(after)
+        change.clear.map_or(Ok(()), |bit| self.set_bit(bit, false))
     }
 
     fn grace_period(&mut self) -> anyhow::Result<()> {

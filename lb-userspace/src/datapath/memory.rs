@@ -122,7 +122,7 @@ impl Memory {
         } else {
             None
         };
-        let mut past = Past::new(std::mem::take(&mut self.totals.past));
+        let mut past = Past::new(std::mem::take(&mut self.totals.past), 4096);
         if let Some((number, name)) = backend.and_then(|it| self.maps.backend_names.get_key_value(it)) {
             let backend = self.totals.backends.remove(number).unwrap_or_default();
             past.keep(&name.to_string(), Counted { backend, ..Counted::default() }, |_| true);

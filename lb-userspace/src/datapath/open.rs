@@ -294,6 +294,7 @@ fn capacity(settings: &Settings, host: &Host) -> Capacity {
         flows: settings.shape4.flows(),
         flows_ipv6: settings.shape6.flows(),
         half_open_flows: settings.shape4.half_open,
+        room: Sizes::pinned(settings).room,
         ports: settings.ports,
         map_memory_bytes: memory_bytes(&Sizes::pinned(settings), host),
     }

@@ -17,10 +17,6 @@ use super::names::Record;
 
 /// The map.
 pub const MAP: &str = "PAST";
-/// Names that the map has room for.
-pub const MAX_ENTRIES: u32 = 4096;
-/// From here on, names that are not in use make room. What is left is for services that take over from their backends.
-const CROWDED: usize = MAX_ENTRIES as usize - 1024;
 
 /// The map's key, a name of [`names`](super::names).
 pub type Key = Record;
@@ -38,8 +34,12 @@ pub struct Counted {
 fields!(Counted { backend, refused });
 
 /// The entries, by name: `SERVICE` or `SERVICE/BACKEND`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Past(BTreeMap<String, Counted>);
+#[derive(Clone, Debug, PartialEq)]
+pub struct Past {
+    entries: BTreeMap<String, Counted>,
+    /// From here on, names that are not in use make room. What is left is for services that take over from their backends.
+    crowded: usize,
+}
 
 /// What is to be written, in this order: what is there twice for a moment is better than what is not there.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,12 +49,17 @@ pub enum Change {
 }
 
 impl Past {
-    pub fn new(entries: BTreeMap<String, Counted>) -> Self {
-        Self(entries)
+    /// `room`: how many names the map has room for.
+    pub fn new(entries: BTreeMap<String, Counted>, room: u32) -> Self {
+        Self { entries, crowded: room as usize / 4 * 3 }
+    }
+
+    pub fn set_entries(&mut self, entries: BTreeMap<String, Counted>) {
+        self.entries = entries;
     }
 
     pub fn entries(&self) -> &BTreeMap<String, Counted> {
-        &self.0
+        &self.entries
     }
 
     /// The name loses its number, which had counted so much. Returns what changes.
@@ -63,7 +68,7 @@ impl Past {
         if counted == Counted::default() {
             return changes;
         }
-        if !self.0.contains_key(name) && self.0.len() >= CROWDED {
+        if !self.entries.contains_key(name) && self.entries.len() >= self.crowded {
             changes.extend(self.make_room(is_in_use));
         }
         changes.push(self.add(name, counted));
@@ -73,15 +78,17 @@ impl Past {
     /// Gives up a name that is not in use: a backend's counts go to its service, those of a service that has left are
     /// forgotten.
     fn make_room(&mut self, is_in_use: impl Fn(&str) -> bool) -> Vec<Change> {
-        let Some(name) = self.0.keys().find(|name| !is_in_use(name)).cloned() else { return Vec::new() };
-        let counted = self.0.remove(&name).unwrap_or_default();
+        let Some(name) = self.entries.keys().find(|name| !is_in_use(name)).cloned() else {
+            return Vec::new();
+        };
+        let counted = self.entries.remove(&name).unwrap_or_default();
         let service = name.split_once('/').map(|(service, _)| service).filter(|service| is_in_use(service));
         let moved = service.map(|service| self.add(service, counted));
         moved.into_iter().chain([Change::Delete(name)]).collect()
     }
 
     fn add(&mut self, name: &str, counted: Counted) -> Change {
-        let kept = self.0.entry(name.to_owned()).or_default();
+        let kept = self.entries.entry(name.to_owned()).or_default();
         kept.backend.add(&counted.backend);
         kept.refused.add(&counted.refused);
         Change::Put(name.to_owned(), *kept)
@@ -113,9 +120,11 @@ impl Sum for BackendCounters {
 mod tests {
     use super::*;
 
+    const ROOM: u32 = 4096;
+
     #[test]
     fn a_name_that_loses_its_number_again_has_the_sum() {
-        let mut past = Past::default();
+        let mut past = Past::new(BTreeMap::new(), ROOM);
 
         past.keep("web/web-1", flows(3), |_| false);
         let changes = past.keep("web/web-1", flows(4), |_| false);
@@ -126,17 +135,17 @@ mod tests {
 
     #[test]
     fn where_it_is_crowded_backends_that_left_are_summed_up_and_services_that_left_forgotten() {
-        let mut past = Past::default();
+        let mut past = Past::new(BTreeMap::new(), ROOM);
         let is_in_use = |name: &str| name == "web" || name == "web/b0000";
         past.keep("old", flows(1), is_in_use);
         past.keep("old/b0000", flows(1), is_in_use);
-        for n in 0..2 * MAX_ENTRIES {
+        for n in 0..2 * ROOM {
             past.keep(&format!("web/b{n:04}"), flows(1), is_in_use);
         }
 
-        assert!(past.entries().len() <= CROWDED + 1, "{} entries", past.entries().len());
+        assert!(past.entries().len() <= past.crowded + 1, "{} entries", past.entries().len());
         let sum: u64 = past.entries().values().map(|it| it.backend.new_flows).sum();
-        assert_eq!(sum, u64::from(2 * MAX_ENTRIES));
+        assert_eq!(sum, u64::from(2 * ROOM));
         assert_eq!(past.entries()["web/b0000"], flows(1));
         assert!(!past.entries().contains_key("old"));
     }

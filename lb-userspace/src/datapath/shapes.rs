@@ -19,10 +19,7 @@ use lb_common::{
     flow::{Bucket, HintLine, Record4, Record6, Shape},
     hop::Interface,
     layout::{Layout, Type},
-    limits::{
-        EVENT_RING_BYTES, MAX_BACKENDS, MAX_INTERFACE_INDEX, MAX_POOLS, MAX_REASONS, MAX_SERVICE_KEYS,
-        MAX_SERVICES, MAX_SLOTS, MAX_SOURCE_SETS,
-    },
+    limits::{EVENT_RING_BYTES, MAX_INTERFACE_INDEX, MAX_REASONS, Room},
     net::{Ports, V4, V6},
     pool::{Pool, SlotLine, SourceSet},
     service::{Filter, Service, ServiceKey},
@@ -44,6 +41,8 @@ pub struct Sizes {
     pub v4: Shape,
     /// The flow table of IPv6.
     pub v6: Shape,
+    /// The maps for services and backends.
+    pub room: Room,
 }
 
 impl Sizes {
@@ -53,12 +52,18 @@ impl Sizes {
         Self {
             v4: Shape::for_flows(limits.flows, half_open),
             v6: Shape::for_flows(limits.flows_ipv6, half_open),
+            room: limits.room(),
         }
     }
 
     /// The sizes of the maps that are pinned.
-    pub const fn pinned(settings: &Settings) -> Self {
-        Self { v4: settings.shape4, v6: settings.shape6 }
+    pub fn pinned(settings: &Settings) -> Self {
+        let room = match (settings.services, settings.backends) {
+            // From before there were these limits.
+            (0, _) | (_, 0) => Limits::default().room(),
+            (services, backends) => Room { services, backends },
+        };
+        Self { v4: settings.shape4, v6: settings.shape6, room }
     }
 }
 
@@ -129,16 +134,16 @@ pub fn pinned(sizes: &Sizes) -> Vec<MapShape> {
         entries,
         flags,
     };
-    let Sizes { v4, v6 } = sizes;
+    let Sizes { v4, v6, room } = sizes;
     vec![
         map("SETTINGS", Services, Array, NUMBER, Settings::TYPE, 1, 0),
-        map("FILTER", Services, Array, NUMBER, Filter::TYPE, 1, 0),
-        map("SERVICES", Services, Hash, ServiceKey::TYPE, Service::TYPE, MAX_SERVICE_KEYS, 0),
-        map("POOLS", Services, Array, NUMBER, Pool::TYPE, MAX_POOLS, MAPPED),
-        map("TURNS", Services, Array, NUMBER, Word::TYPE, MAX_POOLS, 0),
-        map("SLOTS", Services, Array, NUMBER, SlotLine::TYPE, SlotLine::line(MAX_SLOTS), MAPPED),
-        map("SOURCES", Services, Array, NUMBER, SourceSet::TYPE, MAX_SOURCE_SETS, MAPPED),
-        map("BACKENDS", Services, Array, NUMBER, Backend::TYPE, MAX_BACKENDS, MAPPED),
+        map("FILTER", Services, Array, NUMBER, Filter::TYPE, room.filter_pages(), 0),
+        map("SERVICES", Services, Hash, ServiceKey::TYPE, Service::TYPE, room.service_keys(), 0),
+        map("POOLS", Services, Array, NUMBER, Pool::TYPE, room.pools(), MAPPED),
+        map("TURNS", Services, Array, NUMBER, Word::TYPE, room.pools(), 0),
+        map("SLOTS", Services, Array, NUMBER, SlotLine::TYPE, SlotLine::line(room.slots()), MAPPED),
+        map("SOURCES", Services, Array, NUMBER, SourceSet::TYPE, room.source_sets(), MAPPED),
+        map("BACKENDS", Services, Array, NUMBER, Backend::TYPE, room.places(), MAPPED),
         map("INTERFACES", Services, Array, NUMBER, Interface::TYPE, MAX_INTERFACE_INDEX, 0),
         map("DEVICES", Services, DevMap, NUMBER, Redirect::TYPE, MAX_INTERFACE_INDEX, READ_ONLY),
         map("FLOWS4", FlowsV4, Array, NUMBER, Bucket::<Record4>::TYPE, v4.buckets, MAPPED),
@@ -147,14 +152,14 @@ pub fn pinned(sizes: &Sizes) -> Vec<MapShape> {
         map("HINTS6", FlowsV6, Array, NUMBER, HintLine::TYPE, v6.lines, MAPPED),
         map("HALF_OPEN4", FlowsV4, Array, NUMBER, Word::TYPE, 1, MAPPED),
         map("HALF_OPEN6", FlowsV6, Array, NUMBER, Word::TYPE, 1, MAPPED),
-        map("BACKEND_COUNTERS", Counters, PerCpuArray, NUMBER, BackendCounters::TYPE, MAX_BACKENDS, 0),
-        map("SERVICE_COUNTERS", Counters, PerCpuArray, NUMBER, ServiceCounters::TYPE, MAX_SERVICES, 0),
+        map("BACKEND_COUNTERS", Counters, PerCpuArray, NUMBER, BackendCounters::TYPE, room.places(), 0),
+        map("SERVICE_COUNTERS", Counters, PerCpuArray, NUMBER, ServiceCounters::TYPE, room.services, 0),
         map("REASONS", Counters, PerCpuArray, NUMBER, Tally::TYPE, MAX_REASONS as u32, 0),
         map("ACTIONS", Counters, PerCpuArray, NUMBER, ActionCounters::TYPE, MAX_INTERFACE_INDEX, 0),
         map("WANTED", Services, RingBuf, Type::NOTHING, Type::NOTHING, EVENT_RING_BYTES as u32, 0),
-        map(names::BACKENDS, Services, Hash, NUMBER, Record::TYPE, MAX_BACKENDS, 0),
-        map(names::SERVICES, Services, Hash, NUMBER, Record::TYPE, MAX_SERVICES, 0),
-        map(past::MAP, Counters, Hash, past::Key::TYPE, Counted::TYPE, past::MAX_ENTRIES, 0),
+        map(names::BACKENDS, Services, Hash, NUMBER, Record::TYPE, room.places(), 0),
+        map(names::SERVICES, Services, Hash, NUMBER, Record::TYPE, room.services, 0),
+        map(past::MAP, Counters, Hash, past::Key::TYPE, Counted::TYPE, room.past_names(), 0),
     ]
 }
 

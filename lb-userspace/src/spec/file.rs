@@ -7,7 +7,11 @@ use std::{
     path::PathBuf,
 };
 
-use lb_common::{limits::MAX_FLOWS, net::Protocol, service::Mode};
+use lb_common::{
+    limits::{MAX_BACKENDS, MAX_FLOWS, MAX_SERVICES},
+    net::Protocol,
+    service::Mode,
+};
 use toml::de::{DeTable, DeValue};
 
 use super::{AttachMode, Scheduler, health, rules};
@@ -48,6 +52,8 @@ pub struct Limits {
     pub flows: Given<u32>,
     pub flows_ipv6: Given<u32>,
     pub half_open_flows: Given<u32>,
+    pub services: Given<u32>,
+    pub backends: Given<u32>,
 }
 
 /// `[[service]]`
@@ -92,15 +98,25 @@ impl<'d> File<'d> {
 }
 
 impl Limits {
+    const ABSENT: Self = Self {
+        flows: Given::Absent,
+        flows_ipv6: Given::Absent,
+        half_open_flows: Given::Absent,
+        services: Given::Absent,
+        backends: Given::Absent,
+    };
+
     fn read(table: Option<Table<'_>>) -> Self {
         let Some(mut table) = table else {
-            return Self { flows: Given::Absent, flows_ipv6: Given::Absent, half_open_flows: Given::Absent };
+            return Self::ABSENT;
         };
         let flows = |value: &DeValue<'_>| value::integer(value, 1..=MAX_FLOWS);
         let limits = Self {
             flows: table.optional("flows", flows),
             flows_ipv6: table.optional("flows_ipv6", flows),
             half_open_flows: table.optional("half_open_flows", flows),
+            services: table.optional("services", |value| value::integer(value, 1..=MAX_SERVICES)),
+            backends: table.optional("backends", |value| value::integer(value, 1..=MAX_BACKENDS)),
         };
         table.close();
         limits

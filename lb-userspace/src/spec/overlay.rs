@@ -12,18 +12,19 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
+use lb_common::limits::MAX_BACKENDS;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Backend, BackendName, Service, Spec,
-    rules::{self, MAX_SPEC_BACKENDS, OwnAddresses, Refusal},
+    rules::{self, OwnAddresses, Refusal},
 };
 use crate::{named::Named, spec::AdminState};
 
 mod edit;
 
 /// Backends that can differ from the file: all are removed and as many others added.
-pub const MAX_CHANGES: usize = 2 * MAX_SPEC_BACKENDS;
+pub const MAX_CHANGES: usize = 2 * MAX_BACKENDS as usize;
 
 /// The changes, by backend.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -6,8 +6,6 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
-use lb_common::limits::{MAX_BACKENDS, MAX_POOL_SLOTS};
-
 use super::{Service, Spec};
 use crate::text::quote;
 
@@ -17,11 +15,6 @@ pub const MAX_WEIGHT: u32 = 1000;
 pub const DEFAULT_WEIGHT: u32 = 100;
 /// Bytes of a service's or backend's name: a DNS label's (RFC 1035, 2.3.4).
 pub const MAX_NAME: usize = 63;
-/// Backends over all services. Half of what the data plane has room for: a backend that loses its flows gets another
-/// id, and takes a second place until its old flows are freed.
-pub const MAX_SPEC_BACKENDS: usize = MAX_BACKENDS as usize / 2;
-/// Backends of a service and family: one slot each.
-pub const MAX_FAMILY_BACKENDS: usize = MAX_POOL_SLOTS as usize;
 
 /// IPv4 or IPv6: what listens, who answers and what backends see are of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -171,10 +164,8 @@ pub enum Refusal {
     NotListening { service: String, family: Family },
     #[error("`{address}` is already the address of {service}/{backend}")]
     Taken { address: SocketAddr, service: String, backend: String },
-    #[error("service `{service}` has {MAX_FAMILY_BACKENDS} {family} backends already, the maximum")]
-    ServiceFull { service: String, family: Family },
-    #[error("there are {MAX_SPEC_BACKENDS} backends over all services already, the maximum")]
-    Full,
+    #[error("there are {0} backends over all services already, the maximum of [limits] backends")]
+    Full(u32),
 }
 
 /// May the service have a backend there, beside those that it has? (Whether the name is free, the caller knows.)
@@ -187,17 +178,14 @@ pub fn fit(service: &Service, address: SocketAddr) -> Result<(), Refusal> {
     if let Some(other) = service.backends.iter().find(|other| other.address == address) {
         return Err(Refusal::Taken { address, service: name(), backend: other.name.clone() });
     }
-    let others = service.backends.iter().filter(|other| Family::of(other.address.ip()) == family);
-    if others.count() >= MAX_FAMILY_BACKENDS {
-        return Err(Refusal::ServiceFull { service: name(), family });
-    }
     Ok(())
 }
 
 /// May there be one backend more, over all services?
 pub fn fit_in_all(spec: &Spec) -> Result<(), Refusal> {
     let backends: usize = spec.services.iter().map(|service| service.backends.len()).sum();
-    if backends < MAX_SPEC_BACKENDS { Ok(()) } else { Err(Refusal::Full) }
+    let most = spec.limits.backends;
+    if backends < most as usize { Ok(()) } else { Err(Refusal::Full(most)) }
 }
 
 impl Service {

@@ -22,7 +22,7 @@ use super::{
 /// The form that is written here.
 const VERSION: u32 = 1;
 /// Bytes of a file: more than [`MAX_CHANGES`](super::overlay::MAX_CHANGES) with the longest names take.
-const MAX_FILE: u64 = 4 * 1024 * 1024;
+const MAX_FILE: u64 = 128 * 1024 * 1024;
 const NAME: &str = "overlay.json";
 const TEMPORARY: &str = "overlay.json.new";
 

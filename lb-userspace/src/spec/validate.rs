@@ -11,7 +11,7 @@ use std::{
 };
 
 use lb_common::{
-    limits::{MAX_SERVICE_KEYS, MAX_SERVICES, MAX_SOURCES},
+    limits::{MAX_SOURCES, Room},
     net::Protocol,
     service::Mode,
 };
@@ -20,7 +20,7 @@ use super::{
     Api, AttachMode, Interface, Limits, Scheduler, Service, Spec,
     file::{self, File},
     health,
-    rules::{Family, MAX_SPEC_BACKENDS, OwnAddresses},
+    rules::{Family, OwnAddresses},
 };
 use crate::{
     document::{
@@ -34,19 +34,20 @@ mod backend;
 
 /// Judges the file. The spec is good if the report is empty.
 pub fn validate(file: File<'_>, host: &BTreeSet<IpAddr>, report: &Report<'_>) -> Spec {
+    let own = own_addresses(&file, host);
+    let limits = limits(file.limits, report);
     if let Some(services) = &file.services {
-        totals(services, report);
+        totals(services, limits.room(), report);
         unique(services.iter().filter_map(|it| it.name.as_ref()), "service", report);
         listen_once(services, report);
     }
 
-    let own = own_addresses(&file, host);
     let services = file.services.into_iter().flatten();
     Spec {
         interfaces: interfaces(file.interfaces, report),
         api: Api { socket: file.socket.or(PathBuf::from(paths::SOCKET)) },
         metrics: file.metrics.or(Some(paths::METRICS)),
-        limits: limits(file.limits, report),
+        limits,
         services: services.map(|written| service(written, &own, report)).collect(),
     }
 }
@@ -78,6 +79,8 @@ fn limits(written: file::Limits, report: &Report<'_>) -> Limits {
         flows: written.flows.or(default.flows),
         flows_ipv6: written.flows_ipv6.or(default.flows_ipv6),
         half_open_flows: written.half_open_flows.or(default.half_open_flows.min(most)),
+        services: written.services.or(default.services),
+        backends: written.backends.or(default.backends),
     }
 }
 
@@ -181,14 +184,14 @@ fn listen_once(services: &[file::Service<'_>], report: &Report<'_>) {
 }
 
 /// What the maps have room for, over all services.
-fn totals(services: &[file::Service<'_>], report: &Report<'_>) {
+fn totals(services: &[file::Service<'_>], room: Room, report: &Report<'_>) {
     if services.is_empty() {
         // As HAProxy does: an empty file is more likely an accident than intended, and a reload must not apply it.
         report.add(Span::START, "no [[service]]: there is nothing to balance");
     }
-    total(services, MAX_SERVICES as usize, "services", |_| 1, report);
+    total(services, room.services as usize, "services", |_| 1, report);
     let backends = |service: &file::Service<'_>| service.backends.as_ref().map_or(0, Vec::len);
-    total(services, MAX_SPEC_BACKENDS, "backends over all services", backends, report);
+    total(services, room.backends as usize, "backends over all services", backends, report);
 
     // Entries of the map `SERVICES`: one per listen, and one per address of ours and protocol.
     let mut ours = BTreeSet::new();
@@ -199,7 +202,7 @@ fn totals(services: &[file::Service<'_>], report: &Report<'_>) {
         service.listen.items.len() + addresses.filter(|address| ours.insert((*address, protocol))).count()
     };
     let what = "addresses over all services (each listen counts, and each address and protocol)";
-    total(services, MAX_SERVICE_KEYS as usize, what, keys, report);
+    total(services, room.service_keys() as usize, what, keys, report);
 }
 
 /// Reports the service with which a sum passes its limit.

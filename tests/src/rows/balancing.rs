@@ -1,6 +1,6 @@
 //! Who gets a new flow, and what becomes of flows whose backend is taken away.
 
-use lb_common::{flow::State, limits::MAX_BACKENDS, net::Protocol, reason::Reason, service::Mode};
+use lb_common::{flow::State, limits::MAX_PLACES, net::Protocol, reason::Reason, service::Mode};
 
 use crate::{
     case::{Case, Drops, Opens, Passes, Reaches, Returns},
@@ -79,7 +79,7 @@ fn every_kind(kind: Kind) -> Vec<Case> {
             format!(
                 "{kind}: where a slot names a backend that is gone, the flow is contended and nothing stays"
             ),
-            world.clone().with(|world| world.find_mut(WEB_2).id = world.find(WEB_1).id + MAX_BACKENDS),
+            world.clone().with(|world| world.find_mut(WEB_2).id = world.find(WEB_1).id + MAX_PLACES),
         )
         .step(flow(0).first(), Opens(WEB_1))
         .step(flow(1).first(), Drops(Reason::Contended))

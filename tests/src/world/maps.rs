@@ -57,6 +57,8 @@ impl World {
                 shape6: self.shape,
                 ports: self.ports,
                 next_backend_id: self.next_id,
+                services: 0,
+                backends: 0,
                 clock: self.clock,
             },
             filter: self.filter(),

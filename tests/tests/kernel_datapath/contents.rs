@@ -10,7 +10,7 @@ use std::{
 use lb_common::{
     backend::Backend,
     hop::{Hop, Interface},
-    limits::MAX_BACKENDS,
+    limits::MAX_PLACES,
     net::{Be16, Mac, Protocol},
     pool::{Picker, Pool, SlotRange},
     service::{Mode, Service},
@@ -73,7 +73,7 @@ pub fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
     steps.extend(want.backend_names.iter().map(|(number, name)| Op::PutBackendName(*number, name.clone())));
     steps.extend(want.service_names.iter().map(|(number, name)| Op::PutServiceName(*number, name.clone())));
     // Somebody lay in the slot before.
-    steps.push(Op::PutBackend(backend(8 + MAX_BACKENDS, v4)));
+    steps.push(Op::PutBackend(backend(8 + MAX_PLACES, v4)));
     steps.extend(want.backends.values().map(|backend| Op::PutBackend(*backend)));
     steps.extend(want.slots.iter().map(|(offset, ids)| Op::PutSlots(*offset, ids.clone())));
     steps.extend(want.sources.iter().map(|(number, sources)| Op::PutSources(*number, sources.clone())));

@@ -18,6 +18,7 @@ use aya::{
 use lb_common::{
     clock::ticks,
     flow::{Control, Owner, Record4, State, WAYS},
+    limits::Room,
     net::Protocol,
     service::{Filter, Mode},
 };
@@ -29,6 +30,9 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tests::lab::{self, Namespace};
 
 use crate::contents::literal;
+
+/// Of every data plane here.
+pub const ROOM: Room = Room { services: 512, backends: 2048 };
 
 /// A namespace with two interfaces, and a place for pins.
 pub struct World {
@@ -87,7 +91,13 @@ impl World {
                 .collect(),
             api: Api { socket: PathBuf::new() },
             metrics: None,
-            limits: Limits { flows: 4096, flows_ipv6: 1024, half_open_flows: 256 },
+            limits: Limits {
+                flows: 4096,
+                flows_ipv6: 1024,
+                half_open_flows: 256,
+                services: ROOM.services,
+                backends: ROOM.backends,
+            },
             services: vec![spec::Service {
                 name: "web".to_owned(),
                 listen: vec![literal("192.0.2.10:80"), literal("[2001:db8::10]:80")],
@@ -139,9 +149,15 @@ impl World {
         Ok(Array::<_, [u8; _]>::try_from(Map::Array(map))?.set(bucket, bytes, 0)?)
     }
 
-    pub fn filter(&self) -> Result<Filter> {
+    /// The bytes of the prefilter.
+    pub fn filter(&self) -> Result<Vec<u8>> {
         let map = MapData::from_pin(self.pin("FILTER"))?;
-        Ok(Array::<_, Filter>::try_from(Map::Array(map))?.get(&0, 0)?)
+        let pages = Array::<_, Filter>::try_from(Map::Array(map))?;
+        let mut bytes = Vec::new();
+        for page in pages.iter() {
+            bytes.extend(page?.byte);
+        }
+        Ok(bytes)
     }
 }
 

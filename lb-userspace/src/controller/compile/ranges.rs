@@ -1,7 +1,7 @@
 //! Free ranges of slots: first fit, in sizes that are powers of two.
 //!
 //! A range is rounded up to a power of two, and begins at a multiple of it. With that a range is found whatever has
-//! happened before, as long as no more is in use than the slots were made for: `lb_common::limits::slots` has the proof.
+//! happened before, as long as no more is in use than the slots were made for: `lb_common::limits::Room::slots` has the proof.
 
 use std::collections::BTreeMap;
 
@@ -62,7 +62,7 @@ impl Ranges {
 
 #[cfg(test)]
 mod tests {
-    use lb_common::limits;
+    use lb_common::limits::Room;
     use proptest::prelude::*;
 
     use super::*;
@@ -89,7 +89,8 @@ mod tests {
     #[test]
     fn there_is_room_for_larger_ranges_among_what_smaller_ones_have_left() {
         let backends = 1024;
-        let (slots, allowed) = (limits::slots(backends), limits::slots_in_use(backends));
+        let room = Room { services: 1, backends };
+        let (slots, allowed) = (room.slots(), room.slots_in_use());
         let mut live: Vec<SlotRange> = Vec::new();
 
         for exponent in 0..=backends.ilog2() {
@@ -109,7 +110,8 @@ mod tests {
             steps in prop::collection::vec((1u32..=64, any::<prop::sample::Index>(), 0usize..4), 1..400),
         ) {
             let backends = 64;
-            let (slots, allowed) = (limits::slots(backends), limits::slots_in_use(backends));
+            let room = Room { services: 1, backends };
+        let (slots, allowed) = (room.slots(), room.slots_in_use());
             let mut live: Vec<SlotRange> = Vec::new();
 
             for (length, which, departures) in steps {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use lb_common::net::Protocol;
+use lb_common::{limits::MAX_PLACES, net::Protocol};
 
 use super::*;
 use crate::controller::fixture::{backend, service, serving, socket, web};
@@ -98,12 +98,12 @@ fn ids_go_round_without_the_zero_and_around_those_in_use() {
     assert_eq!(first.backends.values().map(|it| it.id).collect::<Vec<_>>(), [1, 2, MAX_BACKEND_ID - 1]);
     assert_eq!(first.next_backend_id, 3);
 
-    let again = Snapshot { next_backend_id: 1 + MAX_BACKENDS, ..first };
+    let again = Snapshot { next_backend_id: 1 + MAX_PLACES, ..first };
     let mut more = web(Protocol::Tcp);
     more.backends.push(backend("web-4", "10.0.0.14:8080"));
     let want = compile(&serving(vec![more], Instant::now()), &again).unwrap();
 
-    assert_eq!(want.backends[&3].id, MAX_BACKENDS + 3, "slots 1 and 2 are in use");
+    assert_eq!(want.backends[&3].id, MAX_PLACES + 3, "slots 1 and 2 are in use");
 }
 
 #[test]
@@ -119,15 +119,19 @@ fn what_does_not_fit_is_refused_by_name() {
             })
             .collect()
     };
-    let refusal = |services| compile(&all_serving(services), &Snapshot::default()).unwrap_err();
+    let compiled = |services| {
+        let mut state = all_serving(services);
+        state.set_room(Room { services: 512, backends: 2048 });
+        compile(&state, &Snapshot::default())
+    };
+    let refusal = |services| compiled(services).unwrap_err();
     let mut sources = web(Protocol::Tcp);
     sources.sources = (0..17).map(|n| IpAddr::from([10, 0, 1, n])).collect();
 
-    assert_eq!(refusal(many(513, 513)), NoRoom::PoolSlots { service: "s0".into() });
-    assert_eq!(refusal(many(4097, 512)), NoRoom::Backends);
-    assert_eq!(refusal(many(513, 1)), NoRoom::Services);
+    assert_eq!(refusal(many(4097, 512)), NoRoom::Backends(2048));
+    assert_eq!(refusal(many(513, 1)), NoRoom::Services(512));
     assert_eq!(refusal(vec![sources]), NoRoom::PoolSources { service: "web".into() });
-    assert!(compile(&all_serving(many(4096, 512)), &Snapshot::default()).is_ok());
+    assert!(compiled(many(4096, 1024)).is_ok());
 }
 
 #[test]

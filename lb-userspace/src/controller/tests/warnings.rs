@@ -89,6 +89,25 @@ fn pins_that_cannot_be_made_again_are_in_the_status_until_they_can() {
 }
 
 #[test]
+fn other_limits_of_services_and_backends_than_the_pinned_maps_have_are_a_warning() {
+    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let mut other = world.host().file.clone().unwrap();
+    other.limits.backends *= 2;
+    world.host().file = Ok(other);
+
+    world.ask(Request::Reload).unwrap();
+
+    let warnings = world.status().warnings;
+    assert_eq!(
+        warnings,
+        [
+            "[limits] differ from the pinned maps, which stay: 1024 services, 16384 backends; for other sizes `xlb detach` \
+          (which ends all flows) and start again"
+        ]
+    );
+}
+
+#[test]
 fn limits_that_the_pinned_maps_do_not_have_are_told_until_the_file_has_them_again() {
     let mut world = World::warm(vec![web(Protocol::Tcp)]);
     let as_pinned = world.host().file.clone();

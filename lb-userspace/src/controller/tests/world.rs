@@ -103,7 +103,7 @@ impl World {
     fn start(datapath: Memory, host: Machine, overlay: Overlay, now: Instant) -> Self {
         let (to_prober, targets) = watch::channel(Vec::new());
         let (to_netlink, hops) = watch::channel(BTreeSet::new());
-        let Sizes { v4, v6 } = Sizes::of(&Limits::default());
+        let Sizes { v4, v6, room } = Sizes::of(&Limits::default());
         let start = Start {
             config: "/etc/xlb/xlb.toml".into(),
             spec: host.file.clone().unwrap(),
@@ -112,6 +112,7 @@ impl World {
                 flows: v4.flows(),
                 flows_ipv6: v6.flows(),
                 half_open_flows: v4.half_open,
+                room,
                 ports: PortPool::around(LOCAL_PORTS.0, LOCAL_PORTS.1),
                 map_memory_bytes: 0,
             },

@@ -7,7 +7,7 @@ use aya::maps::{MapError, PerCpuArray, PerCpuValues};
 use lb_common::{
     counters::{BackendCounters, ServiceCounters},
     hop::Interface,
-    limits::{MAX_BACKENDS, MAX_INTERFACE_INDEX, MAX_SERVICES},
+    limits::MAX_INTERFACE_INDEX,
     pool::Pool,
     service::{Service, ServiceKey},
 };
@@ -51,7 +51,6 @@ impl Maps {
             Op::DeleteSlots(slots) => self.schedules.delete_slots(*slots),
             Op::DeleteSources(number) => self.schedules.put_sources(*number, &[]),
             Op::DeleteBackend(slot) => {
-                below(*slot, MAX_BACKENDS)?;
                 self.backends.delete(*slot);
                 Ok(())
             }
@@ -82,7 +81,7 @@ impl Maps {
 
     /// A number that comes by a name begins to count at zero.
     fn put_backend_name(&mut self, number: u32, name: &str) -> anyhow::Result<()> {
-        below(number, MAX_BACKENDS)?;
+        below(number, self.backend_counters.len())?;
         let record = names::write(name)?;
         if self.backend_names.get(&number, 0).ok() != Some(record) {
             self.take_leave_of_backend(number)?;
@@ -92,7 +91,7 @@ impl Maps {
     }
 
     fn put_service_name(&mut self, number: u32, name: &str) -> anyhow::Result<()> {
-        below(number, MAX_SERVICES)?;
+        below(number, self.service_counters.len())?;
         let record = names::write(name)?;
         if self.service_names.get(&number, 0).ok() != Some(record) {
             self.take_leave_of_service(number)?;

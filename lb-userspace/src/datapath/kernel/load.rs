@@ -76,8 +76,10 @@ pub fn load(object: &[u8], basis: &Basis<'_>) -> anyhow::Result<Loaded> {
         make(shape, directory)?;
     }
     let asked = Asked::of_log();
+    let (mask, shift) = (sizes.room.places() - 1, sizes.room.filter_shift());
     let mut loader = EbpfLoader::new();
     asked.tell(&mut loader);
+    loader.override_global("BACKENDS_MASK", &mask, true).override_global("FILTER_SHIFT", &shift, true);
     for shape in shapes.iter().filter(|shape| !is_ours_alone(shape)) {
         loader
             .map_pin_path(shape.name, pins::map(directory, shape.name))
@@ -133,6 +135,7 @@ fn begin(settings: &mut Settings, sizes: Sizes, ports: PortPool) -> anyhow::Resu
     }
     settings.next_backend_id = settings.next_backend_id.max(1);
     (settings.shape4, settings.shape6) = (sizes.v4, sizes.v6);
+    (settings.services, settings.backends) = (sizes.room.services, sizes.room.backends);
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! The maps, each with its type.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, anyhow, bail};
 use aya::{
@@ -67,6 +67,7 @@ impl Ours {
 impl Maps {
     /// Takes the maps out of the loaded object. Their shapes were verified.
     pub fn take(ebpf: &mut Ebpf, ours: Ours) -> anyhow::Result<Self> {
+        let past_room = ours.past.info().context("ask for the size of PAST")?.max_entries();
         let past_map = HashMap::try_from(Map::HashMap(ours.past)).context(past::MAP)?;
         Ok(Self {
             settings: take(ebpf, "SETTINGS")?,
@@ -77,7 +78,7 @@ impl Maps {
                 slots: mapping(&array(ebpf, "SLOTS")?, "SLOTS")?,
                 sources: mapping(&array(ebpf, "SOURCES")?, "SOURCES")?,
             },
-            backends: Backends::new(&array(ebpf, "BACKENDS")?).context("map BACKENDS into memory")?,
+            backends: Backends(mapping(&array(ebpf, "BACKENDS")?, "BACKENDS")?),
             interfaces: take(ebpf, "INTERFACES")?,
             devices: take(ebpf, "DEVICES")?,
             flows: Flows {
@@ -98,7 +99,7 @@ impl Maps {
             actions: take(ebpf, "ACTIONS")?,
             backend_names: HashMap::try_from(Map::HashMap(ours.backend_names)).context(names::BACKENDS)?,
             service_names: HashMap::try_from(Map::HashMap(ours.service_names)).context(names::SERVICES)?,
-            past: Past::default(),
+            past: Past::new(BTreeMap::new(), past_room),
             past_map,
         })
     }
@@ -113,13 +114,18 @@ impl Maps {
         self.settings.set(0, settings, 0).context("write SETTINGS")
     }
 
-    pub fn filter(&self) -> anyhow::Result<Filter> {
-        self.filter.get(&0, 0).context("read FILTER")
+    /// The pages of the prefilter.
+    pub fn filter_pages(&self) -> u32 {
+        self.filter.len()
     }
 
-    /// Rewrites all bytes: a byte is read as a whole.
-    pub fn set_filter(&mut self, filter: &Filter) -> anyhow::Result<()> {
-        self.filter.set(0, filter, 0).context("write FILTER")
+    pub fn filter_page(&self, page: u32) -> anyhow::Result<Filter> {
+        self.filter.get(&page, 0).context("read FILTER")
+    }
+
+    /// Rewrites all bytes of a page: a byte is read as a whole.
+    pub fn set_filter_page(&mut self, page: u32, filter: &Filter) -> anyhow::Result<()> {
+        self.filter.set(page, filter, 0).context("write FILTER")
     }
 
     /// Reads what `PAST` holds.
@@ -128,7 +134,7 @@ impl Maps {
             let (name, counted) = entry.context("read PAST")?;
             Ok((names::read(&name)?, counted))
         });
-        self.past = Past::new(entries.collect::<anyhow::Result<_>>()?);
+        self.past.set_entries(entries.collect::<anyhow::Result<_>>()?);
         Ok(())
     }
 }

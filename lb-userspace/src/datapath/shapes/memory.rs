@@ -99,7 +99,10 @@ mod tests {
     #[test]
     fn a_flow_takes_no_more_than_promised_all_told() {
         for flows in [65_536, 262_144, 1_000_000, 8_388_608] {
-            let memory = Memory::of(Limits { flows, flows_ipv6: flows, half_open_flows: flows }, 2);
+            let memory = Memory::of(
+                Limits { flows, flows_ipv6: flows, half_open_flows: flows, ..Limits::default() },
+                2,
+            );
 
             assert!(memory.flows <= 300 * u64::from(flows) && memory.flows_ipv6 <= 400 * u64::from(flows));
         }
@@ -113,11 +116,11 @@ mod tests {
         let shown = Memory::of(Limits::default(), 2).to_string();
 
         let expected = "\
-maps: 62.9 MiB
+maps: 81.2 MiB
   262,144 IPv4 flows              40.0 MiB  160 bytes per flow
   65,536 IPv6 flows               18.0 MiB  288 bytes per flow
-  services and backends            3.3 MiB
-  counters of 2 CPUs               1.6 MiB";
+  services and backends           16.3 MiB
+  counters of 2 CPUs               6.9 MiB";
         assert_eq!(shown, expected);
     }
 
@@ -125,7 +128,7 @@ maps: 62.9 MiB
     fn the_parts_that_are_shown_add_up_to_the_whole() {
         for flows in [1, 1000, 65_536, 262_144, 1_000_000, 8_388_608] {
             for cpus in [1, 2, 3, 64, 256] {
-                let limits = Limits { flows, flows_ipv6: 65_536, half_open_flows: flows };
+                let limits = Limits { flows, half_open_flows: flows, ..Limits::default() };
                 let shown = Memory::of(limits, cpus).to_string();
 
                 let tenths = |line: &str| -> u64 {

@@ -84,7 +84,7 @@ impl From<Refusal> for Problem {
         let kind = match refusal {
             Refusal::NoService(_) => ProblemKind::NotFound,
             Refusal::Own { .. } | Refusal::NotListening { .. } => ProblemKind::Invalid,
-            Refusal::Taken { .. } | Refusal::ServiceFull { .. } | Refusal::Full => ProblemKind::Conflict,
+            Refusal::Taken { .. } | Refusal::Full(_) => ProblemKind::Conflict,
         };
         Self::new(kind, refusal.to_string())
     }
