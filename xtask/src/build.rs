@@ -1,5 +1,7 @@
 //! `build`: the XDP program, and the `xlb` binary that embeds it.
 
+pub mod variants;
+
 use anyhow::{Context as _, Result};
 use clap::Args;
 

@@ -90,7 +90,8 @@ impl Test {
             }
             Some(Ring::Lab) | None => {
                 setup::ensure(&[Part::Toolchain, Part::Network, Part::Lab])?;
-                build::release()
+                build::release()?;
+                build::variants::build()
             }
         }
     }

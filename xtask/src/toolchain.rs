@@ -60,6 +60,13 @@ impl Toolchain {
 
     /// `cargo SUBCOMMAND` for the packages with BPF programs and the BPF target.
     pub fn cargo(&self, subcommand: &str) -> Command {
+        let mut cargo = self.cargo_in(tree::top(), &tree::bpf_target(), subcommand);
+        cargo.args(PACKAGES.iter().flat_map(|package| ["--package", package]));
+        cargo
+    }
+
+    /// `cargo SUBCOMMAND` for the BPF target, in a tree and with a target directory.
+    pub fn cargo_in(&self, sources: &Path, target: &Path, subcommand: &str) -> Command {
         let (mut cargo, linker) = match self {
             Self::Nightly { linker } => (nightly_cargo(subcommand), linker),
             Self::Debian { linker } => (debian_cargo(subcommand), linker),
@@ -69,10 +76,9 @@ impl Toolchain {
             cargo.env_remove(foreign);
         }
         cargo
-            .current_dir(tree::top())
-            .args(PACKAGES.iter().flat_map(|package| ["--package", package]))
+            .current_dir(sources)
             .args(["--locked", "--profile", "bpf", "--target", TARGET, "--target-dir"])
-            .arg(tree::bpf_target())
+            .arg(target)
             .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker)
             .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", rustflags());
         cargo

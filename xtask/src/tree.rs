@@ -28,6 +28,11 @@ pub fn bpf_objects() -> PathBuf {
     bpf_target().join("bpfel-unknown-none/bpf")
 }
 
+/// Builds whose maps have other layouts, for tests of upgrades.
+pub fn layouts() -> PathBuf {
+    top().join("target/layouts")
+}
+
 /// The release binary that `build` produces.
 pub fn xlb() -> PathBuf {
     top().join("target/release/xlb")

@@ -33,6 +33,8 @@ pub struct Daemon {
     namespace: Namespace,
     directory: PathBuf,
     log_filter: Option<String>,
+    /// The build that runs instead of the one under test.
+    build: Option<PathBuf>,
     process: Option<Child>,
 }
 
@@ -42,6 +44,7 @@ impl Daemon {
             namespace: namespace.clone(),
             directory: directory.to_owned(),
             log_filter: None,
+            build: None,
             process: None,
         };
         daemon.write(config)?;
@@ -68,7 +71,7 @@ impl Daemon {
     /// Starts it, and does not wait for anything.
     pub fn launch(&mut self) -> Result<()> {
         let log = OpenOptions::new().create(true).append(true).open(log_path(&self.directory))?;
-        let mut command = self.namespace.command(binary()?);
+        let mut command = self.namespace.command(self.build.clone().map_or_else(binary, Ok)?);
         command.arg("run").envs(environment(&self.directory)).stdin(Stdio::null());
         command.envs(self.log_filter.iter().map(|filter| ("XLB_LOG", filter)));
         self.process = Some(command.stdout(log.try_clone()?).stderr(log).spawn().context("start xlb")?);
@@ -84,6 +87,12 @@ impl Daemon {
             Ok(self.output(&["status"])?.code == 0)
         });
         answers.map(drop).map_err(|error| self.explain(&error))
+    }
+
+    /// The same with another build, which also later starts use.
+    pub fn start_again_as(&mut self, build: &Path) -> Result<()> {
+        self.build = Some(build.to_owned());
+        self.start_again()
     }
 
     /// The same with a filter for its log (`XLB_LOG`).

@@ -23,4 +23,5 @@ mod start;
 mod stop;
 mod survival;
 mod trace;
+mod upgrade;
 mod warnings;

@@ -19,10 +19,10 @@ use tests::lab::{
 use crate::datagrams;
 
 /// In each mode and family.
-const CONNECTIONS: usize = 250;
-const FULL_NAT: u16 = 7;
-const NAT: u16 = 8;
-const ECHO: u16 = 7777;
+pub const CONNECTIONS: usize = 250;
+pub const FULL_NAT: u16 = 7;
+pub const NAT: u16 = 8;
+pub const ECHO: u16 = 7777;
 
 const KILLS: usize = 10;
 const RELOADS: usize = 100;
@@ -185,12 +185,12 @@ fn pins(root: &Path) -> Result<BTreeSet<String>> {
     entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
-fn open(lab: &Lab) -> Result<Vec<Live>> {
+pub fn open(lab: &Lab) -> Result<Vec<Live>> {
     let all = [FULL_NAT, NAT].into_iter().flat_map(|port| Family::ALL.map(|family| (family, port)));
     all.map(|(family, port)| lab.live(family, port, CONNECTIONS)).collect()
 }
 
-fn wait_for_a_byte_on_each(live: &[Live]) -> Result<()> {
+pub fn wait_for_a_byte_on_each(live: &[Live]) -> Result<()> {
     thread::scope(|scope| {
         let waiting: Vec<_> = live.iter().map(|it| scope.spawn(|| it.wait_for_bytes(1))).collect();
         waiting.into_iter().try_for_each(join)

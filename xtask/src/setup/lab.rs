@@ -18,6 +18,7 @@ const PROGRAMS: &[Program] = &[
     ("nft", "nftables", "bench compares xlb with it"),
     ("haproxy", "haproxy", "bench compares xlb with it"),
     ("promtool", "prometheus", "tests check the metrics with it"),
+    ("patch", "patch", "makes the builds that the lab upgrades to"),
 ];
 
 /// Tools for namespaces and links. They are installed, never unpacked: the machine with the oldest kernel gets copies of
