@@ -35,7 +35,7 @@ pub const MAX_RECORDS: u32 = 1 << 24;
 /// ```text
 ///            SYN / first datagram         proven
 ///  EMPTY ───────────▶ HALF_OPEN ───────────────▶ ESTABLISHED ──── FIN of one side ────▶ ESTABLISHED | SHORT_*
-///    ▲                CHALLENGER ─── proven ───▶   │  ▲  ▲  └───── RST of one side ─────▶ ESTABLISHED | RESET | SHORT_*
+///    ▲                REOPENING  ─── proven ───▶   │  ▲  ▲  └───── RST of one side ─────▶ ESTABLISHED | RESET | SHORT_*
 ///    │                                             │  └──┴─────── the other side's next packet ────────┘
 ///    └──────────────── evicted, expired ───────────┴───────────── FIN of both: closed
 /// ```
@@ -43,12 +43,12 @@ pub const MAX_RECORDS: u32 = 1 << 24;
 /// | state | meaning | idle timeout | source |
 /// |---|---|---|---|
 /// | `HALF_OPEN` | the client has not yet acknowledged the backend's answer | 120 s | RFC 4787 REQ-5 (UDP, 2 min); longer than the largest gap between two SYNs (RFC 6298, 2.4: 60 s) |
-/// | `CHALLENGER` | reopening: half-open, and an older closing flow has the same addresses and ports | 120 s | RFC 9293, 3.6.1 |
+/// | `REOPENING` | half-open, and an older closing flow has the same addresses and ports | 120 s | RFC 9293, 3.6.1 |
 /// | `ESTABLISHED` TCP | the handshake is proven | 7,440 s | RFC 5382 REQ-5 |
 /// | `ESTABLISHED` UDP | the client sent another datagram after the backend's answer | 300 s | RFC 4787 REQ-5 |
 /// | `ESTABLISHED` + `SHORT_*` | one side sent FIN and the other has sent nothing since | 240 s | RFC 5382 REQ-5, RFC 7857 2.2 |
 /// | `ESTABLISHED` + `RESET` + `SHORT_*` | that side sent RST and the other has sent nothing since | 10 s, may be evicted at once | Linux `nf_conntrack_tcp_timeout_close` |
-/// | `ESTABLISHED` + `CHALLENGED` | a SYN came while it was closing, so there may be a reopening flow | as without | RFC 9293, 3.6.1 |
+/// | `ESTABLISHED` + `SYN_WHILE_CLOSING` | a SYN came while it was closing, so there may be a reopening flow | as without | RFC 9293, 3.6.1 |
 /// | `ESTABLISHED` + both `FIN_*` (closed) | both sides sent FIN | 240 s, may be evicted at once | RFC 5382 REQ-5 |
 /// | `RETIRED` | the reopening flow has replaced it; only its reply tuple is still reserved | 240 s, may be evicted at once | RFC 6191 |
 ///
@@ -70,12 +70,12 @@ impl State {
     pub const BUSY: Self = Self(1);
     /// The handshake is not proven.
     pub const HALF_OPEN: Self = Self(2);
-    /// Reopening: half-open beside an older closing flow with the same client tuple, which it replaces when proven.
-    pub const CHALLENGER: Self = Self(3);
+    /// Half-open, with an older closing flow of the same client tuple, which it replaces when proven.
+    pub const REOPENING: Self = Self(3);
     /// The handshake is proven.
     pub const ESTABLISHED: Self = Self(4);
     /// A SYN came while the flow was closing: until the flow ends, lookups must check for a reopening flow.
-    pub const CHALLENGED: u8 = 0x08;
+    pub const SYN_WHILE_CLOSING: u8 = 0x08;
     /// The client has sent FIN.
     pub const FIN_CLIENT: u8 = 0x10;
     /// The backend has sent FIN.
@@ -95,7 +95,7 @@ impl State {
     const KIND: u8 = 0x07;
     /// Kinds of live records, one bit each.
     const LIVE: u8 = 1 << Self::HALF_OPEN.0
-        | 1 << Self::CHALLENGER.0
+        | 1 << Self::REOPENING.0
         | 1 << Self::ESTABLISHED.0
         | 1 << (Self::ESTABLISHED.0 | Self::RESET);
 
@@ -114,7 +114,7 @@ impl State {
     /// Is the handshake not yet proven?
     #[inline(always)]
     pub const fn is_half_open(self) -> bool {
-        self.0 == Self::HALF_OPEN.0 || self.0 == Self::CHALLENGER.0
+        self.0 == Self::HALF_OPEN.0 || self.0 == Self::REOPENING.0
     }
 
     /// Is the handshake proven, however far the flow has been closed since?
@@ -513,7 +513,7 @@ mod tests {
             (State::EMPTY, [false, false, false, false, false]),
             (State::BUSY, [false, false, false, false, false]),
             (State::HALF_OPEN, [true, true, true, false, false]),
-            (State::CHALLENGER, [true, true, true, false, false]),
+            (State::REOPENING, [true, true, true, false, false]),
             (State::ESTABLISHED, [true, true, false, true, false]),
             (reset, [true, true, false, true, true]),
             (State::RETIRED, [false, true, false, false, false]),

@@ -33,43 +33,44 @@ pub trait Family: Copy + 'static {
         Self: Sized;
     /// The size of this family's table.
     fn shape(settings: &Settings) -> Shape;
-    /// As maps of both families keep it.
+    /// Converts to the form that maps of both families use.
     fn to_key(address: Self::Address) -> Address;
-    /// From a map of both families.
+    /// Converts from the form that maps of both families use.
     fn from_key(address: Address) -> Self::Address;
-    /// As the filter folds it.
+    /// Folds an address for the prefilter.
     fn fold(address: Self::Address) -> u32;
-    /// An address changes.
+    /// Adds the change of an address to a checksum difference.
     fn change(difference: Difference, old: Self::Address, new: Self::Address) -> Difference;
-    /// What a header says.
+    /// Reads a header.
     fn parse(header: &Self::Header) -> Ip<Self>
     where
         Self: Sized;
-    /// Why TCP or UDP cannot be found behind a header of this number: IPv6 has headers of its own before them.
+    /// The reason why a header with this number hides TCP or UDP: a fragment or extension header of IPv6.
     fn hides_transport(protocol: u8) -> Option<Reason>;
-    /// Writes both addresses, one hop less, and what the header's own checksum makes of that.
+    /// Writes both addresses, decrements the hop limit, and updates the header's own checksum.
     fn rewrite(header: &mut Self::Header, source: Self::Address, destination: Self::Address, ip: Folded);
 }
 
 /// A record of this family.
 pub type RecordOf<F> = Record<<F as Family>::Address, <F as Family>::Spare>;
 
-/// What tells flows apart, as it lies in one packet. No padding: it crosses calls that the verifier reads as bytes.
+/// The addresses, ports and protocol of a packet, which identify its flow. No padding, because the verifier tracks it as
+/// bytes across calls.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tuple<F: Family> {
-    /// From.
+    /// Source address.
     pub source: F::Address,
-    /// To.
+    /// Destination address.
     pub destination: F::Address,
-    /// From and to.
+    /// Source and destination port.
     pub ports: Ports,
     /// The IP protocol number.
     pub protocol: u32,
 }
 
 impl<F: Family> Tuple<F> {
-    /// The same flow as a packet in the other direction has it.
+    /// The tuple of a packet in the other direction.
     #[inline(always)]
     pub fn reversed(&self) -> Self {
         Self {
@@ -81,7 +82,7 @@ impl<F: Family> Tuple<F> {
     }
 }
 
-/// The checksum differences of turning `from` into `to`.
+/// The checksum differences when `from` becomes `to`.
 #[inline(always)]
 pub fn deltas<F: Family>(from: &Tuple<F>, to: &Tuple<F>) -> Deltas {
     let source = F::change(Difference::NONE, from.source, to.source);

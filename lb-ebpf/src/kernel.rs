@@ -10,7 +10,7 @@ pub mod subprograms;
 pub mod tables;
 pub mod trace;
 
-/// Every program needs one. `bpf_fib_lookup` is for GPL-compatible programs only.
+/// The kernel requires a license. `bpf_fib_lookup` is for GPL-compatible programs only.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -5,10 +5,10 @@
 //! [`storage::Storage`], and knows nothing of health or configuration.
 //!
 //! ```text
-//!  parse ─▶ may it be ours? (filter) ─▶ find the flow ─▶ rewrite ─▶ transmit | redirect
-//!               │ no: pass                  │ miss
-//!               ▼                           ▼ tail call
-//!            not_service          classify ─▶ route ─▶ insert ─▶ rewrite ─▶ ...
+//!  parse ─▶ prefilter ─▶ find the flow ─▶ rewrite ─▶ transmit | redirect
+//!               │ no: pass      │ miss
+//!               ▼               ▼ tail call
+//!            not_service      classify ─▶ route ─▶ insert ─▶ rewrite ─▶ ...
 //! ```
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]

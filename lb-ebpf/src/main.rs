@@ -1,4 +1,4 @@
-//! The XDP program, and the slow paths that it hands packets on to.
+//! The XDP program, and the slow paths that it calls.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 

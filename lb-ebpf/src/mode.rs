@@ -1,4 +1,4 @@
-//! Modes: what a backend sees of a client. One file each, and a line in each of the functions below.
+//! Modes: which client address a backend sees. One file per mode, and a line in each of the functions below.
 
 mod full_nat;
 mod nat;
@@ -13,11 +13,11 @@ use crate::{
 
 /// How a new flow of a mode looks for a reply tuple that no other flow has.
 pub struct Search {
-    /// Whose reply tuple it takes at once.
+    /// The flows from which each probe may evict a reply tuple.
     pub evict: Holders,
-    /// Does each probe take the next slot? Else it takes another source.
+    /// Does each probe try the next slot? Otherwise it tries another source.
     pub takes_next_slot: bool,
-    /// All probes found a tuple in use.
+    /// The reason if all probes found a tuple in use.
     pub exhausted: Reason,
 }
 
@@ -39,7 +39,7 @@ pub fn can_serve<F: Family>(mode: Mode, client: F::Address, backend: F::Address)
     }
 }
 
-/// The address and port that the backend sees as the client, at this probe.
+/// The source address and port that the backend sees, for this probe.
 #[inline(always)]
 pub fn source<F: Family>(
     maps: &impl Maps,

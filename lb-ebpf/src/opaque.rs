@@ -1,8 +1,8 @@
 //! Hiding constants from the verifier.
 //!
-//! The verifier follows every path through a loop with the constants that the path found. What a scan remembers (the
-//! best way so far, a count) then differs from path to path, and none of the paths is like another: a scan of eight
-//! ways costs thousands of visits. A value that the verifier does not know makes them all alike.
+//! The verifier explores each path through a loop separately as long as known constants differ. What a scan remembers
+//! (the best way so far, a count) differs on every path, so none is pruned: a scan of eight ways costs thousands of
+//! visited instructions. If the verifier does not know the value, it can prune.
 
 /// The same value, unknown to the verifier as long as `unknown` (something read from memory) is.
 #[inline(always)]

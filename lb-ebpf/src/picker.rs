@@ -1,4 +1,4 @@
-//! Pickers: which slot of its pool a new flow gets. One file each, and a line in [`pick`].
+//! Pickers: how a new flow gets a slot of its pool. One file per picker, and a line in [`pick`].
 
 mod turn;
 
@@ -9,7 +9,7 @@ use lb_common::{
 
 use crate::{opaque::opaque, storage::Maps};
 
-/// Chooses a slot of the pool of this number and word, counted from the beginning of its range.
+/// Chooses a slot of pool `number`, counted from the start of its range.
 #[inline(always)]
 pub fn pick(maps: &impl Maps, number: u32, pool: Pool) -> Result<u32, Reason> {
     let slots = pool.slots();
@@ -21,13 +21,13 @@ pub fn pick(maps: &impl Maps, number: u32, pool: Pool) -> Result<u32, Reason> {
     Ok(hidden(slot, pool))
 }
 
-/// The slot that is tried after this one.
+/// The slot to try after this one.
 #[inline(always)]
 pub fn next(pool: Pool, slot: u32) -> u32 {
     hidden(if slot + 1 < pool.slots().length { slot + 1 } else { 0 }, pool)
 }
 
-/// However a slot was found, the verifier shall know nothing of it.
+/// The slot, unknown to the verifier.
 #[inline(always)]
 fn hidden(slot: u32, pool: Pool) -> u32 {
     opaque(slot.into(), pool.0) as u32

@@ -1,7 +1,7 @@
 //! Steps that the kernel calls out of line.
 //!
-//! By default a step is a plain call of the core. The kernel overrides each with a global function, which the verifier
-//! checks once and by itself, whatever calls it; there arguments and results are packed into numbers.
+//! By default a step is a plain call into the core. The kernel overrides each with a global function, which the verifier
+//! checks once, independent of its callers; its arguments and results are packed into numbers.
 
 use lb_common::{
     flow::Control,
@@ -56,10 +56,10 @@ pub trait Steps<F: Family>: Storage<F> + Sized {
         }
     }
 
-    /// [`lifecycle::contest`]
+    /// [`lifecycle::choose_record`]
     #[inline(always)]
-    fn contest(&self, record: u32, control: Control, segment: Segment) -> Result<Option<u32>, Reason> {
-        lifecycle::contest(self, record, control, segment)
+    fn choose_record(&self, record: u32, control: Control, segment: Segment) -> Result<Option<u32>, Reason> {
+        lifecycle::choose_record(self, record, control, segment)
     }
 
     /// [`lifecycle::advance`]

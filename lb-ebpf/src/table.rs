@@ -1,5 +1,5 @@
-//! The flow table, xlb's conntrack: records, the reply index that leads replies to them, and how a record is taken, made,
-//! kept and freed.
+//! The flow table, xlb's conntrack: records, the reply index that leads replies to them, and how a record is reserved,
+//! filled, kept alive and freed.
 
 pub mod evict;
 pub mod hash;

@@ -218,7 +218,7 @@ impl storage::Maps for MemoryTables {
         self.unless_missing(Element::Interface, found)
     }
 
-    fn ask(&self, wanted: NeighbourWanted) -> bool {
+    fn request_neighbour(&self, wanted: NeighbourWanted) -> bool {
         let is_heard = self.world().daemon_listens;
         if is_heard {
             self.asked.borrow_mut().push(wanted);

@@ -173,7 +173,7 @@ fn look_at_rest<F: Family + PartialEq>(
                 problems.push("two flows have one reply");
             }
             let answer = state.is_live() && that_state.is_live();
-            let is_challenge = (state == State::CHALLENGER) != (that_state == State::CHALLENGER);
+            let is_challenge = (state == State::REOPENING) != (that_state == State::REOPENING);
             if request_of::<F>(this) == request_of::<F>(that) && answer && !is_challenge {
                 problems.push("two flows have one request");
             }

@@ -9,7 +9,7 @@ use lb_common::{
 use super::{maps, slow_paths, trace};
 use crate::path::pipeline::Verdict;
 
-/// One packet more.
+/// Counts one packet.
 #[inline(always)]
 pub fn add(tally: &mut Tally, bytes: u64) {
     tally.packets += 1;
@@ -61,7 +61,7 @@ fn refuse(ctx: &XdpContext, ingress: u32, reason: Reason, bytes: u64) -> u32 {
     }
 }
 
-/// Counts a verdict once, and tells it to the kernel.
+/// Counts a verdict, and returns the XDP action.
 #[inline(always)]
 pub fn record(verdict: Verdict, ctx: &XdpContext, ingress: u32, bytes: u64) -> u32 {
     match verdict {

@@ -1,4 +1,4 @@
-//! A packet as XDP hands it over.
+//! A packet as XDP provides it.
 
 use aya_ebpf::programs::XdpContext;
 

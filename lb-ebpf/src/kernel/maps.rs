@@ -1,4 +1,4 @@
-//! The maps. Their names are what the controller opens; the sizes of the flow tables are set when it loads them.
+//! The maps. The controller opens them by name, and sets sizes at load time.
 
 use aya_ebpf::{
     Global,
@@ -23,23 +23,23 @@ use super::{routes::Query, trace::Written};
 use crate::path::slow::SlowPath;
 use crate::table::scratch::Scratch;
 
-/// Until the loader sets other sizes. Tests leave them.
+/// The sizes unless the loader sets others. Tests use these.
 const ROOM: Room = Room { services: 512, backends: 2048 };
 
-/// `BPF_F_MMAPABLE`: the controller reads flows without a system call each, and values begin on a page, so that a
+/// `BPF_F_MMAPABLE`: the controller reads flows without a system call for each, and values are page-aligned, so that a
 /// record of 64 bytes is one cache line.
 const MMAPABLE: usize = 1 << 10;
 
 /// Sizes and keys.
 #[btf_map]
 pub static SETTINGS: Array<Settings, 1> = Array::new();
-/// What may be ours.
+/// The prefilter: endpoints of services and backends.
 #[btf_map]
 pub static FILTER: Array<Filter, 1> = Array::new();
 /// (address, port, protocol) to pool.
 #[btf_map]
 pub static SERVICES: HashMap<ServiceKey, Service, { ROOM.service_keys() as usize }> = HashMap::new();
-/// What each pool has in force: a `Pool`. Mapped, so that the controller puts another schedule in force by a single store.
+/// The current `Pool` word of each pool. Mapped, so that the controller replaces it by a single store.
 #[btf_map]
 pub static POOLS: Array<Word, { ROOM.pools() as usize }, MMAPABLE> = Array::new();
 /// The slots of all pools.
@@ -51,13 +51,13 @@ pub static SOURCES: Array<SourceSet, { ROOM.source_sets() as usize }, MMAPABLE> 
 /// The round-robin word, by pool.
 #[btf_map]
 pub static TURNS: Array<Word, { ROOM.pools() as usize }> = Array::new();
-/// By `id % ROOM.places()`.
+/// Backends, by `id % ROOM.places()`.
 #[btf_map]
 pub static BACKENDS: Array<Backend, { ROOM.places() as usize }, MMAPABLE> = Array::new();
-/// By interface index.
+/// Interfaces, by index.
 #[btf_map]
 pub static INTERFACES: Array<Interface, { MAX_INTERFACE_INDEX as usize }> = Array::new();
-/// By interface index.
+/// Redirect targets, by interface index.
 #[btf_map]
 pub static DEVICES: DevMap<{ MAX_INTERFACE_INDEX as usize }> = DevMap::new();
 /// Records of IPv4 flows.
@@ -66,38 +66,38 @@ pub static FLOWS4: Array<Bucket<Record4>, 1, MMAPABLE> = Array::new();
 /// Records of IPv6 flows.
 #[btf_map]
 pub static FLOWS6: Array<Bucket<Record6>, 1, MMAPABLE> = Array::new();
-/// Hints of IPv4 flows.
+/// Reply index of IPv4 flows.
 #[btf_map]
 pub static HINTS4: Array<HintLine, 1, MMAPABLE> = Array::new();
-/// Hints of IPv6 flows.
+/// Reply index of IPv6 flows.
 #[btf_map]
 pub static HINTS6: Array<HintLine, 1, MMAPABLE> = Array::new();
-/// How many IPv4 flows are half-open.
+/// Number of half-open IPv4 flows.
 #[btf_map]
 pub static HALF_OPEN4: Array<Word, 1, MMAPABLE> = Array::new();
-/// How many IPv6 flows are half-open.
+/// Number of half-open IPv6 flows.
 #[btf_map]
 pub static HALF_OPEN6: Array<Word, 1, MMAPABLE> = Array::new();
-/// By number of counters.
+/// Counters of backends, by counters number.
 #[btf_map]
 pub static BACKEND_COUNTERS: PerCpuArray<BackendCounters, { ROOM.places() as usize }> = PerCpuArray::new();
-/// By number of counters.
+/// Counters of services, by counters number.
 #[btf_map]
 pub static SERVICE_COUNTERS: PerCpuArray<ServiceCounters, { ROOM.services as usize }> = PerCpuArray::new();
-/// By reason.
+/// Packets not forwarded, by reason.
 #[btf_map]
 pub static REASONS: PerCpuArray<Tally, MAX_REASONS> = PerCpuArray::new();
-/// By interface index.
+/// Packets by XDP action, by interface index.
 #[btf_map]
 pub static ACTIONS: PerCpuArray<ActionCounters, { MAX_INTERFACE_INDEX as usize }> = PerCpuArray::new();
-/// Neighbours to be resolved.
+/// Neighbours that the daemon should resolve.
 #[btf_map]
 pub static WANTED: RingBuf<NeighbourWanted, EVENT_RING_BYTES> = RingBuf::new();
 
-/// What the slow paths of this CPU work on.
+/// Working memory of this CPU's slow paths, IPv4.
 #[btf_map]
 pub static SCRATCH4: PerCpuArray<Scratch<V4>, 1> = PerCpuArray::new();
-/// What the slow paths of this CPU work on.
+/// Working memory of this CPU's slow paths, IPv6.
 #[btf_map]
 pub static SCRATCH6: PerCpuArray<Scratch<V6>, 1> = PerCpuArray::new();
 
@@ -105,15 +105,15 @@ pub static SCRATCH6: PerCpuArray<Scratch<V6>, 1> = PerCpuArray::new();
 #[btf_map]
 pub static SLOW_PATHS: ProgramArray<{ SlowPath::ALL.len() }> = ProgramArray::new();
 
-/// The route lookup that this CPU is making.
+/// Arguments and result of this CPU's route lookup.
 #[btf_map]
 pub static QUERY: PerCpuArray<Query, 1> = PerCpuArray::new();
 
-/// How much this CPU has traced.
+/// Rate limit of this CPU's traces.
 #[btf_map]
 pub static TRACED: PerCpuArray<Written, 1> = PerCpuArray::new();
 
-/// Not 0 in tests that have stopped the clock at `Settings::clock`. Read-only data: the verifier removes what it leaves out.
+/// Nonzero in tests that stop the clock at `Settings::clock`. Read-only data, so the verifier removes the unused branch.
 #[unsafe(no_mangle)]
 pub static CLOCK_IS_SET: Global<u8> = Global::new(0);
 

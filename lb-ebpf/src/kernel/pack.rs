@@ -1,10 +1,10 @@
-//! Arguments and results of global functions as numbers: the verifier lets them take and return nothing else.
+//! Arguments and results of global functions as numbers, the only types that the verifier allows.
 
 use lb_common::reason::Reason;
 
 use crate::{opaque::opaque, packet::tcp::Segment, table::reply_index::Reserve};
 
-// Records have 24 bits, so that these are no record's number.
+// Record numbers have 24 bits, so these are not valid numbers.
 const NO_RECORD: u32 = u32::MAX;
 const MISSING: u32 = u32::MAX - 1;
 
@@ -14,7 +14,7 @@ pub fn record(number: Option<u32>) -> u32 {
     number.unwrap_or(NO_RECORD)
 }
 
-/// Whether and where a record was found. All that can fail about it is a missing element of the maps.
+/// The result of a search for a record. The only possible error is a missing element of the maps.
 #[inline(always)]
 pub fn found(found: Result<Option<u32>, Reason>) -> u32 {
     found.map_or(MISSING, record)
@@ -32,7 +32,7 @@ pub fn to_found(number: u32) -> Result<Option<u32>, Reason> {
 
 const DONE: u32 = u32::MAX;
 
-/// A reason's number, or none.
+/// A reason's number, or `DONE`.
 #[inline(always)]
 pub fn result(result: Result<(), Reason>) -> u32 {
     result.map_or_else(|reason| reason as u32, |()| DONE)
@@ -44,11 +44,11 @@ pub fn to_result(number: u32) -> Result<(), Reason> {
     if number == DONE {
         return Ok(());
     }
-    // The compiler sees which numbers there are and would leave out the comparison that the verifier needs.
+    // The compiler knows the possible numbers and would omit the bounds check that the verifier needs.
     Err(Reason::from_number(opaque(number.into(), number.into())))
 }
 
-/// Flags and acknowledgement of a segment in one word: a function has five arguments.
+/// Flags and acknowledgement of a segment in one word, because a function has at most five arguments.
 #[inline(always)]
 pub fn segment(segment: Segment) -> u64 {
     u64::from(segment.flags) << 32 | u64::from(segment.acknowledgement)

@@ -1,4 +1,4 @@
-//! The host's routes, by `bpf_fib_lookup`.
+//! The host's routes, looked up by `bpf_fib_lookup`.
 
 use aya_ebpf::{bindings::xdp_md, helpers};
 use lb_common::{
@@ -10,8 +10,8 @@ use lb_common::{
 use super::maps;
 use crate::storage::Route;
 
-/// `struct bpf_fib_lookup`, with words where the kernel has unions. Each CPU has one in a map: on the stack, words that
-/// are not aligned to eight bytes must not be written in pairs, as LLVM likes to.
+/// `struct bpf_fib_lookup`, with words in place of the kernel's unions. It is in a per-CPU map, not on the stack: LLVM
+/// writes words in pairs, and the verifier rejects unaligned pairs on the stack.
 #[repr(C)]
 pub struct Query {
     family: u8,
@@ -34,7 +34,7 @@ const AF_INET6: u8 = 10;
 const SUCCESS: i64 = 0;
 const NO_NEIGHBOUR: i64 = 7;
 
-/// Looks up with the packet's own interface as the way in.
+/// Looks up a route, with the packet's own interface as ingress.
 #[inline(always)]
 fn lookup(ctx: *mut xdp_md, family: u8, source: [u32; 4], destination: [u32; 4]) -> Result<Route, Reason> {
     let query = maps::QUERY.get_ptr_mut(0).ok_or(Reason::Internal)?;
@@ -74,7 +74,7 @@ fn lookup(ctx: *mut xdp_md, family: u8, source: [u32; 4], destination: [u32; 4])
     }
 }
 
-/// The kernel has put it into the query, in place of the destination.
+/// The next hop: the kernel writes it to the query's destination.
 #[inline(always)]
 fn next_hop(family: u8, query: &Query) -> Address {
     let [a, b, c, d] = query.destination;
@@ -88,7 +88,7 @@ fn next_hop(family: u8, query: &Query) -> Address {
 
 /// A family's route lookup.
 pub trait Routed: Sized {
-    /// How to send from `source` to `destination`.
+    /// The route from `source` to `destination`.
     fn route(ctx: *mut xdp_md, source: Self, destination: Self) -> Result<Route, Reason>;
 }
 

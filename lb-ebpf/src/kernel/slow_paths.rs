@@ -5,7 +5,7 @@ use aya_ebpf::programs::XdpContext;
 use super::maps;
 use crate::path::slow::SlowPath;
 
-/// Hands a packet on. Returns only if the slow path is missing.
+/// Calls a slow path. Returns only if it is missing.
 #[inline(always)]
 pub fn go(ctx: &XdpContext, path: SlowPath) {
     match path {
@@ -18,12 +18,12 @@ pub fn go(ctx: &XdpContext, path: SlowPath) {
     }
 }
 
-/// `bpf_tail_call` with the number in the instruction: the JIT then emits a direct jump that it patches when the array
-/// changes. LLVM would merge the calls of several numbers into one with a variable.
+/// `bpf_tail_call` with a constant number: the JIT then emits a direct jump, which it patches when the array changes.
+/// Without `asm!`, LLVM would merge calls with different numbers into one call with a variable.
 #[inline(always)]
 fn jump<const NUMBER: i32>(ctx: &XdpContext) {
-    // SAFETY: helper 12 takes the context, a program array and a number. It clobbers the caller-saved registers and
-    // returns only if there is no such program.
+    // SAFETY: helper 12 takes the context, a program array and a number. It clobbers the caller-saved registers, and
+    // returns only if the program is missing.
     unsafe {
         core::arch::asm!(
             "r3 = {number}",

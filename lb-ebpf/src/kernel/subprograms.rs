@@ -1,7 +1,6 @@
-//! The core's steps as global functions: the verifier checks each once, by itself, whatever calls it.
+//! The core's steps as global functions: the verifier checks each once, independent of its callers.
 //!
-//! They take and return numbers ([`super::pack`]) and the context; what is larger lies in `maps::SCRATCH4` and
-//! `SCRATCH6`.
+//! They take and return numbers ([`super::pack`]); larger values are in `maps::SCRATCH4` and `SCRATCH6`.
 
 use lb_common::{
     flow::Control,
@@ -23,7 +22,7 @@ const TABLES: KernelTables = KernelTables(core::ptr::null_mut());
 
 macro_rules! global_functions {
     ($module:ident, $family:ty, $in_bucket:literal, $candidate:literal, $write_reply_tuple:literal, $reserve:literal,
-     $free:literal, $contest:literal, $advance:literal) => {
+     $free:literal, $choose_record:literal, $advance:literal) => {
         /// The functions of one family.
         pub mod $module {
             use super::*;
@@ -66,12 +65,12 @@ macro_rules! global_functions {
                 0
             }
 
-            /// [`lifecycle::contest`]
-            #[unsafe(export_name = $contest)]
+            /// [`lifecycle::choose_record`]
+            #[unsafe(export_name = $choose_record)]
             #[inline(never)]
-            pub extern "C" fn contest(record: u32, control: u64, packed: u64) -> u32 {
+            pub extern "C" fn choose_record(record: u32, control: u64, packed: u64) -> u32 {
                 let segment = pack::to_segment(packed, 0);
-                pack::found(lifecycle::contest::<$family>(&TABLES, record, Control(control), segment))
+                pack::found(lifecycle::choose_record::<$family>(&TABLES, record, Control(control), segment))
             }
 
             /// [`lifecycle::advance`]
@@ -101,7 +100,7 @@ global_functions!(
     "write_reply_tuple4",
     "reserve4",
     "free4",
-    "contest4",
+    "choose_record4",
     "advance4"
 );
 global_functions!(
@@ -112,6 +111,6 @@ global_functions!(
     "write_reply_tuple6",
     "reserve6",
     "free6",
-    "contest6",
+    "choose_record6",
     "advance6"
 );

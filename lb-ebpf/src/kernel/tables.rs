@@ -1,4 +1,4 @@
-//! The core's storage in BPF maps, and its steps as global functions.
+//! The core's storage in BPF maps, and its steps as calls of global functions.
 
 use aya_ebpf::{bindings::xdp_md, helpers};
 use lb_common::{
@@ -26,7 +26,7 @@ use crate::{
     table::scratch::Scratch,
 };
 
-/// All maps, and the packet's context for route lookups (null in calls that make none).
+/// All maps, and the packet's context for route lookups (null in functions that make none).
 pub struct KernelTables(pub *mut xdp_md);
 
 impl Maps for KernelTables {
@@ -57,7 +57,7 @@ impl Maps for KernelTables {
 
     #[inline(always)]
     fn service(&self, key: &ServiceKey) -> Option<Service> {
-        // SAFETY: the value is copied out at once; two words that the controller replaces as a whole element.
+        // SAFETY: the value is copied at once; the controller replaces elements only as a whole.
         unsafe { maps::SERVICES.get(key) }.copied()
     }
 
@@ -92,7 +92,7 @@ impl Maps for KernelTables {
     }
 
     #[inline(always)]
-    fn ask(&self, wanted: NeighbourWanted) -> bool {
+    fn request_neighbour(&self, wanted: NeighbourWanted) -> bool {
         let Some(mut entry) = maps::WANTED.reserve(0) else { return false };
         entry.write(wanted);
         entry.submit(0);
@@ -183,13 +183,13 @@ macro_rules! flow_tables {
             }
 
             #[inline(always)]
-            fn contest(
+            fn choose_record(
                 &self,
                 record: u32,
                 control: Control,
                 segment: Segment,
             ) -> Result<Option<u32>, Reason> {
-                pack::to_found(subprograms::$calls::contest(record, control.0, pack::segment(segment)))
+                pack::to_found(subprograms::$calls::choose_record(record, control.0, pack::segment(segment)))
             }
 
             #[inline(always)]

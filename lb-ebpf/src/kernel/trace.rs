@@ -1,13 +1,13 @@
-//! Debug traces: a line for each packet that is not forwarded, and one for each new flow.
+//! Debug traces: one line for each packet that is not forwarded, and one for each new flow.
 //!
 //! | level | line |
 //! |---|---|
-//! | debug | a packet is dropped; a flow is made |
+//! | debug | a packet is dropped; a flow is created |
 //! | trace | a packet is passed to the host |
 //!
-//! The controller sets `AYA_LOG_LEVEL` to 0 unless it is asked for them. The verifier knows that value, finds that no
-//! trace can be reached, and removes them all. They are global functions (see [`super::subprograms`]), so that neither
-//! their stack nor their paths are the packet's.
+//! The controller sets `AYA_LOG_LEVEL` to 0 unless traces are requested. The verifier knows that value, finds that no
+//! trace is reachable, and removes them all. They are global functions (see [`super::subprograms`]), so that they add
+//! neither stack nor paths to the packet path.
 
 use aya_ebpf::{bindings::xdp_md, helpers, programs::XdpContext};
 use aya_log_ebpf::{
@@ -29,10 +29,10 @@ use crate::{
     path::pipeline::Verdict,
 };
 
-/// What the controller's log calls us.
+/// The target in the controller's log.
 const TARGET: &str = "lb_ebpf";
 
-/// A packet was not forwarded.
+/// Traces a packet that was not forwarded.
 #[inline(always)]
 pub fn refused(ctx: &XdpContext, reason: Reason) {
     if level_enabled(Level::Debug) {
@@ -40,7 +40,7 @@ pub fn refused(ctx: &XdpContext, reason: Reason) {
     }
 }
 
-/// The flow in this CPU's [`crate::table::scratch::Scratch`] was made, if its packet is forwarded.
+/// Traces the new flow in this CPU's [`crate::table::scratch::Scratch`], if its packet is forwarded.
 #[inline(always)]
 pub fn opened<F: Traced>(verdict: Verdict) -> Verdict {
     if level_enabled(Level::Debug) && !matches!(verdict, Verdict::Refused(_)) {
@@ -49,17 +49,17 @@ pub fn opened<F: Traced>(verdict: Verdict) -> Verdict {
     verdict
 }
 
-/// How many lines this CPU has written in a second.
+/// The number of lines that this CPU has written in a second.
 #[repr(C)]
 pub struct Written {
     second: u32,
     lines: u32,
 }
 
-/// Is this line asked for, and has this CPU not yet written enough in this second?
+/// Is this level enabled, and is this CPU below its limit of lines in this second?
 #[inline(always)]
 fn may_write(level: Level) -> bool {
-    // Debug by itself: kernels before 6.8 verify even those global functions that nobody calls, and must see a constant.
+    // Debug is checked separately: kernels before 6.8 verify also uncalled global functions, and must see a constant.
     if !level_enabled(Level::Debug) || !level_enabled(level) {
         return false;
     }
@@ -83,14 +83,14 @@ extern "C" fn trace_refused(ctx: *mut xdp_md, reason: u32) -> u32 {
     if !may_write(refusal.level) {
         return 0;
     }
-    // A frame that ends before its headers do has a line without them.
+    // A truncated frame gets a line without its headers.
     if refusal.of_packet(XdpFrame::new(&ctx).cursor()).is_err() {
         refusal.of_frame(ctx.data_end() - ctx.data());
     }
     0
 }
 
-/// What is said of every packet that is not forwarded.
+/// What the line of every packet that is not forwarded contains.
 pub struct Refusal {
     level: Level,
     action: &'static str,
@@ -106,7 +106,7 @@ impl Refusal {
             Action::Drop => (Level::Debug, "dropped"),
             Action::Pass => (Level::Trace, "passed "),
         };
-        // SAFETY: names are ASCII (a test of lb-common says so), and what they are filled up with is, too.
+        // SAFETY: names are ASCII (checked by a test of lb-common), and so is the padding.
         let reason = unsafe { core::str::from_utf8_unchecked(name) };
         Some(Self { level, action, reason, interface: ctx.ingress_ifindex() as u32 })
     }
@@ -142,7 +142,7 @@ impl Refusal {
     }
 }
 
-/// Where TCP or UDP has them.
+/// The ports of TCP or UDP.
 #[inline(always)]
 fn ports(mut cursor: Cursor<'_>) -> Option<Ports> {
     let first = cursor.take::<Quoted>().ok()?;
@@ -156,9 +156,9 @@ fn name(protocol: u8) -> &'static str {
 
 /// A family's lines.
 pub trait Traced: Family {
-    /// Says what [`crate::table::scratch::Scratch`] has become.
+    /// Writes the line of the flow in [`crate::table::scratch::Scratch`].
     fn trace_opened();
-    /// Says that a packet was refused.
+    /// Writes the line of a refused packet.
     fn trace_refused(
         refusal: &Refusal,
         addresses: (Self::Address, Self::Address),
@@ -260,7 +260,7 @@ lines!(
     "{} {} protocol {} {:i} > {:i}, interface {}"
 );
 
-/// The names of all reasons, each filled up with blanks: the verifier takes no text of unknown length.
+/// The names of all reasons, each padded with blanks: the verifier accepts no text of unknown length.
 static NAMES: [[u8; LONGEST]; Reason::ALL.len()] = {
     let mut names = [[b' '; LONGEST]; Reason::ALL.len()];
     let mut number = 0;

@@ -1,4 +1,4 @@
-//! full-nat: the backend sees an address and a port of ours. It needs no configuration.
+//! full-nat: the backend sees an address and port of xlb, and needs no configuration.
 
 use lb_common::{limits::MAX_SOURCES, net::Be16, reason::Reason};
 
@@ -13,7 +13,7 @@ use crate::{
 pub const SEARCH: Search =
     Search { evict: Holders::EXPIRED, takes_next_slot: false, exhausted: Reason::PortsExhausted };
 
-/// The keyed hash chooses the first one, so that it cannot be predicted and is free in most cases.
+/// The keyed hash chooses the first one, so it is unpredictable and mostly free.
 #[inline(always)]
 pub fn source<F: Family>(
     maps: &impl Maps,

@@ -8,10 +8,10 @@ use crate::{
     table::reply_index::Holders,
 };
 
-/// Each probe tries the backend of the next slot, because the client's port stays.
+/// Each probe tries the backend of the next slot, because the client's port is kept.
 ///
-/// The holder of a reply tuple is a flow of the same client port. If it is closed, the new SYN also ends the backend's
-/// TIME-WAIT (RFC 6191).
+/// The reply tuple can only be held by a flow of the same client port. If that is closed, the new SYN also ends the
+/// backend's TIME-WAIT (RFC 6191).
 pub const SEARCH: Search =
     Search { evict: Holders::CLOSED, takes_next_slot: true, exhausted: Reason::TupleInUse };
 

@@ -8,11 +8,11 @@
 //!
 //! Three facts make that cheap and safe:
 //!
-//! 1. Sums do not care about byte order (RFC 1071, 2 B): words are added as they lie in memory, never swapped.
-//! 2. `~m + m'` depends on the flow alone, so it is summed once, when the flow is made ([`Difference`]), for all words.
-//!    The other direction undoes the change: its difference is the complement.
-//! 3. Folding keeps a sum that is not zero from becoming zero, so that the result is the same bits that a sender
-//!    would have computed, not merely an equivalent: eqn. 3 never yields 0xffff where 0x0000 is right, as RFC 1141 does.
+//! 1. Sums do not depend on byte order (RFC 1071, 2 B): words are added as they are in memory, never swapped.
+//! 2. `~m + m'` depends on the flow alone, so it is summed over all words once, when the flow is created
+//!    ([`Difference`]). The other direction undoes the change: its difference is the complement.
+//! 3. Folding never turns a nonzero sum into zero, so the result is bit for bit what a sender would compute, not merely
+//!    equivalent: unlike RFC 1141, eqn. 3 never yields 0xffff where 0x0000 is right.
 
 use lb_common::net::{V4, V6};
 
@@ -100,7 +100,7 @@ impl Folded {
     }
 }
 
-/// TTL and protocol share a word; one hop less is the same difference for every packet.
+/// TTL and protocol share a word, so decrementing the TTL is the same difference for every packet.
 pub const ONE_HOP: Folded = Difference::NONE.word(u16::from_ne_bytes([1, 0]), 0).folded();
 
 #[inline(always)]
@@ -108,7 +108,7 @@ const fn halves(word: u32) -> u64 {
     (word & 0xffff) as u64 + (word >> 16) as u64
 }
 
-/// Folds the carries in. Twice is not enough for sums of many words; three steps are, for any u64 below 2^48.
+/// Folds the carries in. Two steps are not enough for sums of many words; three are, for any u64 below 2^48.
 #[inline(always)]
 const fn fold(sum: u64) -> u16 {
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
@@ -167,7 +167,7 @@ mod tests {
         }
     }
 
-    /// 10 million cases, corner-weighted: an update equals a recomputation to the bit, there and back.
+    /// 10 million cases, weighted towards corners: an update equals a recomputation bit for bit, in both directions.
     #[test]
     fn an_update_equals_a_full_recomputation() {
         let mut random = 0x9e37_79b9_7f4a_7c15_u64;
@@ -183,7 +183,7 @@ mod tests {
             }
         };
         for _ in 0..10_000_000 {
-            let kept = next() | 1; // The protocol number: never are all words zero.
+            let kept = next() | 1; // The protocol number, so that the words are never all zero.
             let (old, new) = ([next(), next(), next()], [next(), next(), next()]);
             let before = recompute(&[kept, old[0], old[1], old[2]]);
             let after = recompute(&[kept, new[0], new[1], new[2]]);

@@ -10,7 +10,7 @@ use lb_common::reason::Reason;
 /// The type must have alignment 1, no padding, and be valid for every bit pattern.
 pub unsafe trait Header {}
 
-/// A packet, and how it came.
+/// A packet, and the interface that received it.
 pub trait Frame {
     /// Starts at the Ethernet header.
     fn cursor(&mut self) -> Cursor<'_>;
@@ -29,7 +29,7 @@ pub struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     /// # Safety
-    /// `start..end` must be one live packet, borrowed by nobody else for `'a`.
+    /// `start..end` must be one live packet, not borrowed elsewhere during `'a`.
     #[inline(always)]
     pub unsafe fn new(start: *mut u8, end: *mut u8) -> Self {
         Self { next: start, end, packet: PhantomData }
@@ -55,7 +55,7 @@ impl<'a> Cursor<'a> {
         (self.end as usize).wrapping_sub(self.next as usize)
     }
 
-    /// Leaves bytes out, at most 60: the options of an IPv4 or TCP header. What is taken next is checked as ever.
+    /// Skips bytes, at most 63: the options of an IPv4 or TCP header. The next `take` checks the bounds.
     #[inline(always)]
     pub fn skip(&mut self, bytes: usize) {
         self.next = self.next.wrapping_add(bytes & 0x3f);

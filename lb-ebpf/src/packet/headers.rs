@@ -1,4 +1,4 @@
-//! The headers that packets are made of.
+//! Packet headers.
 
 use lb_common::net::{Be16, Mac};
 use network_types::{
@@ -12,8 +12,8 @@ use crate::packet::frame::Header;
 #[repr(C)]
 #[derive(Debug)]
 pub struct Ethernet {
-    /// The destination address and the source address, of six bytes each, as three words: the BPF target compares and
-    /// copies six bytes by a call.
+    /// Destination and source address, six bytes each, as three words: on the BPF target, comparing or copying six bytes
+    /// is a call.
     addresses: [[u8; 4]; 3],
     /// The protocol of the payload.
     pub ethertype: [u8; 2],
@@ -55,7 +55,7 @@ const fn word(first: u16, second: u16) -> u32 {
     low as u32 | (high as u32) << 16
 }
 
-/// A TCP header (RFC 9293, 3.1), with offset and flags as the bytes they are.
+/// A TCP header (RFC 9293, 3.1).
 #[repr(C)]
 #[derive(Debug)]
 pub struct Tcp {
@@ -69,11 +69,11 @@ pub struct Tcp {
     pub acknowledgement: [u8; 4],
     /// The header's length in words, in the upper half.
     pub offset: u8,
-    /// CWR to FIN.
+    /// The flags, CWR to FIN.
     pub flags: u8,
     /// Receive window.
     pub window: [u8; 2],
-    /// Over pseudo header, header and data.
+    /// Checksum over pseudo header, header and data.
     pub checksum: [u8; 2],
     /// Urgent pointer.
     pub urgent: [u8; 2],
@@ -83,17 +83,17 @@ pub struct Tcp {
 #[repr(C)]
 #[derive(Debug)]
 pub struct Icmp {
-    /// What kind.
+    /// The message type.
     pub kind: u8,
-    /// Which of that kind.
+    /// The message code.
     pub code: u8,
-    /// Over the whole message (ICMPv6: and a pseudo header).
+    /// Checksum over the whole message (ICMPv6: and a pseudo header).
     pub checksum: [u8; 2],
     /// The next hop's MTU, a pointer, or nothing.
     pub rest: [u8; 4],
 }
 
-/// The first eight bytes of TCP or UDP, which is all that an ICMP error has to quote.
+/// The first eight bytes of TCP or UDP, the minimum that an ICMP error quotes.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Quoted {
@@ -107,7 +107,7 @@ pub struct Quoted {
     pub checksum: [u8; 2],
 }
 
-/// What follows the first eight bytes of TCP, up to and with the checksum, where an ICMP error quotes so much.
+/// The rest of a quoted TCP header up to and including the checksum, if an ICMP error quotes it.
 #[repr(C)]
 #[derive(Debug)]
 pub struct QuotedTcp {

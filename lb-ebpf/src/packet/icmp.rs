@@ -13,12 +13,12 @@ use crate::{
 
 /// A family's error messages.
 pub trait IcmpFamily: Family {
-    /// Is this type of message an error, which quotes the packet that it is about?
+    /// Is a message of this type an error, which quotes the packet that caused it?
     fn is_error(kind: u8) -> bool;
     /// Does an error ask for an MTU below the family's minimum?
     fn mtu_below_minimum(error: &Icmp) -> bool;
-    /// Writes the addresses of a quoted header, which differ by `change`. Returns the difference to a checksum over
-    /// all of it.
+    /// Writes the addresses of a quoted header, which differ by `change`. Returns the difference to a checksum over the
+    /// whole header.
     fn requote(
         header: &mut Self::Header,
         source: Self::Address,

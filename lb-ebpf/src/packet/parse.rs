@@ -1,4 +1,4 @@
-//! From bytes to what a packet says.
+//! From bytes to values.
 //!
 //! Everything here is a plain value. No reference into the packet outlives parsing, so a packet may grow or shrink
 //! afterwards; code that writes takes the headers again ([`super::rewrite`]).
@@ -24,20 +24,20 @@ pub fn ethertype(cursor: &mut Cursor<'_>) -> Result<Be16, Reason> {
     Ok(Be16::from_bytes(cursor.take::<Ethernet>()?.ethertype))
 }
 
-/// What an IP header says. It may be wrong: see [`Ip::check`].
+/// The fields of an IP header, not yet validated: see [`Ip::check`].
 #[derive(Clone, Copy, Debug)]
 pub struct Ip<F: Family> {
     /// The source address.
     pub source: F::Address,
     /// The destination address.
     pub destination: F::Address,
-    /// What follows the header.
+    /// The protocol number of the next header.
     pub protocol: u8,
     /// The hop limit (TTL).
     pub hops: u8,
     /// Bytes of the header and its options.
     pub header: u32,
-    /// Bytes of the whole IP packet, which may be fewer than the frame holds.
+    /// Bytes of the whole IP packet. The frame may be longer (padding).
     pub length: u32,
     /// IPv4's more-fragments bit and fragment offset (RFC 791, 3.1).
     pub fragment: u16,
@@ -54,13 +54,13 @@ impl<F: Family> Ip<F> {
         Ok(ip)
     }
 
-    /// Bytes of options. Nonsense unless [`Ip::is_header`].
+    /// Bytes of options. Meaningless unless [`Ip::is_header`].
     #[inline(always)]
     pub fn options(&self) -> usize {
         (self.header as usize).wrapping_sub(size_of::<F::Header>())
     }
 
-    /// Can the transport header be read? `available` is what the frame holds from the IP header on.
+    /// Can the transport header be read? `available`: bytes of the frame, counted from the IP header.
     #[inline(always)]
     pub fn check(&self, available: usize) -> Result<(), Reason> {
         if !self.is_header || self.length < self.header || self.length as usize > available {
@@ -72,14 +72,14 @@ impl<F: Family> Ip<F> {
         F::hides_transport(self.protocol).map_or(Ok(()), Err)
     }
 
-    /// The ports, where TCP or UDP has them. Only a first fragment does.
+    /// Does the packet contain the transport header? Fragments after the first do not.
     #[inline(always)]
     pub fn is_first_fragment(&self) -> bool {
         self.fragment & FRAGMENT_OFFSET == 0
     }
 }
 
-/// More fragments follow, or this is not the first (RFC 791, 3.1).
+/// More fragments follow, or this is not the first one (RFC 791, 3.1).
 pub const FRAGMENT: u16 = 0x3fff;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 
@@ -88,13 +88,13 @@ const FRAGMENT_OFFSET: u16 = 0x1fff;
 pub struct Packet<F: Family> {
     /// Identifies its flow.
     pub tuple: Tuple<F>,
-    /// The facts of a TCP segment; zero for UDP.
+    /// The fields of a TCP segment; zero for UDP.
     pub segment: Segment,
-    /// Where its headers lie, and how far it may go.
+    /// Its hop limit and lengths.
     pub layout: Layout,
 }
 
-/// Where a packet's headers lie, and how far it may go. Words only: it crosses into slow paths.
+/// A packet's hop limit and lengths. Words only, because slow paths read it from a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Layout {
@@ -109,7 +109,7 @@ pub struct Layout {
 }
 
 impl<F: Family> Packet<F> {
-    /// Takes the transport header behind a header that was [checked](Ip::check).
+    /// Takes the transport header after an IP header that was [checked](Ip::check).
     #[inline(always)]
     pub fn parse(ip: &Ip<F>, cursor: &mut Cursor<'_>, frame: u64) -> Result<Self, Reason> {
         let (ports, segment) = match ip.protocol {
@@ -145,7 +145,7 @@ fn transport<H: Transport>(cursor: &mut Cursor<'_>, available: u32) -> Result<(P
 
 /// What differs between TCP and UDP.
 trait Transport: Header + 'static {
-    /// Do the header's own lengths keep within this many bytes?
+    /// Do the header's own lengths fit into `available` bytes?
     fn fits(&self, available: u32) -> bool;
     fn ports(&self) -> Ports;
     fn segment(&self) -> Segment;

@@ -1,4 +1,4 @@
-//! Writing what a packet becomes.
+//! Rewriting a packet for its next hop.
 
 use lb_common::{flow::Deltas, hop::Hop, net::Protocol, reason::Reason};
 use network_types::udp::UdpHdr;
@@ -14,11 +14,11 @@ use crate::{
 /// A packet's new addresses, ports and next hop.
 #[derive(Clone, Copy, Debug)]
 pub struct Rewrite<F: Family> {
-    /// What the tuple becomes.
+    /// The new tuple.
     pub tuple: Tuple<F>,
-    /// The difference that this makes to the IPv4 header's checksum.
+    /// The difference to the IPv4 header's checksum.
     pub ip: Folded,
-    /// The difference that this makes to the TCP or UDP checksum.
+    /// The difference to the TCP or UDP checksum.
     pub l4: Folded,
     /// Where it goes.
     pub hop: Hop,
@@ -38,7 +38,7 @@ impl<F: Family> Rewrite<F> {
     }
 }
 
-/// Rewrites a packet and says where it leaves, or refuses before a byte is changed.
+/// Rewrites a packet and returns its egress interface, or refuses it unchanged.
 #[inline(always)]
 pub fn apply<F: Family>(
     frame: &mut impl Frame,
@@ -70,7 +70,7 @@ pub fn apply<F: Family>(
     Ok(rewrite.hop.interface)
 }
 
-/// A next hop that is not resolved has an MTU of 0, so that packets of known flows pay for no second comparison.
+/// An unresolved next hop has an MTU of 0, so packets of known flows need no second comparison.
 #[inline(always)]
 const fn does_not_fit(hop: &Hop) -> Reason {
     if hop.interface == 0 { Reason::NoBackendNeighbour } else { Reason::TooBig }

@@ -1,20 +1,21 @@
-//! What the flow table needs to know of TCP: who speaks, and how a flow lives and dies.
+//! TCP for the flow table: segments, and the states of an established flow.
 
 use lb_common::flow::{Proof, State};
 
 /// Flags of the TCP header's 14th byte (RFC 9293, 3.1).
 pub const FIN: u8 = 0x01;
-/// Synchronise.
+/// Synchronize.
 pub const SYN: u8 = 0x02;
 /// Reset.
 pub const RST: u8 = 0x04;
-/// The acknowledgement number counts.
+/// The acknowledgement number is valid.
 pub const ACK: u8 = 0x10;
 
-/// How far beyond the SYN-ACK a first acknowledgement may lie: data of TFO or of a lost bare ACK, one unscaled window.
+/// How far beyond the SYN-ACK a first acknowledgement may be: one unscaled window. It may cover data sent with TFO, or
+/// data that arrived after a lost bare ACK.
 const PROOF_WINDOW: u32 = 65_536;
 
-/// The facts of one segment. All zero for UDP.
+/// The fields of one segment. All zero for UDP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Segment {
     /// [`FIN`], [`SYN`], [`RST`], [`ACK`] and others.
@@ -26,42 +27,42 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Does it open a connection? ECE and CWR may be set (RFC 3168, 6.1.1).
+    /// Is it a SYN? ECE and CWR may be set (RFC 3168, 6.1.1).
     #[inline(always)]
     pub const fn is_syn(self) -> bool {
         self.flags & (SYN | ACK | RST | FIN) == SYN
     }
 
-    /// Does it answer one that opens?
+    /// Is it a SYN-ACK?
     #[inline(always)]
     pub const fn is_syn_ack(self) -> bool {
         self.flags & (SYN | ACK | RST | FIN) == SYN | ACK
     }
 
-    /// Does it end a direction?
+    /// Does it close one or both directions?
     #[inline(always)]
-    pub const fn is_goodbye(self) -> bool {
+    pub const fn is_fin_or_rst(self) -> bool {
         self.flags & (RST | FIN) != 0
     }
 
-    /// Does a client that opens a connection say that it was answered for another one (RFC 9293, 3.10.7.3)? A backend in
-    /// TIME-WAIT acknowledges what it remembers, and takes the next SYN only when it was told so.
+    /// Is it a client's RST that rejects an ACK of an older connection (RFC 9293, 3.10.7.3)? A backend in TIME-WAIT answers
+    /// a SYN with such an ACK, and accepts the next SYN only after this RST.
     #[inline(always)]
-    pub const fn disowns(self) -> bool {
+    pub const fn rejects_ack(self) -> bool {
         self.flags & (RST | ACK) == RST
     }
 
-    /// Does a client prove by this that it saw the backend's SYN-ACK?
+    /// Does it prove that the client received the backend's SYN-ACK?
     #[inline(always)]
     pub const fn proves(self, proof: Proof) -> bool {
-        // isn + 1 ..= isn + 65536; any packet, because the bare ACK may be lost. RST proves nothing.
+        // isn + 1 ..= isn + 65536, in any segment, because the bare ACK may be lost. RST proves nothing.
         self.flags & ACK != 0
             && self.flags & (SYN | RST) == 0
             && self.acknowledgement.wrapping_sub(proof.sequence()).wrapping_sub(1) < PROOF_WINDOW
     }
 }
 
-/// Which end a packet comes from.
+/// The side of a flow that sent a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// A request.
@@ -70,10 +71,10 @@ pub enum Side {
     Backend,
 }
 
-/// An established flow after a segment of one side.
+/// The state of an established flow after a segment of one side.
 ///
-/// FIN or RST only shorten the timer, because either may be forged; the other side's next packet restores it. The FINs
-/// themselves are remembered: when both sides have sent one the flow is closed, and nothing restores it.
+/// A FIN or RST only shortens the timer, because it may be forged; the other side's next packet restores it. FINs are
+/// remembered: once both sides have sent one, the flow is closed for good.
 #[inline(always)]
 pub const fn after(state: State, side: Side, segment: Segment) -> State {
     let (fin, short, other_short) = match side {
@@ -86,13 +87,13 @@ pub const fn after(state: State, side: Side, segment: Segment) -> State {
             return state;
         }
         if !state.is_reset() {
-            bits &= !other_short; // It was a FIN's: beside RESET it would be a RST's.
+            bits &= !other_short; // It was set by a FIN; with RESET it would mean a RST.
         }
         return State(bits | State::RESET | short);
     }
     let is_fin = segment.flags & FIN != 0;
     if state.is_reset() {
-        // This side's connection lives: the other's RST was forged, or is still on its way. So is a FIN a sign of life.
+        // This side's connection is alive: the other's RST was forged, or has not arrived yet. A FIN shows that, too.
         bits &= !other_short;
         if bits & short == 0 {
             bits &= !State::RESET;
@@ -109,14 +110,14 @@ pub const fn after(state: State, side: Side, segment: Segment) -> State {
     State(bits)
 }
 
-/// A closing flow whose backend accepted a SYN: the goodbyes were another connection's. Until the client speaks, nobody
-/// knows whether it is there.
+/// A closing flow whose backend accepted a SYN: its FINs and RSTs belong to the previous connection. The timer stays short
+/// until the client sends a packet.
 #[inline(always)]
-pub const fn reopened(state: State) -> State {
-    State(State::ESTABLISHED.0 | State::SHORT_BACKEND | state.0 & State::CHALLENGED)
+pub const fn restarted(state: State) -> State {
+    State(State::ESTABLISHED.0 | State::SHORT_BACKEND | state.0 & State::SYN_WHILE_CLOSING)
 }
 
-/// A half-open flow that its backend refused: it holds nothing that another flow may not have.
+/// A half-open flow that its backend refused: closed, so new flows may evict its record and reply tuple.
 pub const REFUSED: State = State(State::ESTABLISHED.0 | State::FIN_CLIENT | State::FIN_BACKEND);
 
 #[cfg(test)]

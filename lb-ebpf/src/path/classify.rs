@@ -1,4 +1,4 @@
-//! The first packet of a flow: may it have one?
+//! The first packet of a flow: may it open one?
 
 use lb_common::{flow::State, hop::ClientHop, net::Protocol, reason::Reason, service::ServiceKey};
 
@@ -11,7 +11,7 @@ use crate::{
     table::scratch::Scratch,
 };
 
-/// Finds the service of the packet. [`Reason::NotService`]: none listens there.
+/// Finds the service of the packet. [`Reason::NotService`]: no service listens there.
 #[inline(always)]
 pub fn service<F: Family>(maps: &impl Maps, flow: &Scratch<F>) -> Result<(), Reason> {
     let tuple = flow.tuple.get();
@@ -22,20 +22,20 @@ pub fn service<F: Family>(maps: &impl Maps, flow: &Scratch<F>) -> Result<(), Rea
     Ok(())
 }
 
-/// Decides whether the packet may open a flow, and looks up the way back to its client. `came_by`: see
+/// Decides whether the packet may open a flow, and looks up the next hop to its client. `sender`: see
 /// [`client_hop::of_frame`].
 #[inline(always)]
-pub fn admit<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, came_by: ClientHop) -> Result<(), Reason> {
+pub fn admit<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, sender: ClientHop) -> Result<(), Reason> {
     let settings = tables.settings().ok_or(Reason::Internal)?;
     let tuple = flow.tuple.get();
-    // Looked at before anything is made for it; what is forwarded is looked at again (`rewrite::apply`).
+    // Checked before a flow is created; `rewrite::apply` checks every forwarded packet.
     if flow.layout.get().hops <= 1 {
         return Err(Reason::TtlExpired);
     }
     if tuple.protocol == Protocol::Tcp as u32 && flow.is_syn.get() == 0 {
         return Err(Reason::NoFlow);
     }
-    // Beside a flow of its own tuple only if that one is closing. One that is not has been made since it was looked for.
+    // A flow with the same tuple may exist only if it is closing. One that is not was created since the lookup missed.
     let closing = record::anywhere(tables, States::ESTABLISHED, None)?;
     if let Some(number) = closing
         && record::by_number::<F>(tables, number)?.control.state() == State::ESTABLISHED
@@ -44,7 +44,7 @@ pub fn admit<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, came_by: Clie
     }
     flow.set_closing(closing);
     flow.now.set(tables.now());
-    // A flow is not made before its replies can find the way back. Last: the verifier follows what comes after it once
-    // for each kind of route.
-    client_hop::find(tables, settings, flow, came_by)
+    // A flow is created only if replies can reach the client. Last, because the verifier explores what follows once for
+    // each kind of route.
+    client_hop::find(tables, settings, flow, sender)
 }

@@ -1,12 +1,12 @@
 //! The next hop towards a client.
 //!
-//! The host's routes decide. But XDP sees a client before the host does, and a client on the link that the host has not
-//! met has no neighbour entry. Its flow then uses the MAC that its frame came from, and the daemon is asked to resolve the
-//! neighbour. If that has another MAC, the daemon raises the routing generation, and flows look it up again.
+//! The host's routes decide. XDP sees a client before the host does, so a client on the link may have no neighbour entry
+//! yet. Its flow then uses the source MAC of its frame, and the daemon is requested to resolve the neighbour. If the
+//! result is another MAC, the daemon raises the routing generation, and flows look up the hop again.
 //!
-//! A forged MAC misdirects only the replies of the forger's own flow, to one station of its own link: the client's
-//! address must be on the link of the interface that received the frame, without a gateway. It says nothing for other
-//! flows of that address, and a group address is not taken.
+//! A forged MAC misdirects only the replies of the forger's own flow, to one station on the forger's own link: the
+//! client's address must be on the link of the interface that received the frame, without a gateway. Other flows of that
+//! address are not affected, and group addresses are not accepted.
 
 use lb_common::{
     cell::fence,
@@ -24,18 +24,18 @@ use crate::{
     table::scratch::Scratch,
 };
 
-/// No hop: its interface is none.
+/// No hop: no interface has index 0.
 pub const NONE: ClientHop = ClientHop(0);
 
-/// A next hop, and whether it need not be looked up again in this routing generation.
+/// A next hop, and whether it is valid for the whole routing generation.
 pub struct Way {
     /// Where packets to the client go.
     pub hop: Hop,
-    /// False: the MAC is assumed, and the daemon does not know that.
+    /// False: the MAC is assumed, and the request to the daemon was lost. The next reply looks it up again.
     pub is_settled: bool,
 }
 
-/// The interface that received a frame, and the MAC that it came from.
+/// The interface that received a frame, and the frame's source MAC.
 #[inline(always)]
 pub fn of_frame(frame: &mut impl Frame) -> Result<ClientHop, Reason> {
     let ingress = frame.ingress();
@@ -43,28 +43,28 @@ pub fn of_frame(frame: &mut impl Frame) -> Result<ClientHop, Reason> {
     Ok(ClientHop::new(sender, ingress, 0))
 }
 
-/// Finds the next hop for a flow that is made, and writes it and its routing generation there.
+/// Finds the next hop for a new flow, and notes it and its routing generation in `flow`.
 #[inline(always)]
 pub fn find<F: Family>(
     tables: &impl Storage<F>,
     settings: &Settings,
     flow: &Scratch<F>,
-    came_by: ClientHop,
+    sender: ClientHop,
 ) -> Result<(), Reason> {
-    // The routes' generation is read before the route: one that changes in between is then of an older generation, and
-    // is looked up again.
+    // The generation is read before the route: if the route changes in between, the hop has the older generation, and is
+    // looked up again.
     let generation = settings.hop_generation;
     fence();
     let tuple = flow.tuple.get();
     let route = tables.route(tuple.destination, tuple.source)?;
     let is_client = |next_hop| next_hop == F::to_key(tuple.source);
-    let way = resolve(tables, route, |next_hop| if is_client(next_hop) { came_by } else { NONE })?;
+    let way = resolve(tables, route, |next_hop| if is_client(next_hop) { sender } else { NONE })?;
     flow.client_hop.set(way.hop);
     flow.hop_generation.set(if way.is_settled { generation } else { generation.wrapping_sub(1) });
     Ok(())
 }
 
-/// The next hop of a route. Where that is not resolved: what is `assumed` of it, if it leaves by the same interface.
+/// The next hop of a route. If it is not resolved: the `assumed` one, if the route leaves through the same interface.
 #[inline(always)]
 pub fn resolve(
     maps: &impl Maps,
@@ -75,16 +75,16 @@ pub fn resolve(
         Route::Resolved(hop) => Ok(Way { hop, is_settled: true }),
         Route::Unresolved { hop, next_hop } => {
             let known = assumed(next_hop);
-            let ask = |mac| {
+            let request = |mac| {
                 let hop = ClientHop::new(mac, hop.interface, 0);
-                maps.ask(NeighbourWanted { address: next_hop, hop })
+                maps.request_neighbour(NeighbourWanted { address: next_hop, hop })
             };
             if known.interface() != hop.interface || !known.mac().is_unicast() {
-                ask(Mac::default());
+                request(Mac::default());
                 return Err(Reason::NoClientNeighbour);
             }
             let destination = known.mac();
-            Ok(Way { is_settled: ask(destination), hop: Hop { destination, ..hop } })
+            Ok(Way { is_settled: request(destination), hop: Hop { destination, ..hop } })
         }
     }
 }

@@ -6,8 +6,8 @@
 //!   becomes client ─▶ listen, sent to the client           becomes backend ─▶ source, sent to the backend
 //! ```
 //!
-//! Without this path MTU discovery ends at the balancer (RFC 7690). The error itself then comes from the address that
-//! its reader talks to; with nat, which hides nobody, it keeps the router's. All other ICMP is the host's.
+//! Without this, path MTU discovery ends at the balancer (RFC 7690). The translated error has the source address that the
+//! receiver's connection knows; with nat, which hides no address, it keeps the router's. All other ICMP is the host's.
 
 use lb_common::{
     backend::Backend,
@@ -26,12 +26,12 @@ use crate::{
     path::pipeline::Verdict,
     path::refresh,
     steps::Steps,
-    storage::{Maps, may_be},
+    storage::{Maps, may_match},
     table::record::{self, Found, States},
     table::reply_index,
 };
 
-/// Is this an error, which may be about a flow? All other ICMP is the host's.
+/// Is this an error, which may concern a flow?
 #[inline(always)]
 pub fn is_error<F: IcmpFamily>(cursor: &mut Cursor<'_>) -> bool {
     cursor.take::<Icmp>().is_ok_and(|icmp| F::is_error(icmp.kind))
@@ -96,9 +96,9 @@ fn not_ours(_: Reason) -> Reason {
     Reason::NotService
 }
 
-/// What becomes of an error.
+/// Where an error goes, and what it becomes.
 struct ErrorRoute<F: Family> {
-    /// What the quoted packet was before we rewrote it. Its source is who must be told.
+    /// The quoted packet before xlb rewrote it. Its source receives the error.
     quote: Tuple<F>,
     hop: Hop,
     counters: u32,
@@ -107,12 +107,12 @@ struct ErrorRoute<F: Family> {
     is_to_client: bool,
 }
 
-/// The flow that a quoted packet of ours belongs to: a reply that we sent to a client, or a request to a backend.
+/// The flow of a quoted packet that xlb sent: a reply to a client, or a request to a backend.
 #[inline(always)]
 fn find_route<F: Family>(tables: &impl Steps<F>, about: &Tuple<F>) -> Result<ErrorRoute<F>, Reason> {
-    let is_of_reply = may_be(tables, F::fold(about.source), about.ports.source(), Filter::SERVICE);
+    let is_of_reply = may_match(tables, F::fold(about.source), about.ports.source(), Filter::SERVICE);
     let is_of_request =
-        may_be(tables, F::fold(about.destination), about.ports.destination(), Filter::BACKEND);
+        may_match(tables, F::fold(about.destination), about.ports.destination(), Filter::BACKEND);
     if !is_of_reply && !is_of_request {
         return Err(Reason::NotService);
     }
@@ -145,7 +145,7 @@ fn find_route<F: Family>(tables: &impl Steps<F>, about: &Tuple<F>) -> Result<Err
     Err(Reason::NotService)
 }
 
-/// What one side of a flow sends, whether its addresses are kept (nat), and its backend.
+/// The tuple that one side of a flow sends, whether the router's address is kept (nat), and the flow's backend.
 type Side<'a, F> = (Tuple<F>, bool, &'a Backend);
 
 /// One side of a flow. `None`: the flow is over.
@@ -161,8 +161,8 @@ fn read<'a, F: Family>(
     Ok((backend.id == id).then_some((quote, keeps_source, backend)))
 }
 
-/// Writes the tuple of a quoted packet and keeps its checksums true, as far as they are quoted: IPv4's always, UDP's
-/// too, TCP's if the error is long enough. Returns the difference to a checksum over all that.
+/// Rewrites the tuple of a quoted packet and updates the checksums that are quoted: IPv4's and UDP's always, TCP's if the
+/// error is long enough. Returns the difference to a checksum over the quote.
 #[inline(always)]
 fn requote<F: IcmpFamily>(
     inner: &mut F::Header,

@@ -14,7 +14,7 @@ use crate::{
     table::insert,
 };
 
-/// Makes the flow of the packet in [`Storage::scratch`](crate::storage::Storage::scratch), and forwards the packet.
+/// Creates the flow of the packet in [`Storage::scratch`](crate::storage::Storage::scratch), and forwards the packet.
 #[inline(always)]
 pub fn run<F: Family>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Verdict {
     Verdict::leaving(frame.ingress(), forward(frame, tables))
@@ -22,18 +22,18 @@ pub fn run<F: Family>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Verdict
 
 #[inline(always)]
 fn forward<F: Family>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Result<u32, Reason> {
-    let came_by = client_hop::of_frame(frame)?;
-    let forward = make(tables, came_by)?;
+    let sender = client_hop::of_frame(frame)?;
+    let forward = make(tables, sender)?;
     let layout = tables.scratch().ok_or(Reason::Internal)?.layout.get();
     request::count(tables, &layout, forward.backend, rewrite::apply(frame, &layout, &forward.rewrite))
 }
 
-/// Makes the flow of a packet that came by an interface, from a MAC. [`Reason::NotService`]: no service listens there.
+/// Creates the flow. `sender`: see [`client_hop::of_frame`]. [`Reason::NotService`]: no service listens there.
 #[inline(always)]
-pub fn make<'a, F: Family>(tables: &'a impl Steps<F>, came_by: ClientHop) -> Result<Forward<'a, F>, Reason> {
+pub fn make<'a, F: Family>(tables: &'a impl Steps<F>, sender: ClientHop) -> Result<Forward<'a, F>, Reason> {
     let flow = tables.scratch().ok_or(Reason::Internal)?;
     classify::service(tables, flow)?;
-    if let Err(reason) = classify::admit(tables, flow, came_by).and_then(|()| insert::insert(tables, flow)) {
+    if let Err(reason) = classify::admit(tables, flow, sender).and_then(|()| insert::insert(tables, flow)) {
         tables.count_refused(flow.service_counters.get(), flow.layout.get().frame.into());
         return Err(reason);
     }

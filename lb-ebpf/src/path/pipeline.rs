@@ -1,4 +1,4 @@
-//! A packet's way through the program.
+//! The fast path: from a frame to a verdict.
 
 use lb_common::{
     net::{Be16, V4, V6},
@@ -21,24 +21,24 @@ use crate::{
         slow::{SlowPath, SlowPaths},
     },
     steps::{Steps, Tables},
-    storage::{Maps, may_be},
+    storage::{Maps, may_match},
 };
 
-/// What becomes of a packet. Every packet gets one.
+/// What happens to a packet. Every packet gets exactly one verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// A slow path decides.
     Continue(SlowPath),
-    /// Out of the interface that it came in by.
+    /// Out of the interface that received it.
     Transmit,
     /// Out of the interface with this index.
     Redirect(u32),
-    /// Not forwarded: the reason says whether it is passed or dropped.
+    /// Not forwarded: the reason decides whether it is passed or dropped.
     Refused(Reason),
 }
 
 impl Verdict {
-    /// Of a packet that came in by one interface and leaves by another, or is refused.
+    /// The verdict on a packet that arrived on `ingress`, and leaves on `egress` or is refused.
     #[inline(always)]
     pub fn leaving(ingress: u32, egress: Result<u32, Reason>) -> Self {
         match egress {
@@ -49,7 +49,7 @@ impl Verdict {
     }
 }
 
-/// Where a packet goes on.
+/// Where the fast path ends.
 enum Exit {
     /// Out of the interface with this index.
     Leave(u32),
@@ -88,10 +88,10 @@ fn forward(frame: &mut impl Frame, tables: &impl Tables, ingress: u32) -> Result
     }
 }
 
-/// Is the frame for the interface that received it? A switch that floods, or an interface in promiscuous mode, also
-/// brings frames for other hosts: a standby must not answer beside the active node.
+/// Is the frame addressed to the interface that received it? A switch that floods, or an interface in promiscuous mode,
+/// also delivers frames for other hosts: a standby must not answer in addition to the active node.
 ///
-/// The port of a bond has no entry of its own: its driver hands over what is for the bond.
+/// A port of a bond has no entry of its own: its driver delivers only frames for the bond.
 #[inline(always)]
 fn is_for_us(maps: &impl Maps, ingress: u32, ethernet: &Ethernet) -> bool {
     maps.interface(ingress).is_none_or(|it| ethernet.is_to(it.mac) || it.attached == 0)
@@ -108,7 +108,7 @@ fn parse<F: SlowPaths>(
     let ip = Ip::<F>::parse(&mut cursor)?;
     ip.check(available).map_err(|reason| if_ours(maps, &ip, reason))?;
     if ip.protocol == F::ICMP {
-        // The type is read here, or every ping would pay for the tail call.
+        // The type is read here, so that a ping does not pay for a tail call.
         return if icmp::is_error::<F>(&mut cursor) { Ok(None) } else { Err(Reason::NotService) };
     }
     let packet = Packet::parse(&ip, &mut cursor, frame).map_err(|reason| if_ours(maps, &ip, reason))?;
@@ -127,8 +127,8 @@ fn forward_ip<F: SlowPaths>(
     }
 }
 
-/// Either direction: the filter tells which one a packet may be. It is asked before the settings: what it does not mark is
-/// the host's, whatever is wrong with the maps.
+/// Handles both directions: the prefilter tells which of them a packet may belong to. It is read before the settings, so
+/// that unrelated traffic passes even if maps are missing.
 #[inline(always)]
 fn balance<F: SlowPaths>(
     frame: &mut impl Frame,
@@ -137,12 +137,12 @@ fn balance<F: SlowPaths>(
 ) -> Result<Exit, Reason> {
     let (tuple, layout) = (&packet.tuple, &packet.layout);
     let may_be_request =
-        may_be(tables, F::fold(tuple.destination), tuple.ports.destination(), Filter::SERVICE);
+        may_match(tables, F::fold(tuple.destination), tuple.ports.destination(), Filter::SERVICE);
     if may_be_request && let Some(Forward { rewrite, backend }) = request::find(tables, packet)? {
         let sent = request::count(tables, layout, backend, rewrite::apply(frame, layout, &rewrite));
         return sent.map(Exit::Leave);
     }
-    if may_be(tables, F::fold(tuple.source), tuple.ports.source(), Filter::BACKEND) {
+    if may_match(tables, F::fold(tuple.source), tuple.ports.source(), Filter::BACKEND) {
         match reply::find(tables, packet)? {
             Some(Reply::Forward(Forward { rewrite, backend })) => {
                 let sent = reply::count(tables, layout, backend, rewrite::apply(frame, layout, &rewrite));
@@ -155,14 +155,14 @@ fn balance<F: SlowPaths>(
     if may_be_request { Ok(Exit::Continue(F::NEW_FLOW)) } else { Err(Reason::NotService) }
 }
 
-/// The reason, if some port of the packet's destination is a service's; else the packet is the host's to judge.
+/// The reason, if a service listens on any port of the packet's destination. Other packets belong to the host.
 #[inline(always)]
 fn if_ours<F: Family>(maps: &impl Maps, ip: &Ip<F>, reason: Reason) -> Reason {
     let listens = |protocol: u8| {
         let key = ServiceKey::new(F::to_key(ip.destination), Be16::new(0), protocol);
         maps.service(&key).is_some()
     };
-    // What follows an extension header is not known without a walk: either protocol makes the address ours.
+    // The protocol after an extension header is unknown without walking the headers: a service of either protocol counts.
     let is_ours = if F::hides_transport(ip.protocol).is_some() {
         listens(parse::TCP) || listens(parse::UDP)
     } else {

@@ -37,7 +37,7 @@ fn forward<F: Family>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Result<
     reply::count(tables, &layout, forward.backend, rewrite::apply(frame, &layout, &forward.rewrite))
 }
 
-/// What becomes of the reply.
+/// The reply's new addresses and next hop.
 #[inline(always)]
 pub fn find<'a, F: Family>(tables: &'a impl Steps<F>) -> Result<Forward<'a, F>, Reason> {
     let flow = tables.scratch().ok_or(Reason::Internal)?;
@@ -46,12 +46,12 @@ pub fn find<'a, F: Family>(tables: &'a impl Steps<F>) -> Result<Forward<'a, F>, 
     Ok(Forward { rewrite: Rewrite::reply(flow.rewritten.get(), flow.deltas.get(), hop), backend })
 }
 
-/// Looks up the next hop of a reply that leaves as `tuple`, and writes it into its flow's record. One
-/// that is not resolved stays as it was while the route leaves by the same interface.
+/// Looks up the next hop of a reply that leaves as `tuple`, and writes it into its flow's record. If the neighbour is not
+/// resolved, the old hop is kept as long as the route leaves through the same interface.
 ///
-/// The record may change hands meanwhile, and a CPU (of a virtual machine, say) may pause for any time
-/// between two instructions. So the hop is one word that is only written over the one that was the flow's, and its stamp
-/// names the owner: whatever of this comes late, the next owner's replies do not go to this one's client.
+/// The record may change owner meanwhile, because a CPU (for example of a virtual machine) can be preempted between two
+/// instructions for any time. So the hop is one word that replaces only the flow's own hop (compare-exchange), and its
+/// stamp identifies the owner: a late write cannot send the next owner's replies to this flow's client.
 #[inline(always)]
 pub fn next_hop<F: Family>(
     storage: &impl Storage<F>,
@@ -65,7 +65,7 @@ pub fn next_hop<F: Family>(
     fence();
     let owner_then = Control(record.control.load());
     let route = storage.route(tuple.source, tuple.destination)?;
-    // After the lookup: the verifier follows it once for each answer that is known by then.
+    // Compared after the lookup, or the verifier would explore the lookup once for each result.
     let is_ours = control.is_still(owner_then);
     let known = if is_ours { ClientHop(before) } else { client_hop::NONE };
     let Way { hop, is_settled } = client_hop::resolve(storage, route, |_| known)?;
@@ -75,11 +75,11 @@ pub fn next_hop<F: Family>(
     let owner = control.generation();
     let after = ClientHop::new(hop.destination, hop.interface, owner).0;
     if is_ours && record.client_hop.replace(before, after) {
-        // Last: a CPU that reads this stamp reads the hop that belongs to it.
+        // Last: a CPU that reads this stamp also reads the hop that belongs to it.
         record.hop_stamp.set(HopStamp::new(generation, owner));
         fence();
         if record.client_hop.load() != after {
-            // Another CPU looked it up as well, and either may be the later one: the next reply looks again.
+            // Another CPU has written a hop too, and either may be outdated: the next reply looks it up again.
             record.hop_stamp.set(HopStamp::new(generation.wrapping_sub(1), owner));
         }
     }

@@ -1,4 +1,4 @@
-//! Backend to client: a known flow, or nothing of ours.
+//! Backend to client: a packet of a known flow.
 
 use lb_common::{
     backend::Backend,
@@ -21,11 +21,11 @@ use crate::{
     table::reply_index,
 };
 
-/// What becomes of a reply.
+/// What happens to a reply of a known flow.
 pub enum Reply<'a, F: Family> {
     /// It is forwarded.
     Forward(Forward<'a, F>),
-    /// Routes have changed since its next hop was looked up. What [`super::refresh`] needs is in [`Storage::scratch`].
+    /// Routes have changed since its next hop was looked up. The input of [`super::refresh`] is in [`Storage::scratch`].
     ///
     /// [`Storage::scratch`]: crate::storage::Storage::scratch
     Stale,
@@ -43,7 +43,7 @@ pub fn find<'a, F: Family>(
     let Some(found) = reply_index::reply(tables, tuple, hash, F::shape(settings))? else { return Ok(None) };
     let copied = found.read(|it| {
         let stamp = it.hop_stamp.get();
-        // `refresh` writes the hop before its stamp. Read in the opposite order, the hop is never older than the stamp.
+        // `refresh` writes the hop before its stamp. The reverse order here ensures that the hop is not older than the stamp.
         fence();
         let hop = ClientHop(it.client_hop.load());
         let rewritten = record::request_of::<F>(it).reversed();
@@ -57,7 +57,7 @@ pub fn find<'a, F: Family>(
     if backend.id != owner.backend() || !lifecycle::is_in_time(&found, owner.protocol(), seen, tables.now()) {
         return Ok(None);
     }
-    if control.state() != State::ESTABLISHED || segment.is_goodbye() {
+    if control.state() != State::ESTABLISHED || segment.is_fin_or_rst() {
         tables.advance(number, control, Side::Backend, segment);
     }
     if stamp != HopStamp::new(settings.hop_generation, control.generation()) {

@@ -18,7 +18,7 @@ use crate::{
     table::record::{self, Found, States},
 };
 
-/// What is done to a packet, and whose it is.
+/// A packet's rewrite, and its backend.
 pub struct Forward<'a, F: Family> {
     /// The new addresses, ports and next hop.
     pub rewrite: Rewrite<F>,
@@ -49,7 +49,7 @@ pub fn find<'a, F: Family>(
     let mut found = record::at_home(tables, tuple, hash, F::shape(settings))?;
     if found.is_none() {
         describe(tables, packet, hash)?;
-        // One of a hundred flows at half load lives in its second bucket.
+        // At half load, one flow in a hundred is in its second bucket.
         let second = record::second(hash, F::shape(settings));
         if let Some(number) = tables.in_bucket(second, States::LIVE, None)? {
             found = record::again(tables, number, tuple)?;
@@ -64,7 +64,7 @@ pub fn find<'a, F: Family>(
     Ok(None)
 }
 
-/// Writes down what slow paths need to know of the packet.
+/// Writes the input of the slow paths.
 #[inline(always)]
 fn describe<F: Family>(tables: &impl Steps<F>, packet: &Packet<F>, hash: u64) -> Result<(), Reason> {
     let flow = tables.scratch().ok_or(Reason::Internal)?;
@@ -90,7 +90,7 @@ pub fn count(
     sent
 }
 
-/// A packet of a known flow. `None`: the flow is over, or its record changed hands as it was looked at.
+/// A packet of a known flow. `None`: the flow is over, or its record changed owner during the lookup.
 #[inline(always)]
 fn known<'a, F: Family>(
     tables: &'a impl Steps<F>,
@@ -100,7 +100,9 @@ fn known<'a, F: Family>(
 ) -> Result<Option<Forward<'a, F>>, Reason> {
     let state = found.control.state();
     if state != State::ESTABLISHED && state != State::HALF_OPEN {
-        let Some(chosen) = tables.contest(found.number, found.control, segment)? else { return Ok(None) };
+        let Some(chosen) = tables.choose_record(found.number, found.control, segment)? else {
+            return Ok(None);
+        };
         let Some(again) = record::again(tables, chosen, tuple)? else { return Ok(None) };
         found = again;
     }
@@ -110,13 +112,13 @@ fn known<'a, F: Family>(
     let Some((owner, rewritten, deltas, seen)) = copied else { return Ok(None) };
     let backend = tables.backend(owner.backend()).ok_or(Reason::Internal)?;
     let Found { number, control, .. } = found;
-    if is_given_up(control.state(), owner, backend, segment)
+    if has_lost_backend(control.state(), owner, backend, segment)
         || !lifecycle::is_in_time(&found, owner.protocol(), seen, tables.now())
     {
         tables.free(number, control);
         return Ok(None);
     }
-    if control.state() != State::ESTABLISHED || segment.is_goodbye() {
+    if control.state() != State::ESTABLISHED || segment.is_fin_or_rst() {
         tables.advance(number, control, Side::Client, segment);
     }
     Ok(Some(Forward::request(backend, rewritten, deltas)))
@@ -124,12 +126,12 @@ fn known<'a, F: Family>(
 
 /// Has the flow lost its backend?
 #[inline(always)]
-fn is_given_up(state: State, owner: Owner, backend: &Backend, segment: Segment) -> bool {
-    // It was removed, or put in maint, or (UDP) went down.
+fn has_lost_backend(state: State, owner: Owner, backend: &Backend, segment: Segment) -> bool {
+    // The backend was removed, put in maint, or (UDP) went down.
     if backend.id != owner.backend() {
         return true;
     }
-    // A client that repeats its SYN (UDP: its datagram) to a backend that is down gets another one.
+    // A client that repeats its SYN (UDP: its datagram) to a backend that takes no new flows gets another backend.
     let is_first = segment.is_syn() || owner.protocol() == Protocol::Udp as u8;
     state.is_half_open() && is_first && backend.accepts == 0
 }

@@ -1,6 +1,6 @@
-//! Slow paths: programs of their own, to which the fast path hands a packet on.
+//! Slow paths: separate programs that the fast path reaches by tail call.
 //!
-//! Each is verified by itself and begins with an empty stack. What they need to know of the packet lies in
+//! Each is verified separately and starts with an empty stack. Their input is in
 //! [`Scratch`](crate::table::scratch::Scratch). A new slow path is a file and a line in the table below.
 
 use lb_common::net::{V4, V6};
@@ -13,7 +13,7 @@ use crate::{
 
 macro_rules! slow_paths {
     ($($module:ident $constant:ident $v4:ident $v6:ident $about:literal;)*) => {
-        /// A program that a packet is handed on to.
+        /// A program that the fast path calls.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u32)]
         pub enum SlowPath {
@@ -26,7 +26,7 @@ macro_rules! slow_paths {
         }
 
         impl SlowPath {
-            /// All of them, each at its own number.
+            /// All slow paths, indexed by number.
             pub const ALL: &[Self] = &[$(Self::$v4, Self::$v6,)*];
 
             /// The program's name.
@@ -56,7 +56,7 @@ macro_rules! slow_paths {
             $(const $constant: SlowPath = SlowPath::$v6;)*
         }
 
-        /// Runs a slow path. In the kernel each is a program, and a tail call leads there.
+        /// Runs a slow path. In the kernel each is a program, reached by tail call.
         pub fn run(path: SlowPath, frame: &mut impl Frame, tables: &impl Tables) -> Verdict {
             match path {
                 $(

@@ -1,17 +1,16 @@
-//! One slot after the other. Round robin has one for each backend.
+//! Round robin: one slot after the other.
 
 use lb_common::{pool::SlotRange, reason::Reason};
 
 use crate::storage::Maps;
 
-/// How often another CPU may be faster at the end of a round.
+/// Attempts to start the next round before the first slot is used regardless.
 const ATTEMPTS: u32 = 4;
 
 /// The next slot of the round.
 ///
-/// Exact without a division, and whatever CPUs do at once: a turn within the range is one CPU's alone, and of those that
-/// find the round over, the one whose turn was the last begins the next round. If the range has become shorter, the round
-/// is over, too.
+/// Exact, also on several CPUs, and without a division: each turn within the range goes to one CPU. Of the CPUs that find
+/// the round over, the one with the latest turn starts the next round. A round is also over if the range has shrunk.
 #[inline(always)]
 pub fn pick(maps: &impl Maps, pool: u32, slots: SlotRange) -> Result<u32, Reason> {
     let turns = maps.turn(pool).ok_or(Reason::Internal)?;

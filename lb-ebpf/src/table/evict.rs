@@ -1,6 +1,6 @@
-//! The record that a newcomer takes.
+//! Choosing the record of a new flow.
 //!
-//! An empty one, an expired, a closed, a reset or a half-open one, in this order; never one of a connection that lives.
+//! An empty, expired, closed, reset or half-open one, in this order; never one of a live connection.
 
 use lb_common::{
     clock::{age, is_over},
@@ -9,20 +9,20 @@ use lb_common::{
 
 use crate::{family::Family, opaque::opaque, storage::Storage, table::reply_index};
 
-/// A record of a bucket that a new flow may take: its score above, its way below, so that one comparison tells which of
-/// two is better. The lower the better.
+/// A record of a bucket that a new flow may take: its score in the high bits, its way in the low three, so that one
+/// comparison finds the better of two. Lower is better.
 ///
-/// Not an `Option`: LLVM would leave the payload of a `None` uninitialised, and the verifier refuses to copy that.
+/// Not an `Option`: LLVM would leave the payload of a `None` uninitialized, and the verifier does not allow to copy that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Candidate(pub u64);
 
 impl Candidate {
-    /// All records of the bucket belong to connections that live.
+    /// All records of the bucket belong to live connections.
     pub const NONE: Self = Self(NEVER << 3);
     /// An element of the maps is missing ([`Reason::Internal`](lb_common::reason::Reason::Internal)).
     pub const MISSING: Self = Self(u64::MAX);
 
-    /// Is nothing lost with it? Else a look into the second bucket is worth it.
+    /// Is nothing lost with it? If not, the second bucket is checked for a better one.
     #[inline(always)]
     pub const fn is_free(self) -> bool {
         self.0 < CLOSED << 3
@@ -34,14 +34,14 @@ impl Candidate {
         self.0 < Self::NONE.0
     }
 
-    /// Its place in the bucket.
+    /// The record's way in its bucket.
     #[inline(always)]
     pub const fn way(self) -> u32 {
         self.0 as u32 & (WAYS as u32 - 1)
     }
 }
 
-/// The record of a bucket that a new flow of this protocol may take.
+/// The best record of a bucket for a new flow of this protocol.
 #[inline(always)]
 pub fn candidate<F: Family>(
     storage: &impl Storage<F>,
@@ -56,7 +56,7 @@ pub fn candidate<F: Family>(
     let Some(half_open) = storage.half_open() else { return Candidate::MISSING };
     let limit = F::shape(settings).half_open;
     let half_open = half_open.load();
-    // Both unknown, or the verifier would follow the whole search once for each value.
+    // Both unknown, or the verifier would explore the whole search once for each value.
     let above = opaque(if half_open >= u64::from(limit) { ABOVE_LIMIT } else { 0 }, half_open);
     let mut best = opaque(Candidate::NONE.0, half_open);
     let mut step = 0;
@@ -65,7 +65,7 @@ pub fn candidate<F: Family>(
         let record = &bucket.way[way as usize];
         let control = Control(record.control.load());
         let score = opaque(score(record, control, protocol, now, above), control.0);
-        // Among equals the first wins, which is the nearest to the preferred way.
+        // Of equal scores the first wins, which is closest to the preferred way.
         if score < best >> 3 {
             best = score << 3 | u64::from(way);
         }
@@ -85,16 +85,16 @@ const NEVER: u64 = 1 << 33;
 
 const EXPIRED: u64 = 1;
 const CLOSED: u64 = 1 << 30;
-/// After the closed ones: the RST may be forged.
+/// After closed flows, because the RST may be forged.
 const RESET: u64 = 2 << 30;
 const HALF_OPEN: u64 = 3 << 30;
-/// Above the limit of half-open flows a newcomer takes the place of one of them, if the bucket has one, before that of
-/// a flow that is over, or one that is free: a flood may not have those.
+/// Added to empty, closed and reset records above the limit of half-open flows. A new flow then evicts a half-open flow
+/// first, so that a flood does not consume the others.
 const ABOVE_LIMIT: u64 = 4 << 30;
-/// Ages are cut to this, so that a score keeps to its class.
+/// Ages are limited to this, so that a score stays in its class.
 const OLDEST: u32 = (1 << 30) - 3;
 
-/// How little is lost with a record. Within closed, reset and half-open the oldest goes first.
+/// The cost of evicting a record. Within closed, reset and half-open, the oldest is cheapest.
 #[inline(always)]
 fn score<A: Copy, S>(record: &Record<A, S>, control: Control, protocol: u32, now: u32, above: u64) -> u64 {
     let state = control.state();

@@ -1,13 +1,13 @@
 //! The keyed hash of flows.
 //!
 //! NH, the universal hash of UMAC (RFC 4418, 5.2): pairs of 32-bit words, each with a secret key added, are
-//! multiplied and summed. Without the keys nobody can choose tuples that collide (probability 2^-32 a pair), at the
-//! price of one multiplication per pair. Two rounds of multiply and shift then spread the sum over all bits, because
-//! buckets, tags and preferred ways are taken from different ones.
+//! multiplied and summed. Without the keys, an attacker cannot choose tuples that collide (probability 2^-32 per pair).
+//! The cost is one multiplication per pair. Two rounds of multiply and shift then spread the sum over all bits, because
+//! buckets, tags and preferred ways use different bits.
 
 use lb_common::net::{Ports, V4, V6};
 
-/// [`lb_common::settings::Settings::keys`]: two keys a word, and one for the end.
+/// [`lb_common::settings::Settings::keys`]: two 32-bit keys per word, the last word for the final mix.
 pub type Keys = [u64; 6];
 
 #[inline(always)]
@@ -26,7 +26,7 @@ const fn finish(sum: u64, key: u64) -> u64 {
     hash ^ hash >> 32
 }
 
-/// Of an IPv4 tuple.
+/// The hash of an IPv4 tuple.
 #[inline(always)]
 pub const fn v4(keys: &Keys, source: V4, destination: V4, ports: Ports, protocol: u8) -> u64 {
     let sum = pair(0, keys[0], source.0, destination.0);
@@ -34,7 +34,7 @@ pub const fn v4(keys: &Keys, source: V4, destination: V4, ports: Ports, protocol
     finish(sum, keys[5])
 }
 
-/// Of an IPv6 tuple.
+/// The hash of an IPv6 tuple.
 #[inline(always)]
 pub const fn v6(keys: &Keys, source: V6, destination: V6, ports: Ports, protocol: u8) -> u64 {
     let sum = pair(0, keys[0], source.0 as u32, (source.0 >> 32) as u32);
@@ -88,7 +88,7 @@ mod tests {
             }
         }
 
-        // 262,144 flows: 256 a bucket and 32,768 a way are expected; six standard deviations are allowed.
+        // 262,144 flows: expected are 256 per bucket and 32,768 per way; six standard deviations are allowed.
         assert!(buckets.iter().all(|count| count.abs_diff(256) < 96), "{buckets:?}");
         assert!(ways.iter().all(|count| count.abs_diff(32_768) < 1_100), "{ways:?}");
         tags.sort_unstable();

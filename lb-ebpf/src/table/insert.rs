@@ -1,8 +1,8 @@
-//! Making a flow: a record, a backend, a reply tuple.
+//! Creating a flow: a record, a backend, a reply tuple.
 //!
 //! ```text
-//! candidate ─▶ take its record (BUSY) ─▶ remove its hint ─▶ does another CPU make this flow?
-//!           ─▶ write ─▶ reserve a reply tuple, trying others ─▶ publish (HALF_OPEN)
+//! candidate ─▶ take its record (BUSY) ─▶ remove its reply index entry ─▶ check for a duplicate
+//!           ─▶ write ─▶ reserve a reply tuple, with retries ─▶ publish (HALF_OPEN)
 //! ```
 
 use lb_common::{
@@ -29,7 +29,7 @@ use crate::{
     table::scratch::Scratch,
 };
 
-/// Makes a flow, and counts it for its backend.
+/// Creates a flow, and counts it for its backend.
 #[inline(always)]
 pub fn insert<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<(), Reason> {
     let settings = tables.settings().ok_or(Reason::Internal)?;
@@ -42,26 +42,26 @@ pub fn insert<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<()
     fence();
     let state = match made {
         Ok(()) if flow.closing().is_some() => {
-            // First: a CPU that finds the challenger finds the mark.
-            lifecycle::challenge(tables, mine.number);
-            State::CHALLENGER
+            // Marked before it is published: a CPU that finds the reopening flow also finds the mark.
+            lifecycle::mark_closing(tables, mine.number);
+            State::REOPENING
         }
         Ok(()) => State::HALF_OPEN,
         Err(reason) => {
             mine.record.control.store(Control::new(mine.control.generation(), State::EMPTY, 0).0);
-            return if reason == Reason::TupleInUse { rejoin(tables, flow) } else { made };
+            return if reason == Reason::TupleInUse { use_closing_flow(tables, flow) } else { made };
         }
     };
-    // Counted before it is published: a flow that is promoted at once must not make the count negative.
+    // Counted before it is published, or a flow that is promoted at once would make the count negative.
     count_half_open::<F>(tables, 1);
     mine.record.control.store(mine.control.with_state(state).0);
     made
 }
 
-/// nat, and the only backend that would do has the closing flow of this tuple: the SYN goes there, on that flow. Whether
-/// it opens another connection is for the backend to say (RFC 9293, 3.10.7.4; RFC 6191).
+/// With nat, if the only eligible backend has the closing flow of this tuple, forwards the SYN on that flow. The backend
+/// decides whether it opens another connection (RFC 9293, 3.10.7.4; RFC 6191).
 #[inline(always)]
-fn rejoin<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<(), Reason> {
+fn use_closing_flow<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<(), Reason> {
     let number = flow.closing().ok_or(Reason::TupleInUse)?;
     let closing = record::again(tables, number, &flow.tuple.get())?.ok_or(Reason::TupleInUse)?;
     let copied = closing.read(|it| {
@@ -80,7 +80,7 @@ fn rejoin<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<(), Re
     }
 }
 
-/// Claims a record for us: it is BUSY and of a new generation, and its old hint is gone.
+/// Reserves a record: makes it BUSY with a new generation, and removes the old owner's reply index entry.
 #[inline(always)]
 fn take_record<'a, F: Family>(
     tables: &'a impl Steps<F>,
@@ -112,7 +112,7 @@ fn take_record<'a, F: Family>(
     let number = bucket * WAYS as u32 + best.way();
     let found = by_number::<F>(tables, number)?;
     let seen = found.control;
-    // It may have been promoted since it was chosen.
+    // The flow may have been promoted since its record was chosen.
     if !evict::may_take(found.record, seen, flow.tuple.get().protocol, flow.now.get()) {
         return Err(Reason::Contended);
     }
@@ -130,12 +130,12 @@ fn take_record<'a, F: Family>(
     Ok(Found { record: found.record, number, control: mine })
 }
 
-/// Refuses where another CPU makes this flow or has just made it. Of two CPUs one at least refuses; the client repeats
-/// its packet.
+/// Refuses if another CPU is creating this flow, or has just created it. Of two CPUs at least one refuses; the client
+/// repeats its packet.
 #[inline(always)]
 fn is_alone<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, mine: u32) -> Result<(), Reason> {
-    // The flow that is challenged does not count.
-    let unproven = States::HALF_OPEN.and(States::CHALLENGER).and(States::BUSY);
+    // The closing flow is not a duplicate.
+    let unproven = States::HALF_OPEN.and(States::REOPENING).and(States::BUSY);
     let rivals = if flow.closing().is_some() { unproven } else { unproven.and(States::ESTABLISHED) };
     if cfg!(feature = "without_same_flow_check") || record::anywhere(tables, rivals, Some(mine))?.is_none() {
         Ok(())
@@ -144,7 +144,7 @@ fn is_alone<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, mine: u32) -> 
     }
 }
 
-/// Writes the record, and finds it a reply tuple that no other flow has.
+/// Writes the record, and reserves a reply tuple for it.
 #[inline(always)]
 fn fill<F: Family>(
     tables: &impl Steps<F>,
@@ -163,7 +163,7 @@ fn fill<F: Family>(
     record.client_hop.store(ClientHop::new(hop.destination, hop.interface, generation).0);
     record.hop_stamp.set(HopStamp::new(flow.hop_generation.get(), generation));
 
-    // Two calls and not one within the other: stacks add up.
+    // Two calls in sequence, not nested: the stacks of nested calls add up.
     let attempt = |slot, probe, evict| {
         tables.write_reply_tuple(mine.number, slot, probe)?;
         Ok(tables.reserve(mine.number, mine.control.generation(), probe, evict))
@@ -177,7 +177,7 @@ fn fill<F: Family>(
             Reserve::Missing => return Err(Reason::Internal),
             Reserve::Taken | Reserve::Evictable(_) => {}
         }
-        // The holder's rank above, the probe below.
+        // The holder's rank in the high bits, the probe in the low eight.
         let holder = opaque(reserved.rank() << 8 | u64::from(probe), pool.0);
         if holder > oldest {
             (oldest, oldest_slot) = (holder, slot);
@@ -187,7 +187,7 @@ fn fill<F: Family>(
         }
         probe += 1;
     }
-    // All were taken: the oldest of the holders that may be evicted is.
+    // No tuple was free: evict the oldest holder that may be evicted.
     if reserved != Reserve::Mine && oldest >> 8 > Reserve::Taken.rank() {
         reserved = attempt(oldest_slot, oldest as u32 & 0xff, Holders::UNCERTAIN)?;
     }

@@ -1,8 +1,7 @@
-//! How a flow lives on: what each packet changes of its state, and how a new flow takes the place of a closing one.
+//! The lifecycle of a flow: how packets change its state, and how a reopening flow replaces a closing one.
 //!
-//! Between two records of one tuple (an old one that closes, and its half-open challenger) a SYN goes to the
-//! challenger, so does the packet that proves its handshake, or that disowns what the backend answered; everything else
-//! goes to the old one, until it is replaced.
+//! While a closing flow and a reopening one share a tuple, the reopening flow gets SYNs, the packet that proves its
+//! handshake, and a RST that rejects the backend's ACK. The closing flow gets everything else, until it is replaced.
 
 use lb_common::{
     cell::fence,
@@ -20,9 +19,9 @@ use crate::{
     table::record::{self, Found, States, by_number},
 };
 
-/// Who gets a client's packet that found a challenger or a closing flow? `None`: it opens a new flow.
+/// The record that gets a client's packet which matched a reopening or closing flow. `None`: it opens a new flow.
 #[inline(always)]
-pub fn contest<F: Family>(
+pub fn choose_record<F: Family>(
     tables: &impl Steps<F>,
     number: u32,
     control: Control,
@@ -30,38 +29,38 @@ pub fn contest<F: Family>(
 ) -> Result<Option<u32>, Reason> {
     let found: Found<'_, F> = by_number(tables, number)?;
     if found.control.0 != control.0 {
-        return Ok(Some(number)); // It changes while we look: the caller's second look will tell.
+        return Ok(Some(number)); // It has changed: the caller compares the tuple again.
     }
-    let is_challenger = control.state() == State::CHALLENGER;
-    let other = twin(tables, &found)?;
-    let challenger = if is_challenger { Some(number) } else { other };
-    let Some(challenger) = challenger else {
-        // A closing flow alone: a SYN may open it anew (RFC 9293, 3.6.1).
+    let is_reopening = control.state() == State::REOPENING;
+    let other = other_record(tables, &found)?;
+    let reopening = if is_reopening { Some(number) } else { other };
+    let Some(reopening) = reopening else {
+        // Only a closing flow: a SYN may reopen it (RFC 9293, 3.6.1).
         return Ok(if segment.is_syn() { None } else { Some(number) });
     };
-    let candidate: Found<'_, F> = by_number(tables, challenger)?;
+    let candidate: Found<'_, F> = by_number(tables, reopening)?;
     let proof = Proof(candidate.record.proof.load());
     if segment.is_syn()
-        || segment.disowns()
+        || segment.rejects_ack()
         || (proof.is_of(candidate.control.generation()) && segment.proves(proof))
     {
-        return Ok(Some(challenger));
+        return Ok(Some(reopening));
     }
-    Ok(if is_challenger { other.or(Some(number)) } else { Some(number) })
+    Ok(if is_reopening { other.or(Some(number)) } else { Some(number) })
 }
 
-/// Marks the closing flow that is given a challenger. The other side's next word may end its closing, but not the
-/// mark: else the client's proof would go to the old backend, and never reach the challenger.
+/// Marks the closing flow of a reopening one. The other side's next packet may restore the closing flow, but does not
+/// remove the mark: otherwise the client's proof would go to the old backend instead of the reopening flow.
 #[inline(always)]
-pub fn challenge<F: Family>(tables: &impl Steps<F>, challenger: u32) {
-    // Sought again: since the packet was admitted its record may have been taken, by this very challenger too.
-    let Ok(Some(number)) = record::anywhere(tables, States::ESTABLISHED, Some(challenger)) else { return };
+pub fn mark_closing<F: Family>(tables: &impl Steps<F>, reopening: u32) {
+    // Searched again: the record may have been taken since the packet was admitted, even by the reopening flow itself.
+    let Ok(Some(number)) = record::anywhere(tables, States::ESTABLISHED, Some(reopening)) else { return };
     let mut tries = 0;
     while tries < 4 {
         let Ok(found) = by_number::<F>(tables, number) else { return };
-        let challenged = State(found.control.state().0 | State::CHALLENGED);
+        let marked = State(found.control.state().0 | State::SYN_WHILE_CLOSING);
         if !found.control.state().is_established()
-            || found.record.control.replace(found.control.0, found.control.with_state(challenged).0)
+            || found.record.control.replace(found.control.0, found.control.with_state(marked).0)
         {
             return;
         }
@@ -69,37 +68,37 @@ pub fn challenge<F: Family>(tables: &impl Steps<F>, challenger: u32) {
     }
 }
 
-/// The other record of the same tuple: the challenger of an established flow, or the flow that is challenged.
+/// The other record of the same tuple: the reopening flow of an established one, or the other way round.
 #[inline(always)]
-fn twin<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>) -> Result<Option<u32>, Reason> {
+fn other_record<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>) -> Result<Option<u32>, Reason> {
     let settings = tables.settings().ok_or(Reason::Internal)?;
     let flow = tables.scratch().ok_or(Reason::Internal)?;
     let tuple = record::request_of::<F>(found.record);
     flow.tuple.set(tuple);
     flow.hash.set(F::hash(&settings.keys, &tuple));
-    let wanted = if found.control.state().is_half_open() { States::ESTABLISHED } else { States::CHALLENGER };
+    let wanted = if found.control.state().is_half_open() { States::ESTABLISHED } else { States::REOPENING };
     record::anywhere(tables, wanted, Some(found.number))
 }
 
-/// Notes when a flow's packet came, unless it came too late: then its flow is over, whoever speaks.
+/// Updates the time of a flow's last packet. False: the flow has expired.
 ///
-/// Four times a second at most, because a line that is only read stays in every CPU's cache, and because no timeout is
-/// as short as that: most packets compare once.
+/// It is written four times a second at most: a line that is only read stays in every CPU's cache, and no timeout needs a
+/// finer resolution. Most packets make one comparison.
 #[inline(always)]
 pub fn is_in_time<F: Family>(found: &Found<'_, F>, protocol: u8, seen: u32, now: u32) -> bool {
     if (now ^ seen) >> 8 == 0 {
         return true;
     }
     if is_over(age(now, seen), found.control.state().timeout(protocol)) {
-        // Unless somebody spoke between the two looks, at the record and at the clock.
+        // Unless another packet came between the reads of the record and of the clock.
         return found.record.last_seen.load() != seen;
     }
-    // Unless somebody else has done so: who comes late must not make the flow, or the record's next one, look idle.
+    // Compare-exchange: a delayed CPU must not make the flow, or the record's next owner, look idle.
     found.record.last_seen.replace(seen, now);
     true
 }
 
-/// What a packet changes of its flow's state.
+/// Changes the state of a flow after a packet.
 #[inline(always)]
 pub fn advance<F: Family>(
     tables: &impl Steps<F>,
@@ -110,18 +109,18 @@ pub fn advance<F: Family>(
 ) {
     let Ok(found) = by_number::<F>(tables, number) else { return };
     if !control.is_still(found.control) {
-        return; // The flow has ended meanwhile; this packet is forwarded all the same.
+        return; // The flow has just ended; this packet is still forwarded.
     }
     let (record, control) = (found.record, found.control);
     let is_tcp = record.owner.get().protocol() == Protocol::Tcp as u8;
     let state = control.state();
     if !state.is_half_open() {
         if is_tcp && side == Side::Backend && accepts_another::<F>(record, control, segment) {
-            reopen(&found, segment);
+            restart(&found, segment);
         } else if is_tcp && !segment.is_syn() {
             let next = tcp::after(state, side, segment);
             if next != state {
-                // Another packet may be faster: then its word counts.
+                // If another packet was faster, its change stands.
                 record.control.replace(control.0, control.with_state(next).0);
             }
         }
@@ -131,7 +130,7 @@ pub fn advance<F: Family>(
         Side::Client => {
             let proof = Proof(record.proof.load());
             if proof.is_of(control.generation()) && (!is_tcp || segment.proves(proof)) {
-                // What proves may say goodbye, too: the bare acknowledgement before it was lost.
+                // The proof may be a FIN: the bare ACK before it was lost.
                 promote(tables, &found, tcp::after(State::ESTABLISHED, side, segment));
             }
         }
@@ -143,8 +142,8 @@ pub fn advance<F: Family>(
     }
 }
 
-/// Notes what the backend's SYN-ACK (or first datagram) said, unless the record has changed hands since: the next owner's
-/// backend says it once, and its proof must not be lost.
+/// Notes the sequence number of the backend's SYN-ACK (UDP: that it has answered), unless the record has changed owner:
+/// the next owner's proof may come only once, and must not be overwritten.
 #[inline(always)]
 fn answered<F: Family>(record: &RecordOf<F>, control: Control, segment: Segment) {
     let before = record.proof.load();
@@ -154,14 +153,14 @@ fn answered<F: Family>(record: &RecordOf<F>, control: Control, segment: Segment)
     }
 }
 
-/// The flow begins anew. Its goodbyes must go, whatever else changes its state meanwhile; only then is the answer
-/// noted, so that a repeated one tries again.
+/// Restarts the flow. Its FINs and RSTs are cleared even if other packets change its state meanwhile. The answer is noted
+/// only then, so that a repeated SYN-ACK tries again.
 #[inline(always)]
-fn reopen<F: Family>(found: &Found<'_, F>, segment: Segment) {
+fn restart<F: Family>(found: &Found<'_, F>, segment: Segment) {
     let (record, mut control) = (found.record, found.control);
     let mut tries = 0;
     while tries < 4 {
-        if record.control.replace(control.0, control.with_state(tcp::reopened(control.state())).0) {
+        if record.control.replace(control.0, control.with_state(tcp::restarted(control.state())).0) {
             answered::<F>(record, control, segment);
             return;
         }
@@ -174,33 +173,33 @@ fn reopen<F: Family>(found: &Found<'_, F>, segment: Segment) {
     }
 }
 
-/// Does a backend accept another connection than that which was proven? A SYN-ACK that it repeats is of the same.
+/// Does a backend accept a connection other than the proven one? A repeated SYN-ACK belongs to the same connection.
 #[inline(always)]
 fn accepts_another<F: Family>(record: &RecordOf<F>, control: Control, segment: Segment) -> bool {
     let proof = Proof(record.proof.load());
     segment.is_syn_ack() && proof.is_of(control.generation()) && proof.sequence() != segment.sequence
 }
 
-/// The backend wants no such connection. A challenger goes at once: beside the flow that it challenged it would be a
-/// second closing one, and get what belongs to the first.
+/// The backend refuses the connection. A reopening flow is freed at once: otherwise there would be two closing flows of
+/// one tuple, and it could get the packets of the other.
 #[inline(always)]
 fn refuse<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>) {
     let control = found.control;
-    if control.state() == State::CHALLENGER {
+    if control.state() == State::REOPENING {
         tables.free(found.number, control);
     } else if found.record.control.replace(control.0, control.with_state(tcp::REFUSED).0) {
         count_half_open::<F>(tables, -1);
     }
 }
 
-/// The handshake is proven. A challenger takes the place of the flow that it challenged.
+/// The handshake is proven. A reopening flow replaces the closing one.
 #[inline(always)]
 fn promote<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>, established: State) {
     let control = found.control;
-    // Sought first: afterwards it could not be told from this one by its state.
-    let old = if control.state() == State::CHALLENGER {
-        // With its owner: the record may be another's when this one is promoted.
-        twin(tables, found)
+    // Searched first: afterwards both have the same state.
+    let old = if control.state() == State::REOPENING {
+        // With its generation: the record may have another owner when this one is promoted.
+        other_record(tables, found)
             .ok()
             .flatten()
             .and_then(|number| by_number::<F>(tables, number).ok())
@@ -213,7 +212,7 @@ fn promote<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>, established:
     }
     count_half_open::<F>(tables, -1);
     let Some((number, seen)) = old else { return };
-    // Its own packets may change its state while it is retired.
+    // Retried, because its own packets may change its state meanwhile.
     let mut tries = 0;
     while tries < 4 {
         let Ok(old) = by_number::<F>(tables, number) else { return };

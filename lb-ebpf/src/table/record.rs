@@ -14,25 +14,25 @@ use crate::{
     table::hash::reduce,
 };
 
-/// The part of a hash that tells records apart.
+/// The part of a hash that distinguishes records.
 #[inline(always)]
 pub const fn tag(hash: u64) -> u32 {
     (hash >> 32) as u32
 }
 
-/// The bucket to look into.
+/// The bucket to search first.
 #[inline(always)]
 pub const fn home(hash: u64, shape: Shape) -> u32 {
     reduce(hash as u32, shape.buckets)
 }
 
-/// The bucket for what the home bucket had no room for.
+/// The bucket for flows that do not fit into their home bucket.
 #[inline(always)]
 pub const fn second(hash: u64, shape: Shape) -> u32 {
     reduce((hash >> 16) as u32, shape.buckets)
 }
 
-/// The way to look at first: at half load three of four hits touch one line.
+/// The way to check first: at half load, three of four hits touch one cache line.
 #[inline(always)]
 pub const fn preferred(hash: u64) -> u32 {
     (hash >> 32) as u32 & (WAYS as u32 - 1)
@@ -44,12 +44,12 @@ pub struct Found<'a, F: Family> {
     pub record: &'a RecordOf<F>,
     /// Its number: bucket * WAYS + way.
     pub number: u32,
-    /// What it was: to be compared after its fields have been copied.
+    /// The control word when the record was found, to compare after its fields have been copied.
     pub control: Control,
 }
 
 impl<F: Family> Found<'_, F> {
-    /// Copies what is needed of the record. `None`: it changed hands meanwhile, and the copy may be of two owners.
+    /// Copies fields of the record. `None`: it changed owner meanwhile, and the copy may mix two owners.
     #[inline(always)]
     pub fn read<C>(&self, copy: impl FnOnce(&RecordOf<F>) -> C) -> Option<C> {
         let copied = copy(self.record);
@@ -61,10 +61,10 @@ impl<F: Family> Found<'_, F> {
     }
 }
 
-/// The second look at the generation, which the race test can do without to see that it is needed.
+/// The second read of the generation. The race test removes it to show that it is needed.
 const GUARD_GENERATION: bool = !cfg!(feature = "without_generation_check");
 
-/// A flow's requests, as its client sends them.
+/// The tuple of a flow's requests, as its client sends them.
 #[inline(always)]
 pub fn request_of<F: Family>(record: &RecordOf<F>) -> Tuple<F> {
     Tuple {
@@ -75,7 +75,7 @@ pub fn request_of<F: Family>(record: &RecordOf<F>) -> Tuple<F> {
     }
 }
 
-/// A flow's replies, as its backend sends them.
+/// The tuple of a flow's replies, as its backend sends them.
 #[inline(always)]
 pub fn reply_of<F: Family>(record: &RecordOf<F>) -> Tuple<F> {
     Tuple {
@@ -115,37 +115,37 @@ pub fn at_home<'a, F: Family>(
 pub struct States(pub u32);
 
 impl States {
-    /// Half-open, alone.
+    /// Half-open, without a closing flow of the same tuple.
     pub const HALF_OPEN: Self = Self(1);
-    /// Half-open beside a closing flow.
-    pub const CHALLENGER: Self = Self(2);
+    /// Half-open, with a closing flow of the same tuple.
+    pub const REOPENING: Self = Self(2);
     /// Established, closing or closed.
     pub const ESTABLISHED: Self = Self(4);
-    /// Being written, perhaps with this tuple.
+    /// Being written, possibly with this tuple.
     pub const BUSY: Self = Self(8);
     /// All that belong to a flow.
-    pub const LIVE: Self = Self::HALF_OPEN.and(Self::CHALLENGER).and(Self::ESTABLISHED);
+    pub const LIVE: Self = Self::HALF_OPEN.and(Self::REOPENING).and(Self::ESTABLISHED);
 
-    /// Both sets.
+    /// The union.
     #[inline(always)]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// What both sets have.
+    /// The intersection.
     #[inline(always)]
     const fn common(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// The set of this state alone; empty for states that no set has.
+    /// The set of this one state; empty for states that belong to no set.
     #[inline(always)]
     const fn of(state: State) -> Self {
         if state.is_established() {
             return Self::ESTABLISHED;
         }
-        // EMPTY, BUSY, HALF_OPEN, CHALLENGER are 0 to 3; RETIRED is 5, and in no set.
-        const BY_STATE: u32 = States::CHALLENGER.0 << 12 | States::HALF_OPEN.0 << 8 | States::BUSY.0 << 4;
+        // EMPTY, BUSY, HALF_OPEN, REOPENING are 0 to 3; RETIRED is 5, and in no set.
+        const BY_STATE: u32 = States::REOPENING.0 << 12 | States::HALF_OPEN.0 << 8 | States::BUSY.0 << 4;
         Self(BY_STATE >> ((state.0 as u32 & 7) * 4) & 0xf)
     }
 }
@@ -162,14 +162,14 @@ pub fn in_bucket<F: Family>(
     let flow = tables.scratch().ok_or(Reason::Internal)?;
     let tag = tag(flow.hash.get());
     let tuple = flow.tuple.get();
-    // A plain number, as no record has it, costs the verifier one comparison a way and not two.
+    // An invalid number instead of `None`: one comparison per way for the verifier, not two.
     let except = except.unwrap_or(u32::MAX);
     let mut way = 0;
     while way < WAYS as u32 {
         let record = &bucket.way[way as usize];
         let control = Control(record.control.load());
-        // Hidden from the verifier: it would learn `except` and the state from the comparisons below, and follow the rest
-        // of the scan once for each value.
+        // Hidden from the verifier: it would learn `except` and the state from the comparisons below, and explore the
+        // rest of the scan once for each value.
         let hidden = |value: u32| opaque(value.into(), control.0) as u32;
         let number = hidden(index * WAYS as u32 + way);
         let state = States(hidden(States::of(control.state()).common(states).0));
@@ -208,7 +208,7 @@ pub fn by_number<F: Family>(tables: &impl FlowTable<F>, number: u32) -> Result<F
     Ok(Found { record, number, control: Control(record.control.load()) })
 }
 
-/// A record that answered for a request when it was found by its number alone: it may have changed hands since.
+/// A record that was found by its number, checked against the request's tuple: it may have changed owner since.
 #[inline(always)]
 pub fn again<'a, F: Family>(
     tables: &'a impl FlowTable<F>,
@@ -219,7 +219,7 @@ pub fn again<'a, F: Family>(
     Ok((found.control.state().is_live() && answers(found.record, tuple)).then_some(found))
 }
 
-/// Is this the record of a request with this tuple? Addresses and ports first, the protocol last.
+/// Is this the record of a request with this tuple?
 #[inline(always)]
 pub fn answers<F: Family>(record: &RecordOf<F>, tuple: &Tuple<F>) -> bool {
     fence();

@@ -1,8 +1,8 @@
-//! The reply index: how a reply finds its record, and how a reply tuple gets one owner.
+//! The reply index: leads a reply to its record, and ensures that a reply tuple has one owner.
 //!
-//! A line never holds two live hints with one tag, so that a reply has one candidate and no hint is overwritten. A CPU
-//! that wants a reply tuple writes its hint by compare-exchange, then looks at the line again: of two CPUs that both
-//! found the tuple free, at least one sees the other and takes its hint back.
+//! A line never holds two live entries with the same tag, so a reply has one candidate and no entry is overwritten. To
+//! reserve a reply tuple, a CPU writes an entry by compare-exchange and reads the line again: of two CPUs that found the
+//! same tuple free, at least one sees the other's entry and removes its own.
 
 use lb_common::{
     cell::fence,
@@ -26,21 +26,21 @@ const fn line_of(hash: u64, shape: Shape) -> u32 {
     reduce(hash as u32, shape.lines)
 }
 
-/// The one hint of a line with this tag.
+/// The entry of a line with this tag.
 #[inline(always)]
 fn lookup(line: &HintLine, tag: u32) -> Hint {
     let (mut found, mut i) = (Hint::NONE, 0);
     while i < HINTS {
-        let hint = Hint(line.hint[i].load());
-        if hint.tag() == tag && hint.0 != 0 {
-            found = hint;
+        let entry = Hint(line.hint[i].load());
+        if entry.tag() == tag && entry.0 != 0 {
+            found = entry;
         }
         i += 1;
     }
     found
 }
 
-/// The flow of a reply: the record that the hint names, if it really answers.
+/// The flow of a reply: the record that its entry names, if its tuple matches.
 #[inline(always)]
 pub fn reply<'a, F: Family>(
     tables: &'a impl FlowTable<F>,
@@ -49,11 +49,11 @@ pub fn reply<'a, F: Family>(
     shape: Shape,
 ) -> Result<Option<Found<'a, F>>, Reason> {
     let line = tables.line(line_of(hash, shape)).ok_or(Reason::Internal)?;
-    let hint = lookup(line, tag(hash));
-    if hint.0 == 0 {
+    let entry = lookup(line, tag(hash));
+    if entry.0 == 0 {
         return Ok(None);
     }
-    let found = by_number(tables, hint.record())?;
+    let found = by_number(tables, entry.record())?;
     Ok((found.control.state().is_live() && answers(found.record, tuple)).then_some(found))
 }
 
@@ -66,7 +66,7 @@ fn answers<F: Family>(record: &RecordOf<F>, tuple: &Tuple<F>) -> bool {
         && u32::from(record.owner.get().protocol()) == tuple.protocol
 }
 
-/// The flows that a new one may take a reply tuple from. Expired flows always give theirs up.
+/// The flows from which a new flow may evict a reply tuple. Expired flows are always evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Holders(pub u32);
 
@@ -79,12 +79,12 @@ impl Holders {
     pub const UNCERTAIN: Self = Self(2);
 }
 
-/// What became of a reservation.
+/// The result of a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reserve {
     /// The reply tuple belongs to the new flow.
     Mine,
-    /// The tuple, or its slot in the line, belongs to a flow that may not be evicted.
+    /// The tuple, or its place in the line, belongs to a flow that may not be evicted.
     Taken,
     /// The holder, of this [`age`], could be evicted.
     Evictable(u64),
@@ -93,7 +93,7 @@ pub enum Reserve {
 }
 
 impl Reserve {
-    /// In the order in which it is worth to try again: `Mine`, `Taken`, and then the oldest holder last.
+    /// Orders results by how promising another attempt is: the oldest evictable holder ranks highest.
     #[inline(always)]
     pub const fn rank(self) -> u64 {
         match self {
@@ -105,9 +105,9 @@ impl Reserve {
     }
 }
 
-/// Reserves the reply tuple that a record holds already, and evicts its holder if that is one of `evict`.
+/// Reserves the reply tuple that was written into a record, and evicts its holder if that is one of `evict`.
 ///
-/// In a full line `probe` says whose slot is asked for: the probes of a new flow ask for all of them.
+/// In a full line, `probe` selects the entry to evict: the probes of a new flow try all of them.
 #[inline(always)]
 pub fn reserve<F: Family>(
     tables: &impl Storage<F>,
@@ -124,12 +124,12 @@ pub fn reserve<F: Family>(
     let mine = Hint::new(tag, generation, number);
     let (mut free, mut same, mut matches, mut i) = (u64::from(probe), 0, 0, 0);
     while i < HINTS {
-        let hint = line.hint[i].load();
-        if hint == 0 {
+        let entry = line.hint[i].load();
+        if entry == 0 {
             free = opaque(i as u64, now.into());
-        } else if Hint(hint).tag() == tag {
-            same = opaque(i as u64, hint);
-            matches += opaque(1, hint);
+        } else if Hint(entry).tag() == tag {
+            same = opaque(i as u64, entry);
+            matches += opaque(1, entry);
         }
         i += 1;
     }
@@ -139,15 +139,15 @@ pub fn reserve<F: Family>(
     let slot = if matches == 1 { same } else { free };
     let word = &line.hint[slot as usize & (HINTS - 1)];
     let old = Hint(word.load());
-    // Looked into here and not in the loop, where the verifier would pay for it eight times.
+    // Checked here and not in the loop, where the verifier would explore it eight times.
     if old.0 != 0 {
         let Ok(holder) = by_number::<F>(tables, old.record()) else { return Reserve::Missing };
         let is_current = holder.control.state().0 != State::EMPTY.0
             && holder.control.generation() as u8 == old.generation();
         if is_current {
             let state = holder.control.state();
-            // nat: the holder of this tuple is the client's own flow. Whether that was really reset the SYN itself can ask
-            // of its backend (`insert::rejoin`); only a tuple of ours is one that another client may be waiting for.
+            // nat: the holder of this tuple is the client's own flow, and no other client needs the tuple. If that flow was
+            // reset, the SYN goes to its backend, which knows whether it really was (`insert::use_closing_flow`).
             let is_own = matches == 1 && flow.rewritten.get().source == flow.tuple.get().source;
             let (seen, theirs) = (holder.record.last_seen.load(), holder.record.owner.get().protocol());
             if !state.holds_tuple() {
@@ -176,8 +176,8 @@ pub fn reserve<F: Family>(
     }
     i = 0;
     while i < HINTS {
-        let hint = Hint(line.hint[i].load());
-        if GUARD_RESCAN && hint.0 != 0 && hint.tag() == tag && hint.0 != mine.0 {
+        let entry = Hint(line.hint[i].load());
+        if GUARD_RESCAN && entry.0 != 0 && entry.tag() == tag && entry.0 != mine.0 {
             word.replace(mine.0, 0);
             return Reserve::Taken;
         }
@@ -186,13 +186,13 @@ pub fn reserve<F: Family>(
     Reserve::Mine
 }
 
-/// UDP has no handshake to prove, so it may never take what half-open TCP holds.
+/// UDP has no handshake to prove, so a UDP flow never evicts a half-open TCP flow.
 #[inline(always)]
-pub const fn outranks(theirs: u8, newcomer: u32) -> bool {
-    theirs == Protocol::Tcp as u8 && newcomer == Protocol::Udp as u32
+pub const fn outranks(holder: u8, ours: u32) -> bool {
+    holder == Protocol::Tcp as u8 && ours == Protocol::Udp as u32
 }
 
-/// Empties a record that is still as `control` says.
+/// Empties a record if its control word is still `control`.
 #[inline(always)]
 fn empty<F: Family>(table: &impl FlowTable<F>, record: &RecordOf<F>, control: Control) -> bool {
     if !record.control.replace(control.0, Control::new(control.generation(), State::EMPTY, 0).0) {
@@ -204,8 +204,7 @@ fn empty<F: Family>(table: &impl FlowTable<F>, record: &RecordOf<F>, control: Co
     true
 }
 
-/// Releases the reply tuple of a record's owner of `generation`: takes its hint back. The tuple must still be in the
-/// record.
+/// Releases the reply tuple of the owner of `generation`: removes its entry. The tuple must still be in the record.
 #[inline(always)]
 pub fn release<F: Family>(
     table: &impl FlowTable<F>,
@@ -215,22 +214,22 @@ pub fn release<F: Family>(
     generation: u32,
 ) {
     let hash = F::hash(&settings.keys, &record::reply_of(record));
-    let hint = Hint::new(tag(hash), generation, number);
+    let entry = Hint::new(tag(hash), generation, number);
     let Some(line) = table.line(line_of(hash, F::shape(settings))) else { return };
     let mut i = 0;
     while i < HINTS {
-        if line.hint[i].load() == hint.0 {
-            line.hint[i].replace(hint.0, 0);
+        if line.hint[i].load() == entry.0 {
+            line.hint[i].replace(entry.0, 0);
         }
         i += 1;
     }
 }
 
-/// Frees a record that is still as `control` says: its flow is over.
+/// Frees a record if its control word is still `control`: its flow is over.
 #[inline(always)]
 pub fn free<F: Family>(table: &impl FlowTable<F>, settings: &Settings, number: u32, control: Control) {
     let Ok(Found { record, .. }) = by_number::<F>(table, number) else { return };
-    // Owned for a moment: no other CPU changes the record or takes it while its hint goes.
+    // Reserved for a moment: no other CPU may change or take the record while its entry is removed.
     if !record.control.replace(control.0, control.with_state(State::BUSY).0) {
         return;
     }
@@ -241,11 +240,11 @@ pub fn free<F: Family>(table: &impl FlowTable<F>, settings: &Settings, number: u
     record.control.store(Control::new(control.generation(), State::EMPTY, 0).0);
 }
 
-/// Frees a record as [`free`] does, in an order that may be interrupted: a daemon can be killed between two steps, a
-/// program cannot, and would leave a record that stays busy.
+/// Frees a record like [`free`], but in an order that may be interrupted: unlike a program, a daemon can be killed between
+/// two steps, and [`free`] would then leave a record that stays busy.
 ///
-/// The hint goes first: once the record is empty, another flow may reserve the same reply tuple. Packets may move the
-/// flow to another state meanwhile.
+/// The entry is removed first: once the record is empty, another flow may reserve the same reply tuple. Packets may change
+/// the flow's state meanwhile.
 pub fn sweep<F: Family>(table: &impl FlowTable<F>, settings: &Settings, found: &Found<'_, F>) {
     release::<F>(table, settings, found.record, found.number, found.control.generation());
     let mut control = found.control;
@@ -254,5 +253,5 @@ pub fn sweep<F: Family>(table: &impl FlowTable<F>, settings: &Settings, found: &
     }
 }
 
-/// The second look at the line, which the race test can do without to see that it is needed.
+/// The second read of the line. The race test removes it to show that it is needed.
 const GUARD_RESCAN: bool = !cfg!(feature = "without_rescan");

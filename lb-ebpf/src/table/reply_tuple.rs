@@ -1,4 +1,4 @@
-//! The reply tuple that a new flow tries to reserve. Each probe tries another one: see [`crate::mode`].
+//! The reply tuple that a new flow tries to reserve. Each probe tries a different one: see [`crate::mode`].
 
 use lb_common::{backend::Backend, cell::fence, flow::Owner, net::Ports, pool::SlotRange, reason::Reason};
 
@@ -9,8 +9,8 @@ use crate::{
     table::record::{Found, by_number},
 };
 
-/// Writes the tuple of one probe, and the backend of its slot, into the record that is being filled and into
-/// [`Storage::scratch`]. Whether it is free is for [`crate::table::reply_index::reserve`] to say.
+/// Writes the tuple of one probe, and the backend of its slot, into the new record and into [`Storage::scratch`].
+/// [`crate::table::reply_index::reserve`] then checks whether the tuple is free.
 #[inline(always)]
 pub fn write<F: Family>(tables: &impl Storage<F>, number: u32, slot: u32, probe: u32) -> Result<(), Reason> {
     let flow = tables.scratch().ok_or(Reason::Internal)?;
@@ -52,7 +52,7 @@ fn in_slot(maps: &impl Maps, slots: SlotRange, slot: u32) -> Result<(u32, &Backe
     let id = maps.slot(slots.offset + slot).ok_or(Reason::Internal)?;
     let backend = maps.backend(id).ok_or(Reason::Internal)?;
     if backend.id != id {
-        return Err(Reason::Contended); // The controller is between two steps.
+        return Err(Reason::Contended); // The controller is replacing the backend.
     }
     Ok((id, backend))
 }

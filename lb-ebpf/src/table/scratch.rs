@@ -1,4 +1,4 @@
-//! What the slow paths work on.
+//! The working memory of slow paths.
 
 use lb_common::{cell::Shared, flow::Deltas, hop::Hop, pool::Pool};
 
@@ -7,26 +7,25 @@ use crate::{
     packet::parse::Layout,
 };
 
-/// What the fast path hands to a slow path, and what that makes of it. Each CPU has one: the programs of a packet share
-/// no stack.
+/// Input and output of slow paths. Each CPU has one, because programs that follow each other by tail call share no stack.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Scratch<F: Family> {
-    /// The request's.
+    /// The tuple of the request.
     pub tuple: Shared<Tuple<F>>,
-    /// Its hash.
+    /// The hash of the tuple.
     pub hash: Shared<u64>,
-    /// Does the segment open a connection? 0 or 1.
+    /// Is the segment a SYN? 0 or 1.
     pub is_syn: Shared<u32>,
-    /// Where the packet's headers lie.
+    /// The packet's hop limit and lengths.
     pub layout: Shared<Layout>,
-    /// The time.
+    /// The time, in ticks.
     pub now: Shared<u32>,
     /// The number of the service's pool.
     pub pool: Shared<u32>,
-    /// What that pool had in force when the flow began to be made.
+    /// The pool's word when the flow's creation began.
     pub schedule: Shared<Pool>,
-    /// Number of the service's counters.
+    /// The number of the service's counters.
     pub service_counters: Shared<u32>,
     /// See [`Scratch::closing`].
     pub closing: Shared<u32>,
@@ -36,17 +35,17 @@ pub struct Scratch<F: Family> {
     pub hop_generation: Shared<u32>,
     /// A stale reply's record.
     pub record: Shared<u32>,
-    /// A stale reply's record, as it was found: a [`Control`](lb_common::flow::Control).
+    /// The [`Control`](lb_common::flow::Control) word of that record when it was found.
     pub control: Shared<u64>,
-    /// Out: the backend's id.
+    /// Output: the backend's id.
     pub backend: Shared<u32>,
-    /// Out: what the request becomes.
+    /// Output: the tuple after the rewrite.
     pub rewritten: Shared<Tuple<F>>,
-    /// Out: by these differences.
+    /// Output: the checksum differences of the rewrite.
     pub deltas: Shared<Deltas>,
 }
 
-/// No record has this number: [`lb_common::flow::MAX_RECORDS`] is less.
+/// An invalid record number, above [`lb_common::flow::MAX_RECORDS`].
 const NO_RECORD: u32 = u32::MAX;
 
 impl<F: Family> Scratch<F> {

@@ -140,10 +140,10 @@ impl Connection {
     /// As the program would note it down.
     pub fn state(&self) -> State {
         if !self.is_proven {
-            return if self.is_challenger { State::CHALLENGER } else { State::HALF_OPEN };
+            return if self.is_challenger { State::REOPENING } else { State::HALF_OPEN };
         }
         let bits = [
-            (self.is_challenged, State::CHALLENGED),
+            (self.is_challenged, State::SYN_WHILE_CLOSING),
             (self.closed[0], State::FIN_CLIENT),
             (self.closed[1], State::FIN_BACKEND),
             (self.hurried[0] || self.reset[0], State::SHORT_CLIENT),

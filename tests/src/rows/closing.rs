@@ -13,7 +13,7 @@ use crate::{
 const ESTABLISHED: State = State::ESTABLISHED;
 const FIN_CLIENT: u8 = State::FIN_CLIENT;
 const FIN_BACKEND: u8 = State::FIN_BACKEND;
-const CHALLENGED: u8 = State::CHALLENGED;
+const SYN_WHILE_CLOSING: u8 = State::SYN_WHILE_CLOSING;
 const SHORT_CLIENT: u8 = State::SHORT_CLIENT;
 const SHORT_BACKEND: u8 = State::SHORT_BACKEND;
 const RESET: u8 = State::RESET;
@@ -144,7 +144,7 @@ fn challenged(kind: Kind, name: &str) -> Case {
         .establish(one, WEB_1)
         .step(one.fin(), Reaches(WEB_1))
         .step(one.syn(), Opens(WEB_2))
-        .flow(one, &[established_with(FIN_CLIENT | SHORT_CLIENT | CHALLENGED), State::CHALLENGER])
+        .flow(one, &[established_with(FIN_CLIENT | SHORT_CLIENT | SYN_WHILE_CLOSING), State::REOPENING])
 }
 
 fn challengers(kind: Kind) -> Vec<Case> {
@@ -164,7 +164,7 @@ fn challengers(kind: Kind) -> Vec<Case> {
             .step(one.syn_ack(WEB_2), Returns)
             .step(one.ack(OLD), Reaches(WEB_1))
             .step(one.later_answer(WEB_1), Returns)
-            .flow(one, &[established_with(FIN_CLIENT | CHALLENGED), State::CHALLENGER])
+            .flow(one, &[established_with(FIN_CLIENT | SYN_WHILE_CLOSING), State::REOPENING])
             .step(one.ack(1), Reaches(WEB_2))
             .flow(one, &[ESTABLISHED])
             .records(2),
@@ -178,7 +178,7 @@ fn challengers(kind: Kind) -> Vec<Case> {
             .flow(one, &[ESTABLISHED]),
         challenged(kind, "a challenger that its backend refuses leaves the old flow alone")
             .step(one.reply_rst(WEB_2), Returns)
-            .flow(one, &[established_with(FIN_CLIENT | SHORT_CLIENT | CHALLENGED)])
+            .flow(one, &[established_with(FIN_CLIENT | SHORT_CLIENT | SYN_WHILE_CLOSING)])
             .step(one.later_answer(WEB_1), Returns)
             .step(one.ack(OLD), Reaches(WEB_1))
             .step(one.syn(), Opens(WEB_3)),
@@ -205,7 +205,7 @@ fn challengers(kind: Kind) -> Vec<Case> {
             .step(one.syn_ack(WEB_2), Returns)
             .step(one.ack(OLD), Reaches(WEB_1))
             .step(one.later_answer(WEB_1), Returns)
-            .flow(one, &[established_with(CHALLENGED), State::CHALLENGER])
+            .flow(one, &[established_with(SYN_WHILE_CLOSING), State::REOPENING])
             .step(one.ack(OLD), Reaches(WEB_1)),
     ]
 }

@@ -136,7 +136,7 @@ fn refusing(kind: Kind) -> Vec<Case> {
         .step(one.reply_rst(WEB_1), Returns)
         .flow(one, &[REFUSED])
         .step(one.syn(), Opens(WEB_2))
-        .flow(one, &[State(REFUSED.0 | State::CHALLENGED), State::CHALLENGER])
+        .flow(one, &[State(REFUSED.0 | State::SYN_WHILE_CLOSING), State::REOPENING])
         .step(one.syn_ack(WEB_2), Returns)
         .step(one.ack(1), Reaches(WEB_2))
         .flow(one, ESTABLISHED)

@@ -64,7 +64,7 @@ fn a_sweep_frees_the_records_and_hints_of_the_retired_and_no_others() {
     world.put4(0, State::ESTABLISHED, DEAD, NOW);
     world.put4(1, State::HALF_OPEN, DEAD, NOW);
     world.put4(2, State::HALF_OPEN, ALIVE, NOW);
-    world.put6(3, State::CHALLENGER, DEAD, NOW);
+    world.put6(3, State::REOPENING, DEAD, NOW);
     assert_eq!((world.hints(), world.half_open()), (4, [2, 1]));
 
     world.sweep(DEAD);

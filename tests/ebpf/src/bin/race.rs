@@ -346,7 +346,7 @@ mod program {
         both(tables, Hint(first).record(), Hint(second).record(), answers, |_, _| true)
     }
 
-    /// Is there an instant at which two records answer for this request? A challenger and the flow that it challenges
+    /// Is there an instant at which two records answer for this request? A reopening flow and the closing flow
     /// may; and when it is proven both are established, until the older one is freed.
     #[inline(always)]
     fn has_two_requests<F: Family>(tables: &KernelTables, settings: &Settings, tuple: &Tuple<F>) -> Option<()>
