@@ -281,7 +281,7 @@ impl Proof {
 pub struct Owner(pub u32);
 
 impl Owner {
-    /// Puts the word together.
+    /// Builds the word.
     #[inline(always)]
     pub const fn new(backend: u32, mode: Mode, protocol: u8) -> Self {
         Self(backend << 8 | (mode as u32) << 4 | (protocol & 0xf) as u32)
@@ -335,7 +335,7 @@ pub struct Record<A: Copy, S> {
     pub listen: Shared<A>,
     /// Client port, service port.
     pub request_ports: Shared<Ports>,
-    /// The backend and the protocol.
+    /// The backend, the mode and the protocol.
     pub owner: Shared<Owner>,
     /// Backend port, and the source port that the backend sees (nat: the client's own).
     pub reply_ports: Shared<Ports>,
@@ -389,7 +389,7 @@ crate::plain! {
     Control = "control: generation 24, state 8, tag 32",
     Hint = "reply index: tag 32, generation 8, record 24",
     Proof = "proof: generation 24, answered 8, sequence 32",
-    Owner = "owner: backend 24, protocol 8",
+    Owner = "owner: backend 24, mode 4, protocol 4",
 }
 
 const _: () = assert!(size_of::<Record4>() == 64);
