@@ -9,12 +9,14 @@
 //! Records are read like a seqlock: read the word, copy the needed fields, read the word again. If the generation is the
 //! same, all fields belong to one owner.
 
+mod state;
+
+pub use self::state::State;
 use crate::{
     cell::{HalfWord, Shared, Word},
-    clock::ticks,
     hop::{ClientHop, HopStamp},
     layout::{Layout, Type},
-    net::{Ports, Protocol, V4, V6},
+    net::{Ports, V4, V6},
     service::Mode,
 };
 
@@ -29,134 +31,6 @@ pub const RECORDS_PER_FLOW: u32 = 2;
 pub const LINES_PER_BUCKET: u32 = 2;
 /// Reply index entries have 24 bits for the record's number.
 pub const MAX_RECORDS: u32 = 1 << 24;
-
-/// The state of a record: a kind and, for established flows, how far they have been closed.
-///
-/// ```text
-///            SYN / first datagram         proven
-///  EMPTY ───────────▶ HALF_OPEN ───────────────▶ ESTABLISHED ──── FIN of one side ────▶ ESTABLISHED | SHORT_*
-///    ▲                REOPENING  ─── proven ───▶   │  ▲  ▲  └───── RST of one side ─────▶ ESTABLISHED | RESET | SHORT_*
-///    │                                             │  └──┴─────── the other side's next packet ────────┘
-///    └──────────────── evicted, expired ───────────┴───────────── FIN of both: closed
-/// ```
-///
-/// | state | meaning | idle timeout | source |
-/// |---|---|---|---|
-/// | `HALF_OPEN` | the client has not yet acknowledged the backend's answer | 120 s | RFC 4787 REQ-5 (UDP, 2 min); longer than the largest gap between two SYNs (RFC 6298, 2.4: 60 s) |
-/// | `REOPENING` | half-open, and an older closing flow has the same addresses and ports | 120 s | RFC 9293, 3.6.1 |
-/// | `ESTABLISHED` TCP | the handshake is proven | 7,440 s | RFC 5382 REQ-5 |
-/// | `ESTABLISHED` UDP | the client sent another datagram after the backend's answer | 300 s | RFC 4787 REQ-5 |
-/// | `ESTABLISHED` + `SHORT_*` | one side sent FIN and the other has sent nothing since | 240 s | RFC 5382 REQ-5, RFC 7857 2.2 |
-/// | `ESTABLISHED` + `RESET` + `SHORT_*` | that side sent RST and the other has sent nothing since | 10 s, may be evicted at once | Linux `nf_conntrack_tcp_timeout_close` |
-/// | `ESTABLISHED` + `SYN_WHILE_CLOSING` | a SYN came while it was closing, so there may be a reopening flow | as without | RFC 9293, 3.6.1 |
-/// | `ESTABLISHED` + both `FIN_*` (closed) | both sides sent FIN | 240 s, may be evicted at once | RFC 5382 REQ-5 |
-/// | `RETIRED` | the reopening flow has replaced it; only its reply tuple is still reserved | 240 s, may be evicted at once | RFC 6191 |
-///
-/// A RST is not verified, because the table does not track windows, so it is not final as two FINs are. A side that
-/// received a valid RST is silent afterwards, or answers with RST. Any other packet from that side shows that its
-/// connection is alive, and restores the flow.
-///
-/// A timeout ends a flow, within the resolution of `last_seen`, a quarter of a second. An expired flow is never revived,
-/// even if its record is still there: a client packet is treated as the first of a new flow, and a backend packet is
-/// passed to the host.
-#[repr(transparent)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct State(pub u8);
-
-impl State {
-    /// Unused.
-    pub const EMPTY: Self = Self(0);
-    /// Reserved: its owner is writing it.
-    pub const BUSY: Self = Self(1);
-    /// The handshake is not proven.
-    pub const HALF_OPEN: Self = Self(2);
-    /// Half-open, with an older closing flow of the same client tuple, which it replaces when proven.
-    pub const REOPENING: Self = Self(3);
-    /// The handshake is proven.
-    pub const ESTABLISHED: Self = Self(4);
-    /// A SYN came while the flow was closing: until the flow ends, lookups must check for a reopening flow.
-    pub const SYN_WHILE_CLOSING: u8 = 0x08;
-    /// The client has sent FIN.
-    pub const FIN_CLIENT: u8 = 0x10;
-    /// The backend has sent FIN.
-    pub const FIN_BACKEND: u8 = 0x20;
-    /// The client's FIN (with [`Self::RESET`]: its RST) shortened the timer; the backend's next packet restores it.
-    pub const SHORT_CLIENT: u8 = 0x40;
-    /// The backend's FIN (with [`Self::RESET`]: its RST) shortened the timer; the client's next packet restores it.
-    pub const SHORT_BACKEND: u8 = 0x80;
-    /// An established flow was reset by the sides whose `SHORT_*` is set (at least one). Never set on a closed flow.
-    pub const RESET: u8 = 0x02;
-
-    /// Replaced by a reopening flow. The record is not live, but its reply tuple stays reserved until the record is
-    /// evicted: the backend is in TIME-WAIT with that tuple, and would answer another client's SYN on it with a
-    /// challenge ACK (RFC 5961, 4.2). Counts as closed.
-    pub const RETIRED: Self = Self(5 | Self::FIN_CLIENT | Self::FIN_BACKEND);
-
-    const KIND: u8 = 0x07;
-    /// Kinds of live records, one bit each.
-    const LIVE: u8 = 1 << Self::HALF_OPEN.0
-        | 1 << Self::REOPENING.0
-        | 1 << Self::ESTABLISHED.0
-        | 1 << (Self::ESTABLISHED.0 | Self::RESET);
-
-    /// Is the record live, so that packets match its flow?
-    #[inline(always)]
-    pub const fn is_live(self) -> bool {
-        Self::LIVE >> (self.0 & Self::KIND) & 1 != 0
-    }
-
-    /// Does the record hold a reply tuple, and so an entry in the reply index?
-    #[inline(always)]
-    pub const fn holds_tuple(self) -> bool {
-        self.0 & Self::KIND >= Self::HALF_OPEN.0
-    }
-
-    /// Is the handshake not yet proven?
-    #[inline(always)]
-    pub const fn is_half_open(self) -> bool {
-        self.0 == Self::HALF_OPEN.0 || self.0 == Self::REOPENING.0
-    }
-
-    /// Is the handshake proven, however far the flow has been closed since?
-    #[inline(always)]
-    pub const fn is_established(self) -> bool {
-        self.0 & Self::KIND & !Self::RESET == Self::ESTABLISHED.0
-    }
-
-    /// Has one side sent RST, and the other not contradicted it since?
-    #[inline(always)]
-    pub const fn is_reset(self) -> bool {
-        self.0 & Self::KIND == Self::ESTABLISHED.0 | Self::RESET
-    }
-
-    /// Has one side begun to close, or had it when a SYN came?
-    #[inline(always)]
-    pub const fn is_closing(self) -> bool {
-        self.is_established() && self.0 & !Self::KIND != 0
-    }
-
-    /// Have both sides sent FIN?
-    #[inline(always)]
-    pub const fn is_closed(self) -> bool {
-        let both = Self::FIN_CLIENT | Self::FIN_BACKEND;
-        self.0 & both == both
-    }
-
-    /// How long the flow may be idle, in [`ticks`].
-    #[inline(always)]
-    pub const fn timeout(self, protocol: u8) -> u32 {
-        if self.is_half_open() {
-            return ticks(120);
-        }
-        if protocol == Protocol::Udp as u8 {
-            return ticks(300);
-        }
-        if self.is_closed() || self.0 & (Self::SHORT_CLIENT | Self::SHORT_BACKEND) != 0 {
-            return if self.is_reset() { ticks(10) } else { ticks(240) };
-        }
-        ticks(7440)
-    }
-}
 
 /// A record's control word: `tag (32) | state (8) | generation (24)`.
 ///
@@ -339,7 +213,7 @@ pub struct Record<A: Copy, S> {
     pub owner: Shared<Owner>,
     /// Backend port, and the source port that the backend sees (nat: the client's own).
     pub reply_ports: Shared<Ports>,
-    /// When the last packet was seen, in [`ticks`], with a resolution of a quarter of a second.
+    /// When the last packet was seen, in [`ticks`](crate::clock::ticks), with a resolution of a quarter of a second.
     pub last_seen: HalfWord,
     /// The [`Proof`].
     pub proof: Word,
@@ -456,6 +330,7 @@ impl Shape {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::Protocol;
 
     #[test]
     fn a_control_word_keeps_its_parts_apart() {
@@ -503,46 +378,5 @@ mod tests {
                 assert!(shape.bytes(128) <= 400 * u64::from(flows), "IPv6, {flows} flows");
             }
         }
-    }
-
-    #[test]
-    fn kinds_of_records_are_distinct() {
-        let reset = State(State::ESTABLISHED.0 | State::RESET | State::SHORT_CLIENT);
-        let cases = [
-            // state, [live, holds its tuple, half-open, established, reset]
-            (State::EMPTY, [false, false, false, false, false]),
-            (State::BUSY, [false, false, false, false, false]),
-            (State::HALF_OPEN, [true, true, true, false, false]),
-            (State::REOPENING, [true, true, true, false, false]),
-            (State::ESTABLISHED, [true, true, false, true, false]),
-            (reset, [true, true, false, true, true]),
-            (State::RETIRED, [false, true, false, false, false]),
-        ];
-        for (state, wanted) in cases {
-            let found = [
-                state.is_live(),
-                state.holds_tuple(),
-                state.is_half_open(),
-                state.is_established(),
-                state.is_reset(),
-            ];
-
-            assert_eq!(found, wanted, "{state:x?}");
-        }
-    }
-
-    #[test]
-    fn only_two_fins_close_and_each_fin_or_rst_shortens_the_timeout() {
-        let live = State::ESTABLISHED;
-        let reset = State(live.0 | State::RESET | State::SHORT_CLIENT);
-        let one = State(live.0 | State::FIN_CLIENT | State::SHORT_CLIENT);
-        let both = State(live.0 | State::FIN_CLIENT | State::FIN_BACKEND);
-
-        assert!(!live.is_closing() && one.is_closing() && !one.is_closed() && both.is_closed());
-        assert_eq!(live.timeout(6), ticks(7440));
-        assert_eq!(one.timeout(6), ticks(240));
-        assert!(reset.is_closing() && !reset.is_closed());
-        assert_eq!(reset.timeout(6), ticks(10));
-        assert_eq!(live.timeout(17), ticks(300));
     }
 }
