@@ -167,6 +167,16 @@ pub enum Op {
     DeleteInterface(u32),
 }
 
+impl Op {
+    /// The number of the pool that this step changes, and its word after the step.
+    pub const fn pool_change(&self) -> Option<(u32, Pool)> {
+        if let Self::PutPool(number, pool) = self {
+            return Some((*number, *pool));
+        }
+        if let Self::DeletePool(number) = self { Some((*number, Pool::NONE)) } else { None }
+    }
+}
+
 /// For errors: the step, and the entry that it is about.
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_common::pool::{Pool, SlotRange};
+use lb_common::pool::SlotRange;
 
 use crate::datapath::{Op, Snapshot};
 
@@ -33,27 +33,8 @@ impl Grace {
 
     /// A step is taken from what the maps have.
     pub fn applying(&mut self, op: &Op, have: &Snapshot, now: Instant) {
-        let (number, after) = match op {
-            Op::PutPool(number, pool) => (number, *pool),
-            Op::DeletePool(number) => (number, Pool::NONE),
-            Op::PutInterface(..)
-            | Op::PutBackendName(..)
-            | Op::PutServiceName(..)
-            | Op::PutBackend(_)
-            | Op::PutSlots(..)
-            | Op::PutSources(..)
-            | Op::PutService(..)
-            | Op::SetNextBackendId(_)
-            | Op::SetHopGeneration(_)
-            | Op::DeleteService(_)
-            | Op::DeleteSlots(_)
-            | Op::DeleteSources(_)
-            | Op::DeleteBackend(_)
-            | Op::DeleteServiceName(_)
-            | Op::DeleteBackendName(_)
-            | Op::DeleteInterface(_) => return,
-        };
-        let Some(before) = have.pools.get(number) else { return };
+        let Some((number, after)) = op.pool_change() else { return };
+        let Some(before) = have.pools.get(&number) else { return };
         if before.slots() != after.slots() && before.slots().length != 0 {
             self.slots.insert(before.slots(), now);
         }

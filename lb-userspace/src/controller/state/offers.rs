@@ -31,32 +31,14 @@ impl Offers {
 
     /// A step is taken from what the maps have.
     pub fn applying(&mut self, op: &Op, have: &Snapshot, now: Instant) {
-        match op {
-            Op::PutPool(number, pool) => {
-                self.put(have.offered(*number), Offer::EndedAt(now));
-                self.put(have.ids(*pool), Offer::InForce);
-            }
-            Op::DeletePool(number) => self.put(have.offered(*number), Offer::EndedAt(now)),
-            Op::DeleteBackend(slot) => {
-                if let Some(backend) = have.backends.get(slot) {
-                    self.0.remove(&backend.id);
-                }
-            }
-            Op::PutInterface(..)
-            | Op::PutBackendName(..)
-            | Op::PutServiceName(..)
-            | Op::PutBackend(_)
-            | Op::PutSlots(..)
-            | Op::PutSources(..)
-            | Op::PutService(..)
-            | Op::SetNextBackendId(_)
-            | Op::SetHopGeneration(_)
-            | Op::DeleteService(_)
-            | Op::DeleteSlots(_)
-            | Op::DeleteSources(_)
-            | Op::DeleteServiceName(_)
-            | Op::DeleteBackendName(_)
-            | Op::DeleteInterface(_) => {}
+        if let Some((number, after)) = op.pool_change() {
+            self.put(have.offered(number), Offer::EndedAt(now));
+            self.put(have.ids(after), Offer::InForce);
+        }
+        if let Op::DeleteBackend(slot) = op
+            && let Some(backend) = have.backends.get(slot)
+        {
+            self.0.remove(&backend.id);
         }
     }
 
