@@ -274,9 +274,8 @@ impl Model {
         if let Some(old) = &mut client.old {
             old.is_challenged = true;
         }
-        let turn = if self.turn < accepting.len() { self.turn } else { 0 };
-        let backend = accepting[turn];
-        self.turn = turn + 1;
+        let backend = accepting[self.turn % accepting.len()];
+        self.turn += 1;
         client.past.remove(&backend);
         let mut fresh = Connection::new(self.kind.protocol, backend, self.losses[backend], self.now_s);
         fresh.is_challenger = client.old.is_some();
