@@ -28,7 +28,7 @@ use log::{info, warn};
 use tokio::{
     runtime,
     sync::{mpsc, watch},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -164,15 +164,32 @@ async fn serve(options: Options) -> Result<(), Failure> {
     info!("{state}");
     notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&state)]);
 
-    let ending = controller::run(&mut controller, &mut inbox, stopped).await;
+    let ending = tokio::select! {
+        ending = controller::run(&mut controller, &mut inbox, stopped) => Ok(ending),
+        error = failed(&mut tasks) => Err(error),
+    };
     notify(&[sd_notify::NotifyState::Stopping]);
     drop(controller);
-    let detached = finish(ending, options.detach_on_exit);
+    let ended = match ending {
+        Ok(ending) => finish(ending, options.detach_on_exit),
+        Err(error) => Err(Failure::new(Exit::Failed, format!("a task of the daemon failed: {error}"))),
+    };
     stop.cancel();
     if timeout(GRACE, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
         warn!("some tasks did not end within {GRACE:?}");
     }
-    detached
+    ended
+}
+
+/// Waits until a task panics. What it watched would be frozen from then on, so the daemon ends; traffic continues.
+async fn failed(tasks: &mut JoinSet<()>) -> JoinError {
+    loop {
+        match tasks.join_next().await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => return error,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// No backend may have one of the addresses of the `host`. `choose`: how another file is named.
@@ -245,5 +262,19 @@ fn report_wait(limit: Duration, missing: &str) {
 fn notify(state: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         warn!("notify systemd: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_ends_the_daemon_and_one_that_is_done_does_not() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async {});
+        tasks.spawn(async { panic!("a bug") });
+
+        assert!(failed(&mut tasks).await.is_panic());
     }
 }
