@@ -2,6 +2,8 @@
 
 mod drain;
 
+use std::collections::BTreeMap;
+
 use super::{args::BackendVerb, console::Console, failure::Failure, table::Table, table::Tone, units};
 use crate::{
     api::client::Client,
@@ -122,14 +124,15 @@ fn wide_table(backends: &[Backend], health: &[HealthState]) -> Table {
     let mut table = Table::new(&[
         "BACKEND", "ADDRESS", "WEIGHT", "HEALTH", "ADMIN", "FLOWS", "BACKUP", "CHECK", "SINCE", "LAST",
     ]);
+    let states: BTreeMap<_, _> = health.iter().map(|state| ((&state.service, &state.name), state)).collect();
     for backend in backends {
         let unknown = || "-".to_owned();
-        let state = state_of(backend, health);
+        let state = states.get(&(&backend.service, &backend.name));
         let checked = [
             yes(backend.backup),
             state.map_or_else(unknown, |state| state.check.name().to_owned()),
             state.map_or_else(unknown, |state| units::age(state.since_seconds)),
-            state.map_or_else(unknown, last_of),
+            state.map_or_else(unknown, |state| last_of(state)),
         ];
         table.row(tone(backend), cells(backend).into_iter().chain(checked));
     }

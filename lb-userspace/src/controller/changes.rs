@@ -1,6 +1,6 @@
 //! What is different between two specs, in the operator's words.
 
-use std::fmt::Display;
+use std::{collections::BTreeMap, fmt::Display};
 
 use super::identity::{self, Former};
 use crate::spec::{Backend, Service, Spec};
@@ -51,21 +51,27 @@ fn of_service(old: &Service, new: &Service, lines: &mut Vec<String>) {
     let changed = parts.into_iter().filter(|(_, has_changed)| *has_changed);
     lines.extend(changed.map(|(part, _)| format!("{}: {part} changed", new.name)));
 
-    let is_named = |service: &Service, name: &str| service.backends.iter().any(|it| it.name == name);
-    // A name of before that another backend has now is a change of that one's address.
-    let renamed = |gone: &Backend| {
-        let same = identity::backend_at(new, gone.address);
-        same.filter(|same| !is_named(old, &same.name) && !is_named(new, &gone.name))
+    let (old_names, new_names) = (identity::by_name(old), identity::by_name(new));
+    let new_addresses = identity::by_address(new);
+    // If the old name now belongs to another backend, that backend's address has changed.
+    let new_name = |gone: &Backend| {
+        let name = new_addresses.get(&gone.address)?.name.as_str();
+        (!old_names.contains_key(name) && !new_names.contains_key(gone.name.as_str())).then_some(name)
     };
-    for gone in old.backends.iter().filter(|it| !is_named(new, &it.name) && renamed(it).is_none()) {
-        lines.push(format!("{}/{}: removed", new.name, gone.name));
+    let mut renamed = BTreeMap::new();
+    for gone in &old.backends {
+        if let Some(name) = new_name(gone) {
+            renamed.insert(name, gone);
+        } else if !new_names.contains_key(gone.name.as_str()) {
+            lines.push(format!("{}/{}: removed", new.name, gone.name));
+        }
     }
     for backend in &new.backends {
-        let was = old.backends.iter().find(|it| renamed(it).is_some_and(|it| it.name == backend.name));
+        let was = renamed.get(backend.name.as_str());
         if let Some(was) = was {
             lines.push(format!("{}/{}: renamed to {}", new.name, was.name, backend.name));
         }
-        match was.or_else(|| old.backends.iter().find(|old| old.name == backend.name)) {
+        match was.or_else(|| old_names.get(backend.name.as_str())) {
             Some(before) => of_backend(&new.name, before, backend, lines),
             None => lines.push(format!("{}/{}: added", new.name, backend.name)),
         }
@@ -82,4 +88,28 @@ fn of_backend(service: &str, old: &Backend, new: &Backend, lines: &mut Vec<Strin
     compare("address", &old.address, &new.address);
     compare("weight", &old.weight, &new.weight);
     compare("backup", &old.backup, &new.backup);
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::net::Protocol;
+
+    use super::{super::fixture, *};
+
+    #[test]
+    fn as_many_backends_as_a_service_may_have_are_compared() {
+        let with = |prefix: &str| {
+            let backend = |n: u32| {
+                let address = format!("10.{}.{}.1:80", n >> 8, n & 255);
+                fixture::backend(&format!("{prefix}{n}"), &address)
+            };
+            let backends = (0..65_536).map(backend).collect();
+            fixture::spec(vec![fixture::service("web", Protocol::Tcp, "192.0.2.10:80", backends)])
+        };
+
+        assert_eq!(changes(&with("a"), &with("a")), [""; 0]);
+
+        let renamed = changes(&with("a"), &with("b"));
+        assert_eq!((renamed.len(), renamed[7].as_str()), (65_536, "web/a7: renamed to b7"));
+    }
 }

@@ -76,9 +76,14 @@ impl<K: Copy + Ord> Former<'_, K> {
     }
 }
 
-/// The backend at an address.
-pub fn backend_at(service: &Service, address: SocketAddr) -> Option<&Backend> {
-    service.backends.iter().find(|backend| backend.address == address)
+/// The backends of a service by address.
+pub fn by_address(service: &Service) -> BTreeMap<SocketAddr, &Backend> {
+    service.backends.iter().map(|backend| (backend.address, backend)).collect()
+}
+
+/// The backends of a service by name.
+pub fn by_name(service: &Service) -> BTreeMap<&str, &Backend> {
+    service.backends.iter().map(|backend| (backend.name.as_str(), backend)).collect()
 }
 
 fn listens(service: &Service) -> impl Iterator<Item = Listen> {

@@ -232,11 +232,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
 
     fn service(&self, name: &str) -> Result<&Service, Problem> {
         let services = &self.state.spec().services;
-        services.iter().find(|service| service.name == name).ok_or_else(|| {
-            let names: Vec<_> = services.iter().map(|service| service.name.as_str()).collect();
-            let known = if names.is_empty() { "there is none".to_owned() } else { names.join(", ") };
-            Problem::new(ProblemKind::NotFound, format!("no service `{name}` (there are: {known})"))
-        })
+        let absent = || Problem::new(ProblemKind::NotFound, format!("there is no service `{name}`"));
+        services.iter().find(|service| service.name == name).ok_or_else(absent)
     }
 
     fn no_backend(&self, name: &BackendName) -> Problem {

@@ -82,9 +82,11 @@ impl State {
         let formers = Former::in_spec(&before).of_each(&self.spec.services);
         for (service, former) in self.spec.services.iter().zip(formers) {
             let former = former.map(|place| &before.services[place]);
+            let former = former.map(|old| (old, identity::by_address(old)));
             for backend in &service.backends {
                 let name = BackendName::new(&service.name, &backend.name);
-                let same = former.and_then(|old| Some((old, identity::backend_at(old, backend.address)?)));
+                let same =
+                    former.as_ref().and_then(|(old, backends)| Some((old, *backends.get(&backend.address)?)));
                 let seen =
                     same.and_then(|(old, it)| health_states.get(&BackendName::new(&old.name, &it.name)));
                 let mut health_state = HealthState::of(seen, health_states.get(&name), now);

@@ -1,6 +1,6 @@
 //! What happened a second, between two looks at the counters.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     super::table::{Table, Tone},
@@ -11,9 +11,9 @@ use crate::{cli::units, view::Stats};
 pub fn table(before: &[Stats], after: &[Stats], elapsed: Duration) -> Table {
     let mut table =
         Table::new(&["NAME", "FLOWS", "NEW/S", "FORWARDED/S", "BYTES/S", "RETURNED/S", "BYTES/S"]);
+    let before: BTreeMap<_, _> = before.iter().map(|row| ((&row.service, &row.backend), row)).collect();
     for row in after {
-        let earlier =
-            before.iter().find(|earlier| earlier.service == row.service && earlier.backend == row.backend);
+        let earlier = before.get(&(&row.service, &row.backend));
         let rate = |total: fn(&Stats) -> u64| match earlier {
             Some(earlier) => per_second(total(earlier), total(row), elapsed),
             None => 0,
