@@ -107,7 +107,7 @@ const MADE: &[(&str, Make)] = &[
     ("file_is_a_directory", |file| fs::create_dir(file).unwrap()),
     ("file_is_a_fifo", |file| mkfifo(file, Mode::S_IRUSR).unwrap()),
     ("file_not_utf8", |file| fs::write(file, b"version = 1\nname = \"\xff\"\n").unwrap()),
-    ("file_too_large", |file| fs::write(file, "#".repeat(16 * 1024 * 1024 + 1)).unwrap()),
+    ("file_too_large", |file| fs::write(file, "#".repeat(64 * 1024 * 1024 + 1)).unwrap()),
     // What even root cannot read.
     ("file_unreadable", |file| symlink(file, file).unwrap()),
     ("too_many_backends", |file| fs::write(file, many::services(33, 1, 500)).unwrap()),

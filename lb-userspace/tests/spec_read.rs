@@ -149,12 +149,15 @@ fn there_are_as_many_services_and_backends_as_the_limits_say() {
         spec::parse("x", &format!("{}\n[limits]\n{limits}\n", many::services(services, 1, backends)))
     };
     assert!(with("services = 2\nbackends = 2000", 2, 1000).is_ok());
-    assert!(with("backends = 1000", 1, 1000).is_ok());
+    assert!(with("backends = 65536", 1, 65_536).is_ok(), "whose addresses are compared with each other");
+    let lines = told(&with("services = 20000", 1025, 1).unwrap_err());
+    assert_eq!(lines.len(), 1, "and nothing about the default: {lines:?}");
+    assert!(lines[0].ends_with("`20000` is out of range: 1 to 16384"), "{lines:?}");
 
     let lines = told(&with("backends = 999", 1, 1000).unwrap_err());
-    assert_eq!(lines, ["x:4:1: too many backends over all services from here on: at most 999"]);
+    assert_eq!(lines, ["x:4:1: more than 999 backends from here on: raise `backends` in [limits]"]);
     let lines = told(&with("services = 1", 2, 1).unwrap_err());
-    assert_eq!(lines, ["x:11:1: too many services from here on: at most 1"]);
+    assert_eq!(lines, ["x:11:1: more than 1 services from here on: raise `services` in [limits]"]);
 }
 
 proptest! {

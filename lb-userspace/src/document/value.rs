@@ -57,11 +57,7 @@ pub fn choice<T: Named>(value: &DeValue<'_>, what: &str, later: &[&str]) -> Resu
     let built: Vec<_> = T::ALL.iter().map(|it| it.name()).collect();
     if later.contains(&written) {
         let verb = if built.len() == 1 { "is" } else { "are" };
-        return Err(format!(
-            "{what} {} is not supported in this version: {} {verb}",
-            quote(written),
-            listed(&built)
-        ));
+        return Err(format!("{what} {} is not in this version: {} {verb}", quote(written), listed(&built)));
     }
     Err(format!("unknown {what} {}{}", quote(written), suggest(written, &[&built, later].concat())))
 }

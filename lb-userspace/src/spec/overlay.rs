@@ -249,7 +249,8 @@ impl Spec {
         rules::fit_in_all(self)?;
         let gone = || Refusal::NoService(name.service.clone());
         let service = self.service_mut(&name.service).ok_or_else(gone)?;
-        rules::fit(service, wish.address)?;
+        let holder = service.backends.iter().find(|it| it.address == wish.address);
+        rules::fit(service, wish.address, holder.map(|it| it.name.as_str()))?;
         service.backends.push(wish.named(&name.backend));
         Ok(())
     }

@@ -168,15 +168,16 @@ pub enum Refusal {
     Full(u32),
 }
 
-/// May the service have a backend there, beside those that it has? (Whether the name is free, the caller knows.)
-pub fn fit(service: &Service, address: SocketAddr) -> Result<(), Refusal> {
+/// May the service have a backend at this address? `holder` is the name of its backend that has the address already.
+/// (Whether the name is free, the caller knows.)
+pub fn fit(service: &Service, address: SocketAddr, holder: Option<&str>) -> Result<(), Refusal> {
     let family = Family::of(address.ip());
     let name = || service.name.clone();
     if !service.listens_on(family) {
         return Err(Refusal::NotListening { service: name(), family });
     }
-    if let Some(other) = service.backends.iter().find(|other| other.address == address) {
-        return Err(Refusal::Taken { address, service: name(), backend: other.name.clone() });
+    if let Some(holder) = holder {
+        return Err(Refusal::Taken { address, service: name(), backend: holder.to_owned() });
     }
     Ok(())
 }

@@ -6,12 +6,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
 };
 
 use lb_common::{
-    limits::{MAX_SOURCES, Room},
+    limits::{MAX_BACKENDS, MAX_SERVICES, MAX_SOURCES, Room},
     net::Protocol,
     service::Mode,
 };
@@ -79,8 +79,9 @@ fn limits(written: file::Limits, report: &Report<'_>) -> Limits {
         flows: written.flows.or(default.flows),
         flows_ipv6: written.flows_ipv6.or(default.flows_ipv6),
         half_open_flows: written.half_open_flows.or(default.half_open_flows.min(most)),
-        services: written.services.or(default.services),
-        backends: written.backends.or(default.backends),
+        // A value that cannot be read is a mistake of its own, and allows whatever else the file has.
+        services: written.services.meant(default.services).unwrap_or(MAX_SERVICES),
+        backends: written.backends.meant(default.backends).unwrap_or(MAX_BACKENDS),
     }
 }
 
@@ -97,8 +98,13 @@ fn service(written: file::Service<'_>, own: &OwnAddresses, report: &Report<'_>) 
         backends: Vec::new(),
     };
     let may_listen_elsewhere = !written.listen.is_complete || written.listen.items.is_empty();
-    for backend in backend::named_once(written.backends, report) {
-        service.backends.extend(backend::validate(backend, &service, may_listen_elsewhere, own, report));
+    let mut holders: BTreeMap<SocketAddr, String> = BTreeMap::new();
+    for written in backend::named_once(written.backends, report) {
+        let address = written.address.as_ref().map(|it| it.value);
+        let holder = address.and_then(|it| holders.get(&it)).map(String::as_str);
+        let valid = backend::validate(written, &service, may_listen_elsewhere, holder, own, report);
+        holders.extend(valid.iter().map(|it| (it.address, it.name.clone())));
+        service.backends.extend(valid);
     }
     service
 }
@@ -189,9 +195,10 @@ fn totals(services: &[file::Service<'_>], room: Room, report: &Report<'_>) {
         // As HAProxy does: an empty file is more likely an accident than intended, and a reload must not apply it.
         report.add(Span::START, "no [[service]]: there is nothing to balance");
     }
-    total(services, room.services as usize, "services", |_| 1, report);
+    let raise = "`services` in [limits]";
+    total(services, room.services as usize, "services", raise, |_| 1, report);
     let backends = |service: &file::Service<'_>| service.backends.as_ref().map_or(0, Vec::len);
-    total(services, room.backends as usize, "backends over all services", backends, report);
+    total(services, room.backends as usize, "backends", "`backends` in [limits]", backends, report);
 
     // Entries of the map `SERVICES`: one per listen, and one per address of ours and protocol.
     let mut ours = BTreeSet::new();
@@ -201,8 +208,8 @@ fn totals(services: &[file::Service<'_>], room: Room, report: &Report<'_>) {
         let addresses = listen.chain(service.source.items.iter().map(|it| it.value));
         service.listen.items.len() + addresses.filter(|address| ours.insert((*address, protocol))).count()
     };
-    let what = "addresses over all services (each listen counts, and each address and protocol)";
-    total(services, room.service_keys() as usize, what, keys, report);
+    let what = "listen addresses, and distinct addresses of `listen` and `source`,";
+    total(services, room.service_keys() as usize, what, raise, keys, report);
 }
 
 /// Reports the service with which a sum passes its limit.
@@ -210,6 +217,7 @@ fn total(
     services: &[file::Service<'_>],
     most: usize,
     what: &str,
+    raise: &str,
     count: impl FnMut(&file::Service<'_>) -> usize,
     report: &Report<'_>,
 ) {
@@ -218,7 +226,7 @@ fn total(
         Some(*sum)
     });
     if let Some((service, _)) = services.iter().zip(sums).find(|(_, sum)| *sum > most) {
-        report.add(service.header, format!("too many {what} from here on: at most {most}"));
+        report.add(service.header, format!("more than {most} {what} from here on: raise {raise}"));
     }
 }
 

@@ -9,7 +9,7 @@ pub fn services(count: usize, listens: usize, backends: usize) -> String {
         let listen = listen.join(", ");
         text += &format!("[[service]]\nname = 's{service}'\nlisten = [{listen}]\nsource = ['10.0.0.1']\n");
         for it in 0..backends {
-            let address = format!("10.1.{}.{}:80", it / 250, 1 + it % 250);
+            let address = format!("10.{}.{}.{}:80", 1 + it / 62_500, it / 250 % 250, 1 + it % 250);
             text += &format!("[[service.backend]]\nname = 'b{it}'\naddress = '{address}'\n");
         }
     }

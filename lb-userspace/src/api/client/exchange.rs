@@ -21,8 +21,8 @@ use crate::api::server::CONNECTION_TIMEOUT;
 pub const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Of all else: longer than the server keeps a connection, so that its own message arrives first.
 pub const TIMEOUT: Duration = Duration::from_secs(CONNECTION_TIMEOUT.as_secs() + 5);
-/// Of an answer. The longest list of flows is less than half of it.
-const ANSWER_LIMIT_BYTES: usize = 64 * 1024 * 1024;
+/// Of an answer. The longest one is that of the metrics: some 2.7 KB for each of at most 65,536 backends.
+const ANSWER_LIMIT_BYTES: usize = 256 * 1024 * 1024;
 
 impl Client {
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Answer<T> {

@@ -23,13 +23,14 @@ pub fn validate(
     written: file::Backend,
     service: &Service,
     may_listen_elsewhere: bool,
+    holder: Option<&str>,
     own: &OwnAddresses,
     report: &Report<'_>,
 ) -> Option<Backend> {
     let address = written.address?;
     report.take(address.span, own.refuse(address.value))?;
     if !may_listen_elsewhere || service.listens_on(Family::of(address.value.ip())) {
-        report.take(address.span, rules::fit(service, address.value))?;
+        report.take(address.span, rules::fit(service, address.value, holder))?;
     }
     Some(Backend {
         name: written.name?.value,
