@@ -11,9 +11,9 @@
 mod oldest;
 mod runner;
 
-use std::time::Instant;
+use std::{process::Command, time::Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 
 use crate::{
@@ -90,8 +90,7 @@ impl Test {
             }
             Some(Ring::Lab) | None => {
                 setup::ensure(&[Part::Toolchain, Part::Network, Part::Lab])?;
-                build::release()?;
-                build::variants::build()
+                build::release()
             }
         }
     }
@@ -106,7 +105,12 @@ impl Ring {
                 as_root(KERNEL, "the kernel ring, which loads XDP programs,", arguments)
             }
             Self::Oldest => oldest::run(&runners(KERNEL)?, arguments),
-            Self::Lab => as_root("lab", "the lab ring, which creates network namespaces,", arguments),
+            Self::Lab => {
+                if selects(LAB, UPGRADES, arguments)? {
+                    build::variants::build()?;
+                }
+                as_root(LAB, "the lab ring, which creates network namespaces,", arguments)
+            }
         }
     }
 }
@@ -118,6 +122,21 @@ fn host(arguments: &[String]) -> Result<Count> {
 }
 
 const KERNEL: &str = "kernel_*";
+const LAB: &str = "lab";
+/// The lab's tests that need builds with other layouts of the maps.
+const UPGRADES: &str = "upgrade::";
+
+/// Do these arguments select a test of this module?
+fn selects(pattern: &str, module: &str, arguments: &[String]) -> Result<bool> {
+    for runner in runners(pattern)? {
+        let list = command::query(Command::new(&runner.path).arg("--list").args(arguments));
+        let list = list.with_context(|| format!("list the tests of {}", runner.name))?;
+        if list.lines().any(|test| test.starts_with(module)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
 
 /// Builds the test runners whose names match the pattern, and runs each.
 fn as_root(pattern: &str, reason: &str, arguments: &[String]) -> Result<Count> {

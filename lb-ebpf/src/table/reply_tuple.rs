@@ -49,7 +49,8 @@ pub fn write<F: Family>(tables: &impl Storage<F>, number: u32, slot: u32, probe:
 /// The backend in a slot of a range, and its id.
 #[inline(always)]
 fn in_slot(maps: &impl Maps, slots: SlotRange, slot: u32) -> Result<(u32, &Backend), Reason> {
-    let id = maps.slot(slots.offset + slot).ok_or(Reason::Internal)?;
+    // No backend has id 0: a slot that has it is not a pool's.
+    let id = maps.slot(slots.offset + slot).filter(|id| *id != 0).ok_or(Reason::Internal)?;
     let backend = maps.backend(id).ok_or(Reason::Internal)?;
     if backend.id != id {
         return Err(Reason::Contended); // The controller is replacing the backend.

@@ -107,7 +107,8 @@ fn write_patched(patch: &Path, files: &BTreeSet<PathBuf>, copy: &Path) -> Result
     for file in files {
         write_if_different(&tree::top().join(file), &copy.join(file))?;
     }
-    let mut command = Command::new("patch");
+    let mut command =
+        Command::new(command::find("patch").context("no `patch` found: run `cargo xtask setup`")?);
     command
         .args(["--strip=1", "--fuzz=0", "--no-backup-if-mismatch", "--batch", "--silent", "--input"])
         .arg(patch);
