@@ -1,6 +1,10 @@
 //! The sizes of everything, each with its reason.
 
-use crate::{flow, pool::Pool, service::Filter};
+use crate::{
+    flow,
+    pool::{Pool, SlotLine},
+    service::Filter,
+};
 
 /// The most services that may be configured.
 pub const MAX_SERVICES: u32 = 16_384;
@@ -47,19 +51,30 @@ pub struct Room {
 }
 
 impl Room {
-    /// Keys of the `SERVICES` map: listen entries, and one marker per address and protocol.
+    /// How many keys services may have: one per listen entry, and one marker per address and protocol.
     pub const fn service_keys(self) -> u32 {
         8 * self.services
     }
 
-    /// Two pools a service: one per family.
-    pub const fn pools(self) -> u32 {
+    /// Entries of the `SERVICES` map: twice the keys, because new keys are written before old ones are deleted.
+    pub const fn service_entries(self) -> u32 {
+        2 * self.service_keys()
+    }
+
+    /// Numbers for the counters of services, twice as many as services for the same reason.
+    pub const fn service_numbers(self) -> u32 {
         2 * self.services
     }
 
-    /// Sets of sources: one in force per pool, as many again that were in force a moment ago, and number 0, which is no set.
+    /// Two pools for each number of a service: one per family.
+    pub const fn pools(self) -> u32 {
+        2 * self.service_numbers()
+    }
+
+    /// Sets of sources: one for each pool, which includes those that were in force a moment ago, and number 0, which is no
+    /// set.
     pub const fn source_sets(self) -> u32 {
-        let sets = 2 * self.pools() + 1;
+        let sets = self.pools() + 1;
         if sets < MAX_SOURCE_SETS { sets } else { MAX_SOURCE_SETS }
     }
 
@@ -99,6 +114,11 @@ impl Room {
     /// than slots in use.
     pub const fn slots(self) -> u32 {
         self.slots_in_use() * (self.backends.next_power_of_two().ilog2() + 1)
+    }
+
+    /// The elements that they take in the map.
+    pub const fn slot_lines(self) -> u32 {
+        self.slots().div_ceil(SlotLine::SLOTS as u32)
     }
 }
 

@@ -38,13 +38,13 @@ pub static SETTINGS: Array<Settings, 1> = Array::new();
 pub static FILTER: Array<Filter, 1> = Array::new();
 /// (address, port, protocol) to pool.
 #[btf_map]
-pub static SERVICES: HashMap<ServiceKey, Service, { ROOM.service_keys() as usize }> = HashMap::new();
+pub static SERVICES: HashMap<ServiceKey, Service, { ROOM.service_entries() as usize }> = HashMap::new();
 /// The current `Pool` word of each pool. Mapped, so that the controller replaces it by a single store.
 #[btf_map]
 pub static POOLS: Array<Word, { ROOM.pools() as usize }, MMAPABLE> = Array::new();
 /// The slots of all pools.
 #[btf_map]
-pub static SLOTS: Array<SlotLine, { SlotLine::line(ROOM.slots()) as usize }, MMAPABLE> = Array::new();
+pub static SLOTS: Array<SlotLine, { ROOM.slot_lines() as usize }, MMAPABLE> = Array::new();
 /// Sets of sources.
 #[btf_map]
 pub static SOURCES: Array<SourceSet, { ROOM.source_sets() as usize }, MMAPABLE> = Array::new();
@@ -83,7 +83,8 @@ pub static HALF_OPEN6: Array<Word, 1, MMAPABLE> = Array::new();
 pub static BACKEND_COUNTERS: PerCpuArray<BackendCounters, { ROOM.places() as usize }> = PerCpuArray::new();
 /// Counters of services, by counters number.
 #[btf_map]
-pub static SERVICE_COUNTERS: PerCpuArray<ServiceCounters, { ROOM.services as usize }> = PerCpuArray::new();
+pub static SERVICE_COUNTERS: PerCpuArray<ServiceCounters, { ROOM.service_numbers() as usize }> =
+    PerCpuArray::new();
 /// Packets not forwarded, by reason.
 #[btf_map]
 pub static REASONS: PerCpuArray<Tally, MAX_REASONS> = PerCpuArray::new();

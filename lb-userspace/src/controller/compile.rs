@@ -50,18 +50,15 @@ pub enum NoRoom {
     Services(u32),
     #[error("too many listen addresses and sources over all services: at most {0}")]
     ServiceKeys(u32),
-    #[error(
-        "too many backends over all services: the maps have places for {0}, and a removed one keeps its place until its \
-         flows are gone: change fewer at once, or make the maps again with larger [limits] backends"
-    )]
+    #[error("too many backends: the maps were made for [limits] backends = {0}")]
     Backends(u32),
     #[error("service `{service}`: too many sources of a family: at most {MAX_SOURCES}")]
     PoolSources { service: String },
-    #[error("too many pools: at most {0}, two for each service, and a removed one counts until it is unused")]
+    #[error("too many pools: at most {0}")]
     Pools(u32),
-    #[error("all slots are in use, or were in the last second: try again in a second")]
+    #[error("all slots are in use")]
     Slots,
-    #[error("all sets of sources are in use, or were in the last second: try again in a second")]
+    #[error("all sets of sources are in use")]
     SourceSets,
 }
 
@@ -85,12 +82,18 @@ pub fn compile(state: &State, have: &Snapshot) -> Result<Snapshot, NoRoom> {
         sets: BTreeMap::new(),
         want: Snapshot::default(),
     };
+    let (services, room) = (&state.spec().services, state.room());
+    if services.len() > room.services as usize {
+        return Err(NoRoom::Services(room.services));
+    }
+    if services.iter().map(|it| it.backends.len()).sum::<usize>() > room.backends as usize {
+        return Err(NoRoom::Backends(room.backends));
+    }
     compiler.begin();
-    let services = &state.spec().services;
     for (service, former) in services.iter().zip(Former::in_maps(have).of_each(services)) {
         compiler.place(service, former)?;
     }
-    let keys = state.room().service_keys();
+    let keys = room.service_keys();
     if compiler.want.services.len() > keys as usize {
         return Err(NoRoom::ServiceKeys(keys));
     }
@@ -117,24 +120,10 @@ impl Compiler<'_> {
         self.want.hop_generation = self.state.hop_generation();
         self.want.next_backend_id = self.have.next_backend_id.max(1);
         self.want.interfaces = self.state.attached().iter().map(|it| (it.index, interface(it))).collect();
-        self.keep_what_is_read();
+        let grace = self.state.grace();
+        (self.want.slots, self.want.sources) = (self.have.slots_read(grace), self.have.sources_read(grace));
         let sets = self.have.sources.iter().rev();
         self.sets = sets.map(|(number, sources)| (sources.clone(), *number)).collect();
-    }
-
-    /// A packet may still be reading what is in force, or was a moment ago.
-    fn keep_what_is_read(&mut self) {
-        let (in_force, grace) = (self.have.slots_in_force(), self.state.grace());
-        let is_read = |at: &u32, ids: &[u32]| {
-            in_force.contains(at) || grace.has_slots(SlotRange { offset: *at, length: ids.len() as u32 })
-        };
-        let slots = self.have.slots.iter().filter(|(at, ids)| is_read(at, ids));
-        self.want.slots = slots.map(|(at, ids)| (*at, ids.clone())).collect();
-
-        let in_force = self.have.sources_in_force();
-        let sets = self.have.sources.iter();
-        let sets = sets.filter(|(set, _)| in_force.contains(set) || grace.has_sources(**set));
-        self.want.sources = sets.map(|(set, sources)| (*set, sources.clone())).collect();
     }
 
     fn place(&mut self, service: &Service, former: Option<u32>) -> Result<(), NoRoom> {
@@ -242,7 +231,7 @@ impl Compiler<'_> {
                 let taken = [&self.have.service_names, &self.want.service_names];
                 self.vacant
                     .services
-                    .take(self.room.services, taken)
+                    .take(self.room.service_numbers(), taken)
                     .ok_or(NoRoom::Services(self.room.services))?
             }
         };

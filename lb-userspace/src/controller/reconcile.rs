@@ -46,7 +46,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         }
         let want = match compile(&self.state, &self.have) {
             Err(no_room) => {
-                self.make_room(no_room, now)?;
+                self.make_room(&mut self.state.clone(), no_room, now)?;
                 compile(&self.state, &self.have)?
             }
             Ok(want) => want,

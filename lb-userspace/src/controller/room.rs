@@ -1,24 +1,43 @@
-//! Room for another schedule: slots that were in force can be freed as soon as no packet reads them.
+//! Room for another schedule: slots and sets of sources are free as soon as no packet reads them.
 
 use std::time::Instant;
 
 use anyhow::Context;
 use log::debug;
 
-use super::{Controller, Host, compile::NoRoom, diff::diff};
+use super::{
+    Controller, Host,
+    compile::{NoRoom, compile},
+    diff::diff,
+    state::State,
+};
 use crate::datapath::Datapath;
 
 impl<D: Datapath, H: Host> Controller<D, H> {
-    /// Frees what pools named before, if that makes room. Waits for the kernel instead of the end of a grace period.
-    pub(super) fn make_room(&mut self, no_room: NoRoom, now: Instant) -> anyhow::Result<()> {
+    /// Frees what no packet reads. If that is not enough for `state`, waits for the kernel instead of the end of a grace
+    /// period.
+    pub(super) fn make_room(
+        &mut self,
+        state: &mut State,
+        no_room: NoRoom,
+        now: Instant,
+    ) -> anyhow::Result<()> {
         if !no_room.ends_with_grace() {
             return Err(no_room.into());
         }
+        self.free_unread(now)?;
+        let Err(no_room) = compile(state, &self.have) else { return Ok(()) };
         debug!("{no_room}: waiting for a grace period, to reuse former slots");
-        self.datapath.grace_period().context("wait for a grace period").context(no_room)?;
+        self.datapath.grace_period().context(no_room)?;
         self.state.end_grace();
+        state.end_grace();
+        self.free_unread(now)
+    }
+
+    fn free_unread(&mut self, now: Instant) -> anyhow::Result<()> {
         let mut kept = self.have.clone();
-        kept.keep_what_is_in_force();
+        let grace = self.state.grace();
+        (kept.slots, kept.sources) = (self.have.slots_read(grace), self.have.sources_read(grace));
         self.take_steps(&diff(&self.have, &kept), now)
     }
 }

@@ -1,6 +1,9 @@
 //! Snapshots: how a step changes one, and which are safe to forward by.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use lb_common::{
     limits::MAX_PLACES,
@@ -8,6 +11,7 @@ use lb_common::{
     service::Service,
 };
 
+use super::state::Grace;
 use crate::datapath::{Op, Snapshot};
 
 /// The slot of the `BACKENDS` array that an id lies in.
@@ -68,11 +72,21 @@ impl Snapshot {
         self.pools.values().map(|pool| pool.sources()).collect()
     }
 
-    /// Drops slots and sets of sources that no pool names.
-    pub fn keep_what_is_in_force(&mut self) {
-        let (slots, sources) = (self.slots_in_force(), self.sources_in_force());
-        self.slots.retain(|offset, _| slots.contains(offset));
-        self.sources.retain(|number, _| sources.contains(number));
+    /// The slots that a packet may be reading: those in force, and those in their grace period.
+    pub fn slots_read(&self, grace: &Grace) -> BTreeMap<u32, Vec<u32>> {
+        let in_force = self.slots_in_force();
+        let is_read = |at: &u32, ids: &[u32]| {
+            in_force.contains(at) || grace.has_slots(SlotRange { offset: *at, length: ids.len() as u32 })
+        };
+        let slots = self.slots.iter().filter(|(at, ids)| is_read(at, ids));
+        slots.map(|(at, ids)| (*at, ids.clone())).collect()
+    }
+
+    /// The sets of sources that a packet may be reading.
+    pub fn sources_read(&self, grace: &Grace) -> BTreeMap<u32, Vec<IpAddr>> {
+        let in_force = self.sources_in_force();
+        let sets = self.sources.iter().filter(|(set, _)| in_force.contains(set) || grace.has_sources(**set));
+        sets.map(|(set, sources)| (*set, sources.clone())).collect()
     }
 
     /// Can the program forward by this? Whatever a packet can reach exists, and belongs to the service that it dialled.

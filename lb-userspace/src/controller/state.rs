@@ -18,8 +18,11 @@ use std::{
 
 use lb_common::{hop::Hop, limits::Room, net::Protocol, service::Mode};
 
-use self::{generation::Generation, grace::Grace, offers::Offers, reach::Reach};
-pub use self::{grace::GRACE_PERIOD, health_state::HealthState};
+use self::{generation::Generation, offers::Offers, reach::Reach};
+pub use self::{
+    grace::{GRACE_PERIOD, Grace},
+    health_state::HealthState,
+};
 use super::identity::{self, Former};
 use crate::{
     datapath::{Attached, Op, Snapshot},

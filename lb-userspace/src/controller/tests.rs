@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use lb_common::net::Protocol;
+use lb_common::{limits::Room, net::Protocol};
 use tokio::sync::{mpsc, oneshot};
 
 use self::world::{World, add, change, dns, patch, remove};
@@ -65,6 +65,26 @@ fn there_is_room_for_any_number_of_changes_in_a_second() {
 
     assert_eq!(world.serving().len(), 500);
     assert!(world.maps().grace_periods > 0);
+}
+
+/// A kernel with nohz_full refuses membarrier. Slots are then free after their second, also for a change that failed.
+#[test]
+fn a_change_that_found_no_room_succeeds_a_second_later_without_the_kernel() {
+    let backends = (1..=4).map(|n| backend(&format!("b{n}"), &format!("10.0.0.{n}:80"))).collect();
+    let mut world = World::cold(vec![Service { backends, ..web(Protocol::Tcp) }]);
+    world.controller.state.set_room(Room { services: 1, backends: 4 });
+    world.maps().refuses_grace_periods = true;
+    for name in ["web/b1", "web/b2", "web/b3", "web/b4"] {
+        world.probed(name, Health::Up);
+    }
+    for health in [Health::Down, Health::Down, Health::Down, Health::Up, Health::Up] {
+        world.probed("web/b1", health);
+    }
+    assert_eq!(world.serving().len(), 3, "there was no room for the last change");
+
+    world.wait(1100);
+
+    assert_eq!(world.serving().len(), 4);
 }
 
 #[test]

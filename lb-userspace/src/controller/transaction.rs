@@ -84,8 +84,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             let refused = |error: anyhow::Error| {
                 Problem::new(ProblemKind::Conflict, format!("{error:#}; nothing was changed"))
             };
-            self.make_room(no_room, now).map_err(refused)?;
-            state.end_grace();
+            self.make_room(&mut state, no_room, now).map_err(refused)?;
             compile(&state, &self.have).map_err(|no_room| refused(no_room.into()))?;
         }
         self.save(&intent.overlay).map_err(|error| failed(format!("{error:#}; nothing was changed")))?;

@@ -26,6 +26,8 @@ pub struct Memory {
     pub log: Vec<Op>,
     /// How often the kernel was waited for.
     pub grace_periods: usize,
+    /// The kernel refuses to be waited for.
+    pub refuses_grace_periods: bool,
     /// How often the maps were read back.
     pub observed: usize,
     /// So many steps go well, then one fails.
@@ -76,6 +78,9 @@ impl Datapath for Memory {
     }
 
     fn grace_period(&mut self) -> anyhow::Result<()> {
+        if self.refuses_grace_periods {
+            bail!("the test's kernel has no membarrier");
+        }
         self.grace_periods += 1;
         Ok(())
     }

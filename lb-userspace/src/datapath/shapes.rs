@@ -138,10 +138,10 @@ pub fn pinned(sizes: &Sizes) -> Vec<MapShape> {
     vec![
         map("SETTINGS", Services, Array, NUMBER, Settings::TYPE, 1, 0),
         map("FILTER", Services, Array, NUMBER, Filter::TYPE, room.filter_pages(), 0),
-        map("SERVICES", Services, Hash, ServiceKey::TYPE, Service::TYPE, room.service_keys(), 0),
+        map("SERVICES", Services, Hash, ServiceKey::TYPE, Service::TYPE, room.service_entries(), 0),
         map("POOLS", Services, Array, NUMBER, Pool::TYPE, room.pools(), MAPPED),
         map("TURNS", Services, Array, NUMBER, Word::TYPE, room.pools(), 0),
-        map("SLOTS", Services, Array, NUMBER, SlotLine::TYPE, SlotLine::line(room.slots()), MAPPED),
+        map("SLOTS", Services, Array, NUMBER, SlotLine::TYPE, room.slot_lines(), MAPPED),
         map("SOURCES", Services, Array, NUMBER, SourceSet::TYPE, room.source_sets(), MAPPED),
         map("BACKENDS", Services, Array, NUMBER, Backend::TYPE, room.places(), MAPPED),
         map("INTERFACES", Services, Array, NUMBER, Interface::TYPE, MAX_INTERFACE_INDEX, 0),
@@ -153,12 +153,20 @@ pub fn pinned(sizes: &Sizes) -> Vec<MapShape> {
         map("HALF_OPEN4", FlowsV4, Array, NUMBER, Word::TYPE, 1, MAPPED),
         map("HALF_OPEN6", FlowsV6, Array, NUMBER, Word::TYPE, 1, MAPPED),
         map("BACKEND_COUNTERS", Counters, PerCpuArray, NUMBER, BackendCounters::TYPE, room.places(), 0),
-        map("SERVICE_COUNTERS", Counters, PerCpuArray, NUMBER, ServiceCounters::TYPE, room.services, 0),
+        map(
+            "SERVICE_COUNTERS",
+            Counters,
+            PerCpuArray,
+            NUMBER,
+            ServiceCounters::TYPE,
+            room.service_numbers(),
+            0,
+        ),
         map("REASONS", Counters, PerCpuArray, NUMBER, Tally::TYPE, MAX_REASONS as u32, 0),
         map("ACTIONS", Counters, PerCpuArray, NUMBER, ActionCounters::TYPE, MAX_INTERFACE_INDEX, 0),
         map("WANTED", Services, RingBuf, Type::NOTHING, Type::NOTHING, EVENT_RING_BYTES as u32, 0),
         map(names::BACKENDS, Services, Hash, NUMBER, Record::TYPE, room.places(), 0),
-        map(names::SERVICES, Services, Hash, NUMBER, Record::TYPE, room.services, 0),
+        map(names::SERVICES, Services, Hash, NUMBER, Record::TYPE, room.service_numbers(), 0),
         map(past::MAP, Counters, Hash, past::Key::TYPE, Counted::TYPE, room.past_names(), 0),
     ]
 }
@@ -303,6 +311,16 @@ impl MapShape {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The kernel refuses to make a map without entries.
+    #[test]
+    fn the_least_limits_make_maps_with_entries() {
+        let least = Limits { flows: 1, flows_ipv6: 1, half_open_flows: 1, services: 1, backends: 1 };
+
+        for map in pinned(&Sizes::of(&least)) {
+            assert!(map.entries > 0, "{}", map.name);
+        }
+    }
 
     #[test]
     fn maps_take_what_the_kernel_accounts() {

@@ -5,7 +5,10 @@ use std::time::Instant;
 use lb_common::{limits::MAX_PLACES, net::Protocol};
 
 use super::*;
-use crate::controller::fixture::{backend, service, serving, socket, web};
+use crate::controller::{
+    diff::diff,
+    fixture::{backend, service, serving, socket, web},
+};
 
 #[test]
 fn a_service_is_a_pool_a_family_with_markers_for_its_addresses() {
@@ -128,10 +131,42 @@ fn what_does_not_fit_is_refused_by_name() {
     let mut sources = web(Protocol::Tcp);
     sources.sources = (0..17).map(|n| IpAddr::from([10, 0, 1, n])).collect();
 
-    assert_eq!(refusal(many(4097, 512)), NoRoom::Backends(2048));
+    assert_eq!(refusal(many(2049, 512)), NoRoom::Backends(2048));
     assert_eq!(refusal(many(513, 1)), NoRoom::Services(512));
     assert_eq!(refusal(vec![sources]), NoRoom::PoolSources { service: "web".into() });
-    assert!(compiled(many(4096, 1024)).is_ok());
+    assert!(compiled(many(2048, 1024)).is_ok());
+}
+
+/// New things are written before old ones are deleted, so there is room for both.
+#[test]
+fn at_full_limits_everything_can_be_replaced_at_once() {
+    let room = Room { services: 1, backends: 3 };
+    let of = |name: &str, third: u8| {
+        let mut state = all_serving(vec![Service {
+            name: name.into(),
+            listen: (1..=4).map(|port| socket(&format!("192.0.{third}.1:{port}"))).collect(),
+            backends: (1..=3)
+                .map(|n| backend(&format!("{name}{n}"), &format!("10.{third}.0.{n}:80")))
+                .collect(),
+            ..web(Protocol::Tcp)
+        }]);
+        state.set_room(room);
+        state
+    };
+    let have = compile(&of("a", 1), &Snapshot::default()).unwrap();
+
+    let want = compile(&of("b", 2), &have).unwrap();
+
+    let mut most = have.clone();
+    let mut entries = 0;
+    for op in diff(&have, &want) {
+        most.apply(&op);
+        entries = entries.max(most.services.len());
+        assert!(most.service_names.keys().all(|number| *number < room.service_numbers()));
+        assert!(most.pools.keys().all(|number| *number < room.pools()));
+    }
+    assert_eq!(most, want);
+    assert!(entries > room.service_keys() as usize / 2 && entries <= room.service_entries() as usize);
 }
 
 #[test]

@@ -101,13 +101,45 @@ impl Schedules {
     }
 }
 
-/// What was repeated until the set was full. No source is there twice, so its second coming is the end.
+/// What was repeated until the set was full. No source is in a set twice, so the set ends where the first one comes again.
+///
+/// A set that is not repeated to its end was half written when a daemon was killed. All of it is returned: no set that is
+/// wanted is equal to it, so it is written again.
 fn sources(cell: &[Word; WORDS]) -> Vec<IpAddr> {
     let addresses = cell.as_chunks::<2>().0.iter();
-    let mut addresses = addresses.map(|[high, low]| Address::v6(V6(high.load(), low.load())));
-    let Some(first) = addresses.next().filter(|first| *first != Address::default()) else {
+    let addresses: Vec<_> = addresses.map(|[high, low]| Address::v6(V6(high.load(), low.load()))).collect();
+    if addresses.iter().all(|address| *address == Address::default()) {
         return Vec::new();
-    };
-    let others = addresses.take_while(|address| *address != first);
-    [first].into_iter().chain(others).map(Address::to_ip).collect()
+    }
+    let others = addresses.iter().skip(1).take_while(|address| **address != addresses[0]);
+    let count = 1 + others.count();
+    let is_whole = addresses.iter().zip(addresses[..count].iter().cycle()).all(|(one, other)| one == other);
+    let set = if is_whole { &addresses[..count] } else { &addresses[..] };
+    set.iter().map(|address| address.to_ip()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_that_was_half_written_is_no_set_of_fewer_sources() {
+        let [a, b] = ["10.0.0.1", "10.0.0.2"].map(|it| Address::from(it.parse::<IpAddr>().unwrap()));
+        let cell = |addresses: &[Address]| {
+            let words = addresses.iter().map(|it| it.as_v6()).flat_map(|V6(high, low)| [high, low]);
+            let cell = [const { Word::new(0) }; WORDS];
+            cell.iter().zip(words).for_each(|(cell, word)| cell.store(word));
+            cell
+        };
+        let whole = [a, b].repeat(MAX_SOURCES / 2);
+
+        assert_eq!(sources(&cell(&whole)), [a, b].map(Address::to_ip));
+        assert_eq!(sources(&cell(&[])), [] as [IpAddr; 0]);
+        for written in 1..MAX_SOURCES {
+            assert_eq!(sources(&cell(&whole[..written])).len(), MAX_SOURCES, "{written} of them");
+        }
+        let mut over_another = whole.clone();
+        over_another[..3].fill(b);
+        assert_eq!(sources(&cell(&over_another)).len(), MAX_SOURCES);
+    }
 }
