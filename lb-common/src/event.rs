@@ -13,4 +13,6 @@ pub struct NeighbourWanted {
     pub hop: ClientHop,
 }
 
+crate::fields!(NeighbourWanted { address, hop });
+
 const _: () = assert!(size_of::<NeighbourWanted>() == 24);

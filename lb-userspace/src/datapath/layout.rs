@@ -161,6 +161,16 @@ impl Conversion {
         Self(copied.collect())
     }
 
+    /// Do all of these new fields have a counterpart?
+    pub fn is_whole(&self, new: &[Place]) -> bool {
+        self.0.len() == new.len()
+    }
+
+    /// Has any field a counterpart?
+    pub fn has_any(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     /// Copies. Bytes of the new value that have no counterpart stay as they are.
     pub fn apply(&self, old: &[u8], new: &mut [u8]) {
         for Copied { from, to, size } in &self.0 {

@@ -111,7 +111,7 @@ pub fn open(fit: Fit<'_>, object: &[u8]) -> Result<Opened, OpenError> {
 
     // While the lock is held: nobody else has begun to use them.
     let mut notes = found.left_by_others();
-    notes.extend(found.takeover.losses()?);
+    notes.extend(found.takeover.losses());
     let (mut loaded, outcome) = run(spec, &host, &found, pins, object).inspect_err(|_| {
         if let Err(error) = found.take_back(pins) {
             log::warn!("{error:#}");
@@ -147,6 +147,8 @@ struct Found {
     links: Vec<Pinned>,
     /// The directories of older versions.
     others: Vec<PathBuf>,
+    /// Programs that run, and nothing says which maps they work on.
+    unknown: BTreeSet<u32>,
 }
 
 impl Found {
@@ -159,11 +161,17 @@ impl Found {
             Takeover::from(manifest, pins, &shapes::pinned(&sizes))
         });
         load::verify_kept(pins, &takeover, &sizes)?;
+        let mut unknown = BTreeSet::new();
+        for link in links.iter().filter(|link| link.is_alive(&host.links)) {
+            if Manifest::read(pins, link.program)?.is_none() {
+                unknown.insert(link.program);
+            }
+        }
         let others = pins::older_directories(pins)?;
         for other in &others {
             links.extend(attach::pinned(other)?);
         }
-        Ok(Self { manifest, takeover, sizes, links, others })
+        Ok(Self { manifest, takeover, sizes, links, others, unknown })
     }
 
     fn judge(&self, spec: &Spec, host: &Host) -> Vec<Cause> {
@@ -171,7 +179,8 @@ impl Found {
         let mut causes = preflight::judge_interfaces(spec, host, &ours);
         let new: Vec<_> =
             shapes::pinned(&self.sizes).into_iter().filter(|it| !self.takeover.keeps(it.name)).collect();
-        causes.extend(preflight::judge_memory(shapes::memory_bytes(&new, host.cpus), host));
+        let needed = shapes::memory_bytes(&new, host.cpus);
+        causes.extend(preflight::judge_memory(needed, self.manifest.is_some(), host));
         if self.manifest.is_none() {
             causes.extend(preflight::judge_ports(spec, host.local_ports));
         }
@@ -188,7 +197,10 @@ impl Found {
             let other = other.display();
             format!("{other} is of an older version: its interfaces are taken over, its flows are lost")
         };
-        self.others.iter().map(line).collect()
+        let replaced = |program: &u32| {
+            format!("the program {program} that runs has no manifest: its flows and counters are lost")
+        };
+        self.others.iter().map(line).chain(self.unknown.iter().map(replaced)).collect()
     }
 
     /// Removes what a start has made that failed: all but what the programs need that run, and the one before.
@@ -285,6 +297,9 @@ fn remove_unused(pins: &Path, programs: &BTreeSet<u32>) -> anyhow::Result<()> {
     for program in programs {
         let manifest = Manifest::read(pins, *program)?;
         maps.extend(manifest.iter().flat_map(|it| &it.maps).map(MapLayout::pin_name));
+    }
+    if load::pinned_program(pins)?.is_some_and(|program| !programs.contains(&program)) {
+        pins::remove_file(&pins.join(pins::PROGRAM))?;
     }
     pins::unused(pins, programs, &maps)?.iter().try_for_each(|path| pins::remove_file(path))
 }

@@ -197,8 +197,8 @@ impl Families {
     }
 }
 
-/// Maps are not swapped out: what they need must be there.
-pub fn judge_memory(needed_bytes: u64, host: &Host) -> Option<Cause> {
+/// Maps are not swapped out: what they need must be available. In a takeover they have the sizes of those before.
+pub fn judge_memory(needed_bytes: u64, is_takeover: bool, host: &Host) -> Option<Cause> {
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     (needed_bytes > host.available_bytes).then(|| {
         Cause::new(
@@ -207,7 +207,11 @@ pub fn judge_memory(needed_bytes: u64, host: &Host) -> Option<Cause> {
                 mib(needed_bytes),
                 mib(host.available_bytes)
             ),
-            "lower `flows` and `flows_ipv6` in [limits], or add memory",
+            if is_takeover {
+                "add memory, or run `xlb detach` first, which ends all flows, and lower `flows` in [limits]"
+            } else {
+                "lower `flows` and `flows_ipv6` in [limits], or add memory"
+            },
         )
     })
 }

@@ -15,6 +15,7 @@ use lb_common::{
     backend::Backend,
     cell::Word,
     counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
+    event::NeighbourWanted,
     fields,
     flow::{Bucket, HintLine, Record4, Record6, Shape},
     hop::Interface,
@@ -58,11 +59,7 @@ impl Sizes {
 
     /// The sizes of the maps that are pinned.
     pub fn pinned(settings: &Settings) -> Self {
-        let room = match (settings.services, settings.backends) {
-            // From before there were these limits.
-            (0, _) | (_, 0) => Limits::default().room(),
-            (services, backends) => Room { services, backends },
-        };
+        let room = Room { services: settings.services, backends: settings.backends };
         Self { v4: settings.shape4, v6: settings.shape6, room }
     }
 }
@@ -180,11 +177,17 @@ struct Redirect {
 
 fields!(Redirect { interface, program });
 
-/// The layouts of all maps that are pinned, in the order of [`pinned`]. Entries that the operator sets are no part of them.
+/// The layouts of all maps that are pinned, in the order of [`pinned`].
+///
+/// What the operator sets is not part of them, but what follows from it is: they have the entries of the default limits,
+/// so that another formula is another layout. The sizes of flow tables are pinned as they are.
 static LAYOUTS: LazyLock<Vec<MapLayout>> = LazyLock::new(|| {
-    let shapes = pinned(&Sizes::default());
+    let shapes = pinned(&Sizes { room: Limits::default().room(), ..Sizes::default() });
     let layout = |shape: &MapShape| {
         let layout = shape.layout();
+        if shape.kind == Kind::RingBuf {
+            return MapLayout { value: places(&NeighbourWanted::TYPE), ..layout };
+        }
         let Some(hash) = flow_hash(shape.purpose) else { return layout };
         // The maps of a family's flow table point at each other: none of them is kept without the others.
         let family = shapes.iter().filter(|it| it.purpose == shape.purpose);

@@ -3,15 +3,15 @@
 //! | map | becomes |
 //! |---|---|
 //! | alike | the same map, for the old program and the new one at once |
-//! | of another layout | a new map, with the contents of the old one |
-//! | flow tables | all maps of a family are kept, or all are new: a flow's record, index and count belong together |
+//! | of another layout | a new map, with the contents of the old one (a ring: none) |
+//! | flow tables | all maps of a family are kept, or all are new: a flow's record, index and count belong together. They are new if the hash keys cannot be kept, because no flow would be found |
 
 use std::path::{Path, PathBuf};
 
 use super::{
     kernel::{carry, manifest::Manifest},
     layout::MapLayout,
-    shapes::{self, MapShape, Purpose},
+    shapes::{self, Kind, MapShape, Purpose},
 };
 
 /// What is taken over from the program that runs; nothing, if there is none.
@@ -21,8 +21,8 @@ pub struct Takeover {
     kept: Vec<&'static str>,
     /// Maps whose contents go to new ones.
     pub carried: Vec<Carried>,
-    /// Names of the flow tables that are given up, and where they are.
-    lost: Vec<Carried>,
+    /// Families whose flows are lost, and the table of their records, if it is pinned.
+    lost: Vec<(&'static str, Option<Carried>)>,
 }
 
 /// A map of the program that runs.
@@ -41,15 +41,26 @@ impl Takeover {
                 .map(directory, shape.name)
                 .is_some_and(|(_, layout)| shapes::layout(shape.name) == Some(layout))
         };
-        let is_whole = |purpose| ours.iter().filter(|it| it.purpose == purpose).all(is_alike);
+        let keeps_keys = has_our_keys(manifest, directory);
+        let is_whole = |purpose| keeps_keys && ours.iter().filter(|it| it.purpose == purpose).all(is_alike);
+        let old = |name| {
+            let (path, layout) = manifest.map(directory, name)?;
+            Some(Carried { name, path, layout: layout.clone() })
+        };
         let mut takeover = Self::default();
         for shape in ours {
             let is_flows = matches!(shape.purpose, Purpose::FlowsV4 | Purpose::FlowsV6);
             if is_alike(shape) && (!is_flows || is_whole(shape.purpose)) {
                 takeover.kept.push(shape.name);
-            } else if let Some((path, layout)) = manifest.map(directory, shape.name) {
-                let old = Carried { name: shape.name, path, layout: layout.clone() };
-                if is_flows { &mut takeover.lost } else { &mut takeover.carried }.push(old);
+            } else if !is_flows && shape.kind != Kind::RingBuf {
+                takeover.carried.extend(old(shape.name));
+            }
+        }
+        for (purpose, family, records) in
+            [(Purpose::FlowsV4, "IPv4", "FLOWS4"), (Purpose::FlowsV6, "IPv6", "FLOWS6")]
+        {
+            if !is_whole(purpose) {
+                takeover.lost.push((family, old(records)));
             }
         }
         takeover
@@ -61,17 +72,25 @@ impl Takeover {
     }
 
     /// One line for each family whose flows are lost.
-    pub fn losses(&self) -> anyhow::Result<Vec<String>> {
-        let mut lines = Vec::new();
-        for (table, family) in [("FLOWS4", "IPv4"), ("FLOWS6", "IPv6")] {
-            let Some(lost) = self.lost.iter().find(|it| it.name == table) else { continue };
-            let count = carry::count_flows(&lost.path, &lost.layout)?;
-            let flows = count
-                .map_or_else(|| format!("all {family} flows"), |count| format!("{count} {family} flows"));
-            lines.push(format!(
-                "the {family} flow table that is pinned is of another layout, or incomplete: {flows} are lost"
-            ));
-        }
-        Ok(lines)
+    pub fn losses(&self) -> Vec<String> {
+        let line = |(family, records): &(&str, Option<Carried>)| {
+            let count = records.as_ref().and_then(|it| carry::count_flows(&it.path, &it.layout));
+            let count = count.map_or_else(|| "all".to_owned(), |count| format!("at most {count}"));
+            format!(
+                "the {family} flow table that is pinned is of another layout, or incomplete: {count} {family} flows are lost"
+            )
+        };
+        self.lost.iter().map(line).collect()
     }
+}
+
+/// Can the keys of the flow hash be taken over? Without them no flow is found.
+fn has_our_keys(manifest: &Manifest, directory: &Path) -> bool {
+    const KEYS: &str = "keys";
+    let find = |layout: &MapLayout| {
+        let keys = layout.value.iter().find(|place| place.name == KEYS)?;
+        Some((keys.size, keys.what.clone()))
+    };
+    let ours = shapes::layout("SETTINGS").and_then(find);
+    ours.is_some() && manifest.map(directory, "SETTINGS").and_then(|(_, layout)| find(layout)) == ours
 }

@@ -62,13 +62,18 @@ impl Bytes {
 }
 
 /// Copies all elements. What has no counterpart in the old layout stays as it is in the new map; elements that it has no
-/// room for are left out.
+/// room for are left out. A hash is left empty if its keys or its values cannot be converted: an element without them
+/// would be another one.
 pub fn carry(old: (&Path, &MapLayout), new: (&Path, &MapLayout), shape: &MapShape) -> anyhow::Result<()> {
     let ((old_path, old_layout), (new_path, new_layout)) = (old, new);
     let (old, new) = (Bytes::open(old_path)?, Bytes::open(new_path)?);
     let keys = Conversion::between(&old_layout.key, &new_layout.key);
     let values = Conversion::between(&old_layout.value, &new_layout.value);
     let is_hash = shape.kind == Kind::Hash;
+    if is_hash && !(keys.is_whole(&new_layout.key) && values.has_any()) {
+        log::warn!("{} is of a layout that cannot be converted: its contents are lost", shape.name);
+        return Ok(());
+    }
     let copy = || -> io::Result<()> {
         for (number, old_key) in (0..).zip(old.keys()?) {
             if number >= new.entries {
@@ -102,21 +107,17 @@ pub fn only_value(old: (&Path, &MapLayout), new: &MapLayout) -> anyhow::Result<V
     Ok(converted)
 }
 
-/// How many flows a table of another layout has. `None` if their states are not known.
-pub fn count_flows(path: &Path, layout: &MapLayout) -> anyhow::Result<Option<usize>> {
-    let Content::Plain(control) = Control::TYPE.content else { return Ok(None) };
-    let Some(place) = layout.value.iter().find(|place| place.name == "control" && place.what == control)
-    else {
-        return Ok(None);
-    };
-    let old = Bytes::open(path)?;
+/// How many flows a table of another layout has at most: some may have expired. `None` if it cannot be read.
+pub fn count_flows(path: &Path, layout: &MapLayout) -> Option<usize> {
+    let Content::Plain(control) = Control::TYPE.content else { return None };
+    let place = layout.value.iter().find(|place| place.name == "control" && place.what == control)?;
+    let old = Bytes::open(path).ok()?;
     let (record, word) = (layout.value_bytes() / size_of::<Word>(), place.offset / size_of::<Word>());
     let words = old.entries as usize * old.value / size_of::<Word>();
     if record == 0 || !words.is_multiple_of(record * WAYS) {
-        return Ok(None);
+        return None;
     }
-    let words: Mapping<Word> =
-        Mapping::new(old.map.fd(), words as u32).with_context(|| format!("map {}", path.display()))?;
+    let words: Mapping<Word> = Mapping::new(old.map.fd(), words as u32).ok()?;
     let controls = words.iter().skip(word).step_by(record);
-    Ok(Some(controls.filter(|it| Control(it.load()).state().is_live()).count()))
+    Some(controls.filter(|it| Control(it.load()).state().is_live()).count())
 }

@@ -63,8 +63,8 @@ pub struct Basis<'a> {
 
 /// Loads the program over maps that are whole: kept from the program that runs, filled from its maps, or new.
 ///
-/// The maps of the program that runs are not touched, and the manifest comes last: a kill before it leaves nothing that
-/// another start would believe.
+/// The contents of maps that another program works on are not touched, although pins are removed that carry the name of a
+/// map that is made here. The manifest comes last: a start that is killed before it leaves nothing that the next one uses.
 pub fn load(object: &[u8], basis: &Basis<'_>) -> anyhow::Result<Loaded> {
     let Basis { directory, takeover, sizes, .. } = *basis;
     let shapes = shapes::pinned(&sizes);

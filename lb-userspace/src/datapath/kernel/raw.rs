@@ -5,7 +5,7 @@ use std::{
     os::fd::{AsFd, AsRawFd},
 };
 
-use nix::{errno::Errno, libc};
+use nix::libc;
 
 /// `bpf_attr` of the commands for elements.
 #[repr(C)]
@@ -50,5 +50,5 @@ fn call(command: libc::c_int, map: impl AsFd, key: *const u8, value: *mut u8) ->
     // SAFETY: the kernel reads the attributes, and as many bytes of key and value as the map's have; callers give
     // buffers of those sizes. It writes to `value` only for commands whose callers have it mutable.
     let done = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const attributes, size_of::<Element>()) };
-    Errno::result(done).map(drop).map_err(Into::into)
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -13,7 +13,7 @@ fn a_good_host_is_not_refused() {
 
     assert_eq!(judge_host(&host), []);
     assert_eq!(judge_interfaces(&spec(&["eth0"], AttachMode::Native), &host, &BTreeMap::new()), []);
-    assert_eq!(judge_memory(1 << 30, &host), None);
+    assert_eq!(judge_memory(1 << 30, false, &host), None);
     assert_eq!(veths(&spec(&["eth0"], AttachMode::Native), &host), None);
 }
 
@@ -127,7 +127,7 @@ fn forwarding_matters_only_for_families_that_services_listen_in() {
 fn maps_that_do_not_fit_are_refused_with_both_figures() {
     let host = Host { available_bytes: 100 << 20, ..host(vec![]) };
 
-    let cause = judge_memory((100 << 20) + 1, &host).unwrap();
+    let cause = judge_memory((100 << 20) + 1, false, &host).unwrap();
 
     assert_eq!(cause.what, "the maps need 101 MiB of memory, and 100 MiB are available");
 }
