@@ -55,7 +55,7 @@ use crate::{
 /// Events that wait for the controller; who has more waits in turn.
 const EVENTS: usize = 1024;
 /// Neighbour requests that wait.
-const ASKS: usize = 256;
+const NEIGHBOUR_REQUESTS: usize = 256;
 /// How long tasks may take to end.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -65,7 +65,7 @@ pub fn check(file: &Path) -> Result<Checked, Failure> {
     let cpus = host::cpus()?;
     let (first, last) = host::local_ports()?;
     let ports = SourcePorts::of(&spec, PortPool::around(first, last));
-    let warning = preflight::judge_ports(&spec, (first, last)).map(|cause| cause.to_string());
+    let warning = preflight::check_ports(&spec, (first, last)).map(|cause| cause.to_string());
     Ok(Checked { memory: Memory::of(spec.limits, cpus), ports, warning, spec })
 }
 
@@ -73,9 +73,9 @@ pub fn check(file: &Path) -> Result<Checked, Failure> {
 pub fn remove_remains() -> Result<bool, Failure> {
     match datapath::detach(&paths::pins()) {
         Ok(removed) => Ok(!removed.is_empty()),
-        Err(DetachError::Taken(taken)) => {
+        Err(DetachError::Taken(in_use)) => {
             let hint = "use its socket (--socket), or stop it";
-            Err(Failure::new(Exit::Conflict, taken.to_string()).hint(hint))
+            Err(Failure::new(Exit::Conflict, in_use.to_string()).hint(hint))
         }
         Err(DetachError::Failed(error)) => Err(error.into()),
     }
@@ -125,16 +125,22 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let (targets, watched_targets) = watch::channel(Vec::new());
     let (hops, watched_hops) = watch::channel(BTreeSet::new());
     let (interfaces, watched_interfaces) = watch::channel(opened.attached.clone());
-    let (asks, asked) = mpsc::channel(ASKS);
+    let (requests, neighbour_requests) = mpsc::channel(NEIGHBOUR_REQUESTS);
     let attached = watched_interfaces.clone();
 
     let mut tasks = JoinSet::new();
     tasks.spawn(health::run(watched_targets, events.clone(), stop.clone()));
-    tasks.spawn(neighbours::run(watched_hops, watched_interfaces, asked, events.clone(), stop.clone()));
+    tasks.spawn(neighbours::run(
+        watched_hops,
+        watched_interfaces,
+        neighbour_requests,
+        events.clone(),
+        stop.clone(),
+    ));
     tasks.spawn(pins::watch(pins.clone(), opened.links.pin_names(), attached, events.clone(), stop.clone()));
-    tasks.spawn(datapath::asks(opened.asks, asks, stop.clone()));
+    tasks.spawn(datapath::forward_neighbour_requests(opened.neighbour_requests, requests, stop.clone()));
     if let Some(traces) = opened.traces {
-        tasks.spawn(datapath::traces(traces, stop.clone()));
+        tasks.spawn(datapath::log_traces(traces, stop.clone()));
     }
     tasks.spawn(signals::reload_on_hangup(signals.hangup, events.clone(), stop.clone()));
     let controller_handle =
@@ -145,7 +151,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     tasks.spawn(server::serve_socket(socket, controller_handle, stop.clone().cancelled_owned()));
 
     let mut links = opened.links;
-    let machine =
+    let host =
         Machine { config: options.config.clone(), store, interfaces: Box::new(move || links.refresh()) };
     let start = Start {
         config: options.config.clone(),
@@ -157,7 +163,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     };
     let watched = controller::Watched { targets, hops, interfaces };
     let adopted =
-        Controller::adopt(opened.datapath, machine, watched, start, tokio::time::Instant::now().into_std());
+        Controller::adopt(opened.datapath, host, watched, start, tokio::time::Instant::now().into_std());
     let mut controller = adopted?;
     let state = if opened.adopted { "adopted the pinned data plane" } else { "new data plane" };
     let state = format!("serving, {state}");

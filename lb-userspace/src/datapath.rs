@@ -1,4 +1,4 @@
-//! Whoever holds the maps: the kernel, or memory in tests.
+//! The interface to the maps: the kernel's maps in the daemon, memory in tests.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -42,9 +42,9 @@ pub use self::{
     detach::{DetachError, detach},
     kernel::{
         KernelDatapath,
-        asks::{Asks, asks},
+        neighbour_requests::{NeighbourRequests, forward_neighbour_requests},
         object,
-        traces::{Traces, traces},
+        traces::{Traces, log_traces},
     },
     open::{Fit, OpenError, Opened, judge, open},
     past::{Counted, Sum},
@@ -52,20 +52,20 @@ pub use self::{
     preflight::{Cause, native_mtu_max},
 };
 
-/// The maps, as whoever holds them gives and takes them. Only the controller writes to one.
+/// Access to the maps. Only the controller writes to one.
 pub trait Datapath {
-    /// Reads back what is in the maps.
+    /// Reads the contents of the maps.
     fn observe(&mut self) -> anyhow::Result<Snapshot>;
-    /// Takes one safe step.
+    /// Applies one operation.
     fn apply(&mut self, op: &Op) -> anyhow::Result<()>;
-    /// Returns when no packet that is under way reads what was in force before.
+    /// Returns when no packet in flight can still read what was replaced before.
     fn grace_period(&mut self) -> anyhow::Result<()>;
-    /// Forgets the flows of backend ids that no longer answer for them: their records and hints are freed.
-    /// Works through one stretch of the tables (see [`Datapath::flows`]).
+    /// Frees the records and reply index entries of the flows of `retired` backend ids, in one stretch of the
+    /// tables (see [`Datapath::flows`]).
     fn sweep(&mut self, from: u32, retired: &BTreeSet<u32>) -> anyhow::Result<Option<u32>>;
-    /// Visits the flows of one stretch of the tables that have not expired, also those of backends that have left:
-    /// the stretch that begins at `from` (0: the first). Returns where the next one begins. A stretch takes
-    /// milliseconds, whatever the size of the tables, so that a change never waits for the end of a walk.
+    /// Visits the flows of one stretch of the tables that have not expired, including those of removed backends.
+    /// The stretch begins at `from` (0: the first). Returns where the next one begins. A stretch takes
+    /// milliseconds whatever the size of the tables, so a change never waits for the end of a walk.
     fn flows(&mut self, from: u32, visit: &mut dyn FnMut(&Flow)) -> anyhow::Result<Option<u32>>;
     /// Sums the counters over all CPUs.
     fn totals(&mut self) -> anyhow::Result<Totals>;
@@ -76,32 +76,33 @@ pub trait Datapath {
 pub struct Snapshot {
     /// By slot (`id % MAX_PLACES`).
     pub backends: BTreeMap<u32, Backend>,
-    /// Names by number of counters, so that counters and flows keep their names over a restart.
+    /// Names by counter number, so that counters and flows keep their names over a restart.
     pub backend_names: BTreeMap<u32, BackendName>,
-    /// By number of counters.
+    /// By counter number.
     pub service_names: BTreeMap<u32, String>,
-    /// Ids of backends, by the slot that their range begins with.
+    /// Backend ids, by the first slot of their range.
     pub slots: BTreeMap<u32, Vec<u32>>,
-    /// full-nat: addresses of this host that backends see, at most `MAX_SOURCES`, by number of the set, which is not 0.
+    /// full-nat: local addresses that backends see as the client, at most `MAX_SOURCES`, by set number, which is
+    /// not 0.
     pub sources: BTreeMap<u32, Vec<IpAddr>>,
-    /// What is in force, by number of pool.
+    /// Active pools, by pool number.
     pub pools: BTreeMap<u32, Pool>,
-    /// By what clients dial.
+    /// By listen address.
     pub services: BTreeMap<Listen, ServiceValue>,
     /// By interface index.
     pub interfaces: BTreeMap<u32, Interface>,
-    /// Counts up, modulo 2^24, so that no id is given twice while flows may name it.
+    /// Counts up modulo 2^24, so that an id is not reused while flows may refer to it.
     pub next_backend_id: u32,
     /// Raised when routes or neighbours change: flows then look up their client's next hop again.
     pub hop_generation: u32,
 }
 
-/// A [`lb_common::service::ServiceKey`] with an order. Port 0 marks an address that is ours.
+/// A [`lb_common::service::ServiceKey`] with an order. Port 0 marks an address of the load balancer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listen {
-    /// The service's, or under port 0 any that is ours.
+    /// The address of a service. With port 0: any address of the load balancer.
     pub address: IpAddr,
-    /// In network order; 0: no service.
+    /// In network order. 0: not a service.
     pub port: Be16,
     /// Part of the key: TCP and UDP on one port are two services.
     pub protocol: Protocol,
@@ -120,50 +121,51 @@ impl fmt::Display for Listen {
 /// A [`lb_common::service::Service`]: `pool` is `Service::NO_POOL` under port 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceValue {
-    /// Whose table schedules for it.
+    /// The pool that new flows are scheduled from.
     pub pool: u32,
-    /// The number of the service's counters and name.
+    /// The counter number of the service, which also leads to its name.
     pub counters: u32,
 }
 
-/// One step. After each, no reachable slot names a missing backend, and flows of a service reach only its backends.
+/// One operation. After each, no reachable slot refers to a missing backend, and flows of a service reach only its
+/// backends.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
-    /// By interface index: packets may leave through it from here on.
+    /// By interface index. Packets may leave through it from now on.
     PutInterface(u32, Interface),
-    /// By number of counters, which begin at zero under another name. What they counted stays with the name of before.
+    /// By counter number. The counters start at zero under another name; the old counts stay with the old name.
     PutBackendName(u32, BackendName),
-    /// By number of counters, like that of a backend.
+    /// By counter number, as for backends.
     PutServiceName(u32, String),
     /// The slot follows from the id.
     PutBackend(Backend),
-    /// By first slot: ids of backends, in slots that no pool names while they are written.
+    /// By first slot: backend ids, written to slots that no pool uses.
     PutSlots(u32, Vec<u32>),
-    /// By number of the set, which no pool names while it is written.
+    /// By set number. No pool uses the set while it is written.
     PutSources(u32, Vec<IpAddr>),
-    /// By number of pool: what is in force from here on.
+    /// By pool number. The pool is active from now on.
     PutPool(u32, Pool),
-    /// Clients are served from here on.
+    /// Clients are served from now on.
     PutService(Listen, ServiceValue),
-    /// Before the backends whose ids it counts past.
+    /// Written before the backends whose ids it is past.
     SetNextBackendId(u32),
     /// Flows look up their client's next hop again.
     SetHopGeneration(u32),
-    /// Clients are served until here.
+    /// Clients are no longer served.
     DeleteService(Listen),
-    /// By number of pool.
+    /// By pool number.
     DeletePool(u32),
-    /// Slots that no pool names any more.
+    /// Slots that no pool uses any more.
     DeleteSlots(SlotRange),
-    /// By number of the set, which no pool names any more.
+    /// By set number. No pool uses the set any more.
     DeleteSources(u32),
-    /// By slot: its flows are dead from here on.
+    /// By slot. Its flows are dead from now on.
     DeleteBackend(u32),
-    /// By number of counters, which are free then. What they counted stays with the name.
+    /// By counter number, which becomes free. The counts stay with the name.
     DeleteServiceName(u32),
-    /// By number of counters, like that of a service.
+    /// By counter number, as for services.
     DeleteBackendName(u32),
-    /// By interface index: nothing leaves through it any more.
+    /// By interface index. Nothing leaves through it any more.
     DeleteInterface(u32),
 }
 
@@ -177,7 +179,7 @@ impl Op {
     }
 }
 
-/// For errors: the step, and the entry that it is about.
+/// For errors: the operation and the entry that it is about.
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -189,7 +191,7 @@ impl fmt::Display for Op {
             Self::PutSources(number, sources) => write!(f, "put set {number} of {} sources", sources.len()),
             Self::PutPool(number, pool) => {
                 let SlotRange { offset, length } = pool.slots();
-                write!(f, "put {length} slots at {offset} in force for pool {number}")
+                write!(f, "activate {length} slots at {offset} for pool {number}")
             }
             Self::PutService(listen, service) => write!(f, "put service {listen} with pool {}", service.pool),
             Self::SetNextBackendId(id) => write!(f, "set the next backend id to {id}"),
@@ -208,75 +210,75 @@ impl fmt::Display for Op {
     }
 }
 
-/// A flow as the table has it.
+/// A flow as it is in the table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Flow {
-    /// TCP or UDP: nothing else is balanced.
+    /// TCP or UDP, the only protocols that are balanced.
     pub protocol: Protocol,
-    /// Who dialled.
+    /// The client's address.
     pub client: SocketAddr,
-    /// What was dialled.
+    /// The listen address that the client dialled.
     pub listen: SocketAddr,
-    /// Where the requests go.
+    /// Where requests are sent.
     pub backend: SocketAddr,
-    /// What the backend sees: an address of ours (full-nat) or the client (nat).
+    /// The source that the backend sees: a local address (full-nat) or the client (nat).
     pub source: SocketAddr,
-    /// Whose flow it is; the backend may have left.
+    /// The backend may have been removed since.
     pub backend_id: u32,
-    /// Half-open, closing or closed; else it is established.
+    /// Half-open, closing or closed; otherwise established.
     pub state: lb_common::flow::State,
-    /// Since its last packet, either way.
+    /// Time since the last packet in either direction.
     pub idle: std::time::Duration,
 }
 
 /// All counters, summed over CPUs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Totals {
-    /// By number of counters.
+    /// By counter number.
     pub backends: BTreeMap<u32, BackendCounters>,
-    /// By number of counters: what the service itself refused.
+    /// By counter number: packets that the service itself refused.
     pub services: BTreeMap<u32, ServiceCounters>,
-    /// Packets that were not forwarded, by the reason why.
+    /// Packets that were not forwarded, by reason.
     pub reasons: BTreeMap<Reason, Tally>,
-    /// By name: what numbers counted that have lost it.
+    /// By name: counts of names that no longer have a counter number.
     pub past: BTreeMap<String, Counted>,
     /// By interface index.
     pub actions: BTreeMap<u32, ActionCounters>,
 }
 
-/// What the kernel was found to have or given at start: it stays while the pins stay.
+/// Sizes that were fixed when the maps were created. They stay while the pins stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
-    /// IPv4 flows that the table has room for.
+    /// IPv4 flows that fit into the table.
     pub flows: u32,
-    /// IPv6 flows that the table has room for.
+    /// IPv6 flows that fit into the table.
     pub flows_ipv6: u32,
-    /// The most that may be half-open, per family.
+    /// The limit of half-open flows, per family.
     pub half_open_flows: u32,
-    /// What the maps for services and backends were made for.
+    /// The sizes of the maps for services and backends.
     pub room: Room,
-    /// Source ports of full-nat flows, as the host left them over when the maps were made.
+    /// Source ports for full-nat flows: those outside the host's ephemeral range when the maps were created.
     pub ports: PortPool,
-    /// What the kernel takes for all maps, rings included.
+    /// Kernel memory of all maps, including the rings.
     pub map_memory_bytes: u64,
 }
 
 /// An attached interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
-    /// As the kernel had it at the last look.
+    /// The name when interfaces were last listed.
     pub name: String,
-    /// What links and maps know it by.
+    /// Interface index, used by links and maps.
     pub index: u32,
     /// Where in the kernel the program runs.
     pub mode: LinkMode,
-    /// Bytes of the longest IP packet.
+    /// Length of the longest IP packet, in bytes.
     pub mtu: u32,
-    /// Its own, which packets that it sends have as source.
+    /// The interface's address, which is the source of packets that it sends.
     pub mac: lb_common::net::Mac,
 }
 
-/// Unused hop of a backend that cannot be reached yet.
+/// Placeholder for the next hop of a backend that cannot be reached yet.
 pub const UNRESOLVED: Hop = Hop {
     destination: lb_common::net::Mac([0; 3]),
     source: lb_common::net::Mac([0; 3]),

@@ -1,7 +1,7 @@
 //! Attaches the program to the interfaces, and keeps it there.
 //!
-//! A link that is pinned outlives the daemon, and its program can be replaced without losing a packet. So a link that
-//! is ours and alive is kept and given the new program; only what has no such link is attached anew.
+//! A pinned link outlives the daemon, and its program can be replaced without losing a packet. So a live link of xlb
+//! is kept and given the new program. Interfaces without one are attached.
 
 mod link;
 mod links;
@@ -24,32 +24,32 @@ use crate::spec::{AttachMode, LinkMode};
 
 /// An interface to attach to.
 #[derive(Clone, Debug)]
-pub struct Wanted<'a> {
+pub struct Target<'a> {
     pub link: &'a Link,
     pub mode: AttachMode,
-    /// A link of ours that is alive on it.
+    /// A live link of xlb on this interface.
     pub held: Option<&'a Pinned>,
 }
 
-/// What became of it.
+/// The result of attaching.
 #[derive(Debug, Default)]
 pub struct Outcome {
     pub attached: Vec<Attached>,
     pub warnings: Vec<String>,
 }
 
-/// Attaches everywhere, or nowhere that was not attached before.
-pub fn attach(program: &mut Xdp, wanted: &[Wanted<'_>], directory: &Path) -> Result<Outcome, Refused> {
-    let native = Attempt::new(wanted, first_choice(wanted));
+/// Attaches to all interfaces. On failure, only those that were attached before stay attached.
+pub fn attach(program: &mut Xdp, targets: &[Target<'_>], directory: &Path) -> Result<Outcome, Refused> {
+    let native = Attempt::new(targets, first_choice(targets));
     let refused = match native.run(program, directory) {
         Ok(attached) => return Ok(Outcome { attached, warnings: Vec::new() }),
         Err(refused) => refused,
     };
-    let is_auto = |it: &&Wanted<'_>| it.mode == AttachMode::Auto && it.link.name == refused.interface;
-    if native.auto == LinkMode::Generic || !wanted.iter().any(|it| is_auto(&it)) {
+    let is_auto = |it: &&Target<'_>| it.mode == AttachMode::Auto && it.link.name == refused.interface;
+    if native.auto == LinkMode::Generic || !targets.iter().any(|it| is_auto(&it)) {
         return Err(refused.into());
     }
-    let attached = Attempt::new(wanted, LinkMode::Generic).run(program, directory)?;
+    let attached = Attempt::new(targets, LinkMode::Generic).run(program, directory)?;
     let cause = refused.error;
     let warning = format!(
         "{} does not support native mode ({cause}): all interfaces use generic mode, which is slower; \
@@ -59,20 +59,20 @@ pub fn attach(program: &mut Xdp, wanted: &[Wanted<'_>], directory: &Path) -> Res
     Ok(Outcome { attached, warnings: vec![warning] })
 }
 
-/// Native for those that are to choose, unless an earlier start has found that this does not do.
-fn first_choice(wanted: &[Wanted<'_>]) -> LinkMode {
-    let mut held = wanted.iter().filter(|it| it.mode == AttachMode::Auto).filter_map(Wanted::held_mode);
+/// Native mode for `auto` interfaces, unless an earlier start found that one of them does not support it.
+fn first_choice(targets: &[Target<'_>]) -> LinkMode {
+    let mut held = targets.iter().filter(|it| it.mode == AttachMode::Auto).filter_map(Target::held_mode);
     if held.any(|mode| mode == LinkMode::Generic) { LinkMode::Generic } else { LinkMode::Native }
 }
 
-impl Wanted<'_> {
+impl Target<'_> {
     fn held_mode(&self) -> Option<LinkMode> {
         self.held?;
         let xdp = self.link.xdp?;
         Some(if xdp.is_generic { LinkMode::Generic } else { LinkMode::Native })
     }
 
-    /// Attaches in another mode. If that is refused, the program goes back to where it was.
+    /// Attaches in another mode. If that is refused, the program is attached in its old mode again.
     fn change(&self, program: &mut Xdp, mode: LinkMode) -> Result<FdLink, NotAttached> {
         let (Some(held), Some(old)) = (self.held, self.held_mode()) else {
             return link::attach(program, self.link.index, mode);
@@ -86,7 +86,7 @@ impl Wanted<'_> {
         Err(refused)
     }
 
-    /// Gives the link that is held another program.
+    /// Replaces the program of the existing link.
     fn replace(&self, program: &mut Xdp) -> Result<FdLink, NotAttached> {
         match self.held {
             Some(held) => Ok(link::replace(program, held)?),
@@ -101,27 +101,27 @@ impl Wanted<'_> {
 
 /// One mode for each interface.
 struct Attempt<'a> {
-    wanted: &'a [Wanted<'a>],
+    targets: &'a [Target<'a>],
     auto: LinkMode,
 }
 
 impl<'a> Attempt<'a> {
-    fn new(wanted: &'a [Wanted<'a>], auto: LinkMode) -> Self {
-        Self { wanted, auto }
+    fn new(targets: &'a [Target<'a>], auto: LinkMode) -> Self {
+        Self { targets, auto }
     }
 
-    fn mode(&self, wanted: &Wanted<'_>) -> LinkMode {
-        match wanted.mode {
+    fn mode(&self, target: &Target<'_>) -> LinkMode {
+        match target.mode {
             AttachMode::Native => LinkMode::Native,
             AttachMode::Generic => LinkMode::Generic,
             AttachMode::Auto => self.auto,
         }
     }
 
-    /// First those that may refuse; dropping their links undoes them. Then those that change their mode, which takes
-    /// them off the network for a moment. What is replaced comes last, because it cannot fail.
+    /// New links first, because they can fail and dropping them undoes them. Then mode changes, which detach the
+    /// interface for a moment. Replacing a program comes last, because it cannot fail.
     fn run(&self, program: &mut Xdp, directory: &Path) -> Result<Vec<Attached>, RefusedBy> {
-        let (held, bare): (Vec<_>, Vec<_>) = self.wanted.iter().partition(|it| it.held.is_some());
+        let (held, bare): (Vec<_>, Vec<_>) = self.targets.iter().partition(|it| it.held.is_some());
         let (same, other): (Vec<_>, Vec<_>) =
             held.into_iter().partition(|it| it.held_mode() == Some(self.mode(it)));
         let mut links = Vec::new();
@@ -139,7 +139,7 @@ impl<'a> Attempt<'a> {
             let path = pins::link(directory, it.link.index);
             link::pin(link, &path).map_err(|error| it.refuses(error.into()))?;
         }
-        Ok(self.wanted.iter().map(|it| attached(it.link, self.mode(it))).collect())
+        Ok(self.targets.iter().map(|it| attached(it.link, self.mode(it))).collect())
     }
 }
 

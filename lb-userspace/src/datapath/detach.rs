@@ -1,4 +1,4 @@
-//! Removes the data plane: traffic for the services goes to the host from then on.
+//! Removes the data plane. From then on the host itself gets the traffic for the services.
 
 use std::path::Path;
 
@@ -6,25 +6,26 @@ use anyhow::Context;
 
 use super::{
     attach,
-    lock::{Lock, Taken},
+    lock::{Lock, PinsInUse},
     pins,
     preflight::links,
 };
 
-/// Why it was not removed, or not all of it.
+/// Why it was not removed, or not completely.
 #[derive(Debug, thiserror::Error)]
 pub enum DetachError {
-    /// A daemon has it. Exit 5.
+    /// A daemon holds the pins. Exit 5.
     #[error(transparent)]
-    Taken(#[from] Taken),
+    Taken(#[from] PinsInUse),
     /// Exit 1.
     #[error("{0:#}")]
     Failed(#[from] anyhow::Error),
 }
 
-/// Removes the data plane whose pins lie in a directory, those of other versions too. Returns what was removed, one line each.
+/// Removes the data plane whose pins are in a directory, and those of other versions. Returns what was removed, one
+/// line each.
 ///
-/// Refuses while a daemon holds the pins: it must have dropped its datapath, or be asked through its socket.
+/// Refuses while a daemon holds the pins. Use the daemon's socket instead, or drop its datapath first.
 pub fn detach(directory: &Path) -> Result<Vec<String>, DetachError> {
     if !directory.is_dir() {
         return Ok(Vec::new());

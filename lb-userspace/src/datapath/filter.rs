@@ -1,7 +1,7 @@
-//! The prefilter: derived from what is listened on and served.
+//! The prefilter, derived from listen addresses and backends.
 //!
-//! A set bit may be wrong, a clear one never is. So a step sets the bits of what comes before it is taken, and clears the bits
-//! of what goes after it was.
+//! A set bit may be a false positive; a clear bit is always right. So an operation sets the bits of what it adds
+//! before it is applied, and clears the bits of what it removes afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,37 +17,37 @@ use super::{Listen, Op, Snapshot};
 /// An address and a port.
 type Endpoint = (Address, Be16);
 
-/// A bit of the filter: the [place](Filter::place) of an endpoint, and which bit of its byte.
+/// A bit of the filter: the [place](Filter::place) of an endpoint, and its bit in that byte.
 pub type Bit = (usize, u8);
 
-/// What a step changes of the filter.
+/// How an operation changes the filter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Change {
-    /// To be set before the step.
+    /// Bits to set before the operation.
     pub set: Option<Bit>,
-    /// To be cleared after it.
+    /// Bits to clear after it.
     pub clear: Option<Bit>,
 }
 
-/// What the filter is made of.
+/// The endpoints in the filter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sources {
     shift: u32,
     listens: BTreeSet<Listen>,
     /// By slot.
     backends: BTreeMap<u32, Endpoint>,
-    /// How many endpoints set a bit.
+    /// How many endpoints set each bit.
     bits: BTreeMap<Bit, u32>,
 }
 
 impl Sources {
-    /// Of a filter with so many pages.
+    /// For a filter with this many pages.
     pub fn new(pages: u32) -> Self {
         let shift = Filter::SHIFT - pages.max(1).ilog2();
         Self { shift, listens: BTreeSet::new(), backends: BTreeMap::new(), bits: BTreeMap::new() }
     }
 
-    /// Everything that is in the maps.
+    /// All endpoints in the maps.
     pub fn of(maps: &Snapshot, pages: u32) -> Self {
         let mut sources = Self::new(pages);
         for (listen, service) in &maps.services {
@@ -59,7 +59,7 @@ impl Sources {
         sources
     }
 
-    /// Takes one step.
+    /// Records one operation.
     pub fn apply(&mut self, op: &Op) -> Change {
         match op {
             Op::PutService(listen, _) if self.listens.insert(*listen) => {
@@ -104,7 +104,7 @@ impl Sources {
         self.bits.keys().copied()
     }
 
-    /// Port 0 marks an address that is ours, and is no port that packets go to.
+    /// Port 0 marks an address of the load balancer. No packet is sent to it.
     fn service(&self, listen: &Listen) -> Option<Bit> {
         let endpoint = (listen.address.into(), listen.port);
         (listen.port.get() != 0).then(|| self.bit(endpoint, Filter::SERVICE))
@@ -114,14 +114,14 @@ impl Sources {
         (Filter::place(Filter::fold(address), port, self.shift), bit)
     }
 
-    /// Returns the bit if it was clear.
+    /// Returns the bit if it was clear before.
     fn add(&mut self, bit: Option<Bit>) -> Option<Bit> {
         let count = self.bits.entry(bit?).or_default();
         *count += 1;
         bit.filter(|_| *count == 1)
     }
 
-    /// Returns the bit if it is clear from here on.
+    /// Returns the bit if it is clear now.
     fn remove(&mut self, bit: Option<Bit>) -> Option<Bit> {
         let count = self.bits.get_mut(&bit?)?;
         *count -= 1;
@@ -145,7 +145,7 @@ mod tests {
     use crate::datapath::ServiceValue;
 
     #[test]
-    fn what_is_listened_on_and_served_has_its_bits_and_nothing_else_has() {
+    fn only_listen_addresses_and_backends_have_bits_set() {
         let mut sources = Sources::new(1);
         for (listen, is_set) in
             [("192.0.2.10:80", true), ("[2001:db8::10]:443", true), ("192.0.2.10:0", false)]
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_gone_leaves_no_bits_behind() {
+    fn removed_endpoints_have_no_bits_set() {
         let mut sources = Sources::new(64);
         sources.apply(&Op::PutService(listen_at("192.0.2.10:80"), SERVICE));
         sources.apply(&Op::PutBackend(backend(1, "10.0.0.11:8080")));
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_moves_no_endpoint_changes_nothing() {
+    fn an_operation_without_endpoints_changes_no_bits() {
         let mut sources = Sources::new(1);
         sources.apply(&Op::PutBackend(backend(1, "10.0.0.11:8080")));
 
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bit_is_cleared_with_the_last_that_needs_it() {
+    fn a_shared_bit_is_cleared_with_its_last_endpoint() {
         let mut sources = Sources::new(1);
         sources.apply(&Op::PutBackend(backend(1, "10.0.0.11:8080")));
 

@@ -1,7 +1,7 @@
-//! The flow tables, walked and swept while packets go by.
+//! Walks and sweeps of the flow tables, while packets are forwarded.
 //!
-//! Records are read and freed by the program's own code ([`lb_ebpf::table`]). Walks are made in stretches, so that nothing
-//! waits for a whole table.
+//! Records are read and freed by the program's own code ([`lb_ebpf::table`]). A walk goes stretch by stretch, so that
+//! nothing waits for a whole table.
 
 use std::{collections::BTreeSet, net::SocketAddr, ops::Range, time::Duration};
 
@@ -23,7 +23,7 @@ use lb_ebpf::{
 
 use super::{Flow, mapping::Mapping};
 
-/// Buckets of a stretch: 2 to 4 MiB of records, which take a few milliseconds.
+/// Buckets in a stretch: 2 to 4 MiB of records, which take a few milliseconds.
 const STRETCH: u32 = 4096;
 
 /// Both families' tables.
@@ -36,13 +36,13 @@ pub struct Flows {
 pub struct Table<F: Family> {
     pub buckets: Mapping<Bucket<RecordOf<F>>>,
     pub lines: Mapping<HintLine>,
-    /// One word.
+    /// A single word.
     pub half_open: Mapping<Word>,
 }
 
 impl Flows {
-    /// Visits the flows of the stretch that begins at `from` that have not expired. Those whose backend has left are
-    /// among them: who sweeps must learn of them. Returns where the next stretch begins.
+    /// Visits the flows of the stretch at `from` that have not expired, including those of removed backends,
+    /// which the caller must sweep. Returns where the next stretch begins.
     pub fn walk(&self, from: u32, now: u32, visit: &mut dyn FnMut(&Flow)) -> Option<u32> {
         let (stretch, next) = self.stretch(from);
         match stretch {
@@ -52,7 +52,8 @@ impl Flows {
         next
     }
 
-    /// Frees the records and hints of retired backends in one stretch. Returns where the next one begins.
+    /// Frees the records and reply index entries of retired backends in one stretch. Returns where the next one
+    /// begins.
     pub fn sweep(&self, from: u32, retired: &BTreeSet<u32>, settings: &Settings) -> Option<u32> {
         let (stretch, next) = self.stretch(from);
         match stretch {
@@ -62,7 +63,7 @@ impl Flows {
         next
     }
 
-    /// Stretches are counted through IPv4's buckets and then IPv6's, and lie in one of them.
+    /// Stretches are numbered through IPv4's buckets and then IPv6's. None covers both.
     fn stretch(&self, from: u32) -> (Stretch, Option<u32>) {
         let v4 = self.v4.buckets.len() as u32;
         let all = v4 + self.v6.buckets.len() as u32;

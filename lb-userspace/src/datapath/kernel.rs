@@ -1,23 +1,23 @@
 //! The kernel's maps, by aya.
 //!
-//! Arrays have no holes: what is not there is told by values that nothing that is there has.
+//! Arrays have no holes. An absent element has a value that no real element has:
 //!
-//! | map | not there |
+//! | map | absent |
 //! |---|---|
 //! | `BACKENDS` | id 0 |
 //! | `POOLS` | the word 0, which has no picker |
 //! | `SLOTS` | id 0 |
 //! | `SOURCES` | first source `::` |
-//! | `INTERFACES` | all zero, or not in `DEVICES`, which loses what goes away |
+//! | `INTERFACES` | all zero, or not in `DEVICES`, from which the kernel removes deleted interfaces |
 
 mod apply;
-pub mod asks;
 mod backends;
 pub mod carry;
 pub mod handles;
 pub mod load;
 pub mod manifest;
 mod maps;
+pub mod neighbour_requests;
 mod observe;
 mod raw;
 mod schedules;
@@ -45,11 +45,11 @@ pub fn object() -> Option<&'static [u8]> {
     None
 }
 
-/// The pinned maps of the program that runs.
+/// The pinned maps of the running program.
 pub struct KernelDatapath {
     maps: Maps,
     sources: Sources,
-    /// The pages of the prefilter, as they are in the map.
+    /// The pages of the prefilter, as written to the map.
     filter: Vec<Filter>,
 }
 
@@ -63,18 +63,18 @@ impl KernelDatapath {
         Ok(datapath)
     }
 
-    /// What the program was told.
+    /// The settings of the program.
     pub fn settings(&self) -> anyhow::Result<Settings> {
         self.maps.settings()
     }
 
-    /// Writes the pages that are not as they must be.
-    fn mend_filter(&mut self) -> anyhow::Result<()> {
-        let mut wanted = vec![Filter::NOTHING; self.filter.len()];
+    /// Writes the pages that differ from what they should be.
+    fn repair_filter(&mut self) -> anyhow::Result<()> {
+        let mut pages = vec![Filter::NOTHING; self.filter.len()];
         for (place, bit) in self.sources.bits() {
-            wanted[place / Filter::SIZE].byte[place % Filter::SIZE] |= bit;
+            pages[place / Filter::SIZE].byte[place % Filter::SIZE] |= bit;
         }
-        for (number, page) in (0..).zip(wanted) {
+        for (number, page) in (0..).zip(pages) {
             if self.filter[number as usize] != page {
                 self.maps.set_filter_page(number, &page)?;
                 self.filter[number as usize] = page;
@@ -94,9 +94,9 @@ impl KernelDatapath {
 impl Datapath for KernelDatapath {
     fn observe(&mut self) -> anyhow::Result<Snapshot> {
         let snapshot = self.maps.observe().context("read the maps back")?;
-        // A step that failed halfway leaves a filter behind that fits neither what was nor what was to be.
+        // An operation that failed halfway leaves a filter that is right for neither state.
         self.sources = Sources::of(&snapshot, self.maps.filter_pages());
-        self.mend_filter()?;
+        self.repair_filter()?;
         Ok(snapshot)
     }
 
@@ -126,7 +126,7 @@ impl Datapath for KernelDatapath {
 
 /// The program's clock (`bpf_ktime_get_coarse_ns`).
 fn ticks_now() -> anyhow::Result<u32> {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).context("ask for the time")?;
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).context("read the monotonic clock")?;
     let nanoseconds = now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64;
     Ok((nanoseconds >> TICK_SHIFT) as u32)
 }

@@ -1,13 +1,13 @@
-//! The layouts of the maps as text: what pins are named after, and what another version reads them by.
+//! The layouts of the maps as text. Pins are named after them, and other versions read the maps by them.
 //!
 //! ```text
 //!   SERVICES: hash, key 24, value 8 x 1, flags 0x0, entries 4096
 //!     key address 0 16 address
-//!     value pool 0 4 u32            name, offset, bytes, what it is
+//!   value pool 0 4 u32            name, offset, bytes, type
 //! ```
 //!
-//! The hash of a map's text is its version and ends the name of its pin (`SERVICES_5f3a9c21`). The texts are pinned too
-//! (`kernel/manifest.rs`), so that a version can read the maps of another one, older or younger.
+//! The hash of a map's text is its version and the end of its pin's name (`SERVICES_5f3a9c21`). The texts are pinned
+//! too (`kernel/manifest.rs`), so that a version can read the maps of an older or newer one.
 
 use std::{fmt, str::FromStr};
 
@@ -17,26 +17,26 @@ use lb_common::layout::{Content, Type};
 /// The layout of one map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MapLayout {
-    /// As the program calls it.
+    /// The map's name in the program.
     pub name: String,
-    /// Everything but the fields.
+    /// Everything except the fields.
     pub facts: String,
     /// The fields of a key.
-    pub key: Vec<Place>,
+    pub key: Vec<FieldLayout>,
     /// The fields of a value.
-    pub value: Vec<Place>,
+    pub value: Vec<FieldLayout>,
 }
 
-/// A field, those of nested structs by their full names.
+/// A field. A nested one has its full path as name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// `hop.mtu`
+pub struct FieldLayout {
+    /// For example `hop.mtu`.
     pub name: String,
-    /// Bytes before it.
+    /// Offset in bytes.
     pub offset: usize,
-    /// Its own bytes.
+    /// Size in bytes.
     pub size: usize,
-    /// What it is.
+    /// Its type.
     pub what: String,
 }
 
@@ -46,13 +46,13 @@ impl MapLayout {
         format!("{}_{:08x}", self.name, hash(&self.to_string()))
     }
 
-    /// The bytes of one value, or of one of several that lie in a row.
+    /// The size of a value, or of one CPU's value in a per-CPU map.
     pub fn value_bytes(&self) -> usize {
         self.value.last().map_or(0, |last| last.offset + last.size)
     }
 }
 
-/// Is this the name of a map's pin, of whatever version?
+/// Is this the name of a map's pin, in any version?
 pub fn is_pin_name(name: &str) -> bool {
     name.rsplit_once('_').is_some_and(|(map, hash)| {
         let is_upper = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
@@ -64,24 +64,24 @@ pub fn is_pin_name(name: &str) -> bool {
 }
 
 /// The fields of a type.
-pub fn places(of: &Type) -> Vec<Place> {
-    let mut places = Vec::new();
-    flatten(of, "", 0, &mut places);
-    places
+pub fn fields(of: &Type) -> Vec<FieldLayout> {
+    let mut fields = Vec::new();
+    flatten(of, "", 0, &mut fields);
+    fields
 }
 
-fn flatten(of: &Type, path: &str, offset: usize, places: &mut Vec<Place>) {
+fn flatten(of: &Type, path: &str, offset: usize, fields: &mut Vec<FieldLayout>) {
     let mut plain = |what: String| {
         let name = if path.is_empty() { "itself" } else { path };
-        places.push(Place { name: name.to_owned(), offset, size: of.size, what });
+        fields.push(FieldLayout { name: name.to_owned(), offset, size: of.size, what });
     };
     match of.content {
         Content::Plain(what) => plain(what.to_owned()),
         Content::List(what, length) => plain(format!("[{what}; {length}]")),
-        Content::Struct(fields) => {
-            for field in fields {
+        Content::Struct(members) => {
+            for field in members {
                 let dot = if path.is_empty() { "" } else { "." };
-                flatten(&field.content, &format!("{path}{dot}{}", field.name), offset + field.offset, places);
+                flatten(&field.content, &format!("{path}{dot}{}", field.name), offset + field.offset, fields);
             }
         }
     }
@@ -90,8 +90,8 @@ fn flatten(of: &Type, path: &str, offset: usize, places: &mut Vec<Place>) {
 impl fmt::Display for MapLayout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}: {}", self.name, self.facts)?;
-        for (side, places) in [("key", &self.key), ("value", &self.value)] {
-            for Place { name, offset, size, what } in places {
+        for (side, fields) in [("key", &self.key), ("value", &self.value)] {
+            for FieldLayout { name, offset, size, what } in fields {
                 writeln!(f, "  {side} {name} {offset} {size} {what}")?;
             }
         }
@@ -99,7 +99,7 @@ impl fmt::Display for MapLayout {
     }
 }
 
-/// Reads the texts of maps, one after another.
+/// Parses the layouts of several maps.
 pub fn parse(text: &str) -> anyhow::Result<Vec<MapLayout>> {
     let mut maps: Vec<MapLayout> = Vec::new();
     for line in text.lines() {
@@ -122,7 +122,7 @@ pub fn parse(text: &str) -> anyhow::Result<Vec<MapLayout>> {
     Ok(maps)
 }
 
-impl FromStr for Place {
+impl FromStr for FieldLayout {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
@@ -133,12 +133,12 @@ impl FromStr for Place {
     }
 }
 
-/// FNV-1a: names need no secrecy, and equal names are compared as texts.
+/// FNV-1a. Names need no secrecy, and texts are compared as well.
 fn hash(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
-/// What is copied from values of one layout to those of another: fields with one name, one size and one meaning.
+/// How to copy a value to another layout: fields with the same name, size and type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conversion(Vec<Copied>);
 
@@ -151,10 +151,10 @@ struct Copied {
 
 impl Conversion {
     /// From the fields of an old layout to those of a new one.
-    pub fn between(old: &[Place], new: &[Place]) -> Self {
+    pub fn between(old: &[FieldLayout], new: &[FieldLayout]) -> Self {
         let copied = new.iter().filter_map(|to| {
             let is_same =
-                |from: &&Place| (&from.name, from.size, &from.what) == (&to.name, to.size, &to.what);
+                |from: &&FieldLayout| (&from.name, from.size, &from.what) == (&to.name, to.size, &to.what);
             let from = old.iter().find(is_same)?;
             Some(Copied { from: from.offset, to: to.offset, size: to.size })
         });
@@ -192,12 +192,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_read_back_as_it_was_written() {
+    fn a_layout_survives_the_round_trip_through_text() {
         let map = MapLayout {
             name: "SERVICES".into(),
             facts: "hash, key 24".into(),
-            key: places(&ServiceKey::TYPE),
-            value: places(&<[u32; 3]>::TYPE),
+            key: fields(&ServiceKey::TYPE),
+            value: fields(&<[u32; 3]>::TYPE),
         };
 
         let read = parse(&format!("{map}{map}")).unwrap();
@@ -207,13 +207,13 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_copied_wherever_they_lie_and_others_stay_as_they_were() {
-        let old = [place("moved", 0, 4, "u32"), place("removed", 4, 4, "u32"), place("resized", 8, 2, "u16")];
+    fn equal_fields_are_copied_and_others_stay_unchanged() {
+        let old = [field("moved", 0, 4, "u32"), field("removed", 4, 4, "u32"), field("resized", 8, 2, "u16")];
         let new = [
-            place("added", 0, 4, "u32"),
-            place("resized", 4, 4, "u32"),
-            place("moved", 8, 4, "u32"),
-            place("removed", 12, 4, "other meaning"),
+            field("added", 0, 4, "u32"),
+            field("resized", 4, 4, "u32"),
+            field("moved", 8, 4, "u32"),
+            field("removed", 12, 4, "other meaning"),
         ];
         let mut value = [9; 16];
 
@@ -223,21 +223,21 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_shorter_than_its_layout_is_not_read() {
+    fn a_value_shorter_than_its_layout_is_not_read() {
         let mut value = [9; 4];
 
-        Conversion::between(&[place("a", 4, 4, "u32")], &[place("a", 0, 4, "u32")])
+        Conversion::between(&[field("a", 4, 4, "u32")], &[field("a", 0, 4, "u32")])
             .apply(&[0; 4], &mut value);
 
         assert_eq!(value, [9; 4]);
     }
 
     #[test]
-    fn a_pin_is_told_by_its_name() {
+    fn pins_are_recognised_by_name() {
         let map = MapLayout {
             name: "FLOWS4".into(),
             facts: String::new(),
-            key: places(&Type::NOTHING),
+            key: fields(&Type::NOTHING),
             value: vec![],
         };
 
@@ -247,7 +247,7 @@ mod tests {
         }
     }
 
-    fn place(name: &str, offset: usize, size: usize, what: &str) -> Place {
-        Place { name: name.into(), offset, size, what: what.into() }
+    fn field(name: &str, offset: usize, size: usize, what: &str) -> FieldLayout {
+        FieldLayout { name: name.into(), offset, size, what: what.into() }
     }
 }

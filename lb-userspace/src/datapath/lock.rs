@@ -1,7 +1,7 @@
 //! One daemon per set of pins.
 //!
-//! The lock is on the directory of pins itself: bpffs holds no files, but its directories can be locked, and whoever
-//! sees the same pins (in another mount namespace, with another state directory) sees the same lock.
+//! The lock is on the pin directory itself: bpffs holds no files, but its directories can be locked. So everyone who
+//! sees the same pins sees the same lock, even from another mount namespace or with another state directory.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -12,41 +12,41 @@ use std::{
 
 use anyhow::Context;
 
-/// Taken as long as it lives, and not a moment longer than its process.
+/// Holds the lock until it is dropped or the process ends.
 #[derive(Debug)]
 pub struct Lock(File);
 
-/// Somebody else holds the pins. What to do depends on what they are wanted for.
+/// Another process holds the pins. What to do about it depends on the command.
 #[derive(Debug, thiserror::Error)]
 #[error("another xlb holds {0}")]
-pub struct Taken(pub String);
+pub struct PinsInUse(pub String);
 
 impl Lock {
-    /// Takes the lock of the directory, which is made if there is none.
-    pub fn take(root: &Path) -> anyhow::Result<Result<Self, Taken>> {
-        fs::create_dir_all(root).with_context(|| format!("make {}", root.display()))?;
+    /// Locks the directory, and creates it if it is missing.
+    pub fn take(root: &Path) -> anyhow::Result<Result<Self, PinsInUse>> {
+        fs::create_dir_all(root).with_context(|| format!("create {}", root.display()))?;
         let directory = File::open(root).with_context(|| format!("open {}", root.display()))?;
         match directory.try_lock() {
             Ok(()) => Ok(Ok(Self(directory))),
-            Err(TryLockError::WouldBlock) => Ok(Err(Taken(root.display().to_string()))),
+            Err(TryLockError::WouldBlock) => Ok(Err(PinsInUse(root.display().to_string()))),
             Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("lock {}", root.display())),
         }
     }
 
-    /// Is it on this directory? Not if the directory that was locked has been removed, or another one has its name.
+    /// Does the lock belong to this directory? No if the locked one was removed or replaced.
     pub fn is_of(&self, root: &Path) -> anyhow::Result<bool> {
-        let locked = self.0.metadata().context("look at the directory that is locked")?;
+        let locked = self.0.metadata().context("stat the locked directory")?;
         match fs::metadata(root) {
             Ok(found) => Ok((found.dev(), found.ino()) == (locked.dev(), locked.ino())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error).with_context(|| format!("look at {}", root.display())),
+            Err(error) => Err(error).with_context(|| format!("stat {}", root.display())),
         }
     }
 }
 
 impl Drop for Lock {
-    /// Unlocks at once: a child that another thread is starting has a copy of the descriptor until it executes its
-    /// program, and the kernel keeps the lock while there is one.
+    /// Unlocks explicitly. A child that another thread is starting has a copy of the descriptor until it calls
+    /// exec, and the kernel keeps the lock while a copy exists.
     fn drop(&mut self) {
         if let Err(error) = self.0.unlock() {
             log::warn!("unlock the pins: {error}");
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_second_is_told_who_is_in_the_way_until_the_first_lets_go() {
+    fn a_second_lock_fails_with_the_directory_in_its_error_until_the_first_is_dropped() {
         let root = tempfile::tempdir().unwrap();
 
         let first = Lock::take(root.path()).unwrap();
@@ -71,7 +71,7 @@ mod tests {
         assert!(Lock::take(root.path()).unwrap().is_ok());
     }
     #[test]
-    fn a_directory_that_was_removed_or_made_again_is_not_locked() {
+    fn a_directory_that_was_removed_or_replaced_is_not_locked() {
         let place = tempfile::tempdir().unwrap();
         let root = place.path().join("xlb");
         let lock = Lock::take(&root).unwrap().unwrap();

@@ -1,6 +1,6 @@
-//! A BPF array in this process's memory.
+//! A BPF array mapped into this process.
 //!
-//! The program, and the controller through these, read and write the same bytes without a system call.
+//! The program and the controller read and write the same bytes without a system call.
 
 use std::{io, num::NonZeroUsize, ops::Deref, os::fd::AsFd, ptr::NonNull};
 
@@ -11,12 +11,12 @@ use lb_common::{
 };
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
-/// What may be looked at while others write it.
+/// A value that can be read while the program writes it.
 ///
 /// # Safety
 ///
-/// Any bytes are a value, what changes lies within a cell of `lb_common::cell`, and the size is a multiple of 8, as
-/// the kernel lays out the elements of arrays.
+/// Any bytes are a valid value, what changes lies within a cell of `lb_common::cell`, and the size is a multiple of
+/// 8, as the kernel lays out array elements.
 pub unsafe trait Mapped: Sync {}
 
 // SAFETY: one word.
@@ -27,7 +27,7 @@ unsafe impl<const N: usize> Mapped for [Word; N] {}
 unsafe impl Mapped for HintLine {}
 // SAFETY: half words, in one cache line.
 unsafe impl Mapped for SlotLine {}
-// SAFETY: cells, and spare words that nobody writes; a multiple of a cache line.
+// SAFETY: cells, and unused words that are never written; a multiple of a cache line.
 unsafe impl Mapped for Bucket<Record4> {}
 // SAFETY: as above.
 unsafe impl Mapped for Bucket<Record6> {}
@@ -39,18 +39,18 @@ pub struct Mapping<T> {
     length: usize,
 }
 
-// SAFETY: the memory is shared with the kernel anyhow, and `Mapped` says that `T` bears it.
+// SAFETY: the memory is shared with the kernel anyway, and `Mapped` promises that `T` allows that.
 unsafe impl<T: Mapped> Send for Mapping<T> {}
 
 impl<T: Mapped> Mapping<T> {
-    /// Maps all elements. `length` is what the kernel says of the map.
+    /// Maps all elements. `length` is the number that the kernel reports for the map.
     pub fn new(map: impl AsFd, length: u32) -> io::Result<Self> {
         const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() <= 4096) };
         let length = length as usize;
         let bytes = NonZeroUsize::new(length * size_of::<T>())
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "an empty map cannot be mapped"))?;
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
+        // SAFETY: a new mapping at an address that the kernel chooses does not touch our memory.
         let start = unsafe { mmap(None, bytes, access, MapFlags::MAP_SHARED, map, 0) }?;
         Ok(Self { start: start.cast(), length })
     }
@@ -60,8 +60,8 @@ impl<T> Deref for Mapping<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: mapped until drop, on a page boundary, and the kernel maps no more than the array has. Whoever
-        // writes meanwhile writes into cells (`Mapped`).
+        // SAFETY: mapped until drop, page-aligned, and no longer than the array. Concurrent writes go to
+        // cells (`Mapped`).
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
     }
 }

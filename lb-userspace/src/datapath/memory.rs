@@ -1,4 +1,4 @@
-//! A datapath that forwards nothing: maps in memory, and failures on order. For tests of whoever uses a datapath.
+//! A datapath for tests: maps in memory, no forwarding, and failures on request.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,43 +9,43 @@ use anyhow::bail;
 
 use super::{
     Datapath, Flow, Op, Snapshot, Totals,
-    past::{Counted, Past},
+    past::{Counted, PastCounters},
 };
 
-/// Flows of one stretch: few, so that tests see walks of many stretches.
+/// Flows in a stretch: few, so that a walk in a test takes many stretches.
 const STRETCH: usize = 2;
 
-/// Plain values where the kernel has maps.
+/// Plain values in place of the kernel's maps.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     pub maps: Snapshot,
-    /// Flows stay in their places, as records do.
+    /// Flows keep their index, as records do.
     pub records: Vec<Option<Flow>>,
     pub totals: Totals,
-    /// Every step that was taken.
+    /// All operations that were applied.
     pub log: Vec<Op>,
-    /// How often the kernel was waited for.
+    /// How often a grace period was awaited.
     pub grace_periods: usize,
     /// The kernel refuses to be waited for.
     pub refuses_grace_periods: bool,
     /// How often the maps were read back.
     pub observed: usize,
-    /// So many steps go well, then one fails.
+    /// The number of operations that succeed before one fails.
     pub fail_after: Option<usize>,
     /// The next stretch of a sweep fails.
     pub fail_sweep: bool,
-    /// Stretches that were visited, and swept.
+    /// Number of stretches visited, and of stretches swept.
     pub visited: usize,
     pub swept: usize,
 }
 
 impl Memory {
-    /// What is in the flow table.
+    /// The flows in the table.
     pub fn held(&self) -> Vec<Flow> {
         self.records.iter().flatten().cloned().collect()
     }
 
-    /// The ids that are given new flows, by pool.
+    /// The backend ids that get new flows, by pool.
     pub fn in_force(&self) -> BTreeMap<u32, Vec<u32>> {
         self.maps.pools.keys().map(|pool| (*pool, self.maps.offered(*pool).to_vec())).collect()
     }
@@ -61,7 +61,7 @@ impl Datapath for Memory {
         match &mut self.fail_after {
             Some(0) => {
                 self.fail_after = None;
-                bail!("no space left on the device of the test");
+                bail!("no space left on the test device");
             }
             Some(steps) => *steps -= 1,
             None => {}
@@ -71,7 +71,7 @@ impl Datapath for Memory {
         self.maps.apply(op);
         self.log.push(op.clone());
         match self.maps.fault() {
-            // What others broke may be repaired in any order.
+            // What someone else broke can be repaired in any order.
             Some(fault) if was_safe => bail!("not safe after {op}: {fault}"),
             Some(_) | None => Ok(()),
         }
@@ -110,7 +110,7 @@ impl Datapath for Memory {
 }
 
 impl Memory {
-    /// A number that loses its name leaves what it counted with that.
+    /// The counts of a number that loses its name are kept under that name.
     fn keep_counts(&mut self, op: &Op) {
         let maps = &self.maps;
         let backend = if let Op::PutBackendName(number, name) = op {
@@ -127,7 +127,7 @@ impl Memory {
         } else {
             None
         };
-        let mut past = Past::new(std::mem::take(&mut self.totals.past), 4096);
+        let mut past = PastCounters::new(std::mem::take(&mut self.totals.past), 4096);
         if let Some((number, name)) = backend.and_then(|it| self.maps.backend_names.get_key_value(it)) {
             let backend = self.totals.backends.remove(number).unwrap_or_default();
             past.keep(&name.to_string(), Counted { backend, ..Counted::default() }, |_| true);

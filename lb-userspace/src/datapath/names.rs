@@ -1,20 +1,20 @@
-//! Names by number of counters, as they lie in two maps that only the controller knows.
+//! Names by counter number, kept in two maps that only the daemon uses.
 //!
-//! The program counts by number. That a number belongs to a name must outlive the daemon, else a restart would give
-//! one backend's counts to another.
+//! The program counts by number. Which name a number has must outlive the daemon; otherwise a restart could show one
+//! backend's counts under another name.
 
 use anyhow::{Context, ensure};
 
 use crate::spec::BackendName;
 
-/// The maps.
+/// The names of the maps.
 pub const BACKENDS: &str = "BACKEND_NAMES";
 pub const SERVICES: &str = "SERVICE_NAMES";
 
-/// `SERVICE/BACKEND` or `SERVICE`, and zeros to the end.
+/// `SERVICE/BACKEND` or `SERVICE`, padded with zeros.
 pub type Record = [u8; 128];
 
-/// Puts a name on record.
+/// Encodes a name.
 pub fn write(name: &str) -> anyhow::Result<Record> {
     let mut record = [0; size_of::<Record>()];
     ensure!(name.len() <= record.len(), "the name `{name}` is longer than {} bytes", record.len());
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_refused() {
+    fn invalid_names_are_rejected() {
         assert!(write(&"n".repeat(129)).is_err());
         assert!(write("a\0b").is_err());
         assert!(read(&[0xff; 128]).is_err());

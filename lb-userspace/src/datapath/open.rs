@@ -1,13 +1,13 @@
-//! Opens the data plane: finds out whether it can be, takes over what runs, or makes it.
+//! Opens the data plane: checks the host, then takes over the running data plane or creates one.
 //!
 //! ```text
 //!   judge: host ─▶ lock ─▶ pins, interfaces, memory
-//!   (nothing is changed so far)
-//!   open:  new maps, filled ─▶ program, manifest ─▶ links, one by one ─▶ grace period ─▶ what nothing needs is removed
+//!   (nothing has been changed so far)
+//!   open:  new maps, filled ─▶ program, manifest ─▶ links, one by one ─▶ grace period ─▶ remove what is unused
 //! ```
 //!
-//! A kill at any step leaves each link with a program whose maps are whole and whose manifest is pinned. The next start
-//! takes over from that, and removes the rest.
+//! If the daemon is killed at any step, each link still has a program with complete maps and a pinned manifest. The
+//! next start takes over from there, and removes the rest.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,14 +23,14 @@ use super::{
     attach::{self, Links, Outcome, Pinned, Refused},
     kernel::{
         KernelDatapath,
-        asks::Asks,
         load::{self, Basis, Loaded},
         manifest::Manifest,
+        neighbour_requests::NeighbourRequests,
         slow_paths,
-        traces::{Asked, Traces},
+        traces::{TraceLevel, Traces},
     },
     layout::MapLayout,
-    lock::{Lock, Taken},
+    lock::{Lock, PinsInUse},
     pins,
     preflight::{self, Cause, host::Host},
     shapes::{self, Sizes},
@@ -38,31 +38,30 @@ use super::{
 };
 use crate::spec::Spec;
 
-/// A data plane that runs.
+/// A running data plane.
 #[derive(Debug)]
 pub struct Opened {
     /// The maps: for the controller alone.
     pub datapath: KernelDatapath,
-    /// The ring on which the program asks for neighbours.
-    pub asks: Asks,
-    /// What it says of single packets, if the log shows that.
+    /// The ring buffer of the program's neighbour requests.
+    pub neighbour_requests: NeighbourRequests,
+    /// The program's traces, if the log shows them.
     pub traces: Option<Traces>,
-    /// Holds the lock. Attaches the program again to interfaces that went away and came back, and makes pins again that
-    /// were removed.
+    /// Holds the lock. Attaches again to interfaces that were removed and added again, and restores pins.
     pub links: Links,
     /// All interfaces of the spec, in its order.
     pub attached: Vec<Attached>,
-    /// Of the pinned maps, where there were some, whatever the spec says.
+    /// The sizes of the pinned maps, if there were some, whatever the spec asks for.
     pub capacity: Capacity,
-    /// It was running already.
+    /// A running data plane was taken over.
     pub adopted: bool,
-    /// What was found, and is over or beyond our sight.
+    /// What the operator should know about this start.
     pub notes: Vec<String>,
-    /// What is odd until the next start, and how to cure it.
+    /// Problems that stay until the next start, and how to solve them.
     pub warnings: Vec<String>,
 }
 
-/// Why there is none.
+/// Why it cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Exit 78.
@@ -70,37 +69,38 @@ pub enum OpenError {
     Unfit(Vec<Cause>),
     /// Exit 5.
     #[error("{0}: stop it, or choose other pins with XLB_PINS")]
-    Taken(#[from] Taken),
+    Taken(#[from] PinsInUse),
     /// Exit 1.
     #[error("{0:#}")]
     Failed(anyhow::Error),
 }
 
-/// A host that was judged, and found fit for a data plane.
+/// A host that passed all checks.
 #[derive(Debug)]
 pub struct Fit<'a> {
     spec: &'a Spec,
     pins: &'a Path,
     host: Host,
     found: Found,
-    /// `None`: there are no pins yet that anybody could hold.
+    /// `None`: there are no pins to lock yet.
     lock: Option<Lock>,
 }
 
-/// Judges everything, and changes nothing: can the data plane whose pins lie in the directory `pins` be opened?
-/// (Links that a killed daemon left half pinned are ours, and get their names.)
+/// Checks, without changing anything, whether the data plane with the pins in `pins` can be opened.
+/// (Links that a killed daemon left half pinned are finished.)
 pub fn judge<'a>(spec: &'a Spec, pins: &'a Path) -> Result<Fit<'a>, OpenError> {
     let host = Host::read(pins)?;
-    refuse(preflight::judge_host(&host))?;
+    refuse(preflight::check_host(&host))?;
     let lock = if pins.is_dir() { Some(Lock::take(pins)??) } else { None };
-    let found = Found::look(pins, spec, &host)?;
-    refuse(found.judge(spec, &host))?;
+    let found = Found::read(pins, spec, &host)?;
+    refuse(found.check(spec, &host))?;
     Ok(Fit { spec, pins, host, found, lock })
 }
 
-/// Opens the data plane, and has it run the program in `object`.
+/// Opens the data plane with the program in `object`.
 ///
-/// What fails is taken back, except that a data plane that was adopted goes on with whichever program it has.
+/// On failure everything is rolled back, except that a data plane that was taken over runs on with the program it
+/// has.
 pub fn open(fit: Fit<'_>, object: &[u8]) -> Result<Opened, OpenError> {
     let Fit { spec, pins, host, found, lock } = fit;
     let missing = pins::missing(pins);
@@ -109,11 +109,11 @@ pub fn open(fit: Fit<'_>, object: &[u8]) -> Result<Opened, OpenError> {
         None => Lock::take(pins)??,
     };
 
-    // While the lock is held: nobody else has begun to use them.
+    // While holding the lock, so that no other daemon uses them.
     let mut notes = found.left_by_others();
     notes.extend(found.takeover.losses());
     let (mut loaded, outcome) = run(spec, &host, &found, pins, object).inspect_err(|_| {
-        if let Err(error) = found.take_back(pins) {
+        if let Err(error) = found.roll_back(pins) {
             log::warn!("{error:#}");
         }
         pins::remove_empty(&missing);
@@ -121,14 +121,14 @@ pub fn open(fit: Fit<'_>, object: &[u8]) -> Result<Opened, OpenError> {
     notes.extend(preflight::veths(spec, &host));
     notes.extend(tidy(pins, &host, &found, &outcome.attached)?);
     notes.extend(remove_replaced(pins, loaded.program.id()?, &found.others)?);
-    let warnings = outcome.warnings.into_iter().chain(Asked::of_log().warning()).collect();
+    let warnings = outcome.warnings.into_iter().chain(TraceLevel::of_log().warning()).collect();
 
-    let Loaded { program, datapath, asks, traces } = loaded;
+    let Loaded { program, datapath, neighbour_requests, traces } = loaded;
     let links = Links::open(program, lock, pins, &outcome.attached)?;
     let capacity = capacity(&datapath.settings()?, &host);
     let adopted = found.manifest.is_some();
     let attached = outcome.attached;
-    Ok(Opened { datapath, asks, traces, links, attached, capacity, adopted, notes, warnings })
+    Ok(Opened { datapath, neighbour_requests, traces, links, attached, capacity, adopted, notes, warnings })
 }
 
 fn refuse(causes: Vec<Cause>) -> Result<(), OpenError> {
@@ -138,21 +138,21 @@ fn refuse(causes: Vec<Cause>) -> Result<(), OpenError> {
 /// What is pinned.
 #[derive(Debug)]
 struct Found {
-    /// Of the program that runs, if one does.
+    /// The manifest of the running program, if there is one.
     manifest: Option<Manifest>,
     takeover: Takeover,
-    /// The sizes that are pinned, else those that are asked for.
+    /// The pinned sizes; otherwise those of the spec.
     sizes: Sizes,
-    /// All links, those of older versions among them.
+    /// All links, including those of older versions.
     links: Vec<Pinned>,
-    /// The directories of older versions.
+    /// The pin directories of older versions.
     others: Vec<PathBuf>,
     /// Programs that run, and nothing says which maps they work on.
     unknown: BTreeSet<u32>,
 }
 
 impl Found {
-    fn look(pins: &Path, spec: &Spec, host: &Host) -> anyhow::Result<Self> {
+    fn read(pins: &Path, spec: &Spec, host: &Host) -> anyhow::Result<Self> {
         let mut links = attach::pinned(pins)?;
         let manifest = in_force(pins, &links, host)?;
         let settings = manifest.as_ref().map(|it| load::pinned_settings(pins, it)).transpose()?.flatten();
@@ -174,20 +174,20 @@ impl Found {
         Ok(Self { manifest, takeover, sizes, links, others, unknown })
     }
 
-    fn judge(&self, spec: &Spec, host: &Host) -> Vec<Cause> {
+    fn check(&self, spec: &Spec, host: &Host) -> Vec<Cause> {
         let ours: BTreeMap<u32, u32> = self.links.iter().map(|link| (link.interface, link.program)).collect();
-        let mut causes = preflight::judge_interfaces(spec, host, &ours);
+        let mut causes = preflight::check_interfaces(spec, host, &ours);
         let new: Vec<_> =
             shapes::pinned(&self.sizes).into_iter().filter(|it| !self.takeover.keeps(it.name)).collect();
         let needed = shapes::memory_bytes(&new, host.cpus);
-        causes.extend(preflight::judge_memory(needed, self.manifest.is_some(), host));
+        causes.extend(preflight::check_memory(needed, self.manifest.is_some(), host));
         if self.manifest.is_none() {
-            causes.extend(preflight::judge_ports(spec, host.local_ports));
+            causes.extend(preflight::check_ports(spec, host.local_ports));
         }
         causes
     }
 
-    /// The living link to an interface, of whatever layout.
+    /// The live link to an interface, in any layout.
     fn held(&self, interface: u32, host: &Host) -> Option<&Pinned> {
         self.links.iter().find(|link| link.interface == interface && link.is_alive(&host.links))
     }
@@ -203,17 +203,18 @@ impl Found {
         self.others.iter().map(line).chain(self.unknown.iter().map(replaced)).collect()
     }
 
-    /// Removes what a start has made that failed: all but what the programs need that run, and the one before.
-    fn take_back(&self, pins: &Path) -> anyhow::Result<()> {
+    /// Removes what a failed start created: all pins except those of the running programs.
+    fn roll_back(&self, pins: &Path) -> anyhow::Result<()> {
         let before = self.manifest.as_ref().map(|manifest| manifest.program);
         let running = attach::pinned(pins)?.into_iter().map(|link| link.program);
         remove_unused(pins, &running.chain(before).collect())
     }
 }
 
-/// The manifest of the program that runs.
+/// The manifest of the running program.
 ///
-/// After a kill between two links, two programs run. Then it is the one whose flows can be kept, else the younger one.
+/// If the daemon was killed while replacing links, two programs run. Then it is the one whose flows can be kept;
+/// otherwise the newer one.
 fn in_force(pins: &Path, links: &[Pinned], host: &Host) -> anyhow::Result<Option<Manifest>> {
     let alive = links.iter().map(|link| (link.is_alive(&host.links), link.program));
     let pinned = load::pinned_program(pins)?.map(|program| (false, program));
@@ -255,16 +256,16 @@ fn attach_all(
     pins: &Path,
     mut loaded: Loaded,
 ) -> Result<(Loaded, Outcome), OpenError> {
-    let wanted = spec.interfaces.iter().filter_map(|interface| {
+    let targets = spec.interfaces.iter().filter_map(|interface| {
         let link = host.link(&interface.name)?;
-        Some(attach::Wanted { link, mode: interface.mode, held: found.held(link.index, host) })
+        Some(attach::Target { link, mode: interface.mode, held: found.held(link.index, host) })
     });
-    let wanted: Vec<_> = wanted.collect();
-    let outcome = attach::attach(loaded.program.xdp()?, &wanted, pins)?;
+    let targets: Vec<_> = targets.collect();
+    let outcome = attach::attach(loaded.program.xdp()?, &targets, pins)?;
     Ok((loaded, outcome))
 }
 
-/// Removes links to interfaces that are not configured, or gone.
+/// Removes links to interfaces that are gone or no longer configured.
 fn tidy(pins: &Path, host: &Host, found: &Found, attached: &[Attached]) -> anyhow::Result<Vec<String>> {
     let kept: Vec<PathBuf> = attached.iter().map(|it| pins::link(pins, it.index)).collect();
     let mut notes = Vec::new();
@@ -280,7 +281,7 @@ fn tidy(pins: &Path, host: &Host, found: &Found, attached: &[Attached]) -> anyho
     Ok(notes)
 }
 
-/// Removes what replaced programs needed, once their last runs are over.
+/// Removes the pins of replaced programs after a grace period.
 fn remove_replaced(pins: &Path, program: u32, older: &[PathBuf]) -> anyhow::Result<Option<String>> {
     if let Err(error) = slow_paths::grace_period() {
         let note = format!("cannot wait for a grace period ({error}): pins of replaced programs are kept");
@@ -291,7 +292,7 @@ fn remove_replaced(pins: &Path, program: u32, older: &[PathBuf]) -> anyhow::Resu
     Ok(None)
 }
 
-/// Removes the pins that none of these programs needs.
+/// Removes the pins that none of these programs uses.
 fn remove_unused(pins: &Path, programs: &BTreeSet<u32>) -> anyhow::Result<()> {
     let mut maps = BTreeSet::new();
     for program in programs {
@@ -315,12 +316,12 @@ fn capacity(settings: &Settings, host: &Host) -> Capacity {
     }
 }
 
-/// Of what is pinned, and of the traces, which are not.
+/// The memory of the pinned maps, and of the ring for traces.
 fn memory_bytes(sizes: &Sizes, host: &Host) -> u64 {
-    shapes::memory_bytes(&shapes::all(sizes, Asked::of_log().ring_bytes()), host.cpus)
+    shapes::memory_bytes(&shapes::all(sizes, TraceLevel::of_log().ring_bytes()), host.cpus)
 }
 
-/// A limit of memory that `MemAvailable` does not show, as a control group has.
+/// A memory limit that `MemAvailable` does not show, such as that of a control group.
 fn or_no_memory(error: anyhow::Error) -> OpenError {
     let is_full = |cause: &(dyn std::error::Error + 'static)| {
         let errno = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);

@@ -1,10 +1,10 @@
-//! What was counted under names by numbers that have other names now, or none.
+//! Past counts of names that lost their counter number.
 //!
-//! A name's counters never fall. The program counts by number; when a number loses its name (a backend leaves, a service
-//! is renamed), what it counted is added to what is kept for the name, and a backend or service that comes back under
-//! that name goes on from there. The sums of a service hold all that its backends counted, those that left included.
+//! A name's counters never decrease. The program counts by number. When a number loses its name (a backend is
+//! removed, a service is renamed), its counts are added to those kept for the name, and a backend or service that
+//! gets the name again continues from there. The counters of a service include those of removed backends.
 //!
-//! It lies in a pinned map that only the controller knows, and lives as long as the counters do.
+//! They are kept in a pinned map that only the daemon uses, and last as long as the counters.
 
 use std::collections::BTreeMap;
 
@@ -15,43 +15,44 @@ use lb_common::{
 
 use super::names::Record;
 
-/// The map.
+/// The name of the map.
 pub const MAP: &str = "PAST";
 
-/// The map's key, a name of [`names`](super::names).
+/// The key of the map: a name in the encoding of [`names`](super::names).
 pub type Key = Record;
 
-/// What was counted under one name: the map's value.
+/// The counts of one name, and the value of the map.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
-    /// Of a backend, or of a service's backends whose own entries were given up.
+    /// Of a backend; for a service, of its backends that no longer have an entry.
     pub backend: BackendCounters,
-    /// Of a service.
+    /// Packets that a service refused.
     pub refused: Tally,
 }
 
 fields!(Counted { backend, refused });
 
-/// The entries, by name: `SERVICE` or `SERVICE/BACKEND`.
+/// The entries by name: `SERVICE` or `SERVICE/BACKEND`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Past {
+pub struct PastCounters {
     entries: BTreeMap<String, Counted>,
-    /// From here on, names that are not in use make room. What is left is for services that take over from their backends.
-    crowded: usize,
+    /// From this number of entries on, unused names are dropped. The rest is reserved for services that take over
+    /// the counts of their backends.
+    soft_limit: usize,
 }
 
-/// What is to be written, in this order: what is there twice for a moment is better than what is not there.
+/// A write to the map, in this order: counting something twice for a moment is better than losing it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     Put(String, Counted),
     Delete(String),
 }
 
-impl Past {
-    /// `room`: how many names the map has room for.
+impl PastCounters {
+    /// `room`: the maximum number of names in the map.
     pub fn new(entries: BTreeMap<String, Counted>, room: u32) -> Self {
-        Self { entries, crowded: room as usize / 4 * 3 }
+        Self { entries, soft_limit: room as usize / 4 * 3 }
     }
 
     pub fn set_entries(&mut self, entries: BTreeMap<String, Counted>) {
@@ -62,21 +63,20 @@ impl Past {
         &self.entries
     }
 
-    /// The name loses its number, which had counted so much. Returns what changes.
+    /// Adds the counts of a name that loses its number. Returns the writes to the map.
     pub fn keep(&mut self, name: &str, counted: Counted, is_in_use: impl Fn(&str) -> bool) -> Vec<Change> {
         let mut changes = Vec::new();
         if counted == Counted::default() {
             return changes;
         }
-        if !self.entries.contains_key(name) && self.entries.len() >= self.crowded {
+        if !self.entries.contains_key(name) && self.entries.len() >= self.soft_limit {
             changes.extend(self.make_room(is_in_use));
         }
         changes.push(self.add(name, counted));
         changes
     }
 
-    /// Gives up a name that is not in use: a backend's counts go to its service, those of a service that has left are
-    /// forgotten.
+    /// Drops an unused name. The counts of a backend go to its service; those of a removed service are lost.
     fn make_room(&mut self, is_in_use: impl Fn(&str) -> bool) -> Vec<Change> {
         let Some(name) = self.entries.keys().find(|name| !is_in_use(name)).cloned() else {
             return Vec::new();
@@ -95,9 +95,9 @@ impl Past {
     }
 }
 
-/// Counters wrap rather than stop.
+/// Counters wrap around.
 pub trait Sum {
-    /// Adds what was counted elsewhere.
+    /// Adds another count.
     fn add(&mut self, counted: &Self);
 }
 
@@ -123,8 +123,8 @@ mod tests {
     const ROOM: u32 = 4096;
 
     #[test]
-    fn a_name_that_loses_its_number_again_has_the_sum() {
-        let mut past = Past::new(BTreeMap::new(), ROOM);
+    fn counts_of_one_name_add_up() {
+        let mut past = PastCounters::new(BTreeMap::new(), ROOM);
 
         past.keep("web/web-1", flows(3), |_| false);
         let changes = past.keep("web/web-1", flows(4), |_| false);
@@ -134,8 +134,8 @@ mod tests {
     }
 
     #[test]
-    fn where_it_is_crowded_backends_that_left_are_summed_up_and_services_that_left_forgotten() {
-        let mut past = Past::new(BTreeMap::new(), ROOM);
+    fn when_nearly_full_unused_backends_are_added_to_their_service_and_unused_services_dropped() {
+        let mut past = PastCounters::new(BTreeMap::new(), ROOM);
         let is_in_use = |name: &str| name == "web" || name == "web/b0000";
         past.keep("old", flows(1), is_in_use);
         past.keep("old/b0000", flows(1), is_in_use);
@@ -143,7 +143,7 @@ mod tests {
             past.keep(&format!("web/b{n:04}"), flows(1), is_in_use);
         }
 
-        assert!(past.entries().len() <= past.crowded + 1, "{} entries", past.entries().len());
+        assert!(past.entries().len() <= past.soft_limit + 1, "{} entries", past.entries().len());
         let sum: u64 = past.entries().values().map(|it| it.backend.new_flows).sum();
         assert_eq!(sum, u64::from(2 * ROOM));
         assert_eq!(past.entries()["web/b0000"], flows(1));

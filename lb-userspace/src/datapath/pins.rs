@@ -1,18 +1,18 @@
 //! What is pinned, and where.
 //!
 //! ```text
-//!   ROOT/                  XLB_PINS; locked by the daemon that has it
+//!   ROOT/                  XLB_PINS; locked by the daemon
 //!     SERVICES_5f3a9c21    a map, and the version of its layout
 //!     lb                   the program
-//!     slow_paths_12        the array by which the program of id 12 reaches its slow paths
-//!     layouts_12           which maps the program of id 12 works on, and their layouts
-//!     link_4               its link to the interface of index 4 (bpffs forbids the dot of `eth0.100`)
+//!     slow_paths_12        the slow paths of the program with id 12
+//!     layouts_12           the maps of the program with id 12, and their layouts
+//!     link_4               its link to interface index 4 (bpffs does not allow the dot of `eth0.100`)
 //! ```
 //!
-//! The links say which program is in force, and so which maps are. Everything else is left over from a start that did not
-//! come to its end, and is removed by the next one that does.
+//! The links tell which program runs, and so which maps are used. Everything else is left over from an interrupted
+//! start, and the next complete start removes it.
 //!
-//! What the maps are, the table of [`shapes`] says.
+//! The maps are listed in the table of [`shapes`].
 
 use std::{
     collections::BTreeSet,
@@ -31,12 +31,12 @@ const SLOW_PATHS: &str = "slow_paths_";
 const MANIFEST: &str = "layouts_";
 const UNFINISHED: &str = "-new";
 
-/// Where a map of this version is pinned.
+/// The pin of a map of this version.
 pub fn map(directory: &Path, name: &str) -> PathBuf {
     directory.join(shapes::pin_name(name))
 }
 
-/// The name of the pin of a program's array of slow paths.
+/// The name of the pin of a program's slow paths.
 pub fn slow_paths_name(program: u32) -> String {
     format!("{SLOW_PATHS}{program}")
 }
@@ -46,26 +46,26 @@ pub fn manifest_name(program: u32) -> String {
     format!("{MANIFEST}{program}")
 }
 
-/// Has the directory these pins, and those of the links to these interfaces?
+/// Does the directory have these pins, and those of the links to these interfaces?
 pub fn are_complete(directory: &Path, names: &[String], interfaces: &[u32]) -> bool {
     names.iter().all(|name| directory.join(name).exists())
         && interfaces.iter().all(|index| link(directory, *index).exists())
 }
 
-/// Where a link is pinned.
+/// The pin of a link.
 pub fn link(directory: &Path, interface: u32) -> PathBuf {
     directory.join(format!("{LINK}{interface}"))
 }
 
-/// The interface indices that a directory has links of.
+/// The interface indices with a link in this directory.
 pub fn links(directory: &Path) -> anyhow::Result<Vec<u32>> {
     let names = names_in(directory)?;
     Ok(names.iter().filter_map(|name| interface(name)).collect())
 }
 
-/// Lets links that were pinned take their places, where a kill came before the rename.
+/// Finishes the rename of link pins that a kill interrupted.
 ///
-/// In their places lies what [`attach`](super::attach) was about to replace: nothing, a dead link, or the same one.
+/// The final path holds what [`attach`](super::attach) was about to replace: nothing, a dead link, or the same one.
 pub fn finish_links(directory: &Path) -> anyhow::Result<()> {
     for name in names_in(directory)? {
         let Some(index) = name.strip_suffix(UNFINISHED).and_then(interface) else { continue };
@@ -76,19 +76,19 @@ pub fn finish_links(directory: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The interface that a link of this name is to.
+/// The interface index in the name of a link's pin.
 fn interface(name: &str) -> Option<u32> {
     name.strip_prefix(LINK)?.parse().ok()
 }
 
-/// Where something is made before it takes its place by a rename.
+/// The temporary path from which a pin is renamed to its final path.
 pub fn unfinished(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(UNFINISHED);
     path.with_file_name(name)
 }
 
-/// The directories in which versions before 0.2 have their pins: one for each layout of all maps.
+/// The pin directories of versions before 0.2: one for each layout of all maps.
 pub fn older_directories(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let is_older = |name: &&String| {
         let number = name.strip_prefix('v').map(|number| number.trim_end_matches(UNFINISHED));
@@ -97,14 +97,14 @@ pub fn older_directories(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(names_in(root)?.iter().filter(is_older).map(|name| root.join(name)).collect())
 }
 
-/// Is this the name of a pin of ours, of whatever version?
+/// Is this the name of one of xlb's pins, in any version?
 fn is_ours(name: &str) -> bool {
     let name = name.trim_end_matches(UNFINISHED);
     let of_program = |prefix| name.strip_prefix(prefix).is_some_and(|id: &str| id.parse::<u32>().is_ok());
     name == PROGRAM || layout::is_pin_name(name) || [LINK, SLOW_PATHS, MANIFEST].into_iter().any(of_program)
 }
 
-/// The pins that none of these programs needs, given the names of the maps that they work on.
+/// The pins that none of these programs uses, given the names of the maps that they use.
 pub fn unused(
     directory: &Path,
     programs: &BTreeSet<u32>,
@@ -124,7 +124,7 @@ pub fn unused(
     Ok(names_in(directory)?.iter().filter(is_unused).map(|name| directory.join(name)).collect())
 }
 
-/// Removes all pins of ours from a directory. Returns whether there were any.
+/// Removes all of xlb's pins from a directory. Returns whether there were any.
 pub fn remove_all(directory: &Path) -> anyhow::Result<bool> {
     let names = names_in(directory)?;
     let ours: Vec<&String> = names.iter().filter(|name| is_ours(name)).collect();
@@ -146,7 +146,7 @@ pub fn remove_directory(directory: &Path) -> anyhow::Result<()> {
     fs::remove_dir(directory).with_context(|| format!("remove {}", directory.display()))
 }
 
-/// The directories that there must be for this one and are not, the innermost first.
+/// The missing ones of this directory and its parents, innermost first.
 pub fn missing(directory: &Path) -> Vec<PathBuf> {
     directory
         .ancestors()
@@ -155,7 +155,7 @@ pub fn missing(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Removes these directories in turn, up to the first that is in use.
+/// Removes these directories in order, up to the first that is not empty.
 pub fn remove_empty(directories: &[PathBuf]) {
     for directory in directories {
         match fs::remove_dir(directory) {
@@ -167,7 +167,7 @@ pub fn remove_empty(directories: &[PathBuf]) {
     }
 }
 
-/// Removes a pin, if it is there.
+/// Removes a pin, if it exists.
 pub fn remove_file(path: &Path) -> anyhow::Result<()> {
     match fs::remove_file(path) {
         Ok(()) => Ok(()),
@@ -176,7 +176,7 @@ pub fn remove_file(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// The names in a directory, in order. None if there is no such directory.
+/// The names in a directory, sorted. None if it does not exist.
 pub fn names_in(directory: &Path) -> anyhow::Result<Vec<String>> {
     let look = || -> io::Result<Vec<String>> {
         let entries = match fs::read_dir(directory) {
@@ -189,7 +189,7 @@ pub fn names_in(directory: &Path) -> anyhow::Result<Vec<String>> {
         names.sort();
         Ok(names)
     };
-    look().with_context(|| format!("look into {}", directory.display()))
+    look().with_context(|| format!("read the directory {}", directory.display()))
 }
 
 #[cfg(test)]
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_of_older_versions_are_found_and_nothing_else_is() {
+    fn only_directories_of_older_versions_are_found() {
         let root = tempfile::tempdir().unwrap();
         for name in ["v1", "v2-new", "v", "valuable", "v10"] {
             fs::create_dir(root.path().join(name)).unwrap();
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_program_that_runs_needs_is_unused() {
+    fn pins_that_no_running_program_uses_are_unused() {
         let root = tempfile::tempdir().unwrap();
         let names = [
             "FLOWS4_00000001",
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn of_directories_that_were_made_those_that_nobody_uses_are_removed() {
+    fn created_directories_are_removed_unless_they_are_in_use() {
         let place = tempfile::tempdir().unwrap();
         let innermost = place.path().join("bpf/xlb/other");
         let made = missing(&innermost);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn links_that_wait_for_their_rename_take_their_places() {
+    fn interrupted_renames_of_links_are_finished() {
         let directory = tempfile::tempdir().unwrap();
         for name in ["link_3", "link_3-new", "link_4-new", "link_x-new", "lb-new"] {
             fs::write(directory.path().join(name), name).unwrap();

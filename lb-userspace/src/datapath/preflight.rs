@@ -1,4 +1,4 @@
-//! Can this host run it? Judges facts and changes nothing: what is amiss is told all at once, each with its cure.
+//! Checks whether this host can run xlb. Changes nothing, and reports all problems at once with a remedy each.
 
 pub mod host;
 pub mod links;
@@ -11,10 +11,10 @@ use lb_common::{limits::MAX_INTERFACE_INDEX, settings::PortPool};
 use self::{host::Host, links::Link};
 use crate::spec::{AttachMode, Interface, Spec};
 
-/// The oldest kernel that xlb is made for: Debian 12's.
+/// The oldest supported kernel: that of Debian 12.
 const KERNEL_FLOOR: (u32, u32) = (6, 1);
-/// What a frame shares its page with in native mode: `XDP_PACKET_HEADROOM`, `struct skb_shared_info`, and the
-/// Ethernet header, which the MTU does not count. (veth refuses what is longer; other drivers refuse earlier.)
+/// What shares a page with the frame in native mode: `XDP_PACKET_HEADROOM`, `struct skb_shared_info`, and the
+/// Ethernet header, which the MTU does not include. (veth enforces this; other drivers have a lower limit.)
 const PAGE_OVERHEAD: u32 = 256 + 320 + 14;
 
 /// Capability numbers, `linux/capability.h`.
@@ -26,11 +26,11 @@ const CAP_BPF: u32 = 39;
 /// Why the host cannot run xlb, and what to do. One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
-    /// The fact, with the name of what it is about.
+    /// The problem, with the name of the object.
     pub what: String,
-    /// A command, or a change of the file, that cures it.
+    /// A command, or a change to the file, that solves it.
     pub remedy: String,
-    /// It may pass while the host boots: interfaces appear late, and their settings later still.
+    /// It may go away while the host boots: interfaces appear late, and their settings later.
     pub is_transient: bool,
 }
 
@@ -40,7 +40,7 @@ impl Cause {
         Self { what: what.into(), remedy: remedy.into(), is_transient: false }
     }
 
-    /// The same as [`new`](Self::new), for what may pass while the host boots.
+    /// The same as [`new`](Self::new), for problems that may go away while the host boots.
     pub fn transient(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { is_transient: true, ..Self::new(what, remedy) }
     }
@@ -52,8 +52,8 @@ impl fmt::Display for Cause {
     }
 }
 
-/// What keeps us from looking any further: kernel, rights, and a place for pins.
-pub fn judge_host(host: &Host) -> Vec<Cause> {
+/// Problems that prevent further checks: kernel, capabilities, and a place for pins.
+pub fn check_host(host: &Host) -> Vec<Cause> {
     let mut causes = Vec::new();
     if host.kernel < KERNEL_FLOOR {
         let ((major, minor), (floor, point)) = (host.kernel, KERNEL_FLOOR);
@@ -92,15 +92,15 @@ fn missing_capabilities(effective: u64) -> Vec<&'static str> {
     missing
 }
 
-/// What is wrong with the interfaces. `ours`: the program that our pinned links run, by interface index.
-pub fn judge_interfaces(spec: &Spec, host: &Host, ours: &BTreeMap<u32, u32>) -> Vec<Cause> {
+/// Problems with the interfaces. `ours`: the program of each of our pinned links, by interface index.
+pub fn check_interfaces(spec: &Spec, host: &Host, ours: &BTreeMap<u32, u32>) -> Vec<Cause> {
     let families = Families::of(spec);
     let mut causes = Vec::new();
-    for wanted in &spec.interfaces {
-        match host.link(&wanted.name) {
-            Some(link) => causes.extend(judge_interface(wanted, link, families, host.page_size, ours)),
+    for interface in &spec.interfaces {
+        match host.link(&interface.name) {
+            Some(link) => causes.extend(check_interface(interface, link, families, host.page_size, ours)),
             None => causes.push(Cause::transient(
-                format!("there is no interface {}", wanted.name),
+                format!("there is no interface {}", interface.name),
                 format!("name one of {} in the configuration", host.link_names().join(", ")),
             )),
         }
@@ -108,8 +108,8 @@ pub fn judge_interfaces(spec: &Spec, host: &Host, ours: &BTreeMap<u32, u32>) -> 
     causes
 }
 
-fn judge_interface(
-    wanted: &Interface,
+fn check_interface(
+    interface: &Interface,
     link: &Link,
     families: Families,
     page_size: u32,
@@ -136,34 +136,34 @@ fn judge_interface(
             format!("find its owner with `bpftool prog show id {id}` and remove it"),
         ));
     }
-    // In generic mode the kernel itself switches LRO off.
-    if link.lro && wanted.mode != AttachMode::Generic {
+    // In generic mode the kernel turns LRO off.
+    if link.lro && interface.mode != AttachMode::Generic {
         causes.push(Cause::transient(
             format!("{name} merges packets on receipt (LRO)"),
             format!("ethtool -K {name} lro off"),
         ));
     }
     let longest = native_mtu_max(page_size);
-    if wanted.mode == AttachMode::Native && link.mtu > longest {
+    if interface.mode == AttachMode::Native && link.mtu > longest {
         causes.push(Cause::transient(
             format!("{name} has an MTU of {}, too large for native mode", link.mtu),
             format!("ip link set dev {name} mtu {longest}, or mode = \"auto\""),
         ));
     }
-    causes.extend(judge_forwarding(link, families));
+    causes.extend(check_forwarding(link, families));
     causes
 }
 
-/// The longest packet whose frame lies in one page, which native mode asks for.
+/// The longest packet whose frame fits into one page, as native mode requires.
 pub fn native_mtu_max(page_size: u32) -> u32 {
     page_size.saturating_sub(PAGE_OVERHEAD)
 }
 
-/// `bpf_fib_lookup` answers nothing where the host does not forward.
-fn judge_forwarding(link: &Link, families: Families) -> Vec<Cause> {
+/// `bpf_fib_lookup` finds no route on an interface that does not forward.
+fn check_forwarding(link: &Link, families: Families) -> Vec<Cause> {
     // sysctl(8): a dot in the name of an interface is written as a slash.
     let key = link.name.replace('.', "/");
-    let judge = |setting: Option<bool>, family: &str, all: &str, tree: &str| match setting {
+    let check = |setting: Option<bool>, family: &str, all: &str, tree: &str| match setting {
         Some(true) => None,
         Some(false) => Some(Cause::transient(
             format!("{} does not forward {family}", link.name),
@@ -178,12 +178,12 @@ fn judge_forwarding(link: &Link, families: Families) -> Vec<Cause> {
             ),
         )),
     };
-    let v4 = || judge(link.forwarding_v4, "IPv4", "net.ipv4.ip_forward", "net.ipv4");
-    let v6 = || judge(link.forwarding_v6, "IPv6", "net.ipv6.conf.all.forwarding", "net.ipv6");
+    let v4 = || check(link.forwarding_v4, "IPv4", "net.ipv4.ip_forward", "net.ipv4");
+    let v6 = || check(link.forwarding_v6, "IPv6", "net.ipv6.conf.all.forwarding", "net.ipv6");
     families.v4.then(v4).flatten().into_iter().chain(families.v6.then(v6).flatten()).collect()
 }
 
-/// The families that services listen in.
+/// The address families of the listen addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Families {
     v4: bool,
@@ -198,7 +198,7 @@ impl Families {
 }
 
 /// Maps are not swapped out: what they need must be available. In a takeover they have the sizes of those before.
-pub fn judge_memory(needed_bytes: u64, is_takeover: bool, host: &Host) -> Option<Cause> {
+pub fn check_memory(needed_bytes: u64, is_takeover: bool, host: &Host) -> Option<Cause> {
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     (needed_bytes > host.available_bytes).then(|| {
         Cause::new(
@@ -216,8 +216,8 @@ pub fn judge_memory(needed_bytes: u64, is_takeover: bool, host: &Host) -> Option
     })
 }
 
-/// Full-nat takes the source ports that the host leaves over, which are those of the maps from then on.
-pub fn judge_ports(spec: &Spec, (first, last): (u16, u16)) -> Option<Cause> {
+/// Full-nat uses the source ports outside the host's ephemeral range. They are fixed when the maps are created.
+pub fn check_ports(spec: &Spec, (first, last): (u16, u16)) -> Option<Cause> {
     (spec.needs_source_ports() && PortPool::around(first, last).size() == 0).then(|| {
         Cause::new(
             format!(
@@ -228,7 +228,7 @@ pub fn judge_ports(spec: &Spec, (first, last): (u16, u16)) -> Option<Cause> {
     })
 }
 
-/// A veth hands over what its peer sends, and takes only what its peer accepts; the peer is in another namespace.
+/// Checksums and redirects of a veth depend on its peer, which is in another namespace.
 pub fn veths(spec: &Spec, host: &Host) -> Option<String> {
     let links = spec.interfaces.iter().filter_map(|it| host.link(&it.name));
     let names: Vec<&str> = links.filter(|link| link.is_veth).map(|link| link.name.as_str()).collect();

@@ -1,11 +1,12 @@
-//! The maps: one table of what each of them is. Pins, preflight, `xlb check` and the documents follow it.
+//! The table of maps. Pins, preflight, `xlb check` and the documents follow it.
 //!
-//! Pins say nothing of their sizes, and the kernel hands out whatever lies there: the table is what they must be. The
-//! memory of a map is computed as the kernel accounts it (`map_mem_usage`, since Linux 6.4; shown as `memlock` in
-//! `/proc/PID/fdinfo`), and a test compares the two map by map. (Older kernels estimate, and leave out a few percent.)
+//! A pin does not record the size of its map, and the kernel returns whatever is there, so pins are compared with
+//! this table. The memory of a map is computed as the kernel accounts it (`map_mem_usage`, since Linux 6.4; shown as
+//! `memlock` in `/proc/PID/fdinfo`), and a test compares the two for each map. (Older kernels estimate, and leave out
+//! a few percent.)
 //!
-//! Not in the table is what belongs to one version of the program and is small: the array of its slow paths, and its
-//! scratch of one value per CPU.
+//! Small maps that belong to one version of the program are not in the table: the array of its slow paths, and its
+//! per-CPU scratch value.
 
 pub mod memory;
 
@@ -29,13 +30,13 @@ use lb_common::{
 use lb_ebpf::table::hash;
 
 use super::{
-    layout::{MapLayout, places},
+    layout::{MapLayout, fields},
     names::{self, Record},
     past::{self, Counted},
 };
 use crate::spec::Limits;
 
-/// What the operator can size: all entries that are not fixed follow from this one value.
+/// Sizes that the operator can set. They determine all entry counts that are not fixed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
     /// The flow table of IPv4.
@@ -57,17 +58,17 @@ impl Sizes {
         }
     }
 
-    /// The sizes of the maps that are pinned.
+    /// The sizes of the pinned maps.
     pub fn pinned(settings: &Settings) -> Self {
         let room = Room { services: settings.services, backends: settings.backends };
         Self { v4: settings.shape4, v6: settings.shape6, room }
     }
 }
 
-/// A map type, by its number in `linux/bpf.h`.
+/// A map type, with its number in `linux/bpf.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Elements by key, all allocated beforehand.
+    /// Elements by key, preallocated.
     Hash = 1,
     /// Values by index.
     Array = 2,
@@ -75,37 +76,37 @@ pub enum Kind {
     PerCpuArray = 6,
     /// Interfaces to redirect to.
     DevMap = 14,
-    /// Messages to the daemon; its entries are bytes.
+    /// Messages to the daemon. The number of entries is in bytes.
     RingBuf = 27,
 }
 
-/// What a map's memory is spent on.
+/// What a map's memory is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Flows of IPv4.
     FlowsV4,
     /// Flows of IPv6.
     FlowsV6,
-    /// Services, backends, interfaces, and everything that is small.
+    /// Services, backends, interfaces, and everything small.
     Services,
     /// Counters per CPU.
     Counters,
 }
 
-/// What a map must be.
+/// The shape of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapShape {
-    /// Its name in the program. That of its pin is [`pin_name`].
+    /// The name in the program. [`pin_name`] is that of the pin.
     pub name: &'static str,
-    /// Where `xlb check` counts it.
+    /// The category in `xlb check`.
     pub purpose: Purpose,
     /// Its type.
     pub kind: Kind,
-    /// What a key is.
+    /// The type of a key.
     pub key: Type,
-    /// What a value is, of each CPU where it has several.
+    /// The type of a value, for each CPU if it is per-CPU.
     pub value: Type,
-    /// How many there are at most.
+    /// The maximum number of elements.
     pub entries: u32,
     /// `BPF_F_...`
     pub flags: u32,
@@ -116,7 +117,7 @@ const MAPPED: u32 = 1 << 10;
 /// `BPF_F_RDONLY_PROG`: the kernel sets it for every device map.
 const READ_ONLY: u32 = 1 << 7;
 
-/// All maps that are pinned.
+/// All pinned maps.
 pub fn pinned(sizes: &Sizes) -> Vec<MapShape> {
     use Kind::{Array, DevMap, Hash, PerCpuArray, RingBuf};
     use Purpose::{Counters, FlowsV4, FlowsV6, Services};
@@ -189,7 +190,7 @@ static LAYOUTS: LazyLock<Vec<MapLayout>> = LazyLock::new(|| {
             return MapLayout { value: places(&NeighbourWanted::TYPE), ..layout };
         }
         let Some(hash) = flow_hash(shape.purpose) else { return layout };
-        // The maps of a family's flow table point at each other: none of them is kept without the others.
+        // The maps of a family's flow table refer to each other, so they are kept or replaced together.
         let family = shapes.iter().filter(|it| it.purpose == shape.purpose);
         let family: String = family.map(|it| it.layout().pin_name() + " ").collect();
         MapLayout {
@@ -210,12 +211,12 @@ pub fn layout(map: &str) -> Option<&'static MapLayout> {
     layouts().iter().find(|layout| layout.name == map)
 }
 
-/// The name under which a map is pinned: its own and its version.
+/// The name of a map's pin: its own name and its version.
 pub fn pin_name(map: &str) -> String {
     layout(map).map_or_else(|| map.to_owned(), MapLayout::pin_name)
 }
 
-/// Where flows lie in a table follows from their hash: another hash would not find them.
+/// The position of a flow in its table depends on the flow hash: with another hash it would not be found.
 fn flow_hash(purpose: Purpose) -> Option<u64> {
     let keys: hash::Keys = std::array::from_fn(|index| 0x9e37_79b9_7f4a_7c15 << index | 1);
     let ports = Ports::from_raw(0x1234_5678);
@@ -226,7 +227,7 @@ fn flow_hash(purpose: Purpose) -> Option<u64> {
     }
 }
 
-/// The pinned maps and the ring for traces, which belongs to one run of the daemon.
+/// The pinned maps and the ring for traces, which is not pinned.
 pub fn all(sizes: &Sizes, trace_ring_bytes: u32) -> Vec<MapShape> {
     let ring = MapShape {
         name: "AYA_LOGS",
@@ -242,13 +243,14 @@ pub fn all(sizes: &Sizes, trace_ring_bytes: u32) -> Vec<MapShape> {
     maps
 }
 
-/// What the kernel will account for these maps, on a host with this many possible CPUs.
+/// The memory that the kernel accounts for these maps, with this many possible CPUs.
 pub fn memory_bytes(maps: &[MapShape], cpus: u32) -> u64 {
     maps.iter().map(|map| map.memory_bytes(cpus)).sum()
 }
 
 const PAGE: u64 = 4096;
-/// `struct bpf_array`. This and the other structures are those of Linux 6.18; they differ by some bytes elsewhere.
+/// `struct bpf_array`. Sizes of this and the other structures are from Linux 6.18; other versions differ by some
+/// bytes.
 const ARRAY: u64 = 312;
 /// `struct bpf_htab`
 const HASH: u64 = 896;
@@ -260,7 +262,7 @@ const HASH_BUCKET: u64 = 16;
 const DEVICE_MAP: u64 = 344;
 /// `struct bpf_ringbuf_map`
 const RING: u64 = 304;
-/// `struct bpf_ringbuf`, and the positions of its consumer and producer: a page each.
+/// `struct bpf_ringbuf`, and the positions of its consumer and producer: one page each.
 const RING_PAGES: u64 = 3;
 const POINTER: u64 = 8;
 
@@ -282,27 +284,28 @@ impl MapShape {
             "{:?}, key {key_bytes}, value {value_bytes} x {count}, flags {:#x}, entries {}",
             self.kind, self.flags, self.entries
         );
-        MapLayout { name: self.name.to_owned(), facts, key: places(key), value: places(value) }
+        MapLayout { name: self.name.to_owned(), facts, key: fields(key), value: fields(value) }
     }
 
-    /// What the kernel accounts for the map.
+    /// The memory that the kernel accounts for the map.
     pub fn memory_bytes(&self, cpus: u32) -> u64 {
         let (entries, cpus) = (u64::from(self.entries), u64::from(cpus));
         let key = u64::from(self.key_bytes()).next_multiple_of(8);
         let value = u64::from(self.value_bytes()).next_multiple_of(8);
         match self.kind {
-            // `array_map_mem_usage`: values that can be mapped begin and end with a page.
+            // `array_map_mem_usage`: values that can be mapped occupy whole pages.
             Kind::Array if self.flags & MAPPED != 0 => PAGE + (entries * value).next_multiple_of(PAGE),
             Kind::Array => ARRAY + entries * value,
             Kind::PerCpuArray => ARRAY + entries * (POINTER + cpus * value),
-            // `htab_map_mem_usage`: all elements are allocated beforehand, and one more per CPU.
+            // `htab_map_mem_usage`: all elements are preallocated, and one more per CPU.
             Kind::Hash => {
                 let elements = (entries + cpus) * (HASH_ELEMENT + key + value) + cpus * POINTER;
                 HASH + elements + entries.next_power_of_two() * HASH_BUCKET
             }
             // `dev_map_mem_usage`
             Kind::DevMap => DEVICE_MAP + entries * POINTER,
-            // `ringbuf_map_mem_usage`: the data's pages are listed twice, so that they can be read without a break.
+            // `ringbuf_map_mem_usage`: the data pages are mapped twice, so that a message can wrap
+            // around.
             Kind::RingBuf => {
                 let pages = entries / PAGE;
                 RING + (RING_PAGES + pages) * PAGE + (RING_PAGES + 2 * pages) * POINTER
@@ -326,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn maps_take_what_the_kernel_accounts() {
+    fn map_memory_equals_what_the_kernel_accounts() {
         let bytes = |size| Type { size, ..u8::TYPE };
         let map = |kind, key_bytes, value_bytes, entries, flags| MapShape {
             name: "",
@@ -357,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn each_map_is_in_the_document() {
+    fn every_map_is_documented() {
         let document = include_str!("../../../docs/ARCHITECTURE.md");
 
         for shape in pinned(&Sizes::default()) {

@@ -1,6 +1,6 @@
-//! What becomes of the maps of the program that runs when this version takes over.
+//! What happens to the maps of the running program when this version takes over.
 //!
-//! | map | becomes |
+//! | map | result |
 //! |---|---|
 //! | alike | the same map, for the old program and the new one at once |
 //! | of another layout | a new map, with the contents of the old one (a ring: none) |
@@ -14,18 +14,18 @@ use super::{
     shapes::{self, Kind, MapShape, Purpose},
 };
 
-/// What is taken over from the program that runs; nothing, if there is none.
+/// What is taken over from the running program, if there is one.
 #[derive(Debug, Default)]
 pub struct Takeover {
-    /// Names of maps that stay.
+    /// Names of maps that are kept.
     kept: Vec<&'static str>,
-    /// Maps whose contents go to new ones.
+    /// Maps whose contents are copied to new ones.
     pub carried: Vec<Carried>,
     /// Families whose flows are lost, and the table of their records, if it is pinned.
     lost: Vec<(&'static str, Option<Carried>)>,
 }
 
-/// A map of the program that runs.
+/// A map of the running program.
 #[derive(Debug)]
 pub struct Carried {
     pub name: &'static str,
@@ -34,7 +34,7 @@ pub struct Carried {
 }
 
 impl Takeover {
-    /// From the program of a manifest.
+    /// From the manifest of the running program.
     pub fn from(manifest: &Manifest, directory: &Path, ours: &[MapShape]) -> Self {
         let is_alike = |shape: &MapShape| {
             manifest
@@ -66,7 +66,7 @@ impl Takeover {
         takeover
     }
 
-    /// Does the map stay?
+    /// Is the map kept?
     pub fn keeps(&self, map: &str) -> bool {
         self.kept.contains(&map)
     }

@@ -1,4 +1,4 @@
-//! Links, by aya.
+//! XDP links, by aya.
 
 use std::{fs, path::Path};
 
@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use super::pinned::Pinned;
 use crate::{datapath::pins, spec::LinkMode};
 
-/// Why there is no link.
+/// Why attaching failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NotAttached {
     #[error("{0}")]
@@ -38,15 +38,16 @@ impl From<ProgramError> for NotAttached {
     }
 }
 
-/// Attaches by a link of its own.
+/// Attaches with a new link.
 pub fn attach(program: &mut Xdp, interface: u32, mode: LinkMode) -> Result<FdLink, NotAttached> {
     let id = program.attach_to_if_index(interface, of_aya(mode))?;
     let link = take(program, id)?;
-    // aya falls back to netlink where the kernel refuses a link with EINVAL; such a program ends with the daemon.
+    // aya falls back to netlink if the kernel refuses a link with EINVAL. A program attached that way ends with
+    // the daemon.
     FdLink::try_from(link).map_err(|_| NotAttached::Kernel(Errno::EINVAL))
 }
 
-/// Gives a link another program (BPF_LINK_UPDATE): no packet passes in between.
+/// Replaces the program of a link (BPF_LINK_UPDATE) without losing a packet.
 pub fn replace(program: &mut Xdp, held: &Pinned) -> anyhow::Result<FdLink> {
     let give = |program: &mut Xdp| -> Result<FdLink, NotAttached> {
         let link = FdLink::from(PinnedLink::from_pin(&held.path).map_err(anyhow::Error::new)?);
@@ -66,7 +67,7 @@ pub fn open(path: &Path) -> anyhow::Result<FdLink> {
     Ok(link.into())
 }
 
-/// Pins a link, in the place of what lies there: the same link, or a dead one. Returns its handle.
+/// Pins a link in place of what is there: the same link, or a dead one. Returns its handle.
 pub fn pin(link: FdLink, path: &Path) -> anyhow::Result<FdLink> {
     let unfinished = pins::unfinished(path);
     pins::remove_file(&unfinished)?;

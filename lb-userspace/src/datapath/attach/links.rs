@@ -1,7 +1,7 @@
-//! Keeps the program on its interfaces, and its pins in their places, while the daemon lives.
+//! Keeps the program attached and pinned while the daemon runs.
 //!
-//! The daemon holds a handle of each map and link, so removed pins end nothing: the same objects are pinned again, and
-//! flows live on. Only a daemon that dies between the two takes the data plane with it.
+//! The daemon holds a handle of each map and link, so removing a pin destroys nothing: the same object is pinned
+//! again and flows continue. The data plane is lost only if the daemon dies between the two.
 
 use std::{
     collections::BTreeMap,
@@ -52,13 +52,13 @@ impl Links {
         })
     }
 
-    /// The names of all pins but those of the links.
+    /// The names of all pins except the links.
     pub fn pin_names(&self) -> Vec<String> {
         self.handles.pin_names()
     }
 
-    /// What the program is attached to. Missing pins are made again, and an interface that went away and came back is
-    /// attached to again.
+    /// Lists the interfaces that the program is attached to. Restores missing pins, and attaches again to
+    /// interfaces that were removed and added again.
     pub fn refresh(&mut self) -> anyhow::Result<Vec<Attached>> {
         let links = links::dump().context("list the interfaces by netlink")?;
         self.held.retain(|index, _| links.iter().any(|link| link.index == *index));
@@ -74,7 +74,7 @@ impl Links {
         Ok(found)
     }
 
-    /// Pins what is pinned no longer.
+    /// Pins again what is no longer pinned.
     fn restore_pins(&mut self) -> anyhow::Result<()> {
         let directory = self.directory.clone();
         if !self.lock.is_of(&directory)? {
@@ -87,7 +87,8 @@ impl Links {
         Ok(())
     }
 
-    /// Maps and program first: a link whose pin is refused is lost, and what refuses one pin refuses all.
+    /// Maps and program first: a link that cannot be pinned is lost, and an error on one pin means an error on
+    /// all of them.
     fn pin_missing(&mut self, directory: &Path) -> anyhow::Result<Vec<String>> {
         let mut made = self.handles.pin_missing(directory)?;
         let is_missing = |index: &u32| !pins::link(directory, *index).exists();

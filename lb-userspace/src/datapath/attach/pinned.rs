@@ -1,4 +1,4 @@
-//! Pinned links, as another daemon left them.
+//! Pinned links of an earlier daemon.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,7 +14,7 @@ use crate::datapath::{
     preflight::links::{self, Link},
 };
 
-/// How long a program may take to leave an interface: the kernel lets it go after an RCU grace period.
+/// How long to wait for a program to leave an interface. The kernel removes it after an RCU grace period.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 const LEAVE_POLL: Duration = Duration::from_millis(5);
 
@@ -22,13 +22,14 @@ const LEAVE_POLL: Duration = Duration::from_millis(5);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pinned {
     pub path: PathBuf,
-    /// By its name.
+    /// From the name of the pin.
     pub interface: u32,
-    /// The id of the program that it runs, or ran.
+    /// The id of its program, now or when it was alive.
     pub program: u32,
 }
 
-/// The links that a directory has, for whoever holds its lock: what a killed daemon was pinning is finished first.
+/// The links pinned in a directory. The caller holds its lock. Links that a killed daemon had half pinned are
+/// finished first.
 pub fn pinned(directory: &Path) -> anyhow::Result<Vec<Pinned>> {
     pins::finish_links(directory)?;
     let read = |interface| Pinned::read(pins::link(directory, interface), interface);
@@ -42,14 +43,14 @@ impl Pinned {
         Ok(Self { path, interface, program })
     }
 
-    /// Does the interface run this link's program? Not where the device of this index is gone, or is another one.
+    /// Does the interface run this link's program? No if the interface with this index is gone or is another one.
     pub fn is_alive(&self, links: &[Link]) -> bool {
         links.iter().any(|link| {
             link.index == self.interface && link.xdp.is_some_and(|xdp| xdp.program == self.program)
         })
     }
 
-    /// Detaches, and waits until the program has left.
+    /// Detaches, and waits until the program has left the interface.
     pub fn remove(&self) -> anyhow::Result<()> {
         pins::remove_file(&self.path)?;
         let deadline = Instant::now() + LEAVE_TIMEOUT;

@@ -1,11 +1,11 @@
-//! Why an interface does not take the program, and what to do.
+//! Why the program cannot be attached to an interface, and what to do.
 
 use nix::errno::Errno;
 
 use super::link::NotAttached;
 use crate::datapath::preflight::Cause;
 
-/// An interface does not take the program. What was attached before has been taken back.
+/// The program cannot be attached. What had been attached before was rolled back.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     #[error("{0}")]
@@ -14,7 +14,7 @@ pub enum Refused {
     Failed(#[from] anyhow::Error),
 }
 
-/// The interface, and what the kernel said.
+/// The interface, and the kernel's error.
 #[derive(Debug)]
 pub struct RefusedBy {
     pub interface: String,
@@ -22,7 +22,7 @@ pub struct RefusedBy {
 }
 
 impl From<RefusedBy> for Refused {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "of all errors these have a known cause and cure")]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these errors have a known cause and remedy")]
     fn from(RefusedBy { interface, error }: RefusedBy) -> Self {
         let errno = match error {
             NotAttached::Kernel(errno) => errno,

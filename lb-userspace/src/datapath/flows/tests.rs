@@ -17,7 +17,7 @@ const ALIVE: u32 = 7;
 const DEAD: u32 = 8;
 
 #[test]
-fn a_walk_visits_each_live_flow_once_whether_its_backend_has_left_or_not() {
+fn a_walk_visits_each_live_flow_once_even_if_its_backend_was_removed() {
     let world = World::new(2 * STRETCH + 1, 3);
     let last = world.flows.v4.buckets.len() as u32 * WAYS as u32 - 1;
     for number in [0, 9, STRETCH * WAYS as u32, last] {
@@ -48,7 +48,7 @@ fn a_walk_visits_each_live_flow_once_whether_its_backend_has_left_or_not() {
 }
 
 #[test]
-fn a_walk_leaves_out_what_is_not_live_or_has_expired() {
+fn a_walk_skips_records_that_are_free_or_expired() {
     let world = World::new(2, 1);
     world.put4(0, State::BUSY, ALIVE, NOW);
     world.put4(1, State::EMPTY, ALIVE, NOW);
@@ -59,7 +59,7 @@ fn a_walk_leaves_out_what_is_not_live_or_has_expired() {
 }
 
 #[test]
-fn a_sweep_frees_the_records_and_hints_of_the_retired_and_no_others() {
+fn a_sweep_frees_records_and_reply_index_entries_of_retired_backends_only() {
     let world = World::new(8, 8);
     world.put4(0, State::ESTABLISHED, DEAD, NOW);
     world.put4(1, State::HALF_OPEN, DEAD, NOW);
@@ -76,10 +76,10 @@ fn a_sweep_frees_the_records_and_hints_of_the_retired_and_no_others() {
 }
 
 #[test]
-fn a_sweep_takes_no_hint_of_another_owner() {
+fn a_sweep_keeps_the_reply_index_entries_of_other_flows() {
     let world = World::new(8, 1);
     world.put4(0, State::ESTABLISHED, DEAD, NOW);
-    // The record went on to another owner, whose hint is of another generation.
+    // The record was reused by another flow. Its reply index entry has another generation.
     let record = &world.flows.v4.buckets[0].way[0];
     record.control.store(Control::new(6, State::ESTABLISHED, 1).0);
 
@@ -153,7 +153,7 @@ impl World {
     }
 }
 
-/// A flow whose addresses and ports follow from its number, with its hint.
+/// Inserts a flow whose addresses and ports follow from its number, with its reply index entry.
 fn put<F: Family>(
     table: &Table<F>,
     settings: &Settings,
@@ -186,7 +186,7 @@ fn put<F: Family>(
     assert!(line.hint.iter().any(|word| word.replace(0, hint.0)), "the line is full");
 }
 
-/// Where the kernel has arrays, a file does for a test.
+/// Tests map a file instead of a BPF array.
 fn mapping<T: crate::datapath::mapping::Mapped>(length: u32) -> Mapping<T> {
     let file: File = tempfile::tempfile().unwrap();
     file.set_len(u64::from(length) * size_of::<T>() as u64).unwrap();

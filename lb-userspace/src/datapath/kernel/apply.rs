@@ -1,4 +1,4 @@
-//! One step, as stores into maps.
+//! One operation, as writes to maps.
 
 use std::{cell::LazyCell, collections::BTreeSet};
 
@@ -55,11 +55,11 @@ impl Maps {
                 Ok(())
             }
             Op::DeleteServiceName(number) => {
-                self.take_leave_of_service(*number)?;
+                self.retire_service_counters(*number)?;
                 gone(self.service_names.remove(number))
             }
             Op::DeleteBackendName(number) => {
-                self.take_leave_of_backend(*number)?;
+                self.retire_backend_counters(*number)?;
                 gone(self.backend_names.remove(number))
             }
             Op::DeleteInterface(index) => self.delete_interface(*index),
@@ -75,16 +75,16 @@ impl Maps {
     fn delete_interface(&mut self, index: u32) -> anyhow::Result<()> {
         below(index, MAX_INTERFACE_INDEX)?;
         self.interfaces.set(index, Interface::default(), 0).context("INTERFACES")?;
-        // The interface 0 is none: the entry goes (kernel/bpf/devmap.c, __dev_map_update_elem).
+        // Interface 0 means none: the entry is deleted (kernel/bpf/devmap.c, __dev_map_update_elem).
         self.devices.set(index, 0, None, 0).context("DEVICES")
     }
 
-    /// A number that comes by a name begins to count at zero.
+    /// A number that gets a name starts to count at zero.
     fn put_backend_name(&mut self, number: u32, name: &str) -> anyhow::Result<()> {
         below(number, self.backend_counters.len())?;
         let record = names::write(name)?;
         if self.backend_names.get(&number, 0).ok() != Some(record) {
-            self.take_leave_of_backend(number)?;
+            self.retire_backend_counters(number)?;
             zero(&mut self.backend_counters, number, BackendCounters::default())?;
         }
         Ok(self.backend_names.insert(number, record, 0)?)
@@ -94,29 +94,29 @@ impl Maps {
         below(number, self.service_counters.len())?;
         let record = names::write(name)?;
         if self.service_names.get(&number, 0).ok() != Some(record) {
-            self.take_leave_of_service(number)?;
+            self.retire_service_counters(number)?;
             zero(&mut self.service_counters, number, ServiceCounters::default())?;
         }
         Ok(self.service_names.insert(number, record, 0)?)
     }
 
-    /// The number is about to lose its name: what it counted stays with that.
-    fn take_leave_of_backend(&mut self, number: u32) -> anyhow::Result<()> {
+    /// The number is about to lose its name. Its counts are kept under that name.
+    fn retire_backend_counters(&mut self, number: u32) -> anyhow::Result<()> {
         let Ok(name) = self.backend_names.get(&number, 0) else { return Ok(()) };
         let backend = sum(&self.backend_counters, number)?;
         self.keep(&names::read(&name)?, Counted { backend, ..Counted::default() })?;
         zero(&mut self.backend_counters, number, BackendCounters::default())
     }
 
-    fn take_leave_of_service(&mut self, number: u32) -> anyhow::Result<()> {
+    fn retire_service_counters(&mut self, number: u32) -> anyhow::Result<()> {
         let Ok(name) = self.service_names.get(&number, 0) else { return Ok(()) };
         let ServiceCounters { refused } = sum(&self.service_counters, number)?;
         self.keep(&names::read(&name)?, Counted { refused, ..Counted::default() })?;
         zero(&mut self.service_counters, number, ServiceCounters::default())
     }
 
-    /// The number counts from zero right after this: a daemon that is killed before the name is gone, and its successor,
-    /// find nothing left to be kept twice.
+    /// The counters are reset right after this. If the daemon is killed before the name is deleted, the next one
+    /// finds nothing left to add a second time.
     fn keep(&mut self, name: &str, counted: Counted) -> anyhow::Result<()> {
         let (backends, services) = (&self.backend_names, &self.service_names);
         let in_use = LazyCell::new(|| -> BTreeSet<String> {
@@ -140,7 +140,7 @@ fn below(number: u32, limit: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is to go may have gone.
+/// Deleting what is already gone is not an error.
 fn gone(removed: Result<(), MapError>) -> anyhow::Result<()> {
     match removed {
         Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
@@ -155,7 +155,7 @@ fn zero<V: aya::Pod>(
     nothing: V,
 ) -> anyhow::Result<()> {
     let cpus = aya::util::nr_cpus().map_err(|(path, error)| anyhow::Error::new(error).context(path))?;
-    counters.set(number, PerCpuValues::try_from(vec![nothing; cpus])?, 0).context("begin to count at zero")
+    counters.set(number, PerCpuValues::try_from(vec![nothing; cpus])?, 0).context("reset counters")
 }
 
 fn service_key(listen: &Listen) -> ServiceKey {

@@ -1,4 +1,4 @@
-//! Backends, written so that no packet sees one half as it was and half as it will be.
+//! Backends, written so that no packet sees a mix of old and new.
 
 use std::mem::offset_of;
 
@@ -10,31 +10,31 @@ use lb_common::{
 
 use crate::datapath::mapping::Mapping;
 
-/// The words of a [`Backend`]: the id lies in the first.
+/// The words of a [`Backend`]. The first one holds the id.
 const WORDS: usize = size_of::<Backend>() / size_of::<Word>();
-/// Those that the controller writes to a backend that is there. The others are left to the CPUs.
-const OURS: usize = offset_of!(Backend, live) / size_of::<Word>();
+/// The words that the controller writes to an existing backend. CPUs write the others.
+const CONTROLLER_WORDS: usize = offset_of!(Backend, live) / size_of::<Word>();
 
 /// The `BACKENDS` array. Only the controller writes to it.
 pub struct Backends(pub Mapping<[Word; WORDS]>);
 
 impl Backends {
-    /// Does this id answer for its flows?
+    /// Is there a backend with this id?
     pub fn has(&self, id: u32) -> bool {
         id != 0 && self.get(id).is_some_and(|backend| backend.id == id)
     }
 
-    /// All that are there, by slot.
+    /// All backends, by slot.
     pub fn iter(&self) -> impl Iterator<Item = (u32, Backend)> {
         let backends = self.0.iter().map(read).filter(|backend| backend.id != 0);
         backends.map(|backend| (backend.id % MAX_PLACES, backend))
     }
 
-    /// Puts a backend into the slot of its id.
+    /// Writes a backend to the slot of its id.
     ///
-    /// One with another id that lay there stops answering before any of its words change. A backend that keeps its id is
-    /// changed word by word: what changes then is the next hop, and the former and the new one are both right. The MTU is
-    /// written last where the next hop is known, and first where it is not: with an MTU of 0 nothing is sent.
+    /// A backend with another id in this slot is deleted before any other word changes. A backend that keeps its
+    /// id is changed word by word: only its next hop changes, and the old and the new one are both right. The MTU
+    /// is written last if the next hop is known, and first if it is not: with an MTU of 0 nothing is sent.
     pub fn put(&self, backend: &Backend) {
         let Some(cell) = self.cell(backend.id) else { return };
         // SAFETY: a backend is 128 bytes of integers without padding.
@@ -42,9 +42,9 @@ impl Backends {
         if !self.has(backend.id) {
             cell[0].store(0);
             fence();
-            cell[OURS..].iter().for_each(|word| word.store(0));
+            cell[CONTROLLER_WORDS..].iter().for_each(|word| word.store(0));
         }
-        let mut order: Vec<usize> = (1..OURS).collect();
+        let mut order: Vec<usize> = (1..CONTROLLER_WORDS).collect();
         if backend.hop.mtu == 0 {
             order.reverse();
         }
@@ -57,7 +57,7 @@ impl Backends {
         cell[0].store(words[0]);
     }
 
-    /// Empties a slot: the flows of its id are dead.
+    /// Clears a slot. The flows of its id are dead.
     pub fn delete(&self, slot: u32) {
         let Some(cell) = self.cell(slot) else { return };
         for word in cell {
@@ -70,7 +70,7 @@ impl Backends {
         self.cell(id).map(read)
     }
 
-    /// The place of an id: there is a power of two of them.
+    /// The slot of an id. The number of slots is a power of two.
     fn cell(&self, id: u32) -> Option<&[Word; WORDS]> {
         self.0.get(id as usize % self.0.len().max(1))
     }
@@ -78,6 +78,6 @@ impl Backends {
 
 fn read(cell: &[Word; WORDS]) -> Backend {
     let words = cell.each_ref().map(Word::load);
-    // SAFETY: 128 bytes without padding, and any integers are a backend.
+    // SAFETY: 128 bytes without padding, and any bytes are a valid backend.
     unsafe { std::mem::transmute::<[u64; WORDS], Backend>(words) }
 }

@@ -1,4 +1,4 @@
-//! Carries the contents of a map over to one of another layout, field by field.
+//! Copies the contents of a map to one of another layout, field by field.
 
 use std::{io, path::Path};
 
@@ -21,9 +21,9 @@ use crate::datapath::{
 struct Bytes {
     map: MapData,
     key: usize,
-    /// Of one CPU.
+    /// Size of a value for one CPU.
     value: usize,
-    /// CPUs that have a value of their own, or 1.
+    /// CPUs with a value of their own, or 1.
     values: usize,
     entries: u32,
 }
@@ -35,7 +35,7 @@ impl Bytes {
             let is_per_cpu = info.map_type()? as u32 == Kind::PerCpuArray as u32;
             let cpus =
                 || aya::util::nr_cpus().map_err(|(file, error)| anyhow::Error::new(error).context(file));
-            // The kernel rounds up the values of CPUs.
+            // The kernel rounds up the size of per-CPU values.
             let (value, values) = match (is_per_cpu, info.value_size() as usize) {
                 (true, bytes) => (bytes.next_multiple_of(8), cpus()?),
                 (false, bytes) => (bytes, 1),
@@ -97,7 +97,7 @@ pub fn carry(old: (&Path, &MapLayout), new: (&Path, &MapLayout), shape: &MapShap
     copy().with_context(|| format!("copy {} to {}", old_path.display(), new_path.display()))
 }
 
-/// One value of an array, as this version has it.
+/// The only value of an array, converted to this version's layout.
 pub fn only_value(old: (&Path, &MapLayout), new: &MapLayout) -> anyhow::Result<Vec<u8>> {
     let (path, layout) = old;
     let old = Bytes::open(path)?;

@@ -1,4 +1,5 @@
-//! Handles of the pinned maps and of the program: an object whose pin is removed lives on, and is pinned again.
+//! Handles of the pinned maps and of the program. They keep an object alive whose pin was removed, so that it can be
+//! pinned again.
 
 use std::{fmt, path::Path};
 
@@ -8,8 +9,8 @@ use aya::maps::MapData;
 use super::load::Program;
 use crate::datapath::{layout::MapLayout, pins, shapes};
 
-/// The program, and every pinned map by the name of its pin: also the manifest, and the array of its slow paths, which the
-/// kernel empties when the last handle and pin are gone.
+/// The program, and every pinned map by the name of its pin. This includes the manifest, and the array of slow paths,
+/// which the kernel empties when its last handle and pin are gone.
 pub struct Handles {
     program: Program,
     maps: Vec<(String, MapData)>,
@@ -38,7 +39,7 @@ impl Handles {
         &mut self.program
     }
 
-    /// Pins what has no pin in a directory. Returns the names of those pins.
+    /// Pins again what is missing in a directory. Returns the names of those pins.
     pub fn pin_missing(&mut self, directory: &Path) -> anyhow::Result<Vec<String>> {
         let mut made = Vec::new();
         for (name, map) in &self.maps {

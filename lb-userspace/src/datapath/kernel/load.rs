@@ -1,4 +1,4 @@
-//! Loads the program over the maps of the program that runs, or over new ones.
+//! Loads the program with the maps of the running program, or with new ones.
 
 use std::{fs, fs::File, io::Read, path::Path};
 
@@ -11,13 +11,12 @@ use aya::{
 use lb_common::settings::{PortPool, Settings};
 
 use super::{
-    KernelDatapath,
-    asks::Asks,
-    carry,
+    KernelDatapath, carry,
     manifest::{self, Manifest},
-    maps::{Maps, Ours},
+    maps::{DaemonMaps, Maps},
+    neighbour_requests::NeighbourRequests,
     slow_paths,
-    traces::{Asked, Traces},
+    traces::{TraceLevel, Traces},
 };
 use crate::datapath::{
     names, past, pins,
@@ -25,11 +24,11 @@ use crate::datapath::{
     takeover::Takeover,
 };
 
-/// A program that is loaded and pinned with its maps. It runs nowhere yet.
+/// A program that is loaded and pinned with its maps. It is not attached yet.
 pub struct Loaded {
     pub program: Program,
     pub datapath: KernelDatapath,
-    pub asks: Asks,
+    pub neighbour_requests: NeighbourRequests,
     pub traces: Option<Traces>,
 }
 
@@ -44,9 +43,9 @@ impl Program {
         program.try_into().context("the program is not XDP")
     }
 
-    /// The number by which the kernel knows it.
+    /// The kernel's id of the program.
     pub fn id(&mut self) -> anyhow::Result<u32> {
-        Ok(self.xdp()?.info().context("ask the kernel for the program's number")?.id())
+        Ok(self.xdp()?.info().context("read the program id")?.id())
     }
 }
 
@@ -54,14 +53,14 @@ impl Program {
 pub struct Basis<'a> {
     /// Where everything is pinned.
     pub directory: &'a Path,
-    /// From the program that runs.
+    /// What is taken over from the running program.
     pub takeover: &'a Takeover,
     pub sizes: Sizes,
-    /// Where none are taken over.
+    /// Source ports, if none are taken over.
     pub ports: PortPool,
 }
 
-/// Loads the program over maps that are whole: kept from the program that runs, filled from its maps, or new.
+/// Loads the program. Its maps are those kept from the running program, copied from its maps, or new.
 ///
 /// The contents of maps that another program works on are not touched, although pins are removed that carry the name of a
 /// map that is made here. The manifest comes last: a start that is killed before it leaves nothing that the next one uses.
@@ -72,15 +71,15 @@ pub fn load(object: &[u8], basis: &Basis<'_>) -> anyhow::Result<Loaded> {
     for shape in shapes.iter().filter(is_new) {
         pins::remove_file(&pins::map(directory, shape.name))?;
     }
-    for shape in shapes.iter().filter(is_new).filter(|shape| is_ours_alone(shape)) {
+    for shape in shapes.iter().filter(is_new).filter(|shape| is_daemon_map(shape)) {
         make(shape, directory)?;
     }
-    let asked = Asked::of_log();
+    let trace_level = TraceLevel::of_log();
     let (mask, shift) = (sizes.room.places() - 1, sizes.room.filter_shift());
     let mut loader = EbpfLoader::new();
-    asked.tell(&mut loader);
+    trace_level.set(&mut loader);
     loader.override_global("BACKENDS_MASK", &mask, true).override_global("FILTER_SHIFT", &shift, true);
-    for shape in shapes.iter().filter(|shape| !is_ours_alone(shape)) {
+    for shape in shapes.iter().filter(|shape| !is_daemon_map(shape)) {
         loader
             .map_pin_path(shape.name, pins::map(directory, shape.name))
             .map_max_entries(shape.name, shape.entries);
@@ -88,24 +87,24 @@ pub fn load(object: &[u8], basis: &Basis<'_>) -> anyhow::Result<Loaded> {
     let ebpf = loader.load(object).context("load the maps of the XDP program")?;
     verify(directory, &shapes).context("the XDP program is of another version than this xlb")?;
 
-    // Before the maps are taken out: the program's code has their file descriptors, which must be open.
+    // Before the maps are taken out: the program refers to them by file descriptor, and those must be open.
     let mut program = Program(ebpf);
     program.xdp()?.load().context("load the XDP program")?;
     let id = program.id()?;
     let Program(ebpf) = &mut program;
     slow_paths::load(ebpf, id, directory)?;
 
-    let maps = fill(Maps::take(ebpf, Ours::open(directory)?)?, basis, &shapes)?;
+    let maps = fill(Maps::take(ebpf, DaemonMaps::open(directory)?)?, basis, &shapes)?;
     let datapath = KernelDatapath::new(maps)?;
     let ring = ebpf.take_map("WANTED").ok_or_else(|| anyhow!("the XDP program has no map WANTED"))?;
-    let asks = Asks(RingBuf::try_from(ring).context("use the map WANTED")?);
-    let traces = asked.take(ebpf)?;
+    let neighbour_requests = NeighbourRequests(RingBuf::try_from(ring).context("use the map WANTED")?);
+    let traces = trace_level.take(ebpf)?;
     manifest::pin(directory, id)?;
     pin(&mut program, directory)?;
-    Ok(Loaded { program, datapath, asks, traces })
+    Ok(Loaded { program, datapath, neighbour_requests, traces })
 }
 
-/// Puts into new maps what the program that runs has, and what every data plane begins with.
+/// Fills new maps from those of the running program, and sets the defaults.
 fn fill(mut maps: Maps, basis: &Basis<'_>, shapes: &[MapShape]) -> anyhow::Result<Maps> {
     let Basis { directory, takeover, sizes, ports } = *basis;
     for old in &takeover.carried {
@@ -119,13 +118,13 @@ fn fill(mut maps: Maps, basis: &Basis<'_>, shapes: &[MapShape]) -> anyhow::Resul
         log::info!("{}: its layout has changed, its contents are copied", old.name);
     }
     let mut settings = maps.settings()?;
-    begin(&mut settings, sizes, ports)?;
+    set_defaults(&mut settings, sizes, ports)?;
     maps.set_settings(&settings)?;
     Ok(maps)
 }
 
-/// What has no value yet gets the one that data planes begin with.
-fn begin(settings: &mut Settings, sizes: Sizes, ports: PortPool) -> anyhow::Result<()> {
+/// Sets the defaults of settings that have no value yet.
+fn set_defaults(settings: &mut Settings, sizes: Sizes, ports: PortPool) -> anyhow::Result<()> {
     let nothing = Settings::default();
     if settings.keys == nothing.keys {
         settings.keys = random_keys()?;
@@ -139,7 +138,7 @@ fn begin(settings: &mut Settings, sizes: Sizes, ports: PortPool) -> anyhow::Resu
     Ok(())
 }
 
-/// Pins the program in the place of the one before.
+/// Pins the program in place of the former one.
 fn pin(program: &mut Program, directory: &Path) -> anyhow::Result<()> {
     let path = directory.join(pins::PROGRAM);
     let unfinished = pins::unfinished(&path);
@@ -148,8 +147,8 @@ fn pin(program: &mut Program, directory: &Path) -> anyhow::Result<()> {
     fs::rename(&unfinished, &path).with_context(|| format!("rename {}", unfinished.display()))
 }
 
-/// The program does not know these.
-fn is_ours_alone(shape: &MapShape) -> bool {
+/// Maps that only the daemon uses.
+fn is_daemon_map(shape: &MapShape) -> bool {
     [names::BACKENDS, names::SERVICES, past::MAP].contains(&shape.name)
 }
 
@@ -160,13 +159,13 @@ fn make(shape: &MapShape, directory: &Path) -> anyhow::Result<()> {
     map.pin(pins::map(directory, shape.name)).with_context(|| format!("pin {}", shape.name))
 }
 
-/// What the program of a manifest was told, as this version has it. `None` if its settings are gone.
+/// The settings of a manifest's program, in this version's layout. `None` if they are gone.
 pub fn pinned_settings(directory: &Path, manifest: &Manifest) -> anyhow::Result<Option<Settings>> {
     let Some((path, old)) = manifest.map(directory, "SETTINGS") else { return Ok(None) };
-    let ours = shapes::layout("SETTINGS").context("there is no map SETTINGS")?;
-    let bytes = carry::only_value((&path, old), ours)?;
+    let layout = shapes::layout("SETTINGS").context("there is no map SETTINGS")?;
+    let bytes = carry::only_value((&path, old), layout)?;
     let bytes = bytes.first_chunk::<{ size_of::<Settings>() }>().context("SETTINGS is too short")?;
-    // SAFETY: as many bytes as it has, and any integers are settings.
+    // SAFETY: the length is right, and any bytes are valid settings.
     Ok(Some(unsafe { bytes.as_ptr().cast::<Settings>().read_unaligned() }))
 }
 
@@ -180,14 +179,14 @@ pub fn pinned_program(directory: &Path) -> anyhow::Result<Option<u32>> {
     Ok(Some(info.id()))
 }
 
-/// Refuses maps that are kept and are not what their names say.
+/// Checks that the maps to be kept are what their names promise.
 pub fn verify_kept(directory: &Path, takeover: &Takeover, sizes: &Sizes) -> anyhow::Result<()> {
     let shapes = shapes::pinned(sizes);
     verify(directory, shapes.iter().filter(|shape| takeover.keeps(shape.name)))
         .with_context(|| format!("{} is not this xlb's: `xlb detach` removes it", directory.display()))
 }
 
-/// Compares what is pinned with what it must be: the kernel hands out whatever lies at a path.
+/// Compares pinned maps with the table of shapes: the kernel returns whatever is at a path.
 fn verify<'a>(directory: &Path, shapes: impl IntoIterator<Item = &'a MapShape>) -> anyhow::Result<()> {
     for expected in shapes {
         let path = pins::map(directory, expected.name);
@@ -209,7 +208,7 @@ fn verify<'a>(directory: &Path, shapes: impl IntoIterator<Item = &'a MapShape>) 
     Ok(())
 }
 
-/// The keys of the flow hash: who knows them can choose flows that meet in one bucket.
+/// The keys of the flow hash. With known keys, an attacker could choose flows that fall into one bucket.
 fn random_keys() -> anyhow::Result<[u64; 6]> {
     let mut bytes = [0; 48];
     File::open("/dev/urandom")

@@ -1,10 +1,11 @@
-//! What a program's maps are: their layouts, pinned with it as `layouts_<id of the program>`.
+//! The layouts of a program's maps, pinned with it as `layouts_<id of the program>`.
 //!
-//! The links say which program runs. Its manifest says which of the pinned maps are its own, and how to read them. So
-//! what is in force changes with the link alone, and whatever else a start that was interrupted has pinned is left over.
+//! The links tell which program runs. Its manifest tells which of the pinned maps it uses, and how to read them. So
+//! replacing the program of a link switches to the new maps, and anything else that an interrupted start has pinned
+//! is unused.
 //!
-//! The map is an array of one value that holds the text of [`layout`], and zeros to its end. Every version must be able to
-//! read those of all others: this never changes.
+//! The map is an array with one value: the text of [`layout`], padded with zeros. Every version must be able to read
+//! it from any other, so this format never changes.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +19,7 @@ use crate::datapath::{
     shapes::{self, Kind},
 };
 
-/// A program, and the maps that it works on.
+/// A program and its maps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     pub program: u32,
@@ -26,7 +27,7 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// That of a program, if it is pinned.
+    /// Reads the manifest of a program, if it is pinned.
     pub fn read(directory: &Path, program: u32) -> anyhow::Result<Option<Self>> {
         let path = directory.join(pins::manifest_name(program));
         if !path.exists() {
@@ -43,7 +44,7 @@ impl Manifest {
         read().map(Some).with_context(|| format!("read {}", path.display()))
     }
 
-    /// The pin of a map, and how to read it.
+    /// The pin of a map, and its layout.
     pub fn map(&self, directory: &Path, name: &str) -> Option<(PathBuf, &MapLayout)> {
         let layout = self.maps.iter().find(|layout| layout.name == name)?;
         let path = directory.join(layout.pin_name());
@@ -55,7 +56,7 @@ impl Manifest {
 pub fn pin(directory: &Path, program: u32) -> anyhow::Result<()> {
     let text: String = shapes::layouts().iter().map(MapLayout::to_string).collect();
     let path = directory.join(pins::manifest_name(program));
-    // One of a program that is gone: the kernel has given its id again.
+    // A stale one: the kernel has reused the program id.
     pins::remove_file(&path)?;
     let write = || -> anyhow::Result<()> {
         let map = aya_obj::Map::new_from_params(Kind::Array as u32, 4, text.len() as u32, 1, 0);

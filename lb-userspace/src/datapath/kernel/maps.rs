@@ -1,4 +1,4 @@
-//! The maps, each with its type.
+//! The maps, with their types.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -19,11 +19,11 @@ use crate::datapath::{
     flows::{Flows, Table},
     mapping::{Mapped, Mapping},
     names::{self, Record},
-    past::{self, Counted, Past},
+    past::{self, Counted, PastCounters},
     pins,
 };
 
-/// Everything but the ring, which is read by a task of its own.
+/// All maps except the ring, which a task of its own reads.
 pub struct Maps {
     pub settings: Array<MapData, Settings>,
     pub filter: Array<MapData, Filter>,
@@ -39,20 +39,20 @@ pub struct Maps {
     pub actions: PerCpuArray<MapData, ActionCounters>,
     pub backend_names: HashMap<MapData, u32, Record>,
     pub service_names: HashMap<MapData, u32, Record>,
-    /// What `PAST` holds: only this writes to it.
-    pub past: Past,
+    /// The contents of `PAST`. Only this value writes to it.
+    pub past: PastCounters,
     pub past_map: HashMap<MapData, past::Key, Counted>,
 }
 
-/// Maps that the program does not know.
-pub struct Ours {
+/// Maps that the program does not use.
+pub struct DaemonMaps {
     pub backend_names: MapData,
     pub service_names: MapData,
     pub past: MapData,
 }
 
-impl Ours {
-    /// Opens those that are pinned.
+impl DaemonMaps {
+    /// Opens the pinned ones.
     pub fn open(directory: &Path) -> anyhow::Result<Self> {
         let named =
             |name| MapData::from_pin(pins::map(directory, name)).with_context(|| format!("open {name}"));
@@ -65,10 +65,10 @@ impl Ours {
 }
 
 impl Maps {
-    /// Takes the maps out of the loaded object. Their shapes were verified.
-    pub fn take(ebpf: &mut Ebpf, ours: Ours) -> anyhow::Result<Self> {
-        let past_room = ours.past.info().context("ask for the size of PAST")?.max_entries();
-        let past_map = HashMap::try_from(Map::HashMap(ours.past)).context(past::MAP)?;
+    /// Takes the maps out of the loaded object. Their shapes have been verified.
+    pub fn take(ebpf: &mut Ebpf, daemon_maps: DaemonMaps) -> anyhow::Result<Self> {
+        let past_room = daemon_maps.past.info().context("read the size of PAST")?.max_entries();
+        let past_map = HashMap::try_from(Map::HashMap(daemon_maps.past)).context(past::MAP)?;
         Ok(Self {
             settings: take(ebpf, "SETTINGS")?,
             filter: take(ebpf, "FILTER")?,
@@ -97,9 +97,11 @@ impl Maps {
             service_counters: take(ebpf, "SERVICE_COUNTERS")?,
             reasons: take(ebpf, "REASONS")?,
             actions: take(ebpf, "ACTIONS")?,
-            backend_names: HashMap::try_from(Map::HashMap(ours.backend_names)).context(names::BACKENDS)?,
-            service_names: HashMap::try_from(Map::HashMap(ours.service_names)).context(names::SERVICES)?,
-            past: Past::new(BTreeMap::new(), past_room),
+            backend_names: HashMap::try_from(Map::HashMap(daemon_maps.backend_names))
+                .context(names::BACKENDS)?,
+            service_names: HashMap::try_from(Map::HashMap(daemon_maps.service_names))
+                .context(names::SERVICES)?,
+            past: PastCounters::new(BTreeMap::new(), past_room),
             past_map,
         })
     }
@@ -108,8 +110,8 @@ impl Maps {
         self.settings.get(&0, 0).context("read SETTINGS")
     }
 
-    /// Rewrites all bytes: those that stay are written as they are, and what may change is a word of which the
-    /// program only asks whether it did.
+    /// Rewrites all bytes. Constant ones are written with the same value; what can change is a word that the
+    /// program only compares with a copy.
     pub fn set_settings(&mut self, settings: &Settings) -> anyhow::Result<()> {
         self.settings.set(0, settings, 0).context("write SETTINGS")
     }
@@ -123,12 +125,12 @@ impl Maps {
         self.filter.get(&page, 0).context("read FILTER")
     }
 
-    /// Rewrites all bytes of a page: a byte is read as a whole.
+    /// Rewrites all bytes of a page. The program reads single bytes.
     pub fn set_filter_page(&mut self, page: u32, filter: &Filter) -> anyhow::Result<()> {
         self.filter.set(page, filter, 0).context("write FILTER")
     }
 
-    /// Reads what `PAST` holds.
+    /// Reads the contents of `PAST`.
     pub fn read_past(&mut self) -> anyhow::Result<()> {
         let entries = self.past_map.iter().map(|entry| {
             let (name, counted) = entry.context("read PAST")?;
@@ -160,6 +162,6 @@ fn array(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<MapData> {
 }
 
 fn mapping<T: Mapped>(data: &MapData, name: &str) -> anyhow::Result<Mapping<T>> {
-    let info = data.info().with_context(|| format!("ask for the size of {name}"))?;
+    let info = data.info().with_context(|| format!("read the size of {name}"))?;
     Mapping::new(data.fd(), info.max_entries()).with_context(|| format!("map {name} into memory"))
 }

@@ -1,4 +1,4 @@
-//! The maps, read back as plain values.
+//! Reads the maps back as plain values.
 
 use std::collections::BTreeMap;
 

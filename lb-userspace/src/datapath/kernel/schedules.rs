@@ -1,7 +1,7 @@
-//! Pools, their slots and their sources: what new flows are scheduled by.
+//! Pools with their slots and sources: what new flows are scheduled from.
 //!
-//! All of it is mapped, so that a change is a few stores. What is written is not read by a packet yet, but for a pool's
-//! word, which is one store.
+//! All of it is mapped, so a change takes a few stores. No packet reads what is being written, except a pool's word,
+//! which is a single store.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -26,7 +26,7 @@ pub struct Schedules {
 }
 
 impl Schedules {
-    /// Puts a schedule in force, by one store.
+    /// Activates a pool with one store.
     pub fn put_pool(&self, number: u32, pool: Pool) -> anyhow::Result<()> {
         let word = self.pools.get(number as usize).with_context(|| format!("there is no pool {number}"))?;
         fence();
@@ -50,7 +50,7 @@ impl Schedules {
         Ok(())
     }
 
-    /// Writes a set; without sources it is free.
+    /// Writes a set. Without sources it is free.
     pub fn put_sources(&self, number: u32, sources: &[IpAddr]) -> anyhow::Result<()> {
         let count = sources.len();
         ensure!(count <= MAX_SOURCES, "{count} sources, and there is room for {MAX_SOURCES}");
@@ -70,14 +70,14 @@ impl Schedules {
         words.filter(|(_, pool)| *pool != Pool::NONE).collect()
     }
 
-    /// The ranges in force, and between them the runs of slots that are not free.
+    /// The active ranges, and the runs of other used slots between them.
     pub fn slots(&self, pools: &BTreeMap<u32, Pool>) -> BTreeMap<u32, Vec<u32>> {
         let in_force = pools.values().map(|pool| pool.slots()).filter(|slots| slots.length != 0);
         let in_force: BTreeMap<u32, u32> = in_force.map(|it| (it.offset, it.offset + it.length)).collect();
         let ids = self.slots.iter().flat_map(|line| line.id.iter().map(|id| id.load()));
 
         let mut ranges: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        // The range that the slot before belongs to, and the end of that one if it is in force.
+        // The range of the slot before, and the end of that range if it is active.
         let (mut range, mut end) = (None, 0);
         for (slot, id) in (0..).zip(ids) {
             if let Some(its_end) = in_force.get(&slot) {

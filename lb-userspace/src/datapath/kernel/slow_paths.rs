@@ -1,4 +1,4 @@
-//! The array by which the XDP program jumps to its slow paths.
+//! The array through which the XDP program calls its slow paths.
 //!
 //! Each loaded program has an array of its own, pinned as `slow_paths_<id of the program>`. The kernel empties an array
 //! as soon as its last file descriptor and pin are gone, whether or not a program still uses it. So a new program's array
@@ -7,7 +7,7 @@
 //! 1. all links have been given another program, and
 //! 2. every run of the old program is over: one RCU grace period ([`grace_period`]).
 //!
-//! A start that is interrupted leaves a pin too many, never one too few; the next start removes it.
+//! An interrupted start leaves one pin too many, never one too few. The next start removes it.
 
 use std::{io, path::Path};
 
@@ -20,7 +20,7 @@ use crate::datapath::pins;
 
 const MAP: &str = "SLOW_PATHS";
 
-/// Loads the slow paths of a program, and pins the array that leads to them.
+/// Loads the slow paths of a program, and pins the array of them.
 pub fn load(ebpf: &mut Ebpf, program: u32, directory: &Path) -> anyhow::Result<()> {
     for &path in SlowPath::ALL {
         let name = path.name();
@@ -34,7 +34,7 @@ pub fn load(ebpf: &mut Ebpf, program: u32, directory: &Path) -> anyhow::Result<(
         array(ebpf)?.set(path as u32, &fd, 0).with_context(|| format!("write {MAP}: `{name}`"))?;
     }
     let path = directory.join(pins::slow_paths_name(program));
-    // An array of a program that is gone: the kernel has given its id again.
+    // A stale array: the kernel has reused the program id.
     pins::remove_file(&path)?;
     array(ebpf)?.pin(&path).with_context(|| format!("pin {}", path.display()))
 }
@@ -44,13 +44,13 @@ fn array(ebpf: &mut Ebpf) -> anyhow::Result<ProgramArray<&mut aya::maps::MapData
     ProgramArray::try_from(map).with_context(|| format!("use the map {MAP}"))
 }
 
-/// Waits until no CPU runs a program that links have been taken from.
+/// Waits until no CPU runs a program that has been replaced.
 ///
 /// `membarrier(MEMBARRIER_CMD_GLOBAL)` is `synchronize_rcu` (kernel/sched/membarrier.c), and programs run in RCU read
 /// sections. Kernels that run with `nohz_full` refuse it.
 pub fn grace_period() -> io::Result<()> {
     let (flags, cpu): (libc::c_uint, libc::c_int) = (0, 0);
-    // SAFETY: a system call that takes three integers and touches no memory of ours.
+    // SAFETY: a system call with three integers, which does not touch our memory.
     let done = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, flags, cpu) };
     Errno::result(done).map(drop).map_err(Into::into)
 }

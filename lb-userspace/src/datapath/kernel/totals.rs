@@ -16,7 +16,7 @@ use super::maps::Maps;
 use crate::datapath::{Sum, Totals};
 
 impl Maps {
-    /// Those of everything that has a name.
+    /// The counters of everything that has a name.
     pub fn totals(&self) -> anyhow::Result<Totals> {
         let mut totals = Totals { past: self.past.entries().clone(), ..Totals::default() };
         for number in self.backend_names.keys() {

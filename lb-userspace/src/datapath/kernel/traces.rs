@@ -1,6 +1,6 @@
-//! What the program says of single packets, if the log is to show it.
+//! Traces of single packets by the XDP program, if the log shows them.
 //!
-//! The filter of the log decides when the program is loaded. Without traces the verifier removes them from it.
+//! The log filter decides this when the program is loaded. Without traces, the verifier removes them.
 
 use std::{fmt, io};
 
@@ -12,16 +12,17 @@ use log::{Level, Log, log_enabled};
 use tokio::io::{Interest, unix::AsyncFd};
 use tokio_util::sync::CancellationToken;
 
-/// What traces are logged as.
+/// The log target of traces.
 const TARGET: &str = "lb_ebpf";
 const RING: &str = "AYA_LOGS";
 
-/// The level of `AYA_LOG_LEVEL`, in the numbers of both log crates: the most detailed that the log shows, or none.
+/// The value of `AYA_LOG_LEVEL`, in the numbers of both log crates: the most detailed level that the log shows, or
+/// none.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked(u8);
+pub struct TraceLevel(u8);
 
-impl Asked {
-    /// Asks the log.
+impl TraceLevel {
+    /// The level of the log filter.
     pub fn of_log() -> Self {
         let levels = [Level::Trace, Level::Debug];
         let shown = levels.into_iter().find(|level| log_enabled!(target: TARGET, *level));
@@ -32,7 +33,7 @@ impl Asked {
         self.0 != 0
     }
 
-    /// What it costs to be told.
+    /// A warning about the cost of traces.
     pub fn warning(self) -> Option<String> {
         self.any().then(|| {
             format!(
@@ -46,12 +47,12 @@ impl Asked {
         if self.any() { TRACE_RING_BYTES } else { IDLE_RING_BYTES }
     }
 
-    /// Has the verifier keep what is asked for.
-    pub fn tell<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
+    /// Sets the level in the program, so that the verifier keeps its traces.
+    pub fn set<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
         loader.override_global(aya_log::LEVEL, &self.0, true).map_max_entries(RING, self.ring_bytes());
     }
 
-    /// The traces of a program that was loaded.
+    /// The traces of a loaded program.
     pub fn take(self, ebpf: &mut Ebpf) -> anyhow::Result<Option<Traces>> {
         if !self.any() {
             return Ok(None);
@@ -61,11 +62,11 @@ impl Asked {
     }
 }
 
-/// The ring on which it says them.
+/// The ring buffer with the traces.
 pub struct Traces(EbpfLogger<&'static dyn Log>);
 
 /// Logs the program's traces until shutdown.
-pub async fn traces(traces: Traces, shutdown: CancellationToken) {
+pub async fn log_traces(traces: Traces, shutdown: CancellationToken) {
     tokio::select! {
         Err(error) = log_all(traces) => log::error!("read traces of the XDP program: {error}; tracing ends"),
         () = shutdown.cancelled() => {}
@@ -73,11 +74,12 @@ pub async fn traces(traces: Traces, shutdown: CancellationToken) {
 }
 
 async fn log_all(traces: Traces) -> io::Result<()> {
-    // SAFETY: the logger owns its ring's file descriptor, which stays the same and open as long as the logger lives.
+    // SAFETY: the logger owns its ring's file descriptor, which stays open and unchanged as long as the logger
+    // lives.
     let mut logger = unsafe { AsyncFd::register_with_interest(traces.0, Interest::READABLE) }?;
     loop {
         let mut readable = logger.readable_mut().await?;
-        // It ends: the program writes no more than so many lines a second.
+        // This terminates: the program limits its lines per second.
         readable.get_inner_mut().flush();
         readable.clear_ready();
     }

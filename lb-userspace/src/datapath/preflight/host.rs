@@ -1,4 +1,4 @@
-//! The host's facts, read from the kernel.
+//! Facts about the host, read from the kernel.
 
 use std::{
     collections::BTreeSet,
@@ -21,18 +21,18 @@ use nix::{
 
 use super::{links, links::Link, lro};
 
-/// What preflight looks at.
+/// What preflight checks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Host {
-    /// Major and minor.
+    /// Major and minor version.
     pub kernel: (u32, u32),
     /// The effective set.
     pub capabilities: u64,
-    /// The nearest directory to the pins that exists, and whether they can lie there.
+    /// The nearest existing parent of the pin directory, and whether it can hold pins.
     pub pins_mount: PathBuf,
     pub pins_on_bpffs: bool,
     pub available_bytes: u64,
-    /// That there can ever be: per-CPU maps have a value for each.
+    /// Possible CPUs: per-CPU maps have a value for each.
     pub cpus: u32,
     pub page_size: u32,
     /// `net.ipv4.ip_local_port_range`
@@ -41,7 +41,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Reads everything. `root` is where the pins of all layouts lie.
+    /// Reads everything. `root` is the pin directory.
     pub fn read(root: &Path) -> anyhow::Result<Self> {
         let pins_mount = root.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/")).to_path_buf();
         let links = links::dump().context("list the interfaces by netlink")?;
@@ -62,19 +62,19 @@ impl Host {
         self.links.iter().find(|link| link.name == name)
     }
 
-    /// The interfaces that could be named.
+    /// The names of usable interfaces.
     pub fn link_names(&self) -> Vec<&str> {
         self.links.iter().map(|link| link.name.as_str()).filter(|name| *name != "lo").collect()
     }
 }
 
 fn is_bpffs(path: &Path) -> anyhow::Result<bool> {
-    let found = statfs(path).with_context(|| format!("look what is mounted at {}", path.display()))?;
+    let found = statfs(path).with_context(|| format!("read the file system type of {}", path.display()))?;
     Ok(found.filesystem_type() == BPF_FS_MAGIC)
 }
 
 fn kernel() -> anyhow::Result<(u32, u32)> {
-    let names = uname().context("ask for the kernel's version")?;
+    let names = uname().context("read the kernel version")?;
     version(names.release())
         .ok_or_else(|| anyhow!("the kernel's version `{}` is not a number", names.release().display()))
 }
@@ -96,7 +96,7 @@ fn available_bytes() -> anyhow::Result<u64> {
     Ok(kib.ok_or_else(|| anyhow!("/proc/meminfo has no MemAvailable"))? << 10)
 }
 
-/// The CPUs that there can ever be: the last number of a list like `0-3,8-11`, and one.
+/// The number of possible CPUs: the last number of a list such as `0-3,8-11`, plus one.
 pub fn cpus() -> anyhow::Result<u32> {
     let path = "/sys/devices/system/cpu/possible";
     let list = read(path)?;
@@ -109,7 +109,7 @@ fn page_size() -> u32 {
     size.and_then(|size| u32::try_from(size).ok()).unwrap_or(4096)
 }
 
-/// The ephemeral ports of this host.
+/// The ephemeral port range of this host.
 pub fn local_ports() -> anyhow::Result<(u16, u16)> {
     let path = "/proc/sys/net/ipv4/ip_local_port_range";
     let text = read(path)?;
@@ -132,8 +132,7 @@ fn address(socket: &SockaddrStorage) -> Option<IpAddr> {
 }
 
 fn with_settings(link: Link) -> anyhow::Result<Link> {
-    let lro =
-        lro::is_on(&link.name).with_context(|| format!("ask {} whether it merges packets", link.name))?;
+    let lro = lro::is_on(&link.name).with_context(|| format!("read the LRO setting of {}", link.name))?;
     let forwarding_v4 = forwarding("ipv4", &link.name)?;
     let forwarding_v6 = forwarding("ipv6", &link.name)?;
     Ok(Link { lro, forwarding_v4, forwarding_v6, ..link })
@@ -162,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_of_distributions_are_understood() {
+    fn kernel_versions_of_distributions_are_parsed() {
         for (release, expected) in [
             ("6.1.0-18-cloud-amd64", Some((6, 1))),
             ("6.18.44", Some((6, 18))),

@@ -1,4 +1,4 @@
-//! The interfaces of this network namespace, as netlink knows them.
+//! The interfaces of this network namespace, from netlink.
 
 use std::io;
 
@@ -17,7 +17,7 @@ use rtnetlink::{
 pub struct Link {
     pub name: String,
     pub index: u32,
-    /// `None`: it is not Ethernet.
+    /// `None`: not Ethernet.
     pub mac: Option<Mac>,
     pub mtu: u32,
     pub is_veth: bool,
@@ -33,11 +33,12 @@ pub struct Link {
 pub struct Xdp {
     /// The program's id.
     pub program: u32,
-    /// It runs in the stack, behind the allocation of an skb; else in the driver or the device.
+    /// Generic mode: it runs in the network stack, after an skb is allocated. Otherwise it runs in the driver or
+    /// the device.
     pub is_generic: bool,
 }
 
-/// All interfaces. What is not netlink's to say (LRO, forwarding) is left empty.
+/// All interfaces. What netlink does not report (LRO, forwarding) is left empty.
 pub fn dump() -> io::Result<Vec<Link>> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
@@ -46,13 +47,13 @@ pub fn dump() -> io::Result<Vec<Link>> {
 
     let mut links = Vec::new();
     loop {
-        // Does not wait: the kernel goes on with a dump whenever it is read from.
+        // This does not block: the kernel continues a dump on each read.
         let (bytes, _) = socket.recv_from_full()?;
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
             let message =
                 NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
-            // Messages begin at multiples of four bytes (NLMSG_ALIGN, netlink(3)).
+            // Messages are aligned to four bytes (NLMSG_ALIGN, netlink(3)).
             rest = rest.get((message.header.length as usize).next_multiple_of(4)..).unwrap_or_default();
             if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) = message.payload {
                 links.push(read(link));
@@ -76,7 +77,7 @@ fn request() -> Vec<u8> {
     bytes
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "netlink tells much more of a link")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "netlink reports much more about a link")]
 fn read(message: LinkMessage) -> Link {
     let mut link = Link { index: message.header.index, ..Link::default() };
     let is_ethernet = message.header.link_layer_type == LinkLayerType::Ether;
@@ -96,17 +97,14 @@ fn read(message: LinkMessage) -> Link {
     link
 }
 
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the others are for setting a program, not for telling of one"
-)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "the others set a program, and do not describe one")]
 fn xdp(attributes: &[LinkXdp]) -> Option<Xdp> {
     let mut mode = XdpAttached::None;
     let mut program = None;
     for attribute in attributes {
         match attribute {
             LinkXdp::Attached(attached) => mode = *attached,
-            // With several programs there is no ProgId, and any of them is in the way.
+            // With several programs there is no ProgId, and each of them conflicts.
             LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) => {
                 program = Some(*id)
             }

@@ -21,7 +21,7 @@ struct Value {
 
 nix::ioctl_readwrite_bad!(ethtool, libc::SIOCETHTOOL, libc::ifreq);
 
-/// Does the interface merge packets? One that knows no such thing does not.
+/// Does the interface merge packets? No if it does not know the feature.
 pub fn is_on(interface: &str) -> io::Result<bool> {
     let any = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     let mut value = Value { command: GET_FLAGS, value: 0 };
@@ -29,8 +29,8 @@ pub fn is_on(interface: &str) -> io::Result<bool> {
         ifr_name: name(interface)?,
         ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: (&raw mut value).cast() },
     };
-    // SAFETY: the request and the value that it points to live until the call returns, and GET_FLAGS writes no more
-    // than a `Value`.
+    // SAFETY: the request and the value that it points to live until the call returns, and GET_FLAGS does not
+    // write more than a `Value`.
     match unsafe { ethtool(any.as_raw_fd(), &raw mut request) } {
         Ok(_) => Ok(value.value & FLAG_LRO != 0),
         Err(Errno::EOPNOTSUPP | Errno::ENODEV) => Ok(false),

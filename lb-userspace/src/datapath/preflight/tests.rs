@@ -11,14 +11,14 @@ const ALL_CAPABILITIES: u64 = (1 << 41) - 1;
 fn a_good_host_is_not_refused() {
     let host = host(vec![link("eth0", 2)]);
 
-    assert_eq!(judge_host(&host), []);
-    assert_eq!(judge_interfaces(&spec(&["eth0"], AttachMode::Native), &host, &BTreeMap::new()), []);
-    assert_eq!(judge_memory(1 << 30, false, &host), None);
+    assert_eq!(check_host(&host), []);
+    assert_eq!(check_interfaces(&spec(&["eth0"], AttachMode::Native), &host, &BTreeMap::new()), []);
+    assert_eq!(check_memory(1 << 30, false, &host), None);
     assert_eq!(veths(&spec(&["eth0"], AttachMode::Native), &host), None);
 }
 
 #[test]
-fn everything_that_is_amiss_with_the_host_is_told_at_once_with_its_cure() {
+fn all_problems_of_the_host_are_reported_at_once_with_a_remedy() {
     let host = Host {
         kernel: (5, 10),
         capabilities: ALL_CAPABILITIES & !(1 << CAP_SYS_ADMIN | 1 << CAP_BPF),
@@ -26,7 +26,7 @@ fn everything_that_is_amiss_with_the_host_is_told_at_once_with_its_cure() {
         ..host(vec![])
     };
 
-    let causes: Vec<String> = judge_host(&host).iter().map(Cause::to_string).collect();
+    let causes: Vec<String> = check_host(&host).iter().map(Cause::to_string).collect();
 
     assert_eq!(
         causes,
@@ -39,13 +39,13 @@ fn everything_that_is_amiss_with_the_host_is_told_at_once_with_its_cure() {
 }
 
 #[test]
-fn the_administrator_of_everything_needs_no_capability_of_bpf() {
+fn cap_sys_admin_includes_the_bpf_capabilities() {
     assert_eq!(missing_capabilities(1 << CAP_SYS_ADMIN | 1 << CAP_NET_ADMIN), [""; 0]);
     assert_eq!(missing_capabilities(0), ["CAP_NET_ADMIN", "CAP_BPF", "CAP_PERFMON"]);
 }
 
 #[test]
-fn each_fault_of_an_interface_has_one_line_with_its_cure() {
+fn each_problem_of_an_interface_is_one_line_with_a_remedy() {
     let good = || link("eth0", 2);
     for (link, mode, expected) in [
         (Link { mac: None, ..good() }, AttachMode::Auto, "eth0 is not Ethernet: name an Ethernet interface"),
@@ -83,36 +83,36 @@ fn each_fault_of_an_interface_has_one_line_with_its_cure() {
              MTU of 1280 or more)",
         ),
     ] {
-        let causes = judge_interfaces(&spec(&["eth0"], mode), &host(vec![link]), &BTreeMap::new());
+        let causes = check_interfaces(&spec(&["eth0"], mode), &host(vec![link]), &BTreeMap::new());
 
         assert_eq!(causes.iter().map(Cause::to_string).collect::<Vec<_>>(), [expected]);
     }
 }
 
 #[test]
-fn a_missing_interface_is_told_with_those_that_there_are() {
+fn a_missing_interface_is_reported_with_the_existing_ones() {
     let host = host(vec![link("eth1", 2), link("lo", 1)]);
 
-    let causes = judge_interfaces(&spec(&["eth0"], AttachMode::Auto), &host, &BTreeMap::new());
+    let causes = check_interfaces(&spec(&["eth0"], AttachMode::Auto), &host, &BTreeMap::new());
 
     let words: Vec<_> = causes.iter().map(Cause::to_string).collect();
     assert_eq!(words, ["there is no interface eth0: name one of eth1 in the configuration"]);
 }
 
 #[test]
-fn generic_mode_minds_neither_lro_nor_a_large_mtu() {
+fn generic_mode_allows_lro_and_a_large_mtu() {
     let host = host(vec![Link { lro: true, mtu: 9000, ..link("eth0", 2) }]);
 
-    assert_eq!(judge_interfaces(&spec(&["eth0"], AttachMode::Generic), &host, &BTreeMap::new()), []);
+    assert_eq!(check_interfaces(&spec(&["eth0"], AttachMode::Generic), &host, &BTreeMap::new()), []);
 }
 
 #[test]
-fn our_own_program_is_not_another() {
+fn our_own_program_is_not_a_conflict() {
     let host = host(vec![Link { xdp: Some(Xdp { program: 77, is_generic: false }), ..link("eth0", 2) }]);
     let spec = spec(&["eth0"], AttachMode::Auto);
 
-    assert_eq!(judge_interfaces(&spec, &host, &BTreeMap::from([(2, 77)])), []);
-    assert_eq!(judge_interfaces(&spec, &host, &BTreeMap::from([(2, 76)])).len(), 1);
+    assert_eq!(check_interfaces(&spec, &host, &BTreeMap::from([(2, 77)])), []);
+    assert_eq!(check_interfaces(&spec, &host, &BTreeMap::from([(2, 76)])).len(), 1);
 }
 
 #[test]
@@ -120,25 +120,25 @@ fn forwarding_matters_only_for_families_that_services_listen_in() {
     let host = host(vec![Link { forwarding_v4: Some(false), forwarding_v6: None, ..link("eth0", 2) }]);
     let spec = Spec { services: Vec::new(), ..spec(&["eth0"], AttachMode::Auto) };
 
-    assert_eq!(judge_interfaces(&spec, &host, &BTreeMap::new()), []);
+    assert_eq!(check_interfaces(&spec, &host, &BTreeMap::new()), []);
 }
 
 #[test]
-fn maps_that_do_not_fit_are_refused_with_both_figures() {
+fn maps_that_do_not_fit_are_rejected_with_both_sizes() {
     let host = Host { available_bytes: 100 << 20, ..host(vec![]) };
 
-    let cause = judge_memory((100 << 20) + 1, false, &host).unwrap();
+    let cause = check_memory((100 << 20) + 1, false, &host).unwrap();
 
     assert_eq!(cause.what, "the maps need 101 MiB of memory, and 100 MiB are available");
 }
 
 #[test]
-fn a_host_that_takes_all_ports_for_itself_is_refused_where_full_nat_needs_some() {
+fn full_nat_needs_ports_outside_the_ephemeral_range() {
     let nat = spec(&["eth0"], AttachMode::Auto);
     let mut full_nat = nat.clone();
     full_nat.services[0].mode = Mode::FullNat;
 
-    let cause = judge_ports(&full_nat, (1024, 65_535)).unwrap();
+    let cause = check_ports(&full_nat, (1024, 65_535)).unwrap();
 
     assert_eq!(
         cause.to_string(),
@@ -146,15 +146,15 @@ fn a_host_that_takes_all_ports_for_itself_is_refused_where_full_nat_needs_some()
          sysctl -w net.ipv4.ip_local_port_range='32768 60999'"
     );
     assert_eq!(
-        judge_ports(&full_nat, (1, 65_535)),
+        check_ports(&full_nat, (1, 65_535)),
         Some(Cause { what: cause.what.replace("1024", "1"), ..cause })
     );
-    assert_eq!(judge_ports(&full_nat, (1025, 65_535)), None);
-    assert_eq!(judge_ports(&nat, (1024, 65_535)), None);
+    assert_eq!(check_ports(&full_nat, (1025, 65_535)), None);
+    assert_eq!(check_ports(&nat, (1024, 65_535)), None);
 }
 
 #[test]
-fn veths_are_named_with_what_their_peers_need() {
+fn veths_are_listed_with_the_settings_their_peers_need() {
     let veth = |name, index| Link { is_veth: true, ..link(name, index) };
     let host = host(vec![veth("eth0", 2), link("eth1", 3), veth("eth2", 4), veth("eth3", 5)]);
 

@@ -1,4 +1,4 @@
-//! The memory of all maps by purpose, as `xlb check` shows it.
+//! The memory of all maps by purpose, as shown by `xlb check`.
 
 use std::fmt;
 
@@ -7,25 +7,25 @@ use lb_common::limits::IDLE_RING_BYTES;
 use super::{Purpose, Sizes, all};
 use crate::spec::{Limits, rules::Family, source_ports::grouped};
 
-/// Bytes of all maps, of a daemon that writes no traces.
+/// The size of all maps, without traces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
-    /// What the flow tables are made for.
+    /// The number of flows.
     pub limits: Limits,
-    /// CPUs that the kernel allows for (`/sys/devices/system/cpu/possible`).
+    /// Possible CPUs (`/sys/devices/system/cpu/possible`).
     pub cpus: u32,
-    /// Records and hints of IPv4.
+    /// Records and reply index of IPv4.
     pub flows: u64,
-    /// Records and hints of IPv6.
+    /// Records and reply index of IPv6.
     pub flows_ipv6: u64,
-    /// Services, pools, slots, backends, interfaces, and what belongs to them.
+    /// Services, pools, slots, backends, interfaces, and the rest.
     pub services: u64,
     /// Per-CPU counters.
     pub counters: u64,
 }
 
 impl Memory {
-    /// Pure: the caller gives the host's `cpus`.
+    /// Pure: the caller passes the number of CPUs.
     pub fn of(limits: Limits, cpus: u32) -> Self {
         let maps = all(&Sizes::of(&limits), IDLE_RING_BYTES);
         let sum = |purpose| {
@@ -41,7 +41,7 @@ impl Memory {
         }
     }
 
-    /// What the kernel will account for all maps.
+    /// The memory that the kernel accounts for all maps.
     pub const fn total(&self) -> u64 {
         self.flows + self.flows_ipv6 + self.services + self.counters
     }
@@ -50,7 +50,8 @@ impl Memory {
 impl fmt::Display for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut sum = 0;
-        // Rounded one by one, the parts would not add up to the whole: each is what the rounded sum grows by.
+        // Rounded parts would not add up to the rounded total. So each part is shown as the growth of the
+        // rounded running total.
         let mut part = |bytes: u64| {
             let before = tenths_of_mebibytes(sum);
             sum += bytes;
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_takes_no_more_than_promised_all_told() {
+    fn memory_per_flow_stays_below_the_documented_limit() {
         for flows in [65_536, 262_144, 1_000_000, 8_388_608] {
             let memory = Memory::of(
                 Limits { flows, flows_ipv6: flows, half_open_flows: flows, ..Limits::default() },
@@ -125,7 +126,7 @@ maps: 82.3 MiB
     }
 
     #[test]
-    fn the_parts_that_are_shown_add_up_to_the_whole() {
+    fn the_parts_shown_add_up_to_the_total() {
         for flows in [1, 1000, 65_536, 262_144, 1_000_000, 8_388_608] {
             for cpus in [1, 2, 3, 64, 256] {
                 let limits = Limits { flows, half_open_flows: flows, ..Limits::default() };

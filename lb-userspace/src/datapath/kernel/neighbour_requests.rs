@@ -1,4 +1,4 @@
-//! What the program asks for: neighbours.
+//! Requests of the XDP program to resolve neighbours.
 
 use std::fmt;
 
@@ -10,15 +10,19 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// The ring on which it asks.
-pub struct Asks(pub(super) RingBuf<MapData>);
+/// The ring buffer with the requests.
+pub struct NeighbourRequests(pub(super) RingBuf<MapData>);
 
-/// Passes the program's asks on until shutdown, or until nobody listens.
+/// Forwards the program's requests until shutdown, or until the receiver is closed.
 ///
-/// What there is no room for is dropped: the client sends again, and the program asks again.
-pub async fn asks(asks: Asks, sender: Sender<NeighbourWanted>, shutdown: CancellationToken) {
+/// Requests are dropped while the channel is full: the client sends again, and so does the program.
+pub async fn forward_neighbour_requests(
+    ring: NeighbourRequests,
+    sender: Sender<NeighbourWanted>,
+    shutdown: CancellationToken,
+) {
     tokio::select! {
-        passed = pass_on(asks, &sender) => {
+        passed = forward_all(ring, &sender) => {
             if let Err(error) = passed {
                 log::error!("read neighbour requests of the XDP program: {error}; neighbours of new clients stay unresolved");
             }
@@ -28,13 +32,13 @@ pub async fn asks(asks: Asks, sender: Sender<NeighbourWanted>, shutdown: Cancell
     }
 }
 
-async fn pass_on(asks: Asks, sender: &Sender<NeighbourWanted>) -> std::io::Result<()> {
-    // SAFETY: the ring owns its file descriptor, which stays the same and open as long as the ring lives.
-    let mut ring = unsafe { AsyncFd::register_with_interest(asks.0, Interest::READABLE) }?;
+async fn forward_all(ring: NeighbourRequests, sender: &Sender<NeighbourWanted>) -> std::io::Result<()> {
+    // SAFETY: the ring owns its file descriptor, which stays open and unchanged as long as the ring lives.
+    let mut ring = unsafe { AsyncFd::register_with_interest(ring.0, Interest::READABLE) }?;
     loop {
         let mut readable = ring.readable_mut().await?;
         while let Some(bytes) = readable.get_inner_mut().next() {
-            match read(&bytes).map(|wanted| sender.try_send(wanted)) {
+            match read(&bytes).map(|request| sender.try_send(request)) {
                 Some(Ok(()) | Err(TrySendError::Full(_))) => {}
                 Some(Err(TrySendError::Closed(_))) => return Ok(()),
                 None => log::warn!("unknown neighbour request of {} bytes from the XDP program", bytes.len()),
@@ -46,12 +50,12 @@ async fn pass_on(asks: Asks, sender: &Sender<NeighbourWanted>) -> std::io::Resul
 
 fn read(bytes: &[u8]) -> Option<NeighbourWanted> {
     let bytes: &[u8; size_of::<NeighbourWanted>()] = bytes.try_into().ok()?;
-    // SAFETY: as many bytes as it has, and any integers are one.
+    // SAFETY: the length is right, and any bytes are a valid value.
     Some(unsafe { bytes.as_ptr().cast::<NeighbourWanted>().read_unaligned() })
 }
 
-impl fmt::Debug for Asks {
+impl fmt::Debug for NeighbourRequests {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Asks").finish_non_exhaustive()
+        f.debug_struct("NeighbourRequests").finish_non_exhaustive()
     }
 }
