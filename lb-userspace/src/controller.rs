@@ -1,4 +1,4 @@
-//! The task that owns the state and the datapath, and keeps the maps in step with the intent.
+//! The task that owns the state and the datapath, and keeps the maps up to date with the intent.
 //!
 //! ```text
 //!   events ─absorb─▶ State ─compile─▶ want ─diff (have, want)─▶ plan ─apply─▶ datapath
@@ -6,9 +6,9 @@
 //!                      └▶ watched targets, hops └──────────── have ◀──observe───┘
 //! ```
 //!
-//! The same path for start, reload, health, drain and repair: the loop does not care what has changed. What is in
-//! the maps is read back at start, after a failure and every [`RESYNC`]; between those it is known, because there
-//! is no other writer.
+//! Start, reload, health, drain and repair all take this path, whatever changed. The contents of the maps are read
+//! back at start, after a failure and every [`RESYNC`]. Between those they are known, because nothing else writes to
+//! the maps.
 
 mod answer;
 mod changes;
@@ -19,10 +19,10 @@ mod fill;
 mod fixture;
 mod host;
 mod identity;
+mod index;
 mod intent;
-mod known;
 mod listing;
-pub mod machine;
+pub mod local_host;
 mod metrics;
 mod pinned;
 mod reconcile;
@@ -51,53 +51,53 @@ use tokio::{
 };
 
 pub use self::host::Host;
-use self::{intent::Intent, requests::Waiting, state::State, walk::Walks};
+use self::{intent::Intent, requests::PendingRequest, state::State, walk::Walks};
 use crate::{
     datapath::{Attached, Capacity, Datapath, Snapshot},
     event::{Event, Health, Path, Probed, Reply, Since, Target},
     spec::{Spec, overlay::Overlay},
 };
 
-/// How often the maps are read back and repaired, if nothing else is a reason to.
+/// How often the maps are read back and repaired when nothing else requires it.
 pub const RESYNC: Duration = Duration::from_secs(10);
-/// How long after a failure it is tried again.
+/// The time from a failure to the next attempt.
 pub const RETRY: Duration = Duration::from_secs(1);
-/// How long something is odd before the log says so: neighbours take a moment to answer.
+/// How long a problem must last before it is logged: neighbours take a moment to answer.
 const SETTLED: Duration = Duration::from_secs(2);
-/// The longest that the loop waits for an event.
+/// The longest wait for an event.
 const IDLE: Duration = RESYNC;
-/// Requests that may wait for an answer at one time.
+/// Maximum number of pending requests.
 pub const WAITING_MAX: usize = 256;
 
 /// Why the loop ended.
 #[derive(Debug)]
 pub enum Ending {
-    /// The daemon stops, traffic flows on.
+    /// The daemon stops. Traffic continues.
     Stopped,
     /// The data plane is to be removed, and the request answered afterwards.
     Detach(Reply<()>),
 }
 
-/// What the daemon was started with.
+/// The inputs of a start.
 #[derive(Debug)]
 pub struct Start {
     pub config: PathBuf,
     pub spec: Spec,
     pub overlay: Overlay,
     pub capacity: Capacity,
-    /// Warnings that hold until the next start.
+    /// Warnings that stay until the next start.
     pub warnings: Vec<String>,
     pub since: Since,
 }
 
-/// What the health checks and the netlink task watch for the controller.
+/// What the health checks and the netlink task receive from the controller.
 #[derive(Debug)]
 pub struct Watched {
     /// The targets of health checks.
     pub targets: watch::Sender<Vec<Target>>,
-    /// The paths whose next hops netlink resolves and keeps fresh.
+    /// The paths whose next hops netlink resolves and keeps up to date.
     pub hops: watch::Sender<BTreeSet<Path>>,
-    /// The interfaces that they may leave through.
+    /// The interfaces that packets may leave through.
     pub interfaces: watch::Sender<Vec<Attached>>,
 }
 
@@ -109,48 +109,48 @@ pub struct Controller<D, H> {
     watched: Watched,
     config: PathBuf,
     capacity: Capacity,
-    /// Warnings that hold until the next start.
-    standing: Vec<String>,
+    /// Warnings that stay until the next start.
+    start_warnings: Vec<String>,
     since: Since,
-    /// The spec of the start: what it says of interfaces, limits, API and metrics holds to the end.
+    /// The spec at start. Its interfaces, limits, API and metrics apply until the daemon stops.
     running: Spec,
     intent: Intent,
     state: State,
     /// The ephemeral ports of this host.
     local_ports: (u16, u16),
-    /// What is in the maps.
+    /// The contents of the maps.
     have: Snapshot,
     trust: Trust,
     walks: Walks,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<PendingRequest>,
     detach: Option<Reply<()>>,
     reload: Reload,
-    /// Since when each warning holds, and whether the log has it.
+    /// When each warning began, and whether it was logged.
     warned: BTreeMap<String, (Instant, bool)>,
     links_changed: bool,
-    /// Why the last look at the interfaces and pins failed.
+    /// Why interfaces and pins could not be refreshed.
     host_failure: Option<String>,
 }
 
-/// How far `have` can be relied on.
+/// Whether `have` can be relied on.
 #[derive(Debug)]
 enum Trust {
-    /// The contents of the maps: there is no other writer.
+    /// It is what the maps contain: there is no other writer.
     Full,
-    /// To be read back before the next plan.
+    /// It must be read back before the next plan.
     Stale,
-    /// The last plan failed: to be read back and repaired, but not at once.
+    /// The last plan failed. After a pause, the maps are read back and repaired.
     Failed { error: String, retry: Instant },
 }
 
-/// How the last reload went. The start counts as one.
+/// The result of the last reload. The start counts as one.
 #[derive(Debug)]
 struct Reload {
     error: Option<String>,
     succeeded: SystemTime,
 }
 
-/// Absorbs events and keeps the maps in step until shutdown, or until the data plane is to be removed.
+/// Handles events and keeps the maps up to date, until shutdown or until the data plane is to be removed.
 pub async fn run<D: Datapath, H: Host>(
     controller: &mut Controller<D, H>,
     events: &mut mpsc::Receiver<Event>,
@@ -177,13 +177,13 @@ pub async fn run<D: Datapath, H: Host>(
     }
 }
 
-/// The runtime's clock, which tests can stop.
+/// The runtime's clock, which tests can pause.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
 impl<D: Datapath, H: Host> Controller<D, H> {
-    /// Takes over what is in the maps. Changes nothing of it yet.
+    /// Takes over the contents of the maps, without changing them yet.
     pub fn adopt(
         mut datapath: D,
         mut host: H,
@@ -202,7 +202,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             watched,
             config: start.config,
             capacity: start.capacity,
-            standing: start.warnings,
+            start_warnings: start.warnings,
             since: start.since,
             running: start.spec,
             intent,
@@ -219,25 +219,26 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             host_failure: None,
         };
         if controller.intent.overlay != start.overlay {
-            controller.forget_what_was_overruled();
+            controller.save_without_overridden();
         }
-        controller.look_at_the_host()?;
+        controller.refresh_host()?;
         controller.state.set_room(controller.capacity.room);
         controller.state.adopt(&controller.have, now);
-        // Routes may have changed while no daemon ran, and a count finds flows that were left behind.
+        // Routes may have changed while no daemon ran, and a count finds flows of removed backends.
         controller.state.routing_changed();
         controller.walks.count_since(now, now);
         Ok(controller)
     }
 
-    /// Also on disk, or the changes would return with the former file. A full disk is no reason not to serve.
-    fn forget_what_was_overruled(&mut self) {
+    /// Saves the overlay without the changes that the file overrides; otherwise they would come back with the
+    /// former file. If the disk is full, xlb serves all the same.
+    fn save_without_overridden(&mut self) {
         if let Err(error) = self.host.save_overlay(&self.intent.overlay) {
             warn!("cannot save that the file overrides changes made by commands: {error:#}");
         }
     }
 
-    /// Takes in what happened. What follows from it is up to [`turn`](Self::turn).
+    /// Records an event. [`turn`](Self::turn) acts on it.
     pub fn absorb(&mut self, event: Event, now: Instant) {
         match event {
             Event::Probed(probed) => self.probed(probed, now),
@@ -248,27 +249,27 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         }
     }
 
-    /// Does what follows from what is known: brings the maps in step, walks a stretch, answers.
+    /// Acts on the state: updates the maps, walks one stretch, answers requests.
     pub fn turn(&mut self, now: Instant) {
         let links_changed = std::mem::take(&mut self.links_changed);
         if links_changed {
-            self.look_at_the_host_or_warn();
+            self.refresh_host_or_log();
         }
         self.state.tick(now);
-        let is_news = links_changed || self.state.is_dirty();
+        let has_changed = links_changed || self.state.is_dirty();
         if self.state.is_dirty() && !self.is_waiting_for_retry(now) {
             self.reconcile_or_warn(now);
         }
-        if let Err(error) = self.walks.go_on(&mut self.datapath, &self.have) {
+        if let Err(error) = self.walks.advance(&mut self.datapath, &self.have) {
             warn!("{error:#}");
         }
-        if is_news || self.next_warning().is_some_and(|due| due <= now) {
-            self.warn_of_what_is_odd(now);
+        if has_changed || self.next_warning().is_some_and(|due| due <= now) {
+            self.log_warnings(now);
         }
         self.answer(now);
     }
 
-    /// The maps may have been changed behind our back.
+    /// The maps may have been changed by someone else.
     pub fn distrust(&mut self) {
         if matches!(self.trust, Trust::Full) {
             self.trust = Trust::Stale;
@@ -307,9 +308,9 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         }
     }
 
-    /// What is wrong is logged once, and is in the status for as long as it is so.
-    fn look_at_the_host_or_warn(&mut self) {
-        let failure = self.look_at_the_host().err().map(|error| format!("{error:#}"));
+    /// A failure is logged once, and shown in the status while it lasts.
+    fn refresh_host_or_log(&mut self) {
+        let failure = self.refresh_host().err().map(|error| format!("{error:#}"));
         match &failure {
             Some(failure) if self.host_failure.as_ref() != Some(failure) => {
                 error!("cannot restore interfaces and pins: {failure}; retrying");
@@ -320,20 +321,20 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         self.host_failure = failure;
     }
 
-    fn look_at_the_host(&mut self) -> anyhow::Result<()> {
+    fn refresh_host(&mut self) -> anyhow::Result<()> {
         let (attached, addresses) = (self.host.attached()?, self.host.addresses()?);
         self.state.links(attached, addresses);
         self.local_ports = self.host.local_ports()?;
         Ok(())
     }
 
-    /// When the next line is to be logged.
+    /// When the next warning must be logged.
     fn next_warning(&self) -> Option<Instant> {
-        let unsaid = self.warned.values().filter(|(_, is_logged)| !is_logged);
-        unsaid.map(|(since, _)| *since + SETTLED).min()
+        let pending = self.warned.values().filter(|(_, is_logged)| !is_logged);
+        pending.map(|(since, _)| *since + SETTLED).min()
     }
 
-    fn warn_of_what_is_odd(&mut self, now: Instant) {
+    fn log_warnings(&mut self, now: Instant) {
         let former = std::mem::take(&mut self.warned);
         for warning in self.warnings() {
             let (since, is_logged) = former.get(&warning).copied().unwrap_or((now, false));

@@ -37,7 +37,7 @@ use self::metrics::Metrics;
 use crate::{
     api::{handle::ControllerHandle, listen, server},
     cli::{check::Checked, failure::Failure, run::Options},
-    controller::{self, Controller, Ending, Start, machine::Machine},
+    controller::{self, Controller, Ending, Start, local_host::LocalHost},
     datapath::{
         self, DetachError, Fit, OpenError, Opened,
         preflight::{self, Cause, host},
@@ -152,7 +152,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
 
     let mut links = opened.links;
     let host =
-        Machine { config: options.config.clone(), store, interfaces: Box::new(move || links.refresh()) };
+        LocalHost { config: options.config.clone(), store, interfaces: Box::new(move || links.refresh()) };
     let start = Start {
         config: options.config.clone(),
         spec,

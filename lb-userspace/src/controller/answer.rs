@@ -1,10 +1,10 @@
-//! What is known, as the API shows it.
+//! Answers of the API.
 
 use std::time::Instant;
 
 use lb_common::counters::BackendCounters;
 
-use super::{known::Known, state::State, sums::Sums, walk::Count};
+use super::{index::Index, state::State, sums::Sums, walk::Count};
 use crate::{
     datapath::{Capacity, Snapshot},
     event::Health,
@@ -12,16 +12,16 @@ use crate::{
     spec::{Backend, BackendName, Service},
     view,
 };
-/// One look at everything.
+/// A consistent view of state, maps and flow count.
 pub struct Facts<'a> {
     state: &'a State,
-    known: Known<'a>,
+    index: Index<'a>,
     count: Option<&'a Count>,
 }
 
 impl<'a> Facts<'a> {
     pub fn new(state: &'a State, have: &'a Snapshot, count: Option<&'a Count>) -> Self {
-        Self { state, known: Known::of(have), count }
+        Self { state, index: Index::of(have), count }
     }
 
     pub fn services(&self) -> Vec<view::Service> {
@@ -53,7 +53,7 @@ impl<'a> Facts<'a> {
             backends_up: count(&|backend| self.state.health(service, backend) == Some(Health::Up)),
             backends: service.backends.len() as u32,
             backends_serving: count(&|backend| {
-                self.known.backend_named(&name(service, backend)).is_some_and(|entry| entry.accepts == 1)
+                self.index.backend_named(&name(service, backend)).is_some_and(|entry| entry.accepts == 1)
             }),
         }
     }
@@ -108,7 +108,7 @@ impl<'a> Facts<'a> {
             .collect()
     }
 
-    /// Of both families.
+    /// The flow count of both families.
     pub fn flow_count(&self, capacity: &Capacity) -> view::FlowCount {
         let tables = self.flow_tables(capacity);
         let sum = |of: fn(&FlowTable) -> u64| tables.iter().map(of).sum();
@@ -121,12 +121,12 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// IPv4's, then IPv6's.
+    /// IPv4, then IPv6.
     pub fn flow_tables(&self, capacity: &Capacity) -> [FlowTable; 2] {
         let table = |family, is_ipv4: bool, established_max: u32| {
             let mut flows = Flows::default();
-            // Clients reach backends of their own family.
-            let entries = self.known.entries().filter(|entry| entry.address.to_ip().is_ipv4() == is_ipv4);
+            // Clients and backends are of the same family.
+            let entries = self.index.entries().filter(|entry| entry.address.to_ip().is_ipv4() == is_ipv4);
             for of_backend in entries.map(|entry| self.flows_of(entry.id)) {
                 flows.half_open += of_backend.half_open;
                 flows.established += of_backend.established;
@@ -160,7 +160,7 @@ impl<'a> Facts<'a> {
     }
 
     pub fn flows(&self, service: &Service, backend: &Backend) -> Flows {
-        let entry = self.known.backend_named(&name(service, backend));
+        let entry = self.index.backend_named(&name(service, backend));
         entry.map(|entry| self.flows_of(entry.id)).unwrap_or_default()
     }
 
@@ -168,9 +168,9 @@ impl<'a> Facts<'a> {
         self.count.map(|count| count.of(id)).unwrap_or_default()
     }
 
-    /// No flow is left, and none can begin. A backend without an entry has neither: its id is gone.
+    /// No flow is left, and none can begin. This includes backends without an entry, whose id is gone.
     fn is_drained(&self, service: &Service, backend: &Backend) -> bool {
-        let Some(entry) = self.known.backend_named(&name(service, backend)) else { return true };
+        let Some(entry) = self.index.backend_named(&name(service, backend)) else { return true };
         self.count.is_some_and(|count| {
             self.state.had_last_flow(entry.id, count.begun()) && count.of(entry.id).all() == 0
         })

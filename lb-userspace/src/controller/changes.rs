@@ -1,11 +1,11 @@
-//! What is different between two specs, in the operator's words.
+//! The differences between two specs, in the operator's words.
 
 use std::{collections::BTreeMap, fmt::Display};
 
 use super::identity::{self, Former};
 use crate::spec::{Backend, Service, Spec};
 
-/// One line for each difference in what is balanced.
+/// One line for each difference in services and backends.
 pub fn changes(before: &Spec, after: &Spec) -> Vec<String> {
     let formers = Former::in_spec(before).of_each(&after.services);
     let mut lines = Vec::new();
@@ -23,8 +23,8 @@ pub fn changes(before: &Spec, after: &Spec) -> Vec<String> {
     lines
 }
 
-/// Parts of the file that are read only at start, and have changed since. (Of `[limits]`, see
-/// [`pinned`](super::pinned): a restart does not put them in force.)
+/// Parts of the file that are read only at start and have changed since. (For `[limits]`, see
+/// [`pinned`](super::pinned): they need more than a restart.)
 pub fn need_restart(running: &Spec, file: &Spec) -> Vec<String> {
     const RESTART: &str = "restart xlb to apply it (traffic keeps flowing)";
     let parts = [

@@ -1,16 +1,17 @@
-//! From what is wanted and known to what the maps are to hold. The meaning lives here.
+//! Compiles the state into the contents of the maps. All meaning is here.
 //!
-//! Who gets new flows, per service and family: the eligible backends (ready, weight above 0, up, next hop known), in
-//! the file's order, one slot each. Backups only when no other is eligible. None: no slots, reason `no_backend`.
+//! New flows go to the eligible backends of a service and family (ready, weight above 0, up, next hop known), in the
+//! order of the file, one slot each. Backups are used only if no other is eligible. Without any, there are no slots:
+//! reason `no_backend`.
 //!
-//! A backend keeps its id while its flows may live: drained, weight 0 and down TCP backends stay, and are given
-//! nothing. It gets another id when its flows must end: in maint or removed it has none, and so has a UDP backend
-//! that is down, because nothing else ends a UDP flow; at another address or under another protocol it is another
-//! backend. A change of mode or sources ends nothing: a flow's record is a finished rewrite.
+//! A backend keeps its id while its flows may live: backends in drain, with weight 0, and TCP backends that are down
+//! keep it without getting new flows. It loses the id when its flows must end: in maint, when removed, and for a UDP
+//! backend that is down, because nothing else ends a UDP flow. At another address or under another protocol it is
+//! another backend. A change of mode or sources ends no flow: a flow's record has its complete rewrite.
 //!
-//! What is found in `have` stays where it is, so a restart changes nothing. A service keeps its number, and a backend its
-//! id, by [identity](super::identity): another name ends no flow. A backend's counters go by its name: under another name
-//! it counts with other counters from then on, and two that swap names swap counters.
+//! Numbers in `have` are kept, so a restart changes nothing. A service keeps its number, and a backend its id, by
+//! [identity](super::identity), so a rename ends no flow. A backend's counters follow its name: after a rename it
+//! uses other counters, and two backends that swap names swap counters.
 
 mod ranges;
 mod schedule;
@@ -34,7 +35,7 @@ pub use self::schedule::Family;
 use self::{ranges::Ranges, schedule::Schedule, vacant::Vacant};
 use super::{
     identity::Former,
-    known::Known,
+    index::Index,
     snapshot::slot,
     state::{Standing, State},
 };
@@ -43,7 +44,7 @@ use crate::{
     spec::{Backend, BackendName, Service},
 };
 
-/// What is wanted does not fit into the maps. Nothing was changed.
+/// The intent does not fit into the maps. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoRoom {
     #[error("too many services: the maps were made for [limits] services = {0}")]
@@ -63,18 +64,18 @@ pub enum NoRoom {
 }
 
 impl NoRoom {
-    /// Is there room once no packet reads what was in force before?
+    /// Would it fit after a grace period?
     pub const fn ends_with_grace(&self) -> bool {
         matches!(self, Self::Slots | Self::SourceSets)
     }
 }
 
-/// What the maps are to hold, with the numbers that `have` gives to things already.
+/// The contents that the maps should have. Things in `have` keep their numbers.
 pub fn compile(state: &State, have: &Snapshot) -> Result<Snapshot, NoRoom> {
     let mut compiler = Compiler {
         state,
         have,
-        known: Known::of(have),
+        index: Index::of(have),
         vacant: Vacant::default(),
         ranges: None,
         room: state.room(),
@@ -103,14 +104,14 @@ pub fn compile(state: &State, have: &Snapshot) -> Result<Snapshot, NoRoom> {
 struct Compiler<'a> {
     state: &'a State,
     have: &'a Snapshot,
-    known: Known<'a>,
+    index: Index<'a>,
     vacant: Vacant,
     room: Room,
-    /// Places for backends that are taken. Looked up when the first one is to be: mostly none is.
+    /// Slots of the backends array that are used. Filled on first use, which is rare.
     places: BTreeSet<u32>,
-    /// Made when the first one is to be taken: mostly none is.
+    /// Filled on first use, which is rare.
     ranges: Option<Ranges>,
-    /// Numbers of sets of sources.
+    /// Source sets by their contents.
     sets: BTreeMap<Vec<IpAddr>, u32>,
     want: Snapshot,
 }
@@ -148,7 +149,7 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    /// Puts the backend in place, if it is to have one, and returns its id.
+    /// Adds the backend, unless it is absent, and returns its id.
     fn place_backend(
         &mut self,
         service: &Service,
@@ -159,8 +160,8 @@ impl Compiler<'_> {
         if standing == Standing::Absent {
             return Ok(None);
         }
-        let other_protocol = self.known.has_other_protocol(service_counters, service.protocol);
-        let kept = self.known.backend_at(service_counters, backend.address).filter(|_| !other_protocol);
+        let other_protocol = self.index.has_other_protocol(service_counters, service.protocol);
+        let kept = self.index.backend_at(service_counters, backend.address).filter(|_| !other_protocol);
         let id = match kept {
             Some(entry) => entry.id,
             None => self.fresh_id()?,
@@ -182,7 +183,7 @@ impl Compiler<'_> {
         Ok(Some(id))
     }
 
-    /// Puts a schedule in force where the service listens in this family.
+    /// Activates a schedule if the service listens in this family.
     fn schedule(
         &mut self,
         service: &Service,
@@ -214,7 +215,8 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    /// Addresses that are ours whatever the port: the first service of the file answers for what is amiss there.
+    /// Addresses of the load balancer, with any port. Packets to other ports are counted for the first service in
+    /// the file.
     fn mark_addresses(&mut self, service: &Service, counters: u32) {
         let sources = Family::BOTH.into_iter().flat_map(|family| sources(service, family));
         for address in service.listen.iter().map(|listen| listen.ip()).chain(sources) {
@@ -240,7 +242,7 @@ impl Compiler<'_> {
     }
 
     fn backend_number(&mut self, name: &BackendName) -> Result<u32, NoRoom> {
-        let number = match self.known.backend_number(name) {
+        let number = match self.index.backend_number(name) {
             Some(number) => number,
             None => {
                 let taken = [&self.have.backend_names, &self.want.backend_names];
@@ -251,16 +253,16 @@ impl Compiler<'_> {
         Ok(number)
     }
 
-    /// The pool that the service has already, else one that nobody has or had.
+    /// The pool that the service has already; otherwise one that is unused in both snapshots.
     fn pool(&mut self, service: u32, family: Family) -> Result<u32, NoRoom> {
-        if let Some(pool) = self.known.pool(service, family) {
+        if let Some(pool) = self.index.pool(service, family) {
             return Ok(pool);
         }
         let taken = [&self.have.pools, &self.want.pools];
         self.vacant.pools.take(self.room.pools(), taken).ok_or(NoRoom::Pools(self.room.pools()))
     }
 
-    /// The slots that are in force if they hold these very ids, else slots that no packet can be reading.
+    /// The active slots if they hold exactly these ids; otherwise slots that no packet can be reading.
     fn slots(&mut self, pool: u32, ids: Vec<u32>) -> Result<SlotRange, NoRoom> {
         if ids.is_empty() {
             return Ok(SlotRange::default());
@@ -278,7 +280,8 @@ impl Compiler<'_> {
         Ok(slots)
     }
 
-    /// The set of these sources if there is one, whoever uses it, else one that no packet can be reading.
+    /// The set with these sources if there is one, even of another service; otherwise one that no packet can be
+    /// reading.
     fn source_set(&mut self, sources: Vec<IpAddr>) -> Result<u32, NoRoom> {
         if sources.is_empty() {
             return Ok(0);
@@ -295,13 +298,13 @@ impl Compiler<'_> {
         Ok(number)
     }
 
-    /// The next id whose place is free and was free.
+    /// The next id whose slot is free in both snapshots.
     fn fresh_id(&mut self) -> Result<u32, NoRoom> {
         let places = self.room.places();
         if self.places.is_empty() {
             self.places = self.have.backends.values().map(|backend| backend.id % places).collect();
         }
-        // Two rounds over the places: the wrap leaves out place 0, because no backend has the id 0.
+        // Two rounds over the slots: the wrap skips slot 0, because no backend has the id 0.
         for _ in 0..2 * places {
             let id = self.want.next_backend_id;
             self.want.next_backend_id = ((id + 1) % MAX_BACKEND_ID).max(1);

@@ -1,4 +1,4 @@
-//! The way from one snapshot to another.
+//! The operations that lead from one snapshot to another.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,10 @@ use lb_common::pool::SlotRange;
 
 use crate::datapath::{Op, Snapshot};
 
-/// The steps that turn `have` into `want`, in an order that is safe after every one: what is pointed at is written
-/// before what points, and deleted after it. No meaning here: that is `compile`'s.
+/// The operations that turn `have` into `want`, in an order that is safe after each one: what is referred to is
+/// written before what refers to it, and deleted after it. What the maps mean is up to `compile`.
 ///
-/// Between the two lies `next_backend_id`: it is written before the first new id is, so that an id that was ever
-/// written is never given again.
+/// `next_backend_id` is written before the first new id, so that an id is never used twice.
 pub fn diff(have: &Snapshot, want: &Snapshot) -> Vec<Op> {
     let next_id = have.next_backend_id != want.next_backend_id;
     let generation = have.hop_generation != want.hop_generation;
@@ -42,7 +41,7 @@ pub fn diff(have: &Snapshot, want: &Snapshot) -> Vec<Op> {
     plan
 }
 
-/// What `want` has otherwise than `have`, or `have` has not.
+/// What `want` has and `have` lacks or has with another value.
 fn changed<'a, K: Ord, V: PartialEq>(
     have: &'a BTreeMap<K, V>,
     want: &'a BTreeMap<K, V>,
@@ -50,7 +49,7 @@ fn changed<'a, K: Ord, V: PartialEq>(
     want.iter().filter(|(key, value)| have.get(key) != Some(value))
 }
 
-/// What `have` has and `want` has not.
+/// What `have` has and `want` lacks.
 fn gone<'a, K: Ord, V>(have: &'a BTreeMap<K, V>, want: &'a BTreeMap<K, V>) -> impl Iterator<Item = &'a K> {
     have.keys().filter(|key| !want.contains_key(key))
 }

@@ -1,4 +1,4 @@
-//! How full the flow tables and the source ports are, and a warning before they are.
+//! How full the flow tables and the source ports are, and warnings when they are nearly full.
 
 use std::net::IpAddr;
 
@@ -11,10 +11,11 @@ use crate::{
     spec::{Backend, Service},
 };
 
-/// Above this share of a table or of ports, in percent, there is a warning. deploy/prometheus-rules.yml has the same.
+/// Percentage of a table, or of ports, above which there is a warning. The same as in deploy/prometheus-rules.yml.
 const NEARLY_FULL_PERCENT: u64 = 80;
 
-/// One line for each table and each backend that is nearly full. No line says how full: a line that stays is logged once.
+/// One line for each table and each backend that is nearly full. The line has no exact figure, so that it is logged
+/// once.
 pub fn warnings(facts: &Facts<'_>, state: &State, capacity: &Capacity) -> Vec<String> {
     let tables = facts.flow_tables(capacity).into_iter().filter_map(|table| full_table(&table));
     let services = state.spec().services.iter();
@@ -24,7 +25,7 @@ pub fn warnings(facts: &Facts<'_>, state: &State, capacity: &Capacity) -> Vec<St
     tables.chain(ports).collect()
 }
 
-/// Half-open flows do not count: they give way.
+/// Half-open flows do not count: they are evicted for others.
 fn full_table(table: &FlowTable) -> Option<String> {
     let FlowTable { family, flows, established_max, .. } = table;
     let (name, limit) = match *family {
@@ -39,7 +40,7 @@ fn full_table(table: &FlowTable) -> Option<String> {
     })
 }
 
-/// With full-nat each flow of a backend needs a source address and port of its own.
+/// With full-nat, each flow of a backend needs its own source address and port.
 fn full_ports(
     facts: &Facts<'_>,
     capacity: &Capacity,
@@ -61,7 +62,7 @@ fn full_ports(
     })
 }
 
-/// Without any ports other warnings apply.
+/// Without any ports there are other warnings.
 const fn is_nearly_full(used: u64, max: u64) -> bool {
     max > 0 && used * 100 > max * NEARLY_FULL_PERCENT
 }
@@ -71,7 +72,7 @@ mod tests {
     use super::is_nearly_full;
 
     #[test]
-    fn more_than_four_fifths_is_nearly_full() {
+    fn more_than_80_percent_is_nearly_full() {
         for (used, max, wanted) in
             [(80, 100, false), (81, 100, true), (0, 0, false), (4, 5, false), (5, 5, true)]
         {

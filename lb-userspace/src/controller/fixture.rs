@@ -1,4 +1,5 @@
-//! Worlds for tests: one interface, services of a few lines, everybody up and reachable unless said otherwise.
+//! States for tests: one interface, services of a few lines, all backends up and reachable unless the test says
+//! otherwise.
 
 use std::{
     collections::BTreeMap,
@@ -80,18 +81,18 @@ pub fn hop(address: IpAddr) -> Hop {
     Hop { destination: Mac([0, 0, u16::from(low)]), source: Mac([1, 2, 3]), interface: ETH0, mtu: 1500 }
 }
 
-/// The path to an address from no source in particular.
+/// The path to an address, without a source.
 pub fn path(to: IpAddr) -> Path {
     Path { to, from: None }
 }
 
-/// Everybody of the spec is reached through eth0.
+/// All backends of the spec are reachable through eth0.
 pub fn hops(spec: &Spec) -> BTreeMap<Path, HopState> {
     let backends = spec.services.iter().flat_map(|service| &service.backends);
     backends.map(|it| it.address.ip()).map(|it| (path(it), HopState::Resolved(hop(it)))).collect()
 }
 
-/// A probe of the backend that has the name now.
+/// A probe of the backend that has this name.
 pub fn probed(state: &State, backend: &str, health: Health) -> Probed {
     let outcome = match health {
         Health::Up => ProbeOutcome::Success,
@@ -104,7 +105,7 @@ pub fn probed(state: &State, backend: &str, health: Health) -> Probed {
         change: Some(health),
         result: ProbeResult {
             outcome,
-            detail: "as the test says".into(),
+            detail: "from the test".into(),
             duration: Duration::from_millis(1),
             at: SystemTime::UNIX_EPOCH,
         },
@@ -112,7 +113,7 @@ pub fn probed(state: &State, backend: &str, health: Health) -> Probed {
 }
 
 /// Attached to eth0, all backends reachable, none probed yet.
-pub fn cold(services: Vec<Service>, now: Instant) -> State {
+pub fn unprobed(services: Vec<Service>, now: Instant) -> State {
     let spec = spec(services);
     let hops = hops(&spec);
     let mut state = State::new(spec, BTreeMap::new(), now);
@@ -121,9 +122,9 @@ pub fn cold(services: Vec<Service>, now: Instant) -> State {
     state
 }
 
-/// Attached to eth0, everybody reachable and up.
+/// Attached to eth0, all backends reachable and up.
 pub fn serving(services: Vec<Service>, now: Instant) -> State {
-    let mut state = cold(services, now);
+    let mut state = unprobed(services, now);
     for target in state.targets() {
         state.probed(probed(&state, &target.backend.to_string(), Health::Up), now);
     }

@@ -1,8 +1,8 @@
-//! Which service and backend of before one is, whatever it is called.
+//! Which former service and backend a service or backend is, whatever its name.
 //!
-//! A service is what clients dial: protocol and listen addresses. A backend is an address and port within its service.
-//! Both can be renamed, also to each other's names, and go on with their flows. Names decide only where nothing else
-//! does: a service at other listen addresses goes on as the one of its name, if that is nowhere else.
+//! A service is identified by its protocol and listen addresses, a backend by its address and port within its
+//! service. Both can be renamed, even to each other's names, and keep their flows. Names decide only as a last
+//! resort: a service with other listen addresses is the former one with its name, if no other service is that one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +16,7 @@ use crate::{
     spec::{Backend, Service, Spec},
 };
 
-/// The services of before, each with a key: a number of the maps, or a place in a spec.
+/// The former services, each with a key: a number in the maps, or an index in a spec.
 #[derive(Debug, Default)]
 pub struct Former<'a, K> {
     by_name: BTreeMap<&'a str, K>,
@@ -24,7 +24,7 @@ pub struct Former<'a, K> {
 }
 
 impl<'a> Former<'a, u32> {
-    /// By number of counters.
+    /// By counter number.
     pub fn in_maps(have: &'a Snapshot) -> Self {
         let real = have.services.iter().filter(|(_, service)| service.pool != Entry::NO_POOL);
         Self {
@@ -35,7 +35,7 @@ impl<'a> Former<'a, u32> {
 }
 
 impl<'a> Former<'a, usize> {
-    /// By place in the spec.
+    /// By index in the spec.
     pub fn in_spec(spec: &'a Spec) -> Self {
         let services = || spec.services.iter().enumerate();
         Self {
@@ -48,7 +48,7 @@ impl<'a> Former<'a, usize> {
 }
 
 impl<K: Copy + Ord> Former<'_, K> {
-    /// For each of these services, in their order, the one that it was. No two were the same one.
+    /// The former service of each of these services, in their order. No two have the same one.
     pub fn of_each(&self, services: &[Service]) -> Vec<Option<K>> {
         let ways: [fn(&Self, &Service) -> Vec<K>; 3] =
             [Self::same_in_both, Self::same_listen, Self::same_name];
@@ -99,7 +99,7 @@ mod tests {
     use crate::controller::fixture::{service, socket, spec};
 
     #[test]
-    fn a_service_is_what_clients_dial_and_only_then_what_it_is_called() {
+    fn a_service_is_identified_by_its_listen_addresses_then_by_its_name() {
         let before = spec(vec![at("a", &["80", "443"]), at("b", &["81"]), at("c", &["82"])]);
         type Case<'a> = (&'a str, Vec<Service>, &'a [Option<usize>]);
         let cases: &[Case<'_>] = &[

@@ -9,7 +9,7 @@ use crate::spec::{
 #[derive(Clone, Debug)]
 pub struct Intent {
     pub file: Spec,
-    /// Without changes that the file overrides.
+    /// Without the changes that the file overrides.
     pub overlay: Overlay,
     /// Changes that cannot be applied.
     pub warnings: Vec<String>,

@@ -1,4 +1,4 @@
-//! A list of flows, made during a walk over the tables.
+//! A list of flows, built during a walk over the tables.
 
 use std::net::IpAddr;
 
@@ -12,9 +12,9 @@ use crate::{
     view,
 };
 
-/// Flows that are listed if the question names no limit.
+/// The limit if the query has none.
 pub const DEFAULT_LIMIT: usize = 1_000;
-/// The longest list.
+/// The highest limit.
 pub const MAX_LIMIT: usize = 100_000;
 
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub struct Listing {
     reply: Reply<Vec<view::Flow>>,
 }
 
-/// Which flows are meant. Everything that is given must hold.
+/// Selects flows. All given criteria must match.
 #[derive(Clone, Debug)]
 pub struct Filter {
     service: Option<String>,
@@ -74,7 +74,7 @@ impl Listing {
         Self { filter, found: Vec::new(), reply }
     }
 
-    /// Takes the flow if it is meant. A flow whose backend has left is no flow: its next packet finds that out.
+    /// Adds the flow if it matches. A flow of a removed backend is left out: it ends with its next packet.
     pub fn add(&mut self, flow: &Flow, have: &Snapshot) {
         let backend = have.backend(flow.backend_id);
         let Some(name) = backend.and_then(|backend| have.backend_names.get(&backend.counters)) else {
@@ -85,7 +85,7 @@ impl Listing {
         }
     }
 
-    /// Full, or the client has gone.
+    /// The list is full, or the client has disconnected.
     pub fn is_done(&self) -> bool {
         self.found.len() >= self.filter.limit || self.reply.is_closed()
     }

@@ -1,4 +1,4 @@
-//! What is known, as the metrics show it.
+//! The controller's part of the metrics.
 
 use lb_common::counters::{BackendCounters, Tally};
 

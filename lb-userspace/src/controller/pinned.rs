@@ -1,4 +1,4 @@
-//! What the pinned maps were made with, where the file or the host says otherwise since: it stays until `xlb detach`.
+//! Warnings for settings of the file or the host that differ from the pinned maps, which stay until `xlb detach`.
 
 use lb_common::{limits::Room, settings::PortPool};
 
@@ -7,12 +7,12 @@ use crate::{
     spec::{Limits, Spec},
 };
 
-/// Other sizes than the flow tables have.
+/// The sizes of the flow tables differ.
 pub fn other_limits(pinned: &Capacity, limits: &Limits) -> Option<String> {
     let Sizes { v4, v6, .. } = Sizes::of(limits);
-    let wanted = (v4.flows(), v6.flows(), v4.half_open);
+    let want = (v4.flows(), v6.flows(), v4.half_open);
     let have = (pinned.flows, pinned.flows_ipv6, pinned.half_open_flows);
-    (wanted != have).then(|| {
+    (want != have).then(|| {
         let (flows, flows_ipv6, half_open) = have;
         format!(
             "[limits] differ from the pinned flow tables, which stay: {flows} IPv4 flows, {flows_ipv6} IPv6 flows, \
@@ -21,7 +21,7 @@ pub fn other_limits(pinned: &Capacity, limits: &Limits) -> Option<String> {
     })
 }
 
-/// Other sizes than the maps for services and backends have.
+/// The sizes of the maps for services and backends differ.
 pub fn other_room(pinned: &Capacity, limits: &Limits) -> Option<String> {
     let Room { services, backends } = pinned.room;
     (pinned.room != limits.room()).then(|| {
@@ -32,7 +32,7 @@ pub fn other_room(pinned: &Capacity, limits: &Limits) -> Option<String> {
     })
 }
 
-/// Source ports that are none, or that this host takes for itself. Only full-nat needs them.
+/// There are no source ports, or the host uses them too. Only full-nat needs them.
 pub fn other_ports(pinned: &Capacity, spec: &Spec, (first, last): (u16, u16)) -> Option<String> {
     if !spec.needs_source_ports() {
         return None;
@@ -59,7 +59,7 @@ mod tests {
     use crate::controller::fixture::{spec, web};
 
     #[test]
-    fn an_empty_pool_matters_to_full_nat_alone() {
+    fn missing_source_ports_matter_only_to_full_nat() {
         let mut spec = spec(vec![web(Protocol::Tcp)]);
         let pinned = Capacity {
             flows: 8,
@@ -70,9 +70,9 @@ mod tests {
             map_memory_bytes: 0,
         };
 
-        let told = other_ports(&pinned, &spec, (1024, 65_535)).unwrap();
-        assert!(told.starts_with("no source ports for full-nat"), "{told}");
-        // A narrower range does not fill the pool that is pinned.
+        let warning = other_ports(&pinned, &spec, (1024, 65_535)).unwrap();
+        assert!(warning.starts_with("no source ports for full-nat"), "{warning}");
+        // A narrower range does not change the pinned ports.
         assert!(other_ports(&pinned, &spec, (32_768, 60_999)).is_some());
 
         spec.services[0].mode = Mode::Nat;

@@ -1,4 +1,4 @@
-//! Brings the maps in step with the intent.
+//! Brings the maps up to date with the intent.
 
 use std::{collections::BTreeSet, time::Instant};
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl<D: Datapath, H: Host> Controller<D, H> {
-    /// Reconciles, or logs the error: it is retried after [`RETRY`].
+    /// Reconciles. An error is logged, and the maps are retried after [`RETRY`].
     pub(super) fn reconcile_or_warn(&mut self, now: Instant) {
         let had_failed = matches!(self.trust, Trust::Failed { .. });
         match self.reconcile(now) {
@@ -23,7 +23,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         }
     }
 
-    /// One way for everything: observe, compile, diff, apply; then tell others what follows.
+    /// Observes, compiles, diffs and applies, then publishes the result.
     pub(super) fn reconcile(&mut self, now: Instant) -> anyhow::Result<()> {
         let outcome = self.bring_in_step(now);
         match &outcome {
@@ -72,27 +72,27 @@ impl<D: Datapath, H: Host> Controller<D, H> {
 
     fn publish(&self) {
         let targets = self.state.targets();
-        self.watched.targets.send_if_modified(|told| {
-            let is_same = told.len() == targets.len() && told.iter().zip(&targets).all(is_same_watch);
+        self.watched.targets.send_if_modified(|current| {
+            let is_same = current.len() == targets.len() && current.iter().zip(&targets).all(is_same_watch);
             if !is_same {
-                *told = targets;
+                *current = targets;
             }
             !is_same
         });
-        tell(&self.watched.hops, self.state.paths());
-        tell(&self.watched.interfaces, self.state.attached().to_vec());
+        publish_if_changed(&self.watched.hops, self.state.paths());
+        publish_if_changed(&self.watched.interfaces, self.state.attached().to_vec());
     }
 }
 
-fn tell<T: PartialEq>(listeners: &watch::Sender<T>, value: T) {
-    listeners.send_if_modified(|told| {
-        let is_new = *told != value;
-        *told = value;
-        is_new
+fn publish_if_changed<T: PartialEq>(channel: &watch::Sender<T>, value: T) {
+    channel.send_if_modified(|current| {
+        let has_changed = *current != value;
+        *current = value;
+        has_changed
     });
 }
 
-/// The known health changes with every result; that alone does not restart a target's checks.
+/// The known health changes with each result. That alone does not restart a target's checks.
 fn is_same_watch((a, b): (&Target, &Target)) -> bool {
     a.backend == b.backend && a.address == b.address && a.source == b.source && a.check == b.check
 }

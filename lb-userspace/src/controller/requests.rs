@@ -1,4 +1,4 @@
-//! Requests, answered one by one in the order in which they came.
+//! Requests, answered in the order in which they arrive.
 
 use std::time::Instant;
 
@@ -19,18 +19,18 @@ use crate::{
     view,
 };
 
-/// What waits for its answer.
+/// A request that waits for its answer.
 #[derive(Debug)]
-pub struct Waiting {
-    what: What,
-    /// A count of flows that is to be in the answer must have begun no earlier.
+pub struct PendingRequest {
+    what: Pending,
+    /// If the answer has flow counts, the count must have begun at this time or later.
     counted_since: Instant,
 }
 
 #[derive(Debug)]
-enum What {
+enum Pending {
     Request(Request),
-    /// The backend was changed: it is shown once its flows have been counted after that.
+    /// The backend was changed. The answer has its flows, counted after the change.
     Changed {
         backend: BackendName,
         reply: Reply<Option<view::Backend>>,
@@ -38,11 +38,11 @@ enum What {
 }
 
 impl<D: Datapath, H: Host> Controller<D, H> {
-    /// Takes a request in, if not too many wait already.
+    /// Queues a request, unless too many are pending.
     pub(super) fn queue(&mut self, request: Request, now: Instant) {
         if self.waiting.len() < WAITING_MAX {
             let counted_since = now.checked_sub(COUNT_MAX_AGE).unwrap_or(now);
-            self.waiting.push_back(Waiting { what: What::Request(request), counted_since });
+            self.waiting.push_back(PendingRequest { what: Pending::Request(request), counted_since });
             return;
         }
         let detail = format!("{WAITING_MAX} requests are waiting already: try again");
@@ -50,24 +50,24 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         request.refuse(Problem::new(ProblemKind::Failed, detail));
     }
 
-    /// Answers what can be answered. A request for numbers of flows waits until they are counted.
+    /// Answers requests. Those with flow counts wait for the count.
     pub(super) fn answer(&mut self, now: Instant) {
         for waiting in std::mem::take(&mut self.waiting) {
-            // A command is not carried out if its client has gone.
+            // A command is not executed if its client has disconnected.
             if !waiting.what.is_abandoned() {
                 self.answer_or_wait(waiting, now);
             }
         }
     }
 
-    fn answer_or_wait(&mut self, waiting: Waiting, now: Instant) {
+    fn answer_or_wait(&mut self, waiting: PendingRequest, now: Instant) {
         if waiting.what.shows_flows() && !self.walks.count_since(waiting.counted_since, now) {
             self.waiting.push_back(waiting);
             return;
         }
         match waiting.what {
-            What::Request(request) => self.carry_out(request, now),
-            What::Changed { backend, reply } => reply.send(self.backend(&backend).map(Some)),
+            Pending::Request(request) => self.carry_out(request, now),
+            Pending::Changed { backend, reply } => reply.send(self.backend(&backend).map(Some)),
         }
     }
 
@@ -86,16 +86,16 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Request::Reload(reply) => reply.send(self.reload(now)),
             Request::Detach(reply) => self.detach = Some(reply),
             Request::AddBackend { backend, body, reply } => match self.add_backend(&backend, &body, now) {
-                Ok(()) => self.show_changed(What::Request(Request::Backend { backend, reply }), now),
+                Ok(()) => self.reply_with_backend(Pending::Request(Request::Backend { backend, reply }), now),
                 Err(problem) => reply.send(Err(problem)),
             },
             Request::RemoveBackend { backend, reply } => reply.send(self.remove_backend(&backend, now)),
             Request::PatchBackend { backend, body, reply } => {
                 match self.patch_backend(&backend, &body, now) {
                     Ok(()) if self.state.find(&backend).is_some() => {
-                        self.show_changed(What::Changed { backend, reply }, now);
+                        self.reply_with_backend(Pending::Changed { backend, reply }, now);
                     }
-                    // `ready` for a backend that the file no longer has: its entry is gone.
+                    // `ready` for a backend that is no longer in the file: its entry is gone.
                     Ok(()) => reply.send(Ok(None)),
                     Err(problem) => reply.send(Err(problem)),
                 }
@@ -103,9 +103,9 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         }
     }
 
-    /// Shows a backend with flows that are counted after its change.
-    fn show_changed(&mut self, what: What, now: Instant) {
-        self.answer_or_wait(Waiting { what, counted_since: now }, now);
+    /// Answers with a backend and its flows, counted after the change.
+    fn reply_with_backend(&mut self, what: Pending, now: Instant) {
+        self.answer_or_wait(PendingRequest { what, counted_since: now }, now);
     }
 
     fn add_backend(&mut self, backend: &BackendName, body: &NewBackend, now: Instant) -> Result<(), Problem> {
@@ -155,7 +155,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         }
     }
 
-    /// Those that are attached, and those that should be.
+    /// The attached interfaces, and those that should be.
     pub(super) fn interfaces(&self) -> Vec<view::Interface> {
         let attached = self.state.attached().iter().map(|it| view::Interface {
             name: it.name.clone(),
@@ -226,8 +226,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         self.with_facts(|facts| facts.flow_count(&self.capacity))
     }
 
-    pub(super) fn with_facts<T>(&self, look: impl FnOnce(&Facts<'_>) -> T) -> T {
-        look(&Facts::new(&self.state, &self.have, self.walks.last_count()))
+    pub(super) fn with_facts<T>(&self, read: impl FnOnce(&Facts<'_>) -> T) -> T {
+        read(&Facts::new(&self.state, &self.have, self.walks.last_count()))
     }
 
     fn service(&self, name: &str) -> Result<&Service, Problem> {
@@ -244,7 +244,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     }
 }
 
-impl What {
+impl Pending {
     fn is_abandoned(&self) -> bool {
         match self {
             Self::Request(request) => request.is_abandoned(),
@@ -252,7 +252,7 @@ impl What {
         }
     }
 
-    /// Are numbers of flows in the answer, which have to be counted first?
+    /// Does the answer have flow counts?
     fn shows_flows(&self) -> bool {
         let Self::Request(request) = self else { return true };
         match request {

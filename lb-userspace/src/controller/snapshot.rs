@@ -1,4 +1,4 @@
-//! Snapshots: how a step changes one, and which are safe to forward by.
+//! Snapshots: how an operation changes one, and which ones are safe to forward packets by.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,13 +14,13 @@ use lb_common::{
 use super::state::Grace;
 use crate::datapath::{Op, Snapshot};
 
-/// The slot of the `BACKENDS` array that an id lies in.
+/// The slot of an id in the `BACKENDS` array.
 pub const fn slot(id: u32) -> u32 {
     id % MAX_PLACES
 }
 
 impl Snapshot {
-    /// Takes one step.
+    /// Applies one operation.
     pub fn apply(&mut self, op: &Op) {
         match op {
             Op::PutInterface(index, interface) => drop(self.interfaces.insert(*index, *interface)),
@@ -44,12 +44,12 @@ impl Snapshot {
         }
     }
 
-    /// The backend that speaks for an id.
+    /// The backend with an id.
     pub fn backend(&self, id: u32) -> Option<&lb_common::backend::Backend> {
         self.backends.get(&slot(id)).filter(|backend| backend.id == id)
     }
 
-    /// The ids that the pool of this number gives new flows to.
+    /// The ids that a pool gives new flows to.
     pub fn offered(&self, number: u32) -> &[u32] {
         self.pools.get(&number).map_or(&[], |pool| self.ids(*pool))
     }
@@ -61,13 +61,13 @@ impl Snapshot {
         ids.map_or(&[], Vec::as_slice)
     }
 
-    /// Where the ranges of slots begin that pools name.
+    /// The first slots of the ranges that pools use.
     pub fn slots_in_force(&self) -> BTreeSet<u32> {
         let ranges = self.pools.values().map(|pool| pool.slots());
         ranges.filter(|slots| slots.length != 0).map(|slots| slots.offset).collect()
     }
 
-    /// The sets of sources that pools name.
+    /// The source sets that pools use.
     pub fn sources_in_force(&self) -> BTreeSet<u32> {
         self.pools.values().map(|pool| pool.sources()).collect()
     }
@@ -89,12 +89,13 @@ impl Snapshot {
         sets.map(|(set, sources)| (*set, sources.clone())).collect()
     }
 
-    /// Can the program forward by this? Whatever a packet can reach exists, and belongs to the service that it dialled.
+    /// Can packets be forwarded by this? Everything that a packet can reach exists, and belongs to the service
+    /// that it was sent to.
     pub fn is_safe(&self) -> bool {
         self.fault().is_none()
     }
 
-    /// What is not [safe](Snapshot::is_safe), in words.
+    /// Why it is not [safe](Snapshot::is_safe).
     pub fn fault(&self) -> Option<String> {
         let faults = [self.fault_of_services(), self.fault_of_pools(), self.fault_of_backends()];
         faults.into_iter().flatten().next()
@@ -106,10 +107,10 @@ impl Snapshot {
                 return Some(format!("{listen} has counters {}, which have no name", service.counters));
             }
             if service.pool == Service::NO_POOL {
-                return (listen.port.get() != 0).then(|| format!("{listen} leads nowhere"));
+                return (listen.port.get() != 0).then(|| format!("{listen} has no pool"));
             }
             if !self.pools.contains_key(&service.pool) {
-                return Some(format!("{listen} leads to pool {}, which does not exist", service.pool));
+                return Some(format!("{listen} refers to pool {}, which does not exist", service.pool));
             }
             let stranger = self.offered(service.pool).iter().find(|id| {
                 self.backend(**id).is_none_or(|backend| backend.service_counters != service.counters)
@@ -122,10 +123,10 @@ impl Snapshot {
         self.pools.iter().find_map(|(number, pool)| {
             let (slots, ids, set) = (pool.slots(), self.ids(*pool), pool.sources());
             if ids.len() != slots.length as usize {
-                return Some(format!("pool {number} names {slots:?}, which do not exist"));
+                return Some(format!("pool {number} uses {slots:?}, which do not exist"));
             }
             if set != 0 && !self.sources.contains_key(&set) {
-                return Some(format!("pool {number} names set {set} of sources, which does not exist"));
+                return Some(format!("pool {number} uses set {set} of sources, which does not exist"));
             }
             let missing = ids.iter().find(|id| self.backend(**id).is_none())?;
             Some(format!("pool {number} has a slot for backend {missing}, which does not exist"))

@@ -1,6 +1,6 @@
 //! The controller's state: the intent, and the results of probes and netlink.
 //!
-//! Events only change it; what follows is decided afterwards, from the whole. Time comes in as an argument.
+//! Events only change the state; the controller acts on it afterwards. Time is passed in as an argument.
 
 mod adopt;
 mod generation;
@@ -30,7 +30,7 @@ use crate::{
     spec::{AdminState, Backend, BackendName, Service, Spec},
 };
 
-/// What is known.
+/// Intent, health, next hops and interfaces.
 #[derive(Clone, Debug)]
 pub struct State {
     spec: Spec,
@@ -46,19 +46,19 @@ pub struct State {
     is_dirty: bool,
 }
 
-/// What a backend is given.
+/// Which flows a backend has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// No flows: it has no id.
+    /// None: it has no id.
     Absent,
-    /// It keeps its flows and gets no more.
+    /// Those it has. It gets no new ones.
     Holding,
-    /// It may be given new flows.
+    /// It may get new flows.
     Eligible,
 }
 
 impl State {
-    /// Knows what is wanted, and of the world nothing.
+    /// The intent, without any results yet.
     pub fn new(spec: Spec, admin: BTreeMap<BackendName, AdminState>, now: Instant) -> Self {
         let mut state = Self {
             spec: Spec { services: Vec::new(), ..spec.clone() },
@@ -73,13 +73,13 @@ impl State {
             generation: Generation::default(),
             is_dirty: true,
         };
-        state.want(spec, admin, now);
+        state.set_intent(spec, admin, now);
         state
     }
 
-    /// Takes a new intent. The health of a backend stays while it is the same one, whatever its name; counters stay
-    /// with the name.
-    pub fn want(&mut self, spec: Spec, admin: BTreeMap<BackendName, AdminState>, now: Instant) {
+    /// Sets a new intent. A backend keeps its health as long as it is the same one, whatever its name. Counts
+    /// follow the name.
+    pub fn set_intent(&mut self, spec: Spec, admin: BTreeMap<BackendName, AdminState>, now: Instant) {
         let before = std::mem::replace(&mut self.spec, spec);
         let health_states = std::mem::take(&mut self.health_states);
         let formers = Former::in_spec(&before).of_each(&self.spec.services);
@@ -94,7 +94,7 @@ impl State {
                     same.and_then(|(old, it)| health_states.get(&BackendName::new(&old.name, &it.name)));
                 let mut health_state = HealthState::of(seen, health_states.get(&name), now);
                 if same.is_some_and(|(old, _)| old.health.is_none()) {
-                    // It was assumed to be up without a check: it stays up until the check fails.
+                    // Without a check it was assumed to be up. It stays up until the check fails.
                     health_state.health = Some(Health::Up);
                 }
                 self.health_states.insert(name, health_state);
@@ -102,17 +102,17 @@ impl State {
         }
         self.admin = admin;
         let addresses = backends(&self.spec).map(|(_, backend)| backend.address.ip());
-        self.reach.forget_all_but(&addresses.collect());
+        self.reach.retain_addresses(&addresses.collect());
         self.is_dirty = true;
     }
 
-    /// Restores the former intent. What happened to the maps meanwhile is kept.
-    pub fn take_back(&mut self, before: Self) {
+    /// Restores the former intent. What happened to the maps since is kept.
+    pub fn restore(&mut self, before: Self) {
         let (grace, offers) = (std::mem::take(&mut self.grace), std::mem::take(&mut self.offers));
         *self = Self { grace, offers, is_dirty: true, ..before };
     }
 
-    /// A probe ended. Returns whether it changed the health.
+    /// Records the result of a probe. Returns whether the health changed.
     pub fn probed(&mut self, probed: Probed, now: Instant) -> bool {
         let target = self.find(&probed.backend).and_then(|(service, it)| self.target(service, it));
         if target.is_none_or(|target| target.address != probed.address) {
@@ -124,47 +124,47 @@ impl State {
         has_changed
     }
 
-    /// Netlink's view of the next hops, whole.
+    /// Records the next hops reported by netlink: all of them.
     pub fn hops(&mut self, seen: BTreeMap<Path, HopState>) {
         self.is_dirty |= self.reach.learn(seen);
     }
 
-    /// A route or a client's neighbour may have changed: flows are to look again.
+    /// A route or a client's neighbour may have changed: flows must look up their next hop again.
     pub fn routing_changed(&mut self) {
         self.generation.routing_changed();
     }
 
-    /// The interfaces and addresses of this host, as they are.
+    /// Records the interfaces and addresses of this host.
     pub fn links(&mut self, attached: Vec<Attached>, addresses: BTreeSet<IpAddr>) {
         self.is_dirty |= attached != self.attached || addresses != self.addresses;
         self.attached = attached;
         self.addresses = addresses;
     }
 
-    /// Time passes: grace periods end, and routing changes become due.
+    /// Advances time: grace periods end, and routing changes become due.
     pub fn tick(&mut self, now: Instant) {
         let has_ended = self.grace.tick(now);
         let is_raised = self.generation.raise_if_due(now);
         self.is_dirty |= has_ended || is_raised;
     }
 
-    /// When [`tick`](State::tick) will have something to do.
+    /// When [`tick`](State::tick) is due.
     pub fn next_tick(&self) -> Option<Instant> {
         self.grace.due().into_iter().chain(self.generation.due()).min()
     }
 
-    /// A step is taken from what the maps have: the grace period begins of what a pool names no more.
+    /// Before an operation is applied to `have`: starts the grace period of what it replaces.
     pub fn applying(&mut self, op: &Op, have: &Snapshot, now: Instant) {
         self.offers.applying(op, have, now);
         self.grace.applying(op, have, now);
     }
 
-    /// The maps were made for this, whatever the file says.
+    /// Sets the sizes of the pinned maps.
     pub fn set_room(&mut self, room: Room) {
         self.room = room;
     }
 
-    /// The grace period is over: no packet reads what was in force before.
+    /// A grace period has passed: no packet can be reading what was replaced before.
     pub fn end_grace(&mut self) {
         self.grace.end();
     }
@@ -177,13 +177,13 @@ impl State {
         self.is_dirty
     }
 
-    /// Everything that is known has been dealt with.
+    /// The maps are up to date.
     pub fn set_clean(&mut self) {
         self.is_dirty = false;
     }
 }
 
-/// What others decide by.
+/// What was not yet applied to the maps.
 impl State {
     pub fn spec(&self) -> &Spec {
         &self.spec
@@ -197,7 +197,7 @@ impl State {
         self.health_states.get(name)
     }
 
-    /// `None`: not known yet. A service without a check takes its backends for up.
+    /// `None`: unknown yet. Without a health check, backends are assumed to be up.
     pub fn health(&self, service: &Service, backend: &Backend) -> Option<Health> {
         if service.health.is_none() {
             return Some(Health::Up);
@@ -205,7 +205,7 @@ impl State {
         self.health_states.get(&BackendName::new(&service.name, &backend.name))?.health
     }
 
-    /// What the backend is given. See [`compile`](super::compile).
+    /// Which flows the backend has. See [`compile`](super::compile).
     pub fn standing(&self, service: &Service, backend: &Backend) -> Standing {
         let is_up = self.health(service, backend) == Some(Health::Up);
         let is_ready = match self.admin(&BackendName::new(&service.name, &backend.name)) {
@@ -213,7 +213,7 @@ impl State {
             AdminState::Drain => false,
             AdminState::Ready => true,
         };
-        // Nothing else ends a UDP flow: its client would send to a dead backend for ever.
+        // Nothing else ends a UDP flow: its client would go on sending to a dead backend.
         if service.protocol == Protocol::Udp && !is_up {
             return Standing::Absent;
         }
@@ -224,18 +224,18 @@ impl State {
         }
     }
 
-    /// At this moment, were all flows in the table that the backend of this id can have?
+    /// At this time, were all flows that the backend with this id can ever get in the table?
     pub fn had_last_flow(&self, id: u32, at: Instant) -> bool {
         self.offers.are_over(id, at, GRACE_PERIOD)
     }
 
-    /// How the end of a path is reached, if it is.
+    /// The next hop of a path, if it is known.
     pub fn hop(&self, path: Path) -> Option<Hop> {
         self.reach.hop(path, &self.attached)
     }
 
-    /// How packets go to a backend. With full-nat, routes are looked up and probes are sent from the first of the
-    /// service's sources of that family that this host has.
+    /// The path of packets to a backend. With full-nat, the first of the service's sources in that family that
+    /// this host has is the source of route lookups and probes.
     pub fn path(&self, service: &Service, backend: &Backend) -> Path {
         let to = backend.address.ip();
         let is_usable =
@@ -260,7 +260,7 @@ impl State {
         self.generation.value()
     }
 
-    /// What the maps for services and backends were made for.
+    /// The sizes of the maps for services and backends.
     pub fn room(&self) -> Room {
         self.room
     }
@@ -270,7 +270,7 @@ impl State {
         &self.grace
     }
 
-    /// What the probes are to watch.
+    /// The targets of health checks.
     pub fn targets(&self) -> Vec<Target> {
         backends(&self.spec).filter_map(|(service, backend)| self.target(service, backend)).collect()
     }
@@ -291,12 +291,12 @@ impl State {
         })
     }
 
-    /// Whose next hops are to be known.
+    /// The paths whose next hops must be resolved.
     pub fn paths(&self) -> BTreeSet<Path> {
         backends(&self.spec).map(|(service, backend)| self.path(service, backend)).collect()
     }
 
-    /// The service and backend of a name.
+    /// The service and backend with this name.
     pub fn find(&self, name: &BackendName) -> Option<(&Service, &Backend)> {
         find(&self.spec, name)
     }

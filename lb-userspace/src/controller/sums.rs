@@ -1,4 +1,4 @@
-//! Counters by name: what the numbers of a name counted, and what was counted under it before.
+//! Counters by name: those of its current number, and those kept from former numbers.
 
 use std::collections::BTreeMap;
 
@@ -46,12 +46,12 @@ impl Sums {
         self.backends.get(name).copied().unwrap_or_default()
     }
 
-    /// What all its backends counted, those that left included.
+    /// The counts of all its backends, including removed ones.
     pub fn of_backends(&self, service: &str) -> BackendCounters {
         self.services.get(service).map(|it| it.backend).unwrap_or_default()
     }
 
-    /// Packets for the service that went nowhere.
+    /// Packets for the service that were not forwarded.
     pub fn refused(&self, service: &str) -> Tally {
         self.services.get(service).map(|it| it.refused).unwrap_or_default()
     }

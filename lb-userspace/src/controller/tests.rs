@@ -1,4 +1,4 @@
-//! The controller as a whole, over a datapath in memory and a machine of plain values.
+//! The controller as a whole, with a datapath in memory and a fake host.
 
 mod counters;
 mod counts;
@@ -31,8 +31,8 @@ use crate::{
 };
 
 #[test]
-fn the_first_result_alone_decides_on_a_cold_start() {
-    let mut world = World::cold(vec![web(Protocol::Tcp)]);
+fn on_a_first_start_the_first_result_decides() {
+    let mut world = World::unprobed(vec![web(Protocol::Tcp)]);
     assert_eq!(world.serving(), [""; 0]);
 
     world.probed("web/web-2", Health::Up);
@@ -44,19 +44,19 @@ fn the_first_result_alone_decides_on_a_cold_start() {
 fn backends_without_a_check_serve_at_once() {
     let unchecked = Service { health: None, ..web(Protocol::Tcp) };
 
-    let world = World::cold(vec![unchecked]);
+    let world = World::unprobed(vec![unchecked]);
 
     assert_eq!(world.serving(), ["web-1", "web-2", "web-3"]);
 }
 
-/// A change writes other slots, and those of before are free again after a second. Many changes in that second need more
-/// slots than there are.
+/// A change writes other slots, and the former ones are free again after a second. Many changes in that second need
+/// more slots than there are.
 #[test]
-fn there_is_room_for_any_number_of_changes_in_a_second() {
+fn any_number_of_changes_in_a_second_fits() {
     let mut large = Service { health: None, ..web(Protocol::Tcp) };
     large.backends =
         (0..500).map(|n| backend(&format!("b{n}"), &format!("10.0.{}.{}:80", n >> 8, n & 255))).collect();
-    let mut world = World::cold(vec![large]);
+    let mut world = World::unprobed(vec![large]);
 
     for _ in 0..100 {
         world.set("web/b0", AdminState::Drain);
@@ -71,7 +71,7 @@ fn there_is_room_for_any_number_of_changes_in_a_second() {
 #[test]
 fn a_change_that_found_no_room_succeeds_a_second_later_without_the_kernel() {
     let backends = (1..=4).map(|n| backend(&format!("b{n}"), &format!("10.0.0.{n}:80"))).collect();
-    let mut world = World::cold(vec![Service { backends, ..web(Protocol::Tcp) }]);
+    let mut world = World::unprobed(vec![Service { backends, ..web(Protocol::Tcp) }]);
     world.controller.state.set_room(Room { services: 1, backends: 4 });
     world.maps().refuses_grace_periods = true;
     for name in ["web/b1", "web/b2", "web/b3", "web/b4"] {
@@ -88,8 +88,8 @@ fn a_change_that_found_no_room_succeeds_a_second_later_without_the_kernel() {
 }
 
 #[test]
-fn a_backend_that_is_down_gets_no_new_flows_and_keeps_its_old_ones() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn a_backend_that_is_down_keeps_its_flows_and_gets_no_new_ones() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let before = world.id("web/web-2");
 
     world.probed("web/web-2", Health::Down);
@@ -104,8 +104,8 @@ fn a_backend_that_is_down_gets_no_new_flows_and_keeps_its_old_ones() {
 }
 
 #[test]
-fn a_udp_backend_that_was_down_comes_back_as_another_and_its_flows_are_freed() {
-    let mut world = World::warm(vec![web(Protocol::Udp)]);
+fn a_udp_backend_that_was_down_gets_another_id_and_its_flows_are_freed() {
+    let mut world = World::all_up(vec![web(Protocol::Udp)]);
     let before = world.id("web/web-2").unwrap();
     world.add_flows(before, 5);
 
@@ -122,7 +122,7 @@ fn a_udp_backend_that_was_down_comes_back_as_another_and_its_flows_are_freed() {
 
 #[test]
 fn drain_keeps_flows_and_maint_ends_them() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let before = world.id("web/web-1").unwrap();
     world.add_flows(before, 3);
 
@@ -138,15 +138,15 @@ fn drain_keeps_flows_and_maint_ends_them() {
     world.set("web/web-1", AdminState::Ready);
     assert_eq!(world.serving(), ["web-1", "web-2", "web-3"]);
     assert!(world.id("web/web-1").unwrap() > before);
-    assert_eq!(world.host().saved.len(), 3, "each is kept over a restart");
+    assert_eq!(world.host().saved.len(), 3, "each is saved for the next start");
 }
 
 #[test]
-fn a_backup_serves_only_while_no_other_can() {
+fn a_backup_gets_flows_only_while_no_other_backend_can() {
     let mut pair = web(Protocol::Tcp);
     pair.backends.truncate(2);
     pair.backends[1].backup = true;
-    let mut world = World::warm(vec![pair]);
+    let mut world = World::all_up(vec![pair]);
     assert_eq!(world.serving(), ["web-1"]);
 
     world.probed("web/web-1", Health::Down);
@@ -160,8 +160,8 @@ fn a_backup_serves_only_while_no_other_can() {
 }
 
 #[test]
-fn none_alive_is_an_empty_table_and_the_service_stays_ours() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn without_live_backends_the_service_keeps_its_address_and_has_no_slots() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
 
     for backend in ["web/web-1", "web/web-2", "web/web-3"] {
         world.probed(backend, Health::Down);
@@ -172,8 +172,8 @@ fn none_alive_is_an_empty_table_and_the_service_stays_ours() {
 }
 
 #[test]
-fn a_neighbour_that_the_kernel_forgot_is_still_sent_to() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn a_neighbour_that_the_kernel_dropped_still_gets_packets() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let mut seen = hops(world.spec());
     let forgotten = HopState::Unresolved { next_hop: [10, 0, 0, 12].into(), interface: "eth0".into() };
     seen.insert(path("10.0.0.12".parse().unwrap()), forgotten);
@@ -186,7 +186,7 @@ fn a_neighbour_that_the_kernel_forgot_is_still_sent_to() {
 
 #[test]
 fn a_daemon_that_is_killed_and_started_again_changes_nothing() {
-    let mut world = World::warm(vec![web(Protocol::Tcp), dns()]);
+    let mut world = World::all_up(vec![web(Protocol::Tcp), dns()]);
     world.set("web/web-1", AdminState::Drain);
     world.set("web/web-2", AdminState::Maint);
     world.probed("dns/dns-1", Health::Down);
@@ -201,15 +201,15 @@ fn a_daemon_that_is_killed_and_started_again_changes_nothing() {
     assert_eq!(Snapshot { hop_generation: before.hop_generation, ..after }, before);
     let known: BTreeMap<_, _> =
         world.controller.state.targets().into_iter().map(|it| (it.backend.to_string(), it.known)).collect();
-    assert_eq!(known["web/web-1"], None, "it was given nothing, up or down");
+    assert_eq!(known["web/web-1"], None, "it gets no flows, up or down");
     assert_eq!(known["web/web-3"], Some(Health::Up));
     assert_eq!(known["dns/dns-1"], Some(Health::Down));
     assert_eq!(known["dns/dns-2"], Some(Health::Up));
 }
 
 #[test]
-fn flows_that_a_dead_daemon_left_behind_are_freed() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn flows_left_by_a_killed_daemon_are_freed() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let alive = world.id("web/web-1").unwrap();
     world.add_flows(alive, 3);
     world.add_flows(4_000, 3);
@@ -222,8 +222,8 @@ fn flows_that_a_dead_daemon_left_behind_are_freed() {
 }
 
 #[test]
-fn flows_that_a_failed_sweep_left_behind_are_in_no_sum_and_the_next_count_has_them_freed() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn flows_left_by_a_failed_sweep_are_not_summed_and_are_freed_after_the_next_count() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let alive = world.id("web/web-1").unwrap();
     world.add_flows(alive, 3);
     world.add_flows(4_000, 3);
@@ -240,8 +240,8 @@ fn flows_that_a_failed_sweep_left_behind_are_in_no_sum_and_the_next_count_has_th
 }
 
 #[test]
-fn a_step_that_fails_is_repaired_a_second_later() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn a_failed_operation_is_repaired_a_second_later() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     world.maps().fail_after = Some(1);
 
     world.probed("web/web-2", Health::Down);
@@ -256,8 +256,8 @@ fn a_step_that_fails_is_repaired_a_second_later() {
 }
 
 #[test]
-fn what_others_did_to_the_maps_is_repaired_at_the_next_look() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn changes_by_others_are_repaired_at_the_next_resync() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let before = world.maps().maps.clone();
     let pool = *before.pools.keys().next().unwrap();
     world.maps().maps.apply(&Op::DeletePool(pool));
@@ -272,8 +272,8 @@ fn what_others_did_to_the_maps_is_repaired_at_the_next_look() {
 }
 
 #[test]
-fn a_bad_file_changes_nothing_and_is_told_of() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn an_invalid_file_changes_nothing_and_is_reported() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let before = world.maps().maps.clone();
     let mut problem = Problem::new(ProblemKind::InvalidConfiguration, "xlb.toml has 1 mistake");
     problem.mistakes.push("xlb.toml:12:9: `0` is not a port".into());
@@ -289,8 +289,8 @@ fn a_bad_file_changes_nothing_and_is_told_of() {
 }
 
 #[test]
-fn a_reload_says_what_changed_and_what_needs_a_restart() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn a_reload_lists_changes_and_what_needs_a_restart() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let kept = world.id("web/web-2");
     let mut file = world.spec().clone();
     file.limits.flows += 1;
@@ -314,14 +314,14 @@ fn a_reload_says_what_changed_and_what_needs_a_restart() {
             "[metrics] has changed: restart xlb to apply it (traffic keeps flowing)"
         ]
     );
-    assert_eq!(world.serving(), ["web-2"], "what lives elsewhere is to be probed first");
+    assert_eq!(world.serving(), ["web-2"], "a backend at another address must be probed first");
     assert_eq!(world.id("web/web-2"), kept);
 }
 
 #[test]
-fn a_health_check_that_is_added_does_not_take_the_backends_away() {
+fn adding_a_health_check_keeps_backends_up() {
     let unchecked = Service { health: None, ..web(Protocol::Tcp) };
-    let mut world = World::cold(vec![unchecked]);
+    let mut world = World::unprobed(vec![unchecked]);
     world.host().file = Ok(spec(vec![web(Protocol::Tcp)]));
 
     world.ask(Request::Reload).unwrap();
@@ -331,8 +331,8 @@ fn a_health_check_that_is_added_does_not_take_the_backends_away() {
 }
 
 #[test]
-fn the_overlay_stays_over_a_reload() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn the_overlay_survives_a_reload() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     world.set("web/web-1", AdminState::Drain);
 
     world.ask(Request::Reload).unwrap();
@@ -342,8 +342,8 @@ fn the_overlay_stays_over_a_reload() {
 }
 
 #[test]
-fn what_the_file_overruled_at_a_start_does_not_come_back_at_the_next() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn changes_overridden_by_the_file_at_a_start_stay_removed_at_the_next() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let as_it_was = world.host().file.clone();
     let body = BackendPatch { weight: Some(7), ..BackendPatch::default() };
     world.ask(change(name("web/web-1"), body)).unwrap();
@@ -361,7 +361,7 @@ fn what_the_file_overruled_at_a_start_does_not_come_back_at_the_next() {
 
 #[test]
 fn an_added_backend_is_probed_and_then_serves_after_the_others() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let body = NewBackend { address: socket("10.0.0.14:8080"), weight: 100, backup: false };
 
     let answer = world.ask(add(name("web/web-0"), body));
@@ -377,8 +377,8 @@ fn an_added_backend_is_probed_and_then_serves_after_the_others() {
 }
 
 #[test]
-fn an_address_that_is_removed_and_added_again_serves_without_news_of_its_next_hop() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn an_address_removed_and_added_again_serves_without_another_netlink_report() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let body = NewBackend { address: socket("10.0.0.12:8080"), weight: 100, backup: false };
 
     world.ask(remove(name("web/web-2"))).unwrap();
@@ -389,8 +389,8 @@ fn an_address_that_is_removed_and_added_again_serves_without_news_of_its_next_ho
 }
 
 #[test]
-fn what_cannot_be_kept_is_not_done() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn a_change_that_cannot_be_saved_is_not_applied() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let before = world.maps().maps.clone();
     world.host().is_full = true;
 
@@ -402,8 +402,8 @@ fn what_cannot_be_kept_is_not_done() {
 }
 
 #[test]
-fn what_cannot_be_put_in_force_is_undone() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn a_change_that_cannot_be_applied_is_undone() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     for steps in 0..3 {
         world.wait(2_000);
         let before = world.maps().maps.backends.clone();
@@ -415,13 +415,13 @@ fn what_cannot_be_put_in_force_is_undone() {
         assert!(problem.detail.ends_with("all changes were undone"), "{problem:?}");
         assert_eq!(world.serving(), ["web-1", "web-2", "web-3"]);
         assert_eq!(world.maps().maps.backends, before);
-        assert_eq!(world.host().saved.last(), Some(&Overlay::default()), "nothing is left of it on the disk");
+        assert_eq!(world.host().saved.last(), Some(&Overlay::default()), "the saved overlay is empty again");
     }
 }
 
 #[test]
-fn what_does_not_exist_is_not_found() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn missing_objects_are_not_found() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let (dns, web_9) = (Some("dns".into()), name("web/web-9"));
     let no_service = world.ask(|reply| Request::Backends { service: dns, reply }).unwrap_err();
     let no_backend = world.ask(patch("web/web-9", AdminState::Drain)).unwrap_err();
@@ -434,7 +434,7 @@ fn what_does_not_exist_is_not_found() {
 
 #[test]
 fn flows_are_listed_by_service_backend_and_network_up_to_a_limit() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let ids = ["web/web-1", "web/web-2"].map(|it| world.id(it).unwrap());
     world.add_flows(ids[0], 4);
     world.add_flows(ids[1], 3);
@@ -443,7 +443,7 @@ fn flows_are_listed_by_service_backend_and_network_up_to_a_limit() {
 
     let count = |world: &mut World, query| world.list(query).unwrap().len();
 
-    assert_eq!(count(&mut world, all.clone()), 7, "those of no backend are none");
+    assert_eq!(count(&mut world, all.clone()), 7, "flows of no backend are not listed");
     assert_eq!(count(&mut world, FlowQuery { backend: Some("web/web-2".into()), ..all.clone() }), 3);
     assert_eq!(count(&mut world, FlowQuery { client: Some("198.51.100.0/31".into()), ..all.clone() }), 4);
     assert_eq!(count(&mut world, FlowQuery { client: Some("198.51.100.2".into()), ..all.clone() }), 2);
@@ -455,8 +455,8 @@ fn flows_are_listed_by_service_backend_and_network_up_to_a_limit() {
 }
 
 #[test]
-fn a_change_does_not_wait_for_a_walk_over_the_flows() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn a_change_is_applied_during_a_walk_over_the_flows() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let id = world.id("web/web-1").unwrap();
     world.add_flows(id, 1_000);
     let query = FlowQuery::default();
@@ -466,15 +466,15 @@ fn a_change_does_not_wait_for_a_walk_over_the_flows() {
     world.probed("web/web-2", Health::Down);
 
     assert_eq!(world.serving(), ["web-1", "web-3"]);
-    assert!(answer.try_recv().is_err(), "the walk is on its way");
+    assert!(answer.try_recv().is_err(), "the walk is not finished");
 
     world.settle();
     assert_eq!(answer.try_recv().unwrap().unwrap().len(), 1_000);
 }
 
 #[test]
-fn routing_changes_reach_the_flows_once_a_second() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn routing_changes_take_effect_at_most_once_a_second() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     world.wait(2_000);
     let before = world.maps().maps.hop_generation;
 
@@ -492,7 +492,7 @@ fn routing_changes_reach_the_flows_once_a_second() {
 
 #[tokio::test(start_paused = true)]
 async fn the_loop_answers_repairs_and_stops() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let (events, mut inbox) = mpsc::channel(8);
     let (stop, stopped) = oneshot::channel::<()>();
     let (reply, answer) = Reply::channel();
@@ -517,7 +517,7 @@ async fn the_loop_answers_repairs_and_stops() {
 
 #[tokio::test(start_paused = true)]
 async fn detaching_ends_the_loop_and_answers_afterwards() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let (events, mut inbox) = mpsc::channel(8);
     let (reply, mut answer) = Reply::channel();
     events.send(Event::Request(Request::Detach(reply))).await.unwrap();
@@ -525,7 +525,7 @@ async fn detaching_ends_the_loop_and_answers_afterwards() {
     let ending = run(&mut world.controller, &mut inbox, std::future::pending()).await;
 
     assert!(answer.try_recv().is_err());
-    let Ending::Detach(reply) = ending else { panic!("it was asked to detach") };
+    let Ending::Detach(reply) = ending else { panic!("expected a detach request") };
     reply.send(Ok(()));
     assert_eq!(answer.await, Ok(Ok(())));
 }

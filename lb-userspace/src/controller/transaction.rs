@@ -1,4 +1,4 @@
-//! Changes of what is wanted: judged, kept on the disk, put in force; or undone, and nothing has happened.
+//! Changes of the intent: checked, saved and applied, or else undone completely.
 
 use std::time::{Instant, SystemTime};
 
@@ -32,7 +32,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         Ok(())
     }
 
-    /// Reads the file again. A bad one changes nothing.
+    /// Reads the file again. If it is invalid, nothing changes.
     pub(super) fn reload(&mut self, now: Instant) -> Result<view::Reloaded, Problem> {
         let outcome = self.read_and_put_in_force(now);
         match &outcome {
@@ -62,10 +62,10 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         Ok(view::Reloaded { changes: lines, warnings: self.warnings() })
     }
 
-    /// Everything that is odd about what is wanted and what there is.
+    /// All problems with the intent and the host.
     pub(super) fn warnings(&self) -> Vec<String> {
         let mut warnings = self.state.warnings();
-        warnings.extend(self.standing.iter().cloned());
+        warnings.extend(self.start_warnings.iter().cloned());
         warnings.extend(self.intent.warnings.iter().cloned());
         warnings.extend(pinned::other_limits(&self.capacity, &self.intent.file.limits));
         warnings.extend(pinned::other_room(&self.capacity, &self.intent.file.limits));
@@ -75,11 +75,11 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         warnings
     }
 
-    /// Returns what of the overlay the file has overruled.
+    /// Returns the changes of the overlay that the file overrides.
     fn put_in_force(&mut self, file: Spec, overlay: &Overlay, now: Instant) -> Result<Vec<String>, Problem> {
         let (intent, applied) = Intent::of(file, overlay);
         let mut state = self.state.clone();
-        state.want(applied.spec, applied.admin_states, now);
+        state.set_intent(applied.spec, applied.admin_states, now);
         if let Err(no_room) = compile(&state, &self.have) {
             let refused = |error: anyhow::Error| {
                 Problem::new(ProblemKind::Conflict, format!("{error:#}; nothing was changed"))
@@ -94,14 +94,14 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         match self.reconcile(now) {
             Ok(()) => Ok(applied.log),
             Err(error) => {
-                self.state.take_back(old_state);
+                self.state.restore(old_state);
                 let failed_intent = std::mem::replace(&mut self.intent, old_intent);
                 Err(failed(format!("{error:#}; {}", self.undo(&failed_intent, now))))
             }
         }
     }
 
-    /// Puts what was wanted before in force again. Says how that went.
+    /// Applies the former intent again. Returns how that went.
     fn undo(&mut self, failed: &Intent, now: Instant) -> String {
         let overlay = self.intent.overlay.clone();
         let saved = if failed.overlay == overlay { Ok(()) } else { self.host.save_overlay(&overlay) };

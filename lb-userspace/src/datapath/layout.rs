@@ -162,7 +162,7 @@ impl Conversion {
     }
 
     /// Do all of these new fields have a counterpart?
-    pub fn is_whole(&self, new: &[Place]) -> bool {
+    pub fn is_whole(&self, new: &[FieldLayout]) -> bool {
         self.0.len() == new.len()
     }
 

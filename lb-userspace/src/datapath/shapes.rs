@@ -187,7 +187,7 @@ static LAYOUTS: LazyLock<Vec<MapLayout>> = LazyLock::new(|| {
     let layout = |shape: &MapShape| {
         let layout = shape.layout();
         if shape.kind == Kind::RingBuf {
-            return MapLayout { value: places(&NeighbourWanted::TYPE), ..layout };
+            return MapLayout { value: fields(&NeighbourWanted::TYPE), ..layout };
         }
         let Some(hash) = flow_hash(shape.purpose) else { return layout };
         // The maps of a family's flow table refer to each other, so they are kept or replaced together.

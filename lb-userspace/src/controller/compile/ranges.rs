@@ -1,28 +1,28 @@
 //! Free ranges of slots: first fit, in sizes that are powers of two.
 //!
-//! A range is rounded up to a power of two, and begins at a multiple of it. With that a range is found whatever has
-//! happened before, as long as no more is in use than the slots were made for: `lb_common::limits::Room::slots` has the proof.
+//! A range is rounded up to a power of two and aligned to it. So a free range is always found, whatever happened
+//! before, as long as no more is used than the slots were sized for. `lb_common::limits::Room::slots` has the proof.
 
 use std::collections::BTreeMap;
 
 use lb_common::pool::SlotRange;
 
-/// The slots that are taken, and where to go on looking for free ones.
+/// The used slots, and where to continue the search for free ones.
 #[derive(Debug)]
 pub struct Ranges {
-    /// How many slots there are.
+    /// Number of slots.
     slots: u32,
-    /// How many may be in use.
+    /// How many of them may be used.
     allowed: u32,
     in_use: u32,
-    /// First slot -> slot after the last.
+    /// First slot -> slot after the last one.
     taken: BTreeMap<u32, u32>,
-    /// By exponent of the size: there is no room below.
+    /// By exponent of the size: no free range begins below this.
     from: [u32; u32::BITS as usize],
 }
 
 impl Ranges {
-    /// Of so many slots, of which so many may be in use, with these ranges taken.
+    /// `slots` slots, of which `allowed` may be used, with these ranges taken.
     pub fn new(slots: u32, allowed: u32, taken: impl IntoIterator<Item = SlotRange>) -> Self {
         let mut ranges =
             Self { slots, allowed, in_use: 0, taken: BTreeMap::new(), from: [0; u32::BITS as usize] };
@@ -34,7 +34,7 @@ impl Ranges {
         ranges
     }
 
-    /// Takes the lowest range that is free.
+    /// Takes the lowest free range.
     pub fn take(&mut self, length: u32) -> Option<SlotRange> {
         let size = length.next_power_of_two();
         if size > self.allowed.saturating_sub(self.in_use) {
@@ -53,7 +53,7 @@ impl Ranges {
         Some(SlotRange { offset, length })
     }
 
-    /// The end of the last range that is taken within these slots.
+    /// The end of the last used range that overlaps these slots.
     fn obstacle(&self, offset: u32, size: u32) -> Option<u32> {
         let (_, end) = self.taken.range(..offset + size).next_back()?;
         (*end > offset).then_some(*end)
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_lies_as_low_as_its_size_allows() {
+    fn the_lowest_aligned_free_range_is_taken() {
         let taken = [SlotRange { offset: 0, length: 1 }, SlotRange { offset: 4, length: 3 }];
         let mut ranges = Ranges::new(64, 64, taken);
 
@@ -78,16 +78,16 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_in_use_than_allowed() {
+    fn no_more_slots_are_used_than_allowed() {
         let mut ranges = Ranges::new(64, 8, []);
 
         assert_eq!(ranges.take(5).map(|it| it.offset), Some(0));
         assert_eq!(ranges.take(1), None);
     }
 
-    /// The worst that happens to first fit: of many small ranges one is left wherever a larger one could lie.
+    /// The worst case for first fit: one of many small ranges is left wherever a larger one could be.
     #[test]
-    fn there_is_room_for_larger_ranges_among_what_smaller_ones_have_left() {
+    fn larger_ranges_fit_between_the_remains_of_smaller_ones() {
         let backends = 1024;
         let room = Room { services: 1, backends };
         let (slots, allowed) = (room.slots(), room.slots_in_use());
@@ -99,14 +99,14 @@ mod tests {
             live.dedup_by_key(|range| range.offset / size);
             let mut ranges = Ranges::new(slots, allowed, live.iter().copied());
             while ranges.in_use + size <= allowed {
-                live.push(ranges.take(size).expect("there is room for what is allowed"));
+                live.push(ranges.take(size).expect("an allowed range fits"));
             }
         }
     }
 
     proptest! {
         #[test]
-        fn there_is_room_for_whatever_is_allowed_and_ranges_keep_apart(
+        fn everything_allowed_fits_and_ranges_do_not_overlap(
             steps in prop::collection::vec((1u32..=64, any::<prop::sample::Index>(), 0usize..4), 1..400),
         ) {
             let backends = 64;
@@ -125,7 +125,7 @@ mod tests {
                 }
                 let range = Ranges::new(slots, allowed, live.iter().copied()).take(length);
 
-                let range = range.expect("there is room for what is allowed");
+                let range = range.expect("an allowed range fits");
                 prop_assert!(range.offset + range.length <= slots);
                 let end = |it: &SlotRange| it.offset + it.length;
                 let is_apart = |it: &SlotRange| end(it) <= range.offset || end(&range) <= it.offset;

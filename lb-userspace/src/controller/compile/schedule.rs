@@ -1,8 +1,8 @@
-//! Who is given new flows, per family.
+//! The backends that get new flows, per family.
 
 use std::net::IpAddr;
 
-/// IPv4 and IPv6 are scheduled apart.
+/// IPv4 and IPv6 are scheduled separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
     V4,
@@ -20,7 +20,7 @@ impl Family {
     }
 }
 
-/// The eligible ids of one service and family.
+/// The eligible ids of a service in one family.
 #[derive(Default)]
 pub struct Schedule {
     regular: Vec<u32>,
@@ -33,7 +33,7 @@ impl Schedule {
         list.push(id);
     }
 
-    /// Backups only when there is no other.
+    /// Backups only if there is no other.
     pub fn in_force(self) -> Vec<u32> {
         if self.regular.is_empty() { self.backup } else { self.regular }
     }

@@ -1,4 +1,4 @@
-//! What a state means. Histories of plans are `diff`'s tests.
+//! How a state is compiled. Sequences of plans are tested in `diff`.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::controller::{
 };
 
 #[test]
-fn a_service_is_a_pool_a_family_with_markers_for_its_addresses() {
+fn a_service_has_a_pool_per_family_and_markers_for_its_addresses() {
     let mut web = web(Protocol::Tcp);
     web.listen.push(socket("[2001:db8::10]:80"));
     web.backends.push(backend("web-v6", "[fd00::11]:8080"));
@@ -46,9 +46,9 @@ fn nat_uses_no_source() {
     assert_eq!(want.sources.len(), 0);
 }
 
-/// What a change of the file does to the three backends' ids: `=` kept, `+` another, `-` none.
+/// How a change of the file affects the ids of the three backends: `=` kept, `+` another, `-` none.
 #[test]
-fn an_id_lasts_as_long_as_its_flows_are_right() {
+fn a_backend_keeps_its_id_while_its_flows_are_valid() {
     type Edit = fn(&mut Service);
     let cases: &[(&str, Edit, &str)] = &[
         ("nothing", |_| {}, "==="),
@@ -93,7 +93,7 @@ fn an_id_lasts_as_long_as_its_flows_are_right() {
 }
 
 #[test]
-fn ids_go_round_without_the_zero_and_around_those_in_use() {
+fn ids_wrap_around_without_zero_and_skip_those_in_use() {
     let have = Snapshot { next_backend_id: MAX_BACKEND_ID - 1, ..Snapshot::default() };
 
     let first = compile(&serving(vec![web(Protocol::Tcp)], Instant::now()), &have).unwrap();
@@ -110,7 +110,7 @@ fn ids_go_round_without_the_zero_and_around_those_in_use() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_by_name() {
+fn the_error_names_what_does_not_fit() {
     let many = |count: usize, of_service: usize| -> Vec<Service> {
         let backends: Vec<_> = (0..count)
             .map(|n| backend(&format!("b{n}"), &format!("10.0.{}.{}:80", n >> 8, n & 255)))
@@ -170,7 +170,7 @@ fn at_full_limits_everything_can_be_replaced_at_once() {
 }
 
 #[test]
-fn equal_sources_are_one_set_and_others_are_another() {
+fn equal_sources_share_a_set() {
     let [a, mut b, mut c] = ["a", "b", "c"].map(|name| Service { name: name.into(), ..web(Protocol::Tcp) });
     b.listen = vec![socket("192.0.2.10:81")];
     c.listen = vec![socket("192.0.2.10:82")];
@@ -184,7 +184,7 @@ fn equal_sources_are_one_set_and_others_are_another() {
 }
 
 #[test]
-fn other_sources_leave_the_slots_where_they_are() {
+fn a_change_of_sources_keeps_the_slots() {
     let have = compiled(&[web(Protocol::Tcp)]);
     let mut changed = web(Protocol::Tcp);
     changed.sources = vec!["10.0.0.2".parse().unwrap()];
@@ -200,7 +200,7 @@ fn compiled(services: &[Service]) -> Snapshot {
     compile(&serving(services.to_vec(), Instant::now()), &Snapshot::default()).unwrap()
 }
 
-/// Without checks, so that nobody has to be probed.
+/// Without health checks, so that all backends are up at once.
 fn all_serving(services: Vec<Service>) -> State {
     let services = services.into_iter().map(|service| Service { health: None, ..service }).collect();
     serving(services, Instant::now())

@@ -1,4 +1,4 @@
-//! Plans between snapshots that `compile` makes of random histories: changes, crashes and restarts.
+//! Plans between compiled snapshots of random histories: changes, crashes and restarts.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +12,7 @@ use super::*;
 use crate::{
     controller::{
         compile::compile,
-        fixture::{backend, cold, eth0, hops, probed, service},
+        fixture::{backend, eth0, hops, probed, service, unprobed},
         snapshot::slot,
         state::{GRACE_PERIOD, State},
     },
@@ -23,7 +23,7 @@ use crate::{
 const SERVICES: u8 = 3;
 const BACKENDS: u8 = 4;
 
-/// Something that an operator, a probe, the network or a crash does.
+/// An action of an operator, a probe, the network or a crash.
 #[derive(Clone, Debug)]
 enum Change {
     ToggleService(u8),
@@ -33,7 +33,7 @@ enum Change {
     Weight(u8, u8, u32),
     Backup(u8, u8, bool),
     Health(u8, u8, Health),
-    /// The listen address of the one service goes to the other.
+    /// The listen address of one service goes to the other.
     SwapListens(u8, u8),
     /// Two services, or two backends of one, swap names.
     SwapServiceNames(u8, u8),
@@ -46,7 +46,7 @@ enum Change {
     FindHops,
     RoutingChanged,
     Wait(u64),
-    /// The daemon dies after so many steps of its next plan, and starts again.
+    /// The daemon dies after this many operations of its next plan, and is started again.
     CrashAfter(usize),
 }
 
@@ -88,7 +88,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_step_is_safe_and_the_last_step_is_the_goal(
+    fn every_operation_is_safe_and_the_last_one_reaches_the_goal(
         changes in prop::collection::vec(change(), 1..60),
         first_id in prop_oneof![Just(0), MAX_BACKEND_ID - 8..MAX_BACKEND_ID],
     ) {
@@ -118,7 +118,7 @@ impl World {
     fn new(first_id: u32) -> Self {
         let now = Instant::now();
         let services: Vec<_> = (0..SERVICES).map(a_service).collect();
-        let state = cold(services, now);
+        let state = unprobed(services, now);
         Self {
             now,
             spec: state.spec().clone(),
@@ -150,7 +150,7 @@ impl World {
 
         prop_assert_eq!(&self.maps, &want);
         let again = compile(&self.state, &want).expect("a small world fits");
-        prop_assert_eq!(diff(&want, &again), vec![], "what is in place stays in place");
+        prop_assert_eq!(diff(&want, &again), vec![], "nothing is left to change");
         Ok(())
     }
 
@@ -164,9 +164,9 @@ impl World {
             self.left_sources.insert(before.sources(), self.now);
         }
         if let Op::PutBackend(backend) = op {
-            prop_assert!(!self.retired.contains(&backend.id), "{op:?} gives an id twice");
+            prop_assert!(!self.retired.contains(&backend.id), "{op:?} reuses an id");
             let there = self.maps.backends.get(&slot(backend.id));
-            prop_assert!(there.is_none_or(|there| there.id == backend.id), "{op:?} takes a slot");
+            prop_assert!(there.is_none_or(|there| there.id == backend.id), "{op:?} overwrites a used slot");
         }
         if let Op::DeleteBackend(slot) = op {
             self.retired.extend(self.maps.backends.get(slot).map(|it| it.id));
@@ -176,7 +176,7 @@ impl World {
         Ok(())
     }
 
-    /// No packet can be reading it: no pool names it, nor did one within the grace period.
+    /// No packet can be reading what is written: no pool refers to it, or did within the grace period.
     fn check_what_is_written(&self, op: &Op) -> Result<(), TestCaseError> {
         let range = if let Op::PutSlots(offset, ids) = op {
             Some(SlotRange { offset: *offset, length: ids.len() as u32 })
@@ -192,17 +192,17 @@ impl World {
 
         if let Some(range) = range {
             let in_force = self.maps.pools.values().find(|pool| overlap(pool.slots(), range));
-            prop_assert_eq!(in_force, None, "{:?}: it is in force", op);
+            prop_assert_eq!(in_force, None, "{:?}: it is active", op);
             let mut left = self.left_slots.iter();
             let left = left.find(|(it, since)| overlap(**it, range) && is_read(since));
-            prop_assert_eq!(left, None, "{:?}: it was in force", op);
+            prop_assert_eq!(left, None, "{:?}: it was active a moment ago", op);
         }
         if let Some(set) = set {
+            prop_assert!(!self.maps.pools.values().any(|pool| pool.sources() == set), "{op:?}: it is active");
             prop_assert!(
-                !self.maps.pools.values().any(|pool| pool.sources() == set),
-                "{op:?}: it is in force"
+                !self.left_sources.get(&set).is_some_and(is_read),
+                "{op:?}: it was active a moment ago"
             );
-            prop_assert!(!self.left_sources.get(&set).is_some_and(is_read), "{op:?}: it was in force");
         }
         Ok(())
     }
@@ -271,14 +271,14 @@ impl World {
             Change::CrashAfter(steps) => self.crash_after = Some(*steps),
         }
         self.links();
-        self.state.want(self.spec.clone(), self.admin.clone(), self.now);
+        self.state.set_intent(self.spec.clone(), self.admin.clone(), self.now);
     }
 
     fn toggle_service(&mut self, s: u8) {
         let services = &mut self.spec.services;
         match services.iter().position(|it| it.name == format!("s{s}")) {
             Some(at) => drop(services.remove(at)),
-            // Its addresses may have gone to another: two services never listen in one place.
+            // Another service may have its addresses now: no two services share a listen address.
             None if services.iter().any(|it| it.listen.iter().any(|at| a_service(s).listen.contains(at))) => {
             }
             None => services.push(a_service(s)),
@@ -289,7 +289,7 @@ impl World {
         self.on_service(s, |service| {
             match service.backends.iter().position(|it| it.name == format!("b{b}")) {
                 Some(at) => drop(service.backends.remove(at)),
-                // Another may have its address, under another name: a service has no address twice.
+                // Another backend may have its address now: a service has no address twice.
                 None if service.backends.iter().any(|it| it.address.ip() == a_backend(b).address.ip()) => {}
                 None => service.backends.push(a_backend(b)),
             }

@@ -1,4 +1,4 @@
-//! Adoption of pinned maps: slots hold the last health, which stays until rise or fall is reached.
+//! Takes over pinned maps: the slots tell the last known health, which is kept until rise or fall is reached.
 
 use std::time::Instant;
 
@@ -6,27 +6,26 @@ use lb_common::{backend::Backend as Entry, net::Protocol};
 
 use super::State;
 use crate::{
-    controller::{identity::Former, known::Known},
+    controller::{identity::Former, index::Index},
     datapath::Snapshot,
     event::Health,
     spec::{AdminState, Backend, BackendName, Service},
 };
 
 impl State {
-    /// Believes what the maps say, where it is about backends that are wanted. To be called once the interfaces are
-    /// known.
+    /// Takes over the health of the spec's backends from the maps. The interfaces must be known already.
     pub fn adopt(&mut self, have: &Snapshot, now: Instant) {
         self.generation.adopt(have.hop_generation);
         self.grace.adopt(have, now);
         self.offers.adopt(have, now);
 
-        let known = Known::of(have);
+        let index = Index::of(have);
         let spec = self.spec.clone();
         let formers = Former::in_maps(have).of_each(&spec.services);
         for (service, former) in spec.services.iter().zip(formers) {
             for backend in &service.backends {
-                let entry = former.and_then(|number| known.backend_at(number, backend.address));
-                self.adopt_backend(service, backend, entry, &known);
+                let entry = former.and_then(|number| index.backend_at(number, backend.address));
+                self.adopt_backend(service, backend, entry, &index);
             }
         }
         self.is_dirty = true;
@@ -37,11 +36,11 @@ impl State {
         service: &Service,
         backend: &Backend,
         entry: Option<&Entry>,
-        known: &Known<'_>,
+        index: &Index<'_>,
     ) {
         let name = BackendName::new(&service.name, &backend.name);
-        if entry.is_none() && known.backend_number(&name).is_none() {
-            return; // not known: the first result alone decides
+        if entry.is_none() && index.backend_number(&name).is_none() {
+            return; // unknown: the first result decides
         }
         if let Some(entry) = entry.filter(|entry| entry.hop.interface != 0) {
             self.reach.adopt(self.path(service, backend), entry.hop);
@@ -54,7 +53,7 @@ impl State {
         let admin = self.admin(&BackendName::new(&service.name, &backend.name));
         match entry {
             Some(entry) if entry.accepts == 1 => Some(Health::Up),
-            // It would be given nothing, up or down; but a UDP backend that is down has no entry.
+            // It would get no new flows in either case. But a UDP backend that is down has no entry.
             Some(_) if !self.would_serve(service, backend) => {
                 (service.protocol == Protocol::Udp).then_some(Health::Up)
             }
@@ -64,7 +63,7 @@ impl State {
         }
     }
 
-    /// Would the backend be given flows if it were up?
+    /// Would the backend get new flows if it were up?
     fn would_serve(&self, service: &Service, backend: &Backend) -> bool {
         let admin = self.admin(&BackendName::new(&service.name, &backend.name));
         admin == AdminState::Ready

@@ -1,8 +1,8 @@
-//! The routing generation: flows whose client's next hop is of an older one look it up again.
+//! The routing generation. Flows look up their client's next hop again if it was found in an older generation.
 
 use std::time::{Duration, Instant};
 
-/// All flows look again when it is raised: no more often than this.
+/// The shortest time between two changes: each makes all flows look up their next hop again.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug, Default)]
@@ -13,7 +13,7 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Goes on from what the maps have.
+    /// Continues from the value in the maps.
     pub fn adopt(&mut self, value: u32) {
         self.value = value;
     }
@@ -36,7 +36,7 @@ impl Generation {
         is_due
     }
 
-    /// When it may be raised next, if there is a reason. A time that has passed means at once.
+    /// When it may be raised next, if a change is pending. A time in the past means at once.
     pub fn due(&self) -> Option<Instant> {
         self.raised.filter(|_| self.has_changed).map(|raised| raised + INTERVAL)
     }
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_changes_raise_it_once_a_second_and_none_is_lost() {
+    fn many_changes_raise_it_once_a_second_and_the_last_one_counts() {
         let mut generation = Generation::default();
         let start = Instant::now();
         let mut raised = 0;

@@ -1,4 +1,4 @@
-//! What a pool names no more, until no packet can be reading it: slots, and sets of sources.
+//! Slots and source sets that pools no longer use, for as long as a packet may be reading them.
 
 use std::{
     collections::BTreeMap,
@@ -9,10 +9,10 @@ use lb_common::pool::SlotRange;
 
 use crate::datapath::{Op, Snapshot};
 
-/// How long a packet on its way may still read what was in force, generously.
+/// How long a packet in flight may still read what was active: a generous limit.
 pub const GRACE_PERIOD: Duration = Duration::from_secs(1);
 
-/// Each with the time at which a pool ceased to name it. The ranges of slots do not overlap.
+/// Each with the time at which a pool stopped using it. Ranges of slots do not overlap.
 #[derive(Clone, Debug, Default)]
 pub struct Grace {
     slots: BTreeMap<SlotRange, Instant>,
@@ -20,7 +20,7 @@ pub struct Grace {
 }
 
 impl Grace {
-    /// Takes over from the maps: what no pool names may have been in force a moment ago.
+    /// Takes over from the maps: what no pool uses may have been active a moment ago.
     pub fn adopt(&mut self, have: &Snapshot, now: Instant) {
         let in_force = have.slots_in_force();
         let ranges = have.slots.iter().filter(|(offset, _)| !in_force.contains(offset));
@@ -31,7 +31,7 @@ impl Grace {
         self.sources.extend(sets.map(|set| (*set, now)));
     }
 
-    /// A step is taken from what the maps have.
+    /// Before an operation is applied to `have`.
     pub fn applying(&mut self, op: &Op, have: &Snapshot, now: Instant) {
         let Some((number, after)) = op.pool_change() else { return };
         let Some(before) = have.pools.get(&number) else { return };
@@ -43,7 +43,7 @@ impl Grace {
         }
     }
 
-    /// Time passes. Returns whether a grace period has ended.
+    /// Advances time. Returns whether a grace period has ended.
     pub fn tick(&mut self, now: Instant) -> bool {
         let before = self.slots.len() + self.sources.len();
         let is_young = |since: &Instant| now.duration_since(*since) < GRACE_PERIOD;
@@ -58,7 +58,7 @@ impl Grace {
         since.map(|since| *since + GRACE_PERIOD)
     }
 
-    /// The grace period is over: no packet reads any of it.
+    /// A grace period has passed: no packet is reading any of it.
     pub fn end(&mut self) {
         *self = Self::default();
     }
@@ -70,7 +70,7 @@ impl Grace {
         before_end.next_back().is_some_and(|(it, _)| it.offset + it.length > range.offset)
     }
 
-    /// May a packet be reading this set of sources?
+    /// May a packet be reading this source set?
     pub fn has_sources(&self, set: u32) -> bool {
         self.sources.contains_key(&set)
     }
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slots_are_read_if_they_overlap_with_what_was_in_force() {
+    fn slots_may_be_read_if_they_overlap_former_ones() {
         let mut grace = Grace::default();
         let now = Instant::now();
         grace.slots.extend([(at(4, 2), now), (at(8, 8), now)]);

@@ -9,9 +9,9 @@ use crate::{
 
 #[derive(Clone, Debug)]
 pub struct HealthState {
-    /// `None`: not known yet.
+    /// `None`: unknown yet.
     pub health: Option<Health>,
-    /// When it was learnt.
+    /// When it became known.
     pub since: Instant,
     /// How often it changed between up and down.
     pub changes: u64,
@@ -20,7 +20,7 @@ pub struct HealthState {
 }
 
 impl HealthState {
-    /// Goes on with what was seen of this backend, and with what was counted under its name.
+    /// Keeps the health of this backend, and the counts of its name.
     pub fn of(seen: Option<&Self>, counted: Option<&Self>, now: Instant) -> Self {
         Self {
             health: seen.and_then(|it| it.health),
@@ -31,7 +31,7 @@ impl HealthState {
         }
     }
 
-    /// Takes in a result. Returns whether the health changed.
+    /// Records a result. Returns whether the health changed.
     pub fn learn(&mut self, probed: Probed, now: Instant) -> bool {
         *self.checks.results.entry(probed.result.outcome).or_default() += 1;
         self.checks.durations.observe(probed.result.duration);

@@ -1,7 +1,7 @@
-//! Until when a backend could be given new flows.
+//! Until when a backend can get new flows.
 //!
-//! A backend may get a flow while the slots of a pool name it, and for a grace period after: a packet that is under way
-//! may still be reading slots that were in force.
+//! A backend can get flows while a pool's slots hold its id, and for a grace period after that: packets in flight may
+//! still read the former slots.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use std::{
 
 use crate::datapath::{Op, Snapshot};
 
-/// By backend id. Ids that were in no slot have had no flow.
+/// By backend id. Ids without an entry have never been in a slot.
 #[derive(Clone, Debug, Default)]
 pub struct Offers(BTreeMap<u32, Offer>);
 
@@ -21,7 +21,7 @@ enum Offer {
 }
 
 impl Offers {
-    /// Takes over from the maps: what is in no slot in force may have been in one a moment ago.
+    /// Takes over from the maps: ids that are in no active slot may have been in one a moment ago.
     pub fn adopt(&mut self, have: &Snapshot, now: Instant) {
         self.0 = have.backends.values().map(|backend| (backend.id, Offer::EndedAt(now))).collect();
         for pool in have.pools.keys() {
@@ -29,7 +29,7 @@ impl Offers {
         }
     }
 
-    /// A step is taken from what the maps have.
+    /// Before an operation is applied to `have`.
     pub fn applying(&mut self, op: &Op, have: &Snapshot, now: Instant) {
         if let Some((number, after)) = op.pool_change() {
             self.put(have.offered(number), Offer::EndedAt(now));
@@ -42,7 +42,7 @@ impl Offers {
         }
     }
 
-    /// At this moment, were all flows in the table that the backend can have?
+    /// At this time, were all flows that the backend can ever get in the table?
     pub fn are_over(&self, id: u32, at: Instant, grace: Duration) -> bool {
         match self.0.get(&id) {
             Some(Offer::InForce) => false,

@@ -1,4 +1,4 @@
-//! How backends are reached: the routes from netlink, and the last next hop that worked.
+//! How backends are reached: the routes from netlink, and the last working next hops.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,12 +15,12 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub struct Reach {
     seen: BTreeMap<Path, HopState>,
-    /// The last hop that was resolved, or was found in the maps.
+    /// The last next hop that was resolved, or was found in the maps.
     last: BTreeMap<Path, Hop>,
 }
 
 impl Reach {
-    /// Returns whether anything is new.
+    /// Returns whether anything changed.
     pub fn learn(&mut self, seen: BTreeMap<Path, HopState>) -> bool {
         for (path, state) in &seen {
             if let HopState::Resolved(hop) = state {
@@ -32,23 +32,23 @@ impl Reach {
         is_new
     }
 
-    /// A next hop that was found in the maps: it is used until netlink reports another.
+    /// A next hop found in the maps. It is used until netlink reports another.
     pub fn adopt(&mut self, path: Path, hop: Hop) {
         self.last.insert(path, hop);
     }
 
-    /// What netlink says of other addresses stays until it says something else: an address that is removed and added again
-    /// may be no news to it, and it would not say the same again.
-    pub fn forget_all_but(&mut self, wanted: &BTreeSet<IpAddr>) {
-        self.last.retain(|path, _| wanted.contains(&path.to));
+    /// Removes other addresses. Reports about these addresses are kept: netlink may not repeat them for an
+    /// address that was removed and added again.
+    pub fn retain_addresses(&mut self, addresses: &BTreeSet<IpAddr>) {
+        self.last.retain(|path, _| addresses.contains(&path.to));
     }
 
-    /// The way to the end of a path, through an interface that is ours.
+    /// The next hop of a path, through an attached interface.
     ///
-    /// The kernel forgets neighbours that it does not hear of for a while. As long as the route leaves through the
-    /// same interface, the last way stays: whether anybody is there is what the probes find out.
+    /// The kernel drops neighbours that it has not heard from for a while. As long as the route uses the same
+    /// interface, the last next hop is kept: probes find out whether the backend answers.
     ///
-    /// Where the source has just changed, the way from another one is as good until netlink has looked.
+    /// If the source has just changed, the next hop from another source is used until netlink reports.
     pub fn hop(&self, path: Path, attached: &[Attached]) -> Option<Hop> {
         let through = |hop: &Hop| attached.iter().find(|interface| interface.index == hop.interface);
         let last = || self.last.get(&path).copied();
@@ -68,7 +68,7 @@ impl Reach {
         paths.next().filter(|(path, _)| path.to == address).map(|(_, hop)| *hop)
     }
 
-    /// Netlink's report of a path; `None`: nothing yet.
+    /// Netlink's report about a path. `None`: nothing yet.
     pub fn seen(&self, path: Path) -> Option<&HopState> {
         self.seen.get(&path)
     }

@@ -1,4 +1,4 @@
-//! What is odd, and how to cure it.
+//! Problems, and how to solve them.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use crate::{
 };
 
 impl State {
-    /// One line each, in the file's order.
+    /// One line each, in the order of the file.
     pub fn warnings(&self) -> Vec<String> {
         let services = self.spec.services.iter();
         let mut warnings: Vec<String> =
@@ -21,7 +21,7 @@ impl State {
 
     fn missing_addresses(&self, service: &Service) -> Vec<String> {
         if self.addresses.is_empty() {
-            return Vec::new(); // not told yet
+            return Vec::new(); // not reported yet
         }
         let listens = service.listen.iter().map(|listen| ("listens on", listen.ip()));
         let sources = service.sources.iter().map(|source| ("has the source", *source));
@@ -39,7 +39,7 @@ impl State {
         )
     }
 
-    /// A backend that cannot be reached is given no new flows.
+    /// A backend that cannot be reached gets no new flows.
     fn lost(&self, service: &Service, backend: &Backend) -> Option<String> {
         let (path, service, name) = (self.path(service, backend), &service.name, &backend.name);
         let address = path.to;
@@ -77,7 +77,7 @@ impl State {
         Some(format!("backend {service}/{name}: {trouble}"))
     }
 
-    /// Packets that fit on one side are too big for the other: they are answered by the path MTU's rules at best.
+    /// Packets that fit on one side are too big for the other, and depend on path MTU discovery.
     fn unequal_mtus(&self) -> Option<String> {
         let first = self.attached.first()?;
         let other = self.attached.iter().find(|other| other.mtu != first.mtu)?;

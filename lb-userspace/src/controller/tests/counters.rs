@@ -1,11 +1,11 @@
-//! Counters of a name never fall, whatever becomes of who had it.
+//! Counters of a name never decrease, whatever happens to the service or backend.
 
 use lb_common::counters::{BackendCounters, ServiceCounters, Tally};
 
 use super::*;
 
 #[test]
-fn sums_of_a_service_do_not_fall_when_a_backend_goes() {
+fn sums_of_a_service_do_not_decrease_when_a_backend_is_removed() {
     let mut world = counted();
 
     world.ask(remove(name("web/web-1"))).unwrap();
@@ -16,13 +16,13 @@ fn sums_of_a_service_do_not_fall_when_a_backend_goes() {
 }
 
 #[test]
-fn no_series_falls_over_removals_renames_reloads_and_kills() {
+fn no_series_decreases_over_removals_renames_reloads_and_kills() {
     let mut world = counted();
     let mut highest = BTreeMap::new();
     let mut watch = |world: &mut World, what: &str| {
         for (series, value) in totals(&metrics(world)) {
             let before = highest.insert(series.clone(), value).unwrap_or_default();
-            assert!(value >= before, "{series} falls from {before} to {value}: {what}");
+            assert!(value >= before, "{series} decreases from {before} to {value}: {what}");
         }
     };
     let file = world.spec().clone();
@@ -31,14 +31,14 @@ fn no_series_falls_over_removals_renames_reloads_and_kills() {
     let mut renamed = file.clone();
     renamed.services[0].backends[0].name = "web-9".into();
     let mut swapped = file.clone();
-    let [first, second, _] = &mut swapped.services[0].backends[..] else { panic!("there are three") };
+    let [first, second, _] = &mut swapped.services[0].backends[..] else { panic!("expected three") };
     std::mem::swap(&mut first.name, &mut second.name);
     let mut shop = file.clone();
     shop.services[0].name = "shop".into();
     let mut crossed = file.clone();
     crossed.services.push(dns());
     let mut swapped_services = crossed.clone();
-    let [web, dns] = &mut swapped_services.services[..] else { panic!("there are two") };
+    let [web, dns] = &mut swapped_services.services[..] else { panic!("expected two") };
     std::mem::swap(&mut web.name, &mut dns.name);
     let none = spec(Vec::new());
 
@@ -58,9 +58,9 @@ fn no_series_falls_over_removals_renames_reloads_and_kills() {
     }
 }
 
-/// Each of the three backends had 10 flows and 50 packets, and 7 packets for the service were refused.
+/// Each of the three backends had 10 flows and 50 packets, and the service refused 7 packets.
 fn counted() -> World {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     count(&mut world, 10);
     world
 }
@@ -84,7 +84,7 @@ fn metrics(world: &mut World) -> String {
     world.ask(Request::Metrics).unwrap()
 }
 
-/// Counters of the data plane. Those of checks begin with each daemon.
+/// Counters of the data plane. Those of health checks start with each daemon.
 fn totals(text: &str) -> BTreeMap<String, u64> {
     let lines = text.lines().filter(|line| line.contains("_total{") && !line.contains("checks"));
     let lines = lines.filter(|line| !line.contains("state_changes"));

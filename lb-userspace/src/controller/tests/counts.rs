@@ -1,4 +1,4 @@
-//! What is said of flows was counted late enough, and one round over the tables serves everyone.
+//! Flow counts in answers are recent enough, and all requests share a round over the tables.
 
 use super::*;
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
 
 #[test]
 fn a_backend_that_is_changed_is_shown_with_flows_counted_after_the_change() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     world.ask(Request::FlowCount).unwrap();
     let id = world.id("web/web-1").unwrap();
     world.add_flows(id, 3);
@@ -20,18 +20,18 @@ fn a_backend_that_is_changed_is_shown_with_flows_counted_after_the_change() {
 }
 
 #[test]
-fn a_backend_is_drained_once_a_count_that_began_a_grace_period_later_finds_no_flow() {
+fn a_backend_is_drained_once_a_count_begun_after_a_grace_period_finds_no_flow() {
     for protocol in [Protocol::Tcp, Protocol::Udp] {
-        let mut world = World::warm(vec![web(protocol)]);
+        let mut world = World::all_up(vec![web(protocol)]);
         let id = world.id("web/web-1").unwrap();
-        assert!(!look(&mut world).drained, "it may be given a flow at any time");
+        assert!(!look(&mut world).drained, "it can get a flow at any time");
         let grace_ms = GRACE_PERIOD.as_millis() as u64;
 
         world.set("web/web-1", AdminState::Drain);
         world.wait(grace_ms - 1);
-        assert!(!look(&mut world).drained, "a packet under way may still read the table of before");
+        assert!(!look(&mut world).drained, "a packet in flight may still read the former slots");
 
-        // A CPU that was in the middle of it makes a flow by the old table.
+        // A CPU in the middle of it adds a flow by the old table.
         world.add_flows(id, 1);
         world.wait(COUNT_MAX_AGE.as_millis() as u64 + 1);
         let late = look(&mut world);
@@ -47,8 +47,8 @@ fn a_backend_is_drained_once_a_count_that_began_a_grace_period_later_finds_no_fl
 }
 
 #[test]
-fn a_count_that_began_before_the_drain_decides_nothing_however_late_it_ends() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn a_count_begun_before_the_drain_is_not_used_however_late_it_ends() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let id = world.id("web/web-1").unwrap();
     world.maps().records.resize(40, None);
     world.wait(5_000);
@@ -56,7 +56,7 @@ fn a_count_that_began_before_the_drain_decides_nothing_however_late_it_ends() {
     world.pass(1);
     world.pass(1);
     world.add_flows(id, 1);
-    world.maps().records.swap(0, 40); // where the count has been already
+    world.maps().records.swap(0, 40); // where the count has passed already
 
     let drained = world.ask(patch("web/web-1", AdminState::Drain)).unwrap().unwrap();
 
@@ -65,21 +65,21 @@ fn a_count_that_began_before_the_drain_decides_nothing_however_late_it_ends() {
 
 #[test]
 fn no_backend_is_drained_for_a_grace_period_after_a_restart() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     world.set("web/web-1", AdminState::Drain);
     world.wait(10_000);
     assert!(look(&mut world).drained);
 
     world.restart();
-    assert!(!look(&mut world).drained, "the daemon of before may have put the drain in force a moment ago");
+    assert!(!look(&mut world).drained, "the former daemon may have started the drain a moment ago");
 
     world.wait(GRACE_PERIOD.as_millis() as u64 + COUNT_MAX_AGE.as_millis() as u64);
     assert!(look(&mut world).drained);
 }
 
 #[test]
-fn removals_that_come_during_a_sweep_share_its_rounds() {
-    let mut world = World::warm(vec![web(Protocol::Udp)]);
+fn removals_during_a_sweep_share_its_rounds() {
+    let mut world = World::all_up(vec![web(Protocol::Udp)]);
     let ids = ["web/web-1", "web/web-2", "web/web-3"].map(|it| world.id(it).unwrap());
     world.maps().records.resize(200, None);
     let stretches = 100;
@@ -90,7 +90,7 @@ fn removals_that_come_during_a_sweep_share_its_rounds() {
     world.maps().swept = 0;
 
     for backend in ["web/web-1", "web/web-2", "web/web-3"] {
-        world.probed(backend, Health::Down); // each removal comes a stretch after the one before
+        world.probed(backend, Health::Down); // one stretch between removals
     }
     world.settle();
 
@@ -100,8 +100,8 @@ fn removals_that_come_during_a_sweep_share_its_rounds() {
 }
 
 #[test]
-fn a_scrape_takes_one_round_whatever_is_being_swept() {
-    let mut world = World::warm(vec![web(Protocol::Udp)]);
+fn a_scrape_takes_one_round_during_sweeps() {
+    let mut world = World::all_up(vec![web(Protocol::Udp)]);
     world.maps().records.resize(200, None);
     world.wait(5_000);
     world.maps().visited = 0;
@@ -124,8 +124,8 @@ fn a_scrape_takes_one_round_whatever_is_being_swept() {
 }
 
 #[test]
-fn requests_share_the_counts_and_none_is_answered_with_one_that_is_too_old() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn requests_share_counts_and_none_gets_one_that_is_too_old() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let id = world.id("web/web-1").unwrap();
     world.add_flows(id, 200);
     world.wait(5_000);

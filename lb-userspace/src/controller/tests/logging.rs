@@ -1,4 +1,4 @@
-//! What the log says of the operator's actions: words and `field=value`, never the debug output of a structure.
+//! How the operator's actions are logged: words and `field=value`, never the debug output of a structure.
 
 use std::{cell::RefCell, sync::Once};
 
@@ -12,7 +12,7 @@ use super::*;
 #[test]
 fn actions_are_logged_in_words_and_fields() {
     capture();
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let new = NewBackend { address: "10.0.0.14:80".parse().unwrap(), weight: 7, backup: false };
     let all = BackendPatch { admin_state: Some(AdminState::Drain), weight: Some(50), backup: Some(true) };
     let ready = BackendPatch { admin_state: Some(AdminState::Ready), ..BackendPatch::default() };
@@ -47,11 +47,11 @@ fn actions_are_logged_in_words_and_fields() {
 }
 
 #[test]
-fn a_request_too_many_is_refused_in_words() {
+fn a_request_beyond_the_limit_is_refused_in_words() {
     capture();
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let patch = BackendPatch { weight: Some(50), ..BackendPatch::default() };
-    // The last one is too many; those before it wait for an answer.
+    // The last one is one too many. The others wait for an answer.
     let replies: Vec<_> = (0..=WAITING_MAX)
         .map(|_| {
             let (reply, answer) = Reply::channel();
@@ -70,7 +70,7 @@ fn a_request_too_many_is_refused_in_words() {
 }
 
 thread_local! {
-    /// Each test has a thread of its own.
+    /// Each test runs in a thread of its own.
     static CAPTURED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 

@@ -1,4 +1,4 @@
-//! Another name is another name, and not another backend or service.
+//! A rename does not make another backend or service.
 
 use super::*;
 
@@ -8,11 +8,11 @@ const RENAMES: &[(&str, Edit)] = &[
     ("a backend", |it| it.services[0].backends[0].name = "web-9".into()),
     ("a service", |it| it.services[0].name = "shop".into()),
     ("two backends swap names", |it| {
-        let [first, second, ..] = &mut it.services[0].backends[..] else { panic!("there are three") };
+        let [first, second, ..] = &mut it.services[0].backends[..] else { panic!("expected three") };
         std::mem::swap(&mut first.name, &mut second.name);
     }),
     ("two services swap names", |it| {
-        let [first, second] = &mut it.services[..] else { panic!("there are two") };
+        let [first, second] = &mut it.services[..] else { panic!("expected two") };
         std::mem::swap(&mut first.name, &mut second.name);
     }),
     ("all of it", |it| {
@@ -26,9 +26,9 @@ const RENAMES: &[(&str, Edit)] = &[
 ];
 
 #[test]
-fn a_rename_by_reload_moves_nothing() {
+fn a_rename_by_reload_keeps_flows_and_slots() {
     for (about, rename) in RENAMES {
-        let mut world = World::warm(vec![web(Protocol::Tcp), dns()]);
+        let mut world = World::all_up(vec![web(Protocol::Tcp), dns()]);
         let before = in_force(&mut world);
         world.host().file = Ok(renamed(&world, *rename));
 
@@ -40,9 +40,9 @@ fn a_rename_by_reload_moves_nothing() {
 }
 
 #[test]
-fn a_rename_while_the_daemon_is_stopped_moves_nothing() {
+fn a_rename_while_the_daemon_is_stopped_keeps_flows_and_slots() {
     for (about, rename) in RENAMES {
-        let mut world = World::warm(vec![web(Protocol::Tcp), dns()]);
+        let mut world = World::all_up(vec![web(Protocol::Tcp), dns()]);
         let before = in_force(&mut world);
         world.host().file = Ok(renamed(&world, *rename));
 
@@ -55,8 +55,8 @@ fn a_rename_while_the_daemon_is_stopped_moves_nothing() {
 }
 
 #[test]
-fn a_probe_that_ends_after_its_backend_was_renamed_says_nothing_of_the_other() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn a_probe_that_ends_after_a_rename_does_not_count_for_another_backend() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let late = probed(&world.controller.state, "web/web-1", Health::Down);
     world.host().file = Ok(renamed(&world, RENAMES[2].1));
     world.ask(Request::Reload).unwrap();
@@ -67,8 +67,8 @@ fn a_probe_that_ends_after_its_backend_was_renamed_says_nothing_of_the_other() {
 }
 
 #[test]
-fn a_reload_says_what_was_renamed() {
-    let mut world = World::warm(vec![web(Protocol::Tcp), dns()]);
+fn a_reload_lists_renames() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp), dns()]);
     let mut file = world.spec().clone();
     file.services[0].backends[0].name = "web-9".into();
     file.services[1].name = "names".into();
@@ -80,8 +80,8 @@ fn a_reload_says_what_was_renamed() {
 }
 
 #[test]
-fn what_a_command_said_of_a_name_stays_with_the_name() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn changes_by_commands_stay_with_the_name() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     world.set("web/web-1", AdminState::Drain);
     world.host().file = Ok(renamed(&world, RENAMES[0].1));
 
@@ -97,7 +97,7 @@ fn renamed(world: &World, rename: Edit) -> Spec {
     file
 }
 
-/// The ids that get new flows by pool, and which address each is.
+/// The backend ids that get new flows, by pool, and the address of each.
 type InForce = (BTreeMap<u32, Vec<u32>>, Vec<(u32, IpAddr)>);
 
 fn in_force(world: &mut World) -> InForce {

@@ -1,4 +1,4 @@
-//! Backends are looked up and probed from the address that they see.
+//! Backends are resolved and probed from the source that they see.
 
 use lb_common::service::Mode;
 
@@ -12,7 +12,7 @@ fn backends_are_looked_up_and_probed_from_the_source_that_they_see() {
     let cases: [(Mode, BTreeSet<IpAddr>, Option<IpAddr>); 5] = [
         (Mode::FullNat, own, Some(two[0])),
         (Mode::FullNat, [two[1]].into(), Some(two[1])),
-        // The route from an address that this host lacks cannot be asked for, and is told of.
+        // Routes from an address that this host lacks cannot be looked up. A warning says so.
         (Mode::FullNat, ["10.0.0.9".parse().unwrap()].into(), None),
         (Mode::FullNat, ["fd00::1".parse().unwrap()].into(), None),
         (Mode::Nat, two.into(), None),
@@ -21,7 +21,7 @@ fn backends_are_looked_up_and_probed_from_the_source_that_they_see() {
         let case = format!("{mode:?} {addresses:?}");
         let mut service = web(Protocol::Tcp);
         (service.mode, service.sources) = (mode, [&two[..], &["fd00::1".parse().unwrap()]].concat());
-        let mut world = World::warm(vec![service]);
+        let mut world = World::all_up(vec![service]);
         world.host().addresses = addresses;
 
         world.absorb(Event::LinksChanged);
@@ -29,15 +29,15 @@ fn backends_are_looked_up_and_probed_from_the_source_that_they_see() {
         assert!(world.targets.borrow().iter().all(|target| target.source == from), "{case}");
         let to = [11, 12, 13].map(|low| IpAddr::from([10, 0, 0, low]));
         assert_eq!(*world.hops.borrow(), to.map(|to| Path { to, from }).into(), "{case}");
-        assert_eq!(world.serving(), ["web-1", "web-2", "web-3"], "{case}: none waits for the new lookup");
+        assert_eq!(world.serving(), ["web-1", "web-2", "web-3"], "{case}: all serve before the new lookup");
     }
 }
 
 #[test]
-fn each_service_has_the_way_from_its_own_source() {
+fn each_service_uses_next_hops_from_its_own_source() {
     let mut other = web(Protocol::Udp);
     (other.name, other.sources) = ("dns".into(), vec!["10.0.0.2".parse().unwrap()]);
-    let mut world = World::warm(vec![web(Protocol::Tcp), other]);
+    let mut world = World::all_up(vec![web(Protocol::Tcp), other]);
     world.host().addresses = ["10.0.0.1", "10.0.0.2"].map(|address| address.parse().unwrap()).into();
     world.absorb(Event::LinksChanged);
     let paths = world.hops.borrow().clone();

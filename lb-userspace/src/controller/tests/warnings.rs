@@ -1,10 +1,10 @@
-//! Warnings, shown for as long as they are true.
+//! Warnings are shown while they apply.
 
 use super::*;
 
 #[test]
-fn a_backend_beyond_the_interfaces_is_told_of_and_left_out() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn a_backend_beyond_the_interfaces_is_reported_and_left_out() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let mut seen = hops(world.spec());
     seen.insert(
         path("10.0.0.12".parse().unwrap()),
@@ -19,8 +19,8 @@ fn a_backend_beyond_the_interfaces_is_told_of_and_left_out() {
 }
 
 #[test]
-fn an_interface_that_cannot_be_attached_is_never_advised() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn an_interface_that_cannot_be_attached_is_never_suggested() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let mut seen = hops(world.spec());
     seen.insert(path("10.0.0.11".parse().unwrap()), HopState::Local);
     seen.insert(
@@ -44,7 +44,7 @@ fn an_interface_that_cannot_be_attached_is_never_advised() {
 
 #[test]
 fn a_backend_on_an_address_of_this_host_is_not_added() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     world.host().addresses.insert("10.0.0.77".parse().unwrap());
     world.absorb(Event::LinksChanged);
     let body = NewBackend { address: "10.0.0.77:80".parse().unwrap(), weight: 1, backup: false };
@@ -60,8 +60,8 @@ fn a_backend_on_an_address_of_this_host_is_not_added() {
 }
 
 #[test]
-fn addresses_that_the_host_lacks_are_told_with_the_cure() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn addresses_missing_on_the_host_are_reported_with_a_remedy() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     world.host().addresses = ["10.0.0.1".parse().unwrap()].into();
 
     world.absorb(Event::LinksChanged);
@@ -72,8 +72,8 @@ fn addresses_that_the_host_lacks_are_told_with_the_cure() {
 }
 
 #[test]
-fn pins_that_cannot_be_made_again_are_in_the_status_until_they_can() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn pins_that_cannot_be_restored_are_in_the_status_until_they_can() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     world.host().pins_failure = Some("pin /sys/fs/bpf/xlb/v1/FLOWS4: no space left");
 
     world.absorb(Event::PinsRemoved);
@@ -89,8 +89,8 @@ fn pins_that_cannot_be_made_again_are_in_the_status_until_they_can() {
 }
 
 #[test]
-fn other_limits_of_services_and_backends_than_the_pinned_maps_have_are_a_warning() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn limits_of_services_and_backends_other_than_the_pinned_ones_are_a_warning() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let mut other = world.host().file.clone().unwrap();
     other.limits.backends *= 2;
     world.host().file = Ok(other);
@@ -108,8 +108,8 @@ fn other_limits_of_services_and_backends_than_the_pinned_maps_have_are_a_warning
 }
 
 #[test]
-fn limits_that_the_pinned_maps_do_not_have_are_told_until_the_file_has_them_again() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn limits_other_than_the_pinned_ones_are_a_warning_until_the_file_has_them_again() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let as_pinned = world.host().file.clone();
     let mut other = as_pinned.clone().unwrap();
     other.limits.half_open_flows /= 2;
@@ -127,8 +127,8 @@ fn limits_that_the_pinned_maps_do_not_have_are_told_until_the_file_has_them_agai
 }
 
 #[test]
-fn ports_that_the_host_takes_for_itself_are_told_where_they_are_used() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn ports_that_the_host_uses_too_are_a_warning_if_full_nat_needs_them() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let as_pinned = std::mem::replace(&mut world.host().local_ports, (1024, 60_999));
     world.absorb(Event::LinksChanged);
 
@@ -146,9 +146,9 @@ fn ports_that_the_host_takes_for_itself_are_told_where_they_are_used() {
 }
 
 #[test]
-fn what_is_odd_since_the_start_is_told_to_the_end() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
-    world.controller.standing = vec!["eth0 is slow".into()];
+fn warnings_of_the_start_stay() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+    world.controller.start_warnings = vec!["eth0 is slow".into()];
 
     world.ask(Request::Reload).unwrap();
 
@@ -156,8 +156,8 @@ fn what_is_odd_since_the_start_is_told_to_the_end() {
 }
 
 #[test]
-fn a_flow_table_that_is_nearly_full_is_told_of_with_the_cure() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn a_nearly_full_flow_table_is_reported_with_a_remedy() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let ids: Vec<u32> =
         ["web/web-1", "web/web-2", "web/web-3"].iter().filter_map(|it| world.id(it)).collect();
     // 209,715 of 262,144 are 80 %.
@@ -172,13 +172,13 @@ fn a_flow_table_that_is_nearly_full_is_told_of_with_the_cure() {
     world.wait(2_000);
 
     let warnings = world.status().warnings;
-    let told = warnings.iter().find(|it| is_of_table(it)).unwrap();
-    assert!(told.contains("raise flows in [limits]"), "{told}");
+    let warning = warnings.iter().find(|it| is_of_table(it)).unwrap();
+    assert!(warning.contains("raise flows in [limits]"), "{warning}");
 }
 
 #[test]
-fn source_ports_that_are_nearly_used_up_are_told_of_with_the_cure() {
-    let mut world = World::warm(vec![web(Protocol::Tcp)]);
+fn nearly_exhausted_source_ports_are_reported_with_a_remedy() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let id = world.id("web/web-2").unwrap();
     // 29,024 of 36,280 are 80 %.
     world.add_flows(id, 29_024);

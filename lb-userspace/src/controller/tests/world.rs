@@ -1,4 +1,4 @@
-//! A controller, and everything around it.
+//! A controller with a fake datapath, host and clock.
 
 use std::{
     collections::BTreeSet,
@@ -22,30 +22,30 @@ use crate::{
     view::{self, FlowQuery},
 };
 
-/// As they were when the maps were made.
+/// The ephemeral ports when the maps were created.
 const LOCAL_PORTS: (u16, u16) = (32_768, 60_999);
 
-/// Its clock moves only when a test waits.
+/// The clock moves only when a test waits.
 pub struct World {
-    pub controller: Controller<Memory, Machine>,
+    pub controller: Controller<Memory, FakeHost>,
     pub targets: watch::Receiver<Vec<Target>>,
     pub hops: watch::Receiver<BTreeSet<Path>>,
     now: Instant,
 }
 
 #[derive(Debug)]
-pub struct Machine {
+pub struct FakeHost {
     pub file: Result<Spec, Problem>,
     pub saved: Vec<Overlay>,
-    /// Nothing can be saved.
+    /// Saving fails.
     pub is_full: bool,
     pub addresses: BTreeSet<IpAddr>,
     pub local_ports: (u16, u16),
-    /// Why cannot restore interfaces and pins.
+    /// The reason why interfaces and pins cannot be restored.
     pub pins_failure: Option<&'static str>,
 }
 
-impl Host for Machine {
+impl Host for FakeHost {
     fn read_spec(&mut self) -> Result<Spec, Problem> {
         self.file.clone()
     }
@@ -75,9 +75,9 @@ impl Host for Machine {
 }
 
 impl World {
-    /// All backends are reachable, and none was probed.
-    pub fn cold(services: Vec<Service>) -> Self {
-        let machine = Machine {
+    /// All backends are reachable, and none was probed yet.
+    pub fn unprobed(services: Vec<Service>) -> Self {
+        let machine = FakeHost {
             file: Ok(spec(services)),
             saved: Vec::new(),
             is_full: false,
@@ -90,9 +90,9 @@ impl World {
         world
     }
 
-    /// Everybody is reachable and up.
-    pub fn warm(services: Vec<Service>) -> Self {
-        let mut world = Self::cold(services);
+    /// All backends are reachable and up.
+    pub fn all_up(services: Vec<Service>) -> Self {
+        let mut world = Self::unprobed(services);
         for target in world.controller.state.targets() {
             world.probed(&target.backend.to_string(), Health::Up);
         }
@@ -100,7 +100,7 @@ impl World {
         world
     }
 
-    fn start(datapath: Memory, host: Machine, overlay: Overlay, now: Instant) -> Self {
+    fn start(datapath: Memory, host: FakeHost, overlay: Overlay, now: Instant) -> Self {
         let (to_prober, targets) = watch::channel(Vec::new());
         let (to_netlink, hops) = watch::channel(BTreeSet::new());
         let Sizes { v4, v6, room } = Sizes::of(&Limits::default());
@@ -126,12 +126,13 @@ impl World {
         Self { controller, targets, hops, now }
     }
 
-    /// kill -9, and another daemon takes over what is in the maps and on the disk. Netlink has not spoken yet.
+    /// Like kill -9 and a new daemon, which takes over the maps and the saved overlay. Netlink has not reported
+    /// yet.
     pub fn restart(&mut self) {
         let datapath = Memory { log: Vec::new(), ..self.maps().clone() };
         let host = self.host();
         let overlay = host.saved.last().cloned().unwrap_or_default();
-        let machine = Machine {
+        let machine = FakeHost {
             file: host.file.clone(),
             saved: vec![overlay.clone()],
             is_full: false,
@@ -146,7 +147,7 @@ impl World {
         &mut self.controller.datapath
     }
 
-    pub fn host(&mut self) -> &mut Machine {
+    pub fn host(&mut self) -> &mut FakeHost {
         &mut self.controller.host
     }
 
@@ -169,13 +170,13 @@ impl World {
         self.settle();
     }
 
-    /// Time passes, and one turn is made.
+    /// Time passes, then one turn.
     pub fn pass(&mut self, ms: u64) {
         self.now += Duration::from_millis(ms);
         self.turn();
     }
 
-    /// Until all walks have ended.
+    /// Runs until all walks have ended.
     pub fn settle(&mut self) {
         while self.controller.walks.is_walking() {
             self.turn();
@@ -216,7 +217,7 @@ impl World {
         self.ask(patch(backend, state)).unwrap();
     }
 
-    /// The names of those that get new flows of the first service, in their order.
+    /// The names of the backends that get new flows of the first service, in order.
     pub fn serving(&self) -> Vec<String> {
         let datapath = &self.controller.datapath;
         let first = datapath.in_force().into_values().next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A snapshot, looked up by name and by address: who has which number.
+//! A snapshot indexed by name and by address.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -7,8 +7,8 @@ use lb_common::{backend::Backend, limits::MAX_BACKEND_ID, net::Protocol, service
 use super::compile::Family;
 use crate::{datapath::Snapshot, spec::BackendName};
 
-/// Who has which number.
-pub struct Known<'a> {
+/// The numbers of names, addresses and pools.
+pub struct Index<'a> {
     names: BTreeMap<&'a BackendName, u32>,
     backends: BTreeMap<u32, &'a Backend>,
     /// By number of the service, and address.
@@ -17,7 +17,7 @@ pub struct Known<'a> {
     protocols: BTreeMap<u32, Vec<Protocol>>,
 }
 
-impl<'a> Known<'a> {
+impl<'a> Index<'a> {
     pub fn of(have: &'a Snapshot) -> Self {
         let mut protocols: BTreeMap<u32, Vec<Protocol>> = BTreeMap::new();
         for (listen, service) in &have.services {
@@ -42,12 +42,12 @@ impl<'a> Known<'a> {
         self.names.get(name).copied()
     }
 
-    /// The backend at an address, of the service of this number, whatever their names are.
+    /// The backend at an address of the service with this number, whatever its name.
     pub fn backend_at(&self, service: u32, address: SocketAddr) -> Option<&'a Backend> {
         self.places.get(&(service, address)).copied()
     }
 
-    /// The backend of a name, if it has an entry.
+    /// The backend with a name, if it has an entry.
     pub fn backend_named(&self, name: &BackendName) -> Option<&'a Backend> {
         self.backend(self.backend_number(name)?)
     }
@@ -57,7 +57,7 @@ impl<'a> Known<'a> {
         self.backends.values().copied()
     }
 
-    /// Who answers under a number of counters.
+    /// The backend with a counter number.
     pub fn backend(&self, counters: u32) -> Option<&'a Backend> {
         self.backends.get(&counters).copied()
     }
@@ -66,14 +66,14 @@ impl<'a> Known<'a> {
         self.pools.get(&(service, family)).copied()
     }
 
-    /// Has the service been dialled by another protocol?
+    /// Was the service in the maps under another protocol?
     pub fn has_other_protocol(&self, service: u32, protocol: Protocol) -> bool {
         self.protocols.get(&service).is_some_and(|all| all.iter().any(|it| *it != protocol))
     }
 }
 
-/// A plan that was cut short can leave two backends under one name or address: the one that leaves and its successor.
-/// Ids count up, so the successor is the one just behind the next id.
+/// An interrupted plan can leave two backends with one name or address: the old one and its replacement. Ids count
+/// up, so the replacement is the one closest below the next id.
 fn newest_by<K: Ord>(have: &Snapshot, key: impl Fn(&Backend) -> K) -> BTreeMap<K, &Backend> {
     let age = |backend: &Backend| have.next_backend_id.wrapping_sub(backend.id) % MAX_BACKEND_ID;
     let mut newest: BTreeMap<K, &Backend> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! The host that xlb runs on, behind the controller's interface.
+//! The controller's interface to the host, in production.
 
 use std::{collections::BTreeSet, fmt, net::IpAddr, path::PathBuf};
 
@@ -11,17 +11,17 @@ use crate::{
     spec::{self, Spec, overlay::Overlay, store::Store},
 };
 
-/// Tells the interfaces that the program is attached to, as they are now.
-pub type LookAtInterfaces = Box<dyn FnMut() -> anyhow::Result<Vec<Attached>> + Send>;
+/// Lists the interfaces that the program is attached to.
+pub type ListInterfaces = Box<dyn FnMut() -> anyhow::Result<Vec<Attached>> + Send>;
 
-/// Files and interfaces.
-pub struct Machine {
+/// Configuration file, saved overlay, and interfaces.
+pub struct LocalHost {
     pub config: PathBuf,
     pub store: Store,
-    pub interfaces: LookAtInterfaces,
+    pub interfaces: ListInterfaces,
 }
 
-impl Host for Machine {
+impl Host for LocalHost {
     fn read_spec(&mut self) -> Result<Spec, Problem> {
         let host = preflight::host::addresses()
             .map_err(|error| Problem::new(ProblemKind::Failed, format!("{error:#}")))?;
@@ -49,10 +49,10 @@ impl Host for Machine {
     }
 }
 
-impl fmt::Debug for Machine {
+impl fmt::Debug for LocalHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { config, store, interfaces: _ } = self;
-        f.debug_struct("Machine").field("config", config).field("store", store).finish_non_exhaustive()
+        f.debug_struct("LocalHost").field("config", config).field("store", store).finish_non_exhaustive()
     }
 }
 
@@ -63,13 +63,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bad_file_is_a_problem_with_all_its_mistakes() {
+    fn an_invalid_file_is_reported_with_all_its_mistakes() {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("xlb.toml");
         fs::write(&config, "version = 1\nnonsense = true\n").unwrap();
-        let mut machine = machine(&directory, config);
+        let mut host = local_host(&directory, config);
 
-        let problem = machine.read_spec().unwrap_err();
+        let problem = host.read_spec().unwrap_err();
 
         assert_eq!(problem.kind, ProblemKind::InvalidConfiguration);
         assert!(problem.mistakes.iter().any(|mistake| mistake.contains("xlb.toml:2:1")), "{problem:?}");
@@ -88,7 +88,7 @@ mod tests {
         );
         fs::write(&config, text).unwrap();
 
-        let problem = machine(&directory, config).read_spec().unwrap_err();
+        let problem = local_host(&directory, config).read_spec().unwrap_err();
 
         assert!(problem.mistakes[0].contains("it is an address of this host"), "{problem:?}");
     }
@@ -96,12 +96,12 @@ mod tests {
     #[test]
     fn the_loopback_address_is_among_the_hosts_own() {
         let directory = tempfile::tempdir().unwrap();
-        let mut machine = machine(&directory, directory.path().join("xlb.toml"));
+        let mut host = local_host(&directory, directory.path().join("xlb.toml"));
 
-        assert!(machine.addresses().unwrap().contains(&IpAddr::from([127, 0, 0, 1])));
+        assert!(host.addresses().unwrap().contains(&IpAddr::from([127, 0, 0, 1])));
     }
 
-    fn machine(directory: &tempfile::TempDir, config: PathBuf) -> Machine {
-        Machine { config, store: Store::new(directory.path()), interfaces: Box::new(|| Ok(Vec::new())) }
+    fn local_host(directory: &tempfile::TempDir, config: PathBuf) -> LocalHost {
+        LocalHost { config, store: Store::new(directory.path()), interfaces: Box::new(|| Ok(Vec::new())) }
     }
 }
