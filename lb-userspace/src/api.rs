@@ -1,11 +1,11 @@
-//! The API: HTTP/1.1 and JSON on a unix socket. The CLI is a client of it and nothing more.
+//! The API: HTTP/1.1 and JSON on a unix socket. The CLI is just a client of it.
 //!
 //! ```text
 //!   CLI ── client ──▶ socket ─▶ server ─▶ routes ─▶ handle ── Request, Reply ──▶ controller
 //!   Prometheus ────▶ TCP ─────▶ server ─▶ routes ──┘    ◀── answer or Problem ──────┘
 //! ```
 //!
-//! Nothing here knows the state: the handle asks the controller, the routes turn its answers into HTTP.
+//! No state here: the handle queries the controller, and the routes turn its answers into HTTP.
 
 pub(crate) mod client;
 pub mod handle;

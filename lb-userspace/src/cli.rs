@@ -1,7 +1,7 @@
 //! The commands. Those that show something change nothing; those that change something report it.
 //!
 //! Data goes to stdout, messages go to stderr. All but `run`, `check`, `completions` and the second half of `detach`
-//! are questions to the daemon's API. The entry is [`main_with`], which has its whole world passed in.
+//! are requests to the daemon's API. The entry point is [`main_with`], which gets its environment as arguments.
 
 mod args;
 mod backend;
@@ -38,36 +38,36 @@ use check::Checked;
 use console::Console;
 use failure::Failure;
 
-/// What a command sees of the world.
+/// The environment of a command.
 pub struct World<'a> {
-    /// The name of the program first.
+    /// Arguments, starting with the name of the program.
     pub args: Vec<OsString>,
-    /// A variable of the environment, if it is set.
+    /// An environment variable, if it is set.
     pub env: &'a dyn Fn(&str) -> Option<OsString>,
     /// Data; flushed before the command ends.
     pub stdout: &'a mut dyn Write,
-    /// Messages. A daemon's log goes to the process's own.
+    /// Messages. A daemon's log goes to the stderr of the process.
     pub stderr: &'a mut dyn Write,
-    /// Decides on colours, and whether `--watch` draws over what it drew.
+    /// Decides on colours, and whether `--watch` redraws in place.
     pub stdout_is_terminal: bool,
-    /// What the daemon and offline commands are made of; tests have their own.
+    /// The daemon and offline commands; replaced in tests.
     pub host: Host,
 }
 
-/// What commands do on this host without asking a daemon.
+/// What commands do on this host without a daemon.
 #[derive(Clone, Copy, Debug)]
 pub struct Host {
-    /// Is the daemon, until it ends.
+    /// Runs the daemon until it ends.
     pub run: fn(run::Options) -> Result<(), Failure>,
     /// Reads a configuration, or returns all its errors.
     pub check: fn(&Path) -> Result<Checked, Failure>,
-    /// Removes the data plane of a dead daemon; `false`: there was none.
+    /// Removes the data plane of a daemon that is gone. `false`: there was none.
     pub detach: fn() -> Result<bool, Failure>,
 }
 
-/// The entry of the binary: [`main_with`] in the real world.
+/// The entry point of the binary: [`main_with`] with the real environment.
 pub fn main(host: Host) -> ExitCode {
-    // Not locked: a daemon logs from all its threads.
+    // Not locked: the daemon logs from all its threads.
     let mut stdout = io::BufWriter::new(io::stdout());
     let world = World {
         args: std::env::args_os().collect(),
@@ -98,7 +98,7 @@ pub fn main_with(world: World<'_>) -> u8 {
         Ok(code) => code,
         Err(failure) if failure.is_closed_pipe() => Exit::Done.code(),
         Err(failure) => {
-            // What was shown before the failure is shown before it.
+            // Flush data before the error message.
             let _also_failed = console.flush();
             console.fail(&failure);
             failure.exit.code()
@@ -164,7 +164,7 @@ async fn ask(
     Ok(Exit::Done.code())
 }
 
-/// Help and version are data.
+/// Help and version go to stdout.
 fn show_help(stdout: &mut dyn Write, help: &clap::Error, is_colourful: bool) -> u8 {
     let text = help.render();
     let text = if is_colourful { text.ansi().to_string() } else { text.to_string() };

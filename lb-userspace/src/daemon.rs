@@ -1,4 +1,4 @@
-//! `xlb run`: puts the tasks together, and takes them apart.
+//! `xlb run`: starts the tasks, and ends them.
 //!
 //! ```text
 //!  file ─▶ spec ─┐                      ┌─▶ probes ────┐
@@ -6,8 +6,8 @@
 //!  sockets ──────┘                      └─▶ API, ──────┘
 //! ```
 //!
-//! Everything that can be wrong is found out before anything is changed: the file, what the datapath's preflight judges,
-//! the overlay, the sockets. Stopping leaves the data plane as it is.
+//! All checks come before the first change: the file, the preflight of the datapath, the overlay, the sockets.
+//! Stopping leaves the data plane as it is.
 
 mod boot;
 mod metrics;
@@ -52,14 +52,14 @@ use crate::{
     spec::{self, Mistakes, Spec, source_ports::SourcePorts, store::Store},
 };
 
-/// Events that wait for the controller; who has more waits in turn.
+/// Events queued for the controller. Senders wait while the queue is full.
 const EVENTS: usize = 1024;
-/// Neighbour requests that wait.
+/// Neighbour requests in the queue.
 const NEIGHBOUR_REQUESTS: usize = 256;
-/// How long tasks may take to end.
+/// Time for tasks to end.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// `xlb check`: what is wrong with a file, or what it will take of the host.
+/// `xlb check`: validates a file, and computes what it needs of the host.
 pub fn check(file: &Path) -> Result<Checked, Failure> {
     let spec = read(file, &host::addresses()?, "`xlb check FILE`")?;
     let cpus = host::cpus()?;
@@ -81,7 +81,7 @@ pub fn remove_remains() -> Result<bool, Failure> {
     }
 }
 
-/// Is the daemon, until it ends.
+/// Runs the daemon until it ends.
 pub fn run(options: Options) -> Result<(), Failure> {
     options.log.init();
     let runtime = runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
@@ -92,13 +92,13 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let since = Since { instant: Instant::now(), time: SystemTime::now() };
     let object = datapath::object()
         .ok_or_else(|| Failure::new(Exit::HostUnfit, "built without the XDP program: cargo xtask build"))?;
-    // A backend that has become this host's own since the file was checked is no reason not to serve the others: a
-    // warning says so.
+    // If a backend's address has become this host's own since the file was checked, the others are served all the
+    // same. A warning reports it.
     let spec = read(&options.config, &BTreeSet::new(), "`xlb run --config FILE`")?;
     let pins = paths::pins();
     let signals = signals::listen()?;
     let mut stopped = pin!(signals.stop);
-    // Before all that may fail for want of rights: it says which.
+    // Before anything that may fail for lack of capabilities: this error names them.
     let limit = options.wait_interfaces.unwrap_or_default();
     let fit = tokio::select! {
         fit = boot::until_fit(limit, || datapath::judge(&spec, &pins), |missing| report_wait(limit, missing)) => fit,
@@ -113,13 +113,13 @@ async fn serve(options: Options) -> Result<(), Failure> {
         Some(address) => Some(Metrics::bind(address).await.map_err(not_bound)?),
         None => None,
     };
-    // After the address, because its directory is made.
+    // After the address is bound, because that creates its directory.
     let socket = options.socket.as_deref().unwrap_or(&spec.api.socket);
     let socket = listen::socket(socket).await.map_err(not_bound)?;
     let opened = open(fit, object)?;
 
     let stop = CancellationToken::new();
-    // No task outlives this function, whatever ends it.
+    // No task outlives this function, however it ends.
     let _stops = stop.clone().drop_guard();
     let (events, mut inbox) = mpsc::channel(EVENTS);
     let (targets, watched_targets) = watch::channel(Vec::new());
@@ -198,7 +198,7 @@ async fn failed(tasks: &mut JoinSet<()>) -> JoinError {
     }
 }
 
-/// No backend may have one of the addresses of the `host`. `choose`: how another file is named.
+/// No backend may have one of the addresses of the `host`. `choose`: how to name another file.
 fn read(file: &Path, host: &BTreeSet<IpAddr>, choose: &str) -> Result<Spec, Failure> {
     if let Ok(false) = file.try_exists() {
         let mistakes = Mistakes::of_file(&file.display().to_string(), "no such file");
@@ -231,7 +231,7 @@ fn open(fit: Fit<'_>, object: &[u8]) -> Result<Opened, Failure> {
     Ok(opened)
 }
 
-/// The controller has let go of the datapath: what is left to do with the data plane?
+/// The controller has dropped the datapath. Decides what happens to the data plane.
 fn finish(ending: Ending, detach_on_exit: bool) -> Result<(), Failure> {
     match ending {
         Ending::Stopped if detach_on_exit => Ok(detach(&paths::pins())?),
@@ -264,7 +264,7 @@ fn report_wait(limit: Duration, missing: &str) {
     notify(&[sd_notify::NotifyState::Status(&state)]);
 }
 
-/// Tells systemd, if it started us.
+/// Notifies systemd, if it started the daemon.
 fn notify(state: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         warn!("notify systemd: {error}");

@@ -1,4 +1,4 @@
-//! Durations as people write them: one reader for the file and the command line.
+//! Durations in readable form, for the file and the command line.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -7,7 +7,7 @@ use crate::text::quote;
 /// Milliseconds of each unit, the largest first.
 const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
-/// Reads "500ms", "10s", "5m" or "1h", within bounds.
+/// Parses "500ms", "10s", "5m" or "1h", within limits.
 pub fn parse(text: &str, bounds: RangeInclusive<Duration>) -> Result<Duration, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -25,7 +25,7 @@ pub fn parse(text: &str, bounds: RangeInclusive<Duration>) -> Result<Duration, S
         }
     };
 
-    // A number that is too large for the type is out of bounds anyway.
+    // A number that overflows is out of range anyway.
     let number = number.parse::<u64>().unwrap_or(u64::MAX);
     let duration = Duration::from_millis(number.saturating_mul(unit_ms));
     if bounds.contains(&duration) {
@@ -35,7 +35,7 @@ pub fn parse(text: &str, bounds: RangeInclusive<Duration>) -> Result<Duration, S
     Err(format!("{} is out of range: {least} to {most}", quote(text)))
 }
 
-/// Writes a duration in the largest unit that leaves no rest: "1h", "90s".
+/// Formats a duration in the largest unit that divides it: "1h", "90s".
 pub fn show(duration: Duration) -> String {
     let ms = duration.as_millis();
     let fits = |unit_ms: u64| ms >= unit_ms.into() && ms.is_multiple_of(unit_ms.into());

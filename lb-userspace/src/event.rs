@@ -1,4 +1,4 @@
-//! What reaches the controller, and what it tells the tasks that serve it.
+//! What is sent to the controller, and what the controller publishes to other tasks.
 
 use std::{
     collections::BTreeMap,
@@ -18,44 +18,45 @@ mod request;
 
 pub use request::{Answer, Reply, Request};
 
-/// Something happened. Events only change the controller's state; what follows from it is decided afterwards.
+/// An event. It only changes the controller's state; the controller acts on it afterwards.
 #[derive(Debug)]
 pub enum Event {
     /// A probe ended.
     Probed(Probed),
-    /// The next hops of all watched paths, as netlink knows them now. Sent whole, when anything in it changed.
+    /// The next hops of all watched paths. Sent as a whole whenever any of them changes.
     Hops(BTreeMap<Path, HopState>),
     /// A route, a neighbour's address or a link changed: flows look up their client's next hop again.
     RoutingChanged,
-    /// A link appeared, vanished, went up or down, or changed its MTU or address; or this host has other IP addresses.
+    /// A link appeared, disappeared, went up or down, or changed its MTU or address; or this host's IP addresses
+    /// changed.
     LinksChanged,
     /// A pin of the data plane is missing.
     PinsRemoved,
-    /// A question or a command, of the API or the daemon.
+    /// A request of the API or the daemon.
     Request(Request),
 }
 
-/// The end of one probe.
+/// The result of one probe.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Probed {
-    /// It may have been removed while the probe was under way.
+    /// It may have been removed during the probe.
     pub backend: BackendName,
-    /// What was probed: the name may be another backend's by now.
+    /// The probed target. Another backend may have the name by now.
     pub address: SocketAddr,
-    /// The steady health if this result changed it (or is the first), else `None`.
+    /// The steady health if this result changed it or is the first; otherwise `None`.
     pub change: Option<Health>,
-    /// For the API and the metrics; `change` alone decides.
+    /// For the API and the metrics. Only `change` affects the health.
     pub result: ProbeResult,
 }
 
-/// What one probe found.
+/// The result of one probe.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProbeResult {
-    /// What `xlb_health_checks_total` counts.
+    /// The label of `xlb_health_checks_total`.
     pub outcome: ProbeOutcome,
-    /// What an operator reads: "connected", "HTTP 200", "connection refused", "no answer within 1s".
+    /// For the operator: "connected", "HTTP 200", "connection refused", "no answer within 1s".
     pub detail: String,
-    /// From the beginning to the end, or to the timeout.
+    /// Until the result or the timeout.
     pub duration: Duration,
     /// When the probe began.
     pub at: SystemTime,
@@ -74,13 +75,13 @@ impl From<&ProbeResult> for view::ProbeResult {
 /// The health of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// It may be given flows.
+    /// It can get flows.
     Up,
-    /// It is given no new flows; over UDP it loses those that it has, too.
+    /// It gets no new flows. With UDP, existing ones end too.
     Down,
 }
 
-/// `None`: not known yet.
+/// `None`: unknown yet.
 impl From<Option<Health>> for view::Health {
     fn from(health: Option<Health>) -> Self {
         match health {
@@ -91,60 +92,61 @@ impl From<Option<Health>> for view::Health {
     }
 }
 
-/// What the probes are to watch. Sent whole on a `tokio::sync::watch`; the prober keeps what did not change.
+/// A target of health checks. The list is sent as a whole on a `tokio::sync::watch`; unchanged targets keep their
+/// tasks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Target {
-    /// Who the results are about.
+    /// The backend that the results are about.
     pub backend: BackendName,
-    /// The backend's address, with the port that the check asks for.
+    /// The backend's address, with the port of the check.
     pub address: SocketAddr,
-    /// The address of this host that it is probed from; `None`: the one that the kernel chooses.
+    /// The local address that probes are sent from. `None`: the kernel chooses.
     pub source: Option<IpAddr>,
-    /// How it is probed, how often, and how many results in a row count.
+    /// The type of check, its interval, and its thresholds.
     pub check: HealthCheck,
-    /// The health known already (adopted from pinned maps); `None`: the first result decides.
+    /// The health that is known already (adopted from pinned maps). `None`: the first result decides.
     pub known: Option<Health>,
 }
 
-/// From where to where: routes may depend on the source (`ip rule from`).
+/// Source and destination: routes may depend on the source (`ip rule from`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Path {
-    /// A backend.
+    /// The backend.
     pub to: IpAddr,
-    /// The address of this host that its packets come from; `None`: they come from clients, or nothing is known.
+    /// The local source of packets. `None`: they come from clients, or the source is unknown.
     pub from: Option<IpAddr>,
 }
 
 /// How a backend can be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HopState {
-    /// Packets for the backend can be sent.
+    /// Packets can be sent to the backend.
     Resolved(Hop),
-    /// The route is known, the neighbour is not (it has been requested).
+    /// The route is known, but not the neighbour's address, which has been requested.
     Unresolved {
         /// The neighbour: a gateway, or the backend itself.
         next_hop: IpAddr,
         /// The name of the interface that the neighbour is on.
         interface: String,
     },
-    /// The route leaves through an interface that is not configured.
+    /// The route uses an interface that is not configured.
     Outside {
         /// The name of that interface.
         interface: String,
-        /// Whether it could be configured.
+        /// Whether it can be configured.
         is_ethernet: bool,
     },
-    /// The address is this host's own: what the program sends leaves the host, and never gets there.
+    /// The address is this host's own. The program's packets leave the host, and would not get there.
     Local,
-    /// The kernel has no route, or one that refuses (unreachable, prohibit, blackhole).
+    /// There is no route, or it is unreachable, prohibit or blackhole.
     NoRoute,
 }
 
-/// When something began, on both clocks: one to subtract, one to show.
+/// When something began, on both clocks: one for differences, one to show.
 #[derive(Clone, Copy, Debug)]
 pub struct Since {
-    /// Monotonic: ages are reckoned from it.
+    /// Monotonic, for ages.
     pub instant: Instant,
-    /// For metrics, as the operator's clock had it.
+    /// Wall clock, for metrics.
     pub time: SystemTime,
 }

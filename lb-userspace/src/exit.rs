@@ -1,4 +1,4 @@
-//! How a command ends: the one table of exit codes.
+//! The exit codes of commands.
 
 /// The number is the exit code.
 #[repr(u8)]
@@ -6,24 +6,24 @@
 pub enum Exit {
     /// Done.
     Done = 0,
-    /// It was tried and did not work.
+    /// The operation failed.
     Failed = 1,
-    /// The command line makes no sense, or the request that it became.
+    /// The command line, or its request, is invalid.
     Usage = 2,
-    /// There is no service or backend of this name.
+    /// There is no service or backend with this name.
     NotFound = 3,
-    /// No daemon answers at the socket, or not in time.
+    /// No daemon answers on the socket, or not in time.
     Unreachable = 4,
-    /// It contradicts what is there: a name that is taken, a daemon that runs already.
+    /// A conflict: a name in use, a daemon that is running already.
     Conflict = 5,
-    /// The file is missing or has mistakes.
+    /// The file is missing or invalid.
     InvalidConfiguration = 6,
     /// `EX_CONFIG` of sysexits.h; systemd's `RestartPreventExitStatus=` names it.
     HostUnfit = 78,
 }
 
 impl Exit {
-    /// In the order of their numbers, as `xlb --help` lists them.
+    /// In numeric order, as listed by `xlb --help`.
     pub const ALL: [Self; 8] = [
         Self::Done,
         Self::Failed,
@@ -35,7 +35,7 @@ impl Exit {
         Self::HostUnfit,
     ];
 
-    /// What the process returns to its parent.
+    /// The exit code of the process.
     pub const fn code(self) -> u8 {
         self as u8
     }

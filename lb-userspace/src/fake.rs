@@ -1,4 +1,4 @@
-//! A daemon for the tests of the API and the CLI: the real API on a real socket, and a controller that is a function.
+//! A daemon for tests of the API and the CLI: the real API on a real socket, with a function as controller.
 
 mod balancer;
 
@@ -27,10 +27,10 @@ use crate::{
 
 pub use balancer::Balancer;
 
-/// Serves its API until it is dropped.
+/// A daemon that serves its API until it is dropped.
 pub struct Daemon {
     directory: TempDir,
-    /// Dropped with the daemon, which ends its task.
+    /// Dropping it ends the daemon's task.
     _stop: oneshot::Sender<()>,
 }
 
@@ -48,7 +48,7 @@ impl Daemon {
         Self { directory, _stop: stop }
     }
 
-    /// Serves from a thread of its own, for tests that block theirs.
+    /// Serves in a thread of its own, for tests that block.
     pub fn in_a_thread(controller: impl FnMut(Request) + Send + 'static) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -76,7 +76,7 @@ fn socket_in(directory: &Path) -> PathBuf {
     directory.join("xlb.sock")
 }
 
-/// A controller that is a function. A request that it drops is answered with "the daemon is stopping".
+/// A function as controller. A request that it drops is answered with "the daemon is stopping".
 pub fn controller(
     mut controller: impl FnMut(Request) + Send + 'static,
 ) -> (ControllerHandle, JoinHandle<()>) {
@@ -89,13 +89,13 @@ pub fn controller(
     (handle, task)
 }
 
-/// A controller that is the test itself.
+/// The test itself as controller.
 pub fn inbox() -> (ControllerHandle, Receiver<Event>) {
     let (events, receiver) = mpsc::channel(8);
     (ControllerHandle::new(events, probe), receiver)
 }
 
-/// `web-3` answers with an error, and with control characters for the terminal.
+/// `web-3` answers with an error that contains terminal control characters.
 pub fn probe(target: Target) -> Pin<Box<dyn Future<Output = ProbeResult> + Send>> {
     let (outcome, detail) = match target.backend.backend.as_str() {
         "web-3" => (ProbeOutcome::Failure, "HTTP 500 \u{1b}[2J"),

@@ -1,4 +1,4 @@
-//! Finds out which backends are up.
+//! Health checks.
 //!
 //! ```text
 //!   targets ─▶ run ─▶ one task per backend: schedule ─▶ probe ─▶ dampener ─▶ Event::Probed
@@ -24,14 +24,14 @@ use crate::{
     spec::BackendName,
 };
 
-/// The most probes under way at one time. Each holds a socket, and half of the usual 1024 file descriptors must do;
-/// so many backends may all be silent at once before probes start late.
+/// Maximum number of concurrent probes. Each holds a socket, and half of the usual 1024 file descriptors must
+/// suffice. Probes start late only if more backends than this are silent at once.
 pub const PROBES_MAX: usize = 512;
 
-/// Watches the targets until shutdown, or until either channel's other end is gone.
+/// Watches the targets until shutdown, or until either channel is closed.
 ///
-/// A target that stays the same keeps its task, and with it its dampener; the known health of a target counts only
-/// when its task begins.
+/// An unchanged target keeps its task, and with it its dampener. The known health of a target is used only when its
+/// task starts.
 pub async fn run(
     mut targets: Receiver<Vec<Target>>,
     events: mpsc::Sender<Event>,
@@ -49,12 +49,12 @@ pub async fn run(
     }
 }
 
-/// Probes once, now, outside of any schedule.
+/// Probes once, immediately, outside any schedule.
 pub async fn probe_once(target: &Target) -> ProbeResult {
     finding::probe(target).await.into()
 }
 
-/// The running tasks. Dropping it ends them.
+/// The running tasks. Dropping this ends them.
 struct Watches {
     tasks: JoinSet<()>,
     by_name: BTreeMap<BackendName, (Target, AbortHandle)>,
@@ -96,7 +96,7 @@ impl Watches {
         self.by_name.insert(target.backend.clone(), (target, self.tasks.spawn(task)));
     }
 
-    /// Returns when a task has ended by itself: the receiver of the events is gone. Waits for ever without tasks.
+    /// Returns when a task has ended by itself: the receiver of events is gone. Without tasks, waits forever.
     async fn ended(&mut self) {
         loop {
             match self.tasks.join_next().await {
@@ -112,7 +112,8 @@ fn is_same_watch(old: &Target, new: &Target) -> bool {
     old.address == new.address && old.source == new.source && old.check == new.check
 }
 
-/// A backend must not be left unwatched in silence: a bug here ends the daemon (traffic flows on), aborting is normal.
+/// A backend must not be left unchecked silently: a bug here ends the daemon (traffic continues). Aborted tasks are
+/// normal.
 fn pass_on_panic(error: JoinError) {
     if let Ok(panic) = error.try_into_panic() {
         resume_unwind(panic);

@@ -1,4 +1,4 @@
-//! xlb: the daemon that keeps the XDP program's maps in step with what the operator wants, and the CLI.
+//! xlb: the daemon that keeps the XDP program's maps up to date with the operator's intent, and the CLI.
 //!
 //! ```text
 //!   file, overlay ─▶ spec ─┐
@@ -7,11 +7,11 @@
 //!   api ◀────▶ requests ───┘
 //! ```
 //!
-//! One task, the controller, owns the state and the datapath. Everybody else sends it events ([`event::Event`]) or
-//! asks it questions; nobody shares memory with it.
+//! One task, the controller, owns the state and the datapath. Other tasks send it events ([`event::Event`]) and
+//! requests, and share no memory with it.
 
 //!
-//! Imports point downwards. What the file, the API and the CLI have in common lies below all three:
+//! Imports point downwards. What the file, the API and the CLI share lies below all three:
 //!
 //! ```text
 //!   daemon

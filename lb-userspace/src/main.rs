@@ -1,4 +1,4 @@
-//! The binary `xlb`: the commands, and what they do on a real host.
+//! The binary `xlb`: the commands, with their implementation on a real host.
 
 use std::process::ExitCode;
 

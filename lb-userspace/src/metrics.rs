@@ -1,6 +1,6 @@
 //! Metrics for Prometheus: pure rendering of the controller's state, in text format 0.0.4.
 //!
-//! The controller fills an [`Input`]; [`render`] makes families of it ([`families()`], one function a family) and
+//! The controller fills an [`Input`]. [`render`] turns it into families ([`families()`], one function per family) and
 //! adds the `process_*` ones. Client addresses are never labels: labels are bounded by the configuration.
 
 mod durations;
@@ -20,12 +20,12 @@ use crate::{probe::ProbeOutcome, view};
 pub use durations::Durations;
 pub use families::families;
 
-/// What there is to say.
+/// The values to render.
 #[derive(Clone, Debug)]
 pub struct Input {
     pub services: Vec<Service>,
     pub interfaces: Vec<Interface>,
-    /// IPv4's, then IPv6's.
+    /// IPv4, then IPv6.
     pub flow_tables: [FlowTable; 2],
     pub reasons: BTreeMap<Reason, Tally>,
     pub last_reload_successful: bool,
@@ -33,18 +33,18 @@ pub struct Input {
     pub last_reload_success: SystemTime,
 }
 
-/// A family's flow table.
+/// The flow table of one family.
 #[derive(Clone, Debug)]
 pub struct FlowTable {
     /// `ipv4` | `ipv6`
     pub family: &'static str,
     pub flows: Flows,
-    /// What the table was made for.
+    /// The size of the table.
     pub established_max: u64,
     pub half_open_max: u64,
 }
 
-/// Flows by state; those that both sides have closed are not counted.
+/// Flows by state. Closed flows are not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flows {
     pub half_open: u64,
@@ -61,9 +61,9 @@ impl Flows {
 #[derive(Clone, Debug)]
 pub struct Service {
     pub view: view::Service,
-    /// Packets for the service, forwarded or refused. Must not fall when a backend is removed.
+    /// Packets for the service, forwarded or refused. Must not decrease when a backend is removed.
     pub received: Tally,
-    /// Must not fall when a backend is removed.
+    /// Must not decrease when a backend is removed.
     pub new_flows: u64,
     pub backends: Vec<Backend>,
 }
@@ -72,13 +72,13 @@ pub struct Service {
 pub struct Backend {
     pub view: view::Backend,
     pub counters: BackendCounters,
-    /// From up to down or back.
+    /// Changes from up to down or back.
     pub state_changes: u64,
-    /// `None` where there is no health check.
+    /// `None`: there is no health check.
     pub checks: Option<Checks>,
 }
 
-/// What the probes of a backend found so far.
+/// Results of the probes of a backend.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Checks {
     pub results: BTreeMap<ProbeOutcome, u64>,

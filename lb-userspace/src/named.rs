@@ -1,4 +1,4 @@
-//! Enums whose values have names: the same in the configuration, in JSON, in metrics and in messages.
+//! Enums whose values have names, which are the same in the configuration, in JSON, in metrics and in messages.
 
 use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
@@ -13,7 +13,7 @@ pub trait Named: Copy + 'static {
     fn name(self) -> &'static str;
 }
 
-/// Names the values of an enum.
+/// Defines the names of an enum.
 macro_rules! named {
     ($Type:ty { $($Value:ident = $name:literal,)* }) => {
         impl $crate::named::Named for $Type {
@@ -29,7 +29,7 @@ macro_rules! named {
 }
 pub(crate) use named;
 
-/// Lets JSON have the names. Enums of other crates need `#[serde(with = "named")]` instead.
+/// Uses the names in JSON. Enums of other crates need `#[serde(with = "named")]` instead.
 macro_rules! json_by_name {
     ($Type:ty) => {
         impl serde::Serialize for $Type {
@@ -47,7 +47,7 @@ macro_rules! json_by_name {
 }
 pub(crate) use json_by_name;
 
-/// The value of a name.
+/// The value with a name.
 pub fn find<T: Named>(name: &str) -> Option<T> {
     T::ALL.iter().copied().find(|value| value.name() == name)
 }

@@ -1,14 +1,14 @@
-//! Finds the next hop of each backend, and makes the kernel resolve neighbours.
+//! Finds the next hop of each backend, and has the kernel resolve neighbours.
 //!
 //! ```text
 //!   netlink's messages ─▶ decode ─▶ network ─┐ a few ms later
-//!   every 10 s, after a gap: a full look ────┴▶ routes ─▶ resolve ─▶ outbox ─▶ Hops, RoutingChanged, LinksChanged
+//!   every 10 s, after a gap: a full read ────┴▶ routes ─▶ resolve ─▶ outbox ─▶ Hops, RoutingChanged, LinksChanged
 //!   the program's requests, silent and stale neighbours ─▶ limiter ─▶ kernel: "use this neighbour"
 //! ```
 //!
-//! Messages keep links and neighbours in step, and say when to look up routes again. The listener subscribes before
-//! the first look, so that nothing falls between the two. The first look reports everything as changed: nothing was
-//! watched before.
+//! Messages keep links and neighbours up to date, and trigger route lookups. The listener subscribes before the first
+//! full read, so that no change is missed. The first read reports everything as changed, because nothing was watched
+//! before.
 
 mod decode;
 mod limiter;
@@ -30,8 +30,8 @@ use crate::{
     event::{Event, Path},
 };
 
-/// Watches the `wanted` paths to backends through the attached `interfaces`, until shutdown or until the other end
-/// of `wanted`, `interfaces` or `events` is gone.
+/// Watches the `wanted` paths to backends through the attached `interfaces`, until shutdown or until `wanted`,
+/// `interfaces` or `events` is closed.
 pub async fn run(
     wanted: watch::Receiver<BTreeSet<Path>>,
     interfaces: watch::Receiver<Vec<Attached>>,

@@ -1,4 +1,4 @@
-//! Where things are: flag, then environment, then file, then these.
+//! Default paths. A flag overrides the environment, which overrides the file, which overrides these.
 
 use std::path::PathBuf;
 
@@ -6,12 +6,12 @@ use std::path::PathBuf;
 pub const CONFIG: &str = "/etc/xlb/xlb.toml";
 /// The control socket: `--socket`, then `XLB_SOCKET`, then `[api] socket`, then this.
 pub const SOCKET: &str = "/run/xlb/xlb.sock";
-/// The directory of what commands changed; systemd makes it (`StateDirectory=`).
+/// The directory of changes made by commands. systemd creates it (`StateDirectory=`).
 pub const STATE: &str = "/var/lib/xlb";
-/// Where Prometheus scrapes, unless `[metrics] listen` says otherwise.
+/// The metrics address, unless `[metrics] listen` sets another.
 pub const METRICS: std::net::SocketAddr =
     std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9191);
-/// The pins; it has to lie on a bpffs.
+/// The directory of pins, which must be on a bpffs.
 pub const PINS: &str = "/sys/fs/bpf/xlb";
 
 /// `XLB_PINS` (default [`PINS`]).
@@ -24,7 +24,7 @@ pub fn state() -> PathBuf {
     from_env("XLB_STATE", STATE)
 }
 
-/// Empty is as good as absent, as it is for `XLB_CONFIG` and `XLB_SOCKET`.
+/// Empty counts as unset, as for `XLB_CONFIG` and `XLB_SOCKET`.
 fn from_env(name: &str, default: &str) -> PathBuf {
     let given = std::env::var_os(name).filter(|value| !value.is_empty());
     given.map_or_else(|| PathBuf::from(default), PathBuf::from)

@@ -1,10 +1,10 @@
-//! The types of health checks: one file each, with its configuration keys and its request to a backend.
+//! The types of health checks: one file each, with its configuration keys and its probe.
 //!
-//! A type is added by its file and a line in the table below. What the configuration takes and refuses, and what
-//! `xlb health list` shows, follows from them.
+//! To add a type, add its file and a line in the table below. Its keys in the configuration and its name in `xlb
+//! health list` follow from them.
 //!
-//! The answering side is not trusted: everything that it can make long or large has a limit, and one timeout covers
-//! everything from the first SYN to the byte that decides.
+//! Backends are not trusted: everything that they can make long or large has a limit, and one timeout covers
+//! everything from the first SYN to the deciding byte.
 
 mod connect;
 
@@ -23,15 +23,15 @@ use crate::{
 
 /// A type of health check.
 trait CheckType: Sized {
-    /// Its name in the configuration, after `type =`, and in the API.
+    /// Its name in the API, and after `type =` in the configuration.
     const NAME: &'static str;
-    /// The keys that it has, besides those of every health check.
+    /// Its own keys, besides those of every health check.
     const KEYS: &'static [&'static dyn AnyKey];
 
-    /// Reads its keys. Each value has been judged, and a wrong one reported.
+    /// Reads its keys. Each value has been checked, and mistakes reported.
     fn read(keys: &Layers<'_>) -> Self;
 
-    /// Probes once, from `source` if there is one. Returns what a good backend answered, for the operator.
+    /// Probes once, from `source` if given. Returns a healthy backend's answer, for the operator.
     async fn run(
         &self,
         address: SocketAddr,
@@ -45,7 +45,7 @@ macro_rules! types {
         $(mod $file;)*
         $(pub use $file::$Type;)*
 
-        /// The request of a health check to a backend.
+        /// The configured health check of a backend.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub enum Probe {
             $($(#[$about])* $Type($Type),)*
@@ -98,7 +98,7 @@ macro_rules! types {
                 }
             }
 
-            /// Probes once, from `source` if there is one. Returns what a good backend answered, for the operator.
+            /// Probes once, from `source` if given. Returns a healthy backend's answer, for the operator.
             pub(crate) async fn run(
                 &self,
                 address: SocketAddr,
@@ -120,12 +120,12 @@ types! {
     Http in http,
 }
 
-/// How a probe ended: the label `result` of `xlb_health_checks_total`.
+/// The outcome of a probe: the label `result` of `xlb_health_checks_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProbeOutcome {
     /// The backend answered as it should.
     Success,
-    /// Refused, reset, or answered wrongly.
+    /// Refused, reset, or a wrong answer.
     Failure,
     /// No answer within the check's timeout.
     Timeout,
@@ -141,7 +141,8 @@ pub enum Fault {
     Failed(String),
     /// It did not answer in time.
     Silent,
-    /// This host could not send the probe (no more sockets or memory): that says nothing about the backend.
+    /// This host could not send the probe (no sockets or memory left), so the result is about the host, not the
+    /// backend.
     Local(String),
 }
 
@@ -151,7 +152,7 @@ impl From<io::Error> for Fault {
         if let Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS) = errno {
             return Self::Local(plain(&error));
         }
-        // The kernel gave up before our own timeout.
+        // The kernel's timeout came before ours.
         if error.kind() == io::ErrorKind::TimedOut {
             return Self::Silent;
         }
@@ -159,7 +160,7 @@ impl From<io::Error> for Fault {
     }
 }
 
-/// "connection refused", not "Connection refused (os error 111)".
+/// "connection refused" instead of "Connection refused (os error 111)".
 fn plain(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(number) => Errno::from_raw(number).desc().to_lowercase(),

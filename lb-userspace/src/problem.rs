@@ -3,31 +3,31 @@
 /// A refusal. The API shows it as a problem document (RFC 9457).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Decides on status, title and exit code.
+    /// Determines status, title and exit code.
     pub kind: ProblemKind,
-    /// What is the matter, with the names that the operator gave.
+    /// What is wrong, with the names that the operator gave.
     pub detail: String,
     /// Mistakes of a configuration file, `file:line:column: message`.
     pub mistakes: Vec<String>,
 }
 
-/// Each has one HTTP status and one exit code.
+/// Each kind has one HTTP status and one exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProblemKind {
-    /// 400, exit 2: the request makes no sense.
+    /// 400, exit 2: the request is invalid.
     Invalid,
     /// 404, exit 3: no service or backend has this name.
     NotFound,
-    /// 409, exit 5: it contradicts what is there.
+    /// 409, exit 5: a conflict with what exists.
     Conflict,
     /// 422, exit 6: the file has mistakes, which are listed.
     InvalidConfiguration,
-    /// 500, exit 1: it was tried and did not work.
+    /// 500, exit 1: the operation failed.
     Failed,
 }
 
 impl Problem {
-    /// A problem that is none of a configuration file: without mistakes.
+    /// A problem that is not about a configuration file, so without mistakes.
     pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
         Self { kind, detail: detail.into(), mistakes: Vec::new() }
     }

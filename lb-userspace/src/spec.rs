@@ -1,4 +1,4 @@
-//! What the operator wants, validated: if a [`Spec`] exists, it makes sense.
+//! The validated configuration. A [`Spec`] that exists is valid.
 //!
 //! ```text
 //!   xlb.toml ─ load ─▶ file (as written) ─ validate ─▶ Spec ─┐
@@ -6,7 +6,7 @@
 //!   overlay.json ─ store ─▶ Overlay (changed by command) ────┘
 //! ```
 //!
-//! `rules` hold for both. Only `load` and `store` do IO.
+//! `rules` apply to both. Only `load` and `store` do IO.
 
 use std::{
     fmt,
@@ -44,23 +44,23 @@ pub use crate::document::{
     value::parse_endpoint,
 };
 
-/// Everything the operator wants.
+/// The complete configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
-    /// At least one, each once. Read only at the start.
+    /// At least one, without duplicates. Read only at start.
     pub interfaces: Vec<Interface>,
-    /// Read only at the start.
+    /// Read only at start.
     pub api: Api,
-    /// Where Prometheus scrapes; `None` switches the listener off.
+    /// The address that Prometheus scrapes. `None` switches the listener off.
     pub metrics: Option<SocketAddr>,
-    /// In force when the maps are made; pinned maps keep their sizes.
+    /// Used when the maps are created. Pinned maps keep their sizes.
     pub limits: Limits,
     /// At least one, in the order of the file.
     pub services: Vec<Service>,
 }
 
 impl Spec {
-    /// Only full-nat takes ports of this host.
+    /// Only full-nat uses source ports of this host.
     pub fn needs_source_ports(&self) -> bool {
         self.services.iter().any(|service| service.mode == Mode::FullNat)
     }
@@ -71,36 +71,36 @@ impl Spec {
 pub struct Interface {
     /// At most 15 bytes.
     pub name: String,
-    /// What the operator asks for; the status shows what came of it.
+    /// The requested mode. The status shows the mode in use.
     pub mode: AttachMode,
 }
 
-/// Where in the kernel the program is to run.
+/// The requested attach mode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AttachMode {
     /// In the driver.
     Native,
-    /// In the stack, behind the allocation of an skb.
+    /// In the network stack, after an skb is allocated.
     Generic,
-    /// Native on all interfaces, else generic on all.
+    /// Native on all interfaces; otherwise generic on all.
     #[default]
     Auto,
 }
 
 named!(AttachMode { Native = "native", Generic = "generic", Auto = "auto", });
 
-/// Where in the kernel a program runs that is attached.
+/// The attach mode in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkMode {
     /// In the driver.
     Native,
-    /// In the stack, behind the allocation of an skb.
+    /// In the network stack, after an skb is allocated.
     Generic,
 }
 
 named!(LinkMode { Native = "native", Generic = "generic", });
 
-/// `None`: it is not attached.
+/// `None`: not attached.
 impl Named for Option<LinkMode> {
     const ALL: &'static [Self] = &[Some(LinkMode::Native), Some(LinkMode::Generic), None];
 
@@ -116,14 +116,14 @@ pub struct Api {
     pub socket: PathBuf,
 }
 
-/// How much the flow tables hold.
+/// The sizes of the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// IPv4 flows to hold, rounded up to the shape of the table.
+    /// IPv4 flows, rounded up to the shape of the table.
     pub flows: u32,
-    /// IPv6 flows to hold, rounded up to the shape of the table.
+    /// IPv6 flows, rounded up to the shape of the table.
     pub flows_ipv6: u32,
-    /// The most that may be half-open, per family.
+    /// The limit of half-open flows, per family.
     pub half_open_flows: u32,
     /// Services.
     pub services: u32,
@@ -132,7 +132,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// What the maps for services and backends are to be made for.
+    /// The sizes for the maps of services and backends.
     pub const fn room(&self) -> Room {
         Room { services: self.services, backends: self.backends }
     }
@@ -149,17 +149,17 @@ impl Default for Limits {
 pub struct Service {
     /// 1 to 63 letters, digits, `.`, `_` and `-`.
     pub name: String,
-    /// At least one; one port per family need not be the same.
+    /// At least one. Ports may differ between families.
     pub listen: Vec<SocketAddr>,
-    /// Of all that it listens on.
+    /// For all its listen addresses.
     pub protocol: Protocol,
-    /// What of a packet is rewritten.
+    /// How packets are rewritten.
     pub mode: Mode,
-    /// full-nat: addresses of this host that backends see.
+    /// full-nat: local addresses that backends see as the client.
     pub sources: Vec<IpAddr>,
-    /// Each family is scheduled for itself.
+    /// Each family is scheduled separately.
     pub scheduler: Scheduler,
-    /// `None`: backends are always taken for up.
+    /// `None`: backends are assumed to be up.
     pub health: Option<HealthCheck>,
     /// In the order of the file, then those that commands added.
     pub backends: Vec<Backend>,
@@ -168,7 +168,7 @@ pub struct Service {
 /// How a new flow gets its backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scheduler {
-    /// Eligible backends in turn, whatever their weights.
+    /// Eligible backends in turn, regardless of weight.
     #[default]
     RoundRobin,
 }
@@ -183,42 +183,42 @@ named!(Mode { FullNat = "full-nat", Nat = "nat", });
 pub struct Backend {
     /// Unique within its service.
     pub name: String,
-    /// Where requests go: unique within its service, and no address of ours.
+    /// Where requests are sent. Unique within its service, and not an address of the load balancer.
     pub address: SocketAddr,
-    /// 0 to 1000; 0: no new flows.
+    /// 0 to 1000. 0: no new flows.
     pub weight: u32,
-    /// Used only when no other backend of its family is up.
+    /// Used only if no other backend of its family is up.
     pub backup: bool,
 }
 
-/// How a backend's health is found out.
+/// How a backend's health is checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HealthCheck {
-    /// What is done each time.
+    /// The type of check.
     pub probe: Probe,
-    /// From one probe to the next.
+    /// The time between starts of probes.
     pub interval: Duration,
-    /// For a whole probe; no longer than the interval.
+    /// For the whole probe. At most the interval.
     pub timeout: Duration,
-    /// Good results in a row that make a backend up.
+    /// Successes in a row that bring a backend up.
     pub rise: u32,
-    /// Bad results in a row that make a backend down.
+    /// Failures in a row that bring a backend down.
     pub fall: u32,
-    /// `None`: the backend's own.
+    /// `None`: the backend's own port.
     pub port: Option<u16>,
 }
 
-/// `SERVICE/BACKEND`; in the API, two parts of a path.
+/// `SERVICE/BACKEND`; in the API, two path segments.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 pub struct BackendName {
-    /// Before the slash, which is in no name.
+    /// Before the slash. Names contain no slash.
     pub service: String,
-    /// After the slash; unique within the service.
+    /// After the slash. Unique within the service.
     pub backend: String,
 }
 
 impl BackendName {
-    /// Of names that are valid: nothing is checked.
+    /// From valid names, which are not checked again.
     pub fn new(service: &str, backend: &str) -> Self {
         Self { service: service.to_owned(), backend: backend.to_owned() }
     }

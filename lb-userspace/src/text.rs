@@ -1,14 +1,14 @@
 //! Words for messages: quoted values, lists, suggestions.
 
-/// Characters of a value that are repeated in a message.
+/// Maximum number of characters of a value in a message.
 const MAX_QUOTE: usize = 64;
 
-/// The text without control characters: a terminal must not obey them, and a line stays one line.
+/// The text without control characters, so that it stays on one line and cannot control a terminal.
 pub fn printable(text: &str) -> String {
     text.chars().map(visible).collect()
 }
 
-/// One character of [`printable`] text. A tab becomes a blank, so that columns are kept.
+/// One character of [`printable`] text. A tab becomes a blank, to keep columns aligned.
 pub fn visible(character: char) -> char {
     match character {
         '\t' => ' ',
@@ -17,7 +17,7 @@ pub fn visible(character: char) -> char {
     }
 }
 
-/// A value in a message: in back quotes, cut where it is long.
+/// A value in a message: in back quotes, shortened if it is long.
 pub fn quote(value: &str) -> String {
     let mut characters = value.chars().map(visible);
     let shown: String = characters.by_ref().take(MAX_QUOTE).collect();
@@ -25,7 +25,7 @@ pub fn quote(value: &str) -> String {
     format!("`{shown}{rest}`")
 }
 
-/// ": did you mean `weight`?", or what there is to choose from.
+/// ": did you mean `weight`?", or the list of choices.
 pub fn suggest(wrong: &str, known: &[&str]) -> String {
     let distance = |name: &&&str| strsim::damerau_levenshtein(&wrong.to_lowercase(), name);
     let near = |name: &&&str| wrong.len() <= MAX_QUOTE && distance(name) <= (name.len() / 3).max(1);

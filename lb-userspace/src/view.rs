@@ -1,4 +1,4 @@
-//! What the API answers: JSON in snake_case with units in names. These shapes do not change.
+//! Answers of the API: JSON in snake_case with units in names. These shapes do not change.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -14,43 +14,43 @@ use crate::{
 /// `GET /v1/status`
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Status {
-    /// Of the daemon; the CLI that asks may have another.
+    /// Of the daemon. The CLI may have another one.
     pub version: String,
     /// Since the daemon started. The data plane may be older.
     pub uptime_seconds: u64,
     /// The path of the configuration file.
     pub config: String,
-    /// Those that the program is attached to, then those that it should be attached to.
+    /// Attached interfaces, then those that should be attached.
     pub interfaces: Vec<Interface>,
     /// In the order of the file.
     pub services: Vec<ServiceSummary>,
-    /// Over all services, a second old at most.
+    /// Over all services, at most a second old.
     pub flows: FlowCount,
-    /// The CLI has changed what the file says: one line each, "web/web-1: drain".
+    /// Changes made by commands, one line each: "web/web-1: drain".
     pub overlay: Vec<String>,
-    /// Odd, and how to cure it.
+    /// Problems, and how to solve them.
     pub warnings: Vec<String>,
     /// The start counts as a reload.
     pub last_reload_successful: bool,
-    /// `null` after a good reload.
+    /// `null` after a successful reload.
     pub last_reload_error: Option<String>,
-    /// Bytes of all maps.
+    /// Memory of all maps.
     pub map_memory_bytes: u64,
 }
 
 /// An interface in [`Status`]
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Interface {
-    /// As the kernel and the file name it.
+    /// The name in the kernel and in the file.
     pub name: String,
-    /// The kernel's number; 0: not attached.
+    /// The interface index. 0: not attached.
     pub index: u32,
     /// native | generic | none (not attached)
     #[serde(with = "named")]
     pub mode: Option<LinkMode>,
-    /// False: the file names it, and the program does not run there.
+    /// False: it is in the file, but the program is not attached.
     pub attached: bool,
-    /// Bytes of the longest IP packet; 0: not attached.
+    /// Length of the longest IP packet. 0: not attached.
     pub mtu: u32,
 }
 
@@ -59,11 +59,11 @@ pub struct Interface {
 pub struct ServiceSummary {
     /// As in the file.
     pub name: String,
-    /// Backends whose health is `up`, or not checked.
+    /// Backends that are up, or not checked.
     pub backends_up: u32,
-    /// All, whatever their state.
+    /// All backends, in any state.
     pub backends: u32,
-    /// Backends that are given new flows.
+    /// Backends that get new flows.
     pub backends_serving: u32,
 }
 
@@ -74,51 +74,52 @@ pub struct Service {
     pub name: String,
     /// The addresses and ports that clients connect to.
     pub listen: Vec<SocketAddr>,
-    /// Of all that it listens on.
+    /// For all its listen addresses.
     #[serde(with = "named")]
     pub protocol: Protocol,
-    /// What of a packet is rewritten.
+    /// How packets are rewritten.
     #[serde(with = "named")]
     pub mode: Mode,
     /// How a new flow gets its backend.
     pub scheduler: Scheduler,
-    /// full-nat: the addresses that backends see; empty in mode nat.
+    /// full-nat: the addresses that backends see. Empty in nat mode.
     pub source: Vec<IpAddr>,
-    /// All, whatever their state.
+    /// All backends, in any state.
     pub backends: u32,
-    /// Backends whose health is `up`, or not checked.
+    /// Backends that are up, or not checked.
     pub backends_up: u32,
-    /// Backends that are given new flows.
+    /// Backends that get new flows.
     pub backends_serving: u32,
-    /// Half-open, established and closing, a second old at most.
+    /// Half-open, established and closing, at most a second old.
     pub flows: u64,
 }
 
 /// An element of `GET /v1/services/{service}/backends`
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Backend {
-    /// The service that it answers for.
+    /// The service that it belongs to.
     pub service: String,
     /// Unique within the service.
     pub name: String,
-    /// Where requests go.
+    /// Where requests are sent.
     pub address: SocketAddr,
-    /// 0 to 1000; 0: no new flows.
+    /// 0 to 1000. 0: no new flows.
     pub weight: u32,
-    /// Used only when no other backend of its family is up.
+    /// Used only if no other backend of its family is up.
     pub backup: bool,
-    /// By its health checks.
+    /// According to its health checks.
     pub health: Health,
     /// Set by the operator.
     pub admin_state: AdminState,
-    /// Half-open, established and closing, a second old at most.
+    /// Half-open, established and closing, at most a second old.
     pub flows: u64,
-    /// It gets no new flows, and has none: they were counted after the last one could begin. Its server can be stopped.
+    /// It gets no new flows and has none; they were counted after the last one could begin. Its server can be
+    /// stopped.
     #[serde(default)]
     pub drained: bool,
 }
 
-/// What is known of a backend's health.
+/// The health of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
     /// Its checks succeed, or it has none.
@@ -135,20 +136,20 @@ json_by_name!(Health);
 /// An element of `GET /v1/health`
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct HealthState {
-    /// The service that it answers for.
+    /// The service that it belongs to.
     pub service: String,
     /// The backend's.
     pub name: String,
-    /// The backend's own, even where its check asks another port.
+    /// The backend's own, even if the check uses another port.
     pub address: SocketAddr,
     /// The type of the check, or none.
     #[serde(with = "named")]
     pub check: Option<Kind>,
-    /// By its health checks.
+    /// According to its health checks.
     pub health: Health,
     /// Seconds in this state.
     pub since_seconds: u64,
-    /// The last probe; `null`: none has ended yet.
+    /// The last probe. `null`: none has ended yet.
     pub last: Option<ProbeResult>,
 }
 
@@ -157,9 +158,9 @@ pub struct HealthState {
 pub struct ProbeResult {
     /// How it ended.
     pub result: ProbeOutcome,
-    /// What an operator reads: "HTTP 200", "connection refused".
+    /// For the operator: "HTTP 200", "connection refused".
     pub detail: String,
-    /// Of all of it: connecting, and for http the question and the answer.
+    /// Of the whole probe: connecting and, for http, request and response.
     pub duration_seconds: f64,
 }
 

@@ -1,4 +1,4 @@
-//! The binary itself, as a shell sees it: exit codes, and what is said where. Without root, without a daemon.
+//! The binary as a shell sees it: exit codes, stdout and stderr. Without root, without a daemon.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
@@ -48,7 +48,7 @@ fn a_binary_without_the_program_says_so_before_anything_else() {
 }
 
 #[test]
-fn a_good_file_is_told_with_its_costs() {
+fn a_valid_file_is_reported_with_its_memory() {
     let place = TempDir::new().unwrap();
     fs::write(place.path().join("xlb.toml"), GOOD).unwrap();
 
@@ -59,7 +59,7 @@ fn a_good_file_is_told_with_its_costs() {
 }
 
 #[test]
-fn a_wrong_file_is_told_with_line_and_column() {
+fn mistakes_are_reported_with_line_and_column() {
     let place = TempDir::new().unwrap();
     let wrong = GOOD.replace("10:80", "10:0").replace("source", "sources");
     fs::write(place.path().join("wrong.toml"), wrong).unwrap();
@@ -85,7 +85,7 @@ error: wrong.toml is not a valid configuration
 }
 
 #[test]
-fn a_missing_file_is_told_with_the_ways_to_name_another() {
+fn a_missing_file_is_reported_with_the_ways_to_name_another() {
     let place = TempDir::new().unwrap();
     let missing = |path: &str| {
         let told = format!(
@@ -102,7 +102,7 @@ fn a_missing_file_is_told_with_the_ways_to_name_another() {
 }
 
 #[test]
-fn a_file_may_come_by_a_pipe_but_nobody_is_waited_for() {
+fn a_file_may_come_from_a_pipe_but_a_fifo_without_writer_does_not_block() {
     let place = TempDir::new().unwrap();
     fs::write(place.path().join("xlb.toml"), GOOD).unwrap();
     mkfifo(&place.path().join("fifo"), Mode::S_IRUSR).unwrap();
@@ -120,7 +120,7 @@ fn a_file_may_come_by_a_pipe_but_nobody_is_waited_for() {
 }
 
 #[test]
-fn where_no_daemon_is_commands_say_where_they_asked() {
+fn without_a_daemon_commands_name_the_socket() {
     let place = TempDir::new().unwrap();
 
     for words in [
@@ -141,7 +141,7 @@ fn where_no_daemon_is_commands_say_where_they_asked() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_usage() {
+fn an_invalid_command_line_is_a_usage_error() {
     let place = TempDir::new().unwrap();
 
     for words in [

@@ -1,4 +1,4 @@
-//! What becomes of commands whose streams, files or daemons are not as they wish.
+//! Commands whose streams, files or daemons fail.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
@@ -17,7 +17,7 @@ use lb_userspace::{
 use log::LevelFilter;
 
 thread_local! {
-    /// What the daemon was told: `Host` holds plain functions.
+    /// What the fake daemon was called with: `Host` holds plain functions.
     static TOLD: RefCell<Option<run::Options>> = const { RefCell::new(None) };
 }
 
@@ -52,7 +52,7 @@ fn the_time_to_wait_for_interfaces_is_a_duration() {
 }
 
 #[test]
-fn the_socket_of_the_file_is_asked_where_nobody_chose_one() {
+fn the_socket_of_the_file_is_used_by_default() {
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("xlb.toml");
     std::fs::write(&config, "[api]\nsocket = \"/of/the/file.sock\"\n").unwrap();
@@ -64,7 +64,7 @@ fn the_socket_of_the_file_is_asked_where_nobody_chose_one() {
 }
 
 #[test]
-fn a_reader_that_has_read_enough_is_no_failure() {
+fn a_closed_stdout_is_no_failure() {
     let (code, stderr) = run_into(&mut Closed(io::ErrorKind::BrokenPipe), &["completions", "bash"]);
 
     assert_eq!((code, stderr.as_str()), (0, ""));
@@ -87,7 +87,7 @@ fn each_shell_has_completions() {
 }
 
 #[test]
-fn what_a_dead_daemon_left_and_cannot_be_removed_is_said() {
+fn remains_of_a_dead_daemon_that_cannot_be_removed_are_reported() {
     let (code, _, stderr) = run_with(&["--socket", "/absent/xlb.sock", "detach"], &[]);
 
     assert_eq!((code, stderr.as_str()), (1, "error: remove /sys/fs/bpf/xlb/v1: Operation not permitted\n"));
@@ -131,7 +131,7 @@ fn run_in(stdout: &mut dyn Write, args: &[&str], env: &[(&str, &str)]) -> (u8, S
     (code, String::from_utf8(stderr).unwrap())
 }
 
-/// A stream that takes nothing.
+/// A stream that rejects all writes.
 struct Closed(io::ErrorKind);
 
 impl Write for Closed {

@@ -1,4 +1,4 @@
-//! The layouts of the pinned maps, which other versions read: a change of them is never an accident.
+//! The layouts of the pinned maps, which other versions read: they must not change by accident.
 
 use std::{fs, path::Path};
 

@@ -1,6 +1,6 @@
-//! Every class of mistakes has a file that makes it, `golden/CLASS.toml`, and what xlb says of it, `golden/CLASS.txt`.
+//! Each class of mistakes has a file with it, `golden/CLASS.toml`, and the expected output, `golden/CLASS.txt`.
 //!
-//! `XLB_BLESS=1 cargo test -p lb-userspace --test spec_golden` writes the `.txt` anew: read the difference.
+//! `XLB_BLESS=1 cargo test -p lb-userspace --test spec_golden` rewrites the `.txt` files: read the diff.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
@@ -17,7 +17,7 @@ use std::{
 use lb_userspace::spec;
 use nix::{sys::stat::Mode, unistd::mkfifo};
 
-/// The classes. Text is compared in one test, so that a change of wording shows all that it touches.
+/// The classes. All are compared in one test, so that a change of wording shows everything that it affects.
 const CLASSES: &[&str] = &[
     "backend_address_twice",
     "backend_impossible_address",
@@ -102,13 +102,13 @@ const CLASSES: &[&str] = &[
 
 type Make = fn(&Path);
 
-/// Classes whose file is made, because no text is one or because it is too long: `golden/CLASS.txt` alone is kept.
+/// Classes whose file is generated, because it is not text or too long. Only `golden/CLASS.txt` is stored.
 const MADE: &[(&str, Make)] = &[
     ("file_is_a_directory", |file| fs::create_dir(file).unwrap()),
     ("file_is_a_fifo", |file| mkfifo(file, Mode::S_IRUSR).unwrap()),
     ("file_not_utf8", |file| fs::write(file, b"version = 1\nname = \"\xff\"\n").unwrap()),
     ("file_too_large", |file| fs::write(file, "#".repeat(64 * 1024 * 1024 + 1)).unwrap()),
-    // What even root cannot read.
+    // A file that even root cannot read.
     ("file_unreadable", |file| symlink(file, file).unwrap()),
     ("too_many_backends", |file| fs::write(file, many::services(33, 1, 500)).unwrap()),
     ("too_many_listens", |file| fs::write(file, many::services(2, 8192 / 2, 1)).unwrap()),
@@ -116,7 +116,7 @@ const MADE: &[(&str, Make)] = &[
 ];
 
 #[test]
-fn every_class_of_mistakes_is_told_as_its_golden_file_says() {
+fn every_class_of_mistakes_matches_its_golden_file() {
     let mut wrong = Vec::new();
     for class in CLASSES {
         let text = fs::read_to_string(golden(class, "toml")).unwrap();
@@ -133,7 +133,7 @@ fn every_class_of_mistakes_is_told_as_its_golden_file_says() {
 }
 
 #[test]
-fn every_file_that_is_made_is_told_as_its_golden_file_says() {
+fn every_generated_file_matches_its_golden_file() {
     let directory = tempfile::tempdir().unwrap();
     let mut wrong = Vec::new();
     for (class, make) in MADE {
@@ -175,7 +175,7 @@ fn every_line_names_file_line_and_column() {
     }
 }
 
-/// What the golden file says otherwise, if it does.
+/// The difference from the golden file, if there is one.
 fn difference(class: &str, told: &str) -> Option<String> {
     if std::env::var_os("XLB_BLESS").is_some() {
         fs::write(golden(class, "txt"), told).unwrap();

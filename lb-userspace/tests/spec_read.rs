@@ -1,4 +1,4 @@
-//! Reading files: what is good, what cannot be read at all, and what is too much.
+//! Reading files: valid ones, unreadable ones, and ones over the limits.
 
 #[path = "spec/many.rs"]
 mod many;
@@ -83,7 +83,7 @@ fn health_checks_inherit_key_by_key() {
     assert_eq!(inherited.probe, http("/up", Some("example.org")));
     assert_eq!((inherited.interval, inherited.timeout), (Duration::from_secs(5), Duration::from_secs(2)));
     assert_eq!((inherited.rise, inherited.fall), (2, 1));
-    // Keys of http wait for a service that uses them.
+    // Keys of http are for services that use it.
     assert_eq!(check(&format!("{defaults}[service.health]\ntype = 'tcp'\n")).unwrap().probe, Probe::Tcp(Tcp));
     assert_eq!(check(&format!("{defaults}[service.health]\ntype = 'none'\n")), None);
     assert_eq!(check("[defaults.health]\ntype = 'none'\n"), None);
@@ -91,7 +91,7 @@ fn health_checks_inherit_key_by_key() {
 }
 
 #[test]
-fn a_timeout_that_nobody_wrote_is_no_longer_than_the_interval() {
+fn the_default_timeout_is_at_most_the_interval() {
     let spec = parse("[service.health]\ninterval = '200ms'\n").unwrap();
 
     assert_eq!(spec.services[0].health.as_ref().unwrap().timeout, Duration::from_millis(200));
@@ -105,7 +105,7 @@ fn durations_are_written_as_the_cli_takes_them() {
 }
 
 #[test]
-fn half_open_flows_that_nobody_wrote_are_no_more_than_all_flows() {
+fn the_default_half_open_flows_are_at_most_all_flows() {
     let spec = parse("[limits]\nflows = 1000\nflows_ipv6 = 2000\n").unwrap();
 
     assert_eq!(
@@ -161,7 +161,7 @@ fn there_are_as_many_services_and_backends_as_the_limits_say() {
 }
 
 proptest! {
-    /// Whatever is in the file: a spec or mistakes, and nothing that a terminal would obey.
+    /// Any content gives a spec or mistakes, and no control characters for a terminal.
     #[test]
     fn no_file_does_harm(at in 0..400usize, cut in 0..40usize, with in "[ -~\\n\u{0}-\u{1f}ä]{0,12}") {
         let mut text = format!("{BASE}[service.health]\ntype = 'http'\npath = '/up'\ninterval = '5s'\n");
@@ -197,7 +197,7 @@ fn parse(more: &str) -> Result<Spec, spec::Mistakes> {
     spec::parse("x", &format!("{BASE}{more}"))
 }
 
-/// Each mistake without the line that shows it.
+/// Each mistake without the line that it shows.
 fn told(mistakes: &spec::Mistakes) -> Vec<String> {
     mistakes.each().iter().map(|mistake| mistake.lines().next().unwrap_or_default().to_owned()).collect()
 }

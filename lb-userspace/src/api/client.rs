@@ -1,4 +1,4 @@
-//! The client's side of the API: one method per question.
+//! The API client: one method per request.
 
 mod exchange;
 
@@ -21,7 +21,7 @@ pub struct Client {
     socket: PathBuf,
 }
 
-/// No good answer.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot reach the daemon at {}: {}", socket.display(), why(reason))]
@@ -43,7 +43,7 @@ impl Error {
         }
     }
 
-    /// No process listens on the socket, as opposed to a daemon that cannot be reached.
+    /// No process listens on the socket.
     pub fn is_dead(&self) -> bool {
         match self {
             Self::Unreachable { reason, .. } => {
@@ -54,7 +54,7 @@ impl Error {
     }
 }
 
-/// The usual reasons, as they concern sockets.
+/// The usual causes of socket errors.
 fn why(reason: &io::Error) -> String {
     if reason.kind() == io::ErrorKind::NotFound {
         "no such socket".to_owned()
@@ -102,7 +102,7 @@ impl Client {
         self.send(Method::POST, &path_of(name), backend).await
     }
 
-    /// `None`: nothing is left of the backend, because the file no longer has it and the command ended its drain or
+    /// `None`: no entry is left, because the backend is no longer in the file and the command ended its drain or
     /// maint.
     pub async fn change(&self, name: &BackendName, patch: &BackendPatch) -> Answer<Option<view::Backend>> {
         self.send_optional(Method::PATCH, &path_of(name), patch).await
@@ -125,7 +125,7 @@ impl Client {
             question: "GET /v1/flows".to_owned(),
             why: error.to_string(),
         })?;
-        // A walk over large tables takes its time, behind the walks of others.
+        // A walk over large tables takes a while, and may wait for other walks.
         self.get_within(TIMEOUT, &format!("/v1/flows?{query}")).await
     }
 

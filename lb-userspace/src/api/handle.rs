@@ -1,4 +1,4 @@
-//! The API's way to the controller: one request, one answer, in bounded time.
+//! The API's handle of the controller: one request, one answer, within a timeout.
 
 use std::{future::Future, pin::Pin, time::Duration};
 
@@ -12,9 +12,9 @@ use crate::{
     spec::BackendName,
 };
 
-/// How long the controller may take for an answer, its queue included.
+/// Timeout of an answer, including the time in the queue.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a probe on request may take, whatever its check says.
+/// The longest timeout of a probe on request, whatever its check's timeout.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Probes a target once.
@@ -28,12 +28,12 @@ pub struct ControllerHandle {
 }
 
 impl ControllerHandle {
-    /// `events` leads to the controller; `probe` runs in the task of the connection.
+    /// `events` are sent to the controller; `probe` runs in the task of the connection.
     pub fn new(events: mpsc::Sender<Event>, probe: Probe) -> Self {
         Self { events, probe }
     }
 
-    /// Asks the controller.
+    /// Sends a request to the controller.
     pub async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refusal> {
         match timeout(ANSWER_TIMEOUT, self.exchange(request)).await {
             Ok(Some(answer)) => answer.map_err(Refusal::from),
@@ -45,7 +45,7 @@ impl ControllerHandle {
         }
     }
 
-    /// Probes a backend from this task: the controller only says where, it never waits for the network.
+    /// Probes a backend in this task. The controller only provides the target, and never waits for the network.
     pub async fn probe(&self, backend: BackendName) -> Result<ProbeResult, Refusal> {
         let target = self.ask(|reply| Request::Probe { backend, reply }).await?;
         timeout(PROBE_TIMEOUT, (self.probe)(target)).await.map_err(|_elapsed| {
@@ -54,7 +54,7 @@ impl ControllerHandle {
         })
     }
 
-    /// `None`: the controller is gone.
+    /// `None`: the controller has ended.
     async fn exchange<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Option<Result<T, Problem>> {
         let (reply, answer) = Reply::channel();
         self.events.send(Event::Request(request(reply))).await.ok()?;

@@ -1,4 +1,4 @@
-//! The API's listener. Separate from serving, so that a daemon learns of errors before it changes anything.
+//! The API's listener. It is separate from serving, so that the daemon finds errors before it changes anything.
 
 use std::{
     fs, io,
@@ -16,27 +16,27 @@ use crate::exit::Exit;
 pub const GROUP: &str = "xlb";
 const MODE: u32 = 0o660;
 
-/// Nobody can be listened to there.
+/// Why listening failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A socket that somebody accepts connections on.
+    /// Another process accepts connections on the socket.
     #[error("listen on {0}: a running daemon uses this socket (choose another with --socket or XLB_SOCKET)")]
     Live(PathBuf),
-    /// A file or directory that no daemon made: it is left alone.
+    /// A file or directory that the daemon did not create. It is left alone.
     #[error("listen on {0}: it exists and is not a socket (remove it or give another path)")]
     NotASocket(PathBuf),
-    /// Another process has the address that Prometheus was to scrape.
+    /// Another process uses the metrics address.
     #[error("listen on {0}: address in use (`ss -ltnp` shows the process; [metrics] listen sets another)")]
     AddressInUse(SocketAddr),
-    /// An address that no interface has, or that IPv6 has not confirmed as unique.
+    /// An address that no interface has, or that IPv6 has not yet confirmed as unique.
     #[error("listen on {0}: this host does not have the address (`ip address show` lists those that it has)")]
     AddressNotAvailable(SocketAddr),
-    /// Whatever else the kernel refuses.
+    /// Any other error.
     #[error("listen on {place}: {doing}: {source}")]
     Io {
         /// The socket's path, or the address.
         place: String,
-        /// The step that went wrong: "bind", "chmod".
+        /// The step that failed: "bind", "chmod".
         doing: &'static str,
         /// The kernel's error.
         source: io::Error,
@@ -44,7 +44,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// How `xlb run` ends.
+    /// The exit code of `xlb run`.
     pub const fn exit(&self) -> Exit {
         match self {
             Self::Live(_) | Self::AddressInUse(_) => Exit::Conflict,
@@ -53,7 +53,7 @@ impl Error {
     }
 }
 
-/// The control socket. Its file goes when it goes.
+/// The control socket. Dropping it removes its file.
 #[derive(Debug)]
 pub struct Socket {
     pub(super) listener: UnixListener,
@@ -61,7 +61,7 @@ pub struct Socket {
     inode: u64,
 }
 
-/// Binds the control socket: mode 0660, group `xlb` where that exists.
+/// Binds the control socket: mode 0660, group `xlb` if it exists.
 pub async fn socket(path: &Path) -> Result<Socket, Error> {
     let failed = |doing| {
         let place = path.display().to_string();
@@ -73,8 +73,8 @@ pub async fn socket(path: &Path) -> Result<Socket, Error> {
     }
     refuse_if_taken(path).await?;
 
-    // Bound under another name and moved: at `path` there is never a socket with the wrong owner or mode, and the
-    // file of a dead daemon is replaced in one step.
+    // Bound under another name and renamed: `path` never has a socket with the wrong owner or mode, and the file
+    // of a dead daemon is replaced atomically.
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}", std::process::id()));
     let unfinished = PathBuf::from(name);
@@ -87,7 +87,7 @@ pub async fn socket(path: &Path) -> Result<Socket, Error> {
     Ok(Socket { listener, path: path.to_owned(), inode })
 }
 
-/// Binds the address that Prometheus scrapes.
+/// Binds the metrics address.
 pub async fn metrics(address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(|source| {
         if source.kind() == io::ErrorKind::AddrInUse {
@@ -100,7 +100,7 @@ pub async fn metrics(address: SocketAddr) -> Result<TcpListener, Error> {
     })
 }
 
-/// A socket file without a listener is left from a daemon that died.
+/// A socket file without a listener was left by a daemon that died.
 async fn refuse_if_taken(path: &Path) -> Result<(), Error> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -114,7 +114,7 @@ async fn refuse_if_taken(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Without it the socket is root's alone, which is safe: so a failure is only logged.
+/// Otherwise only root can use the socket, which is safe, so a failure is only logged.
 fn give_to_group(path: &Path) {
     let given = match Group::from_name(GROUP) {
         Ok(Some(group)) => chown(path, None, Some(group.gid.as_raw())),

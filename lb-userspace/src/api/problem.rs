@@ -1,4 +1,4 @@
-//! Refusals: one table from the kind of a problem to its status, title and exit code; RFC 9457 documents.
+//! The table from the kind of a problem to its status, title and exit code, and RFC 9457 documents.
 
 use axum::{
     extract::rejection::{JsonRejection, QueryRejection},
@@ -14,12 +14,12 @@ use crate::{
 
 /// RFC 9457, 3.
 pub const CONTENT_TYPE: &str = "application/problem+json";
-/// The problem says no more than its HTTP status does (RFC 9457, 4.2.1).
+/// The problem adds nothing to the HTTP status (RFC 9457, 4.2.1).
 const NOTHING_MORE: &str = "about:blank";
 
 /// How the API and the CLI show a kind of problem.
 pub struct Row {
-    /// RFC 9457 wants a URI that identifies the kind.
+    /// RFC 9457 requires a URI that identifies the kind.
     pub uri: &'static str,
     pub status: StatusCode,
     pub title: &'static str,
@@ -52,7 +52,7 @@ pub const fn row(kind: ProblemKind) -> Row {
     Row { uri, status, title, exit }
 }
 
-/// How a command ends that was answered with this document.
+/// The exit code of a command that gets this document.
 pub fn exit(problem: &view::Problem) -> Exit {
     if let Some(row) = KINDS.into_iter().map(row).find(|row| row.uri == problem.kind) {
         return row.exit;
@@ -63,12 +63,12 @@ pub fn exit(problem: &view::Problem) -> Exit {
     if is_absent { Exit::Unreachable } else { Exit::Failed }
 }
 
-/// A problem document on its way out.
+/// A problem document as a response.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal(view::Problem);
 
 impl Refusal {
-    /// A refusal that HTTP has a status for, and that concerns no object of ours.
+    /// An error for which HTTP has a status, and which is not about an object of xlb.
     pub fn http(status: StatusCode, detail: impl Into<String>) -> Self {
         Self(view::Problem {
             kind: NOTHING_MORE.to_owned(),

@@ -1,4 +1,4 @@
-//! The routes: from a path to a request, from an answer to a response. Each handler is one sentence.
+//! The routes: from a path to a request, and from an answer to a response.
 
 use axum::{
     Json, Router,
@@ -19,19 +19,19 @@ use crate::{
     view,
 };
 
-/// The largest body of a request.
+/// Maximum size of a request body.
 pub const BODY_LIMIT_BYTES: usize = 64 * 1024;
-/// Length of a list of flows without a given limit.
+/// Default limit of a list of flows.
 pub const FLOWS_LISTED: usize = 1_000;
-/// Flows in the longest list: about 25 MB of JSON.
+/// Maximum limit of a list of flows: about 25 MB of JSON.
 pub const MAX_FLOWS_LISTED: usize = 100_000;
-/// Prometheus refuses a text format that it cannot tell apart.
+/// Prometheus rejects a response whose format it does not recognise.
 pub const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 type Controller = State<ControllerHandle>;
 type Answer<T> = Result<T, Refusal>;
 
-/// What the socket serves.
+/// Routes on the socket.
 pub fn socket(controller: ControllerHandle) -> Router {
     let backend = get(backend).post(add).patch(change).delete(remove);
     let all_backends = asks(MethodFilter::GET, |reply| Request::Backends { service: None, reply });
@@ -52,7 +52,7 @@ pub fn socket(controller: ControllerHandle) -> Router {
     finish(routes.merge(observation()), controller)
 }
 
-/// What Prometheus is served: it can read, and nothing else.
+/// Routes on the metrics listener, which are read-only.
 pub fn metrics(controller: ControllerHandle) -> Router {
     finish(observation(), controller)
 }
@@ -69,7 +69,7 @@ fn finish(routes: Router<ControllerHandle>, controller: ControllerHandle) -> Rou
         .with_state(controller)
 }
 
-/// A route that always makes the same request, and shows the answer as it is.
+/// A route that always sends the same request, and returns its answer unchanged.
 fn asks<T: Serialize + Send + 'static>(
     method: MethodFilter,
     request: fn(Reply<T>) -> Request,
@@ -107,7 +107,7 @@ async fn add(
     Ok((StatusCode::CREATED, Json(added)))
 }
 
-/// 204 if nothing is left of the backend: the file no longer has it, and its drain or maint has ended.
+/// 204 if no entry is left: the backend is no longer in the file, and its drain or maint has ended.
 async fn change(
     State(controller): Controller,
     Path(backend): Path<BackendName>,
@@ -159,7 +159,7 @@ async fn exposition(State(controller): Controller) -> Answer<impl IntoResponse> 
     Ok(([(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)], text))
 }
 
-/// The process serves. Whether the controller answers, `/readyz` says.
+/// The process serves requests. `/readyz` tells whether the controller answers.
 async fn livez() -> &'static str {
     "ok\n"
 }

@@ -1,7 +1,7 @@
-//! Serves HTTP/1.1 to a bounded number of connections, each for a bounded time and one request.
+//! Serves HTTP/1.1 to a limited number of connections, with one request and a time limit each.
 //!
-//! One request a connection, so one time-out covers head, body, answer, and a reader that does not read; nobody
-//! keeps a place by being idle. A client in a hurry connects again: that costs microseconds here.
+//! With one request per connection, a single timeout covers head, body, response, and a client that does not read.
+//! Idle clients cannot occupy connections. Connecting again costs microseconds.
 
 use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
 
@@ -24,15 +24,15 @@ use crate::api::{
     routes,
 };
 
-/// Connections at one time. The next ones wait in the kernel's backlog.
+/// Maximum number of connections. Others wait in the kernel's backlog.
 pub const MAX_CONNECTIONS: u32 = 64;
-/// From the first byte to the end of the request's head.
+/// From the first byte to the end of the request head.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// The whole life of a connection: the slowest answer, and time to carry it.
+/// Lifetime of a connection: the slowest answer, and the time to transfer it.
 pub const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
-/// What answers under way are given when the daemon stops.
+/// Time for pending responses when the daemon stops.
 pub const GRACE: Duration = Duration::from_secs(2);
-/// Before the next try when no connection can be accepted (too many open files).
+/// Pause when no connection can be accepted (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const _: () = assert!(CONNECTION_TIMEOUT.as_secs() > ANSWER_TIMEOUT.as_secs() + PROBE_TIMEOUT.as_secs());
@@ -67,7 +67,7 @@ async fn serve(listener: &impl Accept, routes: Router, shutdown: impl Future<Out
             accepted = accepted => accepted,
             () = &mut shutdown => break,
         };
-        // The semaphore is never closed, so there is always a place in the end.
+        // The semaphore is never closed, so a permit is always obtained in the end.
         let Ok(place) = place else { break };
         match accepted {
             Ok(stream) => {
@@ -83,7 +83,7 @@ async fn serve(listener: &impl Accept, routes: Router, shutdown: impl Future<Out
             }
         }
     }
-    // All places are free when nobody is being served.
+    // All permits are free when no connection is left.
     if timeout(GRACE, places.acquire_many(MAX_CONNECTIONS)).await.is_err() {
         log::warn!("API requests still running after {GRACE:?} were cut off");
     }
@@ -102,7 +102,7 @@ async fn serve_one(stream: impl AsyncRead + AsyncWrite + Unpin, routes: Router) 
     }
 }
 
-/// What the two listeners have in common.
+/// What the two listeners share.
 trait Accept {
     type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 

@@ -1,4 +1,4 @@
-//! The API in process: a real socket in a temporary directory, and a controller that says what it is told to.
+//! The API in process: a real socket in a temporary directory, and a scripted controller.
 
 mod http;
 
@@ -160,7 +160,7 @@ async fn a_request_that_makes_no_sense_never_reaches_the_controller() {
 }
 
 #[tokio::test]
-async fn a_wrong_method_is_told_the_right_ones() {
+async fn a_wrong_method_is_answered_with_the_allowed_ones() {
     let daemon = Daemon::start(|request| panic!("{request}")).await;
 
     let reply = exchange(&daemon, &http("DELETE", "/v1/status", "")).await;
@@ -169,7 +169,7 @@ async fn a_wrong_method_is_told_the_right_ones() {
 }
 
 #[tokio::test]
-async fn prometheus_is_told_the_version_of_the_format() {
+async fn the_response_to_prometheus_has_the_format_version() {
     let daemon = Daemon::start(balancer()).await;
 
     let reply = exchange(&daemon, &get("/metrics")).await;
@@ -211,7 +211,7 @@ async fn ready_means_attached_everywhere() {
 }
 
 #[tokio::test]
-async fn a_controller_that_is_gone_is_said_and_not_waited_for() {
+async fn a_controller_that_has_ended_is_reported_at_once() {
     let (events, _) = mpsc::channel(1);
     let daemon = Daemon::of(ControllerHandle::new(events, fake::probe)).await;
 
@@ -221,7 +221,7 @@ async fn a_controller_that_is_gone_is_said_and_not_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_controller_that_is_silent_is_not_waited_for_longer_than_agreed() {
+async fn a_silent_controller_is_reported_after_the_timeout() {
     let (events, _never_read) = mpsc::channel(1);
     let controller = ControllerHandle::new(events, fake::probe);
     let begin = Instant::now();
@@ -233,7 +233,7 @@ async fn a_controller_that_is_silent_is_not_waited_for_longer_than_agreed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn idle_clients_lose_their_places_to_one_that_asks() {
+async fn idle_clients_make_way_for_one_that_sends() {
     let daemon = Daemon::start(balancer()).await;
     let mut idle = Vec::new();
     for _ in 0..server::MAX_CONNECTIONS {
@@ -321,7 +321,7 @@ async fn a_socket_that_another_daemon_put_there_stays() {
 }
 
 #[tokio::test]
-async fn an_address_in_use_is_said_in_one_line() {
+async fn an_address_in_use_is_reported_in_one_line() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap();
 
@@ -332,7 +332,7 @@ async fn an_address_in_use_is_said_in_one_line() {
 }
 
 #[tokio::test]
-async fn the_client_knows_a_dead_daemon_from_a_refusal() {
+async fn the_client_distinguishes_a_dead_daemon_from_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let dead = Client::new(directory.path().join("xlb.sock")).status().await.unwrap_err();
     assert!(dead.is_dead() && dead.exit() == Exit::Unreachable, "{dead}");
@@ -343,7 +343,7 @@ async fn the_client_knows_a_dead_daemon_from_a_refusal() {
 }
 
 #[tokio::test]
-async fn what_is_no_socket_is_not_taken_for_a_dead_daemon() {
+async fn a_file_that_is_no_socket_is_not_reported_as_a_dead_daemon() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("xlb.toml");
     std::fs::write(&file, "version = 1").unwrap();
@@ -357,7 +357,7 @@ async fn what_is_no_socket_is_not_taken_for_a_dead_daemon() {
 }
 
 #[tokio::test]
-async fn the_client_takes_a_daemon_that_hangs_up_for_unreachable() {
+async fn a_daemon_that_closes_the_connection_is_unreachable() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("xlb.sock");
     let listener = tokio::net::UnixListener::bind(&path).unwrap();
@@ -373,7 +373,7 @@ async fn the_client_takes_a_daemon_that_hangs_up_for_unreachable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_daemon_that_stands_still_does_not_hold_who_only_looks() {
+async fn a_hanging_daemon_does_not_block_read_only_commands() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("xlb.sock");
     let _never_accepts = tokio::net::UnixListener::bind(&path).unwrap();

@@ -1,4 +1,4 @@
-//! `xlb backend`: the servers behind services, and what the operator does to them.
+//! `xlb backend`: the servers behind services, and the operator's changes.
 
 mod drain;
 
@@ -100,7 +100,7 @@ async fn set_state(
     Ok(changed)
 }
 
-/// A verb reports what it changed, and shows the backend as it is then to a reader of JSON.
+/// Reports the change, and prints the changed backend with `-o json`.
 fn report(
     console: &mut Console<'_>,
     name: &BackendName,
@@ -166,7 +166,7 @@ fn state_of<'a>(backend: &Backend, health: &'a [HealthState]) -> Option<&'a Heal
     health.iter().find(|state| state.service == backend.service && state.name == backend.name)
 }
 
-/// What the last check found.
+/// The result of the last check.
 pub fn last_of(state: &HealthState) -> String {
     state.last.as_ref().map_or_else(|| "-".to_owned(), |last| last.detail.clone())
 }

@@ -11,16 +11,16 @@ use crate::{
     spec::{Mistake, Spec, source_ports::SourcePorts},
 };
 
-/// A file without mistakes.
+/// A valid file.
 #[derive(Debug)]
 pub struct Checked {
     /// The validated file.
     pub spec: Spec,
-    /// What it will take of the host.
+    /// The memory that it needs on the host.
     pub memory: Memory,
-    /// How many flows the source ports suffice for, by service.
+    /// The flows that its source ports suffice for, by service.
     pub ports: SourcePorts,
-    /// What this host lacks for it; another host may have it.
+    /// What this host lacks for it. Another host may have it.
     pub warning: Option<String>,
 }
 
@@ -47,13 +47,13 @@ pub(super) fn check(
     Ok(Exit::Done.code())
 }
 
-/// The JSON output: its shape does not change.
+/// The JSON output. Its shape does not change.
 #[derive(Serialize)]
 struct Report<'a> {
     file: String,
     valid: bool,
     mistakes: &'a [Mistake],
-    /// Mistakes beside those.
+    /// Number of mistakes that are not listed.
     more_mistakes: usize,
     warnings: Vec<&'a str>,
     memory: Option<MemoryReport>,
@@ -85,7 +85,7 @@ struct ServicePortsReport<'a> {
 }
 
 impl<'a> Report<'a> {
-    /// Of a file that could be judged.
+    /// The output for a valid file.
     fn of(file: &Path, outcome: &'a Result<Checked, Failure>) -> Option<Self> {
         let file = file.display().to_string();
         let report = match outcome {

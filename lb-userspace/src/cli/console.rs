@@ -49,7 +49,7 @@ impl<'a> Console<'a> {
         self.output == Output::Json
     }
 
-    /// Shows a list: as it is in JSON, else as a table.
+    /// Shows a list: unchanged as JSON, otherwise as a table.
     pub fn list<T: Serialize>(&mut self, list: &[T], table: Table) -> Result<(), Failure> {
         if self.is_json() { self.json(&list) } else { self.table(table) }
     }
@@ -66,7 +66,7 @@ impl<'a> Console<'a> {
         Ok(())
     }
 
-    /// `name  value`, aligned, one a line.
+    /// `name  value`, aligned, one per line.
     pub fn facts(&mut self, facts: &[(&str, String)]) -> Result<(), Failure> {
         let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
         for (name, value) in facts {
@@ -84,10 +84,10 @@ impl<'a> Console<'a> {
         Ok(self.stdout.flush()?)
     }
 
-    /// Begins a picture that replaces the one before: on a terminal in its place, else below a blank line.
+    /// Starts a screen that replaces the one before: in place on a terminal, otherwise below a blank line.
     pub fn next_picture(&mut self) -> Result<(), Failure> {
         let gap = match (self.is_terminal, self.has_picture) {
-            // ECMA-48: cursor to the upper left, erase all.
+            // ECMA-48: cursor to the upper left, clear the screen.
             (true, _) => "\x1b[H\x1b[2J",
             (false, true) => "\n",
             (false, false) => "",
@@ -100,7 +100,7 @@ impl<'a> Console<'a> {
         Ok(self.stdout.flush()?)
     }
 
-    /// A message, unless only mistakes are wanted.
+    /// A message, unless `--quiet` is given.
     pub fn say(&mut self, message: &str) -> Result<(), Failure> {
         match self.verbosity {
             Verbosity::Quiet => Ok(()),
@@ -108,7 +108,7 @@ impl<'a> Console<'a> {
         }
     }
 
-    /// A message for `--verbose`.
+    /// A message with `--verbose`.
     pub fn say_more(&mut self, message: &str) -> Result<(), Failure> {
         match self.verbosity {
             Verbosity::Quiet | Verbosity::Usual => Ok(()),
@@ -116,14 +116,14 @@ impl<'a> Console<'a> {
         }
     }
 
-    /// Says why a command failed: the last thing that it does.
+    /// Prints why a command failed. Nothing follows it.
     pub fn fail(&mut self, failure: &Failure) {
-        // A closed stderr cannot be reported; the exit code stays.
+        // An error on stderr cannot be reported. The exit code remains.
         let _closed = write!(self.stderr, "{failure}");
     }
 }
 
-/// <https://no-color.org>: not if the variable is present and not empty.
+/// <https://no-color.org>: no colours if the variable is set and not empty.
 pub fn may_colour(env: &dyn Fn(&str) -> Option<OsString>) -> bool {
     env("NO_COLOR").is_none_or(|value| value.is_empty())
 }

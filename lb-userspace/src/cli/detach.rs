@@ -1,4 +1,4 @@
-//! `xlb detach`: has the daemon remove the data plane, or removes what a dead daemon left.
+//! `xlb detach`: the daemon removes the data plane; without a daemon, the command removes what an earlier one left.
 
 use super::{console::Console, failure::Failure};
 use crate::api::client::Client;

@@ -1,25 +1,25 @@
-//! Why a command failed: what, in detail, and what to do.
+//! Why a command failed: message, details and hint.
 
 use std::{fmt, io, path::Path};
 
 use crate::{api::client, exit::Exit, spec::Mistakes, text::printable};
 
-/// The failure of a command: its `Display` goes to stderr.
+/// The failure of a command. Its `Display` goes to stderr.
 #[derive(Debug)]
 pub struct Failure {
-    /// What the process returns.
+    /// The exit code.
     pub exit: Exit,
     message: String,
     /// Errors of a configuration, or problems of the host: printed before the message.
     details: Vec<String>,
-    /// The same mistakes, for programs.
+    /// The same mistakes, in JSON.
     mistakes: Option<Box<Mistakes>>,
     hint: Option<String>,
     is_closed_pipe: bool,
 }
 
 impl Failure {
-    /// `message` is what was tried and how it failed; it is printed after `error: `.
+    /// `message` is what failed and why. It is printed after `error: `.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self {
             exit,
@@ -31,7 +31,7 @@ impl Failure {
         }
     }
 
-    /// A configuration with mistakes.
+    /// An invalid configuration.
     pub fn invalid(file: &Path, mistakes: Mistakes) -> Self {
         let failure = if mistakes.is_of_file() {
             Self::new(Exit::InvalidConfiguration, mistakes.to_string())
@@ -42,24 +42,25 @@ impl Failure {
         Self { mistakes: Some(Box::new(mistakes)), ..failure }
     }
 
-    /// What the operator can do about it.
+    /// Sets what the operator can do about it.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Lines that are shown before the message: mistakes of a file, or what a host lacks.
+    /// Sets lines that are printed before the message: mistakes of a file, or what a host lacks.
     pub fn details(mut self, details: Vec<String>) -> Self {
         self.details = details;
         self
     }
 
-    /// What is wrong with a configuration, if that is why.
+    /// The mistakes, if the configuration is invalid.
     pub fn mistakes(&self) -> Option<&Mistakes> {
         self.mistakes.as_deref()
     }
 
-    /// The reader of stdout has read enough (`xlb flow list | head`): no failure at all.
+    /// The reader of stdout has closed it (`xlb flow list
+    /// head`): not a failure.
     pub const fn is_closed_pipe(&self) -> bool {
         self.is_closed_pipe
     }
@@ -67,7 +68,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A mistake may show the line that it is in: such lines are kept.
+        // A mistake may include the line that it is in. Such lines are kept as they are.
         for line in self.details.iter().flat_map(|detail| detail.lines()) {
             writeln!(f, "{}", printable(line))?;
         }

@@ -1,4 +1,4 @@
-//! `xlb metrics`: what Prometheus scrapes, as it is.
+//! `xlb metrics`: the same text that Prometheus scrapes.
 
 use super::{console::Console, failure::Failure};
 use crate::api::client::Client;

@@ -1,4 +1,4 @@
-//! `xlb reload`: the daemon reads its file again; a bad one changes nothing.
+//! `xlb reload`: the daemon reads its file again. An invalid one changes nothing.
 
 use super::{console::Console, failure::Failure};
 use crate::api::client::Client;

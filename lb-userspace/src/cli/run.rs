@@ -11,24 +11,24 @@ use super::args::Verbosity;
 pub struct Options {
     /// The file, read at the start and at each reload.
     pub config: PathBuf,
-    /// Stopping removes the data plane; else traffic flows on.
+    /// Stopping removes the data plane. Otherwise traffic continues.
     pub detach_on_exit: bool,
     /// Overrides the file.
     pub socket: Option<PathBuf>,
     /// How long the interfaces of the file may take to appear.
     pub wait_interfaces: Option<Duration>,
-    /// What it logs.
+    /// Log settings.
     pub log: Log,
 }
 
 /// What is logged to stderr.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// Of `-q` and `-v`.
+    /// From `-q` and `-v`.
     pub level: LevelFilter,
-    /// `XLB_LOG`, a filter of env_logger, which precedes the level.
+    /// `XLB_LOG`, a filter of env_logger, which overrides the level.
     pub filter: Option<String>,
-    /// Off under systemd: the journal has its own clock.
+    /// Off under systemd: the journal has timestamps of its own.
     pub timestamps: bool,
 }
 
@@ -43,12 +43,12 @@ impl Log {
         Self { level, filter, timestamps: env("JOURNAL_STREAM").is_none() }
     }
 
-    /// Begins to log.
+    /// Starts logging.
     pub(crate) fn init(&self) {
         let mut builder = env_logger::Builder::new();
         match &self.filter {
             Some(filter) => builder.parse_filters(filter),
-            // `-v` is about xlb, not about every netlink message of a library.
+            // `-v` applies to xlb, not to every netlink message of a library.
             None => builder
                 .filter_level(self.level.min(LevelFilter::Info))
                 .filter_module(env!("CARGO_CRATE_NAME"), self.level),
@@ -56,7 +56,7 @@ impl Log {
         if !self.timestamps {
             builder.format_timestamp(None);
         }
-        // A second daemon in one process (tests) keeps the first one's log.
+        // A second daemon in one process (in tests) keeps the first one's logger.
         let _already_set = builder.try_init();
     }
 }

@@ -63,7 +63,7 @@ fn facts(service: &Service) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Of a service with so many backends.
+/// Colour by the number of backends that are up.
 pub fn tone(up: u32, all: u32, serving: u32) -> Tone {
     match (serving, up == all) {
         (0, _) => Tone::Alarm,
@@ -72,7 +72,7 @@ pub fn tone(up: u32, all: u32, serving: u32) -> Tone {
     }
 }
 
-/// "-" stands for none, so that columns can be counted.
+/// "-" means none, so that columns can be counted.
 fn joined(list: &[impl ToString]) -> String {
     if list.is_empty() {
         return "-".to_owned();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::paths;
 
-/// From the file, else the default. Errors in the file are for `xlb check` to report.
+/// From the file; otherwise the default. Errors in the file are reported by `xlb check`.
 pub fn of_file(config: &Path) -> PathBuf {
     let text = std::fs::read_to_string(config).ok();
     let table = text.and_then(|text| text.parse::<toml::Table>().ok());

@@ -1,4 +1,4 @@
-//! `xlb stats`: what services and backends did since the counters began, or are doing.
+//! `xlb stats`: counters of services and backends, or their rates.
 
 mod rates;
 
@@ -43,7 +43,7 @@ async fn watching(
         let after = of_interest(client, of).await?;
         let elapsed = at.elapsed();
         at = Instant::now();
-        // JSON keeps its shape: totals, of which a program makes rates by itself.
+        // JSON keeps its shape: totals, from which programs compute rates.
         if !console.is_json() {
             console.next_picture()?;
         }

@@ -1,4 +1,4 @@
-//! `xlb status`: how the daemon is, for people (one screen) and for monitoring (one line).
+//! `xlb status`: the daemon's state, for people (one screen) and for monitoring (one line).
 
 mod verdict;
 
@@ -32,7 +32,7 @@ pub async fn show(console: &mut Console<'_>, client: &Client) -> Result<(), Fail
     section(console, "warnings:", &status.warnings)
 }
 
-/// Never fails: what cannot be found out is UNKNOWN.
+/// Never fails: what cannot be determined is UNKNOWN.
 pub async fn check(console: &mut Console<'_>, client: &Client) -> Result<u8, Failure> {
     let (verdict, status) = match client.status().await {
         Ok(status) => (verdict::of(&status), Some(status)),
@@ -104,5 +104,5 @@ fn section(console: &mut Console<'_>, title: &str, lines: &[String]) -> Result<(
     Ok(())
 }
 
-// Exit codes of monitoring plugins are a language of their own; only this one means the same.
+// The exit codes of monitoring plugins have their own meaning. Only this one is the same.
 const _: () = assert!(verdict::Level::Ok as u8 == Exit::Done as u8);

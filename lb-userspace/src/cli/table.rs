@@ -1,4 +1,4 @@
-//! Tables as kubectl prints them: columns apart by blanks, nothing drawn, one line a row.
+//! Tables like those of kubectl: columns separated by blanks, no lines, one row per line.
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{ContentArrangement, presets};
@@ -12,9 +12,9 @@ const GAP: u16 = 3;
 pub enum Tone {
     #[default]
     Plain,
-    /// Odd, or on purpose.
+    /// Unusual, or on purpose.
     Warning,
-    /// Does not serve.
+    /// Out of service.
     Alarm,
 }
 
@@ -42,13 +42,13 @@ impl Table {
         Self { table, tones: Vec::new() }
     }
 
-    /// What a backend answered may hold control characters: see [`printable`].
+    /// Answers of backends may contain control characters: see [`printable`].
     pub fn row(&mut self, tone: Tone, cells: impl IntoIterator<Item = String>) {
         self.table.add_row(cells.into_iter().map(|cell| printable(&cell)).collect::<Vec<_>>());
         self.tones.push(tone);
     }
 
-    /// One line for the header and each row, with colours if the reader can see them.
+    /// One line for the header and for each row, with colours if enabled.
     pub fn lines(&mut self, is_colourful: bool) -> Vec<String> {
         for column in self.table.column_iter_mut() {
             column.set_padding((0, GAP));

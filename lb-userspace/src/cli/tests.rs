@@ -1,14 +1,13 @@
-//! What the commands print, word for word: `tests/cli/*.golden`, against an API whose controller is made up.
+//! The exact output of commands: `tests/cli/*.golden`, with an API whose controller is a fake.
 //!
 //! ```text
-//! $ XLB_SOCKET=/absent xlb status      variables first; TTY=1 stands for a terminal
+//!  $ XLB_SOCKET=/absent xlb status      variables first; TTY=1 stands for a terminal
 //! a line on stdout
 //! ! a line on stderr                   escape is ␛, our version is VERSION
 //! ? 4                                  the exit code, if it is not 0
 //! ```
 //!
-//! Each file has a daemon of its own. `XLB_BLESS=1 cargo test -p lb-userspace cli::tests` writes the files;
-//! read the difference.
+//! Each file has its own daemon. `XLB_BLESS=1 cargo test -p lb-userspace cli::tests` writes the files: read the diff.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -102,7 +101,7 @@ fn shown(bytes: &[u8]) -> String {
     text.replace('\u{1b}', "␛").replace(env!("CARGO_PKG_VERSION"), "VERSION")
 }
 
-/// A host that cannot run the daemon, with one good file and the pins of a dead daemon.
+/// A host that cannot run the daemon, with one valid file and the pins of a dead daemon.
 const HOST: Host = Host {
     run: |_| Err(Failure::new(Exit::HostUnfit, "built without the XDP program: cargo xtask build")),
     check: |path| {

@@ -1,4 +1,4 @@
-//! Ages, sizes and counts as people read them.
+//! Ages, sizes and counts in readable form.
 
 /// The two largest units: "2d 3h", "5m 1s", "12s".
 pub fn age(seconds: u64) -> String {
@@ -19,7 +19,7 @@ pub fn size(bytes: u64) -> String {
     }
     let mut value = bytes as f64 / 1024.0;
     let mut name = 0;
-    // What would be printed as 1024.0 belongs to the next unit.
+    // A value that would be printed as 1024.0 goes to the next unit.
     while value >= 1023.95 && name + 1 < NAMES.len() {
         value /= 1024.0;
         name += 1;
@@ -27,7 +27,7 @@ pub fn size(bytes: u64) -> String {
     format!("{value:.1} {}", NAMES[name])
 }
 
-/// "1.5ms", "2.0s": of a measured time.
+/// "1.5ms", "2.0s": a measured time.
 pub fn measured(seconds: f64) -> String {
     if seconds < 1.0 { format!("{:.1}ms", seconds * 1000.0) } else { format!("{seconds:.1}s") }
 }

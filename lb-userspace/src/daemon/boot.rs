@@ -6,11 +6,11 @@ use tokio::time::{Instant, sleep};
 
 use crate::datapath::OpenError;
 
-/// Between two looks at the host. Not everything that preflight judges (LRO, sysctls) sends an event when it changes.
+/// Interval of checks. Not everything that preflight checks (LRO, sysctls) sends an event when it changes.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// Looks at the host until it is fit, but no longer than `limit`. Causes that do not pass by themselves are returned
-/// at once. `report` gets what is missing whenever that changes.
+/// Checks the host until it is fit, but no longer than `limit`. Problems that do not go away by themselves are
+/// returned at once. `report` gets the problems whenever they change.
 pub async fn until_fit<T>(
     limit: Duration,
     mut look: impl FnMut() -> Result<T, OpenError>,

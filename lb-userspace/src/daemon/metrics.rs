@@ -1,4 +1,4 @@
-//! The metrics listener, also where its address appears after the daemon starts.
+//! The metrics listener. Its address may appear after the daemon starts.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::api::{
     server,
 };
 
-/// Between two tries to bind an address that this host does not have.
+/// Interval of attempts to bind an address that this host does not have.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The address, and its listener if this host has the address.
@@ -23,7 +23,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Binds the address. One that this host does not have is not an error: it may come later.
+    /// Binds the address. If this host does not have it, that is no error: it may appear later.
     pub async fn bind(address: SocketAddr) -> Result<Self, Error> {
         match listen::metrics(address).await {
             Ok(listener) => Ok(Self { address, listener: Some(listener) }),
@@ -35,7 +35,7 @@ impl Metrics {
         }
     }
 
-    /// Serves, as soon as the address is there, until shutdown.
+    /// Serves until shutdown, as soon as the address exists.
     pub async fn serve(self, controller: ControllerHandle, stop: CancellationToken) {
         let listener = match self.listener {
             Some(listener) => listener,

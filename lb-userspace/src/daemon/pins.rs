@@ -1,4 +1,4 @@
-//! Notices pins that were removed while the daemon runs.
+//! Detects pins that are removed while the daemon runs.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -13,11 +13,11 @@ use crate::{
     event::Event,
 };
 
-/// Between two looks, and between two attempts to pin again what is missing.
+/// Interval of checks, and of attempts to restore missing pins.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Sends [`Event::PinsRemoved`] every second while one of the pins `names`, or of a link to an attached interface, is
-/// missing, until shutdown.
+/// Until shutdown, sends [`Event::PinsRemoved`] every second while one of the pins `names`, or the link to an
+/// attached interface, is missing.
 pub async fn watch(
     directory: PathBuf,
     names: Vec<String>,

@@ -11,14 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::event::{Event, Reply, Request};
 
-/// The signals, caught from here on.
+/// The signal handlers.
 pub struct Signals<S> {
     pub hangup: Signal,
     /// Ends when the daemon is to stop.
     pub stop: S,
 }
 
-/// Catches signals, before there is anything that they could interrupt.
+/// Installs the handlers, before there is anything to interrupt.
 pub fn listen() -> anyhow::Result<Signals<impl Future<Output = ()>>> {
     let catch = |kind| signal(kind).context("catch signals");
     let hangup = catch(SignalKind::hangup())?;
@@ -32,7 +32,7 @@ pub fn listen() -> anyhow::Result<Signals<impl Future<Output = ()>>> {
     Ok(Signals { hangup, stop })
 }
 
-/// Reloads on SIGHUP. The controller logs what it did, or what was wrong with the file.
+/// Reloads on SIGHUP. The controller logs the changes, or the mistakes in the file.
 pub async fn reload_on_hangup(mut hangup: Signal, events: mpsc::Sender<Event>, stop: CancellationToken) {
     loop {
         tokio::select! {
@@ -43,7 +43,7 @@ pub async fn reload_on_hangup(mut hangup: Signal, events: mpsc::Sender<Event>, s
         if events.send(Event::Request(Request::Reload(reply))).await.is_err() {
             return;
         }
-        // Awaited, because the controller does not carry out commands of clients that have gone.
+        // Awaited, because the controller does not execute commands whose sender has gone.
         let _logged = answer.await;
     }
 }

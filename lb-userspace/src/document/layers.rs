@@ -7,7 +7,7 @@ use super::{
     table::Given,
 };
 
-/// A key of a table, and the reader of its value.
+/// A key of a table, with its reader.
 pub struct Key<T> {
     name: &'static str,
     read: fn(&DeValue<'_>) -> Result<T, String>,
@@ -19,11 +19,11 @@ impl<T> Key<T> {
     }
 }
 
-/// A key whose values may be of any type.
+/// A key with a value of any type.
 pub trait AnyKey {
     fn name(&self) -> &'static str;
 
-    /// Says what is wrong with a value.
+    /// Checks a value. The error is the message for the operator.
     fn judge(&self, value: &DeValue<'_>) -> Result<(), String>;
 }
 
@@ -37,7 +37,7 @@ impl<T> AnyKey for Key<T> {
     }
 }
 
-/// A table, and the one that it inherits from. Mistakes of single values were reported when each was read with
+/// A table, and the one that it inherits from. Mistakes in single values have been reported by
 /// [`Table::judge`](super::table::Table::judge).
 #[derive(Clone, Copy)]
 pub struct Layers<'d> {
@@ -46,7 +46,7 @@ pub struct Layers<'d> {
 }
 
 impl Layers<'_> {
-    /// The value of the table itself, else the inherited one.
+    /// The value in the table itself; otherwise the inherited one.
     pub fn get<T>(&self, key: &Key<T>) -> Given<T> {
         match self.own(key) {
             Given::Absent => read(self.inherited, key),
@@ -54,12 +54,12 @@ impl Layers<'_> {
         }
     }
 
-    /// The value of the table itself.
+    /// The value in the table itself.
     pub fn own<T>(&self, key: &Key<T>) -> Given<T> {
         read(self.own, key)
     }
 
-    /// Where the table itself has a good value for this key.
+    /// The position of this key's value in the table itself, if it is valid.
     pub fn own_place(&self, key: &dyn AnyKey) -> Option<Span> {
         let value = self.own?.get(key.name())?;
         key.judge(value.get_ref()).ok().map(|()| value.span().into())

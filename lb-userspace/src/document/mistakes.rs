@@ -1,4 +1,4 @@
-//! Mistakes of a file: collected with their places, shown all at once.
+//! Mistakes in a file, collected with their positions and shown together.
 //!
 //! ```text
 //! xlb.toml:31:1: unknown key `wieght`: did you mean `weight`?
@@ -12,9 +12,9 @@ use serde::Serialize;
 
 use crate::text::visible;
 
-/// Mistakes that are shown of one file; the others are counted.
+/// Maximum number of mistakes shown for a file. The others are counted.
 pub const MAX_MISTAKES: usize = 100;
-/// Characters of a line that are shown.
+/// Maximum number of characters shown of a line.
 const MAX_EXCERPT: usize = 100;
 
 /// A part of the file, in bytes.
@@ -25,7 +25,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// The beginning of the file, for what is nowhere in it.
+    /// The beginning of the file, for mistakes without a position.
     pub const START: Self = Self { start: 0, end: 0 };
 }
 
@@ -35,7 +35,7 @@ impl From<Range<usize>> for Span {
     }
 }
 
-/// A value, and where it is written.
+/// A value and its position.
 #[derive(Clone, Copy, Debug)]
 pub struct At<T> {
     pub value: T,
@@ -45,7 +45,7 @@ pub struct At<T> {
 /// Collects the mistakes of one file while it is read.
 pub struct Report<'t> {
     text: &'t str,
-    /// Where lines end: a file may have as many mistakes as lines.
+    /// Ends of lines: a file may have as many mistakes as lines.
     newlines: Vec<usize>,
     found: RefCell<BTreeSet<(Span, String)>>,
 }
@@ -56,22 +56,22 @@ impl<'t> Report<'t> {
         Self { text, newlines, found: RefCell::new(BTreeSet::new()) }
     }
 
-    /// Notes a mistake.
+    /// Reports a mistake.
     pub fn add(&self, span: Span, message: impl Into<String>) {
         self.found.borrow_mut().insert((span, message.into()));
     }
 
-    /// Notes the mistake, if there is one, and gives the value otherwise.
+    /// Reports the mistake, if there is one; otherwise returns the value.
     pub fn take<T>(&self, span: Span, outcome: Result<T, impl fmt::Display>) -> Option<T> {
         outcome.map_err(|message| self.add(span, message.to_string())).ok()
     }
 
-    /// The number of a line, for messages about two places.
+    /// The line number, for messages about two places.
     pub fn line(&self, span: Span) -> usize {
         self.newlines.partition_point(|newline| *newline < span.start) + 1
     }
 
-    /// All mistakes in the order of the file, or nothing.
+    /// All mistakes in the order of the file, or none.
     pub fn finish(self, name: &str) -> Result<(), Mistakes> {
         let found = self.found.into_inner();
         if found.is_empty() {
@@ -85,7 +85,7 @@ impl<'t> Report<'t> {
     }
 }
 
-/// Everything that is wrong with a file. Shows itself as an operator reads it.
+/// All mistakes in a file, in readable form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Mistakes {
     file: String,
@@ -94,33 +94,33 @@ pub struct Mistakes {
 }
 
 impl Mistakes {
-    /// A mistake of the file as a whole: it cannot be read.
+    /// A mistake about the file as a whole: it cannot be read.
     pub fn of_file(name: &str, message: &str) -> Self {
         let whole = Mistake { line: None, column: None, message: message.to_owned(), excerpt: None };
         Self { file: name.to_owned(), list: vec![whole], more: 0 }
     }
 
-    /// A mistake at one place of a text.
+    /// A mistake at one position of a text.
     pub fn at(name: &str, text: &str, span: Span, message: String) -> Self {
         Self { file: name.to_owned(), list: vec![Mistake::in_text(text, span, message)], more: 0 }
     }
 
-    /// Is it one mistake of the file as a whole?
+    /// Is it a single mistake about the file as a whole?
     pub fn is_of_file(&self) -> bool {
         self.list.iter().all(|mistake| mistake.line.is_none())
     }
 
-    /// Those that are shown.
+    /// The mistakes that are shown.
     pub fn list(&self) -> &[Mistake] {
         &self.list
     }
 
-    /// How many there are beside those that are shown.
+    /// The number of mistakes that are not shown.
     pub fn more(&self) -> usize {
         self.more
     }
 
-    /// `file:line:column: message` of each, and the line that it is about.
+    /// `file:line:column: message` for each, with the line.
     pub fn each(&self) -> Vec<String> {
         let more = (self.more > 0).then(|| format!("and {} more", self.more));
         self.list.iter().map(|mistake| mistake.told(&self.file)).chain(more).collect()
@@ -133,7 +133,7 @@ impl fmt::Display for Mistakes {
     }
 }
 
-/// What is wrong, and where: for programs, as [`Mistakes`] for people.
+/// A mistake for programs; [`Mistakes`] is for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Mistake {
     /// `None`: the file as a whole.
@@ -159,11 +159,11 @@ impl Mistake {
     }
 }
 
-/// A place as people count: lines and characters, from 1.
+/// A position in lines and characters, counted from 1.
 struct Position<'t> {
     line: usize,
     column: usize,
-    /// The line itself, and where it begins.
+    /// The line, and where it begins.
     shown: &'t str,
     begins: usize,
 }
@@ -173,7 +173,7 @@ impl<'t> Position<'t> {
         let offset = text.floor_char_boundary(offset);
         let before = &text[..offset];
         let after_newline = before.rfind('\n').map_or(0, |newline| newline + 1);
-        // A byte order mark is no character of the first line.
+        // A byte order mark is not a character of the first line.
         let mark = if after_newline == 0 && text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
         let begins = after_newline + mark;
         let shown = text[begins..].lines().next().unwrap_or("");
@@ -181,7 +181,7 @@ impl<'t> Position<'t> {
         Self { line: before.matches('\n').count() + 1, column, shown, begins }
     }
 
-    /// The line and a caret below what is wrong, cut where the line is long.
+    /// The line with a caret below the mistake. Long lines are cut.
     fn excerpt(&self, span: Span) -> Option<String> {
         if self.shown.trim().is_empty() {
             return None;

@@ -1,7 +1,7 @@
-//! Reads the tables of a TOML document key by key, and goes on after a mistake.
+//! Reads the tables of a TOML document key by key, and continues after a mistake.
 //!
-//! A key that was not read is a mistake when its table is closed. What is wrong is reported here, once, and is
-//! [`Given::Wrong`] from then on, so that no second mistake follows from the first.
+//! A key that was not read is reported when its table is closed. A mistake is reported here, once, and is
+//! [`Given::Wrong`] from then on, so that it causes no further reports.
 
 use toml::{
     Spanned,
@@ -14,9 +14,9 @@ use super::{
 };
 use crate::text::{quote, suggest};
 
-/// One table while it is read.
+/// A table that is being read.
 pub struct Table<'d> {
-    /// As it is called in messages: `[[service.backend]]`.
+    /// Its name in messages: `[[service.backend]]`.
     name: &'static str,
     span: Span,
     entries: &'d DeTable<'d>,
@@ -24,17 +24,17 @@ pub struct Table<'d> {
     report: &'d Report<'d>,
 }
 
-/// What a table says under a key.
+/// The value of a key.
 #[derive(Clone, Debug)]
 pub enum Given<T> {
     Absent,
-    /// Reported already.
+    /// Already reported.
     Wrong,
     Good(At<T>),
 }
 
 impl<T> Given<T> {
-    /// The value, or this if nothing good is written: with a mistake in the report, the result is thrown away.
+    /// The value, or this default if there is no valid one: after a mistake the result is not used.
     pub fn or(self, default: T) -> T {
         self.value().unwrap_or(default)
     }
@@ -55,7 +55,7 @@ impl<T> Given<T> {
 }
 
 impl<T: Copy> Given<T> {
-    /// The value, or this if nothing is written; `None` if what is written is wrong: rules about it are skipped.
+    /// The value, or this default if there is none. `None` if it is wrong: rules about it are skipped.
     pub const fn meant(&self, default: T) -> Option<T> {
         match self {
             Self::Absent => Some(default),
@@ -65,13 +65,13 @@ impl<T: Copy> Given<T> {
     }
 }
 
-/// The items of a list that are good.
+/// The valid items of a list.
 #[derive(Clone, Debug)]
 pub struct List<T> {
     pub items: Vec<At<T>>,
-    /// No item was wrong: rules about the whole list make sense.
+    /// No item was wrong, so rules about the whole list make sense.
     pub is_complete: bool,
-    /// Where the list is, if it is written.
+    /// The position of the list, if there is one.
     pub span: Option<Span>,
 }
 
@@ -84,17 +84,17 @@ impl<'d> Table<'d> {
         Self { name, span, entries, known: Vec::new(), report }
     }
 
-    /// Where the table begins.
+    /// The position of the table.
     pub const fn span(&self) -> Span {
         self.span
     }
 
-    /// All that is written in it.
+    /// Its keys and values.
     pub const fn entries(&self) -> &'d DeTable<'d> {
         self.entries
     }
 
-    /// Reads a key that may be left out.
+    /// Reads an optional key.
     pub fn optional<T>(
         &mut self,
         key: &'static str,
@@ -108,14 +108,14 @@ impl<'d> Table<'d> {
         }
     }
 
-    /// Judges the value of a key that may be left out.
+    /// Checks the value of an optional key.
     pub fn judge(&mut self, key: &dyn AnyKey) {
         if let Some(value) = self.get(key.name()) {
             self.report.take(value.span().into(), key.judge(value.get_ref()));
         }
     }
 
-    /// Reads a key that must be there.
+    /// Reads a required key.
     pub fn required<T>(
         &mut self,
         key: &'static str,
@@ -131,7 +131,7 @@ impl<'d> Table<'d> {
         }
     }
 
-    /// Reads a list; each wrong item is a mistake of its own.
+    /// Reads a list. Each wrong item is reported.
     pub fn list<T>(
         &mut self,
         key: &'static str,
@@ -154,7 +154,7 @@ impl<'d> Table<'d> {
         List { is_complete: items.len() == array.len(), items, span }
     }
 
-    /// Opens a table within.
+    /// Opens a nested table.
     pub fn table(&mut self, key: &'static str, name: &'static str) -> Option<Table<'d>> {
         let value = self.get(key)?;
         let Some(entries) = value.get_ref().as_table() else {
@@ -165,7 +165,7 @@ impl<'d> Table<'d> {
         Some(Self::new(name, value.span().into(), entries, self.report))
     }
 
-    /// Opens the tables of a list of tables; `None` if what is written is something else.
+    /// Opens an array of tables. `None` if the value is something else.
     pub fn tables(&mut self, key: &'static str, name: &'static str) -> Option<Vec<Table<'d>>> {
         let Some(value) = self.get(key) else { return Some(Vec::new()) };
         let open = |item: &'d Spanned<DeValue<'d>>| {
@@ -183,7 +183,7 @@ impl<'d> Table<'d> {
         tables
     }
 
-    /// Reports the keys that were not read.
+    /// Reports keys that were not read.
     pub fn close(self) {
         for key in self.entries.keys().filter(|key| !self.known.contains(&key.get_ref().as_ref())) {
             let name = key.get_ref();

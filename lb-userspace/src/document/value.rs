@@ -1,4 +1,4 @@
-//! The values of the file: one function each, from what is written to what is meant, or to what is wrong with it.
+//! Values in the file: one function per kind, which returns the value or a message about what is wrong.
 
 use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
@@ -11,9 +11,9 @@ use crate::{
     text::{listed, quote, suggest},
 };
 
-/// Bytes of a unix socket's path: `sun_path` has 108, one of them zero (unix(7)).
+/// Maximum length of a unix socket's path: `sun_path` has 108 bytes, with a terminating zero (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
-/// Bytes of an interface's name: IFNAMSIZ is 16, one of them zero (netdevice(7)).
+/// Maximum length of an interface name: IFNAMSIZ is 16, with a terminating zero (netdevice(7)).
 const MAX_INTERFACE_NAME: usize = 15;
 
 /// Text as it is.
@@ -25,7 +25,7 @@ pub fn boolean(value: &DeValue<'_>) -> Result<bool, String> {
     value.as_bool().ok_or_else(|| format!("expected true or false, not {}", kind(value)))
 }
 
-/// An integer within bounds.
+/// An integer within limits.
 pub fn integer(value: &DeValue<'_>, bounds: RangeInclusive<u32>) -> Result<u32, String> {
     let (written, number) = digits(value)?;
     let within = number.filter(|number| bounds.contains(number));
@@ -41,14 +41,14 @@ pub fn port(value: &DeValue<'_>) -> Result<u16, String> {
 
 /// `1s`, `500ms`, `2m`, `1h`.
 pub fn duration(value: &DeValue<'_>, bounds: RangeInclusive<Duration>) -> Result<Duration, String> {
-    // A number without a unit is the usual slip, and the reader of durations knows what to say about it.
+    // A number without a unit is the usual mistake. The parser of durations has a message for it.
     match value.as_integer() {
         Some(number) => duration::parse(number.as_str(), bounds),
         None => duration::parse(text(value)?, bounds),
     }
 }
 
-/// One word of several. `later`: words that are known, and not in this version.
+/// One of several words. `later`: known words that this version does not support.
 pub fn choice<T: Named>(value: &DeValue<'_>, what: &str, later: &[&str]) -> Result<T, String> {
     let written = text(value)?;
     if let Some(chosen) = named::find(written) {
@@ -67,7 +67,7 @@ pub fn endpoint(value: &DeValue<'_>) -> Result<SocketAddr, String> {
     text(value).and_then(parse_endpoint)
 }
 
-/// The same of a text, wherever it was written.
+/// The same for a text from anywhere.
 pub fn parse_endpoint(written: &str) -> Result<SocketAddr, String> {
     match written.parse::<SocketAddr>() {
         Ok(endpoint) if endpoint.port() == 0 => Err(not_a_port("0")),
@@ -85,7 +85,7 @@ pub fn address(value: &DeValue<'_>) -> Result<std::net::IpAddr, String> {
     })
 }
 
-/// A name that the kernel takes for an interface (`dev_valid_name`).
+/// A name that the kernel accepts for an interface (`dev_valid_name`).
 pub fn interface_name(value: &DeValue<'_>) -> Result<String, String> {
     let name = text(value)?;
     let is_bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
@@ -116,7 +116,7 @@ pub fn socket_path(value: &DeValue<'_>) -> Result<PathBuf, String> {
     Ok(PathBuf::from(path))
 }
 
-/// An integer as it is written, and as a number if it is one of ours.
+/// An integer as written, and its value if it fits.
 fn digits<'v>(value: &'v DeValue<'_>) -> Result<(&'v str, Option<u32>), String> {
     let integer = value.as_integer().ok_or_else(|| format!("expected an integer, not {}", kind(value)))?;
     Ok((integer.as_str(), u32::from_str_radix(integer.as_str(), integer.radix()).ok()))
@@ -152,7 +152,7 @@ fn not_an_endpoint(written: &str) -> String {
     }
 }
 
-/// `fd00::1:80` is an address, and hardly what was meant.
+/// `fd00::1:80` is an address, but hardly what was meant.
 fn without_brackets(written: &str) -> Option<SocketAddr> {
     let (address, port) = written.rsplit_once(':')?;
     let address: std::net::Ipv6Addr = address.parse().ok()?;

@@ -1,6 +1,6 @@
 //! Requests of the API and the daemon to the controller.
 //!
-//! Each request carries the way back for its answer, so an answer of another type does not compile.
+//! Each request carries the channel of its answer, so that an answer of the wrong type does not compile.
 
 use std::fmt;
 
@@ -13,21 +13,21 @@ use crate::{
     view,
 };
 
-/// The way back for the answer to one request.
+/// The channel for the answer to one request.
 #[derive(Debug)]
 pub struct Reply<T>(oneshot::Sender<Result<T, Problem>>);
 
-/// Where the answer arrives. It is an error if the controller is gone.
+/// The future answer. It is an error if the controller has ended.
 pub type Answer<T> = oneshot::Receiver<Result<T, Problem>>;
 
 impl<T> Reply<T> {
-    /// A way back, and where it ends.
+    /// A reply channel and its receiver.
     pub fn channel() -> (Self, Answer<T>) {
         let (sender, receiver) = oneshot::channel();
         (Self(sender), receiver)
     }
 
-    /// Answers. A client that has gone meanwhile is not an error.
+    /// Sends the answer. If the client has gone, it is dropped.
     pub fn send(self, answer: Result<T, Problem>) {
         let _gone = self.0.send(answer);
     }
@@ -38,41 +38,41 @@ impl<T> Reply<T> {
     }
 }
 
-/// A question or a command.
+/// A query or a command.
 #[derive(Debug)]
 pub enum Request {
-    /// `GET /v1/status`, and what `/readyz` judges by.
+    /// `GET /v1/status`, and the basis of `/readyz`.
     Status(Reply<view::Status>),
-    /// `GET /v1/services`: in the order of the file.
+    /// `GET /v1/services`, in the order of the file.
     Services(Reply<Vec<view::Service>>),
-    /// `GET /v1/backends`, and those of one service: in the order of the file.
+    /// `GET /v1/backends`, or those of one service, in the order of the file.
     Backends {
-        /// `None`: those of all services.
+        /// `None`: all services.
         service: Option<String>,
-        /// The way back.
+        /// The reply channel.
         reply: Reply<Vec<view::Backend>>,
     },
     /// `GET` of one backend.
     Backend {
-        /// Of the file, or added by command.
+        /// From the file, or added by command.
         backend: BackendName,
-        /// The way back.
+        /// The reply channel.
         reply: Reply<view::Backend>,
     },
-    /// `GET /v1/health`: in the order of the file.
+    /// `GET /v1/health`, in the order of the file.
     Health(Reply<Vec<view::HealthState>>),
-    /// Where a backend is to be probed. The API's own task probes: the controller never waits for the network.
+    /// The target for a probe, which the API's task runs: the controller never waits for the network.
     Probe {
-        /// Of the file, or added by command.
+        /// From the file, or added by command.
         backend: BackendName,
-        /// The way back.
+        /// The reply channel.
         reply: Reply<Target>,
     },
-    /// `GET /v1/flows`: answered when the tables have been walked, or the list is full.
+    /// `GET /v1/flows`. Answered when the tables have been walked, or the list is full.
     Flows {
         /// Which flows.
         query: view::FlowQuery,
-        /// The way back. The list has no order.
+        /// The reply channel. The list is unordered.
         reply: Reply<Vec<view::Flow>>,
     },
     /// `GET /v1/flows/count`
@@ -81,39 +81,39 @@ pub enum Request {
     Stats(Reply<Vec<view::Stats>>),
     /// `GET /metrics`: the text format of Prometheus.
     Metrics(Reply<String>),
-    /// `POST /v1/reload`, and SIGHUP: answered when the file is in force.
+    /// `POST /v1/reload`, and SIGHUP. Answered when the file has been applied.
     Reload(Reply<view::Reloaded>),
-    /// `POST /v1/detach`: answered when the data plane is gone.
+    /// `POST /v1/detach`. Answered when the data plane is removed.
     Detach(Reply<()>),
-    /// `POST` to a backend: kept in the overlay.
+    /// `POST` to a backend. Kept in the overlay.
     AddBackend {
-        /// A name that its service does not have so far.
+        /// A name that is unused in its service.
         backend: BackendName,
-        /// What the file would say of it.
+        /// The same settings as in the file.
         body: NewBackend,
-        /// The way back: the backend, with flows that were counted after the change was in force.
+        /// The reply channel: the backend, with flows that were counted after the change.
         reply: Reply<view::Backend>,
     },
-    /// `DELETE` of a backend: kept in the overlay.
+    /// `DELETE` of a backend. Kept in the overlay.
     RemoveBackend {
-        /// Of the file, or added by command.
+        /// From the file, or added by command.
         backend: BackendName,
-        /// The way back.
+        /// The reply channel.
         reply: Reply<()>,
     },
-    /// `PATCH` of a backend: kept in the overlay.
+    /// `PATCH` of a backend. Kept in the overlay.
     PatchBackend {
-        /// Of the file, or added by command.
+        /// From the file, or added by command.
         backend: BackendName,
-        /// What is not in it stays.
+        /// Settings that are not given stay.
         body: BackendPatch,
-        /// The way back: the backend as after [`AddBackend`](Self::AddBackend). `None`: the file no longer has it, and
-        /// the command ended what was kept of it.
+        /// The reply channel: the backend as for [`AddBackend`](Self::AddBackend). `None`: it is no longer in
+        /// the file, and the command ended its drain or maint.
         reply: Reply<Option<view::Backend>>,
     },
 }
 
-/// Does the same with the reply of any request.
+/// Evaluates the same expression for the reply of any request.
 macro_rules! with_reply {
     ($request:expr, $reply:ident => $action:expr) => {
         match $request {

@@ -1,4 +1,4 @@
-//! A balancer that is made up: two services in memory, which requests show and change.
+//! A fake balancer: two services in memory, which requests show and change.
 
 use std::time::Duration;
 
@@ -72,8 +72,8 @@ impl Balancer {
         Ok(backends)
     }
 
-    /// With every look at a drained backend, it has one flow less; the clients of web-2 do not go. It is known that
-    /// there are no others a look after the last has gone.
+    /// Each request for a drained backend removes one of its flows; those of web-2 stay. It is drained one
+    /// request after the last flow has gone.
     fn look(&mut self, name: &BackendName) -> Result<view::Backend, Problem> {
         let index = self.find(name)?;
         let backend = &mut self.backends[index];
@@ -104,7 +104,7 @@ impl Balancer {
         Ok(())
     }
 
-    /// `web-gone` is in drain, and the file no longer has it.
+    /// `web-gone` is in drain and no longer in the file.
     fn patch(&mut self, name: &BackendName, body: &BackendPatch) -> Result<Option<view::Backend>, Problem> {
         if name.backend == "web-gone" {
             return Ok(None);
@@ -284,7 +284,7 @@ fn health_of(backend: &view::Backend) -> view::HealthState {
     let (check, last) = match (backend.service.as_str(), backend.health) {
         ("dns", _) => (None, None),
         (_, Health::Down) => (Some(Kind::Http), Some((ProbeOutcome::Failure, "connection refused"))),
-        // Up still, but not for long.
+        // Still up, but its last check failed.
         (_, _) if backend.name == "web-2" => {
             (Some(Kind::Http), Some((ProbeOutcome::Timeout, "no answer within 1s")))
         }

@@ -1,9 +1,9 @@
-//! From single results to a steady health: `rise` successes in a row bring a backend up, `fall` failures in a row
+//! Turns single results into a steady health: `rise` successes in a row bring a backend up, `fall` failures in a row
 //! bring it down.
 
 use crate::event::Health;
 
-/// The health of one backend, and the results against it so far.
+/// The health of one backend, and the recent results that contradict it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dampener {
     thresholds: Thresholds,
@@ -20,8 +20,8 @@ pub struct Thresholds {
 }
 
 impl Dampener {
-    /// With unknown health (a cold start), the first result decides: no client should wait for `rise` probes.
-    /// With known health (adopted from the maps), nothing changes until a threshold is reached.
+    /// If the health is unknown, the first result decides: clients must not wait for `rise` probes. If it is
+    /// known (adopted from the maps), it stays until a threshold is reached.
     pub fn new(thresholds: Thresholds, known: Option<Health>) -> Self {
         Self { thresholds, steady: known, against: 0 }
     }
@@ -69,7 +69,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_case_ends_as_its_row_says() {
+    fn every_case_has_the_expected_result() {
         for (name, known, results, expected) in CASES {
             let mut dampener = Dampener::new(Thresholds { rise: 2, fall: 3 }, *known);
 

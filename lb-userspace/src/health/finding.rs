@@ -1,4 +1,4 @@
-//! What one probe of a target found, and what is reported of it.
+//! The result of one probe of a target.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,7 @@ use crate::{
     probe::{Fault, ProbeOutcome},
 };
 
-/// What one probe found, and when.
+/// The result of a probe, and its time.
 #[derive(Debug)]
 pub struct Finding {
     pub answer: Result<String, Fault>,
@@ -18,7 +18,7 @@ pub struct Finding {
     pub timeout: Duration,
 }
 
-/// Probes the target once. Its timeout bounds the time to a verdict.
+/// Probes the target once, within its timeout.
 pub async fn probe(target: &Target) -> Finding {
     let at = SystemTime::now();
     let started = Instant::now();

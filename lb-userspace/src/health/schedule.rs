@@ -6,17 +6,16 @@
 //!   probe 0         probe 1         probe 2         probe 3
 //! ```
 //!
-//! The first probe is immediate: a service waits for it before it serves. Where many backends are new at once, their
-//! first probes are [spread](first_start) over a second. From the second probe on, each backend keeps to a grid of its
-//! own, whose phase follows from its name, so that the probes of many backends do not come in bursts.
+//! The first probe is immediate, because the backend gets no flows before it. If many backends are new at once, their
+//! first probes are [spread](first_start) over a second. From the second probe on, each backend has a fixed grid
+//! whose phase follows from its name, so that probes do not come in bursts.
 //!
-//! The grid is fixed: the duration of a probe does not move the next one. That is what lets the daemon promise that a
-//! backend gets no new flow `fall * interval` after it began to refuse, plus `timeout` where it is silent: wherever
-//! the death lies between two probes, `fall` of them start within `fall` intervals. (The promise about silent
-//! backends requires a timeout no longer than the interval: a backend never has two probes at once, so a longer
-//! timeout skips points.)
+//! The duration of a probe does not shift the next one. So a backend that starts to refuse gets no new flow after
+//! `fall * interval`, plus `timeout` if it is silent: whenever it dies, `fall` probes start within `fall` intervals.
+//! (For silent backends this requires a timeout no longer than the interval: a backend never has two probes at once,
+//! so a longer timeout skips points of the grid.)
 //!
-//! Pure: times come in and go out as durations since the target was first seen.
+//! Pure: times are arguments and results, as durations since the target was first seen.
 
 use std::time::Duration;
 
@@ -24,37 +23,38 @@ use crate::spec::BackendName;
 
 /// The time over which the first probes of many new backends are spread.
 pub const FIRST_PROBES_SPREAD: Duration = Duration::from_secs(1);
-/// The longest time between two of those: a few backends are probed at once.
+/// The longest time between two of those, so that a few backends are probed without delay.
 const FIRST_PROBES_GAP: Duration = Duration::from_millis(2);
 
-/// When the first probe starts, of the backend at `position` among `count` that are new at the same time.
+/// When the first probe starts, for the backend at `position` among `count` new ones.
 pub fn first_start(position: usize, count: usize) -> Duration {
     let gap = (FIRST_PROBES_SPREAD / u32::try_from(count.max(1)).unwrap_or(u32::MAX)).min(FIRST_PROBES_GAP);
     gap * u32::try_from(position).unwrap_or(u32::MAX)
 }
 
-/// The starts of one backend's probes.
+/// The start times of one backend's probes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule {
     first: Duration,
     interval: Duration,
-    /// From the last start to the next point.
+    /// From the last start to the next point of the grid.
     step: Duration,
     last: Option<Duration>,
 }
 
 impl Schedule {
-    /// The grid's phase follows from the name: it is the same after every restart.
+    /// The phase of the grid follows from the name: it is the same after each restart.
     pub fn new(backend: &BackendName, first: Duration, interval: Duration) -> Self {
-        // A grid of no width would be a busy loop.
+        // A grid without width would be a busy loop.
         let interval = interval.max(Duration::from_millis(1));
         Self { first, interval, step: interval.mul_f64(fraction(backend)), last: None }
     }
 
-    /// When the next probe starts, if the one before it ended at `elapsed`; in the past means at once.
+    /// When the next probe starts, if the one before ended at `elapsed`. A time in the past means at once.
     ///
-    /// A probe that ended after the next point makes that point late, not lost: with a timeout as long as the
-    /// interval each point would be missed by a hair. Of several points missed only the last is made up for.
+    /// If a probe ends after the next point, that point is used late rather than skipped: with a timeout as long
+    /// as the interval, each point would be missed by a hair. If several points were missed, only the last one is
+    /// used.
     pub fn next(&mut self, elapsed: Duration) -> Duration {
         let next = match self.last {
             None => self.first,
@@ -76,8 +76,8 @@ fn fraction(backend: &BackendName) -> f64 {
     let hash = name.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
-    // Names that differ only in their last letter differ little in the top bits: fold and spread them
-    // (Knuth, multiplicative hashing).
+    // Names that differ only in their last letter differ little in the top bits, so fold and spread them (Knuth,
+    // multiplicative hashing).
     let mixed = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     f64::from((mixed >> 32) as u32) / (f64::from(u32::MAX) + 1.0)
 }

@@ -1,4 +1,4 @@
-//! Targets come, change and go while the watch runs, against real sockets on loopback.
+//! Targets are added, changed and removed during the watch, with real sockets on loopback.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -26,7 +26,8 @@ async fn an_unchanged_target_keeps_what_its_dampener_has_seen() {
     world.set(vec![target("a", refusing().await)]);
     assert_eq!(world.result_of("a").await.change, Some(Health::Down), "the first result decides");
 
-    // Believed anew and joined by another: `a` is the same task, so nothing is decided a second time.
+    // `a` is sent again with a known health, and `b` is added: `a` keeps its task, so nothing is decided a second
+    // time.
     let adopted = Target { known: Some(Health::Up), ..world.targets()[0].clone() };
     world.set(vec![adopted, target("b", refusing().await)]);
 
@@ -94,7 +95,7 @@ async fn shutdown_ends_it_and_all_its_tasks() {
 }
 
 #[tokio::test]
-async fn it_ends_when_nobody_listens() {
+async fn it_ends_when_the_receiver_is_gone() {
     let mut world = World::start(vec![target("a", refusing().await)]);
 
     world.events.close();

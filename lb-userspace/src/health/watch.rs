@@ -1,4 +1,4 @@
-//! One backend under watch: its schedule, its probes one after the other, its dampener, and what it reports.
+//! The watch of one backend: its schedule, its sequential probes, its dampener, and its events.
 
 use std::{
     sync::{
@@ -45,7 +45,7 @@ where
     }
 }
 
-/// The backend's health by a finding, if there is any.
+/// The health according to a result, if the result tells anything.
 fn judge(target: &Target, finding: &Finding) -> Option<Health> {
     match &finding.answer {
         Ok(_) => Some(Health::Up),
@@ -57,7 +57,7 @@ fn judge(target: &Target, finding: &Finding) -> Option<Health> {
     }
 }
 
-/// How many probes may be under way at one time, over all backends.
+/// The limit of concurrent probes over all backends.
 #[derive(Clone, Debug)]
 pub struct Lanes {
     free: Arc<Semaphore>,
@@ -69,7 +69,7 @@ impl Lanes {
         Self { free: Arc::new(Semaphore::new(count)), full: Arc::new(AtomicBool::new(false)) }
     }
 
-    /// Runs the probe when there is room for it.
+    /// Runs the probe when the limit allows it.
     async fn take(&self, probe: impl Future<Output = Finding>) -> Finding {
         let _lane = match self.free.try_acquire() {
             Ok(lane) => {

@@ -1,10 +1,10 @@
-//! How long health checks took: a histogram that is a plain value.
+//! How long health checks took: a histogram as a plain value.
 
 use std::time::Duration;
 
 use prometheus::proto;
 
-/// Upper bounds in microseconds: from a backend on the same switch to the longest time-outs in use.
+/// Upper limits in microseconds: from a backend on the same switch to the longest timeouts in use.
 const BOUNDS_US: [u64; 14] = [
     250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
     5_000_000,
@@ -13,7 +13,7 @@ const BOUNDS_US: [u64; 14] = [
 /// Counts of durations, by bucket.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Durations {
-    /// Not cumulative; what is beyond the last bound is in `count` alone.
+    /// Not cumulative. What is above the last limit is only in `count`.
     buckets: [u64; BOUNDS_US.len()],
     count: u64,
     sum: Duration,

@@ -1,4 +1,4 @@
-//! The families, in the order in which they are read: what there is, what services do, what backends do, the program.
+//! The families, in the order of the output: interfaces and tables, services, backends, the daemon.
 
 use std::time::SystemTime;
 

@@ -1,4 +1,4 @@
-//! A metric family under construction.
+//! A metric family being built.
 
 use prometheus::proto::{Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 

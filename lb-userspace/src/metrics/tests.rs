@@ -1,4 +1,4 @@
-//! The whole text, the linter of Prometheus, and the document.
+//! The complete text, Prometheus' linter, and the document.
 
 use std::{
     io::Write,
@@ -12,7 +12,7 @@ use super::*;
 use crate::spec::{AdminState, LinkMode, Scheduler};
 
 #[test]
-fn the_text_is_as_agreed() {
+fn the_text_matches_the_golden_file() {
     let text = TextEncoder::new().encode_to_string(&families(&input())).unwrap();
 
     for line in [
@@ -67,7 +67,7 @@ fn the_text_is_as_agreed() {
 }
 
 #[test]
-fn what_is_passed_is_not_among_the_dropped() {
+fn passed_packets_are_not_counted_as_dropped() {
     let text = render(&input()).unwrap();
 
     assert!(!text.contains(r#"reason="not_service""#));
@@ -93,7 +93,7 @@ fn hostile_names_stay_within_their_quotes() {
 }
 
 #[test]
-fn nothing_configured_is_still_a_good_text() {
+fn an_empty_configuration_gives_a_valid_text() {
     let mut input = input();
     input.services.clear();
     input.interfaces.clear();
@@ -122,7 +122,7 @@ fn each_family_and_each_reason_is_in_the_document() {
 }
 
 #[test]
-fn promtool_has_no_complaint() {
+fn promtool_accepts_the_text() {
     let promtool = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
@@ -130,7 +130,7 @@ fn promtool_has_no_complaint() {
         .stderr(Stdio::piped())
         .spawn();
     let Ok(mut promtool) = promtool else {
-        // Past the capture of the test runner: a test that checked nothing says so.
+        // Not captured by the test runner: a test that was skipped must be visible.
         writeln!(std::io::stderr(), "NOT RUN: promtool is not installed (Debian: prometheus)").unwrap();
         return;
     };
@@ -143,7 +143,7 @@ fn promtool_has_no_complaint() {
 }
 
 #[test]
-fn alerts_ask_for_what_there_is() {
+fn alerts_use_existing_metrics() {
     let rules = include_str!("../../../deploy/prometheus-rules.yml");
     let (families, reasons) = (families(&input()), Reason::ALL.iter().map(|reason| reason.name()));
     let known: Vec<&str> = families.iter().map(|family| family.name()).chain(reasons).collect();

@@ -1,4 +1,4 @@
-//! From netlink's messages to facts. Pure.
+//! Decodes netlink messages. Pure.
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "the kernel has many words, and gets more: ours are few")]
 
@@ -17,7 +17,7 @@ use super::{
     resolve::{Link, Neighbour, Place, Route},
 };
 
-/// What a message of the groups that we listen to says, if it concerns us.
+/// The meaning of a message from the groups that xlb listens to, if it matters.
 pub fn fact(message: &RouteNetlinkMessage) -> Option<Fact> {
     use RouteNetlinkMessage as Message;
     match message {
@@ -27,7 +27,7 @@ pub fn fact(message: &RouteNetlinkMessage) -> Option<Fact> {
             neighbour(message).map(|(place, neighbour)| Fact::Neighbour(place, Some(neighbour)))
         }
         Message::DelNeighbour(message) => neighbour(message).map(|(place, _)| Fact::Neighbour(place, None)),
-        // A clone is what the kernel learned about one destination, not a change of routes.
+        // A clone is a cached result for one destination, not a change of routes.
         Message::NewRoute(message) | Message::DelRoute(message) => {
             (!message.header.flags.contains(RouteFlags::Cloned)).then_some(Fact::Routes)
         }
@@ -37,9 +37,10 @@ pub fn fact(message: &RouteNetlinkMessage) -> Option<Fact> {
     }
 }
 
-/// A link's index and what it is.
+/// A link's index and properties.
 pub fn link(message: &LinkMessage) -> Option<(u32, Link)> {
-    // A bridge tells of its ports in messages of its own family: a port that leaves is "deleted", the link is not.
+    // A bridge reports its ports in messages of its own family: a port that leaves is "deleted", but the link
+    // still exists.
     if message.header.interface_family != AddressFamily::Unspec {
         return None;
     }
@@ -55,9 +56,10 @@ pub fn link(message: &LinkMessage) -> Option<(u32, Link)> {
     Some((message.header.index, Link { name, mac, mtu, is_up }))
 }
 
-/// Where a neighbour is and what is known of it.
+/// A neighbour's location and state.
 pub fn neighbour(message: &NeighbourMessage) -> Option<(Place, Neighbour)> {
-    // The forwarding table of a bridge comes in the same messages, without an address of ours; proxies are not there.
+    // The forwarding table of a bridge has the same messages, without an IP address. Proxy entries are not
+    // neighbours.
     if message.header.flags.contains(NeighbourFlags::Proxy) {
         return None;
     }
@@ -82,7 +84,7 @@ pub fn neighbour(message: &NeighbourMessage) -> Option<(Place, Neighbour)> {
     Some(((message.header.ifindex, address), neighbour))
 }
 
-/// The answer to "how would you send to this address?".
+/// The answer to a route lookup.
 pub fn route(destination: IpAddr, message: &RouteMessage) -> Route {
     let attributes = &message.attributes;
     let Some(interface) =
@@ -111,11 +113,11 @@ pub fn route(destination: IpAddr, message: &RouteMessage) -> Route {
     }
 }
 
-/// The MTU that the operator gave the route, not one that an ICMP error claimed for this destination: what packets of
-/// this host learned holds for this host's packets, and a forged error must not make us refuse a backend's traffic.
+/// The MTU that the operator set for the route, not one learned from an ICMP error: a learned MTU applies to this
+/// host's packets, and a forged error must not affect a backend's traffic.
 fn configured_mtu(destination: IpAddr, message: &RouteMessage) -> Option<u32> {
     let is_learned = match destination {
-        // `rt_fill_info` gives a learned MTU together with the time when it expires; a route itself has none.
+        // `rt_fill_info` adds an expiry time to a learned MTU. A configured one has none.
         IpAddr::V4(_) => message
             .attributes
             .iter()
@@ -136,7 +138,7 @@ fn find<A, T>(attributes: &[A], pick: impl Fn(&A) -> Option<T>) -> Option<T> {
     attributes.iter().find_map(pick)
 }
 
-/// The Ethernet address in an attribute; other kinds of links have other lengths, or none.
+/// The Ethernet address in an attribute. Other kinds of links have other lengths, or none.
 fn mac(bytes: &[u8]) -> Option<Mac> {
     let bytes: [u8; 6] = bytes.try_into().ok()?;
     Some(Mac::new(bytes)).filter(|mac| !mac.is_zero())

@@ -1,7 +1,7 @@
-//! Limits how often the kernel is made to resolve a neighbour. Pure.
+//! Limits how often the kernel is asked to resolve a neighbour. Pure.
 //!
-//! XDP sends past the kernel, so the kernel takes the neighbours that it is not using itself for idle: it would neither
-//! resolve them nor notice that they moved. So xlb makes it send requests.
+//! XDP bypasses the kernel, so neighbours that only XDP uses seem idle to the kernel: it would neither resolve them
+//! nor notice that they moved. So xlb triggers the requests.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::resolve::{Neighbour, Place};
 
-/// Limit of neighbour requests for clients per second. The program requests whatever a client's packet
-/// names, and each request is an entry in the kernel's table (1024 by default).
+/// Limit of neighbour requests for clients per second. A client's packets determine what the program requests, and
+/// each request is an entry in the kernel's table (1024 by default).
 pub const CLIENTS_PER_SECOND: usize = 256;
 /// Limit of requests for stale neighbours per second, not counting those of backends.
 pub const REFRESHES_PER_SECOND: usize = 64;
@@ -57,7 +57,7 @@ impl Limiter {
         self.is_due(place, REFRESH, now) && self.refreshes.admits(now) && self.remember(place, now)
     }
 
-    /// Forgets what no longer holds anybody back.
+    /// Drops entries that no longer hold a request back.
     pub fn prune(&mut self, now: Instant) {
         self.asked.retain(|_, at| now < *at + REFRESH);
     }
@@ -76,7 +76,8 @@ fn pause(neighbour: Option<Neighbour>) -> Option<Duration> {
     match neighbour {
         None | Some(Neighbour::Incomplete | Neighbour::Failed) => Some(RETRY),
         Some(Neighbour::Stale(_)) => Some(REFRESH),
-        // To request a permanent neighbour would make it an ordinary one (`__neigh_update`, NEIGH_UPDATE_F_USE).
+        // A request would turn a permanent neighbour into an ordinary one (`__neigh_update`,
+        // NEIGH_UPDATE_F_USE).
         Some(Neighbour::Fresh(_) | Neighbour::Fixed(_)) => None,
     }
 }
@@ -86,7 +87,7 @@ fn is_unicast(address: IpAddr) -> bool {
     !(address.is_multicast() || address.is_unspecified() || address.is_loopback() || is_broadcast)
 }
 
-/// So many in a second.
+/// The number of requests in a second.
 #[derive(Debug)]
 struct Budget {
     whose: &'static str,
@@ -123,7 +124,7 @@ mod tests {
     const MAC: Mac = Mac([1; 3]);
 
     #[test]
-    fn backends_are_asked_for_as_often_as_their_state_wants() {
+    fn backends_are_requested_as_often_as_their_state_requires() {
         let cases = [
             (None, Some(1)),
             (Some(Neighbour::Incomplete), Some(1)),
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_clients_is_cut_and_takes_nothing_from_backends() {
+    fn a_flood_of_clients_is_limited_and_does_not_affect_backends() {
         let start = Instant::now();
         let mut limiter = Limiter::new(start);
 
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_client_is_asked_for_once_a_second() {
+    fn the_same_client_is_requested_at_most_once_a_second() {
         let start = Instant::now();
         let mut limiter = Limiter::new(start);
 
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_asked_for_who_cannot_be_a_neighbour() {
+    fn addresses_that_cannot_be_neighbours_are_not_requested() {
         let mut limiter = Limiter::new(Instant::now());
 
         for address in ["0.0.0.0", "255.255.255.255", "224.0.0.1", "127.0.0.1", "::", "::1", "ff02::1"] {
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_stale_neighbours_all_have_their_turn() {
+    fn many_stale_neighbours_are_requested_in_turn() {
         let start = Instant::now();
         let mut limiter = Limiter::new(start);
 

@@ -1,6 +1,6 @@
 //! Netlink: one socket for notifications, one for requests.
 //!
-//! Two, because a listener that falls behind loses messages (ENOBUFS), and an answer must not be among them.
+//! Two, because a listener that falls behind loses messages (ENOBUFS), and answers must not be lost.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -40,30 +40,30 @@ const GROUPS: [MulticastGroup; 8] = [
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv6Ifaddr,
 ];
-/// Some thousand messages; the kernel may grant less (net.core.rmem_max).
+/// Some thousand messages. The kernel may grant less (net.core.rmem_max).
 const RECEIVE_BUFFER_BYTES: u32 = 1024 * 1024;
-/// The kernel answers within microseconds. Longer than this, and the socket is broken.
+/// The kernel answers within microseconds. If it takes longer than this, the socket is broken.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// So many answers wait in the socket at most: one by one, each lookup would wait for two task switches.
+/// Maximum number of pending lookups: one at a time, each would cost two task switches.
 const LOOKUPS_AT_ONCE: usize = 64;
 
 /// A notification.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Heard {
     Fact(Fact),
-    /// Messages were lost: look at everything again.
+    /// Messages were lost: all state must be read again.
     Gap,
 }
 
-/// Listens to changes.
+/// Listens for changes.
 pub struct Monitor {
     messages: Box<dyn Stream<Item = NetlinkPayload<RouteNetlinkMessage>> + Send + Unpin>,
     _driver: AbortOnDropHandle<()>,
 }
 
 impl Monitor {
-    /// Hears everything from here on.
+    /// Subscribes to all messages from now on.
     pub fn subscribe() -> anyhow::Result<Self> {
         let (mut connection, _, messages) =
             rtnetlink::new_multicast_connection(&GROUPS).context("subscribe to netlink's changes")?;
@@ -73,7 +73,7 @@ impl Monitor {
         Ok(Self { messages, _driver: AbortOnDropHandle::new(tokio::spawn(connection)) })
     }
 
-    /// Waits for what concerns us. `None`: the socket is broken. Safe to cancel.
+    /// Waits for a message that matters. `None`: the socket is broken. Cancel-safe.
     pub async fn next(&mut self) -> Option<Heard> {
         loop {
             let payload = self.messages.next().await?;
@@ -89,7 +89,7 @@ impl Monitor {
     }
 }
 
-/// Asks the kernel.
+/// Sends requests to the kernel.
 pub struct Kernel {
     handle: Handle,
     _driver: AbortOnDropHandle<()>,
@@ -111,7 +111,7 @@ impl Kernel {
         collect(neighbours, |message| decode::neighbour(&message)).await.context("list the neighbours")
     }
 
-    /// The routes of many paths.
+    /// The routes of several paths.
     pub async fn routes(&self, paths: BTreeSet<Path>) -> anyhow::Result<BTreeMap<Path, Route>> {
         futures_util::stream::iter(paths)
             .map(async |path| anyhow::Ok((path, self.route(path).await?)))
@@ -120,19 +120,19 @@ impl Kernel {
             .await
     }
 
-    /// The answer of `ip route get TO from FROM`.
+    /// Like `ip route get TO from FROM`.
     async fn route(&self, path: Path) -> anyhow::Result<Route> {
         let mut answers = Box::pin(self.handle.route().get(route_request(path)).execute());
         match patiently(answers.try_next()).await? {
             Ok(Some(message)) => Ok(decode::route(path.to, &message)),
             Ok(None) => Ok(Route::Missing),
-            // The kernel's errors for unreachable, prohibited and blackhole routes.
+            // The kernel's errors for unreachable, prohibit and blackhole routes.
             Err(Error::NetlinkError(_)) => Ok(Route::Missing),
             Err(error) => Err(error).with_context(|| format!("look up the route to {}", path.to)),
         }
     }
 
-    /// What `ip neigh replace ADDRESS dev INTERFACE use nud none` does: the kernel asks the network. The inner error is
+    /// Like `ip neigh replace ADDRESS dev INTERFACE use nud none`: the kernel sends a request. The inner error is
     /// the kernel's refusal.
     pub async fn ask(&self, (interface, address): Place) -> anyhow::Result<io::Result<()>> {
         let request = self

@@ -1,5 +1,4 @@
-//! What the kernel knows of links and neighbours, kept in step by its messages, and what each message changes for us.
-//! Pure.
+//! The kernel's links and neighbours, updated by its messages, and the consequences of each message. Pure.
 
 use std::{collections::BTreeMap, ops::BitOrAssign};
 
@@ -7,31 +6,32 @@ use lb_common::net::Mac;
 
 use super::resolve::{Link, Neighbour, Place};
 
-/// Neighbours without an entry whose last address is remembered: if one gets another, flows must look it up.
+/// Number of remembered addresses of neighbours without an entry. If such a neighbour gets another address, flows
+/// must look it up.
 const DEPARTED_MAX: usize = 16 * 1024;
 
-/// The address by which flows send to a neighbour.
+/// The address that flows use for a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Used {
     One(Mac),
-    /// Flows differ: whatever the neighbour's entry says, some have another address.
+    /// Unknown: flows use more than one address, so any entry may be news to some of them.
     Several,
 }
 
-/// One message of the kernel.
+/// A message from the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
-    /// `None`: it is gone.
+    /// `None`: it was deleted.
     Link(u32, Option<Link>),
-    /// `None`: it is gone.
+    /// `None`: it was deleted.
     Neighbour(Place, Option<Neighbour>),
     /// A route or a rule changed.
     Routes,
-    /// One of this host's addresses changed: it may be the source of a route, or no reason to route any more.
+    /// An address of this host changed: it may be the source of a route, or make a route unusable.
     Addresses,
 }
 
-/// What follows from messages.
+/// The consequences of messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Backends' routes must be looked up again.
@@ -40,7 +40,7 @@ pub struct Changes {
     pub hops: bool,
     /// Flows must look up their next hop again.
     pub flows: bool,
-    /// Links, or this host's addresses, are not what they were.
+    /// Links, or this host's addresses, have changed.
     pub links: bool,
 }
 
@@ -66,7 +66,7 @@ impl BitOrAssign for Changes {
 pub struct Network {
     links: BTreeMap<u32, Link>,
     neighbours: BTreeMap<Place, Neighbour>,
-    /// The last address that each neighbour had, or was assumed to have, also while it has no entry.
+    /// The last known or assumed address of each neighbour, even while it has no entry.
     used: BTreeMap<Place, Used>,
 }
 
@@ -79,18 +79,18 @@ impl Network {
         &self.neighbours
     }
 
-    /// Takes one message in.
+    /// Applies a message.
     pub fn absorb(&mut self, fact: Fact) -> Changes {
         match fact {
             Fact::Link(index, link) => self.absorb_link(index, link),
             Fact::Neighbour(place, neighbour) => self.absorb_neighbour(place, neighbour),
             Fact::Routes => Changes { links: false, ..Changes::ALL },
-            // The controller looks at links and addresses together: what services listen on may be there now.
+            // The controller reads links and addresses together, and reports missing listen addresses.
             Fact::Addresses => Changes { flows: false, ..Changes::ALL },
         }
     }
 
-    /// Takes a full look in: what is not in it is gone.
+    /// Applies a full read. What it lacks is gone.
     pub fn replace(&mut self, links: BTreeMap<u32, Link>, neighbours: BTreeMap<Place, Neighbour>) -> Changes {
         let gone_links: Vec<_> =
             self.links.keys().filter(|index| !links.contains_key(index)).copied().collect();
@@ -108,9 +108,9 @@ impl Network {
         changes
     }
 
-    /// A flow sends to a neighbour without an entry by this address, which its client's frame came from.
+    /// Flows use this address, from a client's frame, for a neighbour without an entry.
     pub fn assume(&mut self, place: Place, mac: Mac) -> Changes {
-        // The entry was made meanwhile.
+        // The entry was created meanwhile.
         if let Some(known) = self.neighbours.get(&place).and_then(|neighbour| neighbour.mac()) {
             return Changes { flows: known != mac, ..Changes::default() };
         }
@@ -130,8 +130,8 @@ impl Network {
         if before == link { Changes::default() } else { Changes::ALL }
     }
 
-    /// A neighbour that is confirmed, forgotten or heard of for the first time changes nothing for flows: they keep the
-    /// address that they have, and it is still right. Another address than the last one does.
+    /// A neighbour that is confirmed, deleted or seen for the first time changes nothing for flows: the address
+    /// that they use is still right. Only another address than the last one does.
     fn absorb_neighbour(&mut self, place: Place, neighbour: Option<Neighbour>) -> Changes {
         let before = match neighbour {
             Some(neighbour) => self.neighbours.insert(place, neighbour),
@@ -149,7 +149,7 @@ impl Network {
         Changes { hops, flows: moved, ..Changes::default() }
     }
 
-    /// Who forgets must assume that everything changed.
+    /// Without the old addresses, it must be assumed that all of them changed.
     fn forget_departed(&mut self) -> bool {
         if self.used.len() <= self.neighbours.len() + DEPARTED_MAX {
             return false;
@@ -170,7 +170,7 @@ mod tests {
     const B: Mac = Mac([2; 3]);
 
     #[test]
-    fn only_another_address_of_a_neighbour_is_news_to_flows() {
+    fn flows_are_affected_only_by_another_address_of_a_neighbour() {
         use Neighbour::{Failed, Fixed, Fresh, Incomplete, Stale};
         type Case<'a> = (&'a str, &'a [Option<Neighbour>], (bool, bool));
         let cases: &[Case] = &[
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_assumed_is_bounded() {
+    fn assumed_addresses_are_bounded() {
         let mut network = Network::default();
         let mut told = 0;
         for number in 0..2 * DEPARTED_MAX as u32 {
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_look_finds_what_messages_would_have_told() {
+    fn a_full_read_has_the_same_result_as_messages() {
         let link = Link { name: "eth0".to_owned(), mac: Some(A), mtu: 1500, is_up: true };
         let links = BTreeMap::from([(2, link)]);
         let neighbours = BTreeMap::from([(place(1), Neighbour::Fresh(A)), (place(2), Neighbour::Fresh(A))]);

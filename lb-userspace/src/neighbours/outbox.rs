@@ -1,4 +1,5 @@
-//! Events that the controller has not taken yet. It may be busy: events of one kind are merged, no sender waits. Pure.
+//! Events that the controller has not received yet. While it is busy, events of one kind are merged, and no sender
+//! waits. Pure.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,7 @@ use crate::event::{Event, HopState, Path};
 
 type Hops = BTreeMap<Path, HopState>;
 
-/// At most one piece of news of each kind.
+/// At most one event of each kind.
 #[derive(Debug, Default)]
 pub struct Outbox {
     links: bool,
@@ -23,7 +24,7 @@ impl Outbox {
         self.routing |= changes.flows;
     }
 
-    /// Next hops are sent the first time, and when they differ from what was sent.
+    /// Next hops are sent the first time, and when they differ from those sent before.
     pub fn put(&mut self, hops: Hops) {
         self.hops = (self.told.as_ref() != Some(&hops)).then_some(hops);
     }
@@ -49,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn news_of_the_same_kind_become_one() {
+    fn events_of_one_kind_are_merged() {
         let mut outbox = Outbox::default();
         for _ in 0..3 {
             outbox.note(Changes { flows: true, links: true, ..Changes::default() });
@@ -65,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn hops_are_news_the_first_time_and_when_they_differ_from_what_was_told() {
+    fn hops_are_sent_the_first_time_and_when_they_differ() {
         let other = Hops::from([(Path { to: "10.0.0.1".parse().unwrap(), from: None }, HopState::NoRoute)]);
         let mut outbox = Outbox::default();
 

@@ -1,4 +1,4 @@
-//! From what the kernel knows to the next hop of a backend. Pure.
+//! Computes the next hop of a backend from the kernel's state. Pure.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -6,24 +6,24 @@ use lb_common::{hop::Hop, net::Mac};
 
 use crate::{datapath::Attached, event::HopState};
 
-/// A neighbour's place: the interface's index and the neighbour's address.
+/// A neighbour's location: interface index and neighbour address.
 pub type Place = (u32, IpAddr);
 
 /// An interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     pub name: String,
-    /// `None`: it is not Ethernet.
+    /// `None`: not Ethernet.
     pub mac: Option<Mac>,
     pub mtu: u32,
-    /// Switched on, and with a carrier.
+    /// Administratively up, and with a carrier.
     pub is_up: bool,
 }
 
-/// An entry of the neighbour table (RFC 4861, 7.3.2, and ARP alike).
+/// A state in the neighbour table (RFC 4861, 7.3.2, and ARP alike).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Neighbour {
-    /// Confirmed a moment ago, or being confirmed.
+    /// Confirmed recently, or being confirmed.
     Fresh(Mac),
     /// Valid until the next request.
     Stale(Mac),
@@ -31,7 +31,7 @@ pub enum Neighbour {
     Fixed(Mac),
     /// Requested, no answer yet.
     Incomplete,
-    /// Requested, did not answer.
+    /// Requested, no answer within the time limit.
     Failed,
 }
 
@@ -47,16 +47,16 @@ impl Neighbour {
 /// How this host reaches an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// Through the neighbour `next_hop`: a gateway, or the address itself where it is on-link.
+    /// Through the neighbour `next_hop`: a gateway, or the address itself if it is on-link.
     Via { interface: u32, next_hop: IpAddr, mtu: Option<u32> },
     /// The address is this host's own.
     Local,
-    /// None, or one that refuses.
+    /// No route, or one that rejects.
     Missing,
 }
 
 impl Route {
-    /// Where the neighbour is that takes packets on this route.
+    /// The location of the neighbour that this route leads to.
     pub fn place(self) -> Option<Place> {
         match self {
             Self::Via { interface, next_hop, mtu: _ } => Some((interface, next_hop)),
@@ -65,7 +65,7 @@ impl Route {
     }
 }
 
-/// Finds the hop at the end of a route.
+/// Finds the next hop of a route.
 pub fn resolve(
     route: Route,
     links: &BTreeMap<u32, Link>,
@@ -108,7 +108,7 @@ mod tests {
     const ETH1: u32 = 3;
 
     #[test]
-    fn every_case_ends_as_its_row_says() {
+    fn every_case_has_the_expected_result() {
         let on_link = via(ETH0, "10.0.0.11", None);
         let resolved =
             |mtu| HopState::Resolved(Hop { destination: THEIRS, source: OURS, interface: ETH0, mtu });

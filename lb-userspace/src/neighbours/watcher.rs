@@ -1,4 +1,4 @@
-//! The loop: takes notifications, reads state, requests neighbours and reports, each when it is due.
+//! The loop: receives notifications, reads state, requests neighbours and sends events, each when it is due.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,20 +25,20 @@ use crate::{
     event::{Event, Path},
 };
 
-/// Messages come in bursts: this long after the first, the burst is looked at as a whole.
+/// Messages come in bursts. A burst is handled as a whole, this long after its first message.
 const SETTLE: Duration = Duration::from_millis(5);
-/// The least time from one look to the next: a storm of messages must not become a storm of lookups.
+/// Minimum interval of updates: a storm of messages must not cause a storm of lookups.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How often it is seen to that neighbours are fresh.
+/// How often stale neighbours are requested.
 const TICK: Duration = Duration::from_secs(1);
-/// How often all state is read, whether or not there were notifications.
+/// How often all state is read, even without notifications.
 const RESYNC: Duration = Duration::from_secs(10);
-/// How often a refusal of the kernel is logged.
+/// How often a refused request is logged.
 const TELL: Duration = Duration::from_secs(60);
-/// After netlink failed.
+/// Pause after a netlink failure.
 const RECONNECT: Duration = Duration::from_secs(1);
 
-/// Everything that is known, and what is to be done about it.
+/// The known state, and the pending work.
 pub struct Watcher {
     wanted: watch::Receiver<BTreeSet<Path>>,
     interfaces: watch::Receiver<Vec<Attached>>,
@@ -50,17 +50,17 @@ pub struct Watcher {
     limiter: Limiter,
     outbox: Outbox,
 
-    /// What the next look has to look at, and when it comes.
+    /// What the next update includes, and when it is due.
     pending: Changes,
     look_at: Instant,
     resync_at: Instant,
-    /// Neighbours to request: one at a time, so that nothing else waits for a long list.
+    /// Neighbours to request, one at a time, so that a long list does not block other work.
     to_request: BTreeSet<Place>,
-    /// When a refusal of the kernel was last logged.
+    /// When a refused request was last logged.
     refusal_told: Option<Instant>,
 }
 
-/// The other end of a channel is gone.
+/// A channel is closed.
 struct Abandoned;
 
 impl Watcher {
@@ -88,7 +88,7 @@ impl Watcher {
         }
     }
 
-    /// Returns when the controller has ended. Safe to cancel: what it knows stays.
+    /// Returns when the controller has ended. Cancel-safe: the state is kept.
     pub async fn watch(&mut self) {
         loop {
             match self.session().await {
@@ -99,14 +99,14 @@ impl Watcher {
         }
     }
 
-    /// Ends with an error when netlink fails.
+    /// Returns an error if netlink fails.
     async fn session(&mut self) -> anyhow::Result<Abandoned> {
         let mut monitor = Monitor::subscribe()?;
         let kernel = Kernel::connect()?;
         let events = self.events.clone();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Nothing was watched until here.
+        // Nothing was watched before.
         self.pending = Changes::ALL;
         self.look_at_everything(&kernel).await?;
         loop {
@@ -138,7 +138,8 @@ impl Watcher {
     fn absorb(&mut self, fact: Fact) {
         if let Fact::Neighbour(place, Some(Neighbour::Failed)) = fact {
             let before = self.network.neighbours().get(&place).and_then(|neighbour| neighbour.mac());
-            // It may answer elsewhere: its last address was only asked itself (RFC 4861, 7.3.3: unicast probes).
+            // It may have another address: only the last one was probed (RFC 4861, 7.3.3: unicast
+            // probes).
             if before.is_some() {
                 self.request_if_attached(place, |limiter, now| limiter.client(place, now));
             }
@@ -147,7 +148,7 @@ impl Watcher {
         self.schedule(changes);
     }
 
-    /// Messages were lost, perhaps of anything.
+    /// Messages of any kind may have been lost.
     fn distrust(&mut self) {
         log::warn!("netlink messages were lost: reading everything again");
         self.resync_at = Instant::now();
@@ -172,7 +173,7 @@ impl Watcher {
         self.resync_at = Instant::now() + RESYNC;
         let (links, neighbours) = (kernel.links().await?, kernel.neighbours().await?);
         self.pending |= self.network.replace(links, neighbours);
-        // Routes that changed without a message, such as one that expired, show only in their answers.
+        // Routes that changed without a message, for example by expiry, show up only in lookups.
         self.pending.routes = true;
         self.look_at_changes(kernel).await
     }
@@ -192,7 +193,7 @@ impl Watcher {
         Ok(())
     }
 
-    /// Is a backend reached on another way than before?
+    /// Does a backend have another next hop than before?
     async fn look_up_routes(&mut self, kernel: &Kernel) -> anyhow::Result<bool> {
         let wanted = self.wanted.borrow_and_update().clone();
         let routes = kernel.routes(wanted).await?;
@@ -229,10 +230,11 @@ impl Watcher {
         }
     }
 
-    /// The program has met a client whose next hop is not resolved.
+    /// The program has seen a client whose next hop is not resolved.
     fn request_for_client(&mut self, wanted: NeighbourWanted) {
         let place = (wanted.hop.interface(), wanted.address.to_ip());
-        // A neighbour with an address needs no request, and a permanent one would lose its address (see `limiter`).
+        // A neighbour with an address needs no request, and a permanent one would become ordinary (see
+        // `limiter`).
         let is_known =
             self.network.neighbours().get(&place).is_some_and(|neighbour| neighbour.mac().is_some());
         if is_known || self.request_if_attached(place, |limiter, now| limiter.client(place, now)) {

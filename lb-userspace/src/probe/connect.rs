@@ -1,6 +1,6 @@
-//! The connection of a probe: from the address that the backend sees of us.
+//! The connection of a probe, from the source address that the backend sees.
 //!
-//! Where routes depend on the source (`ip rule from`), another source may lead elsewhere, or nowhere.
+//! If routes depend on the source (`ip rule from`), another source may take another route, or none.
 
 use std::{
     io,
@@ -21,7 +21,7 @@ pub(super) async fn connect(address: SocketAddr, source: Option<IpAddr>) -> Resu
     Ok(socket.connect(address).await?)
 }
 
-/// The port is chosen by `connect`: one that is chosen here would be taken from probes of all other backends, too.
+/// `connect` chooses the port: a port chosen here would be unavailable to probes of all other backends.
 fn bind(socket: &TcpSocket, source: IpAddr) -> io::Result<()> {
     setsockopt(socket, IpBindAddressNoPort, &true)?;
     socket.bind(SocketAddr::new(source, 0))

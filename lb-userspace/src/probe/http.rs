@@ -1,8 +1,8 @@
 //! `type = "http"`: up if the backend answers 2xx or 3xx over HTTP/1.
 //!
-//! The status line and the headers decide. The body does not: it may be short, cut off, slow or endless, as an event
-//! stream is, and the backend is up. One request on a connection of its own: no pool, no redirects followed. A redirect
-//! is an answer, and where it leads is for clients to find out: a backend must not choose what this host connects to.
+//! The status line and the headers decide. The body does not matter: it may be short, cut off, slow or endless, like
+//! an event stream. Each request has its own connection, and redirects are not followed: a redirect is an answer, and
+//! a backend must not choose what this host connects to.
 
 mod head;
 
@@ -26,21 +26,21 @@ use crate::{
     text::quote,
 };
 
-/// Bytes of the path.
+/// Maximum length of the path.
 const MAX_REQUEST_TARGET: usize = 1024;
-/// Bytes of a host name (RFC 1035, 2.3.4) and its port.
+/// Maximum length of a host name (RFC 1035, 2.3.4) with its port.
 const MAX_HOST: usize = 255 + ":65535".len();
 
-/// Of the body, so much is read, in so much time: a server that sees its answer taken logs no broken connection.
+/// The body is read up to this size and time: a server whose response is read logs no broken connection.
 const BODY_MAX_BYTES: u64 = 64 * 1024;
 const BODY_TIME_MAX: Duration = Duration::from_millis(50);
 
 /// Requests a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Http {
-    /// Begins with `/`.
+    /// Starts with `/`.
     pub path: String,
-    /// The `Host` header; `None`: the address that is probed.
+    /// The `Host` header. `None`: the probed address.
     pub host: Option<String>,
 }
 
@@ -64,13 +64,13 @@ impl CheckType for Http {
         let request = request(address, &self.path, self.host.as_deref());
         let exchange = timeout(limit, exchange(address, source, &request));
         let (status, stream) = exchange.await.unwrap_or(Err(Fault::Silent))?;
-        // Whether the body could be read says nothing about the backend.
+        // An error in the body tells nothing about the backend.
         let _ = timeout(BODY_TIME_MAX, discard_body(stream)).await;
         judge(status)
     }
 }
 
-/// A request target in origin form (RFC 9112, 3.2.1), without what would break the request line.
+/// A request target in origin form (RFC 9112, 3.2.1), without characters that would break the request line.
 fn request_target(value: &DeValue<'_>) -> Result<String, String> {
     let path = value::text(value)?;
     if !path.starts_with('/') {
@@ -87,7 +87,7 @@ fn request_target(value: &DeValue<'_>) -> Result<String, String> {
     Ok(path.to_owned())
 }
 
-/// What the `Host` header says (RFC 9110, 7.2): a name or an address, perhaps with a port.
+/// A value of the `Host` header (RFC 9110, 7.2): a name or an address, optionally with a port.
 fn host(value: &DeValue<'_>) -> Result<String, String> {
     let host = value::text(value)?;
     let is_good = |c: char| c.is_ascii_alphanumeric() || "-._~%:[]".contains(c);
@@ -102,14 +102,14 @@ fn judge(status: u16) -> Result<String, Fault> {
     if (200..400).contains(&status) { Ok(answer) } else { Err(Fault::Failed(answer)) }
 }
 
-/// Returns the status when the headers are complete, and the connection, from which the body can be read.
+/// Returns the status when the headers are complete, and the connection, to read the body from.
 async fn exchange(
     address: SocketAddr,
     source: Option<IpAddr>,
     request: &str,
 ) -> Result<(u16, TcpStream), Fault> {
     let mut stream = connect(address, source).await?;
-    // A server may answer and reset the connection before it has read the request: the answer counts.
+    // A server may answer and reset the connection before it has read the request. The answer counts.
     let sent = stream.write_all(request.as_bytes()).await;
     let status = read_status(&mut stream, sent).await?;
     Ok((status, stream))
@@ -138,14 +138,14 @@ async fn discard_body(stream: TcpStream) -> io::Result<u64> {
     tokio::io::copy(&mut stream.take(BODY_MAX_BYTES), &mut tokio::io::sink()).await
 }
 
-/// `path` and `host` were judged with the configuration: neither can end its line.
+/// `path` and `host` were checked with the configuration: neither contains a line end.
 fn request(address: SocketAddr, path: &str, host: Option<&str>) -> String {
     let host = host.map_or_else(|| authority(address), str::to_owned);
     let version = env!("CARGO_PKG_VERSION");
     format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: xlb/{version}\r\nConnection: close\r\n\r\n")
 }
 
-/// The port is left out where it is the scheme's own (RFC 9110, 4.2.3).
+/// The port is omitted if it is the default of the scheme (RFC 9110, 4.2.3).
 fn authority(address: SocketAddr) -> String {
     match address {
         SocketAddr::V4(v4) if v4.port() == 80 => v4.ip().to_string(),

@@ -11,12 +11,12 @@ use crate::named::{Named, json_by_name, named};
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct NewBackend {
-    /// Where requests go.
+    /// Where requests are sent.
     pub address: SocketAddr,
-    /// 0 to 1000, [`DEFAULT_WEIGHT`] unless given; 0: no new flows.
+    /// 0 to 1000, default [`DEFAULT_WEIGHT`]. 0: no new flows.
     #[serde(default = "default_weight")]
     pub weight: u32,
-    /// Used only when no other backend of its family is up.
+    /// Used only if no other backend of its family is up.
     #[serde(default)]
     pub backup: bool,
 }
@@ -29,18 +29,18 @@ fn default_weight() -> u32 {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct BackendPatch {
-    /// `None`: stays as it is.
+    /// `None`: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin_state: Option<AdminState>,
-    /// 0 to 1000; `None`: stays as it is.
+    /// 0 to 1000. `None`: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
-    /// `None`: stays as it is.
+    /// `None`: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<bool>,
 }
 
-/// "drain, weight 50": what it changes, for the log.
+/// The changes for the log: "drain, weight 50".
 impl fmt::Display for BackendPatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { admin_state, weight, backup } = self;
@@ -56,10 +56,10 @@ impl fmt::Display for BackendPatch {
 /// The administrative state of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AdminState {
-    /// Serves.
+    /// In service.
     #[default]
     Ready,
-    /// No new flows; the old ones stay.
+    /// No new flows. Existing ones stay.
     Drain,
     /// No flows at all.
     Maint,

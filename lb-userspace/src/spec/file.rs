@@ -1,6 +1,6 @@
-//! The file as written: every key that there is, with what may stand behind it.
+//! The file as written: all keys and their possible values.
 //!
-//! What can be judged by looking at one value is judged here; what takes two, in `validate`.
+//! Mistakes in a single value are found here; those that need several values, in `validate`.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -22,17 +22,17 @@ use crate::document::{
     value,
 };
 
-/// The format that is read here.
+/// The supported version of the format.
 const VERSION: u32 = 1;
 
-/// Values that are known, and not in this version.
+/// Known values that this version does not support.
 const LATER_MODES: [&str; 3] = ["dsr", "ipip", "gue"];
 const LATER_SCHEDULERS: [&str; 5] =
     ["weighted-round-robin", "least-connections", "random-two", "source-hash", "maglev"];
 
 /// The whole file.
 pub struct File<'d> {
-    /// `None`: something else stands there.
+    /// `None`: the value has the wrong type.
     pub interfaces: Option<Vec<Interface>>,
     pub socket: Given<PathBuf>,
     /// `none` is `None`.
@@ -148,7 +148,7 @@ impl<'d> Service<'d> {
 }
 
 impl Service<'_> {
-    /// For messages.
+    /// The name in messages.
     pub fn name(&self) -> &str {
         self.name.as_ref().map_or("?", |name| &name.value)
     }
@@ -213,7 +213,7 @@ fn name(value: &DeValue<'_>) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
-/// An address that services and backends can have, with its port.
+/// An address and port that services and backends can have.
 fn listen(value: &DeValue<'_>) -> Result<SocketAddr, String> {
     let endpoint = value::endpoint(value)?;
     rules::endpoint(endpoint)?;
@@ -226,12 +226,12 @@ fn source(value: &DeValue<'_>) -> Result<IpAddr, String> {
     Ok(address)
 }
 
-/// A listen address of xlb itself, which may be loopback or any address; or `none`.
+/// A listen address of xlb itself, which may be loopback or unspecified; or `none`.
 fn metrics_listen(value: &DeValue<'_>) -> Result<Option<SocketAddr>, String> {
     match value::text(value)? {
         "none" => Ok(None),
         written => match written.strip_prefix(':').map(str::parse::<u16>) {
-            // Elsewhere this is every address.
+            // Other programs take this as every address.
             Some(Ok(port @ 1..)) => {
                 Err(format!("`{written}` has no address: write `0.0.0.0:{port}` or `[::]:{port}`"))
             }
@@ -240,7 +240,7 @@ fn metrics_listen(value: &DeValue<'_>) -> Result<Option<SocketAddr>, String> {
     }
 }
 
-/// Reads what TOML could make of the text.
+/// Reads what TOML could parse of the text.
 pub fn read<'d>(document: &'d toml::Spanned<DeTable<'d>>, report: &'d Report<'d>) -> File<'d> {
     File::read(Table::root(document, report))
 }

@@ -1,6 +1,6 @@
-//! `[service.health]`: its own keys, else those of `[defaults.health]`, else what is written here.
+//! `[service.health]`: its own keys; otherwise those of `[defaults.health]`; otherwise the defaults below.
 //!
-//! The keys here are those of every check. The keys of one type of check are in its file below [`probe`](crate::probe).
+//! The keys here belong to every check. Those of one type are in its file below [`probe`](crate::probe).
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ const MOST_TIMEOUT: Duration = Duration::from_secs(60);
 const MOST_RESULTS: u32 = 100;
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
-/// Or the interval, where that is shorter.
+/// Or the interval, if that is shorter.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
 const DEFAULT_RISE: u32 = 2;
 const DEFAULT_FALL: u32 = 3;
@@ -43,7 +43,7 @@ const FALL: Key<u32> = Key::new("fall", results);
 const PORT: Key<u16> = Key::new("port", value::port);
 const KEYS: [&dyn AnyKey; 6] = [&TYPE, &INTERVAL, &TIMEOUT, &RISE, &FALL, &PORT];
 
-/// Judges each value of a table by itself.
+/// Checks each value of a table by itself.
 pub fn read(mut table: Table<'_>) -> &DeTable<'_> {
     let of_types = Kind::ALL.iter().flat_map(|kind| kind.keys());
     for key in KEYS.iter().chain(of_types) {
@@ -54,7 +54,7 @@ pub fn read(mut table: Table<'_>) -> &DeTable<'_> {
     entries
 }
 
-/// `None` where backends are not checked.
+/// `None`: backends are not checked.
 pub fn validate(service: &file::Service<'_>, report: &Report<'_>) -> Option<HealthCheck> {
     let keys = &service.health;
     let kind = keys.get(&TYPE).meant(Some(Kind::Tcp))?;
@@ -74,7 +74,7 @@ pub fn validate(service: &file::Service<'_>, report: &Report<'_>) -> Option<Heal
     })
 }
 
-/// A service that has a key of another type misunderstands something. A key that it inherits is for other services.
+/// A key of another type in the service's own table is a mistake. An inherited one is meant for other services.
 fn has_no_keys_of_other_types(keys: &Layers<'_>, kind: Option<Kind>, report: &Report<'_>) {
     let has = |kind: Kind, key: &dyn AnyKey| kind.keys().iter().any(|it| it.name() == key.name());
     let name = kind.name();
@@ -91,8 +91,8 @@ fn has_no_keys_of_other_types(keys: &Layers<'_>, kind: Option<Kind>, report: &Re
     }
 }
 
-/// A check that outlives its interval would delay the detection of a silent backend beyond
-/// `fall` * `interval` + `timeout`.
+/// A timeout longer than the interval would delay the detection of a silent backend beyond `fall` * `interval` +
+/// `timeout`.
 fn ends_in_time(keys: &Layers<'_>, report: &Report<'_>) {
     let (Given::Good(timeout), Some(interval)) =
         (keys.get(&TIMEOUT), keys.get(&INTERVAL).meant(DEFAULT_INTERVAL))
@@ -100,7 +100,7 @@ fn ends_in_time(keys: &Layers<'_>, report: &Report<'_>) {
         return;
     };
     if timeout.value > interval {
-        // Of the two, the one that this service wrote is the one to change.
+        // The mistake is reported at the one of the two that this service sets.
         let place = match (keys.own(&TIMEOUT), keys.own(&INTERVAL)) {
             (Given::Absent, Given::Good(interval)) => interval.span,
             (Given::Absent | Given::Wrong | Given::Good(_), _) => timeout.span,
@@ -113,7 +113,7 @@ fn ends_in_time(keys: &Layers<'_>, report: &Report<'_>) {
     }
 }
 
-/// Every type of check connects over TCP: UDP has no connect that could fail.
+/// All checks connect over TCP. UDP has no connect that could fail.
 fn has_a_port(service: &file::Service<'_>, report: &Report<'_>) {
     let Given::Good(protocol) = &service.protocol else { return };
     if protocol.value == Protocol::Udp && matches!(service.health.get(&PORT), Given::Absent) {

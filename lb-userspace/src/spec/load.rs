@@ -10,7 +10,7 @@ use crate::{
     text::quote,
 };
 
-/// Bytes of a file. 65,536 backends of the longest names and addresses take some 12 MB, as many listens 7 MB.
+/// Maximum size of a file in bytes. 65,536 backends of the longest names and addresses take some 12 MB, as many listens 7 MB.
 pub const MAX_FILE: u64 = 64 * 1024 * 1024;
 
 /// Reads a file. All IO is here. No backend may have one of the addresses of the `host`.
@@ -40,7 +40,7 @@ pub fn read(path: &Path, host: &BTreeSet<IpAddr>) -> Result<Spec, Mistakes> {
     }
 }
 
-/// Makes a spec of a text, or finds everything that is wrong with it. `name` stands in the mistakes.
+/// Parses and validates a text, or returns all mistakes. `name` is the file name in messages.
 pub fn parse(name: &str, text: &str) -> Result<Spec, Mistakes> {
     parse_on(&BTreeSet::new(), name, text)
 }
@@ -51,13 +51,13 @@ fn parse_on(host: &BTreeSet<IpAddr>, name: &str, text: &str) -> Result<Spec, Mis
     let mut last_line = 0;
     for error in errors {
         let span = error.span().map_or(Span::START, Span::from);
-        // What follows in the same line follows from it.
+        // Later mistakes in the same line are consequences of the first.
         if syntax.line(span) != last_line {
             last_line = syntax.line(span);
             syntax.add(span, format!("not TOML: {}", error.message().replace('\n', " ")));
         }
     }
-    // What could be rescued of a broken file would be judged for what is missing from it.
+    // After a syntax error, missing keys are not reported: they may be in the part that was not parsed.
     syntax.finish(name)?;
 
     let report = Report::new(text);
@@ -70,6 +70,6 @@ fn not_utf8(name: &str, bytes: &[u8], valid: usize) -> Mistakes {
     let text = String::from_utf8_lossy(bytes);
     let wrong = bytes.get(valid).copied().unwrap_or_default();
     let message = format!("not UTF-8: byte {}", quote(&format!("{wrong:#04x}")));
-    // Up to the wrong byte both are the same.
+    // The two are the same up to the invalid byte.
     Mistakes::at(name, &text, Span::from(valid..valid + 1), message)
 }

@@ -1,14 +1,14 @@
 //! Changes made by commands since the operator wrote the file.
 //!
-//! An entry remembers three things of a backend: its definition in the file when the change was made, the
-//! definition that the command set instead, and its admin state. The outcome follows from comparing them with the file today:
+//! An entry records three things about a backend: its definition in the file when the change was made, the definition
+//! that the command set instead, and its admin state. They are compared with the present file:
 //!
-//! | the file's own definition | entry | outcome |
+//! | definition in the file | entry | result |
 //! |---|---|---|
-//! | as remembered | | the change applies: added, removed, other weight |
-//! | has changed since | | the file's definition applies; the change is dropped and logged |
-//! | either | drain or maint | holds until `ready` |
-//! | either | same as the file, and ready | is dropped |
+//! | unchanged | | the change applies: added, removed, other weight |
+//! | changed since | | the file applies; the change is dropped and logged |
+//! | either | drain or maint | stays until `ready` |
+//! | either | same as the file, and ready | dropped |
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -23,7 +23,7 @@ use crate::{named::Named, spec::AdminState};
 
 mod edit;
 
-/// Backends that can differ from the file: all are removed and as many others added.
+/// Maximum number of changed backends: all are removed, and as many others are added.
 pub const MAX_CHANGES: usize = 2 * MAX_BACKENDS as usize;
 
 /// The changes, by backend.
@@ -32,18 +32,18 @@ pub struct Overlay {
     pub(super) entries: BTreeMap<BackendName, Change>,
 }
 
-/// What the CLI changed of one backend.
+/// What commands changed about one backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
-    /// The file's own definition when the change was made; `None`: it had none.
+    /// The definition in the file when the change was made. `None`: there was none.
     pub file: Option<Definition>,
-    /// What the CLI wants; `None`: no such backend.
+    /// The definition set by commands. `None`: removed.
     pub wish: Option<Definition>,
     pub admin_state: AdminState,
 }
 
-/// What the file or a command defines of a backend.
+/// The definition of a backend in the file or by a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Definition {
@@ -52,29 +52,29 @@ pub struct Definition {
     pub backup: bool,
 }
 
-/// File and overlay together.
+/// The result of applying the overlay to the file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Applied {
-    /// What is wanted.
+    /// The effective spec.
     pub spec: Spec,
     /// Backends that are not ready.
     pub admin_states: BTreeMap<BackendName, AdminState>,
-    /// The overlay without what the file has overruled: keep this one.
+    /// The overlay without changes that the file overrides. This is to be saved.
     pub overlay: Overlay,
-    /// Changes that the file overrides: for the log, once.
+    /// Changes that the file overrides, to be logged once.
     pub log: Vec<String>,
-    /// Changes that are kept but cannot be in force, and why: for the log and the status, as long as it is so.
+    /// Changes that are kept but cannot be applied, and why: for the log and the status, while that is so.
     pub warnings: Vec<String>,
 }
 
 impl Overlay {
-    /// Puts the changes upon the file.
+    /// Applies the changes to the file.
     pub fn apply(&self, file: &Spec) -> Applied {
         let (overlay, log) = self.settled(file);
         let mut spec = file.clone();
         let mut warnings = Vec::new();
 
-        // First make room: what is removed or moved must not stand in the way of what is added.
+        // Removals and moves come first, to make room for additions.
         for (name, change) in overlay.changes() {
             spec.replace(name, change.wish.filter(|_| change.keeps_address()));
         }
@@ -83,7 +83,7 @@ impl Overlay {
             let Some(wish) = change.wish else { continue };
             let Err(reason) = spec.put(name, wish, &own) else { continue };
             warnings.push(format!("{name}: `{}` is not applied: {reason}", change.describe_wish()));
-            // The file's own is better than none.
+            // The definition in the file is better than none.
             if let Some(Err(reason)) = change.file.map(|file| spec.put(name, file, &own)) {
                 warnings.push(format!("{name}: the file's definition is not applied either: {reason}"));
             }
@@ -94,7 +94,7 @@ impl Overlay {
         Applied { spec, admin_states, overlay, log, warnings }
     }
 
-    /// Lines that say where file and overlay differ: `web/web-1: drain`.
+    /// Differences between file and overlay: `web/web-1: drain`.
     pub fn differences(&self) -> Vec<String> {
         self.entries.iter().map(|(name, change)| format!("{name}: {}", change.describe())).collect()
     }
@@ -124,14 +124,14 @@ impl Overlay {
         }
     }
 
-    /// What is remembered of a backend, or would be if nothing changed.
+    /// The entry of a backend, or one without changes.
     fn change_of(&self, name: &BackendName, file: &Spec) -> Change {
         let own = file.definition(name);
         let unchanged = Change { file: own, wish: own, admin_state: AdminState::Ready };
         self.entries.get(name).cloned().unwrap_or(unchanged)
     }
 
-    /// Entries that want another definition than the file's.
+    /// Entries with another definition than the file.
     fn changes(&self) -> impl Iterator<Item = (&BackendName, &Change)> {
         self.entries.iter().filter(|(_, change)| change.wish != change.file)
     }
@@ -149,12 +149,13 @@ impl Change {
         self.wish == self.file && self.admin_state == AdminState::Ready
     }
 
-    /// Whether the change is about the same server as the file's entry.
+    /// Whether the change is about the same server as the definition in the file.
     fn keeps_address(&self) -> bool {
         self.wish.zip(self.file).is_some_and(|(wish, file)| wish.address == file.address)
     }
 
-    /// The change that is lost because the file differs now; `None` if there was no change, or the file has it too.
+    /// The change that is dropped because the file has changed. `None` if there was none, or the file has the
+    /// same.
     fn overruled(&self, own: Option<Definition>) -> Option<String> {
         if self.wish == self.file || self.wish == own {
             return None;
@@ -231,7 +232,7 @@ impl Spec {
         service.backends.iter().find(|backend| backend.name == name.backend).map(Definition::from)
     }
 
-    /// Puts another definition in a backend's place, or nothing.
+    /// Replaces or removes the definition of a backend.
     fn replace(&mut self, name: &BackendName, definition: Option<Definition>) {
         let Some(service) = self.service_mut(&name.service) else { return };
         match definition {
@@ -243,7 +244,7 @@ impl Spec {
         }
     }
 
-    /// Adds a backend if it makes sense.
+    /// Adds a backend if the rules allow it.
     fn put(&mut self, name: &BackendName, wish: Definition, own: &OwnAddresses) -> Result<(), Refusal> {
         own.refuse(wish.address)?;
         rules::fit_in_all(self)?;

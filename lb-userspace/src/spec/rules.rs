@@ -1,4 +1,4 @@
-//! Rules that hold for the file and for what the CLI changes alike.
+//! Rules that apply to the file and to changes by commands.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,12 +11,12 @@ use crate::text::quote;
 
 /// Like HAProxy's 256 or ipvsadm's 65535, large enough for shares in tenths of a percent.
 pub const MAX_WEIGHT: u32 = 1000;
-/// The weight of a backend for which none is given, by file or by command.
+/// The weight of a backend if none is given.
 pub const DEFAULT_WEIGHT: u32 = 100;
-/// Bytes of a service's or backend's name: a DNS label's (RFC 1035, 2.3.4).
+/// Maximum length of a service's or backend's name: that of a DNS label (RFC 1035, 2.3.4).
 pub const MAX_NAME: usize = 63;
 
-/// IPv4 or IPv6: what listens, who answers and what backends see are of one family.
+/// IPv4 or IPv6. Listen addresses, backends and sources of a flow are of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
     V4,
@@ -43,7 +43,7 @@ impl fmt::Display for Family {
     }
 }
 
-/// Names stand in commands (`SERVICE/BACKEND`), labels and URLs.
+/// Names are used in commands (`SERVICE/BACKEND`), labels and URLs.
 pub fn name(name: &str) -> Result<(), String> {
     let is_good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(is_good) {
@@ -60,12 +60,12 @@ pub fn weight(weight: u32) -> Result<(), String> {
     Ok(())
 }
 
-/// An address that packets of one host can have, and that reaches an XDP program.
+/// A unicast address whose packets can reach an XDP program.
 pub fn unicast(address: IpAddr) -> Result<(), String> {
     let reason = match address {
         IpAddr::V4(v4) if v4.is_unspecified() => "is not the address of a host",
         IpAddr::V4(Ipv4Addr::BROADCAST) => "is the broadcast address",
-        // RFC 1122, 3.2.1.3 (g): never outside of a host.
+        // RFC 1122, 3.2.1.3 (g): never outside a host.
         IpAddr::V4(v4) if v4.is_loopback() => "is a loopback address: its packets never reach an interface",
         IpAddr::V4(v4) if v4.is_multicast() => "is a multicast address",
         // RFC 791, 3.2 and RFC 1112, 4: "this network" and class E.
@@ -83,7 +83,7 @@ pub fn unicast(address: IpAddr) -> Result<(), String> {
     Err(format!("`{address}` {reason}"))
 }
 
-/// A [`unicast`] address without scope, and a port.
+/// A [`unicast`] address without a scope, with a port.
 pub fn endpoint(endpoint: SocketAddr) -> Result<(), String> {
     if endpoint.port() == 0 {
         return Err(format!("`{endpoint}` has no port: 1 to 65535"));
@@ -96,8 +96,8 @@ pub fn endpoint(endpoint: SocketAddr) -> Result<(), String> {
     }
 }
 
-/// Addresses of the balancer itself, each with what it is: no backend can be there, because what the program sends
-/// leaves the host.
+/// Addresses of the load balancer, each with its role. No backend can have one, because the program's packets leave
+/// the host.
 #[derive(Default)]
 pub struct OwnAddresses(BTreeMap<IpAddr, String>);
 
@@ -144,7 +144,7 @@ impl OwnAddresses {
         }
     }
 
-    /// Refuses a backend on the balancer.
+    /// Rejects a backend on the load balancer itself.
     pub fn refuse(&self, backend: SocketAddr) -> Result<(), Refusal> {
         match self.0.get(&backend.ip()) {
             Some(what) => Err(Refusal::Own { address: backend.ip(), what: what.clone() }),
@@ -168,8 +168,8 @@ pub enum Refusal {
     Full(u32),
 }
 
-/// May the service have a backend at this address? `holder` is the name of its backend that has the address already.
-/// (Whether the name is free, the caller knows.)
+/// Can the service have a backend at this address? `holder` is the name of its backend that already has the address.
+/// (The caller checks the name.)
 pub fn fit(service: &Service, address: SocketAddr, holder: Option<&str>) -> Result<(), Refusal> {
     let family = Family::of(address.ip());
     let name = || service.name.clone();
@@ -182,7 +182,7 @@ pub fn fit(service: &Service, address: SocketAddr, holder: Option<&str>) -> Resu
     Ok(())
 }
 
-/// May there be one backend more, over all services?
+/// Is there room for another backend, over all services?
 pub fn fit_in_all(spec: &Spec) -> Result<(), Refusal> {
     let backends: usize = spec.services.iter().map(|service| service.backends.len()).sum();
     let most = spec.limits.backends;

@@ -1,4 +1,4 @@
-//! How many flows the source ports of full-nat services suffice for.
+//! How many flows the source ports of full-nat services allow.
 
 use std::fmt;
 
@@ -6,30 +6,30 @@ use lb_common::{service::Mode, settings::PortPool};
 
 use super::{Service, Spec, rules::Family};
 
-/// How many flows full-nat services can have at once before they run out of source ports.
+/// Maximum number of concurrent flows by source ports, for full-nat services.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourcePorts {
     /// Ports per source and backend.
     pub ports: u32,
-    /// Only those in full-nat, once for each family that they listen on.
+    /// Only full-nat services, once for each family that they listen in.
     pub services: Vec<ServicePorts>,
 }
 
-/// Of one service and family.
+/// A service in one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePorts {
     /// As in the file.
     pub service: String,
-    /// Sources and backends of the other do not count.
+    /// Sources and backends of the other family do not count.
     pub family: Family,
-    /// Addresses of this host that backends see.
+    /// Local addresses that backends see.
     pub sources: u32,
-    /// Also those of weight 0 and backups: they may hold flows.
+    /// Includes those of weight 0 and backups: they may have flows.
     pub backends: u32,
 }
 
 impl SourcePorts {
-    /// `pool` is what the host leaves over.
+    /// `pool`: the ports outside the host's ephemeral range.
     pub fn of(spec: &Spec, pool: PortPool) -> Self {
         let full_nat = spec.services.iter().filter(|service| service.mode == Mode::FullNat);
         let rows = full_nat.flat_map(|service| Family::ALL.map(|family| (service, family)));
@@ -46,7 +46,7 @@ impl SourcePorts {
 }
 
 impl ServicePorts {
-    /// A flow takes one port of one source towards one backend.
+    /// Each flow uses one port of one source towards one backend.
     pub fn flows(&self, ports: u32) -> u64 {
         u64::from(ports) * u64::from(self.sources) * u64::from(self.backends)
     }

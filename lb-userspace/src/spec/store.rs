@@ -1,7 +1,7 @@
 //! The overlay on disk.
 //!
-//! A save is a temporary file beside it, an fsync, a rename, and an fsync of the directory: whoever loses power finds
-//! the old overlay or the new one, whole. What cannot be understood is never overwritten by loading it; the operator
+//! Saving writes a temporary file, syncs it, renames it, and syncs the directory: after a power loss there is the old
+//! overlay or the new one, complete. A file that cannot be parsed is never overwritten at start; the operator
 //! decides.
 
 use std::{
@@ -19,14 +19,14 @@ use super::{
     rules,
 };
 
-/// The form that is written here.
+/// The version of the format.
 const VERSION: u32 = 1;
-/// Bytes of a file: more than [`MAX_CHANGES`](super::overlay::MAX_CHANGES) with the longest names take.
+/// Maximum size of a file: more than [`MAX_CHANGES`](super::overlay::MAX_CHANGES) with the longest names.
 const MAX_FILE: u64 = 128 * 1024 * 1024;
 const NAME: &str = "overlay.json";
 const TEMPORARY: &str = "overlay.json.new";
 
-/// Where the overlay is kept.
+/// The place of the overlay.
 #[derive(Clone, Debug)]
 pub struct Store {
     directory: PathBuf,
@@ -43,7 +43,7 @@ pub enum StoreError {
     Corrupt { path: PathBuf, detail: String },
 }
 
-/// Nothing is lost: the file stays until an operator moves it.
+/// Nothing is lost: the file stays until the operator moves it.
 const CURE: &str = "move it away to start without the changes made by commands";
 
 #[derive(Serialize, Deserialize)]
@@ -61,7 +61,7 @@ struct Row {
     change: Change,
 }
 
-/// What every form has.
+/// The part that all versions of the format share.
 #[derive(Deserialize)]
 struct Form {
     version: u32,
@@ -77,7 +77,7 @@ impl Store {
         self.directory.join(NAME)
     }
 
-    /// Reads the overlay; there is none before the first change.
+    /// Reads the overlay, which is empty before the first change.
     pub fn load(&self) -> Result<Overlay, StoreError> {
         let path = self.path();
         let failed = |step| move |source| StoreError::Io { path: self.path(), step, source };
@@ -94,7 +94,7 @@ impl Store {
         decode(&bytes, &path)
     }
 
-    /// Writes the overlay, so that it is there after a loss of power.
+    /// Writes the overlay durably.
     pub fn save(&self, overlay: &Overlay) -> Result<(), StoreError> {
         let temporary = self.directory.join(TEMPORARY);
         let failed = |path: &Path, step| {
@@ -108,7 +108,7 @@ impl Store {
             .mode(0o750)
             .create(&self.directory)
             .map_err(failed(&self.directory, "create"))?;
-        // A crash may have left one, with any content and any owner.
+        // A crash may have left one, with any content and owner.
         match fs::remove_file(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(failed(&temporary, "remove")(error));
@@ -124,7 +124,7 @@ impl Store {
         file.write_all(&bytes).map_err(failed(&temporary, "write"))?;
         file.sync_all().map_err(failed(&temporary, "fsync"))?;
         fs::rename(&temporary, self.path()).map_err(failed(&self.path(), "replace"))?;
-        // The rename is in the directory, and is on disk when that is.
+        // The rename is durable once the directory is synced.
         File::open(&self.directory).and_then(|it| it.sync_all()).map_err(failed(&self.directory, "fsync"))
     }
 }
@@ -141,7 +141,7 @@ fn encode(overlay: &Overlay) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What is read is trusted no more than what the CLI sends.
+/// The file is checked like input from the CLI.
 fn decode(bytes: &[u8], path: &Path) -> Result<Overlay, StoreError> {
     let corrupt = |detail: String| StoreError::Corrupt { path: path.to_owned(), detail };
     let form: Form = serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;

@@ -1,8 +1,8 @@
-//! The file as written becomes the spec as meant.
+//! Validates the file and builds the spec.
 //!
-//! Every rule that takes more than one value to judge is here. A value whose mistake is reported already is left out
-//! or stands in as its default: rules that need it are skipped, the others still judge, and the spec that results is
-//! thrown away by whoever finds the report not empty.
+//! All rules that need more than one value are here. A value whose mistake was already reported is left out or
+//! replaced by its default: rules that need it are skipped, the others still apply, and the resulting spec is not
+//! used.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,7 +32,7 @@ use crate::{
 
 mod backend;
 
-/// Judges the file. The spec is good if the report is empty.
+/// Validates the file. The spec is valid only if the report is empty.
 pub fn validate(file: File<'_>, host: &BTreeSet<IpAddr>, report: &Report<'_>) -> Spec {
     let own = own_addresses(&file, host);
     let limits = limits(file.limits, report);
@@ -68,7 +68,7 @@ fn limits(written: file::Limits, report: &Report<'_>) -> Limits {
     let default = Limits::default();
     let (flows, flows_ipv6) =
         (written.flows.meant(default.flows), written.flows_ipv6.meant(default.flows_ipv6));
-    // A default follows the value that is given.
+    // A default that depends on another value.
     let most = flows.zip(flows_ipv6).map_or(u32::MAX, |(flows, flows_ipv6)| flows.max(flows_ipv6));
     if let Some(half_open) = written.half_open_flows.good().filter(|it| it.value > most) {
         let message =
@@ -109,7 +109,8 @@ fn service(written: file::Service<'_>, own: &OwnAddresses, report: &Report<'_>) 
     service
 }
 
-/// What listens needs backends of its own family and, in full-nat, sources; and nothing else does.
+/// Each listen address needs backends of its family and, with full-nat, sources. Backends and sources of other
+/// families are mistakes.
 fn families(service: &file::Service<'_>, report: &Report<'_>) {
     if service.listen.is_complete && service.listen.items.is_empty() {
         let place = service.listen.span.unwrap_or(service.header);
@@ -157,7 +158,7 @@ fn listens(service: &file::Service<'_>, family: Family, report: &Report<'_>) {
         );
         report.add(listen.span, message);
     }
-    // A backend whose address could not be read may have meant to be of any family.
+    // A backend whose address is invalid may have been meant for any family.
     let may_be = |backend: &file::Backend| {
         backend.address.as_ref().is_none_or(|address| Family::of(address.value.ip()) == family)
     };
@@ -189,10 +190,11 @@ fn listen_once(services: &[file::Service<'_>], report: &Report<'_>) {
     }
 }
 
-/// What the maps have room for, over all services.
+/// The limits over all services.
 fn totals(services: &[file::Service<'_>], room: Room, report: &Report<'_>) {
     if services.is_empty() {
-        // As HAProxy does: an empty file is more likely an accident than intended, and a reload must not apply it.
+        // As in HAProxy: an empty file is more likely an accident than intended, and a reload must not apply
+        // it.
         report.add(Span::START, "no [[service]]: there is nothing to balance");
     }
     let raise = "`services` in [limits]";
@@ -200,7 +202,7 @@ fn totals(services: &[file::Service<'_>], room: Room, report: &Report<'_>) {
     let backends = |service: &file::Service<'_>| service.backends.as_ref().map_or(0, Vec::len);
     total(services, room.backends as usize, "backends", "`backends` in [limits]", backends, report);
 
-    // Entries of the map `SERVICES`: one per listen, and one per address of ours and protocol.
+    // Entries of the map `SERVICES`: one per listen address, and one per local address and protocol.
     let mut ours = BTreeSet::new();
     let keys = |service: &file::Service<'_>| {
         let protocol = service.protocol.meant(Protocol::Tcp);
@@ -212,7 +214,7 @@ fn totals(services: &[file::Service<'_>], room: Room, report: &Report<'_>) {
     total(services, room.service_keys() as usize, what, raise, keys, report);
 }
 
-/// Reports the service with which a sum passes its limit.
+/// Reports the service with which a sum exceeds its limit.
 fn total(
     services: &[file::Service<'_>],
     most: usize,
@@ -240,7 +242,7 @@ fn own_addresses(file: &File<'_>, host: &BTreeSet<IpAddr>) -> OwnAddresses {
     own
 }
 
-/// Names stand for one thing.
+/// Names are unique.
 fn unique<'n>(names: impl Iterator<Item = &'n At<String>>, what: &str, report: &Report<'_>) {
     let mut seen: BTreeMap<&str, Span> = BTreeMap::new();
     for name in names {

@@ -1,4 +1,4 @@
-//! Files that are large.
+//! Large files.
 
 /// Services with their own listen ports, all on one address and one source.
 pub fn services(count: usize, listens: usize, backends: usize) -> String {

@@ -1,4 +1,4 @@
-//! One HTTP exchange over the socket, in bounded time and of bounded size.
+//! One HTTP exchange over the socket, limited in time and size.
 
 use std::{fmt, fs, io, os::unix::fs::FileTypeExt, time::Duration};
 
@@ -17,11 +17,11 @@ use tokio::{net::UnixStream, time::timeout};
 use super::{Answer, Client, Error};
 use crate::api::server::CONNECTION_TIMEOUT;
 
-/// Of a question that changes nothing. Monitoring systems end their plugins after 10 seconds.
+/// Timeout of requests that change nothing. Monitoring systems stop their plugins after 10 seconds.
 pub const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Of all else: longer than the server keeps a connection, so that its own message arrives first.
+/// Timeout of other requests: longer than the server's, so that its error message arrives first.
 pub const TIMEOUT: Duration = Duration::from_secs(CONNECTION_TIMEOUT.as_secs() + 5);
-/// Of an answer. The longest one is that of the metrics: some 2.7 KB for each of at most 65,536 backends.
+/// Maximum size of a response. The longest is that of the metrics: some 2.7 KB for each of at most 65,536 backends.
 const ANSWER_LIMIT_BYTES: usize = 256 * 1024 * 1024;
 
 impl Client {
@@ -44,7 +44,7 @@ impl Client {
         parse(&method, path, &answer)
     }
 
-    /// `None`: the answer is good, and empty.
+    /// `None`: success with an empty body.
     pub(super) async fn send_optional<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -60,7 +60,7 @@ impl Client {
         self.exchange(TIMEOUT, method.clone(), path, body).await
     }
 
-    /// Returns the body of a good answer.
+    /// Returns the body of a successful response.
     pub(super) async fn exchange(
         &self,
         limit: Duration,
@@ -95,7 +95,7 @@ impl Client {
         if is_good { Ok(body) } else { Err(Error::Refused(parse(method, path, &body)?)) }
     }
 
-    /// connect(2) refuses what is no socket as it refuses the socket of a dead daemon.
+    /// connect(2) returns the same error for a file that is no socket and for the socket of a dead daemon.
     fn unreachable(&self, reason: io::Error) -> Error {
         let found = fs::metadata(&self.socket);
         let is_no_socket = found.is_ok_and(|found| !found.file_type().is_socket());
@@ -107,7 +107,7 @@ impl Client {
         Error::Unreachable { socket: self.socket.clone(), reason }
     }
 
-    /// A daemon that dies between accepting and answering is as unreachable as one that is dead.
+    /// A daemon that dies between accept and response is reported as unreachable, too.
     fn gone_or(&self, error: hyper::Error, otherwise: impl Fn(hyper::Error) -> Error) -> Error {
         if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
             let reason =
@@ -138,10 +138,10 @@ fn unreadable(method: &Method, path: &str, why: &dyn fmt::Display) -> Error {
     Error::Unreadable { question: format!("{method} {path}"), why: why.to_string() }
 }
 
-/// What stays as it is in a segment of a path (RFC 3986, 2.3: the unreserved characters).
+/// Characters that are not escaped in a path segment (RFC 3986, 2.3: unreserved characters).
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// One segment of a path.
+/// A path segment.
 pub(super) fn escaped(segment: &str) -> PercentEncode<'_> {
     utf8_percent_encode(segment, UNRESERVED)
 }
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_cannot_leave_its_place_in_a_path() {
+    fn a_name_cannot_leave_its_path_segment() {
         assert_eq!(escaped("web-1.a_b~").to_string(), "web-1.a_b~");
         assert_eq!(escaped("../a b?c=d&e#é").to_string(), "..%2Fa%20b%3Fc%3Dd%26e%23%C3%A9");
     }

@@ -1,4 +1,4 @@
-//! A client of the API that sees the bytes.
+//! An API client that shows the raw bytes.
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -7,7 +7,7 @@ use tokio::{
 
 use crate::fake::Daemon;
 
-/// Sends one request to a daemon's socket.
+/// Sends one request to the daemon's socket.
 pub async fn exchange(daemon: &Daemon, request: &str) -> HttpReply {
     HttpReply::of(UnixStream::connect(daemon.socket()).await.unwrap(), request).await
 }
@@ -20,7 +20,7 @@ pub struct HttpReply {
 
 impl HttpReply {
     pub async fn of(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> Self {
-        // A server that has refused the head may hang up on the body.
+        // A server that has rejected the head may close before it reads the body.
         let _refused_early = stream.write_all(request.as_bytes()).await;
         let mut bytes = Vec::new();
         let _reset = stream.read_to_end(&mut bytes).await;

@@ -1,6 +1,6 @@
-//! `xlb backend drain --wait`: until the backend has no flows, or for as long as agreed.
+//! `xlb backend drain --wait`: waits until the backend has no flows, or for the given time.
 //!
-//! What is waited for is `drained`, not a count of 0: flows that began after the count would be missed, and the operator is
+//! Waits for `drained` rather than a count of 0, which would miss flows that began after the count: the operator is
 //! about to stop the server.
 
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub async fn wait(
     at_most: Duration,
 ) -> Result<(), Failure> {
     let deadline = Instant::now() + at_most;
-    // Often enough to be worth a short wait, seldom enough to be free.
+    // Often enough for a short wait, and rarely enough to cost nothing.
     let pause = (at_most / 20).clamp(Duration::from_millis(10), Duration::from_secs(1));
     let mut said = 0;
     while !backend.drained {
@@ -40,7 +40,7 @@ pub async fn wait(
         sleep(pause).await;
         backend = match client.backend(name).await {
             Ok(backend) => backend,
-            // The wait is as long as agreed: a daemon that is busy may answer the next time.
+            // A busy daemon may answer the next request: the wait continues for the given time.
             Err(Error::TimedOut { .. }) if Instant::now() < deadline => backend,
             Err(error) => return Err(error.into()),
         };
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_count_of_0_is_not_believed_before_it_is_final() {
+    async fn a_count_of_0_is_ignored_before_it_is_final() {
         let daemon = daemon([backend(0, false), backend(2, false), backend(0, true)].map(Some)).await;
 
         let (outcome, said) = waited(daemon, backend(0, false)).await;
@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(said, "");
     }
 
-    /// Gives these answers one after the other; `None`: no answer.
+    /// Returns these answers one after another. `None`: no answer.
     async fn daemon<const N: usize>(answers: [Option<Backend>; N]) -> Daemon {
         let mut answers = answers.into_iter();
         let mut unanswered = Vec::new();

@@ -1,4 +1,4 @@
-//! What happened a second, between two looks at the counters.
+//! Rates per second between two reads of the counters.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -32,7 +32,7 @@ pub fn table(before: &[Stats], after: &[Stats], elapsed: Duration) -> Table {
     table
 }
 
-/// A counter that fell was reset.
+/// A counter that decreased was reset.
 fn per_second(before: u64, after: u64, elapsed: Duration) -> u64 {
     let micros = elapsed.as_micros().max(1);
     let rate = u128::from(after.saturating_sub(before)) * 1_000_000 / micros;
@@ -47,7 +47,7 @@ mod tests {
     fn rates_are_per_second_whatever_the_pause() {
         assert_eq!(per_second(100, 600, Duration::from_millis(500)), 1000);
         assert_eq!(per_second(100, 600, Duration::from_secs(5)), 100);
-        assert_eq!(per_second(600, 100, Duration::from_secs(1)), 0, "the counter began anew");
+        assert_eq!(per_second(600, 100, Duration::from_secs(1)), 0, "the counter was reset");
         assert_eq!(per_second(0, u64::MAX, Duration::ZERO), u64::MAX);
     }
 }

@@ -26,12 +26,12 @@ impl Verdict {
             Level::Critical => "CRITICAL",
             Level::Unknown => "UNKNOWN",
         };
-        // What follows a bar is read as performance data.
+        // Text after a vertical bar is parsed as performance data.
         format!("XLB {level}: {}", printable(&self.text).replace('|', "/"))
     }
 }
 
-/// Judges a daemon that answers.
+/// The verdict on a daemon that answers.
 pub fn of(status: &Status) -> Verdict {
     let critical = not_serving(status);
     let warnings = impaired(status);

@@ -1,4 +1,4 @@
-//! Probes against real sockets on loopback: kind backends, sick ones and hostile ones.
+//! Probes against real sockets on loopback: well-behaved, broken and hostile backends.
 
 use std::net::SocketAddr;
 
@@ -15,15 +15,15 @@ use crate::{
     spec::{BackendName, HealthCheck},
 };
 
-/// Far longer than anything that answers needs on loopback.
+/// Much longer than any answer takes on loopback.
 const AMPLE: Duration = Duration::from_secs(20);
-/// What a test is ready to wait for a timeout.
+/// How long a test waits for a timeout.
 const SHORT: Duration = Duration::from_millis(150);
-/// By how much a probe may overrun its timeout on a busy machine.
+/// How much a probe may exceed its timeout on a busy machine.
 const SLACK: Duration = Duration::from_secs(2);
 
 #[tokio::test]
-async fn tcp_is_up_where_somebody_accepts() {
+async fn tcp_is_up_if_a_connection_is_accepted() {
     let backend = Backend::new(async |_| {}).await;
 
     let result = probe_tcp(backend.address, AMPLE).await;
@@ -118,7 +118,7 @@ async fn http_asks_for_the_path_of_the_host_and_says_who_it_is() {
 }
 
 #[tokio::test]
-async fn what_is_not_http_is_said_to_be_so() {
+async fn other_protocols_are_reported_as_not_http() {
     for garbage in ["SSH-2.0-OpenSSH_9.2p1\r\n", "\x15\x03\x01\0\x02\x02\x0a", "220 mail ESMTP\r\n\r\n"] {
         let backend = Backend::answering(garbage.into()).await;
 
@@ -129,7 +129,7 @@ async fn what_is_not_http_is_said_to_be_so() {
 }
 
 #[tokio::test]
-async fn a_backend_that_speaks_first_is_not_http() {
+async fn a_backend_that_sends_first_is_not_http() {
     let backend = Backend::new(async |mut stream: TcpStream| {
         let _ = stream.write_all(b"SSH-2.0-OpenSSH_9.2p1\r\n").await;
         drain(&mut stream).await;
@@ -161,7 +161,7 @@ async fn huge_and_endless_headers_are_cut_off() {
 }
 
 #[tokio::test]
-async fn of_an_endless_body_enough_is_enough() {
+async fn only_part_of_an_endless_body_is_read() {
     let sized =
         Backend::repeating(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", &[b'x'; 4096]).await;
     let chunked =
@@ -228,7 +228,7 @@ async fn the_body_does_not_matter_once_the_headers_are_complete() {
 }
 
 #[tokio::test]
-async fn an_early_end_is_told_from_a_reset() {
+async fn an_early_end_is_distinguished_from_a_reset() {
     let closes = Backend::new(async |mut stream| drop(read_head(&mut stream).await)).await;
     let resets = Backend::new(async |mut stream| {
         read_head(&mut stream).await;
@@ -249,7 +249,7 @@ async fn an_early_end_is_told_from_a_reset() {
     }
 }
 
-/// A backend on loopback that does one thing to everybody who connects.
+/// A backend on loopback that does one thing with each connection.
 struct Backend {
     address: SocketAddr,
     accepting: JoinHandle<()>,
@@ -276,7 +276,7 @@ impl Backend {
             let answer = answer.clone();
             async move {
                 read_head(&mut stream).await;
-                // The probe may have seen enough before it is all written.
+                // The probe may have closed before all is written.
                 let _ = stream.write_all(&answer).await;
                 let _ = stream.shutdown().await;
                 drain(&mut stream).await;
@@ -295,7 +295,7 @@ impl Backend {
         .await
     }
 
-    /// Answers before it has read anything, and closes, which resets a connection with unread data.
+    /// Answers before reading anything, and closes, which resets a connection with unread data.
     async fn hasty(answer: &'static str) -> Self {
         Self::new(async move |mut stream: TcpStream| {
             let _ = stream.write_all(answer.as_bytes()).await;
@@ -314,7 +314,7 @@ impl Backend {
         .await
     }
 
-    /// Sends `first`, then `rest` again and again, as fast as it is taken.
+    /// Sends `first`, then `rest` repeatedly, as fast as it is read.
     async fn repeating(first: &'static [u8], rest: &'static [u8]) -> Self {
         Self::new(async move |mut stream: TcpStream| {
             read_head(&mut stream).await;

@@ -1,5 +1,5 @@
-//! The promise: after its death a backend is found down within `fall * interval` + 100 ms where it refuses, and
-//! `timeout` later where it is silent. Virtual time, so that every moment of death can be tried.
+//! A backend that dies is found down within `fall * interval` + 100 ms if it refuses connections, and `timeout` later
+//! if it is silent. Time is virtual, so that every moment of death can be tested.
 
 use std::{sync::atomic::AtomicU32, time::SystemTime};
 
@@ -14,7 +14,7 @@ use crate::{
     spec::{BackendName, HealthCheck},
 };
 
-/// What the promise leaves for everything that is not a probe.
+/// The margin for everything except probes.
 const GRACE: Duration = Duration::from_millis(100);
 
 #[tokio::test(start_paused = true)]
@@ -73,7 +73,7 @@ async fn no_backend_ever_has_two_probes_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cold_start_is_decided_by_the_first_result_and_believed_health_is_not() {
+async fn the_first_result_decides_only_if_the_health_is_unknown() {
     for (known, first) in [(None, Some(Health::Down)), (Some(Health::Up), None), (Some(Health::Down), None)] {
         let (sender, mut events) = mpsc::channel(8);
         let target = Target { known, ..target(check(1_000, 1_000, 3)) };
@@ -100,7 +100,7 @@ async fn a_probe_that_could_not_be_sent_is_no_result() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lanes_bound_what_is_under_way_over_all_backends() {
+async fn concurrent_probes_are_limited_over_all_backends() {
     let lanes = Lanes::new(3);
     let (now, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let tasks: Vec<JoinHandle<Finding>> = (0..20)
@@ -162,7 +162,8 @@ impl Fake {
     }
 }
 
-/// (interval, fall, moment): steps through more than an interval, so that some fall right behind a probe's start.
+/// (interval, fall, moment): covers more than an interval in steps, so that some moments are right after a probe's
+/// start.
 fn moments_of_death() -> impl Iterator<Item = (u64, u32, u64)> {
     [(1_000, 3), (1_000, 1), (200, 5), (100, 30)]
         .into_iter()

@@ -1,4 +1,4 @@
-//! Messages as the kernel makes them, and the traps among them.
+//! Messages as sent by the kernel, including misleading ones.
 
 use std::net::Ipv4Addr;
 
@@ -10,7 +10,7 @@ const BYTES: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const BACKEND: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 11));
 
 #[test]
-fn neighbour_states_become_what_they_mean_to_us() {
+fn neighbour_states_are_decoded() {
     let mac = Mac::new(BYTES);
     let cases = [
         (NeighbourState::Reachable, Neighbour::Fresh(mac)),
@@ -31,7 +31,7 @@ fn neighbour_states_become_what_they_mean_to_us() {
 }
 
 #[test]
-fn an_address_that_is_no_ethernet_address_is_none() {
+fn other_link_addresses_are_ignored() {
     for bytes in [&[0; 6][..], &[], &[1; 4], &[1; 20]] {
         let message = neighbour_message(NeighbourState::Noarp, bytes);
 
@@ -40,7 +40,7 @@ fn an_address_that_is_no_ethernet_address_is_none() {
 }
 
 #[test]
-fn what_a_bridge_says_of_its_ports_and_its_table_is_not_for_us() {
+fn bridge_ports_and_forwarding_tables_are_ignored() {
     let mut port_left = LinkMessage::default();
     port_left.header.interface_family = AddressFamily::Bridge;
     port_left.header.index = 2;
@@ -97,13 +97,13 @@ fn routes_are_read_as_ip_route_get_prints_them() {
 }
 
 #[test]
-fn a_routes_mtu_counts_and_a_learned_one_does_not() {
+fn a_configured_mtu_counts_and_a_learned_one_does_not() {
     let v6: IpAddr = "2001:db8::11".parse().unwrap();
     let cases = [
         (BACKEND, 0, RouteFlags::Cloned, Some(1400)),
         (BACKEND, 599, RouteFlags::Cloned, None),
         (v6, 0, RouteFlags::empty(), Some(1400)),
-        // A route from a router's advertisement expires as well.
+        // A route from a router advertisement expires as well.
         (v6, 1799, RouteFlags::empty(), Some(1400)),
         (v6, 599, RouteFlags::Cloned, None),
     ];
@@ -123,7 +123,7 @@ fn a_routes_mtu_counts_and_a_learned_one_does_not() {
 }
 
 #[test]
-fn a_route_that_the_kernel_cloned_is_no_change_of_routes() {
+fn a_cloned_route_is_not_a_change_of_routes() {
     let mut message = RouteMessage::default();
     assert_eq!(fact(&RouteNetlinkMessage::NewRoute(message.clone())), Some(Fact::Routes));
     assert_eq!(fact(&RouteNetlinkMessage::DelRoute(message.clone())), Some(Fact::Routes));
@@ -145,7 +145,7 @@ fn neighbour_message(state: NeighbourState, mac: &[u8]) -> NeighbourMessage {
     message
 }
 
-/// The type cannot be built by its fields: it is parsed, as from the kernel.
+/// The type cannot be built from its fields, so it is parsed, as from the kernel.
 fn expiring(expires: u32) -> RouteCacheInfo {
     let words = [0, 0, expires, 0, 0, 0, 0, 0];
     let bytes: Vec<u8> = words.iter().flat_map(|word: &u32| word.to_ne_bytes()).collect();

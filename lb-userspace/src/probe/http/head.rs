@@ -3,7 +3,7 @@
 //! As lenient as HAProxy: lines may end in LF alone, headers may be folded (obs-fold, RFC 9112, 5.2), and the contents
 //! of headers do not matter.
 
-/// All that may come before the end of the headers, interim responses included.
+/// Maximum size of everything up to the end of the headers, including interim responses.
 pub const HEAD_MAX_BYTES: usize = 16 * 1024;
 /// Header lines of one response.
 pub const HEADERS_MAX: usize = 100;
@@ -34,7 +34,7 @@ pub fn status(received: &[u8]) -> Result<Option<u16>, Malformed> {
     }
 }
 
-/// Another response follows an interim one (RFC 9110, 15.2), but for the switch to another protocol.
+/// An interim response is followed by another one (RFC 9110, 15.2), except for 101 Switching Protocols.
 fn is_interim(status: u16) -> bool {
     (100..200).contains(&status) && status != 101
 }
@@ -44,7 +44,7 @@ fn begins_like_http(incomplete: &[u8]) -> Result<(), Malformed> {
     if incomplete[..compared] == VERSION[..compared] { Ok(()) } else { Err(Malformed::NotHttp) }
 }
 
-/// `HTTP/1.1 200 OK`; the reason may be missing, and the space before it too.
+/// `HTTP/1.1 200 OK`. The reason phrase, and the space before it, may be missing.
 fn status_of(line: &[u8]) -> Option<u16> {
     let [minor, b' ', status @ ..] = line.strip_prefix(VERSION)? else { return None };
     let (code, reason) = status.split_at_checked(3)?;
@@ -54,7 +54,7 @@ fn status_of(line: &[u8]) -> Option<u16> {
     is_status_line.then(|| code.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0')))
 }
 
-/// Returns whether the empty line that ends the headers is there.
+/// Returns whether the empty line that ends the headers was found.
 fn take_headers(rest: &mut &[u8]) -> Result<bool, Malformed> {
     let mut count = 0;
     while let Some(line) = take_line(rest) {

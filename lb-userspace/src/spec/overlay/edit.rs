@@ -1,6 +1,6 @@
-//! The changes that commands may make, and the errors when they may not.
+//! The changes that commands can make, and their errors.
 //!
-//! An edit that is refused leaves the overlay as it was.
+//! A rejected change leaves the overlay as it was.
 
 use super::{Applied, Change, Definition, MAX_CHANGES, Overlay};
 use crate::{
@@ -25,13 +25,13 @@ impl Overlay {
         let own = OwnAddresses::of(&spec);
         spec.put(name, wish, &own)?;
 
-        // Drain and maint hold until `ready`, even where the file had dropped the backend meanwhile.
+        // Drain and maint stay until `ready`, even if the backend was removed from the file meanwhile.
         let change = overlay.change_of(name, file);
         overlay.keep(name, Change { wish: Some(wish), ..change });
         self.become_if_small(overlay)
     }
 
-    /// `backend remove`: also of what is only remembered, because the file or its service is gone.
+    /// `backend remove`: also for an entry whose backend or service is no longer in the file.
     pub fn remove(&mut self, file: &Spec, name: &BackendName) -> Result<(), Problem> {
         let Applied { spec, mut overlay, .. } = self.apply(file);
         let change = overlay.change_of(name, file);
@@ -58,7 +58,7 @@ impl Overlay {
                 wish.weight = weight.unwrap_or(wish.weight);
                 wish.backup = backup.unwrap_or(wish.backup);
             }
-            // The file has dropped it, but drain and maint hold until `ready`.
+            // It is no longer in the file, but drain and maint stay until `ready`.
             None if is_held && weight.is_none() && backup.is_none() => {}
             None => return Err(not_found(&spec, name)),
         }

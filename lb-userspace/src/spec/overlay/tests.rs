@@ -17,7 +17,7 @@ fn an_empty_overlay_changes_nothing() {
 }
 
 #[test]
-fn changes_are_in_force_and_told() {
+fn changes_are_applied_and_listed() {
     let file = file(&[A, B]);
     let mut overlay = Overlay::default();
 
@@ -36,7 +36,7 @@ fn changes_are_in_force_and_told() {
 }
 
 #[test]
-fn the_file_wins_where_its_own_definition_has_changed() {
+fn the_file_wins_if_its_definition_has_changed() {
     struct Row {
         change: fn(&mut Overlay, &Spec) -> Result<(), Problem>,
         then: &'static [&'static str],
@@ -112,7 +112,7 @@ fn the_file_wins_where_its_own_definition_has_changed() {
 }
 
 #[test]
-fn what_the_file_has_overruled_does_not_come_back_with_the_old_file() {
+fn overridden_changes_do_not_come_back_with_the_old_file() {
     let mut overlay = Overlay::default();
     overlay.patch(&file(&[A]), &name("a"), &weight(7)).unwrap();
 
@@ -142,7 +142,7 @@ fn drain_and_maint_hold_until_ready_whatever_the_file_does() {
 }
 
 #[test]
-fn what_is_done_and_undone_leaves_nothing() {
+fn changes_that_are_undone_leave_no_entry() {
     let file = file(&[A, B]);
     let mut overlay = Overlay::default();
 
@@ -174,7 +174,7 @@ fn a_backend_that_moved_gives_its_old_address_away() {
 }
 
 #[test]
-fn what_makes_no_sense_with_another_file_waits_and_says_so() {
+fn a_change_that_cannot_be_applied_is_kept_and_reported() {
     let mut overlay = Overlay::default();
     overlay.add(&file(&[A]), &name("c"), &new("10.0.0.13:80")).unwrap();
     let taken = file(&[A, "d 10.0.0.13:80 100"]);
@@ -200,7 +200,7 @@ fn a_change_of_weight_does_not_lose_the_address_to_a_waiting_backend() {
 }
 
 #[test]
-fn what_waits_for_its_service_can_be_removed() {
+fn a_change_without_its_service_can_be_removed() {
     let mut overlay = Overlay::default();
     overlay.add(&file(&[A]), &name("c"), &new("10.0.0.13:80")).unwrap();
     let mut without = file(&[A]);
@@ -213,7 +213,7 @@ fn what_waits_for_its_service_can_be_removed() {
 }
 
 #[test]
-fn what_is_refused_has_its_kind_and_changes_nothing() {
+fn a_rejected_change_has_a_kind_and_changes_nothing() {
     use ProblemKind::{Conflict, Invalid, NotFound};
     type Edit = fn(&mut Overlay, &Spec) -> Result<(), Problem>;
     let rows: [(Edit, ProblemKind, &str); 15] = [
@@ -263,7 +263,7 @@ fn a_removed_backend_is_not_found_until_it_is_added_again() {
 }
 
 #[test]
-fn there_is_a_most_of_changes() {
+fn the_number_of_changes_is_limited() {
     let file = file(&[A, B]);
     let waiting = Change { file: None, wish: None, admin_state: AdminState::Drain };
     let gone = |number: usize| (name(&format!("gone-{number}")), waiting.clone());
@@ -302,7 +302,7 @@ proptest! {
     }
 
     #[test]
-    fn undoing_everything_leaves_nothing(edits in edits()) {
+    fn undoing_all_changes_leaves_no_entry(edits in edits()) {
         let file = file(&[A, B]);
         let mut overlay = Overlay::default();
         for edit in edits {
@@ -345,7 +345,7 @@ impl Edit {
     }
 }
 
-/// Few names and addresses, so that they meet.
+/// Few names and addresses, so that they collide.
 fn edits() -> impl Strategy<Value = Vec<Edit>> {
     let states = prop_oneof![Just(AdminState::Ready), Just(AdminState::Drain), Just(AdminState::Maint)];
     let edit = prop_oneof![
@@ -357,7 +357,7 @@ fn edits() -> impl Strategy<Value = Vec<Edit>> {
     proptest::collection::vec(edit, 0..12)
 }
 
-/// Some of four backends at some of four addresses, none given twice.
+/// Some of four backends at some of four addresses, each used once at most.
 fn files() -> impl Strategy<Value = Vec<String>> {
     let hosts = Just([0, 1, 2, 3]).prop_shuffle();
     (hosts, proptest::array::uniform4(proptest::option::of(0..3u32))).prop_map(|(hosts, weights)| {

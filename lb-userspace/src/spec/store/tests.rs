@@ -17,7 +17,7 @@ fn what_is_saved_is_loaded() {
 }
 
 #[test]
-fn the_form_on_disk_stays() {
+fn the_format_on_disk_does_not_change() {
     let golden = r#"{
   "version": 1,
   "backends": [
@@ -87,7 +87,7 @@ fn a_link_left_in_the_way_is_replaced_and_not_followed() {
 }
 
 #[test]
-fn the_most_changes_fit_into_a_file() {
+fn the_maximum_number_of_changes_fits_into_a_file() {
     let address = "[2001:db8:1111:2222:3333:4444:5555:6666]:65535".parse().unwrap();
     let longest = Some(Definition { address, weight: 1000, backup: false });
     let change = Change { file: longest, wish: longest, admin_state: AdminState::Drain };
@@ -108,7 +108,7 @@ fn others_cannot_read_it() {
 }
 
 #[test]
-fn what_cannot_be_understood_is_named_and_stays() {
+fn an_unreadable_file_is_reported_and_kept() {
     let foreign = r#"{"version": 2, "something": "else"}"#;
     let twice = String::from_utf8(encode(&overlay()).unwrap()).unwrap().replace("web-2", "web-1");
     let heavy = String::from_utf8(encode(&overlay()).unwrap()).unwrap().replace("50", "5000");
@@ -136,7 +136,7 @@ fn what_cannot_be_understood_is_named_and_stays() {
 }
 
 #[test]
-fn a_full_disk_or_a_wrong_place_keeps_the_old_one() {
+fn a_failed_save_keeps_the_old_overlay() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::new(directory.path().join("file/below"));
     fs::write(directory.path().join("file"), "").unwrap();

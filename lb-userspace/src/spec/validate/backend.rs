@@ -9,16 +9,16 @@ use crate::{
     },
 };
 
-/// Names of a service's backends are unique.
+/// Names are unique within a service.
 pub fn named_once(written: Option<Vec<file::Backend>>, report: &Report<'_>) -> Vec<file::Backend> {
     let written = written.unwrap_or_default();
     unique(written.iter().filter_map(|it| it.name.as_ref()), "backend", report);
     written
 }
 
-/// Judges a backend beside those that the service has already, as if the CLI added it.
+/// Validates a backend against the former ones of the service, as if the CLI added it.
 ///
-/// If not all of `listen` could be read, a family without listen is no mistake of the backend.
+/// If part of `listen` is invalid, a backend of a family without listen address is not reported.
 pub fn validate(
     written: file::Backend,
     service: &Service,
