@@ -28,7 +28,7 @@ use crate::{
 /// A row.
 #[must_use]
 pub struct Case {
-    /// A sentence that is a fact about the program; a failing row is named by it.
+    /// A sentence that states a fact about the program. It names a failing row.
     pub name: String,
     world: World,
     steps: Vec<Step>,
@@ -36,13 +36,13 @@ pub struct Case {
 
 enum Step {
     Send(Input, Expected),
-    /// Sent to a CPU that stands still on its way, while the rest happens.
-    StandStill(Input, Vec<Rc<Vec<Step>>>),
-    /// The states of all records of a client's tuple, if it does not depend on the moment.
+    /// A CPU is preempted while it processes the input, and the rest happens meanwhile.
+    Preempted(Input, Vec<Rc<Vec<Step>>>),
+    /// The states of all records of a client's tuple: one of these lists.
     Flow(Dialogue, Vec<Vec<State>>),
-    /// Records of all flows.
+    /// How many records are in use.
     Records(usize),
-    /// What the daemon was asked in the step before.
+    /// The neighbour request to the daemon in the step before.
     Asked(Vec<NeighbourWanted>),
     After(u32),
     Change(Box<dyn Fn(&mut World)>),
@@ -51,31 +51,31 @@ enum Step {
 /// What is sent.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// By its speaker, who puts the addresses on it.
+    /// A message; its addresses are set when it is sent.
     Message(Box<Message>),
-    /// By its router, who quotes the message as it was forwarded.
+    /// A router's ICMP error, which quotes the message as it was forwarded.
     Error(Box<IcmpError>),
-    /// Any bytes, by an interface.
+    /// Any bytes, received on this interface.
     Frame(u32, Vec<u8>),
 }
 
 /// What becomes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// A flow is made: the request goes to a backend, from an address and port that are learnt here.
+    /// A flow is created: the request goes to a backend. The reply tuple is read from it.
     Opens(&'static str),
     /// A request of a known flow goes to a backend.
     Reaches(&'static str),
     /// A reply goes to the client.
     Returns,
-    /// A reply goes to the client by this Ethernet address.
+    /// A reply goes to the client at this Ethernet address.
     ReturnsVia([u8; 6]),
-    /// Not ours: the host gets it as it is.
+    /// Not ours: passed to the host unchanged.
     Passes(Reason),
-    /// Ours, but it cannot be served: dropped as it is.
+    /// Ours, but cannot be served: dropped unchanged.
     Drops(Reason),
-    /// It depends on the moment: if it is sent (nobody answers what he has not seen) and forwarded, then to whom it may
-    /// concern.
+    /// Depends on timing. It is not sent if it answers something that never arrived; if it is forwarded, then to a party
+    /// of its flow.
     Depends,
 }
 
@@ -111,12 +111,12 @@ impl Case {
         Self { name: name.into(), world, steps: Vec::new() }
     }
 
-    /// Why packets of the row are not forwarded.
+    /// The reasons that the row expects.
     pub fn reasons(&self) -> impl Iterator<Item = Reason> {
         self.steps.iter().filter_map(|step| match step {
             Step::Send(_, Passes(reason) | Drops(reason)) => Some(*reason),
             Step::Send(_, Opens(_) | Reaches(_) | Returns | ReturnsVia(_) | Depends)
-            | Step::StandStill(..)
+            | Step::Preempted(..)
             | Step::Flow(..)
             | Step::Records(_)
             | Step::Asked(_)
@@ -130,26 +130,26 @@ impl Case {
         self
     }
 
-    /// Sends something, and says what becomes of it.
+    /// Sends something and checks the outcome.
     pub fn step(self, input: impl Into<Input>, expected: Expected) -> Self {
         self.then(Step::Send(input.into(), expected))
     }
 
-    /// Sends something to a CPU that stands still on its way, while other things happen elsewhere. What becomes of it
-    /// depends on the moment; [`run_at_every_access`] tries them all.
-    pub fn stands_still(self, input: impl Into<Input>, meanwhile: impl FnOnce(Self) -> Self) -> Self {
+    /// Sends something to a CPU that is preempted while it processes it, and runs `meanwhile` on another CPU. The outcome
+    /// depends on the access where it is preempted; [`run_at_every_access`] tries them all.
+    pub fn preempted(self, input: impl Into<Input>, meanwhile: impl FnOnce(Self) -> Self) -> Self {
         let elsewhere = meanwhile(Self::new("", self.world.clone()));
-        self.then(Step::StandStill(input.into(), vec![Rc::new(elsewhere.steps)]))
+        self.then(Step::Preempted(input.into(), vec![Rc::new(elsewhere.steps)]))
     }
 
-    /// The CPU of the last step stands still again, while more happens elsewhere.
+    /// The CPU of the last step is preempted again, while more happens elsewhere.
     ///
     /// # Panics
-    /// If it did not stand still in that step: the row is wrong.
+    /// If it was not preempted in that step: the row is wrong.
     pub fn and_again(mut self, meanwhile: impl FnOnce(Self) -> Self) -> Self {
         let elsewhere = meanwhile(Self::new("", self.world.clone()));
         match self.steps.last_mut() {
-            Some(Step::StandStill(_, pauses)) => pauses.push(Rc::new(elsewhere.steps)),
+            Some(Step::Preempted(_, pauses)) => pauses.push(Rc::new(elsewhere.steps)),
             Some(
                 Step::Send(..)
                 | Step::Flow(..)
@@ -159,35 +159,34 @@ impl Case {
                 | Step::Change(_),
             )
             | None => {
-                panic!("nobody stands still in the last step of `{}`", self.name)
+                panic!("no CPU is preempted in the last step of `{}`", self.name)
             }
         }
         self
     }
 
-    /// All records of the client's tuple are in these states. None: there is no such flow.
+    /// All records of the client's tuple have these states. An empty list: there is no such flow.
     pub fn flow(self, dialogue: Dialogue, states: &[State]) -> Self {
         self.flow_depends(dialogue, &[states])
     }
 
-    /// All records of the client's tuple are in one of these lists of states: it depends on the moment.
+    /// The states of the client's records are one of these lists, depending on timing.
     pub fn flow_depends(self, dialogue: Dialogue, lists: &[&[State]]) -> Self {
         self.then(Step::Flow(dialogue, lists.iter().map(|states| states.to_vec()).collect()))
     }
 
-    /// So many records are in use.
+    /// This many records are in use.
     pub fn records(self, count: usize) -> Self {
         self.then(Step::Records(count))
     }
 
-    /// For what was sent last, the daemon was asked to resolve a neighbour on an interface, whose flow uses this MAC
-    /// meanwhile.
+    /// The last input requested a neighbour on an interface from the daemon. Its flow uses this MAC meanwhile.
     pub fn asks(self, address: IpAddr, interface: u32, mac: [u8; 6]) -> Self {
         let hop = ClientHop::new(Mac::new(mac), interface, 0);
         self.then(Step::Asked(vec![NeighbourWanted { address: address.into(), hop }]))
     }
 
-    /// For what was sent last, the daemon was asked nothing.
+    /// The last input requested no neighbour from the daemon.
     pub fn asks_nothing(self) -> Self {
         self.then(Step::Asked(Vec::new()))
     }
@@ -197,12 +196,12 @@ impl Case {
         self.then(Step::After(ticks(seconds)))
     }
 
-    /// The controller, or the network, does something.
+    /// Changes what the controller or the network provides.
     pub fn change(self, change: impl Fn(&mut World) + 'static) -> Self {
         self.then(Step::Change(Box::new(change)))
     }
 
-    /// A flow is made and proven.
+    /// Opens a flow and proves it.
     pub fn establish(self, dialogue: Dialogue, backend: &'static str) -> Self {
         let proof = match dialogue.protocol {
             Protocol::Tcp => dialogue.ack(1),

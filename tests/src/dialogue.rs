@@ -1,5 +1,5 @@
-//! Who talks to whom, and what they say: messages are written without addresses of ours, which a row cannot know
-//! before its first packet came out.
+//! The packets of a client and its backends. Rows write them without xlb's own addresses, which are known only after
+//! the first packet was forwarded.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -14,42 +14,42 @@ use crate::{
     world::{KEYS, Kind},
 };
 
-/// The sequence number of every SYN-ACK: what is counted from it wraps.
+/// The sequence number of every SYN-ACK. Sequence numbers wrap soon after it.
 pub const BACKEND_ISN: u32 = u32::MAX - 10;
 /// The sequence number of every SYN.
 pub const CLIENT_ISN: u32 = 1000;
 
-/// A client's endpoint, and the service's that it dials.
+/// A client's endpoint, and the listen address that it dials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Dialogue {
-    /// Both protocols may have a dialogue between the same endpoints.
+    /// TCP and UDP dialogues may have the same endpoints.
     pub protocol: Protocol,
-    /// Where requests come from.
+    /// The source of requests.
     pub client: SocketAddr,
-    /// Where requests go to.
+    /// The destination of requests.
     pub listen: SocketAddr,
 }
 
-/// Whose turn it is to talk.
+/// The side that sends a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speaker {
-    /// Who dials.
+pub enum Sender {
+    /// The client.
     Client,
-    /// By its name.
+    /// The backend of this name.
     Backend(&'static str),
 }
 
-/// A packet of a dialogue, as its speaker sends it.
+/// A packet of a dialogue, as its sender sends it.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Message {
-    /// Whose connection it belongs to.
+    /// The dialogue that it belongs to.
     pub dialogue: Dialogue,
-    /// Who sends it, and so which way it goes.
-    pub speaker: Speaker,
-    /// Its addresses and ports are put on when it is sent.
+    /// The side that sends it, which gives its direction.
+    pub sender: Sender,
+    /// Its addresses and ports are set when it is sent.
     pub packet: Packet,
-    /// Where it arrives, if not by the interface towards its speaker.
+    /// The interface where it arrives, if it is not the one towards its sender.
     pub ingress: Option<u32>,
 }
 
@@ -81,7 +81,7 @@ impl Dialogue {
         self
     }
 
-    /// The hash of its requests, by which rows choose flows that meet in the table.
+    /// The hash of its requests. Rows use it to choose flows of the same bucket.
     ///
     /// # Panics
     /// If the families differ: the row is wrong.
@@ -99,8 +99,8 @@ impl Dialogue {
         }
     }
 
-    fn says(self, speaker: Speaker, packet: Packet) -> Message {
-        Message { dialogue: self, speaker, packet, ingress: None }
+    fn message(self, sender: Sender, packet: Packet) -> Message {
+        Message { dialogue: self, sender, packet, ingress: None }
     }
 
     fn segment(self, flags: u8, sequence: u32, acknowledgement: u32) -> Message {
@@ -108,7 +108,7 @@ impl Dialogue {
             let tcp = packet.tcp_mut();
             (tcp.sequence, tcp.acknowledgement) = (sequence, acknowledgement);
         });
-        self.says(Speaker::Client, packet)
+        self.message(Sender::Client, packet)
     }
 
     /// What opens a flow: a SYN with options, or a datagram.
@@ -151,7 +151,7 @@ impl Dialogue {
             .with(|packet| packet.tcp_mut().options = vec![2, 4, 5, 0xb4, 4, 2, 1, 3, 3, 7, 0, 0])
     }
 
-    /// A bare acknowledgement, so far beyond the backend's SYN-ACK.
+    /// A bare ACK of the sequence number that is this far beyond the backend's SYN-ACK.
     pub fn ack(self, beyond: u32) -> Message {
         self.segment(ACK, CLIENT_ISN + 1, BACKEND_ISN.wrapping_add(beyond))
     }
@@ -161,24 +161,24 @@ impl Dialogue {
         self.ack(1).with(|packet| packet.payload_mut().extend(b"GET / HTTP/1.1\r\n\r\n!"))
     }
 
-    /// The client has no more to say.
+    /// The client's FIN.
     pub fn fin(self) -> Message {
         self.ack(1).with(|packet| packet.tcp_mut().flags |= FIN)
     }
 
-    /// The client wants no more.
+    /// The client's RST.
     pub fn rst(self) -> Message {
         self.ack(1).with(|packet| packet.tcp_mut().flags = RST)
     }
 
     /// A datagram of the client.
     pub fn datagram(self, payload: &[u8]) -> Message {
-        self.says(Speaker::Client, Packet::udp(self.client, self.listen, payload))
+        self.message(Sender::Client, Packet::udp(self.client, self.listen, payload))
     }
 
     /// Any packet of a backend.
     pub fn from(self, backend: &'static str, packet: Packet) -> Message {
-        self.says(Speaker::Backend(backend), packet)
+        self.message(Sender::Backend(backend), packet)
     }
 
     /// A segment of a backend.
@@ -190,47 +190,47 @@ impl Dialogue {
         self.from(backend, packet)
     }
 
-    /// A backend accepts.
+    /// A backend's SYN-ACK.
     pub fn syn_ack(self, backend: &'static str) -> Message {
         self.reply(backend, SYN | ACK).with(|packet| packet.tcp_mut().sequence = BACKEND_ISN)
     }
 
-    /// A backend has no more to say.
+    /// A backend's FIN.
     pub fn reply_fin(self, backend: &'static str) -> Message {
         self.reply(backend, FIN | ACK)
     }
 
-    /// A backend refuses or gives up.
+    /// A backend's RST.
     pub fn reply_rst(self, backend: &'static str) -> Message {
         self.reply(backend, RST | ACK)
     }
 }
 
 impl Message {
-    /// The message arrives by another interface than the one towards its speaker.
+    /// Sets another interface of arrival than the one towards the sender.
     pub fn arriving_by(mut self, interface: u32) -> Self {
         self.ingress = Some(interface);
         self
     }
 
-    /// The message with a change.
+    /// Changes the packet.
     pub fn with(mut self, change: impl FnOnce(&mut Packet)) -> Self {
         change(&mut self.packet);
         self
     }
 }
 
-/// An ICMP error of a router, about a message that we forwarded.
+/// A router's ICMP error about a message that xlb forwarded.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct IcmpError {
-    /// Quoted as we forwarded it.
+    /// The message, quoted as xlb forwarded it.
     pub about: Message,
     /// The backend that the message went to or came from.
     pub backend: &'static str,
-    /// Its number in the network that it reports from.
+    /// The router's address.
     pub router: IpAddr,
-    /// Its payload is the quote, and made when it is sent.
+    /// The error. Its payload, the quote, is filled in when it is sent.
     pub icmp: Icmp,
     /// How much of the IP packet is quoted.
     pub quoted_bytes: usize,

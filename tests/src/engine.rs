@@ -11,59 +11,59 @@ use std::net::IpAddr;
 
 use crate::world::World;
 
-/// The largest shape that a world may ask for: engines make their tables once.
+/// The largest shape that a world may have: engines create their tables once.
 pub const MAX_BUCKETS: u32 = 64;
 /// No world has more services (and so pools), or more backends.
 pub const MAX_NUMBERS: u32 = 8;
 
 /// Runs packets in a world.
 pub trait Engine {
-    /// Begins anew: no flows, nothing counted.
+    /// Starts afresh: no flows, all counters zero.
     fn reset(&mut self, world: &World) -> anyhow::Result<()>;
-    /// The controller has changed something: flows and counters stay.
+    /// Applies a change of the controller: flows and counters stay.
     fn load(&mut self, world: &World) -> anyhow::Result<()>;
-    /// Runs the program on a frame that came by an interface.
+    /// Runs the program on a frame that an interface received.
     fn run(&mut self, interface: u32, frame: &[u8]) -> anyhow::Result<Outcome>;
-    /// The same on a CPU that stands still before some of its accesses of shared memory, while something happens on
-    /// another. Returns how many of these were not reached, and did not happen.
-    fn stand_still(
+    /// The same on a CPU that is preempted before some of its accesses to shared memory, while another CPU acts. Returns
+    /// how many of the pauses were not reached.
+    fn preempt(
         &mut self,
         _interface: u32,
         _frame: &[u8],
         _pauses: Vec<Pause>,
     ) -> anyhow::Result<(Outcome, usize)> {
-        anyhow::bail!("this engine's CPUs do not stand still on demand")
+        anyhow::bail!("this engine cannot preempt its CPUs")
     }
     /// What was counted since the reset.
     fn counters(&mut self) -> anyhow::Result<Counters>;
-    /// What the program remembers.
+    /// The program's flow table.
     fn memory(&mut self) -> anyhow::Result<Memory>;
 }
 
-/// How many accesses come first, counted from the pause before, and what happens on another CPU then.
+/// The number of accesses since the pause before, and what another CPU does then.
 pub type Pause = (usize, Box<dyn FnOnce(&mut dyn Engine)>);
 
-/// What the kernel is told to do with a frame.
+/// The program's verdict on a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// `XDP_PASS`: the host gets it.
+    /// `XDP_PASS`: to the host.
     Pass,
-    /// `XDP_DROP`: nobody gets it.
+    /// `XDP_DROP`: dropped.
     Drop,
-    /// `XDP_TX`: it leaves by the interface that it came by.
+    /// `XDP_TX`: out of the interface where it arrived.
     Transmit,
-    /// `XDP_REDIRECT`: it leaves by another interface.
+    /// `XDP_REDIRECT`: out of another interface.
     Redirect,
 }
 
-/// A frame after the program, and what becomes of it.
+/// A frame after the program, and the verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// The program's verdict.
     pub action: Action,
     /// As the program left it, whether it is sent or not.
     pub frame: Vec<u8>,
-    /// What the daemon is asked to resolve.
+    /// The neighbour request to the daemon.
     pub asked: Vec<NeighbourWanted>,
 }
 
@@ -98,7 +98,7 @@ pub struct Memory {
 pub struct Flow {
     /// Its place in the table: bucket * `WAYS` + way.
     pub number: u32,
-    /// Whose it is by tag, in which state, and of which generation.
+    /// Tag, state and generation.
     pub control: Control,
     /// The source of requests.
     pub client: IpAddr,
@@ -116,9 +116,9 @@ pub struct Flow {
     pub proof: Proof,
     /// The source of replies.
     pub backend: IpAddr,
-    /// Whom the backend answers: an address of ours, or with nat the client.
+    /// The destination of replies: an address of ours, or with nat the client.
     pub source: IpAddr,
-    /// The next machine towards the client.
+    /// The next hop towards the client.
     pub client_hop: ClientHop,
     /// Of a request; a reply's are the complements.
     pub deltas: Deltas,
@@ -127,7 +127,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Copies a record out. `None`: it is nobody's.
+    /// Copies a record. `None`: it is empty.
     pub fn of<A: Copy, S>(number: u32, record: &Record<A, S>, to_ip: impl Fn(A) -> IpAddr) -> Option<Self> {
         let control = Control(record.control.load());
         (control.state() != State::EMPTY).then(|| Self {

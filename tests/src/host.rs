@@ -49,7 +49,7 @@ impl Engine for HostEngine {
         execute(self.tables()?, interface, frame)
     }
 
-    fn stand_still(&mut self, interface: u32, frame: &[u8], pauses: Vec<Pause>) -> Result<(Outcome, usize)> {
+    fn preempt(&mut self, interface: u32, frame: &[u8], pauses: Vec<Pause>) -> Result<(Outcome, usize)> {
         let tables = self.tables()?;
         let on_another_cpu = |(accesses, happen): Pause| -> standstill::Pause {
             let (machine, mut other) = (Rc::clone(tables), self.clone());

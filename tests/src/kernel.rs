@@ -19,8 +19,9 @@ use crate::{
 
 /// Where the XDP program is: `XLB_BPF_DIR`, the directory that `cargo xtask build` compiles it to.
 pub fn object() -> Result<PathBuf> {
-    let directory =
-        env::var_os("XLB_BPF_DIR").context("XLB_BPF_DIR does not say where the XDP program is")?;
+    let directory = env::var_os("XLB_BPF_DIR").context(
+        "XLB_BPF_DIR is not set; run `cargo xtask build` and set it to the directory of the XDP program",
+    )?;
     Ok(PathBuf::from(directory).join("lb"))
 }
 

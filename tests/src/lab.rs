@@ -165,7 +165,7 @@ impl Lab {
         visit_while(&self.client, &endless, goes_on)
     }
 
-    /// Opens so many connections that live, to `port` of [`address::SERVICE`].
+    /// Opens this many long-lived connections to `port` of [`address::SERVICE`].
     pub fn live(&self, family: Family, port: u16, connections: usize) -> Result<Live> {
         let to = address::SERVICE.port(family, port);
         Live::open(&self.client, &self.client_addresses(family), to, connections)

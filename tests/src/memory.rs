@@ -1,4 +1,4 @@
-//! The core's storage in plain memory: what the kernel's maps are to the program, vectors are to the host engine.
+//! The core's storage in plain memory, in place of the kernel's maps.
 
 mod flows;
 
@@ -42,8 +42,7 @@ pub struct MemoryTables {
     cpu: Cell<usize>,
 }
 
-/// What the controller and the host's network said, until they said something else. Whoever looked at it before keeps what
-/// he saw.
+/// One version of the world. References into it stay valid when a later one replaces it.
 struct Epoch {
     number: u32,
     world: World,
@@ -56,7 +55,7 @@ impl Epoch {
         Self { number, world: world.clone(), maps: world.maps(number), next: OnceCell::new() }
     }
 
-    /// This one, and those that followed.
+    /// This version and the later ones.
     fn all(&self) -> impl Iterator<Item = &Self> {
         std::iter::successors(Some(self), |epoch| epoch.next.get().map(|next| &**next))
     }
@@ -87,7 +86,7 @@ impl MemoryTables {
         }
     }
 
-    /// The controller's maps are replaced; flows, turns and counters stay.
+    /// Replaces the controller's maps; flows, turns and counters stay.
     pub fn load(&mut self, world: &World) {
         self.epoch = Epoch::new(world, 0);
     }
@@ -99,7 +98,7 @@ impl MemoryTables {
         assert!(is_last, "the last epoch has no next one");
     }
 
-    /// Something happens on another CPU.
+    /// Another CPU acts.
     pub fn on_another_cpu(&self, happen: impl FnOnce()) {
         self.cpu.set(self.cpu.get() + 1);
         happen();
@@ -114,12 +113,12 @@ impl MemoryTables {
         &self.epoch.last().maps
     }
 
-    /// The element, unless the world says that it is missing.
+    /// The element, unless the world has it missing.
     fn unless_missing<T>(&self, element: Element, it: Option<T>) -> Option<T> {
         it.filter(|_| self.world().missing != Some(element))
     }
 
-    /// What was counted.
+    /// The counters.
     pub fn counters(&self) -> Counters {
         self.counters.borrow().clone()
     }
@@ -129,12 +128,12 @@ impl MemoryTables {
         change(&mut self.counters.borrow_mut());
     }
 
-    /// What the daemon was asked since this was called before.
+    /// The neighbour requests since the last call.
     pub fn take_asked(&self) -> Vec<NeighbourWanted> {
         self.asked.take()
     }
 
-    /// What is remembered.
+    /// The flow tables.
     pub fn memory(&self) -> Memory {
         let mut memory = Memory {
             half_open: [self.v4.half_open.load(), self.v6.half_open.load()],
@@ -194,8 +193,8 @@ impl storage::Maps for MemoryTables {
     }
 
     fn backend(&self, id: u32) -> Option<&Backend> {
-        // An array has something everywhere: where nobody is, zeros.
-        static NOBODY: Backend = Backend {
+        // Unused entries of an array are zeros.
+        static NO_BACKEND: Backend = Backend {
             id: 0,
             counters: 0,
             service_counters: 0,
@@ -209,7 +208,7 @@ impl storage::Maps for MemoryTables {
         };
         let place = id % MAX_PLACES;
         let there = self.maps().backends.iter().find(|it| it.id != 0 && it.id % MAX_PLACES == place);
-        self.unless_missing(Element::Backend, Some(there.unwrap_or(&NOBODY)))
+        self.unless_missing(Element::Backend, Some(there.unwrap_or(&NO_BACKEND)))
     }
 
     fn interface(&self, index: u32) -> Option<&Interface> {

@@ -1,7 +1,7 @@
-//! A reference of how flows live and die, written from the RFCs and the design, not from the program: it knows
-//! connections and times, no records, buckets, hints or hashes.
+//! A reference model of the lifetime of flows, written from the RFCs and the design, not from the program: it has
+//! connections and times, but no records, buckets, reply index or hashes.
 //!
-//! It turns random acts into a row: what is sent, and what must become of it. The row then checks the rest.
+//! It turns random acts into a row of inputs and expected outcomes. The row then checks the rest.
 
 mod connection;
 
@@ -18,28 +18,28 @@ use crate::{
     world::{Kind, World},
 };
 
-/// Enough that a challenger seldom gets the backend of the flow that it challenges.
+/// Enough that a reopening flow seldom gets the backend of the closing one.
 const BACKENDS: [&str; 8] = ["web-1", "web-2", "web-3", "web-4", "web-5", "web-6", "web-7", "web-8"];
 const DIALOGUES: u16 = 2;
 
-/// Something that happens. Numbers choose among what is there.
+/// One event. Numbers index the model's clients and backends.
 #[derive(Clone, Copy, Debug)]
 pub enum Act {
-    /// A client speaks.
+    /// A client sends a segment.
     Client {
         /// Which of the model's clients.
         dialogue: u16,
-        /// As a client means it.
-        word: Word,
+        /// What it sends.
+        segment: Segment,
     },
-    /// A backend speaks; if there is nobody to speak to, nothing happens.
+    /// A backend sends a segment. Without such a connection, nothing happens.
     Backend {
         /// To which of the model's clients.
         dialogue: u16,
         /// The backend is the one of this connection.
         conversation: Conversation,
-        /// As a backend means it.
-        word: Word,
+        /// What it sends.
+        segment: Segment,
     },
     /// Seconds pass.
     Wait(u64),
@@ -51,29 +51,29 @@ pub enum Act {
     Renew(usize),
 }
 
-/// A segment. UDP knows datagrams only, whatever is said.
+/// A segment. With UDP, all of them are datagrams.
 #[derive(Clone, Copy, Debug)]
-pub enum Word {
+pub enum Segment {
     /// From a client: a SYN. From a backend: a bare acknowledgement.
     Syn,
-    /// From a client: an acknowledgement so far beyond the SYN-ACK. From a backend: a SYN-ACK.
+    /// From a client: an ACK this far beyond the SYN-ACK. From a backend: a SYN-ACK.
     Ack(u32),
     /// From a client: data, which acknowledges the SYN-ACK. From a backend: a bare acknowledgement.
     Data,
-    /// With ACK, whoever says it.
+    /// With ACK, from either side.
     Fin,
     /// From a client without ACK, from a backend with it.
     Rst,
 }
 
-/// With which of a client's connections a backend means to speak.
+/// The connection of a client on which a backend sends.
 #[derive(Clone, Copy, Debug)]
 pub enum Conversation {
-    /// One that is proven.
+    /// A proven one.
     Old,
-    /// One that is still to be proven.
+    /// One that is not proven yet.
     Fresh,
-    /// One that is over.
+    /// One that has ended.
     Past,
 }
 
@@ -83,13 +83,13 @@ const WAITS_S: [u64; 8] = [7, 14, 70, 119, 126, 252, 308, 7448];
 
 /// Sequences of acts.
 pub fn acts(length: usize) -> impl Strategy<Value = Vec<Act>> {
-    let word = prop_oneof![
-        3 => Just(Word::Syn),
-        3 => Just(Word::Ack(1)),
-        1 => prop::sample::select(vec![0, 65_536, 65_537, 5_000_000]).prop_map(Word::Ack),
-        2 => Just(Word::Data),
-        2 => Just(Word::Fin),
-        2 => Just(Word::Rst),
+    let segment = prop_oneof![
+        3 => Just(Segment::Syn),
+        3 => Just(Segment::Ack(1)),
+        1 => prop::sample::select(vec![0, 65_536, 65_537, 5_000_000]).prop_map(Segment::Ack),
+        2 => Just(Segment::Data),
+        2 => Just(Segment::Fin),
+        2 => Just(Segment::Rst),
     ];
     let conversation = prop_oneof![
         3 => Just(Conversation::Fresh),
@@ -98,9 +98,9 @@ pub fn acts(length: usize) -> impl Strategy<Value = Vec<Act>> {
     ];
     let backend = 0..BACKENDS.len();
     let act = prop_oneof![
-        8 => (0..DIALOGUES, word.clone()).prop_map(|(dialogue, word)| Act::Client { dialogue, word }),
-        8 => (0..DIALOGUES, conversation, word)
-            .prop_map(|(dialogue, conversation, word)| Act::Backend { dialogue, conversation, word }),
+        8 => (0..DIALOGUES, segment.clone()).prop_map(|(dialogue, segment)| Act::Client { dialogue, segment }),
+        8 => (0..DIALOGUES, conversation, segment)
+            .prop_map(|(dialogue, conversation, segment)| Act::Backend { dialogue, conversation, segment }),
         1 => prop::sample::select(WAITS_S.to_vec()).prop_map(Act::Wait),
         1 => backend.clone().prop_map(Act::Rest),
         1 => backend.clone().prop_map(Act::Accept),
@@ -109,7 +109,7 @@ pub fn acts(length: usize) -> impl Strategy<Value = Vec<Act>> {
     prop::collection::vec(act, 1..=length)
 }
 
-/// The row that acts make.
+/// Turns acts into a row.
 pub fn case(kind: Kind, acts: &[Act]) -> Case {
     let mut world = World::new(kind);
     for (number, name) in (11..).zip(BACKENDS).skip(world.services[0].backends.len()) {
@@ -126,7 +126,7 @@ pub fn case(kind: Kind, acts: &[Act]) -> Case {
     case
 }
 
-/// The same rows at every run: for an engine that is not as fast as memory.
+/// The same rows at every run, for an engine that is slower than memory.
 pub fn rows() -> Vec<Case> {
     let kinds = Kind::tcp().into_iter().chain(Kind::udp());
     let mut runner = TestRunner::deterministic();
@@ -146,16 +146,16 @@ struct Model {
     /// How often each backend has lost its flows.
     losses: [u32; BACKENDS.len()],
     clients: Vec<Client>,
-    /// Two connections of a client have one backend, and the row's words cannot tell them apart: here it ends.
+    /// Two connections of a client have the same backend, and the row cannot distinguish them: it ends here.
     is_ambiguous: bool,
 }
 
-/// A client's port, and its connections: one that is proven, one that is not.
+/// A client's port and its connections: a proven one, and one that is not proven yet.
 #[derive(Default)]
 struct Client {
     old: Option<Connection>,
     fresh: Option<Connection>,
-    /// Backends of connections that are over.
+    /// Backends of connections that have ended.
     past: BTreeSet<usize>,
 }
 
@@ -191,9 +191,9 @@ impl Model {
                 self.losses[backend] += 1;
                 case.change(move |world| world.renew(BACKENDS[backend]))
             }
-            Act::Client { dialogue, word } => {
+            Act::Client { dialogue, segment } => {
                 let client = self.dialogue(dialogue);
-                let expected = self.hear_client(usize::from(dialogue), word);
+                let expected = self.from_client(usize::from(dialogue), segment);
                 let mine = &self.clients[usize::from(dialogue)];
                 if let (Some(old), Some(fresh)) = (&mine.old, &mine.fresh)
                     && old.backend == fresh.backend
@@ -201,14 +201,15 @@ impl Model {
                     self.is_ambiguous = true;
                     return case;
                 }
-                self.with_states(case.step(client_message(client, word), expected), dialogue)
+                self.with_states(case.step(client_message(client, segment), expected), dialogue)
             }
-            Act::Backend { dialogue, conversation, word } => {
-                let Some((backend, expected)) = self.hear_backend(usize::from(dialogue), conversation, word)
+            Act::Backend { dialogue, conversation, segment } => {
+                let Some((backend, expected)) =
+                    self.from_backend(usize::from(dialogue), conversation, segment)
                 else {
                     return case;
                 };
-                let message = backend_message(self.dialogue(dialogue), BACKENDS[backend], word);
+                let message = backend_message(self.dialogue(dialogue), BACKENDS[backend], segment);
                 self.with_states(case.step(message, expected), dialogue)
             }
         }
@@ -225,20 +226,20 @@ impl Model {
         case.flow(self.dialogue(dialogue), &states)
     }
 
-    /// A client speaks. Its word belongs to one of its connections, or begins another.
-    fn hear_client(&mut self, number: usize, word: Word) -> Expected {
+    /// A client sends a segment on one of its connections, or opens another.
+    fn from_client(&mut self, number: usize, segment: Segment) -> Expected {
         let is_tcp = self.kind.protocol == Protocol::Tcp;
-        let opens = !is_tcp || matches!(word, Word::Syn);
+        let opens = !is_tcp || matches!(segment, Segment::Syn);
         let (now_s, accepts, losses) = (self.now_s, self.accepts, self.losses);
         let client = &mut self.clients[number];
 
         let for_fresh = match (&client.old, &client.fresh) {
             (_, None) => false,
             (None, Some(_)) => true,
-            // A bare RST refuses what a backend in TIME-WAIT answered to the SYN (RFC 9293, 3.10.7.3).
-            (Some(_), Some(fresh)) => opens || matches!(word, Word::Rst) || fresh.is_proven_by(word),
+            // A bare RST rejects the ACK of a backend in TIME-WAIT (RFC 9293, 3.10.7.3).
+            (Some(_), Some(fresh)) => opens || matches!(segment, Segment::Rst) || fresh.is_proven_by(segment),
         };
-        let reopens = opens && is_tcp && client.old.as_ref().is_some_and(Connection::may_be_challenged);
+        let reopens = opens && is_tcp && client.old.as_ref().is_some_and(Connection::may_be_reopened);
         let slot = if for_fresh { &mut client.fresh } else { &mut client.old };
         if let Some(connection) = slot
             && (for_fresh || !reopens)
@@ -249,8 +250,8 @@ impl Model {
                 connection.losses != losses[backend] || connection.is_idle(now_s) || waits_for_another;
             if !is_over {
                 connection.seen_s = now_s;
-                if connection.hear_client(word) {
-                    // A proven challenger takes the old connection's place.
+                if connection.from_client(segment) {
+                    // A proven reopening connection replaces the old one.
                     let proven = client.fresh.take();
                     client.past.extend(std::mem::replace(&mut client.old, proven).map(|old| old.backend));
                 }
@@ -272,23 +273,23 @@ impl Model {
         }
         let client = &mut self.clients[number];
         if let Some(old) = &mut client.old {
-            old.is_challenged = true;
+            old.has_reopening = true;
         }
         let backend = accepting[self.turn % accepting.len()];
         self.turn += 1;
         client.past.remove(&backend);
         let mut fresh = Connection::new(self.kind.protocol, backend, self.losses[backend], self.now_s);
-        fresh.is_challenger = client.old.is_some();
+        fresh.is_reopening = client.old.is_some();
         client.fresh = Some(fresh);
         Opens(BACKENDS[backend])
     }
 
-    /// A backend speaks, if there is a connection to speak on.
-    fn hear_backend(
+    /// A backend sends a segment, if there is a connection for it.
+    fn from_backend(
         &mut self,
         number: usize,
         conversation: Conversation,
-        word: Word,
+        segment: Segment,
     ) -> Option<(usize, Expected)> {
         let client = &mut self.clients[number];
         let slot = match conversation {
@@ -303,15 +304,15 @@ impl Model {
         }
         connection.seen_s = self.now_s;
         if connection.is_proven {
-            connection.say_goodbye(Side::Backend, word);
+            connection.note_close(Side::Backend, segment);
         } else if self.kind.protocol == Protocol::Udp {
             connection.answered = Some(0);
-        } else if matches!(word, Word::Ack(_)) {
+        } else if matches!(segment, Segment::Ack(_)) {
             connection.answered = Some(BACKEND_ISN);
-        } else if matches!(word, Word::Rst) {
-            // Refused: a challenger goes, and another is as if both sides had closed.
+        } else if matches!(segment, Segment::Rst) {
+            // Refused: a reopening connection ends; any other is as if both sides had closed.
             let mut refused = slot.take()?;
-            if refused.is_challenger {
+            if refused.is_reopening {
                 client.past.insert(backend);
             } else {
                 refused.is_proven = true;
@@ -323,24 +324,24 @@ impl Model {
     }
 }
 
-fn client_message(dialogue: Dialogue, word: Word) -> Message {
-    match (dialogue.protocol, word) {
+fn client_message(dialogue: Dialogue, segment: Segment) -> Message {
+    match (dialogue.protocol, segment) {
         (Protocol::Udp, _) => dialogue.datagram(b"word"),
-        (Protocol::Tcp, Word::Syn) => dialogue.syn(),
-        (Protocol::Tcp, Word::Ack(beyond)) => dialogue.ack(beyond),
-        (Protocol::Tcp, Word::Data) => dialogue.data(),
-        (Protocol::Tcp, Word::Fin) => dialogue.fin(),
-        (Protocol::Tcp, Word::Rst) => dialogue.rst(),
+        (Protocol::Tcp, Segment::Syn) => dialogue.syn(),
+        (Protocol::Tcp, Segment::Ack(beyond)) => dialogue.ack(beyond),
+        (Protocol::Tcp, Segment::Data) => dialogue.data(),
+        (Protocol::Tcp, Segment::Fin) => dialogue.fin(),
+        (Protocol::Tcp, Segment::Rst) => dialogue.rst(),
     }
 }
 
-fn backend_message(dialogue: Dialogue, backend: &'static str, word: Word) -> Message {
-    let flags = match (dialogue.protocol, word) {
+fn backend_message(dialogue: Dialogue, backend: &'static str, segment: Segment) -> Message {
+    let flags = match (dialogue.protocol, segment) {
         (Protocol::Udp, _) => return dialogue.later_answer(backend),
-        (Protocol::Tcp, Word::Ack(_)) => SYN | ACK,
-        (Protocol::Tcp, Word::Syn | Word::Data) => ACK,
-        (Protocol::Tcp, Word::Fin) => FIN | ACK,
-        (Protocol::Tcp, Word::Rst) => RST | ACK,
+        (Protocol::Tcp, Segment::Ack(_)) => SYN | ACK,
+        (Protocol::Tcp, Segment::Syn | Segment::Data) => ACK,
+        (Protocol::Tcp, Segment::Fin) => FIN | ACK,
+        (Protocol::Tcp, Segment::Rst) => RST | ACK,
     };
     let message = dialogue.reply(backend, flags);
     if flags == SYN | ACK { message.with(|packet| packet.tcp_mut().sequence = BACKEND_ISN) } else { message }

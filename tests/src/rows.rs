@@ -1,4 +1,4 @@
-//! The rows, by theme.
+//! The rows, by topic.
 
 pub mod balancing;
 pub mod capacity;

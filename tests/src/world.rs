@@ -35,13 +35,13 @@ pub const WEB_2: &str = "web-2";
 /// In the third slot.
 pub const WEB_3: &str = "web-3";
 
-/// Everything outside of the packet that a verdict depends on.
+/// Everything besides the packet that a verdict depends on.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct World {
     /// Their places are the numbers of pools and counters.
     pub services: Vec<Service>,
-    /// Whom the host can send to without asking the network first.
+    /// The host's neighbour entries.
     pub neighbours: Vec<Neighbour>,
     /// The Ethernet addresses of the host's own interfaces, by index.
     pub own_macs: BTreeMap<u32, [u8; 6]>,
@@ -49,7 +49,7 @@ pub struct World {
     pub shape: Shape,
     /// Source ports of full-nat flows.
     pub ports: PortPool,
-    /// Does it read what the program asks for?
+    /// Does the daemon read neighbour requests?
     pub daemon_listens: bool,
     /// Raised when routes or neighbours change, so that flows look up their client's hop again.
     pub hop_generation: u32,
@@ -59,7 +59,7 @@ pub struct World {
     pub mtu: u32,
     /// The id of the next backend.
     pub next_id: u32,
-    /// Damage that only the memory engine can do.
+    /// A missing map value, which only the memory engine can simulate.
     pub missing: Option<Element>,
 }
 
@@ -105,12 +105,12 @@ pub struct Service {
     pub backends: Vec<Backend>,
 }
 
-/// A backend, and the controller's knowledge of it.
+/// A backend, and the controller's state of it.
 #[derive(Clone, Debug)]
 pub struct Backend {
-    /// By which rows speak of it.
+    /// The name that rows use.
     pub name: &'static str,
-    /// 0: its flows were taken away.
+    /// 0: its flows were removed.
     pub id: u32,
     /// Where it listens, and where its replies come from.
     pub address: SocketAddr,
@@ -122,7 +122,7 @@ pub struct Backend {
     pub interface: u32,
 }
 
-/// What most rows are run over.
+/// The combination of family, protocol and mode that a row runs with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {
     /// Of clients and backends alike.
@@ -146,10 +146,10 @@ impl Family {
     /// Both, IPv4 first.
     pub const ALL: [Self; 2] = [Self::V4, Self::V6];
 
-    /// One of two texts' address.
+    /// Parses the text of this family.
     ///
     /// # Panics
-    /// If it is none: the row is wrong.
+    /// If it is no address: the row is wrong.
     pub fn address(self, v4: &str, v6: &str) -> IpAddr {
         let text = match self {
             Self::V4 => v4,
@@ -185,12 +185,12 @@ impl Family {
 }
 
 impl Kind {
-    /// For rows that are not run over all of them.
+    /// For rows that do not run with every kind.
     pub const fn new(ip: Family, protocol: Protocol, mode: Mode) -> Self {
         Self { ip, protocol, mode }
     }
 
-    /// Every one that there is.
+    /// All kinds.
     pub fn all() -> Vec<Self> {
         let mut kinds = Vec::new();
         for ip in Family::ALL {
@@ -221,7 +221,7 @@ impl std::fmt::Display for Kind {
 }
 
 impl World {
-    /// One service with three backends behind BACK, a small table, and a host that knows everybody.
+    /// One service with three backends behind BACK, a small table, and a host that has all neighbour entries.
     pub fn new(kind: Kind) -> Self {
         let mut world = Self {
             services: Vec::new(),
@@ -231,7 +231,7 @@ impl World {
             ports: PortPool::around(32_768, 60_999),
             daemon_listens: true,
             hop_generation: 1,
-            // Ages must not mind a clock that wraps, which this one soon does.
+            // The clock wraps soon: ages must be right across that.
             clock: u32::MAX - ticks(60),
             mtu: 1500,
             next_id: 1,
@@ -277,12 +277,12 @@ impl World {
         self.with(|world| world.services[0].backends.truncate(1))
     }
 
-    /// With a table that promises to hold so many flows, and no limit of half-open ones.
+    /// With a table for this many flows, and no limit of half-open ones.
     pub fn with_flows(self, flows: u32) -> Self {
         self.with(|world| world.shape = Shape::for_flows(flows, flows * RECORDS_PER_FLOW))
     }
 
-    /// With a table of so many buckets, and as many lines of hints.
+    /// With a table of this many buckets, and as many lines in the reply index.
     pub fn with_buckets(self, buckets: u32) -> Self {
         self.with(|world| (world.shape.buckets, world.shape.lines) = (buckets, buckets))
     }
@@ -322,12 +322,12 @@ impl World {
         backends.find(|backend| backend.address == address).map(|backend| backend.name)
     }
 
-    /// The backend gets no new flows: it is down, or drained.
+    /// The backend gets no new flows: it is down or drained.
     pub fn rest(&mut self, name: &str) {
         self.find_mut(name).accepts = false;
     }
 
-    /// The backend loses its flows, and gets an id of its own again: it was in maint.
+    /// The backend loses its flows and gets another id, as after maint.
     pub fn renew(&mut self, name: &str) {
         let id = self.next_id;
         self.next_id += 1;

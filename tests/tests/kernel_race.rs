@@ -136,7 +136,7 @@ fn sum(race: &Object) -> Result<Findings> {
     }))
 }
 
-/// What must not be when nobody writes.
+/// What must not exist while no CPU writes.
 fn look_at_rest<F: Family + PartialEq>(
     race: &Object,
     family: char,

@@ -1,4 +1,4 @@
-//! Random sequences of acts: the host engine does what the reference says.
+//! Random sequences of acts: the host engine does what the reference model does.
 
 use proptest::{
     prelude::*,
@@ -24,11 +24,11 @@ fn agrees(kind: Kind) {
 }
 
 #[test]
-fn tcp_lives_as_the_reference_says() {
+fn tcp_flows_follow_the_model() {
     Kind::tcp().into_iter().for_each(agrees);
 }
 
 #[test]
-fn udp_lives_as_the_reference_says() {
+fn udp_flows_follow_the_model() {
     Kind::udp().into_iter().for_each(agrees);
 }

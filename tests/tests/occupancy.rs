@@ -1,4 +1,4 @@
-//! A table holds what it promises, and one that is full of the past has room for everybody.
+//! A table holds as many flows as it promises, and flows that have ended take no room from new ones.
 //!
 //! With one backend: nat has then one reply tuple for a flow and nothing to choose from.
 
@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use anyhow::{Context as _, Result};
 use lb_common::{net::Protocol, service::Mode};
 use tests::{
-    dialogue::{Dialogue, Message, Speaker},
+    dialogue::{Dialogue, Message, Sender},
     engine::{Action, Engine as _},
     host::HostEngine,
     packet::read,
@@ -41,7 +41,7 @@ fn a_table_holds_as_many_established_flows_as_it_promises() {
 }
 
 #[test]
-fn connections_that_are_over_are_in_nobodys_way() {
+fn ended_connections_take_no_room_from_new_ones() {
     for kind in Kind::all().into_iter().filter(|kind| kind.protocol == Protocol::Tcp) {
         let refused = churned(kind, Table::establish_and_close);
 
@@ -50,7 +50,7 @@ fn connections_that_are_over_are_in_nobodys_way() {
 }
 
 #[test]
-fn connections_that_were_reset_take_no_room_from_new_ones() {
+fn reset_connections_take_no_room_from_new_ones() {
     for kind in Kind::all().into_iter().filter(|kind| kind.protocol == Protocol::Tcp) {
         for reset in [Table::establish_and_reset_by_client, Table::establish_and_reset_by_backend] {
             let refused = churned(kind, reset);
@@ -61,7 +61,7 @@ fn connections_that_were_reset_take_no_room_from_new_ones() {
 }
 
 #[test]
-fn connections_that_nobody_proves_are_in_nobodys_way() {
+fn unproven_connections_take_no_room_from_new_ones() {
     for kind in Kind::all() {
         let refused = churned(kind, Table::open);
 
@@ -69,12 +69,12 @@ fn connections_that_nobody_proves_are_in_nobodys_way() {
     }
 }
 
-/// How many of the promised flows are refused, each being there to stay.
+/// How many of the promised flows are refused, if all of them stay.
 fn filled(kind: Kind, add: impl Fn(&mut Table, Dialogue) -> Result<bool>) -> u32 {
     refused(kind, FLOWS, add)
 }
 
-/// How many of five times the table are refused, each being of no importance when the next one comes.
+/// How many of five times the promised flows are refused, if each may be evicted when the next one comes.
 fn churned(kind: Kind, add: impl Fn(&mut Table, Dialogue) -> Result<bool>) -> u32 {
     refused(kind, 5 * FLOWS, add)
 }
@@ -123,7 +123,7 @@ impl Table {
         Ok(true)
     }
 
-    /// Establishes a connection, and both sides say goodbye.
+    /// Establishes a connection, and both sides close it.
     fn establish_and_close(&mut self, flow: Dialogue) -> Result<bool> {
         let Some(source) = self.send(&flow.first(), flow.client)? else { return Ok(false) };
         self.must_pass(&flow.answer(WEB_1), source)?;
@@ -154,12 +154,12 @@ impl Table {
         self.send(message, client)?.map(drop).with_context(|| format!("refused: {message:?}"))
     }
 
-    /// Sends a message of or to `client`, as its speaker knows it. The endpoint that it was forwarded from.
+    /// Sends a message from or to `client`, with the addresses that its sender sees. Returns the source it was forwarded with.
     fn send(&mut self, message: &Message, client: SocketAddr) -> Result<Option<SocketAddr>> {
         let backend = self.world.find(WEB_1);
-        let (from, to, interface) = match message.speaker {
-            Speaker::Client => (client, message.dialogue.listen, network::interface_towards(client.ip())),
-            Speaker::Backend(_) => (backend.address, client, backend.interface),
+        let (from, to, interface) = match message.sender {
+            Sender::Client => (client, message.dialogue.listen, network::interface_towards(client.ip())),
+            Sender::Backend(_) => (backend.address, client, backend.interface),
         };
         let packet = message.packet.clone().with(|packet| {
             packet.readdress(from, to);

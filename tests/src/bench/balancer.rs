@@ -20,13 +20,13 @@ use super::{
     object::{Mapped, Object, UNUSED},
 };
 
-/// So many that a million flows use a small part of the source ports.
+/// Enough that a million flows use a small part of the source ports.
 const BACKENDS: u32 = 64;
 /// Where backends listen.
 pub const BACKEND_PORT: u16 = 8080;
 /// Our own Ethernet address: where frames go to.
 pub const US: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
-/// Everybody else's.
+/// The Ethernet address of all other stations.
 pub const THEM: Mac = Mac::new([2, 0, 0, 0, 0, 2]);
 
 /// How to reach all clients: lines of `ip`.
@@ -58,7 +58,7 @@ pub struct Balancer<F: Numbered> {
 }
 
 impl<F: Numbered> Balancer<F> {
-    /// A balancer that promises to hold so many flows.
+    /// A balancer for this many flows.
     pub fn new(flows: u32, links: Links) -> Result<Self> {
         let shape = Shape::for_flows(flows, flows);
         let (shape4, shape6) = if F::DIGIT == 4 { (shape, UNUSED) } else { (UNUSED, shape) };
@@ -73,7 +73,7 @@ impl<F: Numbered> Balancer<F> {
         })
     }
 
-    /// Forgets all flows.
+    /// Removes all flows.
     pub fn clear(&mut self) {
         self.records.clear();
         self.hints.clear();

@@ -34,7 +34,7 @@ const RUNS: u32 = 1_000_000;
 /// The index of `eth0`: `lo` is 1.
 const ETH0: u32 = 2;
 
-/// Measures known and new flows, so many times each: other work on the machine makes single rounds useless.
+/// Measures known and new flows, `rounds` times each: other load on the machine makes single rounds useless.
 pub fn measure(rounds: usize) -> Result<Vec<Table>> {
     let lab = Lab::build(&Topology::new("cpus", lab::Shape::TwoNics).backends(1))?;
     lab.xlb.ip(balancer::ROUTES)?;

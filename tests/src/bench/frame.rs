@@ -19,7 +19,7 @@ pub const SERVICE_PORT: u16 = 80;
 
 const ETHERNET: usize = 14;
 
-/// What a segment says.
+/// The kind of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Segment {
     /// From a client: opens a flow.
@@ -72,13 +72,13 @@ pub trait Numbered: Family + PartialEq + Send + 'static {
 pub enum Block {
     /// Its number is a flow's low 16 bits.
     Client,
-    /// Ours, to dial.
+    /// A listen address.
     Service,
-    /// Ours, that backends see.
+    /// A source address of full-nat.
     Source,
     /// Where requests are sent on to, numbered from 0.
     Backend,
-    /// Nobody's.
+    /// An unused address.
     Stranger,
 }
 

@@ -41,7 +41,7 @@ impl Object {
         Self::load_with(name, EbpfLoader::new())
     }
 
-    /// Loads an object with flow tables of these sizes. The clock stands still, unless `clock_is_set` is 0.
+    /// Loads an object with flow tables of these sizes. The clock is fixed, unless `clock_is_set` is 0.
     pub fn load_sized(name: &str, v4: Shape, v6: Shape, clock_is_set: u8) -> Result<Self> {
         let mut loader = EbpfLoader::new();
         loader.map_max_entries("FLOWS4", v4.buckets).map_max_entries("HINTS4", v4.lines);
@@ -133,7 +133,7 @@ impl<T> Mapped<T> {
         unsafe { self.start.cast::<T>().add(index).write(value) }
     }
 
-    /// Makes every byte zero. Nobody else may use the map meanwhile.
+    /// Zeroes the map, which must not be in use meanwhile.
     pub fn clear(&mut self) {
         // SAFETY: the mapping is `bytes` long and writable; `&mut` and the caller keep others away.
         unsafe { self.start.cast::<u8>().write_bytes(0, self.bytes.get()) }

@@ -182,7 +182,7 @@ impl Results {
         Ok(())
     }
 
-    /// Acknowledgements for the service, of flows that nobody has made.
+    /// ACKs to the service without a flow.
     fn no_flow<F: Numbered>(&mut self, wrapper: &mut Wrapper<F>, count: u32, name: &str) -> Result<()> {
         let mut tuples: Vec<Tuple<F>> = (count..2 * count).map(|flow| request(flow, Protocol::Tcp)).collect();
         shuffle(&mut tuples, 6);

@@ -12,22 +12,22 @@ use lb_common::{
 
 use super::{Depends, Drops, Expected, Input, Opens, Passes, Reaches, Returns, ReturnsVia};
 use crate::{
-    dialogue::{Dialogue, Speaker},
+    dialogue::{Dialogue, Sender},
     engine::{Action, Counters, Flow, Memory},
     world::{World, network::INTERFACES},
 };
 
-/// One packet and what became of it.
+/// One packet and its outcome.
 pub struct Change<'a> {
     /// What was sent.
     pub input: &'a Input,
-    /// What the row says of it.
+    /// The outcome that the row expects.
     pub expected: &'a Expected,
-    /// What the program did with it.
+    /// The actual outcome.
     pub action: Action,
-    /// The index of the one that it came by.
+    /// The index of the interface that received it.
     pub interface: u32,
-    /// Of the frame as it came, which is what is counted.
+    /// The length of the frame as it was received, which is what is counted.
     pub bytes: u64,
 }
 
@@ -54,16 +54,16 @@ pub fn counters(world: &World, before: &Counters, after: &Counters, change: &Cha
         Reaches(name) => add(&mut wanted.backends[counters_of(world, name)].forwarded, change.bytes),
         Returns | ReturnsVia(_) => {
             let name = match change.input {
-                Input::Message(message) => match message.speaker {
-                    Speaker::Backend(name) => name,
-                    Speaker::Client => "",
+                Input::Message(message) => match message.sender {
+                    Sender::Backend(name) => name,
+                    Sender::Client => "",
                 },
                 Input::Error(error) => error.backend,
                 Input::Frame(..) => "",
             };
             add(&mut wanted.backends[counters_of(world, name)].returned, change.bytes);
         }
-        // It is not asked for.
+        // Not looked up.
         Depends => {}
         Passes(reason) | Drops(reason) => {
             add(&mut wanted.reasons[*reason as usize], change.bytes);
@@ -72,7 +72,7 @@ pub fn counters(world: &World, before: &Counters, after: &Counters, change: &Cha
             }
         }
     }
-    // It may be found before the service is known, or after.
+    // Refused before the service is known, or after.
     if matches!(change.expected, Drops(Reason::Internal)) {
         wanted.services.clone_from(&after.services);
     }
@@ -90,8 +90,8 @@ fn counters_of(world: &World, name: &str) -> usize {
     backends.position(|backend| backend.name == name).unwrap_or(usize::MAX)
 }
 
-/// Whose packet was refused, where that is known: broken headers have no port to tell by, and what a backend sends is
-/// not for the service.
+/// Whether a refused packet is counted for the service: broken headers have no ports, and a backend's packets are not
+/// for the service.
 fn refusing_service(world: &World, input: &Input, reason: Reason) -> Option<usize> {
     let Input::Message(message) = input else { return None };
     let is_known = match reason {
@@ -115,14 +115,14 @@ fn refusing_service(world: &World, input: &Input, reason: Reason) -> Option<usiz
         | Reason::Contended
         | Reason::NoClientNeighbour
         | Reason::NoClientRoute
-        | Reason::NoBackendNeighbour => message.speaker == Speaker::Client,
+        | Reason::NoBackendNeighbour => message.sender == Sender::Client,
     };
     let Dialogue { protocol, listen, .. } = message.dialogue;
     let is_dialled = |it: &crate::world::Service| it.protocol == protocol && it.listen.contains(&listen);
     world.services.iter().position(is_dialled).filter(|_| is_known)
 }
 
-/// The states of a tuple's records are those of one of the lists.
+/// The states of a tuple's records must be one of the lists.
 pub fn states(memory: &Memory, dialogue: &Dialogue, lists: &[Vec<State>]) -> Result<()> {
     let is_of = |flow: &&Flow| {
         flow.client == dialogue.client.ip()
@@ -144,7 +144,7 @@ pub fn states(memory: &Memory, dialogue: &Dialogue, lists: &[Vec<State>]) -> Res
     Ok(())
 }
 
-/// Nobody has lost a flow.
+/// No flow was lost.
 pub fn are_there(memory: &Memory, flows: &[Flow]) -> Result<()> {
     for flow in flows {
         let is_same = |it: &&Flow| it.number == flow.number && it.control.is_still(flow.control);
@@ -157,7 +157,7 @@ pub fn are_there(memory: &Memory, flows: &[Flow]) -> Result<()> {
     Ok(())
 }
 
-/// No record is busy, half-open flows are counted right, and each flow alone has its reply tuple and leads replies to it.
+/// No record is busy, the count of half-open flows is right, and each flow's reply tuple is its own and leads to it.
 pub fn memory(memory: &Memory) -> Result<()> {
     let mut half_open = [0; 2];
     let mut replies = BTreeSet::new();

@@ -1,5 +1,5 @@
-//! What a row knows: the world, and the addresses that the program chose. From them, what is sent and what should
-//! come out.
+//! What is known while a row runs: the world, and the addresses that the program chose. It gives the frames to send
+//! and the frames to expect.
 
 use std::{
     collections::BTreeMap,
@@ -12,18 +12,18 @@ use lb_ebpf::storage::Route;
 
 use super::{Depends, Drops, Expected, Input, Opens, Passes, Reaches, Returns, ReturnsVia};
 use crate::{
-    dialogue::{Dialogue, IcmpError, Message, Speaker},
+    dialogue::{Dialogue, IcmpError, Message, Sender},
     engine::Action,
     packet::{Content, Packet, RECEIVER, SENDER, read},
     world::{World, network},
 };
 
-/// A row's knowledge.
+/// The world, and the reply tuples so far.
 #[derive(Clone)]
 pub struct Known {
-    /// As it is after the steps so far.
+    /// The world after the steps so far.
     pub world: World,
-    /// What a backend sees as the client.
+    /// What each backend sees as the client.
     seen: BTreeMap<(Dialogue, &'static str), SocketAddr>,
 }
 
@@ -33,16 +33,16 @@ impl Known {
         Self { world: world.clone(), seen: BTreeMap::new() }
     }
 
-    /// Has its speaker seen what a message answers?
+    /// Has the sender received what this message answers?
     pub fn can_send(&self, input: &Input) -> bool {
         let Input::Message(message) = input else { return true };
-        match message.speaker {
-            Speaker::Client => true,
-            Speaker::Backend(name) => self.seen.contains_key(&(message.dialogue, name)),
+        match message.sender {
+            Sender::Client => true,
+            Sender::Backend(name) => self.seen.contains_key(&(message.dialogue, name)),
         }
     }
 
-    /// The frame that an input is, and the interface that it comes by.
+    /// The frame of an input, and the interface that receives it.
     pub fn address(&self, input: &Input) -> Result<(u32, Vec<u8>)> {
         let (interface, mut frame) = self.frame(input)?;
         if let Some(to) = frame.first_chunk_mut()
@@ -57,12 +57,12 @@ impl Known {
         match input {
             Input::Frame(interface, bytes) => Ok((*interface, bytes.clone())),
             Input::Message(message) => {
-                let (interface, packet) = match message.speaker {
-                    Speaker::Client => {
+                let (interface, packet) = match message.sender {
+                    Sender::Client => {
                         let Dialogue { client, listen, .. } = message.dialogue;
                         (network::interface_towards(client.ip()), between(&message.packet, client, listen))
                     }
-                    Speaker::Backend(name) => {
+                    Sender::Backend(name) => {
                         let backend = self.world.find(name);
                         let seen = self.seen(message.dialogue, name)?;
                         (backend.interface, between(&message.packet, backend.address, seen))
@@ -82,7 +82,7 @@ impl Known {
 
     fn seen(&self, dialogue: Dialogue, backend: &'static str) -> Result<SocketAddr> {
         let seen = self.seen.get(&(dialogue, backend));
-        seen.copied().with_context(|| format!("{backend} has seen nothing of {dialogue:?}"))
+        seen.copied().with_context(|| format!("{backend} has received nothing of {dialogue:?}"))
     }
 
     /// Reads from the first request what the backend sees as the client, if it is what the mode allows.
@@ -103,18 +103,18 @@ impl Known {
         Ok(())
     }
 
-    /// What a message becomes when we forward it.
+    /// The message as xlb forwards it.
     fn forwarded(&self, message: &Message, backend: &'static str) -> Result<Packet> {
         let Dialogue { client, listen, .. } = message.dialogue;
-        let packet = match message.speaker {
-            Speaker::Client => {
+        let packet = match message.sender {
+            Sender::Client => {
                 let it = self.world.find(backend);
                 let packet = between(&message.packet, self.seen(message.dialogue, backend)?, it.address);
                 packet.with(|packet| {
                     (packet.to_mac, packet.from_mac) = (it.mac, self.world.own_mac(it.interface));
                 })
             }
-            Speaker::Backend(_) => {
+            Sender::Backend(_) => {
                 let (to_mac, from_mac) = self.towards(client.ip())?;
                 between(&message.packet, listen, client)
                     .with(|packet| (packet.to_mac, packet.from_mac) = (to_mac, from_mac))
@@ -123,7 +123,7 @@ impl Known {
         Ok(packet.with(|packet| packet.hops -= 1))
     }
 
-    /// The Ethernet addresses of what is sent to a client: whom the host has not met by the one that its frames have.
+    /// The Ethernet addresses of a frame to a client. Without a neighbour entry, it is the MAC of the client's own frames.
     fn towards(&self, client: IpAddr) -> Result<([u8; 6], [u8; 6])> {
         match self.world.route(client) {
             Ok(Route::Resolved(hop)) => Ok((hop.destination.to_bytes(), hop.source.to_bytes())),
@@ -132,7 +132,7 @@ impl Known {
         }
     }
 
-    /// The verdict and the bytes that should come out.
+    /// Checks the verdict and the bytes that come out.
     pub fn expect(
         &self,
         input: &Input,
@@ -147,28 +147,28 @@ impl Known {
                 self.forwarded(message, backend)?
             }
             (Returns, Input::Message(message)) => {
-                let Speaker::Backend(backend) = message.speaker else { bail!("clients do not reply") };
+                let Sender::Backend(backend) = message.sender else { bail!("clients do not reply") };
                 self.forwarded(message, backend)?
             }
             (ReturnsVia(mac), Input::Message(message)) => {
-                let Speaker::Backend(backend) = message.speaker else { bail!("clients do not reply") };
+                let Sender::Backend(backend) = message.sender else { bail!("clients do not reply") };
                 self.forwarded(message, backend)?.with(|packet| packet.to_mac = *mac)
             }
             (Reaches(_) | Returns, Input::Error(error)) => self.translated(error)?,
-            (Opens(_) | ReturnsVia(_), Input::Error(_)) => bail!("errors open nothing"),
-            (Depends, _) => bail!("it depends"),
+            (Opens(_) | ReturnsVia(_), Input::Error(_)) => bail!("an ICMP error opens no flow"),
+            (Depends, _) => bail!("an outcome that depends on timing has no single frame"),
             (Opens(_) | Reaches(_) | Returns | ReturnsVia(_), Input::Frame(..)) => {
-                bail!("the row must say what becomes of its frame")
+                bail!("the row must give the outcome of a raw frame")
             }
         };
         Ok((self.leaves(&packet, ingress), packet.to_frame()))
     }
 
-    /// All that a message may become, whose tuple others may have as well.
+    /// All frames that a message may become, if several flows may have its tuple.
     pub fn may_become(&self, message: &Message, ingress: u32) -> Vec<(Action, Vec<u8>)> {
-        let heirs: Vec<(Dialogue, &'static str)> = match message.speaker {
-            Speaker::Client => self.seen.keys().copied().filter(|(it, _)| *it == message.dialogue).collect(),
-            Speaker::Backend(name) => {
+        let heirs: Vec<(Dialogue, &'static str)> = match message.sender {
+            Sender::Client => self.seen.keys().copied().filter(|(it, _)| *it == message.dialogue).collect(),
+            Sender::Backend(name) => {
                 let from = self.seen.get(&(message.dialogue, name));
                 let heirs = self.seen.iter().filter(|((_, it), seen)| *it == name && Some(*seen) == from);
                 heirs.map(|(key, _)| *key).collect()
@@ -181,19 +181,17 @@ impl Known {
         heirs.into_iter().filter_map(|heir| become_theirs(heir).ok()).collect()
     }
 
-    /// What an error becomes: it quotes what its reader sent, and comes from where its reader sent that to.
+    /// A translated error: it quotes what its receiver sent, and comes from the address that the receiver sent it to.
     fn translated(&self, error: &IcmpError) -> Result<Packet> {
         let Dialogue { client, listen, .. } = error.about.dialogue;
         let backend = self.world.find(error.backend);
         let seen = self.seen(error.about.dialogue, error.backend)?;
-        let (reader, partner, to_mac, from_mac) = match error.about.speaker {
-            Speaker::Client => {
+        let (reader, partner, to_mac, from_mac) = match error.about.sender {
+            Sender::Client => {
                 let (to_mac, from_mac) = self.towards(client.ip())?;
                 (client, listen, to_mac, from_mac)
             }
-            Speaker::Backend(_) => {
-                (backend.address, seen, backend.mac, self.world.own_mac(backend.interface))
-            }
+            Sender::Backend(_) => (backend.address, seen, backend.mac, self.world.own_mac(backend.interface)),
         };
         let quote = between(&error.about.packet, reader, partner).with(|packet| packet.hops -= 1);
         let hides = seen != client;

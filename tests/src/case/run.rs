@@ -7,13 +7,13 @@ use lb_common::flow::State;
 
 use super::{Case, Depends, Expected, Input, Opens, Step, check, known::Known};
 use crate::{
-    dialogue::Speaker,
+    dialogue::Sender,
     engine::{Action, Counters, Engine, Flow, Memory, Outcome, Pause},
     host::HostEngine,
     packet::read,
 };
 
-/// What an engine did in one step, for a comparison with the other engine.
+/// What an engine did in one step, to compare engines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
     /// Of this step's frame.
@@ -32,12 +32,13 @@ pub fn run(case: &Case, engine: &mut dyn Engine) -> Result<Vec<Observation>> {
     Ok(run.observations)
 }
 
-/// Runs a row in memory, again for all accesses of shared memory before which its CPU can stand still. Returns how often.
+/// Runs a row in memory, once for each access to shared memory before which its CPU can be preempted. Returns the number
+/// of runs.
 pub fn run_at_every_access(case: &Case) -> Result<usize> {
-    let pauses = |step: &Step| if let Step::StandStill(_, pauses) = step { Some(pauses.len()) } else { None };
-    let mut standing = case.steps.iter().filter_map(pauses);
-    let (Some(pauses), None) = (standing.next(), standing.next()) else {
-        bail!("{}: a CPU stands still in one of its steps, and in no other", case.name);
+    let pauses = |step: &Step| if let Step::Preempted(_, pauses) = step { Some(pauses.len()) } else { None };
+    let mut preempted = case.steps.iter().filter_map(pauses);
+    let (Some(pauses), None) = (preempted.next(), preempted.next()) else {
+        bail!("{}: exactly one step must preempt its CPU", case.name);
     };
     let mut accesses = vec![0; pauses];
     let mut times = 0;
@@ -49,7 +50,7 @@ pub fn run_at_every_access(case: &Case) -> Result<usize> {
             .with_context(|| format!("{}: pauses after {accesses:?} accesses", case.name))?;
         let left = run.left;
         times += 1;
-        // The last pause that was reached moves on, and those behind it begin anew.
+        // The last pause that was reached moves on by one access; those behind it start over.
         let Some(last) = accesses.len().checked_sub(left + 1) else { return Ok(times) };
         accesses[last] += 1;
         accesses[last + 1..].fill(0);
@@ -60,11 +61,11 @@ struct Run<'a> {
     engine: &'a mut dyn Engine,
     known: Known,
     observations: Vec<Observation>,
-    /// Before which accesses a CPU stands still, each counted from the one before.
+    /// The accesses before which the CPU is preempted, each counted from the one before.
     accesses: Vec<usize>,
-    /// How many of them it did not reach.
+    /// How many of them were not reached.
     left: usize,
-    /// Another CPU is in the middle of something.
+    /// Another CPU is preempted.
     is_elsewhere: bool,
 }
 
@@ -83,7 +84,7 @@ impl<'a> Run<'a> {
     fn step(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::Send(input, expected) => self.send(input, expected),
-            Step::StandStill(input, pauses) => self.stand_still(input, pauses),
+            Step::Preempted(input, pauses) => self.preempt(input, pauses),
             Step::Flow(dialogue, lists) => check::states(&self.engine.memory()?, dialogue, lists),
             Step::Records(count) => {
                 let flows = self.engine.memory()?.flows;
@@ -141,13 +142,10 @@ impl<'a> Run<'a> {
         if self.is_elsewhere { Ok(()) } else { check::memory(&memory).with_context(story) }
     }
 
-    /// Sends something to a CPU that stands still, and lets the rest happen meanwhile: afterwards, where it never
-    /// stood still.
-    fn stand_still(&mut self, input: &Input, meanwhile: &[Rc<Vec<Step>>]) -> Result<()> {
-        ensure!(
-            self.accesses.len() == meanwhile.len(),
-            "only run_at_every_access tells where to stand still"
-        );
+    /// Sends something to a CPU that is preempted, and runs the rest meanwhile, or afterwards if the pause was not
+    /// reached.
+    fn preempt(&mut self, input: &Input, meanwhile: &[Rc<Vec<Step>>]) -> Result<()> {
+        ensure!(self.accesses.len() == meanwhile.len(), "only run_at_every_access chooses where to preempt");
         let (interface, frame) = self.known.address(input)?;
         let earlier = self.known.clone();
         let told = Rc::new(RefCell::new(Ok((earlier.clone(), established(self.engine)?))));
@@ -156,7 +154,7 @@ impl<'a> Run<'a> {
             (*accesses, Box::new(move |engine| elsewhere(engine, &steps, &mut told.borrow_mut())))
         };
         let pauses = self.accesses.iter().zip(meanwhile).map(pause).collect();
-        let (outcome, left) = self.engine.stand_still(interface, &frame, pauses)?;
+        let (outcome, left) = self.engine.preempt(interface, &frame, pauses)?;
         self.left = left;
         let (known, established) = told.replace(Ok((earlier.clone(), Vec::new()))).context("meanwhile")?;
         self.known = known;
@@ -171,7 +169,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// If a message was forwarded, is it as it should be, before or after what happened meanwhile?
+    /// Checks a forwarded message against what was known before the pause and what is known after it.
     fn concerns(
         &mut self,
         input: &Input,
@@ -184,10 +182,10 @@ impl<'a> Run<'a> {
             ensure!(outcome.frame == frame, "changed, and not forwarded");
             return Ok(());
         }
-        let Input::Message(message) = input else { bail!("only of messages it can be said") };
+        let Input::Message(message) = input else { bail!("this can be checked for messages only") };
         read::verify(&outcome.frame).map_err(anyhow::Error::msg)?;
         let mut earlier = earlier.clone();
-        if message.speaker == Speaker::Client {
+        if message.sender == Sender::Client {
             for known in [&mut earlier, &mut self.known] {
                 let (_, to) = read::endpoints(&outcome.frame).context("no TCP or UDP packet came out")?;
                 let backend = known.world.backend_at(to).context("not to a backend")?;
@@ -205,7 +203,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// What is known after what happened elsewhere, and the flows that were established then.
+/// What is known after the other CPU's steps, and the flows that were established then.
 type Told = Result<(Known, Vec<Flow>)>;
 
 fn elsewhere(engine: &mut dyn Engine, steps: &[Step], told: &mut Told) {
@@ -213,7 +211,7 @@ fn elsewhere(engine: &mut dyn Engine, steps: &[Step], told: &mut Told) {
     let before = std::mem::take(before);
     let mut run = Run { is_elsewhere: true, ..Run::new(engine, known.clone()) };
     *told = run.steps(steps).and_then(|()| {
-        // What happens elsewhere ends no flow: one that is missing was lost before this pause.
+        // The other CPU's steps end no flow: one that is missing was lost before this pause.
         check::are_there(&run.engine.memory()?, &before)?;
         let established = established(run.engine)?;
         Ok((run.known, established))

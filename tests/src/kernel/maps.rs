@@ -1,4 +1,4 @@
-//! Writing a world into the program's maps, and reading back what the program remembers and counts.
+//! Writes a world into the program's maps, and reads back flows and counters.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -43,7 +43,7 @@ fn find<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a Map> {
     ebpf.map(name).with_context(|| format!("there is no map {name}"))
 }
 
-/// No flows, nothing counted, nothing served.
+/// Empties the maps.
 pub fn clear(ebpf: &mut Ebpf) -> Result<()> {
     for index in 0..MAX_BUCKETS {
         put(ebpf, "FLOWS4", index, [0u8; BUCKET4])?;
@@ -76,7 +76,7 @@ fn zero<T: Pod + Default>(ebpf: &mut Ebpf, name: &str, index: u32) -> Result<()>
     PerCpuArray::try_from(map)?.set(index, zeros, 0).with_context(|| format!("write {name}"))
 }
 
-/// What a controller writes.
+/// Writes what a controller would write.
 pub fn load(ebpf: &mut Ebpf, maps: &Maps) -> Result<()> {
     put::<Settings>(ebpf, "SETTINGS", 0, maps.settings)?;
     put::<Filter>(ebpf, "FILTER", 0, maps.filter)?;
@@ -90,7 +90,7 @@ pub fn load(ebpf: &mut Ebpf, maps: &Maps) -> Result<()> {
     for (number, pool) in (0..).zip(&maps.pools) {
         put(ebpf, "POOLS", number, *pool)?;
     }
-    // Flows of this world name no id beyond.
+    // Flows of this world have no higher id.
     for slot in 0..maps.settings.next_backend_id {
         let backend = maps.backends.iter().find(|it| it.id == slot).copied();
         put::<Backend>(ebpf, "BACKENDS", slot, backend.unwrap_or_default())?;
@@ -116,7 +116,7 @@ fn load_services(ebpf: &mut Ebpf, maps: &Maps) -> Result<()> {
     Ok(())
 }
 
-/// What the program asked for since the last run.
+/// The neighbour request since the last run.
 pub fn asked(ebpf: &mut Ebpf) -> Result<Vec<NeighbourWanted>> {
     let mut ring = RingBuf::try_from(ebpf.map_mut("WANTED").context("there is no map WANTED")?)?;
     let mut asked = Vec::new();
@@ -206,7 +206,7 @@ fn records(memory: &mut Memory, bucket: u32, bytes: &[u8]) {
         .extend(numbers.zip(bytes.chunks(bytes.len() / WAYS)).filter_map(|(number, it)| record(number, it)));
 }
 
-/// Takes a record's bytes apart, in the order of `lb_common::flow::Record`.
+/// Parses a record's bytes, in the order of `lb_common::flow::Record`.
 fn record(number: u32, mut bytes: &[u8]) -> Option<Flow> {
     let is_v4 = bytes.len() == size_of::<Record4>();
     let bytes = &mut bytes;

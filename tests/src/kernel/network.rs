@@ -1,5 +1,5 @@
-//! The network of [`crate::world::network`], made of veths in a namespace of this thread, so that `bpf_fib_lookup`
-//! answers what the host engine's World says.
+//! The network of [`crate::world::network`], built from veths in a namespace of this thread, so that `bpf_fib_lookup`
+//! gives the same routes as the host engine.
 
 use std::{
     collections::BTreeSet,
@@ -13,13 +13,13 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::world::network::{GATEWAYS, INTERFACES, Neighbour, PREFIXES, mac_of_interface};
 
-/// The namespace, which goes when its thread does.
+/// The namespace, which is removed when its thread ends.
 pub struct Network {
     known: BTreeSet<Neighbour>,
 }
 
 impl Network {
-    /// Moves the thread into a new namespace, and furnishes it.
+    /// Moves the thread into a new namespace, and sets up its network.
     pub fn enter() -> Result<Self> {
         unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace")?;
         for family in ["ipv4", "ipv6"] {
@@ -45,7 +45,7 @@ impl Network {
         Ok(Self { known: BTreeSet::new() })
     }
 
-    /// These neighbours, and no others.
+    /// Sets the neighbour entries to exactly these.
     pub fn learn(&mut self, neighbours: &[Neighbour]) -> Result<()> {
         let wanted: BTreeSet<Neighbour> = neighbours.iter().copied().collect();
         let mut batch = String::new();

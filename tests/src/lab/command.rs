@@ -57,7 +57,7 @@ fn output_with_input(words: &[&str], input: &str) -> Result<Output> {
             .stderr(Stdio::piped())
             .spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
-            // A command that ends before it has read everything speaks through its exit code.
+            // A command may end before it has read everything: its exit code counts.
             let _ = stdin.write_all(input.as_bytes());
         }
         child.wait_with_output()

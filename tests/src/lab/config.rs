@@ -35,7 +35,7 @@ pub struct Limits {
 /// `[[service]]`
 #[derive(Clone, Debug)]
 pub struct Service {
-    /// By which `xlb` speaks of it.
+    /// The name that `xlb` uses.
     pub name: String,
     /// At least one.
     pub listen: Vec<SocketAddr>,

@@ -1,4 +1,4 @@
-//! The demo: xlb shown to somebody who has never seen it, on a network of its own. And that network to stay.
+//! The demo: shows xlb to a first-time user, on a network of its own that can be kept.
 
 mod stage;
 mod story;

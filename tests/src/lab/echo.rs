@@ -94,7 +94,7 @@ impl Server {
         let thread = namespace.spawn(move || {
             runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
                 let socket = open()?;
-                opened.send(()).context("nobody waits for the server")?;
+                opened.send(()).context("the receiver of the server is gone")?;
                 tokio::select! {
                     ended = serve(socket) => ended,
                     _ = stopped => Ok(()),

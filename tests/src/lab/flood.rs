@@ -40,7 +40,7 @@ const AHEAD: u32 = 64;
 pub enum Kind {
     /// Nothing more.
     Syn,
-    /// And an ACK that acknowledges what nobody sent.
+    /// An ACK of data that was never sent.
     SynAndForgedAck,
 }
 

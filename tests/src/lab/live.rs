@@ -60,7 +60,7 @@ impl Live {
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let streams = open(&from, to, count).await?;
-                opened.send(()).context("nobody waits for the connections")?;
+                opened.send(()).context("the receiver of the connections is gone")?;
                 Ok(live(streams, &counters, &stopped).await)
             })
         });
@@ -71,13 +71,13 @@ impl Live {
         Ok(Self { stop, echoed, thread })
     }
 
-    /// Waits until so many more bytes have come back on each connection.
+    /// Waits until `each` more bytes have come back on every connection.
     pub fn wait_for_bytes(&self, each: u64) -> Result<()> {
         self.wait_for_bytes_on(self.echoed.len(), each)
     }
 
-    /// Waits until so many more bytes have come back on each of at least so many connections. What one has too many
-    /// makes up for no other.
+    /// Waits until `each` more bytes have come back on at least `connections` of them. A surplus on one does not make up
+    /// for another.
     pub fn wait_for_bytes_on(&self, connections: usize, each: u64) -> Result<()> {
         let before = self.seen();
         let mut alive = 0;
@@ -95,7 +95,7 @@ impl Live {
 
     /// Lets the bytes on their way come back, and closes all.
     pub fn finish(self) -> Result<Report> {
-        // A receiver that is gone has ended with an error, which `join` tells.
+        // If the receiver is gone, its thread ended with an error, which `join` returns.
         let _ = self.stop.send(true);
         self.thread.join().map_err(|_| anyhow!("the connections' thread panicked"))?
     }
@@ -143,7 +143,7 @@ async fn live(streams: Vec<TcpStream>, echoed: &Arc<[AtomicU64]>, stopped: &watc
     for (number, stream) in (0..).zip(streams) {
         let first = start + spread * number;
         let (echoed, stopped) = (Arc::clone(echoed), stopped.clone());
-        tasks.spawn(async move { speak(stream, first, &echoed[number as usize], stopped).await });
+        tasks.spawn(async move { exchange_bytes(stream, first, &echoed[number as usize], stopped).await });
     }
     let mut broken = Vec::new();
     while let Some(ended) = tasks.join_next().await {
@@ -157,8 +157,8 @@ async fn live(streams: Vec<TcpStream>, echoed: &Arc<[AtomicU64]>, stopped: &watc
     Report { connections, echoed, broken }
 }
 
-/// A byte a second until told to stop, or until one does not come back.
-async fn speak(
+/// Sends a byte a second until stopped, or until one does not come back.
+async fn exchange_bytes(
     mut stream: TcpStream,
     first: Instant,
     echoed: &AtomicU64,
@@ -169,7 +169,7 @@ async fn speak(
     for byte in (0..=u8::MAX).cycle() {
         tokio::select! {
             _ = ticks.tick() => {}
-            // An error says that the sender is gone, which is a stop too.
+            // An error means that the sender is gone: stop, too.
             _ = stopped.wait_for(|stop| *stop) => break,
         }
         echo(&mut stream, byte).await?;

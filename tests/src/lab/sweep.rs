@@ -1,7 +1,7 @@
-//! Removing a lab: processes, namespaces, pins, files. Nothing is remembered for it: everything is found by name.
+//! Removes a lab: processes, namespaces, pins, files. All are found by name.
 //!
 //! A lab is called `xlb-TAG-PID` and has a directory of that name, made first and removed last. So a lab whose
-//! process died without cleaning up can be told from one that is in use, unless it was meant to stay (`kept`).
+//! process died without cleaning up can be distinguished from one in use, unless it is to stay (`kept`).
 
 use std::{
     collections::BTreeSet,
@@ -77,7 +77,7 @@ pub fn remove(lab: &str) -> Result<()> {
         eventually(DEATH, &format!("the processes in {namespace} are gone"), || {
             let pids = namespace.pids()?;
             for pid in &pids {
-                // Gone in between is as good as killed.
+                // It may end by itself in between.
                 let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
             }
             Ok(pids.is_empty())

@@ -60,13 +60,13 @@ impl Topology {
         Self { mode, ..self }
     }
 
-    /// The same with so many backends.
+    /// The same with this many backends.
     #[must_use]
     pub const fn backends(self, backends: u8) -> Self {
         Self { backends, ..self }
     }
 
-    /// The same with so many client addresses.
+    /// The same with this many client addresses.
     #[must_use]
     pub const fn clients(self, clients: u8) -> Self {
         Self { clients, ..self }

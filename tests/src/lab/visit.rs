@@ -43,12 +43,12 @@ impl Visit {
     }
 }
 
-/// Who answered how often, and why nobody did.
+/// Answers by backend, and failures by error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// How often by backend, which answers with its name.
+    /// Answers by backend, which answers with its name.
     pub answers: BTreeMap<String, usize>,
-    /// How often by error.
+    /// Failures by error.
     pub failures: BTreeMap<String, usize>,
 }
 
@@ -96,7 +96,7 @@ pub fn visit(namespace: &Namespace, visit: &Visit) -> Result<Tally> {
     visit_while(namespace, visit, || true)
 }
 
-/// Visits from `namespace`, as often as wanted at most, and no longer than `goes_on`.
+/// Visits from `namespace` while `goes_on`, at most the wanted number of times.
 pub fn visit_while(namespace: &Namespace, visit: &Visit, goes_on: impl Fn() -> bool + Sync) -> Result<Tally> {
     ensure!(!visit.from.is_empty(), "no address to connect from");
     namespace.block_on(async || {
@@ -132,7 +132,7 @@ pub async fn connect(from: SocketAddr, to: SocketAddr) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// Asks who is there, on a connection of its own from `from`.
+/// Requests the backend's name, on a connection of its own from `from`.
 pub async fn ask(from: SocketAddr, to: SocketAddr) -> Result<String> {
     let mut stream = connect(from, to).await?;
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.context("ask")?;

@@ -1,4 +1,4 @@
-//! Waiting for what other processes do: looking again in short steps, with a limit.
+//! Waits for other processes: polls in short steps, with a limit.
 
 use std::{
     panic,
@@ -8,17 +8,17 @@ use std::{
 
 use anyhow::{Result, bail};
 
-/// For what has no deadline of its own.
+/// The limit of what has no limit of its own.
 pub const SOON: Duration = Duration::from_secs(5);
-/// Between two looks.
+/// The interval between polls.
 const STEP: Duration = Duration::from_millis(10);
 
-/// The result of a thread, which panics here if it panicked there.
+/// The result of a thread. Panics if the thread panicked.
 pub fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
 }
 
-/// Looks until `is` says true, and returns how long that took.
+/// Polls until `is` returns true, and returns how long that took.
 pub fn eventually(within: Duration, what: &str, mut is: impl FnMut() -> Result<bool>) -> Result<Duration> {
     let start = Instant::now();
     loop {

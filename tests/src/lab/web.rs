@@ -1,4 +1,4 @@
-//! nginx on a backend: says who it is, keeps files, takes files.
+//! nginx on a backend: answers with its name, serves files, accepts uploads.
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ const START: Duration = Duration::from_secs(10);
 
 /// A web server. Dropping it kills it.
 pub struct Web {
-    /// In whose namespace it runs, and whose name it answers with.
+    /// The host where it runs. It answers with the host's name.
     pub backend: Backend,
     directory: PathBuf,
     process: Option<Child>,
@@ -73,7 +73,7 @@ impl Web {
         self.wait_until_it_accepts()
     }
 
-    /// Stops it without ending it: connections are accepted by the kernel, and nobody answers.
+    /// Stops it with SIGSTOP: the kernel accepts connections, and no request is answered.
     pub fn freeze(&self) -> Result<()> {
         self.signal(Signal::SIGSTOP)
     }
@@ -154,7 +154,7 @@ http {{
 
 impl Drop for Web {
     fn drop(&mut self) {
-        // Nothing to tell a failure to; the lab kills what is left in its namespaces.
+        // A failure cannot be returned; the lab kills what is left in its namespaces.
         let _ = self.kill();
     }
 }

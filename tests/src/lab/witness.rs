@@ -31,7 +31,7 @@ const BUFFER_BYTES: usize = 64 << 20;
 /// How long a reader waits for a frame before it looks whether to stop.
 const PATIENCE_MS: i64 = 100;
 
-/// Threads that read, one per end. Dropping it stops them in their own time.
+/// Reader threads, one per end. Dropping it stops them eventually.
 pub struct Witness {
     stop: Arc<AtomicBool>,
     readers: Vec<JoinHandle<Result<Testimony>>>,
@@ -44,7 +44,7 @@ pub struct Testimony {
     pub verified: u64,
     /// Where each wrong checksum was, and in what frame; not more than [`Self::LISTED`].
     pub wrong: Vec<String>,
-    /// The ends where no frame with a checksum arrived: nobody can tell whether it would have been right.
+    /// The ends where no frame with a checksum arrived, so nothing was verified.
     pub silent: Vec<String>,
 }
 
@@ -54,8 +54,7 @@ impl Testimony {
 }
 
 impl Witness {
-    /// Watches what arrives at these ends. Each is told to hand over frames as they came, not merged by GRO: a merged
-    /// one has no checksum of its own.
+    /// Watches frames that arrive at these ends. GRO is off there: a merged frame has no checksum of its own.
     pub fn watch<'a>(ends: impl Iterator<Item = End<'a>>) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut witness = Self { stop, readers: Vec::new() };
@@ -74,7 +73,7 @@ impl Witness {
         Ok(witness)
     }
 
-    /// Stops, and tells.
+    /// Stops, and returns what was seen.
     pub fn finish(mut self) -> Result<Testimony> {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Testimony::default();

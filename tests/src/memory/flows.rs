@@ -16,7 +16,7 @@ use lb_ebpf::{
 
 use crate::engine::{Flow, Memory};
 
-/// Records, hints, and the flows that are being made.
+/// Records, reply index, and the scratch of each CPU.
 pub struct Flows<F: Family> {
     /// By number: as many as the shape says.
     pub buckets: Vec<Bucket<RecordOf<F>>>,
@@ -32,14 +32,16 @@ impl<F: Family<Address: Default, Spare: Default>> Flows<F> {
     /// An empty table.
     pub fn new(shape: Shape) -> Self {
         Self {
-            buckets: (0..shape.buckets).map(|_| Bucket { way: array::from_fn(|_| nobodys::<F>()) }).collect(),
+            buckets: (0..shape.buckets)
+                .map(|_| Bucket { way: array::from_fn(|_| empty_record::<F>()) })
+                .collect(),
             lines: (0..shape.lines).map(|_| HintLine { hint: array::from_fn(|_| Word::new(0)) }).collect(),
             scratch: array::from_fn(|_| blank()),
             half_open: Word::new(0),
         }
     }
 
-    /// Adds what is remembered, in the order of the table.
+    /// Adds the records and the reply index, in the order of the table.
     pub fn copy_into(&self, memory: &mut Memory, family: usize) {
         let records = self.buckets.iter().flat_map(|bucket| &bucket.way);
         let to_ip = |address| F::to_key(address).to_ip();
@@ -56,7 +58,7 @@ impl<F: Family<Address: Default, Spare: Default>> Flows<F> {
     }
 }
 
-fn nobodys<F: Family<Address: Default, Spare: Default>>() -> RecordOf<F> {
+fn empty_record<F: Family<Address: Default, Spare: Default>>() -> RecordOf<F> {
     Record {
         control: Word::new(0),
         client: Shared::new(F::Address::default()),

@@ -2,7 +2,7 @@
 
 use lb_common::{flow::State, net::Protocol};
 
-use super::Word;
+use super::Segment;
 
 /// Idle times in seconds.
 const UNPROVEN_S: u64 = 120; // RFC 4787 REQ-5, and longer than between two SYNs
@@ -11,16 +11,16 @@ const TCP_ENDING_S: u64 = 240; // RFC 5382 REQ-5
 const TCP_RESET_S: u64 = 10; // Linux: nf_conntrack_tcp_timeout_close
 const UDP_S: u64 = 300; // RFC 4787 REQ-5
 
-/// Which end speaks.
+/// The side that sends.
 #[derive(Clone, Copy, Debug)]
 pub enum Side {
-    /// First in pairs by side.
+    /// The first in pairs.
     Client = 0,
-    /// Second in pairs by side.
+    /// The second in pairs.
     Backend = 1,
 }
 
-/// A client's port, one of its backends, and what they have said to each other.
+/// A connection between a client's port and a backend.
 #[derive(Debug)]
 pub struct Connection {
     protocol: Protocol,
@@ -28,26 +28,26 @@ pub struct Connection {
     pub backend: usize,
     /// How often the backend had lost its flows when this one began.
     pub losses: u32,
-    /// When either side was last heard, in seconds since the row began.
+    /// The time of the last packet of either side, in seconds since the row began.
     pub seen_s: u64,
-    /// Has the client said that it heard the backend's answer?
+    /// Has the client acknowledged the backend's answer?
     pub is_proven: bool,
-    /// It began beside an older connection.
-    pub is_challenger: bool,
-    /// Another has begun beside it.
-    pub is_challenged: bool,
+    /// Opened while an older connection was closing.
+    pub is_reopening: bool,
+    /// Another was opened while it was closing.
+    pub has_reopening: bool,
     /// The sequence number of the backend's SYN-ACK; any, for UDP.
     pub answered: Option<u32>,
     /// Which sides have sent FIN.
     pub closed: [bool; 2],
-    /// Which sides have sent FIN, and have heard nothing from the other side since.
+    /// Which sides have sent FIN, without a packet of the other side since.
     hurried: [bool; 2],
-    /// Which sides have sent RST, and were not contradicted.
+    /// Which sides have sent RST, without a packet of the other side since.
     reset: [bool; 2],
 }
 
 impl Connection {
-    /// One that has just begun: the backend has not answered.
+    /// A half-open connection: the backend has not answered.
     pub fn new(protocol: Protocol, backend: usize, losses: u32, now_s: u64) -> Self {
         Self {
             protocol,
@@ -55,8 +55,8 @@ impl Connection {
             losses,
             seen_s: now_s,
             is_proven: false,
-            is_challenger: false,
-            is_challenged: false,
+            is_reopening: false,
+            has_reopening: false,
             answered: None,
             closed: [false; 2],
             hurried: [false; 2],
@@ -64,7 +64,7 @@ impl Connection {
         }
     }
 
-    /// Has it been silent for longer than its timeout?
+    /// Has it been idle for longer than its timeout?
     pub fn is_idle(&self, now_s: u64) -> bool {
         let is_ending = self.closed == [true; 2] || self.hurried != [false; 2];
         let timeout_s = match (self.is_proven, self.protocol) {
@@ -81,48 +81,48 @@ impl Connection {
         self.reset != [false; 2]
     }
 
-    /// May a SYN begin another beside it?
-    pub fn may_be_challenged(&self) -> bool {
-        self.is_challenged || self.closed != [false; 2] || self.hurried != [false; 2] || self.is_reset()
+    /// May a SYN open another one beside it?
+    pub fn may_be_reopened(&self) -> bool {
+        self.has_reopening || self.closed != [false; 2] || self.hurried != [false; 2] || self.is_reset()
     }
 
-    /// Does a client say by this that it heard the backend's answer?
-    pub fn is_proven_by(&self, word: Word) -> bool {
+    /// Does this segment prove that the client received the backend's answer?
+    pub fn is_proven_by(&self, segment: Segment) -> bool {
         let Some(_) = self.answered else { return false };
-        match (self.protocol, word) {
+        match (self.protocol, segment) {
             (Protocol::Udp, _) => true,
-            (Protocol::Tcp, Word::Ack(beyond)) => (1..=65_536).contains(&beyond),
+            (Protocol::Tcp, Segment::Ack(beyond)) => (1..=65_536).contains(&beyond),
             // Both acknowledge the SYN-ACK.
-            (Protocol::Tcp, Word::Data | Word::Fin) => true,
-            (Protocol::Tcp, Word::Syn | Word::Rst) => false,
+            (Protocol::Tcp, Segment::Data | Segment::Fin) => true,
+            (Protocol::Tcp, Segment::Syn | Segment::Rst) => false,
         }
     }
 
     /// Returns whether this proved it.
-    pub fn hear_client(&mut self, word: Word) -> bool {
+    pub fn from_client(&mut self, segment: Segment) -> bool {
         if self.is_proven {
-            self.say_goodbye(Side::Client, word);
+            self.note_close(Side::Client, segment);
             return false;
         }
-        self.is_proven = self.is_proven_by(word);
+        self.is_proven = self.is_proven_by(segment);
         if self.is_proven {
-            self.say_goodbye(Side::Client, word);
+            self.note_close(Side::Client, segment);
         }
         self.is_proven
     }
 
-    /// A FIN or RST hurries the end, and the other side's next packet takes that back; FINs are remembered. A RST
+    /// A FIN or RST shortens the timeout, and the other side's next packet restores it; FINs are remembered. A RST
     /// overrides what one FIN did, and changes nothing once both sides have sent one.
-    pub fn say_goodbye(&mut self, side: Side, word: Word) {
-        let is_client_syn = matches!((side, word), (Side::Client, Word::Syn));
+    pub fn note_close(&mut self, side: Side, segment: Segment) {
+        let is_client_syn = matches!((side, segment), (Side::Client, Segment::Syn));
         if self.protocol == Protocol::Udp || is_client_syn {
             return;
         }
         let (mine, other) = (side as usize, 1 - side as usize);
-        match word {
-            Word::Rst if self.closed == [true; 2] => {}
-            Word::Rst => (self.reset[mine], self.hurried) = (true, [false; 2]),
-            Word::Fin => {
+        match segment {
+            Segment::Rst if self.closed == [true; 2] => {}
+            Segment::Rst => (self.reset[mine], self.hurried) = (true, [false; 2]),
+            Segment::Fin => {
                 if self.is_reset() {
                     (self.reset[other], self.hurried[other]) = (false, false);
                 }
@@ -131,19 +131,19 @@ impl Connection {
                     self.reset = [false; 2];
                 }
             }
-            Word::Syn | Word::Ack(_) | Word::Data => {
+            Segment::Syn | Segment::Ack(_) | Segment::Data => {
                 (self.reset[other], self.hurried[other]) = (false, false);
             }
         }
     }
 
-    /// As the program would note it down.
+    /// The state that the program would record.
     pub fn state(&self) -> State {
         if !self.is_proven {
-            return if self.is_challenger { State::REOPENING } else { State::HALF_OPEN };
+            return if self.is_reopening { State::REOPENING } else { State::HALF_OPEN };
         }
         let bits = [
-            (self.is_challenged, State::SYN_WHILE_CLOSING),
+            (self.has_reopening, State::SYN_WHILE_CLOSING),
             (self.closed[0], State::FIN_CLIENT),
             (self.closed[1], State::FIN_BACKEND),
             (self.hurried[0] || self.reset[0], State::SHORT_CLIENT),

@@ -1,4 +1,4 @@
-//! Reading frames: are all checksums right, who speaks to whom, and a few lines for a person.
+//! Reads frames: verifies all checksums, returns the endpoints, and prints them.
 
 use std::{
     fmt::Write as _,
@@ -77,7 +77,7 @@ impl<'a> View<'a> {
         match (self.protocol, self.source) {
             (1, IpAddr::V4(_)) => self.verify_icmp(checksum(&[self.content])),
             (58, IpAddr::V6(_)) => self.verify_icmp(with_pseudo_header),
-            // A quote's checksum is over bytes that are not there.
+            // The checksum of a quote covers bytes that were cut off.
             _ if self.is_cut => Ok(()),
             (6, _) if with_pseudo_header != [0, 0] => Err("TCP checksum is wrong".into()),
             (17, _) if self.content.get(6..8) == Some(&[0, 0]) && self.source.is_ipv4() => Ok(()),
@@ -120,7 +120,7 @@ pub fn endpoints(frame: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     Some((SocketAddr::new(view.source, source), SocketAddr::new(view.destination, destination)))
 }
 
-/// For a person: one line of meaning, and the bytes.
+/// One line of description, and the bytes.
 pub fn print(frame: &[u8]) -> String {
     let mut text = String::new();
     match frame.get(14..).and_then(View::of) {

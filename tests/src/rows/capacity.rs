@@ -41,7 +41,7 @@ fn tiny(kind: Kind) -> World {
     World::new(kind).with_one_backend().with_buckets(1)
 }
 
-/// So many flows, a second apart.
+/// This many flows, a second apart.
 fn filled(
     mut case: Case,
     kind: Kind,
@@ -178,7 +178,7 @@ fn above_the_limit_the_past_stays(kind: Kind) -> Case {
             .flow(over, &[closed])
             .flow(flow(kind, 0), &[])
         }
-        // Nobody closes a flow of datagrams.
+        // UDP flows are never closed.
         Protocol::Udp => {
             filled(case, kind, 0..2, 0..0).step(new.first(), Opens(WEB_1)).flow(flow(kind, 0), &[])
         }
@@ -344,30 +344,30 @@ fn tuples(kind: Kind) -> Vec<Case> {
     let two_addresses = |world: World| world.with(|world| world.services[0].listen.push(other_listen));
     let world = two_addresses(World::new(kind).with_one_backend());
     let one = Dialogue::new(kind);
-    let twin = one.listen(other_listen);
+    let other = one.listen(other_listen);
     vec![
         Case::new(
             format!("{kind}: one client port towards two addresses and one backend is tuple_in_use"),
             world.clone(),
         )
         .establish(one, WEB_1)
-        .step(twin.first(), Drops(Reason::TupleInUse))
+        .step(other.first(), Drops(Reason::TupleInUse))
         .step(one.later(), Reaches(WEB_1))
         .step(one.later_answer(WEB_1), Returns),
         Case::new(format!("{kind}: a half-open flow gives up its tuple"), world)
             .step(one.first(), Opens(WEB_1))
             .after_s(1)
-            .step(twin.first(), Opens(WEB_1))
+            .step(other.first(), Opens(WEB_1))
             .flow(one, &[])
-            .step(twin.answer(WEB_1), Returns),
+            .step(other.answer(WEB_1), Returns),
         Case::new(
             format!("{kind}: one client port towards two addresses gets two backends"),
             two_addresses(World::new(kind).with(|world| world.services[0].backends.truncate(2))),
         )
         .establish(one, WEB_1)
         .step(one.port(40_001).first(), Opens(WEB_2))
-        .establish(twin, WEB_2)
+        .establish(other, WEB_2)
         .step(one.later_answer(WEB_1), Returns)
-        .step(twin.later_answer(WEB_2), Returns),
+        .step(other.later_answer(WEB_2), Returns),
     ]
 }

@@ -1,5 +1,5 @@
 //! How TCP flows end: FIN and RST shorten the timer, the other side's next packet restores it, and a SYN on a closing
-//! flow makes a challenger that has to prove itself.
+//! flow makes a reopening flow that replaces it once proven.
 
 use lb_common::{flow::State, net::Protocol, reason::Reason, service::Mode};
 use lb_ebpf::{packet::tcp::ACK, table::record};
@@ -22,7 +22,7 @@ const fn established_with(bits: u8) -> State {
     State(ESTABLISHED.0 | bits)
 }
 
-/// An acknowledgement that belongs to an older connection: far from any SYN-ACK.
+/// An acknowledgement of an older connection, far from any SYN-ACK.
 const OLD: u32 = 5_000_000;
 
 /// TCP over both families with full-nat, then with nat, where backends see a client's port again.
@@ -30,13 +30,13 @@ pub fn rows() -> Vec<Case> {
     Kind::tcp()
         .into_iter()
         .flat_map(|kind| {
-            goodbyes(kind).into_iter().chain(resets(kind)).chain(challengers(kind)).chain(old_flows(kind))
+            fins(kind).into_iter().chain(resets(kind)).chain(reopenings(kind)).chain(old_flows(kind))
         })
         .chain(Family::ALL.into_iter().flat_map(with_nat))
         .collect()
 }
 
-fn goodbyes(kind: Kind) -> Vec<Case> {
+fn fins(kind: Kind) -> Vec<Case> {
     let one = Dialogue::new(kind);
     let world = World::new(kind);
     vec![
@@ -93,12 +93,12 @@ fn resets(kind: Kind) -> Vec<Case> {
             .flow(one, &[established_with(RESET | SHORT_BACKEND)])
             .step(one.data(), Reaches(WEB_1))
             .flow(one, &[ESTABLISHED]),
-        by_both("a RST of each side is restored when each has been contradicted")
+        by_both("RSTs of both sides are undone by later packets of both sides")
             .step(one.data(), Reaches(WEB_1))
             .flow(one, &[established_with(RESET | SHORT_CLIENT)])
             .step(one.later_answer(WEB_1), Returns)
             .flow(one, &[ESTABLISHED]),
-        by_both("RSTs of both sides need no more than the other's packets to be restored, in either order")
+        by_both("RSTs of both sides are undone in either order")
             .step(one.later_answer(WEB_1), Returns)
             .flow(one, &[established_with(RESET | SHORT_BACKEND)])
             .step(one.data(), Reaches(WEB_1))
@@ -115,7 +115,7 @@ fn resets(kind: Kind) -> Vec<Case> {
             .flow(one, &[established_with(FIN_CLIENT | RESET | SHORT_BACKEND)])
             .step(one.ack(2), Reaches(WEB_1))
             .flow(one, &[established_with(FIN_CLIENT)]),
-        case("a client that closes and then resets has reset")
+        case("a client's RST after its FIN resets")
             .step(one.fin(), Reaches(WEB_1))
             .step(one.rst(), Reaches(WEB_1))
             .flow(one, &[established_with(FIN_CLIENT | RESET | SHORT_CLIENT)])
@@ -127,7 +127,7 @@ fn resets(kind: Kind) -> Vec<Case> {
             .flow(one, &[established_with(FIN_BACKEND | RESET | SHORT_CLIENT)])
             .step(one.fin(), Reaches(WEB_1))
             .flow(one, &[established_with(FIN_CLIENT | FIN_BACKEND | SHORT_CLIENT)]),
-        case("a RST changes nothing of a closed flow")
+        case("a RST does not change a closed flow")
             .step(one.fin(), Reaches(WEB_1))
             .step(one.reply_fin(WEB_1), Returns)
             .step(one.ack(2), Reaches(WEB_1))
@@ -137,8 +137,8 @@ fn resets(kind: Kind) -> Vec<Case> {
     ]
 }
 
-/// A flow that its client has half closed, and that a SYN challenges.
-fn challenged(kind: Kind, name: &str) -> Case {
+/// A flow that its client has half closed, and a reopening flow beside it.
+fn reopening(kind: Kind, name: &str) -> Case {
     let one = Dialogue::new(kind);
     Case::new(format!("{kind}: {name}"), World::new(kind))
         .establish(one, WEB_1)
@@ -147,10 +147,10 @@ fn challenged(kind: Kind, name: &str) -> Case {
         .flow(one, &[established_with(FIN_CLIENT | SHORT_CLIENT | SYN_WHILE_CLOSING), State::REOPENING])
 }
 
-fn challengers(kind: Kind) -> Vec<Case> {
+fn reopenings(kind: Kind) -> Vec<Case> {
     let one = Dialogue::new(kind);
     vec![
-        challenged(kind, "a proven challenger takes the closing flow's place")
+        reopening(kind, "a proven reopening flow replaces the closing flow")
             .step(one.syn(), Reaches(WEB_2))
             .step(one.syn_ack(WEB_2), Returns)
             .step(one.ack(1), Reaches(WEB_2))
@@ -158,7 +158,7 @@ fn challengers(kind: Kind) -> Vec<Case> {
             .records(2)
             .step(one.later_answer(WEB_2), Returns)
             .step(one.later_answer(WEB_1), Passes(Reason::NotService)),
-        challenged(kind, "the old flow serves until its challenger is proven")
+        reopening(kind, "the closing flow keeps working until the reopening flow is proven")
             .step(one.later_answer(WEB_1), Returns)
             .step(one.ack(OLD), Reaches(WEB_1))
             .step(one.syn_ack(WEB_2), Returns)
@@ -168,7 +168,7 @@ fn challengers(kind: Kind) -> Vec<Case> {
             .step(one.ack(1), Reaches(WEB_2))
             .flow(one, &[ESTABLISHED])
             .records(2),
-        challenged(kind, "a challenger that is never proven expires alone")
+        reopening(kind, "a reopening flow that is never proven expires alone")
             .step(one.later_answer(WEB_1), Returns)
             .after_s(121)
             .step(one.ack(OLD), Reaches(WEB_1))
@@ -176,7 +176,7 @@ fn challengers(kind: Kind) -> Vec<Case> {
             .step(one.syn_ack(WEB_3), Returns)
             .step(one.ack(1), Reaches(WEB_3))
             .flow(one, &[ESTABLISHED]),
-        challenged(kind, "a challenger that its backend refuses leaves the old flow alone")
+        reopening(kind, "a reopening flow that its backend refuses leaves the closing flow alone")
             .step(one.reply_rst(WEB_2), Returns)
             .flow(one, &[established_with(FIN_CLIENT | SHORT_CLIENT | SYN_WHILE_CLOSING)])
             .step(one.later_answer(WEB_1), Returns)
@@ -185,7 +185,7 @@ fn challengers(kind: Kind) -> Vec<Case> {
         refused_in_front(kind),
         Case::new(
             format!(
-                "{kind}: a client that resets and comes back is served, whatever its old backend still says"
+                "{kind}: a client that resets and reconnects is served, whatever its old backend still sends"
             ),
             World::new(kind),
         )
@@ -210,14 +210,14 @@ fn challengers(kind: Kind) -> Vec<Case> {
     ]
 }
 
-/// The challenger's record lies where a search comes by first: another flow was there when the old one was made.
+/// A lookup meets the reopening flow's record first: another flow had that record when the closing one was created.
 fn refused_in_front(kind: Kind) -> Case {
     let one = Dialogue::new(kind);
     let way = |dialogue: Dialogue| record::preferred(dialogue.hash());
     let mut others = (40_001..u16::MAX).map(|port| one.port(port));
     let other = others.find(|it| way(*it) == way(one)).unwrap_or(one);
     Case::new(
-        format!("{kind}: a refused challenger leaves the old flow alone, wherever it lies"),
+        format!("{kind}: a refused reopening flow leaves the closing flow alone, wherever its record is"),
         World::new(kind).with_buckets(1),
     )
     .establish(other, WEB_1)
@@ -262,51 +262,48 @@ fn old_flows(kind: Kind) -> Vec<Case> {
     ]
 }
 
-/// A backend accepts another connection than the one before.
+/// The SYN-ACK of another connection.
 fn another_syn_ack(one: Dialogue) -> Message {
     one.syn_ack(WEB_1).with(|packet| packet.tcp_mut().sequence = OLD - 1)
 }
 
-/// The client's port is in use towards the only backend that is given flows, and its closing flow has another one.
+/// The client's port is in use towards the only backend that gets new flows; the closing flow has another backend.
 fn elsewhere_in_use(kind: Kind) -> Case {
     let one = Dialogue::new(kind);
-    let twin = one.listen(std::net::SocketAddr::new(kind.ip.address("192.0.2.20", "2001:db8::20"), 80));
+    let other = one.listen(std::net::SocketAddr::new(kind.ip.address("192.0.2.20", "2001:db8::20"), 80));
     let world = World::new(kind).with(|world| {
         world.services[0].backends.truncate(2);
-        world.services[0].listen.push(twin.listen);
+        world.services[0].listen.push(other.listen);
     });
-    Case::new(
-        format!("{kind}: no SYN goes to the backend of a closing flow that is given no more flows"),
-        world,
-    )
-    .establish(one, WEB_1)
-    .step(one.fin(), Reaches(WEB_1))
-    .establish(twin, WEB_2)
-    .change(|world| world.rest(WEB_1))
-    .step(one.syn(), Drops(Reason::TupleInUse))
-    .step(one.later_answer(WEB_1), Returns)
-    .step(one.ack(OLD), Reaches(WEB_1))
-    .change(|world| world.find_mut(WEB_1).accepts = true)
-    .step(one.syn(), Reaches(WEB_1))
-    .records(2)
+    Case::new(format!("{kind}: no SYN goes to the backend of a closing flow if it gets no new flows"), world)
+        .establish(one, WEB_1)
+        .step(one.fin(), Reaches(WEB_1))
+        .establish(other, WEB_2)
+        .change(|world| world.rest(WEB_1))
+        .step(one.syn(), Drops(Reason::TupleInUse))
+        .step(one.later_answer(WEB_1), Returns)
+        .step(one.ack(OLD), Reaches(WEB_1))
+        .change(|world| world.find_mut(WEB_1).accepts = true)
+        .step(one.syn(), Reaches(WEB_1))
+        .records(2)
 }
 
-/// A forged RST and a forged SYN to another address of the service must not take a client's port from its connection.
+/// A forged RST and a forged SYN to another address of the service must not free the port of a client's connection.
 fn reset_elsewhere(kind: Kind) -> Case {
     let one = Dialogue::new(kind);
-    let twin = one.listen(std::net::SocketAddr::new(kind.ip.address("192.0.2.20", "2001:db8::20"), 80));
-    let world = World::new(kind).with_one_backend().with(|world| world.services[0].listen.push(twin.listen));
+    let other = one.listen(std::net::SocketAddr::new(kind.ip.address("192.0.2.20", "2001:db8::20"), 80));
+    let world = World::new(kind).with_one_backend().with(|world| world.services[0].listen.push(other.listen));
     Case::new(format!("{kind}: a client's port is free towards another address 10 s after a RST"), world)
         .establish(one, WEB_1)
         .step(one.rst(), Reaches(WEB_1))
-        .step(twin.syn(), Drops(Reason::TupleInUse))
+        .step(other.syn(), Drops(Reason::TupleInUse))
         .step(one.later_answer(WEB_1), Returns)
         .step(one.rst(), Reaches(WEB_1))
         .after_s(11)
-        .step(twin.syn(), Opens(WEB_1))
+        .step(other.syn(), Opens(WEB_1))
 }
 
-/// With nat both connections would be one to the backend.
+/// With nat, the backend could not distinguish the two connections.
 fn with_nat(ip: Family) -> Vec<Case> {
     let kind = Kind::new(ip, Protocol::Tcp, Mode::Nat);
     let one = Dialogue::new(kind);
@@ -326,7 +323,7 @@ fn with_nat(ip: Family) -> Vec<Case> {
         .step(one.ack(1), Reaches(WEB_1))
         .flow(one, &[ESTABLISHED]),
         Case::new(
-            format!("{kind}: with one backend, a SYN on a closing flow goes to it, until it takes the SYN"),
+            format!("{kind}: with one backend, SYNs on a closing flow go to it until it accepts one"),
             world.clone(),
         )
         .establish(one, WEB_1)
@@ -369,7 +366,7 @@ fn with_nat(ip: Family) -> Vec<Case> {
         .after_s(241)
         .step(one.syn(), Opens(WEB_1))
         .records(1),
-        Case::new(format!("{kind}: a SYN-ACK that is repeated opens nothing again"), world)
+        Case::new(format!("{kind}: a repeated SYN-ACK restarts nothing"), world)
             .establish(one, WEB_1)
             .step(one.fin(), Reaches(WEB_1))
             .step(one.syn_ack(WEB_1), Returns)
@@ -377,7 +374,7 @@ fn with_nat(ip: Family) -> Vec<Case> {
         elsewhere_in_use(kind),
         reset_elsewhere(kind),
         Case::new(
-            format!("{kind}: with several, a closing flow is challenged at another backend"),
+            format!("{kind}: with several backends, a SYN on a closing flow goes to another one"),
             World::new(kind),
         )
         .establish(one, WEB_1)

@@ -85,7 +85,7 @@ fn errors(kind: Kind) -> Vec<Case> {
     rows
 }
 
-/// The records of a closing flow and of its challenger are told apart.
+/// The records of a closing flow and of the reopening one are distinguished.
 fn closing(ip: Family) -> Case {
     let kind = Kind::new(ip, Protocol::Tcp, Mode::FullNat);
     let one = Dialogue::new(kind);

@@ -4,7 +4,7 @@ use lb_common::{net::Protocol, reason::Reason};
 
 use crate::{
     case::{Case, Drops, Input, Passes, Reaches, Returns},
-    dialogue::{Dialogue, IcmpError, Message, Speaker},
+    dialogue::{Dialogue, IcmpError, Message, Sender},
     packet::{Content, HOPS, Icmp, Packet},
     world::{
         Family, Kind, WEB_1, World,
@@ -44,9 +44,9 @@ pub fn rows() -> Vec<Case> {
 }
 
 fn about(kind: Kind, message: Message, (_, code_kind, code, rest): Error) -> IcmpError {
-    let router = match message.speaker {
-        Speaker::Client => kind.ip.inside(250),
-        Speaker::Backend(_) => kind.ip.client(250),
+    let router = match message.sender {
+        Sender::Client => kind.ip.inside(250),
+        Sender::Backend(_) => kind.ip.client(250),
     };
     let quoted_bytes = match kind.ip {
         Family::V4 => 576 - 28,
@@ -77,10 +77,10 @@ fn errors(kind: Kind) -> Vec<Case> {
     let rows = all(kind).into_iter().flat_map(|error| {
         let (name, ..) = error;
         [
-            established(kind, &format!("{name} about a request is told to the client"))
+            established(kind, &format!("{name} about a request goes to the client"))
                 .step(about(kind, one.later(), error), Returns)
                 .step(one.later(), Reaches(WEB_1)),
-            established(kind, &format!("{name} about a reply is told to the backend"))
+            established(kind, &format!("{name} about a reply goes to the backend"))
                 .step(about(kind, one.later_answer(WEB_1), error), Reaches(WEB_1))
                 .step(one.later_answer(WEB_1), Returns),
         ]
@@ -88,8 +88,8 @@ fn errors(kind: Kind) -> Vec<Case> {
     rows.collect()
 }
 
-/// Whoever knows a flow may ask for packets so small that it starves; no link that IPv6 may use, or Linux believes in, is
-/// that small.
+/// A forged error could ask for uselessly small packets. MTUs below the minimum of IPv6, or of Linux for IPv4, are
+/// ignored.
 fn mtus(kind: Kind) -> Vec<Case> {
     let one = Dialogue::new(kind);
     let (too_big, least) = match kind.ip {
@@ -107,12 +107,12 @@ fn mtus(kind: Kind) -> Vec<Case> {
                 .step(wanting(one.later_answer(WEB_1), mtu), Drops(Reason::MtuTooSmall))
         },
     );
-    let least = established(kind, "the least MTU in use is told")
+    let least = established(kind, "the smallest MTU in use is reported")
         .step(wanting(one.later(), least), Returns)
         .step(wanting(one.later_answer(WEB_1), least), Reaches(WEB_1));
     let zero = match kind.ip {
         // Of a router that is older than RFC 1191.
-        Family::V4 => established(kind, "an MTU that the router does not know is told")
+        Family::V4 => established(kind, "an MTU that the router does not report is filled in")
             .step(wanting(one.later(), 0), Returns)
             .step(wanting(one.later_answer(WEB_1), 0), Reaches(WEB_1)),
         Family::V6 => established(kind, "an MTU of zero is dropped")

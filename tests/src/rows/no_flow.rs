@@ -1,4 +1,4 @@
-//! TCP without a flow: a service has nothing to say to it, and the host must not answer with a RST.
+//! TCP without a flow is dropped: the host must not answer it with a RST.
 
 use lb_common::reason::Reason;
 use lb_ebpf::packet::tcp::{ACK, FIN, RST, SYN};
@@ -12,7 +12,7 @@ use crate::{
 
 const URG_PSH: u8 = 0x28;
 
-/// TCP over both families with full-nat: flags that open nothing, and backends that speak unasked.
+/// TCP over both families with full-nat: flags that open no flow, and backends' packets without a flow.
 pub fn rows() -> Vec<Case> {
     let mut rows = Vec::new();
     for kind in Kind::tcp() {

@@ -14,7 +14,7 @@ pub fn rows() -> Vec<Case> {
     Kind::tcp().into_iter().flat_map(tcp).chain(Kind::udp().into_iter().flat_map(udp)).collect()
 }
 
-/// Begins flows that end up in the state of interest, which lasts so many seconds.
+/// The states, their timeouts in seconds, and steps that bring a flow there.
 type Prelude = (&'static str, u64, fn(Case, Dialogue) -> Case);
 
 fn tcp(kind: Kind) -> Vec<Case> {
@@ -25,7 +25,7 @@ fn tcp(kind: Kind) -> Vec<Case> {
         ("half-closed and silent", 240, |case, one| {
             case.establish(one, WEB_1).step(one.fin(), Reaches(WEB_1))
         }),
-        ("half-closed while the other side speaks", 7440, |case, one| {
+        ("half-closed while the other side sends", 7440, |case, one| {
             case.establish(one, WEB_1).step(one.fin(), Reaches(WEB_1)).step(one.reply(WEB_1, ACK), Returns)
         }),
         ("reset by its client", 10, |case, one| case.establish(one, WEB_1).step(one.rst(), Reaches(WEB_1))),
@@ -47,7 +47,7 @@ fn tcp(kind: Kind) -> Vec<Case> {
             .after_s(7441)
             .step(one.syn(), Opens(WEB_2))
             .records(1),
-        Case::new(format!("{kind}: a flow that was idle for a month is over"), world.clone())
+        Case::new(format!("{kind}: a flow that was idle for a month has ended"), world.clone())
             .establish(one, WEB_1)
             .after_s(30 * 86_400)
             .step(one.data(), Drops(Reason::NoFlow))
@@ -65,7 +65,7 @@ fn tcp(kind: Kind) -> Vec<Case> {
             .step(one.later_answer(WEB_1), Returns)
             .after_s(7000)
             .step(one.data(), Reaches(WEB_1)),
-        Case::new(format!("{kind}: no word of its backend brings an expired flow back"), world)
+        Case::new(format!("{kind}: a backend's packet does not revive an expired flow"), world)
             .establish(one, WEB_1)
             .after_s(7441)
             .step(one.later_answer(WEB_1), Passes(Reason::NotService))
@@ -78,7 +78,7 @@ fn tcp(kind: Kind) -> Vec<Case> {
 fn udp(kind: Kind) -> Vec<Case> {
     let states: [Prelude; 3] = [
         ("half-open", 120, |case, one| case.step(one.first(), Opens(WEB_1))),
-        ("answered, but not spoken to again", 120, |case, one| {
+        ("answered, but without another request", 120, |case, one| {
             case.step(one.first(), Opens(WEB_1)).step(one.answer(WEB_1), Returns)
         }),
         ("established", 300, |case, one| case.establish(one, WEB_1)),
@@ -86,7 +86,7 @@ fn udp(kind: Kind) -> Vec<Case> {
     lifetimes(kind, &states, Opens(WEB_2))
 }
 
-/// Rows for the last second of each state and for the second after, whoever speaks.
+/// Rows for the last second of each state and for the second after, with a packet of either side.
 fn lifetimes(kind: Kind, states: &[Prelude], afterwards: Expected) -> Vec<Case> {
     let one = Dialogue::new(kind);
     let probe = || match kind.protocol {

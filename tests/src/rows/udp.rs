@@ -1,4 +1,4 @@
-//! UDP: no handshake to prove, and checksums that may be none.
+//! UDP: no handshake, and optional checksums.
 
 use lb_common::{flow::State, net::Protocol, reason::Reason, service::Mode};
 
@@ -24,7 +24,7 @@ fn states(kind: Kind) -> Vec<Case> {
     let world = World::new(kind);
     vec![
         Case::new(
-            format!("{kind}: a client's word after the backend's answer proves the flow"),
+            format!("{kind}: a client's datagram after the backend's answer proves the flow"),
             world.clone(),
         )
         .step(one.first(), Opens(WEB_1))
@@ -33,12 +33,12 @@ fn states(kind: Kind) -> Vec<Case> {
         .flow(one, &[State::HALF_OPEN])
         .step(one.later(), Reaches(WEB_1))
         .flow(one, &[State::ESTABLISHED]),
-        Case::new(format!("{kind}: a client that only talks proves nothing"), world.clone())
+        Case::new(format!("{kind}: a client without an answer proves nothing"), world.clone())
             .step(one.first(), Opens(WEB_1))
             .step(one.first(), Reaches(WEB_1))
             .step(one.later(), Reaches(WEB_1))
             .flow(one, &[State::HALF_OPEN]),
-        Case::new(format!("{kind}: a backend that only talks proves nothing"), world.clone())
+        Case::new(format!("{kind}: a backend's answers alone prove nothing"), world.clone())
             .step(one.first(), Opens(WEB_1))
             .step(one.answer(WEB_1), Returns)
             .step(one.later_answer(WEB_1), Returns)
@@ -59,7 +59,7 @@ fn states(kind: Kind) -> Vec<Case> {
             .step(one.later(), Reaches(WEB_1))
             .step(one.later_answer(WEB_1), Returns),
         Case::new(
-            format!("{kind}: an established flow is scheduled anew when its backend lost its flows"),
+            format!("{kind}: an established flow gets another backend when its own lost its flows"),
             world,
         )
         .establish(one, WEB_1)
@@ -79,7 +79,7 @@ fn without_checksum(kind: Kind) -> Case {
         .step(one.later().with(bare), Reaches(WEB_1))
 }
 
-/// With nat all words of the rewritten datagram are known beforehand, and one of the payload can be chosen.
+/// With nat all words of the rewritten datagram are known beforehand, so the payload can be chosen to match.
 fn zero_sum(kind: Kind) -> Case {
     let one = Dialogue::new(kind);
     let world = World::new(kind);

@@ -1,4 +1,4 @@
-//! The network around the balancer: interfaces, prefixes, neighbours, and what a route lookup answers.
+//! The network around the balancer: interfaces, prefixes, neighbours, and the results of route lookups.
 
 use std::net::IpAddr;
 
@@ -37,18 +37,18 @@ pub const GATEWAYS: [(&str, u8, &str); 2] =
 /// A resolved neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Neighbour {
-    /// On-link: who is behind a gateway has no entry.
+    /// On-link: a station behind a gateway has no entry.
     pub address: IpAddr,
     /// The index of the one whose network it is on.
     pub interface: u32,
-    /// As [`mac_of`] makes it, until a row has the host [learn](World::learn) another.
+    /// As [`mac_of`] gives it, until a row makes the host [learn](World::learn) another.
     pub mac: [u8; 6],
 }
 
-/// Numbers of the stations that the host knows: the gateway, clients, backends.
+/// Numbers of the stations with a neighbour entry: the gateway, clients, backends.
 const KNOWN: [u8; 8] = [1, 7, 8, 9, 11, 12, 13, 77];
 
-/// Everybody whom rows speak to, but for those that must be unknown.
+/// All stations of rows, except those that must be unknown.
 pub fn standard_neighbours() -> Vec<Neighbour> {
     let mut neighbours = Vec::new();
     for (network, _, interface, own) in PREFIXES {
@@ -74,7 +74,7 @@ fn station(network: &str, number: u8) -> IpAddr {
     text.parse().unwrap_or_else(|_| panic!("{text} is no address"))
 }
 
-/// A station's Ethernet address, made of its IP address.
+/// A station's Ethernet address, derived from its IP address.
 pub fn mac_of(address: IpAddr) -> [u8; 6] {
     match address {
         IpAddr::V4(address) => {
@@ -93,7 +93,7 @@ pub fn mac_of_interface(index: u32) -> [u8; 6] {
     [2, 1, 0, 0, 0, index as u8]
 }
 
-/// The interface whose network an address is on, or behind. Clients from nowhere come by the front.
+/// The interface whose network an address is on, or behind. Other addresses arrive at the front.
 pub fn interface_towards(address: IpAddr) -> u32 {
     next_hop(address).map_or(FRONT, |(_, interface)| interface)
 }
@@ -119,7 +119,7 @@ fn is_within(address: IpAddr, network: &str, bits: u8) -> bool {
 }
 
 impl World {
-    /// What the host's routes say.
+    /// Looks up the host's route.
     pub fn route(&self, destination: IpAddr) -> Result<Route, Reason> {
         let (gateway, interface) = next_hop(destination).ok_or(Reason::NoClientRoute)?;
         let egress = self.interface(interface);
@@ -134,7 +134,7 @@ impl World {
         })
     }
 
-    /// The Ethernet address that an interface has now.
+    /// An interface's current Ethernet address.
     pub fn own_mac(&self, index: u32) -> [u8; 6] {
         self.own_macs.get(&index).copied().unwrap_or_default()
     }

@@ -24,7 +24,7 @@ fn the_program_is_replaced_without_leaving_the_interface() -> Result<()> {
 }
 
 #[test]
-fn a_link_whose_device_is_gone_is_attached_anew() -> Result<()> {
+fn a_link_whose_device_is_gone_is_attached_again() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
         drop(world.open(&["front", "back"], AttachMode::Native)?);
@@ -63,7 +63,7 @@ fn an_interface_that_comes_back_is_attached_to_again() -> Result<()> {
 }
 
 #[test]
-fn an_interface_that_is_configured_no_more_is_left() -> Result<()> {
+fn an_interface_that_is_no_longer_configured_is_detached() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
         drop(world.open(&["front", "back"], AttachMode::Native)?);
@@ -80,7 +80,7 @@ fn an_interface_that_is_configured_no_more_is_left() -> Result<()> {
 fn auto_is_generic_on_all_interfaces_if_one_refuses_native() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
-        // What a page does not hold: drivers without fragments refuse it.
+        // More than a page holds: drivers without multi-buffer support refuse it.
         world.namespace.ip("link set back mtu 9000\nlink set back-peer mtu 9000")?;
 
         let opened = world.open(&["front", "back"], AttachMode::Auto)?;
@@ -100,7 +100,7 @@ fn auto_is_generic_on_all_interfaces_if_one_refuses_native() -> Result<()> {
 }
 
 #[test]
-fn another_mode_is_taken_when_it_is_configured() -> Result<()> {
+fn a_changed_mode_takes_effect() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
         assert_eq!(world.open(&["front"], AttachMode::Auto)?.attached[0].mode, LinkMode::Native);

@@ -15,7 +15,7 @@ use lb_userspace::{
 use crate::{contents::everything, world::World};
 
 #[test]
-fn what_a_killed_start_left_half_made_is_made_anew() -> Result<()> {
+fn what_a_killed_start_left_half_made_is_created_again() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
         fs::create_dir(world.pins())?;

@@ -60,7 +60,7 @@ fn an_interface_that_refuses_leaves_the_directory_that_was_there() -> Result<()>
 }
 
 #[test]
-fn a_program_of_somebody_else_is_named_and_left_alone() -> Result<()> {
+fn a_foreign_program_is_named_and_left_alone() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
         let theirs = world.root().join("theirs");
@@ -78,7 +78,7 @@ fn a_program_of_somebody_else_is_named_and_left_alone() -> Result<()> {
 }
 
 #[test]
-fn forwarding_that_is_off_is_refused_with_its_cure() -> Result<()> {
+fn forwarding_that_is_off_is_refused_with_the_command_to_enable_it() -> Result<()> {
     let world = World::new()?;
     world.namespace.sysctl("net.ipv4.ip_forward", "0")?;
     world.inside(|| {

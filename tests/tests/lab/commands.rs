@@ -26,7 +26,7 @@ fn commands_end_as_the_manual_says() -> Result<()> {
     }
     assert_eq!(xlb.output(&["backend", "weight", "web/web-1", "many"])?.code, 2);
     assert_eq!(xlb.output(&["backend", "weight", "web/web-1", "1001"])?.code, 2);
-    // By a socket that nobody listens on, so that it meets the pins of a daemon that lives.
+    // Uses a socket without a listener, so that it meets the pins of a running daemon.
     let pins = daemon::pins(lab.directory()).display().to_string();
     let held = format!("error: another xlb holds {pins}\nhint: use its socket (--socket), or stop it\n");
     assert_eq!(said(&xlb.output(&["--socket", "/absent/xlb.sock", "detach"])?), (CONFLICT, held));

@@ -1,4 +1,4 @@
-//! Floods fill no table that somebody needs, and a table that is full of the past is no obstacle.
+//! Floods do not crowd out real flows, and a table full of old flows accepts new ones.
 
 use std::{
     fmt::Write as _,
@@ -67,7 +67,7 @@ fn five_times_the_table_in_connections_are_served_without_the_daemon() -> Result
     config.limits = Limits { flows: FLOWS, flows_ipv6: FLOWS, half_open_flows: FLOWS / 2 };
     let mut xlb = lab.start(&config)?;
     xlb.wait_until_all_are_up()?;
-    // Every client's neighbour is known by now: without the daemon, nobody would ask for it.
+    // Every client gets a neighbour entry here: without the daemon, none would be requested.
     for family in Family::ALL {
         lab.visit(family, WEB, lab.clients.len())?;
     }
@@ -82,7 +82,7 @@ fn five_times_the_table_in_connections_are_served_without_the_daemon() -> Result
         println!("{tally}");
         assert_eq!(tally.failed(), 0, "{tally}\n{}", figures(&xlb)?);
     }
-    // Whoever is refused comes again after a second, and is served then: the visits alone would not tell.
+    // A refused client retries after a second and is then served: the visits alone would not show a refusal.
     assert_eq!(refused(&xlb)?, before, "{}", figures(&xlb)?);
     Ok(())
 }
@@ -126,7 +126,7 @@ fn survive(kind: Kind) -> Result<()> {
         let half_open = xlb.metrics()?.sum("xlb_flows", &[("state", "half_open")]);
         assert!(half_open <= f64::from(HALF_OPEN_MAX), "{half_open} flows are half-open");
         let served = fresh.answers.values().sum::<usize>();
-        assert!(served >= FRESH_MIN, "too few to speak of: {fresh}");
+        assert!(served >= FRESH_MIN, "too few to judge: {fresh}");
         assert!(served * 100 >= (served + fresh.failed()) * SERVED_PERCENT, "{fresh}\n{figures}");
     }
     let lost = lost(&established, b'2');
@@ -134,7 +134,7 @@ fn survive(kind: Kind) -> Result<()> {
     Ok(())
 }
 
-/// Opens so many connections, and says how many times there was no place for one: another port has other buckets.
+/// Opens `count` connections. Returns them and how often one was refused; it is retried from a port with other buckets.
 fn open(lab: &Lab, family: Family, count: usize) -> Result<(Vec<TcpStream>, usize)> {
     let to = address::SERVICE.port(family, ECHO);
     lab.client.inside(|| {

@@ -132,7 +132,7 @@ fn strike_web_2_under_load(
     for number in 0..Family::ALL.len() {
         let (early, late, went_there) = (&early[number], &late[number], given[number] - before[number]);
         println!("{went_there} went to web-2; before it was due: {early}\nafter: {late}");
-        assert!(early.failed() > 0, "nobody met it: {early}");
+        assert!(early.failed() > 0, "no visit met it: {early}");
         assert!(
             (early.of("web-2") + early.failed()) as u64 <= went_there + SAME_PORT,
             "{went_there}: {early}"

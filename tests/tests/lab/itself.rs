@@ -142,11 +142,11 @@ fn no_connection_is_silent_behind_others_that_echo() -> Result<()> {
 #[test]
 fn live_connections_tell_when_nobody_echoes() -> Result<()> {
     let lab = Lab::build(&Topology::new("itself", Shape::TwoNics).backends(1))?;
-    let nobody = address::SERVICE.port(Family::V4, web::PORT);
+    let unused = address::SERVICE.port(Family::V4, web::PORT);
 
-    let refused = Live::open(&lab.client, &[lab.clients[0].of(Family::V4)], nobody, 1);
+    let refused = Live::open(&lab.client, &[lab.clients[0].of(Family::V4)], unused, 1);
 
-    assert!(format!("{:#}", refused.err().expect("nobody listens")).contains("refused"));
+    assert!(format!("{:#}", refused.err().expect("nothing listens")).contains("refused"));
     Ok(())
 }
 

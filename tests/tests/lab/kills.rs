@@ -16,13 +16,13 @@ use tests::lab::{
 
 use crate::datagrams::{self, Exchange};
 
-/// So many as soon as the daemon answers and has replaced the program on the interfaces, and so many during a start, each
-/// at a later moment.
+/// Kills right after a start, when the program on the interfaces has been replaced; and the same number during a start,
+/// each at a later moment.
 const KILLS: u32 = 100;
 
 #[test]
 fn two_hundred_kills_at_any_moment_lose_no_packet_and_miss_no_slow_path() -> Result<()> {
-    // Three backends: the source ports of one are too few for so many flows.
+    // Three backends: one has too few source ports for all flows.
     let lab = Lab::build(&Topology::new("kills", Shape::TwoNics))?;
     let _echoes = lab.udp_echoes(datagrams::BACKEND)?;
     let mut xlb = lab.start(&Config::new(&lab).service(datagrams::service(&lab, Mode::FullNat)))?;

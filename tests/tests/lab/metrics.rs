@@ -7,7 +7,7 @@ use tests::lab::{
 };
 
 const REQUESTS: usize = 300;
-/// Nobody is behind it.
+/// No server listens there.
 const VOID: u16 = 81;
 
 #[test]

@@ -62,7 +62,7 @@ fn a_backend_that_moves_without_a_word_is_found_again() -> Result<()> {
     moved.namespace.ip("link set eth0 address 02:00:00:00:00:97")?;
 
     for family in Family::ALL {
-        assert!(!all_serve(&lab, family)?, "{family:?}: somebody told");
+        assert!(!all_serve(&lab, family)?, "{family:?}: some still serve");
     }
     let start = Instant::now();
     for family in Family::ALL {
@@ -73,7 +73,7 @@ fn a_backend_that_moves_without_a_word_is_found_again() -> Result<()> {
     Ok(())
 }
 
-/// The client asks for xlb's MAC once, from its first address: of the others xlb's host hears nothing before they dial.
+/// The client resolves xlb's MAC once, from its first address: the host does not see the others before they connect.
 #[test]
 fn a_client_that_the_host_has_not_met_is_served_at_once() -> Result<()> {
     let lab = Lab::build(&Topology::new("unmet", Shape::TwoNics).backends(1).clients(4))?;

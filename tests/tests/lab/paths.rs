@@ -1,4 +1,4 @@
-//! Who is told apart from whom, and who is told what: equal ports, and path MTU.
+//! Clients with equal ports are kept apart, and path MTU errors reach the right side.
 
 use std::{fs, net::SocketAddr};
 

@@ -52,7 +52,7 @@ pub fn assert_unfit(output: &Output, causes: &[&str]) {
 /// What a daemon leaves on a host: files and pins, and programs on interfaces.
 #[derive(Debug, PartialEq)]
 struct Traces {
-    /// By inode: one that was made anew is another.
+    /// By inode: a re-created one differs.
     files: BTreeMap<PathBuf, u64>,
     programs: BTreeMap<String, u64>,
 }

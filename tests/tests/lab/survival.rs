@@ -169,7 +169,7 @@ fn no_datagram_is_lost_while_the_daemon_is_killed_and_another_takes_over() -> Re
 
         for exchange in exchanges {
             println!("{mode:?}: {exchange:?}");
-            assert!(exchange.asked > 1000, "{mode:?}: too few to speak of: {exchange:?}");
+            assert!(exchange.asked > 1000, "{mode:?}: too few to judge: {exchange:?}");
             assert_eq!(exchange.answered, exchange.asked, "{mode:?}");
         }
     }

@@ -15,7 +15,7 @@ use crate::datagrams;
 
 /// More than fits into a frame: it goes in fragments.
 const LONG: usize = 3000;
-/// Nobody traces unless this says so.
+/// Traces are off unless this enables them.
 const TRACING: &str = "info,lb_ebpf=debug";
 
 #[test]
@@ -119,7 +119,7 @@ fn exchange(from: SocketAddr, to: SocketAddr) -> Result<()> {
         Ok(socket.recv(&mut [0; 64]).is_ok())
     })?;
     socket.send(&[b'x'; LONG])?;
-    // Whatever the program says of the fragments it has said before it answers this.
+    // The program has traced the fragments before it answers this.
     eventually(Duration::from_secs(5), "the service answers again", || {
         socket.send(b"question")?;
         Ok(socket.recv(&mut [0; 64]).is_ok())

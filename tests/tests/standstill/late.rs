@@ -1,4 +1,4 @@
-//! Packets of a flow whose record has another owner, or another time, when they go on.
+//! Packets of a flow whose record has another flow, or another time, when their CPU resumes.
 
 use lb_common::{flow::State, net::Protocol};
 use lb_ebpf::packet::tcp::RST;
@@ -11,10 +11,10 @@ use tests::{
 use crate::{at_every_access, both, lives, proof, the_last_record};
 
 #[test]
-fn an_answer_that_comes_late_says_nothing_of_the_next_owner() {
+fn a_late_answer_does_not_change_the_next_flow_of_the_record() {
     at_every_access(both(), |kind| {
         let (old, new, case) = the_last_record(kind, "the answer of an evicted flow");
-        let case = case.step(old.first(), Opens(WEB_1)).after_s(1).stands_still(old.answer(WEB_1), |case| {
+        let case = case.step(old.first(), Opens(WEB_1)).after_s(1).preempted(old.answer(WEB_1), |case| {
             case.step(new.first(), Opens(WEB_1)).step(new.answer(WEB_1), Returns)
         });
         lives(case, new)
@@ -22,10 +22,10 @@ fn an_answer_that_comes_late_says_nothing_of_the_next_owner() {
 }
 
 #[test]
-fn the_time_of_a_packet_that_comes_late_is_not_the_next_owners() {
+fn a_late_packet_does_not_set_the_time_of_the_next_flow() {
     at_every_access(both(), |kind| {
-        let (old, new, case) = the_last_record(kind, "an answer that stands still for two minutes");
-        let case = case.step(old.first(), Opens(WEB_1)).after_s(1).stands_still(old.answer(WEB_1), |case| {
+        let (old, new, case) = the_last_record(kind, "an answer that is paused for two minutes");
+        let case = case.step(old.first(), Opens(WEB_1)).after_s(1).preempted(old.answer(WEB_1), |case| {
             case.after_s(121).step(new.first(), Opens(WEB_1)).step(new.answer(WEB_1), Returns)
         });
         lives(case, new)
@@ -33,14 +33,14 @@ fn the_time_of_a_packet_that_comes_late_is_not_the_next_owners() {
 }
 
 #[test]
-fn a_proof_that_comes_late_promotes_nobody_else() {
+fn a_late_proof_establishes_no_other_flow() {
     at_every_access(both(), |kind| {
         let (old, new, case) = the_last_record(kind, "the proof of an evicted flow");
         case.step(old.first(), Opens(WEB_1))
             .step(old.answer(WEB_1), Returns)
             .after_s(1)
             // Refused, once the old flow is established.
-            .stands_still(proof(old), |case| case.step(new.first(), Depends))
+            .preempted(proof(old), |case| case.step(new.first(), Depends))
             .flow_depends(new, &[&[State::HALF_OPEN], &[]])
             .step(new.first(), Depends)
             .flow_depends(old, &[&[State::ESTABLISHED], &[]])
@@ -48,25 +48,26 @@ fn a_proof_that_comes_late_promotes_nobody_else() {
 }
 
 #[test]
-fn a_refusal_that_comes_late_refuses_nobody_else() {
+fn a_late_refusal_closes_no_other_flow() {
     at_every_access(Kind::tcp(), |kind| {
         let (old, new, case) = the_last_record(kind, "the refusal of an evicted flow");
         let refusal = old.reply(WEB_1, RST);
-        let case = case.step(old.first(), Opens(WEB_1)).after_s(1).stands_still(refusal, |case| {
-            case.step(new.first(), Opens(WEB_1)).step(new.answer(WEB_1), Returns)
-        });
+        let case = case
+            .step(old.first(), Opens(WEB_1))
+            .after_s(1)
+            .preempted(refusal, |case| case.step(new.first(), Opens(WEB_1)).step(new.answer(WEB_1), Returns));
         lives(case, new)
     });
 }
 
 #[test]
-fn a_flow_that_others_keep_is_not_ended_by_an_old_look_at_its_time() {
+fn a_flow_that_other_packets_keep_alive_is_not_expired_by_an_old_time() {
     at_every_access(both(), |kind| {
         let one = Dialogue::new(kind);
         let idle_s = if kind.protocol == Protocol::Tcp { 7000 } else { 280 };
-        Case::new(format!("{kind}: a request stands still while others speak"), World::new(kind))
+        Case::new(format!("{kind}: a request is paused while others are forwarded"), World::new(kind))
             .establish(one, WEB_1)
-            .stands_still(one.later(), |case| {
+            .preempted(one.later(), |case| {
                 case.after_s(idle_s)
                     .step(one.later(), Reaches(WEB_1))
                     .after_s(idle_s)
@@ -78,12 +79,12 @@ fn a_flow_that_others_keep_is_not_ended_by_an_old_look_at_its_time() {
 }
 
 #[test]
-fn a_reset_that_comes_late_resets_nobody_else() {
+fn a_late_reset_resets_no_other_flow() {
     at_every_access(Kind::tcp(), |kind| {
         let (old, new, case) = the_last_record(kind, "a delayed RST");
         case.establish(old, WEB_1)
             .step(old.rst(), Reaches(WEB_1))
-            .stands_still(old.reply_rst(WEB_1), |case| {
+            .preempted(old.reply_rst(WEB_1), |case| {
                 case.step(new.first(), Opens(WEB_1))
                     .step(new.answer(WEB_1), Returns)
                     .step(proof(new), Reaches(WEB_1))

@@ -1,7 +1,7 @@
-//! A CPU that stands still between any two accesses of the flow table, while others take its record, its tuple, its routes.
+//! A CPU that is preempted between any two accesses to the flow table, while others take its record, reply tuple or route.
 //!
-//! Each row is run again for every access that its packet makes. What others have begun meanwhile must come to its end,
-//! the packet must go to nobody but whom it concerns, and the table must be in order.
+//! Each row runs once for every access that its packet makes. Flows that others open meanwhile must work, the packet
+//! must reach only the parties of its own flow, and the table must be consistent.
 
 mod eviction;
 mod late;
@@ -16,7 +16,7 @@ use tests::{
     world::{Kind, WEB_1, WEB_2, WEB_3, World},
 };
 
-/// Runs a row of each kind, and tells of all that fail.
+/// Runs a row of each kind, and reports all that fail.
 pub fn at_every_access(kinds: impl IntoIterator<Item = Kind>, row: impl Fn(Kind) -> Case) {
     let mut failures = Vec::new();
     for kind in kinds {
@@ -40,7 +40,7 @@ pub fn proof(dialogue: Dialogue) -> tests::dialogue::Message {
     }
 }
 
-/// The client whose record is taken, the one who takes it, and a table of eight records in which there is no other.
+/// Two clients that compete for the last free record of a table of eight.
 pub fn the_last_record(kind: Kind, name: &str) -> (Dialogue, Dialogue, Case) {
     let old = Dialogue::new(kind);
     let new = old.client(kind.ip.client(8));
@@ -60,8 +60,8 @@ pub fn one_port(kind: Kind) -> World {
     })
 }
 
-/// A challenger that waits for its proof, in a full table.
-pub fn challenged(kind: Kind, name: &str) -> (Dialogue, Case) {
+/// A reopening flow that is not proven yet, in a full table.
+pub fn reopening(kind: Kind, name: &str) -> (Dialogue, Case) {
     let one = Dialogue::new(kind);
     let mut case = Case::new(format!("{kind}: {name}"), World::new(kind).with_buckets(1));
     case = case.establish(one, WEB_1);
@@ -71,7 +71,7 @@ pub fn challenged(kind: Kind, name: &str) -> (Dialogue, Case) {
     (one, case.step(one.fin(), Reaches(WEB_1)).step(one.syn(), Opens(WEB_2)).step(one.answer(WEB_2), Returns))
 }
 
-/// A flow that began meanwhile is as good as any.
+/// The flow that was opened meanwhile works.
 pub fn lives(case: Case, new: Dialogue) -> Case {
     case.step(proof(new), Reaches(WEB_1))
         .flow(new, &[State::ESTABLISHED])

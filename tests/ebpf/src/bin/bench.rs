@@ -100,7 +100,7 @@ mod program {
         next::<V6>(&ctx).map_or(xdp_action::XDP_ABORTED, |order| jump(&ctx, order))
     }
 
-    /// The next flow's IPv4 packet, to whoever is at the other end of the cable.
+    /// The next flow's IPv4 packet, to the other end of the cable.
     #[xdp]
     pub fn generate(ctx: XdpContext) -> u32 {
         next::<V4>(&ctx).map_or(xdp_action::XDP_ABORTED, |_| xdp_action::XDP_TX)
@@ -123,7 +123,7 @@ mod program {
         Some(order)
     }
 
-    /// Restores the frame, and says which tuple is next.
+    /// Restores the frame, and returns the index of the next tuple.
     #[inline(always)]
     fn restore(ctx: &XdpContext) -> Option<(&'static Order, u32)> {
         let order = ORDER.get_ptr_mut(0)?;
@@ -150,7 +150,7 @@ mod program {
         xdp_action::XDP_ABORTED
     }
 
-    /// Sends back, and looks at nothing.
+    /// Sends the frame back unread.
     #[xdp]
     pub fn floor(_ctx: XdpContext) -> u32 {
         xdp_action::XDP_TX
@@ -192,7 +192,7 @@ mod program {
         with_tuple::<V6>(&ctx, |tuple| LRU6.insert(tuple, Value::default(), 0).is_ok())
     }
 
-    /// Sends a packet back if `has` says so of its tuple.
+    /// Sends a packet back if `has` is true for its tuple.
     #[inline(always)]
     fn with_tuple<F: Benched>(ctx: &XdpContext, has: impl FnOnce(Tuple<F>) -> bool) -> u32 {
         match parse(ctx).map(has) {

@@ -126,7 +126,7 @@ mod program {
             return;
         }
         if let Some(settings) = maps::SETTINGS.get_ptr_mut(0) {
-            // SAFETY: a live element; nobody else writes these two words, and each is one store.
+            // SAFETY: a live element; no other code writes these two words, and each is one store.
             unsafe {
                 let (clock, routes) = (&raw mut (*settings).clock, &raw mut (*settings).hop_generation);
                 clock.write_volatile(clock.read_volatile().wrapping_add(amount << 12));
@@ -156,7 +156,7 @@ mod program {
             14 => FIN | ACK,
             _ => RST,
         };
-        // A backend's SYN-ACK says 1000, and all clients have seen it.
+        // The sequence number of every SYN-ACK is 1000, and all clients have seen it.
         let segment = if tuple.protocol == Protocol::Tcp as u32 {
             Segment { flags, sequence: 1000, acknowledgement: 1001 }
         } else {
@@ -173,10 +173,10 @@ mod program {
         }
     }
 
-    /// Clients speak from this port on.
+    /// The first port of clients.
     const FIRST_PORT: u32 = 1024;
 
-    /// Every fourth client speaks UDP.
+    /// Every fourth client uses UDP.
     #[inline(always)]
     fn protocol(client: u32) -> Protocol {
         if client & 3 == 3 { Protocol::Udp } else { Protocol::Tcp }
@@ -260,7 +260,7 @@ mod program {
         let client = forward.rewrite.tuple.reversed();
         let right = Rewrite::reply(client.reversed(), deltas(&client, &from.reversed()), forward.rewrite.hop);
         findings.replies += 1;
-        // The reply's tuple may have changed hands: it speaks for the flow that its record says.
+        // The reply tuple may have passed to another flow: the record tells which one.
         let number = u32::from(client.ports.source().get()).wrapping_sub(FIRST_PORT);
         if !is_generated(&client, number)
             || forward.rewrite.hop.destination != world::mac(CLIENT + number)

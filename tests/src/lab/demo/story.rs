@@ -1,4 +1,4 @@
-//! How the demo speaks: numbered steps, commands as they would be typed, and what they answered.
+//! The demo's output: numbered steps, commands as they would be typed, and their output.
 
 use std::cell::Cell;
 

@@ -1,4 +1,4 @@
-//! The checksums of a frame, computed anew (RFC 1071), by code that the packet core does not share.
+//! Recomputes the checksums of a frame (RFC 1071), with code that the packet core does not share.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub enum Wrong {
     Ipv4Header,
     /// Of this protocol.
     Payload(u8),
-    /// The packet is shorter than it says.
+    /// The packet is shorter than its headers say.
     Length,
 }
 
@@ -55,7 +55,7 @@ fn verify_ipv4(packet: &[u8]) -> Option<Result<(), Wrong>> {
     }
     match *packet.get(9)? {
         ICMP => Some(judge(sum(payload), ICMP)),
-        // RFC 768: a sender may leave the checksum out, and says so by zero.
+        // RFC 768: zero means that the sender left the checksum out.
         UDP if be16(payload, 6)? == 0 => None,
         protocol @ (TCP | UDP) => {
             Some(judge(sum(&header[12..20]) + pseudo(protocol, payload.len()) + sum(payload), protocol))
