@@ -8,12 +8,12 @@
 //!   lab.web_servers()    nginx on each backend                        web
 //!   TcpEcho, UdpEcho     other servers, as threads in a namespace     echo
 //!   visit, Live          clients, as threads in a namespace           visit, live
-//!   Flood                clients that are none                        flood
+//!   Flood                forged clients                               flood
 //!   Witness              verifies every checksum that passes          witness
 //! ```
 //!
-//! Nothing outside its own namespaces and its own directory is touched, and dropping the lab removes both. What a
-//! killed process left behind is removed by the next one.
+//! A lab touches nothing outside its own namespaces and directory, and dropping it removes both. The next lab removes
+//! what a killed process left behind.
 
 pub mod address;
 pub mod command;
@@ -67,7 +67,7 @@ pub use self::{
 
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Waits until no other thread of this process has a lab, and keeps them from having one: many tests measure time.
+/// Allows one lab at a time in this process: many tests measure time.
 pub fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -102,12 +102,12 @@ impl Lab {
         Ok(lab)
     }
 
-    /// `xlb-TAG-PID`: what the names of all its namespaces begin with.
+    /// `xlb-TAG-PID`: the prefix of the names of all its namespaces.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where the lab has its files.
+    /// The directory of the lab's files.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
@@ -122,7 +122,7 @@ impl Lab {
         daemon::pins(&self.directory)
     }
 
-    /// What the daemon has logged, in all its lives.
+    /// The log of all runs of the daemon.
     pub fn log(&self) -> Result<String> {
         let path = daemon::log_path(&self.directory);
         fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
@@ -140,7 +140,7 @@ impl Lab {
         })
     }
 
-    /// A UDP echo server on every backend, in both families, which says the backend's name.
+    /// A UDP echo server on every backend, in both families, which answers with the backend's name.
     pub fn udp_echoes(&self, port: u16) -> Result<Vec<Server>> {
         self.on_each_backend(|backend, family| {
             echo::udp_echo(&backend.namespace, backend.address.port(family, port), &backend.name)
@@ -152,13 +152,13 @@ impl Lab {
         self.clients.iter().map(|client| client.of(family)).collect()
     }
 
-    /// Visits `port` of [`address::SERVICE`] so often, from all client addresses in turn.
+    /// Visits `port` of [`address::SERVICE`] this many times, from all client addresses in turn.
     pub fn visit(&self, family: Family, port: u16, connections: usize) -> Result<Tally> {
         let to = address::SERVICE.port(family, port);
         visit(&self.client, &Visit::new(&self.client_addresses(family), to, connections))
     }
 
-    /// Visits again and again, as long as something goes on.
+    /// Visits repeatedly while a condition holds.
     pub fn visit_while(&self, family: Family, port: u16, goes_on: impl Fn() -> bool + Sync) -> Result<Tally> {
         let to = address::SERVICE.port(family, port);
         let endless = Visit::new(&self.client_addresses(family), to, usize::MAX);
@@ -231,7 +231,7 @@ pub fn workspace() -> &'static Path {
     here.parent().unwrap_or(here)
 }
 
-/// Pins live in a file system of the lab's own, which is gone with all of them when it is unmounted.
+/// Mounts a bpffs for the lab's pins, which all go when it is unmounted.
 fn mount_bpffs(at: &Path) -> Result<()> {
     mount(Some("bpf"), at, Some("bpf"), MsFlags::empty(), None::<&str>)
         .with_context(|| format!("mount a bpffs on {}", at.display()))

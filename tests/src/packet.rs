@@ -1,7 +1,7 @@
 //! Packets as values: what a row sends, and what it expects to come out.
 //!
-//! A [`Packet`] knows nothing of the code under test. Its bytes and checksums are made here, from the RFCs and from
-//! scratch; [`read`] verifies and prints what comes back.
+//! A [`Packet`] is independent of the code under test: its bytes and checksums are built here, from the RFCs. [`read`]
+//! verifies and prints what comes back.
 
 pub mod read;
 mod wire;
@@ -12,20 +12,20 @@ use lb_common::net::Protocol;
 
 pub(crate) use self::wire::checksum;
 
-/// What stations send with, where a row does not say otherwise.
+/// The TTL or hop limit of sent packets, unless a row sets another.
 pub const HOPS: u8 = 64;
-/// The sender's MAC, where a row does not say otherwise.
+/// The sender's MAC, unless a row sets another.
 pub const SENDER: [u8; 6] = [2, 0, 0, 0, 0, 0xfd];
-/// Stands for the MAC of the interface that receives a row's frame, where the row does not say otherwise.
+/// Stands for the MAC of the receiving interface, unless a row sets another.
 pub const RECEIVER: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
 
 /// One Ethernet frame with an IP packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Packet {
-    /// The next machine's, on the link where it is seen.
+    /// The MAC of the next hop.
     pub to_mac: [u8; 6],
-    /// Of the machine that sent it onto that link.
+    /// The MAC of the sender on that link.
     pub from_mac: [u8; 6],
     /// Its family decides which header is built.
     pub source: IpAddr,
@@ -58,7 +58,7 @@ pub enum Content {
     Udp(Udp),
     /// Protocol 1, or 58 between IPv6 addresses.
     Icmp(Icmp),
-    /// Of a protocol that the program does not look into.
+    /// Any other protocol.
     Other {
         /// The IP protocol number.
         protocol: u8,
@@ -118,7 +118,7 @@ pub const DONT_FRAGMENT: u16 = 0x4000;
 pub const MORE_FRAGMENTS: u16 = 0x2000;
 
 impl Packet {
-    /// A packet with nothing unusual about it.
+    /// An ordinary packet.
     pub fn new(source: IpAddr, destination: IpAddr, content: Content) -> Self {
         assert_eq!(source.is_ipv4(), destination.is_ipv4(), "{source} -> {destination}");
         Self {
@@ -150,7 +150,7 @@ impl Packet {
         Self::new(from.ip(), to.ip(), Content::Udp(udp))
     }
 
-    /// What opens a flow of either protocol: a SYN, or a datagram.
+    /// The first packet of a flow: a SYN, or a datagram.
     pub fn first(protocol: Protocol, from: SocketAddr, to: SocketAddr) -> Self {
         match protocol {
             Protocol::Tcp => Self::tcp(from, to, lb_ebpf::packet::tcp::SYN),
@@ -158,7 +158,7 @@ impl Packet {
         }
     }
 
-    /// The packet with a change.
+    /// Changes the packet.
     pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);
         self
@@ -171,7 +171,7 @@ impl Packet {
         quote
     }
 
-    /// Puts new endpoints on it, whatever it carries. ICMP has no ports to put them on.
+    /// Sets its endpoints. ICMP has no ports.
     pub fn readdress(&mut self, from: SocketAddr, to: SocketAddr) {
         (self.source, self.destination) = (from.ip(), to.ip());
         let (source, destination) = match &mut self.content {
@@ -195,7 +195,7 @@ impl Packet {
     /// The TCP header.
     ///
     /// # Panics
-    /// If it carries something else: the row is wrong.
+    /// If it is not: the row is wrong.
     pub fn tcp_mut(&mut self) -> &mut Tcp {
         match &mut self.content {
             Content::Tcp(tcp) => tcp,
@@ -206,7 +206,7 @@ impl Packet {
     /// The UDP header.
     ///
     /// # Panics
-    /// If it carries something else: the row is wrong.
+    /// If it is not: the row is wrong.
     pub fn udp_mut(&mut self) -> &mut Udp {
         match &mut self.content {
             Content::Udp(udp) => udp,

@@ -75,7 +75,7 @@ impl<F: Numbered> Sides<F> {
         pairs.try_for_each(|(wrapper, number)| wrapper.test(balancers[number].object.program("lb")?))
     }
 
-    /// Gives each CPU half of the flows.
+    /// Assigns half of the flows to each CPU.
     fn share(&mut self, all: &[Tuple<F>], segment: Segment) -> Result<()> {
         let halves = all.chunks_exact(all.len() / 2);
         self.wrappers.iter_mut().zip(halves).try_for_each(|(wrapper, half)| wrapper.write(0, half, segment))

@@ -25,7 +25,7 @@ const SECONDS: u32 = 3;
 const CONNECTIONS: u32 = 64;
 const START: Duration = Duration::from_secs(10);
 
-/// Who balances.
+/// The balancer under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Balancer {
     Xlb,
@@ -80,16 +80,16 @@ fn table(what: &str, rounds: usize, rates: &[Vec<f64>; Balancer::ALL.len()]) -> 
     table
 }
 
-/// wrk's own count of what it got per second.
+/// The rate that wrk reports.
 fn wrk(client: &Namespace, more: &[&str]) -> Result<f64> {
     let (seconds, connections) = (format!("-d{SECONDS}"), format!("-c{CONNECTIONS}"));
     let url = format!("http://{}/", address::SERVICE.v4);
     let output = client.run(&[&["wrk", "-t2", &connections, &seconds], more, &[&url]].concat())?;
     let rate = output.lines().find_map(|line| line.strip_prefix("Requests/sec:"));
-    Ok(rate.with_context(|| format!("wrk says no rate:\n{output}"))?.trim().parse()?)
+    Ok(rate.with_context(|| format!("wrk reports no rate:\n{output}"))?.trim().parse()?)
 }
 
-/// One of them, at work.
+/// A running balancer.
 enum Running {
     Xlb(Daemon),
     Nftables,
@@ -144,7 +144,7 @@ struct Killed(Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
-        // It is our child and was not waited for: both can only fail if it is gone.
+        // Our own child, not yet waited for: both calls can fail only if it is gone.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

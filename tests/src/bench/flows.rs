@@ -1,4 +1,4 @@
-//! Flows that are really established: by SYN, SYN-ACK and ACK through the program.
+//! Establishes flows by SYN, SYN-ACK and ACK through the program.
 
 use anyhow::{Result, ensure};
 use lb_common::{
@@ -14,10 +14,10 @@ use super::{
     wrapper::{Program, Wrapper},
 };
 
-/// Flows are established in parts, so that few are half-open at a time: as they would come.
+/// Flows are established in batches, so that few are half-open at a time, as in real traffic.
 const PARTS: usize = 32;
 
-/// The flows that the table took.
+/// The flows that the table accepted.
 pub struct Flows<F: Numbered> {
     /// Tuples of requests.
     pub requests: Vec<Tuple<F>>,
@@ -85,7 +85,7 @@ fn send<F: Numbered>(wrapper: &mut Wrapper<F>, tuples: &[Tuple<F>], segment: Seg
     wrapper.run_any(Program::Lb, 0..tuples.len(), u32::try_from(tuples.len())?).map(drop)
 }
 
-/// The flows in the table that are in such a state, with the tuples of their replies.
+/// The flows in the table with this state, and the tuples of their replies.
 fn in_table<F: Numbered>(
     buckets: &[Bucket<RecordOf<F>>],
     is: impl Fn(Control) -> bool,

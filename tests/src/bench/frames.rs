@@ -33,7 +33,7 @@ const BATCH: u32 = 64;
 /// Indices of `eth0` and `eth1`: `lo` is 1.
 const LINKS: Links = Links { front: 2, back: 3 };
 
-/// nftables' backends: of ours, which are more, the first.
+/// The number of nftables' backends: the first of ours.
 const BACKENDS: [&str; 3] = ["10.0.0.11", "10.0.0.12", "10.0.0.13"];
 
 /// What is measured, in this order.
@@ -82,7 +82,7 @@ impl Road {
                 format!("neigh add {backend} lladdr {} nud permanent dev eth1", mac(balancer::THEM));
             lab.xlb.ip(&neighbour)?;
         }
-        // As much for nftables as for XDP: frames arrive by polling.
+        // For nftables and XDP alike: frames arrive by polling.
         lab.xlb.run(&["ethtool", "-K", "eth0", "gro", "on"])?;
 
         let (lb, generator) = lab.xlb.inside(|| {
@@ -131,7 +131,7 @@ impl Road {
     }
 }
 
-/// DNAT in turn, as ours is; without masquerade, which would cost more.
+/// Round-robin DNAT, like ours; without masquerade, which would cost more.
 fn dnat() -> String {
     let backends = BACKENDS.iter().enumerate().map(|(n, backend)| format!("{n} : {backend}"));
     let backends = backends.collect::<Vec<_>>().join(", ");

@@ -1,4 +1,4 @@
-//! A loaded BPF object whose maps are written by hand: what the controller does, without the controller.
+//! A loaded BPF object whose maps the bench writes in place of the controller.
 
 use std::{
     ffi::c_void, marker::PhantomData, num::NonZeroUsize, ops::Deref, os::fd::AsFd as _, path::PathBuf,
@@ -21,7 +21,7 @@ use crate::{lab, programs};
 
 const OBJECTS: &str = "target/bpf/bpfel-unknown-none/bpf";
 
-/// Where an object is: `XLB_BPF_DIR`, else where `cargo xtask build` leaves it.
+/// The path of an object: `XLB_BPF_DIR`, else where `cargo xtask build` leaves it.
 pub fn path(name: &str) -> PathBuf {
     std::env::var_os("XLB_BPF_DIR").map_or_else(|| lab::workspace().join(OBJECTS), PathBuf::from).join(name)
 }
@@ -66,7 +66,7 @@ impl Object {
         Ok(program.with_context(|| format!("{} has no program {name}", self.name))?.try_into()?)
     }
 
-    /// A program that is to be attached.
+    /// A program to attach.
     pub fn program_mut(&mut self, name: &str) -> Result<&mut Xdp> {
         let program = self.ebpf.program_mut(name);
         Ok(program.with_context(|| format!("{} has no program {name}", self.name))?.try_into()?)
@@ -77,7 +77,7 @@ impl Object {
         self.ebpf.map(name).with_context(|| format!("{} has no map {name}", self.name))
     }
 
-    /// A map that is to be written.
+    /// A map to write.
     pub fn map_mut(&mut self, name: &str) -> Result<&mut Map> {
         self.ebpf.map_mut(name).with_context(|| format!("{} has no map {name}", self.name))
     }
@@ -89,12 +89,12 @@ impl Object {
             .with_context(|| format!("write {map}[{index}]"))
     }
 
-    /// Lets `key` lead to a pool.
+    /// Maps `key` to a pool.
     pub fn listen(&mut self, key: ServiceKey, service: Service) -> Result<()> {
         Ok(HashMap::try_from(self.map_mut("SERVICES")?)?.insert(key, service, 0)?)
     }
 
-    /// The elements of an mmapable array. `T` must be what the program says.
+    /// The elements of an mmapable array. `T` must be the program's type.
     pub fn mapped<T>(&self, map: &str) -> Result<Mapped<T>> {
         let Map::Array(data) = self.map(map)? else { bail!("{map} is no array") };
         Mapped::new(data).with_context(|| format!("map {map}"))

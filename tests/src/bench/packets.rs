@@ -35,7 +35,7 @@ pub struct Effort {
 impl Effort {
     /// All sizes.
     pub const FULL: Self = Self { rounds: 5, runs: 2_000_000, sizes: SIZES.len() };
-    /// Less of everything, and not the million flows.
+    /// Fewer and shorter rounds, without the million flows.
     pub const QUICK: Self = Self { rounds: 3, runs: 300_000, sizes: 3 };
 }
 
@@ -57,12 +57,12 @@ pub fn measure(effort: Effort) -> Result<Vec<Table>> {
     })
 }
 
-/// What one case took at one number of flows.
+/// The cost of one case at one number of flows.
 struct Figure {
     case: String,
     flows: u32,
     ns: f64,
-    /// Of one LRU hit, in the same rounds.
+    /// The cost of one LRU hit, in the same rounds.
     lru: Option<f64>,
 }
 
@@ -197,7 +197,7 @@ impl Results {
         Ok(())
     }
 
-    /// A packet that is none of ours.
+    /// A packet that is not for xlb.
     fn miss<F: Numbered>(&mut self, wrapper: &mut Wrapper<F>, protocol: Protocol, name: &str) -> Result<()> {
         let stranger = Tuple::<F> {
             source: F::address(Block::Client, 1),
@@ -220,7 +220,7 @@ impl Results {
     }
 
     fn add(&mut self, case: String, flows: u32, ns: &[f64], lru: Option<&[f64]>) {
-        // Some flows of a million are refused: their column is that of all.
+        // Some of a million flows are refused; the column is still that of the million.
         let near = |&&(size, _): &&(u32, u32)| flows <= size && flows * 100 >= size * 99;
         let flows = SIZES.iter().find(near).map_or(flows, |&(size, _)| size);
         self.figures.push(Figure { case, flows, ns: median(ns), lru: lru.map(median) });
@@ -264,7 +264,7 @@ fn programs() -> Result<Table> {
     let lb = Balancer::<V4>::new(DEFAULT_FLOWS, Links { front: ETH0, back: ETH0 })?;
     let bench = Object::load("bench")?;
     for (object, program) in [(&lb.object, "lb"), (&bench, "lru4"), (&bench, "lru6"), (&bench, "floor")] {
-        let info = object.program(program)?.info().context("ask the kernel for the program")?;
+        let info = object.program(program)?.info().context("read the program's info from the kernel")?;
         let visited = info.verified_instruction_count().map(f64::from);
         let sizes = [info.size_translated(), Some(info.size_jitted())];
         table.row(program, [visited].into_iter().chain(sizes.map(|size| size.map(f64::from))));

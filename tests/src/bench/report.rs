@@ -1,8 +1,8 @@
-//! Figures, for people and for programs.
+//! Figures, as text or as JSON.
 
 use serde_json::{Value, json};
 
-/// The middle one; of an even number, the lower.
+/// The median; of an even number, the lower one.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -29,12 +29,12 @@ impl Table {
         Self { title: title.into(), columns, rows: Vec::new(), digits }
     }
 
-    /// One more row.
+    /// Adds a row.
     pub fn row(&mut self, name: impl Into<String>, values: impl IntoIterator<Item = Option<f64>>) {
         self.rows.push((name.into(), values.into_iter().collect()));
     }
 
-    /// For people.
+    /// Prints it as text.
     pub fn print(&self) {
         let width = self.rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         println!("\n{}", self.title);
@@ -51,7 +51,7 @@ impl Table {
         }
     }
 
-    /// For programs: an object per row.
+    /// As JSON: an object per row.
     pub fn json(&self) -> Value {
         let rows = self.rows.iter().map(|(name, values)| {
             let cells = self.columns.iter().cloned().zip(values.iter().map(|value| json!(value)));

@@ -1,4 +1,4 @@
-//! Runs programs on the frames of many flows, one after the other, and says what one run takes.
+//! Runs programs on the frames of many flows in turn, and measures one run.
 
 use std::ops::Range;
 
@@ -52,7 +52,7 @@ pub struct Wrapper<F: Numbered> {
 }
 
 impl<F: Numbered> Wrapper<F> {
-    /// For the tuples of `flows` flows; `ingress` is where packets seem to come in.
+    /// Has room for the tuples of `flows` flows; packets seem to arrive at `ingress`.
     pub fn new(flows: u32, ingress: u32) -> Result<Self> {
         let mut loader = EbpfLoader::new();
         let (tuples, lru) = (format!("TUPLES{}", F::DIGIT), format!("LRU{}", F::DIGIT));
@@ -82,7 +82,7 @@ impl<F: Numbered> Wrapper<F> {
         insert(&mut self.object, Program::Lb, lb.fd()?)
     }
 
-    /// Writes tuples, from number `first` on, and lets every frame from now on be of this kind.
+    /// Writes tuples, from number `first` on, and sets the kind of all frames.
     pub fn write(&mut self, first: usize, tuples: &[Tuple<F>], segment: Segment) -> Result<()> {
         for (number, tuple) in (first..).zip(tuples) {
             self.tuples.set(number, F::entry(tuple, segment));
@@ -92,8 +92,8 @@ impl<F: Numbered> Wrapper<F> {
         Ok(())
     }
 
-    /// Lets every frame from now on be of this kind. The checksums stay those of the kind that the tuples were written
-    /// for: nobody here verifies them.
+    /// Sets the kind of all frames. The checksums stay those of the kind that the tuples were written for: nothing here
+    /// verifies them.
     pub fn shape(&mut self, any: &Tuple<F>, segment: Segment) {
         let frame = F::frame(any, segment);
         self.frame =
@@ -108,7 +108,7 @@ impl<F: Numbered> Wrapper<F> {
         Ok(ns)
     }
 
-    /// The same, whatever the verdict on the last frame is.
+    /// The same with any verdict on the last frame.
     pub fn run_any(&mut self, program: Program, tuples: Range<usize>, runs: u32) -> Result<(f64, u32)> {
         self.order(program, tuples)?;
         let (packet, context) = (self.packet(), self.context());
@@ -119,7 +119,7 @@ impl<F: Numbered> Wrapper<F> {
         Ok((result.duration.as_nanos() as f64, result.return_value))
     }
 
-    /// What the wrapper does from now on.
+    /// Sets what the wrapper does.
     pub fn order(&mut self, program: Program, tuples: Range<usize>) -> Result<()> {
         let order = Order {
             program: program as u32,
@@ -133,12 +133,12 @@ impl<F: Numbered> Wrapper<F> {
         self.object.set("ORDER", 0, order)
     }
 
-    /// The program that sends the same frames, and jumps nowhere.
+    /// The wrapper that sends the same frames without a jump.
     pub fn generator(&self) -> Result<&Xdp> {
         self.object.program("generate")
     }
 
-    /// A frame to begin with.
+    /// An initial frame.
     pub fn packet(&self) -> Vec<u8> {
         self.frame.iter().flat_map(|word| word.to_ne_bytes()).collect()
     }
@@ -151,7 +151,7 @@ impl<F: Numbered> Wrapper<F> {
 
 fn insert(object: &mut Object, program: Program, fd: &ProgramFd) -> Result<()> {
     let mut programs = ProgramArray::try_from(object.map_mut("PROGRAMS")?)?;
-    programs.set(program as u32, fd, 0).with_context(|| format!("let the wrapper jump to {program:?}"))
+    programs.set(program as u32, fd, 0).with_context(|| format!("set the wrapper's target to {program:?}"))
 }
 
 /// Keeps the calling thread on the last CPU that it may use.

@@ -1,4 +1,4 @@
-//! `lab`: the demo, and its network to stay. Run as root; `cargo xtask demo` and `cargo xtask lab` do.
+//! `lab`: the demo, and its network for experiments. Needs root; `cargo xtask demo` and `cargo xtask lab` run it.
 
 use std::{
     net::SocketAddr,
@@ -20,7 +20,7 @@ use tokio::{
 /// What a shell reports for a program that ended by SIGINT.
 const INTERRUPTED: i32 = 130;
 
-/// Set when a signal came: from then on, only the cleaning matters.
+/// Set when a signal arrives: then errors no longer matter, only the cleanup.
 static IS_CLEANING: AtomicBool = AtomicBool::new(false);
 
 #[derive(Parser)]
@@ -45,7 +45,7 @@ enum Lab {
     },
     /// Remove every network that was left up
     Down,
-    /// Say everything back; over UDP, with a name before it
+    /// Echo everything; over UDP, after a name
     #[command(hide = true)]
     Echo { protocol: Transport, name: String, address: SocketAddr },
 }
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
     match run(Lab::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) if IS_CLEANING.load(Ordering::SeqCst) => loop {
-            // Things vanish below our feet: that is no error, and the other thread ends the process.
+            // The other thread removes the lab meanwhile, so errors are expected; it ends the process.
             thread::park();
         },
         Err(error) => {
@@ -95,9 +95,9 @@ fn run(lab: Lab) -> Result<()> {
     }
 }
 
-/// A shell in the newest network that is up, with everything set for `xlb`.
+/// Opens a shell in the newest network that is up, with the environment for `xlb`.
 fn shell(host: &str) -> Result<()> {
-    let lab = sweep::kept()?.pop().context("no lab is up: `cargo xtask lab up`")?;
+    let lab = sweep::kept()?.pop().context("no lab is up; start one with `cargo xtask lab up`")?;
     let binary = daemon::binary()?;
     let programs = binary.parent().map(|path| path.display().to_string()).unwrap_or_default();
     let path = std::env::var("PATH").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Who has which address: the same in every lab, and in the documentation.
+//! The addresses of all hosts: the same in every lab, and in the documentation.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

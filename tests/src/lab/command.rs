@@ -14,18 +14,18 @@ pub const TIME_LIMIT: Duration = Duration::from_secs(120);
 /// What `timeout` (coreutils) exits with when the limit was reached.
 const TIMED_OUT: i32 = 124;
 
-/// How a command ended.
+/// The result of a command.
 #[derive(Clone, Debug)]
 pub struct Output {
     /// The exit code; 128 + n for signal n, as in a shell.
     pub code: i32,
-    /// What is not UTF-8 is replaced.
+    /// Invalid UTF-8 is replaced.
     pub stdout: String,
-    /// What is not UTF-8 is replaced.
+    /// Invalid UTF-8 is replaced.
     pub stderr: String,
 }
 
-/// Runs a command to its end, whatever that is.
+/// Runs a command to its end, with any exit code.
 pub fn output(words: &[&str]) -> Result<Output> {
     output_with_input(words, "")
 }

@@ -10,10 +10,10 @@ use lb_common::{net::Protocol, service::Mode};
 
 use super::{Family, Lab, address, web};
 
-/// What is written into `xlb.toml`.
+/// The contents of `xlb.toml`.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// On which xlb serves: names in its namespace.
+    /// The interfaces that xlb is attached to.
     pub interfaces: Vec<String>,
     /// Of all services together.
     pub limits: Limits,
@@ -41,7 +41,7 @@ pub struct Service {
     pub listen: Vec<SocketAddr>,
     /// Of all that it listens on.
     pub protocol: Protocol,
-    /// Full-nat has xlb's back addresses written as `source`.
+    /// With full-nat, xlb's back addresses are written as `source`.
     pub mode: Mode,
     /// For all its backends.
     pub health: Health,
@@ -52,7 +52,7 @@ pub struct Service {
 /// `[service.health]`
 #[derive(Clone, Debug)]
 pub struct Health {
-    /// If it is none, the rest is not written.
+    /// Without a check, the rest is not written.
     pub check: Check,
     /// From one check to the next; written in whole milliseconds.
     pub interval: Duration,
@@ -64,14 +64,14 @@ pub struct Health {
     pub fall: u32,
 }
 
-/// What a probe does.
+/// The type of a check.
 #[derive(Clone, Debug)]
 pub enum Check {
-    /// Nothing: backends are taken for up.
+    /// No check: backends count as up.
     None,
-    /// It connects.
+    /// Connects.
     Tcp,
-    /// It asks, and is content with 2xx and 3xx.
+    /// Sends a request, and accepts 2xx and 3xx.
     Http {
         /// Begins with `/`.
         path: &'static str,
@@ -83,7 +83,7 @@ pub enum Check {
 pub struct Backend {
     /// As [`Service::over`] has it: `web-1`, and `web-1-v6` in IPv6.
     pub name: String,
-    /// Where it serves and is checked.
+    /// The endpoint that serves and is checked.
     pub address: SocketAddr,
     /// Used only when no other backend of its family is up.
     pub backup: bool,

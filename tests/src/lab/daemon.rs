@@ -1,4 +1,4 @@
-//! The real daemon in its namespace, and the CLI that talks to it.
+//! The real daemon in its namespace, and its CLI.
 
 use std::{
     fs::{self, OpenOptions},
@@ -28,7 +28,7 @@ const START: Duration = Duration::from_secs(20);
 const STOP: Duration = Duration::from_secs(10);
 const LOG: &str = "xlb.log";
 
-/// The daemon. Dropping it kills it; what it pinned goes on forwarding until the lab is gone.
+/// The daemon. Dropping it kills it; the pinned programs keep forwarding until the lab is removed.
 pub struct Daemon {
     namespace: Namespace,
     directory: PathBuf,
@@ -68,7 +68,7 @@ impl Daemon {
         self.wait_until_it_answers()
     }
 
-    /// Starts it, and does not wait for anything.
+    /// Starts it without waiting.
     pub fn launch(&mut self) -> Result<()> {
         let log = OpenOptions::new().create(true).append(true).open(log_path(&self.directory))?;
         let mut command = self.namespace.command(self.build.clone().map_or_else(binary, Ok)?);
@@ -115,13 +115,13 @@ impl Daemon {
         self.stop_by(Signal::SIGTERM)
     }
 
-    /// A signal that asks it to end, and waits for that.
+    /// Sends a signal, and waits until it has ended.
     pub fn stop_by(&mut self, signal: Signal) -> Result<()> {
         self.signal(signal)?;
         self.wait()
     }
 
-    /// Waits until it ends, which must be well.
+    /// Waits until it ends, which must be successful.
     pub fn wait(&mut self) -> Result<()> {
         let Some(mut process) = self.process.take() else {
             return Ok(());
@@ -142,12 +142,12 @@ impl Daemon {
         self.process.take();
     }
 
-    /// SIGHUP: reads the file again, in its own time.
+    /// Sends SIGHUP, and does not wait for the reload.
     pub fn hang_up(&self) -> Result<()> {
         self.signal(Signal::SIGHUP)
     }
 
-    /// Runs `xlb WORDS..` to its end, whatever that is.
+    /// Runs `xlb WORDS..` to its end, with any exit code.
     pub fn output(&self, words: &[&str]) -> Result<Output> {
         command::output(&self.words(words)?.iter().map(String::as_str).collect::<Vec<_>>())
     }
@@ -179,7 +179,7 @@ impl Daemon {
         Ok(found["health"].as_str().unwrap_or_default().to_owned())
     }
 
-    /// Waits until every backend of every service is up, and all but the backups are given flows.
+    /// Waits until every backend of every service is up, and all but the backups get flows.
     pub fn wait_until_all_are_up(&self) -> Result<()> {
         const LIMIT: Duration = Duration::from_secs(15);
         let waited = eventually(LIMIT, "all backends are up and serve", || {
@@ -206,7 +206,7 @@ impl Daemon {
         Ok(["env".to_owned()].into_iter().chain(variables).chain([binary]).chain(words).collect())
     }
 
-    /// What the daemon itself has to say about an error.
+    /// Adds the end of the daemon's log to an error.
     fn explain(&self, error: &Error) -> Error {
         anyhow!("{error:#}\n{}", log_tail(&self.directory))
     }
@@ -224,7 +224,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Nothing to tell a failure to; the lab kills what is left in its namespaces.
+        // A failure cannot be returned; the lab kills what is left in its namespaces.
         let _ = self.kill();
     }
 }
@@ -234,7 +234,7 @@ pub fn binary() -> Result<PathBuf> {
     let path = std::env::var_os("XLB_BIN")
         .map_or_else(|| super::workspace().join("target/release/xlb"), PathBuf::from);
     if !path.exists() {
-        bail!("{} does not exist: `cargo xtask build` makes it", path.display());
+        bail!("{} does not exist; run `cargo xtask build`", path.display());
     }
     Ok(path)
 }
@@ -254,17 +254,17 @@ pub fn config_path(directory: &Path) -> PathBuf {
     directory.join("xlb.toml")
 }
 
-/// Where the daemon has its pins.
+/// The directory of the daemon's pins.
 pub fn pins(directory: &Path) -> PathBuf {
     directory.join(sweep::BPFFS).join("xlb")
 }
 
-/// The daemon's log, of all its lives.
+/// The log of all runs of the daemon.
 pub fn log_path(directory: &Path) -> PathBuf {
     directory.join(LOG)
 }
 
-/// The end of the daemon's log, for a person who wonders.
+/// The end of the daemon's log, for error messages.
 pub fn log_tail(directory: &Path) -> String {
     const LINES: usize = 40;
     let log = fs::read_to_string(log_path(directory)).unwrap_or_default();

@@ -19,15 +19,15 @@ use super::{Family, Tally, address, daemon, namespace, sweep, wait::eventually};
 
 /// Requests per family, a multiple of the number of servers.
 const REQUESTS: usize = 300;
-/// Requests while a server dies, and how many begin each second.
+/// Requests while a server is killed, and how many begin each second.
 const LOAD: usize = 500;
 const LOAD_PER_SECOND: usize = 100;
-/// The server that dies.
+/// The server that is killed.
 const VICTIM: usize = 1;
-/// A server that is back has to be noticed `rise` times.
+/// A restarted server must pass `rise` checks.
 const BACK: Duration = Duration::from_secs(10);
 
-/// What the demo is to do.
+/// Options of the demo.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Leave everything up at the end.
@@ -36,7 +36,7 @@ pub struct Options {
     pub json: bool,
 }
 
-/// Runs the demo. An error is a promise that was not kept.
+/// Runs the demo. An error means that xlb did not do what the demo shows.
 pub fn run(options: Options) -> Result<()> {
     let start = Instant::now();
     let mut demo = Demo { story: Story::new(options.json), stage: Stage::build("demo")? };
@@ -201,7 +201,7 @@ impl Demo {
         ));
         let most = health.notices_refusal_within().as_secs_f64() * LOAD_PER_SECOND as f64
             / self.stage.web.len() as f64;
-        // What was being answered at that moment dies as well, and the load is not metronomic.
+        // Requests in progress at that moment fail as well, and the load is not perfectly even.
         let slack = 5.0;
         ensure!(
             failed as f64 <= most + slack,
@@ -261,7 +261,7 @@ impl Demo {
         Ok(json!({ "web_new_flows": flows }))
     }
 
-    /// Fetches with curl, and counts who answered.
+    /// Fetches with curl, and counts answers by server.
     fn fetch(&self, host: &str, requests: usize) -> Result<Tally> {
         let line = format!("{} | sort | uniq -c", fetching(host, requests, ""));
         let output = self.stage.lab.client.run(&["sh", "-c", &line])?;
@@ -287,7 +287,7 @@ fn clean_up(mut stage: Stage, story: &Story, options: Options) -> Result<()> {
     Ok(())
 }
 
-/// The command line that fetches so often, on a connection each. Servers answer with their name.
+/// The command line that fetches this many times, on a connection each. Servers answer with their name.
 fn fetching(host: &str, requests: usize, options: &str) -> String {
     format!("curl -s {options}-H 'Connection: close' 'http://{host}/?[1-{requests}]'")
 }

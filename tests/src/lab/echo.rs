@@ -1,4 +1,4 @@
-//! Servers that say everything back: as threads in a backend's namespace, or as processes there.
+//! Echo servers: as threads in a backend's namespace, or as processes there.
 
 use std::{
     future::Future,
@@ -23,7 +23,7 @@ use super::{Backend, Namespace};
 
 /// The largest datagram.
 const LARGEST: usize = 65_535;
-/// What the process says when its socket is open.
+/// What the process prints when its socket is open.
 const READY: &str = "serving";
 
 /// A server in a thread. Dropping it closes all its sockets.
@@ -32,18 +32,18 @@ pub struct Server {
     thread: Option<JoinHandle<Result<()>>>,
 }
 
-/// Says every byte back, on any number of connections.
+/// Echoes every byte, on any number of connections.
 pub fn tcp_echo(namespace: &Namespace, address: SocketAddr) -> Result<Server> {
     Server::start(namespace, move || listen(address), serve_tcp)
 }
 
-/// Answers every datagram with `NAME: ` and what it said.
+/// Answers every datagram with `NAME: ` and its contents.
 pub fn udp_echo(namespace: &Namespace, address: SocketAddr, name: &str) -> Result<Server> {
     let name = name.to_owned();
     Server::start(namespace, move || bind(address), |socket| serve_udp(socket, name))
 }
 
-/// Starts `LAB echo` on a host: an echo server in a process of its own, which lives as long as the network does, and
+/// Starts `LAB echo` on a host: an echo server in a process of its own, which runs as long as the network exists, and
 /// has its own limit of open files.
 pub fn process(lab: &Path, protocol: Protocol, backend: &Backend, address: SocketAddr) -> Result<()> {
     let Backend { name, namespace, .. } = backend;
@@ -124,7 +124,7 @@ async fn serve_tcp(listener: TcpListener) -> Result<()> {
         stream.set_nodelay(true)?;
         tokio::spawn(async move {
             let (mut reader, mut writer) = stream.split();
-            // Its end is the client's business, who notices it.
+            // Errors are left to the client, which notices them.
             let _ = io::copy(&mut reader, &mut writer).await;
         });
     }

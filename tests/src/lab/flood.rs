@@ -1,7 +1,7 @@
 //! A flood of half-open connections from forged sources, sent at the service from the client's link.
 //!
-//! The answers find their way back to the client's namespace, and nobody there says that he did not ask (RFC 9293,
-//! 3.10.7.1: a closed port would send RST): the connections stay half-open, at xlb and at the backend.
+//! The answers go to the client's namespace, where they are dropped. A closed port would send RST (RFC 9293, 3.10.7.1);
+//! without it, the connections stay half-open at xlb and at the backend.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -28,11 +28,11 @@ const PREFIX_V4: u8 = 15;
 const NETWORK_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xf, 0, 0, 0, 0, 0);
 const PREFIX_V6: u8 = 64;
 
-/// Packets a second: fast enough to fill the table in a moment, slow enough to leave the CPUs to others.
+/// Packets a second: fast enough to fill the table soon, slow enough to leave CPU time to others.
 const RATE: u32 = 40_000;
-/// No flood lasts longer.
+/// The longest duration of a flood.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
-/// SYNs before the first of their ACKs: by then the SYN-ACK has passed, and there is a number to be guessed.
+/// SYNs before the first of their ACKs: by then the SYN-ACK has passed, and its number can be guessed.
 const AHEAD: u32 = 64;
 
 /// What each forged source sends.
@@ -44,7 +44,7 @@ pub enum Kind {
     SynAndForgedAck,
 }
 
-/// A flood that runs, in a thread of its own.
+/// A running flood, in a thread of its own.
 pub struct Flood {
     thread: JoinHandle<Result<Sent>>,
 }
@@ -52,15 +52,15 @@ pub struct Flood {
 /// What was sent.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sent {
-    /// SYNs and ACKs that left; what is sent again counts once.
+    /// Sent SYNs and ACKs; retries count once.
     pub packets: u64,
-    /// Times that the link had no room for a frame, which was sent again.
+    /// How often the link had no room for a frame, which was then retried.
     pub again: u64,
-    /// With the pauses that keep the rate.
+    /// The duration, pauses included.
     pub took: Duration,
 }
 
-/// Routes the forged network back to the client, who swallows what arrives for it.
+/// Routes the forged network back to the client, which drops these packets.
 pub fn route_back(lab: &Lab) -> Result<()> {
     let (v4, v6) = (format!("{NETWORK_V4}/{PREFIX_V4}"), format!("{NETWORK_V6}/{PREFIX_V6}"));
     let client = lab.clients.first().context("the lab has no client")?;
@@ -82,7 +82,7 @@ impl Flood {
         Ok(Self { thread })
     }
 
-    /// Is there still something to be sent?
+    /// Is it still sending?
     pub fn is_running(&self) -> bool {
         !self.thread.is_finished()
     }
@@ -151,7 +151,7 @@ impl Sender {
     }
 }
 
-/// Who a key pretends to be.
+/// The forged source of a key.
 fn source(key: u32, to: SocketAddr) -> SocketAddr {
     const FIRST_PORT: u16 = 1024;
     let address = match to {
@@ -161,7 +161,7 @@ fn source(key: u32, to: SocketAddr) -> SocketAddr {
     SocketAddr::new(address, (scatter(key) >> 16) as u16 | FIRST_PORT)
 }
 
-/// Another number for each number.
+/// A permutation of numbers.
 const fn scatter(key: u32) -> u32 {
     key.wrapping_mul(0x9e37_79b1)
 }

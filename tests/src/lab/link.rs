@@ -13,7 +13,7 @@ const PREFIX_V6: u8 = 64;
 
 /// Plugs in a cable between two namespaces.
 ///
-/// It is made where it ends, never moved: so interface indices count from 1 in each namespace.
+/// Both ends are created in place, not moved, so interface indices count from 1 in each namespace.
 pub fn veth(near: End, far: End) -> Result<()> {
     near.0.ip(&format!("link add {} type veth peer name {} netns {}", near.1, far.1, far.0))?;
     for (namespace, interface) in [near, far] {
@@ -22,7 +22,7 @@ pub fn veth(near: End, far: End) -> Result<()> {
     Ok(())
 }
 
-/// Makes a cable's end take frames that XDP sent, and send frames that XDP can judge.
+/// Makes a cable's end accept frames that XDP sent, and send frames with complete checksums.
 ///
 /// The kernel delivers redirected frames only to a veth that polls, which GRO switches on. And a veth hands frames
 /// over whose checksum was never completed, because a real NIC would do it; this end does it in software.
@@ -59,7 +59,7 @@ pub fn route(namespace: &Namespace, inside: Pair, gateway: Pair) -> Result<()> {
     namespace.ip(&format!("route add {v4} via {}\nroute add {v6} via {}\n", gateway.v4, gateway.v6))
 }
 
-/// Takes away the route to the subnet in which `inside` lies, but for packets that come from `source` (`ip rule`).
+/// Removes the route to the subnet in which `inside` lies, except for packets from `source` (`ip rule`).
 pub fn route_by_source(namespace: &Namespace, inside: Pair, gateway: Pair, source: Pair) -> Result<()> {
     const TABLE: &str = "100";
     let (v4, v6) = subnet(inside);
@@ -76,7 +76,7 @@ pub fn route_by_source(namespace: &Namespace, inside: Pair, gateway: Pair, sourc
 
 /// Lets no packet larger than `mtu` pass from `router` to the subnet in which `inside` lies.
 ///
-/// The route's MTU and not the link's: the link goes on receiving what is larger.
+/// The route's MTU, not the link's: the link still receives larger packets.
 pub fn narrow(router: End, inside: Pair, mtu: u16) -> Result<()> {
     let ((namespace, interface), (v4, v6)) = (router, subnet(inside));
     namespace.ip(&format!(

@@ -1,4 +1,4 @@
-//! Connections that live: a byte a second on each, and every byte must come back.
+//! Long-lived connections: a byte a second on each, and every byte must come back.
 
 use std::{
     fmt,
@@ -25,7 +25,7 @@ use tokio::{
 use super::{Namespace, visit::connect, wait::eventually};
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Longer than TCP's first retransmissions, so that a lost packet breaks nothing and a lost flow does.
+/// Longer than TCP's first retransmissions: only a lost flow breaks a connection, not a lost packet.
 const ECHO_LIMIT: Duration = Duration::from_secs(10);
 
 /// Connections with a task each. Dropping them closes them.
@@ -36,7 +36,7 @@ pub struct Live {
     thread: JoinHandle<Result<Report>>,
 }
 
-/// How they fared.
+/// The outcome.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// How many were opened, the broken ones among them.
@@ -113,7 +113,7 @@ impl fmt::Display for Report {
 }
 
 async fn open(from: &[IpAddr], to: SocketAddr, count: usize) -> Result<Vec<TcpStream>> {
-    /// Not all at once: this is about connections that exist, not about bursts.
+    /// Opened gradually: the subject is existing connections, not bursts.
     const AT_ONCE: usize = 64;
     let mut streams = Vec::with_capacity(count);
     let mut opening = JoinSet::new();

@@ -1,4 +1,4 @@
-//! What Prometheus would see: samples of the text format 0.0.4.
+//! Metrics as Prometheus scrapes them: samples of the text format 0.0.4.
 
 /// One scrape.
 #[derive(Clone, Debug)]

@@ -1,4 +1,4 @@
-//! Network namespaces: a host of its own for everybody in the lab.
+//! Network namespaces: each is a host of the lab.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +27,7 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes a namespace in which addresses are usable at once.
+    /// Creates a namespace in which addresses are usable at once.
     pub fn create(name: String) -> Result<Self> {
         command::run(&["ip", "netns", "add", &name])?;
         let namespace = Self { name };
@@ -59,12 +59,12 @@ impl Namespace {
 
     /// Sets a `net.*` variable.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
-        // /proc/sys/net is that of the thread which opens it.
+        // /proc/sys/net shows the namespace of the thread that opens it.
         let file = Path::new("/proc/sys").join(key.replace('.', "/"));
         self.inside(|| fs::write(&file, value).with_context(|| format!("set {key} to {value}")))
     }
 
-    /// Runs a command in here to its end, whatever that is.
+    /// Runs a command in here to its end, with any exit code.
     pub fn output(&self, words: &[&str]) -> Result<Output> {
         command::output(&[&["ip", "netns", "exec", &self.name], words].concat())
     }
@@ -74,7 +74,7 @@ impl Namespace {
         command::run(&[&["ip", "netns", "exec", &self.name], words].concat())
     }
 
-    /// A command to be started in here. `ip netns exec` becomes the program: the child's pid is the program's own.
+    /// A command to start in here. `ip netns exec` becomes the program: the child's pid is the program's own.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name]).arg(program.as_ref());
@@ -114,13 +114,13 @@ impl Namespace {
         Ok(links.iter().filter_map(program).collect())
     }
 
-    /// The processes that live in here.
+    /// The processes in here.
     pub fn pids(&self) -> Result<Vec<i32>> {
         let pids = command::run(&["ip", "netns", "pids", &self.name])?;
         pids.split_whitespace().map(|pid| Ok(pid.parse()?)).collect()
     }
 
-    /// Loses every packet that arrives, without a word: the host is gone, its cable is not.
+    /// Silently drops every packet that arrives, like a host that crashed while its cable has a carrier.
     pub fn silence(&self) -> Result<()> {
         let rules = "add table inet silence; \
              add chain inet silence input { type filter hook input priority 0; policy drop; }";
@@ -149,7 +149,7 @@ impl fmt::Display for Namespace {
     }
 }
 
-/// All namespaces with a name that begins so.
+/// All namespaces with this prefix.
 pub fn beginning_with(prefix: &str) -> Result<Vec<Namespace>> {
     let names = match fs::read_dir(NAMES) {
         Ok(names) => names,

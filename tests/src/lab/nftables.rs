@@ -1,4 +1,4 @@
-//! The same service by the kernel's own means: DNAT and masquerade. Proves the lab, and is what xlb is compared with.
+//! The same service with nftables: DNAT and masquerade. Validates the lab, and is compared with xlb.
 
 use anyhow::Result;
 

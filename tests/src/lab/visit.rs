@@ -18,7 +18,7 @@ use tokio::{
 
 use super::Namespace;
 
-/// Less than TCP waits before it sends a lost SYN again (RFC 6298, 2.1: 1 s).
+/// Less than TCP's first timeout for a lost SYN (RFC 6298, 2.1: 1 s).
 pub const SYN_AGAIN: Duration = Duration::from_millis(900);
 
 /// One HTTP request per connection.
@@ -28,7 +28,7 @@ pub struct Visit {
     pub from: Vec<IpAddr>,
     /// An endpoint of a service, of the family of all `from`.
     pub to: SocketAddr,
-    /// At most: [`visit_while`] may end before.
+    /// The maximum: [`visit_while`] may end before.
     pub connections: usize,
     /// The most that are open at any moment.
     pub at_once: usize,
@@ -63,7 +63,7 @@ impl Tally {
         self.failures.values().sum()
     }
 
-    /// All answered, and each of `backends` as often as the others.
+    /// All were answered, and each of `backends` answered equally often.
     pub fn is_even(&self, backends: usize) -> bool {
         let mut counts = self.answers.values();
         let first = counts.next();

@@ -129,7 +129,7 @@ pub(super) fn pseudo_header(source: &[u8], destination: &[u8], protocol: u8, byt
     [source, destination, &[0, protocol], &length(bytes)].concat()
 }
 
-/// RFC 1071 over pieces of which all but the last have an even length.
+/// RFC 1071, over pieces that all have an even length, except the last.
 pub(crate) fn checksum(pieces: &[&[u8]]) -> [u8; 2] {
     let bytes = pieces.concat();
     let mut sum: u64 = 0;

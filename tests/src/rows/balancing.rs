@@ -1,4 +1,4 @@
-//! Who gets a new flow, and what becomes of flows whose backend is taken away.
+//! Which backend gets a new flow, and what happens to flows whose backend is removed.
 
 use lb_common::{flow::State, limits::MAX_PLACES, net::Protocol, reason::Reason, service::Mode};
 
@@ -11,7 +11,7 @@ use crate::{
 const DNS_1: &str = "dns-1";
 const DNS_2: &str = "dns-2";
 
-/// Every kind, then TCP alone, then backends that dial their own service with nat.
+/// Every kind, then TCP alone, then backends that connect to their own service with nat.
 pub fn rows() -> Vec<Case> {
     let mut rows = Vec::new();
     for kind in Kind::all() {
@@ -30,13 +30,16 @@ pub fn rows() -> Vec<Case> {
 fn hairpins(kind: Kind) -> Vec<Case> {
     let own = Dialogue::new(kind).client(World::new(kind).find(WEB_1).address.ip());
     vec![
-        Case::new(format!("{kind}: a backend that dials its own service is given another"), World::new(kind))
-            .establish(own, WEB_2)
-            .step(own.port(40_001).first(), Opens(WEB_2))
-            .step(own.port(40_002).first(), Opens(WEB_3))
-            .step(own.port(40_003).first(), Opens(WEB_2)),
         Case::new(
-            format!("{kind}: an only backend that dials its own service is refused"),
+            format!("{kind}: a backend that connects to its own service gets another backend"),
+            World::new(kind),
+        )
+        .establish(own, WEB_2)
+        .step(own.port(40_001).first(), Opens(WEB_2))
+        .step(own.port(40_002).first(), Opens(WEB_3))
+        .step(own.port(40_003).first(), Opens(WEB_2)),
+        Case::new(
+            format!("{kind}: the only backend is refused by its own service"),
             World::new(kind).with_one_backend(),
         )
         .step(own.first(), Drops(Reason::TupleInUse))
@@ -48,25 +51,22 @@ fn every_kind(kind: Kind) -> Vec<Case> {
     let flow = |number: u16| Dialogue::new(kind).port(40_000 + number);
     let world = World::new(kind);
     vec![
-        Case::new(format!("{kind}: new flows go round the backends in their order"), world.clone())
+        Case::new(format!("{kind}: new flows go to the backends in turn"), world.clone())
             .step(flow(0).first(), Opens(WEB_1))
             .step(flow(1).first(), Opens(WEB_2))
             .step(flow(2).first(), Opens(WEB_3))
             .step(flow(3).first(), Opens(WEB_1))
             .step(flow(0).first(), Reaches(WEB_1))
             .step(flow(4).first(), Opens(WEB_2)),
-        Case::new(
-            format!("{kind}: a backend that leaves the table gets no new flows, and keeps its own"),
-            world.clone(),
-        )
-        .establish(flow(0), WEB_1)
-        .change(|world| world.rest(WEB_1))
-        .step(flow(1).first(), Opens(WEB_3))
-        .step(flow(2).first(), Opens(WEB_2))
-        .step(flow(3).first(), Opens(WEB_3))
-        .step(flow(0).later(), Reaches(WEB_1))
-        .step(flow(0).later_answer(WEB_1), Returns),
-        Case::new(format!("{kind}: where no backend is up there is reason no_backend"), world.clone())
+        Case::new(format!("{kind}: a removed backend gets no new flows, and keeps its own"), world.clone())
+            .establish(flow(0), WEB_1)
+            .change(|world| world.rest(WEB_1))
+            .step(flow(1).first(), Opens(WEB_3))
+            .step(flow(2).first(), Opens(WEB_2))
+            .step(flow(3).first(), Opens(WEB_3))
+            .step(flow(0).later(), Reaches(WEB_1))
+            .step(flow(0).later_answer(WEB_1), Returns),
+        Case::new(format!("{kind}: without a backend that is up, the reason is no_backend"), world.clone())
             .establish(flow(0), WEB_1)
             .change(|world| [WEB_1, WEB_2, WEB_3].iter().for_each(|name| world.rest(name)))
             .step(flow(1).first(), Drops(Reason::NoBackend))
@@ -74,11 +74,9 @@ fn every_kind(kind: Kind) -> Vec<Case> {
             .step(flow(0).later(), Reaches(WEB_1))
             .change(|world| world.find_mut(WEB_2).accepts = true)
             .step(flow(1).first(), Opens(WEB_2)),
-        // Its id leads to the place of another, which has the place now.
+        // Its id has the same place as another's, which is there.
         Case::new(
-            format!(
-                "{kind}: where a slot names a backend that is gone, the flow is contended and nothing stays"
-            ),
+            format!("{kind}: if a slot names a removed backend, the reason is contended and no record stays"),
             world.clone().with(|world| world.find_mut(WEB_2).id = world.find(WEB_1).id + MAX_PLACES),
         )
         .step(flow(0).first(), Opens(WEB_1))
@@ -86,7 +84,7 @@ fn every_kind(kind: Kind) -> Vec<Case> {
         .flow(flow(1), &[])
         .records(1)
         .step(flow(2).first(), Opens(WEB_3)),
-        Case::new(format!("{kind}: a backend that lost its flows answers for none of them"), world)
+        Case::new(format!("{kind}: a backend that lost its flows cannot reply on them"), world)
             .establish(flow(0), WEB_1)
             .change(|world| world.renew(WEB_1))
             .step(flow(0).later_answer(WEB_1), Passes(Reason::NotService))
@@ -101,17 +99,14 @@ fn tcp(kind: Kind) -> Vec<Case> {
     let world = World::new(kind);
     let dns = Dialogue { protocol: Protocol::Udp, ..one };
     vec![
-        Case::new(
-            format!("{kind}: the services of one address take turns by themselves"),
-            beside(&world, Protocol::Udp),
-        )
-        .step(flow(0).syn(), Opens(WEB_1))
-        .step(dns.first(), Opens(DNS_1))
-        .step(flow(1).syn(), Opens(WEB_2))
-        .step(dns.port(50_000).first(), Opens(DNS_2))
-        .step(dns.port(50_001).first(), Opens(DNS_1))
-        .step(dns.answer(DNS_1), Returns)
-        .step(flow(0).syn_ack(WEB_1), Returns),
+        Case::new(format!("{kind}: services of one address have a turn each"), beside(&world, Protocol::Udp))
+            .step(flow(0).syn(), Opens(WEB_1))
+            .step(dns.first(), Opens(DNS_1))
+            .step(flow(1).syn(), Opens(WEB_2))
+            .step(dns.port(50_000).first(), Opens(DNS_2))
+            .step(dns.port(50_001).first(), Opens(DNS_1))
+            .step(dns.answer(DNS_1), Returns)
+            .step(flow(0).syn_ack(WEB_1), Returns),
         Case::new(format!("{kind}: data of a flow whose backend lost it is no_flow"), world.clone())
             .establish(one, WEB_1)
             .change(|world| world.renew(WEB_1))
@@ -126,35 +121,29 @@ fn tcp(kind: Kind) -> Vec<Case> {
             .records(1)
             .step(one.syn_ack(WEB_1), Passes(Reason::NotService))
             .step(one.syn_ack(WEB_3), Returns),
-        Case::new(
-            format!("{kind}: a handshake in flight is finished by a backend that is drained"),
-            world.clone(),
-        )
-        .step(one.syn(), Opens(WEB_1))
-        .step(one.syn_ack(WEB_1), Returns)
-        .change(|world| world.rest(WEB_1))
-        .step(one.ack(1), Reaches(WEB_1))
-        .flow(one, &[State::ESTABLISHED]),
-        Case::new(
-            format!("{kind}: a backend takes up its flows where the controller put another beside it"),
-            world.clone(),
-        )
-        .establish(one, WEB_1)
-        .change(|world| {
-            let added =
-                crate::world::Backend { name: "web-4", id: world.next_id, ..world.find(WEB_2).clone() };
-            world.services[0].backends.insert(3, added);
-            world.next_id += 1;
-        })
-        .step(one.data(), Reaches(WEB_1))
-        .step(one.later_answer(WEB_1), Returns),
-        Case::new(format!("{kind}: a service that is removed is the host's"), world.clone())
+        Case::new(format!("{kind}: a drained backend finishes handshakes that are in flight"), world.clone())
+            .step(one.syn(), Opens(WEB_1))
+            .step(one.syn_ack(WEB_1), Returns)
+            .change(|world| world.rest(WEB_1))
+            .step(one.ack(1), Reaches(WEB_1))
+            .flow(one, &[State::ESTABLISHED]),
+        Case::new(format!("{kind}: flows keep their backend when another is added"), world.clone())
+            .establish(one, WEB_1)
+            .change(|world| {
+                let added =
+                    crate::world::Backend { name: "web-4", id: world.next_id, ..world.find(WEB_2).clone() };
+                world.services[0].backends.insert(3, added);
+                world.next_id += 1;
+            })
+            .step(one.data(), Reaches(WEB_1))
+            .step(one.later_answer(WEB_1), Returns),
+        Case::new(format!("{kind}: packets to a removed service are the host's"), world.clone())
             .establish(one, WEB_1)
             .change(|world| world.services.clear())
             .step(one.data(), Passes(Reason::NotService))
             .step(flow(1).syn(), Passes(Reason::NotService)),
         Case::new(
-            format!("{kind}: every source address is one of ours"),
+            format!("{kind}: every source address is xlb's own"),
             world.with(|world| world.services[0].sources.push(kind.ip.inside(2))),
         )
         .establish(flow(0), WEB_1)

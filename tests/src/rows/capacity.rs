@@ -1,4 +1,4 @@
-//! Tables, ports and tuples that are all taken: who has to give way, and who never does.
+//! Full tables, ports and tuples: which flows are evicted, and which never are.
 
 use lb_common::{flow::State, net::Protocol, reason::Reason, service::Mode, settings::PortPool};
 use lb_ebpf::table::record;
@@ -66,13 +66,13 @@ fn records(kind: Kind) -> Vec<Case> {
             .records(8)
             .step(flow(kind, 0).later(), Reaches(WEB_1))
             .step(flow(kind, 7).later_answer(WEB_1), Returns),
-        filled(case("the oldest half-open flow gives way"), kind, 0..ALL, 0..0)
+        filled(case("the oldest half-open flow is evicted"), kind, 0..ALL, 0..0)
             .step(new.first(), Opens(WEB_1))
             .records(8)
             .flow(flow(kind, 0), &[])
             .flow(flow(kind, 1), &[State::HALF_OPEN])
             .step(new.answer(WEB_1), Returns),
-        filled(case("no established flow gives way to a flood"), kind, 7..ALL, 0..7)
+        filled(case("a flood evicts no established flow"), kind, 7..ALL, 0..7)
             .step(flow(kind, 90).first(), Opens(WEB_1))
             .step(flow(kind, 91).first(), Opens(WEB_1))
             .step(flow(kind, 92).first(), Opens(WEB_1))
@@ -81,7 +81,7 @@ fn records(kind: Kind) -> Vec<Case> {
             .flow(flow(kind, 92), &[])
             .step(flow(kind, 0).later(), Reaches(WEB_1))
             .step(flow(kind, 6).later_answer(WEB_1), Returns),
-        filled(case("an expired flow gives way before a half-open one"), kind, 0..0, 0..1)
+        filled(case("an expired flow is evicted before a half-open one"), kind, 0..0, 0..1)
             .after_s(7441)
             .step(flow(kind, 1).first(), Opens(WEB_1))
             .step(flow(kind, 2).first(), Opens(WEB_1))
@@ -98,7 +98,7 @@ fn records(kind: Kind) -> Vec<Case> {
         filled(
             Case::new(
                 format!(
-                    "{kind}: above the limit of half-open flows one of them gives way, though there is room"
+                    "{kind}: above the limit of half-open flows one of them is evicted, even with empty records"
                 ),
                 tiny(kind).with(|world| world.shape.half_open = 2),
             ),
@@ -114,7 +114,7 @@ fn records(kind: Kind) -> Vec<Case> {
         filled(
             Case::new(
                 format!(
-                    "{kind}: above the limit an empty record is taken where the bucket has no half-open one"
+                    "{kind}: above the limit an empty record is used if the bucket has no half-open flow"
                 ),
                 tiny(kind).with(|world| world.shape.half_open = 0),
             ),
@@ -127,7 +127,7 @@ fn records(kind: Kind) -> Vec<Case> {
     ]
 }
 
-/// Records there are enough, but one line for all their hints.
+/// Enough records, but one line in the reply index for all of them.
 fn hints(kind: Kind) -> Vec<Case> {
     let world = World::new(kind).with_one_backend().with(|world| world.shape.lines = 1);
     let case = |name: &str| Case::new(format!("{kind}: {name}"), world.clone());
@@ -137,18 +137,18 @@ fn hints(kind: Kind) -> Vec<Case> {
         Mode::Nat => Reason::TupleInUse,
     };
     vec![
-        filled(case("no established flow gives up its hint"), kind, 0..0, 0..ALL)
+        filled(case("no established flow loses its entry of the reply index"), kind, 0..0, 0..ALL)
             .step(new.first(), Drops(full))
             .records(8)
             .step(flow(kind, 0).later_answer(WEB_1), Returns)
             .step(flow(kind, 7).later_answer(WEB_1), Returns),
-        filled(case("a half-open flow gives up its hint, and its record with it"), kind, 0..1, 1..ALL)
+        filled(case("a half-open flow is evicted for its entry of the reply index"), kind, 0..1, 1..ALL)
             .step(new.first(), Opens(WEB_1))
             .records(8)
             .flow(flow(kind, 0), &[])
             .step(new.answer(WEB_1), Returns)
             .step(flow(kind, 7).later_answer(WEB_1), Returns),
-        filled(case("an expired flow gives up its hint, and its record with it"), kind, 0..0, 0..ALL)
+        filled(case("an expired flow is evicted for its entry of the reply index"), kind, 0..0, 0..ALL)
             .after_s(7441)
             .step(new.first(), Opens(WEB_1))
             .records(8)
@@ -156,11 +156,11 @@ fn hints(kind: Kind) -> Vec<Case> {
     ]
 }
 
-/// A flood must not fill the table with what it took from flows that are over: their backends may be in TIME-WAIT.
+/// A flood must not evict closed flows, whose backends may be in TIME-WAIT, to fill the table.
 fn above_the_limit_the_past_stays(kind: Kind) -> Case {
     let (over, new) = (flow(kind, 50), flow(kind, 99));
     let case = Case::new(
-        format!("{kind}: above the limit a half-open flow gives way before one that is over"),
+        format!("{kind}: above the limit a half-open flow is evicted before a closed one"),
         tiny(kind).with(|world| world.shape.half_open = 2),
     );
     let case = case.establish(over, WEB_1);
@@ -185,7 +185,7 @@ fn above_the_limit_the_past_stays(kind: Kind) -> Case {
     }
 }
 
-/// Flows that share both of their buckets fill one and then the other.
+/// Flows with the same two buckets fill one, then the other.
 fn second_bucket(kind: Kind) -> Case {
     let world = World::new(kind).with_one_backend().with(|world| world.shape.buckets = 2);
     let shape = world.shape;
@@ -194,7 +194,7 @@ fn second_bucket(kind: Kind) -> Case {
         (record::home(hash, shape), record::second(hash, shape)) == (0, 1)
     });
     let mut case = Case::new(
-        format!("{kind}: a second bucket takes what the first has no room for, and no third"),
+        format!("{kind}: the second bucket is used when the first is full, and no third one"),
         world,
     );
     for dialogue in together.by_ref().take(2 * usize::from(ALL)) {
@@ -209,32 +209,32 @@ fn ports(kind: Kind) -> Vec<Case> {
     let world = World::new(kind).with_one_backend().with(|world| world.ports = one_port);
     let (one, two) = (flow(kind, 1), flow(kind, 2));
     vec![
-        Case::new(format!("{kind}: ports that established flows hold are exhausted"), world.clone())
+        Case::new(format!("{kind}: ports are exhausted when established flows hold them all"), world.clone())
             .establish(one, WEB_1)
             .step(two.first(), Drops(Reason::PortsExhausted))
             .records(1)
             .step(one.later(), Reaches(WEB_1))
             .step(one.later_answer(WEB_1), Returns),
-        Case::new(format!("{kind}: a half-open flow gives up its port"), world.clone())
+        Case::new(format!("{kind}: a half-open flow's port is evicted"), world.clone())
             .step(one.first(), Opens(WEB_1))
             .after_s(1)
             .step(two.first(), Opens(WEB_1))
             .flow(one, &[])
             .records(1)
             .step(two.answer(WEB_1), Returns),
-        Case::new(format!("{kind}: an expired flow gives up its port"), world.clone())
+        Case::new(format!("{kind}: an expired flow's port is evicted"), world.clone())
             .establish(one, WEB_1)
             .after_s(7441)
             .step(two.first(), Opens(WEB_1))
             .flow(one, &[]),
         Case::new(
-            format!("{kind}: one port serves once for each backend"),
+            format!("{kind}: a port is used once for each backend"),
             World::new(kind).with(|world| world.ports = one_port),
         )
         .establish(one, WEB_1)
         .establish(two, WEB_2),
         Case::new(
-            format!("{kind}: one port serves once for each source address"),
+            format!("{kind}: a port is used once for each source address"),
             world.with(|world| world.services[0].sources.push(kind.ip.inside(2))),
         )
         .establish(one, WEB_1)
@@ -243,7 +243,7 @@ fn ports(kind: Kind) -> Vec<Case> {
     ]
 }
 
-/// What a flow that was reset gives up, and to whom.
+/// What may be evicted of a reset flow, and for which flows.
 fn resets(kind: Kind) -> Vec<Case> {
     let new = flow(kind, 99);
     let reset = State(State::ESTABLISHED.0 | State::RESET | State::SHORT_CLIENT);
@@ -257,24 +257,24 @@ fn resets(kind: Kind) -> Vec<Case> {
     };
     let (one, two) = (flow(kind, 1), flow(kind, 2));
     vec![
-        filled(table("a full table has room for one flow more when one was reset"), kind, 0..0, 0..ALL)
+        filled(table("a full table has room for one more flow when one was reset"), kind, 0..0, 0..ALL)
             .step(flow(kind, 3).rst(), Reaches(WEB_1))
             .step(new.syn(), Opens(WEB_1))
             .records(8)
             .flow(flow(kind, 3), &[]),
-        filled(table("the flow that was reset first gives way first"), kind, 0..0, 0..ALL)
+        filled(table("the flow that was reset first is evicted first"), kind, 0..0, 0..ALL)
             .step(flow(kind, 5).rst(), Reaches(WEB_1))
             .after_s(1)
             .step(flow(kind, 2).rst(), Reaches(WEB_1))
             .step(new.syn(), Opens(WEB_1))
             .flow(flow(kind, 5), &[])
             .flow(flow(kind, 2), &[reset]),
-        close(filled(table("a closed flow gives way before one that was reset"), kind, 0..0, 0..ALL), one)
+        close(filled(table("a closed flow is evicted before a reset one"), kind, 0..0, 0..ALL), one)
             .step(two.rst(), Reaches(WEB_1))
             .step(new.syn(), Opens(WEB_1))
             .flow(one, &[])
             .flow(two, &[reset]),
-        filled(table("a flow that was reset gives way before a half-open one"), kind, 7..ALL, 0..7)
+        filled(table("a reset flow is evicted before a half-open one"), kind, 7..ALL, 0..7)
             .after_s(1)
             .step(two.rst(), Reaches(WEB_1))
             .step(new.syn(), Opens(WEB_1))
@@ -285,7 +285,7 @@ fn resets(kind: Kind) -> Vec<Case> {
             .step(two.later_answer(WEB_1), Returns)
             .step(new.syn(), Drops(Reason::TableFull))
             .step(two.data(), Reaches(WEB_1)),
-        port("a flow that was reset gives up its port at once")
+        port("a reset flow's port is evicted at once")
             .establish(one, WEB_1)
             .step(one.reply_rst(WEB_1), Returns)
             .step(two.syn(), Opens(WEB_1))
@@ -310,23 +310,18 @@ fn between_protocols(ip: Family) -> Vec<Case> {
     let one_line = world.clone().with(|world| (world.shape.buckets, world.shape.lines) = (16, 1));
     let tcp = flow(kind, 99);
     let udp = Dialogue { protocol: Protocol::Udp, ..tcp };
-    let udp_first = (0..ALL).fold(
-        Case::new(format!("{ip:?}: TCP takes what half-open UDP holds"), world.clone()),
-        |case, number| case.after_s(1).step(udp.port(50_000 + number).first(), Opens(DNS)),
-    );
+    let udp_first = (0..ALL)
+        .fold(Case::new(format!("{ip:?}: TCP evicts half-open UDP"), world.clone()), |case, number| {
+            case.after_s(1).step(udp.port(50_000 + number).first(), Opens(DNS))
+        });
     vec![
-        filled(
-            Case::new(format!("{ip:?}: UDP never takes what half-open TCP holds"), world),
-            kind,
-            0..ALL,
-            0..0,
-        )
-        .step(udp.first(), Drops(Reason::TableFull))
-        .step(tcp.syn(), Opens(WEB_1))
-        .records(8),
+        filled(Case::new(format!("{ip:?}: UDP never evicts half-open TCP"), world), kind, 0..ALL, 0..0)
+            .step(udp.first(), Drops(Reason::TableFull))
+            .step(tcp.syn(), Opens(WEB_1))
+            .records(8),
         udp_first.step(tcp.syn(), Opens(WEB_1)).records(8).flow(udp.port(50_000), &[]),
         filled(
-            Case::new(format!("{ip:?}: UDP never takes the hint of half-open TCP"), one_line),
+            Case::new(format!("{ip:?}: UDP never evicts half-open TCP from the reply index"), one_line),
             kind,
             0..ALL,
             0..0,
@@ -338,7 +333,7 @@ fn between_protocols(ip: Family) -> Vec<Case> {
     ]
 }
 
-/// nat: a client's port is the same towards all listen addresses, and backends see no difference.
+/// nat: backends see the client's port, which may be the same towards several listen addresses.
 fn tuples(kind: Kind) -> Vec<Case> {
     let other_listen = std::net::SocketAddr::new(kind.ip.address("192.0.2.20", "2001:db8::20"), 80);
     let two_addresses = |world: World| world.with(|world| world.services[0].listen.push(other_listen));
@@ -354,7 +349,7 @@ fn tuples(kind: Kind) -> Vec<Case> {
         .step(other.first(), Drops(Reason::TupleInUse))
         .step(one.later(), Reaches(WEB_1))
         .step(one.later_answer(WEB_1), Returns),
-        Case::new(format!("{kind}: a half-open flow gives up its tuple"), world)
+        Case::new(format!("{kind}: a half-open flow's tuple is evicted"), world)
             .step(one.first(), Opens(WEB_1))
             .after_s(1)
             .step(other.first(), Opens(WEB_1))

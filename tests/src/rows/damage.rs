@@ -1,7 +1,7 @@
-//! Maps that are not as they must be: a packet of ours is `internal` and nothing else, a packet of the host's passes.
+//! Missing map values: the reason for our packets is `internal`, and the host's packets pass.
 //!
-//! Only the memory engine can take an element away: in the kernel an array has all of its elements. What the controller
-//! has not written yet is zeros there, and a filter of zeros marks nothing as ours.
+//! Only the memory engine can remove an element: a kernel array always has all of them. Elements that the controller has
+//! not written are zeros there, and a filter of zeros marks nothing as ours.
 
 use std::net::SocketAddr;
 
@@ -51,7 +51,7 @@ fn first_packets(kind: Kind) -> Vec<Case> {
         without(case(kind, "a first packet", element), element).step(one.first(), INTERNAL).records(0)
     };
     let mut rows = Vec::from(needed.map(row));
-    // nat uses no source of ours.
+    // nat uses no source address.
     rows.extend((kind.mode == Mode::FullNat).then(|| row(Sources)));
     rows
 }
@@ -95,7 +95,7 @@ fn closing(ip: Family) -> Case {
     without(half_closed, Scratch).step(one.ack(2), INTERNAL)
 }
 
-/// Nothing that xlb lacks keeps an operator from the host.
+/// Whatever is missing, the operator can reach the host.
 fn strangers(kind: Kind) -> Vec<Case> {
     let host = Dialogue::new(kind).listen(SocketAddr::new(kind.ip.inside(1), 22));
     let row = |element| {

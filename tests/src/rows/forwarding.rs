@@ -6,7 +6,7 @@ use crate::{
     world::{Kind, WEB_1, World},
 };
 
-/// Every kind: where rows of other themes fail as well, these are the plainest.
+/// Every kind. The simplest rows: look at these first if others fail as well.
 pub fn rows() -> Vec<Case> {
     let mut rows = Vec::new();
     for kind in Kind::all() {

@@ -1,4 +1,4 @@
-//! TCP handshakes: what makes a flow, what proves it, and what does neither.
+//! TCP handshakes: what opens a flow, what proves it, and what does neither.
 
 use lb_common::flow::State;
 use lb_ebpf::packet::tcp::{ACK, FIN, REFUSED, RST, SYN};
@@ -12,7 +12,7 @@ use crate::{
 const HALF_OPEN: &[State] = &[State::HALF_OPEN];
 const ESTABLISHED: &[State] = &[State::ESTABLISHED];
 
-/// Of acknowledgements: how far beyond the SYN-ACK, and whether that proves the handshake.
+/// Acknowledgement numbers, relative to the SYN-ACK, and whether they prove the handshake.
 const PROOFS: [(u32, bool); 7] =
     [(0, false), (1, true), (2, true), (65_536, true), (65_537, false), (1 << 31, false), (u32::MAX, false)];
 
@@ -28,7 +28,7 @@ fn opening(kind: Kind) -> Vec<Case> {
     let one = Dialogue::new(kind);
     let world = World::new(kind);
     vec![
-        Case::new(format!("{kind}: a SYN makes a half-open flow"), world.clone())
+        Case::new(format!("{kind}: a SYN opens a half-open flow"), world.clone())
             .step(one.syn(), Opens(WEB_1))
             .flow(one, HALF_OPEN),
         Case::new(format!("{kind}: a SYN with ECN set up opens (RFC 3168, 6.1.1)"), world.clone())
@@ -54,16 +54,13 @@ fn opening(kind: Kind) -> Vec<Case> {
         .step(one.syn(), Reaches(WEB_1))
         .step(one.port(40_001).syn(), Reaches(WEB_2))
         .records(2),
-        Case::new(
-            format!("{kind}: a SYN on an established flow is its backend's to answer (RFC 5961, 4.2)"),
-            world,
-        )
-        .establish(one, WEB_1)
-        .step(one.syn(), Reaches(WEB_1))
-        .flow(one, ESTABLISHED)
-        .step(one.reply(WEB_1, ACK), Returns)
-        .step(one.data(), Reaches(WEB_1))
-        .records(1),
+        Case::new(format!("{kind}: a SYN on an established flow goes to its backend (RFC 5961, 4.2)"), world)
+            .establish(one, WEB_1)
+            .step(one.syn(), Reaches(WEB_1))
+            .flow(one, ESTABLISHED)
+            .step(one.reply(WEB_1, ACK), Returns)
+            .step(one.data(), Reaches(WEB_1))
+            .records(1),
     ]
 }
 
@@ -111,7 +108,7 @@ fn proving(kind: Kind) -> Vec<Case> {
             .step(one.syn(), Opens(WEB_1))
             .step(one.ack(1), Reaches(WEB_1))
             .flow(one, HALF_OPEN),
-        Case::new(format!("{kind}: other words of the backend are no SYN-ACK"), world)
+        Case::new(format!("{kind}: other segments of the backend are no SYN-ACK"), world)
             .step(one.syn(), Opens(WEB_1))
             .step(one.reply(WEB_1, ACK).with(|packet| packet.tcp_mut().sequence = 5), Returns)
             .step(one.ack(1).with(|packet| packet.tcp_mut().acknowledgement = 6), Reaches(WEB_1))

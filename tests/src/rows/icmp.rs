@@ -1,4 +1,4 @@
-//! ICMP errors about flows are translated both ways, so that path MTU discovery and the like work through us.
+//! ICMP errors about flows are translated both ways, so that path MTU discovery works through xlb.
 
 use lb_common::{net::Protocol, reason::Reason};
 
@@ -15,7 +15,7 @@ use crate::{
 const MTU_1400: [u8; 4] = [0, 0, 0x05, 0x78];
 const NOTHING: [u8; 4] = [0; 4];
 
-/// What an error says: name, type, code, and the four bytes behind the checksum.
+/// An error's name, type, code, and the four bytes behind the checksum.
 type Error = (&'static str, u8, u8, [u8; 4]);
 
 /// RFC 792, RFC 1191.
@@ -101,7 +101,7 @@ fn mtus(kind: Kind) -> Vec<Case> {
         about(kind, message, (name, error_kind, code, mtu.to_be_bytes()))
     };
     let small = [1, 68, least - 1].into_iter().fold(
-        established(kind, "an error that wants an MTU below all that are in use is dropped"),
+        established(kind, "an error with an MTU below the minimum is dropped"),
         |case, mtu| {
             case.step(wanting(one.later(), mtu), Drops(Reason::MtuTooSmall))
                 .step(wanting(one.later_answer(WEB_1), mtu), Drops(Reason::MtuTooSmall))
@@ -111,7 +111,7 @@ fn mtus(kind: Kind) -> Vec<Case> {
         .step(wanting(one.later(), least), Returns)
         .step(wanting(one.later_answer(WEB_1), least), Reaches(WEB_1));
     let zero = match kind.ip {
-        // Of a router that is older than RFC 1191.
+        // From a router older than RFC 1191.
         Family::V4 => established(kind, "an MTU that the router does not report is filled in")
             .step(wanting(one.later(), 0), Returns)
             .step(wanting(one.later_answer(WEB_1), 0), Reaches(WEB_1)),
@@ -121,7 +121,7 @@ fn mtus(kind: Kind) -> Vec<Case> {
     vec![small.step(one.later(), Reaches(WEB_1)), least, zero]
 }
 
-/// Quotes of every length that may be: from the first eight bytes behind the IP header to everything.
+/// Quotes of every possible length, from the first eight bytes behind the IP header to the whole packet.
 fn quotes(kind: Kind) -> Vec<Case> {
     let one = Dialogue::new(kind);
     let error = all(kind)[1];
@@ -131,7 +131,7 @@ fn quotes(kind: Kind) -> Vec<Case> {
     };
     let long = |message: Message| message.with(|packet| packet.payload_mut().resize(200, b'x'));
     let mut lengths = established(kind, "a quote of any length is translated as far as it goes");
-    // 17 bytes would end within a TCP checksum, of which a half says nothing: it stays as it is.
+    // 17 bytes would end within a TCP checksum; half a checksum is left as it is.
     for l4_bytes in (8..=24).filter(|bytes| *bytes != 17).chain([100, 207, 208, 220]) {
         let cut = |error: IcmpError| IcmpError { quoted_bytes: ip_header + l4_bytes, ..error };
         lengths = lengths
@@ -142,7 +142,7 @@ fn quotes(kind: Kind) -> Vec<Case> {
     if kind.ip == Family::V4 {
         let options = |message: Message| message.with(|packet| packet.options = vec![1; 12]);
         rows.push(
-            established(kind, "a quote with IPv4 options has its ports behind them")
+            established(kind, "ports of a quote are found behind IPv4 options")
                 .step(about(kind, options(one.later()), error), Returns)
                 .step(about(kind, options(one.later_answer(WEB_1)), error), Reaches(WEB_1)),
         );

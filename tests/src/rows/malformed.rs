@@ -1,4 +1,4 @@
-//! Broken, cut and odd packets: dropped where they are for a service, the host's where they are not, never a panic.
+//! Broken, truncated and odd packets: dropped if they are for a service, passed to the host otherwise; never a panic.
 
 use std::net::IpAddr;
 
@@ -28,7 +28,7 @@ pub fn rows() -> Vec<Case> {
     rows
 }
 
-/// What opens a flow, if it is whole, and the same for an address that is not ours.
+/// A packet that opens a flow, unless truncated, and the same to an address that is not ours.
 fn packets(kind: Kind) -> [(&'static str, Packet, bool); 2] {
     let one = Dialogue::new(kind);
     let packet = Packet::first(kind.protocol, one.client, one.listen);
@@ -72,8 +72,10 @@ fn cuts(kind: Kind) -> Vec<Case> {
         .into_iter()
         .map(|(whose, packet, is_ours)| {
             let frame = packet.to_frame();
-            let mut case =
-                Case::new(format!("{kind}: a packet {whose}, cut anywhere, makes no flow"), World::new(kind));
+            let mut case = Case::new(
+                format!("{kind}: a packet {whose}, truncated anywhere, opens no flow"),
+                World::new(kind),
+            );
             for bytes in ETHERNET..frame.len() {
                 let expected = if bytes < ETHERNET + ip_header(kind) {
                     Passes(Reason::Truncated)
@@ -87,7 +89,7 @@ fn cuts(kind: Kind) -> Vec<Case> {
         .collect()
 }
 
-/// A byte of the IP packet, and what it becomes.
+/// A byte of the IP packet, and its replacement.
 type Patch = (&'static str, usize, u8);
 
 fn lengths(kind: Kind) -> Vec<Case> {
@@ -121,8 +123,7 @@ fn lengths(kind: Kind) -> Vec<Case> {
     ip.iter()
         .chain(&l4_patches)
         .map(|(what, at, value)| {
-            let mut case =
-                Case::new(format!("{kind}: {what} is malformed where it is ours"), World::new(kind));
+            let mut case = Case::new(format!("{kind}: {what} is malformed if it is ours"), World::new(kind));
             for (_, packet, is_ours) in packets(kind) {
                 let mut frame = packet.to_frame();
                 frame[ETHERNET + at] = *value;
@@ -133,7 +134,7 @@ fn lengths(kind: Kind) -> Vec<Case> {
         .collect()
 }
 
-/// A kind of fragment, and what makes a packet one.
+/// A kind of fragment, and the change that makes a packet one.
 type Fragment = (&'static str, fn(&mut Packet));
 
 fn fragments(kind: Kind) -> Vec<Case> {
@@ -164,7 +165,9 @@ fn options(kind: Kind) -> Vec<Case> {
         .map(|words| {
             let with_options = |packet: &mut Packet| packet.options = vec![NO_OPERATION; words * 4];
             Case::new(
-                format!("{kind}: {words} words of options stay, and the ports are behind them"),
+                format!(
+                    "{kind}: {words} words of header are kept, and the ports are found behind the options"
+                ),
                 World::new(kind),
             )
             .establish(one, WEB_1)
@@ -210,7 +213,7 @@ fn extensions(kind: Kind) -> Vec<Case> {
             .establish(one, WEB_1)
             .step(one.later().with(odd), Reaches(WEB_1))
             .step(one.later_answer(WEB_1).with(odd), Returns),
-        Case::new(format!("{kind}: what can hide no TCP or UDP is the host's"), World::new(kind))
+        Case::new(format!("{kind}: headers that cannot hide TCP or UDP are the host's"), World::new(kind))
             .step((FRONT, unknown), Passes(Reason::NotService)),
     ]);
     rows

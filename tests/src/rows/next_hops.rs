@@ -1,4 +1,4 @@
-//! Where packets leave: neighbours and routes of clients and backends, MTUs and hop limits.
+//! Next hops: neighbours and routes of clients and backends, MTUs and hop limits.
 
 use lb_common::{flow::State, reason::Reason};
 
@@ -33,13 +33,13 @@ fn clients(kind: Kind) -> Vec<Case> {
     let (known, far, gateway) = (one.client.ip(), one.client(kind.ip.far_client()), kind.ip.client(1));
     let world = World::new(kind);
     vec![
-        Case::new(format!("{kind}: a client without route is not served"), world.clone())
+        Case::new(format!("{kind}: a client without a route is not served"), world.clone())
             .step(nowhere.first(), Drops(Reason::NoClientRoute))
             .records(0),
         Case::new(format!("{kind}: a client behind a gateway is reached through it"), world.clone())
             .establish(one.client(kind.ip.far_client()), WEB_1),
         Case::new(
-            format!("{kind}: a client's next hop is looked up again in another generation only"),
+            format!("{kind}: a client's next hop is looked up again only in another generation"),
             world.clone(),
         )
         .establish(one, WEB_1)
@@ -48,23 +48,26 @@ fn clients(kind: Kind) -> Vec<Case> {
         .change(|world| world.hop_generation += 1)
         .step(one.later_answer(WEB_1), Returns)
         .step(one.later_answer(WEB_1), Returns),
-        Case::new(format!("{kind}: replies go on to a client whose neighbour entry is gone"), world.clone())
-            .establish(one, WEB_1)
-            .asks_nothing()
-            .change(move |world| {
-                world.learn(known, None);
-                world.hop_generation += 1;
-            })
-            .step(one.later_answer(WEB_1), ReturnsVia(network::mac_of(known)))
-            .asks(known, FRONT, network::mac_of(known))
-            .step(one.later_answer(WEB_1), ReturnsVia(network::mac_of(known)))
-            .asks_nothing()
-            .change(move |world| {
-                world.learn(known, Some(ANOTHER_MAC));
-                world.hop_generation += 1;
-            })
-            .step(one.later_answer(WEB_1), Returns),
-        Case::new(format!("{kind}: replies go on through a gateway whose neighbour entry is gone"), world)
+        Case::new(
+            format!("{kind}: replies still go to a client whose neighbour entry is gone"),
+            world.clone(),
+        )
+        .establish(one, WEB_1)
+        .asks_nothing()
+        .change(move |world| {
+            world.learn(known, None);
+            world.hop_generation += 1;
+        })
+        .step(one.later_answer(WEB_1), ReturnsVia(network::mac_of(known)))
+        .asks(known, FRONT, network::mac_of(known))
+        .step(one.later_answer(WEB_1), ReturnsVia(network::mac_of(known)))
+        .asks_nothing()
+        .change(move |world| {
+            world.learn(known, Some(ANOTHER_MAC));
+            world.hop_generation += 1;
+        })
+        .step(one.later_answer(WEB_1), Returns),
+        Case::new(format!("{kind}: replies still go through a gateway whose neighbour entry is gone"), world)
             .establish(far, WEB_1)
             .change(move |world| {
                 world.learn(gateway, None);
@@ -75,7 +78,7 @@ fn clients(kind: Kind) -> Vec<Case> {
     ]
 }
 
-/// Clients that the host has not met.
+/// Clients without a neighbour entry.
 fn strangers(kind: Kind) -> Vec<Case> {
     let one = Dialogue::new(kind).client(kind.ip.client(99));
     let far = one.client(kind.ip.far_client());
@@ -84,7 +87,7 @@ fn strangers(kind: Kind) -> Vec<Case> {
     let refused = |name: &str| Case::new(format!("{kind}: {name}"), World::new(kind));
     vec![
         Case::new(
-            format!("{kind}: a client on the link that the host has not met is answered by its frame's MAC"),
+            format!("{kind}: a client on the link without neighbour entry is answered at its frame's MAC"),
             World::new(kind),
         )
         .step(one.first(), Opens(WEB_1))
@@ -121,14 +124,14 @@ fn strangers(kind: Kind) -> Vec<Case> {
     ]
 }
 
-/// Rows of a daemon that does not read what it is asked, which only the host engine can play.
+/// Rows with a daemon that reads no neighbour requests, which only the host engine can simulate.
 pub fn without_daemon() -> Vec<Case> {
     let rows = Kind::all().into_iter().map(|kind| {
         let one = Dialogue::new(kind).client(kind.ip.client(99));
         let client = one.client.ip();
         let world = World::new(kind).with(|world| world.daemon_listens = false);
         Case::new(
-            format!("{kind}: where no daemon listens, the next hop of a client that was not met is looked up again"),
+            format!("{kind}: without a daemon, the next hop of a client without neighbour entry is looked up again"),
             world,
         )
         .step(one.first(), Opens(WEB_1))
@@ -147,13 +150,13 @@ fn backends(kind: Kind) -> Vec<Case> {
     let two = one.port(40_001);
     let world = World::new(kind);
     vec![
-        Case::new(format!("{kind}: a backend without neighbour entry costs its turn"), world.clone())
+        Case::new(format!("{kind}: a backend without neighbour entry loses its turn"), world.clone())
             .change(|world| world.find_mut(WEB_1).interface = 0)
             .step(one.first(), Drops(Reason::NoBackendNeighbour))
             .records(0)
             .step(two.first(), Opens(WEB_2)),
         Case::new(
-            format!("{kind}: requests wait for a backend whose neighbour entry is gone"),
+            format!("{kind}: requests are dropped while their backend has no neighbour entry"),
             world.clone(),
         )
         .establish(one, WEB_1)
@@ -197,7 +200,7 @@ fn sizes(kind: Kind) -> Vec<Case> {
         |name: &str| Case::new(format!("{kind}: {name}"), World::new(kind)).establish(one, WEB_1);
     vec![
         Case::new(
-            format!("{kind}: a first packet longer than the MTU is too_big and makes no flow"),
+            format!("{kind}: a first packet longer than the MTU is too_big and opens no flow"),
             World::new(kind),
         )
         .step(of(one.first(), 1501), Drops(Reason::TooBig))
@@ -234,9 +237,7 @@ fn hops(kind: Kind) -> Vec<Case> {
             .step(with_hops(one.later_answer(WEB_1), hops), Drops(Reason::TtlExpired));
     }
     let mut first = Case::new(
-        format!(
-            "{kind}: a first packet that has no hop left is ttl_expired, makes no flow and costs no turn"
-        ),
+        format!("{kind}: a first packet without hops left is ttl_expired, opens no flow and takes no turn"),
         World::new(kind),
     );
     for hops in [0, 1] {

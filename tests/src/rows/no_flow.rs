@@ -29,7 +29,7 @@ pub fn rows() -> Vec<Case> {
             ("segment without flags", 0),
         ];
         rows.extend(flags.map(|(name, flags)| {
-            Case::new(format!("{kind}: a {name} without a flow is dropped and makes none"), world.clone())
+            Case::new(format!("{kind}: a {name} without a flow is dropped and opens none"), world.clone())
                 .step(one.ack(1).with(|packet| packet.tcp_mut().flags = flags), Drops(Reason::NoFlow))
                 .records(0)
                 .step(one.syn(), Opens(WEB_1))

@@ -35,21 +35,20 @@ fn addressed(kind: Kind) -> Vec<Case> {
     });
     let others = [ANOTHER, BROADCAST, MULTICAST, mac_of_interface(BACK)].into_iter().chain(near);
     let mut opening = Case::new(
-        format!("{kind}: only a first packet to the interface's own MAC makes a flow"),
+        format!("{kind}: only a first packet to the interface's own MAC opens a flow"),
         World::new(kind),
     );
     for mac in others {
         opening = opening.step(to(mac, one.first()), Passes(Reason::NotOurMac));
     }
-    let known =
-        Case::new(format!("{kind}: packets of a flow that are for another MAC are passed"), World::new(kind))
-            .establish(one, WEB_1)
-            .step(to(ANOTHER, one.later()), Passes(Reason::NotOurMac))
-            .step(to(BROADCAST, one.later()), Passes(Reason::NotOurMac))
-            .step(to(ANOTHER, one.later_answer(WEB_1)), Passes(Reason::NotOurMac))
-            .step(to(mac_of_interface(FRONT), one.later_answer(WEB_1)), Passes(Reason::NotOurMac))
-            .step(one.later(), Reaches(WEB_1))
-            .step(one.later_answer(WEB_1), Returns);
+    let known = Case::new(format!("{kind}: packets of a flow to another MAC are passed"), World::new(kind))
+        .establish(one, WEB_1)
+        .step(to(ANOTHER, one.later()), Passes(Reason::NotOurMac))
+        .step(to(BROADCAST, one.later()), Passes(Reason::NotOurMac))
+        .step(to(ANOTHER, one.later_answer(WEB_1)), Passes(Reason::NotOurMac))
+        .step(to(mac_of_interface(FRONT), one.later_answer(WEB_1)), Passes(Reason::NotOurMac))
+        .step(one.later(), Reaches(WEB_1))
+        .step(one.later_answer(WEB_1), Returns);
     let fragment = Packet::first(kind.protocol, one.client, one.listen).with(|packet| {
         packet.to_mac = ANOTHER;
         packet.fragment = MORE_FRAGMENTS;

@@ -1,4 +1,4 @@
-//! What is not ours goes to the host, byte for byte.
+//! Packets that are not ours go to the host unchanged.
 
 use std::net::SocketAddr;
 
@@ -45,18 +45,27 @@ fn endpoints(kind: Kind) -> Vec<Case> {
     };
     let (like_service, like_backend) = (lookalike(one.listen), lookalike(backend));
     vec![
-        Case::new(format!("{kind}: another port of a service's address is the host's"), world.clone())
-            .step((FRONT, to(other_port)), Passes(Reason::NotService)),
+        Case::new(
+            format!("{kind}: packets to another port of a service's address are the host's"),
+            world.clone(),
+        )
+        .step((FRONT, to(other_port)), Passes(Reason::NotService)),
         Case::new(format!("{kind}: another address is the host's"), world.clone())
             .step((FRONT, to(other_address)), Passes(Reason::NotService)),
         Case::new(format!("{kind}: another protocol on a service's port is the host's"), world.clone())
             .step((FRONT, Packet::first(other_protocol, one.client, one.listen)), Passes(Reason::NotService)),
-        Case::new(format!("{kind}: what shares a service's filter byte is the host's"), world.clone())
-            .step((FRONT, to(like_service)), Passes(Reason::NotService))
-            .records(0),
-        Case::new(format!("{kind}: what shares a backend's filter byte is the host's"), world.clone())
-            .step((BACK, Packet::first(kind.protocol, like_backend, one.client)), Passes(Reason::NotService))
-            .records(0),
+        Case::new(
+            format!("{kind}: packets that only share a service's byte of the prefilter are the host's"),
+            world.clone(),
+        )
+        .step((FRONT, to(like_service)), Passes(Reason::NotService))
+        .records(0),
+        Case::new(
+            format!("{kind}: packets that only share a backend's byte of the prefilter are the host's"),
+            world.clone(),
+        )
+        .step((BACK, Packet::first(kind.protocol, like_backend, one.client)), Passes(Reason::NotService))
+        .records(0),
         Case::new(format!("{kind}: a packet between strangers is the host's"), world.clone())
             .step(
                 (FRONT, Packet::first(kind.protocol, one.client, other_address)),
@@ -71,7 +80,7 @@ fn endpoints(kind: Kind) -> Vec<Case> {
     ]
 }
 
-/// Another endpoint of the same byte in the filter.
+/// Another endpoint with the same byte of the prefilter.
 fn lookalike(endpoint: SocketAddr) -> SocketAddr {
     let byte =
         |endpoint: SocketAddr| Filter::index(Filter::fold(endpoint.ip().into()), Be16::new(endpoint.port()));

@@ -11,14 +11,14 @@ use crate::lab::{
 /// Where the echo servers listen, and the service that balances them.
 pub const UDP_PORT: u16 = 5353;
 
-/// Dropping it takes everything down, unless it was told to [keep](Self::keep) it.
+/// Dropping it takes everything down, except after [`keep`](Self::keep).
 pub struct Stage {
-    /// What the daemon is started with.
+    /// The daemon's configuration.
     pub config: Config,
     /// By backend.
     pub web: Vec<Web>,
     daemon: Option<Daemon>,
-    /// The network, and its files. Dropped last: it removes the ground below all others.
+    /// The network, and its files. Dropped last: everything else runs in it.
     pub lab: Lab,
 }
 
@@ -62,7 +62,7 @@ impl Stage {
         all.iter().map(ToString::to_string).collect()
     }
 
-    /// Leaves everything running, and says how to use it.
+    /// Leaves everything running, and prints how to use it.
     pub fn keep(&mut self, story: &Story) -> Result<()> {
         self.lab.keep()?;
         self.web.drain(..).for_each(Web::leave_running);

@@ -7,17 +7,17 @@ use serde_json::Value;
 
 use crate::lab::{Daemon, Namespace};
 
-/// Longer answers are cut, with a word about it.
+/// Longer output is truncated, with a note.
 const LINES: usize = 100;
 
-/// A voice on the standard output.
+/// Writes to the standard output.
 pub struct Story {
     is_silent: bool,
     steps: Cell<u32>,
 }
 
 impl Story {
-    /// Tells the story, or (`json`) only its figures at the end.
+    /// Prints the steps, or (`json`) only the figures at the end.
     pub const fn new(json: bool) -> Self {
         Self { is_silent: json, steps: Cell::new(0) }
     }
@@ -28,14 +28,14 @@ impl Story {
         self.say(&format!("\n{}. {sentence}\n", self.steps.get()));
     }
 
-    /// Says a line.
+    /// Prints a line.
     pub fn say(&self, line: &str) {
         if !self.is_silent {
             println!("{line}");
         }
     }
 
-    /// Shows a command and its answer.
+    /// Shows a command and its output.
     pub fn show(&self, command: &str, answer: &str) {
         self.say(&format!("  $ {command}"));
         let lines: Vec<_> = answer.trim_end().lines().collect();
@@ -61,7 +61,7 @@ impl Story {
         Ok(())
     }
 
-    /// Ends the story, or prints its figures.
+    /// Ends the output, or prints the figures.
     pub fn end(&self, figures: &Value) -> Result<()> {
         if self.is_silent {
             println!("{}", serde_json::to_string_pretty(figures)?);
