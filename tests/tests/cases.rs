@@ -9,7 +9,7 @@ use tests::{
     rows,
 };
 
-/// Runs all rows and tells of each that fails.
+/// Runs all rows and reports each that fails.
 fn pass(rows: Vec<Case>) {
     let mut engine = HostEngine::default();
     let failures: Vec<String> = rows

@@ -1,4 +1,4 @@
-//! Every row in the kernel, by `BPF_PROG_TEST_RUN`, beside the host engine: both must do the same to the bit.
+//! Every row in the kernel, by `BPF_PROG_TEST_RUN`, and in the host engine: results must be identical.
 
 use std::thread;
 
@@ -14,7 +14,7 @@ use tests::{
     world::{Kind, World, network},
 };
 
-/// Runs all rows in both engines and tells of each that fails.
+/// Runs all rows in both engines and reports each that fails.
 fn agree(rows: fn() -> Vec<Case>) -> Result<()> {
     let failures: Vec<String> = in_a_thread(move || {
         let (mut host, mut kernel) = (HostEngine::default(), KernelEngine::new()?);

@@ -23,7 +23,7 @@ const fn refused_max(mode: Mode) -> u32 {
     match mode {
         // Full buckets.
         Mode::FullNat => 50,
-        // And full lines of hints.
+        // And full lines of the reply index.
         Mode::Nat => 100,
     }
 }

@@ -1,4 +1,4 @@
-//! One of everything that maps can hold.
+//! A snapshot with one of everything that maps can hold.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use lb_userspace::{
     spec::BackendName,
 };
 
-/// Steps that put one of everything, and what is there then.
+/// Steps that write one of everything, and the resulting snapshot.
 pub fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
     let interface = |it: &Attached| Interface { mac: it.mac, zero: 0, mtu: it.mtu, attached: 1 };
     let hop = Hop {
@@ -82,7 +82,7 @@ pub fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
     (steps, want)
 }
 
-/// Steps that take everything away.
+/// Steps that remove everything.
 pub fn removal(have: &Snapshot) -> Vec<Op> {
     let mut steps: Vec<Op> = have.services.keys().copied().map(Op::DeleteService).collect();
     steps.extend(have.pools.keys().copied().map(Op::DeletePool));
@@ -108,7 +108,7 @@ fn listen(text: &str) -> Listen {
     Listen { address: address.ip(), port: Be16::new(address.port()), protocol: Protocol::Tcp }
 }
 
-/// An address that stands in the text of a test.
+/// Parses an address.
 #[expect(clippy::unwrap_used, reason = "a literal that is none is a mistake of the test")]
 pub fn literal<T: FromStr<Err: Debug>>(text: &str) -> T {
     text.parse().unwrap()

@@ -1,4 +1,4 @@
-//! What a daemon that was killed left behind.
+//! What a killed daemon leaves behind.
 
 use std::{collections::BTreeSet, fs};
 
@@ -30,7 +30,7 @@ fn what_a_killed_start_left_half_made_is_created_again() -> Result<()> {
 }
 
 #[test]
-fn a_link_whose_pinning_a_kill_cut_short_is_ours_and_is_kept() -> Result<()> {
+fn a_link_whose_pinning_was_interrupted_is_kept() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
         drop(world.open(&["front", "back"], AttachMode::Native)?);
@@ -38,7 +38,7 @@ fn a_link_whose_pinning_a_kill_cut_short_is_ours_and_is_kept() -> Result<()> {
         let (front, back) = (front?, back?);
         let pin =
             |name: &str| Ok::<_, anyhow::Error>(world.pins().join(format!("link_{}", world.index(name)?)));
-        // Pinned and not yet renamed: once where nothing lies, once over a pin of the same link.
+        // Pinned and not yet renamed: once without an older pin, once beside a pin of the same link.
         fs::rename(pin("front")?, unfinished(&pin("front")?))?;
         FdLink::from(PinnedLink::from_pin(pin("back")?)?).pin(unfinished(&pin("back")?))?;
 
@@ -52,7 +52,7 @@ fn a_link_whose_pinning_a_kill_cut_short_is_ours_and_is_kept() -> Result<()> {
 }
 
 #[test]
-fn what_a_kill_left_of_a_pin_is_detached_like_the_others() -> Result<()> {
+fn an_unfinished_pin_of_a_killed_daemon_is_detached_like_the_others() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
         drop(world.open(&["front"], AttachMode::Native)?);
@@ -90,7 +90,7 @@ fn flows_that_a_dead_daemon_left_behind_are_found_and_freed() -> Result<()> {
     })
 }
 
-/// Whose flows a walk over the tables meets.
+/// The backends whose flows a walk over the tables finds.
 pub fn owners(opened: &mut Opened) -> Result<Vec<u32>> {
     let (mut owners, mut from) = (Vec::new(), Some(0));
     while let Some(stretch) = from {

@@ -61,7 +61,7 @@ fn flows_and_contents_survive_another_layout_of_a_map() -> Result<()> {
 }
 
 #[test]
-fn counters_of_another_layout_go_on_where_they_were() -> Result<()> {
+fn counters_of_another_layout_continue() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
         leave_everything(&world)?;
@@ -89,7 +89,7 @@ fn counters_of_another_layout_go_on_where_they_were() -> Result<()> {
 }
 
 #[test]
-fn another_record_costs_the_flows_of_its_family_alone_and_says_so() -> Result<()> {
+fn another_record_costs_only_the_flows_of_its_family_and_is_reported() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
         let (want, maps) = leave_everything(&world)?;
@@ -116,7 +116,7 @@ fn another_record_costs_the_flows_of_its_family_alone_and_says_so() -> Result<()
 }
 
 #[test]
-fn what_a_start_left_that_ended_before_its_links_is_not_believed() -> Result<()> {
+fn what_a_start_that_ended_before_its_links_left_is_ignored() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
         let (want, _) = leave_everything(&world)?;

@@ -1,4 +1,4 @@
-//! What the data plane refuses, and that it changes nothing then.
+//! Starts that the data plane refuses, without changing anything.
 
 use std::fs;
 
@@ -28,7 +28,7 @@ fn a_second_daemon_on_the_same_pins_is_refused() -> Result<()> {
 }
 
 #[test]
-fn an_interface_that_refuses_leaves_nothing_behind() -> Result<()> {
+fn a_refused_attach_leaves_nothing_behind() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
         // The driver looks at the peer's MTU, which no preflight can know.
@@ -45,7 +45,7 @@ fn an_interface_that_refuses_leaves_nothing_behind() -> Result<()> {
 }
 
 #[test]
-fn an_interface_that_refuses_leaves_the_directory_that_was_there() -> Result<()> {
+fn a_refused_attach_keeps_the_existing_directory() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
         world.namespace.ip("link set back-peer mtu 9000")?;

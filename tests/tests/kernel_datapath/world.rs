@@ -115,7 +115,7 @@ impl World {
         Ok(nix::net::if_::if_nametoindex(interface)?)
     }
 
-    /// The program of an interface, as `ip` tells.
+    /// The program of an interface, as `ip` shows it.
     pub fn program(&self, interface: &str) -> Result<Option<u64>> {
         Ok(self.namespace.programs()?.remove(interface))
     }

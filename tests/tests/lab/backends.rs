@@ -1,4 +1,4 @@
-//! Backends come and go: who gets new connections, and from when on.
+//! Backends come and go: which ones get new connections, and from when on.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -30,7 +30,7 @@ fn backends_are_added_and_removed_while_requests_come_in() -> Result<()> {
         shares.map(|()| tally)
     })?;
 
-    // Removing a backend ends its flows, and some requests were under way on it.
+    // Removing a backend ends its flows, some of them with requests in progress.
     assert!(tally.failed() <= 64, "{tally}");
     assert!(tally.of("web-1") > 0 && tally.of("web-3") > 0, "{tally}");
     Ok(())
@@ -61,7 +61,7 @@ fn adding_a_backend_breaks_nothing() -> Result<()> {
 }
 
 #[test]
-fn what_commands_changed_outlives_the_daemon_until_the_file_says_otherwise() -> Result<()> {
+fn changes_by_commands_outlive_the_daemon_until_the_file_overrides_them() -> Result<()> {
     let Stage { lab, web: _web, mut config, mut xlb } = Stage::web("overlay")?;
     xlb.run(&["backend", "drain", "web/web-1"])?;
     xlb.run(&["backend", "weight", "web/web-2", "0"])?;
@@ -125,7 +125,7 @@ fn a_backup_serves_only_while_no_other_is_up() -> Result<()> {
     Ok(())
 }
 
-/// Beside other load, shares of a part of the requests are not equal; but it can be seen who serves.
+/// Under other load, shares of a part of the requests are not equal, but they show which backends serve.
 fn eventually_shared_by(lab: &Lab, backends: usize) -> Result<()> {
     eventually(SOON, &format!("{backends} backends serve"), || {
         let tally = lab.visit(Family::V4, 80, 60)?;

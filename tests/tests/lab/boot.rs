@@ -20,7 +20,7 @@ use crate::{
     stage::{configured, one_backend},
 };
 
-/// From an interface that appears to the first answer: the look at the host, the load, and the first health checks.
+/// From the interface's appearance to the first answer: detection, loading, and the first health checks.
 const BOOT: Duration = Duration::from_secs(20);
 
 #[test]
@@ -51,7 +51,7 @@ fn a_daemon_that_starts_before_its_interface_serves_once_the_interface_exists() 
 }
 
 #[test]
-fn a_wait_for_interfaces_ends_with_the_refusal_of_a_start_without_one() -> Result<()> {
+fn a_wait_for_interfaces_ends_with_the_same_error_as_a_start_without_one() -> Result<()> {
     let lab = one_backend("waited")?;
     let config =
         Config { interfaces: vec!["eth0".into(), "eth7".into()], ..Config::web(&lab, Mode::FullNat) };

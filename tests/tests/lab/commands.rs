@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[test]
-fn commands_end_as_the_manual_says() -> Result<()> {
+fn commands_exit_as_documented() -> Result<()> {
     let lab = one_backend("codes")?;
     let mut xlb = lab.start(&Config::web(&lab, Mode::FullNat))?;
 
@@ -37,7 +37,7 @@ fn commands_end_as_the_manual_says() -> Result<()> {
 }
 
 #[test]
-fn a_backend_that_was_added_outlives_the_daemon_and_is_told_by_status() -> Result<()> {
+fn an_added_backend_outlives_the_daemon_and_status_shows_it() -> Result<()> {
     let lab = Lab::build(&Topology::new("added", Shape::TwoNics).backends(2))?;
     let _web = lab.web_servers()?;
     let mut config = Config::web(&lab, Mode::FullNat);

@@ -11,11 +11,11 @@ use anyhow::{Result, ensure};
 use lb_common::{net::Protocol, service::Mode};
 use tests::lab::{Family, Lab, address, config::Service};
 
-/// Where the service listens.
+/// The service's port.
 pub const DNS: u16 = 53;
-/// Where its backends listen.
+/// The backends' port.
 pub const BACKEND: u16 = 5353;
-/// From one datagram to the next.
+/// The interval between datagrams.
 const PACE: Duration = Duration::from_millis(1);
 /// For the first answer: the client's neighbour entry may not exist yet.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ pub fn service(lab: &Lab, mode: Mode) -> Service {
     Service::over(lab, "dns", Protocol::Udp, mode, DNS, BACKEND)
 }
 
-/// Asks on one flow at a steady pace.
+/// Sends requests on one flow at a steady rate.
 pub fn on_one_flow(lab: &Lab, family: Family, is_over: &AtomicBool) -> Result<Exchange> {
     let (socket, mut answer) = (lab.client.inside(|| known_to_all(lab, family, PORTS.end))?, [0; 64]);
     let mut exchange = Exchange::default();
@@ -55,7 +55,7 @@ pub fn on_one_flow(lab: &Lab, family: Family, is_over: &AtomicBool) -> Result<Ex
     Ok(exchange)
 }
 
-/// Asks twice on each of many flows, one after the other: the first datagram of a flow takes the slow path, the second
+/// Sends two requests on each of many flows, one after the other: the first datagram of a flow takes the slow path, the second
 /// one does not.
 pub fn on_new_flows(lab: &Lab, family: Family, is_over: &AtomicBool) -> Result<Exchange> {
     lab.client.inside(|| {

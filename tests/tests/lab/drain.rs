@@ -1,4 +1,4 @@
-//! Backends that are drained or put into maintenance: what becomes of their connections.
+//! Backends that are drained or in maintenance: what happens to their connections.
 
 use std::{
     net::UdpSocket,
@@ -24,7 +24,7 @@ fn a_drained_backend_keeps_its_connections_and_gets_no_other() -> Result<()> {
     let _echoes = lab.tcp_echoes(ECHO)?;
     xlb.wait_until_all_are_up()?;
     let live = lab.live(Family::V4, ECHO, 30)?;
-    // A count may have begun a second before it is asked for.
+    // The count may have started a second before the request.
     eventually(SOON, "web-2 has its third of the flows", || Ok(flows(&xlb, "web-2")? == 10))?;
 
     xlb.run(&["backend", "drain", "echo/web-2"])?;
@@ -95,13 +95,13 @@ fn a_backend_in_maintenance_loses_its_connections_and_no_other_does() -> Result<
 
     assert_eq!(flows(&xlb, "web-2")?, 0);
     assert!(later.finish()?.broken.is_empty());
-    // The clients of web-2 are not told: they wait for their echo in vain.
+    // The clients of web-2 are not notified: they wait for their echo in vain.
     let report = live.finish()?;
     assert_eq!(report.broken.len(), 10, "{report}");
     Ok(())
 }
 
-/// Drains web-2 when its ten connections are so old, and again when they are closed.
+/// Drains web-2 when its ten connections have this age, and again when they are closed.
 fn drain_under_connections(lab: &Lab, xlb: &Daemon, seconds: u64) -> Result<()> {
     let live = lab.live(Family::V4, ECHO, 30)?;
     live.wait_for_bytes(seconds)?;
@@ -118,7 +118,7 @@ fn drain_under_connections(lab: &Lab, xlb: &Daemon, seconds: u64) -> Result<()> 
     Ok(())
 }
 
-/// As often as can be: more than a monitoring system would.
+/// Scrapes without a pause: more often than a monitoring system would.
 fn scrape_until(xlb: &Daemon, is_over: &AtomicBool) -> Result<()> {
     while !is_over.load(Ordering::Relaxed) {
         xlb.metrics()?;

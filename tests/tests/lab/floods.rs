@@ -23,16 +23,16 @@ const WEB: u16 = 80;
 const ECHO: u16 = 7;
 const ECHO_BACKEND: u16 = 7777;
 
-/// The connections that live are four of five that the table promises to hold.
+/// The established connections are four fifths of what the table promises to hold.
 const LIMITS: Limits = Limits { flows: 12_288, flows_ipv6: 3072, half_open_flows: 2048 };
 /// Half-open flows of both families at most: the limit, and one for each bucket (docs/configuration.md).
 const HALF_OPEN_MAX: u32 = 2 * LIMITS.half_open_flows
     + Shape::for_flows(LIMITS.flows, 0).buckets
     + Shape::for_flows(LIMITS.flows_ipv6, 0).buckets;
 
-/// Connections that live through the floods.
+/// Connections that stay open through the floods.
 const ESTABLISHED: [(Family, usize); 2] = [(Family::V4, 10_000), (Family::V6, 2500)];
-/// Of ten thousand of those, the most that find no place at first (docs/flow-table.md has what a full table refuses).
+/// Of ten thousand of those, the most that are refused at first (docs/flow-table.md has what a full table refuses).
 const REFUSED_MAX: usize = 5;
 /// Forged sources of a flood, of each family.
 const KEYS: u32 = 120_000;
@@ -178,14 +178,14 @@ fn received(xlb: &Daemon) -> Result<f64> {
     Ok(xlb.metrics()?.sum("xlb_xdp_packets_total", &[("interface", "eth0")]))
 }
 
-/// How many packets found no place for their flow, by reason. The counts are pinned: they outlive the daemon.
+/// First packets that were refused because of full tables, by reason. The counters are pinned and outlive the daemon.
 fn refused(xlb: &Daemon) -> Result<[f64; 4]> {
     let metrics = xlb.metrics()?;
     let reasons = ["table_full", "ports_exhausted", "tuple_in_use", "contended"];
     Ok(reasons.map(|reason| metrics.sum("xlb_dropped_packets_total", &[("reason", reason)])))
 }
 
-/// What xlb says of its tables and of what it dropped.
+/// xlb's figures of its tables and drops.
 fn figures(xlb: &Daemon) -> Result<String> {
     let metrics = xlb.metrics()?;
     let mut text = String::new();

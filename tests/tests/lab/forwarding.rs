@@ -29,7 +29,7 @@ fn curl_is_served_over_both_families_in_both_modes() -> Result<()> {
 }
 
 #[test]
-fn thirty_thousand_connections_of_two_clients_are_shared_exactly() -> Result<()> {
+fn thirty_thousand_connections_of_two_clients_are_shared_equally() -> Result<()> {
     let lab = Lab::build(&Topology::new("shares", Shape::TwoNics).clients(2))?;
     let _web = lab.web_servers()?;
     let xlb = lab.start(&Config::web(&lab, Mode::FullNat))?;
@@ -67,7 +67,7 @@ fn every_checksum_that_arrives_is_right() -> Result<()> {
 }
 
 #[test]
-fn backends_see_the_client_in_nat_mode_and_a_source_of_ours_in_full_nat_mode() -> Result<()> {
+fn backends_see_the_client_in_nat_mode_and_a_source_of_xlb_in_full_nat_mode() -> Result<()> {
     for mode in MODES {
         let lab = Lab::build(&Topology::new("seen", Shape::TwoNics).mode(mode).backends(1).clients(1))?;
         let web = lab.web_servers()?;
@@ -93,7 +93,7 @@ fn backends_see_the_client_in_nat_mode_and_a_source_of_ours_in_full_nat_mode() -
 }
 
 #[test]
-fn datagrams_are_answered_and_shared_exactly_in_both_modes() -> Result<()> {
+fn datagrams_are_answered_and_shared_equally_in_both_modes() -> Result<()> {
     for mode in MODES {
         let lab = Lab::build(&Topology::new("udp", Shape::TwoNics).mode(mode))?;
         let _udp = lab.udp_echoes(datagrams::BACKEND)?;
@@ -133,11 +133,11 @@ fn one_interface_is_enough() -> Result<()> {
     Ok(())
 }
 
-/// Exchanges datagrams of several sizes on so many sockets, from all client addresses in turn. Each socket has to
+/// Exchanges datagrams of several sizes on this many sockets, from all client addresses in turn. Each socket must
 /// stay with its backend; returns how many sockets each backend got.
 fn exchange(lab: &Lab, family: Family, sockets: usize) -> Result<BTreeMap<String, usize>> {
     const SIZES: [usize; 4] = [0, 1, 100, 1400];
-    // Each socket has a port of its own: one that was used before would meet the flow that it had.
+    // Each socket has a port of its own: a reused one would belong to the earlier flow.
     const FIRST_PORT: u16 = 20_000;
     let from = lab.client_addresses(family);
     lab.client.block_on(async || {

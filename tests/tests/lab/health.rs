@@ -1,4 +1,4 @@
-//! Backends that fail: how soon health checks notice, and who is served meanwhile.
+//! Backends that fail: how soon health checks notice, and which requests are served meanwhile.
 
 use std::{
     sync::OnceLock,
@@ -19,7 +19,7 @@ use tests::lab::{
 
 use crate::stage::{Stage, assert_served_by, new_flows};
 
-/// For a visit that may be to nobody: several fail, one after the other, until the checks have noticed.
+/// The limit of a visit to a dead backend: several fail, one after the other, until the checks have noticed.
 const PATIENCE: Duration = Duration::from_millis(400);
 /// Visits, at most, from the port of one that gave up: its half-open flow is still there, and no other is counted.
 const SAME_PORT: u64 = 5;
@@ -53,7 +53,7 @@ fn a_silent_backend_gets_no_connection_once_its_checks_had_time_to_time_out() ->
 }
 
 #[test]
-fn a_backend_that_accepts_and_does_not_answer_is_found_out_by_http() -> Result<()> {
+fn a_backend_that_accepts_and_does_not_answer_is_detected_by_http_checks() -> Result<()> {
     let Stage { lab, web, mut config, xlb } = Stage::web("frozen")?;
     config.services[0].health.check = Check::Http { path: "/healthz" };
     xlb.write(&config)?;
@@ -93,7 +93,7 @@ fn a_long_interval_delays_neither_the_first_check_nor_that_of_a_new_or_changed_b
     xlb.wait_until_all_are_up()
 }
 
-/// Visits go on while web-2 is struck. Of those that begin within the promised time no more fail than went to web-2; of
+/// Visits go on while web-2 fails. Of those that begin within the promised time no more fail than went to web-2; of
 /// those that begin later none fails, and none goes there.
 fn strike_web_2_under_load(
     lab: &Lab,
@@ -125,7 +125,7 @@ fn strike_web_2_under_load(
         Ok((join(early)?, join(late)?))
     })?;
 
-    // Whose port is that of a visit that gave up finds its flow, to web-2 and out of turn: what comes later has others.
+    // A visit with the port of one that timed out meets that flow, to web-2; later visits have other ports.
     lab.client.sysctl(PORTS, "32768 65535")?;
 
     let given = given()?;

@@ -74,7 +74,7 @@ fn curl_fetches_what_a_web_server_has() -> Result<()> {
 fn the_witness_notices_a_wrong_checksum() -> Result<()> {
     let lab = Lab::build(&Topology::new("itself", Shape::TwoNics).backends(1))?;
     let _echo = echo::udp_echo(&lab.backends[0].namespace, "10.0.0.11:5353".parse()?, "web-1")?;
-    // Sends what it never finished: the checksum of a packet that a NIC was to complete.
+    // Sends packets with the unfinished checksum that a NIC would complete.
     lab.switch.run(&["ethtool", "-K", "web-1", "tx-checksum-ip-generic", "on"])?;
     let witness = lab.witness()?;
 
@@ -87,7 +87,7 @@ fn the_witness_notices_a_wrong_checksum() -> Result<()> {
 }
 
 #[test]
-fn a_router_tells_the_sender_that_the_path_is_narrow() -> Result<()> {
+fn a_router_reports_a_narrow_path_to_the_sender() -> Result<()> {
     let lab = Lab::build(&Topology::new("narrow", Shape::Routers).backends(1))?;
     let _web = lab.web_servers()?;
     nftables::balance(&lab)?;
@@ -140,7 +140,7 @@ fn no_connection_is_silent_behind_others_that_echo() -> Result<()> {
 }
 
 #[test]
-fn live_connections_tell_when_nobody_echoes() -> Result<()> {
+fn live_connections_report_a_missing_echo_server() -> Result<()> {
     let lab = Lab::build(&Topology::new("itself", Shape::TwoNics).backends(1))?;
     let unused = address::SERVICE.port(Family::V4, web::PORT);
 
@@ -168,7 +168,7 @@ fn a_silent_host_does_not_answer_until_it_listens_again() -> Result<()> {
 }
 
 #[test]
-fn nothing_stays_behind() -> Result<()> {
+fn nothing_is_left_behind() -> Result<()> {
     let lab = Lab::build(&Topology::new("behind", Shape::TwoNics))?;
     let web = lab.web_servers()?;
     let name = lab.name().to_owned();
@@ -181,7 +181,7 @@ fn nothing_stays_behind() -> Result<()> {
     Ok(())
 }
 
-/// It checks its own promises, and ends with an error where one is not kept; these are its figures.
+/// The demo checks itself and ends with an error if something is wrong; these are its figures.
 #[test]
 fn the_demo_keeps_its_promises_within_a_minute() -> Result<()> {
     const LIMIT: Duration = Duration::from_secs(60);
@@ -212,7 +212,7 @@ fn the_demo_keeps_its_promises_within_a_minute() -> Result<()> {
     Ok(())
 }
 
-/// As Ctrl-C does it: to all processes of the terminal at once, whatever is going on.
+/// Like Ctrl-C: a signal to all processes of the terminal at once, at any moment.
 #[test]
 fn a_demo_that_is_interrupted_leaves_nothing_behind() -> Result<()> {
     let _alone = alone();
@@ -225,7 +225,7 @@ fn a_demo_that_is_interrupted_leaves_nothing_behind() -> Result<()> {
             .stderr(Stdio::piped())
             .spawn()?;
         let group = Pid::from_raw(demo.id().cast_signed());
-        let mut story = BufReader::new(demo.stdout.take().context("the demo tells no story")?).lines();
+        let mut story = BufReader::new(demo.stdout.take().context("the demo has no output")?).lines();
         let has_come = story.by_ref().any(|line| line.is_ok_and(|line| line.contains(moment)));
 
         killpg(group, Signal::SIGINT)?;

@@ -1,4 +1,4 @@
-//! A daemon that is killed at any moment leaves each packet its slow path.
+//! When the daemon is killed at any moment, no packet misses its slow path.
 
 use std::{
     fs,

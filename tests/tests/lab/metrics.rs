@@ -1,4 +1,4 @@
-//! What Prometheus scrapes: well formed, and in step with what was done.
+//! Metrics are well formed and match the traffic.
 
 use anyhow::Result;
 use lb_common::{net::Protocol, service::Mode};
@@ -50,7 +50,7 @@ fn counters_do_not_fall_over_removals_other_names_and_kills() -> Result<()> {
 }
 
 #[test]
-fn what_is_scraped_is_clean_and_adds_up() -> Result<()> {
+fn metrics_are_clean_and_add_up() -> Result<()> {
     let lab = Lab::build(&Topology::new("metrics", Shape::TwoNics))?;
     let _web = lab.web_servers()?;
     let void = Service::over(&lab, "void", Protocol::Tcp, Mode::FullNat, VOID, VOID);
@@ -74,7 +74,7 @@ fn what_is_scraped_is_clean_and_adds_up() -> Result<()> {
     assert_eq!(sum("xlb_backend_new_flows_total", &[("backend", "web-2-v6")]), REQUESTS / 3);
     assert_eq!(sum("xlb_service_new_flows_total", &[("service", "void")]), 0);
 
-    // All that comes to a service is forwarded, or dropped for one reason.
+    // Every packet to a service is forwarded, or dropped for one reason.
     let dropped = sum("xlb_dropped_packets_total", &[]);
     let (forwarded, returned) =
         (sum("xlb_backend_forwarded_packets_total", &[]), sum("xlb_backend_returned_packets_total", &[]));

@@ -1,4 +1,4 @@
-//! The Ethernet around xlb changes: addresses move, links flap.
+//! Changes of the Ethernet around xlb: addresses move, links flap.
 
 use std::{
     net::IpAddr,
@@ -20,9 +20,9 @@ const WEB: u16 = 80;
 const ECHO: u16 = 7;
 const DNS: u16 = 53;
 const CONNECTIONS: usize = 30;
-/// For a neighbour that was just met to become one that the kernel does not vouch for.
+/// The time until a fresh neighbour entry becomes stale.
 const STALE: Duration = Duration::from_secs(15);
-/// A stale neighbour is asked again every 15 s (`neighbours::asking`); the kernel waits up to 5 s, then gives it up in 3.
+/// A stale neighbour is probed every 15 s (`neighbours::asking`); the kernel waits up to 5 s, then gives up after 3 s.
 const FOUND_AGAIN: Duration = Duration::from_secs(30);
 
 #[test]
@@ -30,7 +30,7 @@ fn connections_follow_a_backend_to_its_new_mac() -> Result<()> {
     let (lab, _xlb, live, _echoes) = stage("mac")?;
     let backend = &lab.backends[1].namespace;
 
-    // Says so on its own, as a host does that takes over an address.
+    // Sends a gratuitous ARP, like a host that takes over an address.
     backend.sysctl("net.ipv4.conf.eth0.arp_notify", "1")?;
     backend.sysctl("net.ipv6.conf.eth0.ndisc_notify", "1")?;
     backend.ip("link set eth0 address 02:00:00:00:00:99")?;
@@ -38,18 +38,18 @@ fn connections_follow_a_backend_to_its_new_mac() -> Result<()> {
     survive(live)
 }
 
-/// Nobody hears of it: what is sent to the old address is lost, until the neighbour is asked again and does not answer.
+/// The move is not announced: packets to the old MAC are lost until a probe of the neighbour fails.
 #[test]
-fn a_backend_that_moves_without_a_word_is_found_again() -> Result<()> {
+fn a_backend_that_moves_without_an_announcement_is_found_again() -> Result<()> {
     let lab = Lab::build(&Topology::new("silentmac", Shape::TwoNics))?;
     let _web = lab.web_servers()?;
-    // As if much time had passed: the kernel vouches for what it learned for half a minute or so, and asks nobody then.
+    // As if much time had passed: for about half a minute, an entry is reachable and the kernel sends no probe.
     for family in ["ipv4", "ipv6"] {
         lab.xlb.sysctl(&format!("net.{family}.neigh.eth1.base_reachable_time_ms"), "3000")?;
         lab.xlb.sysctl(&format!("net.{family}.neigh.eth1.delay_first_probe_time"), "1")?;
     }
     let mut config = Config::web(&lab, Mode::FullNat);
-    // A check would be traffic of the kernel's own, by which it would notice.
+    // A health check would be the kernel's own traffic and make it notice.
     config.services[0].health.check = Check::None;
     let xlb = lab.start(&config)?;
     xlb.wait_until_all_are_up()?;
@@ -75,7 +75,7 @@ fn a_backend_that_moves_without_a_word_is_found_again() -> Result<()> {
 
 /// The client resolves xlb's MAC once, from its first address: the host does not see the others before they connect.
 #[test]
-fn a_client_that_the_host_has_not_met_is_served_at_once() -> Result<()> {
+fn a_client_without_neighbour_entry_is_served_at_once() -> Result<()> {
     let lab = Lab::build(&Topology::new("unmet", Shape::TwoNics).backends(1).clients(4))?;
     let (_web, _udp) = (lab.web_servers()?, lab.udp_echoes(DNS)?);
     let dns = Service::over(&lab, "dns", Protocol::Udp, Mode::FullNat, DNS, DNS);
@@ -131,7 +131,7 @@ fn is_answered_at_once(lab: &Lab, client: IpAddr) -> Result<()> {
     })
 }
 
-/// What xlb's host knows of a client.
+/// The client's neighbour entry on xlb's host.
 fn neighbour(lab: &Lab, client: IpAddr) -> Result<String> {
     lab.xlb.run(&["ip", "neighbour", "show", "to", &client.to_string()])
 }
@@ -147,7 +147,7 @@ fn connections_follow_a_client_to_its_new_mac() -> Result<()> {
     survive(live)
 }
 
-/// The interface is down meanwhile: until xlb has taken over the new MAC, the host would reset what is sent to it.
+/// The interface is down meanwhile: otherwise the host would reset connections until xlb has read the new MAC.
 #[test]
 fn connections_survive_a_new_mac_of_an_interface_of_xlb() -> Result<()> {
     const NEW: [u8; 6] = [2, 0, 0, 0, 0, 0x96];
@@ -165,7 +165,7 @@ fn connections_survive_a_new_mac_of_an_interface_of_xlb() -> Result<()> {
         eventually(Duration::from_secs(5), "the interface has a carrier", || {
             Ok(show(&lab, interface)?.contains(" state UP "))
         })?;
-        // Announced again: what was sent before both ends had a carrier is lost.
+        // Announced again: packets sent before both ends had a carrier are lost.
         lab.xlb.ip(&change)?;
 
         survive(live)?;
@@ -199,7 +199,7 @@ fn connections_survive_an_interface_that_goes_down_and_up() -> Result<()> {
     Ok(())
 }
 
-/// Three visits, one to each: is nobody lost?
+/// Makes three visits, one to each backend: are all served?
 fn all_serve(lab: &Lab, family: Family) -> Result<bool> {
     const LIMIT: Duration = Duration::from_millis(500);
     let backends = lab.backends.len();
@@ -207,7 +207,7 @@ fn all_serve(lab: &Lab, family: Family) -> Result<bool> {
     Ok(visit(&lab.client, &Visit { limit: LIMIT, ..visits })?.is_even(backends))
 }
 
-/// Does the kernel of xlb no longer vouch for a neighbour?
+/// Is the neighbour entry on xlb's host stale?
 fn is_stale(lab: &Lab, neighbour: IpAddr) -> Result<bool> {
     Ok(lab.xlb.run(&["ip", "neighbour", "show", "to", &neighbour.to_string()])?.contains("STALE"))
 }

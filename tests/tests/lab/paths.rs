@@ -118,7 +118,7 @@ fn a_client_learns_that_the_path_to_the_backend_is_narrow() -> Result<()> {
     Ok(())
 }
 
-/// Opens all connections, then talks on each: an answer that came to the wrong one would show.
+/// Opens all connections, then exchanges data on each: an answer on the wrong one would show.
 fn talk_at_the_same_time(client: &Namespace, ways: Vec<(SocketAddr, SocketAddr)>) -> Result<()> {
     client.block_on(async || {
         let mut streams: Vec<TcpStream> = Vec::new();
@@ -137,7 +137,7 @@ fn talk_at_the_same_time(client: &Namespace, ways: Vec<(SocketAddr, SocketAddr)>
     })
 }
 
-/// The host knows that packets to `peer` must be small.
+/// The host has a reduced path MTU to `peer`.
 fn assert_narrow(host: &Namespace, peer: &str) -> Result<()> {
     let route = host.run(&["ip", "route", "get", peer])?;
     ensure!(route.contains(&format!("mtu {NARROW}")), "the route to {peer} in {host}: {route}");

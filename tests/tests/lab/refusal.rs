@@ -17,7 +17,7 @@ use tests::lab::{
 pub const CONFLICT: i32 = 5;
 pub const INVALID_CONFIGURATION: i32 = 6;
 pub const HOST_UNFIT: i32 = 78;
-/// Before each command that must end: one that does not is ended, and shows by its exit code.
+/// Prefix of commands that must end: `timeout` ends one that does not, with an exit code of its own.
 const LIMIT: [&str; 2] = ["timeout", "20"];
 
 /// Runs a daemon through `words`, which must end by itself and leave the host as it was.
@@ -43,13 +43,13 @@ pub fn said(output: &Output) -> (i32, String) {
     (output.code, output.stderr.clone())
 }
 
-/// Every cause in a line of its own, and nothing else.
+/// Every cause on a line of its own, and nothing else.
 pub fn assert_unfit(output: &Output, causes: &[&str]) {
     let causes: String = causes.iter().map(|cause| format!("{cause}\n")).collect();
     assert_eq!(said(output), (HOST_UNFIT, format!("{causes}error: this host cannot run xlb\n")));
 }
 
-/// What a daemon leaves on a host: files and pins, and programs on interfaces.
+/// The traces of a daemon on a host: files, pins, and programs on interfaces.
 #[derive(Debug, PartialEq)]
 struct Traces {
     /// By inode: a re-created one differs.

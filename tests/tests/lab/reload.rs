@@ -12,7 +12,7 @@ use crate::{
 };
 
 #[test]
-fn a_bad_file_at_reload_changes_nothing_and_says_where() -> Result<()> {
+fn a_reload_of_a_bad_file_changes_nothing_and_reports_the_line() -> Result<()> {
     let lab = one_backend("badfile")?;
     let _web = lab.web_servers()?;
     let config = Config::web(&lab, Mode::FullNat);

@@ -1,4 +1,4 @@
-//! Labs that several tests begin with.
+//! Labs that several tests use.
 
 use std::fs;
 
@@ -13,14 +13,14 @@ pub fn one_backend(tag: &'static str) -> Result<Lab> {
     Lab::build(&Topology::new(tag, Shape::TwoNics).backends(1))
 }
 
-/// The same, with a configuration on which a daemon starts.
+/// The same, with a valid configuration.
 pub fn configured(tag: &'static str) -> Result<Lab> {
     let lab = one_backend(tag)?;
     fs::write(lab.config_path(), Config::web(&lab, Mode::FullNat).to_string())?;
     Ok(lab)
 }
 
-/// A daemon that serves, and what it serves with.
+/// A serving daemon, and its servers.
 pub struct Stage {
     pub web: Vec<Web>,
     pub config: Config,

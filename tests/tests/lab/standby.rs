@@ -56,7 +56,7 @@ fn plug_in_a_standby(lab: &Lab) -> Result<Namespace> {
     Ok(standby)
 }
 
-/// The switch learns nothing, and sends every frame out of every port.
+/// Turns off learning: the switch sends every frame out of every port.
 fn flood(lab: &Lab) -> Result<()> {
     let backends = lab.backends.iter().map(|backend| backend.name.as_str());
     let ports = ["client", "xlb", "other"].into_iter().chain(backends);

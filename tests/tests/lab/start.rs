@@ -1,4 +1,4 @@
-//! What an operator sees of a daemon that does not start: exit codes, lines, and that nothing was changed.
+//! Failed starts: exit codes and messages, and nothing was changed.
 
 use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt as _};
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 #[test]
-fn a_file_that_is_not_there_or_wrong_is_told_with_line_and_column() -> Result<()> {
+fn a_missing_or_invalid_file_is_reported_with_line_and_column() -> Result<()> {
     let lab = one_backend("file")?;
     let config = Config::web(&lab, Mode::FullNat).to_string();
     let wrong = config.replace("\"192.0.2.10:80\"", "\"192.0.2.10:0\"").replace("flows_ipv6", "flow_ipv6");
@@ -51,7 +51,7 @@ fn a_file_that_is_not_there_or_wrong_is_told_with_line_and_column() -> Result<()
 }
 
 #[test]
-fn a_daemon_without_rights_is_told_which_before_it_meets_a_file_that_it_may_not_touch() -> Result<()> {
+fn missing_privileges_are_reported_before_any_file_that_needs_them() -> Result<()> {
     let lab = configured("rights")?;
     let locked = lab.directory().join("state");
     fs::create_dir(&locked)?;
@@ -83,7 +83,7 @@ fn pins_need_a_bpffs() -> Result<()> {
 }
 
 #[test]
-fn a_missing_interface_is_told_with_those_that_there_are() -> Result<()> {
+fn a_missing_interface_is_reported_with_those_that_exist() -> Result<()> {
     let lab = one_backend("missing")?;
     let config =
         Config { interfaces: vec!["eth0".into(), "eth7".into()], ..Config::web(&lab, Mode::FullNat) };
@@ -96,7 +96,7 @@ fn a_missing_interface_is_told_with_those_that_there_are() -> Result<()> {
 }
 
 #[test]
-fn a_program_of_somebody_else_is_named_and_left_alone() -> Result<()> {
+fn a_foreign_program_is_named_and_left_alone() -> Result<()> {
     let lab = configured("other")?;
     pass::pass_everything((&lab.xlb, "eth1"), &lab.directory().join(sweep::BPFFS))?;
 
@@ -113,7 +113,7 @@ fn a_program_of_somebody_else_is_named_and_left_alone() -> Result<()> {
 }
 
 #[test]
-fn a_host_that_does_not_forward_is_told_for_each_interface_and_family() -> Result<()> {
+fn a_host_that_does_not_forward_is_reported_for_each_interface_and_family() -> Result<()> {
     let lab = configured("forward")?;
     lab.xlb.sysctl("net.ipv4.ip_forward", "0")?;
     lab.xlb.sysctl("net.ipv6.conf.all.forwarding", "0")?;
@@ -133,7 +133,7 @@ fn a_host_that_does_not_forward_is_told_for_each_interface_and_family() -> Resul
 }
 
 #[test]
-fn an_mtu_that_native_mode_cannot_have_is_told_with_the_longest_that_it_can() -> Result<()> {
+fn an_mtu_too_large_for_native_mode_is_reported_with_the_largest_possible() -> Result<()> {
     let lab = one_backend("mtu")?;
     let config = Config::web(&lab, Mode::FullNat).to_string();
     fs::write(lab.config_path(), config.replace("name = \"eth1\"", "name = \"eth1\"\nmode = \"native\""))?;
@@ -151,7 +151,7 @@ fn an_mtu_that_native_mode_cannot_have_is_told_with_the_longest_that_it_can() ->
 }
 
 #[test]
-fn limits_that_the_host_cannot_hold_are_told_with_both_figures() -> Result<()> {
+fn limits_that_exceed_the_hosts_memory_are_reported_with_both_figures() -> Result<()> {
     let lab = configured("memory")?;
     let meminfo = lab.directory().join("meminfo");
     fs::write(&meminfo, "MemTotal: 65536 kB\nMemAvailable: 8192 kB\n")?;
@@ -174,7 +174,7 @@ fn limits_that_the_host_cannot_hold_are_told_with_both_figures() -> Result<()> {
 }
 
 #[test]
-fn a_host_that_takes_all_ports_for_itself_is_told_before_anything_is_changed() -> Result<()> {
+fn a_host_that_uses_all_ports_itself_is_reported_before_anything_is_changed() -> Result<()> {
     let lab = configured("ports")?;
     lab.xlb.sysctl("net.ipv4.ip_local_port_range", "1024 65535")?;
 
@@ -191,7 +191,7 @@ fn a_host_that_takes_all_ports_for_itself_is_told_before_anything_is_changed() -
 }
 
 #[test]
-fn a_second_daemon_is_told_what_is_taken_and_the_first_serves_on() -> Result<()> {
+fn a_second_daemon_reports_the_conflict_and_the_first_serves_on() -> Result<()> {
     let lab = one_backend("second")?;
     let _web = lab.web_servers()?;
     let xlb = lab.start(&Config::web(&lab, Mode::FullNat))?;
@@ -215,9 +215,9 @@ fn a_second_daemon_is_told_what_is_taken_and_the_first_serves_on() -> Result<()>
 }
 
 #[test]
-fn a_metrics_address_that_somebody_else_has_is_a_conflict_and_changes_nothing() -> Result<()> {
+fn a_metrics_address_in_use_is_a_conflict_and_changes_nothing() -> Result<()> {
     let lab = one_backend("metrics")?;
-    // A socket stays in the namespace that it was made in.
+    // A socket stays in the namespace where it was created.
     let theirs = lab.xlb.inside(|| Ok(TcpListener::bind("127.0.0.1:0")?))?;
     let address = theirs.local_addr()?;
     let config = Config::web(&lab, Mode::FullNat);
@@ -233,7 +233,7 @@ fn a_metrics_address_that_somebody_else_has_is_a_conflict_and_changes_nothing() 
 }
 
 #[test]
-fn a_refusal_is_said_whatever_the_log_is_told() -> Result<()> {
+fn a_failed_start_is_reported_with_any_log_filter() -> Result<()> {
     let lab = one_backend("log")?;
 
     for words in [&["env", "XLB_LOG=off"][..], &["env", "XLB_LOG=lb_userspace::health=debug"]] {

@@ -1,4 +1,4 @@
-//! What a daemon that ends leaves behind, and what `xlb detach` removes.
+//! What a stopped daemon leaves behind, and what `xlb detach` removes.
 
 use anyhow::Result;
 use lb_common::service::Mode;
@@ -16,12 +16,12 @@ use tests::lab::{
 use crate::stage::{configured, one_backend};
 
 #[test]
-fn a_daemon_that_is_told_to_stop_succeeds_and_leaves_traffic_flowing() -> Result<()> {
+fn a_stopped_daemon_exits_successfully_and_leaves_traffic_flowing() -> Result<()> {
     let lab = one_backend("stop")?;
     let _web = lab.web_servers()?;
     let mut xlb = lab.start(&Config::web(&lab, Mode::FullNat))?;
     xlb.wait_until_all_are_up()?;
-    // The daemon finds out where a client on the same Ethernet is; from then on, the kernel knows.
+    // The daemon resolves a client on the same Ethernet; then the kernel has its neighbour entry.
     lab.visit(Family::V4, 80, 30)?;
 
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
@@ -55,7 +55,7 @@ fn what_was_detached_is_gone() -> Result<()> {
 }
 
 #[test]
-fn a_daemon_that_is_to_detach_at_its_end_leaves_nothing() -> Result<()> {
+fn a_daemon_with_detach_on_exit_leaves_nothing() -> Result<()> {
     let lab = configured("onexit")?;
     let program = lab.pins().join("lb");
     let mut command = lab.xlb.command(binary()?);

@@ -26,12 +26,12 @@ pub const ECHO: u16 = 7777;
 
 const KILLS: usize = 10;
 const RELOADS: usize = 100;
-/// Each connection speaks once a second, and reloads are faster than that: so many, then a byte on each. An odd number,
-/// so that they speak under both files.
+/// Each connection sends once a second, and reloads are faster: this many reloads, then a byte on each. An odd number,
+/// so that bytes are sent under both files.
 const RELOADS_PER_BYTE: usize = 9;
-/// With a daemon, and without one.
+/// Bytes with a daemon, and without one.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Pins are looked at every second.
+/// Pins are checked every second.
 const RESTORED: Duration = Duration::from_secs(5);
 
 #[test]
@@ -141,7 +141,7 @@ fn connections_survive_other_names_by_reload_and_while_the_daemon_is_stopped() -
     Ok(())
 }
 
-/// TCP would hide a packet that is lost: it sends it again.
+/// TCP would hide a lost packet, because it sends it again.
 #[test]
 fn no_datagram_is_lost_while_the_daemon_is_killed_and_another_takes_over() -> Result<()> {
     for mode in [Mode::FullNat, Mode::Nat] {
@@ -210,7 +210,7 @@ fn reload_again_and_again(lab: &Lab, xlb: &Daemon, config: &Config, live: &[Live
     Ok(())
 }
 
-/// Files that the daemon has open while it probes nobody and answers nobody: the fewest of many looks.
+/// Files that the daemon has open while idle: the minimum of many samples.
 fn open_files(xlb: &Daemon) -> Result<Option<usize>> {
     const LOOKS: usize = 50;
     const PAUSE: Duration = Duration::from_millis(10);

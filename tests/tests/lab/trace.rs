@@ -1,4 +1,4 @@
-//! What the program says of single packets, to whom it is to say it.
+//! Traces of single packets in the log.
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -13,7 +13,7 @@ use tests::lab::{Config, Daemon, Family, Lab, Shape, Topology, address, eventual
 
 use crate::datagrams;
 
-/// More than fits into a frame: it goes in fragments.
+/// More than fits into a frame, so it is fragmented.
 const LONG: usize = 3000;
 /// Traces are off unless this enables them.
 const TRACING: &str = "info,lb_ebpf=debug";
@@ -53,7 +53,7 @@ fn new_flows_and_dropped_packets_are_traced_as_long_as_the_log_shows_them() -> R
 }
 
 #[test]
-fn what_is_left_to_the_host_is_traced_for_those_who_want_everything() -> Result<()> {
+fn packets_that_pass_to_the_host_are_traced_at_the_most_verbose_level() -> Result<()> {
     let lab = Lab::build(&Topology::new("passed", Shape::TwoNics).backends(1).clients(1))?;
     let mut xlb = lab.start(&Config::new(&lab).service(datagrams::service(&lab, Mode::FullNat)))?;
     restart(&mut xlb, "info,lb_ebpf=trace")?;
@@ -69,7 +69,7 @@ fn what_is_left_to_the_host_is_traced_for_those_who_want_everything() -> Result<
 }
 
 #[test]
-fn a_flood_of_refused_packets_is_traced_so_far_and_no_further() -> Result<()> {
+fn traces_of_a_flood_of_refused_packets_are_rate_limited() -> Result<()> {
     const DATAGRAMS: usize = 10_000;
     let lab = Lab::build(&Topology::new("traces", Shape::TwoNics).backends(1).clients(1))?;
     let _udp = lab.udp_echoes(datagrams::BACKEND)?;
@@ -86,7 +86,7 @@ fn a_flood_of_refused_packets_is_traced_so_far_and_no_further() -> Result<()> {
     })?;
     xlb.stop()?;
 
-    // Of a second that has begun, and of one that has ended, all lines may be there.
+    // A burst at the boundary of two seconds may have the lines of both.
     let seconds = start.elapsed().as_secs() as usize + 2;
     let most = seconds * TRACES_PER_SECOND as usize * thread::available_parallelism()?.get();
     let lines = traces(&lab)?.len();
@@ -94,7 +94,7 @@ fn a_flood_of_refused_packets_is_traced_so_far_and_no_further() -> Result<()> {
     Ok(())
 }
 
-/// Stops the daemon and starts it with another filter of its log, on the pins that are there.
+/// Restarts the daemon with another log filter, on the same pins.
 fn restart(xlb: &mut Daemon, filter: &str) -> Result<()> {
     xlb.stop()?;
     xlb.start_again_with_log(filter)?;

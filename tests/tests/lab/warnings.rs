@@ -1,4 +1,4 @@
-//! What is odd does not stop xlb: it is said in the log and in `xlb status`, with a cure, until it is cured.
+//! Warnings do not stop xlb: the log and `xlb status` show them with a remedy until the cause is gone.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use tests::lab::{
     eventually,
 };
 
-/// The log waits two seconds, because most of what is odd at a start is over by then; and nothing may have to wait
-/// until the daemon looks at everything again, which it does every ten.
+/// The log waits two seconds, because most warnings of a start are gone by then. No warning may wait for the full
+/// check, which runs every ten.
 const SOON: Duration = Duration::from_secs(6);
 
 #[test]
-fn an_address_that_this_host_lacks_is_put_there_by_the_command_that_is_told() -> Result<()> {
+fn the_command_of_a_warning_adds_the_missing_address() -> Result<()> {
     let lab = Lab::build(&Topology::new("lacks", Shape::TwoNics))?;
     let _web = lab.web_servers()?;
     // A listen address of each family, and the source of one. The route to the backends stays.
@@ -74,10 +74,11 @@ fn a_backend_beyond_the_configured_interfaces_is_refused_until_its_interface_is_
 }
 
 #[test]
-fn a_backend_on_the_balancer_itself_is_refused_where_it_is_written_and_warned_of_at_a_start() -> Result<()> {
+fn a_backend_on_the_balancer_itself_is_refused_by_commands_and_files_and_warned_of_at_a_start() -> Result<()>
+{
     let lab = Lab::build(&Topology::new("itself", Shape::TwoNics).mode(Mode::Nat).backends(1))?;
     let _web = lab.web_servers()?;
-    // In nat mode no source tells that the address is the balancer's.
+    // In nat mode there is no source that shows the address to be the balancer's.
     let good = Config::new(&lab)
         .service(Service::over(&lab, "web", Protocol::Tcp, Mode::Nat, 80, 8080).only(Family::V4));
     let mut xlb = lab.start(&good)?;
@@ -110,7 +111,7 @@ fn a_backend_on_the_balancer_itself_is_refused_where_it_is_written_and_warned_of
 }
 
 #[test]
-fn unequal_mtus_are_told_until_they_are_equal() -> Result<()> {
+fn unequal_mtus_are_a_warning_until_they_are_equal() -> Result<()> {
     let lab = Lab::build(&Topology::new("mtus", Shape::TwoNics).backends(1))?;
     let _web = lab.web_servers()?;
     lab.xlb.ip("link set eth1 mtu 1400\n")?;
@@ -127,7 +128,7 @@ fn unequal_mtus_are_told_until_they_are_equal() -> Result<()> {
 }
 
 #[test]
-fn other_limits_than_the_pinned_maps_have_are_told_until_the_file_has_them_again() -> Result<()> {
+fn limits_that_differ_from_the_pinned_maps_are_a_warning_until_the_file_matches() -> Result<()> {
     let lab = Lab::build(&Topology::new("pinned", Shape::TwoNics).backends(1))?;
     let _web = lab.web_servers()?;
     let as_pinned = Config::web(&lab, Mode::FullNat);
@@ -154,7 +155,7 @@ fn other_limits_than_the_pinned_maps_have_are_told_until_the_file_has_them_again
 }
 
 #[test]
-fn what_only_a_start_finds_out_is_told_by_status_for_as_long_as_the_daemon_runs() -> Result<()> {
+fn status_shows_warnings_of_the_start_for_as_long_as_the_daemon_runs() -> Result<()> {
     let lab = Lab::build(&Topology::new("generic", Shape::TwoNics).backends(1))?;
     let _web = lab.web_servers()?;
     // A veth judges by its peer.
@@ -171,7 +172,7 @@ fn what_only_a_start_finds_out_is_told_by_status_for_as_long_as_the_daemon_runs(
     Ok(())
 }
 
-/// The warnings of `xlb status`, as soon as they are as they should be.
+/// Waits until the warnings of `xlb status` are right, and returns them.
 fn wait_for_warnings(xlb: &Daemon, are_right: impl Fn(&[String]) -> bool) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     let waited = eventually(SOON, "`xlb status` has the right warnings", || {
