@@ -85,7 +85,7 @@ pub struct Counters {
 pub struct Memory {
     /// IPv4's first, each family's in the order of its table.
     pub flows: Vec<Flow>,
-    /// Family's place, line, slot, hint.
+    /// Family's place, line of the reply index, slot, entry.
     pub hints: Vec<(usize, u32, usize, u64)>,
     /// By family.
     pub half_open: [u64; 2],

@@ -6,7 +6,7 @@
 //!   far     203.0.113.0/24  ─┘  via .1      └─ (and a client, 10.0.0.77)      SIDE: 172.16.0.0/24, not attached
 //! ```
 //!
-//! Both engines load a World: the host engine asks it for routes, the kernel engine gives the same routes to a network
+//! Both engines load a World: the host engine looks up its routes, the kernel engine gives the same routes to a network
 //! namespace.
 
 mod maps;
@@ -82,7 +82,7 @@ pub enum Element {
     Interface,
     /// Any bucket of records.
     Bucket,
-    /// Any line of hints.
+    /// Any line of the reply index.
     Line,
     /// The CPU's own scratch.
     Scratch,

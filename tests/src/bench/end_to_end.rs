@@ -50,8 +50,8 @@ pub fn measure(rounds: usize) -> Result<Vec<Table>> {
     let lab = Lab::build(&Topology::new("wrk", lab::Shape::TwoNics))?;
     let _servers = lab.web_servers()?;
     for backend in &lab.backends {
-        // Servers keep no TIME-WAIT: with it, who re-uses a source port too early waits a second for the next SYN, and
-        // it is the choice of ports that is measured.
+        // Servers keep no TIME-WAIT: with it, reusing a source port too early costs a second until the next SYN, and
+        // the bench would measure the choice of ports.
         backend.namespace.sysctl("net.ipv4.tcp_max_tw_buckets", "0")?;
     }
     let [mut connections, mut requests] = [(); 2].map(|()| Balancer::ALL.map(|_| Vec::new()));

@@ -63,7 +63,7 @@ pub trait Numbered: Family + PartialEq + Send + 'static {
     fn number(client: Self::Address) -> u32;
     /// The frame of a tuple.
     fn frame(tuple: &Tuple<Self>, segment: Segment) -> [u8; BYTES];
-    /// What tells this frame from those of other flows.
+    /// What distinguishes this frame from those of other flows.
     fn entry(tuple: &Tuple<Self>, segment: Segment) -> Self::Entry;
 }
 

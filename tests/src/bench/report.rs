@@ -9,7 +9,7 @@ pub fn median(values: &[f64]) -> f64 {
     sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// A table with a heading, of which the first column is text.
+/// A table with a heading. Its first column is text.
 #[derive(Clone, Debug)]
 pub struct Table {
     /// Printed above it, with the unit of its figures.

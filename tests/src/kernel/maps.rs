@@ -174,7 +174,7 @@ fn sums<T: Pod + Default>(
     Ok(sums)
 }
 
-/// All records and hints.
+/// All records and entries of the reply index.
 pub fn memory(ebpf: &Ebpf) -> Result<Memory> {
     let mut memory = Memory::default();
     let (flows4, flows6) = (read::<[u8; BUCKET4]>(ebpf, "FLOWS4")?, read::<[u8; BUCKET6]>(ebpf, "FLOWS6")?);

@@ -23,7 +23,7 @@ use super::{command, namespace, wait::eventually};
 
 /// The directories of all labs.
 pub const ROOT: &str = "/run/xlb-lab";
-/// The file that says that a lab outlives its process.
+/// The file that marks a lab that outlives its process.
 pub const KEPT: &str = "kept";
 /// The lab's bpffs, below its directory.
 pub const BPFFS: &str = "bpf";

@@ -1,4 +1,4 @@
-//! Many short connections, fast: connect, ask, read the answer, close.
+//! Many short connections, fast: connect, send a request, read the answer, close.
 
 use std::{
     collections::BTreeMap,

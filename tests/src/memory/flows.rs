@@ -18,9 +18,9 @@ use crate::engine::{Flow, Memory};
 
 /// Records, reply index, and the scratch of each CPU.
 pub struct Flows<F: Family> {
-    /// By number: as many as the shape says.
+    /// By number; the shape sets how many.
     pub buckets: Vec<Bucket<RecordOf<F>>>,
-    /// By number: as many as the shape says.
+    /// By number; the shape sets how many.
     pub lines: Vec<HintLine>,
     /// By CPU.
     pub scratch: [Scratch<F>; 2],

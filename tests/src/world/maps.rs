@@ -1,4 +1,4 @@
-//! A [`World`] as the values of the program's maps: what a controller would have written.
+//! A [`World`] as the values of the program's maps, as a controller would write them.
 
 use lb_common::{
     backend::Backend,
@@ -25,11 +25,11 @@ pub const KEYS: [u64; 6] = [
 /// The contents of all maps that the program does not write.
 #[derive(Clone, Debug)]
 pub struct Maps {
-    /// With a clock that stands where the world's does.
+    /// With the world's clock.
     pub settings: Settings,
     /// Marks what services listen on and where backends are.
     pub filter: Filter,
-    /// Those with port 0 are markers: the address is ours, and no more is said of it.
+    /// Those with port 0 only mark an address as ours.
     pub services: Vec<(ServiceKey, Service)>,
     /// By service.
     pub pools: Vec<Pool>,
@@ -44,7 +44,7 @@ pub struct Maps {
 }
 
 impl World {
-    /// What is in the maps. What was in force in an earlier `epoch` is not overwritten: a CPU may still be reading it.
+    /// The contents of the maps. Entries in use in an earlier `epoch` are not overwritten: a CPU may still be reading them.
     pub fn maps(&self, epoch: u32) -> Maps {
         let first = epoch * MAX_NUMBERS;
         let services = || (first..).zip(&self.services);
@@ -113,7 +113,7 @@ impl World {
                     interface: it.interface,
                     mtu: self.mtu,
                 };
-                // What is not resolved is all zeros.
+                // An unresolved hop is all zeros.
                 let hop = if it.interface == 0 { Hop::default() } else { hop };
                 backends.push(Backend {
                     id: it.id,

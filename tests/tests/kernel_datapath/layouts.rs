@@ -1,7 +1,7 @@
 //! Taking over from a version whose maps have other layouts.
 //!
 //! The other version is this one with its pins rewritten: a map of another layout in the place of ours, and a manifest that
-//! says so.
+//! names it.
 
 use std::{
     fs,

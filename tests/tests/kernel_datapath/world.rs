@@ -176,7 +176,7 @@ impl Drop for World {
     }
 }
 
-/// Not less than the program's clock says: what lies a moment ahead of it is as old as now.
+/// At least the program's clock: a time slightly ahead of it counts as now.
 fn uptime() -> Result<Duration> {
     let text = fs::read_to_string("/proc/uptime")?;
     let seconds = text.split(' ').next().context("/proc/uptime is empty")?;

@@ -21,7 +21,7 @@ const PACE: Duration = Duration::from_millis(1);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// After this time an answer counts as lost.
 const LOST: Duration = Duration::from_secs(5);
-/// Client ports of flows that live for two datagrams. Each is used once: a process that is being started may hold a socket
+/// Client ports of flows of two datagrams. Each is used once: a process that is being started may hold a socket
 /// for a moment after it was closed here.
 const PORTS: std::ops::Range<u16> = 21_000..61_000;
 
@@ -55,8 +55,8 @@ pub fn on_one_flow(lab: &Lab, family: Family, is_over: &AtomicBool) -> Result<Ex
     Ok(exchange)
 }
 
-/// Sends two requests on each of many flows, one after the other: the first datagram of a flow takes the slow path, the second
-/// one does not.
+/// Sends two requests on each of many flows, one after the other: only the first datagram of a flow takes the slow
+/// path.
 pub fn on_new_flows(lab: &Lab, family: Family, is_over: &AtomicBool) -> Result<Exchange> {
     lab.client.inside(|| {
         known_to_all(lab, family, PORTS.start - 1)?;
