@@ -193,7 +193,7 @@ impl Model {
             }
             Act::Client { dialogue, segment } => {
                 let client = self.dialogue(dialogue);
-                let expected = self.from_client(usize::from(dialogue), segment);
+                let expected = self.client_sends(usize::from(dialogue), segment);
                 let mine = &self.clients[usize::from(dialogue)];
                 if let (Some(old), Some(fresh)) = (&mine.old, &mine.fresh)
                     && old.backend == fresh.backend
@@ -205,7 +205,7 @@ impl Model {
             }
             Act::Backend { dialogue, conversation, segment } => {
                 let Some((backend, expected)) =
-                    self.from_backend(usize::from(dialogue), conversation, segment)
+                    self.backend_sends(usize::from(dialogue), conversation, segment)
                 else {
                     return case;
                 };
@@ -227,7 +227,7 @@ impl Model {
     }
 
     /// A client sends a segment on one of its connections, or opens another.
-    fn from_client(&mut self, number: usize, segment: Segment) -> Expected {
+    fn client_sends(&mut self, number: usize, segment: Segment) -> Expected {
         let is_tcp = self.kind.protocol == Protocol::Tcp;
         let opens = !is_tcp || matches!(segment, Segment::Syn);
         let (now_s, accepts, losses) = (self.now_s, self.accepts, self.losses);
@@ -250,7 +250,7 @@ impl Model {
                 connection.losses != losses[backend] || connection.is_idle(now_s) || waits_for_another;
             if !is_over {
                 connection.seen_s = now_s;
-                if connection.from_client(segment) {
+                if connection.client_sends(segment) {
                     // A proven reopening connection replaces the old one.
                     let proven = client.fresh.take();
                     client.past.extend(std::mem::replace(&mut client.old, proven).map(|old| old.backend));
@@ -285,7 +285,7 @@ impl Model {
     }
 
     /// A backend sends a segment, if there is a connection for it.
-    fn from_backend(
+    fn backend_sends(
         &mut self,
         number: usize,
         conversation: Conversation,

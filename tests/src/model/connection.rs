@@ -99,7 +99,7 @@ impl Connection {
     }
 
     /// Returns whether this proved it.
-    pub fn from_client(&mut self, segment: Segment) -> bool {
+    pub fn client_sends(&mut self, segment: Segment) -> bool {
         if self.is_proven {
             self.note_close(Side::Client, segment);
             return false;
