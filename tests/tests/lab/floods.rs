@@ -102,13 +102,15 @@ fn survive(kind: Kind) -> Result<()> {
     xlb.wait_until_all_are_up()?;
     flood::route_back(&lab)?;
 
-    let mut established = Vec::new();
+    let (mut established, mut refused) = (Vec::new(), 0);
     for (family, count) in ESTABLISHED {
-        let (live, refused) = open(&lab, family, count)?;
-        println!("{family:?}: {refused} of {count} were refused at first");
-        assert!(refused * 10_000 <= count * REFUSED_MAX, "{refused}\n{}", figures(&xlb)?);
+        let (live, refused_at_first) = open(&lab, family, count)?;
+        println!("{family:?}: {refused_at_first} of {count} were refused at first");
         established.extend(live);
+        refused += refused_at_first;
     }
+    // Both families together: of IPv6's 2,500 alone, chance refuses two in one run of 250.
+    assert!(refused * 10_000 <= established.len() * REFUSED_MAX, "{refused}\n{}", figures(&xlb)?);
     let early = lost(&established, b'1');
     assert!(early.is_empty(), "before: {} lost, {:?}\n{}", early.len(), early.first(), figures(&xlb)?);
 
