@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use lb_common::net::Protocol;
 use nix::errno::Errno;
 
 use crate::{
@@ -27,6 +28,8 @@ trait CheckType: Sized {
     const NAME: &'static str;
     /// Its own keys, besides those of every health check.
     const KEYS: &'static [&'static dyn AnyKey];
+    /// The protocol that it probes over.
+    const OVER: Protocol;
 
     /// Reads its keys. Each value has been checked, and mistakes reported.
     fn read(keys: &Layers<'_>) -> Self;
@@ -80,6 +83,12 @@ macro_rules! types {
             pub(crate) const fn keys(self) -> &'static [&'static dyn AnyKey] {
                 match self {
                     $(Self::$Type => $Type::KEYS,)*
+                }
+            }
+
+            pub(crate) const fn over(self) -> Protocol {
+                match self {
+                    $(Self::$Type => $Type::OVER,)*
                 }
             }
 

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use lb_common::net::Protocol;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -50,6 +51,7 @@ const HOST: Key<String> = Key::new("host", host);
 impl CheckType for Http {
     const NAME: &'static str = "http";
     const KEYS: &'static [&'static dyn AnyKey] = &[&PATH, &HOST];
+    const OVER: Protocol = Protocol::Tcp;
 
     fn read(keys: &Layers<'_>) -> Self {
         Self { path: keys.get(&PATH).or("/".to_owned()), host: keys.get(&HOST).value() }

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use lb_common::net::Protocol;
 use tokio::time::timeout;
 
 use super::{CheckType, Fault, connect::connect};
@@ -21,6 +22,7 @@ pub struct Tcp;
 impl CheckType for Tcp {
     const NAME: &'static str = "tcp";
     const KEYS: &'static [&'static dyn AnyKey] = &[];
+    const OVER: Protocol = Protocol::Tcp;
 
     fn read(_: &Layers<'_>) -> Self {
         Self

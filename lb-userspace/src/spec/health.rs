@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use lb_common::net::Protocol;
 use toml::de::{DeTable, DeValue};
 
 use super::{HealthCheck, file};
@@ -61,7 +60,7 @@ pub fn validate(service: &file::Service<'_>, report: &Report<'_>) -> Option<Heal
     has_no_keys_of_other_types(keys, kind, report);
     let kind = kind?;
     ends_in_time(keys, report);
-    has_a_port(service, report);
+    has_a_port(service, kind, report);
 
     let interval = keys.get(&INTERVAL).or(DEFAULT_INTERVAL);
     Some(HealthCheck {
@@ -113,12 +112,15 @@ fn ends_in_time(keys: &Layers<'_>, report: &Report<'_>) {
     }
 }
 
-/// All checks connect over TCP. UDP has no connect that could fail.
-fn has_a_port(service: &file::Service<'_>, report: &Report<'_>) {
+/// A check over another protocol than the service's cannot use the port of the backend.
+fn has_a_port(service: &file::Service<'_>, kind: Kind, report: &Report<'_>) {
     let Given::Good(protocol) = &service.protocol else { return };
-    if protocol.value == Protocol::Udp && matches!(service.health.get(&PORT), Given::Absent) {
-        let message = "a udp service is checked over tcp: \
-                       give [service.health] a `port` that answers there, or type = \"none\"";
+    let (serves, checked) = (protocol.value.name(), kind.over().name());
+    if serves != checked && matches!(service.health.get(&PORT), Given::Absent) {
+        let message = format!(
+            "a {serves} service is checked over {checked}: \
+             give [service.health] a `port` that answers there, or type = \"none\""
+        );
         report.add(protocol.span, message);
     }
 }
