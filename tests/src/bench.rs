@@ -5,6 +5,7 @@
 //!   cpus         the same on two CPUs at once, as a multiple of one
 //!   frames       live frames between veths: frames per second, beside nftables
 //!   end_to_end   wrk and nginx: connections and requests per second, beside nftables and HAProxy
+//!   scale        4,096 services with four backends each: times of start, change and answers, CPU of the daemon
 //! ```
 
 pub mod balancer;
@@ -16,4 +17,5 @@ pub mod frames;
 pub mod object;
 pub mod packets;
 pub mod report;
+pub mod scale;
 pub mod wrapper;

@@ -6,6 +6,7 @@
 //!     files        /run/xlb-lab/xlb-demo-PID/{bpf,state,xlb.toml,..}  sweep
 //!   lab.start(&config)   the daemon                                   config, daemon, metrics
 //!   lab.web_servers()    nginx on each backend                        web
+//!   many                 thousands of services over those             many
 //!   TcpEcho, UdpEcho     other servers, as threads in a namespace     echo
 //!   visit, Live          clients, as threads in a namespace           visit, live
 //!   Flood                forged clients                               flood
@@ -24,6 +25,7 @@ pub mod echo;
 pub mod flood;
 pub mod link;
 pub mod live;
+pub mod many;
 pub mod metrics;
 pub mod namespace;
 pub mod nftables;
@@ -38,7 +40,7 @@ pub mod witness;
 use std::{
     fs,
     net::IpAddr,
-    ops::Deref,
+    ops::{Deref, RangeInclusive},
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -130,7 +132,13 @@ impl Lab {
 
     /// Starts nginx on every backend.
     pub fn web_servers(&self) -> Result<Vec<Web>> {
-        self.backends.iter().map(|backend| Web::start(backend, &self.directory)).collect()
+        self.web_servers_on(web::PORT..=web::PORT)
+    }
+
+    /// The same on many ports.
+    pub fn web_servers_on(&self, ports: RangeInclusive<u16>) -> Result<Vec<Web>> {
+        let start = |backend| Web::start(backend, ports.clone(), &self.directory);
+        self.backends.iter().map(start).collect()
     }
 
     /// A TCP echo server on every backend, in both families.

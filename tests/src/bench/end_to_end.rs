@@ -100,7 +100,7 @@ impl Running {
     fn start(lab: &Lab, balancer: Balancer) -> Result<Self> {
         let running = match balancer {
             Balancer::Xlb => {
-                let limits = Limits { flows: 262_144, flows_ipv6: 1024, half_open_flows: 1024 };
+                let limits = Limits::of_flows(262_144, 1024, 1024);
                 let daemon = lab.start(&Config { limits, ..Config::web(lab, Mode::FullNat) })?;
                 daemon.wait_until_all_are_up()?;
                 Self::Xlb(daemon)

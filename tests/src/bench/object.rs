@@ -113,7 +113,8 @@ pub struct Mapped<T> {
 unsafe impl<T: Send> Send for Mapped<T> {}
 
 impl<T> Mapped<T> {
-    fn new(data: &MapData) -> Result<Self> {
+    /// Maps all elements.
+    pub fn new(data: &MapData) -> Result<Self> {
         let info = data.info()?;
         let (size, count) = (info.value_size() as usize, info.max_entries() as usize);
         if size != size_of::<T>() || size % 8 != 0 {

@@ -8,6 +8,7 @@ use serde_json::json;
 use tests::bench::{
     cpus, end_to_end, frames,
     packets::{self, Effort},
+    scale,
 };
 
 /// Nanoseconds per packet beside the floor, and end to end beside nftables and HAProxy
@@ -30,6 +31,7 @@ enum Section {
     Cpus,
     Frames,
     EndToEnd,
+    Scale,
 }
 
 fn main() -> Result<()> {
@@ -47,6 +49,7 @@ fn main() -> Result<()> {
             Section::Cpus => ("cpus", cpus::measure(if quick { 5 } else { 15 })?),
             Section::Frames => ("frames", frames::measure(if quick { 3 } else { 5 })?),
             Section::EndToEnd => ("end_to_end", end_to_end::measure(if quick { 1 } else { 5 })?),
+            Section::Scale => ("scale", scale::measure(if quick { 5 } else { 20 })?),
         };
         tables.iter().for_each(|table| table.print());
         figures.insert(name.to_owned(), tables.iter().map(|table| table.json()).collect());

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use lb_common::{net::Protocol, service::Mode};
+use lb_common::{limits::Room, net::Protocol, service::Mode};
 
 use super::{Family, Lab, address, web};
 
@@ -30,6 +30,15 @@ pub struct Limits {
     pub flows_ipv6: u32,
     /// The most that may be half-open, per family.
     pub half_open_flows: u32,
+    /// Services and backends to hold. `None`: the default.
+    pub room: Option<Room>,
+}
+
+impl Limits {
+    /// For this many flows, and the default number of services and backends.
+    pub const fn of_flows(flows: u32, flows_ipv6: u32, half_open_flows: u32) -> Self {
+        Self { flows, flows_ipv6, half_open_flows, room: None }
+    }
 }
 
 /// `[[service]]`
@@ -94,7 +103,7 @@ impl Config {
     pub fn new(lab: &Lab) -> Self {
         Self {
             interfaces: lab.interfaces.iter().map(|&name| name.to_owned()).collect(),
-            limits: Limits { flows: 65_536, flows_ipv6: 65_536, half_open_flows: 16_384 },
+            limits: Limits::of_flows(65_536, 65_536, 16_384),
             services: Vec::new(),
         }
     }
@@ -184,11 +193,14 @@ impl fmt::Display for Config {
         for interface in &self.interfaces {
             writeln!(f, "\n[[interface]]\nname = \"{interface}\"")?;
         }
-        let Limits { flows, flows_ipv6, half_open_flows } = self.limits;
+        let Limits { flows, flows_ipv6, half_open_flows, room } = self.limits;
         writeln!(
             f,
             "\n[limits]\nflows = {flows}\nflows_ipv6 = {flows_ipv6}\nhalf_open_flows = {half_open_flows}"
         )?;
+        if let Some(Room { services, backends }) = room {
+            writeln!(f, "services = {services}\nbackends = {backends}")?;
+        }
         self.services.iter().try_for_each(|service| service.fmt(f))
     }
 }

@@ -3,7 +3,8 @@
 use std::{
     fs,
     net::TcpStream,
-    path::PathBuf,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
     process::{Child, Stdio},
     time::Duration,
 };
@@ -25,19 +26,21 @@ const START: Duration = Duration::from_secs(10);
 pub struct Web {
     /// The host where it runs. It answers with the host's name.
     pub backend: Backend,
+    ports: RangeInclusive<u16>,
     directory: PathBuf,
     process: Option<Child>,
 }
 
 impl Web {
-    /// Starts nginx on `backend`, with its files below `directory`, and waits until it accepts connections.
+    /// Starts nginx on these ports of `backend`, with its files below `directory`, and waits until it accepts connections.
     ///
     /// `/` answers with the backend's name, `/files/` serves `directory/files`, a PUT below `/uploads/` writes there.
-    pub fn start(backend: &Backend, directory: &std::path::Path) -> Result<Self> {
+    pub fn start(backend: &Backend, ports: RangeInclusive<u16>, directory: &Path) -> Result<Self> {
         for name in ["files", "uploads"] {
             fs::create_dir_all(directory.join(name))?;
         }
-        let mut web = Self { backend: backend.clone(), directory: directory.to_owned(), process: None };
+        let mut web =
+            Self { backend: backend.clone(), ports, directory: directory.to_owned(), process: None };
         fs::write(web.file("conf"), web.configuration())?;
         web.start_again()?;
         Ok(web)
@@ -108,7 +111,7 @@ impl Web {
         for family in Family::ALL {
             namespace.inside(|| {
                 eventually(START, &format!("nginx on {name} accepts connections"), || {
-                    Ok(TcpStream::connect(address.port(family, PORT)).is_ok())
+                    Ok(TcpStream::connect(address.port(family, *self.ports.end())).is_ok())
                 })
             })?;
         }
@@ -121,6 +124,7 @@ impl Web {
 
     fn configuration(&self) -> String {
         let (directory, name) = (self.directory.display(), &self.backend.name);
+        let (first, last) = (self.ports.start(), self.ports.end());
         // One process, so that a signal to it is a signal to all of nginx.
         format!(
             "daemon off;
@@ -139,8 +143,8 @@ http {{
     scgi_temp_path {directory}/{name}.unused;
     client_max_body_size 0;
     server {{
-        listen {PORT} backlog=16384;
-        listen [::]:{PORT} backlog=16384;
+        listen {first}-{last} backlog=16384;
+        listen [::]:{first}-{last} backlog=16384;
         location / {{ return 200 '{name}\\n'; }}
         location /healthz {{ access_log off; return 200 'ok\\n'; }}
         location /files/ {{ root {directory}; }}

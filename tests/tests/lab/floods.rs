@@ -24,7 +24,7 @@ const ECHO: u16 = 7;
 const ECHO_BACKEND: u16 = 7777;
 
 /// The established connections are four fifths of what the table promises to hold.
-const LIMITS: Limits = Limits { flows: 12_288, flows_ipv6: 3072, half_open_flows: 2048 };
+const LIMITS: Limits = Limits::of_flows(12_288, 3072, 2048);
 /// Half-open flows of both families at most: the limit, and one for each bucket (docs/configuration.md).
 const HALF_OPEN_MAX: u32 = 2 * LIMITS.half_open_flows
     + Shape::for_flows(LIMITS.flows, 0).buckets
@@ -64,7 +64,7 @@ fn five_times_the_table_in_connections_are_served_without_the_daemon() -> Result
     let lab = Lab::build(&Topology::new("alone", lab::Shape::TwoNics))?;
     let _web = lab.web_servers()?;
     let mut config = Config::web(&lab, Mode::FullNat);
-    config.limits = Limits { flows: FLOWS, flows_ipv6: FLOWS, half_open_flows: FLOWS / 2 };
+    config.limits = Limits::of_flows(FLOWS, FLOWS, FLOWS / 2);
     let mut xlb = lab.start(&config)?;
     xlb.wait_until_all_are_up()?;
     // Every client gets a neighbour entry here: without the daemon, none would be requested.

@@ -1,0 +1,182 @@
+//! Thousands of services: how long the start, a change, a reload and each answer take, and what health checks cost.
+//!
+//! The network is real, and so are the web servers, which share the CPUs with the daemon. So times include waits for a
+//! CPU that a web server has; CPU time does not.
+
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::maps::{Array, Map, MapData};
+use lb_common::{backend::Backend, cell::Word};
+use nix::unistd::{Pid, SysconfVar, sysconf};
+
+use super::{
+    object::Mapped,
+    report::{Table, median},
+};
+use crate::lab::{Config, Daemon, Lab, Shape, Topology, Web, eventually, many, wait};
+
+/// Each has a backend on every web server.
+const SERVICES: u16 = 4096;
+const WEB_SERVERS: u8 = 4;
+
+/// Of a start, and of a change.
+const LIMIT: Duration = Duration::from_secs(120);
+/// How long CPU time is measured. The maps are read back twice in this time.
+const STEADY: Duration = Duration::from_secs(20);
+/// Between two looks at the map that a change is awaited in.
+const STEP: Duration = Duration::from_micros(200);
+
+/// Measures everything, changes and answers this many times.
+pub fn measure(rounds: u16) -> Result<Vec<Table>> {
+    eprintln!("bench: scale, {WEB_SERVERS} web servers on {SERVICES} ports each");
+    let lab = Lab::build(&Topology::new("scale", Shape::TwoNics).backends(WEB_SERVERS))?;
+    for backend in &lab.backends {
+        // The servers close the connections of checks. With TIME-WAIT, they would hold 200,000 of them.
+        backend.namespace.sysctl("net.ipv4.tcp_max_tw_buckets", "0")?;
+    }
+    let servers = lab.web_servers_on(many::ports(SERVICES))?;
+    let config = many::config(&lab, SERVICES);
+    let mut times = Times::new();
+
+    let begun = Instant::now();
+    let mut daemon = lab.start(&config)?;
+    times.add("start, until it answers", &[milliseconds(begun)]);
+    wait_until_all_serve(&lab)?;
+    times.add("start, until all backends serve", &[milliseconds(begun)]);
+
+    eprintln!("bench: scale, CPU time for {STEADY:?}");
+    let cpu = cpu_time(&daemon, &servers)?;
+
+    eprintln!("bench: scale, changes and answers");
+    let pools: Mapped<Word> = Mapped::new(&pinned(&lab, "POOLS")?)?;
+    for state in ["drain", "ready", "maint", "ready"] {
+        let changes = (0..rounds).map(|round| change(&daemon, &pools, state, round));
+        let (in_force, answered): (Vec<_>, Vec<_>) = changes.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        times.add(&format!("xlb backend {state}, until in force"), &in_force);
+        times.add(&format!("xlb backend {state}, until answered"), &answered);
+    }
+    for words in [&["status"][..], &["status", "-o", "json"], &["backend", "list"], &["stats"], &["metrics"]]
+    {
+        let answers: Vec<_> = (0..rounds).map(|_| command(&daemon, words)).collect::<Result<_>>()?;
+        times.add(&format!("xlb {}", words.join(" ")), &answers);
+    }
+    times.add("xlb reload, one backend removed, then added again", &reloads(&daemon, &config, rounds)?);
+
+    daemon.stop()?;
+    let begun = Instant::now();
+    daemon.start_again()?;
+    times.add("restart, until it answers", &[milliseconds(begun)]);
+    daemon.stop()?;
+    daemon.run(&["detach"])?;
+    Ok(vec![times.0, cpu])
+}
+
+/// A row for each thing that was timed.
+struct Times(Table);
+
+impl Times {
+    fn new() -> Self {
+        let title = format!("milliseconds, {SERVICES} services with {WEB_SERVERS} backends each");
+        Self(Table::new(title, &["median", "most"], 1))
+    }
+
+    fn add(&mut self, what: &str, times: &[f64]) {
+        let most = times.iter().copied().fold(0.0, f64::max);
+        self.0.row(what, [median(times), most].map(Some));
+    }
+}
+
+/// Reads the map, so that the daemon is not disturbed.
+fn wait_until_all_serve(lab: &Lab) -> Result<()> {
+    let all = usize::from(SERVICES) * usize::from(WEB_SERVERS);
+    let backends = Array::<_, Backend>::try_from(Map::Array(pinned(lab, "BACKENDS")?))?;
+    let serving = || backends.iter().filter(|backend| matches!(backend, Ok(it) if it.accepts == 1)).count();
+    eventually(LIMIT, "all backends serve", || Ok(serving() == all)).map(drop)
+}
+
+/// Of the daemon and of all web servers, in percent of a CPU.
+fn cpu_time(daemon: &Daemon, servers: &[Web]) -> Result<Table> {
+    let (daemon, servers) = (daemon.pid()?, servers.iter().map(Web::pid).collect::<Result<Vec<_>>>()?);
+    let now = || -> Result<(Duration, Duration)> {
+        let servers: Duration = servers.iter().map(|pid| cpu_time_of(*pid)).sum::<Result<_>>()?;
+        Ok((cpu_time_of(daemon)?, servers))
+    };
+    let (begun, before) = (Instant::now(), now()?);
+    thread::sleep(STEADY);
+    let (elapsed, after) = (begun.elapsed(), now()?);
+
+    let percent = |time: Duration| Some(100.0 * time.as_secs_f64() / elapsed.as_secs_f64());
+    let mut table =
+        Table::new(format!("percent of a CPU, over {STEADY:?}, while nothing changes"), &["CPU"], 1);
+    table.row("xlb", [percent(after.0 - before.0)]);
+    table.row("all web servers", [percent(after.1 - before.1)]);
+    Ok(table)
+}
+
+/// User and system time of a process.
+fn cpu_time_of(process: Pid) -> Result<Duration> {
+    let path = format!("/proc/{process}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    // The second field is the name in brackets, which may contain spaces.
+    let (_, fields) = stat.rsplit_once(") ").with_context(|| format!("{path} has no name"))?;
+    let ticks = fields.split(' ').skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+    let per_second = sysconf(SysconfVar::CLK_TCK)?.context("the kernel has no clock ticks")?;
+    Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+}
+
+/// Milliseconds until the change is in force, and until it is answered.
+fn change(daemon: &Daemon, pools: &Mapped<Word>, state: &str, round: u16) -> Result<(f64, f64)> {
+    // Not next to each other in the file or in the maps.
+    let service = many::name(*many::ports(SERVICES).start() + round * 97 % SERVICES);
+    let words: Vec<u64> = pools.iter().map(Word::load).collect();
+    let begun = Instant::now();
+    thread::scope(|scope| {
+        let answered = scope.spawn(|| command(daemon, &["backend", state, &format!("{service}/web-1")]));
+        while pools.iter().map(Word::load).eq(words.iter().copied()) {
+            ensure!(begun.elapsed() < LIMIT, "{state} of a backend of {service} is not in force");
+            thread::sleep(STEP);
+        }
+        let in_force = milliseconds(begun);
+        Ok((in_force, wait::join(answered)?))
+    })
+}
+
+/// Reloads a file without a backend, and one with it.
+fn reloads(daemon: &Daemon, config: &Config, rounds: u16) -> Result<Vec<f64>> {
+    let mut times = Vec::new();
+    for service in 0..usize::from(rounds) / 2 {
+        let mut smaller = config.clone();
+        smaller.services[service].backends.pop();
+        for file in [&smaller, config] {
+            daemon.write(file)?;
+            times.push(command(daemon, &["reload"])?);
+        }
+    }
+    Ok(times)
+}
+
+/// Milliseconds of a command, its process included.
+fn command(daemon: &Daemon, words: &[&str]) -> Result<f64> {
+    let begun = Instant::now();
+    daemon.run(words)?;
+    Ok(milliseconds(begun))
+}
+
+fn pinned(lab: &Lab, map: &str) -> Result<MapData> {
+    let prefix = format!("{map}_");
+    for pin in fs::read_dir(lab.pins())? {
+        let pin = pin?;
+        if pin.file_name().to_string_lossy().starts_with(&prefix) {
+            return Ok(MapData::from_pin(pin.path())?);
+        }
+    }
+    bail!("{map} is not pinned")
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1000.0
+}
