@@ -3,7 +3,6 @@
 use crate::{
     flow,
     pool::{Pool, SlotLine},
-    service::Filter,
 };
 
 /// The most services that may be configured.
@@ -84,17 +83,6 @@ impl Room {
         (2 * self.backends).next_power_of_two()
     }
 
-    /// Elements of the prefilter, a power of two. Four bytes to each endpoint, so that at most one of four is set.
-    pub const fn filter_pages(self) -> u32 {
-        let bytes = 4 * (self.backends + self.service_keys());
-        bytes.div_ceil(Filter::SIZE as u32).next_power_of_two()
-    }
-
-    /// How many bits of an endpoint's hash are left out for its place in the prefilter.
-    pub const fn filter_shift(self) -> u32 {
-        Filter::SHIFT - self.filter_pages().ilog2()
-    }
-
     /// Former names that keep their counts.
     pub const fn past_names(self) -> u32 {
         if self.backends < 4096 { 4096 } else { self.backends }
@@ -124,19 +112,3 @@ impl Room {
 
 const _: () = assert!(Room { services: MAX_SERVICES, backends: MAX_BACKENDS }.slots() <= Pool::OFFSETS);
 const _: () = assert!(MAX_BACKENDS < Pool::LENGTHS && MAX_PLACES <= MAX_BACKEND_ID);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_prefilter_is_at_most_a_quarter_full_and_no_smaller_than_a_page() {
-        let room = Room { services: 1, backends: 1 };
-        assert_eq!((room.filter_pages(), room.filter_shift()), (1, 20));
-
-        let room = Room { services: 1024, backends: 16_384 };
-        let bytes = room.filter_pages() * Filter::SIZE as u32;
-        assert!(bytes >= 4 * (room.backends + room.service_keys()));
-        assert_eq!(1_u64 << (32 - room.filter_shift()), u64::from(bytes));
-    }
-}

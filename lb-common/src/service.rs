@@ -70,43 +70,37 @@ impl Mode {
     }
 }
 
-/// Tells most packets that cannot be ours from those that may be, at the price of one byte.
+/// The prefilter: tells most packets that cannot be ours from those that may be, for the price of one byte.
 ///
-/// It consists of as many pages as `Room::filter_pages` says. The byte at [`Filter::place`] of a packet's destination says whether it may be a request, that of its source
-/// whether it may be a reply. Set bits may lie (addresses share bytes); clear bits never do.
+/// The byte at [`Filter::place`] of a packet's destination says whether it may be a request, that of its source whether it
+/// may be a reply. A set bit may be wrong (endpoints share bytes), a clear bit never is.
+///
+/// With the most backends that may be configured, one byte of four has the bit of a backend.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Filter {
-    /// One page of it. Bits, see the constants.
+    /// By place. Bits, see the constants.
     pub byte: [u8; Self::SIZE],
 }
 
 crate::fields!(Filter { byte });
 
 impl Filter {
-    /// Bytes of a page.
-    pub const SIZE: usize = 4096;
-    /// How many bits of the hash are left out where there is one page.
-    pub const SHIFT: u32 = u32::BITS - Self::SIZE.ilog2();
+    /// The section of the object that the map is made from.
+    pub const SECTION: &str = ".bss.FILTER";
+    /// The number of bytes, a power of two.
+    pub const SIZE: usize = 256 * 1024;
     /// A service listens there.
     pub const SERVICE: u8 = 1;
     /// A backend answers from there.
     pub const BACKEND: u8 = 2;
 
-    /// Nothing is ours.
-    pub const NOTHING: Self = Self { byte: [0; Self::SIZE] };
-
-    /// The place of an endpoint in a page that is the only one, by the [folded](Filter::fold) address.
+    /// The place of an endpoint, by the [folded](Filter::fold) address.
     #[inline(always)]
-    pub const fn index(folded: u32, port: Be16) -> usize {
-        Self::place(folded, port, Self::SHIFT)
-    }
-
-    /// The place of an endpoint among the bytes of all pages.
-    #[inline(always)]
-    pub const fn place(folded: u32, port: Be16, shift: u32) -> usize {
+    pub const fn place(folded: u32, port: Be16) -> usize {
+        const SHIFT: u32 = u32::BITS - Filter::SIZE.ilog2();
         // Knuth's multiplicative hash: the top bits of the product.
-        (folded ^ (port.raw() as u32) << 8).wrapping_mul(0x9e37_79b1).wrapping_shr(shift) as usize
+        ((folded ^ (port.raw() as u32) << 8).wrapping_mul(0x9e37_79b1) >> SHIFT) as usize
     }
 
     /// An address as one word. IPv4 folds to itself, IPv4-mapped or not.

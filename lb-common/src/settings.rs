@@ -41,6 +41,11 @@ crate::fields!(Settings {
     clock
 });
 
+impl Settings {
+    /// The section of the object that the map is made from.
+    pub const SECTION: &str = ".bss.SETTINGS";
+}
+
 const _: () = assert!(size_of::<Settings>() == 8 + 48 + 32 + 8 + 8 + 8);
 
 /// Source ports: two ranges, below and above the host's ephemeral ports.

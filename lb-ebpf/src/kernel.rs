@@ -1,6 +1,7 @@
 //! The kernel's side of the core's traits. No decisions are made here.
 
 pub mod counters;
+pub mod direct;
 pub mod frame;
 pub mod maps;
 pub mod pack;

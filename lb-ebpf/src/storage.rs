@@ -24,8 +24,6 @@ pub trait Maps {
     fn settings(&self) -> Option<&Settings>;
     /// The time in ticks (`lb_common::clock::TICK_SHIFT`).
     fn now(&self) -> u32;
-    /// The number of hash bits dropped to get a place in the prefilter.
-    fn filter_shift(&self) -> u32;
     /// A byte of the prefilter, by its [place](Filter::place).
     fn filter(&self, place: usize) -> u8;
     /// The service that listens on an address, port and protocol.
@@ -90,7 +88,7 @@ pub trait Storage<F: Family>: FlowTable<F> + Maps {
 /// The prefilter: may a packet with this endpoint (destination or source) be a request, or a reply? See [`Filter`].
 #[inline(always)]
 pub fn may_match(maps: &impl Maps, folded: u32, port: Be16, what: u8) -> bool {
-    maps.filter(Filter::place(folded, port, maps.filter_shift())) & what != 0
+    maps.filter(Filter::place(folded, port)) & what != 0
 }
 
 /// Changes the number of half-open flows.

@@ -15,7 +15,7 @@ use lb_common::{
     net::{Address, V4, V6},
     pool::{Pool, SlotLine, SourceSet},
     reason::Reason,
-    service::{Filter, Service, ServiceKey},
+    service::{Service, ServiceKey},
     settings::Settings,
 };
 use lb_ebpf::{
@@ -160,12 +160,8 @@ impl storage::Maps for MemoryTables {
         self.maps().settings.clock
     }
 
-    fn filter_shift(&self) -> u32 {
-        Filter::SHIFT
-    }
-
     fn filter(&self, place: usize) -> u8 {
-        self.maps().filter.byte[place]
+        self.maps().filter[place]
     }
 
     fn service(&self, key: &ServiceKey) -> Option<Service> {

@@ -225,7 +225,7 @@ fn furnish(race: &mut Object, address: impl Fn(u32) -> Address) -> Result<Settin
         next_backend_id: BACKENDS + 1,
         ..Settings::default()
     };
-    race.set("SETTINGS", 0, settings)?;
+    race.set(Settings::SECTION, 0, settings)?;
     race.set("INTERFACES", INTERFACE, Interface { mac: world::mac(0), zero: 0, mtu: 1500, attached: 1 })?;
     for id in 1..=BACKENDS {
         let backend = Backend {

@@ -19,7 +19,7 @@ use lb_common::{
     settings::Settings,
 };
 
-use super::{routes::Query, trace::Written};
+use super::{direct::Direct, routes::Query, trace::Written};
 use crate::path::slow::SlowPath;
 use crate::table::scratch::Scratch;
 
@@ -31,11 +31,13 @@ const ROOM: Room = Room { services: 512, backends: 2048 };
 const MMAPABLE: usize = 1 << 10;
 
 /// Sizes and keys.
-#[btf_map]
-pub static SETTINGS: Array<Settings, 1> = Array::new();
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.SETTINGS")]
+pub static SETTINGS: Direct<Settings> = Direct::new();
 /// The prefilter: endpoints of services and backends.
-#[btf_map]
-pub static FILTER: Array<Filter, 1> = Array::new();
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.FILTER")]
+pub static FILTER: Direct<Filter> = Direct::new();
 /// (address, port, protocol) to pool.
 #[btf_map]
 pub static SERVICES: HashMap<ServiceKey, Service, { ROOM.service_entries() as usize }> = HashMap::new();
@@ -121,7 +123,3 @@ pub static CLOCK_IS_SET: Global<u8> = Global::new(0);
 /// The places of `BACKENDS`, less one.
 #[unsafe(no_mangle)]
 pub static BACKENDS_MASK: Global<u32> = Global::new(ROOM.places() - 1);
-
-/// How many bits of an endpoint's hash are left out for its place in `FILTER`.
-#[unsafe(no_mangle)]
-pub static FILTER_SHIFT: Global<u32> = Global::new(Filter::SHIFT);

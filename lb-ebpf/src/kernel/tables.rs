@@ -32,7 +32,7 @@ pub struct KernelTables(pub *mut xdp_md);
 impl Maps for KernelTables {
     #[inline(always)]
     fn settings(&self) -> Option<&Settings> {
-        maps::SETTINGS.get(0)
+        Some(maps::SETTINGS.get())
     }
 
     #[inline(always)]
@@ -45,14 +45,8 @@ impl Maps for KernelTables {
     }
 
     #[inline(always)]
-    fn filter_shift(&self) -> u32 {
-        maps::FILTER_SHIFT.load()
-    }
-
-    #[inline(always)]
     fn filter(&self, place: usize) -> u8 {
-        let page = maps::FILTER.get((place / Filter::SIZE) as u32);
-        page.map_or(0, |page| page.byte[place & (Filter::SIZE - 1)])
+        maps::FILTER.get().byte[place & (Filter::SIZE - 1)]
     }
 
     #[inline(always)]

@@ -30,9 +30,8 @@ pub struct Change {
 }
 
 /// The endpoints in the filter.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sources {
-    shift: u32,
     listens: BTreeSet<Listen>,
     /// By slot.
     backends: BTreeMap<u32, Endpoint>,
@@ -41,15 +40,9 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// For a filter with this many pages.
-    pub fn new(pages: u32) -> Self {
-        let shift = Filter::SHIFT - pages.max(1).ilog2();
-        Self { shift, listens: BTreeSet::new(), backends: BTreeMap::new(), bits: BTreeMap::new() }
-    }
-
     /// All endpoints in the maps.
-    pub fn of(maps: &Snapshot, pages: u32) -> Self {
-        let mut sources = Self::new(pages);
+    pub fn of(maps: &Snapshot) -> Self {
+        let mut sources = Self::default();
         for (listen, service) in &maps.services {
             sources.apply(&Op::PutService(*listen, *service));
         }
@@ -63,21 +56,21 @@ impl Sources {
     pub fn apply(&mut self, op: &Op) -> Change {
         match op {
             Op::PutService(listen, _) if self.listens.insert(*listen) => {
-                Change { set: self.add(self.service(listen)), clear: None }
+                Change { set: self.add(service(listen)), clear: None }
             }
             Op::DeleteService(listen) if self.listens.remove(listen) => {
-                Change { set: None, clear: self.remove(self.service(listen)) }
+                Change { set: None, clear: self.remove(service(listen)) }
             }
             Op::PutBackend(backend) => {
                 let endpoint = endpoint(backend);
                 let before = self.backends.insert(backend.id % MAX_PLACES, endpoint);
-                let set = self.add(Some(self.bit(endpoint, Filter::BACKEND)));
-                let before = before.map(|endpoint| self.bit(endpoint, Filter::BACKEND));
+                let set = self.add(Some(bit(endpoint, Filter::BACKEND)));
+                let before = before.map(|endpoint| bit(endpoint, Filter::BACKEND));
                 Change { set, clear: self.remove(before) }
             }
             Op::DeleteBackend(slot) => {
                 let before = self.backends.remove(slot);
-                let before = before.map(|endpoint| self.bit(endpoint, Filter::BACKEND));
+                let before = before.map(|endpoint| bit(endpoint, Filter::BACKEND));
                 Change { set: None, clear: self.remove(before) }
             }
             Op::PutService(..)
@@ -104,16 +97,6 @@ impl Sources {
         self.bits.keys().copied()
     }
 
-    /// Port 0 marks an address of the load balancer. No packet is sent to it.
-    fn service(&self, listen: &Listen) -> Option<Bit> {
-        let endpoint = (listen.address.into(), listen.port);
-        (listen.port.get() != 0).then(|| self.bit(endpoint, Filter::SERVICE))
-    }
-
-    fn bit(&self, (address, port): Endpoint, bit: u8) -> Bit {
-        (Filter::place(Filter::fold(address), port, self.shift), bit)
-    }
-
     /// Returns the bit if it was clear before.
     fn add(&mut self, bit: Option<Bit>) -> Option<Bit> {
         let count = self.bits.entry(bit?).or_default();
@@ -133,6 +116,16 @@ impl Sources {
     }
 }
 
+/// Port 0 marks an address of the load balancer. No packet is sent to it.
+fn service(listen: &Listen) -> Option<Bit> {
+    let endpoint = (listen.address.into(), listen.port);
+    (listen.port.get() != 0).then(|| bit(endpoint, Filter::SERVICE))
+}
+
+fn bit((address, port): Endpoint, bit: u8) -> Bit {
+    (Filter::place(Filter::fold(address), port), bit)
+}
+
 fn endpoint(backend: &Backend) -> Endpoint {
     (backend.address, backend.port)
 }
@@ -146,7 +139,7 @@ mod tests {
 
     #[test]
     fn only_listen_addresses_and_backends_have_bits_set() {
-        let mut sources = Sources::new(1);
+        let mut sources = Sources::default();
         for (listen, is_set) in
             [("192.0.2.10:80", true), ("[2001:db8::10]:443", true), ("192.0.2.10:0", false)]
         {
@@ -162,7 +155,7 @@ mod tests {
 
     #[test]
     fn removed_endpoints_have_no_bits_set() {
-        let mut sources = Sources::new(64);
+        let mut sources = Sources::default();
         sources.apply(&Op::PutService(listen_at("192.0.2.10:80"), SERVICE));
         sources.apply(&Op::PutBackend(backend(1, "10.0.0.11:8080")));
 
@@ -176,7 +169,7 @@ mod tests {
 
     #[test]
     fn an_operation_without_endpoints_changes_no_bits() {
-        let mut sources = Sources::new(1);
+        let mut sources = Sources::default();
         sources.apply(&Op::PutBackend(backend(1, "10.0.0.11:8080")));
 
         let accepting = Backend { accepts: 1, ..backend(1, "10.0.0.11:8080") };
@@ -186,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_shared_bit_is_cleared_with_its_last_endpoint() {
-        let mut sources = Sources::new(1);
+        let mut sources = Sources::default();
         sources.apply(&Op::PutBackend(backend(1, "10.0.0.11:8080")));
 
         assert_eq!(sources.apply(&Op::PutBackend(backend(2, "10.0.0.11:8080"))), Change::default());
@@ -203,7 +196,7 @@ mod tests {
 
     fn bits(sources: &Sources, text: &str) -> u8 {
         let (address, port) = parts(text);
-        let place = Filter::place(Filter::fold(address), port, sources.shift);
+        let place = Filter::place(Filter::fold(address), port);
         sources.bits().filter(|(at, _)| *at == place).map(|(_, bit)| bit).sum()
     }
 

@@ -28,14 +28,11 @@ pub mod traces;
 use std::{collections::BTreeSet, fmt};
 
 use anyhow::Context;
-use lb_common::{clock::TICK_SHIFT, service::Filter, settings::Settings};
+use lb_common::{clock::TICK_SHIFT, settings::Settings};
 use nix::time::{ClockId, clock_gettime};
 
 use self::maps::Maps;
-use super::{
-    Datapath, Flow, Op, Snapshot, Totals,
-    filter::{Bit, Sources},
-};
+use super::{Datapath, Flow, Op, Snapshot, Totals, filter::Sources};
 
 /// The XDP program, where xlb was built with it (`cargo xtask build`).
 pub fn object() -> Option<&'static [u8]> {
@@ -49,16 +46,12 @@ pub fn object() -> Option<&'static [u8]> {
 pub struct KernelDatapath {
     maps: Maps,
     sources: Sources,
-    /// The pages of the prefilter, as written to the map.
-    filter: Vec<Filter>,
 }
 
 impl KernelDatapath {
     fn new(mut maps: Maps) -> anyhow::Result<Self> {
         maps.read_past()?;
-        let pages = maps.filter_pages();
-        let filter = (0..pages).map(|page| maps.filter_page(page)).collect::<anyhow::Result<_>>()?;
-        let mut datapath = Self { maps, sources: Sources::new(pages), filter };
+        let mut datapath = Self { maps, sources: Sources::default() };
         datapath.observe()?;
         Ok(datapath)
     }
@@ -67,44 +60,27 @@ impl KernelDatapath {
     pub fn settings(&self) -> anyhow::Result<Settings> {
         self.maps.settings()
     }
-
-    /// Writes the pages that differ from what they should be.
-    fn repair_filter(&mut self) -> anyhow::Result<()> {
-        let mut pages = vec![Filter::NOTHING; self.filter.len()];
-        for (place, bit) in self.sources.bits() {
-            pages[place / Filter::SIZE].byte[place % Filter::SIZE] |= bit;
-        }
-        for (number, page) in (0..).zip(pages) {
-            if self.filter[number as usize] != page {
-                self.maps.set_filter_page(number, &page)?;
-                self.filter[number as usize] = page;
-            }
-        }
-        Ok(())
-    }
-
-    fn set_bit(&mut self, (place, bit): Bit, is_set: bool) -> anyhow::Result<()> {
-        let number = place / Filter::SIZE;
-        let byte = &mut self.filter[number].byte[place % Filter::SIZE];
-        *byte = if is_set { *byte | bit } else { *byte & !bit };
-        self.maps.set_filter_page(number as u32, &self.filter[number])
-    }
 }
 
 impl Datapath for KernelDatapath {
     fn observe(&mut self) -> anyhow::Result<Snapshot> {
         let snapshot = self.maps.observe().context("read the maps back")?;
         // An operation that failed halfway leaves a filter that is right for neither state.
-        self.sources = Sources::of(&snapshot, self.maps.filter_pages());
-        self.repair_filter()?;
+        self.sources = Sources::of(&snapshot);
+        self.maps.set_filter(self.sources.bits());
         Ok(snapshot)
     }
 
     fn apply(&mut self, op: &Op) -> anyhow::Result<()> {
         let change = self.sources.apply(op);
-        change.set.map_or(Ok(()), |bit| self.set_bit(bit, true))?;
+        if let Some(bit) = change.set {
+            self.maps.set_filter_bit(bit, true);
+        }
         self.maps.apply(op)?;
-        change.clear.map_or(Ok(()), |bit| self.set_bit(bit, false))
+        if let Some(bit) = change.clear {
+            self.maps.set_filter_bit(bit, false);
+        }
+        Ok(())
     }
 
     fn grace_period(&mut self) -> anyhow::Result<()> {

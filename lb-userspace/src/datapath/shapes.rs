@@ -96,7 +96,7 @@ pub enum Purpose {
 /// The shape of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapShape {
-    /// The name in the program. [`pin_name`] is that of the pin.
+    /// Its name. [`pin_name`] is that of the pin.
     pub name: &'static str,
     /// The category in `xlb check`.
     pub purpose: Purpose,
@@ -135,7 +135,7 @@ pub fn pinned(sizes: &Sizes) -> Vec<MapShape> {
     let Sizes { v4, v6, room } = sizes;
     vec![
         map("SETTINGS", Services, Array, NUMBER, Settings::TYPE, 1, 0),
-        map("FILTER", Services, Array, NUMBER, Filter::TYPE, room.filter_pages(), 0),
+        map("FILTER", Services, Array, NUMBER, Filter::TYPE, 1, MAPPED),
         map("SERVICES", Services, Hash, ServiceKey::TYPE, Service::TYPE, room.service_entries(), 0),
         map("POOLS", Services, Array, NUMBER, Pool::TYPE, room.pools(), MAPPED),
         map("TURNS", Services, Array, NUMBER, Word::TYPE, room.pools(), 0),
@@ -267,6 +267,15 @@ const RING_PAGES: u64 = 3;
 const POINTER: u64 = 8;
 
 impl MapShape {
+    /// The name in the program. Maps of one value that the program reaches by address are sections of the object.
+    pub fn name_in_object(&self) -> &'static str {
+        match self.name {
+            "SETTINGS" => Settings::SECTION,
+            "FILTER" => Filter::SECTION,
+            name => name,
+        }
+    }
+
     /// The size of a key.
     pub const fn key_bytes(&self) -> u32 {
         self.key.bytes() as u32

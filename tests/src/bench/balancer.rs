@@ -110,7 +110,7 @@ fn furnish<F: Numbered>(object: &mut Object, shape4: Shape, shape6: Shape, links
         next_backend_id: BACKENDS + 1,
         ..Settings::default()
     };
-    object.set("SETTINGS", 0, settings)?;
+    object.set(Settings::SECTION, 0, settings)?;
     for interface in [links.front, links.back] {
         let it = Interface { mac: US, zero: 0, mtu: 1500, attached: 1 };
         object.set("INTERFACES", interface, it)?;
@@ -118,9 +118,9 @@ fn furnish<F: Numbered>(object: &mut Object, shape4: Shape, shape6: Shape, links
     }
 
     let key = |block, number| F::to_key(F::address(block, number));
-    let mut filter = Filter::NOTHING;
+    let mut filter = Filter { byte: [0; _] };
     let mut mark = |block, number, port, what| {
-        filter.byte[Filter::index(F::fold(F::address(block, number)), Be16::new(port))] |= what;
+        filter.byte[Filter::place(F::fold(F::address(block, number)), Be16::new(port))] |= what;
     };
     mark(Block::Service, 0, SERVICE_PORT, Filter::SERVICE);
     for number in 0..BACKENDS {
@@ -135,10 +135,10 @@ fn furnish<F: Numbered>(object: &mut Object, shape4: Shape, shape6: Shape, links
         mark(Block::Backend, number, BACKEND_PORT, Filter::BACKEND);
     }
     ensure!(
-        filter.byte[Filter::index(F::fold(F::address(Block::Stranger, 0)), Be16::new(SERVICE_PORT))] == 0,
+        filter.byte[Filter::place(F::fold(F::address(Block::Stranger, 0)), Be16::new(SERVICE_PORT))] == 0,
         "the filter takes the stranger for one of ours: choose another address"
     );
-    object.set("FILTER", 0, filter)?;
+    object.set(Filter::SECTION, 0, filter)?;
 
     let sources = SourceSet { address: std::array::from_fn(|n| key(Block::Source, n as u32)) };
     for line in 0..SlotLine::line(BACKENDS) {

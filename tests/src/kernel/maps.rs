@@ -78,8 +78,8 @@ fn zero<T: Pod + Default>(ebpf: &mut Ebpf, name: &str, index: u32) -> Result<()>
 
 /// Writes what a controller would write.
 pub fn load(ebpf: &mut Ebpf, maps: &Maps) -> Result<()> {
-    put::<Settings>(ebpf, "SETTINGS", 0, maps.settings)?;
-    put::<Filter>(ebpf, "FILTER", 0, maps.filter)?;
+    put::<Settings>(ebpf, Settings::SECTION, 0, maps.settings)?;
+    put(ebpf, Filter::SECTION, 0, *maps.filter)?;
     load_services(ebpf, maps)?;
     for (line, ids) in &maps.slots {
         put(ebpf, "SLOTS", *line, *ids)?;

@@ -83,11 +83,15 @@ fn endpoints(kind: Kind) -> Vec<Case> {
 /// Another endpoint with the same byte of the prefilter.
 fn lookalike(endpoint: SocketAddr) -> SocketAddr {
     let byte =
-        |endpoint: SocketAddr| Filter::index(Filter::fold(endpoint.ip().into()), Be16::new(endpoint.port()));
+        |endpoint: SocketAddr| Filter::place(Filter::fold(endpoint.ip().into()), Be16::new(endpoint.port()));
     let family = if endpoint.is_ipv4() { Family::V4 } else { Family::V6 };
-    let address = family.address("203.0.113.200", "2001:db8:113::200");
-    let mut candidates = (1..=u16::MAX).map(|port| SocketAddr::new(address, port));
-    candidates.find(|it| byte(*it) == byte(endpoint)).unwrap_or_else(|| panic!("65535 ports, 4096 bytes"))
+    let addresses =
+        (1..=99).map(|host| family.address(&format!("203.0.113.{host}"), &format!("2001:db8:113::{host}")));
+    let mut candidates =
+        addresses.flat_map(|address| (1..=u16::MAX).map(move |port| SocketAddr::new(address, port)));
+    candidates
+        .find(|it| byte(*it) == byte(endpoint))
+        .unwrap_or_else(|| panic!("6 million endpoints, 262144 bytes"))
 }
 
 fn other_protocols(kind: Kind) -> Case {

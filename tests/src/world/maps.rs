@@ -28,7 +28,7 @@ pub struct Maps {
     /// With the world's clock.
     pub settings: Settings,
     /// Marks what services listen on and where backends are.
-    pub filter: Filter,
+    pub filter: Box<[u8; Filter::SIZE]>,
     /// Those with port 0 only mark an address as ours.
     pub services: Vec<(ServiceKey, Service)>,
     /// By service.
@@ -74,10 +74,10 @@ impl World {
         }
     }
 
-    fn filter(&self) -> Filter {
-        let mut filter = Filter::NOTHING;
+    fn filter(&self) -> Box<[u8; Filter::SIZE]> {
+        let mut filter = Box::new([0; Filter::SIZE]);
         let mut set = |endpoint: &std::net::SocketAddr, bit| {
-            filter.byte[Filter::index(Filter::fold(endpoint.ip().into()), Be16::new(endpoint.port()))] |= bit;
+            filter[Filter::place(Filter::fold(endpoint.ip().into()), Be16::new(endpoint.port()))] |= bit;
         };
         for service in &self.services {
             service.listen.iter().for_each(|listen| set(listen, Filter::SERVICE));

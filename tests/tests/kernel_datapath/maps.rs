@@ -1,8 +1,12 @@
 //! What is put into the maps, and read back from them.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
 use lb_common::{counters::BackendCounters, net::Be16, service::Filter};
 use lb_userspace::{
@@ -12,7 +16,7 @@ use lb_userspace::{
 
 use crate::{
     contents::{everything, removal},
-    world::{ROOM, World, open},
+    world::{World, open},
 };
 
 #[test]
@@ -33,6 +37,42 @@ fn what_is_put_into_the_maps_is_read_back_and_outlives_the_daemon() -> Result<()
         let mut adopted = world.open(&["front", "back"], AttachMode::Native)?;
         assert!(adopted.adopted);
         assert_eq!(adopted.datapath.observe()?, want);
+        Ok(())
+    })
+}
+
+/// The running program uses the pinned maps while the next one is loaded, and aya writes to those that are sections of
+/// the object.
+#[test]
+fn a_start_never_changes_the_settings_and_the_filter_of_the_running_program() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let mut opened = world.open(&["front"], AttachMode::Native)?;
+        for step in everything(&opened.attached).0 {
+            opened.datapath.apply(&step)?;
+        }
+        drop(opened);
+        let values = || -> Result<_> { Ok((world.settings()?, world.filter()?)) };
+        let before = values()?;
+        let is_open = AtomicBool::new(false);
+
+        let (reads, differences) = thread::scope(|scope| -> Result<_> {
+            let reader = scope.spawn(|| -> Result<_> {
+                let (mut reads, mut differences) = (0, 0);
+                while !is_open.load(Ordering::Relaxed) {
+                    differences += usize::from(values()? != before);
+                    reads += 1;
+                }
+                Ok((reads, differences))
+            });
+            let opened = world.open(&["front"], AttachMode::Native);
+            is_open.store(true, Ordering::Relaxed);
+            assert!(opened?.adopted);
+            reader.join().map_err(|_| anyhow!("the reader panicked"))?
+        })?;
+
+        assert!(reads > 100, "only {reads} reads while the program was loaded");
+        assert_eq!(differences, 0, "of {reads} reads");
         Ok(())
     })
 }
@@ -72,7 +112,7 @@ fn the_filter_has_the_bits_of_what_is_listened_on_and_served() -> Result<()> {
         let bits = |address: &str| -> Result<u8> {
             let address: SocketAddr = address.parse()?;
             let folded = Filter::fold(address.ip().into());
-            Ok(filter[Filter::place(folded, Be16::new(address.port()), ROOM.filter_shift())])
+            Ok(filter[Filter::place(folded, Be16::new(address.port()))])
         };
         assert_eq!(bits("192.0.2.10:80")?, Filter::SERVICE);
         assert_eq!(bits("[2001:db8::10]:80")?, Filter::SERVICE);

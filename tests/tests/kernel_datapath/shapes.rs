@@ -67,10 +67,10 @@ fn each_map_of_the_program_is_in_the_table_of_maps() -> Result<()> {
         let program = Ebpf::load(&object()?)?;
 
         let table = shapes::all(&Sizes::default(), IDLE_RING_BYTES);
-        let is_known = |name: &str| table.iter().any(|map| map.name == name);
+        let is_known = |name: &str| table.iter().any(|map| map.name_in_object() == name);
         // Scratch of one value per CPU, the array of slow paths, and the constants that the compiler names.
         let is_small = |name: &str, map: &Map| {
-            name.starts_with('.')
+            name.starts_with(".rodata")
                 || matches!(map, Map::ProgramArray(_))
                 || matches!(map, Map::PerCpuArray(map) if map.info().is_ok_and(|info| info.max_entries() == 1))
         };

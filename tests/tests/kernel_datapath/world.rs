@@ -21,6 +21,7 @@ use lb_common::{
     limits::Room,
     net::Protocol,
     service::{Filter, Mode},
+    settings::Settings,
 };
 use lb_userspace::{
     datapath::{self, Opened, shapes::pin_name},
@@ -149,15 +150,16 @@ impl World {
         Ok(Array::<_, [u8; _]>::try_from(Map::Array(map))?.set(bucket, bytes, 0)?)
     }
 
+    /// The program's settings.
+    pub fn settings(&self) -> Result<Settings> {
+        let map = MapData::from_pin(self.pin("SETTINGS"))?;
+        Ok(Array::<_, Settings>::try_from(Map::Array(map))?.get(&0, 0)?)
+    }
+
     /// The bytes of the prefilter.
     pub fn filter(&self) -> Result<Vec<u8>> {
         let map = MapData::from_pin(self.pin("FILTER"))?;
-        let pages = Array::<_, Filter>::try_from(Map::Array(map))?;
-        let mut bytes = Vec::new();
-        for page in pages.iter() {
-            bytes.extend(page?.byte);
-        }
-        Ok(bytes)
+        Ok(Array::<_, Filter>::try_from(Map::Array(map))?.get(&0, 0)?.byte.to_vec())
     }
 }
 

@@ -97,6 +97,14 @@ pub fn carry(old: (&Path, &MapLayout), new: (&Path, &MapLayout), shape: &MapShap
     copy().with_context(|| format!("copy {} to {}", old_path.display(), new_path.display()))
 }
 
+/// The only value of a pinned array.
+pub fn value(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let value = Bytes::open(path)?.lookup(&0_u32.to_ne_bytes());
+    value
+        .and_then(|value| value.ok_or_else(|| io::ErrorKind::NotFound.into()))
+        .with_context(|| format!("read {}", path.display()))
+}
+
 /// The only value of an array, converted to this version's layout.
 pub fn only_value(old: (&Path, &MapLayout), new: &MapLayout) -> anyhow::Result<Vec<u8>> {
     let (path, layout) = old;

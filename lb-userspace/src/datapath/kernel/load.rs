@@ -71,18 +71,22 @@ pub fn load(object: &[u8], basis: &Basis<'_>) -> anyhow::Result<Loaded> {
     for shape in shapes.iter().filter(is_new) {
         pins::remove_file(&pins::map(directory, shape.name))?;
     }
-    for shape in shapes.iter().filter(is_new).filter(|shape| is_daemon_map(shape)) {
+    for shape in shapes.iter().filter(is_new).filter(|shape| is_daemon_map(shape) || is_section(shape)) {
         make(shape, directory)?;
     }
     let trace_level = TraceLevel::of_log();
-    let (mask, shift) = (sizes.room.places() - 1, sizes.room.filter_shift());
+    let mask = sizes.room.places() - 1;
     let mut loader = EbpfLoader::new();
     trace_level.set(&mut loader);
-    loader.override_global("BACKENDS_MASK", &mask, true).override_global("FILTER_SHIFT", &shift, true);
+    loader.override_global("BACKENDS_MASK", &mask, true);
+    let values = section_values(directory, &shapes)?;
+    for (name, value) in &values {
+        loader.override_global(name, value.as_slice(), true);
+    }
     for shape in shapes.iter().filter(|shape| !is_daemon_map(shape)) {
         loader
-            .map_pin_path(shape.name, pins::map(directory, shape.name))
-            .map_max_entries(shape.name, shape.entries);
+            .map_pin_path(shape.name_in_object(), pins::map(directory, shape.name))
+            .map_max_entries(shape.name_in_object(), shape.entries);
     }
     let ebpf = loader.load(object).context("load the maps of the XDP program")?;
     verify(directory, &shapes).context("the XDP program is of another version than this xlb")?;
@@ -150,6 +154,21 @@ fn pin(program: &mut Program, directory: &Path) -> anyhow::Result<()> {
 /// Maps that only the daemon uses.
 fn is_daemon_map(shape: &MapShape) -> bool {
     [names::BACKENDS, names::SERVICES, past::MAP].contains(&shape.name)
+}
+
+/// Maps that are sections of the object.
+fn is_section(shape: &MapShape) -> bool {
+    shape.name != shape.name_in_object()
+}
+
+/// The values of the maps that are sections of the object.
+///
+/// The loader writes to such a map the value that the section has in the object, even if the map exists and a running
+/// program uses it. So it must get the value that the map has: only this daemon changes it, and writing the same bytes
+/// changes nothing for the program. That is also why these maps exist before the object is loaded.
+fn section_values(directory: &Path, shapes: &[MapShape]) -> anyhow::Result<Vec<(&'static str, Vec<u8>)>> {
+    let sections = shapes.iter().filter(|shape| is_section(shape));
+    sections.map(|shape| Ok((shape.name, carry::value(&pins::map(directory, shape.name))?))).collect()
 }
 
 fn make(shape: &MapShape, directory: &Path) -> anyhow::Result<()> {

@@ -8,6 +8,7 @@ use aya::{
     maps::{Array, DevMap, HashMap, Map, MapData, PerCpuArray},
 };
 use lb_common::{
+    cell::Word,
     counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
     hop::Interface,
     service::{Filter, Service, ServiceKey},
@@ -16,6 +17,7 @@ use lb_common::{
 
 use super::{backends::Backends, schedules::Schedules};
 use crate::datapath::{
+    filter::Bit,
     flows::{Flows, Table},
     mapping::{Mapped, Mapping},
     names::{self, Record},
@@ -23,10 +25,13 @@ use crate::datapath::{
     pins,
 };
 
+/// A [`Filter`] as words. Only the controller writes to it.
+type FilterWords = [Word; Filter::SIZE / size_of::<Word>()];
+
 /// All maps except the ring, which a task of its own reads.
 pub struct Maps {
     pub settings: Array<MapData, Settings>,
-    pub filter: Array<MapData, Filter>,
+    pub filter: Mapping<FilterWords>,
     pub services: HashMap<MapData, ServiceKey, Service>,
     pub schedules: Schedules,
     pub backends: Backends,
@@ -70,8 +75,8 @@ impl Maps {
         let past_room = daemon_maps.past.info().context("read the size of PAST")?.max_entries();
         let past_map = HashMap::try_from(Map::HashMap(daemon_maps.past)).context(past::MAP)?;
         Ok(Self {
-            settings: take(ebpf, "SETTINGS")?,
-            filter: take(ebpf, "FILTER")?,
+            settings: take(ebpf, Settings::SECTION)?,
+            filter: mapping(&array(ebpf, Filter::SECTION)?, "FILTER")?,
             services: take(ebpf, "SERVICES")?,
             schedules: Schedules {
                 pools: mapping(&array(ebpf, "POOLS")?, "POOLS")?,
@@ -116,18 +121,29 @@ impl Maps {
         self.settings.set(0, settings, 0).context("write SETTINGS")
     }
 
-    /// The pages of the prefilter.
-    pub fn filter_pages(&self) -> u32 {
-        self.filter.len()
+    /// Makes the prefilter have these bits and no others.
+    pub fn set_filter(&mut self, bits: impl Iterator<Item = Bit>) {
+        let mut bytes = vec![0; Filter::SIZE];
+        bits.for_each(|(place, bit)| bytes[place] |= bit);
+        for (word, bytes) in self.filter().iter().zip(bytes.as_chunks().0) {
+            let wanted = u64::from_ne_bytes(*bytes);
+            if word.load() != wanted {
+                word.store(wanted);
+            }
+        }
     }
 
-    pub fn filter_page(&self, page: u32) -> anyhow::Result<Filter> {
-        self.filter.get(&page, 0).context("read FILTER")
+    /// Sets or clears a bit of the prefilter, of which the program reads single bytes.
+    pub fn set_filter_bit(&mut self, (place, bit): Bit, is_set: bool) {
+        let word = &self.filter()[place / size_of::<Word>()];
+        let mut bytes = word.load().to_ne_bytes();
+        let byte = &mut bytes[place % size_of::<Word>()];
+        *byte = if is_set { *byte | bit } else { *byte & !bit };
+        word.store(u64::from_ne_bytes(bytes));
     }
 
-    /// Rewrites all bytes of a page. The program reads single bytes.
-    pub fn set_filter_page(&mut self, page: u32, filter: &Filter) -> anyhow::Result<()> {
-        self.filter.set(page, filter, 0).context("write FILTER")
+    fn filter(&self) -> &FilterWords {
+        &self.filter[0]
     }
 
     /// Reads the contents of `PAST`.

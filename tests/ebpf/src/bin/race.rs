@@ -125,13 +125,12 @@ mod program {
         if unsafe { bpf_get_smp_processor_id() } != 0 {
             return;
         }
-        if let Some(settings) = maps::SETTINGS.get_ptr_mut(0) {
-            // SAFETY: a live element; no other code writes these two words, and each is one store.
-            unsafe {
-                let (clock, routes) = (&raw mut (*settings).clock, &raw mut (*settings).hop_generation);
-                clock.write_volatile(clock.read_volatile().wrapping_add(amount << 12));
-                routes.write_volatile(routes.read_volatile().wrapping_add(1));
-            }
+        let settings = maps::SETTINGS.as_mut_ptr();
+        // SAFETY: the map's value; no other code writes these two words, and each is one store.
+        unsafe {
+            let (clock, routes) = (&raw mut (*settings).clock, &raw mut (*settings).hop_generation);
+            clock.write_volatile(clock.read_volatile().wrapping_add(amount << 12));
+            routes.write_volatile(routes.read_volatile().wrapping_add(1));
         }
     }
 
