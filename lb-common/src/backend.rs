@@ -5,26 +5,28 @@ use crate::{
     net::{Address, Be16},
 };
 
-/// A real server. Lies at `id % places` of the `BACKENDS` array, and answers only for flows that name its id.
+/// A backend (a real server, in LVS terms). It is the element `id % places` of the `BACKENDS` array, and is used only by
+/// flows that have its id.
 ///
-/// An id is given once: a backend that loses its flows (removed, in maint, a UDP backend that went down) loses its id.
+/// An id is assigned only once. A backend that loses its flows (removed, in maint, or a UDP backend that went down) loses
+/// its id.
 ///
-/// The first cache line is what packets read, and the controller alone writes it. The second one is kept for what CPUs
-/// will write (live flows, ejection), so that their writes do not slow the readers of the first.
+/// Packets read the first cache line, and only the controller writes to it. The second is reserved for values that CPUs
+/// write (live flows, ejection), so that these writes do not slow down readers of the first.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backend {
-    /// Counts up from 1, modulo 2^24; 0: nobody.
+    /// Counts up from 1, modulo 2^24. 0: no backend.
     pub id: u32,
-    /// Number of its counters.
+    /// The number of its counters.
     pub counters: u32,
-    /// Number of its service's counters.
+    /// The number of its service's counters.
     pub service_counters: u32,
-    /// 1 while it is given new flows.
+    /// 1 while it gets new flows.
     pub accepts: u32,
-    /// Where requests go.
+    /// The address that requests are sent to.
     pub address: Address,
-    /// The port that requests go to.
+    /// The port that requests are sent to.
     pub port: Be16,
     /// Zero.
     pub zero: [u16; 3],

@@ -35,7 +35,7 @@ pub fn fence() {
     core::sync::atomic::fence(Ordering::SeqCst);
 }
 
-/// Operations of words of both sizes.
+/// The operations of both word sizes.
 macro_rules! words {
     ($($(#[$about:meta])* $name:ident $value:ty, $atomic:ty;)*) => {
         $(

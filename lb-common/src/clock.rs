@@ -1,10 +1,10 @@
 //! Time in packets and records.
 
-/// Times are in ticks of 2^20 ns (1.05 ms), so that no packet needs a division. They wrap after 52 days: a flow that was
-/// idle for that long starts its timeout again.
+/// Times are in ticks of 2^20 ns (1.05 ms), so that no packet needs a division. They wrap after 52 days: the timeout of a
+/// flow that has been idle for that long starts again.
 pub const TICK_SHIFT: u32 = 20;
 
-/// Seconds in [ticks](TICK_SHIFT).
+/// Converts seconds to [ticks](TICK_SHIFT).
 pub const fn ticks(seconds: u64) -> u32 {
     ((seconds * 1_000_000_000) >> TICK_SHIFT) as u32
 }
@@ -20,13 +20,13 @@ pub const fn age(now: u32, then: u32) -> u32 {
     now.wrapping_sub(then).wrapping_add(SKEW)
 }
 
-/// Is a time of this [`age`] longer ago than `most`?
+/// Is a time with this [`age`] more than `most` ago?
 #[inline(always)]
 pub const fn is_over(age: u32, most: u32) -> bool {
     age > most + SKEW
 }
 
-/// The time since a moment of this [`age`].
+/// The time elapsed since a time with this [`age`].
 pub const fn since(age: u32) -> u32 {
     age.saturating_sub(SKEW)
 }

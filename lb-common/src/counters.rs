@@ -1,4 +1,4 @@
-//! Counters: per CPU, only incremented, read by the controller.
+//! Counters: per CPU, incremented by the program, read by the controller.
 
 /// Packets and bytes. Bytes count whole frames.
 #[repr(C)]

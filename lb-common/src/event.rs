@@ -2,14 +2,14 @@
 
 use crate::{hop::ClientHop, net::Address};
 
-/// Requests that a client's next hop without neighbour entry be resolved.
+/// Asks the controller to resolve a client's next hop that has no neighbour entry.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NeighbourWanted {
     /// The next hop.
     pub address: Address,
-    /// Its interface, and the MAC that the client's flow uses until it is resolved. Zero: packets are dropped until
-    /// then.
+    /// Its interface, and the MAC address that the client's flow uses until the next hop is resolved. Zero: packets are
+    /// dropped until then.
     pub hop: ClientHop,
 }
 

@@ -187,9 +187,9 @@ impl Owner {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Deltas {
-    /// Of the IPv4 header's addresses.
+    /// The difference of the IPv4 header's checksum: addresses.
     pub ip: u16,
-    /// Of the TCP or UDP checksum: addresses and ports.
+    /// The difference of the TCP or UDP checksum: addresses and ports.
     pub l4: u16,
 }
 
@@ -197,7 +197,7 @@ crate::fields!(Deltas { ip, l4 });
 
 /// One flow: a precompiled rewrite for both directions. One cache line for IPv4, two for IPv6.
 ///
-/// `S` fills the last line, so that no byte is padding.
+/// `S` fills the last cache line, so that there is no padding.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Record<A: Copy, S> {

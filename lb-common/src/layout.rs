@@ -1,21 +1,21 @@
-//! How the keys and values of the maps lie in memory, as data.
+//! The memory layout of the maps' keys and values, as data.
 //!
-//! The daemon writes this down beside the maps that it pins. A later version, or an earlier one, compares it with its own:
-//! it keeps the maps that are alike, and copies the others field by field.
+//! The daemon pins the layouts next to its maps. Another version, newer or older, compares them with its own: it keeps the
+//! maps whose layout is the same, and copies the others field by field.
 //!
-//! A type lists its fields by [`fields!`](crate::fields), beside its definition. A list that misses a field, or a struct
-//! with padding, does not compile. A value with parts of its own, such as bits of a word, has a text
-//! ([`plain!`](crate::plain)), which must change with what the parts mean: two versions whose texts are equal read each
+//! A type lists its fields with [`fields!`](crate::fields), next to its definition. A list with a missing field, or a struct
+//! with padding, does not compile. A value that has parts, such as the bits of a word, has a text
+//! ([`plain!`](crate::plain)), which must change when the meaning of a part changes: two versions with equal texts read each
 //! other's flows.
 
-/// A type as it lies in memory.
+/// The layout of a type in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Type {
-    /// Bytes of one.
+    /// The size of one value, in bytes.
     pub size: usize,
-    /// How many lie in a row: 1, but for the records of a bucket.
+    /// The number of consecutive values: 1, except for the records of a bucket.
     pub count: usize,
-    /// What each consists of.
+    /// What each value consists of.
     pub content: Content,
 }
 
@@ -24,7 +24,7 @@ pub struct Type {
 pub enum Content {
     /// Bytes that are copied together, and what they are.
     Plain(&'static str),
-    /// An array of such.
+    /// An array of these.
     List(&'static str, usize),
     /// Fields, in their order in memory.
     Struct(&'static [Field]),
@@ -33,22 +33,22 @@ pub enum Content {
 /// A field of a struct.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
-    /// Its name: fields of two versions with one name and one type are the same.
+    /// Its name. Fields of two versions are the same if their names and types are equal.
     pub name: &'static str,
-    /// Bytes before it.
+    /// Its offset, in bytes.
     pub offset: usize,
-    /// What lies there.
+    /// Its type.
     pub content: Type,
 }
 
 /// A type whose layout is known.
 pub trait Layout {
-    /// How it lies in memory.
+    /// The layout in memory.
     const TYPE: Type;
 }
 
 impl Type {
-    /// No bytes: the key and value of a ring.
+    /// No bytes: the key and value of a ring buffer.
     pub const NOTHING: Self = Self { size: 0, count: 1, content: Content::Struct(&[]) };
 
     /// Bytes that are copied together.
@@ -56,7 +56,7 @@ impl Type {
         Self { size: size_of::<T>(), count: 1, content: Content::Plain(what) }
     }
 
-    /// A struct. Fields in their order in memory, and no byte between them.
+    /// A struct: its fields in memory order, with no bytes between them.
     pub const fn of_fields<T>(fields: &'static [Field]) -> Self {
         let (mut next, mut index) = (0, 0);
         while index < fields.len() {
@@ -68,19 +68,19 @@ impl Type {
         Self { size: size_of::<T>(), count: 1, content: Content::Struct(fields) }
     }
 
-    /// The same bytes, with a meaning that the field's own type does not tell.
+    /// The same bytes, with a meaning that the field's type does not show.
     pub const fn means(self, meaning: Self) -> Self {
         assert!(self.bytes() == meaning.bytes(), "the meaning has another size than the field");
         meaning
     }
 
-    /// Bytes of all.
+    /// The size of all values, in bytes.
     pub const fn bytes(&self) -> usize {
         self.size * self.count
     }
 }
 
-/// The type of the field that a function leads to.
+/// The type of the field that the function returns.
 pub const fn of_field<T, F: Layout>(_: fn(&T) -> &F) -> Type {
     F::TYPE
 }
@@ -92,7 +92,7 @@ impl<T: Layout, const N: usize> Layout for [T; N] {
     };
 }
 
-/// Lists the fields of a struct, in their order in memory. `field: Type` names what a word of memory holds.
+/// Lists the fields of a struct, in memory order. `field: Type` gives the meaning of a word.
 #[macro_export]
 macro_rules! fields {
     ($type:ident { $($field:ident $(: $meaning:ty)?),* $(,)? }) => {
@@ -115,7 +115,7 @@ macro_rules! fields {
     };
 }
 
-/// Says what a plain value is. The text changes with the meaning, and not with the name of the Rust type.
+/// Describes a plain value. The text changes with the meaning, not with the name of the Rust type.
 #[macro_export]
 macro_rules! plain {
     ($($type:ty = $what:literal),* $(,)?) => {

@@ -118,7 +118,7 @@ impl Ports {
         self.0
     }
 
-    /// The ports of a packet in the other direction.
+    /// The ports of a packet in the opposite direction.
     #[inline(always)]
     pub const fn reversed(self) -> Self {
         Self(self.0.rotate_left(16))

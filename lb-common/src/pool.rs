@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!   POOLS[pool]: offset | length | picker | mode | sources
-//!                  │                                └─▶ SOURCES[set]: addresses of ours that backends see (full-nat)
+//!                  │                                └─▶ SOURCES[set]: addresses of xlb that backends see (full-nat)
 //!                  └─▶ SLOTS[offset..offset + length]: ids of backends
 //! ```
 //!
 //! A range of slots and a set of sources never change while a pool names them, nor for a grace period after: a packet may
-//! still be reading them. One 64-bit store puts another schedule in force.
+//! still be reading them. One 64-bit store switches to another schedule.
 
 use crate::{
     cell::HalfWord,
@@ -16,27 +16,27 @@ use crate::{
     service::Mode,
 };
 
-/// What a pool has in force: `sources (16) | mode (4) | picker (3) | length (17) | offset (24)`.
+/// The word in force for a pool: `sources (16) | mode (4) | picker (3) | length (17) | offset (24)`.
 ///
-/// Zero is no pool, because no picker has the number 0.
+/// Zero means that there is no pool: no picker has the number 0.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pool(pub u64);
 
-/// A range of slots. It is empty where no backend gets new flows.
+/// A range of slots. It is empty if no backend gets new flows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SlotRange {
     /// Its first slot.
     pub offset: u32,
-    /// How many slots it has.
+    /// The number of slots.
     pub length: u32,
 }
 
-/// How a new flow chooses among the slots of its pool.
+/// How a slot of the pool is chosen for a new flow.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Picker {
-    /// One slot after the other.
+    /// One slot after another.
     Turn = 1,
 }
 
@@ -53,12 +53,12 @@ impl Pool {
 
     /// No pool.
     pub const NONE: Self = Self(0);
-    /// All offsets are below.
+    /// Offsets are below this.
     pub const OFFSETS: u32 = 1 << Self::OFFSET_BITS;
-    /// All lengths are below.
+    /// Lengths are below this.
     pub const LENGTHS: u32 = 1 << Self::LENGTH_BITS;
 
-    /// Puts the word together. The parts must be in their ranges.
+    /// Builds the word. Each part must be within its range.
     #[inline(always)]
     pub const fn new(slots: SlotRange, picker: Picker, mode: Mode, sources: u32) -> Self {
         Self(
@@ -84,7 +84,7 @@ impl Pool {
         }
     }
 
-    /// How they choose. `None`: there is no such pool.
+    /// How a slot is chosen. `None`: there is no such pool.
     #[inline(always)]
     pub const fn picker(self) -> Option<Picker> {
         match self.bits(Self::PICKER_AT, Self::PICKER_BITS) {
@@ -93,13 +93,13 @@ impl Pool {
         }
     }
 
-    /// What is done with their packets.
+    /// The mode of its flows.
     #[inline(always)]
     pub const fn mode(self) -> Option<Mode> {
         Mode::from_number(self.bits(Self::MODE_AT, Self::MODE_BITS))
     }
 
-    /// The number of the set of sources; 0: no sources.
+    /// The number of its set of sources. 0: no sources.
     #[inline(always)]
     pub const fn sources(self) -> u32 {
         (self.0 >> Self::SOURCES_AT) as u32
@@ -110,7 +110,7 @@ crate::plain!(Pool = "pool: sources 16, mode 4, picker 3, length 17, offset 24")
 
 const _: () = assert!(Pool::SOURCES_AT + 16 == 64 && MAX_SOURCE_SETS == 1 << 16);
 
-/// The slots of one cache line: an element of the `SLOTS` array. A slot is the id of a backend, or 0 where it is free.
+/// The slots of one cache line: an element of the `SLOTS` array. A slot holds the id of a backend, or 0 if it is free.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct SlotLine {
@@ -119,7 +119,7 @@ pub struct SlotLine {
 }
 
 impl SlotLine {
-    /// Slots of a line.
+    /// Slots per line.
     pub const SLOTS: usize = 16;
 
     /// The line of a slot.
@@ -128,7 +128,7 @@ impl SlotLine {
         slot / Self::SLOTS as u32
     }
 
-    /// The place of a slot in its line.
+    /// The index of a slot within its line.
     #[inline(always)]
     pub const fn place(slot: u32) -> usize {
         slot as usize % Self::SLOTS
@@ -139,11 +139,12 @@ crate::fields!(SlotLine { id });
 
 const _: () = assert!(size_of::<SlotLine>() == 64);
 
-/// full-nat: addresses of ours that backends see. An element of the `SOURCES` array; zeros where it is free, and in set 0.
+/// full-nat: the addresses of xlb that backends see. An element of the `SOURCES` array; all zero if it is free, and in
+/// set 0.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SourceSet {
-    /// Repeated until the array is full: the program picks by mask.
+    /// Repeated until the array is full, because the program selects one with a mask.
     pub address: [Address; MAX_SOURCES],
 }
 

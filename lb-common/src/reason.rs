@@ -3,7 +3,7 @@
 /// What the kernel does with a packet that is not forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// The host's network stack gets it.
+    /// The packet is passed to the host's network stack.
     Pass,
     /// The packet is dropped.
     Drop,
@@ -19,10 +19,10 @@ macro_rules! reasons {
         }
 
         impl Reason {
-            /// All of them, each at its own number.
+            /// All reasons, each at the index of its number.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// Packets that are not, or not known to be, for a service are passed to the host. Packets for a service that
+            /// Packets that are not for a service, or not known to be, are passed to the host. Packets for a service that
             /// cannot be forwarded are dropped.
             #[inline(always)]
             pub const fn action(self) -> Action {
@@ -48,7 +48,7 @@ macro_rules! reasons {
     };
 }
 
-// Add new ones at the end: counters are pinned by number.
+// Add reasons at the end: pinned counters are identified by number.
 reasons! {
     NotIp              "not_ip"               Pass "Neither IPv4 nor IPv6: ARP, VLAN tags and the like.";
     NotService         "not_service"          Pass "No flow, and no service listens there.";

@@ -2,7 +2,7 @@
 
 use crate::flow::Shape;
 
-/// The only element of the `SETTINGS` map, which is pinned: the next daemon takes it over.
+/// The only element of the pinned `SETTINGS` map, which the next daemon takes over.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -18,11 +18,11 @@ pub struct Settings {
     pub shape6: Shape,
     /// Source ports of full-nat flows.
     pub ports: PortPool,
-    /// What the maps for services and backends were made for: services.
+    /// The number of services that the maps were created for.
     pub services: u32,
-    /// Backends.
+    /// The number of backends that the maps were created for.
     pub backends: u32,
-    /// The id of the next backend.
+    /// The id that the next backend gets.
     pub next_backend_id: u32,
     /// The time in ticks, if a test has stopped the clock.
     pub clock: u32,

@@ -18,9 +18,9 @@ use crate::{
 
 /// What differs between IPv4 and IPv6.
 pub trait Family: Copy + 'static {
-    /// An address as it lies in a packet.
+    /// An address as it is in a packet.
     type Address: Copy + PartialEq + core::fmt::Debug + 'static;
-    /// The rest of a record's last line.
+    /// The rest of a record's last cache line.
     type Spare: 'static;
     /// The IP header.
     type Header: Header;

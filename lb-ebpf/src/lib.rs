@@ -1,8 +1,8 @@
 //! The data plane: a pure packet core, and (on the BPF target only) the kernel's side of it.
 //!
-//! The core is a function of a packet, the tables and the host's routes to a verdict. It builds and is tested on any
+//! The core is a function from a packet, the tables and the host's routes to a verdict. It is built and tested on any
 //! host; the same source is compiled for BPF. It reaches packets only through [`packet::frame::Frame`], maps only through
-//! [`storage::Storage`], and knows nothing of health or configuration.
+//! [`storage::Storage`], and has no notion of health or configuration.
 //!
 //! ```text
 //!  parse ─▶ prefilter ─▶ find the flow ─▶ rewrite ─▶ transmit | redirect

@@ -22,13 +22,13 @@ mod program {
         run(&ctx, |frame, tables| pipeline::run(frame, tables))
     }
 
-    /// Runs for requests of no known flow.
+    /// Runs for requests that belong to no known flow.
     #[xdp]
     pub fn new_flow4(ctx: XdpContext) -> u32 {
         run(&ctx, |frame, tables| trace::opened::<V4>(new_flow::run::<V4>(frame, tables)))
     }
 
-    /// Runs for requests of no known flow.
+    /// Runs for requests that belong to no known flow.
     #[xdp]
     pub fn new_flow6(ctx: XdpContext) -> u32 {
         run(&ctx, |frame, tables| trace::opened::<V6>(new_flow::run::<V6>(frame, tables)))

@@ -1,4 +1,4 @@
-//! Modes: which client address a backend sees. One file per mode, and a line in each of the functions below.
+//! Modes: which client address a backend sees. Each has a file, and a line in each of the functions below.
 
 mod full_nat;
 mod nat;

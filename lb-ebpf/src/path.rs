@@ -1,4 +1,4 @@
-//! A packet's way through the program: the fast path, and the slow paths that it calls.
+//! The path of a packet through the program: the fast path, and the slow paths that it calls.
 
 pub mod classify;
 pub mod client_hop;

@@ -18,7 +18,7 @@ use crate::{
     table::scratch::Scratch,
 };
 
-/// What both families share. If an element is missing that must be there, callers refuse with [`Reason::Internal`].
+/// Storage that both families share. If a required element is missing, callers refuse with [`Reason::Internal`].
 pub trait Maps {
     /// Sizes and keys. `None` before the controller has written them.
     fn settings(&self) -> Option<&Settings>;
@@ -40,7 +40,7 @@ pub trait Maps {
     fn backend(&self, id: u32) -> Option<&Backend>;
     /// An interface by its index.
     fn interface(&self, index: u32) -> Option<&Interface>;
-    /// Requests the daemon to resolve a neighbour. False: the ring is full.
+    /// Asks the daemon to resolve a neighbour. False: the ring buffer is full.
     fn request_neighbour(&self, wanted: NeighbourWanted) -> bool;
     /// Counts a request that was sent to a backend.
     fn count_forwarded(&self, backend_counters: u32, bytes: u64);
@@ -57,11 +57,11 @@ pub trait Maps {
 pub enum Route {
     /// Its next hop.
     Resolved(Hop),
-    /// The MAC of the next hop is not known.
+    /// The next hop's MAC address is not known.
     Unresolved {
-        /// The hop without the destination MAC.
+        /// The hop, without the destination MAC address.
         hop: Hop,
-        /// The neighbour without a MAC: a gateway, or the address itself if it is on the link.
+        /// The neighbour to resolve: a gateway, or the address itself if it is on the link.
         next_hop: Address,
     },
 }
@@ -85,7 +85,7 @@ pub trait Storage<F: Family>: FlowTable<F> + Maps {
     fn route(&self, source: F::Address, destination: F::Address) -> Result<Route, Reason>;
 }
 
-/// The prefilter: may a packet with this endpoint (destination or source) be a request, or a reply? See [`Filter`].
+/// The prefilter: can a packet with this endpoint (destination or source) be a request, or a reply? See [`Filter`].
 #[inline(always)]
 pub fn may_match(maps: &impl Maps, folded: u32, port: Be16, what: u8) -> bool {
     maps.filter(Filter::place(folded, port)) & what != 0

@@ -1,7 +1,7 @@
-//! Preempts a CPU before chosen accesses to shared memory, while others continue.
+//! Preempts a CPU before selected accesses to shared memory, while other CPUs continue.
 //!
-//! A hypervisor may preempt a CPU between any two instructions, for any time. On one thread, what the other CPUs do in the
-//! meantime is a function call between two accesses, so every preemption point can be tried in turn.
+//! A hypervisor may preempt a CPU between any two instructions, for any length of time. On one thread, what the other
+//! CPUs do in the meantime is a function call between two accesses, so every preemption point can be tried in turn.
 
 extern crate std;
 

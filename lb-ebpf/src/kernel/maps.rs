@@ -23,7 +23,7 @@ use super::{direct::Direct, routes::Query, trace::Written};
 use crate::path::slow::SlowPath;
 use crate::table::scratch::Scratch;
 
-/// The sizes unless the loader sets others. Tests use these.
+/// The default sizes, unless the loader sets others. Tests use these.
 const ROOM: Room = Room { services: 512, backends: 2048 };
 
 /// `BPF_F_MMAPABLE`: the controller reads flows without a system call for each, and values are page-aligned, so that a
@@ -120,6 +120,6 @@ pub static TRACED: PerCpuArray<Written, 1> = PerCpuArray::new();
 #[unsafe(no_mangle)]
 pub static CLOCK_IS_SET: Global<u8> = Global::new(0);
 
-/// The places of `BACKENDS`, less one.
+/// The number of elements of `BACKENDS`, less one.
 #[unsafe(no_mangle)]
 pub static BACKENDS_MASK: Global<u32> = Global::new(ROOM.places() - 1);

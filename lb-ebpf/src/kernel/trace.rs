@@ -59,7 +59,7 @@ pub struct Written {
 /// Is this level enabled, and is this CPU below its limit of lines in this second?
 #[inline(always)]
 fn may_write(level: Level) -> bool {
-    // Debug is checked separately: kernels before 6.8 verify also uncalled global functions, and must see a constant.
+    // Debug is checked separately: kernels before 6.8 also verify uncalled global functions, and must see a constant.
     if !level_enabled(Level::Debug) || !level_enabled(level) {
         return false;
     }
@@ -90,7 +90,7 @@ extern "C" fn trace_refused(ctx: *mut xdp_md, reason: u32) -> u32 {
     0
 }
 
-/// What the line of every packet that is not forwarded contains.
+/// The common part of the line for a packet that is not forwarded.
 pub struct Refusal {
     level: Level,
     action: &'static str,

@@ -22,28 +22,28 @@ use lb_common::net::{V4, V6};
 pub struct Difference(u64);
 
 impl Difference {
-    /// Nothing changes.
+    /// No change.
     pub const NONE: Self = Self(0);
 
-    /// A 16-bit word changes.
+    /// Adds the change of a 16-bit word.
     #[inline(always)]
     pub const fn word(self, old: u16, new: u16) -> Self {
         Self(self.0 + !old as u64 + new as u64)
     }
 
-    /// A 32-bit word changes.
+    /// Adds the change of a 32-bit word.
     #[inline(always)]
     pub const fn double(self, old: u32, new: u32) -> Self {
         Self(self.0 + halves(!old) + halves(new))
     }
 
-    /// An IPv4 address changes.
+    /// Adds the change of an IPv4 address.
     #[inline(always)]
     pub const fn v4(self, old: V4, new: V4) -> Self {
         self.double(old.0, new.0)
     }
 
-    /// An IPv6 address changes.
+    /// Adds the change of an IPv6 address.
     #[inline(always)]
     pub const fn v6(self, old: V6, new: V6) -> Self {
         self.double(old.0 as u32, new.0 as u32)
@@ -52,13 +52,13 @@ impl Difference {
             .double((old.1 >> 32) as u32, (new.1 >> 32) as u32)
     }
 
-    /// Both changes.
+    /// Combines two changes.
     #[inline(always)]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 + other.0)
     }
 
-    /// In 16 bits.
+    /// Folds the sum to 16 bits.
     #[inline(always)]
     pub const fn folded(self) -> Folded {
         Folded(fold(self.0))
@@ -77,7 +77,7 @@ impl Difference {
 pub struct Folded(pub u16);
 
 impl Folded {
-    /// Both changes.
+    /// Combines two changes.
     #[inline(always)]
     pub const fn and(self, other: Self) -> Self {
         Self(add(self.0, other.0))
@@ -108,7 +108,7 @@ const fn halves(word: u32) -> u64 {
     (word & 0xffff) as u64 + (word >> 16) as u64
 }
 
-/// Folds the carries in. Two steps are not enough for sums of many words; three are, for any u64 below 2^48.
+/// Folds the carries. Two steps are not enough for sums of many words; three are enough for any value below 2^48.
 #[inline(always)]
 const fn fold(sum: u64) -> u16 {
     let sum = (sum & 0xffff_ffff) + (sum >> 32);

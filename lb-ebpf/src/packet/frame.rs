@@ -20,7 +20,7 @@ pub trait Frame {
     fn ingress(&self) -> u32;
 }
 
-/// Takes headers off the front of a packet, one after the other.
+/// Takes headers off the front of a packet, one after another.
 pub struct Cursor<'a> {
     next: *mut u8,
     end: *mut u8,

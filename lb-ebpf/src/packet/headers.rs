@@ -79,7 +79,7 @@ pub struct Tcp {
     pub urgent: [u8; 2],
 }
 
-/// The part that ICMP and ICMPv6 errors have in common (RFC 792, RFC 4443).
+/// The header that ICMP and ICMPv6 errors share (RFC 792, RFC 4443).
 #[repr(C)]
 #[derive(Debug)]
 pub struct Icmp {

@@ -60,7 +60,7 @@ impl<F: Family> Ip<F> {
         (self.header as usize).wrapping_sub(size_of::<F::Header>())
     }
 
-    /// Can the transport header be read? `available`: bytes of the frame, counted from the IP header.
+    /// Can the transport header be read? `available`: bytes of the frame from the IP header on.
     #[inline(always)]
     pub fn check(&self, available: usize) -> Result<(), Reason> {
         if !self.is_header || self.length < self.header || self.length as usize > available {
@@ -79,7 +79,7 @@ impl<F: Family> Ip<F> {
     }
 }
 
-/// More fragments follow, or this is not the first one (RFC 791, 3.1).
+/// Whether more fragments follow, or this is not the first one (RFC 791, 3.1).
 pub const FRAGMENT: u16 = 0x3fff;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 

@@ -16,11 +16,11 @@ use crate::{
 pub struct Rewrite<F: Family> {
     /// The new tuple.
     pub tuple: Tuple<F>,
-    /// The difference to the IPv4 header's checksum.
+    /// The difference of the IPv4 header's checksum.
     pub ip: Folded,
-    /// The difference to the TCP or UDP checksum.
+    /// The difference of the TCP or UDP checksum.
     pub l4: Folded,
-    /// Where it goes.
+    /// The next hop.
     pub hop: Hop,
 }
 

@@ -1,7 +1,7 @@
 //! The next hop towards a client.
 //!
 //! The host's routes decide. XDP sees a client before the host does, so a client on the link may have no neighbour entry
-//! yet. Its flow then uses the source MAC of its frame, and the daemon is requested to resolve the neighbour. If the
+//! yet. Its flow then uses the source MAC of its frame, and the daemon is asked to resolve the neighbour. If the
 //! result is another MAC, the daemon raises the routing generation, and flows look up the hop again.
 //!
 //! A forged MAC misdirects only the replies of the forger's own flow, to one station on the forger's own link: the
@@ -43,7 +43,7 @@ pub fn of_frame(frame: &mut impl Frame) -> Result<ClientHop, Reason> {
     Ok(ClientHop::new(sender, ingress, 0))
 }
 
-/// Finds the next hop for a new flow, and notes it and its routing generation in `flow`.
+/// Finds the next hop for a new flow, and stores it and its routing generation in `flow`.
 #[inline(always)]
 pub fn find<F: Family>(
     tables: &impl Storage<F>,

@@ -96,7 +96,7 @@ fn not_ours(_: Reason) -> Reason {
     Reason::NotService
 }
 
-/// Where an error goes, and what it becomes.
+/// The translation of an error.
 struct ErrorRoute<F: Family> {
     /// The quoted packet before xlb rewrote it. Its source receives the error.
     quote: Tuple<F>,
@@ -148,7 +148,7 @@ fn find_route<F: Family>(tables: &impl Steps<F>, about: &Tuple<F>) -> Result<Err
 /// The tuple that one side of a flow sends, whether the router's address is kept (nat), and the flow's backend.
 type Side<'a, F> = (Tuple<F>, bool, &'a Backend);
 
-/// One side of a flow. `None`: the flow is over.
+/// One side of a flow. `None`: the flow has ended.
 #[inline(always)]
 fn read<'a, F: Family>(
     maps: &'a impl Maps,

@@ -1,4 +1,4 @@
-//! Slow path: a request of no known flow.
+//! Slow path: a request that belongs to no known flow.
 
 use lb_common::{hop::ClientHop, reason::Reason};
 

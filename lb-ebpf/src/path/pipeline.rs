@@ -108,7 +108,7 @@ fn parse<F: SlowPaths>(
     let ip = Ip::<F>::parse(&mut cursor)?;
     ip.check(available).map_err(|reason| if_ours(maps, &ip, reason))?;
     if ip.protocol == F::ICMP {
-        // The type is read here, so that a ping does not pay for a tail call.
+        // The type is read here, so that a ping does not cost a tail call.
         return if icmp::is_error::<F>(&mut cursor) { Ok(None) } else { Err(Reason::NotService) };
     }
     let packet = Packet::parse(&ip, &mut cursor, frame).map_err(|reason| if_ours(maps, &ip, reason))?;
@@ -127,7 +127,7 @@ fn forward_ip<F: SlowPaths>(
     }
 }
 
-/// Handles both directions: the prefilter tells which of them a packet may belong to. It is read before the settings, so
+/// Handles both directions: the prefilter shows which of them a packet may belong to. It is read before the settings, so
 /// that unrelated traffic passes even if maps are missing.
 #[inline(always)]
 fn balance<F: SlowPaths>(

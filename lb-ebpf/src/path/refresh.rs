@@ -50,8 +50,8 @@ pub fn find<'a, F: Family>(tables: &'a impl Steps<F>) -> Result<Forward<'a, F>, 
 /// resolved, the old hop is kept as long as the route leaves through the same interface.
 ///
 /// The record may change owner meanwhile, because a CPU (for example of a virtual machine) can be preempted between two
-/// instructions for any time. So the hop is one word that replaces only the flow's own hop (compare-exchange), and its
-/// stamp identifies the owner: a late write cannot send the next owner's replies to this flow's client.
+/// instructions for any length of time. So the hop is one word that replaces only the flow's own hop (compare-exchange),
+/// and its stamp identifies the owner: a late write cannot send the next owner's replies to this flow's client.
 #[inline(always)]
 pub fn next_hop<F: Family>(
     storage: &impl Storage<F>,

@@ -75,7 +75,7 @@ fn describe<F: Family>(tables: &impl Steps<F>, packet: &Packet<F>, hash: u64) ->
     Ok(())
 }
 
-/// Counts a request that was sent, or that could not be.
+/// Counts a request, whether it was sent or refused.
 #[inline(always)]
 pub fn count(
     maps: &impl Maps,
@@ -90,7 +90,7 @@ pub fn count(
     sent
 }
 
-/// A packet of a known flow. `None`: the flow is over, or its record changed owner during the lookup.
+/// A packet of a known flow. `None`: the flow has ended, or its record changed owner during the lookup.
 #[inline(always)]
 fn known<'a, F: Family>(
     tables: &'a impl Steps<F>,

@@ -1,4 +1,4 @@
-//! Round robin: one slot after the other.
+//! Round robin: one slot after another.
 
 use lb_common::{pool::SlotRange, reason::Reason};
 
@@ -6,8 +6,8 @@ use crate::storage::Maps;
 
 /// The next slot of the round.
 ///
-/// Exact for any number of slots and CPUs: each CPU takes a turn by one atomic addition. A division is allowed here,
-/// because only new flows pick.
+/// Exact for any number of slots and CPUs: each CPU takes a turn with one atomic addition. A division is acceptable
+/// here, because it runs only for new flows.
 #[inline(always)]
 pub fn pick(maps: &impl Maps, pool: u32, slots: SlotRange) -> Result<u32, Reason> {
     let turn = maps.turn(pool).ok_or(Reason::Internal)?.fetch_add(1);

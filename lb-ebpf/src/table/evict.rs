@@ -12,7 +12,8 @@ use crate::{family::Family, opaque::opaque, storage::Storage, table::reply_index
 /// A record of a bucket that a new flow may take: its score in the high bits, its way in the low three, so that one
 /// comparison finds the better of two. Lower is better.
 ///
-/// Not an `Option`: LLVM would leave the payload of a `None` uninitialized, and the verifier does not allow to copy that.
+/// Not an `Option`: LLVM would leave the payload of a `None` uninitialized, and the verifier does not allow that to be
+/// copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Candidate(pub u64);
 
@@ -22,7 +23,7 @@ impl Candidate {
     /// An element of the maps is missing ([`Reason::Internal`](lb_common::reason::Reason::Internal)).
     pub const MISSING: Self = Self(u64::MAX);
 
-    /// Is nothing lost with it? If not, the second bucket is checked for a better one.
+    /// Does taking it lose nothing? Otherwise the second bucket is checked for a better one.
     #[inline(always)]
     pub const fn is_free(self) -> bool {
         self.0 < CLOSED << 3

@@ -142,7 +142,7 @@ pub fn advance<F: Family>(
     }
 }
 
-/// Notes the sequence number of the backend's SYN-ACK (UDP: that it has answered), unless the record has changed owner:
+/// Stores the sequence number of the backend's SYN-ACK (UDP: that it has answered), unless the record has changed owner:
 /// the next owner's proof may come only once, and must not be overwritten.
 #[inline(always)]
 fn answered<F: Family>(record: &RecordOf<F>, control: Control, segment: Segment) {
@@ -153,7 +153,7 @@ fn answered<F: Family>(record: &RecordOf<F>, control: Control, segment: Segment)
     }
 }
 
-/// Restarts the flow. Its FINs and RSTs are cleared even if other packets change its state meanwhile. The answer is noted
+/// Restarts the flow. Its FINs and RSTs are cleared even if other packets change its state meanwhile. The answer is stored
 /// only then, so that a repeated SYN-ACK tries again.
 #[inline(always)]
 fn restart<F: Family>(found: &Found<'_, F>, segment: Segment) {

@@ -86,7 +86,7 @@ pub enum Reserve {
     Mine,
     /// The tuple, or its place in the line, belongs to a flow that may not be evicted.
     Taken,
-    /// The holder, of this [`age`], could be evicted.
+    /// The holder could be evicted; this is its [`age`].
     Evictable(u64),
     /// An element of the maps is missing ([`Reason::Internal`]).
     Missing,
@@ -147,7 +147,7 @@ pub fn reserve<F: Family>(
         if is_current {
             let state = holder.control.state();
             // nat: the holder of this tuple is the client's own flow, and no other client needs the tuple. If that flow was
-            // reset, the SYN goes to its backend, which knows whether it really was (`insert::use_closing_flow`).
+            // reset, the SYN goes to its backend, which can tell whether it really was (`insert::use_closing_flow`).
             let is_own = matches == 1 && flow.rewritten.get().source == flow.tuple.get().source;
             let (seen, theirs) = (holder.record.last_seen.load(), holder.record.owner.get().protocol());
             if !state.holds_tuple() {
@@ -225,7 +225,7 @@ pub fn release<F: Family>(
     }
 }
 
-/// Frees a record if its control word is still `control`: its flow is over.
+/// Frees a record if its control word is still `control`: its flow has ended.
 #[inline(always)]
 pub fn free<F: Family>(table: &impl FlowTable<F>, settings: &Settings, number: u32, control: Control) {
     let Ok(Found { record, .. }) = by_number::<F>(table, number) else { return };

@@ -56,7 +56,7 @@ impl<F: Family> Scratch<F> {
         (number != NO_RECORD).then_some(number)
     }
 
-    /// Notes the record of an older, closing flow of the same tuple.
+    /// Stores the record of an older, closing flow of the same tuple.
     #[inline(always)]
     pub fn set_closing(&self, record: Option<u32>) {
         self.closing.set(record.unwrap_or(NO_RECORD));
