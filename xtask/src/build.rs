@@ -43,7 +43,7 @@ fn xlb(profile: &str) -> Result<()> {
 
 /// Compiles the BPF programs of the product and the tests, with these features of `lb-ebpf`.
 pub fn objects(features: &[String]) -> Result<Vec<Executable>> {
-    let toolchain = Toolchain::find().context("no compiler for BPF found: run `cargo xtask setup`")?;
+    let toolchain = Toolchain::find().context("found no compiler for BPF: run `cargo xtask setup`")?;
     eprintln!("build: compiling BPF programs with {}", toolchain.name());
     let mut cargo = toolchain.cargo("build");
     let features: Vec<String> = features.iter().map(|feature| format!("lb-ebpf/{feature}")).collect();

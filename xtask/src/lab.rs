@@ -10,7 +10,7 @@ use crate::{
     setup::{self, Part},
 };
 
-/// Send real requests through XDP to three web servers in network namespaces; one is killed and restarted
+/// Send real requests through XDP to three web servers in network namespaces, and kill and restart one of them
 #[derive(Args)]
 pub struct Demo {
     /// For the demo: --keep (leave the lab up), --json (print the figures)

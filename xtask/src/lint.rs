@@ -64,7 +64,7 @@ fn clippy() -> Result<()> {
 }
 
 fn clippy_for_bpf() -> Result<()> {
-    let toolchain = Toolchain::find().context("no compiler for BPF found: run `cargo xtask setup`")?;
+    let toolchain = Toolchain::find().context("found no compiler for BPF: run `cargo xtask setup`")?;
     command::run(toolchain.cargo("clippy").args(["--lib", "--bins", "--", "-D", "warnings"]))
 }
 

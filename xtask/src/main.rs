@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Developer commands of xlb.
+/// Developer commands for xlb.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Xtask {

@@ -6,8 +6,8 @@
 //! ```text
 //!   Part ─▶ needs ─▶ those not met ─▶ packages: one apt-get for all (root, asked for once)
 //!                                      └▶ unpacked, if installing a test program would remove a package of the host
-//!                                   ─▶ crates: cargo install below target/tools
-//!                                   ─▶ Linux 6.1: unpacked below target/tools
+//!                                   ─▶ crates: cargo install under target/tools
+//!                                   ─▶ Linux 6.1: unpacked under target/tools
 //!                                   ─▶ otherwise one error that says what to install by hand
 //! ```
 //!
@@ -27,7 +27,7 @@ use clap::{Args, ValueEnum};
 
 use crate::tools::Tool;
 
-/// Install what the developer commands need and this machine lacks
+/// Install what the developer commands need and this machine does not have
 #[derive(Args)]
 pub struct Setup {
     /// Only these parts (default: all)
@@ -61,7 +61,7 @@ struct Need {
 enum Remedy {
     /// A Debian package, if there is apt-get.
     Package(&'static str),
-    /// A Debian package that only tests need, with a relocatable program of the need's name. It is unpacked below target
+    /// A Debian package that only tests need, with a relocatable program of the need's name. It is unpacked under target
     /// if installing it would remove or downgrade a package of the host.
     PortablePackage(&'static str),
     /// A program from crates.io.

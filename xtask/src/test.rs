@@ -33,7 +33,7 @@ pub struct Test {
     /// Features of lb-ebpf for the kernel ring, such as `without_rescan`, which removes a guard: the race test must then fail
     #[arg(long, value_name = "FEATURE")]
     bpf_features: Vec<String>,
-    /// Arguments of the test runners, such as a part of a test's name
+    /// Arguments for the test runners, such as part of a test's name
     #[arg(last = true)]
     arguments: Vec<String>,
 }

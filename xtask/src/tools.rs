@@ -1,4 +1,4 @@
-//! Programs from crates.io, in fixed versions, installed below target/tools.
+//! Programs from crates.io, in fixed versions, installed under target/tools.
 
 use std::{fs, path::PathBuf, time::Instant};
 

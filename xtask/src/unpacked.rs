@@ -1,4 +1,4 @@
-//! Debian packages that are unpacked below target/tools/unpacked instead of being installed, so the host does not change.
+//! Debian packages that are unpacked under target/tools/unpacked instead of being installed, so the host does not change.
 //!
 //! ```text
 //!   NAME/          the files of the packages
@@ -49,10 +49,10 @@ pub fn unpack(name: &str, packages: &[String]) -> Result<PathBuf> {
     Ok(directory)
 }
 
-/// Writes the script in `bin/` that starts a program below `directory`, after checking that its libraries exist.
+/// Writes the script in `bin/` that starts a program under `directory`, after checking that its libraries exist.
 pub fn write_launcher(program: &str, directory: &Path) -> Result<()> {
     let binary = PROGRAMS.iter().map(|place| directory.join(place).join(program)).find(|path| path.is_file());
-    let binary = binary.with_context(|| format!("no {program} below {}", directory.display()))?;
+    let binary = binary.with_context(|| format!("no {program} under {}", directory.display()))?;
     let libraries = library_directories(directory)?;
     check_libraries(&binary, &libraries)?;
 

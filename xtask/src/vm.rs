@@ -51,7 +51,8 @@ const END: &str = "vm: programs that failed: ";
 impl Work {
     /// The command that starts the machine. Its output is the machine's console.
     pub fn machine(&self) -> Result<Command> {
-        let linux = Linux::find().context("no kernel for the machine found: run `cargo xtask setup`")?;
+        let linux =
+            Linux::find().context("found no kernel for the emulated machine: run `cargo xtask setup`")?;
         let initramfs = tree::top().join("target/vm/initramfs");
         self.pack(&initramfs, &linux).with_context(|| format!("create {}", initramfs.display()))?;
 

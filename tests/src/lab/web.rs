@@ -32,9 +32,9 @@ pub struct Web {
 }
 
 impl Web {
-    /// Starts nginx on these ports of `backend`, with its files below `directory`, and waits until it accepts connections.
+    /// Starts nginx on these ports of `backend`, with its files under `directory`, and waits until it accepts connections.
     ///
-    /// `/` answers with the backend's name, `/files/` serves `directory/files`, a PUT below `/uploads/` writes there.
+    /// `/` answers with the backend's name, `/files/` serves `directory/files`, a PUT under `/uploads/` writes there.
     pub fn start(backend: &Backend, ports: RangeInclusive<u16>, directory: &Path) -> Result<Self> {
         for name in ["files", "uploads"] {
             fs::create_dir_all(directory.join(name))?;

@@ -60,7 +60,7 @@ fn build_one(patch: &Path, files: &BTreeSet<PathBuf>) -> Result<()> {
 
 /// Compiles the XDP program of a tree, and returns its object.
 fn compile_program(sources: &Path) -> Result<PathBuf> {
-    let toolchain = Toolchain::find().context("no compiler for BPF found: run `cargo xtask setup`")?;
+    let toolchain = Toolchain::find().context("found no compiler for BPF: run `cargo xtask setup`")?;
     let target = tree::layouts().join("bpf");
     let mut cargo = toolchain.cargo_in(sources, &target, "build");
     command::run(cargo.args(["--package", "lb-ebpf", "--bin", "lb"]))?;

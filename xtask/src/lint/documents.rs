@@ -13,7 +13,7 @@ use crate::tree;
 const DIRECTORIES: [&str; 8] =
     ["lb-common/", "lb-ebpf/", "lb-userspace/", "tests/", "xtask/", "docs/", "deploy/", "examples/"];
 
-/// Every `.md` file at the top and below `docs/`.
+/// Every `.md` file at the top and under `docs/`.
 pub fn check() -> Result<()> {
     let mut documents = markdown(tree::top())?;
     documents.extend(markdown(&tree::top().join("docs"))?);

@@ -1,7 +1,7 @@
 //! Debian packages: one apt-get for all that is missing, as root, without removing or downgrading packages of the host.
 //!
 //! apt-get first simulates the installation. If installing a program that only tests need would remove or downgrade a
-//! package of the host, such as one from backports, the program is unpacked below target instead.
+//! package of the host, such as one from backports, the program is unpacked under target instead.
 
 use std::{collections::BTreeSet, process::Command, time::Instant};
 
@@ -150,7 +150,7 @@ fn install(needs: &[&Need]) -> Result<()> {
 fn unpack(need: &Need, harm: &str) -> Result<()> {
     let package = need.package().unwrap_or_default();
     eprintln!("setup: package {package}: {}", need.reason);
-    eprintln!("setup: unpacking {package} below target, because installing it would {harm}");
+    eprintln!("setup: unpacking {package} under target, because installing it would {harm}");
     let simulation = simulate(&[package], NOTHING_INSTALLED)
         .with_context(|| format!("apt-get cannot resolve the dependencies of {package}"))?;
     let directory = unpacked::unpack(package, &absent(&simulation, &installed()?))?;

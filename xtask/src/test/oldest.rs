@@ -34,7 +34,7 @@ pub fn run(runners: &[Executable], arguments: &[String]) -> Result<Count> {
         failed = failed.or(vm::failed(line));
     })?;
 
-    let failed = failed.context("the machine stopped before its programs finished")?;
+    let failed = failed.context("the emulated machine stopped before its programs finished")?;
     Ok(count.of_programs_that_failed(failed))
 }
 

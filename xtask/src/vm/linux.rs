@@ -1,4 +1,4 @@
-//! Debian's package of Linux 6.1, unpacked below target/tools, so the host's boot does not change.
+//! Debian's package of Linux 6.1, unpacked under target/tools, so the host's boot does not change.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -11,7 +11,7 @@ pub const PACKAGE: &str = "linux-image-cloud-amd64";
 /// The oldest supported version, which Debian 12 has.
 const OLDEST: &str = "6.1.";
 
-/// Its directory below target/tools/unpacked.
+/// Its directory under target/tools/unpacked.
 const NAME: &str = "linux";
 
 /// Modules for the tests' networks, in order of their dependencies.
@@ -40,7 +40,7 @@ impl Linux {
     /// Downloads and unpacks it.
     pub fn unpack(reason: &str) -> Result<()> {
         let package = newest()?;
-        eprintln!("setup: package {package}, unpacked below target: {reason}");
+        eprintln!("setup: package {package}, unpacked under target: {reason}");
         unpacked::unpack(NAME, &[package]).map(drop)
     }
 }
