@@ -1,7 +1,7 @@
 //! The commands. Those that show something change nothing; those that change something report it.
 //!
 //! Data goes to stdout, messages go to stderr. All but `run`, `check`, `completions` and the second half of `detach`
-//! are requests to the daemon's API. The entry point is [`main_with`], which gets its environment as arguments.
+//! are requests to the daemon's API. The entry point is [`main_with`], which takes its environment as arguments.
 
 mod args;
 mod backend;

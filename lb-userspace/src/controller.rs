@@ -72,7 +72,7 @@ pub const WAITING_MAX: usize = 256;
 /// Why the loop ended.
 #[derive(Debug)]
 pub enum Ending {
-    /// The daemon stops. Traffic continues.
+    /// The daemon is stopping. Traffic continues.
     Stopped,
     /// The data plane is to be removed, and the request answered afterwards.
     Detach(Reply<()>),
@@ -231,10 +231,10 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     }
 
     /// Saves the overlay without the changes that the file overrides; otherwise they would come back with the
-    /// former file. If the disk is full, xlb serves all the same.
+    /// former file. If the disk is full, xlb serves anyway.
     fn save_without_overridden(&mut self) {
         if let Err(error) = self.host.save_overlay(&self.intent.overlay) {
-            warn!("cannot save that the file overrides changes made by commands: {error:#}");
+            warn!("cannot save the overlay without the changes that the file overrides: {error:#}");
         }
     }
 
@@ -269,7 +269,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         self.answer(now);
     }
 
-    /// The maps may have been changed by someone else.
+    /// Something else may have changed the maps.
     pub fn distrust(&mut self) {
         if matches!(self.trust, Trust::Full) {
             self.trust = Trust::Stale;

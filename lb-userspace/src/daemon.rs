@@ -92,13 +92,13 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let since = Since { instant: Instant::now(), time: SystemTime::now() };
     let object = datapath::object()
         .ok_or_else(|| Failure::new(Exit::HostUnfit, "built without the XDP program: cargo xtask build"))?;
-    // If a backend's address has become this host's own since the file was checked, the others are served all the
-    // same. A warning reports it.
+    // If a backend's address has become one of this host since the file was checked, the other backends are still
+    // served. A warning reports it.
     let spec = read(&options.config, &BTreeSet::new(), "`xlb run --config FILE`")?;
     let pins = paths::pins();
     let signals = signals::listen()?;
     let mut stopped = pin!(signals.stop);
-    // Before anything that may fail for lack of capabilities: this error names them.
+    // This comes before anything that may fail for lack of capabilities, because its error names them.
     let limit = options.wait_interfaces.unwrap_or_default();
     let fit = tokio::select! {
         fit = boot::until_fit(limit, || datapath::judge(&spec, &pins), |missing| report_wait(limit, missing)) => fit,
@@ -182,7 +182,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     };
     stop.cancel();
     if timeout(GRACE, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
-        warn!("some tasks did not end within {GRACE:?}");
+        warn!("some tasks did not stop within {GRACE:?}");
     }
     ended
 }

@@ -19,7 +19,7 @@ pub fn parse(text: &str, bounds: RangeInclusive<Duration>) -> Result<Duration, S
         }
         Some(_) | None => {
             return Err(format!(
-                "{} is not a duration, such as \"500ms\", \"10s\", \"5m\" or \"1h\"",
+                "{} is not a duration: expected one like \"500ms\", \"10s\", \"5m\" or \"1h\"",
                 quote(text)
             ));
         }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-use crate::text::listed;
+use crate::text::either;
 
 /// An enum whose values have names.
 pub trait Named: Copy + 'static {
@@ -62,6 +62,6 @@ pub fn deserialize<'de, T: Named, D: Deserializer<'de>>(deserializer: D) -> Resu
     let name = String::deserialize(deserializer)?;
     find(&name).ok_or_else(|| {
         let known: Vec<_> = T::ALL.iter().map(|value| value.name()).collect();
-        D::Error::custom(format!("unknown variant `{name}`: known are {}", listed(&known)))
+        D::Error::custom(format!("unknown variant `{name}`: expected {}", either(&known)))
     })
 }

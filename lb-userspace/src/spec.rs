@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   xlb.toml ─ load ─▶ file (as written) ─ validate ─▶ Spec ─┐
-//!                    └─ all mistakes at once ─┘              ├─ Overlay::apply ─▶ what is wanted
+//!                    └─ all mistakes at once ─┘              ├─ Overlay::apply ─▶ intended state
 //!   overlay.json ─ store ─▶ Overlay (changed by command) ────┘
 //! ```
 //!
@@ -51,7 +51,7 @@ pub struct Spec {
     pub interfaces: Vec<Interface>,
     /// Read only at start.
     pub api: Api,
-    /// The address that Prometheus scrapes. `None` switches the listener off.
+    /// The address that Prometheus scrapes. `None` disables the listener.
     pub metrics: Option<SocketAddr>,
     /// Used when the maps are created. Pinned maps keep their sizes.
     pub limits: Limits,
@@ -165,7 +165,7 @@ pub struct Service {
     pub backends: Vec<Backend>,
 }
 
-/// How a new flow gets its backend.
+/// How a backend is chosen for a new flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scheduler {
     /// Eligible backends in turn, regardless of weight.
@@ -200,9 +200,9 @@ pub struct HealthCheck {
     pub interval: Duration,
     /// For the whole probe. At most the interval.
     pub timeout: Duration,
-    /// Successes in a row that bring a backend up.
+    /// Consecutive successes that bring a backend up.
     pub rise: u32,
-    /// Failures in a row that bring a backend down.
+    /// Consecutive failures that bring a backend down.
     pub fall: u32,
     /// `None`: the backend's own port.
     pub port: Option<u16>,
@@ -238,7 +238,7 @@ impl FromStr for BackendName {
             Some((service, backend)) if !service.is_empty() && !backend.is_empty() => {
                 Ok(Self::new(service, backend))
             }
-            Some(_) | None => Err(format!("`{text}` is not SERVICE/BACKEND")),
+            Some(_) | None => Err(format!("`{text}` is not of the form SERVICE/BACKEND")),
         }
     }
 }

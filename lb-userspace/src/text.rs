@@ -25,22 +25,22 @@ pub fn quote(value: &str) -> String {
     format!("`{shown}{rest}`")
 }
 
-/// ": did you mean `weight`?", or the list of choices.
+/// ": did you mean `weight`?", or the valid names.
 pub fn suggest(wrong: &str, known: &[&str]) -> String {
     let distance = |name: &&&str| strsim::damerau_levenshtein(&wrong.to_lowercase(), name);
     let near = |name: &&&str| wrong.len() <= MAX_QUOTE && distance(name) <= (name.len() / 3).max(1);
     match known.iter().filter(near).min_by_key(distance) {
         Some(name) => format!(": did you mean `{name}`?"),
-        None => format!(": known {} {}", if known.len() == 1 { "is" } else { "are" }, listed(known)),
+        None => format!(": expected {}", either(known)),
     }
 }
 
-/// "`a`, `b` and `c`"
-pub fn listed(names: &[&str]) -> String {
+/// "`a`, `b` or `c`"
+pub fn either(names: &[&str]) -> String {
     match names {
         [] => "nothing".to_owned(),
         [only] => format!("`{only}`"),
-        [most @ .., last] => format!("`{}` and `{last}`", most.join("`, `")),
+        [most @ .., last] => format!("`{}` or `{last}`", most.join("`, `")),
     }
 }
 
@@ -54,7 +54,7 @@ mod tests {
 
         assert_eq!(suggest("wieght", &keys), ": did you mean `weight`?");
         assert_eq!(suggest("Name", &keys), ": did you mean `name`?");
-        assert_eq!(suggest("port", &keys), ": known are `name`, `address`, `weight` and `backup`");
+        assert_eq!(suggest("port", &keys), ": expected `name`, `address`, `weight` or `backup`");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The API's handle of the controller: one request, one answer, within a timeout.
+//! The API's handle to the controller: one request, one answer, within a timeout.
 
 use std::{future::Future, pin::Pin, time::Duration};
 

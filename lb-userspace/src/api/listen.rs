@@ -1,4 +1,4 @@
-//! The API's listener. It is separate from serving, so that the daemon finds errors before it changes anything.
+//! The API's listeners. Listening is separate from serving, so that the daemon finds errors before it changes anything.
 
 use std::{
     fs, io,
@@ -22,7 +22,7 @@ pub enum Error {
     /// Another process accepts connections on the socket.
     #[error("listen on {0}: a running daemon uses this socket (choose another with --socket or XLB_SOCKET)")]
     Live(PathBuf),
-    /// A file or directory that the daemon did not create. It is left alone.
+    /// A file or directory that the daemon did not create. It is not touched.
     #[error("listen on {0}: it exists and is not a socket (remove it or give another path)")]
     NotASocket(PathBuf),
     /// Another process uses the metrics address.

@@ -142,7 +142,7 @@ async fn flows(
     let limit = query.limit.unwrap_or(FLOWS_LISTED);
     if limit > MAX_FLOWS_LISTED {
         return Err(Refusal::invalid(format!(
-            "limit={limit}: at most {MAX_FLOWS_LISTED} flows are listed at once"
+            "limit={limit}: at most {MAX_FLOWS_LISTED} flows can be listed at once"
         )));
     }
     query.limit = Some(limit);
@@ -159,12 +159,12 @@ async fn exposition(State(controller): Controller) -> Answer<impl IntoResponse> 
     Ok(([(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)], text))
 }
 
-/// The process serves requests. `/readyz` tells whether the controller answers.
+/// The process serves requests. `/readyz` shows whether the controller answers.
 async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// The controller answers, and the program is attached everywhere.
+/// The controller answers, and the program is attached to all interfaces.
 async fn readyz(State(controller): Controller) -> Answer<&'static str> {
     let status = controller.ask(Request::Status).await?;
     match status.interfaces.iter().find(|interface| !interface.attached) {
@@ -177,7 +177,7 @@ async fn readyz(State(controller): Controller) -> Answer<&'static str> {
 }
 
 async fn no_route(uri: Uri) -> Refusal {
-    Refusal::http(StatusCode::NOT_FOUND, format!("{} is not a path of this API", uri.path()))
+    Refusal::http(StatusCode::NOT_FOUND, format!("this API has no path {}", uri.path()))
 }
 
 async fn no_method(method: Method, uri: Uri) -> Refusal {

@@ -85,7 +85,7 @@ async fn serve(listener: &impl Accept, routes: Router, shutdown: impl Future<Out
     }
     // All permits are free when no connection is left.
     if timeout(GRACE, places.acquire_many(MAX_CONNECTIONS)).await.is_err() {
-        log::warn!("API requests still running after {GRACE:?} were cut off");
+        log::warn!("aborted API requests that were still running after {GRACE:?}");
     }
 }
 

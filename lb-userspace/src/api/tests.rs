@@ -47,7 +47,8 @@ async fn each_route_answers_with_what_the_controller_knows() {
     ];
     let reloaded = json!({
         "changes": ["web/web-4: added"],
-        "warnings": ["192.0.2.10 is no address of this host"],
+        "warnings": ["service web listens on 192.0.2.10, which this host does not have: \
+                      ip address add 192.0.2.10/32 dev eth0"],
     });
     let probed = json!({"result": "success", "detail": "connected", "duration_seconds": 0.0015});
 
@@ -144,7 +145,7 @@ async fn a_request_that_makes_no_sense_never_reaches_the_controller() {
         (get("/v1/flows?limit=many"), 400, "limit: invalid digit"),
         (get("/v1/flows?colour=red"), 400, "unknown field `colour`"),
         (get("/v1/flows?limit=100001"), 400, "at most 100000 flows"),
-        (get("/v1/explain"), 404, "/v1/explain is not a path of this API"),
+        (get("/v1/explain"), 404, "this API has no path /v1/explain"),
         (post("/v1/status", ""), 405, "POST is not allowed for /v1/status"),
         (get("/v1/reload"), 405, "GET is not allowed for /v1/reload"),
     ];

@@ -40,7 +40,7 @@ pub struct Global {
     /// Output format
     #[arg(short, long, global = true, value_enum, default_value_t)]
     pub output: Output,
-    /// Use colors; `auto` honors NO_COLOR
+    /// When to color the output; `auto`: on a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_enum, default_value_t)]
     pub color: Color,
     /// Print only warnings and errors
@@ -96,7 +96,7 @@ pub enum Command {
         /// Remove the data plane on exit: traffic stops
         #[arg(long)]
         detach_on_exit: bool,
-        /// Wait up to T for the configured interfaces to appear and be set up, for a start at boot
+        /// At boot, wait up to T for the configured interfaces to appear and be set up
         #[arg(long, value_name = "T", value_parser = wait)]
         wait_interfaces: Option<Duration>,
     },
@@ -147,7 +147,7 @@ pub enum ClientCommand {
         /// Show only this service or backend
         #[arg(value_name = "SERVICE[/BACKEND]")]
         of: Option<String>,
-        /// Show rates, every T (1s)
+        /// Show rates every T [default: 1s]
         #[arg(long, value_name = "T", num_args = 0..=1, require_equals = true, default_missing_value = "1s",
               value_parser = wait)]
         watch: Option<Duration>,
@@ -186,7 +186,7 @@ pub enum BackendVerb {
     Add {
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
-        /// Address and port that it listens on; an IPv6 address needs brackets
+        /// The backend's address and port; an IPv6 address needs brackets
         #[arg(value_parser = spec::parse_endpoint)]
         address: SocketAddr,
         /// Share of new flows; 0 = no new flows
@@ -212,7 +212,7 @@ pub enum BackendVerb {
     Drain {
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
-        /// Wait until no flow is left, at most T (60s)
+        /// Wait until no flow is left, for at most T [default: 60s]
         #[arg(long, value_name = "T", num_args = 0..=1, require_equals = true, default_missing_value = "60s",
               value_parser = wait)]
         wait: Option<Duration>,
@@ -265,11 +265,13 @@ pub enum FlowVerb {
 
 #[derive(Debug, ClapArgs)]
 pub struct FlowFilter {
+    /// Only flows of this service
     #[arg(long)]
     pub service: Option<String>,
+    /// Only flows of this backend
     #[arg(long, value_name = "SERVICE/BACKEND")]
     pub backend: Option<BackendName>,
-    /// Client address or network
+    /// Only flows of this client address or network
     #[arg(long, value_name = "CIDR")]
     pub client: Option<String>,
     /// Maximum number of flows to list

@@ -16,11 +16,11 @@ use crate::{
 pub struct Checked {
     /// The validated file.
     pub spec: Spec,
-    /// The memory that it needs on the host.
+    /// The memory that its maps take.
     pub memory: Memory,
-    /// The flows that its source ports suffice for, by service.
+    /// The number of flows that its source ports allow, by service.
     pub ports: SourcePorts,
-    /// What this host lacks for it. Another host may have it.
+    /// What it needs and this host lacks. Another host may have it.
     pub warning: Option<String>,
 }
 

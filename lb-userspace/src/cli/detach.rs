@@ -9,9 +9,9 @@ pub async fn detach(
     remove_pins: fn() -> Result<bool, Failure>,
 ) -> Result<(), Failure> {
     match client.detach().await {
-        Ok(()) => console.say("detached: the data plane is removed and the daemon stops"),
+        Ok(()) => console.say("detached: removed the data plane; the daemon is stopping"),
         Err(error) if error.is_dead() => match remove_pins() {
-            Ok(true) => console.say("detached: removed the data plane of a daemon that was not running"),
+            Ok(true) => console.say("detached: removed the data plane that an earlier daemon left"),
             Ok(false) => console.say("nothing was attached"),
             Err(failure) => Err(failure),
         },

@@ -59,8 +59,7 @@ impl Failure {
         self.mistakes.as_deref()
     }
 
-    /// The reader of stdout has closed it (`xlb flow list
-    /// head`): not a failure.
+    /// The reader of stdout has closed it (`xlb flow list | head`): not a failure.
     pub const fn is_closed_pipe(&self) -> bool {
         self.is_closed_pipe
     }
@@ -100,9 +99,8 @@ impl From<client::Error> for Failure {
             client::Error::Unreachable { reason, .. } => failure.hint(hint_for(reason.kind())),
             client::Error::Refused(problem) => failure.details(problem.errors),
             client::Error::TimedOut { .. } => failure.hint("see the daemon's log"),
-            client::Error::Unreadable { .. } => failure.hint(
-                "do xlb and the daemon have the same version? compare `xlb --version` and `xlb status`",
-            ),
+            client::Error::Unreadable { .. } => failure
+                .hint("are xlb and the daemon the same version? compare `xlb --version` and `xlb status`"),
         }
     }
 }

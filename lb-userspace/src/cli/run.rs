@@ -15,7 +15,7 @@ pub struct Options {
     pub detach_on_exit: bool,
     /// Overrides the file.
     pub socket: Option<PathBuf>,
-    /// How long the interfaces of the file may take to appear.
+    /// How long to wait for the interfaces in the file to appear.
     pub wait_interfaces: Option<Duration>,
     /// Log settings.
     pub log: Log,

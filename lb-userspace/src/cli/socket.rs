@@ -1,4 +1,4 @@
-//! The daemon's socket, if neither a flag nor the environment gives it.
+//! The daemon's socket, if it is given neither by a flag nor by the environment.
 
 use std::path::{Path, PathBuf};
 

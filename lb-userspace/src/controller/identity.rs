@@ -1,8 +1,8 @@
-//! Which former service and backend a service or backend is, whatever its name.
+//! Matches services and backends with former ones, whatever their names.
 //!
 //! A service is identified by its protocol and listen addresses, a backend by its address and port within its
-//! service. Both can be renamed, even to each other's names, and keep their flows. Names decide only as a last
-//! resort: a service with other listen addresses is the former one with its name, if no other service is that one.
+//! service. Both can be renamed, even to each other's names, and keep their flows. The name decides only as
+//! a last resort: a service with other listen addresses matches the former one with its name, if no other service does.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -38,7 +38,7 @@ impl Filter {
         let invalid = |detail: String| Problem::new(ProblemKind::Invalid, detail);
         let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
         if limit > MAX_LIMIT {
-            return Err(invalid(format!("limit {limit}: at most {MAX_LIMIT} flows are listed")));
+            return Err(invalid(format!("limit {limit}: at most {MAX_LIMIT} flows can be listed at once")));
         }
         Ok(Self {
             service: query.service.clone(),

@@ -45,7 +45,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             self.waiting.push_back(PendingRequest { what: Pending::Request(request), counted_since });
             return;
         }
-        let detail = format!("{WAITING_MAX} requests are waiting already: try again");
+        let detail = format!("{WAITING_MAX} requests are already waiting: try again later");
         warn!(request:%; "request refused: {detail}");
         request.refuse(Problem::new(ProblemKind::Failed, detail));
     }

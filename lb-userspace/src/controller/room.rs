@@ -1,4 +1,4 @@
-//! Room for another schedule: slots and sets of sources are free as soon as no packet reads them.
+//! Room for another schedule: slots and sets of sources become free once no packet can be reading them.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use super::{
 use crate::datapath::Datapath;
 
 impl<D: Datapath, H: Host> Controller<D, H> {
-    /// Frees what no packet reads. If that is not enough for `state`, waits for the kernel instead of the end of a grace
+    /// Frees what no packet can be reading. If that is not enough for `state`, waits for the kernel instead of the end of a grace
     /// period.
     pub(super) fn make_room(
         &mut self,

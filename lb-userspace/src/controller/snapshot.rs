@@ -1,4 +1,4 @@
-//! Snapshots: how an operation changes one, and which ones are safe to forward packets by.
+//! Snapshots: how an operation changes one, and when it is safe to forward packets with one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -89,7 +89,7 @@ impl Snapshot {
         sets.map(|(set, sources)| (*set, sources.clone())).collect()
     }
 
-    /// Can packets be forwarded by this? Everything that a packet can reach exists, and belongs to the service
+    /// Is it safe to forward packets with this? Everything that a packet can reach exists, and belongs to the service
     /// that it was sent to.
     pub fn is_safe(&self) -> bool {
         self.fault().is_none()

@@ -49,11 +49,11 @@ pub struct State {
 /// Which flows a backend has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// None: it has no id.
+    /// None: the backend has no id.
     Absent,
-    /// Those it has. It gets no new ones.
+    /// Existing flows only.
     Holding,
-    /// It may get new flows.
+    /// Existing and new flows.
     Eligible,
 }
 

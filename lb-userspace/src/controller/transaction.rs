@@ -44,7 +44,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
                 reloaded.warnings.iter().for_each(|warning| warn!("{warning}"));
             }
             Err(problem) => {
-                error!("reload: {}", problem.detail);
+                error!("reload failed: {}", problem.detail);
                 problem.mistakes.iter().for_each(|mistake| error!("{mistake}"));
                 self.reload.error = Some(problem.detail.clone());
             }

@@ -100,7 +100,7 @@ impl Walks {
     pub fn list(&mut self, listing: Listing) {
         let lists = self.jobs.iter().filter(|job| matches!(job.purpose, Purpose::List(_))).count();
         if lists >= LISTINGS_MAX {
-            listing.refuse(format!("{LISTINGS_MAX} flow lists are being read already: try again"));
+            listing.refuse(format!("{LISTINGS_MAX} flow lists are already being read: try again later"));
             return;
         }
         self.join(Purpose::List(listing));

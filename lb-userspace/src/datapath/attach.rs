@@ -1,7 +1,7 @@
 //! Attaches the program to the interfaces, and keeps it there.
 //!
 //! A pinned link outlives the daemon, and its program can be replaced without losing a packet. So a live link of xlb
-//! is kept and given the new program. Interfaces without one are attached.
+//! is kept and gets the new program. Interfaces without one are attached.
 
 mod link;
 mod links;
@@ -90,7 +90,7 @@ impl Target<'_> {
     fn replace(&self, program: &mut Xdp) -> Result<FdLink, NotAttached> {
         match self.held {
             Some(held) => Ok(link::replace(program, held)?),
-            None => Err(anyhow!("{} has no link of xlb", self.link.name).into()),
+            None => Err(anyhow!("xlb has no link to {}", self.link.name).into()),
         }
     }
 

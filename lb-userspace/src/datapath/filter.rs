@@ -1,6 +1,6 @@
 //! The prefilter, derived from listen addresses and backends.
 //!
-//! A set bit may be a false positive; a clear bit is always right. So an operation sets the bits of what it adds
+//! A set bit may be a false positive; there are no false negatives. So an operation sets the bits of what it adds
 //! before it is applied, and clears the bits of what it removes afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,6 @@
 //! Walks and sweeps of the flow tables, while packets are forwarded.
 //!
-//! Records are read and freed by the program's own code ([`lb_ebpf::table`]). A walk goes stretch by stretch, so that
+//! Records are read and freed by the program's own code ([`lb_ebpf::table`]). A walk proceeds in stretches, so that
 //! nothing waits for a whole table.
 
 use std::{collections::BTreeSet, net::SocketAddr, ops::Range, time::Duration};

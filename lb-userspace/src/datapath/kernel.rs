@@ -34,7 +34,7 @@ use nix::time::{ClockId, clock_gettime};
 use self::maps::Maps;
 use super::{Datapath, Flow, Op, Snapshot, Totals, filter::Sources};
 
-/// The XDP program, where xlb was built with it (`cargo xtask build`).
+/// The XDP program, if xlb was built with it (`cargo xtask build`).
 pub fn object() -> Option<&'static [u8]> {
     #[cfg(has_bpf_object)]
     return Some(aya::include_bytes_aligned!(env!("XLB_BPF_OBJECT")));

@@ -1,6 +1,6 @@
 //! One daemon per set of pins.
 //!
-//! The lock is on the pin directory itself: bpffs holds no files, but its directories can be locked. So everyone who
+//! The lock is on the pin directory itself: bpffs holds no files, but its directories can be locked. So every process that
 //! sees the same pins sees the same lock, even from another mount namespace or with another state directory.
 
 use std::{

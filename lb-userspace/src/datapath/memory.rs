@@ -26,7 +26,7 @@ pub struct Memory {
     pub log: Vec<Op>,
     /// How often a grace period was awaited.
     pub grace_periods: usize,
-    /// The kernel refuses to be waited for.
+    /// Waiting for a grace period fails.
     pub refuses_grace_periods: bool,
     /// How often the maps were read back.
     pub observed: usize,

@@ -18,7 +18,7 @@ pub type Record = [u8; 128];
 pub fn write(name: &str) -> anyhow::Result<Record> {
     let mut record = [0; size_of::<Record>()];
     ensure!(name.len() <= record.len(), "the name `{name}` is longer than {} bytes", record.len());
-    ensure!(!name.contains('\0'), "the name `{}` has a zero byte", name.escape_default());
+    ensure!(!name.contains('\0'), "the name `{}` contains a zero byte", name.escape_default());
     record[..name.len()].copy_from_slice(name.as_bytes());
     Ok(record)
 }

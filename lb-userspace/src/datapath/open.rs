@@ -51,7 +51,7 @@ pub struct Opened {
     pub links: Links,
     /// All interfaces of the spec, in its order.
     pub attached: Vec<Attached>,
-    /// The sizes of the pinned maps, if there were some, whatever the spec asks for.
+    /// The sizes of the pinned maps, if there are any, whatever the spec says.
     pub capacity: Capacity,
     /// A running data plane was taken over.
     pub adopted: bool,
@@ -99,7 +99,7 @@ pub fn judge<'a>(spec: &'a Spec, pins: &'a Path) -> Result<Fit<'a>, OpenError> {
 
 /// Opens the data plane with the program in `object`.
 ///
-/// On failure everything is rolled back, except that a data plane that was taken over runs on with the program it
+/// On failure everything is rolled back. A data plane that was to be taken over continues with the program that it
 /// has.
 pub fn open(fit: Fit<'_>, object: &[u8]) -> Result<Opened, OpenError> {
     let Fit { spec, pins, host, found, lock } = fit;
@@ -147,7 +147,7 @@ struct Found {
     links: Vec<Pinned>,
     /// The pin directories of older versions.
     others: Vec<PathBuf>,
-    /// Programs that run, and nothing says which maps they work on.
+    /// Running programs without a manifest: their maps are not known.
     unknown: BTreeSet<u32>,
 }
 
@@ -198,7 +198,7 @@ impl Found {
             format!("{other} is of an older version: its interfaces are taken over, its flows are lost")
         };
         let replaced = |program: &u32| {
-            format!("the program {program} that runs has no manifest: its flows and counters are lost")
+            format!("the running program {program} has no manifest: its flows and counters are lost")
         };
         self.others.iter().map(line).chain(self.unknown.iter().map(replaced)).collect()
     }
@@ -284,7 +284,8 @@ fn tidy(pins: &Path, host: &Host, found: &Found, attached: &[Attached]) -> anyho
 /// Removes the pins of replaced programs after a grace period.
 fn remove_replaced(pins: &Path, program: u32, older: &[PathBuf]) -> anyhow::Result<Option<String>> {
     if let Err(error) = slow_paths::grace_period() {
-        let note = format!("cannot wait for a grace period ({error}): pins of replaced programs are kept");
+        let note =
+            format!("cannot wait for a grace period ({error}): the pins of replaced programs are kept");
         return Ok(Some(note));
     }
     remove_unused(pins, &BTreeSet::from([program]))?;

@@ -9,7 +9,7 @@
 //!     link_4               its link to interface index 4 (bpffs does not allow the dot of `eth0.100`)
 //! ```
 //!
-//! The links tell which program runs, and so which maps are used. Everything else is left over from an interrupted
+//! The links show which program runs, and so which maps are used. Everything else is left over from an interrupted
 //! start, and the next complete start removes it.
 //!
 //! The maps are listed in the table of [`shapes`].

@@ -118,15 +118,15 @@ fn check_interface(
     let name = &link.name;
     let mut causes = Vec::new();
     if link.mac.is_none() {
-        causes.push(Cause::new(format!("{name} is not Ethernet"), "name an Ethernet interface"));
+        causes.push(Cause::new(format!("{name} is not Ethernet"), "configure an Ethernet interface"));
     }
     if link.index >= MAX_INTERFACE_INDEX {
         causes.push(Cause::new(
             format!(
-                "{name} has the index {}, and only those below {MAX_INTERFACE_INDEX} can be served",
+                "{name} has the interface index {}, and xlb supports only those below {MAX_INTERFACE_INDEX}",
                 link.index
             ),
-            "reboot, or move it to a network namespace of its own",
+            "reboot, or move the interface to a new network namespace",
         ));
     }
     if let Some(xdp) = link.xdp.filter(|xdp| ours.get(&link.index) != Some(&xdp.program)) {
@@ -197,7 +197,7 @@ impl Families {
     }
 }
 
-/// Maps are not swapped out: what they need must be available. In a takeover they have the sizes of those before.
+/// Maps are not swapped out, so their memory must be available. In a takeover they keep the sizes of the pinned maps.
 pub fn check_memory(needed_bytes: u64, is_takeover: bool, host: &Host) -> Option<Cause> {
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     (needed_bytes > host.available_bytes).then(|| {
@@ -208,7 +208,7 @@ pub fn check_memory(needed_bytes: u64, is_takeover: bool, host: &Host) -> Option
                 mib(host.available_bytes)
             ),
             if is_takeover {
-                "add memory, or run `xlb detach` first, which ends all flows, and lower `flows` in [limits]"
+                "add memory, or run `xlb detach`, which ends all flows, and then lower `flows` in [limits]"
             } else {
                 "lower `flows` and `flows_ipv6` in [limits], or add memory"
             },
@@ -234,8 +234,8 @@ pub fn veths(spec: &Spec, host: &Host) -> Option<String> {
     let names: Vec<&str> = links.filter(|link| link.is_veth).map(|link| link.name.as_str()).collect();
     (!names.is_empty()).then(|| {
         format!(
-            "veth ({}): xlb cannot see whether their peers finish checksums and accept redirected frames, as they \
-             must: on the other ends `ethtool -K PEER tx-checksum-ip-generic off gro on`",
+            "veth ({}): the peer must complete checksums and accept redirected frames, which xlb cannot check: on the \
+             other end run `ethtool -K PEER tx-checksum-ip-generic off gro on`",
             names.join(", ")
         )
     })

@@ -77,7 +77,7 @@ impl Takeover {
             let count = records.as_ref().and_then(|it| carry::count_flows(&it.path, &it.layout));
             let count = count.map_or_else(|| "all".to_owned(), |count| format!("at most {count}"));
             format!(
-                "the {family} flow table that is pinned is of another layout, or incomplete: {count} {family} flows are lost"
+                "the pinned {family} flow table has another layout, or is incomplete: {count} {family} flows are lost"
             )
         };
         self.lost.iter().map(line).collect()

@@ -123,7 +123,7 @@ impl Mistakes {
     /// `file:line:column: message` for each, with the line.
     pub fn each(&self) -> Vec<String> {
         let more = (self.more > 0).then(|| format!("and {} more", self.more));
-        self.list.iter().map(|mistake| mistake.told(&self.file)).chain(more).collect()
+        self.list.iter().map(|mistake| mistake.display(&self.file)).chain(more).collect()
     }
 }
 
@@ -151,7 +151,7 @@ impl Mistake {
         Self { line, column, message, excerpt: position.excerpt(span) }
     }
 
-    fn told(&self, file: &str) -> String {
+    fn display(&self, file: &str) -> String {
         let place = [self.line, self.column].into_iter().flatten().map(|number| format!("{number}:"));
         let excerpt = self.excerpt.iter().map(|excerpt| format!("\n{excerpt}"));
         let (place, excerpt): (String, String) = (place.collect(), excerpt.collect());

@@ -143,7 +143,7 @@ impl<'d> Table<'d> {
         let span = Some(Span::from(value.span()));
         let Some(array) = value.get_ref().as_array() else {
             let found = kind(value.get_ref());
-            self.report.add(value.span().into(), format!("`{key}` is a list, in brackets, not {found}"));
+            self.report.add(value.span().into(), format!("`{key}` must be a list in brackets, not {found}"));
             return List { items: Vec::new(), is_complete: false, span };
         };
         let item = |value: &Spanned<DeValue<'d>>| {
@@ -159,7 +159,8 @@ impl<'d> Table<'d> {
         let value = self.get(key)?;
         let Some(entries) = value.get_ref().as_table() else {
             let found = kind(value.get_ref());
-            self.report.add(value.span().into(), format!("`{key}` is a table, under {name}, not {found}"));
+            self.report
+                .add(value.span().into(), format!("`{key}` must be a table, written as {name}, not {found}"));
             return None;
         };
         Some(Self::new(name, value.span().into(), entries, self.report))
@@ -177,7 +178,7 @@ impl<'d> Table<'d> {
             let found = kind(value.get_ref());
             self.report.add(
                 value.span().into(),
-                format!("`{key}` is a list of tables, each under {name}, not {found}"),
+                format!("`{key}` must be a list of tables, each written as {name}, not {found}"),
             );
         }
         tables
@@ -199,7 +200,7 @@ impl<'d> Table<'d> {
     }
 }
 
-/// A value's type with its article.
+/// A value's type, with an article.
 pub fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",

@@ -8,7 +8,7 @@ use super::table::kind;
 use crate::{
     duration,
     named::{self, Named},
-    text::{listed, quote, suggest},
+    text::{either, quote, suggest},
 };
 
 /// Maximum length of a unix socket's path: `sun_path` has 108 bytes, with a terminating zero (unix(7)).
@@ -16,13 +16,13 @@ const MAX_SOCKET_PATH: usize = 107;
 /// Maximum length of an interface name: IFNAMSIZ is 16, with a terminating zero (netdevice(7)).
 const MAX_INTERFACE_NAME: usize = 15;
 
-/// Text as it is.
+/// A string.
 pub fn text<'v>(value: &'v DeValue<'_>) -> Result<&'v str, String> {
-    value.as_str().ok_or_else(|| format!("expected a string in quotes, not {}", kind(value)))
+    value.as_str().ok_or_else(|| format!("expected a string in quotes, found {}", kind(value)))
 }
 
 pub fn boolean(value: &DeValue<'_>) -> Result<bool, String> {
-    value.as_bool().ok_or_else(|| format!("expected true or false, not {}", kind(value)))
+    value.as_bool().ok_or_else(|| format!("expected true or false, found {}", kind(value)))
 }
 
 /// An integer within limits.
@@ -56,8 +56,7 @@ pub fn choice<T: Named>(value: &DeValue<'_>, what: &str, later: &[&str]) -> Resu
     }
     let built: Vec<_> = T::ALL.iter().map(|it| it.name()).collect();
     if later.contains(&written) {
-        let verb = if built.len() == 1 { "is" } else { "are" };
-        return Err(format!("{what} {} is not in this version: {} {verb}", quote(written), listed(&built)));
+        return Err(format!("{what} {} is not in this version: use {}", quote(written), either(&built)));
     }
     Err(format!("unknown {what} {}{}", quote(written), suggest(written, &[&built, later].concat())))
 }
@@ -67,7 +66,7 @@ pub fn endpoint(value: &DeValue<'_>) -> Result<SocketAddr, String> {
     text(value).and_then(parse_endpoint)
 }
 
-/// The same for a text from anywhere.
+/// The same, from text.
 pub fn parse_endpoint(written: &str) -> Result<SocketAddr, String> {
     match written.parse::<SocketAddr>() {
         Ok(endpoint) if endpoint.port() == 0 => Err(not_a_port("0")),
@@ -90,11 +89,11 @@ pub fn interface_name(value: &DeValue<'_>) -> Result<String, String> {
     let name = text(value)?;
     let is_bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
     if name.is_empty() || name == "." || name == ".." || name.contains(is_bad) {
-        return Err(format!("{} is not the name of an interface", quote(name)));
+        return Err(format!("{} is not a valid interface name", quote(name)));
     }
     if name.len() > MAX_INTERFACE_NAME {
         return Err(format!(
-            "{} is too long for the name of an interface: {} bytes, at most {MAX_INTERFACE_NAME}",
+            "interface name {} is too long: {} bytes, at most {MAX_INTERFACE_NAME}",
             quote(name),
             name.len()
         ));
@@ -106,7 +105,7 @@ pub fn socket_path(value: &DeValue<'_>) -> Result<PathBuf, String> {
     let path = text(value)?;
     if !path.starts_with('/') || path.contains('\0') || path.ends_with('/') {
         return Err(format!(
-            "{} is not the absolute path of a socket, such as `/run/xlb/xlb.sock`",
+            "{} is not an absolute path to a socket: expected one like `/run/xlb/xlb.sock`",
             quote(path)
         ));
     }
@@ -118,7 +117,7 @@ pub fn socket_path(value: &DeValue<'_>) -> Result<PathBuf, String> {
 
 /// An integer as written, and its value if it fits.
 fn digits<'v>(value: &'v DeValue<'_>) -> Result<(&'v str, Option<u32>), String> {
-    let integer = value.as_integer().ok_or_else(|| format!("expected an integer, not {}", kind(value)))?;
+    let integer = value.as_integer().ok_or_else(|| format!("expected an integer, found {}", kind(value)))?;
     Ok((integer.as_str(), u32::from_str_radix(integer.as_str(), integer.radix()).ok()))
 }
 
@@ -127,10 +126,10 @@ fn not_a_port(written: &str) -> String {
 }
 
 fn not_an_address(written: &str) -> String {
-    format!("{} is not an address, such as `192.0.2.10` or `2001:db8::10`", quote(written))
+    format!("{} is not an address: expected one like `192.0.2.10` or `2001:db8::10`", quote(written))
 }
 
-/// What is missing or wrong in `ADDRESS:PORT`, as far as one can tell.
+/// What is most likely missing or wrong in `ADDRESS:PORT`.
 fn not_an_endpoint(written: &str) -> String {
     if let Ok(address) = written.trim_matches(['[', ']']).parse() {
         let example = SocketAddr::new(address, 80);
@@ -141,11 +140,11 @@ fn not_an_endpoint(written: &str) -> String {
     }
     match written.rsplit_once(':') {
         Some((address, port)) if format!("{address}:1").parse::<SocketAddr>().is_ok() => not_a_port(port),
-        Some(("", _)) => format!("{} has no address: write one, as in `192.0.2.10:80`", quote(written)),
+        Some(("", _)) => format!("{} has no address: expected one like `192.0.2.10:80`", quote(written)),
         Some((address, _)) if !address.contains(':') => not_an_address(address),
         Some(_) | None => {
             format!(
-                "{} is not an address and a port, such as `192.0.2.10:80` or `[2001:db8::10]:80`",
+                "{} is not an address with a port: expected one like `192.0.2.10:80` or `[2001:db8::10]:80`",
                 quote(written)
             )
         }
@@ -183,13 +182,19 @@ mod tests {
             ("fd00::1", "`fd00::1` has no port: write `[fd00::1]:80`"),
             ("fd00::1:80", "`fd00::1:80` has no port: write `[fd00::1]:80` or `[fd00::1:80]:80`"),
             ("[fd00::1]", "`[fd00::1]` has no port: write `[fd00::1]:80`"),
-            (":80", "`:80` has no address: write one, as in `192.0.2.10:80`"),
+            (":80", "`:80` has no address: expected one like `192.0.2.10:80`"),
             ("10.0.0.1:0", "`0` is not a port: expected 1 to 65535"),
             ("10.0.0.1:65536", "`65536` is not a port: expected 1 to 65535"),
             ("10.0.0.1:http", "`http` is not a port: expected 1 to 65535"),
             ("[fd00::1]:", "`` is not a port: expected 1 to 65535"),
-            ("10.0.0.300:80", "`10.0.0.300` is not an address, such as `192.0.2.10` or `2001:db8::10`"),
-            ("web.example:80", "`web.example` is not an address, such as `192.0.2.10` or `2001:db8::10`"),
+            (
+                "10.0.0.300:80",
+                "`10.0.0.300` is not an address: expected one like `192.0.2.10` or `2001:db8::10`",
+            ),
+            (
+                "web.example:80",
+                "`web.example` is not an address: expected one like `192.0.2.10` or `2001:db8::10`",
+            ),
         ];
 
         for (written, message) in cases {

@@ -13,6 +13,9 @@ use crate::{
     view::{self, FlowState, Health},
 };
 
+const MISSING_ADDRESS: &str = "service web listens on 192.0.2.10, which this host does not have: \
+                               ip address add 192.0.2.10/32 dev eth0";
+
 pub struct Balancer {
     backends: Vec<view::Backend>,
     reloads: u32,
@@ -87,7 +90,7 @@ impl Balancer {
     fn add(&mut self, name: &BackendName, body: &NewBackend) -> Result<view::Backend, Problem> {
         self.backends(Some(&name.service))?;
         if self.find(name).is_ok() {
-            return Err(Problem::new(ProblemKind::Conflict, format!("there is a backend `{name}`")));
+            return Err(Problem::new(ProblemKind::Conflict, format!("{name} already exists")));
         }
         let added = view::Backend {
             weight: body.weight,
@@ -124,16 +127,16 @@ impl Balancer {
         match self.reloads {
             1 => Ok(view::Reloaded {
                 changes: vec!["web/web-4: added".to_owned()],
-                warnings: vec!["192.0.2.10 is no address of this host".to_owned()],
+                warnings: vec![MISSING_ADDRESS.to_owned()],
             }),
             2 => Ok(view::Reloaded { changes: vec![], warnings: vec![] }),
             _ => Err(Problem {
                 kind: ProblemKind::InvalidConfiguration,
-                detail: "/etc/xlb/xlb.toml has 2 mistakes; nothing was changed".to_owned(),
+                detail: "/etc/xlb/xlb.toml has errors and was not applied".to_owned(),
                 mistakes: vec![
-                    "/etc/xlb/xlb.toml:12:9: `0` is not a port\n12 | \tlisten = [\"192.0.2.10:0\"]"
+                    "/etc/xlb/xlb.toml:12:9: `0` is not a port: expected 1 to 65535\n12 | \tlisten = [\"192.0.2.10:0\"]"
                         .to_owned(),
-                    "/etc/xlb/xlb.toml:40:1: service `dns` has no backends".to_owned(),
+                    "/etc/xlb/xlb.toml:40:1: service `dns` has no [[service.backend]]".to_owned(),
                 ],
             }),
         }
@@ -175,9 +178,7 @@ impl Balancer {
                     format!("{}/{}: {}", backend.service, backend.name, backend.admin_state.name())
                 })
                 .collect(),
-            warnings: vec![
-                "192.0.2.10 is no address of this host: ip address add 192.0.2.10/32 dev eth0".to_owned(),
-            ],
+            warnings: vec![MISSING_ADDRESS.to_owned()],
             last_reload_successful: true,
             last_reload_error: None,
             map_memory_bytes: 82_000_000,
@@ -232,7 +233,8 @@ impl Balancer {
 
     pub fn flows(&self, query: &view::FlowQuery) -> Result<Vec<view::Flow>, Problem> {
         if query.client.as_deref() == Some("everywhere") {
-            return Err(Problem::new(ProblemKind::Invalid, "`everywhere` is not an address or a network"));
+            let detail = "`everywhere` is neither an address nor a network like 192.0.2.0/24";
+            return Err(Problem::new(ProblemKind::Invalid, detail));
         }
         let flow = |service: &str, backend: &str, state, idle_seconds| view::Flow {
             protocol: Protocol::Tcp,

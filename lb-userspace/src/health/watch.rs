@@ -45,13 +45,13 @@ where
     }
 }
 
-/// The health according to a result, if the result tells anything.
+/// The health according to a result, if the result says anything about it.
 fn judge(target: &Target, finding: &Finding) -> Option<Health> {
     match &finding.answer {
         Ok(_) => Some(Health::Up),
         Err(Fault::Failed(_) | Fault::Silent) => Some(Health::Down),
         Err(Fault::Local(why)) => {
-            log::warn!(backend:% = target.backend, why:%; "health check skipped: this host could not send it");
+            log::warn!(backend:% = target.backend, error:% = why; "health check skipped: this host could not send it");
             None
         }
     }
@@ -78,7 +78,7 @@ impl Lanes {
             }
             Err(_) => {
                 if !self.full.swap(true, Ordering::Relaxed) {
-                    log::warn!("too many health checks at once, some start late: raise the intervals");
+                    log::warn!("too many health checks at once: some start late; raise the intervals");
                 }
                 // Only a closed semaphore is an error, and this one is never closed.
                 self.free.acquire().await.ok()

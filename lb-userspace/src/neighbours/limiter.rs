@@ -90,15 +90,15 @@ fn is_unicast(address: IpAddr) -> bool {
 /// The number of requests in a second.
 #[derive(Debug)]
 struct Budget {
-    whose: &'static str,
+    kind: &'static str,
     per_second: usize,
     since: Instant,
     spent: usize,
 }
 
 impl Budget {
-    fn new(whose: &'static str, per_second: usize, now: Instant) -> Self {
-        Self { whose, per_second, since: now, spent: 0 }
+    fn new(kind: &'static str, per_second: usize, now: Instant) -> Self {
+        Self { kind, per_second, since: now, spent: 0 }
     }
 
     fn admits(&mut self, now: Instant) -> bool {
@@ -107,7 +107,7 @@ impl Budget {
         }
         self.spent = self.spent.saturating_add(1);
         if self.spent == self.per_second + 1 {
-            log::debug!(neighbours = self.whose, limit = self.per_second; "neighbour requests reached the limit for this second");
+            log::debug!(kind = self.kind, limit = self.per_second; "neighbour requests reached the limit for this second");
         }
         self.spent <= self.per_second
     }

@@ -50,7 +50,7 @@ const LOOKUPS_AT_ONCE: usize = 64;
 
 /// A notification.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum Notification {
     Fact(Fact),
     /// Messages were lost: all state must be read again.
     Gap,
@@ -66,24 +66,24 @@ impl Monitor {
     /// Subscribes to all messages from now on.
     pub fn subscribe() -> anyhow::Result<Self> {
         let (mut connection, _, messages) =
-            rtnetlink::new_multicast_connection(&GROUPS).context("subscribe to netlink's changes")?;
+            rtnetlink::new_multicast_connection(&GROUPS).context("subscribe to netlink notifications")?;
         let socket = connection.socket_mut().socket_mut();
-        socket.set_rx_buf_sz(RECEIVE_BUFFER_BYTES).context("size netlink's receive buffer")?;
+        socket.set_rx_buf_sz(RECEIVE_BUFFER_BYTES).context("set the size of the netlink receive buffer")?;
         let messages = Box::new(messages.map(|(message, _)| message.payload));
         Ok(Self { messages, _driver: AbortOnDropHandle::new(tokio::spawn(connection)) })
     }
 
     /// Waits for a message that matters. `None`: the socket is broken. Cancel-safe.
-    pub async fn next(&mut self) -> Option<Heard> {
+    pub async fn next(&mut self) -> Option<Notification> {
         loop {
             let payload = self.messages.next().await?;
             if let NetlinkPayload::Overrun(_) = payload {
-                return Some(Heard::Gap);
+                return Some(Notification::Gap);
             }
             if let NetlinkPayload::InnerMessage(message) = payload
                 && let Some(fact) = decode::fact(&message)
             {
-                return Some(Heard::Fact(fact));
+                return Some(Notification::Fact(fact));
             }
         }
     }
@@ -145,7 +145,7 @@ impl Kernel {
         match patiently(request.execute()).await? {
             Ok(()) => Ok(Ok(())),
             Err(Error::NetlinkError(refusal)) => Ok(Err(refusal.to_io())),
-            Err(error) => Err(error).with_context(|| format!("ask for neighbour {address}")),
+            Err(error) => Err(error).with_context(|| format!("request neighbour {address}")),
         }
     }
 }

@@ -155,7 +155,9 @@ impl Network {
             return false;
         }
         self.used.retain(|place, _| self.neighbours.contains_key(place));
-        log::info!("more than {DEPARTED_MAX} neighbours are gone: all flows look up their next hops again");
+        log::info!(
+            "more than {DEPARTED_MAX} neighbour entries are gone: all flows look up their next hops again"
+        );
         true
     }
 }

@@ -15,7 +15,7 @@ pub struct Outbox {
     hops: Option<Hops>,
     routing: bool,
     /// The next hops last sent to the controller.
-    told: Option<Hops>,
+    sent: Option<Hops>,
 }
 
 impl Outbox {
@@ -26,7 +26,7 @@ impl Outbox {
 
     /// Next hops are sent the first time, and when they differ from those sent before.
     pub fn put(&mut self, hops: Hops) {
-        self.hops = (self.told.as_ref() != Some(&hops)).then_some(hops);
+        self.hops = (self.sent.as_ref() != Some(&hops)).then_some(hops);
     }
 
     pub fn is_empty(&self) -> bool {
@@ -38,7 +38,7 @@ impl Outbox {
             return Some(Event::LinksChanged);
         }
         if let Some(hops) = self.hops.take() {
-            self.told = Some(hops.clone());
+            self.sent = Some(hops.clone());
             return Some(Event::Hops(hops));
         }
         std::mem::take(&mut self.routing).then_some(Event::RoutingChanged)

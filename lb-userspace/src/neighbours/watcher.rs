@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     limiter::Limiter,
-    netlink::{Heard, Kernel, Monitor},
+    netlink::{Kernel, Monitor, Notification},
     network::{Changes, Fact, Network},
     outbox::Outbox,
     resolve::{Neighbour, Place, Route, resolve},
@@ -34,7 +34,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often all state is read, even without notifications.
 const RESYNC: Duration = Duration::from_secs(10);
 /// How often a refused request is logged.
-const TELL: Duration = Duration::from_secs(60);
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Pause after a netlink failure.
 const RECONNECT: Duration = Duration::from_secs(1);
 
@@ -57,7 +57,7 @@ pub struct Watcher {
     /// Neighbours to request, one at a time, so that a long list does not block other work.
     to_request: BTreeSet<Place>,
     /// When a refused request was last logged.
-    refusal_told: Option<Instant>,
+    refusal_logged: Option<Instant>,
 }
 
 /// A channel is closed.
@@ -84,7 +84,7 @@ impl Watcher {
             look_at: now,
             resync_at: now,
             to_request: BTreeSet::new(),
-            refusal_told: None,
+            refusal_logged: None,
         }
     }
 
@@ -93,7 +93,7 @@ impl Watcher {
         loop {
             match self.session().await {
                 Ok(Abandoned) => return,
-                Err(error) => log::warn!("netlink: {error:#}; next hops stay as they are; retrying"),
+                Err(error) => log::warn!("netlink: {error:#}; keeping the current next hops; retrying"),
             }
             sleep(RECONNECT).await;
         }
@@ -111,9 +111,9 @@ impl Watcher {
         self.look_at_everything(&kernel).await?;
         loop {
             tokio::select! {
-                heard = monitor.next() => match heard.context("the listening socket broke")? {
-                    Heard::Fact(fact) => self.absorb(fact),
-                    Heard::Gap => self.distrust(),
+                notification = monitor.next() => match notification.context("receive netlink notifications")? {
+                    Notification::Fact(fact) => self.absorb(fact),
+                    Notification::Gap => self.distrust(),
                 },
                 () = sleep_until(self.look_at), if self.pending.any() => self.look(&kernel).await?,
                 changed = self.wanted.changed() => match changed {
@@ -124,7 +124,7 @@ impl Watcher {
                     Ok(()) => self.schedule(Changes { hops: true, ..Changes::default() }),
                     Err(_) => return Ok(Abandoned),
                 },
-                Some(asked) = self.requests.recv() => self.request_for_client(asked),
+                Some(request) = self.requests.recv() => self.request_for_client(request),
                 _ = tick.tick() => self.keep_fresh(&kernel).await?,
                 () = ready(()), if !self.to_request.is_empty() => self.ask(&kernel).await?,
                 permit = events.reserve(), if !self.outbox.is_empty() => match permit {
@@ -150,7 +150,7 @@ impl Watcher {
 
     /// Messages of any kind may have been lost.
     fn distrust(&mut self) {
-        log::warn!("netlink messages were lost: reading everything again");
+        log::warn!("netlink notifications were lost: reading everything again");
         self.resync_at = Instant::now();
         self.schedule(Changes::ALL);
     }
@@ -262,10 +262,10 @@ impl Watcher {
         let Some(place) = self.to_request.pop_first() else { return Ok(()) };
         let Err(refusal) = kernel.ask(place).await? else { return Ok(()) };
         let now = Instant::now();
-        if self.refusal_told.is_none_or(|told| now >= told + TELL) {
+        if self.refusal_logged.is_none_or(|logged| now >= logged + REFUSAL_LOG_INTERVAL) {
             let (interface, address) = place;
-            log::warn!(address:%, interface, refusal:%; "the kernel refused a neighbour request");
-            self.refusal_told = Some(now);
+            log::warn!(address:%, interface, error:% = refusal; "the kernel refused a neighbour request");
+            self.refusal_logged = Some(now);
         }
         Ok(())
     }

@@ -32,7 +32,7 @@ const MAX_REQUEST_TARGET: usize = 1024;
 /// Maximum length of a host name (RFC 1035, 2.3.4) with its port.
 const MAX_HOST: usize = 255 + ":65535".len();
 
-/// The body is read up to this size and time: a server whose response is read logs no broken connection.
+/// The body is read up to this size and time: if its response is read, a server does not log a broken connection.
 const BODY_MAX_BYTES: u64 = 64 * 1024;
 const BODY_TIME_MAX: Duration = Duration::from_millis(50);
 
@@ -66,7 +66,7 @@ impl CheckType for Http {
         let request = request(address, &self.path, self.host.as_deref());
         let exchange = timeout(limit, exchange(address, source, &request));
         let (status, stream) = exchange.await.unwrap_or(Err(Fault::Silent))?;
-        // An error in the body tells nothing about the backend.
+        // An error in the body says nothing about the backend.
         let _ = timeout(BODY_TIME_MAX, discard_body(stream)).await;
         judge(status)
     }
@@ -76,12 +76,12 @@ impl CheckType for Http {
 fn request_target(value: &DeValue<'_>) -> Result<String, String> {
     let path = value::text(value)?;
     if !path.starts_with('/') {
-        return Err(format!("{} is not a path: it begins with `/`", quote(path)));
+        return Err(format!("{} is not a path: it must begin with `/`", quote(path)));
     }
     // RFC 3986, 3.3 and 3.4: visible ASCII; a fragment (`#`) is never sent.
     if let Some(bad) = path.chars().find(|c| !c.is_ascii_graphic() || "#\"<>\\^`{|}".contains(*c)) {
         let (shown, code) = (bad.escape_default(), u32::from(bad));
-        return Err(format!("a path must not contain `{shown}` (U+{code:04X}): write its bytes as %XX"));
+        return Err(format!("a path must not contain `{shown}` (U+{code:04X}): percent-encode it as %XX"));
     }
     if path.len() > MAX_REQUEST_TARGET {
         return Err(format!("a path of {} bytes is too long: at most {MAX_REQUEST_TARGET}", path.len()));
@@ -94,7 +94,7 @@ fn host(value: &DeValue<'_>) -> Result<String, String> {
     let host = value::text(value)?;
     let is_good = |c: char| c.is_ascii_alphanumeric() || "-._~%:[]".contains(c);
     if host.is_empty() || host.len() > MAX_HOST || !host.chars().all(is_good) {
-        return Err(format!("{} is not a host, such as `www.example.org`", quote(host)));
+        return Err(format!("{} is not a host: expected one like `www.example.org`", quote(host)));
     }
     Ok(host.to_owned())
 }

@@ -1,4 +1,4 @@
-//! The settings of a backend in a command. The API takes it as JSON, whose shapes do not change.
+//! The settings of a backend in a command. The API takes them as JSON, whose shape does not change.
 
 use std::{fmt, net::SocketAddr};
 

@@ -1,6 +1,6 @@
 //! `[service.health]`: its own keys; otherwise those of `[defaults.health]`; otherwise the defaults below.
 //!
-//! The keys here belong to every check. Those of one type are in its file below [`probe`](crate::probe).
+//! The keys here belong to every check. Those of one type are in its file under [`probe`](crate::probe).
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ const LEAST_INTERVAL: Duration = Duration::from_millis(10);
 const MOST_INTERVAL: Duration = Duration::from_secs(3600);
 const LEAST_TIMEOUT: Duration = Duration::from_millis(1);
 const MOST_TIMEOUT: Duration = Duration::from_secs(60);
-/// Results in a row that change a backend's health.
+/// Maximum number of consecutive results that change a backend's health.
 const MOST_RESULTS: u32 = 100;
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
@@ -86,7 +86,7 @@ fn has_no_keys_of_other_types(keys: &Layers<'_>, kind: Option<Kind>, report: &Re
             Kind::ALL.iter().filter(|kind| has(**kind, *key)).map(|kind| kind.name()).collect();
         let (key, owners) = (key.name(), owners.join("\" or \""));
         report
-            .add(place, format!("`{key}` belongs to type = \"{owners}\", and this check's type is `{name}`"));
+            .add(place, format!("`{key}` needs type = \"{owners}\", but the type of this check is `{name}`"));
     }
 }
 
@@ -119,7 +119,7 @@ fn has_a_port(service: &file::Service<'_>, kind: Kind, report: &Report<'_>) {
     if serves != checked && matches!(service.health.get(&PORT), Given::Absent) {
         let message = format!(
             "a {serves} service is checked over {checked}: \
-             give [service.health] a `port` that answers there, or type = \"none\""
+             set `port` in [service.health] to a {checked} port, or type = \"none\""
         );
         report.add(protocol.span, message);
     }

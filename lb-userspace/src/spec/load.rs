@@ -54,7 +54,7 @@ fn parse_on(host: &BTreeSet<IpAddr>, name: &str, text: &str) -> Result<Spec, Mis
         // Later mistakes in the same line are consequences of the first.
         if syntax.line(span) != last_line {
             last_line = syntax.line(span);
-            syntax.add(span, format!("not TOML: {}", error.message().replace('\n', " ")));
+            syntax.add(span, format!("invalid TOML: {}", error.message().replace('\n', " ")));
         }
     }
     // After a syntax error, missing keys are not reported: they may be in the part that was not parsed.

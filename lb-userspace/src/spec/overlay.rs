@@ -39,7 +39,8 @@ pub struct Change {
     /// The definition in the file when the change was made. `None`: there was none.
     pub file: Option<Definition>,
     /// The definition set by commands. `None`: removed.
-    pub wish: Option<Definition>,
+    #[serde(rename = "wish")]
+    pub command: Option<Definition>,
     pub admin_state: AdminState,
 }
 
@@ -76,13 +77,13 @@ impl Overlay {
 
         // Removals and moves come first, to make room for additions.
         for (name, change) in overlay.changes() {
-            spec.replace(name, change.wish.filter(|_| change.keeps_address()));
+            spec.replace(name, change.command.filter(|_| change.keeps_address()));
         }
         let own = OwnAddresses::of(&spec);
         for (name, change) in overlay.changes().filter(|(_, change)| !change.keeps_address()) {
-            let Some(wish) = change.wish else { continue };
-            let Err(reason) = spec.put(name, wish, &own) else { continue };
-            warnings.push(format!("{name}: `{}` is not applied: {reason}", change.describe_wish()));
+            let Some(command) = change.command else { continue };
+            let Err(reason) = spec.put(name, command, &own) else { continue };
+            warnings.push(format!("{name}: `{}` is not applied: {reason}", change.describe_command()));
             // The definition in the file is better than none.
             if let Some(Err(reason)) = change.file.map(|file| spec.put(name, file, &own)) {
                 warnings.push(format!("{name}: the file's definition is not applied either: {reason}"));
@@ -108,7 +109,7 @@ impl Overlay {
             let mut change = change.clone();
             if own != change.file {
                 log.extend(change.overruled(own).map(|line| format!("{name}: {line}")));
-                (change.file, change.wish) = (own, own);
+                (change.file, change.command) = (own, own);
             }
             settled.keep(name, change);
         }
@@ -127,13 +128,13 @@ impl Overlay {
     /// The entry of a backend, or one without changes.
     fn change_of(&self, name: &BackendName, file: &Spec) -> Change {
         let own = file.definition(name);
-        let unchanged = Change { file: own, wish: own, admin_state: AdminState::Ready };
+        let unchanged = Change { file: own, command: own, admin_state: AdminState::Ready };
         self.entries.get(name).cloned().unwrap_or(unchanged)
     }
 
     /// Entries with another definition than the file.
     fn changes(&self) -> impl Iterator<Item = (&BackendName, &Change)> {
-        self.entries.iter().filter(|(_, change)| change.wish != change.file)
+        self.entries.iter().filter(|(_, change)| change.command != change.file)
     }
 
     fn admin_states(&self, spec: &Spec) -> BTreeMap<BackendName, AdminState> {
@@ -146,18 +147,18 @@ impl Overlay {
 
 impl Change {
     fn is_nothing(&self) -> bool {
-        self.wish == self.file && self.admin_state == AdminState::Ready
+        self.command == self.file && self.admin_state == AdminState::Ready
     }
 
     /// Whether the change is about the same server as the definition in the file.
     fn keeps_address(&self) -> bool {
-        self.wish.zip(self.file).is_some_and(|(wish, file)| wish.address == file.address)
+        self.command.zip(self.file).is_some_and(|(command, file)| command.address == file.address)
     }
 
     /// The change that is dropped because the file has changed. `None` if there was none, or the file has the
     /// same.
     fn overruled(&self, own: Option<Definition>) -> Option<String> {
-        if self.wish == self.file || self.wish == own {
+        if self.command == self.file || self.command == own {
             return None;
         }
         let today = match (self.file, own) {
@@ -165,43 +166,42 @@ impl Change {
             (None, Some(_)) => "now defined in the file",
             (Some(_), Some(_)) => "changed in the file",
         };
-        Some(format!("{today}, which overrides `{}`", self.describe_wish()))
+        Some(format!("{today}, which overrides `{}`", self.describe_command()))
     }
 
     fn describe(&self) -> String {
         let state = self.admin_state.name();
-        match (self.wish == self.file, self.admin_state) {
+        match (self.command == self.file, self.admin_state) {
             (true, _) if self.file.is_none() => format!("{state} (no longer in the file)"),
             (true, _) => state.to_owned(),
-            (false, AdminState::Ready) => self.describe_wish(),
-            (false, AdminState::Drain | AdminState::Maint) => format!("{}, {state}", self.describe_wish()),
+            (false, AdminState::Ready) => self.describe_command(),
+            (false, AdminState::Drain | AdminState::Maint) => format!("{}, {state}", self.describe_command()),
         }
     }
 
-    fn describe_wish(&self) -> String {
-        match self.wish {
+    fn describe_command(&self) -> String {
+        match self.command {
             None => "removed".to_owned(),
-            Some(wish) => wish.told_beside(self.file),
+            Some(command) => command.describe_beside(self.file),
         }
     }
 }
 
 impl Definition {
-    fn told_beside(self, file: Option<Self>) -> String {
-        let wish = self;
+    fn describe_beside(self, file: Option<Self>) -> String {
         let Some(file) = file else {
-            let backup = if wish.backup { ", backup" } else { "" };
-            return format!("added, {} weight {}{backup}", wish.address, wish.weight);
+            let backup = if self.backup { ", backup" } else { "" };
+            return format!("added, {} weight {}{backup}", self.address, self.weight);
         };
         let mut parts = Vec::new();
-        if wish.address != file.address {
-            parts.push(format!("address {} (file: {})", wish.address, file.address));
+        if self.address != file.address {
+            parts.push(format!("address {} (file: {})", self.address, file.address));
         }
-        if wish.weight != file.weight {
-            parts.push(format!("weight {} (file: {})", wish.weight, file.weight));
+        if self.weight != file.weight {
+            parts.push(format!("weight {} (file: {})", self.weight, file.weight));
         }
-        if wish.backup != file.backup {
-            parts.push(format!("backup {} (file: {})", wish.backup, file.backup));
+        if self.backup != file.backup {
+            parts.push(format!("backup {} (file: {})", self.backup, file.backup));
         }
         parts.join(", ")
     }
@@ -245,14 +245,14 @@ impl Spec {
     }
 
     /// Adds a backend if the rules allow it.
-    fn put(&mut self, name: &BackendName, wish: Definition, own: &OwnAddresses) -> Result<(), Refusal> {
-        own.refuse(wish.address)?;
+    fn put(&mut self, name: &BackendName, definition: Definition, own: &OwnAddresses) -> Result<(), Refusal> {
+        own.refuse(definition.address)?;
         rules::fit_in_all(self)?;
         let gone = || Refusal::NoService(name.service.clone());
         let service = self.service_mut(&name.service).ok_or_else(gone)?;
-        let holder = service.backends.iter().find(|it| it.address == wish.address);
-        rules::fit(service, wish.address, holder.map(|it| it.name.as_str()))?;
-        service.backends.push(wish.named(&name.backend));
+        let holder = service.backends.iter().find(|it| it.address == definition.address);
+        rules::fit(service, definition.address, holder.map(|it| it.name.as_str()))?;
+        service.backends.push(definition.named(&name.backend));
         Ok(())
     }
 

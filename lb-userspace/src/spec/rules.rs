@@ -48,7 +48,9 @@ pub fn name(name: &str) -> Result<(), String> {
     let is_good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(is_good) {
         let shown = quote(name);
-        return Err(format!("{shown} is not a name: 1 to {MAX_NAME} letters, digits, `.`, `_` and `-`"));
+        return Err(format!(
+            "{shown} is not a valid name: use 1 to {MAX_NAME} letters, digits, `.`, `_` and `-`"
+        ));
     }
     Ok(())
 }
@@ -86,7 +88,7 @@ pub fn unicast(address: IpAddr) -> Result<(), String> {
 /// A [`unicast`] address without a scope, with a port.
 pub fn endpoint(endpoint: SocketAddr) -> Result<(), String> {
     if endpoint.port() == 0 {
-        return Err(format!("`{endpoint}` has no port: 1 to 65535"));
+        return Err(format!("`{endpoint}` has no port: expected 1 to 65535"));
     }
     match endpoint {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => {
@@ -164,7 +166,7 @@ pub enum Refusal {
     NotListening { service: String, family: Family },
     #[error("`{address}` is already the address of {service}/{backend}")]
     Taken { address: SocketAddr, service: String, backend: String },
-    #[error("there are {0} backends over all services already, the maximum of [limits] backends")]
+    #[error("there are already {0} backends over all services: raise `backends` in [limits]")]
     Full(u32),
 }
 

@@ -24,7 +24,7 @@ pub struct ServicePorts {
     pub family: Family,
     /// Local addresses that backends see.
     pub sources: u32,
-    /// Includes those of weight 0 and backups: they may have flows.
+    /// Includes backups and those with weight 0, which may have flows.
     pub backends: u32,
 }
 
@@ -60,7 +60,7 @@ impl fmt::Display for SourcePorts {
             let flows = grouped(it.flows(self.ports));
             let (sources, backends) = (counted(it.sources, "source"), counted(it.backends, "backend"));
             let ServicePorts { service, family, .. } = it;
-            write!(f, "\n  {service:<widest$}  {family}  {sources} x {backends}: {flows} flows at once")
+            write!(f, "\n  {service:<widest$}  {family}  {sources} x {backends}: at most {flows} flows")
         })
     }
 }
@@ -103,8 +103,8 @@ mod tests {
 
         let expected = "\
 source ports: 36,280 per source and backend
-  web  IPv4  2 sources x 2 backends: 145,120 flows at once
-  web  IPv6  1 source x 1 backend: 36,280 flows at once";
+  web  IPv4  2 sources x 2 backends: at most 145,120 flows
+  web  IPv6  1 source x 1 backend: at most 36,280 flows";
         assert_eq!(ports.to_string(), expected);
     }
 

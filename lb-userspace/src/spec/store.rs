@@ -39,7 +39,7 @@ pub enum StoreError {
     Io { path: PathBuf, step: &'static str, source: io::Error },
     #[error("{}: written by another version of xlb (format {found}, this version reads {VERSION}): {CURE}", path.display())]
     Foreign { path: PathBuf, found: u32 },
-    #[error("{}: not a valid file of changes: {detail}: {CURE}", path.display())]
+    #[error("{}: not a valid overlay: {detail}: {CURE}", path.display())]
     Corrupt { path: PathBuf, detail: String },
 }
 
@@ -164,7 +164,7 @@ fn decode(bytes: &[u8], path: &Path) -> Result<Overlay, StoreError> {
 fn check(row: &Row) -> Result<(), String> {
     rules::name(&row.service)?;
     rules::name(&row.backend)?;
-    for Definition { address, weight, backup: _ } in row.change.file.iter().chain(&row.change.wish) {
+    for Definition { address, weight, backup: _ } in row.change.file.iter().chain(&row.change.command) {
         rules::endpoint(*address)?;
         rules::weight(*weight)?;
     }

@@ -55,7 +55,7 @@ pub fn validate(file: File<'_>, host: &BTreeSet<IpAddr>, report: &Report<'_>) ->
 fn interfaces(written: Option<Vec<file::Interface>>, report: &Report<'_>) -> Vec<Interface> {
     let Some(written) = written else { return Vec::new() };
     if written.is_empty() {
-        report.add(Span::START, "no [[interface]]: xlb attaches to at least one");
+        report.add(Span::START, "no [[interface]]: at least one is required");
     }
     unique(written.iter().filter_map(|it| it.name.as_ref()), "interface", report);
     let interface = |it: file::Interface| {
@@ -71,8 +71,10 @@ fn limits(written: file::Limits, report: &Report<'_>) -> Limits {
     // A default that depends on another value.
     let most = flows.zip(flows_ipv6).map_or(u32::MAX, |(flows, flows_ipv6)| flows.max(flows_ipv6));
     if let Some(half_open) = written.half_open_flows.good().filter(|it| it.value > most) {
-        let message =
-            format!("`{}` half-open flows are more than all flows of a family: {most}", half_open.value);
+        let message = format!(
+            "`{}` half-open flows are more than either flow table holds: at most {most}",
+            half_open.value
+        );
         report.add(half_open.span, message);
     }
     Limits {
@@ -114,7 +116,8 @@ fn service(written: file::Service<'_>, own: &OwnAddresses, report: &Report<'_>) 
 fn families(service: &file::Service<'_>, report: &Report<'_>) {
     if service.listen.is_complete && service.listen.items.is_empty() {
         let place = service.listen.span.unwrap_or(service.header);
-        report.add(place, "a service listens on at least one address, such as listen = [\"192.0.2.10:80\"]");
+        report
+            .add(place, "a service needs at least one listen address, such as listen = [\"192.0.2.10:80\"]");
     }
     if service.backends.as_ref().is_some_and(Vec::is_empty) {
         report.add(service.header, format!("service `{}` has no [[service.backend]]", service.name()));
@@ -165,7 +168,7 @@ fn listens(service: &file::Service<'_>, family: Family, report: &Report<'_>) {
     if service.backends.as_ref().is_some_and(|all| !all.is_empty() && !all.iter().any(may_be)) {
         let message = format!(
             "service `{name}` listens on {family} here, but has no {family} backend: \
-             families are not translated into each other"
+             IPv4 and IPv6 are not translated into each other"
         );
         report.add(listen.span, message);
     }
@@ -181,7 +184,7 @@ fn listen_once(services: &[file::Service<'_>], report: &Report<'_>) {
                 let line = report.line(*first);
                 report.add(
                     listen.span,
-                    format!("`{}` is already a listen address in line {line}", listen.value),
+                    format!("`{}` is already a listen address on line {line}", listen.value),
                 );
             } else {
                 seen.insert((listen.value, protocol), listen.span);
@@ -193,9 +196,8 @@ fn listen_once(services: &[file::Service<'_>], report: &Report<'_>) {
 /// The limits over all services.
 fn totals(services: &[file::Service<'_>], room: Room, report: &Report<'_>) {
     if services.is_empty() {
-        // As in HAProxy: an empty file is more likely an accident than intended, and a reload must not apply
-        // it.
-        report.add(Span::START, "no [[service]]: there is nothing to balance");
+        // As in HAProxy: an empty file is more likely to be an accident than intended, and a reload must not apply it.
+        report.add(Span::START, "no [[service]]: at least one is required");
     }
     let raise = "`services` in [limits]";
     total(services, room.services as usize, "services", raise, |_| 1, report);
@@ -210,7 +212,7 @@ fn totals(services: &[file::Service<'_>], room: Room, report: &Report<'_>) {
         let addresses = listen.chain(service.source.items.iter().map(|it| it.value));
         service.listen.items.len() + addresses.filter(|address| ours.insert((*address, protocol))).count()
     };
-    let what = "listen addresses, and distinct addresses of `listen` and `source`,";
+    let what = "address entries (listen addresses, and distinct addresses in `listen` and `source`)";
     total(services, room.service_keys() as usize, what, raise, keys, report);
 }
 
@@ -248,7 +250,7 @@ fn unique<'n>(names: impl Iterator<Item = &'n At<String>>, what: &str, report: &
     for name in names {
         if let Some(first) = seen.get(name.value.as_str()) {
             let line = report.line(*first);
-            report.add(name.span, format!("{what} `{}` is already defined in line {line}", name.value));
+            report.add(name.span, format!("{what} `{}` is already defined on line {line}", name.value));
         } else {
             seen.insert(&name.value, name.span);
         }

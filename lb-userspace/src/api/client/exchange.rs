@@ -21,7 +21,7 @@ use crate::api::server::CONNECTION_TIMEOUT;
 pub const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of other requests: longer than the server's, so that its error message arrives first.
 pub const TIMEOUT: Duration = Duration::from_secs(CONNECTION_TIMEOUT.as_secs() + 5);
-/// Maximum size of a response. The longest is that of the metrics: some 2.7 KB for each of at most 65,536 backends.
+/// Maximum size of a response. The longest is the metrics: about 2.7 KB for each of at most 65,536 backends.
 const ANSWER_LIMIT_BYTES: usize = 256 * 1024 * 1024;
 
 impl Client {
@@ -95,7 +95,7 @@ impl Client {
         if is_good { Ok(body) } else { Err(Error::Refused(parse(method, path, &body)?)) }
     }
 
-    /// connect(2) returns the same error for a file that is no socket and for the socket of a dead daemon.
+    /// connect(2) returns the same error for a file that is not a socket and for the socket of a dead daemon.
     fn unreachable(&self, reason: io::Error) -> Error {
         let found = fs::metadata(&self.socket);
         let is_no_socket = found.is_ok_and(|found| !found.file_type().is_socket());
@@ -107,7 +107,7 @@ impl Client {
         Error::Unreachable { socket: self.socket.clone(), reason }
     }
 
-    /// A daemon that dies between accept and response is reported as unreachable, too.
+    /// A daemon that dies between accept and response is also reported as unreachable.
     fn gone_or(&self, error: hyper::Error, otherwise: impl Fn(hyper::Error) -> Error) -> Error {
         if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
             let reason =

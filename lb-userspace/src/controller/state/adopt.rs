@@ -1,4 +1,4 @@
-//! Takes over pinned maps: the slots tell the last known health, which is kept until rise or fall is reached.
+//! Takes over pinned maps: the slots show the last known health, which is kept until rise or fall is reached.
 
 use std::time::Instant;
 

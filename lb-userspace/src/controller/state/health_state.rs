@@ -11,7 +11,7 @@ use crate::{
 pub struct HealthState {
     /// `None`: unknown yet.
     pub health: Option<Health>,
-    /// When it became known.
+    /// When the health became known.
     pub since: Instant,
     /// How often it changed between up and down.
     pub changes: u64,

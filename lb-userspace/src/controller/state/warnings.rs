@@ -68,7 +68,7 @@ impl State {
             HopState::NoRoute => match path.from {
                 Some(from) => {
                     format!(
-                        "there is no route to {address} from {from}: see ip route get {address} from {from}"
+                        "there is no route to {address} from {from}: check with ip route get {address} from {from}"
                     )
                 }
                 None => format!("there is no route to {address}: ip route add {address} ..."),

@@ -62,7 +62,7 @@ fn a_request_beyond_the_limit_is_refused_in_words() {
         .collect();
 
     let expected = format!(
-        "request refused: {WAITING_MAX} requests are waiting already: try again request=change backend web/web-2: \
+        "request refused: {WAITING_MAX} requests are already waiting: try again later request=change backend web/web-2: \
          weight 50"
     );
     assert!(CAPTURED.take().contains(&expected));

@@ -95,7 +95,8 @@ impl Links {
         let missing: Vec<u32> = self.held.keys().copied().filter(is_missing).collect();
         for index in missing {
             let path = pins::link(directory, index);
-            let held = self.held.remove(&index).ok_or_else(|| anyhow!("no link to the interface {index}"))?;
+            let held =
+                self.held.remove(&index).ok_or_else(|| anyhow!("there is no link to interface {index}"))?;
             self.held.insert(index, link::pin(held, &path)?);
             made.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
         }

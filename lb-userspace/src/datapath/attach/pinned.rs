@@ -57,7 +57,7 @@ impl Pinned {
         while self.is_alive(&links::dump().context("list the interfaces by netlink")?) {
             ensure!(
                 Instant::now() < deadline,
-                "the program {} is still on the interface of index {} after {} s",
+                "program {} is still attached to interface {} after {} s",
                 self.program,
                 self.interface,
                 LEAVE_TIMEOUT.as_secs()

@@ -68,15 +68,15 @@ impl Maps {
 
     fn put_interface(&mut self, index: u32, interface: Interface) -> anyhow::Result<()> {
         below(index, MAX_INTERFACE_INDEX)?;
-        self.devices.set(index, index, None, 0).context("DEVICES")?;
-        self.interfaces.set(index, interface, 0).context("INTERFACES")
+        self.devices.set(index, index, None, 0).context("write DEVICES")?;
+        self.interfaces.set(index, interface, 0).context("write INTERFACES")
     }
 
     fn delete_interface(&mut self, index: u32) -> anyhow::Result<()> {
         below(index, MAX_INTERFACE_INDEX)?;
-        self.interfaces.set(index, Interface::default(), 0).context("INTERFACES")?;
+        self.interfaces.set(index, Interface::default(), 0).context("write INTERFACES")?;
         // Interface 0 means none: the entry is deleted (kernel/bpf/devmap.c, __dev_map_update_elem).
-        self.devices.set(index, 0, None, 0).context("DEVICES")
+        self.devices.set(index, 0, None, 0).context("write DEVICES")
     }
 
     /// A number that gets a name starts to count at zero.

@@ -71,7 +71,7 @@ pub fn carry(old: (&Path, &MapLayout), new: (&Path, &MapLayout), shape: &MapShap
     let values = Conversion::between(&old_layout.value, &new_layout.value);
     let is_hash = shape.kind == Kind::Hash;
     if is_hash && !(keys.is_whole(&new_layout.key) && values.has_any()) {
-        log::warn!("{} is of a layout that cannot be converted: its contents are lost", shape.name);
+        log::warn!("{} has a layout that cannot be converted: its contents are lost", shape.name);
         return Ok(());
     }
     let copy = || -> io::Result<()> {

@@ -89,7 +89,7 @@ pub fn load(object: &[u8], basis: &Basis<'_>) -> anyhow::Result<Loaded> {
             .map_max_entries(shape.name_in_object(), shape.entries);
     }
     let ebpf = loader.load(object).context("load the maps of the XDP program")?;
-    verify(directory, &shapes).context("the XDP program is of another version than this xlb")?;
+    verify(directory, &shapes).context("the XDP program does not match this version of xlb")?;
 
     // Before the maps are taken out: the program refers to them by file descriptor, and those must be open.
     let mut program = Program(ebpf);
@@ -174,7 +174,7 @@ fn section_values(directory: &Path, shapes: &[MapShape]) -> anyhow::Result<Vec<(
 fn make(shape: &MapShape, directory: &Path) -> anyhow::Result<()> {
     let (kind, key, value) = (shape.kind as u32, shape.key_bytes(), shape.value_bytes());
     let map = aya_obj::Map::new_from_params(kind, key, value, shape.entries, shape.flags);
-    let map = MapData::create(map, shape.name, None).with_context(|| format!("make {}", shape.name))?;
+    let map = MapData::create(map, shape.name, None).with_context(|| format!("create {}", shape.name))?;
     map.pin(pins::map(directory, shape.name)).with_context(|| format!("pin {}", shape.name))
 }
 
@@ -201,8 +201,9 @@ pub fn pinned_program(directory: &Path) -> anyhow::Result<Option<u32>> {
 /// Checks that the maps to be kept are what their names promise.
 pub fn verify_kept(directory: &Path, takeover: &Takeover, sizes: &Sizes) -> anyhow::Result<()> {
     let shapes = shapes::pinned(sizes);
-    verify(directory, shapes.iter().filter(|shape| takeover.keeps(shape.name)))
-        .with_context(|| format!("{} is not this xlb's: `xlb detach` removes it", directory.display()))
+    verify(directory, shapes.iter().filter(|shape| takeover.keeps(shape.name))).with_context(|| {
+        format!("{} does not belong to this xlb: `xlb detach` removes it", directory.display())
+    })
 }
 
 /// Compares pinned maps with the table of shapes: the kernel returns whatever is at a path.

@@ -1,6 +1,6 @@
 //! The layouts of a program's maps, pinned with it as `layouts_<id of the program>`.
 //!
-//! The links tell which program runs. Its manifest tells which of the pinned maps it uses, and how to read them. So
+//! The links show which program runs. Its manifest lists which of the pinned maps it uses, and how to read them. So
 //! replacing the program of a link switches to the new maps, and anything else that an interrupted start has pinned
 //! is unused.
 //!

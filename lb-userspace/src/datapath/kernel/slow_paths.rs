@@ -4,7 +4,7 @@
 //! as soon as its last file descriptor and pin are gone, whether or not a program still uses it. So a new program's array
 //! is filled and pinned before any link gets that program, and an old array's pin stays until
 //!
-//! 1. all links have been given another program, and
+//! 1. all links have another program, and
 //! 2. every run of the old program is over: one RCU grace period ([`grace_period`]).
 //!
 //! An interrupted start leaves one pin too many, never one too few. The next start removes it.
@@ -30,7 +30,7 @@ pub fn load(ebpf: &mut Ebpf, program: u32, directory: &Path) -> anyhow::Result<(
             .try_into()
             .with_context(|| format!("the program `{name}` is not XDP"))?;
         xdp.load().with_context(|| format!("load the program `{name}`"))?;
-        let fd = xdp.fd()?.try_clone().context("keep a program open")?;
+        let fd = xdp.fd()?.try_clone().context("duplicate the file descriptor of a program")?;
         array(ebpf)?.set(path as u32, &fd, 0).with_context(|| format!("write {MAP}: `{name}`"))?;
     }
     let path = directory.join(pins::slow_paths_name(program));

@@ -101,7 +101,7 @@ pub fn cpus() -> anyhow::Result<u32> {
     let path = "/sys/devices/system/cpu/possible";
     let list = read(path)?;
     let last = list.trim().rsplit([',', '-']).next().and_then(|number| number.parse::<u32>().ok());
-    Ok(last.ok_or_else(|| anyhow!("{path} names no CPU"))? + 1)
+    Ok(last.ok_or_else(|| anyhow!("{path} lists no CPU"))? + 1)
 }
 
 fn page_size() -> u32 {

@@ -48,12 +48,16 @@ fn cap_sys_admin_includes_the_bpf_capabilities() {
 fn each_problem_of_an_interface_is_one_line_with_a_remedy() {
     let good = || link("eth0", 2);
     for (link, mode, expected) in [
-        (Link { mac: None, ..good() }, AttachMode::Auto, "eth0 is not Ethernet: name an Ethernet interface"),
+        (
+            Link { mac: None, ..good() },
+            AttachMode::Auto,
+            "eth0 is not Ethernet: configure an Ethernet interface",
+        ),
         (
             Link { index: 4096, ..good() },
             AttachMode::Auto,
-            "eth0 has the index 4096, and only those below 4096 can be served: reboot, or move it to a network \
-             namespace of its own",
+            "eth0 has the interface index 4096, and xlb supports only those below 4096: reboot, or move the \
+             interface to a new network namespace",
         ),
         (
             Link { xdp: Some(Xdp { program: 77, is_generic: true }), ..good() },

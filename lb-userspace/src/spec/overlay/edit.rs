@@ -21,13 +21,13 @@ impl Overlay {
         if spec.definition(name).is_some() {
             return Err(Problem::new(ProblemKind::Conflict, format!("{name} already exists")));
         }
-        let wish = Definition { address: body.address, weight: body.weight, backup: body.backup };
+        let command = Definition { address: body.address, weight: body.weight, backup: body.backup };
         let own = OwnAddresses::of(&spec);
-        spec.put(name, wish, &own)?;
+        spec.put(name, command, &own)?;
 
         // Drain and maint stay until `ready`, even if the backend was removed from the file meanwhile.
         let change = overlay.change_of(name, file);
-        overlay.keep(name, Change { wish: Some(wish), ..change });
+        overlay.keep(name, Change { command: Some(command), ..change });
         self.become_if_small(overlay)
     }
 
@@ -35,11 +35,11 @@ impl Overlay {
     pub fn remove(&mut self, file: &Spec, name: &BackendName) -> Result<(), Problem> {
         let Applied { spec, mut overlay, .. } = self.apply(file);
         let change = overlay.change_of(name, file);
-        if change.wish.is_none() && change.admin_state == AdminState::Ready {
+        if change.command.is_none() && change.admin_state == AdminState::Ready {
             return Err(not_found(&spec, name));
         }
 
-        overlay.keep(name, Change { wish: None, admin_state: AdminState::Ready, ..change });
+        overlay.keep(name, Change { command: None, admin_state: AdminState::Ready, ..change });
         self.become_if_small(overlay)
     }
 
@@ -53,10 +53,10 @@ impl Overlay {
         weight.map_or(Ok(()), rules::weight).map_err(invalid)?;
         let mut change = overlay.change_of(name, file);
         let is_held = change.admin_state != AdminState::Ready;
-        match &mut change.wish {
-            Some(wish) => {
-                wish.weight = weight.unwrap_or(wish.weight);
-                wish.backup = backup.unwrap_or(wish.backup);
+        match &mut change.command {
+            Some(command) => {
+                command.weight = weight.unwrap_or(command.weight);
+                command.backup = backup.unwrap_or(command.backup);
             }
             // It is no longer in the file, but drain and maint stay until `ready`.
             None if is_held && weight.is_none() && backup.is_none() => {}
@@ -70,8 +70,9 @@ impl Overlay {
 
     fn become_if_small(&mut self, next: Self) -> Result<(), Problem> {
         if next.entries.len() > MAX_CHANGES {
-            let detail =
-                format!("{MAX_CHANGES} backends differ from the file already: write them into the file");
+            let detail = format!(
+                "{MAX_CHANGES} backends already differ from the file: move some of the changes into the file"
+            );
             return Err(Problem::new(ProblemKind::Conflict, detail));
         }
         *self = next;

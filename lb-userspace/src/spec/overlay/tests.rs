@@ -224,7 +224,7 @@ fn a_rejected_change_has_a_kind_and_changes_nothing() {
         (|o, f| o.add(f, &name("c"), &new("127.0.0.1:80")), Invalid, "loopback"),
         (|o, f| o.add(f, &name("c"), &new("10.0.0.13:0")), Invalid, "port"),
         (|o, f| o.add(f, &name("c"), &new("192.0.2.10:81")), Invalid, "listen address of service `web`"),
-        (|o, f| o.add(f, &name("c/d"), &new("10.0.0.13:80")), Invalid, "is not a name"),
+        (|o, f| o.add(f, &name("c/d"), &new("10.0.0.13:80")), Invalid, "is not a valid name"),
         (
             |o, f| o.add(f, &name("c"), &NewBackend { weight: 1001, ..new("10.0.0.13:80") }),
             Invalid,
@@ -265,7 +265,7 @@ fn a_removed_backend_is_not_found_until_it_is_added_again() {
 #[test]
 fn the_number_of_changes_is_limited() {
     let file = file(&[A, B]);
-    let waiting = Change { file: None, wish: None, admin_state: AdminState::Drain };
+    let waiting = Change { file: None, command: None, admin_state: AdminState::Drain };
     let gone = |number: usize| (name(&format!("gone-{number}")), waiting.clone());
     let mut overlay = Overlay { entries: (0..MAX_CHANGES).map(gone).collect() };
 

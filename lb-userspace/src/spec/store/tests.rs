@@ -90,7 +90,7 @@ fn a_link_left_in_the_way_is_replaced_and_not_followed() {
 fn the_maximum_number_of_changes_fits_into_a_file() {
     let address = "[2001:db8:1111:2222:3333:4444:5555:6666]:65535".parse().unwrap();
     let longest = Some(Definition { address, weight: 1000, backup: false });
-    let change = Change { file: longest, wish: longest, admin_state: AdminState::Drain };
+    let change = Change { file: longest, command: longest, admin_state: AdminState::Drain };
     let name = |number| BackendName::new(&"s".repeat(rules::MAX_NAME), &format!("{number:0>63}"));
     let entries = (0..MAX_CHANGES).map(|number| (name(number), change.clone())).collect();
 
@@ -113,9 +113,9 @@ fn an_unreadable_file_is_reported_and_kept() {
     let twice = String::from_utf8(encode(&overlay()).unwrap()).unwrap().replace("web-2", "web-1");
     let heavy = String::from_utf8(encode(&overlay()).unwrap()).unwrap().replace("50", "5000");
     let cases = [
-        ("", "not a valid file of changes: EOF"),
-        ("{\"version\": 1", "not a valid file of changes: EOF"),
-        ("\u{0}\u{0}\u{0}", "not a valid file of changes: expected value"),
+        ("", "not a valid overlay: EOF"),
+        ("{\"version\": 1", "not a valid overlay: EOF"),
+        ("\u{0}\u{0}\u{0}", "not a valid overlay: expected value"),
         ("{\"version\": 1}", "missing field `backends`"),
         (foreign, "written by another version of xlb (format 2, this version reads 1)"),
         (&twice, "web/web-1 is listed twice"),
@@ -152,11 +152,14 @@ fn overlay() -> Overlay {
     };
     let drained = Change {
         file: definition("10.0.0.11:80", 100, false),
-        wish: definition("10.0.0.11:80", 50, true),
+        command: definition("10.0.0.11:80", 50, true),
         admin_state: AdminState::Drain,
     };
-    let added =
-        Change { file: None, wish: definition("[fd00::12]:80", 100, false), admin_state: AdminState::Ready };
+    let added = Change {
+        file: None,
+        command: definition("[fd00::12]:80", 100, false),
+        admin_state: AdminState::Ready,
+    };
     let entries = [(BackendName::new("web", "web-1"), drained), (BackendName::new("web", "web-2"), added)];
     Overlay { entries: entries.into() }
 }
