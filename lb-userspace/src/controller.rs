@@ -24,7 +24,9 @@ mod intent;
 mod listing;
 pub mod local_host;
 mod metrics;
+mod part;
 mod pinned;
+mod plan;
 mod reconcile;
 mod requests;
 mod room;
@@ -41,6 +43,7 @@ use std::{
     future::Future,
     path::PathBuf,
     pin::pin,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -51,7 +54,12 @@ use tokio::{
 };
 
 pub use self::host::Host;
-use self::{intent::Intent, requests::PendingRequest, state::State, walk::Walks};
+use self::{
+    intent::Intent,
+    requests::PendingRequest,
+    state::{Scope, State},
+    walk::Walks,
+};
 use crate::{
     datapath::{Attached, Capacity, Datapath, Snapshot},
     event::{Event, Health, Path, Probed, Reply, Since, Target},
@@ -193,7 +201,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     ) -> anyhow::Result<Self> {
         let have = datapath.observe()?;
         let local_ports = host.local_ports()?;
-        let (intent, applied) = Intent::of(start.spec.clone(), &start.overlay);
+        let (intent, applied) = Intent::of(Arc::new(start.spec.clone()), &start.overlay);
         applied.log.iter().for_each(|line| info!("{line}"));
 
         let mut controller = Self {
@@ -256,8 +264,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             self.refresh_host_or_log();
         }
         self.state.tick(now);
-        let has_changed = links_changed || self.state.is_dirty();
-        if self.state.is_dirty() && !self.is_waiting_for_retry(now) {
+        let has_changed = links_changed || self.state.dirty().is_some();
+        if self.state.dirty().is_some() && !self.is_waiting_for_retry(now) {
             self.reconcile_or_warn(now);
         }
         if let Err(error) = self.walks.advance(&mut self.datapath, &self.have) {
@@ -275,7 +283,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             self.trust = Trust::Stale;
         }
         self.links_changed = true;
-        self.state.set_dirty();
+        self.state.set_dirty(Scope::All);
     }
 
     /// When the next turn is due without an event.

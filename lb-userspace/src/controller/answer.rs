@@ -1,10 +1,10 @@
 //! Answers of the API.
 
-use std::time::Instant;
+use std::{cell::OnceCell, time::Instant};
 
 use lb_common::counters::BackendCounters;
 
-use super::{index::Index, state::State, sums::Sums, walk::Count};
+use super::{identity, index::Index, state::State, sums::Sums, walk::Count};
 use crate::{
     datapath::{Capacity, Snapshot},
     event::Health,
@@ -15,13 +15,22 @@ use crate::{
 /// A consistent view of state, maps and flow count.
 pub struct Facts<'a> {
     state: &'a State,
-    index: Index<'a>,
+    have: &'a Snapshot,
+    /// Built on first use.
+    index: OnceCell<Index<'a>>,
     count: Option<&'a Count>,
 }
 
 impl<'a> Facts<'a> {
     pub fn new(state: &'a State, have: &'a Snapshot, count: Option<&'a Count>) -> Self {
-        Self { state, index: Index::of(have), count }
+        Self { state, have, index: OnceCell::new(), count }
+    }
+
+    /// The same for this service only.
+    pub fn of_service(self, service: &Service) -> Self {
+        let number = identity::number(self.have, service);
+        let index = number.map(|number| Index::of_services(self.have, &[(service, number)]));
+        Self { index: index.map_or_else(OnceCell::new, OnceCell::from), ..self }
     }
 
     pub fn services(&self) -> Vec<view::Service> {
@@ -53,7 +62,7 @@ impl<'a> Facts<'a> {
             backends_up: count(&|backend| self.state.health(service, backend) == Some(Health::Up)),
             backends: service.backends.len() as u32,
             backends_serving: count(&|backend| {
-                self.index.backend_named(&name(service, backend)).is_some_and(|entry| entry.accepts == 1)
+                self.index().backend_named(&name(service, backend)).is_some_and(|entry| entry.accepts == 1)
             }),
         }
     }
@@ -126,7 +135,8 @@ impl<'a> Facts<'a> {
         let table = |family, is_ipv4: bool, established_max: u32| {
             let mut flows = Flows::default();
             // Clients and backends are of the same family.
-            let entries = self.index.entries().filter(|entry| entry.address.to_ip().is_ipv4() == is_ipv4);
+            let entries =
+                self.have.backends.values().filter(|entry| entry.address.to_ip().is_ipv4() == is_ipv4);
             for of_backend in entries.map(|entry| self.flows_of(entry.id)) {
                 flows.half_open += of_backend.half_open;
                 flows.established += of_backend.established;
@@ -160,8 +170,17 @@ impl<'a> Facts<'a> {
     }
 
     pub fn flows(&self, service: &Service, backend: &Backend) -> Flows {
-        let entry = self.index.backend_named(&name(service, backend));
+        let entry = self.index().backend_named(&name(service, backend));
         entry.map(|entry| self.flows_of(entry.id)).unwrap_or_default()
+    }
+
+    /// The most flows that a backend has.
+    pub fn most_flows(&self) -> u64 {
+        self.have.backends.values().map(|entry| self.flows_of(entry.id).all()).max().unwrap_or_default()
+    }
+
+    fn index(&self) -> &Index<'a> {
+        self.index.get_or_init(|| Index::of(self.have))
     }
 
     fn flows_of(&self, id: u32) -> Flows {
@@ -170,7 +189,7 @@ impl<'a> Facts<'a> {
 
     /// No flow is left, and none can begin. This includes backends without an entry, whose id is gone.
     fn is_drained(&self, service: &Service, backend: &Backend) -> bool {
-        let Some(entry) = self.index.backend_named(&name(service, backend)) else { return true };
+        let Some(entry) = self.index().backend_named(&name(service, backend)) else { return true };
         self.count.is_some_and(|count| {
             self.state.had_last_flow(entry.id, count.begun()) && count.of(entry.id).all() == 0
         })

@@ -72,17 +72,38 @@ impl NoRoom {
 
 /// The contents that the maps should have. Things in `have` keep their numbers.
 pub fn compile(state: &State, have: &Snapshot) -> Result<Snapshot, NoRoom> {
-    let mut compiler = Compiler {
-        state,
-        have,
-        index: Index::of(have),
-        vacant: Vacant::default(),
-        ranges: None,
-        room: state.room(),
-        places: BTreeSet::new(),
-        sets: BTreeMap::new(),
-        want: Snapshot::default(),
-    };
+    check_room(state)?;
+    let services = &state.spec().services;
+    let mut compiler = Compiler::new(state, have, Index::of(have));
+    compiler.begin();
+    for (service, former) in services.iter().zip(Former::in_maps(have).of_each(services)) {
+        compiler.place(service, former)?;
+    }
+    let keys = state.room().service_keys();
+    if compiler.want.services.len() > keys as usize {
+        return Err(NoRoom::ServiceKeys(keys));
+    }
+    Ok(compiler.want)
+}
+
+/// The contents that the maps should have for services that are in the maps, with their numbers: what a
+/// [`Part`](super::part::Part) has. The services have the same listen addresses and sources as in the maps.
+pub fn compile_services(
+    state: &State,
+    have: &Snapshot,
+    services: &[(&Service, u32)],
+) -> Result<Snapshot, NoRoom> {
+    check_room(state)?;
+    let mut compiler = Compiler::new(state, have, Index::of_services(have, services));
+    for (service, number) in services {
+        compiler.place(service, Some(*number))?;
+    }
+
+    let Snapshot { backends, backend_names, slots, pools, next_backend_id, .. } = compiler.want;
+    Ok(Snapshot { backends, backend_names, slots, pools, next_backend_id, ..Snapshot::default() })
+}
+
+fn check_room(state: &State) -> Result<(), NoRoom> {
     let (services, room) = (&state.spec().services, state.room());
     if services.len() > room.services as usize {
         return Err(NoRoom::Services(room.services));
@@ -90,15 +111,7 @@ pub fn compile(state: &State, have: &Snapshot) -> Result<Snapshot, NoRoom> {
     if services.iter().map(|it| it.backends.len()).sum::<usize>() > room.backends as usize {
         return Err(NoRoom::Backends(room.backends));
     }
-    compiler.begin();
-    for (service, former) in services.iter().zip(Former::in_maps(have).of_each(services)) {
-        compiler.place(service, former)?;
-    }
-    let keys = room.service_keys();
-    if compiler.want.services.len() > keys as usize {
-        return Err(NoRoom::ServiceKeys(keys));
-    }
-    Ok(compiler.want)
+    Ok(())
 }
 
 struct Compiler<'a> {
@@ -116,10 +129,24 @@ struct Compiler<'a> {
     want: Snapshot,
 }
 
-impl Compiler<'_> {
+impl<'a> Compiler<'a> {
+    fn new(state: &'a State, have: &'a Snapshot, index: Index<'a>) -> Self {
+        Self {
+            state,
+            have,
+            index,
+            vacant: Vacant::default(),
+            ranges: None,
+            room: state.room(),
+            places: BTreeSet::new(),
+            sets: BTreeMap::new(),
+            want: Snapshot { next_backend_id: have.next_backend_id.max(1), ..Snapshot::default() },
+        }
+    }
+
+    /// What belongs to no service, and what packets may be reading.
     fn begin(&mut self) {
         self.want.hop_generation = self.state.hop_generation();
-        self.want.next_backend_id = self.have.next_backend_id.max(1);
         self.want.interfaces = self.state.attached().iter().map(|it| (it.index, interface(it))).collect();
         let grace = self.state.grace();
         (self.want.slots, self.want.sources) = (self.have.slots_read(grace), self.have.sources_read(grace));
@@ -205,7 +232,7 @@ impl Compiler<'_> {
         }
 
         let pool = self.pool(counters, family)?;
-        let (slots, set) = (self.slots(pool, backends)?, self.source_set(sources)?);
+        let (slots, set) = (self.slots(pool, backends)?, self.source_set(pool, sources)?);
         self.want.pools.insert(pool, Pool::new(slots, Picker::Turn, service.mode, set));
         for listen in listens {
             let key =
@@ -280,11 +307,15 @@ impl Compiler<'_> {
         Ok(slots)
     }
 
-    /// The set with these sources if there is one, even of another service; otherwise one that no packet can be
-    /// reading.
-    fn source_set(&mut self, sources: Vec<IpAddr>) -> Result<u32, NoRoom> {
+    /// The active set if it holds exactly these sources; otherwise another one with them, even of another service;
+    /// otherwise one that no packet can be reading.
+    fn source_set(&mut self, pool: u32, sources: Vec<IpAddr>) -> Result<u32, NoRoom> {
         if sources.is_empty() {
             return Ok(0);
+        }
+        let in_force = self.have.pools.get(&pool).map(|pool| pool.sources());
+        if let Some(set) = in_force.filter(|set| self.have.sources.get(set) == Some(&sources)) {
+            return Ok(set);
         }
         let number = match self.sets.get(&sources) {
             Some(number) => *number,

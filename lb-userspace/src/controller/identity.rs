@@ -76,6 +76,24 @@ impl<K: Copy + Ord> Former<'_, K> {
     }
 }
 
+/// Are these the same services, with the same names, listen addresses, modes and sources? Then only what belongs to
+/// single services differs.
+pub fn are_same(before: &[Service], after: &[Service]) -> bool {
+    let is_same = |(old, new): (&Service, &Service)| {
+        old.name == new.name
+            && old.listen == new.listen
+            && old.protocol == new.protocol
+            && old.mode == new.mode
+            && old.sources == new.sources
+    };
+    before.len() == after.len() && before.iter().zip(after).all(is_same)
+}
+
+/// The number of a service whose listen addresses are in the maps.
+pub fn number(have: &Snapshot, service: &Service) -> Option<u32> {
+    listens(service).find_map(|listen| Some(have.services.get(&listen)?.counters))
+}
+
 /// The backends of a service by address.
 pub fn by_address(service: &Service) -> BTreeMap<SocketAddr, &Backend> {
     service.backends.iter().map(|backend| (backend.address, backend)).collect()

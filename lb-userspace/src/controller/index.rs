@@ -4,8 +4,11 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use lb_common::{backend::Backend, limits::MAX_BACKEND_ID, net::Protocol, service::Service};
 
-use super::compile::Family;
-use crate::{datapath::Snapshot, spec::BackendName};
+use super::{compile::Family, part::Part};
+use crate::{
+    datapath::{Listen, ServiceValue, Snapshot},
+    spec::{self, BackendName},
+};
 
 /// The numbers of names, addresses and pools.
 pub struct Index<'a> {
@@ -18,17 +21,34 @@ pub struct Index<'a> {
 }
 
 impl<'a> Index<'a> {
+    /// Of everything.
     pub fn of(have: &'a Snapshot) -> Self {
+        Self::build(have, have.backend_names.iter(), have.backends.iter(), have.services.iter())
+    }
+
+    /// Of these services, by their numbers in the maps, under the names that they have there.
+    pub fn of_services(have: &'a Snapshot, services: &[(&spec::Service, u32)]) -> Self {
+        let part = Part::of(have, services);
+        Self::build(have, part.backend_names(), part.backends(), part.services())
+    }
+
+    fn build(
+        have: &Snapshot,
+        names: impl Iterator<Item = (&'a u32, &'a BackendName)>,
+        backends: impl Iterator<Item = (&'a u32, &'a Backend)> + Clone,
+        services: impl Iterator<Item = (&'a Listen, &'a ServiceValue)> + Clone,
+    ) -> Self {
         let mut protocols: BTreeMap<u32, Vec<Protocol>> = BTreeMap::new();
-        for (listen, service) in &have.services {
+        for (listen, service) in services.clone() {
             protocols.entry(service.counters).or_default().push(listen.protocol);
         }
-        let real = have.services.iter().filter(|(_, service)| service.pool != Service::NO_POOL);
+        let real = services.filter(|(_, service)| service.pool != Service::NO_POOL);
+        let (next_id, backends) = (have.next_backend_id, backends.map(|(_, backend)| backend));
 
         Self {
-            names: have.backend_names.iter().map(|(number, name)| (name, *number)).collect(),
-            backends: newest_by(have, |backend| backend.counters),
-            places: newest_by(have, |backend| {
+            names: names.map(|(number, name)| (name, *number)).collect(),
+            backends: newest_by(next_id, backends.clone(), |backend| backend.counters),
+            places: newest_by(next_id, backends, |backend| {
                 (backend.service_counters, SocketAddr::new(backend.address.to_ip(), backend.port.get()))
             }),
             pools: real
@@ -52,11 +72,6 @@ impl<'a> Index<'a> {
         self.backend(self.backend_number(name)?)
     }
 
-    /// The backends that have an entry.
-    pub fn entries(&self) -> impl Iterator<Item = &'a Backend> {
-        self.backends.values().copied()
-    }
-
     /// The backend with a counter number.
     pub fn backend(&self, counters: u32) -> Option<&'a Backend> {
         self.backends.get(&counters).copied()
@@ -74,10 +89,14 @@ impl<'a> Index<'a> {
 
 /// An interrupted plan can leave two backends with one name or address: the old one and its replacement. Ids count
 /// up, so the replacement is the one closest below the next id.
-fn newest_by<K: Ord>(have: &Snapshot, key: impl Fn(&Backend) -> K) -> BTreeMap<K, &Backend> {
-    let age = |backend: &Backend| have.next_backend_id.wrapping_sub(backend.id) % MAX_BACKEND_ID;
+fn newest_by<'a, K: Ord>(
+    next_id: u32,
+    backends: impl Iterator<Item = &'a Backend>,
+    key: impl Fn(&Backend) -> K,
+) -> BTreeMap<K, &'a Backend> {
+    let age = |backend: &Backend| next_id.wrapping_sub(backend.id) % MAX_BACKEND_ID;
     let mut newest: BTreeMap<K, &Backend> = BTreeMap::new();
-    for backend in have.backends.values() {
+    for backend in backends {
         let there = newest.entry(key(backend)).or_insert(backend);
         if age(backend) < age(there) {
             *there = backend;

@@ -6,7 +6,12 @@ use anyhow::Context;
 use log::{error, info};
 use tokio::sync::watch;
 
-use super::{Controller, Host, RETRY, Trust, compile::compile, diff::diff};
+use super::{
+    Controller, Host, RETRY, Trust,
+    compile::NoRoom,
+    plan::plan,
+    state::{Scope, State},
+};
 use crate::{
     datapath::{Datapath, Op},
     event::Target,
@@ -33,10 +38,12 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             }
             Err(error) => {
                 self.trust = Trust::Failed { error: format!("{error:#}"), retry: now + RETRY };
-                self.state.set_dirty();
+                self.state.set_dirty(Scope::All);
             }
         }
-        self.publish();
+        if self.state.take_other_watches() {
+            self.publish();
+        }
         outcome
     }
 
@@ -44,15 +51,23 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         if !matches!(self.trust, Trust::Full) {
             self.have = self.datapath.observe().context("read the maps back")?;
         }
-        let want = match compile(&self.state, &self.have) {
+        let steps = match self.plan(&self.state) {
             Err(no_room) => {
                 self.make_room(&mut self.state.clone(), no_room, now)?;
-                compile(&self.state, &self.have)?
+                self.plan(&self.state)?
             }
-            Ok(want) => want,
+            Ok(steps) => steps,
         };
-        debug_assert_eq!(want.fault(), None);
-        self.take_steps(&diff(&self.have, &want), now)
+        self.take_steps(&steps, now)?;
+        debug_assert_eq!(self.have.fault(), None);
+        debug_assert_eq!(plan(&self.state, &self.have, &Scope::All), Ok(Vec::new()), "too narrow a scope");
+        Ok(())
+    }
+
+    /// The operations that bring the maps up to date with this state.
+    pub(super) fn plan(&self, state: &State) -> Result<Vec<Op>, NoRoom> {
+        let scope = state.dirty().filter(|_| matches!(self.trust, Trust::Full)).unwrap_or(&Scope::All);
+        plan(state, &self.have, scope)
     }
 
     pub(super) fn take_steps(&mut self, plan: &[Op], now: Instant) -> anyhow::Result<()> {

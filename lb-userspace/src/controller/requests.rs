@@ -185,7 +185,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
 
     fn backend(&self, name: &BackendName) -> Result<view::Backend, Problem> {
         let (service, backend) = self.state.find(name).ok_or_else(|| self.no_backend(name))?;
-        Ok(self.with_facts(|facts| facts.backend(service, backend)))
+        let facts = Facts::new(&self.state, &self.have, self.walks.last_count());
+        Ok(facts.of_service(service).backend(service, backend))
     }
 
     fn probe_target(&self, name: &BackendName) -> Result<Target, Problem> {

@@ -5,12 +5,7 @@ use std::time::Instant;
 use anyhow::Context;
 use log::debug;
 
-use super::{
-    Controller, Host,
-    compile::{NoRoom, compile},
-    diff::diff,
-    state::State,
-};
+use super::{Controller, Host, compile::NoRoom, diff::diff, state::State};
 use crate::datapath::Datapath;
 
 impl<D: Datapath, H: Host> Controller<D, H> {
@@ -26,7 +21,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             return Err(no_room.into());
         }
         self.free_unread(now)?;
-        let Err(no_room) = compile(state, &self.have) else { return Ok(()) };
+        let Err(no_room) = self.plan(state) else { return Ok(()) };
         debug!("{no_room}: waiting for a grace period, to reuse former slots");
         self.datapath.grace_period().context(no_room)?;
         self.state.end_grace();

@@ -74,18 +74,37 @@ impl Snapshot {
 
     /// The slots that a packet may be reading: those in force, and those in their grace period.
     pub fn slots_read(&self, grace: &Grace) -> BTreeMap<u32, Vec<u32>> {
-        let in_force = self.slots_in_force();
-        let is_read = |at: &u32, ids: &[u32]| {
-            in_force.contains(at) || grace.has_slots(SlotRange { offset: *at, length: ids.len() as u32 })
-        };
-        let slots = self.slots.iter().filter(|(at, ids)| is_read(at, ids));
+        let is_read = self.reads_slots(grace);
+        let slots = self.slots.iter().filter(|(at, ids)| is_read(**at, ids));
         slots.map(|(at, ids)| (*at, ids.clone())).collect()
+    }
+
+    /// The slots that no packet can be reading.
+    pub fn slots_unread(&self, grace: &Grace) -> BTreeMap<u32, Vec<u32>> {
+        let is_read = self.reads_slots(grace);
+        let slots = self.slots.iter().filter(|(at, ids)| !is_read(**at, ids));
+        slots.map(|(at, ids)| (*at, ids.clone())).collect()
+    }
+
+    fn reads_slots(&self, grace: &Grace) -> impl Fn(u32, &[u32]) -> bool {
+        let in_force = self.slots_in_force();
+        move |at, ids| {
+            in_force.contains(&at) || grace.has_slots(SlotRange { offset: at, length: ids.len() as u32 })
+        }
     }
 
     /// The sets of sources that a packet may be reading.
     pub fn sources_read(&self, grace: &Grace) -> BTreeMap<u32, Vec<IpAddr>> {
         let in_force = self.sources_in_force();
         let sets = self.sources.iter().filter(|(set, _)| in_force.contains(set) || grace.has_sources(**set));
+        sets.map(|(set, sources)| (*set, sources.clone())).collect()
+    }
+
+    /// The sets of sources that no packet can be reading.
+    pub fn sources_unread(&self, grace: &Grace) -> BTreeMap<u32, Vec<IpAddr>> {
+        let in_force = self.sources_in_force();
+        let sets =
+            self.sources.iter().filter(|(set, _)| !in_force.contains(set) && !grace.has_sources(**set));
         sets.map(|(set, sources)| (*set, sources.clone())).collect()
     }
 

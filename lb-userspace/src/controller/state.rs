@@ -8,11 +8,13 @@ mod grace;
 mod health_state;
 mod offers;
 mod reach;
+mod scope;
 mod warnings;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
     time::Instant,
 };
 
@@ -22,6 +24,7 @@ use self::{generation::Generation, offers::Offers, reach::Reach};
 pub use self::{
     grace::{GRACE_PERIOD, Grace},
     health_state::HealthState,
+    scope::Scope,
 };
 use super::identity::{self, Former};
 use crate::{
@@ -30,20 +33,23 @@ use crate::{
     spec::{AdminState, Backend, BackendName, Service, Spec},
 };
 
-/// Intent, health, next hops and interfaces.
+/// Intent, health, next hops and interfaces. What can be large is shared by copies until one of them changes.
 #[derive(Clone, Debug)]
 pub struct State {
-    spec: Spec,
+    spec: Arc<Spec>,
     admin: BTreeMap<BackendName, AdminState>,
-    health_states: BTreeMap<BackendName, HealthState>,
-    reach: Reach,
+    health_states: Arc<BTreeMap<BackendName, HealthState>>,
+    reach: Arc<Reach>,
     attached: Vec<Attached>,
     addresses: BTreeSet<IpAddr>,
     grace: Grace,
     room: Room,
     offers: Offers,
     generation: Generation,
-    is_dirty: bool,
+    /// The part of the maps that may differ. `None`: they are up to date.
+    dirty: Option<Scope>,
+    /// Have the targets of health checks, the paths or the interfaces changed?
+    has_other_watches: bool,
 }
 
 /// Which flows a backend has.
@@ -61,17 +67,18 @@ impl State {
     /// The intent, without any results yet.
     pub fn new(spec: Spec, admin: BTreeMap<BackendName, AdminState>, now: Instant) -> Self {
         let mut state = Self {
-            spec: Spec { services: Vec::new(), ..spec.clone() },
+            spec: Arc::new(Spec { services: Vec::new(), ..spec.clone() }),
             admin: BTreeMap::new(),
-            health_states: BTreeMap::new(),
-            reach: Reach::default(),
+            health_states: Arc::default(),
+            reach: Arc::default(),
             attached: Vec::new(),
             addresses: BTreeSet::new(),
             grace: Grace::default(),
             room: spec.limits.room(),
             offers: Offers::default(),
             generation: Generation::default(),
-            is_dirty: true,
+            dirty: Some(Scope::All),
+            has_other_watches: true,
         };
         state.set_intent(spec, admin, now);
         state
@@ -80,11 +87,48 @@ impl State {
     /// Sets a new intent. A backend keeps its health as long as it is the same one, whatever its name. Counts
     /// follow the name.
     pub fn set_intent(&mut self, spec: Spec, admin: BTreeMap<BackendName, AdminState>, now: Instant) {
-        let before = std::mem::replace(&mut self.spec, spec);
-        let health_states = std::mem::take(&mut self.health_states);
-        let formers = Former::in_spec(&before).of_each(&self.spec.services);
-        for (service, former) in self.spec.services.iter().zip(formers) {
-            let former = former.map(|place| &before.services[place]);
+        let before = std::mem::replace(&mut self.spec, Arc::new(spec));
+        let admin_before = std::mem::replace(&mut self.admin, admin);
+        let spec = Arc::clone(&self.spec);
+        if identity::are_same(&before.services, &spec.services) {
+            self.set_services(&before, &spec, now);
+            let with_other_admin = differences(&admin_before, &self.admin).map(|name| name.service.clone());
+            let services = with_other_admin.collect();
+            self.set_dirty(Scope::Services(services));
+        } else {
+            let formers = Former::in_spec(&before).of_each(&spec.services);
+            let formers = formers.into_iter().map(|former| former.map(|place| &before.services[place]));
+            let health_states = Arc::unwrap_or_clone(std::mem::take(&mut self.health_states));
+            self.keep_health(&health_states, formers.zip(&spec.services), now);
+            self.has_other_watches = true;
+            self.set_dirty(Scope::All);
+        }
+    }
+
+    /// Only what belongs to single services has changed.
+    fn set_services(&mut self, before: &Spec, after: &Spec, now: Instant) {
+        let pairs = before.services.iter().zip(&after.services);
+        let changed: Vec<_> = pairs.filter(|(old, new)| old != new).collect();
+        let moved: Vec<_> = changed.iter().filter(|(old, new)| may_move_health(old, new)).collect();
+        if !moved.is_empty() {
+            let health_states = Arc::make_mut(&mut self.health_states);
+            let names = moved.iter().flat_map(|(old, _)| names(old));
+            let former = names.filter_map(|name| health_states.remove_entry(&name)).collect();
+            self.keep_health(&former, moved.iter().map(|(old, new)| (Some(*old), *new)), now);
+        }
+        self.has_other_watches |= !changed.is_empty();
+        self.set_dirty(Scope::Services(changed.iter().map(|(_, new)| new.name.clone()).collect()));
+    }
+
+    /// Gives the backends of services the health that they had, in these former services.
+    fn keep_health<'a>(
+        &mut self,
+        health_states: &BTreeMap<BackendName, HealthState>,
+        services: impl Iterator<Item = (Option<&'a Service>, &'a Service)>,
+        now: Instant,
+    ) {
+        let kept = Arc::make_mut(&mut self.health_states);
+        for (former, service) in services {
             let former = former.map(|old| (old, identity::by_address(old)));
             for backend in &service.backends {
                 let name = BackendName::new(&service.name, &backend.name);
@@ -97,19 +141,17 @@ impl State {
                     // Without a check it was assumed to be up. It stays up until the check fails.
                     health_state.health = Some(Health::Up);
                 }
-                self.health_states.insert(name, health_state);
+                kept.insert(name, health_state);
             }
         }
-        self.admin = admin;
         let addresses = backends(&self.spec).map(|(_, backend)| backend.address.ip());
-        self.reach.retain_addresses(&addresses.collect());
-        self.is_dirty = true;
+        Arc::make_mut(&mut self.reach).retain_addresses(&addresses.collect());
     }
 
     /// Restores the former intent. What happened to the maps since is kept.
     pub fn restore(&mut self, before: Self) {
         let (grace, offers) = (std::mem::take(&mut self.grace), std::mem::take(&mut self.offers));
-        *self = Self { grace, offers, is_dirty: true, ..before };
+        *self = Self { grace, offers, dirty: Some(Scope::All), has_other_watches: true, ..before };
     }
 
     /// Records the result of a probe. Returns whether the health changed.
@@ -118,15 +160,21 @@ impl State {
         if target.is_none_or(|target| target.address != probed.address) {
             return false; // removed, moved or renamed while it was probed
         }
-        let Some(health_state) = self.health_states.get_mut(&probed.backend) else { return false };
+        let health_states = Arc::make_mut(&mut self.health_states);
+        let Some(health_state) = health_states.get_mut(&probed.backend) else { return false };
+        let service = probed.backend.service.clone();
         let has_changed = health_state.learn(probed, now);
-        self.is_dirty |= has_changed;
+        if has_changed {
+            self.set_dirty(Scope::Services([service].into()));
+        }
         has_changed
     }
 
     /// Records the next hops reported by netlink: all of them.
     pub fn hops(&mut self, seen: BTreeMap<Path, HopState>) {
-        self.is_dirty |= self.reach.learn(seen);
+        if Arc::make_mut(&mut self.reach).learn(seen) {
+            self.set_dirty(Scope::All);
+        }
     }
 
     /// A route or a client's neighbour may have changed: flows must look up their next hop again.
@@ -136,16 +184,22 @@ impl State {
 
     /// Records the interfaces and addresses of this host.
     pub fn links(&mut self, attached: Vec<Attached>, addresses: BTreeSet<IpAddr>) {
-        self.is_dirty |= attached != self.attached || addresses != self.addresses;
+        if attached != self.attached || addresses != self.addresses {
+            self.has_other_watches = true;
+            self.set_dirty(Scope::All);
+        }
         self.attached = attached;
         self.addresses = addresses;
     }
 
     /// Advances time: grace periods end, and routing changes become due.
     pub fn tick(&mut self, now: Instant) {
-        let has_ended = self.grace.tick(now);
-        let is_raised = self.generation.raise_if_due(now);
-        self.is_dirty |= has_ended || is_raised;
+        if self.grace.tick(now) {
+            self.set_dirty(Scope::default());
+        }
+        if self.generation.raise_if_due(now) {
+            self.set_dirty(Scope::All);
+        }
     }
 
     /// When [`tick`](State::tick) is due.
@@ -169,17 +223,24 @@ impl State {
         self.grace.end();
     }
 
-    pub fn set_dirty(&mut self) {
-        self.is_dirty = true;
+    /// This part of the maps may differ, beside others.
+    pub fn set_dirty(&mut self, scope: Scope) {
+        self.dirty.get_or_insert_default().extend(scope);
     }
 
-    pub fn is_dirty(&self) -> bool {
-        self.is_dirty
+    /// The part of the maps that may differ. `None`: they are up to date.
+    pub fn dirty(&self) -> Option<&Scope> {
+        self.dirty.as_ref()
     }
 
     /// The maps are up to date.
     pub fn set_clean(&mut self) {
-        self.is_dirty = false;
+        self.dirty = None;
+    }
+
+    /// Returns whether the targets of health checks, the paths or the interfaces have changed since the last call.
+    pub fn take_other_watches(&mut self) -> bool {
+        std::mem::take(&mut self.has_other_watches)
     }
 }
 
@@ -300,6 +361,28 @@ impl State {
     pub fn find(&self, name: &BackendName) -> Option<(&Service, &Backend)> {
         find(&self.spec, name)
     }
+}
+
+/// Does the change of a service give a backend another health state?
+fn may_move_health(old: &Service, new: &Service) -> bool {
+    let servers = |service: &Service| -> Vec<_> {
+        service.backends.iter().map(|backend| (backend.name.clone(), backend.address)).collect()
+    };
+    old.health.is_none() || servers(old) != servers(new)
+}
+
+/// The names whose admin state differs.
+fn differences<'a>(
+    before: &'a BTreeMap<BackendName, AdminState>,
+    after: &'a BTreeMap<BackendName, AdminState>,
+) -> impl Iterator<Item = &'a BackendName> {
+    let gone = before.keys().filter(|name| !after.contains_key(*name));
+    let changed = after.iter().filter(|(name, state)| before.get(name) != Some(state));
+    gone.chain(changed.map(|(name, _)| name))
+}
+
+fn names(service: &Service) -> impl Iterator<Item = BackendName> {
+    service.backends.iter().map(|backend| BackendName::new(&service.name, &backend.name))
 }
 
 fn backends(spec: &Spec) -> impl Iterator<Item = (&Service, &Backend)> {

@@ -1,13 +1,15 @@
 //! Changes of the intent: checked, saved and applied, or else undone completely.
 
-use std::time::{Instant, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use log::{error, info, warn};
 
 use super::{
     Controller, Host,
     changes::{changes, need_restart},
-    compile::compile,
     fill,
     intent::Intent,
     pinned,
@@ -28,7 +30,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     ) -> Result<(), Problem> {
         let mut overlay = self.intent.overlay.clone();
         edit(&mut overlay, &self.intent.file)?;
-        self.put_in_force(self.intent.file.clone(), &overlay, now)?;
+        self.put_in_force(Arc::clone(&self.intent.file), &overlay, now)?;
         Ok(())
     }
 
@@ -55,7 +57,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     fn read_and_put_in_force(&mut self, now: Instant) -> Result<view::Reloaded, Problem> {
         let file = self.host.read_spec()?;
         let before = self.state.spec().clone();
-        let overruled = self.put_in_force(file, &self.intent.overlay.clone(), now)?;
+        let overruled = self.put_in_force(Arc::new(file), &self.intent.overlay.clone(), now)?;
 
         let mut lines = changes(&before, self.state.spec());
         lines.extend(overruled);
@@ -76,16 +78,21 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     }
 
     /// Returns the changes of the overlay that the file overrides.
-    fn put_in_force(&mut self, file: Spec, overlay: &Overlay, now: Instant) -> Result<Vec<String>, Problem> {
+    fn put_in_force(
+        &mut self,
+        file: Arc<Spec>,
+        overlay: &Overlay,
+        now: Instant,
+    ) -> Result<Vec<String>, Problem> {
         let (intent, applied) = Intent::of(file, overlay);
         let mut state = self.state.clone();
         state.set_intent(applied.spec, applied.admin_states, now);
-        if let Err(no_room) = compile(&state, &self.have) {
+        if let Err(no_room) = self.plan(&state) {
             let refused = |error: anyhow::Error| {
                 Problem::new(ProblemKind::Conflict, format!("{error:#}; nothing was changed"))
             };
             self.make_room(&mut state, no_room, now).map_err(refused)?;
-            compile(&state, &self.have).map_err(|no_room| refused(no_room.into()))?;
+            self.plan(&state).map_err(|no_room| refused(no_room.into()))?;
         }
         self.save(&intent.overlay).map_err(|error| failed(format!("{error:#}; nothing was changed")))?;
 

@@ -79,8 +79,10 @@ impl Overlay {
         for (name, change) in overlay.changes() {
             spec.replace(name, change.command.filter(|_| change.keeps_address()));
         }
-        let own = OwnAddresses::of(&spec);
-        for (name, change) in overlay.changes().filter(|(_, change)| !change.keeps_address()) {
+        let additions: Vec<_> =
+            overlay.changes().filter(|(_, it)| it.command.is_some() && !it.keeps_address()).collect();
+        let own = if additions.is_empty() { OwnAddresses::default() } else { OwnAddresses::of(&spec) };
+        for (name, change) in additions {
             let Some(command) = change.command else { continue };
             let Err(reason) = spec.put(name, command, &own) else { continue };
             warnings.push(format!("{name}: `{}` is not applied: {reason}", change.describe_command()));
@@ -258,7 +260,8 @@ impl Spec {
 
     /// Backends in the order of the file, then those that it does not have, by name.
     fn keep_the_order_of(&mut self, file: &Self) {
-        for (service, written) in self.services.iter_mut().zip(&file.services) {
+        let pairs = self.services.iter_mut().zip(&file.services);
+        for (service, written) in pairs.filter(|(service, written)| service.backends != written.backends) {
             let place: BTreeMap<&str, usize> =
                 written.backends.iter().enumerate().map(|(place, it)| (it.name.as_str(), place)).collect();
             let key = |it: &Backend| place.get(it.name.as_str()).copied().unwrap_or(usize::MAX);

@@ -13,6 +13,7 @@ use crate::{
     controller::{
         compile::compile,
         fixture::{backend, eth0, hops, probed, service, unprobed},
+        plan::plan,
         snapshot::slot,
         state::{GRACE_PERIOD, State},
     },
@@ -140,7 +141,9 @@ impl World {
         prop_assert_eq!(want.fault(), None);
         prop_assert_eq!(diff(&want, &want), vec![]);
         let crash = self.crash_after.take();
-        for op in diff(&have, &want).iter().take(crash.unwrap_or(usize::MAX)) {
+        let scope = self.state.dirty().cloned().unwrap_or_default();
+        let plan = plan(&self.state, &have, &scope).expect("a small world fits");
+        for op in plan.iter().take(crash.unwrap_or(usize::MAX)) {
             self.step(op)?;
         }
         if crash.is_some() {
@@ -148,7 +151,8 @@ impl World {
             return Ok(());
         }
 
-        prop_assert_eq!(&self.maps, &want);
+        prop_assert_eq!(&self.maps, &want, "a plan for {:?} leads to the same", scope);
+        self.state.set_clean();
         let again = compile(&self.state, &want).expect("a small world fits");
         prop_assert_eq!(diff(&want, &again), vec![], "nothing is left to change");
         Ok(())

@@ -1,10 +1,10 @@
 //! Takes over pinned maps: the slots show the last known health, which is kept until rise or fall is reached.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use lb_common::{backend::Backend as Entry, net::Protocol};
 
-use super::State;
+use super::{Scope, State};
 use crate::{
     controller::{identity::Former, index::Index},
     datapath::Snapshot,
@@ -20,7 +20,7 @@ impl State {
         self.offers.adopt(have, now);
 
         let index = Index::of(have);
-        let spec = self.spec.clone();
+        let spec = Arc::clone(&self.spec);
         let formers = Former::in_maps(have).of_each(&spec.services);
         for (service, former) in spec.services.iter().zip(formers) {
             for backend in &service.backends {
@@ -28,7 +28,7 @@ impl State {
                 self.adopt_backend(service, backend, entry, &index);
             }
         }
-        self.is_dirty = true;
+        self.set_dirty(Scope::All);
     }
 
     fn adopt_backend(
@@ -43,10 +43,13 @@ impl State {
             return; // unknown: the first result decides
         }
         if let Some(entry) = entry.filter(|entry| entry.hop.interface != 0) {
-            self.reach.adopt(self.path(service, backend), entry.hop);
+            let path = self.path(service, backend);
+            Arc::make_mut(&mut self.reach).adopt(path, entry.hop);
         }
         let health = self.adopted_health(service, backend, entry);
-        self.health_states.entry(name).and_modify(|health_state| health_state.health = health);
+        Arc::make_mut(&mut self.health_states)
+            .entry(name)
+            .and_modify(|health_state| health_state.health = health);
     }
 
     fn adopted_health(&self, service: &Service, backend: &Backend, entry: Option<&Entry>) -> Option<Health> {

@@ -33,10 +33,10 @@ impl Overlay {
 
     /// `backend remove`: also for an entry whose backend or service is no longer in the file.
     pub fn remove(&mut self, file: &Spec, name: &BackendName) -> Result<(), Problem> {
-        let Applied { spec, mut overlay, .. } = self.apply(file);
+        let (mut overlay, _) = self.settled(file);
         let change = overlay.change_of(name, file);
         if change.command.is_none() && change.admin_state == AdminState::Ready {
-            return Err(not_found(&spec, name));
+            return Err(not_found(file, name));
         }
 
         overlay.keep(name, Change { command: None, admin_state: AdminState::Ready, ..change });
@@ -45,7 +45,7 @@ impl Overlay {
 
     /// `backend ready`, `drain`, `maint`, `weight`
     pub fn patch(&mut self, file: &Spec, name: &BackendName, patch: &BackendPatch) -> Result<(), Problem> {
-        let Applied { spec, mut overlay, .. } = self.apply(file);
+        let (mut overlay, _) = self.settled(file);
         let BackendPatch { admin_state, weight, backup } = *patch;
         if admin_state.is_none() && weight.is_none() && backup.is_none() {
             return Err(invalid("nothing to change: give admin_state, weight or backup".to_owned()));
@@ -60,7 +60,7 @@ impl Overlay {
             }
             // It is no longer in the file, but drain and maint stay until `ready`.
             None if is_held && weight.is_none() && backup.is_none() => {}
-            None => return Err(not_found(&spec, name)),
+            None => return Err(not_found(file, name)),
         }
 
         change.admin_state = admin_state.unwrap_or(change.admin_state);
@@ -95,8 +95,8 @@ fn invalid(detail: String) -> Problem {
     Problem::new(ProblemKind::Invalid, detail)
 }
 
-fn not_found(spec: &Spec, name: &BackendName) -> Problem {
-    match spec.service(&name.service) {
+fn not_found(file: &Spec, name: &BackendName) -> Problem {
+    match file.service(&name.service) {
         None => Refusal::NoService(name.service.clone()).into(),
         Some(_) => Problem::new(ProblemKind::NotFound, format!("there is no backend `{name}`")),
     }

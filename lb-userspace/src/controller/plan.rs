@@ -1,0 +1,31 @@
+//! Plans: the operations that bring the maps up to date, for everything or for some services.
+
+use super::{
+    compile::{NoRoom, compile, compile_services},
+    diff::diff,
+    identity,
+    part::Part,
+    state::{Scope, State},
+};
+use crate::{
+    datapath::{Op, Snapshot},
+    spec::Service,
+};
+
+/// The operations that lead from `have` to what `state` means, as far as this scope goes.
+pub fn plan(state: &State, have: &Snapshot, scope: &Scope) -> Result<Vec<Op>, NoRoom> {
+    match numbered(state, have, scope) {
+        Some(services) => {
+            let want = compile_services(state, have, &services)?;
+            Ok(diff(&Part::of(have, &services).snapshot(state.grace()), &want))
+        }
+        None => Ok(diff(have, &compile(state, have)?)),
+    }
+}
+
+/// The services of a scope, with their numbers. `None`: all.
+fn numbered<'a>(state: &'a State, have: &Snapshot, scope: &Scope) -> Option<Vec<(&'a Service, u32)>> {
+    let Scope::Services(names) = scope else { return None };
+    let services = state.spec().services.iter().filter(|service| names.contains(&service.name));
+    services.map(|service| Some((service, identity::number(have, service)?))).collect()
+}
