@@ -44,6 +44,9 @@ use crate::{
     spec::{Backend, BackendName, Service},
 };
 
+/// A pool of a service that is being removed. Without slots, mode and sources do not matter.
+const WITHOUT_SLOTS: Pool = Pool::new(SlotRange { offset: 0, length: 0 }, Picker::Turn, Mode::Nat, 0);
+
 /// The intent does not fit into the maps. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoRoom {
@@ -66,7 +69,7 @@ pub enum NoRoom {
 impl NoRoom {
     /// Would it fit after a grace period?
     pub const fn ends_with_grace(&self) -> bool {
-        matches!(self, Self::Slots | Self::SourceSets)
+        matches!(self, Self::Pools(_) | Self::Slots | Self::SourceSets)
     }
 }
 
@@ -79,6 +82,8 @@ pub fn compile(state: &State, have: &Snapshot) -> Result<Snapshot, NoRoom> {
     for (service, former) in services.iter().zip(Former::in_maps(have).of_each(services)) {
         compiler.place(service, former)?;
     }
+    compiler.empty_pools();
+
     let keys = state.room().service_keys();
     if compiler.want.services.len() > keys as usize {
         return Err(NoRoom::ServiceKeys(keys));
@@ -152,6 +157,16 @@ impl<'a> Compiler<'a> {
         (self.want.slots, self.want.sources) = (self.have.slots_read(grace), self.have.sources_read(grace));
         let sets = self.have.sources.iter().rev();
         self.sets = sets.map(|(number, sources)| (sources.clone(), *number)).collect();
+    }
+
+    /// A packet that found its service before it was removed finds the pool, but no backend in it.
+    fn empty_pools(&mut self) {
+        let (in_use, grace) = (self.have.pools_in_use(), self.state.grace());
+        for number in self.have.pools.keys() {
+            if in_use.contains(number) || grace.has_pool(*number) {
+                self.want.pools.entry(*number).or_insert(WITHOUT_SLOTS);
+            }
+        }
     }
 
     fn place(&mut self, service: &Service, former: Option<u32>) -> Result<(), NoRoom> {

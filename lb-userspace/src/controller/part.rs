@@ -41,7 +41,7 @@ impl<'a> Part<'a> {
         self.have.services.iter().filter(|(_, service)| self.numbers.contains(&service.counters))
     }
 
-    /// Their backends and pools, and the slots and source sets that no packet reads any more, of whatever service.
+    /// Their backends and pools, and the pools, slots and source sets that no packet can be reading.
     pub fn snapshot(&self, grace: &Grace) -> Snapshot {
         let pools = self.services().filter_map(|(_, service)| self.have.pools.get_key_value(&service.pool));
         Snapshot {
@@ -49,7 +49,10 @@ impl<'a> Part<'a> {
             backend_names: self.backend_names().map(|(number, name)| (*number, name.clone())).collect(),
             slots: self.have.slots_unread(grace),
             sources: self.have.sources_unread(grace),
-            pools: pools.map(|(number, pool)| (*number, *pool)).collect(),
+            pools: pools
+                .map(|(number, pool)| (*number, *pool))
+                .chain(self.have.pools_unread(grace))
+                .collect(),
             next_backend_id: self.have.next_backend_id,
             ..Snapshot::default()
         }

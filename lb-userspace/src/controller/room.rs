@@ -1,4 +1,4 @@
-//! Room for another schedule: slots and sets of sources become free once no packet can be reading them.
+//! Room for another schedule: pools, slots and sets of sources become free once no packet can be reading them.
 
 use std::time::Instant;
 
@@ -32,6 +32,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     fn free_unread(&mut self, now: Instant) -> anyhow::Result<()> {
         let mut kept = self.have.clone();
         let grace = self.state.grace();
+        let unread = self.have.pools_unread(grace);
+        kept.pools.retain(|pool, _| !unread.contains_key(pool));
         (kept.slots, kept.sources) = (self.have.slots_read(grace), self.have.sources_read(grace));
         self.take_steps(&diff(&self.have, &kept), now)
     }

@@ -61,6 +61,18 @@ impl Snapshot {
         ids.map_or(&[], Vec::as_slice)
     }
 
+    /// The pools that services use.
+    pub fn pools_in_use(&self) -> BTreeSet<u32> {
+        self.services.values().map(|service| service.pool).collect()
+    }
+
+    /// The pools that no packet can be reading.
+    pub fn pools_unread(&self, grace: &Grace) -> BTreeMap<u32, Pool> {
+        let in_use = self.pools_in_use();
+        let pools = self.pools.iter().filter(|(pool, _)| !in_use.contains(pool) && !grace.has_pool(**pool));
+        pools.map(|(number, pool)| (*number, *pool)).collect()
+    }
+
     /// The first slots of the ranges that pools use.
     pub fn slots_in_force(&self) -> BTreeSet<u32> {
         let ranges = self.pools.values().map(|pool| pool.slots());

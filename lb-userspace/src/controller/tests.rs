@@ -120,6 +120,24 @@ fn a_udp_backend_that_was_down_gets_another_id_and_its_flows_are_freed() {
     assert!(world.id("web/web-2").unwrap() > before);
 }
 
+/// A packet that found the service just before finds the pool.
+#[test]
+fn a_pool_outlives_its_service_for_a_grace_period() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp), dns()]);
+    let pools =
+        |world: &mut World| -> Vec<usize> { world.maps().in_force().values().map(Vec::len).collect() };
+    assert_eq!(pools(&mut world), [3, 2]);
+    world.host().file = Ok(spec(vec![web(Protocol::Tcp)]));
+
+    world.ask(Request::Reload).unwrap();
+
+    assert_eq!(pools(&mut world), [3, 0], "no backend gets flows of a removed service");
+    world.wait(900);
+    assert_eq!(pools(&mut world), [3, 0]);
+    world.wait(200);
+    assert_eq!(pools(&mut world), [3]);
+}
+
 #[test]
 fn drain_keeps_flows_and_maint_ends_them() {
     let mut world = World::all_up(vec![web(Protocol::Tcp)]);
