@@ -16,6 +16,7 @@ use std::{
 
 use lb_common::net::Protocol;
 use nix::errno::Errno;
+use tokio::time::Instant;
 
 use crate::{
     document::{AnyKey, Layers},
@@ -34,13 +35,8 @@ trait CheckType: Sized {
     /// Reads its keys. Each value has been checked, and mistakes reported.
     fn read(keys: &Layers<'_>) -> Self;
 
-    /// Probes once, from `source` if given. Returns a healthy backend's answer, for the operator.
-    async fn run(
-        &self,
-        address: SocketAddr,
-        source: Option<IpAddr>,
-        timeout: Duration,
-    ) -> Result<String, Fault>;
+    /// Probes once, from `source` if given.
+    async fn run(&self, address: SocketAddr, source: Option<IpAddr>, timeout: Duration) -> Verdict;
 }
 
 macro_rules! types {
@@ -107,13 +103,13 @@ macro_rules! types {
                 }
             }
 
-            /// Probes once, from `source` if given. Returns a healthy backend's answer, for the operator.
+            /// Probes once, from `source` if given.
             pub(crate) async fn run(
                 &self,
                 address: SocketAddr,
                 source: Option<IpAddr>,
                 timeout: Duration,
-            ) -> Result<String, Fault> {
+            ) -> Verdict {
                 match self {
                     $(Self::$Type(probe) => probe.run(address, source, timeout).await,)*
                 }
@@ -142,6 +138,22 @@ pub enum ProbeOutcome {
 
 named!(ProbeOutcome { Success = "success", Failure = "failure", Timeout = "timeout", });
 json_by_name!(ProbeOutcome);
+
+/// What a probe has found. A probe may go on after that, to end its connection in a way that servers do not report.
+#[derive(Debug)]
+pub struct Verdict {
+    /// A healthy backend's answer, for the operator.
+    pub answer: Result<String, Fault>,
+    /// When it was certain.
+    pub at: Instant,
+}
+
+impl Verdict {
+    /// It is certain now.
+    fn now(answer: Result<String, Fault>) -> Self {
+        Self { answer, at: Instant::now() }
+    }
+}
 
 /// Why a probe found no healthy backend.
 #[derive(Debug, PartialEq, Eq)]

@@ -160,7 +160,7 @@ pub struct ProbeResult {
     pub result: ProbeOutcome,
     /// For the operator: "HTTP 200", "connection refused".
     pub detail: String,
-    /// Of the whole probe: connecting and, for http, request and response.
+    /// Until the result was certain: connecting and, for http, the request, the status line and the headers.
     pub duration_seconds: f64,
 }
 

@@ -13,6 +13,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Finding {
     pub answer: Result<String, Fault>,
+    /// Until the verdict was certain.
     pub duration: Duration,
     pub at: SystemTime,
     pub timeout: Duration,
@@ -23,8 +24,8 @@ pub async fn probe(target: &Target) -> Finding {
     let at = SystemTime::now();
     let started = Instant::now();
     let limit = target.check.timeout;
-    let answer = target.check.probe.run(target.address, target.source, limit).await;
-    Finding { answer, duration: started.elapsed(), at, timeout: limit }
+    let verdict = target.check.probe.run(target.address, target.source, limit).await;
+    Finding { answer: verdict.answer, duration: verdict.at - started, at, timeout: limit }
 }
 
 impl From<Finding> for ProbeResult {

@@ -21,7 +21,7 @@ use tokio::{
 use toml::de::DeValue;
 
 use self::head::{HEAD_MAX_BYTES, HEADERS_MAX, Malformed};
-use super::{CheckType, Fault, connect::connect};
+use super::{CheckType, Fault, Verdict, connect::connect};
 use crate::{
     document::{AnyKey, Key, Layers, value},
     text::quote,
@@ -57,18 +57,18 @@ impl CheckType for Http {
         Self { path: keys.get(&PATH).or("/".to_owned()), host: keys.get(&HOST).value() }
     }
 
-    async fn run(
-        &self,
-        address: SocketAddr,
-        source: Option<IpAddr>,
-        limit: Duration,
-    ) -> Result<String, Fault> {
+    async fn run(&self, address: SocketAddr, source: Option<IpAddr>, limit: Duration) -> Verdict {
         let request = request(address, &self.path, self.host.as_deref());
         let exchange = timeout(limit, exchange(address, source, &request));
-        let (status, stream) = exchange.await.unwrap_or(Err(Fault::Silent))?;
-        // An error in the body says nothing about the backend.
-        let _ = timeout(BODY_TIME_MAX, discard_body(stream)).await;
-        judge(status)
+        match exchange.await.unwrap_or(Err(Fault::Silent)) {
+            Ok((status, stream)) => {
+                let verdict = Verdict::now(judge(status));
+                // An error in the body says nothing about the backend.
+                let _ = timeout(BODY_TIME_MAX, discard_body(stream)).await;
+                verdict
+            }
+            Err(fault) => Verdict::now(Err(fault)),
+        }
     }
 }
 

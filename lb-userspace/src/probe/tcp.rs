@@ -12,7 +12,7 @@ use std::{
 use lb_common::net::Protocol;
 use tokio::time::timeout;
 
-use super::{CheckType, Fault, connect::connect};
+use super::{CheckType, Fault, Verdict, connect::connect};
 use crate::document::{AnyKey, Layers};
 
 /// Connects.
@@ -28,14 +28,9 @@ impl CheckType for Tcp {
         Self
     }
 
-    async fn run(
-        &self,
-        address: SocketAddr,
-        source: Option<IpAddr>,
-        limit: Duration,
-    ) -> Result<String, Fault> {
+    async fn run(&self, address: SocketAddr, source: Option<IpAddr>, limit: Duration) -> Verdict {
         let connecting = timeout(limit, connect(address, source));
-        drop(connecting.await.map_err(|_elapsed| Fault::Silent)??);
-        Ok("connected".to_owned())
+        let connected = connecting.await.unwrap_or(Err(Fault::Silent));
+        Verdict::now(connected.map(|_stream| "connected".to_owned()))
     }
 }

@@ -228,6 +228,18 @@ async fn the_body_does_not_matter_once_the_headers_are_complete() {
 }
 
 #[tokio::test]
+async fn the_duration_of_a_check_ends_with_the_headers() {
+    let backend = Backend::held_open("HTTP/1.1 200 OK\r\n\r\n").await;
+    let started = Instant::now();
+
+    let result = probe_http(backend.address, AMPLE).await;
+
+    // The connection is held open for 50 ms more, for the body.
+    let after_the_headers = started.elapsed() - result.duration;
+    assert!(after_the_headers >= Duration::from_millis(50), "{after_the_headers:?}");
+}
+
+#[tokio::test]
 async fn an_early_end_is_distinguished_from_a_reset() {
     let closes = Backend::new(async |mut stream| drop(read_head(&mut stream).await)).await;
     let resets = Backend::new(async |mut stream| {
