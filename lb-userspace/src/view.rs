@@ -36,6 +36,12 @@ pub struct Status {
     pub last_reload_error: Option<String>,
     /// Memory of all maps.
     pub map_memory_bytes: u64,
+    /// The most services that the maps have room for.
+    #[serde(default)]
+    pub services_max: u32,
+    /// The most backends that the maps have room for, over all services.
+    #[serde(default)]
+    pub backends_max: u32,
 }
 
 /// An interface in [`Status`]

@@ -52,6 +52,7 @@ fn facts(status: &Status) -> Vec<(&'static str, String)> {
         (Some(error), _) => format!("failed, the previous configuration is in use: {error}"),
         (None, false) => "failed, the previous configuration is in use".to_owned(),
     };
+    let backends: u32 = status.services.iter().map(|service| service.backends).sum();
     vec![
         ("version", format!("{}, up {}", status.version, units::age(status.uptime_seconds))),
         ("config", status.config.clone()),
@@ -63,6 +64,8 @@ fn facts(status: &Status) -> Vec<(&'static str, String)> {
                 flows.established, flows.established_max, flows.half_open, flows.half_open_max, flows.closing
             ),
         ),
+        ("services", format!("{} of {}", status.services.len(), status.services_max)),
+        ("backends", format!("{backends} of {}", status.backends_max)),
         ("memory", format!("{} in maps", units::size(status.map_memory_bytes))),
     ]
 }

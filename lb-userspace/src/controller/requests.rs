@@ -152,6 +152,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             last_reload_successful: self.reload.error.is_none(),
             last_reload_error: self.reload.error.clone(),
             map_memory_bytes: self.capacity.map_memory_bytes,
+            services_max: self.capacity.room.services,
+            backends_max: self.capacity.room.backends,
         }
     }
 

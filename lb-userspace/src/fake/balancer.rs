@@ -182,6 +182,8 @@ impl Balancer {
             last_reload_successful: true,
             last_reload_error: None,
             map_memory_bytes: 82_000_000,
+            services_max: 1024,
+            backends_max: 16_384,
         }
     }
 

@@ -149,6 +149,8 @@ mod tests {
             last_reload_successful: true,
             last_reload_error: None,
             map_memory_bytes: 0,
+            services_max: 0,
+            backends_max: 0,
         }
     }
 }
