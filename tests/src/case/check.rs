@@ -117,28 +117,43 @@ fn refusing_service(world: &World, input: &Input, reason: Reason) -> Option<usiz
         | Reason::NoClientRoute
         | Reason::NoBackendNeighbour => message.sender == Sender::Client,
     };
-    let Dialogue { protocol, listen, .. } = message.dialogue;
-    let is_dialled = |it: &crate::world::Service| it.protocol == protocol && it.listen.contains(&listen);
-    world.services.iter().position(is_dialled).filter(|_| is_known)
+    service_of(world, &message.dialogue).filter(|_| is_known)
 }
 
-/// The states of a tuple's records must be one of the lists.
-pub fn states(memory: &Memory, dialogue: &Dialogue, lists: &[Vec<State>]) -> Result<()> {
-    let is_of = |flow: &&Flow| {
-        flow.client == dialogue.client.ip()
+fn service_of(world: &World, dialogue: &Dialogue) -> Option<usize> {
+    let Dialogue { protocol, listen, .. } = dialogue;
+    world.services.iter().position(|it| it.protocol == *protocol && it.listen.contains(listen))
+}
+
+/// The records of a tuple. A flow that was replaced only keeps its reply tuple.
+fn of<'a>(memory: &'a Memory, dialogue: &Dialogue) -> impl Iterator<Item = &'a Flow> {
+    memory.flows.iter().filter(move |flow| {
+        flow.control.state() != State::RETIRED
+            && flow.client == dialogue.client.ip()
             && flow.listen == dialogue.listen.ip()
             && flow.request_ports.source() == Be16::new(dialogue.client.port())
             && flow.request_ports.destination() == Be16::new(dialogue.listen.port())
             && flow.owner.protocol() == dialogue.protocol.number()
-    };
-    // A flow that was replaced only keeps its reply tuple.
-    let of_it = memory.flows.iter().filter(is_of).filter(|flow| flow.control.state() != State::RETIRED);
+    })
+}
+
+/// A tuple has a record that names the backend and the mode of its service.
+pub fn opened(world: &World, memory: &Memory, dialogue: &Dialogue, backend: &str) -> Result<()> {
+    let mode = service_of(world, dialogue).map(|service| world.services[service].mode);
+    let id = world.find(backend).id;
+    let owners: Vec<_> = of(memory, dialogue).map(|flow| (flow.owner.backend(), flow.owner.mode())).collect();
+    ensure!(owners.contains(&(id, mode)), "no record is of {:?}, but of {owners:?}", (id, mode));
+    Ok(())
+}
+
+/// The states of a tuple's records must be one of the lists.
+pub fn states(memory: &Memory, dialogue: &Dialogue, lists: &[Vec<State>]) -> Result<()> {
     let sorted = |states: &mut dyn Iterator<Item = State>| {
         let mut states: Vec<u8> = states.map(|state| state.0).collect();
         states.sort_unstable();
         states
     };
-    let found = sorted(&mut of_it.map(|flow| flow.control.state()));
+    let found = sorted(&mut of(memory, dialogue).map(|flow| flow.control.state()));
     let wanted: Vec<_> = lists.iter().map(|states| sorted(&mut states.iter().copied())).collect();
     ensure!(wanted.contains(&found), "the flow is in states {found:#x?}, not in one of {wanted:#x?}");
     Ok(())

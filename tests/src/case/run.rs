@@ -136,6 +136,9 @@ impl<'a> Run<'a> {
             if matches!(action, Action::Transmit | Action::Redirect) {
                 read::verify(&outcome.frame).map_err(anyhow::Error::msg).with_context(story)?;
             }
+            if let (Opens(backend), Input::Message(message)) = (expected, input) {
+                check::opened(&self.known.world, &memory, &message.dialogue, backend).with_context(story)?;
+            }
             let change = check::Change { input, expected, action, interface, bytes: frame.len() as u64 };
             check::counters(&self.known.world, &before, &counters, &change).with_context(story)?;
         }
