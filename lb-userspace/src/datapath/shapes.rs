@@ -369,6 +369,23 @@ mod tests {
     }
 
     #[test]
+    fn every_fact_of_a_map_is_part_of_its_layout() {
+        let map = pinned(&Sizes::default())[0];
+        let others = [
+            MapShape { name: "OTHER", ..map },
+            MapShape { kind: Kind::PerCpuArray, ..map },
+            MapShape { key: u64::TYPE, ..map },
+            MapShape { value: u64::TYPE, ..map },
+            MapShape { entries: map.entries + 1, ..map },
+            MapShape { flags: map.flags | MAPPED, ..map },
+        ];
+
+        for other in others {
+            assert_ne!(other.layout().pin_name(), map.layout().pin_name(), "{other:?}");
+        }
+    }
+
+    #[test]
     fn every_map_is_documented() {
         let document = include_str!("../../../docs/ARCHITECTURE.md");
 

@@ -94,3 +94,51 @@ fn has_our_keys(manifest: &Manifest, directory: &Path) -> bool {
     let ours = shapes::layout("SETTINGS").and_then(find);
     ours.is_some() && manifest.map(directory, "SETTINGS").and_then(|(_, layout)| find(layout)) == ours
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs};
+
+    use super::*;
+    use crate::datapath::shapes::Sizes;
+
+    #[test]
+    fn one_changed_fact_replaces_its_map_or_the_maps_of_its_family_and_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let ours = shapes::pinned(&Sizes::default());
+        let pin = |layout: &MapLayout| fs::write(directory.path().join(layout.pin_name()), "").unwrap();
+        shapes::layouts().iter().for_each(pin);
+
+        for shape in &ours {
+            for other in with_one_fact_changed(shapes::layout(shape.name).unwrap()) {
+                pin(&other);
+                let maps = shapes::layouts().iter().map(|it| if it.name == other.name { &other } else { it });
+                let manifest = Manifest { program: 7, maps: maps.cloned().collect() };
+
+                let takeover = Takeover::from(&manifest, directory.path(), &ours);
+
+                let is_flows = matches!(shape.purpose, Purpose::FlowsV4 | Purpose::FlowsV6);
+                let is_replaced =
+                    |it: &MapShape| it.name == shape.name || is_flows && it.purpose == shape.purpose;
+                let kept: BTreeSet<_> = takeover.kept.iter().copied().collect();
+                let expected = ours.iter().filter(|it| !is_replaced(it)).map(|it| it.name).collect();
+                assert_eq!(kept, expected, "{other}");
+                assert_eq!(takeover.losses().len(), usize::from(is_flows), "{other}");
+                let carried: Vec<_> = takeover.carried.iter().map(|it| it.name).collect();
+                let is_carried = !is_flows && shape.kind != Kind::RingBuf;
+                assert_eq!(carried, if is_carried { vec![shape.name] } else { vec![] }, "{other}");
+            }
+        }
+    }
+
+    /// Type, key, value, flags, entries, and for flows what else their positions depend on.
+    fn with_one_fact_changed(layout: &MapLayout) -> Vec<MapLayout> {
+        let facts: Vec<&str> = layout.facts.split(", ").collect();
+        let changed = |changed: usize| {
+            let facts = (0..).zip(&facts);
+            let facts = facts.map(|(fact, text)| format!("{text}{}", if fact == changed { "0" } else { "" }));
+            MapLayout { facts: facts.collect::<Vec<_>>().join(", "), ..layout.clone() }
+        };
+        (0..facts.len()).map(changed).collect()
+    }
+}

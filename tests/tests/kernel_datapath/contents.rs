@@ -7,6 +7,7 @@ use std::{
     str::FromStr,
 };
 
+use anyhow::Result;
 use lb_common::{
     backend::Backend,
     hop::{Hop, Interface},
@@ -16,12 +17,18 @@ use lb_common::{
     service::{Mode, Service},
 };
 use lb_userspace::{
-    datapath::{Attached, Listen, Op, ServiceValue, Snapshot},
+    datapath::{Attached, Datapath as _, Listen, Op, Opened, ServiceValue, Snapshot},
     spec::BackendName,
 };
 
-/// Steps that write one of everything, and the resulting snapshot.
-pub fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
+/// Writes one of everything, and returns the resulting snapshot.
+pub fn put_everything(opened: &mut Opened) -> Result<Snapshot> {
+    let (steps, want) = everything(&opened.attached);
+    steps.iter().try_for_each(|step| opened.datapath.apply(step))?;
+    Ok(want)
+}
+
+fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
     let interface = |it: &Attached| Interface { mac: it.mac, zero: 0, mtu: it.mtu, attached: 1 };
     let hop = Hop {
         destination: Mac::new([2, 0, 0, 0, 0, 9]),

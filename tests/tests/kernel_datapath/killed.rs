@@ -12,7 +12,7 @@ use lb_userspace::{
     spec::AttachMode,
 };
 
-use crate::{contents::everything, world::World};
+use crate::{contents::put_everything, world::World};
 
 #[test]
 fn what_a_killed_start_left_half_made_is_created_again() -> Result<()> {
@@ -73,10 +73,7 @@ fn flows_that_a_dead_daemon_left_behind_are_found_and_freed() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
         let mut opened = world.open(&["front"], AttachMode::Native)?;
-        let (steps, _) = everything(&opened.attached);
-        for step in &steps {
-            opened.datapath.apply(step)?;
-        }
+        put_everything(&mut opened)?;
         world.put_flow(0, 8)?;
         world.put_flow(1, LEFT)?;
 

@@ -3,14 +3,11 @@
 //! The other version is this one with its pins rewritten: a map of another layout in the place of ours, and a manifest that
 //! names it.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
-    maps::{Array, HashMap, Map, MapData, MapInfo, PerCpuArray, PerCpuValues},
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
 use lb_common::counters::Tally;
@@ -20,7 +17,7 @@ use lb_userspace::{
 };
 
 use crate::{
-    contents::{everything, literal},
+    contents::{literal, put_everything},
     killed,
     world::World,
 };
@@ -52,9 +49,7 @@ fn flows_and_contents_survive_another_layout_of_a_map() -> Result<()> {
         assert!(!opened.notes.iter().any(|note| note.contains("lost")), "{:?}", opened.notes);
         assert_eq!(opened.datapath.observe()?, want);
         assert_eq!(killed::owners(&mut opened)?, [8]);
-        for (name, id) in maps.iter().filter(|(name, _)| name != "SERVICES") {
-            assert_eq!(map_id(&world.pin(name))?, *id, "{name} is another map");
-        }
+        assert_eq!(replaced(&world, &maps)?, ["SERVICES"]);
         assert!(!other.pin(&world).exists(), "its pin is left behind");
         Ok(())
     })
@@ -89,6 +84,32 @@ fn counters_of_another_layout_continue() -> Result<()> {
 }
 
 #[test]
+fn a_map_of_another_key_value_type_or_flags_is_replaced_alone() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        type Pin = fn(PathBuf) -> Result<()>;
+        leave_everything(&world)?;
+        let others: [(&str, Pin); 4] = [
+            ("SERVICES", |pin| Ok(HashMap::<MapData, [u8; 32], [u32; 2]>::create(4096, 0)?.pin(pin)?)),
+            ("TURNS", |pin| Ok(Array::<MapData, [u32; 8]>::create(1024, 0)?.pin(pin)?)),
+            ("INTERFACES", |pin| Ok(HashMap::<MapData, u32, [u32; 4]>::create(4096, 0)?.pin(pin)?)),
+            ("POOLS", |pin| Ok(Array::<MapData, u64>::create(1024, 0)?.pin(pin)?)),
+        ];
+        for (name, make) in others {
+            let maps = world.map_ids()?;
+            let other = Other::of(name, |_| {})?;
+            make(other.replaced(&world)?)?;
+
+            drop(world.open(&["front"], AttachMode::Native)?);
+
+            assert_eq!(replaced(&world, &maps)?, [name]);
+            assert!(!other.pin(&world).exists(), "its pin is left behind");
+        }
+        Ok(())
+    })
+}
+
+#[test]
 fn another_record_costs_only_the_flows_of_its_family_and_is_reported() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
@@ -106,11 +127,7 @@ fn another_record_costs_only_the_flows_of_its_family_and_is_reported() -> Result
         );
         assert_eq!(opened.datapath.observe()?, want);
         assert_eq!(killed::owners(&mut opened)?, [0; 0]);
-        let family = ["FLOWS4", "HINTS4", "HALF_OPEN4"];
-        for (name, id) in &maps {
-            let is_kept = map_id(&world.pin(name))? == *id;
-            assert_eq!(is_kept, !family.contains(&name.as_str()), "{name}");
-        }
+        assert_eq!(replaced(&world, &maps)?, ["FLOWS4", "HALF_OPEN4", "HINTS4"]);
         Ok(())
     })
 }
@@ -137,20 +154,17 @@ fn what_a_start_that_ended_before_its_links_left_is_ignored() -> Result<()> {
 
 /// Opens the data plane, puts one of everything and a flow of backend 8 into it, and leaves it as a stopped daemon does.
 /// Returns the contents, and each map's id.
-fn leave_everything(world: &World) -> Result<(Snapshot, Vec<(String, u32)>)> {
+fn leave_everything(world: &World) -> Result<(Snapshot, BTreeMap<String, u32>)> {
     let mut opened = world.open(&["front"], AttachMode::Native)?;
-    let (steps, want) = everything(&opened.attached);
-    for step in &steps {
-        opened.datapath.apply(step)?;
-    }
+    let want = put_everything(&mut opened)?;
     world.put_flow(0, 8)?;
-    let id = |layout: &MapLayout| Ok((layout.name.clone(), map_id(&world.pin(&layout.name))?));
-    let maps = shapes::layouts().iter().map(id).collect::<Result<_>>()?;
-    Ok((want, maps))
+    Ok((want, world.map_ids()?))
 }
 
-fn map_id(pin: &Path) -> Result<u32> {
-    Ok(MapInfo::from_pin(pin).with_context(|| format!("open {}", pin.display()))?.id())
+/// The names of the maps whose ids are not these.
+fn replaced(world: &World, before: &BTreeMap<String, u32>) -> Result<Vec<String>> {
+    let now = world.map_ids()?.into_iter();
+    Ok(now.filter(|(name, id)| before.get(name) != Some(id)).map(|(name, _)| name).collect())
 }
 
 /// A map as another version has it.

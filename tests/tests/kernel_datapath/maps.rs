@@ -15,7 +15,7 @@ use lb_userspace::{
 };
 
 use crate::{
-    contents::{everything, removal},
+    contents::{put_everything, removal},
     world::{World, open},
 };
 
@@ -27,16 +27,15 @@ fn what_is_put_into_the_maps_is_read_back_and_outlives_the_daemon() -> Result<()
         assert!(!opened.adopted);
         assert_eq!(opened.datapath.observe()?, Snapshot { next_backend_id: 1, ..Snapshot::default() });
 
-        let (steps, want) = everything(&opened.attached);
-        for step in &steps {
-            opened.datapath.apply(step)?;
-        }
+        let want = put_everything(&mut opened)?;
         assert_eq!(opened.datapath.observe()?, want);
 
+        let maps = world.map_ids()?;
         drop(opened);
         let mut adopted = world.open(&["front", "back"], AttachMode::Native)?;
         assert!(adopted.adopted);
         assert_eq!(adopted.datapath.observe()?, want);
+        assert_eq!(world.map_ids()?, maps, "the same maps, not copies");
         Ok(())
     })
 }
@@ -48,9 +47,7 @@ fn a_start_never_changes_the_settings_and_the_filter_of_the_running_program() ->
     let world = World::new()?;
     world.inside(|| {
         let mut opened = world.open(&["front"], AttachMode::Native)?;
-        for step in everything(&opened.attached).0 {
-            opened.datapath.apply(&step)?;
-        }
+        put_everything(&mut opened)?;
         drop(opened);
         let values = || -> Result<_> { Ok((world.settings()?, world.filter()?)) };
         let before = values()?;
@@ -82,10 +79,7 @@ fn what_is_deleted_is_gone_and_leaves_no_bits_in_the_filter() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
         let mut opened = world.open(&["front"], AttachMode::Native)?;
-        let (steps, want) = everything(&opened.attached);
-        for step in &steps {
-            opened.datapath.apply(step)?;
-        }
+        let want = put_everything(&mut opened)?;
         assert!(world.filter()?.iter().any(|byte| *byte != 0));
 
         for step in removal(&want) {
@@ -104,9 +98,7 @@ fn the_filter_has_the_bits_of_what_is_listened_on_and_served() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
         let mut opened = world.open(&["front"], AttachMode::Native)?;
-        for step in everything(&opened.attached).0 {
-            opened.datapath.apply(&step)?;
-        }
+        put_everything(&mut opened)?;
 
         let filter = world.filter()?;
         let bits = |address: &str| -> Result<u8> {

@@ -9,7 +9,7 @@ use lb_userspace::{
 };
 
 use crate::{
-    contents::everything,
+    contents::put_everything,
     world::{World, open},
 };
 
@@ -19,12 +19,9 @@ fn removed_pins_are_made_again_of_the_same_objects_and_nothing_is_detached() -> 
     world.inside(|| {
         let (interfaces, pins) = (["front", "back"], world.pins());
         let mut opened = world.open(&interfaces, AttachMode::Native)?;
-        let (steps, want) = everything(&opened.attached);
-        for step in &steps {
-            opened.datapath.apply(step)?;
-        }
+        let want = put_everything(&mut opened)?;
         let link = format!("link_{}", world.index("front")?);
-        let (before, all) = (state(&world)?, names(&pins)?);
+        let (before, all, maps) = (state(&world)?, names(&pins)?, world.map_ids()?);
 
         for removed in [pins.clone(), world.pin("FLOWS4"), pins.join(link), pins.join("lb")] {
             if removed.is_dir() { fs::remove_dir_all(&removed) } else { fs::remove_file(&removed) }?;
@@ -33,6 +30,7 @@ fn removed_pins_are_made_again_of_the_same_objects_and_nothing_is_detached() -> 
 
             assert_eq!(attached, opened.attached, "{}", removed.display());
             assert_eq!((state(&world)?, names(&pins)?), (before, all.clone()), "{}", removed.display());
+            assert_eq!(world.map_ids()?, maps, "{}", removed.display());
             let (spec, other) = (world.spec(&interfaces, AttachMode::Native), datapath::detach(&pins));
             assert!(matches!(datapath::judge(&spec, &pins), Err(OpenError::Taken(_))) && other.is_err());
         }
@@ -79,10 +77,7 @@ fn a_pin_that_was_removed_while_no_daemon_ran_costs_its_own_contents_alone() -> 
     let world = World::new()?;
     world.inside(|| {
         let mut opened = world.open(&["front"], AttachMode::Native)?;
-        let (steps, want) = everything(&opened.attached);
-        for step in &steps {
-            opened.datapath.apply(step)?;
-        }
+        let want = put_everything(&mut opened)?;
         drop(opened);
         fs::remove_file(world.pin("PAST"))?;
 

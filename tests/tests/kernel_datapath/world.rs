@@ -1,6 +1,7 @@
 //! A host of its own for each test.
 
 use std::{
+    collections::BTreeMap,
     fs,
     mem::offset_of,
     os::fd::{AsFd as _, AsRawFd as _},
@@ -12,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use aya::{
-    maps::{Array, Map, MapData},
+    maps::{Array, Map, MapData, MapInfo},
     programs::links::{FdLink, PinnedLink},
 };
 use lb_common::{
@@ -24,7 +25,11 @@ use lb_common::{
     settings::Settings,
 };
 use lb_userspace::{
-    datapath::{self, Opened, shapes::pin_name},
+    datapath::{
+        self, Opened,
+        layout::MapLayout,
+        shapes::{self, pin_name},
+    },
     spec::{self, Api, AttachMode, Limits, Scheduler, Spec},
 };
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -33,7 +38,7 @@ use tests::lab::{self, Namespace};
 use crate::contents::literal;
 
 /// Of every data plane here.
-pub const ROOM: Room = Room { services: 512, backends: 2048 };
+pub const ROOM: Room = Room { services: 300, backends: 900 };
 
 /// A namespace with two interfaces, and a place for pins.
 pub struct World {
@@ -78,6 +83,16 @@ impl World {
     /// Where a map is pinned.
     pub fn pin(&self, map: &str) -> PathBuf {
         self.pins().join(pin_name(map))
+    }
+
+    /// The id of each pinned map, by the map's name.
+    pub fn map_ids(&self) -> Result<BTreeMap<String, u32>> {
+        let id = |layout: &MapLayout| {
+            let pin = self.pins().join(layout.pin_name());
+            let info = MapInfo::from_pin(&pin).with_context(|| format!("open {}", pin.display()))?;
+            Ok((layout.name.clone(), info.id()))
+        };
+        shapes::layouts().iter().map(id).collect()
     }
 
     pub fn open(&self, interfaces: &[&str], mode: AttachMode) -> Result<Opened> {
