@@ -15,16 +15,7 @@ const A_THIRD_MAC: [u8; 6] = [2, 0xff, 0, 0, 0, 2];
 fn a_next_hop_that_is_looked_up_late_is_written_to_no_other_flow() {
     at_every_access(both(), |kind| {
         let (old, new, case) = the_last_record(kind, "new routes, and the reply of an evicted flow");
-        let case = case
-            .step(old.first(), Opens(WEB_1))
-            .step(old.answer(WEB_1), Returns)
-            .after_s(1)
-            .change(|world| world.hop_generation += 1)
-            .preempted(old.answer(WEB_1), |case| {
-                case.step(new.first(), Opens(WEB_1)).step(new.answer(WEB_1), Returns)
-            })
-            .and_again(|case| case.step(new.answer(WEB_1), Returns));
-        lives(case, new)
+        lives(replaced_during_a_lookup(case, old, new), new)
     });
 }
 
@@ -34,17 +25,8 @@ fn a_next_hop_that_is_kept_is_written_to_no_other_flow() {
     at_every_access(both(), |kind| {
         let (old, new, case) =
             the_last_record(kind, "new routes, and the reply to a client without neighbour entry");
-        let case = case
-            .change(move |world| world.learn(old.client.ip(), None))
-            .step(old.first(), Opens(WEB_1))
-            .step(old.answer(WEB_1), Returns)
-            .after_s(1)
-            .change(|world| world.hop_generation += 1)
-            .preempted(old.answer(WEB_1), |case| {
-                case.step(new.first(), Opens(WEB_1)).step(new.answer(WEB_1), Returns)
-            })
-            .and_again(|case| case.step(new.answer(WEB_1), Returns));
-        lives(case, new)
+        let case = case.change(move |world| world.learn(old.client.ip(), None));
+        lives(replaced_during_a_lookup(case, old, new), new)
     });
 }
 
@@ -103,4 +85,16 @@ fn routes_that_change_while_a_flow_is_opened_are_looked_up_again() {
             .step(one.answer(WEB_1), Returns);
         lives(case, one)
     });
+}
+
+/// A flow is opened; routes change; and while a reply looks up its next hop, another flow takes the record.
+fn replaced_during_a_lookup(case: Case, old: Dialogue, new: Dialogue) -> Case {
+    case.step(old.first(), Opens(WEB_1))
+        .step(old.answer(WEB_1), Returns)
+        .after_s(1)
+        .change(|world| world.hop_generation += 1)
+        .preempted(old.answer(WEB_1), |case| {
+            case.step(new.first(), Opens(WEB_1)).step(new.answer(WEB_1), Returns)
+        })
+        .and_again(|case| case.step(new.answer(WEB_1), Returns))
 }
