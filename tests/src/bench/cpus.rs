@@ -6,7 +6,7 @@
 
 use std::{sync::Barrier, thread};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use lb_common::net::{Protocol, V4, V6};
 use lb_ebpf::family::Tuple;
 use nix::{
@@ -81,6 +81,11 @@ impl<F: Numbered> Sides<F> {
         self.wrappers.iter_mut().zip(halves).try_for_each(|(wrapper, half)| wrapper.write(0, half, segment))
     }
 
+    /// Packets that any balancer has forwarded.
+    fn forwarded(&self) -> Result<u64> {
+        self.balancers.iter().map(Balancer::forwarded).sum()
+    }
+
     fn clear(&mut self) {
         self.balancers.iter_mut().for_each(Balancer::clear);
     }
@@ -124,77 +129,119 @@ impl Bench {
         runs: u32,
         prepare: impl Fn(&mut Sides<F>),
     ) -> Result<()> {
-        let run = |wrapper: &mut Wrapper<F>, program| Ok(wrapper.run_any(program, 0..tuples, runs)?.0);
-        let mut best = Best::default();
+        let work = Work { cpus: self.cpus, tuples, runs };
+        let mut measured = Measured::default();
+        let before = sides.forwarded()?;
         for _ in 0..self.rounds {
-            let mut alone = |number: usize| {
-                prepare(sides);
-                let (wrapper, cpu) = (&mut sides.wrappers[number], self.cpus[number]);
-                on_cpu(cpu, || Ok(run(wrapper, Program::Lb)? - run(wrapper, Program::Floor)?))
-            };
-            best.alone([alone(0)?, alone(1)?]);
-            let floors = at_once(&mut sides.wrappers, self.cpus, |wrapper| run(wrapper, Program::Floor))?;
-            prepare(sides);
-            let both = at_once(&mut sides.wrappers, self.cpus, |wrapper| run(wrapper, Program::Lb))?;
-            best.rounds.push([both[0] - floors[0], both[1] - floors[1]]);
+            measured.floors_alone.push(work.in_turn(sides, Program::Floor, &prepare)?);
+            measured.alone.push(work.in_turn(sides, Program::Lb, &prepare)?);
+            measured.floors.push(work.at_once(sides, Program::Floor, &prepare)?);
+            measured.both.push(work.at_once(sides, Program::Lb, &prepare)?);
         }
-        let (both, times) = best.at_once().context("no round")?;
-        let values = [best.alone[0], best.alone[1], both[0], both[1], times];
-        self.table.row(name, values.map(Some));
+        // Dropping is faster than forwarding.
+        let (forwarded, sent) = (sides.forwarded()? - before, 4 * self.rounds as u64 * u64::from(runs));
+        ensure!(forwarded == sent, "{name}: {forwarded} of {sent} packets were forwarded");
+        let alone = measured.alone();
+        let (both, times) = measured.at_once().context("no round")?;
+        self.table.row(name, [alone[0], alone[1], both[0], both[1], times].map(Some));
         Ok(())
     }
 }
 
-/// What was measured, in nanoseconds by CPU.
-struct Best {
-    /// The shortest.
-    alone: [f64; 2],
-    /// Of both at once, by round.
-    rounds: Vec<[f64; 2]>,
+/// What each CPU is to do.
+struct Work {
+    cpus: [usize; 2],
+    tuples: usize,
+    runs: u32,
 }
 
-impl Default for Best {
-    fn default() -> Self {
-        Self { alone: [f64::INFINITY; 2], rounds: Vec::new() }
+impl Work {
+    /// One CPU after the other.
+    fn in_turn<F: Numbered>(
+        &self,
+        sides: &mut Sides<F>,
+        program: Program,
+        prepare: impl Fn(&mut Sides<F>),
+    ) -> Result<[f64; 2]> {
+        let mut alone = |number: usize| {
+            prepare(sides);
+            let wrapper = &mut sides.wrappers[number];
+            thread::scope(|scope| join(scope.spawn(|| self.run(number, wrapper, program, || {}))))
+        };
+        Ok([alone(0)?, alone(1)?])
+    }
+
+    fn at_once<F: Numbered>(
+        &self,
+        sides: &mut Sides<F>,
+        program: Program,
+        prepare: impl Fn(&mut Sides<F>),
+    ) -> Result<[f64; 2]> {
+        prepare(sides);
+        let start = &Barrier::new(2);
+        let [one, other] = thread::scope(|scope| {
+            let [one, other] = &mut sides.wrappers;
+            let threads = [(0, one), (1, other)].map(|(number, wrapper)| {
+                scope.spawn(move || {
+                    self.run(number, wrapper, program, || {
+                        start.wait();
+                    })
+                })
+            });
+            threads.map(join)
+        });
+        Ok([one?, other?])
+    }
+
+    /// Nanoseconds per packet on the CPU of this number.
+    fn run<F: Numbered>(
+        &self,
+        number: usize,
+        wrapper: &mut Wrapper<F>,
+        program: Program,
+        wait: impl FnOnce(),
+    ) -> Result<f64> {
+        let stays = stay_on(self.cpus[number]);
+        wait();
+        stays?;
+        Ok(wrapper.run_any(program, 0..self.tuples, self.runs)?.0)
     }
 }
 
-impl Best {
-    fn alone(&mut self, ns: [f64; 2]) {
-        self.alone = [self.alone[0].min(ns[0]), self.alone[1].min(ns[1])];
+/// What was measured, in nanoseconds by CPU, with one entry for each round.
+#[derive(Default)]
+struct Measured {
+    /// One CPU after the other, without a balancer.
+    floors_alone: Vec<[f64; 2]>,
+    alone: Vec<[f64; 2]>,
+    /// Both at once, without a balancer.
+    floors: Vec<[f64; 2]>,
+    both: Vec<[f64; 2]>,
+}
+
+impl Measured {
+    /// The shortest of all rounds, net.
+    fn alone(&self) -> [f64; 2] {
+        net(shortest(&self.alone), shortest(&self.floors_alone))
     }
 
-    /// The round in which both together did most, and how many times what one of them does. A CPU that is taken away in
-    /// a round leaves the other one alone: so both count, and in the same round.
+    /// The round in which both together did most, net, and how many times what one of them does. A CPU that is taken away
+    /// in a round leaves the other one alone: so both count, and in the same round. The floor is the shortest of all rounds:
+    /// one that was long because a CPU was taken away would hide what the balancer takes.
     fn at_once(&self) -> Option<([f64; 2], f64)> {
-        let times = |both: &[f64; 2]| self.alone[0] / both[0] + self.alone[1] / both[1];
-        let all = self.rounds.iter().map(|both| (*both, times(both)));
+        let (alone, floor) = (self.alone(), shortest(&self.floors));
+        let times = |both: &[f64; 2]| alone[0] / both[0] + alone[1] / both[1];
+        let all = self.both.iter().map(|both| net(*both, floor)).map(|both| (both, times(&both)));
         all.max_by(|(_, one), (_, other)| one.total_cmp(other))
     }
 }
 
-fn on_cpu<T: Send>(cpu: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    thread::scope(|scope| join(scope.spawn(|| stay_on(cpu).and_then(|()| work()))))
+fn shortest(rounds: &[[f64; 2]]) -> [f64; 2] {
+    rounds.iter().fold([f64::INFINITY; 2], |least, ns| [least[0].min(ns[0]), least[1].min(ns[1])])
 }
 
-fn at_once<F: Numbered>(
-    wrappers: &mut [Wrapper<F>; 2],
-    cpus: [usize; 2],
-    work: impl Fn(&mut Wrapper<F>) -> Result<f64> + Sync,
-) -> Result<[f64; 2]> {
-    let (work, start) = (&work, &Barrier::new(2));
-    let [one, other] = thread::scope(|scope| {
-        let [one, other] = wrappers;
-        let threads = [(one, cpus[0]), (other, cpus[1])].map(|(wrapper, cpu)| {
-            scope.spawn(move || {
-                let stays = stay_on(cpu);
-                start.wait();
-                stays.and_then(|()| work(wrapper))
-            })
-        });
-        threads.map(join)
-    });
-    Ok([one?, other?])
+fn net(ns: [f64; 2], floor: [f64; 2]) -> [f64; 2] {
+    [ns[0] - floor[0], ns[1] - floor[1]]
 }
 
 /// The first two CPUs that this thread may use.
@@ -211,13 +258,16 @@ mod tests {
 
     #[test]
     fn both_count_in_the_round_in_which_they_did_most_together() {
-        let mut best = Best::default();
-        best.alone([100.0, 50.0]);
-        best.alone([120.0, 40.0]);
-        best.rounds = vec![[100.0, 400.0], [125.0, 50.0]];
+        let measured = Measured {
+            floors_alone: vec![[10.0, 30.0], [20.0, 10.0]],
+            alone: vec![[110.0, 60.0], [130.0, 50.0]],
+            floors: vec![[15.0, 300.0], [200.0, 25.0]],
+            both: vec![[115.0, 425.0], [140.0, 75.0]],
+        };
 
-        let (both, times) = best.at_once().unwrap();
+        let (both, times) = measured.at_once().unwrap();
 
+        assert_eq!(measured.alone(), [100.0, 40.0]);
         assert_eq!(both, [125.0, 50.0]);
         assert!((times - 1.6).abs() < 1e-9, "{times}");
     }
