@@ -38,6 +38,7 @@ pub mod web;
 pub mod witness;
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::IpAddr,
     ops::{Deref, RangeInclusive},
@@ -122,6 +123,16 @@ impl Lab {
     /// The pins of the daemon.
     pub fn pins(&self) -> PathBuf {
         daemon::pins(&self.directory)
+    }
+
+    /// The names of the daemon's pins. None if their directory is gone.
+    pub fn pin_names(&self) -> Result<BTreeSet<String>> {
+        let directory = self.pins();
+        if !directory.exists() {
+            return Ok(BTreeSet::new());
+        }
+        let entries = fs::read_dir(&directory).with_context(|| format!("list {}", directory.display()))?;
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
     }
 
     /// The log of all runs of the daemon.

@@ -1,5 +1,7 @@
 //! What a stopped daemon leaves behind, and what `xlb detach` removes.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use anyhow::Result;
 use lb_common::service::Mode;
 use nix::{
@@ -7,7 +9,7 @@ use nix::{
     unistd::Pid,
 };
 use tests::lab::{
-    Config, Family,
+    Config, Family, Lab,
     daemon::{binary, environment},
     eventually,
     wait::SOON,
@@ -38,26 +40,26 @@ fn a_stopped_daemon_exits_successfully_and_leaves_traffic_flowing() -> Result<()
 #[test]
 fn what_was_detached_is_gone() -> Result<()> {
     let lab = one_backend("detach")?;
-    let program = lab.pins().join("lb");
 
     let mut xlb = lab.start(&Config::web(&lab, Mode::FullNat))?;
-    assert!(program.exists() && lab.xlb.programs()?.len() == 2);
+    let all = lab.pin_names()?;
+    assert!(all.contains("lb") && lab.xlb.programs()?.len() == 2, "{all:?}");
     xlb.run(&["detach"])?;
     xlb.wait()?;
-    assert!(!program.exists() && lab.xlb.programs()?.is_empty(), "by a daemon that ends");
+    assert_nothing_is_left(&lab)?;
 
     xlb.start_again()?;
+    let all = lab.pin_names()?;
     xlb.kill()?;
-    assert!(program.exists() && lab.xlb.programs()?.len() == 2, "a daemon that dies takes nothing with it");
+    assert_eq!(lab.pin_names()?, all, "a daemon that dies takes nothing with it");
+    assert_eq!(lab.xlb.programs()?.len(), 2, "a daemon that dies takes nothing with it");
     xlb.run(&["detach"])?;
-    assert!(!program.exists() && lab.xlb.programs()?.is_empty(), "behind a daemon that died");
-    Ok(())
+    assert_nothing_is_left(&lab)
 }
 
 #[test]
 fn a_daemon_with_detach_on_exit_leaves_nothing() -> Result<()> {
     let lab = configured("onexit")?;
-    let program = lab.pins().join("lb");
     let mut command = lab.xlb.command(binary()?);
     let mut xlb = command.args(["run", "--detach-on-exit"]).envs(environment(lab.directory())).spawn()?;
     eventually(SOON, "the programs are attached", || Ok(lab.xlb.programs()?.len() == 2))?;
@@ -66,6 +68,12 @@ fn a_daemon_with_detach_on_exit_leaves_nothing() -> Result<()> {
     let status = xlb.wait()?;
 
     assert!(status.success(), "{status}");
-    assert!(!program.exists() && lab.xlb.programs()?.is_empty());
+    assert_nothing_is_left(&lab)
+}
+
+/// No program on an interface, and no pin of any kind.
+fn assert_nothing_is_left(lab: &Lab) -> Result<()> {
+    assert_eq!(lab.xlb.programs()?, BTreeMap::new());
+    assert_eq!(lab.pin_names()?, BTreeSet::new());
     Ok(())
 }
