@@ -99,6 +99,13 @@ impl Live {
         let _ = self.stop.send(true);
         self.thread.join().map_err(|_| anyhow!("the connections' thread panicked"))?
     }
+
+    /// The same, and fails if a connection broke.
+    pub fn finish_unbroken(self) -> Result<Report> {
+        let report = self.finish()?;
+        ensure!(report.broken.is_empty(), "{report}");
+        Ok(report)
+    }
 }
 
 impl fmt::Display for Report {

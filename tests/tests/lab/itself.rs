@@ -117,9 +117,9 @@ fn live_connections_echo_every_byte() -> Result<()> {
     let from: Vec<_> = lab.clients.iter().map(|client| client.of(Family::V4)).collect();
     let live = Live::open(&lab.client, &from, echoes, 200)?;
     live.wait_for_bytes(2)?;
-    let report = live.finish()?;
+    let report = live.finish_unbroken()?;
 
-    assert!(report.broken.is_empty() && report.echoed >= 400, "{report}");
+    assert!(report.echoed >= 400, "{report}");
     Ok(())
 }
 
