@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use lb_common::{net::Protocol, service::Mode};
-use tests::lab::{Family, Lab, address, config::Service};
+use tests::lab::{Family, Lab, address, config::Service, wait::join};
 
 /// The service's port.
 pub const DNS: u16 = 53;
@@ -37,8 +37,22 @@ pub fn service(lab: &Lab, mode: Mode) -> Service {
     Service::over(lab, "dns", Protocol::Udp, mode, DNS, BACKEND)
 }
 
+/// Does something while clients of both families send requests, on one flow each and on many.
+pub fn during(lab: &Lab, work: impl FnOnce() -> Result<()>) -> Result<Vec<Exchange>> {
+    let is_over = &AtomicBool::new(false);
+    thread::scope(|scope| {
+        let clients = Family::ALL.map(|family| {
+            [on_new_flows, on_one_flow].map(|exchange| scope.spawn(move || exchange(lab, family, is_over)))
+        });
+        let done = work();
+        is_over.store(true, Ordering::Relaxed);
+        let exchanges = clients.map(|both| both.map(join));
+        done.and_then(|()| exchanges.into_iter().flatten().collect())
+    })
+}
+
 /// Sends requests on one flow at a steady rate.
-pub fn on_one_flow(lab: &Lab, family: Family, is_over: &AtomicBool) -> Result<Exchange> {
+fn on_one_flow(lab: &Lab, family: Family, is_over: &AtomicBool) -> Result<Exchange> {
     let (socket, mut answer) = (lab.client.inside(|| known_to_all(lab, family, PORTS.end))?, [0; 64]);
     let mut exchange = Exchange::default();
     socket.set_read_timeout(Some(PACE))?;
@@ -57,7 +71,7 @@ pub fn on_one_flow(lab: &Lab, family: Family, is_over: &AtomicBool) -> Result<Ex
 
 /// Sends two requests on each of many flows, one after the other: only the first datagram of a flow takes the slow
 /// path.
-pub fn on_new_flows(lab: &Lab, family: Family, is_over: &AtomicBool) -> Result<Exchange> {
+fn on_new_flows(lab: &Lab, family: Family, is_over: &AtomicBool) -> Result<Exchange> {
     lab.client.inside(|| {
         known_to_all(lab, family, PORTS.start - 1)?;
         let (mut exchange, mut answer) = (Exchange::default(), [0; 64]);

@@ -1,20 +1,12 @@
 //! When the daemon is killed at any moment, no packet misses its slow path.
 
-use std::{
-    fs,
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::Instant,
-};
+use std::{thread, time::Instant};
 
 use anyhow::Result;
 use lb_common::service::Mode;
-use tests::lab::{
-    Config, Daemon, Family, Lab, Shape, Topology, eventually,
-    wait::{SOON, join},
-};
+use tests::lab::{Config, Daemon, Lab, Shape, Topology, eventually, wait::SOON};
 
-use crate::datagrams::{self, Exchange};
+use crate::datagrams;
 
 /// Kills right after a start, when the program on the interfaces has been replaced; and the same number during a start,
 /// each at a later moment.
@@ -27,19 +19,8 @@ fn two_hundred_kills_at_any_moment_lose_no_packet_and_miss_no_slow_path() -> Res
     let _echoes = lab.udp_echoes(datagrams::BACKEND)?;
     let mut xlb = lab.start(&Config::new(&lab).service(datagrams::service(&lab, Mode::FullNat)))?;
     xlb.wait_until_all_are_up()?;
-    let is_over = AtomicBool::new(false);
 
-    let exchanges = thread::scope(|scope| -> Result<Vec<Exchange>> {
-        let (lab, is_over) = (&lab, &is_over);
-        let clients = Family::ALL.map(|family| {
-            [datagrams::on_new_flows, datagrams::on_one_flow]
-                .map(|exchange| scope.spawn(move || exchange(lab, family, is_over)))
-        });
-        let killed = kill_again_and_again(&mut xlb);
-        is_over.store(true, Ordering::Relaxed);
-        let ended = clients.map(|both| both.map(join));
-        killed.and_then(|()| ended.into_iter().flatten().collect())
-    })?;
+    let exchanges = datagrams::during(&lab, || kill_again_and_again(&mut xlb))?;
     xlb.start_again()?;
 
     let metrics = xlb.metrics()?;
@@ -76,6 +57,5 @@ fn kill_again_and_again(xlb: &mut Daemon) -> Result<()> {
 
 /// How many arrays of slow paths are pinned.
 fn slow_paths(lab: &Lab) -> Result<usize> {
-    let pins = fs::read_dir(lab.pins())?.collect::<Result<Vec<_>, _>>()?;
-    Ok(pins.iter().filter(|pin| pin.file_name().to_string_lossy().starts_with("slow_paths_")).count())
+    Ok(lab.pin_names()?.iter().filter(|name| name.starts_with("slow_paths_")).count())
 }

@@ -1,13 +1,6 @@
 //! Connections outlive the daemon, its reloads and the program's replacement.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::Path,
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::Duration,
-};
+use std::{fs, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 use lb_common::{net::Protocol, service::Mode};
@@ -36,11 +29,8 @@ const RESTORED: Duration = Duration::from_secs(5);
 
 #[test]
 fn a_thousand_connections_survive_kills_reloads_and_a_replaced_program() -> Result<()> {
-    let lab = Lab::build(&Topology::new("survival", Shape::TwoNics).mode(Mode::Nat))?;
+    let (lab, config) = two_modes("survival")?;
     let _echoes = lab.tcp_echoes(ECHO)?;
-    let config = Config::new(&lab)
-        .service(Service::over(&lab, "full-nat", Protocol::Tcp, Mode::FullNat, FULL_NAT, ECHO))
-        .service(Service::over(&lab, "nat", Protocol::Tcp, Mode::Nat, NAT, ECHO));
     let mut xlb = lab.start(&config)?;
     xlb.wait_until_all_are_up()?;
     let live = open(&lab)?;
@@ -59,11 +49,7 @@ fn a_thousand_connections_survive_kills_reloads_and_a_replaced_program() -> Resu
     assert_ne!(lab.xlb.programs()?, before, "a daemon that starts replaces the program");
     wait_for_a_byte_on_each(&live)?;
 
-    for connections in live {
-        let report = connections.finish()?;
-        assert!(report.broken.is_empty(), "{report}");
-    }
-    Ok(())
+    live.into_iter().try_for_each(|connections| connections.finish_unbroken().map(drop))
 }
 
 #[test]
@@ -74,18 +60,16 @@ fn connections_survive_the_removal_of_pins_and_the_death_of_the_daemon_that_rest
     let mut xlb = lab.start(&Config::new(&lab).service(service))?;
     xlb.wait_until_all_are_up()?;
     let live = [lab.live(Family::V4, FULL_NAT, CONNECTIONS)?];
-    let root = lab.pins();
-    let link =
-        pins(&root)?.into_iter().find(|name| name.starts_with("link_")).context("no link is pinned")?;
-    let (all, before) = (pins(&root)?, lab.xlb.programs()?);
+    let (root, all, before) = (lab.pins(), lab.pin_names()?, lab.xlb.programs()?);
+    let link = all.iter().find(|name| name.starts_with("link_")).context("no link is pinned")?;
 
     let [flows, backends] = ["FLOWS4", "BACKENDS"].map(|map| root.join(pin_name(map)));
     for removed in [root.clone(), flows, backends, root.join(link)] {
         lab.xlb.run(&["rm", "-r", &removed.display().to_string()])?;
 
         wait_for_a_byte_on_each(&live)?;
-        lab.live(Family::V6, FULL_NAT, 10)?.finish()?;
-        eventually(RESTORED, "all pins are there again", || Ok(pins(&root)? == all))?;
+        lab.live(Family::V6, FULL_NAT, 10)?.finish_unbroken()?;
+        eventually(RESTORED, "all pins are there again", || Ok(lab.pin_names()? == all))?;
     }
     assert_eq!(lab.xlb.programs()?, before, "the program never left the interface");
     let log = lab.log()?;
@@ -94,20 +78,13 @@ fn connections_survive_the_removal_of_pins_and_the_death_of_the_daemon_that_rest
     wait_for_a_byte_on_each(&live)?;
     xlb.start_again()?;
 
-    for connections in live {
-        let report = connections.finish()?;
-        assert!(report.broken.is_empty(), "{report}");
-    }
-    Ok(())
+    live.into_iter().try_for_each(|connections| connections.finish_unbroken().map(drop))
 }
 
 #[test]
 fn connections_survive_other_names_by_reload_and_while_the_daemon_is_stopped() -> Result<()> {
-    let lab = Lab::build(&Topology::new("renamed", Shape::TwoNics).mode(Mode::Nat))?;
+    let (lab, config) = two_modes("renamed")?;
     let _echoes = lab.tcp_echoes(ECHO)?;
-    let config = Config::new(&lab)
-        .service(Service::over(&lab, "full-nat", Protocol::Tcp, Mode::FullNat, FULL_NAT, ECHO))
-        .service(Service::over(&lab, "nat", Protocol::Tcp, Mode::Nat, NAT, ECHO));
     let mut xlb = lab.start(&config)?;
     xlb.wait_until_all_are_up()?;
     let live = open(&lab)?;
@@ -134,11 +111,7 @@ fn connections_survive_other_names_by_reload_and_while_the_daemon_is_stopped() -
         wait_for_a_byte_on_each(&live)?;
     }
 
-    for connections in live {
-        let report = connections.finish()?;
-        assert!(report.broken.is_empty(), "{report}");
-    }
-    Ok(())
+    live.into_iter().try_for_each(|connections| connections.finish_unbroken().map(drop))
 }
 
 /// TCP would hide a lost packet, because it sends it again.
@@ -149,22 +122,15 @@ fn no_datagram_is_lost_while_the_daemon_is_killed_and_another_takes_over() -> Re
         let _echoes = lab.udp_echoes(datagrams::BACKEND)?;
         let mut xlb = lab.start(&Config::new(&lab).service(datagrams::service(&lab, mode)))?;
         xlb.wait_until_all_are_up()?;
-        let is_over = AtomicBool::new(false);
 
-        let exchanges = thread::scope(|scope| -> Result<Vec<datagrams::Exchange>> {
-            let (lab, is_over) = (&lab, &is_over);
-            let running =
-                Family::ALL.map(|family| scope.spawn(move || datagrams::on_one_flow(lab, family, is_over)));
-            let taken_over = (0..3).try_for_each(|_| {
+        let exchanges = datagrams::during(&lab, || {
+            (0..3).try_for_each(|_| {
                 xlb.kill()?;
                 thread::sleep(PATIENCE);
                 xlb.start_again()?;
                 thread::sleep(PATIENCE);
                 Ok(())
-            });
-            is_over.store(true, Ordering::Relaxed);
-            let ended = running.map(join);
-            taken_over.and_then(|()| ended.into_iter().collect())
+            })
         })?;
 
         for exchange in exchanges {
@@ -176,13 +142,13 @@ fn no_datagram_is_lost_while_the_daemon_is_killed_and_another_takes_over() -> Re
     Ok(())
 }
 
-/// The names of the pins; none if the directory is gone.
-fn pins(root: &Path) -> Result<BTreeSet<String>> {
-    if !root.exists() {
-        return Ok(BTreeSet::new());
-    }
-    let entries = fs::read_dir(root)?;
-    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+/// Three backends, with a configuration of a service with full-nat and one with nat.
+pub fn two_modes(tag: &'static str) -> Result<(Lab, Config)> {
+    let lab = Lab::build(&Topology::new(tag, Shape::TwoNics).mode(Mode::Nat))?;
+    let config = Config::new(&lab)
+        .service(Service::over(&lab, "full-nat", Protocol::Tcp, Mode::FullNat, FULL_NAT, ECHO))
+        .service(Service::over(&lab, "nat", Protocol::Tcp, Mode::Nat, NAT, ECHO));
+    Ok((lab, config))
 }
 
 pub fn open(lab: &Lab) -> Result<Vec<Live>> {
