@@ -106,7 +106,7 @@ impl Ring {
             }
             Self::Oldest => oldest::run(&runners(KERNEL)?, arguments),
             Self::Lab => {
-                if selects(LAB, UPGRADES, arguments)? {
+                if selects(LAB, &UPGRADES, arguments)? {
                     build::variants::build()?;
                 }
                 as_root(LAB, "the lab ring, which creates network namespaces,", arguments)
@@ -124,14 +124,14 @@ fn host(arguments: &[String]) -> Result<Count> {
 const KERNEL: &str = "kernel_*";
 const LAB: &str = "lab";
 /// The lab's tests that need builds with other layouts of the maps.
-const UPGRADES: &str = "upgrade::";
+const UPGRADES: [&str; 2] = ["upgrade::", "killed_starts::"];
 
-/// Do these arguments select a test of this module?
-fn selects(pattern: &str, module: &str, arguments: &[String]) -> Result<bool> {
+/// Do these arguments select a test of these modules?
+fn selects(pattern: &str, modules: &[&str], arguments: &[String]) -> Result<bool> {
     for runner in runners(pattern)? {
         let list = command::query(Command::new(&runner.path).arg("--list").args(arguments));
         let list = list.with_context(|| format!("list the tests of {}", runner.name))?;
-        if list.lines().any(|test| test.starts_with(module)) {
+        if list.lines().any(|test| modules.iter().any(|module| test.starts_with(module))) {
             return Ok(true);
         }
     }

@@ -11,6 +11,7 @@ mod floods;
 mod forwarding;
 mod health;
 mod itself;
+mod killed_starts;
 mod kills;
 mod metrics;
 mod neighbours;

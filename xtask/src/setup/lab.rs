@@ -19,6 +19,7 @@ const PROGRAMS: &[Program] = &[
     ("haproxy", "haproxy", "bench compares xlb with it"),
     ("promtool", "prometheus", "tests check the metrics with it"),
     ("patch", "patch", "makes the builds that the lab upgrades to"),
+    ("strace", "strace", "tests kill xlb at a system call with it"),
 ];
 
 /// Tools for namespaces and links. They are installed, never unpacked: the machine with the oldest kernel gets copies of
