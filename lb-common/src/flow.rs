@@ -213,7 +213,7 @@ pub struct Record<A: Copy, S> {
     pub owner: Shared<Owner>,
     /// Backend port, and the source port that the backend sees (nat: the client's own).
     pub reply_ports: Shared<Ports>,
-    /// When the last packet was seen, in [`ticks`](crate::clock::ticks), with a resolution of a quarter of a second.
+    /// When the last packet was seen, in [`Ticks`](crate::clock::Ticks), with a resolution of a quarter of a second.
     pub last_seen: HalfWord,
     /// The [`Proof`].
     pub proof: Word,

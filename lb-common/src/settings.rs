@@ -1,6 +1,6 @@
 //! Settings of the program: table sizes, hash keys, the port pool.
 
-use crate::flow::Shape;
+use crate::{clock::Ticks, flow::Shape};
 
 /// The only element of the pinned `SETTINGS` map, which the next daemon takes over.
 #[repr(C)]
@@ -24,8 +24,8 @@ pub struct Settings {
     pub backends: u32,
     /// The id that the next backend gets.
     pub next_backend_id: u32,
-    /// The time in ticks, if a test has stopped the clock.
-    pub clock: u32,
+    /// The time, if a test has stopped the clock.
+    pub clock: Ticks,
 }
 
 crate::fields!(Settings {

@@ -4,6 +4,7 @@
 //! checks once, independent of its callers; its arguments and results are packed into numbers.
 
 use lb_common::{
+    clock::Ticks,
     flow::Control,
     net::{V4, V6},
     reason::Reason,
@@ -32,7 +33,7 @@ pub trait Steps<F: Family>: Storage<F> + Sized {
 
     /// [`evict::candidate`]
     #[inline(always)]
-    fn candidate(&self, bucket: u32, preferred: u32, protocol: u32, now: u32) -> Candidate {
+    fn candidate(&self, bucket: u32, preferred: u32, protocol: u32, now: Ticks) -> Candidate {
         evict::candidate(self, bucket, preferred, protocol, now)
     }
 

@@ -3,6 +3,7 @@
 use lb_common::{
     backend::Backend,
     cell::Word,
+    clock::Ticks,
     event::NeighbourWanted,
     flow::{Bucket, HintLine},
     hop::{Hop, Interface},
@@ -22,8 +23,8 @@ use crate::{
 pub trait Maps {
     /// Sizes and keys. `None` before the controller has written them.
     fn settings(&self) -> Option<&Settings>;
-    /// The time in ticks (`lb_common::clock::TICK_SHIFT`).
-    fn now(&self) -> u32;
+    /// The time.
+    fn now(&self) -> Ticks;
     /// A byte of the prefilter, by its [place](Filter::place).
     fn filter(&self, place: usize) -> u8;
     /// The service that listens on an address, port and protocol.

@@ -10,7 +10,7 @@ mod run;
 use std::{net::IpAddr, rc::Rc};
 
 use lb_common::{
-    clock::ticks,
+    clock::Ticks,
     event::NeighbourWanted,
     flow::State,
     hop::ClientHop,
@@ -44,7 +44,7 @@ enum Step {
     Records(usize),
     /// The neighbour request to the daemon in the step before.
     Asked(Vec<NeighbourWanted>),
-    After(u32),
+    After(Ticks),
     Change(Box<dyn Fn(&mut World)>),
 }
 
@@ -193,7 +193,7 @@ impl Case {
 
     /// Time passes.
     pub fn after_s(self, seconds: u64) -> Self {
-        self.then(Step::After(ticks(seconds)))
+        self.then(Step::After(Ticks::from_seconds(seconds)))
     }
 
     /// Changes what the controller or the network provides.

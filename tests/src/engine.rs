@@ -1,6 +1,7 @@
 //! What runs rows: the packet core in memory, or the loaded program in the kernel. Both must do the same.
 
 use lb_common::{
+    clock::Ticks,
     counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
     event::NeighbourWanted,
     flow::{Control, Deltas, Owner, Proof, Record, State},
@@ -110,8 +111,8 @@ pub struct Flow {
     pub owner: Owner,
     /// Backend's, then the one that the backend sees of us.
     pub reply_ports: Ports,
-    /// In ticks, kept to a quarter of a second.
-    pub last_seen: u32,
+    /// Kept to a quarter of a second.
+    pub last_seen: Ticks,
     /// What the backend's answer left behind, if it has answered.
     pub proof: Proof,
     /// The source of replies.
@@ -138,7 +139,7 @@ impl Flow {
             request_ports: record.request_ports.get(),
             owner: record.owner.get(),
             reply_ports: record.reply_ports.get(),
-            last_seen: record.last_seen.load(),
+            last_seen: Ticks(record.last_seen.load()),
             proof: Proof(record.proof.load()),
             backend: to_ip(record.backend.get()),
             source: to_ip(record.source.get()),

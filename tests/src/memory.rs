@@ -7,6 +7,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use lb_common::{
     backend::Backend,
     cell::Word,
+    clock::Ticks,
     counters::Tally,
     event::NeighbourWanted,
     flow::{Bucket, HintLine},
@@ -156,7 +157,7 @@ impl storage::Maps for MemoryTables {
         self.unless_missing(Element::Settings, Some(&self.maps().settings))
     }
 
-    fn now(&self) -> u32 {
+    fn now(&self) -> Ticks {
         self.maps().settings.clock
     }
 

@@ -18,7 +18,7 @@ use std::{
 };
 
 use lb_common::{
-    clock::ticks,
+    clock::Ticks,
     flow::{RECORDS_PER_FLOW, Shape},
     net::Protocol,
     service::Mode,
@@ -53,8 +53,8 @@ pub struct World {
     pub daemon_listens: bool,
     /// Raised when routes or neighbours change, so that flows look up their client's hop again.
     pub hop_generation: u32,
-    /// In ticks.
-    pub clock: u32,
+    /// The stopped clock.
+    pub clock: Ticks,
     /// Of every interface.
     pub mtu: u32,
     /// The id of the next backend.
@@ -232,7 +232,7 @@ impl World {
             daemon_listens: true,
             hop_generation: 1,
             // The clock wraps soon: ages must be right across that.
-            clock: u32::MAX - ticks(60),
+            clock: Ticks(u32::MAX).earlier_by(Ticks::from_seconds(60)),
             mtu: 1500,
             next_id: 1,
             missing: None,

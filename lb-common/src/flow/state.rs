@@ -1,6 +1,6 @@
 //! The states of a flow, and how long it may be idle in each.
 
-use crate::{clock::ticks, net::Protocol};
+use crate::{clock::Ticks, net::Protocol};
 
 /// The state of a record: a kind and, for established flows, how far they have been closed.
 ///
@@ -114,19 +114,19 @@ impl State {
         self.0 & both == both
     }
 
-    /// How long the flow may be idle, in [`ticks`].
+    /// How long the flow may be idle.
     #[inline(always)]
-    pub const fn timeout(self, protocol: u8) -> u32 {
+    pub const fn timeout(self, protocol: u8) -> Ticks {
         if self.is_half_open() {
-            return ticks(120);
+            return Ticks::from_seconds(120);
         }
         if protocol == Protocol::Udp as u8 {
-            return ticks(300);
+            return Ticks::from_seconds(300);
         }
         if self.is_closed() || self.0 & (Self::SHORT_CLIENT | Self::SHORT_BACKEND) != 0 {
-            return if self.is_reset() { ticks(10) } else { ticks(240) };
+            return if self.is_reset() { Ticks::from_seconds(10) } else { Ticks::from_seconds(240) };
         }
-        ticks(7440)
+        Ticks::from_seconds(7440)
     }
 }
 
@@ -168,10 +168,10 @@ mod tests {
         let both = State(live.0 | State::FIN_CLIENT | State::FIN_BACKEND);
 
         assert!(!live.is_closing() && one.is_closing() && !one.is_closed() && both.is_closed());
-        assert_eq!(live.timeout(6), ticks(7440));
-        assert_eq!(one.timeout(6), ticks(240));
+        assert_eq!(live.timeout(6), Ticks::from_seconds(7440));
+        assert_eq!(one.timeout(6), Ticks::from_seconds(240));
         assert!(reset.is_closing() && !reset.is_closed());
-        assert_eq!(reset.timeout(6), ticks(10));
-        assert_eq!(live.timeout(17), ticks(300));
+        assert_eq!(reset.timeout(6), Ticks::from_seconds(10));
+        assert_eq!(live.timeout(17), Ticks::from_seconds(300));
     }
 }

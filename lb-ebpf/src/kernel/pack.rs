@@ -1,6 +1,6 @@
 //! Arguments and results of global functions as numbers, the only types that the verifier allows.
 
-use lb_common::reason::Reason;
+use lb_common::{clock::Age, reason::Reason};
 
 use crate::{opaque::opaque, packet::tcp::Segment, table::reply_index::Reserve};
 
@@ -67,6 +67,6 @@ pub fn to_reserve(rank: u64) -> Reserve {
         0 => Reserve::Mine,
         1 => Reserve::Taken,
         u64::MAX => Reserve::Missing,
-        age => Reserve::Evictable(age - 2),
+        age => Reserve::Evictable(Age((age - 2) as u32)),
     }
 }

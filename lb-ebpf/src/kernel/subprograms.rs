@@ -3,6 +3,7 @@
 //! They take and return numbers ([`super::pack`]); larger values are in `maps::SCRATCH4` and `SCRATCH6`.
 
 use lb_common::{
+    clock::Ticks,
     flow::Control,
     net::{V4, V6},
 };
@@ -38,7 +39,7 @@ macro_rules! global_functions {
             #[unsafe(export_name = $candidate)]
             #[inline(never)]
             pub extern "C" fn candidate(bucket: u32, preferred: u32, protocol: u32, now: u32) -> u64 {
-                evict::candidate::<$family>(&TABLES, bucket, preferred, protocol, now).0
+                evict::candidate::<$family>(&TABLES, bucket, preferred, protocol, Ticks(now)).0
             }
 
             /// [`reply_tuple::write`]

@@ -4,7 +4,7 @@ use aya_ebpf::{bindings::xdp_md, helpers};
 use lb_common::{
     backend::Backend,
     cell::Word,
-    clock::TICK_SHIFT,
+    clock::Ticks,
     event::NeighbourWanted,
     flow::{Bucket, Control, HintLine, Record4, Record6},
     hop::Interface,
@@ -36,12 +36,12 @@ impl Maps for KernelTables {
     }
 
     #[inline(always)]
-    fn now(&self) -> u32 {
+    fn now(&self) -> Ticks {
         if maps::CLOCK_IS_SET.load() != 0 {
-            return self.settings().map_or(0, |settings| settings.clock);
+            return self.settings().map_or_else(Ticks::default, |settings| settings.clock);
         }
         // SAFETY: a helper without arguments.
-        (unsafe { helpers::bpf_ktime_get_coarse_ns() } >> TICK_SHIFT) as u32
+        Ticks::from_ns(unsafe { helpers::bpf_ktime_get_coarse_ns() })
     }
 
     #[inline(always)]
@@ -157,8 +157,8 @@ macro_rules! flow_tables {
             }
 
             #[inline(always)]
-            fn candidate(&self, bucket: u32, preferred: u32, protocol: u32, now: u32) -> Candidate {
-                Candidate(subprograms::$calls::candidate(bucket, preferred, protocol, now))
+            fn candidate(&self, bucket: u32, preferred: u32, protocol: u32, now: Ticks) -> Candidate {
+                Candidate(subprograms::$calls::candidate(bucket, preferred, protocol, now.0))
             }
 
             #[inline(always)]

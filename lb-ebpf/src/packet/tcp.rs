@@ -159,14 +159,17 @@ mod tests {
             let closed = after(acknowledged, second, segment(FIN | ACK));
             let last = after(closed, first, segment(ACK));
 
-            assert!(half_closed.is_closing() && half_closed.timeout(6) < LIVE.timeout(6));
+            assert!(
+                half_closed.is_closing()
+                    && half_closed.timeout(6).as_duration() < LIVE.timeout(6).as_duration()
+            );
             assert_eq!(
                 acknowledged.timeout(6),
                 LIVE.timeout(6),
                 "the other side lives: a long half-close is kept"
             );
             assert!(closed.is_closed() && last.is_closed());
-            assert!(last.timeout(6) < LIVE.timeout(6));
+            assert!(last.timeout(6).as_duration() < LIVE.timeout(6).as_duration());
         }
     }
 
@@ -202,7 +205,9 @@ mod tests {
         for side in [Side::Client, Side::Backend] {
             let reset = after(half_closed, side, segment(RST));
 
-            assert!(reset.is_reset() && reset.timeout(6) < half_closed.timeout(6));
+            assert!(
+                reset.is_reset() && reset.timeout(6).as_duration() < half_closed.timeout(6).as_duration()
+            );
             assert_eq!(after(closed, side, segment(RST)), closed);
         }
     }

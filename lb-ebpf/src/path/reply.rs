@@ -3,6 +3,7 @@
 use lb_common::{
     backend::Backend,
     cell::fence,
+    clock::Ticks,
     flow::State,
     hop::{ClientHop, Hop, HopStamp},
     reason::Reason,
@@ -47,7 +48,7 @@ pub fn find<'a, F: Family>(
         fence();
         let hop = ClientHop(it.client_hop.load());
         let rewritten = record::request_of::<F>(it).reversed();
-        (it.owner.get(), rewritten, it.deltas.get(), it.last_seen.load(), stamp, hop)
+        (it.owner.get(), rewritten, it.deltas.get(), Ticks(it.last_seen.load()), stamp, hop)
     });
     let Some((owner, rewritten, deltas, seen, stamp, hop)) = copied else {
         return Ok(None);

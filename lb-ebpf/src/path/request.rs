@@ -2,6 +2,7 @@
 
 use lb_common::{
     backend::Backend,
+    clock::Ticks,
     flow::{Deltas, Owner, State},
     net::Protocol,
     reason::Reason,
@@ -107,7 +108,7 @@ fn known<'a, F: Family>(
         found = again;
     }
     let copied = found.read(|it| {
-        (it.owner.get(), record::reply_of::<F>(it).reversed(), it.deltas.get(), it.last_seen.load())
+        (it.owner.get(), record::reply_of::<F>(it).reversed(), it.deltas.get(), Ticks(it.last_seen.load()))
     });
     let Some((owner, rewritten, deltas, seen)) = copied else { return Ok(None) };
     let backend = tables.backend(owner.backend()).ok_or(Reason::Internal)?;

@@ -3,7 +3,7 @@
 //! An empty, expired, closed, reset or half-open one, in this order; never one of a live connection.
 
 use lb_common::{
-    clock::{age, is_over},
+    clock::{Age, Ticks},
     flow::{Control, Record, State, WAYS},
 };
 
@@ -49,7 +49,7 @@ pub fn candidate<F: Family>(
     bucket: u32,
     preferred: u32,
     protocol: u32,
-    now: u32,
+    now: Ticks,
 ) -> Candidate {
     let (Some(settings), Some(bucket)) = (storage.settings(), storage.bucket(bucket)) else {
         return Candidate::MISSING;
@@ -77,7 +77,7 @@ pub fn candidate<F: Family>(
 
 /// May a new flow of this protocol take the record?
 #[inline(always)]
-pub fn may_take<A: Copy, S>(record: &Record<A, S>, control: Control, protocol: u32, now: u32) -> bool {
+pub fn may_take<A: Copy, S>(record: &Record<A, S>, control: Control, protocol: u32, now: Ticks) -> bool {
     score(record, control, protocol, now, 0) < NEVER
 }
 
@@ -97,7 +97,7 @@ const OLDEST: u32 = (1 << 30) - 3;
 
 /// The cost of evicting a record. Within closed, reset and half-open, the oldest is cheapest.
 #[inline(always)]
-fn score<A: Copy, S>(record: &Record<A, S>, control: Control, protocol: u32, now: u32, above: u64) -> u64 {
+fn score<A: Copy, S>(record: &Record<A, S>, control: Control, protocol: u32, now: Ticks, above: u64) -> u64 {
     let state = control.state();
     if state.0 == State::EMPTY.0 {
         return above;
@@ -105,12 +105,12 @@ fn score<A: Copy, S>(record: &Record<A, S>, control: Control, protocol: u32, now
     if !state.holds_tuple() {
         return NEVER;
     }
-    let (seen, theirs) = (record.last_seen.load(), record.owner.get().protocol());
-    let age = age(now, seen);
-    if is_over(age, state.timeout(theirs)) {
+    let (seen, theirs) = (Ticks(record.last_seen.load()), record.owner.get().protocol());
+    let age = Age::new(now, seen);
+    if age.is_over(state.timeout(theirs)) {
         return EXPIRED;
     }
-    let youth = u64::from(OLDEST - age.min(OLDEST));
+    let youth = u64::from(OLDEST - age.0.min(OLDEST));
     if state.is_closed() {
         return (above | CLOSED) + 1 + youth;
     }

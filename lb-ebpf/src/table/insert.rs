@@ -7,6 +7,7 @@
 
 use lb_common::{
     cell::fence,
+    clock::Ticks,
     flow::{Control, Proof, State, WAYS},
     hop::{ClientHop, HopStamp},
     limits::PORT_PROBES,
@@ -67,7 +68,7 @@ fn use_closing_flow<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Res
     let copied = closing.read(|it| {
         flow.rewritten.set(record::reply_of::<F>(it).reversed());
         flow.deltas.set(it.deltas.get());
-        (it.owner.get(), it.last_seen.load())
+        (it.owner.get(), Ticks(it.last_seen.load()))
     });
     let (owner, seen) = copied.ok_or(Reason::TupleInUse)?;
     flow.backend.set(owner.backend());
@@ -157,7 +158,7 @@ fn fill<F: Family>(
     record.client.set(flow.tuple.get().source);
     record.listen.set(flow.tuple.get().destination);
     record.request_ports.set(flow.tuple.get().ports);
-    record.last_seen.store(flow.now.get());
+    record.last_seen.store(flow.now.get().0);
     record.proof.store(Proof::none(mine.control.generation()).0);
     let (hop, generation) = (flow.client_hop.get(), mine.control.generation());
     record.client_hop.store(ClientHop::new(hop.destination, hop.interface, generation).0);

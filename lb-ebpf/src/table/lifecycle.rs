@@ -5,7 +5,7 @@
 
 use lb_common::{
     cell::fence,
-    clock::{age, is_over},
+    clock::{Age, Ticks},
     flow::{Control, Proof, State},
     net::Protocol,
     reason::Reason,
@@ -85,16 +85,16 @@ fn other_record<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>) -> Resu
 /// It is written four times a second at most: a line that is only read stays in every CPU's cache, and no timeout needs a
 /// finer resolution. Most packets make one comparison.
 #[inline(always)]
-pub fn is_in_time<F: Family>(found: &Found<'_, F>, protocol: u8, seen: u32, now: u32) -> bool {
-    if (now ^ seen) >> 8 == 0 {
+pub fn is_in_time<F: Family>(found: &Found<'_, F>, protocol: u8, seen: Ticks, now: Ticks) -> bool {
+    if (now.0 ^ seen.0) >> 8 == 0 {
         return true;
     }
-    if is_over(age(now, seen), found.control.state().timeout(protocol)) {
+    if Age::new(now, seen).is_over(found.control.state().timeout(protocol)) {
         // Unless another packet came between the reads of the record and of the clock.
-        return found.record.last_seen.load() != seen;
+        return found.record.last_seen.load() != seen.0;
     }
     // Compare-exchange: a delayed CPU must not make the flow, or the record's next owner, look idle.
-    found.record.last_seen.replace(seen, now);
+    found.record.last_seen.replace(seen.0, now.0);
     true
 }
 

@@ -6,7 +6,7 @@
 
 use lb_common::{
     cell::fence,
-    clock::{age, is_over},
+    clock::{Age, Ticks},
     flow::{Control, HINTS, Hint, HintLine, Shape, State},
     net::Protocol,
     reason::Reason,
@@ -86,8 +86,8 @@ pub enum Reserve {
     Mine,
     /// The tuple, or its place in the line, belongs to a flow that may not be evicted.
     Taken,
-    /// The holder could be evicted; this is its [`age`].
-    Evictable(u64),
+    /// The holder could be evicted; this is its age.
+    Evictable(Age),
     /// An element of the maps is missing ([`Reason::Internal`]).
     Missing,
 }
@@ -99,7 +99,7 @@ impl Reserve {
         match self {
             Self::Mine => 0,
             Self::Taken => 1,
-            Self::Evictable(age) => 2 + age,
+            Self::Evictable(age) => 2 + age.0 as u64,
             Self::Missing => u64::MAX,
         }
     }
@@ -126,7 +126,7 @@ pub fn reserve<F: Family>(
     while i < HINTS {
         let entry = line.hint[i].load();
         if entry == 0 {
-            free = opaque(i as u64, now.into());
+            free = opaque(i as u64, now.0.into());
         } else if Hint(entry).tag() == tag {
             same = opaque(i as u64, entry);
             matches += opaque(1, entry);
@@ -149,12 +149,13 @@ pub fn reserve<F: Family>(
             // nat: the holder of this tuple is the client's own flow, and no other client needs the tuple. If that flow was
             // reset, the SYN goes to its backend, which can tell whether it really was (`insert::use_closing_flow`).
             let is_own = matches == 1 && flow.rewritten.get().source == flow.tuple.get().source;
-            let (seen, theirs) = (holder.record.last_seen.load(), holder.record.owner.get().protocol());
+            let (seen, theirs) =
+                (Ticks(holder.record.last_seen.load()), holder.record.owner.get().protocol());
             if !state.holds_tuple() {
                 return Reserve::Taken;
             }
-            let age = age(now, seen);
-            if !is_over(age, state.timeout(theirs)) {
+            let age = Age::new(now, seen);
+            if !age.is_over(state.timeout(theirs)) {
                 let needed = if state.is_closed() {
                     Holders::CLOSED
                 } else if state.is_half_open() && !outranks(theirs, protocol) || state.is_reset() && !is_own {
@@ -163,7 +164,7 @@ pub fn reserve<F: Family>(
                     return Reserve::Taken;
                 };
                 if evict < needed {
-                    return Reserve::Evictable(age.into());
+                    return Reserve::Evictable(age);
                 }
             }
             if !empty(tables, holder.record, holder.control) {

@@ -1,6 +1,6 @@
 //! The working memory of slow paths.
 
-use lb_common::{cell::Shared, flow::Deltas, hop::Hop, pool::Pool};
+use lb_common::{cell::Shared, clock::Ticks, flow::Deltas, hop::Hop, pool::Pool};
 
 use crate::{
     family::{Family, Tuple},
@@ -19,8 +19,8 @@ pub struct Scratch<F: Family> {
     pub is_syn: Shared<u32>,
     /// The packet's hop limit and lengths.
     pub layout: Shared<Layout>,
-    /// The time, in ticks.
-    pub now: Shared<u32>,
+    /// The time.
+    pub now: Shared<Ticks>,
     /// The number of the service's pool.
     pub pool: Shared<u32>,
     /// The pool's word when the flow's creation began.

@@ -3,11 +3,11 @@
 //! Records are read and freed by the program's own code ([`lb_ebpf::table`]). A walk proceeds in stretches, so that
 //! nothing waits for a whole table.
 
-use std::{collections::BTreeSet, net::SocketAddr, ops::Range, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, ops::Range};
 
 use lb_common::{
     cell::Word,
-    clock::{TICK_SHIFT, age, is_over, since},
+    clock::{Age, Ticks},
     flow::{Bucket, HintLine, WAYS},
     net::{Be16, Protocol, V4, V6},
     settings::Settings,
@@ -43,7 +43,7 @@ pub struct Table<F: Family> {
 impl Flows {
     /// Visits the flows of the stretch at `from` that have not expired, including those of removed backends,
     /// which the caller must sweep. Returns where the next stretch begins.
-    pub fn walk(&self, from: u32, now: u32, visit: &mut dyn FnMut(&Flow)) -> Option<u32> {
+    pub fn walk(&self, from: u32, now: Ticks, visit: &mut dyn FnMut(&Flow)) -> Option<u32> {
         let (stretch, next) = self.stretch(from);
         match stretch {
             Stretch::V4(buckets) => self.v4.walk(buckets, now, visit),
@@ -81,15 +81,20 @@ enum Stretch {
 }
 
 impl<F: Family> Table<F> {
-    fn walk(&self, buckets: Range<u32>, now: u32, visit: &mut dyn FnMut(&Flow)) {
+    fn walk(&self, buckets: Range<u32>, now: Ticks, visit: &mut dyn FnMut(&Flow)) {
         for found in self.live(buckets) {
             let copied = found.read(|it| {
-                (it.owner.get(), record::request_of::<F>(it), record::reply_of::<F>(it), it.last_seen.load())
+                (
+                    it.owner.get(),
+                    record::request_of::<F>(it),
+                    record::reply_of::<F>(it),
+                    Ticks(it.last_seen.load()),
+                )
             });
             let Some((owner, request, reply, last_seen)) = copied else { continue };
             let Some(protocol) = Protocol::from_number(owner.protocol()) else { continue };
-            let (age, state) = (age(now, last_seen), found.control.state());
-            if is_over(age, state.timeout(protocol.number())) {
+            let (age, state) = (Age::new(now, last_seen), found.control.state());
+            if age.is_over(state.timeout(protocol.number())) {
                 continue;
             }
             visit(&Flow {
@@ -100,7 +105,7 @@ impl<F: Family> Table<F> {
                 source: endpoint::<F>(reply.destination, reply.ports.destination()),
                 backend_id: owner.backend(),
                 state,
-                idle: Duration::from_nanos(u64::from(since(age)) << TICK_SHIFT),
+                idle: age.elapsed().as_duration(),
             });
         }
     }

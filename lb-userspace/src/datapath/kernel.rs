@@ -28,7 +28,7 @@ pub mod traces;
 use std::{collections::BTreeSet, fmt};
 
 use anyhow::Context;
-use lb_common::{clock::TICK_SHIFT, settings::Settings};
+use lb_common::{clock::Ticks, settings::Settings};
 use nix::time::{ClockId, clock_gettime};
 
 use self::maps::Maps;
@@ -101,10 +101,10 @@ impl Datapath for KernelDatapath {
 }
 
 /// The program's clock (`bpf_ktime_get_coarse_ns`).
-fn ticks_now() -> anyhow::Result<u32> {
+fn ticks_now() -> anyhow::Result<Ticks> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).context("read the monotonic clock")?;
     let nanoseconds = now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64;
-    Ok((nanoseconds >> TICK_SHIFT) as u32)
+    Ok(Ticks::from_ns(nanoseconds))
 }
 
 impl fmt::Debug for KernelDatapath {

@@ -96,9 +96,9 @@ impl<'a> Run<'a> {
                 ensure!(asked == Some(wanted), "the daemon was asked {asked:?}, not {wanted:?}");
                 Ok(())
             }
-            Step::After(ticks) => {
+            Step::After(time) => {
                 let world = &mut self.known.world;
-                world.clock = world.clock.wrapping_add(*ticks);
+                world.clock = world.clock.later_by(*time);
                 self.engine.load(world)
             }
             Step::Change(change) => {

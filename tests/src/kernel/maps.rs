@@ -10,6 +10,7 @@ use aya::{
 };
 use lb_common::{
     backend::Backend,
+    clock::Ticks,
     counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
     event::NeighbourWanted,
     flow::{Control, Deltas, HINTS, Owner, Proof, Record4, Record6, State, WAYS},
@@ -229,7 +230,7 @@ fn record(number: u32, mut bytes: &[u8]) -> Option<Flow> {
         request_ports: Ports::from_raw(u32::from_ne_bytes(take(bytes)?)),
         owner: Owner(u32::from_ne_bytes(take(bytes)?)),
         reply_ports: Ports::from_raw(u32::from_ne_bytes(take(bytes)?)),
-        last_seen: u32::from_ne_bytes(take(bytes)?),
+        last_seen: Ticks(u32::from_ne_bytes(take(bytes)?)),
         proof: Proof(u64::from_ne_bytes(take(bytes)?)),
         backend: address(bytes)?,
         source: address(bytes)?,

@@ -87,7 +87,7 @@ fn blank<F: Family<Address: Default>>() -> Scratch<F> {
         hash: Shared::new(0),
         is_syn: Shared::new(0),
         layout: Shared::new(Layout { hops: 0, options: 0, length: 0, frame: 0 }),
-        now: Shared::new(0),
+        now: Shared::new(Default::default()),
         pool: Shared::new(0),
         schedule: Shared::new(Pool::NONE),
         service_counters: Shared::new(0),

@@ -17,7 +17,7 @@ use aya::{
     programs::links::{FdLink, PinnedLink},
 };
 use lb_common::{
-    clock::ticks,
+    clock::Ticks,
     flow::{Control, Owner, Record4, State, WAYS},
     limits::Room,
     net::Protocol,
@@ -160,7 +160,7 @@ impl World {
         let owner = Owner::new(backend, Mode::FullNat, Protocol::Tcp as u8);
         put(offset_of!(Record4, control), &Control::new(1, State::ESTABLISHED, 0).0.to_ne_bytes());
         put(offset_of!(Record4, owner), &owner.0.to_ne_bytes());
-        put(offset_of!(Record4, last_seen), &ticks(uptime()?.as_secs()).to_ne_bytes());
+        put(offset_of!(Record4, last_seen), &Ticks::from_seconds(uptime()?.as_secs()).0.to_ne_bytes());
         let map = MapData::from_pin(self.pin("FLOWS4"))?;
         Ok(Array::<_, [u8; _]>::try_from(Map::Array(map))?.set(bucket, bytes, 0)?)
     }

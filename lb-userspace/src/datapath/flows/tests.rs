@@ -1,7 +1,7 @@
 use std::fs::File;
 
 use lb_common::{
-    clock::ticks,
+    clock::Ticks,
     flow::{Control, Hint, Owner, Record, Shape, State},
     net::Ports,
     service::Mode,
@@ -11,7 +11,7 @@ use lb_ebpf::{family::Tuple, table::hash::reduce};
 
 use super::*;
 
-const NOW: u32 = ticks(100_000);
+const NOW: Ticks = Ticks::from_seconds(100_000);
 const TCP: u8 = Protocol::Tcp as u8;
 const ALIVE: u32 = 7;
 const DEAD: u32 = 8;
@@ -24,7 +24,7 @@ fn a_walk_visits_each_live_flow_once_even_if_its_backend_was_removed() {
         world.put4(number, State::ESTABLISHED, ALIVE, NOW);
     }
     world.put4(17, State::ESTABLISHED, DEAD, NOW);
-    world.put6(23, State::HALF_OPEN, ALIVE, NOW - ticks(60));
+    world.put6(23, State::HALF_OPEN, ALIVE, ago(60));
 
     let mut seen = Vec::new();
     let stretches = world.walk(|flow| seen.push(flow.clone()));
@@ -42,7 +42,7 @@ fn a_walk_visits_each_live_flow_once_even_if_its_backend_was_removed() {
             source: "[fd00::4]:2023".parse().unwrap(),
             backend_id: ALIVE,
             state: State::HALF_OPEN,
-            idle: Duration::from_nanos(u64::from(ticks(60)) << TICK_SHIFT),
+            idle: Ticks::from_seconds(60).as_duration(),
         }
     );
 }
@@ -52,8 +52,8 @@ fn a_walk_skips_records_that_are_free_or_expired() {
     let world = World::new(2, 1);
     world.put4(0, State::BUSY, ALIVE, NOW);
     world.put4(1, State::EMPTY, ALIVE, NOW);
-    world.put4(2, State::ESTABLISHED, ALIVE, NOW - ticks(7440) - 1);
-    world.put4(3, State::HALF_OPEN, ALIVE, NOW - ticks(120) - 1);
+    world.put4(2, State::ESTABLISHED, ALIVE, ago(7440).earlier_by(Ticks(1)));
+    world.put4(3, State::HALF_OPEN, ALIVE, ago(120).earlier_by(Ticks(1)));
 
     world.walk(|flow| panic!("{flow:?}"));
 }
@@ -89,6 +89,11 @@ fn a_sweep_keeps_the_reply_index_entries_of_other_flows() {
     assert!(!world.control4(0).state().is_live());
 }
 
+/// The moment this many seconds before [`NOW`].
+fn ago(seconds: u64) -> Ticks {
+    NOW.earlier_by(Ticks::from_seconds(seconds))
+}
+
 struct World {
     flows: Flows,
     settings: Settings,
@@ -110,13 +115,13 @@ impl World {
         Self { flows, settings }
     }
 
-    fn put4(&self, number: u32, state: State, backend: u32, last_seen: u32) {
+    fn put4(&self, number: u32, state: State, backend: u32, last_seen: Ticks) {
         let address = |last: u32| V4::from(std::net::Ipv4Addr::from(0x0a00_0000 + last));
         put(&self.flows.v4, &self.settings, number, address, (state, backend, last_seen));
         self.flows.v4.half_open[0].fetch_add(u64::from(state.is_half_open()));
     }
 
-    fn put6(&self, number: u32, state: State, backend: u32, last_seen: u32) {
+    fn put6(&self, number: u32, state: State, backend: u32, last_seen: Ticks) {
         let address = |last: u32| V6::from(std::net::Ipv6Addr::from((0xfd00 << 112) + u128::from(last)));
         put(&self.flows.v6, &self.settings, number, address, (state, backend, last_seen));
         self.flows.v6.half_open[0].fetch_add(u64::from(state.is_half_open()));
@@ -159,7 +164,7 @@ fn put<F: Family>(
     settings: &Settings,
     number: u32,
     address: impl Fn(u32) -> F::Address,
-    (state, backend, last_seen): (State, u32, u32),
+    (state, backend, last_seen): (State, u32, Ticks),
 ) {
     let at = number as usize;
     let record: &Record<F::Address, F::Spare> = &table.buckets[at / WAYS].way[at % WAYS];
@@ -177,7 +182,7 @@ fn put<F: Family>(
     record.backend.set(reply.source);
     record.source.set(reply.destination);
     record.reply_ports.set(reply.ports);
-    record.last_seen.store(last_seen);
+    record.last_seen.store(last_seen.0);
     record.control.store(Control::new(5, state, 0xabcd).0);
 
     let hash = F::hash(&settings.keys, &reply);

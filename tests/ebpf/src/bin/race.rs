@@ -17,6 +17,7 @@ mod program {
     };
     use lb_common::{
         cell::{Shared, fence},
+        clock::Ticks,
         flow::{Control, HINTS, Hint, State},
         net::{Be16, Ports, Protocol, V4, V6},
         reason::Reason,
@@ -129,7 +130,7 @@ mod program {
         // SAFETY: the map's value; no other code writes these two words, and each is one store.
         unsafe {
             let (clock, routes) = (&raw mut (*settings).clock, &raw mut (*settings).hop_generation);
-            clock.write_volatile(clock.read_volatile().wrapping_add(amount << 12));
+            clock.write_volatile(clock.read_volatile().later_by(Ticks(amount << 12)));
             routes.write_volatile(routes.read_volatile().wrapping_add(1));
         }
     }
