@@ -9,9 +9,13 @@
 //! Records are read like a seqlock: read the word, copy the needed fields, read the word again. If the generation is the
 //! same, all fields belong to one owner.
 
+mod index;
 mod state;
 
-pub use self::state::State;
+pub use self::{
+    index::{BucketIndex, LineIndex, RecordIndex},
+    state::State,
+};
 use crate::{
     cell::{HalfWord, Shared, Word},
     hop::{ClientHop, HopStamp},
@@ -90,8 +94,8 @@ impl Hint {
 
     /// Builds an entry.
     #[inline(always)]
-    pub const fn new(tag: u32, generation: u32, record: u32) -> Self {
-        Self((tag as u64) << 32 | ((generation & 0xff) as u64) << 24 | (record & 0xff_ffff) as u64)
+    pub const fn new(tag: u32, generation: u32, record: RecordIndex) -> Self {
+        Self((tag as u64) << 32 | ((generation & 0xff) as u64) << 24 | (record.0 & 0xff_ffff) as u64)
     }
 
     /// A part of the reply tuple's hash.
@@ -106,10 +110,10 @@ impl Hint {
         (self.0 >> 24) as u8
     }
 
-    /// The record: bucket * [`WAYS`] + way.
+    /// The record.
     #[inline(always)]
-    pub const fn record(self) -> u32 {
-        self.0 as u32 & 0xff_ffff
+    pub const fn record(self) -> RecordIndex {
+        RecordIndex(self.0 as u32 & 0xff_ffff)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use lb_common::{
     clock::Ticks,
-    flow::Control,
+    flow::{BucketIndex, Control, RecordIndex},
     net::{V4, V6},
     reason::Reason,
 };
@@ -27,31 +27,36 @@ use crate::{
 pub trait Steps<F: Family>: Storage<F> + Sized {
     /// [`record::in_bucket`]
     #[inline(always)]
-    fn in_bucket(&self, bucket: u32, states: States, except: Option<u32>) -> Result<Option<u32>, Reason> {
+    fn in_bucket(
+        &self,
+        bucket: BucketIndex,
+        states: States,
+        except: Option<RecordIndex>,
+    ) -> Result<Option<RecordIndex>, Reason> {
         record::in_bucket(self, bucket, states, except)
     }
 
     /// [`evict::candidate`]
     #[inline(always)]
-    fn candidate(&self, bucket: u32, preferred: u32, protocol: u32, now: Ticks) -> Candidate {
+    fn candidate(&self, bucket: BucketIndex, preferred: u32, protocol: u32, now: Ticks) -> Candidate {
         evict::candidate(self, bucket, preferred, protocol, now)
     }
 
     /// [`reply_tuple::write`]
     #[inline(always)]
-    fn write_reply_tuple(&self, record: u32, slot: u32, probe: u32) -> Result<(), Reason> {
+    fn write_reply_tuple(&self, record: RecordIndex, slot: u32, probe: u32) -> Result<(), Reason> {
         reply_tuple::write(self, record, slot, probe)
     }
 
     /// [`reply_index::reserve`]
     #[inline(always)]
-    fn reserve(&self, record: u32, generation: u32, probe: u32, evict: Holders) -> Reserve {
+    fn reserve(&self, record: RecordIndex, generation: u32, probe: u32, evict: Holders) -> Reserve {
         reply_index::reserve(self, record, generation, probe, evict)
     }
 
     /// [`reply_index::free`]
     #[inline(always)]
-    fn free(&self, record: u32, control: Control) {
+    fn free(&self, record: RecordIndex, control: Control) {
         if let Some(settings) = self.settings() {
             reply_index::free(self, settings, record, control);
         }
@@ -59,13 +64,18 @@ pub trait Steps<F: Family>: Storage<F> + Sized {
 
     /// [`lifecycle::choose_record`]
     #[inline(always)]
-    fn choose_record(&self, record: u32, control: Control, segment: Segment) -> Result<Option<u32>, Reason> {
+    fn choose_record(
+        &self,
+        record: RecordIndex,
+        control: Control,
+        segment: Segment,
+    ) -> Result<Option<RecordIndex>, Reason> {
         lifecycle::choose_record(self, record, control, segment)
     }
 
     /// [`lifecycle::advance`]
     #[inline(always)]
-    fn advance(&self, record: u32, control: Control, side: Side, segment: Segment) {
+    fn advance(&self, record: RecordIndex, control: Control, side: Side, segment: Segment) {
         lifecycle::advance(self, record, control, side, segment);
     }
 }

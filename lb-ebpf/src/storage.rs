@@ -5,7 +5,7 @@ use lb_common::{
     cell::Word,
     clock::Ticks,
     event::NeighbourWanted,
-    flow::{Bucket, HintLine},
+    flow::{Bucket, BucketIndex, HintLine, LineIndex},
     hop::{Hop, Interface},
     net::{Address, Be16},
     pool::{Pool, SourceSet},
@@ -70,9 +70,9 @@ pub enum Route {
 /// The memory of one family's flow table. The daemon's sweeps work on it with the same code as the program.
 pub trait FlowTable<F: Family> {
     /// A bucket of records.
-    fn bucket(&self, index: u32) -> Option<&Bucket<RecordOf<F>>>;
+    fn bucket(&self, index: BucketIndex) -> Option<&Bucket<RecordOf<F>>>;
     /// A line of the reply index.
-    fn line(&self, index: u32) -> Option<&HintLine>;
+    fn line(&self, index: LineIndex) -> Option<&HintLine>;
     /// The number of half-open records.
     fn half_open(&self) -> Option<&Word>;
 }

@@ -4,7 +4,7 @@ use lb_common::{
     clock::Ticks,
     counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
     event::NeighbourWanted,
-    flow::{Control, Deltas, Owner, Proof, Record, State},
+    flow::{Control, Deltas, Owner, Proof, Record, RecordIndex, State},
     hop::{ClientHop, HopStamp},
     net::Ports,
 };
@@ -97,8 +97,8 @@ pub struct Memory {
 /// A record that is not empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
-    /// Its place in the table: bucket * `WAYS` + way.
-    pub number: u32,
+    /// Its place in the table.
+    pub index: RecordIndex,
     /// Tag, state and generation.
     pub control: Control,
     /// The source of requests.
@@ -129,10 +129,14 @@ pub struct Flow {
 
 impl Flow {
     /// Copies a record. `None`: it is empty.
-    pub fn of<A: Copy, S>(number: u32, record: &Record<A, S>, to_ip: impl Fn(A) -> IpAddr) -> Option<Self> {
+    pub fn of<A: Copy, S>(
+        index: RecordIndex,
+        record: &Record<A, S>,
+        to_ip: impl Fn(A) -> IpAddr,
+    ) -> Option<Self> {
         let control = Control(record.control.load());
         (control.state() != State::EMPTY).then(|| Self {
-            number,
+            index,
             control,
             client: to_ip(record.client.get()),
             listen: to_ip(record.listen.get()),

@@ -10,7 +10,7 @@ use lb_common::{
     clock::Ticks,
     counters::Tally,
     event::NeighbourWanted,
-    flow::{Bucket, HintLine},
+    flow::{Bucket, BucketIndex, HintLine, LineIndex},
     hop::{Hop, Interface},
     limits::MAX_PLACES,
     net::{Address, V4, V6},
@@ -244,12 +244,12 @@ const ZERO_MAC: lb_common::net::Mac = lb_common::net::Mac([0; 3]);
 macro_rules! flow_tables {
     ($family:ty, $flows:ident) => {
         impl FlowTable<$family> for MemoryTables {
-            fn bucket(&self, index: u32) -> Option<&Bucket<RecordOf<$family>>> {
-                self.unless_missing(Element::Bucket, self.$flows.buckets.get(index as usize))
+            fn bucket(&self, index: BucketIndex) -> Option<&Bucket<RecordOf<$family>>> {
+                self.unless_missing(Element::Bucket, self.$flows.buckets.get(index.0 as usize))
             }
 
-            fn line(&self, index: u32) -> Option<&HintLine> {
-                self.unless_missing(Element::Line, self.$flows.lines.get(index as usize))
+            fn line(&self, index: LineIndex) -> Option<&HintLine> {
+                self.unless_missing(Element::Line, self.$flows.lines.get(index.0 as usize))
             }
 
             fn half_open(&self) -> Option<&Word> {

@@ -11,7 +11,7 @@ use aya::{TestRun as _, TestRunOptions, maps::PerCpuArray};
 use lb_common::{
     backend::Backend,
     cell::Word,
-    flow::{Bucket, Hint, HintLine, Shape, State},
+    flow::{Bucket, Hint, HintLine, RecordIndex, Shape, State},
     hop::{Hop, Interface},
     net::{Address, Be16, Mac, Protocol, V4, V6},
     pool::{Picker, Pool, SlotLine, SlotRange, SourceSet},
@@ -162,7 +162,7 @@ fn look_at_rest<F: Family + PartialEq>(
     for (i, &one) in holders.iter().enumerate() {
         let (this, state) = (records[one], control(records[one]).state());
         let hash = F::hash(&settings.keys, &reply_of::<F>(this));
-        let hint = Hint::new((hash >> 32) as u32, control(this).generation(), one as u32);
+        let hint = Hint::new((hash >> 32) as u32, control(this).generation(), RecordIndex(one as u32));
         let line = &lines[reduce(hash as u32, SHAPE.lines) as usize];
         if !line.hint.iter().any(|word| word.load() == hint.0) {
             problems.push("a flow has no hint");
@@ -182,7 +182,7 @@ fn look_at_rest<F: Family + PartialEq>(
     for hint in
         lines.iter().flat_map(|line| &line.hint).map(|word| Hint(word.load())).filter(|hint| hint.0 != 0)
     {
-        let owner = control(records[hint.record() as usize]);
+        let owner = control(records[hint.record().0 as usize]);
         if !owner.state().holds_tuple() || owner.generation() as u8 != hint.generation() {
             problems.push("a hint leads nowhere");
         }

@@ -5,7 +5,7 @@
 use std::{fmt::Write as _, fs, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
-use lb_common::flow::{Hint, State, WAYS};
+use lb_common::flow::{Hint, State};
 use lb_ebpf::packet::tcp::{ACK, SYN};
 use tests::{
     dialogue::{BACKEND_ISN, CLIENT_ISN, Dialogue},
@@ -110,8 +110,8 @@ fn record(flow: &Flow) -> String {
          checksums ip {:#06x}, tcp {:#06x}\n\
          client    via {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}, interface {interface}\n\
          proof     {proof}\n",
-        flow.number / WAYS as u32,
-        flow.number % WAYS as u32,
+        flow.index.bucket().0,
+        flow.index.way(),
         state(flow.control.state()),
         flow.control.generation(),
         flow.control.tag(),
@@ -136,12 +136,13 @@ fn state(state: State) -> &'static str {
 }
 
 fn entry(line: u32, slot: usize, hint: Hint) -> String {
-    let (bucket, way) = (hint.record() / WAYS as u32, hint.record() % WAYS as u32);
+    let record = hint.record();
+    let (bucket, way) = (record.bucket().0, record.way());
     format!(
         "line {line}, slot {slot}: tag {:#010x}, generation {}, record {} (bucket {bucket}, way {way})\n",
         hint.tag(),
         hint.generation(),
-        hint.record(),
+        record.0,
     )
 }
 

@@ -1,32 +1,32 @@
 //! Arguments and results of global functions as numbers, the only types that the verifier allows.
 
-use lb_common::{clock::Age, reason::Reason};
+use lb_common::{clock::Age, flow::RecordIndex, reason::Reason};
 
 use crate::{opaque::opaque, packet::tcp::Segment, table::reply_index::Reserve};
 
-// Record numbers have 24 bits, so these are not valid numbers.
+// Indexes of records have 24 bits, so these are not valid.
 const NO_RECORD: u32 = u32::MAX;
 const MISSING: u32 = u32::MAX - 1;
 
-/// A record's number, if there is one.
+/// A record's index, if there is one.
 #[inline(always)]
-pub fn record(number: Option<u32>) -> u32 {
-    number.unwrap_or(NO_RECORD)
+pub fn record(index: Option<RecordIndex>) -> u32 {
+    index.map_or(NO_RECORD, |index| index.0)
 }
 
 /// The result of a search for a record. The only possible error is a missing element of the maps.
 #[inline(always)]
-pub fn found(found: Result<Option<u32>, Reason>) -> u32 {
+pub fn found(found: Result<Option<RecordIndex>, Reason>) -> u32 {
     found.map_or(MISSING, record)
 }
 
 /// The opposite of [`found`].
 #[inline(always)]
-pub fn to_found(number: u32) -> Result<Option<u32>, Reason> {
+pub fn to_found(number: u32) -> Result<Option<RecordIndex>, Reason> {
     match number {
         MISSING => Err(Reason::Internal),
         NO_RECORD => Ok(None),
-        _ => Ok(Some(number)),
+        _ => Ok(Some(RecordIndex(number))),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use lb_common::{
     clock::Ticks,
-    flow::Control,
+    flow::{BucketIndex, Control, RecordIndex},
     net::{V4, V6},
 };
 
@@ -32,28 +32,40 @@ macro_rules! global_functions {
             #[unsafe(export_name = $in_bucket)]
             #[inline(never)]
             pub extern "C" fn in_bucket(bucket: u32, states: u32, except: u32) -> u32 {
-                pack::found(record::in_bucket::<$family>(&TABLES, bucket, States(states), Some(except)))
+                pack::found(record::in_bucket::<$family>(
+                    &TABLES,
+                    BucketIndex(bucket),
+                    States(states),
+                    Some(RecordIndex(except)),
+                ))
             }
 
             /// [`evict::candidate`]
             #[unsafe(export_name = $candidate)]
             #[inline(never)]
             pub extern "C" fn candidate(bucket: u32, preferred: u32, protocol: u32, now: u32) -> u64 {
-                evict::candidate::<$family>(&TABLES, bucket, preferred, protocol, Ticks(now)).0
+                evict::candidate::<$family>(&TABLES, BucketIndex(bucket), preferred, protocol, Ticks(now)).0
             }
 
             /// [`reply_tuple::write`]
             #[unsafe(export_name = $write_reply_tuple)]
             #[inline(never)]
             pub extern "C" fn write_reply_tuple(record: u32, slot: u32, probe: u32) -> u32 {
-                pack::result(reply_tuple::write::<$family>(&TABLES, record, slot, probe))
+                pack::result(reply_tuple::write::<$family>(&TABLES, RecordIndex(record), slot, probe))
             }
 
             /// [`reply_index::reserve`]
             #[unsafe(export_name = $reserve)]
             #[inline(never)]
             pub extern "C" fn reserve(record: u32, generation: u32, probe: u32, evict: u32) -> u64 {
-                reply_index::reserve::<$family>(&TABLES, record, generation, probe, Holders(evict)).rank()
+                reply_index::reserve::<$family>(
+                    &TABLES,
+                    RecordIndex(record),
+                    generation,
+                    probe,
+                    Holders(evict),
+                )
+                .rank()
             }
 
             /// [`reply_index::free`]
@@ -61,7 +73,7 @@ macro_rules! global_functions {
             #[inline(never)]
             pub extern "C" fn free(record: u32, control: u64) -> u32 {
                 if let Some(settings) = TABLES.settings() {
-                    reply_index::free::<$family>(&TABLES, settings, record, Control(control));
+                    reply_index::free::<$family>(&TABLES, settings, RecordIndex(record), Control(control));
                 }
                 0
             }
@@ -71,7 +83,12 @@ macro_rules! global_functions {
             #[inline(never)]
             pub extern "C" fn choose_record(record: u32, control: u64, packed: u64) -> u32 {
                 let segment = pack::to_segment(packed, 0);
-                pack::found(lifecycle::choose_record::<$family>(&TABLES, record, Control(control), segment))
+                pack::found(lifecycle::choose_record::<$family>(
+                    &TABLES,
+                    RecordIndex(record),
+                    Control(control),
+                    segment,
+                ))
             }
 
             /// [`lifecycle::advance`]
@@ -86,7 +103,7 @@ macro_rules! global_functions {
             ) -> u32 {
                 let segment = pack::to_segment(packed, sequence);
                 let side = if is_client != 0 { Side::Client } else { Side::Backend };
-                lifecycle::advance::<$family>(&TABLES, record, Control(control), side, segment);
+                lifecycle::advance::<$family>(&TABLES, RecordIndex(record), Control(control), side, segment);
                 0
             }
         }

@@ -6,7 +6,7 @@ use lb_common::{
     cell::Word,
     clock::Ticks,
     event::NeighbourWanted,
-    flow::{Bucket, Control, HintLine, Record4, Record6},
+    flow::{Bucket, BucketIndex, Control, HintLine, LineIndex, Record4, Record6, RecordIndex},
     hop::Interface,
     net::{V4, V6},
     pool::{Pool, SlotLine, SourceSet},
@@ -118,13 +118,13 @@ macro_rules! flow_tables {
     ($family:ty, $record:ty, $flows:ident, $hints:ident, $half_open:ident, $scratch:ident, $calls:ident) => {
         impl FlowTable<$family> for KernelTables {
             #[inline(always)]
-            fn bucket(&self, index: u32) -> Option<&Bucket<$record>> {
-                maps::$flows.get(index)
+            fn bucket(&self, index: BucketIndex) -> Option<&Bucket<$record>> {
+                maps::$flows.get(index.0)
             }
 
             #[inline(always)]
-            fn line(&self, index: u32) -> Option<&HintLine> {
-                maps::$hints.get(index)
+            fn line(&self, index: LineIndex) -> Option<&HintLine> {
+                maps::$hints.get(index.0)
             }
 
             #[inline(always)]
@@ -149,47 +149,51 @@ macro_rules! flow_tables {
             #[inline(always)]
             fn in_bucket(
                 &self,
-                bucket: u32,
+                bucket: BucketIndex,
                 states: States,
-                except: Option<u32>,
-            ) -> Result<Option<u32>, Reason> {
-                pack::to_found(subprograms::$calls::in_bucket(bucket, states.0, pack::record(except)))
+                except: Option<RecordIndex>,
+            ) -> Result<Option<RecordIndex>, Reason> {
+                pack::to_found(subprograms::$calls::in_bucket(bucket.0, states.0, pack::record(except)))
             }
 
             #[inline(always)]
-            fn candidate(&self, bucket: u32, preferred: u32, protocol: u32, now: Ticks) -> Candidate {
-                Candidate(subprograms::$calls::candidate(bucket, preferred, protocol, now.0))
+            fn candidate(&self, bucket: BucketIndex, preferred: u32, protocol: u32, now: Ticks) -> Candidate {
+                Candidate(subprograms::$calls::candidate(bucket.0, preferred, protocol, now.0))
             }
 
             #[inline(always)]
-            fn write_reply_tuple(&self, record: u32, slot: u32, probe: u32) -> Result<(), Reason> {
-                pack::to_result(subprograms::$calls::write_reply_tuple(record, slot, probe))
+            fn write_reply_tuple(&self, record: RecordIndex, slot: u32, probe: u32) -> Result<(), Reason> {
+                pack::to_result(subprograms::$calls::write_reply_tuple(record.0, slot, probe))
             }
 
             #[inline(always)]
-            fn reserve(&self, record: u32, generation: u32, probe: u32, evict: Holders) -> Reserve {
-                pack::to_reserve(subprograms::$calls::reserve(record, generation, probe, evict.0))
+            fn reserve(&self, record: RecordIndex, generation: u32, probe: u32, evict: Holders) -> Reserve {
+                pack::to_reserve(subprograms::$calls::reserve(record.0, generation, probe, evict.0))
             }
 
             #[inline(always)]
-            fn free(&self, record: u32, control: Control) {
-                subprograms::$calls::free(record, control.0);
+            fn free(&self, record: RecordIndex, control: Control) {
+                subprograms::$calls::free(record.0, control.0);
             }
 
             #[inline(always)]
             fn choose_record(
                 &self,
-                record: u32,
+                record: RecordIndex,
                 control: Control,
                 segment: Segment,
-            ) -> Result<Option<u32>, Reason> {
-                pack::to_found(subprograms::$calls::choose_record(record, control.0, pack::segment(segment)))
+            ) -> Result<Option<RecordIndex>, Reason> {
+                pack::to_found(subprograms::$calls::choose_record(
+                    record.0,
+                    control.0,
+                    pack::segment(segment),
+                ))
             }
 
             #[inline(always)]
-            fn advance(&self, record: u32, control: Control, side: Side, segment: Segment) {
+            fn advance(&self, record: RecordIndex, control: Control, side: Side, segment: Segment) {
                 let (packed, is_client) = (pack::segment(segment), u32::from(side == Side::Client));
-                subprograms::$calls::advance(record, control.0, packed, segment.sequence, is_client);
+                subprograms::$calls::advance(record.0, control.0, packed, segment.sequence, is_client);
             }
         }
     };

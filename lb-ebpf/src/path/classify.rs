@@ -37,8 +37,8 @@ pub fn admit<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, sender: Clien
     }
     // A flow with the same tuple may exist only if it is closing. One that is not was created since the lookup missed.
     let closing = record::anywhere(tables, States::ESTABLISHED, None)?;
-    if let Some(number) = closing
-        && record::by_number::<F>(tables, number)?.control.state() == State::ESTABLISHED
+    if let Some(index) = closing
+        && record::by_index::<F>(tables, index)?.control.state() == State::ESTABLISHED
     {
         return Err(Reason::Contended);
     }

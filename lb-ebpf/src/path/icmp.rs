@@ -123,8 +123,8 @@ fn find_route<F: Family>(tables: &impl Steps<F>, about: &Tuple<F>) -> Result<Err
         let flow = tables.scratch().ok_or(Reason::Internal)?;
         flow.tuple.set(turned);
         flow.hash.set(hash);
-        if let Some(number) = record::anywhere(tables, States::LIVE, None)?
-            && let Some(found) = record::again(tables, number, &turned)?
+        if let Some(index) = record::anywhere(tables, States::LIVE, None)?
+            && let Some(found) = record::again(tables, index, &turned)?
             && let Some((quote, keeps_source, backend)) = read(tables, &found, record::reply_of)?
         {
             if backend.hop.interface == 0 {
@@ -138,7 +138,7 @@ fn find_route<F: Family>(tables: &impl Steps<F>, about: &Tuple<F>) -> Result<Err
         && let Some(found) = reply_index::reply(tables, &turned, hash, F::shape(settings))?
         && let Some((quote, keeps_source, backend)) = read(tables, &found, record::request_of)?
     {
-        let hop = refresh::next_hop(tables, found.number, found.control, &quote.reversed())?;
+        let hop = refresh::next_hop(tables, found.index, found.control, &quote.reversed())?;
         let counters = backend.counters;
         return Ok(ErrorRoute { quote, hop, counters, keeps_source, is_to_client: true });
     }

@@ -2,7 +2,7 @@
 
 use lb_common::{
     cell::fence,
-    flow::Control,
+    flow::{Control, RecordIndex},
     hop::{ClientHop, Hop, HopStamp},
     reason::Reason,
 };
@@ -21,7 +21,7 @@ use crate::{
     },
     steps::Steps,
     storage::Storage,
-    table::record::{Found, by_number},
+    table::record::{Found, by_index},
 };
 
 /// Looks up the next hop of the reply in [`Storage::scratch`], and forwards it.
@@ -55,12 +55,12 @@ pub fn find<'a, F: Family>(tables: &'a impl Steps<F>) -> Result<Forward<'a, F>, 
 #[inline(always)]
 pub fn next_hop<F: Family>(
     storage: &impl Storage<F>,
-    number: u32,
+    index: RecordIndex,
     control: Control,
     tuple: &Tuple<F>,
 ) -> Result<Hop, Reason> {
     let generation = storage.settings().ok_or(Reason::Internal)?.hop_generation;
-    let Found { record, .. } = by_number(storage, number)?;
+    let Found { record, .. } = by_index(storage, index)?;
     let before = record.client_hop.load();
     fence();
     let owner_then = Control(record.control.load());

@@ -53,18 +53,18 @@ pub fn find<'a, F: Family>(
     let Some((owner, rewritten, deltas, seen, stamp, hop)) = copied else {
         return Ok(None);
     };
-    let Found { number, control, .. } = found;
+    let Found { index, control, .. } = found;
     let backend = tables.backend(owner.backend()).ok_or(Reason::Internal)?;
     if backend.id != owner.backend() || !lifecycle::is_in_time(&found, owner.protocol(), seen, tables.now()) {
         return Ok(None);
     }
     if control.state() != State::ESTABLISHED || segment.is_fin_or_rst() {
-        tables.advance(number, control, Side::Backend, segment);
+        tables.advance(index, control, Side::Backend, segment);
     }
     if stamp != HopStamp::new(settings.hop_generation, control.generation()) {
         let flow = tables.scratch().ok_or(Reason::Internal)?;
         flow.layout.set(packet.layout);
-        flow.record.set(number);
+        flow.record.set(index);
         flow.control.set(control.0);
         flow.backend.set(owner.backend());
         flow.rewritten.set(rewritten);

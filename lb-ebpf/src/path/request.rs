@@ -52,8 +52,8 @@ pub fn find<'a, F: Family>(
         describe(tables, packet, hash)?;
         // At half load, one flow in a hundred is in its second bucket.
         let second = record::second(hash, F::shape(settings));
-        if let Some(number) = tables.in_bucket(second, States::LIVE, None)? {
-            found = record::again(tables, number, tuple)?;
+        if let Some(index) = tables.in_bucket(second, States::LIVE, None)? {
+            found = record::again(tables, index, tuple)?;
         }
     }
     if let Some(found) = found
@@ -101,7 +101,7 @@ fn known<'a, F: Family>(
 ) -> Result<Option<Forward<'a, F>>, Reason> {
     let state = found.control.state();
     if state != State::ESTABLISHED && state != State::HALF_OPEN {
-        let Some(chosen) = tables.choose_record(found.number, found.control, segment)? else {
+        let Some(chosen) = tables.choose_record(found.index, found.control, segment)? else {
             return Ok(None);
         };
         let Some(again) = record::again(tables, chosen, tuple)? else { return Ok(None) };
@@ -112,15 +112,15 @@ fn known<'a, F: Family>(
     });
     let Some((owner, rewritten, deltas, seen)) = copied else { return Ok(None) };
     let backend = tables.backend(owner.backend()).ok_or(Reason::Internal)?;
-    let Found { number, control, .. } = found;
+    let Found { index, control, .. } = found;
     if has_lost_backend(control.state(), owner, backend, segment)
         || !lifecycle::is_in_time(&found, owner.protocol(), seen, tables.now())
     {
-        tables.free(number, control);
+        tables.free(index, control);
         return Ok(None);
     }
     if control.state() != State::ESTABLISHED || segment.is_fin_or_rst() {
-        tables.advance(number, control, Side::Client, segment);
+        tables.advance(index, control, Side::Client, segment);
     }
     Ok(Some(Forward::request(backend, rewritten, deltas)))
 }

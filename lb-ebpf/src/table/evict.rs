@@ -4,7 +4,7 @@
 
 use lb_common::{
     clock::{Age, Ticks},
-    flow::{Control, Record, State, WAYS},
+    flow::{BucketIndex, Control, Record, State, WAYS},
 };
 
 use crate::{family::Family, opaque::opaque, storage::Storage, table::reply_index};
@@ -46,7 +46,7 @@ impl Candidate {
 #[inline(always)]
 pub fn candidate<F: Family>(
     storage: &impl Storage<F>,
-    bucket: u32,
+    bucket: BucketIndex,
     preferred: u32,
     protocol: u32,
     now: Ticks,

@@ -8,7 +8,7 @@
 use lb_common::{
     cell::fence,
     clock::Ticks,
-    flow::{Control, Proof, State, WAYS},
+    flow::{Control, Proof, RecordIndex, State},
     hop::{ClientHop, HopStamp},
     limits::PORT_PROBES,
     pool::Pool,
@@ -25,7 +25,7 @@ use crate::{
     storage::count_half_open,
     table::evict::{self, Candidate},
     table::lifecycle,
-    table::record::{self, Found, States, by_number},
+    table::record::{self, Found, States, by_index},
     table::reply_index::{self, Holders, Reserve},
     table::scratch::Scratch,
 };
@@ -39,12 +39,12 @@ pub fn insert<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<()
     let slot = picker::pick(tables, number, pool)?;
     flow.schedule.set(pool);
     let mine = take_record(tables, settings, flow)?;
-    let made = is_alone(tables, flow, mine.number).and_then(|()| fill(tables, pool, slot, flow, &mine));
+    let made = is_alone(tables, flow, mine.index).and_then(|()| fill(tables, pool, slot, flow, &mine));
     fence();
     let state = match made {
         Ok(()) if flow.closing().is_some() => {
             // Marked before it is published: a CPU that finds the reopening flow also finds the mark.
-            lifecycle::mark_closing(tables, mine.number);
+            lifecycle::mark_closing(tables, mine.index);
             State::REOPENING
         }
         Ok(()) => State::HALF_OPEN,
@@ -63,8 +63,8 @@ pub fn insert<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<()
 /// decides whether it opens another connection (RFC 9293, 3.10.7.4; RFC 6191).
 #[inline(always)]
 fn use_closing_flow<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<(), Reason> {
-    let number = flow.closing().ok_or(Reason::TupleInUse)?;
-    let closing = record::again(tables, number, &flow.tuple.get())?.ok_or(Reason::TupleInUse)?;
+    let closing = flow.closing().ok_or(Reason::TupleInUse)?;
+    let closing = record::again(tables, closing, &flow.tuple.get())?.ok_or(Reason::TupleInUse)?;
     let copied = closing.read(|it| {
         flow.rewritten.set(record::reply_of::<F>(it).reversed());
         flow.deltas.set(it.deltas.get());
@@ -110,8 +110,8 @@ fn take_record<'a, F: Family>(
             return Err(Reason::TableFull);
         }
     }
-    let number = bucket * WAYS as u32 + best.way();
-    let found = by_number::<F>(tables, number)?;
+    let index = RecordIndex::new(bucket, best.way());
+    let found = by_index::<F>(tables, index)?;
     let seen = found.control;
     // The flow may have been promoted since its record was chosen.
     if !evict::may_take(found.record, seen, flow.tuple.get().protocol, flow.now.get()) {
@@ -126,15 +126,15 @@ fn take_record<'a, F: Family>(
         count_half_open::<F>(tables, -1);
     }
     if seen.state().holds_tuple() {
-        reply_index::release::<F>(tables, settings, found.record, number, seen.generation());
+        reply_index::release::<F>(tables, settings, found.record, index, seen.generation());
     }
-    Ok(Found { record: found.record, number, control: mine })
+    Ok(Found { record: found.record, index, control: mine })
 }
 
 /// Refuses if another CPU is creating this flow, or has just created it. Of two CPUs at least one refuses; the client
 /// repeats its packet.
 #[inline(always)]
-fn is_alone<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, mine: u32) -> Result<(), Reason> {
+fn is_alone<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, mine: RecordIndex) -> Result<(), Reason> {
     // The closing flow is not a duplicate.
     let unproven = States::HALF_OPEN.and(States::REOPENING).and(States::BUSY);
     let rivals = if flow.closing().is_some() { unproven } else { unproven.and(States::ESTABLISHED) };
@@ -166,8 +166,8 @@ fn fill<F: Family>(
 
     // Two calls in sequence, not nested: the stacks of nested calls add up.
     let attempt = |slot, probe, evict| {
-        tables.write_reply_tuple(mine.number, slot, probe)?;
-        Ok(tables.reserve(mine.number, mine.control.generation(), probe, evict))
+        tables.write_reply_tuple(mine.index, slot, probe)?;
+        Ok(tables.reserve(mine.index, mine.control.generation(), probe, evict))
     };
     let search = mode::search(pool.mode().ok_or(Reason::Internal)?);
     let (mut reserved, mut oldest, mut oldest_slot, mut probe) = (Reserve::Taken, 0, slot, 0);

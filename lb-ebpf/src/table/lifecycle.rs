@@ -6,7 +6,7 @@
 use lb_common::{
     cell::fence,
     clock::{Age, Ticks},
-    flow::{Control, Proof, State},
+    flow::{Control, Proof, RecordIndex, State},
     net::Protocol,
     reason::Reason,
 };
@@ -16,29 +16,29 @@ use crate::{
     packet::tcp::{self, RST, Segment, Side},
     steps::Steps,
     storage::count_half_open,
-    table::record::{self, Found, States, by_number},
+    table::record::{self, Found, States, by_index},
 };
 
 /// The record that gets a client's packet which matched a reopening or closing flow. `None`: it opens a new flow.
 #[inline(always)]
 pub fn choose_record<F: Family>(
     tables: &impl Steps<F>,
-    number: u32,
+    index: RecordIndex,
     control: Control,
     segment: Segment,
-) -> Result<Option<u32>, Reason> {
-    let found: Found<'_, F> = by_number(tables, number)?;
+) -> Result<Option<RecordIndex>, Reason> {
+    let found: Found<'_, F> = by_index(tables, index)?;
     if found.control.0 != control.0 {
-        return Ok(Some(number)); // It has changed: the caller compares the tuple again.
+        return Ok(Some(index)); // It has changed: the caller compares the tuple again.
     }
     let is_reopening = control.state() == State::REOPENING;
     let other = other_record(tables, &found)?;
-    let reopening = if is_reopening { Some(number) } else { other };
+    let reopening = if is_reopening { Some(index) } else { other };
     let Some(reopening) = reopening else {
         // Only a closing flow: a SYN may reopen it (RFC 9293, 3.6.1).
-        return Ok(if segment.is_syn() { None } else { Some(number) });
+        return Ok(if segment.is_syn() { None } else { Some(index) });
     };
-    let candidate: Found<'_, F> = by_number(tables, reopening)?;
+    let candidate: Found<'_, F> = by_index(tables, reopening)?;
     let proof = Proof(candidate.record.proof.load());
     if segment.is_syn()
         || segment.rejects_ack()
@@ -46,18 +46,18 @@ pub fn choose_record<F: Family>(
     {
         return Ok(Some(reopening));
     }
-    Ok(if is_reopening { other.or(Some(number)) } else { Some(number) })
+    Ok(if is_reopening { other.or(Some(index)) } else { Some(index) })
 }
 
 /// Marks the closing flow of a reopening one. The other side's next packet may restore the closing flow, but does not
 /// remove the mark: otherwise the client's proof would go to the old backend instead of the reopening flow.
 #[inline(always)]
-pub fn mark_closing<F: Family>(tables: &impl Steps<F>, reopening: u32) {
+pub fn mark_closing<F: Family>(tables: &impl Steps<F>, reopening: RecordIndex) {
     // Searched again: the record may have been taken since the packet was admitted, even by the reopening flow itself.
-    let Ok(Some(number)) = record::anywhere(tables, States::ESTABLISHED, Some(reopening)) else { return };
+    let Ok(Some(index)) = record::anywhere(tables, States::ESTABLISHED, Some(reopening)) else { return };
     let mut tries = 0;
     while tries < 4 {
-        let Ok(found) = by_number::<F>(tables, number) else { return };
+        let Ok(found) = by_index::<F>(tables, index) else { return };
         let marked = State(found.control.state().0 | State::SYN_WHILE_CLOSING);
         if !found.control.state().is_established()
             || found.record.control.replace(found.control.0, found.control.with_state(marked).0)
@@ -70,14 +70,17 @@ pub fn mark_closing<F: Family>(tables: &impl Steps<F>, reopening: u32) {
 
 /// The other record of the same tuple: the reopening flow of an established one, or the other way round.
 #[inline(always)]
-fn other_record<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>) -> Result<Option<u32>, Reason> {
+fn other_record<F: Family>(
+    tables: &impl Steps<F>,
+    found: &Found<'_, F>,
+) -> Result<Option<RecordIndex>, Reason> {
     let settings = tables.settings().ok_or(Reason::Internal)?;
     let flow = tables.scratch().ok_or(Reason::Internal)?;
     let tuple = record::request_of::<F>(found.record);
     flow.tuple.set(tuple);
     flow.hash.set(F::hash(&settings.keys, &tuple));
     let wanted = if found.control.state().is_half_open() { States::ESTABLISHED } else { States::REOPENING };
-    record::anywhere(tables, wanted, Some(found.number))
+    record::anywhere(tables, wanted, Some(found.index))
 }
 
 /// Updates the time of a flow's last packet. False: the flow has expired.
@@ -102,12 +105,12 @@ pub fn is_in_time<F: Family>(found: &Found<'_, F>, protocol: u8, seen: Ticks, no
 #[inline(always)]
 pub fn advance<F: Family>(
     tables: &impl Steps<F>,
-    number: u32,
+    index: RecordIndex,
     control: Control,
     side: Side,
     segment: Segment,
 ) {
-    let Ok(found) = by_number::<F>(tables, number) else { return };
+    let Ok(found) = by_index::<F>(tables, index) else { return };
     if !control.is_still(found.control) {
         return; // The flow has just ended; this packet is still forwarded.
     }
@@ -186,7 +189,7 @@ fn accepts_another<F: Family>(record: &RecordOf<F>, control: Control, segment: S
 fn refuse<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>) {
     let control = found.control;
     if control.state() == State::REOPENING {
-        tables.free(found.number, control);
+        tables.free(found.index, control);
     } else if found.record.control.replace(control.0, control.with_state(tcp::REFUSED).0) {
         count_half_open::<F>(tables, -1);
     }
@@ -202,8 +205,8 @@ fn promote<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>, established:
         other_record(tables, found)
             .ok()
             .flatten()
-            .and_then(|number| by_number::<F>(tables, number).ok())
-            .map(|old| (old.number, old.control))
+            .and_then(|index| by_index::<F>(tables, index).ok())
+            .map(|old| (old.index, old.control))
     } else {
         None
     };
@@ -211,11 +214,11 @@ fn promote<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>, established:
         return;
     }
     count_half_open::<F>(tables, -1);
-    let Some((number, seen)) = old else { return };
+    let Some((index, seen)) = old else { return };
     // Retried, because its own packets may change its state meanwhile.
     let mut tries = 0;
     while tries < 4 {
-        let Ok(old) = by_number::<F>(tables, number) else { return };
+        let Ok(old) = by_index::<F>(tables, index) else { return };
         if !seen.is_still(old.control) || !old.control.state().is_established() {
             return;
         }

@@ -2,7 +2,7 @@
 
 use lb_common::{
     cell::fence,
-    flow::{Control, Shape, State, WAYS},
+    flow::{BucketIndex, Control, RecordIndex, Shape, State, WAYS},
     reason::Reason,
 };
 
@@ -22,14 +22,14 @@ pub const fn tag(hash: u64) -> u32 {
 
 /// The bucket to search first.
 #[inline(always)]
-pub const fn home(hash: u64, shape: Shape) -> u32 {
-    reduce(hash as u32, shape.buckets)
+pub const fn home(hash: u64, shape: Shape) -> BucketIndex {
+    BucketIndex(reduce(hash as u32, shape.buckets))
 }
 
 /// The bucket for flows that do not fit into their home bucket.
 #[inline(always)]
-pub const fn second(hash: u64, shape: Shape) -> u32 {
-    reduce((hash >> 16) as u32, shape.buckets)
+pub const fn second(hash: u64, shape: Shape) -> BucketIndex {
+    BucketIndex(reduce((hash >> 16) as u32, shape.buckets))
 }
 
 /// The way to check first: at half load, three of four hits touch one cache line.
@@ -42,8 +42,8 @@ pub const fn preferred(hash: u64) -> u32 {
 pub struct Found<'a, F: Family> {
     /// The record.
     pub record: &'a RecordOf<F>,
-    /// Its number: bucket * WAYS + way.
-    pub number: u32,
+    /// Its index.
+    pub index: RecordIndex,
     /// The control word when the record was found, to compare after its fields have been copied.
     pub control: Control,
 }
@@ -103,7 +103,7 @@ pub fn at_home<'a, F: Family>(
         let record = &bucket.way[way as usize];
         let control = Control(record.control.load());
         if control.tag() == tag && control.state().is_live() && answers(record, tuple) {
-            return Ok(Some(Found { record, number: index * WAYS as u32 + way, control }));
+            return Ok(Some(Found { record, index: RecordIndex::new(index, way), control }));
         }
         step += 1;
     }
@@ -154,16 +154,16 @@ impl States {
 #[inline(always)]
 pub fn in_bucket<F: Family>(
     tables: &impl Storage<F>,
-    index: u32,
+    index: BucketIndex,
     states: States,
-    except: Option<u32>,
-) -> Result<Option<u32>, Reason> {
+    except: Option<RecordIndex>,
+) -> Result<Option<RecordIndex>, Reason> {
     let bucket = tables.bucket(index).ok_or(Reason::Internal)?;
     let flow = tables.scratch().ok_or(Reason::Internal)?;
     let tag = tag(flow.hash.get());
     let tuple = flow.tuple.get();
-    // An invalid number instead of `None`: one comparison per way for the verifier, not two.
-    let except = except.unwrap_or(u32::MAX);
+    // An invalid index instead of `None`: one comparison per way for the verifier, not two.
+    let except = except.map_or(u32::MAX, |record| record.0);
     let mut way = 0;
     while way < WAYS as u32 {
         let record = &bucket.way[way as usize];
@@ -171,14 +171,14 @@ pub fn in_bucket<F: Family>(
         // Hidden from the verifier: it would learn `except` and the state from the comparisons below, and explore the
         // rest of the scan once for each value.
         let hidden = |value: u32| opaque(value.into(), control.0) as u32;
-        let number = hidden(index * WAYS as u32 + way);
+        let found = hidden(RecordIndex::new(index, way).0);
         let state = States(hidden(States::of(control.state()).common(states).0));
         if state.0 != 0
             && control.tag() == tag
-            && number != except
+            && found != except
             && (state == States::BUSY || answers(record, &tuple))
         {
-            return Ok(Some(number));
+            return Ok(Some(RecordIndex(found)));
         }
         way += 1;
     }
@@ -190,32 +190,32 @@ pub fn in_bucket<F: Family>(
 pub fn anywhere<F: Family>(
     tables: &impl Steps<F>,
     states: States,
-    except: Option<u32>,
-) -> Result<Option<u32>, Reason> {
+    except: Option<RecordIndex>,
+) -> Result<Option<RecordIndex>, Reason> {
     let shape = F::shape(tables.settings().ok_or(Reason::Internal)?);
     let hash = tables.scratch().ok_or(Reason::Internal)?.hash.get();
     match tables.in_bucket(home(hash, shape), states, except)? {
-        Some(number) => Ok(Some(number)),
+        Some(record) => Ok(Some(record)),
         None => tables.in_bucket(second(hash, shape), states, except),
     }
 }
 
-/// A record by its number.
+/// A record by its index.
 #[inline(always)]
-pub fn by_number<F: Family>(tables: &impl FlowTable<F>, number: u32) -> Result<Found<'_, F>, Reason> {
-    let bucket = tables.bucket(number / WAYS as u32).ok_or(Reason::Internal)?;
-    let record = &bucket.way[number as usize & (WAYS - 1)];
-    Ok(Found { record, number, control: Control(record.control.load()) })
+pub fn by_index<F: Family>(tables: &impl FlowTable<F>, index: RecordIndex) -> Result<Found<'_, F>, Reason> {
+    let bucket = tables.bucket(index.bucket()).ok_or(Reason::Internal)?;
+    let record = &bucket.way[index.way()];
+    Ok(Found { record, index, control: Control(record.control.load()) })
 }
 
-/// A record that was found by its number, checked against the request's tuple: it may have changed owner since.
+/// A record that was found by its index, checked against the request's tuple: it may have changed owner since.
 #[inline(always)]
 pub fn again<'a, F: Family>(
     tables: &'a impl FlowTable<F>,
-    number: u32,
+    index: RecordIndex,
     tuple: &Tuple<F>,
 ) -> Result<Option<Found<'a, F>>, Reason> {
-    let found = by_number(tables, number)?;
+    let found = by_index(tables, index)?;
     Ok((found.control.state().is_live() && answers(found.record, tuple)).then_some(found))
 }
 

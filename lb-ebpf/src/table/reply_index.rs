@@ -7,7 +7,7 @@
 use lb_common::{
     cell::fence,
     clock::{Age, Ticks},
-    flow::{Control, HINTS, Hint, HintLine, Shape, State},
+    flow::{Control, HINTS, Hint, HintLine, LineIndex, RecordIndex, Shape, State},
     net::Protocol,
     reason::Reason,
     settings::Settings,
@@ -18,12 +18,12 @@ use crate::{
     opaque::opaque,
     storage::{FlowTable, Storage, count_half_open},
     table::hash::reduce,
-    table::record::{self, Found, by_number, tag},
+    table::record::{self, Found, by_index, tag},
 };
 
 #[inline(always)]
-const fn line_of(hash: u64, shape: Shape) -> u32 {
-    reduce(hash as u32, shape.lines)
+const fn line_of(hash: u64, shape: Shape) -> LineIndex {
+    LineIndex(reduce(hash as u32, shape.lines))
 }
 
 /// The entry of a line with this tag.
@@ -53,7 +53,7 @@ pub fn reply<'a, F: Family>(
     if entry.0 == 0 {
         return Ok(None);
     }
-    let found = by_number(tables, entry.record())?;
+    let found = by_index(tables, entry.record())?;
     Ok((found.control.state().is_live() && answers(found.record, tuple)).then_some(found))
 }
 
@@ -111,7 +111,7 @@ impl Reserve {
 #[inline(always)]
 pub fn reserve<F: Family>(
     tables: &impl Storage<F>,
-    number: u32,
+    index: RecordIndex,
     generation: u32,
     probe: u32,
     evict: Holders,
@@ -121,7 +121,7 @@ pub fn reserve<F: Family>(
     let Some(line) = tables.line(line_of(hash, F::shape(settings))) else { return Reserve::Missing };
     let (now, protocol) = (flow.now.get(), flow.tuple.get().protocol);
     let tag = tag(hash);
-    let mine = Hint::new(tag, generation, number);
+    let mine = Hint::new(tag, generation, index);
     let (mut free, mut same, mut matches, mut i) = (u64::from(probe), 0, 0, 0);
     while i < HINTS {
         let entry = line.hint[i].load();
@@ -141,7 +141,7 @@ pub fn reserve<F: Family>(
     let old = Hint(word.load());
     // Checked here and not in the loop, where the verifier would explore it eight times.
     if old.0 != 0 {
-        let Ok(holder) = by_number::<F>(tables, old.record()) else { return Reserve::Missing };
+        let Ok(holder) = by_index::<F>(tables, old.record()) else { return Reserve::Missing };
         let is_current = holder.control.state().0 != State::EMPTY.0
             && holder.control.generation() as u8 == old.generation();
         if is_current {
@@ -211,11 +211,11 @@ pub fn release<F: Family>(
     table: &impl FlowTable<F>,
     settings: &Settings,
     record: &RecordOf<F>,
-    number: u32,
+    index: RecordIndex,
     generation: u32,
 ) {
     let hash = F::hash(&settings.keys, &record::reply_of(record));
-    let entry = Hint::new(tag(hash), generation, number);
+    let entry = Hint::new(tag(hash), generation, index);
     let Some(line) = table.line(line_of(hash, F::shape(settings))) else { return };
     let mut i = 0;
     while i < HINTS {
@@ -228,8 +228,8 @@ pub fn release<F: Family>(
 
 /// Frees a record if its control word is still `control`: its flow has ended.
 #[inline(always)]
-pub fn free<F: Family>(table: &impl FlowTable<F>, settings: &Settings, number: u32, control: Control) {
-    let Ok(Found { record, .. }) = by_number::<F>(table, number) else { return };
+pub fn free<F: Family>(table: &impl FlowTable<F>, settings: &Settings, index: RecordIndex, control: Control) {
+    let Ok(Found { record, .. }) = by_index::<F>(table, index) else { return };
     // Reserved for a moment: no other CPU may change or take the record while its entry is removed.
     if !record.control.replace(control.0, control.with_state(State::BUSY).0) {
         return;
@@ -237,7 +237,7 @@ pub fn free<F: Family>(table: &impl FlowTable<F>, settings: &Settings, number: u
     if control.state().is_half_open() {
         count_half_open::<F>(table, -1);
     }
-    release::<F>(table, settings, record, number, control.generation());
+    release::<F>(table, settings, record, index, control.generation());
     record.control.store(Control::new(control.generation(), State::EMPTY, 0).0);
 }
 
@@ -247,7 +247,7 @@ pub fn free<F: Family>(table: &impl FlowTable<F>, settings: &Settings, number: u
 /// The entry is removed first: once the record is empty, another flow may reserve the same reply tuple. Packets may change
 /// the flow's state meanwhile.
 pub fn sweep<F: Family>(table: &impl FlowTable<F>, settings: &Settings, found: &Found<'_, F>) {
-    release::<F>(table, settings, found.record, found.number, found.control.generation());
+    release::<F>(table, settings, found.record, found.index, found.control.generation());
     let mut control = found.control;
     while found.control.is_still(control) && !empty(table, found.record, control) {
         control = Control(found.record.control.load());

@@ -1,22 +1,34 @@
 //! The reply tuple that a new flow tries to reserve. Each probe tries a different one: see [`crate::mode`].
 
-use lb_common::{backend::Backend, cell::fence, flow::Owner, net::Ports, pool::SlotRange, reason::Reason};
+use lb_common::{
+    backend::Backend,
+    cell::fence,
+    flow::{Owner, RecordIndex},
+    net::Ports,
+    pool::SlotRange,
+    reason::Reason,
+};
 
 use crate::{
     family::{Family, Tuple},
     mode, picker,
     storage::{Maps, Storage},
-    table::record::{Found, by_number},
+    table::record::{Found, by_index},
 };
 
 /// Writes the tuple of one probe, and the backend of its slot, into the new record and into [`Storage::scratch`].
 /// [`crate::table::reply_index::reserve`] then checks whether the tuple is free.
 #[inline(always)]
-pub fn write<F: Family>(tables: &impl Storage<F>, number: u32, slot: u32, probe: u32) -> Result<(), Reason> {
+pub fn write<F: Family>(
+    tables: &impl Storage<F>,
+    record: RecordIndex,
+    slot: u32,
+    probe: u32,
+) -> Result<(), Reason> {
     let flow = tables.scratch().ok_or(Reason::Internal)?;
     let pool = flow.schedule.get();
     let slots = pool.slots();
-    let Found { record, .. } = by_number::<F>(tables, number)?;
+    let Found { record, .. } = by_index::<F>(tables, record)?;
     let mode = pool.mode().ok_or(Reason::Internal)?;
     let tuple = flow.tuple.get();
     let (mut id, mut backend) = in_slot(tables, slots, slot)?;

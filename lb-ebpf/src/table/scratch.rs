@@ -1,6 +1,12 @@
 //! The working memory of slow paths.
 
-use lb_common::{cell::Shared, clock::Ticks, flow::Deltas, hop::Hop, pool::Pool};
+use lb_common::{
+    cell::Shared,
+    clock::Ticks,
+    flow::{Deltas, RecordIndex},
+    hop::Hop,
+    pool::Pool,
+};
 
 use crate::{
     family::{Family, Tuple},
@@ -28,13 +34,13 @@ pub struct Scratch<F: Family> {
     /// The number of the service's counters.
     pub service_counters: Shared<u32>,
     /// See [`Scratch::closing`].
-    pub closing: Shared<u32>,
+    pub closing: Shared<RecordIndex>,
     /// The client's next hop.
     pub client_hop: Shared<Hop>,
     /// The routing generation in which it was looked up.
     pub hop_generation: Shared<u32>,
     /// A stale reply's record.
-    pub record: Shared<u32>,
+    pub record: Shared<RecordIndex>,
     /// The [`Control`](lb_common::flow::Control) word of that record when it was found.
     pub control: Shared<u64>,
     /// Output: the backend's id.
@@ -45,20 +51,20 @@ pub struct Scratch<F: Family> {
     pub deltas: Shared<Deltas>,
 }
 
-/// An invalid record number, above [`lb_common::flow::MAX_RECORDS`].
-const NO_RECORD: u32 = u32::MAX;
+/// Not a record: above [`lb_common::flow::MAX_RECORDS`].
+const NO_RECORD: RecordIndex = RecordIndex(u32::MAX);
 
 impl<F: Family> Scratch<F> {
     /// The record of an older, closing flow of the same tuple.
     #[inline(always)]
-    pub fn closing(&self) -> Option<u32> {
-        let number = self.closing.get();
-        (number != NO_RECORD).then_some(number)
+    pub fn closing(&self) -> Option<RecordIndex> {
+        let closing = self.closing.get();
+        (closing != NO_RECORD).then_some(closing)
     }
 
     /// Stores the record of an older, closing flow of the same tuple.
     #[inline(always)]
-    pub fn set_closing(&self, record: Option<u32>) {
+    pub fn set_closing(&self, record: Option<RecordIndex>) {
         self.closing.set(record.unwrap_or(NO_RECORD));
     }
 }

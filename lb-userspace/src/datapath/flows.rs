@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, net::SocketAddr, ops::Range};
 use lb_common::{
     cell::Word,
     clock::{Age, Ticks},
-    flow::{Bucket, HintLine, WAYS},
+    flow::{Bucket, BucketIndex, HintLine, LineIndex, RecordIndex, WAYS},
     net::{Be16, Protocol, V4, V6},
     settings::Settings,
 };
@@ -122,18 +122,18 @@ impl<F: Family> Table<F> {
     /// The records that belong to a flow.
     fn live(&self, buckets: Range<u32>) -> impl Iterator<Item = Found<'_, F>> {
         let records = buckets.start * WAYS as u32..buckets.end * WAYS as u32;
-        let found = records.filter_map(|number| record::by_number(self, number).ok());
+        let found = records.filter_map(|index| record::by_index(self, RecordIndex(index)).ok());
         found.filter(|found| found.control.state().is_live())
     }
 }
 
 impl<F: Family> FlowTable<F> for Table<F> {
-    fn bucket(&self, index: u32) -> Option<&Bucket<RecordOf<F>>> {
-        self.buckets.get(index as usize)
+    fn bucket(&self, index: BucketIndex) -> Option<&Bucket<RecordOf<F>>> {
+        self.buckets.get(index.0 as usize)
     }
 
-    fn line(&self, index: u32) -> Option<&HintLine> {
-        self.lines.get(index as usize)
+    fn line(&self, index: LineIndex) -> Option<&HintLine> {
+        self.lines.get(index.0 as usize)
     }
 
     fn half_open(&self) -> Option<&Word> {

@@ -162,7 +162,7 @@ pub fn states(memory: &Memory, dialogue: &Dialogue, lists: &[Vec<State>]) -> Res
 /// No flow was lost.
 pub fn are_there(memory: &Memory, flows: &[Flow]) -> Result<()> {
     for flow in flows {
-        let is_same = |it: &&Flow| it.number == flow.number && it.control.is_still(flow.control);
+        let is_same = |it: &&Flow| it.index == flow.index && it.control.is_still(flow.control);
         let now = memory.flows.iter().find(is_same);
         ensure!(
             now.is_some_and(|it| it.control.state().is_established()),
@@ -186,7 +186,7 @@ pub fn memory(memory: &Memory) -> Result<()> {
         let reply = (flow.backend, flow.source, flow.reply_ports.raw(), flow.owner.protocol());
         ensure!(replies.insert(reply), "two flows have one reply tuple: {:#?}", memory.flows);
         let leads_here = |hint: u64| {
-            Hint(hint).record() == flow.number && Hint(hint).generation() == flow.control.generation() as u8
+            Hint(hint).record() == flow.index && Hint(hint).generation() == flow.control.generation() as u8
         };
         let hints = memory.hints.iter().filter(|(of, .., hint)| *of == family && leads_here(*hint)).count();
         ensure!(hints == 1, "{hints} hints lead to {flow:?}");

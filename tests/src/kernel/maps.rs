@@ -13,7 +13,7 @@ use lb_common::{
     clock::Ticks,
     counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
     event::NeighbourWanted,
-    flow::{Control, Deltas, HINTS, Owner, Proof, Record4, Record6, State, WAYS},
+    flow::{Control, Deltas, HINTS, Owner, Proof, Record4, Record6, RecordIndex, State, WAYS},
     hop::{ClientHop, HopStamp, Interface},
     net::Ports,
     pool::{SlotLine, SourceSet},
@@ -201,14 +201,16 @@ pub fn memory(ebpf: &Ebpf) -> Result<Memory> {
 }
 
 fn records(memory: &mut Memory, bucket: u32, bytes: &[u8]) {
-    let numbers = bucket * WAYS as u32..;
-    memory
-        .flows
-        .extend(numbers.zip(bytes.chunks(bytes.len() / WAYS)).filter_map(|(number, it)| record(number, it)));
+    let indexes = bucket * WAYS as u32..;
+    memory.flows.extend(
+        indexes
+            .zip(bytes.chunks(bytes.len() / WAYS))
+            .filter_map(|(index, it)| record(RecordIndex(index), it)),
+    );
 }
 
 /// Parses a record's bytes, in the order of `lb_common::flow::Record`.
-fn record(number: u32, mut bytes: &[u8]) -> Option<Flow> {
+fn record(index: RecordIndex, mut bytes: &[u8]) -> Option<Flow> {
     let is_v4 = bytes.len() == size_of::<Record4>();
     let bytes = &mut bytes;
     let control = Control(u64::from_ne_bytes(take(bytes)?));
@@ -223,7 +225,7 @@ fn record(number: u32, mut bytes: &[u8]) -> Option<Flow> {
         })
     };
     Some(Flow {
-        number,
+        index,
         control,
         client: address(bytes)?,
         listen: address(bytes)?,

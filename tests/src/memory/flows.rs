@@ -4,7 +4,7 @@ use std::array;
 
 use lb_common::{
     cell::{HalfWord, Shared, Word},
-    flow::{Bucket, HintLine, Record, Shape},
+    flow::{Bucket, HintLine, Record, RecordIndex, Shape},
     net::Ports,
     pool::Pool,
 };
@@ -45,9 +45,9 @@ impl<F: Family<Address: Default, Spare: Default>> Flows<F> {
     pub fn copy_into(&self, memory: &mut Memory, family: usize) {
         let records = self.buckets.iter().flat_map(|bucket| &bucket.way);
         let to_ip = |address| F::to_key(address).to_ip();
-        memory
-            .flows
-            .extend((0..).zip(records).filter_map(|(number, record)| Flow::of(number, record, to_ip)));
+        memory.flows.extend(
+            (0..).zip(records).filter_map(|(index, record)| Flow::of(RecordIndex(index), record, to_ip)),
+        );
         for (line, hints) in (0..).zip(&self.lines) {
             for (slot, hint) in hints.hint.iter().enumerate() {
                 if hint.load() != 0 {
@@ -91,10 +91,10 @@ fn blank<F: Family<Address: Default>>() -> Scratch<F> {
         pool: Shared::new(0),
         schedule: Shared::new(Pool::NONE),
         service_counters: Shared::new(0),
-        closing: Shared::new(0),
+        closing: Shared::new(Default::default()),
         client_hop: Shared::new(Default::default()),
         hop_generation: Shared::new(0),
-        record: Shared::new(0),
+        record: Shared::new(Default::default()),
         control: Shared::new(0),
         backend: Shared::new(0),
         rewritten: tuple(),

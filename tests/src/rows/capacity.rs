@@ -1,6 +1,12 @@
 //! Full tables, ports and tuples: which flows are evicted, and which never are.
 
-use lb_common::{flow::State, net::Protocol, reason::Reason, service::Mode, settings::PortPool};
+use lb_common::{
+    flow::{BucketIndex, State},
+    net::Protocol,
+    reason::Reason,
+    service::Mode,
+    settings::PortPool,
+};
 use lb_ebpf::table::record;
 
 use crate::{
@@ -191,7 +197,7 @@ fn second_bucket(kind: Kind) -> Case {
     let shape = world.shape;
     let mut together = (40_000..u16::MAX).map(|port| Dialogue::new(kind).port(port)).filter(|dialogue| {
         let hash = dialogue.hash();
-        (record::home(hash, shape), record::second(hash, shape)) == (0, 1)
+        (record::home(hash, shape), record::second(hash, shape)) == (BucketIndex(0), BucketIndex(1))
     });
     let mut case = Case::new(
         format!("{kind}: the second bucket is used when the first is full, and no third one"),

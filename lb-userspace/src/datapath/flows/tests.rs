@@ -187,7 +187,7 @@ fn put<F: Family>(
 
     let hash = F::hash(&settings.keys, &reply);
     let line = &table.lines[reduce(hash as u32, F::shape(settings).lines) as usize];
-    let hint = Hint::new((hash >> 32) as u32, 5, number);
+    let hint = Hint::new((hash >> 32) as u32, 5, RecordIndex(number));
     assert!(line.hint.iter().any(|word| word.replace(0, hint.0)), "the line is full");
 }
 

@@ -18,7 +18,7 @@ mod program {
     use lb_common::{
         cell::{Shared, fence},
         clock::Ticks,
-        flow::{Control, HINTS, Hint, State},
+        flow::{Control, HINTS, Hint, LineIndex, RecordIndex, State},
         net::{Be16, Ports, Protocol, V4, V6},
         reason::Reason,
         settings::Settings,
@@ -37,7 +37,7 @@ mod program {
         steps::Steps,
         storage::{FlowTable, Maps, Storage},
         table::hash::reduce,
-        table::record::{self, States, by_number},
+        table::record::{self, States, by_index},
         table::scratch::Scratch,
     };
 
@@ -324,7 +324,7 @@ mod program {
         KernelTables: Steps<F>,
     {
         let hash = F::hash(&settings.keys, tuple);
-        let line = tables.line(reduce(hash as u32, F::shape(settings).lines))?;
+        let line = tables.line(LineIndex(reduce(hash as u32, F::shape(settings).lines)))?;
         let (mut first, mut second, mut i) = (0, 0, 0);
         while i < HINTS {
             let hint = line.hint[i].load();
@@ -373,15 +373,15 @@ mod program {
     #[inline(always)]
     fn both<F: Family>(
         tables: &KernelTables,
-        first: u32,
-        second: u32,
+        first: RecordIndex,
+        second: RecordIndex,
         answers: impl Fn(&RecordOf<F>) -> bool,
         counts: impl Fn(State, State) -> bool,
     ) -> Option<()>
     where
         KernelTables: Steps<F>,
     {
-        let (one, other) = (by_number::<F>(tables, first).ok()?, by_number::<F>(tables, second).ok()?);
+        let (one, other) = (by_index::<F>(tables, first).ok()?, by_index::<F>(tables, second).ok()?);
         let is_so = first != second
             && one.control.state().is_live()
             && other.control.state().is_live()
