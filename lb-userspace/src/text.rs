@@ -25,6 +25,11 @@ pub fn quote(value: &str) -> String {
     format!("`{shown}{rest}`")
 }
 
+/// "1 flow", "2 flows".
+pub fn counted(number: u64, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
 /// ": did you mean `weight`?", or the valid names.
 pub fn suggest(wrong: &str, known: &[&str]) -> String {
     let distance = |name: &&&str| strsim::damerau_levenshtein(&wrong.to_lowercase(), name);
@@ -61,5 +66,10 @@ mod tests {
     fn a_quoted_value_is_short_and_cannot_control_the_terminal() {
         assert_eq!(quote("a\tb\u{1b}[2J\n"), "`a b\u{fffd}[2J\u{fffd}`");
         assert_eq!(quote(&"x".repeat(MAX_QUOTE + 1)), format!("`{}...`", "x".repeat(MAX_QUOTE)));
+    }
+
+    #[test]
+    fn one_is_singular() {
+        assert_eq!((counted(1, "flow"), counted(0, "flow")), ("1 flow".to_owned(), "0 flows".to_owned()));
     }
 }

@@ -4,11 +4,12 @@ use std::{collections::BTreeSet, path::Path};
 
 use serde::Serialize;
 
-use super::{console::Console, failure::Failure, units};
+use super::{console::Console, failure::Failure};
 use crate::{
     datapath::shapes::memory::Memory,
     exit::Exit,
     spec::{Mistake, Spec, source_ports::SourcePorts},
+    text::counted,
 };
 
 /// A valid file.
@@ -146,8 +147,8 @@ fn summary(spec: &Spec) -> String {
         spec.interfaces.iter().map(|interface| interface.name.as_str()).collect();
     format!(
         "{}, {} on {}",
-        units::counted(spec.services.len() as u64, "service"),
-        units::counted(backends, "backend"),
+        counted(spec.services.len() as u64, "service"),
+        counted(backends, "backend"),
         interfaces.into_iter().collect::<Vec<_>>().join(", ")
     )
 }

@@ -13,6 +13,7 @@ use super::{
     layout::MapLayout,
     shapes::{self, Kind, MapShape, Purpose},
 };
+use crate::text::counted;
 
 /// What is taken over from the running program, if there is one.
 #[derive(Debug, Default)]
@@ -75,10 +76,11 @@ impl Takeover {
     pub fn losses(&self) -> Vec<String> {
         let line = |(family, records): &(&str, Option<Carried>)| {
             let count = records.as_ref().and_then(|it| carry::count_flows(&it.path, &it.layout));
-            let count = count.map_or_else(|| "all".to_owned(), |count| format!("at most {count}"));
-            format!(
-                "the pinned {family} flow table has another layout, or is incomplete: {count} {family} flows are lost"
-            )
+            let lost = match count {
+                Some(count) => format!("at most {} lost", counted(count as u64, &format!("{family} flow"))),
+                None => format!("all {family} flows lost"),
+            };
+            format!("the pinned {family} flow table has another layout, or is incomplete: {lost}")
         };
         self.lost.iter().map(line).collect()
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use lb_common::{service::Mode, settings::PortPool};
 
 use super::{Service, Spec, rules::Family};
+use crate::text::counted;
 
 /// Maximum number of concurrent flows by source ports, for full-nat services.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,15 +59,12 @@ impl fmt::Display for SourcePorts {
         let widest = self.services.iter().map(|it| it.service.len()).max().unwrap_or(0);
         self.services.iter().try_for_each(|it| {
             let flows = grouped(it.flows(self.ports));
-            let (sources, backends) = (counted(it.sources, "source"), counted(it.backends, "backend"));
+            let (sources, backends) =
+                (counted(it.sources.into(), "source"), counted(it.backends.into(), "backend"));
             let ServicePorts { service, family, .. } = it;
             write!(f, "\n  {service:<widest$}  {family}  {sources} x {backends}: at most {flows} flows")
         })
     }
-}
-
-fn counted(count: u32, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// `1,234,567`

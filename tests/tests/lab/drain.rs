@@ -48,34 +48,23 @@ fn a_drain_waits_for_connections_of_any_age_with_and_without_a_scraper() -> Resu
     let _echoes = lab.tcp_echoes(ECHO)?;
     xlb.wait_until_all_are_up()?;
 
-    for (is_scraped, seconds) in [(false, 0), (false, 2), (true, 0), (true, 1), (true, 5)] {
-        let is_over = AtomicBool::new(false);
-        thread::scope(|scope| -> Result<()> {
-            let scraper = is_scraped.then(|| scope.spawn(|| scrape_until(&xlb, &is_over)));
-            let drained = drain_under_connections(&lab, &xlb, seconds);
-            is_over.store(true, Ordering::Relaxed);
-            let scraped = scraper.map(join);
-            drained.and(scraped.unwrap_or(Ok(())))
-        })?;
+    for (is_scraped, seconds) in [(false, 0), (false, 2), (true, 0), (true, 1), (true, 10)] {
+        while_scraped(&xlb, is_scraped, || drain_under_connections(&lab, &xlb, seconds))?;
     }
     Ok(())
 }
 
 #[test]
-fn a_drain_waits_for_datagrams_flows() -> Result<()> {
+fn a_drain_waits_for_datagrams_flows_of_any_age_with_and_without_a_scraper() -> Result<()> {
     let lab = Lab::build(&Topology::new("datagrams", Shape::TwoNics).backends(1))?;
     let _echoes = lab.udp_echoes(ECHO)?;
     let service = Service::over(&lab, "echo", Protocol::Udp, Mode::FullNat, ECHO, ECHO);
     let xlb = lab.start(&Config::new(&lab).service(service.only(Family::V4)))?;
     xlb.wait_until_all_are_up()?;
-    assert!(ask_by_datagram(&lab)?, "the service answers");
 
-    let waited = xlb.output(&["backend", "drain", "echo/web-1", "--wait=4s"])?;
-
-    assert_eq!(waited.code, 1, "{}", waited.stderr);
-    assert!(waited.stderr.contains("1 flow left after 4s"), "{}", waited.stderr);
-    xlb.run(&["backend", "maint", "echo/web-1"])?;
-    xlb.run(&["backend", "drain", "echo/web-1", "--wait=20s"])?;
+    for (is_scraped, seconds) in [(false, 0), (true, 0), (false, 10)] {
+        while_scraped(&xlb, is_scraped, || drain_under_datagrams(&lab, &xlb, seconds))?;
+    }
     Ok(())
 }
 
@@ -113,6 +102,32 @@ fn drain_under_connections(lab: &Lab, xlb: &Daemon, seconds: u64) -> Result<()> 
     assert_eq!(flows(xlb, "web-2")?, 0);
     xlb.run(&["backend", "ready", "echo/web-2"])?;
     Ok(())
+}
+
+/// Drains web-1 when its flow of datagrams has this age, and again when the flow is gone.
+fn drain_under_datagrams(lab: &Lab, xlb: &Daemon, seconds: u64) -> Result<()> {
+    assert!(ask_by_datagram(lab)?, "the service answers");
+    thread::sleep(Duration::from_secs(seconds));
+
+    let waited = xlb.output(&["backend", "drain", "echo/web-1", "--wait=4s"])?;
+
+    assert_eq!(waited.code, 1, "a flow {seconds} s old: {}", waited.stderr);
+    assert!(waited.stderr.contains("1 flow left after 4s"), "{}", waited.stderr);
+    xlb.run(&["backend", "maint", "echo/web-1"])?;
+    xlb.run(&["backend", "drain", "echo/web-1", "--wait=20s"])?;
+    xlb.run(&["backend", "ready", "echo/web-1"])?;
+    Ok(())
+}
+
+fn while_scraped(xlb: &Daemon, is_scraped: bool, act: impl FnOnce() -> Result<()>) -> Result<()> {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let scraper = is_scraped.then(|| scope.spawn(|| scrape_until(xlb, &is_over)));
+        let acted = act();
+        is_over.store(true, Ordering::Relaxed);
+        let scraped = scraper.map(join);
+        acted.and(scraped.unwrap_or(Ok(())))
+    })
 }
 
 /// Scrapes without a pause: more often than a monitoring system would.

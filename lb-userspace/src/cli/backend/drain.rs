@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::super::{console::Console, failure::Failure, units};
+use super::super::{console::Console, failure::Failure};
 use crate::{
     api::client::{Client, Error},
     exit::Exit,
     spec::{AdminState, BackendName},
+    text::counted,
     view::Backend,
 };
 
@@ -31,7 +32,7 @@ pub async fn wait(
             return Err(Failure::new(Exit::Conflict, format!("{name}: made ready by another command")));
         }
         if said != backend.flows && backend.flows > 0 {
-            console.say(&format!("{name}: {} left", units::counted(backend.flows, "flow")))?;
+            console.say(&format!("{name}: {} left", counted(backend.flows, "flow")))?;
             said = backend.flows;
         }
         if Instant::now() >= deadline {
@@ -53,7 +54,7 @@ fn too_late(name: &BackendName, flows: u64, at_most: Duration) -> Failure {
         return Failure::new(Exit::Failed, format!("{name}: no final count of its flows after {at_most:?}"))
             .hint("it stays in drain; a final count takes a few seconds, give `--wait` more");
     }
-    let left = units::counted(flows, "flow");
+    let left = counted(flows, "flow");
     Failure::new(Exit::Failed, format!("{name}: {left} left after {at_most:?}"))
         .hint(format!("it stays in drain; `xlb backend maint {name}` ends its flows"))
 }

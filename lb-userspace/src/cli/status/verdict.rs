@@ -1,6 +1,10 @@
 //! Status for a monitoring system (Monitoring Plugins Development Guidelines: one line, exit 0 to 3).
 
-use crate::{api::client, cli::units::counted, text::printable, view::Status};
+use crate::{
+    api::client,
+    text::{counted, printable},
+    view::Status,
+};
 
 /// The number is the exit code.
 #[repr(u8)]
