@@ -51,6 +51,9 @@ pub struct Room {
 }
 
 impl Room {
+    /// The sizes of the maps in the object. Tests and benchmarks use them; xlb always sets its own.
+    pub const OBJECT: Self = Self { services: 512, backends: 2048 };
+
     /// Maximum number of keys of services: one per listen entry, and one marker per address and protocol.
     pub const fn service_keys(self) -> u32 {
         8 * self.services

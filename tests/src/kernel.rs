@@ -40,6 +40,7 @@ impl KernelEngine {
         for map in ["FLOWS4", "FLOWS6", "HINTS4", "HINTS6"] {
             loader.map_max_entries(map, MAX_BUCKETS);
         }
+        programs::set_backends_mask(&mut loader);
         let mut ebpf = loader
             .override_global("CLOCK_IS_SET", &1u8, true)
             .override_global("AYA_LOG_LEVEL", &0u8, true)

@@ -1,10 +1,17 @@
 //! Loading the programs of an object.
 
 use anyhow::{Context as _, Result};
-use aya::{Ebpf, maps::ProgramArray, programs::Xdp};
+use aya::{Ebpf, EbpfLoader, maps::ProgramArray, programs::Xdp};
+use lb_common::limits::Room;
 use lb_ebpf::path::slow::SlowPath;
 
 const SLOW_PATHS: &str = "SLOW_PATHS";
+
+/// Sets the mask for `BACKENDS`, as xlb does, for a map of the object's own size.
+pub fn set_backends_mask(loader: &mut EbpfLoader<'_>) {
+    const MASK: u32 = Room::OBJECT.places() - 1;
+    loader.override_global("BACKENDS_MASK", &MASK, false);
+}
 
 /// Loads every program, and lets the XDP program jump to its slow paths, if the object has them.
 pub fn load(ebpf: &mut Ebpf) -> Result<()> {

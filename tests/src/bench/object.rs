@@ -47,6 +47,7 @@ impl Object {
         loader.map_max_entries("FLOWS4", v4.buckets).map_max_entries("HINTS4", v4.lines);
         loader.map_max_entries("FLOWS6", v6.buckets).map_max_entries("HINTS6", v6.lines);
         loader.override_global("CLOCK_IS_SET", &clock_is_set, true);
+        programs::set_backends_mask(&mut loader);
         Self::load_with(name, loader)
     }
 

@@ -19,8 +19,10 @@ pub struct Loaded {
 /// Loads every program of an object as xlb does by default, without traces, reads its statistics and unloads it.
 pub fn programs(object: &[u8]) -> Result<Vec<Loaded>> {
     let mut loader = EbpfLoader::new();
-    let mut ebpf =
-        loader.override_global("AYA_LOG_LEVEL", &0u8, false).load(object).context("create the maps")?;
+    loader.override_global("AYA_LOG_LEVEL", &0u8, false);
+    // xlb sets it by its limits. With the object's default, 0, the verifier would follow fewer paths.
+    loader.override_global("BACKENDS_MASK", &4095u32, false);
+    let mut ebpf = loader.load(object).context("create the maps")?;
     let mut programs = Vec::new();
     for (name, program) in ebpf.programs_mut() {
         let Program::Xdp(program) = program else {
