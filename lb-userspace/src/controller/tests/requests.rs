@@ -1,0 +1,67 @@
+//! Requests of the CLI.
+
+use super::*;
+
+#[test]
+fn an_added_backend_is_probed_and_then_serves_after_the_others() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+    let body = NewBackend { address: socket("10.0.0.14:8080"), weight: 100, backup: false };
+
+    let answer = world.ask(add(name("web/web-0"), body));
+
+    assert_eq!(answer.unwrap().health, view::Health::Unknown);
+    assert!(world.targets.borrow().iter().any(|target| target.backend == name("web/web-0")));
+    assert!(world.hops.borrow().contains(&path("10.0.0.14".parse().unwrap())));
+
+    world.absorb(Event::Hops(hops(world.spec())));
+    world.probed("web/web-0", Health::Up);
+
+    assert_eq!(world.serving(), ["web-1", "web-2", "web-3", "web-0"]);
+}
+
+#[test]
+fn an_address_removed_and_added_again_serves_without_another_netlink_report() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+    let body = NewBackend { address: socket("10.0.0.12:8080"), weight: 100, backup: false };
+
+    world.ask(remove(name("web/web-2"))).unwrap();
+    world.ask(add(name("web/again"), body)).unwrap();
+    world.probed("web/again", Health::Up);
+
+    assert_eq!(world.serving(), ["web-1", "web-3", "again"]);
+}
+
+#[test]
+fn missing_objects_are_not_found() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+    let (dns, web_9) = (Some("dns".into()), name("web/web-9"));
+    let no_service = world.ask(|reply| Request::Backends { service: dns, reply }).unwrap_err();
+    let no_backend = world.ask(patch("web/web-9", AdminState::Drain)).unwrap_err();
+    let no_target = world.ask(|reply| Request::Probe { backend: web_9, reply }).unwrap_err();
+
+    for problem in [no_service, no_backend, no_target] {
+        assert_eq!(problem.kind, ProblemKind::NotFound);
+    }
+}
+
+#[test]
+fn flows_are_listed_by_service_backend_and_network_up_to_a_limit() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+    let ids = ["web/web-1", "web/web-2"].map(|it| world.id(it).unwrap());
+    world.add_flows(ids[0], 4);
+    world.add_flows(ids[1], 3);
+    world.add_flows(9_999, 2);
+    let all = FlowQuery::default();
+
+    let count = |world: &mut World, query| world.list(query).unwrap().len();
+
+    assert_eq!(count(&mut world, all.clone()), 7, "flows of no backend are not listed");
+    assert_eq!(count(&mut world, FlowQuery { backend: Some("web/web-2".into()), ..all.clone() }), 3);
+    assert_eq!(count(&mut world, FlowQuery { client: Some("198.51.100.0/31".into()), ..all.clone() }), 4);
+    assert_eq!(count(&mut world, FlowQuery { client: Some("198.51.100.2".into()), ..all.clone() }), 2);
+    assert_eq!(count(&mut world, FlowQuery { limit: Some(5), ..all.clone() }), 5);
+    let nonsense = FlowQuery { client: Some("everywhere".into()), ..all.clone() };
+    assert_eq!(world.list(nonsense).unwrap_err().kind, ProblemKind::Invalid);
+    let stranger = FlowQuery { service: Some("dns".into()), ..all };
+    assert_eq!(world.list(stranger).unwrap_err().kind, ProblemKind::NotFound);
+}
