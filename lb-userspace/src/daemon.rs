@@ -267,7 +267,7 @@ fn report_wait(limit: Duration, missing: &str) {
 /// Notifies systemd, if it started the daemon.
 fn notify(state: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        warn!("notify systemd: {error}");
+        warn!("cannot notify systemd: {error}");
     }
 }
 

@@ -52,7 +52,7 @@ const WITHOUT_SLOTS: Pool = Pool::new(SlotRange { offset: 0, length: 0 }, Picker
 pub enum NoRoom {
     #[error("too many services: the maps were made for [limits] services = {0}")]
     Services(u32),
-    #[error("too many listen addresses and sources over all services: at most {0}")]
+    #[error("too many listen and source addresses in all services together: at most {0}")]
     ServiceKeys(u32),
     #[error("too many backends: the maps were made for [limits] backends = {0}")]
     Backends(u32),

@@ -142,7 +142,7 @@ impl Walks {
         // Freed before counted, so an id that is found afterwards was left behind.
         if !self.retired.is_empty() {
             let ids = self.retired.keys().copied().collect();
-            next = datapath.sweep(self.at, &ids).context("free the flows of backends that left")?;
+            next = datapath.sweep(self.at, &ids).context("free the flows of removed backends")?;
         }
         if !self.jobs.is_empty() {
             let jobs = &mut self.jobs;

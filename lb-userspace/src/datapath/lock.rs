@@ -18,7 +18,7 @@ pub struct Lock(File);
 
 /// Another process holds the pins. What to do about it depends on the command.
 #[derive(Debug, thiserror::Error)]
-#[error("another xlb holds {0}")]
+#[error("another xlb is using {0}")]
 pub struct PinsInUse(pub String);
 
 impl Lock {
@@ -49,7 +49,7 @@ impl Drop for Lock {
     /// exec, and the kernel keeps the lock while a copy exists.
     fn drop(&mut self) {
         if let Err(error) = self.0.unlock() {
-            log::warn!("unlock the pins: {error}");
+            log::warn!("cannot unlock the pins: {error}");
         }
     }
 }

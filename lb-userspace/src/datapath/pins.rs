@@ -162,7 +162,7 @@ pub fn remove_empty(directories: &[PathBuf]) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => return,
-            Err(error) => return log::warn!("remove {}: {error}", directory.display()),
+            Err(error) => return log::warn!("cannot remove {}: {error}", directory.display()),
         }
     }
 }

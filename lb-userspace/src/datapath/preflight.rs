@@ -221,7 +221,7 @@ pub fn check_ports(spec: &Spec, (first, last): (u16, u16)) -> Option<Cause> {
     (spec.needs_source_ports() && PortPool::around(first, last).size() == 0).then(|| {
         Cause::new(
             format!(
-                "net.ipv4.ip_local_port_range is {first} to {last}, which leaves full-nat no source ports"
+                "net.ipv4.ip_local_port_range is {first} to {last}, which leaves no source ports for full-nat"
             ),
             "narrow it, for instance sysctl -w net.ipv4.ip_local_port_range='32768 60999'",
         )

@@ -166,7 +166,7 @@ pub enum Refusal {
     NotListening { service: String, family: Family },
     #[error("`{address}` is already the address of {service}/{backend}")]
     Taken { address: SocketAddr, service: String, backend: String },
-    #[error("there are already {0} backends over all services: raise `backends` in [limits]")]
+    #[error("there are already {0} backends in all services together: raise `backends` in [limits]")]
     Full(u32),
 }
 

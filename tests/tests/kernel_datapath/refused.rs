@@ -104,7 +104,7 @@ fn a_foreign_map_among_the_pins_is_refused() -> Result<()> {
         assert!(matches!(refused.downcast_ref(), Some(OpenError::Failed(_))), "{refused:#}");
         let told = refused.to_string();
         assert!(
-            told.contains(&format!("{} is of another shape", pin_name("REASONS")))
+            told.contains(&format!("{} differs from what this version expects", pin_name("REASONS")))
                 && told.contains("`xlb detach`"),
             "{told}"
         );

@@ -28,7 +28,7 @@ fn commands_exit_as_documented() -> Result<()> {
     assert_eq!(xlb.output(&["backend", "weight", "web/web-1", "1001"])?.code, 2);
     // Uses a socket without a listener, so that it meets the pins of a running daemon.
     let pins = daemon::pins(lab.directory()).display().to_string();
-    let held = format!("error: another xlb holds {pins}\nhint: use its socket (--socket), or stop it\n");
+    let held = format!("error: another xlb is using {pins}\nhint: use its socket (--socket), or stop it\n");
     assert_eq!(said(&xlb.output(&["--socket", "/absent/xlb.sock", "detach"])?), (CONFLICT, held));
     assert_eq!(lab.xlb.programs()?.len(), 2);
     xlb.kill()?;

@@ -183,7 +183,7 @@ fn a_host_that_uses_all_ports_itself_is_reported_before_anything_is_changed() ->
     assert_unfit(
         &output,
         &[
-            "net.ipv4.ip_local_port_range is 1024 to 65535, which leaves full-nat no source ports: narrow it, for \
+            "net.ipv4.ip_local_port_range is 1024 to 65535, which leaves no source ports for full-nat: narrow it, for \
              instance sysctl -w net.ipv4.ip_local_port_range='32768 60999'",
         ],
     );
@@ -203,7 +203,7 @@ fn a_second_daemon_reports_the_conflict_and_the_first_serves_on() -> Result<()> 
     let other_pins = refused(&lab, &["env", &format!("XLB_PINS={directory}/{}/other", sweep::BPFFS)])?;
 
     let taken = format!(
-        "error: another xlb holds {directory}/{}/xlb: stop it, or choose other pins with XLB_PINS\n",
+        "error: another xlb is using {directory}/{}/xlb: stop it, or choose other pins with XLB_PINS\n",
         sweep::BPFFS
     );
     assert_eq!(said(&same), (CONFLICT, taken.clone()));

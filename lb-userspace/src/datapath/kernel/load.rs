@@ -223,7 +223,12 @@ fn verify<'a>(directory: &Path, shapes: impl IntoIterator<Item = &'a MapShape>) 
         let differences: Vec<String> = differences
             .map(|(fact, found, expected)| format!("{fact} {found} instead of {expected}"))
             .collect();
-        ensure!(differences.is_empty(), "{} is of another shape: {}", path.display(), differences.join(", "));
+        ensure!(
+            differences.is_empty(),
+            "{} differs from what this version expects: {}",
+            path.display(),
+            differences.join(", ")
+        );
     }
     Ok(())
 }

@@ -24,7 +24,7 @@ pub async fn forward_neighbour_requests(
     tokio::select! {
         passed = forward_all(ring, &sender) => {
             if let Err(error) = passed {
-                log::error!("read neighbour requests from the XDP program: {error}; neighbours of new clients stay unresolved");
+                log::error!("cannot read neighbour requests from the XDP program: {error}; neighbours of new clients stay unresolved");
             }
         }
         () = sender.closed() => {}

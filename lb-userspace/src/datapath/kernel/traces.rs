@@ -68,7 +68,7 @@ pub struct Traces(EbpfLogger<&'static dyn Log>);
 /// Logs the program's traces until shutdown.
 pub async fn log_traces(traces: Traces, shutdown: CancellationToken) {
     tokio::select! {
-        Err(error) = log_all(traces) => log::error!("read traces from the XDP program: {error}; tracing stops"),
+        Err(error) = log_all(traces) => log::error!("cannot read traces from the XDP program: {error}; tracing stops"),
         () = shutdown.cancelled() => {}
     }
 }

@@ -146,7 +146,7 @@ fn full_nat_needs_ports_outside_the_ephemeral_range() {
 
     assert_eq!(
         cause.to_string(),
-        "net.ipv4.ip_local_port_range is 1024 to 65535, which leaves full-nat no source ports: narrow it, for instance \
+        "net.ipv4.ip_local_port_range is 1024 to 65535, which leaves no source ports for full-nat: narrow it, for instance \
          sysctl -w net.ipv4.ip_local_port_range='32768 60999'"
     );
     assert_eq!(
