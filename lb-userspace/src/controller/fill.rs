@@ -36,7 +36,7 @@ fn full_table(table: &FlowTable) -> Option<String> {
     is_nearly_full(flows.established + flows.closing, *established_max).then(|| {
         format!(
             "the {name} flow table is more than {NEARLY_FULL_PERCENT} % full (maximum: {established_max} flows): raise \
-             {limit} in [limits], `xlb detach` (which ends all flows) and start again"
+             {limit} in [limits], run `xlb detach` (which ends all flows) and start xlb again"
         )
     })
 }
@@ -61,7 +61,7 @@ fn full_ports(
         let (service, backend) = (&service.name, &backend.name);
         format!(
             "backend {service}/{backend}: more than {NEARLY_FULL_PERCENT} % of the {ports} source ports towards it are in \
-             use: add an address to source of service {service}, or add backends"
+             use: add an address to `source` of service {service}, or add backends"
         )
     })
 }

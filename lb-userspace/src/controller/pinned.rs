@@ -15,8 +15,8 @@ pub fn other_limits(pinned: &Capacity, limits: &Limits) -> Option<String> {
     (want != have).then(|| {
         let (flows, flows_ipv6, half_open) = have;
         format!(
-            "[limits] differ from the pinned flow tables, which stay: {flows} IPv4 flows, {flows_ipv6} IPv6 flows, \
-             {half_open} half-open; for other sizes `xlb detach` (which ends all flows) and start again"
+            "[limits] differ from the pinned flow tables, which keep their sizes: {flows} IPv4 flows, {flows_ipv6} IPv6 \
+             flows, {half_open} half-open; to change them, run `xlb detach` (which ends all flows) and start xlb again"
         )
     })
 }
@@ -26,8 +26,8 @@ pub fn other_room(pinned: &Capacity, limits: &Limits) -> Option<String> {
     let Room { services, backends } = pinned.room;
     (pinned.room != limits.room()).then(|| {
         format!(
-            "[limits] differ from the pinned maps, which stay: {services} services, {backends} backends; for other sizes \
-             `xlb detach` (which ends all flows) and start again"
+            "[limits] differ from the pinned maps, which keep their sizes: {services} services, {backends} backends; to \
+             change them, run `xlb detach` (which ends all flows) and start xlb again"
         )
     })
 }
@@ -40,13 +40,13 @@ pub fn other_ports(pinned: &Capacity, spec: &Spec, (first, last): (u16, u16)) ->
     if pinned.ports.size() == 0 {
         return Some(format!(
             "no source ports for full-nat: net.ipv4.ip_local_port_range (now {first} to {last}) left none when the maps \
-             were made; narrow it, `xlb detach` (which ends all flows), and start again"
+             were created: narrow it, run `xlb detach` (which ends all flows) and start xlb again"
         ));
     }
     (pinned.ports != PortPool::around(first, last)).then(|| {
         format!(
-            "net.ipv4.ip_local_port_range has changed ({first} to {last}) and the pinned source ports stay: set it \
-             back, or `xlb detach` (which ends all flows) and start again"
+            "net.ipv4.ip_local_port_range has changed ({first} to {last}), but the pinned source ports have not: set it \
+             back, or run `xlb detach` (which ends all flows) and start xlb again"
         )
     })
 }

@@ -96,15 +96,15 @@ fn backend_traffic(input: &Input) -> [Family; 5] {
 }
 
 fn backend_state(input: &Input) -> [Family; 5] {
-    let mut flows = Family::gauge("xlb_backend_flows", "Flows that the backend has.");
-    let mut weight = Family::gauge("xlb_backend_weight", "Weight of the backend; 0 gets no flows.");
+    let mut flows = Family::gauge("xlb_backend_flows", "Current flows of the backend.");
+    let mut weight = Family::gauge("xlb_backend_weight", "Weight of the backend; 0: no new flows.");
     let mut up = Family::gauge("xlb_backend_up", "1 if the backend is up or has no health check.");
     let mut admin_state = Family::gauge(
         "xlb_backend_admin_state",
         "1 for the administrative state of the backend, 0 for the others.",
     );
     let mut changes =
-        Family::counter("xlb_backend_state_changes_total", "Changes of health, from up to down or back.");
+        Family::counter("xlb_backend_state_changes_total", "Changes of the backend between up and down.");
     for Backend { view, state_changes, .. } in backends(input) {
         let labels = [("service", view.service.as_str()), ("backend", view.name.as_str())];
         flows.set(&labels, view.flows as f64);
@@ -120,10 +120,10 @@ fn backend_state(input: &Input) -> [Family; 5] {
 }
 
 fn health_checks(input: &Input) -> [Family; 2] {
-    let mut results = Family::counter("xlb_health_checks_total", "Health checks that ended, by result.");
+    let mut results = Family::counter("xlb_health_checks_total", "Completed health checks, by result.");
     let mut durations = Family::histogram(
         "xlb_health_check_duration_seconds",
-        "How long health checks took, time-outs included.",
+        "Duration of health checks, including those that timed out.",
     );
     for Backend { view, checks, .. } in backends(input) {
         let Some(checks) = checks else { continue };
@@ -160,8 +160,8 @@ fn program(input: &Input) -> [Family; 4] {
 }
 
 fn flows(input: &Input) -> [Family; 2] {
-    let mut held = Family::gauge("xlb_flows", "Flows in the table of a family.");
-    let mut most = Family::gauge("xlb_flows_max", "Maximum number of flows in the table of a family.");
+    let mut held = Family::gauge("xlb_flows", "Flows in the flow table of a family.");
+    let mut most = Family::gauge("xlb_flows_max", "Maximum number of flows in the flow table of a family.");
     for FlowTable { family, flows, established_max, half_open_max } in &input.flow_tables {
         let family = ("family", *family);
         held.set(&[family, ("state", "half_open")], flows.half_open as f64);

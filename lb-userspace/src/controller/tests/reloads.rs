@@ -40,8 +40,8 @@ fn a_reload_lists_changes_and_what_needs_a_restart() {
     assert_eq!(
         reloaded.warnings,
         [
-            "[limits] differ from the pinned flow tables, which stay: 262144 IPv4 flows, 65536 IPv6 flows, 65536 \
-             half-open; for other sizes `xlb detach` (which ends all flows) and start again",
+            "[limits] differ from the pinned flow tables, which keep their sizes: 262144 IPv4 flows, 65536 IPv6 flows, \
+             65536 half-open; to change them, run `xlb detach` (which ends all flows) and start xlb again",
             "[metrics] has changed: restart xlb to apply it (traffic keeps flowing)"
         ]
     );

@@ -37,8 +37,8 @@ impl TraceLevel {
     pub fn warning(self) -> Option<String> {
         self.any().then(|| {
             format!(
-                "the XDP program traces new flows and refused packets, because the log shows {TARGET}: they are slower, \
-                 until xlb is started without"
+                "the XDP program logs new flows and dropped packets, because the log filter shows {TARGET}: this slows \
+                 them down until xlb is restarted without traces"
             )
         })
     }
