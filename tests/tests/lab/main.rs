@@ -18,6 +18,7 @@ mod neighbours;
 mod paths;
 mod refusal;
 mod reload;
+mod scale;
 mod stage;
 mod standby;
 mod start;
