@@ -194,5 +194,5 @@ fn nearly_exhausted_source_ports_are_reported_with_a_remedy() {
         warnings[0].starts_with("backend web/web-2: more than 80 % of the 36280 source ports"),
         "{warnings:?}"
     );
-    assert!(warnings[0].contains("add an address to source of service web"), "{warnings:?}");
+    assert!(warnings[0].contains("add an address to `source` of service web"), "{warnings:?}");
 }
