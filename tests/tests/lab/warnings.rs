@@ -141,7 +141,7 @@ fn limits_that_differ_from_the_pinned_maps_are_a_warning_until_the_file_matches(
 
     let told = wait_for_warnings(&xlb, |warnings| of(warnings, "[limits]").len() == 1)?;
     let told = of(&told, "[limits]")[0];
-    let sizes = "65536 IPv4 flows, 65536 IPv6 flows, 16384 half-open; for other sizes `xlb detach`";
+    let sizes = "65536 IPv4 flows, 65536 IPv6 flows, 16384 half-open; to change them, run `xlb detach`";
     assert!(told.contains(sizes), "{told}");
     is_logged(&lab, told)?;
     xlb.wait_until_all_are_up()?;
