@@ -12,6 +12,7 @@ use crate::{
     spec::{Backend, BackendName, Service},
     view,
 };
+
 /// A consistent view of state, maps and flow count.
 pub struct Facts<'a> {
     state: &'a State,
@@ -29,6 +30,8 @@ impl<'a> Facts<'a> {
     /// The same for this service only.
     pub fn of_service(self, service: &Service) -> Self {
         let number = identity::number(self.have, service);
+        // Until a failed change of names or listen addresses is repaired, the maps may have another service there.
+        let number = number.filter(|number| self.have.service_names.get(number) == Some(&service.name));
         let index = number.map(|number| Index::of_services(self.have, &[(service, number)]));
         Self { index: index.map_or_else(OnceCell::new, OnceCell::from), ..self }
     }

@@ -66,6 +66,42 @@ fn a_change_that_cannot_be_saved_is_not_applied() {
 }
 
 #[test]
+fn a_backend_that_cannot_be_added_is_not_watched() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+    let (targets, hops) = (world.targets.borrow().clone(), world.hops.borrow().clone());
+    for steps in 0..2 {
+        world.wait(2_000);
+        world.maps().fail_after = Some(steps);
+        let body = NewBackend { address: socket("10.0.0.14:8080"), weight: 100, backup: false };
+
+        world.ask(add(name("web/web-0"), body)).unwrap_err();
+
+        let watched = world.targets.borrow().iter().map(|it| it.backend.clone()).collect::<Vec<_>>();
+        assert_eq!(watched, targets.iter().map(|it| it.backend.clone()).collect::<Vec<_>>());
+        assert_eq!(*world.hops.borrow(), hops);
+    }
+}
+
+#[test]
+fn answers_for_one_backend_and_for_all_agree_while_a_change_of_names_has_failed() {
+    let other = Service { name: "other".into(), listen: vec![socket("192.0.2.11:80")], ..web(Protocol::Tcp) };
+    let mut world = World::all_up(vec![web(Protocol::Tcp), other.clone()]);
+    let id = world.id("web/web-1").unwrap();
+    world.add_flows(id, 3);
+    world.wait(2_000);
+    world.host().file = Ok(spec(vec![Service { listen: other.listen, ..web(Protocol::Tcp) }]));
+    world.maps().fail_after = Some(0);
+    world.restart();
+    world.ask(Request::FlowCount).unwrap();
+
+    let all = world.ask(|reply| Request::Backends { service: Some("web".into()), reply }).unwrap();
+    let one = world.ask(|reply| Request::Backend { backend: name("web/web-1"), reply }).unwrap();
+
+    assert_eq!((one.flows, one.drained), (all[0].flows, all[0].drained));
+    assert_eq!(one.flows, 3);
+}
+
+#[test]
 fn a_change_that_cannot_be_applied_is_undone() {
     let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     for steps in 0..3 {
