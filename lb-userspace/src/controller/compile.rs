@@ -92,7 +92,7 @@ pub fn compile(state: &State, have: &Snapshot) -> Result<Snapshot, NoRoom> {
 }
 
 /// The contents that the maps should have for services that are in the maps, with their numbers: what a
-/// [`Part`](super::part::Part) has. The services have the same listen addresses and sources as in the maps.
+/// [`Part`](super::part::Part) has. The services differ from the maps only in their backends.
 pub fn compile_services(
     state: &State,
     have: &Snapshot,

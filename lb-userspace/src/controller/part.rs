@@ -11,7 +11,6 @@ use crate::{
 };
 
 /// Services of a snapshot.
-#[derive(Clone)]
 pub struct Part<'a> {
     have: &'a Snapshot,
     names: BTreeSet<&'a str>,

@@ -41,7 +41,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
                 self.state.set_dirty(Scope::All);
             }
         }
-        if self.state.take_other_watches() {
+        if self.state.take_watches_changed() {
             self.publish();
         }
         outcome

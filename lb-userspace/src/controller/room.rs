@@ -5,12 +5,12 @@ use std::time::Instant;
 use anyhow::Context;
 use log::debug;
 
-use super::{Controller, Host, compile::NoRoom, diff::diff, state::State};
-use crate::datapath::Datapath;
+use super::{Controller, Host, compile::NoRoom, diff::diff, part::Part, state::State};
+use crate::datapath::{Datapath, Snapshot};
 
 impl<D: Datapath, H: Host> Controller<D, H> {
-    /// Frees what no packet can be reading. If that is not enough for `state`, waits for the kernel instead of the end of a grace
-    /// period.
+    /// Frees what no packet can be reading. If that is not enough for `state`, waits for the kernel instead of the end
+    /// of a grace period.
     pub(super) fn make_room(
         &mut self,
         state: &mut State,
@@ -30,11 +30,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     }
 
     fn free_unread(&mut self, now: Instant) -> anyhow::Result<()> {
-        let mut kept = self.have.clone();
-        let grace = self.state.grace();
-        let unread = self.have.pools_unread(grace);
-        kept.pools.retain(|pool, _| !unread.contains_key(pool));
-        (kept.slots, kept.sources) = (self.have.slots_read(grace), self.have.sources_read(grace));
-        self.take_steps(&diff(&self.have, &kept), now)
+        let unread = Part::of(&self.have, &[]).snapshot(self.state.grace());
+        let none = Snapshot { next_backend_id: unread.next_backend_id, ..Snapshot::default() };
+        self.take_steps(&diff(&unread, &none), now)
     }
 }

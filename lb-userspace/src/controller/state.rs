@@ -49,7 +49,7 @@ pub struct State {
     /// The part of the maps that may differ. `None`: they are up to date.
     dirty: Option<Scope>,
     /// Have the targets of health checks, the paths or the interfaces changed?
-    has_other_watches: bool,
+    have_watches_changed: bool,
 }
 
 /// Which flows a backend has.
@@ -78,7 +78,7 @@ impl State {
             offers: Offers::default(),
             generation: Generation::default(),
             dirty: Some(Scope::All),
-            has_other_watches: true,
+            have_watches_changed: true,
         };
         state.set_intent(spec, admin, now);
         state
@@ -100,7 +100,7 @@ impl State {
             let formers = formers.into_iter().map(|former| former.map(|place| &before.services[place]));
             let health_states = Arc::unwrap_or_clone(std::mem::take(&mut self.health_states));
             self.keep_health(&health_states, formers.zip(&spec.services), now);
-            self.has_other_watches = true;
+            self.have_watches_changed = true;
             self.set_dirty(Scope::All);
         }
     }
@@ -116,7 +116,7 @@ impl State {
             let former = names.filter_map(|name| health_states.remove_entry(&name)).collect();
             self.keep_health(&former, moved.iter().map(|(old, new)| (Some(*old), *new)), now);
         }
-        self.has_other_watches |= !changed.is_empty();
+        self.have_watches_changed |= !changed.is_empty();
         self.set_dirty(Scope::Services(changed.iter().map(|(_, new)| new.name.clone()).collect()));
     }
 
@@ -151,7 +151,7 @@ impl State {
     /// Restores the former intent. What happened to the maps since is kept.
     pub fn restore(&mut self, before: Self) {
         let (grace, offers) = (std::mem::take(&mut self.grace), std::mem::take(&mut self.offers));
-        *self = Self { grace, offers, dirty: Some(Scope::All), has_other_watches: true, ..before };
+        *self = Self { grace, offers, dirty: Some(Scope::All), have_watches_changed: true, ..before };
     }
 
     /// Records the result of a probe. Returns whether the health changed.
@@ -185,7 +185,7 @@ impl State {
     /// Records the interfaces and addresses of this host.
     pub fn links(&mut self, attached: Vec<Attached>, addresses: BTreeSet<IpAddr>) {
         if attached != self.attached || addresses != self.addresses {
-            self.has_other_watches = true;
+            self.have_watches_changed = true;
             self.set_dirty(Scope::All);
         }
         self.attached = attached;
@@ -239,12 +239,12 @@ impl State {
     }
 
     /// Returns whether the targets of health checks, the paths or the interfaces have changed since the last call.
-    pub fn take_other_watches(&mut self) -> bool {
-        std::mem::take(&mut self.has_other_watches)
+    pub fn take_watches_changed(&mut self) -> bool {
+        std::mem::take(&mut self.have_watches_changed)
     }
 }
 
-/// What was not yet applied to the maps.
+/// What plans, answers and watches are made from.
 impl State {
     pub fn spec(&self) -> &Spec {
         &self.spec

@@ -19,7 +19,7 @@ pub struct Finding {
     pub timeout: Duration,
 }
 
-/// Probes the target once, within its timeout.
+/// Probes the target once. The verdict comes within its timeout.
 pub async fn probe(target: &Target) -> Finding {
     let at = SystemTime::now();
     let started = Instant::now();

@@ -91,12 +91,13 @@ proptest! {
     #[test]
     fn every_operation_is_safe_and_the_last_one_reaches_the_goal(
         changes in prop::collection::vec(change(), 1..60),
+        at_once in 1..4usize,
         first_id in prop_oneof![Just(0), MAX_BACKEND_ID - 8..MAX_BACKEND_ID],
     ) {
         let mut world = World::new(first_id);
 
-        for change in &changes {
-            world.make(change);
+        for changes in changes.chunks(at_once) {
+            changes.iter().for_each(|change| world.make(change));
             world.reconcile()?;
         }
     }

@@ -1,5 +1,5 @@
-//! Pools that services no longer use, and slots and source sets that pools no longer use, for as long as a packet may be
-//! reading them.
+//! Pools that services no longer use, and slots and source sets that pools no longer use, for as long as a packet may
+//! be reading them.
 
 use std::{
     collections::BTreeMap,

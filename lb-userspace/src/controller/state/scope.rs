@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 /// What a plan has to look at. A plan for some services costs far less than one for all of thousands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// The backends and pools of these services, by name, and slots that no packet reads any more. The services
-    /// have the same names, listen addresses and sources as in the maps.
+    /// The backends and pools of these services, by name, and the pools, slots and source sets that no packet reads
+    /// any more. The services have the same names, listen addresses, protocols, modes and sources as in the maps.
     Services(BTreeSet<String>),
     /// Everything.
     All,

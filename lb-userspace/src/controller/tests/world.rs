@@ -77,7 +77,7 @@ impl Host for FakeHost {
 impl World {
     /// All backends are reachable, and none was probed yet.
     pub fn unprobed(services: Vec<Service>) -> Self {
-        let machine = FakeHost {
+        let host = FakeHost {
             file: Ok(spec(services)),
             saved: Vec::new(),
             is_full: false,
@@ -85,7 +85,7 @@ impl World {
             addresses: [].into(),
             local_ports: LOCAL_PORTS,
         };
-        let mut world = Self::start(Memory::default(), machine, Overlay::default(), Instant::now());
+        let mut world = Self::start(Memory::default(), host, Overlay::default(), Instant::now());
         world.absorb(Event::Hops(hops(world.spec())));
         world
     }
@@ -132,7 +132,7 @@ impl World {
         let datapath = Memory { log: Vec::new(), ..self.maps().clone() };
         let host = self.host();
         let overlay = host.saved.last().cloned().unwrap_or_default();
-        let machine = FakeHost {
+        let restarted = FakeHost {
             file: host.file.clone(),
             saved: vec![overlay.clone()],
             is_full: false,
@@ -140,7 +140,7 @@ impl World {
             addresses: host.addresses.clone(),
             local_ports: host.local_ports,
         };
-        *self = Self::start(datapath, machine, overlay, self.now + Duration::from_millis(100));
+        *self = Self::start(datapath, restarted, overlay, self.now + Duration::from_millis(100));
     }
 
     pub fn maps(&mut self) -> &mut Memory {
