@@ -279,6 +279,9 @@ mod tests {
     async fn a_task_that_panics_ends_the_daemon_and_one_that_is_done_does_not() {
         let mut tasks = JoinSet::new();
         tasks.spawn(async {});
+        let waited = timeout(Duration::from_millis(10), failed(&mut tasks)).await;
+        assert!(waited.is_err(), "the daemon goes on when its tasks are done");
+
         tasks.spawn(async { panic!("a bug") });
 
         assert!(failed(&mut tasks).await.is_panic());
