@@ -230,7 +230,7 @@ fn total(
         Some(*sum)
     });
     if let Some((service, _)) = services.iter().zip(sums).find(|(_, sum)| *sum > most) {
-        report.add(service.header, format!("more than {most} {what} from here on: raise {raise}"));
+        report.add(service.header, format!("too many {what} from here on: at most {most}; raise {raise}"));
     }
 }
 
