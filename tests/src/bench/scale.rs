@@ -53,11 +53,13 @@ pub fn measure(rounds: u16) -> Result<Vec<Table>> {
 
     eprintln!("bench: scale, changes and answers");
     let pools: Mapped<Word> = Mapped::new(&pinned(&lab, "POOLS")?)?;
-    for state in ["drain", "ready", "maint", "ready"] {
+    for (case, state) in
+        [("drain", "drain"), ("ready", "ready"), ("maint", "maint"), ("ready after maint", "ready")]
+    {
         let changes = (0..rounds).map(|round| change(&daemon, &pools, state, round));
         let (in_force, answered): (Vec<_>, Vec<_>) = changes.collect::<Result<Vec<_>>>()?.into_iter().unzip();
-        times.add(&format!("xlb backend {state}, until in force"), &in_force);
-        times.add(&format!("xlb backend {state}, until answered"), &answered);
+        times.add(&format!("xlb backend {case}, until in force"), &in_force);
+        times.add(&format!("xlb backend {case}, until answered"), &answered);
     }
     for words in [&["status"][..], &["status", "-o", "json"], &["backend", "list"], &["stats"], &["metrics"]]
     {
@@ -128,7 +130,8 @@ fn cpu_time_of(process: Pid) -> Result<Duration> {
     Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
 }
 
-/// Milliseconds until the change is in force, and until it is answered.
+/// Milliseconds until the change is in force, and until it is answered. Nothing else changes a pool meanwhile, as all
+/// backends are up.
 fn change(daemon: &Daemon, pools: &Mapped<Word>, state: &str, round: u16) -> Result<(f64, f64)> {
     // Not next to each other in the file or in the maps.
     let service = many::name(*many::ports(SERVICES).start() + round * 97 % SERVICES);

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: every figure of docs/performance.md, in one run.
+//! `cargo xtask bench`: the figures of docs/performance.md.
 
 use std::{fs, path::PathBuf};
 
@@ -11,7 +11,7 @@ use tests::bench::{
     scale,
 };
 
-/// Nanoseconds per packet beside the floor, and end to end beside nftables and HAProxy
+/// Measures packets, two CPUs, live frames, end to end (beside nftables and HAProxy), and thousands of services
 #[derive(Parser)]
 #[command(name = "bench")]
 struct Arguments {

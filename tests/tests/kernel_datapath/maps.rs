@@ -53,7 +53,7 @@ fn a_start_never_changes_the_settings_and_the_filter_of_the_running_program() ->
         let before = values()?;
         let is_open = AtomicBool::new(false);
 
-        let (reads, differences) = thread::scope(|scope| -> Result<_> {
+        let (opened, reads, differences) = thread::scope(|scope| -> Result<_> {
             let reader = scope.spawn(|| -> Result<_> {
                 let (mut reads, mut differences) = (0, 0);
                 while !is_open.load(Ordering::Relaxed) {
@@ -64,10 +64,12 @@ fn a_start_never_changes_the_settings_and_the_filter_of_the_running_program() ->
             });
             let opened = world.open(&["front"], AttachMode::Native);
             is_open.store(true, Ordering::Relaxed);
-            assert!(opened?.adopted);
-            reader.join().map_err(|_| anyhow!("the reader panicked"))?
+            let (reads, differences) = reader.join().map_err(|_| anyhow!("the reader panicked"))??;
+            Ok((opened?, reads, differences))
         })?;
 
+        assert!(opened.adopted);
+        assert_eq!(values()?, before, "after the start");
         assert!(reads > 100, "only {reads} reads while the program was loaded");
         assert_eq!(differences, 0, "of {reads} reads");
         Ok(())

@@ -49,6 +49,7 @@ fn a_start_that_is_killed_at_any_step_loses_no_packet_and_the_next_one_repairs_i
 
     for exchange in exchanges {
         println!("{exchange:?}");
+        assert!(exchange.asked > 1000, "hardly a datagram was sent");
         assert_eq!(exchange.answered, exchange.asked, "datagrams are lost");
     }
     live.finish_unbroken()?;
@@ -59,8 +60,8 @@ fn a_start_that_is_killed_at_any_step_loses_no_packet_and_the_next_one_repairs_i
     Ok(())
 }
 
-/// Replaces our build by another one, with a kill at each step. After every second kill our build starts again; otherwise
-/// the other one does, and is replaced by ours with a kill at the step of the same number.
+/// Replaces our build by another one and back, with a kill at each step. After every second kill of the upgrade our build
+/// starts again; otherwise the other one does, and is replaced by ours with a kill at the next step of the downgrade.
 fn kill_at_each_step(lab: &Lab, xlb: &mut Daemon) -> Result<()> {
     let (ours, other) = (binary()?, variant("services")?);
     let pins = kinds_of_pins(lab)?;
@@ -72,14 +73,20 @@ fn kill_at_each_step(lab: &Lab, xlb: &mut Daemon) -> Result<()> {
     println!("an upgrade has {up} steps, a downgrade {down}");
 
     let mut repairs = Repairs { lab, xlb, pins, forwarded: 0.0 };
+    let mut downgrade = downgrade.iter();
     for (number, step) in upgrade.iter().enumerate() {
         die_at(lab, &other, step)?;
         if number % 2 == 0 {
             repairs.start(&other, step)?;
-            if let Some(step) = downgrade.get(number) {
+            if let Some(step) = downgrade.next() {
                 die_at(lab, &ours, step)?;
             }
         }
+        repairs.start(&ours, step)?;
+    }
+    for step in downgrade {
+        repairs.start(&other, step)?;
+        die_at(lab, &ours, step)?;
         repairs.start(&ours, step)?;
     }
     xlb.start_again_as(&ours)
@@ -94,14 +101,14 @@ struct Repairs<'a> {
 }
 
 impl Repairs<'_> {
-    /// Starts a build, which must leave all pins and no other, and stops it.
-    fn start(&mut self, build: &Path, killed_at: &Step) -> Result<()> {
-        let context = || format!("start {} after a kill at {killed_at:?}", build.display());
+    /// Starts a build, which must leave all pins and no other and go on counting, and stops it.
+    fn start(&mut self, build: &Path, step: &Step) -> Result<()> {
+        let context = || format!("start {} around a kill at {step:?}", build.display());
         self.xlb.start_again_as(build).with_context(context)?;
         let pins = kinds_of_pins(self.lab)?;
         ensure!(pins == self.pins, "{}: {pins:#?} instead of {:#?}", context(), self.pins);
         let forwarded = forwarded(self.xlb)?;
-        ensure!(forwarded >= self.forwarded, "{}: {forwarded} after {}", context(), self.forwarded);
+        ensure!(forwarded > self.forwarded, "{}: {forwarded} after {}", context(), self.forwarded);
         self.forwarded = forwarded;
         self.xlb.stop()
     }

@@ -1,4 +1,4 @@
-//! Many services. `cargo xtask bench scale` measures 4,096 of them.
+//! Many services work. How fast, `cargo xtask bench scale` measures with 4,096 of them; the limits here are generous.
 
 use std::time::{Duration, Instant};
 
