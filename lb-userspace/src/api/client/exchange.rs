@@ -21,7 +21,7 @@ use crate::api::server::CONNECTION_TIMEOUT;
 pub const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of other requests: longer than the server's, so that its error message arrives first.
 pub const TIMEOUT: Duration = Duration::from_secs(CONNECTION_TIMEOUT.as_secs() + 5);
-/// Maximum size of a response. The longest is the metrics: about 2.7 KB for each of at most 65,536 backends.
+/// Maximum size of a response. The longest is the metrics: about 2.9 KB for each of at most 65,536 backends.
 const ANSWER_LIMIT_BYTES: usize = 256 * 1024 * 1024;
 
 impl Client {
