@@ -127,8 +127,8 @@ fn forward_ip<F: SlowPaths>(
     }
 }
 
-/// Handles both directions: the prefilter shows which of them a packet may belong to. It is read before the settings, so
-/// that unrelated traffic passes even if maps are missing.
+/// Handles both directions: the prefilter shows which of them a packet may belong to. It is read before everything else,
+/// so that unrelated traffic passes even if maps are missing.
 #[inline(always)]
 fn balance<F: SlowPaths>(
     frame: &mut impl Frame,
@@ -142,7 +142,9 @@ fn balance<F: SlowPaths>(
         let sent = request::count(tables, layout, backend, rewrite::apply(frame, layout, &rewrite));
         return sent.map(Exit::Leave);
     }
-    if may_match(tables, F::fold(tuple.source), tuple.ports.source(), Filter::BACKEND) {
+    // A client's endpoint is anywhere in the prefilter, so the read is a cache miss. A SYN to a service is not a reply.
+    let may_be_reply = !(may_be_request && packet.segment.is_syn());
+    if may_be_reply && may_match(tables, F::fold(tuple.source), tuple.ports.source(), Filter::BACKEND) {
         match reply::find(tables, packet)? {
             Some(Reply::Forward(Forward { rewrite, backend })) => {
                 let sent = reply::count(tables, layout, backend, rewrite::apply(frame, layout, &rewrite));
