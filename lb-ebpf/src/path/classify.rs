@@ -35,8 +35,12 @@ pub fn admit<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, sender: Clien
     if tuple.protocol == Protocol::Tcp as u32 && flow.is_syn.get() == 0 {
         return Err(Reason::NoFlow);
     }
-    // A flow with the same tuple may exist only if it is closing. One that is not was created since the lookup missed.
-    let closing = record::anywhere(tables, States::ESTABLISHED, None)?;
+    // A flow with the same tuple may exist only if it is closing. One that is not was created since the lookup missed. If
+    // the fast path found no record, there is no closing flow, and `insert` finds what was created since.
+    let closing = match flow.has_record.get() {
+        0 => None,
+        _ => record::anywhere(tables, States::ESTABLISHED, None)?,
+    };
     if let Some(index) = closing
         && record::by_index::<F>(tables, index)?.control.state() == State::ESTABLISHED
     {

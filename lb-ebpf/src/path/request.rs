@@ -17,6 +17,7 @@ use crate::{
     storage::Maps,
     table::lifecycle,
     table::record::{self, Found, States},
+    table::scratch::Scratch,
 };
 
 /// A packet's rewrite, and its backend.
@@ -49,31 +50,34 @@ pub fn find<'a, F: Family>(
     let hash = F::hash(&settings.keys, tuple);
     let mut found = record::at_home(tables, tuple, hash, F::shape(settings))?;
     if found.is_none() {
-        describe(tables, packet, hash)?;
+        describe(tables, packet, hash)?.has_record.set(0);
         // At half load, one flow in a hundred is in its second bucket.
         let second = record::second(hash, F::shape(settings));
-        if let Some(index) = tables.in_bucket(second, States::LIVE, None)? {
-            found = record::again(tables, index, tuple)?;
-        }
+        let Some(index) = tables.in_bucket(second, States::LIVE, None)? else { return Ok(None) };
+        found = record::again(tables, index, tuple)?;
     }
     if let Some(found) = found
         && let Some(forward) = known(tables, tuple, packet.segment, found)?
     {
         return Ok(Some(forward));
     }
-    describe(tables, packet, hash)?;
+    describe(tables, packet, hash)?.has_record.set(1);
     Ok(None)
 }
 
 /// Writes the input of the slow paths.
 #[inline(always)]
-fn describe<F: Family>(tables: &impl Steps<F>, packet: &Packet<F>, hash: u64) -> Result<(), Reason> {
+fn describe<'a, F: Family>(
+    tables: &'a impl Steps<F>,
+    packet: &Packet<F>,
+    hash: u64,
+) -> Result<&'a Scratch<F>, Reason> {
     let flow = tables.scratch().ok_or(Reason::Internal)?;
     flow.tuple.set(packet.tuple);
     flow.hash.set(hash);
     flow.is_syn.set(u32::from(packet.segment.is_syn()));
     flow.layout.set(packet.layout);
-    Ok(())
+    Ok(flow)
 }
 
 /// Counts a request, whether it was sent or refused.

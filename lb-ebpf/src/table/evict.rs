@@ -66,6 +66,9 @@ pub fn candidate<F: Family>(
         let record = &bucket.way[way as usize];
         let control = Control(record.control.load());
         let score = opaque(score(record, control, protocol, now, above), control.0);
+        if score == 0 {
+            return Candidate(way.into()); // There is no better one.
+        }
         // Of equal scores the first wins, which is closest to the preferred way.
         if score < best >> 3 {
             best = score << 3 | u64::from(way);

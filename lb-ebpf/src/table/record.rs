@@ -168,19 +168,18 @@ pub fn in_bucket<F: Family>(
     while way < WAYS as u32 {
         let record = &bucket.way[way as usize];
         let control = Control(record.control.load());
+        way += 1;
+        if control.tag() != tag {
+            continue;
+        }
         // Hidden from the verifier: it would learn `except` and the state from the comparisons below, and explore the
         // rest of the scan once for each value.
         let hidden = |value: u32| opaque(value.into(), control.0) as u32;
-        let found = hidden(RecordIndex::new(index, way).0);
+        let found = hidden(RecordIndex::new(index, way - 1).0);
         let state = States(hidden(States::of(control.state()).common(states).0));
-        if state.0 != 0
-            && control.tag() == tag
-            && found != except
-            && (state == States::BUSY || answers(record, &tuple))
-        {
+        if state.0 != 0 && found != except && (state == States::BUSY || answers(record, &tuple)) {
             return Ok(Some(RecordIndex(found)));
         }
-        way += 1;
     }
     Ok(None)
 }

@@ -23,6 +23,8 @@ pub struct Scratch<F: Family> {
     pub hash: Shared<u64>,
     /// Is the segment a SYN? 0 or 1.
     pub is_syn: Shared<u32>,
+    /// Did the fast path find a live record of the tuple? 0 or 1.
+    pub has_record: Shared<u32>,
     /// The packet's hop limit and lengths.
     pub layout: Shared<Layout>,
     /// The time.

@@ -86,6 +86,7 @@ fn blank<F: Family<Address: Default>>() -> Scratch<F> {
         tuple: tuple(),
         hash: Shared::new(0),
         is_syn: Shared::new(0),
+        has_record: Shared::new(0),
         layout: Shared::new(Layout { hops: 0, options: 0, length: 0, frame: 0 }),
         now: Shared::new(Default::default()),
         pool: Shared::new(0),
