@@ -1,6 +1,12 @@
 //! The first packet of a flow: may it open one?
 
-use lb_common::{flow::State, hop::ClientHop, net::Protocol, reason::Reason, service::ServiceKey};
+use lb_common::{
+    flow::State,
+    hop::ClientHop,
+    net::Protocol,
+    reason::Reason,
+    service::{Service, ServiceKey},
+};
 
 use crate::{
     family::Family,
@@ -16,7 +22,8 @@ use crate::{
 pub fn service<F: Family>(maps: &impl Maps, flow: &Scratch<F>) -> Result<(), Reason> {
     let tuple = flow.tuple.get();
     let key = ServiceKey::new(F::to_key(tuple.destination), tuple.ports.destination(), tuple.protocol as u8);
-    let service = maps.service(&key).ok_or(Reason::NotService)?;
+    // Port 0 marks an address that has a service on some port: it is no service itself.
+    let service = maps.service(&key).filter(|it| it.pool != Service::NO_POOL).ok_or(Reason::NotService)?;
     flow.pool.set(service.pool);
     flow.service_counters.set(service.counters);
     Ok(())

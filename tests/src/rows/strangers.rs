@@ -37,6 +37,7 @@ fn endpoints(kind: Kind) -> Vec<Case> {
     let world = World::new(kind);
     let backend = world.find(WEB_1).address;
     let to = |destination| Packet::first(kind.protocol, one.client, destination);
+    let port_0 = SocketAddr::new(one.listen.ip(), 0);
     let other_port = SocketAddr::new(one.listen.ip(), 81);
     let other_address = SocketAddr::new(kind.ip.address("192.0.2.99", "2001:db8::99"), 80);
     let other_protocol = match kind.protocol {
@@ -59,6 +60,14 @@ fn endpoints(kind: Kind) -> Vec<Case> {
             world.clone(),
         )
         .step((FRONT, to(like_service)), Passes(Reason::NotService))
+        .records(0),
+        Case::new(
+            format!(
+                "{kind}: packets to port 0 of a service's address are the host's, whatever the prefilter says"
+            ),
+            world.clone().with(|world| world.services[0].listen.push(lookalike(port_0))),
+        )
+        .step((FRONT, to(port_0)), Passes(Reason::NotService))
         .records(0),
         Case::new(
             format!("{kind}: packets that only share a backend's byte of the prefilter are the host's"),
