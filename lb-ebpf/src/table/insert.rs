@@ -172,7 +172,11 @@ fn fill<F: Family>(
     let search = mode::search(pool.mode().ok_or(Reason::Internal)?);
     let (mut reserved, mut oldest, mut oldest_slot, mut probe) = (Reserve::Taken, 0, slot, 0);
     while probe < PORT_PROBES {
-        reserved = attempt(slot, probe, search.evict)?;
+        reserved = match attempt(slot, probe, search.evict) {
+            // The client is the backend of this slot and of the next one.
+            Err(Reason::TupleInUse) if search.takes_next_slot => Reserve::Taken,
+            attempted => attempted?,
+        };
         match reserved {
             Reserve::Mine => break,
             Reserve::Missing => return Err(Reason::Internal),

@@ -1,5 +1,7 @@
 //! Which backend gets a new flow, and what happens to flows whose backend is removed.
 
+use std::net::SocketAddr;
+
 use lb_common::{flow::State, limits::MAX_PLACES, net::Protocol, reason::Reason, service::Mode};
 
 use crate::{
@@ -29,7 +31,15 @@ pub fn rows() -> Vec<Case> {
 /// nat keeps the client's address, so a backend cannot be its own client's.
 fn hairpins(kind: Kind) -> Vec<Case> {
     let own = Dialogue::new(kind).client(World::new(kind).find(WEB_1).address.ip());
+    let two_ports = World::new(kind).with(|world| {
+        let backends = &mut world.services[0].backends;
+        backends[1].address = SocketAddr::new(backends[0].address.ip(), 8081);
+    });
     vec![
+        Case::new(format!("{kind}: a client that is two backends gets the third one"), two_ports)
+            .step(own.first(), Opens(WEB_3))
+            .step(own.port(40_001).first(), Opens(WEB_3))
+            .step(own.port(40_002).first(), Opens(WEB_3)),
         Case::new(
             format!("{kind}: a backend that connects to its own service gets another backend"),
             World::new(kind),
