@@ -94,6 +94,11 @@ impl Target<'_> {
         }
     }
 
+    fn pin(&self, link: FdLink, directory: &Path) -> Result<(), NotAttached> {
+        link::pin(link, &pins::link(directory, self.link.index))?;
+        Ok(())
+    }
+
     fn refuses(&self, error: NotAttached) -> RefusedBy {
         RefusedBy { interface: self.link.name.clone(), error }
     }
@@ -119,7 +124,8 @@ impl<'a> Attempt<'a> {
     }
 
     /// New links first, because they can fail and dropping them undoes them. Then mode changes, which detach the
-    /// interface for a moment. Replacing a program comes last, because it cannot fail.
+    /// interface for a moment; each is pinned at once, so that a failure of the next one does not undo it. Replacing a
+    /// program comes last, because it cannot fail.
     fn run(&self, program: &mut Xdp, directory: &Path) -> Result<Vec<Attached>, RefusedBy> {
         let (held, bare): (Vec<_>, Vec<_>) = self.targets.iter().partition(|it| it.held.is_some());
         let (same, other): (Vec<_>, Vec<_>) =
@@ -130,14 +136,14 @@ impl<'a> Attempt<'a> {
             links.push((it, link.map_err(|error| it.refuses(error))?));
         }
         for it in other {
-            links.push((it, it.change(program, self.mode(it)).map_err(|error| it.refuses(error))?));
+            let changed = it.change(program, self.mode(it)).and_then(|link| it.pin(link, directory));
+            changed.map_err(|error| it.refuses(error))?;
         }
         for it in same {
             links.push((it, it.replace(program).map_err(|error| it.refuses(error))?));
         }
         for (it, link) in links {
-            let path = pins::link(directory, it.link.index);
-            link::pin(link, &path).map_err(|error| it.refuses(error.into()))?;
+            it.pin(link, directory).map_err(|error| it.refuses(error))?;
         }
         Ok(self.targets.iter().map(|it| attached(it.link, self.mode(it))).collect())
     }

@@ -60,6 +60,25 @@ fn a_refused_attach_keeps_the_existing_directory() -> Result<()> {
 }
 
 #[test]
+fn a_refused_mode_change_detaches_no_interface() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        drop(world.open(&["front", "back"], AttachMode::Generic)?);
+        // `front` is changed before `back` is refused.
+        world.namespace.ip("link set back-peer mtu 9000")?;
+
+        assert!(world.open(&["front", "back"], AttachMode::Native).is_err());
+
+        assert!(world.program("front")?.is_some());
+        assert!(world.program("back")?.is_some());
+        world.namespace.ip("link set back-peer mtu 1500")?;
+        let opened = world.open(&["front", "back"], AttachMode::Native)?;
+        assert!(opened.adopted && opened.attached.iter().all(|it| it.mode == LinkMode::Native));
+        Ok(())
+    })
+}
+
+#[test]
 fn a_foreign_program_is_named_and_left_alone() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
