@@ -65,9 +65,10 @@ impl KernelDatapath {
 impl Datapath for KernelDatapath {
     fn observe(&mut self) -> anyhow::Result<Snapshot> {
         let snapshot = self.maps.observe().context("read the maps back")?;
-        // An operation that failed halfway leaves a filter that is right for neither state.
+        // An operation that failed halfway leaves a filter that is right for neither state. No bit is cleared: flows may
+        // still need it if the contents of another map were lost, and a bit too many only costs time.
         self.sources = Sources::of(&snapshot);
-        self.maps.set_filter(self.sources.bits());
+        self.sources.bits().for_each(|bit| self.maps.set_filter_bit(bit, true));
         Ok(snapshot)
     }
 

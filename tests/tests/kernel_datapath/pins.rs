@@ -91,6 +91,24 @@ fn a_pin_that_was_removed_while_no_daemon_ran_costs_its_own_contents_alone() -> 
 }
 
 #[test]
+fn services_that_were_lost_leave_the_prefilter_to_the_flows() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let mut opened = world.open(&["front"], AttachMode::Native)?;
+        put_everything(&mut opened)?;
+        drop(opened);
+        let before = world.filter()?;
+        fs::remove_file(world.pin("SERVICES"))?;
+
+        let adopted = world.open(&["front"], AttachMode::Native)?;
+
+        assert!(adopted.adopted && before.iter().any(|byte| *byte != 0));
+        assert!(world.filter()? == before);
+        Ok(())
+    })
+}
+
+#[test]
 fn detaching_removes_everything_of_every_version_and_says_so() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {

@@ -121,18 +121,6 @@ impl Maps {
         self.settings.set(0, settings, 0).context("write SETTINGS")
     }
 
-    /// Makes the prefilter have these bits and no others.
-    pub fn set_filter(&mut self, bits: impl Iterator<Item = Bit>) {
-        let mut bytes = vec![0; Filter::SIZE];
-        bits.for_each(|(place, bit)| bytes[place] |= bit);
-        for (word, bytes) in self.filter().iter().zip(bytes.as_chunks().0) {
-            let wanted = u64::from_ne_bytes(*bytes);
-            if word.load() != wanted {
-                word.store(wanted);
-            }
-        }
-    }
-
     /// Sets or clears a bit of the prefilter, of which the program reads single bytes.
     pub fn set_filter_bit(&mut self, (place, bit): Bit, is_set: bool) {
         let word = &self.filter()[place / size_of::<Word>()];
