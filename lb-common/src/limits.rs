@@ -24,8 +24,8 @@ pub const LEAST_MTU4: u16 = 552;
 pub const LEAST_MTU6: u32 = 1280;
 /// Maximum number of reasons, with some to spare, so that another reason does not change the layout.
 pub const MAX_REASONS: usize = 64;
-/// The largest backend id: a flow's record has 24 bits for it.
-pub const MAX_BACKEND_ID: u32 = 1 << 24;
+/// Backend ids are below this: a flow's record has 24 bits for them.
+pub const BACKEND_IDS: u32 = 1 << 24;
 /// Number of reply tuples tried for a flow before one is taken from a flow that has ended or is half-open. With three
 /// quarters of a port pool in TIME-WAIT, 1 % of new flows find no free port among 16.
 pub const PORT_PROBES: u32 = 16;
@@ -86,9 +86,10 @@ impl Room {
         (2 * self.backends).next_power_of_two()
     }
 
-    /// Number of former names whose counts are kept.
+    /// Number of names whose former counts are kept: at least one for each name that can be in use.
     pub const fn past_names(self) -> u32 {
-        if self.backends < 4096 { 4096 } else { self.backends }
+        let names = self.services + self.backends;
+        if names < 4096 { 4096 } else { names }
     }
 
     /// The maximum number of slots in use, with ranges rounded up to powers of two: each backend has one slot in force,
@@ -114,4 +115,4 @@ impl Room {
 }
 
 const _: () = assert!(Room { services: MAX_SERVICES, backends: MAX_BACKENDS }.slots() <= Pool::OFFSETS);
-const _: () = assert!(MAX_BACKENDS < Pool::LENGTHS && MAX_PLACES <= MAX_BACKEND_ID);
+const _: () = assert!(MAX_BACKENDS < Pool::LENGTHS && MAX_PLACES <= BACKEND_IDS);

@@ -68,11 +68,12 @@ impl PortPool {
     /// All unprivileged ports except the host's `ip_local_port_range`.
     pub const fn around(ephemeral_first: u16, ephemeral_last: u16) -> Self {
         let low = ephemeral_first.saturating_sub(1024);
+        let last = if ephemeral_last < 1023 { 1023 } else { ephemeral_last };
         Self {
             low_first: 1024,
             low_count: low,
-            high_first: if ephemeral_last == u16::MAX { 0 } else { ephemeral_last + 1 },
-            high_count: u16::MAX - ephemeral_last,
+            high_first: last.wrapping_add(1),
+            high_count: u16::MAX - last,
         }
     }
 
@@ -106,6 +107,8 @@ mod tests {
         assert!(ports.iter().all(|port| *port >= 1024 && !(32_768..=60_999).contains(port)));
         assert_eq!((ports.first(), ports.last()), (Some(&1024), Some(&65_535)));
         assert_eq!(PortPool::around(1024, u16::MAX).size(), 0);
+        let pool = PortPool::around(1, 500);
+        assert_eq!((pool.size(), pool.port(0)), (64_512, 1024));
     }
 
     extern crate std;

@@ -25,7 +25,7 @@ use std::{
 use lb_common::{
     backend,
     hop::Interface,
-    limits::{MAX_BACKEND_ID, MAX_SOURCES, Room},
+    limits::{BACKEND_IDS, MAX_SOURCES, Room},
     net::Be16,
     pool::{Picker, Pool, SlotRange},
     service::{Mode, Service as ServiceEntry},
@@ -353,7 +353,7 @@ impl<'a> Compiler<'a> {
         // Two rounds over the slots: the wrap skips slot 0, because no backend has the id 0.
         for _ in 0..2 * places {
             let id = self.want.next_backend_id;
-            self.want.next_backend_id = ((id + 1) % MAX_BACKEND_ID).max(1);
+            self.want.next_backend_id = ((id + 1) % BACKEND_IDS).max(1);
             if self.places.insert(id % places) {
                 return Ok(id);
             }

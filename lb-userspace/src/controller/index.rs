@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use lb_common::{backend::Backend, limits::MAX_BACKEND_ID, net::Protocol, service::Service};
+use lb_common::{backend::Backend, limits::BACKEND_IDS, net::Protocol, service::Service};
 
 use super::{compile::Family, part::Part};
 use crate::{
@@ -94,7 +94,7 @@ fn newest_by<'a, K: Ord>(
     backends: impl Iterator<Item = &'a Backend>,
     key: impl Fn(&Backend) -> K,
 ) -> BTreeMap<K, &'a Backend> {
-    let age = |backend: &Backend| next_id.wrapping_sub(backend.id) % MAX_BACKEND_ID;
+    let age = |backend: &Backend| next_id.wrapping_sub(backend.id) % BACKEND_IDS;
     let mut newest: BTreeMap<K, &Backend> = BTreeMap::new();
     for backend in backends {
         let there = newest.entry(key(backend)).or_insert(backend);

@@ -94,11 +94,11 @@ fn a_backend_keeps_its_id_while_its_flows_are_valid() {
 
 #[test]
 fn ids_wrap_around_without_zero_and_skip_those_in_use() {
-    let have = Snapshot { next_backend_id: MAX_BACKEND_ID - 1, ..Snapshot::default() };
+    let have = Snapshot { next_backend_id: BACKEND_IDS - 1, ..Snapshot::default() };
 
     let first = compile(&serving(vec![web(Protocol::Tcp)], Instant::now()), &have).unwrap();
 
-    assert_eq!(first.backends.values().map(|it| it.id).collect::<Vec<_>>(), [1, 2, MAX_BACKEND_ID - 1]);
+    assert_eq!(first.backends.values().map(|it| it.id).collect::<Vec<_>>(), [1, 2, BACKEND_IDS - 1]);
     assert_eq!(first.next_backend_id, 3);
 
     let again = Snapshot { next_backend_id: 1 + MAX_PLACES, ..first };

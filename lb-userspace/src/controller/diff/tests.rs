@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_common::{limits::MAX_BACKEND_ID, net::Protocol, pool::SlotRange, service::Mode};
+use lb_common::{limits::BACKEND_IDS, net::Protocol, pool::SlotRange, service::Mode};
 use proptest::prelude::*;
 
 use super::*;
@@ -92,7 +92,7 @@ proptest! {
     fn every_operation_is_safe_and_the_last_one_reaches_the_goal(
         changes in prop::collection::vec(change(), 1..60),
         at_once in 1..4usize,
-        first_id in prop_oneof![Just(0), MAX_BACKEND_ID - 8..MAX_BACKEND_ID],
+        first_id in prop_oneof![Just(0), BACKEND_IDS - 8..BACKEND_IDS],
     ) {
         let mut world = World::new(first_id);
 

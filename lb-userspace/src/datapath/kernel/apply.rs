@@ -123,15 +123,21 @@ impl Maps {
             let records = backends.iter().chain(services.iter()).filter_map(Result::ok);
             records.filter_map(|(_, record)| names::read(&record).ok()).collect()
         });
-        for change in self.past.keep(name, counted, |name| in_use.contains(name)) {
-            match change {
-                Change::Put(name, counted) => {
-                    self.past_map.insert(names::write(&name)?, counted, 0).context("write PAST")?;
-                }
-                Change::Delete(name) => gone(self.past_map.remove(&names::write(&name)?))?,
-            }
+        let changes = self.past.keep(name, counted, |name| in_use.contains(name));
+        let written = changes.into_iter().try_for_each(|change| self.write_past(change));
+        if written.is_err() {
+            self.read_past()?; // Or the next attempt would add the counts again.
         }
-        Ok(())
+        written
+    }
+
+    fn write_past(&mut self, change: Change) -> anyhow::Result<()> {
+        match change {
+            Change::Put(name, counted) => {
+                self.past_map.insert(names::write(&name)?, counted, 0).context("write PAST")
+            }
+            Change::Delete(name) => gone(self.past_map.remove(&names::write(&name)?)),
+        }
     }
 }
 
