@@ -21,7 +21,7 @@ use crate::{
 
 /// Storage that both families share. If a required element is missing, callers refuse with [`Reason::Internal`].
 pub trait Maps {
-    /// Sizes and keys. `None` before the controller has written them.
+    /// Sizes and keys.
     fn settings(&self) -> Option<&Settings>;
     /// The time.
     fn now(&self) -> Ticks;

@@ -6,6 +6,7 @@ use anyhow::Context;
 
 use super::{
     attach,
+    kernel::slow_paths,
     lock::{Lock, PinsInUse},
     pins,
     preflight::links,
@@ -34,6 +35,10 @@ pub fn detach(directory: &Path) -> Result<Vec<String>, DetachError> {
     let older = pins::older_directories(directory)?;
 
     let mut removed = detach_links(directory)?;
+    // A packet that is being handled may still take a slow path. If it cannot be waited for, that packet is lost.
+    if let Err(error) = slow_paths::grace_period() {
+        log::debug!("cannot wait for a grace period: {error}");
+    }
     if pins::remove_all(directory)? {
         removed.push(format!("removed the program and its maps from {}", directory.display()));
     }

@@ -104,9 +104,13 @@ pub fn judge<'a>(spec: &'a Spec, pins: &'a Path) -> Result<Fit<'a>, OpenError> {
 pub fn open(fit: Fit<'_>, object: &[u8]) -> Result<Opened, OpenError> {
     let Fit { spec, pins, host, found, lock } = fit;
     let missing = pins::missing(pins);
-    let lock = match lock {
-        Some(lock) => lock,
-        None => Lock::take(pins)??,
+    let (lock, found) = match lock {
+        Some(lock) => (lock, found),
+        None => {
+            let lock = Lock::take(pins)??;
+            // Another daemon may have pinned something since, and have been killed.
+            (lock, Found::read(pins, spec, &host)?)
+        }
     };
 
     // While holding the lock, so that no other daemon uses them.
@@ -206,8 +210,12 @@ impl Found {
     /// Removes what a failed start created: all pins except those of the running programs.
     fn roll_back(&self, pins: &Path) -> anyhow::Result<()> {
         let before = self.manifest.as_ref().map(|manifest| manifest.program);
-        let running = attach::pinned(pins)?.into_iter().map(|link| link.program);
-        remove_unused(pins, &running.chain(before).collect())
+        // A link in the directory of an older version may have the new program already.
+        let mut running = attach::pinned(pins)?;
+        for other in &self.others {
+            running.extend(attach::pinned(other)?);
+        }
+        remove_unused(pins, &running.into_iter().map(|link| link.program).chain(before).collect())
     }
 }
 
