@@ -89,7 +89,8 @@ impl Control {
 pub struct Hint(pub u64);
 
 impl Hint {
-    /// An empty entry.
+    /// An empty entry. Record 0 with tag 0 and a generation of 0 would look the same: its flow would get no replies, once
+    /// in 2^40 flows of that record.
     pub const NONE: Self = Self(0);
 
     /// Builds an entry.

@@ -242,7 +242,7 @@ pub fn free<F: Family>(table: &impl FlowTable<F>, settings: &Settings, index: Re
 }
 
 /// Frees a record like [`free`], but in an order that may be interrupted: unlike a program, a daemon can be killed between
-/// two steps, and [`free`] would then leave a record that stays busy.
+/// two steps, and [`free`] would then leave a record that stays busy. Here, at worst, one half-open flow too many is counted.
 ///
 /// The entry is removed first: once the record is empty, another flow may reserve the same reply tuple. Packets may change
 /// the flow's state meanwhile.
