@@ -1,9 +1,49 @@
 //! Backends, as the program sees them.
 
+use core::fmt;
+
 use crate::{
     hop::Hop,
+    limits::BACKEND_IDS,
     net::{Address, Be16},
 };
+
+/// The id of a backend. Ids count up from 1, modulo 2^24.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackendId(pub u32);
+
+impl BackendId {
+    /// No backend.
+    pub const NONE: Self = Self(0);
+    /// The id of the first backend.
+    pub const FIRST: Self = Self(1);
+
+    /// The id that is assigned after this one.
+    #[must_use]
+    pub const fn following(self) -> Self {
+        let id = (self.0 + 1) % BACKEND_IDS;
+        if id == 0 { Self::FIRST } else { Self(id) }
+    }
+
+    /// The number of ids from this one to `next`, which is assigned next.
+    pub const fn age(self, next: Self) -> u32 {
+        next.0.wrapping_sub(self.0) % BACKEND_IDS
+    }
+
+    /// Its place in a `BACKENDS` array of this many places.
+    pub const fn place(self, places: u32) -> u32 {
+        self.0 % places
+    }
+}
+
+impl fmt::Display for BackendId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+crate::plain!(BackendId = "u32");
 
 /// A backend (a real server, in LVS terms). It is the element `id % places` of the `BACKENDS` array, and is used only by
 /// flows that have its id.
@@ -16,8 +56,8 @@ use crate::{
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backend {
-    /// Counts up from 1, modulo 2^24. 0: no backend.
-    pub id: u32,
+    /// Its id. [`BackendId::NONE`]: no backend.
+    pub id: BackendId,
     /// The number of its counters.
     pub counters: u32,
     /// The number of its service's counters.
@@ -44,3 +84,17 @@ const _: () = assert!(core::mem::offset_of!(Backend, hop) % 8 == 0);
 
 const _: () = assert!(core::mem::offset_of!(Backend, live) == 64);
 const _: () = assert!(size_of::<Backend>() == 128);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_wrap_without_the_one_that_is_no_backend() {
+        let last = BackendId(BACKEND_IDS - 1);
+
+        assert_eq!(BackendId::FIRST.following(), BackendId(2));
+        assert_eq!(last.following(), BackendId::FIRST);
+        assert_eq!(last.age(BackendId(3)), 4);
+    }
+}

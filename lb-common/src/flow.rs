@@ -17,6 +17,7 @@ pub use self::{
     state::State,
 };
 use crate::{
+    backend::BackendId,
     cell::{HalfWord, Shared, Word},
     hop::{ClientHop, HopStamp},
     layout::{Layout, Type},
@@ -162,14 +163,14 @@ pub struct Owner(pub u32);
 impl Owner {
     /// Builds the word.
     #[inline(always)]
-    pub const fn new(backend: u32, mode: Mode, protocol: u8) -> Self {
-        Self(backend << 8 | (mode as u32) << 4 | (protocol & 0xf) as u32)
+    pub const fn new(backend: BackendId, mode: Mode, protocol: u8) -> Self {
+        Self(backend.0 << 8 | (mode as u32) << 4 | (protocol & 0xf) as u32)
     }
 
     /// The backend's id.
     #[inline(always)]
-    pub const fn backend(self) -> u32 {
-        self.0 >> 8
+    pub const fn backend(self) -> BackendId {
+        BackendId(self.0 >> 8)
     }
 
     /// How its packets are rewritten.
@@ -349,11 +350,11 @@ mod tests {
     fn an_owner_keeps_its_parts_apart() {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             for mode in [Mode::FullNat, Mode::Nat] {
-                let owner = Owner::new(0xff_fffe, mode, protocol.number());
+                let owner = Owner::new(BackendId(0xff_fffe), mode, protocol.number());
 
                 assert_eq!(
                     (owner.backend(), owner.mode(), owner.protocol()),
-                    (0xff_fffe, Some(mode), protocol.number())
+                    (BackendId(0xff_fffe), Some(mode), protocol.number())
                 );
             }
         }

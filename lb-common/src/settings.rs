@@ -1,6 +1,6 @@
 //! Settings of the program: table sizes, hash keys, the port pool.
 
-use crate::{clock::Ticks, flow::Shape};
+use crate::{backend::BackendId, clock::Ticks, flow::Shape};
 
 /// The only element of the pinned `SETTINGS` map, which the next daemon takes over.
 #[repr(C)]
@@ -23,7 +23,7 @@ pub struct Settings {
     /// The number of backends that the maps were created for.
     pub backends: u32,
     /// The id that the next backend gets.
-    pub next_backend_id: u32,
+    pub next_backend_id: BackendId,
     /// The time, if a test has stopped the clock.
     pub clock: Ticks,
 }

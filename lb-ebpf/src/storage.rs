@@ -1,7 +1,7 @@
 //! The interface of the packet core to its environment: the maps, and the host's routes.
 
 use lb_common::{
-    backend::Backend,
+    backend::{Backend, BackendId},
     cell::Word,
     clock::Ticks,
     event::NeighbourWanted,
@@ -32,13 +32,13 @@ pub trait Maps {
     /// The current word of a pool.
     fn pool(&self, number: u32) -> Option<Pool>;
     /// The id of the backend in a slot of the array.
-    fn slot(&self, index: u32) -> Option<u32>;
+    fn slot(&self, index: u32) -> Option<BackendId>;
     /// A set of sources.
     fn sources(&self, number: u32) -> Option<&SourceSet>;
     /// The round-robin word of a pool.
     fn turn(&self, pool: u32) -> Option<&Word>;
     /// The backend in the element of `id`: the caller must compare the id.
-    fn backend(&self, id: u32) -> Option<&Backend>;
+    fn backend(&self, id: BackendId) -> Option<&Backend>;
     /// An interface by its index.
     fn interface(&self, index: u32) -> Option<&Interface>;
     /// Asks the daemon to resolve a neighbour. False: the ring buffer is full.

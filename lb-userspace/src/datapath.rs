@@ -7,7 +7,7 @@ use std::{
 };
 
 use lb_common::{
-    backend::Backend,
+    backend::{Backend, BackendId},
     counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
     hop::{Hop, Interface},
     limits::Room,
@@ -62,7 +62,7 @@ pub trait Datapath {
     fn grace_period(&mut self) -> anyhow::Result<()>;
     /// Frees the records and reply index entries of the flows of `retired` backend ids, in one stretch of the
     /// tables (see [`Datapath::flows`]).
-    fn sweep(&mut self, from: u32, retired: &BTreeSet<u32>) -> anyhow::Result<Option<u32>>;
+    fn sweep(&mut self, from: u32, retired: &BTreeSet<BackendId>) -> anyhow::Result<Option<u32>>;
     /// Visits the flows of one stretch of the tables that have not expired, including those of removed backends.
     /// The stretch begins at `from` (0: the first). Returns where the next one begins. A stretch takes
     /// milliseconds whatever the size of the tables, so a change never waits for the end of a walk.
@@ -81,7 +81,7 @@ pub struct Snapshot {
     /// By counter number.
     pub service_names: BTreeMap<u32, String>,
     /// Backend ids, by the first slot of their range.
-    pub slots: BTreeMap<u32, Vec<u32>>,
+    pub slots: BTreeMap<u32, Vec<BackendId>>,
     /// full-nat: local addresses that backends see as the client, at most `MAX_SOURCES`, by set number, which is
     /// not 0.
     pub sources: BTreeMap<u32, Vec<IpAddr>>,
@@ -92,7 +92,7 @@ pub struct Snapshot {
     /// By interface index.
     pub interfaces: BTreeMap<u32, Interface>,
     /// Counts up modulo 2^24, so that an id is not reused while flows may refer to it.
-    pub next_backend_id: u32,
+    pub next_backend_id: BackendId,
     /// Raised when routes or neighbours change: flows then look up their client's next hop again.
     pub hop_generation: u32,
 }
@@ -140,7 +140,7 @@ pub enum Op {
     /// The slot follows from the id.
     PutBackend(Backend),
     /// By first slot: backend ids, written to slots that no pool uses.
-    PutSlots(u32, Vec<u32>),
+    PutSlots(u32, Vec<BackendId>),
     /// By set number. No pool uses the set while it is written.
     PutSources(u32, Vec<IpAddr>),
     /// By pool number. The pool is active from now on.
@@ -148,7 +148,7 @@ pub enum Op {
     /// Clients are served from now on.
     PutService(Listen, ServiceValue),
     /// Written before the backends whose ids it is past.
-    SetNextBackendId(u32),
+    SetNextBackendId(BackendId),
     /// Flows look up their client's next hop again.
     SetHopGeneration(u32),
     /// Clients are no longer served.
@@ -224,7 +224,7 @@ pub struct Flow {
     /// The source that the backend sees: a local address (full-nat) or the client (nat).
     pub source: SocketAddr,
     /// The backend may have been removed since.
-    pub backend_id: u32,
+    pub backend_id: BackendId,
     /// Half-open, closing or closed; otherwise established.
     pub state: lb_common::flow::State,
     /// Time since the last packet in either direction.

@@ -5,7 +5,7 @@ mod flows;
 use std::cell::{Cell, OnceCell, RefCell};
 
 use lb_common::{
-    backend::Backend,
+    backend::{Backend, BackendId},
     cell::Word,
     clock::Ticks,
     counters::Tally,
@@ -173,10 +173,10 @@ impl storage::Maps for MemoryTables {
         self.unless_missing(Element::Pool, self.maps().pools.get(number as usize).copied())
     }
 
-    fn slot(&self, index: u32) -> Option<u32> {
+    fn slot(&self, index: u32) -> Option<BackendId> {
         let mut lines = self.epoch.all().flat_map(|epoch| &epoch.maps.slots);
         let line = lines.find(|(number, _)| *number == SlotLine::line(index));
-        self.unless_missing(Element::Slots, line.map(|(_, ids)| ids[SlotLine::place(index)]))
+        self.unless_missing(Element::Slots, line.map(|(_, ids)| BackendId(ids[SlotLine::place(index)])))
     }
 
     fn sources(&self, number: u32) -> Option<&SourceSet> {
@@ -189,10 +189,10 @@ impl storage::Maps for MemoryTables {
         self.unless_missing(Element::Turn, self.turns.get(pool as usize))
     }
 
-    fn backend(&self, id: u32) -> Option<&Backend> {
+    fn backend(&self, id: BackendId) -> Option<&Backend> {
         // Unused entries of an array are zeros.
         static NO_BACKEND: Backend = Backend {
-            id: 0,
+            id: BackendId::NONE,
             counters: 0,
             service_counters: 0,
             accepts: 0,
@@ -203,8 +203,12 @@ impl storage::Maps for MemoryTables {
             rest: 0,
             live: [0; 8],
         };
-        let place = id % MAX_PLACES;
-        let there = self.maps().backends.iter().find(|it| it.id != 0 && it.id % MAX_PLACES == place);
+        let place = id.place(MAX_PLACES);
+        let there = self
+            .maps()
+            .backends
+            .iter()
+            .find(|it| it.id != BackendId::NONE && it.id.place(MAX_PLACES) == place);
         self.unless_missing(Element::Backend, Some(there.unwrap_or(&NO_BACKEND)))
     }
 

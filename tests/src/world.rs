@@ -18,6 +18,7 @@ use std::{
 };
 
 use lb_common::{
+    backend::BackendId,
     clock::Ticks,
     flow::{RECORDS_PER_FLOW, Shape},
     net::Protocol,
@@ -58,7 +59,7 @@ pub struct World {
     /// Of every interface.
     pub mtu: u32,
     /// The id of the next backend.
-    pub next_id: u32,
+    pub next_id: BackendId,
     /// A missing map value, which only the memory engine can simulate.
     pub missing: Option<Element>,
 }
@@ -111,7 +112,7 @@ pub struct Backend {
     /// The name that rows use.
     pub name: &'static str,
     /// 0: its flows were removed.
-    pub id: u32,
+    pub id: BackendId,
     /// Where it listens, and where its replies come from.
     pub address: SocketAddr,
     /// Does it get new flows?
@@ -234,7 +235,7 @@ impl World {
             // The clock wraps soon: ages must be right across that.
             clock: Ticks(u32::MAX).earlier_by(Ticks::from_seconds(60)),
             mtu: 1500,
-            next_id: 1,
+            next_id: BackendId::FIRST,
             missing: None,
         };
         world.services.push(Service {
@@ -253,7 +254,7 @@ impl World {
     /// Adds a backend to the last service. It listens on 8080.
     pub fn backend(mut self, name: &'static str, address: IpAddr) -> Self {
         let (id, mac) = (self.next_id, network::mac_of(address));
-        self.next_id += 1;
+        self.next_id = self.next_id.following();
         let backend = Backend {
             name,
             id,
@@ -330,7 +331,7 @@ impl World {
     /// The backend loses its flows and gets another id, as after maint.
     pub fn renew(&mut self, name: &str) {
         let id = self.next_id;
-        self.next_id += 1;
+        self.next_id = self.next_id.following();
         self.find_mut(name).id = id;
     }
 

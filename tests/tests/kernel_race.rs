@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, panic::resume_unwind, thread, time::Instant};
 use anyhow::{Context as _, Result};
 use aya::{TestRun as _, TestRunOptions, maps::PerCpuArray};
 use lb_common::{
-    backend::Backend,
+    backend::{Backend, BackendId},
     cell::Word,
     flow::{Bucket, Hint, HintLine, RecordIndex, Shape, State},
     hop::{Hop, Interface},
@@ -222,14 +222,14 @@ fn furnish(race: &mut Object, address: impl Fn(u32) -> Address) -> Result<Settin
         shape4: SHAPE,
         shape6: SHAPE,
         ports: PortPool { low_first: 1024, low_count: 2, high_first: 0, high_count: 0 },
-        next_backend_id: BACKENDS + 1,
+        next_backend_id: BackendId(BACKENDS + 1),
         ..Settings::default()
     };
     race.set(Settings::SECTION, 0, settings)?;
     race.set("INTERFACES", INTERFACE, Interface { mac: world::mac(0), zero: 0, mtu: 1500, attached: 1 })?;
     for id in 1..=BACKENDS {
         let backend = Backend {
-            id,
+            id: BackendId(id),
             counters: id,
             accepts: 1,
             address: address(BACKEND_ADDRESSES + id),

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{bindings::xdp_md, helpers};
 use lb_common::{
-    backend::Backend,
+    backend::{Backend, BackendId},
     cell::Word,
     clock::Ticks,
     event::NeighbourWanted,
@@ -61,8 +61,8 @@ impl Maps for KernelTables {
     }
 
     #[inline(always)]
-    fn slot(&self, index: u32) -> Option<u32> {
-        Some(maps::SLOTS.get(SlotLine::line(index))?.id[SlotLine::place(index)].load())
+    fn slot(&self, index: u32) -> Option<BackendId> {
+        Some(BackendId(maps::SLOTS.get(SlotLine::line(index))?.id[SlotLine::place(index)].load()))
     }
 
     #[inline(always)]
@@ -76,8 +76,8 @@ impl Maps for KernelTables {
     }
 
     #[inline(always)]
-    fn backend(&self, id: u32) -> Option<&Backend> {
-        maps::BACKENDS.get(id & maps::BACKENDS_MASK.load())
+    fn backend(&self, id: BackendId) -> Option<&Backend> {
+        maps::BACKENDS.get(id.0 & maps::BACKENDS_MASK.load())
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! The reply tuple that a new flow tries to reserve. Each probe tries a different one: see [`crate::mode`].
 
 use lb_common::{
-    backend::Backend,
+    backend::{Backend, BackendId},
     cell::fence,
     flow::{Owner, RecordIndex},
     net::Ports,
@@ -60,9 +60,9 @@ pub fn write<F: Family>(
 
 /// The backend in a slot of a range, and its id.
 #[inline(always)]
-fn in_slot(maps: &impl Maps, slots: SlotRange, slot: u32) -> Result<(u32, &Backend), Reason> {
-    // No backend has id 0: a slot that has it is not a pool's.
-    let id = maps.slot(slots.offset + slot).filter(|id| *id != 0).ok_or(Reason::Internal)?;
+fn in_slot(maps: &impl Maps, slots: SlotRange, slot: u32) -> Result<(BackendId, &Backend), Reason> {
+    // A free slot is not a pool's.
+    let id = maps.slot(slots.offset + slot).filter(|id| *id != BackendId::NONE).ok_or(Reason::Internal)?;
     let backend = maps.backend(id).ok_or(Reason::Internal)?;
     if backend.id != id {
         return Err(Reason::Contended); // The controller is replacing the backend.

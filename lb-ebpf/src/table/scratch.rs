@@ -1,6 +1,7 @@
 //! The working memory of slow paths.
 
 use lb_common::{
+    backend::BackendId,
     cell::Shared,
     clock::Ticks,
     flow::{Deltas, RecordIndex},
@@ -46,7 +47,7 @@ pub struct Scratch<F: Family> {
     /// The [`Control`](lb_common::flow::Control) word of that record when it was found.
     pub control: Shared<u64>,
     /// Output: the backend's id.
-    pub backend: Shared<u32>,
+    pub backend: Shared<BackendId>,
     /// Output: the tuple after the rewrite.
     pub rewritten: Shared<Tuple<F>>,
     /// Output: the checksum differences of the rewrite.

@@ -2,7 +2,7 @@
 
 use std::{cell::OnceCell, time::Instant};
 
-use lb_common::counters::BackendCounters;
+use lb_common::{backend::BackendId, counters::BackendCounters};
 
 use super::{identity, index::Index, state::State, sums::Sums, walk::Count};
 use crate::{
@@ -186,7 +186,7 @@ impl<'a> Facts<'a> {
         self.index.get_or_init(|| Index::of(self.have))
     }
 
-    fn flows_of(&self, id: u32) -> Flows {
+    fn flows_of(&self, id: BackendId) -> Flows {
         self.count.map(|count| count.of(id)).unwrap_or_default()
     }
 

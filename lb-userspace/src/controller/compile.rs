@@ -23,9 +23,9 @@ use std::{
 };
 
 use lb_common::{
-    backend,
+    backend::{self, BackendId},
     hop::Interface,
-    limits::{BACKEND_IDS, MAX_SOURCES, Room},
+    limits::{MAX_SOURCES, Room},
     net::Be16,
     pool::{Picker, Pool, SlotRange},
     service::{Mode, Service as ServiceEntry},
@@ -145,7 +145,10 @@ impl<'a> Compiler<'a> {
             room: state.room(),
             places: BTreeSet::new(),
             sets: BTreeMap::new(),
-            want: Snapshot { next_backend_id: have.next_backend_id.max(1), ..Snapshot::default() },
+            want: Snapshot {
+                next_backend_id: have.next_backend_id.max(BackendId::FIRST),
+                ..Snapshot::default()
+            },
         }
     }
 
@@ -198,7 +201,7 @@ impl<'a> Compiler<'a> {
         backend: &Backend,
         (service_counters, counters): (u32, u32),
         standing: Standing,
-    ) -> Result<Option<u32>, NoRoom> {
+    ) -> Result<Option<BackendId>, NoRoom> {
         if standing == Standing::Absent {
             return Ok(None);
         }
@@ -305,7 +308,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// The active slots if they hold exactly these ids; otherwise slots that no packet can be reading.
-    fn slots(&mut self, pool: u32, ids: Vec<u32>) -> Result<SlotRange, NoRoom> {
+    fn slots(&mut self, pool: u32, ids: Vec<BackendId>) -> Result<SlotRange, NoRoom> {
         if ids.is_empty() {
             return Ok(SlotRange::default());
         }
@@ -345,16 +348,16 @@ impl<'a> Compiler<'a> {
     }
 
     /// The next id whose slot is free in both snapshots.
-    fn fresh_id(&mut self) -> Result<u32, NoRoom> {
+    fn fresh_id(&mut self) -> Result<BackendId, NoRoom> {
         let places = self.room.places();
         if self.places.is_empty() {
-            self.places = self.have.backends.values().map(|backend| backend.id % places).collect();
+            self.places = self.have.backends.values().map(|backend| backend.id.place(places)).collect();
         }
         // Two rounds over the slots: the wrap skips slot 0, because no backend has the id 0.
         for _ in 0..2 * places {
             let id = self.want.next_backend_id;
-            self.want.next_backend_id = ((id + 1) % BACKEND_IDS).max(1);
-            if self.places.insert(id % places) {
+            self.want.next_backend_id = id.following();
+            if self.places.insert(id.place(places)) {
                 return Ok(id);
             }
         }

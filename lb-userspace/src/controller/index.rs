@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use lb_common::{backend::Backend, limits::BACKEND_IDS, net::Protocol, service::Service};
+use lb_common::{
+    backend::{Backend, BackendId},
+    net::Protocol,
+    service::Service,
+};
 
 use super::{compile::Family, part::Part};
 use crate::{
@@ -90,11 +94,11 @@ impl<'a> Index<'a> {
 /// An interrupted plan can leave two backends with one name or address: the old one and its replacement. Ids count
 /// up, so the replacement is the one closest below the next id.
 fn newest_by<'a, K: Ord>(
-    next_id: u32,
+    next_id: BackendId,
     backends: impl Iterator<Item = &'a Backend>,
     key: impl Fn(&Backend) -> K,
 ) -> BTreeMap<K, &'a Backend> {
-    let age = |backend: &Backend| next_id.wrapping_sub(backend.id) % BACKEND_IDS;
+    let age = |backend: &Backend| backend.id.age(next_id);
     let mut newest: BTreeMap<K, &Backend> = BTreeMap::new();
     for backend in backends {
         let there = newest.entry(key(backend)).or_insert(backend);

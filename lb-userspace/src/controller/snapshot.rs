@@ -6,6 +6,7 @@ use std::{
 };
 
 use lb_common::{
+    backend::BackendId,
     limits::MAX_PLACES,
     pool::{Pool, SlotRange},
     service::Service,
@@ -15,8 +16,8 @@ use super::state::Grace;
 use crate::datapath::{Op, Snapshot};
 
 /// The slot of an id in the `BACKENDS` array.
-pub const fn slot(id: u32) -> u32 {
-    id % MAX_PLACES
+pub const fn slot(id: BackendId) -> u32 {
+    id.place(MAX_PLACES)
 }
 
 impl Snapshot {
@@ -45,17 +46,17 @@ impl Snapshot {
     }
 
     /// The backend with an id.
-    pub fn backend(&self, id: u32) -> Option<&lb_common::backend::Backend> {
+    pub fn backend(&self, id: BackendId) -> Option<&lb_common::backend::Backend> {
         self.backends.get(&slot(id)).filter(|backend| backend.id == id)
     }
 
     /// The ids that a pool gives new flows to.
-    pub fn offered(&self, number: u32) -> &[u32] {
+    pub fn offered(&self, number: u32) -> &[BackendId] {
         self.pools.get(&number).map_or(&[], |pool| self.ids(*pool))
     }
 
     /// The ids in the slots of a pool.
-    pub fn ids(&self, pool: Pool) -> &[u32] {
+    pub fn ids(&self, pool: Pool) -> &[BackendId] {
         let SlotRange { offset, length } = pool.slots();
         let ids = self.slots.get(&offset).filter(|ids| ids.len() == length as usize);
         ids.map_or(&[], Vec::as_slice)
@@ -85,20 +86,20 @@ impl Snapshot {
     }
 
     /// The slots that a packet may be reading: those in force, and those in their grace period.
-    pub fn slots_read(&self, grace: &Grace) -> BTreeMap<u32, Vec<u32>> {
+    pub fn slots_read(&self, grace: &Grace) -> BTreeMap<u32, Vec<BackendId>> {
         let is_read = self.reads_slots(grace);
         let slots = self.slots.iter().filter(|(at, ids)| is_read(**at, ids));
         slots.map(|(at, ids)| (*at, ids.clone())).collect()
     }
 
     /// The slots that no packet can be reading.
-    pub fn slots_unread(&self, grace: &Grace) -> BTreeMap<u32, Vec<u32>> {
+    pub fn slots_unread(&self, grace: &Grace) -> BTreeMap<u32, Vec<BackendId>> {
         let is_read = self.reads_slots(grace);
         let slots = self.slots.iter().filter(|(at, ids)| !is_read(**at, ids));
         slots.map(|(at, ids)| (*at, ids.clone())).collect()
     }
 
-    fn reads_slots(&self, grace: &Grace) -> impl Fn(u32, &[u32]) -> bool {
+    fn reads_slots(&self, grace: &Grace) -> impl Fn(u32, &[BackendId]) -> bool {
         let in_force = self.slots_in_force();
         move |at, ids| {
             in_force.contains(&at) || grace.has_slots(SlotRange { offset: at, length: ids.len() as u32 })
@@ -166,7 +167,7 @@ impl Snapshot {
 
     fn fault_of_backends(&self) -> Option<String> {
         self.backends.iter().find_map(|(at, backend)| {
-            if backend.id == 0 || slot(backend.id) != *at {
+            if backend.id == BackendId::NONE || slot(backend.id) != *at {
                 return Some(format!("backend {} lies in slot {at}", backend.id));
             }
             let named = self.backend_names.contains_key(&backend.counters)

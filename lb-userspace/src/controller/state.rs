@@ -18,7 +18,7 @@ use std::{
     time::Instant,
 };
 
-use lb_common::{hop::Hop, limits::Room, net::Protocol, service::Mode};
+use lb_common::{backend::BackendId, hop::Hop, limits::Room, net::Protocol, service::Mode};
 
 use self::{generation::Generation, offers::Offers, reach::Reach};
 pub use self::{
@@ -286,7 +286,7 @@ impl State {
     }
 
     /// At this time, were all flows that the backend with this id can ever get in the table?
-    pub fn had_last_flow(&self, id: u32, at: Instant) -> bool {
+    pub fn had_last_flow(&self, id: BackendId, at: Instant) -> bool {
         self.offers.are_over(id, at, GRACE_PERIOD)
     }
 

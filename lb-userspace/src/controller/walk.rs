@@ -18,6 +18,7 @@ use std::{
 };
 
 use anyhow::Context;
+use lb_common::backend::BackendId;
 
 use super::listing::Listing;
 use crate::{
@@ -40,7 +41,7 @@ pub struct Walks {
     at: u32,
     jobs: Vec<Job>,
     /// Backend ids whose flows are being freed, and where the sweep of each began.
-    retired: BTreeMap<u32, u32>,
+    retired: BTreeMap<BackendId, u32>,
     last: Option<Count>,
 }
 
@@ -62,12 +63,12 @@ enum Purpose {
 pub struct Count {
     /// Every flow that was in the tables then and still is was counted.
     begun: Instant,
-    flows: BTreeMap<u32, Flows>,
+    flows: BTreeMap<BackendId, Flows>,
 }
 
 impl Walks {
     /// Starts to free the flows of these ids, whose backends were removed.
-    pub fn retire(&mut self, ids: BTreeSet<u32>) {
+    pub fn retire(&mut self, ids: BTreeSet<BackendId>) {
         for id in ids {
             self.retired.entry(id).or_insert(self.at);
         }
@@ -206,12 +207,12 @@ impl Count {
     }
 
     /// The flows of one backend.
-    pub fn of(&self, id: u32) -> Flows {
+    pub fn of(&self, id: BackendId) -> Flows {
         self.flows.get(&id).copied().unwrap_or_default()
     }
 
     /// Ids that have flows but no backend, for instance because a daemon died during a plan.
-    fn orphans(&self, have: &Snapshot) -> impl Iterator<Item = u32> {
+    fn orphans(&self, have: &Snapshot) -> impl Iterator<Item = BackendId> {
         self.flows.keys().copied().filter(|id| have.backend(*id).is_none())
     }
 }

@@ -63,7 +63,7 @@ impl Sources {
             }
             Op::PutBackend(backend) => {
                 let endpoint = endpoint(backend);
-                let before = self.backends.insert(backend.id % MAX_PLACES, endpoint);
+                let before = self.backends.insert(backend.id.place(MAX_PLACES), endpoint);
                 let set = self.add(Some(bit(endpoint, Filter::BACKEND)));
                 let before = before.map(|endpoint| bit(endpoint, Filter::BACKEND));
                 Change { set, clear: self.remove(before) }
@@ -132,7 +132,7 @@ fn endpoint(backend: &Backend) -> Endpoint {
 
 #[cfg(test)]
 mod tests {
-    use lb_common::{net::Protocol, service::Service};
+    use lb_common::{backend::BackendId, net::Protocol, service::Service};
 
     use super::*;
     use crate::datapath::ServiceValue;
@@ -207,6 +207,6 @@ mod tests {
 
     fn backend(id: u32, text: &str) -> Backend {
         let (address, port) = parts(text);
-        Backend { id, address, port, ..Backend::default() }
+        Backend { id: BackendId(id), address, port, ..Backend::default() }
     }
 }

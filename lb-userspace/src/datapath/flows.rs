@@ -6,6 +6,7 @@
 use std::{collections::BTreeSet, net::SocketAddr, ops::Range};
 
 use lb_common::{
+    backend::BackendId,
     cell::Word,
     clock::{Age, Ticks},
     flow::{Bucket, BucketIndex, HintLine, LineIndex, RecordIndex, WAYS},
@@ -54,7 +55,7 @@ impl Flows {
 
     /// Frees the records and reply index entries of retired backends in one stretch. Returns where the next one
     /// begins.
-    pub fn sweep(&self, from: u32, retired: &BTreeSet<u32>, settings: &Settings) -> Option<u32> {
+    pub fn sweep(&self, from: u32, retired: &BTreeSet<BackendId>, settings: &Settings) -> Option<u32> {
         let (stretch, next) = self.stretch(from);
         match stretch {
             Stretch::V4(buckets) => self.v4.sweep(buckets, retired, settings),
@@ -110,7 +111,7 @@ impl<F: Family> Table<F> {
         }
     }
 
-    fn sweep(&self, buckets: Range<u32>, retired: &BTreeSet<u32>, settings: &Settings) {
+    fn sweep(&self, buckets: Range<u32>, retired: &BTreeSet<BackendId>, settings: &Settings) {
         for found in self.live(buckets) {
             let owner = found.read(|it| it.owner.get());
             if owner.is_some_and(|owner| retired.contains(&owner.backend())) {

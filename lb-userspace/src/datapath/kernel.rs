@@ -28,7 +28,7 @@ pub mod traces;
 use std::{collections::BTreeSet, fmt};
 
 use anyhow::Context;
-use lb_common::{clock::Ticks, settings::Settings};
+use lb_common::{backend::BackendId, clock::Ticks, settings::Settings};
 use nix::time::{ClockId, clock_gettime};
 
 use self::maps::Maps;
@@ -88,7 +88,7 @@ impl Datapath for KernelDatapath {
         slow_paths::grace_period().context("wait for a grace period")
     }
 
-    fn sweep(&mut self, from: u32, retired: &BTreeSet<u32>) -> anyhow::Result<Option<u32>> {
+    fn sweep(&mut self, from: u32, retired: &BTreeSet<BackendId>) -> anyhow::Result<Option<u32>> {
         Ok(self.maps.flows.sweep(from, retired, &self.maps.settings()?))
     }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::bail;
+use lb_common::backend::BackendId;
 
 use super::{
     Datapath, Flow, Op, Snapshot, Totals,
@@ -46,7 +47,7 @@ impl Memory {
     }
 
     /// The backend ids that get new flows, by pool.
-    pub fn in_force(&self) -> BTreeMap<u32, Vec<u32>> {
+    pub fn in_force(&self) -> BTreeMap<u32, Vec<BackendId>> {
         self.maps.pools.keys().map(|pool| (*pool, self.maps.offered(*pool).to_vec())).collect()
     }
 }
@@ -85,7 +86,7 @@ impl Datapath for Memory {
         Ok(())
     }
 
-    fn sweep(&mut self, from: u32, retired: &BTreeSet<u32>) -> anyhow::Result<Option<u32>> {
+    fn sweep(&mut self, from: u32, retired: &BTreeSet<BackendId>) -> anyhow::Result<Option<u32>> {
         if std::mem::take(&mut self.fail_sweep) {
             bail!("no mapping of the test's tables");
         }

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use aya::maps::{PerCpuArray, xdp::DevMap};
 use lb_common::{
-    backend::Backend,
+    backend::{Backend, BackendId},
     counters::{ActionCounters, Tally},
     flow::{Bucket, HintLine, Shape},
     hop::{Hop, Interface},
@@ -107,7 +107,7 @@ fn furnish<F: Numbered>(object: &mut Object, shape4: Shape, shape6: Shape, links
         shape4,
         shape6,
         ports: PortPool::around(32_768, 60_999),
-        next_backend_id: BACKENDS + 1,
+        next_backend_id: BackendId(BACKENDS + 1),
         ..Settings::default()
     };
     object.set(Settings::SECTION, 0, settings)?;
@@ -130,7 +130,7 @@ fn furnish<F: Numbered>(object: &mut Object, shape4: Shape, shape6: Shape, links
         object.set(
             "BACKENDS",
             id,
-            Backend { id, counters: id, accepts: 1, address, port, hop, ..Backend::default() },
+            Backend { id: BackendId(id), counters: id, accepts: 1, address, port, hop, ..Backend::default() },
         )?;
         mark(Block::Backend, number, BACKEND_PORT, Filter::BACKEND);
     }

@@ -9,7 +9,7 @@ use aya::{
     util::nr_cpus,
 };
 use lb_common::{
-    backend::Backend,
+    backend::{Backend, BackendId},
     clock::Ticks,
     counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
     event::NeighbourWanted,
@@ -92,8 +92,8 @@ pub fn load(ebpf: &mut Ebpf, maps: &Maps) -> Result<()> {
         put(ebpf, "POOLS", number, *pool)?;
     }
     // Flows of this world have no higher id.
-    for slot in 0..maps.settings.next_backend_id {
-        let backend = maps.backends.iter().find(|it| it.id == slot).copied();
+    for slot in 0..maps.settings.next_backend_id.0 {
+        let backend = maps.backends.iter().find(|it| it.id == BackendId(slot)).copied();
         put::<Backend>(ebpf, "BACKENDS", slot, backend.unwrap_or_default())?;
     }
     for (index, interface) in &maps.interfaces {

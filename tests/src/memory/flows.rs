@@ -97,7 +97,7 @@ fn blank<F: Family<Address: Default>>() -> Scratch<F> {
         hop_generation: Shared::new(0),
         record: Shared::new(Default::default()),
         control: Shared::new(0),
-        backend: Shared::new(0),
+        backend: Shared::new(Default::default()),
         rewritten: tuple(),
         deltas: Shared::new(Default::default()),
     }

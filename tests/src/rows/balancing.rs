@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 
-use lb_common::{flow::State, limits::MAX_PLACES, net::Protocol, reason::Reason, service::Mode};
+use lb_common::{
+    backend::BackendId, flow::State, limits::MAX_PLACES, net::Protocol, reason::Reason, service::Mode,
+};
 
 use crate::{
     case::{Case, Drops, Opens, Passes, Reaches, Returns},
@@ -87,7 +89,9 @@ fn every_kind(kind: Kind) -> Vec<Case> {
         // Its id has the same place as another's, which is there.
         Case::new(
             format!("{kind}: if a slot names a removed backend, the reason is contended and no record stays"),
-            world.clone().with(|world| world.find_mut(WEB_2).id = world.find(WEB_1).id + MAX_PLACES),
+            world
+                .clone()
+                .with(|world| world.find_mut(WEB_2).id = BackendId(world.find(WEB_1).id.0 + MAX_PLACES)),
         )
         .step(flow(0).first(), Opens(WEB_1))
         .step(flow(1).first(), Drops(Reason::Contended))
@@ -143,7 +147,7 @@ fn tcp(kind: Kind) -> Vec<Case> {
                 let added =
                     crate::world::Backend { name: "web-4", id: world.next_id, ..world.find(WEB_2).clone() };
                 world.services[0].backends.insert(3, added);
-                world.next_id += 1;
+                world.next_id = world.next_id.following();
             })
             .step(one.data(), Reaches(WEB_1))
             .step(one.later_answer(WEB_1), Returns),

@@ -142,7 +142,7 @@ fn pool(place: u32, service: &super::Service) -> Pool {
 fn slots(service: &super::Service) -> [u32; SlotLine::SLOTS] {
     let mut line = [0; SlotLine::SLOTS];
     for (slot, backend) in line.iter_mut().zip(accepting(service)) {
-        *slot = backend.id;
+        *slot = backend.id.0;
     }
     line
 }

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Result;
 use lb_common::{
-    backend::Backend,
+    backend::{Backend, BackendId},
     hop::{Hop, Interface},
     limits::MAX_PLACES,
     net::{Be16, Mac, Protocol},
@@ -48,12 +48,17 @@ fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
     };
     let v4: IpAddr = literal("10.0.0.11");
     let mut want = Snapshot {
-        backends: BTreeMap::from([(8, backend(8, v4))]),
+        backends: BTreeMap::from([(8, backend(BackendId(8), v4))]),
         backend_names: BTreeMap::from([(3, BackendName::new("web", "web-1"))]),
         service_names: BTreeMap::from([(0, "web".to_owned())]),
         // The last two are one after the other, and only the first of them is in force; of slots in which nothing is in
         // force it is not known where a range began.
-        slots: BTreeMap::from([(0, vec![8]), (5, vec![8, 8, 8]), (20, vec![8, 8]), (22, vec![8, 8])]),
+        slots: BTreeMap::from([
+            (0, vec![BackendId(8)]),
+            (5, vec![BackendId(8); 3]),
+            (20, vec![BackendId(8); 2]),
+            (22, vec![BackendId(8); 2]),
+        ]),
         sources: BTreeMap::from([
             (1, sources(&["10.0.0.1"])),
             (6, sources(&["10.0.0.1", "10.0.0.2", "10.0.0.3"])),
@@ -69,18 +74,18 @@ fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
             (listen("192.0.2.10:0"), ServiceValue { pool: Service::NO_POOL, counters: 0 }),
         ]),
         interfaces: attached.iter().map(|it| (it.index, interface(it))).collect(),
-        next_backend_id: 9,
+        next_backend_id: BackendId(9),
         hop_generation: 7,
     };
     let full: Vec<String> = (0..16).map(|host| format!("fd00::{host:x}1")).collect();
     want.sources.insert(8, sources(&full.iter().map(String::as_str).collect::<Vec<_>>()));
 
-    let mut steps = vec![Op::SetNextBackendId(9), Op::SetHopGeneration(7)];
+    let mut steps = vec![Op::SetNextBackendId(BackendId(9)), Op::SetHopGeneration(7)];
     steps.extend(want.interfaces.iter().map(|(index, it)| Op::PutInterface(*index, *it)));
     steps.extend(want.backend_names.iter().map(|(number, name)| Op::PutBackendName(*number, name.clone())));
     steps.extend(want.service_names.iter().map(|(number, name)| Op::PutServiceName(*number, name.clone())));
     // The slot was in use before.
-    steps.push(Op::PutBackend(backend(8 + MAX_PLACES, v4)));
+    steps.push(Op::PutBackend(backend(BackendId(8 + MAX_PLACES), v4)));
     steps.extend(want.backends.values().map(|backend| Op::PutBackend(*backend)));
     steps.extend(want.slots.iter().map(|(offset, ids)| Op::PutSlots(*offset, ids.clone())));
     steps.extend(want.sources.iter().map(|(number, sources)| Op::PutSources(*number, sources.clone())));

@@ -7,6 +7,7 @@ use aya::{
     maps::{Array, MapData},
     programs::links::{FdLink, PinnedLink},
 };
+use lb_common::backend::BackendId;
 use lb_userspace::{
     datapath::{self, Datapath, Opened, unfinished},
     spec::AttachMode,
@@ -69,26 +70,26 @@ fn an_unfinished_pin_of_a_killed_daemon_is_detached_like_the_others() -> Result<
 
 #[test]
 fn flows_that_a_dead_daemon_left_behind_are_found_and_freed() -> Result<()> {
-    const LEFT: u32 = 77;
+    const LEFT: BackendId = BackendId(77);
     let world = World::new()?;
     world.inside(|| {
         let mut opened = world.open(&["front"], AttachMode::Native)?;
         put_everything(&mut opened)?;
-        world.put_flow(0, 8)?;
+        world.put_flow(0, BackendId(8))?;
         world.put_flow(1, LEFT)?;
 
-        assert_eq!(owners(&mut opened)?, [8, LEFT]);
+        assert_eq!(owners(&mut opened)?, [BackendId(8), LEFT]);
         let mut from = Some(0);
         while let Some(stretch) = from {
             from = opened.datapath.sweep(stretch, &BTreeSet::from([LEFT]))?;
         }
-        assert_eq!(owners(&mut opened)?, [8]);
+        assert_eq!(owners(&mut opened)?, [BackendId(8)]);
         Ok(())
     })
 }
 
 /// The backends whose flows a walk over the tables finds.
-pub fn owners(opened: &mut Opened) -> Result<Vec<u32>> {
+pub fn owners(opened: &mut Opened) -> Result<Vec<BackendId>> {
     let (mut owners, mut from) = (Vec::new(), Some(0));
     while let Some(stretch) = from {
         from = opened.datapath.flows(stretch, &mut |flow| owners.push(flow.backend_id))?;

@@ -10,7 +10,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
-use lb_common::counters::Tally;
+use lb_common::{backend::BackendId, counters::Tally};
 use lb_userspace::{
     datapath::{Datapath as _, Snapshot, layout::MapLayout, shapes},
     spec::AttachMode,
@@ -48,7 +48,7 @@ fn flows_and_contents_survive_another_layout_of_a_map() -> Result<()> {
         assert!(opened.adopted);
         assert!(!opened.notes.iter().any(|note| note.contains("lost")), "{:?}", opened.notes);
         assert_eq!(opened.datapath.observe()?, want);
-        assert_eq!(killed::owners(&mut opened)?, [8]);
+        assert_eq!(killed::owners(&mut opened)?, [BackendId(8)]);
         assert_eq!(replaced(&world, &maps)?, ["SERVICES"]);
         assert!(!other.pin(&world).exists(), "its pin is left behind");
         Ok(())
@@ -126,7 +126,7 @@ fn another_record_costs_only_the_flows_of_its_family_and_is_reported() -> Result
             opened.notes
         );
         assert_eq!(opened.datapath.observe()?, want);
-        assert_eq!(killed::owners(&mut opened)?, [0; 0]);
+        assert_eq!(killed::owners(&mut opened)?, []);
         assert_eq!(replaced(&world, &maps)?, ["FLOWS4", "HALF_OPEN4", "HINTS4"]);
         Ok(())
     })
@@ -157,7 +157,7 @@ fn what_a_start_that_ended_before_its_links_left_is_ignored() -> Result<()> {
 fn leave_everything(world: &World) -> Result<(Snapshot, BTreeMap<String, u32>)> {
     let mut opened = world.open(&["front"], AttachMode::Native)?;
     let want = put_everything(&mut opened)?;
-    world.put_flow(0, 8)?;
+    world.put_flow(0, BackendId(8))?;
     Ok((want, world.map_ids()?))
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
-use lb_common::{counters::BackendCounters, net::Be16, service::Filter};
+use lb_common::{backend::BackendId, counters::BackendCounters, net::Be16, service::Filter};
 use lb_userspace::{
     datapath::{Datapath, Op, Opened, Snapshot},
     spec::{AttachMode, BackendName},
@@ -25,7 +25,10 @@ fn what_is_put_into_the_maps_is_read_back_and_outlives_the_daemon() -> Result<()
     world.inside(|| {
         let mut opened = world.open(&["front", "back"], AttachMode::Native)?;
         assert!(!opened.adopted);
-        assert_eq!(opened.datapath.observe()?, Snapshot { next_backend_id: 1, ..Snapshot::default() });
+        assert_eq!(
+            opened.datapath.observe()?,
+            Snapshot { next_backend_id: BackendId::FIRST, ..Snapshot::default() }
+        );
 
         let want = put_everything(&mut opened)?;
         assert_eq!(opened.datapath.observe()?, want);
@@ -88,7 +91,7 @@ fn what_is_deleted_is_gone_and_leaves_no_bits_in_the_filter() -> Result<()> {
             opened.datapath.apply(&step)?;
         }
 
-        let left = Snapshot { next_backend_id: 9, hop_generation: 7, ..Snapshot::default() };
+        let left = Snapshot { next_backend_id: BackendId(9), hop_generation: 7, ..Snapshot::default() };
         assert_eq!(opened.datapath.observe()?, left);
         assert!(world.filter()?.iter().all(|byte| *byte == 0));
         Ok(())

@@ -17,6 +17,7 @@ use aya::{
     programs::links::{FdLink, PinnedLink},
 };
 use lb_common::{
+    backend::BackendId,
     clock::Ticks,
     flow::{Control, Owner, Record4, State, WAYS},
     limits::Room,
@@ -154,7 +155,7 @@ impl World {
     }
 
     /// Puts an established flow of a backend into the first way of an IPv4 bucket. What else it is stays zero.
-    pub fn put_flow(&self, bucket: u32, backend: u32) -> Result<()> {
+    pub fn put_flow(&self, bucket: u32, backend: BackendId) -> Result<()> {
         let mut bytes = [0_u8; size_of::<Record4>() * WAYS];
         let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
         let owner = Owner::new(backend, Mode::FullNat, Protocol::Tcp as u8);

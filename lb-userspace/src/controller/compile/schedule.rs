@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use lb_common::backend::BackendId;
+
 /// IPv4 and IPv6 are scheduled separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
@@ -23,18 +25,18 @@ impl Family {
 /// The eligible ids of a service in one family.
 #[derive(Default)]
 pub struct Schedule {
-    regular: Vec<u32>,
-    backup: Vec<u32>,
+    regular: Vec<BackendId>,
+    backup: Vec<BackendId>,
 }
 
 impl Schedule {
-    pub fn add(&mut self, id: u32, is_backup: bool) {
+    pub fn add(&mut self, id: BackendId, is_backup: bool) {
         let list = if is_backup { &mut self.backup } else { &mut self.regular };
         list.push(id);
     }
 
     /// Backups only if there is no other.
-    pub fn in_force(self) -> Vec<u32> {
+    pub fn in_force(self) -> Vec<BackendId> {
         if self.regular.is_empty() { self.backup } else { self.regular }
     }
 }

@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use lb_common::{limits::MAX_PLACES, net::Protocol};
+use lb_common::{
+    limits::{BACKEND_IDS, MAX_PLACES},
+    net::Protocol,
+};
 
 use super::*;
 use crate::controller::{
@@ -31,8 +34,8 @@ fn a_service_has_a_pool_per_family_and_markers_for_its_addresses() {
             ("2001:db8::10".into(), 80, 1),
         ]
     );
-    assert_eq!(want.offered(0), [1, 2, 3]);
-    assert_eq!(want.offered(1), [4]);
+    assert_eq!(want.offered(0), [1, 2, 3].map(BackendId));
+    assert_eq!(want.offered(1), [BackendId(4)]);
     assert_eq!(want.sources[&want.pools[&0].sources()].len(), 1);
     assert_eq!(want.pools[&1].sources(), 0, "the source is of the other family");
 }
@@ -78,7 +81,7 @@ fn a_backend_keeps_its_id_while_its_flows_are_valid() {
 
         let want = compile(&serving(vec![changed], Instant::now()), &have).unwrap();
 
-        let fate = |id: &u32| {
+        let fate = |id: &BackendId| {
             let before = have.backend(*id).unwrap();
             let same_place = |it: &&backend::Backend| it.address == before.address && it.port == before.port;
             match want.backends.values().find(same_place) {
@@ -88,25 +91,25 @@ fn a_backend_keeps_its_id_while_its_flows_are_valid() {
                 None => '-',
             }
         };
-        assert_eq!(&[1, 2, 3].iter().map(fate).collect::<String>(), expected, "{about}");
+        assert_eq!(&[1, 2, 3].map(BackendId).iter().map(fate).collect::<String>(), expected, "{about}");
     }
 }
 
 #[test]
 fn ids_wrap_around_without_zero_and_skip_those_in_use() {
-    let have = Snapshot { next_backend_id: BACKEND_IDS - 1, ..Snapshot::default() };
+    let have = Snapshot { next_backend_id: BackendId(BACKEND_IDS - 1), ..Snapshot::default() };
 
     let first = compile(&serving(vec![web(Protocol::Tcp)], Instant::now()), &have).unwrap();
 
-    assert_eq!(first.backends.values().map(|it| it.id).collect::<Vec<_>>(), [1, 2, BACKEND_IDS - 1]);
-    assert_eq!(first.next_backend_id, 3);
+    assert_eq!(first.backends.values().map(|it| it.id.0).collect::<Vec<_>>(), [1, 2, BACKEND_IDS - 1]);
+    assert_eq!(first.next_backend_id, BackendId(3));
 
-    let again = Snapshot { next_backend_id: 1 + MAX_PLACES, ..first };
+    let again = Snapshot { next_backend_id: BackendId(1 + MAX_PLACES), ..first };
     let mut more = web(Protocol::Tcp);
     more.backends.push(backend("web-4", "10.0.0.14:8080"));
     let want = compile(&serving(vec![more], Instant::now()), &again).unwrap();
 
-    assert_eq!(want.backends[&3].id, MAX_PLACES + 3, "slots 1 and 2 are in use");
+    assert_eq!(want.backends[&3].id, BackendId(MAX_PLACES + 3), "slots 1 and 2 are in use");
 }
 
 #[test]

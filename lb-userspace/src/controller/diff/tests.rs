@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_common::{limits::BACKEND_IDS, net::Protocol, pool::SlotRange, service::Mode};
+use lb_common::{backend::BackendId, limits::BACKEND_IDS, net::Protocol, pool::SlotRange, service::Mode};
 use proptest::prelude::*;
 
 use super::*;
@@ -111,7 +111,7 @@ struct World {
     maps: Snapshot,
     is_plugged: bool,
     crash_after: Option<usize>,
-    retired: BTreeSet<u32>,
+    retired: BTreeSet<BackendId>,
     left_slots: BTreeMap<SlotRange, Instant>,
     left_sources: BTreeMap<u32, Instant>,
 }
@@ -126,7 +126,7 @@ impl World {
             spec: state.spec().clone(),
             admin: BTreeMap::new(),
             state,
-            maps: Snapshot { next_backend_id: first_id, ..Snapshot::default() },
+            maps: Snapshot { next_backend_id: BackendId(first_id), ..Snapshot::default() },
             is_plugged: true,
             crash_after: None,
             retired: BTreeSet::new(),

@@ -8,11 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lb_common::backend::BackendId;
+
 use crate::datapath::{Op, Snapshot};
 
 /// By backend id. Ids without an entry have never been in a slot.
 #[derive(Clone, Debug, Default)]
-pub struct Offers(BTreeMap<u32, Offer>);
+pub struct Offers(BTreeMap<BackendId, Offer>);
 
 #[derive(Clone, Copy, Debug)]
 enum Offer {
@@ -43,7 +45,7 @@ impl Offers {
     }
 
     /// At this time, were all flows that the backend can ever get in the table?
-    pub fn are_over(&self, id: u32, at: Instant, grace: Duration) -> bool {
+    pub fn are_over(&self, id: BackendId, at: Instant, grace: Duration) -> bool {
         match self.0.get(&id) {
             Some(Offer::InForce) => false,
             Some(Offer::EndedAt(ended)) => at >= *ended + grace,
@@ -51,7 +53,7 @@ impl Offers {
         }
     }
 
-    fn put(&mut self, ids: &[u32], offer: Offer) {
+    fn put(&mut self, ids: &[BackendId], offer: Offer) {
         self.0.extend(ids.iter().map(|id| (*id, offer)));
     }
 }

@@ -7,7 +7,7 @@ fn flows_left_by_a_failed_sweep_are_not_summed_and_are_freed_after_the_next_coun
     let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let alive = world.id("web/web-1").unwrap();
     world.add_flows(alive, 3);
-    world.add_flows(4_000, 3);
+    world.add_flows(BackendId(4_000), 3);
     world.maps().fail_sweep = true;
     world.restart();
     world.settle();

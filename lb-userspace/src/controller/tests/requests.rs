@@ -50,7 +50,7 @@ fn flows_are_listed_by_service_backend_and_network_up_to_a_limit() {
     let ids = ["web/web-1", "web/web-2"].map(|it| world.id(it).unwrap());
     world.add_flows(ids[0], 4);
     world.add_flows(ids[1], 3);
-    world.add_flows(9_999, 2);
+    world.add_flows(BackendId(9_999), 2);
     let all = FlowQuery::default();
 
     let count = |world: &mut World, query| world.list(query).unwrap().len();

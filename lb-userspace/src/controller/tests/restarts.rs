@@ -30,7 +30,7 @@ fn flows_left_by_a_killed_daemon_are_freed() {
     let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     let alive = world.id("web/web-1").unwrap();
     world.add_flows(alive, 3);
-    world.add_flows(4_000, 3);
+    world.add_flows(BackendId(4_000), 3);
 
     world.restart();
     world.settle();

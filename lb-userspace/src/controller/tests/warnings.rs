@@ -158,7 +158,7 @@ fn warnings_of_the_start_stay() {
 #[test]
 fn a_nearly_full_flow_table_is_reported_with_a_remedy() {
     let mut world = World::all_up(vec![web(Protocol::Tcp)]);
-    let ids: Vec<u32> =
+    let ids: Vec<BackendId> =
         ["web/web-1", "web/web-2", "web/web-3"].iter().filter_map(|it| world.id(it)).collect();
     // 209,715 of 262,144 are 80 %.
     for id in ids.iter().cycle().take(6) {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::bail;
-use lb_common::{flow::State as FlowState, net::Protocol, settings::PortPool};
+use lb_common::{backend::BackendId, flow::State as FlowState, net::Protocol, settings::PortPool};
 use tokio::sync::watch;
 
 use crate::{
@@ -221,7 +221,7 @@ impl World {
     pub fn serving(&self) -> Vec<String> {
         let datapath = &self.controller.datapath;
         let first = datapath.in_force().into_values().next().unwrap_or_default();
-        let name = |id: &u32| {
+        let name = |id: &BackendId| {
             let backend = datapath.maps.backend(*id).unwrap();
             assert_eq!(backend.accepts, 1);
             datapath.maps.backend_names[&backend.counters].backend.clone()
@@ -229,13 +229,13 @@ impl World {
         first.iter().map(name).collect()
     }
 
-    pub fn id(&self, backend: &str) -> Option<u32> {
+    pub fn id(&self, backend: &str) -> Option<BackendId> {
         let maps = &self.controller.datapath.maps;
         let known = |it: &&lb_common::backend::Backend| maps.backend_names[&it.counters] == name(backend);
         maps.backends.values().find(known).map(|it| it.id)
     }
 
-    pub fn add_flows(&mut self, backend_id: u32, count: u16) {
+    pub fn add_flows(&mut self, backend_id: BackendId, count: u16) {
         let flow = |n: u16| Flow {
             protocol: Protocol::Tcp,
             client: (IpAddr::from([198, 51, 100 + (n >> 8) as u8, n as u8]), 40_000).into(),

@@ -13,8 +13,8 @@ use super::*;
 
 const NOW: Ticks = Ticks::from_seconds(100_000);
 const TCP: u8 = Protocol::Tcp as u8;
-const ALIVE: u32 = 7;
-const DEAD: u32 = 8;
+const ALIVE: BackendId = BackendId(7);
+const DEAD: BackendId = BackendId(8);
 
 #[test]
 fn a_walk_visits_each_live_flow_once_even_if_its_backend_was_removed() {
@@ -115,13 +115,13 @@ impl World {
         Self { flows, settings }
     }
 
-    fn put4(&self, number: u32, state: State, backend: u32, last_seen: Ticks) {
+    fn put4(&self, number: u32, state: State, backend: BackendId, last_seen: Ticks) {
         let address = |last: u32| V4::from(std::net::Ipv4Addr::from(0x0a00_0000 + last));
         put(&self.flows.v4, &self.settings, number, address, (state, backend, last_seen));
         self.flows.v4.half_open[0].fetch_add(u64::from(state.is_half_open()));
     }
 
-    fn put6(&self, number: u32, state: State, backend: u32, last_seen: Ticks) {
+    fn put6(&self, number: u32, state: State, backend: BackendId, last_seen: Ticks) {
         let address = |last: u32| V6::from(std::net::Ipv6Addr::from((0xfd00 << 112) + u128::from(last)));
         put(&self.flows.v6, &self.settings, number, address, (state, backend, last_seen));
         self.flows.v6.half_open[0].fetch_add(u64::from(state.is_half_open()));
@@ -136,7 +136,7 @@ impl World {
         stretches
     }
 
-    fn sweep(&self, backend: u32) {
+    fn sweep(&self, backend: BackendId) {
         let mut from = Some(0);
         while let Some(start) = from {
             from = self.flows.sweep(start, &BTreeSet::from([backend]), &self.settings);
@@ -164,7 +164,7 @@ fn put<F: Family>(
     settings: &Settings,
     number: u32,
     address: impl Fn(u32) -> F::Address,
-    (state, backend, last_seen): (State, u32, Ticks),
+    (state, backend, last_seen): (State, BackendId, Ticks),
 ) {
     let at = number as usize;
     let record: &Record<F::Address, F::Spare> = &table.buckets[at / WAYS].way[at % WAYS];

@@ -5,6 +5,7 @@ use std::{cell::LazyCell, collections::BTreeSet};
 use anyhow::{Context, ensure};
 use aya::maps::{MapError, PerCpuArray, PerCpuValues};
 use lb_common::{
+    backend::BackendId,
     counters::{BackendCounters, ServiceCounters},
     hop::Interface,
     limits::MAX_INTERFACE_INDEX,
@@ -25,7 +26,7 @@ impl Maps {
             Op::PutBackendName(number, name) => self.put_backend_name(*number, &name.to_string()),
             Op::PutServiceName(number, name) => self.put_service_name(*number, name),
             Op::PutBackend(backend) => {
-                ensure!(backend.id != 0, "backend id 0 is reserved");
+                ensure!(backend.id != BackendId::NONE, "backend id 0 is reserved");
                 self.backends.put(backend);
                 Ok(())
             }

@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 
 use lb_common::{
-    backend::Backend,
+    backend::{Backend, BackendId},
     cell::{Word, fence},
     limits::MAX_PLACES,
 };
@@ -20,14 +20,14 @@ pub struct Backends(pub Mapping<[Word; WORDS]>);
 
 impl Backends {
     /// Is there a backend with this id?
-    pub fn has(&self, id: u32) -> bool {
-        id != 0 && self.get(id).is_some_and(|backend| backend.id == id)
+    pub fn has(&self, id: BackendId) -> bool {
+        id != BackendId::NONE && self.get(id).is_some_and(|backend| backend.id == id)
     }
 
     /// All backends, by slot.
     pub fn iter(&self) -> impl Iterator<Item = (u32, Backend)> {
-        let backends = self.0.iter().map(read).filter(|backend| backend.id != 0);
-        backends.map(|backend| (backend.id % MAX_PLACES, backend))
+        let backends = self.0.iter().map(read).filter(|backend| backend.id != BackendId::NONE);
+        backends.map(|backend| (backend.id.place(MAX_PLACES), backend))
     }
 
     /// Writes a backend to the slot of its id.
@@ -36,7 +36,7 @@ impl Backends {
     /// id is changed word by word: only its next hop changes, and the old and the new one are both right. The MTU
     /// is written last if the next hop is known, and first if it is not: with an MTU of 0 nothing is sent.
     pub fn put(&self, backend: &Backend) {
-        let Some(cell) = self.cell(backend.id) else { return };
+        let Some(cell) = self.cell(backend.id.0) else { return };
         // SAFETY: a backend is 128 bytes of integers without padding.
         let words = unsafe { std::mem::transmute::<Backend, [u64; WORDS]>(*backend) };
         if !self.has(backend.id) {
@@ -66,13 +66,13 @@ impl Backends {
         }
     }
 
-    fn get(&self, id: u32) -> Option<Backend> {
-        self.cell(id).map(read)
+    fn get(&self, id: BackendId) -> Option<Backend> {
+        self.cell(id.0).map(read)
     }
 
-    /// The slot of an id. The number of slots is a power of two.
-    fn cell(&self, id: u32) -> Option<&[Word; WORDS]> {
-        self.0.get(id as usize % self.0.len().max(1))
+    /// The slot of a number modulo the slots, which are a power of two: ids and slots modulo `MAX_PLACES` both lead there.
+    fn cell(&self, number: u32) -> Option<&[Word; WORDS]> {
+        self.0.get(number as usize % self.0.len().max(1))
     }
 }
 

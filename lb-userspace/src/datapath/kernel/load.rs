@@ -8,7 +8,10 @@ use aya::{
     maps::{MapData, MapInfo, RingBuf},
     programs::{ProgramInfo, Xdp},
 };
-use lb_common::settings::{PortPool, Settings};
+use lb_common::{
+    backend::BackendId,
+    settings::{PortPool, Settings},
+};
 
 use super::{
     KernelDatapath, carry,
@@ -136,7 +139,7 @@ fn set_defaults(settings: &mut Settings, sizes: Sizes, ports: PortPool) -> anyho
     if settings.ports == nothing.ports {
         settings.ports = ports;
     }
-    settings.next_backend_id = settings.next_backend_id.max(1);
+    settings.next_backend_id = settings.next_backend_id.max(BackendId::FIRST);
     (settings.shape4, settings.shape6) = (sizes.v4, sizes.v6);
     (settings.services, settings.backends) = (sizes.room.services, sizes.room.backends);
     Ok(())

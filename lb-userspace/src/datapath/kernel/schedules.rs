@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use anyhow::{Context, ensure};
 use lb_common::{
+    backend::BackendId,
     cell::{Word, fence},
     limits::MAX_SOURCES,
     net::{Address, V6},
@@ -34,19 +35,19 @@ impl Schedules {
         Ok(())
     }
 
-    pub fn put_slots(&self, offset: u32, ids: &[u32]) -> anyhow::Result<()> {
+    pub fn put_slots(&self, offset: u32, ids: &[BackendId]) -> anyhow::Result<()> {
         (offset..).zip(ids).try_for_each(|(slot, id)| self.put_slot(slot, *id))
     }
 
     /// Frees slots.
     pub fn delete_slots(&self, slots: SlotRange) -> anyhow::Result<()> {
-        (slots.offset..slots.offset + slots.length).try_for_each(|slot| self.put_slot(slot, 0))
+        (slots.offset..slots.offset + slots.length).try_for_each(|slot| self.put_slot(slot, BackendId::NONE))
     }
 
-    fn put_slot(&self, slot: u32, id: u32) -> anyhow::Result<()> {
+    fn put_slot(&self, slot: u32, id: BackendId) -> anyhow::Result<()> {
         let line = self.slots.get(SlotLine::line(slot) as usize);
         let line = line.with_context(|| format!("there is no slot {slot}"))?;
-        line.id[SlotLine::place(slot)].store(id);
+        line.id[SlotLine::place(slot)].store(id.0);
         Ok(())
     }
 
@@ -71,18 +72,18 @@ impl Schedules {
     }
 
     /// The active ranges, and the runs of other used slots between them.
-    pub fn slots(&self, pools: &BTreeMap<u32, Pool>) -> BTreeMap<u32, Vec<u32>> {
+    pub fn slots(&self, pools: &BTreeMap<u32, Pool>) -> BTreeMap<u32, Vec<BackendId>> {
         let in_force = pools.values().map(|pool| pool.slots()).filter(|slots| slots.length != 0);
         let in_force: BTreeMap<u32, u32> = in_force.map(|it| (it.offset, it.offset + it.length)).collect();
-        let ids = self.slots.iter().flat_map(|line| line.id.iter().map(|id| id.load()));
+        let ids = self.slots.iter().flat_map(|line| line.id.iter().map(|id| BackendId(id.load())));
 
-        let mut ranges: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        let mut ranges: BTreeMap<u32, Vec<BackendId>> = BTreeMap::new();
         // The range of the slot before, and the end of that range if it is active.
         let (mut range, mut end) = (None, 0);
         for (slot, id) in (0..).zip(ids) {
             if let Some(its_end) = in_force.get(&slot) {
                 (range, end) = (Some(slot), *its_end);
-            } else if slot >= end && id == 0 {
+            } else if slot >= end && id == BackendId::NONE {
                 range = None;
             } else if slot == end || range.is_none() {
                 range = Some(slot);

@@ -297,7 +297,7 @@ mod program {
     {
         let is_nat =
             request.destination == F::address(LISTEN + 2) || request.destination == F::address(LISTEN + 3);
-        let Some(backend) = tables.backend(forward.backend.counters) else { return false };
+        let Some(backend) = tables.backend(forward.backend.id) else { return false };
         if to.destination != F::from_key(backend.address)
             || to.ports.destination() != backend.port
             || to.protocol != request.protocol
