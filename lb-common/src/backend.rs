@@ -3,6 +3,7 @@
 use core::fmt;
 
 use crate::{
+    counters::{BackendNumber, ServiceNumber},
     hop::Hop,
     limits::BACKEND_IDS,
     net::{Address, Be16},
@@ -59,9 +60,9 @@ pub struct Backend {
     /// Its id. [`BackendId::NONE`]: no backend.
     pub id: BackendId,
     /// The number of its counters.
-    pub counters: u32,
+    pub counters: BackendNumber,
     /// The number of its service's counters.
-    pub service_counters: u32,
+    pub service_counters: ServiceNumber,
     /// 1 while it gets new flows.
     pub accepts: u32,
     /// The address that requests are sent to.

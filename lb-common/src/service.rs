@@ -1,6 +1,9 @@
 //! Services: from the endpoint that a client connects to, to the backends.
 
-use crate::net::{Address, Be16};
+use crate::{
+    counters::ServiceNumber,
+    net::{Address, Be16},
+};
 
 /// An endpoint that clients connect to. Key of the `SERVICES` map.
 ///
@@ -38,7 +41,7 @@ pub struct Service {
     /// The pool that schedules for it: one per service and family. [`Service::NO_POOL`] under port 0.
     pub pool: u32,
     /// Number of the service's counters.
-    pub counters: u32,
+    pub counters: ServiceNumber,
 }
 
 crate::fields!(Service { pool, counters });

@@ -4,6 +4,7 @@ use lb_common::{
     backend::{Backend, BackendId},
     cell::Word,
     clock::Ticks,
+    counters::{BackendNumber, ServiceNumber},
     event::NeighbourWanted,
     flow::{Bucket, BucketIndex, HintLine, LineIndex},
     hop::{Hop, Interface},
@@ -44,13 +45,13 @@ pub trait Maps {
     /// Asks the daemon to resolve a neighbour. False: the ring buffer is full.
     fn request_neighbour(&self, wanted: NeighbourWanted) -> bool;
     /// Counts a request that was sent to a backend.
-    fn count_forwarded(&self, backend_counters: u32, bytes: u64);
+    fn count_forwarded(&self, number: BackendNumber, bytes: u64);
     /// Counts a reply that was sent to a client.
-    fn count_returned(&self, backend_counters: u32, bytes: u64);
+    fn count_returned(&self, number: BackendNumber, bytes: u64);
     /// Counts a new flow of a backend.
-    fn count_new_flow(&self, backend_counters: u32);
+    fn count_new_flow(&self, number: BackendNumber);
     /// Counts a packet for a service that was not forwarded.
-    fn count_refused(&self, service_counters: u32, bytes: u64);
+    fn count_refused(&self, number: ServiceNumber, bytes: u64);
 }
 
 /// The host's route to an address.

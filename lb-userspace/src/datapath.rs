@@ -8,7 +8,7 @@ use std::{
 
 use lb_common::{
     backend::{Backend, BackendId},
-    counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
+    counters::{ActionCounters, BackendCounters, BackendNumber, ServiceCounters, ServiceNumber, Tally},
     hop::{Hop, Interface},
     limits::Room,
     net::{Be16, Protocol},
@@ -77,9 +77,9 @@ pub struct Snapshot {
     /// By slot (`id % MAX_PLACES`).
     pub backends: BTreeMap<u32, Backend>,
     /// Names by counter number, so that counters and flows keep their names over a restart.
-    pub backend_names: BTreeMap<u32, BackendName>,
+    pub backend_names: BTreeMap<BackendNumber, BackendName>,
     /// By counter number.
-    pub service_names: BTreeMap<u32, String>,
+    pub service_names: BTreeMap<ServiceNumber, String>,
     /// Backend ids, by the first slot of their range.
     pub slots: BTreeMap<u32, Vec<BackendId>>,
     /// full-nat: local addresses that backends see as the client, at most `MAX_SOURCES`, by set number, which is
@@ -124,7 +124,7 @@ pub struct ServiceValue {
     /// The pool that new flows are scheduled from.
     pub pool: u32,
     /// The counter number of the service, which also leads to its name.
-    pub counters: u32,
+    pub counters: ServiceNumber,
 }
 
 /// One operation. After each, no reachable slot refers to a missing backend, and flows of a service reach only its
@@ -134,9 +134,9 @@ pub enum Op {
     /// By interface index. Packets may leave through it from now on.
     PutInterface(u32, Interface),
     /// By counter number. The counters start at zero under another name; the old counts stay with the old name.
-    PutBackendName(u32, BackendName),
+    PutBackendName(BackendNumber, BackendName),
     /// By counter number, as for backends.
-    PutServiceName(u32, String),
+    PutServiceName(ServiceNumber, String),
     /// The slot follows from the id.
     PutBackend(Backend),
     /// By first slot: backend ids, written to slots that no pool uses.
@@ -162,9 +162,9 @@ pub enum Op {
     /// By slot. Its flows are dead from now on.
     DeleteBackend(u32),
     /// By counter number, which becomes free. The counts stay with the name.
-    DeleteServiceName(u32),
+    DeleteServiceName(ServiceNumber),
     /// By counter number, as for services.
-    DeleteBackendName(u32),
+    DeleteBackendName(BackendNumber),
     /// By interface index. Nothing leaves through it any more.
     DeleteInterface(u32),
 }
@@ -235,9 +235,9 @@ pub struct Flow {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Totals {
     /// By counter number.
-    pub backends: BTreeMap<u32, BackendCounters>,
+    pub backends: BTreeMap<BackendNumber, BackendCounters>,
     /// By counter number: packets that the service itself refused.
-    pub services: BTreeMap<u32, ServiceCounters>,
+    pub services: BTreeMap<ServiceNumber, ServiceCounters>,
     /// Packets that were not forwarded, by reason.
     pub reasons: BTreeMap<Reason, Tally>,
     /// By name: counts of names that no longer have a counter number.

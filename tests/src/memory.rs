@@ -8,7 +8,7 @@ use lb_common::{
     backend::{Backend, BackendId},
     cell::Word,
     clock::Ticks,
-    counters::Tally,
+    counters::{BackendNumber, ServiceNumber, Tally},
     event::NeighbourWanted,
     flow::{Bucket, BucketIndex, HintLine, LineIndex},
     hop::{Hop, Interface},
@@ -193,8 +193,8 @@ impl storage::Maps for MemoryTables {
         // Unused entries of an array are zeros.
         static NO_BACKEND: Backend = Backend {
             id: BackendId::NONE,
-            counters: 0,
-            service_counters: 0,
+            counters: BackendNumber(0),
+            service_counters: ServiceNumber(0),
             accepts: 0,
             address: Address::v6(V6(0, 0)),
             port: lb_common::net::Be16::new(0),
@@ -226,20 +226,20 @@ impl storage::Maps for MemoryTables {
         is_heard
     }
 
-    fn count_forwarded(&self, number: u32, bytes: u64) {
-        self.count(|counters| add(&mut counters.backends[number as usize].forwarded, bytes));
+    fn count_forwarded(&self, number: BackendNumber, bytes: u64) {
+        self.count(|counters| add(&mut counters.backends[number.0 as usize].forwarded, bytes));
     }
 
-    fn count_returned(&self, number: u32, bytes: u64) {
-        self.count(|counters| add(&mut counters.backends[number as usize].returned, bytes));
+    fn count_returned(&self, number: BackendNumber, bytes: u64) {
+        self.count(|counters| add(&mut counters.backends[number.0 as usize].returned, bytes));
     }
 
-    fn count_new_flow(&self, number: u32) {
-        self.count(|counters| counters.backends[number as usize].new_flows += 1);
+    fn count_new_flow(&self, number: BackendNumber) {
+        self.count(|counters| counters.backends[number.0 as usize].new_flows += 1);
     }
 
-    fn count_refused(&self, number: u32, bytes: u64) {
-        self.count(|counters| add(&mut counters.services[number as usize].refused, bytes));
+    fn count_refused(&self, number: ServiceNumber, bytes: u64) {
+        self.count(|counters| add(&mut counters.services[number.0 as usize].refused, bytes));
     }
 }
 

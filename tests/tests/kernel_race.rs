@@ -11,6 +11,7 @@ use aya::{TestRun as _, TestRunOptions, maps::PerCpuArray};
 use lb_common::{
     backend::{Backend, BackendId},
     cell::Word,
+    counters::{BackendNumber, ServiceNumber},
     flow::{Bucket, Hint, HintLine, RecordIndex, Shape, State},
     hop::{Hop, Interface},
     net::{Address, Be16, Mac, Protocol, V4, V6},
@@ -230,7 +231,7 @@ fn furnish(race: &mut Object, address: impl Fn(u32) -> Address) -> Result<Settin
     for id in 1..=BACKENDS {
         let backend = Backend {
             id: BackendId(id),
-            counters: id,
+            counters: BackendNumber(id),
             accepts: 1,
             address: address(BACKEND_ADDRESSES + id),
             port: Be16::new(8080),
@@ -252,7 +253,7 @@ fn furnish(race: &mut Object, address: impl Fn(u32) -> Address) -> Result<Settin
         let pool = if number < 2 { FULL_NAT } else { NAT };
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             let key = ServiceKey::new(address(LISTEN + number), Be16::new(SERVICE_PORT), protocol.number());
-            race.listen(key, Service { pool, counters: 0 })?;
+            race.listen(key, Service { pool, counters: ServiceNumber(0) })?;
         }
     }
     Ok(settings)

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use lb_common::{
-    counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
+    counters::{ActionCounters, BackendCounters, BackendNumber, ServiceCounters, ServiceNumber, Tally},
     reason::{Action, Reason},
 };
 
@@ -18,8 +18,8 @@ pub fn add(tally: &mut Tally, bytes: u64) {
 
 /// Changes a backend's counters.
 #[inline(always)]
-pub fn backend(number: u32, change: impl FnOnce(&mut BackendCounters)) {
-    if let Some(counters) = maps::BACKEND_COUNTERS.get_ptr_mut(number) {
+pub fn backend(number: BackendNumber, change: impl FnOnce(&mut BackendCounters)) {
+    if let Some(counters) = maps::BACKEND_COUNTERS.get_ptr_mut(number.0) {
         // SAFETY: this CPU's own element, and a run is not interrupted by another on the same CPU.
         change(unsafe { &mut *counters });
     }
@@ -27,8 +27,8 @@ pub fn backend(number: u32, change: impl FnOnce(&mut BackendCounters)) {
 
 /// Changes a service's counters.
 #[inline(always)]
-pub fn service(number: u32, change: impl FnOnce(&mut ServiceCounters)) {
-    if let Some(counters) = maps::SERVICE_COUNTERS.get_ptr_mut(number) {
+pub fn service(number: ServiceNumber, change: impl FnOnce(&mut ServiceCounters)) {
+    if let Some(counters) = maps::SERVICE_COUNTERS.get_ptr_mut(number.0) {
         // SAFETY: as above.
         change(unsafe { &mut *counters });
     }

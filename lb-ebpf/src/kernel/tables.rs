@@ -5,6 +5,7 @@ use lb_common::{
     backend::{Backend, BackendId},
     cell::Word,
     clock::Ticks,
+    counters::{BackendNumber, ServiceNumber},
     event::NeighbourWanted,
     flow::{Bucket, BucketIndex, Control, HintLine, LineIndex, Record4, Record6, RecordIndex},
     hop::Interface,
@@ -94,22 +95,22 @@ impl Maps for KernelTables {
     }
 
     #[inline(always)]
-    fn count_forwarded(&self, number: u32, bytes: u64) {
+    fn count_forwarded(&self, number: BackendNumber, bytes: u64) {
         counters::backend(number, |counters| counters::add(&mut counters.forwarded, bytes));
     }
 
     #[inline(always)]
-    fn count_returned(&self, number: u32, bytes: u64) {
+    fn count_returned(&self, number: BackendNumber, bytes: u64) {
         counters::backend(number, |counters| counters::add(&mut counters.returned, bytes));
     }
 
     #[inline(always)]
-    fn count_new_flow(&self, number: u32) {
+    fn count_new_flow(&self, number: BackendNumber) {
         counters::backend(number, |counters| counters.new_flows += 1);
     }
 
     #[inline(always)]
-    fn count_refused(&self, number: u32, bytes: u64) {
+    fn count_refused(&self, number: ServiceNumber, bytes: u64) {
         counters::service(number, |counters| counters::add(&mut counters.refused, bytes));
     }
 }

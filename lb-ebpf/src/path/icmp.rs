@@ -11,6 +11,7 @@
 
 use lb_common::{
     backend::Backend,
+    counters::BackendNumber,
     hop::Hop,
     net::{Be16, Ports, Protocol},
     reason::Reason,
@@ -101,7 +102,7 @@ struct ErrorRoute<F: Family> {
     /// The quoted packet before xlb rewrote it. Its source receives the error.
     quote: Tuple<F>,
     hop: Hop,
-    counters: u32,
+    counters: BackendNumber,
     /// nat: the router's address stays.
     keeps_source: bool,
     is_to_client: bool,

@@ -4,6 +4,7 @@ use lb_common::{
     backend::BackendId,
     cell::Shared,
     clock::Ticks,
+    counters::ServiceNumber,
     flow::{Deltas, RecordIndex},
     hop::Hop,
     pool::Pool,
@@ -35,7 +36,7 @@ pub struct Scratch<F: Family> {
     /// The pool's word when the flow's creation began.
     pub schedule: Shared<Pool>,
     /// The number of the service's counters.
-    pub service_counters: Shared<u32>,
+    pub service_counters: Shared<ServiceNumber>,
     /// See [`Scratch::closing`].
     pub closing: Shared<RecordIndex>,
     /// The client's next hop.

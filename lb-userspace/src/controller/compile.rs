@@ -24,6 +24,7 @@ use std::{
 
 use lb_common::{
     backend::{self, BackendId},
+    counters::{BackendNumber, ServiceNumber},
     hop::Interface,
     limits::{MAX_SOURCES, Room},
     net::Be16,
@@ -96,7 +97,7 @@ pub fn compile(state: &State, have: &Snapshot) -> Result<Snapshot, NoRoom> {
 pub fn compile_services(
     state: &State,
     have: &Snapshot,
-    services: &[(&Service, u32)],
+    services: &[(&Service, ServiceNumber)],
 ) -> Result<Snapshot, NoRoom> {
     check_room(state)?;
     let mut compiler = Compiler::new(state, have, Index::of_services(have, services));
@@ -172,7 +173,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn place(&mut self, service: &Service, former: Option<u32>) -> Result<(), NoRoom> {
+    fn place(&mut self, service: &Service, former: Option<ServiceNumber>) -> Result<(), NoRoom> {
         let number = self.service_number(service, former)?;
         let mut schedules: BTreeMap<Family, Schedule> = BTreeMap::new();
         for backend in &service.backends {
@@ -199,7 +200,7 @@ impl<'a> Compiler<'a> {
         &mut self,
         service: &Service,
         backend: &Backend,
-        (service_counters, counters): (u32, u32),
+        (service_counters, counters): (ServiceNumber, BackendNumber),
         standing: Standing,
     ) -> Result<Option<BackendId>, NoRoom> {
         if standing == Standing::Absent {
@@ -232,7 +233,7 @@ impl<'a> Compiler<'a> {
     fn schedule(
         &mut self,
         service: &Service,
-        counters: u32,
+        counters: ServiceNumber,
         family: Family,
         schedule: Schedule,
     ) -> Result<(), NoRoom> {
@@ -262,7 +263,7 @@ impl<'a> Compiler<'a> {
 
     /// Addresses of the load balancer, with any port. Packets to other ports are counted for the first service in
     /// the file.
-    fn mark_addresses(&mut self, service: &Service, counters: u32) {
+    fn mark_addresses(&mut self, service: &Service, counters: ServiceNumber) {
         let sources = Family::BOTH.into_iter().flat_map(|family| sources(service, family));
         for address in service.listen.iter().map(|listen| listen.ip()).chain(sources) {
             let marker = Listen { address, port: Be16::new(0), protocol: service.protocol };
@@ -271,7 +272,11 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn service_number(&mut self, service: &Service, former: Option<u32>) -> Result<u32, NoRoom> {
+    fn service_number(
+        &mut self,
+        service: &Service,
+        former: Option<ServiceNumber>,
+    ) -> Result<ServiceNumber, NoRoom> {
         let number = match former {
             Some(number) => number,
             None => {
@@ -286,7 +291,7 @@ impl<'a> Compiler<'a> {
         Ok(number)
     }
 
-    fn backend_number(&mut self, name: &BackendName) -> Result<u32, NoRoom> {
+    fn backend_number(&mut self, name: &BackendName) -> Result<BackendNumber, NoRoom> {
         let number = match self.index.backend_number(name) {
             Some(number) => number,
             None => {
@@ -299,7 +304,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// The pool that the service has already; otherwise one that is unused in both snapshots.
-    fn pool(&mut self, service: u32, family: Family) -> Result<u32, NoRoom> {
+    fn pool(&mut self, service: ServiceNumber, family: Family) -> Result<u32, NoRoom> {
         if let Some(pool) = self.index.pool(service, family) {
             return Ok(pool);
         }

@@ -9,7 +9,7 @@ use std::{
     net::SocketAddr,
 };
 
-use lb_common::{net::Be16, service::Service as Entry};
+use lb_common::{counters::ServiceNumber, net::Be16, service::Service as Entry};
 
 use crate::{
     datapath::{Listen, Snapshot},
@@ -23,7 +23,7 @@ pub struct Former<'a, K> {
     by_listen: BTreeMap<Listen, K>,
 }
 
-impl<'a> Former<'a, u32> {
+impl<'a> Former<'a, ServiceNumber> {
     /// By counter number.
     pub fn in_maps(have: &'a Snapshot) -> Self {
         let real = have.services.iter().filter(|(_, service)| service.pool != Entry::NO_POOL);
@@ -90,7 +90,7 @@ pub fn are_same(before: &[Service], after: &[Service]) -> bool {
 }
 
 /// The number of a service whose listen addresses are in the maps.
-pub fn number(have: &Snapshot, service: &Service) -> Option<u32> {
+pub fn number(have: &Snapshot, service: &Service) -> Option<ServiceNumber> {
     listens(service).find_map(|listen| Some(have.services.get(&listen)?.counters))
 }
 

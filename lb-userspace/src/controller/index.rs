@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use lb_common::{
     backend::{Backend, BackendId},
+    counters::{BackendNumber, ServiceNumber},
     net::Protocol,
     service::Service,
 };
@@ -16,12 +17,12 @@ use crate::{
 
 /// The numbers of names, addresses and pools.
 pub struct Index<'a> {
-    names: BTreeMap<&'a BackendName, u32>,
-    backends: BTreeMap<u32, &'a Backend>,
+    names: BTreeMap<&'a BackendName, BackendNumber>,
+    backends: BTreeMap<BackendNumber, &'a Backend>,
     /// By number of the service, and address.
-    places: BTreeMap<(u32, SocketAddr), &'a Backend>,
-    pools: BTreeMap<(u32, Family), u32>,
-    protocols: BTreeMap<u32, Vec<Protocol>>,
+    places: BTreeMap<(ServiceNumber, SocketAddr), &'a Backend>,
+    pools: BTreeMap<(ServiceNumber, Family), u32>,
+    protocols: BTreeMap<ServiceNumber, Vec<Protocol>>,
 }
 
 impl<'a> Index<'a> {
@@ -31,18 +32,18 @@ impl<'a> Index<'a> {
     }
 
     /// Of these services, by their numbers in the maps, under the names that they have there.
-    pub fn of_services(have: &'a Snapshot, services: &[(&spec::Service, u32)]) -> Self {
+    pub fn of_services(have: &'a Snapshot, services: &[(&spec::Service, ServiceNumber)]) -> Self {
         let part = Part::of(have, services);
         Self::build(have, part.backend_names(), part.backends(), part.services())
     }
 
     fn build(
         have: &Snapshot,
-        names: impl Iterator<Item = (&'a u32, &'a BackendName)>,
+        names: impl Iterator<Item = (&'a BackendNumber, &'a BackendName)>,
         backends: impl Iterator<Item = (&'a u32, &'a Backend)> + Clone,
         services: impl Iterator<Item = (&'a Listen, &'a ServiceValue)> + Clone,
     ) -> Self {
-        let mut protocols: BTreeMap<u32, Vec<Protocol>> = BTreeMap::new();
+        let mut protocols: BTreeMap<ServiceNumber, Vec<Protocol>> = BTreeMap::new();
         for (listen, service) in services.clone() {
             protocols.entry(service.counters).or_default().push(listen.protocol);
         }
@@ -62,12 +63,12 @@ impl<'a> Index<'a> {
         }
     }
 
-    pub fn backend_number(&self, name: &BackendName) -> Option<u32> {
+    pub fn backend_number(&self, name: &BackendName) -> Option<BackendNumber> {
         self.names.get(name).copied()
     }
 
     /// The backend at an address of the service with this number, whatever its name.
-    pub fn backend_at(&self, service: u32, address: SocketAddr) -> Option<&'a Backend> {
+    pub fn backend_at(&self, service: ServiceNumber, address: SocketAddr) -> Option<&'a Backend> {
         self.places.get(&(service, address)).copied()
     }
 
@@ -77,16 +78,16 @@ impl<'a> Index<'a> {
     }
 
     /// The backend with a counter number.
-    pub fn backend(&self, counters: u32) -> Option<&'a Backend> {
+    pub fn backend(&self, counters: BackendNumber) -> Option<&'a Backend> {
         self.backends.get(&counters).copied()
     }
 
-    pub fn pool(&self, service: u32, family: Family) -> Option<u32> {
+    pub fn pool(&self, service: ServiceNumber, family: Family) -> Option<u32> {
         self.pools.get(&(service, family)).copied()
     }
 
     /// Was the service in the maps under another protocol?
-    pub fn has_other_protocol(&self, service: u32, protocol: Protocol) -> bool {
+    pub fn has_other_protocol(&self, service: ServiceNumber, protocol: Protocol) -> bool {
         self.protocols.get(&service).is_some_and(|all| all.iter().any(|it| *it != protocol))
     }
 }

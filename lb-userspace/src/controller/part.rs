@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use lb_common::backend::Backend;
+use lb_common::{
+    backend::Backend,
+    counters::{BackendNumber, ServiceNumber},
+};
 
 use super::state::Grace;
 use crate::{
@@ -14,19 +17,19 @@ use crate::{
 pub struct Part<'a> {
     have: &'a Snapshot,
     names: BTreeSet<&'a str>,
-    numbers: BTreeSet<u32>,
+    numbers: BTreeSet<ServiceNumber>,
 }
 
 impl<'a> Part<'a> {
     /// These services, by their numbers.
-    pub fn of(have: &'a Snapshot, services: &[(&Service, u32)]) -> Self {
-        let numbers: BTreeSet<u32> = services.iter().map(|(_, number)| *number).collect();
+    pub fn of(have: &'a Snapshot, services: &[(&Service, ServiceNumber)]) -> Self {
+        let numbers: BTreeSet<ServiceNumber> = services.iter().map(|(_, number)| *number).collect();
         let names = numbers.iter().filter_map(|number| have.service_names.get(number)).map(String::as_str);
         Self { have, names: names.collect(), numbers }
     }
 
     /// The names of their backends, by counter number.
-    pub fn backend_names(&self) -> impl Iterator<Item = (&'a u32, &'a BackendName)> {
+    pub fn backend_names(&self) -> impl Iterator<Item = (&'a BackendNumber, &'a BackendName)> {
         self.have.backend_names.iter().filter(|(_, name)| self.names.contains(name.service.as_str()))
     }
 

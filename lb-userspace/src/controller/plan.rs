@@ -1,5 +1,7 @@
 //! Plans: the operations that bring the maps up to date, for everything or for some services.
 
+use lb_common::counters::ServiceNumber;
+
 use super::{
     compile::{NoRoom, compile, compile_services},
     diff::diff,
@@ -24,7 +26,11 @@ pub fn plan(state: &State, have: &Snapshot, scope: &Scope) -> Result<Vec<Op>, No
 }
 
 /// The services of a scope, with their numbers. `None`: all.
-fn numbered<'a>(state: &'a State, have: &Snapshot, scope: &Scope) -> Option<Vec<(&'a Service, u32)>> {
+fn numbered<'a>(
+    state: &'a State,
+    have: &Snapshot,
+    scope: &Scope,
+) -> Option<Vec<(&'a Service, ServiceNumber)>> {
     let Scope::Services(names) = scope else { return None };
     let services = state.spec().services.iter().filter(|service| names.contains(&service.name));
     services.map(|service| Some((service, identity::number(have, service)?))).collect()

@@ -132,7 +132,7 @@ fn endpoint(backend: &Backend) -> Endpoint {
 
 #[cfg(test)]
 mod tests {
-    use lb_common::{backend::BackendId, net::Protocol, service::Service};
+    use lb_common::{backend::BackendId, counters::ServiceNumber, net::Protocol, service::Service};
 
     use super::*;
     use crate::datapath::ServiceValue;
@@ -187,7 +187,7 @@ mod tests {
         assert!(sources.apply(&Op::DeleteBackend(2)).clear.is_some());
     }
 
-    const SERVICE: ServiceValue = ServiceValue { pool: Service::NO_POOL, counters: 0 };
+    const SERVICE: ServiceValue = ServiceValue { pool: Service::NO_POOL, counters: ServiceNumber(0) };
 
     fn parts(text: &str) -> Endpoint {
         let address: std::net::SocketAddr = text.parse().unwrap();

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use aya::maps::{PerCpuArray, xdp::DevMap};
 use lb_common::{
     backend::{Backend, BackendId},
-    counters::{ActionCounters, Tally},
+    counters::{ActionCounters, BackendNumber, ServiceNumber, Tally},
     flow::{Bucket, HintLine, Shape},
     hop::{Hop, Interface},
     net::{Be16, Mac, Protocol},
@@ -130,7 +130,15 @@ fn furnish<F: Numbered>(object: &mut Object, shape4: Shape, shape6: Shape, links
         object.set(
             "BACKENDS",
             id,
-            Backend { id: BackendId(id), counters: id, accepts: 1, address, port, hop, ..Backend::default() },
+            Backend {
+                id: BackendId(id),
+                counters: BackendNumber(id),
+                accepts: 1,
+                address,
+                port,
+                hop,
+                ..Backend::default()
+            },
         )?;
         mark(Block::Backend, number, BACKEND_PORT, Filter::BACKEND);
     }
@@ -151,7 +159,7 @@ fn furnish<F: Numbered>(object: &mut Object, shape4: Shape, shape6: Shape, links
     object.set("POOLS", 0, Pool::new(slots, Picker::Turn, Mode::FullNat, 1))?;
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let service = ServiceKey::new(key(Block::Service, 0), Be16::new(SERVICE_PORT), protocol.number());
-        object.listen(service, Service { pool: 0, counters: 0 })?;
+        object.listen(service, Service { pool: 0, counters: ServiceNumber(0) })?;
     }
     Ok(())
 }

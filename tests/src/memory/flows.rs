@@ -91,7 +91,7 @@ fn blank<F: Family<Address: Default>>() -> Scratch<F> {
         now: Shared::new(Default::default()),
         pool: Shared::new(0),
         schedule: Shared::new(Pool::NONE),
-        service_counters: Shared::new(0),
+        service_counters: Shared::new(Default::default()),
         closing: Shared::new(Default::default()),
         client_hop: Shared::new(Default::default()),
         hop_generation: Shared::new(0),

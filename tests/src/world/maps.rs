@@ -2,6 +2,7 @@
 
 use lb_common::{
     backend::Backend,
+    counters::{BackendNumber, ServiceNumber},
     hop::{Hop, Interface},
     net::{Address, Be16, Mac},
     pool::{Picker, Pool, SlotLine, SlotRange, SourceSet},
@@ -92,9 +93,9 @@ impl World {
             let protocol = service.protocol.number();
             let key =
                 |address: std::net::IpAddr, port| ServiceKey::new(address.into(), Be16::new(port), protocol);
-            let marker = Service { pool: Service::NO_POOL, counters: number };
+            let marker = Service { pool: Service::NO_POOL, counters: ServiceNumber(number) };
             for listen in &service.listen {
-                let found = Service { pool: number, counters: number };
+                let found = Service { pool: number, counters: ServiceNumber(number) };
                 keys.extend([(key(listen.ip(), listen.port()), found), (key(listen.ip(), 0), marker)]);
             }
             keys.extend(service.sources.iter().map(|source| (key(*source, 0), marker)));
@@ -105,7 +106,7 @@ impl World {
     /// Counters are numbered by service and by backend as they are listed, which no row changes.
     fn backends(&self) -> Vec<Backend> {
         let mut backends = Vec::new();
-        for (service_counters, service) in (0..).zip(&self.services) {
+        for (number, service) in (0..).zip(&self.services) {
             for it in &service.backends {
                 let hop = Hop {
                     destination: Mac::new(it.mac),
@@ -117,8 +118,8 @@ impl World {
                 let hop = if it.interface == 0 { Hop::default() } else { hop };
                 backends.push(Backend {
                     id: it.id,
-                    counters: backends.len() as u32,
-                    service_counters,
+                    counters: BackendNumber(backends.len() as u32),
+                    service_counters: ServiceNumber(number),
                     accepts: it.accepts.into(),
                     address: it.address.ip().into(),
                     port: Be16::new(it.address.port()),

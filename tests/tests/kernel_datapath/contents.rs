@@ -10,6 +10,7 @@ use std::{
 use anyhow::Result;
 use lb_common::{
     backend::{Backend, BackendId},
+    counters::{BackendNumber, ServiceNumber},
     hop::{Hop, Interface},
     limits::MAX_PLACES,
     net::{Be16, Mac, Protocol},
@@ -38,8 +39,8 @@ fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
     };
     let backend = |id, address: IpAddr| Backend {
         id,
-        counters: 3,
-        service_counters: 0,
+        counters: BackendNumber(3),
+        service_counters: ServiceNumber(0),
         accepts: 1,
         address: address.into(),
         port: Be16::new(8080),
@@ -49,8 +50,8 @@ fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
     let v4: IpAddr = literal("10.0.0.11");
     let mut want = Snapshot {
         backends: BTreeMap::from([(8, backend(BackendId(8), v4))]),
-        backend_names: BTreeMap::from([(3, BackendName::new("web", "web-1"))]),
-        service_names: BTreeMap::from([(0, "web".to_owned())]),
+        backend_names: BTreeMap::from([(BackendNumber(3), BackendName::new("web", "web-1"))]),
+        service_names: BTreeMap::from([(ServiceNumber(0), "web".to_owned())]),
         // The last two are one after the other, and only the first of them is in force; of slots in which nothing is in
         // force it is not known where a range began.
         slots: BTreeMap::from([
@@ -69,9 +70,9 @@ fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
             (1023, Pool::new(SlotRange::default(), Picker::Turn, Mode::FullNat, 0)),
         ]),
         services: BTreeMap::from([
-            (listen("192.0.2.10:80"), ServiceValue { pool: 0, counters: 0 }),
-            (listen("[2001:db8::10]:80"), ServiceValue { pool: 1023, counters: 0 }),
-            (listen("192.0.2.10:0"), ServiceValue { pool: Service::NO_POOL, counters: 0 }),
+            (listen("192.0.2.10:80"), ServiceValue { pool: 0, counters: ServiceNumber(0) }),
+            (listen("[2001:db8::10]:80"), ServiceValue { pool: 1023, counters: ServiceNumber(0) }),
+            (listen("192.0.2.10:0"), ServiceValue { pool: Service::NO_POOL, counters: ServiceNumber(0) }),
         ]),
         interfaces: attached.iter().map(|it| (it.index, interface(it))).collect(),
         next_backend_id: BackendId(9),

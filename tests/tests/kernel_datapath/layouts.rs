@@ -10,7 +10,10 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
-use lb_common::{backend::BackendId, counters::Tally};
+use lb_common::{
+    backend::BackendId,
+    counters::{BackendNumber, Tally},
+};
 use lb_userspace::{
     datapath::{Datapath as _, Snapshot, layout::MapLayout, shapes},
     spec::AttachMode,
@@ -73,7 +76,7 @@ fn counters_of_another_layout_continue() -> Result<()> {
 
         let mut opened = world.open(&["front"], AttachMode::Native)?;
 
-        let counted = opened.datapath.totals()?.backends[&3];
+        let counted = opened.datapath.totals()?.backends[&BackendNumber(3)];
         let tally = |packets, bytes| Tally { packets: packets * cpus as u64, bytes: bytes * cpus as u64 };
         assert_eq!(
             (counted.forwarded, counted.returned, counted.new_flows),

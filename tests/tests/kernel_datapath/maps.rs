@@ -8,7 +8,12 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
-use lb_common::{backend::BackendId, counters::BackendCounters, net::Be16, service::Filter};
+use lb_common::{
+    backend::BackendId,
+    counters::{BackendCounters, BackendNumber},
+    net::Be16,
+    service::Filter,
+};
 use lb_userspace::{
     datapath::{Datapath, Op, Opened, Snapshot},
     spec::{AttachMode, BackendName},
@@ -138,24 +143,25 @@ fn other_limits_than_the_pinned_sizes_change_nothing() -> Result<()> {
 
 #[test]
 fn counters_are_summed_over_cpus_and_begin_at_zero_with_each_name() -> Result<()> {
+    const NUMBER: BackendNumber = BackendNumber(3);
     let world = World::new()?;
     world.inside(|| {
         let mut opened = world.open(&["front"], AttachMode::Native)?;
-        opened.datapath.apply(&Op::PutBackendName(3, BackendName::new("web", "web-1")))?;
+        opened.datapath.apply(&Op::PutBackendName(NUMBER, BackendName::new("web", "web-1")))?;
         let map = MapData::from_pin(world.pin("BACKEND_COUNTERS"))?;
         let mut counters = PerCpuArray::<_, BackendCounters>::try_from(Map::PerCpuArray(map))?;
         let one = BackendCounters { new_flows: 1, ..BackendCounters::default() };
-        let each = PerCpuValues::try_from(vec![one; counters.get(&3, 0)?.len()])?;
+        let each = PerCpuValues::try_from(vec![one; counters.get(&NUMBER.0, 0)?.len()])?;
         let cpus = each.len() as u64;
-        counters.set(3, each, 0)?;
+        counters.set(NUMBER.0, each, 0)?;
 
         let counted = |opened: &mut Opened| -> Result<u64> {
-            Ok(opened.datapath.totals()?.backends.get(&3).context("nothing was counted")?.new_flows)
+            Ok(opened.datapath.totals()?.backends.get(&NUMBER).context("nothing was counted")?.new_flows)
         };
         assert_eq!(counted(&mut opened)?, cpus);
-        opened.datapath.apply(&Op::PutBackendName(3, BackendName::new("web", "web-1")))?;
+        opened.datapath.apply(&Op::PutBackendName(NUMBER, BackendName::new("web", "web-1")))?;
         assert_eq!(counted(&mut opened)?, cpus);
-        opened.datapath.apply(&Op::PutBackendName(3, BackendName::new("web", "web-2")))?;
+        opened.datapath.apply(&Op::PutBackendName(NUMBER, BackendName::new("web", "web-2")))?;
         assert_eq!(counted(&mut opened)?, 0);
 
         // What was counted stays with the name, also for the next daemon.

@@ -165,7 +165,7 @@ fn at_full_limits_everything_can_be_replaced_at_once() {
     for op in diff(&have, &want) {
         most.apply(&op);
         entries = entries.max(most.services.len());
-        assert!(most.service_names.keys().all(|number| *number < room.service_numbers()));
+        assert!(most.service_names.keys().all(|number| number.0 < room.service_numbers()));
         assert!(most.pools.keys().all(|number| *number < room.pools()));
     }
     assert_eq!(most, want);

@@ -22,10 +22,14 @@ pub struct Cursor(u32);
 
 impl Cursor {
     /// The smallest number below `limit` that is in neither map and was not taken before.
-    pub fn take<V>(&mut self, limit: u32, taken: [&BTreeMap<u32, V>; 2]) -> Option<u32> {
-        let free = |number: &u32| !taken.iter().any(|map| map.contains_key(number));
+    pub fn take<K: Copy + Ord + From<u32>, V>(
+        &mut self,
+        limit: u32,
+        taken: [&BTreeMap<K, V>; 2],
+    ) -> Option<K> {
+        let free = |number: &u32| !taken.iter().any(|map| map.contains_key(&K::from(*number)));
         let number = (self.0..limit).find(free)?;
         self.0 = number + 1;
-        Some(number)
+        Some(number.into())
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use aya::maps::{MapError, PerCpuArray, PerCpuValues};
 use lb_common::{
     backend::BackendId,
-    counters::{BackendCounters, ServiceCounters},
+    counters::{BackendCounters, BackendNumber, ServiceCounters, ServiceNumber},
     hop::Interface,
     limits::MAX_INTERFACE_INDEX,
     pool::Pool,
@@ -81,39 +81,39 @@ impl Maps {
     }
 
     /// A number that gets a name starts to count at zero.
-    fn put_backend_name(&mut self, number: u32, name: &str) -> anyhow::Result<()> {
-        below(number, self.backend_counters.len())?;
+    fn put_backend_name(&mut self, number: BackendNumber, name: &str) -> anyhow::Result<()> {
+        below(number.0, self.backend_counters.len())?;
         let record = names::write(name)?;
         if self.backend_names.get(&number, 0).ok() != Some(record) {
             self.retire_backend_counters(number)?;
-            zero(&mut self.backend_counters, number, BackendCounters::default())?;
+            zero(&mut self.backend_counters, number.0, BackendCounters::default())?;
         }
         Ok(self.backend_names.insert(number, record, 0)?)
     }
 
-    fn put_service_name(&mut self, number: u32, name: &str) -> anyhow::Result<()> {
-        below(number, self.service_counters.len())?;
+    fn put_service_name(&mut self, number: ServiceNumber, name: &str) -> anyhow::Result<()> {
+        below(number.0, self.service_counters.len())?;
         let record = names::write(name)?;
         if self.service_names.get(&number, 0).ok() != Some(record) {
             self.retire_service_counters(number)?;
-            zero(&mut self.service_counters, number, ServiceCounters::default())?;
+            zero(&mut self.service_counters, number.0, ServiceCounters::default())?;
         }
         Ok(self.service_names.insert(number, record, 0)?)
     }
 
     /// The number is about to lose its name. Its counts are kept under that name.
-    fn retire_backend_counters(&mut self, number: u32) -> anyhow::Result<()> {
+    fn retire_backend_counters(&mut self, number: BackendNumber) -> anyhow::Result<()> {
         let Ok(name) = self.backend_names.get(&number, 0) else { return Ok(()) };
-        let backend = sum(&self.backend_counters, number)?;
+        let backend = sum(&self.backend_counters, number.0)?;
         self.keep(&names::read(&name)?, Counted { backend, ..Counted::default() })?;
-        zero(&mut self.backend_counters, number, BackendCounters::default())
+        zero(&mut self.backend_counters, number.0, BackendCounters::default())
     }
 
-    fn retire_service_counters(&mut self, number: u32) -> anyhow::Result<()> {
+    fn retire_service_counters(&mut self, number: ServiceNumber) -> anyhow::Result<()> {
         let Ok(name) = self.service_names.get(&number, 0) else { return Ok(()) };
-        let ServiceCounters { refused } = sum(&self.service_counters, number)?;
+        let ServiceCounters { refused } = sum(&self.service_counters, number.0)?;
         self.keep(&names::read(&name)?, Counted { refused, ..Counted::default() })?;
-        zero(&mut self.service_counters, number, ServiceCounters::default())
+        zero(&mut self.service_counters, number.0, ServiceCounters::default())
     }
 
     /// The counters are reset right after this. If the daemon is killed before the name is deleted, the next one
@@ -121,8 +121,9 @@ impl Maps {
     fn keep(&mut self, name: &str, counted: Counted) -> anyhow::Result<()> {
         let (backends, services) = (&self.backend_names, &self.service_names);
         let in_use = LazyCell::new(|| -> BTreeSet<String> {
-            let records = backends.iter().chain(services.iter()).filter_map(Result::ok);
-            records.filter_map(|(_, record)| names::read(&record).ok()).collect()
+            let backends = backends.iter().filter_map(Result::ok).map(|(_, record)| record);
+            let services = services.iter().filter_map(Result::ok).map(|(_, record)| record);
+            backends.chain(services).filter_map(|record| names::read(&record).ok()).collect()
         });
         let changes = self.past.keep(name, counted, |name| in_use.contains(name));
         let written = changes.into_iter().try_for_each(|change| self.write_past(change));

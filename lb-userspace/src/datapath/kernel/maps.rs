@@ -9,7 +9,7 @@ use aya::{
 };
 use lb_common::{
     cell::Word,
-    counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
+    counters::{ActionCounters, BackendCounters, BackendNumber, ServiceCounters, ServiceNumber, Tally},
     hop::Interface,
     service::{Filter, Service, ServiceKey},
     settings::Settings,
@@ -42,8 +42,8 @@ pub struct Maps {
     pub service_counters: PerCpuArray<MapData, ServiceCounters>,
     pub reasons: PerCpuArray<MapData, Tally>,
     pub actions: PerCpuArray<MapData, ActionCounters>,
-    pub backend_names: HashMap<MapData, u32, Record>,
-    pub service_names: HashMap<MapData, u32, Record>,
+    pub backend_names: HashMap<MapData, BackendNumber, Record>,
+    pub service_names: HashMap<MapData, ServiceNumber, Record>,
     /// The contents of `PAST`. Only this value writes to it.
     pub past: PastCounters,
     pub past_map: HashMap<MapData, past::Key, Counted>,

@@ -13,20 +13,23 @@ impl Maps {
     pub fn observe(&self) -> anyhow::Result<Snapshot> {
         let settings = self.settings()?;
         let pools = self.schedules.pools();
-        let named = |entry: Result<(u32, names::Record), MapError>| entry.context("read names");
         Ok(Snapshot {
             backends: self.backends.iter().collect(),
             backend_names: self
                 .backend_names
                 .iter()
                 .map(|entry| {
-                    named(entry).and_then(|(number, name)| Ok((number, names::read_backend(&name)?)))
+                    let (number, name) = entry.context("read names")?;
+                    Ok((number, names::read_backend(&name)?))
                 })
                 .collect::<anyhow::Result<_>>()?,
             service_names: self
                 .service_names
                 .iter()
-                .map(|entry| named(entry).and_then(|(number, name)| Ok((number, names::read(&name)?))))
+                .map(|entry| {
+                    let (number, name) = entry.context("read names")?;
+                    Ok((number, names::read(&name)?))
+                })
                 .collect::<anyhow::Result<_>>()?,
             slots: self.schedules.slots(&pools),
             sources: self.schedules.sources(),

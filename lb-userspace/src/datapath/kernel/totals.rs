@@ -21,11 +21,11 @@ impl Maps {
         let mut totals = Totals { past: self.past.entries().clone(), ..Totals::default() };
         for number in self.backend_names.keys() {
             let number = number.context("read BACKEND_NAMES")?;
-            totals.backends.insert(number, sum(&self.backend_counters, number)?);
+            totals.backends.insert(number, sum(&self.backend_counters, number.0)?);
         }
         for number in self.service_names.keys() {
             let number = number.context("read SERVICE_NAMES")?;
-            totals.services.insert(number, sum(&self.service_counters, number)?);
+            totals.services.insert(number, sum(&self.service_counters, number.0)?);
         }
         for reason in Reason::ALL {
             totals.reasons.insert(*reason, sum(&self.reasons, *reason as u32)?);
