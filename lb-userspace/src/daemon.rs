@@ -43,6 +43,7 @@ use crate::{
         preflight::{self, Cause, host},
         shapes::memory::Memory,
     },
+    duration,
     event::Since,
     exit::Exit,
     health,
@@ -259,7 +260,7 @@ fn detach(pins: &Path) -> anyhow::Result<()> {
 }
 
 fn report_wait(limit: Duration, missing: &str) {
-    let state = format!("waiting up to {limit:?} for the interfaces: {missing}");
+    let state = format!("waiting up to {} for the interfaces: {missing}", duration::show(limit));
     info!("{state}");
     notify(&[sd_notify::NotifyState::Status(&state)]);
 }

@@ -41,6 +41,7 @@ pub fn show(duration: Duration) -> String {
     let fits = |unit_ms: u64| ms >= unit_ms.into() && ms.is_multiple_of(unit_ms.into());
     match UNITS.iter().find(|(_, unit_ms)| fits(*unit_ms)) {
         Some((unit, unit_ms)) => format!("{}{unit}", ms / u128::from(*unit_ms)),
+        None if duration.is_zero() => "0s".to_owned(),
         None => format!("{duration:?}"),
     }
 }
@@ -77,6 +78,6 @@ mod tests {
         {
             assert_eq!(show(Duration::from_millis(ms)), text);
         }
-        assert_eq!(show(Duration::ZERO), "0ns");
+        assert_eq!(show(Duration::ZERO), "0s");
     }
 }

@@ -8,6 +8,7 @@ use hyper::Method;
 
 use crate::{
     api::problem,
+    duration,
     exit::Exit,
     spec::{BackendName, BackendPatch, NewBackend},
     view,
@@ -26,7 +27,7 @@ pub struct Client {
 pub enum Error {
     #[error("cannot reach the daemon at {}: {}", socket.display(), why(reason))]
     Unreachable { socket: PathBuf, reason: io::Error },
-    #[error("{question}: no answer from the daemon within {limit:?}")]
+    #[error("{question}: no answer from the daemon within {}", duration::show(*limit))]
     TimedOut { question: String, limit: Duration },
     #[error("{}", .0.detail)]
     Refused(view::Problem),

@@ -199,7 +199,9 @@ impl Found {
     fn left_by_others(&self) -> Vec<String> {
         let line = |other: &PathBuf| {
             let other = other.display();
-            format!("{other} is of an older version: its interfaces are taken over, its flows are lost")
+            format!(
+                "{other} is of an older version: its interfaces are taken over, its flows and counters are lost"
+            )
         };
         let replaced = |program: &u32| {
             format!("the running program {program} has no manifest: its flows and counters are lost")

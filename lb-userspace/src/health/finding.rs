@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use crate::{
+    duration,
     event::{ProbeResult, Target},
     probe::{Fault, ProbeOutcome},
 };
@@ -33,7 +34,9 @@ impl From<Finding> for ProbeResult {
         let (outcome, detail) = match finding.answer {
             Ok(detail) => (ProbeOutcome::Success, detail),
             Err(Fault::Failed(detail)) => (ProbeOutcome::Failure, detail),
-            Err(Fault::Silent) => (ProbeOutcome::Timeout, format!("no answer within {:?}", finding.timeout)),
+            Err(Fault::Silent) => {
+                (ProbeOutcome::Timeout, format!("no answer within {}", duration::show(finding.timeout)))
+            }
             Err(Fault::Local(why)) => (ProbeOutcome::Failure, format!("not probed: {why} (on this host)")),
         };
         Self { outcome, detail, duration: finding.duration, at: finding.at }

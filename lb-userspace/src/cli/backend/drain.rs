@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::super::{console::Console, failure::Failure};
 use crate::{
     api::client::{Client, Error},
+    duration,
     exit::Exit,
     spec::{AdminState, BackendName},
     text::counted,
@@ -50,12 +51,13 @@ pub async fn wait(
 }
 
 fn too_late(name: &BackendName, flows: u64, at_most: Duration) -> Failure {
+    let at_most = duration::show(at_most);
     if flows == 0 {
-        return Failure::new(Exit::Failed, format!("{name}: no final count of its flows after {at_most:?}"))
+        return Failure::new(Exit::Failed, format!("{name}: no final count of its flows after {at_most}"))
             .hint("it stays in drain; a final count takes a few seconds, give `--wait` more");
     }
     let left = counted(flows, "flow");
-    Failure::new(Exit::Failed, format!("{name}: {left} left after {at_most:?}"))
+    Failure::new(Exit::Failed, format!("{name}: {left} left after {at_most}"))
         .hint(format!("it stays in drain; `xlb backend maint {name}` ends its flows"))
 }
 
