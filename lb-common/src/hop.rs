@@ -21,6 +21,9 @@ crate::fields!(Hop { destination, source, interface, mtu });
 const _: () = assert!(size_of::<Hop>() == 20);
 
 /// An interface that xlb is attached to. The map's key is the interface index.
+///
+/// Next hops need no field for a VLAN: they can name a VLAN device by its index, and its element here has room for the VLAN id
+/// (`zero`) and for the device below it (`attached`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
