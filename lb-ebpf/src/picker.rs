@@ -21,6 +21,17 @@ pub fn pick(maps: &impl Maps, number: u32, pool: Pool) -> Result<u32, Reason> {
     Ok(hidden(slot, pool))
 }
 
+/// The slot that [`pick`] would choose now, without choosing it. Another CPU may choose it first.
+#[inline(always)]
+pub fn likely(maps: &impl Maps, number: u32, pool: Pool) -> Option<u32> {
+    let slots = pool.slots();
+    let slot = match pool.picker()? {
+        _ if slots.length == 0 => return None,
+        Picker::Turn => turn::likely(maps, number, slots)?,
+    };
+    Some(hidden(slot, pool))
+}
+
 /// The slot to try after this one.
 #[inline(always)]
 pub fn next(pool: Pool, slot: u32) -> u32 {

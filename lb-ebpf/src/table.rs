@@ -5,6 +5,7 @@ pub mod evict;
 pub mod hash;
 pub mod insert;
 pub mod lifecycle;
+pub mod preload;
 pub mod record;
 pub mod reply_index;
 pub mod reply_tuple;

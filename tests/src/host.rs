@@ -132,3 +132,57 @@ impl Frame for HostFrame {
         self.ingress
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lb_common::{
+        net::{Protocol, V4, V6},
+        service::Mode,
+    };
+    use lb_ebpf::{storage::Storage, table::preload};
+
+    use super::*;
+    use crate::{
+        dialogue::Dialogue,
+        world::{
+            Family, Kind,
+            network::{FRONT, mac_of, mac_of_interface},
+        },
+    };
+
+    #[test]
+    fn the_fast_path_loads_the_line_of_the_reply_index_that_the_new_flow_uses() -> Result<()> {
+        for (ip, mode) in Family::ALL.into_iter().flat_map(|ip| [(ip, Mode::FullNat), (ip, Mode::Nat)]) {
+            let kind = Kind::new(ip, Protocol::Tcp, mode);
+            let tables = MemoryTables::new(&World::new(kind));
+            // Two rounds of three backends.
+            for (flows, port) in (0..).zip(40_000..40_006) {
+                let syn = Dialogue::new(kind).port(port).syn().packet.with(|packet| {
+                    packet.from_mac = mac_of(packet.source);
+                    packet.to_mac = mac_of_interface(FRONT);
+                });
+                let bytes = syn.to_frame();
+                let mut frame = HostFrame { bytes, ingress: FRONT };
+                let Verdict::Continue(path) = pipeline::run(&mut frame, &tables) else {
+                    bail!("{kind}: port {port} is not a new flow");
+                };
+                let loaded = match ip {
+                    Family::V4 => {
+                        Storage::<V4>::scratch(&tables).and_then(|it| preload::reply_line(&tables, it))
+                    }
+                    Family::V6 => {
+                        Storage::<V6>::scratch(&tables).and_then(|it| preload::reply_line(&tables, it))
+                    }
+                };
+                let loaded = loaded.context("no line was loaded")?.0;
+                let lines = || tables.memory().hints.into_iter().map(|(_, line, ..)| line);
+                let before = lines().filter(|line| *line == loaded).count();
+                slow::run(path, &mut frame, &tables);
+
+                assert_eq!(lines().count(), flows + 1, "{kind}: port {port}");
+                assert_eq!(lines().filter(|line| *line == loaded).count(), before + 1, "{kind}: port {port}");
+            }
+        }
+        Ok(())
+    }
+}

@@ -17,16 +17,15 @@ use crate::{
     table::scratch::Scratch,
 };
 
-/// Finds the service of the packet. [`Reason::NotService`]: no service listens there.
+/// Finds the service of the packet. [`Scratch::pool`] is [`Service::NO_POOL`] if no service listens there.
 #[inline(always)]
-pub fn service<F: Family>(maps: &impl Maps, flow: &Scratch<F>) -> Result<(), Reason> {
+pub fn service<F: Family>(maps: &impl Maps, flow: &Scratch<F>) {
     let tuple = flow.tuple.get();
     let key = ServiceKey::new(F::to_key(tuple.destination), tuple.ports.destination(), tuple.protocol as u8);
     // Port 0 marks an address that has a service on some port: it is no service itself.
-    let service = maps.service(&key).filter(|it| it.pool != Service::NO_POOL).ok_or(Reason::NotService)?;
+    let service = maps.service(&key).unwrap_or(Service { pool: Service::NO_POOL, ..Service::default() });
     flow.pool.set(service.pool);
     flow.service_counters.set(service.counters);
-    Ok(())
 }
 
 /// Decides whether the packet may open a flow, and looks up the next hop to its client. `sender`: see

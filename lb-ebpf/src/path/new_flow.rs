@@ -1,6 +1,6 @@
 //! Slow path: a request that belongs to no known flow.
 
-use lb_common::{hop::ClientHop, reason::Reason};
+use lb_common::{hop::ClientHop, reason::Reason, service::Service};
 
 use crate::{
     family::Family,
@@ -32,7 +32,13 @@ fn forward<F: Family>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Result<
 #[inline(always)]
 pub fn make<'a, F: Family>(tables: &'a impl Steps<F>, sender: ClientHop) -> Result<Forward<'a, F>, Reason> {
     let flow = tables.scratch().ok_or(Reason::Internal)?;
-    classify::service(tables, flow)?;
+    // The service of a SYN is known: see `request::find`.
+    if flow.is_syn.get() == 0 {
+        classify::service(tables, flow);
+    }
+    if flow.pool.get() == Service::NO_POOL {
+        return Err(Reason::NotService);
+    }
     if let Err(reason) = classify::admit(tables, flow, sender).and_then(|()| insert::insert(tables, flow)) {
         tables.count_refused(flow.service_counters.get(), flow.layout.get().frame.into());
         return Err(reason);

@@ -13,9 +13,11 @@ use crate::{
     packet::parse::{Layout, Packet},
     packet::rewrite::Rewrite,
     packet::tcp::{Segment, Side},
+    path::classify,
     steps::Steps,
     storage::Maps,
     table::lifecycle,
+    table::preload,
     table::record::{self, Found, States},
     table::scratch::Scratch,
 };
@@ -48,6 +50,11 @@ pub fn find<'a, F: Family>(
     let settings = tables.settings().ok_or(Reason::Internal)?;
     let tuple = &packet.tuple;
     let hash = F::hash(&settings.keys, tuple);
+    if packet.segment.is_syn() {
+        let flow = describe(tables, packet, hash)?;
+        classify::service(tables, flow);
+        preload::reply_line(tables, flow);
+    }
     let mut found = record::at_home(tables, tuple, hash, F::shape(settings))?;
     if found.is_none() {
         describe(tables, packet, hash)?.has_record.set(0);

@@ -10,6 +10,16 @@ use crate::storage::Maps;
 /// here, because it runs only for new flows.
 #[inline(always)]
 pub fn pick(maps: &impl Maps, pool: u32, slots: SlotRange) -> Result<u32, Reason> {
-    let turn = maps.turn(pool).ok_or(Reason::Internal)?.fetch_add(1);
-    Ok((turn % u64::from(slots.length).max(1)) as u32)
+    Ok(slot(maps.turn(pool).ok_or(Reason::Internal)?.fetch_add(1), slots))
+}
+
+/// The slot whose turn it is.
+#[inline(always)]
+pub fn likely(maps: &impl Maps, pool: u32, slots: SlotRange) -> Option<u32> {
+    Some(slot(maps.turn(pool)?.load(), slots))
+}
+
+#[inline(always)]
+fn slot(turn: u64, slots: SlotRange) -> u32 {
+    (turn % u64::from(slots.length).max(1)) as u32
 }

@@ -21,8 +21,9 @@ use crate::{
     table::record::{self, Found, by_index, tag},
 };
 
+/// The line of a reply tuple, by its hash.
 #[inline(always)]
-const fn line_of(hash: u64, shape: Shape) -> LineIndex {
+pub const fn line_of(hash: u64, shape: Shape) -> LineIndex {
     LineIndex(reduce(hash as u32, shape.lines))
 }
 

@@ -60,7 +60,7 @@ pub fn write<F: Family>(
 
 /// The backend in a slot of a range, and its id.
 #[inline(always)]
-fn in_slot(maps: &impl Maps, slots: SlotRange, slot: u32) -> Result<(BackendId, &Backend), Reason> {
+pub fn in_slot(maps: &impl Maps, slots: SlotRange, slot: u32) -> Result<(BackendId, &Backend), Reason> {
     // A free slot is not a pool's.
     let id = maps.slot(slots.offset + slot).filter(|id| *id != BackendId::NONE).ok_or(Reason::Internal)?;
     let backend = maps.backend(id).ok_or(Reason::Internal)?;
