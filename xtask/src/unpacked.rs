@@ -10,7 +10,8 @@
 use std::{
     fs::{self, File},
     io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
+    iter,
+    os::unix::fs::{OpenOptionsExt as _, symlink},
     path::{Path, PathBuf},
     process::Command,
     time::Instant,
@@ -18,15 +19,20 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{command, tree};
+use crate::command;
 
 /// Directories of programs in packages.
 const PROGRAMS: &[&str] = &["usr/bin", "usr/sbin", "bin", "sbin"];
 
-/// Downloads packages (`NAME` or `NAME=VERSION`, as for apt-get) and unpacks them into one directory.
-pub fn unpack(name: &str, packages: &[String]) -> Result<PathBuf> {
+/// Beginnings of a launcher's lines.
+const WRITTEN_BY: &str = "# Written by `cargo xtask setup`.";
+const LIBRARIES: &str = "export LD_LIBRARY_PATH=\"";
+const START: &str = "exec \"";
+
+/// Downloads packages (`NAME` or `NAME=VERSION`, as for apt-get) and unpacks them into the directory `name` under `top`.
+pub fn unpack(top: &Path, name: &str, packages: &[String]) -> Result<PathBuf> {
     let start = Instant::now();
-    let directory = tree::unpacked().join(name);
+    let directory = top.join(name);
     // An earlier setup may have been interrupted.
     if directory.exists() {
         fs::remove_dir_all(&directory).with_context(|| format!("remove {}", directory.display()))?;
@@ -45,26 +51,69 @@ pub fn unpack(name: &str, packages: &[String]) -> Result<PathBuf> {
         command::run(Command::new("dpkg-deb").arg("--extract").arg(archive).arg(&directory))?;
         fs::remove_file(archive).with_context(|| format!("remove {}", archive.display()))?;
     }
+    keep_links_inside(&directory)?;
     eprintln!("setup: {name} unpacked in {:.1?}", start.elapsed());
     Ok(directory)
 }
 
-/// Writes the script in `bin/` that starts a program under `directory`, after checking that its libraries exist.
-pub fn write_launcher(program: &str, directory: &Path) -> Result<()> {
+/// Writes the script in `bin/` under `top` that starts a program from `directory`, after checking that its libraries
+/// exist. Returns its path.
+pub fn write_launcher(top: &Path, program: &str, directory: &Path) -> Result<PathBuf> {
     let binary = PROGRAMS.iter().map(|place| directory.join(place).join(program)).find(|path| path.is_file());
     let binary = binary.with_context(|| format!("no {program} under {}", directory.display()))?;
     let libraries = library_directories(directory)?;
     check_libraries(&binary, &libraries)?;
 
-    let script = launcher(&binary, &libraries);
-    let path = tree::unpacked().join("bin").join(program);
-    write_executable(&path, &script).with_context(|| format!("write {}", path.display()))
+    let script = launcher(top, &binary, &libraries);
+    let path = top.join("bin").join(program);
+    write_executable(&path, &script).with_context(|| format!("write {}", path.display()))?;
+    Ok(path)
+}
+
+/// The program that a launcher starts, and its libraries; `None` if the file is no launcher.
+pub fn launched(launcher: &Path) -> Option<Vec<PathBuf>> {
+    let script = fs::read_to_string(launcher).ok().filter(|script| script.contains(WRITTEN_BY))?;
+    let script = script.replace("$top", &launcher.parent()?.parent()?.to_string_lossy());
+    let word_after = |start| script.lines().find_map(|line| line.strip_prefix(start)?.split('"').next());
+    let (libraries, binary) = (word_after(LIBRARIES)?, word_after(START)?);
+    let loaded = command::query(Command::new("ldd").arg(binary).env("LD_LIBRARY_PATH", libraries))?;
+    Some([binary.into()].into_iter().chain(paths(&loaded)).collect())
+}
+
+/// The paths in the output of `ldd`, such as `libc.so.6 => /lib/libc.so.6 (0x7f0012340000)`.
+pub fn paths(output: &str) -> impl Iterator<Item = PathBuf> {
+    output.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from)
 }
 
 fn archives(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = entries(directory)?;
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "deb"));
     Ok(paths)
+}
+
+/// Absolute links in a package point to files of the package, such as `/sbin/insmod` to `/bin/kmod`.
+fn keep_links_inside(top: &Path) -> Result<()> {
+    let mut to_visit = vec![top.to_owned()];
+    while let Some(directory) = to_visit.pop() {
+        for path in entries(&directory)? {
+            if path.is_symlink() {
+                keep_link_inside(top, &directory, &path)
+                    .with_context(|| format!("change {}", path.display()))?;
+            } else if path.is_dir() {
+                to_visit.push(path);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn keep_link_inside(top: &Path, directory: &Path, link: &Path) -> Result<()> {
+    let target = fs::read_link(link)?;
+    let Ok(target) = target.strip_prefix("/") else { return Ok(()) };
+    let depth = directory.strip_prefix(top)?.components().count();
+    let up: PathBuf = iter::repeat_n("..", depth).collect();
+    fs::remove_file(link)?;
+    Ok(symlink(up.join(target), link)?)
 }
 
 /// All directories with libraries, those nearest to the top first. On an installed system, the lower ones are in the
@@ -105,16 +154,15 @@ fn check_libraries(binary: &Path, libraries: &[PathBuf]) -> Result<()> {
 }
 
 /// All paths are relative to the script, so the target directory can be moved.
-fn launcher(binary: &Path, libraries: &[PathBuf]) -> String {
-    let top = tree::unpacked();
-    let relative = |path: &Path| format!("$top/{}", path.strip_prefix(&top).unwrap_or(path).display());
+fn launcher(top: &Path, binary: &Path, libraries: &[PathBuf]) -> String {
+    let relative = |path: &Path| format!("$top/{}", path.strip_prefix(top).unwrap_or(path).display());
     let libraries: Vec<_> = libraries.iter().map(|path| relative(path)).collect();
     format!(
         "#!/bin/sh
-# Written by `cargo xtask setup`.
+{WRITTEN_BY}
 top=${{0%/*}}/..
-export LD_LIBRARY_PATH=\"{}\"
-exec \"{}\" \"$@\"
+{LIBRARIES}{}\"
+{START}{}\" \"$@\"
 ",
         libraries.join(":"),
         relative(binary)

@@ -103,9 +103,10 @@ impl Work {
         let modules: String = linux.modules.iter().map(insert).collect();
         let environment: String = self.environment.iter().map(export).collect();
         let commands: String = self.commands.iter().map(run).collect();
+        let path = quoted(&command::search_path());
         format!(
             "#!{SHELL}
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/
+export PATH={path} HOME=/
 mount -t proc none /proc
 mount -t sysfs none /sys
 mount -t bpf none /sys/fs/bpf

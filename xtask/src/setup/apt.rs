@@ -3,12 +3,17 @@
 //! apt-get first simulates the installation. If installing a program that only tests need would remove or downgrade a
 //! package of the host, such as one from backports, the program is unpacked under target instead.
 
-use std::{collections::BTreeSet, process::Command, time::Instant};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result};
 
 use super::{Need, Remedy};
-use crate::{command, root, unpacked};
+use crate::{command, root, tree, unpacked};
 
 /// `policy-rc.d` and `disable` keep the packages' services from running, now and after a reboot: a build must not start a
 /// web server on port 80 of the host.
@@ -151,10 +156,15 @@ fn unpack(need: &Need, harm: &str) -> Result<()> {
     let package = need.package().unwrap_or_default();
     eprintln!("setup: package {package}: {}", need.reason);
     eprintln!("setup: unpacking {package} under target, because installing it would {harm}");
+    unpack_into(&tree::unpacked(), need.what, package, &installed()?).map(drop)
+}
+
+/// Unpacks a program's package, and those that it depends on and that are not installed; returns the launcher.
+fn unpack_into(top: &Path, program: &str, package: &str, installed: &str) -> Result<PathBuf> {
     let simulation = simulate(&[package], NOTHING_INSTALLED)
         .with_context(|| format!("apt-get cannot resolve the dependencies of {package}"))?;
-    let directory = unpacked::unpack(package, &absent(&simulation, &installed()?))?;
-    unpacked::write_launcher(need.what, &directory)
+    let directory = unpacked::unpack(top, package, &absent(&simulation, installed))?;
+    unpacked::write_launcher(top, program, &directory)
 }
 
 /// The names of packages, sorted, without duplicates.
@@ -200,6 +210,8 @@ fn parse_installed(line: &str) -> Option<Version<'_>> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     const NEW: &str = "\
@@ -299,6 +311,31 @@ rc  libslirp0 4.7.0-1 amd64
         let simulation = "Inst libc6 (2.36-9+deb12u13 Debian:12.15/oldstable [amd64])\n";
 
         assert!(absent(simulation, "ii  libc6 2.36-9+deb12u10 amd64\n").is_empty());
+    }
+
+    /// As on a host without any of the libraries.
+    #[test]
+    fn an_unpacked_program_starts_with_the_libraries_unpacked_with_it() {
+        let uris = ["download", "--print-uris", "--quiet=2", "kmod"];
+        if command::query(Command::new("apt-get").args(uris)).is_none() {
+            // Not captured by the test runner: a test that was skipped must be visible.
+            writeln!(std::io::stderr(), "NOT RUN: apt-get knows no package kmod: run `apt-get update`")
+                .unwrap();
+            return;
+        }
+        let top = tree::top().join("target/tests/unpacked");
+
+        // A package whose program is a link, and needs libraries.
+        let launcher = unpack_into(&top, "insmod", "kmod", "").unwrap();
+
+        let version = command::query(Command::new(&launcher).arg("--version"));
+        assert!(version.unwrap().starts_with("kmod version"));
+        let loaded = unpacked::launched(&launcher).unwrap();
+        for file in ["kmod/sbin/insmod", "libcrypto.so", "liblzma.so", "libzstd.so"] {
+            let path = loaded.iter().find(|path| path.to_string_lossy().contains(file)).expect(file);
+            assert!(path.starts_with(&top), "{}", path.display());
+        }
+        std::fs::remove_dir_all(&top).unwrap();
     }
 
     fn need(remedy: Remedy) -> Need {

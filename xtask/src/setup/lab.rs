@@ -22,23 +22,22 @@ const PROGRAMS: &[Program] = &[
     ("strace", "strace", "tests kill xlb at a system call with it"),
 ];
 
-/// Tools for namespaces and links. They are installed, never unpacked: the machine with the oldest kernel gets copies of
-/// the host's.
+/// Tools for namespaces and links.
 pub fn network() -> Vec<Need> {
-    all(NETWORK, Remedy::Package)
+    all(NETWORK)
 }
 
 /// Programs that run in the namespaces.
 pub fn programs() -> Vec<Need> {
-    all(PROGRAMS, Remedy::PortablePackage)
+    all(PROGRAMS)
 }
 
-fn all(programs: &[Program], remedy: fn(&'static str) -> Remedy) -> Vec<Need> {
+fn all(programs: &[Program]) -> Vec<Need> {
     let need = |&(program, package, reason)| Need {
         what: program,
         reason,
         is_met: command::find(program).is_some(),
-        remedy: remedy(package),
+        remedy: Remedy::PortablePackage(package),
     };
     programs.iter().map(need).collect()
 }

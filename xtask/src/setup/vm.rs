@@ -18,7 +18,7 @@ pub fn needs() -> Vec<Need> {
             what: "insmod",
             reason: "loads virtual Ethernet modules into that kernel",
             is_met: command::find("insmod").is_some(),
-            remedy: Remedy::Package("kmod"),
+            remedy: Remedy::PortablePackage("kmod"),
         },
         Need {
             what: LINUX_PACKAGE,

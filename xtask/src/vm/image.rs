@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use cpio::newc;
 
-use crate::command;
+use crate::{command, unpacked};
 
 const DIRECTORY: u32 = 0o040_755;
 const FILE: u32 = 0o100_755;
@@ -34,10 +34,12 @@ impl Image {
         Ok(Self { archive: BufWriter::new(file), paths: BTreeSet::new() })
     }
 
-    /// Adds a program of this host and its shared libraries, at their paths on the host.
+    /// Adds a program of this host and its shared libraries, at their paths on the host. Of a program that setup unpacked,
+    /// that is the launcher and what it starts.
     pub fn program(&mut self, path: &Path) -> Result<()> {
         self.copy(path)?;
-        libraries(path).iter().try_for_each(|library| self.copy(library))
+        let files = unpacked::launched(path).unwrap_or_else(|| libraries(path));
+        files.iter().try_for_each(|file| self.copy(file))
     }
 
     /// Adds a file of this host, at its path on the host.
@@ -99,5 +101,5 @@ impl Image {
 /// The libraries of a program, from `ldd`. A statically linked program has none.
 fn libraries(program: &Path) -> Vec<PathBuf> {
     let output = command::query(Command::new("ldd").arg(program)).unwrap_or_default();
-    output.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
+    unpacked::paths(&output).collect()
 }

@@ -41,7 +41,7 @@ impl Linux {
     pub fn unpack(reason: &str) -> Result<()> {
         let package = newest()?;
         eprintln!("setup: package {package}, unpacked under target: {reason}");
-        unpacked::unpack(NAME, &[package]).map(drop)
+        unpacked::unpack(&tree::unpacked(), NAME, &[package]).map(drop)
     }
 }
 
