@@ -1,6 +1,6 @@
-//! `demo`, `bench` and `lab`: programs of the `tests` package, built as the user and run as root.
+//! `demo` and `lab`: programs of the `tests` package, built as the user and run as root.
 
-use std::{ffi::OsString, os::unix::process::CommandExt as _};
+use std::{ffi::OsString, os::unix::process::CommandExt as _, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
@@ -14,14 +14,6 @@ use crate::{
 #[derive(Args)]
 pub struct Demo {
     /// For the demo: --keep (leave the lab up), --json (print the figures)
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    arguments: Vec<OsString>,
-}
-
-/// Measure nanoseconds per packet, and compare throughput with nftables and HAProxy
-#[derive(Args)]
-pub struct Bench {
-    /// For the bench, such as --json FILE
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }
@@ -48,17 +40,6 @@ impl Demo {
     }
 }
 
-impl Bench {
-    pub fn run(self) -> Result<()> {
-        prepare()?;
-        become_root(
-            "bench",
-            self.arguments,
-            "the bench, which loads XDP programs and creates network namespaces,",
-        )
-    }
-}
-
 impl Lab {
     pub fn run(self) -> Result<()> {
         let verb = match self {
@@ -74,21 +55,25 @@ impl Lab {
 }
 
 /// Installs and builds what the lab runs.
-fn prepare() -> Result<()> {
+pub fn prepare() -> Result<()> {
     setup::ensure(&[Part::Toolchain, Part::Network, Part::Lab])?;
     build::release()
 }
 
 /// Builds a program of the tests package and replaces this process with it as root, so that signals and the exit code
 /// are the program's own.
-fn become_root(program: &str, arguments: impl IntoIterator<Item = OsString>, reason: &str) -> Result<()> {
-    let mut cargo = cargo::cargo();
-    cargo.args(["build", "--locked", "--release", "--package", "tests", "--bin", program]);
-    let executables = cargo::executables(&mut cargo)?;
-    let executable = executables.first().with_context(|| format!("cargo did not build `{program}`"))?;
-
-    let mut command = root::built(&executable.path, reason)?;
+pub fn become_root(program: &str, arguments: impl IntoIterator<Item = OsString>, reason: &str) -> Result<()> {
+    let mut command = root::built(&built(program)?, reason)?;
     command.args(arguments);
     let error = command.exec();
     Err(error).with_context(|| format!("run `{}`", command::shown(&command)))
+}
+
+/// Builds a program of the tests package; its path.
+pub fn built(program: &str) -> Result<PathBuf> {
+    let mut cargo = cargo::cargo();
+    cargo.args(["build", "--locked", "--release", "--package", "tests", "--bin", program]);
+    let executables = cargo::executables(&mut cargo)?;
+    let executable = executables.into_iter().next();
+    Ok(executable.with_context(|| format!("cargo did not build `{program}`"))?.path)
 }

@@ -3,6 +3,7 @@
 //! A command runs the commands that it depends on: `demo` installs what is missing, builds, and then runs. Nothing is
 //! written outside `target/`, except packages of the distribution, which `setup` lists.
 
+mod bench;
 mod build;
 mod cargo;
 mod command;
@@ -32,7 +33,7 @@ enum Xtask {
     Verify(verify::Verify),
     Test(test::Test),
     Demo(lab::Demo),
-    Bench(lab::Bench),
+    Bench(bench::Bench),
     #[command(subcommand)]
     Lab(lab::Lab),
 }

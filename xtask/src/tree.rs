@@ -33,6 +33,11 @@ pub fn layouts() -> PathBuf {
     top().join("target/layouts")
 }
 
+/// Other revisions that the bench compares this tree with.
+pub fn ab() -> PathBuf {
+    top().join("target/ab")
+}
+
 /// The release binary that `build` produces.
 pub fn xlb() -> PathBuf {
     top().join("target/release/xlb")

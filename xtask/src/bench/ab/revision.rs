@@ -1,0 +1,68 @@
+//! Another revision of this tree, built under target/ab with our compilers and flags.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context as _, Result};
+
+use super::Tree;
+use crate::{cargo, command, toolchain::Toolchain, tree};
+
+/// Exports a revision and builds its BPF programs and its bench, unless an earlier run did.
+pub fn build(revision: &str) -> Result<Tree> {
+    let commit = commit(revision)?;
+    let top = tree::ab().join(&commit);
+    let bpf = top.join("target/bpf");
+    let bench = top.join("target/release/bench");
+    let objects = bpf.join("bpfel-unknown-none/bpf");
+    if !bench.is_file() {
+        eprintln!("build: compiling {revision} in {}", top.display());
+        export(&commit, &top)?;
+        compile_programs(&top, &bpf)?;
+        let mut cargo = cargo::cargo();
+        cargo.current_dir(&top).args([
+            "build",
+            "--locked",
+            "--release",
+            "--package",
+            "tests",
+            "--bin",
+            "bench",
+        ]);
+        command::run(cargo.arg("--target-dir").arg(top.join("target")))?;
+    }
+    Ok(Tree { name: revision.to_owned(), bench, objects })
+}
+
+/// Compiles the balancer and the bench's own programs, which have had a package of their own since after 0.1.0.
+fn compile_programs(top: &Path, target: &Path) -> Result<()> {
+    let toolchain = Toolchain::find().context("found no compiler for BPF: run `cargo xtask setup`")?;
+    let mut cargo = toolchain.cargo_in(top, target, "build");
+    cargo.args(["--bins", "--package", "lb-ebpf"]);
+    if top.join("tests/ebpf").is_dir() {
+        cargo.args(["--package", "tests-ebpf"]);
+    }
+    command::run(&mut cargo)
+}
+
+/// The commit that a name stands for.
+fn commit(revision: &str) -> Result<String> {
+    let mut git = Command::new("git");
+    git.current_dir(tree::top()).args(["rev-parse", "--verify", "--end-of-options"]);
+    let commit = command::query(git.arg(format!("{revision}^{{commit}}")));
+    let commit =
+        commit.with_context(|| format!("`{revision}` is no revision of {}", tree::top().display()))?;
+    Ok(commit.trim().to_owned())
+}
+
+/// Writes the files of a commit to a directory.
+fn export(commit: &str, top: &Path) -> Result<()> {
+    fs::create_dir_all(top).with_context(|| format!("create {}", top.display()))?;
+    let archive = tree::ab().join(format!("{commit}.tar"));
+    let mut git = Command::new("git");
+    git.current_dir(tree::top()).args(["archive", "--format=tar", "--output"]);
+    command::run(git.arg(&archive).arg(commit))?;
+    command::run(
+        Command::new("tar").arg("--extract").arg("--file").arg(&archive).arg("--directory").arg(top),
+    )?;
+    fs::remove_file(&archive).with_context(|| format!("remove {}", archive.display()))
+}
