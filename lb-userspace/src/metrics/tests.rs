@@ -2,7 +2,7 @@
 
 use std::{
     io::Write,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, SystemTime},
 };
 
@@ -123,23 +123,38 @@ fn each_family_and_each_reason_is_in_the_document() {
 
 #[test]
 fn promtool_accepts_the_text() {
-    let promtool = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let Ok(mut promtool) = promtool else {
-        // Not captured by the test runner: a test that was skipped must be visible.
-        writeln!(std::io::stderr(), "NOT RUN: promtool is not installed (Debian: prometheus)").unwrap();
-        return;
-    };
+    let Some(mut promtool) = promtool(&["check", "metrics"]) else { return };
 
     promtool.stdin.take().unwrap().write_all(render(&input()).unwrap().as_bytes()).unwrap();
 
     let output = promtool.wait_with_output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     assert!(output.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
+}
+
+#[test]
+fn alerts_fire_as_their_unit_tests_expect() {
+    let tests = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/prometheus-rules-test.yml");
+    let Some(promtool) = promtool(&["test", "rules", tests]) else { return };
+
+    let output = promtool.wait_with_output().unwrap();
+
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+}
+
+#[test]
+fn each_alert_has_a_unit_test_in_which_it_fires() {
+    let rules = include_str!("../../../deploy/prometheus-rules.yml");
+    let tests = include_str!("../../../deploy/prometheus-rules-test.yml");
+    let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    let firing: Vec<&str> =
+        tests.lines().filter_map(|line| line.trim().strip_prefix("- alertname: ")).collect();
+
+    assert!(alerts.len() > 5, "{alerts:?}");
+    for alert in alerts {
+        assert!(firing.contains(&alert), "deploy/prometheus-rules-test.yml lacks {alert}");
+    }
 }
 
 #[test]
@@ -155,6 +170,18 @@ fn alerts_use_existing_metrics() {
     for word in asked {
         assert!(known.contains(&word), "deploy/prometheus-rules.yml asks for {word}");
     }
+}
+
+/// Starts promtool, if it is installed.
+fn promtool(arguments: &[&str]) -> Option<Child> {
+    let mut promtool = Command::new("promtool");
+    promtool.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let started = promtool.spawn();
+    if started.is_err() {
+        // Not captured by the test runner: a test that was skipped must be visible.
+        writeln!(std::io::stderr(), "NOT RUN: promtool is not installed (Debian: prometheus)").unwrap();
+    }
+    started.ok()
 }
 
 fn input() -> Input {
