@@ -28,7 +28,7 @@ use crate::{
 /// Records per bucket. With 8, and a second bucket for overflow, 0.03 % of flows are refused at half load.
 pub const WAYS: usize = 8;
 /// Reply index entries in a line of 64 bytes.
-pub const HINTS: usize = 8;
+pub const ENTRIES_PER_LINE: usize = 8;
 /// Records in a table per flow of its capacity.
 pub const RECORDS_PER_FLOW: u32 = 2;
 /// Lines of the reply index per bucket of records. With 2, one line in a thousand is full when the table is filled to
@@ -87,9 +87,9 @@ impl Control {
 /// An entry of the reply index: `tag (32) | generation (8) | record number (24)`. Zero is an empty entry.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hint(pub u64);
+pub struct ReplyEntry(pub u64);
 
-impl Hint {
+impl ReplyEntry {
     /// An empty entry. Record 0 with tag 0 and a generation of 0 would look the same: its flow would get no replies, once
     /// in 2^40 flows of that record.
     pub const NONE: Self = Self(0);
@@ -267,7 +267,7 @@ records!(Record4, Record6);
 
 crate::plain! {
     Control = "control: generation 24, state 8, tag 32",
-    Hint = "reply index: tag 32, generation 8, record 24",
+    ReplyEntry = "reply index: tag 32, generation 8, record 24",
     Proof = "proof: generation 24, answered 8, sequence 32",
     Owner = "owner: backend 24, mode 4, protocol 4",
 }
@@ -290,14 +290,14 @@ impl<R: Layout> Layout for Bucket<R> {
 /// The reply index entries of one hash value: one cache line.
 #[repr(C, align(64))]
 #[derive(Debug)]
-pub struct HintLine {
-    /// The entries, each a [`Hint`].
-    pub hint: [Word; HINTS],
+pub struct ReplyLine {
+    /// The entries, each a [`ReplyEntry`].
+    pub entry: [Word; ENTRIES_PER_LINE],
 }
 
-crate::fields!(HintLine { hint: [Hint; HINTS] });
+crate::fields!(ReplyLine { entry: [ReplyEntry; ENTRIES_PER_LINE] });
 
-const _: () = assert!(size_of::<HintLine>() == 64);
+const _: () = assert!(size_of::<ReplyLine>() == 64);
 
 /// The sizes of one family's table.
 #[repr(C)]
@@ -305,7 +305,7 @@ const _: () = assert!(size_of::<HintLine>() == 64);
 pub struct Shape {
     /// Buckets of [`WAYS`] records.
     pub buckets: u32,
-    /// Lines of [`HINTS`] reply index entries.
+    /// Lines of [`ENTRIES_PER_LINE`] reply index entries.
     pub lines: u32,
     /// Number of half-open flows above which a new flow evicts another half-open flow instead of using an empty record.
     pub half_open: u32,
@@ -376,7 +376,7 @@ mod tests {
             assert!(shape.flows() >= flows && shape.flows() < flows + WAYS as u32);
             let bytes = |bucket: usize| {
                 u64::from(shape.buckets) * bucket as u64
-                    + u64::from(shape.lines) * size_of::<HintLine>() as u64
+                    + u64::from(shape.lines) * size_of::<ReplyLine>() as u64
             };
             if flows >= 1000 {
                 assert!(bytes(size_of::<Bucket<Record4>>()) <= 300 * u64::from(flows), "IPv4, {flows} flows");

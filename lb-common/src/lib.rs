@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!   Service (address, port, protocol) ─▶ Pool ─▶ slots ─▶ backend id ─▶ Backend
-//!   Record (one per flow) ─▶ backend id, client's next hop           Hint ─▶ Record
+//!   Record (one per flow) ─▶ backend id, client's next hop           reply index ─▶ Record
 //! ```
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]

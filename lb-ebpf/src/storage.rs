@@ -6,7 +6,7 @@ use lb_common::{
     clock::Ticks,
     counters::{BackendNumber, ServiceNumber},
     event::NeighbourWanted,
-    flow::{Bucket, BucketIndex, HintLine, LineIndex},
+    flow::{Bucket, BucketIndex, LineIndex, ReplyLine},
     hop::{Hop, Interface},
     net::{Address, Be16},
     pool::{Pool, SourceSet},
@@ -73,7 +73,7 @@ pub trait FlowTable<F: Family> {
     /// A bucket of records.
     fn bucket(&self, index: BucketIndex) -> Option<&Bucket<RecordOf<F>>>;
     /// A line of the reply index.
-    fn line(&self, index: LineIndex) -> Option<&HintLine>;
+    fn line(&self, index: LineIndex) -> Option<&ReplyLine>;
     /// The number of half-open records.
     fn half_open(&self) -> Option<&Word>;
 }

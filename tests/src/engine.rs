@@ -86,8 +86,8 @@ pub struct Counters {
 pub struct Memory {
     /// IPv4's first, each family's in the order of its table.
     pub flows: Vec<Flow>,
-    /// Family's place, line of the reply index, slot, entry.
-    pub hints: Vec<(usize, u32, usize, u64)>,
+    /// Family's place, line of the reply index, number of the entry, entry.
+    pub reply_index: Vec<(usize, u32, usize, u64)>,
     /// By family.
     pub half_open: [u64; 2],
     /// By pool.

@@ -175,7 +175,7 @@ mod tests {
                     }
                 };
                 let loaded = loaded.context("no line was loaded")?.0;
-                let lines = || tables.memory().hints.into_iter().map(|(_, line, ..)| line);
+                let lines = || tables.memory().reply_index.into_iter().map(|(_, line, ..)| line);
                 let before = lines().filter(|line| *line == loaded).count();
                 slow::run(path, &mut frame, &tables);
 

@@ -37,7 +37,7 @@ impl KernelEngine {
         let network = Network::enter()?;
         let object = object()?;
         let mut loader = EbpfLoader::new();
-        for map in ["FLOWS4", "FLOWS6", "HINTS4", "HINTS6"] {
+        for map in ["FLOWS4", "FLOWS6", "REPLY_INDEX4", "REPLY_INDEX6"] {
             loader.map_max_entries(map, MAX_BUCKETS);
         }
         programs::set_backends_mask(&mut loader);

@@ -10,7 +10,7 @@ use lb_common::{
     clock::Ticks,
     counters::{BackendNumber, ServiceNumber, Tally},
     event::NeighbourWanted,
-    flow::{Bucket, BucketIndex, HintLine, LineIndex},
+    flow::{Bucket, BucketIndex, LineIndex, ReplyLine},
     hop::{Hop, Interface},
     limits::MAX_PLACES,
     net::{Address, V4, V6},
@@ -252,7 +252,7 @@ macro_rules! flow_tables {
                 self.unless_missing(Element::Bucket, self.$flows.buckets.get(index.0 as usize))
             }
 
-            fn line(&self, index: LineIndex) -> Option<&HintLine> {
+            fn line(&self, index: LineIndex) -> Option<&ReplyLine> {
                 self.unless_missing(Element::Line, self.$flows.lines.get(index.0 as usize))
             }
 

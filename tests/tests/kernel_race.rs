@@ -12,7 +12,7 @@ use lb_common::{
     backend::{Backend, BackendId},
     cell::Word,
     counters::{BackendNumber, ServiceNumber},
-    flow::{Bucket, Hint, HintLine, RecordIndex, Shape, State},
+    flow::{Bucket, RecordIndex, ReplyEntry, ReplyLine, Shape, State},
     hop::{Hop, Interface},
     net::{Address, Be16, Mac, Protocol, V4, V6},
     pool::{Picker, Pool, SlotLine, SlotRange, SourceSet},
@@ -144,7 +144,7 @@ fn look_at_rest<F: Family + PartialEq>(
     settings: &Settings,
 ) -> Result<Vec<&'static str>> {
     let buckets = race.mapped::<Bucket<RecordOf<F>>>(&format!("FLOWS{family}"))?;
-    let lines = race.mapped::<HintLine>(&format!("HINTS{family}"))?;
+    let lines = race.mapped::<ReplyLine>(&format!("REPLY_INDEX{family}"))?;
     let half_open = race.mapped::<Word>(&format!("HALF_OPEN{family}"))?;
     let records: Vec<&RecordOf<F>> = buckets.iter().flat_map(|bucket| &bucket.way).collect();
     let control = |record: &RecordOf<F>| lb_common::flow::Control(record.control.load());
@@ -163,10 +163,10 @@ fn look_at_rest<F: Family + PartialEq>(
     for (i, &one) in holders.iter().enumerate() {
         let (this, state) = (records[one], control(records[one]).state());
         let hash = F::hash(&settings.keys, &reply_of::<F>(this));
-        let hint = Hint::new((hash >> 32) as u32, control(this).generation(), RecordIndex(one as u32));
+        let entry = ReplyEntry::new((hash >> 32) as u32, control(this).generation(), RecordIndex(one as u32));
         let line = &lines[reduce(hash as u32, SHAPE.lines) as usize];
-        if !line.hint.iter().any(|word| word.load() == hint.0) {
-            problems.push("a flow has no hint");
+        if !line.entry.iter().any(|word| word.load() == entry.0) {
+            problems.push("a flow has no reply index entry");
         }
         for &other in &holders[i + 1..] {
             let (that, that_state) = (records[other], control(records[other]).state());
@@ -180,12 +180,11 @@ fn look_at_rest<F: Family + PartialEq>(
             }
         }
     }
-    for hint in
-        lines.iter().flat_map(|line| &line.hint).map(|word| Hint(word.load())).filter(|hint| hint.0 != 0)
-    {
-        let owner = control(records[hint.record().0 as usize]);
-        if !owner.state().holds_tuple() || owner.generation() as u8 != hint.generation() {
-            problems.push("a hint leads nowhere");
+    let entries = lines.iter().flat_map(|line| &line.entry).map(|word| ReplyEntry(word.load()));
+    for entry in entries.filter(|entry| entry.0 != 0) {
+        let owner = control(records[entry.record().0 as usize]);
+        if !owner.state().holds_tuple() || owner.generation() as u8 != entry.generation() {
+            problems.push("a reply index entry leads to no flow");
         }
     }
     Ok(problems)

@@ -5,7 +5,7 @@
 use std::{fmt::Write as _, fs, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
-use lb_common::flow::{Hint, State};
+use lb_common::flow::{ReplyEntry, State};
 use lb_ebpf::packet::tcp::{ACK, SYN};
 use tests::{
     dialogue::{BACKEND_ISN, CLIENT_ISN, Dialogue},
@@ -68,12 +68,12 @@ impl Story {
 
     /// The flow's record and its entry of the reply index.
     fn remember(&mut self) -> Result<()> {
-        let Memory { flows, hints, .. } = self.engine.memory()?;
+        let Memory { flows, reply_index, .. } = self.engine.memory()?;
         let [flow] = flows[..] else { panic!("one flow has one record: {flows:?}") };
-        let [(_, line, slot, hint)] = hints[..] else {
-            panic!("and one entry in the reply index: {hints:?}")
+        let [(_, line, number, word)] = reply_index[..] else {
+            panic!("and one entry in the reply index: {reply_index:?}")
         };
-        self.blocks.extend([record(&flow), entry(line, slot, Hint(hint))]);
+        self.blocks.extend([record(&flow), entry(line, number, ReplyEntry(word))]);
         Ok(())
     }
 }
@@ -135,13 +135,13 @@ fn state(state: State) -> &'static str {
     }
 }
 
-fn entry(line: u32, slot: usize, hint: Hint) -> String {
-    let record = hint.record();
+fn entry(line: u32, number: usize, entry: ReplyEntry) -> String {
+    let record = entry.record();
     let (bucket, way) = (record.bucket().0, record.way());
     format!(
-        "line {line}, slot {slot}: tag {:#010x}, generation {}, record {} (bucket {bucket}, way {way})\n",
-        hint.tag(),
-        hint.generation(),
+        "line {line}, entry {number}: tag {:#010x}, generation {}, record {} (bucket {bucket}, way {way})\n",
+        entry.tag(),
+        entry.generation(),
         record.0,
     )
 }

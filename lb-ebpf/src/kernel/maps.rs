@@ -10,7 +10,7 @@ use lb_common::{
     cell::Word,
     counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
     event::NeighbourWanted,
-    flow::{Bucket, HintLine, Record4, Record6},
+    flow::{Bucket, Record4, Record6, ReplyLine},
     hop::Interface,
     limits::{EVENT_RING_BYTES, MAX_INTERFACE_INDEX, MAX_REASONS, Room},
     net::{V4, V6},
@@ -70,10 +70,10 @@ pub static FLOWS4: Array<Bucket<Record4>, 1, MMAPABLE> = Array::new();
 pub static FLOWS6: Array<Bucket<Record6>, 1, MMAPABLE> = Array::new();
 /// Reply index of IPv4 flows.
 #[btf_map]
-pub static HINTS4: Array<HintLine, 1, MMAPABLE> = Array::new();
+pub static REPLY_INDEX4: Array<ReplyLine, 1, MMAPABLE> = Array::new();
 /// Reply index of IPv6 flows.
 #[btf_map]
-pub static HINTS6: Array<HintLine, 1, MMAPABLE> = Array::new();
+pub static REPLY_INDEX6: Array<ReplyLine, 1, MMAPABLE> = Array::new();
 /// Number of half-open IPv4 flows.
 #[btf_map]
 pub static HALF_OPEN4: Array<Word, 1, MMAPABLE> = Array::new();

@@ -7,7 +7,7 @@ use lb_common::{
     clock::Ticks,
     counters::{BackendNumber, ServiceNumber},
     event::NeighbourWanted,
-    flow::{Bucket, BucketIndex, Control, HintLine, LineIndex, Record4, Record6, RecordIndex},
+    flow::{Bucket, BucketIndex, Control, LineIndex, Record4, Record6, RecordIndex, ReplyLine},
     hop::Interface,
     net::{V4, V6},
     pool::{Pool, SlotLine, SourceSet},
@@ -116,7 +116,7 @@ impl Maps for KernelTables {
 }
 
 macro_rules! flow_tables {
-    ($family:ty, $record:ty, $flows:ident, $hints:ident, $half_open:ident, $scratch:ident, $calls:ident) => {
+    ($family:ty, $record:ty, $flows:ident, $reply_index:ident, $half_open:ident, $scratch:ident, $calls:ident) => {
         impl FlowTable<$family> for KernelTables {
             #[inline(always)]
             fn bucket(&self, index: BucketIndex) -> Option<&Bucket<$record>> {
@@ -124,8 +124,8 @@ macro_rules! flow_tables {
             }
 
             #[inline(always)]
-            fn line(&self, index: LineIndex) -> Option<&HintLine> {
-                maps::$hints.get(index.0)
+            fn line(&self, index: LineIndex) -> Option<&ReplyLine> {
+                maps::$reply_index.get(index.0)
             }
 
             #[inline(always)]
@@ -200,5 +200,5 @@ macro_rules! flow_tables {
     };
 }
 
-flow_tables!(V4, Record4, FLOWS4, HINTS4, HALF_OPEN4, SCRATCH4, v4);
-flow_tables!(V6, Record6, FLOWS6, HINTS6, HALF_OPEN6, SCRATCH6, v6);
+flow_tables!(V4, Record4, FLOWS4, REPLY_INDEX4, HALF_OPEN4, SCRATCH4, v4);
+flow_tables!(V6, Record6, FLOWS6, REPLY_INDEX6, HALF_OPEN6, SCRATCH6, v6);

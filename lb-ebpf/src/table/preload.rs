@@ -32,6 +32,6 @@ pub fn reply_line<F: Family>(tables: &impl Storage<F>, flow: &Scratch<F>) -> Opt
         protocol: flow.tuple.get().protocol,
     };
     let index = reply_index::line_of(F::hash(&settings.keys, &reply), F::shape(settings));
-    tables.line(index)?.hint[0].load();
+    tables.line(index)?.entry[0].load();
     Some(index)
 }

@@ -7,7 +7,7 @@
 use lb_common::{
     cell::fence,
     clock::{Age, Ticks},
-    flow::{Control, HINTS, Hint, HintLine, LineIndex, RecordIndex, Shape, State},
+    flow::{Control, ENTRIES_PER_LINE, LineIndex, RecordIndex, ReplyEntry, ReplyLine, Shape, State},
     net::Protocol,
     reason::Reason,
     settings::Settings,
@@ -29,10 +29,10 @@ pub const fn line_of(hash: u64, shape: Shape) -> LineIndex {
 
 /// The entry of a line with this tag.
 #[inline(always)]
-fn lookup(line: &HintLine, tag: u32) -> Hint {
-    let (mut found, mut i) = (Hint::NONE, 0);
-    while i < HINTS {
-        let entry = Hint(line.hint[i].load());
+fn lookup(line: &ReplyLine, tag: u32) -> ReplyEntry {
+    let (mut found, mut i) = (ReplyEntry::NONE, 0);
+    while i < ENTRIES_PER_LINE {
+        let entry = ReplyEntry(line.entry[i].load());
         if entry.tag() == tag && entry.0 != 0 {
             found = entry;
         }
@@ -122,13 +122,13 @@ pub fn reserve<F: Family>(
     let Some(line) = tables.line(line_of(hash, F::shape(settings))) else { return Reserve::Missing };
     let (now, protocol) = (flow.now.get(), flow.tuple.get().protocol);
     let tag = tag(hash);
-    let mine = Hint::new(tag, generation, index);
+    let mine = ReplyEntry::new(tag, generation, index);
     let (mut free, mut same, mut matches, mut i) = (u64::from(probe), 0, 0, 0);
-    while i < HINTS {
-        let entry = line.hint[i].load();
+    while i < ENTRIES_PER_LINE {
+        let entry = line.entry[i].load();
         if entry == 0 {
             free = opaque(i as u64, now.0.into());
-        } else if Hint(entry).tag() == tag {
+        } else if ReplyEntry(entry).tag() == tag {
             same = opaque(i as u64, entry);
             matches += opaque(1, entry);
         }
@@ -137,9 +137,9 @@ pub fn reserve<F: Family>(
     if matches > 1 {
         return Reserve::Taken;
     }
-    let slot = if matches == 1 { same } else { free };
-    let word = &line.hint[slot as usize & (HINTS - 1)];
-    let old = Hint(word.load());
+    let place = if matches == 1 { same } else { free };
+    let word = &line.entry[place as usize & (ENTRIES_PER_LINE - 1)];
+    let old = ReplyEntry(word.load());
     // Checked here and not in the loop, where the verifier would explore it eight times.
     if old.0 != 0 {
         let Ok(holder) = by_index::<F>(tables, old.record()) else { return Reserve::Missing };
@@ -177,8 +177,8 @@ pub fn reserve<F: Family>(
         return Reserve::Taken;
     }
     i = 0;
-    while i < HINTS {
-        let entry = Hint(line.hint[i].load());
+    while i < ENTRIES_PER_LINE {
+        let entry = ReplyEntry(line.entry[i].load());
         if GUARD_RESCAN && entry.0 != 0 && entry.tag() == tag && entry.0 != mine.0 {
             word.replace(mine.0, 0);
             return Reserve::Taken;
@@ -216,12 +216,12 @@ pub fn release<F: Family>(
     generation: u32,
 ) {
     let hash = F::hash(&settings.keys, &record::reply_of(record));
-    let entry = Hint::new(tag(hash), generation, index);
+    let entry = ReplyEntry::new(tag(hash), generation, index);
     let Some(line) = table.line(line_of(hash, F::shape(settings))) else { return };
     let mut i = 0;
-    while i < HINTS {
-        if line.hint[i].load() == entry.0 {
-            line.hint[i].replace(entry.0, 0);
+    while i < ENTRIES_PER_LINE {
+        if line.entry[i].load() == entry.0 {
+            line.entry[i].replace(entry.0, 0);
         }
         i += 1;
     }

@@ -9,7 +9,7 @@ use lb_common::{
     backend::BackendId,
     cell::Word,
     clock::{Age, Ticks},
-    flow::{Bucket, BucketIndex, HintLine, LineIndex, RecordIndex, WAYS},
+    flow::{Bucket, BucketIndex, LineIndex, RecordIndex, ReplyLine, WAYS},
     net::{Be16, Protocol, V4, V6},
     settings::Settings,
 };
@@ -36,7 +36,7 @@ pub struct Flows {
 /// One family's table.
 pub struct Table<F: Family> {
     pub buckets: Mapping<Bucket<RecordOf<F>>>,
-    pub lines: Mapping<HintLine>,
+    pub lines: Mapping<ReplyLine>,
     /// A single word.
     pub half_open: Mapping<Word>,
 }
@@ -133,7 +133,7 @@ impl<F: Family> FlowTable<F> for Table<F> {
         self.buckets.get(index.0 as usize)
     }
 
-    fn line(&self, index: LineIndex) -> Option<&HintLine> {
+    fn line(&self, index: LineIndex) -> Option<&ReplyLine> {
         self.lines.get(index.0 as usize)
     }
 

@@ -6,7 +6,7 @@ use std::{io, num::NonZeroUsize, ops::Deref, os::fd::AsFd, ptr::NonNull};
 
 use lb_common::{
     cell::Word,
-    flow::{Bucket, HintLine, Record4, Record6},
+    flow::{Bucket, Record4, Record6, ReplyLine},
     pool::SlotLine,
 };
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -24,7 +24,7 @@ unsafe impl Mapped for Word {}
 // SAFETY: words.
 unsafe impl<const N: usize> Mapped for [Word; N] {}
 // SAFETY: words, in one cache line.
-unsafe impl Mapped for HintLine {}
+unsafe impl Mapped for ReplyLine {}
 // SAFETY: half words, in one cache line.
 unsafe impl Mapped for SlotLine {}
 // SAFETY: cells, and unused words that are never written; a multiple of a cache line.

@@ -5,7 +5,7 @@ use aya::maps::{PerCpuArray, xdp::DevMap};
 use lb_common::{
     backend::{Backend, BackendId},
     counters::{ActionCounters, BackendNumber, ServiceNumber, Tally},
-    flow::{Bucket, HintLine, Shape},
+    flow::{Bucket, ReplyLine, Shape},
     hop::{Hop, Interface},
     net::{Be16, Mac, Protocol},
     pool::{Picker, Pool, SlotLine, SlotRange, SourceSet},
@@ -52,7 +52,7 @@ pub struct Balancer<F: Numbered> {
     pub object: Object,
     /// The flow table, mapped: what the program writes is seen here at once.
     pub records: Mapped<Bucket<RecordOf<F>>>,
-    hints: Mapped<HintLine>,
+    reply_index: Mapped<ReplyLine>,
     half_open: Mapped<u64>,
     ingress: u32,
 }
@@ -66,7 +66,7 @@ impl<F: Numbered> Balancer<F> {
         furnish::<F>(&mut object, shape4, shape6, links)?;
         Ok(Self {
             records: object.mapped(&format!("FLOWS{}", F::DIGIT))?,
-            hints: object.mapped(&format!("HINTS{}", F::DIGIT))?,
+            reply_index: object.mapped(&format!("REPLY_INDEX{}", F::DIGIT))?,
             half_open: object.mapped(&format!("HALF_OPEN{}", F::DIGIT))?,
             object,
             ingress: links.front,
@@ -76,7 +76,7 @@ impl<F: Numbered> Balancer<F> {
     /// Removes all flows.
     pub fn clear(&mut self) {
         self.records.clear();
-        self.hints.clear();
+        self.reply_index.clear();
         self.half_open.clear();
     }
 

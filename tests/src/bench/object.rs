@@ -44,8 +44,8 @@ impl Object {
     /// Loads an object with flow tables of these sizes. The clock is fixed, unless `clock_is_set` is 0.
     pub fn load_sized(name: &str, v4: Shape, v6: Shape, clock_is_set: u8) -> Result<Self> {
         let mut loader = EbpfLoader::new();
-        loader.map_max_entries("FLOWS4", v4.buckets).map_max_entries("HINTS4", v4.lines);
-        loader.map_max_entries("FLOWS6", v6.buckets).map_max_entries("HINTS6", v6.lines);
+        loader.map_max_entries("FLOWS4", v4.buckets).map_max_entries("REPLY_INDEX4", v4.lines);
+        loader.map_max_entries("FLOWS6", v6.buckets).map_max_entries("REPLY_INDEX6", v6.lines);
         loader.override_global("CLOCK_IS_SET", &clock_is_set, true);
         programs::set_backends_mask(&mut loader);
         Self::load_with(name, loader)

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Result, ensure};
 use lb_common::{
     counters::Tally,
-    flow::{Hint, State},
+    flow::{ReplyEntry, State},
     net::Be16,
     reason::Reason,
 };
@@ -185,11 +185,12 @@ pub fn memory(memory: &Memory) -> Result<()> {
         }
         let reply = (flow.backend, flow.source, flow.reply_ports.raw(), flow.owner.protocol());
         ensure!(replies.insert(reply), "two flows have one reply tuple: {:#?}", memory.flows);
-        let leads_here = |hint: u64| {
-            Hint(hint).record() == flow.index && Hint(hint).generation() == flow.control.generation() as u8
+        let leads_here = |entry: ReplyEntry| {
+            entry.record() == flow.index && entry.generation() == flow.control.generation() as u8
         };
-        let hints = memory.hints.iter().filter(|(of, .., hint)| *of == family && leads_here(*hint)).count();
-        ensure!(hints == 1, "{hints} hints lead to {flow:?}");
+        let of_family = memory.reply_index.iter().filter(|(of, ..)| *of == family);
+        let entries = of_family.filter(|(.., entry)| leads_here(ReplyEntry(*entry))).count();
+        ensure!(entries == 1, "{entries} entries of the reply index lead to {flow:?}");
     }
     ensure!(memory.half_open == half_open, "{half_open:?} are half-open, counted {:?}", memory.half_open);
     Ok(())

@@ -13,7 +13,7 @@ use lb_common::{
     clock::Ticks,
     counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
     event::NeighbourWanted,
-    flow::{Control, Deltas, HINTS, Owner, Proof, Record4, Record6, RecordIndex, State, WAYS},
+    flow::{Control, Deltas, ENTRIES_PER_LINE, Owner, Proof, Record4, Record6, RecordIndex, State, WAYS},
     hop::{ClientHop, HopStamp, Interface},
     net::Ports,
     pool::{SlotLine, SourceSet},
@@ -49,8 +49,8 @@ pub fn clear(ebpf: &mut Ebpf) -> Result<()> {
     for index in 0..MAX_BUCKETS {
         put(ebpf, "FLOWS4", index, [0u8; BUCKET4])?;
         put(ebpf, "FLOWS6", index, [0u8; BUCKET6])?;
-        put(ebpf, "HINTS4", index, [0u64; HINTS])?;
-        put(ebpf, "HINTS6", index, [0u64; HINTS])?;
+        put(ebpf, "REPLY_INDEX4", index, [0u64; ENTRIES_PER_LINE])?;
+        put(ebpf, "REPLY_INDEX6", index, [0u64; ENTRIES_PER_LINE])?;
     }
     put(ebpf, "HALF_OPEN4", 0, 0u64)?;
     put(ebpf, "HALF_OPEN6", 0, 0u64)?;
@@ -185,12 +185,12 @@ pub fn memory(ebpf: &Ebpf) -> Result<Memory> {
     for index in 0..MAX_BUCKETS {
         records(&mut memory, index, &flows6.get(&index, 0)?);
     }
-    for (family, name) in ["HINTS4", "HINTS6"].into_iter().enumerate() {
-        let lines = read::<[u64; HINTS]>(ebpf, name)?;
+    for (family, name) in ["REPLY_INDEX4", "REPLY_INDEX6"].into_iter().enumerate() {
+        let lines = read::<[u64; ENTRIES_PER_LINE]>(ebpf, name)?;
         for line in 0..MAX_BUCKETS {
-            let hints = lines.get(&line, 0)?;
-            let used = hints.iter().enumerate().filter(|(_, hint)| **hint != 0);
-            memory.hints.extend(used.map(|(slot, hint)| (family, line, slot, *hint)));
+            let entries = lines.get(&line, 0)?;
+            let used = entries.iter().enumerate().filter(|(_, entry)| **entry != 0);
+            memory.reply_index.extend(used.map(|(number, entry)| (family, line, number, *entry)));
         }
     }
     memory.half_open =

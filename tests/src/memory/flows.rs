@@ -4,7 +4,7 @@ use std::array;
 
 use lb_common::{
     cell::{HalfWord, Shared, Word},
-    flow::{Bucket, HintLine, Record, RecordIndex, Shape},
+    flow::{Bucket, Record, RecordIndex, ReplyLine, Shape},
     net::Ports,
     pool::Pool,
 };
@@ -21,7 +21,7 @@ pub struct Flows<F: Family> {
     /// By number; the shape sets how many.
     pub buckets: Vec<Bucket<RecordOf<F>>>,
     /// By number; the shape sets how many.
-    pub lines: Vec<HintLine>,
+    pub lines: Vec<ReplyLine>,
     /// By CPU.
     pub scratch: [Scratch<F>; 2],
     /// How many records are half-open.
@@ -35,7 +35,7 @@ impl<F: Family<Address: Default, Spare: Default>> Flows<F> {
             buckets: (0..shape.buckets)
                 .map(|_| Bucket { way: array::from_fn(|_| empty_record::<F>()) })
                 .collect(),
-            lines: (0..shape.lines).map(|_| HintLine { hint: array::from_fn(|_| Word::new(0)) }).collect(),
+            lines: (0..shape.lines).map(|_| ReplyLine { entry: array::from_fn(|_| Word::new(0)) }).collect(),
             scratch: array::from_fn(|_| blank()),
             half_open: Word::new(0),
         }
@@ -48,10 +48,10 @@ impl<F: Family<Address: Default, Spare: Default>> Flows<F> {
         memory.flows.extend(
             (0..).zip(records).filter_map(|(index, record)| Flow::of(RecordIndex(index), record, to_ip)),
         );
-        for (line, hints) in (0..).zip(&self.lines) {
-            for (slot, hint) in hints.hint.iter().enumerate() {
-                if hint.load() != 0 {
-                    memory.hints.push((family, line, slot, hint.load()));
+        for (index, line) in (0..).zip(&self.lines) {
+            for (number, entry) in line.entry.iter().enumerate() {
+                if entry.load() != 0 {
+                    memory.reply_index.push((family, index, number, entry.load()));
                 }
             }
         }

@@ -28,7 +28,7 @@ pub fn rows() -> Vec<Case> {
     }
     rows.extend(Kind::tcp().into_iter().flat_map(resets));
     for kind in Kind::all() {
-        rows.extend(hints(kind));
+        rows.extend(reply_index(kind));
     }
     for ip in Family::ALL {
         rows.extend(between_protocols(ip));
@@ -134,7 +134,7 @@ fn records(kind: Kind) -> Vec<Case> {
 }
 
 /// Enough records, but one line in the reply index for all of them.
-fn hints(kind: Kind) -> Vec<Case> {
+fn reply_index(kind: Kind) -> Vec<Case> {
     let world = World::new(kind).with_one_backend().with(|world| world.shape.lines = 1);
     let case = |name: &str| Case::new(format!("{kind}: {name}"), world.clone());
     let new = flow(kind, 99);

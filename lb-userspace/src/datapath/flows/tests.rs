@@ -2,7 +2,7 @@ use std::fs::File;
 
 use lb_common::{
     clock::Ticks,
-    flow::{Control, Hint, Owner, Record, Shape, State},
+    flow::{Control, Owner, Record, ReplyEntry, Shape, State},
     net::Ports,
     service::Mode,
 };
@@ -65,11 +65,11 @@ fn a_sweep_frees_records_and_reply_index_entries_of_retired_backends_only() {
     world.put4(1, State::HALF_OPEN, DEAD, NOW);
     world.put4(2, State::HALF_OPEN, ALIVE, NOW);
     world.put6(3, State::REOPENING, DEAD, NOW);
-    assert_eq!((world.hints(), world.half_open()), (4, [2, 1]));
+    assert_eq!((world.entries(), world.half_open()), (4, [2, 1]));
 
     world.sweep(DEAD);
 
-    assert_eq!((world.hints(), world.half_open()), (1, [1, 0]));
+    assert_eq!((world.entries(), world.half_open()), (1, [1, 0]));
     let states: Vec<State> = (0..3).map(|number| world.control4(number).state()).collect();
     assert_eq!(states, [State::EMPTY, State::EMPTY, State::HALF_OPEN]);
     assert_eq!(world.control4(0), Control::new(5, State::EMPTY, 0));
@@ -85,7 +85,7 @@ fn a_sweep_keeps_the_reply_index_entries_of_other_flows() {
 
     world.sweep(DEAD);
 
-    assert_eq!(world.hints(), 1);
+    assert_eq!(world.entries(), 1);
     assert!(!world.control4(0).state().is_live());
 }
 
@@ -143,9 +143,9 @@ impl World {
         }
     }
 
-    fn hints(&self) -> usize {
+    fn entries(&self) -> usize {
         let lines = self.flows.v4.lines.iter().chain(self.flows.v6.lines.iter());
-        lines.flat_map(|line| &line.hint).filter(|hint| hint.load() != 0).count()
+        lines.flat_map(|line| &line.entry).filter(|entry| entry.load() != 0).count()
     }
 
     fn half_open(&self) -> [u64; 2] {
@@ -187,8 +187,8 @@ fn put<F: Family>(
 
     let hash = F::hash(&settings.keys, &reply);
     let line = &table.lines[reduce(hash as u32, F::shape(settings).lines) as usize];
-    let hint = Hint::new((hash >> 32) as u32, 5, RecordIndex(number));
-    assert!(line.hint.iter().any(|word| word.replace(0, hint.0)), "the line is full");
+    let entry = ReplyEntry::new((hash >> 32) as u32, 5, RecordIndex(number));
+    assert!(line.entry.iter().any(|word| word.replace(0, entry.0)), "the line is full");
 }
 
 /// Tests map a file instead of a BPF array.

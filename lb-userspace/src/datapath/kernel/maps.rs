@@ -89,12 +89,12 @@ impl Maps {
             flows: Flows {
                 v4: Table {
                     buckets: mapping(&array(ebpf, "FLOWS4")?, "FLOWS4")?,
-                    lines: mapping(&array(ebpf, "HINTS4")?, "HINTS4")?,
+                    lines: mapping(&array(ebpf, "REPLY_INDEX4")?, "REPLY_INDEX4")?,
                     half_open: mapping(&array(ebpf, "HALF_OPEN4")?, "HALF_OPEN4")?,
                 },
                 v6: Table {
                     buckets: mapping(&array(ebpf, "FLOWS6")?, "FLOWS6")?,
-                    lines: mapping(&array(ebpf, "HINTS6")?, "HINTS6")?,
+                    lines: mapping(&array(ebpf, "REPLY_INDEX6")?, "REPLY_INDEX6")?,
                     half_open: mapping(&array(ebpf, "HALF_OPEN6")?, "HALF_OPEN6")?,
                 },
             },

@@ -18,7 +18,7 @@ mod program {
     use lb_common::{
         cell::{Shared, fence},
         clock::Ticks,
-        flow::{Control, HINTS, Hint, LineIndex, RecordIndex, State},
+        flow::{Control, ENTRIES_PER_LINE, LineIndex, RecordIndex, ReplyEntry, State},
         net::{Be16, Ports, Protocol, V4, V6},
         reason::Reason,
         settings::Settings,
@@ -326,11 +326,11 @@ mod program {
         let hash = F::hash(&settings.keys, tuple);
         let line = tables.line(LineIndex(reduce(hash as u32, F::shape(settings).lines)))?;
         let (mut first, mut second, mut i) = (0, 0, 0);
-        while i < HINTS {
-            let hint = line.hint[i].load();
-            if hint != 0 && Hint(hint).tag() == (hash >> 32) as u32 {
+        while i < ENTRIES_PER_LINE {
+            let entry = line.entry[i].load();
+            if entry != 0 && ReplyEntry(entry).tag() == (hash >> 32) as u32 {
                 second = first;
-                first = hint;
+                first = entry;
             }
             i += 1;
         }
@@ -343,7 +343,7 @@ mod program {
                 && record.reply_ports.get() == tuple.ports
                 && u32::from(record.owner.get().protocol()) == tuple.protocol
         };
-        both(tables, Hint(first).record(), Hint(second).record(), answers, |_, _| true)
+        both(tables, ReplyEntry(first).record(), ReplyEntry(second).record(), answers, |_, _| true)
     }
 
     /// Is there an instant at which two records answer for this request? A reopening flow and the closing flow
