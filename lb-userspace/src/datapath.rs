@@ -74,7 +74,7 @@ pub trait Datapath {
 /// The contents of the maps as plain values.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
-    /// By slot (`id % MAX_PLACES`).
+    /// By place (`id % MAX_PLACES`).
     pub backends: BTreeMap<u32, Backend>,
     /// Names by counter number, so that counters and flows keep their names over a restart.
     pub backend_names: BTreeMap<BackendNumber, BackendName>,
@@ -137,7 +137,7 @@ pub enum Op {
     PutBackendName(BackendNumber, BackendName),
     /// By counter number, as for backends.
     PutServiceName(ServiceNumber, String),
-    /// The slot follows from the id.
+    /// The place follows from the id.
     PutBackend(Backend),
     /// By first slot: backend ids, written to slots that no pool uses.
     PutSlots(u32, Vec<BackendId>),
@@ -159,7 +159,7 @@ pub enum Op {
     DeleteSlots(SlotRange),
     /// By set number. No pool uses the set any more.
     DeleteSources(u32),
-    /// By slot. Its flows are dead from now on.
+    /// By place. Its flows are dead from now on.
     DeleteBackend(u32),
     /// By counter number, which becomes free. The counts stay with the name.
     DeleteServiceName(ServiceNumber),
@@ -202,7 +202,7 @@ impl fmt::Display for Op {
             Self::DeletePool(pool) => write!(f, "delete pool {pool}"),
             Self::DeleteSlots(slots) => write!(f, "delete {} slots at {}", slots.length, slots.offset),
             Self::DeleteSources(number) => write!(f, "delete set {number} of sources"),
-            Self::DeleteBackend(slot) => write!(f, "delete the backend of slot {slot}"),
+            Self::DeleteBackend(place) => write!(f, "delete the backend in place {place}"),
             Self::DeleteServiceName(number) => write!(f, "delete the name of service counters {number}"),
             Self::DeleteBackendName(number) => write!(f, "delete the name of backend counters {number}"),
             Self::DeleteInterface(index) => write!(f, "delete interface {index}"),

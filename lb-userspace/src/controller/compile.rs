@@ -37,7 +37,7 @@ use self::{ranges::Ranges, schedule::Schedule, vacant::Vacant};
 use super::{
     identity::Former,
     index::Index,
-    snapshot::slot,
+    snapshot::place,
     state::{Standing, State},
 };
 use crate::{
@@ -126,7 +126,7 @@ struct Compiler<'a> {
     index: Index<'a>,
     vacant: Vacant,
     room: Room,
-    /// Slots of the backends array that are used. Filled on first use, which is rare.
+    /// Places of the `BACKENDS` array that are used. Filled on first use, which is rare.
     places: BTreeSet<u32>,
     /// Filled on first use, which is rare.
     ranges: Option<Ranges>,
@@ -225,7 +225,7 @@ impl<'a> Compiler<'a> {
             rest: 0,
             live: [0; 8],
         };
-        self.want.backends.insert(slot(id), entry);
+        self.want.backends.insert(place(id), entry);
         Ok(Some(id))
     }
 
@@ -243,7 +243,7 @@ impl<'a> Compiler<'a> {
         }
         let backends = schedule.in_force();
         for id in &backends {
-            self.want.backends.entry(slot(*id)).and_modify(|backend| backend.accepts = 1);
+            self.want.backends.entry(place(*id)).and_modify(|backend| backend.accepts = 1);
         }
         let sources = sources(service, family);
         if sources.len() > MAX_SOURCES {
@@ -352,13 +352,13 @@ impl<'a> Compiler<'a> {
         Ok(number)
     }
 
-    /// The next id whose slot is free in both snapshots.
+    /// The next id whose place is free in both snapshots.
     fn fresh_id(&mut self) -> Result<BackendId, NoRoom> {
         let places = self.room.places();
         if self.places.is_empty() {
             self.places = self.have.backends.values().map(|backend| backend.id.place(places)).collect();
         }
-        // Two rounds over the slots: the wrap skips slot 0, because no backend has the id 0.
+        // Two rounds over the places: the wrap skips place 0, because no backend has the id 0.
         for _ in 0..2 * places {
             let id = self.want.next_backend_id;
             self.want.next_backend_id = id.following();

@@ -47,7 +47,7 @@ impl<'a> Part<'a> {
     pub fn snapshot(&self, grace: &Grace) -> Snapshot {
         let pools = self.services().filter_map(|(_, service)| self.have.pools.get_key_value(&service.pool));
         Snapshot {
-            backends: self.backends().map(|(slot, backend)| (*slot, *backend)).collect(),
+            backends: self.backends().map(|(place, backend)| (*place, *backend)).collect(),
             backend_names: self.backend_names().map(|(number, name)| (*number, name.clone())).collect(),
             slots: self.have.slots_unread(grace),
             sources: self.have.sources_unread(grace),

@@ -75,8 +75,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let outcome = plan.iter().try_for_each(|op| {
             self.state.applying(op, &self.have, now);
             self.datapath.apply(op).with_context(|| format!("change the maps: {op}"))?;
-            if let Op::DeleteBackend(slot) = op {
-                retired.extend(self.have.backends.get(slot).map(|backend| backend.id));
+            if let Op::DeleteBackend(place) = op {
+                retired.extend(self.have.backends.get(place).map(|backend| backend.id));
             }
             self.have.apply(op);
             Ok(())

@@ -15,8 +15,8 @@ use lb_common::{
 use super::state::Grace;
 use crate::datapath::{Op, Snapshot};
 
-/// The slot of an id in the `BACKENDS` array.
-pub const fn slot(id: BackendId) -> u32 {
+/// The place of an id in the `BACKENDS` array.
+pub const fn place(id: BackendId) -> u32 {
     id.place(MAX_PLACES)
 }
 
@@ -27,7 +27,7 @@ impl Snapshot {
             Op::PutInterface(index, interface) => drop(self.interfaces.insert(*index, *interface)),
             Op::PutBackendName(number, name) => drop(self.backend_names.insert(*number, name.clone())),
             Op::PutServiceName(number, name) => drop(self.service_names.insert(*number, name.clone())),
-            Op::PutBackend(backend) => drop(self.backends.insert(slot(backend.id), *backend)),
+            Op::PutBackend(backend) => drop(self.backends.insert(place(backend.id), *backend)),
             Op::PutSlots(offset, ids) => drop(self.slots.insert(*offset, ids.clone())),
             Op::PutSources(number, sources) => drop(self.sources.insert(*number, sources.clone())),
             Op::PutPool(number, pool) => drop(self.pools.insert(*number, *pool)),
@@ -38,7 +38,7 @@ impl Snapshot {
             Op::DeletePool(number) => drop(self.pools.remove(number)),
             Op::DeleteSlots(slots) => drop(self.slots.remove(&slots.offset)),
             Op::DeleteSources(number) => drop(self.sources.remove(number)),
-            Op::DeleteBackend(slot) => drop(self.backends.remove(slot)),
+            Op::DeleteBackend(place) => drop(self.backends.remove(place)),
             Op::DeleteServiceName(number) => drop(self.service_names.remove(number)),
             Op::DeleteBackendName(number) => drop(self.backend_names.remove(number)),
             Op::DeleteInterface(index) => drop(self.interfaces.remove(index)),
@@ -47,7 +47,7 @@ impl Snapshot {
 
     /// The backend with an id.
     pub fn backend(&self, id: BackendId) -> Option<&lb_common::backend::Backend> {
-        self.backends.get(&slot(id)).filter(|backend| backend.id == id)
+        self.backends.get(&place(id)).filter(|backend| backend.id == id)
     }
 
     /// The ids that a pool gives new flows to.
@@ -167,8 +167,8 @@ impl Snapshot {
 
     fn fault_of_backends(&self) -> Option<String> {
         self.backends.iter().find_map(|(at, backend)| {
-            if backend.id == BackendId::NONE || slot(backend.id) != *at {
-                return Some(format!("backend {} lies in slot {at}", backend.id));
+            if backend.id == BackendId::NONE || place(backend.id) != *at {
+                return Some(format!("backend {} lies in place {at}", backend.id));
             }
             let named = self.backend_names.contains_key(&backend.counters)
                 && self.service_names.contains_key(&backend.service_counters);

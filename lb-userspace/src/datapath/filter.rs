@@ -33,7 +33,7 @@ pub struct Change {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sources {
     listens: BTreeSet<Listen>,
-    /// By slot.
+    /// By place.
     backends: BTreeMap<u32, Endpoint>,
     /// How many endpoints set each bit.
     bits: BTreeMap<Bit, u32>,
@@ -68,8 +68,8 @@ impl Sources {
                 let before = before.map(|endpoint| bit(endpoint, Filter::BACKEND));
                 Change { set, clear: self.remove(before) }
             }
-            Op::DeleteBackend(slot) => {
-                let before = self.backends.remove(slot);
+            Op::DeleteBackend(place) => {
+                let before = self.backends.remove(place);
                 let before = before.map(|endpoint| bit(endpoint, Filter::BACKEND));
                 Change { set: None, clear: self.remove(before) }
             }

@@ -92,9 +92,9 @@ pub fn load(ebpf: &mut Ebpf, maps: &Maps) -> Result<()> {
         put(ebpf, "POOLS", number, *pool)?;
     }
     // Flows of this world have no higher id.
-    for slot in 0..maps.settings.next_backend_id.0 {
-        let backend = maps.backends.iter().find(|it| it.id == BackendId(slot)).copied();
-        put::<Backend>(ebpf, "BACKENDS", slot, backend.unwrap_or_default())?;
+    for place in 0..maps.settings.next_backend_id.0 {
+        let backend = maps.backends.iter().find(|it| it.id == BackendId(place)).copied();
+        put::<Backend>(ebpf, "BACKENDS", place, backend.unwrap_or_default())?;
     }
     for (index, interface) in &maps.interfaces {
         put::<Interface>(ebpf, "INTERFACES", *index, *interface)?;

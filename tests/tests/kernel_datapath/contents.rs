@@ -85,7 +85,7 @@ fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
     steps.extend(want.interfaces.iter().map(|(index, it)| Op::PutInterface(*index, *it)));
     steps.extend(want.backend_names.iter().map(|(number, name)| Op::PutBackendName(*number, name.clone())));
     steps.extend(want.service_names.iter().map(|(number, name)| Op::PutServiceName(*number, name.clone())));
-    // The slot was in use before.
+    // The place was in use before.
     steps.push(Op::PutBackend(backend(BackendId(8 + MAX_PLACES), v4)));
     steps.extend(want.backends.values().map(|backend| Op::PutBackend(*backend)));
     steps.extend(want.slots.iter().map(|(offset, ids)| Op::PutSlots(*offset, ids.clone())));

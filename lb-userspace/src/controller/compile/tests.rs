@@ -109,7 +109,7 @@ fn ids_wrap_around_without_zero_and_skip_those_in_use() {
     more.backends.push(backend("web-4", "10.0.0.14:8080"));
     let want = compile(&serving(vec![more], Instant::now()), &again).unwrap();
 
-    assert_eq!(want.backends[&3].id, BackendId(MAX_PLACES + 3), "slots 1 and 2 are in use");
+    assert_eq!(want.backends[&3].id, BackendId(MAX_PLACES + 3), "places 1 and 2 are in use");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::{
         compile::compile,
         fixture::{backend, eth0, hops, probed, service, unprobed},
         plan::plan,
-        snapshot::slot,
+        snapshot::place,
         state::{GRACE_PERIOD, State},
     },
     event::{Health, HopState},
@@ -170,11 +170,11 @@ impl World {
         }
         if let Op::PutBackend(backend) = op {
             prop_assert!(!self.retired.contains(&backend.id), "{op:?} reuses an id");
-            let there = self.maps.backends.get(&slot(backend.id));
-            prop_assert!(there.is_none_or(|there| there.id == backend.id), "{op:?} overwrites a used slot");
+            let there = self.maps.backends.get(&place(backend.id));
+            prop_assert!(there.is_none_or(|there| there.id == backend.id), "{op:?} overwrites a used place");
         }
-        if let Op::DeleteBackend(slot) = op {
-            self.retired.extend(self.maps.backends.get(slot).map(|it| it.id));
+        if let Op::DeleteBackend(place) = op {
+            self.retired.extend(self.maps.backends.get(place).map(|it| it.id));
         }
         self.maps.apply(op);
         prop_assert_eq!(self.maps.fault(), None, "after {:?}", op);

@@ -37,8 +37,8 @@ impl Offers {
             self.put(have.offered(number), Offer::EndedAt(now));
             self.put(have.ids(after), Offer::InForce);
         }
-        if let Op::DeleteBackend(slot) = op
-            && let Some(backend) = have.backends.get(slot)
+        if let Op::DeleteBackend(place) = op
+            && let Some(backend) = have.backends.get(place)
         {
             self.0.remove(&backend.id);
         }

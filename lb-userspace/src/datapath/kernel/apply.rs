@@ -51,8 +51,8 @@ impl Maps {
             Op::DeletePool(number) => self.schedules.put_pool(*number, Pool::NONE),
             Op::DeleteSlots(slots) => self.schedules.delete_slots(*slots),
             Op::DeleteSources(number) => self.schedules.put_sources(*number, &[]),
-            Op::DeleteBackend(slot) => {
-                self.backends.delete(*slot);
+            Op::DeleteBackend(place) => {
+                self.backends.delete(*place);
                 Ok(())
             }
             Op::DeleteServiceName(number) => {

@@ -24,15 +24,15 @@ impl Backends {
         id != BackendId::NONE && self.get(id).is_some_and(|backend| backend.id == id)
     }
 
-    /// All backends, by slot.
+    /// All backends, by place.
     pub fn iter(&self) -> impl Iterator<Item = (u32, Backend)> {
         let backends = self.0.iter().map(read).filter(|backend| backend.id != BackendId::NONE);
         backends.map(|backend| (backend.id.place(MAX_PLACES), backend))
     }
 
-    /// Writes a backend to the slot of its id.
+    /// Writes a backend to the place of its id.
     ///
-    /// A backend with another id in this slot is deleted before any other word changes. A backend that keeps its
+    /// A backend with another id in this place is deleted before any other word changes. A backend that keeps its
     /// id is changed word by word: only its next hop changes, and the old and the new one are both right. The MTU
     /// is written last if the next hop is known, and first if it is not: with an MTU of 0 nothing is sent.
     pub fn put(&self, backend: &Backend) {
@@ -57,9 +57,9 @@ impl Backends {
         cell[0].store(words[0]);
     }
 
-    /// Clears a slot. The flows of its id are dead.
-    pub fn delete(&self, slot: u32) {
-        let Some(cell) = self.cell(slot) else { return };
+    /// Clears a place. The flows of its id are dead.
+    pub fn delete(&self, place: u32) {
+        let Some(cell) = self.cell(place) else { return };
         for word in cell {
             word.store(0);
             fence();
@@ -70,7 +70,8 @@ impl Backends {
         self.cell(id.0).map(read)
     }
 
-    /// The slot of a number modulo the slots, which are a power of two: ids and slots modulo `MAX_PLACES` both lead there.
+    /// The place of a number modulo their number, which is a power of two: ids, and places modulo `MAX_PLACES`, lead to the
+    /// same element.
     fn cell(&self, number: u32) -> Option<&[Word; WORDS]> {
         self.0.get(number as usize % self.0.len().max(1))
     }
