@@ -6,7 +6,7 @@ use anyhow::Context;
 
 use super::{
     attach,
-    kernel::slow_paths,
+    kernel::grace_period,
     lock::{Lock, PinsInUse},
     pins,
     preflight::links,
@@ -36,8 +36,8 @@ pub fn detach(directory: &Path) -> Result<Vec<String>, DetachError> {
 
     let mut removed = detach_links(directory)?;
     // A packet that is being handled may still take a slow path. If it cannot be waited for, that packet is lost.
-    if let Err(error) = slow_paths::grace_period() {
-        log::debug!("cannot wait for a grace period: {error}");
+    if let Err(error) = grace_period::wait() {
+        log::debug!("{error:#}");
     }
     if pins::remove_all(directory)? {
         removed.push(format!("removed the program and its maps from {}", directory.display()));

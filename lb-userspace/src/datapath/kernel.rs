@@ -13,6 +13,7 @@
 mod apply;
 mod backends;
 pub mod carry;
+pub mod grace_period;
 pub mod handles;
 pub mod load;
 pub mod manifest;
@@ -85,7 +86,7 @@ impl Datapath for KernelDatapath {
     }
 
     fn grace_period(&mut self) -> anyhow::Result<()> {
-        slow_paths::grace_period().context("wait for a grace period")
+        grace_period::wait()
     }
 
     fn sweep(&mut self, from: u32, retired: &BTreeSet<BackendId>) -> anyhow::Result<Option<u32>> {

@@ -80,7 +80,7 @@ impl Datapath for Memory {
 
     fn grace_period(&mut self) -> anyhow::Result<()> {
         if self.refuses_grace_periods {
-            bail!("the test's kernel has no membarrier");
+            bail!("the test's kernel has no memory");
         }
         self.grace_periods += 1;
         Ok(())

@@ -22,11 +22,10 @@ use super::{
     Attached, Capacity,
     attach::{self, Links, Outcome, Pinned, Refused},
     kernel::{
-        KernelDatapath,
+        KernelDatapath, grace_period,
         load::{self, Basis, Loaded},
         manifest::Manifest,
         neighbour_requests::NeighbourRequests,
-        slow_paths,
         traces::{TraceLevel, Traces},
     },
     layout::MapLayout,
@@ -293,9 +292,9 @@ fn tidy(pins: &Path, host: &Host, found: &Found, attached: &[Attached]) -> anyho
 
 /// Removes the pins of replaced programs after a grace period.
 fn remove_replaced(pins: &Path, program: u32, older: &[PathBuf]) -> anyhow::Result<Option<String>> {
-    if let Err(error) = slow_paths::grace_period() {
+    if let Err(error) = grace_period::wait() {
         let note =
-            format!("cannot wait for a grace period ({error}): the pins of replaced programs are kept");
+            format!("cannot wait for a grace period ({error:#}): the pins of replaced programs are kept");
         return Ok(Some(note));
     }
     remove_unused(pins, &BTreeSet::from([program]))?;

@@ -39,7 +39,7 @@ fn any_number_of_changes_in_a_second_fits() {
     assert!(world.maps().grace_periods > 0);
 }
 
-/// A kernel with nohz_full refuses membarrier. Slots are then free after their second, also for a change that failed.
+/// If the kernel cannot wait, slots are free after their second, also for a change that failed.
 #[test]
 fn a_change_that_found_no_room_succeeds_a_second_later_without_the_kernel() {
     let backends = (1..=4).map(|n| backend(&format!("b{n}"), &format!("10.0.0.{n}:80"))).collect();

@@ -1,8 +1,9 @@
-//! Reads and writes map elements as bytes. aya needs types, and other versions have other types.
+//! Reads and writes map elements as bytes. aya needs types, and other versions have other types. And creates maps of
+//! maps, which aya creates only from an object.
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
 use nix::libc;
@@ -17,9 +18,34 @@ struct Element {
     flags: u64,
 }
 
+/// `bpf_attr` of the command that creates a map.
+#[repr(C)]
+struct Create {
+    kind: u32,
+    key_bytes: u32,
+    value_bytes: u32,
+    entries: u32,
+    flags: u32,
+    inner: u32,
+}
+
+const CREATE: libc::c_int = 0;
 const LOOKUP: libc::c_int = 1;
 const UPDATE: libc::c_int = 2;
 const NEXT_KEY: libc::c_int = 4;
+
+/// Creates an array with one element of 4 bytes. `inner`: an example of the maps in an array of maps.
+pub fn create_array(kind: u32, inner: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+    let inner = inner.map_or(0, |inner| inner.as_raw_fd().cast_unsigned());
+    let attributes = Create { kind, key_bytes: 4, value_bytes: 4, entries: 1, flags: 0, inner };
+    // SAFETY: the kernel only reads the attributes.
+    let map = unsafe { libc::syscall(libc::SYS_bpf, CREATE, &raw const attributes, size_of::<Create>()) };
+    if map < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just opened the file descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(map as libc::c_int) })
+}
 
 /// Reads a value, or those of all CPUs for a per-CPU map. `false`: there is none.
 pub fn lookup(map: impl AsFd, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
