@@ -3,7 +3,7 @@
 //! ```text
 //!   judge: host ─▶ lock ─▶ pins, interfaces, memory
 //!   (nothing has been changed so far)
-//!   open:  new maps, filled ─▶ program, manifest ─▶ links, one by one ─▶ grace period ─▶ remove what is unused
+//!   open:  new maps, filled ─▶ manifest ─▶ links, one by one ─▶ program ─▶ grace period ─▶ remove what is unused
 //! ```
 //!
 //! If the daemon is killed at any step, each link still has a program with complete maps and a pinned manifest. The
@@ -35,7 +35,7 @@ use super::{
     shapes::{self, Sizes},
     takeover::Takeover,
 };
-use crate::spec::Spec;
+use crate::spec::{Limits, Spec};
 
 /// A running data plane.
 #[derive(Debug)]
@@ -123,7 +123,7 @@ pub fn open(fit: Fit<'_>, object: &[u8]) -> Result<Opened, OpenError> {
     })?;
     notes.extend(preflight::veths(spec, &host));
     notes.extend(tidy(pins, &host, &found, &outcome.attached)?);
-    notes.extend(remove_replaced(pins, loaded.program.id()?, &found.others)?);
+    remove_replaced(pins, loaded.program.id()?, &found.others)?;
     let warnings = outcome.warnings.into_iter().chain(TraceLevel::of_log().warning()).collect();
 
     let Loaded { program, datapath, neighbour_requests, traces } = loaded;
@@ -157,12 +157,10 @@ struct Found {
 impl Found {
     fn read(pins: &Path, spec: &Spec, host: &Host) -> anyhow::Result<Self> {
         let mut links = attach::pinned(pins)?;
-        let manifest = in_force(pins, &links, host)?;
-        let settings = manifest.as_ref().map(|it| load::pinned_settings(pins, it)).transpose()?.flatten();
-        let sizes = settings.as_ref().map_or_else(|| Sizes::of(&spec.limits), Sizes::pinned);
-        let takeover = manifest.as_ref().map_or_else(Takeover::default, |manifest| {
-            Takeover::from(manifest, pins, &shapes::pinned(&sizes))
-        });
+        let (manifest, sizes, takeover) = match in_force(pins, &links, spec, host)? {
+            Some(Candidate { manifest, sizes, takeover, .. }) => (Some(manifest), sizes, takeover),
+            None => (None, Sizes::of(&spec.limits), Takeover::default()),
+        };
         load::verify_kept(pins, &takeover, &sizes)?;
         let mut unknown = BTreeSet::new();
         for link in links.iter().filter(|link| link.is_alive(&host.links)) {
@@ -208,36 +206,55 @@ impl Found {
         self.others.iter().map(line).chain(self.unknown.iter().map(replaced)).collect()
     }
 
-    /// Removes what a failed start created: all pins except those of the running programs.
+    /// Removes what a failed start created: all pins except those of programs that run or are pinned, and of the one
+    /// that was to be taken over.
     fn roll_back(&self, pins: &Path) -> anyhow::Result<()> {
-        let before = self.manifest.as_ref().map(|manifest| manifest.program);
         // A link in the directory of an older version may have the new program already.
         let mut running = attach::pinned(pins)?;
         for other in &self.others {
             running.extend(attach::pinned(other)?);
         }
-        remove_unused(pins, &running.into_iter().map(|link| link.program).chain(before).collect())
+        let running = running.into_iter().map(|link| link.program);
+        let before = self.manifest.as_ref().map(|manifest| manifest.program);
+        remove_unused(pins, &running.chain(before).chain(load::pinned_program(pins)?).collect())
     }
 }
 
-/// The manifest of the running program.
-///
-/// If the daemon was killed while replacing links, two programs run. Then it is the one whose flows can be kept;
-/// otherwise the newer one.
-fn in_force(pins: &Path, links: &[Pinned], host: &Host) -> anyhow::Result<Option<Manifest>> {
-    let alive = links.iter().map(|link| (link.is_alive(&host.links), link.program));
-    let pinned = load::pinned_program(pins)?.map(|program| (false, program));
-    let mut found = Vec::new();
-    for (is_alive, program) in alive.chain(pinned) {
-        if let Some(manifest) = Manifest::read(pins, program)? {
-            let flows =
-                ["FLOWS4", "FLOWS6"].map(|map| manifest.map(pins, map).map(|(_, layout)| layout.clone()));
-            let kept =
-                flows.iter().flatten().filter(|layout| shapes::layout(&layout.name) == Some(layout)).count();
-            found.push(((is_alive, kept, program), manifest));
-        }
+/// A program whose maps can be taken over, and what becomes of them.
+struct Candidate {
+    manifest: Manifest,
+    /// `None`: its settings are gone, or empty.
+    settings: Option<Settings>,
+    /// The pinned sizes; otherwise those of the spec.
+    sizes: Sizes,
+    takeover: Takeover,
+    /// It runs on an interface.
+    is_alive: bool,
+}
+
+impl Candidate {
+    fn read(pins: &Path, program: u32, is_alive: bool, limits: &Limits) -> anyhow::Result<Option<Self>> {
+        let Some(manifest) = Manifest::read(pins, program)? else { return Ok(None) };
+        let settings = load::pinned_settings(pins, &manifest)?;
+        let sizes = settings.as_ref().map_or_else(|| Sizes::of(limits), Sizes::pinned);
+        let has_keys = settings.as_ref().is_some_and(load::has_keys);
+        let takeover = Takeover::from(&manifest, pins, &shapes::pinned(&sizes), has_keys);
+        Ok(Some(Self { manifest, settings, sizes, takeover, is_alive }))
     }
-    Ok(found.into_iter().max_by_key(|(rank, _)| *rank).map(|(_, manifest)| manifest))
+
+    /// Settings come first, because all sizes depend on them. Then it matters how much can be kept.
+    fn rank(&self) -> impl Ord + use<> {
+        (self.settings.is_some(), self.is_alive, self.takeover.extent(), self.manifest.program)
+    }
+}
+
+/// The program that is taken over. If the daemon was killed while replacing links, two programs run.
+fn in_force(pins: &Path, links: &[Pinned], spec: &Spec, host: &Host) -> anyhow::Result<Option<Candidate>> {
+    let linked = links.iter().map(|link| (link.program, link.is_alive(&host.links)));
+    let pinned = load::pinned_program(pins)?.map(|program| (program, false));
+    let read = |(program, is_alive)| Candidate::read(pins, program, is_alive, &spec.limits).transpose();
+    let candidates: Vec<_> = linked.chain(pinned).filter_map(read).collect::<anyhow::Result<_>>()?;
+    Ok(candidates.into_iter().max_by_key(Candidate::rank))
 }
 
 fn run(
@@ -271,6 +288,8 @@ fn attach_all(
     });
     let targets: Vec<_> = targets.collect();
     let outcome = attach::attach(loaded.program.xdp()?, &targets, pins)?;
+    // Last, because nothing may fail after it: without links, the former pin is the only way to the former maps.
+    loaded.program.pin(pins)?;
     Ok((loaded, outcome))
 }
 
@@ -290,27 +309,20 @@ fn tidy(pins: &Path, host: &Host, found: &Found, attached: &[Attached]) -> anyho
     Ok(notes)
 }
 
-/// Removes the pins of replaced programs after a grace period.
-fn remove_replaced(pins: &Path, program: u32, older: &[PathBuf]) -> anyhow::Result<Option<String>> {
-    if let Err(error) = grace_period::wait() {
-        let note =
-            format!("cannot wait for a grace period ({error:#}): the pins of replaced programs are kept");
-        return Ok(Some(note));
-    }
+/// Removes the pins of replaced programs.
+fn remove_replaced(pins: &Path, program: u32, older: &[PathBuf]) -> anyhow::Result<()> {
     remove_unused(pins, &BTreeSet::from([program]))?;
-    older.iter().try_for_each(|directory| pins::remove_directory(directory))?;
-    Ok(None)
+    older.iter().try_for_each(|directory| pins::remove_directory(directory))
 }
 
-/// Removes the pins that none of these programs uses.
+/// Removes the pins that none of these programs uses. Waits for a grace period first, because packets may still be in
+/// the others, and call their slow paths.
 fn remove_unused(pins: &Path, programs: &BTreeSet<u32>) -> anyhow::Result<()> {
+    grace_period::wait()?;
     let mut maps = BTreeSet::new();
     for program in programs {
         let manifest = Manifest::read(pins, *program)?;
         maps.extend(manifest.iter().flat_map(|it| &it.maps).map(MapLayout::pin_name));
-    }
-    if load::pinned_program(pins)?.is_some_and(|program| !programs.contains(&program)) {
-        pins::remove_file(&pins.join(pins::PROGRAM))?;
     }
     pins::unused(pins, programs, &maps)?.iter().try_for_each(|path| pins::remove_file(path))
 }

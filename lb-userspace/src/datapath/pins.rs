@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   ROOT/                  XLB_PINS; locked by the daemon
-//!     SERVICES_5f3a9c21    a map, and the version of its layout
+//!     SERVICES_5f3a9c21    a map, and the version of its layout (with `-new` at its end until it is filled)
 //!     lb                   the program
 //!     slow_paths_12        the slow paths of the program with id 12
 //!     layouts_12           the maps of the program with id 12, and their layouts
@@ -69,9 +69,7 @@ pub fn links(directory: &Path) -> anyhow::Result<Vec<u32>> {
 pub fn finish_links(directory: &Path) -> anyhow::Result<()> {
     for name in names_in(directory)? {
         let Some(index) = name.strip_suffix(UNFINISHED).and_then(interface) else { continue };
-        let unfinished = directory.join(&name);
-        fs::rename(&unfinished, link(directory, index))
-            .with_context(|| format!("rename {}", unfinished.display()))?;
+        rename(&directory.join(&name), &link(directory, index))?;
     }
     Ok(())
 }
@@ -118,8 +116,7 @@ pub fn unused(
         of_others(name, SLOW_PATHS)
             || of_others(name, MANIFEST)
             || layout::is_pin_name(name) && !maps.contains(*name)
-            || name.strip_suffix(UNFINISHED) == Some(PROGRAM)
-            || **name == PROGRAM && programs.is_empty()
+            || name.strip_suffix(UNFINISHED).is_some_and(|it| it == PROGRAM || layout::is_pin_name(it))
     };
     Ok(names_in(directory)?.iter().filter(is_unused).map(|name| directory.join(name)).collect())
 }
@@ -176,6 +173,11 @@ pub fn remove_file(path: &Path) -> anyhow::Result<()> {
     }
 }
 
+/// Renames a pin, in place of what has that name.
+pub fn rename(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::rename(from, to).with_context(|| format!("rename {} to {}", from.display(), to.display()))
+}
+
 /// The names in a directory, sorted. None if it does not exist.
 pub fn names_in(directory: &Path) -> anyhow::Result<Vec<String>> {
     let look = || -> io::Result<Vec<String>> {
@@ -223,6 +225,7 @@ mod tests {
         let names = [
             "FLOWS4_00000001",
             "FLOWS4_00000002",
+            "FLOWS4_00000002-new",
             "layouts_7",
             "layouts_8",
             "lb",
@@ -241,8 +244,12 @@ mod tests {
             paths.iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
         };
 
-        assert_eq!(unused(&[8]), ["FLOWS4_00000001", "layouts_7", "lb-new", "slow_paths_7"]);
-        assert!(unused(&[]).contains(&"lb".to_owned()) && !unused(&[]).contains(&"link_3".to_owned()));
+        let others = ["FLOWS4_00000001", "FLOWS4_00000002-new", "layouts_7", "lb-new", "slow_paths_7"];
+        assert_eq!(unused(&[8]), others);
+        let of_any = ["FLOWS4_00000002", "layouts_8", "slow_paths_8"].map(str::to_owned);
+        let mut all = [others.map(str::to_owned).as_slice(), &of_any].concat();
+        all.sort();
+        assert_eq!(unused(&[]), all);
 
         assert!(remove_all(root.path()).unwrap());
         assert_eq!(names_in(root.path()).unwrap(), ["theirs"]);

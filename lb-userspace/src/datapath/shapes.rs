@@ -276,6 +276,11 @@ impl MapShape {
         }
     }
 
+    /// Is it part of a flow table?
+    pub const fn is_of_flows(&self) -> bool {
+        matches!(self.purpose, Purpose::FlowsV4 | Purpose::FlowsV6)
+    }
+
     /// The size of a key.
     pub const fn key_bytes(&self) -> u32 {
         self.key.bytes() as u32

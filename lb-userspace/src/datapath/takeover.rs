@@ -15,6 +15,10 @@ use super::{
 };
 use crate::text::counted;
 
+/// The flow tables, and the map of their records.
+const FAMILIES: [(Purpose, &str, &str); 2] =
+    [(Purpose::FlowsV4, "IPv4", "FLOWS4"), (Purpose::FlowsV6, "IPv6", "FLOWS6")];
+
 /// What is taken over from the running program, if there is one.
 #[derive(Debug, Default)]
 pub struct Takeover {
@@ -35,31 +39,28 @@ pub struct Carried {
 }
 
 impl Takeover {
-    /// From the manifest of the running program.
-    pub fn from(manifest: &Manifest, directory: &Path, ours: &[MapShape]) -> Self {
+    /// From the manifest of the running program. `has_keys`: the keys of its flow hash can be taken over. Without them no
+    /// flow is found.
+    pub fn from(manifest: &Manifest, directory: &Path, ours: &[MapShape], has_keys: bool) -> Self {
         let is_alike = |shape: &MapShape| {
             manifest
                 .map(directory, shape.name)
                 .is_some_and(|(_, layout)| shapes::layout(shape.name) == Some(layout))
         };
-        let keeps_keys = has_our_keys(manifest, directory);
-        let is_whole = |purpose| keeps_keys && ours.iter().filter(|it| it.purpose == purpose).all(is_alike);
+        let is_whole = |purpose| has_keys && ours.iter().filter(|it| it.purpose == purpose).all(is_alike);
         let old = |name| {
             let (path, layout) = manifest.map(directory, name)?;
             Some(Carried { name, path, layout: layout.clone() })
         };
         let mut takeover = Self::default();
         for shape in ours {
-            let is_flows = matches!(shape.purpose, Purpose::FlowsV4 | Purpose::FlowsV6);
-            if is_alike(shape) && (!is_flows || is_whole(shape.purpose)) {
+            if is_alike(shape) && (!shape.is_of_flows() || is_whole(shape.purpose)) {
                 takeover.kept.push(shape.name);
-            } else if !is_flows && shape.kind != Kind::RingBuf {
+            } else if !shape.is_of_flows() && shape.kind != Kind::RingBuf {
                 takeover.carried.extend(old(shape.name));
             }
         }
-        for (purpose, family, records) in
-            [(Purpose::FlowsV4, "IPv4", "FLOWS4"), (Purpose::FlowsV6, "IPv6", "FLOWS6")]
-        {
+        for (purpose, family, records) in FAMILIES {
             if !is_whole(purpose) {
                 takeover.lost.push((family, old(records)));
             }
@@ -70,6 +71,11 @@ impl Takeover {
     /// Is the map kept?
     pub fn keeps(&self, map: &str) -> bool {
         self.kept.contains(&map)
+    }
+
+    /// How many families of flows and how many maps are kept.
+    pub fn extent(&self) -> (usize, usize) {
+        (FAMILIES.len() - self.lost.len(), self.kept.len())
     }
 
     /// One line for each family whose flows are lost.
@@ -84,17 +90,6 @@ impl Takeover {
         };
         self.lost.iter().map(line).collect()
     }
-}
-
-/// Can the keys of the flow hash be taken over? Without them no flow is found.
-fn has_our_keys(manifest: &Manifest, directory: &Path) -> bool {
-    const KEYS: &str = "keys";
-    let find = |layout: &MapLayout| {
-        let keys = layout.value.iter().find(|place| place.name == KEYS)?;
-        Some((keys.size, keys.what.clone()))
-    };
-    let ours = shapes::layout("SETTINGS").and_then(find);
-    ours.is_some() && manifest.map(directory, "SETTINGS").and_then(|(_, layout)| find(layout)) == ours
 }
 
 #[cfg(test)]
@@ -117,9 +112,9 @@ mod tests {
                 let maps = shapes::layouts().iter().map(|it| if it.name == other.name { &other } else { it });
                 let manifest = Manifest { program: 7, maps: maps.cloned().collect() };
 
-                let takeover = Takeover::from(&manifest, directory.path(), &ours);
+                let takeover = Takeover::from(&manifest, directory.path(), &ours, true);
 
-                let is_flows = matches!(shape.purpose, Purpose::FlowsV4 | Purpose::FlowsV6);
+                let is_flows = shape.is_of_flows();
                 let is_replaced =
                     |it: &MapShape| it.name == shape.name || is_flows && it.purpose == shape.purpose;
                 let kept: BTreeSet<_> = takeover.kept.iter().copied().collect();

@@ -144,7 +144,7 @@ fn what_a_start_that_ended_before_its_links_left_is_ignored() -> Result<()> {
         // A program that was pinned and never ran, and its empty maps.
         let other = Other::of("SERVICES", |layout| layout.value[0].name = "other".to_owned())?;
         HashMap::<MapData, [u8; 24], [u32; 2]>::create(4096, 0)?.pin(other.pin(&world))?;
-        other.pin_manifest(&world, running + 1)?;
+        pin_manifest(&world, running + 1, &[&other])?;
 
         let mut opened = world.open(&["front"], AttachMode::Native)?;
 
@@ -165,25 +165,25 @@ fn leave_everything(world: &World) -> Result<(Snapshot, BTreeMap<String, u32>)> 
 }
 
 /// The names of the maps whose ids are not these.
-fn replaced(world: &World, before: &BTreeMap<String, u32>) -> Result<Vec<String>> {
+pub fn replaced(world: &World, before: &BTreeMap<String, u32>) -> Result<Vec<String>> {
     let now = world.map_ids()?.into_iter();
     Ok(now.filter(|(name, id)| before.get(name) != Some(id)).map(|(name, _)| name).collect())
 }
 
 /// A map as another version has it.
-struct Other {
+pub struct Other {
     layout: MapLayout,
 }
 
 impl Other {
-    fn of(map: &str, change: impl FnOnce(&mut MapLayout)) -> Result<Self> {
+    pub fn of(map: &str, change: impl FnOnce(&mut MapLayout)) -> Result<Self> {
         let mut layout = shapes::layout(map).with_context(|| format!("there is no map {map}"))?.clone();
         layout.facts.push_str(", of another version");
         change(&mut layout);
         Ok(Self { layout })
     }
 
-    fn pin(&self, world: &World) -> PathBuf {
+    pub fn pin(&self, world: &World) -> PathBuf {
         world.pins().join(self.layout.pin_name())
     }
 
@@ -191,18 +191,19 @@ impl Other {
     fn replaced(&self, world: &World) -> Result<PathBuf> {
         let program = world.program("front")?.context("it is not attached")?;
         fs::remove_file(world.pins().join(format!("layouts_{program}")))?;
-        self.pin_manifest(world, program)?;
+        pin_manifest(world, program, &[self])?;
         Ok(self.pin(world))
     }
+}
 
-    fn pin_manifest(&self, world: &World, program: u64) -> Result<()> {
-        let ours = shapes::layouts().iter();
-        let text: String =
-            ours.map(|it| if it.name == self.layout.name { &self.layout } else { it }.to_string()).collect();
-        let mut bytes = [0; 16 * 1024];
-        bytes[..text.len()].copy_from_slice(text.as_bytes());
-        let mut map = Array::<MapData, [u8; 16 * 1024]>::create(1, 0)?;
-        map.set(0, bytes, 0)?;
-        Ok(map.pin(world.pins().join(format!("layouts_{program}")))?)
-    }
+/// Pins a manifest for a program, with these maps in the place of ours.
+pub fn pin_manifest(world: &World, program: u64, others: &[&Other]) -> Result<()> {
+    let ours = shapes::layouts().iter();
+    let named = |name: &str| others.iter().find(|other| other.layout.name == name);
+    let text: String = ours.map(|it| named(&it.name).map_or(it, |other| &other.layout).to_string()).collect();
+    let mut bytes = [0; 16 * 1024];
+    bytes[..text.len()].copy_from_slice(text.as_bytes());
+    let mut map = Array::<MapData, [u8; 16 * 1024]>::create(1, 0)?;
+    map.set(0, bytes, 0)?;
+    Ok(map.pin(world.pins().join(format!("layouts_{program}")))?)
 }

@@ -9,4 +9,5 @@ mod pins;
 mod refused;
 mod shapes;
 mod slow_paths;
+mod two_programs;
 mod world;

@@ -5,11 +5,14 @@ use std::fs;
 use anyhow::{Context, Result};
 use aya::maps::{Array, MapData};
 use lb_userspace::{
-    datapath::{self, OpenError, native_mtu_max, shapes::pin_name},
+    datapath::{self, Datapath as _, OpenError, native_mtu_max, shapes::pin_name},
     spec::{AttachMode, LinkMode},
 };
 
-use crate::world::{World, open};
+use crate::{
+    contents::put_everything,
+    world::{World, open},
+};
 
 #[test]
 fn a_second_daemon_on_the_same_pins_is_refused() -> Result<()> {
@@ -55,6 +58,26 @@ fn a_refused_attach_keeps_the_existing_directory() -> Result<()> {
         assert!(world.open(&["front", "back"], AttachMode::Native).is_err());
 
         assert_eq!(fs::read_dir(&root)?.count(), 0);
+        Ok(())
+    })
+}
+
+/// The program's pin is the only way to them.
+#[test]
+fn a_refused_attach_keeps_the_maps_of_a_program_without_links() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let mut opened = world.open(&["front"], AttachMode::Native)?;
+        let want = put_everything(&mut opened)?;
+        drop(opened);
+        fs::remove_file(world.pins().join(format!("link_{}", world.index("front")?)))?;
+        world.namespace.ip("link set back-peer mtu 9000")?;
+
+        assert!(world.open(&["front", "back"], AttachMode::Native).is_err());
+
+        let mut opened = world.open(&["front"], AttachMode::Native)?;
+        assert!(opened.adopted);
+        assert_eq!(opened.datapath.observe()?, want);
         Ok(())
     })
 }

@@ -1,6 +1,6 @@
 //! XDP links, by aya.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use anyhow::Context;
 use aya::programs::{
@@ -72,7 +72,7 @@ pub fn pin(link: FdLink, path: &Path) -> anyhow::Result<FdLink> {
     let unfinished = pins::unfinished(path);
     pins::remove_file(&unfinished)?;
     let link = link.pin(&unfinished).with_context(|| format!("pin {}", unfinished.display()))?;
-    fs::rename(&unfinished, path).with_context(|| format!("rename {}", unfinished.display()))?;
+    pins::rename(&unfinished, path)?;
     Ok(link.into())
 }
 

@@ -1,6 +1,10 @@
 //! Loads the program with the maps of the running program, or with new ones.
 
-use std::{fs, fs::File, io::Read, path::Path};
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, anyhow, ensure};
 use aya::{
@@ -46,6 +50,15 @@ impl Program {
         program.try_into().context("the program is not XDP")
     }
 
+    /// Pins the program in place of the former one.
+    pub fn pin(&mut self, directory: &Path) -> anyhow::Result<()> {
+        let path = directory.join(pins::PROGRAM);
+        let unfinished = pins::unfinished(&path);
+        pins::remove_file(&unfinished)?;
+        self.xdp()?.pin(&unfinished).with_context(|| format!("pin {}", unfinished.display()))?;
+        pins::rename(&unfinished, &path)
+    }
+
     /// The kernel's id of the program.
     pub fn id(&mut self) -> anyhow::Result<u32> {
         Ok(self.xdp()?.info().context("read the program id")?.id())
@@ -63,36 +76,45 @@ pub struct Basis<'a> {
     pub ports: PortPool,
 }
 
+impl Basis<'_> {
+    /// Where a map is pinned while the program is loaded.
+    fn pin(&self, map: &str) -> PathBuf {
+        let path = pins::map(self.directory, map);
+        if self.takeover.keeps(map) { path } else { pins::unfinished(&path) }
+    }
+}
+
 /// Loads the program. Its maps are those kept from the running program, copied from its maps, or new.
 ///
-/// The contents of maps that another program works on are not touched, although pins are removed that carry the name of a
-/// map that is made here. The manifest comes last: a start that is killed before it leaves nothing that the next one uses.
+/// New maps get the names of their pins once they are filled, and the manifest comes last. So whatever manifest the next
+/// start finds, if this one is killed or fails, the maps that it lists are complete.
 pub fn load(object: &[u8], basis: &Basis<'_>) -> anyhow::Result<Loaded> {
     let Basis { directory, takeover, sizes, .. } = *basis;
     let shapes = shapes::pinned(&sizes);
-    let is_new = |shape: &&MapShape| !takeover.keeps(shape.name);
-    for shape in shapes.iter().filter(is_new) {
-        pins::remove_file(&pins::map(directory, shape.name))?;
+    let new: Vec<&MapShape> = shapes.iter().filter(|shape| !takeover.keeps(shape.name)).collect();
+    for shape in &new {
+        pins::remove_file(&basis.pin(shape.name))?;
     }
-    for shape in shapes.iter().filter(is_new).filter(|shape| is_daemon_map(shape) || is_section(shape)) {
-        make(shape, directory)?;
+    for shape in new.iter().filter(|shape| is_daemon_map(shape) || is_section(shape)) {
+        make(shape, &basis.pin(shape.name))?;
     }
     let trace_level = TraceLevel::of_log();
     let mask = sizes.room.places() - 1;
     let mut loader = EbpfLoader::new();
     trace_level.set(&mut loader);
     loader.override_global("BACKENDS_MASK", &mask, true);
-    let values = section_values(directory, &shapes)?;
+    let values = section_values(basis, &shapes)?;
     for (name, value) in &values {
         loader.override_global(name, value.as_slice(), true);
     }
     for shape in shapes.iter().filter(|shape| !is_daemon_map(shape)) {
         loader
-            .map_pin_path(shape.name_in_object(), pins::map(directory, shape.name))
+            .map_pin_path(shape.name_in_object(), basis.pin(shape.name))
             .map_max_entries(shape.name_in_object(), shape.entries);
     }
     let ebpf = loader.load(object).context("load the maps of the XDP program")?;
-    verify(directory, &shapes).context("the XDP program does not match this version of xlb")?;
+    let pinned = shapes.iter().map(|shape| (shape, basis.pin(shape.name)));
+    verify(pinned).context("the XDP program does not match this version of xlb")?;
 
     // Before the maps are taken out: the program refers to them by file descriptor, and those must be open.
     let mut program = Program(ebpf);
@@ -101,26 +123,26 @@ pub fn load(object: &[u8], basis: &Basis<'_>) -> anyhow::Result<Loaded> {
     let Program(ebpf) = &mut program;
     slow_paths::load(ebpf, id, directory)?;
 
-    let maps = fill(Maps::take(ebpf, DaemonMaps::open(directory)?)?, basis, &shapes)?;
+    let maps = fill(Maps::take(ebpf, DaemonMaps::open(|name| basis.pin(name))?)?, basis, &shapes)?;
     let datapath = KernelDatapath::new(maps)?;
     let ring = ebpf.take_map("WANTED").ok_or_else(|| anyhow!("the XDP program has no map WANTED"))?;
     let neighbour_requests = NeighbourRequests(RingBuf::try_from(ring).context("use the map WANTED")?);
     let traces = trace_level.take(ebpf)?;
+    finish(&new, basis)?;
     manifest::pin(directory, id)?;
-    pin(&mut program, directory)?;
     Ok(Loaded { program, datapath, neighbour_requests, traces })
 }
 
 /// Fills new maps from those of the running program, and sets the defaults.
 fn fill(mut maps: Maps, basis: &Basis<'_>, shapes: &[MapShape]) -> anyhow::Result<Maps> {
-    let Basis { directory, takeover, sizes, ports } = *basis;
+    let Basis { takeover, sizes, ports, .. } = *basis;
     for old in &takeover.carried {
         let (Some(shape), Some(layout)) =
             (shapes.iter().find(|it| it.name == old.name), shapes::layout(old.name))
         else {
             continue;
         };
-        let path = pins::map(directory, old.name);
+        let path = basis.pin(old.name);
         carry::carry((&old.path, &old.layout), (&path, layout), shape)?;
         log::info!("{}: its layout has changed, its contents are copied", old.name);
     }
@@ -132,11 +154,10 @@ fn fill(mut maps: Maps, basis: &Basis<'_>, shapes: &[MapShape]) -> anyhow::Resul
 
 /// Sets the defaults of settings that have no value yet.
 fn set_defaults(settings: &mut Settings, sizes: Sizes, ports: PortPool) -> anyhow::Result<()> {
-    let nothing = Settings::default();
-    if settings.keys == nothing.keys {
+    if !has_keys(settings) {
         settings.keys = random_keys()?;
     }
-    if settings.ports == nothing.ports {
+    if settings.ports == Settings::default().ports {
         settings.ports = ports;
     }
     settings.next_backend_id = settings.next_backend_id.max(BackendId::FIRST);
@@ -145,13 +166,15 @@ fn set_defaults(settings: &mut Settings, sizes: Sizes, ports: PortPool) -> anyho
     Ok(())
 }
 
-/// Pins the program in place of the former one.
-fn pin(program: &mut Program, directory: &Path) -> anyhow::Result<()> {
-    let path = directory.join(pins::PROGRAM);
-    let unfinished = pins::unfinished(&path);
-    pins::remove_file(&unfinished)?;
-    program.xdp()?.pin(&unfinished).with_context(|| format!("pin {}", unfinished.display()))?;
-    fs::rename(&unfinished, &path).with_context(|| format!("rename {}", unfinished.display()))
+/// Renames the pins of new maps.
+///
+/// Another program may list a map of that name too: then its manifest leads to the new map from now on. A flow table of which
+/// a part is missing is not taken over, but one of parts that do not belong together would be. So first its former parts go.
+fn finish(new: &[&MapShape], basis: &Basis<'_>) -> anyhow::Result<()> {
+    let path = |shape: &MapShape| pins::map(basis.directory, shape.name);
+    let flows = new.iter().filter(|shape| shape.is_of_flows());
+    flows.map(|shape| path(shape)).try_for_each(|path| pins::remove_file(&path))?;
+    new.iter().try_for_each(|shape| pins::rename(&basis.pin(shape.name), &path(shape)))
 }
 
 /// Maps that only the daemon uses.
@@ -169,26 +192,34 @@ fn is_section(shape: &MapShape) -> bool {
 /// The loader writes to such a map the value that the section has in the object, even if the map exists and a running
 /// program uses it. So it must get the value that the map has: only this daemon changes it, and writing the same bytes
 /// changes nothing for the program. That is also why these maps exist before the object is loaded.
-fn section_values(directory: &Path, shapes: &[MapShape]) -> anyhow::Result<Vec<(&'static str, Vec<u8>)>> {
+fn section_values(basis: &Basis<'_>, shapes: &[MapShape]) -> anyhow::Result<Vec<(&'static str, Vec<u8>)>> {
     let sections = shapes.iter().filter(|shape| is_section(shape));
-    sections.map(|shape| Ok((shape.name, carry::value(&pins::map(directory, shape.name))?))).collect()
+    sections.map(|shape| Ok((shape.name, carry::value(&basis.pin(shape.name))?))).collect()
 }
 
-fn make(shape: &MapShape, directory: &Path) -> anyhow::Result<()> {
+fn make(shape: &MapShape, pin: &Path) -> anyhow::Result<()> {
     let (kind, key, value) = (shape.kind as u32, shape.key_bytes(), shape.value_bytes());
     let map = aya_obj::Map::new_from_params(kind, key, value, shape.entries, shape.flags);
     let map = MapData::create(map, shape.name, None).with_context(|| format!("create {}", shape.name))?;
-    map.pin(pins::map(directory, shape.name)).with_context(|| format!("pin {}", shape.name))
+    map.pin(pin).with_context(|| format!("pin {}", pin.display()))
 }
 
-/// The settings of a manifest's program, in this version's layout. `None` if they are gone.
+/// The settings of a manifest's program, in this version's layout. `None` if they are gone, or empty: with them no map
+/// could be created.
 pub fn pinned_settings(directory: &Path, manifest: &Manifest) -> anyhow::Result<Option<Settings>> {
     let Some((path, old)) = manifest.map(directory, "SETTINGS") else { return Ok(None) };
     let layout = shapes::layout("SETTINGS").context("there is no map SETTINGS")?;
     let bytes = carry::only_value((&path, old), layout)?;
     let bytes = bytes.first_chunk::<{ size_of::<Settings>() }>().context("SETTINGS is too short")?;
     // SAFETY: the length is right, and any bytes are valid settings.
-    Ok(Some(unsafe { bytes.as_ptr().cast::<Settings>().read_unaligned() }))
+    let settings = unsafe { bytes.as_ptr().cast::<Settings>().read_unaligned() };
+    let is_complete = shapes::pinned(&Sizes::pinned(&settings)).iter().all(|shape| shape.entries > 0);
+    Ok(is_complete.then_some(settings))
+}
+
+/// Do these settings have the keys of the flow hash?
+pub fn has_keys(settings: &Settings) -> bool {
+    settings.keys != Settings::default().keys
 }
 
 /// The id of the program that is pinned, if one is.
@@ -204,15 +235,15 @@ pub fn pinned_program(directory: &Path) -> anyhow::Result<Option<u32>> {
 /// Checks that the maps to be kept are what their names promise.
 pub fn verify_kept(directory: &Path, takeover: &Takeover, sizes: &Sizes) -> anyhow::Result<()> {
     let shapes = shapes::pinned(sizes);
-    verify(directory, shapes.iter().filter(|shape| takeover.keeps(shape.name))).with_context(|| {
+    let kept = shapes.iter().filter(|shape| takeover.keeps(shape.name));
+    verify(kept.map(|shape| (shape, pins::map(directory, shape.name)))).with_context(|| {
         format!("{} does not belong to this xlb: `xlb detach` removes it", directory.display())
     })
 }
 
 /// Compares pinned maps with the table of shapes: the kernel returns whatever is at a path.
-fn verify<'a>(directory: &Path, shapes: impl IntoIterator<Item = &'a MapShape>) -> anyhow::Result<()> {
-    for expected in shapes {
-        let path = pins::map(directory, expected.name);
+fn verify<'a>(pinned: impl Iterator<Item = (&'a MapShape, PathBuf)>) -> anyhow::Result<()> {
+    for (expected, path) in pinned {
         let info = MapInfo::from_pin(&path).with_context(|| format!("open {}", path.display()))?;
         let MapShape { kind, entries, flags, .. } = *expected;
         let facts = [

@@ -1,6 +1,6 @@
 //! The maps, with their types.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use aya::{
@@ -22,7 +22,6 @@ use crate::datapath::{
     mapping::{Mapped, Mapping},
     names::{self, Record},
     past::{self, Counted, PastCounters},
-    pins,
 };
 
 /// A [`Filter`] as words. Only the controller writes to it.
@@ -57,10 +56,9 @@ pub struct DaemonMaps {
 }
 
 impl DaemonMaps {
-    /// Opens the pinned ones.
-    pub fn open(directory: &Path) -> anyhow::Result<Self> {
-        let named =
-            |name| MapData::from_pin(pins::map(directory, name)).with_context(|| format!("open {name}"));
+    /// Opens them, given where each is pinned.
+    pub fn open(pin: impl Fn(&str) -> PathBuf) -> anyhow::Result<Self> {
+        let named = |name| MapData::from_pin(pin(name)).with_context(|| format!("open {name}"));
         Ok(Self {
             backend_names: named(names::BACKENDS)?,
             service_names: named(names::SERVICES)?,
