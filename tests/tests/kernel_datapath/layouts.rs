@@ -11,7 +11,7 @@ use aya::{
     util::nr_cpus,
 };
 use lb_common::{
-    backend::BackendId,
+    backend::{Backend, BackendId},
     counters::{BackendNumber, Tally},
 };
 use lb_userspace::{
@@ -22,7 +22,7 @@ use lb_userspace::{
 use crate::{
     contents::{literal, put_everything},
     killed,
-    world::World,
+    world::{ROOM, World},
 };
 
 #[test]
@@ -108,6 +108,33 @@ fn a_map_of_another_key_value_type_or_flags_is_replaced_alone() -> Result<()> {
             assert_eq!(replaced(&world, &maps)?, [name]);
             assert!(!other.pin(&world).exists(), "its pin is left behind");
         }
+        Ok(())
+    })
+}
+
+#[test]
+fn with_another_number_of_places_backends_go_to_those_of_their_ids() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let (want, _) = leave_everything(&world)?;
+        let other = Other::of("BACKENDS", |_| {})?;
+        // Where `id % places` is another place than ours.
+        let (places, place) = (2 * ROOM.places(), 8);
+        let id = ROOM.places() + place;
+        let ours = MapData::from_pin(world.pin("BACKENDS"))?;
+        let mut value = Array::<_, [u8; 128]>::try_from(Map::Array(ours))?.get(&place, 0)?;
+        value[..4].copy_from_slice(&id.to_ne_bytes());
+        let mut theirs = Array::<MapData, [u8; 128]>::create(places, 0)?;
+        theirs.set(id, value, 0)?;
+        theirs.pin(other.replaced(&world)?)?;
+
+        let mut opened = world.open(&["front"], AttachMode::Native)?;
+
+        let backends: Vec<_> = opened.datapath.observe()?.backends.into_values().collect();
+        let moved = want.backends.into_values().map(|it| Backend { id: BackendId(id), ..it });
+        assert_eq!(backends, moved.collect::<Vec<_>>());
+        let ours = MapData::from_pin(world.pin("BACKENDS"))?;
+        assert_eq!(Array::<_, [u8; 128]>::try_from(Map::Array(ours))?.get(&place, 0)?, value);
         Ok(())
     })
 }

@@ -1,10 +1,11 @@
 //! Copies the contents of a map to one of another layout, field by field.
 
-use std::{io, path::Path};
+use std::{io, mem::offset_of, path::Path};
 
 use anyhow::Context;
 use aya::maps::{MapData, MapInfo};
 use lb_common::{
+    backend::{Backend, BackendId},
     cell::Word,
     flow::{Control, WAYS},
     layout::{Content, Layout as _},
@@ -14,7 +15,8 @@ use super::raw;
 use crate::datapath::{
     layout::{Conversion, MapLayout},
     mapping::Mapping,
-    shapes::{Kind, MapShape},
+    names,
+    shapes::{Kind, MapShape, Purpose},
 };
 
 /// A map as bytes.
@@ -61,40 +63,80 @@ impl Bytes {
     }
 }
 
-/// Copies all elements. What has no counterpart in the old layout stays as it is in the new map; elements that it has no
-/// room for are left out. A hash is left empty if its keys or its values cannot be converted: an element without them
-/// would be another one.
+/// Copies all elements to an empty map. What has no counterpart in the old layout stays zero; elements that the new map has
+/// no room for are left out. A map whose elements cannot be converted is left empty. In a hash those are also elements of
+/// which a part of the key is missing: they would become other ones.
 pub fn carry(old: (&Path, &MapLayout), new: (&Path, &MapLayout), shape: &MapShape) -> anyhow::Result<()> {
     let ((old_path, old_layout), (new_path, new_layout)) = (old, new);
     let (old, new) = (Bytes::open(old_path)?, Bytes::open(new_path)?);
     let keys = Conversion::between(&old_layout.key, &new_layout.key);
     let values = Conversion::between(&old_layout.value, &new_layout.value);
-    let is_hash = shape.kind == Kind::Hash;
-    if is_hash && !(keys.is_whole(&new_layout.key) && values.has_any()) {
-        log::warn!("{} has a layout that cannot be converted: its contents are lost", shape.name);
+    if !(keys.is_whole(&new_layout.key) && values.has_any()) {
+        log::warn!("{} has a layout that cannot be converted: {}", shape.name, what_is_lost(shape));
         return Ok(());
     }
-    let copy = || -> io::Result<()> {
-        for (number, old_key) in (0..).zip(old.keys()?) {
-            if number >= new.entries {
-                log::warn!("{} is too small for its former contents: some are lost", shape.name);
-                break;
-            }
-            let mut key = vec![0; new.key];
-            keys.apply(&old_key, &mut key);
+    let copy = || -> io::Result<bool> {
+        let mut is_complete = true;
+        for (count, old_key) in (0..).zip(old.keys()?) {
             let Some(old_value) = old.lookup(&old_key)? else { continue };
-            let before = new.lookup(&key)?;
-            let mut value = before.clone().unwrap_or_else(|| vec![0; new.value * new.values]);
+            let (mut key, mut value) = (vec![0; new.key], vec![0; new.value * new.values]);
+            keys.apply(&old_key, &mut key);
             for (old, new) in old_value.chunks(old.value).zip(value.chunks_mut(new.value)) {
                 values.apply(old, new);
             }
-            if is_hash || before.as_ref() != Some(&value) {
+            let is_hash = shape.kind == Kind::Hash;
+            if !is_hash && is_zero(&value) {
+                continue;
+            }
+            let has_room = if is_hash {
+                count < new.entries
+            } else if shape.name == "BACKENDS" {
+                key = place(&value, new.entries).to_ne_bytes().to_vec();
+                new.lookup(&key)?.is_some_and(|there| is_zero(&there))
+            } else {
+                u32_at(&key, 0) < new.entries
+            };
+            if has_room {
                 raw::update(new.map.fd(), &key, &value)?;
             }
+            is_complete &= has_room;
         }
-        Ok(())
+        Ok(is_complete)
     };
-    copy().with_context(|| format!("copy {} to {}", old_path.display(), new_path.display()))
+    let is_complete =
+        copy().with_context(|| format!("copy {} to {}", old_path.display(), new_path.display()))?;
+    if !is_complete {
+        log::warn!("{} is too small for its former contents: some are lost", shape.name);
+    }
+    Ok(())
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
+}
+
+/// The element of `BACKENDS` for this backend: with another number of elements, it is another one.
+fn place(backend: &[u8], places: u32) -> u32 {
+    BackendId(u32_at(backend, offset_of!(Backend, id))).place(places)
+}
+
+fn u32_at(bytes: &[u8], offset: usize) -> u32 {
+    bytes.get(offset..).and_then(|it| it.first_chunk()).map_or(0, |bytes| u32::from_ne_bytes(*bytes))
+}
+
+/// What it means that a map starts empty. The daemon fills it after the links have the new program.
+fn what_is_lost(shape: &MapShape) -> &'static str {
+    match (shape.purpose, shape.name) {
+        (Purpose::Counters, _) => "its counts start at zero",
+        (_, names::BACKENDS | names::SERVICES) => {
+            "counts start at zero, and the health of backends is unknown"
+        }
+        (_, "BACKENDS") => "all flows end",
+        (_, "TURNS") => "round-robin starts with the first backend",
+        (Purpose::Services | Purpose::FlowsV4 | Purpose::FlowsV6, _) => {
+            "new connections may fail until the daemon has filled it"
+        }
+    }
 }
 
 /// The only value of a pinned array.
