@@ -105,7 +105,9 @@ pub fn carry(old: (&Path, &MapLayout), new: (&Path, &MapLayout), shape: &MapShap
     };
     let is_complete =
         copy().with_context(|| format!("copy {} to {}", old_path.display(), new_path.display()))?;
-    if !is_complete {
+    if is_complete {
+        log::info!("{}: its layout has changed, its contents are copied", shape.name);
+    } else {
         log::warn!("{} is too small for its former contents: some are lost", shape.name);
     }
     Ok(())

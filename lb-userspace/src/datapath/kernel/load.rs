@@ -144,7 +144,6 @@ fn fill(mut maps: Maps, basis: &Basis<'_>, shapes: &[MapShape]) -> anyhow::Resul
         };
         let path = basis.pin(old.name);
         carry::carry((&old.path, &old.layout), (&path, layout), shape)?;
-        log::info!("{}: its layout has changed, its contents are copied", old.name);
     }
     let mut settings = maps.settings()?;
     set_defaults(&mut settings, sizes, ports)?;
