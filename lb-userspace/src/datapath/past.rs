@@ -42,7 +42,7 @@ pub struct PastCounters {
     soft_limit: usize,
 }
 
-/// A write to the map, in this order: counting something twice for a moment is better than losing it.
+/// A write to the map, in this order: counting something twice is better than losing it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     Put(String, Counted),

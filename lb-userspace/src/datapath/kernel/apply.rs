@@ -116,8 +116,11 @@ impl Maps {
         zero(&mut self.service_counters, number.0, ServiceCounters::default())
     }
 
-    /// The counters are reset right after this. If the daemon is killed before the name is deleted, the next one
-    /// finds nothing left to add a second time.
+    /// The counters are reset right after this, so the next daemon finds nothing left to add a second time if this one is
+    /// killed before the name changes. If it is killed between the two writes, the next one adds the same counts again: the
+    /// name's totals stay too high by them. In the other order they would be lost, and totals must not decrease. Nothing
+    /// can change both maps at once, and the program counts on in between, so a mark could not tell which of the two
+    /// happened.
     fn keep(&mut self, name: &str, counted: Counted) -> anyhow::Result<()> {
         let (backends, services) = (&self.backend_names, &self.service_names);
         let in_use = LazyCell::new(|| -> BTreeSet<String> {
