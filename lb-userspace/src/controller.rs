@@ -98,7 +98,7 @@ pub struct Start {
     pub since: Since,
 }
 
-/// What the health checks and the netlink task receive from the controller.
+/// What other tasks receive from the controller.
 #[derive(Debug)]
 pub struct Watched {
     /// The targets of health checks.
@@ -107,6 +107,8 @@ pub struct Watched {
     pub hops: watch::Sender<BTreeSet<Path>>,
     /// The interfaces that packets may leave through.
     pub interfaces: watch::Sender<Vec<Attached>>,
+    /// The number of the last grace period that was to begin. Its end is an event.
+    pub grace_periods: watch::Sender<u64>,
 }
 
 /// See the [module](self).
@@ -253,6 +255,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Event::Hops(hops) => self.state.hops(hops),
             Event::RoutingChanged => self.state.routing_changed(),
             Event::LinksChanged | Event::PinsRemoved => self.links_changed = true,
+            Event::GracePeriodEnded(round) => self.grace_period_ended(round, now),
             Event::Request(request) => self.queue(request, now),
         }
     }
@@ -264,6 +267,9 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             self.refresh_host_or_log();
         }
         self.state.tick(now);
+        if let Some(round) = self.state.begin_grace_period(now) {
+            self.watched.grace_periods.send_replace(round);
+        }
         let has_changed = links_changed || self.state.dirty().is_some();
         if self.state.dirty().is_some() && !self.is_waiting_for_retry(now) {
             self.reconcile_or_warn(now);
@@ -301,6 +307,14 @@ impl<D: Datapath, H: Host> Controller<D, H> {
 
     fn is_waiting_for_retry(&self, now: Instant) -> bool {
         matches!(&self.trust, Trust::Failed { retry, .. } if now < *retry)
+    }
+
+    /// A change that found no room is tried again at once.
+    fn grace_period_ended(&mut self, round: u64, now: Instant) {
+        self.state.grace_period_ended(round);
+        if let Trust::Failed { retry, .. } = &mut self.trust {
+            *retry = now;
+        }
     }
 
     fn probed(&mut self, probed: Probed, now: Instant) {

@@ -10,6 +10,7 @@
 //! Stopping leaves the data plane as it is.
 
 mod boot;
+mod grace_periods;
 mod metrics;
 mod pins;
 mod signals;
@@ -126,6 +127,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let (targets, watched_targets) = watch::channel(Vec::new());
     let (hops, watched_hops) = watch::channel(BTreeSet::new());
     let (interfaces, watched_interfaces) = watch::channel(opened.attached.clone());
+    let (grace_periods, begun_grace_periods) = watch::channel(0);
     let (requests, neighbour_requests) = mpsc::channel(NEIGHBOUR_REQUESTS);
     let attached = watched_interfaces.clone();
 
@@ -139,6 +141,8 @@ async fn serve(options: Options) -> Result<(), Failure> {
         stop.clone(),
     ));
     tasks.spawn(pins::watch(pins.clone(), opened.links.pin_names(), attached, events.clone(), stop.clone()));
+    let wait = datapath::wait_for_grace_period;
+    tasks.spawn(grace_periods::run(begun_grace_periods, wait, events.clone(), stop.clone()));
     tasks.spawn(datapath::forward_neighbour_requests(opened.neighbour_requests, requests, stop.clone()));
     if let Some(traces) = opened.traces {
         tasks.spawn(datapath::log_traces(traces, stop.clone()));
@@ -162,7 +166,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
         warnings: opened.warnings,
         since,
     };
-    let watched = controller::Watched { targets, hops, interfaces };
+    let watched = controller::Watched { targets, hops, interfaces, grace_periods };
     let adopted =
         Controller::adopt(opened.datapath, host, watched, start, tokio::time::Instant::now().into_std());
     let mut controller = adopted?;

@@ -42,6 +42,7 @@ pub use self::{
     detach::{DetachError, detach},
     kernel::{
         KernelDatapath,
+        grace_period::wait as wait_for_grace_period,
         neighbour_requests::{NeighbourRequests, forward_neighbour_requests},
         object,
         traces::{Traces, log_traces},

@@ -32,6 +32,8 @@ pub enum Event {
     LinksChanged,
     /// A pin of the data plane is missing.
     PinsRemoved,
+    /// The kernel's grace period with this number has passed: every packet that was in the program when it began has left.
+    GracePeriodEnded(u64),
     /// A request of the API or the daemon.
     Request(Request),
 }

@@ -9,8 +9,8 @@ use super::{Controller, Host, compile::NoRoom, diff::diff, part::Part, state::St
 use crate::datapath::{Datapath, Snapshot};
 
 impl<D: Datapath, H: Host> Controller<D, H> {
-    /// Frees what no packet can be reading. If that is not enough for `state`, waits for the kernel instead of the end
-    /// of a grace period.
+    /// Frees what no packet can be reading. If that is not enough for `state`, waits for a grace period
+    /// here.
     pub(super) fn make_room(
         &mut self,
         state: &mut State,

@@ -6,7 +6,7 @@ mod adopt;
 mod generation;
 mod grace;
 mod health_state;
-mod offers;
+pub mod offers;
 mod reach;
 mod scope;
 mod warnings;
@@ -22,7 +22,7 @@ use lb_common::{backend::BackendId, hop::Hop, limits::Room, net::Protocol, servi
 
 use self::{generation::Generation, offers::Offers, reach::Reach};
 pub use self::{
-    grace::{GRACE_PERIOD, Grace},
+    grace::{Grace, Round},
     health_state::HealthState,
     scope::Scope,
 };
@@ -192,17 +192,25 @@ impl State {
         self.addresses = addresses;
     }
 
-    /// Advances time: grace periods end, and routing changes become due.
+    /// Advances time: routing changes become due.
     pub fn tick(&mut self, now: Instant) {
-        if self.grace.tick(now) {
-            self.set_dirty(Scope::default());
-        }
         if self.generation.raise_if_due(now) {
             self.set_dirty(Scope::All);
         }
     }
 
-    /// When [`tick`](State::tick) is due.
+    /// The grace period that is to begin now, if one is due.
+    pub fn begin_grace_period(&mut self, now: Instant) -> Option<Round> {
+        self.grace.begin(now)
+    }
+
+    /// A grace period has ended: what fell out of use before it began can be freed.
+    pub fn grace_period_ended(&mut self, round: Round) {
+        self.grace.end(round);
+        self.set_dirty(Scope::default());
+    }
+
+    /// When [`tick`](State::tick) or a grace period is due.
     pub fn next_tick(&self) -> Option<Instant> {
         self.grace.due().into_iter().chain(self.generation.due()).min()
     }
@@ -218,9 +226,9 @@ impl State {
         self.room = room;
     }
 
-    /// A grace period has passed: no packet can be reading what was replaced before.
+    /// A grace period that began after all operations has passed: no packet can be reading what was replaced.
     pub fn end_grace(&mut self) {
-        self.grace.end();
+        self.grace.end_all();
     }
 
     /// This part of the maps may differ, beside others.
@@ -287,7 +295,7 @@ impl State {
 
     /// At this time, were all flows that the backend with this id can ever get in the table?
     pub fn had_last_flow(&self, id: BackendId, at: Instant) -> bool {
-        self.offers.are_over(id, at, GRACE_PERIOD)
+        self.offers.are_over(id, at)
     }
 
     /// The next hop of a path, if it is known.

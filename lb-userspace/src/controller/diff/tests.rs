@@ -15,7 +15,7 @@ use crate::{
         fixture::{backend, eth0, hops, probed, service, unprobed},
         plan::plan,
         snapshot::place,
-        state::{GRACE_PERIOD, State},
+        state::State,
     },
     event::{Health, HopState},
     spec::{AdminState, BackendName, Service, Spec},
@@ -47,6 +47,8 @@ enum Change {
     FindHops,
     RoutingChanged,
     Wait(u64),
+    /// No packet reads any longer what fell out of use before the last grace period began.
+    GracePeriodEnds,
     /// The daemon dies after this many operations of its next plan, and is started again.
     CrashAfter(usize),
 }
@@ -81,6 +83,7 @@ fn change() -> impl Strategy<Value = Change> {
         2 => Just(Change::FindHops),
         1 => Just(Change::RoutingChanged),
         4 => (0..1_500u64).prop_map(Change::Wait),
+        3 => Just(Change::GracePeriodEnds),
         3 => (0..30usize).prop_map(Change::CrashAfter),
     ]
 }
@@ -112,8 +115,19 @@ struct World {
     is_plugged: bool,
     crash_after: Option<usize>,
     retired: BTreeSet<BackendId>,
-    left_slots: BTreeMap<SlotRange, Instant>,
-    left_sources: BTreeMap<u32, Instant>,
+    /// With the number of the grace period that must end before they may be written.
+    left_slots: BTreeMap<SlotRange, u64>,
+    left_sources: BTreeMap<u32, u64>,
+    grace_period: GracePeriods,
+}
+
+/// Those that began, of all daemons.
+#[derive(Debug, Default)]
+struct GracePeriods {
+    begun: u64,
+    ended: u64,
+    /// The number that the running daemon knows the last one by, until it ends.
+    pending: Option<u64>,
 }
 
 impl World {
@@ -132,11 +146,16 @@ impl World {
             retired: BTreeSet::new(),
             left_slots: BTreeMap::new(),
             left_sources: BTreeMap::new(),
+            grace_period: GracePeriods::default(),
         }
     }
 
     fn reconcile(&mut self) -> Result<(), TestCaseError> {
         self.state.tick(self.now);
+        if let Some(round) = self.state.begin_grace_period(self.now) {
+            self.grace_period.begun += 1;
+            self.grace_period.pending = Some(round);
+        }
         let have = self.maps.clone();
         let want = compile(&self.state, &have).expect("a small world fits");
         prop_assert_eq!(want.fault(), None);
@@ -165,8 +184,9 @@ impl World {
         if let Op::PutPool(number, _) | Op::DeletePool(number) = op
             && let Some(before) = self.maps.pools.get(number)
         {
-            self.left_slots.insert(before.slots(), self.now);
-            self.left_sources.insert(before.sources(), self.now);
+            let next = self.grace_period.begun + 1;
+            self.left_slots.insert(before.slots(), next);
+            self.left_sources.insert(before.sources(), next);
         }
         if let Op::PutBackend(backend) = op {
             prop_assert!(!self.retired.contains(&backend.id), "{op:?} reuses an id");
@@ -181,7 +201,7 @@ impl World {
         Ok(())
     }
 
-    /// No packet can be reading what is written: no pool refers to it, or did within the grace period.
+    /// No packet can be reading what is written: no pool refers to it, or did when the last grace period that has ended began.
     fn check_what_is_written(&self, op: &Op) -> Result<(), TestCaseError> {
         let range = if let Op::PutSlots(offset, ids) = op {
             Some(SlotRange { offset: *offset, length: ids.len() as u32 })
@@ -191,7 +211,7 @@ impl World {
             None
         };
         let set = if let Op::PutSources(set, _) | Op::DeleteSources(set) = op { Some(*set) } else { None };
-        let is_read = |since: &Instant| self.now.duration_since(*since) < GRACE_PERIOD;
+        let is_read = |last: &u64| *last > self.grace_period.ended;
         let overlap =
             |a: SlotRange, b: SlotRange| a.offset < b.offset + b.length && b.offset < a.offset + a.length;
 
@@ -199,7 +219,7 @@ impl World {
             let in_force = self.maps.pools.values().find(|pool| overlap(pool.slots(), range));
             prop_assert_eq!(in_force, None, "{:?}: it is active", op);
             let mut left = self.left_slots.iter();
-            let left = left.find(|(it, since)| overlap(**it, range) && is_read(since));
+            let left = left.find(|(it, last)| overlap(**it, range) && is_read(last));
             prop_assert_eq!(left, None, "{:?}: it was active a moment ago", op);
         }
         if let Some(set) = set {
@@ -215,6 +235,7 @@ impl World {
     fn start_again(&mut self) {
         self.now += Duration::from_millis(50);
         self.state = State::new(self.spec.clone(), self.admin.clone(), self.now);
+        self.grace_period.pending = None;
         self.links();
         self.state.adopt(&self.maps, self.now);
     }
@@ -273,6 +294,12 @@ impl World {
             Change::FindHops => self.state.hops(hops(&self.spec)),
             Change::RoutingChanged => self.state.routing_changed(),
             Change::Wait(ms) => self.now += Duration::from_millis(*ms),
+            Change::GracePeriodEnds => {
+                if let Some(round) = self.grace_period.pending.take() {
+                    self.grace_period.ended = self.grace_period.begun;
+                    self.state.grace_period_ended(round);
+                }
+            }
             Change::CrashAfter(steps) => self.crash_after = Some(*steps),
         }
         self.links();

@@ -1,5 +1,8 @@
 //! Pools that services no longer use, and slots and source sets that pools no longer use, for as long as a packet may
 //! be reading them.
+//!
+//! That ends with the kernel's grace period, which begins after the last use and takes some milliseconds. What falls out of
+//! use within a [`BATCH`] shares one.
 
 use std::{
     collections::BTreeMap,
@@ -10,71 +13,106 @@ use lb_common::pool::SlotRange;
 
 use crate::datapath::{Op, Snapshot};
 
-/// How long a packet in flight may still read what was active: a generous limit.
-pub const GRACE_PERIOD: Duration = Duration::from_secs(1);
+/// The time from the first end of a use to the grace period that covers it and those after it.
+pub const BATCH: Duration = Duration::from_secs(1);
 
-/// Each with the time at which the last use ended. Ranges of slots do not overlap.
+/// Grace periods are numbered.
+pub type Round = u64;
+
+/// Each with the number of the grace period that ends it. Ranges of slots do not overlap.
 #[derive(Clone, Debug, Default)]
 pub struct Grace {
-    pools: BTreeMap<u32, Instant>,
-    slots: BTreeMap<SlotRange, Instant>,
-    sources: BTreeMap<u32, Instant>,
+    pools: BTreeMap<u32, Round>,
+    slots: BTreeMap<SlotRange, Round>,
+    sources: BTreeMap<u32, Round>,
+    /// How many grace periods have begun, and how many of them have ended: all, or all but the last.
+    begun: Round,
+    ended: Round,
+    /// Since when something waits for the next one to begin.
+    waiting: Option<Instant>,
 }
 
 impl Grace {
     /// Takes over from the maps: what no pool uses may have been active a moment ago.
     pub fn adopt(&mut self, have: &Snapshot, now: Instant) {
         let in_use = have.pools_in_use();
-        let pools = have.pools.keys().filter(|pool| !in_use.contains(pool));
-        self.pools.extend(pools.map(|pool| (*pool, now)));
+        for pool in have.pools.keys().filter(|pool| !in_use.contains(pool)) {
+            self.add_pool(*pool, now);
+        }
         let in_force = have.slots_in_force();
-        let ranges = have.slots.iter().filter(|(offset, _)| !in_force.contains(offset));
-        let ranges = ranges.map(|(at, ids)| SlotRange { offset: *at, length: ids.len() as u32 });
-        self.slots.extend(ranges.map(|range| (range, now)));
+        for (offset, ids) in have.slots.iter().filter(|(offset, _)| !in_force.contains(offset)) {
+            self.add_slots(SlotRange { offset: *offset, length: ids.len() as u32 }, now);
+        }
         let in_force = have.sources_in_force();
-        let sets = have.sources.keys().filter(|set| !in_force.contains(set));
-        self.sources.extend(sets.map(|set| (*set, now)));
+        for set in have.sources.keys().filter(|set| !in_force.contains(set)) {
+            self.add_sources(*set, now);
+        }
     }
 
     /// Before an operation is applied to `have`.
     pub fn applying(&mut self, op: &Op, have: &Snapshot, now: Instant) {
-        if let Op::PutService(listen, _) | Op::DeleteService(listen) = op {
-            let pool = have.services.get(listen).map(|service| service.pool);
-            self.pools.extend(pool.filter(|pool| have.pools.contains_key(pool)).map(|pool| (pool, now)));
+        if let Op::PutService(listen, _) | Op::DeleteService(listen) = op
+            && let Some(service) = have.services.get(listen)
+            && have.pools.contains_key(&service.pool)
+        {
+            self.add_pool(service.pool, now);
         }
         let Some((number, after)) = op.pool_change() else { return };
         let Some(before) = have.pools.get(&number) else { return };
         if before.slots() != after.slots() && before.slots().length != 0 {
-            self.slots.insert(before.slots(), now);
+            self.add_slots(before.slots(), now);
         }
         if before.sources() != after.sources() && before.sources() != 0 {
-            self.sources.insert(before.sources(), now);
+            self.add_sources(before.sources(), now);
         }
     }
 
-    /// Advances time. Returns whether a grace period has ended.
-    pub fn tick(&mut self, now: Instant) -> bool {
-        let before = self.len();
-        let is_young = |since: &Instant| now.duration_since(*since) < GRACE_PERIOD;
-        self.pools.retain(|_, since| is_young(since));
-        self.slots.retain(|_, since| is_young(since));
-        self.sources.retain(|_, since| is_young(since));
-        self.len() != before
+    fn add_pool(&mut self, pool: u32, now: Instant) {
+        let round = self.next(now);
+        self.pools.insert(pool, round);
     }
 
-    fn len(&self) -> usize {
-        self.pools.len() + self.slots.len() + self.sources.len()
+    fn add_slots(&mut self, range: SlotRange, now: Instant) {
+        let round = self.next(now);
+        self.slots.insert(range, round);
     }
 
-    /// When the next one ends.
+    fn add_sources(&mut self, set: u32, now: Instant) {
+        let round = self.next(now);
+        self.sources.insert(set, round);
+    }
+
+    /// The number of the next grace period, which something waits for from now on.
+    fn next(&mut self, now: Instant) -> Round {
+        self.waiting.get_or_insert(now);
+        self.begun + 1
+    }
+
+    /// The grace period that is to begin now, if one is due.
+    pub fn begin(&mut self, now: Instant) -> Option<Round> {
+        self.due().filter(|due| *due <= now)?;
+        self.waiting = None;
+        self.begun += 1;
+        Some(self.begun)
+    }
+
+    /// When the next one is due.
     pub fn due(&self) -> Option<Instant> {
-        let since = self.pools.values().chain(self.slots.values()).chain(self.sources.values()).min();
-        since.map(|since| *since + GRACE_PERIOD)
+        let is_free = self.begun == self.ended;
+        self.waiting.filter(|_| is_free).map(|since| since + BATCH)
     }
 
-    /// A grace period has passed: no packet is reading any of it.
-    pub fn end(&mut self) {
-        *self = Self::default();
+    /// A grace period has ended: what it covers is free.
+    pub fn end(&mut self, round: Round) {
+        self.ended = round;
+        self.pools.retain(|_, last| *last > round);
+        self.slots.retain(|_, last| *last > round);
+        self.sources.retain(|_, last| *last > round);
+    }
+
+    /// A grace period that began after all operations has passed: no packet is reading any of it.
+    pub fn end_all(&mut self) {
+        *self = Self { begun: self.begun, ended: self.ended, ..Self::default() };
     }
 
     /// May a packet be on its way to this pool?
@@ -102,14 +140,32 @@ mod tests {
     #[test]
     fn slots_may_be_read_if_they_overlap_former_ones() {
         let mut grace = Grace::default();
-        let now = Instant::now();
-        grace.slots.extend([(at(4, 2), now), (at(8, 8), now)]);
+        grace.slots.extend([(at(4, 2), 1), (at(8, 8), 1)]);
 
         let cases =
             [(at(0, 4), false), (at(0, 5), true), (at(6, 2), false), (at(15, 1), true), (at(16, 9), false)];
         for (range, expected) in cases {
             assert_eq!(grace.has_slots(range), expected, "{range:?}");
         }
+    }
+
+    #[test]
+    fn a_grace_period_frees_what_fell_out_of_use_before_it_began() {
+        let (mut grace, start) = (Grace::default(), Instant::now());
+        grace.add_pool(1, start);
+        grace.add_pool(2, start + BATCH / 2);
+        assert_eq!((grace.due(), grace.begin(start)), (Some(start + BATCH), None));
+
+        let first = grace.begin(start + BATCH).unwrap();
+        grace.add_pool(3, start + BATCH);
+        assert_eq!(grace.begin(start + BATCH * 3), None, "one at a time");
+        grace.end(first);
+
+        assert_eq!([1, 2, 3].map(|pool| grace.has_pool(pool)), [false, false, true]);
+        let second = grace.begin(start + BATCH * 3).unwrap();
+        grace.end(second);
+        assert!(!grace.has_pool(3));
+        assert_eq!(grace.due(), None);
     }
 
     fn at(offset: u32, length: u32) -> SlotRange {

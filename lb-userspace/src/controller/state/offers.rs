@@ -1,7 +1,7 @@
 //! Until when a backend can get new flows.
 //!
-//! A backend can get flows while a pool's slots hold its id, and for a grace period after that: packets in flight may
-//! still read the former slots.
+//! A backend can get flows while a pool's slots hold its id, and for a moment after that: packets in flight may still read
+//! the former slots.
 
 use std::{
     collections::BTreeMap,
@@ -11,6 +11,10 @@ use std::{
 use lb_common::backend::BackendId;
 
 use crate::datapath::{Op, Snapshot};
+
+/// How long a packet in flight may still create a flow: a generous limit. What is answered is that a backend is drained; no
+/// memory is used again because of it.
+pub const IN_FLIGHT: Duration = Duration::from_secs(1);
 
 /// By backend id. Ids without an entry have never been in a slot.
 #[derive(Clone, Debug, Default)]
@@ -45,10 +49,10 @@ impl Offers {
     }
 
     /// At this time, were all flows that the backend can ever get in the table?
-    pub fn are_over(&self, id: BackendId, at: Instant, grace: Duration) -> bool {
+    pub fn are_over(&self, id: BackendId, at: Instant) -> bool {
         match self.0.get(&id) {
             Some(Offer::InForce) => false,
-            Some(Offer::EndedAt(ended)) => at >= *ended + grace,
+            Some(Offer::EndedAt(ended)) => at >= *ended + IN_FLIGHT,
             None => true,
         }
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    controller::{state::GRACE_PERIOD, walk::COUNT_MAX_AGE},
+    controller::{state::offers::IN_FLIGHT, walk::COUNT_MAX_AGE},
     view,
 };
 
@@ -25,7 +25,7 @@ fn a_backend_is_drained_once_a_count_begun_after_a_grace_period_finds_no_flow() 
         let mut world = World::all_up(vec![web(protocol)]);
         let id = world.id("web/web-1").unwrap();
         assert!(!look(&mut world).drained, "it can get a flow at any time");
-        let grace_ms = GRACE_PERIOD.as_millis() as u64;
+        let grace_ms = IN_FLIGHT.as_millis() as u64;
 
         world.set("web/web-1", AdminState::Drain);
         world.wait(grace_ms - 1);
@@ -73,7 +73,7 @@ fn no_backend_is_drained_for_a_grace_period_after_a_restart() {
     world.restart();
     assert!(!look(&mut world).drained, "the former daemon may have started the drain a moment ago");
 
-    world.wait(GRACE_PERIOD.as_millis() as u64 + COUNT_MAX_AGE.as_millis() as u64);
+    world.wait(IN_FLIGHT.as_millis() as u64 + COUNT_MAX_AGE.as_millis() as u64);
     assert!(look(&mut world).drained);
 }
 

@@ -39,9 +39,9 @@ fn any_number_of_changes_in_a_second_fits() {
     assert!(world.maps().grace_periods > 0);
 }
 
-/// If the kernel cannot wait, slots are free after their second, also for a change that failed.
+/// The wait for a grace period can fail too.
 #[test]
-fn a_change_that_found_no_room_succeeds_a_second_later_without_the_kernel() {
+fn a_change_that_found_no_room_succeeds_when_the_next_grace_period_ends() {
     let backends = (1..=4).map(|n| backend(&format!("b{n}"), &format!("10.0.0.{n}:80"))).collect();
     let mut world = World::unprobed(vec![Service { backends, ..web(Protocol::Tcp) }]);
     world.controller.state.set_room(Room { services: 1, backends: 4 });
@@ -108,6 +108,30 @@ fn a_pool_outlives_its_service_for_a_grace_period() {
     assert_eq!(pools(&mut world), [3, 0]);
     world.wait(200);
     assert_eq!(pools(&mut world), [3]);
+}
+
+/// A virtual CPU can be paused between two reads for any time.
+#[test]
+fn nothing_is_used_again_while_a_packet_may_be_reading_it() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp), dns()]);
+    world.wait(1100);
+    let left = |world: &World| {
+        let maps = &world.controller.datapath.maps;
+        (maps.pools.len(), maps.slots.len())
+    };
+    assert_eq!(left(&world), (2, 2));
+    world.host().file = Ok(spec(vec![web(Protocol::Tcp)]));
+    world.is_a_packet_stalled = true;
+
+    world.ask(Request::Reload).unwrap();
+    world.set("web/web-1", AdminState::Drain);
+    world.wait(60_000);
+
+    assert_eq!(left(&world), (2, 3), "the pool of dns, and the former slots of both");
+
+    world.is_a_packet_stalled = false;
+    world.turn();
+    assert_eq!(left(&world), (1, 1));
 }
 
 #[test]

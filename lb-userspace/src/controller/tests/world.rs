@@ -30,6 +30,9 @@ pub struct World {
     pub controller: Controller<Memory, FakeHost>,
     pub targets: watch::Receiver<Vec<Target>>,
     pub hops: watch::Receiver<BTreeSet<Path>>,
+    /// The grace periods that begin do not end.
+    pub is_a_packet_stalled: bool,
+    grace_periods: watch::Receiver<u64>,
     now: Instant,
 }
 
@@ -120,10 +123,11 @@ impl World {
             since: Since { instant: now, time: SystemTime::UNIX_EPOCH },
         };
         let (interfaces, _) = watch::channel(Vec::new());
-        let watched = Watched { targets: to_prober, hops: to_netlink, interfaces };
+        let (begun, grace_periods) = watch::channel(0);
+        let watched = Watched { targets: to_prober, hops: to_netlink, interfaces, grace_periods: begun };
         let mut controller = Controller::adopt(datapath, host, watched, start, now).unwrap();
         controller.turn(now);
-        Self { controller, targets, hops, now }
+        Self { controller, targets, hops, is_a_packet_stalled: false, grace_periods, now }
     }
 
     /// Like kill -9 and a new daemon, which takes over the maps and the saved overlay. Netlink has not reported
@@ -160,8 +164,14 @@ impl World {
         self.turn();
     }
 
+    /// A grace period that begins ends at once, unless a packet is stalled.
     pub fn turn(&mut self) {
         self.controller.turn(self.now);
+        if !self.is_a_packet_stalled && self.grace_periods.has_changed().unwrap() {
+            let round = *self.grace_periods.borrow_and_update();
+            self.controller.absorb(Event::GracePeriodEnded(round), self.now);
+            self.controller.turn(self.now);
+        }
     }
 
     pub fn wait(&mut self, ms: u64) {
