@@ -7,11 +7,12 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use lb_common::{net::Protocol, service::Mode};
 use tests::lab::{
     Config, Daemon, Family, Lab, Shape, Topology, address,
     config::Service,
+    echo::Server,
     eventually,
     wait::{SOON, join},
 };
@@ -43,27 +44,20 @@ fn a_drained_backend_keeps_its_connections_and_gets_no_other() -> Result<()> {
 }
 
 #[test]
-fn a_drain_waits_for_connections_of_any_age_with_and_without_a_scraper() -> Result<()> {
-    let Stage { lab, xlb, .. } = Stage::echo("waited")?;
-    let _echoes = lab.tcp_echoes(ECHO)?;
-    xlb.wait_until_all_are_up()?;
-
-    for (is_scraped, seconds) in [(false, 0), (false, 2), (true, 0), (true, 1), (true, 10)] {
-        while_scraped(&xlb, is_scraped, || drain_under_connections(&lab, &xlb, seconds))?;
+fn a_drain_waits_for_flows_of_any_age_with_and_without_a_scraper() -> Result<()> {
+    let lab = Lab::build(&Topology::new("waited", Shape::TwoNics))?;
+    let mut config = Config::new(&lab);
+    let mut echoes = Vec::new();
+    for drain in &DRAINS {
+        echoes.push(drain.echoes(&lab)?);
+        config = config.service(drain.service(&lab));
     }
-    Ok(())
-}
-
-#[test]
-fn a_drain_waits_for_datagrams_flows_of_any_age_with_and_without_a_scraper() -> Result<()> {
-    let lab = Lab::build(&Topology::new("datagrams", Shape::TwoNics).backends(1))?;
-    let _echoes = lab.udp_echoes(ECHO)?;
-    let service = Service::over(&lab, "echo", Protocol::Udp, Mode::FullNat, ECHO, ECHO);
-    let xlb = lab.start(&Config::new(&lab).service(service.only(Family::V4)))?;
+    let xlb = lab.start(&config)?;
     xlb.wait_until_all_are_up()?;
 
-    for (is_scraped, seconds) in [(false, 0), (true, 0), (false, 10)] {
-        while_scraped(&xlb, is_scraped, || drain_under_datagrams(&lab, &xlb, seconds))?;
+    for is_scraped in [false, true] {
+        while_scraped(&xlb, is_scraped, || at_once(&DRAINS, |drain| drain.run(&lab, &xlb)))
+            .with_context(|| format!("is scraped: {is_scraped}"))?;
     }
     Ok(())
 }
@@ -88,35 +82,117 @@ fn a_backend_in_maintenance_loses_its_connections_and_no_other_does() -> Result<
     Ok(())
 }
 
-/// Drains web-2 when its ten connections have this age, and again when they are closed.
-fn drain_under_connections(lab: &Lab, xlb: &Daemon, seconds: u64) -> Result<()> {
-    let live = lab.live(Family::V4, ECHO, 30)?;
-    live.wait_for_bytes(seconds)?;
-
-    let waited = xlb.output(&["backend", "drain", "echo/web-2", "--wait=4s"])?;
-
-    assert_eq!(waited.code, 1, "connections {seconds} s old: {}", waited.stderr);
-    assert!(waited.stderr.contains("10 flows left after 4s"), "{}", waited.stderr);
-    live.finish_unbroken()?;
-    xlb.run(&["backend", "drain", "echo/web-2", "--wait=20s"])?;
-    assert_eq!(flows(xlb, "web-2")?, 0);
-    xlb.run(&["backend", "ready", "echo/web-2"])?;
-    Ok(())
+/// A drain of a backend whose flows have an age, in a service of its own.
+struct Drain {
+    protocol: Protocol,
+    family: Family,
+    seconds: u64,
+    port: u16,
 }
 
-/// Drains web-1 when its flow of datagrams has this age, and again when the flow is gone.
-fn drain_under_datagrams(lab: &Lab, xlb: &Daemon, seconds: u64) -> Result<()> {
-    assert!(ask_by_datagram(lab)?, "the service answers");
-    thread::sleep(Duration::from_secs(seconds));
+const DRAINS: [Drain; 8] = [
+    Drain { protocol: Protocol::Tcp, family: Family::V4, seconds: 0, port: 100 },
+    Drain { protocol: Protocol::Tcp, family: Family::V4, seconds: 1, port: 101 },
+    Drain { protocol: Protocol::Tcp, family: Family::V4, seconds: 2, port: 102 },
+    Drain { protocol: Protocol::Tcp, family: Family::V4, seconds: 10, port: 103 },
+    Drain { protocol: Protocol::Udp, family: Family::V4, seconds: 0, port: 104 },
+    Drain { protocol: Protocol::Udp, family: Family::V4, seconds: 10, port: 105 },
+    Drain { protocol: Protocol::Tcp, family: Family::V6, seconds: 10, port: 106 },
+    Drain { protocol: Protocol::Udp, family: Family::V6, seconds: 0, port: 107 },
+];
 
-    let waited = xlb.output(&["backend", "drain", "echo/web-1", "--wait=4s"])?;
+impl Drain {
+    fn name(&self) -> String {
+        format!("{:?}-{:?}-{}s", self.protocol, self.family, self.seconds).to_lowercase()
+    }
 
-    assert_eq!(waited.code, 1, "a flow {seconds} s old: {}", waited.stderr);
-    assert!(waited.stderr.contains("1 flow left after 4s"), "{}", waited.stderr);
-    xlb.run(&["backend", "maint", "echo/web-1"])?;
-    xlb.run(&["backend", "drain", "echo/web-1", "--wait=20s"])?;
-    xlb.run(&["backend", "ready", "echo/web-1"])?;
-    Ok(())
+    fn echoes(&self, lab: &Lab) -> Result<Vec<Server>> {
+        match self.protocol {
+            Protocol::Tcp => lab.tcp_echoes(self.port),
+            Protocol::Udp => lab.udp_echoes(self.port),
+        }
+    }
+
+    /// With one backend for datagrams, and three for connections.
+    fn service(&self, lab: &Lab) -> Service {
+        let service = Service::over(lab, &self.name(), self.protocol, Mode::FullNat, self.port, self.port);
+        let mut service = service.only(self.family);
+        if self.protocol == Protocol::Udp {
+            service.backends.truncate(1);
+        }
+        service
+    }
+
+    fn run(&self, lab: &Lab, xlb: &Daemon) -> Result<()> {
+        let drained = match self.protocol {
+            Protocol::Tcp => self.under_connections(lab, xlb),
+            Protocol::Udp => self.under_datagrams(lab, xlb),
+        };
+        drained.with_context(|| self.name())
+    }
+
+    /// Drains web-2 when its ten connections have this age, and again when they are closed.
+    fn under_connections(&self, lab: &Lab, xlb: &Daemon) -> Result<()> {
+        let backend = self.backend("web-2");
+        let live = lab.live(self.family, self.port, 30)?;
+        (0..self.seconds).try_for_each(|_| live.wait_for_bytes(1))?;
+
+        self.wait_in_vain(xlb, &backend, "10 flows left after 4s")?;
+        live.finish_unbroken()?;
+        xlb.run(&["backend", "drain", &backend, "--wait=20s"])?;
+        let all = xlb.json(&["backend", "list", &self.name()])?;
+        let mut flows = all.as_array().into_iter().flatten().map(|backend| &backend["flows"]);
+        ensure!(flows.all(|flows| flows == 0), "flows are left: {all}");
+        xlb.run(&["backend", "ready", &backend])?;
+        Ok(())
+    }
+
+    /// Drains web-1 when its flow of datagrams has this age, and again when the flow is gone.
+    fn under_datagrams(&self, lab: &Lab, xlb: &Daemon) -> Result<()> {
+        let backend = self.backend("web-1");
+        ensure!(self.ask_by_datagram(lab)?, "the service does not answer");
+        thread::sleep(Duration::from_secs(self.seconds));
+
+        self.wait_in_vain(xlb, &backend, "1 flow left after 4s")?;
+        xlb.run(&["backend", "maint", &backend])?;
+        xlb.run(&["backend", "drain", &backend, "--wait=20s"])?;
+        xlb.run(&["backend", "ready", &backend])?;
+        Ok(())
+    }
+
+    fn wait_in_vain(&self, xlb: &Daemon, backend: &str, message: &str) -> Result<()> {
+        let waited = xlb.output(&["backend", "drain", backend, "--wait=4s"])?;
+        ensure!(waited.code == 1 && waited.stderr.contains(message), "{}: {}", waited.code, waited.stderr);
+        Ok(())
+    }
+
+    /// `SERVICE/BACKEND`
+    fn backend(&self, name: &str) -> String {
+        match self.family {
+            Family::V4 => format!("{}/{name}", self.name()),
+            Family::V6 => format!("{}/{name}-v6", self.name()),
+        }
+    }
+
+    /// Sends from one port until there is an answer: the client's neighbour entry may not be there yet.
+    fn ask_by_datagram(&self, lab: &Lab) -> Result<bool> {
+        let socket = lab.client.inside(|| {
+            let socket = UdpSocket::bind((lab.clients[0].of(self.family), 0))?;
+            socket.connect(address::SERVICE.port(self.family, self.port))?;
+            socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+            Ok(socket)
+        })?;
+        Ok((0..5).any(|_| socket.send(b"hello").is_ok() && socket.recv(&mut [0; 64]).is_ok()))
+    }
+}
+
+/// Does something with all of them, at the same time.
+fn at_once<T: Sync>(all: &[T], act: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+    thread::scope(|scope| {
+        let started: Vec<_> = all.iter().map(|it| scope.spawn(|| act(it))).collect();
+        // All of them end before the scope does.
+        started.into_iter().map(join).collect::<Vec<_>>().into_iter().collect()
+    })
 }
 
 fn while_scraped(xlb: &Daemon, is_scraped: bool, act: impl FnOnce() -> Result<()>) -> Result<()> {
@@ -136,17 +212,6 @@ fn scrape_until(xlb: &Daemon, is_over: &AtomicBool) -> Result<()> {
         xlb.metrics()?;
     }
     Ok(())
-}
-
-/// Sends from one port until there is an answer: the client's neighbour entry may not be there yet.
-fn ask_by_datagram(lab: &Lab) -> Result<bool> {
-    let socket = lab.client.inside(|| {
-        let socket = UdpSocket::bind((lab.clients[0].of(Family::V4), 20_000))?;
-        socket.connect(address::SERVICE.port(Family::V4, ECHO))?;
-        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
-        Ok(socket)
-    })?;
-    Ok((0..5).any(|_| socket.send(b"hello").is_ok() && socket.recv(&mut [0; 64]).is_ok()))
 }
 
 fn flows(xlb: &Daemon, backend: &str) -> Result<u64> {
