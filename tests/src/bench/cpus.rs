@@ -18,7 +18,7 @@ use super::{
     balancer::{self, Balancer, Links},
     flows::establish,
     frame::{Numbered, Segment, request},
-    report::Table,
+    report::{Goal, Table},
     wrapper::{Program, Wrapper, shuffle, stay_on},
 };
 use crate::lab::{self, Lab, Topology, wait::join};
@@ -29,6 +29,10 @@ const ROOM: u32 = 262_144;
 const KNOWN: [u32; 2] = [1000, 131_072];
 /// New flows of both CPUs together, in each round.
 const NEW: u32 = 131_072;
+/// How many times the throughput of one CPU both should reach with one table.
+const GOAL_KNOWN: Goal = Goal::AtLeast(1.9);
+/// New flows write words that both CPUs share.
+const GOAL_NEW: Goal = Goal::AtLeast(1.7);
 /// Runs of each measurement of known flows.
 const RUNS: u32 = 1_000_000;
 /// The index of `eth0`: `lo` is 1.
@@ -99,6 +103,7 @@ impl Bench {
         self.new_flows(&mut sides, "two tables")?;
         sides.test([0, 0])?;
         self.new_flows(&mut sides, "one table")?;
+        self.table.goal("times", GOAL_NEW);
         KNOWN.iter().try_for_each(|&count| self.known_flows(&mut sides, count))
     }
 
@@ -109,7 +114,9 @@ impl Bench {
         shuffle(&mut requests, 3);
         sides.share(&requests, Segment::Ack)?;
         let name = format!("TCP IPv{}, {count} known flows", F::DIGIT);
-        self.compare(sides, &name, requests.len() / 2, RUNS, |_| {})
+        self.compare(sides, &name, requests.len() / 2, RUNS, |_| {})?;
+        self.table.goal("times", GOAL_KNOWN);
+        Ok(())
     }
 
     /// SYNs, each of another flow, into tables that are empty before each measurement.

@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: the figures of docs/performance.md.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
@@ -8,6 +8,7 @@ use serde_json::json;
 use tests::bench::{
     cpus, end_to_end, frames,
     packets::{self, Effort},
+    report::Table,
     scale,
 };
 
@@ -34,9 +35,10 @@ enum Section {
     Scale,
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let mut figures = serde_json::Map::new();
+    let mut missed = Vec::new();
     for &section in Section::value_variants() {
         if !arguments.sections.is_empty() && !arguments.sections.contains(&section) {
             continue;
@@ -52,11 +54,17 @@ fn main() -> Result<()> {
             Section::Scale => ("scale", scale::measure(if quick { 5 } else { 20 })?),
         };
         tables.iter().for_each(|table| table.print());
+        missed.extend(tables.iter().flat_map(Table::missed));
         figures.insert(name.to_owned(), tables.iter().map(|table| table.json()).collect());
     }
     if let Some(path) = arguments.json {
         fs::write(&path, format!("{:#}\n", json!(figures)))
             .with_context(|| format!("write {}", path.display()))?;
     }
-    Ok(())
+    if missed.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!();
+    missed.iter().for_each(|line| println!("missed: {line}"));
+    Ok(ExitCode::FAILURE)
 }
