@@ -24,7 +24,6 @@ mod intent;
 mod listing;
 pub mod local_host;
 mod metrics;
-mod part;
 mod pinned;
 mod plan;
 mod reconcile;
@@ -55,13 +54,14 @@ use tokio::{
 
 pub use self::host::Host;
 use self::{
+    index::Indexed,
     intent::Intent,
     requests::PendingRequest,
     state::{Scope, State},
     walk::Walks,
 };
 use crate::{
-    datapath::{Attached, Capacity, Datapath, Snapshot},
+    datapath::{Attached, Capacity, Datapath},
     event::{Event, Health, Path, Probed, Reply, Since, Target},
     spec::{Spec, overlay::Overlay},
 };
@@ -129,7 +129,7 @@ pub struct Controller<D, H> {
     /// The ephemeral ports of this host.
     local_ports: (u16, u16),
     /// The contents of the maps.
-    have: Snapshot,
+    have: Indexed,
     trust: Trust,
     walks: Walks,
     waiting: VecDeque<PendingRequest>,
@@ -201,7 +201,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         start: Start,
         now: Instant,
     ) -> anyhow::Result<Self> {
-        let have = datapath.observe()?;
+        let have = Indexed::from(datapath.observe()?);
         let local_ports = host.local_ports()?;
         let (intent, applied) = Intent::of(Arc::new(start.spec.clone()), &start.overlay);
         applied.log.iter().for_each(|line| info!("{line}"));
@@ -270,14 +270,15 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         if let Some(round) = self.state.begin_grace_period(now) {
             self.watched.grace_periods.send_replace(round);
         }
-        let has_changed = links_changed || self.state.dirty().is_some();
-        if self.state.dirty().is_some() && !self.is_waiting_for_retry(now) {
+        // A change of single services is not searched for warnings: all are every `RESYNC`.
+        let all_changed = links_changed || matches!(self.state.dirty(), Some(Scope::All));
+        if self.is_out_of_step() && !self.is_waiting_for_retry(now) {
             self.reconcile_or_warn(now);
         }
         if let Err(error) = self.walks.advance(&mut self.datapath, &self.have) {
             warn!("{error:#}");
         }
-        if has_changed || self.next_warning().is_some_and(|due| due <= now) {
+        if all_changed || self.next_warning().is_some_and(|due| due <= now) {
             self.log_warnings(now);
         }
         self.answer(now);
@@ -289,7 +290,11 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             self.trust = Trust::Stale;
         }
         self.links_changed = true;
-        self.state.set_dirty(Scope::All);
+    }
+
+    /// May the maps differ from the state?
+    fn is_out_of_step(&self) -> bool {
+        self.state.dirty().is_some() || !matches!(self.trust, Trust::Full)
     }
 
     /// When the next turn is due without an event.

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use lb_common::{
@@ -107,6 +107,12 @@ pub struct Listen {
     pub port: Be16,
     /// Part of the key: TCP and UDP on one port are two services.
     pub protocol: Protocol,
+}
+
+impl Listen {
+    /// The first one in order.
+    pub const FIRST: Self =
+        Self { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), port: Be16::new(0), protocol: Protocol::Tcp };
 }
 
 impl fmt::Display for Listen {

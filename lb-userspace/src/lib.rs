@@ -19,7 +19,7 @@
 //!   event ─▶ view     datapath   metrics
 //!   spec              the file, and what commands change
 //!   probe ─▶ document
-//!   exit   problem   duration   named   text
+//!   exit   problem   duration   named   shared   text
 //! ```
 
 #![warn(missing_docs)]
@@ -42,6 +42,7 @@ mod neighbours;
 pub mod paths;
 pub mod probe;
 pub mod problem;
+mod shared;
 pub mod spec;
 mod text;
 pub mod view;

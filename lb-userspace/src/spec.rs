@@ -22,6 +22,7 @@ use serde::Deserialize;
 use crate::{
     named::{Named, json_by_name, named},
     probe::Probe,
+    shared::Shared,
 };
 
 mod command;
@@ -56,7 +57,7 @@ pub struct Spec {
     /// Used when the maps are created. Pinned maps keep their sizes.
     pub limits: Limits,
     /// At least one, in the order of the file.
-    pub services: Vec<Service>,
+    pub services: Vec<Shared<Service>>,
 }
 
 impl Spec {

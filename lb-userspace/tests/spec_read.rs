@@ -74,7 +74,7 @@ fn what_is_left_out_has_its_default() {
 
 #[test]
 fn health_checks_inherit_key_by_key() {
-    let check = |text: &str| parse(text).unwrap().services.remove(0).health;
+    let check = |text: &str| parse(text).unwrap().services[0].health.clone();
     let defaults =
         "[defaults.health]\ntype = 'http'\npath = '/up'\nhost = 'example.org'\ninterval = '5s'\nfall = 7\n";
 

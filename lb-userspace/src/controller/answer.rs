@@ -1,12 +1,15 @@
 //! Answers of the API.
 
-use std::{cell::OnceCell, time::Instant};
+use std::time::Instant;
 
-use lb_common::{backend::BackendId, counters::BackendCounters};
+use lb_common::{
+    backend::{Backend as Entry, BackendId},
+    counters::BackendCounters,
+};
 
-use super::{identity, index::Index, state::State, sums::Sums, walk::Count};
+use super::{index::Indexed, state::State, sums::Sums, walk::Count};
 use crate::{
-    datapath::{Capacity, Snapshot},
+    datapath::Capacity,
     event::Health,
     metrics::{FlowTable, Flows},
     spec::{Backend, BackendName, Service},
@@ -16,24 +19,13 @@ use crate::{
 /// A consistent view of state, maps and flow count.
 pub struct Facts<'a> {
     state: &'a State,
-    have: &'a Snapshot,
-    /// Built on first use.
-    index: OnceCell<Index<'a>>,
+    have: &'a Indexed,
     count: Option<&'a Count>,
 }
 
 impl<'a> Facts<'a> {
-    pub fn new(state: &'a State, have: &'a Snapshot, count: Option<&'a Count>) -> Self {
-        Self { state, have, index: OnceCell::new(), count }
-    }
-
-    /// The same for this service only.
-    pub fn of_service(self, service: &Service) -> Self {
-        let number = identity::number(self.have, service);
-        // Until a failed change of names or listen addresses is repaired, the maps may have another service there.
-        let number = number.filter(|number| self.have.service_names.get(number) == Some(&service.name));
-        let index = number.map(|number| Index::of_services(self.have, &[(service, number)]));
-        Self { index: index.map_or_else(OnceCell::new, OnceCell::from), ..self }
+    pub fn new(state: &'a State, have: &'a Indexed, count: Option<&'a Count>) -> Self {
+        Self { state, have, count }
     }
 
     pub fn services(&self) -> Vec<view::Service> {
@@ -65,7 +57,7 @@ impl<'a> Facts<'a> {
             backends_up: count(&|backend| self.state.health(service, backend) == Some(Health::Up)),
             backends: service.backends.len() as u32,
             backends_serving: count(&|backend| {
-                self.index().backend_named(&name(service, backend)).is_some_and(|entry| entry.accepts == 1)
+                self.have.backend_named(&name(service, backend)).is_some_and(|entry| entry.accepts == 1)
             }),
         }
     }
@@ -84,6 +76,8 @@ impl<'a> Facts<'a> {
     }
 
     pub fn backend(&self, service: &Service, backend: &Backend) -> view::Backend {
+        let name = name(service, backend);
+        let entry = self.have.backend_named(&name);
         view::Backend {
             service: service.name.clone(),
             name: backend.name.clone(),
@@ -91,9 +85,9 @@ impl<'a> Facts<'a> {
             weight: backend.weight,
             backup: backend.backup,
             health: self.state.health(service, backend).into(),
-            admin_state: self.state.admin(&name(service, backend)),
-            flows: self.flows(service, backend).all(),
-            drained: self.is_drained(service, backend),
+            admin_state: self.state.admin(&name),
+            flows: entry.map(|entry| self.flows_of(entry.id).all()).unwrap_or_default(),
+            drained: self.is_drained(entry),
         }
     }
 
@@ -173,7 +167,7 @@ impl<'a> Facts<'a> {
     }
 
     pub fn flows(&self, service: &Service, backend: &Backend) -> Flows {
-        let entry = self.index().backend_named(&name(service, backend));
+        let entry = self.have.backend_named(&name(service, backend));
         entry.map(|entry| self.flows_of(entry.id)).unwrap_or_default()
     }
 
@@ -182,17 +176,13 @@ impl<'a> Facts<'a> {
         self.have.backends.values().map(|entry| self.flows_of(entry.id).all()).max().unwrap_or_default()
     }
 
-    fn index(&self) -> &Index<'a> {
-        self.index.get_or_init(|| Index::of(self.have))
-    }
-
     fn flows_of(&self, id: BackendId) -> Flows {
         self.count.map(|count| count.of(id)).unwrap_or_default()
     }
 
     /// No flow is left, and none can begin. This includes backends without an entry, whose id is gone.
-    fn is_drained(&self, service: &Service, backend: &Backend) -> bool {
-        let Some(entry) = self.index().backend_named(&name(service, backend)) else { return true };
+    fn is_drained(&self, entry: Option<&Entry>) -> bool {
+        let Some(entry) = entry else { return true };
         self.count.is_some_and(|count| {
             self.state.had_last_flow(entry.id, count.begun()) && count.of(entry.id).all() == 0
         })

@@ -36,7 +36,7 @@ pub use self::schedule::Family;
 use self::{ranges::Ranges, schedule::Schedule, vacant::Vacant};
 use super::{
     identity::Former,
-    index::Index,
+    index::Indexed,
     snapshot::place,
     state::{Standing, State},
 };
@@ -75,10 +75,10 @@ impl NoRoom {
 }
 
 /// The contents that the maps should have. Things in `have` keep their numbers.
-pub fn compile(state: &State, have: &Snapshot) -> Result<Snapshot, NoRoom> {
+pub fn compile(state: &State, have: &Indexed) -> Result<Snapshot, NoRoom> {
     check_room(state)?;
     let services = &state.spec().services;
-    let mut compiler = Compiler::new(state, have, Index::of(have));
+    let mut compiler = Compiler::new(state, have);
     compiler.begin();
     for (service, former) in services.iter().zip(Former::in_maps(have).of_each(services)) {
         compiler.place(service, former)?;
@@ -92,15 +92,15 @@ pub fn compile(state: &State, have: &Snapshot) -> Result<Snapshot, NoRoom> {
     Ok(compiler.want)
 }
 
-/// The contents that the maps should have for services that are in the maps, with their numbers: what a
-/// [`Part`](super::part::Part) has. The services differ from the maps only in their backends.
+/// The contents that the maps should have for services that are in the maps, with their numbers: what their
+/// [part](Indexed::part) has. The services differ from the maps only in their backends.
 pub fn compile_services(
     state: &State,
-    have: &Snapshot,
+    have: &Indexed,
     services: &[(&Service, ServiceNumber)],
 ) -> Result<Snapshot, NoRoom> {
     check_room(state)?;
-    let mut compiler = Compiler::new(state, have, Index::of_services(have, services));
+    let mut compiler = Compiler::new(state, have);
     for (service, number) in services {
         compiler.place(service, Some(*number))?;
     }
@@ -110,11 +110,11 @@ pub fn compile_services(
 }
 
 fn check_room(state: &State) -> Result<(), NoRoom> {
-    let (services, room) = (&state.spec().services, state.room());
-    if services.len() > room.services as usize {
+    let room = state.room();
+    if state.spec().services.len() > room.services as usize {
         return Err(NoRoom::Services(room.services));
     }
-    if services.iter().map(|it| it.backends.len()).sum::<usize>() > room.backends as usize {
+    if state.backends() > room.backends as usize {
         return Err(NoRoom::Backends(room.backends));
     }
     Ok(())
@@ -122,8 +122,7 @@ fn check_room(state: &State) -> Result<(), NoRoom> {
 
 struct Compiler<'a> {
     state: &'a State,
-    have: &'a Snapshot,
-    index: Index<'a>,
+    have: &'a Indexed,
     vacant: Vacant,
     room: Room,
     /// Places of the `BACKENDS` array that are used. Filled on first use, which is rare.
@@ -136,11 +135,10 @@ struct Compiler<'a> {
 }
 
 impl<'a> Compiler<'a> {
-    fn new(state: &'a State, have: &'a Snapshot, index: Index<'a>) -> Self {
+    fn new(state: &'a State, have: &'a Indexed) -> Self {
         Self {
             state,
             have,
-            index,
             vacant: Vacant::default(),
             ranges: None,
             room: state.room(),
@@ -175,14 +173,22 @@ impl<'a> Compiler<'a> {
 
     fn place(&mut self, service: &Service, former: Option<ServiceNumber>) -> Result<(), NoRoom> {
         let number = self.service_number(service, former)?;
+        // Under another protocol it is another backend.
+        let is_same = !self.have.has_other_protocol(number, service.protocol);
+        let places = if is_same { self.have.backends_by_address(number) } else { BTreeMap::new() };
         let mut schedules: BTreeMap<Family, Schedule> = BTreeMap::new();
         for backend in &service.backends {
             let name = BackendName::new(&service.name, &backend.name);
             let counters = self.backend_number(&name)?;
             let standing = self.state.standing(service, backend);
-            let Some(id) = self.place_backend(service, backend, (number, counters), standing)? else {
+            if standing == Standing::Absent {
                 continue;
+            }
+            let id = match places.get(&backend.address) {
+                Some(entry) => entry.id,
+                None => self.fresh_id()?,
             };
+            self.place_backend(service, backend, (number, counters), id);
             if standing == Standing::Eligible {
                 schedules.entry(Family::of(backend.address.ip())).or_default().add(id, backend.backup);
             }
@@ -195,24 +201,13 @@ impl<'a> Compiler<'a> {
         Ok(())
     }
 
-    /// Adds the backend, unless it is absent, and returns its id.
     fn place_backend(
         &mut self,
         service: &Service,
         backend: &Backend,
         (service_counters, counters): (ServiceNumber, BackendNumber),
-        standing: Standing,
-    ) -> Result<Option<BackendId>, NoRoom> {
-        if standing == Standing::Absent {
-            return Ok(None);
-        }
-        let other_protocol = self.index.has_other_protocol(service_counters, service.protocol);
-        let kept = self.index.backend_at(service_counters, backend.address).filter(|_| !other_protocol);
-        let id = match kept {
-            Some(entry) => entry.id,
-            None => self.fresh_id()?,
-        };
-
+        id: BackendId,
+    ) {
         let entry = backend::Backend {
             id,
             counters,
@@ -226,7 +221,6 @@ impl<'a> Compiler<'a> {
             live: [0; 8],
         };
         self.want.backends.insert(place(id), entry);
-        Ok(Some(id))
     }
 
     /// Activates a schedule if the service listens in this family.
@@ -292,7 +286,7 @@ impl<'a> Compiler<'a> {
     }
 
     fn backend_number(&mut self, name: &BackendName) -> Result<BackendNumber, NoRoom> {
-        let number = match self.index.backend_number(name) {
+        let number = match self.have.backend_number(name) {
             Some(number) => number,
             None => {
                 let taken = [&self.have.backend_names, &self.want.backend_names];
@@ -305,7 +299,7 @@ impl<'a> Compiler<'a> {
 
     /// The pool that the service has already; otherwise one that is unused in both snapshots.
     fn pool(&mut self, service: ServiceNumber, family: Family) -> Result<u32, NoRoom> {
-        if let Some(pool) = self.index.pool(service, family) {
+        if let Some(pool) = self.have.pool(service, family) {
             return Ok(pool);
         }
         let taken = [&self.have.pools, &self.want.pools];

@@ -13,6 +13,7 @@ use lb_common::{counters::ServiceNumber, net::Be16, service::Service as Entry};
 
 use crate::{
     datapath::{Listen, Snapshot},
+    shared::Shared,
     spec::{Backend, Service, Spec},
 };
 
@@ -49,7 +50,7 @@ impl<'a> Former<'a, usize> {
 
 impl<K: Copy + Ord> Former<'_, K> {
     /// The former service of each of these services, in their order. No two have the same one.
-    pub fn of_each(&self, services: &[Service]) -> Vec<Option<K>> {
+    pub fn of_each(&self, services: &[Shared<Service>]) -> Vec<Option<K>> {
         let ways: [fn(&Self, &Service) -> Vec<K>; 3] =
             [Self::same_in_both, Self::same_listen, Self::same_name];
         let mut taken = BTreeSet::new();
@@ -78,8 +79,11 @@ impl<K: Copy + Ord> Former<'_, K> {
 
 /// Are these the same services, with the same names, listen addresses, modes and sources? Then only what belongs to
 /// single services differs.
-pub fn are_same(before: &[Service], after: &[Service]) -> bool {
-    let is_same = |(old, new): (&Service, &Service)| {
+pub fn are_same(before: &[Shared<Service>], after: &[Shared<Service>]) -> bool {
+    let is_same = |(old, new): (&Shared<Service>, &Shared<Service>)| {
+        if old.is_same(new) {
+            return true;
+        }
         old.name == new.name
             && old.listen == new.listen
             && old.protocol == new.protocol
@@ -119,27 +123,31 @@ mod tests {
     #[test]
     fn a_service_is_identified_by_its_listen_addresses_then_by_its_name() {
         let before = spec(vec![at("a", &["80", "443"]), at("b", &["81"]), at("c", &["82"])]);
-        type Case<'a> = (&'a str, Vec<Service>, &'a [Option<usize>]);
+        type Case<'a> = (&'a str, Vec<Shared<Service>>, &'a [Option<usize>]);
         let cases: &[Case<'_>] = &[
             ("the same", before.services.clone(), &[Some(0), Some(1), Some(2)]),
-            ("renamed", vec![at("x", &["80", "443"])], &[Some(0)]),
-            ("swapped names", vec![at("b", &["80", "443"]), at("a", &["81"])], &[Some(0), Some(1)]),
-            ("split: the name decides", vec![at("x", &["80"]), at("a", &["443"])], &[None, Some(0)]),
-            ("split under other names", vec![at("x", &["80"]), at("y", &["443"])], &[Some(0), None]),
-            ("moved", vec![at("a", &["90"])], &[Some(0)]),
-            ("moved to the place of another", vec![at("a", &["81"])], &[Some(1)]),
-            ("another", vec![at("x", &["90"])], &[None]),
+            ("renamed", shared(vec![at("x", &["80", "443"])]), &[Some(0)]),
+            ("swapped names", shared(vec![at("b", &["80", "443"]), at("a", &["81"])]), &[Some(0), Some(1)]),
+            ("split: the name decides", shared(vec![at("x", &["80"]), at("a", &["443"])]), &[None, Some(0)]),
+            ("split under other names", shared(vec![at("x", &["80"]), at("y", &["443"])]), &[Some(0), None]),
+            ("moved", shared(vec![at("a", &["90"])]), &[Some(0)]),
+            ("moved to the place of another", shared(vec![at("a", &["81"])]), &[Some(1)]),
+            ("another", shared(vec![at("x", &["90"])]), &[None]),
         ];
 
         for (about, after, expected) in cases {
             assert_eq!(Former::in_spec(&before).of_each(after), *expected, "{about}");
         }
-        let udp = vec![Service { protocol: Protocol::Udp, ..at("x", &["81"]) }];
+        let udp = shared(vec![Service { protocol: Protocol::Udp, ..at("x", &["81"]) }]);
         assert_eq!(Former::in_spec(&before).of_each(&udp), [None], "another protocol");
     }
 
     fn at(name: &str, ports: &[&str]) -> Service {
         let listen = ports.iter().map(|port| socket(&format!("192.0.2.10:{port}"))).collect();
         Service { listen, ..service(name, Protocol::Tcp, "192.0.2.10:1", Vec::new()) }
+    }
+
+    fn shared(services: Vec<Service>) -> Vec<Shared<Service>> {
+        services.into_iter().map(Into::into).collect()
     }
 }

@@ -1,111 +1,345 @@
-//! A snapshot indexed by name and by address.
+//! A snapshot with what leads to its parts: by name, by service, and what nothing refers to.
+//!
+//! The index follows each operation, so a change of one service does not have to look at the others.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    ops::Deref,
+};
 
 use lb_common::{
-    backend::{Backend, BackendId},
+    backend::Backend,
     counters::{BackendNumber, ServiceNumber},
     net::Protocol,
+    pool::{Pool, SlotRange},
     service::Service,
 };
 
-use super::{compile::Family, part::Part};
+use super::{compile::Family, snapshot::place, state::Grace};
 use crate::{
-    datapath::{Listen, ServiceValue, Snapshot},
-    spec::{self, BackendName},
+    datapath::{Listen, Op, ServiceValue, Snapshot},
+    spec::BackendName,
 };
 
-/// The numbers of names, addresses and pools.
-pub struct Index<'a> {
-    names: BTreeMap<&'a BackendName, BackendNumber>,
-    backends: BTreeMap<BackendNumber, &'a Backend>,
-    /// By number of the service, and address.
-    places: BTreeMap<(ServiceNumber, SocketAddr), &'a Backend>,
-    pools: BTreeMap<(ServiceNumber, Family), u32>,
-    protocols: BTreeMap<ServiceNumber, Vec<Protocol>>,
+/// See the [module](self). Pairs are of a key and what it leads to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Indexed {
+    snapshot: Snapshot,
+    names: BTreeSet<(BackendName, BackendNumber)>,
+    /// Places of backends, by their counters.
+    places: BTreeSet<(BackendNumber, u32)>,
+    /// Places of backends, by the counters of their service.
+    backends: BTreeSet<(ServiceNumber, u32)>,
+    /// Listen addresses and markers, by the counters of their service.
+    listens: BTreeSet<(ServiceNumber, Listen)>,
+    /// Of pools, by services.
+    pools: Uses,
+    /// Of slot ranges, which are known by their first slot, by pools.
+    ranges: Uses,
+    /// Of source sets, by pools.
+    sources: Uses,
 }
 
-impl<'a> Index<'a> {
-    /// Of everything.
-    pub fn of(have: &'a Snapshot) -> Self {
-        Self::build(have, have.backend_names.iter(), have.backends.iter(), have.services.iter())
+/// How often each number is referred to.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Uses {
+    counts: BTreeMap<u32, u32>,
+    /// Numbers of what nothing refers to.
+    unused: BTreeSet<u32>,
+}
+
+/// An entry of the snapshot that the index depends on.
+#[derive(Clone, Copy)]
+enum Entry {
+    BackendName(BackendNumber),
+    Backend(u32),
+    Slots(u32),
+    Sources(u32),
+    Pool(u32),
+    Service(Listen),
+    Other,
+}
+
+impl Indexed {
+    /// Applies one operation.
+    pub fn apply(&mut self, op: &Op) {
+        let entry = Entry::of(op);
+        self.unlink(entry);
+        self.snapshot.apply(op);
+        self.link(entry);
     }
 
-    /// Of these services, by their numbers in the maps, under the names that they have there.
-    pub fn of_services(have: &'a Snapshot, services: &[(&spec::Service, ServiceNumber)]) -> Self {
-        let part = Part::of(have, services);
-        Self::build(have, part.backend_names(), part.backends(), part.services())
-    }
-
-    fn build(
-        have: &Snapshot,
-        names: impl Iterator<Item = (&'a BackendNumber, &'a BackendName)>,
-        backends: impl Iterator<Item = (&'a u32, &'a Backend)> + Clone,
-        services: impl Iterator<Item = (&'a Listen, &'a ServiceValue)> + Clone,
-    ) -> Self {
-        let mut protocols: BTreeMap<ServiceNumber, Vec<Protocol>> = BTreeMap::new();
-        for (listen, service) in services.clone() {
-            protocols.entry(service.counters).or_default().push(listen.protocol);
-        }
-        let real = services.filter(|(_, service)| service.pool != Service::NO_POOL);
-        let (next_id, backends) = (have.next_backend_id, backends.map(|(_, backend)| backend));
-
-        Self {
-            names: names.map(|(number, name)| (name, *number)).collect(),
-            backends: newest_by(next_id, backends.clone(), |backend| backend.counters),
-            places: newest_by(next_id, backends, |backend| {
-                (backend.service_counters, SocketAddr::new(backend.address.to_ip(), backend.port.get()))
-            }),
-            pools: real
-                .map(|(it, service)| ((service.counters, Family::of(it.address)), service.pool))
-                .collect(),
-            protocols,
-        }
-    }
-
+    /// The number of a backend's counters.
     pub fn backend_number(&self, name: &BackendName) -> Option<BackendNumber> {
-        self.names.get(name).copied()
+        let first = (name.clone(), BackendNumber::from(0));
+        let named = self.names.range(first..).take_while(|(it, _)| it == name);
+        named.map(|(_, number)| *number).last()
     }
 
-    /// The backend at an address of the service with this number, whatever its name.
-    pub fn backend_at(&self, service: ServiceNumber, address: SocketAddr) -> Option<&'a Backend> {
-        self.places.get(&(service, address)).copied()
+    /// The names of a service's backends, by the name that the service has in them.
+    pub fn backend_names(&self, service: &str) -> impl Iterator<Item = (BackendNumber, &BackendName)> {
+        let first = (BackendName::new(service, ""), BackendNumber::from(0));
+        let named = self.names.range(first..).take_while(move |(it, _)| it.service == service);
+        named.map(|(name, number)| (*number, name))
     }
 
     /// The backend with a name, if it has an entry.
-    pub fn backend_named(&self, name: &BackendName) -> Option<&'a Backend> {
-        self.backend(self.backend_number(name)?)
+    pub fn backend_named(&self, name: &BackendName) -> Option<&Backend> {
+        let number = self.backend_number(name)?;
+        let places = of(&self.places, number, 0);
+        self.newest(places)
     }
 
-    /// The backend with a counter number.
-    pub fn backend(&self, counters: BackendNumber) -> Option<&'a Backend> {
-        self.backends.get(&counters).copied()
+    /// The backends of a service, by place.
+    pub fn backends_of(&self, service: ServiceNumber) -> impl Iterator<Item = (u32, &Backend)> {
+        let places = of(&self.backends, service, 0);
+        places.filter_map(|place| Some((place, self.snapshot.backends.get(&place)?)))
     }
 
+    /// The backends of a service by address, whatever their names.
+    pub fn backends_by_address(&self, service: ServiceNumber) -> BTreeMap<SocketAddr, &Backend> {
+        let mut places: BTreeMap<SocketAddr, &Backend> = BTreeMap::new();
+        for (_, backend) in self.backends_of(service) {
+            let address = SocketAddr::new(backend.address.to_ip(), backend.port.get());
+            let there = places.entry(address).or_insert(backend);
+            if self.age(backend) < self.age(there) {
+                *there = backend;
+            }
+        }
+        places
+    }
+
+    /// The pool of a service.
     pub fn pool(&self, service: ServiceNumber, family: Family) -> Option<u32> {
-        self.pools.get(&(service, family)).copied()
+        let pools = self.listens_of(service).filter(|(listen, _)| Family::of(listen.address) == family);
+        pools.map(|(_, value)| value.pool).filter(|pool| *pool != Service::NO_POOL).last()
     }
 
-    /// Was the service in the maps under another protocol?
+    /// The pools of a service.
+    pub fn pools_of(&self, service: ServiceNumber) -> BTreeMap<u32, Pool> {
+        let pools = self.listens_of(service).filter_map(|(_, value)| self.pools_at(value.pool));
+        pools.collect()
+    }
+
+    /// Is the service in the maps under another protocol?
     pub fn has_other_protocol(&self, service: ServiceNumber, protocol: Protocol) -> bool {
-        self.protocols.get(&service).is_some_and(|all| all.iter().any(|it| *it != protocol))
+        self.listens_of(service).any(|(listen, _)| listen.protocol != protocol)
+    }
+
+    /// The pools that no packet can be reading.
+    pub fn pools_unread(&self, grace: &Grace) -> BTreeMap<u32, Pool> {
+        let unused = self.pools.unused.iter().filter(|pool| !grace.has_pool(**pool));
+        unused.filter_map(|pool| self.pools_at(*pool)).collect()
+    }
+
+    /// The part of the maps that is these services' alone, by their numbers: their backends and pools; and the pools,
+    /// slots and source sets that no packet can be reading.
+    pub fn part(&self, services: impl Iterator<Item = ServiceNumber> + Clone, grace: &Grace) -> Snapshot {
+        let (have, numbers) = (&self.snapshot, services.clone());
+        let names = numbers.filter_map(|number| have.service_names.get(&number));
+        let names = names.flat_map(|service| self.backend_names(service));
+        let slots = self.ranges.unused.iter().filter_map(|at| have.slots.get_key_value(at));
+        let slots = slots.filter(|(at, ids)| !grace.has_slots(range(**at, ids.len())));
+        let sources = self.sources.unused.iter().filter(|set| !grace.has_sources(**set));
+        let mut pools = self.pools_unread(grace);
+        pools.extend(services.clone().flat_map(|number| self.pools_of(number)));
+        Snapshot {
+            backends: services.flat_map(|it| self.backends_of(it)).map(|(place, it)| (place, *it)).collect(),
+            backend_names: names.map(|(number, name)| (number, name.clone())).collect(),
+            slots: slots.map(|(at, ids)| (*at, ids.clone())).collect(),
+            sources: sources.filter_map(|set| Some((*set, have.sources.get(set)?.clone()))).collect(),
+            pools,
+            next_backend_id: have.next_backend_id,
+            ..Snapshot::default()
+        }
+    }
+
+    fn listens_of(&self, service: ServiceNumber) -> impl Iterator<Item = (Listen, ServiceValue)> {
+        let listens = of(&self.listens, service, Listen::FIRST);
+        listens.filter_map(|listen| Some((listen, *self.snapshot.services.get(&listen)?)))
+    }
+
+    fn pools_at(&self, number: u32) -> Option<(u32, Pool)> {
+        Some((number, *self.snapshot.pools.get(&number)?))
+    }
+
+    /// An interrupted plan can leave two backends with one name or address: the old one and its replacement. Ids
+    /// count up, so the replacement is the one closest below the next id.
+    fn newest(&self, places: impl Iterator<Item = u32>) -> Option<&Backend> {
+        let backends = places.filter_map(|place| self.snapshot.backends.get(&place));
+        backends.min_by_key(|backend| self.age(backend))
+    }
+
+    fn age(&self, backend: &Backend) -> u32 {
+        backend.id.age(self.snapshot.next_backend_id)
+    }
+
+    /// Before an entry changes.
+    fn unlink(&mut self, entry: Entry) {
+        let have = &self.snapshot;
+        match entry {
+            Entry::BackendName(number) => {
+                if let Some(name) = have.backend_names.get(&number) {
+                    self.names.remove(&(name.clone(), number));
+                }
+            }
+            Entry::Backend(place) => {
+                if let Some(backend) = have.backends.get(&place) {
+                    self.places.remove(&(backend.counters, place));
+                    self.backends.remove(&(backend.service_counters, place));
+                }
+            }
+            Entry::Slots(offset) => self.ranges.delete(offset),
+            Entry::Sources(set) => self.sources.delete(set),
+            Entry::Pool(number) => {
+                if let Some(pool) = have.pools.get(&number) {
+                    if pool.slots().length != 0 {
+                        self.ranges.release(pool.slots().offset);
+                    }
+                    if pool.sources() != 0 {
+                        self.sources.release(pool.sources());
+                    }
+                }
+                self.pools.delete(number);
+            }
+            Entry::Service(listen) => {
+                if let Some(service) = have.services.get(&listen) {
+                    self.listens.remove(&(service.counters, listen));
+                    if service.pool != Service::NO_POOL {
+                        self.pools.release(service.pool);
+                    }
+                }
+            }
+            Entry::Other => {}
+        }
+    }
+
+    /// After an entry has changed.
+    fn link(&mut self, entry: Entry) {
+        let have = &self.snapshot;
+        match entry {
+            Entry::BackendName(number) => {
+                self.names.extend(have.backend_names.get(&number).map(|name| (name.clone(), number)));
+            }
+            Entry::Backend(place) => {
+                if let Some(backend) = have.backends.get(&place) {
+                    self.places.insert((backend.counters, place));
+                    self.backends.insert((backend.service_counters, place));
+                }
+            }
+            Entry::Slots(offset) => {
+                if have.slots.contains_key(&offset) {
+                    self.ranges.add(offset);
+                }
+            }
+            Entry::Sources(set) => {
+                if have.sources.contains_key(&set) {
+                    self.sources.add(set);
+                }
+            }
+            Entry::Pool(number) => {
+                if let Some(pool) = have.pools.get(&number) {
+                    if pool.slots().length != 0 {
+                        self.ranges.acquire(pool.slots().offset);
+                    }
+                    if pool.sources() != 0 {
+                        self.sources.acquire(pool.sources());
+                    }
+                    self.pools.add(number);
+                }
+            }
+            Entry::Service(listen) => {
+                if let Some(service) = have.services.get(&listen) {
+                    self.listens.insert((service.counters, listen));
+                    if service.pool != Service::NO_POOL {
+                        self.pools.acquire(service.pool);
+                    }
+                }
+            }
+            Entry::Other => {}
+        }
     }
 }
 
-/// An interrupted plan can leave two backends with one name or address: the old one and its replacement. Ids count
-/// up, so the replacement is the one closest below the next id.
-fn newest_by<'a, K: Ord>(
-    next_id: BackendId,
-    backends: impl Iterator<Item = &'a Backend>,
-    key: impl Fn(&Backend) -> K,
-) -> BTreeMap<K, &'a Backend> {
-    let age = |backend: &Backend| backend.id.age(next_id);
-    let mut newest: BTreeMap<K, &Backend> = BTreeMap::new();
-    for backend in backends {
-        let there = newest.entry(key(backend)).or_insert(backend);
-        if age(backend) < age(there) {
-            *there = backend;
+impl From<Snapshot> for Indexed {
+    fn from(snapshot: Snapshot) -> Self {
+        let mut entries = Vec::new();
+        entries.extend(snapshot.backend_names.keys().map(|number| Entry::BackendName(*number)));
+        entries.extend(snapshot.backends.keys().map(|place| Entry::Backend(*place)));
+        entries.extend(snapshot.slots.keys().map(|offset| Entry::Slots(*offset)));
+        entries.extend(snapshot.sources.keys().map(|set| Entry::Sources(*set)));
+        entries.extend(snapshot.pools.keys().map(|number| Entry::Pool(*number)));
+        entries.extend(snapshot.services.keys().map(|listen| Entry::Service(*listen)));
+
+        let mut indexed = Self { snapshot, ..Self::default() };
+        entries.into_iter().for_each(|entry| indexed.link(entry));
+        indexed
+    }
+}
+
+impl Deref for Indexed {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.snapshot
+    }
+}
+
+impl Entry {
+    fn of(op: &Op) -> Self {
+        match op {
+            Op::PutBackendName(number, _) | Op::DeleteBackendName(number) => Self::BackendName(*number),
+            Op::PutBackend(backend) => Self::Backend(place(backend.id)),
+            Op::DeleteBackend(place) => Self::Backend(*place),
+            Op::PutSlots(offset, _) => Self::Slots(*offset),
+            Op::DeleteSlots(slots) => Self::Slots(slots.offset),
+            Op::PutSources(set, _) | Op::DeleteSources(set) => Self::Sources(*set),
+            Op::PutPool(number, _) | Op::DeletePool(number) => Self::Pool(*number),
+            Op::PutService(listen, _) | Op::DeleteService(listen) => Self::Service(*listen),
+            Op::PutInterface(..)
+            | Op::DeleteInterface(_)
+            | Op::PutServiceName(..)
+            | Op::DeleteServiceName(_)
+            | Op::SetNextBackendId(_)
+            | Op::SetHopGeneration(_) => Self::Other,
         }
     }
-    newest
+}
+
+impl Uses {
+    /// Something has this number from now on.
+    fn add(&mut self, number: u32) {
+        if !self.counts.contains_key(&number) {
+            self.unused.insert(number);
+        }
+    }
+
+    /// Nothing has this number any more.
+    fn delete(&mut self, number: u32) {
+        self.unused.remove(&number);
+    }
+
+    fn acquire(&mut self, number: u32) {
+        *self.counts.entry(number).or_default() += 1;
+        self.unused.remove(&number);
+    }
+
+    fn release(&mut self, number: u32) {
+        let Some(count) = self.counts.get_mut(&number) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.counts.remove(&number);
+            self.unused.insert(number);
+        }
+    }
+}
+
+/// What a key leads to, in order, beginning with `first`.
+fn of<K: Copy + Ord, V: Copy + Ord>(pairs: &BTreeSet<(K, V)>, key: K, first: V) -> impl Iterator<Item = V> {
+    pairs.range((key, first)..).take_while(move |(it, _)| *it == key).map(|(_, value)| *value)
+}
+
+fn range(offset: u32, length: usize) -> SlotRange {
+    SlotRange { offset, length: length as u32 }
 }

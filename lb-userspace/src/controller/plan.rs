@@ -6,20 +6,18 @@ use super::{
     compile::{NoRoom, compile, compile_services},
     diff::diff,
     identity,
-    part::Part,
+    index::Indexed,
     state::{Scope, State},
 };
-use crate::{
-    datapath::{Op, Snapshot},
-    spec::Service,
-};
+use crate::{datapath::Op, spec::Service};
 
 /// The operations that lead from `have` to what `state` means, as far as this scope goes.
-pub fn plan(state: &State, have: &Snapshot, scope: &Scope) -> Result<Vec<Op>, NoRoom> {
+pub fn plan(state: &State, have: &Indexed, scope: &Scope) -> Result<Vec<Op>, NoRoom> {
     match numbered(state, have, scope) {
         Some(services) => {
             let want = compile_services(state, have, &services)?;
-            Ok(diff(&Part::of(have, &services).snapshot(state.grace()), &want))
+            let numbers = services.iter().map(|(_, number)| *number);
+            Ok(diff(&have.part(numbers, state.grace()), &want))
         }
         None => Ok(diff(have, &compile(state, have)?)),
     }
@@ -28,10 +26,10 @@ pub fn plan(state: &State, have: &Snapshot, scope: &Scope) -> Result<Vec<Op>, No
 /// The services of a scope, with their numbers. `None`: all.
 fn numbered<'a>(
     state: &'a State,
-    have: &Snapshot,
+    have: &Indexed,
     scope: &Scope,
 ) -> Option<Vec<(&'a Service, ServiceNumber)>> {
     let Scope::Services(names) = scope else { return None };
-    let services = state.spec().services.iter().filter(|service| names.contains(&service.name));
+    let services = state.services(names).into_iter();
     services.map(|service| Some((service, identity::number(have, service)?))).collect()
 }

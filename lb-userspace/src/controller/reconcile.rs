@@ -6,12 +6,7 @@ use anyhow::Context;
 use log::{error, info};
 use tokio::sync::watch;
 
-use super::{
-    Controller, Host, RETRY, Trust,
-    compile::NoRoom,
-    plan::plan,
-    state::{Scope, State},
-};
+use super::{Controller, Host, RETRY, Trust, compile::NoRoom, plan::plan, state::Scope};
 use crate::{
     datapath::{Datapath, Op},
     event::Target,
@@ -49,12 +44,16 @@ impl<D: Datapath, H: Host> Controller<D, H> {
 
     fn bring_in_step(&mut self, now: Instant) -> anyhow::Result<()> {
         if !matches!(self.trust, Trust::Full) {
-            self.have = self.datapath.observe().context("read the maps back")?;
+            let maps = self.datapath.observe().context("read the maps back")?;
+            if maps != *self.have {
+                self.have = maps.into();
+                self.state.set_dirty(Scope::All);
+            }
         }
-        let steps = match self.plan(&self.state) {
+        let steps = match self.plan() {
             Err(no_room) => {
-                self.make_room(&mut self.state.clone(), no_room, now)?;
-                self.plan(&self.state)?
+                self.make_room(no_room, now)?;
+                self.plan()?
             }
             Ok(steps) => steps,
         };
@@ -64,10 +63,9 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         Ok(())
     }
 
-    /// The operations that bring the maps up to date with this state.
-    pub(super) fn plan(&self, state: &State) -> Result<Vec<Op>, NoRoom> {
-        let scope = state.dirty().filter(|_| matches!(self.trust, Trust::Full)).unwrap_or(&Scope::All);
-        plan(state, &self.have, scope)
+    /// The operations that bring the maps up to date with the state.
+    pub(super) fn plan(&self) -> Result<Vec<Op>, NoRoom> {
+        self.state.dirty().map_or(Ok(Vec::new()), |scope| plan(&self.state, &self.have, scope))
     }
 
     pub(super) fn take_steps(&mut self, plan: &[Op], now: Instant) -> anyhow::Result<()> {

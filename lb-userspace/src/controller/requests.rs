@@ -187,8 +187,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
 
     fn backend(&self, name: &BackendName) -> Result<view::Backend, Problem> {
         let (service, backend) = self.state.find(name).ok_or_else(|| self.no_backend(name))?;
-        let facts = Facts::new(&self.state, &self.have, self.walks.last_count());
-        Ok(facts.of_service(service).backend(service, backend))
+        Ok(self.with_facts(|facts| facts.backend(service, backend)))
     }
 
     fn probe_target(&self, name: &BackendName) -> Result<Target, Problem> {
@@ -234,9 +233,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     }
 
     fn service(&self, name: &str) -> Result<&Service, Problem> {
-        let services = &self.state.spec().services;
         let absent = || Problem::new(ProblemKind::NotFound, format!("there is no service `{name}`"));
-        services.iter().find(|service| service.name == name).ok_or_else(absent)
+        self.state.service(name).ok_or_else(absent)
     }
 
     fn no_backend(&self, name: &BackendName) -> Problem {

@@ -14,6 +14,7 @@ mod warnings;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    ops::Deref,
     sync::Arc,
     time::Instant,
 };
@@ -30,6 +31,7 @@ use super::identity::{self, Former};
 use crate::{
     datapath::{Attached, Op, Snapshot},
     event::{Health, HopState, Path, Probed, Target},
+    shared::Shared,
     spec::{AdminState, Backend, BackendName, Service, Spec},
 };
 
@@ -37,6 +39,10 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct State {
     spec: Arc<Spec>,
+    /// Places of the services in the spec, by name.
+    places: Arc<BTreeMap<String, usize>>,
+    /// The number of backends in the spec.
+    backends: usize,
     admin: BTreeMap<BackendName, AdminState>,
     health_states: Arc<BTreeMap<BackendName, HealthState>>,
     reach: Arc<Reach>,
@@ -50,6 +56,35 @@ pub struct State {
     dirty: Option<Scope>,
     /// Have the targets of health checks, the paths or the interfaces changed?
     have_watches_changed: bool,
+}
+
+/// The intent, and what depends on it, before [`State::set_intent`].
+#[derive(Debug)]
+pub struct Replaced {
+    spec: Arc<Spec>,
+    places: Arc<BTreeMap<String, usize>>,
+    backends: usize,
+    admin: BTreeMap<BackendName, AdminState>,
+    reach: Arc<Reach>,
+    health: ReplacedHealth,
+    dirty: Option<Scope>,
+    have_watches_changed: bool,
+}
+
+#[derive(Debug)]
+enum ReplacedHealth {
+    All(Arc<BTreeMap<BackendName, HealthState>>),
+    /// What the backends of these services have instead of their former states.
+    Of {
+        services: Vec<Shared<Service>>,
+        former: BTreeMap<BackendName, HealthState>,
+    },
+}
+
+impl Default for ReplacedHealth {
+    fn default() -> Self {
+        Self::Of { services: Vec::new(), former: BTreeMap::new() }
+    }
 }
 
 /// Which flows a backend has.
@@ -68,6 +103,8 @@ impl State {
     pub fn new(spec: Spec, admin: BTreeMap<BackendName, AdminState>, now: Instant) -> Self {
         let mut state = Self {
             spec: Arc::new(Spec { services: Vec::new(), ..spec.clone() }),
+            places: Arc::default(),
+            backends: 0,
             admin: BTreeMap::new(),
             health_states: Arc::default(),
             reach: Arc::default(),
@@ -85,39 +122,66 @@ impl State {
     }
 
     /// Sets a new intent. A backend keeps its health as long as it is the same one, whatever its name. Counts
-    /// follow the name.
-    pub fn set_intent(&mut self, spec: Spec, admin: BTreeMap<BackendName, AdminState>, now: Instant) {
-        let before = std::mem::replace(&mut self.spec, Arc::new(spec));
-        let admin_before = std::mem::replace(&mut self.admin, admin);
-        let spec = Arc::clone(&self.spec);
+    /// follow the name. Returns what was replaced.
+    pub fn set_intent(
+        &mut self,
+        spec: Spec,
+        admin: BTreeMap<BackendName, AdminState>,
+        now: Instant,
+    ) -> Replaced {
+        let mut replaced = Replaced {
+            spec: std::mem::replace(&mut self.spec, Arc::new(spec)),
+            places: Arc::clone(&self.places),
+            backends: self.backends,
+            admin: std::mem::replace(&mut self.admin, admin),
+            reach: Arc::clone(&self.reach),
+            health: ReplacedHealth::default(),
+            dirty: self.dirty.clone(),
+            have_watches_changed: self.have_watches_changed,
+        };
+        let (before, spec) = (&replaced.spec, Arc::clone(&self.spec));
         if identity::are_same(&before.services, &spec.services) {
-            self.set_services(&before, &spec, now);
-            let with_other_admin = differences(&admin_before, &self.admin).map(|name| name.service.clone());
-            let services = with_other_admin.collect();
+            replaced.health = self.set_services(before, &spec, now);
+            let with_other_admin = differences(&replaced.admin, &self.admin);
+            let services = with_other_admin.map(|name| name.service.clone()).collect();
             self.set_dirty(Scope::Services(services));
-        } else {
-            let formers = Former::in_spec(&before).of_each(&spec.services);
-            let formers = formers.into_iter().map(|former| former.map(|place| &before.services[place]));
-            let health_states = Arc::unwrap_or_clone(std::mem::take(&mut self.health_states));
-            self.keep_health(&health_states, formers.zip(&spec.services), now);
-            self.have_watches_changed = true;
-            self.set_dirty(Scope::All);
+            return replaced;
         }
+
+        let formers = Former::in_spec(before).of_each(&spec.services);
+        let formers = formers.into_iter().map(|former| former.map(|place| &*before.services[place]));
+        let health_states = std::mem::take(&mut self.health_states);
+        self.keep_health(&health_states, formers.zip(spec.services.iter().map(Deref::deref)), now);
+        replaced.health = ReplacedHealth::All(health_states);
+        let addresses = backends(&spec).map(|(_, backend)| backend.address.ip());
+        Arc::make_mut(&mut self.reach).retain_addresses(&addresses.collect());
+        let places = spec.services.iter().enumerate().map(|(place, it)| (it.name.clone(), place));
+        self.places = Arc::new(places.collect());
+        self.backends = backends(&spec).count();
+        self.have_watches_changed = true;
+        self.set_dirty(Scope::All);
+        replaced
     }
 
-    /// Only what belongs to single services has changed.
-    fn set_services(&mut self, before: &Spec, after: &Spec, now: Instant) {
+    /// Only what belongs to single services has changed. Returns the health states that were replaced.
+    fn set_services(&mut self, before: &Spec, after: &Spec, now: Instant) -> ReplacedHealth {
         let pairs = before.services.iter().zip(&after.services);
         let changed: Vec<_> = pairs.filter(|(old, new)| old != new).collect();
+        for (old, new) in &changed {
+            self.backends = self.backends + new.backends.len() - old.backends.len();
+        }
         let moved: Vec<_> = changed.iter().filter(|(old, new)| may_move_health(old, new)).collect();
+        let mut former = BTreeMap::new();
         if !moved.is_empty() {
             let health_states = Arc::make_mut(&mut self.health_states);
             let names = moved.iter().flat_map(|(old, _)| names(old));
-            let former = names.filter_map(|name| health_states.remove_entry(&name)).collect();
-            self.keep_health(&former, moved.iter().map(|(old, new)| (Some(*old), *new)), now);
+            former = names.filter_map(|name| health_states.remove_entry(&name)).collect();
+            self.keep_health(&former, moved.iter().map(|(old, new)| (Some(&***old), &***new)), now);
         }
-        self.have_watches_changed |= !changed.is_empty();
+        self.have_watches_changed |= changed.iter().any(|(old, new)| old.health != new.health);
+        self.have_watches_changed |= !moved.is_empty();
         self.set_dirty(Scope::Services(changed.iter().map(|(_, new)| new.name.clone()).collect()));
+        ReplacedHealth::Of { services: moved.iter().map(|(_, new)| (*new).clone()).collect(), former }
     }
 
     /// Gives the backends of services the health that they had, in these former services.
@@ -144,14 +208,31 @@ impl State {
                 kept.insert(name, health_state);
             }
         }
-        let addresses = backends(&self.spec).map(|(_, backend)| backend.address.ip());
-        Arc::make_mut(&mut self.reach).retain_addresses(&addresses.collect());
     }
 
-    /// Restores the former intent. What happened to the maps since is kept.
-    pub fn restore(&mut self, before: Self) {
-        let (grace, offers) = (std::mem::take(&mut self.grace), std::mem::take(&mut self.offers));
-        *self = Self { grace, offers, dirty: Some(Scope::All), have_watches_changed: true, ..before };
+    /// Restores the former intent.
+    pub fn restore(&mut self, replaced: Replaced) {
+        self.spec = replaced.spec;
+        self.places = replaced.places;
+        self.backends = replaced.backends;
+        self.admin = replaced.admin;
+        self.reach = replaced.reach;
+        match replaced.health {
+            ReplacedHealth::All(health_states) => self.health_states = health_states,
+            ReplacedHealth::Of { services, former } => {
+                let health_states = Arc::make_mut(&mut self.health_states);
+                let added = services.iter().flat_map(|service| names(service));
+                added.for_each(|name| drop(health_states.remove(&name)));
+                health_states.extend(former);
+            }
+        }
+        self.dirty = replaced.dirty;
+        self.have_watches_changed = replaced.have_watches_changed;
+    }
+
+    /// The targets of health checks, the paths and the interfaces must be published again.
+    pub fn set_watches_changed(&mut self) {
+        self.have_watches_changed = true;
     }
 
     /// Records the result of a probe. Returns whether the health changed.
@@ -365,9 +446,28 @@ impl State {
         backends(&self.spec).map(|(service, backend)| self.path(service, backend)).collect()
     }
 
+    /// The service with this name.
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        Some(&self.spec.services[*self.places.get(name)?])
+    }
+
+    /// The services with these names, in the order of the file.
+    pub fn services(&self, names: &BTreeSet<String>) -> Vec<&Service> {
+        let places: BTreeSet<usize> =
+            names.iter().filter_map(|name| self.places.get(name).copied()).collect();
+        places.into_iter().map(|place| &*self.spec.services[place]).collect()
+    }
+
     /// The service and backend with this name.
     pub fn find(&self, name: &BackendName) -> Option<(&Service, &Backend)> {
-        find(&self.spec, name)
+        let service = self.service(&name.service)?;
+        let backend = service.backends.iter().find(|backend| backend.name == name.backend)?;
+        Some((service, backend))
+    }
+
+    /// The number of backends.
+    pub fn backends(&self) -> usize {
+        self.backends
     }
 }
 
@@ -393,12 +493,7 @@ fn names(service: &Service) -> impl Iterator<Item = BackendName> {
     service.backends.iter().map(|backend| BackendName::new(&service.name, &backend.name))
 }
 
-fn backends(spec: &Spec) -> impl Iterator<Item = (&Service, &Backend)> {
-    spec.services.iter().flat_map(|service| service.backends.iter().map(move |backend| (service, backend)))
-}
-
-fn find<'a>(spec: &'a Spec, name: &BackendName) -> Option<(&'a Service, &'a Backend)> {
-    let service = spec.services.iter().find(|service| service.name == name.service)?;
-    let backend = service.backends.iter().find(|backend| backend.name == name.backend)?;
-    Some((service, backend))
+fn backends<'a>(spec: &'a Spec) -> impl Iterator<Item = (&'a Service, &'a Backend)> {
+    let of = |service: &'a Shared<Service>| service.backends.iter().map(move |backend| (&**service, backend));
+    spec.services.iter().flat_map(of)
 }

@@ -29,7 +29,7 @@ use super::{
     *,
 };
 use crate::{
-    datapath::Op,
+    datapath::{Op, Snapshot},
     event::{HopState, Reply, Request},
     problem::{Problem, ProblemKind},
     spec::{AdminState, BackendPatch, NewBackend, Service},

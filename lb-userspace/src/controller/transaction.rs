@@ -13,6 +13,7 @@ use super::{
     fill,
     intent::Intent,
     pinned,
+    state::Scope,
 };
 use crate::{
     datapath::Datapath,
@@ -85,27 +86,35 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         now: Instant,
     ) -> Result<Vec<String>, Problem> {
         let (intent, applied) = Intent::of(file, overlay);
-        let mut state = self.state.clone();
-        state.set_intent(applied.spec, applied.admin_states, now);
-        if let Err(no_room) = self.plan(&state) {
-            let refused = |error: anyhow::Error| {
-                Problem::new(ProblemKind::Conflict, format!("{error:#}; nothing was changed"))
-            };
-            self.make_room(&mut state, no_room, now).map_err(refused)?;
-            self.plan(&state).map_err(|no_room| refused(no_room.into()))?;
+        let replaced = self.state.set_intent(applied.spec, applied.admin_states, now);
+        if let Err(problem) = self.fit_and_save(&intent.overlay, now) {
+            self.state.restore(replaced);
+            return Err(problem);
         }
-        self.save(&intent.overlay).map_err(|error| failed(format!("{error:#}; nothing was changed")))?;
 
-        let old_state = std::mem::replace(&mut self.state, state);
         let old_intent = std::mem::replace(&mut self.intent, intent);
         match self.reconcile(now) {
             Ok(()) => Ok(applied.log),
             Err(error) => {
-                self.state.restore(old_state);
+                self.state.restore(replaced);
+                self.state.set_dirty(Scope::All);
+                self.state.set_watches_changed();
                 let failed_intent = std::mem::replace(&mut self.intent, old_intent);
                 Err(failed(format!("{error:#}; {}", self.undo(&failed_intent, now))))
             }
         }
+    }
+
+    /// Checks that the maps have room for the new state, and saves the overlay.
+    fn fit_and_save(&mut self, overlay: &Overlay, now: Instant) -> Result<(), Problem> {
+        if let Err(no_room) = self.plan() {
+            let refused = |error: anyhow::Error| {
+                Problem::new(ProblemKind::Conflict, format!("{error:#}; nothing was changed"))
+            };
+            self.make_room(no_room, now).map_err(refused)?;
+            self.plan().map_err(|no_room| refused(no_room.into()))?;
+        }
+        self.save(overlay).map_err(|error| failed(format!("{error:#}; nothing was changed")))
     }
 
     /// Applies the former intent again. Returns how that went.

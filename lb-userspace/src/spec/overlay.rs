@@ -10,7 +10,10 @@
 //! | either | drain or maint | stays until `ready` |
 //! | either | same as the file, and ready | dropped |
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use lb_common::limits::MAX_BACKENDS;
 use serde::{Deserialize, Serialize};
@@ -71,29 +74,32 @@ pub struct Applied {
 impl Overlay {
     /// Applies the changes to the file.
     pub fn apply(&self, file: &Spec) -> Applied {
-        let (overlay, log) = self.settled(file);
+        let places = Places::of(self, file);
+        let (overlay, log) = self.settled_at(file, &places);
         let mut spec = file.clone();
         let mut warnings = Vec::new();
 
         // Removals and moves come first, to make room for additions.
         for (name, change) in overlay.changes() {
-            spec.replace(name, change.command.filter(|_| change.keeps_address()));
+            let Some(place) = places.of_service(name) else { continue };
+            spec.services[place].replace(name, change.command.filter(|_| change.keeps_address()));
         }
         let additions: Vec<_> =
             overlay.changes().filter(|(_, it)| it.command.is_some() && !it.keeps_address()).collect();
         let own = if additions.is_empty() { OwnAddresses::default() } else { OwnAddresses::of(&spec) };
         for (name, change) in additions {
             let Some(command) = change.command else { continue };
-            let Err(reason) = spec.put(name, command, &own) else { continue };
+            let place = places.of_service(name);
+            let Err(reason) = spec.put(name, place, command, &own) else { continue };
             warnings.push(format!("{name}: `{}` is not applied: {reason}", change.describe_command()));
             // The definition in the file is better than none.
-            if let Some(Err(reason)) = change.file.map(|file| spec.put(name, file, &own)) {
+            if let Some(Err(reason)) = change.file.map(|file| spec.put(name, place, file, &own)) {
                 warnings.push(format!("{name}: the file's definition is not applied either: {reason}"));
             }
         }
         spec.keep_the_order_of(file);
 
-        let admin_states = overlay.admin_states(&spec);
+        let admin_states = overlay.admin_states(&spec, &places);
         Applied { spec, admin_states, overlay, log, warnings }
     }
 
@@ -104,10 +110,14 @@ impl Overlay {
 
     /// The overlay without changes that the file overrides, and log lines about those.
     fn settled(&self, file: &Spec) -> (Self, Vec<String>) {
+        self.settled_at(file, &Places::of(self, file))
+    }
+
+    fn settled_at(&self, file: &Spec, places: &Places) -> (Self, Vec<String>) {
         let mut settled = Self::default();
         let mut log = Vec::new();
         for (name, change) in &self.entries {
-            let own = file.definition(name);
+            let own = file.definition_at(places.of_service(name), name);
             let mut change = change.clone();
             if own != change.file {
                 log.extend(change.overruled(own).map(|line| format!("{name}: {line}")));
@@ -139,9 +149,10 @@ impl Overlay {
         self.entries.iter().filter(|(_, change)| change.command != change.file)
     }
 
-    fn admin_states(&self, spec: &Spec) -> BTreeMap<BackendName, AdminState> {
+    fn admin_states(&self, spec: &Spec, places: &Places) -> BTreeMap<BackendName, AdminState> {
         let not_ready = self.entries.iter().filter(|(name, change)| {
-            change.admin_state != AdminState::Ready && spec.definition(name).is_some()
+            change.admin_state != AdminState::Ready
+                && spec.definition_at(places.of_service(name), name).is_some()
         });
         not_ready.map(|(name, change)| (name.clone(), change.admin_state)).collect()
     }
@@ -220,38 +231,50 @@ impl From<&Backend> for Definition {
     }
 }
 
-impl Spec {
-    fn service(&self, name: &str) -> Option<&Service> {
-        self.services.iter().find(|service| service.name == name)
+/// Places of the services of an overlay, found in one pass over the services of a file. The specs made from the file
+/// have their services in the same places.
+struct Places(BTreeMap<String, usize>);
+
+impl Places {
+    fn of(overlay: &Overlay, file: &Spec) -> Self {
+        let meant: BTreeSet<&str> = overlay.entries.keys().map(|name| name.service.as_str()).collect();
+        let all = file.services.iter().enumerate();
+        let found = all.filter(|(_, service)| meant.contains(service.name.as_str()));
+        Self(found.map(|(place, service)| (service.name.clone(), place)).collect())
     }
 
-    fn service_mut(&mut self, name: &str) -> Option<&mut Service> {
-        self.services.iter_mut().find(|service| service.name == name)
+    fn of_service(&self, backend: &BackendName) -> Option<usize> {
+        self.0.get(&backend.service).copied()
+    }
+}
+
+impl Spec {
+    fn place(&self, service: &str) -> Option<usize> {
+        self.services.iter().position(|it| it.name == service)
     }
 
     fn definition(&self, name: &BackendName) -> Option<Definition> {
-        let service = self.service(&name.service)?;
+        self.definition_at(self.place(&name.service), name)
+    }
+
+    /// The definition of a backend, whose service has this place.
+    fn definition_at(&self, place: Option<usize>, name: &BackendName) -> Option<Definition> {
+        let service = &self.services[place?];
         service.backends.iter().find(|backend| backend.name == name.backend).map(Definition::from)
     }
 
-    /// Replaces or removes the definition of a backend.
-    fn replace(&mut self, name: &BackendName, definition: Option<Definition>) {
-        let Some(service) = self.service_mut(&name.service) else { return };
-        match definition {
-            None => service.backends.retain(|backend| backend.name != name.backend),
-            Some(it) => {
-                let named = service.backends.iter_mut().filter(|backend| backend.name == name.backend);
-                named.for_each(|backend| *backend = it.named(&name.backend));
-            }
-        }
-    }
-
-    /// Adds a backend if the rules allow it.
-    fn put(&mut self, name: &BackendName, definition: Definition, own: &OwnAddresses) -> Result<(), Refusal> {
+    /// Adds a backend to the service with this place if the rules allow it.
+    fn put(
+        &mut self,
+        name: &BackendName,
+        place: Option<usize>,
+        definition: Definition,
+        own: &OwnAddresses,
+    ) -> Result<(), Refusal> {
         own.refuse(definition.address)?;
         rules::fit_in_all(self)?;
         let gone = || Refusal::NoService(name.service.clone());
-        let service = self.service_mut(&name.service).ok_or_else(gone)?;
+        let service = &mut self.services[place.ok_or_else(gone)?];
         let holder = service.backends.iter().find(|it| it.address == definition.address);
         rules::fit(service, definition.address, holder.map(|it| it.name.as_str()))?;
         service.backends.push(definition.named(&name.backend));
@@ -261,11 +284,24 @@ impl Spec {
     /// Backends in the order of the file, then those that it does not have, by name.
     fn keep_the_order_of(&mut self, file: &Self) {
         let pairs = self.services.iter_mut().zip(&file.services);
-        for (service, written) in pairs.filter(|(service, written)| service.backends != written.backends) {
+        for (service, written) in pairs.filter(|(service, written)| !service.is_same(written)) {
             let place: BTreeMap<&str, usize> =
                 written.backends.iter().enumerate().map(|(place, it)| (it.name.as_str(), place)).collect();
             let key = |it: &Backend| place.get(it.name.as_str()).copied().unwrap_or(usize::MAX);
             service.backends.sort_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.name.cmp(&b.name)));
+        }
+    }
+}
+
+impl Service {
+    /// Replaces or removes the definition of a backend.
+    fn replace(&mut self, name: &BackendName, definition: Option<Definition>) {
+        match definition {
+            None => self.backends.retain(|backend| backend.name != name.backend),
+            Some(it) => {
+                let named = self.backends.iter_mut().filter(|backend| backend.name == name.backend);
+                named.for_each(|backend| *backend = it.named(&name.backend));
+            }
         }
     }
 }

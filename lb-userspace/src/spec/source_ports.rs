@@ -1,6 +1,6 @@
 //! How many flows the source ports of full-nat services allow.
 
-use std::fmt;
+use std::{fmt, ops::Deref};
 
 use lb_common::{service::Mode, settings::PortPool};
 
@@ -32,7 +32,7 @@ pub struct ServicePorts {
 impl SourcePorts {
     /// `pool`: the ports outside the host's ephemeral range.
     pub fn of(spec: &Spec, pool: PortPool) -> Self {
-        let full_nat = spec.services.iter().filter(|service| service.mode == Mode::FullNat);
+        let full_nat = spec.services.iter().map(Deref::deref).filter(|service| service.mode == Mode::FullNat);
         let rows = full_nat.flat_map(|service| Family::ALL.map(|family| (service, family)));
         let row = |(service, family): (&Service, Family)| ServicePorts {
             service: service.name.clone(),

@@ -48,7 +48,7 @@ pub fn validate(file: File<'_>, host: &BTreeSet<IpAddr>, report: &Report<'_>) ->
         api: Api { socket: file.socket.or(PathBuf::from(paths::SOCKET)) },
         metrics: file.metrics.or(Some(paths::METRICS)),
         limits,
-        services: services.map(|written| service(written, &own, report)).collect(),
+        services: services.map(|written| service(written, &own, report).into()).collect(),
     }
 }
 

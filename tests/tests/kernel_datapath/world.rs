@@ -115,16 +115,19 @@ impl World {
                 services: ROOM.services,
                 backends: ROOM.backends,
             },
-            services: vec![spec::Service {
-                name: "web".to_owned(),
-                listen: vec![literal("192.0.2.10:80"), literal("[2001:db8::10]:80")],
-                protocol: Protocol::Tcp,
-                mode: Mode::Nat,
-                sources: Vec::new(),
-                scheduler: Scheduler::RoundRobin,
-                health: None,
-                backends: Vec::new(),
-            }],
+            services: vec![
+                spec::Service {
+                    name: "web".to_owned(),
+                    listen: vec![literal("192.0.2.10:80"), literal("[2001:db8::10]:80")],
+                    protocol: Protocol::Tcp,
+                    mode: Mode::Nat,
+                    sources: Vec::new(),
+                    scheduler: Scheduler::RoundRobin,
+                    health: None,
+                    backends: Vec::new(),
+                }
+                .into(),
+            ],
         }
     }
 

@@ -79,7 +79,7 @@ fn a_backend_keeps_its_id_while_its_flows_are_valid() {
         let mut changed = web(Protocol::Tcp);
         edit(&mut changed);
 
-        let want = compile(&serving(vec![changed], Instant::now()), &have).unwrap();
+        let want = compiled_after(&have, vec![changed]);
 
         let fate = |id: &BackendId| {
             let before = have.backend(*id).unwrap();
@@ -99,7 +99,7 @@ fn a_backend_keeps_its_id_while_its_flows_are_valid() {
 fn ids_wrap_around_without_zero_and_skip_those_in_use() {
     let have = Snapshot { next_backend_id: BackendId(BACKEND_IDS - 1), ..Snapshot::default() };
 
-    let first = compile(&serving(vec![web(Protocol::Tcp)], Instant::now()), &have).unwrap();
+    let first = compiled_after(&have, vec![web(Protocol::Tcp)]);
 
     assert_eq!(first.backends.values().map(|it| it.id.0).collect::<Vec<_>>(), [1, 2, BACKEND_IDS - 1]);
     assert_eq!(first.next_backend_id, BackendId(3));
@@ -107,7 +107,7 @@ fn ids_wrap_around_without_zero_and_skip_those_in_use() {
     let again = Snapshot { next_backend_id: BackendId(1 + MAX_PLACES), ..first };
     let mut more = web(Protocol::Tcp);
     more.backends.push(backend("web-4", "10.0.0.14:8080"));
-    let want = compile(&serving(vec![more], Instant::now()), &again).unwrap();
+    let want = compiled_after(&again, vec![more]);
 
     assert_eq!(want.backends[&3].id, BackendId(MAX_PLACES + 3), "places 1 and 2 are in use");
 }
@@ -128,7 +128,7 @@ fn the_error_names_what_does_not_fit() {
     let compiled = |services| {
         let mut state = all_serving(services);
         state.set_room(Room { services: 512, backends: 2048 });
-        compile(&state, &Snapshot::default())
+        compile(&state, &Indexed::default())
     };
     let refusal = |services| compiled(services).unwrap_err();
     let mut sources = web(Protocol::Tcp);
@@ -156,9 +156,9 @@ fn at_full_limits_everything_can_be_replaced_at_once() {
         state.set_room(room);
         state
     };
-    let have = compile(&of("a", 1), &Snapshot::default()).unwrap();
+    let have = compile(&of("a", 1), &Indexed::default()).unwrap();
 
-    let want = compile(&of("b", 2), &have).unwrap();
+    let want = compile(&of("b", 2), &have.clone().into()).unwrap();
 
     let mut most = have.clone();
     let mut entries = 0;
@@ -192,7 +192,7 @@ fn a_change_of_sources_keeps_the_slots() {
     let mut changed = web(Protocol::Tcp);
     changed.sources = vec!["10.0.0.2".parse().unwrap()];
 
-    let want = compile(&serving(vec![changed], Instant::now()), &have).unwrap();
+    let want = compiled_after(&have, vec![changed]);
 
     assert_eq!(want.pools[&0].slots(), have.pools[&0].slots());
     assert_ne!(want.pools[&0].sources(), have.pools[&0].sources());
@@ -200,7 +200,11 @@ fn a_change_of_sources_keeps_the_slots() {
 }
 
 fn compiled(services: &[Service]) -> Snapshot {
-    compile(&serving(services.to_vec(), Instant::now()), &Snapshot::default()).unwrap()
+    compiled_after(&Snapshot::default(), services.to_vec())
+}
+
+fn compiled_after(have: &Snapshot, services: Vec<Service>) -> Snapshot {
+    compile(&serving(services, Instant::now()), &have.clone().into()).unwrap()
 }
 
 /// Without health checks, so that all backends are up at once.

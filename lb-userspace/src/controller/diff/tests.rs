@@ -13,6 +13,7 @@ use crate::{
     controller::{
         compile::compile,
         fixture::{backend, eth0, hops, probed, service, unprobed},
+        index::Indexed,
         plan::plan,
         snapshot::place,
         state::State,
@@ -111,7 +112,7 @@ struct World {
     spec: Spec,
     admin: BTreeMap<BackendName, AdminState>,
     state: State,
-    maps: Snapshot,
+    maps: Indexed,
     is_plugged: bool,
     crash_after: Option<usize>,
     retired: BTreeSet<BackendId>,
@@ -140,7 +141,7 @@ impl World {
             spec: state.spec().clone(),
             admin: BTreeMap::new(),
             state,
-            maps: Snapshot { next_backend_id: BackendId(first_id), ..Snapshot::default() },
+            maps: Snapshot { next_backend_id: BackendId(first_id), ..Snapshot::default() }.into(),
             is_plugged: true,
             crash_after: None,
             retired: BTreeSet::new(),
@@ -171,9 +172,10 @@ impl World {
             return Ok(());
         }
 
-        prop_assert_eq!(&self.maps, &want, "a plan for {:?} leads to the same", scope);
+        prop_assert_eq!(&*self.maps, &want, "a plan for {:?} leads to the same", scope);
         self.state.set_clean();
-        let again = compile(&self.state, &want).expect("a small world fits");
+        prop_assert_eq!(&self.maps, &Indexed::from(want.clone()), "the index follows each operation");
+        let again = compile(&self.state, &self.maps).expect("a small world fits");
         prop_assert_eq!(diff(&want, &again), vec![], "nothing is left to change");
         Ok(())
     }
@@ -313,7 +315,7 @@ impl World {
             // Another service may have its addresses now: no two services share a listen address.
             None if services.iter().any(|it| it.listen.iter().any(|at| a_service(s).listen.contains(at))) => {
             }
-            None => services.push(a_service(s)),
+            None => services.push(a_service(s).into()),
         }
     }
 
@@ -329,14 +331,14 @@ impl World {
     }
 
     fn swap_listens(&mut self, a: u8, b: u8) {
-        let position = |s| self.spec.services.iter().position(|it: &Service| it.name == format!("s{s}"));
+        let position = |s| self.spec.services.iter().position(|it| it.name == format!("s{s}"));
         let (Some(a), Some(b)) = (position(a), position(b)) else { return };
         let listen = self.spec.services[a].listen.clone();
         self.spec.services[a].listen = std::mem::replace(&mut self.spec.services[b].listen, listen);
     }
 
     fn swap_service_names(&mut self, a: u8, b: u8) {
-        let position = |s| self.spec.services.iter().position(|it: &Service| it.name == format!("s{s}"));
+        let position = |s| self.spec.services.iter().position(|it| it.name == format!("s{s}"));
         let (Some(a), Some(b)) = (position(a), position(b)) else { return };
         let name = self.spec.services[a].name.clone();
         self.spec.services[a].name = std::mem::replace(&mut self.spec.services[b].name, name);

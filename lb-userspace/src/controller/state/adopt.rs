@@ -6,40 +6,33 @@ use lb_common::{backend::Backend as Entry, net::Protocol};
 
 use super::{Scope, State};
 use crate::{
-    controller::{identity::Former, index::Index},
-    datapath::Snapshot,
+    controller::{identity::Former, index::Indexed},
     event::Health,
     spec::{AdminState, Backend, BackendName, Service},
 };
 
 impl State {
     /// Takes over the health of the spec's backends from the maps. The interfaces must be known already.
-    pub fn adopt(&mut self, have: &Snapshot, now: Instant) {
+    pub fn adopt(&mut self, have: &Indexed, now: Instant) {
         self.generation.adopt(have.hop_generation);
         self.grace.adopt(have, now);
         self.offers.adopt(have, now);
 
-        let index = Index::of(have);
         let spec = Arc::clone(&self.spec);
         let formers = Former::in_maps(have).of_each(&spec.services);
         for (service, former) in spec.services.iter().zip(formers) {
+            let places = former.map(|number| have.backends_by_address(number)).unwrap_or_default();
             for backend in &service.backends {
-                let entry = former.and_then(|number| index.backend_at(number, backend.address));
-                self.adopt_backend(service, backend, entry, &index);
+                let entry = places.get(&backend.address).copied();
+                self.adopt_backend(service, backend, entry, have);
             }
         }
         self.set_dirty(Scope::All);
     }
 
-    fn adopt_backend(
-        &mut self,
-        service: &Service,
-        backend: &Backend,
-        entry: Option<&Entry>,
-        index: &Index<'_>,
-    ) {
+    fn adopt_backend(&mut self, service: &Service, backend: &Backend, entry: Option<&Entry>, have: &Indexed) {
         let name = BackendName::new(&service.name, &backend.name);
-        if entry.is_none() && index.backend_number(&name).is_none() {
+        if entry.is_none() && have.backend_number(&name).is_none() {
             return; // unknown: the first result decides
         }
         if let Some(entry) = entry.filter(|entry| entry.hop.interface != 0) {

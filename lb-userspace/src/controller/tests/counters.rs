@@ -36,7 +36,7 @@ fn no_series_decreases_over_removals_renames_reloads_and_kills() {
     let mut shop = file.clone();
     shop.services[0].name = "shop".into();
     let mut crossed = file.clone();
-    crossed.services.push(dns());
+    crossed.services.push(dns().into());
     let mut swapped_services = crossed.clone();
     let [web, dns] = &mut swapped_services.services[..] else { panic!("expected two") };
     std::mem::swap(&mut web.name, &mut dns.name);

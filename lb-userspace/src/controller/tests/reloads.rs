@@ -28,7 +28,7 @@ fn a_reload_lists_changes_and_what_needs_a_restart() {
     file.metrics = Some(socket("127.0.0.1:9292"));
     file.services[0].backends[0].address = socket("10.0.0.12:9090");
     file.services[0].backends.pop();
-    file.services.push(dns());
+    file.services.push(dns().into());
     world.host().file = Ok(file);
 
     let reloaded = world.ask(Request::Reload).unwrap();

@@ -200,15 +200,18 @@ fn spec(interfaces: &[&str], mode: AttachMode) -> Spec {
         api: Api { socket: PathBuf::from("/run/xlb/xlb.sock") },
         metrics: None,
         limits: Limits::default(),
-        services: vec![Service {
-            name: "web".to_owned(),
-            listen: vec!["192.0.2.10:80".parse().unwrap(), "[2001:db8::10]:80".parse().unwrap()],
-            protocol: Protocol::Tcp,
-            mode: Mode::Nat,
-            sources: Vec::new(),
-            scheduler: Scheduler::RoundRobin,
-            health: None,
-            backends: Vec::new(),
-        }],
+        services: vec![
+            Service {
+                name: "web".to_owned(),
+                listen: vec!["192.0.2.10:80".parse().unwrap(), "[2001:db8::10]:80".parse().unwrap()],
+                protocol: Protocol::Tcp,
+                mode: Mode::Nat,
+                sources: Vec::new(),
+                scheduler: Scheduler::RoundRobin,
+                health: None,
+                backends: Vec::new(),
+            }
+            .into(),
+        ],
     }
 }

@@ -23,7 +23,7 @@ impl Overlay {
         }
         let command = Definition { address: body.address, weight: body.weight, backup: body.backup };
         let own = OwnAddresses::of(&spec);
-        spec.put(name, command, &own)?;
+        spec.put(name, spec.place(&name.service), command, &own)?;
 
         // Drain and maint stay until `ready`, even if the backend was removed from the file meanwhile.
         let change = overlay.change_of(name, file);
@@ -96,7 +96,7 @@ fn invalid(detail: String) -> Problem {
 }
 
 fn not_found(file: &Spec, name: &BackendName) -> Problem {
-    match file.service(&name.service) {
+    match file.place(&name.service) {
         None => Refusal::NoService(name.service.clone()).into(),
         Some(_) => Problem::new(ProblemKind::NotFound, format!("there is no backend `{name}`")),
     }
