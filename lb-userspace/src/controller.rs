@@ -56,6 +56,7 @@ pub use self::host::Host;
 use self::{
     index::Indexed,
     intent::Intent,
+    metrics::Scrapes,
     requests::PendingRequest,
     state::{Scope, State},
     walk::Walks,
@@ -132,6 +133,7 @@ pub struct Controller<D, H> {
     have: Indexed,
     trust: Trust,
     walks: Walks,
+    scrapes: Scrapes,
     waiting: VecDeque<PendingRequest>,
     detach: Option<Reply<()>>,
     reload: Reload,
@@ -221,6 +223,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             have,
             trust: Trust::Full,
             walks: Walks::default(),
+            scrapes: Scrapes::default(),
             waiting: VecDeque::new(),
             detach: None,
             reload: Reload { error: None, succeeded: start.since.time },
@@ -260,7 +263,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         }
     }
 
-    /// Acts on the state: updates the maps, walks one stretch, answers requests.
+    /// Acts on the state: updates the maps, walks one stretch, answers requests, and collects one stretch of a scrape.
     pub fn turn(&mut self, now: Instant) {
         let links_changed = std::mem::take(&mut self.links_changed);
         if links_changed {
@@ -282,6 +285,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             self.log_warnings(now);
         }
         self.answer(now);
+        self.advance_scrape();
     }
 
     /// Something else may have changed the maps.
@@ -299,7 +303,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
 
     /// When the next turn is due without an event.
     fn due(&self, now: Instant) -> Instant {
-        if self.walks.is_walking() {
+        if self.is_busy() {
             return now;
         }
         let retry = match &self.trust {
@@ -308,6 +312,11 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         };
         let times = [retry, self.state.next_tick(), self.next_warning()];
         times.into_iter().flatten().min().unwrap_or(now + IDLE)
+    }
+
+    /// Is there another stretch of a walk or of a scrape?
+    fn is_busy(&self) -> bool {
+        self.walks.is_walking() || !self.scrapes.is_empty()
     }
 
     fn is_waiting_for_retry(&self, now: Instant) -> bool {

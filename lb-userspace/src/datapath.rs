@@ -68,8 +68,14 @@ pub trait Datapath {
     /// The stretch begins at `from` (0: the first). Returns where the next one begins. A stretch takes
     /// milliseconds whatever the size of the tables, so a change never waits for the end of a walk.
     fn flows(&mut self, from: u32, visit: &mut dyn FnMut(&Flow)) -> anyhow::Result<Option<u32>>;
-    /// Sums the counters over all CPUs.
-    fn totals(&mut self) -> anyhow::Result<Totals>;
+    /// The counters of a backend, summed over all CPUs.
+    fn backend_counters(&self, number: BackendNumber) -> anyhow::Result<BackendCounters>;
+    /// Packets that a service itself refused, summed over all CPUs.
+    fn service_counters(&self, number: ServiceNumber) -> anyhow::Result<ServiceCounters>;
+    /// By name: counts of names that no longer have a counter number.
+    fn past(&self) -> &BTreeMap<String, Counted>;
+    /// The counters of the program, summed over all CPUs.
+    fn totals(&self) -> anyhow::Result<Totals>;
 }
 
 /// The contents of the maps as plain values.
@@ -238,17 +244,11 @@ pub struct Flow {
     pub idle: std::time::Duration,
 }
 
-/// All counters, summed over CPUs.
+/// Counters that belong to no service or backend, summed over all CPUs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Totals {
-    /// By counter number.
-    pub backends: BTreeMap<BackendNumber, BackendCounters>,
-    /// By counter number: packets that the service itself refused.
-    pub services: BTreeMap<ServiceNumber, ServiceCounters>,
     /// Packets that were not forwarded, by reason.
     pub reasons: BTreeMap<Reason, Tally>,
-    /// By name: counts of names that no longer have a counter number.
-    pub past: BTreeMap<String, Counted>,
     /// By interface index.
     pub actions: BTreeMap<u32, ActionCounters>,
 }

@@ -1,7 +1,7 @@
 //! Metrics for Prometheus: pure rendering of the controller's state, in text format 0.0.4.
 //!
 //! The controller fills an [`Input`]. [`render`] turns it into families ([`families()`], one function per family) and
-//! adds the `process_*` ones. Client addresses are never labels: labels are bounded by the configuration.
+//! adds the `process_*` ones. It runs outside the controller, because the text can have megabytes. Client addresses are never labels: labels are bounded by the configuration.
 
 mod durations;
 mod families;
@@ -13,7 +13,7 @@ use lb_common::{
     counters::{ActionCounters, BackendCounters, Tally},
     reason::Reason,
 };
-use prometheus::{TextEncoder, core::Collector, process_collector::ProcessCollector};
+use prometheus::{TextEncoder, core::Collector, process_collector::ProcessCollector, proto::MetricFamily};
 
 use crate::{probe::ProbeOutcome, view};
 
@@ -31,6 +31,8 @@ pub struct Input {
     pub last_reload_successful: bool,
     /// The start counts as a reload.
     pub last_reload_success: SystemTime,
+    /// CPU time, memory and files of this process.
+    pub process: Vec<MetricFamily>,
 }
 
 /// The flow table of one family.
@@ -91,11 +93,17 @@ pub struct Interface {
     pub actions: ActionCounters,
 }
 
+/// What [`Input::process`] has.
+pub fn process() -> Vec<MetricFamily> {
+    ProcessCollector::for_self().collect()
+}
+
 /// The answer to `GET /metrics`.
 pub fn render(input: &Input) -> Result<String, prometheus::Error> {
-    let mut all = families(input);
-    all.extend(ProcessCollector::for_self().collect());
-    TextEncoder::new().encode_to_string(&all)
+    let mut text = String::new();
+    families(input).iter().for_each(|family| family.write_to(&mut text));
+    text.push_str(&TextEncoder::new().encode_to_string(&input.process)?);
+    Ok(text)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The routes: from a path to a request, and from an answer to a response.
 
+use std::fmt::Display;
+
 use axum::{
     Json, Router,
     extract::{
@@ -11,10 +13,13 @@ use axum::{
     routing::{MethodFilter, MethodRouter, get, on, post},
 };
 use serde::Serialize;
+use tokio::task::spawn_blocking;
 
 use crate::{
     api::{handle::ControllerHandle, problem::Refusal},
     event::{ProbeResult, Reply, Request},
+    metrics::render,
+    problem::{Problem, ProblemKind},
     spec::{BackendName, BackendPatch, NewBackend},
     view,
 };
@@ -155,8 +160,14 @@ async fn detach(State(controller): Controller) -> Answer<StatusCode> {
 }
 
 async fn exposition(State(controller): Controller) -> Answer<impl IntoResponse> {
-    let text = controller.ask(Request::Metrics).await?;
+    let input = controller.ask(Request::Metrics).await?;
+    let text = spawn_blocking(move || render(&input)).await.map_err(|error| failed(&error))?;
+    let text = text.map_err(|error| failed(&error))?;
     Ok(([(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)], text))
+}
+
+fn failed(error: &dyn Display) -> Refusal {
+    Problem::new(ProblemKind::Failed, format!("render the metrics: {error}")).into()
 }
 
 /// The process serves requests. `/readyz` shows whether the controller answers.

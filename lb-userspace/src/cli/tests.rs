@@ -23,6 +23,7 @@ use super::{Checked, Exit, Failure, Host, World, main_with};
 use crate::{
     datapath::shapes::memory::Memory,
     fake::{Balancer, Daemon},
+    metrics::render,
     spec::{self, source_ports::SourcePorts},
 };
 
@@ -35,7 +36,18 @@ macro_rules! golden {
     };
 }
 
-golden! { backend changes check detach drain flow health metrics reload service stats status terminal usage }
+golden! { backend changes check detach drain flow health reload service stats status terminal usage }
+
+#[test]
+fn metrics_are_printed_as_the_daemon_sends_them() {
+    let mut balancer = Balancer::new();
+    let daemon = Daemon::in_a_thread(move |request| balancer.answer(request));
+
+    let printed = transcript("xlb metrics", &daemon);
+
+    let sent = render(&Balancer::metrics()).unwrap();
+    assert_eq!(printed, sent.replace(env!("CARGO_PKG_VERSION"), "VERSION"));
+}
 
 fn compare(name: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli").join(name).with_extension("golden");

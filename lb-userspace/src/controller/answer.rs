@@ -149,21 +149,16 @@ impl<'a> Facts<'a> {
         [table("ipv4", true, capacity.flows), table("ipv6", false, capacity.flows_ipv6)]
     }
 
-    /// Each service, followed by its backends.
-    pub fn stats(&self, sums: &Sums) -> Vec<view::Stats> {
-        let mut stats = Vec::new();
-        for service in &self.state.spec().services {
-            let at = stats.len();
-            let mut flows = 0;
-            for backend in &service.backends {
-                let of_backend = self.flows(service, backend).all();
-                flows += of_backend;
-                let counters = sums.backend(&name(service, backend));
-                stats.push(of(service, Some(backend), of_backend, &counters));
-            }
-            stats.insert(at, of(service, None, flows, &sums.of_backends(&service.name)));
+    /// Adds the service, followed by its backends.
+    pub fn stats(&self, service: &Service, sums: &Sums, stats: &mut Vec<view::Stats>) {
+        let at = stats.len();
+        let mut flows = 0;
+        for backend in &service.backends {
+            let of_backend = self.flows(service, backend).all();
+            flows += of_backend;
+            stats.push(of(service, Some(backend), of_backend, &sums.backend(&backend.name)));
         }
-        stats
+        stats.insert(at, of(service, None, flows, &sums.of_backends()));
     }
 
     pub fn flows(&self, service: &Service, backend: &Backend) -> Flows {

@@ -27,6 +27,7 @@ use crate::{
 pub struct Indexed {
     snapshot: Snapshot,
     names: BTreeSet<(BackendName, BackendNumber)>,
+    services: BTreeSet<(String, ServiceNumber)>,
     /// Places of backends, by their counters.
     places: BTreeSet<(BackendNumber, u32)>,
     /// Places of backends, by the counters of their service.
@@ -53,6 +54,7 @@ struct Uses {
 #[derive(Clone, Copy)]
 enum Entry {
     BackendName(BackendNumber),
+    ServiceName(ServiceNumber),
     Backend(u32),
     Slots(u32),
     Sources(u32),
@@ -82,6 +84,13 @@ impl Indexed {
         let first = (BackendName::new(service, ""), BackendNumber::from(0));
         let named = self.names.range(first..).take_while(move |(it, _)| it.service == service);
         named.map(|(name, number)| (*number, name))
+    }
+
+    /// The numbers of the counters of a service, by its name.
+    pub fn service_numbers(&self, service: &str) -> impl Iterator<Item = ServiceNumber> {
+        let first = (service.to_owned(), ServiceNumber::from(0));
+        let named = self.services.range(first..).take_while(move |(it, _)| it == service);
+        named.map(|(_, number)| *number)
     }
 
     /// The backend with a name, if it has an entry.
@@ -184,6 +193,11 @@ impl Indexed {
                     self.names.remove(&(name.clone(), number));
                 }
             }
+            Entry::ServiceName(number) => {
+                if let Some(name) = have.service_names.get(&number) {
+                    self.services.remove(&(name.clone(), number));
+                }
+            }
             Entry::Backend(place) => {
                 if let Some(backend) = have.backends.get(&place) {
                     self.places.remove(&(backend.counters, place));
@@ -221,6 +235,9 @@ impl Indexed {
         match entry {
             Entry::BackendName(number) => {
                 self.names.extend(have.backend_names.get(&number).map(|name| (name.clone(), number)));
+            }
+            Entry::ServiceName(number) => {
+                self.services.extend(have.service_names.get(&number).map(|name| (name.clone(), number)));
             }
             Entry::Backend(place) => {
                 if let Some(backend) = have.backends.get(&place) {
@@ -266,6 +283,7 @@ impl From<Snapshot> for Indexed {
     fn from(snapshot: Snapshot) -> Self {
         let mut entries = Vec::new();
         entries.extend(snapshot.backend_names.keys().map(|number| Entry::BackendName(*number)));
+        entries.extend(snapshot.service_names.keys().map(|number| Entry::ServiceName(*number)));
         entries.extend(snapshot.backends.keys().map(|place| Entry::Backend(*place)));
         entries.extend(snapshot.slots.keys().map(|offset| Entry::Slots(*offset)));
         entries.extend(snapshot.sources.keys().map(|set| Entry::Sources(*set)));
@@ -290,6 +308,7 @@ impl Entry {
     fn of(op: &Op) -> Self {
         match op {
             Op::PutBackendName(number, _) | Op::DeleteBackendName(number) => Self::BackendName(*number),
+            Op::PutServiceName(number, _) | Op::DeleteServiceName(number) => Self::ServiceName(*number),
             Op::PutBackend(backend) => Self::Backend(place(backend.id)),
             Op::DeleteBackend(place) => Self::Backend(*place),
             Op::PutSlots(offset, _) => Self::Slots(*offset),
@@ -299,8 +318,6 @@ impl Entry {
             Op::PutService(listen, _) | Op::DeleteService(listen) => Self::Service(*listen),
             Op::PutInterface(..)
             | Op::DeleteInterface(_)
-            | Op::PutServiceName(..)
-            | Op::DeleteServiceName(_)
             | Op::SetNextBackendId(_)
             | Op::SetHopGeneration(_) => Self::Other,
         }

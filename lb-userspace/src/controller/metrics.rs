@@ -1,73 +1,105 @@
-//! The controller's part of the metrics.
+//! The controller's part of the metrics: it collects the values, some services at a time between other work.
+//!
+//! So a scrape of thousands of services does not delay changes and other requests. The values of one service, its
+//! sums among them, are of one moment.
 
-use lb_common::counters::{BackendCounters, Tally};
+use std::{collections::VecDeque, sync::Arc};
 
-use super::{Controller, Host, answer::Facts, sums::Sums};
+use super::{Controller, Host, sums::Sums};
 use crate::{
     datapath::{Datapath, Totals},
-    metrics::{Backend, Input, Interface, Service, render},
+    event::Reply,
+    metrics::{Backend, Input, Interface, Service, process},
     problem::{Problem, ProblemKind},
-    spec::{self, BackendName},
+    spec::{self, BackendName, Spec},
 };
 
+/// Services are added to a stretch until it has this many backends: about a millisecond.
+const STRETCH: usize = 256;
+
+/// The scrapes under way, in the order of their requests.
+#[derive(Debug, Default)]
+pub struct Scrapes(VecDeque<Scrape>);
+
+/// Values of a scrape so far.
+#[derive(Debug)]
+struct Scrape {
+    /// When the scrape began. A service or backend that is removed meanwhile keeps its counts.
+    spec: Arc<Spec>,
+    services: Vec<Service>,
+    reply: Reply<Input>,
+}
+
+impl Scrapes {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl<D: Datapath, H: Host> Controller<D, H> {
-    pub(super) fn metrics(&mut self) -> Result<String, Problem> {
-        let failed = |error: anyhow::Error| Problem::new(ProblemKind::Failed, format!("{error:#}"));
-        let totals = self.datapath.totals().map_err(failed)?;
-        render(&self.input(&totals)).map_err(|error| failed(error.into()))
+    pub(super) fn begin_scrape(&mut self, reply: Reply<Input>) {
+        let spec = self.state.shared_spec();
+        self.scrapes.0.push_back(Scrape { services: Vec::with_capacity(spec.services.len()), spec, reply });
     }
 
-    fn input(&self, totals: &Totals) -> Input {
-        let sums = Sums::of(totals, &self.have);
-        self.with_facts(|facts| Input {
-            services: self
-                .state
-                .spec()
-                .services
-                .iter()
-                .map(|it| self.service_input(facts, &sums, it))
-                .collect(),
-            interfaces: self.interfaces().into_iter().map(|view| interface(view, totals)).collect(),
-            flow_tables: facts.flow_tables(&self.capacity),
-            reasons: totals.reasons.clone(),
-            last_reload_successful: self.reload.error.is_none(),
-            last_reload_success: self.reload.succeeded,
-        })
-    }
-
-    fn service_input(&self, facts: &Facts<'_>, sums: &Sums, service: &spec::Service) -> Service {
-        let backends = service.backends.iter().map(|backend| {
-            let counters = sums.backend(&BackendName::new(&service.name, &backend.name));
-            self.backend_input(facts, service, backend, counters)
-        });
-        let (sum, refused) = (sums.of_backends(&service.name), sums.refused(&service.name));
-        let received = Tally {
-            packets: sum.forwarded.packets + refused.packets,
-            bytes: sum.forwarded.bytes + refused.bytes,
-        };
-        Service {
-            view: facts.service(service),
-            received,
-            new_flows: sum.new_flows,
-            backends: backends.collect(),
+    /// Collects one stretch of the first scrape.
+    pub(super) fn advance_scrape(&mut self) {
+        let Some(mut scrape) = self.scrapes.0.pop_front() else { return };
+        if scrape.reply.is_closed() {
+            return;
+        }
+        match self.extend_scrape(&mut scrape) {
+            Ok(()) if scrape.services.len() < scrape.spec.services.len() => self.scrapes.0.push_front(scrape),
+            Ok(()) => scrape.reply.send(self.input(scrape.services).map_err(failed)),
+            Err(error) => scrape.reply.send(Err(failed(error))),
         }
     }
 
-    fn backend_input(
-        &self,
-        facts: &Facts<'_>,
-        service: &spec::Service,
-        backend: &spec::Backend,
-        counters: BackendCounters,
-    ) -> Backend {
+    fn extend_scrape(&self, scrape: &mut Scrape) -> anyhow::Result<()> {
+        let mut backends = 0;
+        for service in &scrape.spec.services[scrape.services.len()..] {
+            scrape.services.push(self.service_input(service)?);
+            backends += service.backends.len();
+            if backends >= STRETCH {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn input(&self, services: Vec<Service>) -> anyhow::Result<Input> {
+        let totals = self.datapath.totals()?;
+        Ok(Input {
+            services,
+            interfaces: self.interfaces().into_iter().map(|view| interface(view, &totals)).collect(),
+            flow_tables: self.with_facts(|facts| facts.flow_tables(&self.capacity)),
+            reasons: totals.reasons,
+            last_reload_successful: self.reload.error.is_none(),
+            last_reload_success: self.reload.succeeded,
+            process: process(),
+        })
+    }
+
+    fn service_input(&self, service: &spec::Service) -> anyhow::Result<Service> {
+        let sums = Sums::of(&self.datapath, &self.have, &service.name)?;
+        let (mut received, refused) = (sums.of_backends().forwarded, sums.refused());
+        received.packets += refused.packets;
+        received.bytes += refused.bytes;
+        Ok(Service {
+            view: self.with_facts(|facts| facts.service(service)),
+            received,
+            new_flows: sums.of_backends().new_flows,
+            backends: service.backends.iter().map(|it| self.backend_input(service, it, &sums)).collect(),
+        })
+    }
+
+    fn backend_input(&self, service: &spec::Service, backend: &spec::Backend, sums: &Sums) -> Backend {
         let health_state = self.state.health_state(&BackendName::new(&service.name, &backend.name));
         Backend {
-            view: facts.backend(service, backend),
-            counters,
-            state_changes: health_state.map(|health_state| health_state.changes).unwrap_or_default(),
-            checks: health_state
-                .filter(|_| service.health.is_some())
-                .map(|health_state| health_state.checks.clone()),
+            view: self.with_facts(|facts| facts.backend(service, backend)),
+            counters: sums.backend(&backend.name),
+            state_changes: health_state.map(|it| it.changes).unwrap_or_default(),
+            checks: health_state.filter(|_| service.health.is_some()).map(|it| it.checks.clone()),
         }
     }
 }
@@ -75,4 +107,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
 fn interface(view: crate::view::Interface, totals: &Totals) -> Interface {
     let actions = totals.actions.get(&view.index).copied().unwrap_or_default();
     Interface { view, actions }
+}
+
+fn failed(error: anyhow::Error) -> Problem {
+    Problem::new(ProblemKind::Failed, format!("{error:#}"))
 }

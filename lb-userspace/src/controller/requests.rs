@@ -82,7 +82,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Request::Flows { query, reply } => self.list_flows(&query, reply),
             Request::FlowCount(reply) => reply.send(Ok(self.flow_count())),
             Request::Stats(reply) => reply.send(self.stats()),
-            Request::Metrics(reply) => reply.send(self.metrics()),
+            Request::Metrics(reply) => self.begin_scrape(reply),
             Request::Reload(reply) => reply.send(self.reload(now)),
             Request::Detach(reply) => self.detach = Some(reply),
             Request::AddBackend { backend, body, reply } => match self.add_backend(&backend, &body, now) {
@@ -218,10 +218,13 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         }
     }
 
-    fn stats(&mut self) -> Result<Vec<view::Stats>, Problem> {
-        let totals = self.datapath.totals().map_err(|error| failed(&error))?;
-        let sums = Sums::of(&totals, &self.have);
-        Ok(self.with_facts(|facts| facts.stats(&sums)))
+    fn stats(&self) -> Result<Vec<view::Stats>, Problem> {
+        let mut stats = Vec::new();
+        for service in &self.state.spec().services {
+            let sums = Sums::of(&self.datapath, &self.have, &service.name).map_err(|error| failed(&error))?;
+            self.with_facts(|facts| facts.stats(service, &sums, &mut stats));
+        }
+        Ok(stats)
     }
 
     fn flow_count(&self) -> view::FlowCount {

@@ -339,6 +339,11 @@ impl State {
         &self.spec
     }
 
+    /// The same, for longer than the state has it.
+    pub fn shared_spec(&self) -> Arc<Spec> {
+        Arc::clone(&self.spec)
+    }
+
     pub fn admin(&self, name: &BackendName) -> AdminState {
         self.admin.get(name).copied().unwrap_or_default()
     }

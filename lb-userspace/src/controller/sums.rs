@@ -4,60 +4,56 @@ use std::collections::BTreeMap;
 
 use lb_common::counters::{BackendCounters, Tally};
 
-use crate::{
-    datapath::{Counted, Snapshot, Sum, Totals},
-    spec::BackendName,
-};
+use super::index::Indexed;
+use crate::datapath::{Counted, Datapath, Sum};
 
-/// See the [module](self).
+/// The counters of one service. See the [module](self).
 #[derive(Debug, Default)]
 pub struct Sums {
-    backends: BTreeMap<BackendName, BackendCounters>,
-    services: BTreeMap<String, Counted>,
+    /// By the backend's name, including removed backends.
+    backends: BTreeMap<String, BackendCounters>,
+    service: Counted,
 }
 
 impl Sums {
-    pub fn of(totals: &Totals, have: &Snapshot) -> Self {
+    pub fn of(datapath: &impl Datapath, have: &Indexed, service: &str) -> anyhow::Result<Self> {
         let mut sums = Self::default();
-        for (number, counters) in &totals.backends {
-            if let Some(name) = have.backend_names.get(number) {
-                sums.add_backend(name.clone(), counters);
-            }
+        for (number, name) in have.backend_names(service) {
+            sums.add_backend(&name.backend, &datapath.backend_counters(number)?);
         }
-        for (number, counters) in &totals.services {
-            if let Some(name) = have.service_names.get(number) {
-                sums.services.entry(name.clone()).or_default().refused.add(&counters.refused);
-            }
+        for number in have.service_numbers(service) {
+            sums.service.refused.add(&datapath.service_counters(number)?.refused);
         }
-        for (name, counted) in &totals.past {
-            match name.parse() {
-                Ok(backend) => sums.add_backend(backend, &counted.backend),
-                Err(_) => {
-                    let service = sums.services.entry(name.clone()).or_default();
-                    service.backend.add(&counted.backend);
-                    service.refused.add(&counted.refused);
-                }
-            }
+
+        let past = datapath.past();
+        if let Some(counted) = past.get(service) {
+            sums.service.backend.add(&counted.backend);
+            sums.service.refused.add(&counted.refused);
         }
-        sums
+        let prefix = format!("{service}/");
+        for (name, counted) in past.range(prefix.clone()..) {
+            let Some(backend) = name.strip_prefix(&prefix) else { break };
+            sums.add_backend(backend, &counted.backend);
+        }
+        Ok(sums)
     }
 
-    pub fn backend(&self, name: &BackendName) -> BackendCounters {
+    pub fn backend(&self, name: &str) -> BackendCounters {
         self.backends.get(name).copied().unwrap_or_default()
     }
 
     /// The counts of all its backends, including removed ones.
-    pub fn of_backends(&self, service: &str) -> BackendCounters {
-        self.services.get(service).map(|it| it.backend).unwrap_or_default()
+    pub fn of_backends(&self) -> BackendCounters {
+        self.service.backend
     }
 
     /// Packets for the service that were not forwarded.
-    pub fn refused(&self, service: &str) -> Tally {
-        self.services.get(service).map(|it| it.refused).unwrap_or_default()
+    pub fn refused(&self) -> Tally {
+        self.service.refused
     }
 
-    fn add_backend(&mut self, name: BackendName, counters: &BackendCounters) {
-        self.services.entry(name.service.clone()).or_default().backend.add(counters);
-        self.backends.entry(name).or_default().add(counters);
+    fn add_backend(&mut self, name: &str, counters: &BackendCounters) {
+        self.service.backend.add(counters);
+        self.backends.entry(name.to_owned()).or_default().add(counters);
     }
 }

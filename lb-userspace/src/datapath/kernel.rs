@@ -26,14 +26,22 @@ pub mod slow_paths;
 mod totals;
 pub mod traces;
 
-use std::{collections::BTreeSet, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use anyhow::Context;
-use lb_common::{backend::BackendId, clock::Ticks, settings::Settings};
+use lb_common::{
+    backend::BackendId,
+    clock::Ticks,
+    counters::{BackendCounters, BackendNumber, ServiceCounters, ServiceNumber},
+    settings::Settings,
+};
 use nix::time::{ClockId, clock_gettime};
 
-use self::maps::Maps;
-use super::{Datapath, Flow, Op, Snapshot, Totals, filter::Sources};
+use self::{maps::Maps, totals::sum};
+use super::{Counted, Datapath, Flow, Op, Snapshot, Totals, filter::Sources};
 
 /// The XDP program, if xlb was built with it (`cargo xtask build`).
 pub fn object() -> Option<&'static [u8]> {
@@ -97,7 +105,19 @@ impl Datapath for KernelDatapath {
         Ok(self.maps.flows.walk(from, ticks_now()?, visit))
     }
 
-    fn totals(&mut self) -> anyhow::Result<Totals> {
+    fn backend_counters(&self, number: BackendNumber) -> anyhow::Result<BackendCounters> {
+        sum(&self.maps.backend_counters, number.0).context("read BACKEND_COUNTERS")
+    }
+
+    fn service_counters(&self, number: ServiceNumber) -> anyhow::Result<ServiceCounters> {
+        sum(&self.maps.service_counters, number.0).context("read SERVICE_COUNTERS")
+    }
+
+    fn past(&self) -> &BTreeMap<String, Counted> {
+        self.maps.past.entries()
+    }
+
+    fn totals(&self) -> anyhow::Result<Totals> {
         self.maps.totals().context("read the counters")
     }
 }

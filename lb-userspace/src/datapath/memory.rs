@@ -6,7 +6,10 @@ use std::{
 };
 
 use anyhow::bail;
-use lb_common::backend::BackendId;
+use lb_common::{
+    backend::BackendId,
+    counters::{BackendCounters, BackendNumber, ServiceCounters, ServiceNumber},
+};
 
 use super::{
     Datapath, Flow, Op, Snapshot, Totals,
@@ -22,7 +25,7 @@ pub struct Memory {
     pub maps: Snapshot,
     /// Flows keep their index, as records do.
     pub records: Vec<Option<Flow>>,
-    pub totals: Totals,
+    pub counters: Counters,
     /// All operations that were applied.
     pub log: Vec<Op>,
     /// How often a grace period was awaited.
@@ -38,6 +41,14 @@ pub struct Memory {
     /// Number of stretches visited, and of stretches swept.
     pub visited: usize,
     pub swept: usize,
+}
+
+/// What the program counts.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    pub backends: BTreeMap<BackendNumber, BackendCounters>,
+    pub services: BTreeMap<ServiceNumber, ServiceCounters>,
+    pub past: BTreeMap<String, Counted>,
 }
 
 impl Memory {
@@ -105,8 +116,20 @@ impl Datapath for Memory {
         Ok(next)
     }
 
-    fn totals(&mut self) -> anyhow::Result<Totals> {
-        Ok(self.totals.clone())
+    fn backend_counters(&self, number: BackendNumber) -> anyhow::Result<BackendCounters> {
+        Ok(self.counters.backends.get(&number).copied().unwrap_or_default())
+    }
+
+    fn service_counters(&self, number: ServiceNumber) -> anyhow::Result<ServiceCounters> {
+        Ok(self.counters.services.get(&number).copied().unwrap_or_default())
+    }
+
+    fn past(&self) -> &BTreeMap<String, Counted> {
+        &self.counters.past
+    }
+
+    fn totals(&self) -> anyhow::Result<Totals> {
+        Ok(Totals::default())
     }
 }
 
@@ -128,16 +151,16 @@ impl Memory {
         } else {
             None
         };
-        let mut past = PastCounters::new(std::mem::take(&mut self.totals.past), 4096);
+        let mut past = PastCounters::new(std::mem::take(&mut self.counters.past), 4096);
         if let Some((number, name)) = backend.and_then(|it| self.maps.backend_names.get_key_value(it)) {
-            let backend = self.totals.backends.remove(number).unwrap_or_default();
+            let backend = self.counters.backends.remove(number).unwrap_or_default();
             past.keep(&name.to_string(), Counted { backend, ..Counted::default() }, |_| true);
         }
         if let Some((number, name)) = service.and_then(|it| self.maps.service_names.get_key_value(it)) {
-            let refused = self.totals.services.remove(number).unwrap_or_default().refused;
+            let refused = self.counters.services.remove(number).unwrap_or_default().refused;
             past.keep(name, Counted { refused, ..Counted::default() }, |_| true);
         }
-        self.totals.past = past.entries().clone();
+        self.counters.past = past.entries().clone();
     }
 
     fn stretch(&self, from: u32) -> (Range<usize>, Option<u32>) {

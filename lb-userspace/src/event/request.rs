@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::Target;
 use crate::{
+    metrics,
     problem::Problem,
     spec::{BackendName, BackendPatch, NewBackend},
     view,
@@ -79,8 +80,8 @@ pub enum Request {
     FlowCount(Reply<view::FlowCount>),
     /// `GET /v1/stats`: each service, followed by its backends.
     Stats(Reply<Vec<view::Stats>>),
-    /// `GET /metrics`: the text format of Prometheus.
-    Metrics(Reply<String>),
+    /// `GET /metrics`: the values. The API's task renders them, so that other requests need not wait for it.
+    Metrics(Reply<metrics::Input>),
     /// `POST /v1/reload`, and SIGHUP. Answered when the file has been applied.
     Reload(Reply<view::Reloaded>),
     /// `POST /v1/detach`. Answered when the data plane is removed.

@@ -1,11 +1,15 @@
 //! A fake balancer: two services in memory, which requests show and change.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use lb_common::{net::Protocol, service::Mode};
 
 use crate::{
     event::{Request, Target},
+    metrics::{self, FlowTable, Flows},
     named::Named,
     probe::{Kind, Probe, ProbeOutcome, Tcp},
     problem::{Problem, ProblemKind},
@@ -51,12 +55,31 @@ impl Balancer {
                 }
                 None => drop(reply), // the daemon stops
             },
-            Request::Metrics(reply) => reply.send(Ok("xlb_build_info 1\n".to_owned())),
+            Request::Metrics(reply) => reply.send(Ok(Self::metrics())),
             Request::Reload(reply) => reply.send(self.reload()),
             Request::Detach(reply) => reply.send(Ok(())),
             Request::AddBackend { backend, body, reply } => reply.send(self.add(&backend, &body)),
             Request::RemoveBackend { backend, reply } => reply.send(self.remove(&backend)),
             Request::PatchBackend { backend, body, reply } => reply.send(self.patch(&backend, &body)),
+        }
+    }
+
+    /// Only what each daemon has.
+    pub fn metrics() -> metrics::Input {
+        let table = |family| FlowTable {
+            family,
+            flows: Flows::default(),
+            established_max: 262_144,
+            half_open_max: 65_536,
+        };
+        metrics::Input {
+            services: Vec::new(),
+            interfaces: Vec::new(),
+            flow_tables: [table("ipv4"), table("ipv6")],
+            reasons: BTreeMap::new(),
+            last_reload_successful: true,
+            last_reload_success: SystemTime::UNIX_EPOCH,
+            process: Vec::new(),
         }
     }
 

@@ -74,9 +74,9 @@ fn counters_of_another_layout_continue() -> Result<()> {
         theirs.set(3, PerCpuValues::try_from(vec![[30, 40, 10, 20]; cpus])?, 0)?;
         theirs.pin(other.replaced(&world)?)?;
 
-        let mut opened = world.open(&["front"], AttachMode::Native)?;
+        let opened = world.open(&["front"], AttachMode::Native)?;
 
-        let counted = opened.datapath.totals()?.backends[&BackendNumber(3)];
+        let counted = opened.datapath.backend_counters(BackendNumber(3))?;
         let tally = |packets, bytes| Tally { packets: packets * cpus as u64, bytes: bytes * cpus as u64 };
         assert_eq!(
             (counted.forwarded, counted.returned, counted.new_flows),

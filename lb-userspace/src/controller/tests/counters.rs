@@ -3,6 +3,7 @@
 use lb_common::counters::{BackendCounters, ServiceCounters, Tally};
 
 use super::*;
+use crate::metrics::render;
 
 #[test]
 fn sums_of_a_service_do_not_decrease_when_a_backend_is_removed() {
@@ -69,19 +70,19 @@ fn counted() -> World {
 fn count(world: &mut World, flows: u64) {
     let maps = world.maps();
     for number in maps.maps.backend_names.keys() {
-        let counters = maps.totals.backends.entry(*number).or_default();
+        let counters = maps.counters.backends.entry(*number).or_default();
         let BackendCounters { forwarded, new_flows, .. } = counters;
         *new_flows += flows;
         (forwarded.packets, forwarded.bytes) = (forwarded.packets + 5 * flows, forwarded.bytes + 50 * flows);
     }
     for number in maps.maps.service_names.keys() {
-        let ServiceCounters { refused } = maps.totals.services.entry(*number).or_default();
+        let ServiceCounters { refused } = maps.counters.services.entry(*number).or_default();
         *refused = Tally { packets: refused.packets + 7, bytes: refused.bytes + 70 };
     }
 }
 
 fn metrics(world: &mut World) -> String {
-    world.ask(Request::Metrics).unwrap()
+    render(&world.ask(Request::Metrics).unwrap()).unwrap()
 }
 
 /// Counters of the data plane. Those of health checks start with each daemon.

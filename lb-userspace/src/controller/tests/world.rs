@@ -186,9 +186,9 @@ impl World {
         self.turn();
     }
 
-    /// Runs until all walks have ended.
+    /// Runs until all walks and scrapes have ended.
     pub fn settle(&mut self) {
-        while self.controller.walks.is_walking() {
+        while self.controller.is_busy() {
             self.turn();
         }
     }

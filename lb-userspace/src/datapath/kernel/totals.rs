@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Context;
 use aya::{
     Pod,
     maps::{MapData, PerCpuArray},
@@ -16,17 +15,9 @@ use super::maps::Maps;
 use crate::datapath::{Sum, Totals};
 
 impl Maps {
-    /// The counters of everything that has a name.
+    /// The counters of reasons and interfaces.
     pub fn totals(&self) -> anyhow::Result<Totals> {
-        let mut totals = Totals { past: self.past.entries().clone(), ..Totals::default() };
-        for number in self.backend_names.keys() {
-            let number = number.context("read BACKEND_NAMES")?;
-            totals.backends.insert(number, sum(&self.backend_counters, number.0)?);
-        }
-        for number in self.service_names.keys() {
-            let number = number.context("read SERVICE_NAMES")?;
-            totals.services.insert(number, sum(&self.service_counters, number.0)?);
-        }
+        let mut totals = Totals::default();
         for reason in Reason::ALL {
             totals.reasons.insert(*reason, sum(&self.reasons, *reason as u32)?);
         }
