@@ -98,8 +98,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         Backend {
             view: self.with_facts(|facts| facts.backend(service, backend)),
             counters: sums.backend(&backend.name),
-            state_changes: health_state.map(|it| it.changes).unwrap_or_default(),
-            checks: health_state.filter(|_| service.health.is_some()).map(|it| it.checks.clone()),
+            state_changes: health_state.map(|it| it.counts.changes).unwrap_or_default(),
+            checks: health_state.filter(|_| service.health.is_some()).map(|it| it.counts.checks.clone()),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Events only change the state; the controller acts on it afterwards. Time is passed in as an argument.
 
 mod adopt;
+mod former_counts;
 mod generation;
 mod grace;
 mod health_state;
@@ -21,7 +22,7 @@ use std::{
 
 use lb_common::{backend::BackendId, hop::Hop, limits::Room, net::Protocol, service::Mode};
 
-use self::{generation::Generation, offers::Offers, reach::Reach};
+use self::{former_counts::FormerCounts, generation::Generation, offers::Offers, reach::Reach};
 pub use self::{
     grace::{Grace, Round},
     health_state::HealthState,
@@ -45,6 +46,7 @@ pub struct State {
     backends: usize,
     admin: BTreeMap<BackendName, AdminState>,
     health_states: Arc<BTreeMap<BackendName, HealthState>>,
+    former_counts: FormerCounts,
     reach: Arc<Reach>,
     attached: Vec<Attached>,
     addresses: BTreeSet<IpAddr>,
@@ -107,6 +109,7 @@ impl State {
             backends: 0,
             admin: BTreeMap::new(),
             health_states: Arc::default(),
+            former_counts: FormerCounts::default(),
             reach: Arc::default(),
             attached: Vec::new(),
             addresses: BTreeSet::new(),
@@ -200,13 +203,21 @@ impl State {
                     former.as_ref().and_then(|(old, backends)| Some((old, *backends.get(&backend.address)?)));
                 let seen =
                     same.and_then(|(old, it)| health_states.get(&BackendName::new(&old.name, &it.name)));
-                let mut health_state = HealthState::of(seen, health_states.get(&name), now);
+                let counts = match health_states.get(&name) {
+                    Some(counted) => counted.counts.clone(),
+                    None => self.former_counts.take(&name),
+                };
+                let mut health_state = HealthState::of(seen, counts, now);
                 if same.is_some_and(|(old, _)| old.health.is_none()) {
                     // Without a check it was assumed to be up. It stays up until the check fails.
                     health_state.health = Some(Health::Up);
                 }
                 kept.insert(name, health_state);
             }
+        }
+        let gone = health_states.iter().filter(|(name, _)| !kept.contains_key(*name));
+        for (name, health_state) in gone {
+            self.former_counts.keep(name.clone(), health_state.counts.clone(), self.room.past_names());
         }
     }
 
@@ -217,13 +228,21 @@ impl State {
         self.backends = replaced.backends;
         self.admin = replaced.admin;
         self.reach = replaced.reach;
-        match replaced.health {
-            ReplacedHealth::All(health_states) => self.health_states = health_states,
+        let undone: BTreeMap<_, _> = match replaced.health {
+            ReplacedHealth::All(health_states) => {
+                Arc::unwrap_or_clone(std::mem::replace(&mut self.health_states, health_states))
+            }
             ReplacedHealth::Of { services, former } => {
                 let health_states = Arc::make_mut(&mut self.health_states);
                 let added = services.iter().flat_map(|service| names(service));
-                added.for_each(|name| drop(health_states.remove(&name)));
+                let undone = added.filter_map(|name| health_states.remove_entry(&name)).collect();
                 health_states.extend(former);
+                undone
+            }
+        };
+        for (name, health_state) in undone {
+            if !self.health_states.contains_key(&name) {
+                self.former_counts.keep(name, health_state.counts, self.room.past_names());
             }
         }
         self.dirty = replaced.dirty;

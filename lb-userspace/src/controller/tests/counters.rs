@@ -59,6 +59,47 @@ fn no_series_decreases_over_removals_renames_reloads_and_kills() {
     }
 }
 
+#[test]
+fn counts_of_health_checks_continue_when_a_name_is_used_again() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+    world.probed("web/web-1", Health::Down);
+    world.probed("web/web-1", Health::Up);
+    let file = world.host().file.clone().unwrap();
+    let mut without = file.clone();
+    without.services[0].backends.remove(0);
+    let mut expected = health_series(&mut world);
+    assert!(expected.iter().any(|line| line.ends_with("result=\"success\"} 2")), "{expected:?}");
+    assert!(
+        expected.iter().any(|line| line.contains("state_changes") && line.ends_with(" 2")),
+        "{expected:?}"
+    );
+
+    let body = || NewBackend { address: socket("10.0.0.11:8080"), weight: 100, backup: false };
+    world.ask(remove(name("web/web-1"))).unwrap();
+    assert_eq!(health_series(&mut world), [""; 0]);
+    world.ask(add(name("web/web-1"), body())).unwrap();
+    assert_eq!(health_series(&mut world), expected, "by commands");
+
+    for number in 0..2 {
+        world.host().file = Ok(without.clone());
+        world.ask(Request::Reload).unwrap();
+        world.host().file = Ok(if number == 0 { spec(vec![dns()]) } else { file.clone() });
+        world.ask(Request::Reload).unwrap();
+        world.host().file = Ok(file.clone());
+        world.ask(Request::Reload).unwrap();
+        assert_eq!(health_series(&mut world), expected, "by reload {number}");
+    }
+
+    world.probed("web/web-1", Health::Down);
+    expected = health_series(&mut world);
+    world.ask(remove(name("web/web-1"))).unwrap();
+    world.maps().fail_after = Some(0);
+    world.ask(add(name("web/web-1"), body())).unwrap_err();
+    world.wait(2_000);
+    world.ask(add(name("web/web-1"), body())).unwrap();
+    assert_eq!(health_series(&mut world), expected, "after an addition that was undone");
+}
+
 /// Each of the three backends had 10 flows and 50 packets, and the service refused 7 packets.
 fn counted() -> World {
     let mut world = World::all_up(vec![web(Protocol::Tcp)]);
@@ -83,6 +124,14 @@ fn count(world: &mut World, flows: u64) {
 
 fn metrics(world: &mut World) -> String {
     render(&world.ask(Request::Metrics).unwrap()).unwrap()
+}
+
+/// Counts of web-1.
+fn health_series(world: &mut World) -> Vec<String> {
+    let text = metrics(world);
+    let lines =
+        text.lines().filter(|line| line.contains("xlb_health_check") || line.contains("state_changes"));
+    lines.filter(|line| line.contains("web-1")).map(str::to_owned).collect()
 }
 
 /// Counters of the data plane. Those of health checks start with each daemon.
