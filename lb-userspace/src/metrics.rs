@@ -52,11 +52,26 @@ pub struct Flows {
     pub half_open: u64,
     pub established: u64,
     pub closing: u64,
+    /// Those of the closing flows that were reset. A new flow that finds no other record or port takes theirs at once.
+    pub reset: u64,
 }
 
 impl Flows {
     pub const fn all(self) -> u64 {
         self.half_open + self.established + self.closing
+    }
+
+    /// Flows whose records no new flow can take.
+    pub const fn fixed(self) -> u64 {
+        self.established + self.closing - self.reset
+    }
+
+    /// Adds the flows of another backend.
+    pub const fn add(&mut self, other: Self) {
+        self.half_open += other.half_open;
+        self.established += other.established;
+        self.closing += other.closing;
+        self.reset += other.reset;
     }
 }
 

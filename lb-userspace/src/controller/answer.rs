@@ -1,6 +1,10 @@
 //! Answers of the API.
 
-use std::time::Instant;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Instant,
+};
 
 use lb_common::{
     backend::{Backend as Entry, BackendId},
@@ -134,11 +138,7 @@ impl<'a> Facts<'a> {
             // Clients and backends are of the same family.
             let entries =
                 self.have.backends.values().filter(|entry| entry.address.to_ip().is_ipv4() == is_ipv4);
-            for of_backend in entries.map(|entry| self.flows_of(entry.id)) {
-                flows.half_open += of_backend.half_open;
-                flows.established += of_backend.established;
-                flows.closing += of_backend.closing;
-            }
+            entries.for_each(|entry| flows.add(self.flows_of(entry.id)));
             FlowTable {
                 family,
                 flows,
@@ -166,9 +166,17 @@ impl<'a> Facts<'a> {
         entry.map(|entry| self.flows_of(entry.id)).unwrap_or_default()
     }
 
-    /// The most flows that a backend has.
-    pub fn most_flows(&self) -> u64 {
-        self.have.backends.values().map(|entry| self.flows_of(entry.id).all()).max().unwrap_or_default()
+    /// The backend addresses to which the flows of all services together fulfil a condition.
+    pub fn addresses(&self, meets: impl Fn(Flows) -> bool) -> BTreeSet<SocketAddr> {
+        let mut sums: BTreeMap<SocketAddr, Flows> = BTreeMap::new();
+        for entry in self.have.backends.values() {
+            let flows = self.flows_of(entry.id);
+            if flows.all() > 0 {
+                let address = SocketAddr::new(entry.address.to_ip(), entry.port.get());
+                sums.entry(address).or_default().add(flows);
+            }
+        }
+        sums.into_iter().filter(|(_, flows)| meets(*flows)).map(|(address, _)| address).collect()
     }
 
     fn flows_of(&self, id: BackendId) -> Flows {

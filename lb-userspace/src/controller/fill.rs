@@ -1,13 +1,16 @@
 //! How full the flow tables and the source ports are, and warnings when they are nearly full.
 
-use std::net::IpAddr;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
-use lb_common::service::Mode;
+use lb_common::{net::Protocol, service::Mode};
 
 use super::{answer::Facts, state::State};
 use crate::{
     datapath::Capacity,
-    metrics::FlowTable,
+    metrics::{FlowTable, Flows},
     spec::{Backend, Service},
 };
 
@@ -18,22 +21,17 @@ const NEARLY_FULL_PERCENT: u64 = 80;
 /// once.
 pub fn warnings(facts: &Facts<'_>, state: &State, capacity: &Capacity) -> Vec<String> {
     let tables = facts.flow_tables(capacity).into_iter().filter_map(|table| full_table(&table));
-    let services = state.spec().services.iter();
-    let backends =
-        services.flat_map(|service| service.backends.iter().map(move |backend| (service, backend)));
-    let most = facts.most_flows();
-    let ports = backends.filter_map(|(service, backend)| full_ports(facts, most, capacity, service, backend));
-    tables.chain(ports).collect()
+    tables.chain(full_ports(facts, state, u64::from(capacity.ports.size()))).collect()
 }
 
-/// Half-open flows do not count: they are evicted for others.
+/// Half-open and reset flows do not count: they are evicted for others.
 fn full_table(table: &FlowTable) -> Option<String> {
     let FlowTable { family, flows, established_max, .. } = table;
     let (name, limit) = match *family {
         "ipv4" => ("IPv4", "flows"),
         _ => ("IPv6", "flows_ipv6"),
     };
-    is_nearly_full(flows.established + flows.closing, *established_max).then(|| {
+    is_nearly_full(flows.fixed(), *established_max).then(|| {
         format!(
             "the {name} flow table is more than {NEARLY_FULL_PERCENT} % full (maximum: {established_max} flows): raise \
              {limit} in [limits], run `xlb detach` (which ends all flows) and start xlb again"
@@ -41,29 +39,48 @@ fn full_table(table: &FlowTable) -> Option<String> {
     })
 }
 
-/// With full-nat, each flow of a backend needs its own source address and port. `most`: no backend has more flows.
-fn full_ports(
-    facts: &Facts<'_>,
-    most: u64,
-    capacity: &Capacity,
-    service: &Service,
-    backend: &Backend,
-) -> Option<String> {
-    if service.mode != Mode::FullNat {
-        return None;
+/// With full-nat, each flow to a backend address needs its own source address and port. All services of a protocol
+/// with the same sources share them, so their flows count together. `ports`: of each source.
+fn full_ports(facts: &Facts<'_>, state: &State, ports: u64) -> Vec<String> {
+    // Few addresses have so many flows. Only for those are the flows of each backend found by its name, which takes
+    // longer.
+    let addresses = facts.addresses(|flows| is_nearly_full(in_use(flows), ports));
+    if addresses.is_empty() {
+        return Vec::new();
     }
+    let services = state.spec().services.iter().filter(|service| service.mode == Mode::FullNat);
+    let backends = services.flat_map(|service| service.backends.iter().map(move |it| (&**service, it)));
+    let busy: Vec<_> = backends.filter(|(_, backend)| addresses.contains(&backend.address)).collect();
+    let mut sums: BTreeMap<_, u64> = BTreeMap::new();
+    for (service, backend) in &busy {
+        *sums.entry(port_users(service, backend)).or_default() += in_use(facts.flows(service, backend));
+    }
+
+    let warning = |(service, backend): &(&Service, &Backend)| {
+        let users = port_users(service, backend);
+        let ports = users.1.len() as u64 * ports;
+        is_nearly_full(*sums.get(&users)?, ports).then(|| {
+            let (service, backend) = (&service.name, &backend.name);
+            format!(
+                "backend {service}/{backend}: more than {NEARLY_FULL_PERCENT} % of the {ports} source ports towards it \
+                 are in use: add an address to `source` of service {service}, or add backends"
+            )
+        })
+    };
+    busy.iter().filter_map(warning).collect()
+}
+
+/// Flows that have the same protocol, sources and backend address share source ports.
+fn port_users(service: &Service, backend: &Backend) -> (Protocol, Vec<IpAddr>, SocketAddr) {
     let is_of_family = |source: &&IpAddr| source.is_ipv4() == backend.address.is_ipv4();
-    let sources = service.sources.iter().filter(is_of_family).count() as u64;
-    let ports = sources * u64::from(capacity.ports.size());
-    // The backend's own flows are found by its name, which takes longer.
-    let is_full = is_nearly_full(most, ports) && is_nearly_full(facts.flows(service, backend).all(), ports);
-    is_full.then(|| {
-        let (service, backend) = (&service.name, &backend.name);
-        format!(
-            "backend {service}/{backend}: more than {NEARLY_FULL_PERCENT} % of the {ports} source ports towards it are in \
-             use: add an address to `source` of service {service}, or add backends"
-        )
-    })
+    let mut sources: Vec<IpAddr> = service.sources.iter().filter(is_of_family).copied().collect();
+    sources.sort();
+    (service.protocol, sources, backend.address)
+}
+
+/// The port of a reset flow is taken by the next flow that finds no other.
+const fn in_use(flows: Flows) -> u64 {
+    flows.all() - flows.reset
 }
 
 /// Without any ports there are other warnings.

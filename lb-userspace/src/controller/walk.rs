@@ -196,7 +196,10 @@ impl Count {
         match flow.state.into() {
             FlowState::HalfOpen => flows.half_open += 1,
             FlowState::Established => flows.established += 1,
-            FlowState::Closing => flows.closing += 1,
+            FlowState::Closing => {
+                flows.closing += 1;
+                flows.reset += u64::from(flow.state.is_reset());
+            }
             // Not counted: any flow that needs the record may take it.
             FlowState::Closed => {}
         }

@@ -226,13 +226,13 @@ fn input() -> Input {
         flow_tables: [
             FlowTable {
                 family: "ipv4",
-                flows: Flows { half_open: 1, established: 2, closing: 0 },
+                flows: Flows { half_open: 1, established: 2, closing: 0, reset: 0 },
                 established_max: 262_144,
                 half_open_max: 65_536,
             },
             FlowTable {
                 family: "ipv6",
-                flows: Flows { half_open: 0, established: 3, closing: 0 },
+                flows: Flows { half_open: 0, established: 3, closing: 0, reset: 0 },
                 established_max: 65_536,
                 half_open_max: 65_536,
             },

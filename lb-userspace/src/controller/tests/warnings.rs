@@ -1,5 +1,7 @@
 //! Warnings are shown while they apply.
 
+use lb_common::flow::State as FlowState;
+
 use super::*;
 
 #[test]
@@ -195,4 +197,49 @@ fn nearly_exhausted_source_ports_are_reported_with_a_remedy() {
         "{warnings:?}"
     );
     assert!(warnings[0].contains("add an address to `source` of service web"), "{warnings:?}");
+}
+
+#[test]
+fn services_with_the_same_sources_share_the_ports_towards_a_backend() {
+    let mut other = web(Protocol::Tcp);
+    other.name = "shop".into();
+    other.listen = vec![socket("192.0.2.10:81")];
+    let apart = Service {
+        name: "apart".into(),
+        listen: vec![socket("192.0.2.10:82")],
+        sources: vec!["10.0.0.2".parse().unwrap()],
+        ..web(Protocol::Tcp)
+    };
+    let mut world = World::all_up(vec![web(Protocol::Tcp), other, apart]);
+    let [web, shop, apart] = ["web/web-2", "shop/web-2", "apart/web-2"].map(|it| world.id(it).unwrap());
+    world.add_flows(apart, 20_000);
+    world.add_flows(web, 20_000);
+    world.add_flows(shop, 9_024);
+    world.wait(2_000);
+    assert_eq!(world.status().warnings, [""; 0], "80 % of 36,280 are 29,024");
+
+    world.add_flows(shop, 1);
+    world.wait(2_000);
+
+    let warnings = world.status().warnings;
+    let about: Vec<_> =
+        warnings.iter().filter_map(|warning| warning.split_once(':')).map(|it| it.0).collect();
+    assert_eq!(about, ["backend web/web-2", "backend shop/web-2"], "{warnings:?}");
+}
+
+#[test]
+fn reset_flows_raise_no_warning_because_others_take_their_records_and_ports() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+    let id = world.id("web/web-2").unwrap();
+    for _ in 0..8 {
+        world.add_flows(id, 30_000);
+    }
+    let reset = FlowState(FlowState::ESTABLISHED.0 | FlowState::RESET | FlowState::SHORT_CLIENT);
+    world.maps().records.iter_mut().flatten().for_each(|flow| flow.state = reset);
+
+    world.wait(2_000);
+
+    assert_eq!(world.status().warnings, [""; 0]);
+    let flows = world.ask(Request::FlowCount).unwrap();
+    assert_eq!((flows.closing, flows.established), (240_000, 0), "they are shown");
 }
