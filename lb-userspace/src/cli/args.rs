@@ -108,7 +108,10 @@ pub enum Command {
     #[command(flatten)]
     Client(ClientCommand),
     /// Print a completion script
-    Completions { shell: clap_complete::Shell },
+    Completions {
+        /// The shell that runs the script
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Commands that the daemon answers.
@@ -167,6 +170,7 @@ pub enum ServiceVerb {
     List,
     /// Show a service and its backends
     Show {
+        /// The name of the service
         #[arg(value_name = "SERVICE")]
         name: String,
     },
@@ -176,14 +180,19 @@ pub enum ServiceVerb {
 pub enum BackendVerb {
     /// List all backends, or those of one service
     #[command(visible_alias = "ls")]
-    List { service: Option<String> },
+    List {
+        /// List only the backends of this service
+        service: Option<String>,
+    },
     /// Show a backend
     Show {
+        /// The backend, with the service it belongs to
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
     },
     /// Add a backend to a service
     Add {
+        /// The backend, with the service it belongs to
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
         /// The backend's address and port; an IPv6 address needs brackets
@@ -200,16 +209,19 @@ pub enum BackendVerb {
     /// Remove a backend and end its flows
     #[command(visible_alias = "rm")]
     Remove {
+        /// The backend, with the service it belongs to
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
     },
     /// Put a backend back into service: ends drain and maint
     Ready {
+        /// The backend, with the service it belongs to
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
     },
     /// Send a backend no new flows; existing ones stay
     Drain {
+        /// The backend, with the service it belongs to
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
         /// Wait until no flow is left, for at most T [default: 60s]
@@ -219,20 +231,25 @@ pub enum BackendVerb {
     },
     /// Send a backend no flows; existing ones end at once
     Maint {
+        /// The backend, with the service it belongs to
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
     },
     /// Change the weight; 0 = no new flows
     Weight {
+        /// The backend, with the service it belongs to
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
+        /// Share of new flows, from 0 to 1000
         #[arg(value_name = "N", value_parser = weight, allow_negative_numbers = true)]
         weight: u32,
     },
     /// Make a backend a backup, used only if no other is up, or a regular backend
     Backup {
+        /// The backend, with the service it belongs to
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
+        /// true = backup, false = regular backend
         #[arg(value_name = "true|false", action = ArgAction::Set, hide_possible_values = true)]
         backup: bool,
     },
@@ -249,6 +266,7 @@ pub enum HealthVerb {
     },
     /// Run one check now, without changing the backend's health (exit 1 if the check fails)
     Probe {
+        /// The backend, with the service it belongs to
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
     },
@@ -327,6 +345,20 @@ mod tests {
             let row = format!("| {} | {} |", exit.code(), exit.about());
             assert!(document.contains(&row), "docs/cli.md lacks {row}");
         }
+    }
+
+    #[test]
+    fn each_command_and_each_argument_has_a_help_text() {
+        fn look(path: &str, command: &clap::Command) {
+            assert!(command.get_about().is_some(), "`{path}` has no help text");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "`{path}`: {} has no help text", argument.get_id());
+            }
+            for sub in command.get_subcommands() {
+                look(&format!("{path} {}", sub.get_name()), sub);
+            }
+        }
+        look("xlb", &Args::command());
     }
 
     fn leaves(path: &str, command: &clap::Command) -> Vec<String> {
