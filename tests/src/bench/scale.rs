@@ -8,14 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::maps::{Array, Map, MapData};
 use lb_common::{backend::Backend, cell::Word};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
 use super::{
     object::Mapped,
-    report::{Table, median},
+    report::{Goal, Table, median},
 };
 use crate::lab::{Config, Daemon, Lab, Shape, Topology, Web, eventually, many, wait};
 
@@ -29,6 +29,17 @@ const LIMIT: Duration = Duration::from_secs(120);
 const STEADY: Duration = Duration::from_secs(20);
 /// Between two looks at the map that a change is awaited in.
 const STEP: Duration = Duration::from_micros(200);
+
+/// Milliseconds, of medians.
+const GOAL_ALL_SERVE: f64 = 10_000.0;
+const GOAL_CHANGE: f64 = 20.0;
+const GOAL_STATUS: f64 = 100.0;
+const GOAL_SCRAPE: f64 = 300.0;
+const GOAL_RELOAD: f64 = 1_000.0;
+/// Of a request during a scrape.
+const GOAL_BESIDE_SCRAPE: f64 = 20.0;
+/// Percent of a CPU while nothing changes.
+const GOAL_CPU: f64 = 60.0;
 
 /// Measures everything, changes and answers this many times.
 pub fn measure(rounds: u16) -> Result<Vec<Table>> {
@@ -44,9 +55,9 @@ pub fn measure(rounds: u16) -> Result<Vec<Table>> {
 
     let begun = Instant::now();
     let mut daemon = lab.start(&config)?;
-    times.add("start, until it answers", &[milliseconds(begun)]);
+    times.add("start, until it answers", None, Ok(vec![milliseconds(begun)]));
     wait_until_all_serve(&lab)?;
-    times.add("start, until all backends serve", &[milliseconds(begun)]);
+    times.add("start, until all backends serve", Some(GOAL_ALL_SERVE), Ok(vec![milliseconds(begun)]));
 
     eprintln!("bench: scale, CPU time for {STEADY:?}");
     let cpu = cpu_time(&daemon, &servers)?;
@@ -57,23 +68,39 @@ pub fn measure(rounds: u16) -> Result<Vec<Table>> {
         [("drain", "drain"), ("ready", "ready"), ("maint", "maint"), ("ready after maint", "ready")]
     {
         let changes = (0..rounds).map(|round| change(&daemon, &pools, state, round));
-        let (in_force, answered): (Vec<_>, Vec<_>) = changes.collect::<Result<Vec<_>>>()?.into_iter().unzip();
-        times.add(&format!("xlb backend {case}, until in force"), &in_force);
-        times.add(&format!("xlb backend {case}, until answered"), &answered);
+        let changes = changes.collect::<Result<Vec<_>>>();
+        let (in_force, answered) = match changes {
+            Ok(changes) => {
+                let (in_force, answered) = changes.into_iter().unzip();
+                (Ok(in_force), Ok(answered))
+            }
+            Err(error) => (Err(error), Err(anyhow!("not measured"))),
+        };
+        times.add(&format!("xlb backend {case}, until in force"), Some(GOAL_CHANGE), in_force);
+        times.add(&format!("xlb backend {case}, until answered"), None, answered);
     }
-    for words in [&["status"][..], &["status", "-o", "json"], &["backend", "list"], &["stats"], &["metrics"]]
-    {
-        let answers: Vec<_> = (0..rounds).map(|_| command(&daemon, words)).collect::<Result<_>>()?;
-        times.add(&format!("xlb {}", words.join(" ")), &answers);
+    for (words, goal) in [
+        (&["status"][..], Some(GOAL_STATUS)),
+        (&["status", "-o", "json"], Some(GOAL_STATUS)),
+        (&["backend", "list"], None),
+        (&["stats"], None),
+        (&["metrics"], Some(GOAL_SCRAPE)),
+    ] {
+        let answers = (0..rounds).map(|_| command(&daemon, words)).collect();
+        times.add(&format!("xlb {}", words.join(" ")), goal, answers);
     }
-    times.add("xlb reload, one backend removed, then added again", &reloads(&daemon, &config, rounds)?);
+    let beside = (0..rounds).map(|_| beside_a_scrape(&daemon)).collect();
+    times.add("xlb backend show during a scrape", Some(GOAL_BESIDE_SCRAPE), beside);
+    let reloads = reloads(&daemon, &config, rounds);
+    times.add("xlb reload, one backend removed, then added again", Some(GOAL_RELOAD), reloads);
 
     daemon.stop()?;
     let begun = Instant::now();
     daemon.start_again()?;
-    times.add("restart, until it answers", &[milliseconds(begun)]);
+    times.add("restart, until it answers", None, Ok(vec![milliseconds(begun)]));
     daemon.stop()?;
     daemon.run(&["detach"])?;
+
     Ok(vec![times.0, cpu])
 }
 
@@ -86,9 +113,17 @@ impl Times {
         Self(Table::new(title, &["median", "most"], 1))
     }
 
-    fn add(&mut self, what: &str, times: &[f64]) {
+    /// A failure ends this row alone. A goal is for the median.
+    fn add(&mut self, what: &str, goal: Option<f64>, times: Result<Vec<f64>>) {
+        let times = match times {
+            Ok(times) => times,
+            Err(error) => return self.0.fail(what, &error),
+        };
         let most = times.iter().copied().fold(0.0, f64::max);
-        self.0.row(what, [median(times), most].map(Some));
+        self.0.row(what, [median(&times), most].map(Some));
+        if let Some(goal) = goal {
+            self.0.goal("median", Goal::AtMost(goal));
+        }
     }
 }
 
@@ -115,6 +150,7 @@ fn cpu_time(daemon: &Daemon, servers: &[Web]) -> Result<Table> {
     let mut table =
         Table::new(format!("percent of a CPU, over {STEADY:?}, while nothing changes"), &["CPU"], 1);
     table.row("xlb", [percent(after.0 - before.0)]);
+    table.goal("CPU", Goal::AtMost(GOAL_CPU));
     table.row("all web servers", [percent(after.1 - before.1)]);
     Ok(table)
 }
@@ -145,6 +181,20 @@ fn change(daemon: &Daemon, pools: &Mapped<Word>, state: &str, round: u16) -> Res
         }
         let in_force = milliseconds(begun);
         Ok((in_force, wait::join(answered)?))
+    })
+}
+
+/// Milliseconds of a request that is sent while a scrape is under way.
+fn beside_a_scrape(daemon: &Daemon) -> Result<f64> {
+    /// The daemon has begun to collect.
+    const UNDER_WAY: Duration = Duration::from_millis(30);
+    thread::scope(|scope| {
+        let scrape = scope.spawn(|| command(daemon, &["metrics"]));
+        thread::sleep(UNDER_WAY);
+        let service = many::name(*many::ports(SERVICES).start());
+        let answered = command(daemon, &["backend", "show", &format!("{service}/web-1")])?;
+        wait::join(scrape)?;
+        Ok(answered)
     })
 }
 
