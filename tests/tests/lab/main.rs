@@ -13,6 +13,7 @@ mod health;
 mod itself;
 mod killed_starts;
 mod kills;
+mod memory;
 mod metrics;
 mod neighbours;
 mod paths;
