@@ -10,7 +10,7 @@
 //! still be reading them. One 64-bit store switches to another schedule.
 
 use crate::{
-    cell::HalfWord,
+    cell::{HalfWord, Word},
     limits::{MAX_SOURCE_SETS, MAX_SOURCES},
     net::Address,
     service::Mode,
@@ -109,6 +109,21 @@ impl Pool {
 crate::plain!(Pool = "pool: sources 16, mode 4, picker 3, length 17, offset 24");
 
 const _: () = assert!(Pool::SOURCES_AT + 16 == 64 && MAX_SOURCE_SETS == 1 << 16);
+
+/// The turn of a pool, an element of the `TURNS` array. It has a cache line of its own, so that a pool with many new flows
+/// does not slow down the others.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Turn {
+    /// How many turns were taken.
+    pub taken: Word,
+    /// Zero.
+    pub zero: [u64; 7],
+}
+
+crate::fields!(Turn { taken, zero });
+
+const _: () = assert!(size_of::<Turn>() == 64);
 
 /// The slots of one cache line: an element of the `SLOTS` array. A slot holds the id of a backend, or 0 if it is free.
 #[repr(C, align(64))]

@@ -17,6 +17,7 @@ use lb_common::{
 
 use crate::{
     family::{Family, RecordOf},
+    table::half_open::HalfOpen,
     table::scratch::Scratch,
 };
 
@@ -75,7 +76,7 @@ pub trait FlowTable<F: Family> {
     /// A line of the reply index.
     fn line(&self, index: LineIndex) -> Option<&ReplyLine>;
     /// The number of half-open records.
-    fn half_open(&self) -> Option<&Word>;
+    fn half_open(&self) -> Option<HalfOpen<'_>>;
 }
 
 /// One family's storage: the flow table, and the host's routes.
@@ -91,12 +92,4 @@ pub trait Storage<F: Family>: FlowTable<F> + Maps {
 #[inline(always)]
 pub fn may_match(maps: &impl Maps, folded: u32, port: Be16, what: u8) -> bool {
     maps.filter(Filter::place(folded, port)) & what != 0
-}
-
-/// Changes the number of half-open flows.
-#[inline(always)]
-pub fn count_half_open<F: Family>(table: &impl FlowTable<F>, change: i64) {
-    if let Some(half_open) = table.half_open() {
-        half_open.fetch_add(change as u64);
-    }
 }

@@ -2,6 +2,7 @@
 //! filled, kept alive and freed.
 
 pub mod evict;
+pub mod half_open;
 pub mod hash;
 pub mod insert;
 pub mod lifecycle;

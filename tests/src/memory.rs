@@ -23,6 +23,7 @@ use lb_ebpf::{
     family::{Family, RecordOf},
     steps::Steps,
     storage::{self, FlowTable, Route, Storage},
+    table::half_open::HalfOpen,
     table::scratch::Scratch,
 };
 
@@ -137,7 +138,7 @@ impl MemoryTables {
     /// The flow tables.
     pub fn memory(&self) -> Memory {
         let mut memory = Memory {
-            half_open: [self.v4.half_open.load(), self.v6.half_open.load()],
+            half_open: [self.v4.half_open(), self.v6.half_open()],
             turns: self.turns.iter().map(Word::load).collect(),
             ..Memory::default()
         };
@@ -256,8 +257,11 @@ macro_rules! flow_tables {
                 self.unless_missing(Element::Line, self.$flows.lines.get(index.0 as usize))
             }
 
-            fn half_open(&self) -> Option<&Word> {
-                self.unless_missing(Element::HalfOpen, Some(&self.$flows.half_open))
+            fn half_open(&self) -> Option<HalfOpen<'_>> {
+                let batch = <$family>::shape(&self.maps().settings).half_open_batch;
+                let own = self.$flows.half_open_cpu.get(self.cpu.get())?;
+                let half_open = HalfOpen { shared: &self.$flows.half_open, own: Some((own, batch)) };
+                self.unless_missing(Element::HalfOpen, Some(half_open))
             }
         }
 

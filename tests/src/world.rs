@@ -228,7 +228,7 @@ impl World {
             services: Vec::new(),
             neighbours: standard_neighbours(),
             own_macs: INTERFACES.map(|(_, index)| (index, mac_of_interface(index))).into(),
-            shape: Shape { buckets: 16, lines: 16, half_open: 64, zero: 0 },
+            shape: Shape { buckets: 16, lines: 16, half_open: 64, half_open_batch: 2 },
             ports: PortPool::around(32_768, 60_999),
             daemon_listens: true,
             hop_generation: 1,

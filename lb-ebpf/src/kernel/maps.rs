@@ -14,7 +14,7 @@ use lb_common::{
     hop::Interface,
     limits::{EVENT_RING_BYTES, MAX_INTERFACE_INDEX, MAX_REASONS, Room},
     net::{V4, V6},
-    pool::{SlotLine, SourceSet},
+    pool::{SlotLine, SourceSet, Turn},
     service::{Filter, Service, ServiceKey},
     settings::Settings,
 };
@@ -52,7 +52,7 @@ pub static SLOTS: Array<SlotLine, { ROOM.slot_lines() as usize }, MMAPABLE> = Ar
 pub static SOURCES: Array<SourceSet, { ROOM.source_sets() as usize }, MMAPABLE> = Array::new();
 /// The round-robin word, by pool.
 #[btf_map]
-pub static TURNS: Array<Word, { ROOM.pools() as usize }> = Array::new();
+pub static TURNS: Array<Turn, { ROOM.pools() as usize }> = Array::new();
 /// Backends, by `id % ROOM.places()`.
 #[btf_map]
 pub static BACKENDS: Array<Backend, { ROOM.places() as usize }, MMAPABLE> = Array::new();
@@ -74,12 +74,18 @@ pub static REPLY_INDEX4: Array<ReplyLine, 1, MMAPABLE> = Array::new();
 /// Reply index of IPv6 flows.
 #[btf_map]
 pub static REPLY_INDEX6: Array<ReplyLine, 1, MMAPABLE> = Array::new();
-/// Number of half-open IPv4 flows.
+/// Number of half-open IPv4 flows, without what CPUs keep for themselves.
 #[btf_map]
 pub static HALF_OPEN4: Array<Word, 1, MMAPABLE> = Array::new();
-/// Number of half-open IPv6 flows.
+/// Number of half-open IPv6 flows, without what CPUs keep for themselves.
 #[btf_map]
 pub static HALF_OPEN6: Array<Word, 1, MMAPABLE> = Array::new();
+/// What each CPU has not yet added to `HALF_OPEN4`.
+#[btf_map]
+pub static HALF_OPEN_CPU4: PerCpuArray<Word, 1> = PerCpuArray::new();
+/// What each CPU has not yet added to `HALF_OPEN6`.
+#[btf_map]
+pub static HALF_OPEN_CPU6: PerCpuArray<Word, 1> = PerCpuArray::new();
 /// Counters of backends, by counters number.
 #[btf_map]
 pub static BACKEND_COUNTERS: PerCpuArray<BackendCounters, { ROOM.places() as usize }> = PerCpuArray::new();

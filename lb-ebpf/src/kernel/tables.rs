@@ -18,10 +18,12 @@ use lb_common::{
 
 use super::{counters, maps, pack, routes::Routed, subprograms};
 use crate::{
+    family::Family as _,
     packet::tcp::{Segment, Side},
     steps::Steps,
     storage::{FlowTable, Maps, Route, Storage},
     table::evict::Candidate,
+    table::half_open::HalfOpen,
     table::record::States,
     table::reply_index::{Holders, Reserve},
     table::scratch::Scratch,
@@ -73,7 +75,7 @@ impl Maps for KernelTables {
 
     #[inline(always)]
     fn turn(&self, pool: u32) -> Option<&Word> {
-        maps::TURNS.get(pool)
+        Some(&maps::TURNS.get(pool)?.taken)
     }
 
     #[inline(always)]
@@ -116,7 +118,7 @@ impl Maps for KernelTables {
 }
 
 macro_rules! flow_tables {
-    ($family:ty, $record:ty, $flows:ident, $reply_index:ident, $half_open:ident, $scratch:ident, $calls:ident) => {
+    ($family:ty, $record:ty, $flows:ident, $reply_index:ident, $half_open:ident, $half_open_cpu:ident, $scratch:ident, $calls:ident) => {
         impl FlowTable<$family> for KernelTables {
             #[inline(always)]
             fn bucket(&self, index: BucketIndex) -> Option<&Bucket<$record>> {
@@ -129,8 +131,10 @@ macro_rules! flow_tables {
             }
 
             #[inline(always)]
-            fn half_open(&self) -> Option<&Word> {
-                maps::$half_open.get(0)
+            fn half_open(&self) -> Option<HalfOpen<'_>> {
+                let batch = <$family>::shape(maps::SETTINGS.get()).half_open_batch;
+                let own = maps::$half_open_cpu.get(0)?;
+                Some(HalfOpen { shared: maps::$half_open.get(0)?, own: Some((own, batch)) })
             }
         }
 
@@ -200,5 +204,5 @@ macro_rules! flow_tables {
     };
 }
 
-flow_tables!(V4, Record4, FLOWS4, REPLY_INDEX4, HALF_OPEN4, SCRATCH4, v4);
-flow_tables!(V6, Record6, FLOWS6, REPLY_INDEX6, HALF_OPEN6, SCRATCH6, v6);
+flow_tables!(V4, Record4, FLOWS4, REPLY_INDEX4, HALF_OPEN4, HALF_OPEN_CPU4, SCRATCH4, v4);
+flow_tables!(V6, Record6, FLOWS6, REPLY_INDEX6, HALF_OPEN6, HALF_OPEN_CPU6, SCRATCH6, v6);

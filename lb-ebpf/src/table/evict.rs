@@ -58,8 +58,9 @@ pub fn candidate<F: Family>(
     let limit = F::shape(settings).half_open;
     let half_open = half_open.load();
     // Both unknown, or the verifier would explore the whole search once for each value.
-    let above = opaque(if half_open >= u64::from(limit) { ABOVE_LIMIT } else { 0 }, half_open);
-    let mut best = opaque(Candidate::NONE.0, half_open);
+    let unknown = half_open as u64;
+    let above = opaque(if half_open >= i64::from(limit) { ABOVE_LIMIT } else { 0 }, unknown);
+    let mut best = opaque(Candidate::NONE.0, unknown);
     let mut step = 0;
     while step < WAYS as u32 {
         let way = (preferred + step) & (WAYS as u32 - 1);

@@ -22,8 +22,8 @@ use crate::{
     opaque::opaque,
     picker,
     steps::Steps,
-    storage::count_half_open,
     table::evict::{self, Candidate},
+    table::half_open,
     table::lifecycle,
     table::record::{self, Found, States, by_index},
     table::reply_index::{self, Holders, Reserve},
@@ -54,7 +54,7 @@ pub fn insert<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<()
         }
     };
     // Counted before it is published, or a flow that is promoted at once would make the count negative.
-    count_half_open::<F>(tables, 1);
+    half_open::count::<F>(tables, 1);
     mine.record.control.store(mine.control.with_state(state).0);
     made
 }
@@ -123,7 +123,7 @@ fn take_record<'a, F: Family>(
         return Err(Reason::Contended);
     }
     if seen.state().is_half_open() {
-        count_half_open::<F>(tables, -1);
+        half_open::count::<F>(tables, -1);
     }
     if seen.state().holds_tuple() {
         reply_index::release::<F>(tables, settings, found.record, index, seen.generation());

@@ -15,7 +15,7 @@ use crate::{
     family::{Family, RecordOf},
     packet::tcp::{self, RST, Segment, Side},
     steps::Steps,
-    storage::count_half_open,
+    table::half_open,
     table::record::{self, Found, States, by_index},
 };
 
@@ -191,7 +191,7 @@ fn refuse<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>) {
     if control.state() == State::REOPENING {
         tables.free(found.index, control);
     } else if found.record.control.replace(control.0, control.with_state(tcp::REFUSED).0) {
-        count_half_open::<F>(tables, -1);
+        half_open::count::<F>(tables, -1);
     }
 }
 
@@ -213,7 +213,7 @@ fn promote<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>, established:
     if !found.record.control.replace(control.0, control.with_state(established).0) {
         return;
     }
-    count_half_open::<F>(tables, -1);
+    half_open::count::<F>(tables, -1);
     let Some((index, seen)) = old else { return };
     // Retried, because its own packets may change its state meanwhile.
     let mut tries = 0;

@@ -16,7 +16,8 @@ use lb_common::{
 use crate::{
     family::{Family, RecordOf, Tuple},
     opaque::opaque,
-    storage::{FlowTable, Storage, count_half_open},
+    storage::{FlowTable, Storage},
+    table::half_open,
     table::hash::reduce,
     table::record::{self, Found, by_index, tag},
 };
@@ -201,7 +202,7 @@ fn empty<F: Family>(table: &impl FlowTable<F>, record: &RecordOf<F>, control: Co
         return false;
     }
     if control.state().is_half_open() {
-        count_half_open::<F>(table, -1);
+        half_open::count::<F>(table, -1);
     }
     true
 }
@@ -236,7 +237,7 @@ pub fn free<F: Family>(table: &impl FlowTable<F>, settings: &Settings, index: Re
         return;
     }
     if control.state().is_half_open() {
-        count_half_open::<F>(table, -1);
+        half_open::count::<F>(table, -1);
     }
     release::<F>(table, settings, record, index, control.generation());
     record.control.store(Control::new(control.generation(), State::EMPTY, 0).0);

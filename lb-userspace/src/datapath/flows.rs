@@ -16,6 +16,7 @@ use lb_common::{
 use lb_ebpf::{
     family::{Family, RecordOf},
     storage::FlowTable,
+    table::half_open::HalfOpen,
     table::{
         record::{self, Found},
         reply_index,
@@ -137,8 +138,8 @@ impl<F: Family> FlowTable<F> for Table<F> {
         self.lines.get(index.0 as usize)
     }
 
-    fn half_open(&self) -> Option<&Word> {
-        self.half_open.first()
+    fn half_open(&self) -> Option<HalfOpen<'_>> {
+        Some(HalfOpen { shared: self.half_open.first()?, own: None })
     }
 }
 

@@ -23,7 +23,7 @@ use lb_common::{
     layout::{Layout, Type},
     limits::{EVENT_RING_BYTES, MAX_INTERFACE_INDEX, MAX_REASONS, Room},
     net::{Ports, V4, V6},
-    pool::{Pool, SlotLine, SourceSet},
+    pool::{Pool, SlotLine, SourceSet, Turn},
     service::{Filter, Service, ServiceKey},
     settings::Settings,
 };
@@ -138,7 +138,7 @@ pub fn pinned(sizes: &Sizes) -> Vec<MapShape> {
         map("FILTER", Services, Array, NUMBER, Filter::TYPE, 1, MAPPED),
         map("SERVICES", Services, Hash, ServiceKey::TYPE, Service::TYPE, room.service_entries(), 0),
         map("POOLS", Services, Array, NUMBER, Pool::TYPE, room.pools(), MAPPED),
-        map("TURNS", Services, Array, NUMBER, Word::TYPE, room.pools(), 0),
+        map("TURNS", Services, Array, NUMBER, Turn::TYPE, room.pools(), 0),
         map("SLOTS", Services, Array, NUMBER, SlotLine::TYPE, room.slot_lines(), MAPPED),
         map("SOURCES", Services, Array, NUMBER, SourceSet::TYPE, room.source_sets(), MAPPED),
         map("BACKENDS", Services, Array, NUMBER, Backend::TYPE, room.places(), MAPPED),
@@ -150,6 +150,8 @@ pub fn pinned(sizes: &Sizes) -> Vec<MapShape> {
         map("REPLY_INDEX6", FlowsV6, Array, NUMBER, ReplyLine::TYPE, v6.lines, MAPPED),
         map("HALF_OPEN4", FlowsV4, Array, NUMBER, Word::TYPE, 1, MAPPED),
         map("HALF_OPEN6", FlowsV6, Array, NUMBER, Word::TYPE, 1, MAPPED),
+        map("HALF_OPEN_CPU4", FlowsV4, PerCpuArray, NUMBER, Word::TYPE, 1, 0),
+        map("HALF_OPEN_CPU6", FlowsV6, PerCpuArray, NUMBER, Word::TYPE, 1, 0),
         map("BACKEND_COUNTERS", Counters, PerCpuArray, NUMBER, BackendCounters::TYPE, room.places(), 0),
         map(
             "SERVICE_COUNTERS",

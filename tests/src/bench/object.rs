@@ -27,7 +27,7 @@ pub fn path(name: &str) -> PathBuf {
 }
 
 /// A table of one bucket, for a family that is not used.
-pub const UNUSED: Shape = Shape { buckets: 1, lines: 1, half_open: 0, zero: 0 };
+pub const UNUSED: Shape = Shape { buckets: 1, lines: 1, half_open: 0, half_open_batch: 0 };
 
 /// An object with all its maps and programs.
 pub struct Object {

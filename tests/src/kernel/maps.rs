@@ -16,7 +16,7 @@ use lb_common::{
     flow::{Control, Deltas, ENTRIES_PER_LINE, Owner, Proof, Record4, Record6, RecordIndex, State, WAYS},
     hop::{ClientHop, HopStamp, Interface},
     net::Ports,
-    pool::{SlotLine, SourceSet},
+    pool::{SlotLine, SourceSet, Turn},
     reason::Reason,
     service::{Filter, Service, ServiceKey},
     settings::Settings,
@@ -28,6 +28,7 @@ use crate::{
 };
 
 const BUCKET4: usize = size_of::<Record4>() * WAYS;
+const TURN: usize = size_of::<Turn>() / size_of::<u64>();
 const BUCKET6: usize = size_of::<Record6>() * WAYS;
 
 fn put<T: Pod>(ebpf: &mut Ebpf, name: &str, index: u32, value: T) -> Result<()> {
@@ -54,8 +55,10 @@ pub fn clear(ebpf: &mut Ebpf) -> Result<()> {
     }
     put(ebpf, "HALF_OPEN4", 0, 0u64)?;
     put(ebpf, "HALF_OPEN6", 0, 0u64)?;
+    zero::<u64>(ebpf, "HALF_OPEN_CPU4", 0)?;
+    zero::<u64>(ebpf, "HALF_OPEN_CPU6", 0)?;
     for index in 0..MAX_NUMBERS {
-        put(ebpf, "TURNS", index, 0u64)?;
+        put(ebpf, "TURNS", index, [0u64; TURN])?;
         put(ebpf, "POOLS", index, 0u64)?;
         put(ebpf, "SLOTS", index, [0u32; SlotLine::SLOTS])?;
         zero::<BackendCounters>(ebpf, "BACKEND_COUNTERS", index)?;
@@ -175,6 +178,15 @@ fn sums<T: Pod + Default>(
     Ok(sums)
 }
 
+/// The number of half-open flows: the shared word, and what each CPU has not yet added to it.
+fn half_open(ebpf: &Ebpf, family: char) -> Result<u64> {
+    let shared = read::<u64>(ebpf, &format!("HALF_OPEN{family}"))?.get(&0, 0)?;
+    let own = sums(ebpf, &format!("HALF_OPEN_CPU{family}"), &[0], |sum: &mut u64, own| {
+        *sum = sum.wrapping_add(own)
+    })?;
+    Ok(own.iter().fold(shared, |sum, own| sum.wrapping_add(*own)))
+}
+
 /// All records and entries of the reply index.
 pub fn memory(ebpf: &Ebpf) -> Result<Memory> {
     let mut memory = Memory::default();
@@ -193,10 +205,9 @@ pub fn memory(ebpf: &Ebpf) -> Result<Memory> {
             memory.reply_index.extend(used.map(|(number, entry)| (family, line, number, *entry)));
         }
     }
-    memory.half_open =
-        [read::<u64>(ebpf, "HALF_OPEN4")?.get(&0, 0)?, read::<u64>(ebpf, "HALF_OPEN6")?.get(&0, 0)?];
-    let turns = read::<u64>(ebpf, "TURNS")?;
-    memory.turns = (0..MAX_NUMBERS).map(|pool| turns.get(&pool, 0)).collect::<Result<_, _>>()?;
+    memory.half_open = [half_open(ebpf, '4')?, half_open(ebpf, '6')?];
+    let turns = read::<[u64; TURN]>(ebpf, "TURNS")?;
+    memory.turns = (0..MAX_NUMBERS).map(|pool| Ok(turns.get(&pool, 0)?[0])).collect::<Result<_>>()?;
     Ok(memory)
 }
 

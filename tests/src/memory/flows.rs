@@ -24,8 +24,10 @@ pub struct Flows<F: Family> {
     pub lines: Vec<ReplyLine>,
     /// By CPU.
     pub scratch: [Scratch<F>; 2],
-    /// How many records are half-open.
+    /// How many records are half-open, without what CPUs keep for themselves.
     pub half_open: Word,
+    /// What each CPU has not yet added to it.
+    pub half_open_cpu: [Word; 2],
 }
 
 impl<F: Family<Address: Default, Spare: Default>> Flows<F> {
@@ -38,7 +40,13 @@ impl<F: Family<Address: Default, Spare: Default>> Flows<F> {
             lines: (0..shape.lines).map(|_| ReplyLine { entry: array::from_fn(|_| Word::new(0)) }).collect(),
             scratch: array::from_fn(|_| blank()),
             half_open: Word::new(0),
+            half_open_cpu: array::from_fn(|_| Word::new(0)),
         }
+    }
+
+    /// How many records are half-open.
+    pub fn half_open(&self) -> u64 {
+        self.half_open_cpu.iter().fold(self.half_open.load(), |sum, own| sum.wrapping_add(own.load()))
     }
 
     /// Adds the records and the reply index, in the order of the table.

@@ -157,7 +157,7 @@ fn another_record_costs_only_the_flows_of_its_family_and_is_reported() -> Result
         );
         assert_eq!(opened.datapath.observe()?, want);
         assert_eq!(killed::owners(&mut opened)?, []);
-        assert_eq!(replaced(&world, &maps)?, ["FLOWS4", "HALF_OPEN4", "REPLY_INDEX4"]);
+        assert_eq!(replaced(&world, &maps)?, ["FLOWS4", "HALF_OPEN4", "HALF_OPEN_CPU4", "REPLY_INDEX4"]);
         Ok(())
     })
 }

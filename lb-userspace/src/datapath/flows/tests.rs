@@ -101,7 +101,7 @@ struct World {
 
 impl World {
     fn new(buckets4: u32, buckets6: u32) -> Self {
-        let shape = |buckets| Shape { buckets, lines: buckets, half_open: 8, zero: 0 };
+        let shape = |buckets| Shape { buckets, lines: buckets, half_open: 8, half_open_batch: 0 };
         let settings = Settings {
             keys: [3, 5, 7, 11, 13, 17],
             shape4: shape(buckets4),
