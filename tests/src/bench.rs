@@ -6,6 +6,7 @@
 //!   frames       live frames between veths: frames per second, beside nftables
 //!   end_to_end   wrk and nginx: connections and requests per second, beside nftables and HAProxy
 //!   scale        4,096 services with four backends each: times of start, change and answers, CPU of the daemon
+//!   sweeps       four million flows: times of a scrape while backends are removed
 //! ```
 
 pub mod balancer;
@@ -18,4 +19,5 @@ pub mod object;
 pub mod packets;
 pub mod report;
 pub mod scale;
+pub mod sweeps;
 pub mod wrapper;

@@ -219,7 +219,8 @@ fn command(daemon: &Daemon, words: &[&str]) -> Result<f64> {
     Ok(milliseconds(begun))
 }
 
-fn pinned(lab: &Lab, map: &str) -> Result<MapData> {
+/// The pinned map of this name.
+pub fn pinned(lab: &Lab, map: &str) -> Result<MapData> {
     let prefix = format!("{map}_");
     for pin in fs::read_dir(lab.pins())? {
         let pin = pin?;
@@ -230,6 +231,7 @@ fn pinned(lab: &Lab, map: &str) -> Result<MapData> {
     bail!("{map} is not pinned")
 }
 
-fn milliseconds(since: Instant) -> f64 {
+/// Milliseconds since then.
+pub fn milliseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1000.0
 }

@@ -9,10 +9,11 @@ use tests::bench::{
     cpus, end_to_end, frames,
     packets::{self, Effort},
     report::Table,
-    scale,
+    scale, sweeps,
 };
 
-/// Measures packets, two CPUs, live frames, end to end (beside nftables and HAProxy), and thousands of services
+/// Measures packets, two CPUs, live frames, end to end (beside nftables and HAProxy), thousands of services,
+/// and removals beside millions of flows
 #[derive(Parser)]
 #[command(name = "bench")]
 struct Arguments {
@@ -33,6 +34,7 @@ enum Section {
     Frames,
     EndToEnd,
     Scale,
+    Sweeps,
 }
 
 fn main() -> Result<ExitCode> {
@@ -52,6 +54,7 @@ fn main() -> Result<ExitCode> {
             Section::Frames => ("frames", frames::measure(if quick { 3 } else { 5 })?),
             Section::EndToEnd => ("end_to_end", end_to_end::measure(if quick { 1 } else { 5 })?),
             Section::Scale => ("scale", scale::measure(if quick { 5 } else { 20 })?),
+            Section::Sweeps => ("sweeps", sweeps::measure(if quick { 5 } else { 20 })?),
         };
         tables.iter().for_each(|table| table.print());
         missed.extend(tables.iter().flat_map(Table::missed));
