@@ -27,7 +27,7 @@ use tests::lab::{
 use crate::{
     datagrams,
     survival::{CONNECTIONS, ECHO, FULL_NAT, two_modes},
-    upgrade::{forwarded, variant},
+    upgrade::{PAUSE, forwarded, serve, variant},
 };
 
 /// Limit for a traced start, to its answer or to the kill.
@@ -45,7 +45,8 @@ fn a_start_that_is_killed_at_any_step_loses_no_packet_and_the_next_one_repairs_i
     xlb.wait_until_all_are_up()?;
     let live = lab.live(Family::V4, FULL_NAT, CONNECTIONS)?;
 
-    let exchanges = datagrams::during(&lab, || kill_at_each_step(&lab, &mut xlb))?;
+    let exchanges =
+        datagrams::during(&lab, || kill_at_each_step(&lab, &mut xlb, &variant("services")?, || Ok(())))?;
 
     for exchange in exchanges {
         println!("{exchange:?}");
@@ -60,34 +61,60 @@ fn a_start_that_is_killed_at_any_step_loses_no_packet_and_the_next_one_repairs_i
     Ok(())
 }
 
-/// Replaces our build by another one and back, with a kill at each step. After every second kill of the upgrade our build
-/// starts again; otherwise the other one does, and is replaced by ours with a kill at the next step of the downgrade.
-fn kill_at_each_step(lab: &Lab, xlb: &mut Daemon) -> Result<()> {
-    let (ours, other) = (binary()?, variant("services")?);
+#[test]
+fn a_start_with_another_flow_record_that_is_killed_at_any_step_serves_again_after_the_next_one() -> Result<()>
+{
+    let (lab, config) = two_modes("records")?;
+    let _echoes = lab.tcp_echoes(ECHO)?;
+    let mut xlb = lab.start(&config)?;
+    xlb.wait_until_all_are_up()?;
+    lab.client.inside(serve)?;
+
+    kill_at_each_step(&lab, &mut xlb, &variant("record")?, || {
+        // Between two links, no flow works. Once the next start is complete, new ones do.
+        let is_served = || Ok(serve().is_ok());
+        lab.client.inside(|| eventually(PAUSE, "a new connection is served", is_served)).map(drop)
+    })
+}
+
+/// Replaces our build by another one, and that by ours, with a kill at each step. Then either build may be the next to start,
+/// and the other kills go on from there: after every second step of the upgrade the one that was killed, after the others
+/// the former one; in the downgrade the other way round. `check` comes after each repair.
+fn kill_at_each_step(
+    lab: &Lab,
+    xlb: &mut Daemon,
+    other: &Path,
+    check: impl Fn() -> Result<()>,
+) -> Result<()> {
+    let ours = binary()?;
+    let builds = [ours.as_path(), other];
     let pins = kinds_of_pins(lab)?;
     xlb.stop()?;
-    let upgrade = steps(lab, xlb, &other)?;
+    let upgrade = steps(lab, xlb, other)?;
     let downgrade = steps(lab, xlb, &ours)?;
     let (up, down) = (upgrade.len(), downgrade.len());
     ensure!(up >= LEAST_STEPS && down >= LEAST_STEPS, "steps are missing: {upgrade:#?}\n{downgrade:#?}");
     println!("an upgrade has {up} steps, a downgrade {down}");
 
     let mut repairs = Repairs { lab, xlb, pins, forwarded: 0.0 };
-    let mut downgrade = downgrade.iter();
-    for (number, step) in upgrade.iter().enumerate() {
-        die_at(lab, &other, step)?;
-        if number % 2 == 0 {
-            repairs.start(&other, step)?;
-            if let Some(step) = downgrade.next() {
-                die_at(lab, &ours, step)?;
+    // By the build that they start from.
+    let mut left = [upgrade, downgrade].map(|steps| steps.into_iter().enumerate());
+    let mut running = 0;
+    while left.iter().any(|steps| steps.len() > 0) {
+        let to = 1 - running;
+        match left[running].next() {
+            Some((number, step)) => {
+                die_at(lab, builds[to], &step)?;
+                running = if number % 2 == running { to } else { running };
+                repairs.start(builds[running], &step)?;
+                check()?;
+            }
+            None => {
+                repairs.xlb.start_again_as(builds[to])?;
+                repairs.xlb.stop()?;
+                running = to;
             }
         }
-        repairs.start(&ours, step)?;
-    }
-    for step in downgrade {
-        repairs.start(&other, step)?;
-        die_at(lab, &ours, step)?;
-        repairs.start(&ours, step)?;
     }
     xlb.start_again_as(&ours)
 }

@@ -17,8 +17,8 @@ use tests::lab::{Daemon, Family, Lab, address, daemon::binary, wait::join};
 
 use crate::survival::{CONNECTIONS, ECHO, FULL_NAT, open, two_modes, wait_for_a_byte_on_each};
 
-/// Limit for the time without a new connection during an upgrade.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Limit for the time without a new connection during an upgrade, and after an interrupted one is repaired.
+pub const PAUSE: Duration = Duration::from_secs(1);
 /// A replaced program changes on one after the other.
 const INTERFACES: usize = 2;
 /// Limit for the time until a new connection is served at all.
@@ -129,7 +129,7 @@ fn new_connections(is_over: &AtomicBool) -> Result<NewConnections> {
 }
 
 /// Opens a connection, and has a byte echoed.
-fn serve() -> Result<()> {
+pub fn serve() -> Result<()> {
     // A lost SYN is sent again after a second (RFC 6298), so it counts as a failure.
     const LIMIT: Duration = Duration::from_millis(500);
     let address = address::SERVICE.port(Family::V4, FULL_NAT);
