@@ -136,6 +136,7 @@ impl Frame for HostFrame {
 #[cfg(test)]
 mod tests {
     use lb_common::{
+        limits::MAX_INTERFACE_INDEX,
         net::{Protocol, V4, V6},
         service::Mode,
     };
@@ -183,6 +184,22 @@ mod tests {
                 assert_eq!(lines().filter(|line| *line == loaded).count(), before + 1, "{kind}: port {port}");
             }
         }
+        Ok(())
+    }
+
+    #[test]
+    fn an_interface_beyond_the_limit_is_not_taken_for_an_attached_one() -> Result<()> {
+        let kind = Kind::tcp()[0];
+        let one = Dialogue::new(kind);
+        let mut world = World::new(kind);
+        world.neighbours.retain(|it| it.address != one.client.ip());
+        let mut engine = HostEngine::default();
+        engine.reset(&world)?;
+        let frame = one.syn().packet.with(|packet| packet.from_mac = mac_of(packet.source)).to_frame();
+
+        let outcome = engine.run(FRONT + MAX_INTERFACE_INDEX, &frame)?;
+
+        assert_eq!(outcome.action, Action::Drop);
         Ok(())
     }
 }

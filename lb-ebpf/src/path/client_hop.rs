@@ -12,6 +12,7 @@ use lb_common::{
     cell::fence,
     event::NeighbourWanted,
     hop::{ClientHop, Hop},
+    limits::MAX_INTERFACE_INDEX,
     net::{Address, Mac},
     reason::Reason,
     settings::Settings,
@@ -35,11 +36,15 @@ pub struct Way {
     pub is_settled: bool,
 }
 
-/// The interface that received a frame, and the frame's source MAC.
+/// The interface that received a frame, and the frame's source MAC. [`NONE`] for an interface whose index is too large for
+/// xlb to be attached to it, such as a port of a bond.
 #[inline(always)]
 pub fn of_frame(frame: &mut impl Frame) -> Result<ClientHop, Reason> {
     let ingress = frame.ingress();
     let sender = frame.cursor().take::<Ethernet>()?.source();
+    if ingress >= MAX_INTERFACE_INDEX {
+        return Ok(NONE);
+    }
     Ok(ClientHop::new(sender, ingress, 0))
 }
 
