@@ -1,7 +1,7 @@
 //! The contract between the XDP program and its controller: the keys and values of every map.
 //!
 //! Nothing here allocates, does IO or accesses maps. Structs have no padding, because maps compare and copy bytes.
-//! Numbers from packets stay in network order and have their own types ([`net::Be16`], [`net::Be32`]); all other numbers
+//! Numbers from packets stay in network order and have their own type ([`net::Be16`]); all other numbers
 //! are native.
 //!
 //! ```text

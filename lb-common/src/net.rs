@@ -45,49 +45,6 @@ impl core::fmt::Debug for Be16 {
     }
 }
 
-/// A 32-bit number in network order, exactly as in a packet.
-#[repr(transparent)]
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Be32(u32);
-
-impl Be32 {
-    /// Converts a native number to network order.
-    #[inline(always)]
-    pub const fn new(host: u32) -> Self {
-        Self(host.to_be())
-    }
-
-    /// Reads the bytes as they are in a packet.
-    #[inline(always)]
-    pub const fn from_bytes(bytes: [u8; 4]) -> Self {
-        Self(u32::from_ne_bytes(bytes))
-    }
-
-    /// The native number.
-    #[inline(always)]
-    pub const fn get(self) -> u32 {
-        u32::from_be(self.0)
-    }
-
-    /// The bytes as they are in a packet.
-    #[inline(always)]
-    pub const fn to_bytes(self) -> [u8; 4] {
-        self.0.to_ne_bytes()
-    }
-
-    /// The four bytes as one word, unswapped: for sums and hashes.
-    #[inline(always)]
-    pub const fn raw(self) -> u32 {
-        self.0
-    }
-}
-
-impl core::fmt::Debug for Be32 {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{}", self.get())
-    }
-}
-
 /// Source and destination port as one word, as the first four bytes of TCP and UDP headers hold them.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -322,7 +279,6 @@ impl Protocol {
 
 crate::plain! {
     Be16 = "be16",
-    Be32 = "be32",
     Ports = "ports",
     Mac = "mac",
     V4 = "ipv4",

@@ -98,7 +98,7 @@ impl<'a> Run<'a> {
             }
             Step::After(time) => {
                 let world = &mut self.known.world;
-                world.clock = world.clock.later_by(*time);
+                world.clock.0 = world.clock.0.wrapping_add(time.0);
                 self.engine.load(world)
             }
             Step::Change(change) => {

@@ -130,7 +130,7 @@ mod program {
         // SAFETY: the map's value; no other code writes these two words, and each is one store.
         unsafe {
             let (clock, routes) = (&raw mut (*settings).clock, &raw mut (*settings).hop_generation);
-            clock.write_volatile(clock.read_volatile().later_by(Ticks(amount << 12)));
+            clock.write_volatile(Ticks(clock.read_volatile().0.wrapping_add(amount << 12)));
             routes.write_volatile(routes.read_volatile().wrapping_add(1));
         }
     }
