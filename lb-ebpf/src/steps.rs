@@ -57,9 +57,7 @@ pub trait Steps<F: Family>: Storage<F> + Sized {
     /// [`reply_index::free`]
     #[inline(always)]
     fn free(&self, record: RecordIndex, control: Control) {
-        if let Some(settings) = self.settings() {
-            reply_index::free(self, settings, record, control);
-        }
+        reply_index::free(self, self.settings(), record, control);
     }
 
     /// [`lifecycle::choose_record`]

@@ -24,7 +24,7 @@ use crate::{
 /// Storage that both families share. If a required element is missing, callers refuse with [`Reason::Internal`].
 pub trait Maps {
     /// Sizes and keys.
-    fn settings(&self) -> Option<&Settings>;
+    fn settings(&self) -> &Settings;
     /// The time.
     fn now(&self) -> Ticks;
     /// A byte of the prefilter, by its [place](Filter::place).

@@ -154,8 +154,8 @@ fn add(tally: &mut Tally, bytes: u64) {
 }
 
 impl storage::Maps for MemoryTables {
-    fn settings(&self) -> Option<&Settings> {
-        self.unless_missing(Element::Settings, Some(&self.maps().settings))
+    fn settings(&self) -> &Settings {
+        &self.maps().settings
     }
 
     fn now(&self) -> Ticks {

@@ -67,8 +67,6 @@ pub struct World {
 /// What the program looks up in its maps and always finds, in a sound installation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Element {
-    /// The one value of `SETTINGS`.
-    Settings,
     /// Any pool's word.
     Pool,
     /// Any slot.

@@ -72,9 +72,8 @@ macro_rules! global_functions {
             #[unsafe(export_name = $free)]
             #[inline(never)]
             pub extern "C" fn free(record: u32, control: u64) -> u32 {
-                if let Some(settings) = TABLES.settings() {
-                    reply_index::free::<$family>(&TABLES, settings, RecordIndex(record), Control(control));
-                }
+                let settings = TABLES.settings();
+                reply_index::free::<$family>(&TABLES, settings, RecordIndex(record), Control(control));
                 0
             }
 

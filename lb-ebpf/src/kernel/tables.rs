@@ -34,14 +34,14 @@ pub struct KernelTables(pub *mut xdp_md);
 
 impl Maps for KernelTables {
     #[inline(always)]
-    fn settings(&self) -> Option<&Settings> {
-        Some(maps::SETTINGS.get())
+    fn settings(&self) -> &Settings {
+        maps::SETTINGS.get()
     }
 
     #[inline(always)]
     fn now(&self) -> Ticks {
         if maps::CLOCK_IS_SET.load() != 0 {
-            return self.settings().map_or_else(Ticks::default, |settings| settings.clock);
+            return self.settings().clock;
         }
         // SAFETY: a helper without arguments.
         Ticks::from_ns(unsafe { helpers::bpf_ktime_get_coarse_ns() })

@@ -32,7 +32,7 @@ pub fn service<F: Family>(maps: &impl Maps, flow: &Scratch<F>) {
 /// [`client_hop::of_frame`].
 #[inline(always)]
 pub fn admit<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, sender: ClientHop) -> Result<(), Reason> {
-    let settings = tables.settings().ok_or(Reason::Internal)?;
+    let settings = tables.settings();
     let tuple = flow.tuple.get();
     // Checked before a flow is created; `rewrite::apply` checks every forwarded packet.
     if flow.layout.get().hops <= 1 {

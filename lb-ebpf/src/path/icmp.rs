@@ -117,7 +117,7 @@ fn find_route<F: Family>(tables: &impl Steps<F>, about: &Tuple<F>) -> Result<Err
     if !is_of_reply && !is_of_request {
         return Err(Reason::NotService);
     }
-    let settings = tables.settings().ok_or(Reason::Internal)?;
+    let settings = tables.settings();
     let turned = about.reversed();
     let hash = F::hash(&settings.keys, &turned);
     if is_of_reply {

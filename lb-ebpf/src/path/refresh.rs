@@ -59,7 +59,7 @@ pub fn next_hop<F: Family>(
     control: Control,
     tuple: &Tuple<F>,
 ) -> Result<Hop, Reason> {
-    let generation = storage.settings().ok_or(Reason::Internal)?.hop_generation;
+    let generation = storage.settings().hop_generation;
     let Found { record, .. } = by_index(storage, index)?;
     let before = record.client_hop.load();
     fence();

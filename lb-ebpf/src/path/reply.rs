@@ -38,7 +38,7 @@ pub fn find<'a, F: Family>(
     tables: &'a impl Steps<F>,
     packet: &Packet<F>,
 ) -> Result<Option<Reply<'a, F>>, Reason> {
-    let settings = tables.settings().ok_or(Reason::Internal)?;
+    let settings = tables.settings();
     let (tuple, segment) = (&packet.tuple, packet.segment);
     let hash = F::hash(&settings.keys, tuple);
     let Some(found) = reply_index::reply(tables, tuple, hash, F::shape(settings))? else { return Ok(None) };

@@ -47,7 +47,7 @@ pub fn find<'a, F: Family>(
     tables: &'a impl Steps<F>,
     packet: &Packet<F>,
 ) -> Result<Option<Forward<'a, F>>, Reason> {
-    let settings = tables.settings().ok_or(Reason::Internal)?;
+    let settings = tables.settings();
     let tuple = &packet.tuple;
     let hash = F::hash(&settings.keys, tuple);
     if packet.segment.is_syn() {

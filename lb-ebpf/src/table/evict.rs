@@ -51,11 +51,10 @@ pub fn candidate<F: Family>(
     protocol: u32,
     now: Ticks,
 ) -> Candidate {
-    let (Some(settings), Some(bucket)) = (storage.settings(), storage.bucket(bucket)) else {
+    let (Some(bucket), Some(half_open)) = (storage.bucket(bucket), storage.half_open()) else {
         return Candidate::MISSING;
     };
-    let Some(half_open) = storage.half_open() else { return Candidate::MISSING };
-    let limit = F::shape(settings).half_open;
+    let limit = F::shape(storage.settings()).half_open;
     let half_open = half_open.load();
     // Both unknown, or the verifier would explore the whole search once for each value.
     let unknown = half_open as u64;

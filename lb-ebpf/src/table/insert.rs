@@ -33,7 +33,7 @@ use crate::{
 /// Creates a flow, and counts it for its backend.
 #[inline(always)]
 pub fn insert<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<(), Reason> {
-    let settings = tables.settings().ok_or(Reason::Internal)?;
+    let settings = tables.settings();
     let number = flow.pool.get();
     let pool = tables.pool(number).ok_or(Reason::Internal)?;
     let slot = picker::pick(tables, number, pool)?;

@@ -74,7 +74,7 @@ fn other_record<F: Family>(
     tables: &impl Steps<F>,
     found: &Found<'_, F>,
 ) -> Result<Option<RecordIndex>, Reason> {
-    let settings = tables.settings().ok_or(Reason::Internal)?;
+    let settings = tables.settings();
     let flow = tables.scratch().ok_or(Reason::Internal)?;
     let tuple = record::request_of::<F>(found.record);
     flow.tuple.set(tuple);

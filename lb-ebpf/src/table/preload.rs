@@ -19,7 +19,7 @@ use crate::{
 /// for it: this is a load whose value is ignored.)
 #[inline(always)]
 pub fn reply_line<F: Family>(tables: &impl Storage<F>, flow: &Scratch<F>) -> Option<LineIndex> {
-    let settings = tables.settings()?;
+    let settings = tables.settings();
     let pool = tables.pool(flow.pool.get())?;
     let slot = picker::likely(tables, flow.pool.get(), pool)?;
     flow.schedule.set(pool);

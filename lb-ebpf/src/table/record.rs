@@ -191,7 +191,7 @@ pub fn anywhere<F: Family>(
     states: States,
     except: Option<RecordIndex>,
 ) -> Result<Option<RecordIndex>, Reason> {
-    let shape = F::shape(tables.settings().ok_or(Reason::Internal)?);
+    let shape = F::shape(tables.settings());
     let hash = tables.scratch().ok_or(Reason::Internal)?.hash.get();
     match tables.in_bucket(home(hash, shape), states, except)? {
         Some(record) => Ok(Some(record)),

@@ -118,7 +118,8 @@ pub fn reserve<F: Family>(
     probe: u32,
     evict: Holders,
 ) -> Reserve {
-    let (Some(settings), Some(flow)) = (tables.settings(), tables.scratch()) else { return Reserve::Missing };
+    let settings = tables.settings();
+    let Some(flow) = tables.scratch() else { return Reserve::Missing };
     let hash = F::hash(&settings.keys, &flow.rewritten.get().reversed());
     let Some(line) = tables.line(line_of(hash, F::shape(settings))) else { return Reserve::Missing };
     let (now, protocol) = (flow.now.get(), flow.tuple.get().protocol);

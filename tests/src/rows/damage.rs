@@ -12,15 +12,12 @@ use crate::{
     dialogue::Dialogue,
     rows::icmp,
     world::{
-        Element::{
-            self, Backend, Bucket, HalfOpen, Interface, Line, Pool, Scratch, Settings, Slots, Sources, Turn,
-        },
+        Element::{self, Backend, Bucket, HalfOpen, Interface, Line, Pool, Scratch, Slots, Sources, Turn},
         Family, Kind, WEB_1, World,
     },
 };
 
-const ALL: [Element; 11] =
-    [Settings, Pool, Slots, Sources, Turn, Backend, Interface, Bucket, Line, Scratch, HalfOpen];
+const ALL: [Element; 10] = [Pool, Slots, Sources, Turn, Backend, Interface, Bucket, Line, Scratch, HalfOpen];
 const INTERNAL: Expected = Drops(Reason::Internal);
 
 /// Each element that a packet needs is missing in turn.
@@ -46,7 +43,7 @@ fn case(kind: Kind, what: &str, element: Element) -> Case {
 
 fn first_packets(kind: Kind) -> Vec<Case> {
     let one = Dialogue::new(kind);
-    let needed = [Settings, Pool, Slots, Turn, Backend, Bucket, Line, Scratch, HalfOpen];
+    let needed = [Pool, Slots, Turn, Backend, Bucket, Line, Scratch, HalfOpen];
     let row = |element| {
         without(case(kind, "a first packet", element), element).step(one.first(), INTERNAL).records(0)
     };
@@ -64,8 +61,8 @@ fn known_flows(kind: Kind) -> Vec<Case> {
         |element| without(established("a reply", element), element).step(one.later_answer(WEB_1), INTERNAL);
     let rerouted =
         established("a reply after a change of routes", Scratch).change(|world| world.hop_generation += 1);
-    let mut rows = Vec::from([Settings, Backend, Bucket].map(request));
-    rows.extend([Settings, Backend, Bucket, Line, Interface].map(reply));
+    let mut rows = Vec::from([Backend, Bucket].map(request));
+    rows.extend([Backend, Bucket, Line, Interface].map(reply));
     rows.push(without(rerouted, Scratch).step(one.later_answer(WEB_1), INTERNAL));
     rows
 }
@@ -80,8 +77,8 @@ fn errors(kind: Kind) -> Vec<Case> {
         without(case(kind, "an error about a reply", element).establish(one, WEB_1), element)
             .step(icmp::any_error(kind, one.later_answer(WEB_1)), INTERNAL)
     };
-    let mut rows = Vec::from([Settings, Backend, Bucket, Line].map(of_request));
-    rows.extend([Settings, Backend, Bucket, Scratch].map(of_reply));
+    let mut rows = Vec::from([Backend, Bucket, Line].map(of_request));
+    rows.extend([Backend, Bucket, Scratch].map(of_reply));
     rows
 }
 

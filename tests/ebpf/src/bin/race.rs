@@ -106,15 +106,13 @@ mod program {
         // SAFETY: a helper without arguments.
         let random = unsafe { bpf_get_prandom_u32() };
         let (flow, step, chance) = (random & (FLOWS - 1), random >> 8 & 0xf, random >> 12 & 0xff);
-        if let Some(settings) = tables.settings()
-            && let Some(findings) = FINDINGS.get_ptr_mut(0)
-        {
+        if let Some(findings) = FINDINGS.get_ptr_mut(0) {
             // SAFETY: this CPU's own element.
             let findings = unsafe { &mut *findings };
             if chance == 0 {
                 time_passes(random >> 22);
             }
-            make(&tables, settings, findings, flow, step);
+            make(&tables, tables.settings(), findings, flow, step);
         }
         xdp_action::XDP_TX
     }
