@@ -1,31 +1,6 @@
 //! Counters: per CPU, incremented by the program, read by the controller.
 
-use core::fmt;
-
-macro_rules! numbers {
-    ($($(#[$about:meta])* $number:ident),* $(,)?) => {
-        $(
-            $(#[$about])*
-            #[repr(transparent)]
-            #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-            pub struct $number(pub u32);
-
-            impl From<u32> for $number {
-                fn from(number: u32) -> Self {
-                    Self(number)
-                }
-            }
-
-            impl fmt::Display for $number {
-                fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                    self.0.fmt(f)
-                }
-            }
-
-            crate::plain!($number = "u32");
-        )*
-    };
-}
+use crate::number::numbers;
 
 numbers! {
     /// The number of a backend's counters. It belongs to the backend's name; an id belongs to its flows.

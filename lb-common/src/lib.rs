@@ -22,6 +22,7 @@ pub mod hop;
 pub mod layout;
 pub mod limits;
 pub mod net;
+mod number;
 #[cfg(feature = "user")]
 mod pod;
 pub mod pool;

@@ -13,8 +13,25 @@ use crate::{
     cell::{HalfWord, Word},
     limits::{MAX_SOURCE_SETS, MAX_SOURCES},
     net::Address,
+    number::numbers,
     service::Mode,
 };
+
+numbers! {
+    /// The number of a pool: its element of `POOLS` and of `TURNS`.
+    PoolNumber,
+    /// A slot of the array, which all pools share.
+    SlotIndex,
+    /// A slot of one pool, counted from the start of its range.
+    PoolSlot,
+    /// The number of a set of sources: its element of `SOURCES`.
+    SourceSetNumber,
+}
+
+impl SourceSetNumber {
+    /// No sources.
+    pub const NONE: Self = Self(0);
+}
 
 /// The word in force for a pool: `sources (16) | mode (4) | picker (3) | length (17) | offset (24)`.
 ///
@@ -27,9 +44,23 @@ pub struct Pool(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SlotRange {
     /// Its first slot.
-    pub offset: u32,
+    pub offset: SlotIndex,
     /// The number of slots.
     pub length: u32,
+}
+
+impl SlotRange {
+    /// The slot after its last one.
+    #[inline(always)]
+    pub const fn end(self) -> SlotIndex {
+        SlotIndex(self.offset.0 + self.length)
+    }
+
+    /// A slot of the pool that uses this range.
+    #[inline(always)]
+    pub const fn at(self, slot: PoolSlot) -> SlotIndex {
+        SlotIndex(self.offset.0 + slot.0)
+    }
 }
 
 /// How a slot of the pool is chosen for a new flow.
@@ -60,13 +91,13 @@ impl Pool {
 
     /// Builds the word. Each part must be within its range.
     #[inline(always)]
-    pub const fn new(slots: SlotRange, picker: Picker, mode: Mode, sources: u32) -> Self {
+    pub const fn new(slots: SlotRange, picker: Picker, mode: Mode, sources: SourceSetNumber) -> Self {
         Self(
-            slots.offset as u64
+            slots.offset.0 as u64
                 | (slots.length as u64) << Self::LENGTH_AT
                 | (picker as u64) << Self::PICKER_AT
                 | (mode as u64) << Self::MODE_AT
-                | (sources as u64) << Self::SOURCES_AT,
+                | (sources.0 as u64) << Self::SOURCES_AT,
         )
     }
 
@@ -79,7 +110,7 @@ impl Pool {
     #[inline(always)]
     pub const fn slots(self) -> SlotRange {
         SlotRange {
-            offset: self.bits(0, Self::OFFSET_BITS),
+            offset: SlotIndex(self.bits(0, Self::OFFSET_BITS)),
             length: self.bits(Self::LENGTH_AT, Self::LENGTH_BITS),
         }
     }
@@ -99,10 +130,10 @@ impl Pool {
         Mode::from_number(self.bits(Self::MODE_AT, Self::MODE_BITS))
     }
 
-    /// The number of its set of sources. 0: no sources.
+    /// Its set of sources.
     #[inline(always)]
-    pub const fn sources(self) -> u32 {
-        (self.0 >> Self::SOURCES_AT) as u32
+    pub const fn sources(self) -> SourceSetNumber {
+        SourceSetNumber((self.0 >> Self::SOURCES_AT) as u32)
     }
 }
 
@@ -139,14 +170,14 @@ impl SlotLine {
 
     /// The line of a slot.
     #[inline(always)]
-    pub const fn line(slot: u32) -> u32 {
-        slot / Self::SLOTS as u32
+    pub const fn line(slot: SlotIndex) -> u32 {
+        slot.0 / Self::SLOTS as u32
     }
 
     /// The index of a slot within its line.
     #[inline(always)]
-    pub const fn place(slot: u32) -> usize {
-        slot as usize % Self::SLOTS
+    pub const fn place(slot: SlotIndex) -> usize {
+        slot.0 as usize % Self::SLOTS
     }
 }
 
@@ -174,14 +205,14 @@ mod tests {
 
     #[test]
     fn a_word_keeps_its_parts_apart() {
-        let slots = SlotRange { offset: Pool::OFFSETS - 1, length: Pool::LENGTHS - 1 };
-        let full = Pool::new(slots, Picker::Turn, Mode::Nat, 0xffff);
+        let slots = SlotRange { offset: SlotIndex(Pool::OFFSETS - 1), length: Pool::LENGTHS - 1 };
+        let full = Pool::new(slots, Picker::Turn, Mode::Nat, SourceSetNumber(0xffff));
 
-        assert_eq!((full.slots(), full.sources()), (slots, 0xffff));
+        assert_eq!((full.slots(), full.sources()), (slots, SourceSetNumber(0xffff)));
         assert_eq!((full.picker(), full.mode()), (Some(Picker::Turn), Some(Mode::Nat)));
 
-        let empty = Pool::new(SlotRange::default(), Picker::Turn, Mode::FullNat, 0);
-        assert_eq!((empty.slots().length, empty.sources()), (0, 0));
+        let empty = Pool::new(SlotRange::default(), Picker::Turn, Mode::FullNat, SourceSetNumber::NONE);
+        assert_eq!((empty.slots().length, empty.sources()), (0, SourceSetNumber::NONE));
         assert_eq!((empty.picker(), empty.mode()), (Some(Picker::Turn), Some(Mode::FullNat)));
     }
 
@@ -192,7 +223,10 @@ mod tests {
 
     #[test]
     fn each_slot_has_a_place_in_a_line() {
-        assert_eq!((SlotLine::line(15), SlotLine::place(15)), (0, 15));
-        assert_eq!((SlotLine::line(16), SlotLine::place(16)), (1, 0));
+        for (slot, line, place) in [(15, 0, 15), (16, 1, 0)] {
+            let slot = SlotIndex(slot);
+
+            assert_eq!((SlotLine::line(slot), SlotLine::place(slot)), (line, place));
+        }
     }
 }

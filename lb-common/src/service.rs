@@ -3,6 +3,7 @@
 use crate::{
     counters::ServiceNumber,
     net::{Address, Be16},
+    pool::PoolNumber,
 };
 
 /// An endpoint that clients connect to. Key of the `SERVICES` map.
@@ -39,7 +40,7 @@ impl ServiceKey {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Service {
     /// The pool that schedules for it: one per service and family. [`Service::NO_POOL`] under port 0.
-    pub pool: u32,
+    pub pool: PoolNumber,
     /// Number of the service's counters.
     pub counters: ServiceNumber,
 }
@@ -48,7 +49,7 @@ crate::fields!(Service { pool, counters });
 
 impl Service {
     /// The address has services, but this key is not one of them.
-    pub const NO_POOL: u32 = u32::MAX;
+    pub const NO_POOL: PoolNumber = PoolNumber(u32::MAX);
 }
 
 /// How packets are rewritten.

@@ -3,15 +3,15 @@
 mod turn;
 
 use lb_common::{
-    pool::{Picker, Pool},
+    pool::{Picker, Pool, PoolNumber, PoolSlot},
     reason::Reason,
 };
 
 use crate::{opaque::opaque, storage::Maps};
 
-/// Chooses a slot of pool `number`, counted from the start of its range.
+/// Chooses a slot of pool `number`.
 #[inline(always)]
-pub fn pick(maps: &impl Maps, number: u32, pool: Pool) -> Result<u32, Reason> {
+pub fn pick(maps: &impl Maps, number: PoolNumber, pool: Pool) -> Result<PoolSlot, Reason> {
     let slots = pool.slots();
     let slot = match pool.picker() {
         Some(_) if slots.length == 0 => return Err(Reason::NoBackend),
@@ -23,7 +23,7 @@ pub fn pick(maps: &impl Maps, number: u32, pool: Pool) -> Result<u32, Reason> {
 
 /// The slot that [`pick`] would choose now, without choosing it. Another CPU may choose it first.
 #[inline(always)]
-pub fn likely(maps: &impl Maps, number: u32, pool: Pool) -> Option<u32> {
+pub fn likely(maps: &impl Maps, number: PoolNumber, pool: Pool) -> Option<PoolSlot> {
     let slots = pool.slots();
     let slot = match pool.picker()? {
         _ if slots.length == 0 => return None,
@@ -34,12 +34,13 @@ pub fn likely(maps: &impl Maps, number: u32, pool: Pool) -> Option<u32> {
 
 /// The slot to try after this one.
 #[inline(always)]
-pub fn next(pool: Pool, slot: u32) -> u32 {
-    hidden(if slot + 1 < pool.slots().length { slot + 1 } else { 0 }, pool)
+pub fn next(pool: Pool, slot: PoolSlot) -> PoolSlot {
+    let next = slot.0 + 1;
+    hidden(PoolSlot(if next < pool.slots().length { next } else { 0 }), pool)
 }
 
 /// The slot, unknown to the verifier.
 #[inline(always)]
-fn hidden(slot: u32, pool: Pool) -> u32 {
-    opaque(slot.into(), pool.0) as u32
+fn hidden(slot: PoolSlot, pool: Pool) -> PoolSlot {
+    PoolSlot(opaque(slot.0.into(), pool.0) as u32)
 }

@@ -7,6 +7,7 @@ use lb_common::{
     clock::Ticks,
     flow::{BucketIndex, Control, RecordIndex},
     net::{V4, V6},
+    pool::PoolSlot,
     reason::Reason,
 };
 
@@ -44,7 +45,7 @@ pub trait Steps<F: Family>: Storage<F> + Sized {
 
     /// [`reply_tuple::write`]
     #[inline(always)]
-    fn write_reply_tuple(&self, record: RecordIndex, slot: u32, probe: u32) -> Result<(), Reason> {
+    fn write_reply_tuple(&self, record: RecordIndex, slot: PoolSlot, probe: u32) -> Result<(), Reason> {
         reply_tuple::write(self, record, slot, probe)
     }
 

@@ -9,7 +9,7 @@ use lb_common::{
     flow::{Bucket, BucketIndex, LineIndex, ReplyLine},
     hop::{Hop, Interface},
     net::{Address, Be16},
-    pool::{Pool, SourceSet},
+    pool::{Pool, PoolNumber, SlotIndex, SourceSet, SourceSetNumber},
     reason::Reason,
     service::{Filter, Service, ServiceKey},
     settings::Settings,
@@ -32,13 +32,13 @@ pub trait Maps {
     /// The service that listens on an address, port and protocol.
     fn service(&self, key: &ServiceKey) -> Option<Service>;
     /// The current word of a pool.
-    fn pool(&self, number: u32) -> Option<Pool>;
-    /// The id of the backend in a slot of the array.
-    fn slot(&self, index: u32) -> Option<BackendId>;
+    fn pool(&self, number: PoolNumber) -> Option<Pool>;
+    /// The id of the backend in a slot.
+    fn slot(&self, index: SlotIndex) -> Option<BackendId>;
     /// A set of sources.
-    fn sources(&self, number: u32) -> Option<&SourceSet>;
+    fn sources(&self, number: SourceSetNumber) -> Option<&SourceSet>;
     /// The round-robin word of a pool.
-    fn turn(&self, pool: u32) -> Option<&Word>;
+    fn turn(&self, pool: PoolNumber) -> Option<&Word>;
     /// The backend in the element of `id`: the caller must compare the id.
     fn backend(&self, id: BackendId) -> Option<&Backend>;
     /// An interface by its index.

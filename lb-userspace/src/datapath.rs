@@ -12,7 +12,7 @@ use lb_common::{
     hop::{Hop, Interface},
     limits::Room,
     net::{Be16, Protocol},
-    pool::{Pool, SlotRange},
+    pool::{Pool, PoolNumber, SlotIndex, SlotRange, SourceSetNumber},
     reason::Reason,
     settings::PortPool,
 };
@@ -88,12 +88,12 @@ pub struct Snapshot {
     /// By counter number.
     pub service_names: BTreeMap<ServiceNumber, String>,
     /// Backend ids, by the first slot of their range.
-    pub slots: BTreeMap<u32, Vec<BackendId>>,
+    pub slots: BTreeMap<SlotIndex, Vec<BackendId>>,
     /// full-nat: local addresses that backends see as the client, at most `MAX_SOURCES`, by set number, which is
     /// not 0.
-    pub sources: BTreeMap<u32, Vec<IpAddr>>,
+    pub sources: BTreeMap<SourceSetNumber, Vec<IpAddr>>,
     /// Active pools, by pool number.
-    pub pools: BTreeMap<u32, Pool>,
+    pub pools: BTreeMap<PoolNumber, Pool>,
     /// By listen address.
     pub services: BTreeMap<Listen, ServiceValue>,
     /// By interface index.
@@ -135,7 +135,7 @@ impl fmt::Display for Listen {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceValue {
     /// The pool that new flows are scheduled from.
-    pub pool: u32,
+    pub pool: PoolNumber,
     /// The counter number of the service, which also leads to its name.
     pub counters: ServiceNumber,
 }
@@ -153,11 +153,11 @@ pub enum Op {
     /// The place follows from the id.
     PutBackend(Backend),
     /// By first slot: backend ids, written to slots that no pool uses.
-    PutSlots(u32, Vec<BackendId>),
+    PutSlots(SlotIndex, Vec<BackendId>),
     /// By set number. No pool uses the set while it is written.
-    PutSources(u32, Vec<IpAddr>),
+    PutSources(SourceSetNumber, Vec<IpAddr>),
     /// By pool number. The pool is active from now on.
-    PutPool(u32, Pool),
+    PutPool(PoolNumber, Pool),
     /// Clients are served from now on.
     PutService(Listen, ServiceValue),
     /// Written before the backends whose ids it is past.
@@ -167,11 +167,11 @@ pub enum Op {
     /// Clients are no longer served.
     DeleteService(Listen),
     /// By pool number.
-    DeletePool(u32),
+    DeletePool(PoolNumber),
     /// Slots that no pool uses any more.
     DeleteSlots(SlotRange),
     /// By set number. No pool uses the set any more.
-    DeleteSources(u32),
+    DeleteSources(SourceSetNumber),
     /// By place. Its flows are dead from now on.
     DeleteBackend(u32),
     /// By counter number, which becomes free. The counts stay with the name.
@@ -184,7 +184,7 @@ pub enum Op {
 
 impl Op {
     /// The number of the pool that this step changes, and its word after the step.
-    pub const fn pool_change(&self) -> Option<(u32, Pool)> {
+    pub const fn pool_change(&self) -> Option<(PoolNumber, Pool)> {
         if let Self::PutPool(number, pool) = self {
             return Some((*number, *pool));
         }

@@ -14,7 +14,7 @@ use lb_common::{
     hop::{Hop, Interface},
     limits::MAX_PLACES,
     net::{Address, V4, V6},
-    pool::{Pool, SlotLine, SourceSet},
+    pool::{Pool, PoolNumber, SlotIndex, SlotLine, SourceSet, SourceSetNumber},
     reason::Reason,
     service::{Service, ServiceKey},
     settings::Settings,
@@ -170,24 +170,24 @@ impl storage::Maps for MemoryTables {
         self.maps().services.iter().find(|(it, _)| it == key).map(|(_, service)| *service)
     }
 
-    fn pool(&self, number: u32) -> Option<Pool> {
-        self.unless_missing(Element::Pool, self.maps().pools.get(number as usize).copied())
+    fn pool(&self, number: PoolNumber) -> Option<Pool> {
+        self.unless_missing(Element::Pool, self.maps().pools.get(number.0 as usize).copied())
     }
 
-    fn slot(&self, index: u32) -> Option<BackendId> {
+    fn slot(&self, index: SlotIndex) -> Option<BackendId> {
         let mut lines = self.epoch.all().flat_map(|epoch| &epoch.maps.slots);
         let line = lines.find(|(number, _)| *number == SlotLine::line(index));
         self.unless_missing(Element::Slots, line.map(|(_, ids)| BackendId(ids[SlotLine::place(index)])))
     }
 
-    fn sources(&self, number: u32) -> Option<&SourceSet> {
+    fn sources(&self, number: SourceSetNumber) -> Option<&SourceSet> {
         let mut sets = self.epoch.all().flat_map(|epoch| &epoch.maps.sources);
         let set = sets.find(|(it, _)| *it == number).map(|(_, set)| set);
         self.unless_missing(Element::Sources, set)
     }
 
-    fn turn(&self, pool: u32) -> Option<&Word> {
-        self.unless_missing(Element::Turn, self.turns.get(pool as usize))
+    fn turn(&self, pool: PoolNumber) -> Option<&Word> {
+        self.unless_missing(Element::Turn, self.turns.get(pool.0 as usize))
     }
 
     fn backend(&self, id: BackendId) -> Option<&Backend> {

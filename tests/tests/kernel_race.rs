@@ -15,7 +15,7 @@ use lb_common::{
     flow::{Bucket, RecordIndex, ReplyEntry, ReplyLine, Shape, State},
     hop::{Hop, Interface},
     net::{Address, Be16, Mac, Protocol, V4, V6},
-    pool::{Picker, Pool, SlotLine, SlotRange, SourceSet},
+    pool::{Picker, Pool, PoolNumber, SlotIndex, SlotLine, SlotRange, SourceSet, SourceSetNumber},
     service::{Mode, Service, ServiceKey},
     settings::{PortPool, Settings},
 };
@@ -244,16 +244,16 @@ fn furnish(race: &mut Object, address: impl Fn(u32) -> Address) -> Result<Settin
         let set = 1 + pool;
         let sources = SourceSet { address: std::array::from_fn(|n| address(SOURCE + n as u32 % SOURCES)) };
         let ids: [u32; SlotLine::SLOTS] = std::array::from_fn(|slot| 1 + slot as u32 / 2 % BACKENDS);
-        let slots = SlotRange { offset: pool * SlotLine::SLOTS as u32, length: 2 * BACKENDS };
+        let slots = SlotRange { offset: SlotIndex(pool * SlotLine::SLOTS as u32), length: 2 * BACKENDS };
         race.set("SOURCES", set, sources)?;
         race.set("SLOTS", pool, ids)?;
-        race.set("POOLS", pool, Pool::new(slots, Picker::Turn, mode, set))?;
+        race.set("POOLS", pool, Pool::new(slots, Picker::Turn, mode, SourceSetNumber(set)))?;
     }
     for number in 0..FLOWS / CLIENTS {
         let pool = if number < 2 { FULL_NAT } else { NAT };
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             let key = ServiceKey::new(address(LISTEN + number), Be16::new(SERVICE_PORT), protocol.number());
-            race.listen(key, Service { pool, counters: ServiceNumber(0) })?;
+            race.listen(key, Service { pool: PoolNumber(pool), counters: ServiceNumber(0) })?;
         }
     }
     Ok(settings)

@@ -6,6 +6,7 @@ use lb_common::{
     clock::Ticks,
     flow::{BucketIndex, Control, RecordIndex},
     net::{V4, V6},
+    pool::PoolSlot,
 };
 
 use super::{pack, tables::KernelTables};
@@ -51,7 +52,12 @@ macro_rules! global_functions {
             #[unsafe(export_name = $write_reply_tuple)]
             #[inline(never)]
             pub extern "C" fn write_reply_tuple(record: u32, slot: u32, probe: u32) -> u32 {
-                pack::result(reply_tuple::write::<$family>(&TABLES, RecordIndex(record), slot, probe))
+                pack::result(reply_tuple::write::<$family>(
+                    &TABLES,
+                    RecordIndex(record),
+                    PoolSlot(slot),
+                    probe,
+                ))
             }
 
             /// [`reply_index::reserve`]

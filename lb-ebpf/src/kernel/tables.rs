@@ -10,7 +10,7 @@ use lb_common::{
     flow::{Bucket, BucketIndex, Control, LineIndex, Record4, Record6, RecordIndex, ReplyLine},
     hop::Interface,
     net::{V4, V6},
-    pool::{Pool, SlotLine, SourceSet},
+    pool::{Pool, PoolNumber, PoolSlot, SlotIndex, SlotLine, SourceSet, SourceSetNumber},
     reason::Reason,
     service::{Filter, Service, ServiceKey},
     settings::Settings,
@@ -59,23 +59,23 @@ impl Maps for KernelTables {
     }
 
     #[inline(always)]
-    fn pool(&self, number: u32) -> Option<Pool> {
-        Some(Pool(maps::POOLS.get(number)?.load()))
+    fn pool(&self, number: PoolNumber) -> Option<Pool> {
+        Some(Pool(maps::POOLS.get(number.0)?.load()))
     }
 
     #[inline(always)]
-    fn slot(&self, index: u32) -> Option<BackendId> {
+    fn slot(&self, index: SlotIndex) -> Option<BackendId> {
         Some(BackendId(maps::SLOTS.get(SlotLine::line(index))?.id[SlotLine::place(index)].load()))
     }
 
     #[inline(always)]
-    fn sources(&self, number: u32) -> Option<&SourceSet> {
-        maps::SOURCES.get(number)
+    fn sources(&self, number: SourceSetNumber) -> Option<&SourceSet> {
+        maps::SOURCES.get(number.0)
     }
 
     #[inline(always)]
-    fn turn(&self, pool: u32) -> Option<&Word> {
-        Some(&maps::TURNS.get(pool)?.taken)
+    fn turn(&self, pool: PoolNumber) -> Option<&Word> {
+        Some(&maps::TURNS.get(pool.0)?.taken)
     }
 
     #[inline(always)]
@@ -167,8 +167,13 @@ macro_rules! flow_tables {
             }
 
             #[inline(always)]
-            fn write_reply_tuple(&self, record: RecordIndex, slot: u32, probe: u32) -> Result<(), Reason> {
-                pack::to_result(subprograms::$calls::write_reply_tuple(record.0, slot, probe))
+            fn write_reply_tuple(
+                &self,
+                record: RecordIndex,
+                slot: PoolSlot,
+                probe: u32,
+            ) -> Result<(), Reason> {
+                pack::to_result(subprograms::$calls::write_reply_tuple(record.0, slot.0, probe))
             }
 
             #[inline(always)]

@@ -11,7 +11,7 @@ use lb_common::{
     flow::{Control, Proof, RecordIndex, State},
     hop::{ClientHop, HopStamp},
     limits::PORT_PROBES,
-    pool::Pool,
+    pool::{Pool, PoolSlot},
     reason::Reason,
     settings::Settings,
 };
@@ -150,7 +150,7 @@ fn is_alone<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, mine: RecordIn
 fn fill<F: Family>(
     tables: &impl Steps<F>,
     pool: Pool,
-    mut slot: u32,
+    mut slot: PoolSlot,
     flow: &Scratch<F>,
     mine: &Found<'_, F>,
 ) -> Result<(), Reason> {

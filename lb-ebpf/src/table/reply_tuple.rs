@@ -5,7 +5,7 @@ use lb_common::{
     cell::fence,
     flow::{Owner, RecordIndex},
     net::Ports,
-    pool::SlotRange,
+    pool::{PoolSlot, SlotRange},
     reason::Reason,
 };
 
@@ -22,7 +22,7 @@ use crate::{
 pub fn write<F: Family>(
     tables: &impl Storage<F>,
     record: RecordIndex,
-    slot: u32,
+    slot: PoolSlot,
     probe: u32,
 ) -> Result<(), Reason> {
     let flow = tables.scratch().ok_or(Reason::Internal)?;
@@ -60,9 +60,9 @@ pub fn write<F: Family>(
 
 /// The backend in a slot of a range, and its id.
 #[inline(always)]
-pub fn in_slot(maps: &impl Maps, slots: SlotRange, slot: u32) -> Result<(BackendId, &Backend), Reason> {
+pub fn in_slot(maps: &impl Maps, slots: SlotRange, slot: PoolSlot) -> Result<(BackendId, &Backend), Reason> {
     // A free slot is not a pool's.
-    let id = maps.slot(slots.offset + slot).filter(|id| *id != BackendId::NONE).ok_or(Reason::Internal)?;
+    let id = maps.slot(slots.at(slot)).filter(|id| *id != BackendId::NONE).ok_or(Reason::Internal)?;
     let backend = maps.backend(id).ok_or(Reason::Internal)?;
     if backend.id != id {
         return Err(Reason::Contended); // The controller is replacing the backend.

@@ -7,7 +7,7 @@ use lb_common::{
     counters::ServiceNumber,
     flow::{Deltas, RecordIndex},
     hop::Hop,
-    pool::Pool,
+    pool::{Pool, PoolNumber},
 };
 
 use crate::{
@@ -32,7 +32,7 @@ pub struct Scratch<F: Family> {
     /// The time.
     pub now: Shared<Ticks>,
     /// The number of the service's pool.
-    pub pool: Shared<u32>,
+    pub pool: Shared<PoolNumber>,
     /// The pool's word when the flow's creation began.
     pub schedule: Shared<Pool>,
     /// The number of the service's counters.

@@ -28,7 +28,7 @@ use lb_common::{
     hop::Interface,
     limits::{MAX_SOURCES, Room},
     net::Be16,
-    pool::{Picker, Pool, SlotRange},
+    pool::{Picker, Pool, PoolNumber, SlotIndex, SlotRange, SourceSetNumber},
     service::{Mode, Service as ServiceEntry},
 };
 
@@ -46,7 +46,8 @@ use crate::{
 };
 
 /// A pool of a service that is being removed. Without slots, mode and sources do not matter.
-const WITHOUT_SLOTS: Pool = Pool::new(SlotRange { offset: 0, length: 0 }, Picker::Turn, Mode::Nat, 0);
+const WITHOUT_SLOTS: Pool = Pool::new(NO_SLOTS, Picker::Turn, Mode::Nat, SourceSetNumber::NONE);
+const NO_SLOTS: SlotRange = SlotRange { offset: SlotIndex(0), length: 0 };
 
 /// The intent does not fit into the maps. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -130,7 +131,7 @@ struct Compiler<'a> {
     /// Filled on first use, which is rare.
     ranges: Option<Ranges>,
     /// Source sets by their contents.
-    sets: BTreeMap<Vec<IpAddr>, u32>,
+    sets: BTreeMap<Vec<IpAddr>, SourceSetNumber>,
     want: Snapshot,
 }
 
@@ -298,7 +299,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// The pool that the service has already; otherwise one that is unused in both snapshots.
-    fn pool(&mut self, service: ServiceNumber, family: Family) -> Result<u32, NoRoom> {
+    fn pool(&mut self, service: ServiceNumber, family: Family) -> Result<PoolNumber, NoRoom> {
         if let Some(pool) = self.have.pool(service, family) {
             return Ok(pool);
         }
@@ -307,7 +308,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// The active slots if they hold exactly these ids; otherwise slots that no packet can be reading.
-    fn slots(&mut self, pool: u32, ids: Vec<BackendId>) -> Result<SlotRange, NoRoom> {
+    fn slots(&mut self, pool: PoolNumber, ids: Vec<BackendId>) -> Result<SlotRange, NoRoom> {
         if ids.is_empty() {
             return Ok(SlotRange::default());
         }
@@ -326,9 +327,9 @@ impl<'a> Compiler<'a> {
 
     /// The active set if it holds exactly these sources; otherwise another one with them, even of another service;
     /// otherwise one that no packet can be reading.
-    fn source_set(&mut self, pool: u32, sources: Vec<IpAddr>) -> Result<u32, NoRoom> {
+    fn source_set(&mut self, pool: PoolNumber, sources: Vec<IpAddr>) -> Result<SourceSetNumber, NoRoom> {
         if sources.is_empty() {
-            return Ok(0);
+            return Ok(SourceSetNumber::NONE);
         }
         let in_force = self.have.pools.get(&pool).map(|pool| pool.sources());
         if let Some(set) = in_force.filter(|set| self.have.sources.get(set) == Some(&sources)) {

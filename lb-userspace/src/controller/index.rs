@@ -12,7 +12,7 @@ use lb_common::{
     backend::Backend,
     counters::{BackendNumber, ServiceNumber},
     net::Protocol,
-    pool::{Pool, SlotRange},
+    pool::{Pool, PoolNumber, SlotIndex, SlotRange, SourceSetNumber},
     service::Service,
 };
 
@@ -35,19 +35,19 @@ pub struct Indexed {
     /// Listen addresses and markers, by the counters of their service.
     listens: BTreeSet<(ServiceNumber, Listen)>,
     /// Of pools, by services.
-    pools: Uses,
+    pools: Uses<PoolNumber>,
     /// Of slot ranges, which are known by their first slot, by pools.
-    ranges: Uses,
+    ranges: Uses<SlotIndex>,
     /// Of source sets, by pools.
-    sources: Uses,
+    sources: Uses<SourceSetNumber>,
 }
 
 /// How often each number is referred to.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Uses {
-    counts: BTreeMap<u32, u32>,
+#[derive(Clone, Debug, PartialEq)]
+struct Uses<N> {
+    counts: BTreeMap<N, u32>,
     /// Numbers of what nothing refers to.
-    unused: BTreeSet<u32>,
+    unused: BTreeSet<N>,
 }
 
 /// An entry of the snapshot that the index depends on.
@@ -56,9 +56,9 @@ enum Entry {
     BackendName(BackendNumber),
     ServiceName(ServiceNumber),
     Backend(u32),
-    Slots(u32),
-    Sources(u32),
-    Pool(u32),
+    Slots(SlotIndex),
+    Sources(SourceSetNumber),
+    Pool(PoolNumber),
     Service(Listen),
     Other,
 }
@@ -120,13 +120,13 @@ impl Indexed {
     }
 
     /// The pool of a service.
-    pub fn pool(&self, service: ServiceNumber, family: Family) -> Option<u32> {
+    pub fn pool(&self, service: ServiceNumber, family: Family) -> Option<PoolNumber> {
         let pools = self.listens_of(service).filter(|(listen, _)| Family::of(listen.address) == family);
         pools.map(|(_, value)| value.pool).filter(|pool| *pool != Service::NO_POOL).last()
     }
 
     /// The pools of a service.
-    pub fn pools_of(&self, service: ServiceNumber) -> BTreeMap<u32, Pool> {
+    pub fn pools_of(&self, service: ServiceNumber) -> BTreeMap<PoolNumber, Pool> {
         let pools = self.listens_of(service).filter_map(|(_, value)| self.pools_at(value.pool));
         pools.collect()
     }
@@ -137,7 +137,7 @@ impl Indexed {
     }
 
     /// The pools that no packet can be reading.
-    pub fn pools_unread(&self, grace: &Grace) -> BTreeMap<u32, Pool> {
+    pub fn pools_unread(&self, grace: &Grace) -> BTreeMap<PoolNumber, Pool> {
         let unused = self.pools.unused.iter().filter(|pool| !grace.has_pool(**pool));
         unused.filter_map(|pool| self.pools_at(*pool)).collect()
     }
@@ -169,7 +169,7 @@ impl Indexed {
         listens.filter_map(|listen| Some((listen, *self.snapshot.services.get(&listen)?)))
     }
 
-    fn pools_at(&self, number: u32) -> Option<(u32, Pool)> {
+    fn pools_at(&self, number: PoolNumber) -> Option<(PoolNumber, Pool)> {
         Some((number, *self.snapshot.pools.get(&number)?))
     }
 
@@ -211,7 +211,7 @@ impl Indexed {
                     if pool.slots().length != 0 {
                         self.ranges.release(pool.slots().offset);
                     }
-                    if pool.sources() != 0 {
+                    if pool.sources() != SourceSetNumber::NONE {
                         self.sources.release(pool.sources());
                     }
                 }
@@ -260,7 +260,7 @@ impl Indexed {
                     if pool.slots().length != 0 {
                         self.ranges.acquire(pool.slots().offset);
                     }
-                    if pool.sources() != 0 {
+                    if pool.sources() != SourceSetNumber::NONE {
                         self.sources.acquire(pool.sources());
                     }
                     self.pools.add(number);
@@ -324,25 +324,31 @@ impl Entry {
     }
 }
 
-impl Uses {
+impl<N> Default for Uses<N> {
+    fn default() -> Self {
+        Self { counts: BTreeMap::new(), unused: BTreeSet::new() }
+    }
+}
+
+impl<N: Copy + Ord> Uses<N> {
     /// Something has this number from now on.
-    fn add(&mut self, number: u32) {
+    fn add(&mut self, number: N) {
         if !self.counts.contains_key(&number) {
             self.unused.insert(number);
         }
     }
 
     /// Nothing has this number any more.
-    fn delete(&mut self, number: u32) {
+    fn delete(&mut self, number: N) {
         self.unused.remove(&number);
     }
 
-    fn acquire(&mut self, number: u32) {
+    fn acquire(&mut self, number: N) {
         *self.counts.entry(number).or_default() += 1;
         self.unused.remove(&number);
     }
 
-    fn release(&mut self, number: u32) {
+    fn release(&mut self, number: N) {
         let Some(count) = self.counts.get_mut(&number) else { return };
         *count -= 1;
         if *count == 0 {
@@ -357,6 +363,6 @@ fn of<K: Copy + Ord, V: Copy + Ord>(pairs: &BTreeSet<(K, V)>, key: K, first: V) 
     pairs.range((key, first)..).take_while(move |(it, _)| *it == key).map(|(_, value)| *value)
 }
 
-fn range(offset: u32, length: usize) -> SlotRange {
+fn range(offset: SlotIndex, length: usize) -> SlotRange {
     SlotRange { offset, length: length as u32 }
 }

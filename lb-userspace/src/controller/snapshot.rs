@@ -8,7 +8,7 @@ use std::{
 use lb_common::{
     backend::BackendId,
     limits::MAX_PLACES,
-    pool::{Pool, SlotRange},
+    pool::{Pool, PoolNumber, SlotIndex, SlotRange, SourceSetNumber},
     service::Service,
 };
 
@@ -51,7 +51,7 @@ impl Snapshot {
     }
 
     /// The ids that a pool gives new flows to.
-    pub fn offered(&self, number: u32) -> &[BackendId] {
+    pub fn offered(&self, number: PoolNumber) -> &[BackendId] {
         self.pools.get(&number).map_or(&[], |pool| self.ids(*pool))
     }
 
@@ -63,43 +63,43 @@ impl Snapshot {
     }
 
     /// The pools that services use.
-    pub fn pools_in_use(&self) -> BTreeSet<u32> {
+    pub fn pools_in_use(&self) -> BTreeSet<PoolNumber> {
         self.services.values().map(|service| service.pool).collect()
     }
 
     /// The pools that no packet can be reading.
-    pub fn pools_unread(&self, grace: &Grace) -> BTreeMap<u32, Pool> {
+    pub fn pools_unread(&self, grace: &Grace) -> BTreeMap<PoolNumber, Pool> {
         let in_use = self.pools_in_use();
         let pools = self.pools.iter().filter(|(pool, _)| !in_use.contains(pool) && !grace.has_pool(**pool));
         pools.map(|(number, pool)| (*number, *pool)).collect()
     }
 
     /// The first slots of the ranges that pools use.
-    pub fn slots_in_force(&self) -> BTreeSet<u32> {
+    pub fn slots_in_force(&self) -> BTreeSet<SlotIndex> {
         let ranges = self.pools.values().map(|pool| pool.slots());
         ranges.filter(|slots| slots.length != 0).map(|slots| slots.offset).collect()
     }
 
     /// The source sets that pools use.
-    pub fn sources_in_force(&self) -> BTreeSet<u32> {
+    pub fn sources_in_force(&self) -> BTreeSet<SourceSetNumber> {
         self.pools.values().map(|pool| pool.sources()).collect()
     }
 
     /// The slots that a packet may be reading: those in force, and those in their grace period.
-    pub fn slots_read(&self, grace: &Grace) -> BTreeMap<u32, Vec<BackendId>> {
+    pub fn slots_read(&self, grace: &Grace) -> BTreeMap<SlotIndex, Vec<BackendId>> {
         let is_read = self.reads_slots(grace);
         let slots = self.slots.iter().filter(|(at, ids)| is_read(**at, ids));
         slots.map(|(at, ids)| (*at, ids.clone())).collect()
     }
 
     /// The slots that no packet can be reading.
-    pub fn slots_unread(&self, grace: &Grace) -> BTreeMap<u32, Vec<BackendId>> {
+    pub fn slots_unread(&self, grace: &Grace) -> BTreeMap<SlotIndex, Vec<BackendId>> {
         let is_read = self.reads_slots(grace);
         let slots = self.slots.iter().filter(|(at, ids)| !is_read(**at, ids));
         slots.map(|(at, ids)| (*at, ids.clone())).collect()
     }
 
-    fn reads_slots(&self, grace: &Grace) -> impl Fn(u32, &[BackendId]) -> bool {
+    fn reads_slots(&self, grace: &Grace) -> impl Fn(SlotIndex, &[BackendId]) -> bool {
         let in_force = self.slots_in_force();
         move |at, ids| {
             in_force.contains(&at) || grace.has_slots(SlotRange { offset: at, length: ids.len() as u32 })
@@ -107,14 +107,14 @@ impl Snapshot {
     }
 
     /// The sets of sources that a packet may be reading.
-    pub fn sources_read(&self, grace: &Grace) -> BTreeMap<u32, Vec<IpAddr>> {
+    pub fn sources_read(&self, grace: &Grace) -> BTreeMap<SourceSetNumber, Vec<IpAddr>> {
         let in_force = self.sources_in_force();
         let sets = self.sources.iter().filter(|(set, _)| in_force.contains(set) || grace.has_sources(**set));
         sets.map(|(set, sources)| (*set, sources.clone())).collect()
     }
 
     /// The sets of sources that no packet can be reading.
-    pub fn sources_unread(&self, grace: &Grace) -> BTreeMap<u32, Vec<IpAddr>> {
+    pub fn sources_unread(&self, grace: &Grace) -> BTreeMap<SourceSetNumber, Vec<IpAddr>> {
         let in_force = self.sources_in_force();
         let sets =
             self.sources.iter().filter(|(set, _)| !in_force.contains(set) && !grace.has_sources(**set));
@@ -157,7 +157,7 @@ impl Snapshot {
             if ids.len() != slots.length as usize {
                 return Some(format!("pool {number} uses {slots:?}, which do not exist"));
             }
-            if set != 0 && !self.sources.contains_key(&set) {
+            if set != SourceSetNumber::NONE && !self.sources.contains_key(&set) {
                 return Some(format!("pool {number} uses set {set} of sources, which does not exist"));
             }
             let missing = ids.iter().find(|id| self.backend(**id).is_none())?;

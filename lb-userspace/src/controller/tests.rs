@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use lb_common::{backend::BackendId, limits::Room, net::Protocol};
+use lb_common::{backend::BackendId, limits::Room, net::Protocol, pool::PoolNumber};
 use tokio::sync::{mpsc, oneshot};
 
 use self::world::{World, add, change, dns, patch, remove};

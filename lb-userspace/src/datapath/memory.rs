@@ -9,6 +9,7 @@ use anyhow::bail;
 use lb_common::{
     backend::BackendId,
     counters::{BackendCounters, BackendNumber, ServiceCounters, ServiceNumber},
+    pool::PoolNumber,
 };
 
 use super::{
@@ -58,7 +59,7 @@ impl Memory {
     }
 
     /// The backend ids that get new flows, by pool.
-    pub fn in_force(&self) -> BTreeMap<u32, Vec<BackendId>> {
+    pub fn in_force(&self) -> BTreeMap<PoolNumber, Vec<BackendId>> {
         self.maps.pools.keys().map(|pool| (*pool, self.maps.offered(*pool).to_vec())).collect()
     }
 }

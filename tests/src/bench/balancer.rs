@@ -8,7 +8,7 @@ use lb_common::{
     flow::{Bucket, ReplyLine, Shape},
     hop::{Hop, Interface},
     net::{Be16, Mac, Protocol},
-    pool::{Picker, Pool, SlotLine, SlotRange, SourceSet},
+    pool::{Picker, Pool, PoolNumber, SlotIndex, SlotLine, SlotRange, SourceSet, SourceSetNumber},
     reason::Reason,
     service::{Filter, Mode, Service, ServiceKey},
     settings::{PortPool, Settings},
@@ -149,17 +149,17 @@ fn furnish<F: Numbered>(object: &mut Object, shape4: Shape, shape6: Shape, links
     object.set(Filter::SECTION, 0, filter)?;
 
     let sources = SourceSet { address: std::array::from_fn(|n| key(Block::Source, n as u32)) };
-    for line in 0..SlotLine::line(BACKENDS) {
+    let slots = SlotRange { offset: SlotIndex(0), length: BACKENDS };
+    for line in 0..SlotLine::line(slots.end()) {
         let first = 1 + line * SlotLine::SLOTS as u32;
         let ids: [u32; SlotLine::SLOTS] = std::array::from_fn(|place| first + place as u32);
         object.set("SLOTS", line, ids)?;
     }
-    let slots = SlotRange { offset: 0, length: BACKENDS };
     object.set("SOURCES", 1, sources)?;
-    object.set("POOLS", 0, Pool::new(slots, Picker::Turn, Mode::FullNat, 1))?;
+    object.set("POOLS", 0, Pool::new(slots, Picker::Turn, Mode::FullNat, SourceSetNumber(1)))?;
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let service = ServiceKey::new(key(Block::Service, 0), Be16::new(SERVICE_PORT), protocol.number());
-        object.listen(service, Service { pool: 0, counters: ServiceNumber(0) })?;
+        object.listen(service, Service { pool: PoolNumber(0), counters: ServiceNumber(0) })?;
     }
     Ok(())
 }

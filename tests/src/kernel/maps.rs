@@ -89,7 +89,7 @@ pub fn load(ebpf: &mut Ebpf, maps: &Maps) -> Result<()> {
         put(ebpf, "SLOTS", *line, *ids)?;
     }
     for (number, set) in &maps.sources {
-        put::<SourceSet>(ebpf, "SOURCES", *number, *set)?;
+        put::<SourceSet>(ebpf, "SOURCES", number.0, *set)?;
     }
     for (number, pool) in (0..).zip(&maps.pools) {
         put(ebpf, "POOLS", number, *pool)?;

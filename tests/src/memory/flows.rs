@@ -97,7 +97,7 @@ fn blank<F: Family<Address: Default>>() -> Scratch<F> {
         has_record: Shared::new(0),
         layout: Shared::new(Layout { hops: 0, options: 0, length: 0, frame: 0 }),
         now: Shared::new(Default::default()),
-        pool: Shared::new(0),
+        pool: Shared::new(Default::default()),
         schedule: Shared::new(Pool::NONE),
         service_counters: Shared::new(Default::default()),
         closing: Shared::new(Default::default()),

@@ -5,7 +5,7 @@ use lb_common::{
     counters::{BackendNumber, ServiceNumber},
     hop::{Hop, Interface},
     net::{Address, Be16, Mac},
-    pool::{Picker, Pool, SlotLine, SlotRange, SourceSet},
+    pool::{Picker, Pool, PoolNumber, SlotIndex, SlotLine, SlotRange, SourceSet, SourceSetNumber},
     service::{Filter, Service, ServiceKey},
     settings::Settings,
 };
@@ -37,7 +37,7 @@ pub struct Maps {
     /// Their slots, each in a line of its own: the number of the line, and its ids.
     pub slots: Vec<(u32, [u32; SlotLine::SLOTS])>,
     /// Their sources, by number of the set.
-    pub sources: Vec<(u32, SourceSet)>,
+    pub sources: Vec<(SourceSetNumber, SourceSet)>,
     /// In the order of their counters, which is the world's; the key is the id.
     pub backends: Vec<Backend>,
     /// With their indices, the one without xlb among them.
@@ -95,7 +95,7 @@ impl World {
                 |address: std::net::IpAddr, port| ServiceKey::new(address.into(), Be16::new(port), protocol);
             let marker = Service { pool: Service::NO_POOL, counters: ServiceNumber(number) };
             for listen in &service.listen {
-                let found = Service { pool: number, counters: ServiceNumber(number) };
+                let found = Service { pool: PoolNumber(number), counters: ServiceNumber(number) };
                 keys.extend([(key(listen.ip(), listen.port()), found), (key(listen.ip(), 0), marker)]);
             }
             keys.extend(service.sources.iter().map(|source| (key(*source, 0), marker)));
@@ -136,7 +136,7 @@ impl World {
 
 fn pool(place: u32, service: &super::Service) -> Pool {
     let length = accepting(service).count() as u32;
-    let range = SlotRange { offset: place * SlotLine::SLOTS as u32, length };
+    let range = SlotRange { offset: SlotIndex(place * SlotLine::SLOTS as u32), length };
     Pool::new(range, Picker::Turn, service.mode, set_number(place))
 }
 
@@ -153,8 +153,8 @@ fn accepting(service: &super::Service) -> impl Iterator<Item = &super::Backend> 
 }
 
 /// 0 is no set.
-const fn set_number(place: u32) -> u32 {
-    1 + place
+const fn set_number(place: u32) -> SourceSetNumber {
+    SourceSetNumber(1 + place)
 }
 
 fn sources(service: &super::Service) -> SourceSet {

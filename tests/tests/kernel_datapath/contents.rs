@@ -14,7 +14,7 @@ use lb_common::{
     hop::{Hop, Interface},
     limits::MAX_PLACES,
     net::{Be16, Mac, Protocol},
-    pool::{Picker, Pool, SlotRange},
+    pool::{Picker, Pool, PoolNumber, SlotIndex, SlotRange, SourceSetNumber},
     service::{Mode, Service},
 };
 use lb_userspace::{
@@ -55,23 +55,35 @@ fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
         // The last two are one after the other, and only the first of them is in force; of slots in which nothing is in
         // force it is not known where a range began.
         slots: BTreeMap::from([
-            (0, vec![BackendId(8)]),
-            (5, vec![BackendId(8); 3]),
-            (20, vec![BackendId(8); 2]),
-            (22, vec![BackendId(8); 2]),
+            (SlotIndex(0), vec![BackendId(8)]),
+            (SlotIndex(5), vec![BackendId(8); 3]),
+            (SlotIndex(20), vec![BackendId(8); 2]),
+            (SlotIndex(22), vec![BackendId(8); 2]),
         ]),
         sources: BTreeMap::from([
-            (1, sources(&["10.0.0.1"])),
-            (6, sources(&["10.0.0.1", "10.0.0.2", "10.0.0.3"])),
+            (SourceSetNumber(1), sources(&["10.0.0.1"])),
+            (SourceSetNumber(6), sources(&["10.0.0.1", "10.0.0.2", "10.0.0.3"])),
         ]),
         pools: BTreeMap::from([
-            (0, Pool::new(slots(0, 1), Picker::Turn, Mode::FullNat, 1)),
-            (1, Pool::new(slots(20, 2), Picker::Turn, Mode::Nat, 0)),
-            (1023, Pool::new(SlotRange::default(), Picker::Turn, Mode::FullNat, 0)),
+            (
+                PoolNumber(0),
+                Pool::new(slots(SlotIndex(0), 1), Picker::Turn, Mode::FullNat, SourceSetNumber(1)),
+            ),
+            (
+                PoolNumber(1),
+                Pool::new(slots(SlotIndex(20), 2), Picker::Turn, Mode::Nat, SourceSetNumber::NONE),
+            ),
+            (
+                PoolNumber(1023),
+                Pool::new(SlotRange::default(), Picker::Turn, Mode::FullNat, SourceSetNumber::NONE),
+            ),
         ]),
         services: BTreeMap::from([
-            (listen("192.0.2.10:80"), ServiceValue { pool: 0, counters: ServiceNumber(0) }),
-            (listen("[2001:db8::10]:80"), ServiceValue { pool: 1023, counters: ServiceNumber(0) }),
+            (listen("192.0.2.10:80"), ServiceValue { pool: PoolNumber(0), counters: ServiceNumber(0) }),
+            (
+                listen("[2001:db8::10]:80"),
+                ServiceValue { pool: PoolNumber(1023), counters: ServiceNumber(0) },
+            ),
             (listen("192.0.2.10:0"), ServiceValue { pool: Service::NO_POOL, counters: ServiceNumber(0) }),
         ]),
         interfaces: attached.iter().map(|it| (it.index, interface(it))).collect(),
@@ -79,7 +91,7 @@ fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
         hop_generation: 7,
     };
     let full: Vec<String> = (0..16).map(|host| format!("fd00::{host:x}1")).collect();
-    want.sources.insert(8, sources(&full.iter().map(String::as_str).collect::<Vec<_>>()));
+    want.sources.insert(SourceSetNumber(8), sources(&full.iter().map(String::as_str).collect::<Vec<_>>()));
 
     let mut steps = vec![Op::SetNextBackendId(BackendId(9)), Op::SetHopGeneration(7)];
     steps.extend(want.interfaces.iter().map(|(index, it)| Op::PutInterface(*index, *it)));
@@ -108,7 +120,7 @@ pub fn removal(have: &Snapshot) -> Vec<Op> {
     steps
 }
 
-fn slots(offset: u32, length: u32) -> SlotRange {
+fn slots(offset: SlotIndex, length: u32) -> SlotRange {
     SlotRange { offset, length }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::pool::SlotRange;
+use lb_common::pool::{SlotIndex, SlotRange};
 
 /// The used slots, and where to continue the search for free ones.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl Ranges {
             Self { slots, allowed, in_use: 0, taken: BTreeMap::new(), from: [0; u32::BITS as usize] };
         for range in taken {
             let size = range.length.next_power_of_two();
-            ranges.taken.insert(range.offset, range.offset + size);
+            ranges.taken.insert(range.offset.0, range.offset.0 + size);
             ranges.in_use += size;
         }
         ranges
@@ -50,7 +50,7 @@ impl Ranges {
         self.from[size.ilog2() as usize] = offset + size;
         self.taken.insert(offset, offset + size);
         self.in_use += size;
-        Some(SlotRange { offset, length })
+        Some(SlotRange { offset: SlotIndex(offset), length })
     }
 
     /// The end of the last used range that overlaps these slots.
@@ -69,10 +69,11 @@ mod tests {
 
     #[test]
     fn the_lowest_aligned_free_range_is_taken() {
-        let taken = [SlotRange { offset: 0, length: 1 }, SlotRange { offset: 4, length: 3 }];
+        let taken =
+            [SlotRange { offset: SlotIndex(0), length: 1 }, SlotRange { offset: SlotIndex(4), length: 3 }];
         let mut ranges = Ranges::new(64, 64, taken);
 
-        let offsets: Vec<_> = [4, 1, 2, 1].map(|length| ranges.take(length).unwrap().offset).into();
+        let offsets: Vec<_> = [4, 1, 2, 1].map(|length| ranges.take(length).unwrap().offset.0).into();
 
         assert_eq!(offsets, [8, 1, 2, 12]);
     }
@@ -81,7 +82,7 @@ mod tests {
     fn no_more_slots_are_used_than_allowed() {
         let mut ranges = Ranges::new(64, 8, []);
 
-        assert_eq!(ranges.take(5).map(|it| it.offset), Some(0));
+        assert_eq!(ranges.take(5).map(|it| it.offset), Some(SlotIndex(0)));
         assert_eq!(ranges.take(1), None);
     }
 
@@ -96,7 +97,7 @@ mod tests {
         for exponent in 0..=backends.ilog2() {
             let size = 1 << exponent;
             live.sort();
-            live.dedup_by_key(|range| range.offset / size);
+            live.dedup_by_key(|range| range.offset.0 / size);
             let mut ranges = Ranges::new(slots, allowed, live.iter().copied());
             while ranges.in_use + size <= allowed {
                 live.push(ranges.take(size).expect("an allowed range fits"));
@@ -126,9 +127,8 @@ mod tests {
                 let range = Ranges::new(slots, allowed, live.iter().copied()).take(length);
 
                 let range = range.expect("an allowed range fits");
-                prop_assert!(range.offset + range.length <= slots);
-                let end = |it: &SlotRange| it.offset + it.length;
-                let is_apart = |it: &SlotRange| end(it) <= range.offset || end(&range) <= it.offset;
+                prop_assert!(range.end().0 <= slots);
+                let is_apart = |it: &SlotRange| it.end() <= range.offset || range.end() <= it.offset;
                 prop_assert!(live.iter().all(is_apart));
                 live.push(range);
             }

@@ -29,15 +29,19 @@ fn a_service_has_a_pool_per_family_and_markers_for_its_addresses() {
         [
             ("10.0.0.1".into(), 0, marker),
             ("192.0.2.10".into(), 0, marker),
-            ("192.0.2.10".into(), 80, 0),
+            ("192.0.2.10".into(), 80, PoolNumber(0)),
             ("2001:db8::10".into(), 0, marker),
-            ("2001:db8::10".into(), 80, 1),
+            ("2001:db8::10".into(), 80, PoolNumber(1)),
         ]
     );
-    assert_eq!(want.offered(0), [1, 2, 3].map(BackendId));
-    assert_eq!(want.offered(1), [BackendId(4)]);
-    assert_eq!(want.sources[&want.pools[&0].sources()].len(), 1);
-    assert_eq!(want.pools[&1].sources(), 0, "the source is of the other family");
+    assert_eq!(want.offered(PoolNumber(0)), [1, 2, 3].map(BackendId));
+    assert_eq!(want.offered(PoolNumber(1)), [BackendId(4)]);
+    assert_eq!(want.sources[&want.pools[&PoolNumber(0)].sources()].len(), 1);
+    assert_eq!(
+        want.pools[&PoolNumber(1)].sources(),
+        SourceSetNumber::NONE,
+        "the source is of the other family"
+    );
 }
 
 #[test]
@@ -45,7 +49,11 @@ fn nat_uses_no_source() {
     let want = compiled(&[Service { mode: Mode::Nat, ..web(Protocol::Tcp) }]);
 
     assert_eq!(want.services.len(), 2);
-    assert!(want.pools.values().all(|pool| pool.mode() == Some(Mode::Nat) && pool.sources() == 0));
+    assert!(
+        want.pools
+            .values()
+            .all(|pool| pool.mode() == Some(Mode::Nat) && pool.sources() == SourceSetNumber::NONE)
+    );
     assert_eq!(want.sources.len(), 0);
 }
 
@@ -166,7 +174,7 @@ fn at_full_limits_everything_can_be_replaced_at_once() {
         most.apply(&op);
         entries = entries.max(most.services.len());
         assert!(most.service_names.keys().all(|number| number.0 < room.service_numbers()));
-        assert!(most.pools.keys().all(|number| *number < room.pools()));
+        assert!(most.pools.keys().all(|number| number.0 < room.pools()));
     }
     assert_eq!(most, want);
     assert!(entries > room.service_keys() as usize / 2 && entries <= room.service_entries() as usize);
@@ -182,7 +190,7 @@ fn equal_sources_share_a_set() {
     let want = compiled(&[a, b, c]);
 
     let sets: Vec<_> = want.pools.values().map(|pool| pool.sources()).collect();
-    assert_eq!(sets, [1, 1, 2]);
+    assert_eq!(sets, [1, 1, 2].map(SourceSetNumber));
     assert_eq!(want.sources.values().map(Vec::len).collect::<Vec<_>>(), [1, 2]);
 }
 
@@ -194,8 +202,8 @@ fn a_change_of_sources_keeps_the_slots() {
 
     let want = compiled_after(&have, vec![changed]);
 
-    assert_eq!(want.pools[&0].slots(), have.pools[&0].slots());
-    assert_ne!(want.pools[&0].sources(), have.pools[&0].sources());
+    assert_eq!(want.pools[&PoolNumber(0)].slots(), have.pools[&PoolNumber(0)].slots());
+    assert_ne!(want.pools[&PoolNumber(0)].sources(), have.pools[&PoolNumber(0)].sources());
     assert_eq!(want.sources.len(), 2, "the former set may still be read");
 }
 

@@ -5,7 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_common::{backend::BackendId, limits::BACKEND_IDS, net::Protocol, pool::SlotRange, service::Mode};
+use lb_common::{
+    backend::BackendId,
+    limits::BACKEND_IDS,
+    net::Protocol,
+    pool::{SlotRange, SourceSetNumber},
+    service::Mode,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -118,7 +124,7 @@ struct World {
     retired: BTreeSet<BackendId>,
     /// With the number of the grace period that must end before they may be written.
     left_slots: BTreeMap<SlotRange, u64>,
-    left_sources: BTreeMap<u32, u64>,
+    left_sources: BTreeMap<SourceSetNumber, u64>,
     grace_period: GracePeriods,
 }
 
@@ -214,8 +220,7 @@ impl World {
         };
         let set = if let Op::PutSources(set, _) | Op::DeleteSources(set) = op { Some(*set) } else { None };
         let is_read = |last: &u64| *last > self.grace_period.ended;
-        let overlap =
-            |a: SlotRange, b: SlotRange| a.offset < b.offset + b.length && b.offset < a.offset + a.length;
+        let overlap = |a: SlotRange, b: SlotRange| a.offset < b.end() && b.offset < a.end();
 
         if let Some(range) = range {
             let in_force = self.maps.pools.values().find(|pool| overlap(pool.slots(), range));

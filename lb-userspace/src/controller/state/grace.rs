@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_common::pool::SlotRange;
+use lb_common::pool::{PoolNumber, SlotRange, SourceSetNumber};
 
 use crate::datapath::{Op, Snapshot};
 
@@ -22,9 +22,9 @@ pub type Round = u64;
 /// Each with the number of the grace period that ends it. Ranges of slots do not overlap.
 #[derive(Clone, Debug, Default)]
 pub struct Grace {
-    pools: BTreeMap<u32, Round>,
+    pools: BTreeMap<PoolNumber, Round>,
     slots: BTreeMap<SlotRange, Round>,
-    sources: BTreeMap<u32, Round>,
+    sources: BTreeMap<SourceSetNumber, Round>,
     /// How many grace periods have begun, and how many of them have ended: all, or all but the last.
     begun: Round,
     ended: Round,
@@ -62,12 +62,12 @@ impl Grace {
         if before.slots() != after.slots() && before.slots().length != 0 {
             self.add_slots(before.slots(), now);
         }
-        if before.sources() != after.sources() && before.sources() != 0 {
+        if before.sources() != after.sources() && before.sources() != SourceSetNumber::NONE {
             self.add_sources(before.sources(), now);
         }
     }
 
-    fn add_pool(&mut self, pool: u32, now: Instant) {
+    fn add_pool(&mut self, pool: PoolNumber, now: Instant) {
         let round = self.next(now);
         self.pools.insert(pool, round);
     }
@@ -77,7 +77,7 @@ impl Grace {
         self.slots.insert(range, round);
     }
 
-    fn add_sources(&mut self, set: u32, now: Instant) {
+    fn add_sources(&mut self, set: SourceSetNumber, now: Instant) {
         let round = self.next(now);
         self.sources.insert(set, round);
     }
@@ -116,25 +116,26 @@ impl Grace {
     }
 
     /// May a packet be on its way to this pool?
-    pub fn has_pool(&self, pool: u32) -> bool {
+    pub fn has_pool(&self, pool: PoolNumber) -> bool {
         self.pools.contains_key(&pool)
     }
 
     /// May a packet be reading one of these slots?
     pub fn has_slots(&self, range: SlotRange) -> bool {
-        let end = range.offset + range.length;
-        let mut before_end = self.slots.range(..SlotRange { offset: end, length: 0 });
-        before_end.next_back().is_some_and(|(it, _)| it.offset + it.length > range.offset)
+        let mut before_end = self.slots.range(..SlotRange { offset: range.end(), length: 0 });
+        before_end.next_back().is_some_and(|(it, _)| it.end() > range.offset)
     }
 
     /// May a packet be reading this source set?
-    pub fn has_sources(&self, set: u32) -> bool {
+    pub fn has_sources(&self, set: SourceSetNumber) -> bool {
         self.sources.contains_key(&set)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use lb_common::pool::SlotIndex;
+
     use super::*;
 
     #[test]
@@ -152,23 +153,23 @@ mod tests {
     #[test]
     fn a_grace_period_frees_what_fell_out_of_use_before_it_began() {
         let (mut grace, start) = (Grace::default(), Instant::now());
-        grace.add_pool(1, start);
-        grace.add_pool(2, start + BATCH / 2);
+        grace.add_pool(PoolNumber(1), start);
+        grace.add_pool(PoolNumber(2), start + BATCH / 2);
         assert_eq!((grace.due(), grace.begin(start)), (Some(start + BATCH), None));
 
         let first = grace.begin(start + BATCH).unwrap();
-        grace.add_pool(3, start + BATCH);
+        grace.add_pool(PoolNumber(3), start + BATCH);
         assert_eq!(grace.begin(start + BATCH * 3), None, "one at a time");
         grace.end(first);
 
-        assert_eq!([1, 2, 3].map(|pool| grace.has_pool(pool)), [false, false, true]);
+        assert_eq!([1, 2, 3].map(|pool| grace.has_pool(PoolNumber(pool))), [false, false, true]);
         let second = grace.begin(start + BATCH * 3).unwrap();
         grace.end(second);
-        assert!(!grace.has_pool(3));
+        assert!(!grace.has_pool(PoolNumber(3)));
         assert_eq!(grace.due(), None);
     }
 
     fn at(offset: u32, length: u32) -> SlotRange {
-        SlotRange { offset, length }
+        SlotRange { offset: SlotIndex(offset), length }
     }
 }

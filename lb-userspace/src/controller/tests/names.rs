@@ -98,7 +98,7 @@ fn renamed(world: &World, rename: Edit) -> Spec {
 }
 
 /// The backend ids that get new flows, by pool, and the address of each.
-type InForce = (BTreeMap<u32, Vec<BackendId>>, Vec<(BackendId, IpAddr)>);
+type InForce = (BTreeMap<PoolNumber, Vec<BackendId>>, Vec<(BackendId, IpAddr)>);
 
 fn in_force(world: &mut World) -> InForce {
     let maps = world.maps();

@@ -11,7 +11,7 @@ use lb_common::{
     cell::{Word, fence},
     limits::MAX_SOURCES,
     net::{Address, V6},
-    pool::{Pool, SlotLine, SlotRange, SourceSet},
+    pool::{Pool, PoolNumber, SlotIndex, SlotLine, SlotRange, SourceSet, SourceSetNumber},
 };
 
 use crate::datapath::mapping::Mapping;
@@ -28,23 +28,23 @@ pub struct Schedules {
 
 impl Schedules {
     /// Activates a pool with one store.
-    pub fn put_pool(&self, number: u32, pool: Pool) -> anyhow::Result<()> {
-        let word = self.pools.get(number as usize).with_context(|| format!("there is no pool {number}"))?;
+    pub fn put_pool(&self, number: PoolNumber, pool: Pool) -> anyhow::Result<()> {
+        let word = self.pools.get(number.0 as usize).with_context(|| format!("there is no pool {number}"))?;
         fence();
         word.store(pool.0);
         Ok(())
     }
 
-    pub fn put_slots(&self, offset: u32, ids: &[BackendId]) -> anyhow::Result<()> {
-        (offset..).zip(ids).try_for_each(|(slot, id)| self.put_slot(slot, *id))
+    pub fn put_slots(&self, offset: SlotIndex, ids: &[BackendId]) -> anyhow::Result<()> {
+        (offset.0..).zip(ids).try_for_each(|(slot, id)| self.put_slot(SlotIndex(slot), *id))
     }
 
     /// Frees slots.
     pub fn delete_slots(&self, slots: SlotRange) -> anyhow::Result<()> {
-        (slots.offset..slots.offset + slots.length).try_for_each(|slot| self.put_slot(slot, BackendId::NONE))
+        (slots.offset.0..slots.end().0).try_for_each(|slot| self.put_slot(SlotIndex(slot), BackendId::NONE))
     }
 
-    fn put_slot(&self, slot: u32, id: BackendId) -> anyhow::Result<()> {
+    fn put_slot(&self, slot: SlotIndex, id: BackendId) -> anyhow::Result<()> {
         let line = self.slots.get(SlotLine::line(slot) as usize);
         let line = line.with_context(|| format!("there is no slot {slot}"))?;
         line.id[SlotLine::place(slot)].store(id.0);
@@ -52,10 +52,10 @@ impl Schedules {
     }
 
     /// Writes a set. Without sources it is free.
-    pub fn put_sources(&self, number: u32, sources: &[IpAddr]) -> anyhow::Result<()> {
+    pub fn put_sources(&self, number: SourceSetNumber, sources: &[IpAddr]) -> anyhow::Result<()> {
         let count = sources.len();
         ensure!(count <= MAX_SOURCES, "{count} sources, and there is room for {MAX_SOURCES}");
-        let cell = self.sources.get(number as usize).filter(|_| number != 0);
+        let cell = self.sources.get(number.0 as usize).filter(|_| number != SourceSetNumber::NONE);
         let cell = cell.with_context(|| format!("there is no set {number} of sources"))?;
         let mut set = SourceSet::default();
         for (place, source) in set.address.iter_mut().zip(sources.iter().cycle()) {
@@ -66,21 +66,21 @@ impl Schedules {
         Ok(())
     }
 
-    pub fn pools(&self) -> BTreeMap<u32, Pool> {
-        let words = (0..).zip(self.pools.iter().map(|word| Pool(word.load())));
+    pub fn pools(&self) -> BTreeMap<PoolNumber, Pool> {
+        let words = (0..).map(PoolNumber).zip(self.pools.iter().map(|word| Pool(word.load())));
         words.filter(|(_, pool)| *pool != Pool::NONE).collect()
     }
 
     /// The active ranges, and the runs of other used slots between them.
-    pub fn slots(&self, pools: &BTreeMap<u32, Pool>) -> BTreeMap<u32, Vec<BackendId>> {
+    pub fn slots(&self, pools: &BTreeMap<PoolNumber, Pool>) -> BTreeMap<SlotIndex, Vec<BackendId>> {
         let in_force = pools.values().map(|pool| pool.slots()).filter(|slots| slots.length != 0);
-        let in_force: BTreeMap<u32, u32> = in_force.map(|it| (it.offset, it.offset + it.length)).collect();
+        let in_force: BTreeMap<_, _> = in_force.map(|it| (it.offset, it.end())).collect();
         let ids = self.slots.iter().flat_map(|line| line.id.iter().map(|id| BackendId(id.load())));
 
-        let mut ranges: BTreeMap<u32, Vec<BackendId>> = BTreeMap::new();
+        let mut ranges: BTreeMap<SlotIndex, Vec<BackendId>> = BTreeMap::new();
         // The range of the slot before, and the end of that range if it is active.
-        let (mut range, mut end) = (None, 0);
-        for (slot, id) in (0..).zip(ids) {
+        let (mut range, mut end) = (None, SlotIndex(0));
+        for (slot, id) in (0..).map(SlotIndex).zip(ids) {
             if let Some(its_end) = in_force.get(&slot) {
                 (range, end) = (Some(slot), *its_end);
             } else if slot >= end && id == BackendId::NONE {
@@ -95,8 +95,8 @@ impl Schedules {
         ranges
     }
 
-    pub fn sources(&self) -> BTreeMap<u32, Vec<IpAddr>> {
-        let sets = (0..).zip(self.sources.iter());
+    pub fn sources(&self) -> BTreeMap<SourceSetNumber, Vec<IpAddr>> {
+        let sets = (0..).map(SourceSetNumber).zip(self.sources.iter());
         let sets = sets.map(|(number, cell)| (number, sources(cell)));
         sets.filter(|(_, sources)| !sources.is_empty()).collect()
     }
