@@ -1,6 +1,16 @@
 //! Next hops and interfaces.
 
-use crate::{limits::MAX_INTERFACE_INDEX, net::Mac};
+use crate::{limits::MAX_INTERFACE_INDEX, net::Mac, number::numbers};
+
+numbers! {
+    /// The index of an interface, as the kernel counts them.
+    InterfaceIndex,
+}
+
+impl InterfaceIndex {
+    /// No interface.
+    pub const NONE: Self = Self(0);
+}
 
 /// A next hop: egress interface and Ethernet addresses. All zeros while it is not resolved.
 #[repr(C)]
@@ -10,8 +20,8 @@ pub struct Hop {
     pub destination: Mac,
     /// The egress interface's Ethernet address.
     pub source: Mac,
-    /// The egress interface's index; 0 while the next hop is not resolved.
-    pub interface: u32,
+    /// The egress interface; [`InterfaceIndex::NONE`] while the next hop is not resolved.
+    pub interface: InterfaceIndex,
     /// The longest IP packet that fits; 0 while the next hop is not resolved.
     pub mtu: u32,
 }
@@ -54,10 +64,10 @@ impl ClientHop {
 
     /// Builds the word, for a record of this [generation](crate::flow::Control::generation).
     #[inline(always)]
-    pub const fn new(mac: Mac, interface: u32, owner: u32) -> Self {
+    pub const fn new(mac: Mac, interface: InterfaceIndex, owner: u32) -> Self {
         let [a, b, c] = mac.0;
         let mac = (c as u64) << 32 | (b as u64) << 16 | a as u64;
-        Self((owner as u64) << 60 | ((interface & Self::INTERFACE) as u64) << 48 | mac)
+        Self((owner as u64) << 60 | ((interface.0 & Self::INTERFACE) as u64) << 48 | mac)
     }
 
     /// The next hop's Ethernet address.
@@ -68,8 +78,8 @@ impl ClientHop {
 
     /// The interface towards it.
     #[inline(always)]
-    pub const fn interface(self) -> u32 {
-        (self.0 >> 48) as u32 & Self::INTERFACE
+    pub const fn interface(self) -> InterfaceIndex {
+        InterfaceIndex((self.0 >> 48) as u32 & Self::INTERFACE)
     }
 }
 
@@ -101,10 +111,11 @@ mod tests {
     #[test]
     fn a_client_hop_keeps_its_parts_apart() {
         let mac = Mac::new([0xfe, 0xdc, 0xba, 0x98, 0x76, 0x54]);
-        let hop = ClientHop::new(mac, 4095, 0xff_fffe);
+        let last = InterfaceIndex(4095);
+        let hop = ClientHop::new(mac, last, 0xff_fffe);
 
-        assert_eq!((hop.mac(), hop.interface()), (mac, 4095));
-        assert_ne!(hop, ClientHop::new(mac, 4095, 0xff_ffff));
+        assert_eq!((hop.mac(), hop.interface()), (mac, last));
+        assert_ne!(hop, ClientHop::new(mac, last, 0xff_ffff));
     }
 
     #[test]

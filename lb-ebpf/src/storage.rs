@@ -7,7 +7,7 @@ use lb_common::{
     counters::{BackendNumber, ServiceNumber},
     event::NeighbourWanted,
     flow::{Bucket, BucketIndex, LineIndex, ReplyLine},
-    hop::{Hop, Interface},
+    hop::{Hop, Interface, InterfaceIndex},
     net::{Address, Be16},
     pool::{Pool, PoolNumber, SlotIndex, SourceSet, SourceSetNumber},
     reason::Reason,
@@ -41,8 +41,8 @@ pub trait Maps {
     fn turn(&self, pool: PoolNumber) -> Option<&Word>;
     /// The backend in the element of `id`: the caller must compare the id.
     fn backend(&self, id: BackendId) -> Option<&Backend>;
-    /// An interface by its index.
-    fn interface(&self, index: u32) -> Option<&Interface>;
+    /// An interface.
+    fn interface(&self, index: InterfaceIndex) -> Option<&Interface>;
     /// Asks the daemon to resolve a neighbour. False: the ring buffer is full.
     fn request_neighbour(&self, wanted: NeighbourWanted) -> bool;
     /// Counts a request that was sent to a backend.

@@ -9,7 +9,7 @@ use std::{
 use lb_common::{
     backend::{Backend, BackendId},
     counters::{ActionCounters, BackendCounters, BackendNumber, ServiceCounters, ServiceNumber, Tally},
-    hop::{Hop, Interface},
+    hop::{Hop, Interface, InterfaceIndex},
     limits::Room,
     net::{Be16, Protocol},
     pool::{Pool, PoolNumber, SlotIndex, SlotRange, SourceSetNumber},
@@ -97,7 +97,7 @@ pub struct Snapshot {
     /// By listen address.
     pub services: BTreeMap<Listen, ServiceValue>,
     /// By interface index.
-    pub interfaces: BTreeMap<u32, Interface>,
+    pub interfaces: BTreeMap<InterfaceIndex, Interface>,
     /// Counts up modulo 2^24, so that an id is not reused while flows may refer to it.
     pub next_backend_id: BackendId,
     /// Raised when routes or neighbours change: flows then look up their client's next hop again.
@@ -145,7 +145,7 @@ pub struct ServiceValue {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
     /// By interface index. Packets may leave through it from now on.
-    PutInterface(u32, Interface),
+    PutInterface(InterfaceIndex, Interface),
     /// By counter number. The counters start at zero under another name; the old counts stay with the old name.
     PutBackendName(BackendNumber, BackendName),
     /// By counter number, as for backends.
@@ -179,7 +179,7 @@ pub enum Op {
     /// By counter number, as for services.
     DeleteBackendName(BackendNumber),
     /// By interface index. Nothing leaves through it any more.
-    DeleteInterface(u32),
+    DeleteInterface(InterfaceIndex),
 }
 
 impl Op {
@@ -250,7 +250,7 @@ pub struct Totals {
     /// Packets that were not forwarded, by reason.
     pub reasons: BTreeMap<Reason, Tally>,
     /// By interface index.
-    pub actions: BTreeMap<u32, ActionCounters>,
+    pub actions: BTreeMap<InterfaceIndex, ActionCounters>,
 }
 
 /// Sizes that were fixed when the maps were created. They stay while the pins stay.
@@ -276,7 +276,7 @@ pub struct Attached {
     /// The name when interfaces were last listed.
     pub name: String,
     /// Interface index, used by links and maps.
-    pub index: u32,
+    pub index: InterfaceIndex,
     /// Where in the kernel the program runs.
     pub mode: LinkMode,
     /// Length of the longest IP packet, in bytes.
@@ -289,6 +289,6 @@ pub struct Attached {
 pub const UNRESOLVED: Hop = Hop {
     destination: lb_common::net::Mac([0; 3]),
     source: lb_common::net::Mac([0; 3]),
-    interface: 0,
+    interface: InterfaceIndex::NONE,
     mtu: 0,
 };

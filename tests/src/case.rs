@@ -13,7 +13,7 @@ use lb_common::{
     clock::Ticks,
     event::NeighbourWanted,
     flow::State,
-    hop::ClientHop,
+    hop::{ClientHop, InterfaceIndex},
     net::{Mac, Protocol},
     reason::Reason,
 };
@@ -182,7 +182,7 @@ impl Case {
 
     /// The last input requested a neighbour on an interface from the daemon. Its flow uses this MAC meanwhile.
     pub fn asks(self, address: IpAddr, interface: u32, mac: [u8; 6]) -> Self {
-        let hop = ClientHop::new(Mac::new(mac), interface, 0);
+        let hop = ClientHop::new(Mac::new(mac), InterfaceIndex(interface), 0);
         self.then(Step::Asked(vec![NeighbourWanted { address: address.into(), hop }]))
     }
 

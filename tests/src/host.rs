@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use lb_common::{cell::standstill, reason};
+use lb_common::{cell::standstill, hop::InterfaceIndex, reason};
 use lb_ebpf::{
     packet::frame::{Cursor, Frame},
     path::{
@@ -70,7 +70,7 @@ impl Engine for HostEngine {
 }
 
 fn execute(tables: &MemoryTables, interface: u32, frame: &[u8]) -> Result<Outcome> {
-    let mut frame = HostFrame { bytes: frame.to_vec(), ingress: interface };
+    let mut frame = HostFrame { bytes: frame.to_vec(), ingress: InterfaceIndex(interface) };
     let mut verdict = pipeline::run(&mut frame, tables);
     while let Verdict::Continue(path) = verdict {
         verdict = slow::run(path, &mut frame, tables);
@@ -114,7 +114,7 @@ fn execute(tables: &MemoryTables, interface: u32, frame: &[u8]) -> Result<Outcom
 
 struct HostFrame {
     bytes: Vec<u8>,
-    ingress: u32,
+    ingress: InterfaceIndex,
 }
 
 impl Frame for HostFrame {
@@ -128,7 +128,7 @@ impl Frame for HostFrame {
         self.bytes.len() as u64
     }
 
-    fn ingress(&self) -> u32 {
+    fn ingress(&self) -> InterfaceIndex {
         self.ingress
     }
 }
@@ -163,7 +163,7 @@ mod tests {
                     packet.to_mac = mac_of_interface(FRONT);
                 });
                 let bytes = syn.to_frame();
-                let mut frame = HostFrame { bytes, ingress: FRONT };
+                let mut frame = HostFrame { bytes, ingress: InterfaceIndex(FRONT) };
                 let Verdict::Continue(path) = pipeline::run(&mut frame, &tables) else {
                     bail!("{kind}: port {port} is not a new flow");
                 };

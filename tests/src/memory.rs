@@ -11,7 +11,7 @@ use lb_common::{
     counters::{BackendNumber, ServiceNumber, Tally},
     event::NeighbourWanted,
     flow::{Bucket, BucketIndex, LineIndex, ReplyLine},
-    hop::{Hop, Interface},
+    hop::{Hop, Interface, InterfaceIndex},
     limits::MAX_PLACES,
     net::{Address, V4, V6},
     pool::{Pool, PoolNumber, SlotIndex, SlotLine, SourceSet, SourceSetNumber},
@@ -200,7 +200,7 @@ impl storage::Maps for MemoryTables {
             address: Address::v6(V6(0, 0)),
             port: lb_common::net::Be16::new(0),
             zero: [0; 3],
-            hop: Hop { destination: ZERO_MAC, source: ZERO_MAC, interface: 0, mtu: 0 },
+            hop: Hop { destination: ZERO_MAC, source: ZERO_MAC, interface: InterfaceIndex::NONE, mtu: 0 },
             rest: 0,
             live: [0; 8],
         };
@@ -213,9 +213,9 @@ impl storage::Maps for MemoryTables {
         self.unless_missing(Element::Backend, Some(there.unwrap_or(&NO_BACKEND)))
     }
 
-    fn interface(&self, index: u32) -> Option<&Interface> {
+    fn interface(&self, index: InterfaceIndex) -> Option<&Interface> {
         let mut interfaces = self.maps().interfaces.iter();
-        let found = interfaces.find(|(it, _)| *it == index).map(|(_, interface)| interface);
+        let found = interfaces.find(|(it, _)| *it == index.0).map(|(_, interface)| interface);
         self.unless_missing(Element::Interface, found)
     }
 

@@ -3,6 +3,7 @@
 use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use lb_common::{
     counters::{ActionCounters, BackendCounters, BackendNumber, ServiceCounters, ServiceNumber, Tally},
+    hop::InterfaceIndex,
     reason::{Action, Reason},
 };
 
@@ -35,15 +36,15 @@ pub fn service(number: ServiceNumber, change: impl FnOnce(&mut ServiceCounters))
 }
 
 #[inline(always)]
-fn action(ingress: u32, change: impl FnOnce(&mut ActionCounters)) {
-    if let Some(counters) = maps::ACTIONS.get_ptr_mut(ingress) {
+fn action(ingress: InterfaceIndex, change: impl FnOnce(&mut ActionCounters)) {
+    if let Some(counters) = maps::ACTIONS.get_ptr_mut(ingress.0) {
         // SAFETY: as above.
         change(unsafe { &mut *counters });
     }
 }
 
 #[inline(always)]
-fn refuse(ctx: &XdpContext, ingress: u32, reason: Reason, bytes: u64) -> u32 {
+fn refuse(ctx: &XdpContext, ingress: InterfaceIndex, reason: Reason, bytes: u64) -> u32 {
     trace::refused(ctx, reason);
     if let Some(tally) = maps::REASONS.get_ptr_mut(reason as u32) {
         // SAFETY: as above.
@@ -63,7 +64,7 @@ fn refuse(ctx: &XdpContext, ingress: u32, reason: Reason, bytes: u64) -> u32 {
 
 /// Counts a verdict, and returns the XDP action.
 #[inline(always)]
-pub fn record(verdict: Verdict, ctx: &XdpContext, ingress: u32, bytes: u64) -> u32 {
+pub fn record(verdict: Verdict, ctx: &XdpContext, ingress: InterfaceIndex, bytes: u64) -> u32 {
     match verdict {
         Verdict::Continue(path) => {
             slow_paths::go(ctx, path);
@@ -74,7 +75,7 @@ pub fn record(verdict: Verdict, ctx: &XdpContext, ingress: u32, bytes: u64) -> u
             xdp_action::XDP_TX
         }
         Verdict::Redirect(interface) => {
-            match maps::DEVICES.redirect(interface, u64::from(xdp_action::XDP_DROP)) {
+            match maps::DEVICES.redirect(interface.0, u64::from(xdp_action::XDP_DROP)) {
                 Ok(redirect) => {
                     action(ingress, |counters| counters.redirected += 1);
                     redirect

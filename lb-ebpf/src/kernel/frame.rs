@@ -1,20 +1,21 @@
 //! A packet as XDP provides it.
 
 use aya_ebpf::programs::XdpContext;
+use lb_common::hop::InterfaceIndex;
 
 use crate::packet::frame::{Cursor, Frame};
 
 /// The frame of one run.
 pub struct XdpFrame<'a> {
     context: &'a XdpContext,
-    ingress: u32,
+    ingress: InterfaceIndex,
 }
 
 impl<'a> XdpFrame<'a> {
     /// Reads the ingress interface once: it is three loads away from the context.
     #[inline(always)]
     pub fn new(context: &'a XdpContext) -> Self {
-        Self { context, ingress: context.ingress_ifindex() as u32 }
+        Self { context, ingress: InterfaceIndex(context.ingress_ifindex() as u32) }
     }
 }
 
@@ -31,7 +32,7 @@ impl Frame for XdpFrame<'_> {
     }
 
     #[inline(always)]
-    fn ingress(&self) -> u32 {
+    fn ingress(&self) -> InterfaceIndex {
         self.ingress
     }
 }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{bindings::xdp_md, helpers};
 use lb_common::{
-    hop::Hop,
+    hop::{Hop, InterfaceIndex},
     net::{Address, Mac, V4, V6},
     reason::Reason,
 };
@@ -64,7 +64,7 @@ fn lookup(ctx: *mut xdp_md, family: u8, source: [u32; 4], destination: [u32; 4])
     let hop = Hop {
         destination: Mac(query.next_mac),
         source: egress.mac,
-        interface: query.interface,
+        interface: InterfaceIndex(query.interface),
         mtu: egress.mtu,
     };
     if found == SUCCESS {

@@ -8,7 +8,7 @@ use lb_common::{
     counters::{BackendNumber, ServiceNumber},
     event::NeighbourWanted,
     flow::{Bucket, BucketIndex, Control, LineIndex, Record4, Record6, RecordIndex, ReplyLine},
-    hop::Interface,
+    hop::{Interface, InterfaceIndex},
     net::{V4, V6},
     pool::{Pool, PoolNumber, PoolSlot, SlotIndex, SlotLine, SourceSet, SourceSetNumber},
     reason::Reason,
@@ -84,8 +84,8 @@ impl Maps for KernelTables {
     }
 
     #[inline(always)]
-    fn interface(&self, index: u32) -> Option<&Interface> {
-        maps::INTERFACES.get(index)
+    fn interface(&self, index: InterfaceIndex) -> Option<&Interface> {
+        maps::INTERFACES.get(index.0)
     }
 
     #[inline(always)]

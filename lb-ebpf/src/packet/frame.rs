@@ -2,7 +2,7 @@
 
 use core::{marker::PhantomData, mem::size_of};
 
-use lb_common::reason::Reason;
+use lb_common::{hop::InterfaceIndex, reason::Reason};
 
 /// A header that can be laid over packet bytes.
 ///
@@ -17,7 +17,7 @@ pub trait Frame {
     /// Bytes of the whole frame.
     fn length(&self) -> u64;
     /// The index of the interface that received it.
-    fn ingress(&self) -> u32;
+    fn ingress(&self) -> InterfaceIndex;
 }
 
 /// Takes headers off the front of a packet, one after another.

@@ -1,6 +1,11 @@
 //! Rewriting a packet for its next hop.
 
-use lb_common::{flow::Deltas, hop::Hop, net::Protocol, reason::Reason};
+use lb_common::{
+    flow::Deltas,
+    hop::{Hop, InterfaceIndex},
+    net::Protocol,
+    reason::Reason,
+};
 use network_types::udp::UdpHdr;
 
 use crate::{
@@ -44,7 +49,7 @@ pub fn apply<F: Family>(
     frame: &mut impl Frame,
     layout: &Layout,
     rewrite: &Rewrite<F>,
-) -> Result<u32, Reason> {
+) -> Result<InterfaceIndex, Reason> {
     if layout.hops <= 1 {
         return Err(Reason::TtlExpired);
     }
@@ -72,6 +77,6 @@ pub fn apply<F: Family>(
 
 /// An unresolved next hop has an MTU of 0, so packets of known flows need no second comparison.
 #[inline(always)]
-const fn does_not_fit(hop: &Hop) -> Reason {
-    if hop.interface == 0 { Reason::NoBackendNeighbour } else { Reason::TooBig }
+fn does_not_fit(hop: &Hop) -> Reason {
+    if hop.interface == InterfaceIndex::NONE { Reason::NoBackendNeighbour } else { Reason::TooBig }
 }

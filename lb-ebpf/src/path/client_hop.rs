@@ -42,7 +42,7 @@ pub struct Way {
 pub fn of_frame(frame: &mut impl Frame) -> Result<ClientHop, Reason> {
     let ingress = frame.ingress();
     let sender = frame.cursor().take::<Ethernet>()?.source();
-    if ingress >= MAX_INTERFACE_INDEX {
+    if ingress.0 >= MAX_INTERFACE_INDEX {
         return Ok(NONE);
     }
     Ok(ClientHop::new(sender, ingress, 0))

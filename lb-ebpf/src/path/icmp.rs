@@ -12,7 +12,7 @@
 use lb_common::{
     backend::Backend,
     counters::BackendNumber,
-    hop::Hop,
+    hop::{Hop, InterfaceIndex},
     net::{Be16, Ports, Protocol},
     reason::Reason,
     service::Filter,
@@ -45,7 +45,10 @@ pub fn run<F: IcmpFamily>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Ver
 }
 
 #[inline(always)]
-fn translate<F: IcmpFamily>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Result<u32, Reason> {
+fn translate<F: IcmpFamily>(
+    frame: &mut impl Frame,
+    tables: &impl Steps<F>,
+) -> Result<InterfaceIndex, Reason> {
     let length = frame.length();
     let mut cursor = frame.cursor();
     let ethernet = cursor.take::<Ethernet>()?;
@@ -128,7 +131,7 @@ fn find_route<F: Family>(tables: &impl Steps<F>, about: &Tuple<F>) -> Result<Err
             && let Some(found) = record::again(tables, index, &turned)?
             && let Some((quote, keeps_source, backend)) = read(tables, &found, record::reply_of)?
         {
-            if backend.hop.interface == 0 {
+            if backend.hop.interface == InterfaceIndex::NONE {
                 return Err(Reason::NoBackendNeighbour);
             }
             let (hop, counters) = (backend.hop, backend.counters);

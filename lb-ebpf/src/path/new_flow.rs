@@ -1,6 +1,10 @@
 //! Slow path: a request that belongs to no known flow.
 
-use lb_common::{hop::ClientHop, reason::Reason, service::Service};
+use lb_common::{
+    hop::{ClientHop, InterfaceIndex},
+    reason::Reason,
+    service::Service,
+};
 
 use crate::{
     family::Family,
@@ -21,7 +25,7 @@ pub fn run<F: Family>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Verdict
 }
 
 #[inline(always)]
-fn forward<F: Family>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Result<u32, Reason> {
+fn forward<F: Family>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Result<InterfaceIndex, Reason> {
     let sender = client_hop::of_frame(frame)?;
     let forward = make(tables, sender)?;
     let layout = tables.scratch().ok_or(Reason::Internal)?.layout.get();

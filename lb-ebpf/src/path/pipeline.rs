@@ -1,6 +1,7 @@
 //! The fast path: from a frame to a verdict.
 
 use lb_common::{
+    hop::InterfaceIndex,
     net::{Be16, V4, V6},
     reason::Reason,
     service::{Filter, ServiceKey},
@@ -31,8 +32,8 @@ pub enum Verdict {
     Continue(SlowPath),
     /// Out of the interface that received it.
     Transmit,
-    /// Out of the interface with this index.
-    Redirect(u32),
+    /// Out of this interface.
+    Redirect(InterfaceIndex),
     /// Not forwarded: the reason decides whether it is passed or dropped.
     Refused(Reason),
 }
@@ -40,7 +41,7 @@ pub enum Verdict {
 impl Verdict {
     /// The verdict on a packet that arrived on `ingress`, and leaves on `egress` or is refused.
     #[inline(always)]
-    pub fn leaving(ingress: u32, egress: Result<u32, Reason>) -> Self {
+    pub fn leaving(ingress: InterfaceIndex, egress: Result<InterfaceIndex, Reason>) -> Self {
         match egress {
             Ok(egress) if egress == ingress => Self::Transmit,
             Ok(egress) => Self::Redirect(egress),
@@ -51,8 +52,8 @@ impl Verdict {
 
 /// Where the fast path ends.
 enum Exit {
-    /// Out of the interface with this index.
-    Leave(u32),
+    /// Out of this interface.
+    Leave(InterfaceIndex),
     /// In a slow path.
     Continue(SlowPath),
 }
@@ -69,7 +70,7 @@ pub fn run(frame: &mut impl Frame, tables: &impl Tables) -> Verdict {
 }
 
 #[inline(always)]
-fn forward(frame: &mut impl Frame, tables: &impl Tables, ingress: u32) -> Result<Exit, Reason> {
+fn forward(frame: &mut impl Frame, tables: &impl Tables, ingress: InterfaceIndex) -> Result<Exit, Reason> {
     let length = frame.length();
     let mut cursor = frame.cursor();
     let ethernet = cursor.take::<Ethernet>()?;
@@ -93,7 +94,7 @@ fn forward(frame: &mut impl Frame, tables: &impl Tables, ingress: u32) -> Result
 ///
 /// A port of a bond has no entry of its own: its driver delivers only frames for the bond.
 #[inline(always)]
-fn is_for_us(maps: &impl Maps, ingress: u32, ethernet: &Ethernet) -> bool {
+fn is_for_us(maps: &impl Maps, ingress: InterfaceIndex, ethernet: &Ethernet) -> bool {
     maps.interface(ingress).is_none_or(|it| ethernet.is_to(it.mac) || it.attached == 0)
 }
 

@@ -3,7 +3,7 @@
 use lb_common::{
     cell::fence,
     flow::{Control, RecordIndex},
-    hop::{ClientHop, Hop, HopStamp},
+    hop::{ClientHop, Hop, HopStamp, InterfaceIndex},
     reason::Reason,
 };
 
@@ -31,7 +31,7 @@ pub fn run<F: Family>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Verdict
 }
 
 #[inline(always)]
-fn forward<F: Family>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Result<u32, Reason> {
+fn forward<F: Family>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Result<InterfaceIndex, Reason> {
     let forward = find(tables)?;
     let layout = tables.scratch().ok_or(Reason::Internal)?.layout.get();
     reply::count(tables, &layout, forward.backend, rewrite::apply(frame, &layout, &forward.rewrite))

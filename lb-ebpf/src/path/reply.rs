@@ -5,7 +5,7 @@ use lb_common::{
     cell::fence,
     clock::Ticks,
     flow::State,
-    hop::{ClientHop, Hop, HopStamp},
+    hop::{ClientHop, Hop, HopStamp, InterfaceIndex},
     reason::Reason,
 };
 
@@ -82,8 +82,8 @@ pub fn count(
     maps: &impl Maps,
     layout: &Layout,
     backend: &Backend,
-    sent: Result<u32, Reason>,
-) -> Result<u32, Reason> {
+    sent: Result<InterfaceIndex, Reason>,
+) -> Result<InterfaceIndex, Reason> {
     if sent.is_ok() {
         maps.count_returned(backend.counters, layout.frame.into());
     }

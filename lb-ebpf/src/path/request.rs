@@ -4,6 +4,7 @@ use lb_common::{
     backend::Backend,
     clock::Ticks,
     flow::{Deltas, Owner, State},
+    hop::InterfaceIndex,
     net::Protocol,
     reason::Reason,
 };
@@ -93,8 +94,8 @@ pub fn count(
     maps: &impl Maps,
     layout: &Layout,
     backend: &Backend,
-    sent: Result<u32, Reason>,
-) -> Result<u32, Reason> {
+    sent: Result<InterfaceIndex, Reason>,
+) -> Result<InterfaceIndex, Reason> {
     match sent {
         Ok(_) => maps.count_forwarded(backend.counters, layout.frame.into()),
         Err(_) => maps.count_refused(backend.service_counters, layout.frame.into()),

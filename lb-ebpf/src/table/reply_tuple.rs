@@ -4,6 +4,7 @@ use lb_common::{
     backend::{Backend, BackendId},
     cell::fence,
     flow::{Owner, RecordIndex},
+    hop::InterfaceIndex,
     net::Ports,
     pool::{PoolSlot, SlotRange},
     reason::Reason,
@@ -39,7 +40,11 @@ pub fn write<F: Family>(
         }
     }
     if flow.layout.get().length > backend.hop.mtu {
-        return Err(if backend.hop.interface == 0 { Reason::NoBackendNeighbour } else { Reason::TooBig });
+        return Err(if backend.hop.interface == InterfaceIndex::NONE {
+            Reason::NoBackendNeighbour
+        } else {
+            Reason::TooBig
+        });
     }
     let (source, port) = mode::source(tables, mode, flow, probe)?;
     let rewritten = Tuple::<F> {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use lb_common::{
-    hop::Hop,
+    hop::{Hop, InterfaceIndex},
     net::{Mac, Protocol},
     service::Mode,
 };
@@ -22,7 +22,7 @@ use crate::{
     spec::{Api, Backend, BackendName, HealthCheck, Interface, Limits, LinkMode, Scheduler, Service, Spec},
 };
 
-pub const ETH0: u32 = 2;
+pub const ETH0: InterfaceIndex = InterfaceIndex(2);
 
 pub fn spec(services: Vec<Service>) -> Spec {
     Spec {

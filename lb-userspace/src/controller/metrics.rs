@@ -5,6 +5,8 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use lb_common::hop::InterfaceIndex;
+
 use super::{Controller, Host, sums::Sums};
 use crate::{
     datapath::{Datapath, Totals},
@@ -105,7 +107,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
 }
 
 fn interface(view: crate::view::Interface, totals: &Totals) -> Interface {
-    let actions = totals.actions.get(&view.index).copied().unwrap_or_default();
+    let actions = totals.actions.get(&InterfaceIndex(view.index)).copied().unwrap_or_default();
     Interface { view, actions }
 }
 

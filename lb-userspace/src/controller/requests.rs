@@ -161,7 +161,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     pub(super) fn interfaces(&self) -> Vec<view::Interface> {
         let attached = self.state.attached().iter().map(|it| view::Interface {
             name: it.name.clone(),
-            index: it.index,
+            index: it.index.0,
             mode: Some(it.mode),
             attached: true,
             mtu: it.mtu,

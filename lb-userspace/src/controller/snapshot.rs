@@ -7,6 +7,7 @@ use std::{
 
 use lb_common::{
     backend::BackendId,
+    hop::InterfaceIndex,
     limits::MAX_PLACES,
     pool::{Pool, PoolNumber, SlotIndex, SlotRange, SourceSetNumber},
     service::Service,
@@ -176,7 +177,7 @@ impl Snapshot {
                 return Some(format!("backend {} has no name", backend.id));
             }
             let leaves = backend.hop.interface;
-            (leaves != 0 && !self.interfaces.contains_key(&leaves)).then(|| {
+            (leaves != InterfaceIndex::NONE && !self.interfaces.contains_key(&leaves)).then(|| {
                 format!(
                     "backend {} is reached through interface {leaves}, which is not configured",
                     backend.id

@@ -32,7 +32,7 @@ pub async fn watch(
             _ = looks.tick() => {}
             () = stop.cancelled() => return,
         }
-        let indices: Vec<u32> = interfaces.borrow().iter().map(|it| it.index).collect();
+        let indices: Vec<u32> = interfaces.borrow().iter().map(|it| it.index.0).collect();
         if !pins::are_complete(&directory, &names, &indices) && events.send(Event::PinsRemoved).await.is_err()
         {
             return;
@@ -44,7 +44,7 @@ pub async fn watch(
 mod tests {
     use std::fs;
 
-    use lb_common::net::Mac;
+    use lb_common::{hop::InterfaceIndex, net::Mac};
     use tokio::{sync::mpsc::error::TryRecvError, time::sleep};
 
     use super::*;
@@ -82,6 +82,12 @@ mod tests {
     }
 
     fn eth0() -> Attached {
-        Attached { name: "eth0".into(), index: 3, mode: LinkMode::Native, mtu: 1500, mac: Mac::default() }
+        Attached {
+            name: "eth0".into(),
+            index: InterfaceIndex(3),
+            mode: LinkMode::Native,
+            mtu: 1500,
+            mac: Mac::default(),
+        }
     }
 }

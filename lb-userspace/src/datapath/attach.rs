@@ -12,6 +12,7 @@ use std::path::Path;
 
 use anyhow::anyhow;
 use aya::programs::{Xdp, links::FdLink};
+use lb_common::hop::InterfaceIndex;
 
 use self::{link::NotAttached, refused::RefusedBy};
 pub use self::{
@@ -152,7 +153,7 @@ impl<'a> Attempt<'a> {
 fn attached(link: &Link, mode: LinkMode) -> Attached {
     Attached {
         name: link.name.clone(),
-        index: link.index,
+        index: InterfaceIndex(link.index),
         mode,
         mtu: link.mtu,
         mac: link.mac.unwrap_or_default(),

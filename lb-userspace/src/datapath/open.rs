@@ -295,13 +295,13 @@ fn attach_all(
 
 /// Removes links to interfaces that are gone or no longer configured.
 fn tidy(pins: &Path, host: &Host, found: &Found, attached: &[Attached]) -> anyhow::Result<Vec<String>> {
-    let kept: Vec<PathBuf> = attached.iter().map(|it| pins::link(pins, it.index)).collect();
+    let kept: Vec<PathBuf> = attached.iter().map(|it| pins::link(pins, it.index.0)).collect();
     let mut notes = Vec::new();
     for link in found.links.iter().filter(|link| !kept.contains(&link.path)) {
         link.remove()?;
         let interface = host.links.iter().find(|it| it.index == link.interface);
         match interface {
-            Some(it) if attached.iter().any(|attached| attached.index == it.index) => {}
+            Some(it) if attached.iter().any(|attached| attached.index.0 == it.index) => {}
             Some(it) => notes.push(format!("detached from {}, which is no longer configured", it.name)),
             None => notes.push(format!("removed the link to interface {}, which is gone", link.interface)),
         }

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use lb_common::net::Mac;
+use lb_common::{hop::InterfaceIndex, net::Mac};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
@@ -38,7 +38,7 @@ pub fn fact(message: &RouteNetlinkMessage) -> Option<Fact> {
 }
 
 /// A link's index and properties.
-pub fn link(message: &LinkMessage) -> Option<(u32, Link)> {
+pub fn link(message: &LinkMessage) -> Option<(InterfaceIndex, Link)> {
     // A bridge reports its ports in messages of its own family: a port that leaves is "deleted", but the link
     // still exists.
     if message.header.interface_family != AddressFamily::Unspec {
@@ -53,7 +53,7 @@ pub fn link(message: &LinkMessage) -> Option<(u32, Link)> {
     let mac = address.filter(|_| message.header.link_layer_type == LinkLayerType::Ether);
     let mtu = find(attributes, |it| if let LinkAttribute::Mtu(mtu) = it { Some(*mtu) } else { None })?;
     let is_up = message.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
-    Some((message.header.index, Link { name, mac, mtu, is_up }))
+    Some((InterfaceIndex(message.header.index), Link { name, mac, mtu, is_up }))
 }
 
 /// A neighbour's location and state.
@@ -81,7 +81,7 @@ pub fn neighbour(message: &NeighbourMessage) -> Option<(Place, Neighbour)> {
         (NeighbourState::Failed, _) => Neighbour::Failed,
         _ => Neighbour::Incomplete,
     };
-    Some(((message.header.ifindex, address), neighbour))
+    Some(((InterfaceIndex(message.header.ifindex), address), neighbour))
 }
 
 /// The answer to a route lookup.
@@ -107,7 +107,7 @@ pub fn route(destination: IpAddr, message: &RouteMessage) -> Route {
         _ => None,
     });
     Route::Via {
-        interface,
+        interface: InterfaceIndex(interface),
         next_hop: gateway.unwrap_or(destination),
         mtu: configured_mtu(destination, message),
     }

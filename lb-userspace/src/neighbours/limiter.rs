@@ -117,7 +117,7 @@ impl Budget {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use lb_common::net::Mac;
+    use lb_common::{hop::InterfaceIndex, net::Mac};
 
     use super::*;
 
@@ -157,7 +157,7 @@ mod tests {
                 (0..10_000).filter(|number| limiter.client(place(10_000 * second + number), now)).count();
 
             assert_eq!(flood, CLIENTS_PER_SECOND);
-            assert!(limiter.backend((7, place(second).1), None, now));
+            assert!(limiter.backend((InterfaceIndex(7), place(second).1), None, now));
         }
         limiter.prune(start + REFRESH + SECOND * 3);
         assert!(limiter.asked.is_empty());
@@ -179,7 +179,10 @@ mod tests {
         let mut limiter = Limiter::new(Instant::now());
 
         for address in ["0.0.0.0", "255.255.255.255", "224.0.0.1", "127.0.0.1", "::", "::1", "ff02::1"] {
-            assert!(!limiter.client((2, address.parse().unwrap()), Instant::now()), "{address}");
+            assert!(
+                !limiter.client((InterfaceIndex(2), address.parse().unwrap()), Instant::now()),
+                "{address}"
+            );
         }
     }
 
@@ -198,6 +201,6 @@ mod tests {
     }
 
     fn place(number: u32) -> Place {
-        (2, IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number)))
+        (InterfaceIndex(2), IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number)))
     }
 }

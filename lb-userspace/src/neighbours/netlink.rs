@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::Context;
 use futures_util::{Stream, StreamExt, TryStreamExt};
+use lb_common::hop::InterfaceIndex;
 use netlink_packet_route::{
     AddressFamily,
     neighbour::{NeighbourFlags, NeighbourState},
@@ -101,7 +102,7 @@ impl Kernel {
         Ok(Self { handle, _driver: AbortOnDropHandle::new(tokio::spawn(connection)) })
     }
 
-    pub async fn links(&self) -> anyhow::Result<BTreeMap<u32, Link>> {
+    pub async fn links(&self) -> anyhow::Result<BTreeMap<InterfaceIndex, Link>> {
         let links = self.handle.link().get().execute();
         collect(links, |message| decode::link(&message)).await.context("list the links")
     }
@@ -134,7 +135,7 @@ impl Kernel {
 
     /// Like `ip neigh replace ADDRESS dev INTERFACE use nud none`: the kernel sends a request. The inner error is
     /// the kernel's refusal.
-    pub async fn ask(&self, (interface, address): Place) -> anyhow::Result<io::Result<()>> {
+    pub async fn ask(&self, (InterfaceIndex(interface), address): Place) -> anyhow::Result<io::Result<()>> {
         let request = self
             .handle
             .neighbours()

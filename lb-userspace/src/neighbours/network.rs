@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::BitOrAssign};
 
-use lb_common::net::Mac;
+use lb_common::{hop::InterfaceIndex, net::Mac};
 
 use super::resolve::{Link, Neighbour, Place};
 
@@ -22,7 +22,7 @@ enum Used {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
     /// `None`: it was deleted.
-    Link(u32, Option<Link>),
+    Link(InterfaceIndex, Option<Link>),
     /// `None`: it was deleted.
     Neighbour(Place, Option<Neighbour>),
     /// A route or a rule changed.
@@ -64,14 +64,14 @@ impl BitOrAssign for Changes {
 /// Links and neighbours.
 #[derive(Clone, Debug, Default)]
 pub struct Network {
-    links: BTreeMap<u32, Link>,
+    links: BTreeMap<InterfaceIndex, Link>,
     neighbours: BTreeMap<Place, Neighbour>,
     /// The last known or assumed address of each neighbour, even while it has no entry.
     used: BTreeMap<Place, Used>,
 }
 
 impl Network {
-    pub fn links(&self) -> &BTreeMap<u32, Link> {
+    pub fn links(&self) -> &BTreeMap<InterfaceIndex, Link> {
         &self.links
     }
 
@@ -91,7 +91,11 @@ impl Network {
     }
 
     /// Applies a full read. What it lacks is gone.
-    pub fn replace(&mut self, links: BTreeMap<u32, Link>, neighbours: BTreeMap<Place, Neighbour>) -> Changes {
+    pub fn replace(
+        &mut self,
+        links: BTreeMap<InterfaceIndex, Link>,
+        neighbours: BTreeMap<Place, Neighbour>,
+    ) -> Changes {
         let gone_links: Vec<_> =
             self.links.keys().filter(|index| !links.contains_key(index)).copied().collect();
         let gone: Vec<_> =
@@ -122,7 +126,7 @@ impl Network {
         Changes { flows: self.forget_departed(), ..Changes::default() }
     }
 
-    fn absorb_link(&mut self, index: u32, link: Option<Link>) -> Changes {
+    fn absorb_link(&mut self, index: InterfaceIndex, link: Option<Link>) -> Changes {
         let before = match link.clone() {
             Some(link) => self.links.insert(index, link),
             None => self.links.remove(&index),
@@ -259,9 +263,9 @@ mod tests {
         for other in others {
             let mut network = Network::default();
 
-            assert_eq!(network.absorb(Fact::Link(2, Some(up.clone()))), Changes::ALL);
-            assert_eq!(network.absorb(Fact::Link(2, Some(up.clone()))), Changes::default());
-            assert_eq!(network.absorb(Fact::Link(2, other)), Changes::ALL);
+            assert_eq!(network.absorb(Fact::Link(InterfaceIndex(2), Some(up.clone()))), Changes::ALL);
+            assert_eq!(network.absorb(Fact::Link(InterfaceIndex(2), Some(up.clone()))), Changes::default());
+            assert_eq!(network.absorb(Fact::Link(InterfaceIndex(2), other)), Changes::ALL);
         }
     }
 
@@ -275,7 +279,7 @@ mod tests {
     #[test]
     fn a_full_read_has_the_same_result_as_messages() {
         let link = Link { name: "eth0".to_owned(), mac: Some(A), mtu: 1500, is_up: true };
-        let links = BTreeMap::from([(2, link)]);
+        let links = BTreeMap::from([(InterfaceIndex(2), link)]);
         let neighbours = BTreeMap::from([(place(1), Neighbour::Fresh(A)), (place(2), Neighbour::Fresh(A))]);
         let mut network = Network::default();
 
@@ -302,6 +306,6 @@ mod tests {
     }
 
     fn place(number: u32) -> Place {
-        (2, IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number)))
+        (InterfaceIndex(2), IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number)))
     }
 }

@@ -2,12 +2,15 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use lb_common::{hop::Hop, net::Mac};
+use lb_common::{
+    hop::{Hop, InterfaceIndex},
+    net::Mac,
+};
 
 use crate::{datapath::Attached, event::HopState};
 
 /// A neighbour's location: interface index and neighbour address.
-pub type Place = (u32, IpAddr);
+pub type Place = (InterfaceIndex, IpAddr);
 
 /// An interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +51,7 @@ impl Neighbour {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     /// Through the neighbour `next_hop`: a gateway, or the address itself if it is on-link.
-    Via { interface: u32, next_hop: IpAddr, mtu: Option<u32> },
+    Via { interface: InterfaceIndex, next_hop: IpAddr, mtu: Option<u32> },
     /// The address is this host's own.
     Local,
     /// No route, or one that rejects.
@@ -68,7 +71,7 @@ impl Route {
 /// Finds the next hop of a route.
 pub fn resolve(
     route: Route,
-    links: &BTreeMap<u32, Link>,
+    links: &BTreeMap<InterfaceIndex, Link>,
     neighbours: &BTreeMap<Place, Neighbour>,
     attached: &[Attached],
 ) -> HopState {
@@ -92,7 +95,7 @@ pub fn resolve(
     }
 }
 
-fn name(index: u32, links: &BTreeMap<u32, Link>) -> String {
+fn name(index: InterfaceIndex, links: &BTreeMap<InterfaceIndex, Link>) -> String {
     links.get(&index).map_or_else(|| format!("interface {index}"), |link| link.name.clone())
 }
 
@@ -103,9 +106,9 @@ mod tests {
 
     const OURS: Mac = Mac([1; 3]);
     const THEIRS: Mac = Mac([2; 3]);
-    const LO: u32 = 1;
-    const ETH0: u32 = 2;
-    const ETH1: u32 = 3;
+    const LO: InterfaceIndex = InterfaceIndex(1);
+    const ETH0: InterfaceIndex = InterfaceIndex(2);
+    const ETH1: InterfaceIndex = InterfaceIndex(3);
 
     #[test]
     fn every_case_has_the_expected_result() {
@@ -139,7 +142,7 @@ mod tests {
                 resolved(1500),
             ),
             ("not attached", via(ETH1, "10.0.0.11", None), Some(Neighbour::Fresh(THEIRS)), outside("eth1")),
-            ("unknown link", via(9, "10.0.0.11", None), None, outside("interface 9")),
+            ("unknown link", via(InterfaceIndex(9), "10.0.0.11", None), None, outside("interface 9")),
             (
                 "through an interface that is not Ethernet",
                 via(LO, "10.0.0.11", None),
@@ -167,7 +170,7 @@ mod tests {
         assert_eq!(state, unresolved("10.0.0.11", "eth0"));
     }
 
-    fn via(interface: u32, next_hop: &str, mtu: Option<u32>) -> Route {
+    fn via(interface: InterfaceIndex, next_hop: &str, mtu: Option<u32>) -> Route {
         Route::Via { interface, next_hop: next_hop.parse().unwrap(), mtu }
     }
 
@@ -183,7 +186,7 @@ mod tests {
         HopState::Outside { interface: interface.to_owned(), is_ethernet: false }
     }
 
-    fn links() -> BTreeMap<u32, Link> {
+    fn links() -> BTreeMap<InterfaceIndex, Link> {
         let link = |name: &str, mac| Link { name: name.to_owned(), mac, mtu: 1500, is_up: true };
         BTreeMap::from([
             (LO, link("lo", None)),
@@ -192,7 +195,7 @@ mod tests {
         ])
     }
 
-    fn attached(index: u32) -> Attached {
-        Attached { name: format!("eth{}", index - 2), index, mode: LinkMode::Native, mtu: 1500, mac: OURS }
+    fn attached(index: InterfaceIndex) -> Attached {
+        Attached { name: format!("eth{}", index.0 - 2), index, mode: LinkMode::Native, mtu: 1500, mac: OURS }
     }
 }

@@ -264,7 +264,7 @@ impl Watcher {
         let now = Instant::now();
         if self.refusal_logged.is_none_or(|logged| now >= logged + REFUSAL_LOG_INTERVAL) {
             let (interface, address) = place;
-            log::warn!(address:%, interface, error:% = refusal; "the kernel refused a neighbour request");
+            log::warn!(address:%, interface:%, error:% = refusal; "the kernel refused a neighbour request");
             self.refusal_logged = Some(now);
         }
         Ok(())

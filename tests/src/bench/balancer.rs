@@ -6,7 +6,7 @@ use lb_common::{
     backend::{Backend, BackendId},
     counters::{ActionCounters, BackendNumber, ServiceNumber, Tally},
     flow::{Bucket, ReplyLine, Shape},
-    hop::{Hop, Interface},
+    hop::{Hop, Interface, InterfaceIndex},
     net::{Be16, Mac, Protocol},
     pool::{Picker, Pool, PoolNumber, SlotIndex, SlotLine, SlotRange, SourceSet, SourceSetNumber},
     reason::Reason,
@@ -124,7 +124,7 @@ fn furnish<F: Numbered>(object: &mut Object, shape4: Shape, shape6: Shape, links
     };
     mark(Block::Service, 0, SERVICE_PORT, Filter::SERVICE);
     for number in 0..BACKENDS {
-        let hop = Hop { destination: THEM, source: US, interface: links.back, mtu: 1500 };
+        let hop = Hop { destination: THEM, source: US, interface: InterfaceIndex(links.back), mtu: 1500 };
         let id = number + 1;
         let (address, port) = (key(Block::Backend, number), Be16::new(BACKEND_PORT));
         object.set(

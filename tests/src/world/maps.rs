@@ -3,7 +3,7 @@
 use lb_common::{
     backend::Backend,
     counters::{BackendNumber, ServiceNumber},
-    hop::{Hop, Interface},
+    hop::{Hop, Interface, InterfaceIndex},
     net::{Address, Be16, Mac},
     pool::{Picker, Pool, PoolNumber, SlotIndex, SlotLine, SlotRange, SourceSet, SourceSetNumber},
     service::{Filter, Service, ServiceKey},
@@ -111,7 +111,7 @@ impl World {
                 let hop = Hop {
                     destination: Mac::new(it.mac),
                     source: Mac::new(self.own_mac(it.interface)),
-                    interface: it.interface,
+                    interface: InterfaceIndex(it.interface),
                     mtu: self.mtu,
                 };
                 // An unresolved hop is all zeros.

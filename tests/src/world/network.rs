@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use lb_common::{
-    hop::{Hop, Interface},
+    hop::{Hop, Interface, InterfaceIndex},
     net::Mac,
     reason::Reason,
 };
@@ -126,7 +126,8 @@ impl World {
         if egress.attached == 0 {
             return Err(Reason::NoClientRoute);
         }
-        let hop = Hop { destination: Mac::default(), source: egress.mac, interface, mtu: egress.mtu };
+        let index = InterfaceIndex(interface);
+        let hop = Hop { destination: Mac::default(), source: egress.mac, interface: index, mtu: egress.mtu };
         let mut neighbours = self.neighbours.iter();
         Ok(match neighbours.find(|it| it.address == gateway && it.interface == interface) {
             Some(neighbour) => Route::Resolved(Hop { destination: Mac::new(neighbour.mac), ..hop }),

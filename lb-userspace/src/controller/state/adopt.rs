@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use lb_common::{backend::Backend as Entry, net::Protocol};
+use lb_common::{backend::Backend as Entry, hop::InterfaceIndex, net::Protocol};
 
 use super::{Scope, State};
 use crate::{
@@ -35,7 +35,7 @@ impl State {
         if entry.is_none() && have.backend_number(&name).is_none() {
             return; // unknown: the first result decides
         }
-        if let Some(entry) = entry.filter(|entry| entry.hop.interface != 0) {
+        if let Some(entry) = entry.filter(|entry| entry.hop.interface != InterfaceIndex::NONE) {
             let path = self.path(service, backend);
             Arc::make_mut(&mut self.reach).adopt(path, entry.hop);
         }

@@ -42,7 +42,8 @@ impl Links {
         directory: &Path,
         attached: &[Attached],
     ) -> anyhow::Result<Self> {
-        let held = attached.iter().map(|it| Ok((it.index, link::open(&pins::link(directory, it.index))?)));
+        let held =
+            attached.iter().map(|it| Ok((it.index.0, link::open(&pins::link(directory, it.index.0))?)));
         Ok(Self {
             lock,
             directory: directory.to_path_buf(),

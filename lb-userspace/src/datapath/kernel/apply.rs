@@ -7,7 +7,7 @@ use aya::maps::{MapError, PerCpuArray, PerCpuValues};
 use lb_common::{
     backend::BackendId,
     counters::{BackendCounters, BackendNumber, ServiceCounters, ServiceNumber},
-    hop::Interface,
+    hop::{Interface, InterfaceIndex},
     limits::MAX_INTERFACE_INDEX,
     pool::Pool,
     service::{Service, ServiceKey},
@@ -67,13 +67,17 @@ impl Maps {
         }
     }
 
-    fn put_interface(&mut self, index: u32, interface: Interface) -> anyhow::Result<()> {
+    fn put_interface(
+        &mut self,
+        InterfaceIndex(index): InterfaceIndex,
+        interface: Interface,
+    ) -> anyhow::Result<()> {
         below(index, MAX_INTERFACE_INDEX)?;
         self.devices.set(index, index, None, 0).context("write DEVICES")?;
         self.interfaces.set(index, interface, 0).context("write INTERFACES")
     }
 
-    fn delete_interface(&mut self, index: u32) -> anyhow::Result<()> {
+    fn delete_interface(&mut self, InterfaceIndex(index): InterfaceIndex) -> anyhow::Result<()> {
         below(index, MAX_INTERFACE_INDEX)?;
         self.interfaces.set(index, Interface::default(), 0).context("write INTERFACES")?;
         // Interface 0 means none: the entry is deleted (kernel/bpf/devmap.c, __dev_map_update_elem).

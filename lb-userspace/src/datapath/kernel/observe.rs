@@ -4,7 +4,12 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, anyhow};
 use aya::maps::MapError;
-use lb_common::{hop::Interface, limits::MAX_INTERFACE_INDEX, net::Protocol, service::ServiceKey};
+use lb_common::{
+    hop::{Interface, InterfaceIndex},
+    limits::MAX_INTERFACE_INDEX,
+    net::Protocol,
+    service::ServiceKey,
+};
 
 use super::maps::Maps;
 use crate::datapath::{Listen, ServiceValue, Snapshot, names};
@@ -50,12 +55,12 @@ impl Maps {
         Ok(services)
     }
 
-    pub fn interfaces(&self) -> anyhow::Result<BTreeMap<u32, Interface>> {
+    pub fn interfaces(&self) -> anyhow::Result<BTreeMap<InterfaceIndex, Interface>> {
         let mut interfaces = BTreeMap::new();
         for index in 0..MAX_INTERFACE_INDEX {
             let interface = self.interfaces.get(&index, 0).context("read INTERFACES")?;
             if interface != Interface::default() && self.has_device(index)? {
-                interfaces.insert(index, interface);
+                interfaces.insert(InterfaceIndex(index), interface);
             }
         }
         Ok(interfaces)

@@ -1,7 +1,5 @@
 //! Counters, summed over CPUs.
 
-use std::collections::BTreeMap;
-
 use aya::{
     Pod,
     maps::{MapData, PerCpuArray},
@@ -21,9 +19,8 @@ impl Maps {
         for reason in Reason::ALL {
             totals.reasons.insert(*reason, sum(&self.reasons, *reason as u32)?);
         }
-        let interfaces: BTreeMap<u32, _> = self.interfaces()?;
-        for index in interfaces.into_keys() {
-            totals.actions.insert(index, sum(&self.actions, index)?);
+        for index in self.interfaces()?.into_keys() {
+            totals.actions.insert(index, sum(&self.actions, index.0)?);
         }
         Ok(totals)
     }

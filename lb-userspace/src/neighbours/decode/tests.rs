@@ -26,7 +26,7 @@ fn neighbour_states_are_decoded() {
     for (state, expected) in cases {
         let message = neighbour_message(state, &BYTES);
 
-        assert_eq!(neighbour(&message), Some(((2, BACKEND), expected)), "{state}");
+        assert_eq!(neighbour(&message), Some(((InterfaceIndex(2), BACKEND), expected)), "{state}");
     }
 }
 
@@ -35,7 +35,11 @@ fn other_link_addresses_are_ignored() {
     for bytes in [&[0; 6][..], &[], &[1; 4], &[1; 20]] {
         let message = neighbour_message(NeighbourState::Noarp, bytes);
 
-        assert_eq!(neighbour(&message), Some(((2, BACKEND), Neighbour::Incomplete)), "{bytes:?}");
+        assert_eq!(
+            neighbour(&message),
+            Some(((InterfaceIndex(2), BACKEND), Neighbour::Incomplete)),
+            "{bytes:?}"
+        );
     }
 }
 
@@ -69,7 +73,10 @@ fn a_link_is_up_when_it_is_switched_on_and_has_a_carrier() {
         ];
 
         let expected = Link { name: "eth0".to_owned(), mac: Some(Mac::new(BYTES)), mtu: 1500, is_up };
-        assert_eq!(fact(&RouteNetlinkMessage::NewLink(message)), Some(Fact::Link(2, Some(expected))));
+        assert_eq!(
+            fact(&RouteNetlinkMessage::NewLink(message)),
+            Some(Fact::Link(InterfaceIndex(2), Some(expected)))
+        );
     }
 }
 
@@ -77,7 +84,11 @@ fn a_link_is_up_when_it_is_switched_on_and_has_a_carrier() {
 fn routes_are_read_as_ip_route_get_prints_them() {
     let gateway = RouteAttribute::Gateway(RouteAddress::Inet(Ipv4Addr::new(10, 0, 0, 1)));
     let via6 = RouteAttribute::Via(RouteVia::Inet6("fe80::1".parse().unwrap()));
-    let via = |next_hop: &str| Route::Via { interface: 2, next_hop: next_hop.parse().unwrap(), mtu: None };
+    let via = |next_hop: &str| Route::Via {
+        interface: InterfaceIndex(2),
+        next_hop: next_hop.parse().unwrap(),
+        mtu: None,
+    };
     let cases = [
         (RouteType::Unicast, vec![RouteAttribute::Oif(2)], via("10.0.0.11")),
         (RouteType::Unicast, vec![RouteAttribute::Oif(2), gateway.clone()], via("10.0.0.1")),
@@ -117,7 +128,7 @@ fn a_configured_mtu_counts_and_a_learned_one_does_not() {
             RouteAttribute::CacheInfo(expiring(expires)),
         ];
 
-        let expected = Route::Via { interface: 2, next_hop: address, mtu: expected };
+        let expected = Route::Via { interface: InterfaceIndex(2), next_hop: address, mtu: expected };
         assert_eq!(route(address, &message), expected, "{address} {expires}");
     }
 }
