@@ -39,7 +39,13 @@ pub trait Steps<F: Family>: Storage<F> + Sized {
 
     /// [`evict::candidate`]
     #[inline(always)]
-    fn candidate(&self, bucket: BucketIndex, preferred: u32, protocol: u32, now: Ticks) -> Candidate {
+    fn candidate(
+        &self,
+        bucket: BucketIndex,
+        preferred: u32,
+        protocol: u32,
+        now: Ticks,
+    ) -> Result<Candidate, Reason> {
         evict::candidate(self, bucket, preferred, protocol, now)
     }
 

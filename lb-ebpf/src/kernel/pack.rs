@@ -1,8 +1,17 @@
 //! Arguments and results of global functions as numbers, the only types that the verifier allows.
 
-use lb_common::{clock::Age, flow::RecordIndex, reason::Reason};
+use lb_common::{
+    clock::Age,
+    flow::{RecordIndex, WAYS},
+    reason::Reason,
+};
 
-use crate::{opaque::opaque, packet::tcp::Segment, table::reply_index::Reserve};
+use crate::{
+    opaque::opaque,
+    packet::tcp::Segment,
+    table::evict::{Candidate, Score},
+    table::reply_index::Reserve,
+};
 
 // Indexes of records have 24 bits, so these are not valid.
 const NO_RECORD: u32 = u32::MAX;
@@ -60,7 +69,33 @@ pub fn to_segment(packed: u64, sequence: u32) -> Segment {
     Segment { flags: (packed >> 32) as u8, acknowledgement: packed as u32, sequence }
 }
 
-/// The opposite of [`Reserve::rank`].
+// Above all scores.
+const NO_BUCKET: u64 = u64::MAX;
+const WAY_BITS: u32 = WAYS.ilog2();
+
+/// A record to evict: its score in the high bits, its way in the low three. The only possible error is a missing element
+/// of the maps.
+#[inline(always)]
+pub fn candidate(candidate: Result<Candidate, Reason>) -> u64 {
+    candidate.map_or(NO_BUCKET, |it| it.score.0 << WAY_BITS | u64::from(it.way))
+}
+
+/// The opposite of [`candidate`].
+#[inline(always)]
+pub fn to_candidate(packed: u64) -> Result<Candidate, Reason> {
+    if packed == NO_BUCKET {
+        return Err(Reason::Internal);
+    }
+    Ok(Candidate { score: Score(packed >> WAY_BITS), way: packed as u32 & (WAYS as u32 - 1) })
+}
+
+/// The result of a reservation: its rank.
+#[inline(always)]
+pub fn reserve(reserve: Reserve) -> u64 {
+    reserve.rank()
+}
+
+/// The opposite of [`reserve`].
 #[inline(always)]
 pub fn to_reserve(rank: u64) -> Reserve {
     match rank {

@@ -45,7 +45,13 @@ macro_rules! global_functions {
             #[unsafe(export_name = $candidate)]
             #[inline(never)]
             pub extern "C" fn candidate(bucket: u32, preferred: u32, protocol: u32, now: u32) -> u64 {
-                evict::candidate::<$family>(&TABLES, BucketIndex(bucket), preferred, protocol, Ticks(now)).0
+                pack::candidate(evict::candidate::<$family>(
+                    &TABLES,
+                    BucketIndex(bucket),
+                    preferred,
+                    protocol,
+                    Ticks(now),
+                ))
             }
 
             /// [`reply_tuple::write`]
@@ -64,14 +70,13 @@ macro_rules! global_functions {
             #[unsafe(export_name = $reserve)]
             #[inline(never)]
             pub extern "C" fn reserve(record: u32, generation: u32, probe: u32, evict: u32) -> u64 {
-                reply_index::reserve::<$family>(
+                pack::reserve(reply_index::reserve::<$family>(
                     &TABLES,
                     RecordIndex(record),
                     generation,
                     probe,
                     Holders(evict),
-                )
-                .rank()
+                ))
             }
 
             /// [`reply_index::free`]

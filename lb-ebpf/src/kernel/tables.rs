@@ -162,8 +162,14 @@ macro_rules! flow_tables {
             }
 
             #[inline(always)]
-            fn candidate(&self, bucket: BucketIndex, preferred: u32, protocol: u32, now: Ticks) -> Candidate {
-                Candidate(subprograms::$calls::candidate(bucket.0, preferred, protocol, now.0))
+            fn candidate(
+                &self,
+                bucket: BucketIndex,
+                preferred: u32,
+                protocol: u32,
+                now: Ticks,
+            ) -> Result<Candidate, Reason> {
+                pack::to_candidate(subprograms::$calls::candidate(bucket.0, preferred, protocol, now.0))
             }
 
             #[inline(always)]

@@ -22,7 +22,7 @@ use crate::{
     opaque::opaque,
     picker,
     steps::Steps,
-    table::evict::{self, Candidate},
+    table::evict,
     table::half_open,
     table::lifecycle,
     table::record::{self, Found, States, by_index},
@@ -94,23 +94,17 @@ fn take_record<'a, F: Family>(
         let protocol = flow.tuple.get().protocol;
         tables.candidate(bucket, record::preferred(hash), protocol, flow.now.get())
     };
-    let (mut bucket, mut best) = (home, candidate(home));
-    if best == Candidate::MISSING {
-        return Err(Reason::Internal);
-    }
-    if !best.is_free() {
-        let other = candidate(second);
-        if other == Candidate::MISSING {
-            return Err(Reason::Internal);
-        }
+    let (mut bucket, mut best) = (home, candidate(home)?);
+    if !best.score.is_free() {
+        let other = candidate(second)?;
         if other < best {
             (bucket, best) = (second, other);
         }
-        if !best.is_some() {
+        if !best.score.may_take() {
             return Err(Reason::TableFull);
         }
     }
-    let index = RecordIndex::new(bucket, best.way());
+    let index = RecordIndex::new(bucket, best.way);
     let found = by_index::<F>(tables, index)?;
     let seen = found.control;
     // The flow may have been promoted since its record was chosen.
@@ -182,7 +176,8 @@ fn fill<F: Family>(
             Reserve::Missing => return Err(Reason::Internal),
             Reserve::Taken | Reserve::Evictable(_) => {}
         }
-        // The holder's rank in the high bits, the probe in the low eight.
+        // One number, unknown to the verifier, with the probe in the low eight bits: it would explore the rest of the loop
+        // once for each kind of result.
         let holder = opaque(reserved.rank() << 8 | u64::from(probe), pool.0);
         if holder > oldest {
             (oldest, oldest_slot) = (holder, slot);

@@ -55,7 +55,8 @@ pub struct Scratch<F: Family> {
     pub deltas: Shared<Deltas>,
 }
 
-/// Not a record: above [`lb_common::flow::MAX_RECORDS`].
+/// Not a record: above [`lb_common::flow::MAX_RECORDS`]. Scratch is memory of a map, where any bytes must be a valid value, so
+/// it cannot hold an `Option`.
 const NO_RECORD: RecordIndex = RecordIndex(u32::MAX);
 
 impl<F: Family> Scratch<F> {
