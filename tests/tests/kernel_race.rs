@@ -13,7 +13,7 @@ use lb_common::{
     cell::Word,
     counters::{BackendNumber, ServiceNumber},
     flow::{Bucket, RecordIndex, ReplyEntry, ReplyLine, Shape, State},
-    hop::{Hop, Interface},
+    hop::{Hop, Interface, InterfaceIndex},
     net::{Address, Be16, Mac, Protocol, V4, V6},
     pool::{Picker, Pool, PoolNumber, SlotIndex, SlotLine, SlotRange, SourceSet, SourceSetNumber},
     service::{Mode, Service, ServiceKey},
@@ -235,7 +235,12 @@ fn furnish(race: &mut Object, address: impl Fn(u32) -> Address) -> Result<Settin
             accepts: 1,
             address: address(BACKEND_ADDRESSES + id),
             port: Be16::new(8080),
-            hop: Hop { destination: Mac([id as u16; 3]), interface: INTERFACE, mtu: 1500, ..Hop::default() },
+            hop: Hop {
+                destination: Mac([id as u16; 3]),
+                interface: InterfaceIndex(INTERFACE),
+                mtu: 1500,
+                ..Hop::default()
+            },
             ..Backend::default()
         };
         race.set("BACKENDS", id, backend)?;

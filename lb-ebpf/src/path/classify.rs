@@ -12,7 +12,7 @@ use crate::{
     family::Family,
     path::client_hop,
     steps::Steps,
-    storage::Maps,
+    storage::{Maps, Storage},
     table::record::{self, States},
     table::scratch::Scratch,
 };
@@ -26,6 +26,12 @@ pub fn service<F: Family>(maps: &impl Maps, flow: &Scratch<F>) {
     let service = maps.service(&key).unwrap_or(Service { pool: Service::NO_POOL, ..Service::default() });
     flow.pool.set(service.pool);
     flow.service_counters.set(service.counters);
+}
+
+/// Does a service listen where the packet in [`Storage::scratch`] goes?
+#[inline(always)]
+pub fn has_service<F: Family>(tables: &impl Storage<F>) -> Result<bool, Reason> {
+    Ok(tables.scratch().ok_or(Reason::Internal)?.pool.get() != Service::NO_POOL)
 }
 
 /// Decides whether the packet may open a flow, and looks up the next hop to its client. `sender`: see

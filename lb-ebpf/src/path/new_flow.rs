@@ -3,7 +3,6 @@
 use lb_common::{
     hop::{ClientHop, InterfaceIndex},
     reason::Reason,
-    service::Service,
 };
 
 use crate::{
@@ -32,17 +31,10 @@ fn forward<F: Family>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Result<
     request::count(tables, &layout, forward.backend, rewrite::apply(frame, &layout, &forward.rewrite))
 }
 
-/// Creates the flow. `sender`: see [`client_hop::of_frame`]. [`Reason::NotService`]: no service listens there.
+/// Creates the flow. `sender`: see [`client_hop::of_frame`].
 #[inline(always)]
 pub fn make<'a, F: Family>(tables: &'a impl Steps<F>, sender: ClientHop) -> Result<Forward<'a, F>, Reason> {
     let flow = tables.scratch().ok_or(Reason::Internal)?;
-    // The service of a SYN is known: see `request::find`.
-    if flow.is_syn.get() == 0 {
-        classify::service(tables, flow);
-    }
-    if flow.pool.get() == Service::NO_POOL {
-        return Err(Reason::NotService);
-    }
     if let Err(reason) = classify::admit(tables, flow, sender).and_then(|()| insert::insert(tables, flow)) {
         tables.count_refused(flow.service_counters.get(), flow.layout.get().frame.into());
         return Err(reason);

@@ -16,7 +16,7 @@ use crate::{
         rewrite,
     },
     path::{
-        icmp,
+        classify, icmp,
         reply::{self, Reply},
         request::{self, Forward},
         slow::{SlowPath, SlowPaths},
@@ -155,7 +155,11 @@ fn balance<F: SlowPaths>(
             None => {}
         }
     }
-    if may_be_request { Ok(Exit::Continue(F::NEW_FLOW)) } else { Err(Reason::NotService) }
+    if may_be_request && classify::has_service(tables)? {
+        Ok(Exit::Continue(F::NEW_FLOW))
+    } else {
+        Err(Reason::NotService)
+    }
 }
 
 /// The reason, if a service listens on any port of the packet's destination. Other packets belong to the host.

@@ -39,7 +39,7 @@ impl<'a, F: Family> Forward<'a, F> {
     }
 }
 
-/// Finds the flow of a request. `None`: there is none, and the packet is in [`Storage::scratch`] for
+/// Finds the flow of a request. `None`: there is none, and the packet and its service are in [`Storage::scratch`] for
 /// [`super::new_flow`].
 ///
 /// [`Storage::scratch`]: crate::storage::Storage::scratch
@@ -51,25 +51,33 @@ pub fn find<'a, F: Family>(
     let settings = tables.settings();
     let tuple = &packet.tuple;
     let hash = F::hash(&settings.keys, tuple);
-    if packet.segment.is_syn() {
+    let is_syn = packet.segment.is_syn();
+    if is_syn {
         let flow = describe(tables, packet, hash)?;
         classify::service(tables, flow);
         preload::reply_line(tables, flow);
     }
     let mut found = record::at_home(tables, tuple, hash, F::shape(settings))?;
-    if found.is_none() {
-        describe(tables, packet, hash)?.has_record.set(0);
+    let mut has_record = found.is_some();
+    if !has_record {
+        describe(tables, packet, hash)?;
         // At half load, one flow in a hundred is in its second bucket.
         let second = record::second(hash, F::shape(settings));
-        let Some(index) = tables.in_bucket(second, States::LIVE, None)? else { return Ok(None) };
-        found = record::again(tables, index, tuple)?;
+        if let Some(index) = tables.in_bucket(second, States::LIVE, None)? {
+            has_record = true;
+            found = record::again(tables, index, tuple)?;
+        }
     }
     if let Some(found) = found
         && let Some(forward) = known(tables, tuple, packet.segment, found)?
     {
         return Ok(Some(forward));
     }
-    describe(tables, packet, hash)?.has_record.set(1);
+    let flow = describe(tables, packet, hash)?;
+    flow.has_record.set(has_record.into());
+    if !is_syn {
+        classify::service(tables, flow);
+    }
     Ok(None)
 }
 

@@ -1,6 +1,7 @@
 //! The program on its interfaces: attached, replaced, removed.
 
 use anyhow::Result;
+use lb_common::hop::InterfaceIndex;
 use lb_userspace::{
     datapath::Attached,
     spec::{AttachMode, LinkMode},
@@ -36,7 +37,7 @@ fn a_link_whose_device_is_gone_is_attached_again() -> Result<()> {
 
         let index = world.index("back")?;
         assert_ne!(index, dead);
-        assert_eq!(opened.attached[1].index, index);
+        assert_eq!(opened.attached[1].index, InterfaceIndex(index));
         assert!(world.program("back")?.is_some());
         assert!(!world.pins().join(format!("link_{dead}")).exists());
         Ok(())
