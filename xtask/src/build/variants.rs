@@ -29,10 +29,14 @@ const PRODUCT: &[&str] = &["Cargo.toml", "Cargo.lock", "lb-common", "lb-ebpf", "
 /// Builds all of them.
 pub fn build() -> Result<()> {
     let files = files()?;
+    patches()?.iter().try_for_each(|patch| build_one(patch, &files))
+}
+
+fn patches() -> Result<Vec<PathBuf>> {
     let patches = fs::read_dir(tree::top().join("tests/layouts")).context("list tests/layouts")?;
     let mut patches = patches.map(|entry| Ok(entry?.path())).collect::<Result<Vec<PathBuf>>>()?;
     patches.sort();
-    patches.iter().try_for_each(|patch| build_one(patch, &files))
+    Ok(patches)
 }
 
 fn build_one(patch: &Path, files: &BTreeSet<PathBuf>) -> Result<()> {
@@ -107,12 +111,17 @@ fn write_patched(patch: &Path, files: &BTreeSet<PathBuf>, copy: &Path) -> Result
     for file in files {
         write_if_different(&tree::top().join(file), &copy.join(file))?;
     }
+    command::run(apply(patch)?.current_dir(copy))
+}
+
+/// `patch` with a patch of the tree: it must fit exactly.
+fn apply(patch: &Path) -> Result<Command> {
     let mut command =
         Command::new(command::find("patch").context("no `patch` found: run `cargo xtask setup`")?);
     command
         .args(["--strip=1", "--fuzz=0", "--no-backup-if-mismatch", "--batch", "--silent", "--input"])
         .arg(patch);
-    command::run(command.current_dir(copy))
+    Ok(command)
 }
 
 fn write_if_different(from: &Path, to: &Path) -> Result<()> {
@@ -135,4 +144,16 @@ fn remove_others(directory: &Path, top: &Path, files: &BTreeSet<PathBuf>) -> Res
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_patches_apply_to_this_tree() {
+        for patch in patches().unwrap() {
+            command::run(apply(&patch).unwrap().arg("--dry-run").current_dir(tree::top())).unwrap();
+        }
+    }
 }
