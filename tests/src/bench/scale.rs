@@ -35,7 +35,6 @@ const GOAL_ALL_SERVE: f64 = 10_000.0;
 const GOAL_CHANGE: f64 = 20.0;
 const GOAL_STATUS: f64 = 100.0;
 const GOAL_RELOAD: f64 = 1_000.0;
-/// Of a request during a scrape.
 /// Percent of a CPU while nothing changes.
 const GOAL_CPU: f64 = 60.0;
 
