@@ -10,6 +10,8 @@ use std::{env, path::PathBuf};
 use anyhow::{Context as _, Result, bail};
 use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions, maps::DevMap, programs::Xdp};
 
+use lb_ebpf::path::slow::SlowPath;
+
 use self::network::Network;
 use crate::{
     engine::{Action, Counters, Engine, MAX_BUCKETS, Memory, Outcome},
@@ -56,6 +58,11 @@ impl KernelEngine {
     pub fn lose_device(&mut self, interface: u32) -> Result<()> {
         let devices = self.ebpf.map_mut("DEVICES").context("there is no map DEVICES")?;
         DevMap::try_from(devices)?.set(interface, 0, None, 0).context("write DEVICES")
+    }
+
+    /// Takes a slow path out of the program array, as the kernel does with all of them when the array's last pin goes.
+    pub fn lose_slow_path(&mut self, path: SlowPath) -> Result<()> {
+        programs::slow_paths(&mut self.ebpf)?.clear_index(&(path as u32)).context("clear a slow path")
     }
 }
 

@@ -1,7 +1,11 @@
 //! Loading the programs of an object.
 
 use anyhow::{Context as _, Result};
-use aya::{Ebpf, EbpfLoader, maps::ProgramArray, programs::Xdp};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{MapData, ProgramArray},
+    programs::Xdp,
+};
 use lb_common::limits::Room;
 use lb_ebpf::path::slow::SlowPath;
 
@@ -23,10 +27,15 @@ pub fn load(ebpf: &mut Ebpf) -> Result<()> {
         let Some(program) = ebpf.program(path.name()) else { continue };
         let program: &Xdp = program.try_into()?;
         let fd = program.fd()?.try_clone()?;
-        let paths = ebpf.map_mut(SLOW_PATHS).with_context(|| format!("there is no map {SLOW_PATHS}"))?;
-        ProgramArray::try_from(paths)?
+        slow_paths(ebpf)?
             .set(path as u32, &fd, 0)
             .with_context(|| format!("write {SLOW_PATHS}: {}", path.name()))?;
     }
     Ok(())
+}
+
+/// The program array that leads to the slow paths.
+pub fn slow_paths(ebpf: &mut Ebpf) -> Result<ProgramArray<&mut MapData>> {
+    let paths = ebpf.map_mut(SLOW_PATHS).with_context(|| format!("there is no map {SLOW_PATHS}"))?;
+    Ok(ProgramArray::try_from(paths)?)
 }

@@ -4,6 +4,7 @@ use std::thread;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use lb_common::{counters::ActionCounters, reason::Reason};
+use lb_ebpf::path::slow::SlowPath;
 use tests::{
     case::{self, Case},
     dialogue::Dialogue,
@@ -62,6 +63,27 @@ fn what_cannot_be_redirected_is_dropped_and_counted() -> Result<()> {
         assert_eq!((refused.packets, refused.bytes), (1, syn.to_frame().len() as u64));
         assert_eq!(counters.reasons.iter().map(|tally| tally.packets).sum::<u64>(), 1);
         assert_eq!(counters.actions[0], ActionCounters { dropped: 1, ..ActionCounters::default() });
+        Ok(())
+    })
+}
+
+#[test]
+fn a_packet_whose_slow_path_is_missing_is_dropped_and_counted_as_internal() -> Result<()> {
+    in_a_thread(|| {
+        let mut engine = KernelEngine::new()?;
+        for (kind, path) in Kind::tcp().into_iter().zip([SlowPath::NewFlow4, SlowPath::NewFlow6]) {
+            let syn = Dialogue::new(kind).syn().packet;
+            let syn = syn.with(|packet| packet.to_mac = network::mac_of_interface(network::FRONT));
+            engine.reset(&World::new(kind))?;
+            engine.lose_slow_path(path)?;
+
+            let outcome = engine.run(network::FRONT, &syn.to_frame())?;
+
+            let counters = engine.counters()?;
+            assert_eq!(outcome.action, Action::Drop, "{kind}");
+            assert_eq!(counters.reasons[Reason::Internal as usize].packets, 1, "{kind}");
+            assert_eq!(counters.reasons.iter().map(|tally| tally.packets).sum::<u64>(), 1, "{kind}");
+        }
         Ok(())
     })
 }
