@@ -1,7 +1,8 @@
 //! Metrics for Prometheus: pure rendering of the controller's state, in text format 0.0.4.
 //!
 //! The controller fills an [`Input`]. [`render`] turns it into families ([`families()`], one function per family) and
-//! adds the `process_*` ones. It runs outside the controller, because the text can have megabytes. Client addresses are never labels: labels are bounded by the configuration.
+//! adds the `process_*` ones. It runs outside the controller, because the text can be megabytes long. Client addresses are
+//! never labels: labels are bounded by the configuration.
 
 mod durations;
 mod families;
@@ -115,10 +116,9 @@ pub fn process() -> Vec<MetricFamily> {
 
 /// The answer to `GET /metrics`.
 pub fn render(input: &Input) -> Result<String, prometheus::Error> {
-    let mut text = String::new();
-    families(input).iter().for_each(|family| family.write_to(&mut text));
-    text.push_str(&TextEncoder::new().encode_to_string(&input.process)?);
-    Ok(text)
+    let mut all = families(input);
+    all.extend_from_slice(&input.process);
+    TextEncoder::new().encode_to_string(&all)
 }
 
 #[cfg(test)]

@@ -2,18 +2,12 @@
 
 use std::time::Duration;
 
-use super::family::Histogram;
+use prometheus::proto;
 
 /// Upper limits in microseconds: from a backend on the same switch to the longest timeouts in use.
 const BOUNDS_US: [u64; 14] = [
     250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
     5_000_000,
-];
-
-/// The same in seconds, as labels.
-const BOUNDS_SECONDS: [&str; BOUNDS_US.len()] = [
-    "0.00025", "0.0005", "0.001", "0.0025", "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1",
-    "2.5", "5",
 ];
 
 /// Counts of durations, by bucket.
@@ -35,15 +29,21 @@ impl Durations {
         self.sum += duration;
     }
 
-    /// Calls `write` with the histogram.
-    pub(super) fn with_histogram(&self, write: impl FnOnce(&Histogram<'_>)) {
+    pub(super) fn to_histogram(&self) -> proto::Histogram {
         let mut below = 0;
-        let mut buckets = [("", 0); BOUNDS_US.len()];
-        for (bucket, (bound, count)) in buckets.iter_mut().zip(BOUNDS_SECONDS.iter().zip(self.buckets)) {
+        let buckets = BOUNDS_US.iter().zip(self.buckets).map(|(bound, count)| {
             below += count;
-            *bucket = (*bound, below);
-        }
-        write(&Histogram { buckets: &buckets, count: self.count, sum: self.sum.as_secs_f64() });
+            let mut bucket = proto::Bucket::default();
+            bucket.set_upper_bound(Duration::from_micros(*bound).as_secs_f64());
+            bucket.set_cumulative_count(below);
+            bucket
+        });
+
+        let mut histogram = proto::Histogram::default();
+        histogram.set_bucket(buckets.collect());
+        histogram.set_sample_count(self.count);
+        histogram.set_sample_sum(self.sum.as_secs_f64());
+        histogram
     }
 }
 
@@ -58,21 +58,14 @@ mod tests {
             durations.observe(Duration::from_millis(duration_ms));
         }
 
-        durations.with_histogram(|histogram| {
-            let at = |bound: &str| histogram.buckets.iter().find(|it| it.0 == bound).map(|it| it.1);
-            assert_eq!(
-                (at("0.0005"), at("0.001"), at("0.0025"), at("0.005")),
-                (Some(0), Some(2), Some(2), Some(3))
-            );
-            assert_eq!((at("5"), histogram.count), (Some(3), 4));
-            assert!((histogram.sum - 60.005).abs() < 1e-9);
-        });
-    }
+        let histogram = durations.to_histogram();
 
-    #[test]
-    fn labels_are_the_bounds_in_seconds() {
-        for (bound, label) in BOUNDS_US.iter().zip(BOUNDS_SECONDS) {
-            assert_eq!(Duration::from_micros(*bound).as_secs_f64().to_string(), label);
-        }
+        let at = |bound: f64| {
+            let mut buckets = histogram.get_bucket().iter();
+            buckets.find(|bucket| bucket.upper_bound() == bound).map(|bucket| bucket.cumulative_count())
+        };
+        assert_eq!((at(0.0005), at(0.001), at(0.0025), at(0.005)), (Some(0), Some(2), Some(2), Some(3)));
+        assert_eq!((at(5.0), histogram.get_sample_count()), (Some(3), 4));
+        assert!((histogram.get_sample_sum() - 60.005).abs() < 1e-9);
     }
 }

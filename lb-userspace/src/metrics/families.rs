@@ -2,15 +2,17 @@
 
 use std::time::SystemTime;
 
-use super::{Backend, FlowTable, Input, Service, family::Family};
-use crate::{named::Named, probe::ProbeOutcome, spec::AdminState, view::Health};
 use lb_common::{
     counters::{BackendCounters, Tally},
     reason::{Action, Reason},
 };
+use prometheus::proto::MetricFamily;
+
+use super::{Backend, FlowTable, Input, Service, family::Family};
+use crate::{named::Named, probe::ProbeOutcome, spec::AdminState, view::Health};
 
 /// All metric families that have samples.
-pub fn families(input: &Input) -> Vec<Family> {
+pub fn families(input: &Input) -> Vec<MetricFamily> {
     let mut all = vec![build_info(), service_info(input), backend_info(input)];
     all.extend(service_traffic(input));
     all.extend(backend_traffic(input));
@@ -19,13 +21,12 @@ pub fn families(input: &Input) -> Vec<Family> {
     all.extend(program(input));
     all.extend(flows(input));
     all.extend(reload(input));
-    all.retain(|family| !family.is_empty());
-    all
+    all.into_iter().filter_map(Family::finish).collect()
 }
 
 fn build_info() -> Family {
     let mut family = Family::gauge("xlb_build_info", "Version of the daemon; always 1.");
-    family.set(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    family.set(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     family
 }
 
@@ -41,7 +42,7 @@ fn service_info(input: &Input) -> Family {
                 ("mode", view.mode.name()),
                 ("scheduler", view.scheduler.name()),
             ];
-            family.set(&labels, 1);
+            family.set(&labels, 1.0);
         }
     }
     family
@@ -51,7 +52,7 @@ fn backend_info(input: &Input) -> Family {
     let mut family = Family::gauge("xlb_backend_info", "A backend's address; always 1.");
     for Backend { view, .. } in backends(input) {
         let address = view.address.to_string();
-        family.set(&[("service", &view.service), ("backend", &view.name), ("address", &address)], 1);
+        family.set(&[("service", &view.service), ("backend", &view.name), ("address", &address)], 1.0);
     }
     family
 }
@@ -68,9 +69,9 @@ fn service_traffic(input: &Input) -> [Family; 3] {
     let mut new_flows = Family::counter("xlb_service_new_flows_total", "New flows sent to a backend.");
     for Service { view, received, new_flows: made, .. } in &input.services {
         let labels = [("service", view.name.as_str())];
-        packets.set(&labels, received.packets);
-        bytes.set(&labels, received.bytes);
-        new_flows.set(&labels, *made);
+        packets.count(&labels, received.packets);
+        bytes.count(&labels, received.bytes);
+        new_flows.count(&labels, *made);
     }
     [packets, bytes, new_flows]
 }
@@ -88,7 +89,7 @@ fn backend_traffic(input: &Input) -> [Family; 5] {
     families.map(|(name, help, value)| {
         let mut family = Family::counter(name, help);
         for Backend { view, counters, .. } in backends(input) {
-            family.set(&[("service", &view.service), ("backend", &view.name)], value(counters));
+            family.count(&[("service", &view.service), ("backend", &view.name)], value(counters));
         }
         family
     })
@@ -106,14 +107,14 @@ fn backend_state(input: &Input) -> [Family; 5] {
         Family::counter("xlb_backend_state_changes_total", "Changes of the backend between up and down.");
     for Backend { view, state_changes, .. } in backends(input) {
         let labels = [("service", view.service.as_str()), ("backend", view.name.as_str())];
-        flows.set(&labels, view.flows);
-        weight.set(&labels, view.weight);
+        flows.set(&labels, view.flows as f64);
+        weight.set(&labels, f64::from(view.weight));
         up.set(&labels, truth(view.health == Health::Up));
         for &state in AdminState::ALL {
             let labels = [labels[0], labels[1], ("state", state.name())];
             admin_state.set(&labels, truth(view.admin_state == state));
         }
-        changes.set(&labels, *state_changes);
+        changes.count(&labels, *state_changes);
     }
     [flows, weight, up, admin_state, changes]
 }
@@ -129,9 +130,9 @@ fn health_checks(input: &Input) -> [Family; 2] {
         let labels = [("service", view.service.as_str()), ("backend", view.name.as_str())];
         for &outcome in ProbeOutcome::ALL {
             let labels = [labels[0], labels[1], ("result", outcome.name())];
-            results.set(&labels, checks.results.get(&outcome).copied().unwrap_or_default());
+            results.count(&labels, checks.results.get(&outcome).copied().unwrap_or_default());
         }
-        checks.durations.with_histogram(|histogram| durations.distribute(&labels, histogram));
+        durations.distribute(&labels, checks.durations.to_histogram());
     }
     [results, durations]
 }
@@ -142,18 +143,18 @@ fn program(input: &Input) -> [Family; 4] {
     for interface in &input.interfaces {
         let name = ("interface", interface.view.name.as_str());
         attached.set(&[name, ("mode", interface.view.mode.name())], truth(interface.view.attached));
-        actions.set(&[name, ("action", "pass")], interface.actions.passed);
-        actions.set(&[name, ("action", "drop")], interface.actions.dropped);
-        actions.set(&[name, ("action", "tx")], interface.actions.transmitted);
-        actions.set(&[name, ("action", "redirect")], interface.actions.redirected);
+        actions.count(&[name, ("action", "pass")], interface.actions.passed);
+        actions.count(&[name, ("action", "drop")], interface.actions.dropped);
+        actions.count(&[name, ("action", "tx")], interface.actions.transmitted);
+        actions.count(&[name, ("action", "redirect")], interface.actions.redirected);
     }
 
     let mut packets = Family::counter("xlb_dropped_packets_total", "Packets dropped, by reason.");
     let mut bytes = Family::counter("xlb_dropped_bytes_total", "Bytes of frames dropped, by reason.");
     for reason in Reason::ALL.iter().filter(|reason| reason.action() == Action::Drop) {
         let Tally { packets: dropped, bytes: size } = input.reasons.get(reason).copied().unwrap_or_default();
-        packets.set(&[("reason", reason.name())], dropped);
-        bytes.set(&[("reason", reason.name())], size);
+        packets.count(&[("reason", reason.name())], dropped);
+        bytes.count(&[("reason", reason.name())], size);
     }
     [attached, actions, packets, bytes]
 }
@@ -163,11 +164,11 @@ fn flows(input: &Input) -> [Family; 2] {
     let mut most = Family::gauge("xlb_flows_max", "Maximum number of flows in the flow table of a family.");
     for FlowTable { family, flows, established_max, half_open_max } in &input.flow_tables {
         let family = ("family", *family);
-        held.set(&[family, ("state", "half_open")], flows.half_open);
-        held.set(&[family, ("state", "established")], flows.established);
-        held.set(&[family, ("state", "closing")], flows.closing);
-        most.set(&[family, ("state", "half_open")], *half_open_max);
-        most.set(&[family, ("state", "established")], *established_max);
+        held.set(&[family, ("state", "half_open")], flows.half_open as f64);
+        held.set(&[family, ("state", "established")], flows.established as f64);
+        held.set(&[family, ("state", "closing")], flows.closing as f64);
+        most.set(&[family, ("state", "half_open")], *half_open_max as f64);
+        most.set(&[family, ("state", "established")], *established_max as f64);
     }
     [held, most]
 }
@@ -190,6 +191,6 @@ fn backends(input: &Input) -> impl Iterator<Item = &Backend> {
     input.services.iter().flat_map(|service| &service.backends)
 }
 
-fn truth(fact: bool) -> u8 {
-    u8::from(fact)
+fn truth(fact: bool) -> f64 {
+    if fact { 1.0 } else { 0.0 }
 }

@@ -1,126 +1,68 @@
-//! A metric family as text, in the format 0.0.4 of Prometheus.
-//!
-//! The text is written line by line, because a scrape of thousands of services has hundreds of thousands of lines.
+//! A metric family being built.
 
-use std::fmt::{Display, Write as _};
+use prometheus::proto::{Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
-/// `(name, value)`; values are escaped.
+/// `(name, value)`; the encoder escapes values.
 pub type Label<'a> = (&'static str, &'a str);
 
-/// A family, with its samples.
 #[derive(Debug)]
-pub struct Family {
-    name: &'static str,
-    help: &'static str,
-    kind: &'static str,
-    samples: String,
-}
-
-/// The values of one sample of a family of histograms.
-pub struct Histogram<'a> {
-    /// Upper limits, in the form of the label `le`, each with the number of values up to it.
-    pub buckets: &'a [(&'static str, u64)],
-    pub count: u64,
-    pub sum: f64,
-}
+pub struct Family(MetricFamily);
 
 impl Family {
-    pub fn counter(name: &'static str, help: &'static str) -> Self {
-        Self::new(name, help, "counter")
+    pub fn counter(name: &str, help: &str) -> Self {
+        Self::new(name, help, MetricType::COUNTER)
     }
 
-    pub fn gauge(name: &'static str, help: &'static str) -> Self {
-        Self::new(name, help, "gauge")
+    pub fn gauge(name: &str, help: &str) -> Self {
+        Self::new(name, help, MetricType::GAUGE)
     }
 
-    pub fn histogram(name: &'static str, help: &'static str) -> Self {
-        Self::new(name, help, "histogram")
+    pub fn histogram(name: &str, help: &str) -> Self {
+        Self::new(name, help, MetricType::HISTOGRAM)
     }
 
-    fn new(name: &'static str, help: &'static str, kind: &'static str) -> Self {
-        Self { name, help, kind, samples: String::new() }
+    fn new(name: &str, help: &str, kind: MetricType) -> Self {
+        let mut family = MetricFamily::default();
+        family.set_name(name.to_owned());
+        family.set_help(help.to_owned());
+        family.set_field_type(kind);
+        Self(family)
     }
 
-    #[cfg(test)]
-    pub fn name(&self) -> &'static str {
-        self.name
+    /// Adds a sample to a family of counters. Exact up to 2^53, as all of Prometheus is.
+    pub fn count(&mut self, labels: &[Label<'_>], value: u64) {
+        let mut counter = Counter::default();
+        counter.set_value(value as f64);
+        self.push(labels).set_counter(counter);
     }
 
-    /// Without a sample there is no family.
-    pub fn is_empty(&self) -> bool {
-        self.samples.is_empty()
-    }
-
-    /// Adds a sample to a family of counters or gauges.
-    pub fn set(&mut self, labels: &[Label<'_>], value: impl Display) {
-        self.samples.push_str(self.name);
-        write_labels(&mut self.samples, labels);
-        end(&mut self.samples, value);
+    /// Adds a sample to a family of gauges.
+    pub fn set(&mut self, labels: &[Label<'_>], value: f64) {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value);
+        self.push(labels).set_gauge(gauge);
     }
 
     /// Adds a sample to a family of histograms.
-    pub fn distribute(&mut self, labels: &[Label<'_>], Histogram { buckets, count, sum }: &Histogram<'_>) {
-        let mut common = String::new();
-        write_labels(&mut common, labels);
-        let opened = common.strip_suffix('}').unwrap_or("{");
-        let comma = if labels.is_empty() { "" } else { "," };
-        let (text, name) = (&mut self.samples, self.name);
-        for (limit, below) in buckets.iter().chain(&[("+Inf", *count)]) {
-            for part in [name, "_bucket", opened, comma, "le=\"", limit, "\"}"] {
-                text.push_str(part);
-            }
-            end(text, below);
-        }
-        for part in [name, "_sum", &common] {
-            text.push_str(part);
-        }
-        end(text, sum);
-        for part in [name, "_count", &common] {
-            text.push_str(part);
-        }
-        end(text, count);
+    pub fn distribute(&mut self, labels: &[Label<'_>], value: Histogram) {
+        self.push(labels).set_histogram(value);
     }
 
-    /// Appends the family to a text, unless it is empty.
-    pub fn write_to(&self, text: &mut String) {
-        if !self.is_empty() {
-            let Self { name, help, kind, samples } = self;
-            // The help texts are ours: nothing in them needs to be escaped.
-            text.extend(["# HELP ", name, " ", help, "\n# TYPE ", name, " ", kind, "\n", samples]);
-        }
+    /// `None`: there is no sample, so there is no family.
+    pub fn finish(self) -> Option<MetricFamily> {
+        if self.0.get_metric().is_empty() { None } else { Some(self.0) }
     }
-}
 
-/// `{service="web",backend="web-1"}`, or nothing without labels.
-fn write_labels(text: &mut String, labels: &[Label<'_>]) {
-    for (place, (name, value)) in labels.iter().enumerate() {
-        text.push(if place == 0 { '{' } else { ',' });
-        text.push_str(name);
-        text.push_str("=\"");
-        write_escaped(text, value);
-        text.push('"');
+    fn push(&mut self, labels: &[Label<'_>]) -> &mut Metric {
+        let labels = labels.iter().map(|(name, value)| {
+            let mut label = LabelPair::default();
+            label.set_name((*name).to_owned());
+            label.set_value((*value).to_owned());
+            label
+        });
+        let metrics = self.0.mut_metric();
+        let index = metrics.len();
+        metrics.push(Metric::from_label(labels.collect()));
+        &mut metrics[index]
     }
-    if !labels.is_empty() {
-        text.push('}');
-    }
-}
-
-fn write_escaped(text: &mut String, value: &str) {
-    if !value.contains(['\\', '"', '\n']) {
-        text.push_str(value);
-        return;
-    }
-    for character in value.chars() {
-        match character {
-            '\\' => text.push_str("\\\\"),
-            '"' => text.push_str("\\\""),
-            '\n' => text.push_str("\\n"),
-            other => text.push(other),
-        }
-    }
-}
-
-fn end(text: &mut String, value: impl Display) {
-    // Writing to a string cannot fail.
-    let _ = writeln!(text, " {value}");
 }
