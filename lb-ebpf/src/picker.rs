@@ -1,4 +1,4 @@
-//! Pickers: how a slot of the pool is chosen for a new flow. Each has a file, and a line in [`pick`].
+//! Pickers: how a slot of the pool is chosen for a new flow. Each has a file, and a line in [`pick`] and in [`likely`].
 
 mod turn;
 

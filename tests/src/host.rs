@@ -152,7 +152,7 @@ mod tests {
     };
 
     #[test]
-    fn the_fast_path_loads_the_line_of_the_reply_index_that_the_new_flow_uses() -> Result<()> {
+    fn the_line_of_the_reply_index_that_is_preloaded_is_the_one_that_the_new_flow_uses() -> Result<()> {
         for (ip, mode) in Family::ALL.into_iter().flat_map(|ip| [(ip, Mode::FullNat), (ip, Mode::Nat)]) {
             let kind = Kind::new(ip, Protocol::Tcp, mode);
             let tables = MemoryTables::new(&World::new(kind));

@@ -1,22 +1,17 @@
 //! Loading memory before it is needed.
 
-use lb_common::{flow::LineIndex, net::Ports};
+use lb_common::flow::LineIndex;
 
 use crate::{
-    family::{Family, Tuple},
-    mode, picker,
-    storage::Storage,
-    table::reply_index,
-    table::reply_tuple,
-    table::scratch::Scratch,
+    family::Family, picker, storage::Storage, table::reply_index, table::reply_tuple, table::scratch::Scratch,
 };
 
 /// Loads the line of the reply index that a new flow will probably use: the one of its first probe, if no other flow
 /// takes the same turn. `None`: the flow will be refused.
 ///
-/// A new flow reads two random places of the table, its bucket and this line, and each is a miss of cache and TLB. A CPU
-/// that knows both addresses waits for both at once, so this runs before the bucket is searched. (BPF has no instruction
-/// for it: this is a load whose value is ignored.)
+/// A new flow reads three random places of the table: its two buckets and this line. Each is a miss of cache and TLB. If the
+/// addresses are known early, the CPU waits for all of them at once, so this runs before the buckets are searched. (BPF has
+/// no instruction for it: this is a load whose value is ignored.)
 #[inline(always)]
 pub fn reply_line<F: Family>(tables: &impl Storage<F>, flow: &Scratch<F>) -> Option<LineIndex> {
     let settings = tables.settings();
@@ -24,13 +19,7 @@ pub fn reply_line<F: Family>(tables: &impl Storage<F>, flow: &Scratch<F>) -> Opt
     let slot = picker::likely(tables, flow.pool.get(), pool)?;
     flow.schedule.set(pool);
     let (_, backend) = reply_tuple::in_slot(tables, pool.slots(), slot).ok()?;
-    let (source, port) = mode::source(tables, pool.mode()?, flow, 0).ok()?;
-    let reply = Tuple::<F> {
-        source: F::from_key(backend.address),
-        destination: source,
-        ports: Ports::new(backend.port, port),
-        protocol: flow.tuple.get().protocol,
-    };
+    let reply = reply_tuple::rewritten(tables, pool.mode()?, flow, backend, 0).ok()?.reversed();
     let index = reply_index::line_of(F::hash(&settings.keys, &reply), F::shape(settings));
     tables.line(index)?.entry[0].load();
     Some(index)

@@ -8,6 +8,7 @@ use lb_common::{
     net::Ports,
     pool::{PoolSlot, SlotRange},
     reason::Reason,
+    service::Mode,
 };
 
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
     mode, picker,
     storage::{Maps, Storage},
     table::record::{Found, by_index},
+    table::scratch::Scratch,
 };
 
 /// Writes the tuple of one probe, and the backend of its slot, into the new record and into [`Storage::scratch`].
@@ -46,13 +48,7 @@ pub fn write<F: Family>(
             Reason::TooBig
         });
     }
-    let (source, port) = mode::source(tables, mode, flow, probe)?;
-    let rewritten = Tuple::<F> {
-        source,
-        destination: F::from_key(backend.address),
-        ports: Ports::new(port, backend.port),
-        protocol: tuple.protocol,
-    };
+    let rewritten = rewritten(tables, mode, flow, backend, probe)?;
     flow.backend.set(id);
     flow.rewritten.set(rewritten);
     record.owner.set(Owner::new(id, mode, tuple.protocol as u8));
@@ -61,6 +57,24 @@ pub fn write<F: Family>(
     record.reply_ports.set(rewritten.ports.reversed());
     fence();
     Ok(())
+}
+
+/// The tuple of the request after its rewrite, for this probe.
+#[inline(always)]
+pub fn rewritten<F: Family>(
+    maps: &impl Maps,
+    mode: Mode,
+    flow: &Scratch<F>,
+    backend: &Backend,
+    probe: u32,
+) -> Result<Tuple<F>, Reason> {
+    let (source, port) = mode::source(maps, mode, flow, probe)?;
+    Ok(Tuple {
+        source,
+        destination: F::from_key(backend.address),
+        ports: Ports::new(port, backend.port),
+        protocol: flow.tuple.get().protocol,
+    })
 }
 
 /// The backend in a slot of a range, and its id.

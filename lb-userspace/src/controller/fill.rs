@@ -42,8 +42,7 @@ fn full_table(table: &FlowTable) -> Option<String> {
 /// With full-nat, each flow to a backend address needs its own source address and port. All services of a protocol
 /// with the same sources share them, so their flows count together. `ports`: of each source.
 fn full_ports(facts: &Facts<'_>, state: &State, ports: u64) -> Vec<String> {
-    // Few addresses have so many flows. Only for those are the flows of each backend found by its name, which takes
-    // longer.
+    // Only for such addresses are the flows of each backend found by its name, which takes longer.
     let addresses = facts.addresses(|flows| is_nearly_full(in_use(flows), ports));
     if addresses.is_empty() {
         return Vec::new();

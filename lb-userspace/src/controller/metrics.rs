@@ -41,7 +41,7 @@ impl Scrapes {
 impl<D: Datapath, H: Host> Controller<D, H> {
     pub(super) fn begin_scrape(&mut self, reply: Reply<Input>) {
         let spec = self.state.shared_spec();
-        self.scrapes.0.push_back(Scrape { services: Vec::with_capacity(spec.services.len()), spec, reply });
+        self.scrapes.0.push_back(Scrape { services: Vec::new(), spec, reply });
     }
 
     /// Collects one stretch of the first scrape.

@@ -68,13 +68,6 @@ impl Snapshot {
         self.services.values().map(|service| service.pool).collect()
     }
 
-    /// The pools that no packet can be reading.
-    pub fn pools_unread(&self, grace: &Grace) -> BTreeMap<PoolNumber, Pool> {
-        let in_use = self.pools_in_use();
-        let pools = self.pools.iter().filter(|(pool, _)| !in_use.contains(pool) && !grace.has_pool(**pool));
-        pools.map(|(number, pool)| (*number, *pool)).collect()
-    }
-
     /// The first slots of the ranges that pools use.
     pub fn slots_in_force(&self) -> BTreeSet<SlotIndex> {
         let ranges = self.pools.values().map(|pool| pool.slots());
@@ -93,13 +86,6 @@ impl Snapshot {
         slots.map(|(at, ids)| (*at, ids.clone())).collect()
     }
 
-    /// The slots that no packet can be reading.
-    pub fn slots_unread(&self, grace: &Grace) -> BTreeMap<SlotIndex, Vec<BackendId>> {
-        let is_read = self.reads_slots(grace);
-        let slots = self.slots.iter().filter(|(at, ids)| !is_read(**at, ids));
-        slots.map(|(at, ids)| (*at, ids.clone())).collect()
-    }
-
     fn reads_slots(&self, grace: &Grace) -> impl Fn(SlotIndex, &[BackendId]) -> bool {
         let in_force = self.slots_in_force();
         move |at, ids| {
@@ -111,14 +97,6 @@ impl Snapshot {
     pub fn sources_read(&self, grace: &Grace) -> BTreeMap<SourceSetNumber, Vec<IpAddr>> {
         let in_force = self.sources_in_force();
         let sets = self.sources.iter().filter(|(set, _)| in_force.contains(set) || grace.has_sources(**set));
-        sets.map(|(set, sources)| (*set, sources.clone())).collect()
-    }
-
-    /// The sets of sources that no packet can be reading.
-    pub fn sources_unread(&self, grace: &Grace) -> BTreeMap<SourceSetNumber, Vec<IpAddr>> {
-        let in_force = self.sources_in_force();
-        let sets =
-            self.sources.iter().filter(|(set, _)| !in_force.contains(set) && !grace.has_sources(**set));
         sets.map(|(set, sources)| (*set, sources.clone())).collect()
     }
 

@@ -27,7 +27,7 @@ pub async fn run(
         while begun.changed().await.is_ok() {
             let round = *begun.borrow_and_update();
             while let Err(error) = spawn_blocking(wait).await.map_err(anyhow::Error::from).flatten() {
-                warn!("{error:#}; retrying in {RETRY:?}");
+                warn!(error:% = format_args!("{error:#}"); "cannot wait for a grace period; retrying every second");
                 sleep(RETRY).await;
             }
             if events.send(Event::GracePeriodEnded(round)).await.is_err() {
