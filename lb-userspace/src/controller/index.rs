@@ -2,6 +2,8 @@
 //!
 //! The index follows each operation, so a change of one service does not have to look at the others.
 
+mod uses;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -16,6 +18,7 @@ use lb_common::{
     service::Service,
 };
 
+use self::uses::Uses;
 use super::{compile::Family, snapshot::place, state::Grace};
 use crate::{
     datapath::{Listen, Op, ServiceValue, Snapshot},
@@ -40,14 +43,6 @@ pub struct Indexed {
     ranges: Uses<SlotIndex>,
     /// Of source sets, by pools.
     sources: Uses<SourceSetNumber>,
-}
-
-/// How often each number is referred to.
-#[derive(Clone, Debug, PartialEq)]
-struct Uses<N> {
-    counts: BTreeMap<N, u32>,
-    /// Numbers of what nothing refers to.
-    unused: BTreeSet<N>,
 }
 
 /// An entry of the snapshot that the index depends on.
@@ -138,7 +133,7 @@ impl Indexed {
 
     /// The pools that no packet can be reading.
     pub fn pools_unread(&self, grace: &Grace) -> BTreeMap<PoolNumber, Pool> {
-        let unused = self.pools.unused.iter().filter(|pool| !grace.has_pool(**pool));
+        let unused = self.pools.unused().filter(|pool| !grace.has_pool(**pool));
         unused.filter_map(|pool| self.pools_at(*pool)).collect()
     }
 
@@ -148,9 +143,9 @@ impl Indexed {
         let (have, numbers) = (&self.snapshot, services.clone());
         let names = numbers.filter_map(|number| have.service_names.get(&number));
         let names = names.flat_map(|service| self.backend_names(service));
-        let slots = self.ranges.unused.iter().filter_map(|at| have.slots.get_key_value(at));
+        let slots = self.ranges.unused().filter_map(|at| have.slots.get_key_value(at));
         let slots = slots.filter(|(at, ids)| !grace.has_slots(range(**at, ids.len())));
-        let sources = self.sources.unused.iter().filter(|set| !grace.has_sources(**set));
+        let sources = self.sources.unused().filter(|set| !grace.has_sources(**set));
         let mut pools = self.pools_unread(grace);
         pools.extend(services.clone().flat_map(|number| self.pools_of(number)));
         Snapshot {
@@ -320,40 +315,6 @@ impl Entry {
             | Op::DeleteInterface(_)
             | Op::SetNextBackendId(_)
             | Op::SetHopGeneration(_) => Self::Other,
-        }
-    }
-}
-
-impl<N> Default for Uses<N> {
-    fn default() -> Self {
-        Self { counts: BTreeMap::new(), unused: BTreeSet::new() }
-    }
-}
-
-impl<N: Copy + Ord> Uses<N> {
-    /// Something has this number from now on.
-    fn add(&mut self, number: N) {
-        if !self.counts.contains_key(&number) {
-            self.unused.insert(number);
-        }
-    }
-
-    /// Nothing has this number any more.
-    fn delete(&mut self, number: N) {
-        self.unused.remove(&number);
-    }
-
-    fn acquire(&mut self, number: N) {
-        *self.counts.entry(number).or_default() += 1;
-        self.unused.remove(&number);
-    }
-
-    fn release(&mut self, number: N) {
-        let Some(count) = self.counts.get_mut(&number) else { return };
-        *count -= 1;
-        if *count == 0 {
-            self.counts.remove(&number);
-            self.unused.insert(number);
         }
     }
 }

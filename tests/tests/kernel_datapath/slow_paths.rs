@@ -19,7 +19,10 @@ use lb_common::{
     net::Mac,
     reason::Reason,
 };
-use lb_userspace::{datapath::shapes::pin_name, spec::AttachMode};
+use lb_userspace::{
+    datapath::{shapes::pin_name, wait_for_grace_period},
+    spec::AttachMode,
+};
 use nix::{
     ifaddrs::getifaddrs,
     sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, bind, send, socket},
@@ -65,6 +68,11 @@ fn no_packet_misses_its_slow_path_while_the_program_is_replaced() -> Result<()> 
         assert_eq!(arrays.count(), 1, "those of replaced programs are removed");
         Ok(())
     })
+}
+
+#[test]
+fn a_grace_period_ends() -> Result<()> {
+    wait_for_grace_period()
 }
 
 /// Sends ICMP errors about no flow, which a slow path passes to the host, until it is stopped.

@@ -27,13 +27,3 @@ fn update_a_map_of_maps() -> io::Result<()> {
     let outer = raw::create_array(ARRAY_OF_MAPS, Some(inner.as_fd()))?;
     raw::update(&outer, &0_u32.to_ne_bytes(), &inner.as_raw_fd().to_ne_bytes())
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_grace_period_ends() {
-        wait().unwrap();
-    }
-}
