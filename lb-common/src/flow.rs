@@ -323,7 +323,7 @@ impl Shape {
         Self { buckets, lines, half_open, half_open_batch: Self::batch(half_open) }
     }
 
-    /// With 64 CPUs, the count of half-open flows differs from the limit by 1.6 % at most.
+    /// With 64 CPUs, the number of half-open flows exceeds the limit by at most 1.6 %.
     const fn batch(half_open: u32) -> u32 {
         let batch = half_open / 4096;
         if batch < 32 { batch } else { 32 }

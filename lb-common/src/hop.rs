@@ -3,7 +3,7 @@
 use crate::{limits::MAX_INTERFACE_INDEX, net::Mac, number::numbers};
 
 numbers! {
-    /// The index of an interface, as the kernel counts them.
+    /// The kernel's index of an interface.
     InterfaceIndex,
 }
 

@@ -1,4 +1,4 @@
-//! Newtypes for the kinds of numbers. They are different types, because all of them are small numbers that look alike.
+//! Newtypes for indexes and numbers. All are small integers, so plain ones would be easy to confuse.
 
 macro_rules! numbers {
     ($($(#[$about:meta])* $number:ident),* $(,)?) => {

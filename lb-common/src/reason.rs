@@ -59,7 +59,7 @@ reasons! {
     TtlExpired         "ttl_expired"          Drop "TTL or hop limit too low to forward (RFC 1812, 5.3.1).";
     TooBig             "too_big"              Drop "Longer than the MTU of the egress interface.";
     NoFlow             "no_flow"              Drop "TCP without SYN for a service, and no flow matches.";
-    NoBackend          "no_backend"           Drop "No backend of the service is up.";
+    NoBackend          "no_backend"           Drop "No backend of the client's family can take a new flow: down, drain, maint or weight 0.";
     TableFull          "table_full"           Drop "All records that the flow could use hold established flows.";
     PortsExhausted     "ports_exhausted"      Drop "All source ports that were tried are held by established flows.";
     TupleInUse         "tuple_in_use"         Drop "nat: the client's port is in use towards every backend, or the client is the only backend.";

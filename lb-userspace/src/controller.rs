@@ -108,7 +108,7 @@ pub struct Watched {
     pub hops: watch::Sender<BTreeSet<Path>>,
     /// The interfaces that packets may leave through.
     pub interfaces: watch::Sender<Vec<Attached>>,
-    /// The number of the last grace period that was to begin. Its end is an event.
+    /// The number of the last grace period that was requested. Its end is reported as an event.
     pub grace_periods: watch::Sender<u64>,
 }
 
@@ -273,7 +273,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         if let Some(round) = self.state.begin_grace_period(now) {
             self.watched.grace_periods.send_replace(round);
         }
-        // A change of single services is not searched for warnings: all are every `RESYNC`.
+        // Warnings are not searched for after a change to single services. Every `RESYNC`, all are checked.
         let all_changed = links_changed || matches!(self.state.dirty(), Some(Scope::All));
         if self.is_out_of_step() && !self.is_waiting_for_retry(now) {
             self.reconcile_or_warn(now);

@@ -215,7 +215,7 @@ impl fmt::Display for Op {
             Self::DeletePool(pool) => write!(f, "delete pool {pool}"),
             Self::DeleteSlots(slots) => write!(f, "delete {} slots at {}", slots.length, slots.offset),
             Self::DeleteSources(number) => write!(f, "delete set {number} of sources"),
-            Self::DeleteBackend(place) => write!(f, "delete the backend in place {place}"),
+            Self::DeleteBackend(place) => write!(f, "delete the backend at place {place}"),
             Self::DeleteServiceName(number) => write!(f, "delete the name of service counters {number}"),
             Self::DeleteBackendName(number) => write!(f, "delete the name of backend counters {number}"),
             Self::DeleteInterface(index) => write!(f, "delete interface {index}"),

@@ -19,8 +19,8 @@ fn layouts_change_only_on_purpose() {
     assert!(
         layouts == golden,
         "the layout of pinned maps has changed:\n\n{}\n\n\
-         An upgrade to this version replaces these maps. Contents are copied field by field, by name and type; the flows of \
-         a family are lost if its FLOWS, REPLY_INDEX or HALF_OPEN changes. If that is intended, say so in the changelog \
+         An upgrade to this version replaces these maps. Contents are copied field by field, by name, size and meaning; \
+         the flows of a family are lost if its FLOWS, REPLY_INDEX, HALF_OPEN, HALF_OPEN_CPU or flow hash changes. If that is intended, say so in the changelog \
          and run\n\
          XLB_BLESS=1 cargo test -p lb-userspace --test layouts_golden",
         changed.join("\n\n")

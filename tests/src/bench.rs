@@ -1,4 +1,4 @@
-//! The bench: what a packet costs, beside floors and beside others.
+//! The benchmark: what a packet costs, compared with baselines and with other balancers.
 //!
 //! ```text
 //!   packets      BPF_PROG_TEST_RUN through a wrapper: ns per packet, beside one LRU hit

@@ -1,4 +1,4 @@
-//! `bench`: the figures of this tree, and `bench ab`: beside those of another revision.
+//! `bench`: measures this tree. `bench ab`: compares it with another revision.
 
 mod ab;
 
@@ -17,7 +17,7 @@ const AS_ROOT: &str = "the bench, which loads XDP programs and creates network n
 pub struct Bench {
     #[command(subcommand)]
     comparison: Option<Comparison>,
-    /// For the bench, such as --json FILE
+    /// Arguments for the benchmark, such as --json FILE
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }

@@ -74,10 +74,10 @@ pub static REPLY_INDEX4: Array<ReplyLine, 1, MMAPABLE> = Array::new();
 /// Reply index of IPv6 flows.
 #[btf_map]
 pub static REPLY_INDEX6: Array<ReplyLine, 1, MMAPABLE> = Array::new();
-/// Number of half-open IPv4 flows, without what CPUs keep for themselves.
+/// Shared count of half-open IPv4 flows, without the differences in `HALF_OPEN_CPU4`.
 #[btf_map]
 pub static HALF_OPEN4: Array<Word, 1, MMAPABLE> = Array::new();
-/// Number of half-open IPv6 flows, without what CPUs keep for themselves.
+/// Shared count of half-open IPv6 flows, without the differences in `HALF_OPEN_CPU6`.
 #[btf_map]
 pub static HALF_OPEN6: Array<Word, 1, MMAPABLE> = Array::new();
 /// What each CPU has not yet added to `HALF_OPEN4`.

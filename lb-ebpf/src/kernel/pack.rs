@@ -29,7 +29,7 @@ pub fn found(found: Result<Option<RecordIndex>, Reason>) -> u32 {
     found.map_or(MISSING, record)
 }
 
-/// The opposite of [`found`].
+/// The inverse of [`found`].
 #[inline(always)]
 pub fn to_found(number: u32) -> Result<Option<RecordIndex>, Reason> {
     match number {
@@ -47,7 +47,7 @@ pub fn result(result: Result<(), Reason>) -> u32 {
     result.map_or_else(|reason| reason as u32, |()| DONE)
 }
 
-/// The opposite of [`result`].
+/// The inverse of [`result`].
 #[inline(always)]
 pub fn to_result(number: u32) -> Result<(), Reason> {
     if number == DONE {
@@ -63,7 +63,7 @@ pub fn segment(segment: Segment) -> u64 {
     u64::from(segment.flags) << 32 | u64::from(segment.acknowledgement)
 }
 
-/// The opposite of [`segment`].
+/// The inverse of [`segment`].
 #[inline(always)]
 pub fn to_segment(packed: u64, sequence: u32) -> Segment {
     Segment { flags: (packed >> 32) as u8, acknowledgement: packed as u32, sequence }
@@ -80,7 +80,7 @@ pub fn candidate(candidate: Result<Candidate, Reason>) -> u64 {
     candidate.map_or(NO_BUCKET, |it| it.score.0 << WAY_BITS | u64::from(it.way))
 }
 
-/// The opposite of [`candidate`].
+/// The inverse of [`candidate`].
 #[inline(always)]
 pub fn to_candidate(packed: u64) -> Result<Candidate, Reason> {
     if packed == NO_BUCKET {
@@ -95,7 +95,7 @@ pub fn reserve(reserve: Reserve) -> u64 {
     reserve.rank()
 }
 
-/// The opposite of [`reserve`].
+/// The inverse of [`reserve`].
 #[inline(always)]
 pub fn to_reserve(rank: u64) -> Reserve {
     match rank {

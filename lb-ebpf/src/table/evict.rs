@@ -10,7 +10,7 @@ use lb_common::{
 
 use crate::{family::Family, opaque::opaque, storage::Storage, table::reply_index};
 
-/// The best record of a bucket for a new flow. Lower is better; of equal scores, the lower way.
+/// The best record of a bucket for a new flow. The lower score is better; of equal scores, the lower way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Candidate {
     /// The cost of evicting it.
@@ -31,7 +31,7 @@ impl Score {
     /// After closed flows, because the RST may be forged.
     const RESET: Self = Self(2 << 30);
     const HALF_OPEN: Self = Self(3 << 30);
-    /// A record that may not be taken.
+    /// A record that must not be taken.
     const NEVER: Self = Self(1 << 33);
 
     /// Added to empty, closed and reset records above the limit of half-open flows. A new flow then evicts a half-open flow
@@ -46,7 +46,7 @@ impl Score {
         self.0 < Self::CLOSED.0
     }
 
-    /// May the record be taken? If the best one may not, all records of the bucket belong to live connections.
+    /// May the record be taken? If not even the best one may be, all records of the bucket belong to live connections.
     #[inline(always)]
     pub const fn may_take(self) -> bool {
         self.0 < Self::NEVER.0
@@ -77,7 +77,7 @@ pub fn candidate<F: Family>(
     let bucket = storage.bucket(bucket).ok_or(Reason::Internal)?;
     let half_open = storage.half_open().ok_or(Reason::Internal)?.load();
     let limit = F::shape(storage.settings()).half_open;
-    // All unknown, or the verifier would explore the whole search once for each value.
+    // Hidden from the verifier, which would otherwise explore the whole search once for each value.
     let unknown = half_open as u64;
     let above = opaque(if half_open >= i64::from(limit) { Score::ABOVE_LIMIT } else { 0 }, unknown);
     let mut best = Candidate { score: Score::NEVER.hidden(unknown), way: opaque(0, unknown) as u32 };

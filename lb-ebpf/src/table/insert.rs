@@ -176,8 +176,8 @@ fn fill<F: Family>(
             Reserve::Missing => return Err(Reason::Internal),
             Reserve::Taken | Reserve::Evictable(_) => {}
         }
-        // One number, unknown to the verifier, with the probe in the low eight bits: it would explore the rest of the loop
-        // once for each kind of result.
+        // One number, with the probe in the low eight bits. It is hidden from the verifier, which would otherwise explore the
+        // rest of the loop once for each kind of result.
         let holder = opaque(reserved.rank() << 8 | u64::from(probe), pool.0);
         if holder > oldest {
             (oldest, oldest_slot) = (holder, slot);

@@ -109,7 +109,7 @@ pub enum Command {
     Client(ClientCommand),
     /// Print a completion script
     Completions {
-        /// The shell that runs the script
+        /// The shell to print the script for
         shell: clap_complete::Shell,
     },
 }
@@ -198,7 +198,7 @@ pub enum BackendVerb {
         /// The backend's address and port; an IPv6 address needs brackets
         #[arg(value_parser = spec::parse_endpoint)]
         address: SocketAddr,
-        /// Share of new flows; 0 = no new flows
+        /// 0 = no new flows; round robin treats all other weights the same
         #[arg(long, default_value_t = spec::DEFAULT_WEIGHT, value_name = "N", value_parser = weight,
               allow_negative_numbers = true)]
         weight: u32,
@@ -213,7 +213,7 @@ pub enum BackendVerb {
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
     },
-    /// Put a backend back into service: ends drain and maint
+    /// Put a backend back into service, and end drain or maint
     Ready {
         /// The backend, with the service it belongs to
         #[arg(value_name = "SERVICE/BACKEND")]
@@ -240,11 +240,11 @@ pub enum BackendVerb {
         /// The backend, with the service it belongs to
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
-        /// Share of new flows, from 0 to 1000
+        /// Weight from 0 to 1000; round robin distinguishes only 0 from the rest
         #[arg(value_name = "N", value_parser = weight, allow_negative_numbers = true)]
         weight: u32,
     },
-    /// Make a backend a backup, used only if no other is up, or a regular backend
+    /// Make a backend a backup (used only if no other is up) or a regular backend
     Backup {
         /// The backend, with the service it belongs to
         #[arg(value_name = "SERVICE/BACKEND")]

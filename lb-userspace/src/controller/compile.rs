@@ -93,8 +93,8 @@ pub fn compile(state: &State, have: &Indexed) -> Result<Snapshot, NoRoom> {
     Ok(compiler.want)
 }
 
-/// The contents that the maps should have for services that are in the maps, with their numbers: what their
-/// [part](Indexed::part) has. The services differ from the maps only in their backends.
+/// What the maps should contain for these services, which are in the maps already. Each comes with its number. The result
+/// covers the same entries as their [part](Indexed::part). They differ from the maps only in their backends.
 pub fn compile_services(
     state: &State,
     have: &Indexed,

@@ -1,4 +1,4 @@
-//! A snapshot with what leads to its parts: by name, by service, and what nothing refers to.
+//! A snapshot with indexes: by name, by service, and of the entries that nothing refers to.
 //!
 //! The index follows each operation, so a change of one service does not have to look at the others.
 
@@ -25,7 +25,7 @@ use crate::{
     spec::BackendName,
 };
 
-/// See the [module](self). Pairs are of a key and what it leads to.
+/// See the [module](self). Each pair is a key and the entry that it leads to.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Indexed {
     snapshot: Snapshot,
@@ -37,11 +37,11 @@ pub struct Indexed {
     backends: BTreeSet<(ServiceNumber, u32)>,
     /// Listen addresses and markers, by the counters of their service.
     listens: BTreeSet<(ServiceNumber, Listen)>,
-    /// Of pools, by services.
+    /// How many listen addresses use each pool.
     pools: Uses<PoolNumber>,
-    /// Of slot ranges, which are known by their first slot, by pools.
+    /// How many pools use each slot range, by its first slot.
     ranges: Uses<SlotIndex>,
-    /// Of source sets, by pools.
+    /// How many pools use each source set.
     sources: Uses<SourceSetNumber>,
 }
 
@@ -74,7 +74,7 @@ impl Indexed {
         named.map(|(_, number)| *number).last()
     }
 
-    /// The names of a service's backends, by the name that the service has in them.
+    /// The names of a service's backends, found by the service part of their names.
     pub fn backend_names(&self, service: &str) -> impl Iterator<Item = (BackendNumber, &BackendName)> {
         let first = (BackendName::new(service, ""), BackendNumber::from(0));
         let named = self.names.range(first..).take_while(move |(it, _)| it.service == service);
@@ -137,8 +137,8 @@ impl Indexed {
         unused.filter_map(|pool| self.pools_at(*pool)).collect()
     }
 
-    /// The part of the maps that is these services' alone, by their numbers: their backends and pools; and the pools,
-    /// slots and source sets that no packet can be reading.
+    /// The part of the maps that belongs to these services alone: their backends and pools. Also the pools, slots and source
+    /// sets that no packet can be reading.
     pub fn part(&self, services: impl Iterator<Item = ServiceNumber> + Clone, grace: &Grace) -> Snapshot {
         let (have, numbers) = (&self.snapshot, services.clone());
         let names = numbers.filter_map(|number| have.service_names.get(&number));
@@ -179,7 +179,7 @@ impl Indexed {
         backend.id.age(self.snapshot.next_backend_id)
     }
 
-    /// Before an entry changes.
+    /// Removes an entry from the indexes, before it changes.
     fn unlink(&mut self, entry: Entry) {
         let have = &self.snapshot;
         match entry {
@@ -224,7 +224,7 @@ impl Indexed {
         }
     }
 
-    /// After an entry has changed.
+    /// Adds an entry to the indexes, after it has changed.
     fn link(&mut self, entry: Entry) {
         let have = &self.snapshot;
         match entry {

@@ -1,7 +1,7 @@
 //! The controller's part of the metrics: it collects the values, some services at a time between other work.
 //!
-//! So a scrape of thousands of services does not delay changes and other requests. The values of one service, its
-//! sums among them, are of one moment.
+//! So a scrape of thousands of services does not delay changes and other requests. The values of one service,
+//! including its sums, are read at one moment.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -26,7 +26,7 @@ pub struct Scrapes(VecDeque<Scrape>);
 /// Values of a scrape so far.
 #[derive(Debug)]
 struct Scrape {
-    /// When the scrape began. A service or backend that is removed meanwhile keeps its counts.
+    /// The spec when the scrape began. A service or backend that is removed meanwhile keeps its counts.
     spec: Arc<Spec>,
     services: Vec<Service>,
     reply: Reply<Input>,

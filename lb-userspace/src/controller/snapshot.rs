@@ -147,7 +147,7 @@ impl Snapshot {
     fn fault_of_backends(&self) -> Option<String> {
         self.backends.iter().find_map(|(at, backend)| {
             if backend.id == BackendId::NONE || place(backend.id) != *at {
-                return Some(format!("backend {} lies in place {at}", backend.id));
+                return Some(format!("backend {} is at place {at}", backend.id));
             }
             let named = self.backend_names.contains_key(&backend.counters)
                 && self.service_names.contains_key(&backend.service_counters);

@@ -203,7 +203,7 @@ impl State {
         &self.spec
     }
 
-    /// The same, for longer than the state has it.
+    /// A shared copy, which stays valid when the state gets another spec.
     pub fn shared_spec(&self) -> Arc<Spec> {
         Arc::clone(&self.spec)
     }

@@ -42,7 +42,7 @@ pub struct PastCounters {
     soft_limit: usize,
 }
 
-/// A write to the map, in this order: counting something twice is better than losing it.
+/// A write to the map. Counts are put under a new name before the old one is deleted, so that none is lost.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     Put(String, Counted),

@@ -173,7 +173,7 @@ pub fn remove_file(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Renames a pin, in place of what has that name.
+/// Renames a pin. It replaces a pin that already has the new name.
 pub fn rename(from: &Path, to: &Path) -> anyhow::Result<()> {
     fs::rename(from, to).with_context(|| format!("rename {} to {}", from.display(), to.display()))
 }

@@ -231,8 +231,8 @@ impl From<&Backend> for Definition {
     }
 }
 
-/// Places of the services of an overlay, found in one pass over the services of a file. The specs made from the file
-/// have their services in the same places.
+/// Positions in the file of the services that an overlay names, found in one pass. Specs made from the file have the same
+/// order of services.
 struct Places(BTreeMap<String, usize>);
 
 impl Places {

@@ -29,7 +29,7 @@ const ROOM: u32 = 262_144;
 const KNOWN: [u32; 2] = [1000, 131_072];
 /// New flows of both CPUs together, in each round.
 const NEW: u32 = 131_072;
-/// How many times the throughput of one CPU both should reach with one table.
+/// The throughput that both CPUs with one table should reach, as a multiple of that of one CPU.
 const GOAL_KNOWN: Goal = Goal::AtLeast(1.9);
 /// New flows write words that both CPUs share.
 const GOAL_NEW: Goal = Goal::AtLeast(1.7);

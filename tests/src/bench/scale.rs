@@ -30,7 +30,7 @@ const STEADY: Duration = Duration::from_secs(20);
 /// Between two looks at the map that a change is awaited in.
 const STEP: Duration = Duration::from_micros(200);
 
-/// Milliseconds, of medians.
+/// Goals for medians, in milliseconds.
 const GOAL_ALL_SERVE: f64 = 10_000.0;
 const GOAL_CHANGE: f64 = 20.0;
 const GOAL_STATUS: f64 = 100.0;

@@ -29,9 +29,9 @@ use crate::lab::{
 };
 
 const FLOWS: u32 = 4_194_304;
-/// Backends, all of which have as many flows; one remains.
+/// Number of backends. All have equally many flows. One stays.
 const BACKENDS: u16 = 26;
-/// Flows in each bucket: the table has twice the room.
+/// Flows in each bucket: the table has room for twice as many.
 const WAYS: usize = 4;
 const PORT: u16 = 7;
 /// From one removal to the next.
@@ -39,7 +39,7 @@ const STEP: Duration = Duration::from_millis(200);
 /// Until the flows of removed backends are free.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Measures scrapes at rest, as many as this, and while backends are removed.
+/// Measures this many scrapes at rest, then scrapes while backends are removed.
 pub fn measure(rounds: usize) -> Result<Vec<Table>> {
     eprintln!("bench: sweeps, {FLOWS} flows");
     let lab = Lab::build(&Topology::new("sweeps", Shape::TwoNics).backends(1))?;

@@ -15,7 +15,7 @@ use crate::stage::one_backend;
 const TOLERANCE_PERCENT: u64 = 2;
 
 #[test]
-fn check_and_status_tell_the_memory_that_the_kernel_accounts() -> Result<()> {
+fn check_and_status_report_the_memory_that_the_kernel_accounts_for() -> Result<()> {
     let lab = one_backend("memory")?;
     let xlb = lab.start(&Config::web(&lab, Mode::FullNat))?;
     let (binary, file) = (binary()?.display().to_string(), xlb.config_path().display().to_string());

@@ -1,4 +1,4 @@
-//! `bench ab REVISION`: what a packet costs in this tree, beside another revision, in one run.
+//! `bench ab REVISION`: compares the cost of a packet in this tree with that in another revision, in one run.
 //!
 //! The layouts of maps differ between revisions, so each tree measures its own programs with its own bench. All that they
 //! share is `bench packets --quick --json FILE`: rows of the same name are compared. Each pass runs both trees, and every
@@ -34,7 +34,7 @@ use figures::{Comparison, Figures};
 pub struct Ab {
     /// The revision to compare with: a commit, tag or branch, such as d2920d1, which is 0.1.0
     revision: String,
-    /// How often each tree is measured; a pass takes two to three minutes
+    /// How many times each tree is measured; a pass takes two to three minutes
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     passes: u32,
 }
@@ -76,7 +76,7 @@ impl Ab {
             other.name, this.name, self.passes
         );
         alone.print("net nanoseconds per packet, on one CPU");
-        at_once.print("the same on two CPUs at once: from one packet of either CPU to the next");
+        at_once.print("the same on two CPUs at once: time between packets, counting both CPUs");
         Ok(())
     }
 }
@@ -112,10 +112,10 @@ impl Tree {
     fn finish(&self, bench: Child, cpu: usize) -> Result<Figures> {
         let output = bench.wait_with_output()?;
         let message = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "the bench of {} on CPU {cpu} failed: {message}", self.name);
+        ensure!(output.status.success(), "the benchmark of {} on CPU {cpu} failed: {message}", self.name);
         let path = json(cpu);
         let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        Figures::parse(&text).with_context(|| format!("the bench of {}: {}", self.name, path.display()))
+        Figures::parse(&text).with_context(|| format!("figures of {}: {}", self.name, path.display()))
     }
 }
 

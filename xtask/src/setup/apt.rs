@@ -319,7 +319,7 @@ rc  libslirp0 4.7.0-1 amd64
         let uris = ["download", "--print-uris", "--quiet=2", "kmod"];
         if command::query(Command::new("apt-get").args(uris)).is_none() {
             // Not captured by the test runner: a test that was skipped must be visible.
-            writeln!(std::io::stderr(), "NOT RUN: apt-get knows no package kmod: run `apt-get update`")
+            writeln!(std::io::stderr(), "NOT RUN: apt-get has no package kmod: run `apt-get update`")
                 .unwrap();
             return;
         }

@@ -34,8 +34,8 @@ impl Image {
         Ok(Self { archive: BufWriter::new(file), paths: BTreeSet::new() })
     }
 
-    /// Adds a program of this host and its shared libraries, at their paths on the host. Of a program that setup unpacked,
-    /// that is the launcher and what it starts.
+    /// Adds a program of this host and its shared libraries, at their paths on the host. For a program that setup
+    /// unpacked, it adds the launcher and everything that the launcher starts.
     pub fn program(&mut self, path: &Path) -> Result<()> {
         self.copy(path)?;
         let files = unpacked::launched(path).unwrap_or_else(|| libraries(path));

@@ -178,7 +178,7 @@ impl World {
             return Ok(());
         }
 
-        prop_assert_eq!(&*self.maps, &want, "a plan for {:?} leads to the same", scope);
+        prop_assert_eq!(&*self.maps, &want, "a plan for {:?} must lead to the compiled contents", scope);
         self.state.set_clean();
         prop_assert_eq!(&self.maps, &Indexed::from(want.clone()), "the index follows each operation");
         let again = compile(&self.state, &self.maps).expect("a small world fits");

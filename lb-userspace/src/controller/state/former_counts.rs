@@ -12,7 +12,8 @@ use crate::spec::BackendName;
 pub struct FormerCounts(BTreeMap<BackendName, HealthCounts>);
 
 impl FormerCounts {
-    /// A name has lost its backend. At most `most` names are kept; beyond them, one is dropped.
+    /// A name has lost its backend. At most `most` names are kept; beyond that, the first in name order is
+    /// dropped.
     pub fn keep(&mut self, name: BackendName, counts: HealthCounts, most: u32) {
         if counts == HealthCounts::default() {
             return;

@@ -1,7 +1,7 @@
 //! Pools that services no longer use, and slots and source sets that pools no longer use, for as long as a packet may
 //! be reading them.
 //!
-//! That ends with the kernel's grace period, which begins after the last use and takes some milliseconds. What falls out of
+//! That time ends with an RCU grace period, which begins after the last use and takes some milliseconds. What falls out of
 //! use within a [`BATCH`] shares one.
 
 use std::{
@@ -13,13 +13,13 @@ use lb_common::pool::{PoolNumber, SlotRange, SourceSetNumber};
 
 use crate::datapath::{Op, Snapshot};
 
-/// The time from the first end of a use to the grace period that covers it and those after it.
+/// How long a grace period is delayed after something falls out of use, so that it covers what follows.
 pub const BATCH: Duration = Duration::from_secs(1);
 
 /// Grace periods are numbered.
 pub type Round = u64;
 
-/// Each with the number of the grace period that ends it. Ranges of slots do not overlap.
+/// What is out of use, each with the number of the grace period after which it is free. Slot ranges do not overlap.
 #[derive(Clone, Debug, Default)]
 pub struct Grace {
     pools: BTreeMap<PoolNumber, Round>,
@@ -28,7 +28,7 @@ pub struct Grace {
     /// How many grace periods have begun, and how many of them have ended: all, or all but the last.
     begun: Round,
     ended: Round,
-    /// Since when something waits for the next one to begin.
+    /// When the first entry began to wait for the next grace period.
     waiting: Option<Instant>,
 }
 

@@ -12,8 +12,8 @@ use lb_common::backend::BackendId;
 
 use crate::datapath::{Op, Snapshot};
 
-/// How long a packet in flight may still create a flow: a generous limit. What is answered is that a backend is drained; no
-/// memory is used again because of it.
+/// A generous limit for how long a packet in flight may still create a flow. It decides only when a backend is reported as
+/// drained. No memory is reused because of it.
 pub const IN_FLIGHT: Duration = Duration::from_secs(1);
 
 /// By backend id. Ids without an entry have never been in a slot.

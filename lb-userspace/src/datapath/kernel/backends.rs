@@ -70,8 +70,8 @@ impl Backends {
         self.cell(id.0).map(read)
     }
 
-    /// The place of a number modulo their number, which is a power of two: ids, and places modulo `MAX_PLACES`, lead to the
-    /// same element.
+    /// The element for an id or a place. Their number is a power of two that divides `MAX_PLACES`, so both lead to the same
+    /// one.
     fn cell(&self, number: u32) -> Option<&[Word; WORDS]> {
         self.0.get(number as usize % self.0.len().max(1))
     }

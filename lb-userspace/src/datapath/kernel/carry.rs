@@ -63,16 +63,15 @@ impl Bytes {
     }
 }
 
-/// Copies all elements to an empty map. What has no counterpart in the old layout stays zero; elements that the new map has
-/// no room for are left out. A map whose elements cannot be converted is left empty. In a hash those are also elements of
-/// which a part of the key is missing: they would become other ones.
+/// Copies all elements to an empty map. Fields without a counterpart in the old layout stay zero. Elements that do not fit are
+/// left out. A map that cannot be converted is left empty: for example, a hash whose old keys lack a part of the new key.
 pub fn carry(old: (&Path, &MapLayout), new: (&Path, &MapLayout), shape: &MapShape) -> anyhow::Result<()> {
     let ((old_path, old_layout), (new_path, new_layout)) = (old, new);
     let (old, new) = (Bytes::open(old_path)?, Bytes::open(new_path)?);
     let keys = Conversion::between(&old_layout.key, &new_layout.key);
     let values = Conversion::between(&old_layout.value, &new_layout.value);
     if !(keys.is_whole(&new_layout.key) && values.has_any()) {
-        log::warn!("{} has a layout that cannot be converted: {}", shape.name, what_is_lost(shape));
+        log::warn!("{} cannot be converted to its new layout: {}", shape.name, what_is_lost(shape));
         return Ok(());
     }
     let copy = || -> io::Result<bool> {
@@ -106,9 +105,9 @@ pub fn carry(old: (&Path, &MapLayout), new: (&Path, &MapLayout), shape: &MapShap
     let is_complete =
         copy().with_context(|| format!("copy {} to {}", old_path.display(), new_path.display()))?;
     if is_complete {
-        log::info!("{}: its layout has changed, its contents are copied", shape.name);
+        log::info!("{}: its layout has changed, and its contents are copied", shape.name);
     } else {
-        log::warn!("{} is too small for its former contents: some are lost", shape.name);
+        log::warn!("{} has no room for all of its former contents: some are lost", shape.name);
     }
     Ok(())
 }
@@ -117,7 +116,7 @@ fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| *byte == 0)
 }
 
-/// The element of `BACKENDS` for this backend: with another number of elements, it is another one.
+/// The element of `BACKENDS` for this backend. It depends on the number of elements.
 fn place(backend: &[u8], places: u32) -> u32 {
     BackendId(u32_at(backend, offset_of!(Backend, id))).place(places)
 }
@@ -126,7 +125,7 @@ fn u32_at(bytes: &[u8], offset: usize) -> u32 {
     bytes.get(offset..).and_then(|it| it.first_chunk()).map_or(0, |bytes| u32::from_ne_bytes(*bytes))
 }
 
-/// What it means that a map starts empty. The daemon fills it after the links have the new program.
+/// The consequence of a map that starts empty. The daemon fills it after the links have the new program.
 fn what_is_lost(shape: &MapShape) -> &'static str {
     match (shape.purpose, shape.name) {
         (Purpose::Counters, _) => "its counts start at zero",

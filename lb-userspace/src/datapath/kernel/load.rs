@@ -167,8 +167,9 @@ fn set_defaults(settings: &mut Settings, sizes: Sizes, ports: PortPool) -> anyho
 
 /// Renames the pins of new maps.
 ///
-/// Another program may list a map of that name too: then its manifest leads to the new map from now on. A flow table of which
-/// a part is missing is not taken over, but one of parts that do not belong together would be. So first its former parts go.
+/// Another program's manifest may list a map of the same name. It then leads to the new map. For flow tables that would mix
+/// maps that do not belong together. So the former maps of a flow table are removed first: an incomplete flow table is not
+/// taken over.
 fn finish(new: &[&MapShape], basis: &Basis<'_>) -> anyhow::Result<()> {
     let path = |shape: &MapShape| pins::map(basis.directory, shape.name);
     let flows = new.iter().filter(|shape| shape.is_of_flows());

@@ -1,4 +1,4 @@
-//! Reads and writes map elements as bytes. aya needs types, and other versions have other types. And creates maps of
+//! Reads and writes map elements as bytes, because aya needs types and other versions have other types. Also creates maps of
 //! maps, which aya creates only from an object.
 
 use std::{

@@ -33,7 +33,7 @@ pub fn build(revision: &str) -> Result<Tree> {
     Ok(Tree { name: revision.to_owned(), bench, objects })
 }
 
-/// Compiles the balancer and the bench's own programs, which have had a package of their own since after 0.1.0.
+/// Compiles the balancer and the bench's own programs, which got a package of their own after 0.1.0.
 fn compile_programs(top: &Path, target: &Path) -> Result<()> {
     let toolchain = Toolchain::find().context("found no compiler for BPF: run `cargo xtask setup`")?;
     let mut cargo = toolchain.cargo_in(top, target, "build");
@@ -50,7 +50,7 @@ fn commit(revision: &str) -> Result<String> {
     git.current_dir(tree::top()).args(["rev-parse", "--verify", "--end-of-options"]);
     let commit = command::query(git.arg(format!("{revision}^{{commit}}")));
     let commit =
-        commit.with_context(|| format!("`{revision}` is no revision of {}", tree::top().display()))?;
+        commit.with_context(|| format!("`{revision}` is not a revision in {}", tree::top().display()))?;
     Ok(commit.trim().to_owned())
 }
 
