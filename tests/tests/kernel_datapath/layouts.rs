@@ -118,7 +118,7 @@ fn with_another_number_of_places_backends_go_to_those_of_their_ids() -> Result<(
     world.inside(|| {
         let (want, _) = leave_everything(&world)?;
         let other = Other::of("BACKENDS", |_| {})?;
-        // Where `id % places` is another place than ours.
+        // An id whose place differs between the two sizes of `BACKENDS`.
         let (places, place) = (2 * ROOM.places(), 8);
         let id = ROOM.places() + place;
         let ours = MapData::from_pin(world.pin("BACKENDS"))?;
@@ -223,7 +223,7 @@ impl Other {
     }
 }
 
-/// Pins a manifest for a program, with these maps in the place of ours.
+/// Pins a manifest for a program, with these maps instead of ours.
 pub fn pin_manifest(world: &World, program: u64, others: &[&Other]) -> Result<()> {
     let ours = shapes::layouts().iter();
     let named = |name: &str| others.iter().find(|other| other.layout.name == name);

@@ -77,7 +77,7 @@ fn a_start_that_fails_leaves_the_maps_of_both_programs() -> Result<()> {
 }
 
 /// Opens the data plane, puts one of everything and a flow of backend 8 into it, and leaves it with two programs whose
-/// manifests name these maps in the place of ours. Returns the contents, and each map's id.
+/// manifests name these maps instead of ours. Returns the contents, and each map's id.
 fn leave_two_programs(
     world: &World,
     older: &[&Other],

@@ -77,9 +77,9 @@ fn a_start_with_another_flow_record_that_is_killed_at_any_step_serves_again_afte
     })
 }
 
-/// Replaces our build by another one, and that by ours, with a kill at each step. Then either build may be the next to start,
-/// and the other kills go on from there: after every second step of the upgrade the one that was killed, after the others
-/// the former one; in the downgrade the other way round. `check` comes after each repair.
+/// Upgrades from our build to another one, and back, and kills each start at one of its steps. After a kill, either build may
+/// start next. Half of the kills are repaired by the killed build, half by the former one, and the next kill goes on from
+/// there. `check` runs after each repair.
 fn kill_at_each_step(
     lab: &Lab,
     xlb: &mut Daemon,

@@ -1,4 +1,4 @@
-//! The memory of the maps: what `xlb check` computes, what the daemon reports, and what the kernel accounts.
+//! The memory of the maps: what `xlb check` computes, what the daemon reports, and what the kernel accounts for.
 
 use std::{collections::BTreeMap, fs};
 
@@ -10,8 +10,8 @@ use tests::lab::{Config, daemon::binary};
 
 use crate::stage::one_backend;
 
-/// The kernel's structures differ by version. And the daemon has maps that are too small for the table of maps: one of
-/// the program's constants, and those with one value per CPU.
+/// The kernel's structures differ in size between versions. The daemon also has small maps that the table of maps leaves out:
+/// one of the program's constants, and those with one value per CPU.
 const TOLERANCE_PERCENT: u64 = 2;
 
 #[test]
@@ -27,7 +27,7 @@ fn check_and_status_report_the_memory_that_the_kernel_accounts_for() -> Result<(
     let computed = checked["memory"]["total_bytes"].as_u64().context("a check without memory")?;
     assert_eq!(status["map_memory_bytes"], computed);
     let allowed = computed * TOLERANCE_PERCENT / 100;
-    assert!(accounted.abs_diff(computed) < allowed, "{computed} bytes, and the kernel has {accounted}");
+    assert!(accounted.abs_diff(computed) < allowed, "computed {computed} bytes, but the kernel accounts for {accounted}");
     Ok(())
 }
 
