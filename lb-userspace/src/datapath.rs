@@ -22,6 +22,7 @@ use crate::spec::{BackendName, LinkMode};
 mod attach;
 mod detach;
 mod filter;
+mod first_release;
 mod flows;
 mod kernel;
 pub mod layout;

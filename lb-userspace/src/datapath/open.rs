@@ -21,6 +21,7 @@ use nix::errno::Errno;
 use super::{
     Attached, Capacity,
     attach::{self, Links, Outcome, Pinned, Refused},
+    first_release,
     kernel::{
         KernelDatapath, grace_period,
         load::{self, Basis, Loaded},
@@ -129,7 +130,7 @@ pub fn open(fit: Fit<'_>, object: &[u8]) -> Result<Opened, OpenError> {
     let Loaded { program, datapath, neighbour_requests, traces } = loaded;
     let links = Links::open(program, lock, pins, &outcome.attached)?;
     let capacity = capacity(&datapath.settings()?, &host);
-    let adopted = found.manifest.is_some();
+    let adopted = found.manifest.is_some() || !found.takeover.carried.is_empty();
     let attached = outcome.attached;
     Ok(Opened { datapath, neighbour_requests, traces, links, attached, capacity, adopted, notes, warnings })
 }
@@ -148,30 +149,48 @@ struct Found {
     sizes: Sizes,
     /// All links, including those of older versions.
     links: Vec<Pinned>,
-    /// The pin directories of older versions.
-    others: Vec<PathBuf>,
+    /// Those of older versions.
+    others: Vec<Older>,
     /// Running programs without a manifest: their maps are not known.
     unknown: BTreeSet<u32>,
+}
+
+/// The pin directory of an older version.
+#[derive(Debug)]
+struct Older {
+    directory: PathBuf,
+    /// Everything except its flows is carried over.
+    are_carried: bool,
 }
 
 impl Found {
     fn read(pins: &Path, spec: &Spec, host: &Host) -> anyhow::Result<Self> {
         let mut links = attach::pinned(pins)?;
-        let (manifest, sizes, takeover) = match in_force(pins, &links, spec, host)? {
-            Some(Candidate { manifest, sizes, takeover, .. }) => (Some(manifest), sizes, takeover),
-            None => (None, Sizes::of(&spec.limits), Takeover::default()),
-        };
-        load::verify_kept(pins, &takeover, &sizes)?;
         let mut unknown = BTreeSet::new();
         for link in links.iter().filter(|link| link.is_alive(&host.links)) {
             if Manifest::read(pins, link.program)?.is_none() {
                 unknown.insert(link.program);
             }
         }
-        let others = pins::older_directories(pins)?;
-        for other in &others {
-            links.extend(attach::pinned(other)?);
+        let (mut others, mut first_release) = (Vec::new(), None);
+        for directory in pins::older_directories(pins)? {
+            links.extend(attach::pinned(&directory)?);
+            let maps = first_release::maps(&directory)?;
+            let are_carried = maps.is_some();
+            first_release = first_release.or(maps);
+            others.push(Older { directory, are_carried });
         }
+        // A link in one of these directories has the program of this version if a start was killed at that point.
+        let (manifest, sizes, takeover) = match (in_force(pins, &links, spec, host)?, first_release) {
+            (Some(Candidate { manifest, sizes, takeover, .. }), _) => (Some(manifest), sizes, takeover),
+            (None, Some(maps)) => {
+                let sizes = Sizes::of(&spec.limits);
+                let room = first_release::room(sizes.room);
+                (None, Sizes { room, ..sizes }, Takeover::of_contents(maps))
+            }
+            (None, None) => (None, Sizes::of(&spec.limits), Takeover::default()),
+        };
+        load::verify_kept(pins, &takeover, &sizes)?;
         Ok(Self { manifest, takeover, sizes, links, others, unknown })
     }
 
@@ -194,11 +213,17 @@ impl Found {
     }
 
     fn left_by_others(&self) -> Vec<String> {
-        let line = |other: &PathBuf| {
-            let other = other.display();
-            format!(
-                "{other} is of an older version: its interfaces are taken over, its flows and counters are lost"
-            )
+        let line = |other: &Older| {
+            let result = match (&self.manifest, other.are_carried) {
+                (Some(_), _) => "an older version: the interrupted upgrade is completed, its flows are lost",
+                (None, true) => {
+                    "xlb 0.1.0: its interfaces, backends and counters are taken over, its flows are lost"
+                }
+                (None, false) => {
+                    "an older version: its interfaces are taken over, its flows and counters are lost"
+                }
+            };
+            format!("{} is of {result}", other.directory.display())
         };
         let replaced = |program: &u32| {
             format!("the running program {program} has no manifest: its flows and counters are lost")
@@ -212,7 +237,7 @@ impl Found {
         // A link in the directory of an older version may have the new program already.
         let mut running = attach::pinned(pins)?;
         for other in &self.others {
-            running.extend(attach::pinned(other)?);
+            running.extend(attach::pinned(&other.directory)?);
         }
         let running = running.into_iter().map(|link| link.program);
         let before = self.manifest.as_ref().map(|manifest| manifest.program);
@@ -310,9 +335,9 @@ fn tidy(pins: &Path, host: &Host, found: &Found, attached: &[Attached]) -> anyho
 }
 
 /// Removes the pins of replaced programs.
-fn remove_replaced(pins: &Path, program: u32, older: &[PathBuf]) -> anyhow::Result<()> {
+fn remove_replaced(pins: &Path, program: u32, others: &[Older]) -> anyhow::Result<()> {
     remove_unused(pins, &BTreeSet::from([program]))?;
-    older.iter().try_for_each(|directory| pins::remove_directory(directory))
+    others.iter().try_for_each(|other| pins::remove_directory(&other.directory))
 }
 
 /// Removes the pins that none of these programs uses. Waits for a grace period first, because packets may still be in

@@ -68,6 +68,11 @@ impl Takeover {
         takeover
     }
 
+    /// New maps, with the contents of these ones.
+    pub fn of_contents(carried: Vec<Carried>) -> Self {
+        Self { carried, ..Self::default() }
+    }
+
     /// Is the map kept?
     pub fn keeps(&self, map: &str) -> bool {
         self.kept.contains(&map)

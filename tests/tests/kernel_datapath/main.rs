@@ -2,6 +2,7 @@
 
 mod attach;
 mod contents;
+mod first_release;
 mod killed;
 mod layouts;
 mod maps;
