@@ -27,7 +27,10 @@ fn check_and_status_report_the_memory_that_the_kernel_accounts_for() -> Result<(
     let computed = checked["memory"]["total_bytes"].as_u64().context("a check without memory")?;
     assert_eq!(status["map_memory_bytes"], computed);
     let allowed = computed * TOLERANCE_PERCENT / 100;
-    assert!(accounted.abs_diff(computed) < allowed, "computed {computed} bytes, but the kernel accounts for {accounted}");
+    assert!(
+        accounted.abs_diff(computed) < allowed,
+        "computed {computed} bytes, but the kernel accounts for {accounted}"
+    );
     Ok(())
 }
 
