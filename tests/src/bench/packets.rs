@@ -18,13 +18,16 @@ use crate::lab::{self, Lab, Topology};
 const SIZES: [(u32, u32); 4] =
     [(1, DEFAULT_FLOWS), (1000, DEFAULT_FLOWS), (131_072, 131_072), (1_048_576, 1_048_576)];
 const DEFAULT_FLOWS: u32 = 262_144;
+/// New flows that are timed in each case, at least. A round of a thousand takes a millisecond, so one interruption would
+/// distort the median of a few.
+const NEW_FLOWS: usize = 16_000;
 /// The index of `eth0`: `lo` is 1.
 const ETH0: u32 = 2;
 
 /// How long it may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
-    /// Measurements of each case, interleaved with those of the others.
+    /// Measurements of each case, interleaved with those of the others. New flows: at least.
     pub rounds: usize,
     /// Runs of each measurement, at least.
     pub runs: u32,
@@ -172,8 +175,9 @@ impl Results {
         let mut tuples: Vec<Tuple<F>> = (0..count).map(|flow| request(flow, protocol)).collect();
         shuffle(&mut tuples, 5);
         wrapper.write(0, &tuples, segment)?;
+        let rounds = self.effort.rounds.max(NEW_FLOWS / tuples.len());
         let mut taken = Vec::new();
-        for _ in 0..self.effort.rounds {
+        for _ in 0..rounds {
             lb.clear();
             let floor = wrapper.run(Program::Floor, 0..tuples.len(), count)?;
             taken.push(wrapper.run_any(Program::Lb, 0..tuples.len(), count)?.0 - floor);

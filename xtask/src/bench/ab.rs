@@ -1,8 +1,9 @@
 //! `bench ab REVISION`: compares the cost of a packet in this tree with that in another revision, in one run.
 //!
-//! The layouts of maps differ between revisions, so each tree measures its own programs with its own bench. All that they
-//! share is `bench packets --quick --json FILE`: rows of the same name are compared. Each pass runs both trees, and every
-//! other pass in the opposite order. A tree runs on one CPU, then on two at once, with a process and a table for each.
+//! The layouts of maps differ between revisions, so each tree measures its own programs with its own bench: `bench packets
+//! --quick --json FILE`, with this tree's way of measuring ([`revision`]). Rows of the same name are compared. Each pass
+//! runs both trees, and every other pass in the opposite order. A tree runs on one CPU, then on two at once, with a process
+//! and a table for each. Some of the ratios have goals ([`goals`]).
 //!
 //! ```text
 //!   target/ab/COMMIT/    the other tree, with a target directory of its own; stays, so that it is built once
@@ -10,6 +11,7 @@
 //! ```
 
 mod figures;
+mod goals;
 mod revision;
 
 use std::{
@@ -52,7 +54,8 @@ struct Tree {
 impl Ab {
     pub fn run(&self) -> Result<()> {
         setup::ensure(&[Part::Toolchain, Part::Network])?;
-        let other = revision::build(&self.revision)?;
+        let commit = revision::commit(&self.revision)?;
+        let other = revision::build(&self.revision, &commit)?;
         build::objects(&[])?;
         let this =
             Tree { name: "this tree".into(), bench: lab::built("bench")?, objects: tree::bpf_objects() };
@@ -77,7 +80,7 @@ impl Ab {
         );
         alone.print("net nanoseconds per packet, on one CPU");
         at_once.print("the same on two CPUs at once: time between packets, counting both CPUs");
-        Ok(())
+        goals::judge(&commit, [("one CPU", &alone), ("two CPUs", &at_once)])
     }
 }
 

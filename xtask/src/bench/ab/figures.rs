@@ -28,7 +28,7 @@ impl Figures {
             let mut cells: Vec<(u32, f64)> =
                 cells.filter_map(|(flows, ns)| Some((flows.parse().ok()?, ns.as_f64()?))).collect();
             cells.sort_by_key(|&(flows, _)| flows);
-            figures.extend(cells.into_iter().map(|(flows, ns)| (format!("{case}, {flows} flows"), ns)));
+            figures.extend(cells.into_iter().map(|(flows, ns)| (name(case, flows), ns)));
         }
         ensure!(!figures.is_empty(), "no figures");
         Ok(Self(figures))
@@ -61,14 +61,29 @@ impl Comparison {
         let width = cases.iter().map(|(case, _)| case.len()).max().unwrap_or(0);
         println!("\n{title}\n  {:width$}  {:>7}  {:>7}  {:>5}", "", "A", "B", "B / A");
         for (case, _) in cases {
-            let passes = self.0.iter().map(|[a, b]| Some((a.get(case)?, b.get(case)?)));
-            let Some(passes) = passes.collect::<Option<Vec<_>>>() else { continue };
+            let Some(passes) = self.passes(case) else { continue };
             let [a, _, _] = spread(passes.iter().map(|pass| pass.0));
             let [b, _, _] = spread(passes.iter().map(|pass| pass.1));
             let [ratio, least, most] = spread(passes.iter().map(|(a, b)| b / a));
             println!("  {case:width$}  {a:7.1}  {b:7.1}  {ratio:5.2} ({least:.2}, {most:.2})");
         }
     }
+
+    /// B / A, the median of all passes. `None`: a tree does not have the case.
+    pub fn ratio(&self, case: &str, flows: u32) -> Option<f64> {
+        let passes = self.passes(&name(case, flows)).filter(|passes| !passes.is_empty())?;
+        let [ratio, _, _] = spread(passes.iter().map(|(a, b)| b / a));
+        Some(ratio)
+    }
+
+    /// The figures of A and B in each pass.
+    fn passes(&self, case: &str) -> Option<Vec<(f64, f64)>> {
+        self.0.iter().map(|[a, b]| Some((a.get(case)?, b.get(case)?))).collect()
+    }
+}
+
+fn name(case: &str, flows: u32) -> String {
+    format!("{case}, {flows} flows")
 }
 
 /// The median, the least and the most.
