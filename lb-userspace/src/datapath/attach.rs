@@ -39,7 +39,7 @@ pub struct Outcome {
     pub warnings: Vec<String>,
 }
 
-/// Attaches to all interfaces. On failure, only those that were attached before stay attached.
+/// Attaches to all interfaces. On failure, those that were attached before stay so, in their modes.
 pub fn attach(program: &mut Xdp, targets: &[Target<'_>], directory: &Path) -> Result<Outcome, Refused> {
     let native = Attempt::new(targets, first_choice(targets));
     let refused = match native.run(program, directory) {
@@ -73,18 +73,26 @@ impl Target<'_> {
         Some(if xdp.is_generic { LinkMode::Generic } else { LinkMode::Native })
     }
 
-    /// Attaches in another mode. If that is refused, the program is attached in its old mode again.
-    fn change(&self, program: &mut Xdp, mode: LinkMode) -> Result<FdLink, NotAttached> {
-        let (Some(held), Some(old)) = (self.held, self.held_mode()) else {
-            return link::attach(program, self.link.index, mode);
-        };
-        held.remove()?;
-        let refused = match link::attach(program, self.link.index, mode) {
-            Ok(link) => return Ok(link),
-            Err(refused) => refused,
-        };
-        link::pin(link::attach(program, self.link.index, old)?, &held.path)?;
-        Err(refused)
+    /// Attaches in another mode. If that is refused, the former program is attached in its mode again.
+    fn change(&self, program: &mut Xdp, mode: LinkMode, directory: &Path) -> Result<(), NotAttached> {
+        if let Some(held) = self.held {
+            held.remove()?;
+        }
+        let changed = link::attach(program, self.link.index, mode).and_then(|link| self.pin(link, directory));
+        changed.or_else(|refused| self.restore(program, directory).and(Err(refused)))
+    }
+
+    /// Attaches the former program in its mode again; the new one if the former is not pinned.
+    fn restore(&self, program: &mut Xdp, directory: &Path) -> Result<(), NotAttached> {
+        let (Some(held), Some(mode)) = (self.held, self.held_mode()) else { return Ok(()) };
+        let path = pins::link(directory, self.link.index);
+        if path.exists() {
+            Pinned::read(path, self.link.index)?.remove()?;
+        }
+        let mut former = link::pinned_program(&directory.join(pins::PROGRAM), held.program);
+        let link = link::attach(former.as_mut().unwrap_or(program), self.link.index, mode)?;
+        link::pin(link, &held.path)?;
+        Ok(())
     }
 
     /// Replaces the program of the existing link.
@@ -125,7 +133,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// New links first, because they can fail and dropping them undoes them. Then mode changes, which detach the
-    /// interface for a moment; each is pinned at once, so that a failure of the next one does not undo it. Replacing a
+    /// interface for a moment; each is pinned at once, and if the next one fails, all are changed back. Replacing a
     /// program comes last, because it cannot fail.
     fn run(&self, program: &mut Xdp, directory: &Path) -> Result<Vec<Attached>, RefusedBy> {
         let (held, bare): (Vec<_>, Vec<_>) = self.targets.iter().partition(|it| it.held.is_some());
@@ -136,9 +144,15 @@ impl<'a> Attempt<'a> {
             let link = link::attach(program, it.link.index, self.mode(it));
             links.push((it, link.map_err(|error| it.refuses(error))?));
         }
+        let mut changed: Vec<&Target<'_>> = Vec::new();
         for it in other {
-            let changed = it.change(program, self.mode(it)).and_then(|link| it.pin(link, directory));
-            changed.map_err(|error| it.refuses(error))?;
+            if let Err(error) = it.change(program, self.mode(it), directory) {
+                for it in changed {
+                    it.restore(program, directory).map_err(|error| it.refuses(error))?;
+                }
+                return Err(it.refuses(error));
+            }
+            changed.push(it);
         }
         for it in same {
             links.push((it, it.replace(program).map_err(|error| it.refuses(error))?));

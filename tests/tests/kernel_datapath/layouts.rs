@@ -215,7 +215,7 @@ impl Other {
     }
 
     /// Takes its place in the manifest of the program that runs. Returns where it is to be pinned.
-    fn replaced(&self, world: &World) -> Result<PathBuf> {
+    pub fn replaced(&self, world: &World) -> Result<PathBuf> {
         let program = world.program("front")?.context("it is not attached")?;
         fs::remove_file(world.pins().join(format!("layouts_{program}")))?;
         pin_manifest(world, program, &[self])?;

@@ -1,9 +1,10 @@
 //! Starts that the data plane refuses, without changing anything.
 
-use std::fs;
+use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result};
-use aya::maps::{Array, MapData};
+use aya::maps::{Array, MapData, MapInfo};
+use lb_common::backend::BackendId;
 use lb_userspace::{
     datapath::{self, Datapath as _, OpenError, native_mtu_max, shapes::pin_name},
     spec::{AttachMode, LinkMode},
@@ -11,6 +12,8 @@ use lb_userspace::{
 
 use crate::{
     contents::put_everything,
+    killed,
+    layouts::Other,
     world::{World, open},
 };
 
@@ -83,17 +86,63 @@ fn a_refused_attach_keeps_the_maps_of_a_program_without_links() -> Result<()> {
 }
 
 #[test]
-fn a_refused_mode_change_detaches_no_interface() -> Result<()> {
+fn a_refused_attach_leaves_a_running_data_plane_as_it_was() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let mut opened = world.open(&["front"], AttachMode::Native)?;
+        let want = put_everything(&mut opened)?;
+        world.put_flow(0, BackendId(8))?;
+        drop(opened);
+        // Once with our layouts, and once with another layout of a map, which a start would replace.
+        for has_other_layout in [false, true] {
+            if has_other_layout {
+                let other = Other::of("TURNS", |_| {})?;
+                fs::rename(world.pin("TURNS"), other.replaced(&world)?)?;
+            }
+            let state = || -> Result<_> {
+                Ok((ids(&world.pins())?, world.program("front")?, world.link_id("front")?, world.filter()?))
+            };
+            let before = state()?;
+            world.namespace.ip("link set back-peer mtu 9000")?;
+
+            assert!(world.open(&["front", "back"], AttachMode::Native).is_err());
+
+            assert_eq!(state()?, before);
+            assert_eq!(world.program("back")?, None);
+        }
+
+        let mut opened = world.open(&["front"], AttachMode::Native)?;
+        assert!(opened.adopted);
+        assert_eq!(opened.datapath.observe()?, want);
+        assert_eq!(killed::owners(&mut opened)?, [BackendId(8)]);
+        Ok(())
+    })
+}
+
+/// The pins, and the ids of all but the links.
+fn ids(directory: &Path) -> Result<BTreeMap<String, Option<u32>>> {
+    let pins = fs::read_dir(directory)?.map(|pin| {
+        let pin = pin?;
+        let name = pin.file_name().to_string_lossy().into_owned();
+        let id = if name.starts_with("link_") { None } else { Some(MapInfo::from_pin(pin.path())?.id()) };
+        Ok((name, id))
+    });
+    pins.collect()
+}
+
+#[test]
+fn a_refused_mode_change_leaves_all_interfaces_as_they_were() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
         drop(world.open(&["front", "back"], AttachMode::Generic)?);
+        let (programs, pins) = (world.namespace.programs()?, ids(&world.pins())?);
         // `front` is changed before `back` is refused.
         world.namespace.ip("link set back-peer mtu 9000")?;
 
         assert!(world.open(&["front", "back"], AttachMode::Native).is_err());
 
-        assert!(world.program("front")?.is_some());
-        assert!(world.program("back")?.is_some());
+        assert_eq!((world.namespace.programs()?, ids(&world.pins())?), (programs, pins));
+        assert_eq!(world.namespace.run(&["ip", "link", "show"])?.matches("xdpgeneric").count(), 2);
         world.namespace.ip("link set back-peer mtu 1500")?;
         let opened = world.open(&["front", "back"], AttachMode::Native)?;
         assert!(opened.adopted && opened.attached.iter().all(|it| it.mode == LinkMode::Native));

@@ -8,6 +8,7 @@ use aya::programs::{
     links::{FdLink, PinnedLink},
     xdp::{XdpError, XdpLink, XdpLinkId},
 };
+use aya_obj::programs::XdpAttachType;
 use nix::errno::Errno;
 
 use super::pinned::Pinned;
@@ -74,6 +75,12 @@ pub fn pin(link: FdLink, path: &Path) -> anyhow::Result<FdLink> {
     let link = link.pin(&unfinished).with_context(|| format!("pin {}", unfinished.display()))?;
     pins::rename(&unfinished, path)?;
     Ok(link.into())
+}
+
+/// The program of a pin, if it has this id.
+pub fn pinned_program(path: &Path, id: u32) -> Option<Xdp> {
+    let program = Xdp::from_pin(path, XdpAttachType::Interface).ok()?;
+    program.info().is_ok_and(|info| info.id() == id).then_some(program)
 }
 
 fn of_aya(mode: LinkMode) -> XdpMode {
