@@ -1,10 +1,11 @@
 //! Upgrades and downgrades that are killed at every step: no packet is lost, and the next start repairs what is left.
 //!
-//! A step is a system call that changes a pin or a link; everything else ends with the process. strace kills the daemon as
-//! it enters the call, so the call has no effect: the state is that after the step before.
+//! A step is a system call that changes a pin, a link, or the contents of a map; everything else ends with the process. strace
+//! kills the daemon as it enters the call, so the call has no effect: the state is that after the step before. All steps are
+//! made by one thread, which the tests check.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fs::{self, OpenOptions},
     os::unix::process::ExitStatusExt as _,
     path::Path,
@@ -34,8 +35,10 @@ use crate::{
 const START: Duration = Duration::from_secs(30);
 /// The system calls that steps are made of. The question mark: not on every architecture.
 const CALLS: &str = "bpf,?rename,?renameat,?renameat2,?unlink,?unlinkat";
-/// Fewer are not all steps.
-const LEAST_STEPS: usize = 12;
+/// Changes of pins and links, and writes: fewer are not all steps.
+const LEAST_STEPS: usize = 20;
+/// Kills per step, on average, that may hit another state than the one aimed at.
+const MISSES: usize = 2;
 
 #[test]
 fn a_start_that_is_killed_at_any_step_loses_no_packet_and_the_next_one_repairs_it() -> Result<()> {
@@ -94,19 +97,27 @@ fn kill_at_each_step(
     let downgrade = steps(lab, xlb, &ours)?;
     let (up, down) = (upgrade.len(), downgrade.len());
     ensure!(up >= LEAST_STEPS && down >= LEAST_STEPS, "steps are missing: {upgrade:#?}\n{downgrade:#?}");
-    println!("an upgrade has {up} steps, a downgrade {down}");
+    println!("an upgrade: {:#?}", upgrade.iter().map(|step| &step.state).collect::<Vec<_>>());
 
     let mut repairs = Repairs { lab, xlb, pins, forwarded: 0.0 };
+    let limit = (1 + MISSES) * (up + down);
     // By the build that they start from.
-    let mut left = [upgrade, downgrade].map(|steps| steps.into_iter().enumerate());
-    let mut running = 0;
-    while left.iter().any(|steps| steps.len() > 0) {
+    let mut left = [upgrade, downgrade].map(VecDeque::from);
+    let (mut running, mut kills) = (0, 0);
+    while left.iter().any(|steps| !steps.is_empty()) {
         let to = 1 - running;
-        match left[running].next() {
-            Some((number, step)) => {
-                die_at(lab, builds[to], &step)?;
-                running = if number % 2 == running { to } else { running };
-                repairs.start(builds[running], &step)?;
+        match left[running].pop_front() {
+            Some(step) => {
+                kills += 1;
+                ensure!(kills <= limit, "not killed at {step:?} with {limit} kills");
+                let state = die_at(lab, builds[to], &step)?;
+                let context = format!("a kill in {state:?}");
+                left[running].retain(|other| other.state != state);
+                if step.state != state {
+                    left[running].push_back(step);
+                }
+                running = if kills % 2 == running { to } else { running };
+                repairs.start(builds[running], &context)?;
                 check()?;
             }
             None => {
@@ -116,6 +127,7 @@ fn kill_at_each_step(
             }
         }
     }
+    println!("{kills} kills");
     xlb.start_again_as(&ours)
 }
 
@@ -129,8 +141,8 @@ struct Repairs<'a> {
 
 impl Repairs<'_> {
     /// Starts a build, which must leave all pins and no other and go on counting, and stops it.
-    fn start(&mut self, build: &Path, step: &Step) -> Result<()> {
-        let context = || format!("start {} around a kill at {step:?}", build.display());
+    fn start(&mut self, build: &Path, kill: &str) -> Result<()> {
+        let context = || format!("start {} after {kill}", build.display());
         self.xlb.start_again_as(build).with_context(context)?;
         let pins = kinds_of_pins(self.lab)?;
         ensure!(pins == self.pins, "{}: {pins:#?} instead of {:#?}", context(), self.pins);
@@ -157,11 +169,24 @@ struct Step {
     call: String,
     /// strace counts the calls of this name in each thread: this is the count in the thread that opens the data plane.
     number: usize,
-    /// The beginning of strace's line, up to what differs between starts.
-    what: String,
+    state: State,
+}
+
+/// The state that a kill at a step leaves.
+#[derive(Clone, Debug, PartialEq)]
+enum State {
+    /// Before a change of a link, or of a pin: the beginning of strace's line, and which of those that begin like this.
+    Before(String, usize),
+    /// The loader has pinned so many maps. It makes them in any order.
+    PinnedMaps(usize),
+    /// Before this write to a map. The loader's own writes, which come earlier, change nothing (`section_values`).
+    BeforeWrite(String, usize),
 }
 
 /// Starts a build, stops it when it answers, and returns the steps of its start.
+///
+/// It makes all changes of pins and links before it answers. Of the writes to each map, the first, the middle and the last
+/// one are steps, up to the last change of a pin.
 fn steps(lab: &Lab, xlb: &Daemon, build: &Path) -> Result<Vec<Step>> {
     let trace = lab.directory().join("trace");
     let mut traced = start_traced(lab, build, &trace, None)?;
@@ -169,52 +194,142 @@ fn steps(lab: &Lab, xlb: &Daemon, build: &Path) -> Result<Vec<Step>> {
     kill(Pid::from_raw(traced.id().cast_signed()), Signal::SIGTERM)?;
     wait(&mut traced)?;
 
-    let pins = format!("{}/", lab.pins().display());
-    let mut numbers = BTreeMap::<&str, usize>::new();
-    let mut steps = Vec::new();
     let text = fs::read_to_string(&trace)?;
-    for line in first_thread(&text) {
-        let Some((call, _)) = line.split_once('(') else { continue };
-        let number = numbers.entry(call).or_default();
-        *number += 1;
-        let what = beginning(line);
-        let pin = line.split_once(&pins).map(|(_, pin)| pin);
-        let is_step = match call {
-            // aya makes the maps in any order. The state after their pins is that before the next step.
-            "bpf" if what == "bpf(BPF_OBJ_PIN" => pin.is_some_and(|pin| pin.starts_with(char::is_lowercase)),
-            "bpf" => what.starts_with("bpf(BPF_LINK_"),
-            // The daemon also replaces its socket.
-            _ => pin.is_some(),
-        };
-        // The daemon removes pins that need not exist, and tries what the kernel supports.
-        if is_step && !line.contains(" = -1 ") {
-            steps.push(Step { call: call.to_owned(), number: *number, what: what.to_owned() });
+    let (first, others) = by_thread(&text);
+    let pins = format!("{}/", lab.pins().display());
+    let other = others.into_iter().find(|line| line.contains(&pins) || line.starts_with("bpf(BPF_LINK_"));
+    ensure!(other.is_none(), "a thread that is not traced changes pins or links: {other:?}");
+
+    let mut all = Progress::of(&first, &pins).steps;
+    let end = all.iter().rposition(|step| matches!(step.state, State::Before(..))).unwrap_or_default();
+    all.truncate(end + 1);
+    let mut writes = BTreeMap::<String, usize>::new();
+    for step in &all {
+        if let State::BeforeWrite(map, number) = &step.state {
+            writes.insert(map.clone(), *number);
         }
     }
-    Ok(steps)
+    all.retain(|step| match &step.state {
+        State::Before(..) => true,
+        State::PinnedMaps(count) => *count > 0,
+        State::BeforeWrite(map, number) => [1, writes[map].div_ceil(2), writes[map]].contains(number),
+    });
+    Ok(all)
 }
 
-/// Starts a build, which is killed when it comes to a step.
-fn die_at(lab: &Lab, build: &Path, step: &Step) -> Result<()> {
+/// Starts a build, which is killed when it comes to a step. Returns the state that it left, which is another one only if maps are
+/// being pinned.
+fn die_at(lab: &Lab, build: &Path, step: &Step) -> Result<State> {
     let trace = lab.directory().join("trace");
     let status = wait(&mut start_traced(lab, build, &trace, Some(step))?)?;
     ensure!(status.signal() == Some(Signal::SIGKILL as i32), "xlb ended with {status}, not at {step:?}");
     let text = fs::read_to_string(&trace)?;
-    let last = first_thread(&text).filter(|line| !line.starts_with(['+', '<'])).last().unwrap_or_default();
-    ensure!(beginning(last) == step.what, "xlb was killed at {last}, not at {step:?}");
-    Ok(())
+    let progress = Progress::of(&by_thread(&text).0, &format!("{}/", lab.pins().display()));
+    if matches!(step.state, State::PinnedMaps(_)) {
+        return Ok(State::PinnedMaps(progress.pinned_maps));
+    }
+    let last = progress.steps.into_iter().last().filter(|last| last.number == step.number);
+    let state = last.map(|last| last.state);
+    ensure!(state.as_ref() == Some(&step.state), "xlb was killed in {state:?}, not at {step:?}");
+    Ok(step.state.clone())
 }
 
-/// The lines of the first thread, which opens the data plane.
-fn first_thread(trace: &str) -> impl Iterator<Item = &str> {
-    let thread = trace.split(' ').next().unwrap_or_default();
+/// What a traced start has done.
+#[derive(Default)]
+struct Progress {
+    /// All, in their order.
+    steps: Vec<Step>,
+    /// Calls by name.
+    calls: BTreeMap<String, usize>,
+    /// Steps of a kind, by what [`State`] says of them.
+    counts: BTreeMap<String, usize>,
+    pinned_maps: usize,
+    /// Names of maps by file descriptor, as long as those in the kernel.
+    maps: BTreeMap<u32, String>,
+    is_loaded: bool,
+}
+
+impl Progress {
+    fn of(trace: &[&str], pins: &str) -> Self {
+        let mut progress = Self::default();
+        trace.iter().for_each(|line| progress.read(line, pins));
+        progress
+    }
+
+    fn read(&mut self, line: &str, pins: &str) {
+        let Some((call, arguments)) = line.split_once('(') else { return };
+        let number = count(&mut self.calls, call);
+        // It removes pins that need not exist, and tries what the kernel supports.
+        if arguments.contains(" = -1 ") {
+            return;
+        }
+        let pin = arguments.split_once(pins).and_then(|(_, pin)| pin.split('"').next());
+        let command = if call == "bpf" { arguments.split(',').next().unwrap_or_default() } else { "" };
+        let state = match (command, pin) {
+            ("BPF_MAP_CREATE", _) => return self.learn(line, quoted_after(line, "map_name=")),
+            ("BPF_OBJ_GET", Some(pin)) => return self.learn(line, pin.rsplit_once('_').map(|(map, _)| map)),
+            ("BPF_PROG_LOAD", _) => {
+                self.is_loaded |= line.contains("prog_name=\"lb\"");
+                return;
+            }
+            ("BPF_OBJ_PIN", Some(pin)) if pin.starts_with(char::is_uppercase) && !self.is_loaded => {
+                let before = self.pinned_maps;
+                self.pinned_maps += usize::from(line.ends_with(" = 0"));
+                State::PinnedMaps(before)
+            }
+            ("BPF_MAP_UPDATE_ELEM", _) if self.is_loaded => {
+                let Some(map) = number_after(line, "map_fd=").and_then(|fd| self.maps.get(&fd)) else {
+                    return;
+                };
+                State::BeforeWrite(map.clone(), count(&mut self.counts, &format!("write {map}")))
+            }
+            // The daemon also replaces its socket.
+            ("BPF_OBJ_PIN" | "", Some(_)) | ("BPF_LINK_CREATE" | "BPF_LINK_UPDATE", _) => {
+                let what = line.split([',', '"']).next().unwrap_or_default();
+                State::Before(what.to_owned(), count(&mut self.counts, what))
+            }
+            _ => return,
+        };
+        self.steps.push(Step { call: call.to_owned(), number, state });
+    }
+
+    /// Learns which map the descriptor that a call returns belongs to.
+    fn learn(&mut self, line: &str, map: Option<&str>) {
+        const LENGTH: usize = 15;
+        let fd = line.rsplit_once(" = ").and_then(|(_, fd)| fd.parse().ok());
+        let Some(fd) = fd else { return };
+        match map {
+            Some(map) if !map.is_empty() => self.maps.insert(fd, map.chars().take(LENGTH).collect()),
+            Some(_) | None => self.maps.remove(&fd),
+        };
+    }
+}
+
+/// Counts, and returns the count.
+fn count(counts: &mut BTreeMap<String, usize>, what: &str) -> usize {
+    let count = counts.entry(what.to_owned()).or_default();
+    *count += 1;
+    *count
+}
+
+fn quoted_after<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    line.split_once(key)?.1.strip_prefix('"')?.split('"').next()
+}
+
+fn number_after(line: &str, key: &str) -> Option<u32> {
+    line.split_once(key)?.1.split([',', '}']).next()?.parse().ok()
+}
+
+/// The lines of the first thread, which opens the data plane, and those of the others.
+fn by_thread(trace: &str) -> (Vec<&str>, Vec<&str>) {
+    let first = trace.split(' ').next().unwrap_or_default();
     let lines = trace.lines().filter_map(|line| line.split_once(' '));
-    lines.filter(move |(of, _)| *of == thread).map(|(_, line)| line.trim_start())
-}
-
-/// The call and its command.
-fn beginning(line: &str) -> &str {
-    line.split([',', '"']).next().unwrap_or_default()
+    let (mut ours, mut others) = (Vec::new(), Vec::new());
+    for (thread, line) in lines {
+        let of_thread = if thread == first { &mut ours } else { &mut others };
+        of_thread.push(line.trim_start());
+    }
+    (ours, others)
 }
 
 /// `xlb run` below strace, killed at a step. The process is xlb itself.
