@@ -7,12 +7,11 @@ mod program {
     use aya_ebpf::{macros::xdp, programs::XdpContext};
     use lb_common::net::{V4, V6};
     use lb_ebpf::{
-        kernel::{counters, frame::XdpFrame, tables::KernelTables, trace},
+        kernel::{counters, frame::XdpFrame, tables::KernelTables},
         packet::frame::Frame as _,
         path::{
-            icmp, new_flow,
+            self,
             pipeline::{self, Verdict},
-            refresh,
         },
     };
 
@@ -22,41 +21,25 @@ mod program {
         run(&ctx, |frame, tables| pipeline::run(frame, tables))
     }
 
-    /// Runs for requests that belong to no known flow.
-    #[xdp]
-    pub fn new_flow4(ctx: XdpContext) -> u32 {
-        run(&ctx, |frame, tables| trace::opened::<V4>(new_flow::run::<V4>(frame, tables)))
+    macro_rules! programs {
+        ($($module:ident $constant:ident: $v4:ident $program4:ident, $v6:ident $program6:ident, $about:literal;)*) => {
+            $(
+                #[doc = $about]
+                #[xdp]
+                pub fn $program4(ctx: XdpContext) -> u32 {
+                    run(&ctx, |frame, tables| path::$module::run::<V4>(frame, tables))
+                }
+
+                #[doc = $about]
+                #[xdp]
+                pub fn $program6(ctx: XdpContext) -> u32 {
+                    run(&ctx, |frame, tables| path::$module::run::<V6>(frame, tables))
+                }
+            )*
+        };
     }
 
-    /// Runs for requests that belong to no known flow.
-    #[xdp]
-    pub fn new_flow6(ctx: XdpContext) -> u32 {
-        run(&ctx, |frame, tables| trace::opened::<V6>(new_flow::run::<V6>(frame, tables)))
-    }
-
-    /// Runs for replies whose next hop must be looked up again.
-    #[xdp]
-    pub fn refresh4(ctx: XdpContext) -> u32 {
-        run(&ctx, |frame, tables| refresh::run::<V4>(frame, tables))
-    }
-
-    /// Runs for replies whose next hop must be looked up again.
-    #[xdp]
-    pub fn refresh6(ctx: XdpContext) -> u32 {
-        run(&ctx, |frame, tables| refresh::run::<V6>(frame, tables))
-    }
-
-    /// Runs for ICMP errors.
-    #[xdp]
-    pub fn icmp4(ctx: XdpContext) -> u32 {
-        run(&ctx, |frame, tables| icmp::run::<V4>(frame, tables))
-    }
-
-    /// Runs for ICMPv6 errors.
-    #[xdp]
-    pub fn icmp6(ctx: XdpContext) -> u32 {
-        run(&ctx, |frame, tables| icmp::run::<V6>(frame, tables))
-    }
+    lb_ebpf::slow_paths!(programs);
 
     #[inline(always)]
     fn run(ctx: &XdpContext, path: impl FnOnce(&mut XdpFrame<'_>, &KernelTables) -> Verdict) -> u32 {

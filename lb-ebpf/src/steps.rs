@@ -83,6 +83,10 @@ pub trait Steps<F: Family>: Storage<F> + Sized {
     fn advance(&self, record: RecordIndex, control: Control, side: Side, segment: Segment) {
         lifecycle::advance(self, record, control, side, segment);
     }
+
+    /// Writes a debug trace of the flow in [`Storage::scratch`]. Only the kernel has traces.
+    #[inline(always)]
+    fn trace_new_flow(&self) {}
 }
 
 /// Both families.

@@ -5,7 +5,7 @@
 //!   [`budget::MAX_PROGRAM`], and one for each object as a whole.
 //! - **No mem\* calls on the hot path.** LLVM turns copies of byte arrays (even a MAC address) into calls of `memcpy`,
 //!   `memmove` and `memset`, which are byte loops on BPF: 4 ns for six bytes. [`calls`] decodes every call instruction in
-//!   the product's object. Only functions listed as cold in `verify.toml` may make such calls.
+//!   the product's object. Only slow paths may make such calls: every program but the one named like the object.
 //!
 //! Loading needs root: `verify` builds as the user, and then runs itself as root.
 
@@ -26,6 +26,7 @@ use crate::{
 use budget::Budget;
 pub use budget::file as budget_file;
 use calls::MemoryCall;
+use load::Loaded;
 
 /// Load the XDP programs and compare the verifier's work with the budget
 #[derive(Args)]
@@ -56,9 +57,9 @@ fn verify() -> Result<()> {
     for object in budget.objects() {
         let path = tree::bpf_objects().join(object);
         let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        complaints
-            .extend(visits(&budget, object, &bytes).with_context(|| format!("load {}", path.display()))?);
-        complaints.extend(memory_calls(&budget, object, &bytes)?);
+        let programs = load::programs(&bytes).with_context(|| format!("load {}", path.display()))?;
+        complaints.extend(visits(&budget, object, &programs));
+        complaints.extend(memory_calls(object, &programs, &bytes)?);
     }
 
     ensure!(complaints.is_empty(), "verify:\n  {}", complaints.join("\n  "));
@@ -66,10 +67,10 @@ fn verify() -> Result<()> {
 }
 
 /// Prints what the verifier visited, and returns complaints about exceeded budgets.
-fn visits(budget: &Budget, object: &str, bytes: &[u8]) -> Result<Vec<String>> {
+fn visits(budget: &Budget, object: &str, programs: &[Loaded]) -> Vec<String> {
     let mut complaints = Vec::new();
     let mut total = 0;
-    for program in load::programs(bytes)? {
+    for program in programs {
         total += program.visited;
         let name = format!("{object}/{}", program.name);
         let most = budget.most(object, &program.name);
@@ -85,7 +86,7 @@ fn visits(budget: &Budget, object: &str, bytes: &[u8]) -> Result<Vec<String>> {
     let most = budget.total(object);
     println!("{:24} {total:>8} {:>8}", format!("{object}, all"), shown(most));
     complaints.extend(budget::complaint(object, total, most, budget::MAX_TOTAL));
-    Ok(complaints)
+    complaints
 }
 
 fn shown(budget: Option<u32>) -> String {
@@ -95,12 +96,14 @@ fn shown(budget: Option<u32>) -> String {
 /// Only the product is checked for memory calls; the programs of bench and race test need not be fast.
 const PRODUCT: &str = "lb";
 
-fn memory_calls(budget: &Budget, object: &str, bytes: &[u8]) -> Result<Vec<String>> {
+fn memory_calls(object: &str, programs: &[Loaded], bytes: &[u8]) -> Result<Vec<String>> {
     if object != PRODUCT {
         return Ok(Vec::new());
     }
+    let is_slow_path =
+        |caller: &str| caller != PRODUCT && programs.iter().any(|program| program.name == caller);
     let mut calls = calls::to_memory_functions(bytes)?;
-    calls.retain(|call| !budget.is_cold(object, &call.caller));
+    calls.retain(|call| !is_slow_path(&call.caller));
     let complain = |call: MemoryCall| {
         let MemoryCall { caller, callee, instruction } = call;
         format!(

@@ -5,18 +5,22 @@ use aya_ebpf::programs::XdpContext;
 use super::maps;
 use crate::path::slow::SlowPath;
 
-/// Calls a slow path. Returns only if it is missing.
-#[inline(always)]
-pub fn go(ctx: &XdpContext, path: SlowPath) {
-    match path {
-        SlowPath::NewFlow4 => jump::<{ SlowPath::NewFlow4 as i32 }>(ctx),
-        SlowPath::NewFlow6 => jump::<{ SlowPath::NewFlow6 as i32 }>(ctx),
-        SlowPath::Refresh4 => jump::<{ SlowPath::Refresh4 as i32 }>(ctx),
-        SlowPath::Refresh6 => jump::<{ SlowPath::Refresh6 as i32 }>(ctx),
-        SlowPath::Icmp4 => jump::<{ SlowPath::Icmp4 as i32 }>(ctx),
-        SlowPath::Icmp6 => jump::<{ SlowPath::Icmp6 as i32 }>(ctx),
-    }
+macro_rules! calls {
+    ($($module:ident $constant:ident: $v4:ident $program4:ident, $v6:ident $program6:ident, $about:literal;)*) => {
+        /// Calls a slow path. Returns only if it is missing.
+        #[inline(always)]
+        pub fn go(ctx: &XdpContext, path: SlowPath) {
+            match path {
+                $(
+                    SlowPath::$v4 => jump::<{ SlowPath::$v4 as i32 }>(ctx),
+                    SlowPath::$v6 => jump::<{ SlowPath::$v6 as i32 }>(ctx),
+                )*
+            }
+        }
+    };
 }
+
+crate::slow_paths!(calls);
 
 /// `bpf_tail_call` with a constant number: the JIT then emits a direct jump, which it patches when the array changes.
 /// Without `asm!`, LLVM would merge calls with different numbers into one call with a variable.

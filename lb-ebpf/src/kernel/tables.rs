@@ -16,7 +16,7 @@ use lb_common::{
     settings::Settings,
 };
 
-use super::{counters, maps, pack, routes::Routed, subprograms};
+use super::{counters, maps, pack, routes::Routed, subprograms, trace};
 use crate::{
     family::Family as _,
     packet::tcp::{Segment, Side},
@@ -210,6 +210,11 @@ macro_rules! flow_tables {
             fn advance(&self, record: RecordIndex, control: Control, side: Side, segment: Segment) {
                 let (packed, is_client) = (pack::segment(segment), u32::from(side == Side::Client));
                 subprograms::$calls::advance(record.0, control.0, packed, segment.sequence, is_client);
+            }
+
+            #[inline(always)]
+            fn trace_new_flow(&self) {
+                trace::new_flow::<$family>();
             }
         }
     };

@@ -26,7 +26,6 @@ use crate::{
     packet::frame::{Cursor, Frame as _},
     packet::headers::{Ethernet, Quoted},
     packet::parse::{self, Ip},
-    path::pipeline::Verdict,
 };
 
 /// The target in the controller's log.
@@ -40,13 +39,12 @@ pub fn refused(ctx: &XdpContext, reason: Reason) {
     }
 }
 
-/// Traces the new flow in this CPU's [`crate::table::scratch::Scratch`], if its packet is forwarded.
+/// Traces the new flow in this CPU's [`crate::table::scratch::Scratch`].
 #[inline(always)]
-pub fn opened<F: Traced>(verdict: Verdict) -> Verdict {
-    if level_enabled(Level::Debug) && !matches!(verdict, Verdict::Refused(_)) {
-        F::trace_opened();
+pub fn new_flow<F: Traced>() {
+    if level_enabled(Level::Debug) {
+        F::trace_new_flow();
     }
-    verdict
 }
 
 /// The number of lines that this CPU has written in a second.
@@ -157,7 +155,7 @@ fn name(protocol: u8) -> &'static str {
 /// A family's lines.
 pub trait Traced: Family {
     /// Writes the line of the flow in [`crate::table::scratch::Scratch`].
-    fn trace_opened();
+    fn trace_new_flow();
     /// Writes the line of a refused packet.
     fn trace_refused(
         refusal: &Refusal,
@@ -168,7 +166,7 @@ pub trait Traced: Family {
 }
 
 macro_rules! lines {
-    ($family:ty, $scratch:ident, $function:ident, $opened:literal, $refused:literal, $without_ports:literal) => {
+    ($family:ty, $scratch:ident, $function:ident, $new_flow:literal, $refused:literal, $without_ports:literal) => {
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $function() -> u32 {
@@ -180,7 +178,7 @@ macro_rules! lines {
             debug!(
                 (),
                 target: TARGET,
-                $opened,
+                $new_flow,
                 name(tuple.protocol as u8),
                 tuple.source.to_bytes(),
                 tuple.ports.source().get(),
@@ -196,7 +194,7 @@ macro_rules! lines {
 
         impl Traced for $family {
             #[inline(always)]
-            fn trace_opened() {
+            fn trace_new_flow() {
                 $function();
             }
 
@@ -246,7 +244,7 @@ macro_rules! lines {
 lines!(
     V4,
     SCRATCH4,
-    trace_opened4,
+    trace_new_flow4,
     "new flow {} {:i}:{} > {:i}:{}, as {:i}:{} > {:i}:{}",
     "{} {} {} {:i}:{} > {:i}:{}, interface {}",
     "{} {} protocol {} {:i} > {:i}, interface {}"
@@ -254,7 +252,7 @@ lines!(
 lines!(
     V6,
     SCRATCH6,
-    trace_opened6,
+    trace_new_flow6,
     "new flow {} [{:i}]:{} > [{:i}]:{}, as [{:i}]:{} > [{:i}]:{}",
     "{} {} {} [{:i}]:{} > [{:i}]:{}, interface {}",
     "{} {} protocol {} {:i} > {:i}, interface {}"

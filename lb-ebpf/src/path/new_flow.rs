@@ -20,7 +20,11 @@ use crate::{
 /// Creates the flow of the packet in [`Storage::scratch`](crate::storage::Storage::scratch), and forwards the packet.
 #[inline(always)]
 pub fn run<F: Family>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Verdict {
-    Verdict::leaving(frame.ingress(), forward(frame, tables))
+    let forwarded = forward(frame, tables);
+    if forwarded.is_ok() {
+        tables.trace_new_flow();
+    }
+    Verdict::leaving(frame.ingress(), forwarded)
 }
 
 #[inline(always)]

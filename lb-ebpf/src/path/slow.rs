@@ -1,18 +1,33 @@
 //! Slow paths: separate programs that the fast path reaches by tail call.
 //!
 //! Each is verified separately and starts with an empty stack. Their input is in
-//! [`Scratch`](crate::table::scratch::Scratch). A new slow path is a file and a line in the table below.
+//! [`Scratch`](crate::table::scratch::Scratch). A new slow path is a file and a line in the table below: its numbers,
+//! programs and tail calls are generated from that line.
 
 use lb_common::net::{V4, V6};
 
 use crate::{
     packet::{frame::Frame, icmp::IcmpFamily},
-    path::{icmp, new_flow, pipeline::Verdict, refresh},
+    path::pipeline::Verdict,
     steps::Tables,
 };
 
+/// The table: hands its lines to the macro `$use`. A line is a module with the function `run`, the constant of a family,
+/// number and program for IPv4, the same for IPv6, and which packets these are.
+#[macro_export]
 macro_rules! slow_paths {
-    ($($module:ident $constant:ident $v4:ident $v6:ident $about:literal;)*) => {
+    ($use:ident) => {
+        $use! {
+            new_flow NEW_FLOW: NewFlow4 new_flow4, NewFlow6 new_flow6, "A request of no known flow.";
+            refresh REFRESH: Refresh4 refresh4, Refresh6 refresh6,
+                "A reply whose next hop was looked up before routes changed.";
+            icmp ICMP_ERROR: Icmp4 icmp4, Icmp6 icmp6, "An ICMP error.";
+        }
+    };
+}
+
+macro_rules! numbers {
+    ($($module:ident $constant:ident: $v4:ident $program4:ident, $v6:ident $program6:ident, $about:literal;)*) => {
         /// A program that the fast path calls.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u32)]
@@ -33,8 +48,8 @@ macro_rules! slow_paths {
             pub const fn name(self) -> &'static str {
                 match self {
                     $(
-                        Self::$v4 => concat!(stringify!($module), "4"),
-                        Self::$v6 => concat!(stringify!($module), "6"),
+                        Self::$v4 => stringify!($program4),
+                        Self::$v6 => stringify!($program6),
                     )*
                 }
             }
@@ -60,16 +75,12 @@ macro_rules! slow_paths {
         pub fn run(path: SlowPath, frame: &mut impl Frame, tables: &impl Tables) -> Verdict {
             match path {
                 $(
-                    SlowPath::$v4 => $module::run::<V4>(frame, tables),
-                    SlowPath::$v6 => $module::run::<V6>(frame, tables),
+                    SlowPath::$v4 => crate::path::$module::run::<V4>(frame, tables),
+                    SlowPath::$v6 => crate::path::$module::run::<V6>(frame, tables),
                 )*
             }
         }
     };
 }
 
-slow_paths! {
-    new_flow NEW_FLOW NewFlow4 NewFlow6 "A request of no known flow.";
-    refresh REFRESH Refresh4 Refresh6 "A reply whose next hop was looked up before routes changed.";
-    icmp ICMP_ERROR Icmp4 Icmp6 "An ICMP error.";
-}
+slow_paths!(numbers);
