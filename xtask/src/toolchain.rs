@@ -10,7 +10,7 @@
 //! ```
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -80,7 +80,7 @@ impl Toolchain {
             .args(["--locked", "--profile", "bpf", "--target", TARGET, "--target-dir"])
             .arg(target)
             .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker)
-            .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", rustflags());
+            .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", rustflags(sources));
         cargo
     }
 }
@@ -122,11 +122,30 @@ fn debian_cargo(subcommand: &str) -> Command {
 /// `--btf`: the types of the maps and the program, which the kernel checks and prints.
 /// `+allows-misaligned-mem-access`: packet headers have alignment 1, and without it LLVM reads them byte by byte
 /// (217 instructions instead of 133 for the same pipeline).
-fn rustflags() -> String {
-    [
+fn rustflags(sources: &Path) -> String {
+    let mut flags = vec![
         format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH),
         "-Clink-arg=--btf".into(),
         "-Clink-arg=--cpu-features=+allows-misaligned-mem-access".into(),
-    ]
-    .join(" ")
+    ];
+    flags.extend(cpu(sources).map(|cpu| format!("-Ctarget-cpu={cpu}")));
+    flags.join(" ")
+}
+
+/// The version of BPF that a tree's programs are compiled for. Each tree names its own, so that `bench ab` measures what was
+/// released; 0.1.0 names none.
+fn cpu(sources: &Path) -> Option<String> {
+    let manifest: toml::Table = fs::read_to_string(sources.join("lb-ebpf/Cargo.toml")).ok()?.parse().ok()?;
+    Some(manifest.get("package")?.get("metadata")?.get("bpf")?.get("cpu")?.as_str()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_compiled_for_the_version_of_bpf_that_their_tree_names() {
+        assert!(rustflags(tree::top()).ends_with(" -Ctarget-cpu=v3"));
+        assert!(!rustflags(Path::new("/nonexistent")).contains("target-cpu"));
+    }
 }

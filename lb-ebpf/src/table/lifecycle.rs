@@ -198,23 +198,37 @@ fn refuse<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>) {
 /// The handshake is proven. A reopening flow replaces the closing one.
 #[inline(always)]
 fn promote<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>, established: State) {
-    let control = found.control;
-    // Searched first: afterwards both have the same state.
-    let old = if control.state() == State::REOPENING {
-        // With its generation: the record may have another owner when this one is promoted.
-        other_record(tables, found)
-            .ok()
-            .flatten()
-            .and_then(|index| by_index::<F>(tables, index).ok())
-            .map(|old| (old.index, old.control))
-    } else {
-        None
+    let promoted = || {
+        let control = found.control;
+        let is_first = found.record.control.replace(control.0, control.with_state(established).0);
+        if is_first {
+            half_open::count::<F>(tables, -1);
+        }
+        is_first
     };
-    if !found.record.control.replace(control.0, control.with_state(established).0) {
+    // Searched first: afterwards both have the same state.
+    let Some(old) = closing_of(tables, found) else {
+        promoted();
         return;
+    };
+    if promoted() {
+        retire(tables, old);
     }
-    half_open::count::<F>(tables, -1);
-    let Some((index, seen)) = old else { return };
+}
+
+/// The closing flow of a reopening one, and its control word: it may have another owner when the reopening flow is promoted.
+#[inline(always)]
+fn closing_of<'a, F: Family>(tables: &'a impl Steps<F>, found: &Found<'_, F>) -> Option<Found<'a, F>> {
+    if found.control.state() != State::REOPENING {
+        return None;
+    }
+    by_index(tables, other_record(tables, found).ok()??).ok()
+}
+
+/// Removes a closing flow that another flow has replaced, unless its record has changed owner.
+#[inline(always)]
+fn retire<F: Family>(tables: &impl Steps<F>, closing: Found<'_, F>) {
+    let Found { index, control: seen, .. } = closing;
     // Retried, because its own packets may change its state meanwhile.
     let mut tries = 0;
     while tries < 4 {

@@ -1,4 +1,4 @@
-//! Another revision of this tree, built under target/ab with our compilers and flags.
+//! Another revision of this tree, built under target/ab with our compilers.
 //!
 //! [`METHOD`] is this tree's file in both: otherwise an older revision would be measured in an older way, and the two
 //! could not be compared. What it calls to load the program, to write its maps and to make frames is each revision's own.
