@@ -1,6 +1,6 @@
 //! Figures, as text or as JSON.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use serde_json::{Value, json};
 
@@ -22,8 +22,8 @@ pub struct Table {
     pub rows: Vec<(String, Vec<Option<f64>>)>,
     /// Digits behind the point.
     pub digits: usize,
-    /// Goals of rows, by number of row and column.
-    goals: BTreeMap<usize, (usize, Goal)>,
+    /// Goals of figures, by number of row and column.
+    goals: Vec<(usize, usize, Goal)>,
     failed: Vec<String>,
 }
 
@@ -53,7 +53,7 @@ impl Table {
         let place = self.columns.iter().position(|it| it == column);
         let place = self.rows.len().checked_sub(1).zip(place);
         let (row, column) = place.unwrap_or_else(|| panic!("there is no {column} for a goal"));
-        self.goals.insert(row, (column, goal));
+        self.goals.push((row, column, goal));
     }
 
     /// Adds a row without figures, because they could not be measured.
@@ -65,7 +65,7 @@ impl Table {
 
     /// The figures that miss their goals or could not be measured, a line for each.
     pub fn missed(&self) -> Vec<String> {
-        let misses = self.goals.iter().filter_map(|(&row, &(column, goal))| {
+        let misses = self.goals.iter().filter_map(|&(row, column, goal)| {
             let (name, values) = &self.rows[row];
             let value = values[column].filter(|&value| !goal.is_met(value))?;
             let (column, digits) = (&self.columns[column], self.digits);
@@ -87,10 +87,8 @@ impl Table {
                 let text = value.map_or_else(|| "-".to_owned(), |value| format!("{value:.*}", self.digits));
                 print!("  {text:>9}");
             }
-            match self.goals.get(&number) {
-                Some((column, goal)) => println!("  {} {goal:.*}", self.columns[*column], self.digits),
-                None => println!(),
-            }
+            let goals = self.goals_of(number, |goal| format!("{goal:.*}", self.digits));
+            println!("{}", goals.map_or_else(String::new, |goals| format!("  {goals}")));
         }
     }
 
@@ -100,12 +98,20 @@ impl Table {
             let cells = self.columns.iter().cloned().zip(values.iter().map(|value| json!(value)));
             let mut row: serde_json::Map<_, _> = cells.collect();
             row.insert("case".to_owned(), json!(name));
-            if let Some((column, goal)) = self.goals.get(&number) {
-                row.insert("goal".to_owned(), json!(format!("{} {goal}", self.columns[*column])));
+            if let Some(goals) = self.goals_of(number, |goal| goal.to_string()) {
+                row.insert("goal".to_owned(), json!(goals));
             }
             Value::Object(row)
         });
         json!({ "title": self.title, "rows": rows.collect::<Vec<_>>() })
+    }
+
+    /// The goals of a row, each with its column, or `None`.
+    fn goals_of(&self, number: usize, text: impl Fn(Goal) -> String) -> Option<String> {
+        let goals = self.goals.iter().filter(|(row, ..)| *row == number);
+        let goals: Vec<_> =
+            goals.map(|&(_, column, goal)| format!("{} {}", self.columns[column], text(goal))).collect();
+        (!goals.is_empty()).then(|| goals.join(", "))
     }
 }
 
@@ -148,6 +154,7 @@ mod tests {
         }
         table.row("slow", [20.1, 1.0].map(Some));
         table.goal("ms", Goal::AtMost(20.0));
+        table.goal("times", Goal::AtLeast(2.0));
         table.row("not measured", [None, None]);
         table.goal("ms", Goal::AtMost(20.0));
         table.fail("broken", &anyhow::anyhow!("no answer"));
@@ -157,10 +164,12 @@ mod tests {
         let expected = [
             "bad: times 1.8, the goal is at least 1.9",
             "slow: ms 20.1, the goal is at most 20.0",
+            "slow: times 1.0, the goal is at least 2.0",
             "broken: no answer",
         ];
         assert_eq!(missed, expected);
         assert_eq!(table.json()["rows"][0]["goal"], "times at least 1.9");
+        assert_eq!(table.json()["rows"][2]["goal"], "ms at most 20, times at least 2");
         assert_eq!(table.rows[4].1, [None, None]);
     }
 }

@@ -19,7 +19,7 @@ use lb_common::{
 
 use super::{
     object::Mapped,
-    report::{Table, median},
+    report::{Goal, Table, median},
     scale::{milliseconds, pinned},
 };
 use crate::lab::{
@@ -39,6 +39,13 @@ const STEP: Duration = Duration::from_millis(200);
 /// Until the flows of removed backends are free.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// Goals in milliseconds, for the median of scrapes and of removals: neither waits for a sweep.
+const GOAL_MEDIAN: f64 = 100.0;
+/// For the longest scrape, which waits for a count of all flows: one walk over the tables.
+const GOAL_LONGEST_SCRAPE: f64 = 1_000.0;
+/// For the flows of all removed backends to be free: a full round for the last one.
+const GOAL_FREED: f64 = 2_000.0;
+
 /// Measures this many scrapes at rest, then scrapes while backends are removed.
 pub fn measure(rounds: usize) -> Result<Vec<Table>> {
     eprintln!("bench: sweeps, {FLOWS} flows");
@@ -55,11 +62,12 @@ pub fn measure(rounds: usize) -> Result<Vec<Table>> {
     live.finish_unbroken()?;
 
     let mut table = Table::new(format!("milliseconds, {FLOWS} flows"), &["median", "most"], 1);
-    let mut add = |what: &str, times: &[f64]| {
+    let add = |table: &mut Table, what: &str, times: &[f64]| {
         table.row(what, [median(times), times.iter().copied().fold(0.0, f64::max)].map(Some));
     };
     let at_rest = (0..rounds).map(|_| scrape(&daemon)).collect::<Result<Vec<_>>>()?;
-    add("a scrape, while nothing changes", &at_rest);
+    add(&mut table, "a scrape, while nothing changes", &at_rest);
+    table.goal("median", Goal::AtMost(GOAL_MEDIAN));
 
     let is_over = AtomicBool::new(false);
     let (removals, scrapes, freed) = thread::scope(|scope| -> Result<_> {
@@ -75,9 +83,13 @@ pub fn measure(rounds: usize) -> Result<Vec<Table>> {
         is_over.store(true, Ordering::Relaxed);
         Ok((removed?, wait::join(scraper)?, freed?))
     })?;
-    add("a scrape, while five backends a second are removed", &scrapes);
-    add("xlb backend remove, five a second", &removals);
-    add("from the last removal until all their flows are free", &[freed]);
+    add(&mut table, "a scrape, while five backends a second are removed", &scrapes);
+    table.goal("median", Goal::AtMost(GOAL_MEDIAN));
+    table.goal("most", Goal::AtMost(GOAL_LONGEST_SCRAPE));
+    add(&mut table, "xlb backend remove, five a second", &removals);
+    table.goal("median", Goal::AtMost(GOAL_MEDIAN));
+    add(&mut table, "from the last removal until all their flows are free", &[freed]);
+    table.goal("median", Goal::AtMost(GOAL_FREED));
     daemon.run(&["backend", "list"])?;
     Ok(vec![table])
 }
