@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use lb_common::event::NeighbourWanted;
+use lb_common::{event::NeighbourWanted, hop::InterfaceIndex};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
@@ -144,7 +144,16 @@ impl Watcher {
                 self.request_if_attached(place, |limiter, now| limiter.client(place, now));
             }
         }
-        let changes = self.network.absorb(fact);
+        let interface = match &fact {
+            Fact::Link(index, _) => Some(*index),
+            Fact::Neighbour(..) | Fact::Routes | Fact::Addresses => None,
+        };
+        let mut changes = self.network.absorb(fact);
+        // Reported without a pause: until the program has an interface's new MAC, frames for it go to the host.
+        if changes.links && interface.is_some_and(|index| self.is_attached(index)) {
+            self.outbox.note(Changes { links: true, ..Changes::default() });
+            changes.links = false;
+        }
         self.schedule(changes);
     }
 
@@ -250,12 +259,15 @@ impl Watcher {
         place: Place,
         decide: impl FnOnce(&mut Limiter, Instant) -> bool,
     ) -> bool {
-        let is_attached = self.interfaces.borrow().iter().any(|attached| attached.index == place.0);
-        let is_requested = is_attached && decide(&mut self.limiter, Instant::now());
+        let is_requested = self.is_attached(place.0) && decide(&mut self.limiter, Instant::now());
         if is_requested {
             self.to_request.insert(place);
         }
         is_requested
+    }
+
+    fn is_attached(&self, index: InterfaceIndex) -> bool {
+        self.interfaces.borrow().iter().any(|attached| attached.index == index)
     }
 
     async fn ask(&mut self, kernel: &Kernel) -> anyhow::Result<()> {

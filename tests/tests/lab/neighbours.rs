@@ -1,7 +1,8 @@
 //! Changes of the Ethernet around xlb: addresses move, links flap.
 
 use std::{
-    net::IpAddr,
+    io::{Read as _, Write as _},
+    net::{IpAddr, TcpStream},
     time::{Duration, Instant},
 };
 
@@ -13,6 +14,8 @@ use tests::lab::{
     Config, Daemon, Family, Lab, Live, Shape, Topology, Visit, address,
     config::{Check, Service},
     eventually, visit,
+    visit::SYN_AGAIN,
+    wait::SOON,
 };
 use tokio::{net::UdpSocket, time::timeout};
 
@@ -171,6 +174,64 @@ fn connections_survive_a_new_mac_of_an_interface_of_xlb() -> Result<()> {
         survive(live)?;
     }
     Ok(())
+}
+
+/// Until the daemon has read the new MAC, the host resets each connection of which a frame arrives for it. That takes a few
+/// milliseconds, and a connection that exchanges a byte a second rarely has a frame then. Idle ones have none.
+#[test]
+fn connections_survive_a_new_mac_of_an_interface_that_is_up_unless_they_send_at_that_moment() -> Result<()> {
+    const NEW: [u8; 6] = [2, 0, 0, 0, 0, 0x95];
+    for interface in ["eth0", "eth1"] {
+        let (lab, _xlb, busy, _echoes) = stage("upmac")?;
+        lab.xlb.sysctl(&format!("net.ipv4.conf.{interface}.arp_notify"), "1")?;
+        lab.xlb.sysctl(&format!("net.ipv6.conf.{interface}.ndisc_notify"), "1")?;
+        let mut idle = Vec::new();
+        for family in Family::ALL {
+            idle.extend(connect(&lab, family, CONNECTIONS)?);
+        }
+
+        lab.xlb.ip(&format!("link set {interface} address 02:00:00:00:00:95"))?;
+        let known = eventually(SOON, "the program has the new MAC", || {
+            Ok(mac_in_the_program(&lab, interface)? == NEW)
+        })?;
+        for family in Family::ALL {
+            let served =
+                eventually(SOON, "a new connection is served", || Ok(connect(&lab, family, 1).is_ok()))?;
+            println!(
+                "{interface}: the program had the MAC after {known:?}, served {family:?} after {served:?}"
+            );
+        }
+
+        for connection in &mut idle {
+            echo(connection).context("on an idle connection")?;
+        }
+        for connections in busy {
+            connections.wait_for_bytes_on(CONNECTIONS / 2, 3)?;
+            let report = connections.finish()?;
+            println!("{interface}: {report}");
+            assert!(report.broken.len() <= CONNECTIONS / 2, "{report}");
+            assert!(report.broken.iter().all(|why| why.contains("Connection reset")), "{:?}", report.broken);
+        }
+    }
+    Ok(())
+}
+
+/// Opens connections that have echoed a byte.
+fn connect(lab: &Lab, family: Family, count: usize) -> Result<Vec<TcpStream>> {
+    let to = address::SERVICE.port(family, ECHO);
+    let open = || {
+        let mut connection = TcpStream::connect_timeout(&to, SYN_AGAIN)?;
+        echo(&mut connection)?;
+        Ok(connection)
+    };
+    lab.client.inside(|| (0..count).map(|_| open()).collect())
+}
+
+fn echo(connection: &mut TcpStream) -> Result<()> {
+    connection.set_read_timeout(Some(SOON))?;
+    connection.write_all(b"a").context("send a byte")?;
+    let mut byte = [0];
+    connection.read_exact(&mut byte).context("read its echo")
 }
 
 /// An interface of xlb's host, in one line.
