@@ -73,6 +73,9 @@ pub const RESYNC: Duration = Duration::from_secs(10);
 pub const RETRY: Duration = Duration::from_secs(1);
 /// How long a problem must last before it is logged: neighbours take a moment to answer.
 const SETTLED: Duration = Duration::from_secs(2);
+/// Warnings are searched for at most this often because of changes to single services: with thousands of services that takes
+/// a while.
+const WARNINGS_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest wait for an event.
 const IDLE: Duration = RESYNC;
 /// Maximum number of pending requests.
@@ -139,6 +142,10 @@ pub struct Controller<D, H> {
     reload: Reload,
     /// When each warning began, and whether it was logged.
     warned: BTreeMap<String, (Instant, bool)>,
+    /// When warnings were last searched for.
+    warnings_searched: Instant,
+    /// Single services have changed since.
+    warnings_outdated: bool,
     links_changed: bool,
     /// Why interfaces and pins could not be refreshed.
     host_failure: Option<String>,
@@ -228,6 +235,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             detach: None,
             reload: Reload { error: None, succeeded: start.since.time },
             warned: BTreeMap::new(),
+            warnings_searched: now,
+            warnings_outdated: false,
             links_changed: false,
             host_failure: None,
         };
@@ -273,18 +282,19 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         if let Some(round) = self.state.begin_grace_period(now) {
             self.watched.grace_periods.send_replace(round);
         }
-        // Warnings are not searched for after a change to single services. Every `RESYNC`, all are checked.
         let all_changed = links_changed || matches!(self.state.dirty(), Some(Scope::All));
+        self.warnings_outdated |= self.state.dirty().is_some();
         if self.is_out_of_step() && !self.is_waiting_for_retry(now) {
             self.reconcile_or_warn(now);
         }
         if let Err(error) = self.walks.advance(&mut self.datapath, &self.have) {
             warn!("{error:#}");
         }
+        self.answer(now);
+        // After the answers: a change is not delayed by its warnings.
         if all_changed || self.next_warning().is_some_and(|due| due <= now) {
             self.log_warnings(now);
         }
-        self.answer(now);
         self.advance_scrape();
     }
 
@@ -364,13 +374,15 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         Ok(())
     }
 
-    /// When the next warning must be logged.
+    /// When a warning must be logged, or warnings must be searched for.
     fn next_warning(&self) -> Option<Instant> {
         let pending = self.warned.values().filter(|(_, is_logged)| !is_logged);
-        pending.map(|(since, _)| *since + SETTLED).min()
+        let search = self.warnings_outdated.then(|| self.warnings_searched + WARNINGS_INTERVAL);
+        pending.map(|(since, _)| *since + SETTLED).chain(search).min()
     }
 
     fn log_warnings(&mut self, now: Instant) {
+        (self.warnings_searched, self.warnings_outdated) = (now, false);
         let former = std::mem::take(&mut self.warned);
         for warning in self.warnings() {
             let (since, is_logged) = former.get(&warning).copied().unwrap_or((now, false));

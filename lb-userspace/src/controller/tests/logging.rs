@@ -47,6 +47,29 @@ fn actions_are_logged_in_words_and_fields() {
 }
 
 #[test]
+fn a_warning_that_a_change_of_one_backend_causes_is_logged_when_it_has_lasted_two_seconds() {
+    capture();
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+    let to = "10.0.0.11".parse().unwrap();
+    let mut seen = hops(world.spec());
+    seen.insert(path(to), HopState::NoRoute);
+    world.absorb(Event::Hops(seen));
+    world.wait(RESYNC.as_millis() as u64);
+    CAPTURED.take();
+
+    // At an address that is known to be out of reach, so that netlink reports nothing new.
+    let new = NewBackend { address: "10.0.0.11:81".parse().unwrap(), weight: 7, backup: false };
+    world.ask(add(name("web/web-4"), new)).unwrap();
+    world.wait(1_000);
+    let is_logged =
+        |lines: Vec<String>| lines.iter().any(|it| it.starts_with("backend web/web-4: there is no route"));
+    assert!(!is_logged(CAPTURED.take()), "it may be over in a moment");
+    world.wait(2_000);
+
+    assert!(is_logged(CAPTURED.take()));
+}
+
+#[test]
 fn a_request_beyond_the_limit_is_refused_in_words() {
     capture();
     let mut world = World::all_up(vec![web(Protocol::Tcp)]);
