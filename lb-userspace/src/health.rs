@@ -58,13 +58,18 @@ pub async fn probe_once(target: &Target) -> ProbeResult {
 struct Watches {
     tasks: JoinSet<()>,
     by_name: BTreeMap<BackendName, (Target, AbortHandle)>,
-    lanes: watch::Lanes,
+    limit: watch::ProbeLimit,
     events: mpsc::Sender<Event>,
 }
 
 impl Watches {
     fn new(events: mpsc::Sender<Event>) -> Self {
-        Self { tasks: JoinSet::new(), by_name: BTreeMap::new(), lanes: watch::Lanes::new(PROBES_MAX), events }
+        Self {
+            tasks: JoinSet::new(),
+            by_name: BTreeMap::new(),
+            limit: watch::ProbeLimit::new(PROBES_MAX),
+            events,
+        }
     }
 
     fn adjust(&mut self, wanted: Vec<Target>) {
@@ -92,7 +97,7 @@ impl Watches {
 
     fn begin(&mut self, target: Target, first: Duration) {
         let task =
-            watch::watch(target.clone(), first, self.lanes.clone(), finding::probe, self.events.clone());
+            watch::watch(target.clone(), first, self.limit.clone(), finding::probe, self.events.clone());
         self.by_name.insert(target.backend.clone(), (target, self.tasks.spawn(task)));
     }
 

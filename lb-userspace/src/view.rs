@@ -283,7 +283,7 @@ pub struct Stats {
 pub struct Reloaded {
     /// What changed, one line each.
     pub changes: Vec<String>,
-    /// What is odd with the file as it is in force, one line each.
+    /// Warnings about the file in force, one line each.
     pub warnings: Vec<String>,
 }
 

@@ -24,8 +24,13 @@ use crate::{
 };
 
 /// Watches until the receiver of `events` is gone (or the future is dropped). The first probe starts after `first`.
-pub async fn watch<P>(target: Target, first: Duration, lanes: Lanes, probe: P, events: mpsc::Sender<Event>)
-where
+pub async fn watch<P>(
+    target: Target,
+    first: Duration,
+    limit: ProbeLimit,
+    probe: P,
+    events: mpsc::Sender<Event>,
+) where
     P: AsyncFn(&Target) -> Finding,
 {
     let started = Instant::now();
@@ -34,7 +39,7 @@ where
     let mut dampener = Dampener::new(thresholds, target.known);
     loop {
         sleep_until(started + schedule.next(started.elapsed())).await;
-        let finding = lanes.take(probe(&target)).await;
+        let finding = limit.run(probe(&target)).await;
         let Some(seen) = judge(&target, &finding) else { continue };
         let change = dampener.observe(seen);
         let (backend, address) = (target.backend.clone(), target.address);
@@ -59,29 +64,30 @@ fn judge(target: &Target, finding: &Finding) -> Option<Health> {
 
 /// The limit of concurrent probes over all backends.
 #[derive(Clone, Debug)]
-pub struct Lanes {
-    free: Arc<Semaphore>,
-    full: Arc<AtomicBool>,
+pub struct ProbeLimit {
+    permits: Arc<Semaphore>,
+    /// It was reached, and this was logged.
+    reached: Arc<AtomicBool>,
 }
 
-impl Lanes {
+impl ProbeLimit {
     pub fn new(count: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(count)), full: Arc::new(AtomicBool::new(false)) }
+        Self { permits: Arc::new(Semaphore::new(count)), reached: Arc::new(AtomicBool::new(false)) }
     }
 
     /// Runs the probe when the limit allows it.
-    async fn take(&self, probe: impl Future<Output = Finding>) -> Finding {
-        let _lane = match self.free.try_acquire() {
-            Ok(lane) => {
-                self.full.store(false, Ordering::Relaxed);
-                Some(lane)
+    async fn run(&self, probe: impl Future<Output = Finding>) -> Finding {
+        let _permit = match self.permits.try_acquire() {
+            Ok(permit) => {
+                self.reached.store(false, Ordering::Relaxed);
+                Some(permit)
             }
             Err(_) => {
-                if !self.full.swap(true, Ordering::Relaxed) {
+                if !self.reached.swap(true, Ordering::Relaxed) {
                     log::warn!("too many health checks at once: some start late; raise the intervals");
                 }
                 // Only a closed semaphore is an error, and this one is never closed.
-                self.free.acquire().await.ok()
+                self.permits.acquire().await.ok()
             }
         };
         probe.await

@@ -62,8 +62,13 @@ async fn no_backend_ever_has_two_probes_at_once() {
         finding(Err(Fault::Silent))
     };
     let (sender, mut events) = mpsc::channel(8);
-    let task =
-        tokio::spawn(watch(target(check(1_000, 3_700, 3)), Duration::ZERO, Lanes::new(8), probe, sender));
+    let task = tokio::spawn(watch(
+        target(check(1_000, 3_700, 3)),
+        Duration::ZERO,
+        ProbeLimit::new(8),
+        probe,
+        sender,
+    ));
 
     for _ in 0..10 {
         events.recv().await.unwrap();
@@ -78,7 +83,7 @@ async fn the_first_result_decides_only_if_the_health_is_unknown() {
         let (sender, mut events) = mpsc::channel(8);
         let target = Target { known, ..target(check(1_000, 1_000, 3)) };
         let probe = async |_: &Target| finding(Err(Fault::Failed("connection refused".to_owned())));
-        let task = tokio::spawn(watch(target, Duration::ZERO, Lanes::new(8), probe, sender));
+        let task = tokio::spawn(watch(target, Duration::ZERO, ProbeLimit::new(8), probe, sender));
 
         let Some(Event::Probed(probed)) = events.recv().await else { panic!("no result") };
 
@@ -91,8 +96,13 @@ async fn the_first_result_decides_only_if_the_health_is_unknown() {
 async fn a_probe_that_could_not_be_sent_is_no_result() {
     let (sender, mut events) = mpsc::channel(8);
     let probe = async |_: &Target| finding(Err(Fault::Local("too many open files".to_owned())));
-    let task =
-        tokio::spawn(watch(target(check(1_000, 1_000, 3)), Duration::ZERO, Lanes::new(8), probe, sender));
+    let task = tokio::spawn(watch(
+        target(check(1_000, 1_000, 3)),
+        Duration::ZERO,
+        ProbeLimit::new(8),
+        probe,
+        sender,
+    ));
 
     assert!(timeout(Duration::from_secs(60), events.recv()).await.is_err());
 
@@ -101,14 +111,14 @@ async fn a_probe_that_could_not_be_sent_is_no_result() {
 
 #[tokio::test(start_paused = true)]
 async fn concurrent_probes_are_limited_over_all_backends() {
-    let lanes = Lanes::new(3);
+    let limit = ProbeLimit::new(3);
     let (now, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let tasks: Vec<JoinHandle<Finding>> = (0..20)
         .map(|_| {
-            let (lanes, now, most) = (lanes.clone(), now.clone(), most.clone());
+            let (limit, now, most) = (limit.clone(), now.clone(), most.clone());
             tokio::spawn(async move {
-                lanes
-                    .take(async {
+                limit
+                    .run(async {
                         most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                         sleep(Duration::from_secs(1)).await;
                         now.fetch_sub(1, Ordering::SeqCst);
@@ -150,7 +160,7 @@ impl Fake {
                 finding(Err(Fault::Failed("connection refused".to_owned())))
             }
         };
-        let task = tokio::spawn(watch(target, Duration::ZERO, Lanes::new(8), probe, sender));
+        let task = tokio::spawn(watch(target, Duration::ZERO, ProbeLimit::new(8), probe, sender));
         loop {
             let Some(Event::Probed(probed)) = events.recv().await else { panic!("the watch ended") };
             if let Some(change) = probed.change {
