@@ -10,13 +10,14 @@
 //!   TcpEcho, UdpEcho     other servers, as threads in a namespace     echo
 //!   visit, Live          clients, as threads in a namespace           visit, live
 //!   Flood                forged clients                               flood
-//!   Witness              verifies every checksum that passes          witness
+//!   Capture              verifies every checksum that passes          capture
 //! ```
 //!
 //! A lab touches nothing outside its own namespaces and directory, and dropping it removes both. The next lab removes
 //! what a killed process left behind.
 
 pub mod address;
+pub mod capture;
 pub mod command;
 pub mod config;
 pub mod daemon;
@@ -35,7 +36,6 @@ pub mod topology;
 pub mod visit;
 pub mod wait;
 pub mod web;
-pub mod witness;
 
 use std::{
     collections::BTreeSet,
@@ -56,6 +56,7 @@ use nix::{
 
 pub use self::{
     address::{Family, Pair},
+    capture::Capture,
     config::Config,
     daemon::Daemon,
     echo::Server,
@@ -65,7 +66,6 @@ pub use self::{
     visit::{Tally, Visit, visit, visit_while},
     wait::eventually,
     web::Web,
-    witness::Witness,
 };
 
 static ALONE: Mutex<()> = Mutex::new(());
@@ -206,9 +206,9 @@ impl Lab {
     }
 
     /// Verifies the checksums of what arrives at the client and at each backend, from now on.
-    pub fn witness(&self) -> Result<Witness> {
+    pub fn capture(&self) -> Result<Capture> {
         let ends = self.backends.iter().map(|backend| &backend.namespace).chain([&self.client]);
-        Witness::watch(ends.map(|namespace| (namespace, "eth0")))
+        Capture::watch(ends.map(|namespace| (namespace, "eth0")))
     }
 
     fn on_each_backend<T>(&self, start: impl Fn(&Backend, Family) -> Result<T>) -> Result<Vec<T>> {

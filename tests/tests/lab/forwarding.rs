@@ -50,7 +50,7 @@ fn every_checksum_that_arrives_is_right() -> Result<()> {
         let (_web, _udp) = (lab.web_servers()?, lab.udp_echoes(datagrams::BACKEND)?);
         let xlb = lab.start(&Config::web(&lab, mode).service(datagrams::service(&lab, mode)))?;
         xlb.wait_until_all_are_up()?;
-        let witness = lab.witness()?;
+        let capture = lab.capture()?;
 
         for family in Family::ALL {
             let tally = lab.visit(family, 80, 999)?;
@@ -58,10 +58,10 @@ fn every_checksum_that_arrives_is_right() -> Result<()> {
             exchange(&lab, family, 33)?;
         }
 
-        let testimony = witness.finish()?;
-        assert!(testimony.verified > 20_000, "{mode:?}: {} frames", testimony.verified);
-        assert!(testimony.wrong.is_empty(), "{mode:?}: {:#?}", testimony.wrong);
-        assert_eq!(testimony.silent, [""; 0], "{mode:?}");
+        let checksums = capture.finish()?;
+        assert!(checksums.verified > 20_000, "{mode:?}: {} frames", checksums.verified);
+        assert!(checksums.wrong.is_empty(), "{mode:?}: {:#?}", checksums.wrong);
+        assert_eq!(checksums.silent, [""; 0], "{mode:?}");
     }
     Ok(())
 }
@@ -117,7 +117,7 @@ fn one_interface_is_enough() -> Result<()> {
     let xlb =
         lab.start(&Config::web(&lab, Mode::FullNat).service(datagrams::service(&lab, Mode::FullNat)))?;
     xlb.wait_until_all_are_up()?;
-    let witness = lab.witness()?;
+    let capture = lab.capture()?;
 
     for family in Family::ALL {
         let tally = lab.visit(family, 80, 3_000)?;
@@ -125,10 +125,10 @@ fn one_interface_is_enough() -> Result<()> {
         exchange(&lab, family, 30)?;
     }
 
-    let testimony = witness.finish()?;
-    assert!(testimony.verified > 20_000, "{} frames", testimony.verified);
-    assert!(testimony.wrong.is_empty(), "{:#?}", testimony.wrong);
-    assert_eq!(testimony.silent, [""; 0]);
+    let checksums = capture.finish()?;
+    assert!(checksums.verified > 20_000, "{} frames", checksums.verified);
+    assert!(checksums.wrong.is_empty(), "{:#?}", checksums.wrong);
+    assert_eq!(checksums.silent, [""; 0]);
     assert!(xlb.metrics()?.sum("xlb_xdp_packets_total", &[("action", "tx")]) > 10_000.0);
     Ok(())
 }

@@ -27,7 +27,7 @@ fn requests_reach_the_web_servers_in_turn_and_every_checksum_is_right() -> Resul
     let lab = Lab::build(&Topology::new("itself", Shape::TwoNics))?;
     let _web = lab.web_servers()?;
     nftables::balance(&lab)?;
-    let witness = lab.witness()?;
+    let capture = lab.capture()?;
 
     for family in Family::ALL {
         let from: Vec<_> = lab.clients.iter().map(|client| client.of(family)).collect();
@@ -35,9 +35,9 @@ fn requests_reach_the_web_servers_in_turn_and_every_checksum_is_right() -> Resul
 
         assert!(tally.is_even(3), "{family:?}: {tally}");
     }
-    let testimony = witness.finish()?;
-    assert!(testimony.verified > 2_000, "{testimony:?}");
-    assert!(testimony.wrong.is_empty() && testimony.silent.is_empty(), "{testimony:#?}");
+    let checksums = capture.finish()?;
+    assert!(checksums.verified > 2_000, "{checksums:?}");
+    assert!(checksums.wrong.is_empty() && checksums.silent.is_empty(), "{checksums:#?}");
     Ok(())
 }
 
@@ -71,15 +71,15 @@ fn curl_fetches_what_a_web_server_has() -> Result<()> {
 }
 
 #[test]
-fn the_witness_notices_a_wrong_checksum() -> Result<()> {
+fn the_capture_finds_a_wrong_checksum() -> Result<()> {
     let lab = Lab::build(&Topology::new("itself", Shape::TwoNics).backends(1))?;
     let _echo = echo::udp_echo(&lab.backends[0].namespace, "10.0.0.11:5353".parse()?, "web-1")?;
     // Sends packets with the unfinished checksum that a NIC would complete.
     lab.switch.run(&["ethtool", "-K", "web-1", "tx-checksum-ip-generic", "on"])?;
-    let witness = lab.witness()?;
+    let capture = lab.capture()?;
 
     lab.xlb.run(&["bash", "-c", "echo hello > /dev/udp/10.0.0.11/5353"])?;
-    let seen = witness.finish()?;
+    let seen = capture.finish()?;
 
     assert!(!seen.wrong.is_empty(), "{seen:?}");
     assert_eq!(seen.silent, [lab.client.to_string()]);

@@ -1,4 +1,4 @@
-//! Reads every frame that arrives at the ends, and verifies its checksums: a veth would carry wrong ones, and a
+//! Captures every frame that arrives at the ends, and verifies its checksums: a veth would carry wrong ones, and a
 //! kernel that trusts its NIC would never look.
 
 mod checksum;
@@ -29,17 +29,17 @@ use super::link::End;
 /// Room for bursts in the socket.
 const BUFFER_BYTES: usize = 64 << 20;
 /// How long a reader waits for a frame before it looks whether to stop.
-const PATIENCE_MS: i64 = 100;
+const READ_TIMEOUT_MS: i64 = 100;
 
 /// Reader threads, one per end. Dropping it stops them eventually.
-pub struct Witness {
+pub struct Capture {
     stop: Arc<AtomicBool>,
-    readers: Vec<JoinHandle<Result<Testimony>>>,
+    readers: Vec<JoinHandle<Result<Checksums>>>,
 }
 
 /// What was seen.
 #[derive(Clone, Debug, Default)]
-pub struct Testimony {
+pub struct Checksums {
     /// Frames with a checksum.
     pub verified: u64,
     /// Where each wrong checksum was, and in what frame; not more than [`Self::LISTED`].
@@ -48,37 +48,37 @@ pub struct Testimony {
     pub silent: Vec<String>,
 }
 
-impl Testimony {
+impl Checksums {
     /// Wrong checksums that are listed.
     const LISTED: usize = 100;
 }
 
-impl Witness {
+impl Capture {
     /// Watches frames that arrive at these ends. GRO is off there: a merged frame has no checksum of its own.
     pub fn watch<'a>(ends: impl Iterator<Item = End<'a>>) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let mut witness = Self { stop, readers: Vec::new() };
+        let mut capture = Self { stop, readers: Vec::new() };
         for (namespace, interface) in ends {
             namespace.ip(&format!("link set {interface} gro_max_size 1"))?;
             let socket = namespace.inside(open)?;
-            let (stop, name) = (Arc::clone(&witness.stop), namespace.to_string());
-            witness.readers.push(namespace.spawn(move || {
-                let mut testimony = read(&socket, &stop).with_context(|| name.clone())?;
-                if testimony.verified == 0 && testimony.wrong.is_empty() {
-                    testimony.silent.push(name);
+            let (stop, name) = (Arc::clone(&capture.stop), namespace.to_string());
+            capture.readers.push(namespace.spawn(move || {
+                let mut checksums = read(&socket, &stop).with_context(|| name.clone())?;
+                if checksums.verified == 0 && checksums.wrong.is_empty() {
+                    checksums.silent.push(name);
                 }
-                Ok(testimony)
+                Ok(checksums)
             }));
         }
-        Ok(witness)
+        Ok(capture)
     }
 
     /// Stops, and returns what was seen.
-    pub fn finish(mut self) -> Result<Testimony> {
+    pub fn finish(mut self) -> Result<Checksums> {
         self.stop.store(true, Ordering::Relaxed);
-        let mut all = Testimony::default();
+        let mut all = Checksums::default();
         for reader in self.readers.drain(..) {
-            let one = reader.join().map_err(|_| anyhow!("a witness panicked"))??;
+            let one = reader.join().map_err(|_| anyhow!("a reader panicked"))??;
             all.verified += one.verified;
             all.wrong.extend(one.wrong);
             all.silent.extend(one.silent);
@@ -87,7 +87,7 @@ impl Witness {
     }
 }
 
-impl Drop for Witness {
+impl Drop for Capture {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
     }
@@ -96,21 +96,21 @@ impl Drop for Witness {
 fn open() -> Result<OwnedFd> {
     let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
     setsockopt(&socket, RcvBufForce, &BUFFER_BYTES)?;
-    setsockopt(&socket, ReceiveTimeout, &TimeVal::milliseconds(PATIENCE_MS))?;
+    setsockopt(&socket, ReceiveTimeout, &TimeVal::milliseconds(READ_TIMEOUT_MS))?;
     Ok(socket)
 }
 
-fn read(socket: &OwnedFd, stop: &AtomicBool) -> Result<Testimony> {
+fn read(socket: &OwnedFd, stop: &AtomicBool) -> Result<Checksums> {
     const LARGEST: usize = 65_550;
     const LOOPBACK: usize = 1;
     const PACKET_OUTGOING: u8 = 4;
 
-    let mut testimony = Testimony::default();
+    let mut checksums = Checksums::default();
     let mut frame = vec![0; LARGEST];
     loop {
         let (len, from) = match recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut frame) {
             Ok(received) => received,
-            Err(Errno::EAGAIN) if stop.load(Ordering::Relaxed) => return Ok(testimony),
+            Err(Errno::EAGAIN) if stop.load(Ordering::Relaxed) => return Ok(checksums),
             Err(Errno::EAGAIN | Errno::EINTR) => continue,
             Err(error) => return Err(std::io::Error::from(error)).context("read a frame"),
         };
@@ -119,9 +119,9 @@ fn read(socket: &OwnedFd, stop: &AtomicBool) -> Result<Testimony> {
         }
         match checksum::verify(&frame[..len]) {
             None => {}
-            Some(Ok(())) => testimony.verified += 1,
-            Some(Err(wrong)) if testimony.wrong.len() < Testimony::LISTED => {
-                testimony.wrong.push(format!("{wrong} in {:02x?}", &frame[..len.min(128)]));
+            Some(Ok(())) => checksums.verified += 1,
+            Some(Err(wrong)) if checksums.wrong.len() < Checksums::LISTED => {
+                checksums.wrong.push(format!("{wrong} in {:02x?}", &frame[..len.min(128)]));
             }
             Some(Err(_)) => {}
         }
