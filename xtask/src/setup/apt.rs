@@ -210,9 +210,10 @@ fn parse_installed(line: &str) -> Option<Version<'_>> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::{fs, io::Write as _};
 
     use super::*;
+    use crate::vm::EMULATOR;
 
     const NEW: &str = "\
 The following NEW packages will be installed:
@@ -316,11 +317,7 @@ rc  libslirp0 4.7.0-1 amd64
     /// As on a host without any of the libraries.
     #[test]
     fn an_unpacked_program_starts_with_the_libraries_unpacked_with_it() {
-        let uris = ["download", "--print-uris", "--quiet=2", "kmod"];
-        if command::query(Command::new("apt-get").args(uris)).is_none() {
-            // Not captured by the test runner: a test that was skipped must be visible.
-            writeln!(std::io::stderr(), "NOT RUN: apt-get has no package kmod: run `apt-get update`")
-                .unwrap();
+        if !can_download("kmod") {
             return;
         }
         let top = tree::top().join("target/tests/unpacked");
@@ -335,7 +332,67 @@ rc  libslirp0 4.7.0-1 amd64
             let path = loaded.iter().find(|path| path.to_string_lossy().contains(file)).expect(file);
             assert!(path.starts_with(&top), "{}", path.display());
         }
-        std::fs::remove_dir_all(&top).unwrap();
+        fs::remove_dir_all(&top).unwrap();
+    }
+
+    /// On a host with a package that conflicts with the emulator's, as qemu-utils from backports does.
+    #[test]
+    fn an_emulator_that_conflicts_with_the_host_is_unpacked_and_starts_with_its_own_files() {
+        const PACKAGE: &str = "qemu-system-x86";
+        /// Appended to dpkg's list of the host's packages.
+        const CONFLICTING: &str = "
+Package: conflicting
+Status: install ok installed
+Maintainer: none
+Architecture: all
+Version: 1
+Conflicts: qemu-system-x86
+Description: none
+";
+        if !can_download(PACKAGE) {
+            return;
+        }
+        let top = tree::top().join("target/tests/conflict");
+        fs::create_dir_all(&top).unwrap();
+        let status = top.join("status");
+        fs::write(&status, fs::read_to_string("/var/lib/dpkg/status").unwrap() + CONFLICTING).unwrap();
+        let option = format!("Dir::State::status={}", status.display());
+        let before = installed().unwrap();
+        let missing = [Need { what: EMULATOR, ..need(Remedy::PortablePackage(PACKAGE)) }];
+
+        let plan =
+            Plan::new(&missing, |packages| harm(simulate(packages, &["--option", &option]).as_deref()));
+        let launcher = unpack_into(&top, EMULATOR, PACKAGE, &before).unwrap();
+
+        assert!(plan.install.is_empty(), "{:?}", names(&plan.install));
+        let harm = plan.unpack.iter().map(|(_, harm)| harm).next().unwrap();
+        assert!(harm.starts_with("remove ") && harm.contains("conflicting"), "{harm}");
+        let run = |arguments: &[&str]| command::query(Command::new(&launcher).args(arguments)).unwrap();
+        assert!(run(&["--version"]).starts_with("QEMU emulator version"));
+        for line in run(&["-L", "help"]).lines() {
+            assert!(Path::new(line).starts_with(&top), "data is read from {line}");
+        }
+        // A machine whose firmware comes from there, and whose emulated CPU is a module beside the program.
+        let machine = "echo quit | \"$0\" -M pc -accel tcg -nodefaults -display none -S -monitor stdio";
+        let output = command::query(Command::new("sh").args(["-c", machine]).arg(&launcher));
+        assert!(output.is_some_and(|output| output.contains("monitor")));
+        let loaded = unpacked::launched(&launcher).unwrap();
+        let own: Vec<_> = loaded.iter().filter(|path| path.starts_with(&top)).collect();
+        assert!(own.contains(&&top.join(PACKAGE).join("usr/bin").join(EMULATOR)), "{own:?}");
+        assert_eq!(installed().unwrap(), before, "packages of the host have changed");
+        fs::remove_dir_all(&top).unwrap();
+    }
+
+    /// Says so if not: a test that was skipped must be visible.
+    fn can_download(package: &str) -> bool {
+        let uris = ["download", "--print-uris", "--quiet=2", package];
+        let can = command::query(Command::new("apt-get").args(uris)).is_some();
+        if !can {
+            // Not captured by the test runner.
+            let message = format!("NOT RUN: apt-get has no package {package}: run `apt-get update`");
+            writeln!(std::io::stderr(), "{message}").unwrap();
+        }
+        can
     }
 
     fn need(remedy: Remedy) -> Need {
