@@ -23,7 +23,7 @@ const DEBIAN_CLIPPY: &str = "/usr/bin/cargo-clippy";
 /// The packages with BPF programs.
 const PACKAGES: &[&str] = &["lb-ebpf", "tests-ebpf"];
 /// The crates with inline assembly: aya's, ours, and every program that inlines their functions.
-const CRATES_WITH_ASM: &str = "aya_ebpf,lb_common,lb_ebpf,lb,bench,race";
+const CRATES_WITH_ASM: &str = "aya_ebpf,lb_common,lb_ebpf,lb,bench,race,delay";
 
 /// A usable compiler and linker for BPF.
 pub enum Toolchain {

@@ -1,7 +1,8 @@
 //! What the test programs (`src/bin`) and the tests that load them agree on.
 //!
 //! The programs are BPF and never part of the product: `bench` measures the XDP program, `race` runs the packet core on
-//! several CPUs at once.
+//! several CPUs at once, `delay` keeps packets inside the XDP program,
+//! `pass` does nothing.
 #![no_std]
 #![warn(missing_docs)]
 

@@ -3,6 +3,7 @@
 mod attach;
 mod contents;
 mod first_release;
+mod grace_period;
 mod killed;
 mod layouts;
 mod maps;

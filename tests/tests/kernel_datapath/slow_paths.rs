@@ -19,10 +19,7 @@ use lb_common::{
     net::Mac,
     reason::Reason,
 };
-use lb_userspace::{
-    datapath::{shapes::pin_name, wait_for_grace_period},
-    spec::AttachMode,
-};
+use lb_userspace::{datapath::shapes::pin_name, spec::AttachMode};
 use nix::{
     ifaddrs::getifaddrs,
     sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, bind, send, socket},
@@ -70,11 +67,6 @@ fn no_packet_misses_its_slow_path_while_the_program_is_replaced() -> Result<()> 
     })
 }
 
-#[test]
-fn a_grace_period_ends() -> Result<()> {
-    wait_for_grace_period()
-}
-
 /// Sends ICMP errors about no flow, which a slow path passes to the host, until it is stopped.
 fn send_errors(to: Mac, stop: &AtomicBool, sent: &AtomicU64) -> Result<()> {
     // Destination unreachable, of both families.
@@ -101,7 +93,8 @@ fn error(kind: u8, router: IpAddr, host: SocketAddr, client: SocketAddr) -> Pack
     Packet::new(router, host.ip(), Content::Icmp(error))
 }
 
-fn open(interface: &str) -> Result<OwnedFd> {
+/// A socket that sends whole frames.
+pub fn open(interface: &str) -> Result<OwnedFd> {
     let mut links = getifaddrs()?.filter(|it| it.interface_name == interface);
     let link: Option<LinkAddr> = links.find_map(|it| it.address?.as_link_addr().copied());
     let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
@@ -120,7 +113,8 @@ fn of_interface(pins: &Path, index: u32) -> Result<ActionCounters> {
     }))
 }
 
-fn of_reason(pins: &Path, reason: Reason) -> Result<u64> {
+/// How many packets were refused for this reason.
+pub fn of_reason(pins: &Path, reason: Reason) -> Result<u64> {
     let map = Map::PerCpuArray(MapData::from_pin(pins.join(pin_name("REASONS")))?);
     let counters = PerCpuArray::<_, Tally>::try_from(map)?.get(&(reason as u32), 0)?;
     Ok(counters.iter().map(|tally| tally.packets).sum())

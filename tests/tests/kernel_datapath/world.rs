@@ -100,6 +100,11 @@ impl World {
         open(&self.spec(interfaces, mode), &self.pins())
     }
 
+    /// The same with another object.
+    pub fn open_object(&self, object: &[u8], interfaces: &[&str], mode: AttachMode) -> Result<Opened> {
+        Ok(datapath::open(datapath::judge(&self.spec(interfaces, mode), &self.pins())?, object)?)
+    }
+
     pub fn spec(&self, interfaces: &[&str], mode: AttachMode) -> Spec {
         Spec {
             interfaces: interfaces
@@ -204,10 +209,15 @@ fn uptime() -> Result<Duration> {
     Ok(Duration::from_secs_f64(seconds.parse()?))
 }
 
+/// The product's object.
 pub fn object() -> Result<Vec<u8>> {
+    object_named("lb")
+}
+
+pub fn object_named(name: &str) -> Result<Vec<u8>> {
     let directory = std::env::var_os("XLB_BPF_DIR")
         .map_or_else(|| lab::workspace().join("target/bpf/bpfel-unknown-none/bpf"), PathBuf::from);
-    let path = directory.join("lb");
+    let path = directory.join(name);
     let object = fs::read(&path).with_context(|| format!("read {}: cargo xtask build", path.display()))?;
     ensure!(!object.is_empty(), "{} is empty", path.display());
     Ok(object)
