@@ -5,7 +5,9 @@ use std::thread;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use lb_common::{counters::ActionCounters, reason::Reason};
 use lb_ebpf::path::slow::SlowPath;
+use nix::sched::sched_getcpu;
 use tests::{
+    bench::wrapper::stay_on,
     case::{self, Case},
     dialogue::Dialogue,
     engine::{Action, Engine as _},
@@ -27,9 +29,14 @@ fn agree(rows: fn() -> Vec<Case>) -> Result<()> {
     Ok(())
 }
 
-/// Of its own: it moves into a namespace.
+/// A thread of its own, because it moves into a namespace. It stays on one CPU: another one would not see this one's
+/// difference of half-open flows.
 fn in_a_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    thread::spawn(work).join().map_err(|_| anyhow!("the thread panicked"))?
+    let on_one_cpu = || {
+        stay_on(sched_getcpu()?)?;
+        work()
+    };
+    thread::spawn(on_one_cpu).join().map_err(|_| anyhow!("the thread panicked"))?
 }
 
 fn compare(row: &Case, host: &mut HostEngine, kernel: &mut KernelEngine) -> Result<()> {

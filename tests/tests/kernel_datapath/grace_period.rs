@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
-    programs::{Xdp, XdpMode},
+    programs::{Xdp, XdpMode, xdp::XdpLink},
 };
 use lb_common::{net::Mac, reason::Reason};
 use lb_userspace::{datapath::wait_for_grace_period, spec::AttachMode};
@@ -24,13 +24,13 @@ use tests::{
 
 use crate::{
     contents::{literal, put_everything},
-    slow_paths::{of_reason, open},
+    slow_paths::{SYN, of_reason, open},
     world::{World, object_named},
 };
 
 /// More than the dispatcher has places. Even, because interfaces come in pairs.
 const OTHER_PROGRAMS: usize = 64;
-const REPLACEMENTS: u32 = 10;
+const REPLACEMENTS: u32 = 5;
 
 #[test]
 fn a_grace_period_ends() -> Result<()> {
@@ -74,7 +74,7 @@ fn a_packet_that_is_in_a_replaced_program_still_finds_its_slow_path() -> Result<
 }
 
 /// Attaches other programs to other interfaces.
-fn attach_others(world: &World) -> Result<Vec<Ebpf>> {
+fn attach_others(world: &World) -> Result<Vec<XdpLink>> {
     let names: Vec<_> = (0..OTHER_PROGRAMS).map(|number| format!("other-{number}")).collect();
     let pair = |ends: &[String]| format!("link add {} type veth peer name {}\n", ends[0], ends[1]);
     world.namespace.ip(&names.chunks_exact(2).map(pair).collect::<String>())?;
@@ -83,8 +83,8 @@ fn attach_others(world: &World) -> Result<Vec<Ebpf>> {
         let mut object = Ebpf::load(&object)?;
         let pass: &mut Xdp = object.program_mut("pass").context("no program `pass`")?.try_into()?;
         pass.load()?;
-        pass.attach(name, XdpMode::Skb)?;
-        Ok(object)
+        let link = pass.attach(name, XdpMode::Skb)?;
+        Ok(pass.take_link(link)?)
     };
     names.iter().map(attach).collect()
 }
@@ -92,7 +92,6 @@ fn attach_others(world: &World) -> Result<Vec<Ebpf>> {
 /// Sends SYNs of a client to which there is no route, until it is stopped. Their slow path is the first of the array: the
 /// kernel waits after each entry that it removes.
 fn send_new_flows(to: Mac, stop: &AtomicBool, sent: &AtomicU64) -> Result<()> {
-    const SYN: u8 = 0x02;
     let syn = Packet::tcp(literal("198.51.100.7:40000"), literal("192.0.2.10:80"), SYN);
     let frame = syn.with(|packet| packet.to_mac = to.to_bytes()).to_frame();
     let socket = open("front-peer")?;

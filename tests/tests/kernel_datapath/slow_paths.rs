@@ -26,11 +26,16 @@ use nix::{
 };
 use tests::packet::{Content, Icmp, Packet};
 
-use crate::world::World;
+use crate::{
+    contents::{literal, put_everything},
+    world::World,
+};
 
 /// How often a daemon is replaced. Its descriptors are closed first, as a kill closes them.
 const REPLACEMENTS: u32 = 100;
-/// Frames between two pauses of a millisecond.
+/// The flags of a SYN.
+pub const SYN: u8 = 0x02;
+/// Frames between two pauses of a millisecond: a multiple of the kinds of frames.
 const BURST: u64 = 20;
 
 #[test]
@@ -40,12 +45,13 @@ fn no_packet_misses_its_slow_path_while_the_program_is_replaced() -> Result<()> 
     world.namespace.sysctl("net.ipv6.conf.front-peer.disable_ipv6", "1")?;
     world.namespace.ip("link set front-peer up")?;
     world.inside(|| {
-        let opened = world.open(&["front"], AttachMode::Native)?;
+        let mut opened = world.open(&["front"], AttachMode::Native)?;
+        put_everything(&mut opened)?;
         let mac = opened.attached[0].mac;
         drop(opened);
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let sender = thread::scope(|scope| -> Result<()> {
-            let sender = scope.spawn(|| send_errors(mac, &stop, &sent));
+            let sender = scope.spawn(|| send_to_slow_paths(mac, &stop, &sent));
             let replaced =
                 (0..REPLACEMENTS).try_for_each(|_| world.open(&["front"], AttachMode::Native).map(drop));
             stop.store(true, Ordering::Relaxed);
@@ -59,7 +65,9 @@ fn no_packet_misses_its_slow_path_while_the_program_is_replaced() -> Result<()> 
 
         assert!(sent >= u64::from(REPLACEMENTS) * BURST, "only {sent} frames were sent");
         assert_eq!(missed, 0, "of {sent} frames");
-        assert_eq!(actions.passed, sent, "{actions:?}");
+        // Errors about no flow are passed, and SYNs of clients without a route dropped.
+        assert_eq!((actions.passed, actions.dropped), (sent / 2, sent / 2), "{actions:?}");
+        assert_eq!(of_reason(&world.pins(), Reason::NoClientRoute)?, sent / 2);
         let arrays = std::fs::read_dir(world.pins())?.filter_map(Result::ok);
         let arrays = arrays.filter(|pin| pin.file_name().to_string_lossy().starts_with("slow_paths_"));
         assert_eq!(arrays.count(), 1, "those of replaced programs are removed");
@@ -67,18 +75,24 @@ fn no_packet_misses_its_slow_path_while_the_program_is_replaced() -> Result<()> 
     })
 }
 
-/// Sends ICMP errors about no flow, which a slow path passes to the host, until it is stopped.
-fn send_errors(to: Mac, stop: &AtomicBool, sent: &AtomicU64) -> Result<()> {
+/// Sends ICMP errors about no flow and SYNs, of both families, until it is stopped.
+fn send_to_slow_paths(to: Mac, stop: &AtomicBool, sent: &AtomicU64) -> Result<()> {
     // Destination unreachable, of both families.
     let errors = [
         error(3, "198.51.100.1".parse()?, "192.0.2.10:80".parse()?, "198.51.100.7:40000".parse()?),
         error(1, "2001:db8:51::1".parse()?, "[2001:db8::10]:80".parse()?, "[2001:db8:51::7]:40000".parse()?),
     ];
-    let frames = errors.map(|error| error.with(|packet| packet.to_mac = to.to_bytes()).to_frame());
+    let syns = [
+        Packet::tcp(literal("198.51.100.7:40000"), literal("192.0.2.10:80"), SYN),
+        Packet::tcp(literal("[2001:db8:51::7]:40000"), literal("[2001:db8::10]:80"), SYN),
+    ];
+    let packets = errors.into_iter().chain(syns);
+    let frames: Vec<_> =
+        packets.map(|packet| packet.with(|packet| packet.to_mac = to.to_bytes()).to_frame()).collect();
     let socket = open("front-peer")?;
     while !stop.load(Ordering::Relaxed) {
         for frame in frames.iter().cycle().take(BURST as usize) {
-            send(socket.as_raw_fd(), frame, MsgFlags::empty()).context("send an ICMP error")?;
+            send(socket.as_raw_fd(), frame, MsgFlags::empty()).context("send a frame")?;
             sent.fetch_add(1, Ordering::Relaxed);
         }
         thread::sleep(Duration::from_millis(1));
