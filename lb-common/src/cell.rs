@@ -3,8 +3,8 @@
 //! [`Word`] and [`HalfWord`] are atomic words. [`Shared`] is a plain value that only its owner writes and any CPU may read.
 //! A reader must check a [`Word`] before and after (with a [`fence`] between) to know that it read one owner's value.
 //!
-//! On the BPF target `core::sync::atomic` has no compare-exchange, and its acquire loads stop bpf-linker; BPF's own
-//! atomics are full barriers, and x86-64 orders plain loads among loads and stores among stores, so a compiler
+//! On the BPF target `core::sync::atomic` has no compare-exchange, and bpf-linker fails on its acquire loads; BPF's own
+//! atomics are full barriers, and x86-64 reorders neither loads with loads nor stores with stores, so a compiler
 //! barrier is sufficient here. A weakly ordered CPU would need load-acquire instructions.
 
 #[cfg(feature = "standstill")]

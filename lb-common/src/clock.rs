@@ -4,8 +4,8 @@ use core::time::Duration;
 
 /// A moment of the coarse clock, or the time between two moments.
 ///
-/// One tick is 2^20 ns (1.05 ms), so that no packet needs a division. Moments wrap after 52 days: the timeout of a
-/// flow that has been idle for that long starts again.
+/// One tick is 2^20 ns (1.05 ms), so that no packet needs a division. Moments wrap after 52 days: a flow that has been
+/// idle for that long seems to have been active just now.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ticks(pub u32);

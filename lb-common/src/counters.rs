@@ -3,7 +3,7 @@
 use crate::number::numbers;
 
 numbers! {
-    /// The number of a backend's counters. It belongs to the backend's name; an id belongs to its flows.
+    /// The number of a backend's counters. It stays with the backend's name; an id stays with its flows.
     BackendNumber,
     /// The number of a service's counters. It belongs to the service's name.
     ServiceNumber,
@@ -31,7 +31,7 @@ pub struct BackendCounters {
     pub new_flows: u64,
 }
 
-/// Counters of one service. It received these packets plus those forwarded to its backends.
+/// Counters of one service. The packets that it received are these plus those forwarded to its backends.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServiceCounters {

@@ -29,7 +29,7 @@ use crate::{
 pub const WAYS: usize = 8;
 /// Reply index entries in a line of 64 bytes.
 pub const ENTRIES_PER_LINE: usize = 8;
-/// Records in a table per flow of its capacity.
+/// Records per flow of capacity: a table has twice as many records as its capacity in flows.
 pub const RECORDS_PER_FLOW: u32 = 2;
 /// Lines of the reply index per bucket of records. With 2, one line in a thousand is full when the table is filled to
 /// capacity. Fewer would refuse flows with nat, which has few reply tuples to choose from; more would slow down replies.
@@ -65,7 +65,7 @@ impl Control {
         State((self.0 >> 32) as u8)
     }
 
-    /// How many owners the record has had, modulo 2^24.
+    /// The number of flows that have used the record, modulo 2^24.
     #[inline(always)]
     pub const fn generation(self) -> u32 {
         (self.0 >> 40) as u32

@@ -32,8 +32,8 @@ const _: () = assert!(size_of::<Hop>() == 20);
 
 /// An interface that xlb is attached to. The map's key is the interface index.
 ///
-/// Next hops need no field for a VLAN: they can name a VLAN device by its index, and its element here has room for the VLAN id
-/// (`zero`) and for the device below it (`attached`).
+/// VLANs (not supported yet) need no field in next hops: these can name a VLAN device by its index, and its element
+/// here has room for the VLAN id (`zero`) and for the device below it (`attached`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
@@ -85,8 +85,9 @@ impl ClientHop {
 
 /// The routing generation in which a [`ClientHop`] was looked up, combined with the record's owner.
 ///
-/// Both share 32 bits: this is exact for one owner, and stamps of two owners differ unless the routes change 256 times or
-/// more between them. So a stamp that is stored late does not match the next owner, which looks up its hop again.
+/// Both are combined in 32 bits. For one flow the stamp is exact. The stamps of two flows can be equal only if the
+/// routes changed at least 256 times in between. So a stamp that is stored late does not match the next owner, which
+/// looks up its hop again.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HopStamp(pub u32);

@@ -3,10 +3,10 @@
 //! The daemon pins the layouts next to its maps. Another version, newer or older, compares them with its own: it keeps the
 //! maps whose layout is the same, and copies the others field by field.
 //!
-//! A type lists its fields with [`fields!`](crate::fields), next to its definition. A list with a missing field, or a struct
-//! with padding, does not compile. A value that has parts, such as the bits of a word, has a text
-//! ([`plain!`](crate::plain)), which must change when the meaning of a part changes: two versions with equal texts read each
-//! other's flows.
+//! A type lists its fields with [`fields!`](crate::fields), next to its definition. A list with a missing field, or a
+//! struct with padding, does not compile. A value with internal parts, such as the bits of a word, is described by a
+//! text ([`plain!`](crate::plain)). The text must change when the meaning of a part changes, because two versions with
+//! equal texts use each other's maps.
 
 /// The layout of a type in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Type {
     pub const fn of_fields<T>(fields: &'static [Field]) -> Self {
         let (mut next, mut index) = (0, 0);
         while index < fields.len() {
-            assert!(fields[index].offset == next, "a field is out of its order, or padding lies before it");
+            assert!(fields[index].offset == next, "a field is out of order, or padding precedes it");
             next += fields[index].content.bytes();
             index += 1;
         }
@@ -70,7 +70,7 @@ impl Type {
 
     /// The same bytes, with a meaning that the field's type does not show.
     pub const fn means(self, meaning: Self) -> Self {
-        assert!(self.bytes() == meaning.bytes(), "the meaning has another size than the field");
+        assert!(self.bytes() == meaning.bytes(), "the meaning differs in size from the field");
         meaning
     }
 

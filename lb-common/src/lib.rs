@@ -1,8 +1,8 @@
 //! The contract between the XDP program and its controller: the keys and values of every map.
 //!
 //! Nothing here allocates, does IO or accesses maps. Structs have no padding, because maps compare and copy bytes.
-//! Numbers from packets stay in network order and have their own type ([`net::Be16`]); all other numbers
-//! are native.
+//! Numbers from packets stay in network order and have their own type ([`net::Be16`]); all other numbers are in host
+//! order.
 //!
 //! ```text
 //!   Service (address, port, protocol) ─▶ Pool ─▶ slots ─▶ backend id ─▶ Backend

@@ -9,8 +9,8 @@ use crate::{
 pub const MAX_SERVICES: u32 = 16_384;
 /// Maximum number of configured backends, over all services.
 pub const MAX_BACKENDS: u32 = 65_536;
-/// Maximum number of elements of `BACKENDS`. A multiple of [`Room::places`] of every room, so that ids can be compared
-/// modulo this number.
+/// Maximum number of elements of `BACKENDS`. A multiple of [`Room::places`] for every possible room, so that ids can be
+/// compared modulo this number.
 pub const MAX_PLACES: u32 = Room { services: MAX_SERVICES, backends: MAX_BACKENDS }.places();
 /// Maximum number of sets of sources: a pool's word has 16 bits for the number.
 pub const MAX_SOURCE_SETS: u32 = 1 << 16;
@@ -41,7 +41,7 @@ pub const IDLE_RING_BYTES: u32 = 4096;
 /// Maximum number of flows per family, because a reply index entry has 24 bits for the record.
 pub const MAX_FLOWS: u32 = flow::MAX_RECORDS / flow::RECORDS_PER_FLOW;
 
-/// The number of services and backends that the maps are created for. The sizes of the maps follow from it.
+/// The capacity for services and backends that the maps are created with. The sizes of the maps follow from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Room {
     /// Services.

@@ -20,7 +20,7 @@ impl Be16 {
         Self(u16::from_ne_bytes(bytes))
     }
 
-    /// The native number.
+    /// The number in host order.
     #[inline(always)]
     pub const fn get(self) -> u16 {
         u16::from_be(self.0)
@@ -100,7 +100,7 @@ impl Ports {
     }
 }
 
-/// An Ethernet address, kept as halfwords: byte arrays are copied by calls on the BPF target.
+/// An Ethernet address as halfwords: on the BPF target, a byte array would be copied by a function call.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Mac(pub [u16; 3]);
@@ -127,7 +127,7 @@ impl Mac {
         self.0[0] | self.0[1] | self.0[2] == 0
     }
 
-    /// Is it the address of one station (IEEE 802, 8.2.2: the first bit on the wire says group)?
+    /// Is it the address of one station (IEEE 802, 8.2.2: the first bit on the wire marks a group address)?
     #[inline(always)]
     pub const fn is_unicast(self) -> bool {
         let [first, _] = self.0[0].to_ne_bytes();
@@ -249,7 +249,7 @@ impl core::fmt::Debug for Address {
     }
 }
 
-/// What is balanced.
+/// The protocols that xlb balances.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
@@ -260,7 +260,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The protocol of an IP header's number, if we balance it.
+    /// The protocol with this number in the IP header, if xlb balances it.
     #[inline(always)]
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {

@@ -33,7 +33,7 @@ impl SourceSetNumber {
     pub const NONE: Self = Self(0);
 }
 
-/// The word in force for a pool: `sources (16) | mode (4) | picker (3) | length (17) | offset (24)`.
+/// The current word of a pool: `sources (16) | mode (4) | picker (3) | length (17) | offset (24)`.
 ///
 /// Zero means that there is no pool: no picker has the number 0.
 #[repr(transparent)]
@@ -63,7 +63,7 @@ impl SlotRange {
     }
 }
 
-/// How a slot of the pool is chosen for a new flow.
+/// How a slot of the pool is chosen for a new flow: the scheduling method.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Picker {
@@ -141,12 +141,12 @@ crate::plain!(Pool = "pool: sources 16, mode 4, picker 3, length 17, offset 24")
 
 const _: () = assert!(Pool::SOURCES_AT + 16 == 64 && MAX_SOURCE_SETS == 1 << 16);
 
-/// The turn of a pool, an element of the `TURNS` array. It has a cache line of its own, so that a pool with many new flows
-/// does not slow down the others.
+/// The round-robin counter of a pool, an element of the `TURNS` array. It has a cache line of its own, so that a pool
+/// with many new flows does not slow down the others.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Turn {
-    /// How many turns were taken.
+    /// How many slots have been chosen.
     pub taken: Word,
     /// Zero.
     pub zero: [u64; 7],
@@ -185,8 +185,8 @@ crate::fields!(SlotLine { id });
 
 const _: () = assert!(size_of::<SlotLine>() == 64);
 
-/// full-nat: the addresses of xlb that backends see. An element of the `SOURCES` array; all zero if it is free, and in
-/// set 0.
+/// full-nat: the addresses of xlb that backends see. An element of the `SOURCES` array; all zero if the set is free.
+/// Set 0 is always zero.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SourceSet {

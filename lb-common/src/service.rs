@@ -74,12 +74,12 @@ impl Mode {
     }
 }
 
-/// The prefilter: tells most packets that cannot be ours from those that may be, for the price of one byte.
+/// The prefilter: rules out most packets that belong to no service or backend, by reading at most two bytes.
 ///
-/// The byte at [`Filter::place`] of a packet's destination says whether it may be a request, that of its source whether it
-/// may be a reply. A set bit may be wrong (endpoints share bytes), a clear bit never is.
+/// The byte at [`Filter::place`] of a packet's destination shows whether it may be a request, that of its source
+/// whether it may be a reply. There are false positives (endpoints share bytes), but no false negatives.
 ///
-/// With the most backends that may be configured, one byte of four has the bit of a backend.
+/// With the maximum number of backends, about one byte in four has a backend's bit.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Filter {
@@ -94,9 +94,9 @@ impl Filter {
     pub const SECTION: &str = ".bss.FILTER";
     /// The number of bytes, a power of two.
     pub const SIZE: usize = 256 * 1024;
-    /// A service listens there.
+    /// Bit: a service listens on the endpoint.
     pub const SERVICE: u8 = 1;
-    /// A backend answers from there.
+    /// Bit: a backend replies from the endpoint.
     pub const BACKEND: u8 = 2;
 
     /// The place of an endpoint, by the [folded](Filter::fold) address.

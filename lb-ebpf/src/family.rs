@@ -45,7 +45,8 @@ pub trait Family: Copy + 'static {
     fn parse(header: &Self::Header) -> Ip<Self>
     where
         Self: Sized;
-    /// The reason why a header with this number hides TCP or UDP: a fragment or extension header of IPv6.
+    /// The reason to drop a packet in which a header with this number precedes TCP or UDP: an IPv6 fragment or
+    /// extension header.
     fn hides_transport(protocol: u8) -> Option<Reason>;
     /// Writes both addresses, decrements the hop limit, and updates the header's own checksum.
     fn rewrite(header: &mut Self::Header, source: Self::Address, destination: Self::Address, ip: Folded);

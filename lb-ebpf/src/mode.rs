@@ -11,7 +11,7 @@ use crate::{
     table::{reply_index::Holders, scratch::Scratch},
 };
 
-/// How a new flow of a mode looks for a reply tuple that no other flow has.
+/// How a new flow of this mode searches for a free reply tuple.
 pub struct Search {
     /// The flows from which each probe may evict a reply tuple.
     pub evict: Holders,

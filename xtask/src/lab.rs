@@ -13,7 +13,7 @@ use crate::{
 /// Send real requests through XDP to three web servers in network namespaces, and kill and restart one of them
 #[derive(Args)]
 pub struct Demo {
-    /// For the demo: --keep (leave the lab up), --json (print the figures)
+    /// Options of the demo: --keep (leave the lab running), --json (print the figures)
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }

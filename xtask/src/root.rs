@@ -29,7 +29,7 @@ pub fn built(binary: &Path, reason: &str) -> Result<Command> {
     command(binary, &environment, reason)
 }
 
-/// sudo drops the environment, so `env` sets it, for root as well, so that both run the same.
+/// sudo drops the environment, so `env` sets it; also when already root, so that both cases are the same.
 fn sudo(reason: &str) -> Result<Command> {
     ensure!(command::find("sudo").is_some(), "{reason} needs root, and sudo was not found: run this as root");
     eprintln!("sudo: {reason} needs root");

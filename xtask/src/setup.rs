@@ -1,7 +1,7 @@
 //! `setup`: installs what is missing on this machine, and nothing else.
 //!
-//! A command lists the parts that it requires. A part is a list of needs. Each need says whether it is met, what it is for
-//! and how to provide it:
+//! A command lists the parts that it requires. A part is a list of needs. For each need there is a check, a purpose and
+//! a way to install it:
 //!
 //! ```text
 //!   Part ─▶ needs ─▶ those not met ─▶ packages: one apt-get for all (root, asked for once)

@@ -4,8 +4,9 @@
 //!   change can multiply that number unnoticed, so `xtask/verify.toml` has a budget for every program, at most
 //!   [`budget::MAX_PROGRAM`], and one for each object as a whole.
 //! - **No mem\* calls on the hot path.** LLVM turns copies of byte arrays (even a MAC address) into calls of `memcpy`,
-//!   `memmove` and `memset`, which are byte loops on BPF: 4 ns for six bytes. [`calls`] decodes every call instruction in
-//!   the product's object. Only slow paths may make such calls: every program but the one named like the object.
+//!   `memmove` and `memset`, which are byte loops on BPF: 4 ns for six bytes. [`calls`] decodes every call instruction
+//!   in the product's object. Only slow paths may make such calls: all programs except the main one, which has the
+//!   object's name.
 //!
 //! Loading needs root: `verify` builds as the user, and then runs itself as root.
 

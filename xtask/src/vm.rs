@@ -5,9 +5,9 @@
 //!                               Linux, its modules ─┴▶ qemu ─▶ init: mount, run each program, print failures, power off
 //! ```
 //!
-//! The machine has no disk: its file system is an initramfs, in which every file has the same path as on the host. So init
-//! mounts nothing where the tree can be on a host, such as /tmp or /dev. The CPU is emulated, because not every host
-//! supports virtualisation: this is slow, but works everywhere, without root.
+//! The machine has no disk: its file system is an initramfs, in which every file has the same path as on the host. So
+//! init mounts nothing over a path that may contain the source tree, such as /tmp or /dev. The CPU is emulated, because
+//! not every host supports virtualisation: this is slow, but works everywhere, without root.
 
 mod image;
 mod linux;

@@ -1,7 +1,8 @@
 //! Preempts a CPU before selected accesses to shared memory, while other CPUs continue.
 //!
-//! A hypervisor may preempt a CPU between any two instructions, for any length of time. On one thread, what the other
-//! CPUs do in the meantime is a function call between two accesses, so every preemption point can be tried in turn.
+//! A hypervisor may preempt a CPU between any two instructions, for any length of time. Here everything runs on one
+//! thread: what the other CPUs do meanwhile is a function call between two accesses, so that each preemption point can
+//! be tested.
 
 extern crate std;
 

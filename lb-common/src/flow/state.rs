@@ -24,7 +24,7 @@ use crate::{clock::Ticks, net::Protocol};
 /// | `ESTABLISHED` + both `FIN_*` (closed) | both sides sent FIN | 240 s, may be evicted at once | RFC 5382 REQ-5 |
 /// | `RETIRED` | the reopening flow has replaced it; only its reply tuple is still reserved | 240 s, may be evicted at once | RFC 6191 |
 ///
-/// A RST is not verified, because the table does not track windows, so it is not final as two FINs are. A side that
+/// A RST is not verified, because the table does not track windows, so, unlike two FINs, it is not final. A side that
 /// received a valid RST is silent afterwards, or answers with RST. Any other packet from that side shows that its
 /// connection is alive, and restores the flow.
 ///
@@ -95,13 +95,13 @@ impl State {
         self.0 & Self::KIND & !Self::RESET == Self::ESTABLISHED.0
     }
 
-    /// Has one side sent RST, and the other not contradicted it since?
+    /// Has one side sent RST, and the other nothing but RST since?
     #[inline(always)]
     pub const fn is_reset(self) -> bool {
         self.0 & Self::KIND == Self::ESTABLISHED.0 | Self::RESET
     }
 
-    /// Has one side begun to close, or had it when a SYN came?
+    /// Has one side begun to close, or had it done so when a SYN arrived?
     #[inline(always)]
     pub const fn is_closing(self) -> bool {
         self.is_established() && self.0 & !Self::KIND != 0

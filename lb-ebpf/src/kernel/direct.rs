@@ -23,7 +23,7 @@ impl<T> Direct<T> {
     }
 
     /// The address of the value.
-    #[expect(clippy::pointers_in_nomem_asm_block, reason = "the pointer is moved, and not followed")]
+    #[expect(clippy::pointers_in_nomem_asm_block, reason = "the pointer is only copied between registers")]
     #[inline(always)]
     pub fn as_mut_ptr(&'static self) -> *mut T {
         let value;

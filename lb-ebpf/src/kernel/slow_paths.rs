@@ -7,7 +7,7 @@ use crate::path::slow::SlowPath;
 
 macro_rules! calls {
     ($($module:ident $constant:ident: $v4:ident $program4:ident, $v6:ident $program6:ident, $about:literal;)*) => {
-        /// Calls a slow path. Returns only if it is missing.
+        /// Tail-calls a slow path. Returns only if the program array has no such entry.
         #[inline(always)]
         pub fn go(ctx: &XdpContext, path: SlowPath) {
             match path {

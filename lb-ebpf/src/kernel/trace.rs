@@ -54,7 +54,7 @@ pub struct Written {
     lines: u32,
 }
 
-/// Is this level enabled, and is this CPU below its limit of lines in this second?
+/// Is this level enabled, and is this CPU below its limit of trace lines per second?
 #[inline(always)]
 fn may_write(level: Level) -> bool {
     // Debug is checked separately: kernels before 6.8 also verify uncalled global functions, and must see a constant.

@@ -49,7 +49,7 @@ impl<'a> Cursor<'a> {
         Ok(header)
     }
 
-    /// The bytes that were not taken.
+    /// The number of remaining bytes.
     #[inline(always)]
     pub fn remaining(&self) -> usize {
         (self.end as usize).wrapping_sub(self.next as usize)

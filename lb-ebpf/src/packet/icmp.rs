@@ -15,7 +15,7 @@ use crate::{
 pub trait IcmpFamily: Family {
     /// Is a message of this type an error, which quotes the packet that caused it?
     fn is_error(kind: u8) -> bool;
-    /// Does an error ask for an MTU below the family's minimum?
+    /// Does an error report an MTU below the family's minimum?
     fn mtu_below_minimum(error: &Icmp) -> bool;
     /// Writes the addresses of a quoted header, which differ by `change`. Returns the difference to a checksum over the
     /// whole header.
@@ -53,7 +53,7 @@ impl IcmpFamily for V4 {
         change.word(u16::from_ne_bytes(old), u16::from_ne_bytes(header.check))
     }
 
-    /// ICMP has none (RFC 792).
+    /// ICMP has no pseudo-header (RFC 792).
     #[inline(always)]
     fn pseudo_header(_outer: Difference) -> Difference {
         Difference::NONE
@@ -80,7 +80,7 @@ impl IcmpFamily for V6 {
         change
     }
 
-    /// ICMPv6 has one (RFC 4443, 2.3).
+    /// The pseudo-header of ICMPv6 (RFC 4443, 2.3).
     #[inline(always)]
     fn pseudo_header(outer: Difference) -> Difference {
         outer

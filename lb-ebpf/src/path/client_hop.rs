@@ -1,8 +1,8 @@
 //! The next hop towards a client.
 //!
-//! The host's routes decide. XDP sees a client before the host does, so a client on the link may have no neighbour entry
-//! yet. Its flow then uses the source MAC of its frame, and the daemon is asked to resolve the neighbour. If the
-//! result is another MAC, the daemon raises the routing generation, and flows look up the hop again.
+//! The host's routes decide. XDP handles a client's packets before the host's stack does, so an on-link client may have
+//! no neighbour entry yet. Its flow then uses the source MAC of its frame, and the daemon is asked to resolve the
+//! neighbour. If the result is another MAC, the daemon raises the routing generation, and flows look up the hop again.
 //!
 //! A forged MAC misdirects only the replies of the forger's own flow, to one station on the forger's own link: the
 //! client's address must be on the link of the interface that received the frame, without a gateway. Other flows of that
@@ -32,7 +32,8 @@ pub const NONE: ClientHop = ClientHop(0);
 pub struct Way {
     /// Where packets to the client go.
     pub hop: Hop,
-    /// False: the MAC is assumed, and the request to the daemon was lost. The next reply looks it up again.
+    /// False: the MAC is assumed and the ring buffer was full, so the daemon was not asked. The next reply looks the
+    /// hop up again.
     pub is_settled: bool,
 }
 

@@ -6,8 +6,9 @@
 //!   becomes client ─▶ listen, sent to the client           becomes backend ─▶ source, sent to the backend
 //! ```
 //!
-//! Without this, path MTU discovery ends at the balancer (RFC 7690). The translated error has the source address that the
-//! receiver's connection knows; with nat, which hides no address, it keeps the router's. All other ICMP is the host's.
+//! Without this, path MTU discovery ends at the balancer (RFC 7690). The translated error has the source address that
+//! the receiver's connection knows; with nat, which hides no address, it keeps the router's. All other ICMP is passed
+//! to the host.
 
 use lb_common::{
     backend::Backend,
@@ -149,10 +150,11 @@ fn find_route<F: Family>(tables: &impl Steps<F>, about: &Tuple<F>) -> Result<Err
     Err(Reason::NotService)
 }
 
-/// The tuple that one side of a flow sends, whether the router's address is kept (nat), and the flow's backend.
+/// One side of a flow: the tuple that it sends, whether the error keeps the router's address (nat), and the flow's
+/// backend.
 type Side<'a, F> = (Tuple<F>, bool, &'a Backend);
 
-/// One side of a flow. `None`: the flow has ended.
+/// Looks up one side of a flow. `None`: the flow has ended.
 #[inline(always)]
 fn read<'a, F: Family>(
     maps: &'a impl Maps,

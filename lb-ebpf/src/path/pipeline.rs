@@ -162,7 +162,7 @@ fn balance<F: SlowPaths>(
     }
 }
 
-/// The reason, if a service listens on any port of the packet's destination. Other packets belong to the host.
+/// Returns `reason` if a service listens on any port of the packet's destination. Other packets are passed to the host.
 #[inline(always)]
 fn if_ours<F: Family>(maps: &impl Maps, ip: &Ip<F>, reason: Reason) -> Reason {
     let listens = |protocol: u8| {

@@ -12,8 +12,8 @@ use crate::{
     steps::Tables,
 };
 
-/// The table: hands its lines to the macro `$use`. A line is a module with the function `run`, the constant of a family,
-/// number and program for IPv4, the same for IPv6, and which packets these are.
+/// The table, passed to the macro `$use`. A line has the module with the function `run`, the associated constant,
+/// number and program for IPv4, then for IPv6, and which packets take the path.
 #[macro_export]
 macro_rules! slow_paths {
     ($use:ident) => {

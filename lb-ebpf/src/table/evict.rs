@@ -1,6 +1,7 @@
 //! Choosing the record of a new flow.
 //!
-//! An empty, expired, closed, reset or half-open one, in this order; never one of a live connection.
+//! An empty, expired, closed, reset or half-open one, in this order; never one of an established connection that is in
+//! use.
 
 use lb_common::{
     clock::{Age, Ticks},
@@ -46,7 +47,8 @@ impl Score {
         self.0 < Self::CLOSED.0
     }
 
-    /// May the record be taken? If not even the best one may be, all records of the bucket belong to live connections.
+    /// May the record be taken? If not even the best one may be, all records of the bucket belong to flows that must
+    /// not be evicted.
     #[inline(always)]
     pub const fn may_take(self) -> bool {
         self.0 < Self::NEVER.0

@@ -1,8 +1,8 @@
 //! The number of half-open flows.
 //!
-//! All CPUs add to it, so one word would be passed from CPU to CPU for every new flow. Each CPU keeps its own difference
-//! instead, and adds it to the shared word when it exceeds a batch. A CPU sees its own difference at once, and those of
-//! the others up to a batch late.
+//! All CPUs add to it, so the cache line of a single word would bounce between CPUs for every new flow. Each CPU keeps
+//! its own difference instead, and adds it to the shared word when it exceeds a batch. A CPU sees its own difference at
+//! once, and those of the others up to a batch late.
 
 use lb_common::cell::Word;
 
@@ -17,7 +17,8 @@ pub struct HalfOpen<'a> {
 }
 
 impl HalfOpen<'_> {
-    /// The number of half-open flows. It may be negative if another CPU created flows that this one proved.
+    /// The number of half-open flows. It may be negative if this CPU completed handshakes of flows that another CPU
+    /// created.
     #[inline(always)]
     pub fn load(&self) -> i64 {
         let own = self.own.map_or(0, |(own, _)| own.load());

@@ -59,8 +59,8 @@ pub fn insert<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<()
     made
 }
 
-/// With nat, if the only eligible backend has the closing flow of this tuple, forwards the SYN on that flow. The backend
-/// decides whether it opens another connection (RFC 9293, 3.10.7.4; RFC 6191).
+/// With nat, if the only eligible backend is that of this tuple's closing flow, forwards the SYN on that flow. The
+/// backend decides whether it opens another connection (RFC 9293, 3.10.7.4; RFC 6191).
 #[inline(always)]
 fn use_closing_flow<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<(), Reason> {
     let closing = flow.closing().ok_or(Reason::TupleInUse)?;

@@ -50,7 +50,7 @@ pub fn choose_record<F: Family>(
 }
 
 /// Marks the closing flow of a reopening one. The other side's next packet may restore the closing flow, but does not
-/// remove the mark: otherwise the client's proof would go to the old backend instead of the reopening flow.
+/// remove the mark: otherwise the ACK that completes the new handshake would go to the old backend.
 #[inline(always)]
 pub fn mark_closing<F: Family>(tables: &impl Steps<F>, reopening: RecordIndex) {
     // Searched again: the record may have been taken since the packet was admitted, even by the reopening flow itself.
@@ -145,8 +145,8 @@ pub fn advance<F: Family>(
     }
 }
 
-/// Stores the sequence number of the backend's SYN-ACK (UDP: that it has answered), unless the record has changed owner:
-/// the next owner's proof may come only once, and must not be overwritten.
+/// Stores the sequence number of the backend's SYN-ACK (UDP: that it has answered), unless the record has changed
+/// owner: the SYN-ACK of the record's next flow may come only once, and must not be overwritten.
 #[inline(always)]
 fn answered<F: Family>(record: &RecordOf<F>, control: Control, segment: Segment) {
     let before = record.proof.load();
@@ -156,8 +156,8 @@ fn answered<F: Family>(record: &RecordOf<F>, control: Control, segment: Segment)
     }
 }
 
-/// Restarts the flow. Its FINs and RSTs are cleared even if other packets change its state meanwhile. The answer is stored
-/// only then, so that a repeated SYN-ACK tries again.
+/// Restarts the flow. Its FINs and RSTs are cleared even if other packets change its state meanwhile. The answer is
+/// stored only after that, so that a repeated SYN-ACK restarts it if this attempt fails.
 #[inline(always)]
 fn restart<F: Family>(found: &Found<'_, F>, segment: Segment) {
     let (record, mut control) = (found.record, found.control);

@@ -6,8 +6,8 @@ use crate::{
     family::Family, picker, storage::Storage, table::reply_index, table::reply_tuple, table::scratch::Scratch,
 };
 
-/// Loads the line of the reply index that a new flow will probably use: the one of its first probe, if no other flow
-/// takes the same turn. `None`: the flow will be refused.
+/// Loads the line of the reply index that a new flow will probably use: that of its first probe, unless another flow
+/// takes the same slot first. `None`: the flow will be refused.
 ///
 /// A new flow reads three random places of the table: its two buckets and this line. Each is a miss of cache and TLB. If the
 /// addresses are known early, the CPU waits for all of them at once, so this runs before the buckets are searched. (BPF has

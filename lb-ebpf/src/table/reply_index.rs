@@ -95,7 +95,7 @@ pub enum Reserve {
 }
 
 impl Reserve {
-    /// Orders results by how promising another attempt is: the oldest evictable holder ranks highest.
+    /// Ranks results for a retry: the tuple with the oldest evictable holder comes first.
     #[inline(always)]
     pub const fn rank(self) -> u64 {
         match self {
@@ -244,8 +244,9 @@ pub fn free<F: Family>(table: &impl FlowTable<F>, settings: &Settings, index: Re
     record.control.store(Control::new(control.generation(), State::EMPTY, 0).0);
 }
 
-/// Frees a record like [`free`], but in an order that may be interrupted: unlike a program, a daemon can be killed between
-/// two steps, and [`free`] would then leave a record that stays busy. Here, at worst, one half-open flow too many is counted.
+/// Frees a record like [`free`], but in an order that may be interrupted: unlike a BPF program, the daemon can be
+/// killed between two steps, and [`free`] would then leave the record in BUSY forever. In this order, the worst outcome
+/// is that one half-open flow too many is counted.
 ///
 /// The entry is removed first: once the record is empty, another flow may reserve the same reply tuple. Packets may change
 /// the flow's state meanwhile.

@@ -41,7 +41,7 @@ pub struct Ab {
     passes: u32,
 }
 
-/// The CPUs that the bench runs on, the last one alone.
+/// The CPUs that the bench uses; runs on one CPU use the last.
 const CPUS: [usize; 2] = [0, 1];
 
 /// A tree that is measured.
@@ -79,7 +79,7 @@ impl Ab {
             other.name, this.name, self.passes
         );
         alone.print("net nanoseconds per packet, on one CPU");
-        at_once.print("the same on two CPUs at once: time between packets, counting both CPUs");
+        at_once.print("two CPUs at once: nanoseconds between packets, both CPUs counted");
         goals::judge(&commit, [("one CPU", &alone), ("two CPUs", &at_once)])
     }
 }

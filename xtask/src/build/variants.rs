@@ -1,8 +1,9 @@
-//! Builds of the product whose maps have other layouts: the lab upgrades to them and downgrades from them.
+//! Builds of the product whose maps have different layouts: the lab upgrades to them and downgrades from them.
 //!
-//! Each is the tree with a patch of `tests/layouts/`; the product itself has no switch for it. The builds share one copy
-//! of the tree and one target directory, which stay, so dependencies are compiled once. In the copy only files that differ
-//! are written, because cargo compares their times. A build is skipped if its sources are those of the last time.
+//! Each is the tree with a patch of `tests/layouts/`; the product itself has no build option for this. The builds share
+//! one copy of the tree and one target directory, which stay, so dependencies are compiled once. Only files that differ
+//! are written, because cargo compares modification times. A build is skipped if its sources are those of the last
+//! time.
 //!
 //! ```text
 //!   target/layouts/services/xlb    the product with tests/layouts/services.patch

@@ -38,7 +38,7 @@ done
 /// Makes apt-get resolve dependencies as on a machine without packages, so that nothing can conflict.
 const NOTHING_INSTALLED: &[&str] = &["--option", "Dir::State::status=/dev/null"];
 
-/// Never unpacked: it must match the loader in /lib64, and the kernel starts every program with the host's.
+/// Never unpacked: it must match the dynamic loader, and the kernel always uses the host's loader in /lib64.
 const C_LIBRARY: &str = "libc6";
 
 /// Does this machine have apt-get?
@@ -146,7 +146,10 @@ fn install(needs: &[&Need]) -> Result<()> {
     let quiet = [("DEBIAN_FRONTEND", "noninteractive".to_owned())];
     let mut shell = root::command("sh", &quiet, "installing these packages with apt-get")?;
     command::run(shell.args(["-c", INSTALL, "sh"]).args(&packages)).with_context(|| {
-        format!("install {}: this is tested on Debian 12 with its security updates", packages.join(" "))
+        format!(
+            "cannot install {} (setup is tested only on Debian 12 with its security updates)",
+            packages.join(" ")
+        )
     })?;
     eprintln!("setup: {} installed in {:.1?}", packages.join(", "), start.elapsed());
     Ok(())

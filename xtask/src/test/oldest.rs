@@ -14,8 +14,8 @@ use crate::{
     tree, verify, vm,
 };
 
-/// Runs of the race test per family. An emulated CPU is slow, but it can also be preempted between any two instructions
-/// for longer than a flow lives, which finds bugs that real CPUs rarely show.
+/// Runs of the race test per family. An emulated CPU is slow, but it can be preempted between any two instructions for
+/// longer than a flow's lifetime, which exposes bugs that are rare on real CPUs.
 const RACE_RUNS: &str = "4000000";
 
 /// Programs that the tests of this ring run, besides `ip`.

@@ -34,7 +34,7 @@ impl Figures {
         Ok(Self(figures))
     }
 
-    /// Of CPUs that ran at the same time: the time from one packet of any of them to the next.
+    /// Combines CPUs that ran at the same time: the mean time between two packets, counting all CPUs.
     pub fn together(all: Vec<Self>) -> Result<Self> {
         let first = all.first().context("no figures")?;
         let add = |(case, _): &(String, f64)| {

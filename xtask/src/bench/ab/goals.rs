@@ -14,11 +14,11 @@ struct Goal {
     at_most: f64,
 }
 
-/// 0.1.0, after which new flows became faster.
+/// The commit of 0.1.0; later versions create flows faster.
 const V0_1_0: &str = "d2920d1ca5bb69c2325dd4747367aaf57d549259";
-/// What new flows may take, of their time in 0.1.0.
+/// Maximum time of a new flow, relative to 0.1.0.
 const FASTER: f64 = 0.8;
-/// No slower. The rest is noise: a tree that is compared with itself differs by as much.
+/// As fast, with 5 % for noise: a tree compared with itself differs by as much.
 const AS_FAST: f64 = 1.05;
 
 fn goals(commit: &str) -> [Goal; 3] {
@@ -42,7 +42,7 @@ fn goals(commit: &str) -> [Goal; 3] {
 
 /// Prints the ratios that have goals, and fails if any goal is missed. `commit`: of the other revision.
 pub fn judge(commit: &str, comparisons: [(&str, &Comparison); 2]) -> Result<()> {
-    println!("\nB / A, the mean of TCP and UDP, IPv4 and IPv6 for requests and replies; and its goal");
+    println!("\nB / A with goals (requests and replies: geometric mean over TCP, UDP, IPv4 and IPv6)");
     let mut missed = Vec::new();
     for goal in goals(commit) {
         for flows in goal.flows {
@@ -81,7 +81,7 @@ mod tests {
     use super::super::figures::Figures;
     use super::*;
 
-    /// Requests, replies and new flows of B, if those of A take 100.
+    /// A comparison in which every case of A takes 100 ns.
     fn comparison(known: f64, new_flow: f64) -> Comparison {
         let mut comparison = Comparison::default();
         comparison.add([figures(100.0, 100.0), figures(known, new_flow)]);

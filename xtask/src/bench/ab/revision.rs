@@ -32,7 +32,8 @@ pub fn build(revision: &str, commit: &str) -> Result<Tree> {
     Ok(Tree { name: revision.to_owned(), bench, objects })
 }
 
-/// Replaces the revision's [`METHOD`] by this tree's. A file that is the same keeps its time, so that cargo builds nothing.
+/// Replaces the revision's [`METHOD`] by this tree's. An identical file is not rewritten, so that its modification time
+/// stays and cargo does not rebuild.
 fn take_method(top: &Path) -> Result<()> {
     let (ours, theirs) = (tree::top().join(METHOD), top.join(METHOD));
     let read = |path: &Path| fs::read(path).with_context(|| format!("read {}", path.display()));
