@@ -1,4 +1,4 @@
-//! A datapath case is a row: a sentence, a world, and steps, each with what is expected of it.
+//! A datapath test case (a row of the test table): a sentence, a world, and steps with their expected outcomes.
 //!
 //! Every step checks the verdict, all bytes that come out against a packet that is built from scratch, all checksums,
 //! all counters, and that the tables are in order.
@@ -59,7 +59,7 @@ pub enum Input {
     Frame(u32, Vec<u8>),
 }
 
-/// What becomes of it.
+/// The expected outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// A flow is created: the request goes to a backend. The reply tuple is read from it.
@@ -70,12 +70,12 @@ pub enum Expected {
     Returns,
     /// A reply goes to the client at this Ethernet address.
     ReturnsVia([u8; 6]),
-    /// Not ours: passed to the host unchanged.
+    /// Not for xlb: passed to the host unchanged.
     Passes(Reason),
-    /// Ours, but cannot be served: dropped unchanged.
+    /// For xlb, but cannot be forwarded: dropped unchanged.
     Drops(Reason),
-    /// Depends on timing. It is not sent if it answers something that never arrived; if it is forwarded, then to a party
-    /// of its flow.
+    /// Depends on timing. Not sent if it answers a packet that never arrived. If forwarded, it must go to an endpoint
+    /// of its own flow.
     Depends,
 }
 

@@ -19,7 +19,7 @@ pub const BACKEND_ISN: u32 = u32::MAX - 10;
 /// The sequence number of every SYN.
 pub const CLIENT_ISN: u32 = 1000;
 
-/// A client's endpoint, and the listen address that it dials.
+/// A client's endpoint, and the listen address that it connects to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Dialogue {
     /// TCP and UDP dialogues may have the same endpoints.

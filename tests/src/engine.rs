@@ -109,7 +109,7 @@ pub struct Flow {
     pub request_ports: Ports,
     /// The backend's id and the protocol.
     pub owner: Owner,
-    /// Backend's, then the one that the backend sees of us.
+    /// The backend's port, then the source port that the backend sees.
     pub reply_ports: Ports,
     /// Kept to a quarter of a second.
     pub last_seen: Ticks,

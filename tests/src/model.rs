@@ -77,8 +77,8 @@ pub enum Conversation {
     Past,
 }
 
-/// Waits end a second or more from every timeout, because a flow's time is kept to a quarter of a second: so do their
-/// sums, which are multiples of 7.
+/// No wait, and no sum of waits (all are multiples of 7), ends within a second of a timeout, because `last_seen` has a
+/// resolution of a quarter of a second.
 const WAITS_S: [u64; 8] = [7, 14, 70, 119, 126, 252, 308, 7448];
 
 /// Sequences of acts.

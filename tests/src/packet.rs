@@ -74,11 +74,11 @@ pub struct Tcp {
     pub source: u16,
     /// Port.
     pub destination: u16,
-    /// Of its first byte, or of the SYN or FIN.
+    /// The sequence number of the first byte, or of the SYN or FIN.
     pub sequence: u32,
     /// Sent as it is, with ACK or without.
     pub acknowledgement: u32,
-    /// The header's byte of flags, as the constants of `lb_ebpf::tcp` have them.
+    /// The header's byte of flags, as in the constants of `lb_ebpf::packet::tcp`.
     pub flags: u8,
     /// A multiple of four bytes.
     pub options: Vec<u8>,
@@ -104,7 +104,7 @@ pub struct Udp {
 pub struct Icmp {
     /// The type, which means something else in each family.
     pub kind: u8,
-    /// Finer than the type, and read with it.
+    /// The code, whose meaning depends on the type.
     pub code: u8,
     /// The four bytes behind the checksum: an MTU, an identifier.
     pub rest: [u8; 4],

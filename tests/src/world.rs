@@ -6,8 +6,8 @@
 //!   far     203.0.113.0/24  ─┘  via .1      └─ (and a client, 10.0.0.77)      SIDE: 172.16.0.0/24, not attached
 //! ```
 //!
-//! Both engines load a World: the host engine looks up its routes, the kernel engine gives the same routes to a network
-//! namespace.
+//! Both engines load a World: the host engine looks up its routes, the kernel engine installs the same routes in a
+//! network namespace.
 
 mod maps;
 pub mod network;
@@ -40,7 +40,7 @@ pub const WEB_3: &str = "web-3";
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct World {
-    /// Their places are the numbers of pools and counters.
+    /// Their positions are the numbers of pools and counters.
     pub services: Vec<Service>,
     /// The host's neighbour entries.
     pub neighbours: Vec<Neighbour>,

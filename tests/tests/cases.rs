@@ -54,7 +54,7 @@ macro_rules! themes {
             println!("{} rows", names.len());
         }
 
-        /// All but the one that only the kernel's device map knows: `kernel_cases` has it.
+        /// All reasons except the one that only the kernel's device map can cause, which `kernel_cases` tests.
         #[test]
         fn every_reason_has_a_row() {
             let rows: Vec<Case> = [$(rows::$theme::rows()),*, rows::malformed::runts(), rows::damage::rows()].into_iter().flatten().collect();

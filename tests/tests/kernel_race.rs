@@ -1,7 +1,7 @@
 //! The flow table under two CPUs at once: no mixed record, no tuple with two owners, nothing lost at rest.
 //!
-//! `XLB_RACE_RUNS` says how many runs there are (default: 80 million over both families), `XLB_BPF_DIR` where the
-//! object lies that is put to the test. Built with one of `lb-ebpf`'s features `without_generation_check`,
+//! `XLB_RACE_RUNS` says how many runs there are (default: 80 million over both families), `XLB_BPF_DIR` is the
+//! directory of the object under test. Built with one of `lb-ebpf`'s features `without_generation_check`,
 //! `without_rescan` or `without_same_flow_check` the test fails: docs/flow-table.md has the figures.
 
 use std::{collections::BTreeMap, panic::resume_unwind, thread, time::Instant};
@@ -35,7 +35,7 @@ use tests_ebpf::race::{
     self as world, CLIENT, CLIENTS, FLOWS, Findings, LISTEN, SERVICE_PORT, SOURCE, SOURCES,
 };
 
-/// Of each family.
+/// Runs for each family.
 const RUNS: u64 = 40_000_000;
 /// The most runs of a CPU between two looks at the table at rest.
 const ROUND: u32 = 5_000_000;
@@ -88,15 +88,15 @@ fn race<F: Family + PartialEq>(
     println!("{program}: {done} runs in {:.1?}: {findings:?}, at rest: {at_rest:?}", start.elapsed());
 
     assert!(findings.requests > done / 10 && findings.replies > done / 100, "too little was forwarded");
-    assert_eq!(findings.mixed_requests, 0, "requests became what their flow cannot become");
-    assert_eq!(findings.mixed_replies, 0, "replies became what their flow cannot become");
+    assert_eq!(findings.mixed_requests, 0, "requests were rewritten with another flow's fields");
+    assert_eq!(findings.mixed_replies, 0, "replies were rewritten with another flow's fields");
     assert_eq!(findings.replies_of_two, 0, "a reply had two records");
     assert_eq!(findings.requests_of_two, 0, "a request had two records");
     assert!(at_rest.is_empty(), "at rest: {at_rest:?}");
     Ok(())
 }
 
-/// One long run on each CPU: a run takes 15 ms to set up, which are not raced in.
+/// One long run on each CPU: setting up a run takes 15 ms, in which nothing races.
 fn run_on_all_cpus(namespace: &Namespace, race: &Object, program: &str, each: u32) -> Result<()> {
     let packet = [0; 64];
     thread::scope(|scope| {

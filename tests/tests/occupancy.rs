@@ -1,4 +1,4 @@
-//! A table holds as many flows as it promises, and flows that have ended take no room from new ones.
+//! A table holds as many flows as its capacity, and flows that have ended take no room from new ones.
 //!
 //! With one backend: nat has then one reply tuple for a flow and nothing to choose from.
 
@@ -14,11 +14,11 @@ use tests::{
     world::{Kind, WEB_1, World, network},
 };
 
-/// Flows that the table promises to hold.
+/// The capacity of the table, in flows.
 const FLOWS: u32 = 8192;
 const FIRST_PORT: u16 = 1024;
 
-/// Of 100,000 flows, in a table that is filled with established ones to the number that it promises.
+/// Maximum refused of 100,000 flows, in a table that is filled to its capacity with established ones.
 const fn refused_max(mode: Mode) -> u32 {
     match mode {
         // Full buckets.
@@ -69,12 +69,12 @@ fn unproven_connections_take_no_room_from_new_ones() {
     }
 }
 
-/// How many of the promised flows are refused, if all of them stay.
+/// The number refused of as many flows as the capacity, if all of them stay.
 fn filled(kind: Kind, add: impl Fn(&mut Table, Dialogue) -> Result<bool>) -> u32 {
     refused(kind, FLOWS, add)
 }
 
-/// How many of five times the promised flows are refused, if each may be evicted when the next one comes.
+/// The number refused of five times as many flows as the capacity, if each may be evicted when the next one starts.
 fn churned(kind: Kind, add: impl Fn(&mut Table, Dialogue) -> Result<bool>) -> u32 {
     refused(kind, 5 * FLOWS, add)
 }

@@ -1,4 +1,4 @@
-//! What the bench's programs and the bench agree on.
+//! Types shared by the benchmark and its BPF programs.
 
 /// Words of a frame: enough for Ethernet, IPv6, TCP and some data.
 pub const FRAME_WORDS: usize = 10;

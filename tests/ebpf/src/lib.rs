@@ -1,4 +1,4 @@
-//! What the test programs (`src/bin`) and the tests that load them agree on.
+//! Constants and types shared by the test programs (`src/bin`) and the tests that load them.
 //!
 //! The programs are BPF and never part of the product: `bench` measures the XDP program, `race` runs the packet core on
 //! several CPUs at once, `delay` keeps packets inside the XDP program,

@@ -1,19 +1,20 @@
-//! What the race program and the test that runs it agree on.
+//! Constants and types shared by the race program and its test.
 
 use lb_common::net::{Mac, V4, V6};
 
 /// Flows that are generated. A power of two.
 pub const FLOWS: u32 = 64;
-/// Clients: flows of one client differ in the address that they dial. A power of two.
+/// Clients: flows of one client differ in the address that they connect to. A power of two.
 pub const CLIENTS: u32 = 16;
-/// Where clients dial.
+/// The port that clients connect to.
 pub const SERVICE_PORT: u16 = 80;
 /// Source addresses of full-nat.
 pub const SOURCES: u32 = 4;
 
 /// One client's address, as a number for [`v4`] and [`v6`].
 pub const CLIENT: u32 = 0x1000;
-/// Service addresses: 0 and 1 are full-nat's, 2 and 3 nat's, where a client's port meets itself on the reply's tuple.
+/// Service addresses: 0 and 1 use full-nat, 2 and 3 use nat, where two flows of one client port have the same reply
+/// tuple.
 pub const LISTEN: u32 = 0x2000;
 
 /// Full-nat's source addresses.
@@ -24,7 +25,7 @@ pub const fn v4(number: u32) -> V4 {
     V4::from_bytes([10, 0, (number >> 8) as u8, number as u8])
 }
 
-/// `fd00::/16` by number. Both words differ from number to number, so that halves of two addresses are neither.
+/// `fd00::/16` by number. Both words depend on the number, so that a mix of two addresses equals neither.
 pub const fn v6(number: u32) -> V6 {
     let [a, b] = [(number >> 8) as u8, number as u8];
     V6::from_bytes([0xfd, 0, 0, 0, 0, 0, a, b, 0, 0, 0, 0, 0, 0, a, b])
@@ -45,11 +46,11 @@ pub struct Findings {
     pub replies: u64,
     /// Packets of either direction that were not forwarded.
     pub refused: u64,
-    /// Packets that went back because of another CPU.
+    /// Packets dropped as `contended`.
     pub contended: u64,
-    /// Requests that became what their flow cannot become.
+    /// Requests that were rewritten with another flow's fields.
     pub mixed_requests: u64,
-    /// Replies that became what their flow cannot become.
+    /// Replies that were rewritten with another flow's fields.
     pub mixed_replies: u64,
     /// Instants at which two records answered for one reply.
     pub replies_of_two: u64,

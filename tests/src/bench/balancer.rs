@@ -144,7 +144,7 @@ fn furnish<F: Numbered>(object: &mut Object, shape4: Shape, shape6: Shape, links
     }
     ensure!(
         filter.byte[Filter::place(F::fold(F::address(Block::Stranger, 0)), Be16::new(SERVICE_PORT))] == 0,
-        "the filter takes the stranger for one of ours: choose another address"
+        "the unused address is a false positive of the prefilter: choose another address"
     );
     object.set(Filter::SECTION, 0, filter)?;
 

@@ -232,9 +232,10 @@ impl Measured {
         net(shortest(&self.alone), shortest(&self.floors_alone))
     }
 
-    /// The round in which both together did most, net, and how many times what one of them does. A CPU that is taken away
-    /// in a round leaves the other one alone: so both count, and in the same round. The floor is the shortest of all rounds:
-    /// one that was long because a CPU was taken away would hide what the balancer takes.
+    /// The round with the highest combined throughput, net of the baseline, and that throughput as a multiple of one
+    /// CPU's. Both figures are from the same round: if one CPU is preempted, the other runs alone and would look too
+    /// fast. The baseline is the shortest of all rounds: one that was long because a CPU was preempted would hide the
+    /// cost of the balancer.
     fn at_once(&self) -> Option<([f64; 2], f64)> {
         let (alone, floor) = (self.alone(), shortest(&self.floors));
         let times = |both: &[f64; 2]| alone[0] / both[0] + alone[1] / both[1];

@@ -1,4 +1,4 @@
-//! Frames of numbered flows: whole, valid, and as the wrapper wants them.
+//! Frames of numbered flows, complete and valid, in the format of the wrapper.
 
 use lb_common::net::{Be16, Ports, Protocol, V4, V6};
 use lb_ebpf::{
@@ -14,7 +14,7 @@ use tests_ebpf::bench::{FRAME_WORDS, Tuple4, Tuple6};
 
 /// Bytes of every frame.
 pub const BYTES: usize = FRAME_WORDS * 8;
-/// Where clients dial.
+/// The port that clients connect to.
 pub const SERVICE_PORT: u16 = 80;
 
 const ETHERNET: usize = 14;
@@ -67,7 +67,7 @@ pub trait Numbered: Family + PartialEq + Send + 'static {
     fn entry(tuple: &Tuple<Self>, segment: Segment) -> Self::Entry;
 }
 
-/// Whose address.
+/// The kinds of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Block {
     /// Its number is a flow's low 16 bits.
@@ -76,7 +76,7 @@ pub enum Block {
     Service,
     /// A source address of full-nat.
     Source,
-    /// Where requests are sent on to, numbered from 0.
+    /// A backend, numbered from 0.
     Backend,
     /// An unused address.
     Stranger,
@@ -195,7 +195,7 @@ impl Numbered for V6 {
     }
 }
 
-/// To us.
+/// Writes an Ethernet header with our address as the destination.
 fn write_ethernet(header: &mut [u8], ethertype: Be16) {
     header[..6].copy_from_slice(&US.to_bytes());
     header[6..12].copy_from_slice(&THEM.to_bytes());

@@ -102,7 +102,7 @@ impl Object {
     }
 }
 
-/// The elements of an array, where the program has them.
+/// The elements of an array map, mapped into memory.
 pub struct Mapped<T> {
     start: NonNull<c_void>,
     bytes: NonZeroUsize,

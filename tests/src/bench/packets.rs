@@ -14,7 +14,7 @@ use super::{
 };
 use crate::lab::{self, Lab, Topology};
 
-/// Flows that are measured, and flows that the table promises to hold: the default, or the need.
+/// Flows that are measured, and the capacity of the table: the default, or more if needed.
 const SIZES: [(u32, u32); 4] =
     [(1, DEFAULT_FLOWS), (1000, DEFAULT_FLOWS), (131_072, 131_072), (1_048_576, 1_048_576)];
 const DEFAULT_FLOWS: u32 = 262_144;
@@ -77,7 +77,7 @@ struct Results {
 
 impl Results {
     fn new(effort: Effort) -> Self {
-        let title = "flows refused because their buckets were full, at the promised number of flows";
+        let title = "flows refused because their buckets were full, at capacity";
         let columns = ["flows", "refused", "percent", "first"];
         Self { effort, figures: Vec::new(), occupancy: Table::new(title, &columns, 3) }
     }

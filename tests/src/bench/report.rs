@@ -20,7 +20,7 @@ pub struct Table {
     pub columns: Vec<String>,
     /// A name, and a value for each column. `None`: not measured, printed as `-`.
     pub rows: Vec<(String, Vec<Option<f64>>)>,
-    /// Digits behind the point.
+    /// Digits after the decimal point.
     pub digits: usize,
     /// Goals of figures, by number of row and column.
     goals: Vec<(usize, usize, Goal)>,

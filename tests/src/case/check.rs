@@ -90,8 +90,8 @@ fn counters_of(world: &World, name: &str) -> usize {
     backends.position(|backend| backend.name == name).unwrap_or(usize::MAX)
 }
 
-/// Whether a refused packet is counted for the service: broken headers have no ports, and a backend's packets are not
-/// for the service.
+/// The service that a dropped packet is counted for. `None` for broken headers, which have no ports, and for packets
+/// from backends.
 fn refusing_service(world: &World, input: &Input, reason: Reason) -> Option<usize> {
     let Input::Message(message) = input else { return None };
     let is_known = match reason {

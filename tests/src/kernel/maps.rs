@@ -125,8 +125,10 @@ pub fn asked(ebpf: &mut Ebpf) -> Result<Vec<NeighbourWanted>> {
     let mut ring = RingBuf::try_from(ebpf.map_mut("WANTED").context("there is no map WANTED")?)?;
     let mut asked = Vec::new();
     while let Some(item) = ring.next() {
-        let (address, hop) = item.split_first_chunk::<16>().context("an ask without an address")?;
-        let hop = ClientHop(u64::from_ne_bytes(hop.try_into().context("an ask of another size")?));
+        let (address, hop) =
+            item.split_first_chunk::<16>().context("a neighbour request without an address")?;
+        let hop =
+            ClientHop(u64::from_ne_bytes(hop.try_into().context("a neighbour request of the wrong size")?));
         let address = IpAddr::from(*address).to_canonical().into();
         asked.push(NeighbourWanted { address, hop });
     }

@@ -47,9 +47,9 @@ impl Pair {
     }
 }
 
-/// What clients dial.
+/// The address that clients connect to.
 pub const SERVICE: Pair = Pair::new([192, 0, 2, 10], [0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10]);
-/// Another address to dial.
+/// A second address that clients connect to.
 pub const SERVICE_2: Pair = Pair::new([192, 0, 2, 20], [0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x20]);
 /// xlb on the side of the clients.
 pub const FRONT: Pair = Pair::new([192, 0, 2, 1], [0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x1]);

@@ -1,5 +1,5 @@
-//! Captures every frame that arrives at the ends, and verifies its checksums: a veth would carry wrong ones, and a
-//! kernel that trusts its NIC would never look.
+//! Captures every frame that arrives at the ends, and verifies its checksums: a veth delivers frames with wrong
+//! checksums, and a kernel that relies on checksum offload does not verify them.
 
 mod checksum;
 

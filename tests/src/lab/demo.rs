@@ -101,7 +101,7 @@ impl Demo {
     }
 
     fn show_the_configuration(&mut self) -> Result<()> {
-        self.story.step("One configuration file says what is dialled and who answers.");
+        self.story.step("One configuration file lists the listen addresses and the backends.");
         let path = self.stage.lab.directory().join("xlb.toml");
         self.story.show(&format!("cat {}", path.display()), &self.stage.config.to_string());
         Ok(())
@@ -141,7 +141,7 @@ impl Demo {
     }
 
     fn exchange_datagrams(&mut self) -> Result<Value> {
-        self.story.step("UDP is balanced as well: a small echo server on each host says who it is.");
+        self.story.step("UDP is balanced as well: a small echo server on each host answers with its name.");
         let mut answers = Vec::new();
         for n in 1..=self.stage.web.len() {
             let talk = format!(
@@ -177,14 +177,14 @@ impl Demo {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()?;
-        eventually(Duration::from_secs(10), "requests reach the server that is to die", || {
+        eventually(Duration::from_secs(10), "requests reach the server that will be killed", || {
             Ok(self.stage.web[VICTIM].requests()?.len() > before + LOAD_PER_SECOND / 4)
         })?;
 
         self.story.say(&format!("  $ kill -9 {}        # nginx on {name}", self.stage.web[VICTIM].pid()?));
         let killed = Instant::now();
         self.stage.web[VICTIM].kill()?;
-        eventually(BACK, &format!("{name} is found to be down"), || {
+        eventually(BACK, &format!("{name} is detected as down"), || {
             Ok(self.stage.daemon()?.health("web", &name)? == "down")
         })?;
         let noticed = killed.elapsed();
@@ -214,7 +214,7 @@ impl Demo {
         self.story.step("The server is started again, and gets its share as soon as the checks find it.");
         let name = self.stage.web[VICTIM].backend.name.clone();
         self.stage.web[VICTIM].start_again()?;
-        let waited = eventually(BACK, &format!("{name} is found to be up"), || {
+        let waited = eventually(BACK, &format!("{name} is detected as up"), || {
             Ok(self.stage.daemon()?.health("web", &name)? == "up")
         })?;
         let host = &self.stage.web[VICTIM].backend.namespace;

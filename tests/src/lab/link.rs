@@ -24,8 +24,8 @@ pub fn veth(near: End, far: End) -> Result<()> {
 
 /// Makes a cable's end accept frames that XDP sent, and send frames with complete checksums.
 ///
-/// The kernel delivers redirected frames only to a veth that polls, which GRO switches on. And a veth hands frames
-/// over whose checksum was never completed, because a real NIC would do it; this end does it in software.
+/// The kernel delivers redirected frames only to a veth that polls, which GRO switches on. A veth also delivers frames
+/// whose checksum was left to the hardware; here it is computed in software before sending.
 pub fn behave_as_a_nic((namespace, interface): End) -> Result<()> {
     namespace.run(&["ethtool", "-K", interface, "gro", "on", "tx-checksum-ip-generic", "off"]).map(drop)
 }

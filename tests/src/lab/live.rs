@@ -31,7 +31,7 @@ const ECHO_LIMIT: Duration = Duration::from_secs(10);
 /// Connections with a task each. Dropping them closes them.
 pub struct Live {
     stop: watch::Sender<bool>,
-    /// By connection.
+    /// The number of echoed bytes, by connection.
     echoed: Arc<[AtomicU64]>,
     thread: JoinHandle<Result<Report>>,
 }

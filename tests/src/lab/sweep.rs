@@ -28,7 +28,7 @@ pub const KEPT: &str = "kept";
 /// The lab's bpffs, below its directory.
 pub const BPFFS: &str = "bpf";
 
-/// The thread that cleans up after a signal may meet the one that is being cleaned up after.
+/// Serialises the thread that cleans up after a signal with threads that are still cleaning up themselves.
 static REMOVING: Mutex<()> = Mutex::new(());
 
 /// A killed process is gone within this time.

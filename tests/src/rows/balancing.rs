@@ -30,7 +30,7 @@ pub fn rows() -> Vec<Case> {
     rows
 }
 
-/// nat keeps the client's address, so a backend cannot be its own client's.
+/// nat keeps the client's address, so a client that is a backend cannot be its own backend.
 fn hairpins(kind: Kind) -> Vec<Case> {
     let own = Dialogue::new(kind).client(World::new(kind).find(WEB_1).address.ip());
     let two_ports = World::new(kind).with(|world| {
@@ -121,20 +121,26 @@ fn tcp(kind: Kind) -> Vec<Case> {
             .step(dns.port(50_001).first(), Opens(DNS_1))
             .step(dns.answer(DNS_1), Returns)
             .step(flow(0).syn_ack(WEB_1), Returns),
-        Case::new(format!("{kind}: data of a flow whose backend lost it is no_flow"), world.clone())
-            .establish(one, WEB_1)
-            .change(|world| world.renew(WEB_1))
-            .step(one.data(), Drops(Reason::NoFlow))
-            .flow(one, &[])
-            .step(one.data(), Drops(Reason::NoFlow)),
-        Case::new(format!("{kind}: a repeated SYN leaves a backend that went down"), world.clone())
-            .step(one.syn(), Opens(WEB_1))
-            .change(|world| world.rest(WEB_1))
-            .step(one.syn(), Opens(WEB_3))
-            .flow(one, &[State::HALF_OPEN])
-            .records(1)
-            .step(one.syn_ack(WEB_1), Passes(Reason::NotService))
-            .step(one.syn_ack(WEB_3), Returns),
+        Case::new(
+            format!("{kind}: a data packet of a flow that its backend lost is dropped as no_flow"),
+            world.clone(),
+        )
+        .establish(one, WEB_1)
+        .change(|world| world.renew(WEB_1))
+        .step(one.data(), Drops(Reason::NoFlow))
+        .flow(one, &[])
+        .step(one.data(), Drops(Reason::NoFlow)),
+        Case::new(
+            format!("{kind}: a repeated SYN moves the flow away from a backend that went down"),
+            world.clone(),
+        )
+        .step(one.syn(), Opens(WEB_1))
+        .change(|world| world.rest(WEB_1))
+        .step(one.syn(), Opens(WEB_3))
+        .flow(one, &[State::HALF_OPEN])
+        .records(1)
+        .step(one.syn_ack(WEB_1), Passes(Reason::NotService))
+        .step(one.syn_ack(WEB_3), Returns),
         Case::new(format!("{kind}: a drained backend finishes handshakes that are in flight"), world.clone())
             .step(one.syn(), Opens(WEB_1))
             .step(one.syn_ack(WEB_1), Returns)
@@ -151,7 +157,7 @@ fn tcp(kind: Kind) -> Vec<Case> {
             })
             .step(one.data(), Reaches(WEB_1))
             .step(one.later_answer(WEB_1), Returns),
-        Case::new(format!("{kind}: packets to a removed service are the host's"), world.clone())
+        Case::new(format!("{kind}: packets to a removed service are passed to the host"), world.clone())
             .establish(one, WEB_1)
             .change(|world| world.services.clear())
             .step(one.data(), Passes(Reason::NotService))

@@ -78,7 +78,7 @@ fn resets(kind: Kind) -> Vec<Case> {
             .flow(one, &[established_with(RESET | SHORT_CLIENT | SHORT_BACKEND)])
     };
     vec![
-        case("a client's RST resets, its own next packets do not restore, the backend's do")
+        case("a client's RST resets the flow; the backend's next packet restores it, the client's does not")
             .step(one.rst(), Reaches(WEB_1))
             .flow(one, &[established_with(RESET | SHORT_CLIENT)])
             .step(one.data(), Reaches(WEB_1))
@@ -86,7 +86,7 @@ fn resets(kind: Kind) -> Vec<Case> {
             .flow(one, &[established_with(RESET | SHORT_CLIENT)])
             .step(one.later_answer(WEB_1), Returns)
             .flow(one, &[ESTABLISHED]),
-        case("a backend's RST resets, its own next packets do not restore, the client's do")
+        case("a backend's RST resets the flow; the client's next packet restores it, the backend's does not")
             .step(one.reply_rst(WEB_1), Returns)
             .flow(one, &[established_with(RESET | SHORT_BACKEND)])
             .step(one.later_answer(WEB_1), Returns)
@@ -115,7 +115,7 @@ fn resets(kind: Kind) -> Vec<Case> {
             .flow(one, &[established_with(FIN_CLIENT | RESET | SHORT_BACKEND)])
             .step(one.ack(2), Reaches(WEB_1))
             .flow(one, &[established_with(FIN_CLIENT)]),
-        case("a client's RST after its FIN resets")
+        case("a client's RST after its FIN resets the flow")
             .step(one.fin(), Reaches(WEB_1))
             .step(one.rst(), Reaches(WEB_1))
             .flow(one, &[established_with(FIN_CLIENT | RESET | SHORT_CLIENT)])

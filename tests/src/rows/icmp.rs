@@ -88,7 +88,7 @@ fn errors(kind: Kind) -> Vec<Case> {
     rows.collect()
 }
 
-/// A forged error could ask for uselessly small packets. MTUs below the minimum of IPv6, or of Linux for IPv4, are
+/// A forged error could report a uselessly small MTU. MTUs below the minimum of IPv6, or of Linux for IPv4, are
 /// ignored.
 fn mtus(kind: Kind) -> Vec<Case> {
     let one = Dialogue::new(kind);
@@ -169,7 +169,7 @@ fn refusals(kind: Kind) -> Vec<Case> {
     let to_source = |payload| Packet::new(kind.ip.inside(250), kind.ip.source(), message(payload));
     let to_listen = |payload| Packet::new(kind.ip.client(250), one.listen.ip(), message(payload));
     let stray = Packet::first(kind.protocol, one.listen, one.port(50_000).client).quoted(200);
-    let mut cut = established(kind, "an error without a whole quote is the host's");
+    let mut cut = established(kind, "an error without a whole quote is passed to the host");
     let whole = to_listen(stray.clone()).to_frame();
     let ip_header = whole.len() - 8 - stray.len();
     for bytes in ip_header..ip_header + 8 + stray.len() {
@@ -177,11 +177,11 @@ fn refusals(kind: Kind) -> Vec<Case> {
     }
     let expiring = |message| IcmpError { hops: 1, ..about(kind, message, error) };
     vec![
-        established(kind, "an error about a flow that is not ours is the host's")
+        established(kind, "an error about a flow that is not ours is passed to the host")
             .step((BACK, to_source(unknown)), Passes(Reason::NotService))
             .step((FRONT, to_listen(stray)), Passes(Reason::NotService)),
         cut,
-        established(kind, "an error that quotes neither TCP nor UDP is the host's").step(
+        established(kind, "an error that quotes neither TCP nor UDP is passed to the host").step(
             (
                 FRONT,
                 to_listen(
@@ -198,7 +198,7 @@ fn refusals(kind: Kind) -> Vec<Case> {
         established(kind, "an error without hops left is not translated")
             .step(expiring(one.later()), Drops(Reason::TtlExpired))
             .step(expiring(one.later_answer(WEB_1)), Drops(Reason::TtlExpired)),
-        established(kind, "an error about a flow whose backend lost it is the host's")
+        established(kind, "an error about a flow whose backend lost it is passed to the host")
             .change(|world| world.renew(WEB_1))
             .step(about(kind, one.later(), error), Passes(Reason::NotService))
             .step(about(kind, one.later_answer(WEB_1), error), Passes(Reason::NotService)),

@@ -58,7 +58,7 @@ pub fn runts() -> Vec<Case> {
         let [(_, packet, _), _] = packets(kind);
         (0..ETHERNET).fold(
             Case::new(
-                format!("{kind}: a frame of less than an Ethernet header is the host's"),
+                format!("{kind}: a frame shorter than an Ethernet header is passed to the host"),
                 World::new(kind),
             ),
             |case, bytes| case.step((FRONT, packet.to_frame()[..bytes].to_vec()), Passes(Reason::Truncated)),
@@ -213,8 +213,11 @@ fn extensions(kind: Kind) -> Vec<Case> {
             .establish(one, WEB_1)
             .step(one.later().with(odd), Reaches(WEB_1))
             .step(one.later_answer(WEB_1).with(odd), Returns),
-        Case::new(format!("{kind}: headers that cannot hide TCP or UDP are the host's"), World::new(kind))
-            .step((FRONT, unknown), Passes(Reason::NotService)),
+        Case::new(
+            format!("{kind}: headers that cannot hide TCP or UDP are passed to the host"),
+            World::new(kind),
+        )
+        .step((FRONT, unknown), Passes(Reason::NotService)),
     ]);
     rows
 }

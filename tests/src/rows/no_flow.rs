@@ -37,7 +37,7 @@ pub fn rows() -> Vec<Case> {
         let backend = world.find(WEB_1).address;
         let source = std::net::SocketAddr::new(kind.ip.source(), 2000);
         rows.push(
-            Case::new(format!("{kind}: a backend's packet without a flow is the host's"), world)
+            Case::new(format!("{kind}: a backend's packet without a flow is passed to the host"), world)
                 .step((BACK, Packet::tcp(backend, source, SYN | ACK)), Passes(Reason::NotService))
                 .step((BACK, Packet::tcp(backend, source, SYN)), Passes(Reason::NotService))
                 .records(0),

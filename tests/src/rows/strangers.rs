@@ -47,35 +47,35 @@ fn endpoints(kind: Kind) -> Vec<Case> {
     let (like_service, like_backend) = (lookalike(one.listen), lookalike(backend));
     vec![
         Case::new(
-            format!("{kind}: packets to another port of a service's address are the host's"),
+            format!("{kind}: packets to another port of a service's address are passed to the host"),
             world.clone(),
         )
         .step((FRONT, to(other_port)), Passes(Reason::NotService)),
-        Case::new(format!("{kind}: another address is the host's"), world.clone())
+        Case::new(format!("{kind}: another address is passed to the host"), world.clone())
             .step((FRONT, to(other_address)), Passes(Reason::NotService)),
-        Case::new(format!("{kind}: another protocol on a service's port is the host's"), world.clone())
+        Case::new(format!("{kind}: another protocol on a service's port is passed to the host"), world.clone())
             .step((FRONT, Packet::first(other_protocol, one.client, one.listen)), Passes(Reason::NotService)),
         Case::new(
-            format!("{kind}: packets that only share a service's byte of the prefilter are the host's"),
+            format!("{kind}: packets that only share a service's byte of the prefilter are passed to the host"),
             world.clone(),
         )
         .step((FRONT, to(like_service)), Passes(Reason::NotService))
         .records(0),
         Case::new(
             format!(
-                "{kind}: packets to port 0 of a service's address are the host's, whatever the prefilter says"
+                "{kind}: packets to port 0 of a service's address are passed to the host, whatever the prefilter says"
             ),
             world.clone().with(|world| world.services[0].listen.push(lookalike(port_0))),
         )
         .step((FRONT, to(port_0)), Passes(Reason::NotService))
         .records(0),
         Case::new(
-            format!("{kind}: packets that only share a backend's byte of the prefilter are the host's"),
+            format!("{kind}: packets that only share a backend's byte of the prefilter are passed to the host"),
             world.clone(),
         )
         .step((BACK, Packet::first(kind.protocol, like_backend, one.client)), Passes(Reason::NotService))
         .records(0),
-        Case::new(format!("{kind}: a packet between strangers is the host's"), world.clone())
+        Case::new(format!("{kind}: a packet between two unrelated hosts is passed to the host"), world.clone())
             .step(
                 (FRONT, Packet::first(kind.protocol, one.client, other_address)),
                 Passes(Reason::NotService),
@@ -111,13 +111,12 @@ fn other_protocols(kind: Kind) -> Case {
         Family::V6 => 128,
     };
     let ping = Icmp { kind: echo, code: 0, rest: [0, 1, 0, 1], payload: vec![0x55; 56] };
-    let mut case =
-        Case::new(format!("{kind}: other protocols, ping among them, are the host's"), World::new(kind))
-            .step((FRONT, packet(Content::Icmp(ping.clone()))), Passes(Reason::NotService))
-            .step(
-                (FRONT, packet(Content::Icmp(Icmp { kind: echo + 1, ..ping }))),
-                Passes(Reason::NotService),
-            );
+    let mut case = Case::new(
+        format!("{kind}: other protocols, ping among them, are passed to the host"),
+        World::new(kind),
+    )
+    .step((FRONT, packet(Content::Icmp(ping.clone()))), Passes(Reason::NotService))
+    .step((FRONT, packet(Content::Icmp(Icmp { kind: echo + 1, ..ping }))), Passes(Reason::NotService));
     for protocol in [4, 41, 47, 50, 132] {
         let content = Content::Other { protocol, bytes: vec![0; 32] };
         case = case.step((FRONT, packet(content)), Passes(Reason::NotService));
@@ -129,7 +128,8 @@ fn other_ethertypes() -> Case {
     let kind = Kind::tcp()[0];
     let one = Dialogue::new(kind);
     let syn = Packet::first(Protocol::Tcp, one.client, one.listen).to_frame();
-    let mut case = Case::new("VLANs, ARP and everything that is not IP are the host's", World::new(kind));
+    let mut case =
+        Case::new("VLANs, ARP and everything that is not IP are passed to the host", World::new(kind));
     for ethertype in [0x0806_u16, 0x8100, 0x88a8, 0x88cc, 0x8847, 0x0004, 0] {
         let mut frame = syn.clone();
         frame[12..14].copy_from_slice(&ethertype.to_be_bytes());

@@ -46,13 +46,16 @@ fn states(kind: Kind) -> Vec<Case> {
         Case::new(format!("{kind}: an empty datagram is a datagram"), world.clone())
             .step(one.datagram(b""), Opens(WEB_1))
             .step(one.from(WEB_1, Packet::udp(one.listen, one.client, b"")), Returns),
-        Case::new(format!("{kind}: a half-open flow leaves a backend that gets no new flows"), world.clone())
-            .step(one.first(), Opens(WEB_1))
-            .change(|world| world.rest(WEB_1))
-            .step(one.first(), Opens(WEB_3))
-            .records(1)
-            .step(one.answer(WEB_1), Passes(Reason::NotService))
-            .step(one.answer(WEB_3), Returns),
+        Case::new(
+            format!("{kind}: a half-open flow moves away from a backend that gets no new flows"),
+            world.clone(),
+        )
+        .step(one.first(), Opens(WEB_1))
+        .change(|world| world.rest(WEB_1))
+        .step(one.first(), Opens(WEB_3))
+        .records(1)
+        .step(one.answer(WEB_1), Passes(Reason::NotService))
+        .step(one.answer(WEB_3), Returns),
         Case::new(format!("{kind}: an established flow stays with a backend that is drained"), world.clone())
             .establish(one, WEB_1)
             .change(|world| world.rest(WEB_1))

@@ -34,7 +34,7 @@ use crate::{
 };
 
 const BACKEND: BackendId = BackendId(5003);
-/// Of 4,096.
+/// The place of the backend among 4,096.
 const PLACE: u32 = 907;
 const BACKEND_NUMBER: u32 = 4000;
 const SERVICE_NUMBER: u32 = 500;

@@ -1,7 +1,7 @@
-//! Taking over from a version whose maps have other layouts.
+//! Taking over from a version whose maps have different layouts.
 //!
-//! The other version is this one with its pins rewritten: a map of another layout in the place of ours, and a manifest that
-//! names it.
+//! The other version is this one with its pins rewritten: a map with a different layout in place of ours, and a
+//! manifest that lists it.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 

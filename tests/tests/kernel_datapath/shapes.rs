@@ -41,7 +41,7 @@ fn the_memory_of_each_map_is_what_the_kernel_accounts() -> Result<()> {
     })
 }
 
-/// What a kernel before 6.4 reports (`bpf_map_memory_footprint`): keys and values, and nothing of what holds them.
+/// What a kernel before 6.4 reports (`bpf_map_memory_footprint`): keys and values, without the kernel's own structures.
 fn estimate(map: &shapes::MapShape, cpus: u32) -> u64 {
     let value = match map.kind {
         shapes::Kind::PerCpuArray => u64::from(map.value_bytes()).next_multiple_of(8) * u64::from(cpus),

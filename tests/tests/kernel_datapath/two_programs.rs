@@ -1,6 +1,6 @@
 //! After a kill between two links, each interface has a program of its own, with maps of its own.
 //!
-//! `front` runs this version. `back` runs another one, which is newer, and has other layouts of some maps.
+//! `front` runs this version. `back` runs a newer one, in which some maps have different layouts.
 
 use std::{collections::BTreeMap, fs};
 

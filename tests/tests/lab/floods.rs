@@ -23,7 +23,7 @@ const WEB: u16 = 80;
 const ECHO: u16 = 7;
 const ECHO_BACKEND: u16 = 7777;
 
-/// The established connections are four fifths of what the table promises to hold.
+/// The established connections are four fifths of the table's capacity.
 const LIMITS: Limits = Limits::of_flows(12_288, 9216, 2048);
 /// Half-open flows of both families at most: the limit, and one for each bucket (docs/configuration.md).
 const HALF_OPEN_MAX: u32 = 2 * LIMITS.half_open_flows
@@ -32,18 +32,18 @@ const HALF_OPEN_MAX: u32 = 2 * LIMITS.half_open_flows
 
 /// Connections that stay open through the floods.
 const ESTABLISHED: [(Family, usize); 2] = [(Family::V4, 10_000), (Family::V6, 7500)];
-/// Of ten thousand of those, the most that are refused at first, in each family (docs/flow-table.md has what a full table
-/// refuses): 5 of IPv4's and 3 of IPv6's. With ideal hashes, chance refuses more than 5 of 10,000 in one run of 500,000,
-/// and more than 3 of 7,500 in one of 8,000. Of 2,500 it would refuse more than 1 in one of 250.
+/// Of ten thousand of those, the most that are refused at first, in each family (docs/flow-table.md has what a full
+/// table refuses): 5 of IPv4's and 3 of IPv6's. With ideal hashes, more than 5 of 10,000 are refused by chance in one
+/// run of 500,000, and more than 3 of 7,500 in one of 8,000. Of 2,500, more than 1 would be refused in one of 250.
 const REFUSED_MAX: usize = 5;
 /// Forged sources of a flood, of each family.
 const KEYS: u32 = 120_000;
 /// Fresh connections while a flood runs, at least.
 const FRESH_MIN: usize = 1000;
-/// For a fresh connection under flood: one SYN may be lost, the second repetition (after 3 s) is not waited for. On
+/// For a fresh connection under flood: one SYN may be lost; the second retransmission, after 3 s, would be too late. On
 /// two CPUs that also make the flood, some 97 of 100 need no repetition.
 const SERVED_WITHIN: Duration = Duration::from_millis(2500);
-/// Of a hundred fresh connections.
+/// Expected successes among a hundred fresh connections.
 const SERVED_PERCENT: usize = 95;
 /// For all bytes to come back: longer than TCP's first retransmissions.
 const ECHO_LIMIT: Duration = Duration::from_secs(10);

@@ -19,9 +19,10 @@ use tests::lab::{
 
 use crate::stage::{Stage, assert_served_by, new_flows};
 
-/// The limit of a visit to a dead backend: several fail, one after the other, until the checks have noticed.
+/// Time limit of a connection: several to the dead backend time out, one after the other, before the checks detect it.
 const PATIENCE: Duration = Duration::from_millis(400);
-/// Visits, at most, from the port of one that gave up: its half-open flow is still there, and no other is counted.
+/// Maximum number of connections from the port of one that timed out: its half-open flow still exists, so no other is
+/// counted.
 const SAME_PORT: u64 = 5;
 /// How long visits go on after a deadline.
 const LATE: Duration = Duration::from_millis(500);
@@ -93,8 +94,8 @@ fn a_long_interval_delays_neither_the_first_check_nor_that_of_a_new_or_changed_b
     xlb.wait_until_all_are_up()
 }
 
-/// Visits go on while web-2 fails. Of those that begin within the promised time no more fail than went to web-2; of
-/// those that begin later none fails, and none goes there.
+/// Visits go on while web-2 fails. Of the connections that begin within the promised time, no more fail than were sent
+/// to web-2. Of later ones, none fails and none is sent to web-2.
 fn strike_web_2_under_load(
     lab: &Lab,
     xlb: &Daemon,

@@ -33,11 +33,11 @@ use crate::{
 
 /// Limit for a traced start, to its answer or to the kill.
 const START: Duration = Duration::from_secs(30);
-/// The system calls that steps are made of. The question mark: not on every architecture.
+/// The system calls that steps are made of. In strace, `?` ignores calls that the architecture does not have.
 const CALLS: &str = "bpf,?rename,?renameat,?renameat2,?unlink,?unlinkat";
-/// Changes of pins and links, and writes: fewer are not all steps.
+/// Minimum number of steps (changes of pins and links, and writes) of a start; fewer mean that the trace is incomplete.
 const LEAST_STEPS: usize = 20;
-/// Kills per step, on average, that may hit another state than the one aimed at.
+/// Allowed kills per step, on average, that hit a different state from the intended one.
 const MISSES: usize = 2;
 
 #[test]
@@ -217,8 +217,8 @@ fn steps(lab: &Lab, xlb: &Daemon, build: &Path) -> Result<Vec<Step>> {
     Ok(all)
 }
 
-/// Starts a build, which is killed when it comes to a step. Returns the state that it left, which is another one only if maps are
-/// being pinned.
+/// Starts a build, which is killed when it comes to a step. Returns the state that it left, which differs from the
+/// step's only while maps are being pinned.
 fn die_at(lab: &Lab, build: &Path, step: &Step) -> Result<State> {
     let trace = lab.directory().join("trace");
     let status = wait(&mut start_traced(lab, build, &trace, Some(step))?)?;

@@ -1,5 +1,5 @@
-//! The lab ring: the shipped `xlb` between network namespaces. A module is a subject, and `cargo xtask test lab -- SUBJECT`
-//! runs its tests. One test at a time has the machine: several of them measure time.
+//! The lab suite: the shipped `xlb` between network namespaces. Each module has one subject, and `cargo xtask test lab
+//! -- SUBJECT` runs its tests. Tests run one at a time: several of them measure time.
 
 mod backends;
 mod boot;

@@ -25,7 +25,8 @@ const DNS: u16 = 53;
 const CONNECTIONS: usize = 30;
 /// The time until a fresh neighbour entry becomes stale.
 const STALE: Duration = Duration::from_secs(15);
-/// A stale neighbour is probed every 15 s (`neighbours::asking`); the kernel waits up to 5 s, then gives up after 3 s.
+/// The kernel is asked to probe a stale neighbour every 15 s (`REFRESH` in lb-userspace/src/neighbours/limiter.rs); the
+/// kernel waits up to 5 s, then gives up after 3 s.
 const FOUND_AGAIN: Duration = Duration::from_secs(30);
 
 #[test]
@@ -52,14 +53,14 @@ fn a_backend_that_moves_without_an_announcement_is_found_again() -> Result<()> {
         lab.xlb.sysctl(&format!("net.{family}.neigh.eth1.delay_first_probe_time"), "1")?;
     }
     let mut config = Config::web(&lab, Mode::FullNat);
-    // A health check would be the kernel's own traffic and make it notice.
+    // A health check is traffic of the kernel itself, which would make it detect the move.
     config.services[0].health.check = Check::None;
     let xlb = lab.start(&config)?;
     xlb.wait_until_all_are_up()?;
     let moved = &lab.backends[1];
     for family in Family::ALL {
         eventually(STALE, "all serve", || all_serve(&lab, family))?;
-        eventually(STALE, "the kernel does not vouch", || is_stale(&lab, moved.address.of(family)))?;
+        eventually(STALE, "the neighbour entry is stale", || is_stale(&lab, moved.address.of(family)))?;
     }
 
     moved.namespace.ip("link set eth0 address 02:00:00:00:00:97")?;
@@ -99,7 +100,7 @@ fn a_client_without_neighbour_entry_is_served_at_once() -> Result<()> {
     assert!(xlb.metrics()?.sum("xlb_dropped_packets_total", &[]) == 0.0);
     for family in Family::ALL {
         let is_met = || Ok(!neighbour(&lab, dials.of(family))?.is_empty());
-        eventually(Duration::from_secs(2), "the host meets the client", is_met)?;
+        eventually(Duration::from_secs(2), "the host has a neighbour entry for the client", is_met)?;
     }
     xlb.stop()?;
     for family in Family::ALL {

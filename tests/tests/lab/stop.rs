@@ -51,8 +51,8 @@ fn what_was_detached_is_gone() -> Result<()> {
     xlb.start_again()?;
     let all = lab.pin_names()?;
     xlb.kill()?;
-    assert_eq!(lab.pin_names()?, all, "a daemon that dies takes nothing with it");
-    assert_eq!(lab.xlb.programs()?.len(), 2, "a daemon that dies takes nothing with it");
+    assert_eq!(lab.pin_names()?, all, "a killed daemon leaves the data plane in place");
+    assert_eq!(lab.xlb.programs()?.len(), 2, "a killed daemon leaves the data plane in place");
     xlb.run(&["detach"])?;
     assert_nothing_is_left(&lab)
 }

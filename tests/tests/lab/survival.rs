@@ -11,7 +11,7 @@ use tests::lab::{
 
 use crate::datagrams;
 
-/// In each mode and family.
+/// Connections in each mode and family.
 pub const CONNECTIONS: usize = 250;
 pub const FULL_NAT: u16 = 7;
 pub const NAT: u16 = 8;
@@ -19,8 +19,8 @@ pub const ECHO: u16 = 7777;
 
 const KILLS: usize = 10;
 const RELOADS: usize = 100;
-/// Each connection sends once a second, and reloads are faster: this many reloads, then a byte on each. An odd number,
-/// so that bytes are sent under both files.
+/// Reloads between two bytes of each connection. An odd number, so that the bytes are sent alternately under both
+/// files.
 const RELOADS_PER_BYTE: usize = 9;
 /// Bytes with a daemon, and without one.
 const PATIENCE: Duration = Duration::from_secs(1);

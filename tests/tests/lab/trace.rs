@@ -131,7 +131,7 @@ fn exchange(from: SocketAddr, to: SocketAddr) -> Result<()> {
 fn program_bytes(lab: &Lab) -> Result<u32> {
     ProgramInfo::from_pin(lab.pins().join("lb"))?
         .size_translated()
-        .context("the kernel does not tell the size of a program")
+        .context("the kernel does not report the size of a program")
 }
 
 /// The lines that the program has in the daemon's log.

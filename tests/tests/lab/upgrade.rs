@@ -1,4 +1,4 @@
-//! Upgrades to builds whose maps have other layouts, and downgrades.
+//! Upgrades to builds whose maps have different layouts, and downgrades.
 //!
 //! `cargo xtask test lab` makes these builds: the tree with the patches of `tests/layouts/`.
 
@@ -19,7 +19,7 @@ use crate::survival::{CONNECTIONS, ECHO, FULL_NAT, open, two_modes, wait_for_a_b
 
 /// Limit for the time without a new connection during an upgrade, and after an interrupted one is repaired.
 pub const PAUSE: Duration = Duration::from_secs(1);
-/// A replaced program changes on one after the other.
+/// Interfaces, on which the program is replaced one after the other.
 const INTERFACES: usize = 2;
 /// Limit for the time until a new connection is served at all.
 const SERVED: Duration = Duration::from_secs(20);

@@ -1,7 +1,8 @@
-//! A CPU that is preempted between any two accesses to the flow table, while others take its record, reply tuple or route.
+//! Preempts a CPU between any two accesses to the flow table, while other CPUs reuse its record or reply tuple, or
+//! routes change.
 //!
 //! Each row runs once for every access that its packet makes. Flows that others open meanwhile must work, the packet
-//! must reach only the parties of its own flow, and the table must be consistent.
+//! must reach only the endpoints of its own flow, and the table must be consistent.
 
 mod eviction;
 mod late;

@@ -1,8 +1,9 @@
-//! The bench's programs: a wrapper that makes repeated runs honest, floors to compare with, a sink.
+//! The bench's programs: a wrapper that restores the packet between runs, baseline programs to compare with, and a
+//! sink.
 //!
 //! `BPF_PROG_TEST_RUN` does not restore a packet between repeats: the second run of a balancer would see its own
 //! output. The wrapper restores the frame, writes the next flow's tuple into it and jumps to the program under test.
-//! Jumping to [`program::floor`] instead is what the wrapper itself costs.
+//! Jumping to [`program::floor`] instead measures the cost of the wrapper itself.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
@@ -88,19 +89,19 @@ mod program {
     // SAFETY: as above.
     unsafe impl Header for Ending {}
 
-    /// The next flow's IPv4 packet, to the program that the order names.
+    /// Writes the next flow's IPv4 packet and jumps to the selected program.
     #[xdp]
     pub fn wrap4(ctx: XdpContext) -> u32 {
         next::<V4>(&ctx).map_or(xdp_action::XDP_ABORTED, |order| jump(&ctx, order))
     }
 
-    /// The next flow's IPv6 packet, to the program that the order names.
+    /// Writes the next flow's IPv6 packet and jumps to the selected program.
     #[xdp]
     pub fn wrap6(ctx: XdpContext) -> u32 {
         next::<V6>(&ctx).map_or(xdp_action::XDP_ABORTED, |order| jump(&ctx, order))
     }
 
-    /// The next flow's IPv4 packet, to the other end of the cable.
+    /// Writes the next flow's IPv4 packet and sends it to the other end of the veth.
     #[xdp]
     pub fn generate(ctx: XdpContext) -> u32 {
         next::<V4>(&ctx).map_or(xdp_action::XDP_ABORTED, |_| xdp_action::XDP_TX)

@@ -1,8 +1,8 @@
 //! The race test's program: the core's own functions on generated tuples over a tiny table, on several CPUs at once.
 //!
-//! Every run makes one move of one flow (SYN, proof, FIN, RST, of either side) and checks what came of it: is the packet
-//! rewritten to what this flow, and only this flow, may become; is there an instant at which two records answer for one
-//! tuple. The clock jumps, so that flows of every state expire, and routes change, so that next hops are looked up again.
+//! Every run sends one packet of one flow (SYN, ACK, FIN or RST, from either side) and checks the result: the packet
+//! must be rewritten as this flow, and no other, would be; and no two records may match one tuple at the same instant.
+//! The clock jumps, so that flows of every state expire, and routes change, so that next hops are looked up again.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
@@ -117,7 +117,8 @@ mod program {
         xdp_action::XDP_TX
     }
 
-    /// Up to an hour and a half, and new routes. One CPU alone moves the clock: it never goes back.
+    /// Advances the clock by up to 1.5 hours and changes the routing generation. Only one CPU does so, so the clock
+    /// never goes back.
     #[inline(always)]
     fn time_passes(amount: u32) {
         // SAFETY: a helper without arguments.
@@ -344,8 +345,8 @@ mod program {
         both(tables, ReplyEntry(first).record(), ReplyEntry(second).record(), answers, |_, _| true)
     }
 
-    /// Is there an instant at which two records answer for this request? A reopening flow and the closing flow
-    /// may; and when it is proven both are established, until the older one is freed.
+    /// Is there an instant at which two records answer for this request? A reopening flow and the closing flow may both
+    /// match; once the reopening flow is established, both are, until the older one is freed.
     #[inline(always)]
     fn has_two_requests<F: Family>(tables: &KernelTables, settings: &Settings, tuple: &Tuple<F>) -> Option<()>
     where
@@ -366,8 +367,8 @@ mod program {
         )
     }
 
-    /// Two looks at each of two records, the first ones before the second ones: if all four say the same, there was an
-    /// instant between at which both answered.
+    /// Reads each of two records twice, both first reads before both second reads. If all four reads match the tuple,
+    /// there was an instant in between at which both records did.
     #[inline(always)]
     fn both<F: Family>(
         tables: &KernelTables,

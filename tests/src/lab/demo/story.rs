@@ -66,7 +66,7 @@ impl Story {
         if self.is_silent {
             println!("{}", serde_json::to_string_pretty(figures)?);
         } else if let Some(seconds) = figures["seconds"].as_f64() {
-            println!("\nAll of it was as promised, in {seconds:.0} s.");
+            println!("\nAll checks passed, in {seconds:.0} s.");
         }
         Ok(())
     }
