@@ -1,4 +1,4 @@
-//! `test`: four rings of tests, from the cheapest to the most realistic.
+//! `test`: four test suites, from the cheapest to the most realistic.
 //!
 //! - **host**: `cargo test --workspace`: both cores and everything else that needs no root and no BPF.
 //! - **kernel**: the compiled program in the kernel, by `BPF_PROG_TEST_RUN`: `tests/tests/kernel_*.rs`.
@@ -6,7 +6,7 @@
 //! - **lab**: the shipped `xlb` between network namespaces: `tests/tests/lab/`.
 //!
 //! Kernel and lab need root. Cargo does not run as root: it builds their runners (feature `root` of the tests package),
-//! and those run one after the other. A ring in which no test passed has failed.
+//! and those run one after the other. A suite in which no test passed has failed.
 
 mod oldest;
 mod runner;
@@ -25,12 +25,13 @@ use crate::{
 };
 use runner::Count;
 
-/// Run all tests, or one ring: host, kernel, oldest, lab
+/// Run all test suites, or one: host, kernel, oldest, lab
 #[derive(Args)]
 pub struct Test {
-    /// Ring to run (default: all)
-    ring: Option<Ring>,
-    /// Features of lb-ebpf for the kernel ring, such as `without_rescan`, which removes a guard: the race test must then fail
+    /// Suite to run (default: all)
+    suite: Option<Suite>,
+    /// Features of lb-ebpf for the kernel suite, such as `without_rescan`, which removes a guard, so that the race test
+    /// must fail
     #[arg(long, value_name = "FEATURE")]
     bpf_features: Vec<String>,
     /// Arguments for the test runners, such as part of a test's name
@@ -39,7 +40,7 @@ pub struct Test {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum Ring {
+enum Suite {
     Host,
     Kernel,
     Oldest,
@@ -52,16 +53,16 @@ impl Test {
 
         let mut report = Vec::new();
         let mut is_good = true;
-        for &ring in Ring::value_variants() {
-            if !self.selects(ring) {
-                report.push(format!("{ring:?}: NOT RUN: not selected"));
+        for &suite in Suite::value_variants() {
+            if !self.selects(suite) {
+                report.push(format!("{suite:?}: NOT RUN: not selected"));
                 continue;
             }
             let start = Instant::now();
-            let outcome = ring.run(&self.arguments);
+            let outcome = suite.run(&self.arguments);
             is_good &= outcome.as_ref().is_ok_and(Count::is_good);
             let words = outcome.map_or_else(|error| format!("FAILED: {error:#}"), |count| count.to_string());
-            report.push(format!("{ring:?}: {words} ({:.1?})", start.elapsed()));
+            report.push(format!("{suite:?}: {words} ({:.1?})", start.elapsed()));
         }
 
         for line in report {
@@ -71,24 +72,24 @@ impl Test {
         Ok(())
     }
 
-    fn selects(&self, ring: Ring) -> bool {
-        self.ring.is_none_or(|only| only == ring)
+    fn selects(&self, suite: Suite) -> bool {
+        self.suite.is_none_or(|only| only == suite)
     }
 
-    /// The host ring needs only cargo; the kernel ring also needs the BPF programs.
+    /// The host suite needs only cargo; the kernel suite also needs the BPF programs.
     fn prepare(&self) -> Result<()> {
-        let fits = self.bpf_features.is_empty() || self.ring == Some(Ring::Kernel);
+        let fits = self.bpf_features.is_empty() || self.suite == Some(Suite::Kernel);
         ensure!(
             fits,
-            "--bpf-features applies to the kernel ring only: `cargo xtask test kernel --bpf-features ...`"
+            "--bpf-features applies to the kernel suite only: `cargo xtask test kernel --bpf-features ...`"
         );
-        match self.ring {
-            Some(Ring::Host) => Ok(()),
-            Some(Ring::Kernel | Ring::Oldest) => {
+        match self.suite {
+            Some(Suite::Host) => Ok(()),
+            Some(Suite::Kernel | Suite::Oldest) => {
                 setup::ensure(&[Part::Toolchain, Part::Network])?;
                 build::objects(&self.bpf_features).map(drop)
             }
-            Some(Ring::Lab) | None => {
+            Some(Suite::Lab) | None => {
                 setup::ensure(&[Part::Toolchain, Part::Network, Part::Lab])?;
                 build::release()
             }
@@ -96,20 +97,20 @@ impl Test {
     }
 }
 
-impl Ring {
+impl Suite {
     fn run(self, arguments: &[String]) -> Result<Count> {
         match self {
             Self::Host => host(arguments),
             Self::Kernel => {
                 verify::as_built()?;
-                as_root(KERNEL, "the kernel ring, which loads XDP programs,", arguments)
+                as_root(KERNEL, "the kernel suite, which loads XDP programs,", arguments)
             }
             Self::Oldest => oldest::run(&runners(KERNEL)?, arguments),
             Self::Lab => {
                 if selects(LAB, &UPGRADES, arguments)? {
                     build::variants::build()?;
                 }
-                as_root(LAB, "the lab ring, which creates network namespaces,", arguments)
+                as_root(LAB, "the lab suite, which creates network namespaces,", arguments)
             }
         }
     }
@@ -153,8 +154,8 @@ fn as_root(pattern: &str, reason: &str, arguments: &[String]) -> Result<Count> {
 
 fn runners(pattern: &str) -> Result<Vec<Executable>> {
     let mut cargo = cargo::cargo();
-    // The whole workspace, not only the package: then all dependencies have the same features as in the host ring, and its
-    // builds are reused.
+    // The whole workspace, not only the package: then all dependencies have the same features as in the host suite, and
+    // its builds are reused.
     cargo.args(["test", "--locked", "--no-run", "--workspace", "--features", "tests/root"]);
     cargo.args(["--test", pattern]);
     let mut executables = cargo::executables(&mut cargo)?;

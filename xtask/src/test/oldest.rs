@@ -1,4 +1,4 @@
-//! The kernel ring, in a machine with the oldest supported kernel.
+//! The kernel suite, in a machine with the oldest supported kernel.
 //!
 //! Verifiers differ: a program that one kernel accepts may be too large or too complex for another.
 
@@ -18,7 +18,7 @@ use crate::{
 /// longer than a flow's lifetime, which exposes bugs that are rare on real CPUs.
 const RACE_RUNS: &str = "4000000";
 
-/// Programs that the tests of this ring run, besides `ip`.
+/// Programs that the tests of this suite run, besides `ip`.
 const TOOLS: &[&str] = &["timeout", "ethtool"];
 
 /// Runs `verify` and these test runners in the machine.
