@@ -39,7 +39,8 @@ pub const MAX_RECORDS: u32 = 1 << 24;
 
 /// A record's control word: `tag (32) | state (8) | generation (24)`.
 ///
-/// The tag is a part of the flow's hash and distinguishes most records of other flows. The generation counts owners.
+/// The tag is a part of the flow's hash and distinguishes most records of other flows. The generation counts the flows
+/// that have used the record.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Control(pub u64);

@@ -1,4 +1,5 @@
-//! Pickers: how a slot of the pool is chosen for a new flow. Each has a file, and a line in [`pick`] and in [`likely`].
+//! Pickers (scheduling methods): how a slot of the pool is chosen for a new flow. Each has a file, and a line in
+//! [`pick`] and in [`likely`].
 
 mod turn;
 

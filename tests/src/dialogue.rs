@@ -95,7 +95,7 @@ impl Dialogue {
             (IpAddr::V6(client), IpAddr::V6(listen)) => {
                 hash::v6(&KEYS, client.into(), listen.into(), ports, protocol)
             }
-            (client, listen) => panic!("{client} cannot dial {listen}"),
+            (client, listen) => panic!("{client} cannot connect to {listen}"),
         }
     }
 

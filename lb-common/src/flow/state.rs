@@ -11,6 +11,7 @@ use crate::{clock::Ticks, net::Protocol};
 ///    │                                             │  └──┴─────── the other side's next packet ────────┘
 ///    └──────────────── evicted, expired ───────────┴───────────── FIN of both: closed
 /// ```
+/// A handshake is proven when the client has acknowledged the backend's answer (conntrack: assured).
 ///
 /// | state | meaning | idle timeout | source |
 /// |---|---|---|---|

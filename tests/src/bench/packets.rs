@@ -203,9 +203,9 @@ impl Results {
 
     /// A packet that is not for xlb.
     fn miss<F: Numbered>(&mut self, wrapper: &mut Wrapper<F>, protocol: Protocol, name: &str) -> Result<()> {
-        let stranger = Tuple::<F> {
+        let unrelated = Tuple::<F> {
             source: F::address(Block::Client, 1),
-            destination: F::address(Block::Stranger, 0),
+            destination: F::address(Block::Unused, 0),
             ports: Ports::new(Be16::new(40_000), Be16::new(SERVICE_PORT)),
             protocol: protocol.number().into(),
         };
@@ -213,7 +213,7 @@ impl Results {
             Protocol::Tcp => Segment::Ack,
             Protocol::Udp => Segment::Datagram,
         };
-        wrapper.write(0, &[stranger], segment)?;
+        wrapper.write(0, &[unrelated], segment)?;
         let mut taken = Vec::new();
         for _ in 0..self.effort.rounds {
             let floor = wrapper.run(Program::Floor, 0..1, self.effort.runs)?;

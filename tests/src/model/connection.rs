@@ -41,7 +41,7 @@ pub struct Connection {
     /// Which sides have sent FIN.
     pub closed: [bool; 2],
     /// Which sides have sent FIN, without a packet of the other side since.
-    hurried: [bool; 2],
+    short_timer: [bool; 2],
     /// Which sides have sent RST, without a packet of the other side since.
     reset: [bool; 2],
 }
@@ -59,14 +59,14 @@ impl Connection {
             has_reopening: false,
             answered: None,
             closed: [false; 2],
-            hurried: [false; 2],
+            short_timer: [false; 2],
             reset: [false; 2],
         }
     }
 
     /// Has it been idle for longer than its timeout?
     pub fn is_idle(&self, now_s: u64) -> bool {
-        let is_ending = self.closed == [true; 2] || self.hurried != [false; 2];
+        let is_ending = self.closed == [true; 2] || self.short_timer != [false; 2];
         let timeout_s = match (self.is_proven, self.protocol) {
             (false, _) => UNPROVEN_S,
             (true, Protocol::Udp) => UDP_S,
@@ -83,7 +83,7 @@ impl Connection {
 
     /// May a SYN open another one beside it?
     pub fn may_be_reopened(&self) -> bool {
-        self.has_reopening || self.closed != [false; 2] || self.hurried != [false; 2] || self.is_reset()
+        self.has_reopening || self.closed != [false; 2] || self.short_timer != [false; 2] || self.is_reset()
     }
 
     /// Does this segment prove that the client received the backend's answer?
@@ -121,18 +121,18 @@ impl Connection {
         let (mine, other) = (side as usize, 1 - side as usize);
         match segment {
             Segment::Rst if self.closed == [true; 2] => {}
-            Segment::Rst => (self.reset[mine], self.hurried) = (true, [false; 2]),
+            Segment::Rst => (self.reset[mine], self.short_timer) = (true, [false; 2]),
             Segment::Fin => {
                 if self.is_reset() {
-                    (self.reset[other], self.hurried[other]) = (false, false);
+                    (self.reset[other], self.short_timer[other]) = (false, false);
                 }
-                (self.closed[mine], self.hurried[mine]) = (true, true);
+                (self.closed[mine], self.short_timer[mine]) = (true, true);
                 if self.closed == [true; 2] {
                     self.reset = [false; 2];
                 }
             }
             Segment::Syn | Segment::Ack(_) | Segment::Data => {
-                (self.reset[other], self.hurried[other]) = (false, false);
+                (self.reset[other], self.short_timer[other]) = (false, false);
             }
         }
     }
@@ -146,8 +146,8 @@ impl Connection {
             (self.has_reopening, State::SYN_WHILE_CLOSING),
             (self.closed[0], State::FIN_CLIENT),
             (self.closed[1], State::FIN_BACKEND),
-            (self.hurried[0] || self.reset[0], State::SHORT_CLIENT),
-            (self.hurried[1] || self.reset[1], State::SHORT_BACKEND),
+            (self.short_timer[0] || self.reset[0], State::SHORT_CLIENT),
+            (self.short_timer[1] || self.reset[1], State::SHORT_BACKEND),
             (self.is_reset(), State::RESET),
         ];
         State(

@@ -27,7 +27,7 @@ pub fn rows() -> Vec<Case> {
         rows.extend(first_packets(kind));
         rows.extend(known_flows(kind));
         rows.extend(errors(kind));
-        rows.extend(strangers(kind));
+        rows.extend(unrelated_packets(kind));
     }
     rows.extend(Family::ALL.map(closing));
     rows
@@ -93,7 +93,7 @@ fn closing(ip: Family) -> Case {
 }
 
 /// Whatever is missing, the operator can reach the host.
-fn strangers(kind: Kind) -> Vec<Case> {
+fn unrelated_packets(kind: Kind) -> Vec<Case> {
     let host = Dialogue::new(kind).listen(SocketAddr::new(kind.ip.inside(1), 22));
     let row = |element| {
         without(case(kind, "a packet for the host", element), element)

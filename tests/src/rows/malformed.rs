@@ -32,11 +32,11 @@ pub fn rows() -> Vec<Case> {
 fn packets(kind: Kind) -> [(&'static str, Packet, bool); 2] {
     let one = Dialogue::new(kind);
     let packet = Packet::first(kind.protocol, one.client, one.listen);
-    let other = packet.clone().with(|packet| packet.destination = stranger(kind.ip));
+    let other = packet.clone().with(|packet| packet.destination = unused_address(kind.ip));
     [("for a service", packet, true), ("for another address", other, false)]
 }
 
-fn stranger(ip: Family) -> IpAddr {
+fn unused_address(ip: Family) -> IpAddr {
     ip.address("192.0.2.99", "2001:db8::99")
 }
 

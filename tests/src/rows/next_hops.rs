@@ -20,7 +20,7 @@ pub fn rows() -> Vec<Case> {
     Kind::all()
         .into_iter()
         .flat_map(|kind| {
-            let clients = clients(kind).into_iter().chain(strangers(kind));
+            let clients = clients(kind).into_iter().chain(unknown_clients(kind));
             clients.chain(backends(kind)).chain(sizes(kind)).chain(hops(kind))
         })
         .chain([beside_an_unattached_interface()])
@@ -79,7 +79,7 @@ fn clients(kind: Kind) -> Vec<Case> {
 }
 
 /// Clients without a neighbour entry.
-fn strangers(kind: Kind) -> Vec<Case> {
+fn unknown_clients(kind: Kind) -> Vec<Case> {
     let one = Dialogue::new(kind).client(kind.ip.client(99));
     let far = one.client(kind.ip.far_client());
     let (client, gateway) = (one.client.ip(), kind.ip.client(1));
@@ -87,7 +87,7 @@ fn strangers(kind: Kind) -> Vec<Case> {
     let refused = |name: &str| Case::new(format!("{kind}: {name}"), World::new(kind));
     vec![
         Case::new(
-            format!("{kind}: a client on the link without neighbour entry is answered at its frame's MAC"),
+            format!("{kind}: a client on the link without a neighbour entry is answered at its frame's MAC"),
             World::new(kind),
         )
         .step(one.first(), Opens(WEB_1))
@@ -101,24 +101,24 @@ fn strangers(kind: Kind) -> Vec<Case> {
             world.hop_generation += 1;
         })
         .step(one.later_answer(WEB_1), Returns),
-        refused("a client behind a gateway that the host has not met is served once it has")
+        refused("a client behind a gateway is served once the gateway has a neighbour entry")
             .change(move |world| world.learn(gateway, None))
             .step(far.first(), Drops(Reason::NoClientNeighbour))
             .asks(gateway, FRONT, NO_MAC)
             .records(0)
             .change(move |world| world.learn(gateway, Some(ANOTHER_MAC)))
             .establish(far, WEB_1),
-        refused("a client that the host has not met is not answered on another link than it is on")
+        refused("a client without a neighbour entry is not answered on a link that it is not on")
             .step(one.first().arriving_by(BACK), Drops(Reason::NoClientNeighbour))
             .asks(client, FRONT, NO_MAC)
             .records(0),
-        refused("a client that the host has not met is not answered by a group's MAC, or none")
+        refused("a client without a neighbour entry is not answered at a group MAC address, or none")
             .step(from([0x33, 0x33, 0, 0, 0, 1]), Drops(Reason::NoClientNeighbour))
             .step(from([0xff; 6]), Drops(Reason::NoClientNeighbour))
             .step(from(NO_MAC), Drops(Reason::NoClientNeighbour))
             .asks(client, FRONT, NO_MAC)
             .records(0),
-        refused("another source MAC changes nothing for a client that the host has met")
+        refused("a different source MAC changes nothing for a client with a neighbour entry")
             .step(Dialogue::new(kind).first().with(|packet| packet.from_mac = ANOTHER_MAC), Opens(WEB_1))
             .step(Dialogue::new(kind).answer(WEB_1), Returns),
     ]

@@ -175,13 +175,13 @@ mod tests {
             Ok(Route::Unresolved { .. }) | Err(_) => None,
         };
         for family in Family::ALL {
-            let (stranger, nowhere) = (family.client(99), family.address("192.88.99.1", "2001:db8:fff::1"));
+            let (unknown, nowhere) = (family.client(99), family.address("192.88.99.1", "2001:db8:fff::1"));
 
             assert_eq!(mac_towards(family.client(7)), Some(mac_of(family.client(7))));
             assert_eq!(mac_towards(family.far_client()), Some(mac_of(family.client(1))));
             assert_eq!(mac_towards(family.inside(77)), Some(mac_of(family.inside(77))));
             assert!(
-                matches!(world.route(stranger), Ok(Route::Unresolved { next_hop, .. }) if next_hop == stranger.into())
+                matches!(world.route(unknown), Ok(Route::Unresolved { next_hop, .. }) if next_hop == unknown.into())
             );
             assert_eq!(world.route(nowhere), Err(Reason::NoClientRoute));
         }

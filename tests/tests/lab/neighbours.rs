@@ -85,22 +85,22 @@ fn a_client_without_neighbour_entry_is_served_at_once() -> Result<()> {
     let dns = Service::over(&lab, "dns", Protocol::Udp, Mode::FullNat, DNS, DNS);
     let mut xlb = lab.start(&Config::web(&lab, Mode::FullNat).service(dns))?;
     xlb.wait_until_all_are_up()?;
-    let [met, dials, asks, late] = [0, 1, 2, 3].map(|number| lab.clients[number]);
+    let [known, connects, sends, late] = [0, 1, 2, 3].map(|number| lab.clients[number]);
     for family in Family::ALL {
         let tally =
-            visit(&lab.client, &Visit::new(&[met.of(family)], address::SERVICE.port(family, WEB), 1))?;
+            visit(&lab.client, &Visit::new(&[known.of(family)], address::SERVICE.port(family, WEB), 1))?;
         assert!(tally.is_even(1), "{family:?}: {tally}");
     }
 
     for family in Family::ALL {
-        is_served_at_once(&lab, dials.of(family))?;
-        is_answered_at_once(&lab, asks.of(family))?;
+        is_served_at_once(&lab, connects.of(family))?;
+        is_answered_at_once(&lab, sends.of(family))?;
     }
 
     assert!(xlb.metrics()?.sum("xlb_dropped_packets_total", &[]) == 0.0);
     for family in Family::ALL {
-        let is_met = || Ok(!neighbour(&lab, dials.of(family))?.is_empty());
-        eventually(Duration::from_secs(2), "the host has a neighbour entry for the client", is_met)?;
+        let is_known = || Ok(!neighbour(&lab, connects.of(family))?.is_empty());
+        eventually(Duration::from_secs(2), "the host has a neighbour entry for the client", is_known)?;
     }
     xlb.stop()?;
     for family in Family::ALL {
@@ -115,8 +115,8 @@ const AT_ONCE: Duration = Duration::from_millis(500);
 fn is_served_at_once(lab: &Lab, client: IpAddr) -> Result<()> {
     assert_eq!(neighbour(lab, client)?, "");
     let family = if client.is_ipv4() { Family::V4 } else { Family::V6 };
-    let dial = Visit::new(&[client], address::SERVICE.port(family, WEB), 1);
-    let tally = visit(&lab.client, &Visit { limit: AT_ONCE, ..dial })?;
+    let once = Visit::new(&[client], address::SERVICE.port(family, WEB), 1);
+    let tally = visit(&lab.client, &Visit { limit: AT_ONCE, ..once })?;
     assert!(tally.is_even(1), "{client}: {tally}");
     Ok(())
 }

@@ -195,13 +195,13 @@ mod program {
     /// Is this a tuple of ours?
     #[inline(always)]
     fn is_generated<F: Numbered>(tuple: &Tuple<F>, client: u32) -> bool {
-        let mut dials = false;
+        let mut is_listen = false;
         let mut listen = 0;
         while listen < FLOWS / CLIENTS {
-            dials |= tuple.destination == F::address(LISTEN + listen);
+            is_listen |= tuple.destination == F::address(LISTEN + listen);
             listen += 1;
         }
-        dials
+        is_listen
             && client < CLIENTS
             && tuple.source == F::address(CLIENT + client)
             && tuple.ports.destination() == Be16::new(SERVICE_PORT)
