@@ -22,8 +22,8 @@ macro_rules! reasons {
             /// All reasons, each at the index of its number.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// Packets that are not for a service, or not known to be, are passed to the host. Packets for a service that
-            /// cannot be forwarded are dropped.
+            /// Packets that are not, or cannot be shown to be, for a service are passed to the host. Packets for a
+            /// service that cannot be forwarded are dropped.
             #[inline(always)]
             pub const fn action(self) -> Action {
                 match self { $(Self::$variant => Action::$action,)* }
@@ -51,24 +51,24 @@ macro_rules! reasons {
 // Add reasons at the end: pinned counters are identified by number.
 reasons! {
     NotIp              "not_ip"               Pass "Neither IPv4 nor IPv6: ARP, VLAN tags and the like.";
-    NotService         "not_service"          Pass "No flow, and no service listens there.";
+    NotService         "not_service"          Pass "Matches no flow and no listen address.";
     Truncated          "truncated"            Pass "The frame ends within its headers.";
-    Malformed          "malformed"            Drop "For a service address, with inconsistent length fields.";
+    Malformed          "malformed"            Drop "A packet for a service address with inconsistent length fields.";
     Fragment           "fragment"             Drop "A fragment for a service address: only the first has ports.";
     ExtensionHeader    "extension_header"     Drop "An IPv6 extension header before TCP or UDP, for a service address.";
-    TtlExpired         "ttl_expired"          Drop "TTL or hop limit too low to forward (RFC 1812, 5.3.1).";
-    TooBig             "too_big"              Drop "Longer than the MTU of the egress interface.";
+    TtlExpired         "ttl_expired"          Drop "TTL or hop limit too low to forward (RFC 1812, section 5.3.1).";
+    TooBig             "too_big"              Drop "Longer than the MTU of the egress interface or of the route to the backend.";
     NoFlow             "no_flow"              Drop "TCP without SYN for a service, and no flow matches.";
     NoBackend          "no_backend"           Drop "No backend of the client's family can take a new flow: down, drain, maint or weight 0.";
-    TableFull          "table_full"           Drop "All records that the flow could use hold established flows.";
+    TableFull          "table_full"           Drop "Both buckets of the new flow are full of established flows.";
     PortsExhausted     "ports_exhausted"      Drop "All source ports that were tried are held by established flows.";
-    TupleInUse         "tuple_in_use"         Drop "nat: the client's port is in use towards every backend, or the client is the only backend.";
-    Contended          "contended"            Drop "Another CPU was creating the same flow, or its backend changed at that moment: the next packet retries.";
-    NoClientNeighbour  "no_client_neighbour"  Drop "The gateway towards the client has no neighbour entry yet; the kernel is resolving it.";
+    TupleInUse         "tuple_in_use"         Drop "nat: every backend already has a flow from this client port, or the only backend is the client itself.";
+    Contended          "contended"            Drop "Another CPU was creating the same flow, or its backend was just changed: the client's next packet creates it.";
+    NoClientNeighbour  "no_client_neighbour"  Drop "The next hop towards the client has no neighbour entry yet; xlb asks the kernel to resolve it.";
     NoClientRoute      "no_client_route"      Drop "No route to the client through an attached interface.";
     NoBackendNeighbour "no_backend_neighbour" Drop "The backend's next hop is not resolved.";
-    RedirectFailed     "redirect_failed"      Drop "The egress interface is not in the device map.";
-    MtuTooSmall        "mtu_too_small"        Drop "An ICMP error about a flow asks for an MTU below 552 (IPv6: 1280; RFC 8201, 4).";
+    RedirectFailed     "redirect_failed"      Drop "The egress interface is not in the map DEVICES: it was removed, or xlb is not attached to it.";
+    MtuTooSmall        "mtu_too_small"        Drop "An ICMP error for a flow reports an MTU below 552 (IPv6: 1280; RFC 8201, section 4).";
     Internal           "internal"             Drop "The program or its maps are inconsistent: a bug or a damaged installation.";
     NotOurMac          "not_our_mac"          Pass "Not for the interface's own MAC: broadcast, multicast, or for another host.";
 }

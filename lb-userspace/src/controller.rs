@@ -256,7 +256,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     /// former file. If the disk is full, xlb serves anyway.
     fn save_without_overridden(&mut self) {
         if let Err(error) = self.host.save_overlay(&self.intent.overlay) {
-            warn!("cannot save the overlay without the changes that the file overrides: {error:#}");
+            warn!("cannot remove overridden changes from the saved overlay: {error:#}");
         }
     }
 

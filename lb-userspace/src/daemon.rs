@@ -58,6 +58,7 @@ use crate::{
 const EVENTS: usize = 1024;
 /// Neighbour requests in the queue.
 const NEIGHBOUR_REQUESTS: usize = 256;
+const WITHOUT_PROGRAM: &str = "this xlb was built without the XDP program: build it with `cargo xtask build`";
 /// Time for tasks to end.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -76,7 +77,7 @@ pub fn remove_remains() -> Result<bool, Failure> {
     match datapath::detach(&paths::pins()) {
         Ok(removed) => Ok(!removed.is_empty()),
         Err(DetachError::Taken(in_use)) => {
-            let hint = "use its socket (--socket), or stop it";
+            let hint = "run `xlb detach --socket PATH` with the socket of that xlb, or stop it first";
             Err(Failure::new(Exit::Conflict, in_use.to_string()).hint(hint))
         }
         Err(DetachError::Failed(error)) => Err(error.into()),
@@ -92,8 +93,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
 
 async fn serve(options: Options) -> Result<(), Failure> {
     let since = Since { instant: Instant::now(), time: SystemTime::now() };
-    let object = datapath::object()
-        .ok_or_else(|| Failure::new(Exit::HostUnfit, "built without the XDP program: cargo xtask build"))?;
+    let object = datapath::object().ok_or_else(|| Failure::new(Exit::HostUnfit, WITHOUT_PROGRAM))?;
     // If a backend's address has become one of this host since the file was checked, the other backends are still
     // served. A warning reports it.
     let spec = read(&options.config, &BTreeSet::new(), "`xlb run --config FILE`")?;
@@ -170,8 +170,8 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let adopted =
         Controller::adopt(opened.datapath, host, watched, start, tokio::time::Instant::now().into_std());
     let mut controller = adopted?;
-    let state = if opened.adopted { "adopted the pinned data plane" } else { "new data plane" };
-    let state = format!("serving, {state}");
+    let state = if opened.adopted { "the pinned data plane" } else { "a new data plane" };
+    let state = format!("serving with {state}");
     info!("{state}");
     notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&state)]);
 

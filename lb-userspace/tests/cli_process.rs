@@ -41,7 +41,12 @@ fn a_binary_without_the_program_says_so_before_anything_else() {
 
         assert_eq!(
             seen,
-            (78, String::new(), "error: built without the XDP program: cargo xtask build\n".into())
+            (
+                78,
+                String::new(),
+                "error: this xlb was built without the XDP program: build it with `cargo xtask build`\n"
+                    .into()
+            )
         );
         assert_eq!(names(place.path()), ["xlb.toml"]);
     }

@@ -155,9 +155,15 @@ fn there_are_as_many_services_and_backends_as_the_limits_say() {
     assert!(lines[0].ends_with("`20000` is out of range: 1 to 16384"), "{lines:?}");
 
     let lines = told(&with("backends = 999", 1, 1000).unwrap_err());
-    assert_eq!(lines, ["x:4:1: too many backends from here on: at most 999; raise `backends` in [limits]"]);
+    assert_eq!(
+        lines,
+        ["x:4:1: too many backends, from this service on: at most 999; raise `backends` in [limits]"]
+    );
     let lines = told(&with("services = 1", 2, 1).unwrap_err());
-    assert_eq!(lines, ["x:11:1: too many services from here on: at most 1; raise `services` in [limits]"]);
+    assert_eq!(
+        lines,
+        ["x:11:1: too many services, from this service on: at most 1; raise `services` in [limits]"]
+    );
 }
 
 proptest! {

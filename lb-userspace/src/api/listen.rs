@@ -20,19 +20,22 @@ const MODE: u32 = 0o660;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another process accepts connections on the socket.
-    #[error("listen on {0}: a running daemon uses this socket (choose another with --socket or XLB_SOCKET)")]
+    #[error("cannot listen on {0}: a running daemon uses it (choose another with --socket or XLB_SOCKET)")]
     Live(PathBuf),
     /// A file or directory that the daemon did not create. It is not touched.
-    #[error("listen on {0}: it exists and is not a socket (remove it or give another path)")]
+    #[error("cannot listen on {0}: it exists and is not a socket (remove it or give another path)")]
     NotASocket(PathBuf),
     /// Another process uses the metrics address.
-    #[error("listen on {0}: address in use (`ss -ltnp` shows the process; [metrics] listen sets another)")]
+    #[error(
+        "cannot listen on {0}: address in use (`ss -ltnp` shows the process; `listen` in [metrics] changes the \
+         address)"
+    )]
     AddressInUse(SocketAddr),
     /// An address that no interface has, or that IPv6 has not yet confirmed as unique.
-    #[error("listen on {0}: this host does not have the address (`ip address show` lists those that it has)")]
+    #[error("cannot listen on {0}: not an address of this host (`ip address show` lists them)")]
     AddressNotAvailable(SocketAddr),
     /// Any other error.
-    #[error("listen on {place}: {doing}: {source}")]
+    #[error("cannot listen on {place}: {doing}: {source}")]
     Io {
         /// The socket's path, or the address.
         place: String,
@@ -122,7 +125,7 @@ fn give_to_group(path: &Path) {
         Err(errno) => Err(errno.into()),
     };
     if let Err(error) = given {
-        log::warn!(path:% = path.display(), error:%; "cannot give the socket to group {GROUP}");
+        log::warn!(path:% = path.display(), error:%; "cannot change the group of the socket to {GROUP}");
     }
 }
 

@@ -120,7 +120,7 @@ async fn change(
 ) -> Answer<Result<Json<view::Backend>, StatusCode>> {
     let Json(body) = body?;
     if body == BackendPatch::default() {
-        return Err(Refusal::invalid("nothing to change: give admin_state, weight or backup"));
+        return Err(Refusal::invalid("nothing to change: set admin_state, weight or backup"));
     }
     let changed = controller.ask(|reply| Request::PatchBackend { backend, body, reply }).await?;
     Ok(changed.map(Json).ok_or(StatusCode::NO_CONTENT))
@@ -147,7 +147,7 @@ async fn flows(
     let limit = query.limit.unwrap_or(FLOWS_LISTED);
     if limit > MAX_FLOWS_LISTED {
         return Err(Refusal::invalid(format!(
-            "limit={limit}: at most {MAX_FLOWS_LISTED} flows can be listed at once"
+            "limit {limit} is too high: at most {MAX_FLOWS_LISTED} flows can be listed at once"
         )));
     }
     query.limit = Some(limit);

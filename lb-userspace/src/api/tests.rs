@@ -48,7 +48,7 @@ async fn each_route_answers_with_what_the_controller_knows() {
     ];
     let reloaded = json!({
         "changes": ["web/web-4: added"],
-        "warnings": ["service web listens on 192.0.2.10, which this host does not have: \
+        "warnings": ["service web listens on 192.0.2.10, which is not an address of this host: \
                       ip address add 192.0.2.10/32 dev eth0"],
     });
     let probed = json!({"result": "success", "detail": "connected", "duration_seconds": 0.0015});
@@ -329,7 +329,7 @@ async fn an_address_in_use_is_reported_in_one_line() {
 
     let error = listen::metrics(address).await.unwrap_err();
 
-    assert!(error.to_string().starts_with(&format!("listen on {address}: address in use")), "{error}");
+    assert!(error.to_string().starts_with(&format!("cannot listen on {address}: address in use")), "{error}");
     assert_eq!(error.exit(), Exit::Conflict);
 }
 

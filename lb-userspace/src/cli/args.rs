@@ -34,7 +34,7 @@ pub struct Args {
 
 #[derive(Debug, ClapArgs)]
 pub struct Global {
-    /// The daemon's socket [env: XLB_SOCKET] [default: from the file, else /run/xlb/xlb.sock]
+    /// The daemon's socket [env: XLB_SOCKET] [default: `socket` in the configuration file, else /run/xlb/xlb.sock]
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// Output format
@@ -96,7 +96,7 @@ pub enum Command {
         /// Remove the data plane on exit: traffic stops
         #[arg(long)]
         detach_on_exit: bool,
-        /// At boot, wait up to T for the configured interfaces to appear and be set up
+        /// Wait up to T for the configured interfaces to appear and be ready for XDP (for use at boot)
         #[arg(long, value_name = "T", value_parser = wait)]
         wait_interfaces: Option<Duration>,
     },
@@ -119,7 +119,7 @@ pub enum Command {
 pub enum ClientCommand {
     /// Show the daemon's status on one screen
     Status {
-        /// Print one line, and exit 0, 1, 2 or 3 like a monitoring plugin
+        /// Print one line and exit like a monitoring plugin: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN
         #[arg(long)]
         check: bool,
     },
@@ -198,7 +198,7 @@ pub enum BackendVerb {
         /// The backend's address and port; an IPv6 address needs brackets
         #[arg(value_parser = spec::parse_endpoint)]
         address: SocketAddr,
-        /// 0 = no new flows; round robin treats all other weights the same
+        /// Weight from 0 to 1000; 0 = no new flows, all other values are equal under round robin
         #[arg(long, default_value_t = spec::DEFAULT_WEIGHT, value_name = "N", value_parser = weight,
               allow_negative_numbers = true)]
         weight: u32,
@@ -213,7 +213,7 @@ pub enum BackendVerb {
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
     },
-    /// Put a backend back into service, and end drain or maint
+    /// Return a backend to service from drain or maint
     Ready {
         /// The backend, with the service it belongs to
         #[arg(value_name = "SERVICE/BACKEND")]
@@ -240,7 +240,7 @@ pub enum BackendVerb {
         /// The backend, with the service it belongs to
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
-        /// Weight from 0 to 1000; round robin distinguishes only 0 from the rest
+        /// Weight from 0 to 1000; 0 = no new flows, all other values are equal under round robin
         #[arg(value_name = "N", value_parser = weight, allow_negative_numbers = true)]
         weight: u32,
     },

@@ -107,7 +107,8 @@ fn report(
     backend: Option<&Backend>,
     what: &str,
 ) -> Result<(), Failure> {
-    let gone = if backend.is_none() { "; this backend is no longer in the file" } else { "" };
+    let gone =
+        if backend.is_none() { "; it is no longer in the configuration file, so it was removed" } else { "" };
     console.say(&format!("{name}: {what}{gone}"))?;
     if console.is_json() { console.json(&backend) } else { Ok(()) }
 }

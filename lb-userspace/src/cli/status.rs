@@ -28,7 +28,7 @@ pub async fn show(console: &mut Console<'_>, client: &Client) -> Result<(), Fail
     console.table(interfaces(&status.interfaces))?;
     console.line("")?;
     console.table(services(&status.services))?;
-    section(console, "changed by commands (not in the file):", &status.overlay)?;
+    section(console, "changed by commands (not in the configuration file):", &status.overlay)?;
     section(console, "warnings:", &status.warnings)
 }
 

@@ -115,7 +115,10 @@ fn shown(bytes: &[u8]) -> String {
 
 /// A host that cannot run the daemon, with one valid file and the pins of a dead daemon.
 const HOST: Host = Host {
-    run: |_| Err(Failure::new(Exit::HostUnfit, "built without the XDP program: cargo xtask build")),
+    run: |_| {
+        let message = "this xlb was built without the XDP program: build it with `cargo xtask build`";
+        Err(Failure::new(Exit::HostUnfit, message))
+    },
     check: |path| {
         let spec = spec::parse("good.toml", GOOD).unwrap();
         let memory = Memory::of(spec.limits, 2);

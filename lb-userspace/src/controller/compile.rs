@@ -52,19 +52,25 @@ const NO_SLOTS: SlotRange = SlotRange { offset: SlotIndex(0), length: 0 };
 /// The intent does not fit into the maps. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoRoom {
-    #[error("too many services: the maps were made for [limits] services = {0}")]
+    #[error(
+        "too many services: the pinned maps hold {0} (`services` in [limits] when they were created): \
+         raise it, run `xlb detach` (which ends all flows) and start xlb again"
+    )]
     Services(u32),
     #[error("too many listen and source addresses in all services together: at most {0}")]
     ServiceKeys(u32),
-    #[error("too many backends: the maps were made for [limits] backends = {0}")]
+    #[error(
+        "too many backends: the pinned maps hold {0} (`backends` in [limits] when they were created): \
+         raise it, run `xlb detach` (which ends all flows) and start xlb again"
+    )]
     Backends(u32),
-    #[error("service `{service}`: too many sources of a family: at most {MAX_SOURCES}")]
+    #[error("service `{service}`: too many source addresses in one family: at most {MAX_SOURCES}")]
     PoolSources { service: String },
     #[error("too many pools: at most {0}")]
     Pools(u32),
-    #[error("all slots are in use")]
+    #[error("no free space in the map SLOTS for another schedule: try again")]
     Slots,
-    #[error("all sets of sources are in use")]
+    #[error("no free space in the map SOURCES for another set of source addresses: try again")]
     SourceSets,
 }
 

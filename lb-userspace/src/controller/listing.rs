@@ -38,7 +38,9 @@ impl Filter {
         let invalid = |detail: String| Problem::new(ProblemKind::Invalid, detail);
         let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
         if limit > MAX_LIMIT {
-            return Err(invalid(format!("limit {limit}: at most {MAX_LIMIT} flows can be listed at once")));
+            return Err(invalid(format!(
+                "limit {limit} is too high: at most {MAX_LIMIT} flows can be listed at once"
+            )));
         }
         Ok(Self {
             service: query.service.clone(),

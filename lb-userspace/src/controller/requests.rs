@@ -193,8 +193,10 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     fn probe_target(&self, name: &BackendName) -> Result<Target, Problem> {
         let (service, backend) = self.state.find(name).ok_or_else(|| self.no_backend(name))?;
         let no_check = || {
-            let detail =
-                format!("service {} has no health check: its backends are assumed to be up", service.name);
+            let detail = format!(
+                "service {} has no health check, so there is nothing to probe: its backends are assumed to be up",
+                service.name
+            );
             Problem::new(ProblemKind::Conflict, detail)
         };
         self.state.target(service, backend).ok_or_else(no_check)

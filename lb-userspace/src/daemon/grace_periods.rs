@@ -27,7 +27,11 @@ pub async fn run(
         while begun.changed().await.is_ok() {
             let round = *begun.borrow_and_update();
             while let Err(error) = spawn_blocking(wait).await.map_err(anyhow::Error::from).flatten() {
-                warn!(error:% = format_args!("{error:#}"); "cannot wait for a grace period; retrying every second");
+                warn!(
+                    error:% = format_args!("{error:#}");
+                    "cannot wait for an RCU grace period, so former map entries cannot be reused; \
+                     retrying every second"
+                );
                 sleep(RETRY).await;
             }
             if events.send(Event::GracePeriodEnded(round)).await.is_err() {

@@ -54,7 +54,7 @@ pub fn attach(program: &mut Xdp, targets: &[Target<'_>], directory: &Path) -> Re
     let cause = refused.error;
     let warning = format!(
         "{} does not support native mode ({cause}): all interfaces use generic mode, which is slower; \
-         set mode = \"generic\" to choose it",
+         set mode = \"generic\" to make this permanent without this warning",
         refused.interface
     );
     Ok(Outcome { attached, warnings: vec![warning] })

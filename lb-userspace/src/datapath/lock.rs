@@ -49,7 +49,7 @@ impl Drop for Lock {
     /// exec, and the kernel keeps the lock while a copy exists.
     fn drop(&mut self) {
         if let Err(error) = self.0.unlock() {
-            log::warn!("cannot unlock the pins: {error}");
+            log::warn!("cannot unlock the pin directory: {error}");
         }
     }
 }

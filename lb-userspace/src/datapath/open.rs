@@ -68,7 +68,7 @@ pub enum OpenError {
     #[error("{}", lines(.0))]
     Unfit(Vec<Cause>),
     /// Exit 5.
-    #[error("{0}: stop it, or choose other pins with XLB_PINS")]
+    #[error("{0}: stop it, or choose another pin directory with XLB_PINS")]
     Taken(#[from] PinsInUse),
     /// Exit 1.
     #[error("{0:#}")]
@@ -215,7 +215,9 @@ impl Found {
     fn left_by_others(&self) -> Vec<String> {
         let line = |other: &Older| {
             let result = match (&self.manifest, other.are_carried) {
-                (Some(_), _) => "an older version: the interrupted upgrade is completed, its flows are lost",
+                (Some(_), _) => {
+                    "an older version: the interrupted upgrade is completed, and the older version's flows are lost"
+                }
                 (None, true) => {
                     "xlb 0.1.0: its interfaces, backends and counters are taken over, its flows are lost"
                 }
@@ -223,7 +225,7 @@ impl Found {
                     "an older version: its interfaces are taken over, its flows and counters are lost"
                 }
             };
-            format!("{} is of {result}", other.directory.display())
+            format!("{} belongs to {result}", other.directory.display())
         };
         let replaced = |program: &u32| {
             format!("the running program {program} has no manifest: its flows and counters are lost")
@@ -375,7 +377,7 @@ fn or_no_memory(error: anyhow::Error) -> OpenError {
         errno == Some(Errno::ENOMEM as i32)
     };
     if error.chain().any(is_full) {
-        let remedy = "lower `flows` and `flows_ipv6` in [limits], or allow the service more memory";
+        let remedy = "lower `flows` and `flows_ipv6` in [limits], or raise MemoryMax= of xlb's systemd unit";
         return OpenError::Unfit(vec![Cause::new(format!("no memory for the maps ({error:#})"), remedy)]);
     }
     error.into()

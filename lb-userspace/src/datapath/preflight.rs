@@ -118,7 +118,7 @@ fn check_interface(
     let name = &link.name;
     let mut causes = Vec::new();
     if link.mac.is_none() {
-        causes.push(Cause::new(format!("{name} is not Ethernet"), "configure an Ethernet interface"));
+        causes.push(Cause::new(format!("{name} is not an Ethernet interface"), "name one that is"));
     }
     if link.index >= MAX_INTERFACE_INDEX {
         causes.push(Cause::new(
@@ -133,15 +133,13 @@ fn check_interface(
         let id = xdp.program;
         causes.push(Cause::new(
             format!("{name} runs another XDP program, id {id}"),
-            format!("find its owner with `bpftool prog show id {id}` and remove it"),
+            format!("remove it (`bpftool prog show id {id}` shows its owner)"),
         ));
     }
     // In generic mode the kernel turns LRO off.
     if link.lro && interface.mode != AttachMode::Generic {
-        causes.push(Cause::transient(
-            format!("{name} merges packets on receipt (LRO)"),
-            format!("ethtool -K {name} lro off"),
-        ));
+        causes
+            .push(Cause::transient(format!("{name} has LRO enabled"), format!("ethtool -K {name} lro off")));
     }
     let longest = native_mtu_max(page_size);
     if interface.mode == AttachMode::Native && link.mtu > longest {
@@ -173,9 +171,12 @@ fn check_forwarding(link: &Link, families: Families) -> Vec<Cause> {
         )),
         None => Some(Cause::transient(
             format!("{} has no {family}", link.name),
-            format!(
-                "give it an address (IPv6: sysctl -w {tree}.conf.{key}.disable_ipv6=0, and an MTU of 1280 or more)"
-            ),
+            match family {
+                "IPv6" => {
+                    format!("sysctl -w {tree}.conf.{key}.disable_ipv6=0, and set an MTU of at least 1280")
+                }
+                _ => "give it an address".to_owned(),
+            },
         )),
     };
     let v4 = || check(link.forwarding_v4, "IPv4", "net.ipv4.ip_forward", "net.ipv4");
@@ -208,7 +209,8 @@ pub fn check_memory(needed_bytes: u64, is_takeover: bool, host: &Host) -> Option
                 mib(host.available_bytes)
             ),
             if is_takeover {
-                "add memory, or run `xlb detach`, which ends all flows, and then lower `flows` in [limits]"
+                "add memory, or run `xlb detach` (which ends all flows) and lower `flows` and `flows_ipv6` \
+                 in [limits]"
             } else {
                 "lower `flows` and `flows_ipv6` in [limits], or add memory"
             },
@@ -234,8 +236,8 @@ pub fn veths(spec: &Spec, host: &Host) -> Option<String> {
     let names: Vec<&str> = links.filter(|link| link.is_veth).map(|link| link.name.as_str()).collect();
     (!names.is_empty()).then(|| {
         format!(
-            "veth ({}): the peer must complete checksums and accept redirected frames, which xlb cannot check: on the \
-             other end run `ethtool -K PEER tx-checksum-ip-generic off gro on`",
+            "veth ({}): the peer interface must fill in checksums and accept redirected frames, which xlb \
+             cannot check. In the peer's namespace: `ethtool -K PEER tx-checksum-ip-generic off gro on`",
             names.join(", ")
         )
     })

@@ -143,7 +143,8 @@ impl<'d> Table<'d> {
         let span = Some(Span::from(value.span()));
         let Some(array) = value.get_ref().as_array() else {
             let found = kind(value.get_ref());
-            self.report.add(value.span().into(), format!("`{key}` must be a list in brackets, not {found}"));
+            let message = format!("`{key}` must be an array in brackets, not {found}");
+            self.report.add(value.span().into(), message);
             return List { items: Vec::new(), is_complete: false, span };
         };
         let item = |value: &Spanned<DeValue<'d>>| {
@@ -178,7 +179,7 @@ impl<'d> Table<'d> {
             let found = kind(value.get_ref());
             self.report.add(
                 value.span().into(),
-                format!("`{key}` must be a list of tables, each written as {name}, not {found}"),
+                format!("`{key}` must be an array of tables, written as {name}, not {found}"),
             );
         }
         tables

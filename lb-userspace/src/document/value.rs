@@ -56,7 +56,11 @@ pub fn choice<T: Named>(value: &DeValue<'_>, what: &str, later: &[&str]) -> Resu
     }
     let built: Vec<_> = T::ALL.iter().map(|it| it.name()).collect();
     if later.contains(&written) {
-        return Err(format!("{what} {} is not in this version: use {}", quote(written), either(&built)));
+        return Err(format!(
+            "{what} {} is not supported in this version: use {}",
+            quote(written),
+            either(&built)
+        ));
     }
     Err(format!("unknown {what} {}{}", quote(written), suggest(written, &[&built, later].concat())))
 }

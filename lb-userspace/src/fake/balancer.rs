@@ -17,7 +17,7 @@ use crate::{
     view::{self, FlowState, Health},
 };
 
-const MISSING_ADDRESS: &str = "service web listens on 192.0.2.10, which this host does not have: \
+const MISSING_ADDRESS: &str = "service web listens on 192.0.2.10, which is not an address of this host: \
                                ip address add 192.0.2.10/32 dev eth0";
 
 pub struct Balancer {

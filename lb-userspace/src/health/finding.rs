@@ -37,7 +37,7 @@ impl From<Finding> for ProbeResult {
             Err(Fault::Silent) => {
                 (ProbeOutcome::Timeout, format!("no answer within {}", duration::show(finding.timeout)))
             }
-            Err(Fault::Local(why)) => (ProbeOutcome::Failure, format!("not probed: {why} (on this host)")),
+            Err(Fault::Local(why)) => (ProbeOutcome::Failure, format!("not probed, local error: {why}")),
         };
         Self { outcome, detail, duration: finding.duration, at: finding.at }
     }

@@ -56,7 +56,10 @@ fn judge(target: &Target, finding: &Finding) -> Option<Health> {
         Ok(_) => Some(Health::Up),
         Err(Fault::Failed(_) | Fault::Silent) => Some(Health::Down),
         Err(Fault::Local(why)) => {
-            log::warn!(backend:% = target.backend, error:% = why; "health check skipped: this host could not send it");
+            log::warn!(
+                backend:% = target.backend, error:% = why;
+                "health check skipped: this host could not open the connection"
+            );
             None
         }
     }

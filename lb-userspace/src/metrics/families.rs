@@ -31,7 +31,10 @@ fn build_info() -> Family {
 }
 
 fn service_info(input: &Input) -> Family {
-    let mut family = Family::gauge("xlb_service_info", "A service's listen address and protocol; always 1.");
+    let mut family = Family::gauge(
+        "xlb_service_info",
+        "A service's listen address, protocol, mode and scheduler; always 1.",
+    );
     for Service { view, .. } in &input.services {
         for listen in &view.listen {
             let labels = [
@@ -60,11 +63,11 @@ fn backend_info(input: &Input) -> Family {
 fn service_traffic(input: &Input) -> [Family; 3] {
     let mut packets = Family::counter(
         "xlb_service_received_packets_total",
-        "Packets from clients to the service, forwarded or refused.",
+        "Packets from clients to the service, forwarded or dropped.",
     );
     let mut bytes = Family::counter(
         "xlb_service_received_bytes_total",
-        "Bytes of frames from clients to the service, forwarded or refused.",
+        "Frame bytes from clients to the service, forwarded or dropped.",
     );
     let mut new_flows = Family::counter("xlb_service_new_flows_total", "New flows sent to a backend.");
     for Service { view, received, new_flows: made, .. } in &input.services {
@@ -81,9 +84,9 @@ fn backend_traffic(input: &Input) -> [Family; 5] {
     type Value = fn(&BackendCounters) -> u64;
     let families: [(&str, &str, Value); 5] = [
         ("xlb_backend_forwarded_packets_total", "Packets sent to the backend.", |it| it.forwarded.packets),
-        ("xlb_backend_forwarded_bytes_total", "Bytes of frames sent to the backend.", |it| it.forwarded.bytes),
+        ("xlb_backend_forwarded_bytes_total", "Frame bytes sent to the backend.", |it| it.forwarded.bytes),
         ("xlb_backend_returned_packets_total", "Replies of the backend sent to clients.", |it| it.returned.packets),
-        ("xlb_backend_returned_bytes_total", "Bytes of frames of replies sent to clients.", |it| it.returned.bytes),
+        ("xlb_backend_returned_bytes_total", "Frame bytes of the backend's replies sent to clients.", |it| it.returned.bytes),
         ("xlb_backend_new_flows_total", "New flows sent to the backend.", |it| it.new_flows),
     ];
     families.map(|(name, help, value)| {
@@ -138,7 +141,8 @@ fn health_checks(input: &Input) -> [Family; 2] {
 }
 
 fn program(input: &Input) -> [Family; 4] {
-    let mut attached = Family::gauge("xlb_program_attached", "1 if the program is attached.");
+    let mut attached =
+        Family::gauge("xlb_program_attached", "1 if the XDP program is attached to the interface, else 0.");
     let mut actions = Family::counter("xlb_xdp_packets_total", "Packets received, by XDP action.");
     for interface in &input.interfaces {
         let name = ("interface", interface.view.name.as_str());
@@ -150,7 +154,7 @@ fn program(input: &Input) -> [Family; 4] {
     }
 
     let mut packets = Family::counter("xlb_dropped_packets_total", "Packets dropped, by reason.");
-    let mut bytes = Family::counter("xlb_dropped_bytes_total", "Bytes of frames dropped, by reason.");
+    let mut bytes = Family::counter("xlb_dropped_bytes_total", "Frame bytes dropped, by reason.");
     for reason in Reason::ALL.iter().filter(|reason| reason.action() == Action::Drop) {
         let Tally { packets: dropped, bytes: size } = input.reasons.get(reason).copied().unwrap_or_default();
         packets.count(&[("reason", reason.name())], dropped);
@@ -160,7 +164,10 @@ fn program(input: &Input) -> [Family; 4] {
 }
 
 fn flows(input: &Input) -> [Family; 2] {
-    let mut held = Family::gauge("xlb_flows", "Flows in the flow table of a family.");
+    let mut held = Family::gauge(
+        "xlb_flows",
+        "Flows in the flow table of a family, by state; closed flows are not counted.",
+    );
     let mut most = Family::gauge("xlb_flows_max", "Maximum number of flows in the flow table of a family.");
     for FlowTable { family, flows, established_max, half_open_max } in &input.flow_tables {
         let family = ("family", *family);

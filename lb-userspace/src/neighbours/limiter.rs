@@ -107,7 +107,10 @@ impl Budget {
         }
         self.spent = self.spent.saturating_add(1);
         if self.spent == self.per_second + 1 {
-            log::debug!(kind = self.kind, limit = self.per_second; "neighbour requests reached the limit for this second");
+            log::debug!(
+                kind = self.kind, limit = self.per_second;
+                "neighbour requests reached the limit per second; more are dropped until the next second"
+            );
         }
         self.spent <= self.per_second
     }

@@ -160,7 +160,8 @@ impl Network {
         }
         self.used.retain(|place, _| self.neighbours.contains_key(place));
         log::info!(
-            "more than {DEPARTED_MAX} neighbour entries are gone: all flows look up their next hops again"
+            "forgot the MAC addresses of more than {DEPARTED_MAX} former neighbours: all flows look up their \
+             next hops again"
         );
         true
     }

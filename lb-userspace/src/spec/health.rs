@@ -33,7 +33,7 @@ const DEFAULT_RISE: u32 = 2;
 const DEFAULT_FALL: u32 = 3;
 
 /// `none` is `None`.
-const TYPE: Key<Option<Kind>> = Key::new("type", |it| value::choice(it, "type of health check", &[]));
+const TYPE: Key<Option<Kind>> = Key::new("type", |it| value::choice(it, "health check type", &[]));
 const INTERVAL: Key<Duration> =
     Key::new("interval", |it| value::duration(it, LEAST_INTERVAL..=MOST_INTERVAL));
 const TIMEOUT: Key<Duration> = Key::new("timeout", |it| value::duration(it, LEAST_TIMEOUT..=MOST_TIMEOUT));
@@ -115,11 +115,13 @@ fn ends_in_time(keys: &Layers<'_>, report: &Report<'_>) {
 /// A check over another protocol than the service's cannot use the port of the backend.
 fn has_a_port(service: &file::Service<'_>, kind: Kind, report: &Report<'_>) {
     let Given::Good(protocol) = &service.protocol else { return };
-    let (serves, checked) = (protocol.value.name(), kind.over().name());
+    let (serves, checked) = (protocol.value, kind.over());
     if serves != checked && matches!(service.health.get(&PORT), Given::Absent) {
         let message = format!(
             "a {serves} service is checked over {checked}: \
-             set `port` in [service.health] to a {checked} port, or type = \"none\""
+             set `port` in [service.health] to a {checked} port, or type = \"none\"",
+            serves = serves.name().to_ascii_uppercase(),
+            checked = checked.name().to_ascii_uppercase(),
         );
         report.add(protocol.span, message);
     }

@@ -175,17 +175,17 @@ impl Change {
             return None;
         }
         let today = match (self.file, own) {
-            (_, None) => "no longer in the file",
-            (None, Some(_)) => "now defined in the file",
-            (Some(_), Some(_)) => "changed in the file",
+            (_, None) => "no longer in the configuration file",
+            (None, Some(_)) => "now defined in the configuration file",
+            (Some(_), Some(_)) => "changed in the configuration file",
         };
-        Some(format!("{today}, which overrides `{}`", self.describe_command()))
+        Some(format!("{today}: the command's change `{}` is dropped", self.describe_command()))
     }
 
     fn describe(&self) -> String {
         let state = self.admin_state.name();
         match (self.command == self.file, self.admin_state) {
-            (true, _) if self.file.is_none() => format!("{state} (no longer in the file)"),
+            (true, _) if self.file.is_none() => format!("{state} (no longer in the configuration file)"),
             (true, _) => state.to_owned(),
             (false, AdminState::Ready) => self.describe_command(),
             (false, AdminState::Drain | AdminState::Maint) => format!("{}, {state}", self.describe_command()),

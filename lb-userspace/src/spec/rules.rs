@@ -65,16 +65,16 @@ pub fn weight(weight: u32) -> Result<(), String> {
 /// A unicast address whose packets can reach an XDP program.
 pub fn unicast(address: IpAddr) -> Result<(), String> {
     let reason = match address {
-        IpAddr::V4(v4) if v4.is_unspecified() => "is not the address of a host",
+        IpAddr::V4(v4) if v4.is_unspecified() => "is the unspecified address",
         IpAddr::V4(Ipv4Addr::BROADCAST) => "is the broadcast address",
         // RFC 1122, 3.2.1.3 (g): never outside a host.
-        IpAddr::V4(v4) if v4.is_loopback() => "is a loopback address: its packets never reach an interface",
+        IpAddr::V4(v4) if v4.is_loopback() => "is a loopback address: its packets never leave the host",
         IpAddr::V4(v4) if v4.is_multicast() => "is a multicast address",
         // RFC 791, 3.2 and RFC 1112, 4: "this network" and class E.
         IpAddr::V4(v4) if v4.octets()[0] == 0 || v4.octets()[0] >= 240 => "is a reserved address",
         IpAddr::V4(_) => return Ok(()),
-        IpAddr::V6(v6) if v6.is_unspecified() => "is not the address of a host",
-        IpAddr::V6(v6) if v6.is_loopback() => "is a loopback address: its packets never reach an interface",
+        IpAddr::V6(v6) if v6.is_unspecified() => "is the unspecified address",
+        IpAddr::V6(v6) if v6.is_loopback() => "is a loopback address: its packets never leave the host",
         IpAddr::V6(v6) if v6.is_multicast() => "is a multicast address",
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "is an IPv4-mapped IPv6 address: write it as IPv4",
         IpAddr::V6(v6) if v6.is_unicast_link_local() => {
@@ -85,14 +85,14 @@ pub fn unicast(address: IpAddr) -> Result<(), String> {
     Err(format!("`{address}` {reason}"))
 }
 
-/// A [`unicast`] address without a scope, with a port.
+/// A [`unicast`] address without a zone ID, with a port.
 pub fn endpoint(endpoint: SocketAddr) -> Result<(), String> {
     if endpoint.port() == 0 {
         return Err(format!("`{endpoint}` has no port: expected 1 to 65535"));
     }
     match endpoint {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => {
-            Err(format!("`{v6}` has a scope, which is not supported"))
+            Err(format!("`{v6}` has a zone ID, which is not supported"))
         }
         SocketAddr::V4(_) | SocketAddr::V6(_) => unicast(endpoint.ip()),
     }
@@ -140,7 +140,8 @@ impl OwnAddresses {
 
     /// Adds the addresses of the host's interfaces.
     pub fn extend_host(&mut self, addresses: &BTreeSet<IpAddr>) {
-        const WHAT: &str = "an address of this host, and a backend on the balancer itself cannot be served";
+        const WHAT: &str =
+            "an address of this host, and a backend on the load balancer itself is not supported";
         for address in addresses {
             self.0.entry(*address).or_insert_with(|| WHAT.to_owned());
         }
@@ -205,7 +206,7 @@ mod tests {
     #[test]
     fn addresses_that_no_packet_can_have_are_refused_with_the_reason() {
         let cases = [
-            ("0.0.0.0", "not the address of a host"),
+            ("0.0.0.0", "the unspecified address"),
             ("0.1.2.3", "reserved"),
             ("127.0.0.1", "loopback"),
             ("127.255.0.1", "loopback"),
@@ -213,7 +214,7 @@ mod tests {
             ("239.255.255.255", "multicast"),
             ("240.0.0.1", "reserved"),
             ("255.255.255.255", "broadcast"),
-            ("::", "not the address of a host"),
+            ("::", "the unspecified address"),
             ("::1", "loopback"),
             ("ff02::1", "multicast"),
             ("fe80::1", "link-local"),

@@ -71,10 +71,8 @@ fn limits(written: file::Limits, report: &Report<'_>) -> Limits {
     // A default that depends on another value.
     let most = flows.zip(flows_ipv6).map_or(u32::MAX, |(flows, flows_ipv6)| flows.max(flows_ipv6));
     if let Some(half_open) = written.half_open_flows.good().filter(|it| it.value > most) {
-        let message = format!(
-            "`{}` half-open flows are more than either flow table holds: at most {most}",
-            half_open.value
-        );
+        let message =
+            format!("`{}` half-open flows exceed the larger flow table: at most {most}", half_open.value);
         report.add(half_open.span, message);
     }
     Limits {
@@ -132,7 +130,7 @@ fn families(service: &file::Service<'_>, report: &Report<'_>) {
 fn sources(service: &file::Service<'_>, family: Family, report: &Report<'_>) {
     if service.mode.meant(Mode::FullNat) == Some(Mode::Nat) {
         if let Some(place) = service.source.span {
-            report.add(place, "`source` has no meaning in mode `nat`: backends see the client's own address");
+            report.add(place, "`source` is not allowed in mode `nat`: backends see the client's own address");
         }
         return;
     }
@@ -157,7 +155,7 @@ fn listens(service: &file::Service<'_>, family: Family, report: &Report<'_>) {
     if needs_source && !service.source.items.iter().any(|it| Family::of(it.value) == family) {
         let message = format!(
             "service `{name}` listens on {family} here, but has no {family} `source`: \
-             full-nat needs an address of this host that backends see"
+             full-nat needs one: the local address that packets to backends are sent from"
         );
         report.add(listen.span, message);
     }
@@ -168,7 +166,7 @@ fn listens(service: &file::Service<'_>, family: Family, report: &Report<'_>) {
     if service.backends.as_ref().is_some_and(|all| !all.is_empty() && !all.iter().any(may_be)) {
         let message = format!(
             "service `{name}` listens on {family} here, but has no {family} backend: \
-             IPv4 and IPv6 are not translated into each other"
+             xlb does not translate between IPv4 and IPv6"
         );
         report.add(listen.span, message);
     }
@@ -212,7 +210,9 @@ fn totals(services: &[file::Service<'_>], room: Room, report: &Report<'_>) {
         let addresses = listen.chain(service.source.items.iter().map(|it| it.value));
         service.listen.items.len() + addresses.filter(|address| ours.insert((*address, protocol))).count()
     };
-    let what = "address entries (listen addresses, and distinct addresses in `listen` and `source`)";
+    let what = "listen and source addresses";
+    let raise = "`services` in [limits], which sets this limit \
+                 (one for each listen endpoint, and one for each address and protocol)";
     total(services, room.service_keys() as usize, what, raise, keys, report);
 }
 
@@ -230,7 +230,10 @@ fn total(
         Some(*sum)
     });
     if let Some((service, _)) = services.iter().zip(sums).find(|(_, sum)| *sum > most) {
-        report.add(service.header, format!("too many {what} from here on: at most {most}; raise {raise}"));
+        report.add(
+            service.header,
+            format!("too many {what}, from this service on: at most {most}; raise {raise}"),
+        );
     }
 }
 

@@ -77,7 +77,7 @@ fn a_metrics_address_that_appears_late_is_served_once_it_is_there() -> Result<()
     xlb.start_again()?;
 
     let log = lab.log()?;
-    assert!(log.contains("listen on 10.0.0.9:9191: this host does not have the address"), "{log}");
+    assert!(log.contains("cannot listen on 10.0.0.9:9191: not an address of this host"), "{log}");
     lab.xlb.ip("address add 10.0.0.9/24 dev eth1")?;
     eventually(SOON, "the address is served", || {
         Ok(lab.xlb.output(&["curl", "-sf", "-m", "1", "http://10.0.0.9:9191/livez"])?.code == 0)

@@ -28,7 +28,8 @@ fn commands_exit_as_documented() -> Result<()> {
     assert_eq!(xlb.output(&["backend", "weight", "web/web-1", "1001"])?.code, 2);
     // Uses a socket without a listener, so that it meets the pins of a running daemon.
     let pins = daemon::pins(lab.directory()).display().to_string();
-    let held = format!("error: another xlb is using {pins}\nhint: use its socket (--socket), or stop it\n");
+    let hint = "run `xlb detach --socket PATH` with the socket of that xlb, or stop it first";
+    let held = format!("error: another xlb is using {pins}\nhint: {hint}\n");
     assert_eq!(said(&xlb.output(&["--socket", "/absent/xlb.sock", "detach"])?), (CONFLICT, held));
     assert_eq!(lab.xlb.programs()?.len(), 2);
     xlb.kill()?;
@@ -57,7 +58,8 @@ fn an_added_backend_outlives_the_daemon_and_status_shows_it() -> Result<()> {
     let tally = lab.visit(Family::V4, 80, 60)?;
     assert!(tally.is_even(2), "{tally}");
     let status = xlb.run(&["status"])?;
-    let told = "changed by commands (not in the file):\n  web/spare: added, 10.0.0.12:8080 weight 7\n";
+    let told = "changed by commands (not in the configuration file):\n  \
+                web/spare: added, 10.0.0.12:8080 weight 7\n";
     assert!(status.contains(told), "{status}");
     Ok(())
 }

@@ -106,7 +106,7 @@ fn a_foreign_program_is_named_and_left_alone() -> Result<()> {
     assert_unfit(
         &output,
         &[&format!(
-            "eth1 runs another XDP program, id {id}: find its owner with `bpftool prog show id {id}` and remove it"
+            "eth1 runs another XDP program, id {id}: remove it (`bpftool prog show id {id}` shows its owner)"
         )],
     );
     Ok(())
@@ -203,7 +203,8 @@ fn a_second_daemon_reports_the_conflict_and_the_first_serves_on() -> Result<()> 
     let other_pins = refused(&lab, &["env", &format!("XLB_PINS={directory}/{}/other", sweep::BPFFS)])?;
 
     let taken = format!(
-        "error: another xlb is using {directory}/{}/xlb: stop it, or choose other pins with XLB_PINS\n",
+        "error: another xlb is using {directory}/{}/xlb: stop it, or choose another pin directory with \
+         XLB_PINS\n",
         sweep::BPFFS
     );
     assert_eq!(said(&same), (CONFLICT, taken.clone()));
@@ -226,7 +227,8 @@ fn a_metrics_address_in_use_is_a_conflict_and_changes_nothing() -> Result<()> {
     let output = refused(&lab, &[])?;
 
     let taken = format!(
-        "error: listen on {address}: address in use (`ss -ltnp` shows the process; [metrics] listen sets another)\n"
+        "error: cannot listen on {address}: address in use (`ss -ltnp` shows the process; `listen` in [metrics] \
+         changes the address)\n"
     );
     assert_eq!(said(&output), (CONFLICT, taken));
     Ok(())

@@ -25,8 +25,9 @@ fn the_command_of_a_warning_adds_the_missing_address() -> Result<()> {
     let xlb = lab.start(&Config::web(&lab, Mode::FullNat))?;
 
     let missing = ["192.0.2.10", "2001:db8::10", "10.0.0.1"];
-    let told = wait_for_warnings(&xlb, |warnings| of(warnings, "which this host does not have").len() == 3)?;
-    for (warning, address) in of(&told, "which this host does not have").into_iter().zip(missing) {
+    let told =
+        wait_for_warnings(&xlb, |warnings| of(warnings, "which is not an address of this host").len() == 3)?;
+    for (warning, address) in of(&told, "which is not an address of this host").into_iter().zip(missing) {
         assert!(
             warning.starts_with("service web ") && warning.contains(&format!(" {address},")),
             "{warning}"
@@ -36,7 +37,7 @@ fn the_command_of_a_warning_adds_the_missing_address() -> Result<()> {
         lab.xlb.run(&command.split(' ').collect::<Vec<_>>())?;
     }
 
-    wait_for_warnings(&xlb, |warnings| of(warnings, "which this host does not have").is_empty())?;
+    wait_for_warnings(&xlb, |warnings| of(warnings, "which is not an address of this host").is_empty())?;
     xlb.wait_until_all_are_up()?;
     for family in Family::ALL {
         assert!(lab.visit(family, 80, 30)?.is_even(3));
@@ -100,8 +101,8 @@ fn a_backend_on_the_balancer_itself_is_refused_by_commands_and_files_and_warned_
 
     xlb.stop()?;
     xlb.start_again()?;
-    let warning = "backend web/own: 10.0.0.1 is an address of this host: a backend on the balancer itself cannot be \
-                   served; move it to another host";
+    let warning = "backend web/own: 10.0.0.1 is an address of this host: a backend on the load balancer \
+        itself is not supported; move it to another host";
     let told = wait_for_warnings(&xlb, |warnings| of(warnings, "backend web/own").len() == 1)?;
     assert_eq!(of(&told, "backend web/own"), [warning]);
     is_logged(&lab, warning)?;

@@ -53,8 +53,9 @@ pub async fn wait(
 fn too_late(name: &BackendName, flows: u64, at_most: Duration) -> Failure {
     let at_most = duration::show(at_most);
     if flows == 0 {
-        return Failure::new(Exit::Failed, format!("{name}: no final count of its flows after {at_most}"))
-            .hint("it stays in drain; a final count takes a few seconds, give `--wait` more");
+        let message = format!("{name}: after {at_most} it is still unknown whether all flows have ended");
+        return Failure::new(Exit::Failed, message)
+            .hint("it stays in drain; a reliable count takes a few seconds: use a longer `--wait`");
     }
     let left = counted(flows, "flow");
     Failure::new(Exit::Failed, format!("{name}: {left} left after {at_most}"))

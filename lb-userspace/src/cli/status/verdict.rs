@@ -65,7 +65,7 @@ fn not_serving(status: &Status) -> Vec<String> {
     let detached = status.interfaces.iter().filter(|interface| !interface.attached);
     let detached = detached.map(|interface| format!("not attached to {}", interface.name));
     let dead = status.services.iter().filter(|service| service.backends_serving == 0);
-    let dead = dead.map(|service| format!("{} has no serving backend", service.name));
+    let dead = dead.map(|service| format!("{} has no backend that can take new flows", service.name));
     detached.chain(dead).collect()
 }
 
@@ -95,7 +95,7 @@ mod tests {
             (
                 |it| it.services[0].backends_serving = 0,
                 Level::Critical,
-                "XLB CRITICAL: web has no serving backend",
+                "XLB CRITICAL: web has no backend that can take new flows",
             ),
             (
                 |it| {

@@ -26,7 +26,7 @@ impl State {
             return Vec::new(); // not reported yet
         }
         let listens = service.listen.iter().map(|listen| ("listens on", listen.ip()));
-        let sources = service.sources.iter().map(|source| ("has the source", *source));
+        let sources = service.sources.iter().map(|source| ("uses the source", *source));
         let missing = listens.chain(sources).filter(|(_, address)| !self.addresses.contains(address));
         missing.map(|(relation, address)| self.missing(service, relation, address)).collect()
     }
@@ -36,7 +36,7 @@ impl State {
         let length = if address.is_ipv4() { 32 } else { 128 };
         let interface = self.attached.first().map_or("IFACE", |interface| interface.name.as_str());
         format!(
-            "service {name} {relation} {address}, which this host does not have: \
+            "service {name} {relation} {address}, which is not an address of this host: \
              ip address add {address}/{length} dev {interface}"
         )
     }
@@ -48,11 +48,15 @@ impl State {
         let trouble = match self.reach.seen(path)? {
             HopState::Resolved(_) if self.hop(path).is_some() => return None,
             HopState::Resolved(hop) => {
-                format!("is reached through interface {}, which is not attached", hop.interface)
+                format!(
+                    "is reached through the interface with index {}, to which xlb is not attached",
+                    hop.interface
+                )
             }
             HopState::Unresolved { next_hop, interface } => {
                 format!(
-                    "the next hop {next_hop} on {interface} does not answer: is that machine up and on that link?"
+                    "the next hop {next_hop} on {interface} does not answer ARP or neighbour discovery: \
+                     check that it is up and on that link"
                 )
             }
             HopState::Outside { interface, is_ethernet: true } => format!(
@@ -60,12 +64,12 @@ impl State {
                  and restart xlb, or change the route to {address}"
             ),
             HopState::Outside { interface, is_ethernet: false } => format!(
-                "is reached through {interface}, which is not Ethernet and cannot be served: change the route to \
-                 {address}"
+                "is reached through {interface}, which is not an Ethernet interface and is not supported: \
+                 change the route to {address}"
             ),
             HopState::Local => format!(
-                "{address} is an address of this host: a backend on the balancer itself cannot be served; move it to \
-                 another host"
+                "{address} is an address of this host: a backend on the load balancer itself is not \
+                 supported; move it to another host"
             ),
             HopState::NoRoute => match path.from {
                 Some(from) => {
@@ -105,8 +109,8 @@ impl State {
         let other = self.attached.iter().find(|other| other.mtu != first.mtu)?;
         let larger = if other.mtu > first.mtu { other } else { first };
         Some(format!(
-            "{} has MTU {}, {} has {}: larger packets are dropped as too_big on the way to the smaller one; make them \
-             equal by ip link set dev {} mtu {}",
+            "{} has MTU {}, {} has MTU {}: packets that do not fit the smaller MTU are dropped as too_big; \
+             make them equal: ip link set dev {} mtu {}",
             first.name,
             first.mtu,
             other.name,

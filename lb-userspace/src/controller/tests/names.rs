@@ -87,7 +87,7 @@ fn changes_by_commands_stay_with_the_name() {
 
     world.ask(Request::Reload).unwrap();
 
-    assert_eq!(world.status().overlay, ["web/web-1: drain (no longer in the file)"]);
+    assert_eq!(world.status().overlay, ["web/web-1: drain (no longer in the configuration file)"]);
     assert_eq!(world.serving(), ["web-9", "web-2", "web-3"]);
 }
 

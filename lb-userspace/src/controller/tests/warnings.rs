@@ -36,9 +36,10 @@ fn an_interface_that_cannot_be_attached_is_never_suggested() {
     assert_eq!(
         world.status().warnings,
         [
-            "backend web/web-1: 10.0.0.11 is an address of this host: a backend on the balancer itself cannot be \
-             served; move it to another host",
-            "backend web/web-2: is reached through lo, which is not Ethernet and cannot be served: change the route \
+            "backend web/web-1: 10.0.0.11 is an address of this host: a backend on the load balancer itself \
+             is not supported; move it to another host",
+            "backend web/web-2: is reached through lo, which is not an Ethernet interface and is not \
+             supported: change the route \
              to 10.0.0.12",
         ]
     );
@@ -56,8 +57,8 @@ fn a_backend_on_an_address_of_this_host_is_not_added() {
     assert_eq!(refused.kind, ProblemKind::Invalid);
     assert_eq!(
         refused.detail,
-        "`10.0.0.77` cannot be a backend: it is an address of this host, and a backend on the balancer itself cannot \
-         be served"
+        "`10.0.0.77` cannot be a backend: it is an address of this host, and a backend on the load balancer \
+         itself is not supported"
     );
 }
 

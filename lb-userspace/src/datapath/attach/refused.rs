@@ -32,7 +32,7 @@ impl From<RefusedBy> for Refused {
         };
         let remedy = match errno {
             Errno::EBUSY | Errno::EEXIST => {
-                "another XDP program is attached: find it with `ip link show` and have its owner remove it"
+                "another XDP program is attached: `ip link show` shows it; remove it first"
             }
             Errno::EOPNOTSUPP => "its driver has no native mode: set mode = \"auto\" or \"generic\"",
             Errno::ERANGE => {
@@ -44,7 +44,8 @@ impl From<RefusedBy> for Refused {
                  mode = \"generic\""
             }
             Errno::ENOMEM | Errno::ENOSPC => {
-                "it has no queues left for XDP: use fewer for the host (`ethtool -L`), or set mode = \"generic\""
+                "it has no queues left for XDP: reduce its number of channels (`ethtool -L`), or set mode = \
+                 \"generic\""
             }
             _ => {
                 let error = anyhow::Error::new(std::io::Error::from(errno));

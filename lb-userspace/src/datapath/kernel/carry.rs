@@ -105,9 +105,9 @@ pub fn carry(old: (&Path, &MapLayout), new: (&Path, &MapLayout), shape: &MapShap
     let is_complete =
         copy().with_context(|| format!("copy {} to {}", old_path.display(), new_path.display()))?;
     if is_complete {
-        log::info!("{}: its layout has changed, and its contents are copied", shape.name);
+        log::info!("map {}: layout changed, contents copied", shape.name);
     } else {
-        log::warn!("{} has no room for all of its former contents: some are lost", shape.name);
+        log::warn!("map {} is too small for its former contents: some entries are lost", shape.name);
     }
     Ok(())
 }
@@ -135,7 +135,7 @@ fn what_is_lost(shape: &MapShape) -> &'static str {
         (_, "BACKENDS") => "all flows end",
         (_, "TURNS") => "round-robin starts with the first backend",
         (Purpose::Services | Purpose::FlowsV4 | Purpose::FlowsV6, _) => {
-            "new connections may fail until the daemon has filled it"
+            "new connections may fail for a moment"
         }
     }
 }

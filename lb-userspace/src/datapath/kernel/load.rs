@@ -237,7 +237,10 @@ pub fn verify_kept(directory: &Path, takeover: &Takeover, sizes: &Sizes) -> anyh
     let shapes = shapes::pinned(sizes);
     let kept = shapes.iter().filter(|shape| takeover.keeps(shape.name));
     verify(kept.map(|shape| (shape, pins::map(directory, shape.name)))).with_context(|| {
-        format!("{} does not belong to this xlb: `xlb detach` removes it", directory.display())
+        format!(
+            "the pins in {} do not match this version of xlb: `xlb detach` removes them (and ends all flows)",
+            directory.display()
+        )
     })
 }
 

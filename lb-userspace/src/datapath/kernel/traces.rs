@@ -37,8 +37,8 @@ impl TraceLevel {
     pub fn warning(self) -> Option<String> {
         self.any().then(|| {
             format!(
-                "the XDP program logs new flows and dropped packets, because the log filter shows {TARGET}: this slows \
-                 them down until xlb is restarted without traces"
+                "the XDP program logs new flows and dropped packets, because the log filter enables \
+                 {TARGET}: this slows forwarding until xlb is restarted without it"
             )
         })
     }

@@ -51,7 +51,7 @@ fn each_problem_of_an_interface_is_one_line_with_a_remedy() {
         (
             Link { mac: None, ..good() },
             AttachMode::Auto,
-            "eth0 is not Ethernet: configure an Ethernet interface",
+            "eth0 is not an Ethernet interface: name one that is",
         ),
         (
             Link { index: 4096, ..good() },
@@ -62,13 +62,9 @@ fn each_problem_of_an_interface_is_one_line_with_a_remedy() {
         (
             Link { xdp: Some(Xdp { program: 77, is_generic: true }), ..good() },
             AttachMode::Auto,
-            "eth0 runs another XDP program, id 77: find its owner with `bpftool prog show id 77` and remove it",
+            "eth0 runs another XDP program, id 77: remove it (`bpftool prog show id 77` shows its owner)",
         ),
-        (
-            Link { lro: true, ..good() },
-            AttachMode::Auto,
-            "eth0 merges packets on receipt (LRO): ethtool -K eth0 lro off",
-        ),
+        (Link { lro: true, ..good() }, AttachMode::Auto, "eth0 has LRO enabled: ethtool -K eth0 lro off"),
         (
             Link { mtu: 9000, ..good() },
             AttachMode::Native,
@@ -83,8 +79,7 @@ fn each_problem_of_an_interface_is_one_line_with_a_remedy() {
         (
             Link { forwarding_v6: None, ..good() },
             AttachMode::Auto,
-            "eth0 has no IPv6: give it an address (IPv6: sysctl -w net.ipv6.conf.eth0.disable_ipv6=0, and an \
-             MTU of 1280 or more)",
+            "eth0 has no IPv6: sysctl -w net.ipv6.conf.eth0.disable_ipv6=0, and set an MTU of at least 1280",
         ),
     ] {
         let causes = check_interfaces(&spec(&["eth0"], mode), &host(vec![link]), &BTreeMap::new());

@@ -48,7 +48,7 @@ impl Overlay {
         let (mut overlay, _) = self.settled(file);
         let BackendPatch { admin_state, weight, backup } = *patch;
         if admin_state.is_none() && weight.is_none() && backup.is_none() {
-            return Err(invalid("nothing to change: give admin_state, weight or backup".to_owned()));
+            return Err(invalid("nothing to change: set admin_state, weight or backup".to_owned()));
         }
         weight.map_or(Ok(()), rules::weight).map_err(invalid)?;
         let mut change = overlay.change_of(name, file);
@@ -71,7 +71,8 @@ impl Overlay {
     fn become_if_small(&mut self, next: Self) -> Result<(), Problem> {
         if next.entries.len() > MAX_CHANGES {
             let detail = format!(
-                "{MAX_CHANGES} backends already differ from the file: move some of the changes into the file"
+                "{MAX_CHANGES} backends already differ from the configuration file: move some changes into \
+                 the file"
             );
             return Err(Problem::new(ProblemKind::Conflict, detail));
         }

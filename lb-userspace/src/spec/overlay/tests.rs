@@ -48,7 +48,9 @@ fn the_file_wins_if_its_definition_has_changed() {
             change: |overlay, file| overlay.patch(file, &name("a"), &weight(7)),
             then: &["a 10.0.0.11:80 50", B],
             backends: &["a 10.0.0.11:80 50", B],
-            log: &["web/a: changed in the file, which overrides `weight 7 (file: 100)`"],
+            log: &[
+                "web/a: changed in the configuration file: the command's change `weight 7 (file: 100)` is dropped",
+            ],
         },
         Row {
             change: |overlay, file| overlay.patch(file, &name("a"), &weight(7)),
@@ -60,7 +62,9 @@ fn the_file_wins_if_its_definition_has_changed() {
             change: |overlay, file| overlay.patch(file, &name("a"), &weight(7)),
             then: &[B],
             backends: &[B],
-            log: &["web/a: no longer in the file, which overrides `weight 7 (file: 100)`"],
+            log: &[
+                "web/a: no longer in the configuration file: the command's change `weight 7 (file: 100)` is dropped",
+            ],
         },
         Row {
             change: |overlay, file| overlay.patch(file, &name("a"), &weight(7)),
@@ -78,7 +82,7 @@ fn the_file_wins_if_its_definition_has_changed() {
             change: |overlay, file| overlay.remove(file, &name("a")),
             then: &["a 10.0.0.21:80 100", B],
             backends: &["a 10.0.0.21:80 100", B],
-            log: &["web/a: changed in the file, which overrides `removed`"],
+            log: &["web/a: changed in the configuration file: the command's change `removed` is dropped"],
         },
         Row {
             change: |overlay, file| overlay.remove(file, &name("a")),
@@ -90,7 +94,9 @@ fn the_file_wins_if_its_definition_has_changed() {
             change: |overlay, file| overlay.add(file, &name("c"), &new("10.0.0.13:80")),
             then: &[A, B, "c 10.0.0.33:80 5"],
             backends: &[A, B, "c 10.0.0.33:80 5"],
-            log: &["web/c: now defined in the file, which overrides `added, 10.0.0.13:80 weight 100`"],
+            log: &[
+                "web/c: now defined in the configuration file: the command's change `added, 10.0.0.13:80 weight 100` is dropped",
+            ],
         },
         Row {
             change: |overlay, file| overlay.add(file, &name("c"), &new("10.0.0.13:80")),
@@ -136,7 +142,10 @@ fn drain_and_maint_hold_until_ready_whatever_the_file_does() {
     }
 
     assert_eq!(overlay.differences(), ["web/a: maint"]);
-    assert_eq!(overlay.apply(&file(&[B])).overlay.differences(), ["web/a: maint (no longer in the file)"]);
+    assert_eq!(
+        overlay.apply(&file(&[B])).overlay.differences(),
+        ["web/a: maint (no longer in the configuration file)"]
+    );
     overlay.patch(&file(&[B]), &name("a"), &admin(AdminState::Ready)).unwrap();
     assert_eq!(overlay, Overlay::default());
 }
