@@ -9,8 +9,9 @@ use std::{
 use anyhow::{Result, anyhow};
 use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
 use lb_common::{
-    backend::BackendId,
+    backend::{Backend, BackendId},
     counters::{BackendCounters, BackendNumber},
+    limits::{MAX_BACKENDS, MAX_PLACES, MAX_SERVICES},
     net::Be16,
     service::Filter,
 };
@@ -137,6 +138,24 @@ fn other_limits_than_the_pinned_sizes_change_nothing() -> Result<()> {
         let second = open(&spec, &world.pins())?;
 
         assert_eq!(second.capacity, capacity);
+        Ok(())
+    })
+}
+
+#[test]
+fn maps_of_the_largest_limits_are_created_and_hold_their_last_element() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        let mut spec = world.spec(&["front"], AttachMode::Native);
+        (spec.limits.services, spec.limits.backends) = (MAX_SERVICES, MAX_BACKENDS);
+        let mut opened = open(&spec, &world.pins())?;
+
+        let mut want = put_everything(&mut opened)?;
+        let last = Backend { id: BackendId(MAX_PLACES - 1), ..want.backends[&8] };
+        opened.datapath.apply(&Op::PutBackend(last))?;
+
+        want.backends.insert(MAX_PLACES - 1, last);
+        assert_eq!(opened.datapath.observe()?, want);
         Ok(())
     })
 }
