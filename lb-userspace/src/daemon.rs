@@ -187,7 +187,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     };
     stop.cancel();
     if timeout(GRACE, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
-        warn!("some tasks did not stop within {GRACE:?}");
+        warn!("some tasks did not stop within {}", duration::show(GRACE));
     }
     ended
 }

@@ -7,6 +7,7 @@ use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
     api::problem::Refusal,
+    duration,
     event::{Event, ProbeResult, Reply, Request, Target},
     problem::Problem,
     spec::BackendName,
@@ -40,7 +41,10 @@ impl ControllerHandle {
             Ok(None) => Err(Refusal::http(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping")),
             Err(_elapsed) => Err(Refusal::http(
                 StatusCode::GATEWAY_TIMEOUT,
-                format!("no answer within {ANSWER_TIMEOUT:?}; the operation may still complete"),
+                format!(
+                    "no answer within {}; the operation may still complete",
+                    duration::show(ANSWER_TIMEOUT)
+                ),
             )),
         }
     }
@@ -49,7 +53,7 @@ impl ControllerHandle {
     pub async fn probe(&self, backend: BackendName) -> Result<ProbeResult, Refusal> {
         let target = self.ask(|reply| Request::Probe { backend, reply }).await?;
         timeout(PROBE_TIMEOUT, (self.probe)(target)).await.map_err(|_elapsed| {
-            let detail = format!("the probe did not end within {PROBE_TIMEOUT:?}");
+            let detail = format!("the probe did not end within {}", duration::show(PROBE_TIMEOUT));
             Refusal::http(StatusCode::GATEWAY_TIMEOUT, detail)
         })
     }

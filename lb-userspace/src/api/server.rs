@@ -18,10 +18,13 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::api::{
-    handle::{ANSWER_TIMEOUT, ControllerHandle, PROBE_TIMEOUT},
-    listen::Socket,
-    routes,
+use crate::{
+    api::{
+        handle::{ANSWER_TIMEOUT, ControllerHandle, PROBE_TIMEOUT},
+        listen::Socket,
+        routes,
+    },
+    duration,
 };
 
 /// Maximum number of connections. Others wait in the kernel's backlog.
@@ -85,7 +88,7 @@ async fn serve(listener: &impl Accept, routes: Router, shutdown: impl Future<Out
     }
     // All permits are free when no connection is left.
     if timeout(GRACE, places.acquire_many(MAX_CONNECTIONS)).await.is_err() {
-        log::warn!("aborted API requests that were still running after {GRACE:?}");
+        log::warn!("aborted API requests that were still running after {}", duration::show(GRACE));
     }
 }
 
@@ -98,7 +101,9 @@ async fn serve_one(stream: impl AsyncRead + AsyncWrite + Unpin, routes: Router) 
     match timeout(CONNECTION_TIMEOUT, connection).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => log::debug!(error:%; "an API client disconnected"),
-        Err(_elapsed) => log::debug!("an API connection timed out after {CONNECTION_TIMEOUT:?}"),
+        Err(_elapsed) => {
+            log::debug!("an API connection timed out after {}", duration::show(CONNECTION_TIMEOUT))
+        }
     }
 }
 

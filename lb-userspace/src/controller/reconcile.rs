@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::{Controller, Host, RETRY, Trust, compile::NoRoom, plan::plan, state::Scope};
 use crate::{
     datapath::{Datapath, Op},
+    duration,
     event::Target,
 };
 
@@ -19,7 +20,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         match self.reconcile(now) {
             Ok(()) if had_failed => info!("the maps are up to date again"),
             Ok(()) => {}
-            Err(error) => error!("cannot update the maps: {error:#}; retrying in {RETRY:?}"),
+            Err(error) => error!("cannot update the maps: {error:#}; retrying in {}", duration::show(RETRY)),
         }
     }
 

@@ -6,10 +6,13 @@ use log::{error, info, warn};
 use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{
-    handle::ControllerHandle,
-    listen::{self, Error},
-    server,
+use crate::{
+    api::{
+        handle::ControllerHandle,
+        listen::{self, Error},
+        server,
+    },
+    duration,
 };
 
 /// Interval of attempts to bind an address that this host does not have.
@@ -28,7 +31,7 @@ impl Metrics {
         match listen::metrics(address).await {
             Ok(listener) => Ok(Self { address, listener: Some(listener) }),
             Err(error @ Error::AddressNotAvailable(_)) => {
-                warn!("{error}; retrying every {RETRY:?}");
+                warn!("{error}; retrying every {}", duration::show(RETRY));
                 Ok(Self { address, listener: None })
             }
             Err(error) => Err(error),
@@ -59,7 +62,7 @@ async fn bind_later(address: SocketAddr) -> TcpListener {
             }
             Err(error) if error.to_string() == logged => {}
             Err(error) => {
-                error!("{error}; retrying every {RETRY:?}");
+                error!("{error}; retrying every {}", duration::show(RETRY));
                 logged = error.to_string();
             }
         }
