@@ -308,7 +308,7 @@ pub struct Shape {
     pub buckets: u32,
     /// Lines of [`ENTRIES_PER_LINE`] reply index entries.
     pub lines: u32,
-    /// Number of half-open flows above which a new flow evicts another half-open flow instead of using an empty record.
+    /// From this number of half-open flows on, a new flow evicts another half-open flow instead of using an empty record.
     pub half_open: u32,
     /// The number of half-open flows that each CPU may leave out of the shared count.
     pub half_open_batch: u32,

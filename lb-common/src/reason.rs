@@ -52,19 +52,19 @@ macro_rules! reasons {
 reasons! {
     NotIp              "not_ip"               Pass "Neither IPv4 nor IPv6: ARP, VLAN tags and the like.";
     NotService         "not_service"          Pass "Matches no flow and no listen address.";
-    Truncated          "truncated"            Pass "The frame ends within its headers.";
-    Malformed          "malformed"            Drop "A packet for a service address with inconsistent length fields.";
-    Fragment           "fragment"             Drop "A fragment for a service address: only the first has ports.";
-    ExtensionHeader    "extension_header"     Drop "An IPv6 extension header before TCP or UDP, for a service address.";
+    Truncated          "truncated"            Pass "The frame ends within its Ethernet or IP header.";
+    Malformed          "malformed"            Drop "A packet for a listen or source address of a service, with inconsistent length fields.";
+    Fragment           "fragment"             Drop "A fragment for a listen or source address of a service: only the first has ports.";
+    ExtensionHeader    "extension_header"     Drop "An IPv6 extension header before TCP or UDP, for a listen or source address of a service.";
     TtlExpired         "ttl_expired"          Drop "TTL or hop limit too low to forward (RFC 1812, section 5.3.1).";
     TooBig             "too_big"              Drop "Longer than the MTU of the egress interface or of the route to the backend.";
     NoFlow             "no_flow"              Drop "TCP without SYN for a service, and no flow matches.";
-    NoBackend          "no_backend"           Drop "No backend of the client's family can take a new flow: down, drain, maint or weight 0.";
-    TableFull          "table_full"           Drop "Both buckets of the new flow are full of established flows.";
-    PortsExhausted     "ports_exhausted"      Drop "All source ports that were tried are held by established flows.";
-    TupleInUse         "tuple_in_use"         Drop "nat: every backend already has a flow from this client port, or the only backend is the client itself.";
+    NoBackend          "no_backend"           Drop "No backend of the client's family can take a new flow: down, not checked yet, unreachable, drain, maint or weight 0.";
+    TableFull          "table_full"           Drop "All records that the flow could use hold flows that must not be evicted: established ones, and for UDP half-open TCP ones.";
+    PortsExhausted     "ports_exhausted"      Drop "All source ports that were tried are held by flows that must not be evicted.";
+    TupleInUse         "tuple_in_use"         Drop "nat: the client's port is in use towards all backends that were tried (up to 16), or the client is the only backend.";
     Contended          "contended"            Drop "Another CPU was creating the same flow, or its backend was just changed: the client's next packet creates it.";
-    NoClientNeighbour  "no_client_neighbour"  Drop "The next hop towards the client has no neighbour entry yet; xlb asks the kernel to resolve it.";
+    NoClientNeighbour  "no_client_neighbour"  Drop "The next hop to the client has no neighbour entry yet. The daemon asks the kernel to resolve it.";
     NoClientRoute      "no_client_route"      Drop "No route to the client through an attached interface.";
     NoBackendNeighbour "no_backend_neighbour" Drop "The backend's next hop is not resolved.";
     RedirectFailed     "redirect_failed"      Drop "The egress interface is not in the map DEVICES: it was removed, or xlb is not attached to it.";

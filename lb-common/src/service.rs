@@ -8,7 +8,7 @@ use crate::{
 
 /// An endpoint that clients connect to. Key of the `SERVICES` map.
 ///
-/// Port 0 marks an address with at least one service, for fragments and malformed packets, whose port is unknown.
+/// Port 0 marks a listen or source address, for fragments and malformed packets, whose port is unknown.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ServiceKey {

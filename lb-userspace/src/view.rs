@@ -111,7 +111,7 @@ pub struct Backend {
     pub address: SocketAddr,
     /// 0 to 1000. 0: no new flows.
     pub weight: u32,
-    /// Used only if no other backend of its family is up.
+    /// Used only if no regular backend of its family can take new flows.
     pub backup: bool,
     /// According to its health checks.
     pub health: Health,

@@ -48,7 +48,7 @@ const BACKEND_ADDRESSES: u32 = 0x4000;
 /// The index of `eth0`: `lo` is 1.
 const INTERFACE: u32 = 2;
 
-/// A quarter of the flows have room, an eighth of them may be half-open.
+/// Room for 16 of the 64 flows. At most 12 of them may be half-open.
 const SHAPE: Shape = Shape { buckets: 2, lines: 2, half_open: 12, half_open_batch: 2 };
 
 #[test]

@@ -74,7 +74,7 @@ pub enum Side {
 /// The state of an established flow after a segment of one side.
 ///
 /// A FIN or RST only shortens the timer, because it may be forged; the other side's next packet restores it. FINs are
-/// remembered: once both sides have sent one, the flow is closed for good.
+/// remembered: once both sides have sent one, the flow is closed, and only a new SYN-ACK ([`restarted`]) opens it again.
 #[inline(always)]
 pub const fn after(state: State, side: Side, segment: Segment) -> State {
     let (fin, short, other_short) = match side {

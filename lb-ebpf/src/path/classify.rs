@@ -22,7 +22,7 @@ use crate::{
 pub fn service<F: Family>(maps: &impl Maps, flow: &Scratch<F>) {
     let tuple = flow.tuple.get();
     let key = ServiceKey::new(F::to_key(tuple.destination), tuple.ports.destination(), tuple.protocol as u8);
-    // Port 0 marks an address that has a service on some port: it is no service itself.
+    // Port 0 marks a listen or source address of a service. It is not a service itself.
     let service = maps.service(&key).unwrap_or(Service { pool: Service::NO_POOL, ..Service::default() });
     flow.pool.set(service.pool);
     flow.service_counters.set(service.counters);

@@ -162,7 +162,8 @@ fn balance<F: SlowPaths>(
     }
 }
 
-/// Returns `reason` if a service listens on any port of the packet's destination. Other packets are passed to the host.
+/// Returns `reason` if the packet's destination is a listen or source address of a service. Other packets are passed to
+/// the host.
 #[inline(always)]
 fn if_ours<F: Family>(maps: &impl Maps, ip: &Ip<F>, reason: Reason) -> Reason {
     let listens = |protocol: u8| {

@@ -1,7 +1,7 @@
 //! Choosing the record of a new flow.
 //!
-//! An empty, expired, closed, reset or half-open one, in this order; never one of an established connection that is in
-//! use.
+//! An empty, expired, closed, reset or half-open one, in this order (at the limit of half-open flows: expired, half-open,
+//! empty, closed, reset). Never one of an established flow that is none of these.
 
 use lb_common::{
     clock::{Age, Ticks},
@@ -35,8 +35,8 @@ impl Score {
     /// A record that must not be taken.
     const NEVER: Self = Self(1 << 33);
 
-    /// Added to empty, closed and reset records above the limit of half-open flows. A new flow then evicts a half-open flow
-    /// first, so that a flood does not consume the others.
+    /// Added to empty, closed and reset records from the limit of half-open flows on. Unless there is an expired record, a
+    /// new flow then evicts a half-open flow, so that a flood does not use up the other records.
     const ABOVE_LIMIT: u64 = 4 << 30;
     /// Ages are limited to this, so that a score stays in its class.
     const OLDEST: u32 = (1 << 30) - 3;

@@ -100,7 +100,7 @@ pub enum Command {
         #[arg(long, value_name = "T", value_parser = wait)]
         wait_interfaces: Option<Duration>,
     },
-    /// Validate a configuration file offline
+    /// Validate a configuration file for this host, without a daemon
     Check {
         /// Configuration file [env: XLB_CONFIG] [default: /etc/xlb/xlb.toml]
         file: Option<PathBuf>,
@@ -202,7 +202,7 @@ pub enum BackendVerb {
         #[arg(long, default_value_t = spec::DEFAULT_WEIGHT, value_name = "N", value_parser = weight,
               allow_negative_numbers = true)]
         weight: u32,
-        /// Use it only if no other backend is up
+        /// Use it only if no regular backend can take new flows
         #[arg(long)]
         backup: bool,
     },
@@ -244,7 +244,7 @@ pub enum BackendVerb {
         #[arg(value_name = "N", value_parser = weight, allow_negative_numbers = true)]
         weight: u32,
     },
-    /// Make a backend a backup (used only if no other is up) or a regular backend
+    /// Make a backend a backup (used only if no regular backend can take new flows) or a regular backend
     Backup {
         /// The backend, with the service it belongs to
         #[arg(value_name = "SERVICE/BACKEND")]

@@ -44,7 +44,11 @@ pub async fn backend(console: &mut Console<'_>, client: &Client, verb: BackendVe
         BackendVerb::Backup { name, backup } => {
             let patch = BackendPatch { backup: Some(backup), ..BackendPatch::default() };
             let changed = client.change(&name, &patch).await?;
-            let what = if backup { "backup (used only when no other is up)" } else { "a regular backend" };
+            let what = if backup {
+                "backup (used only when no regular backend can take new flows)"
+            } else {
+                "a regular backend"
+            };
             report(console, &name, changed.as_ref(), what)
         }
     }

@@ -57,7 +57,9 @@ pub enum NoRoom {
          raise it, run `xlb detach` (which ends all flows) and start xlb again"
     )]
     Services(u32),
-    #[error("too many listen and source addresses in all services together: at most {0}")]
+    #[error(
+        "too many listen endpoints and addresses in all services together: at most {0}, eight times `services` in [limits]"
+    )]
     ServiceKeys(u32),
     #[error(
         "too many backends: the pinned maps hold {0} (`backends` in [limits] when they were created): \

@@ -173,9 +173,11 @@ fn check_forwarding(link: &Link, families: Families) -> Vec<Cause> {
             format!("{} has no {family}", link.name),
             match family {
                 "IPv6" => {
-                    format!("sysctl -w {tree}.conf.{key}.disable_ipv6=0, and set an MTU of at least 1280")
+                    format!(
+                        "enable IPv6 on it: sysctl -w {tree}.conf.{key}.disable_ipv6=0 (its MTU must be at least 1280)"
+                    )
                 }
-                _ => "give it an address".to_owned(),
+                _ => "give it an IPv4 address".to_owned(),
             },
         )),
     };

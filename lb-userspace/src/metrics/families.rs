@@ -69,7 +69,7 @@ fn service_traffic(input: &Input) -> [Family; 3] {
         "xlb_service_received_bytes_total",
         "Frame bytes from clients to the service, forwarded or dropped.",
     );
-    let mut new_flows = Family::counter("xlb_service_new_flows_total", "New flows sent to a backend.");
+    let mut new_flows = Family::counter("xlb_service_new_flows_total", "New flows assigned to a backend.");
     for Service { view, received, new_flows: made, .. } in &input.services {
         let labels = [("service", view.name.as_str())];
         packets.count(&labels, received.packets);
@@ -87,7 +87,7 @@ fn backend_traffic(input: &Input) -> [Family; 5] {
         ("xlb_backend_forwarded_bytes_total", "Frame bytes sent to the backend.", |it| it.forwarded.bytes),
         ("xlb_backend_returned_packets_total", "Replies of the backend sent to clients.", |it| it.returned.packets),
         ("xlb_backend_returned_bytes_total", "Frame bytes of the backend's replies sent to clients.", |it| it.returned.bytes),
-        ("xlb_backend_new_flows_total", "New flows sent to the backend.", |it| it.new_flows),
+        ("xlb_backend_new_flows_total", "New flows assigned to the backend.", |it| it.new_flows),
     ];
     families.map(|(name, help, value)| {
         let mut family = Family::counter(name, help);

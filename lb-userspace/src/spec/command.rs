@@ -16,7 +16,7 @@ pub struct NewBackend {
     /// 0 to 1000, default [`DEFAULT_WEIGHT`]. 0: no new flows.
     #[serde(default = "default_weight")]
     pub weight: u32,
-    /// Used only if no other backend of its family is up.
+    /// Used only if no regular backend of its family can take new flows.
     #[serde(default)]
     pub backup: bool,
 }

@@ -203,7 +203,9 @@ fn optional_in<T>(
 fn version(value: &DeValue<'_>) -> Result<(), String> {
     match value::integer(value, 0..=u32::MAX)? {
         VERSION => Ok(()),
-        other => Err(format!("unknown version {other}: this xlb reads version {VERSION}")),
+        other => {
+            Err(format!("unknown format version {other}: this xlb reads version {VERSION} of the format"))
+        }
     }
 }
 

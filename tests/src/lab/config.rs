@@ -94,7 +94,7 @@ pub struct Backend {
     pub name: String,
     /// The endpoint that serves and is checked.
     pub address: SocketAddr,
-    /// Used only when no other backend of its family is up.
+    /// Used only if no regular backend of its family can take new flows.
     pub backup: bool,
 }
 

@@ -86,7 +86,7 @@ fn a_long_interval_delays_neither_the_first_check_nor_that_of_a_new_or_changed_b
     xlb.run(&["backend", "add", "web/again", &address])?;
     eventually(SOON, "web/again is up", || Ok(xlb.health("web", "again")? == "up"))?;
 
-    // Under another name it is a new service.
+    // A renamed service keeps its health. Its checks start again, without waiting for the interval.
     config.services[0].name = "shop".to_owned();
     xlb.write(&config)?;
     xlb.run(&["reload"])?;

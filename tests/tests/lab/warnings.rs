@@ -56,8 +56,8 @@ fn a_backend_beyond_the_configured_interfaces_is_refused_until_its_interface_is_
     assert_eq!(
         of(&told, "backend web/web-2:"),
         [
-            "backend web/web-2: is reached through eth1, which is not configured: add an [[interface]] named \"eth1\" \
-             and restart xlb, or change the route to 10.0.0.12"
+            "backend web/web-2: its route leads through eth1, which is not configured: add an [[interface]] named \
+             \"eth1\" and restart xlb, or change the route to 10.0.0.12"
         ]
     );
     is_logged(&lab, of(&told, "backend web/web-2:")[0])?;

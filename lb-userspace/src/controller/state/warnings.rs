@@ -49,7 +49,7 @@ impl State {
             HopState::Resolved(_) if self.hop(path).is_some() => return None,
             HopState::Resolved(hop) => {
                 format!(
-                    "is reached through the interface with index {}, to which xlb is not attached",
+                    "its route leads through the interface with index {}, to which xlb is not attached",
                     hop.interface
                 )
             }
@@ -60,11 +60,11 @@ impl State {
                 )
             }
             HopState::Outside { interface, is_ethernet: true } => format!(
-                "is reached through {interface}, which is not configured: add an [[interface]] named \"{interface}\" \
-                 and restart xlb, or change the route to {address}"
+                "its route leads through {interface}, which is not configured: add an [[interface]] named \
+                 \"{interface}\" and restart xlb, or change the route to {address}"
             ),
             HopState::Outside { interface, is_ethernet: false } => format!(
-                "is reached through {interface}, which is not an Ethernet interface and is not supported: \
+                "its route leads through {interface}, which is not an Ethernet interface and is not supported: \
                  change the route to {address}"
             ),
             HopState::Local => format!(
@@ -96,9 +96,9 @@ impl State {
         let other = paths.find(is_other_route)?;
         let (to, first, other) = (first.to, first.from?, other.from?);
         Some(format!(
-            "backend {}/{}: the route from source {other} differs from the one from {first}, which the packets of all sources \
-             take: compare ip route get {to} from {other} and from {first}, and make them equal, or give each source a \
-             service of its own",
+            "backend {}/{}: the route from source {other} differs from the route from source {first}, but packets from all \
+             sources of the service take the latter. Make both routes equal (`ip route get {to} from {other}`, \
+             `ip route get {to} from {first}`), or use a separate service for each source",
             service.name, backend.name
         ))
     }

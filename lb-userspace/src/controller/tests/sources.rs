@@ -80,9 +80,9 @@ fn a_route_that_differs_between_sources_is_a_warning() {
     assert_eq!(
         world.status().warnings,
         [
-            "backend web/web-2: the route from source 10.0.0.2 differs from the one from 10.0.0.1, which the packets of all \
-             sources take: compare ip route get 10.0.0.12 from 10.0.0.2 and from 10.0.0.1, and make them equal, or give \
-             each source a service of its own"
+            "backend web/web-2: the route from source 10.0.0.2 differs from the route from source 10.0.0.1, but packets from \
+             all sources of the service take the latter. Make both routes equal (`ip route get 10.0.0.12 from \
+             10.0.0.2`, `ip route get 10.0.0.12 from 10.0.0.1`), or use a separate service for each source"
         ]
     );
     assert_eq!(world.serving(), ["web-1", "web-2", "web-3"]);

@@ -17,7 +17,7 @@ fn a_backend_beyond_the_interfaces_is_reported_and_left_out() {
 
     assert_eq!(world.serving(), ["web-1", "web-3"]);
     let warnings = world.status().warnings;
-    assert!(warnings[0].starts_with("backend web/web-2: is reached through eth7"), "{warnings:?}");
+    assert!(warnings[0].starts_with("backend web/web-2: its route leads through eth7"), "{warnings:?}");
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn an_interface_that_cannot_be_attached_is_never_suggested() {
         [
             "backend web/web-1: 10.0.0.11 is an address of this host: a backend on the load balancer itself \
              is not supported; move it to another host",
-            "backend web/web-2: is reached through lo, which is not an Ethernet interface and is not \
+            "backend web/web-2: its route leads through lo, which is not an Ethernet interface and is not \
              supported: change the route \
              to 10.0.0.12",
         ]

@@ -37,8 +37,8 @@ impl TraceLevel {
     pub fn warning(self) -> Option<String> {
         self.any().then(|| {
             format!(
-                "the XDP program logs new flows and dropped packets, because the log filter enables \
-                 {TARGET}: this slows forwarding until xlb is restarted without it"
+                "the XDP program logs single packets, because the log filter includes {TARGET}: this slows down the \
+                 packets that it logs; restart xlb without this filter"
             )
         })
     }

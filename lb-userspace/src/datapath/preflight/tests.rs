@@ -77,9 +77,15 @@ fn each_problem_of_an_interface_is_one_line_with_a_remedy() {
              net.ipv4.conf.eth0.forwarding=1",
         ),
         (
+            Link { forwarding_v4: None, ..good() },
+            AttachMode::Auto,
+            "eth0 has no IPv4: give it an IPv4 address",
+        ),
+        (
             Link { forwarding_v6: None, ..good() },
             AttachMode::Auto,
-            "eth0 has no IPv6: sysctl -w net.ipv6.conf.eth0.disable_ipv6=0, and set an MTU of at least 1280",
+            "eth0 has no IPv6: enable IPv6 on it: sysctl -w net.ipv6.conf.eth0.disable_ipv6=0 (its MTU must be at least \
+             1280)",
         ),
     ] {
         let causes = check_interfaces(&spec(&["eth0"], mode), &host(vec![link]), &BTreeMap::new());
