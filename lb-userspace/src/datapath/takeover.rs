@@ -88,7 +88,7 @@ impl Takeover {
         let line = |(family, records): &(&str, Option<Carried>)| {
             let count = records.as_ref().and_then(|it| carry::count_flows(&it.path, &it.layout));
             let lost = match count {
-                Some(count) => format!("up to {} are lost", counted(count as u64, &format!("{family} flow"))),
+                Some(count) => format!("at most {} lost", counted(count as u64, &format!("{family} flow"))),
                 None => format!("all {family} flows are lost"),
             };
             format!("the pinned {family} flow table has a different layout or is incomplete: {lost}")

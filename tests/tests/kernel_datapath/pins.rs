@@ -67,7 +67,7 @@ fn the_directory_of_an_older_version_is_taken_over_without_leaving_the_interface
         assert!(!opened.adopted && !old.exists());
         assert_eq!(world.link_id("front")?, link);
         assert_eq!(world.program("back")?, None);
-        assert!(opened.notes.iter().any(|line| line.contains("of an older version")));
+        assert!(opened.notes.iter().any(|line| line.contains("belongs to an older version")));
         Ok(())
     })
 }

@@ -89,7 +89,7 @@ fn changes_by_commands_outlive_the_daemon_until_the_file_overrides_them() -> Res
     xlb.write(&config)?;
     xlb.hang_up()?;
 
-    let left = ["web/web-1: drain (no longer in the file)", differences[2], differences[3]];
+    let left = ["web/web-1: drain (no longer in the configuration file)", differences[2], differences[3]];
     eventually(SOON, "the file wins where it has changed", || Ok(overlay(&xlb)? == left))?;
     let log = lab.log()?;
     let said = "web/web-2: changed in the configuration file: the command's change `weight 0 (file: 100)` is dropped";
