@@ -45,7 +45,7 @@ fn a_thousand_connections_survive_another_layout_of_the_services_and_the_way_bac
 
     live.into_iter().try_for_each(|connections| connections.finish_unbroken().map(drop))?;
     let log = lab.log()?;
-    let copies = log.lines().filter(|line| line.contains("SERVICES") && line.contains("contents are copied"));
+    let copies = log.lines().filter(|line| line.contains("SERVICES") && line.contains("contents copied"));
     assert_eq!(copies.count(), 2, "{log}");
     assert!(!log.contains("flows lost"), "{log}");
     Ok(())

@@ -120,7 +120,7 @@ fn unequal_mtus_are_a_warning_until_they_are_equal() -> Result<()> {
 
     let told = wait_for_warnings(&xlb, |warnings| of(warnings, "too_big").len() == 1)?;
     let told = of(&told, "too_big")[0];
-    assert!(told.contains("eth0 has MTU 1500, eth1 has 1400"), "{told}");
+    assert!(told.contains("eth0 has MTU 1500, eth1 has MTU 1400"), "{told}");
     is_logged(&lab, told)?;
 
     lab.xlb.ip("link set eth1 mtu 1500\n")?;
