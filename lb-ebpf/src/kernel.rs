@@ -5,6 +5,7 @@ pub mod direct;
 pub mod frame;
 pub mod maps;
 pub mod pack;
+pub mod programs;
 pub mod routes;
 pub mod slow_paths;
 pub mod subprograms;

@@ -1,19 +1,11 @@
-//! The product's program, but each packet stays in it for some 20 ms before it reaches its slow path.
+//! The product's program, but each packet stays in it for about 20 ms before it reaches its slow path.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
 mod program {
     use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::xdp, programs::XdpContext};
-    use lb_common::net::{V4, V6};
-    use lb_ebpf::{
-        kernel::{counters, frame::XdpFrame, tables::KernelTables},
-        packet::frame::Frame as _,
-        path::{
-            self,
-            pipeline::{self, Verdict},
-        },
-    };
+    use lb_ebpf::{kernel::programs::run, path::pipeline, slow_path_programs, slow_paths};
 
     /// Reads of the clock, about 25 ns each. The verifier follows each.
     const READS: u32 = 100_000;
@@ -43,33 +35,7 @@ mod program {
         run(&ctx, |frame, tables| pipeline::run(frame, tables))
     }
 
-    macro_rules! programs {
-        ($($module:ident $constant:ident: $v4:ident $program4:ident, $v6:ident $program6:ident, $about:literal;)*) => {
-            $(
-                #[doc = $about]
-                #[xdp]
-                pub fn $program4(ctx: XdpContext) -> u32 {
-                    run(&ctx, |frame, tables| path::$module::run::<V4>(frame, tables))
-                }
-
-                #[doc = $about]
-                #[xdp]
-                pub fn $program6(ctx: XdpContext) -> u32 {
-                    run(&ctx, |frame, tables| path::$module::run::<V6>(frame, tables))
-                }
-            )*
-        };
-    }
-
-    lb_ebpf::slow_paths!(programs);
-
-    #[inline(always)]
-    fn run(ctx: &XdpContext, path: impl FnOnce(&mut XdpFrame<'_>, &KernelTables) -> Verdict) -> u32 {
-        let mut frame = XdpFrame::new(ctx);
-        let (ingress, bytes) = (frame.ingress(), frame.length());
-        let verdict = path(&mut frame, &KernelTables(ctx.ctx));
-        counters::record(verdict, ctx, ingress, bytes)
-    }
+    slow_paths!(slow_path_programs);
 }
 
 #[cfg(not(target_arch = "bpf"))]
