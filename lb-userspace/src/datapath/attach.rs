@@ -147,10 +147,11 @@ impl<'a> Attempt<'a> {
         let mut changed: Vec<&Target<'_>> = Vec::new();
         for it in other {
             if let Err(error) = it.change(program, self.mode(it), directory) {
-                for it in changed {
-                    it.restore(program, directory).map_err(|error| it.refuses(error))?;
-                }
-                return Err(it.refuses(error));
+                // Each of them, also after one that cannot be changed back.
+                let restore =
+                    |it: &&Target<'_>| it.restore(program, directory).map_err(|error| it.refuses(error));
+                let restored: Vec<_> = changed.iter().map(restore).collect();
+                return Err(restored.into_iter().find_map(Result::err).unwrap_or_else(|| it.refuses(error)));
             }
             changed.push(it);
         }
