@@ -177,7 +177,7 @@ struct Step {
 enum State {
     /// Before a change of a link, or of a pin: the beginning of strace's line, and which of those that begin like this.
     Before(String, usize),
-    /// The loader has pinned so many maps. It makes them in any order.
+    /// After the loader has pinned this number of maps. It makes them in any order.
     PinnedMaps(usize),
     /// Before this write to a map. The loader's own writes, which come earlier, change nothing (`section_values`).
     BeforeWrite(String, usize),

@@ -18,7 +18,7 @@ struct Goal {
 const V0_1_0: &str = "d2920d1ca5bb69c2325dd4747367aaf57d549259";
 /// Maximum time of a new flow, relative to 0.1.0.
 const FASTER: f64 = 0.8;
-/// As fast, with 5 % for noise: a tree compared with itself differs by as much.
+/// As fast, with 5 % for noise.
 const AS_FAST: f64 = 1.05;
 
 fn goals(commit: &str) -> [Goal; 3] {
