@@ -58,7 +58,9 @@ pub enum NoRoom {
     )]
     Services(u32),
     #[error(
-        "too many listen endpoints and addresses in all services together: at most {0}, eight times `services` in [limits]"
+        "too many listen endpoints and addresses in all services together: the pinned maps hold {0} (eight times \
+         `services` in [limits] when they were created): raise it, run `xlb detach` (which ends all flows) and start \
+         xlb again"
     )]
     ServiceKeys(u32),
     #[error(
@@ -311,8 +313,14 @@ impl<'a> Compiler<'a> {
         if let Some(pool) = self.have.pool(service, family) {
             return Ok(pool);
         }
-        let taken = [&self.have.pools, &self.want.pools];
-        self.vacant.pools.take(self.room.pools(), taken).ok_or(NoRoom::Pools(self.room.pools()))
+        loop {
+            let taken = [&self.have.pools, &self.want.pools];
+            let number = self.vacant.pools.take(self.room.pools(), taken);
+            let number = number.ok_or(NoRoom::Pools(self.room.pools()))?;
+            if !self.have.refers_to_pool(number) {
+                return Ok(number);
+            }
+        }
     }
 
     /// The active slots if they hold exactly these ids; otherwise slots that no packet can be reading.

@@ -120,6 +120,11 @@ impl Indexed {
         pools.map(|(_, value)| value.pool).filter(|pool| *pool != Service::NO_POOL).last()
     }
 
+    /// Does a listen address refer to the pool? It need not exist: a takeover may copy services without their pools.
+    pub fn refers_to_pool(&self, number: PoolNumber) -> bool {
+        self.pools.is_used(number)
+    }
+
     /// The pools of a service.
     pub fn pools_of(&self, service: ServiceNumber) -> BTreeMap<PoolNumber, Pool> {
         let pools = self.listens_of(service).filter_map(|(_, value)| self.pools_at(value.pool));

@@ -207,6 +207,23 @@ fn a_change_of_sources_keeps_the_slots() {
     assert_eq!(want.sources.len(), 2, "the former set may still be read");
 }
 
+/// As after a takeover from 0.1.0, which copies services but no pools.
+#[test]
+fn a_new_service_does_not_get_a_pool_that_a_former_one_refers_to() {
+    let mut api = Service { name: "api".into(), ..web(Protocol::Tcp) };
+    api.listen = vec![socket("192.0.2.10:81")];
+    let have = Snapshot { pools: BTreeMap::new(), ..compiled(&[web(Protocol::Tcp)]) };
+
+    let want = compiled_after(&have, vec![api, web(Protocol::Tcp)]);
+
+    let pool_of = |port| {
+        let mut listens = want.services.iter().filter(|(listen, _)| listen.port.get() == port);
+        listens.next().map(|(_, value)| value.pool)
+    };
+    assert_eq!((pool_of(81), pool_of(80)), (Some(PoolNumber(1)), Some(PoolNumber(0))));
+    assert_eq!(want.pools.len(), 2);
+}
+
 fn compiled(services: &[Service]) -> Snapshot {
     compiled_after(&Snapshot::default(), services.to_vec())
 }

@@ -1,4 +1,4 @@
-//! What nothing refers to.
+//! How often numbers are referred to, and which entries nothing refers to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,9 +17,14 @@ impl<N> Default for Uses<N> {
 }
 
 impl<N: Copy + Ord> Uses<N> {
-    /// The numbers that exist, and that nothing refers to.
+    /// The numbers that nothing refers to.
     pub fn unused(&self) -> impl Iterator<Item = &N> {
         self.unused.iter()
+    }
+
+    /// Does an entry refer to it? It need not exist.
+    pub fn is_used(&self, number: N) -> bool {
+        self.counts.contains_key(&number)
     }
 
     /// The entry with this number exists from now on.
