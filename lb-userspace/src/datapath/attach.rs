@@ -13,6 +13,7 @@ use std::path::Path;
 use anyhow::anyhow;
 use aya::programs::{Xdp, links::FdLink};
 use lb_common::hop::InterfaceIndex;
+use log::error;
 
 use self::{link::NotAttached, refused::RefusedBy};
 pub use self::{
@@ -73,13 +74,20 @@ impl Target<'_> {
         Some(if xdp.is_generic { LinkMode::Generic } else { LinkMode::Native })
     }
 
-    /// Attaches in another mode. If that is refused, the former program is attached in its mode again.
+    /// Attaches in another mode. If that is refused, this is undone.
     fn change(&self, program: &mut Xdp, mode: LinkMode, directory: &Path) -> Result<(), NotAttached> {
         if let Some(held) = self.held {
             held.remove()?;
         }
         let changed = link::attach(program, self.link.index, mode).and_then(|link| self.pin(link, directory));
-        changed.or_else(|refused| self.restore(program, directory).and(Err(refused)))
+        changed.inspect_err(|_| self.undo(program, directory))
+    }
+
+    /// Attaches the former program in its mode again. The error that is reported is that of the change.
+    fn undo(&self, program: &mut Xdp, directory: &Path) {
+        if let Err(error) = self.restore(program, directory) {
+            error!("cannot attach the former program to {} again: {error:#}", self.link.name);
+        }
     }
 
     /// Attaches the former program in its mode again; the new one if the former is not pinned.
@@ -89,7 +97,8 @@ impl Target<'_> {
         if path.exists() {
             Pinned::read(path, self.link.index)?.remove()?;
         }
-        let mut former = link::pinned_program(&directory.join(pins::PROGRAM), held.program);
+        // Beside the link's pin, also in the directory of an older version.
+        let mut former = link::pinned_program(&held.path.with_file_name(pins::PROGRAM), held.program)?;
         let link = link::attach(former.as_mut().unwrap_or(program), self.link.index, mode)?;
         link::pin(link, &held.path)?;
         Ok(())
@@ -132,10 +141,21 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// New links first, because they can fail and dropping them undoes them. Then mode changes, which detach the
-    /// interface for a moment; each is pinned at once, and if the next one fails, all are changed back. Replacing a
-    /// program comes last, because it cannot fail.
     fn run(&self, program: &mut Xdp, directory: &Path) -> Result<Vec<Attached>, RefusedBy> {
+        let mut changed = Vec::new();
+        self.change(program, directory, &mut changed)
+            .inspect_err(|_| changed.iter().for_each(|it| it.undo(program, directory)))
+    }
+
+    /// New links first, because they can fail and dropping them undoes them. Then mode changes, which detach the
+    /// interface for a moment; each is pinned at once. Replacing programs comes last: the kernel has no reason to refuse it.
+    /// `changed`: those that have another mode now.
+    fn change<'t>(
+        &'t self,
+        program: &mut Xdp,
+        directory: &Path,
+        changed: &mut Vec<&'t Target<'a>>,
+    ) -> Result<Vec<Attached>, RefusedBy> {
         let (held, bare): (Vec<_>, Vec<_>) = self.targets.iter().partition(|it| it.held.is_some());
         let (same, other): (Vec<_>, Vec<_>) =
             held.into_iter().partition(|it| it.held_mode() == Some(self.mode(it)));
@@ -144,15 +164,8 @@ impl<'a> Attempt<'a> {
             let link = link::attach(program, it.link.index, self.mode(it));
             links.push((it, link.map_err(|error| it.refuses(error))?));
         }
-        let mut changed: Vec<&Target<'_>> = Vec::new();
         for it in other {
-            if let Err(error) = it.change(program, self.mode(it), directory) {
-                // Each of them, also after one that cannot be changed back.
-                let restore =
-                    |it: &&Target<'_>| it.restore(program, directory).map_err(|error| it.refuses(error));
-                let restored: Vec<_> = changed.iter().map(restore).collect();
-                return Err(restored.into_iter().find_map(Result::err).unwrap_or_else(|| it.refuses(error)));
-            }
+            it.change(program, self.mode(it), directory).map_err(|error| it.refuses(error))?;
             changed.push(it);
         }
         for it in same {

@@ -77,10 +77,15 @@ pub fn pin(link: FdLink, path: &Path) -> anyhow::Result<FdLink> {
     Ok(link.into())
 }
 
-/// The program of a pin, if it has this id.
-pub fn pinned_program(path: &Path, id: u32) -> Option<Xdp> {
-    let program = Xdp::from_pin(path, XdpAttachType::Interface).ok()?;
-    program.info().is_ok_and(|info| info.id() == id).then_some(program)
+/// The program of a pin, if there is one with this id.
+pub fn pinned_program(path: &Path, id: u32) -> anyhow::Result<Option<Xdp>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let context = || format!("open {}", path.display());
+    let program = Xdp::from_pin(path, XdpAttachType::Interface).with_context(context)?;
+    let is_meant = program.info().with_context(context)?.id() == id;
+    Ok(is_meant.then_some(program))
 }
 
 fn of_aya(mode: LinkMode) -> XdpMode {
