@@ -144,7 +144,7 @@ pub struct Controller<D, H> {
     warned: BTreeMap<String, (Instant, bool)>,
     /// When warnings were last searched for.
     warnings_searched: Instant,
-    /// Single services have changed since.
+    /// Something has changed since.
     warnings_outdated: bool,
     links_changed: bool,
     /// Why interfaces and pins could not be refreshed.
@@ -282,9 +282,9 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         if let Some(round) = self.state.begin_grace_period(now) {
             self.watched.grace_periods.send_replace(round);
         }
-        let all_changed = links_changed || matches!(self.state.dirty(), Some(Scope::All));
-        self.warnings_outdated |= self.state.dirty().is_some();
+        let mut all_changed = links_changed;
         if self.is_out_of_step() && !self.is_waiting_for_retry(now) {
+            all_changed |= matches!(self.state.dirty(), Some(Scope::All));
             self.reconcile_or_warn(now);
         }
         if let Err(error) = self.walks.advance(&mut self.datapath, &self.have) {

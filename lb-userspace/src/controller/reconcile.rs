@@ -26,6 +26,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
 
     /// Observes, compiles, diffs and applies, then publishes the result.
     pub(super) fn reconcile(&mut self, now: Instant) -> anyhow::Result<()> {
+        self.warnings_outdated |= self.state.dirty().is_some();
         let outcome = self.bring_in_step(now);
         match &outcome {
             Ok(()) => {

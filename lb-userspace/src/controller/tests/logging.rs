@@ -54,6 +54,8 @@ fn a_warning_that_a_change_of_one_backend_causes_is_logged_when_it_has_lasted_tw
     let mut seen = hops(world.spec());
     seen.insert(path(to), HopState::NoRoute);
     world.absorb(Event::Hops(seen));
+    // Twice: after the first time, a grace period ends.
+    world.wait(RESYNC.as_millis() as u64);
     world.wait(RESYNC.as_millis() as u64);
     CAPTURED.take();
 
