@@ -15,7 +15,6 @@ mod warnings;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    iter,
     net::IpAddr,
     sync::Arc,
     time::Instant,
@@ -257,20 +256,14 @@ impl State {
     /// The path of packets to a backend. With full-nat, the first of the service's sources in that family that
     /// this host has is the source of route lookups and probes.
     pub fn path(&self, service: &Service, backend: &Backend) -> Path {
-        let unknown = Path { to: backend.address.ip(), from: None };
-        self.paths_from_sources(service, backend).next().unwrap_or(unknown)
-    }
-
-    /// The paths from all of the service's sources that this host has. Packets of all of them take the next hop of the first.
-    pub fn paths_from_sources(&self, service: &Service, backend: &Backend) -> impl Iterator<Item = Path> {
         let to = backend.address.ip();
-        let sources = match service.mode {
-            Mode::FullNat => &service.sources[..],
-            Mode::Nat => &[],
-        };
         let is_usable =
-            move |source: &&IpAddr| source.is_ipv4() == to.is_ipv4() && self.addresses.contains(*source);
-        sources.iter().filter(is_usable).map(move |source| Path { to, from: Some(*source) })
+            |source: &&IpAddr| source.is_ipv4() == to.is_ipv4() && self.addresses.contains(*source);
+        let from = match service.mode {
+            Mode::FullNat => service.sources.iter().find(is_usable).copied(),
+            Mode::Nat => None,
+        };
+        Path { to, from }
     }
 
     pub fn attached(&self) -> &[Attached] {
@@ -319,10 +312,7 @@ impl State {
 
     /// The paths whose next hops must be resolved.
     pub fn paths(&self) -> BTreeSet<Path> {
-        let paths = |(service, backend)| {
-            iter::once(self.path(service, backend)).chain(self.paths_from_sources(service, backend))
-        };
-        backends(&self.spec).flat_map(paths).collect()
+        backends(&self.spec).map(|(service, backend)| self.path(service, backend)).collect()
     }
 
     /// The service with this name.

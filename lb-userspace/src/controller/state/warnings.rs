@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{State, backends};
 use crate::{
-    event::{HopState, Path},
+    event::HopState,
     spec::{Backend, Service},
 };
 
@@ -15,8 +15,6 @@ impl State {
         let mut warnings: Vec<String> =
             services.flat_map(|service| self.missing_addresses(service)).collect();
         warnings.extend(backends(&self.spec).filter_map(|(service, backend)| self.lost(service, backend)));
-        warnings
-            .extend(backends(&self.spec).filter_map(|(service, backend)| self.rerouted(service, backend)));
         warnings.extend(self.unequal_mtus());
         warnings
     }
@@ -81,26 +79,6 @@ impl State {
             },
         };
         Some(format!("backend {service}/{name}: {trouble}"))
-    }
-
-    /// Packets of all sources take the next hop of the first one, which may be wrong for another.
-    fn rerouted(&self, service: &Service, backend: &Backend) -> Option<String> {
-        let mut paths = self.paths_from_sources(service, backend);
-        let first = paths.next()?;
-        let HopState::Resolved(used) = self.reach.seen(first)? else { return None };
-        let is_other_route = |path: &Path| match self.reach.seen(*path) {
-            Some(HopState::Resolved(hop)) => hop != used,
-            Some(HopState::Outside { .. } | HopState::Local | HopState::NoRoute) => true,
-            Some(HopState::Unresolved { .. }) | None => false,
-        };
-        let other = paths.find(is_other_route)?;
-        let (to, first, other) = (first.to, first.from?, other.from?);
-        Some(format!(
-            "backend {}/{}: the route from source {other} differs from the route from source {first}, but packets from all \
-             sources of the service take the latter. Make both routes equal (`ip route get {to} from {other}`, \
-             `ip route get {to} from {first}`), or use a separate service for each source",
-            service.name, backend.name
-        ))
     }
 
     /// Packets that fit on one side are too big for the other, and depend on path MTU discovery.
