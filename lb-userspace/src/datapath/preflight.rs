@@ -157,11 +157,12 @@ pub fn native_mtu_max(page_size: u32) -> u32 {
     page_size.saturating_sub(PAGE_OVERHEAD)
 }
 
-/// `bpf_fib_lookup` finds no route on an interface that does not forward.
+/// `bpf_fib_lookup` finds no route on an interface that does not forward. An interface whose MTU is too small for a family
+/// has no settings for it.
 fn check_forwarding(link: &Link, families: Families) -> Vec<Cause> {
     // sysctl(8): a dot in the name of an interface is written as a slash.
     let key = link.name.replace('.', "/");
-    let check = |setting: Option<bool>, family: &str, all: &str, tree: &str| match setting {
+    let check = |setting: Option<bool>, family: &str, all: &str, tree: &str, least_mtu: &str| match setting {
         Some(true) => None,
         Some(false) => Some(Cause::transient(
             format!("{} does not forward {family}", link.name),
@@ -171,18 +172,11 @@ fn check_forwarding(link: &Link, families: Families) -> Vec<Cause> {
         )),
         None => Some(Cause::transient(
             format!("{} has no {family}", link.name),
-            match family {
-                "IPv6" => {
-                    format!(
-                        "enable IPv6 on it: sysctl -w {tree}.conf.{key}.disable_ipv6=0 (its MTU must be at least 1280)"
-                    )
-                }
-                _ => "give it an IPv4 address".to_owned(),
-            },
+            format!("set its MTU to at least {least_mtu}, and enable {family} in the kernel if it is off"),
         )),
     };
-    let v4 = || check(link.forwarding_v4, "IPv4", "net.ipv4.ip_forward", "net.ipv4");
-    let v6 = || check(link.forwarding_v6, "IPv6", "net.ipv6.conf.all.forwarding", "net.ipv6");
+    let v4 = || check(link.forwarding_v4, "IPv4", "net.ipv4.ip_forward", "net.ipv4", "68");
+    let v6 = || check(link.forwarding_v6, "IPv6", "net.ipv6.conf.all.forwarding", "net.ipv6", "1280");
     families.v4.then(v4).flatten().into_iter().chain(families.v6.then(v6).flatten()).collect()
 }
 

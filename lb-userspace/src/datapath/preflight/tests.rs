@@ -79,13 +79,12 @@ fn each_problem_of_an_interface_is_one_line_with_a_remedy() {
         (
             Link { forwarding_v4: None, ..good() },
             AttachMode::Auto,
-            "eth0 has no IPv4: give it an IPv4 address",
+            "eth0 has no IPv4: set its MTU to at least 68, and enable IPv4 in the kernel if it is off",
         ),
         (
             Link { forwarding_v6: None, ..good() },
             AttachMode::Auto,
-            "eth0 has no IPv6: enable IPv6 on it: sysctl -w net.ipv6.conf.eth0.disable_ipv6=0 (its MTU must be at least \
-             1280)",
+            "eth0 has no IPv6: set its MTU to at least 1280, and enable IPv6 in the kernel if it is off",
         ),
     ] {
         let causes = check_interfaces(&spec(&["eth0"], mode), &host(vec![link]), &BTreeMap::new());
