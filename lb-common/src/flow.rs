@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proof_speaks_for_one_owner_only() {
+    fn a_proof_is_valid_for_one_owner_only() {
         let proof = Proof::new(7, 1000);
 
         assert!(proof.is_of(7) && !proof.is_of(8) && !Proof::none(7).is_of(7));

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn an_orderly_close_ends_closed_whoever_begins() {
+    fn an_orderly_close_ends_closed_whichever_side_begins() {
         for (first, second) in [(Side::Client, Side::Backend), (Side::Backend, Side::Client)] {
             let half_closed = after(LIVE, first, segment(FIN | ACK));
             let acknowledged = after(half_closed, second, segment(ACK));

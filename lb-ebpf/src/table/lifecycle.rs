@@ -216,7 +216,7 @@ fn promote<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>, established:
     }
 }
 
-/// The closing flow of a reopening one, and its control word: it may have another owner when the reopening flow is promoted.
+/// The closing flow of a reopening one. Its control word tells later whether the record has another owner by then.
 #[inline(always)]
 fn closing_of<'a, F: Family>(tables: &'a impl Steps<F>, found: &Found<'_, F>) -> Option<Found<'a, F>> {
     if found.control.state() != State::REOPENING {
@@ -225,7 +225,7 @@ fn closing_of<'a, F: Family>(tables: &'a impl Steps<F>, found: &Found<'_, F>) ->
     by_index(tables, other_record(tables, found).ok()??).ok()
 }
 
-/// Removes a closing flow that another flow has replaced, unless its record has changed owner.
+/// Retires a closing flow that another flow has replaced, unless its record has changed owner.
 #[inline(always)]
 fn retire<F: Family>(tables: &impl Steps<F>, closing: Found<'_, F>) {
     let Found { index, control: seen, .. } = closing;

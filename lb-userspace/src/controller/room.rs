@@ -16,7 +16,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         }
         self.free_unread(now)?;
         let Err(no_room) = self.plan() else { return Ok(()) };
-        debug!("{no_room}: waiting for an RCU grace period, after which former slots can be reused");
+        debug!("waiting for an RCU grace period, after which former slots and sources can be reused");
         self.datapath.grace_period().context(no_room)?;
         self.state.end_grace();
         self.free_unread(now)

@@ -149,7 +149,7 @@ struct Found {
     sizes: Sizes,
     /// All links, including those of older versions.
     links: Vec<Pinned>,
-    /// Those of older versions.
+    /// The pin directories of older versions.
     others: Vec<Older>,
     /// Running programs without a manifest: their maps are not known.
     unknown: BTreeSet<u32>,
@@ -207,7 +207,7 @@ impl Found {
         causes
     }
 
-    /// The live link to an interface, in any layout.
+    /// The live link to an interface, of any version.
     fn held(&self, interface: u32, host: &Host) -> Option<&Pinned> {
         self.links.iter().find(|link| link.interface == interface && link.is_alive(&host.links))
     }

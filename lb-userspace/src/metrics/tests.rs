@@ -12,7 +12,7 @@ use super::*;
 use crate::spec::{AdminState, LinkMode, Scheduler};
 
 #[test]
-fn the_text_matches_the_golden_file() {
+fn the_text_has_each_family_with_its_labels() {
     let text = render(&Input { process: Vec::new(), ..input() }).unwrap();
 
     for line in [

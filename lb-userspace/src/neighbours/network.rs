@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_of_the_departed_is_bounded_and_flows_hear_when_it_is_forgotten() {
+    fn what_is_remembered_of_the_departed_is_bounded_and_flows_look_up_when_it_is_forgotten() {
         let mut network = Network::default();
         let mut told = 0;
         for number in 0..3 * DEPARTED_MAX as u32 {

@@ -77,7 +77,7 @@ mod tests {
         outbox.put(other.clone());
         assert!(!outbox.is_empty());
         outbox.put(Hops::new());
-        assert!(outbox.is_empty(), "it changed back before anybody heard");
+        assert!(outbox.is_empty(), "it changed back before it was taken");
         outbox.put(other.clone());
         assert!(matches!(outbox.take(), Some(Event::Hops(hops)) if hops == other));
     }

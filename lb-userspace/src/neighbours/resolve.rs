@@ -122,7 +122,7 @@ mod tests {
             ("fixed", on_link, Some(Neighbour::Fixed(THEIRS)), resolved(1500)),
             ("being asked for", on_link, Some(Neighbour::Incomplete), unresolved("10.0.0.11")),
             ("failed", on_link, Some(Neighbour::Failed), unresolved("10.0.0.11")),
-            ("never heard of", on_link, None, unresolved("10.0.0.11")),
+            ("without an entry", on_link, None, unresolved("10.0.0.11")),
             (
                 "a gateway, of the other family too",
                 via(ETH0, "fe80::1", None),
