@@ -28,8 +28,8 @@ use lb_userspace::{
 };
 
 use crate::{
-    contents::{literal, put_everything},
-    killed,
+    contents::literal,
+    layouts::{assert_is_as_left, leave_everything},
     world::{World, open},
 };
 
@@ -43,13 +43,13 @@ const SERVICE_NUMBER: u32 = 500;
 fn everything_except_the_flows_of_0_1_0_is_taken_over_without_leaving_the_interface() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
-        let (old, interfaces) = (first_release(&world)?, ["front", "back"]);
-        let links = interfaces.map(|name| world.link_id_in(&old, name).ok());
+        let (old, interfaces) = (first_release(&world, AttachMode::Native)?, ["front", "back"]);
+        let links = [world.link_id_in(&old, "front")?, world.link_id_in(&old, "back")?];
 
         let mut opened = world.open(&interfaces, AttachMode::Native)?;
 
         assert!(opened.adopted && !old.exists());
-        assert_eq!(interfaces.map(|name| world.link_id(name).ok()), links);
+        assert_eq!([world.link_id("front")?, world.link_id("back")?], links);
         let lost: Vec<_> = opened.notes.iter().filter(|note| note.contains("lost")).collect();
         assert!(
             lost.len() == 1 && lost[0].ends_with("counters are taken over, its flows are lost"),
@@ -96,10 +96,7 @@ fn everything_except_the_flows_of_0_1_0_is_taken_over_without_leaving_the_interf
 fn a_takeover_that_was_killed_after_the_first_link_is_completed_with_the_flows_since() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
-        let mut opened = world.open(&["front"], AttachMode::Native)?;
-        let want = put_everything(&mut opened)?;
-        world.put_flow(0, BackendId(8))?;
-        drop(opened);
+        let (want, _) = leave_everything(&world)?;
         // The link has the program, and its pin is where 0.1.0 made it.
         let old = world.pins().join("v3");
         fs::create_dir(&old)?;
@@ -110,8 +107,7 @@ fn a_takeover_that_was_killed_after_the_first_link_is_completed_with_the_flows_s
         let mut opened = world.open(&["front"], AttachMode::Native)?;
 
         assert!(opened.adopted && !old.exists());
-        assert_eq!(opened.datapath.observe()?, want);
-        assert_eq!(killed::owners(&mut opened)?, [BackendId(8)]);
+        assert_is_as_left(&mut opened, &want)?;
         Ok(())
     })
 }
@@ -120,7 +116,7 @@ fn a_takeover_that_was_killed_after_the_first_link_is_completed_with_the_flows_s
 fn without_one_of_the_maps_of_0_1_0_only_its_interfaces_are_taken_over() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
-        let old = first_release(&world)?;
+        let old = first_release(&world, AttachMode::Native)?;
         fs::remove_file(old.join("SERVICE_NAMES"))?;
 
         let mut opened = world.open(&["front", "back"], AttachMode::Native)?;
@@ -132,11 +128,27 @@ fn without_one_of_the_maps_of_0_1_0_only_its_interfaces_are_taken_over() -> Resu
     })
 }
 
+#[test]
+fn a_refused_mode_change_leaves_the_program_of_0_1_0() -> Result<()> {
+    let world = World::new()?;
+    world.inside(|| {
+        first_release(&world, AttachMode::Generic)?;
+        let programs = world.namespace.programs()?;
+        // `front` is changed before `back` is refused.
+        world.namespace.ip("link set back-peer mtu 9000")?;
+
+        assert!(world.open(&["front", "back"], AttachMode::Native).is_err());
+
+        assert_eq!(world.namespace.programs()?, programs);
+        Ok(())
+    })
+}
+
 /// Leaves what a stopped 0.1.0 leaves, attached to both interfaces, with one of everything that is taken over. Returns its
 /// directory.
-fn first_release(world: &World) -> Result<PathBuf> {
+fn first_release(world: &World, mode: AttachMode) -> Result<PathBuf> {
     let directory = world.pins().join("v3");
-    drop(open(&world.spec(&["front", "back"], AttachMode::Native), &directory)?);
+    drop(open(&world.spec(&["front", "back"], mode), &directory)?);
     for entry in fs::read_dir(&directory)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         if name != "lb" && !name.starts_with("link_") {
