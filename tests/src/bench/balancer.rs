@@ -143,7 +143,7 @@ fn furnish<F: Numbered>(object: &mut Object, shape4: Shape, shape6: Shape, links
         mark(Block::Backend, number, BACKEND_PORT, Filter::BACKEND);
     }
     ensure!(
-        filter.byte[Filter::place(F::fold(F::address(Block::Unused, 0)), Be16::new(SERVICE_PORT))] == 0,
+        filter.byte[Filter::place(F::fold(F::address(Block::Stranger, 0)), Be16::new(SERVICE_PORT))] == 0,
         "the unused address is a false positive of the prefilter: choose another address"
     );
     object.set(Filter::SECTION, 0, filter)?;

@@ -78,8 +78,8 @@ pub enum Block {
     Source,
     /// A backend, numbered from 0.
     Backend,
-    /// An unused address.
-    Unused,
+    /// An unused address. `bench ab` compiles `packets.rs` with the `frame.rs` of 0.1.0, too, which has this name.
+    Stranger,
 }
 
 /// Clients: a flow's number is its client's address, and above 65,535 its port.
@@ -113,7 +113,7 @@ impl Numbered for V4 {
             Block::Service => [192, 0, 2, 10],
             Block::Source => [10, 0, 1, b],
             Block::Backend => [10, 0, 0, 11 + b],
-            Block::Unused => [203, 0, 113, b],
+            Block::Stranger => [203, 0, 113, b],
         })
     }
 
@@ -161,7 +161,7 @@ impl Numbered for V6 {
             Block::Service => [0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10],
             Block::Source => [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, b],
             Block::Backend => [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11 + b],
-            Block::Unused => [0x20, 0x01, 0x0d, 0xb8, 0, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, b],
+            Block::Stranger => [0x20, 0x01, 0x0d, 0xb8, 0, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, b],
         })
     }
 

@@ -205,7 +205,7 @@ impl Results {
     fn miss<F: Numbered>(&mut self, wrapper: &mut Wrapper<F>, protocol: Protocol, name: &str) -> Result<()> {
         let unrelated = Tuple::<F> {
             source: F::address(Block::Client, 1),
-            destination: F::address(Block::Unused, 0),
+            destination: F::address(Block::Stranger, 0),
             ports: Ports::new(Be16::new(40_000), Be16::new(SERVICE_PORT)),
             protocol: protocol.number().into(),
         };
