@@ -94,7 +94,7 @@ fn shown(budget: Option<u32>) -> String {
     budget.map_or_else(|| "none".to_owned(), |most| most.to_string())
 }
 
-/// Only the product is checked for memory calls; the programs of bench and race test need not be fast.
+/// Only the product is checked for memory calls; those of bench and tests need not be fast.
 const PRODUCT: &str = "lb";
 
 fn memory_calls(object: &str, programs: &[Loaded], bytes: &[u8]) -> Result<Vec<String>> {

@@ -2,7 +2,7 @@
 //!
 //! A step is a system call that changes a pin, a link, or the contents of a map; everything else ends with the process. strace
 //! kills the daemon as it enters the call, so the call has no effect: the state is that after the step before. All steps are
-//! made by one thread, which the tests check.
+//! made by one thread; the tests check this for pins and links.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -97,26 +97,32 @@ fn kill_at_each_step(
     let downgrade = steps(lab, xlb, &ours)?;
     let (up, down) = (upgrade.len(), downgrade.len());
     ensure!(up >= LEAST_STEPS && down >= LEAST_STEPS, "steps are missing: {upgrade:#?}\n{downgrade:#?}");
+    let has_writes = |steps: &[Step]| steps.iter().any(|it| matches!(it.state, State::BeforeWrite(..)));
+    ensure!(
+        has_writes(&upgrade) && has_writes(&downgrade),
+        "writes are missing: {upgrade:#?}\n{downgrade:#?}"
+    );
     println!("an upgrade: {:#?}", upgrade.iter().map(|step| &step.state).collect::<Vec<_>>());
 
     let mut repairs = Repairs { lab, xlb, pins, forwarded: 0.0 };
     let limit = (1 + MISSES) * (up + down);
     // By the build that they start from.
     let mut left = [upgrade, downgrade].map(VecDeque::from);
-    let (mut running, mut kills) = (0, 0);
+    let (mut running, mut kills) = (0, [0, 0]);
     while left.iter().any(|steps| !steps.is_empty()) {
         let to = 1 - running;
         match left[running].pop_front() {
             Some(step) => {
-                kills += 1;
-                ensure!(kills <= limit, "not killed at {step:?} with {limit} kills");
+                let number: usize = kills[running];
+                kills[running] += 1;
+                ensure!(kills.iter().sum::<usize>() <= limit, "not killed at {step:?} with {limit} kills");
                 let state = die_at(lab, builds[to], &step)?;
                 let context = format!("a kill in {state:?}");
                 left[running].retain(|other| other.state != state);
                 if step.state != state {
                     left[running].push_back(step);
                 }
-                running = if kills % 2 == running { to } else { running };
+                running = if number % 2 == running { to } else { running };
                 repairs.start(builds[running], &context)?;
                 check()?;
             }
@@ -127,7 +133,7 @@ fn kill_at_each_step(
             }
         }
     }
-    println!("{kills} kills");
+    println!("{} kills", kills.iter().sum::<usize>());
     xlb.start_again_as(&ours)
 }
 
