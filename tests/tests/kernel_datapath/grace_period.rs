@@ -15,6 +15,7 @@ use aya::{
     programs::{Xdp, XdpMode, xdp::XdpLink},
 };
 use lb_common::{net::Mac, reason::Reason};
+use lb_ebpf::packet::tcp::SYN;
 use lb_userspace::{datapath::wait_for_grace_period, spec::AttachMode};
 use nix::sys::socket::{MsgFlags, send};
 use tests::{
@@ -24,7 +25,7 @@ use tests::{
 
 use crate::{
     contents::{literal, put_everything},
-    slow_paths::{SYN, of_reason, open},
+    slow_paths::{of_reason, open},
     world::{World, object_named},
 };
 

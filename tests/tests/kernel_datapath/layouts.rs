@@ -15,7 +15,7 @@ use lb_common::{
     counters::{BackendNumber, Tally},
 };
 use lb_userspace::{
-    datapath::{Datapath as _, Snapshot, layout::MapLayout, shapes},
+    datapath::{Datapath as _, Opened, Snapshot, layout::MapLayout, shapes},
     spec::AttachMode,
 };
 
@@ -50,8 +50,7 @@ fn flows_and_contents_survive_another_layout_of_a_map() -> Result<()> {
 
         assert!(opened.adopted);
         assert!(!opened.notes.iter().any(|note| note.contains("lost")), "{:?}", opened.notes);
-        assert_eq!(opened.datapath.observe()?, want);
-        assert_eq!(killed::owners(&mut opened)?, [BackendId(8)]);
+        assert_is_as_left(&mut opened, &want)?;
         assert_eq!(replaced(&world, &maps)?, ["SERVICES"]);
         assert!(!other.pin(&world).exists(), "its pin is left behind");
         Ok(())
@@ -184,11 +183,18 @@ fn what_a_start_that_ended_before_its_links_left_is_ignored() -> Result<()> {
 
 /// Opens the data plane, puts one of everything and a flow of backend 8 into it, and leaves it as a stopped daemon does.
 /// Returns the contents, and each map's id.
-fn leave_everything(world: &World) -> Result<(Snapshot, BTreeMap<String, u32>)> {
+pub fn leave_everything(world: &World) -> Result<(Snapshot, BTreeMap<String, u32>)> {
     let mut opened = world.open(&["front"], AttachMode::Native)?;
     let want = put_everything(&mut opened)?;
     world.put_flow(0, BackendId(8))?;
     Ok((want, world.map_ids()?))
+}
+
+/// The contents and the flow are those that [`leave_everything`] left.
+pub fn assert_is_as_left(opened: &mut Opened, want: &Snapshot) -> Result<()> {
+    assert_eq!(opened.datapath.observe()?, *want);
+    assert_eq!(killed::owners(opened)?, [BackendId(8)]);
+    Ok(())
 }
 
 /// The names of the maps whose ids are not these.

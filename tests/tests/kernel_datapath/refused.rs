@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result};
 use aya::maps::{Array, MapData, MapInfo};
-use lb_common::backend::BackendId;
 use lb_userspace::{
     datapath::{self, Datapath as _, OpenError, native_mtu_max, shapes::pin_name},
     spec::{AttachMode, LinkMode},
@@ -12,8 +11,7 @@ use lb_userspace::{
 
 use crate::{
     contents::put_everything,
-    killed,
-    layouts::Other,
+    layouts::{Other, assert_is_as_left, leave_everything},
     world::{World, open},
 };
 
@@ -89,10 +87,7 @@ fn a_refused_attach_keeps_the_maps_of_a_program_without_links() -> Result<()> {
 fn a_refused_attach_leaves_a_running_data_plane_as_it_was() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
-        let mut opened = world.open(&["front"], AttachMode::Native)?;
-        let want = put_everything(&mut opened)?;
-        world.put_flow(0, BackendId(8))?;
-        drop(opened);
+        let (want, _) = leave_everything(&world)?;
         // Once with our layouts, and once with another layout of a map, which a start would replace.
         for has_other_layout in [false, true] {
             if has_other_layout {
@@ -113,13 +108,12 @@ fn a_refused_attach_leaves_a_running_data_plane_as_it_was() -> Result<()> {
 
         let mut opened = world.open(&["front"], AttachMode::Native)?;
         assert!(opened.adopted);
-        assert_eq!(opened.datapath.observe()?, want);
-        assert_eq!(killed::owners(&mut opened)?, [BackendId(8)]);
+        assert_is_as_left(&mut opened, &want)?;
         Ok(())
     })
 }
 
-/// The pins, and the ids of all but the links.
+/// The pins, and the ids of all but the links. The kernel's information about a program begins like that about a map.
 fn ids(directory: &Path) -> Result<BTreeMap<String, Option<u32>>> {
     let pins = fs::read_dir(directory)?.map(|pin| {
         let pin = pin?;

@@ -19,6 +19,7 @@ use lb_common::{
     net::Mac,
     reason::Reason,
 };
+use lb_ebpf::packet::tcp::SYN;
 use lb_userspace::{datapath::shapes::pin_name, spec::AttachMode};
 use nix::{
     ifaddrs::getifaddrs,
@@ -33,8 +34,6 @@ use crate::{
 
 /// How often a daemon is replaced. Its descriptors are closed first, as a kill closes them.
 const REPLACEMENTS: u32 = 100;
-/// The flags of a SYN.
-pub const SYN: u8 = 0x02;
 /// Frames between two pauses of a millisecond: a multiple of the kinds of frames.
 const BURST: u64 = 20;
 

@@ -8,14 +8,13 @@ use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, MapData};
 use lb_common::{backend::BackendId, settings::Settings};
 use lb_userspace::{
-    datapath::{self, Datapath as _, Snapshot},
+    datapath::{self, Snapshot},
     spec::AttachMode,
 };
 
 use crate::{
     contents::put_everything,
-    killed,
-    layouts::{Other, pin_manifest, replaced},
+    layouts::{Other, assert_is_as_left, pin_manifest, replaced},
     world::World,
 };
 
@@ -32,8 +31,7 @@ fn the_program_with_most_of_our_layouts_is_taken_over_and_not_the_newer_one() ->
         let mut opened = world.open(&INTERFACES, AttachMode::Native)?;
 
         assert_eq!(replaced(&world, &maps)?, [""; 0]);
-        assert_eq!(opened.datapath.observe()?, want);
-        assert_eq!(killed::owners(&mut opened)?, [BackendId(8)]);
+        assert_is_as_left(&mut opened, &want)?;
         assert!(!services.pin(&world).exists());
         Ok(())
     })
@@ -50,8 +48,7 @@ fn a_program_whose_settings_are_empty_is_not_taken_over_if_another_one_runs() ->
 
         let mut opened = world.open(&INTERFACES, AttachMode::Native)?;
 
-        assert_eq!(opened.datapath.observe()?, want);
-        assert_eq!(killed::owners(&mut opened)?, [BackendId(8)]);
+        assert_is_as_left(&mut opened, &want)?;
         Ok(())
     })
 }
