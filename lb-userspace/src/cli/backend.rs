@@ -45,7 +45,7 @@ pub async fn backend(console: &mut Console<'_>, client: &Client, verb: BackendVe
             let patch = BackendPatch { backup: Some(backup), ..BackendPatch::default() };
             let changed = client.change(&name, &patch).await?;
             let what = if backup {
-                "backup (used only when no regular backend can take new flows)"
+                "backup (used only if no regular backend can take new flows)"
             } else {
                 "a regular backend"
             };
