@@ -3,7 +3,8 @@
 use crate::number::numbers;
 
 numbers! {
-    /// The number of a backend's counters. It stays with the backend's name; an id stays with its flows.
+    /// The number of a backend's counters. Counters belong to the backend's name, flows to its id: a backend that gets
+    /// another id keeps this number.
     BackendNumber,
     /// The number of a service's counters. It belongs to the service's name.
     ServiceNumber,
@@ -31,7 +32,7 @@ pub struct BackendCounters {
     pub new_flows: u64,
 }
 
-/// Counters of one service. The packets that it received are these plus those forwarded to its backends.
+/// Counters of one service. It received the packets counted here, plus those forwarded to its backends.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServiceCounters {

@@ -91,8 +91,8 @@ impl Control {
 pub struct ReplyEntry(pub u64);
 
 impl ReplyEntry {
-    /// An empty entry. Record 0 with tag 0 and a generation of 0 would look the same: its flow would get no replies, once
-    /// in 2^40 flows of that record.
+    /// An empty entry. The entry of record 0 with tag 0 and generation 0 looks the same, so its flow would get no
+    /// replies: one in 2^40 flows of record 0.
     pub const NONE: Self = Self(0);
 
     /// Builds an entry.

@@ -100,10 +100,11 @@ impl Room {
 
     /// The number of slots with which a range can be found for every pool, whatever was allocated before.
     ///
-    /// The size of a range is a power of two, its offset is a multiple of its size, and it is placed as low as possible.
-    /// Then no range of size 2^j begins above (j + 1) times [`Room::slots_in_use`]. Proof: by induction, all ranges
-    /// between j times that number and its own offset are at least as large. So each chunk of size 2^j there that was not
-    /// free is completely in use, and together these chunks cannot hold more slots than are in use.
+    /// The size of a range is a power of two, its offset is a multiple of its size, and it is placed as low as
+    /// possible. Let N be [`Room::slots_in_use`]. Then no range of size 2^j begins above (j + 1) * N. Proof: by
+    /// induction, no smaller range begins above j * N, so all ranges between j * N and the offset of this one have a
+    /// size of 2^j or more. So none of the aligned chunks of size 2^j there was free, and each was completely in use.
+    /// Together, these chunks hold at most N slots.
     pub const fn slots(self) -> u32 {
         self.slots_in_use() * (self.backends.next_power_of_two().ilog2() + 1)
     }

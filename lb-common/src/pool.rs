@@ -160,7 +160,7 @@ const _: () = assert!(size_of::<Turn>() == 64);
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct SlotLine {
-    /// In the order of the slots.
+    /// The ids, in the order of the slots.
     pub id: [HalfWord; Self::SLOTS],
 }
 

@@ -39,7 +39,8 @@ impl ServiceKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Service {
-    /// The pool that schedules for it: one per service and family. [`Service::NO_POOL`] under port 0.
+    /// The pool from which its new flows get their backends: one per service and family. [`Service::NO_POOL`] under
+    /// port 0.
     pub pool: PoolNumber,
     /// Number of the service's counters.
     pub counters: ServiceNumber,
@@ -83,7 +84,7 @@ impl Mode {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Filter {
-    /// By place. Bits, see the constants.
+    /// The bits of each place: see the constants.
     pub byte: [u8; Self::SIZE],
 }
 

@@ -20,7 +20,7 @@ use crate::{clock::Ticks, net::Protocol};
 /// | `ESTABLISHED` TCP | the handshake is proven | 7,440 s | RFC 5382 REQ-5 |
 /// | `ESTABLISHED` UDP | the client sent another datagram after the backend's answer | 300 s | RFC 4787 REQ-5 |
 /// | `ESTABLISHED` + `SHORT_*` | one side sent FIN and the other has sent nothing since | 240 s | RFC 5382 REQ-5, RFC 7857 2.2 |
-/// | `ESTABLISHED` + `RESET` + `SHORT_*` | that side sent RST and the other has sent nothing since | 10 s, may be evicted at once | Linux `nf_conntrack_tcp_timeout_close` |
+/// | `ESTABLISHED` + `RESET` + `SHORT_*` | one side sent RST and the other has sent nothing but RST since | 10 s, may be evicted at once | Linux `nf_conntrack_tcp_timeout_close` |
 /// | `ESTABLISHED` + `SYN_WHILE_CLOSING` | a SYN came while it was closing, so there may be a reopening flow | as without | RFC 9293, 3.6.1 |
 /// | `ESTABLISHED` + both `FIN_*` (closed) | both sides sent FIN | 240 s, may be evicted at once | RFC 5382 REQ-5 |
 /// | `RETIRED` | the reopening flow has replaced it; only its reply tuple is still reserved | 240 s, may be evicted at once | RFC 6191 |

@@ -156,7 +156,7 @@ fn name(protocol: u8) -> &'static str {
 pub trait Traced: Family {
     /// Writes the line of the flow in [`crate::table::scratch::Scratch`].
     fn trace_new_flow();
-    /// Writes the line of a refused packet.
+    /// Writes the line of a packet that was not forwarded.
     fn trace_refused(
         refusal: &Refusal,
         addresses: (Self::Address, Self::Address),

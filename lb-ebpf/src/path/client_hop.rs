@@ -37,8 +37,8 @@ pub struct Way {
     pub is_settled: bool,
 }
 
-/// The interface that received a frame, and the frame's source MAC. [`NONE`] for an interface whose index is too large for
-/// xlb to be attached to it, such as a port of a bond.
+/// The interface that received a frame, and the frame's source MAC. [`NONE`] if the index is too large to be stored:
+/// xlb is not attached to such an interface, but it may be a port of a bond to which xlb is attached.
 #[inline(always)]
 pub fn of_frame(frame: &mut impl Frame) -> Result<ClientHop, Reason> {
     let ingress = frame.ingress();

@@ -39,7 +39,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// The verdict on a packet that arrived on `ingress`, and leaves on `egress` or is refused.
+    /// The verdict on a packet that arrived on `ingress`, and leaves on `egress` or is not forwarded.
     #[inline(always)]
     pub fn leaving(ingress: InterfaceIndex, egress: Result<InterfaceIndex, Reason>) -> Self {
         match egress {

@@ -96,7 +96,7 @@ fn describe<'a, F: Family>(
     Ok(flow)
 }
 
-/// Counts a request, whether it was sent or refused.
+/// Counts a request, whether it was forwarded or not.
 #[inline(always)]
 pub fn count(
     maps: &impl Maps,

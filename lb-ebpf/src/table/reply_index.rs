@@ -1,8 +1,8 @@
 //! The reply index: leads a reply to its record, and ensures that a reply tuple has one owner.
 //!
-//! A line never holds two live entries with the same tag, so a reply has one candidate and no entry is overwritten. To
-//! reserve a reply tuple, a CPU writes an entry by compare-exchange and reads the line again: of two CPUs that found the
-//! same tuple free, at least one sees the other's entry and removes its own.
+//! A line never holds two live entries with the same tag, so a reply has at most one candidate, and no entry hides
+//! another. To reserve a reply tuple, a CPU writes an entry by compare-exchange and reads the line again: of two CPUs
+//! that found the same tuple free, at least one sees the other's entry and removes its own.
 
 use lb_common::{
     cell::fence,
