@@ -3,7 +3,7 @@
 //! ```text
 //!  file ─▶ spec ─┐                      ┌─▶ probes ────┐
 //!  overlay ──────┼─▶ open the datapath ─┼─▶ neighbours ┼─events─▶ controller (this task)
-//!  sockets ──────┘                      └─▶ API, ──────┘
+//!  sockets ──────┘                      └─▶ API ───────┘
 //! ```
 //!
 //! All checks come before the first change: the file, the preflight of the datapath, the overlay, the sockets.

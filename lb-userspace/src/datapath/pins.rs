@@ -86,7 +86,7 @@ pub fn unfinished(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// The pin directories of versions before 0.2: one for each layout of all maps.
+/// The pin directories of xlb 0.1.0 and before: `v` and a number, which stands for a layout of all maps.
 pub fn older_directories(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let is_older = |name: &&String| {
         let number = name.strip_prefix('v').map(|number| number.trim_end_matches(UNFINISHED));

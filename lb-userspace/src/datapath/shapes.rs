@@ -182,8 +182,9 @@ fields!(Redirect { interface, program });
 
 /// The layouts of all maps that are pinned, in the order of [`pinned`].
 ///
-/// What the operator sets is not part of them, but what follows from it is: they have the entries of the default limits,
-/// so that another formula is another layout. The sizes of flow tables are pinned as they are.
+/// The configured limits are not part of a layout, but the formulas that compute sizes from them are: a layout states
+/// the number of entries for the default limits, so that a changed formula gives a different layout. The sizes of flow
+/// tables come from the pinned settings.
 static LAYOUTS: LazyLock<Vec<MapLayout>> = LazyLock::new(|| {
     let shapes = pinned(&Sizes { room: Limits::default().room(), ..Sizes::default() });
     let layout = |shape: &MapShape| {

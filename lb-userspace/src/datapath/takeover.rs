@@ -2,8 +2,8 @@
 //!
 //! | map | result |
 //! |---|---|
-//! | alike | the same map, for the old program and the new one at once |
-//! | of another layout | a new map, with the contents of the old one (a ring: none) |
+//! | of the same layout | the map is kept, and the old program and the new one use it at once |
+//! | of a different layout | a new map, with the contents of the old one (a ring buffer: none) |
 //! | flow tables | all maps of a family are kept, or all are new: a flow's record, index and count belong together. They are new if the hash keys cannot be kept, because no flow would be found |
 
 use std::path::{Path, PathBuf};

@@ -120,11 +120,11 @@ impl Maps {
         zero(&mut self.service_counters, number.0, ServiceCounters::default())
     }
 
-    /// The counters are reset right after this, so the next daemon finds nothing left to add a second time if this one is
-    /// killed before the name changes. If it is killed between the two writes, the next one adds the same counts again: the
-    /// name's totals stay too high by them. In the other order they would be lost, and totals must not decrease. Nothing
-    /// can change both maps at once, and the program counts on in between, so a mark could not tell which of the two
-    /// happened.
+    /// The counters are reset right after this write. If the daemon is killed after both writes, the next one finds
+    /// nothing to add. If it is killed between them, the next one adds the same counts again, and the name's totals
+    /// stay too high. In the other order the counts would be lost, and totals must not decrease. No system call changes
+    /// both maps, and the program keeps counting in between, so a marker could not show whether the counters had been
+    /// reset.
     fn keep(&mut self, name: &str, counted: Counted) -> anyhow::Result<()> {
         let (backends, services) = (&self.backend_names, &self.service_names);
         let in_use = LazyCell::new(|| -> BTreeSet<String> {
