@@ -57,7 +57,7 @@ fn format() -> Result<()> {
     command::run(cargo::cargo().args(["fmt", "--all", "--check"]))
 }
 
-/// With all features, because one of them enables the tests that need root.
+/// Runs clippy with all features, because one of them enables the tests that need root.
 fn clippy() -> Result<()> {
     let scope = ["clippy", "--locked", "--workspace", "--all-targets", "--all-features"];
     command::run(cargo::cargo().args(scope).args(["--", "-D", "warnings"]))

@@ -60,7 +60,7 @@ pub fn provide(missing: &[Need]) -> Result<()> {
 /// What to do with each missing package.
 struct Plan<'a> {
     install: Vec<&'a Need>,
-    /// With the harm that installing each would do.
+    /// Each with the harm that its installation would do.
     unpack: Vec<(&'a Need, String)>,
 }
 

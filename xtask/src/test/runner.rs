@@ -25,7 +25,8 @@ impl Count {
         self.passed > 0 && self.failed == 0 && self.broken == 0
     }
 
-    /// Adds that this many of the counted programs exited with a failure.
+    /// Notes that this many of the programs exited with a failure. If tests failed, that is why, and the programs are
+    /// not counted as broken.
     pub fn of_programs_that_failed(self, failed: u64) -> Self {
         Self { broken: if self.failed == 0 { failed } else { 0 }, ..self }
     }

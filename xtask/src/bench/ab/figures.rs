@@ -20,7 +20,7 @@ impl Figures {
         let mut figures = Vec::new();
         for row in rows {
             let case = row["case"].as_str().context("a row without a case")?;
-            // The reference is no program of the tree.
+            // Indented rows are the reference, which belongs to neither tree.
             if case.starts_with("  ") {
                 continue;
             }
