@@ -1,7 +1,7 @@
-//! Hands the compiled XDP program to `datapath::object`, where there is one.
+//! Makes the compiled XDP program, if there is one, available to `datapath::object`.
 //!
 //! `cargo xtask build` names it in `XLB_BPF_OBJECT`. Without the variable the crate builds on any host with stable
-//! Rust, and its `xlb run` says what is missing.
+//! Rust, and `xlb run` fails with a message that names what is missing.
 
 use std::{env, path::Path};
 

@@ -5,7 +5,7 @@
 //!   Prometheus ────▶ TCP ─────▶ server ─▶ routes ──┘    ◀── answer or Problem ──────┘
 //! ```
 //!
-//! No state here: the handle queries the controller, and the routes turn its answers into HTTP.
+//! The API keeps no state: the handle queries the controller, and the routes turn its answers into HTTP.
 
 pub(crate) mod client;
 pub mod handle;

@@ -6,9 +6,8 @@
 //!                      └▶ watched targets, hops └──────────── have ◀──observe───┘
 //! ```
 //!
-//! Start, reload, health, drain and repair all take this path, whatever changed. The contents of the maps are read
-//! back at start, after a failure and every [`RESYNC`]. Between those they are known, because nothing else writes to
-//! the maps.
+//! Start, reload, health changes, drain and repair all take this path. The contents of the maps are read back at start,
+//! after a failure and every [`RESYNC`]. Between those they are known, because nothing else writes to the maps.
 
 mod answer;
 mod changes;
@@ -183,7 +182,7 @@ pub async fn run<D: Datapath, H: Host>(
         tokio::select! {
             () = &mut shutdown => return Ending::Stopped,
             Some(event) = events.recv() => controller.absorb(event, now()),
-            _ = resync.tick() => controller.distrust(),
+            _ = resync.tick() => controller.mark_stale(),
             () = sleep_until(due) => {}
         }
         while let Ok(event) = events.try_recv() {
@@ -252,8 +251,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         Ok(controller)
     }
 
-    /// Saves the overlay without the changes that the file overrides; otherwise they would come back with the
-    /// former file. If the disk is full, xlb serves anyway.
+    /// Saves the overlay without the changes that the file overrides. Otherwise they would apply again if the former
+    /// file were restored. A failure (disk full) is only logged.
     fn save_without_overridden(&mut self) {
         if let Err(error) = self.host.save_overlay(&self.intent.overlay) {
             warn!("cannot remove overridden changes from the saved overlay: {error:#}");
@@ -272,7 +271,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         }
     }
 
-    /// Acts on the state: updates the maps, walks one stretch, answers requests, and collects one stretch of a scrape.
+    /// Acts on the state: updates the maps, walks one chunk of the flow tables, answers requests, and collects one
+    /// chunk of a scrape.
     pub fn turn(&mut self, now: Instant) {
         let links_changed = std::mem::take(&mut self.links_changed);
         if links_changed {
@@ -283,7 +283,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             self.watched.grace_periods.send_replace(round);
         }
         let mut all_changed = links_changed;
-        if self.is_out_of_step() && !self.is_waiting_for_retry(now) {
+        if self.may_differ() && !self.is_waiting_for_retry(now) {
             all_changed |= matches!(self.state.dirty(), Some(Scope::All));
             self.reconcile_or_warn(now);
         }
@@ -299,7 +299,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     }
 
     /// Something else may have changed the maps.
-    pub fn distrust(&mut self) {
+    pub fn mark_stale(&mut self) {
         if matches!(self.trust, Trust::Full) {
             self.trust = Trust::Stale;
         }
@@ -307,7 +307,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     }
 
     /// May the maps differ from the state?
-    fn is_out_of_step(&self) -> bool {
+    fn may_differ(&self) -> bool {
         self.state.dirty().is_some() || !matches!(self.trust, Trust::Full)
     }
 
@@ -324,7 +324,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         times.into_iter().flatten().min().unwrap_or(now + IDLE)
     }
 
-    /// Is there another stretch of a walk or of a scrape?
+    /// Is a walk or a scrape under way?
     fn is_busy(&self) -> bool {
         self.walks.is_walking() || !self.scrapes.is_empty()
     }
@@ -333,7 +333,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         matches!(&self.trust, Trust::Failed { retry, .. } if now < *retry)
     }
 
-    /// A change that found no room is tried again at once.
+    /// If a change did not fit into the maps, it is retried at once.
     fn grace_period_ended(&mut self, round: u64, now: Instant) {
         self.state.grace_period_ended(round);
         if let Trust::Failed { retry, .. } = &mut self.trust {

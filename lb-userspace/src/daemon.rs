@@ -62,7 +62,7 @@ const WITHOUT_PROGRAM: &str = "this xlb was built without the XDP program: build
 /// Time for tasks to end.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// `xlb check`: validates a file, and computes what it needs of the host.
+/// `xlb check`: validates a file, and computes the memory and source ports that it needs.
 pub fn check(file: &Path) -> Result<Checked, Failure> {
     let spec = read(file, &host::addresses()?, "`xlb check FILE`")?;
     let cpus = host::cpus()?;
@@ -192,7 +192,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     ended
 }
 
-/// Waits until a task panics. What it watched would be frozen from then on, so the daemon ends; traffic continues.
+/// Waits until a task panics. Its part of the state would no longer be updated, so the daemon exits; traffic continues.
 async fn failed(tasks: &mut JoinSet<()>) -> JoinError {
     loop {
         match tasks.join_next().await {

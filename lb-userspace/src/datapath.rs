@@ -62,16 +62,16 @@ pub trait Datapath {
     fn apply(&mut self, op: &Op) -> anyhow::Result<()>;
     /// Returns when no packet in flight can still read what was replaced before.
     fn grace_period(&mut self) -> anyhow::Result<()>;
-    /// Frees the records and reply index entries of the flows of `retired` backend ids, in one stretch of the
+    /// Frees the records and reply index entries of the flows of `retired` backend ids, in one chunk of the
     /// tables (see [`Datapath::flows`]).
     fn sweep(&mut self, from: u32, retired: &BTreeSet<BackendId>) -> anyhow::Result<Option<u32>>;
-    /// Visits the flows of one stretch of the tables that have not expired, including those of removed backends.
-    /// The stretch begins at `from` (0: the first). Returns where the next one begins. A stretch takes
+    /// Visits the flows of one chunk of the tables that have not expired, including those of removed backends.
+    /// The chunk begins at `from` (0: the first). Returns where the next one begins. A chunk takes
     /// milliseconds whatever the size of the tables, so a change never waits for the end of a walk.
     fn flows(&mut self, from: u32, visit: &mut dyn FnMut(&Flow)) -> anyhow::Result<Option<u32>>;
     /// The counters of a backend, summed over all CPUs.
     fn backend_counters(&self, number: BackendNumber) -> anyhow::Result<BackendCounters>;
-    /// Packets that a service itself refused, summed over all CPUs.
+    /// The packets for a service that were not forwarded, summed over all CPUs.
     fn service_counters(&self, number: ServiceNumber) -> anyhow::Result<ServiceCounters>;
     /// By name: counts of names that no longer have a counter number.
     fn past(&self) -> &BTreeMap<String, Counted>;
@@ -231,7 +231,7 @@ pub struct Flow {
     pub protocol: Protocol,
     /// The client's address.
     pub client: SocketAddr,
-    /// The listen address that the client dialled.
+    /// The listen address that the client sent to.
     pub listen: SocketAddr,
     /// Where requests are sent.
     pub backend: SocketAddr,

@@ -45,7 +45,7 @@ pub struct Probed {
     pub backend: BackendName,
     /// The probed target. Another backend may have the name by now.
     pub address: SocketAddr,
-    /// The steady health if this result changed it or is the first; otherwise `None`.
+    /// The backend's new health, if this result changed it or is the first; otherwise `None`.
     pub change: Option<Health>,
     /// For the API and the metrics. Only `change` affects the health.
     pub result: ProbeResult,
@@ -83,7 +83,7 @@ pub enum Health {
     Down,
 }
 
-/// `None`: unknown yet.
+/// `None`: not known yet.
 impl From<Option<Health>> for view::Health {
     fn from(health: Option<Health>) -> Self {
         match health {
@@ -138,7 +138,7 @@ pub enum HopState {
         /// Whether it can be configured.
         is_ethernet: bool,
     },
-    /// The address is this host's own. The program's packets leave the host, and would not get there.
+    /// The address is one of this host's own, which packets sent by XDP cannot reach.
     Local,
     /// There is no route, or it is unreachable, prohibit or blackhole.
     NoRoute,

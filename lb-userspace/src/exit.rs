@@ -8,7 +8,7 @@ pub enum Exit {
     Done = 0,
     /// The operation failed.
     Failed = 1,
-    /// The command line, or its request, is invalid.
+    /// The command line, or the request made from it, is invalid.
     Usage = 2,
     /// There is no service or backend with this name.
     NotFound = 3,

@@ -42,7 +42,7 @@ pub struct FlowTable {
     /// `ipv4` | `ipv6`
     pub family: &'static str,
     pub flows: Flows,
-    /// The size of the table.
+    /// The capacity of the table, in flows.
     pub established_max: u64,
     pub half_open_max: u64,
 }
@@ -53,7 +53,7 @@ pub struct Flows {
     pub half_open: u64,
     pub established: u64,
     pub closing: u64,
-    /// Those of the closing flows that were reset. A new flow that finds no other record or port takes theirs at once.
+    /// Closing flows that were reset. A new flow may take their record or port if it finds no other.
     pub reset: u64,
 }
 
@@ -79,7 +79,7 @@ impl Flows {
 #[derive(Clone, Debug)]
 pub struct Service {
     pub view: view::Service,
-    /// Packets for the service, forwarded or refused. Must not decrease when a backend is removed.
+    /// Packets for the service, forwarded or dropped. Must not decrease when a backend is removed.
     pub received: Tally,
     /// Must not decrease when a backend is removed.
     pub new_flows: u64,

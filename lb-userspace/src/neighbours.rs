@@ -3,7 +3,7 @@
 //! ```text
 //!   netlink's messages ─▶ decode ─▶ network ─┐ a few ms later
 //!   every 10 s, after a gap: a full read ────┴▶ routes ─▶ resolve ─▶ outbox ─▶ Hops, RoutingChanged, LinksChanged
-//!   the program's requests, silent and stale neighbours ─▶ limiter ─▶ kernel: "use this neighbour"
+//!   the program's requests, silent and stale neighbours ─▶ limiter ─▶ kernel: NTF_USE
 //! ```
 //!
 //! Messages keep links and neighbours up to date, and trigger route lookups. The listener subscribes before the first

@@ -3,8 +3,8 @@
 //! To add a type, add its file and a line in the table below. Its keys in the configuration and its name in `xlb
 //! health list` follow from them.
 //!
-//! Backends are not trusted: everything that they can make long or large has a limit, and one timeout covers
-//! everything from the first SYN to the deciding byte.
+//! Backends are not trusted: everything that they can make long or large has a limit, and one timeout covers everything
+//! from the first SYN to the byte that decides the result.
 
 mod connect;
 
@@ -142,7 +142,7 @@ json_by_name!(ProbeOutcome);
 /// What a probe has found. A probe may go on after that, to end its connection in a way that servers do not report.
 #[derive(Debug)]
 pub struct Verdict {
-    /// A healthy backend's answer, for the operator.
+    /// The answer of a healthy backend, for the operator; otherwise why the probe failed.
     pub answer: Result<String, Fault>,
     /// When it was certain.
     pub at: Instant,

@@ -7,7 +7,7 @@ pub struct Problem {
     pub kind: ProblemKind,
     /// What is wrong, with the names that the operator gave.
     pub detail: String,
-    /// Mistakes of a configuration file, `file:line:column: message`.
+    /// Mistakes in a configuration file, `file:line:column: message`.
     pub mistakes: Vec<String>,
 }
 

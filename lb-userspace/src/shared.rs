@@ -10,7 +10,7 @@ use std::{
 pub struct Shared<T>(Arc<T>);
 
 impl<T> Shared<T> {
-    /// Is it known, without a look at the values, that both are equal?
+    /// Do both share the same allocation, and so the same value?
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }

@@ -8,7 +8,7 @@ pub fn printable(text: &str) -> String {
     text.chars().map(visible).collect()
 }
 
-/// One character of [`printable`] text. A tab becomes a blank, to keep columns aligned.
+/// One character of [`printable`] text. A tab becomes a space, to keep columns aligned.
 pub fn visible(character: char) -> char {
     match character {
         '\t' => ' ',

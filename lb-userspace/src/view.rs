@@ -14,13 +14,13 @@ use crate::{
 /// `GET /v1/status`
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Status {
-    /// Of the daemon. The CLI may have another one.
+    /// The daemon's version, which may differ from the CLI's.
     pub version: String,
     /// Since the daemon started. The data plane may be older.
     pub uptime_seconds: u64,
     /// The path of the configuration file.
     pub config: String,
-    /// Attached interfaces, then those that should be attached.
+    /// Attached interfaces, then configured ones that are not attached.
     pub interfaces: Vec<Interface>,
     /// In the order of the file.
     pub services: Vec<ServiceSummary>,
@@ -119,7 +119,7 @@ pub struct Backend {
     pub admin_state: AdminState,
     /// Half-open, established and closing, at most a second old.
     pub flows: u64,
-    /// It gets no new flows and has none; they were counted after the last one could begin. Its server can be
+    /// It has no flows and can get none: they were counted after new flows had become impossible. Its server can be
     /// stopped.
     #[serde(default)]
     pub drained: bool,
@@ -159,7 +159,7 @@ pub struct HealthState {
     pub last: Option<ProbeResult>,
 }
 
-/// Also the answer of `POST /v1/services/{service}/backends/{backend}/probe`
+/// The result of a probe, and the answer to `POST /v1/services/{service}/backends/{backend}/probe`
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct ProbeResult {
     /// How it ended.
@@ -194,34 +194,34 @@ pub struct Flow {
     /// Of the service.
     #[serde(with = "named")]
     pub protocol: Protocol,
-    /// Who dialled.
+    /// The client's address and port.
     pub client: SocketAddr,
-    /// What was dialled.
+    /// The listen address and port that the client sent to.
     pub listen: SocketAddr,
-    /// The name of the service that was dialled.
+    /// The name of the service.
     pub service: String,
-    /// The name of the backend that answers, without its service.
+    /// The name of the backend, without its service.
     pub backend: String,
     /// Where its requests are sent.
     pub backend_address: SocketAddr,
-    /// What the backend sees: an address of ours (full-nat) or the client (nat).
+    /// The source address that the backend sees: one of xlb's (full-nat) or the client's (nat).
     pub source: SocketAddr,
-    /// Where in its life it is.
+    /// The state of the flow.
     pub state: FlowState,
     /// Since its last packet, either way.
     pub idle_seconds: f64,
 }
 
-/// Where in its life a flow is.
+/// The state of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlowState {
-    /// Its handshake is not proven.
+    /// Its handshake is not complete.
     HalfOpen,
-    /// No side has begun to close it.
+    /// Neither side has begun to close it.
     Established,
     /// One side has begun to close it.
     Closing,
-    /// Both sides have closed it: the record waits for late packets, and any flow that needs it may take it.
+    /// Closed by both sides. The record stays for late packets until a new flow reuses it.
     Closed,
 }
 
@@ -245,15 +245,15 @@ impl From<flow::State> for FlowState {
 /// `GET /v1/flows/count`
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 pub struct FlowCount {
-    /// Flows whose handshake is not proven.
+    /// Flows whose handshake is not complete.
     pub half_open: u64,
     /// Flows that neither side has begun to close.
     pub established: u64,
-    /// Flows that one side has begun to close; what both have closed is not counted.
+    /// Flows that one side has begun to close. Flows closed by both sides are not counted.
     pub closing: u64,
-    /// What the tables of both families were made for.
+    /// The capacity of the flow tables of both families together.
     pub established_max: u64,
-    /// The limits of both families.
+    /// The sum of both families' limits of half-open flows.
     pub half_open_max: u64,
 }
 
@@ -262,9 +262,9 @@ pub struct FlowCount {
 pub struct Stats {
     /// The service, or that of the backend.
     pub service: String,
-    /// `null`: the numbers of the service, with what its former backends had done.
+    /// `null`: the counters of the service, including those of removed backends.
     pub backend: Option<String>,
-    /// Half-open, established and closing, a second old at most.
+    /// Half-open, established and closing, at most a second old.
     pub flows: u64,
     /// From the pinned counters, as are all totals: a restart of the daemon does not reset them.
     pub new_flows_total: u64,
@@ -283,23 +283,23 @@ pub struct Stats {
 pub struct Reloaded {
     /// What changed, one line each.
     pub changes: Vec<String>,
-    /// Warnings about the file in force, one line each.
+    /// Warnings about the configuration in use, one line each.
     pub warnings: Vec<String>,
 }
 
 /// A problem document (RFC 9457, 3): the answer to a request that failed.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Problem {
-    /// A URI that identifies the kind: `urn:xlb:problem:...`, or `about:blank` where the status says it all.
+    /// A URI that identifies the kind: `urn:xlb:problem:...`, or `about:blank` if the HTTP status is sufficient.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The kind in words, the same each time.
+    /// A fixed summary of the kind.
     pub title: String,
     /// The response's HTTP status.
     pub status: u16,
-    /// What is the matter this time.
+    /// What went wrong with this request.
     pub detail: String,
-    /// Mistakes of a configuration file, `file:line:column: message`; left out if there are none.
+    /// Errors in a configuration file, `file:line:column: message`; omitted if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
 }

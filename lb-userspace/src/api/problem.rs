@@ -15,7 +15,7 @@ use crate::{
 /// RFC 9457, 3.
 pub const CONTENT_TYPE: &str = "application/problem+json";
 /// The problem adds nothing to the HTTP status (RFC 9457, 4.2.1).
-const NOTHING_MORE: &str = "about:blank";
+const ABOUT_BLANK: &str = "about:blank";
 
 /// How the API and the CLI show a kind of problem.
 pub struct Row {
@@ -71,7 +71,7 @@ impl Refusal {
     /// An error for which HTTP has a status, and which is not about an object of xlb.
     pub fn http(status: StatusCode, detail: impl Into<String>) -> Self {
         Self(view::Problem {
-            kind: NOTHING_MORE.to_owned(),
+            kind: ABOUT_BLANK.to_owned(),
             title: status.canonical_reason().unwrap_or_default().to_owned(),
             status: status.as_u16(),
             detail: detail.into(),

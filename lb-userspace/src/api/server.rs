@@ -1,6 +1,6 @@
 //! Serves HTTP/1.1 to a limited number of connections, with one request and a time limit each.
 //!
-//! With one request per connection, a single timeout covers head, body, response, and a client that does not read.
+//! With one request per connection, a single timeout covers head, body and response, even if the client does not read.
 //! Idle clients cannot occupy connections. Connecting again costs microseconds.
 
 use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};

@@ -1,4 +1,4 @@
-//! Tables like those of kubectl: columns separated by blanks, no lines, one row per line.
+//! Tables like those of kubectl: columns separated by spaces, no lines, one row per line.
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{ContentArrangement, presets};

@@ -166,7 +166,7 @@ impl<'a> Facts<'a> {
         entry.map(|entry| self.flows_of(entry.id)).unwrap_or_default()
     }
 
-    /// The backend addresses to which the flows of all services together fulfil a condition.
+    /// The backend addresses whose flows, summed over all services, meet a condition.
     pub fn addresses(&self, meets: impl Fn(Flows) -> bool) -> BTreeSet<SocketAddr> {
         let mut sums: BTreeMap<SocketAddr, Flows> = BTreeMap::new();
         for entry in self.have.backends.values() {
@@ -183,7 +183,7 @@ impl<'a> Facts<'a> {
         self.count.map(|count| count.of(id)).unwrap_or_default()
     }
 
-    /// No flow is left, and none can begin. This includes backends without an entry, whose id is gone.
+    /// No flow is left, and none can begin. True also for backends that have no map entry any more.
     fn is_drained(&self, entry: Option<&Entry>) -> bool {
         let Some(entry) = entry else { return true };
         self.count.is_some_and(|count| {

@@ -1,13 +1,13 @@
-//! Compiles the state into the contents of the maps. All meaning is here.
+//! Compiles the state into the contents of the maps. Every decision about what the maps contain is made here.
 //!
 //! New flows go to the eligible backends of a service and family (ready, weight above 0, up, next hop known), in the
-//! order of the file, one slot each. Backups are used only if no other is eligible. Without any, there are no slots:
-//! reason `no_backend`.
+//! order of the file, one slot each. Backups are used only if no other is eligible. If no backend at all is eligible,
+//! there are no slots, and new flows are dropped as `no_backend`.
 //!
 //! A backend keeps its id while its flows may live: backends in drain, with weight 0, and TCP backends that are down
 //! keep it without getting new flows. It loses the id when its flows must end: in maint, when removed, and for a UDP
-//! backend that is down, because nothing else ends a UDP flow. At another address or under another protocol it is
-//! another backend. A change of mode or sources ends no flow: a flow's record has its complete rewrite.
+//! backend that is down, because nothing else ends a UDP flow. A backend whose address or protocol changes is treated
+//! as a new backend. A change of mode or sources ends no flow: a flow's record has its complete rewrite.
 //!
 //! Numbers in `have` are kept, so a restart changes nothing. A service keeps its number, and a backend its id, by
 //! [identity](super::identity), so a rename ends no flow. A backend's counters follow its name: after a rename it
@@ -172,7 +172,8 @@ impl<'a> Compiler<'a> {
         self.sets = sets.map(|(number, sources)| (sources.clone(), *number)).collect();
     }
 
-    /// A packet that found its service before it was removed finds the pool, but no backend in it.
+    /// A packet that looked up its service just before the service was removed still finds the pool, which then has no
+    /// backends.
     fn empty_pools(&mut self) {
         let (in_use, grace) = (self.have.pools_in_use(), self.state.grace());
         for number in self.have.pools.keys() {
@@ -184,7 +185,7 @@ impl<'a> Compiler<'a> {
 
     fn place(&mut self, service: &Service, former: Option<ServiceNumber>) -> Result<(), NoRoom> {
         let number = self.service_number(service, former)?;
-        // Under another protocol it is another backend.
+        // With a different protocol, each is a new backend.
         let is_same = !self.have.has_other_protocol(number, service.protocol);
         let places = if is_same { self.have.backends_by_address(number) } else { BTreeMap::new() };
         let mut schedules: BTreeMap<Family, Schedule> = BTreeMap::new();
@@ -341,8 +342,8 @@ impl<'a> Compiler<'a> {
         Ok(slots)
     }
 
-    /// The active set if it holds exactly these sources; otherwise another one with them, even of another service;
-    /// otherwise one that no packet can be reading.
+    /// The active set if it holds exactly these sources; otherwise any set with these sources, even one of a different
+    /// service; otherwise a free one that no packet can be reading.
     fn source_set(&mut self, pool: PoolNumber, sources: Vec<IpAddr>) -> Result<SourceSetNumber, NoRoom> {
         if sources.is_empty() {
             return Ok(SourceSetNumber::NONE);

@@ -6,8 +6,8 @@ use lb_common::pool::SlotRange;
 
 use crate::datapath::{Op, Snapshot};
 
-/// The operations that turn `have` into `want`, in an order that is safe after each one: what is referred to is
-/// written before what refers to it, and deleted after it. What the maps mean is up to `compile`.
+/// The operations that turn `have` into `want`, in an order that is safe after each one: what is referred to is written
+/// before what refers to it, and deleted after it. What the maps contain is decided by `compile`.
 ///
 /// `next_backend_id` is written before the first new id, so that an id is never used twice.
 pub fn diff(have: &Snapshot, want: &Snapshot) -> Vec<Op> {
@@ -41,7 +41,7 @@ pub fn diff(have: &Snapshot, want: &Snapshot) -> Vec<Op> {
     plan
 }
 
-/// What `want` has and `have` lacks or has with another value.
+/// What `want` has and `have` lacks or has with a different value.
 fn changed<'a, K: Ord, V: PartialEq>(
     have: &'a BTreeMap<K, V>,
     want: &'a BTreeMap<K, V>,

@@ -17,8 +17,8 @@ use crate::{
 /// Percentage of a table, or of ports, above which there is a warning. The same as in deploy/prometheus-rules.yml.
 const NEARLY_FULL_PERCENT: u64 = 80;
 
-/// One line for each table and each backend that is nearly full. The line has no exact figure, so that it is logged
-/// once.
+/// One line for each table and each backend that is nearly full. The line contains no current figure: a changing line
+/// would be logged again and again.
 pub fn warnings(facts: &Facts<'_>, state: &State, capacity: &Capacity) -> Vec<String> {
     let tables = facts.flow_tables(capacity).into_iter().filter_map(|table| full_table(&table));
     tables.chain(full_ports(facts, state, u64::from(capacity.ports.size()))).collect()
@@ -82,7 +82,7 @@ const fn in_use(flows: Flows) -> u64 {
     flows.all() - flows.reset
 }
 
-/// Without any ports there are other warnings.
+/// If there are no ports at all, [`pinned`](super::pinned) warns.
 const fn is_nearly_full(used: u64, max: u64) -> bool {
     max > 0 && used * 100 > max * NEARLY_FULL_PERCENT
 }

@@ -1,8 +1,8 @@
 //! Matches services and backends with former ones, whatever their names.
 //!
-//! A service is identified by its protocol and listen addresses, a backend by its address and port within its
-//! service. Both can be renamed, even to each other's names, and keep their flows. The name decides only as
-//! a last resort: a service with other listen addresses matches the former one with its name, if no other service does.
+//! A service is identified by its protocol and listen addresses, a backend by its address and port within its service.
+//! Both can be renamed, even to each other's names, and keep their flows. Names decide only as a last resort: a service
+//! whose listen addresses match no former service is matched by name, if no other service matches that one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -131,7 +131,7 @@ impl Indexed {
         pools.collect()
     }
 
-    /// Is the service in the maps under another protocol?
+    /// Is the service in the maps with a different protocol?
     pub fn has_other_protocol(&self, service: ServiceNumber, protocol: Protocol) -> bool {
         self.listens_of(service).any(|(listen, _)| listen.protocol != protocol)
     }
@@ -173,8 +173,8 @@ impl Indexed {
         Some((number, *self.snapshot.pools.get(&number)?))
     }
 
-    /// An interrupted plan can leave two backends with one name or address: the old one and its replacement. Ids
-    /// count up, so the replacement is the one closest below the next id.
+    /// An interrupted plan can leave two backends with one name or address: the old one and its replacement. Ids are
+    /// assigned in increasing order, so the replacement is the one closest below the next id (modulo 2^24).
     fn newest(&self, places: impl Iterator<Item = u32>) -> Option<&Backend> {
         let backends = places.filter_map(|place| self.snapshot.backends.get(&place));
         backends.min_by_key(|backend| self.age(backend))

@@ -16,8 +16,8 @@ use crate::{
     spec::{self, BackendName, Spec},
 };
 
-/// Services are added to a stretch until it has this many backends: about a millisecond.
-const STRETCH: usize = 256;
+/// Services are added to a chunk until it has this many backends: about a millisecond.
+const CHUNK: usize = 256;
 
 /// The scrapes under way, in the order of their requests.
 #[derive(Debug, Default)]
@@ -44,7 +44,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         self.scrapes.0.push_back(Scrape { services: Vec::new(), spec, reply });
     }
 
-    /// Collects one stretch of the first scrape.
+    /// Collects one chunk of the first scrape.
     pub(super) fn advance_scrape(&mut self) {
         let Some(mut scrape) = self.scrapes.0.pop_front() else { return };
         if scrape.reply.is_closed() {
@@ -62,7 +62,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         for service in &scrape.spec.services[scrape.services.len()..] {
             scrape.services.push(self.service_input(service)?);
             backends += service.backends.len();
-            if backends >= STRETCH {
+            if backends >= CHUNK {
                 break;
             }
         }

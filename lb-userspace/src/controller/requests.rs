@@ -157,7 +157,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         }
     }
 
-    /// The attached interfaces, and those that should be.
+    /// The attached interfaces, then configured ones that are not attached.
     pub(super) fn interfaces(&self) -> Vec<view::Interface> {
         let attached = self.state.attached().iter().map(|it| view::Interface {
             name: it.name.clone(),

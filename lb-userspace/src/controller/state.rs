@@ -216,7 +216,7 @@ impl State {
         self.health_states.get(name)
     }
 
-    /// `None`: unknown yet. Without a health check, backends are assumed to be up.
+    /// `None`: not known yet. Without a health check, backends are assumed to be up.
     pub fn health(&self, service: &Service, backend: &Backend) -> Option<Health> {
         if service.health.is_none() {
             return Some(Health::Up);
@@ -243,7 +243,7 @@ impl State {
         }
     }
 
-    /// At this time, were all flows that the backend with this id can ever get in the table?
+    /// Could the backend with this id get no more flows at `at`, so that all of its flows were in the table by then?
     pub fn had_last_flow(&self, id: BackendId, at: Instant) -> bool {
         self.offers.are_over(id, at)
     }

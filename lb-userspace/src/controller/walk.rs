@@ -1,16 +1,16 @@
-//! Walks over the flow tables, one stretch at a time between other work.
+//! Walks over the flow tables, one chunk at a time between other work.
 //!
-//! The tables are walked in a cycle that counts, lists and sweeps share: each joins at the current stretch, and
+//! The tables are walked in a cycle that counts, lists and sweeps share: each joins at the current chunk, and
 //! leaves when the walk returns there.
 //!
 //! ```text
-//!            ┌──▶ stretch 0 ─▶ 1 ─▶ 2 ─▶ 3 ─▶ .. ─▶ n ──┐      a count that joins at 2 visits
+//!            ┌──▶ chunk 0 ─▶ 1 ─▶ 2 ─▶ 3 ─▶ .. ─▶ n ────┐      a count that joins at 2 visits
 //!            └───────────────────────────────────────────┘      2, 3, .. n, 0, 1, and leaves
 //! ```
 //!
 //! So a count takes one round however many backends are removed meanwhile, and all removals share the rounds. Tables
 //! can be large, but a change is applied within milliseconds, because the controller handles its events after each
-//! stretch.
+//! chunk.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,7 +29,7 @@ use crate::{
 
 /// A request for flow counts is answered with a count that began at most this long before the request.
 pub const COUNT_MAX_AGE: Duration = Duration::from_secs(1);
-/// Maximum number of counts at one time. Requests that one began too early for share the other.
+/// Maximum number of concurrent counts. Requests for which the first count began too early share the second.
 pub const COUNTS_MAX: usize = 2;
 /// Maximum number of flow lists at one time. Each holds up to its limit of flows.
 pub const LISTINGS_MAX: usize = 16;
@@ -37,7 +37,7 @@ pub const LISTINGS_MAX: usize = 16;
 /// The jobs of the walk, and the last count.
 #[derive(Debug, Default)]
 pub struct Walks {
-    /// Where the next stretch begins.
+    /// Where the next chunk begins.
     at: u32,
     jobs: Vec<Job>,
     /// Backend ids whose flows are being freed, and where the sweep of each began.
@@ -61,7 +61,7 @@ enum Purpose {
 /// Number of flows by backend id. This includes ids of removed backends, which must not be part of any sum.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Count {
-    /// Every flow that was in the tables then and still is was counted.
+    /// When the count began. Every flow that has been in the tables since then was counted.
     begun: Instant,
     flows: BTreeMap<BackendId, Flows>,
 }
@@ -111,13 +111,13 @@ impl Walks {
         !self.jobs.is_empty() || !self.retired.is_empty()
     }
 
-    /// Walks over the next stretch. On an error all jobs are dropped: requests start new counts, and the next
+    /// Walks over the next chunk. On an error all jobs are dropped: requests start new counts, and the next
     /// count finds what a sweep left behind.
     pub fn advance(&mut self, datapath: &mut impl Datapath, have: &Snapshot) -> anyhow::Result<()> {
         if !self.is_walking() {
             return Ok(());
         }
-        match self.stretch(datapath, have) {
+        match self.walk_chunk(datapath, have) {
             Ok(next) => self.at = next,
             Err(error) => {
                 self.abort(&error);
@@ -137,8 +137,8 @@ impl Walks {
         self.jobs.push(Job { from: self.at, purpose });
     }
 
-    /// Returns where the next stretch begins.
-    fn stretch(&mut self, datapath: &mut impl Datapath, have: &Snapshot) -> anyhow::Result<u32> {
+    /// Returns where the next chunk begins.
+    fn walk_chunk(&mut self, datapath: &mut impl Datapath, have: &Snapshot) -> anyhow::Result<u32> {
         let mut next = None;
         // Freed before counted, so an id that is found afterwards was left behind.
         if !self.retired.is_empty() {

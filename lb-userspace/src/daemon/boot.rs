@@ -9,8 +9,8 @@ use crate::datapath::OpenError;
 /// Interval of checks. Not everything that preflight checks (LRO, sysctls) sends an event when it changes.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// Checks the host until it is fit, but no longer than `limit`. Problems that do not go away by themselves are
-/// returned at once. `report` gets the problems whenever they change.
+/// Checks the host until it passes, for at most `limit`. Problems that waiting cannot solve are returned at once.
+/// `report` gets the problems whenever they change.
 pub async fn until_fit<T>(
     limit: Duration,
     mut look: impl FnMut() -> Result<T, OpenError>,

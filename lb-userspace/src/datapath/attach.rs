@@ -74,7 +74,7 @@ impl Target<'_> {
         Some(if xdp.is_generic { LinkMode::Generic } else { LinkMode::Native })
     }
 
-    /// Attaches in another mode. If that is refused, this is undone.
+    /// Attaches in a different mode. If that is refused, the change is rolled back.
     fn change(&self, program: &mut Xdp, mode: LinkMode, directory: &Path) -> Result<(), NotAttached> {
         if let Some(held) = self.held {
             held.remove()?;
@@ -122,7 +122,7 @@ impl Target<'_> {
     }
 }
 
-/// One mode for each interface.
+/// One attempt to attach to all interfaces, with one mode for those that are `auto`.
 struct Attempt<'a> {
     targets: &'a [Target<'a>],
     auto: LinkMode,
@@ -147,9 +147,9 @@ impl<'a> Attempt<'a> {
             .inspect_err(|_| changed.iter().for_each(|it| it.undo(program, directory)))
     }
 
-    /// New links first, because they can fail and dropping them undoes them. Then mode changes, which detach the
-    /// interface for a moment; each is pinned at once. Replacing programs comes last: the kernel has no reason to refuse it.
-    /// `changed`: those that have another mode now.
+    /// New links come first: they can fail, and dropping them rolls them back. Then mode changes, which detach the
+    /// interface for a moment; each is pinned at once. Replacing programs comes last: the kernel has no reason to
+    /// refuse it. `changed`: those whose mode was changed.
     fn change<'t>(
         &'t self,
         program: &mut Xdp,

@@ -1,8 +1,8 @@
 //! Takes over from xlb 0.1.0, whose maps have no manifest.
 //!
 //! It pins everything in the directory `v3`, each map by its plain name. Its layouts are listed here, so that its
-//! contents are copied like those of any other version. What is not listed is not copied: its flows are lost, and the
-//! daemon fills the rest.
+//! contents are copied like those of any other version. Maps that are not listed are not copied: flows are lost, and
+//! the daemon fills the others.
 //!
 //! | map | what continues |
 //! |---|---|
@@ -75,7 +75,8 @@ SERVICE_NAMES: Hash, key 4, value 128, flags 0x0, entries 512
   value itself 0 128 [u8; 128]
 ";
 
-/// The maps of 0.1.0 in its directory of pins. `None` if it is another one, or if a map is missing or differs.
+/// The maps of 0.1.0 in its directory of pins. `None` if the directory is not of 0.1.0, or if a map is missing or
+/// differs.
 pub fn maps(directory: &Path) -> anyhow::Result<Option<Vec<Carried>>> {
     if !directory.ends_with("v3") {
         return Ok(None);

@@ -1,6 +1,6 @@
 //! Walks and sweeps of the flow tables, while packets are forwarded.
 //!
-//! Records are read and freed by the program's own code ([`lb_ebpf::table`]). A walk proceeds in stretches, so that
+//! Records are read and freed by the program's own code ([`lb_ebpf::table`]). A walk proceeds in chunks, so that
 //! nothing waits for a whole table.
 
 use std::{collections::BTreeSet, net::SocketAddr, ops::Range};
@@ -25,8 +25,8 @@ use lb_ebpf::{
 
 use super::{Flow, mapping::Mapping};
 
-/// Buckets in a stretch: 2 to 4 MiB of records, which take a few milliseconds.
-const STRETCH: u32 = 4096;
+/// Buckets in a chunk: 2 to 4 MiB of records, which take a few milliseconds.
+const CHUNK: u32 = 4096;
 
 /// Both families' tables.
 pub struct Flows {
@@ -43,41 +43,41 @@ pub struct Table<F: Family> {
 }
 
 impl Flows {
-    /// Visits the flows of the stretch at `from` that have not expired, including those of removed backends,
-    /// which the caller must sweep. Returns where the next stretch begins.
+    /// Visits the flows of the chunk at `from` that have not expired, including those of removed backends,
+    /// which the caller must sweep. Returns where the next chunk begins.
     pub fn walk(&self, from: u32, now: Ticks, visit: &mut dyn FnMut(&Flow)) -> Option<u32> {
-        let (stretch, next) = self.stretch(from);
-        match stretch {
-            Stretch::V4(buckets) => self.v4.walk(buckets, now, visit),
-            Stretch::V6(buckets) => self.v6.walk(buckets, now, visit),
+        let (chunk, next) = self.chunk(from);
+        match chunk {
+            Chunk::V4(buckets) => self.v4.walk(buckets, now, visit),
+            Chunk::V6(buckets) => self.v6.walk(buckets, now, visit),
         }
         next
     }
 
-    /// Frees the records and reply index entries of retired backends in one stretch. Returns where the next one
+    /// Frees the records and reply index entries of retired backends in one chunk. Returns where the next one
     /// begins.
     pub fn sweep(&self, from: u32, retired: &BTreeSet<BackendId>, settings: &Settings) -> Option<u32> {
-        let (stretch, next) = self.stretch(from);
-        match stretch {
-            Stretch::V4(buckets) => self.v4.sweep(buckets, retired, settings),
-            Stretch::V6(buckets) => self.v6.sweep(buckets, retired, settings),
+        let (chunk, next) = self.chunk(from);
+        match chunk {
+            Chunk::V4(buckets) => self.v4.sweep(buckets, retired, settings),
+            Chunk::V6(buckets) => self.v6.sweep(buckets, retired, settings),
         }
         next
     }
 
-    /// Stretches are numbered through IPv4's buckets and then IPv6's. None covers both.
-    fn stretch(&self, from: u32) -> (Stretch, Option<u32>) {
+    /// Chunks are numbered through IPv4's buckets and then IPv6's. None covers both.
+    fn chunk(&self, from: u32) -> (Chunk, Option<u32>) {
         let v4 = self.v4.buckets.len() as u32;
         let all = v4 + self.v6.buckets.len() as u32;
         let begin = from.min(all);
-        let end = begin.saturating_add(STRETCH).min(if begin < v4 { v4 } else { all });
-        let stretch = if begin < v4 { Stretch::V4(begin..end) } else { Stretch::V6(begin - v4..end - v4) };
-        (stretch, (end < all).then_some(end))
+        let end = begin.saturating_add(CHUNK).min(if begin < v4 { v4 } else { all });
+        let chunk = if begin < v4 { Chunk::V4(begin..end) } else { Chunk::V6(begin - v4..end - v4) };
+        (chunk, (end < all).then_some(end))
     }
 }
 
 /// Buckets of one family.
-enum Stretch {
+enum Chunk {
     V4(Range<u32>),
     V6(Range<u32>),
 }

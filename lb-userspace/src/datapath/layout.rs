@@ -133,12 +133,12 @@ impl FromStr for FieldLayout {
     }
 }
 
-/// FNV-1a. Names need no secrecy, and texts are compared as well.
+/// FNV-1a: the names need no cryptographic hash, and the texts are compared as well.
 fn hash(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
-/// How to copy a value to another layout: fields with the same name, size and type.
+/// How to copy a value to a different layout: fields with the same name, size and type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conversion(Vec<Copied>);
 

@@ -33,7 +33,7 @@ impl Lock {
         }
     }
 
-    /// Does the lock belong to this directory? No if the locked one was removed or replaced.
+    /// Is this directory still the locked one? False if that was removed or replaced.
     pub fn is_of(&self, root: &Path) -> anyhow::Result<bool> {
         let locked = self.0.metadata().context("stat the locked directory")?;
         match fs::metadata(root) {
@@ -45,7 +45,7 @@ impl Lock {
 }
 
 impl Drop for Lock {
-    /// Unlocks explicitly. A child that another thread is starting has a copy of the descriptor until it calls
+    /// Unlocks explicitly. A child process that another thread is starting has a copy of the descriptor until it calls
     /// exec, and the kernel keeps the lock while a copy exists.
     fn drop(&mut self) {
         if let Err(error) = self.0.unlock() {

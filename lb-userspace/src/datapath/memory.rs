@@ -17,8 +17,8 @@ use super::{
     past::{Counted, PastCounters},
 };
 
-/// Flows in a stretch: few, so that a walk in a test takes many stretches.
-const STRETCH: usize = 2;
+/// Flows in a chunk: few, so that a walk in a test takes many chunks.
+const CHUNK: usize = 2;
 
 /// Plain values in place of the kernel's maps.
 #[derive(Clone, Debug, Default)]
@@ -37,9 +37,9 @@ pub struct Memory {
     pub observed: usize,
     /// The number of operations that succeed before one fails.
     pub fail_after: Option<usize>,
-    /// The next stretch of a sweep fails.
+    /// The next chunk of a sweep fails.
     pub fail_sweep: bool,
-    /// Number of stretches visited, and of stretches swept.
+    /// Number of chunks visited, and of chunks swept.
     pub visited: usize,
     pub swept: usize,
 }
@@ -103,8 +103,8 @@ impl Datapath for Memory {
             bail!("no mapping of the test's tables");
         }
         self.swept += 1;
-        let (stretch, next) = self.stretch(from);
-        for record in &mut self.records[stretch] {
+        let (chunk, next) = self.chunk(from);
+        for record in &mut self.records[chunk] {
             record.take_if(|flow| retired.contains(&flow.backend_id));
         }
         Ok(next)
@@ -112,8 +112,8 @@ impl Datapath for Memory {
 
     fn flows(&mut self, from: u32, visit: &mut dyn FnMut(&Flow)) -> anyhow::Result<Option<u32>> {
         self.visited += 1;
-        let (stretch, next) = self.stretch(from);
-        self.records[stretch].iter().flatten().for_each(visit);
+        let (chunk, next) = self.chunk(from);
+        self.records[chunk].iter().flatten().for_each(visit);
         Ok(next)
     }
 
@@ -164,10 +164,10 @@ impl Memory {
         self.counters.past = past.entries().clone();
     }
 
-    fn stretch(&self, from: u32) -> (Range<usize>, Option<u32>) {
+    fn chunk(&self, from: u32) -> (Range<usize>, Option<u32>) {
         let all = self.records.len();
         let start = (from as usize).min(all);
-        let end = (start + STRETCH).min(all);
+        let end = (start + CHUNK).min(all);
         (start..end, (end < all).then_some(end as u32))
     }
 }

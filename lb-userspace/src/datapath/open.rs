@@ -86,8 +86,8 @@ pub struct Fit<'a> {
     lock: Option<Lock>,
 }
 
-/// Checks, without changing anything, whether the data plane with the pins in `pins` can be opened.
-/// (Links that a killed daemon left half pinned are finished.)
+/// Checks, without changing anything, whether the data plane with the pins in `pins` can be opened. (Pins of links that
+/// a killed daemon left unfinished are completed.)
 pub fn judge<'a>(spec: &'a Spec, pins: &'a Path) -> Result<Fit<'a>, OpenError> {
     let host = Host::read(pins)?;
     refuse(preflight::check_host(&host))?;
@@ -159,7 +159,7 @@ struct Found {
 #[derive(Debug)]
 struct Older {
     directory: PathBuf,
-    /// Everything except its flows is carried over.
+    /// Everything except its flows is copied.
     are_carried: bool,
 }
 
@@ -342,8 +342,8 @@ fn remove_replaced(pins: &Path, program: u32, others: &[Older]) -> anyhow::Resul
     others.iter().try_for_each(|other| pins::remove_directory(&other.directory))
 }
 
-/// Removes the pins that none of these programs uses. Waits for a grace period first, because packets may still be in
-/// the others, and call their slow paths.
+/// Removes the pins that none of these programs uses. Waits for a grace period first, because packets may still be in a
+/// replaced program and call its slow paths.
 fn remove_unused(pins: &Path, programs: &BTreeSet<u32>) -> anyhow::Result<()> {
     grace_period::wait()?;
     let mut maps = BTreeSet::new();

@@ -27,7 +27,7 @@ pub type Key = Record;
 pub struct Counted {
     /// Of a backend; for a service, of its backends that no longer have an entry.
     pub backend: BackendCounters,
-    /// Packets that a service refused.
+    /// Packets for a service that were not forwarded.
     pub refused: Tally,
 }
 
@@ -37,8 +37,8 @@ fields!(Counted { backend, refused });
 #[derive(Clone, Debug, PartialEq)]
 pub struct PastCounters {
     entries: BTreeMap<String, Counted>,
-    /// From this number of entries on, unused names are dropped. The rest is reserved for services that take over
-    /// the counts of their backends.
+    /// At this number of entries, unused names are dropped. The entries above it are reserved for services that take
+    /// over the counts of their backends.
     soft_limit: usize,
 }
 

@@ -63,7 +63,7 @@ pub fn links(directory: &Path) -> anyhow::Result<Vec<u32>> {
     Ok(names.iter().filter_map(|name| interface(name)).collect())
 }
 
-/// Finishes the rename of link pins that a kill interrupted.
+/// Completes renames of link pins that a killed daemon left unfinished.
 ///
 /// The final path holds what [`attach`](super::attach) was about to replace: nothing, a dead link, or the same one.
 pub fn finish_links(directory: &Path) -> anyhow::Result<()> {
@@ -143,7 +143,7 @@ pub fn remove_directory(directory: &Path) -> anyhow::Result<()> {
     fs::remove_dir(directory).with_context(|| format!("remove {}", directory.display()))
 }
 
-/// The missing ones of this directory and its parents, innermost first.
+/// This directory and those of its parents that do not exist, innermost first.
 pub fn missing(directory: &Path) -> Vec<PathBuf> {
     directory
         .ancestors()

@@ -157,8 +157,8 @@ pub fn native_mtu_max(page_size: u32) -> u32 {
     page_size.saturating_sub(PAGE_OVERHEAD)
 }
 
-/// `bpf_fib_lookup` finds no route on an interface that does not forward. An interface whose MTU is too small for a family
-/// has no settings for it.
+/// `bpf_fib_lookup` returns no route if forwarding is off on the ingress interface. An interface whose MTU is too small
+/// for a family has no settings for it.
 fn check_forwarding(link: &Link, families: Families) -> Vec<Cause> {
     // sysctl(8): a dot in the name of an interface is written as a slash.
     let key = link.name.replace('.', "/");

@@ -219,7 +219,7 @@ pub fn pin_name(map: &str) -> String {
     layout(map).map_or_else(|| map.to_owned(), MapLayout::pin_name)
 }
 
-/// The position of a flow in its table depends on the flow hash: with another hash it would not be found.
+/// The position of a flow in its table depends on the flow hash: with a different hash it would not be found.
 fn flow_hash(purpose: Purpose) -> Option<u64> {
     let keys: hash::Keys = std::array::from_fn(|index| 0x9e37_79b9_7f4a_7c15 << index | 1);
     let ports = Ports::from_raw(0x1234_5678);
@@ -270,7 +270,8 @@ const RING_PAGES: u64 = 3;
 const POINTER: u64 = 8;
 
 impl MapShape {
-    /// The name in the program. Maps of one value that the program reaches by address are sections of the object.
+    /// The name in the program. A single-value map that the program accesses by address is a section of the object, and
+    /// named after it.
     pub fn name_in_object(&self) -> &'static str {
         match self.name {
             "SETTINGS" => Settings::SECTION,

@@ -56,7 +56,7 @@ impl<T> Given<T> {
 
 impl<T: Copy> Given<T> {
     /// The value, or this default if there is none. `None` if it is wrong: rules about it are skipped.
-    pub const fn meant(&self, default: T) -> Option<T> {
+    pub const fn or_if_absent(&self, default: T) -> Option<T> {
         match self {
             Self::Absent => Some(default),
             Self::Wrong => None,

@@ -155,7 +155,7 @@ fn not_an_endpoint(written: &str) -> String {
     }
 }
 
-/// `fd00::1:80` is an address, but hardly what was meant.
+/// `fd00::1:80` parses as an address, but the user probably forgot the brackets.
 fn without_brackets(written: &str) -> Option<SocketAddr> {
     let (address, port) = written.rsplit_once(':')?;
     let address: std::net::Ipv6Addr = address.parse().ok()?;

@@ -28,7 +28,7 @@ impl<T> Reply<T> {
         (Self(sender), receiver)
     }
 
-    /// Sends the answer. If the client has gone, it is dropped.
+    /// Sends the answer, which is dropped if the client has gone.
     pub fn send(self, answer: Result<T, Problem>) {
         let _gone = self.0.send(answer);
     }

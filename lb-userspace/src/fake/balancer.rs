@@ -64,7 +64,7 @@ impl Balancer {
         }
     }
 
-    /// Only what each daemon has.
+    /// Metrics without services: only what every daemon has.
     pub fn metrics() -> metrics::Input {
         let table = |family| FlowTable {
             family,

@@ -14,13 +14,13 @@ use crate::{
 #[derive(Debug)]
 pub struct Finding {
     pub answer: Result<String, Fault>,
-    /// Until the verdict was certain.
+    /// Until the result was certain.
     pub duration: Duration,
     pub at: SystemTime,
     pub timeout: Duration,
 }
 
-/// Probes the target once. The verdict comes within its timeout.
+/// Probes the target once. The result comes within its timeout.
 pub async fn probe(target: &Target) -> Finding {
     let at = SystemTime::now();
     let started = Instant::now();

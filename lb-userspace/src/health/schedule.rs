@@ -10,12 +10,12 @@
 //! first probes are [spread](first_start) over a second. From the second probe on, each backend has a fixed grid
 //! whose phase follows from its name, so that probes do not come in bursts.
 //!
-//! The duration of a probe does not shift the next one. So a backend that starts to refuse gets no new flow after
-//! `fall * interval`, plus `timeout` if it is silent: whenever it dies, `fall` probes start within `fall` intervals.
-//! (For silent backends this requires a timeout no longer than the interval: a backend never has two probes at once,
-//! so a longer timeout skips points of the grid.)
+//! The duration of a probe does not shift the next one. So a failed backend gets no new flow after `fall * interval` if
+//! it refuses connections, or `fall * interval + timeout` if it is silent: whenever it fails, `fall` probes start
+//! within `fall` intervals. (For silent backends this requires a timeout no longer than the interval: a backend never
+//! has two probes at once, so a longer timeout skips points of the grid.)
 //!
-//! Pure: times are arguments and results, as durations since the target was first seen.
+//! No clock is read: times are arguments and results, as durations since the target was first seen.
 
 use std::time::Duration;
 
@@ -52,8 +52,8 @@ impl Schedule {
 
     /// When the next probe starts, if the one before ended at `elapsed`. A time in the past means at once.
     ///
-    /// If a probe ends after the next point, that point is used late rather than skipped: with a timeout as long
-    /// as the interval, each point would be missed by a hair. If several points were missed, only the last one is
+    /// If a probe ends after the next point, that point is used late rather than skipped: with a timeout as long as the
+    /// interval, each point would be missed by a few microseconds. If several points were missed, only the last one is
     /// used.
     pub fn next(&mut self, elapsed: Duration) -> Duration {
         let next = match self.last {

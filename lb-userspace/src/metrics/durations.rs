@@ -13,7 +13,7 @@ const BOUNDS_US: [u64; 14] = [
 /// Counts of durations, by bucket.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Durations {
-    /// Not cumulative. What is above the last limit is only in `count`.
+    /// Not cumulative. Durations above the last limit are counted only in `count`.
     buckets: [u64; BOUNDS_US.len()],
     count: u64,
     sum: Duration,

@@ -29,7 +29,7 @@ impl Family {
         Self(family)
     }
 
-    /// Adds a sample to a family of counters. Exact up to 2^53, as all of Prometheus is.
+    /// Adds a sample to a family of counters. Exact up to 2^53, because Prometheus stores samples as 64-bit floats.
     pub fn count(&mut self, labels: &[Label<'_>], value: u64) {
         let mut counter = Counter::default();
         counter.set_value(value as f64);

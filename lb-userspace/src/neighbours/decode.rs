@@ -1,4 +1,4 @@
-//! Decodes netlink messages. Pure.
+//! Decodes netlink messages. No I/O.
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "the kernel has many words, and gets more: ours are few")]
 
@@ -17,7 +17,7 @@ use super::{
     resolve::{Link, Neighbour, Place, Route},
 };
 
-/// The meaning of a message from the groups that xlb listens to, if it matters.
+/// The change that a message reports, or `None` if xlb does not use it.
 pub fn fact(message: &RouteNetlinkMessage) -> Option<Fact> {
     use RouteNetlinkMessage as Message;
     match message {

@@ -1,7 +1,7 @@
-//! Limits how often the kernel is asked to resolve a neighbour. Pure.
+//! Limits how often the kernel is asked to resolve a neighbour. No I/O.
 //!
-//! XDP bypasses the kernel, so neighbours that only XDP uses seem idle to the kernel: it would neither resolve them
-//! nor notice that they moved. So xlb triggers the requests.
+//! XDP bypasses the kernel, so neighbours that only XDP uses seem idle to the kernel: it would neither resolve them nor
+//! notice that they moved. So xlb has the kernel send the ARP requests or neighbour solicitations.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 

@@ -1,4 +1,4 @@
-//! The kernel's links and neighbours, updated by its messages, and the consequences of each message. Pure.
+//! The kernel's links and neighbours, updated by its messages, and the consequences of each message. No I/O.
 
 use std::{collections::BTreeMap, ops::BitOrAssign};
 
@@ -6,7 +6,7 @@ use lb_common::{hop::InterfaceIndex, net::Mac};
 
 use super::resolve::{Link, Neighbour, Place};
 
-/// Number of remembered addresses of neighbours without an entry. If such a neighbour gets another address, flows
+/// Number of remembered addresses of neighbours without an entry. If such a neighbour gets a different address, flows
 /// must look it up.
 const DEPARTED_MAX: usize = 16 * 1024;
 
@@ -14,7 +14,7 @@ const DEPARTED_MAX: usize = 16 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Used {
     One(Mac),
-    /// Unknown: flows use more than one address, so any entry may be news to some of them.
+    /// Unknown: flows use more than one address, so any entry may differ from that of some flows.
     Several,
 }
 
@@ -134,8 +134,8 @@ impl Network {
         if before == link { Changes::default() } else { Changes::ALL }
     }
 
-    /// A neighbour that is confirmed, deleted or seen for the first time changes nothing for flows: the address
-    /// that they use is still right. Only another address than the last one does.
+    /// A neighbour that is confirmed, deleted or seen for the first time changes nothing for flows: the address that
+    /// they use is still right. Only an address that differs from the last one does.
     fn absorb_neighbour(&mut self, place: Place, neighbour: Option<Neighbour>) -> Changes {
         let before = match neighbour {
             Some(neighbour) => self.neighbours.insert(place, neighbour),

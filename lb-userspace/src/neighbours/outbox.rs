@@ -1,5 +1,5 @@
 //! Events that the controller has not received yet. While it is busy, events of one kind are merged, and no sender
-//! waits. Pure.
+//! waits. No I/O.
 
 use std::collections::BTreeMap;
 

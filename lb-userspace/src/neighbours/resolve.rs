@@ -1,4 +1,4 @@
-//! Computes the next hop of a backend from the kernel's state. Pure.
+//! Computes the next hop of a backend from the kernel's state. No I/O.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -54,7 +54,7 @@ pub enum Route {
     Via { interface: InterfaceIndex, next_hop: IpAddr, mtu: Option<u32> },
     /// The address is this host's own.
     Local,
-    /// No route, or one that rejects.
+    /// No route, or one that leads to no neighbour, such as unreachable, prohibit or blackhole.
     Missing,
 }
 

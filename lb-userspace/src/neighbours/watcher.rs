@@ -113,7 +113,7 @@ impl Watcher {
             tokio::select! {
                 notification = monitor.next() => match notification.context("receive netlink notifications")? {
                     Notification::Fact(fact) => self.absorb(fact),
-                    Notification::Gap => self.distrust(),
+                    Notification::Gap => self.resync(),
                 },
                 () = sleep_until(self.look_at), if self.pending.any() => self.look(&kernel).await?,
                 changed = self.wanted.changed() => match changed {
@@ -158,7 +158,7 @@ impl Watcher {
     }
 
     /// Messages of any kind may have been lost.
-    fn distrust(&mut self) {
+    fn resync(&mut self) {
         log::warn!("netlink notifications were lost: reading everything again");
         self.resync_at = Instant::now();
         self.schedule(Changes::ALL);
@@ -202,7 +202,7 @@ impl Watcher {
         Ok(())
     }
 
-    /// Does a backend have another next hop than before?
+    /// Has the next hop of a backend changed?
     async fn look_up_routes(&mut self, kernel: &Kernel) -> anyhow::Result<bool> {
         let wanted = self.wanted.borrow_and_update().clone();
         let routes = kernel.routes(wanted).await?;

@@ -21,7 +21,7 @@ pub(super) async fn connect(address: SocketAddr, source: Option<IpAddr>) -> Resu
     Ok(socket.connect(address).await?)
 }
 
-/// `connect` chooses the port: a port chosen here would be unavailable to probes of all other backends.
+/// `connect` chooses the port: a port bound here could not be used at the same time by probes of other backends.
 fn bind(socket: &TcpSocket, source: IpAddr) -> io::Result<()> {
     setsockopt(socket, IpBindAddressNoPort, &true)?;
     socket.bind(SocketAddr::new(source, 0))

@@ -56,7 +56,7 @@ pub fn read(mut table: Table<'_>) -> &DeTable<'_> {
 /// `None`: backends are not checked.
 pub fn validate(service: &file::Service<'_>, report: &Report<'_>) -> Option<HealthCheck> {
     let keys = &service.health;
-    let kind = keys.get(&TYPE).meant(Some(Kind::Tcp))?;
+    let kind = keys.get(&TYPE).or_if_absent(Some(Kind::Tcp))?;
     has_no_keys_of_other_types(keys, kind, report);
     let kind = kind?;
     ends_in_time(keys, report);
@@ -73,7 +73,8 @@ pub fn validate(service: &file::Service<'_>, report: &Report<'_>) -> Option<Heal
     })
 }
 
-/// A key of another type in the service's own table is a mistake. An inherited one is meant for other services.
+/// A key of a different check type is an error in the service's own table. An inherited one is ignored: it is for other
+/// services.
 fn has_no_keys_of_other_types(keys: &Layers<'_>, kind: Option<Kind>, report: &Report<'_>) {
     let has = |kind: Kind, key: &dyn AnyKey| kind.keys().iter().any(|it| it.name() == key.name());
     let name = kind.name();
@@ -94,7 +95,7 @@ fn has_no_keys_of_other_types(keys: &Layers<'_>, kind: Option<Kind>, report: &Re
 /// `timeout`.
 fn ends_in_time(keys: &Layers<'_>, report: &Report<'_>) {
     let (Given::Good(timeout), Some(interval)) =
-        (keys.get(&TIMEOUT), keys.get(&INTERVAL).meant(DEFAULT_INTERVAL))
+        (keys.get(&TIMEOUT), keys.get(&INTERVAL).or_if_absent(DEFAULT_INTERVAL))
     else {
         return;
     };
@@ -112,7 +113,7 @@ fn ends_in_time(keys: &Layers<'_>, report: &Report<'_>) {
     }
 }
 
-/// A check over another protocol than the service's cannot use the port of the backend.
+/// A check over a protocol other than the service's cannot use the port of the backend.
 fn has_a_port(service: &file::Service<'_>, kind: Kind, report: &Report<'_>) {
     let Given::Good(protocol) = &service.protocol else { return };
     let (serves, checked) = (protocol.value, kind.over());

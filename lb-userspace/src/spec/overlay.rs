@@ -1,4 +1,4 @@
-//! Changes made by commands since the operator wrote the file.
+//! Changes made by commands on top of the configuration file.
 //!
 //! An entry records three things about a backend: its definition in the file when the change was made, the definition
 //! that the command set instead, and its admin state. They are compared with the present file:
@@ -144,7 +144,7 @@ impl Overlay {
         self.entries.get(name).cloned().unwrap_or(unchanged)
     }
 
-    /// Entries with another definition than the file.
+    /// Entries whose definition differs from the file's.
     fn changes(&self) -> impl Iterator<Item = (&BackendName, &Change)> {
         self.entries.iter().filter(|(_, change)| change.command != change.file)
     }
@@ -163,7 +163,7 @@ impl Change {
         self.command == self.file && self.admin_state == AdminState::Ready
     }
 
-    /// Whether the change is about the same server as the definition in the file.
+    /// Does the change keep the address that the file defines?
     fn keeps_address(&self) -> bool {
         self.command.zip(self.file).is_some_and(|(command, file)| command.address == file.address)
     }
@@ -231,8 +231,8 @@ impl From<&Backend> for Definition {
     }
 }
 
-/// Positions in the file of the services that an overlay names, found in one pass. Specs made from the file have the same
-/// order of services.
+/// Positions, in the file, of the services that an overlay mentions. A spec made from the file has its services in the
+/// same order.
 struct Places(BTreeMap<String, usize>);
 
 impl Places {

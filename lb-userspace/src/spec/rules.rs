@@ -9,7 +9,7 @@ use std::{
 use super::{Service, Spec};
 use crate::text::quote;
 
-/// Like HAProxy's 256 or ipvsadm's 65535, large enough for shares in tenths of a percent.
+/// Comparable to HAProxy's 256 and ipvsadm's 65535; allows shares in steps of 0.1 %.
 pub const MAX_WEIGHT: u32 = 1000;
 /// The weight of a backend if none is given.
 pub const DEFAULT_WEIGHT: u32 = 100;

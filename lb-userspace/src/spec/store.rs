@@ -43,7 +43,7 @@ pub enum StoreError {
     Corrupt { path: PathBuf, detail: String },
 }
 
-/// Nothing is lost: the file stays until the operator moves it.
+/// The remedy for an unreadable overlay. The file is kept until the operator moves it.
 const CURE: &str = "move it away to start without the changes made by commands";
 
 #[derive(Serialize, Deserialize)]

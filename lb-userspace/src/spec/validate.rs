@@ -67,7 +67,7 @@ fn interfaces(written: Option<Vec<file::Interface>>, report: &Report<'_>) -> Vec
 fn limits(written: file::Limits, report: &Report<'_>) -> Limits {
     let default = Limits::default();
     let (flows, flows_ipv6) =
-        (written.flows.meant(default.flows), written.flows_ipv6.meant(default.flows_ipv6));
+        (written.flows.or_if_absent(default.flows), written.flows_ipv6.or_if_absent(default.flows_ipv6));
     // A default that depends on another value.
     let most = flows.zip(flows_ipv6).map_or(u32::MAX, |(flows, flows_ipv6)| flows.max(flows_ipv6));
     if let Some(half_open) = written.half_open_flows.good().filter(|it| it.value > most) {
@@ -80,8 +80,8 @@ fn limits(written: file::Limits, report: &Report<'_>) -> Limits {
         flows_ipv6: written.flows_ipv6.or(default.flows_ipv6),
         half_open_flows: written.half_open_flows.or(default.half_open_flows.min(most)),
         // A value that cannot be read is a mistake of its own, and allows whatever else the file has.
-        services: written.services.meant(default.services).unwrap_or(MAX_SERVICES),
-        backends: written.backends.meant(default.backends).unwrap_or(MAX_BACKENDS),
+        services: written.services.or_if_absent(default.services).unwrap_or(MAX_SERVICES),
+        backends: written.backends.or_if_absent(default.backends).unwrap_or(MAX_BACKENDS),
     }
 }
 
@@ -128,7 +128,7 @@ fn families(service: &file::Service<'_>, report: &Report<'_>) {
 }
 
 fn sources(service: &file::Service<'_>, family: Family, report: &Report<'_>) {
-    if service.mode.meant(Mode::FullNat) == Some(Mode::Nat) {
+    if service.mode.or_if_absent(Mode::FullNat) == Some(Mode::Nat) {
         if let Some(place) = service.source.span {
             report.add(place, "`source` is not allowed in mode `nat`: backends see the client's own address");
         }
@@ -151,7 +151,8 @@ fn sources(service: &file::Service<'_>, family: Family, report: &Report<'_>) {
 fn listens(service: &file::Service<'_>, family: Family, report: &Report<'_>) {
     let Some(listen) = service.listen_of(family) else { return };
     let name = service.name();
-    let needs_source = service.mode.meant(Mode::FullNat) == Some(Mode::FullNat) && service.source.is_complete;
+    let needs_source =
+        service.mode.or_if_absent(Mode::FullNat) == Some(Mode::FullNat) && service.source.is_complete;
     if needs_source && !service.source.items.iter().any(|it| Family::of(it.value) == family) {
         let message = format!(
             "service `{name}` listens on {family} here, but has no {family} `source`: \
@@ -176,7 +177,7 @@ fn listens(service: &file::Service<'_>, family: Family, report: &Report<'_>) {
 fn listen_once(services: &[file::Service<'_>], report: &Report<'_>) {
     let mut seen: BTreeMap<_, Span> = BTreeMap::new();
     for service in services {
-        let Some(protocol) = service.protocol.meant(Protocol::Tcp) else { continue };
+        let Some(protocol) = service.protocol.or_if_absent(Protocol::Tcp) else { continue };
         for listen in &service.listen.items {
             if let Some(first) = seen.get(&(listen.value, protocol)) {
                 let line = report.line(*first);
@@ -205,7 +206,7 @@ fn totals(services: &[file::Service<'_>], room: Room, report: &Report<'_>) {
     // Entries of the map `SERVICES`: one per listen address, and one per local address and protocol.
     let mut ours = BTreeSet::new();
     let keys = |service: &file::Service<'_>| {
-        let protocol = service.protocol.meant(Protocol::Tcp);
+        let protocol = service.protocol.or_if_absent(Protocol::Tcp);
         let listen = service.listen.items.iter().map(|it| it.value.ip());
         let addresses = listen.chain(service.source.items.iter().map(|it| it.value));
         service.listen.items.len() + addresses.filter(|address| ours.insert((*address, protocol))).count()

@@ -17,7 +17,7 @@ use tokio::{net::UnixStream, time::timeout};
 use super::{Answer, Client, Error};
 use crate::api::server::CONNECTION_TIMEOUT;
 
-/// Timeout of requests that change nothing. Monitoring systems stop their plugins after 10 seconds.
+/// Timeout of requests that change nothing. Monitoring systems usually stop a plugin after 10 seconds.
 pub const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of other requests: longer than the server's, so that its error message arrives first.
 pub const TIMEOUT: Duration = Duration::from_secs(CONNECTION_TIMEOUT.as_secs() + 5);

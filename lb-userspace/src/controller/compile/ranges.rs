@@ -1,7 +1,7 @@
 //! Free ranges of slots: first fit, in sizes that are powers of two.
 //!
-//! A range is rounded up to a power of two and aligned to it. So a free range is always found, whatever happened
-//! before, as long as no more is used than the slots were sized for. `lb_common::limits::Room::slots` has the proof.
+//! A range is rounded up to a power of two and aligned to it. So a free range is always found, whatever the allocation
+//! history, as long as at most `allowed` slots are in use. `lb_common::limits::Room::slots` has the proof.
 
 use std::collections::BTreeMap;
 

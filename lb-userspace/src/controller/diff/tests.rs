@@ -128,12 +128,12 @@ struct World {
     grace_period: GracePeriods,
 }
 
-/// Those that began, of all daemons.
+/// The grace periods that have begun, over all daemons.
 #[derive(Debug, Default)]
 struct GracePeriods {
     begun: u64,
     ended: u64,
-    /// The number that the running daemon knows the last one by, until it ends.
+    /// The running daemon's number for the last grace period, until that ends.
     pending: Option<u64>,
 }
 
@@ -209,7 +209,8 @@ impl World {
         Ok(())
     }
 
-    /// No packet can be reading what is written: no pool refers to it, or did when the last grace period that has ended began.
+    /// No packet can be reading what is written: no pool refers to it, and none did when the last completed grace
+    /// period began.
     fn check_what_is_written(&self, op: &Op) -> Result<(), TestCaseError> {
         let range = if let Op::PutSlots(offset, ids) = op {
             Some(SlotRange { offset: *offset, length: ids.len() as u32 })

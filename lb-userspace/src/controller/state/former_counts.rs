@@ -1,6 +1,7 @@
 //! Counts of health checks of names that have no backend. A backend that gets the name again continues from there.
 //!
-//! The counts of packets and flows are kept in a map, which outlives the daemon; these last as long as it does.
+//! The counts of packets and flows are kept in a map, which outlives the daemon; these counts are lost when the daemon
+//! stops.
 
 use std::collections::BTreeMap;
 

@@ -9,7 +9,7 @@ use crate::{
 
 #[derive(Clone, Debug)]
 pub struct HealthState {
-    /// `None`: unknown yet.
+    /// `None`: not known yet.
     pub health: Option<Health>,
     /// When the health became known.
     pub since: Instant,

@@ -166,7 +166,7 @@ impl State {
     }
 }
 
-/// Does the change of a service give a backend another health state?
+/// May this change of a service move a health state from one backend to another?
 fn may_move_health(old: &Service, new: &Service) -> bool {
     let servers = |service: &Service| -> Vec<_> {
         service.backends.iter().map(|backend| (backend.name.clone(), backend.address)).collect()

@@ -12,8 +12,8 @@ use lb_common::backend::BackendId;
 
 use crate::datapath::{Op, Snapshot};
 
-/// A generous limit for how long a packet in flight may still create a flow. It decides only when a backend is reported as
-/// drained. No memory is reused because of it.
+/// A generous bound on how long a packet in flight may still create a flow. It affects only when a backend is reported
+/// as drained, never when memory is reused.
 pub const IN_FLIGHT: Duration = Duration::from_secs(1);
 
 /// By backend id. Ids without an entry have never been in a slot.
@@ -48,7 +48,7 @@ impl Offers {
         }
     }
 
-    /// At this time, were all flows that the backend can ever get in the table?
+    /// Could the backend get no more flows at `at`, so that all of its flows were in the table by then?
     pub fn are_over(&self, id: BackendId, at: Instant) -> bool {
         match self.0.get(&id) {
             Some(Offer::InForce) => false,

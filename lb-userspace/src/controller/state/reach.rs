@@ -45,8 +45,8 @@ impl Reach {
 
     /// The next hop of a path, through an attached interface.
     ///
-    /// The kernel drops neighbours that it has not heard from for a while. As long as the route uses the same
-    /// interface, the last next hop is kept: probes show whether the backend answers.
+    /// The kernel deletes neighbour entries that have not been confirmed for a while. As long as the route uses the
+    /// same interface, the last next hop is kept: probes show whether the backend answers.
     ///
     /// If the source has just changed, the next hop from another source is used until netlink reports.
     pub fn hop(&self, path: Path, attached: &[Attached]) -> Option<Hop> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-/// What a plan has to look at. A plan for some services costs far less than one for all of thousands.
+/// What a plan has to look at. Planning for a few services is much cheaper than planning for thousands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// The backends and pools of these services, by name, and the pools, slots and source sets that no packet reads

@@ -82,7 +82,7 @@ fn removals_during_a_sweep_share_its_rounds() {
     let mut world = World::all_up(vec![web(Protocol::Udp)]);
     let ids = ["web/web-1", "web/web-2", "web/web-3"].map(|it| world.id(it).unwrap());
     world.maps().records.resize(200, None);
-    let stretches = 100;
+    let chunks = 100;
     for id in ids {
         world.add_flows(id, 10);
     }
@@ -90,13 +90,13 @@ fn removals_during_a_sweep_share_its_rounds() {
     world.maps().swept = 0;
 
     for backend in ["web/web-1", "web/web-2", "web/web-3"] {
-        world.probed(backend, Health::Down); // one stretch between removals
+        world.probed(backend, Health::Down); // one chunk between removals
     }
     world.settle();
 
     assert_eq!(world.maps().held(), []);
     let swept = world.maps().swept;
-    assert!(swept <= stretches + 20, "{swept} stretches were swept for three removals");
+    assert!(swept <= chunks + 20, "{swept} chunks were swept for three removals");
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn requests_share_counts_and_none_gets_one_that_is_too_old() {
     for mut answer in answers {
         assert_eq!(answer.try_recv().unwrap().unwrap().established, 200);
     }
-    assert!(world.maps().visited <= 300, "{} stretches for 100 requests", world.maps().visited);
+    assert!(world.maps().visited <= 300, "{} chunks for 100 requests", world.maps().visited);
 }
 
 fn look(world: &mut World) -> view::Backend {

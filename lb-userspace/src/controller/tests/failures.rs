@@ -44,7 +44,7 @@ fn changes_by_others_are_repaired_at_the_next_resync() {
     world.maps().maps.apply(&Op::DeletePool(pool));
     world.maps().maps.apply(&Op::SetHopGeneration(77));
 
-    world.controller.distrust();
+    world.controller.mark_stale();
     world.turn();
 
     assert_eq!(world.serving(), ["web-1", "web-2", "web-3"]);

@@ -92,7 +92,7 @@ fn a_udp_backend_that_was_down_gets_another_id_and_its_flows_are_freed() {
     assert!(world.id("web/web-2").unwrap() > before);
 }
 
-/// A packet that found the service just before finds the pool.
+/// A packet that looked up the service just before its removal still finds the pool.
 #[test]
 fn a_pool_outlives_its_service_for_a_grace_period() {
     let mut world = World::all_up(vec![web(Protocol::Tcp), dns()]);
@@ -110,7 +110,7 @@ fn a_pool_outlives_its_service_for_a_grace_period() {
     assert_eq!(pools(&mut world), [3]);
 }
 
-/// A virtual CPU can be paused between two reads for any time.
+/// A virtual CPU can be paused between two reads for any length of time.
 #[test]
 fn nothing_is_used_again_while_a_packet_may_be_reading_it() {
     let mut world = World::all_up(vec![web(Protocol::Tcp), dns()]);

@@ -1,7 +1,7 @@
 //! Keeps the program attached and pinned while the daemon runs.
 //!
-//! The daemon holds a handle of each map and link, so removing a pin destroys nothing: the same object is pinned
-//! again and flows continue. The data plane is lost only if the daemon dies between the two.
+//! The daemon holds a handle of each map and link, so removing a pin destroys nothing: the same object is pinned again
+//! and flows continue. The data plane is lost only if the daemon dies after a pin is removed and before it is restored.
 
 use std::{
     collections::BTreeMap,
@@ -88,8 +88,7 @@ impl Links {
         Ok(())
     }
 
-    /// Maps and program first: a link that cannot be pinned is lost, and an error on one pin means an error on
-    /// all of them.
+    /// Maps and the program come first: a failed pin consumes its link, and if one object cannot be pinned, none can.
     fn pin_missing(&mut self, directory: &Path) -> anyhow::Result<Vec<String>> {
         let mut made = self.handles.pin_missing(directory)?;
         let is_missing = |index: &u32| !pins::link(directory, *index).exists();

@@ -43,7 +43,7 @@ impl Pinned {
         Ok(Self { path, interface, program })
     }
 
-    /// Does the interface run this link's program? No if the interface with this index is gone or is another one.
+    /// Does the interface run this link's program? False if the interface with this index is gone or was replaced.
     pub fn is_alive(&self, links: &[Link]) -> bool {
         links.iter().any(|link| {
             link.index == self.interface && link.xdp.is_some_and(|xdp| xdp.program == self.program)

@@ -18,18 +18,18 @@ const DEAD: BackendId = BackendId(8);
 
 #[test]
 fn a_walk_visits_each_live_flow_once_even_if_its_backend_was_removed() {
-    let world = World::new(2 * STRETCH + 1, 3);
+    let world = World::new(2 * CHUNK + 1, 3);
     let last = world.flows.v4.buckets.len() as u32 * WAYS as u32 - 1;
-    for number in [0, 9, STRETCH * WAYS as u32, last] {
+    for number in [0, 9, CHUNK * WAYS as u32, last] {
         world.put4(number, State::ESTABLISHED, ALIVE, NOW);
     }
     world.put4(17, State::ESTABLISHED, DEAD, NOW);
     world.put6(23, State::HALF_OPEN, ALIVE, ago(60));
 
     let mut seen = Vec::new();
-    let stretches = world.walk(|flow| seen.push(flow.clone()));
+    let chunks = world.walk(|flow| seen.push(flow.clone()));
 
-    assert_eq!(stretches, 4);
+    assert_eq!(chunks, 4);
     assert_eq!(seen.len(), 6);
     assert_eq!(seen[2].backend_id, DEAD);
     assert_eq!(
@@ -128,12 +128,12 @@ impl World {
     }
 
     fn walk(&self, mut visit: impl FnMut(&Flow)) -> usize {
-        let (mut stretches, mut from) = (0, Some(0));
+        let (mut chunks, mut from) = (0, Some(0));
         while let Some(start) = from {
             from = self.flows.walk(start, NOW, &mut visit);
-            stretches += 1;
+            chunks += 1;
         }
-        stretches
+        chunks
     }
 
     fn sweep(&self, backend: BackendId) {

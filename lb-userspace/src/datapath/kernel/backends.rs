@@ -32,9 +32,9 @@ impl Backends {
 
     /// Writes a backend to the place of its id.
     ///
-    /// A backend with another id in this place is deleted before any other word changes. A backend that keeps its
-    /// id is changed word by word: only its next hop changes, and the old and the new one are both right. The MTU
-    /// is written last if the next hop is known, and first if it is not: with an MTU of 0 nothing is sent.
+    /// A backend with a different id in this place is deleted before any other word changes. A backend that keeps its
+    /// id is changed word by word: only its next hop changes, and the old and the new one are both right. The MTU is
+    /// written last if the next hop is known, and first if it is not: with an MTU of 0 nothing is sent.
     pub fn put(&self, backend: &Backend) {
         let Some(cell) = self.cell(backend.id.0) else { return };
         // SAFETY: a backend is 128 bytes of integers without padding.

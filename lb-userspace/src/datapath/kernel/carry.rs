@@ -1,4 +1,4 @@
-//! Copies the contents of a map to one of another layout, field by field.
+//! Copies the contents of a map to one with a different layout, field by field.
 
 use std::{io, mem::offset_of, path::Path};
 
@@ -158,7 +158,7 @@ pub fn only_value(old: (&Path, &MapLayout), new: &MapLayout) -> anyhow::Result<V
     Ok(converted)
 }
 
-/// How many flows a table of another layout has at most: some may have expired. `None` if it cannot be read.
+/// The most flows that a table with a different layout can have: some may have expired. `None` if it cannot be read.
 pub fn count_flows(path: &Path, layout: &MapLayout) -> Option<usize> {
     let Content::Plain(control) = Control::TYPE.content else { return None };
     let place = layout.value.iter().find(|place| place.name == "control" && place.what == control)?;

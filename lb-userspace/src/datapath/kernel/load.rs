@@ -167,9 +167,9 @@ fn set_defaults(settings: &mut Settings, sizes: Sizes, ports: PortPool) -> anyho
 
 /// Renames the pins of new maps.
 ///
-/// Another program's manifest may list a map of the same name. It then leads to the new map. For flow tables that would mix
-/// maps that do not belong together. So the former maps of a flow table are removed first: an incomplete flow table is not
-/// taken over.
+/// Another program's manifest may list a map of the same name. After the rename, that manifest refers to the new map.
+/// For flow tables this would combine maps that do not belong together. So the former maps of a flow table are removed
+/// first: an incomplete flow table is not taken over.
 fn finish(new: &[&MapShape], basis: &Basis<'_>) -> anyhow::Result<()> {
     let path = |shape: &MapShape| pins::map(basis.directory, shape.name);
     let flows = new.iter().filter(|shape| shape.is_of_flows());
@@ -232,7 +232,7 @@ pub fn pinned_program(directory: &Path) -> anyhow::Result<Option<u32>> {
     Ok(Some(info.id()))
 }
 
-/// Checks that the maps to be kept are what their names promise.
+/// Checks that the maps to be kept have the type and sizes that their names stand for.
 pub fn verify_kept(directory: &Path, takeover: &Takeover, sizes: &Sizes) -> anyhow::Result<()> {
     let shapes = shapes::pinned(sizes);
     let kept = shapes.iter().filter(|shape| takeover.keeps(shape.name));

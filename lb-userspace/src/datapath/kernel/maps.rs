@@ -113,8 +113,8 @@ impl Maps {
         self.settings.get(&0, 0).context("read SETTINGS")
     }
 
-    /// Rewrites all bytes. Constant ones are written with the same value; what can change is a word that the
-    /// program only compares with a copy.
+    /// Rewrites all bytes. Constant fields keep their value; the only field that can change is a word that the program
+    /// compares with a stored copy.
     pub fn set_settings(&mut self, settings: &Settings) -> anyhow::Result<()> {
         self.settings.set(0, settings, 0).context("write SETTINGS")
     }

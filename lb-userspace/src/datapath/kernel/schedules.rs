@@ -102,10 +102,11 @@ impl Schedules {
     }
 }
 
-/// What was repeated until the set was full. No source is in a set twice, so the set ends where the first one comes again.
+/// The sources of a set, which are repeated until the array is full. No source is in a set twice, so the set ends where
+/// the first one comes again.
 ///
-/// A set that is not repeated to its end was half written when a daemon was killed. All of it is returned: no set that is
-/// wanted is equal to it, so it is written again.
+/// A set that is not repeated to its end was half written when a daemon was killed. All of it is returned: it equals no
+/// wanted set, so it is written again.
 fn sources(cell: &[Word; WORDS]) -> Vec<IpAddr> {
     let addresses = cell.as_chunks::<2>().0.iter();
     let addresses: Vec<_> = addresses.map(|[high, low]| Address::v6(V6(high.load(), low.load()))).collect();

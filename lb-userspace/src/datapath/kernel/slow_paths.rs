@@ -4,7 +4,7 @@
 //! as soon as its last file descriptor and pin are gone, whether or not a program still uses it. So a new program's array
 //! is filled and pinned before any link gets that program, and an old array's pin stays until
 //!
-//! 1. all links have another program, and
+//! 1. all links have a different program, and
 //! 2. every run of the old program is over: one RCU grace period ([`grace_period`](super::grace_period)).
 //!
 //! An interrupted start leaves one pin too many, never one too few. The next start removes it.

@@ -25,7 +25,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Pure: the caller passes the number of CPUs.
+    /// Nothing is read from the host: the caller passes the number of CPUs.
     pub fn of(limits: Limits, cpus: u32) -> Self {
         let maps = all(&Sizes::of(&limits), IDLE_RING_BYTES);
         let sum = |purpose| {

@@ -1,4 +1,4 @@
-//! The head of an HTTP/1 response: the status line and the headers (RFC 9112). Pure.
+//! The head of an HTTP/1 response: the status line and the headers (RFC 9112). No I/O.
 //!
 //! As lenient as HAProxy: lines may end in LF alone, headers may be folded (obs-fold, RFC 9112, 5.2), and the contents
 //! of headers do not matter.
