@@ -25,7 +25,7 @@ use crate::{
     world::World,
 };
 
-/// A row.
+/// A row of the test table: one test case.
 #[must_use]
 pub struct Case {
     /// A sentence that states a fact about the program. It names a failing row.

@@ -84,13 +84,13 @@ pub struct Counters {
 /// Everything that is remembered, record by record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// IPv4's first, each family's in the order of its table.
+    /// IPv4 flows, then IPv6 flows, in the order of their table.
     pub flows: Vec<Flow>,
     /// Family's place, line of the reply index, number of the entry, entry.
     pub reply_index: Vec<(usize, u32, usize, u64)>,
-    /// By family.
+    /// The number of half-open flows, by family.
     pub half_open: [u64; 2],
-    /// By pool.
+    /// The round-robin counters, by pool.
     pub turns: Vec<u64>,
 }
 
@@ -105,13 +105,13 @@ pub struct Flow {
     pub client: IpAddr,
     /// The destination of requests: an address of the service.
     pub listen: IpAddr,
-    /// Client's, then the service's.
+    /// The client's port, then the service's.
     pub request_ports: Ports,
     /// The backend's id and the protocol.
     pub owner: Owner,
     /// The backend's port, then the source port that the backend sees.
     pub reply_ports: Ports,
-    /// Kept to a quarter of a second.
+    /// When the last packet was seen, with a resolution of a quarter of a second.
     pub last_seen: Ticks,
     /// What the backend's answer left behind, if it has answered.
     pub proof: Proof,
@@ -121,7 +121,7 @@ pub struct Flow {
     pub source: IpAddr,
     /// The next hop towards the client.
     pub client_hop: ClientHop,
-    /// Of a request; a reply's are the complements.
+    /// The checksum differences of a request; those of a reply are the complements.
     pub deltas: Deltas,
     /// When the client's hop was looked up, in generations of routes.
     pub hop_stamp: HopStamp,

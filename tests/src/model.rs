@@ -34,7 +34,7 @@ pub enum Act {
     },
     /// A backend sends a segment. Without such a connection, nothing happens.
     Backend {
-        /// To which of the model's clients.
+        /// The model's client that receives it.
         dialogue: u16,
         /// The backend is the one of this connection.
         conversation: Conversation,

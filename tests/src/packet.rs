@@ -29,7 +29,7 @@ pub struct Packet {
     pub from_mac: [u8; 6],
     /// Its family decides which header is built.
     pub source: IpAddr,
-    /// Of the same family.
+    /// An address of the same family.
     pub destination: IpAddr,
     /// TTL or hop limit.
     pub hops: u8,

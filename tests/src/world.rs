@@ -29,11 +29,11 @@ use lb_common::{
 pub use self::maps::{KEYS, Maps};
 use self::network::{BACK, INTERFACES, Neighbour, mac_of_interface, standard_neighbours};
 
-/// Backends of the standard world, in the order of its slots.
+/// The backend in the first slot of the standard world.
 pub const WEB_1: &str = "web-1";
-/// In the second slot.
+/// The backend in the second slot.
 pub const WEB_2: &str = "web-2";
-/// In the third slot.
+/// The backend in the third slot.
 pub const WEB_3: &str = "web-3";
 
 /// Everything besides the packet that a verdict depends on.
@@ -46,7 +46,7 @@ pub struct World {
     pub neighbours: Vec<Neighbour>,
     /// The Ethernet addresses of the host's own interfaces, by index.
     pub own_macs: BTreeMap<u32, [u8; 6]>,
-    /// Of both families' tables.
+    /// The shape of both families' flow tables.
     pub shape: Shape,
     /// Source ports of full-nat flows.
     pub ports: PortPool,
@@ -56,7 +56,7 @@ pub struct World {
     pub hop_generation: u32,
     /// The stopped clock.
     pub clock: Ticks,
-    /// Of every interface.
+    /// The MTU of every interface.
     pub mtu: u32,
     /// The id of the next backend.
     pub next_id: BackendId,
@@ -92,15 +92,15 @@ pub enum Element {
 /// A service: of one protocol and one family.
 #[derive(Clone, Debug)]
 pub struct Service {
-    /// Each is a key of its own, in one pool.
+    /// The endpoints where it listens. Each is a key of its own; all have one pool.
     pub listen: Vec<SocketAddr>,
-    /// Of all that it listens on.
+    /// The protocol of all endpoints.
     pub protocol: Protocol,
     /// What backends see of clients.
     pub mode: Mode,
     /// What backends see instead of clients, with full-nat.
     pub sources: Vec<IpAddr>,
-    /// In the order of the slots. Those that do not accept have none.
+    /// Its backends, in the order of their slots. One that does not accept new flows has no slot.
     pub backends: Vec<Backend>,
 }
 
@@ -115,7 +115,7 @@ pub struct Backend {
     pub address: SocketAddr,
     /// Does it get new flows?
     pub accepts: bool,
-    /// Of the next hop towards it.
+    /// The MAC of the next hop towards it.
     pub mac: [u8; 6],
     /// 0: its next hop is not resolved.
     pub interface: u32,
@@ -124,11 +124,11 @@ pub struct Backend {
 /// The combination of family, protocol and mode that a row runs with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {
-    /// Of clients and backends alike.
+    /// The family of clients and backends.
     pub ip: Family,
-    /// Of the one service.
+    /// The protocol of the one service.
     pub protocol: Protocol,
-    /// Of the one service.
+    /// The mode of the one service.
     pub mode: Mode,
 }
 
@@ -184,7 +184,7 @@ impl Family {
 }
 
 impl Kind {
-    /// For rows that do not run with every kind.
+    /// A kind, for rows that do not run with all of them.
     pub const fn new(ip: Family, protocol: Protocol, mode: Mode) -> Self {
         Self { ip, protocol, mode }
     }
@@ -271,22 +271,22 @@ impl World {
         self
     }
 
-    /// With the first backend alone.
+    /// The world with the first backend alone.
     pub fn with_one_backend(self) -> Self {
         self.with(|world| world.services[0].backends.truncate(1))
     }
 
-    /// With a table for this many flows, and no limit of half-open ones.
+    /// The world with a table for this many flows, and no limit of half-open ones.
     pub fn with_flows(self, flows: u32) -> Self {
         self.with(|world| world.shape = Shape::for_flows(flows, flows * RECORDS_PER_FLOW))
     }
 
-    /// With a table of this many buckets, and as many lines in the reply index.
+    /// The world with a table of this many buckets, and as many lines in the reply index.
     pub fn with_buckets(self, buckets: u32) -> Self {
         self.with(|world| (world.shape.buckets, world.shape.lines) = (buckets, buckets))
     }
 
-    /// With one NIC for clients and backends.
+    /// The world with one NIC for clients and backends.
     pub fn with_one_interface(self) -> Self {
         self.with(|world| {
             world

@@ -37,7 +37,7 @@ use tests_ebpf::race::{
 
 /// Runs for each family.
 const RUNS: u64 = 40_000_000;
-/// The most runs of a CPU between two looks at the table at rest.
+/// Maximum runs of a CPU between two checks of the table at rest.
 const ROUND: u32 = 5_000_000;
 const CPUS: usize = 2;
 

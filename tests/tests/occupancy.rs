@@ -18,7 +18,7 @@ use tests::{
 const FLOWS: u32 = 8192;
 const FIRST_PORT: u16 = 1024;
 
-/// Maximum refused of 100,000 flows, in a table that is filled to its capacity with established ones.
+/// Maximum number of refused flows per 100,000, while a table is filled to its capacity with established flows.
 const fn refused_max(mode: Mode) -> u32 {
     match mode {
         // Full buckets.
@@ -69,12 +69,13 @@ fn unproven_connections_take_no_room_from_new_ones() {
     }
 }
 
-/// The number refused of as many flows as the capacity, if all of them stay.
+/// Starts as many flows as the capacity, all of which stay. Returns how many are refused.
 fn filled(kind: Kind, add: impl Fn(&mut Table, Dialogue) -> Result<bool>) -> u32 {
     refused(kind, FLOWS, add)
 }
 
-/// The number refused of five times as many flows as the capacity, if each may be evicted when the next one starts.
+/// Starts five times as many flows as the capacity, each of which may be evicted when the next one starts. Returns how
+/// many are refused.
 fn churned(kind: Kind, add: impl Fn(&mut Table, Dialogue) -> Result<bool>) -> u32 {
     refused(kind, 5 * FLOWS, add)
 }

@@ -1,7 +1,7 @@
 //! Two CPUs at once: how much more they do than one.
 //!
 //! Each CPU has flows of its own. What both write is in the table and the pool that they share: the count of half-open
-//! flows, the round-robin counter, and cache lines in which their records meet. The same work on two balancers, which
+//! flows, the round-robin counter, and cache lines with records of both. The same work on two balancers, which
 //! share nothing, shows how much of a loss is the machine's own (two threads of one core, or one memory bus).
 
 use std::{sync::Barrier, thread};
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::lab::{self, Lab, Topology, wait::join};
 
-/// Flows that the table promises to hold: the default.
+/// The capacity of the table, in flows: the default.
 const ROOM: u32 = 262_144;
 /// Flows of both CPUs together: a few, which stay in the cache, and many.
 const KNOWN: [u32; 2] = [1000, 131_072];

@@ -26,9 +26,9 @@ pub enum Segment {
     Syn,
     /// From a backend.
     SynAck,
-    /// From either side, once a flow is proven; its first, from the client, proves it.
+    /// The first one of a flow, from the client, proves it; later ones are from either side.
     Ack,
-    /// Of UDP, from either side.
+    /// A UDP datagram, from either side.
     Datagram,
 }
 
@@ -52,7 +52,7 @@ impl Segment {
 
 /// A family whose flows are numbered.
 pub trait Numbered: Family + PartialEq + Send + 'static {
-    /// In the names of maps and programs.
+    /// The digit in the names of maps and programs.
     const DIGIT: u32;
     /// What one flow puts into the wrapper's frame.
     type Entry: Send + Copy;

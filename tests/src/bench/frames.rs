@@ -4,7 +4,7 @@
 //!   client: wrapper ──▶ eth0 │ xlb: lb, or nftables │ eth1 ──▶ switch: dropped by XDP, or as skbs by nftables
 //! ```
 //!
-//! Everything, generator included, runs on one CPU: it is the sum of the work that is compared.
+//! Everything, including the generator, runs on one CPU, so that the total work is compared.
 
 use std::{fs, time::Instant};
 
@@ -33,7 +33,7 @@ const BATCH: u32 = 64;
 /// Indices of `eth0` and `eth1`: `lo` is 1.
 const LINKS: Links = Links { front: 2, back: 3 };
 
-/// The number of nftables' backends: the first of ours.
+/// The backends that nftables uses: the first three of ours.
 const BACKENDS: [&str; 3] = ["10.0.0.11", "10.0.0.12", "10.0.0.13"];
 
 /// What is measured, in this order.

@@ -122,8 +122,8 @@ impl Results {
         let Flows { mut requests, mut replies, .. } = flows;
         let count = requests.len();
         let (all_requests, all_replies) = (0..count, count..2 * count);
-        // Both directions mixed: otherwise the first ones would all be at the ends of the hash's chains. Neither table is
-        // filled in the order in which it is measured.
+        // Both directions are mixed: otherwise all tuples of the direction that is inserted first would be at the ends
+        // of the hash chains. Neither table is filled in the order in which it is measured.
         let mut both = [requests.as_slice(), replies.as_slice()].concat();
         shuffle(&mut both, 1);
         wrapper.write(0, &both, segment)?;

@@ -19,15 +19,15 @@ use super::{
 };
 use crate::lab::{Config, Daemon, Lab, Shape, Topology, Web, eventually, many, wait};
 
-/// Each has a backend on every web server.
+/// The number of services. Each has a backend on every web server.
 const SERVICES: u16 = 4096;
 const WEB_SERVERS: u8 = 4;
 
-/// Of a start, and of a change.
+/// Time limit of a start, and of a change.
 const LIMIT: Duration = Duration::from_secs(120);
 /// How long CPU time is measured. The maps are read back twice in this time.
 const STEADY: Duration = Duration::from_secs(20);
-/// Between two looks at the map that a change is awaited in.
+/// Interval between reads of the map in which a change is awaited.
 const STEP: Duration = Duration::from_micros(200);
 
 /// Goals for medians, in milliseconds.
@@ -132,7 +132,7 @@ fn wait_until_all_serve(lab: &Lab) -> Result<()> {
     eventually(LIMIT, "all backends serve", || Ok(serving() == all)).map(drop)
 }
 
-/// Of the daemon and of all web servers, in percent of a CPU.
+/// The CPU time of the daemon and of all web servers, in percent of a CPU.
 fn cpu_time(daemon: &Daemon, servers: &[Web]) -> Result<Table> {
     let (daemon, servers) = (daemon.pid()?, servers.iter().map(Web::pid).collect::<Result<Vec<_>>>()?);
     let now = || -> Result<(Duration, Duration)> {

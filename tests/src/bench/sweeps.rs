@@ -34,16 +34,16 @@ const BACKENDS: u16 = 26;
 /// Flows in each bucket: the table has room for twice as many.
 const WAYS: usize = 4;
 const PORT: u16 = 7;
-/// From one removal to the next.
+/// The time from one removal to the next.
 const STEP: Duration = Duration::from_millis(200);
-/// Until the flows of removed backends are free.
+/// Time limit until the flows of removed backends are free.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Goals in milliseconds, for the median of scrapes and of removals: neither waits for a sweep.
 const GOAL_MEDIAN: f64 = 100.0;
-/// For the longest scrape, which waits for a count of all flows: one walk over the tables.
+/// Goal for the longest scrape, which waits for a count of all flows: one walk over the tables.
 const GOAL_LONGEST_SCRAPE: f64 = 1_000.0;
-/// For the flows of all removed backends to be free: a full round for the last one.
+/// Goal for the time until the flows of all removed backends are free: a full round for the last one.
 const GOAL_FREED: f64 = 2_000.0;
 
 /// Measures this many scrapes at rest, then scrapes while backends are removed.

@@ -16,11 +16,11 @@ use crate::{
 /// What an engine did in one step, to compare engines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
-    /// Of this step's frame.
+    /// The outcome of this step's frame.
     pub outcome: Outcome,
-    /// After the step, since the row began.
+    /// What was counted from the beginning of the row to the end of the step.
     pub counters: Counters,
-    /// After the step.
+    /// The flow tables after the step.
     pub memory: Memory,
 }
 
@@ -93,7 +93,7 @@ impl<'a> Run<'a> {
             }
             Step::Asked(wanted) => {
                 let asked = self.observations.last().map(|last| &last.outcome.asked);
-                ensure!(asked == Some(wanted), "the daemon was asked {asked:?}, not {wanted:?}");
+                ensure!(asked == Some(wanted), "the neighbour requests are {asked:?}, not {wanted:?}");
                 Ok(())
             }
             Step::After(time) => {

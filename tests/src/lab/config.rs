@@ -15,9 +15,9 @@ use super::{Family, Lab, address, web};
 pub struct Config {
     /// The interfaces that xlb is attached to.
     pub interfaces: Vec<String>,
-    /// Of all services together.
+    /// The limits of all services together.
     pub limits: Limits,
-    /// In the order of the file.
+    /// The services, in the order of the file.
     pub services: Vec<Service>,
 }
 
@@ -28,14 +28,14 @@ pub struct Limits {
     pub flows: u32,
     /// IPv6 flows to hold.
     pub flows_ipv6: u32,
-    /// The most that may be half-open, per family.
+    /// Maximum number of half-open flows per family.
     pub half_open_flows: u32,
     /// Services and backends to hold. `None`: the default.
     pub room: Option<Room>,
 }
 
 impl Limits {
-    /// For this many flows, and the default number of services and backends.
+    /// Limits for this many flows, and the default number of services and backends.
     pub const fn of_flows(flows: u32, flows_ipv6: u32, half_open_flows: u32) -> Self {
         Self { flows, flows_ipv6, half_open_flows, room: None }
     }
@@ -46,15 +46,15 @@ impl Limits {
 pub struct Service {
     /// The name that `xlb` uses.
     pub name: String,
-    /// At least one.
+    /// The endpoints where it listens, at least one.
     pub listen: Vec<SocketAddr>,
-    /// Of all that it listens on.
+    /// The protocol of all endpoints.
     pub protocol: Protocol,
-    /// With full-nat, xlb's back addresses are written as `source`.
+    /// The mode. With full-nat, xlb's back addresses are written as `source`.
     pub mode: Mode,
-    /// For all its backends.
+    /// The health checks of all its backends.
     pub health: Health,
-    /// Of both families, where it listens in both.
+    /// Its backends, of both families if it listens in both.
     pub backends: Vec<Backend>,
 }
 
@@ -63,9 +63,9 @@ pub struct Service {
 pub struct Health {
     /// Without a check, the rest is not written.
     pub check: Check,
-    /// From one check to the next; written in whole milliseconds.
+    /// The time from one check to the next; written in whole milliseconds.
     pub interval: Duration,
-    /// For a whole check; written in whole milliseconds.
+    /// The time limit of a whole check; written in whole milliseconds.
     pub timeout: Duration,
     /// Good results in a row that make a backend up.
     pub rise: u32,
@@ -113,7 +113,7 @@ impl Config {
         Self::new(lab).service(Service::over(lab, "web", Protocol::Tcp, mode, 80, web::PORT))
     }
 
-    /// With one more service.
+    /// The configuration with one more service.
     #[must_use]
     pub fn service(mut self, service: Service) -> Self {
         self.services.push(service);

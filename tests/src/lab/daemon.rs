@@ -22,9 +22,9 @@ use super::{
     wait::eventually,
 };
 
-/// From start to the first answer, on a busy machine.
+/// Time limit from start to the first answer, on a busy machine.
 const START: Duration = Duration::from_secs(20);
-/// From a signal to the end.
+/// Time limit from a signal to the end of the process.
 const STOP: Duration = Duration::from_secs(10);
 const LOG: &str = "xlb.log";
 

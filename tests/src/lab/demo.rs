@@ -203,10 +203,7 @@ impl Demo {
             / self.stage.web.len() as f64;
         // Requests in progress at that moment fail as well, and the load is not perfectly even.
         let slack = 5.0;
-        ensure!(
-            failed as f64 <= most + slack,
-            "{failed} requests failed, not more than {most:.0} were promised"
-        );
+        ensure!(failed as f64 <= most + slack, "{failed} requests failed; at most {most:.0} were expected");
         Ok(json!({ "requests": LOAD, "failed": failed, "noticed_ms": noticed.as_millis() as u64 }))
     }
 

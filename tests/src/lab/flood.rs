@@ -21,7 +21,7 @@ use nix::{
 use super::{Lab, Namespace};
 use crate::packet::Packet;
 
-/// Of 198.18.0.0/15 (RFC 2544, for measurements), an address per key.
+/// Maximum number of keys: each has a forged address in 198.18.0.0/15 (RFC 2544, for measurements).
 pub const MOST_KEYS: u32 = 1 << 17;
 const NETWORK_V4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 const PREFIX_V4: u8 = 15;
@@ -166,7 +166,7 @@ const fn scatter(key: u32) -> u32 {
     key.wrapping_mul(0x9e37_79b1)
 }
 
-/// The first link of a namespace, where clients and xlb meet.
+/// The first link of a namespace, which connects clients and xlb.
 fn link(namespace: &Namespace) -> Result<LinkAddr> {
     namespace.inside(|| {
         let mut links = getifaddrs()?.filter(|it| it.interface_name == "eth0");

@@ -80,7 +80,7 @@ pub struct Backend {
     pub name: String,
     /// Its only link is `eth0`.
     pub namespace: Namespace,
-    /// Of `eth0`.
+    /// The addresses of `eth0`.
     pub address: Pair,
 }
 
@@ -126,7 +126,7 @@ impl Network {
         for n in 1..=topology.backends {
             let name = format!("web-{n}");
             let namespace = create(&name)?;
-            // A listen queue of its length, so that a burst of connections is not the backend's to refuse.
+            // Listen queues that are long enough for a burst of connections, so that the backend refuses none.
             namespace.sysctl("net.core.somaxconn", "16384")?;
             namespace.sysctl("net.ipv4.tcp_max_syn_backlog", "16384")?;
             backends.push(Backend { name, namespace, address: backend(n) });

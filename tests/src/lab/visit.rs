@@ -28,11 +28,11 @@ pub struct Visit {
     pub from: Vec<IpAddr>,
     /// An endpoint of a service, of the family of all `from`.
     pub to: SocketAddr,
-    /// The maximum: [`visit_while`] may end before.
+    /// Maximum number of connections: [`visit_while`] may end earlier.
     pub connections: usize,
-    /// The most that are open at any moment.
+    /// Maximum number of connections that are open at the same time.
     pub at_once: usize,
-    /// For one connection, from connect to close.
+    /// Time limit of one connection, from connect to close.
     pub limit: Duration,
 }
 
@@ -46,9 +46,9 @@ impl Visit {
 /// Answers by backend, and failures by error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Answers by backend, which answers with its name.
+    /// Number of answers from each backend. A backend answers with its name.
     pub answers: BTreeMap<String, usize>,
-    /// Failures by error.
+    /// Number of failures with each error.
     pub failures: BTreeMap<String, usize>,
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
-/// The limit of what has no limit of its own.
+/// The default limit of a wait.
 pub const SOON: Duration = Duration::from_secs(5);
 /// The interval between polls.
 const STEP: Duration = Duration::from_millis(10);

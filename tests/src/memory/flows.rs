@@ -18,15 +18,15 @@ use crate::engine::{Flow, Memory};
 
 /// Records, reply index, and the scratch of each CPU.
 pub struct Flows<F: Family> {
-    /// By number; the shape sets how many.
+    /// The buckets of records; the shape sets how many.
     pub buckets: Vec<Bucket<RecordOf<F>>>,
-    /// By number; the shape sets how many.
+    /// The lines of the reply index; the shape sets how many.
     pub lines: Vec<ReplyLine>,
-    /// By CPU.
+    /// The scratch of each CPU.
     pub scratch: [Scratch<F>; 2],
-    /// How many records are half-open, without what CPUs keep for themselves.
+    /// The shared count of half-open records, without the differences that CPUs keep.
     pub half_open: Word,
-    /// What each CPU has not yet added to it.
+    /// Each CPU's difference, which is not yet added to the shared count.
     pub half_open_cpu: [Word; 2],
 }
 

@@ -174,7 +174,7 @@ fn tcp(kind: Kind) -> Vec<Case> {
     ]
 }
 
-/// With a second service on the first one's address.
+/// The world with a second service on the first one's address.
 fn beside(world: &World, protocol: Protocol) -> World {
     let mut world = world.clone();
     let first = world.services[0].clone();

@@ -210,7 +210,8 @@ fn reopenings(kind: Kind) -> Vec<Case> {
     ]
 }
 
-/// A lookup meets the reopening flow's record first: another flow had that record when the closing one was created.
+/// A lookup finds the record of the reopening flow first: another flow had that record when the closing one was
+/// created.
 fn refused_in_front(kind: Kind) -> Case {
     let one = Dialogue::new(kind);
     let way = |dialogue: Dialogue| record::preferred(dialogue.hash());
@@ -247,7 +248,7 @@ fn old_flows(kind: Kind) -> Vec<Case> {
             .records(2),
         Case::new(
             format!(
-                "{kind}: with one backend, a reused port meets the old connection on another source port"
+                "{kind}: with one backend, a reused client port gets a source port other than the old connection's"
             ),
             World::new(kind).with_one_backend(),
         )

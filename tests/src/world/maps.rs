@@ -26,21 +26,21 @@ pub const KEYS: [u64; 6] = [
 /// The contents of all maps that the program does not write.
 #[derive(Clone, Debug)]
 pub struct Maps {
-    /// With the world's clock.
+    /// The settings, with the world's clock.
     pub settings: Settings,
     /// Marks what services listen on and where backends are.
     pub filter: Box<[u8; Filter::SIZE]>,
-    /// Those with port 0 only mark an address as ours.
+    /// The keys of services. Those with port 0 only mark an address as ours.
     pub services: Vec<(ServiceKey, Service)>,
-    /// By service.
+    /// The pool of each service.
     pub pools: Vec<Pool>,
-    /// Their slots, each in a line of its own: the number of the line, and its ids.
+    /// The slots of the pools, those of each in a line of its own: the number of the line, and its ids.
     pub slots: Vec<(u32, [u32; SlotLine::SLOTS])>,
-    /// Their sources, by number of the set.
+    /// The sources of the pools, by number of the set.
     pub sources: Vec<(SourceSetNumber, SourceSet)>,
-    /// In the order of their counters, which is the world's; the key is the id.
+    /// The backends in the world's order, which is that of their counters. The key is the id.
     pub backends: Vec<Backend>,
-    /// With their indices, the one without xlb among them.
+    /// The interfaces with their indices, including the one without xlb.
     pub interfaces: Vec<(u32, Interface)>,
 }
 

@@ -20,7 +20,7 @@ use crate::{
     stage::{configured, one_backend},
 };
 
-/// From the interface's appearance to the first answer: detection, loading, and the first health checks.
+/// Time limit from the interface's appearance to the first answer: detection, loading, and the first health checks.
 const BOOT: Duration = Duration::from_secs(20);
 
 #[test]

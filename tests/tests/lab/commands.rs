@@ -26,7 +26,7 @@ fn commands_exit_as_documented() -> Result<()> {
     }
     assert_eq!(xlb.output(&["backend", "weight", "web/web-1", "many"])?.code, 2);
     assert_eq!(xlb.output(&["backend", "weight", "web/web-1", "1001"])?.code, 2);
-    // Uses a socket without a listener, so that it meets the pins of a running daemon.
+    // Uses a socket without a listener, so that the command finds the pins of a running daemon.
     let pins = daemon::pins(lab.directory()).display().to_string();
     let hint = "run `xlb detach --socket PATH` with the socket of that xlb, or stop it first";
     let held = format!("error: another xlb is using {pins}\nhint: {hint}\n");

@@ -113,7 +113,7 @@ impl Drain {
         }
     }
 
-    /// With one backend for datagrams, and three for connections.
+    /// A service with one backend for datagrams, or three for connections.
     fn service(&self, lab: &Lab) -> Service {
         let service = Service::over(lab, &self.name(), self.protocol, Mode::FullNat, self.port, self.port);
         let mut service = service.only(self.family);

@@ -32,20 +32,21 @@ const HALF_OPEN_MAX: u32 = 2 * LIMITS.half_open_flows
 
 /// Connections that stay open through the floods.
 const ESTABLISHED: [(Family, usize); 2] = [(Family::V4, 10_000), (Family::V6, 7500)];
-/// Of ten thousand of those, the most that are refused at first, in each family (docs/flow-table.md has what a full
-/// table refuses): 5 of IPv4's and 3 of IPv6's. With ideal hashes, more than 5 of 10,000 are refused by chance in one
-/// run of 500,000, and more than 3 of 7,500 in one of 8,000. Of 2,500, more than 1 would be refused in one of 250.
+/// Maximum number of connections per 10,000 that are refused at first, in each family (docs/flow-table.md has what a
+/// full table refuses): 5 of 10,000 with IPv4, and 3 of 7,500 with IPv6. With ideal hashes, chance exceeds the first
+/// limit in one run of 500,000, and the second in one of 8,000. With fewer connections it would more often: more than 1
+/// of 2,500 would be refused in one run of 250.
 const REFUSED_MAX: usize = 5;
 /// Forged sources of a flood, of each family.
 const KEYS: u32 = 120_000;
-/// Fresh connections while a flood runs, at least.
+/// Minimum number of fresh connections while a flood runs.
 const FRESH_MIN: usize = 1000;
-/// For a fresh connection under flood: one SYN may be lost; the second retransmission, after 3 s, would be too late. On
-/// two CPUs that also make the flood, some 97 of 100 need no repetition.
+/// Time limit of a fresh connection under flood: one SYN may be lost and is repeated after 1 s; the second repetition,
+/// after 3 s, would be too late. On two CPUs that also make the flood, some 97 of 100 need no repetition.
 const SERVED_WITHIN: Duration = Duration::from_millis(2500);
 /// Expected successes among a hundred fresh connections.
 const SERVED_PERCENT: usize = 95;
-/// For all bytes to come back: longer than TCP's first retransmissions.
+/// Time limit for all bytes to come back: longer than TCP's first retransmissions.
 const ECHO_LIMIT: Duration = Duration::from_secs(10);
 
 #[test]
@@ -156,7 +157,8 @@ fn open(lab: &Lab, family: Family, count: usize) -> Result<(Vec<TcpStream>, usiz
 
 /// Sends a byte on every connection; why each failed whose byte does not come back.
 fn lost(connections: &[TcpStream], byte: u8) -> Vec<String> {
-    // Not all at once: a veth takes 256 frames, drops what exceeds them, and all repetitions of it again.
+    // Not all at once: a veth queues 256 frames and drops the rest. The repetitions come in one burst, too, and would
+    // be dropped again.
     const AT_ONCE: usize = 100;
     let echo = |mut connection: &TcpStream| -> Result<()> {
         let mut echo = [0];

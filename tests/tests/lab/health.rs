@@ -126,14 +126,15 @@ fn strike_web_2_under_load(
         Ok((join(early)?, join(late)?))
     })?;
 
-    // A visit with the port of one that timed out meets that flow, to web-2; later visits have other ports.
+    // A visit from the port of one that timed out would belong to that flow, to web-2. So later visits have other
+    // ports.
     lab.client.sysctl(PORTS, "32768 65535")?;
 
     let given = given()?;
     for number in 0..Family::ALL.len() {
         let (early, late, went_there) = (&early[number], &late[number], given[number] - before[number]);
         println!("{went_there} went to web-2; before it was due: {early}\nafter: {late}");
-        assert!(early.failed() > 0, "no visit met it: {early}");
+        assert!(early.failed() > 0, "no connection failed: {early}");
         assert!(
             (early.of("web-2") + early.failed()) as u64 <= went_there + SAME_PORT,
             "{went_there}: {early}"

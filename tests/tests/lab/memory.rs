@@ -34,7 +34,7 @@ fn check_and_status_report_the_memory_that_the_kernel_accounts_for() -> Result<(
     Ok(())
 }
 
-/// Of all maps that a process has open.
+/// The bytes that the kernel accounts for all maps that a process has open.
 fn accounted_bytes(process: Pid) -> Result<u64> {
     let mut maps = BTreeMap::new();
     for descriptor in fs::read_dir(format!("/proc/{process}/fdinfo"))? {

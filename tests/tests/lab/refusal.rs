@@ -52,7 +52,7 @@ pub fn assert_unfit(output: &Output, causes: &[&str]) {
 /// The traces of a daemon on a host: files, pins, and programs on interfaces.
 #[derive(Debug, PartialEq)]
 struct Traces {
-    /// By inode: a re-created one differs.
+    /// The inode of each file: a re-created file has a different one.
     files: BTreeMap<PathBuf, u64>,
     programs: BTreeMap<String, u64>,
 }

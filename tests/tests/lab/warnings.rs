@@ -79,7 +79,7 @@ fn a_backend_on_the_balancer_itself_is_refused_by_commands_and_files_and_warned_
 {
     let lab = Lab::build(&Topology::new("itself", Shape::TwoNics).mode(Mode::Nat).backends(1))?;
     let _web = lab.web_servers()?;
-    // In nat mode there is no source that shows the address to be the balancer's.
+    // In nat mode there is no `source`, so only the host's addresses show that the address is the balancer's own.
     let good = Config::new(&lab)
         .service(Service::over(&lab, "web", Protocol::Tcp, Mode::Nat, 80, 8080).only(Family::V4));
     let mut xlb = lab.start(&good)?;

@@ -12,9 +12,9 @@ const ICMPV6: u8 = 58;
 /// Which checksum is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrong {
-    /// IPv6's header has none.
+    /// That of the IPv4 header; the IPv6 header has none.
     Ipv4Header,
-    /// Of this protocol.
+    /// That of this protocol.
     Payload(u8),
     /// The packet is shorter than its headers say.
     Length,

@@ -15,7 +15,7 @@ pub const UDP_PORT: u16 = 5353;
 pub struct Stage {
     /// The daemon's configuration.
     pub config: Config,
-    /// By backend.
+    /// The web server of each backend.
     pub web: Vec<Web>,
     daemon: Option<Daemon>,
     /// The network, and its files. Dropped last: everything else runs in it.
