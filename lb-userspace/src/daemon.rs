@@ -87,7 +87,8 @@ pub fn remove_remains() -> Result<bool, Failure> {
 /// Runs the daemon until it ends.
 pub fn run(options: Options) -> Result<(), Failure> {
     options.log.init();
-    let runtime = runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    let runtime =
+        runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(serve(options))
 }
 

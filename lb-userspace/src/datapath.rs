@@ -193,21 +193,23 @@ impl Op {
     }
 }
 
-/// For errors: the operation and the entry that it is about.
+/// For errors, after "cannot": the operation and the entry that it is about.
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::PutInterface(index, _) => write!(f, "put interface {index}"),
-            Self::PutBackendName(number, name) => write!(f, "put name {name} of backend counters {number}"),
-            Self::PutServiceName(number, name) => write!(f, "put name {name} of service counters {number}"),
-            Self::PutBackend(backend) => write!(f, "put backend {}", backend.id),
-            Self::PutSlots(offset, ids) => write!(f, "put {} slots at {offset}", ids.len()),
-            Self::PutSources(number, sources) => write!(f, "put set {number} of {} sources", sources.len()),
+            Self::PutInterface(index, _) => write!(f, "write interface {index}"),
+            Self::PutBackendName(number, name) => write!(f, "write name {name} of backend counters {number}"),
+            Self::PutServiceName(number, name) => write!(f, "write name {name} of service counters {number}"),
+            Self::PutBackend(backend) => write!(f, "write backend {}", backend.id),
+            Self::PutSlots(offset, ids) => write!(f, "write {} slots at {offset}", ids.len()),
+            Self::PutSources(number, sources) => write!(f, "write set {number} of {} sources", sources.len()),
             Self::PutPool(number, pool) => {
                 let SlotRange { offset, length } = pool.slots();
                 write!(f, "activate {length} slots at {offset} for pool {number}")
             }
-            Self::PutService(listen, service) => write!(f, "put service {listen} with pool {}", service.pool),
+            Self::PutService(listen, service) => {
+                write!(f, "write service {listen} with pool {}", service.pool)
+            }
             Self::SetNextBackendId(id) => write!(f, "set the next backend id to {id}"),
             Self::SetHopGeneration(generation) => {
                 write!(f, "set the generation of next hops to {generation}")

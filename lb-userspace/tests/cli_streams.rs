@@ -74,7 +74,7 @@ fn a_closed_stdout_is_no_failure() {
 fn a_full_disk_is_a_failure() {
     let (code, stderr) = run_into(&mut Closed(io::ErrorKind::StorageFull), &["completions", "bash"]);
 
-    assert_eq!((code, stderr.as_str()), (1, "error: write the output: no storage space\n"));
+    assert_eq!((code, stderr.as_str()), (1, "error: cannot write the output: no storage space\n"));
 }
 
 #[test]

@@ -35,11 +35,11 @@ pub enum Error {
     #[error("cannot listen on {0}: not an address of this host (`ip address show` lists them)")]
     AddressNotAvailable(SocketAddr),
     /// Any other error.
-    #[error("cannot listen on {place}: {doing}: {source}")]
+    #[error("cannot listen on {place}: cannot {doing}: {source}")]
     Io {
         /// The socket's path, or the address.
         place: String,
-        /// The step that failed: "bind", "chmod".
+        /// The step that failed, as a verb: "bind", "chmod".
         doing: &'static str,
         /// The kernel's error.
         source: io::Error,

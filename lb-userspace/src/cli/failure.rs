@@ -88,7 +88,7 @@ impl From<anyhow::Error> for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         let is_closed_pipe = error.kind() == io::ErrorKind::BrokenPipe;
-        Self { is_closed_pipe, ..Self::new(Exit::Failed, format!("write the output: {error}")) }
+        Self { is_closed_pipe, ..Self::new(Exit::Failed, format!("cannot write the output: {error}")) }
     }
 }
 

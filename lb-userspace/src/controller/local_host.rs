@@ -33,7 +33,7 @@ impl Host for LocalHost {
     }
 
     fn save_overlay(&mut self, overlay: &Overlay) -> anyhow::Result<()> {
-        self.store.save(overlay).context("save the change for the next start")
+        self.store.save(overlay).context("cannot save the change for the next start")
     }
 
     fn attached(&mut self) -> anyhow::Result<Vec<Attached>> {

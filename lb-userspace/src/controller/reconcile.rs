@@ -46,7 +46,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
 
     fn bring_in_step(&mut self, now: Instant) -> anyhow::Result<()> {
         if !matches!(self.trust, Trust::Full) {
-            let maps = self.datapath.observe().context("read the maps back")?;
+            let maps = self.datapath.observe().context("cannot read the maps back")?;
             if maps != *self.have {
                 self.have = maps.into();
                 self.state.set_dirty(Scope::All);
@@ -74,7 +74,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let mut retired = BTreeSet::new();
         let outcome = plan.iter().try_for_each(|op| {
             self.state.applying(op, &self.have, now);
-            self.datapath.apply(op).with_context(|| format!("change the maps: {op}"))?;
+            self.datapath.apply(op).with_context(|| format!("cannot {op}"))?;
             if let Op::DeleteBackend(place) = op {
                 retired.extend(self.have.backends.get(place).map(|backend| backend.id));
             }

@@ -143,12 +143,12 @@ impl Walks {
         // Freed before counted, so an id that is found afterwards was left behind.
         if !self.retired.is_empty() {
             let ids = self.retired.keys().copied().collect();
-            next = datapath.sweep(self.at, &ids).context("free the flows of removed backends")?;
+            next = datapath.sweep(self.at, &ids).context("cannot free the flows of removed backends")?;
         }
         if !self.jobs.is_empty() {
             let jobs = &mut self.jobs;
             let mut visit = |flow: &Flow| jobs.iter_mut().for_each(|it| it.purpose.visit(flow, have));
-            next = datapath.flows(self.at, &mut visit).context("walk over the flows")?;
+            next = datapath.flows(self.at, &mut visit).context("cannot walk over the flows")?;
         }
         Ok(next.unwrap_or(0))
     }

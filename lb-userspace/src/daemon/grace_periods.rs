@@ -29,8 +29,7 @@ pub async fn run(
             while let Err(error) = spawn_blocking(wait).await.map_err(anyhow::Error::from).flatten() {
                 warn!(
                     error:% = format_args!("{error:#}");
-                    "cannot wait for an RCU grace period, so former map entries cannot be reused; \
-                     retrying every second"
+                    "former map entries cannot be reused; retrying every second"
                 );
                 sleep(RETRY).await;
             }

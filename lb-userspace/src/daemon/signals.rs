@@ -20,7 +20,7 @@ pub struct Signals<S> {
 
 /// Installs the handlers, before there is anything to interrupt.
 pub fn listen() -> anyhow::Result<Signals<impl Future<Output = ()>>> {
-    let catch = |kind| signal(kind).context("catch signals");
+    let catch = |kind| signal(kind).context("cannot catch signals");
     let hangup = catch(SignalKind::hangup())?;
     let (mut terminate, mut interrupt) = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
     let stop = async move {

@@ -51,7 +51,7 @@ pub fn detach(directory: &Path) -> Result<Vec<String>, DetachError> {
 }
 
 fn detach_links(directory: &Path) -> anyhow::Result<Vec<String>> {
-    let interfaces = links::dump().context("list the interfaces by netlink")?;
+    let interfaces = links::dump().context("cannot list the interfaces by netlink")?;
     let mut detached = Vec::new();
     for link in attach::pinned(directory)? {
         let name = interfaces.iter().find(|it| it.index == link.interface).map(|it| it.name.as_str());

@@ -112,7 +112,7 @@ fn facts(path: &Path) -> anyhow::Result<String> {
             info.max_entries()
         ))
     };
-    read().with_context(|| format!("open {}", path.display()))
+    read().with_context(|| format!("cannot open {}", path.display()))
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ impl KernelDatapath {
 
 impl Datapath for KernelDatapath {
     fn observe(&mut self) -> anyhow::Result<Snapshot> {
-        let snapshot = self.maps.observe().context("read the maps back")?;
+        let snapshot = self.maps.observe().context("cannot read the maps back")?;
         // An operation that failed halfway leaves a filter that is right for neither state. No bit is cleared: flows may
         // still need it if the contents of another map were lost, and a bit too many only costs time.
         self.sources = Sources::of(&snapshot);
@@ -106,11 +106,11 @@ impl Datapath for KernelDatapath {
     }
 
     fn backend_counters(&self, number: BackendNumber) -> anyhow::Result<BackendCounters> {
-        sum(&self.maps.backend_counters, number.0).context("read BACKEND_COUNTERS")
+        sum(&self.maps.backend_counters, number.0).context("cannot read BACKEND_COUNTERS")
     }
 
     fn service_counters(&self, number: ServiceNumber) -> anyhow::Result<ServiceCounters> {
-        sum(&self.maps.service_counters, number.0).context("read SERVICE_COUNTERS")
+        sum(&self.maps.service_counters, number.0).context("cannot read SERVICE_COUNTERS")
     }
 
     fn past(&self) -> &BTreeMap<String, Counted> {
@@ -118,13 +118,13 @@ impl Datapath for KernelDatapath {
     }
 
     fn totals(&self) -> anyhow::Result<Totals> {
-        self.maps.totals().context("read the counters")
+        self.maps.totals().context("cannot read the counters")
     }
 }
 
 /// The program's clock (`bpf_ktime_get_coarse_ns`).
 fn ticks_now() -> anyhow::Result<Ticks> {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).context("read the monotonic clock")?;
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).context("cannot read the monotonic clock")?;
     let nanoseconds = now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64;
     Ok(Ticks::from_ns(nanoseconds))
 }

@@ -24,22 +24,24 @@ pub struct PinsInUse(pub String);
 impl Lock {
     /// Locks the directory, and creates it if it is missing.
     pub fn take(root: &Path) -> anyhow::Result<Result<Self, PinsInUse>> {
-        fs::create_dir_all(root).with_context(|| format!("create {}", root.display()))?;
-        let directory = File::open(root).with_context(|| format!("open {}", root.display()))?;
+        fs::create_dir_all(root).with_context(|| format!("cannot create {}", root.display()))?;
+        let directory = File::open(root).with_context(|| format!("cannot open {}", root.display()))?;
         match directory.try_lock() {
             Ok(()) => Ok(Ok(Self(directory))),
             Err(TryLockError::WouldBlock) => Ok(Err(PinsInUse(root.display().to_string()))),
-            Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("lock {}", root.display())),
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("cannot lock {}", root.display()))
+            }
         }
     }
 
     /// Is this directory still the locked one? False if that was removed or replaced.
     pub fn is_of(&self, root: &Path) -> anyhow::Result<bool> {
-        let locked = self.0.metadata().context("stat the locked directory")?;
+        let locked = self.0.metadata().context("cannot stat the locked directory")?;
         match fs::metadata(root) {
             Ok(found) => Ok((found.dev(), found.ino()) == (locked.dev(), locked.ino())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error).with_context(|| format!("stat {}", root.display())),
+            Err(error) => Err(error).with_context(|| format!("cannot stat {}", root.display())),
         }
     }
 }

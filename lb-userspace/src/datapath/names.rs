@@ -32,7 +32,7 @@ pub fn read(record: &Record) -> anyhow::Result<String> {
 
 /// Reads a backend's name.
 pub fn read_backend(record: &Record) -> anyhow::Result<BackendName> {
-    read(record)?.parse().map_err(anyhow::Error::msg).context("read a pinned name")
+    read(record)?.parse().map_err(anyhow::Error::msg).context("cannot read a pinned name")
 }
 
 #[cfg(test)]

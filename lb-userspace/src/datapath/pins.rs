@@ -140,7 +140,7 @@ pub fn remove_directory(directory: &Path) -> anyhow::Result<()> {
         );
         remove_file(&path)?;
     }
-    fs::remove_dir(directory).with_context(|| format!("remove {}", directory.display()))
+    fs::remove_dir(directory).with_context(|| format!("cannot remove {}", directory.display()))
 }
 
 /// This directory and those of its parents that do not exist, innermost first.
@@ -169,13 +169,13 @@ pub fn remove_file(path: &Path) -> anyhow::Result<()> {
     match fs::remove_file(path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error).with_context(|| format!("remove {}", path.display())),
+        Err(error) => Err(error).with_context(|| format!("cannot remove {}", path.display())),
     }
 }
 
 /// Renames a pin. It replaces a pin that already has the new name.
 pub fn rename(from: &Path, to: &Path) -> anyhow::Result<()> {
-    fs::rename(from, to).with_context(|| format!("rename {} to {}", from.display(), to.display()))
+    fs::rename(from, to).with_context(|| format!("cannot rename {} to {}", from.display(), to.display()))
 }
 
 /// The names in a directory, sorted. None if it does not exist.
@@ -191,7 +191,7 @@ pub fn names_in(directory: &Path) -> anyhow::Result<Vec<String>> {
         names.sort();
         Ok(names)
     };
-    look().with_context(|| format!("read the directory {}", directory.display()))
+    look().with_context(|| format!("cannot read the directory {}", directory.display()))
 }
 
 #[cfg(test)]

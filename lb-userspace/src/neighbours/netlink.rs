@@ -66,10 +66,12 @@ pub struct Monitor {
 impl Monitor {
     /// Subscribes to all messages from now on.
     pub fn subscribe() -> anyhow::Result<Self> {
-        let (mut connection, _, messages) =
-            rtnetlink::new_multicast_connection(&GROUPS).context("subscribe to netlink notifications")?;
+        let (mut connection, _, messages) = rtnetlink::new_multicast_connection(&GROUPS)
+            .context("cannot subscribe to netlink notifications")?;
         let socket = connection.socket_mut().socket_mut();
-        socket.set_rx_buf_sz(RECEIVE_BUFFER_BYTES).context("set the size of the netlink receive buffer")?;
+        socket
+            .set_rx_buf_sz(RECEIVE_BUFFER_BYTES)
+            .context("cannot set the size of the netlink receive buffer")?;
         let messages = Box::new(messages.map(|(message, _)| message.payload));
         Ok(Self { messages, _driver: AbortOnDropHandle::new(tokio::spawn(connection)) })
     }
@@ -98,18 +100,18 @@ pub struct Kernel {
 
 impl Kernel {
     pub fn connect() -> anyhow::Result<Self> {
-        let (connection, handle, _) = rtnetlink::new_connection().context("open a netlink socket")?;
+        let (connection, handle, _) = rtnetlink::new_connection().context("cannot open a netlink socket")?;
         Ok(Self { handle, _driver: AbortOnDropHandle::new(tokio::spawn(connection)) })
     }
 
     pub async fn links(&self) -> anyhow::Result<BTreeMap<InterfaceIndex, Link>> {
         let links = self.handle.link().get().execute();
-        collect(links, |message| decode::link(&message)).await.context("list the links")
+        collect(links, |message| decode::link(&message)).await.context("cannot list the links")
     }
 
     pub async fn neighbours(&self) -> anyhow::Result<BTreeMap<Place, Neighbour>> {
         let neighbours = self.handle.neighbours().get().execute();
-        collect(neighbours, |message| decode::neighbour(&message)).await.context("list the neighbours")
+        collect(neighbours, |message| decode::neighbour(&message)).await.context("cannot list the neighbours")
     }
 
     /// The routes of several paths.
@@ -129,7 +131,7 @@ impl Kernel {
             Ok(None) => Ok(Route::Missing),
             // The kernel's errors for unreachable, prohibit and blackhole routes.
             Err(Error::NetlinkError(_)) => Ok(Route::Missing),
-            Err(error) => Err(error).with_context(|| format!("look up the route to {}", path.to)),
+            Err(error) => Err(error).with_context(|| format!("cannot look up the route to {}", path.to)),
         }
     }
 
@@ -146,7 +148,7 @@ impl Kernel {
         match patiently(request.execute()).await? {
             Ok(()) => Ok(Ok(())),
             Err(Error::NetlinkError(refusal)) => Ok(Err(refusal.to_io())),
-            Err(error) => Err(error).with_context(|| format!("request neighbour {address}")),
+            Err(error) => Err(error).with_context(|| format!("cannot request neighbour {address}")),
         }
     }
 }

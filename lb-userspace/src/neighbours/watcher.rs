@@ -111,7 +111,7 @@ impl Watcher {
         self.look_at_everything(&kernel).await?;
         loop {
             tokio::select! {
-                notification = monitor.next() => match notification.context("receive netlink notifications")? {
+                notification = monitor.next() => match notification.context("cannot receive netlink notifications")? {
                     Notification::Fact(fact) => self.absorb(fact),
                     Notification::Gap => self.resync(),
                 },

@@ -16,7 +16,7 @@ pub(super) async fn connect(address: SocketAddr, source: Option<IpAddr>) -> Resu
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     if let Some(source) = source {
         bind(&socket, source)
-            .map_err(|error| Fault::Local(format!("bind to source {source}: {}", plain(&error))))?;
+            .map_err(|error| Fault::Local(format!("cannot bind to source {source}: {}", plain(&error))))?;
     }
     Ok(socket.connect(address).await?)
 }

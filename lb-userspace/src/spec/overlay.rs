@@ -94,7 +94,9 @@ impl Overlay {
             warnings.push(format!("{name}: `{}` is not applied: {reason}", change.describe_command()));
             // The definition in the file is better than none.
             if let Some(Err(reason)) = change.file.map(|file| spec.put(name, place, file, &own)) {
-                warnings.push(format!("{name}: the file's definition is not applied either: {reason}"));
+                warnings.push(format!(
+                    "{name}: the definition in the configuration file is not applied either: {reason}"
+                ));
             }
         }
         spec.keep_the_order_of(file);

@@ -100,7 +100,7 @@ fn counts_of_health_checks_continue_when_a_name_is_used_again() {
     assert_eq!(health_series(&mut world), expected, "after an addition that was undone");
 }
 
-/// Each of the three backends had 10 flows and 50 packets, and the service refused 7 packets.
+/// Each of the three backends had 10 flows and 50 packets, and 7 packets for the service were not forwarded.
 fn counted() -> World {
     let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     count(&mut world, 10);

@@ -77,12 +77,12 @@ fn addresses_missing_on_the_host_are_reported_with_a_remedy() {
 #[test]
 fn pins_that_cannot_be_restored_are_in_the_status_until_they_can() {
     let mut world = World::all_up(vec![web(Protocol::Tcp)]);
-    world.host().pins_failure = Some("pin /sys/fs/bpf/xlb/v1/FLOWS4: no space left");
+    world.host().pins_failure = Some("cannot pin /sys/fs/bpf/xlb/v1/FLOWS4: no space left");
 
     world.absorb(Event::PinsRemoved);
 
     let warnings = world.status().warnings;
-    let expected = "cannot restore interfaces and pins: pin /sys/fs/bpf/xlb/v1/FLOWS4: no space left";
+    let expected = "cannot restore interfaces and pins: cannot pin /sys/fs/bpf/xlb/v1/FLOWS4: no space left";
     assert_eq!(warnings, [expected]);
 
     world.host().pins_failure = None;

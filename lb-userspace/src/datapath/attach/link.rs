@@ -55,7 +55,7 @@ pub fn replace(program: &mut Xdp, held: &Pinned) -> anyhow::Result<FdLink> {
         let id = program.attach_to_link(XdpLink::try_from(link).map_err(anyhow::Error::new)?)?;
         Ok(FdLink::try_from(take(program, id)?).map_err(anyhow::Error::new)?)
     };
-    give(program).with_context(|| format!("replace the program of {}", held.path.display()))
+    give(program).with_context(|| format!("cannot replace the program of {}", held.path.display()))
 }
 
 fn take(program: &mut Xdp, id: XdpLinkId) -> Result<XdpLink, NotAttached> {
@@ -64,7 +64,7 @@ fn take(program: &mut Xdp, id: XdpLinkId) -> Result<XdpLink, NotAttached> {
 
 /// Opens a pinned link.
 pub fn open(path: &Path) -> anyhow::Result<FdLink> {
-    let link = PinnedLink::from_pin(path).with_context(|| format!("open {}", path.display()))?;
+    let link = PinnedLink::from_pin(path).with_context(|| format!("cannot open {}", path.display()))?;
     Ok(link.into())
 }
 
@@ -72,7 +72,7 @@ pub fn open(path: &Path) -> anyhow::Result<FdLink> {
 pub fn pin(link: FdLink, path: &Path) -> anyhow::Result<FdLink> {
     let unfinished = pins::unfinished(path);
     pins::remove_file(&unfinished)?;
-    let link = link.pin(&unfinished).with_context(|| format!("pin {}", unfinished.display()))?;
+    let link = link.pin(&unfinished).with_context(|| format!("cannot pin {}", unfinished.display()))?;
     pins::rename(&unfinished, path)?;
     Ok(link.into())
 }
@@ -82,7 +82,7 @@ pub fn pinned_program(path: &Path, id: u32) -> anyhow::Result<Option<Xdp>> {
     if !path.exists() {
         return Ok(None);
     }
-    let context = || format!("open {}", path.display());
+    let context = || format!("cannot open {}", path.display());
     let program = Xdp::from_pin(path, XdpAttachType::Interface).with_context(context)?;
     let is_meant = program.info().with_context(context)?.id() == id;
     Ok(is_meant.then_some(program))

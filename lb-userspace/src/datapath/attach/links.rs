@@ -61,7 +61,7 @@ impl Links {
     /// Lists the interfaces that the program is attached to. Restores missing pins, and attaches again to
     /// interfaces that were removed and added again.
     pub fn refresh(&mut self) -> anyhow::Result<Vec<Attached>> {
-        let links = links::dump().context("list the interfaces by netlink")?;
+        let links = links::dump().context("cannot list the interfaces by netlink")?;
         self.held.retain(|index, _| links.iter().any(|link| link.index == *index));
         self.restore_pins()?;
         let mut found = Vec::new();
@@ -113,7 +113,7 @@ impl Links {
             self.held.remove(&link.index);
             pinned.remove()?;
         }
-        let context = || format!("attach to {} again", link.name);
+        let context = || format!("cannot attach to {} again", link.name);
         let made = link::attach(self.handles.program().xdp()?, link.index, mode).with_context(context)?;
         let held = link::pin(made, &path).with_context(context)?;
         self.held.insert(link.index, held);

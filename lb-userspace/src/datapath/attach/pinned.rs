@@ -39,7 +39,7 @@ pub fn pinned(directory: &Path) -> anyhow::Result<Vec<Pinned>> {
 impl Pinned {
     pub fn read(path: PathBuf, interface: u32) -> anyhow::Result<Self> {
         let info = PinnedLink::from_pin(&path).and_then(|link| FdLink::from(link).info());
-        let program = info.with_context(|| format!("open {}", path.display()))?.program_id();
+        let program = info.with_context(|| format!("cannot open {}", path.display()))?.program_id();
         Ok(Self { path, interface, program })
     }
 
@@ -54,7 +54,7 @@ impl Pinned {
     pub fn remove(&self) -> anyhow::Result<()> {
         pins::remove_file(&self.path)?;
         let deadline = Instant::now() + LEAVE_TIMEOUT;
-        while self.is_alive(&links::dump().context("list the interfaces by netlink")?) {
+        while self.is_alive(&links::dump().context("cannot list the interfaces by netlink")?) {
             ensure!(
                 Instant::now() < deadline,
                 "program {} is still attached to interface {} after {} s",

@@ -27,7 +27,7 @@ impl From<RefusedBy> for Refused {
         let errno = match error {
             NotAttached::Kernel(errno) => errno,
             NotAttached::Other(error) => {
-                return Self::Failed(error.context(format!("attach the XDP program to {interface}")));
+                return Self::Failed(error.context(format!("cannot attach the XDP program to {interface}")));
             }
         };
         let remedy = match errno {
@@ -49,7 +49,7 @@ impl From<RefusedBy> for Refused {
             }
             _ => {
                 let error = anyhow::Error::new(std::io::Error::from(errno));
-                return Self::Failed(error.context(format!("attach the XDP program to {interface}")));
+                return Self::Failed(error.context(format!("cannot attach the XDP program to {interface}")));
             }
         };
         Self::Host(Cause::new(format!("{interface} rejects the XDP program ({})", errno.desc()), remedy))

@@ -73,15 +73,15 @@ impl Maps {
         interface: Interface,
     ) -> anyhow::Result<()> {
         below(index, MAX_INTERFACE_INDEX)?;
-        self.devices.set(index, index, None, 0).context("write DEVICES")?;
-        self.interfaces.set(index, interface, 0).context("write INTERFACES")
+        self.devices.set(index, index, None, 0).context("cannot write DEVICES")?;
+        self.interfaces.set(index, interface, 0).context("cannot write INTERFACES")
     }
 
     fn delete_interface(&mut self, InterfaceIndex(index): InterfaceIndex) -> anyhow::Result<()> {
         below(index, MAX_INTERFACE_INDEX)?;
-        self.interfaces.set(index, Interface::default(), 0).context("write INTERFACES")?;
+        self.interfaces.set(index, Interface::default(), 0).context("cannot write INTERFACES")?;
         // Interface 0 means none: the entry is deleted (kernel/bpf/devmap.c, __dev_map_update_elem).
-        self.devices.set(index, 0, None, 0).context("write DEVICES")
+        self.devices.set(index, 0, None, 0).context("cannot write DEVICES")
     }
 
     /// A number that gets a name starts to count at zero.
@@ -143,7 +143,7 @@ impl Maps {
     fn write_past(&mut self, change: Change) -> anyhow::Result<()> {
         match change {
             Change::Put(name, counted) => {
-                self.past_map.insert(names::write(&name)?, counted, 0).context("write PAST")
+                self.past_map.insert(names::write(&name)?, counted, 0).context("cannot write PAST")
             }
             Change::Delete(name) => gone(self.past_map.remove(&names::write(&name)?)),
         }
@@ -170,7 +170,7 @@ fn zero<V: aya::Pod>(
     nothing: V,
 ) -> anyhow::Result<()> {
     let cpus = aya::util::nr_cpus().map_err(|(path, error)| anyhow::Error::new(error).context(path))?;
-    counters.set(number, PerCpuValues::try_from(vec![nothing; cpus])?, 0).context("reset counters")
+    counters.set(number, PerCpuValues::try_from(vec![nothing; cpus])?, 0).context("cannot reset counters")
 }
 
 fn service_key(listen: &Listen) -> ServiceKey {

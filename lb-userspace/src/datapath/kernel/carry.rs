@@ -45,7 +45,7 @@ impl Bytes {
             let map = MapData::from_pin(path)?;
             Ok(Self { map, key: info.key_size() as usize, value, values, entries: info.max_entries() })
         };
-        open().with_context(|| format!("open {}", path.display()))
+        open().with_context(|| format!("cannot open {}", path.display()))
     }
 
     fn lookup(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
@@ -103,7 +103,7 @@ pub fn carry(old: (&Path, &MapLayout), new: (&Path, &MapLayout), shape: &MapShap
         Ok(is_complete)
     };
     let is_complete =
-        copy().with_context(|| format!("copy {} to {}", old_path.display(), new_path.display()))?;
+        copy().with_context(|| format!("cannot copy {} to {}", old_path.display(), new_path.display()))?;
     if is_complete {
         log::info!("map {}: layout changed, contents copied", shape.name);
     } else {
@@ -145,14 +145,15 @@ pub fn value(path: &Path) -> anyhow::Result<Vec<u8>> {
     let value = Bytes::open(path)?.lookup(&0_u32.to_ne_bytes());
     value
         .and_then(|value| value.ok_or_else(|| io::ErrorKind::NotFound.into()))
-        .with_context(|| format!("read {}", path.display()))
+        .with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// The only value of an array, converted to this version's layout.
 pub fn only_value(old: (&Path, &MapLayout), new: &MapLayout) -> anyhow::Result<Vec<u8>> {
     let (path, layout) = old;
     let old = Bytes::open(path)?;
-    let value = old.lookup(&0_u32.to_ne_bytes()).with_context(|| format!("read {}", path.display()))?;
+    let value =
+        old.lookup(&0_u32.to_ne_bytes()).with_context(|| format!("cannot read {}", path.display()))?;
     let mut converted = vec![0; new.value_bytes()];
     Conversion::between(&layout.value, &new.value).apply(&value.unwrap_or_default(), &mut converted);
     Ok(converted)

@@ -19,7 +19,7 @@ const ARRAY_OF_MAPS: u32 = 12;
 
 /// Returns when no CPU runs a program that began before the call.
 pub fn wait() -> anyhow::Result<()> {
-    update_a_map_of_maps().context("wait for an RCU grace period")
+    update_a_map_of_maps().context("cannot wait for an RCU grace period")
 }
 
 fn update_a_map_of_maps() -> io::Result<()> {

@@ -20,7 +20,8 @@ impl Handles {
     /// Opens the maps that are pinned in a directory.
     pub fn open(directory: &Path, mut program: Program) -> anyhow::Result<Self> {
         let open = |name: String| {
-            let map = MapData::from_pin(directory.join(&name)).with_context(|| format!("open {name}"))?;
+            let map =
+                MapData::from_pin(directory.join(&name)).with_context(|| format!("cannot open {name}"))?;
             Ok((name, map))
         };
         let id = program.id()?;
@@ -45,13 +46,13 @@ impl Handles {
         for (name, map) in &self.maps {
             let path = directory.join(name);
             if !path.exists() {
-                map.pin(&path).with_context(|| format!("pin {}", path.display()))?;
+                map.pin(&path).with_context(|| format!("cannot pin {}", path.display()))?;
                 made.push(name.clone());
             }
         }
         let path = directory.join(pins::PROGRAM);
         if !path.exists() {
-            self.program.xdp()?.pin(&path).with_context(|| format!("pin {}", path.display()))?;
+            self.program.xdp()?.pin(&path).with_context(|| format!("cannot pin {}", path.display()))?;
             made.push(pins::PROGRAM.to_owned());
         }
         Ok(made)

@@ -55,13 +55,13 @@ impl Program {
         let path = directory.join(pins::PROGRAM);
         let unfinished = pins::unfinished(&path);
         pins::remove_file(&unfinished)?;
-        self.xdp()?.pin(&unfinished).with_context(|| format!("pin {}", unfinished.display()))?;
+        self.xdp()?.pin(&unfinished).with_context(|| format!("cannot pin {}", unfinished.display()))?;
         pins::rename(&unfinished, &path)
     }
 
     /// The kernel's id of the program.
     pub fn id(&mut self) -> anyhow::Result<u32> {
-        Ok(self.xdp()?.info().context("read the program id")?.id())
+        Ok(self.xdp()?.info().context("cannot read the program id")?.id())
     }
 }
 
@@ -112,13 +112,13 @@ pub fn load(object: &[u8], basis: &Basis<'_>) -> anyhow::Result<Loaded> {
             .map_pin_path(shape.name_in_object(), basis.pin(shape.name))
             .map_max_entries(shape.name_in_object(), shape.entries);
     }
-    let ebpf = loader.load(object).context("load the maps of the XDP program")?;
+    let ebpf = loader.load(object).context("cannot load the maps of the XDP program")?;
     let pinned = shapes.iter().map(|shape| (shape, basis.pin(shape.name)));
     verify(pinned).context("the XDP program does not match this version of xlb")?;
 
     // Before the maps are taken out: the program refers to them by file descriptor, and those must be open.
     let mut program = Program(ebpf);
-    program.xdp()?.load().context("load the XDP program")?;
+    program.xdp()?.load().context("cannot load the XDP program")?;
     let id = program.id()?;
     let Program(ebpf) = &mut program;
     slow_paths::load(ebpf, id, directory)?;
@@ -126,7 +126,7 @@ pub fn load(object: &[u8], basis: &Basis<'_>) -> anyhow::Result<Loaded> {
     let maps = fill(Maps::take(ebpf, DaemonMaps::open(|name| basis.pin(name))?)?, basis, &shapes)?;
     let datapath = KernelDatapath::new(maps)?;
     let ring = ebpf.take_map("WANTED").ok_or_else(|| anyhow!("the XDP program has no map WANTED"))?;
-    let neighbour_requests = NeighbourRequests(RingBuf::try_from(ring).context("use the map WANTED")?);
+    let neighbour_requests = NeighbourRequests(RingBuf::try_from(ring).context("cannot use the map WANTED")?);
     let traces = trace_level.take(ebpf)?;
     finish(&new, basis)?;
     manifest::pin(directory, id)?;
@@ -200,8 +200,9 @@ fn section_values(basis: &Basis<'_>, shapes: &[MapShape]) -> anyhow::Result<Vec<
 fn make(shape: &MapShape, pin: &Path) -> anyhow::Result<()> {
     let (kind, key, value) = (shape.kind as u32, shape.key_bytes(), shape.value_bytes());
     let map = aya_obj::Map::new_from_params(kind, key, value, shape.entries, shape.flags);
-    let map = MapData::create(map, shape.name, None).with_context(|| format!("create {}", shape.name))?;
-    map.pin(pin).with_context(|| format!("pin {}", pin.display()))
+    let map =
+        MapData::create(map, shape.name, None).with_context(|| format!("cannot create {}", shape.name))?;
+    map.pin(pin).with_context(|| format!("cannot pin {}", pin.display()))
 }
 
 /// The settings of a manifest's program, in this version's layout. `None` if they are gone, or empty: with them no map
@@ -228,7 +229,7 @@ pub fn pinned_program(directory: &Path) -> anyhow::Result<Option<u32>> {
     if !path.exists() {
         return Ok(None);
     }
-    let info = ProgramInfo::from_pin(&path).with_context(|| format!("open {}", path.display()))?;
+    let info = ProgramInfo::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
     Ok(Some(info.id()))
 }
 
@@ -247,7 +248,7 @@ pub fn verify_kept(directory: &Path, takeover: &Takeover, sizes: &Sizes) -> anyh
 /// Compares pinned maps with the table of shapes: the kernel returns whatever is at a path.
 fn verify<'a>(pinned: impl Iterator<Item = (&'a MapShape, PathBuf)>) -> anyhow::Result<()> {
     for (expected, path) in pinned {
-        let info = MapInfo::from_pin(&path).with_context(|| format!("open {}", path.display()))?;
+        let info = MapInfo::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
         let MapShape { kind, entries, flags, .. } = *expected;
         let facts = [
             ("type", info.map_type()? as u32, kind as u32),
@@ -275,7 +276,7 @@ fn random_keys() -> anyhow::Result<[u64; 6]> {
     let mut bytes = [0; 48];
     File::open("/dev/urandom")
         .and_then(|mut random| random.read_exact(&mut bytes))
-        .context("read /dev/urandom")?;
+        .context("cannot read /dev/urandom")?;
     let mut keys = [0; 6];
     for (key, bytes) in keys.iter_mut().zip(bytes.as_chunks::<8>().0) {
         *key = u64::from_ne_bytes(*bytes);

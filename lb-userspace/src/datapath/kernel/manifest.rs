@@ -41,7 +41,7 @@ impl Manifest {
             text.truncate(text.iter().position(|byte| *byte == 0).unwrap_or(text.len()));
             Ok(Self { program, maps: layout::parse(std::str::from_utf8(&text)?)? })
         };
-        read().map(Some).with_context(|| format!("read {}", path.display()))
+        read().map(Some).with_context(|| format!("cannot read {}", path.display()))
     }
 
     /// The pin of a map, and its layout.
@@ -64,5 +64,5 @@ pub fn pin(directory: &Path, program: u32) -> anyhow::Result<()> {
         raw::update(map.fd(), &0_u32.to_ne_bytes(), text.as_bytes())?;
         Ok(map.pin(&path)?)
     };
-    write().with_context(|| format!("pin {}", path.display()))
+    write().with_context(|| format!("cannot pin {}", path.display()))
 }

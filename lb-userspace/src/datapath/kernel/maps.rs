@@ -58,7 +58,7 @@ pub struct DaemonMaps {
 impl DaemonMaps {
     /// Opens them, given where each is pinned.
     pub fn open(pin: impl Fn(&str) -> PathBuf) -> anyhow::Result<Self> {
-        let named = |name| MapData::from_pin(pin(name)).with_context(|| format!("open {name}"));
+        let named = |name| MapData::from_pin(pin(name)).with_context(|| format!("cannot open {name}"));
         Ok(Self {
             backend_names: named(names::BACKENDS)?,
             service_names: named(names::SERVICES)?,
@@ -70,7 +70,7 @@ impl DaemonMaps {
 impl Maps {
     /// Takes the maps out of the loaded object. Their shapes have been verified.
     pub fn take(ebpf: &mut Ebpf, daemon_maps: DaemonMaps) -> anyhow::Result<Self> {
-        let past_room = daemon_maps.past.info().context("read the size of PAST")?.max_entries();
+        let past_room = daemon_maps.past.info().context("cannot read the size of PAST")?.max_entries();
         let past_map = HashMap::try_from(Map::HashMap(daemon_maps.past)).context(past::MAP)?;
         Ok(Self {
             settings: take(ebpf, Settings::SECTION)?,
@@ -110,13 +110,13 @@ impl Maps {
     }
 
     pub fn settings(&self) -> anyhow::Result<Settings> {
-        self.settings.get(&0, 0).context("read SETTINGS")
+        self.settings.get(&0, 0).context("cannot read SETTINGS")
     }
 
     /// Rewrites all bytes. Constant fields keep their value; the only field that can change is a word that the program
     /// compares with a stored copy.
     pub fn set_settings(&mut self, settings: &Settings) -> anyhow::Result<()> {
-        self.settings.set(0, settings, 0).context("write SETTINGS")
+        self.settings.set(0, settings, 0).context("cannot write SETTINGS")
     }
 
     /// Sets or clears a bit of the prefilter, of which the program reads single bytes.
@@ -135,7 +135,7 @@ impl Maps {
     /// Reads the contents of `PAST`.
     pub fn read_past(&mut self) -> anyhow::Result<()> {
         let entries = self.past_map.iter().map(|entry| {
-            let (name, counted) = entry.context("read PAST")?;
+            let (name, counted) = entry.context("cannot read PAST")?;
             Ok((names::read(&name)?, counted))
         });
         self.past.set_entries(entries.collect::<anyhow::Result<_>>()?);
@@ -155,7 +155,7 @@ where
     T: TryFrom<Map>,
     T::Error: std::error::Error + Send + Sync + 'static,
 {
-    T::try_from(map(ebpf, name)?).with_context(|| format!("use the map {name}"))
+    T::try_from(map(ebpf, name)?).with_context(|| format!("cannot use the map {name}"))
 }
 
 fn array(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<MapData> {
@@ -164,6 +164,6 @@ fn array(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<MapData> {
 }
 
 fn mapping<T: Mapped>(data: &MapData, name: &str) -> anyhow::Result<Mapping<T>> {
-    let info = data.info().with_context(|| format!("read the size of {name}"))?;
-    Mapping::new(data.fd(), info.max_entries()).with_context(|| format!("map {name} into memory"))
+    let info = data.info().with_context(|| format!("cannot read the size of {name}"))?;
+    Mapping::new(data.fd(), info.max_entries()).with_context(|| format!("cannot map {name} into memory"))
 }

@@ -24,7 +24,7 @@ impl Maps {
                 .backend_names
                 .iter()
                 .map(|entry| {
-                    let (number, name) = entry.context("read names")?;
+                    let (number, name) = entry.context("cannot read names")?;
                     Ok((number, names::read_backend(&name)?))
                 })
                 .collect::<anyhow::Result<_>>()?,
@@ -32,7 +32,7 @@ impl Maps {
                 .service_names
                 .iter()
                 .map(|entry| {
-                    let (number, name) = entry.context("read names")?;
+                    let (number, name) = entry.context("cannot read names")?;
                     Ok((number, names::read(&name)?))
                 })
                 .collect::<anyhow::Result<_>>()?,
@@ -49,7 +49,7 @@ impl Maps {
     fn services(&self) -> anyhow::Result<BTreeMap<Listen, ServiceValue>> {
         let mut services = BTreeMap::new();
         for entry in self.services.iter() {
-            let (key, value) = entry.context("read SERVICES")?;
+            let (key, value) = entry.context("cannot read SERVICES")?;
             services.insert(listen(&key)?, ServiceValue { pool: value.pool, counters: value.counters });
         }
         Ok(services)
@@ -58,7 +58,7 @@ impl Maps {
     pub fn interfaces(&self) -> anyhow::Result<BTreeMap<InterfaceIndex, Interface>> {
         let mut interfaces = BTreeMap::new();
         for index in 0..MAX_INTERFACE_INDEX {
-            let interface = self.interfaces.get(&index, 0).context("read INTERFACES")?;
+            let interface = self.interfaces.get(&index, 0).context("cannot read INTERFACES")?;
             if interface != Interface::default() && self.has_device(index)? {
                 interfaces.insert(InterfaceIndex(index), interface);
             }
@@ -70,7 +70,7 @@ impl Maps {
         match self.devices.get(index, 0) {
             Ok(device) => Ok(device.if_index == index),
             Err(MapError::KeyNotFound) => Ok(false),
-            Err(error) => Err(error).context("read DEVICES"),
+            Err(error) => Err(error).context("cannot read DEVICES"),
         }
     }
 }

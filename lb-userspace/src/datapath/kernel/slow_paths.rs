@@ -28,17 +28,17 @@ pub fn load(ebpf: &mut Ebpf, program: u32, directory: &Path) -> anyhow::Result<(
             .ok_or_else(|| anyhow!("the object has no program `{name}`"))?
             .try_into()
             .with_context(|| format!("the program `{name}` is not XDP"))?;
-        xdp.load().with_context(|| format!("load the program `{name}`"))?;
-        let fd = xdp.fd()?.try_clone().context("duplicate the file descriptor of a program")?;
-        array(ebpf)?.set(path as u32, &fd, 0).with_context(|| format!("write {MAP}: `{name}`"))?;
+        xdp.load().with_context(|| format!("cannot load the program `{name}`"))?;
+        let fd = xdp.fd()?.try_clone().context("cannot duplicate the file descriptor of a program")?;
+        array(ebpf)?.set(path as u32, &fd, 0).with_context(|| format!("cannot write {MAP}: `{name}`"))?;
     }
     let path = directory.join(pins::slow_paths_name(program));
     // A stale array: the kernel has reused the program id.
     pins::remove_file(&path)?;
-    array(ebpf)?.pin(&path).with_context(|| format!("pin {}", path.display()))
+    array(ebpf)?.pin(&path).with_context(|| format!("cannot pin {}", path.display()))
 }
 
 fn array(ebpf: &mut Ebpf) -> anyhow::Result<ProgramArray<&mut aya::maps::MapData>> {
     let map = ebpf.map_mut(MAP).ok_or_else(|| anyhow!("the XDP program has no map {MAP}"))?;
-    ProgramArray::try_from(map).with_context(|| format!("use the map {MAP}"))
+    ProgramArray::try_from(map).with_context(|| format!("cannot use the map {MAP}"))
 }

@@ -57,7 +57,7 @@ impl TraceLevel {
         if !self.any() {
             return Ok(None);
         }
-        let logger = EbpfLogger::init(ebpf).with_context(|| format!("use the map {RING}"))?;
+        let logger = EbpfLogger::init(ebpf).with_context(|| format!("cannot use the map {RING}"))?;
         Ok(Some(Traces(logger)))
     }
 }

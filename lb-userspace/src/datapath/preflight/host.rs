@@ -44,7 +44,7 @@ impl Host {
     /// Reads everything. `root` is the pin directory.
     pub fn read(root: &Path) -> anyhow::Result<Self> {
         let pins_mount = root.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/")).to_path_buf();
-        let links = links::dump().context("list the interfaces by netlink")?;
+        let links = links::dump().context("cannot list the interfaces by netlink")?;
         Ok(Self {
             kernel: kernel()?,
             capabilities: capabilities()?,
@@ -69,12 +69,13 @@ impl Host {
 }
 
 fn is_bpffs(path: &Path) -> anyhow::Result<bool> {
-    let found = statfs(path).with_context(|| format!("read the file system type of {}", path.display()))?;
+    let found =
+        statfs(path).with_context(|| format!("cannot read the file system type of {}", path.display()))?;
     Ok(found.filesystem_type() == BPF_FS_MAGIC)
 }
 
 fn kernel() -> anyhow::Result<(u32, u32)> {
-    let names = uname().context("read the kernel version")?;
+    let names = uname().context("cannot read the kernel version")?;
     version(names.release())
         .ok_or_else(|| anyhow!("the kernel's version `{}` is not a number", names.release().display()))
 }
@@ -122,7 +123,7 @@ pub fn local_ports() -> anyhow::Result<(u16, u16)> {
 
 /// The addresses of this host's interfaces.
 pub fn addresses() -> anyhow::Result<BTreeSet<IpAddr>> {
-    let interfaces = getifaddrs().context("list the addresses of this host")?;
+    let interfaces = getifaddrs().context("cannot list the addresses of this host")?;
     Ok(interfaces.filter_map(|interface| address(&interface.address?)).collect())
 }
 
@@ -132,7 +133,8 @@ fn address(socket: &SockaddrStorage) -> Option<IpAddr> {
 }
 
 fn with_settings(link: Link) -> anyhow::Result<Link> {
-    let lro = lro::is_on(&link.name).with_context(|| format!("read the LRO setting of {}", link.name))?;
+    let lro =
+        lro::is_on(&link.name).with_context(|| format!("cannot read the LRO setting of {}", link.name))?;
     let forwarding_v4 = forwarding("ipv4", &link.name)?;
     let forwarding_v6 = forwarding("ipv6", &link.name)?;
     Ok(Link { lro, forwarding_v4, forwarding_v6, ..link })
@@ -144,12 +146,12 @@ fn forwarding(family: &str, interface: &str) -> anyhow::Result<Option<bool>> {
     match fs::read_to_string(&path) {
         Ok(text) => Ok(Some(text.trim() != "0")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("read {path}")),
+        Err(error) => Err(error).with_context(|| format!("cannot read {path}")),
     }
 }
 
 fn read(path: &str) -> anyhow::Result<String> {
-    fs::read_to_string(path).with_context(|| format!("read {path}"))
+    fs::read_to_string(path).with_context(|| format!("cannot read {path}"))
 }
 
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {

@@ -66,7 +66,7 @@ async fn a_source_that_this_host_lacks_says_nothing_about_the_backend() {
 
     let finding = probe(&Target { source, ..target(backend.address, Probe::Tcp(Tcp), AMPLE) }).await;
 
-    let expected = "bind to source 192.0.2.1: cannot assign requested address";
+    let expected = "cannot bind to source 192.0.2.1: cannot assign requested address";
     assert_eq!(finding.answer, Err(Fault::Local(expected.to_owned())));
 }
 
