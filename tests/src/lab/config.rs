@@ -113,6 +113,12 @@ impl Config {
         Self::new(lab).service(Service::over(lab, "web", Protocol::Tcp, mode, 80, web::PORT))
     }
 
+    /// The configuration with other limits.
+    #[must_use]
+    pub fn limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
     /// The configuration with one more service.
     #[must_use]
     pub fn service(mut self, service: Service) -> Self {

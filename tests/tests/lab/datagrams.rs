@@ -9,7 +9,11 @@ use std::{
 
 use anyhow::{Result, ensure};
 use lb_common::{net::Protocol, service::Mode};
-use tests::lab::{Family, Lab, address, config::Service, wait::join};
+use tests::lab::{
+    Daemon, Family, Lab, address,
+    config::{Limits, Service},
+    wait::join,
+};
 
 /// The service's port.
 pub const DNS: u16 = 53;
@@ -24,6 +28,11 @@ const LOST: Duration = Duration::from_secs(5);
 /// Client ports of flows of two datagrams. Each is used once: a process that is being started may hold a socket
 /// for a moment after it was closed here.
 const PORTS: std::ops::Range<u16> = 21_000..61_000;
+/// So large that flows of all these ports fill no two buckets. In tables for 65,536 flows, one flow in some runs had both of
+/// its buckets full, and was refused.
+pub const LIMITS: Limits = Limits::of_flows(262_144, 262_144, 16_384);
+/// A test with fewer datagrams of a client shows nothing.
+const LEAST: usize = 1000;
 
 /// Datagrams of one client.
 #[derive(Debug, Default)]
@@ -35,6 +44,17 @@ pub struct Exchange {
 /// The service `dns`.
 pub fn service(lab: &Lab, mode: Mode) -> Service {
     Service::over(lab, "dns", Protocol::Udp, mode, DNS, BACKEND)
+}
+
+/// Checks that xlb has dropped no packet, and that all datagrams were answered.
+pub fn none_is_lost(xlb: &Daemon, exchanges: &[Exchange]) -> Result<()> {
+    let metrics = xlb.metrics()?;
+    let dropped: Vec<_> =
+        metrics.lines("xlb_dropped_packets_total").filter(|line| !line.ends_with(" 0")).collect();
+    ensure!(dropped.is_empty(), "{dropped:#?}\n{exchanges:#?}");
+    ensure!(exchanges.iter().all(|it| it.answered == it.asked), "datagrams are lost: {exchanges:#?}");
+    ensure!(exchanges.iter().all(|it| it.asked > LEAST), "too few were sent: {exchanges:#?}");
+    Ok(())
 }
 
 /// Does something while clients of both families send requests, on one flow each and on many.
