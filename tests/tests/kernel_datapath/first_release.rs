@@ -6,9 +6,11 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::{
     Pod,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues},
@@ -23,13 +25,14 @@ use lb_common::{
     reason::Reason,
 };
 use lb_userspace::{
-    datapath::{Datapath as _, Listen, ServiceValue},
+    datapath::{Datapath as _, Listen, Opened, ServiceValue},
     spec::{AttachMode, BackendName},
 };
 
 use crate::{
     contents::literal,
     layouts::{assert_is_as_left, leave_everything},
+    process::{Process, open_if_started},
     world::{World, open},
 };
 
@@ -38,6 +41,10 @@ const BACKEND: BackendId = BackendId(5003);
 const PLACE: u32 = 907;
 const BACKEND_NUMBER: u32 = 4000;
 const SERVICE_NUMBER: u32 = 500;
+/// How many takeovers are killed, each at a later moment.
+const KILLS: u32 = 8;
+/// The name of the test that starts itself in these processes.
+const KILLED: &str = "first_release::a_takeover_that_is_killed_at_any_moment_is_completed_by_the_next_start";
 
 #[test]
 fn everything_except_the_flows_of_0_1_0_is_taken_over_without_leaving_the_interface() -> Result<()> {
@@ -56,40 +63,36 @@ fn everything_except_the_flows_of_0_1_0_is_taken_over_without_leaving_the_interf
             "{lost:?}"
         );
 
-        let have = opened.datapath.observe()?;
-        let listen = Listen { address: literal("192.0.2.10"), port: Be16::new(80), protocol: Protocol::Tcp };
-        let service = ServiceValue { pool: PoolNumber(1001), counters: ServiceNumber(SERVICE_NUMBER) };
-        assert_eq!(have.services, BTreeMap::from([(listen, service)]));
-        let [backend] = <[_; 1]>::try_from(have.backends.into_values().collect::<Vec<_>>())
-            .map_err(|all| anyhow!("{all:?}"))?;
-        assert_eq!(
-            (backend.id, backend.accepts, backend.address.to_ip()),
-            (BACKEND, 1, literal("10.0.0.11"))
-        );
-        assert_eq!(
-            (backend.port.get(), backend.counters.0, backend.service_counters.0),
-            (8080, BACKEND_NUMBER, SERVICE_NUMBER)
-        );
-        assert_eq!((backend.hop.interface, backend.hop.mtu), (InterfaceIndex(7), 1500));
-        assert_eq!((have.next_backend_id, have.hop_generation), (BackendId(5004), 0));
-        let name = BackendName::new("web", "web-1");
-        assert_eq!(have.backend_names, BTreeMap::from([(BackendNumber(BACKEND_NUMBER), name)]));
-        assert_eq!(have.service_names, BTreeMap::from([(ServiceNumber(SERVICE_NUMBER), "web".to_owned())]));
-
-        let cpus = cpus()? as u64;
-        let tally = |packets, bytes| Tally { packets: packets * cpus, bytes: bytes * cpus };
-        assert_eq!(
-            opened.datapath.backend_counters(BackendNumber(BACKEND_NUMBER))?,
-            BackendCounters { forwarded: tally(1, 2), returned: tally(3, 4), new_flows: 5 * cpus }
-        );
-        let refused = opened.datapath.service_counters(ServiceNumber(SERVICE_NUMBER))?.refused;
-        assert_eq!(refused, tally(6, 7));
-        assert_eq!(opened.datapath.totals()?.reasons[&Reason::MtuTooSmall], tally(8, 9));
-        let actions = Map::PerCpuArray(MapData::from_pin(world.pin("ACTIONS"))?);
-        let actions = PerCpuArray::<_, [u64; 4]>::try_from(actions)?;
-        assert!(actions.get(&world.index("front")?, 0)?.iter().all(|counted| *counted == [10, 11, 12, 13]));
-        Ok(())
+        assert_is_taken_over(&world, &mut opened)
     })
+}
+
+#[test]
+fn a_takeover_that_is_killed_at_any_moment_is_completed_by_the_next_start() -> Result<()> {
+    open_if_started()?;
+    let interfaces = ["front", "back"];
+    let mut takes = Duration::ZERO;
+    for number in 0..=KILLS {
+        let world = World::new()?;
+        let killed = world.inside(|| {
+            let old = first_release(&world, AttachMode::Native)?;
+            if number == 0 {
+                takes = Process::time(KILLED, &world, &interfaces)?;
+            } else {
+                let process = Process::start(KILLED, &world, &interfaces)?;
+                // No event marks the moment: any moment is meant.
+                thread::sleep(takes * number / KILLS);
+                process.kill()?;
+            }
+
+            let mut opened = world.open(&interfaces, AttachMode::Native)?;
+
+            ensure!(opened.adopted && !old.exists(), "not taken over: {:?}", opened.notes);
+            assert_is_taken_over(&world, &mut opened)
+        });
+        killed.with_context(|| format!("killed after {number}/{KILLS} of {takes:?}"))?;
+    }
+    Ok(())
 }
 
 #[test]
@@ -144,11 +147,45 @@ fn a_refused_mode_change_leaves_the_program_of_0_1_0() -> Result<()> {
     })
 }
 
+/// Is there everything that [`first_release`] has left, except the flows?
+fn assert_is_taken_over(world: &World, opened: &mut Opened) -> Result<()> {
+    let have = opened.datapath.observe()?;
+    let listen = Listen { address: literal("192.0.2.10"), port: Be16::new(80), protocol: Protocol::Tcp };
+    let service = ServiceValue { pool: PoolNumber(1001), counters: ServiceNumber(SERVICE_NUMBER) };
+    assert_eq!(have.services, BTreeMap::from([(listen, service)]));
+    let [backend] = <[_; 1]>::try_from(have.backends.into_values().collect::<Vec<_>>())
+        .map_err(|all| anyhow!("{all:?}"))?;
+    assert_eq!((backend.id, backend.accepts, backend.address.to_ip()), (BACKEND, 1, literal("10.0.0.11")));
+    assert_eq!(
+        (backend.port.get(), backend.counters.0, backend.service_counters.0),
+        (8080, BACKEND_NUMBER, SERVICE_NUMBER)
+    );
+    assert_eq!((backend.hop.interface, backend.hop.mtu), (InterfaceIndex(7), 1500));
+    assert_eq!((have.next_backend_id, have.hop_generation), (BackendId(5004), 0));
+    let name = BackendName::new("web", "web-1");
+    assert_eq!(have.backend_names, BTreeMap::from([(BackendNumber(BACKEND_NUMBER), name)]));
+    assert_eq!(have.service_names, BTreeMap::from([(ServiceNumber(SERVICE_NUMBER), "web".to_owned())]));
+
+    let cpus = cpus()? as u64;
+    let tally = |packets, bytes| Tally { packets: packets * cpus, bytes: bytes * cpus };
+    assert_eq!(
+        opened.datapath.backend_counters(BackendNumber(BACKEND_NUMBER))?,
+        BackendCounters { forwarded: tally(1, 2), returned: tally(3, 4), new_flows: 5 * cpus }
+    );
+    let refused = opened.datapath.service_counters(ServiceNumber(SERVICE_NUMBER))?.refused;
+    assert_eq!(refused, tally(6, 7));
+    assert_eq!(opened.datapath.totals()?.reasons[&Reason::MtuTooSmall], tally(8, 9));
+    let actions = Map::PerCpuArray(MapData::from_pin(world.pin("ACTIONS"))?);
+    let actions = PerCpuArray::<_, [u64; 4]>::try_from(actions)?;
+    assert!(actions.get(&world.index("front")?, 0)?.iter().all(|counted| *counted == [10, 11, 12, 13]));
+    Ok(())
+}
+
 /// Leaves what a stopped 0.1.0 leaves, attached to both interfaces, with one of everything that is taken over. Returns its
 /// directory.
 fn first_release(world: &World, mode: AttachMode) -> Result<PathBuf> {
     let directory = world.pins().join("v3");
-    drop(open(&world.spec(&["front", "back"], mode), &directory)?);
+    drop(open(&World::spec(&["front", "back"], mode), &directory)?);
     for entry in fs::read_dir(&directory)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         if name != "lb" && !name.starts_with("link_") {

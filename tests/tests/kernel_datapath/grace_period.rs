@@ -19,7 +19,10 @@ use lb_ebpf::packet::tcp::SYN;
 use lb_userspace::{datapath::wait_for_grace_period, spec::AttachMode};
 use nix::sys::socket::{MsgFlags, send};
 use tests::{
-    lab::{eventually, wait::SOON},
+    lab::{
+        eventually,
+        wait::{SOON, join},
+    },
     packet::Packet,
 };
 
@@ -62,7 +65,7 @@ fn a_packet_that_is_in_a_replaced_program_still_finds_its_slow_path() -> Result<
                 replace().map(drop)
             });
             stop.store(true, Ordering::Relaxed);
-            sender.join().expect("the sender does not panic")?;
+            join(sender)?;
             replaced
         })?;
 

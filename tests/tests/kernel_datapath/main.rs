@@ -8,6 +8,7 @@ mod killed;
 mod layouts;
 mod maps;
 mod pins;
+mod process;
 mod refused;
 mod shapes;
 mod slow_paths;

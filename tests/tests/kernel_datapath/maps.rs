@@ -133,7 +133,7 @@ fn other_limits_than_the_pinned_sizes_change_nothing() -> Result<()> {
         let capacity = first.capacity;
         drop(first);
 
-        let mut spec = world.spec(&["front"], AttachMode::Native);
+        let mut spec = World::spec(&["front"], AttachMode::Native);
         spec.limits.flows *= 2;
         let second = open(&spec, &world.pins())?;
 
@@ -146,7 +146,7 @@ fn other_limits_than_the_pinned_sizes_change_nothing() -> Result<()> {
 fn maps_of_the_largest_limits_are_created_and_hold_their_last_element() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
-        let mut spec = world.spec(&["front"], AttachMode::Native);
+        let mut spec = World::spec(&["front"], AttachMode::Native);
         (spec.limits.services, spec.limits.backends) = (MAX_SERVICES, MAX_BACKENDS);
         let mut opened = open(&spec, &world.pins())?;
 

@@ -31,7 +31,7 @@ fn removed_pins_are_made_again_of_the_same_objects_and_nothing_is_detached() -> 
             assert_eq!(attached, opened.attached, "{}", removed.display());
             assert_eq!((state(&world)?, names(&pins)?), (before, all.clone()), "{}", removed.display());
             assert_eq!(world.map_ids()?, maps, "{}", removed.display());
-            let (spec, other) = (world.spec(&interfaces, AttachMode::Native), datapath::detach(&pins));
+            let (spec, other) = (World::spec(&interfaces, AttachMode::Native), datapath::detach(&pins));
             assert!(matches!(datapath::judge(&spec, &pins), Err(OpenError::Taken(_))) && other.is_err());
         }
 
@@ -57,7 +57,7 @@ fn names(directory: &Path) -> Result<BTreeSet<OsString>> {
 fn the_directory_of_an_older_version_is_taken_over_without_leaving_the_interface() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
-        let spec = world.spec(&["front", "back"], AttachMode::Native);
+        let spec = World::spec(&["front", "back"], AttachMode::Native);
         let old = world.root().join("pins/v0");
         drop(open(&spec, &old)?);
         let link = world.link_id_in(&old, "front")?;
@@ -113,7 +113,7 @@ fn detaching_removes_everything_of_every_version_and_says_so() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
         drop(world.open(&["front"], AttachMode::Native)?);
-        let spec = world.spec(&["back"], AttachMode::Native);
+        let spec = World::spec(&["back"], AttachMode::Native);
         drop(open(&spec, &world.root().join("pins/v7"))?);
         drop(world.open(&["front"], AttachMode::Native));
 

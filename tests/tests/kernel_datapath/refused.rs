@@ -21,7 +21,7 @@ fn a_second_daemon_on_the_same_pins_is_refused() -> Result<()> {
     world.inside(|| {
         let first = world.open(&["front"], AttachMode::Native)?;
 
-        let (spec, pins) = (world.spec(&["back"], AttachMode::Native), world.pins());
+        let (spec, pins) = (World::spec(&["back"], AttachMode::Native), world.pins());
         let second = datapath::judge(&spec, &pins);
 
         assert!(matches!(second, Err(OpenError::Taken(_))), "{second:?}");
@@ -149,7 +149,7 @@ fn a_foreign_program_is_named_and_left_alone() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
         let theirs = world.root().join("theirs");
-        let spec = world.spec(&["front"], AttachMode::Native);
+        let spec = World::spec(&["front"], AttachMode::Native);
         drop(open(&spec, &theirs)?);
         let program = world.program("front")?.context("it is not attached")?;
 

@@ -20,7 +20,7 @@ fn the_memory_of_each_map_is_what_the_kernel_accounts() -> Result<()> {
     let world = World::new()?;
     world.inside(|| {
         let opened = world.open(&["front"], AttachMode::Native)?;
-        let sizes = Sizes::of(&world.spec(&["front"], AttachMode::Native).limits);
+        let sizes = Sizes::of(&World::spec(&["front"], AttachMode::Native).limits);
         let cpus = nr_cpus().map_err(|(path, error)| anyhow!("{path}: {error}"))? as u32;
 
         let mut rows = Vec::new();

@@ -62,7 +62,7 @@ fn a_start_that_fails_leaves_the_maps_of_both_programs() -> Result<()> {
         // The one with more of our layouts lacks a map that the other one has.
         let (_, maps) = leave_two_programs(&world, &[&services], &[&turns, &reasons])?;
         HashMap::<MapData, [u8; 24], [u32; 2]>::create(4096, 0)?.pin(services.pin(&world))?;
-        let spec = world.spec(&INTERFACES, AttachMode::Native);
+        let spec = World::spec(&INTERFACES, AttachMode::Native);
 
         let failed = datapath::open(datapath::judge(&spec, &world.pins())?, b"not a program");
 

@@ -97,15 +97,16 @@ impl World {
     }
 
     pub fn open(&self, interfaces: &[&str], mode: AttachMode) -> Result<Opened> {
-        open(&self.spec(interfaces, mode), &self.pins())
+        open(&Self::spec(interfaces, mode), &self.pins())
     }
 
     /// The same with another object.
     pub fn open_object(&self, object: &[u8], interfaces: &[&str], mode: AttachMode) -> Result<Opened> {
-        Ok(datapath::open(datapath::judge(&self.spec(interfaces, mode), &self.pins())?, object)?)
+        Ok(datapath::open(datapath::judge(&Self::spec(interfaces, mode), &self.pins())?, object)?)
     }
 
-    pub fn spec(&self, interfaces: &[&str], mode: AttachMode) -> Spec {
+    /// A service and these interfaces.
+    pub fn spec(interfaces: &[&str], mode: AttachMode) -> Spec {
         Spec {
             interfaces: interfaces
                 .iter()
