@@ -219,7 +219,7 @@ impl Results {
             let floor = wrapper.run(Program::Floor, 0..1, self.effort.runs)?;
             taken.push(wrapper.run_any(Program::Lb, 0..1, self.effort.runs)?.0 - floor);
         }
-        self.add(format!("{name} not ours"), 1, &taken, None);
+        self.add(format!("{name} not for a service"), 1, &taken, None);
         Ok(())
     }
 
