@@ -1,4 +1,7 @@
 //! When the daemon is killed at any moment, no packet misses its slow path.
+//!
+//! Datagrams on new flows take that of a new flow. Each start raises the routing generation, so the next reply of each known
+//! flow takes that of a refreshed next hop.
 
 use std::{thread, time::Instant};
 
