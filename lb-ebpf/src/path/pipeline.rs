@@ -92,7 +92,8 @@ fn forward(frame: &mut impl Frame, tables: &impl Tables, ingress: InterfaceIndex
 /// Is the frame addressed to the interface that received it? A switch that floods, or an interface in promiscuous mode,
 /// also delivers frames for other hosts: a standby must not answer in addition to the active node.
 ///
-/// A port of a bond has no entry of its own: its driver delivers only frames for the bond.
+/// A port of a bond has no entry, so its frames are not compared. Unless the bond is in promiscuous mode, the NIC delivers
+/// only those for the bond.
 #[inline(always)]
 fn is_for_us(maps: &impl Maps, ingress: InterfaceIndex, ethernet: &Ethernet) -> bool {
     maps.interface(ingress).is_none_or(|it| ethernet.is_to(it.mac) || it.attached == 0)
