@@ -1,7 +1,8 @@
-//! The commands. Those that show something change nothing; those that change something report it.
+//! The commands. Those that show something change nothing; those that change something print what they changed.
 //!
-//! Data goes to stdout, messages go to stderr. All but `run`, `check`, `completions` and the second half of `detach`
-//! are requests to the daemon's API. The entry point is [`main_with`], which takes its environment as arguments.
+//! Data goes to stdout, messages go to stderr. All but `run`, `check`, `completions`, and `detach` when no daemon is
+//! running, are requests to the daemon's API. The entry point is [`main_with`], which takes its environment as
+//! arguments.
 
 mod args;
 mod backend;
@@ -48,7 +49,7 @@ pub struct World<'a> {
     pub stdout: &'a mut dyn Write,
     /// Messages. A daemon's log goes to the stderr of the process.
     pub stderr: &'a mut dyn Write,
-    /// Decides on colours, and whether `--watch` redraws in place.
+    /// Enables colours, and makes `--watch` redraw in place.
     pub stdout_is_terminal: bool,
     /// The daemon and offline commands; replaced in tests.
     pub host: Host,

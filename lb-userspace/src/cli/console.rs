@@ -21,7 +21,7 @@ pub struct Console<'a> {
     verbosity: Verbosity,
     is_colourful: bool,
     is_terminal: bool,
-    has_picture: bool,
+    has_screen: bool,
 }
 
 impl<'a> Console<'a> {
@@ -38,7 +38,7 @@ impl<'a> Console<'a> {
             Color::Auto => is_terminal && may_colour(env),
         };
         let (output, verbosity) = (global.output, global.verbosity());
-        Self { stdout, stderr, output, verbosity, is_colourful, is_terminal, has_picture: false }
+        Self { stdout, stderr, output, verbosity, is_colourful, is_terminal, has_screen: false }
     }
 
     pub fn is_wide(&self) -> bool {
@@ -85,14 +85,14 @@ impl<'a> Console<'a> {
     }
 
     /// Starts a screen that replaces the one before: in place on a terminal, otherwise below a blank line.
-    pub fn next_picture(&mut self) -> Result<(), Failure> {
-        let gap = match (self.is_terminal, self.has_picture) {
+    pub fn next_screen(&mut self) -> Result<(), Failure> {
+        let gap = match (self.is_terminal, self.has_screen) {
             // ECMA-48: cursor to the upper left, clear the screen.
             (true, _) => "\x1b[H\x1b[2J",
             (false, true) => "\n",
             (false, false) => "",
         };
-        self.has_picture = true;
+        self.has_screen = true;
         Ok(write!(self.stdout, "{gap}")?)
     }
 

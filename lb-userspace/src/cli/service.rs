@@ -72,7 +72,7 @@ pub fn tone(up: u32, all: u32, serving: u32) -> Tone {
     }
 }
 
-/// "-" means none, so that columns can be counted.
+/// An empty list is shown as "-", so that every row has the same number of columns.
 fn joined(list: &[impl ToString]) -> String {
     if list.is_empty() {
         return "-".to_owned();

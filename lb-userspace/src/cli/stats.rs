@@ -45,7 +45,7 @@ async fn watching(
         at = Instant::now();
         // JSON keeps its shape: totals, from which programs compute rates.
         if !console.is_json() {
-            console.next_picture()?;
+            console.next_screen()?;
         }
         let table = rates::table(&before, &after, elapsed);
         console.list(&after, table)?;

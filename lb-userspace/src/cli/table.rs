@@ -12,7 +12,7 @@ const GAP: u16 = 3;
 pub enum Tone {
     #[default]
     Plain,
-    /// Unusual, or on purpose.
+    /// In service only in part, or not known to be: drain, maint, health unknown.
     Warning,
     /// Out of service.
     Alarm,

@@ -21,7 +21,7 @@ struct Value {
 
 nix::ioctl_readwrite_bad!(ethtool, libc::SIOCETHTOOL, libc::ifreq);
 
-/// Does the interface merge packets? No if it does not know the feature.
+/// Does the interface merge packets? False if it does not know the feature.
 pub fn is_on(interface: &str) -> io::Result<bool> {
     let any = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     let mut value = Value { command: GET_FLAGS, value: 0 };
