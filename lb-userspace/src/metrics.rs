@@ -16,7 +16,7 @@ use lb_common::{
 };
 use prometheus::{TextEncoder, core::Collector, process_collector::ProcessCollector, proto::MetricFamily};
 
-use crate::{probe::ProbeOutcome, view};
+use crate::{probe::ProbeOutcome, spec::rules::Family, view};
 
 pub use durations::Durations;
 pub use families::families;
@@ -39,8 +39,7 @@ pub struct Input {
 /// The flow table of one family.
 #[derive(Clone, Debug)]
 pub struct FlowTable {
-    /// `ipv4` | `ipv6`
-    pub family: &'static str,
+    pub family: Family,
     pub flows: Flows,
     /// The capacity of the table, in flows.
     pub established_max: u64,

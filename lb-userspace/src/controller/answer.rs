@@ -16,7 +16,7 @@ use crate::{
     datapath::Capacity,
     event::Health,
     metrics::{FlowTable, Flows},
-    spec::{Backend, BackendName, Service},
+    spec::{Backend, BackendName, Service, rules::Family},
     view,
 };
 
@@ -133,11 +133,11 @@ impl<'a> Facts<'a> {
 
     /// IPv4, then IPv6.
     pub fn flow_tables(&self, capacity: &Capacity) -> [FlowTable; 2] {
-        let table = |family, is_ipv4: bool, established_max: u32| {
+        let table = |family, established_max: u32| {
             let mut flows = Flows::default();
             // Clients and backends are of the same family.
             let entries =
-                self.have.backends.values().filter(|entry| entry.address.to_ip().is_ipv4() == is_ipv4);
+                self.have.backends.values().filter(|entry| Family::of(entry.address.to_ip()) == family);
             entries.for_each(|entry| flows.add(self.flows_of(entry.id)));
             FlowTable {
                 family,
@@ -146,7 +146,7 @@ impl<'a> Facts<'a> {
                 half_open_max: capacity.half_open_flows.into(),
             }
         };
-        [table("ipv4", true, capacity.flows), table("ipv6", false, capacity.flows_ipv6)]
+        [table(Family::V4, capacity.flows), table(Family::V6, capacity.flows_ipv6)]
     }
 
     /// Adds the service, followed by its backends.

@@ -32,7 +32,6 @@ use lb_common::{
     service::{Mode, Service as ServiceEntry},
 };
 
-pub use self::schedule::Family;
 use self::{ranges::Ranges, schedule::Schedule, vacant::Vacant};
 use super::{
     identity::Former,
@@ -42,7 +41,7 @@ use super::{
 };
 use crate::{
     datapath::{Attached, Listen, ServiceValue, Snapshot, UNRESOLVED},
-    spec::{Backend, BackendName, Service},
+    spec::{Backend, BackendName, Service, rules::Family},
 };
 
 /// A pool of a service that is being removed. Without slots, mode and sources do not matter.
@@ -205,7 +204,7 @@ impl<'a> Compiler<'a> {
                 schedules.entry(Family::of(backend.address.ip())).or_default().add(id, backend.backup);
             }
         }
-        for family in Family::BOTH {
+        for family in Family::ALL {
             let schedule = schedules.remove(&family).unwrap_or_default();
             self.schedule(service, number, family, schedule)?;
         }
@@ -270,7 +269,7 @@ impl<'a> Compiler<'a> {
     /// Addresses of the load balancer, with any port. Packets to other ports are counted for the first service in
     /// the file.
     fn mark_addresses(&mut self, service: &Service, counters: ServiceNumber) {
-        let sources = Family::BOTH.into_iter().flat_map(|family| sources(service, family));
+        let sources = Family::ALL.into_iter().flat_map(|family| sources(service, family));
         for address in service.listen.iter().map(|listen| listen.ip()).chain(sources) {
             let marker = Listen { address, port: Be16::new(0), protocol: service.protocol };
             let value = ServiceValue { pool: ServiceEntry::NO_POOL, counters };

@@ -11,7 +11,7 @@ use super::{answer::Facts, state::State};
 use crate::{
     datapath::Capacity,
     metrics::{FlowTable, Flows},
-    spec::{Backend, Service},
+    spec::{Backend, Service, rules::Family},
 };
 
 /// Percentage of a table, or of ports, above which there is a warning. The same as in deploy/prometheus-rules.yml.
@@ -27,13 +27,13 @@ pub fn warnings(facts: &Facts<'_>, state: &State, capacity: &Capacity) -> Vec<St
 /// Half-open and reset flows do not count: they are evicted for others.
 fn full_table(table: &FlowTable) -> Option<String> {
     let FlowTable { family, flows, established_max, .. } = table;
-    let (name, limit) = match *family {
-        "ipv4" => ("IPv4", "flows"),
-        _ => ("IPv6", "flows_ipv6"),
+    let limit = match family {
+        Family::V4 => "flows",
+        Family::V6 => "flows_ipv6",
     };
     is_nearly_full(flows.fixed(), *established_max).then(|| {
         format!(
-            "the {name} flow table is more than {NEARLY_FULL_PERCENT} % full (maximum: {established_max} flows): raise \
+            "the {family} flow table is more than {NEARLY_FULL_PERCENT} % full (maximum: {established_max} flows): raise \
              {limit} in [limits], run `xlb detach` (which ends all flows) and start xlb again"
         )
     })

@@ -19,10 +19,10 @@ use lb_common::{
 };
 
 use self::uses::Uses;
-use super::{compile::Family, snapshot::place, state::Grace};
+use super::{snapshot::place, state::Grace};
 use crate::{
     datapath::{Listen, Op, ServiceValue, Snapshot},
-    spec::BackendName,
+    spec::{BackendName, rules::Family},
 };
 
 /// See the [module](self). Each pair is a key and the entry that it leads to.

@@ -13,7 +13,9 @@ use crate::{
     named::Named,
     probe::{Kind, Probe, ProbeOutcome, Tcp},
     problem::{Problem, ProblemKind},
-    spec::{AdminState, BackendName, BackendPatch, HealthCheck, LinkMode, NewBackend, Scheduler},
+    spec::{
+        AdminState, BackendName, BackendPatch, HealthCheck, LinkMode, NewBackend, Scheduler, rules::Family,
+    },
     view::{self, FlowState, Health},
 };
 
@@ -75,7 +77,7 @@ impl Balancer {
         metrics::Input {
             services: Vec::new(),
             interfaces: Vec::new(),
-            flow_tables: [table("ipv4"), table("ipv6")],
+            flow_tables: Family::ALL.map(table),
             reasons: BTreeMap::new(),
             last_reload_successful: true,
             last_reload_success: SystemTime::UNIX_EPOCH,

@@ -9,7 +9,12 @@ use lb_common::{
 use prometheus::proto::MetricFamily;
 
 use super::{Backend, FlowTable, Input, Service, family::Family};
-use crate::{named::Named, probe::ProbeOutcome, spec::AdminState, view::Health};
+use crate::{
+    named::Named,
+    probe::ProbeOutcome,
+    spec::{AdminState, rules},
+    view::Health,
+};
 
 /// All metric families that have samples.
 pub fn families(input: &Input) -> Vec<MetricFamily> {
@@ -170,7 +175,7 @@ fn flows(input: &Input) -> [Family; 2] {
     );
     let mut most = Family::gauge("xlb_flows_max", "Maximum number of flows in the flow table of a family.");
     for FlowTable { family, flows, established_max, half_open_max } in &input.flow_tables {
-        let family = ("family", *family);
+        let family = ("family", ip_family(*family));
         held.set(&[family, ("state", "half_open")], flows.half_open as f64);
         held.set(&[family, ("state", "established")], flows.established as f64);
         held.set(&[family, ("state", "closing")], flows.closing as f64);
@@ -178,6 +183,13 @@ fn flows(input: &Input) -> [Family; 2] {
         most.set(&[family, ("state", "established")], *established_max as f64);
     }
     [held, most]
+}
+
+const fn ip_family(family: rules::Family) -> &'static str {
+    match family {
+        rules::Family::V4 => "ipv4",
+        rules::Family::V6 => "ipv6",
+    }
 }
 
 fn reload(input: &Input) -> [Family; 2] {

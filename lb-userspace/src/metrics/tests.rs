@@ -9,7 +9,7 @@ use std::{
 use lb_common::{net::Protocol, service::Mode};
 
 use super::*;
-use crate::spec::{AdminState, LinkMode, Scheduler};
+use crate::spec::{AdminState, LinkMode, Scheduler, rules::Family};
 
 #[test]
 fn the_text_has_each_family_with_its_labels() {
@@ -225,13 +225,13 @@ fn input() -> Input {
         }],
         flow_tables: [
             FlowTable {
-                family: "ipv4",
+                family: Family::V4,
                 flows: Flows { half_open: 1, established: 2, closing: 0, reset: 0 },
                 established_max: 262_144,
                 half_open_max: 65_536,
             },
             FlowTable {
-                family: "ipv6",
+                family: Family::V6,
                 flows: Flows { half_open: 0, established: 3, closing: 0, reset: 0 },
                 established_max: 65_536,
                 half_open_max: 65_536,

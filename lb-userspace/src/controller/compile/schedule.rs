@@ -1,26 +1,6 @@
 //! The backends that get new flows, per family.
 
-use std::net::IpAddr;
-
 use lb_common::backend::BackendId;
-
-/// IPv4 and IPv6 are scheduled separately.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
-
-    pub const fn of(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(_) => Self::V4,
-            IpAddr::V6(_) => Self::V6,
-        }
-    }
-}
 
 /// The eligible ids of a service in one family.
 #[derive(Default)]
