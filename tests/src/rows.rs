@@ -11,7 +11,7 @@ pub mod malformed;
 pub mod next_hops;
 pub mod no_flow;
 pub mod other_macs;
-pub mod strangers;
+pub mod passed_to_host;
 pub mod timeouts;
 pub mod udp;
 
@@ -21,7 +21,7 @@ macro_rules! for_all_themes {
     ($call:ident) => {
         $call! {
             balancing, capacity, closing, forwarding, handshake, icmp, malformed, next_hops, no_flow, other_macs,
-            strangers, timeouts, udp
+            passed_to_host, timeouts, udp
         }
     };
 }

@@ -123,10 +123,10 @@ impl Snapshot {
             if !self.pools.contains_key(&service.pool) {
                 return Some(format!("{listen} refers to pool {}, which does not exist", service.pool));
             }
-            let stranger = self.offered(service.pool).iter().find(|id| {
+            let foreign = self.offered(service.pool).iter().find(|id| {
                 self.backend(**id).is_none_or(|backend| backend.service_counters != service.counters)
             })?;
-            Some(format!("{listen} reaches backend {stranger}, which does not belong to its service"))
+            Some(format!("{listen} reaches backend {foreign}, which does not belong to its service"))
         })
     }
 

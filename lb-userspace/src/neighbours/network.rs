@@ -243,12 +243,12 @@ mod tests {
     #[test]
     fn assumed_addresses_are_bounded() {
         let mut network = Network::default();
-        let mut told = 0;
+        let mut lookups = 0;
         for number in 0..2 * DEPARTED_MAX as u32 {
-            told += u32::from(network.assume(place(number), A).flows);
+            lookups += u32::from(network.assume(place(number), A).flows);
             assert!(network.used.len() <= DEPARTED_MAX + 1);
         }
-        assert_eq!(told, 1);
+        assert_eq!(lookups, 1);
     }
 
     #[test]
@@ -295,15 +295,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_of_the_departed_is_bounded_and_flows_look_up_when_it_is_forgotten() {
+    fn former_neighbours_are_limited_and_flows_look_up_again_when_they_are_forgotten() {
         let mut network = Network::default();
-        let mut told = 0;
+        let mut lookups = 0;
         for number in 0..3 * DEPARTED_MAX as u32 {
             network.absorb(Fact::Neighbour(place(number), Some(Neighbour::Fresh(A))));
-            told += u32::from(network.absorb(Fact::Neighbour(place(number), None)).flows);
+            lookups += u32::from(network.absorb(Fact::Neighbour(place(number), None)).flows);
             assert!(network.used.len() <= DEPARTED_MAX + 1);
         }
-        assert_eq!(told, 2);
+        assert_eq!(lookups, 2);
     }
 
     fn place(number: u32) -> Place {

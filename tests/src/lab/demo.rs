@@ -23,7 +23,7 @@ const REQUESTS: usize = 300;
 const LOAD: usize = 500;
 const LOAD_PER_SECOND: usize = 100;
 /// The server that is killed.
-const VICTIM: usize = 1;
+const KILLED: usize = 1;
 /// A restarted server must pass `rise` checks.
 const BACK: Duration = Duration::from_secs(10);
 
@@ -162,9 +162,9 @@ impl Demo {
         self.story.step(
             "A server is killed while requests come in; its health check takes it out of the rotation.",
         );
-        let name = self.stage.web[VICTIM].backend.name.clone();
+        let name = self.stage.web[KILLED].backend.name.clone();
         let health = self.stage.config.services[0].health.clone();
-        let before = self.stage.web[VICTIM].requests()?.len();
+        let before = self.stage.web[KILLED].requests()?.len();
         let line =
             fetching(&address::SERVICE.v4.to_string(), LOAD, &format!("-m 2 --rate {LOAD_PER_SECOND}/s "));
         self.story.say(&format!("  $ ip netns exec {} {line} | sort | uniq -c &", self.stage.lab.client));
@@ -178,12 +178,12 @@ impl Demo {
             .stdout(Stdio::piped())
             .spawn()?;
         eventually(Duration::from_secs(10), "requests reach the server that will be killed", || {
-            Ok(self.stage.web[VICTIM].requests()?.len() > before + LOAD_PER_SECOND / 4)
+            Ok(self.stage.web[KILLED].requests()?.len() > before + LOAD_PER_SECOND / 4)
         })?;
 
-        self.story.say(&format!("  $ kill -9 {}        # nginx on {name}", self.stage.web[VICTIM].pid()?));
+        self.story.say(&format!("  $ kill -9 {}        # nginx on {name}", self.stage.web[KILLED].pid()?));
         let killed = Instant::now();
-        self.stage.web[VICTIM].kill()?;
+        self.stage.web[KILLED].kill()?;
         eventually(BACK, &format!("{name} is detected as down"), || {
             Ok(self.stage.daemon()?.health("web", &name)? == "down")
         })?;
@@ -209,12 +209,12 @@ impl Demo {
 
     fn bring_it_back(&mut self) -> Result<Value> {
         self.story.step("The server is started again, and gets its share as soon as the checks find it.");
-        let name = self.stage.web[VICTIM].backend.name.clone();
-        self.stage.web[VICTIM].start_again()?;
+        let name = self.stage.web[KILLED].backend.name.clone();
+        self.stage.web[KILLED].start_again()?;
         let waited = eventually(BACK, &format!("{name} is detected as up"), || {
             Ok(self.stage.daemon()?.health("web", &name)? == "up")
         })?;
-        let host = &self.stage.web[VICTIM].backend.namespace;
+        let host = &self.stage.web[KILLED].backend.namespace;
         self.story.say(&format!("  $ ip netns exec {host} nginx -c {name}.conf &"));
         self.story.say(&format!("  -> {name} was found to be up after {} ms.", waited.as_millis()));
 
