@@ -1,7 +1,5 @@
 //! Warnings do not stop xlb: the log and `xlb status` show them with a remedy until the cause is gone.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, ensure};
 use lb_common::{net::Protocol, service::Mode};
 use tests::lab::{
@@ -9,11 +7,8 @@ use tests::lab::{
     config::{Backend, Limits, Service},
     daemon::binary,
     eventually,
+    wait::SOON,
 };
-
-/// The log waits two seconds, because most warnings of a start are gone by then. No warning may wait for the full
-/// check, which runs every ten.
-const SOON: Duration = Duration::from_secs(6);
 
 #[test]
 fn the_command_of_a_warning_adds_the_missing_address() -> Result<()> {
@@ -173,7 +168,8 @@ fn status_shows_warnings_of_the_start_for_as_long_as_the_daemon_runs() -> Result
     Ok(())
 }
 
-/// Waits until the warnings of `xlb status` are right, and returns them.
+/// Waits until the warnings of `xlb status` are right, and returns them. [`SOON`] is sooner than the next full check: one
+/// runs every ten seconds.
 fn wait_for_warnings(xlb: &Daemon, are_right: impl Fn(&[String]) -> bool) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     let waited = eventually(SOON, "`xlb status` has the right warnings", || {
@@ -190,7 +186,7 @@ fn of<'a>(warnings: &'a [String], part: &str) -> Vec<&'a str> {
     warnings.iter().map(String::as_str).filter(|warning| warning.contains(part)).collect()
 }
 
-/// Once, however often the daemon looks.
+/// Once, however often the daemon looks. The log waits two seconds, because most warnings of a start are gone by then.
 fn is_logged(lab: &Lab, warning: &str) -> Result<()> {
     let lines = || -> Result<usize> { Ok(lab.log()?.lines().filter(|line| line.contains(warning)).count()) };
     eventually(SOON, &format!("the log says: {warning}"), || Ok(lines()? > 0))?;
