@@ -7,17 +7,17 @@ use std::{
 };
 
 use anyhow::Result;
-use lb_common::service::Mode;
+use lb_common::{net::Protocol, service::Mode};
 use tests::lab::{
     Config, Daemon, Family, Lab, Shape, Tally, Topology, Visit, address,
-    config::Check,
+    config::{Check, Service},
     eventually,
     visit::SYN_AGAIN,
     visit_while,
     wait::{self, SOON},
 };
 
-use crate::stage::{Stage, assert_served_by, new_flows};
+use crate::stage::{ECHO, Stage, assert_served_by, new_flows};
 
 /// Time limit of a connection: several to the dead backend time out, one after the other, before the checks detect it.
 const PATIENCE: Duration = Duration::from_millis(400);
@@ -72,10 +72,14 @@ fn a_backend_that_accepts_and_does_not_answer_is_detected_by_http_checks() -> Re
 
 #[test]
 fn a_long_interval_delays_neither_the_first_check_nor_that_of_a_new_or_changed_backend() -> Result<()> {
+    const INTERVAL: Duration = Duration::from_secs(60);
+    const FIRST_CHECK: Duration = Duration::from_secs(2);
+    const ECHO_BACKEND: u16 = 7777;
+
     let lab = Lab::build(&Topology::new("rare", Shape::TwoNics))?;
-    let _web = lab.web_servers()?;
+    let (_web, _echoes) = (lab.web_servers()?, lab.tcp_echoes(ECHO_BACKEND)?);
     let mut config = Config::web(&lab, Mode::FullNat);
-    config.services[0].health.interval = Duration::from_secs(60);
+    config.services[0].health.interval = INTERVAL;
     let xlb = lab.start(&config)?;
 
     xlb.wait_until_all_are_up()?;
@@ -86,12 +90,16 @@ fn a_long_interval_delays_neither_the_first_check_nor_that_of_a_new_or_changed_b
     xlb.run(&["backend", "add", "web/again", &address])?;
     eventually(SOON, "web/again is up", || Ok(xlb.health("web", "again")? == "up"))?;
 
-    // A renamed service keeps its health. Its checks start again, without waiting for the interval.
+    // A renamed service keeps its health; a new one has none before its first check.
     config.services[0].name = "shop".to_owned();
-    xlb.write(&config)?;
+    let mut new = Service::over(&lab, "echo", Protocol::Tcp, Mode::FullNat, ECHO, ECHO_BACKEND);
+    new.health.interval = INTERVAL;
+    xlb.write(&config.service(new))?;
     xlb.run(&["reload"])?;
-    eventually(SOON, "shop/web-1 is up", || Ok(xlb.health("shop", "web-1")? == "up"))?;
-    xlb.wait_until_all_are_up()
+    let reloaded = Instant::now();
+    xlb.wait_until_all_are_up()?;
+    assert!(reloaded.elapsed() < FIRST_CHECK, "all were up after {:?}", reloaded.elapsed());
+    Ok(())
 }
 
 /// Visits go on while web-2 fails. Of the connections that begin within the promised time, no more fail than were sent
