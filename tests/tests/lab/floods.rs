@@ -3,9 +3,9 @@
 use std::{
     fmt::Write as _,
     io::{ErrorKind, Read as _, Write as _},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -15,8 +15,12 @@ use tests::lab::{
     config::{Limits, Service},
     echo,
     flood::{self, Flood, Kind},
-    visit::SYN_AGAIN,
+    visit::{SYN_AGAIN, connect},
     visit_while,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time,
 };
 
 const WEB: u16 = 80;
@@ -88,6 +92,48 @@ fn five_times_the_table_in_connections_are_served_without_the_daemon() -> Result
     // A refused client retries after a second and is then served: the visits alone would not show a refusal.
     assert_eq!(refused(&xlb)?, before, "{}", figures(&xlb)?);
     Ok(())
+}
+
+#[test]
+fn connections_that_their_clients_reset_take_neither_records_nor_ports_from_others() -> Result<()> {
+    // Of the connections in IPv4 there are more than the table holds, and of those in IPv6 more than the ports of the
+    // source: 36,280 are outside the default ephemeral range.
+    const LIMITS: Limits = Limits::of_flows(4096, 65_536, 2048);
+    const CONNECTIONS: [(Family, usize); 2] = [(Family::V4, 10_000), (Family::V6, 40_000)];
+
+    let lab = Lab::build(&Topology::new("resets", lab::Shape::TwoNics).backends(1))?;
+    let _echoes = lab.tcp_echoes(ECHO_BACKEND)?;
+    let echo = Service::over(&lab, "echo", Protocol::Tcp, Mode::FullNat, ECHO, ECHO_BACKEND);
+    let xlb = lab.start(&Config { limits: LIMITS, ..Config::new(&lab).service(echo) })?;
+    xlb.wait_until_all_are_up()?;
+
+    for (family, count) in CONNECTIONS {
+        let start = Instant::now();
+        let reset = reset_one_after_the_other(&lab, family, count);
+        println!("{family:?}: {:?}\n{}", start.elapsed(), figures(&xlb)?);
+
+        reset.with_context(|| format!("{family:?}"))?;
+        assert_eq!(refused(&xlb)?, [0.0; 4], "{family:?}: {}", figures(&xlb)?);
+    }
+    Ok(())
+}
+
+/// On each connection a byte is echoed, and the client sends an RST.
+fn reset_one_after_the_other(lab: &Lab, family: Family, count: usize) -> Result<()> {
+    let to = address::SERVICE.port(family, ECHO);
+    let echo = async |from| -> Result<()> {
+        let mut stream = connect(SocketAddr::new(from, 0), to).await?;
+        stream.write_u8(b'x').await.context("send")?;
+        stream.read_u8().await.context("read the echo")?;
+        stream.set_zero_linger().context("set SO_LINGER")
+    };
+    lab.client.block_on(async || {
+        for (number, from) in lab.client_addresses(family).into_iter().cycle().take(count).enumerate() {
+            let echoed = time::timeout(ECHO_LIMIT, echo(from)).await;
+            echoed.context("no echo").flatten().with_context(|| format!("connection {number}"))?;
+        }
+        Ok(())
+    })
 }
 
 fn survive(kind: Kind) -> Result<()> {
