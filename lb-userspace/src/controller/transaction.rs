@@ -44,7 +44,10 @@ impl<D: Datapath, H: Host> Controller<D, H> {
                 self.reload.succeeded = SystemTime::now();
                 info!(changes = reloaded.changes.len(); "reloaded");
                 reloaded.changes.iter().for_each(|change| info!("{change}"));
-                reloaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+                for warning in &reloaded.warnings {
+                    warn!("{warning}");
+                    self.warned.insert(warning.clone(), (now, true));
+                }
             }
             Err(problem) => {
                 error!("reload failed: {}", problem.detail);

@@ -72,6 +72,23 @@ fn a_warning_that_a_change_of_one_backend_causes_is_logged_when_it_has_lasted_tw
 }
 
 #[test]
+fn a_warning_of_a_reload_is_logged_once() {
+    capture();
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+    let mut file = world.host().file.clone().unwrap();
+    file.limits.flows *= 2;
+    world.host().file = Ok(file);
+    CAPTURED.take();
+
+    world.ask(Request::Reload).unwrap();
+    world.wait(RESYNC.as_millis() as u64);
+    world.wait(RESYNC.as_millis() as u64);
+
+    let warnings: Vec<_> = CAPTURED.take().into_iter().filter(|line| line.contains("[limits]")).collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+}
+
+#[test]
 fn a_request_beyond_the_limit_is_refused_in_words() {
     capture();
     let mut world = World::all_up(vec![web(Protocol::Tcp)]);
