@@ -13,9 +13,13 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use lb_userspace::datapath::shapes::pin_name;
+use serde_json::Value;
 use tests::lab::{Daemon, Family, Lab, address, daemon::binary, wait::join};
 
-use crate::survival::{CONNECTIONS, ECHO, FULL_NAT, open, two_modes, wait_for_a_byte_on_each};
+use crate::{
+    stage::new_flows,
+    survival::{CONNECTIONS, ECHO, FULL_NAT, open, two_modes, wait_for_a_byte_on_each},
+};
 
 /// Limit for the time without a new connection during an upgrade, and after an interrupted one is repaired.
 pub const PAUSE: Duration = Duration::from_secs(1);
@@ -25,12 +29,26 @@ const INTERFACES: usize = 2;
 const SERVED: Duration = Duration::from_secs(20);
 
 #[test]
-fn a_thousand_connections_survive_another_layout_of_the_services_and_the_way_back() -> Result<()> {
+fn connections_and_changes_by_commands_survive_another_layout_of_the_services_and_the_way_back() -> Result<()>
+{
+    const ADDED: u16 = 7778;
+
     let (lab, config) = two_modes("upgrade")?;
-    let _echoes = lab.tcp_echoes(ECHO)?;
+    let (_echoes, _added) = (lab.tcp_echoes(ECHO)?, lab.tcp_echoes(ADDED)?);
     let mut xlb = lab.start(&config)?;
+    let added = lab.backends[0].address.port(Family::V4, ADDED).to_string();
+    xlb.run(&["backend", "add", "full-nat/added", &added])?;
+    xlb.run(&["backend", "remove", "nat/web-3-v6"])?;
+    xlb.run(&["backend", "weight", "nat/web-1", "50"])?;
     xlb.wait_until_all_are_up()?;
     let live = open(&lab)?;
+    xlb.run(&["backend", "drain", "full-nat/web-2"])?;
+    let changed = backends(&xlb)?;
+    for backend in ["full-nat/added ready 100", "full-nat/web-2 drain 100", "nat/web-1 ready 50"] {
+        assert!(changed.iter().any(|it| it == backend), "{backend}: {changed:?}");
+    }
+    assert!(!changed.iter().any(|it| it.starts_with("nat/web-3-v6 ")), "{changed:?}");
+    let before = new_flows(&xlb, "full-nat", "web-2")?;
     let services = lab.pins().join(pin_name("SERVICES"));
     assert!(services.exists());
 
@@ -40,9 +58,11 @@ fn a_thousand_connections_survive_another_layout_of_the_services_and_the_way_bac
         assert_eq!(new.failed, [""; 0]);
         assert!(new.pause < PAUSE, "{:?} without a new connection", new.pause);
         assert_eq!(services.exists(), has_our_layout, "{}", build.display());
+        assert_eq!(backends(&xlb)?, changed, "{}", build.display());
         wait_for_a_byte_on_each(&live)?;
     }
 
+    assert_eq!(new_flows(&xlb, "full-nat", "web-2")?, before, "a drained backend gets no new flow");
     live.into_iter().try_for_each(|connections| connections.finish_unbroken().map(drop))?;
     let log = lab.log()?;
     let copies = log.lines().filter(|line| line.contains("SERVICES") && line.contains("contents copied"));
@@ -74,6 +94,16 @@ fn another_layout_of_the_flow_record_costs_the_flows_and_services_serve_again_at
     let lost: usize = before.rsplit(' ').next().unwrap_or_default().parse()?;
     assert!(lost >= CONNECTIONS, "{CONNECTIONS} flows were open, and the log says that {lost} are lost");
     Ok(())
+}
+
+/// Each backend, with its admin state and weight.
+fn backends(xlb: &Daemon) -> Result<Vec<String>> {
+    let list = xlb.json(&["backend", "list"])?;
+    let line = |it: &Value| {
+        let text = |key: &str| it[key].as_str().with_context(|| format!("a backend without {key}: {it}"));
+        Ok(format!("{}/{} {} {}", text("service")?, text("name")?, text("admin_state")?, it["weight"]))
+    };
+    list.as_array().into_iter().flatten().map(line).collect()
 }
 
 /// Replaces the running build by another one. Counters must go on from where they were.
