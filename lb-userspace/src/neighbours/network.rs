@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_news_when_anything_about_it_changes() {
+    fn any_change_of_a_link_has_consequences() {
         let up = Link { name: "eth0".to_owned(), mac: Some(A), mtu: 1500, is_up: true };
         let others = [
             Some(Link { is_up: false, ..up.clone() }),
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_this_host_is_news_to_all_but_flows() {
+    fn an_address_of_this_host_changes_everything_but_flows() {
         let changes = Network::default().absorb(Fact::Addresses);
 
         assert_eq!(changes, Changes { routes: true, hops: true, links: true, flows: false });

@@ -62,6 +62,6 @@ fn flows_are_listed_by_service_backend_and_network_up_to_a_limit() {
     assert_eq!(count(&mut world, FlowQuery { limit: Some(5), ..all.clone() }), 5);
     let nonsense = FlowQuery { client: Some("everywhere".into()), ..all.clone() };
     assert_eq!(world.list(nonsense).unwrap_err().kind, ProblemKind::Invalid);
-    let stranger = FlowQuery { service: Some("dns".into()), ..all };
-    assert_eq!(world.list(stranger).unwrap_err().kind, ProblemKind::NotFound);
+    let unknown = FlowQuery { service: Some("dns".into()), ..all };
+    assert_eq!(world.list(unknown).unwrap_err().kind, ProblemKind::NotFound);
 }

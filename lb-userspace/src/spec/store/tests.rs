@@ -77,13 +77,13 @@ fn a_crash_before_the_rename_loses_nothing() {
 #[test]
 fn a_link_left_in_the_way_is_replaced_and_not_followed() {
     let directory = tempfile::tempdir().unwrap();
-    let victim = directory.path().join("victim");
-    fs::write(&victim, "precious").unwrap();
-    std::os::unix::fs::symlink(&victim, directory.path().join(TEMPORARY)).unwrap();
+    let target = directory.path().join("target");
+    fs::write(&target, "precious").unwrap();
+    std::os::unix::fs::symlink(&target, directory.path().join(TEMPORARY)).unwrap();
 
     Store::new(directory.path()).save(&overlay()).unwrap();
 
-    assert_eq!(fs::read_to_string(victim).unwrap(), "precious");
+    assert_eq!(fs::read_to_string(target).unwrap(), "precious");
 }
 
 #[test]
