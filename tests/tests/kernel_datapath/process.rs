@@ -1,18 +1,18 @@
 //! Another process that opens a data plane, to be killed with `kill -9`.
 //!
-//! It is this test binary, started again with one test, which calls [`open_if_started`] first.
+//! It is this test binary, started again with one test, which calls [`open_if_started`] first. It also ends when the process
+//! that started it does: then its stdin is closed.
 
 use std::{
-    env,
-    io::{BufRead as _, BufReader},
+    env, io,
+    io::{BufRead as _, BufReader, Read as _},
     os::unix::process::ExitStatusExt as _,
     path::Path,
     process::{Child, Command, Stdio},
-    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use lb_userspace::spec::AttachMode;
 use nix::sys::signal::Signal;
 
@@ -29,9 +29,8 @@ pub fn open_if_started() -> Result<()> {
     let interfaces: Vec<_> = interfaces.split(',').collect();
     let _opened = open(&World::spec(&interfaces, AttachMode::Native), Path::new(&pins))?;
     println!("{OPEN}");
-    loop {
-        thread::park();
-    }
+    io::stdin().read_to_end(&mut Vec::new())?;
+    bail!("the process that started this one has ended")
 }
 
 pub struct Process(Child);
@@ -42,7 +41,7 @@ impl Process {
         let mut command = Command::new(env::current_exe()?);
         command.args(["--exact", test, "--nocapture"]);
         command.env(PINS, world.pins()).env(INTERFACES, interfaces.join(","));
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         Ok(Self(command.spawn().context("cannot start this test again")?))
     }
 

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Map, MapData, PerCpuArray};
 use lb_common::{
     counters::{ActionCounters, Tally},
@@ -71,7 +71,7 @@ fn no_packet_misses_its_slow_path_while_processes_that_replace_the_program_are_k
             }
         }
         println!("{} programs after {KILLS} kills", programs.len());
-        assert!((2..KILLS as usize).contains(&programs.len()), "all were killed before, or all after");
+        ensure!((2..KILLS as usize).contains(&programs.len()), "all were killed before, or all after");
         world.open(&["front"], AttachMode::Native).map(drop)
     })
 }
