@@ -112,7 +112,7 @@ async fn add(
     Ok((StatusCode::CREATED, Json(added)))
 }
 
-/// 204 if the backend no longer exists: it is not in the file, and this command ended its drain or maint.
+/// 204 if the backend is no longer in the file, and this request ended a drain or maint that was still stored for it.
 async fn change(
     State(controller): Controller,
     Path(backend): Path<BackendName>,

@@ -17,7 +17,7 @@ impl<N> Default for Uses<N> {
 }
 
 impl<N: Copy + Ord> Uses<N> {
-    /// The numbers that nothing refers to.
+    /// The numbers of existing entries that nothing refers to.
     pub fn unused(&self) -> impl Iterator<Item = &N> {
         self.unused.iter()
     }
