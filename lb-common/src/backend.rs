@@ -3,6 +3,7 @@
 use core::fmt;
 
 use crate::{
+    cell::Word,
     counters::{BackendNumber, ServiceNumber},
     hop::Hop,
     limits::BACKEND_IDS,
@@ -52,8 +53,8 @@ crate::plain!(BackendId = "u32");
 /// An id is assigned only once. A backend that loses its flows (removed, in maint, or a UDP backend that went down) loses
 /// its id.
 ///
-/// Packets read the first cache line, and only the controller writes to it. The second is reserved for values that CPUs
-/// write (live flows, ejection), so that these writes do not slow down readers of the first.
+/// Packets read the first cache line, and only the controller writes to it. The second is its [`Load`], to which CPUs
+/// write, so that these writes do not slow down readers of the first.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backend {
@@ -75,16 +76,28 @@ pub struct Backend {
     pub hop: Hop,
     /// Zero.
     pub rest: u32,
-    /// Room for live flow counters and ejection state. Zero.
-    pub live: [u64; 8],
+    /// The words of its [`Load`]. Zero in the controller's own copies.
+    pub load: [u64; 8],
 }
 
-crate::fields!(Backend { id, counters, service_counters, accepts, address, port, zero, hop, rest, live });
+crate::fields!(Backend { id, counters, service_counters, accepts, address, port, zero, hop, rest, load });
 
 const _: () = assert!(core::mem::offset_of!(Backend, hop) % 8 == 0);
 
-const _: () = assert!(core::mem::offset_of!(Backend, live) == 64);
+const _: () = assert!(core::mem::offset_of!(Backend, load) == 64);
 const _: () = assert!(size_of::<Backend>() == 128);
+
+/// The load of a backend: what CPUs count. The second cache line of its [`Backend`].
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Load {
+    /// The number of records of its flows whose state [is counted](crate::flow::State::is_counted).
+    pub flows: Word,
+    /// Zero.
+    pub zero: [u64; 7],
+}
+
+const _: () = assert!(size_of::<Load>() == size_of::<[u64; 8]>());
 
 #[cfg(test)]
 mod tests {

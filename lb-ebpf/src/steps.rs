@@ -67,6 +67,12 @@ pub trait Steps<F: Family>: Storage<F> + Sized {
         reply_index::free(self, self.settings(), record, control);
     }
 
+    /// [`reply_index::end`]
+    #[inline(always)]
+    fn end(&self, record: RecordIndex, control: Control) {
+        reply_index::end(self, record, control);
+    }
+
     /// [`lifecycle::choose_record`]
     #[inline(always)]
     fn choose_record(

@@ -1,12 +1,12 @@
 //! The interface of the packet core to its environment: the maps, and the host's routes.
 
 use lb_common::{
-    backend::{Backend, BackendId},
+    backend::{Backend, BackendId, Load},
     cell::Word,
     clock::Ticks,
     counters::{BackendNumber, ServiceNumber},
     event::NeighbourWanted,
-    flow::{Bucket, BucketIndex, LineIndex, ReplyLine},
+    flow::{Bucket, BucketIndex, LineIndex, ReplyLine, State},
     hop::{Hop, Interface, InterfaceIndex},
     net::{Address, Be16},
     pool::{Pool, PoolNumber, SlotIndex, SourceSet, SourceSetNumber},
@@ -19,6 +19,7 @@ use crate::{
     family::{Family, RecordOf},
     table::half_open::HalfOpen,
     table::scratch::Scratch,
+    table::transition,
 };
 
 /// Storage that both families share. If a required element is missing, callers refuse with [`Reason::Internal`].
@@ -70,13 +71,21 @@ pub enum Route {
 }
 
 /// The memory of one family's flow table. The daemon's sweeps work on it with the same code as the program.
-pub trait FlowTable<F: Family> {
+pub trait FlowTable<F: Family>: Sized {
     /// A bucket of records.
     fn bucket(&self, index: BucketIndex) -> Option<&Bucket<RecordOf<F>>>;
     /// A line of the reply index.
     fn line(&self, index: LineIndex) -> Option<&ReplyLine>;
     /// The number of half-open records.
     fn half_open(&self) -> Option<HalfOpen<'_>>;
+    /// The load of the backend with this id. `None`: there is no such backend any more.
+    fn load(&self, id: BackendId) -> Option<&Load>;
+
+    /// [`transition::count`]. The kernel calls it out of line.
+    #[inline(always)]
+    fn count(&self, backend: BackendId, before: State, after: State) {
+        transition::count(self, backend, before, after);
+    }
 }
 
 /// One family's storage: the flow table, and the host's routes.

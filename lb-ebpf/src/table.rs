@@ -11,3 +11,4 @@ pub mod record;
 pub mod reply_index;
 pub mod reply_tuple;
 pub mod scratch;
+pub mod transition;

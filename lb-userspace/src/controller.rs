@@ -228,7 +228,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             local_ports,
             have,
             trust: Trust::Full,
-            walks: Walks::default(),
+            walks: Walks::new(now),
             scrapes: Scrapes::default(),
             waiting: VecDeque::new(),
             detach: None,
@@ -287,6 +287,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             all_changed |= matches!(self.state.dirty(), Some(Scope::All));
             self.reconcile_or_warn(now);
         }
+        self.walks.expire_if_due(now);
         if let Err(error) = self.walks.advance(&mut self.datapath, &self.have) {
             warn!("{error:#}");
         }
@@ -320,7 +321,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Trust::Failed { retry, .. } => Some(*retry),
             Trust::Full | Trust::Stale => None,
         };
-        let times = [retry, self.state.next_tick(), self.next_warning()];
+        let times = [retry, self.state.next_tick(), Some(self.walks.due()), self.next_warning()];
         times.into_iter().flatten().min().unwrap_or(now + IDLE)
     }
 

@@ -20,6 +20,7 @@ use lb_common::{
 use crate::spec::{BackendName, LinkMode};
 
 mod attach;
+mod backends;
 mod detach;
 mod filter;
 mod first_release;

@@ -16,6 +16,8 @@ use crate::world::World;
 pub const MAX_BUCKETS: u32 = 64;
 /// No world has more services (and so pools), or more backends.
 pub const MAX_NUMBERS: u32 = 8;
+/// No row assigns more ids to backends.
+pub const MAX_IDS: u32 = 128;
 
 /// Runs packets in a world.
 pub trait Engine {
@@ -92,6 +94,8 @@ pub struct Memory {
     pub half_open: [u64; 2],
     /// The round-robin counters, by pool.
     pub turns: Vec<u64>,
+    /// The flows of each backend, by id. There are [`MAX_IDS`].
+    pub loads: Vec<u64>,
 }
 
 /// A record that is not empty.

@@ -5,7 +5,7 @@ mod flows;
 use std::cell::{Cell, OnceCell, RefCell};
 
 use lb_common::{
-    backend::{Backend, BackendId},
+    backend::{Backend, BackendId, Load},
     cell::Word,
     clock::Ticks,
     counters::{BackendNumber, ServiceNumber, Tally},
@@ -29,7 +29,7 @@ use lb_ebpf::{
 
 pub use self::flows::Flows;
 use crate::{
-    engine::{Counters, MAX_NUMBERS, Memory},
+    engine::{Counters, MAX_IDS, MAX_NUMBERS, Memory},
     world::{Element, Maps, World, network},
 };
 
@@ -37,6 +37,8 @@ use crate::{
 pub struct MemoryTables {
     epoch: Epoch,
     turns: Vec<Word>,
+    /// By id, modulo [`MAX_IDS`].
+    loads: Vec<Load>,
     v4: Flows<V4>,
     v6: Flows<V6>,
     counters: RefCell<Counters>,
@@ -79,6 +81,7 @@ impl MemoryTables {
         };
         Self {
             turns: (0..MAX_NUMBERS).map(|_| Word::new(0)).collect(),
+            loads: (0..MAX_IDS).map(|_| Load { flows: Word::new(0), zero: [0; 7] }).collect(),
             v4: Flows::new(epoch.maps.settings.shape4),
             v6: Flows::new(epoch.maps.settings.shape6),
             counters: RefCell::new(counters),
@@ -140,6 +143,7 @@ impl MemoryTables {
         let mut memory = Memory {
             half_open: [self.v4.half_open(), self.v6.half_open()],
             turns: self.turns.iter().map(Word::load).collect(),
+            loads: self.loads.iter().map(|load| load.flows.load()).collect(),
             ..Memory::default()
         };
         self.v4.copy_into(&mut memory, 0);
@@ -202,7 +206,7 @@ impl storage::Maps for MemoryTables {
             zero: [0; 3],
             hop: Hop { destination: ZERO_MAC, source: ZERO_MAC, interface: InterfaceIndex::NONE, mtu: 0 },
             rest: 0,
-            live: [0; 8],
+            load: [0; 8],
         };
         let place = id.place(MAX_PLACES);
         let there = self
@@ -262,6 +266,11 @@ macro_rules! flow_tables {
                 let own = self.$flows.half_open_cpu.get(self.cpu.get())?;
                 let half_open = HalfOpen { shared: &self.$flows.half_open, own: Some((own, batch)) };
                 self.unless_missing(Element::HalfOpen, Some(half_open))
+            }
+
+            fn load(&self, id: BackendId) -> Option<&Load> {
+                let backend = storage::Maps::backend(self, id)?;
+                (backend.id == id).then(|| &self.loads[id.place(MAX_IDS) as usize])
             }
         }
 

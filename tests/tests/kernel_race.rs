@@ -7,7 +7,10 @@
 use std::{collections::BTreeMap, panic::resume_unwind, thread, time::Instant};
 
 use anyhow::{Context as _, Result};
-use aya::{TestRun as _, TestRunOptions, maps::PerCpuArray};
+use aya::{
+    TestRun as _, TestRunOptions,
+    maps::{Array, PerCpuArray},
+};
 use lb_common::{
     backend::{Backend, BackendId},
     cell::Word,
@@ -92,6 +95,7 @@ fn race<F: Family + PartialEq>(
     assert_eq!(findings.mixed_replies, 0, "replies were rewritten with another flow's fields");
     assert_eq!(findings.replies_of_two, 0, "a reply had two records");
     assert_eq!(findings.requests_of_two, 0, "a request had two records");
+    assert_eq!(findings.negative_loads, 0, "the number of a backend's flows was negative");
     assert!(at_rest.is_empty(), "at rest: {at_rest:?}");
     Ok(())
 }
@@ -134,6 +138,7 @@ fn sum(race: &Object) -> Result<Findings> {
         mixed_replies: sum.mixed_replies + one.mixed_replies,
         replies_of_two: sum.replies_of_two + one.replies_of_two,
         requests_of_two: sum.requests_of_two + one.requests_of_two,
+        negative_loads: sum.negative_loads + one.negative_loads,
     }))
 }
 
@@ -160,6 +165,16 @@ fn look_at_rest<F: Family + PartialEq>(
     let word = own.get(&0, 0)?.iter().fold(half_open[0].load(), |sum, own| sum.wrapping_add(*own));
     if holders.iter().filter(is_half_open).count() as u64 != word {
         problems.push("the number of half-open flows is wrong");
+    }
+    let backends: Array<_, Backend> = race.map("BACKENDS")?.try_into()?;
+    for id in 1..=BACKENDS {
+        let is_its = |number: &&usize| {
+            let record = records[**number];
+            record.owner.get().backend() == BackendId(id) && control(record).state().is_counted()
+        };
+        if holders.iter().filter(is_its).count() as u64 != backends.get(&id, 0)?.load[0] {
+            problems.push("the number of a backend's flows is wrong");
+        }
     }
     for (i, &one) in holders.iter().enumerate() {
         let (this, state) = (records[one], control(records[one]).state());

@@ -24,6 +24,7 @@ use crate::{clock::Ticks, net::Protocol};
 /// | `ESTABLISHED` + `SYN_WHILE_CLOSING` | a SYN came while it was closing, so there may be a reopening flow | as without | RFC 9293, 3.6.1 |
 /// | `ESTABLISHED` + both `FIN_*` (closed) | both sides sent FIN | 240 s, may be evicted at once | RFC 5382 REQ-5 |
 /// | `RETIRED` | the reopening flow has replaced it; only its reply tuple is still reserved | 240 s, may be evicted at once | RFC 6191 |
+/// | `ENDED` | the controller has ended it: its backend was removed or put in maint | 240 s, may be evicted at once | |
 ///
 /// A RST is not verified, because the table does not track windows, so, unlike two FINs, it is not final. A side that
 /// received a valid RST is silent afterwards, or answers with RST. Any other packet from that side shows that its
@@ -65,6 +66,10 @@ impl State {
     /// challenge ACK (RFC 5961, 4.2). Counts as closed.
     pub const RETIRED: Self = Self(5 | Self::FIN_CLIENT | Self::FIN_BACKEND);
 
+    /// Ended by the controller. The record is not live, but its reply tuple stays reserved until the record is evicted:
+    /// the backend may still use it. Counts as closed.
+    pub const ENDED: Self = Self(7 | Self::FIN_CLIENT | Self::FIN_BACKEND);
+
     const KIND: u8 = 0x07;
     /// Kinds of live records, one bit each.
     const LIVE: u8 = 1 << Self::HALF_OPEN.0
@@ -100,6 +105,12 @@ impl State {
     #[inline(always)]
     pub const fn is_reset(self) -> bool {
         self.0 & Self::KIND == Self::ESTABLISHED.0 | Self::RESET
+    }
+
+    /// Does the flow count for the [load](crate::backend::Load) of its backend? A flow that was closed or reset does not.
+    #[inline(always)]
+    pub const fn is_counted(self) -> bool {
+        self.is_live() && !self.is_closed() && !self.is_reset()
     }
 
     /// Has one side begun to close, or had it done so when a SYN arrived?
@@ -139,14 +150,15 @@ mod tests {
     fn kinds_of_records_are_distinct() {
         let reset = State(State::ESTABLISHED.0 | State::RESET | State::SHORT_CLIENT);
         let cases = [
-            // state, [live, holds its tuple, half-open, established, reset]
-            (State::EMPTY, [false, false, false, false, false]),
-            (State::BUSY, [false, false, false, false, false]),
-            (State::HALF_OPEN, [true, true, true, false, false]),
-            (State::REOPENING, [true, true, true, false, false]),
-            (State::ESTABLISHED, [true, true, false, true, false]),
-            (reset, [true, true, false, true, true]),
-            (State::RETIRED, [false, true, false, false, false]),
+            // state, [live, holds its tuple, half-open, established, reset, counted]
+            (State::EMPTY, [false, false, false, false, false, false]),
+            (State::BUSY, [false, false, false, false, false, false]),
+            (State::HALF_OPEN, [true, true, true, false, false, true]),
+            (State::REOPENING, [true, true, true, false, false, true]),
+            (State::ESTABLISHED, [true, true, false, true, false, true]),
+            (reset, [true, true, false, true, true, false]),
+            (State::RETIRED, [false, true, false, false, false, false]),
+            (State::ENDED, [false, true, false, false, false, false]),
         ];
         for (state, wanted) in cases {
             let found = [
@@ -155,6 +167,7 @@ mod tests {
                 state.is_half_open(),
                 state.is_established(),
                 state.is_reset(),
+                state.is_counted(),
             ];
 
             assert_eq!(found, wanted, "{state:x?}");

@@ -3,8 +3,9 @@
 //! They take and return numbers ([`super::pack`]); larger values are in `maps::SCRATCH4` and `SCRATCH6`.
 
 use lb_common::{
+    backend::BackendId,
     clock::Ticks,
-    flow::{BucketIndex, Control, RecordIndex},
+    flow::{BucketIndex, Control, RecordIndex, State},
     net::{V4, V6},
     pool::PoolSlot,
 };
@@ -18,13 +19,14 @@ use crate::{
     table::record::{self, States},
     table::reply_index::{self, Holders},
     table::reply_tuple,
+    table::transition,
 };
 
 const TABLES: KernelTables = KernelTables(core::ptr::null_mut());
 
 macro_rules! global_functions {
     ($module:ident, $family:ty, $in_bucket:literal, $candidate:literal, $write_reply_tuple:literal, $reserve:literal,
-     $free:literal, $choose_record:literal, $advance:literal) => {
+     $count:literal, $free:literal, $end:literal, $choose_record:literal, $advance:literal) => {
         /// The functions of one family.
         pub mod $module {
             use super::*;
@@ -79,12 +81,29 @@ macro_rules! global_functions {
                 ))
             }
 
+            /// [`transition::count`]
+            #[unsafe(export_name = $count)]
+            #[inline(never)]
+            pub extern "C" fn count(backend: u32, before: u32, after: u32) -> u32 {
+                let (before, after) = (State(before as u8), State(after as u8));
+                transition::count::<$family>(&TABLES, BackendId(backend), before, after);
+                0
+            }
+
             /// [`reply_index::free`]
             #[unsafe(export_name = $free)]
             #[inline(never)]
             pub extern "C" fn free(record: u32, control: u64) -> u32 {
                 let settings = TABLES.settings();
                 reply_index::free::<$family>(&TABLES, settings, RecordIndex(record), Control(control));
+                0
+            }
+
+            /// [`reply_index::end`]
+            #[unsafe(export_name = $end)]
+            #[inline(never)]
+            pub extern "C" fn end(record: u32, control: u64) -> u32 {
+                reply_index::end::<$family>(&TABLES, RecordIndex(record), Control(control));
                 0
             }
 
@@ -127,7 +146,9 @@ global_functions!(
     "candidate4",
     "write_reply_tuple4",
     "reserve4",
+    "count4",
     "free4",
+    "end4",
     "choose_record4",
     "advance4"
 );
@@ -138,7 +159,9 @@ global_functions!(
     "candidate6",
     "write_reply_tuple6",
     "reserve6",
+    "count6",
     "free6",
+    "end6",
     "choose_record6",
     "advance6"
 );

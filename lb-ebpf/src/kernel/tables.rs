@@ -2,12 +2,12 @@
 
 use aya_ebpf::{bindings::xdp_md, helpers};
 use lb_common::{
-    backend::{Backend, BackendId},
+    backend::{Backend, BackendId, Load},
     cell::Word,
     clock::Ticks,
     counters::{BackendNumber, ServiceNumber},
     event::NeighbourWanted,
-    flow::{Bucket, BucketIndex, Control, LineIndex, Record4, Record6, RecordIndex, ReplyLine},
+    flow::{Bucket, BucketIndex, Control, LineIndex, Record4, Record6, RecordIndex, ReplyLine, State},
     hop::{Interface, InterfaceIndex},
     net::{V4, V6},
     pool::{Pool, PoolNumber, PoolSlot, SlotIndex, SlotLine, SourceSet, SourceSetNumber},
@@ -117,6 +117,15 @@ impl Maps for KernelTables {
     }
 }
 
+/// The load of a backend, if it still has this id.
+#[inline(always)]
+fn backend_load(backend: &Backend, id: BackendId) -> Option<&Load> {
+    // SAFETY: the words of the map's element, which exists as long as the program is loaded. They have the size and alignment of
+    // `Load`, and nothing else refers to them.
+    let load = unsafe { &*(&raw const backend.load).cast::<Load>() };
+    (backend.id == id).then_some(load)
+}
+
 macro_rules! flow_tables {
     ($family:ty, $record:ty, $flows:ident, $reply_index:ident, $half_open:ident, $half_open_cpu:ident, $scratch:ident, $calls:ident) => {
         impl FlowTable<$family> for KernelTables {
@@ -135,6 +144,16 @@ macro_rules! flow_tables {
                 let batch = <$family>::shape(maps::SETTINGS.get()).half_open_batch;
                 let own = maps::$half_open_cpu.get(0)?;
                 Some(HalfOpen { shared: maps::$half_open.get(0)?, own: Some((own, batch)) })
+            }
+
+            #[inline(always)]
+            fn load(&self, id: BackendId) -> Option<&Load> {
+                backend_load(self.backend(id)?, id)
+            }
+
+            #[inline(always)]
+            fn count(&self, backend: BackendId, before: State, after: State) {
+                subprograms::$calls::count(backend.0, before.0.into(), after.0.into());
             }
         }
 
@@ -190,6 +209,11 @@ macro_rules! flow_tables {
             #[inline(always)]
             fn free(&self, record: RecordIndex, control: Control) {
                 subprograms::$calls::free(record.0, control.0);
+            }
+
+            #[inline(always)]
+            fn end(&self, record: RecordIndex, control: Control) {
+                subprograms::$calls::end(record.0, control.0);
             }
 
             #[inline(always)]

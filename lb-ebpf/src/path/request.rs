@@ -3,7 +3,7 @@
 use lb_common::{
     backend::Backend,
     clock::Ticks,
-    flow::{Deltas, Owner, State},
+    flow::{Deltas, State},
     hop::InterfaceIndex,
     net::Protocol,
     reason::Reason,
@@ -133,7 +133,17 @@ fn known<'a, F: Family>(
     let Some((owner, rewritten, deltas, seen)) = copied else { return Ok(None) };
     let backend = tables.backend(owner.backend()).ok_or(Reason::Internal)?;
     let Found { index, control, .. } = found;
-    if has_lost_backend(control.state(), owner, backend, segment)
+    // The backend was removed, put in maint, or (UDP) went down.
+    let has_lost_backend = backend.id != owner.backend();
+    let is_first = segment.is_syn() || owner.protocol() == Protocol::Udp as u8;
+    if has_lost_backend && !is_first {
+        tables.end(index, control);
+        return Ok(None);
+    }
+    // A client that repeats its SYN (UDP: its datagram) to a backend that takes no new flows gets another backend.
+    let gets_another = control.state().is_half_open() && is_first && backend.accepts == 0;
+    if has_lost_backend
+        || gets_another
         || !lifecycle::is_in_time(&found, owner.protocol(), seen, tables.now())
     {
         tables.free(index, control);
@@ -143,16 +153,4 @@ fn known<'a, F: Family>(
         tables.advance(index, control, Side::Client, segment);
     }
     Ok(Some(Forward::request(backend, rewritten, deltas)))
-}
-
-/// Has the flow lost its backend?
-#[inline(always)]
-fn has_lost_backend(state: State, owner: Owner, backend: &Backend, segment: Segment) -> bool {
-    // The backend was removed, put in maint, or (UDP) went down.
-    if backend.id != owner.backend() {
-        return true;
-    }
-    // A client that repeats its SYN (UDP: its datagram) to a backend that takes no new flows gets another backend.
-    let is_first = segment.is_syn() || owner.protocol() == Protocol::Udp as u8;
-    state.is_half_open() && is_first && backend.accepts == 0
 }

@@ -23,11 +23,11 @@ use crate::{
     picker,
     steps::Steps,
     table::evict,
-    table::half_open,
     table::lifecycle,
     table::record::{self, Found, States, by_index},
     table::reply_index::{self, Holders, Reserve},
     table::scratch::Scratch,
+    table::transition,
 };
 
 /// Creates a flow, and counts it for its backend.
@@ -53,9 +53,7 @@ pub fn insert<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<()
             return if reason == Reason::TupleInUse { use_closing_flow(tables, flow) } else { made };
         }
     };
-    // Counted before it is published, or a flow that is promoted at once would make the count negative.
-    half_open::count::<F>(tables, 1);
-    mine.record.control.store(mine.control.with_state(state).0);
+    transition::publish(tables, mine.record, mine.control, state);
     made
 }
 
@@ -113,11 +111,8 @@ fn take_record<'a, F: Family>(
     }
     let generation = seen.generation().wrapping_add(1) & 0xff_ffff;
     let mine = Control::new(generation, State::BUSY, record::tag(hash));
-    if !found.record.control.replace(seen.0, mine.0) {
+    if !transition::replace(tables, found.record, seen, mine) {
         return Err(Reason::Contended);
-    }
-    if seen.state().is_half_open() {
-        half_open::count::<F>(tables, -1);
     }
     if seen.state().holds_tuple() {
         reply_index::release::<F>(tables, settings, found.record, index, seen.generation());

@@ -15,8 +15,8 @@ use crate::{
     family::{Family, RecordOf},
     packet::tcp::{self, RST, Segment, Side},
     steps::Steps,
-    table::half_open,
     table::record::{self, Found, States, by_index},
+    table::transition,
 };
 
 /// The record that gets a client's packet which matched a reopening or closing flow. `None`: it opens a new flow.
@@ -60,7 +60,7 @@ pub fn mark_closing<F: Family>(tables: &impl Steps<F>, reopening: RecordIndex) {
         let Ok(found) = by_index::<F>(tables, index) else { return };
         let marked = State(found.control.state().0 | State::SYN_WHILE_CLOSING);
         if !found.control.state().is_established()
-            || found.record.control.replace(found.control.0, found.control.with_state(marked).0)
+            || transition::replace(tables, found.record, found.control, found.control.with_state(marked))
         {
             return;
         }
@@ -119,12 +119,12 @@ pub fn advance<F: Family>(
     let state = control.state();
     if !state.is_half_open() {
         if is_tcp && side == Side::Backend && accepts_another::<F>(record, control, segment) {
-            restart(&found, segment);
+            restart(tables, &found, segment);
         } else if is_tcp && !segment.is_syn() {
             let next = tcp::after(state, side, segment);
             if next != state {
                 // If another packet was faster, its change stands.
-                record.control.replace(control.0, control.with_state(next).0);
+                transition::replace(tables, record, control, control.with_state(next));
             }
         }
         return;
@@ -159,11 +159,12 @@ fn answered<F: Family>(record: &RecordOf<F>, control: Control, segment: Segment)
 /// Restarts the flow. Its FINs and RSTs are cleared even if other packets change its state meanwhile. The answer is
 /// stored only after that, so that a repeated SYN-ACK restarts it if this attempt fails.
 #[inline(always)]
-fn restart<F: Family>(found: &Found<'_, F>, segment: Segment) {
+fn restart<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>, segment: Segment) {
     let (record, mut control) = (found.record, found.control);
     let mut tries = 0;
     while tries < 4 {
-        if record.control.replace(control.0, control.with_state(tcp::restarted(control.state())).0) {
+        let restarted = control.with_state(tcp::restarted(control.state()));
+        if transition::replace(tables, record, control, restarted) {
             answered::<F>(record, control, segment);
             return;
         }
@@ -190,22 +191,16 @@ fn refuse<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>) {
     let control = found.control;
     if control.state() == State::REOPENING {
         tables.free(found.index, control);
-    } else if found.record.control.replace(control.0, control.with_state(tcp::REFUSED).0) {
-        half_open::count::<F>(tables, -1);
+    } else {
+        transition::replace(tables, found.record, control, control.with_state(tcp::REFUSED));
     }
 }
 
 /// The handshake is proven. A reopening flow replaces the closing one.
 #[inline(always)]
 fn promote<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>, established: State) {
-    let promoted = || {
-        let control = found.control;
-        let is_first = found.record.control.replace(control.0, control.with_state(established).0);
-        if is_first {
-            half_open::count::<F>(tables, -1);
-        }
-        is_first
-    };
+    let promoted =
+        || transition::replace(tables, found.record, found.control, found.control.with_state(established));
     // Searched first: afterwards both have the same state.
     let Some(old) = closing_of(tables, found) else {
         promoted();
@@ -236,7 +231,7 @@ fn retire<F: Family>(tables: &impl Steps<F>, closing: Found<'_, F>) {
         if !seen.is_still(old.control) || !old.control.state().is_established() {
             return;
         }
-        if old.record.control.replace(old.control.0, old.control.with_state(State::RETIRED).0) {
+        if transition::replace(tables, old.record, old.control, old.control.with_state(State::RETIRED)) {
             return;
         }
         tries += 1;

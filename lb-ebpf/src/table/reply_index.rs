@@ -17,9 +17,9 @@ use crate::{
     family::{Family, RecordOf, Tuple},
     opaque::opaque,
     storage::{FlowTable, Storage},
-    table::half_open,
     table::hash::reduce,
     table::record::{self, Found, by_index, tag},
+    table::transition,
 };
 
 /// The line of a reply tuple, by its hash.
@@ -199,13 +199,7 @@ pub const fn outranks(holder: u8, ours: u32) -> bool {
 /// Empties a record if its control word is still `control`.
 #[inline(always)]
 fn empty<F: Family>(table: &impl FlowTable<F>, record: &RecordOf<F>, control: Control) -> bool {
-    if !record.control.replace(control.0, Control::new(control.generation(), State::EMPTY, 0).0) {
-        return false;
-    }
-    if control.state().is_half_open() {
-        half_open::count::<F>(table, -1);
-    }
-    true
+    transition::replace::<F>(table, record, control, Control::new(control.generation(), State::EMPTY, 0))
 }
 
 /// Releases the reply tuple of the owner of `generation`: removes its entry. The tuple must still be in the record.
@@ -234,27 +228,27 @@ pub fn release<F: Family>(
 pub fn free<F: Family>(table: &impl FlowTable<F>, settings: &Settings, index: RecordIndex, control: Control) {
     let Ok(Found { record, .. }) = by_index::<F>(table, index) else { return };
     // Reserved for a moment: no other CPU may change or take the record while its entry is removed.
-    if !record.control.replace(control.0, control.with_state(State::BUSY).0) {
+    if !transition::replace::<F>(table, record, control, control.with_state(State::BUSY)) {
         return;
-    }
-    if control.state().is_half_open() {
-        half_open::count::<F>(table, -1);
     }
     release::<F>(table, settings, record, index, control.generation());
     record.control.store(Control::new(control.generation(), State::EMPTY, 0).0);
 }
 
-/// Frees a record like [`free`], but in an order that may be interrupted: unlike a BPF program, the daemon can be
-/// killed between two steps, and [`free`] would then leave the record in BUSY forever. In this order, the worst outcome
-/// is that one half-open flow too many is counted.
+/// Ends a flow. Its record stays until another flow needs it: see [`State::ENDED`].
 ///
-/// The entry is removed first: once the record is empty, another flow may reserve the same reply tuple. Packets may change
-/// the flow's state meanwhile.
-pub fn sweep<F: Family>(table: &impl FlowTable<F>, settings: &Settings, found: &Found<'_, F>) {
-    release::<F>(table, settings, found.record, found.index, found.control.generation());
-    let mut control = found.control;
-    while found.control.is_still(control) && !empty(table, found.record, control) {
-        control = Control(found.record.control.load());
+/// A single replacement, because the daemon calls this too, and can be killed between two steps: then at most one flow
+/// too many is counted. Packets may change the flow's state meanwhile.
+#[inline(always)]
+pub fn end<F: Family>(table: &impl FlowTable<F>, index: RecordIndex, seen: Control) {
+    let mut tries = 0;
+    while tries < 4 {
+        let Ok(Found { record, control, .. }) = by_index::<F>(table, index) else { return };
+        let is_over = !seen.is_still(control);
+        if is_over || transition::replace::<F>(table, record, control, control.with_state(State::ENDED)) {
+            return;
+        }
+        tries += 1;
     }
 }
 

@@ -229,7 +229,7 @@ impl<'a> Compiler<'a> {
             zero: [0; 3],
             hop: self.state.hop(self.state.path(service, backend)).unwrap_or(UNRESOLVED),
             rest: 0,
-            live: [0; 8],
+            load: [0; 8],
         };
         self.want.backends.insert(place(id), entry);
     }

@@ -29,19 +29,25 @@ use crate::{
 
 /// A request for flow counts is answered with a count that began at most this long before the request.
 pub const COUNT_MAX_AGE: Duration = Duration::from_secs(1);
+/// The time between sweeps of expired flows: short beside every idle timeout of a counted flow.
+const EXPIRY: Duration = Duration::from_secs(30);
 /// Maximum number of concurrent counts. Requests for which the first count began too early share the second.
 pub const COUNTS_MAX: usize = 2;
 /// Maximum number of flow lists at one time. Each holds up to its limit of flows.
 pub const LISTINGS_MAX: usize = 16;
 
 /// The jobs of the walk, and the last count.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Walks {
     /// Where the next chunk begins.
     at: u32,
     jobs: Vec<Job>,
-    /// Backend ids whose flows are being freed, and where the sweep of each began.
+    /// Backend ids whose flows are being ended, and where the sweep of each began.
     retired: BTreeMap<BackendId, u32>,
+    /// Where the sweep of expired flows began, if one is under way.
+    expiry: Option<u32>,
+    /// When the next one begins.
+    expiry_due: Instant,
     last: Option<Count>,
 }
 
@@ -67,7 +73,32 @@ pub struct Count {
 }
 
 impl Walks {
-    /// Starts to free the flows of these ids, whose backends were removed.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            at: 0,
+            jobs: Vec::new(),
+            retired: BTreeMap::new(),
+            expiry: None,
+            expiry_due: now + EXPIRY,
+            last: None,
+        }
+    }
+
+    /// Starts a sweep of expired flows, if one is due. The program notices that a flow has expired only when another packet
+    /// needs its record; until then it counts for the load of its backend.
+    pub fn expire_if_due(&mut self, now: Instant) {
+        if now >= self.expiry_due {
+            self.expiry_due = now + EXPIRY;
+            self.expiry.get_or_insert(self.at);
+        }
+    }
+
+    /// When the next sweep of expired flows begins.
+    pub const fn due(&self) -> Instant {
+        self.expiry_due
+    }
+
+    /// Starts to end the flows of these ids, whose backends were removed.
     pub fn retire(&mut self, ids: BTreeSet<BackendId>) {
         for id in ids {
             self.retired.entry(id).or_insert(self.at);
@@ -108,7 +139,11 @@ impl Walks {
     }
 
     pub fn is_walking(&self) -> bool {
-        !self.jobs.is_empty() || !self.retired.is_empty()
+        !self.jobs.is_empty() || self.is_sweeping()
+    }
+
+    fn is_sweeping(&self) -> bool {
+        self.expiry.is_some() || !self.retired.is_empty()
     }
 
     /// Walks over the next chunk. On an error all jobs are dropped: requests start new counts, and the next
@@ -125,6 +160,7 @@ impl Walks {
             }
         }
         self.retired.retain(|_, from| *from != self.at);
+        self.expiry.take_if(|from| *from == self.at);
         let at = self.at;
         let arrived = self.jobs.extract_if(.., |job| job.from == at || job.purpose.is_done());
         for job in arrived.collect::<Vec<_>>() {
@@ -140,10 +176,10 @@ impl Walks {
     /// Returns where the next chunk begins.
     fn walk_chunk(&mut self, datapath: &mut impl Datapath, have: &Snapshot) -> anyhow::Result<u32> {
         let mut next = None;
-        // Freed before counted, so an id that is found afterwards was left behind.
-        if !self.retired.is_empty() {
+        // Ended before counted, so an id that is found afterwards was left behind.
+        if self.is_sweeping() {
             let ids = self.retired.keys().copied().collect();
-            next = datapath.sweep(self.at, &ids).context("cannot free the flows of removed backends")?;
+            next = datapath.sweep(self.at, &ids).context("cannot end flows")?;
         }
         if !self.jobs.is_empty() {
             let jobs = &mut self.jobs;
@@ -165,6 +201,7 @@ impl Walks {
 
     fn abort(&mut self, error: &anyhow::Error) {
         self.retired.clear();
+        self.expiry = None;
         for job in self.jobs.drain(..) {
             match job.purpose {
                 Purpose::Count(_) => {}

@@ -3,15 +3,14 @@
 //! Records are read and freed by the program's own code ([`lb_ebpf::table`]). A walk proceeds in chunks, so that
 //! nothing waits for a whole table.
 
-use std::{collections::BTreeSet, net::SocketAddr, ops::Range};
+use std::{collections::BTreeSet, net::SocketAddr, ops::Range, sync::Arc};
 
 use lb_common::{
-    backend::BackendId,
+    backend::{BackendId, Load},
     cell::Word,
     clock::{Age, Ticks},
-    flow::{Bucket, BucketIndex, LineIndex, RecordIndex, ReplyLine, WAYS},
+    flow::{Bucket, BucketIndex, LineIndex, Owner, RecordIndex, ReplyLine, WAYS},
     net::{Be16, Protocol, V4, V6},
-    settings::Settings,
 };
 use lb_ebpf::{
     family::{Family, RecordOf},
@@ -23,7 +22,7 @@ use lb_ebpf::{
     },
 };
 
-use super::{Flow, mapping::Mapping};
+use super::{Flow, backends::Backends, mapping::Mapping};
 
 /// Buckets in a chunk: 2 to 4 MiB of records, which take a few milliseconds.
 const CHUNK: u32 = 4096;
@@ -40,6 +39,8 @@ pub struct Table<F: Family> {
     pub lines: Mapping<ReplyLine>,
     /// A single word.
     pub half_open: Mapping<Word>,
+    /// Those of both families.
+    pub backends: Arc<Backends>,
 }
 
 impl Flows {
@@ -54,13 +55,12 @@ impl Flows {
         next
     }
 
-    /// Frees the records and reply index entries of retired backends in one chunk. Returns where the next one
-    /// begins.
-    pub fn sweep(&self, from: u32, retired: &BTreeSet<BackendId>, settings: &Settings) -> Option<u32> {
+    /// Ends the flows of retired backends in one chunk, and those that have expired. Returns where the next one begins.
+    pub fn sweep(&self, from: u32, retired: &BTreeSet<BackendId>, now: Ticks) -> Option<u32> {
         let (chunk, next) = self.chunk(from);
         match chunk {
-            Chunk::V4(buckets) => self.v4.sweep(buckets, retired, settings),
-            Chunk::V6(buckets) => self.v6.sweep(buckets, retired, settings),
+            Chunk::V4(buckets) => self.v4.sweep(buckets, retired, now),
+            Chunk::V6(buckets) => self.v6.sweep(buckets, retired, now),
         }
         next
     }
@@ -95,8 +95,7 @@ impl<F: Family> Table<F> {
             });
             let Some((owner, request, reply, last_seen)) = copied else { continue };
             let Some(protocol) = Protocol::from_number(owner.protocol()) else { continue };
-            let (age, state) = (Age::new(now, last_seen), found.control.state());
-            if age.is_over(state.timeout(protocol.number())) {
+            if is_expired(&found, owner, last_seen, now) {
                 continue;
             }
             visit(&Flow {
@@ -106,17 +105,18 @@ impl<F: Family> Table<F> {
                 backend: endpoint::<F>(reply.source, reply.ports.source()),
                 source: endpoint::<F>(reply.destination, reply.ports.destination()),
                 backend_id: owner.backend(),
-                state,
-                idle: age.elapsed().as_duration(),
+                state: found.control.state(),
+                idle: Age::new(now, last_seen).elapsed().as_duration(),
             });
         }
     }
 
-    fn sweep(&self, buckets: Range<u32>, retired: &BTreeSet<BackendId>, settings: &Settings) {
+    fn sweep(&self, buckets: Range<u32>, retired: &BTreeSet<BackendId>, now: Ticks) {
         for found in self.live(buckets) {
-            let owner = found.read(|it| it.owner.get());
-            if owner.is_some_and(|owner| retired.contains(&owner.backend())) {
-                reply_index::sweep(self, settings, &found);
+            let copied = found.read(|it| (it.owner.get(), Ticks(it.last_seen.load())));
+            let Some((owner, last_seen)) = copied else { continue };
+            if retired.contains(&owner.backend()) || is_expired(&found, owner, last_seen, now) {
+                reply_index::end(self, found.index, found.control);
             }
         }
     }
@@ -141,6 +141,14 @@ impl<F: Family> FlowTable<F> for Table<F> {
     fn half_open(&self) -> Option<HalfOpen<'_>> {
         Some(HalfOpen { shared: self.half_open.first()?, own: None })
     }
+
+    fn load(&self, id: BackendId) -> Option<&Load> {
+        self.backends.load(id)
+    }
+}
+
+fn is_expired<F: Family>(found: &Found<'_, F>, owner: Owner, last_seen: Ticks, now: Ticks) -> bool {
+    Age::new(now, last_seen).is_over(found.control.state().timeout(owner.protocol()))
 }
 
 fn endpoint<F: Family>(address: F::Address, port: Be16) -> SocketAddr {

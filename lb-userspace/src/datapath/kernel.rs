@@ -11,7 +11,6 @@
 //! | `INTERFACES` | all zero, or not in `DEVICES`, from which the kernel removes deleted interfaces |
 
 mod apply;
-mod backends;
 pub mod carry;
 pub mod grace_period;
 pub mod handles;
@@ -98,7 +97,7 @@ impl Datapath for KernelDatapath {
     }
 
     fn sweep(&mut self, from: u32, retired: &BTreeSet<BackendId>) -> anyhow::Result<Option<u32>> {
-        Ok(self.maps.flows.sweep(from, retired, &self.maps.settings()?))
+        Ok(self.maps.flows.sweep(from, retired, ticks_now()?))
     }
 
     fn flows(&mut self, from: u32, visit: &mut dyn FnMut(&Flow)) -> anyhow::Result<Option<u32>> {

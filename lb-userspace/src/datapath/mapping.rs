@@ -41,6 +41,8 @@ pub struct Mapping<T> {
 
 // SAFETY: the memory is shared with the kernel anyway, and `Mapped` promises that `T` allows that.
 unsafe impl<T: Mapped> Send for Mapping<T> {}
+// SAFETY: as above: a shared reference gives access to cells only.
+unsafe impl<T: Mapped> Sync for Mapping<T> {}
 
 impl<T: Mapped> Mapping<T> {
     /// Maps all elements. `length` is the number that the kernel reports for the map.

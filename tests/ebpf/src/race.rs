@@ -56,6 +56,8 @@ pub struct Findings {
     pub replies_of_two: u64,
     /// Instants at which two records answered for one request.
     pub requests_of_two: u64,
+    /// Instants at which the number of a backend's flows was negative.
+    pub negative_loads: u64,
 }
 
 #[cfg(feature = "user")]

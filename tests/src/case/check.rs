@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use lb_common::{
     counters::Tally,
     flow::{ReplyEntry, State},
+    limits::MAX_PLACES,
     net::Be16,
     reason::Reason,
 };
@@ -13,7 +14,7 @@ use lb_common::{
 use super::{Depends, Drops, Expected, Input, Opens, Passes, Reaches, Returns, ReturnsVia};
 use crate::{
     dialogue::{Dialogue, Sender},
-    engine::{Action, Counters, Flow, Memory},
+    engine::{Action, Counters, Flow, MAX_IDS, Memory},
     world::{World, network::INTERFACES},
 };
 
@@ -125,10 +126,10 @@ fn service_of(world: &World, dialogue: &Dialogue) -> Option<usize> {
     world.services.iter().position(|it| it.protocol == *protocol && it.listen.contains(listen))
 }
 
-/// The records of a tuple. A flow that was replaced only keeps its reply tuple.
+/// The records of a tuple. A flow that was replaced or ended only keeps its reply tuple.
 fn of<'a>(memory: &'a Memory, dialogue: &Dialogue) -> impl Iterator<Item = &'a Flow> {
     memory.flows.iter().filter(move |flow| {
-        flow.control.state() != State::RETIRED
+        ![State::RETIRED, State::ENDED].contains(&flow.control.state())
             && flow.client == dialogue.client.ip()
             && flow.listen == dialogue.listen.ip()
             && flow.request_ports.source() == Be16::new(dialogue.client.port())
@@ -172,9 +173,21 @@ pub fn are_there(memory: &Memory, flows: &[Flow]) -> Result<()> {
     Ok(())
 }
 
-/// No record is busy, the count of half-open flows is right, and each flow's reply tuple is its own and leads to it.
-pub fn memory(memory: &Memory) -> Result<()> {
+/// No record is busy, the counts of half-open flows and of each backend's flows are right, and each flow's reply tuple is
+/// its own and leads to it.
+pub fn memory(world: &World, memory: &Memory) -> Result<()> {
     let mut half_open = [0; 2];
+    let backends = || world.services.iter().flat_map(|service| &service.backends);
+    for backend in backends() {
+        let place = backend.id.place(MAX_PLACES);
+        if backends().any(|it| it.id != backend.id && it.id.place(MAX_PLACES) == place) {
+            continue; // One of the two has no element.
+        }
+        let is_its = |flow: &&Flow| flow.owner.backend() == backend.id && flow.control.state().is_counted();
+        let flows = memory.flows.iter().filter(is_its).count() as u64;
+        let load = memory.loads[backend.id.place(MAX_IDS) as usize];
+        ensure!(load == flows, "{} has {flows} flows, counted {load}", backend.name);
+    }
     let mut replies = BTreeSet::new();
     for flow in &memory.flows {
         let family = usize::from(flow.client.is_ipv6());

@@ -142,7 +142,7 @@ impl<'a> Run<'a> {
             let change = check::Change { input, expected, action, interface, bytes: frame.len() as u64 };
             check::counters(&self.known.world, &before, &counters, &change).with_context(story)?;
         }
-        if self.is_elsewhere { Ok(()) } else { check::memory(&memory).with_context(story) }
+        if self.is_elsewhere { Ok(()) } else { check::memory(&self.known.world, &memory).with_context(story) }
     }
 
     /// Sends something to a CPU that is preempted, and runs the rest meanwhile, or afterwards if the pause was not
@@ -165,7 +165,7 @@ impl<'a> Run<'a> {
             .with_context(|| story(&Depends, &frame, &outcome))?;
         let memory = self.engine.memory()?;
         check::are_there(&memory, &established)?;
-        check::memory(&memory)?;
+        check::memory(&self.known.world, &memory)?;
         for steps in &meanwhile[meanwhile.len() - left..] {
             self.steps(steps).context("afterwards")?;
         }

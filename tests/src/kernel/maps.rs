@@ -23,7 +23,7 @@ use lb_common::{
 };
 
 use crate::{
-    engine::{Counters, Flow, MAX_BUCKETS, MAX_NUMBERS, Memory},
+    engine::{Counters, Flow, MAX_BUCKETS, MAX_IDS, MAX_NUMBERS, Memory},
     world::{Maps, network::INTERFACES},
 };
 
@@ -57,6 +57,9 @@ pub fn clear(ebpf: &mut Ebpf) -> Result<()> {
     put(ebpf, "HALF_OPEN6", 0, 0u64)?;
     zero::<u64>(ebpf, "HALF_OPEN_CPU4", 0)?;
     zero::<u64>(ebpf, "HALF_OPEN_CPU6", 0)?;
+    for index in 0..MAX_IDS {
+        put(ebpf, "BACKENDS", index, Backend::default())?;
+    }
     for index in 0..MAX_NUMBERS {
         put(ebpf, "TURNS", index, [0u64; TURN])?;
         put(ebpf, "POOLS", index, 0u64)?;
@@ -97,7 +100,8 @@ pub fn load(ebpf: &mut Ebpf, maps: &Maps) -> Result<()> {
     // Flows of this world have no higher id.
     for place in 0..maps.settings.next_backend_id.0 {
         let backend = maps.backends.iter().find(|it| it.id == BackendId(place)).copied();
-        put::<Backend>(ebpf, "BACKENDS", place, backend.unwrap_or_default())?;
+        let load = read::<Backend>(ebpf, "BACKENDS")?.get(&place, 0)?.load;
+        put::<Backend>(ebpf, "BACKENDS", place, Backend { load, ..backend.unwrap_or_default() })?;
     }
     for (index, interface) in &maps.interfaces {
         put::<Interface>(ebpf, "INTERFACES", *index, *interface)?;
@@ -210,6 +214,8 @@ pub fn memory(ebpf: &Ebpf) -> Result<Memory> {
     memory.half_open = [half_open(ebpf, '4')?, half_open(ebpf, '6')?];
     let turns = read::<[u64; TURN]>(ebpf, "TURNS")?;
     memory.turns = (0..MAX_NUMBERS).map(|pool| Ok(turns.get(&pool, 0)?[0])).collect::<Result<_>>()?;
+    let backends = read::<Backend>(ebpf, "BACKENDS")?;
+    memory.loads = (0..MAX_IDS).map(|place| Ok(backends.get(&place, 0)?.load[0])).collect::<Result<_>>()?;
     Ok(memory)
 }
 

@@ -222,9 +222,10 @@ fn refused_in_front(kind: Kind) -> Case {
         World::new(kind).with_buckets(1),
     )
     .establish(other, WEB_1)
+    .after_s(7400)
     .establish(one, WEB_2)
-    .change(|world| world.renew(WEB_1))
-    .step(other.data(), Drops(Reason::NoFlow))
+    .after_s(60)
+    .step(other.data(), Drops(Reason::NoFlow)) // It has expired, and its record is free.
     .step(one.fin(), Reaches(WEB_2))
     .step(one.syn(), Opens(WEB_3))
     .step(one.reply_rst(WEB_3), Returns)

@@ -126,7 +126,7 @@ impl World {
                     zero: [0; 3],
                     hop,
                     rest: 0,
-                    live: [0; 8],
+                    load: [0; 8],
                 });
             }
         }

@@ -1,10 +1,12 @@
 use std::fs::File;
 
 use lb_common::{
+    backend::Backend,
     clock::Ticks,
     flow::{Control, Owner, Record, ReplyEntry, Shape, State},
     net::Ports,
     service::Mode,
+    settings::Settings,
 };
 
 use lb_ebpf::{family::Tuple, table::hash::reduce};
@@ -59,7 +61,7 @@ fn a_walk_skips_records_that_are_free_or_expired() {
 }
 
 #[test]
-fn a_sweep_frees_records_and_reply_index_entries_of_retired_backends_only() {
+fn a_sweep_ends_flows_of_retired_backends_and_keeps_their_reply_tuples() {
     let world = World::new(8, 8);
     world.put4(0, State::ESTABLISHED, DEAD, NOW);
     world.put4(1, State::HALF_OPEN, DEAD, NOW);
@@ -69,24 +71,39 @@ fn a_sweep_frees_records_and_reply_index_entries_of_retired_backends_only() {
 
     world.sweep(DEAD);
 
-    assert_eq!((world.entries(), world.half_open()), (1, [1, 0]));
+    assert_eq!((world.entries(), world.half_open()), (4, [1, 0]));
     let states: Vec<State> = (0..3).map(|number| world.control4(number).state()).collect();
-    assert_eq!(states, [State::EMPTY, State::EMPTY, State::HALF_OPEN]);
-    assert_eq!(world.control4(0), Control::new(5, State::EMPTY, 0));
+    assert_eq!(states, [State::ENDED, State::ENDED, State::HALF_OPEN]);
+    assert_eq!(world.control4(0), Control::new(5, State::ENDED, 0xabcd));
 }
 
 #[test]
-fn a_sweep_keeps_the_reply_index_entries_of_other_flows() {
+fn a_sweep_ends_expired_flows_and_their_backend_has_fewer() {
+    let world = World::new(8, 8);
+    world.put4(0, State::ESTABLISHED, ALIVE, ago(7440).earlier_by(Ticks(1)));
+    world.put4(1, State::ESTABLISHED, ALIVE, ago(7440));
+    world.put6(2, State::HALF_OPEN, ALIVE, ago(121));
+    world.put6(3, State::ESTABLISHED, DEAD, ago(7441));
+    assert_eq!((world.load(), world.half_open()), (3, [0, 1]));
+
+    world.sweep(BackendId::NONE);
+
+    assert_eq!((world.load(), world.half_open()), (1, [0, 0]));
+    let states: Vec<State> = (0..2).map(|number| world.control4(number).state()).collect();
+    assert_eq!(states, [State::ENDED, State::ESTABLISHED]);
+}
+
+#[test]
+fn a_flow_that_replaced_another_in_its_record_is_not_ended() {
     let world = World::new(8, 1);
-    world.put4(0, State::ESTABLISHED, DEAD, NOW);
-    // The record was reused by another flow. Its reply index entry has another generation.
+    world.put4(0, State::ESTABLISHED, ALIVE, NOW);
+    let seen = world.control4(0);
     let record = &world.flows.v4.buckets[0].way[0];
     record.control.store(Control::new(6, State::ESTABLISHED, 1).0);
 
-    world.sweep(DEAD);
+    reply_index::end::<V4>(&world.flows.v4, RecordIndex(0), seen);
 
-    assert_eq!(world.entries(), 1);
-    assert!(!world.control4(0).state().is_live());
+    assert_eq!(world.control4(0).state(), State::ESTABLISHED);
 }
 
 /// The moment this many seconds before [`NOW`].
@@ -108,23 +125,34 @@ impl World {
             shape6: shape(buckets6),
             ..Settings::default()
         };
-        let flows = Flows {
-            v4: Table { buckets: mapping(buckets4), lines: mapping(buckets4), half_open: mapping(1) },
-            v6: Table { buckets: mapping(buckets6), lines: mapping(buckets6), half_open: mapping(1) },
-        };
+        let backends = Arc::new(Backends(mapping(16)));
+        backends.put(&Backend { id: ALIVE, ..Backend::default() });
+        let flows = Flows { v4: table(buckets4, &backends), v6: table(buckets6, &backends) };
         Self { flows, settings }
     }
 
     fn put4(&self, number: u32, state: State, backend: BackendId, last_seen: Ticks) {
         let address = |last: u32| V4::from(std::net::Ipv4Addr::from(0x0a00_0000 + last));
         put(&self.flows.v4, &self.settings, number, address, (state, backend, last_seen));
-        self.flows.v4.half_open[0].fetch_add(u64::from(state.is_half_open()));
+        self.count(&self.flows.v4.half_open, state, backend);
     }
 
     fn put6(&self, number: u32, state: State, backend: BackendId, last_seen: Ticks) {
         let address = |last: u32| V6::from(std::net::Ipv6Addr::from((0xfd00 << 112) + u128::from(last)));
         put(&self.flows.v6, &self.settings, number, address, (state, backend, last_seen));
-        self.flows.v6.half_open[0].fetch_add(u64::from(state.is_half_open()));
+        self.count(&self.flows.v6.half_open, state, backend);
+    }
+
+    fn count(&self, half_open: &[Word], state: State, backend: BackendId) {
+        half_open[0].fetch_add(u64::from(state.is_half_open()));
+        if let Some(load) = self.flows.v4.backends.load(backend) {
+            load.flows.fetch_add(u64::from(state.is_counted()));
+        }
+    }
+
+    /// The flows of the backend that is there.
+    fn load(&self) -> u64 {
+        self.flows.v4.backends.load(ALIVE).unwrap().flows.load()
     }
 
     fn walk(&self, mut visit: impl FnMut(&Flow)) -> usize {
@@ -139,7 +167,7 @@ impl World {
     fn sweep(&self, backend: BackendId) {
         let mut from = Some(0);
         while let Some(start) = from {
-            from = self.flows.sweep(start, &BTreeSet::from([backend]), &self.settings);
+            from = self.flows.sweep(start, &BTreeSet::from([backend]), NOW);
         }
     }
 
@@ -189,6 +217,18 @@ fn put<F: Family>(
     let line = &table.lines[reduce(hash as u32, F::shape(settings).lines) as usize];
     let entry = ReplyEntry::new((hash >> 32) as u32, 5, RecordIndex(number));
     assert!(line.entry.iter().any(|word| word.replace(0, entry.0)), "the line is full");
+}
+
+fn table<F: Family>(buckets: u32, backends: &Arc<Backends>) -> Table<F>
+where
+    Bucket<RecordOf<F>>: crate::datapath::mapping::Mapped,
+{
+    Table {
+        buckets: mapping(buckets),
+        lines: mapping(buckets),
+        half_open: mapping(1),
+        backends: Arc::clone(backends),
+    }
 }
 
 /// Tests map a file instead of a BPF array.

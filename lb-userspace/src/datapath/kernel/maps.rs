@@ -1,6 +1,6 @@
 //! The maps, with their types.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, anyhow, bail};
 use aya::{
@@ -15,8 +15,9 @@ use lb_common::{
     settings::Settings,
 };
 
-use super::{backends::Backends, schedules::Schedules};
+use super::schedules::Schedules;
 use crate::datapath::{
+    backends::Backends,
     filter::Bit,
     flows::{Flows, Table},
     mapping::{Mapped, Mapping},
@@ -33,7 +34,7 @@ pub struct Maps {
     pub filter: Mapping<FilterWords>,
     pub services: HashMap<MapData, ServiceKey, Service>,
     pub schedules: Schedules,
-    pub backends: Backends,
+    pub backends: Arc<Backends>,
     pub interfaces: Array<MapData, Interface>,
     pub devices: DevMap<MapData>,
     pub flows: Flows,
@@ -71,6 +72,7 @@ impl Maps {
     /// Takes the maps out of the loaded object. Their shapes have been verified.
     pub fn take(ebpf: &mut Ebpf, daemon_maps: DaemonMaps) -> anyhow::Result<Self> {
         let past_room = daemon_maps.past.info().context("cannot read the size of PAST")?.max_entries();
+        let backends = Arc::new(Backends(mapping(&array(ebpf, "BACKENDS")?, "BACKENDS")?));
         let past_map = HashMap::try_from(Map::HashMap(daemon_maps.past)).context(past::MAP)?;
         Ok(Self {
             settings: take(ebpf, Settings::SECTION)?,
@@ -81,7 +83,6 @@ impl Maps {
                 slots: mapping(&array(ebpf, "SLOTS")?, "SLOTS")?,
                 sources: mapping(&array(ebpf, "SOURCES")?, "SOURCES")?,
             },
-            backends: Backends(mapping(&array(ebpf, "BACKENDS")?, "BACKENDS")?),
             interfaces: take(ebpf, "INTERFACES")?,
             devices: take(ebpf, "DEVICES")?,
             flows: Flows {
@@ -89,13 +90,16 @@ impl Maps {
                     buckets: mapping(&array(ebpf, "FLOWS4")?, "FLOWS4")?,
                     lines: mapping(&array(ebpf, "REPLY_INDEX4")?, "REPLY_INDEX4")?,
                     half_open: mapping(&array(ebpf, "HALF_OPEN4")?, "HALF_OPEN4")?,
+                    backends: Arc::clone(&backends),
                 },
                 v6: Table {
                     buckets: mapping(&array(ebpf, "FLOWS6")?, "FLOWS6")?,
                     lines: mapping(&array(ebpf, "REPLY_INDEX6")?, "REPLY_INDEX6")?,
                     half_open: mapping(&array(ebpf, "HALF_OPEN6")?, "HALF_OPEN6")?,
+                    backends: Arc::clone(&backends),
                 },
             },
+            backends,
             backend_counters: take(ebpf, "BACKEND_COUNTERS")?,
             service_counters: take(ebpf, "SERVICE_COUNTERS")?,
             reasons: take(ebpf, "REASONS")?,

@@ -229,6 +229,8 @@ mod program {
         let to = forward.rewrite.tuple;
         let right = Rewrite::request(to, deltas(tuple, &to), forward.rewrite.hop);
         findings.requests += 1;
+        let load = tables.load(forward.backend.id).map_or(0, |load| load.flows.load());
+        findings.negative_loads += u64::from((load as i64) < 0);
         if !may_become(tables, settings, tuple, &forward, &to) || !is_same_change(&right, &forward.rewrite) {
             findings.mixed_requests += 1;
         }

@@ -1,22 +1,32 @@
 //! Backends, written so that no packet sees a mix of old and new.
 
-use std::mem::offset_of;
-
 use lb_common::{
-    backend::{Backend, BackendId},
+    backend::{Backend, BackendId, Load},
     cell::{Word, fence},
     limits::MAX_PLACES,
 };
 
-use crate::datapath::mapping::Mapping;
+use super::mapping::{Mapped, Mapping};
 
-/// The words of a [`Backend`]. The first one holds the id.
-const WORDS: usize = size_of::<Backend>() / size_of::<Word>();
-/// The words that the controller writes to an existing backend. CPUs write the others.
-const CONTROLLER_WORDS: usize = offset_of!(Backend, live) / size_of::<Word>();
+/// The words that the controller writes. The first one holds the id.
+const WORDS: usize = (size_of::<Backend>() - size_of::<Load>()) / size_of::<Word>();
 
-/// The `BACKENDS` array. Only the controller writes to it.
-pub struct Backends(pub Mapping<[Word; WORDS]>);
+/// An element of the `BACKENDS` array.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Element {
+    /// Only the controller writes to them.
+    words: [Word; WORDS],
+    /// CPUs write to it.
+    load: Load,
+}
+
+// SAFETY: words, and unused words that are never written; two cache lines.
+unsafe impl Mapped for Element {}
+
+/// The `BACKENDS` array.
+#[derive(Debug)]
+pub struct Backends(pub Mapping<Element>);
 
 impl Backends {
     /// Is there a backend with this id?
@@ -36,15 +46,14 @@ impl Backends {
     /// id is changed word by word: only its next hop changes, and the old and the new one are both right. The MTU is
     /// written last if the next hop is known, and first if it is not: with an MTU of 0 nothing is sent.
     pub fn put(&self, backend: &Backend) {
-        let Some(cell) = self.cell(backend.id.0) else { return };
-        // SAFETY: a backend is 128 bytes of integers without padding.
-        let words = unsafe { std::mem::transmute::<Backend, [u64; WORDS]>(*backend) };
+        let Some(Element { words: cell, load }) = self.element(backend.id.0) else { return };
+        let words = words(backend);
         if !self.has(backend.id) {
             cell[0].store(0);
             fence();
-            cell[CONTROLLER_WORDS..].iter().for_each(|word| word.store(0));
+            load.flows.store(0);
         }
-        let mut order: Vec<usize> = (1..CONTROLLER_WORDS).collect();
+        let mut order: Vec<usize> = (1..WORDS).collect();
         if backend.hop.mtu == 0 {
             order.reverse();
         }
@@ -59,26 +68,39 @@ impl Backends {
 
     /// Clears a place. The flows of its id are dead.
     pub fn delete(&self, place: u32) {
-        let Some(cell) = self.cell(place) else { return };
-        for word in cell {
+        let Some(element) = self.element(place) else { return };
+        for word in element.words.iter().chain([&element.load.flows]) {
             word.store(0);
             fence();
         }
     }
 
+    /// The load of the backend with this id.
+    pub fn load(&self, id: BackendId) -> Option<&Load> {
+        self.has(id).then(|| self.element(id.0).map(|element| &element.load)).flatten()
+    }
+
     fn get(&self, id: BackendId) -> Option<Backend> {
-        self.cell(id.0).map(read)
+        self.element(id.0).map(read)
     }
 
     /// The element for an id or a place. Their number is a power of two that divides `MAX_PLACES`, so both lead to the same
     /// one.
-    fn cell(&self, number: u32) -> Option<&[Word; WORDS]> {
+    fn element(&self, number: u32) -> Option<&Element> {
         self.0.get(number as usize % self.0.len().max(1))
     }
 }
 
-fn read(cell: &[Word; WORDS]) -> Backend {
-    let words = cell.each_ref().map(Word::load);
+/// The words of a backend.
+fn words(backend: &Backend) -> [u64; size_of::<Backend>() / 8] {
+    // SAFETY: a backend is 128 bytes of integers without padding.
+    unsafe { std::mem::transmute::<Backend, [u64; size_of::<Backend>() / 8]>(*backend) }
+}
+
+/// A backend, without its load.
+fn read(element: &Element) -> Backend {
+    let mut words = [0; size_of::<Backend>() / 8];
+    words.iter_mut().zip(&element.words).for_each(|(word, cell)| *word = cell.load());
     // SAFETY: 128 bytes without padding, and any bytes are a valid backend.
-    unsafe { std::mem::transmute::<[u64; WORDS], Backend>(words) }
+    unsafe { std::mem::transmute::<[u64; size_of::<Backend>() / 8], Backend>(words) }
 }
