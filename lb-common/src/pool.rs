@@ -69,6 +69,23 @@ impl SlotRange {
 pub enum Picker {
     /// One slot after another.
     Turn = 1,
+    /// By the hash of the client's address.
+    SourceHash = 2,
+    /// By the hash of the whole tuple.
+    FlowHash = 3,
+}
+
+impl Picker {
+    /// The picker with this number.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Option<Self> {
+        match number {
+            1 => Some(Self::Turn),
+            2 => Some(Self::SourceHash),
+            3 => Some(Self::FlowHash),
+            _ => None,
+        }
+    }
 }
 
 impl Pool {
@@ -118,10 +135,7 @@ impl Pool {
     /// How a slot is chosen. `None`: there is no such pool.
     #[inline(always)]
     pub const fn picker(self) -> Option<Picker> {
-        match self.bits(Self::PICKER_AT, Self::PICKER_BITS) {
-            1 => Some(Picker::Turn),
-            _ => None,
-        }
+        Picker::from_number(self.bits(Self::PICKER_AT, Self::PICKER_BITS))
     }
 
     /// The mode of its flows.
@@ -214,6 +228,15 @@ mod tests {
         let empty = Pool::new(SlotRange::default(), Picker::Turn, Mode::FullNat, SourceSetNumber::NONE);
         assert_eq!((empty.slots().length, empty.sources()), (0, SourceSetNumber::NONE));
         assert_eq!((empty.picker(), empty.mode()), (Some(Picker::Turn), Some(Mode::FullNat)));
+    }
+
+    #[test]
+    fn a_word_has_its_picker() {
+        for picker in [Picker::Turn, Picker::SourceHash, Picker::FlowHash] {
+            let pool = Pool::new(SlotRange::default(), picker, Mode::Nat, SourceSetNumber::NONE);
+
+            assert_eq!(pool.picker(), Some(picker));
+        }
     }
 
     #[test]

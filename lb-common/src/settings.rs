@@ -6,8 +6,9 @@ use crate::{backend::BackendId, clock::Ticks, flow::Shape};
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Zero.
-    pub zero: u32,
+    /// The number of slots that the maps were created for, see [`Room`](crate::limits::Room). 0: by a version without
+    /// this limit.
+    pub slots: u32,
     /// Incremented when routes or neighbours change: flows then look up their client's next hop again.
     pub hop_generation: u32,
     /// Secret keys of the flow hash.
@@ -26,10 +27,12 @@ pub struct Settings {
     pub next_backend_id: BackendId,
     /// The time, if a test has stopped the clock.
     pub clock: Ticks,
+    /// Secret keys of the pickers that hash. Equal on all nodes that share their configuration.
+    pub hash_keys: [u64; 6],
 }
 
 crate::fields!(Settings {
-    zero,
+    slots,
     hop_generation,
     keys,
     shape4,
@@ -38,7 +41,8 @@ crate::fields!(Settings {
     services,
     backends,
     next_backend_id,
-    clock
+    clock,
+    hash_keys
 });
 
 impl Settings {
@@ -46,7 +50,7 @@ impl Settings {
     pub const SECTION: &str = ".bss.SETTINGS";
 }
 
-const _: () = assert!(size_of::<Settings>() == 8 + 48 + 32 + 8 + 8 + 8);
+const _: () = assert!(size_of::<Settings>() == 8 + 48 + 32 + 8 + 8 + 8 + 48);
 
 /// Source ports: two ranges, below and above the host's ephemeral ports.
 #[repr(C)]

@@ -1,22 +1,33 @@
-//! Pickers (scheduling methods): how a slot of the pool is chosen for a new flow. Each has a file, and a line in
-//! [`pick`] and in [`likely`].
+//! Pickers: how a slot of the pool is chosen for a new flow. Each has a line in [`pick`] and in [`likely`].
+//!
+//! The daemon decides which backends the slots hold, so several schedulers share a picker (docs/ARCHITECTURE.md has the
+//! table):
+//!
+//! | picker | slot | schedulers |
+//! |---|---|---|
+//! | [`turn`] | one after another | `round-robin`, `weighted-round-robin` |
+//! | [`hash::of_source`] | by the client's address | `source-hash` |
+//! | [`hash::of_flow`] | by the tuple | `maglev` |
 
+mod hash;
 mod turn;
 
 use lb_common::{
-    pool::{Picker, Pool, PoolNumber, PoolSlot},
+    pool::{Picker, Pool, PoolSlot},
     reason::Reason,
 };
 
-use crate::{opaque::opaque, storage::Maps};
+use crate::{family::Family, opaque::opaque, storage::Storage, table::scratch::Scratch};
 
-/// Chooses a slot of pool `number`.
+/// Chooses a slot for a new flow.
 #[inline(always)]
-pub fn pick(maps: &impl Maps, number: PoolNumber, pool: Pool) -> Result<PoolSlot, Reason> {
+pub fn pick<F: Family>(tables: &impl Storage<F>, flow: &Scratch<F>, pool: Pool) -> Result<PoolSlot, Reason> {
     let slots = pool.slots();
     let slot = match pool.picker() {
         Some(_) if slots.length == 0 => return Err(Reason::NoBackend),
-        Some(Picker::Turn) => turn::pick(maps, number, slots)?,
+        Some(Picker::Turn) => turn::pick(tables, flow.pool.get(), slots)?,
+        Some(Picker::SourceHash) => hash::of_source(tables, flow, slots),
+        Some(Picker::FlowHash) => hash::of_flow(tables, flow, slots),
         None => return Err(Reason::Internal),
     };
     Ok(hidden(slot, pool))
@@ -24,11 +35,13 @@ pub fn pick(maps: &impl Maps, number: PoolNumber, pool: Pool) -> Result<PoolSlot
 
 /// The slot that [`pick`] would choose now, without choosing it. Another CPU may choose it first.
 #[inline(always)]
-pub fn likely(maps: &impl Maps, number: PoolNumber, pool: Pool) -> Option<PoolSlot> {
+pub fn likely<F: Family>(tables: &impl Storage<F>, flow: &Scratch<F>, pool: Pool) -> Option<PoolSlot> {
     let slots = pool.slots();
     let slot = match pool.picker()? {
         _ if slots.length == 0 => return None,
-        Picker::Turn => turn::likely(maps, number, slots)?,
+        Picker::Turn => turn::likely(tables, flow.pool.get(), slots)?,
+        Picker::SourceHash => hash::of_source(tables, flow, slots),
+        Picker::FlowHash => hash::of_flow(tables, flow, slots),
     };
     Some(hidden(slot, pool))
 }

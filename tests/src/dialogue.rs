@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use lb_common::net::{Be16, Ports, Protocol};
 use lb_ebpf::{
     packet::tcp::{ACK, FIN, RST, SYN},
-    table::hash,
+    table::hash::{self, Keys},
 };
 
 use crate::{
@@ -81,19 +81,27 @@ impl Dialogue {
         self
     }
 
-    /// The hash of its requests. Rows use it to choose flows of the same bucket.
+    /// The hash of its requests in the flow table. Rows use it to choose flows of the same bucket.
     ///
     /// # Panics
     /// If the families differ: the row is wrong.
     pub fn hash(self) -> u64 {
+        self.hash_by(&KEYS)
+    }
+
+    /// The hash of its requests with other keys.
+    ///
+    /// # Panics
+    /// If the families differ: the row is wrong.
+    pub fn hash_by(self, keys: &Keys) -> u64 {
         let ports = Ports::new(Be16::new(self.client.port()), Be16::new(self.listen.port()));
         let protocol = self.protocol.number();
         match (self.client.ip(), self.listen.ip()) {
             (IpAddr::V4(client), IpAddr::V4(listen)) => {
-                hash::v4(&KEYS, client.into(), listen.into(), ports, protocol)
+                hash::v4(keys, client.into(), listen.into(), ports, protocol)
             }
             (IpAddr::V6(client), IpAddr::V6(listen)) => {
-                hash::v6(&KEYS, client.into(), listen.into(), ports, protocol)
+                hash::v6(keys, client.into(), listen.into(), ports, protocol)
             }
             (client, listen) => panic!("{client} cannot connect to {listen}"),
         }

@@ -12,6 +12,7 @@ pub mod next_hops;
 pub mod no_flow;
 pub mod other_macs;
 pub mod passed_to_host;
+pub mod scheduling;
 pub mod timeouts;
 pub mod udp;
 
@@ -21,7 +22,7 @@ macro_rules! for_all_themes {
     ($call:ident) => {
         $call! {
             balancing, capacity, closing, forwarding, handshake, icmp, malformed, next_hops, no_flow, other_macs,
-            passed_to_host, timeouts, udp
+            passed_to_host, scheduling, timeouts, udp
         }
     };
 }

@@ -22,11 +22,12 @@ use lb_common::{
     clock::Ticks,
     flow::{RECORDS_PER_FLOW, Shape},
     net::Protocol,
+    pool::Picker,
     service::Mode,
     settings::PortPool,
 };
 
-pub use self::maps::{KEYS, Maps};
+pub use self::maps::{HASH_KEYS, KEYS, Maps};
 use self::network::{BACK, INTERFACES, Neighbour, mac_of_interface, standard_neighbours};
 
 /// The backend in the first slot of the standard world.
@@ -100,8 +101,12 @@ pub struct Service {
     pub mode: Mode,
     /// What backends see instead of clients, with full-nat.
     pub sources: Vec<IpAddr>,
+    /// How a slot is chosen for a new flow.
+    pub picker: Picker,
     /// Its backends, in the order of their slots. One that does not accept new flows has no slot.
     pub backends: Vec<Backend>,
+    /// The slots, as positions in `backends`, if a backend has not exactly one slot. At most 16.
+    pub slots: Option<Vec<usize>>,
 }
 
 /// A backend, and the controller's state of it.
@@ -241,7 +246,9 @@ impl World {
             protocol: kind.protocol,
             mode: kind.mode,
             sources: vec![kind.ip.source()],
+            picker: Picker::Turn,
             backends: Vec::new(),
+            slots: None,
         });
         world
             .backend(WEB_1, kind.ip.inside(11))

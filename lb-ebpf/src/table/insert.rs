@@ -34,9 +34,8 @@ use crate::{
 #[inline(always)]
 pub fn insert<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<(), Reason> {
     let settings = tables.settings();
-    let number = flow.pool.get();
-    let pool = tables.pool(number).ok_or(Reason::Internal)?;
-    let slot = picker::pick(tables, number, pool)?;
+    let pool = tables.pool(flow.pool.get()).ok_or(Reason::Internal)?;
+    let slot = picker::pick(tables, flow, pool)?;
     flow.schedule.set(pool);
     let mine = take_record(tables, settings, flow)?;
     let made = is_alone(tables, flow, mine.index).and_then(|()| fill(tables, pool, slot, flow, &mine));

@@ -16,7 +16,7 @@ use crate::{
 pub fn reply_line<F: Family>(tables: &impl Storage<F>, flow: &Scratch<F>) -> Option<LineIndex> {
     let settings = tables.settings();
     let pool = tables.pool(flow.pool.get())?;
-    let slot = picker::likely(tables, flow.pool.get(), pool)?;
+    let slot = picker::likely(tables, flow, pool)?;
     flow.schedule.set(pool);
     let (_, backend) = reply_tuple::in_slot(tables, pool.slots(), slot).ok()?;
     let reply = reply_tuple::rewritten(tables, pool.mode()?, flow, backend, 0).ok()?.reversed();

@@ -5,7 +5,7 @@ use lb_common::{
     counters::{BackendNumber, ServiceNumber},
     hop::{Hop, Interface, InterfaceIndex},
     net::{Address, Be16, Mac},
-    pool::{Picker, Pool, PoolNumber, SlotIndex, SlotLine, SlotRange, SourceSet, SourceSetNumber},
+    pool::{Pool, PoolNumber, SlotIndex, SlotLine, SlotRange, SourceSet, SourceSetNumber},
     service::{Filter, Service, ServiceKey},
     settings::Settings,
 };
@@ -21,6 +21,16 @@ pub const KEYS: [u64; 6] = [
     0x082e_fa98_ec4e_6c89,
     0x4528_21e6_38d0_1377,
     0xbe54_66cf_34e9_0c6c,
+];
+
+/// Keys of the pickers that hash.
+pub const HASH_KEYS: [u64; 6] = [
+    0xc0ac_29b7_c97c_50dd,
+    0x3f84_d5b5_b547_0917,
+    0x9216_d5d9_8979_fb1b,
+    0xd131_0ba6_98df_b5ac,
+    0x2ffd_72db_d01a_dfb7,
+    0xb8e1_afed_6a26_7e96,
 ];
 
 /// The contents of all maps that the program does not write.
@@ -51,7 +61,7 @@ impl World {
         let services = || (first..).zip(&self.services);
         Maps {
             settings: Settings {
-                zero: 0,
+                slots: 0,
                 hop_generation: self.hop_generation,
                 keys: KEYS,
                 shape4: self.shape,
@@ -61,6 +71,7 @@ impl World {
                 services: 0,
                 backends: 0,
                 clock: self.clock,
+                hash_keys: HASH_KEYS,
             },
             filter: self.filter(),
             services: self.service_keys(),
@@ -135,21 +146,25 @@ impl World {
 }
 
 fn pool(place: u32, service: &super::Service) -> Pool {
-    let length = accepting(service).count() as u32;
+    let length = ids(service).len() as u32;
     let range = SlotRange { offset: SlotIndex(place * SlotLine::SLOTS as u32), length };
-    Pool::new(range, Picker::Turn, service.mode, set_number(place))
+    Pool::new(range, service.picker, service.mode, set_number(place))
 }
 
 fn slots(service: &super::Service) -> [u32; SlotLine::SLOTS] {
     let mut line = [0; SlotLine::SLOTS];
-    for (slot, backend) in line.iter_mut().zip(accepting(service)) {
-        *slot = backend.id.0;
+    for (slot, id) in line.iter_mut().zip(ids(service)) {
+        *slot = id;
     }
     line
 }
 
-fn accepting(service: &super::Service) -> impl Iterator<Item = &super::Backend> {
-    service.backends.iter().filter(|backend| backend.accepts)
+/// The ids in the slots of a service: those of backends that accept new flows.
+fn ids(service: &super::Service) -> Vec<u32> {
+    let one_each = || (0..service.backends.len()).collect();
+    let places: Vec<usize> = service.slots.clone().unwrap_or_else(one_each);
+    let backends = places.iter().map(|place| &service.backends[*place]);
+    backends.filter(|backend| backend.accepts).map(|backend| backend.id.0).collect()
 }
 
 /// 0 is no set.
