@@ -50,8 +50,8 @@ crate::plain!(BackendId = "u32");
 /// A backend (a real server, in LVS terms). It is the element `id % places` of the `BACKENDS` array, and is used only by
 /// flows that have its id.
 ///
-/// An id is assigned only once. A backend that loses its flows (removed, in maint, or a UDP backend that went down) loses
-/// its id.
+/// An id is assigned only once. A backend that loses its flows (removed, in maint, or down if its service is UDP or has
+/// `on_down = "reset"`) loses its id.
 ///
 /// Packets read the first cache line, and only the controller writes to it. The second is its [`Load`], to which CPUs
 /// write, so that these writes do not slow down readers of the first.
@@ -64,7 +64,7 @@ pub struct Backend {
     pub counters: BackendNumber,
     /// The number of its service's counters.
     pub service_counters: ServiceNumber,
-    /// 1 while it gets new flows.
+    /// 0: it gets no new flows. What else the value says is for the daemon: see [`Self::ACCEPTS`].
     pub accepts: u32,
     /// The address that requests are sent to.
     pub address: Address,
@@ -78,6 +78,15 @@ pub struct Backend {
     pub rest: u32,
     /// The words of its [`Load`]. Zero in the controller's own copies.
     pub load: [u64; 8],
+}
+
+impl Backend {
+    /// It gets no new flows.
+    pub const ACCEPTS_NONE: u32 = 0;
+    /// It gets new flows.
+    pub const ACCEPTS: u32 = 1;
+    /// It gets new flows although it is down. The next daemon knows from this that it is.
+    pub const ACCEPTS_IN_PANIC: u32 = 2;
 }
 
 crate::fields!(Backend { id, counters, service_counters, accepts, address, port, zero, hop, rest, load });

@@ -25,6 +25,7 @@ pub mod local_host;
 mod metrics;
 mod pinned;
 mod plan;
+mod readiness;
 mod reconcile;
 mod requests;
 mod room;
@@ -56,6 +57,7 @@ use self::{
     index::Indexed,
     intent::Intent,
     metrics::Scrapes,
+    readiness::LastReadiness,
     requests::PendingRequest,
     state::{Scope, State},
     walk::Walks,
@@ -139,6 +141,7 @@ pub struct Controller<D, H> {
     waiting: VecDeque<PendingRequest>,
     detach: Option<Reply<()>>,
     reload: Reload,
+    readiness: LastReadiness,
     /// When each warning began, and whether it was logged.
     warned: BTreeMap<String, (Instant, bool)>,
     /// When warnings were last searched for.
@@ -233,6 +236,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             waiting: VecDeque::new(),
             detach: None,
             reload: Reload { error: None, succeeded: start.since.time },
+            readiness: LastReadiness::default(),
             warned: BTreeMap::new(),
             warnings_searched: now,
             warnings_outdated: false,
@@ -245,6 +249,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         controller.refresh_host()?;
         controller.state.set_room(controller.capacity.room);
         controller.state.adopt(&controller.have, now);
+        controller.readiness = LastReadiness::of(&controller.state);
         // Routes may have changed while no daemon ran, and a count finds flows of removed backends.
         controller.state.routing_changed();
         controller.walks.count_since(now, now);

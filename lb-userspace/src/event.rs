@@ -79,7 +79,7 @@ impl From<&ProbeResult> for view::ProbeResult {
 pub enum Health {
     /// It can get flows.
     Up,
-    /// It gets no new flows. With UDP, existing ones end too.
+    /// It gets no new flows, and may lose those that it has.
     Down,
 }
 

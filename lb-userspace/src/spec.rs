@@ -25,6 +25,7 @@ use crate::{
     shared::Shared,
 };
 
+mod availability;
 mod command;
 mod file;
 mod health;
@@ -36,6 +37,7 @@ pub(crate) mod store;
 mod validate;
 
 pub use self::{
+    availability::{Availability, OnDown, Percent},
     command::{AdminState, BackendPatch, NewBackend},
     load::{parse, read},
     rules::DEFAULT_WEIGHT,
@@ -160,6 +162,8 @@ pub struct Service {
     pub sources: Vec<IpAddr>,
     /// Each family is scheduled separately.
     pub scheduler: Scheduler,
+    /// When it is ready, and what happens when backends fail.
+    pub availability: Availability,
     /// `None`: backends are assumed to be up.
     pub health: Option<HealthCheck>,
     /// In the order of the file, then those that commands added.

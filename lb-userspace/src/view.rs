@@ -71,6 +71,20 @@ pub struct ServiceSummary {
     pub backends: u32,
     /// Backends that get new flows.
     pub backends_serving: u32,
+    /// The quorum is reached.
+    #[serde(default = "ready_by_default")]
+    pub ready: bool,
+    /// The service is ready while at least this many backends are available.
+    #[serde(default)]
+    pub quorum: u32,
+    /// Backends that count for the quorum: those that would get new flows without panic.
+    #[serde(default)]
+    pub backends_available: u32,
+}
+
+/// An older daemon has no quorum.
+const fn ready_by_default() -> bool {
+    true
 }
 
 /// An element of `GET /v1/services`
@@ -96,6 +110,15 @@ pub struct Service {
     pub backends_up: u32,
     /// Backends that get new flows.
     pub backends_serving: u32,
+    /// The quorum is reached.
+    #[serde(default = "ready_by_default")]
+    pub ready: bool,
+    /// The service is ready while at least this many backends are available.
+    #[serde(default)]
+    pub quorum: u32,
+    /// Backends that count for the quorum: those that would get new flows without panic.
+    #[serde(default)]
+    pub backends_available: u32,
     /// Half-open, established and closing, at most a second old.
     pub flows: u64,
 }

@@ -30,6 +30,8 @@ pub const BODY_LIMIT_BYTES: usize = 64 * 1024;
 pub const FLOWS_LISTED: usize = 1_000;
 /// Maximum limit of a list of flows: about 25 MB of JSON.
 pub const MAX_FLOWS_LISTED: usize = 100_000;
+/// The most reasons that `/readyz` lists.
+const MAX_REASONS: usize = 10;
 /// Prometheus rejects a response whose format it does not recognise.
 pub const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -175,16 +177,17 @@ async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// The controller answers, and the program is attached to all interfaces.
+/// The controller answers, all services are ready, and the data plane is up to date.
 async fn readyz(State(controller): Controller) -> Answer<&'static str> {
-    let status = controller.ask(Request::Status).await?;
-    match status.interfaces.iter().find(|interface| !interface.attached) {
-        None => Ok("ok\n"),
-        Some(interface) => Err(Refusal::http(
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("the program is not attached to {}", interface.name),
-        )),
+    let reasons = controller.ask(Request::Readiness).await?;
+    if reasons.is_empty() {
+        return Ok("ok\n");
     }
+    let mut detail = reasons.iter().take(MAX_REASONS).cloned().collect::<Vec<_>>().join("; ");
+    if let Some(more) = reasons.len().checked_sub(MAX_REASONS).filter(|more| *more > 0) {
+        detail += &format!("; and {more} more");
+    }
+    Err(Refusal::http(StatusCode::SERVICE_UNAVAILABLE, detail))
 }
 
 async fn no_route(uri: Uri) -> Refusal {

@@ -197,18 +197,27 @@ async fn the_listener_of_prometheus_serves_metrics_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn ready_means_attached_everywhere() {
-    for (attached, code) in [(true, 200), (false, 503)] {
+async fn a_node_is_ready_if_its_controller_has_no_reason_against_it() {
+    let reasons = |count: u32| (1..=count).map(|n| format!("reason {n}")).collect::<Vec<_>>();
+    for (count, code, detail) in [
+        (0, 200, None),
+        (2, 503, Some("reason 1; reason 2".to_owned())),
+        (10, 503, Some(reasons(10).join("; "))),
+        (12, 503, Some(format!("{}; and 2 more", reasons(10).join("; ")))),
+    ] {
         let daemon = Daemon::start(move |request| {
-            let Request::Status(reply) = request else { panic!("the status is requested") };
-            let mut status = Balancer::new().status();
-            status.interfaces[0].attached = attached;
-            reply.send(Ok(status));
+            let Request::Readiness(reply) = request else { panic!("the readiness is requested") };
+            reply.send(Ok(reasons(count)));
         })
         .await;
 
-        assert_eq!(exchange(&daemon, &get("/readyz")).await.code, code);
+        let reply = exchange(&daemon, &get("/readyz")).await;
+
+        assert_eq!(reply.code, code);
         assert_eq!(exchange(&daemon, &get("/livez")).await.code, 200);
+        if let Some(detail) = detail {
+            assert_eq!(reply.json()["detail"], json!(detail));
+        }
     }
 }
 

@@ -13,9 +13,9 @@ pub async fn service(console: &mut Console<'_>, client: &Client, verb: ServiceVe
 async fn list(console: &mut Console<'_>, client: &Client) -> Result<(), Failure> {
     let services = client.services().await?;
 
-    let mut header = vec!["NAME", "LISTEN", "PROTOCOL", "MODE", "UP", "SERVING", "FLOWS"];
+    let mut header = vec!["NAME", "LISTEN", "PROTOCOL", "MODE", "UP", "SERVING", "READY", "FLOWS"];
     if console.is_wide() {
-        header.extend(["SCHEDULER", "SOURCE"]);
+        header.extend(["QUORUM", "SCHEDULER", "SOURCE"]);
     }
     let mut table = Table::new(&header);
     for service in &services {
@@ -26,12 +26,15 @@ async fn list(console: &mut Console<'_>, client: &Client) -> Result<(), Failure>
             service.mode.name().to_owned(),
             format!("{}/{}", service.backends_up, service.backends),
             service.backends_serving.to_string(),
+            ready(service.ready).to_owned(),
             service.flows.to_string(),
         ];
         if console.is_wide() {
-            cells.extend([service.scheduler.name().to_owned(), joined(&service.source)]);
+            let quorum = service.quorum.to_string();
+            cells.extend([quorum, service.scheduler.name().to_owned(), joined(&service.source)]);
         }
-        table.row(tone(service.backends_up, service.backends, service.backends_serving), cells);
+        let serving = service.ready.then_some(service.backends_serving);
+        table.row(tone(serving, service.backends_up, service.backends), cells);
     }
     console.list(&services, table)
 }
@@ -59,17 +62,31 @@ fn facts(service: &Service) -> Vec<(&'static str, String)> {
         ("source", joined(&service.source)),
         ("scheduler", service.scheduler.name().to_owned()),
         ("backends", up),
+        (
+            "ready",
+            format!(
+                "{} ({} available, quorum {})",
+                ready(service.ready),
+                service.backends_available,
+                service.quorum
+            ),
+        ),
         ("flows", service.flows.to_string()),
     ]
 }
 
-/// Colour by the number of backends that are up.
-pub fn tone(up: u32, all: u32, serving: u32) -> Tone {
+/// Colour by the number of backends that are up. `serving`: how many get new flows; `None` if the service is not ready.
+pub fn tone(serving: Option<u32>, up: u32, all: u32) -> Tone {
     match (serving, up == all) {
-        (0, _) => Tone::Alarm,
-        (_, false) => Tone::Warning,
-        (_, true) => Tone::Plain,
+        (None | Some(0), _) => Tone::Alarm,
+        (Some(_), false) => Tone::Warning,
+        (Some(_), true) => Tone::Plain,
     }
+}
+
+/// In tables.
+pub const fn ready(fact: bool) -> &'static str {
+    if fact { "yes" } else { "no" }
 }
 
 /// An empty list is shown as "-", so that every row has the same number of columns.

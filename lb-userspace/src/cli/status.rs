@@ -86,11 +86,12 @@ fn interfaces(interfaces: &[Interface]) -> Table {
 }
 
 fn services(services: &[ServiceSummary]) -> Table {
-    let mut table = Table::new(&["SERVICE", "UP", "SERVING"]);
+    let mut table = Table::new(&["SERVICE", "UP", "SERVING", "READY"]);
     for it in services {
-        let tone = service::tone(it.backends_up, it.backends, it.backends_serving);
+        let tone = service::tone(it.ready.then_some(it.backends_serving), it.backends_up, it.backends);
         let up = format!("{}/{}", it.backends_up, it.backends);
-        table.row(tone, [it.name.clone(), up, it.backends_serving.to_string()]);
+        let ready = service::ready(it.ready).to_owned();
+        table.row(tone, [it.name.clone(), up, it.backends_serving.to_string(), ready]);
     }
     table
 }

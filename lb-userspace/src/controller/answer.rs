@@ -48,6 +48,9 @@ impl<'a> Facts<'a> {
             backends: summary.backends,
             backends_up: summary.backends_up,
             backends_serving: summary.backends_serving,
+            ready: summary.ready,
+            quorum: summary.quorum,
+            backends_available: summary.backends_available,
             flows: service.backends.iter().map(|backend| self.flows(service, backend).all()).sum(),
         }
     }
@@ -56,13 +59,19 @@ impl<'a> Facts<'a> {
         let count = |is_meant: &dyn Fn(&Backend) -> bool| {
             service.backends.iter().filter(|backend| is_meant(backend)).count() as u32
         };
+        let readiness = self.state.readiness(service);
         view::ServiceSummary {
             name: service.name.clone(),
             backends_up: count(&|backend| self.state.health(service, backend) == Some(Health::Up)),
             backends: service.backends.len() as u32,
             backends_serving: count(&|backend| {
-                self.have.backend_named(&name(service, backend)).is_some_and(|entry| entry.accepts == 1)
+                self.have
+                    .backend_named(&name(service, backend))
+                    .is_some_and(|entry| entry.accepts != Entry::ACCEPTS_NONE)
             }),
+            ready: readiness.is_ready,
+            quorum: service.availability.quorum,
+            backends_available: readiness.available,
         }
     }
 

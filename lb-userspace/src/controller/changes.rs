@@ -46,6 +46,9 @@ fn of_service(old: &Service, new: &Service, lines: &mut Vec<String>) {
         ("mode", old.mode != new.mode),
         ("source", old.sources != new.sources),
         ("scheduler", old.scheduler != new.scheduler),
+        ("quorum", old.availability.quorum != new.availability.quorum),
+        ("panic_threshold", old.availability.panic_threshold != new.availability.panic_threshold),
+        ("on_down", old.availability.on_down != new.availability.on_down),
         ("health", old.health != new.health),
     ];
     let changed = parts.into_iter().filter(|(_, has_changed)| *has_changed);

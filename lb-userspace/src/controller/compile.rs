@@ -2,12 +2,14 @@
 //!
 //! New flows go to the eligible backends of a service and family (ready, weight above 0, up, next hop known), in the
 //! order of the file, one slot each. Backups are used only if no other is eligible. If no backend at all is eligible,
-//! there are no slots, and new flows are dropped as `no_backend`.
+//! there are no slots, and new flows are dropped as `no_backend`. While a pool is [in panic](super::state), backends that
+//! are down are eligible too.
 //!
 //! A backend keeps its id while its flows may live: backends in drain, with weight 0, and TCP backends that are down
-//! keep it without getting new flows. It loses the id when its flows must end: in maint, when removed, and for a UDP
-//! backend that is down, because nothing else ends a UDP flow. A backend whose address or protocol changes is treated
-//! as a new backend. A change of mode or sources ends no flow: a flow's record has its complete rewrite.
+//! keep it without getting new flows. It loses the id when its flows must end: in maint, when removed, when it goes down
+//! and its service has `on_down = "reset"`, and for a UDP backend that is down, because nothing else ends a UDP flow. A
+//! backend whose address or protocol changes is treated as a new backend. A change of mode or sources ends no flow: a
+//! flow's record has its complete rewrite.
 //!
 //! Numbers in `have` are kept, so a restart changes nothing. A service keeps its number, and a backend its id, by
 //! [identity](super::identity), so a rename ends no flow. A backend's counters follow its name: after a rename it
@@ -188,10 +190,10 @@ impl<'a> Compiler<'a> {
         let is_same = !self.have.has_other_protocol(number, service.protocol);
         let places = if is_same { self.have.backends_by_address(number) } else { BTreeMap::new() };
         let mut schedules: BTreeMap<Family, Schedule> = BTreeMap::new();
-        for backend in &service.backends {
+        let mut in_panic = Vec::new();
+        for (backend, standing) in service.backends.iter().zip(self.state.standings(service)) {
             let name = BackendName::new(&service.name, &backend.name);
             let counters = self.backend_number(&name)?;
-            let standing = self.state.standing(service, backend);
             if standing == Standing::Absent {
                 continue;
             }
@@ -200,7 +202,8 @@ impl<'a> Compiler<'a> {
                 None => self.fresh_id()?,
             };
             self.place_backend(service, backend, (number, counters), id);
-            if standing == Standing::Eligible {
+            in_panic.extend((standing == Standing::EligibleInPanic).then_some(id));
+            if matches!(standing, Standing::Eligible | Standing::EligibleInPanic) {
                 schedules.entry(Family::of(backend.address.ip())).or_default().add(id, backend.backup);
             }
         }
@@ -208,8 +211,20 @@ impl<'a> Compiler<'a> {
             let schedule = schedules.remove(&family).unwrap_or_default();
             self.schedule(service, number, family, schedule)?;
         }
+        self.mark_in_panic(&in_panic);
         self.mark_addresses(service, number);
         Ok(())
+    }
+
+    /// Marks backends that get flows although they are down.
+    fn mark_in_panic(&mut self, ids: &[BackendId]) {
+        for id in ids {
+            if let Some(entry) = self.want.backends.get_mut(&place(*id))
+                && entry.accepts == backend::Backend::ACCEPTS
+            {
+                entry.accepts = backend::Backend::ACCEPTS_IN_PANIC;
+            }
+        }
     }
 
     fn place_backend(
@@ -223,7 +238,7 @@ impl<'a> Compiler<'a> {
             id,
             counters,
             service_counters,
-            accepts: 0, // until a slot names it
+            accepts: backend::Backend::ACCEPTS_NONE, // until a slot names it
             address: backend.address.ip().into(),
             port: Be16::new(backend.address.port()),
             zero: [0; 3],
@@ -248,7 +263,10 @@ impl<'a> Compiler<'a> {
         }
         let backends = schedule.in_force();
         for id in &backends {
-            self.want.backends.entry(place(*id)).and_modify(|backend| backend.accepts = 1);
+            self.want
+                .backends
+                .entry(place(*id))
+                .and_modify(|backend| backend.accepts = backend::Backend::ACCEPTS);
         }
         let sources = sources(service, family);
         if sources.len() > MAX_SOURCES {

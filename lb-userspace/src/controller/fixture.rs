@@ -19,7 +19,10 @@ use crate::{
     datapath::Attached,
     event::{Health, HopState, Path, ProbeResult, Probed},
     probe::{Probe, ProbeOutcome, Tcp},
-    spec::{Api, Backend, BackendName, HealthCheck, Interface, Limits, LinkMode, Scheduler, Service, Spec},
+    spec::{
+        Api, Availability, Backend, BackendName, HealthCheck, Interface, Limits, LinkMode, Scheduler,
+        Service, Spec,
+    },
 };
 
 pub const ETH0: InterfaceIndex = InterfaceIndex(2);
@@ -42,6 +45,7 @@ pub fn service(name: &str, protocol: Protocol, listen: &str, backends: Vec<Backe
         mode: Mode::FullNat,
         sources: vec!["10.0.0.1".parse().unwrap()],
         scheduler: Scheduler::RoundRobin,
+        availability: Availability::default(),
         health: Some(HealthCheck {
             probe: Probe::Tcp(Tcp),
             interval: Duration::from_secs(1),

@@ -28,6 +28,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     pub(super) fn reconcile(&mut self, now: Instant) -> anyhow::Result<()> {
         self.warnings_outdated |= self.state.dirty().is_some();
         let outcome = self.bring_in_step(now);
+        self.readiness.update(&self.state);
         match &outcome {
             Ok(()) => {
                 self.trust = Trust::Full;

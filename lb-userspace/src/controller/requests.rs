@@ -74,6 +74,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     fn carry_out(&mut self, request: Request, now: Instant) {
         match request {
             Request::Status(reply) => reply.send(Ok(self.status(now))),
+            Request::Readiness(reply) => reply.send(Ok(self.unready())),
             Request::Services(reply) => reply.send(Ok(self.with_facts(|facts| facts.services()))),
             Request::Backends { service, reply } => reply.send(self.backends(service.as_deref())),
             Request::Backend { backend, reply } => reply.send(self.backend(&backend)),
@@ -269,7 +270,8 @@ impl Pending {
             | Request::FlowCount(_)
             | Request::Stats(_)
             | Request::Metrics(_) => true,
-            Request::Health(_)
+            Request::Readiness(_)
+            | Request::Health(_)
             | Request::Probe { .. }
             | Request::Flows { .. }
             | Request::Reload(_)

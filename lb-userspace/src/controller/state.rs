@@ -11,6 +11,7 @@ mod intent;
 pub mod offers;
 mod reach;
 mod scope;
+mod standing;
 mod warnings;
 
 use std::{
@@ -20,13 +21,14 @@ use std::{
     time::Instant,
 };
 
-use lb_common::{backend::BackendId, hop::Hop, limits::Room, net::Protocol, service::Mode};
+use lb_common::{backend::BackendId, hop::Hop, limits::Room, service::Mode};
 
 use self::{former_counts::FormerCounts, generation::Generation, offers::Offers, reach::Reach};
 pub use self::{
     grace::{Grace, Round},
     health_state::HealthState,
     scope::Scope,
+    standing::{Readiness, Standing},
 };
 use crate::{
     datapath::{Attached, Op, Snapshot},
@@ -57,17 +59,6 @@ pub struct State {
     dirty: Option<Scope>,
     /// Have the targets of health checks, the paths or the interfaces changed?
     have_watches_changed: bool,
-}
-
-/// Which flows a backend has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// None: the backend has no id.
-    Absent,
-    /// Existing flows only.
-    Holding,
-    /// Existing and new flows.
-    Eligible,
 }
 
 impl State {
@@ -222,25 +213,6 @@ impl State {
             return Some(Health::Up);
         }
         self.health_states.get(&BackendName::new(&service.name, &backend.name))?.health
-    }
-
-    /// Which flows the backend has. See [`compile`](super::compile).
-    pub fn standing(&self, service: &Service, backend: &Backend) -> Standing {
-        let is_up = self.health(service, backend) == Some(Health::Up);
-        let is_ready = match self.admin(&BackendName::new(&service.name, &backend.name)) {
-            AdminState::Maint => return Standing::Absent,
-            AdminState::Drain => false,
-            AdminState::Ready => true,
-        };
-        // Nothing else ends a UDP flow: its client would go on sending to a dead backend.
-        if service.protocol == Protocol::Udp && !is_up {
-            return Standing::Absent;
-        }
-        if is_ready && is_up && backend.weight > 0 && self.hop(self.path(service, backend)).is_some() {
-            Standing::Eligible
-        } else {
-            Standing::Holding
-        }
     }
 
     /// Could the backend with this id get no more flows at `at`, so that all of its flows were in the table by then?

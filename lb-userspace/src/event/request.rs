@@ -42,8 +42,10 @@ impl<T> Reply<T> {
 /// A query or a command.
 #[derive(Debug)]
 pub enum Request {
-    /// `GET /v1/status`, and the basis of `/readyz`.
+    /// `GET /v1/status`
     Status(Reply<view::Status>),
+    /// `GET /readyz`: why this node is not ready, one line each.
+    Readiness(Reply<Vec<String>>),
     /// `GET /v1/services`, in the order of the file.
     Services(Reply<Vec<view::Service>>),
     /// `GET /v1/backends`, or those of one service, in the order of the file.
@@ -119,6 +121,7 @@ macro_rules! with_reply {
     ($request:expr, $reply:ident => $action:expr) => {
         match $request {
             Request::Status($reply) => $action,
+            Request::Readiness($reply) => $action,
             Request::Services($reply) => $action,
             Request::Backends { reply: $reply, .. } => $action,
             Request::Backend { reply: $reply, .. } => $action,
@@ -154,6 +157,7 @@ impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(_) => f.write_str("status"),
+            Self::Readiness(_) => f.write_str("readiness"),
             Self::Services(_) => f.write_str("services"),
             Self::Backends { service: None, .. } => f.write_str("backends"),
             Self::Backends { service: Some(service), .. } => write!(f, "backends of {service}"),

@@ -43,6 +43,7 @@ impl Balancer {
     pub fn answer(&mut self, request: Request) {
         match request {
             Request::Status(reply) => reply.send(Ok(self.status())),
+            Request::Readiness(reply) => reply.send(Ok(Vec::new())),
             Request::Services(reply) => reply.send(Ok(self.services())),
             Request::Backends { service, reply } => reply.send(self.backends(service.as_deref())),
             Request::Backend { backend, reply } => reply.send(self.look(&backend)),
@@ -186,12 +187,18 @@ impl Balancer {
                     backends_up: 3,
                     backends: 4,
                     backends_serving: 2,
+                    ready: false,
+                    quorum: 3,
+                    backends_available: 2,
                 },
                 view::ServiceSummary {
                     name: "dns".to_owned(),
                     backends_up: 1,
                     backends: 1,
                     backends_serving: 1,
+                    ready: true,
+                    quorum: 1,
+                    backends_available: 1,
                 },
             ],
             flows: self.flow_count(),
@@ -223,6 +230,9 @@ impl Balancer {
             backends: 1,
             backends_up: 1,
             backends_serving: 1,
+            ready: true,
+            quorum: 1,
+            backends_available: 1,
             flows: 1200,
         };
         vec![
@@ -231,6 +241,9 @@ impl Balancer {
                 backends: 4,
                 backends_up: 3,
                 backends_serving: 2,
+                ready: false,
+                quorum: 3,
+                backends_available: 2,
                 flows: 7,
                 ..service("web", &["192.0.2.10:80", "[2001:db8::10]:80"], Protocol::Tcp, Mode::FullNat)
             },

@@ -18,7 +18,7 @@ use crate::{
 
 /// All metric families that have samples.
 pub fn families(input: &Input) -> Vec<MetricFamily> {
-    let mut all = vec![build_info(), service_info(input), backend_info(input)];
+    let mut all = vec![build_info(), service_info(input), service_ready(input), backend_info(input)];
     all.extend(service_traffic(input));
     all.extend(backend_traffic(input));
     all.extend(backend_state(input));
@@ -52,6 +52,14 @@ fn service_info(input: &Input) -> Family {
             ];
             family.set(&labels, 1.0);
         }
+    }
+    family
+}
+
+fn service_ready(input: &Input) -> Family {
+    let mut family = Family::gauge("xlb_service_ready", "1 if the service has its quorum of backends.");
+    for Service { view, .. } in &input.services {
+        family.set(&[("service", &view.name)], truth(view.ready));
     }
     family
 }

@@ -19,6 +19,7 @@ fn the_text_has_each_family_with_its_labels() {
         concat!("xlb_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         r#"xlb_service_info{service="web",address="192.0.2.10",port="80",protocol="tcp",mode="full-nat",scheduler="round-robin"} 1"#,
         r#"xlb_service_info{service="web",address="2001:db8::10",port="80",protocol="tcp",mode="full-nat",scheduler="round-robin"} 1"#,
+        r#"xlb_service_ready{service="web"} 0"#,
         r#"xlb_backend_info{service="web",backend="web-1",address="10.0.0.11:8080"} 1"#,
         "# TYPE xlb_service_received_packets_total counter",
         r#"xlb_service_received_packets_total{service="web"} 12"#,
@@ -259,6 +260,9 @@ fn service() -> view::Service {
         backends: 2,
         backends_up: 1,
         backends_serving: 1,
+        ready: false,
+        quorum: 2,
+        backends_available: 1,
         flows: 2,
     }
 }

@@ -14,7 +14,7 @@ use lb_common::{
 };
 use toml::de::{DeTable, DeValue};
 
-use super::{AttachMode, Scheduler, health, rules};
+use super::{AttachMode, Scheduler, availability, health, rules};
 use crate::document::{
     Layers,
     mistakes::{At, Report, Span},
@@ -65,6 +65,7 @@ pub struct Service<'d> {
     pub mode: Given<Mode>,
     pub source: List<IpAddr>,
     pub scheduler: Given<Scheduler>,
+    pub availability: availability::Written,
     pub health: Layers<'d>,
     pub backends: Option<Vec<Backend>>,
 }
@@ -134,6 +135,7 @@ impl<'d> Service<'d> {
             source: table.list("source", source),
             scheduler: table
                 .optional("scheduler", |value| value::choice(value, "scheduler", &LATER_SCHEDULERS)),
+            availability: availability::Written::read(&mut table),
             health: Layers {
                 own: table.table("health", "[service.health]").map(health::read),
                 inherited: defaults,

@@ -89,6 +89,7 @@ fn service(written: file::Service<'_>, own: &OwnAddresses, report: &Report<'_>) 
     families(&written, report);
     let mut service = Service {
         health: health::validate(&written, report),
+        availability: written.availability.validate(&written.protocol, report),
         name: written.name().to_owned(),
         listen: values(&written.listen),
         protocol: written.protocol.or(Protocol::Tcp),

@@ -129,6 +129,7 @@ impl World {
                     mode: Mode::Nat,
                     sources: Vec::new(),
                     scheduler: Scheduler::RoundRobin,
+                    availability: Default::default(),
                     health: None,
                     backends: Vec::new(),
                 }

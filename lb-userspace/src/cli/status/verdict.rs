@@ -66,7 +66,11 @@ fn not_serving(status: &Status) -> Vec<String> {
     let detached = detached.map(|interface| format!("not attached to {}", interface.name));
     let dead = status.services.iter().filter(|service| service.backends_serving == 0);
     let dead = dead.map(|service| format!("{} has no backend that can take new flows", service.name));
-    detached.chain(dead).collect()
+    let unready = status.services.iter().filter(|service| !service.ready && service.backends_serving > 0);
+    let unready = unready.map(|it| {
+        format!("{} is not ready: {} available, quorum {}", it.name, it.backends_available, it.quorum)
+    });
+    detached.chain(dead).chain(unready).collect()
 }
 
 fn impaired(status: &Status) -> Vec<String> {
@@ -87,7 +91,7 @@ mod tests {
     #[test]
     fn the_worst_finding_decides() {
         type Change = fn(&mut Status);
-        let cases: [(Change, Level, &str); 6] = [
+        let cases: [(Change, Level, &str); 7] = [
             (|_| {}, Level::Ok, "XLB OK: 1 service, 2 backends up"),
             (|it| it.services[0].backends_up = 1, Level::Warning, "XLB WARNING: web: 1 of 2 backends up"),
             (|it| it.last_reload_successful = false, Level::Warning, "XLB WARNING: the last reload failed"),
@@ -96,6 +100,14 @@ mod tests {
                 |it| it.services[0].backends_serving = 0,
                 Level::Critical,
                 "XLB CRITICAL: web has no backend that can take new flows",
+            ),
+            (
+                |it| {
+                    let web = &mut it.services[0];
+                    (web.ready, web.quorum, web.backends_up, web.backends_available) = (false, 2, 1, 1);
+                },
+                Level::Critical,
+                "XLB CRITICAL: web is not ready: 1 available, quorum 2; web: 1 of 2 backends up",
             ),
             (
                 |it| {
@@ -146,6 +158,9 @@ mod tests {
                 backends_up: 2,
                 backends: 2,
                 backends_serving: 2,
+                ready: true,
+                quorum: 1,
+                backends_available: 2,
             }],
             flows: FlowCount::default(),
             overlay: vec![],

@@ -8,7 +8,7 @@ use super::{Scope, State};
 use crate::{
     controller::{identity::Former, index::Indexed},
     event::Health,
-    spec::{AdminState, Backend, BackendName, Service},
+    spec::{AdminState, Backend, BackendName, OnDown, Service},
 };
 
 impl State {
@@ -48,13 +48,14 @@ impl State {
     fn adopted_health(&self, service: &Service, backend: &Backend, entry: Option<&Entry>) -> Option<Health> {
         let admin = self.admin(&BackendName::new(&service.name, &backend.name));
         match entry {
-            Some(entry) if entry.accepts == 1 => Some(Health::Up),
+            Some(entry) if entry.accepts == Entry::ACCEPTS => Some(Health::Up),
+            Some(entry) if entry.accepts == Entry::ACCEPTS_IN_PANIC => Some(Health::Down),
             // It would get no new flows in either case. But a UDP backend that is down has no entry.
             Some(_) if !self.would_serve(service, backend) => {
                 (service.protocol == Protocol::Udp).then_some(Health::Up)
             }
             Some(_) => Some(Health::Down),
-            None if service.protocol == Protocol::Udp && admin != AdminState::Maint => Some(Health::Down),
+            None if admin != AdminState::Maint && has_no_entry_when_down(service) => Some(Health::Down),
             None => None,
         }
     }
@@ -67,4 +68,8 @@ impl State {
             && !backend.backup
             && self.hop(self.path(service, backend)).is_some()
     }
+}
+
+fn has_no_entry_when_down(service: &Service) -> bool {
+    service.protocol == Protocol::Udp || service.availability.on_down == OnDown::Reset
 }

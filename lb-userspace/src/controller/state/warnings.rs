@@ -15,6 +15,7 @@ impl State {
         let mut warnings: Vec<String> =
             services.flat_map(|service| self.missing_addresses(service)).collect();
         warnings.extend(backends(&self.spec).filter_map(|(service, backend)| self.lost(service, backend)));
+        warnings.extend(self.spec.services.iter().flat_map(|service| self.panics(service)));
         warnings.extend(self.unequal_mtus());
         warnings
     }
@@ -79,6 +80,19 @@ impl State {
             },
         };
         Some(format!("backend {service}/{name}: {trouble}"))
+    }
+
+    /// A line for each pool whose backends get flows whatever their health.
+    fn panics(&self, service: &Service) -> Vec<String> {
+        let (name, threshold) = (&service.name, service.availability.panic_threshold);
+        let families = self.families_in_panic(service).into_iter();
+        let panic = |family| {
+            format!(
+                "service {name} is in panic: fewer than {threshold} of its {family} backends are up (panic_threshold), so \
+                 new flows go to all of them; check the servers, and the checks"
+            )
+        };
+        families.map(panic).collect()
     }
 
     /// Packets that fit on one side are too big for the other, and depend on path MTU discovery.

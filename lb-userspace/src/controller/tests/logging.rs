@@ -47,6 +47,31 @@ fn actions_are_logged_in_words_and_fields() {
 }
 
 #[test]
+fn a_service_that_becomes_ready_or_not_ready_is_logged_once_its_backends_were_checked() {
+    capture();
+    let unchecked = Service { health: None, name: "unchecked".into(), ..dns() };
+    let mut world = World::unprobed(vec![web(Protocol::Tcp), unchecked]);
+    let ready = || -> Vec<String> {
+        CAPTURED.take().into_iter().filter(|line| line.starts_with("service is")).collect()
+    };
+    let all = ["web/web-1", "web/web-2", "web/web-3"];
+
+    let unchecked = "service is ready service=unchecked available=2 quorum=1";
+    assert_eq!(ready(), [unchecked], "not before its next hops were reported");
+    all.iter().take(2).for_each(|backend| world.probed(backend, Health::Down));
+    assert_eq!(ready(), [""; 0], "web-3 may be up");
+    world.probed(all[2], Health::Down);
+    assert_eq!(ready(), ["service is not ready service=web available=0 quorum=1"]);
+    all.iter().for_each(|backend| world.probed(backend, Health::Up));
+    assert_eq!(ready(), ["service is ready service=web available=1 quorum=1"]);
+    world.restart();
+    world.wait(RESYNC.as_millis() as u64);
+    assert_eq!(ready(), [""; 0], "it was ready before");
+    all.iter().for_each(|backend| world.set(backend, AdminState::Drain));
+    assert_eq!(ready(), ["service is not ready service=web available=0 quorum=1"]);
+}
+
+#[test]
 fn a_warning_that_a_change_of_one_backend_causes_is_logged_when_it_has_lasted_two_seconds() {
     capture();
     let mut world = World::all_up(vec![web(Protocol::Tcp)]);

@@ -208,6 +208,7 @@ fn spec(interfaces: &[&str], mode: AttachMode) -> Spec {
                 mode: Mode::Nat,
                 sources: Vec::new(),
                 scheduler: Scheduler::RoundRobin,
+                availability: Default::default(),
                 health: None,
                 backends: Vec::new(),
             }
