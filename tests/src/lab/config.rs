@@ -52,6 +52,8 @@ pub struct Service {
     pub protocol: Protocol,
     /// The mode. With full-nat, xlb's back addresses are written as `source`.
     pub mode: Mode,
+    /// Other keys, a line each, as they are written.
+    pub keys: Vec<&'static str>,
     /// The health checks of all its backends.
     pub health: Health,
     /// Its backends, of both families if it listens in both.
@@ -146,6 +148,7 @@ impl Service {
             listen: Family::ALL.map(|family| address::SERVICE.port(family, port)).to_vec(),
             protocol,
             mode,
+            keys: Vec::new(),
             health: Health {
                 check: match protocol {
                     Protocol::Tcp => Check::Tcp,
@@ -220,6 +223,7 @@ impl fmt::Display for Service {
         if !sources.is_empty() {
             writeln!(f, "source = {}", quoted(&sources))?;
         }
+        self.keys.iter().try_for_each(|key| writeln!(f, "{key}"))?;
         self.health.fmt(f)?;
         for Backend { name, address, backup } in &self.backends {
             writeln!(f, "\n[[service.backend]]\nname = \"{name}\"\naddress = \"{address}\"")?;
