@@ -39,10 +39,12 @@ async fn each_route_answers_with_what_the_controller_knows() {
         changes.iter().for_each(|(key, change)| value[key] = change.clone());
         value
     };
+    let drained = [("admin_state", json!("drain")), ("effective_weight", json!(0))];
     let added = [
         ("name", json!("web-4")),
         ("address", json!("10.0.0.14:80")),
         ("weight", json!(7)),
+        ("effective_weight", json!(0)),
         ("health", json!("unknown")),
         ("flows", json!(0)),
     ];
@@ -71,7 +73,7 @@ async fn each_route_answers_with_what_the_controller_knows() {
             201,
             with(web_1(), &added),
         ),
-        (patch(one, r#"{"admin_state": "drain"}"#), 200, with(web_1(), &[("admin_state", json!("drain"))])),
+        (patch(one, r#"{"admin_state": "drain"}"#), 200, with(web_1(), &drained)),
         (patch("/v1/services/web/backends/web-gone", r#"{"admin_state": "ready"}"#), 204, Value::Null),
         (http("DELETE", one, ""), 204, Value::Null),
         (post(&format!("{one}/probe"), ""), 200, probed),

@@ -74,6 +74,7 @@ async fn show(console: &mut Console<'_>, client: &Client, name: &BackendName) ->
         ("backend", name_of(&backend)),
         ("address", backend.address.to_string()),
         ("weight", backend.weight.to_string()),
+        ("effective weight", backend.effective_weight.to_string()),
         ("backup", yes(backend.backup)),
         ("admin state", backend.admin_state.name().to_owned()),
         ("health", backend.health.name().to_owned()),
@@ -127,13 +128,24 @@ pub fn table(backends: &[Backend]) -> Table {
 
 fn wide_table(backends: &[Backend], health: &[HealthState]) -> Table {
     let mut table = Table::new(&[
-        "BACKEND", "ADDRESS", "WEIGHT", "HEALTH", "ADMIN", "FLOWS", "BACKUP", "CHECK", "SINCE", "LAST",
+        "BACKEND",
+        "ADDRESS",
+        "WEIGHT",
+        "HEALTH",
+        "ADMIN",
+        "FLOWS",
+        "EFFECTIVE",
+        "BACKUP",
+        "CHECK",
+        "SINCE",
+        "LAST",
     ]);
     let states: BTreeMap<_, _> = health.iter().map(|state| ((&state.service, &state.name), state)).collect();
     for backend in backends {
         let unknown = || "-".to_owned();
         let state = states.get(&(&backend.service, &backend.name));
         let checked = [
+            backend.effective_weight.to_string(),
             yes(backend.backup),
             state.map_or_else(unknown, |state| state.check.name().to_owned()),
             state.map_or_else(unknown, |state| units::age(state.since_seconds)),

@@ -65,9 +65,7 @@ impl<'a> Facts<'a> {
             backends_up: count(&|backend| self.state.health(service, backend) == Some(Health::Up)),
             backends: service.backends.len() as u32,
             backends_serving: count(&|backend| {
-                self.have
-                    .backend_named(&name(service, backend))
-                    .is_some_and(|entry| entry.accepts != Entry::ACCEPTS_NONE)
+                self.have.backend_named(&name(service, backend)).is_some_and(gets_flows)
             }),
             ready: readiness.is_ready,
             quorum: service.availability.quorum,
@@ -96,6 +94,7 @@ impl<'a> Facts<'a> {
             name: backend.name.clone(),
             address: backend.address,
             weight: backend.weight,
+            effective_weight: entry.filter(|entry| gets_flows(entry)).map_or(0, |_| backend.weight),
             backup: backend.backup,
             health: self.state.health(service, backend).into(),
             admin_state: self.state.admin(&name),
@@ -212,6 +211,10 @@ fn of(service: &Service, backend: Option<&Backend>, flows: u64, counters: &Backe
         returned_packets_total: counters.returned.packets,
         returned_bytes_total: counters.returned.bytes,
     }
+}
+
+const fn gets_flows(entry: &Entry) -> bool {
+    entry.accepts != Entry::ACCEPTS_NONE
 }
 
 fn name(service: &Service, backend: &Backend) -> BackendName {

@@ -120,6 +120,7 @@ impl Balancer {
         }
         let added = view::Backend {
             weight: body.weight,
+            effective_weight: 0,
             backup: body.backup,
             ..backend(&name.service, &name.backend, &body.address.to_string(), Health::Unknown, 0)
         };
@@ -145,6 +146,8 @@ impl Balancer {
         }
         backend.weight = body.weight.unwrap_or(backend.weight);
         backend.backup = body.backup.unwrap_or(backend.backup);
+        let gets_flows = backend.admin_state == AdminState::Ready && backend.health == Health::Up;
+        backend.effective_weight = if gets_flows { backend.weight } else { 0 };
         Ok(Some(backend.clone()))
     }
 
@@ -314,6 +317,7 @@ fn backend(service: &str, name: &str, address: &str, health: Health, flows: u64)
         name: name.to_owned(),
         address: address.parse().unwrap(),
         weight: 100,
+        effective_weight: if health == Health::Down { 0 } else { 100 },
         backup: false,
         health,
         admin_state: AdminState::Ready,

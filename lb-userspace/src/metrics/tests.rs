@@ -273,6 +273,7 @@ fn backend(name: &str, health: view::Health, admin_state: AdminState) -> view::B
         name: name.to_owned(),
         address: "10.0.0.11:8080".parse().unwrap(),
         weight: 100,
+        effective_weight: 100,
         backup: false,
         health,
         admin_state,

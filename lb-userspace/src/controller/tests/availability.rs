@@ -268,3 +268,23 @@ fn a_reload_lists_each_key_that_changed() {
         ["web: quorum changed", "web: panic_threshold changed", "web: on_down changed"]
     );
 }
+
+#[test]
+fn the_effective_weight_is_that_with_which_a_backend_gets_new_flows() {
+    let mut service = web_with(panics_below(50));
+    service.backends[1].backup = true;
+    service.backends[2].weight = 7;
+    let mut world = World::all_up(vec![service]);
+    let weights = |world: &mut World| -> Vec<u32> {
+        let backends = world.ask(|reply| Request::Backends { service: None, reply }).unwrap();
+        backends.iter().map(|it| it.effective_weight).collect()
+    };
+    assert_eq!(weights(&mut world), [100, 0, 7], "the backup gets none");
+
+    down(&mut world, &["web/web-1"]);
+    assert_eq!(weights(&mut world), [0, 0, 7]);
+    down(&mut world, &["web/web-2", "web/web-3"]);
+    assert_eq!(weights(&mut world), [100, 0, 7], "panic");
+    world.set("web/web-1", AdminState::Maint);
+    assert_eq!(weights(&mut world), [0, 0, 7]);
+}
