@@ -9,9 +9,16 @@ use crate::{
 pub const MAX_SERVICES: u32 = 16_384;
 /// Maximum number of configured backends, over all services.
 pub const MAX_BACKENDS: u32 = 65_536;
+/// Minimum number of slots in force: enough for any pool of 1,024 backends with equal weights.
+pub const MIN_SLOTS: u32 = 1024;
+/// Maximum number of slots in force. `SLOTS` has three times as many elements, and a pool's word has 24 bits for one.
+pub const MAX_SLOTS: u32 = 5_000_000;
+/// The number of slots in force unless the file sets another: 15 tables for Maglev, and many small schedules.
+pub const DEFAULT_SLOTS: u32 = 1_048_576;
 /// Maximum number of elements of `BACKENDS`. A multiple of [`Room::places`] for every possible room, so that ids can be
 /// compared modulo this number.
-pub const MAX_PLACES: u32 = Room { services: MAX_SERVICES, backends: MAX_BACKENDS }.places();
+pub const MAX_PLACES: u32 =
+    Room { services: MAX_SERVICES, backends: MAX_BACKENDS, slots: MAX_SLOTS }.places();
 /// Maximum number of sets of sources: a pool's word has 16 bits for the number.
 pub const MAX_SOURCE_SETS: u32 = 1 << 16;
 /// Maximum number of source addresses per service and family. A power of two, because the program selects one with a mask.
@@ -41,18 +48,20 @@ pub const IDLE_RING_BYTES: u32 = 4096;
 /// Maximum number of flows per family, because a reply index entry has 24 bits for the record.
 pub const MAX_FLOWS: u32 = flow::MAX_RECORDS / flow::RECORDS_PER_FLOW;
 
-/// The capacity for services and backends that the maps are created with. The sizes of the maps follow from it.
+/// The capacity for services, backends and slots that the maps are created with. The sizes of the maps follow from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Room {
     /// Services.
     pub services: u32,
     /// Backends, over all services.
     pub backends: u32,
+    /// Slots of all schedules in force. Each range counts in whole lines.
+    pub slots: u32,
 }
 
 impl Room {
     /// The sizes of the maps in the object. Tests and benchmarks use them; xlb always sets its own.
-    pub const OBJECT: Self = Self { services: 512, backends: 2048 };
+    pub const OBJECT: Self = Self { services: 512, backends: 2048, slots: 131_072 };
 
     /// Maximum number of keys of services: one per listen entry, and one marker per address and protocol.
     pub const fn service_keys(self) -> u32 {
@@ -92,28 +101,17 @@ impl Room {
         if names < 4096 { 4096 } else { names }
     }
 
-    /// The maximum number of slots in use, with ranges rounded up to powers of two: each backend has one slot in force,
-    /// rounding at most doubles that, and a change of all pools writes the new ranges before the old ones are freed.
-    pub const fn slots_in_use(self) -> u32 {
-        4 * self.backends.next_power_of_two()
+    /// The slots of each half of `SLOTS`: half as many again as may be in force, in whole lines. See [`Room::slot_lines`].
+    pub const fn half_slots(self) -> u32 {
+        (self.slots + self.slots / 2).next_multiple_of(SlotLine::SLOTS as u32)
     }
 
-    /// The number of slots with which a range can be found for every pool, whatever was allocated before.
-    ///
-    /// The size of a range is a power of two, its offset is a multiple of its size, and it is placed as low as
-    /// possible. Let N be [`Room::slots_in_use`]. Then no range of size 2^j begins above (j + 1) * N. Proof: by
-    /// induction, no smaller range begins above j * N, so all ranges between j * N and the offset of this one have a
-    /// size of 2^j or more. So none of the aligned chunks of size 2^j there was free, and each was completely in use.
-    /// Together, these chunks hold at most N slots.
-    pub const fn slots(self) -> u32 {
-        self.slots_in_use() * (self.backends.next_power_of_two().ilog2() + 1)
-    }
-
-    /// The number of elements of `SLOTS` for that many slots.
+    /// The number of elements of `SLOTS`. It has two halves, and all ranges in force are in one of them. If there is no gap in
+    /// it for another range, all ranges move to the other half, which is free then.
     pub const fn slot_lines(self) -> u32 {
-        self.slots().div_ceil(SlotLine::SLOTS as u32)
+        2 * self.half_slots() / SlotLine::SLOTS as u32
     }
 }
 
-const _: () = assert!(Room { services: MAX_SERVICES, backends: MAX_BACKENDS }.slots() <= Pool::OFFSETS);
+const _: () = assert!(MAX_SLOTS + MAX_SLOTS / 2 + SlotLine::SLOTS as u32 <= Pool::OFFSETS / 2);
 const _: () = assert!(MAX_BACKENDS < Pool::LENGTHS && MAX_PLACES <= BACKEND_IDS);

@@ -182,6 +182,11 @@ impl SlotLine {
     /// Slots per line.
     pub const SLOTS: usize = 16;
 
+    /// The slots that a range of this length occupies: whole lines.
+    pub const fn occupied(length: u32) -> u32 {
+        length.next_multiple_of(Self::SLOTS as u32)
+    }
+
     /// The line of a slot.
     #[inline(always)]
     pub const fn line(slot: SlotIndex) -> u32 {

@@ -47,6 +47,7 @@ use crate::{
     duration,
     event::Since,
     exit::Exit,
+    hash_key::{HashKey, KeyError},
     health,
     named::Named,
     neighbours, paths,
@@ -68,8 +69,10 @@ pub fn check(file: &Path) -> Result<Checked, Failure> {
     let cpus = host::cpus()?;
     let (first, last) = host::local_ports()?;
     let ports = SourcePorts::of(&spec, PortPool::around(first, last));
-    let warning = preflight::check_ports(&spec, (first, last)).map(|cause| cause.to_string());
-    Ok(Checked { memory: Memory::of(spec.limits, cpus), ports, warning, spec })
+    let no_ports = preflight::check_ports(&spec, (first, last)).map(|cause| cause.to_string());
+    let key = spec.hash.key_file.as_deref().map(HashKey::read).and_then(Result::err);
+    let warnings = no_ports.into_iter().chain(key.map(|error| error.to_string())).collect();
+    Ok(Checked { memory: Memory::of(spec.limits, cpus), ports, warnings, spec })
 }
 
 /// `xlb detach` without a running daemon: removes what an earlier one left. `false`: there was nothing.
@@ -109,6 +112,8 @@ async fn serve(options: Options) -> Result<(), Failure> {
     };
     let fit = fit.map_err(refusal)?;
     let store = Store::new(paths::state());
+    let unusable = |error: KeyError| Failure::new(Exit::InvalidConfiguration, error.to_string());
+    let hash_key = spec.read_hash_key(store.directory()).map_err(unusable)?;
     let overlay = store.load().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
 
     let not_bound = |error: listen::Error| Failure::new(error.exit(), error.to_string());
@@ -161,7 +166,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
         LocalHost { config: options.config.clone(), store, interfaces: Box::new(move || links.refresh()) };
     let start = Start {
         config: options.config.clone(),
-        spec,
+        spec: spec.with_hash_key(hash_key),
         overlay,
         capacity: opened.capacity,
         warnings: opened.warnings,

@@ -17,7 +17,10 @@ use lb_common::{
     settings::PortPool,
 };
 
-use crate::spec::{BackendName, LinkMode};
+use crate::{
+    hash_key::HashKey,
+    spec::{BackendName, LinkMode},
+};
 
 mod attach;
 mod backends;
@@ -104,6 +107,8 @@ pub struct Snapshot {
     pub next_backend_id: BackendId,
     /// Raised when routes or neighbours change: flows then look up their client's next hop again.
     pub hop_generation: u32,
+    /// The key of the pickers that hash.
+    pub hash_key: HashKey,
 }
 
 /// A [`lb_common::service::ServiceKey`] with an order. Port 0 marks an address of the load balancer.
@@ -166,6 +171,8 @@ pub enum Op {
     SetNextBackendId(BackendId),
     /// Flows look up their client's next hop again.
     SetHopGeneration(u32),
+    /// New flows are hashed with this key from now on.
+    SetHashKey(HashKey),
     /// Clients are no longer served.
     DeleteService(Listen),
     /// By pool number.
@@ -215,6 +222,7 @@ impl fmt::Display for Op {
             Self::SetHopGeneration(generation) => {
                 write!(f, "set the generation of next hops to {generation}")
             }
+            Self::SetHashKey(_) => write!(f, "set the hash key"),
             Self::DeleteService(listen) => write!(f, "delete service {listen}"),
             Self::DeletePool(pool) => write!(f, "delete pool {pool}"),
             Self::DeleteSlots(slots) => write!(f, "delete {} slots at {}", slots.length, slots.offset),

@@ -35,6 +35,7 @@ pub mod event;
 pub mod exit;
 #[cfg(test)]
 mod fake;
+pub mod hash_key;
 mod health;
 mod metrics;
 mod named;

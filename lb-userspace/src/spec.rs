@@ -11,15 +11,20 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
 };
 
-use lb_common::{limits::Room, net::Protocol, service::Mode};
+use lb_common::{
+    limits::{DEFAULT_SLOTS, Room},
+    net::Protocol,
+    service::Mode,
+};
 use serde::Deserialize;
 
 use crate::{
+    hash_key::{HashKey, KeyError},
     named::{Named, json_by_name, named},
     probe::Probe,
     shared::Shared,
@@ -32,6 +37,7 @@ mod health;
 mod load;
 pub(crate) mod overlay;
 pub(crate) mod rules;
+pub mod slots;
 pub mod source_ports;
 pub(crate) mod store;
 mod validate;
@@ -58,6 +64,8 @@ pub struct Spec {
     pub metrics: Option<SocketAddr>,
     /// Used when the maps are created. Pinned maps keep their sizes.
     pub limits: Limits,
+    /// The key of the schedulers that hash.
+    pub hash: Hash,
     /// At least one, in the order of the file.
     pub services: Vec<Shared<Service>>,
 }
@@ -67,6 +75,33 @@ impl Spec {
     pub fn needs_source_ports(&self) -> bool {
         self.services.iter().any(|service| service.mode == Mode::FullNat)
     }
+
+    /// Reads the key of the schedulers that hash, if one is needed: the given file, or the one in the directory `state`,
+    /// which is made if there is none.
+    pub fn read_hash_key(&self, state: &Path) -> Result<HashKey, KeyError> {
+        match &self.hash.key_file {
+            Some(file) => HashKey::read(file),
+            None if self.services.iter().any(|service| service.scheduler.hashes()) => {
+                HashKey::read_or_make(state)
+            }
+            None => Ok(HashKey::default()),
+        }
+    }
+
+    /// The same with the key that was read.
+    #[must_use]
+    pub fn with_hash_key(self, key: HashKey) -> Self {
+        Self { hash: Hash { key, ..self.hash }, ..self }
+    }
+}
+
+/// The key of the schedulers that hash.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Hash {
+    /// An absolute path. `None`: a file in the state directory.
+    pub key_file: Option<PathBuf>,
+    /// What is in it, once it was read.
+    pub key: HashKey,
 }
 
 /// An interface to attach to.
@@ -132,18 +167,27 @@ pub struct Limits {
     pub services: u32,
     /// Backends, over all services.
     pub backends: u32,
+    /// Slots, over all services.
+    pub slots: u32,
 }
 
 impl Limits {
     /// The sizes for the maps of services and backends.
     pub const fn room(&self) -> Room {
-        Room { services: self.services, backends: self.backends }
+        Room { services: self.services, backends: self.backends, slots: self.slots }
     }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { flows: 262_144, flows_ipv6: 65_536, half_open_flows: 65_536, services: 1024, backends: 16_384 }
+        Self {
+            flows: 262_144,
+            flows_ipv6: 65_536,
+            half_open_flows: 65_536,
+            services: 1024,
+            backends: 16_384,
+            slots: DEFAULT_SLOTS,
+        }
     }
 }
 
@@ -176,9 +220,30 @@ pub enum Scheduler {
     /// Eligible backends in turn, regardless of weight.
     #[default]
     RoundRobin,
+    /// In turn, each as often as its weight says.
+    WeightedRoundRobin,
+    /// By the client's address: all flows of a client go to one backend.
+    SourceHash,
+    /// By the flow's addresses and ports.
+    Maglev,
 }
 
-named!(Scheduler { RoundRobin = "round-robin", });
+impl Scheduler {
+    /// Does it need the key?
+    pub const fn hashes(self) -> bool {
+        match self {
+            Self::RoundRobin | Self::WeightedRoundRobin => false,
+            Self::SourceHash | Self::Maglev => true,
+        }
+    }
+}
+
+named!(Scheduler {
+    RoundRobin = "round-robin",
+    WeightedRoundRobin = "weighted-round-robin",
+    SourceHash = "source-hash",
+    Maglev = "maglev",
+});
 json_by_name!(Scheduler);
 named!(Protocol { Tcp = "tcp", Udp = "udp", });
 named!(Mode { FullNat = "full-nat", Nat = "nat", });

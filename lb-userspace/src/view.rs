@@ -42,6 +42,12 @@ pub struct Status {
     /// The most backends that the maps have room for, over all services.
     #[serde(default)]
     pub backends_max: u32,
+    /// The slots that the schedules of all services can need.
+    #[serde(default)]
+    pub slots: u64,
+    /// The most slots that the maps have room for.
+    #[serde(default)]
+    pub slots_max: u32,
 }
 
 /// An interface in [`Status`]

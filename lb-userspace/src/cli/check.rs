@@ -22,7 +22,7 @@ pub struct Checked {
     /// The number of flows that its source ports allow, by service.
     pub ports: SourcePorts,
     /// What it needs and this host lacks. Another host may have it.
-    pub warning: Option<String>,
+    pub warnings: Vec<String>,
 }
 
 pub(super) fn check(
@@ -42,7 +42,7 @@ pub(super) fn check(
     console.line(&format!("{} is valid: {}", file.display(), summary(&checked.spec)))?;
     console.line(&checked.memory.to_string())?;
     console.line(&checked.ports.to_string())?;
-    if let Some(warning) = &checked.warning {
+    for warning in &checked.warnings {
         console.say(&format!("warning: {warning}"))?;
     }
     Ok(Exit::Done.code())
@@ -95,7 +95,7 @@ impl<'a> Report<'a> {
                 valid: true,
                 mistakes: &[],
                 more_mistakes: 0,
-                warnings: checked.warning.iter().map(String::as_str).collect(),
+                warnings: checked.warnings.iter().map(String::as_str).collect(),
                 memory: Some(MemoryReport::of(&checked.memory)),
                 source_ports: Some(PortsReport::of(&checked.ports)),
             },

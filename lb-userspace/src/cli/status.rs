@@ -66,6 +66,7 @@ fn facts(status: &Status) -> Vec<(&'static str, String)> {
         ),
         ("services", format!("{} of {}", status.services.len(), status.services_max)),
         ("backends", format!("{backends} of {}", status.backends_max)),
+        ("slots", format!("{} of {}", status.slots, status.slots_max)),
         ("memory", format!("{} in maps", units::size(status.map_memory_bytes))),
     ]
 }

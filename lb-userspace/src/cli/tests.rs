@@ -124,10 +124,10 @@ const HOST: Host = Host {
         let memory = Memory::of(spec.limits, 2);
         let ports = SourcePorts::of(&spec, PortPool::around(32_768, 60_999));
         if path.ends_with("good.toml") {
-            Ok(Checked { spec, memory, ports, warning: None })
+            Ok(Checked { spec, memory, ports, warnings: Vec::new() })
         } else if path.ends_with("without-ports.toml") {
             let warning = "no source ports: narrow the range".to_owned();
-            Ok(Checked { spec, memory, ports, warning: Some(warning) })
+            Ok(Checked { spec, memory, ports, warnings: vec![warning] })
         } else {
             let name = path.display().to_string();
             let wrong = GOOD.replace("10:80", "10:0").replace("source", "sources");

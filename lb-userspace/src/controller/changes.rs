@@ -9,6 +9,9 @@ use crate::spec::{Backend, Service, Spec};
 pub fn changes(before: &Spec, after: &Spec) -> Vec<String> {
     let formers = Former::in_spec(before).of_each(&after.services);
     let mut lines = Vec::new();
+    if before.hash.key != after.hash.key {
+        lines.push("the hash key changed: the backends of new flows change, except in turn".to_owned());
+    }
     for (place, old) in before.services.iter().enumerate() {
         if !formers.contains(&Some(place)) {
             lines.push(format!("{}: removed", old.name));

@@ -1,7 +1,7 @@
 //! Compiles the state into the contents of the maps. Every decision about what the maps contain is made here.
 //!
-//! New flows go to the eligible backends of a service and family (ready, weight above 0, up, next hop known), in the
-//! order of the file, one slot each. Backups are used only if no other is eligible. If no backend at all is eligible,
+//! New flows go to the eligible backends of a service and family (ready, weight above 0, up, next hop known), as its
+//! [scheduler](schedule) has them in slots. Backups are used only if no other is eligible. If no backend at all is eligible,
 //! there are no slots, and new flows are dropped as `no_backend`. While a pool is [in panic](super::state), backends that
 //! are down are eligible too.
 //!
@@ -34,7 +34,11 @@ use lb_common::{
     service::{Mode, Service as ServiceEntry},
 };
 
-use self::{ranges::Ranges, schedule::Schedule, vacant::Vacant};
+use self::{
+    ranges::{Half, Layout, Ranges},
+    schedule::{Eligible, Entry},
+    vacant::Vacant,
+};
 use super::{
     identity::Former,
     index::Indexed,
@@ -43,6 +47,7 @@ use super::{
 };
 use crate::{
     datapath::{Attached, Listen, ServiceValue, Snapshot, UNRESOLVED},
+    shared::Shared,
     spec::{Backend, BackendName, Service, rules::Family},
 };
 
@@ -73,6 +78,11 @@ pub enum NoRoom {
     PoolSources { service: String },
     #[error("too many pools: at most {0}")]
     Pools(u32),
+    #[error(
+        "too many slots, from service `{service}` on: the schedules need {needed}, and the pinned maps hold {room} (`slots` \
+         in [limits] when they were created): raise it, run `xlb detach` (which ends all flows) and start xlb again"
+    )]
+    Schedules { service: String, needed: u64, room: u32 },
     #[error("no free space in the map SLOTS for another schedule: try again")]
     Slots,
     #[error("no free space in the map SOURCES for another set of source addresses: try again")]
@@ -89,8 +99,23 @@ impl NoRoom {
 /// The contents that the maps should have. Things in `have` keep their numbers.
 pub fn compile(state: &State, have: &Indexed) -> Result<Snapshot, NoRoom> {
     check_room(state)?;
+    let half = Half::in_use(state.room(), have.ranges_in_force());
+    let is_divided = have.ranges_in_force().any(|range| !half.contains(state.room(), range));
+    let layouts: &[Layout] = if is_divided {
+        &[Layout::Move(half), Layout::Move(half.other()), Layout::Keep(half)]
+    } else {
+        &[Layout::Keep(half), Layout::Move(half.other())]
+    };
+    let with_slots = |layout| match compile_all(state, have, layout) {
+        Err(NoRoom::Slots) => None,
+        outcome => Some(outcome),
+    };
+    layouts.iter().find_map(|layout| with_slots(*layout)).unwrap_or(Err(NoRoom::Slots))
+}
+
+fn compile_all(state: &State, have: &Indexed, layout: Layout) -> Result<Snapshot, NoRoom> {
     let services = &state.spec().services;
-    let mut compiler = Compiler::new(state, have);
+    let mut compiler = Compiler::new(state, have, layout);
     compiler.begin();
     for (service, former) in services.iter().zip(Former::in_maps(have).of_each(services)) {
         compiler.place(service, former)?;
@@ -112,7 +137,8 @@ pub fn compile_services(
     services: &[(&Service, ServiceNumber)],
 ) -> Result<Snapshot, NoRoom> {
     check_room(state)?;
-    let mut compiler = Compiler::new(state, have);
+    let half = Half::in_use(state.room(), have.ranges_in_force());
+    let mut compiler = Compiler::new(state, have, Layout::Keep(half));
     for (service, number) in services {
         compiler.place(service, Some(*number))?;
     }
@@ -129,7 +155,24 @@ fn check_room(state: &State) -> Result<(), NoRoom> {
     if state.backends() > room.backends as usize {
         return Err(NoRoom::Backends(room.backends));
     }
+    if state.slots() > room.slots.into() {
+        return Err(too_many_slots(state));
+    }
     Ok(())
+}
+
+fn too_many_slots(state: &State) -> NoRoom {
+    let (room, mut sum) = (state.room().slots, 0);
+    let exceeds = |service: &&Shared<Service>| {
+        sum += service.most_slots();
+        sum > room.into()
+    };
+    let service = state.spec().services.iter().find(exceeds);
+    NoRoom::Schedules {
+        service: service.map_or_else(String::new, |it| it.name.clone()),
+        needed: state.slots(),
+        room,
+    }
 }
 
 struct Compiler<'a> {
@@ -137,6 +180,7 @@ struct Compiler<'a> {
     have: &'a Indexed,
     vacant: Vacant,
     room: Room,
+    layout: Layout,
     /// Places of the `BACKENDS` array that are used. Filled on first use, which is rare.
     places: BTreeSet<u32>,
     /// Filled on first use, which is rare.
@@ -147,13 +191,14 @@ struct Compiler<'a> {
 }
 
 impl<'a> Compiler<'a> {
-    fn new(state: &'a State, have: &'a Indexed) -> Self {
+    fn new(state: &'a State, have: &'a Indexed, layout: Layout) -> Self {
         Self {
             state,
             have,
             vacant: Vacant::default(),
             ranges: None,
             room: state.room(),
+            layout,
             places: BTreeSet::new(),
             sets: BTreeMap::new(),
             want: Snapshot {
@@ -166,6 +211,7 @@ impl<'a> Compiler<'a> {
     /// What belongs to no service, and what packets may be reading.
     fn begin(&mut self) {
         self.want.hop_generation = self.state.hop_generation();
+        self.want.hash_key = self.state.spec().hash.key;
         self.want.interfaces = self.state.attached().iter().map(|it| (it.index, interface(it))).collect();
         let grace = self.state.grace();
         (self.want.slots, self.want.sources) = (self.have.slots_read(grace), self.have.sources_read(grace));
@@ -189,7 +235,7 @@ impl<'a> Compiler<'a> {
         // With a different protocol, each is a new backend.
         let is_same = !self.have.has_other_protocol(number, service.protocol);
         let places = if is_same { self.have.backends_by_address(number) } else { BTreeMap::new() };
-        let mut schedules: BTreeMap<Family, Schedule> = BTreeMap::new();
+        let mut eligible: BTreeMap<Family, Eligible> = BTreeMap::new();
         let mut in_panic = Vec::new();
         for (backend, standing) in service.backends.iter().zip(self.state.standings(service)) {
             let name = BackendName::new(&service.name, &backend.name);
@@ -204,12 +250,13 @@ impl<'a> Compiler<'a> {
             self.place_backend(service, backend, (number, counters), id);
             in_panic.extend((standing == Standing::EligibleInPanic).then_some(id));
             if matches!(standing, Standing::Eligible | Standing::EligibleInPanic) {
-                schedules.entry(Family::of(backend.address.ip())).or_default().add(id, backend.backup);
+                let entry = Entry { id, address: backend.address, weight: backend.weight };
+                eligible.entry(Family::of(backend.address.ip())).or_default().add(entry, backend.backup);
             }
         }
         for family in Family::ALL {
-            let schedule = schedules.remove(&family).unwrap_or_default();
-            self.schedule(service, number, family, schedule)?;
+            let eligible = eligible.remove(&family).unwrap_or_default();
+            self.schedule(service, number, family, eligible)?;
         }
         self.mark_in_panic(&in_panic);
         self.mark_addresses(service, number);
@@ -255,17 +302,17 @@ impl<'a> Compiler<'a> {
         service: &Service,
         counters: ServiceNumber,
         family: Family,
-        schedule: Schedule,
+        eligible: Eligible,
     ) -> Result<(), NoRoom> {
         let listens: Vec<_> = service.listen.iter().filter(|it| Family::of(it.ip()) == family).collect();
         if listens.is_empty() {
             return Ok(());
         }
-        let backends = schedule.in_force();
-        for id in &backends {
+        let entries = eligible.in_force();
+        for entry in &entries {
             self.want
                 .backends
-                .entry(place(*id))
+                .entry(place(entry.id))
                 .and_modify(|backend| backend.accepts = backend::Backend::ACCEPTS);
         }
         let sources = sources(service, family);
@@ -274,8 +321,10 @@ impl<'a> Compiler<'a> {
         }
 
         let pool = self.pool(counters, family)?;
-        let (slots, set) = (self.slots(pool, backends)?, self.source_set(pool, sources)?);
-        self.want.pools.insert(pool, Pool::new(slots, Picker::Turn, service.mode, set));
+        let ids = schedule::slots(service.scheduler, &entries, &self.state.spec().hash.key);
+        let (slots, set) = (self.slots(pool, ids)?, self.source_set(pool, sources)?);
+        let picker = schedule::picker(service.scheduler);
+        self.want.pools.insert(pool, Pool::new(slots, picker, service.mode, set));
         for listen in listens {
             let key =
                 Listen { address: listen.ip(), port: Be16::new(listen.port()), protocol: service.protocol };
@@ -346,13 +395,14 @@ impl<'a> Compiler<'a> {
         if ids.is_empty() {
             return Ok(SlotRange::default());
         }
-        if let Some(in_force) = self.have.pools.get(&pool).filter(|it| self.have.ids(**it) == ids) {
+        let in_force = self.have.pools.get(&pool).filter(|it| self.layout.keeps(self.room, it.slots()));
+        if let Some(in_force) = in_force.filter(|it| self.have.ids(**it) == ids) {
             return Ok(in_force.slots());
         }
-        let (have, room) = (&self.have.slots, self.room);
+        let (have, room, layout) = (&self.have.slots, self.room, self.layout);
         let ranges = self.ranges.get_or_insert_with(|| {
             let taken = have.iter().map(|(at, ids)| SlotRange { offset: *at, length: ids.len() as u32 });
-            Ranges::new(room.slots(), room.slots_in_use(), taken)
+            Ranges::new(room, layout.half(), taken)
         });
         let slots = ranges.take(ids.len() as u32).ok_or(NoRoom::Slots)?;
         self.want.slots.insert(slots.offset, ids);

@@ -12,6 +12,7 @@ use crate::datapath::{Op, Snapshot};
 /// `next_backend_id` is written before the first new id, so that an id is never used twice.
 pub fn diff(have: &Snapshot, want: &Snapshot) -> Vec<Op> {
     let next_id = have.next_backend_id != want.next_backend_id;
+    let key = have.hash_key != want.hash_key;
     let generation = have.hop_generation != want.hop_generation;
 
     let mut plan = Vec::new();
@@ -29,6 +30,7 @@ pub fn diff(have: &Snapshot, want: &Snapshot) -> Vec<Op> {
     plan.extend(changed(&have.pools, &want.pools).map(|(at, it)| Op::PutPool(*at, *it)));
     plan.extend(changed(&have.services, &want.services).map(|(at, it)| Op::PutService(*at, *it)));
     plan.extend(generation.then_some(Op::SetHopGeneration(want.hop_generation)));
+    plan.extend(key.then_some(Op::SetHashKey(want.hash_key)));
 
     plan.extend(gone(&have.services, &want.services).map(|at| Op::DeleteService(*at)));
     plan.extend(gone(&have.pools, &want.pools).map(|at| Op::DeletePool(*at)));

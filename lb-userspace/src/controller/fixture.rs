@@ -33,6 +33,7 @@ pub fn spec(services: Vec<Service>) -> Spec {
         api: Api { socket: PathBuf::from("/run/xlb/xlb.sock") },
         metrics: None,
         limits: Limits::default(),
+        hash: Default::default(),
         services: services.into_iter().map(Into::into).collect(),
     }
 }

@@ -319,7 +319,8 @@ impl Entry {
             Op::PutInterface(..)
             | Op::DeleteInterface(_)
             | Op::SetNextBackendId(_)
-            | Op::SetHopGeneration(_) => Self::Other,
+            | Op::SetHopGeneration(_)
+            | Op::SetHashKey(_) => Self::Other,
         }
     }
 }

@@ -7,6 +7,7 @@ use anyhow::Context;
 use super::Host;
 use crate::{
     datapath::{Attached, preflight},
+    hash_key::KeyError,
     problem::{Problem, ProblemKind},
     spec::{self, Spec, overlay::Overlay, store::Store},
 };
@@ -25,11 +26,14 @@ impl Host for LocalHost {
     fn read_spec(&mut self) -> Result<Spec, Problem> {
         let host = preflight::host::addresses()
             .map_err(|error| Problem::new(ProblemKind::Failed, format!("{error:#}")))?;
-        spec::read(&self.config, &host).map_err(|mistakes| Problem {
+        let spec = spec::read(&self.config, &host).map_err(|mistakes| Problem {
             kind: ProblemKind::InvalidConfiguration,
             detail: format!("{} has errors and was not applied", self.config.display()),
             mistakes: mistakes.each(),
-        })
+        })?;
+        let unusable = |error: KeyError| Problem::new(ProblemKind::InvalidConfiguration, error.to_string());
+        let key = spec.read_hash_key(self.store.directory()).map_err(unusable)?;
+        Ok(spec.with_hash_key(key))
     }
 
     fn save_overlay(&mut self, overlay: &Overlay) -> anyhow::Result<()> {

@@ -23,11 +23,11 @@ pub fn other_limits(pinned: &Capacity, limits: &Limits) -> Option<String> {
 
 /// The sizes of the maps for services and backends differ.
 pub fn other_room(pinned: &Capacity, limits: &Limits) -> Option<String> {
-    let Room { services, backends } = pinned.room;
+    let Room { services, backends, slots } = pinned.room;
     (pinned.room != limits.room()).then(|| {
         format!(
-            "[limits] differ from the pinned maps, which keep their sizes: {services} services, {backends} backends; to \
-             change them, run `xlb detach` (which ends all flows) and start xlb again"
+            "[limits] differ from the pinned maps, which keep their sizes: {services} services, {backends} backends, \
+             {slots} slots; to change them, run `xlb detach` (which ends all flows) and start xlb again"
         )
     })
 }
@@ -65,7 +65,7 @@ mod tests {
             flows: 8,
             flows_ipv6: 8,
             half_open_flows: 8,
-            room: Room { services: 8, backends: 8 },
+            room: Room { services: 8, backends: 8, slots: 1024 },
             ports: PortPool::around(1024, 65_535),
             map_memory_bytes: 0,
         };

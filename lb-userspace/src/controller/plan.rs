@@ -14,11 +14,15 @@ use crate::{datapath::Op, spec::Service};
 /// The operations that lead from `have` to what `state` means, as far as this scope goes.
 pub fn plan(state: &State, have: &Indexed, scope: &Scope) -> Result<Vec<Op>, NoRoom> {
     match numbered(state, have, scope) {
-        Some(services) => {
-            let want = compile_services(state, have, &services)?;
-            let numbers = services.iter().map(|(_, number)| *number);
-            Ok(diff(&have.part(numbers, state.grace()), &want))
-        }
+        Some(services) => match compile_services(state, have, &services) {
+            Ok(want) => {
+                let numbers = services.iter().map(|(_, number)| *number);
+                Ok(diff(&have.part(numbers, state.grace()), &want))
+            }
+            // The slots of all services may have to move.
+            Err(NoRoom::Slots) => Ok(diff(have, &compile(state, have)?)),
+            Err(no_room) => Err(no_room),
+        },
         None => Ok(diff(have, &compile(state, have)?)),
     }
 }

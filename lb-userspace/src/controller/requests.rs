@@ -155,6 +155,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             map_memory_bytes: self.capacity.map_memory_bytes,
             services_max: self.capacity.room.services,
             backends_max: self.capacity.room.backends,
+            slots: self.state.slots(),
+            slots_max: self.capacity.room.slots,
         }
     }
 

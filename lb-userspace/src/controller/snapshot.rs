@@ -35,6 +35,7 @@ impl Snapshot {
             Op::PutService(listen, service) => drop(self.services.insert(*listen, *service)),
             Op::SetNextBackendId(id) => self.next_backend_id = *id,
             Op::SetHopGeneration(generation) => self.hop_generation = *generation,
+            Op::SetHashKey(key) => self.hash_key = *key,
             Op::DeleteService(listen) => drop(self.services.remove(listen)),
             Op::DeletePool(number) => drop(self.pools.remove(number)),
             Op::DeleteSlots(slots) => drop(self.slots.remove(&slots.offset)),
@@ -68,10 +69,14 @@ impl Snapshot {
         self.services.values().map(|service| service.pool).collect()
     }
 
-    /// The first slots of the ranges that pools use.
+    /// The ranges that pools use.
+    pub fn ranges_in_force(&self) -> impl Iterator<Item = SlotRange> {
+        self.pools.values().map(|pool| pool.slots()).filter(|slots| slots.length != 0)
+    }
+
+    /// The first slots of these ranges.
     pub fn slots_in_force(&self) -> BTreeSet<SlotIndex> {
-        let ranges = self.pools.values().map(|pool| pool.slots());
-        ranges.filter(|slots| slots.length != 0).map(|slots| slots.offset).collect()
+        self.ranges_in_force().map(|slots| slots.offset).collect()
     }
 
     /// The source sets that pools use.

@@ -45,6 +45,8 @@ pub struct State {
     places: Arc<BTreeMap<String, usize>>,
     /// The number of backends in the spec.
     backends: usize,
+    /// The most slots that its schedules can need.
+    slots: u64,
     admin: BTreeMap<BackendName, AdminState>,
     health_states: Arc<BTreeMap<BackendName, HealthState>>,
     former_counts: FormerCounts,
@@ -68,6 +70,7 @@ impl State {
             spec: Arc::new(Spec { services: Vec::new(), ..spec.clone() }),
             places: Arc::default(),
             backends: 0,
+            slots: 0,
             admin: BTreeMap::new(),
             health_states: Arc::default(),
             former_counts: FormerCounts::default(),
@@ -309,6 +312,11 @@ impl State {
     /// The number of backends.
     pub fn backends(&self) -> usize {
         self.backends
+    }
+
+    /// The most slots that the schedules of all services can need.
+    pub fn slots(&self) -> u64 {
+        self.slots
     }
 }
 

@@ -9,6 +9,7 @@ mod names;
 mod reloads;
 mod requests;
 mod restarts;
+mod schedulers;
 mod serving;
 mod sources;
 mod turns;

@@ -83,6 +83,7 @@ impl Sources {
             | Op::PutPool(..)
             | Op::SetNextBackendId(_)
             | Op::SetHopGeneration(_)
+            | Op::SetHashKey(_)
             | Op::DeletePool(_)
             | Op::DeleteSlots(_)
             | Op::DeleteSources(_)

@@ -18,8 +18,9 @@ use lb_common::limits::Room;
 
 use super::{layout, shapes, takeover::Carried};
 
-/// The room that the numbers of its services and backends need: up to 512 services, and 4,096 places for backends.
-const ROOM: Room = Room { services: 512, backends: 2048 };
+/// What the numbers of its services and backends need: up to 512 services, and 4,096 places for backends.
+const SERVICES: u32 = 512;
+const BACKENDS: u32 = 2048;
 
 /// The layouts of the maps whose contents are copied, as far as they are copied.
 const LAYOUTS: &str = "\
@@ -96,7 +97,8 @@ pub fn maps(directory: &Path) -> anyhow::Result<Option<Vec<Carried>>> {
 
 /// The room that its services and backends need, or more.
 pub fn room(asked: Room) -> Room {
-    Room { services: asked.services.max(ROOM.services), backends: asked.backends.max(ROOM.backends) }
+    let (services, backends) = (asked.services.max(SERVICES), asked.backends.max(BACKENDS));
+    Room { services, backends, ..asked }
 }
 
 /// What the kernel knows of a pinned map, as in [`LAYOUTS`].

@@ -21,7 +21,7 @@ use lb_common::{
     flow::{Bucket, Record4, Record6, ReplyLine, Shape},
     hop::Interface,
     layout::{Layout, Type},
-    limits::{EVENT_RING_BYTES, MAX_INTERFACE_INDEX, MAX_REASONS, Room},
+    limits::{DEFAULT_SLOTS, EVENT_RING_BYTES, MAX_INTERFACE_INDEX, MAX_REASONS, Room},
     net::{Ports, V4, V6},
     pool::{Pool, SlotLine, SourceSet, Turn},
     service::{Filter, Service, ServiceKey},
@@ -60,7 +60,9 @@ impl Sizes {
 
     /// The sizes of the pinned maps.
     pub fn pinned(settings: &Settings) -> Self {
-        let room = Room { services: settings.services, backends: settings.backends };
+        // A version without this limit has set none.
+        let slots = if settings.slots == 0 { DEFAULT_SLOTS } else { settings.slots };
+        let room = Room { services: settings.services, backends: settings.backends, slots };
         Self { v4: settings.shape4, v6: settings.shape6, room }
     }
 }
@@ -339,7 +341,8 @@ mod tests {
     /// The kernel refuses to make a map without entries.
     #[test]
     fn the_least_limits_make_maps_with_entries() {
-        let least = Limits { flows: 1, flows_ipv6: 1, half_open_flows: 1, services: 1, backends: 1 };
+        let least =
+            Limits { flows: 1, flows_ipv6: 1, half_open_flows: 1, services: 1, backends: 1, slots: 1 };
 
         for map in pinned(&Sizes::of(&least)) {
             assert!(map.entries > 0, "{}", map.name);

@@ -219,6 +219,8 @@ impl Balancer {
             map_memory_bytes: 82_000_000,
             services_max: 1024,
             backends_max: 16_384,
+            slots: 32,
+            slots_max: 1_048_576,
         }
     }
 

@@ -8,18 +8,21 @@ use std::{
 };
 
 use lb_common::{
-    limits::{MAX_BACKENDS, MAX_FLOWS, MAX_SERVICES},
+    limits::{MAX_BACKENDS, MAX_FLOWS, MAX_SERVICES, MAX_SLOTS, MIN_SLOTS},
     net::Protocol,
     service::Mode,
 };
 use toml::de::{DeTable, DeValue};
 
 use super::{AttachMode, Scheduler, availability, health, rules};
-use crate::document::{
-    Layers,
-    mistakes::{At, Report, Span},
-    table::{Given, List, Table},
-    value,
+use crate::{
+    document::{
+        Layers,
+        mistakes::{At, Report, Span},
+        table::{Given, List, Table},
+        value,
+    },
+    text::quote,
 };
 
 /// The supported version of the format.
@@ -27,8 +30,7 @@ const VERSION: u32 = 1;
 
 /// Known values that this version does not support.
 const LATER_MODES: [&str; 3] = ["dsr", "ipip", "gue"];
-const LATER_SCHEDULERS: [&str; 5] =
-    ["weighted-round-robin", "least-connections", "random-two", "source-hash", "maglev"];
+const LATER_SCHEDULERS: [&str; 2] = ["least-connections", "random-two"];
 
 /// The whole file.
 pub struct File<'d> {
@@ -38,6 +40,7 @@ pub struct File<'d> {
     /// `none` is `None`.
     pub metrics: Given<Option<SocketAddr>>,
     pub limits: Limits,
+    pub key_file: Given<PathBuf>,
     pub services: Option<Vec<Service<'d>>>,
 }
 
@@ -54,6 +57,7 @@ pub struct Limits {
     pub half_open_flows: Given<u32>,
     pub services: Given<u32>,
     pub backends: Given<u32>,
+    pub slots: Given<u32>,
 }
 
 /// `[[service]]`
@@ -89,6 +93,7 @@ impl<'d> File<'d> {
             socket: optional_in(root.table("api", "[api]"), "socket", value::socket_path),
             metrics: optional_in(root.table("metrics", "[metrics]"), "listen", metrics_listen),
             limits: Limits::read(root.table("limits", "[limits]")),
+            key_file: optional_in(root.table("hash", "[hash]"), "key_file", key_file),
             services: root
                 .tables("service", "[[service]]")
                 .map(|all| all.into_iter().map(|table| Service::read(table, health)).collect()),
@@ -105,6 +110,7 @@ impl Limits {
         half_open_flows: Given::Absent,
         services: Given::Absent,
         backends: Given::Absent,
+        slots: Given::Absent,
     };
 
     fn read(table: Option<Table<'_>>) -> Self {
@@ -118,6 +124,7 @@ impl Limits {
             half_open_flows: table.optional("half_open_flows", flows),
             services: table.optional("services", |value| value::integer(value, 1..=MAX_SERVICES)),
             backends: table.optional("backends", |value| value::integer(value, 1..=MAX_BACKENDS)),
+            slots: table.optional("slots", |value| value::integer(value, MIN_SLOTS..=MAX_SLOTS)),
         };
         table.close();
         limits
@@ -228,6 +235,15 @@ fn source(value: &DeValue<'_>) -> Result<IpAddr, String> {
     let address = value::address(value)?;
     rules::unicast(address)?;
     Ok(address)
+}
+
+fn key_file(value: &DeValue<'_>) -> Result<PathBuf, String> {
+    let path = value::text(value)?;
+    if path.starts_with('/') {
+        Ok(path.into())
+    } else {
+        Err(format!("{} is not an absolute path", quote(path)))
+    }
 }
 
 /// A listen address of xlb itself, which may be loopback or unspecified; or `none`.

@@ -72,6 +72,11 @@ impl Store {
         Self { directory: directory.into() }
     }
 
+    /// The directory of everything that outlives the daemon.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// The file's path.
     pub fn path(&self) -> PathBuf {
         self.directory.join(NAME)

@@ -11,13 +11,13 @@ use std::{
 };
 
 use lb_common::{
-    limits::{MAX_BACKENDS, MAX_SERVICES, MAX_SOURCES, Room},
+    limits::{MAX_BACKENDS, MAX_SERVICES, MAX_SLOTS, MAX_SOURCES, Room},
     net::Protocol,
     service::Mode,
 };
 
 use super::{
-    Api, AttachMode, Interface, Limits, Scheduler, Service, Spec,
+    Api, AttachMode, Hash, Interface, Limits, Scheduler, Service, Spec,
     file::{self, File},
     health,
     rules::{Family, OwnAddresses},
@@ -27,6 +27,7 @@ use crate::{
         mistakes::{At, Report, Span},
         table::List,
     },
+    hash_key::HashKey,
     paths,
 };
 
@@ -42,13 +43,20 @@ pub fn validate(file: File<'_>, host: &BTreeSet<IpAddr>, report: &Report<'_>) ->
         listen_once(services, report);
     }
 
-    let services = file.services.into_iter().flatten();
+    let (headers, services): (Vec<_>, Vec<_>) = file
+        .services
+        .into_iter()
+        .flatten()
+        .map(|written| (written.header, service(written, &own, report)))
+        .unzip();
+    slots(&services, &headers, limits, report);
     Spec {
         interfaces: interfaces(file.interfaces, report),
         api: Api { socket: file.socket.or(PathBuf::from(paths::SOCKET)) },
         metrics: file.metrics.or(Some(paths::METRICS)),
         limits,
-        services: services.map(|written| service(written, &own, report).into()).collect(),
+        hash: Hash { key_file: file.key_file.value(), key: HashKey::default() },
+        services: services.into_iter().map(Into::into).collect(),
     }
 }
 
@@ -82,6 +90,7 @@ fn limits(written: file::Limits, report: &Report<'_>) -> Limits {
         // A value that cannot be read is a mistake of its own, and allows whatever else the file has.
         services: written.services.or_if_absent(default.services).unwrap_or(MAX_SERVICES),
         backends: written.backends.or_if_absent(default.backends).unwrap_or(MAX_BACKENDS),
+        slots: written.slots.or_if_absent(default.slots).unwrap_or(MAX_SLOTS),
     }
 }
 
@@ -236,6 +245,23 @@ fn total(
             service.header,
             format!("too many {what}, from this service on: at most {most}; raise {raise}"),
         );
+    }
+}
+
+/// The schedules of all services together. A service that is too large by itself is reported as the first one.
+fn slots(services: &[Service], headers: &[Span], limits: Limits, report: &Report<'_>) {
+    let mut needed = 0;
+    for (service, header) in services.iter().zip(headers) {
+        needed += service.most_slots();
+        if needed > limits.slots.into() {
+            let message = format!(
+                "too many slots, from this service on: its schedules and those before need {needed}, at most {}; raise \
+                 `slots` in [limits]",
+                limits.slots
+            );
+            report.add(*header, message);
+            return;
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -17,6 +18,8 @@ pub struct Config {
     pub interfaces: Vec<String>,
     /// The limits of all services together.
     pub limits: Limits,
+    /// The key of schedulers that hash. `None`: the default, in the state directory.
+    pub key_file: Option<PathBuf>,
     /// The services, in the order of the file.
     pub services: Vec<Service>,
 }
@@ -52,6 +55,8 @@ pub struct Service {
     pub protocol: Protocol,
     /// The mode. With full-nat, xlb's back addresses are written as `source`.
     pub mode: Mode,
+    /// How backends are chosen. `None`: the default.
+    pub scheduler: Option<&'static str>,
     /// Other keys, a line each, as they are written.
     pub keys: Vec<&'static str>,
     /// The health checks of all its backends.
@@ -96,6 +101,8 @@ pub struct Backend {
     pub name: String,
     /// The endpoint that serves and is checked.
     pub address: SocketAddr,
+    /// Its share of new flows, relative to the others.
+    pub weight: u32,
     /// Used only if no regular backend of its family can take new flows.
     pub backup: bool,
 }
@@ -106,6 +113,7 @@ impl Config {
         Self {
             interfaces: lab.interfaces.iter().map(|&name| name.to_owned()).collect(),
             limits: Limits::of_flows(65_536, 65_536, 16_384),
+            key_file: None,
             services: Vec::new(),
         }
     }
@@ -140,6 +148,7 @@ impl Service {
                     Family::V6 => format!("{}-v6", backend.name),
                 },
                 address: backend.address.port(family, backend_port),
+                weight: 100,
                 backup: false,
             })
         });
@@ -148,6 +157,7 @@ impl Service {
             listen: Family::ALL.map(|family| address::SERVICE.port(family, port)).to_vec(),
             protocol,
             mode,
+            scheduler: None,
             keys: Vec::new(),
             health: Health {
                 check: match protocol {
@@ -207,8 +217,11 @@ impl fmt::Display for Config {
             f,
             "\n[limits]\nflows = {flows}\nflows_ipv6 = {flows_ipv6}\nhalf_open_flows = {half_open_flows}"
         )?;
-        if let Some(Room { services, backends }) = room {
-            writeln!(f, "services = {services}\nbackends = {backends}")?;
+        if let Some(Room { services, backends, slots }) = room {
+            writeln!(f, "services = {services}\nbackends = {backends}\nslots = {slots}")?;
+        }
+        if let Some(file) = &self.key_file {
+            writeln!(f, "\n[hash]\nkey_file = \"{}\"", file.display())?;
         }
         self.services.iter().try_for_each(|service| service.fmt(f))
     }
@@ -219,14 +232,18 @@ impl fmt::Display for Service {
         let (protocol, mode) = (protocol_name(self.protocol), mode_name(self.mode));
         writeln!(f, "\n[[service]]\nname = \"{}\"\nlisten = {}", self.name, quoted(&self.listen))?;
         writeln!(f, "protocol = \"{protocol}\"\nmode = \"{mode}\"")?;
+        if let Some(scheduler) = self.scheduler {
+            writeln!(f, "scheduler = \"{scheduler}\"")?;
+        }
         let sources = self.sources();
         if !sources.is_empty() {
             writeln!(f, "source = {}", quoted(&sources))?;
         }
         self.keys.iter().try_for_each(|key| writeln!(f, "{key}"))?;
         self.health.fmt(f)?;
-        for Backend { name, address, backup } in &self.backends {
+        for Backend { name, address, weight, backup } in &self.backends {
             writeln!(f, "\n[[service.backend]]\nname = \"{name}\"\naddress = \"{address}\"")?;
+            writeln!(f, "weight = {weight}")?;
             if *backup {
                 writeln!(f, "backup = true")?;
             }

@@ -2,7 +2,11 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use lb_common::{limits::Room, net::Protocol, service::Mode};
+use lb_common::{
+    limits::{DEFAULT_SLOTS, Room},
+    net::Protocol,
+    service::Mode,
+};
 
 use super::{
     Config, Family, Lab,
@@ -32,7 +36,7 @@ pub fn config(lab: &Lab, services: u16) -> Config {
 
 fn room(lab: &Lab, services: u16) -> Room {
     let services = u32::from(services);
-    Room { services, backends: services * lab.backends.len() as u32 }
+    Room { services, backends: services * lab.backends.len() as u32, slots: DEFAULT_SLOTS }
 }
 
 fn service(lab: &Lab, port: u16) -> Service {

@@ -19,8 +19,12 @@ use lb_common::{
 };
 use lb_userspace::{
     datapath::{Attached, Datapath as _, Listen, Op, Opened, ServiceValue, Snapshot},
+    hash_key::HashKey,
     spec::BackendName,
 };
+
+/// Of the pickers that hash.
+pub const KEY: HashKey = HashKey::new([1, 2, 3, 4, 5, 6]);
 
 /// Writes one of everything, and returns the resulting snapshot.
 pub fn put_everything(opened: &mut Opened) -> Result<Snapshot> {
@@ -71,11 +75,11 @@ fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
             ),
             (
                 PoolNumber(1),
-                Pool::new(slots(SlotIndex(20), 2), Picker::Turn, Mode::Nat, SourceSetNumber::NONE),
+                Pool::new(slots(SlotIndex(20), 2), Picker::SourceHash, Mode::Nat, SourceSetNumber::NONE),
             ),
             (
                 PoolNumber(1023),
-                Pool::new(SlotRange::default(), Picker::Turn, Mode::FullNat, SourceSetNumber::NONE),
+                Pool::new(SlotRange::default(), Picker::FlowHash, Mode::FullNat, SourceSetNumber::NONE),
             ),
         ]),
         services: BTreeMap::from([
@@ -89,11 +93,12 @@ fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
         interfaces: attached.iter().map(|it| (it.index, interface(it))).collect(),
         next_backend_id: BackendId(9),
         hop_generation: 7,
+        hash_key: KEY,
     };
     let full: Vec<String> = (0..16).map(|host| format!("fd00::{host:x}1")).collect();
     want.sources.insert(SourceSetNumber(8), sources(&full.iter().map(String::as_str).collect::<Vec<_>>()));
 
-    let mut steps = vec![Op::SetNextBackendId(BackendId(9)), Op::SetHopGeneration(7)];
+    let mut steps = vec![Op::SetNextBackendId(BackendId(9)), Op::SetHopGeneration(7), Op::SetHashKey(KEY)];
     steps.extend(want.interfaces.iter().map(|(index, it)| Op::PutInterface(*index, *it)));
     steps.extend(want.backend_names.iter().map(|(number, name)| Op::PutBackendName(*number, name.clone())));
     steps.extend(want.service_names.iter().map(|(number, name)| Op::PutServiceName(*number, name.clone())));

@@ -21,7 +21,7 @@ use lb_userspace::{
 };
 
 use crate::{
-    contents::{put_everything, removal},
+    contents::{KEY, put_everything, removal},
     world::{World, open},
 };
 
@@ -97,7 +97,12 @@ fn what_is_deleted_is_gone_and_leaves_no_bits_in_the_filter() -> Result<()> {
             opened.datapath.apply(&step)?;
         }
 
-        let left = Snapshot { next_backend_id: BackendId(9), hop_generation: 7, ..Snapshot::default() };
+        let left = Snapshot {
+            next_backend_id: BackendId(9),
+            hop_generation: 7,
+            hash_key: KEY,
+            ..Snapshot::default()
+        };
         assert_eq!(opened.datapath.observe()?, left);
         assert!(world.filter()?.iter().all(|byte| *byte == 0));
         Ok(())

@@ -39,7 +39,7 @@ use tests::lab::{self, Namespace};
 use crate::contents::literal;
 
 /// Of every data plane here.
-pub const ROOM: Room = Room { services: 300, backends: 900 };
+pub const ROOM: Room = Room { services: 300, backends: 900, slots: 10_000 };
 
 /// A namespace with two interfaces, and a place for pins.
 pub struct World {
@@ -120,7 +120,9 @@ impl World {
                 half_open_flows: 256,
                 services: ROOM.services,
                 backends: ROOM.backends,
+                slots: ROOM.slots,
             },
+            hash: Default::default(),
             services: vec![
                 spec::Service {
                     name: "web".to_owned(),

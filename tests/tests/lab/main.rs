@@ -21,6 +21,7 @@ mod paths;
 mod refusal;
 mod reload;
 mod scale;
+mod schedulers;
 mod stage;
 mod standby;
 mod start;

@@ -170,6 +170,8 @@ mod tests {
             map_memory_bytes: 0,
             services_max: 0,
             backends_max: 0,
+            slots: 0,
+            slots_max: 0,
         }
     }
 }

@@ -1,137 +1,183 @@
-//! Free ranges of slots: first fit, in sizes that are powers of two.
+//! Free ranges of slots: first fit in one half of the array, in whole lines.
 //!
-//! A range is rounded up to a power of two and aligned to it. So a free range is always found, whatever the allocation
-//! history, as long as at most `allowed` slots are in use. `lb_common::limits::Room::slots` has the proof.
+//! Normally all ranges that pools use are in one half. A range takes the lowest gap there. If no gap is long enough, all
+//! ranges are laid out anew in the other half ([`Layout::Move`]), where nothing is in use. That always fits: a half has
+//! half as many slots again as may be in force.
+//!
+//! If a daemon is killed during such a move, both halves have ranges in use. The next plan for everything completes it.
 
 use std::collections::BTreeMap;
 
-use lb_common::pool::{SlotIndex, SlotRange};
+use lb_common::{
+    limits::Room,
+    pool::{SlotIndex, SlotLine, SlotRange},
+};
 
-/// The used slots, and where to continue the search for free ones.
+/// Where the ranges of a plan lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// A range stays where it is if its contents stay. Others are in this half.
+    Keep(Half),
+    /// All ranges are in this half.
+    Move(Half),
+}
+
+impl Layout {
+    /// Where new ranges are.
+    pub const fn half(self) -> Half {
+        match self {
+            Self::Keep(half) | Self::Move(half) => half,
+        }
+    }
+
+    /// May a range stay?
+    pub const fn keeps(self, room: Room, range: SlotRange) -> bool {
+        match self {
+            Self::Keep(_) => true,
+            Self::Move(half) => half.contains(room, range),
+        }
+    }
+}
+
+/// A half of the array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    Lower,
+    Upper,
+}
+
+impl Half {
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Lower => Self::Upper,
+            Self::Upper => Self::Lower,
+        }
+    }
+
+    /// Its first slot, and the slot after its last one.
+    const fn bounds(self, room: Room) -> (u32, u32) {
+        let slots = room.half_slots();
+        match self {
+            Self::Lower => (0, slots),
+            Self::Upper => (slots, 2 * slots),
+        }
+    }
+
+    pub const fn contains(self, room: Room, range: SlotRange) -> bool {
+        let (first, end) = self.bounds(room);
+        range.offset.0 >= first && range.end().0 <= end
+    }
+
+    /// The half with more of the slots in force.
+    pub fn in_use(room: Room, in_force: impl Iterator<Item = SlotRange>) -> Self {
+        let (lower, upper) = in_force.fold((0, 0), |(lower, upper), range| {
+            let is_lower = Self::Lower.contains(room, range);
+            if is_lower { (lower + range.length, upper) } else { (lower, upper + range.length) }
+        });
+        if lower >= upper { Self::Lower } else { Self::Upper }
+    }
+}
+
+/// The used slots of one half, and where to continue the search for free ones.
 #[derive(Debug)]
 pub struct Ranges {
-    /// Number of slots.
-    slots: u32,
-    /// How many of them may be used.
-    allowed: u32,
-    in_use: u32,
     /// First slot -> slot after the last one.
     taken: BTreeMap<u32, u32>,
-    /// By exponent of the size: no free range begins below this.
-    from: [u32; u32::BITS as usize],
+    end: u32,
+    /// By length: no free range begins below this.
+    from: BTreeMap<u32, u32>,
+    first: u32,
 }
 
 impl Ranges {
-    /// `slots` slots, of which `allowed` may be used, with these ranges taken.
-    pub fn new(slots: u32, allowed: u32, taken: impl IntoIterator<Item = SlotRange>) -> Self {
-        let mut ranges =
-            Self { slots, allowed, in_use: 0, taken: BTreeMap::new(), from: [0; u32::BITS as usize] };
-        for range in taken {
-            let size = range.length.next_power_of_two();
-            ranges.taken.insert(range.offset.0, range.offset.0 + size);
-            ranges.in_use += size;
-        }
-        ranges
+    /// A half with these ranges taken. Those in the other half do not matter.
+    pub fn new(room: Room, half: Half, taken: impl IntoIterator<Item = SlotRange>) -> Self {
+        let (first, end) = half.bounds(room);
+        let taken = taken.into_iter().map(|range| (range.offset.0, range.end().0)).collect();
+        Self { taken, end, from: BTreeMap::new(), first }
     }
 
-    /// Takes the lowest free range.
+    /// Takes the lowest gap.
     pub fn take(&mut self, length: u32) -> Option<SlotRange> {
-        let size = length.next_power_of_two();
-        if size > self.allowed.saturating_sub(self.in_use) {
+        let size = SlotLine::occupied(length);
+        let from = self.from.get(&size).copied().unwrap_or(self.first);
+        let mut offset = from;
+        for (at, end) in self.taken_from(from) {
+            if offset + size <= at {
+                break;
+            }
+            offset = offset.max(SlotLine::occupied(end));
+        }
+        if offset + size > self.end {
             return None;
         }
-        let mut offset = self.from[size.ilog2() as usize];
-        while let Some(end) = self.obstacle(offset, size) {
-            offset = end.next_multiple_of(size);
-        }
-        if size > self.slots.saturating_sub(offset) {
-            return None;
-        }
-        self.from[size.ilog2() as usize] = offset + size;
+        self.from.insert(size, offset + size);
         self.taken.insert(offset, offset + size);
-        self.in_use += size;
         Some(SlotRange { offset: SlotIndex(offset), length })
     }
 
-    /// The end of the last used range that overlaps these slots.
-    fn obstacle(&self, offset: u32, size: u32) -> Option<u32> {
-        let (_, end) = self.taken.range(..offset + size).next_back()?;
-        (*end > offset).then_some(*end)
+    /// The used ranges that end after this slot.
+    fn taken_from(&self, slot: u32) -> impl Iterator<Item = (u32, u32)> {
+        let before = self.taken.range(..slot).next_back();
+        before.into_iter().chain(self.taken.range(slot..)).map(|(at, end)| (*at, *end))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use lb_common::limits::Room;
     use proptest::prelude::*;
 
     use super::*;
 
+    const ROOM: Room = Room { services: 1, backends: 1, slots: 256 };
+
     #[test]
-    fn the_lowest_aligned_free_range_is_taken() {
-        let taken =
-            [SlotRange { offset: SlotIndex(0), length: 1 }, SlotRange { offset: SlotIndex(4), length: 3 }];
-        let mut ranges = Ranges::new(64, 64, taken);
+    fn the_lowest_gap_in_whole_lines_is_taken() {
+        let mut ranges = Ranges::new(ROOM, Half::Lower, [at(0, 1), at(48, 20)]);
 
-        let offsets: Vec<_> = [4, 1, 2, 1].map(|length| ranges.take(length).unwrap().offset.0).into();
+        let offsets = [17, 1, 16, 33, 1].map(|length| ranges.take(length).unwrap().offset.0);
 
-        assert_eq!(offsets, [8, 1, 2, 12]);
+        assert_eq!(offsets, [16, 80, 96, 112, 160]);
     }
 
     #[test]
-    fn no_more_slots_are_used_than_allowed() {
-        let mut ranges = Ranges::new(64, 8, []);
+    fn nothing_is_taken_in_the_other_half() {
+        for (half, first) in [(Half::Lower, 0), (Half::Upper, 384)] {
+            let mut ranges = Ranges::new(ROOM, half, [at(first, 16), at(384 - first, 16)]);
 
-        assert_eq!(ranges.take(5).map(|it| it.offset), Some(SlotIndex(0)));
-        assert_eq!(ranges.take(1), None);
-    }
-
-    /// The worst case for first fit: one of many small ranges is left wherever a larger one could be.
-    #[test]
-    fn larger_ranges_fit_between_the_remains_of_smaller_ones() {
-        let backends = 1024;
-        let room = Room { services: 1, backends };
-        let (slots, allowed) = (room.slots(), room.slots_in_use());
-        let mut live: Vec<SlotRange> = Vec::new();
-
-        for exponent in 0..=backends.ilog2() {
-            let size = 1 << exponent;
-            live.sort();
-            live.dedup_by_key(|range| range.offset.0 / size);
-            let mut ranges = Ranges::new(slots, allowed, live.iter().copied());
-            while ranges.in_use + size <= allowed {
-                live.push(ranges.take(size).expect("an allowed range fits"));
-            }
+            assert_eq!(ranges.take(368), Some(at(first + 16, 368)), "{half:?}");
+            assert_eq!(ranges.take(1), None, "{half:?}");
         }
+    }
+
+    #[test]
+    fn a_half_is_in_use_if_it_has_most_of_the_slots() {
+        assert_eq!(Half::in_use(ROOM, [].into_iter()), Half::Lower);
+        assert_eq!(Half::in_use(ROOM, [at(0, 5), at(384, 6)].into_iter()), Half::Upper);
     }
 
     proptest! {
         #[test]
-        fn everything_allowed_fits_and_ranges_do_not_overlap(
-            steps in prop::collection::vec((1u32..=64, any::<prop::sample::Index>(), 0usize..4), 1..400),
+        fn ranges_do_not_overlap_and_all_that_may_be_in_force_fit_into_an_empty_half(
+            lengths in prop::collection::vec(1u32..=64, 1..30),
         ) {
-            let backends = 64;
-            let room = Room { services: 1, backends };
-        let (slots, allowed) = (room.slots(), room.slots_in_use());
+            let mut ranges = Ranges::new(ROOM, Half::Upper, []);
             let mut live: Vec<SlotRange> = Vec::new();
-
-            for (length, which, departures) in steps {
-                let size = |range: &SlotRange| range.length.next_power_of_two();
-                for _ in 0..departures.min(live.len()) {
-                    let at = which.index(live.len());
-                    live.swap_remove(at);
+            for length in lengths {
+                if live.iter().map(|it| SlotLine::occupied(it.length)).sum::<u32>() + SlotLine::occupied(length) > ROOM.slots {
+                    break;
                 }
-                while live.iter().map(size).sum::<u32>() + length.next_power_of_two() > allowed {
-                    live.remove(0);
-                }
-                let range = Ranges::new(slots, allowed, live.iter().copied()).take(length);
+                let range = ranges.take(length).expect("a range that may be in force fits");
 
-                let range = range.expect("an allowed range fits");
-                prop_assert!(range.end().0 <= slots);
-                let is_apart = |it: &SlotRange| it.end() <= range.offset || range.end() <= it.offset;
-                prop_assert!(live.iter().all(is_apart));
+                prop_assert!(Half::Upper.contains(ROOM, range));
+                prop_assert!(range.offset.0.is_multiple_of(16));
+                prop_assert!(live.iter().all(|it| it.end() <= range.offset || range.end() <= it.offset));
                 live.push(range);
             }
         }
+    }
+
+    fn at(offset: u32, length: u32) -> SlotRange {
+        SlotRange { offset: SlotIndex(offset), length }
     }
 }

@@ -8,9 +8,12 @@ use lb_common::{
 };
 
 use super::*;
-use crate::controller::{
-    diff::diff,
-    fixture::{backend, service, serving, socket, web},
+use crate::{
+    controller::{
+        diff::diff,
+        fixture::{backend, service, serving, socket, web},
+    },
+    spec::Scheduler,
 };
 
 #[test]
@@ -81,6 +84,7 @@ fn a_backend_keeps_its_id_while_its_flows_are_valid() {
         ("another source", |it| it.sources = vec!["10.0.0.2".parse().unwrap()], "==="),
         ("another protocol", |it| it.protocol = Protocol::Udp, "+++"),
         ("no check", |it| it.health = None, "==="),
+        ("another scheduler", |it| it.scheduler = Scheduler::Maglev, "==="),
     ];
     for (about, edit, expected) in cases {
         let have = compiled(&[web(Protocol::Tcp)]);
@@ -135,7 +139,7 @@ fn the_error_names_what_does_not_fit() {
     };
     let compiled = |services| {
         let mut state = all_serving(services);
-        state.set_room(Room { services: 512, backends: 2048 });
+        state.set_room(Room { services: 512, backends: 2048, slots: 8192 });
         compile(&state, &Indexed::default())
     };
     let refusal = |services| compiled(services).unwrap_err();
@@ -151,7 +155,7 @@ fn the_error_names_what_does_not_fit() {
 /// New things are written before old ones are deleted, so there is room for both.
 #[test]
 fn at_full_limits_everything_can_be_replaced_at_once() {
-    let room = Room { services: 1, backends: 3 };
+    let room = Room { services: 1, backends: 3, slots: 16 };
     let of = |name: &str, third: u8| {
         let mut state = all_serving(vec![Service {
             name: name.into(),
@@ -222,6 +226,77 @@ fn a_new_service_does_not_get_a_pool_that_a_former_one_refers_to() {
     };
     assert_eq!((pool_of(81), pool_of(80)), (Some(PoolNumber(1)), Some(PoolNumber(0))));
     assert_eq!(want.pools.len(), 2);
+}
+
+const SMALL: Room = Room { services: 3, backends: 9, slots: 64 };
+
+/// Pools 0, 1 and 2 have three backends each. The last one may need 32 slots, so the budget is used up.
+fn three_pools(weights: [u32; 3]) -> State {
+    let mut services: Vec<Service> = (0..3)
+        .map(|n| Service {
+            name: format!("s{n}"),
+            listen: vec![socket(&format!("192.0.2.10:{}", 80 + n))],
+            ..web(Protocol::Tcp)
+        })
+        .collect();
+    services[2].scheduler = Scheduler::WeightedRoundRobin;
+    for (backend, weight) in services[2].backends.iter_mut().zip(weights) {
+        backend.weight = weight;
+    }
+    let mut state = all_serving(services);
+    state.set_room(SMALL);
+    state
+}
+
+/// The same contents with the ranges of the pools at these slots.
+fn laid_out(have: &Snapshot, offsets: [u32; 3]) -> Indexed {
+    let mut laid_out = have.clone();
+    laid_out.slots.clear();
+    for (pool, offset) in laid_out.pools.values_mut().zip(offsets) {
+        let range = SlotRange { offset: SlotIndex(offset), ..pool.slots() };
+        laid_out.slots.insert(range.offset, have.ids(*pool).to_vec());
+        *pool = Pool::new(range, pool.picker().unwrap(), pool.mode().unwrap(), pool.sources());
+    }
+    laid_out.into()
+}
+
+fn offsets(snapshot: &Snapshot) -> Vec<u32> {
+    snapshot.pools.values().map(|pool| pool.slots().offset.0).collect()
+}
+
+#[test]
+fn if_a_schedule_finds_no_gap_all_ranges_move_to_the_other_half() {
+    let have = compile(&three_pools([1, 1, 1]), &Indexed::default()).unwrap();
+    assert_eq!(offsets(&have), [0, 16, 32]);
+
+    for (before, after) in
+        [([0, 32, 64], [96, 112, 128]), ([112, 144, 176], [0, 16, 32]), ([0, 16, 32], [0, 16, 48])]
+    {
+        let have = laid_out(&have, before);
+
+        let want = compile(&three_pools([20, 7, 3]), &have).unwrap();
+
+        assert_eq!(offsets(&want), after, "{before:?}");
+        assert_eq!(want.offered(PoolNumber(2)).len(), 30);
+        let mut maps = (*have).clone();
+        for op in diff(&have, &want) {
+            maps.apply(&op);
+            assert_eq!(maps.fault(), None, "{op:?}");
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_move_is_completed_by_the_next_plan_for_everything() {
+    let state = three_pools([1, 1, 1]);
+    let have = compile(&state, &Indexed::default()).unwrap();
+
+    for before in [[96, 32, 64], [96, 112, 64], [0, 32, 96]] {
+        let want = compile(&state, &laid_out(&have, before)).unwrap();
+
+        let halves: BTreeSet<bool> = offsets(&want).iter().map(|offset| *offset < 96).collect();
+        assert_eq!(halves.len(), 1, "{before:?}: {:?}", offsets(&want));
+    }
 }
 
 fn compiled(services: &[Service]) -> Snapshot {

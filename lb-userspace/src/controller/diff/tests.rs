@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    iter,
     time::{Duration, Instant},
 };
 
 use lb_common::{
     backend::BackendId,
-    limits::BACKEND_IDS,
+    limits::{BACKEND_IDS, Room},
     net::Protocol,
     pool::{SlotRange, SourceSetNumber},
     service::Mode,
@@ -17,7 +18,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     controller::{
-        compile::compile,
+        compile::{NoRoom, compile},
         fixture::{backend, eth0, hops, probed, service, unprobed},
         index::Indexed,
         plan::plan,
@@ -25,11 +26,15 @@ use crate::{
         state::State,
     },
     event::{Health, HopState},
-    spec::{AdminState, BackendName, Service, Spec},
+    spec::{AdminState, BackendName, Scheduler, Service, Spec},
 };
 
 const SERVICES: u8 = 3;
 const BACKENDS: u8 = 4;
+/// The highest weight, and the one that backends begin with.
+const WEIGHT: u32 = 100;
+/// No more slots than all services need at the most: in each of two families two backends, and whole lines.
+const ROOM: Room = Room { services: 3, backends: 12, slots: 3 * 2 * 208 };
 
 /// An action of an operator, a probe, the network or a crash.
 #[derive(Clone, Debug)]
@@ -39,6 +44,7 @@ enum Change {
     MoveBackend(u8, u8, u8),
     Admin(u8, u8, AdminState),
     Weight(u8, u8, u32),
+    Schedule(u8, Scheduler),
     Backup(u8, u8, bool),
     Health(u8, u8, Health),
     /// The listen address of one service goes to the other.
@@ -65,6 +71,8 @@ fn change() -> impl Strategy<Value = Change> {
     let backend = || 0..BACKENDS;
     let admin = prop_oneof![Just(AdminState::Ready), Just(AdminState::Drain), Just(AdminState::Maint)];
     let health = prop_oneof![3 => Just(Health::Up), 2 => Just(Health::Down)];
+    let weight = prop_oneof![Just(0), Just(1), 2..WEIGHT, Just(WEIGHT)];
+    let scheduler = prop_oneof![Just(Scheduler::RoundRobin), Just(Scheduler::WeightedRoundRobin)];
     let lost = prop_oneof![
         Just(HopState::NoRoute),
         Just(HopState::Local),
@@ -76,7 +84,8 @@ fn change() -> impl Strategy<Value = Change> {
         4 => (service(), backend()).prop_map(|(s, b)| Change::ToggleBackend(s, b)),
         2 => (service(), backend(), 0..3u8).prop_map(|(s, b, to)| Change::MoveBackend(s, b, to)),
         3 => (service(), backend(), admin).prop_map(|(s, b, to)| Change::Admin(s, b, to)),
-        1 => (service(), backend(), 0..2u32).prop_map(|(s, b, to)| Change::Weight(s, b, to)),
+        3 => (service(), backend(), weight).prop_map(|(s, b, to)| Change::Weight(s, b, to)),
+        2 => (service(), scheduler).prop_map(|(s, to)| Change::Schedule(s, to)),
         1 => (service(), backend(), any::<bool>()).prop_map(|(s, b, to)| Change::Backup(s, b, to)),
         8 => (service(), backend(), health).prop_map(|(s, b, to)| Change::Health(s, b, to)),
         1 => (service(), service()).prop_map(|(a, b)| Change::SwapListens(a, b)),
@@ -141,7 +150,8 @@ impl World {
     fn new(first_id: u32) -> Self {
         let now = Instant::now();
         let services: Vec<_> = (0..SERVICES).map(a_service).collect();
-        let state = unprobed(services, now);
+        let mut state = unprobed(services, now);
+        state.set_room(ROOM);
         Self {
             now,
             spec: state.spec().clone(),
@@ -163,13 +173,16 @@ impl World {
             self.grace_period.begun += 1;
             self.grace_period.pending = Some(round);
         }
+        if matches!(compile(&self.state, &self.maps), Err(NoRoom::Slots)) {
+            self.make_room()?;
+        }
         let have = self.maps.clone();
-        let want = compile(&self.state, &have).expect("a small world fits");
+        let want = compile(&self.state, &have).expect("what may be in force fits");
         prop_assert_eq!(want.fault(), None);
         prop_assert_eq!(diff(&want, &want), vec![]);
         let crash = self.crash_after.take();
         let scope = self.state.dirty().cloned().unwrap_or_default();
-        let plan = plan(&self.state, &have, &scope).expect("a small world fits");
+        let plan = plan(&self.state, &have, &scope).expect("what may be in force fits");
         for op in plan.iter().take(crash.unwrap_or(usize::MAX)) {
             self.step(op)?;
         }
@@ -181,9 +194,19 @@ impl World {
         prop_assert_eq!(&*self.maps, &want, "a plan for {:?} must lead to the compiled contents", scope);
         self.state.set_clean();
         prop_assert_eq!(&self.maps, &Indexed::from(want.clone()), "the index follows each operation");
-        let again = compile(&self.state, &self.maps).expect("a small world fits");
+        let again = compile(&self.state, &self.maps).expect("what may be in force fits");
         prop_assert_eq!(diff(&want, &again), vec![], "nothing is left to change");
         Ok(())
+    }
+
+    /// As the controller does: waits for a grace period, and frees what no packet reads.
+    fn make_room(&mut self) -> Result<(), TestCaseError> {
+        self.state.end_grace();
+        self.grace_period.begun += 1;
+        (self.grace_period.ended, self.grace_period.pending) = (self.grace_period.begun, None);
+        let unread = self.maps.part(iter::empty(), self.state.grace());
+        let none = Snapshot { next_backend_id: unread.next_backend_id, ..Snapshot::default() };
+        diff(&unread, &none).iter().try_for_each(|op| self.step(op))
     }
 
     fn step(&mut self, op: &Op) -> Result<(), TestCaseError> {
@@ -243,6 +266,7 @@ impl World {
     fn start_again(&mut self) {
         self.now += Duration::from_millis(50);
         self.state = State::new(self.spec.clone(), self.admin.clone(), self.now);
+        self.state.set_room(ROOM);
         self.grace_period.pending = None;
         self.links();
         self.state.adopt(&self.maps, self.now);
@@ -261,6 +285,7 @@ impl World {
                 it.address.set_port(8080 + u16::from(*to));
             }),
             Change::Admin(s, b, to) => drop(self.admin.insert(named(s, b), *to)),
+            Change::Schedule(s, to) => self.on_service(*s, |it| it.scheduler = *to),
             Change::Weight(s, b, to) => self.on_backend(*s, *b, |it| it.weight = *to),
             Change::Backup(s, b, to) => self.on_backend(*s, *b, |it| it.backup = *to),
             Change::Health(s, b, to) => {

@@ -16,6 +16,7 @@ pub struct Replaced {
     spec: Arc<Spec>,
     places: Arc<BTreeMap<String, usize>>,
     backends: usize,
+    slots: u64,
     admin: BTreeMap<BackendName, AdminState>,
     reach: Arc<Reach>,
     health: ReplacedHealth,
@@ -52,6 +53,7 @@ impl State {
             spec: std::mem::replace(&mut self.spec, Arc::new(spec)),
             places: Arc::clone(&self.places),
             backends: self.backends,
+            slots: self.slots,
             admin: std::mem::replace(&mut self.admin, admin),
             reach: Arc::clone(&self.reach),
             health: ReplacedHealth::default(),
@@ -59,6 +61,9 @@ impl State {
             have_watches_changed: self.have_watches_changed,
         };
         let (before, spec) = (&replaced.spec, Arc::clone(&self.spec));
+        if before.hash != spec.hash {
+            self.set_dirty(Scope::All);
+        }
         if identity::are_same(&before.services, &spec.services) {
             replaced.health = self.set_services(before, &spec, now);
             let with_other_admin = differences(&replaced.admin, &self.admin);
@@ -77,6 +82,7 @@ impl State {
         let places = spec.services.iter().enumerate().map(|(place, it)| (it.name.clone(), place));
         self.places = Arc::new(places.collect());
         self.backends = backends(&spec).count();
+        self.slots = spec.services.iter().map(|service| service.most_slots()).sum();
         self.have_watches_changed = true;
         self.set_dirty(Scope::All);
         replaced
@@ -88,6 +94,7 @@ impl State {
         let changed: Vec<_> = pairs.filter(|(old, new)| old != new).collect();
         for (old, new) in &changed {
             self.backends = self.backends + new.backends.len() - old.backends.len();
+            self.slots = self.slots + new.most_slots() - old.most_slots();
         }
         let moved: Vec<_> = changed.iter().filter(|(old, new)| may_move_health(old, new)).collect();
         let mut former = BTreeMap::new();
@@ -142,6 +149,7 @@ impl State {
         self.spec = replaced.spec;
         self.places = replaced.places;
         self.backends = replaced.backends;
+        self.slots = replaced.slots;
         self.admin = replaced.admin;
         self.reach = replaced.reach;
         let undone: BTreeMap<_, _> = match replaced.health {

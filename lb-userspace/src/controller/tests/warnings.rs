@@ -103,10 +103,8 @@ fn limits_of_services_and_backends_other_than_the_pinned_ones_are_a_warning() {
     let warnings = world.status().warnings;
     assert_eq!(
         warnings,
-        [
-            "[limits] differ from the pinned maps, which keep their sizes: 1024 services, 16384 backends; to change \
-             them, run `xlb detach` (which ends all flows) and start xlb again"
-        ]
+        ["[limits] differ from the pinned maps, which keep their sizes: 1024 services, 16384 backends, \
+             1048576 slots; to change them, run `xlb detach` (which ends all flows) and start xlb again"]
     );
 }
 

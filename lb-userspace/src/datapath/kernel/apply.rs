@@ -47,6 +47,11 @@ impl Maps {
                 settings.hop_generation = *generation;
                 self.set_settings(&settings)
             }
+            Op::SetHashKey(key) => {
+                let mut settings = self.settings()?;
+                settings.hash_keys = *key.words();
+                self.set_settings(&settings)
+            }
             Op::DeleteService(listen) => gone(self.services.remove(&service_key(listen))),
             Op::DeletePool(number) => self.schedules.put_pool(*number, Pool::NONE),
             Op::DeleteSlots(slots) => self.schedules.delete_slots(*slots),

@@ -1,10 +1,6 @@
 //! Loads the program with the maps of the running program, or with new ones.
 
-use std::{
-    fs::File,
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, ensure};
 use aya::{
@@ -14,6 +10,7 @@ use aya::{
 };
 use lb_common::{
     backend::BackendId,
+    limits::Room,
     settings::{PortPool, Settings},
 };
 
@@ -25,10 +22,13 @@ use super::{
     slow_paths,
     traces::{TraceLevel, Traces},
 };
-use crate::datapath::{
-    names, past, pins,
-    shapes::{self, MapShape, Sizes},
-    takeover::Takeover,
+use crate::{
+    datapath::{
+        names, past, pins,
+        shapes::{self, MapShape, Sizes},
+        takeover::Takeover,
+    },
+    hash_key::HashKey,
 };
 
 /// A program that is loaded and pinned with its maps. It is not attached yet.
@@ -154,14 +154,16 @@ fn fill(mut maps: Maps, basis: &Basis<'_>, shapes: &[MapShape]) -> anyhow::Resul
 /// Sets the defaults of settings that have no value yet.
 fn set_defaults(settings: &mut Settings, sizes: Sizes, ports: PortPool) -> anyhow::Result<()> {
     if !has_keys(settings) {
-        settings.keys = random_keys()?;
+        // With known keys, an attacker could choose flows that fall into one bucket.
+        settings.keys = *HashKey::random().context("cannot read /dev/urandom")?.words();
     }
     if settings.ports == Settings::default().ports {
         settings.ports = ports;
     }
     settings.next_backend_id = settings.next_backend_id.max(BackendId::FIRST);
     (settings.shape4, settings.shape6) = (sizes.v4, sizes.v6);
-    (settings.services, settings.backends) = (sizes.room.services, sizes.room.backends);
+    let Room { services, backends, slots } = sizes.room;
+    (settings.services, settings.backends, settings.slots) = (services, backends, slots);
     Ok(())
 }
 
@@ -269,17 +271,4 @@ fn verify<'a>(pinned: impl Iterator<Item = (&'a MapShape, PathBuf)>) -> anyhow::
         );
     }
     Ok(())
-}
-
-/// The keys of the flow hash. With known keys, an attacker could choose flows that fall into one bucket.
-fn random_keys() -> anyhow::Result<[u64; 6]> {
-    let mut bytes = [0; 48];
-    File::open("/dev/urandom")
-        .and_then(|mut random| random.read_exact(&mut bytes))
-        .context("cannot read /dev/urandom")?;
-    let mut keys = [0; 6];
-    for (key, bytes) in keys.iter_mut().zip(bytes.as_chunks::<8>().0) {
-        *key = u64::from_ne_bytes(*bytes);
-    }
-    Ok(keys)
 }

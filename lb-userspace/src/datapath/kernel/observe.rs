@@ -12,7 +12,10 @@ use lb_common::{
 };
 
 use super::maps::Maps;
-use crate::datapath::{Listen, ServiceValue, Snapshot, names};
+use crate::{
+    datapath::{Listen, ServiceValue, Snapshot, names},
+    hash_key::HashKey,
+};
 
 impl Maps {
     pub fn observe(&self) -> anyhow::Result<Snapshot> {
@@ -43,6 +46,7 @@ impl Maps {
             interfaces: self.interfaces()?,
             next_backend_id: settings.next_backend_id,
             hop_generation: settings.hop_generation,
+            hash_key: HashKey::new(settings.hash_keys),
         })
     }
 

@@ -74,25 +74,40 @@ impl Schedules {
     /// The active ranges, and the runs of other used slots between them.
     pub fn slots(&self, pools: &BTreeMap<PoolNumber, Pool>) -> BTreeMap<SlotIndex, Vec<BackendId>> {
         let in_force = pools.values().map(|pool| pool.slots()).filter(|slots| slots.length != 0);
-        let in_force: BTreeMap<_, _> = in_force.map(|it| (it.offset, it.end())).collect();
-        let ids = self.slots.iter().flat_map(|line| line.id.iter().map(|id| BackendId(id.load())));
+        let in_force: BTreeMap<_, _> = in_force.map(|it| (it.offset.0, it.end().0)).collect();
+        let mut ranges = BTreeMap::new();
+        let mut gap = 0;
+        for (offset, end) in in_force {
+            self.runs(gap, offset, &mut ranges);
+            ranges.insert(SlotIndex(offset), self.ids(offset, end).collect());
+            gap = end;
+        }
+        self.runs(gap, self.count(), &mut ranges);
+        ranges
+    }
 
-        let mut ranges: BTreeMap<SlotIndex, Vec<BackendId>> = BTreeMap::new();
-        // The range of the slot before, and the end of that range if it is active.
-        let (mut range, mut end) = (None, SlotIndex(0));
-        for (slot, id) in (0..).map(SlotIndex).zip(ids) {
-            if let Some(its_end) = in_force.get(&slot) {
-                (range, end) = (Some(slot), *its_end);
-            } else if slot >= end && id == BackendId::NONE {
-                range = None;
-            } else if slot == end || range.is_none() {
-                range = Some(slot);
-            }
-            if let Some(range) = range {
-                ranges.entry(range).or_default().push(id);
+    /// Adds the runs of used slots.
+    fn runs(&self, first: u32, end: u32, ranges: &mut BTreeMap<SlotIndex, Vec<BackendId>>) {
+        let mut run = None;
+        for (slot, id) in (first..).zip(self.ids(first, end)) {
+            if id == BackendId::NONE {
+                run = None;
+            } else {
+                let start = *run.get_or_insert(SlotIndex(slot));
+                ranges.entry(start).or_default().push(id);
             }
         }
-        ranges
+    }
+
+    /// The ids in these slots, as far as they exist.
+    fn ids(&self, first: u32, end: u32) -> impl Iterator<Item = BackendId> {
+        let lines = self.slots.iter().skip(SlotLine::line(SlotIndex(first)) as usize);
+        let slots = lines.flat_map(|line| &line.id).skip(SlotLine::place(SlotIndex(first)));
+        slots.take(end.saturating_sub(first) as usize).map(|id| BackendId(id.load()))
+    }
+
+    fn count(&self) -> u32 {
+        (self.slots.iter().len() * SlotLine::SLOTS) as u32
     }
 
     pub fn sources(&self) -> BTreeMap<SourceSetNumber, Vec<IpAddr>> {

@@ -200,6 +200,7 @@ fn spec(interfaces: &[&str], mode: AttachMode) -> Spec {
         api: Api { socket: PathBuf::from("/run/xlb/xlb.sock") },
         metrics: None,
         limits: Limits::default(),
+        hash: Default::default(),
         services: vec![
             Service {
                 name: "web".to_owned(),

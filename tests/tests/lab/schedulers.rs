@@ -1,0 +1,233 @@
+//! Schedulers: the shares of real connections, and what stays when the scheduler or the file changes.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, Permissions},
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use lb_common::service::Mode;
+use tests::lab::{
+    Config, Daemon, Family, Lab, Shape, Tally, Topology, Web, address,
+    visit::{ask, connect},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::{
+    refusal::{INVALID_CONFIGURATION, refused, said},
+    stage::one_backend,
+};
+
+const ALL: [&str; 4] = ["round-robin", "weighted-round-robin", "source-hash", "maglev"];
+/// A key file of the right form.
+const KEY: &str =
+    "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f\n";
+
+#[test]
+fn weighted_round_robin_gives_exact_shares_in_the_smooth_order() -> Result<()> {
+    let Stage { lab, xlb: _xlb, web: _web, .. } =
+        Stage::new("weighted", 2, "weighted-round-robin", [5, 1, 1])?;
+
+    for family in Family::ALL {
+        let to = address::SERVICE.port(family, 80);
+        let from = SocketAddr::new(lab.clients[0].of(family), 0);
+        let order = lab.client.block_on(|| async move {
+            let mut order = String::new();
+            for _ in 0..14 {
+                order.extend(ask(from, to).await?.strip_prefix("web-"));
+            }
+            Ok(order)
+        })?;
+        let tally = lab.visit(family, 80, 7_000)?;
+
+        assert_eq!(order, "1121311".repeat(2), "{family:?}");
+        assert_eq!(shares(&tally), [5_000, 1_000, 1_000], "{family:?}: {tally}");
+    }
+    Ok(())
+}
+
+#[test]
+fn maglev_shares_connections_by_weight() -> Result<()> {
+    let Stage { lab, xlb: _xlb, web: _web, .. } = Stage::new("maglev", 8, "maglev", [1, 2, 3])?;
+
+    for family in Family::ALL {
+        let tally = lab.visit(family, 80, 12_000)?;
+
+        assert_eq!(tally.failed(), 0, "{tally}");
+        let distance = chi_square(shares(&tally), [2_000.0, 4_000.0, 6_000.0]);
+        assert!(distance < UNLIKELY, "{family:?}: {distance}: {tally}");
+    }
+    Ok(())
+}
+
+#[test]
+fn source_hash_keeps_the_backend_of_each_client_across_reload_and_restart() -> Result<()> {
+    const CLIENTS: u8 = 120;
+    let Stage { lab, web: _web, mut config, mut xlb } =
+        Stage::new("source", CLIENTS, "source-hash", [100; 3])?;
+    let before = homes(&lab)?;
+
+    config.services[0].backends.reverse();
+    config.services[0].health.fall = 5;
+    xlb.write(&config)?;
+    xlb.run(&["reload"])?;
+    let after_reload = homes(&lab)?;
+    xlb.stop()?;
+    xlb.start_again()?;
+    let after_restart = homes(&lab)?;
+
+    assert_eq!((&after_reload, &after_restart), (&before, &before));
+    let mut clients = BTreeMap::new();
+    before.values().for_each(|backend| *clients.entry(backend.clone()).or_insert(0) += 1);
+    let tally = Tally { answers: clients, ..Tally::default() };
+    let expected = f64::from(CLIENTS) * 2.0 / 3.0;
+    let distance = chi_square(shares(&tally), [expected; 3]);
+    assert!(distance < UNLIKELY, "{distance}: {tally}");
+    Ok(())
+}
+
+#[test]
+fn no_connection_moves_when_the_scheduler_changes() -> Result<()> {
+    let Stage { lab, web: _web, mut config, xlb } = Stage::new("changed", 4, ALL[0], [3, 2, 1])?;
+    for family in Family::ALL {
+        let (from, to) =
+            (lab.clients.iter().map(|client| client.of(family)), address::SERVICE.port(family, 80));
+        let from: Vec<_> = from.cycle().take(60).map(|address| SocketAddr::new(address, 0)).collect();
+
+        lab.client.block_on(|| async {
+            let mut connections = Vec::new();
+            for from in from {
+                let mut stream = connect(from, to).await?;
+                let backend = ask_again(&mut stream).await?;
+                connections.push((stream, backend));
+            }
+            for scheduler in ALL.into_iter().rev() {
+                config.services[0].scheduler = Some(scheduler);
+                xlb.write(&config)?;
+                xlb.run(&["reload"])?;
+                for (stream, backend) in &mut connections {
+                    let answer = ask_again(stream).await.context(scheduler)?;
+                    ensure!(answer == *backend, "{scheduler}: {answer} instead of {backend}");
+                }
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_hash_key_is_checked_at_start_and_on_reload_and_another_one_moves_no_connection() -> Result<()> {
+    let lab = one_backend("hashkey")?;
+    let _web = lab.web_servers()?;
+    let key = lab.directory().join("a.key");
+    let path = key.display();
+    let config = Config { key_file: Some(key.clone()), ..Config::web(&lab, Mode::FullNat) };
+    fs::write(lab.config_path(), config.to_string())?;
+    let write = |text: &str, mode: u32| -> Result<()> {
+        fs::write(&key, text)?;
+        Ok(fs::set_permissions(&key, Permissions::from_mode(mode))?)
+    };
+
+    write(KEY, 0o644)?;
+    let open = refused(&lab, &[])?;
+    let expected = format!("error: {path}: others can use this secret (its mode is 0644): run `chmod 600`\n");
+    assert_eq!(said(&open), (INVALID_CONFIGURATION, expected));
+
+    write(KEY, 0o600)?;
+    let xlb = lab.start(&config)?;
+    xlb.wait_until_all_are_up()?;
+    let (from, to) =
+        (SocketAddr::new(lab.clients[0].of(Family::V4), 0), address::SERVICE.port(Family::V4, 80));
+    lab.client.block_on(|| async {
+        let mut stream = connect(from, to).await?;
+        let backend = ask_again(&mut stream).await?;
+
+        write("not a key\n", 0o600)?;
+        let reload = xlb.output(&["reload"])?;
+        ensure!(
+            reload.code == INVALID_CONFIGURATION && reload.stderr.contains("96 hexadecimal digits"),
+            "{reload:?}"
+        );
+        write(&KEY.replace("00", "ff"), 0o600)?;
+        let reload = xlb.output(&["reload"])?;
+        ensure!(reload.code == 0 && reload.stderr.contains("the hash key changed"), "{reload:?}");
+
+        ensure!(ask_again(&mut stream).await? == backend);
+        Ok(())
+    })
+}
+
+/// A serving daemon with three web servers, all up.
+struct Stage {
+    web: Vec<Web>,
+    config: Config,
+    xlb: Daemon,
+    lab: Lab,
+}
+
+impl Stage {
+    fn new(tag: &'static str, clients: u8, scheduler: &'static str, weights: [u32; 3]) -> Result<Self> {
+        let lab = Lab::build(&Topology::new(tag, Shape::TwoNics).clients(clients))?;
+        let web = lab.web_servers()?;
+        let mut config = Config::web(&lab, Mode::FullNat);
+        config.services[0].scheduler = Some(scheduler);
+        for (backend, weight) in config.services[0].backends.iter_mut().zip(weights.iter().cycle()) {
+            backend.weight = *weight;
+        }
+        let xlb = lab.start(&config)?;
+        xlb.wait_until_all_are_up()?;
+        Ok(Self { web, config, xlb, lab })
+    }
+}
+
+/// The value that chi-square with two degrees of freedom exceeds once in a million times.
+const UNLIKELY: f64 = 27.6;
+
+fn chi_square(seen: [usize; 3], expected: [f64; 3]) -> f64 {
+    seen.iter().zip(expected).map(|(seen, expected)| (*seen as f64 - expected).powi(2) / expected).sum()
+}
+
+/// Of web-1, web-2 and web-3.
+fn shares(tally: &Tally) -> [usize; 3] {
+    ["web-1", "web-2", "web-3"].map(|backend| tally.of(backend))
+}
+
+/// The backend of each client, which is the same for several connections.
+fn homes(lab: &Lab) -> Result<BTreeMap<SocketAddr, String>> {
+    let mut homes = BTreeMap::new();
+    for family in Family::ALL {
+        let to = address::SERVICE.port(family, 80);
+        for client in &lab.clients {
+            let from = SocketAddr::new(client.of(family), 0);
+            let answers = lab.client.block_on(|| async {
+                Ok([ask(from, to).await?, ask(from, to).await?, ask(from, to).await?])
+            })?;
+            ensure!(answers.iter().all(|answer| *answer == answers[0]), "{from}: {answers:?}");
+            homes.insert(from, answers[0].clone());
+        }
+    }
+    Ok(homes)
+}
+
+/// Requests the backend's name on a connection that stays open.
+async fn ask_again(stream: &mut TcpStream) -> Result<String> {
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n").await.context("ask")?;
+    let mut answer = String::new();
+    loop {
+        let mut bytes = [0; 1024];
+        let count = stream.read(&mut bytes).await.context("read the answer")?;
+        ensure!(count > 0, "the connection ended: {answer:?}");
+        answer.push_str(std::str::from_utf8(&bytes[..count])?);
+        if let Some((_, body)) = answer.split_once("\r\n\r\n")
+            && let Some(name) = body.strip_suffix('\n')
+        {
+            return Ok(name.to_owned());
+        }
+    }
+}
