@@ -8,6 +8,7 @@ use crate::{
     hop::Hop,
     limits::BACKEND_IDS,
     net::{Address, Be16},
+    pool::PoolNumber,
 };
 
 /// The id of a backend. Ids count up from 1, modulo 2^24.
@@ -70,12 +71,16 @@ pub struct Backend {
     pub address: Address,
     /// The port that requests are sent to.
     pub port: Be16,
+    /// 1 if a client that it refuses gets another backend.
+    pub retries: u16,
+    /// How many backends of its pool may be ejected at the same time.
+    pub most_ejected: u16,
     /// Zero.
-    pub zero: [u16; 3],
+    pub zero: u16,
     /// How to get there. Its address lies in one word of 64 bits, which the controller writes as a whole.
     pub hop: Hop,
-    /// Zero.
-    pub rest: u32,
+    /// Its pool.
+    pub pool: PoolNumber,
     /// The words of its [`Load`]. Zero in the controller's own copies.
     pub load: [u64; 8],
 }
@@ -89,7 +94,20 @@ impl Backend {
     pub const ACCEPTS_IN_PANIC: u32 = 2;
 }
 
-crate::fields!(Backend { id, counters, service_counters, accepts, address, port, zero, hop, rest, load });
+crate::fields!(Backend {
+    id,
+    counters,
+    service_counters,
+    accepts,
+    address,
+    port,
+    retries,
+    most_ejected,
+    zero,
+    hop,
+    pool,
+    load
+});
 
 const _: () = assert!(core::mem::offset_of!(Backend, hop) % 8 == 0);
 
@@ -102,8 +120,10 @@ const _: () = assert!(size_of::<Backend>() == 128);
 pub struct Load {
     /// The number of records of its flows whose state [is counted](crate::flow::State::is_counted).
     pub flows: Word,
+    /// The [`Ejection`](crate::ejection::Ejection) word.
+    pub ejection: Word,
     /// Zero.
-    pub zero: [u64; 7],
+    pub zero: [u64; 6],
 }
 
 const _: () = assert!(size_of::<Load>() == size_of::<[u64; 8]>());

@@ -30,6 +30,10 @@ pub struct BackendCounters {
     pub returned: Tally,
     /// New flows assigned to it.
     pub new_flows: u64,
+    /// New TCP flows that it refused by RST.
+    pub refused: u64,
+    /// SYNs that clients repeated because it did not answer.
+    pub unanswered: u64,
 }
 
 /// Counters of one service. It received the packets counted here, plus those forwarded to its backends.
@@ -38,6 +42,8 @@ pub struct BackendCounters {
 pub struct ServiceCounters {
     /// Packets for the service that were not forwarded.
     pub refused: Tally,
+    /// New flows of clients that another backend had refused.
+    pub retried_flows: u64,
 }
 
 /// Counters of one interface: actions taken on received packets. Their sum is the number of packets received.
@@ -55,6 +61,6 @@ pub struct ActionCounters {
 }
 
 crate::fields!(Tally { packets, bytes });
-crate::fields!(BackendCounters { forwarded, returned, new_flows });
-crate::fields!(ServiceCounters { refused });
+crate::fields!(BackendCounters { forwarded, returned, new_flows, refused, unanswered });
+crate::fields!(ServiceCounters { refused, retried_flows });
 crate::fields!(ActionCounters { passed, dropped, transmitted, redirected });

@@ -120,7 +120,7 @@ impl ReplyEntry {
     }
 }
 
-/// What is known from the backend's SYN-ACK (or first datagram): `generation (24) | seen (8) | sequence number (32)`.
+/// What is known from the client's SYN and the backend's SYN-ACK (or first datagram): `generation (24) | seen (8) | sequence number (32)`.
 ///
 /// It includes the generation, so a late store is not valid for the record's next owner.
 #[repr(transparent)]
@@ -128,11 +128,12 @@ impl ReplyEntry {
 pub struct Proof(pub u64);
 
 impl Proof {
-    /// The backend has not answered the flow of `generation`. This value differs between owners as well, so a late
-    /// compare-exchange for an earlier owner cannot replace the next owner's value.
+    /// The backend has not answered the flow of `generation`, whose client's SYN has this sequence number. This value
+    /// differs between owners as well, so a late compare-exchange for an earlier owner cannot replace the next owner's
+    /// value.
     #[inline(always)]
-    pub const fn none(generation: u32) -> Self {
-        Self((generation as u64) << 40)
+    pub const fn none(generation: u32, syn: u32) -> Self {
+        Self((generation as u64) << 40 | syn as u64)
     }
 
     /// The backend has answered the flow of `generation`, with this sequence number.
@@ -147,7 +148,7 @@ impl Proof {
         self.0 >> 32 == (generation as u64) << 8 | 1
     }
 
-    /// The sequence number of the backend's latest SYN-ACK.
+    /// The sequence number of the backend's latest SYN-ACK or, before that, of the client's SYN.
     #[inline(always)]
     pub const fn sequence(self) -> u32 {
         self.0 as u32
@@ -372,7 +373,7 @@ mod tests {
     fn a_proof_is_valid_for_one_owner_only() {
         let proof = Proof::new(7, 1000);
 
-        assert!(proof.is_of(7) && !proof.is_of(8) && !Proof::none(7).is_of(7));
+        assert!(proof.is_of(7) && !proof.is_of(8) && !Proof::none(7, 1000).is_of(7));
         assert_eq!(proof.sequence(), 1000);
     }
 

@@ -16,6 +16,7 @@ pub mod backend;
 pub mod cell;
 pub mod clock;
 pub mod counters;
+pub mod ejection;
 pub mod event;
 pub mod flow;
 pub mod hop;

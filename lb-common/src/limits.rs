@@ -36,6 +36,10 @@ pub const BACKEND_IDS: u32 = 1 << 24;
 /// Number of reply tuples tried for a flow before one is taken from a flow that has ended or is half-open. With three
 /// quarters of a port pool in TIME-WAIT, 1 % of new flows find no free port among 16.
 pub const PORT_PROBES: u32 = 16;
+/// How often a client that is refused gets another backend. After that, it receives the refusal.
+pub const MAX_RETRIES: u32 = 2;
+/// Slots that are tried for a new flow, before its own is used although that backend is ejected.
+pub const SLOT_TRIES: u32 = 16;
 /// Size of the ring buffer for neighbour requests, in bytes.
 pub const EVENT_RING_BYTES: usize = 16 * 1024;
 /// Trace lines per CPU and second, so that traces cannot overload a busy host.

@@ -162,11 +162,13 @@ const _: () = assert!(Pool::SOURCES_AT + 16 == 64 && MAX_SOURCE_SETS == 1 << 16)
 pub struct Turn {
     /// How many slots have been chosen.
     pub taken: Word,
+    /// How many backends of the pool are ejected.
+    pub ejected: Word,
     /// Zero.
-    pub zero: [u64; 7],
+    pub zero: [u64; 6],
 }
 
-crate::fields!(Turn { taken, zero });
+crate::fields!(Turn { taken, ejected, zero });
 
 const _: () = assert!(size_of::<Turn>() == 64);
 

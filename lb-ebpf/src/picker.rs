@@ -9,8 +9,10 @@
 //! | [`hash::of_source`] | by the client's address | `source-hash` |
 //! | [`hash::of_flow`] | by the tuple | `maglev` |
 
+pub mod ejection;
 mod hash;
 mod turn;
+pub mod usable;
 
 use lb_common::{
     pool::{Picker, Pool, PoolSlot},

@@ -14,9 +14,11 @@ use lb_common::{
 use crate::{
     family::Family,
     packet::tcp::{Segment, Side},
+    picker::usable,
     storage::Storage,
     table::{
         evict::{self, Candidate},
+        handshake::Retry,
         lifecycle,
         record::{self, States},
         reply_index::{self, Holders, Reserve},
@@ -55,6 +57,12 @@ pub trait Steps<F: Family>: Storage<F> + Sized {
         reply_tuple::write(self, record, slot, probe)
     }
 
+    /// [`usable::from`]
+    #[inline(always)]
+    fn usable(&self, slot: PoolSlot) -> Result<PoolSlot, Reason> {
+        usable::from(self, slot)
+    }
+
     /// [`reply_index::reserve`]
     #[inline(always)]
     fn reserve(&self, record: RecordIndex, generation: u32, probe: u32, evict: Holders) -> Reserve {
@@ -86,8 +94,15 @@ pub trait Steps<F: Family>: Storage<F> + Sized {
 
     /// [`lifecycle::advance`]
     #[inline(always)]
-    fn advance(&self, record: RecordIndex, control: Control, side: Side, segment: Segment) {
-        lifecycle::advance(self, record, control, side, segment);
+    fn advance(
+        &self,
+        record: RecordIndex,
+        control: Control,
+        side: Side,
+        segment: Segment,
+        idle: Ticks,
+    ) -> Result<(), Retry> {
+        lifecycle::advance(self, record, control, side, segment, idle)
     }
 
     /// Writes a debug trace of the flow in [`Storage::scratch`]. Only the kernel has traces.

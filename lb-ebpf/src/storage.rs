@@ -2,14 +2,13 @@
 
 use lb_common::{
     backend::{Backend, BackendId, Load},
-    cell::Word,
     clock::Ticks,
     counters::{BackendNumber, ServiceNumber},
     event::NeighbourWanted,
     flow::{Bucket, BucketIndex, LineIndex, ReplyLine, State},
     hop::{Hop, Interface, InterfaceIndex},
     net::{Address, Be16},
-    pool::{Pool, PoolNumber, SlotIndex, SourceSet, SourceSetNumber},
+    pool::{Pool, PoolNumber, SlotIndex, SourceSet, SourceSetNumber, Turn},
     reason::Reason,
     service::{Filter, Service, ServiceKey},
     settings::Settings,
@@ -38,8 +37,8 @@ pub trait Maps {
     fn slot(&self, index: SlotIndex) -> Option<BackendId>;
     /// A set of sources.
     fn sources(&self, number: SourceSetNumber) -> Option<&SourceSet>;
-    /// The round-robin word of a pool.
-    fn turn(&self, pool: PoolNumber) -> Option<&Word>;
+    /// The turn of a pool, and the number of its ejected backends.
+    fn turn(&self, pool: PoolNumber) -> Option<&Turn>;
     /// The backend in the element of `id`: the caller must compare the id.
     fn backend(&self, id: BackendId) -> Option<&Backend>;
     /// An interface.
@@ -52,6 +51,12 @@ pub trait Maps {
     fn count_returned(&self, number: BackendNumber, bytes: u64);
     /// Counts a new flow of a backend.
     fn count_new_flow(&self, number: BackendNumber);
+    /// Counts a new TCP flow that a backend refused.
+    fn count_refusal(&self, number: BackendNumber);
+    /// Counts a SYN that a client repeated because a backend did not answer.
+    fn count_unanswered(&self, number: BackendNumber);
+    /// Counts a new flow of a client that another backend had refused.
+    fn count_retried_flow(&self, number: ServiceNumber);
     /// Counts a packet for a service that was not forwarded.
     fn count_refused(&self, number: ServiceNumber, bytes: u64);
 }

@@ -3,6 +3,7 @@
 
 pub mod evict;
 pub mod half_open;
+pub mod handshake;
 pub mod hash;
 pub mod insert;
 pub mod lifecycle;

@@ -65,7 +65,8 @@ use self::{
 use crate::{
     datapath::{Attached, Capacity, Datapath},
     event::{Event, Health, Path, Probed, Reply, Since, Target},
-    spec::{Spec, overlay::Overlay},
+    probe::ProbeOutcome,
+    spec::{BackendName, Spec, overlay::Overlay},
 };
 
 /// How often the maps are read back and repaired when nothing else requires it.
@@ -350,6 +351,9 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     fn probed(&mut self, probed: Probed, now: Instant) {
         let (name, detail) = (probed.backend.clone(), probed.result.detail.clone());
         let change = probed.change;
+        if probed.result.outcome == ProbeOutcome::Success {
+            self.readmit(&name);
+        }
         if !self.state.probed(probed, now) {
             return;
         }
@@ -357,6 +361,15 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Some(Health::Up) => info!(backend:% = name, probe = detail; "backend is up"),
             Some(Health::Down) => warn!(backend:% = name, probe = detail; "backend is down"),
             None => {}
+        }
+    }
+
+    /// A successful health check ends the ejection of a backend.
+    fn readmit(&mut self, name: &BackendName) {
+        let id = self.have.backend_named(name).map(|backend| backend.id);
+        if let Some(id) = id.filter(|id| self.datapath.is_ejected(*id)) {
+            self.datapath.readmit(id);
+            info!(backend:% = name; "backend is no longer ejected: its health check succeeded");
         }
     }
 

@@ -66,8 +66,8 @@ pub trait Datapath {
     fn apply(&mut self, op: &Op) -> anyhow::Result<()>;
     /// Returns when no packet in flight can still read what was replaced before.
     fn grace_period(&mut self) -> anyhow::Result<()>;
-    /// Frees the records and reply index entries of the flows of `retired` backend ids, in one chunk of the
-    /// tables (see [`Datapath::flows`]).
+    /// Ends the flows of `retired` backend ids, and those that have expired, in one chunk of the tables (see
+    /// [`Datapath::flows`]).
     fn sweep(&mut self, from: u32, retired: &BTreeSet<BackendId>) -> anyhow::Result<Option<u32>>;
     /// Visits the flows of one chunk of the tables that have not expired, including those of removed backends.
     /// The chunk begins at `from` (0: the first). Returns where the next one begins. A chunk takes
@@ -77,6 +77,10 @@ pub trait Datapath {
     fn backend_counters(&self, number: BackendNumber) -> anyhow::Result<BackendCounters>;
     /// The packets for a service that were not forwarded, summed over all CPUs.
     fn service_counters(&self, number: ServiceNumber) -> anyhow::Result<ServiceCounters>;
+    /// Has the program ejected the backend?
+    fn is_ejected(&self, id: BackendId) -> bool;
+    /// Ends the ejection of a backend.
+    fn readmit(&mut self, id: BackendId);
     /// By name: counts of names that no longer have a counter number.
     fn past(&self) -> &BTreeMap<String, Counted>;
     /// The counters of the program, summed over all CPUs.

@@ -82,6 +82,8 @@ pub struct Service {
     pub received: Tally,
     /// Must not decrease when a backend is removed.
     pub new_flows: u64,
+    /// New flows of clients that another backend had refused.
+    pub retried_flows: u64,
     pub backends: Vec<Backend>,
 }
 

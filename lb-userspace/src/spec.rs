@@ -208,6 +208,8 @@ pub struct Service {
     pub scheduler: Scheduler,
     /// When it is ready, and what happens when backends fail.
     pub availability: Availability,
+    /// What a client gets if a backend refuses its connection.
+    pub on_refused: OnRefused,
     /// `None`: backends are assumed to be up.
     pub health: Option<HealthCheck>,
     /// In the order of the file, then those that commands added.
@@ -245,6 +247,18 @@ named!(Scheduler {
     Maglev = "maglev",
 });
 json_by_name!(Scheduler);
+/// What a client gets if a backend refuses its connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnRefused {
+    /// Another backend, when it repeats its SYN.
+    #[default]
+    Retry,
+    /// The refusal.
+    Pass,
+}
+
+named!(OnRefused { Retry = "retry", Pass = "pass", });
+json_by_name!(OnRefused);
 named!(Protocol { Tcp = "tcp", Udp = "udp", });
 named!(Mode { FullNat = "full-nat", Nat = "nat", });
 

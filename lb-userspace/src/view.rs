@@ -147,6 +147,9 @@ pub struct Backend {
     pub backup: bool,
     /// According to its health checks.
     pub health: Health,
+    /// It has refused or not answered its last new flows: until it answers one, or a health check, it gets one at a time.
+    #[serde(default)]
+    pub ejected: bool,
     /// Set by the operator.
     pub admin_state: AdminState,
     /// Half-open, established and closing, at most a second old.

@@ -92,10 +92,10 @@ pub struct Memory {
     pub reply_index: Vec<(usize, u32, usize, u64)>,
     /// The number of half-open flows, by family.
     pub half_open: [u64; 2],
-    /// The round-robin counters, by pool.
-    pub turns: Vec<u64>,
-    /// The flows of each backend, by id. There are [`MAX_IDS`].
-    pub loads: Vec<u64>,
+    /// The turn of each pool, and the number of its ejected backends.
+    pub turns: Vec<(u64, u64)>,
+    /// The flows and the ejection word of each backend, by id. There are [`MAX_IDS`].
+    pub loads: Vec<(u64, u64)>,
 }
 
 /// A record that is not empty.

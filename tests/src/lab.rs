@@ -31,6 +31,7 @@ pub mod metrics;
 pub mod namespace;
 pub mod nftables;
 pub mod pass;
+pub mod rush;
 pub mod sweep;
 pub mod topology;
 pub mod visit;

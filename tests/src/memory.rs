@@ -14,7 +14,7 @@ use lb_common::{
     hop::{Hop, Interface, InterfaceIndex},
     limits::MAX_PLACES,
     net::{Address, V4, V6},
-    pool::{Pool, PoolNumber, SlotIndex, SlotLine, SourceSet, SourceSetNumber},
+    pool::{Pool, PoolNumber, SlotIndex, SlotLine, SourceSet, SourceSetNumber, Turn},
     reason::Reason,
     service::{Service, ServiceKey},
     settings::Settings,
@@ -36,7 +36,7 @@ use crate::{
 /// All maps.
 pub struct MemoryTables {
     epoch: Epoch,
-    turns: Vec<Word>,
+    turns: Vec<Turn>,
     /// By id, modulo [`MAX_IDS`].
     loads: Vec<Load>,
     v4: Flows<V4>,
@@ -80,8 +80,8 @@ impl MemoryTables {
             services: vec![Default::default(); MAX_NUMBERS as usize],
         };
         Self {
-            turns: (0..MAX_NUMBERS).map(|_| Word::new(0)).collect(),
-            loads: (0..MAX_IDS).map(|_| Load { flows: Word::new(0), zero: [0; 7] }).collect(),
+            turns: (0..MAX_NUMBERS).map(|_| turn()).collect(),
+            loads: (0..MAX_IDS).map(|_| load()).collect(),
             v4: Flows::new(epoch.maps.settings.shape4),
             v6: Flows::new(epoch.maps.settings.shape6),
             counters: RefCell::new(counters),
@@ -142,14 +142,22 @@ impl MemoryTables {
     pub fn memory(&self) -> Memory {
         let mut memory = Memory {
             half_open: [self.v4.half_open(), self.v6.half_open()],
-            turns: self.turns.iter().map(Word::load).collect(),
-            loads: self.loads.iter().map(|load| load.flows.load()).collect(),
+            turns: self.turns.iter().map(|turn| (turn.taken.load(), turn.ejected.load())).collect(),
+            loads: self.loads.iter().map(|load| (load.flows.load(), load.ejection.load())).collect(),
             ..Memory::default()
         };
         self.v4.copy_into(&mut memory, 0);
         self.v6.copy_into(&mut memory, 1);
         memory
     }
+}
+
+fn turn() -> Turn {
+    Turn { taken: Word::new(0), ejected: Word::new(0), zero: [0; 6] }
+}
+
+fn load() -> Load {
+    Load { flows: Word::new(0), ejection: Word::new(0), zero: [0; 6] }
 }
 
 fn add(tally: &mut Tally, bytes: u64) {
@@ -190,7 +198,7 @@ impl storage::Maps for MemoryTables {
         self.unless_missing(Element::Sources, set)
     }
 
-    fn turn(&self, pool: PoolNumber) -> Option<&Word> {
+    fn turn(&self, pool: PoolNumber) -> Option<&Turn> {
         self.unless_missing(Element::Turn, self.turns.get(pool.0 as usize))
     }
 
@@ -203,9 +211,11 @@ impl storage::Maps for MemoryTables {
             accepts: 0,
             address: Address::v6(V6(0, 0)),
             port: lb_common::net::Be16::new(0),
-            zero: [0; 3],
+            retries: 0,
+            most_ejected: 0,
+            zero: 0,
             hop: Hop { destination: ZERO_MAC, source: ZERO_MAC, interface: InterfaceIndex::NONE, mtu: 0 },
-            rest: 0,
+            pool: PoolNumber(0),
             load: [0; 8],
         };
         let place = id.place(MAX_PLACES);
@@ -241,6 +251,18 @@ impl storage::Maps for MemoryTables {
 
     fn count_new_flow(&self, number: BackendNumber) {
         self.count(|counters| counters.backends[number.0 as usize].new_flows += 1);
+    }
+
+    fn count_refusal(&self, number: BackendNumber) {
+        self.count(|counters| counters.backends[number.0 as usize].refused += 1);
+    }
+
+    fn count_unanswered(&self, number: BackendNumber) {
+        self.count(|counters| counters.backends[number.0 as usize].unanswered += 1);
+    }
+
+    fn count_retried_flow(&self, number: ServiceNumber) {
+        self.count(|counters| counters.services[number.0 as usize].retried_flows += 1);
     }
 
     fn count_refused(&self, number: ServiceNumber, bytes: u64) {

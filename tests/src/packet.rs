@@ -203,6 +203,14 @@ impl Packet {
         }
     }
 
+    /// The TCP flags; 0 if it is not TCP.
+    pub fn tcp_flags(&self) -> u8 {
+        match &self.content {
+            Content::Tcp(tcp) => tcp.flags,
+            Content::Udp(_) | Content::Icmp(_) | Content::Other { .. } => 0,
+        }
+    }
+
     /// The UDP header.
     ///
     /// # Panics

@@ -4,6 +4,7 @@ pub mod balancing;
 pub mod capacity;
 pub mod closing;
 pub mod damage;
+pub mod failing_backends;
 pub mod forwarding;
 pub mod handshake;
 pub mod icmp;
@@ -21,7 +22,7 @@ pub mod udp;
 macro_rules! for_all_themes {
     ($call:ident) => {
         $call! {
-            balancing, capacity, closing, forwarding, handshake, icmp, malformed, next_hops, no_flow, other_macs,
+            balancing, capacity, closing, failing_backends, forwarding, handshake, icmp, malformed, next_hops, no_flow, other_macs,
             passed_to_host, scheduling, timeouts, udp
         }
     };

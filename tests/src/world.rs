@@ -103,6 +103,10 @@ pub struct Service {
     pub sources: Vec<IpAddr>,
     /// How a slot is chosen for a new flow.
     pub picker: Picker,
+    /// Does a client that is refused get another backend?
+    pub retries: bool,
+    /// Are backends ejected that fail, up to half of them?
+    pub ejects: bool,
     /// Its backends, in the order of their slots. One that does not accept new flows has no slot.
     pub backends: Vec<Backend>,
     /// The slots, as positions in `backends`, if a backend has not exactly one slot. At most 16.
@@ -247,6 +251,8 @@ impl World {
             mode: kind.mode,
             sources: vec![kind.ip.source()],
             picker: Picker::Turn,
+            retries: false,
+            ejects: false,
             backends: Vec::new(),
             slots: None,
         });

@@ -16,6 +16,7 @@ use crate::{clock::Ticks, net::Protocol};
 /// | state | meaning | idle timeout | source |
 /// |---|---|---|---|
 /// | `HALF_OPEN` | the client has not yet acknowledged the backend's answer | 120 s | RFC 4787 REQ-5 (UDP, 2 min); longer than the largest gap between two SYNs (RFC 6298, 2.4: 60 s) |
+/// | either + `REFUSED` | half-open, and its backend has refused the client, whose next SYN gets another backend | 120 s | |
 /// | `REOPENING` | half-open, and an older closing flow has the same addresses and ports | 120 s | RFC 9293, 3.6.1 |
 /// | `ESTABLISHED` TCP | the handshake is proven | 7,440 s | RFC 5382 REQ-5 |
 /// | `ESTABLISHED` UDP | the client sent another datagram after the backend's answer | 300 s | RFC 4787 REQ-5 |
@@ -70,6 +71,9 @@ impl State {
     /// the backend may still use it. Counts as closed.
     pub const ENDED: Self = Self(7 | Self::FIN_CLIENT | Self::FIN_BACKEND);
 
+    /// A half-open flow was refused by its backend, and waits for the client's next SYN, which gets another backend.
+    pub const REFUSED: u8 = 0x08;
+    const RETRIES_AT: u32 = 6;
     const KIND: u8 = 0x07;
     /// Kinds of live records, one bit each.
     const LIVE: u8 = 1 << Self::HALF_OPEN.0
@@ -92,7 +96,57 @@ impl State {
     /// Is the handshake not yet proven?
     #[inline(always)]
     pub const fn is_half_open(self) -> bool {
-        self.0 == Self::HALF_OPEN.0 || self.0 == Self::REOPENING.0
+        self.is_kind(Self::HALF_OPEN) || self.is_kind(Self::REOPENING)
+    }
+
+    /// Half-open, with a closing flow of the same client tuple?
+    #[inline(always)]
+    pub const fn is_reopening(self) -> bool {
+        self.is_kind(Self::REOPENING)
+    }
+
+    /// Can a packet of the client belong to this record only? Not while there may be a reopening flow beside a closing one.
+    #[inline(always)]
+    pub const fn is_alone(self) -> bool {
+        self.0 == Self::ESTABLISHED.0 || self.is_kind(Self::HALF_OPEN)
+    }
+
+    #[inline(always)]
+    const fn is_kind(self, kind: Self) -> bool {
+        self.0 & Self::KIND == kind.0
+    }
+
+    /// Half-open, and refused by its backend?
+    #[inline(always)]
+    pub const fn is_refused(self) -> bool {
+        self.is_half_open() && self.0 & Self::REFUSED != 0
+    }
+
+    /// A half-open state after a refusal.
+    #[inline(always)]
+    #[must_use]
+    pub const fn refused(self) -> Self {
+        Self(self.0 | Self::REFUSED)
+    }
+
+    /// A half-open state without a refusal.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unrefused(self) -> Self {
+        Self(self.0 & !Self::REFUSED)
+    }
+
+    /// How many backends have refused the client of this half-open flow before its own.
+    #[inline(always)]
+    pub const fn retries(self) -> u32 {
+        self.0 as u32 >> Self::RETRIES_AT
+    }
+
+    /// A half-open state of a flow whose client this many backends have refused.
+    #[inline(always)]
+    #[must_use]
+    pub const fn after_retries(self, retries: u32) -> Self {
+        Self(self.0 | (retries << Self::RETRIES_AT) as u8)
     }
 
     /// Is the handshake proven, however far the flow has been closed since?
@@ -107,10 +161,11 @@ impl State {
         self.0 & Self::KIND == Self::ESTABLISHED.0 | Self::RESET
     }
 
-    /// Does the flow count for the [load](crate::backend::Load) of its backend? A flow that was closed or reset does not.
+    /// Does the flow count for the [load](crate::backend::Load) of its backend? A flow that was closed, reset or refused does
+    /// not.
     #[inline(always)]
     pub const fn is_counted(self) -> bool {
-        self.is_live() && !self.is_closed() && !self.is_reset()
+        self.is_live() && !self.is_closed() && !self.is_reset() && !self.is_refused()
     }
 
     /// Has one side begun to close, or had it done so when a SYN arrived?
@@ -157,6 +212,11 @@ mod tests {
             (State::REOPENING, [true, true, true, false, false, true]),
             (State::ESTABLISHED, [true, true, false, true, false, true]),
             (reset, [true, true, false, true, true, false]),
+            (
+                State(State::HALF_OPEN.0 | State::REFUSED).after_retries(3),
+                [true, true, true, false, false, false],
+            ),
+            (State(State::REOPENING.0).after_retries(2), [true, true, true, false, false, true]),
             (State::RETIRED, [false, true, false, false, false, false]),
             (State::ENDED, [false, true, false, false, false, false]),
         ];

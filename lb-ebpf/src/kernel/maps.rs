@@ -52,7 +52,7 @@ pub static SLOTS: Array<SlotLine, { ROOM.slot_lines() as usize }, MMAPABLE> = Ar
 pub static SOURCES: Array<SourceSet, { ROOM.source_sets() as usize }, MMAPABLE> = Array::new();
 /// The round-robin word, by pool.
 #[btf_map]
-pub static TURNS: Array<Turn, { ROOM.pools() as usize }> = Array::new();
+pub static TURNS: Array<Turn, { ROOM.pools() as usize }, MMAPABLE> = Array::new();
 /// Backends, by `id % ROOM.places()`.
 #[btf_map]
 pub static BACKENDS: Array<Backend, { ROOM.places() as usize }, MMAPABLE> = Array::new();

@@ -1,14 +1,15 @@
 //! Arguments and results of global functions as numbers, the only types that the verifier allows.
 
 use lb_common::{
-    clock::Age,
+    clock::{Age, Ticks},
     flow::{RecordIndex, WAYS},
+    pool::PoolSlot,
     reason::Reason,
 };
 
 use crate::{
     opaque::opaque,
-    packet::tcp::Segment,
+    packet::tcp::{Segment, Side},
     table::evict::{Candidate, Score},
     table::reply_index::Reserve,
 };
@@ -67,6 +68,37 @@ pub fn segment(segment: Segment) -> u64 {
 #[inline(always)]
 pub fn to_segment(packed: u64, sequence: u32) -> Segment {
     Segment { flags: (packed >> 32) as u8, acknowledgement: packed as u32, sequence }
+}
+
+/// The sender of a packet, and the time since the packet before: at most 2^31 ticks, 26 days.
+#[inline(always)]
+pub fn sender(side: Side, idle: Ticks) -> u32 {
+    idle.0 << 1 | u32::from(side == Side::Client)
+}
+
+/// The inverse of [`sender`].
+#[inline(always)]
+pub fn to_sender(packed: u32) -> (Side, Ticks) {
+    (if packed & 1 != 0 { Side::Client } else { Side::Backend }, Ticks(packed >> 1))
+}
+
+const REASON: u64 = 1 << 32;
+
+/// A slot, or a reason's number.
+#[inline(always)]
+pub fn slot(slot: Result<PoolSlot, Reason>) -> u64 {
+    slot.map_or_else(|reason| REASON | reason as u64, |slot| slot.0.into())
+}
+
+/// The inverse of [`slot`].
+#[inline(always)]
+pub fn to_slot(packed: u64) -> Result<PoolSlot, Reason> {
+    if packed & REASON == 0 {
+        return Ok(PoolSlot(packed as u32));
+    }
+    let number = u64::from(packed as u32);
+    // As in `to_result`.
+    Err(Reason::from_number(opaque(number, number)))
 }
 
 // Above all scores.

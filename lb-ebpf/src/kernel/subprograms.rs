@@ -12,7 +12,7 @@ use lb_common::{
 
 use super::{pack, tables::KernelTables};
 use crate::{
-    packet::tcp::Side,
+    picker::usable,
     storage::Maps as _,
     table::evict,
     table::lifecycle,
@@ -25,8 +25,8 @@ use crate::{
 const TABLES: KernelTables = KernelTables(core::ptr::null_mut());
 
 macro_rules! global_functions {
-    ($module:ident, $family:ty, $in_bucket:literal, $candidate:literal, $write_reply_tuple:literal, $reserve:literal,
-     $count:literal, $free:literal, $end:literal, $choose_record:literal, $advance:literal) => {
+    ($module:ident, $family:ty, $in_bucket:literal, $candidate:literal, $usable:literal, $write_reply_tuple:literal,
+     $reserve:literal, $count:literal, $free:literal, $end:literal, $choose_record:literal, $advance:literal) => {
         /// The functions of one family.
         pub mod $module {
             use super::*;
@@ -66,6 +66,13 @@ macro_rules! global_functions {
                     PoolSlot(slot),
                     probe,
                 ))
+            }
+
+            /// [`usable::from`]
+            #[unsafe(export_name = $usable)]
+            #[inline(never)]
+            pub extern "C" fn usable(slot: u32) -> u64 {
+                pack::slot(usable::from::<$family>(&TABLES, PoolSlot(slot)))
             }
 
             /// [`reply_index::reserve`]
@@ -128,12 +135,12 @@ macro_rules! global_functions {
                 control: u64,
                 packed: u64,
                 sequence: u32,
-                is_client: u32,
+                sender: u32,
             ) -> u32 {
                 let segment = pack::to_segment(packed, sequence);
-                let side = if is_client != 0 { Side::Client } else { Side::Backend };
-                lifecycle::advance::<$family>(&TABLES, RecordIndex(record), Control(control), side, segment);
-                0
+                let (side, idle) = pack::to_sender(sender);
+                let (record, control) = (RecordIndex(record), Control(control));
+                lifecycle::advance::<$family>(&TABLES, record, control, side, segment, idle).is_err().into()
             }
         }
     };
@@ -144,6 +151,7 @@ global_functions!(
     V4,
     "in_bucket4",
     "candidate4",
+    "usable4",
     "write_reply_tuple4",
     "reserve4",
     "count4",
@@ -157,6 +165,7 @@ global_functions!(
     V6,
     "in_bucket6",
     "candidate6",
+    "usable6",
     "write_reply_tuple6",
     "reserve6",
     "count6",

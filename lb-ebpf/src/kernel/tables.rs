@@ -3,14 +3,13 @@
 use aya_ebpf::{bindings::xdp_md, helpers};
 use lb_common::{
     backend::{Backend, BackendId, Load},
-    cell::Word,
     clock::Ticks,
     counters::{BackendNumber, ServiceNumber},
     event::NeighbourWanted,
     flow::{Bucket, BucketIndex, Control, LineIndex, Record4, Record6, RecordIndex, ReplyLine, State},
     hop::{Interface, InterfaceIndex},
     net::{V4, V6},
-    pool::{Pool, PoolNumber, PoolSlot, SlotIndex, SlotLine, SourceSet, SourceSetNumber},
+    pool::{Pool, PoolNumber, PoolSlot, SlotIndex, SlotLine, SourceSet, SourceSetNumber, Turn},
     reason::Reason,
     service::{Filter, Service, ServiceKey},
     settings::Settings,
@@ -24,6 +23,7 @@ use crate::{
     storage::{FlowTable, Maps, Route, Storage},
     table::evict::Candidate,
     table::half_open::HalfOpen,
+    table::handshake::Retry,
     table::record::States,
     table::reply_index::{Holders, Reserve},
     table::scratch::Scratch,
@@ -74,8 +74,8 @@ impl Maps for KernelTables {
     }
 
     #[inline(always)]
-    fn turn(&self, pool: PoolNumber) -> Option<&Word> {
-        Some(&maps::TURNS.get(pool.0)?.taken)
+    fn turn(&self, pool: PoolNumber) -> Option<&Turn> {
+        maps::TURNS.get(pool.0)
     }
 
     #[inline(always)]
@@ -109,6 +109,21 @@ impl Maps for KernelTables {
     #[inline(always)]
     fn count_new_flow(&self, number: BackendNumber) {
         counters::backend(number, |counters| counters.new_flows += 1);
+    }
+
+    #[inline(always)]
+    fn count_refusal(&self, number: BackendNumber) {
+        counters::backend(number, |counters| counters.refused += 1);
+    }
+
+    #[inline(always)]
+    fn count_unanswered(&self, number: BackendNumber) {
+        counters::backend(number, |counters| counters.unanswered += 1);
+    }
+
+    #[inline(always)]
+    fn count_retried_flow(&self, number: ServiceNumber) {
+        counters::service(number, |counters| counters.retried_flows += 1);
     }
 
     #[inline(always)]
@@ -202,6 +217,11 @@ macro_rules! flow_tables {
             }
 
             #[inline(always)]
+            fn usable(&self, slot: PoolSlot) -> Result<PoolSlot, Reason> {
+                pack::to_slot(subprograms::$calls::usable(slot.0))
+            }
+
+            #[inline(always)]
             fn reserve(&self, record: RecordIndex, generation: u32, probe: u32, evict: Holders) -> Reserve {
                 pack::to_reserve(subprograms::$calls::reserve(record.0, generation, probe, evict.0))
             }
@@ -231,9 +251,19 @@ macro_rules! flow_tables {
             }
 
             #[inline(always)]
-            fn advance(&self, record: RecordIndex, control: Control, side: Side, segment: Segment) {
-                let (packed, is_client) = (pack::segment(segment), u32::from(side == Side::Client));
-                subprograms::$calls::advance(record.0, control.0, packed, segment.sequence, is_client);
+            fn advance(
+                &self,
+                record: RecordIndex,
+                control: Control,
+                side: Side,
+                segment: Segment,
+                idle: Ticks,
+            ) -> Result<(), Retry> {
+                let (packed, sender) = (pack::segment(segment), pack::sender(side, idle));
+                match subprograms::$calls::advance(record.0, control.0, packed, segment.sequence, sender) {
+                    0 => Ok(()),
+                    _ => Err(Retry),
+                }
             }
 
             #[inline(always)]

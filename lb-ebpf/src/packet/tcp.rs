@@ -55,10 +55,14 @@ impl Segment {
     /// Does it prove that the client received the backend's SYN-ACK?
     #[inline(always)]
     pub const fn proves(self, proof: Proof) -> bool {
-        // isn + 1 ..= isn + 65536, in any segment, because the bare ACK may be lost. RST proves nothing.
-        self.flags & ACK != 0
-            && self.flags & (SYN | RST) == 0
-            && self.acknowledgement.wrapping_sub(proof.sequence()).wrapping_sub(1) < PROOF_WINDOW
+        // In any segment, because the bare ACK may be lost. RST proves nothing.
+        self.flags & (SYN | RST) == 0 && self.acknowledges(proof.sequence())
+    }
+
+    /// Does it acknowledge a SYN with this sequence number? From isn + 1 to isn + 65536.
+    #[inline(always)]
+    pub const fn acknowledges(self, syn: u32) -> bool {
+        self.flags & ACK != 0 && self.acknowledgement.wrapping_sub(syn).wrapping_sub(1) < PROOF_WINDOW
     }
 }
 

@@ -3,7 +3,7 @@
 use lb_common::{
     backend::Backend,
     cell::fence,
-    clock::Ticks,
+    clock::{Age, Ticks},
     flow::State,
     hop::{ClientHop, Hop, HopStamp, InterfaceIndex},
     reason::Reason,
@@ -17,6 +17,7 @@ use crate::{
     path::request::Forward,
     steps::Steps,
     storage::Maps,
+    table::handshake::Retry,
     table::lifecycle,
     table::record::{self, Found},
     table::reply_index,
@@ -55,11 +56,14 @@ pub fn find<'a, F: Family>(
     };
     let Found { index, control, .. } = found;
     let backend = tables.backend(owner.backend()).ok_or(Reason::Internal)?;
-    if backend.id != owner.backend() || !lifecycle::is_in_time(&found, owner.protocol(), seen, tables.now()) {
+    let now = tables.now();
+    if backend.id != owner.backend() || !lifecycle::is_in_time(&found, owner.protocol(), seen, now) {
         return Ok(None);
     }
     if control.state() != State::ESTABLISHED || segment.is_fin_or_rst() {
-        tables.advance(index, control, Side::Backend, segment);
+        let idle = Age::new(now, seen).elapsed();
+        let advanced = tables.advance(index, control, Side::Backend, segment, idle);
+        advanced.map_err(|Retry| Reason::Retried)?;
     }
     if stamp != HopStamp::new(settings.hop_generation, control.generation()) {
         let flow = tables.scratch().ok_or(Reason::Internal)?;

@@ -1,8 +1,8 @@
 //! Client to backend: a packet of a known flow.
 
 use lb_common::{
-    backend::Backend,
-    clock::Ticks,
+    backend::{Backend, BackendId},
+    clock::{Age, Ticks},
     flow::{Deltas, State},
     hop::InterfaceIndex,
     net::Protocol,
@@ -17,6 +17,7 @@ use crate::{
     path::classify,
     steps::Steps,
     storage::Maps,
+    table::handshake::Retry,
     table::lifecycle,
     table::preload,
     table::record::{self, Found, States},
@@ -68,12 +69,16 @@ pub fn find<'a, F: Family>(
             found = record::again(tables, index, tuple)?;
         }
     }
-    if let Some(found) = found
-        && let Some(forward) = known(tables, tuple, packet.segment, found)?
-    {
-        return Ok(Some(forward));
+    let mut client = Client::NEW;
+    if let Some(found) = found {
+        match known(tables, tuple, packet.segment, found)? {
+            Known::Forward(forward) => return Ok(Some(forward)),
+            Known::Ended(of_flow) => client = of_flow,
+        }
     }
     let flow = describe(tables, packet, hash)?;
+    flow.refused_by.set(client.refused_by);
+    flow.retries.set(client.retries);
     flow.has_record.set(has_record.into());
     if !is_syn {
         classify::service(tables, flow);
@@ -92,6 +97,7 @@ fn describe<'a, F: Family>(
     flow.tuple.set(packet.tuple);
     flow.hash.set(hash);
     flow.is_syn.set(u32::from(packet.segment.is_syn()));
+    flow.sequence.set(packet.segment.sequence);
     flow.layout.set(packet.layout);
     Ok(flow)
 }
@@ -111,26 +117,44 @@ pub fn count(
     sent
 }
 
-/// A packet of a known flow. `None`: the flow has ended, or its record changed owner during the lookup.
+/// What becomes of a packet whose record was found.
+enum Known<'a, F: Family> {
+    Forward(Forward<'a, F>),
+    /// The flow has ended, or its record changed owner during the lookup.
+    Ended(Client),
+}
+
+/// What the ended flow tells of its client.
+#[derive(Clone, Copy)]
+struct Client {
+    refused_by: BackendId,
+    retries: u32,
+}
+
+impl Client {
+    const NEW: Self = Self { refused_by: BackendId::NONE, retries: 0 };
+}
+
+/// A packet whose record was found.
 #[inline(always)]
 fn known<'a, F: Family>(
     tables: &'a impl Steps<F>,
     tuple: &Tuple<F>,
     segment: Segment,
     mut found: Found<'a, F>,
-) -> Result<Option<Forward<'a, F>>, Reason> {
-    let state = found.control.state();
-    if state != State::ESTABLISHED && state != State::HALF_OPEN {
+) -> Result<Known<'a, F>, Reason> {
+    const ENDED: Client = Client::NEW;
+    if !found.control.state().is_alone() {
         let Some(chosen) = tables.choose_record(found.index, found.control, segment)? else {
-            return Ok(None);
+            return Ok(Known::Ended(ENDED));
         };
-        let Some(again) = record::again(tables, chosen, tuple)? else { return Ok(None) };
+        let Some(again) = record::again(tables, chosen, tuple)? else { return Ok(Known::Ended(ENDED)) };
         found = again;
     }
     let copied = found.read(|it| {
         (it.owner.get(), record::reply_of::<F>(it).reversed(), it.deltas.get(), Ticks(it.last_seen.load()))
     });
-    let Some((owner, rewritten, deltas, seen)) = copied else { return Ok(None) };
+    let Some((owner, rewritten, deltas, seen)) = copied else { return Ok(Known::Ended(ENDED)) };
     let backend = tables.backend(owner.backend()).ok_or(Reason::Internal)?;
     let Found { index, control, .. } = found;
     // The backend was removed, put in maint, or (UDP) went down.
@@ -138,19 +162,22 @@ fn known<'a, F: Family>(
     let is_first = segment.is_syn() || owner.protocol() == Protocol::Udp as u8;
     if has_lost_backend && !is_first {
         tables.end(index, control);
-        return Ok(None);
+        return Ok(Known::Ended(ENDED));
     }
     // A client that repeats its SYN (UDP: its datagram) to a backend that takes no new flows gets another backend.
     let gets_another = control.state().is_half_open() && is_first && backend.accepts == 0;
-    if has_lost_backend
-        || gets_another
-        || !lifecycle::is_in_time(&found, owner.protocol(), seen, tables.now())
-    {
+    let now = tables.now();
+    if has_lost_backend || gets_another || !lifecycle::is_in_time(&found, owner.protocol(), seen, now) {
         tables.free(index, control);
-        return Ok(None);
+        return Ok(Known::Ended(ENDED));
     }
     if control.state() != State::ESTABLISHED || segment.is_fin_or_rst() {
-        tables.advance(index, control, Side::Client, segment);
+        let idle = Age::new(now, seen).elapsed();
+        if let Err(Retry) = tables.advance(index, control, Side::Client, segment, idle) {
+            tables.free(index, control);
+            let retries = control.state().retries() + u32::from(control.state().is_refused());
+            return Ok(Known::Ended(Client { refused_by: backend.id, retries }));
+        }
     }
-    Ok(Some(Forward::request(backend, rewritten, deltas)))
+    Ok(Known::Forward(Forward::request(backend, rewritten, deltas)))
 }

@@ -13,13 +13,13 @@ use crate::storage::Maps;
 /// here, because it runs only for new flows.
 #[inline(always)]
 pub fn pick(maps: &impl Maps, pool: PoolNumber, slots: SlotRange) -> Result<PoolSlot, Reason> {
-    Ok(slot(maps.turn(pool).ok_or(Reason::Internal)?.fetch_add(1), slots))
+    Ok(slot(maps.turn(pool).ok_or(Reason::Internal)?.taken.fetch_add(1), slots))
 }
 
 /// The slot whose turn it is.
 #[inline(always)]
 pub fn likely(maps: &impl Maps, pool: PoolNumber, slots: SlotRange) -> Option<PoolSlot> {
-    Some(slot(maps.turn(pool)?.load(), slots))
+    Some(slot(maps.turn(pool)?.taken.load(), slots))
 }
 
 #[inline(always)]

@@ -35,8 +35,8 @@ use crate::{
 pub fn insert<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<(), Reason> {
     let settings = tables.settings();
     let pool = tables.pool(flow.pool.get()).ok_or(Reason::Internal)?;
-    let slot = picker::pick(tables, flow, pool)?;
     flow.schedule.set(pool);
+    let slot = tables.usable(picker::pick(tables, flow, pool)?)?;
     let mine = take_record(tables, settings, flow)?;
     let made = is_alone(tables, flow, mine.index).and_then(|()| fill(tables, pool, slot, flow, &mine));
     fence();
@@ -52,7 +52,7 @@ pub fn insert<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<()
             return if reason == Reason::TupleInUse { use_closing_flow(tables, flow) } else { made };
         }
     };
-    transition::publish(tables, mine.record, mine.control, state);
+    transition::publish(tables, mine.record, mine.control, state.after_retries(flow.retries.get()));
     made
 }
 
@@ -147,7 +147,7 @@ fn fill<F: Family>(
     record.listen.set(flow.tuple.get().destination);
     record.request_ports.set(flow.tuple.get().ports);
     record.last_seen.store(flow.now.get().0);
-    record.proof.store(Proof::none(mine.control.generation()).0);
+    record.proof.store(Proof::none(mine.control.generation(), flow.sequence.get()).0);
     let (hop, generation) = (flow.client_hop.get(), mine.control.generation());
     record.client_hop.store(ClientHop::new(hop.destination, hop.interface, generation).0);
     record.hop_stamp.set(HopStamp::new(flow.hop_generation.get(), generation));
@@ -177,7 +177,7 @@ fn fill<F: Family>(
             (oldest, oldest_slot) = (holder, slot);
         }
         if search.takes_next_slot {
-            slot = picker::next(pool, slot);
+            slot = tables.usable(picker::next(pool, slot))?;
         }
         probe += 1;
     }
@@ -198,5 +198,8 @@ fn finish<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, mine: &Found<'_,
     mine.record.deltas.set(deltas);
     let backend = tables.backend(flow.backend.get()).ok_or(Reason::Internal)?;
     tables.count_new_flow(backend.counters);
+    if flow.retries.get() != 0 {
+        tables.count_retried_flow(flow.service_counters.get());
+    }
     Ok(())
 }

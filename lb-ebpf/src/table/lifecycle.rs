@@ -4,7 +4,6 @@
 //! handshake, and a RST that rejects the backend's ACK. The closing flow gets everything else, until it is replaced.
 
 use lb_common::{
-    cell::fence,
     clock::{Age, Ticks},
     flow::{Control, Proof, RecordIndex, State},
     net::Protocol,
@@ -15,6 +14,7 @@ use crate::{
     family::{Family, RecordOf},
     packet::tcp::{self, RST, Segment, Side},
     steps::Steps,
+    table::handshake::{self, Retry},
     table::record::{self, Found, States, by_index},
     table::transition,
 };
@@ -31,7 +31,7 @@ pub fn choose_record<F: Family>(
     if found.control.0 != control.0 {
         return Ok(Some(index)); // It has changed: the caller compares the tuple again.
     }
-    let is_reopening = control.state() == State::REOPENING;
+    let is_reopening = control.state().is_reopening();
     let other = other_record(tables, &found)?;
     let reopening = if is_reopening { Some(index) } else { other };
     let Some(reopening) = reopening else {
@@ -70,7 +70,7 @@ pub fn mark_closing<F: Family>(tables: &impl Steps<F>, reopening: RecordIndex) {
 
 /// The other record of the same tuple: the reopening flow of an established one, or the other way round.
 #[inline(always)]
-fn other_record<F: Family>(
+pub fn other_record<F: Family>(
     tables: &impl Steps<F>,
     found: &Found<'_, F>,
 ) -> Result<Option<RecordIndex>, Reason> {
@@ -101,7 +101,7 @@ pub fn is_in_time<F: Family>(found: &Found<'_, F>, protocol: u8, seen: Ticks, no
     true
 }
 
-/// Changes the state of a flow after a packet.
+/// Changes the state of a flow after a packet. `idle`: since the flow's last packet.
 #[inline(always)]
 pub fn advance<F: Family>(
     tables: &impl Steps<F>,
@@ -109,50 +109,42 @@ pub fn advance<F: Family>(
     control: Control,
     side: Side,
     segment: Segment,
-) {
-    let Ok(found) = by_index::<F>(tables, index) else { return };
+    idle: Ticks,
+) -> Result<(), Retry> {
+    let Ok(found) = by_index::<F>(tables, index) else { return Ok(()) };
     if !control.is_still(found.control) {
-        return; // The flow has just ended; this packet is still forwarded.
+        return Ok(()); // The flow has just ended; this packet is still forwarded.
     }
-    let (record, control) = (found.record, found.control);
-    let is_tcp = record.owner.get().protocol() == Protocol::Tcp as u8;
-    let state = control.state();
-    if !state.is_half_open() {
-        if is_tcp && side == Side::Backend && accepts_another::<F>(record, control, segment) {
-            restart(tables, &found, segment);
-        } else if is_tcp && !segment.is_syn() {
-            let next = tcp::after(state, side, segment);
-            if next != state {
-                // If another packet was faster, its change stands.
-                transition::replace(tables, record, control, control.with_state(next));
-            }
+    let is_tcp = found.record.owner.get().protocol() == Protocol::Tcp as u8;
+    if !found.control.state().is_half_open() {
+        if is_tcp {
+            close(tables, &found, side, segment);
         }
-        return;
+        return Ok(());
     }
     match side {
-        Side::Client => {
-            let proof = Proof(record.proof.load());
-            if proof.is_of(control.generation()) && (!is_tcp || segment.proves(proof)) {
-                // The proof may be a FIN: the bare ACK before it was lost.
-                promote(tables, &found, tcp::after(State::ESTABLISHED, side, segment));
-            }
-        }
+        Side::Client => handshake::of_client(tables, &found, segment, is_tcp, idle),
         Side::Backend if !is_tcp || segment.is_syn_ack() => {
-            answered::<F>(record, control, segment);
+            handshake::answered(tables, &found, segment);
+            Ok(())
         }
-        Side::Backend if segment.flags & RST != 0 => refuse(tables, &found),
-        Side::Backend => {}
+        Side::Backend if segment.flags & RST != 0 => handshake::refused(tables, &found, segment),
+        Side::Backend => Ok(()),
     }
 }
 
-/// Stores the sequence number of the backend's SYN-ACK (UDP: that it has answered), unless the record has changed
-/// owner: the SYN-ACK of the record's next flow may come only once, and must not be overwritten.
+/// A segment of a flow whose handshake is proven.
 #[inline(always)]
-fn answered<F: Family>(record: &RecordOf<F>, control: Control, segment: Segment) {
-    let before = record.proof.load();
-    fence();
-    if control.is_still(Control(record.control.load())) {
-        record.proof.replace(before, Proof::new(control.generation(), segment.sequence).0);
+fn close<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>, side: Side, segment: Segment) {
+    let (record, control) = (found.record, found.control);
+    if side == Side::Backend && accepts_another::<F>(record, control, segment) {
+        restart(tables, found, segment);
+    } else if !segment.is_syn() {
+        let next = tcp::after(control.state(), side, segment);
+        if next != control.state() {
+            // If another packet was faster, its change stands.
+            transition::replace(tables, record, control, control.with_state(next));
+        }
     }
 }
 
@@ -165,7 +157,7 @@ fn restart<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>, segment: Seg
     while tries < 4 {
         let restarted = control.with_state(tcp::restarted(control.state()));
         if transition::replace(tables, record, control, restarted) {
-            answered::<F>(record, control, segment);
+            handshake::answered(tables, found, segment);
             return;
         }
         let now = Control(record.control.load());
@@ -182,58 +174,4 @@ fn restart<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>, segment: Seg
 fn accepts_another<F: Family>(record: &RecordOf<F>, control: Control, segment: Segment) -> bool {
     let proof = Proof(record.proof.load());
     segment.is_syn_ack() && proof.is_of(control.generation()) && proof.sequence() != segment.sequence
-}
-
-/// The backend refuses the connection. A reopening flow is freed at once: otherwise there would be two closing flows of
-/// one tuple, and it could get the packets of the other.
-#[inline(always)]
-fn refuse<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>) {
-    let control = found.control;
-    if control.state() == State::REOPENING {
-        tables.free(found.index, control);
-    } else {
-        transition::replace(tables, found.record, control, control.with_state(tcp::REFUSED));
-    }
-}
-
-/// The handshake is proven. A reopening flow replaces the closing one.
-#[inline(always)]
-fn promote<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>, established: State) {
-    let promoted =
-        || transition::replace(tables, found.record, found.control, found.control.with_state(established));
-    // Searched first: afterwards both have the same state.
-    let Some(old) = closing_of(tables, found) else {
-        promoted();
-        return;
-    };
-    if promoted() {
-        retire(tables, old);
-    }
-}
-
-/// The closing flow of a reopening one. Its control word tells later whether the record has another owner by then.
-#[inline(always)]
-fn closing_of<'a, F: Family>(tables: &'a impl Steps<F>, found: &Found<'_, F>) -> Option<Found<'a, F>> {
-    if found.control.state() != State::REOPENING {
-        return None;
-    }
-    by_index(tables, other_record(tables, found).ok()??).ok()
-}
-
-/// Retires a closing flow that another flow has replaced, unless its record has changed owner.
-#[inline(always)]
-fn retire<F: Family>(tables: &impl Steps<F>, closing: Found<'_, F>) {
-    let Found { index, control: seen, .. } = closing;
-    // Retried, because its own packets may change its state meanwhile.
-    let mut tries = 0;
-    while tries < 4 {
-        let Ok(old) = by_index::<F>(tables, index) else { return };
-        if !seen.is_still(old.control) || !old.control.state().is_established() {
-            return;
-        }
-        if transition::replace(tables, old.record, old.control, old.control.with_state(State::RETIRED)) {
-            return;
-        }
-        tries += 1;
-    }
 }

@@ -25,6 +25,12 @@ pub struct Scratch<F: Family> {
     pub hash: Shared<u64>,
     /// Is the segment a SYN? 0 or 1.
     pub is_syn: Shared<u32>,
+    /// The sequence number of a TCP segment.
+    pub sequence: Shared<u32>,
+    /// The backend that has just refused the client. [`BackendId::NONE`]: none has.
+    pub refused_by: Shared<BackendId>,
+    /// How many backends have refused the client.
+    pub retries: Shared<u32>,
     /// Did the fast path find a live record of the tuple? 0 or 1.
     pub has_record: Shared<u32>,
     /// The packet's hop limit and lengths.

@@ -77,7 +77,7 @@ async fn show(console: &mut Console<'_>, client: &Client, name: &BackendName) ->
         ("effective weight", backend.effective_weight.to_string()),
         ("backup", yes(backend.backup)),
         ("admin state", backend.admin_state.name().to_owned()),
-        ("health", backend.health.name().to_owned()),
+        ("health", health_of(&backend)),
         ("flows", backend.flows.to_string()),
     ];
     if let Some(state) = state_of(&backend, &client.health().await?) {
@@ -161,7 +161,7 @@ fn cells(backend: &Backend) -> [String; 6] {
         name_of(backend),
         backend.address.to_string(),
         backend.weight.to_string(),
-        backend.health.name().to_owned(),
+        health_of(backend),
         backend.admin_state.name().to_owned(),
         backend.flows.to_string(),
     ]
@@ -170,9 +170,15 @@ fn cells(backend: &Backend) -> [String; 6] {
 fn tone(backend: &Backend) -> Tone {
     match (backend.health, backend.admin_state) {
         (Health::Down, _) => Tone::Alarm,
+        (Health::Up, AdminState::Ready) if backend.ejected => Tone::Warning,
         (Health::Up, AdminState::Ready) => Tone::Plain,
         (Health::Up, AdminState::Drain | AdminState::Maint) | (Health::Unknown, _) => Tone::Warning,
     }
+}
+
+fn health_of(backend: &Backend) -> String {
+    let ejected = if backend.ejected { ", ejected" } else { "" };
+    format!("{}{ejected}", backend.health.name())
 }
 
 fn name_of(backend: &Backend) -> String {

@@ -25,11 +25,17 @@ pub struct Facts<'a> {
     state: &'a State,
     have: &'a Indexed,
     count: Option<&'a Count>,
+    is_ejected: &'a dyn Fn(BackendId) -> bool,
 }
 
 impl<'a> Facts<'a> {
-    pub fn new(state: &'a State, have: &'a Indexed, count: Option<&'a Count>) -> Self {
-        Self { state, have, count }
+    pub fn new(
+        state: &'a State,
+        have: &'a Indexed,
+        count: Option<&'a Count>,
+        is_ejected: &'a dyn Fn(BackendId) -> bool,
+    ) -> Self {
+        Self { state, have, count, is_ejected }
     }
 
     pub fn services(&self) -> Vec<view::Service> {
@@ -97,6 +103,7 @@ impl<'a> Facts<'a> {
             effective_weight: entry.filter(|entry| gets_flows(entry)).map_or(0, |_| backend.weight),
             backup: backend.backup,
             health: self.state.health(service, backend).into(),
+            ejected: entry.is_some_and(|entry| (self.is_ejected)(entry.id)),
             admin_state: self.state.admin(&name),
             flows: entry.map(|entry| self.flows_of(entry.id).all()).unwrap_or_default(),
             drained: self.is_drained(entry),

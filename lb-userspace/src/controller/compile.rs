@@ -48,7 +48,7 @@ use super::{
 use crate::{
     datapath::{Attached, Listen, ServiceValue, Snapshot, UNRESOLVED},
     shared::Shared,
-    spec::{Backend, BackendName, Service, rules::Family},
+    spec::{Backend, BackendName, OnRefused, Service, rules::Family},
 };
 
 /// A pool of a service that is being removed. Without slots, mode and sources do not matter.
@@ -235,6 +235,12 @@ impl<'a> Compiler<'a> {
         // With a different protocol, each is a new backend.
         let is_same = !self.have.has_other_protocol(number, service.protocol);
         let places = if is_same { self.have.backends_by_address(number) } else { BTreeMap::new() };
+        let mut pools: BTreeMap<Family, PoolNumber> = BTreeMap::new();
+        for family in Family::ALL {
+            if service.listen.iter().any(|it| Family::of(it.ip()) == family) {
+                pools.insert(family, self.pool(number, family)?);
+            }
+        }
         let mut eligible: BTreeMap<Family, Eligible> = BTreeMap::new();
         let mut in_panic = Vec::new();
         for (backend, standing) in service.backends.iter().zip(self.state.standings(service)) {
@@ -247,16 +253,17 @@ impl<'a> Compiler<'a> {
                 Some(entry) => entry.id,
                 None => self.fresh_id()?,
             };
-            self.place_backend(service, backend, (number, counters), id);
+            let pool = pools.get(&Family::of(backend.address.ip())).copied().unwrap_or_default();
+            self.place_backend(service, backend, (number, counters), (id, pool));
             in_panic.extend((standing == Standing::EligibleInPanic).then_some(id));
             if matches!(standing, Standing::Eligible | Standing::EligibleInPanic) {
                 let entry = Entry { id, address: backend.address, weight: backend.weight };
                 eligible.entry(Family::of(backend.address.ip())).or_default().add(entry, backend.backup);
             }
         }
-        for family in Family::ALL {
+        for (family, pool) in pools {
             let eligible = eligible.remove(&family).unwrap_or_default();
-            self.schedule(service, number, family, eligible)?;
+            self.schedule(service, number, (family, pool), eligible)?;
         }
         self.mark_in_panic(&in_panic);
         self.mark_addresses(service, number);
@@ -279,7 +286,7 @@ impl<'a> Compiler<'a> {
         service: &Service,
         backend: &Backend,
         (service_counters, counters): (ServiceNumber, BackendNumber),
-        id: BackendId,
+        (id, pool): (BackendId, PoolNumber),
     ) {
         let entry = backend::Backend {
             id,
@@ -288,39 +295,39 @@ impl<'a> Compiler<'a> {
             accepts: backend::Backend::ACCEPTS_NONE, // until a slot names it
             address: backend.address.ip().into(),
             port: Be16::new(backend.address.port()),
-            zero: [0; 3],
+            retries: 0,
+            most_ejected: 0,
+            zero: 0,
             hop: self.state.hop(self.state.path(service, backend)).unwrap_or(UNRESOLVED),
-            rest: 0,
+            pool,
             load: [0; 8],
         };
         self.want.backends.insert(place(id), entry);
     }
 
-    /// Activates a schedule if the service listens in this family.
+    /// Activates the schedule of a family.
     fn schedule(
         &mut self,
         service: &Service,
         counters: ServiceNumber,
-        family: Family,
+        (family, pool): (Family, PoolNumber),
         eligible: Eligible,
     ) -> Result<(), NoRoom> {
-        let listens: Vec<_> = service.listen.iter().filter(|it| Family::of(it.ip()) == family).collect();
-        if listens.is_empty() {
-            return Ok(());
-        }
+        let listens = service.listen.iter().filter(|it| Family::of(it.ip()) == family);
         let entries = eligible.in_force();
+        let retries = entries.len() > 1 && service.on_refused == OnRefused::Retry;
         for entry in &entries {
-            self.want
-                .backends
-                .entry(place(entry.id))
-                .and_modify(|backend| backend.accepts = backend::Backend::ACCEPTS);
+            self.want.backends.entry(place(entry.id)).and_modify(|backend| {
+                backend.accepts = backend::Backend::ACCEPTS;
+                backend.retries = retries.into();
+                backend.most_ejected = (entries.len() / 2) as u16;
+            });
         }
         let sources = sources(service, family);
         if sources.len() > MAX_SOURCES {
             return Err(NoRoom::PoolSources { service: service.name.clone() });
         }
 
-        let pool = self.pool(counters, family)?;
         let ids = schedule::slots(service.scheduler, &entries, &self.state.spec().hash.key);
         let (slots, set) = (self.slots(pool, ids)?, self.source_set(pool, sources)?);
         let picker = schedule::picker(service.scheduler);

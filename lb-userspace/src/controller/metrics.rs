@@ -91,6 +91,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             view: self.with_facts(|facts| facts.service(service)),
             received,
             new_flows: sums.of_backends().new_flows,
+            retried_flows: sums.retried_flows(),
             backends: service.backends.iter().map(|it| self.backend_input(service, it, &sums)).collect(),
         })
     }

@@ -237,7 +237,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     }
 
     pub(super) fn with_facts<T>(&self, read: impl FnOnce(&Facts<'_>) -> T) -> T {
-        read(&Facts::new(&self.state, &self.have, self.walks.last_count()))
+        let is_ejected = |id| self.datapath.is_ejected(id);
+        read(&Facts::new(&self.state, &self.have, self.walks.last_count(), &is_ejected))
     }
 
     fn service(&self, name: &str) -> Result<&Service, Problem> {

@@ -22,13 +22,12 @@ impl Sums {
             sums.add_backend(&name.backend, &datapath.backend_counters(number)?);
         }
         for number in have.service_numbers(service) {
-            sums.service.refused.add(&datapath.service_counters(number)?.refused);
+            sums.service.add(&datapath.service_counters(number)?.into());
         }
 
         let past = datapath.past();
         if let Some(counted) = past.get(service) {
-            sums.service.backend.add(&counted.backend);
-            sums.service.refused.add(&counted.refused);
+            sums.service.add(counted);
         }
         let prefix = format!("{service}/");
         for (name, counted) in past.range(prefix.clone()..) {
@@ -50,6 +49,11 @@ impl Sums {
     /// Packets for the service that were not forwarded.
     pub fn refused(&self) -> Tally {
         self.service.refused
+    }
+
+    /// New flows whose clients another backend had refused.
+    pub fn retried_flows(&self) -> u64 {
+        self.service.retried_flows
     }
 
     fn add_backend(&mut self, name: &str, counters: &BackendCounters) {

@@ -3,8 +3,11 @@
 use lb_common::{
     backend::{Backend, BackendId, Load},
     cell::{Word, fence},
+    ejection::Ejection,
     limits::MAX_PLACES,
+    pool::Turn,
 };
+use lb_ebpf::picker::ejection;
 
 use super::mapping::{Mapped, Mapping};
 
@@ -24,9 +27,15 @@ pub struct Element {
 // SAFETY: words, and unused words that are never written; two cache lines.
 unsafe impl Mapped for Element {}
 
-/// The `BACKENDS` array.
+// SAFETY: words, and unused words that are never written; a cache line.
+unsafe impl Mapped for Turn {}
+
+/// The arrays `BACKENDS` and `TURNS`: ejections are counted by pool.
 #[derive(Debug)]
-pub struct Backends(pub Mapping<Element>);
+pub struct Backends {
+    pub elements: Mapping<Element>,
+    pub turns: Mapping<Turn>,
+}
 
 impl Backends {
     /// Is there a backend with this id?
@@ -36,7 +45,7 @@ impl Backends {
 
     /// All backends, by place.
     pub fn iter(&self) -> impl Iterator<Item = (u32, Backend)> {
-        let backends = self.0.iter().map(read).filter(|backend| backend.id != BackendId::NONE);
+        let backends = self.elements.iter().map(read).filter(|backend| backend.id != BackendId::NONE);
         backends.map(|backend| (backend.id.place(MAX_PLACES), backend))
     }
 
@@ -46,9 +55,10 @@ impl Backends {
     /// id is changed word by word: only its next hop changes, and the old and the new one are both right. The MTU is
     /// written last if the next hop is known, and first if it is not: with an MTU of 0 nothing is sent.
     pub fn put(&self, backend: &Backend) {
-        let Some(Element { words: cell, load }) = self.element(backend.id.0) else { return };
-        let words = words(backend);
+        let Some(element) = self.element(backend.id.0) else { return };
+        let (Element { words: cell, load }, words) = (element, words(backend));
         if !self.has(backend.id) {
+            self.end_ejection(element);
             cell[0].store(0);
             fence();
             load.flows.store(0);
@@ -69,10 +79,41 @@ impl Backends {
     /// Clears a place. The flows of its id are dead.
     pub fn delete(&self, place: u32) {
         let Some(element) = self.element(place) else { return };
+        self.end_ejection(element);
         for word in element.words.iter().chain([&element.load.flows]) {
             word.store(0);
             fence();
         }
+    }
+
+    /// Is the backend ejected?
+    pub fn is_ejected(&self, id: BackendId) -> bool {
+        self.load(id).is_some_and(|load| Ejection(load.ejection.load()).is_ejected())
+    }
+
+    /// Ends the ejection of a backend.
+    pub fn readmit(&self, id: BackendId) {
+        if self.has(id) {
+            self.element(id.0).into_iter().for_each(|element| self.end_ejection(element));
+        }
+    }
+
+    /// Corrects the numbers of ejected backends. They are wrong if a daemon was killed between two writes.
+    pub fn count_ejected(&self) {
+        let mut ejected = vec![0; self.turns.len()];
+        for element in self.elements.iter().filter(|it| Ejection(it.load.ejection.load()).is_ejected()) {
+            ejected.get_mut(read(element).pool.0 as usize).into_iter().for_each(|count| *count += 1);
+        }
+        for (turn, count) in self.turns.iter().zip(ejected) {
+            let counted = turn.ejected.load();
+            if counted != count {
+                turn.ejected.replace(counted, count);
+            }
+        }
+    }
+
+    fn end_ejection(&self, element: &Element) {
+        ejection::end(&element.load, || self.turns.get(read(element).pool.0 as usize));
     }
 
     /// The load of the backend with this id.
@@ -87,7 +128,7 @@ impl Backends {
     /// The element for an id or a place. Their number is a power of two that divides `MAX_PLACES`, so both lead to the same
     /// one.
     fn element(&self, number: u32) -> Option<&Element> {
-        self.0.get(number as usize % self.0.len().max(1))
+        self.elements.get(number as usize % self.elements.len().max(1))
     }
 }
 

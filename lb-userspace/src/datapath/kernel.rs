@@ -59,6 +59,7 @@ pub struct KernelDatapath {
 impl KernelDatapath {
     fn new(mut maps: Maps) -> anyhow::Result<Self> {
         maps.read_past()?;
+        maps.backends.count_ejected();
         let mut datapath = Self { maps, sources: Sources::default() };
         datapath.observe()?;
         Ok(datapath)
@@ -110,6 +111,14 @@ impl Datapath for KernelDatapath {
 
     fn service_counters(&self, number: ServiceNumber) -> anyhow::Result<ServiceCounters> {
         sum(&self.maps.service_counters, number.0).context("cannot read SERVICE_COUNTERS")
+    }
+
+    fn is_ejected(&self, id: BackendId) -> bool {
+        self.maps.backends.is_ejected(id)
+    }
+
+    fn readmit(&mut self, id: BackendId) {
+        self.maps.backends.readmit(id);
     }
 
     fn past(&self) -> &BTreeMap<String, Counted> {

@@ -29,6 +29,8 @@ pub struct Memory {
     pub counters: Counters,
     /// All operations that were applied.
     pub log: Vec<Op>,
+    /// Backends that the program has ejected.
+    pub ejected: BTreeSet<BackendId>,
     /// How often a grace period was awaited.
     pub grace_periods: usize,
     /// Waiting for a grace period fails.
@@ -125,6 +127,14 @@ impl Datapath for Memory {
         Ok(self.counters.services.get(&number).copied().unwrap_or_default())
     }
 
+    fn is_ejected(&self, id: BackendId) -> bool {
+        self.ejected.contains(&id)
+    }
+
+    fn readmit(&mut self, id: BackendId) {
+        self.ejected.remove(&id);
+    }
+
     fn past(&self) -> &BTreeMap<String, Counted> {
         &self.counters.past
     }
@@ -158,8 +168,8 @@ impl Memory {
             past.keep(&name.to_string(), Counted { backend, ..Counted::default() }, |_| true);
         }
         if let Some((number, name)) = service.and_then(|it| self.maps.service_names.get_key_value(it)) {
-            let refused = self.counters.services.remove(number).unwrap_or_default().refused;
-            past.keep(name, Counted { refused, ..Counted::default() }, |_| true);
+            let counted = self.counters.services.remove(number).unwrap_or_default();
+            past.keep(name, counted.into(), |_| true);
         }
         self.counters.past = past.entries().clone();
     }

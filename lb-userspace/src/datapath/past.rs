@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use lb_common::{
-    counters::{BackendCounters, Tally},
+    counters::{BackendCounters, ServiceCounters, Tally},
     fields,
 };
 
@@ -29,9 +29,11 @@ pub struct Counted {
     pub backend: BackendCounters,
     /// Packets for a service that were not forwarded.
     pub refused: Tally,
+    /// New flows of a service whose clients another backend had refused.
+    pub retried_flows: u64,
 }
 
-fields!(Counted { backend, refused });
+fields!(Counted { backend, refused, retried_flows });
 
 /// The entries by name: `SERVICE` or `SERVICE/BACKEND`.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,8 +91,7 @@ impl PastCounters {
 
     fn add(&mut self, name: &str, counted: Counted) -> Change {
         let kept = self.entries.entry(name.to_owned()).or_default();
-        kept.backend.add(&counted.backend);
-        kept.refused.add(&counted.refused);
+        kept.add(&counted);
         Change::Put(name.to_owned(), *kept)
     }
 }
@@ -108,11 +109,28 @@ impl Sum for Tally {
     }
 }
 
+impl Sum for Counted {
+    fn add(&mut self, counted: &Self) {
+        self.backend.add(&counted.backend);
+        self.refused.add(&counted.refused);
+        self.retried_flows = self.retried_flows.wrapping_add(counted.retried_flows);
+    }
+}
+
+impl From<ServiceCounters> for Counted {
+    fn from(counters: ServiceCounters) -> Self {
+        let ServiceCounters { refused, retried_flows } = counters;
+        Self { refused, retried_flows, ..Self::default() }
+    }
+}
+
 impl Sum for BackendCounters {
     fn add(&mut self, counted: &Self) {
         self.forwarded.add(&counted.forwarded);
         self.returned.add(&counted.returned);
         self.new_flows = self.new_flows.wrapping_add(counted.new_flows);
+        self.refused = self.refused.wrapping_add(counted.refused);
+        self.unanswered = self.unanswered.wrapping_add(counted.unanswered);
     }
 }
 
@@ -151,6 +169,6 @@ mod tests {
     }
 
     fn flows(new_flows: u64) -> Counted {
-        Counted { backend: BackendCounters { new_flows, ..Default::default() }, refused: Tally::default() }
+        Counted { backend: BackendCounters { new_flows, ..Default::default() }, ..Default::default() }
     }
 }

@@ -140,7 +140,7 @@ pub fn pinned(sizes: &Sizes) -> Vec<MapShape> {
         map("FILTER", Services, Array, NUMBER, Filter::TYPE, 1, MAPPED),
         map("SERVICES", Services, Hash, ServiceKey::TYPE, Service::TYPE, room.service_entries(), 0),
         map("POOLS", Services, Array, NUMBER, Pool::TYPE, room.pools(), MAPPED),
-        map("TURNS", Services, Array, NUMBER, Turn::TYPE, room.pools(), 0),
+        map("TURNS", Services, Array, NUMBER, Turn::TYPE, room.pools(), MAPPED),
         map("SLOTS", Services, Array, NUMBER, SlotLine::TYPE, room.slot_lines(), MAPPED),
         map("SOURCES", Services, Array, NUMBER, SourceSet::TYPE, room.source_sets(), MAPPED),
         map("BACKENDS", Services, Array, NUMBER, Backend::TYPE, room.places(), MAPPED),

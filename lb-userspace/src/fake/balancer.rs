@@ -322,6 +322,7 @@ fn backend(service: &str, name: &str, address: &str, health: Health, flows: u64)
         effective_weight: if health == Health::Down { 0 } else { 100 },
         backup: false,
         health,
+        ejected: false,
         admin_state: AdminState::Ready,
         flows,
         drained: false,

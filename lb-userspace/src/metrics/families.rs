@@ -73,7 +73,7 @@ fn backend_info(input: &Input) -> Family {
     family
 }
 
-fn service_traffic(input: &Input) -> [Family; 3] {
+fn service_traffic(input: &Input) -> [Family; 4] {
     let mut packets = Family::counter(
         "xlb_service_received_packets_total",
         "Packets from clients to the service, forwarded or dropped.",
@@ -83,24 +83,29 @@ fn service_traffic(input: &Input) -> [Family; 3] {
         "Frame bytes from clients to the service, forwarded or dropped.",
     );
     let mut new_flows = Family::counter("xlb_service_new_flows_total", "New flows assigned to a backend.");
-    for Service { view, received, new_flows: made, .. } in &input.services {
+    let mut retried_flows =
+        Family::counter("xlb_retried_flows_total", "New flows of clients that another backend had refused.");
+    for Service { view, received, new_flows: made, retried_flows: retried, .. } in &input.services {
         let labels = [("service", view.name.as_str())];
         packets.count(&labels, received.packets);
         bytes.count(&labels, received.bytes);
         new_flows.count(&labels, *made);
+        retried_flows.count(&labels, *retried);
     }
-    [packets, bytes, new_flows]
+    [packets, bytes, new_flows, retried_flows]
 }
 
 #[rustfmt::skip]
-fn backend_traffic(input: &Input) -> [Family; 5] {
+fn backend_traffic(input: &Input) -> [Family; 7] {
     type Value = fn(&BackendCounters) -> u64;
-    let families: [(&str, &str, Value); 5] = [
+    let families: [(&str, &str, Value); 7] = [
         ("xlb_backend_forwarded_packets_total", "Packets sent to the backend.", |it| it.forwarded.packets),
         ("xlb_backend_forwarded_bytes_total", "Frame bytes sent to the backend.", |it| it.forwarded.bytes),
         ("xlb_backend_returned_packets_total", "Replies of the backend sent to clients.", |it| it.returned.packets),
         ("xlb_backend_returned_bytes_total", "Frame bytes of the backend's replies sent to clients.", |it| it.returned.bytes),
         ("xlb_backend_new_flows_total", "New flows assigned to the backend.", |it| it.new_flows),
+        ("xlb_backend_refused_total", "New TCP flows that the backend refused by RST.", |it| it.refused),
+        ("xlb_backend_unanswered_total", "SYNs that clients repeated because the backend did not answer.", |it| it.unanswered),
     ];
     families.map(|(name, help, value)| {
         let mut family = Family::counter(name, help);
@@ -111,10 +116,14 @@ fn backend_traffic(input: &Input) -> [Family; 5] {
     })
 }
 
-fn backend_state(input: &Input) -> [Family; 5] {
+fn backend_state(input: &Input) -> [Family; 6] {
     let mut flows = Family::gauge("xlb_backend_flows", "Current flows of the backend.");
     let mut weight = Family::gauge("xlb_backend_weight", "Weight of the backend; 0: no new flows.");
     let mut up = Family::gauge("xlb_backend_up", "1 if the backend is up or has no health check.");
+    let mut ejected = Family::gauge(
+        "xlb_backend_ejected",
+        "1 if the backend is ejected because it did not accept its last new flows.",
+    );
     let mut admin_state = Family::gauge(
         "xlb_backend_admin_state",
         "1 for the administrative state of the backend, 0 for the others.",
@@ -126,13 +135,14 @@ fn backend_state(input: &Input) -> [Family; 5] {
         flows.set(&labels, view.flows as f64);
         weight.set(&labels, f64::from(view.weight));
         up.set(&labels, truth(view.health == Health::Up));
+        ejected.set(&labels, truth(view.ejected));
         for &state in AdminState::ALL {
             let labels = [labels[0], labels[1], ("state", state.name())];
             admin_state.set(&labels, truth(view.admin_state == state));
         }
         changes.count(&labels, *state_changes);
     }
-    [flows, weight, up, admin_state, changes]
+    [flows, weight, up, ejected, admin_state, changes]
 }
 
 fn health_checks(input: &Input) -> [Family; 2] {

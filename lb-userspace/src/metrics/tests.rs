@@ -193,6 +193,8 @@ fn input() -> Input {
         forwarded: Tally { packets: 10, bytes: 1000 },
         returned: Tally { packets: 9, bytes: 9000 },
         new_flows: 3,
+        refused: 5,
+        unanswered: 6,
     };
     let up = Backend {
         view: backend("web-1", view::Health::Up, AdminState::Drain),
@@ -212,6 +214,7 @@ fn input() -> Input {
             view: service(),
             received: Tally { packets: 12, bytes: 1200 },
             new_flows: 3,
+            retried_flows: 4,
             backends: vec![up, down],
         }],
         interfaces: vec![Interface {
@@ -276,6 +279,7 @@ fn backend(name: &str, health: view::Health, admin_state: AdminState) -> view::B
         effective_weight: 100,
         backup: false,
         health,
+        ejected: false,
         admin_state,
         flows: 2,
         drained: false,

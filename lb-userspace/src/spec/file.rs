@@ -14,7 +14,7 @@ use lb_common::{
 };
 use toml::de::{DeTable, DeValue};
 
-use super::{AttachMode, Scheduler, availability, health, rules};
+use super::{AttachMode, OnRefused, Scheduler, availability, health, rules};
 use crate::{
     document::{
         Layers,
@@ -70,6 +70,7 @@ pub struct Service<'d> {
     pub source: List<IpAddr>,
     pub scheduler: Given<Scheduler>,
     pub availability: availability::Written,
+    pub on_refused: Given<OnRefused>,
     pub health: Layers<'d>,
     pub backends: Option<Vec<Backend>>,
 }
@@ -143,6 +144,7 @@ impl<'d> Service<'d> {
             scheduler: table
                 .optional("scheduler", |value| value::choice(value, "scheduler", &LATER_SCHEDULERS)),
             availability: availability::Written::read(&mut table),
+            on_refused: table.optional("on_refused", |value| value::choice(value, "on_refused", &[])),
             health: Layers {
                 own: table.table("health", "[service.health]").map(health::read),
                 inherited: defaults,

@@ -11,6 +11,8 @@ use lb_common::{
     reason::Reason,
 };
 
+use lb_ebpf::packet::tcp::{ACK, RST, SYN};
+
 use super::{Depends, Drops, Expected, Input, Opens, Passes, Reaches, Returns, ReturnsVia};
 use crate::{
     dialogue::{Dialogue, Sender},
@@ -73,12 +75,34 @@ pub fn counters(world: &World, before: &Counters, after: &Counters, change: &Cha
             }
         }
     }
+    failures(&mut wanted, after, change);
     // Refused before the service is known, or after.
     if matches!(change.expected, Drops(Reason::Internal)) {
         wanted.services.clone_from(&after.services);
     }
     ensure!(*after == wanted, "the counters should be\n{wanted:?}\nand are\n{after:?}");
     Ok(())
+}
+
+/// Takes over the counts of failures and retries, which depend on what went before, if a packet of this kind can change
+/// them by one.
+fn failures(wanted: &mut Counters, after: &Counters, change: &Change<'_>) {
+    let Input::Message(message) = change.input else { return };
+    let flags = message.packet.tcp_flags();
+    let (is_reset, is_syn) = (flags & RST != 0, flags & (SYN | ACK | RST) == SYN);
+    let take = |count: &mut u64, after: u64, may_change: bool| {
+        if may_change && after == *count + 1 {
+            *count = after;
+        }
+    };
+    let is_of_client = message.sender == Sender::Client;
+    for (wanted, after) in wanted.backends.iter_mut().zip(&after.backends) {
+        take(&mut wanted.refused, after.refused, is_reset && !is_of_client);
+        take(&mut wanted.unanswered, after.unanswered, is_syn && is_of_client);
+    }
+    for (wanted, after) in wanted.services.iter_mut().zip(&after.services) {
+        take(&mut wanted.retried_flows, after.retried_flows, matches!(change.expected, Opens(_)));
+    }
 }
 
 fn add(tally: &mut Tally, bytes: u64) {
@@ -105,6 +129,7 @@ fn refusing_service(world: &World, input: &Input, reason: Reason) -> Option<usiz
         | Reason::RedirectFailed
         | Reason::MtuTooSmall
         | Reason::Internal
+        | Reason::Retried
         | Reason::NotOurMac => false,
         Reason::TtlExpired
         | Reason::TooBig
@@ -185,7 +210,7 @@ pub fn memory(world: &World, memory: &Memory) -> Result<()> {
         }
         let is_its = |flow: &&Flow| flow.owner.backend() == backend.id && flow.control.state().is_counted();
         let flows = memory.flows.iter().filter(is_its).count() as u64;
-        let load = memory.loads[backend.id.place(MAX_IDS) as usize];
+        let (load, _) = memory.loads[backend.id.place(MAX_IDS) as usize];
         ensure!(load == flows, "{} has {flows} flows, counted {load}", backend.name);
     }
     let mut replies = BTreeSet::new();

@@ -156,9 +156,12 @@ pub fn counters(ebpf: &Ebpf) -> Result<Counters> {
             add(&mut sum.forwarded, one.forwarded);
             add(&mut sum.returned, one.returned);
             sum.new_flows += one.new_flows;
+            sum.refused += one.refused;
+            sum.unanswered += one.unanswered;
         })?,
         services: sums(ebpf, "SERVICE_COUNTERS", &numbers, |sum: &mut ServiceCounters, one| {
             add(&mut sum.refused, one.refused);
+            sum.retried_flows += one.retried_flows;
         })?,
     })
 }
@@ -213,9 +216,13 @@ pub fn memory(ebpf: &Ebpf) -> Result<Memory> {
     }
     memory.half_open = [half_open(ebpf, '4')?, half_open(ebpf, '6')?];
     let turns = read::<[u64; TURN]>(ebpf, "TURNS")?;
-    memory.turns = (0..MAX_NUMBERS).map(|pool| Ok(turns.get(&pool, 0)?[0])).collect::<Result<_>>()?;
+    memory.turns = (0..MAX_NUMBERS)
+        .map(|pool| Ok(turns.get(&pool, 0).map(|turn| (turn[0], turn[1]))?))
+        .collect::<Result<_>>()?;
     let backends = read::<Backend>(ebpf, "BACKENDS")?;
-    memory.loads = (0..MAX_IDS).map(|place| Ok(backends.get(&place, 0)?.load[0])).collect::<Result<_>>()?;
+    memory.loads = (0..MAX_IDS)
+        .map(|place| Ok(backends.get(&place, 0).map(|it| (it.load[0], it.load[1]))?))
+        .collect::<Result<_>>()?;
     Ok(memory)
 }
 

@@ -123,8 +123,19 @@ impl Namespace {
     /// Silently drops every packet that arrives, like a host that crashed while its cable has a carrier.
     pub fn silence(&self) -> Result<()> {
         let rules = "add table inet silence; \
-             add chain inet silence input { type filter hook input priority 0; policy drop; }";
+             add counter inet silence syns; \
+             add chain inet silence input { type filter hook input priority 0; policy drop; }; \
+             add rule inet silence input tcp flags & (syn | ack) == syn counter name syns";
         self.run(&["nft", rules]).map(drop)
+    }
+
+    /// The number of SYNs that have arrived since [`Self::silence`].
+    pub fn silenced_syns(&self) -> Result<u64> {
+        let listed: Value =
+            serde_json::from_str(&self.run(&["nft", "--json", "list counters table inet silence"])?)?;
+        let counters = listed["nftables"].as_array().context("nft lists no objects")?.iter();
+        let mut packets = counters.filter_map(|it| it["counter"]["packets"].as_u64());
+        packets.next().context("nft lists no counter")
     }
 
     /// Ends [`Self::silence`].

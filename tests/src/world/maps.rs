@@ -118,6 +118,7 @@ impl World {
     fn backends(&self) -> Vec<Backend> {
         let mut backends = Vec::new();
         for (number, service) in (0..).zip(&self.services) {
+            let accepting = service.backends.iter().filter(|it| it.accepts).count() as u16;
             for it in &service.backends {
                 let hop = Hop {
                     destination: Mac::new(it.mac),
@@ -134,9 +135,11 @@ impl World {
                     accepts: it.accepts.into(),
                     address: it.address.ip().into(),
                     port: Be16::new(it.address.port()),
-                    zero: [0; 3],
+                    retries: (service.retries && accepting > 1).into(),
+                    most_ejected: if service.ejects { accepting / 2 } else { 0 },
+                    zero: 0,
                     hop,
-                    rest: 0,
+                    pool: PoolNumber(number),
                     load: [0; 8],
                 });
             }

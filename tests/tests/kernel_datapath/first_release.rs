@@ -170,7 +170,12 @@ fn assert_is_taken_over(world: &World, opened: &mut Opened) -> Result<()> {
     let tally = |packets, bytes| Tally { packets: packets * cpus, bytes: bytes * cpus };
     assert_eq!(
         opened.datapath.backend_counters(BackendNumber(BACKEND_NUMBER))?,
-        BackendCounters { forwarded: tally(1, 2), returned: tally(3, 4), new_flows: 5 * cpus }
+        BackendCounters {
+            forwarded: tally(1, 2),
+            returned: tally(3, 4),
+            new_flows: 5 * cpus,
+            ..BackendCounters::default()
+        }
     );
     let refused = opened.datapath.service_counters(ServiceNumber(SERVICE_NUMBER))?.refused;
     assert_eq!(refused, tally(6, 7));

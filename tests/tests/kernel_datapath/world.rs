@@ -132,6 +132,7 @@ impl World {
                     sources: Vec::new(),
                     scheduler: Scheduler::RoundRobin,
                     availability: Default::default(),
+                    on_refused: Default::default(),
                     health: None,
                     backends: Vec::new(),
                 }

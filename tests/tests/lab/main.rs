@@ -8,6 +8,7 @@ mod bulk;
 mod commands;
 mod datagrams;
 mod drain;
+mod failing_backends;
 mod floods;
 mod forwarding;
 mod health;

@@ -117,7 +117,7 @@ fn count(world: &mut World, flows: u64) {
         (forwarded.packets, forwarded.bytes) = (forwarded.packets + 5 * flows, forwarded.bytes + 50 * flows);
     }
     for number in maps.maps.service_names.keys() {
-        let ServiceCounters { refused } = maps.counters.services.entry(*number).or_default();
+        let ServiceCounters { refused, .. } = maps.counters.services.entry(*number).or_default();
         *refused = Tally { packets: refused.packets + 7, bytes: refused.bytes + 70 };
     }
 }

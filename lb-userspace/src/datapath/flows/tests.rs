@@ -125,7 +125,7 @@ impl World {
             shape6: shape(buckets6),
             ..Settings::default()
         };
-        let backends = Arc::new(Backends(mapping(16)));
+        let backends = Arc::new(Backends { elements: mapping(16), turns: mapping(1) });
         backends.put(&Backend { id: ALIVE, ..Backend::default() });
         let flows = Flows { v4: table(buckets4, &backends), v6: table(buckets6, &backends) };
         Self { flows, settings }

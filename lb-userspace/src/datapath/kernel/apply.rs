@@ -120,8 +120,8 @@ impl Maps {
 
     fn retire_service_counters(&mut self, number: ServiceNumber) -> anyhow::Result<()> {
         let Ok(name) = self.service_names.get(&number, 0) else { return Ok(()) };
-        let ServiceCounters { refused } = sum(&self.service_counters, number.0)?;
-        self.keep(&names::read(&name)?, Counted { refused, ..Counted::default() })?;
+        let counted = sum(&self.service_counters, number.0)?;
+        self.keep(&names::read(&name)?, counted.into())?;
         zero(&mut self.service_counters, number.0, ServiceCounters::default())
     }
 

@@ -72,7 +72,10 @@ impl Maps {
     /// Takes the maps out of the loaded object. Their shapes have been verified.
     pub fn take(ebpf: &mut Ebpf, daemon_maps: DaemonMaps) -> anyhow::Result<Self> {
         let past_room = daemon_maps.past.info().context("cannot read the size of PAST")?.max_entries();
-        let backends = Arc::new(Backends(mapping(&array(ebpf, "BACKENDS")?, "BACKENDS")?));
+        let backends = Arc::new(Backends {
+            elements: mapping(&array(ebpf, "BACKENDS")?, "BACKENDS")?,
+            turns: mapping(&array(ebpf, "TURNS")?, "TURNS")?,
+        });
         let past_map = HashMap::try_from(Map::HashMap(daemon_maps.past)).context(past::MAP)?;
         Ok(Self {
             settings: take(ebpf, Settings::SECTION)?,

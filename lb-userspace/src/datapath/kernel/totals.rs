@@ -43,6 +43,7 @@ impl Sum for u64 {
 impl Sum for ServiceCounters {
     fn add(&mut self, counted: &Self) {
         self.refused.add(&counted.refused);
+        self.retried_flows = self.retried_flows.wrapping_add(counted.retried_flows);
     }
 }
 

@@ -210,6 +210,7 @@ fn spec(interfaces: &[&str], mode: AttachMode) -> Spec {
                 sources: Vec::new(),
                 scheduler: Scheduler::RoundRobin,
                 availability: Default::default(),
+                on_refused: Default::default(),
                 health: None,
                 backends: Vec::new(),
             }

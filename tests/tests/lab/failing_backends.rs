@@ -1,0 +1,193 @@
+//! Backends that fail under load: retries and passive ejection. `XLB_KILLS` says how often a server is killed in each mode
+//! (default: 3).
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use lb_common::service::Mode;
+use tests::lab::{
+    Config, Daemon, Family, Lab, Shape, Topology, Web, address, eventually,
+    flood::{self, Flood, Kind},
+    rush::{Connection, rush},
+    wait::{self, SOON},
+};
+
+const PER_SECOND: u32 = 200;
+/// A client repeats its SYN after a second.
+const SLOWEST: Duration = Duration::from_millis(1200);
+
+/// The defaults of the configuration, with three web servers.
+struct Servers {
+    web: Vec<Web>,
+    xlb: Daemon,
+    lab: Lab,
+}
+
+impl Servers {
+    fn start(tag: &'static str, mode: Mode, keys: &[&'static str]) -> Result<Self> {
+        let lab = Lab::build(&Topology::new(tag, Shape::TwoNics).mode(mode))?;
+        let web = lab.web_servers()?;
+        let mut config = Config::web(&lab, mode);
+        config.services[0] = config.services[0].clone().only(Family::V4);
+        config.services[0].keys = keys.to_vec();
+        let health = &mut config.services[0].health;
+        (health.interval, health.timeout) = (Duration::from_secs(1), Duration::from_secs(1));
+        let xlb = lab.start(&config)?;
+        xlb.wait_until_all_are_up()?;
+        Ok(Self { web, xlb, lab })
+    }
+
+    fn rush(&self, goes_on: impl Fn() -> bool + Send + Sync) -> Result<Vec<Connection>> {
+        let from = self.lab.client_addresses(Family::V4);
+        rush(&self.lab.client, &from, address::SERVICE.port(Family::V4, 80), PER_SECOND, goes_on)
+    }
+
+    fn ejected(&self, backend: &str) -> Result<f64> {
+        let labels = [("service", "web"), ("backend", backend)];
+        Ok(self.xlb.metrics()?.sum("xlb_backend_ejected", &labels))
+    }
+}
+
+#[test]
+fn a_server_that_is_killed_costs_no_connection_with_full_nat() -> Result<()> {
+    kill_again_and_again("killfull", Mode::FullNat)
+}
+
+#[test]
+fn a_server_that_is_killed_costs_no_connection_with_nat() -> Result<()> {
+    kill_again_and_again("killnat", Mode::Nat)
+}
+
+fn kill_again_and_again(tag: &'static str, mode: Mode) -> Result<()> {
+    let kills = std::env::var("XLB_KILLS").map_or(Ok(3), |text| text.parse::<u32>())?;
+    let mut servers = Servers::start(tag, mode, &[])?;
+    for kill in 1..=kills {
+        let is_over = AtomicBool::new(false);
+        let mut victim = servers.web.remove(1);
+        let connections = thread::scope(|scope| -> Result<_> {
+            let rushing = scope.spawn(|| servers.rush(|| !is_over.load(Ordering::Relaxed)));
+            let killed = (|| -> Result<Duration> {
+                thread::sleep(Duration::from_secs(1)); // Of load, before the kill.
+                victim.kill()?;
+                eventually(SOON, "web-2 is down", || Ok(servers.xlb.health("web", "web-2")? == "down"))
+            })();
+            is_over.store(true, Ordering::Relaxed);
+            killed?;
+            wait::join(rushing)
+        })?;
+
+        judge(&connections)?;
+        println!("kill {kill}: {}", summary(&connections));
+        victim.start_again()?;
+        servers.web.insert(1, victim);
+        eventually(SOON, "web-2 is up", || Ok(servers.xlb.health("web", "web-2")? == "up"))?;
+    }
+    Ok(())
+}
+
+/// Every connection is made in time. Only what the dead server was answering at that instant breaks.
+fn judge(connections: &[Connection]) -> Result<()> {
+    let failed: Vec<_> = connections.iter().filter(|it| it.connected.is_err()).collect();
+    ensure!(failed.is_empty(), "{} connections failed: {:?}", failed.len(), failed[0]);
+    let slow: Vec<_> =
+        connections.iter().filter(|it| it.connected.as_ref().is_ok_and(|took| *took > SLOWEST)).collect();
+    ensure!(slow.is_empty(), "{} of {} connections were slow: {:?}", slow.len(), connections.len(), slow[0]);
+    let broken = connections.iter().filter(|it| it.answer.is_none()).count();
+    ensure!(broken <= 3, "{broken} connections broke");
+    Ok(())
+}
+
+fn summary(connections: &[Connection]) -> String {
+    let took = |it: &Connection| it.connected.as_ref().copied().unwrap_or_default();
+    let slowest = connections.iter().map(took).max().unwrap_or_default();
+    let retried = connections.iter().filter(|it| took(it) > Duration::from_millis(900)).count();
+    let broken = connections.iter().filter(|it| it.answer.is_none()).count();
+    format!(
+        "{} connections, {retried} of them retried, the slowest in {slowest:.0?}, {broken} broken",
+        connections.len()
+    )
+}
+
+#[test]
+fn with_on_refused_pass_refusals_reach_the_client() -> Result<()> {
+    let mut servers = Servers::start("pass", Mode::FullNat, &["on_refused = \"pass\""])?;
+
+    servers.web[1].kill()?;
+    let start = Instant::now();
+    let connections = servers.rush(|| start.elapsed() < Duration::from_millis(500))?;
+
+    let refused =
+        connections.iter().filter(|it| matches!(&it.connected, Err(why) if why.contains("refused")));
+    assert!(refused.count() > 0, "no connection was refused: {}", summary(&connections));
+    Ok(())
+}
+
+#[test]
+fn a_silent_host_is_ejected_without_a_daemon_and_comes_back() -> Result<()> {
+    let mut servers = Servers::start("mute", Mode::FullNat, &[])?;
+    let host = servers.web[1].backend.namespace.clone();
+    servers.xlb.kill()?;
+
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| -> Result<_> {
+        let rushing = scope.spawn(|| servers.rush(|| !is_over.load(Ordering::Relaxed)));
+        let observed = (|| -> Result<Vec<Duration>> {
+            host.silence()?;
+            thread::sleep(Duration::from_secs(3)); // The time in which it must be ejected.
+            let arrivals = watch(Duration::from_secs(10), || host.silenced_syns())?;
+            host.listen_again()?;
+            let answers = || servers.web[1].requests().map(|requests| requests.len());
+            let before = answers()?;
+            let back = eventually(Duration::from_secs(10), "web-2 answers", || Ok(answers()? > before))?;
+            println!("probes {arrivals:.1?}; back after {back:.1?}");
+            Ok(arrivals)
+        })();
+        is_over.store(true, Ordering::Relaxed);
+        let connections = wait::join(rushing)?;
+        println!("{}", summary(&connections));
+
+        let arrivals = observed?;
+        ensure!(!arrivals.is_empty(), "the host was never probed");
+        let gaps = arrivals.windows(2).map(|pair| pair[1] - pair[0]);
+        ensure!(gaps.into_iter().all(|gap| gap > Duration::from_millis(950)), "{arrivals:?}");
+        Ok(())
+    })
+}
+
+/// When the number rose, once for each unit.
+fn watch(time: Duration, number: impl Fn() -> Result<u64>) -> Result<Vec<Duration>> {
+    let (start, mut arrivals, mut before) = (Instant::now(), Vec::new(), number()?);
+    while start.elapsed() < time {
+        let now = number()?;
+        arrivals.extend((before..now).map(|_| start.elapsed()));
+        before = now;
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(arrivals)
+}
+
+#[test]
+fn a_flood_of_forged_syns_ejects_nothing_even_if_each_is_repeated() -> Result<()> {
+    // At 40,000 SYNs a second, each source's SYN is repeated after half a second, and after a second and a half.
+    const KEYS: [u32; 2] = [20_000, 60_000];
+    let servers = Servers::start("forged", Mode::FullNat, &[])?;
+    flood::route_back(&servers.lab)?;
+
+    for keys in KEYS {
+        for _ in 0..2 {
+            let to = address::SERVICE.port(Family::V4, 80);
+            Flood::start(&servers.lab, Kind::Syn, to, keys)?.finish()?;
+            for backend in ["web-1", "web-2", "web-3"] {
+                ensure!(servers.ejected(backend)? == 0.0, "{backend} is ejected");
+            }
+        }
+    }
+    let start = Instant::now();
+    let connections = servers.rush(|| start.elapsed() < Duration::from_secs(1))?;
+    ensure!(connections.iter().all(|it| it.connected.is_ok()), "{connections:?}");
+    Ok(())
+}
