@@ -58,9 +58,11 @@ pub struct ActionCounters {
     pub transmitted: u64,
     /// Sent out of another interface.
     pub redirected: u64,
+    /// Answered with a TCP reset or ICMP port unreachable, out of the same interface.
+    pub rejected: u64,
 }
 
 crate::fields!(Tally { packets, bytes });
 crate::fields!(BackendCounters { forwarded, returned, new_flows, refused, unanswered });
 crate::fields!(ServiceCounters { refused, retried_flows });
-crate::fields!(ActionCounters { passed, dropped, transmitted, redirected });
+crate::fields!(ActionCounters { passed, dropped, transmitted, redirected, rejected });

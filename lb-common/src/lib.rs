@@ -12,6 +12,7 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![warn(missing_docs)]
 
+pub mod answers;
 pub mod backend;
 pub mod cell;
 pub mod clock;

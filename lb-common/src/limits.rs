@@ -40,6 +40,12 @@ pub const PORT_PROBES: u32 = 16;
 pub const MAX_RETRIES: u32 = 2;
 /// Slots that are tried for a new flow, before its own is used although that backend is ejected.
 pub const SLOT_TRIES: u32 = 16;
+/// Maximum number of answers to refused packets in a second, over all CPUs: a victim whose address is forged gets no more.
+/// Linux's `net.ipv4.icmp_msgs_per_sec` has the same default.
+pub const ANSWERS_PER_SECOND: u32 = 1000;
+/// How many bytes of answers may be sent beyond the bytes of the packets that they answer: enough for 85 of the
+/// smallest datagrams, which do not pay for their ICMP error.
+pub const ANSWER_DEBT_BYTES: u32 = 4096;
 /// Size of the ring buffer for neighbour requests, in bytes.
 pub const EVENT_RING_BYTES: usize = 16 * 1024;
 /// Trace lines per CPU and second, so that traces cannot overload a busy host.

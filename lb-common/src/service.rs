@@ -44,9 +44,11 @@ pub struct Service {
     pub pool: PoolNumber,
     /// Number of the service's counters.
     pub counters: ServiceNumber,
+    /// The number of a [`Reject`].
+    pub reject: u32,
 }
 
-crate::fields!(Service { pool, counters });
+crate::fields!(Service { pool, counters, reject });
 
 impl Service {
     /// The address has services, but this key is not one of them.
@@ -72,6 +74,25 @@ impl Mode {
             1 => Some(Self::Nat),
             _ => None,
         }
+    }
+}
+
+/// What happens to packets that a service refuses because no flow matches or no backend is available.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reject {
+    /// They are dropped: the client waits.
+    Drop = 0,
+    /// They are answered with a TCP reset or ICMP port unreachable, so that the client knows at once.
+    #[default]
+    Reset = 1,
+}
+
+impl Reject {
+    /// What the program does for this number.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        if number == Self::Reset as u32 { Self::Reset } else { Self::Drop }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use lb_common::{
     flow::{Deltas, Record, Shape},
-    net::{Address, Ports, V4, V6},
+    net::{Address, Be16, Ports, V4, V6},
     reason::Reason,
     service::Filter,
     settings::Settings,
@@ -12,6 +12,7 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use crate::{
     packet::checksum::{Difference, Folded, ONE_HOP},
     packet::frame::Header,
+    packet::headers::Ethernet,
     packet::parse::{self, Ip},
     table::hash::{self, Keys},
 };
@@ -26,6 +27,8 @@ pub trait Family: Copy + 'static {
     type Header: Header;
     /// The number of this family's ICMP.
     const ICMP: u8;
+    /// The Ethernet header's number of this family.
+    const ETHERTYPE: Be16;
 
     /// The keyed hash of a tuple.
     fn hash(keys: &Keys, tuple: &Tuple<Self>) -> u64
@@ -97,6 +100,7 @@ impl Family for V4 {
     type Spare = [u32; 0];
     type Header = Ipv4Hdr;
     const ICMP: u8 = 1;
+    const ETHERTYPE: Be16 = Ethernet::IPV4;
 
     #[inline(always)]
     fn hash(keys: &Keys, tuple: &Tuple<V4>) -> u64 {
@@ -162,6 +166,7 @@ impl Family for V6 {
     type Spare = [u32; 4];
     type Header = Ipv6Hdr;
     const ICMP: u8 = 58;
+    const ETHERTYPE: Be16 = Ethernet::IPV6;
 
     #[inline(always)]
     fn hash(keys: &Keys, tuple: &Tuple<V6>) -> u64 {

@@ -6,6 +6,7 @@ pub mod icmp;
 pub mod new_flow;
 pub mod pipeline;
 pub mod refresh;
+pub mod reject;
 pub mod reply;
 pub mod request;
 pub mod slow;

@@ -108,6 +108,10 @@ pub trait Steps<F: Family>: Storage<F> + Sized {
     /// Writes a debug trace of the flow in [`Storage::scratch`]. Only the kernel has traces.
     #[inline(always)]
     fn trace_new_flow(&self) {}
+
+    /// Writes a debug trace of a packet that is about to be answered.
+    #[inline(always)]
+    fn trace_rejected(&self, _reason: Reason) {}
 }
 
 /// Both families.

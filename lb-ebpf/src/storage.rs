@@ -2,6 +2,7 @@
 
 use lb_common::{
     backend::{Backend, BackendId, Load},
+    cell::Word,
     clock::Ticks,
     counters::{BackendNumber, ServiceNumber},
     event::NeighbourWanted,
@@ -45,6 +46,8 @@ pub trait Maps {
     fn interface(&self, index: InterfaceIndex) -> Option<&Interface>;
     /// Asks the daemon to resolve a neighbour. False: the ring buffer is full.
     fn request_neighbour(&self, wanted: NeighbourWanted) -> bool;
+    /// The [account](lb_common::answers) of answers to refused packets.
+    fn answers(&self) -> Option<&Word>;
     /// Counts a request that was sent to a backend.
     fn count_forwarded(&self, number: BackendNumber, bytes: u64);
     /// Counts a reply that was sent to a client.

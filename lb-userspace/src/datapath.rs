@@ -14,6 +14,7 @@ use lb_common::{
     net::{Be16, Protocol},
     pool::{Pool, PoolNumber, SlotIndex, SlotRange, SourceSetNumber},
     reason::Reason,
+    service::Reject,
     settings::PortPool,
 };
 
@@ -149,6 +150,8 @@ pub struct ServiceValue {
     pub pool: PoolNumber,
     /// The counter number of the service, which also leads to its name.
     pub counters: ServiceNumber,
+    /// What happens to packets without a flow or a backend. Not read under port 0.
+    pub reject: Reject,
 }
 
 /// One operation. After each, no reachable slot refers to a missing backend, and flows of a service reach only its

@@ -19,7 +19,7 @@ use std::{
 use lb_common::{
     limits::{DEFAULT_SLOTS, Room},
     net::Protocol,
-    service::Mode,
+    service::{Mode, Reject},
 };
 use serde::Deserialize;
 
@@ -210,6 +210,8 @@ pub struct Service {
     pub availability: Availability,
     /// What a client gets if a backend refuses its connection.
     pub on_refused: OnRefused,
+    /// What happens to packets without a flow, and to new flows without a backend.
+    pub reject: Reject,
     /// `None`: backends are assumed to be up.
     pub health: Option<HealthCheck>,
     /// In the order of the file, then those that commands added.
@@ -260,6 +262,7 @@ pub enum OnRefused {
 named!(OnRefused { Retry = "retry", Pass = "pass", });
 json_by_name!(OnRefused);
 named!(Protocol { Tcp = "tcp", Udp = "udp", });
+named!(Reject { Reset = "reset", Drop = "drop", });
 named!(Mode { FullNat = "full-nat", Nat = "nat", });
 
 /// A real server.

@@ -2,7 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use lb_common::{flow, net::Protocol, service::Mode};
+use lb_common::{
+    flow,
+    net::Protocol,
+    service::{Mode, Reject},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -108,6 +112,9 @@ pub struct Service {
     pub mode: Mode,
     /// How a new flow gets its backend.
     pub scheduler: Scheduler,
+    /// What happens to packets without a flow or a backend.
+    #[serde(with = "named")]
+    pub reject: Reject,
     /// full-nat: the addresses that backends see. Empty in nat mode.
     pub source: Vec<IpAddr>,
     /// All backends, in any state.

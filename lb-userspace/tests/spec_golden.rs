@@ -77,6 +77,7 @@ const CLASSES: &[&str] = &[
     "port_out_of_range",
     "protocol",
     "quorum",
+    "reject",
     "scheduler_least_connections_not_in_this_version",
     "scheduler_random_two_not_in_this_version",
     "scheduler_unknown",

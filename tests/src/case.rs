@@ -74,12 +74,24 @@ pub enum Expected {
     Passes(Reason),
     /// For xlb, but cannot be forwarded: dropped unchanged.
     Drops(Reason),
+    /// For xlb, but cannot be forwarded: becomes a TCP reset to its sender.
+    Resets(Reason),
+    /// For xlb, but cannot be forwarded: becomes an ICMP port unreachable to its sender.
+    Unreachable(Reason),
     /// Depends on timing. Not sent if it answers a packet that never arrived. If forwarded, it must go to an endpoint
     /// of its own flow.
     Depends,
 }
 
-pub use Expected::{Depends, Drops, Opens, Passes, Reaches, Returns, ReturnsVia};
+pub use Expected::{Depends, Drops, Opens, Passes, Reaches, Resets, Returns, ReturnsVia, Unreachable};
+
+/// The answer to a request that is refused for this reason.
+pub const fn answered(protocol: Protocol, reason: Reason) -> Expected {
+    match protocol {
+        Protocol::Tcp => Resets(reason),
+        Protocol::Udp => Unreachable(reason),
+    }
+}
 
 impl From<Message> for Input {
     fn from(message: Message) -> Self {
@@ -114,7 +126,9 @@ impl Case {
     /// The reasons that the row expects.
     pub fn reasons(&self) -> impl Iterator<Item = Reason> {
         self.steps.iter().filter_map(|step| match step {
-            Step::Send(_, Passes(reason) | Drops(reason)) => Some(*reason),
+            Step::Send(_, Passes(reason) | Drops(reason) | Resets(reason) | Unreachable(reason)) => {
+                Some(*reason)
+            }
             Step::Send(_, Opens(_) | Reaches(_) | Returns | ReturnsVia(_) | Depends)
             | Step::Preempted(..)
             | Step::Flow(..)

@@ -3,7 +3,11 @@
 use std::rc::Rc;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use lb_common::{cell::standstill, hop::InterfaceIndex, reason};
+use lb_common::{
+    cell::standstill,
+    hop::InterfaceIndex,
+    reason::{self, Reason},
+};
 use lb_ebpf::{
     packet::frame::{Cursor, Frame},
     path::{
@@ -70,12 +74,18 @@ impl Engine for HostEngine {
 }
 
 fn execute(tables: &MemoryTables, interface: u32, frame: &[u8]) -> Result<Outcome> {
+    let bytes = frame.len() as u64;
     let mut frame = HostFrame { bytes: frame.to_vec(), ingress: InterfaceIndex(interface) };
     let mut verdict = pipeline::run(&mut frame, tables);
     while let Verdict::Continue(path) = verdict {
         verdict = slow::run(path, &mut frame, tables);
     }
-    let bytes = frame.bytes.len() as u64;
+    let count_reason = |reason: Reason| {
+        tables.count(|counters| {
+            counters.reasons[reason as usize].packets += 1;
+            counters.reasons[reason as usize].bytes += bytes;
+        });
+    };
     let action = match verdict {
         Verdict::Transmit => Action::Transmit,
         Verdict::Continue(_) => bail!("the slow paths are done"),
@@ -89,14 +99,15 @@ fn execute(tables: &MemoryTables, interface: u32, frame: &[u8]) -> Result<Outcom
             Action::Redirect
         }
         Verdict::Refused(reason) => {
-            tables.count(|counters| {
-                counters.reasons[reason as usize].packets += 1;
-                counters.reasons[reason as usize].bytes += bytes;
-            });
+            count_reason(reason);
             match reason.action() {
                 reason::Action::Pass => Action::Pass,
                 reason::Action::Drop => Action::Drop,
             }
+        }
+        Verdict::Rejected(reason) => {
+            count_reason(reason);
+            Action::Transmit
         }
     };
     tables.count(|counters| {
@@ -105,6 +116,7 @@ fn execute(tables: &MemoryTables, interface: u32, frame: &[u8]) -> Result<Outcom
         match action {
             Action::Pass => actions.passed += 1,
             Action::Drop => actions.dropped += 1,
+            Action::Transmit if matches!(verdict, Verdict::Rejected(_)) => actions.rejected += 1,
             Action::Transmit => actions.transmitted += 1,
             Action::Redirect => actions.redirected += 1,
         }
@@ -130,6 +142,16 @@ impl Frame for HostFrame {
 
     fn ingress(&self) -> InterfaceIndex {
         self.ingress
+    }
+
+    fn cut(&mut self, bytes: u32) -> bool {
+        let left = self.bytes.len().checked_sub(bytes as usize);
+        left.inspect(|left| self.bytes.truncate(*left)).is_some()
+    }
+
+    fn grow(&mut self, bytes: u32) -> bool {
+        self.bytes.splice(..0, std::iter::repeat_n(0xee, bytes as usize));
+        true
     }
 }
 

@@ -27,6 +27,9 @@ pub fn object() -> Result<PathBuf> {
     Ok(PathBuf::from(directory).join("lb"))
 }
 
+/// What an ICMP error adds to the frame that it quotes, over IPv6.
+const ROOM_FOR_ICMP: usize = 48;
+
 /// Runs the program in the kernel.
 pub struct KernelEngine {
     ebpf: Ebpf,
@@ -83,7 +86,8 @@ impl Engine for KernelEngine {
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
         let context: Vec<u8> =
             [0, frame.len() as u32, 0, interface, 0, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
-        let mut after = frame.to_vec();
+        // An ICMP error is longer than the packet that it quotes.
+        let mut after = [frame, &[0; ROOM_FOR_ICMP]].concat();
         let result = program
             .test_run(TestRunOptions {
                 data_in: Some(frame),

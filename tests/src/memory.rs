@@ -41,6 +41,7 @@ pub struct MemoryTables {
     loads: Vec<Load>,
     v4: Flows<V4>,
     v6: Flows<V6>,
+    answers: Word,
     counters: RefCell<Counters>,
     asked: RefCell<Vec<NeighbourWanted>>,
     cpu: Cell<usize>,
@@ -84,6 +85,7 @@ impl MemoryTables {
             loads: (0..MAX_IDS).map(|_| load()).collect(),
             v4: Flows::new(epoch.maps.settings.shape4),
             v6: Flows::new(epoch.maps.settings.shape6),
+            answers: Word::new(0),
             counters: RefCell::new(counters),
             asked: RefCell::default(),
             cpu: Cell::new(0),
@@ -239,6 +241,10 @@ impl storage::Maps for MemoryTables {
             self.asked.borrow_mut().push(wanted);
         }
         is_heard
+    }
+
+    fn answers(&self) -> Option<&Word> {
+        self.unless_missing(Element::Answers, Some(&self.answers))
     }
 
     fn count_forwarded(&self, number: BackendNumber, bytes: u64) {

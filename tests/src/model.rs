@@ -13,7 +13,7 @@ use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 
 use self::connection::{Connection, Side};
 use crate::{
-    case::{Case, Drops, Expected, Opens, Passes, Reaches, Returns},
+    case::{Case, Drops, Expected, Opens, Passes, Reaches, Resets, Returns, answered},
     dialogue::{BACKEND_ISN, Dialogue, Message},
     world::{Kind, World},
 };
@@ -261,7 +261,9 @@ impl Model {
             client.past.insert(backend);
         }
         if !opens {
-            return Drops(Reason::NoFlow);
+            // A reset is never answered.
+            let is_reset = matches!(segment, Segment::Rst);
+            return if is_reset { Drops(Reason::NoFlow) } else { Resets(Reason::NoFlow) };
         }
         self.open(number)
     }
@@ -269,7 +271,7 @@ impl Model {
     fn open(&mut self, number: usize) -> Expected {
         let accepting: Vec<usize> = (0..BACKENDS.len()).filter(|backend| self.accepts[*backend]).collect();
         if accepting.is_empty() {
-            return Drops(Reason::NoBackend);
+            return answered(self.kind.protocol, Reason::NoBackend);
         }
         let client = &mut self.clients[number];
         if let Some(old) = &mut client.old {

@@ -78,6 +78,8 @@ pub struct Tcp {
     pub sequence: u32,
     /// Sent as it is, with ACK or without.
     pub acknowledgement: u32,
+    /// The receive window, not scaled.
+    pub window: u16,
     /// The header's byte of flags, as in the constants of `lb_ebpf::packet::tcp`.
     pub flags: u8,
     /// A multiple of four bytes.
@@ -139,7 +141,8 @@ impl Packet {
 
     /// A TCP segment without data.
     pub fn tcp(from: SocketAddr, to: SocketAddr, flags: u8) -> Self {
-        let tcp = Tcp { source: from.port(), destination: to.port(), flags, ..Tcp::default() };
+        let (source, destination) = (from.port(), to.port());
+        let tcp = Tcp { source, destination, flags, window: u16::MAX, ..Tcp::default() };
         Self::new(from.ip(), to.ip(), Content::Tcp(tcp))
     }
 

@@ -13,6 +13,7 @@ pub mod next_hops;
 pub mod no_flow;
 pub mod other_macs;
 pub mod passed_to_host;
+pub mod reject;
 pub mod scheduling;
 pub mod timeouts;
 pub mod udp;
@@ -22,8 +23,8 @@ pub mod udp;
 macro_rules! for_all_themes {
     ($call:ident) => {
         $call! {
-            balancing, capacity, closing, failing_backends, forwarding, handshake, icmp, malformed, next_hops, no_flow, other_macs,
-            passed_to_host, scheduling, timeouts, udp
+            balancing, capacity, closing, failing_backends, forwarding, handshake, icmp, malformed, next_hops, no_flow,
+            other_macs, passed_to_host, reject, scheduling, timeouts, udp
         }
     };
 }

@@ -23,7 +23,7 @@ use lb_common::{
     flow::{RECORDS_PER_FLOW, Shape},
     net::Protocol,
     pool::Picker,
-    service::Mode,
+    service::{Mode, Reject},
     settings::PortPool,
 };
 
@@ -88,6 +88,8 @@ pub enum Element {
     Scratch,
     /// The number of half-open flows.
     HalfOpen,
+    /// The account of answers.
+    Answers,
 }
 
 /// A service: of one protocol and one family.
@@ -99,6 +101,8 @@ pub struct Service {
     pub protocol: Protocol,
     /// What backends see of clients.
     pub mode: Mode,
+    /// What happens to packets without a flow or a backend.
+    pub reject: Reject,
     /// What backends see instead of clients, with full-nat.
     pub sources: Vec<IpAddr>,
     /// How a slot is chosen for a new flow.
@@ -249,6 +253,7 @@ impl World {
             listen: vec![kind.ip.listen()],
             protocol: kind.protocol,
             mode: kind.mode,
+            reject: Reject::Reset,
             sources: vec![kind.ip.source()],
             picker: Picker::Turn,
             retries: false,

@@ -273,7 +273,7 @@ fn furnish(race: &mut Object, address: impl Fn(u32) -> Address) -> Result<Settin
         let pool = if number < 2 { FULL_NAT } else { NAT };
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             let key = ServiceKey::new(address(LISTEN + number), Be16::new(SERVICE_PORT), protocol.number());
-            race.listen(key, Service { pool: PoolNumber(pool), counters: ServiceNumber(0) })?;
+            race.listen(key, Service { pool: PoolNumber(pool), counters: ServiceNumber(0), reject: 0 })?;
         }
     }
     Ok(settings)

@@ -44,12 +44,17 @@ fn action(ingress: InterfaceIndex, change: impl FnOnce(&mut ActionCounters)) {
 }
 
 #[inline(always)]
-fn refuse(ctx: &XdpContext, ingress: InterfaceIndex, reason: Reason, bytes: u64) -> u32 {
-    trace::refused(ctx, reason);
+fn count_reason(reason: Reason, bytes: u64) {
     if let Some(tally) = maps::REASONS.get_ptr_mut(reason as u32) {
         // SAFETY: as above.
         add(unsafe { &mut *tally }, bytes);
     }
+}
+
+#[inline(always)]
+fn refuse(ctx: &XdpContext, ingress: InterfaceIndex, reason: Reason, bytes: u64) -> u32 {
+    trace::refused(ctx, reason);
+    count_reason(reason, bytes);
     match reason.action() {
         Action::Pass => {
             action(ingress, |counters| counters.passed += 1);
@@ -84,5 +89,10 @@ pub fn record(verdict: Verdict, ctx: &XdpContext, ingress: InterfaceIndex, bytes
             }
         }
         Verdict::Refused(reason) => refuse(ctx, ingress, reason, bytes),
+        Verdict::Rejected(reason) => {
+            count_reason(reason, bytes);
+            action(ingress, |counters| counters.rejected += 1);
+            xdp_action::XDP_TX
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! A packet as XDP provides it.
 
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::{helpers, programs::XdpContext};
 use lb_common::hop::InterfaceIndex;
 
 use crate::packet::frame::{Cursor, Frame};
@@ -34,5 +34,17 @@ impl Frame for XdpFrame<'_> {
     #[inline(always)]
     fn ingress(&self) -> InterfaceIndex {
         self.ingress
+    }
+
+    #[inline(always)]
+    fn cut(&mut self, bytes: u32) -> bool {
+        // SAFETY: the context of this run. No reference into the packet outlives the borrow of this frame.
+        unsafe { helpers::bpf_xdp_adjust_tail(self.context.ctx, 0_i32.wrapping_sub(bytes as i32)) == 0 }
+    }
+
+    #[inline(always)]
+    fn grow(&mut self, bytes: u32) -> bool {
+        // SAFETY: as above.
+        unsafe { helpers::bpf_xdp_adjust_head(self.context.ctx, 0_i32.wrapping_sub(bytes as i32)) == 0 }
     }
 }

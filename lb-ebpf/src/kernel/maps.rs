@@ -99,6 +99,9 @@ pub static REASONS: PerCpuArray<Tally, MAX_REASONS> = PerCpuArray::new();
 /// Packets by XDP action, by interface index.
 #[btf_map]
 pub static ACTIONS: PerCpuArray<ActionCounters, { MAX_INTERFACE_INDEX as usize }> = PerCpuArray::new();
+/// The account of answers to refused packets: one [`Answers`](lb_common::answers::Answers) word.
+#[btf_map]
+pub static ANSWERS: Array<Word, 1> = Array::new();
 /// Neighbours that the daemon should resolve.
 #[btf_map]
 pub static WANTED: RingBuf<NeighbourWanted, EVENT_RING_BYTES> = RingBuf::new();

@@ -3,6 +3,7 @@
 use aya_ebpf::{bindings::xdp_md, helpers};
 use lb_common::{
     backend::{Backend, BackendId, Load},
+    cell::Word,
     clock::Ticks,
     counters::{BackendNumber, ServiceNumber},
     event::NeighbourWanted,
@@ -94,6 +95,11 @@ impl Maps for KernelTables {
         entry.write(wanted);
         entry.submit(0);
         true
+    }
+
+    #[inline(always)]
+    fn answers(&self) -> Option<&Word> {
+        maps::ANSWERS.get(0)
     }
 
     #[inline(always)]
@@ -269,6 +275,11 @@ macro_rules! flow_tables {
             #[inline(always)]
             fn trace_new_flow(&self) {
                 trace::new_flow::<$family>();
+            }
+
+            #[inline(always)]
+            fn trace_rejected(&self, reason: Reason) {
+                trace::rejected(self.0, reason);
             }
         }
     };

@@ -2,7 +2,7 @@
 //!
 //! | level | line |
 //! |---|---|
-//! | debug | a packet is dropped; a flow is created |
+//! | debug | a packet is dropped or rejected; a flow is created |
 //! | trace | a packet is passed to the host |
 //!
 //! The controller sets `AYA_LOG_LEVEL` to 0 unless traces are requested. The verifier knows that value, finds that no
@@ -38,6 +38,17 @@ pub fn refused(ctx: &XdpContext, reason: Reason) {
         trace_refused(ctx.ctx, reason as u32);
     }
 }
+
+/// Traces a packet that will be answered, as long as it is there.
+#[inline(always)]
+pub fn rejected(ctx: *mut xdp_md, reason: Reason) {
+    if level_enabled(Level::Debug) {
+        trace_refused(ctx, reason as u32 | REJECTED);
+    }
+}
+
+/// Added to the number of a reason: the packet is answered.
+const REJECTED: u32 = 1 << 31;
 
 /// Traces the new flow in this CPU's [`crate::table::scratch::Scratch`].
 #[inline(always)]
@@ -99,10 +110,13 @@ pub struct Refusal {
 impl Refusal {
     #[inline(always)]
     fn new(ctx: &XdpContext, reason: u32) -> Option<Self> {
-        let name = NAMES.get(reason as usize)?;
-        let (level, action) = match Reason::ALL.get(reason as usize)?.action() {
-            Action::Drop => (Level::Debug, "dropped"),
-            Action::Pass => (Level::Trace, "passed "),
+        let number = (reason & !REJECTED) as usize;
+        let name = NAMES.get(number)?;
+        // All have the same length, for the verifier.
+        let (level, action) = match Reason::ALL.get(number)?.action() {
+            _ if reason & REJECTED != 0 => (Level::Debug, "rejected"),
+            Action::Drop => (Level::Debug, "dropped "),
+            Action::Pass => (Level::Trace, "passed  "),
         };
         // SAFETY: names are ASCII (checked by a test of lb-common), and so is the padding.
         let reason = unsafe { core::str::from_utf8_unchecked(name) };

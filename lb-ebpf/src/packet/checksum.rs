@@ -71,6 +71,56 @@ impl Difference {
     }
 }
 
+/// The sum of a header that is built from scratch, not yet folded.
+///
+/// Words are added as they are in memory, like those of a [`Difference`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Sum(u64);
+
+impl Sum {
+    /// No words.
+    pub const EMPTY: Self = Self(0);
+
+    /// Adds a 16-bit word.
+    #[inline(always)]
+    pub const fn word(self, word: [u8; 2]) -> Self {
+        Self(self.0 + u16::from_ne_bytes(word) as u64)
+    }
+
+    /// Adds a 32-bit word.
+    #[inline(always)]
+    pub const fn double(self, double: [u8; 4]) -> Self {
+        Self(self.0 + halves(u32::from_ne_bytes(double)))
+    }
+
+    /// Adds an IPv4 address.
+    #[inline(always)]
+    pub const fn v4(self, address: V4) -> Self {
+        self.double(address.to_bytes())
+    }
+
+    /// Adds an IPv6 address.
+    #[inline(always)]
+    pub const fn v6(self, address: V6) -> Self {
+        let V6(high, low) = address;
+        let sums = halves(high as u32) + halves((high >> 32) as u32) + halves(low as u32);
+        Self(self.0 + sums + halves((low >> 32) as u32))
+    }
+
+    /// Combines two sums.
+    #[inline(always)]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
+    /// The checksum.
+    #[inline(always)]
+    pub const fn checksum(self) -> [u8; 2] {
+        (!fold(self.0)).to_ne_bytes()
+    }
+}
+
 /// A [`Difference`] in 16 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -143,6 +193,15 @@ mod tests {
         let updated = Difference::NONE.word(0x5555, 0x3285).update(0xdd2f_u16.to_ne_bytes());
 
         assert_eq!(u16::from_ne_bytes(updated), 0x0000);
+    }
+
+    #[test]
+    fn a_sum_is_that_of_rfc_1071() {
+        // RFC 1071, section 3: 00 01 f2 03 f4 f5 f6 f7 has the sum ddf2.
+        let sum = Sum::EMPTY.double([0x00, 0x01, 0xf2, 0x03]).and(Sum::EMPTY.word([0xf4, 0xf5]));
+
+        assert_eq!(sum.word([0xf6, 0xf7]).checksum(), [!0xdd, !0xf2]);
+        assert_eq!(Sum::EMPTY.double([0xff; 4]).word([0, 1]).checksum(), [0xff, 0xfe]);
     }
 
     #[test]

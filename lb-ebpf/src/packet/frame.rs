@@ -18,6 +18,12 @@ pub trait Frame {
     fn length(&self) -> u64;
     /// The index of the interface that received it.
     fn ingress(&self) -> InterfaceIndex;
+    /// Removes bytes at the end. False: there are not as many.
+    #[must_use]
+    fn cut(&mut self, bytes: u32) -> bool;
+    /// Adds bytes of unknown content in front of the Ethernet header. False: the driver has left no room there.
+    #[must_use]
+    fn grow(&mut self, bytes: u32) -> bool;
 }
 
 /// Takes headers off the front of a packet, one after another.

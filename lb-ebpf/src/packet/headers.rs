@@ -6,7 +6,7 @@ use network_types::{
     udp::UdpHdr,
 };
 
-use crate::packet::frame::Header;
+use crate::packet::{frame::Header, tcp::Segment};
 
 /// An Ethernet header.
 #[repr(C)]
@@ -37,6 +37,13 @@ impl Ethernet {
     #[inline(always)]
     pub fn source(&self) -> Mac {
         let [_, [.., a, b], [c, d, e, f]] = self.addresses;
+        Mac::new([a, b, c, d, e, f])
+    }
+
+    /// The destination address.
+    #[inline(always)]
+    pub fn destination(&self) -> Mac {
+        let [[a, b, c, d], [e, f, ..], _] = self.addresses;
         Mac::new([a, b, c, d, e, f])
     }
 
@@ -79,6 +86,18 @@ pub struct Tcp {
     pub urgent: [u8; 2],
 }
 
+impl Tcp {
+    /// The fields that the flow table uses.
+    #[inline(always)]
+    pub fn as_segment(&self) -> Segment {
+        Segment {
+            flags: self.flags,
+            sequence: u32::from_be_bytes(self.sequence),
+            acknowledgement: u32::from_be_bytes(self.acknowledgement),
+        }
+    }
+}
+
 /// The header that ICMP and ICMPv6 errors share (RFC 792, RFC 4443).
 #[repr(C)]
 #[derive(Debug)]
@@ -117,6 +136,11 @@ pub struct QuotedTcp {
     pub checksum: [u8; 2],
 }
 
+/// Four bytes of any header, to sum them.
+#[repr(transparent)]
+#[derive(Debug)]
+pub struct Double(pub [u8; 4]);
+
 // SAFETY: all fields of all these are bytes or byte arrays.
 unsafe impl Header for Ethernet {}
 // SAFETY: as above.
@@ -133,6 +157,8 @@ unsafe impl Header for Icmp {}
 unsafe impl Header for Quoted {}
 // SAFETY: as above.
 unsafe impl Header for QuotedTcp {}
+// SAFETY: as above.
+unsafe impl Header for Double {}
 
 const _: () = {
     assert!(size_of::<Ethernet>() == 14 && align_of::<Ethernet>() == 1);

@@ -164,11 +164,7 @@ impl Transport for Tcp {
 
     #[inline(always)]
     fn segment(&self) -> Segment {
-        Segment {
-            flags: self.flags,
-            sequence: u32::from_be_bytes(self.sequence),
-            acknowledgement: u32::from_be_bytes(self.acknowledgement),
-        }
+        self.as_segment()
     }
 }
 

@@ -26,6 +26,7 @@ pub fn service<F: Family>(maps: &impl Maps, flow: &Scratch<F>) {
     let service = maps.service(&key).unwrap_or(Service { pool: Service::NO_POOL, ..Service::default() });
     flow.pool.set(service.pool);
     flow.service_counters.set(service.counters);
+    flow.reject.set(service.reject);
 }
 
 /// Does a service listen where the packet in [`Storage::scratch`] goes?

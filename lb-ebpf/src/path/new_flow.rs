@@ -11,7 +11,9 @@ use crate::{
     path::{
         classify, client_hop,
         pipeline::Verdict,
+        reject,
         request::{self, Forward},
+        slow::SlowPaths,
     },
     steps::Steps,
     table::insert,
@@ -19,12 +21,14 @@ use crate::{
 
 /// Creates the flow of the packet in [`Storage::scratch`](crate::storage::Storage::scratch), and forwards the packet.
 #[inline(always)]
-pub fn run<F: Family>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Verdict {
-    let forwarded = forward(frame, tables);
-    if forwarded.is_ok() {
-        tables.trace_new_flow();
+pub fn run<F: SlowPaths>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Verdict {
+    match forward(frame, tables) {
+        Ok(egress) => {
+            tables.trace_new_flow();
+            Verdict::leaving(frame.ingress(), Ok(egress))
+        }
+        Err(reason) => reject::refuse(tables, reason),
     }
-    Verdict::leaving(frame.ingress(), forwarded)
 }
 
 #[inline(always)]

@@ -36,6 +36,8 @@ pub enum Verdict {
     Redirect(InterfaceIndex),
     /// Not forwarded: the reason decides whether it is passed or dropped.
     Refused(Reason),
+    /// Not forwarded, and answered: the frame has become the answer, and leaves by the interface that received it.
+    Rejected(Reason),
 }
 
 impl Verdict {

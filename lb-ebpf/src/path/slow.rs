@@ -7,7 +7,7 @@
 use lb_common::net::{V4, V6};
 
 use crate::{
-    packet::{frame::Frame, icmp::IcmpFamily},
+    packet::{answer::AnswerFamily, frame::Frame, icmp::IcmpFamily},
     path::pipeline::Verdict,
     steps::Tables,
 };
@@ -21,6 +21,7 @@ macro_rules! slow_paths {
             new_flow NEW_FLOW: NewFlow4 new_flow4, NewFlow6 new_flow6, "A request of no known flow.";
             refresh REFRESH: Refresh4 refresh4, Refresh6 refresh6,
                 "A reply whose next hop was looked up before routes changed.";
+            reject REJECT: Reject4 reject4, Reject6 reject6, "A request that is refused, and that may be answered.";
             icmp ICMP_ERROR: Icmp4 icmp4, Icmp6 icmp6, "An ICMP error.";
         }
     };
@@ -28,7 +29,7 @@ macro_rules! slow_paths {
 
 macro_rules! numbers {
     ($($module:ident $constant:ident: $v4:ident $program4:ident, $v6:ident $program6:ident, $about:literal;)*) => {
-        /// A program that the fast path calls.
+        /// A program that the fast path or another slow path calls.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u32)]
         pub enum SlowPath {
@@ -56,7 +57,7 @@ macro_rules! numbers {
         }
 
         /// The slow paths of a family.
-        pub trait SlowPaths: IcmpFamily {
+        pub trait SlowPaths: IcmpFamily + AnswerFamily {
             $(
                 #[doc = $about]
                 const $constant: SlowPath;

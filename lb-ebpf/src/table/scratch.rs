@@ -43,6 +43,10 @@ pub struct Scratch<F: Family> {
     pub schedule: Shared<Pool>,
     /// The number of the service's counters.
     pub service_counters: Shared<ServiceNumber>,
+    /// The number of the service's [`Reject`](lb_common::service::Reject).
+    pub reject: Shared<u32>,
+    /// The number of the [`Reason`](lb_common::reason::Reason) for which the request is rejected.
+    pub reason: Shared<u32>,
     /// See [`Scratch::closing`].
     pub closing: Shared<RecordIndex>,
     /// The client's next hop.

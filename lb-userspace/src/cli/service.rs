@@ -61,6 +61,7 @@ fn facts(service: &Service) -> Vec<(&'static str, String)> {
         ("mode", service.mode.name().to_owned()),
         ("source", joined(&service.source)),
         ("scheduler", service.scheduler.name().to_owned()),
+        ("reject", service.reject.name().to_owned()),
         ("backends", up),
         (
             "ready",

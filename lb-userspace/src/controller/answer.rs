@@ -50,6 +50,7 @@ impl<'a> Facts<'a> {
             protocol: service.protocol,
             mode: service.mode,
             scheduler: service.scheduler,
+            reject: service.reject,
             source: service.sources.clone(),
             backends: summary.backends,
             backends_up: summary.backends_up,

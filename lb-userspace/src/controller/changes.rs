@@ -53,6 +53,7 @@ fn of_service(old: &Service, new: &Service, lines: &mut Vec<String>) {
         ("panic_threshold", old.availability.panic_threshold != new.availability.panic_threshold),
         ("on_down", old.availability.on_down != new.availability.on_down),
         ("on_refused", old.on_refused != new.on_refused),
+        ("reject", old.reject != new.reject),
         ("health", old.health != new.health),
     ];
     let changed = parts.into_iter().filter(|(_, has_changed)| *has_changed);

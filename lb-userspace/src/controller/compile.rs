@@ -31,7 +31,7 @@ use lb_common::{
     limits::{MAX_SOURCES, Room},
     net::Be16,
     pool::{Picker, Pool, PoolNumber, SlotIndex, SlotRange, SourceSetNumber},
-    service::{Mode, Service as ServiceEntry},
+    service::{Mode, Reject, Service as ServiceEntry},
 };
 
 use self::{
@@ -335,7 +335,7 @@ impl<'a> Compiler<'a> {
         for listen in listens {
             let key =
                 Listen { address: listen.ip(), port: Be16::new(listen.port()), protocol: service.protocol };
-            self.want.services.insert(key, ServiceValue { pool, counters });
+            self.want.services.insert(key, ServiceValue { pool, counters, reject: service.reject });
         }
         Ok(())
     }
@@ -346,7 +346,8 @@ impl<'a> Compiler<'a> {
         let sources = Family::ALL.into_iter().flat_map(|family| sources(service, family));
         for address in service.listen.iter().map(|listen| listen.ip()).chain(sources) {
             let marker = Listen { address, port: Be16::new(0), protocol: service.protocol };
-            let value = ServiceValue { pool: ServiceEntry::NO_POOL, counters };
+            // The same for all services of the address, because nothing is read from it but the counters.
+            let value = ServiceValue { pool: ServiceEntry::NO_POOL, counters, reject: Reject::Drop };
             self.want.services.entry(marker).or_insert(value);
         }
     }

@@ -11,7 +11,7 @@ use std::{
 use lb_common::{
     hop::{Hop, InterfaceIndex},
     net::{Mac, Protocol},
-    service::Mode,
+    service::{Mode, Reject},
 };
 
 use super::state::State;
@@ -48,6 +48,7 @@ pub fn service(name: &str, protocol: Protocol, listen: &str, backends: Vec<Backe
         scheduler: Scheduler::RoundRobin,
         availability: Availability::default(),
         on_refused: OnRefused::Retry,
+        reject: Reject::Reset,
         health: Some(HealthCheck {
             probe: Probe::Tcp(Tcp),
             interval: Duration::from_secs(1),

@@ -77,7 +77,7 @@ impl<K: Copy + Ord> Former<'_, K> {
     }
 }
 
-/// Are these the same services, with the same names, listen addresses, modes and sources? Then only what belongs to
+/// Are these the same services, with the same names, listen addresses, modes, sources and answers? Then only what belongs to
 /// single services differs.
 pub fn are_same(before: &[Shared<Service>], after: &[Shared<Service>]) -> bool {
     let is_same = |(old, new): (&Shared<Service>, &Shared<Service>)| {
@@ -89,6 +89,7 @@ pub fn are_same(before: &[Shared<Service>], after: &[Shared<Service>]) -> bool {
             && old.protocol == new.protocol
             && old.mode == new.mode
             && old.sources == new.sources
+            && old.reject == new.reject
     };
     before.len() == after.len() && before.iter().zip(after).all(is_same)
 }

@@ -133,7 +133,12 @@ fn endpoint(backend: &Backend) -> Endpoint {
 
 #[cfg(test)]
 mod tests {
-    use lb_common::{backend::BackendId, counters::ServiceNumber, net::Protocol, service::Service};
+    use lb_common::{
+        backend::BackendId,
+        counters::ServiceNumber,
+        net::Protocol,
+        service::{Reject, Service},
+    };
 
     use super::*;
     use crate::datapath::ServiceValue;
@@ -188,7 +193,8 @@ mod tests {
         assert!(sources.apply(&Op::DeleteBackend(2)).clear.is_some());
     }
 
-    const SERVICE: ServiceValue = ServiceValue { pool: Service::NO_POOL, counters: ServiceNumber(0) };
+    const SERVICE: ServiceValue =
+        ServiceValue { pool: Service::NO_POOL, counters: ServiceNumber(0), reject: Reject::Reset };
 
     fn parts(text: &str) -> Endpoint {
         let address: std::net::SocketAddr = text.parse().unwrap();

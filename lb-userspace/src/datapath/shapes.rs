@@ -13,6 +13,7 @@ pub mod memory;
 use std::sync::LazyLock;
 
 use lb_common::{
+    answers::Answers,
     backend::Backend,
     cell::Word,
     counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
@@ -166,6 +167,7 @@ pub fn pinned(sizes: &Sizes) -> Vec<MapShape> {
         ),
         map("REASONS", Counters, PerCpuArray, NUMBER, Tally::TYPE, MAX_REASONS as u32, 0),
         map("ACTIONS", Counters, PerCpuArray, NUMBER, ActionCounters::TYPE, MAX_INTERFACE_INDEX, 0),
+        map("ANSWERS", Services, Array, NUMBER, Answers::TYPE, 1, 0),
         map("WANTED", Services, RingBuf, Type::NOTHING, Type::NOTHING, EVENT_RING_BYTES as u32, 0),
         map(names::BACKENDS, Services, Hash, NUMBER, Record::TYPE, room.places(), 0),
         map(names::SERVICES, Services, Hash, NUMBER, Record::TYPE, room.service_numbers(), 0),

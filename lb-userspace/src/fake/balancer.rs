@@ -5,7 +5,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use lb_common::{net::Protocol, service::Mode};
+use lb_common::{
+    net::Protocol,
+    service::{Mode, Reject},
+};
 
 use crate::{
     event::{Request, Target},
@@ -231,6 +234,7 @@ impl Balancer {
             protocol,
             mode,
             scheduler: Scheduler::RoundRobin,
+            reject: Reject::Reset,
             source: vec![],
             backends: 1,
             backends_up: 1,

@@ -174,10 +174,11 @@ fn program(input: &Input) -> [Family; 4] {
         actions.count(&[name, ("action", "drop")], interface.actions.dropped);
         actions.count(&[name, ("action", "tx")], interface.actions.transmitted);
         actions.count(&[name, ("action", "redirect")], interface.actions.redirected);
+        actions.count(&[name, ("action", "reject")], interface.actions.rejected);
     }
 
-    let mut packets = Family::counter("xlb_dropped_packets_total", "Packets dropped, by reason.");
-    let mut bytes = Family::counter("xlb_dropped_bytes_total", "Frame bytes dropped, by reason.");
+    let mut packets = Family::counter("xlb_dropped_packets_total", "Packets dropped or rejected, by reason.");
+    let mut bytes = Family::counter("xlb_dropped_bytes_total", "Frame bytes dropped or rejected, by reason.");
     for reason in Reason::ALL.iter().filter(|reason| reason.action() == Action::Drop) {
         let Tally { packets: dropped, bytes: size } = input.reasons.get(reason).copied().unwrap_or_default();
         packets.count(&[("reason", reason.name())], dropped);

@@ -6,7 +6,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use lb_common::{net::Protocol, service::Mode};
+use lb_common::{
+    net::Protocol,
+    service::{Mode, Reject},
+};
 
 use super::*;
 use crate::spec::{AdminState, LinkMode, Scheduler, rules::Family};
@@ -225,7 +228,7 @@ fn input() -> Input {
                 attached: true,
                 mtu: 1500,
             },
-            actions: ActionCounters { passed: 1, dropped: 2, transmitted: 3, redirected: 4 },
+            actions: ActionCounters { passed: 1, dropped: 2, transmitted: 3, redirected: 4, rejected: 5 },
         }],
         flow_tables: [
             FlowTable {
@@ -259,6 +262,7 @@ fn service() -> view::Service {
         protocol: Protocol::Tcp,
         mode: Mode::FullNat,
         scheduler: Scheduler::RoundRobin,
+        reject: Reject::Reset,
         source: vec![],
         backends: 2,
         backends_up: 1,

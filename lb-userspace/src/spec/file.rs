@@ -10,7 +10,7 @@ use std::{
 use lb_common::{
     limits::{MAX_BACKENDS, MAX_FLOWS, MAX_SERVICES, MAX_SLOTS, MIN_SLOTS},
     net::Protocol,
-    service::Mode,
+    service::{Mode, Reject},
 };
 use toml::de::{DeTable, DeValue};
 
@@ -71,6 +71,7 @@ pub struct Service<'d> {
     pub scheduler: Given<Scheduler>,
     pub availability: availability::Written,
     pub on_refused: Given<OnRefused>,
+    pub reject: Given<Reject>,
     pub health: Layers<'d>,
     pub backends: Option<Vec<Backend>>,
 }
@@ -145,6 +146,7 @@ impl<'d> Service<'d> {
                 .optional("scheduler", |value| value::choice(value, "scheduler", &LATER_SCHEDULERS)),
             availability: availability::Written::read(&mut table),
             on_refused: table.optional("on_refused", |value| value::choice(value, "on_refused", &[])),
+            reject: table.optional("reject", |value| value::choice(value, "reject", &[])),
             health: Layers {
                 own: table.table("health", "[service.health]").map(health::read),
                 inherited: defaults,

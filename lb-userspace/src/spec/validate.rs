@@ -13,7 +13,7 @@ use std::{
 use lb_common::{
     limits::{MAX_BACKENDS, MAX_SERVICES, MAX_SLOTS, MAX_SOURCES, Room},
     net::Protocol,
-    service::Mode,
+    service::{Mode, Reject},
 };
 
 use super::{
@@ -106,6 +106,7 @@ fn service(written: file::Service<'_>, own: &OwnAddresses, report: &Report<'_>) 
         sources: values(&written.source),
         scheduler: written.scheduler.or(Scheduler::default()),
         on_refused: written.on_refused.or(OnRefused::default()),
+        reject: written.reject.or(Reject::default()),
         backends: Vec::new(),
     };
     let may_listen_elsewhere = !written.listen.is_complete || written.listen.items.is_empty();

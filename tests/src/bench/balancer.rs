@@ -1,19 +1,24 @@
 //! The balancer's program with its maps written by hand: one service, many backends, one NIC.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use aya::maps::{PerCpuArray, xdp::DevMap};
 use lb_common::{
+    answers::Answers,
     backend::{Backend, BackendId},
+    clock::Ticks,
     counters::{ActionCounters, BackendNumber, ServiceNumber, Tally},
     flow::{Bucket, ReplyLine, Shape},
     hop::{Hop, Interface, InterfaceIndex},
     net::{Be16, Mac, Protocol},
     pool::{Picker, Pool, PoolNumber, SlotIndex, SlotLine, SlotRange, SourceSet, SourceSetNumber},
     reason::Reason,
-    service::{Filter, Mode, Service, ServiceKey},
+    service::{Filter, Mode, Reject, Service, ServiceKey},
     settings::{PortPool, Settings},
 };
 use lb_ebpf::family::RecordOf;
+use nix::time::{ClockId, clock_gettime};
 
 use super::{
     frame::{Block, Numbered, SERVICE_PORT},
@@ -78,6 +83,15 @@ impl<F: Numbered> Balancer<F> {
         self.records.clear();
         self.reply_index.clear();
         self.half_open.clear();
+    }
+
+    /// Sets what happens to packets without a flow. The limit of answers is reached for the next half hour, because a packet
+    /// that became its own answer could not be sent again.
+    pub fn reject(&mut self, reject: Reject) -> Result<()> {
+        let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
+        let start = Ticks::from_ns((now + Duration::from_secs(1800)).as_nanos() as u64);
+        self.object.set("ANSWERS", 0, Answers::exhausted(start).0)?;
+        listen::<F>(&mut self.object, reject)
     }
 
     /// How many packets were not forwarded because of `reason`.
@@ -157,9 +171,15 @@ fn furnish<F: Numbered>(object: &mut Object, shape4: Shape, shape6: Shape, links
     }
     object.set("SOURCES", 1, sources)?;
     object.set("POOLS", 0, Pool::new(slots, Picker::Turn, Mode::FullNat, SourceSetNumber(1)))?;
+    listen::<F>(object, Reject::Drop)
+}
+
+fn listen<F: Numbered>(object: &mut Object, reject: Reject) -> Result<()> {
+    let address = F::to_key(F::address(Block::Service, 0));
     for protocol in [Protocol::Tcp, Protocol::Udp] {
-        let service = ServiceKey::new(key(Block::Service, 0), Be16::new(SERVICE_PORT), protocol.number());
-        object.listen(service, Service { pool: PoolNumber(0), counters: ServiceNumber(0) })?;
+        let key = ServiceKey::new(address, Be16::new(SERVICE_PORT), protocol.number());
+        let value = Service { pool: PoolNumber(0), counters: ServiceNumber(0), reject: reject as u32 };
+        object.listen(key, value)?;
     }
     Ok(())
 }

@@ -13,7 +13,9 @@ use lb_common::{
 
 use lb_ebpf::packet::tcp::{ACK, RST, SYN};
 
-use super::{Depends, Drops, Expected, Input, Opens, Passes, Reaches, Returns, ReturnsVia};
+use super::{
+    Depends, Drops, Expected, Input, Opens, Passes, Reaches, Resets, Returns, ReturnsVia, Unreachable,
+};
 use crate::{
     dialogue::{Dialogue, Sender},
     engine::{Action, Counters, Flow, MAX_IDS, Memory},
@@ -44,6 +46,9 @@ pub fn counters(world: &World, before: &Counters, after: &Counters, change: &Cha
         match change.action {
             Action::Pass => actions.passed += 1,
             Action::Drop => actions.dropped += 1,
+            Action::Transmit if matches!(change.expected, Resets(_) | Unreachable(_)) => {
+                actions.rejected += 1;
+            }
             Action::Transmit => actions.transmitted += 1,
             Action::Redirect => actions.redirected += 1,
         }
@@ -68,7 +73,7 @@ pub fn counters(world: &World, before: &Counters, after: &Counters, change: &Cha
         }
         // Not looked up.
         Depends => {}
-        Passes(reason) | Drops(reason) => {
+        Passes(reason) | Drops(reason) | Resets(reason) | Unreachable(reason) => {
             add(&mut wanted.reasons[*reason as usize], change.bytes);
             if let Some(service) = refusing_service(world, change.input, *reason) {
                 add(&mut wanted.services[service].refused, change.bytes);

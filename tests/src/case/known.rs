@@ -7,14 +7,19 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use lb_common::service::Mode;
-use lb_ebpf::storage::Route;
+use lb_common::{net::Protocol, service::Mode};
+use lb_ebpf::{
+    packet::tcp::{ACK, FIN, RST, SYN},
+    storage::Route,
+};
 
-use super::{Depends, Drops, Expected, Input, Opens, Passes, Reaches, Returns, ReturnsVia};
+use super::{
+    Depends, Drops, Expected, Input, Opens, Passes, Reaches, Resets, Returns, ReturnsVia, Unreachable,
+};
 use crate::{
     dialogue::{Dialogue, IcmpError, Message, Sender},
     engine::Action,
-    packet::{Content, Packet, RECEIVER, SENDER, read},
+    packet::{Content, Icmp, Packet, RECEIVER, SENDER, Tcp, read},
     world::{World, network},
 };
 
@@ -143,6 +148,12 @@ impl Known {
         let packet = match (expected, input) {
             (Passes(_), _) => return Ok((Action::Pass, frame.to_vec())),
             (Drops(_), _) => return Ok((Action::Drop, frame.to_vec())),
+            (Resets(_), Input::Message(message)) => {
+                return Ok((Action::Transmit, self.reset(message, ingress).to_frame()));
+            }
+            (Unreachable(_), Input::Message(message)) => {
+                return Ok((Action::Transmit, self.unreachable(message, ingress).to_frame()));
+            }
             (Opens(backend) | Reaches(backend), Input::Message(message)) => {
                 self.forwarded(message, backend)?
             }
@@ -156,8 +167,12 @@ impl Known {
             }
             (Reaches(_) | Returns, Input::Error(error)) => self.translated(error)?,
             (Opens(_) | ReturnsVia(_), Input::Error(_)) => bail!("an ICMP error opens no flow"),
+            (Resets(_) | Unreachable(_), Input::Error(_)) => bail!("an ICMP error is never answered"),
             (Depends, _) => bail!("an outcome that depends on timing has no single frame"),
-            (Opens(_) | Reaches(_) | Returns | ReturnsVia(_), Input::Frame(..)) => {
+            (
+                Opens(_) | Reaches(_) | Returns | ReturnsVia(_) | Resets(_) | Unreachable(_),
+                Input::Frame(..),
+            ) => {
                 bail!("the row must give the outcome of a raw frame")
             }
         };
@@ -202,6 +217,51 @@ impl Known {
         }))
     }
 
+    /// The reset that answers a client's segment (RFC 9293, 3.10.7.1).
+    fn reset(&self, message: &Message, ingress: u32) -> Packet {
+        let Dialogue { client, listen, .. } = message.dialogue;
+        let Tcp { sequence, acknowledgement, flags, payload, .. } = message.packet.clone().tcp_mut().clone();
+        let length = payload.len() as u32 + u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
+        let answer = |flags, sequence, acknowledgement| {
+            Packet::tcp(listen, client, flags).with(|packet| {
+                let tcp = packet.tcp_mut();
+                (tcp.sequence, tcp.acknowledgement, tcp.window) = (sequence, acknowledgement, 0);
+            })
+        };
+        let reset = match flags & ACK {
+            0 => answer(RST | ACK, 0, sequence.wrapping_add(length)),
+            _ => answer(RST, acknowledgement, 0),
+        };
+        self.back(reset, message, ingress)
+    }
+
+    /// The error that answers a client's datagram: it quotes the IP header and eight bytes.
+    fn unreachable(&self, message: &Message, ingress: u32) -> Packet {
+        let Dialogue { client, listen, .. } = message.dialogue;
+        let (kind, code, header) = if client.is_ipv4() { (3, 3, 20) } else { (1, 4, 40) };
+        let header = header + message.packet.options.len();
+        let payload = between(&message.packet, client, listen).quoted(header + 8);
+        let icmp = Icmp { kind, code, rest: [0; 4], payload };
+        self.back(Packet::new(listen.ip(), client.ip(), Content::Icmp(icmp)), message, ingress)
+    }
+
+    /// An answer leaves by the interface where the message arrived, to the station that sent it.
+    fn back(&self, answer: Packet, message: &Message, ingress: u32) -> Packet {
+        answer.with(|packet| {
+            (packet.to_mac, packet.from_mac) = (message.packet.from_mac, self.world.own_mac(ingress));
+            packet.label = 0;
+        })
+    }
+
+    /// Is this the answer to a message?
+    pub fn is_answer(&self, message: &Message, ingress: u32, frame: &[u8]) -> bool {
+        let answer = match message.dialogue.protocol {
+            Protocol::Tcp => self.reset(message, ingress),
+            Protocol::Udp => self.unreachable(message, ingress),
+        };
+        answer.to_frame() == frame
+    }
+
     fn leaves(&self, packet: &Packet, ingress: u32) -> Action {
         if packet.from_mac == self.world.own_mac(ingress) { Action::Transmit } else { Action::Redirect }
     }
@@ -212,6 +272,6 @@ fn between(packet: &Packet, from: SocketAddr, to: SocketAddr) -> Packet {
 }
 
 fn error_packet(error: &IcmpError, from: IpAddr, to: IpAddr, quote: Vec<u8>) -> Packet {
-    let icmp = crate::packet::Icmp { payload: quote, ..error.icmp.clone() };
+    let icmp = Icmp { payload: quote, ..error.icmp.clone() };
     Packet::new(from, to, Content::Icmp(icmp)).with(|packet| packet.hops = error.hops)
 }

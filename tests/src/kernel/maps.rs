@@ -53,6 +53,7 @@ pub fn clear(ebpf: &mut Ebpf) -> Result<()> {
         put(ebpf, "REPLY_INDEX4", index, [0u64; ENTRIES_PER_LINE])?;
         put(ebpf, "REPLY_INDEX6", index, [0u64; ENTRIES_PER_LINE])?;
     }
+    put(ebpf, "ANSWERS", 0, 0u64)?;
     put(ebpf, "HALF_OPEN4", 0, 0u64)?;
     put(ebpf, "HALF_OPEN6", 0, 0u64)?;
     zero::<u64>(ebpf, "HALF_OPEN_CPU4", 0)?;
@@ -151,6 +152,7 @@ pub fn counters(ebpf: &Ebpf) -> Result<Counters> {
             sum.dropped += one.dropped;
             sum.transmitted += one.transmitted;
             sum.redirected += one.redirected;
+            sum.rejected += one.rejected;
         })?,
         backends: sums(ebpf, "BACKEND_COUNTERS", &numbers, |sum: &mut BackendCounters, one| {
             add(&mut sum.forwarded, one.forwarded);

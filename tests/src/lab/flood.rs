@@ -1,4 +1,4 @@
-//! A flood of half-open connections from forged sources, sent at the service from the client's link.
+//! A flood from forged sources, sent at the service from the client's link: half-open connections, or packets of none.
 //!
 //! The answers go to the client's namespace, where they are dropped. A closed port would send RST (RFC 9293, 3.10.7.1);
 //! without it, the connections stay half-open at xlb and at the backend.
@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use lb_ebpf::packet::tcp::{ACK, SYN};
+use lb_ebpf::packet::tcp::{ACK, RST, SYN};
 use nix::{
     errno::Errno,
     ifaddrs::getifaddrs,
@@ -42,6 +42,12 @@ pub enum Kind {
     Syn,
     /// An ACK of data that was never sent.
     SynAndForgedAck,
+    /// An ACK, without a SYN before it.
+    Ack,
+    /// A reset, without a SYN before it.
+    Reset,
+    /// An empty datagram.
+    Datagram,
 }
 
 /// A running flood, in a thread of its own.
@@ -52,7 +58,7 @@ pub struct Flood {
 /// What was sent.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sent {
-    /// Sent SYNs and ACKs; retries count once.
+    /// Sent packets; retries count once.
     pub packets: u64,
     /// How often the link had no room for a frame, which was then retried.
     pub again: u64,
@@ -107,11 +113,16 @@ impl Sender {
         for first in (0..keys).step_by(AHEAD as usize) {
             let group = first..keys.min(first + AHEAD);
             for key in group.clone() {
-                self.send(key, SYN, 0)?;
+                match kind {
+                    Kind::Syn | Kind::SynAndForgedAck => self.send_segment(key, SYN, 0)?,
+                    Kind::Ack => self.send_segment(key, ACK, scatter(!key))?,
+                    Kind::Reset => self.send_segment(key, RST, 0)?,
+                    Kind::Datagram => self.send(Packet::udp(source(key, self.to), self.to, b""))?,
+                }
             }
             if kind == Kind::SynAndForgedAck {
                 for key in group {
-                    self.send(key, ACK, scatter(!key))?;
+                    self.send_segment(key, ACK, scatter(!key))?;
                 }
             }
             let due = Duration::from_secs(self.sent.packets) / RATE;
@@ -124,18 +135,19 @@ impl Sender {
         Ok(Sent { took: start.elapsed(), ..self.sent })
     }
 
-    fn send(&mut self, key: u32, flags: u8, acknowledgement: u32) -> Result<()> {
+    fn send_segment(&mut self, key: u32, flags: u8, acknowledgement: u32) -> Result<()> {
+        self.send(Packet::tcp(source(key, self.to), self.to, flags).with(|packet| {
+            let tcp = packet.tcp_mut();
+            // A SYN takes one number (RFC 9293, 3.4).
+            tcp.sequence = scatter(key).wrapping_add(u32::from(flags & SYN == 0));
+            tcp.acknowledgement = acknowledgement;
+        }))
+    }
+
+    fn send(&mut self, packet: Packet) -> Result<()> {
         const TRIES: u32 = 1000;
         const PAUSE: Duration = Duration::from_millis(1);
-        let frame = Packet::tcp(source(key, self.to), self.to, flags)
-            .with(|packet| {
-                (packet.from_mac, packet.to_mac) = self.macs;
-                let tcp = packet.tcp_mut();
-                // A SYN takes one number (RFC 9293, 3.4).
-                tcp.sequence = scatter(key).wrapping_add(u32::from(flags & SYN == 0));
-                tcp.acknowledgement = acknowledgement;
-            })
-            .to_frame();
+        let frame = packet.with(|packet| (packet.from_mac, packet.to_mac) = self.macs).to_frame();
         for _ in 0..TRIES {
             match send(self.socket.as_raw_fd(), &frame, MsgFlags::empty()) {
                 Ok(_) => {

@@ -103,6 +103,8 @@ fn blank<F: Family<Address: Default>>() -> Scratch<F> {
         pool: Shared::new(Default::default()),
         schedule: Shared::new(Pool::NONE),
         service_counters: Shared::new(Default::default()),
+        reject: Shared::new(0),
+        reason: Shared::new(0),
         closing: Shared::new(Default::default()),
         client_hop: Shared::new(Default::default()),
         hop_generation: Shared::new(0),

@@ -82,7 +82,9 @@ impl Packet {
                 bytes.extend(tcp.sequence.to_be_bytes());
                 bytes.extend(tcp.acknowledgement.to_be_bytes());
                 let words = 5 + tcp.options.len() / 4;
-                bytes.extend([(words as u8) << 4, tcp.flags, 0xff, 0xff, 0, 0, 0, 0]);
+                bytes.extend([(words as u8) << 4, tcp.flags]);
+                bytes.extend(tcp.window.to_be_bytes());
+                bytes.extend([0; 4]);
                 bytes.extend(&tcp.options);
                 bytes.extend(&tcp.payload);
                 let sum = self.checksum_with_pseudo_header(TCP, &bytes);

@@ -7,7 +7,7 @@ use lb_common::{
 };
 
 use crate::{
-    case::{Case, Drops, Opens, Passes, Reaches, Returns},
+    case::{Case, Drops, Opens, Passes, Reaches, Resets, Returns, answered},
     dialogue::Dialogue,
     world::{Kind, Service, WEB_1, WEB_2, WEB_3, World},
 };
@@ -81,7 +81,7 @@ fn every_kind(kind: Kind) -> Vec<Case> {
         Case::new(format!("{kind}: without a backend that is up, the reason is no_backend"), world.clone())
             .establish(flow(0), WEB_1)
             .change(|world| [WEB_1, WEB_2, WEB_3].iter().for_each(|name| world.rest(name)))
-            .step(flow(1).first(), Drops(Reason::NoBackend))
+            .step(flow(1).first(), answered(kind.protocol, Reason::NoBackend))
             .records(1)
             .step(flow(0).later(), Reaches(WEB_1))
             .change(|world| world.find_mut(WEB_2).accepts = true)
@@ -122,14 +122,14 @@ fn tcp(kind: Kind) -> Vec<Case> {
             .step(dns.answer(DNS_1), Returns)
             .step(flow(0).syn_ack(WEB_1), Returns),
         Case::new(
-            format!("{kind}: a data packet of a flow that its backend lost is dropped as no_flow"),
+            format!("{kind}: a data packet of a flow that its backend lost is answered with a reset"),
             world.clone(),
         )
         .establish(one, WEB_1)
         .change(|world| world.renew(WEB_1))
-        .step(one.data(), Drops(Reason::NoFlow))
+        .step(one.data(), Resets(Reason::NoFlow))
         .flow(one, &[])
-        .step(one.data(), Drops(Reason::NoFlow)),
+        .step(one.data(), Resets(Reason::NoFlow)),
         Case::new(
             format!("{kind}: a repeated SYN moves the flow away from a backend that went down"),
             world.clone(),

@@ -5,7 +5,7 @@ use lb_common::{flow::State, net::Protocol, reason::Reason, service::Mode};
 use lb_ebpf::{packet::tcp::ACK, table::record};
 
 use crate::{
-    case::{Case, Drops, Opens, Passes, Reaches, Returns},
+    case::{Case, Drops, Opens, Passes, Reaches, Resets, Returns},
     dialogue::{Dialogue, Message},
     world::{Family, Kind, WEB_1, WEB_2, WEB_3, World},
 };
@@ -225,7 +225,7 @@ fn refused_in_front(kind: Kind) -> Case {
     .after_s(7400)
     .establish(one, WEB_2)
     .after_s(60)
-    .step(other.data(), Drops(Reason::NoFlow)) // It has expired, and its record is free.
+    .step(other.data(), Resets(Reason::NoFlow)) // It has expired, and its record is free.
     .step(one.fin(), Reaches(WEB_2))
     .step(one.syn(), Opens(WEB_3))
     .step(one.reply_rst(WEB_3), Returns)

@@ -12,12 +12,15 @@ use crate::{
     dialogue::Dialogue,
     rows::icmp,
     world::{
-        Element::{self, Backend, Bucket, HalfOpen, Interface, Line, Pool, Scratch, Slots, Sources, Turn},
+        Element::{
+            self, Answers, Backend, Bucket, HalfOpen, Interface, Line, Pool, Scratch, Slots, Sources, Turn,
+        },
         Family, Kind, WEB_1, World,
     },
 };
 
-const ALL: [Element; 10] = [Pool, Slots, Sources, Turn, Backend, Interface, Bucket, Line, Scratch, HalfOpen];
+const ALL: [Element; 11] =
+    [Pool, Slots, Sources, Turn, Backend, Interface, Bucket, Line, Scratch, HalfOpen, Answers];
 const INTERNAL: Expected = Drops(Reason::Internal);
 
 /// Each element that a packet needs is missing in turn.
@@ -28,6 +31,7 @@ pub fn rows() -> Vec<Case> {
         rows.extend(known_flows(kind));
         rows.extend(errors(kind));
         rows.extend(unrelated_packets(kind));
+        rows.push(unanswered(kind));
     }
     rows.extend(Family::ALL.map(closing));
     rows
@@ -51,6 +55,14 @@ fn first_packets(kind: Kind) -> Vec<Case> {
     // nat uses no source address.
     rows.extend((kind.mode == Mode::FullNat).then(|| row(Sources)));
     rows
+}
+
+/// Without the account of answers, nothing is answered.
+fn unanswered(kind: Kind) -> Case {
+    let one = Dialogue::new(kind);
+    let without_backends = case(kind, "a refused packet", Answers)
+        .change(|world| world.services[0].backends.iter_mut().for_each(|it| it.accepts = false));
+    without(without_backends, Answers).step(one.first(), Drops(Reason::NoBackend))
 }
 
 fn known_flows(kind: Kind) -> Vec<Case> {

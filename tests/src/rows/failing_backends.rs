@@ -3,7 +3,7 @@
 use lb_common::{ejection::FAILURES, flow::State, net::Protocol, reason::Reason, service::Mode};
 
 use crate::{
-    case::{Case, Drops, Opens, Reaches, Returns},
+    case::{Case, Drops, Opens, Reaches, Resets, Returns},
     dialogue::Dialogue,
     world::{Kind, WEB_1, WEB_2, WEB_3, World},
 };
@@ -75,7 +75,7 @@ fn retries(kind: Kind) -> Vec<Case> {
             .step(one.ack(1), Reaches(WEB_1))
             .flow(one, &[State::ESTABLISHED]),
         refused_once("a packet other than a SYN opens no flow to another backend")
-            .step(one.data(), Drops(Reason::NoFlow))
+            .step(one.data(), Resets(Reason::NoFlow))
             .flow(one, &[]),
         refused_once("a client that gives up leaves nothing behind")
             .after_s(121)

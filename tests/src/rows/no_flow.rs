@@ -1,10 +1,10 @@
-//! TCP without a flow is dropped: the host must not answer it with a RST.
+//! TCP without a flow opens none, whatever its flags. [`super::reject`] has what is answered.
 
 use lb_common::reason::Reason;
 use lb_ebpf::packet::tcp::{ACK, FIN, RST, SYN};
 
 use crate::{
-    case::{Case, Drops, Opens, Passes},
+    case::{Case, Drops, Opens, Passes, Resets},
     dialogue::Dialogue,
     packet::Packet,
     world::{Kind, WEB_1, World, network::BACK},
@@ -29,8 +29,10 @@ pub fn rows() -> Vec<Case> {
             ("segment without flags", 0),
         ];
         rows.extend(flags.map(|(name, flags)| {
-            Case::new(format!("{kind}: a {name} without a flow is dropped and opens none"), world.clone())
-                .step(one.ack(1).with(|packet| packet.tcp_mut().flags = flags), Drops(Reason::NoFlow))
+            let is_reset = flags & RST != 0;
+            let expected = if is_reset { Drops(Reason::NoFlow) } else { Resets(Reason::NoFlow) };
+            Case::new(format!("{kind}: a {name} without a flow opens none"), world.clone())
+                .step(one.ack(1).with(|packet| packet.tcp_mut().flags = flags), expected)
                 .records(0)
                 .step(one.syn(), Opens(WEB_1))
         }));

@@ -10,7 +10,7 @@ use lb_common::{
 use lb_ebpf::table::hash::{self, reduce};
 
 use crate::{
-    case::{Case, Drops, Opens, Reaches},
+    case::{Case, Opens, Reaches, answered},
     dialogue::Dialogue,
     world::{HASH_KEYS, Kind, WEB_1, WEB_2, WEB_3, World},
 };
@@ -87,7 +87,7 @@ fn hashed(kind: Kind, picker: Picker) -> [Case; 2] {
             .change(move |world| to(world, &[0, 1, 2, 0, 1, 2, 0]))
             .step(one.first(), Opens(backend))
             .change(move |world| to(world, &[]))
-            .step(one.port(40_001).first(), Drops(Reason::NoBackend)),
+            .step(one.port(40_001).first(), answered(kind.protocol, Reason::NoBackend)),
     ]
 }
 

@@ -4,7 +4,7 @@ use lb_common::{net::Protocol, reason::Reason};
 use lb_ebpf::packet::tcp::ACK;
 
 use crate::{
-    case::{Case, Drops, Expected, Opens, Passes, Reaches, Returns},
+    case::{Case, Expected, Opens, Passes, Reaches, Resets, Returns},
     dialogue::Dialogue,
     world::{Kind, WEB_1, WEB_2, World},
 };
@@ -39,7 +39,7 @@ fn tcp(kind: Kind) -> Vec<Case> {
             case.establish(one, WEB_1).step(one.fin(), Reaches(WEB_1)).step(one.reply_fin(WEB_1), Returns)
         }),
     ];
-    let mut rows = lifetimes(kind, &states, Drops(Reason::NoFlow));
+    let mut rows = lifetimes(kind, &states, Resets(Reason::NoFlow));
     let world = World::new(kind);
     rows.extend([
         Case::new(format!("{kind}: a SYN on an expired flow opens another"), world.clone())
@@ -50,7 +50,7 @@ fn tcp(kind: Kind) -> Vec<Case> {
         Case::new(format!("{kind}: a flow that was idle for a month has ended"), world.clone())
             .establish(one, WEB_1)
             .after_s(30 * 86_400)
-            .step(one.data(), Drops(Reason::NoFlow))
+            .step(one.data(), Resets(Reason::NoFlow))
             .step(one.syn(), Opens(WEB_2))
             .records(1),
         Case::new(format!("{kind}: the client's packets keep a flow"), world.clone())
@@ -69,7 +69,7 @@ fn tcp(kind: Kind) -> Vec<Case> {
             .establish(one, WEB_1)
             .after_s(7441)
             .step(one.later_answer(WEB_1), Passes(Reason::NotService))
-            .step(one.data(), Drops(Reason::NoFlow))
+            .step(one.data(), Resets(Reason::NoFlow))
             .records(0),
     ]);
     rows

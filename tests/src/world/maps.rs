@@ -104,9 +104,11 @@ impl World {
             let protocol = service.protocol.number();
             let key =
                 |address: std::net::IpAddr, port| ServiceKey::new(address.into(), Be16::new(port), protocol);
-            let marker = Service { pool: Service::NO_POOL, counters: ServiceNumber(number) };
+            let reject = service.reject as u32;
+            let counters = ServiceNumber(number);
+            let marker = Service { pool: Service::NO_POOL, counters, reject };
             for listen in &service.listen {
-                let found = Service { pool: PoolNumber(number), counters: ServiceNumber(number) };
+                let found = Service { pool: PoolNumber(number), counters, reject };
                 keys.extend([(key(listen.ip(), listen.port()), found), (key(listen.ip(), 0), marker)]);
             }
             keys.extend(service.sources.iter().map(|source| (key(*source, 0), marker)));

@@ -15,7 +15,7 @@ use lb_common::{
     limits::MAX_PLACES,
     net::{Be16, Mac, Protocol},
     pool::{Picker, Pool, PoolNumber, SlotIndex, SlotRange, SourceSetNumber},
-    service::{Mode, Service},
+    service::{Mode, Reject, Service},
 };
 use lb_userspace::{
     datapath::{Attached, Datapath as _, Listen, Op, Opened, ServiceValue, Snapshot},
@@ -83,12 +83,18 @@ fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
             ),
         ]),
         services: BTreeMap::from([
-            (listen("192.0.2.10:80"), ServiceValue { pool: PoolNumber(0), counters: ServiceNumber(0) }),
+            (
+                listen("192.0.2.10:80"),
+                ServiceValue { pool: PoolNumber(0), counters: ServiceNumber(0), reject: Reject::Reset },
+            ),
             (
                 listen("[2001:db8::10]:80"),
-                ServiceValue { pool: PoolNumber(1023), counters: ServiceNumber(0) },
+                ServiceValue { pool: PoolNumber(1023), counters: ServiceNumber(0), reject: Reject::Drop },
             ),
-            (listen("192.0.2.10:0"), ServiceValue { pool: Service::NO_POOL, counters: ServiceNumber(0) }),
+            (
+                listen("192.0.2.10:0"),
+                ServiceValue { pool: Service::NO_POOL, counters: ServiceNumber(0), reject: Reject::Drop },
+            ),
         ]),
         interfaces: attached.iter().map(|it| (it.index, interface(it))).collect(),
         next_backend_id: BackendId(9),

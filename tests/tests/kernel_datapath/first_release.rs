@@ -23,6 +23,7 @@ use lb_common::{
     net::{Be16, Protocol},
     pool::PoolNumber,
     reason::Reason,
+    service::Reject,
 };
 use lb_userspace::{
     datapath::{Datapath as _, Listen, Opened, ServiceValue},
@@ -151,7 +152,9 @@ fn a_refused_mode_change_leaves_the_program_of_0_1_0() -> Result<()> {
 fn assert_is_taken_over(world: &World, opened: &mut Opened) -> Result<()> {
     let have = opened.datapath.observe()?;
     let listen = Listen { address: literal("192.0.2.10"), port: Be16::new(80), protocol: Protocol::Tcp };
-    let service = ServiceValue { pool: PoolNumber(1001), counters: ServiceNumber(SERVICE_NUMBER) };
+    let (pool, counters) = (PoolNumber(1001), ServiceNumber(SERVICE_NUMBER));
+    // 0.1.0 answered nothing.
+    let service = ServiceValue { pool, counters, reject: Reject::Drop };
     assert_eq!(have.services, BTreeMap::from([(listen, service)]));
     let [backend] = <[_; 1]>::try_from(have.backends.into_values().collect::<Vec<_>>())
         .map_err(|all| anyhow!("{all:?}"))?;
@@ -181,8 +184,8 @@ fn assert_is_taken_over(world: &World, opened: &mut Opened) -> Result<()> {
     assert_eq!(refused, tally(6, 7));
     assert_eq!(opened.datapath.totals()?.reasons[&Reason::MtuTooSmall], tally(8, 9));
     let actions = Map::PerCpuArray(MapData::from_pin(world.pin("ACTIONS"))?);
-    let actions = PerCpuArray::<_, [u64; 4]>::try_from(actions)?;
-    assert!(actions.get(&world.index("front")?, 0)?.iter().all(|counted| *counted == [10, 11, 12, 13]));
+    let actions = PerCpuArray::<_, [u64; 5]>::try_from(actions)?;
+    assert!(actions.get(&world.index("front")?, 0)?.iter().all(|counted| *counted == [10, 11, 12, 13, 0]));
     Ok(())
 }
 

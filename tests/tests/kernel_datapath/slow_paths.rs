@@ -166,6 +166,7 @@ fn of_interface(pins: &Path, index: u32) -> Result<ActionCounters> {
         dropped: sum.dropped + it.dropped,
         transmitted: sum.transmitted + it.transmitted,
         redirected: sum.redirected + it.redirected,
+        rejected: sum.rejected + it.rejected,
     }))
 }
 

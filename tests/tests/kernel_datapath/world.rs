@@ -22,7 +22,7 @@ use lb_common::{
     flow::{Control, Owner, Record4, State, WAYS},
     limits::Room,
     net::Protocol,
-    service::{Filter, Mode},
+    service::{Filter, Mode, Reject},
     settings::Settings,
 };
 use lb_userspace::{
@@ -133,6 +133,7 @@ impl World {
                     scheduler: Scheduler::RoundRobin,
                     availability: Default::default(),
                     on_refused: Default::default(),
+                    reject: Reject::Reset,
                     health: None,
                     backends: Vec::new(),
                 }

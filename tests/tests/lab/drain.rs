@@ -76,9 +76,9 @@ fn a_backend_in_maintenance_loses_its_connections_and_no_other_does() -> Result<
 
     assert_eq!(flows(&xlb, "web-2")?, 0);
     later.finish_unbroken()?;
-    // The clients of web-2 are not notified: they wait for their echo in vain.
     let report = live.finish()?;
     assert_eq!(report.broken.len(), 10, "{report}");
+    assert!(report.broken.iter().all(|why| why.contains("reset")), "{report}");
     Ok(())
 }
 

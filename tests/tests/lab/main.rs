@@ -20,6 +20,7 @@ mod metrics;
 mod neighbours;
 mod paths;
 mod refusal;
+mod reject;
 mod reload;
 mod scale;
 mod schedulers;

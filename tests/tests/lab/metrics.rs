@@ -74,13 +74,15 @@ fn metrics_are_clean_and_add_up() -> Result<()> {
     assert_eq!(sum("xlb_backend_new_flows_total", &[("backend", "web-2-v6")]), REQUESTS / 3);
     assert_eq!(sum("xlb_service_new_flows_total", &[("service", "void")]), 0);
 
-    // Every packet to a service is forwarded, or dropped for one reason.
-    let dropped = sum("xlb_dropped_packets_total", &[]);
+    // Every packet to a service is forwarded, or refused for one reason.
+    let refused = sum("xlb_dropped_packets_total", &[]);
     let (forwarded, returned) =
         (sum("xlb_backend_forwarded_packets_total", &[]), sum("xlb_backend_returned_packets_total", &[]));
     assert!(sum("xlb_dropped_packets_total", &[("reason", "no_backend")]) >= 2, "one SYN of each family");
-    assert_eq!(dropped, sum("xlb_xdp_packets_total", &[("action", "drop")]));
+    let by_action = |action| sum("xlb_xdp_packets_total", &[("action", action)]);
+    assert_eq!(refused, by_action("drop") + by_action("reject"));
+    assert!(by_action("reject") >= 2, "each of these SYNs is answered");
     assert_eq!(forwarded + returned, sum("xlb_xdp_packets_total", &[("action", "redirect")]));
-    assert_eq!(forwarded + dropped, sum("xlb_service_received_packets_total", &[]));
+    assert_eq!(forwarded + refused, sum("xlb_service_received_packets_total", &[]));
     Ok(())
 }

@@ -33,8 +33,8 @@ fn new_flows_and_dropped_packets_are_traced_as_long_as_the_log_shows_them() -> R
         "DEBUG lb_ebpf] new flow udp 192.0.2.101:50001 > 192.0.2.10:53, as 192.0.2.101:50001 > 10.0.0.11:5353",
         "DEBUG lb_ebpf] new flow udp [2001:db8::101]:50001 > [2001:db8::10]:53, \
          as [2001:db8::101]:50001 > [fd00::11]:5353",
-        "DEBUG lb_ebpf] dropped fragment             udp 192.0.2.101:50001 > 192.0.2.10:53, interface ",
-        "DEBUG lb_ebpf] dropped fragment             protocol 44 2001:db8::101 > 2001:db8::10, interface ",
+        "DEBUG lb_ebpf] dropped  fragment             udp 192.0.2.101:50001 > 192.0.2.10:53, interface ",
+        "DEBUG lb_ebpf] dropped  fragment             protocol 44 2001:db8::101 > 2001:db8::10, interface ",
     ] {
         let is_there = || Ok(traces(&lab)?.iter().any(|trace| trace.contains(line)));
         eventually(Duration::from_secs(5), line, is_there)?;
@@ -62,7 +62,7 @@ fn packets_that_pass_to_the_host_are_traced_at_the_most_verbose_level() -> Resul
         (lab.clients[0].port(Family::V6, 50_000), address::FRONT.port(Family::V6, datagrams::DNS));
     lab.client.inside(|| Ok(UdpSocket::bind(from)?.send_to(b"question", to)?))?;
 
-    let line = "TRACE lb_ebpf] passed  not_service          udp [2001:db8::101]:50000 > [2001:db8::1]:53, interface ";
+    let line = "TRACE lb_ebpf] passed   not_service          udp [2001:db8::101]:50000 > [2001:db8::1]:53, interface ";
     let is_there = || Ok(traces(&lab)?.iter().any(|trace| trace.contains(line)));
     eventually(Duration::from_secs(5), line, is_there)?;
     Ok(())

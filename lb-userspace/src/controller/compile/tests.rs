@@ -81,6 +81,7 @@ fn a_backend_keeps_its_id_while_its_flows_are_valid() {
         ("another service name", |it| it.name = "shop".into(), "==="),
         ("another listen address", |it| it.listen = vec![socket("192.0.2.99:80")], "==="),
         ("another mode", |it| it.mode = Mode::Nat, "==="),
+        ("another answer", |it| it.reject = Reject::Drop, "==="),
         ("another source", |it| it.sources = vec!["10.0.0.2".parse().unwrap()], "==="),
         ("another protocol", |it| it.protocol = Protocol::Udp, "+++"),
         ("no check", |it| it.health = None, "==="),

@@ -15,7 +15,7 @@ use lb_common::{
 
 use super::{maps::Maps, totals::sum};
 use crate::datapath::{
-    Listen, Op, names,
+    Listen, Op, ServiceValue, names,
     past::{Change, Counted},
 };
 
@@ -34,7 +34,8 @@ impl Maps {
             Op::PutSources(number, sources) => self.schedules.put_sources(*number, sources),
             Op::PutPool(number, pool) => self.schedules.put_pool(*number, *pool),
             Op::PutService(listen, value) => {
-                let service = Service { pool: value.pool, counters: value.counters };
+                let ServiceValue { pool, counters, reject } = *value;
+                let service = Service { pool, counters, reject: reject as u32 };
                 Ok(self.services.insert(service_key(listen), service, 0)?)
             }
             Op::SetNextBackendId(id) => {

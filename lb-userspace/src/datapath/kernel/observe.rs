@@ -8,7 +8,7 @@ use lb_common::{
     hop::{Interface, InterfaceIndex},
     limits::MAX_INTERFACE_INDEX,
     net::Protocol,
-    service::ServiceKey,
+    service::{Reject, ServiceKey},
 };
 
 use super::maps::Maps;
@@ -54,7 +54,9 @@ impl Maps {
         let mut services = BTreeMap::new();
         for entry in self.services.iter() {
             let (key, value) = entry.context("cannot read SERVICES")?;
-            services.insert(listen(&key)?, ServiceValue { pool: value.pool, counters: value.counters });
+            let reject = Reject::from_number(value.reject);
+            let value = ServiceValue { pool: value.pool, counters: value.counters, reject };
+            services.insert(listen(&key)?, value);
         }
         Ok(services)
     }

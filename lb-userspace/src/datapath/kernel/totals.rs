@@ -53,5 +53,6 @@ impl Sum for ActionCounters {
         self.dropped.add(&counted.dropped);
         self.transmitted.add(&counted.transmitted);
         self.redirected.add(&counted.redirected);
+        self.rejected.add(&counted.rejected);
     }
 }

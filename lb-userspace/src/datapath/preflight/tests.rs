@@ -1,6 +1,9 @@
 use std::path::PathBuf;
 
-use lb_common::{net::Protocol, service::Mode};
+use lb_common::{
+    net::Protocol,
+    service::{Mode, Reject},
+};
 
 use super::{links::Xdp, *};
 use crate::spec::{Api, Limits, Scheduler, Service};
@@ -211,6 +214,7 @@ fn spec(interfaces: &[&str], mode: AttachMode) -> Spec {
                 scheduler: Scheduler::RoundRobin,
                 availability: Default::default(),
                 on_refused: Default::default(),
+                reject: Reject::Reset,
                 health: None,
                 backends: Vec::new(),
             }

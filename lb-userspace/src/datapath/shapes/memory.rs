@@ -117,11 +117,11 @@ mod tests {
         let shown = Memory::of(Limits::default(), 2).to_string();
 
         let expected = "\
-maps: 92.8 MiB
+maps: 93.0 MiB
   262,144 IPv4 flows              40.0 MiB  160 bytes per flow
   65,536 IPv6 flows               18.0 MiB  288 bytes per flow
-  services and backends           25.9 MiB
-  counters of 2 CPUs               8.9 MiB";
+  services and backends           26.0 MiB
+  counters of 2 CPUs               9.0 MiB";
         assert_eq!(shown, expected);
     }
 

@@ -205,15 +205,12 @@ mod program {
 
     /// What differs between the families.
     trait Benched: Family {
-        const ETHERTYPE: Be16;
         fn protocol(header: &Self::Header) -> Option<u8>;
         /// Writes a flow's addresses. Returns its ports, and the checksum of TCP or UDP.
         fn address(cursor: &mut Cursor<'_>, flow: u32) -> Option<(u32, u16)>;
     }
 
     impl Benched for V4 {
-        const ETHERTYPE: Be16 = Ethernet::IPV4;
-
         #[inline(always)]
         fn protocol(header: &Ipv4Hdr) -> Option<u8> {
             (header.vihl == 0x45).then_some(header.proto)
@@ -230,8 +227,6 @@ mod program {
     }
 
     impl Benched for V6 {
-        const ETHERTYPE: Be16 = Ethernet::IPV6;
-
         #[inline(always)]
         fn protocol(header: &Ipv6Hdr) -> Option<u8> {
             (header.vcf[0] >> 4 == 6).then_some(header.next_hdr)

@@ -1,0 +1,233 @@
+//! Answers to requests without a flow or a backend: a TCP reset, an ICMP port unreachable, or none.
+
+use std::net::IpAddr;
+
+use lb_common::{
+    limits::{ANSWER_DEBT_BYTES, ANSWERS_PER_SECOND},
+    net::Protocol,
+    reason::Reason,
+    service::{Mode, Reject},
+};
+use lb_ebpf::packet::tcp::{ACK, FIN, RST, SYN};
+
+use crate::{
+    case::{Case, Drops, Expected, Opens, Reaches, Resets, Unreachable, answered},
+    dialogue::{Dialogue, Message},
+    world::{
+        Family, Kind, WEB_1, World,
+        network::{BACK, SIDE},
+    },
+};
+
+const GROUP_MAC: [u8; 6] = [0x01, 0x00, 0x5e, 0, 0, 1];
+const NO_OPERATION: u8 = 1;
+
+/// Which packets are answered, with what, and how often.
+pub fn rows() -> Vec<Case> {
+    let mut rows: Vec<Case> = Kind::all().into_iter().flat_map(every_kind).collect();
+    rows.extend(Kind::tcp().into_iter().flat_map(resets));
+    rows.extend(Kind::udp().into_iter().flat_map(errors));
+    rows.push(limit());
+    rows.extend(Family::ALL.map(debt));
+    rows
+}
+
+/// A world whose service has no backend that takes new flows.
+fn without_backends(kind: Kind) -> World {
+    World::new(kind).with(|world| world.services[0].backends.iter_mut().for_each(|it| it.accepts = false))
+}
+
+/// A message that is refused in [`without_backends`], and the reason.
+fn refused(kind: Kind) -> Vec<(Message, Reason)> {
+    let one = Dialogue::new(kind);
+    match kind.protocol {
+        Protocol::Tcp => vec![(one.syn(), Reason::NoBackend), (one.data(), Reason::NoFlow)],
+        Protocol::Udp => vec![(one.first(), Reason::NoBackend)],
+    }
+}
+
+fn every_kind(kind: Kind) -> Vec<Case> {
+    let one = Dialogue::new(kind);
+    let silent = |name: &str, change: &dyn Fn(Message) -> Message| {
+        let case = Case::new(format!("{kind}: {name} is not answered"), without_backends(kind));
+        refused(kind)
+            .into_iter()
+            .fold(case, |case, (message, reason)| case.step(change(message), Drops(reason)))
+    };
+    let from = |v4, v6| {
+        let address: IpAddr = kind.ip.address(v4, v6);
+        move |mut message: Message| {
+            message.dialogue = message.dialogue.client(address);
+            message
+        }
+    };
+    let mut dropping = Case::new(
+        format!("{kind}: a service with reject = \"drop\" answers nothing, until that changes"),
+        without_backends(kind).with(|world| world.services[0].reject = Reject::Drop),
+    );
+    let mut answering =
+        Case::new(format!("{kind}: refused packets are answered, and open no flow"), without_backends(kind));
+    for (message, reason) in refused(kind) {
+        dropping = dropping.step(message.clone(), Drops(reason));
+        answering = answering.step(message, answered(kind.protocol, reason)).records(0);
+    }
+    let again = refused(kind).remove(0);
+    let mut rows = vec![
+        dropping
+            .change(|world| world.services[0].reject = Reject::Reset)
+            .step(again.0, answered(kind.protocol, again.1)),
+        answering
+            .change(|world| world.find_mut(WEB_1).accepts = true)
+            .step(one.first(), Opens(WEB_1))
+            .step(one.later(), Reaches(WEB_1)),
+        silent("a packet from a group MAC", &|message| message.with(|packet| packet.from_mac = GROUP_MAC)),
+    ];
+    // A new flow needs a route to its client first, and these have none.
+    if kind.protocol == Protocol::Tcp && kind.mode == Mode::FullNat {
+        let groups = [
+            ("a group", "224.0.0.5", "ff02::5"),
+            ("nobody", "0.0.0.0", "::"),
+            ("the loopback address", "127.0.0.1", "::1"),
+            ("the listen address", "192.0.2.10", "2001:db8::10"),
+        ];
+        rows.extend(groups.map(|(name, v4, v6)| {
+            let message = from(v4, v6)(one.data());
+            Case::new(format!("{kind}: a packet from {name} is not answered"), World::new(kind))
+                .step(message, Drops(Reason::NoFlow))
+        }));
+    }
+    rows
+}
+
+/// TCP.
+fn resets(kind: Kind) -> Vec<Case> {
+    let one = Dialogue::new(kind);
+    let with_flags = |flags, data: &'static [u8]| {
+        one.ack(1).with(move |packet| {
+            packet.tcp_mut().flags = flags;
+            packet.payload_mut().extend(data);
+        })
+    };
+    let mut lengths = Case::new(
+        format!("{kind}: without ACK, a reset acknowledges data, SYN and FIN"),
+        without_backends(kind),
+    );
+    for (flags, data, reason) in [
+        (0, &b"123"[..], Reason::NoFlow),
+        (FIN, b"1234", Reason::NoFlow),
+        (SYN | FIN, b"", Reason::NoFlow),
+        (SYN, b"early data", Reason::NoBackend),
+    ] {
+        lengths = lengths.step(with_flags(flags, data), Resets(reason));
+    }
+    let with_options = |message: Message| {
+        message.with(move |packet| {
+            packet.padding = 7;
+            packet.tcp_mut().options = vec![NO_OPERATION; 40];
+            if kind.ip == Family::V4 {
+                packet.options = vec![NO_OPERATION; 40];
+            }
+        })
+    };
+    // The numbers of this sender are those after which sequence numbers wrap.
+    let wrapping = one.ack(1).with(|packet| {
+        let tcp = packet.tcp_mut();
+        (tcp.sequence, tcp.flags) = (u32::MAX, FIN);
+    });
+    vec![
+        lengths.step(wrapping, Resets(Reason::NoFlow)),
+        Case::new(format!("{kind}: a reset has no options, data or padding"), without_backends(kind))
+            .step(with_options(one.data()), Resets(Reason::NoFlow))
+            .step(with_options(one.syn()), Resets(Reason::NoBackend)),
+        Case::new(format!("{kind}: a reset leaves by the interface of the segment"), World::new(kind))
+            .step(one.data().arriving_by(BACK), Resets(Reason::NoFlow))
+            .step(one.data().arriving_by(SIDE), Resets(Reason::NoFlow)),
+        // The MAC is not compared on an interface without xlb, such as a port of a bond.
+        Case::new(format!("{kind}: a segment to a group MAC is not answered"), World::new(kind)).step(
+            one.data().arriving_by(SIDE).with(|packet| packet.to_mac = GROUP_MAC),
+            Drops(Reason::NoFlow),
+        ),
+        Case::new(format!("{kind}: a reset is not answered, with any other flags"), without_backends(kind))
+            .step(with_flags(RST, b""), Drops(Reason::NoFlow))
+            .step(with_flags(RST | ACK, b"text"), Drops(Reason::NoFlow))
+            .step(with_flags(RST | SYN, b""), Drops(Reason::NoFlow))
+            .step(with_flags(RST | FIN, b""), Drops(Reason::NoFlow)),
+    ]
+}
+
+/// UDP.
+fn errors(kind: Kind) -> Vec<Case> {
+    let one = Dialogue::new(kind);
+    let no_backend = Unreachable(Reason::NoBackend);
+    let mut quoting = Case::new(
+        format!("{kind}: an ICMP error quotes the IP header and eight bytes, of datagrams of any length"),
+        without_backends(kind),
+    );
+    for length in [0, 1, 2, 18, 1000, 1400] {
+        quoting = quoting.step(one.datagram(&vec![b'x'; length]), no_backend.clone());
+    }
+    let mut rows = vec![quoting];
+    if kind.ip == Family::V4 {
+        let options = |count| one.first().with(|packet| packet.options = vec![NO_OPERATION; count]);
+        rows.push(
+            Case::new(format!("{kind}: an ICMP error quotes IP options"), without_backends(kind))
+                .step(options(4), no_backend.clone())
+                .step(options(40), no_backend.clone())
+                .step(one.first().with(|packet| packet.udp_mut().without_checksum = true), no_backend),
+        );
+    }
+    rows
+}
+
+/// The limit is that of all services and families together: it is one word.
+fn limit() -> Case {
+    let kind = Kind::tcp()[0];
+    let one = Dialogue::new(kind);
+    let mut case = Case::new(
+        format!("{kind}: after {ANSWERS_PER_SECOND} answers, packets are dropped until the second is over"),
+        World::new(kind),
+    );
+    for _ in 0..ANSWERS_PER_SECOND {
+        case = case.step(one.ack(1), Resets(Reason::NoFlow));
+    }
+    case.step(one.ack(1), Drops(Reason::NoFlow))
+        .step(one.data(), Drops(Reason::NoFlow))
+        .after_s(2)
+        .step(one.data(), Resets(Reason::NoFlow))
+}
+
+/// The smallest datagrams do not pay for their errors.
+fn debt(ip: Family) -> Case {
+    let kind = Kind::new(ip, Protocol::Udp, Mode::FullNat);
+    let one = Dialogue::new(kind);
+    let (received, sent) = match ip {
+        Family::V4 => (14 + 20 + 8, 14 + 20 + 8 + 20 + 8),
+        Family::V6 => (14 + 40 + 8, 14 + 40 + 8 + 40 + 8),
+    };
+    let (mut case, mut debt): (Case, u32) = (
+        Case::new(
+            format!("{kind}: answers have no more bytes than refused packets, beyond {ANSWER_DEBT_BYTES}"),
+            without_backends(kind),
+        ),
+        0,
+    );
+    let step = |case: Case, expected: Expected| case.step(one.datagram(b""), expected);
+    for _ in 0..ANSWER_DEBT_BYTES / 20 {
+        if debt + sent - received <= ANSWER_DEBT_BYTES {
+            debt += sent - received;
+            case = step(case, Unreachable(Reason::NoBackend));
+        } else {
+            debt = debt.saturating_sub(received);
+            case = step(case, Drops(Reason::NoBackend));
+        }
+    }
+    // A large datagram pays everything back.
+    let large = vec![b'x'; 1400];
+    for _ in 0..4 {
+        case = case.step(one.datagram(&large), Unreachable(Reason::NoBackend));
+    }
+    for _ in 0..ANSWER_DEBT_BYTES / (sent - received) {
+        case = step(case, Unreachable(Reason::NoBackend));
+    }
+    step(case, Drops(Reason::NoBackend))
+}
