@@ -23,7 +23,8 @@ fn a_standby_behind_a_switch_that_floods_leaves_all_frames_to_the_active_one() -
 
         for family in Family::ALL {
             let tally = lab.visit(family, 80, CONNECTIONS)?;
-            assert!(tally.is_even(3), "{mode:?} {family:?}: {tally}");
+            // Not in equal shares: if SYNs are lost, their backend may be ejected for a second.
+            assert!(tally.failed() == 0 && tally.answers.len() == 3, "{mode:?} {family:?}: {tally}");
         }
 
         let new_flows = |xlb: &tests::lab::Daemon| {

@@ -18,7 +18,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     controller::{
-        compile::{NoRoom, compile},
+        compile::compile,
         fixture::{backend, eth0, hops, probed, service, unprobed},
         index::Indexed,
         plan::plan,
@@ -173,7 +173,7 @@ impl World {
             self.grace_period.begun += 1;
             self.grace_period.pending = Some(round);
         }
-        if matches!(compile(&self.state, &self.maps), Err(NoRoom::Slots)) {
+        if compile(&self.state, &self.maps).is_err_and(|no_room| no_room.ends_with_grace()) {
             self.make_room()?;
         }
         let have = self.maps.clone();
