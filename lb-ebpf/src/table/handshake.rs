@@ -49,14 +49,13 @@ pub fn of_client<F: Family>(
     if control.state().is_refused() {
         return Err(Retry);
     }
-    if !segment.is_syn() {
+    // A SYN that was duplicated on the way says nothing about the backend.
+    if !segment.is_syn() || idle.0 < UNANSWERED.0 {
         return Ok(());
     }
     let Some((backend, load)) = backend_of(tables, found) else { return Ok(()) };
-    if idle.0 >= UNANSWERED.0 {
-        tables.count_unanswered(backend.counters);
-        ejection::failed(tables, backend, load, tables.now());
-    }
+    tables.count_unanswered(backend.counters);
+    ejection::failed(tables, backend, load, tables.now());
     if Ejection(load.ejection.load()).is_ejected() { Err(Retry) } else { Ok(()) }
 }
 

@@ -167,7 +167,7 @@ fn ejections(kind: Kind) -> Vec<Case> {
         silent(case("SYNs that are repeated at once eject nothing"), 0)
             .step(last.syn(), Reaches(WEB_1))
             .step(flow(kind, 50).syn(), Opens(WEB_1)),
-        case("a success between them starts the count of failures anew")
+        case("a success between them starts the count of failures again from zero")
             .step(flow(kind, 0).syn(), Opens(WEB_1))
             .step(flow(kind, 0).reply_rst(WEB_1), Returns)
             .change(|world| [WEB_2, WEB_3].iter().for_each(|name| world.rest(name)))
@@ -212,6 +212,14 @@ fn probes(kind: Kind) -> Vec<Case> {
             .step(flow(kind, 3).syn(), Opens(WEB_2))
             .step(flow(kind, 4).syn(), Opens(WEB_3))
             .step(flow(kind, 5).syn(), Opens(WEB_1)),
+        ejected("a probe whose SYN is duplicated on the way stays with its backend")
+            .after_s(2)
+            .step(probe.syn(), Opens(WEB_1))
+            .step(probe.syn(), Reaches(WEB_1))
+            .step(probe.syn_ack(WEB_1), Returns)
+            .step(flow(kind, 1).syn(), Opens(WEB_2))
+            .step(flow(kind, 2).syn(), Opens(WEB_3))
+            .step(flow(kind, 3).syn(), Opens(WEB_1)),
         ejected("at most half of the backends are ejected")
             .change(|world| world.rest(WEB_3))
             .change(|world| world.find_mut(WEB_3).accepts = true)
