@@ -11,8 +11,10 @@ use lb_ebpf::picker::ejection;
 
 use super::mapping::{Mapped, Mapping};
 
-/// The words that the controller writes. The first one holds the id.
-const WORDS: usize = (size_of::<Backend>() - size_of::<Load>()) / size_of::<Word>();
+/// The words of a backend.
+const ALL_WORDS: usize = size_of::<Backend>() / size_of::<Word>();
+/// Those that the controller writes. The first one holds the id.
+const WORDS: usize = ALL_WORDS - size_of::<Load>() / size_of::<Word>();
 
 /// An element of the `BACKENDS` array.
 #[repr(C)]
@@ -52,8 +54,10 @@ impl Backends {
     /// Writes a backend to the place of its id.
     ///
     /// A backend with a different id in this place is deleted before any other word changes. A backend that keeps its
-    /// id is changed word by word: only its next hop changes, and the old and the new one are both right. The MTU is
-    /// written last if the next hop is known, and first if it is not: with an MTU of 0 nothing is sent.
+    /// id is changed word by word: its addresses and counters stay, and of all else the old and the new value are both right.
+    /// The MTU is written last if the next hop is known, and first if it is not: with an MTU of 0 nothing is sent.
+    ///
+    /// A backend that gets no new flows is not ejected: it must not count among those of its pool that are.
     pub fn put(&self, backend: &Backend) {
         let Some(element) = self.element(backend.id.0) else { return };
         let (Element { words: cell, load }, words) = (element, words(backend));
@@ -74,6 +78,9 @@ impl Backends {
             }
         }
         cell[0].store(words[0]);
+        if backend.accepts == Backend::ACCEPTS_NONE {
+            self.end_ejection(element);
+        }
     }
 
     /// Clears a place. The flows of its id are dead.
@@ -118,7 +125,7 @@ impl Backends {
 
     /// The load of the backend with this id.
     pub fn load(&self, id: BackendId) -> Option<&Load> {
-        self.has(id).then(|| self.element(id.0).map(|element| &element.load)).flatten()
+        self.element(id.0).filter(|_| self.has(id)).map(|element| &element.load)
     }
 
     fn get(&self, id: BackendId) -> Option<Backend> {
@@ -132,16 +139,81 @@ impl Backends {
     }
 }
 
-/// The words of a backend.
-fn words(backend: &Backend) -> [u64; size_of::<Backend>() / 8] {
+fn words(backend: &Backend) -> [u64; ALL_WORDS] {
     // SAFETY: a backend is 128 bytes of integers without padding.
-    unsafe { std::mem::transmute::<Backend, [u64; size_of::<Backend>() / 8]>(*backend) }
+    unsafe { std::mem::transmute::<Backend, [u64; ALL_WORDS]>(*backend) }
 }
 
 /// A backend, without its load.
 fn read(element: &Element) -> Backend {
-    let mut words = [0; size_of::<Backend>() / 8];
+    let mut words = [0; ALL_WORDS];
     words.iter_mut().zip(&element.words).for_each(|(word, cell)| *word = cell.load());
     // SAFETY: 128 bytes without padding, and any bytes are a valid backend.
-    unsafe { std::mem::transmute::<[u64; size_of::<Backend>() / 8], Backend>(words) }
+    unsafe { std::mem::transmute::<[u64; ALL_WORDS], Backend>(words) }
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::{clock::Ticks, pool::PoolNumber};
+
+    use super::*;
+
+    const POOL: PoolNumber = PoolNumber(1);
+    const ONE: BackendId = BackendId(3);
+    const OTHER: BackendId = BackendId(4);
+
+    #[test]
+    fn a_backend_that_leaves_the_schedule_or_the_maps_is_no_longer_counted_as_ejected() {
+        let rests = |backends: &Backends| backends.put(&Backend { accepts: Backend::ACCEPTS_NONE, ..backend(ONE) });
+        let is_replaced = |backends: &Backends| backends.put(&backend(BackendId(ONE.0 + MAX_PLACES)));
+        let is_deleted = |backends: &Backends| backends.delete(ONE.0);
+        for leaves in [&rests as &dyn Fn(&Backends), &is_replaced, &is_deleted] {
+            let backends = two_ejected();
+
+            leaves(&backends);
+
+            assert!(!backends.is_ejected(ONE) && backends.is_ejected(OTHER));
+            assert_eq!(number(&backends), 1);
+        }
+    }
+
+    #[test]
+    fn a_backend_that_stays_in_the_schedule_stays_ejected_until_it_is_readmitted() {
+        let backends = two_ejected();
+        backends.put(&Backend { accepts: Backend::ACCEPTS_IN_PANIC, ..backend(ONE) });
+        assert_eq!((backends.is_ejected(ONE), number(&backends)), (true, 2));
+
+        backends.readmit(ONE);
+
+        assert_eq!((backends.is_ejected(ONE), number(&backends)), (false, 1));
+    }
+
+    #[test]
+    fn the_number_of_ejected_backends_is_corrected() {
+        let backends = two_ejected();
+        backends.turns[POOL.0 as usize].ejected.fetch_add(5);
+
+        backends.count_ejected();
+
+        assert_eq!(number(&backends), 2);
+    }
+
+    fn two_ejected() -> Backends {
+        let backends = Backends { elements: Mapping::of_zeros(8), turns: Mapping::of_zeros(2) };
+        for id in [ONE, OTHER] {
+            backends.put(&backend(id));
+            let ejected = Ejection::NONE.longer(Ticks(0));
+            backends.load(id).unwrap().ejection.store(ejected.0);
+        }
+        backends.count_ejected();
+        backends
+    }
+
+    fn number(backends: &Backends) -> u64 {
+        backends.turns[POOL.0 as usize].ejected.load()
+    }
+
+    fn backend(id: BackendId) -> Backend {
+        Backend { id, pool: POOL, accepts: Backend::ACCEPTS, ..Backend::default() }
+    }
 }

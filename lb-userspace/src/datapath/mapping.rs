@@ -56,6 +56,14 @@ impl<T: Mapped> Mapping<T> {
         let start = unsafe { mmap(None, bytes, access, MapFlags::MAP_SHARED, map, 0) }?;
         Ok(Self { start: start.cast(), length })
     }
+
+    /// Maps a file instead of a BPF array.
+    #[cfg(test)]
+    pub fn of_zeros(length: u32) -> Self {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(u64::from(length) * size_of::<T>() as u64).unwrap();
+        Self::new(&file, length).unwrap()
+    }
 }
 
 impl<T> Deref for Mapping<T> {

@@ -1,5 +1,3 @@
-use std::fs::File;
-
 use lb_common::{
     backend::Backend,
     clock::Ticks,
@@ -125,7 +123,7 @@ impl World {
             shape6: shape(buckets6),
             ..Settings::default()
         };
-        let backends = Arc::new(Backends { elements: mapping(16), turns: mapping(1) });
+        let backends = Arc::new(Backends { elements: Mapping::of_zeros(16), turns: Mapping::of_zeros(1) });
         backends.put(&Backend { id: ALIVE, ..Backend::default() });
         let flows = Flows { v4: table(buckets4, &backends), v6: table(buckets6, &backends) };
         Self { flows, settings }
@@ -224,16 +222,9 @@ where
     Bucket<RecordOf<F>>: crate::datapath::mapping::Mapped,
 {
     Table {
-        buckets: mapping(buckets),
-        lines: mapping(buckets),
-        half_open: mapping(1),
+        buckets: Mapping::of_zeros(buckets),
+        lines: Mapping::of_zeros(buckets),
+        half_open: Mapping::of_zeros(1),
         backends: Arc::clone(backends),
     }
-}
-
-/// Tests map a file instead of a BPF array.
-fn mapping<T: crate::datapath::mapping::Mapped>(length: u32) -> Mapping<T> {
-    let file: File = tempfile::tempfile().unwrap();
-    file.set_len(u64::from(length) * size_of::<T>() as u64).unwrap();
-    Mapping::new(&file, length).unwrap()
 }
