@@ -43,7 +43,7 @@ pub(crate) mod store;
 mod validate;
 
 pub use self::{
-    availability::{Availability, OnDown, Percent},
+    availability::{Availability, OnDown, OnRefused, Percent},
     command::{AdminState, BackendPatch, NewBackend},
     load::{parse, read},
     rules::DEFAULT_WEIGHT,
@@ -208,8 +208,6 @@ pub struct Service {
     pub scheduler: Scheduler,
     /// When it is ready, and what happens when backends fail.
     pub availability: Availability,
-    /// What a client gets if a backend refuses its connection.
-    pub on_refused: OnRefused,
     /// What happens to packets without a flow, and to new flows without a backend.
     pub reject: Reject,
     /// `None`: backends are assumed to be up.
@@ -249,18 +247,6 @@ named!(Scheduler {
     Maglev = "maglev",
 });
 json_by_name!(Scheduler);
-/// What a client gets if a backend refuses its connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnRefused {
-    /// Another backend, when it repeats its SYN.
-    #[default]
-    Retry,
-    /// The refusal.
-    Pass,
-}
-
-named!(OnRefused { Retry = "retry", Pass = "pass", });
-json_by_name!(OnRefused);
 named!(Protocol { Tcp = "tcp", Udp = "udp", });
 named!(Reject { Reset = "reset", Drop = "drop", });
 named!(Mode { FullNat = "full-nat", Nat = "nat", });

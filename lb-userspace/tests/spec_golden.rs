@@ -72,6 +72,7 @@ const CLASSES: &[&str] = &[
     "no_service",
     "on_down",
     "on_down_of_udp",
+    "on_refused",
     "panic_threshold",
     "panic_threshold_with_unit",
     "port_out_of_range",

@@ -9,7 +9,7 @@ use lb_common::{net::Protocol, service::Mode};
 use lb_userspace::{
     paths,
     probe::{Http, Probe, Tcp},
-    spec::{self, AttachMode, Availability, Limits, OnDown, Percent, Scheduler, Spec},
+    spec::{self, AttachMode, Availability, Limits, OnDown, OnRefused, Percent, Scheduler, Spec},
 };
 use proptest::prelude::*;
 
@@ -62,8 +62,9 @@ fn what_is_left_out_has_its_default() {
         (web.protocol, web.mode, web.scheduler),
         (Protocol::Tcp, Mode::FullNat, Scheduler::RoundRobin)
     );
-    let Availability { quorum, panic_threshold, on_down } = web.availability;
-    assert_eq!((quorum, panic_threshold, on_down), (1, Percent(0), OnDown::Keep));
+    let Availability { quorum, panic_threshold, on_down, on_refused } = web.availability;
+    assert_eq!((quorum, panic_threshold), (1, Percent(0)));
+    assert_eq!((on_down, on_refused), (OnDown::Keep, OnRefused::Retry));
     assert_eq!((web.backends[0].weight, web.backends[0].backup), (100, false));
     let health = web.health.as_ref().unwrap();
     let second = Duration::from_secs(1);

@@ -52,7 +52,7 @@ fn of_service(old: &Service, new: &Service, lines: &mut Vec<String>) {
         ("quorum", old.availability.quorum != new.availability.quorum),
         ("panic_threshold", old.availability.panic_threshold != new.availability.panic_threshold),
         ("on_down", old.availability.on_down != new.availability.on_down),
-        ("on_refused", old.on_refused != new.on_refused),
+        ("on_refused", old.availability.on_refused != new.availability.on_refused),
         ("reject", old.reject != new.reject),
         ("health", old.health != new.health),
     ];

@@ -315,7 +315,7 @@ impl<'a> Compiler<'a> {
     ) -> Result<(), NoRoom> {
         let listens = service.listen.iter().filter(|it| Family::of(it.ip()) == family);
         let entries = eligible.in_force();
-        let retries = entries.len() > 1 && service.on_refused == OnRefused::Retry;
+        let retries = entries.len() > 1 && service.availability.on_refused == OnRefused::Retry;
         for entry in &entries {
             self.want.backends.entry(place(entry.id)).and_modify(|backend| {
                 backend.accepts = backend::Backend::ACCEPTS;

@@ -20,8 +20,8 @@ use crate::{
     event::{Health, HopState, Path, ProbeResult, Probed},
     probe::{Probe, ProbeOutcome, Tcp},
     spec::{
-        Api, Availability, Backend, BackendName, HealthCheck, Interface, Limits, LinkMode, OnRefused,
-        Scheduler, Service, Spec,
+        Api, Availability, Backend, BackendName, HealthCheck, Interface, Limits, LinkMode, Scheduler,
+        Service, Spec,
     },
 };
 
@@ -47,7 +47,6 @@ pub fn service(name: &str, protocol: Protocol, listen: &str, backends: Vec<Backe
         sources: vec!["10.0.0.1".parse().unwrap()],
         scheduler: Scheduler::RoundRobin,
         availability: Availability::default(),
-        on_refused: OnRefused::Retry,
         reject: Reject::Reset,
         health: Some(HealthCheck {
             probe: Probe::Tcp(Tcp),

@@ -1,5 +1,5 @@
-//! Keys of a `[[service]]` about backends that fail: when the service is ready, when health is ignored, and what becomes of
-//! the flows of a backend that goes down.
+//! Keys of a `[[service]]` about backends that fail: when the service is ready, when health is ignored, what becomes of the
+//! flows of a backend that goes down, and of a client that a backend refuses.
 
 use std::fmt;
 
@@ -23,11 +23,18 @@ pub struct Availability {
     pub panic_threshold: Percent,
     /// TCP: what becomes of a backend's flows when it goes down.
     pub on_down: OnDown,
+    /// TCP: what a client gets if a backend refuses its connection.
+    pub on_refused: OnRefused,
 }
 
 impl Default for Availability {
     fn default() -> Self {
-        Self { quorum: 1, panic_threshold: Percent(0), on_down: OnDown::default() }
+        Self {
+            quorum: 1,
+            panic_threshold: Percent(0),
+            on_down: OnDown::default(),
+            on_refused: OnRefused::default(),
+        }
     }
 }
 
@@ -60,11 +67,24 @@ pub enum OnDown {
 
 named!(OnDown { Keep = "keep", Reset = "reset", });
 
+/// What a client gets if a backend refuses its connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnRefused {
+    /// Another backend, when it repeats its SYN.
+    #[default]
+    Retry,
+    /// The refusal.
+    Pass,
+}
+
+named!(OnRefused { Retry = "retry", Pass = "pass", });
+
 /// The keys as written.
 pub struct Written {
     quorum: Given<u32>,
     panic_threshold: Given<u32>,
     on_down: Given<OnDown>,
+    on_refused: Given<OnRefused>,
 }
 
 impl Written {
@@ -73,6 +93,7 @@ impl Written {
             quorum: table.optional("quorum", |value| value::integer(value, 1..=MAX_BACKENDS)),
             panic_threshold: table.optional("panic_threshold", |value| value::integer(value, 0..=100)),
             on_down: table.optional("on_down", |value| value::choice(value, "on_down", &[])),
+            on_refused: table.optional("on_refused", |value| value::choice(value, "on_refused", &[])),
         }
     }
 
@@ -94,6 +115,7 @@ impl Written {
                 .good()
                 .map_or(default.panic_threshold, |it| Percent(it.value)),
             on_down: self.on_down.good().map_or(default.on_down, |it| it.value),
+            on_refused: self.on_refused.good().map_or(default.on_refused, |it| it.value),
         }
     }
 }

@@ -14,7 +14,7 @@ use lb_common::{
 };
 use toml::de::{DeTable, DeValue};
 
-use super::{AttachMode, OnRefused, Scheduler, availability, health, rules};
+use super::{AttachMode, Scheduler, availability, health, rules};
 use crate::{
     document::{
         Layers,
@@ -70,7 +70,6 @@ pub struct Service<'d> {
     pub source: List<IpAddr>,
     pub scheduler: Given<Scheduler>,
     pub availability: availability::Written,
-    pub on_refused: Given<OnRefused>,
     pub reject: Given<Reject>,
     pub health: Layers<'d>,
     pub backends: Option<Vec<Backend>>,
@@ -145,7 +144,6 @@ impl<'d> Service<'d> {
             scheduler: table
                 .optional("scheduler", |value| value::choice(value, "scheduler", &LATER_SCHEDULERS)),
             availability: availability::Written::read(&mut table),
-            on_refused: table.optional("on_refused", |value| value::choice(value, "on_refused", &[])),
             reject: table.optional("reject", |value| value::choice(value, "reject", &[])),
             health: Layers {
                 own: table.table("health", "[service.health]").map(health::read),

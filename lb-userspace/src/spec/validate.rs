@@ -17,7 +17,7 @@ use lb_common::{
 };
 
 use super::{
-    Api, AttachMode, Hash, Interface, Limits, OnRefused, Scheduler, Service, Spec,
+    Api, AttachMode, Hash, Interface, Limits, Scheduler, Service, Spec,
     file::{self, File},
     health,
     rules::{Family, OwnAddresses},
@@ -105,7 +105,6 @@ fn service(written: file::Service<'_>, own: &OwnAddresses, report: &Report<'_>) 
         mode: written.mode.or(Mode::FullNat),
         sources: values(&written.source),
         scheduler: written.scheduler.or(Scheduler::default()),
-        on_refused: written.on_refused.or(OnRefused::default()),
         reject: written.reject.or(Reject::default()),
         backends: Vec::new(),
     };

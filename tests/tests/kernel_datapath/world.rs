@@ -132,7 +132,6 @@ impl World {
                     sources: Vec::new(),
                     scheduler: Scheduler::RoundRobin,
                     availability: Default::default(),
-                    on_refused: Default::default(),
                     reject: Reject::Reset,
                     health: None,
                     backends: Vec::new(),

@@ -1,7 +1,7 @@
 //! Backends that fail: quorum, panic, and the flows of a backend that goes down.
 
 use super::*;
-use crate::spec::{Availability, OnDown, Percent};
+use crate::spec::{Availability, OnDown, OnRefused, Percent};
 
 fn web_with(availability: Availability) -> Service {
     Service { availability, ..web(Protocol::Tcp) }
@@ -258,14 +258,24 @@ fn with_on_down_reset_panic_keeps_the_flows() {
 #[test]
 fn a_reload_lists_each_key_that_changed() {
     let mut world = World::all_up(vec![web(Protocol::Tcp)]);
-    let availability = Availability { quorum: 2, panic_threshold: Percent(50), on_down: OnDown::Reset };
+    let availability = Availability {
+        quorum: 2,
+        panic_threshold: Percent(50),
+        on_down: OnDown::Reset,
+        on_refused: OnRefused::Pass,
+    };
     world.host().file = Ok(spec(vec![web_with(availability)]));
 
     let reloaded = world.ask(Request::Reload).unwrap();
 
     assert_eq!(
         reloaded.changes,
-        ["web: quorum changed", "web: panic_threshold changed", "web: on_down changed"]
+        [
+            "web: quorum changed",
+            "web: panic_threshold changed",
+            "web: on_down changed",
+            "web: on_refused changed"
+        ]
     );
 }
 

@@ -213,7 +213,6 @@ fn spec(interfaces: &[&str], mode: AttachMode) -> Spec {
                 sources: Vec::new(),
                 scheduler: Scheduler::RoundRobin,
                 availability: Default::default(),
-                on_refused: Default::default(),
                 reject: Reject::Reset,
                 health: None,
                 backends: Vec::new(),
