@@ -1,9 +1,9 @@
 //! Passive ejection: a backend that keeps failing gets no new flows for a while, except one at a time that probes it.
 //!
 //! ```text
-//!   serving ── 3rd failure in a row ──▶ ejected until +1 s ── a new flow after that ──▶ ejected until +2 s, +4 s, +8 s, +8 s ...
-//!      ▲                                       │                                        │ (that flow probes it)
-//!      └──────────────── an answer to a new flow, or a successful health check ────────┘
+//! serving ── 3rd failure in a row ──▶ ejected for 1 s ── then a new flow probes it ──▶ ejected for 2 s, 4 s, 8 s, 8 s ...
+//!    ▲                                      │                                             │
+//!    └──────── an answer to a new flow, or a successful health check ◀────────────────────┘
 //! ```
 
 use crate::clock::{Age, Ticks};

@@ -120,7 +120,8 @@ impl ReplyEntry {
     }
 }
 
-/// What is known from the client's SYN and the backend's SYN-ACK (or first datagram): `generation (24) | seen (8) | sequence number (32)`.
+/// What is known from the client's SYN and the backend's SYN-ACK (or first datagram): `generation (24) | seen (8) |
+/// sequence number (32)`.
 ///
 /// It includes the generation, so a late store is not valid for the record's next owner.
 #[repr(transparent)]

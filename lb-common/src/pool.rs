@@ -155,8 +155,8 @@ crate::plain!(Pool = "pool: sources 16, mode 4, picker 3, length 17, offset 24")
 
 const _: () = assert!(Pool::SOURCES_AT + 16 == 64 && MAX_SOURCE_SETS == 1 << 16);
 
-/// The round-robin counter of a pool, an element of the `TURNS` array. It has a cache line of its own, so that a pool
-/// with many new flows does not slow down the others.
+/// The round-robin counter of a pool, and the number of its ejected backends: an element of the `TURNS` array. It has a
+/// cache line of its own, so that a pool with many new flows does not slow down the others.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Turn {

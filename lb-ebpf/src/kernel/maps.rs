@@ -50,7 +50,7 @@ pub static SLOTS: Array<SlotLine, { ROOM.slot_lines() as usize }, MMAPABLE> = Ar
 /// Sets of sources.
 #[btf_map]
 pub static SOURCES: Array<SourceSet, { ROOM.source_sets() as usize }, MMAPABLE> = Array::new();
-/// The round-robin word, by pool.
+/// The turn and the number of ejected backends, by pool.
 #[btf_map]
 pub static TURNS: Array<Turn, { ROOM.pools() as usize }, MMAPABLE> = Array::new();
 /// Backends, by `id % ROOM.places()`.

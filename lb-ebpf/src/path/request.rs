@@ -143,18 +143,17 @@ fn known<'a, F: Family>(
     segment: Segment,
     mut found: Found<'a, F>,
 ) -> Result<Known<'a, F>, Reason> {
-    const ENDED: Client = Client::NEW;
     if !found.control.state().is_alone() {
         let Some(chosen) = tables.choose_record(found.index, found.control, segment)? else {
-            return Ok(Known::Ended(ENDED));
+            return Ok(Known::Ended(Client::NEW));
         };
-        let Some(again) = record::again(tables, chosen, tuple)? else { return Ok(Known::Ended(ENDED)) };
+        let Some(again) = record::again(tables, chosen, tuple)? else { return Ok(Known::Ended(Client::NEW)) };
         found = again;
     }
     let copied = found.read(|it| {
         (it.owner.get(), record::reply_of::<F>(it).reversed(), it.deltas.get(), Ticks(it.last_seen.load()))
     });
-    let Some((owner, rewritten, deltas, seen)) = copied else { return Ok(Known::Ended(ENDED)) };
+    let Some((owner, rewritten, deltas, seen)) = copied else { return Ok(Known::Ended(Client::NEW)) };
     let backend = tables.backend(owner.backend()).ok_or(Reason::Internal)?;
     let Found { index, control, .. } = found;
     // The backend was removed, put in maint, or (UDP) went down.
@@ -162,14 +161,14 @@ fn known<'a, F: Family>(
     let is_first = segment.is_syn() || owner.protocol() == Protocol::Udp as u8;
     if has_lost_backend && !is_first {
         tables.end(index, control);
-        return Ok(Known::Ended(ENDED));
+        return Ok(Known::Ended(Client::NEW));
     }
     // A client that repeats its SYN (UDP: its datagram) to a backend that takes no new flows gets another backend.
     let gets_another = control.state().is_half_open() && is_first && backend.accepts == 0;
     let now = tables.now();
     if has_lost_backend || gets_another || !lifecycle::is_in_time(&found, owner.protocol(), seen, now) {
         tables.free(index, control);
-        return Ok(Known::Ended(ENDED));
+        return Ok(Known::Ended(Client::NEW));
     }
     if control.state() != State::ESTABLISHED || segment.is_fin_or_rst() {
         let idle = Age::new(now, seen).elapsed();

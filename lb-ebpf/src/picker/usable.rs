@@ -12,11 +12,11 @@ pub fn from<F: Family>(tables: &impl Storage<F>, slot: PoolSlot) -> Result<PoolS
     let flow = tables.scratch().ok_or(Reason::Internal)?;
     let pool = flow.schedule.get();
     let (now, refused_by) = (flow.now.get(), flow.refused_by.get());
-    let (mut tried, mut ejected, mut tries) = (slot, slot, 0);
+    let (mut tried, mut last_resort, mut tries) = (slot, slot, 0);
     while tries < SLOT_TRIES {
         let (id, _) = reply_tuple::in_slot(tables, pool.slots(), tried)?;
         if id != refused_by {
-            ejected = tried;
+            last_resort = tried;
             if tables.load(id).is_none_or(|load| ejection::admits(load, now)) {
                 return Ok(tried);
             }
@@ -24,5 +24,5 @@ pub fn from<F: Family>(tables: &impl Storage<F>, slot: PoolSlot) -> Result<PoolS
         tried = next(pool, tried);
         tries += 1;
     }
-    Ok(ejected)
+    Ok(last_resort)
 }

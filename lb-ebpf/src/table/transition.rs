@@ -2,7 +2,7 @@
 //!
 //! Every change of the state of a flow goes through here, so the counts are exact at rest: the number of half-open flows
 //! ([`half_open`]), and of the flows of each backend ([`Load`](lb_common::backend::Load)). A flow is counted before other
-//! CPUs can see it, and discounted after they can see that it has ended, so no count is ever negative. (The number of half-open flows may be, for one CPU.)
+//! CPUs can see it, and discounted after they can see that it has ended, so the number of a backend's flows is never negative.
 
 use lb_common::{
     backend::BackendId,

@@ -164,7 +164,8 @@ mod tests {
 
     #[test]
     fn a_backend_that_leaves_the_schedule_or_the_maps_is_no_longer_counted_as_ejected() {
-        let rests = |backends: &Backends| backends.put(&Backend { accepts: Backend::ACCEPTS_NONE, ..backend(ONE) });
+        let rests =
+            |backends: &Backends| backends.put(&Backend { accepts: Backend::ACCEPTS_NONE, ..backend(ONE) });
         let is_replaced = |backends: &Backends| backends.put(&backend(BackendId(ONE.0 + MAX_PLACES)));
         let is_deleted = |backends: &Backends| backends.delete(ONE.0);
         for leaves in [&rests as &dyn Fn(&Backends), &is_replaced, &is_deleted] {

@@ -86,7 +86,7 @@ fn every_kind(kind: Kind) -> Vec<Case> {
     if kind.protocol == Protocol::Tcp && kind.mode == Mode::FullNat {
         let groups = [
             ("a group", "224.0.0.5", "ff02::5"),
-            ("nobody", "0.0.0.0", "::"),
+            ("the unspecified address", "0.0.0.0", "::"),
             ("the loopback address", "127.0.0.1", "::1"),
             ("the listen address", "192.0.2.10", "2001:db8::10"),
         ];

@@ -28,7 +28,7 @@ use crate::{
 
 /// A client is refused within this time.
 const AT_ONCE: Duration = Duration::from_millis(10);
-/// The fastest of so many is measured: the first one resolves neighbours, and others run on busy CPUs.
+/// Attempts, of which the fastest counts: the first one resolves neighbours, and others run on busy CPUs.
 const TIMES: usize = 10;
 /// After this time, there will be no answer.
 const SILENCE: Duration = Duration::from_millis(300);
@@ -57,7 +57,7 @@ fn without_backends(lab: &Lab, mode: Mode, keys: &[&'static str]) -> Result<Daem
 fn connect(lab: &Lab, to: SocketAddr) -> Result<(ErrorKind, Duration)> {
     lab.client.inside(|| {
         let start = Instant::now();
-        let error = TcpStream::connect_timeout(&to, SILENCE).err().context("somebody has answered")?;
+        let error = TcpStream::connect_timeout(&to, SILENCE).err().context("there was no error")?;
         Ok((error.kind(), start.elapsed()))
     })
 }
@@ -70,7 +70,7 @@ fn ask(lab: &Lab, from: SocketAddr, to: SocketAddr) -> Result<(ErrorKind, Durati
         socket.set_read_timeout(Some(SILENCE))?;
         let start = Instant::now();
         socket.send(b"question")?;
-        let error = socket.recv(&mut [0; 64]).err().context("somebody has answered")?;
+        let error = socket.recv(&mut [0; 64]).err().context("there was no error")?;
         Ok((error.kind(), start.elapsed()))
     })
 }

@@ -1,7 +1,7 @@
 //! Free ranges of slots: first fit in one half of the array, in whole lines.
 //!
 //! Normally all ranges that pools use are in one half. A range takes the lowest gap there. If no gap is long enough, all
-//! ranges are laid out anew in the other half ([`Layout::Move`]), where nothing is in use. That always fits: a half has
+//! ranges are moved to the other half ([`Layout::Move`]), where nothing is in use. That always fits: a half has
 //! half as many slots again as may be in force.
 //!
 //! If a daemon is killed during such a move, both halves have ranges in use. The next plan for everything completes it.

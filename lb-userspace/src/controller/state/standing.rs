@@ -4,8 +4,8 @@
 //! else the backups if one of those is, else the regular ones again. Candidates are the backends of the tier that are
 //! ready, have a weight above 0 and a known next hop, and were checked. A candidate that is up is available.
 //!
-//! If too few candidates are available, the pool is in panic (Envoy's word): more likely than a failure of so many servers is
-//! one of their checks, and the few left would be overloaded. All candidates get flows, whatever their health.
+//! If too few candidates are available, the pool is in panic (Envoy's word): it is more likely that the checks fail than that
+//! most servers do, and the few left would be overloaded. All candidates get flows, whatever their health.
 
 use lb_common::net::Protocol;
 
