@@ -54,8 +54,8 @@ crate::plain!(BackendId = "u32");
 /// An id is assigned only once. A backend that loses its flows (removed, in maint, or down if its service is UDP or has
 /// `on_down = "reset"`) loses its id.
 ///
-/// Packets read the first cache line, and only the controller writes to it. The second is its [`Load`], to which CPUs
-/// write, so that these writes do not slow down readers of the first.
+/// Packets read the first cache line, and only the controller writes to it. The second is read for new flows only: it has the
+/// weight, the limit and the [`Load`], to which CPUs write, so that these writes do not slow down readers of the first.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backend {
@@ -81,8 +81,12 @@ pub struct Backend {
     pub hop: Hop,
     /// Its pool.
     pub pool: PoolNumber,
+    /// Its weight, for pickers that compare the loads of backends.
+    pub weight: u32,
+    /// It gets no new flow while it has this number of flows. 0: no limit.
+    pub max_flows: u32,
     /// The words of its [`Load`]. Zero in the controller's own copies.
-    pub load: [u64; 8],
+    pub load: [u64; 7],
 }
 
 impl Backend {
@@ -92,6 +96,21 @@ impl Backend {
     pub const ACCEPTS: u32 = 1;
     /// It gets new flows although it is down. The next daemon knows from this that it is.
     pub const ACCEPTS_IN_PANIC: u32 = 2;
+
+    /// May a backend with this load have another flow?
+    ///
+    /// CPUs that create flows at the same time do not see each other's, so a backend may get as many flows beyond its
+    /// limit as there are other CPUs.
+    #[inline(always)]
+    pub fn has_room(&self, load: &Load) -> bool {
+        load.flows.load() < self.most_flows()
+    }
+
+    /// Its maximum number of flows: more than there can be if there is no limit.
+    #[inline(always)]
+    pub const fn most_flows(&self) -> u64 {
+        self.max_flows.wrapping_sub(1) as u64 + 1
+    }
 }
 
 crate::fields!(Backend {
@@ -106,16 +125,19 @@ crate::fields!(Backend {
     zero,
     hop,
     pool,
+    weight,
+    max_flows,
     load
 });
 
 const _: () = assert!(core::mem::offset_of!(Backend, hop) % 8 == 0);
 
-const _: () = assert!(core::mem::offset_of!(Backend, load) == 64);
+// The second cache line.
+const _: () = assert!(core::mem::offset_of!(Backend, weight) == 64);
 const _: () = assert!(size_of::<Backend>() == 128);
 
-/// The load of a backend: what CPUs count. The second cache line of its [`Backend`].
-#[repr(C, align(64))]
+/// The load of a backend: what CPUs count. It lies in the second cache line of its [`Backend`].
+#[repr(C)]
 #[derive(Debug)]
 pub struct Load {
     /// The number of records of its flows whose state [is counted](crate::flow::State::is_counted).
@@ -123,10 +145,10 @@ pub struct Load {
     /// The [`Ejection`](crate::ejection::Ejection) word.
     pub ejection: Word,
     /// Zero.
-    pub zero: [u64; 6],
+    pub zero: [u64; 5],
 }
 
-const _: () = assert!(size_of::<Load>() == size_of::<[u64; 8]>());
+const _: () = assert!(size_of::<Load>() == size_of::<[u64; 7]>());
 
 #[cfg(test)]
 mod tests {

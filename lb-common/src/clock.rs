@@ -59,7 +59,13 @@ impl Age {
     /// Is the moment longer ago than `most`?
     #[inline(always)]
     pub const fn is_over(self, most: Ticks) -> bool {
-        self.0 > most.0 + Self::SKEW
+        self.excess(most) > 0
+    }
+
+    /// By how many ticks the moment is longer ago than `most`. Negative: it is not.
+    #[inline(always)]
+    pub const fn excess(self, most: Ticks) -> i64 {
+        self.0 as i64 - (most.0 + Self::SKEW) as i64
     }
 
     /// The time since the moment.

@@ -26,8 +26,9 @@ impl Ejection {
     /// Serving, and no failure since the last answer.
     pub const NONE: Self = Self(0);
 
+    /// How often it has been ejected in a row, up to a limit. 0: it is not ejected.
     #[inline(always)]
-    const fn level(self) -> u32 {
+    pub const fn level(self) -> u32 {
         (self.0 >> 32) as u32 & 0xff
     }
 
@@ -53,7 +54,13 @@ impl Ejection {
     /// Is it time to probe an ejected backend?
     #[inline(always)]
     pub const fn may_be_probed(self, now: Ticks) -> bool {
-        Age::new(now, Ticks(self.0 as u32)).is_over(Ticks(0))
+        self.overdue(now) > 0
+    }
+
+    /// Since when an ejected backend may be probed, in ticks. Negative: it may not be.
+    #[inline(always)]
+    pub const fn overdue(self, now: Ticks) -> i64 {
+        Age::new(now, Ticks(self.0 as u32)).excess(Ticks(0))
     }
 
     /// Ejected from `now` on, for longer than before.

@@ -46,6 +46,8 @@ pub const ANSWERS_PER_SECOND: u32 = 1000;
 /// How many bytes of answers may be sent beyond the bytes of the packets that they answer: enough for 85 of the
 /// smallest datagrams, which do not pay for their ICMP error.
 pub const ANSWER_DEBT_BYTES: u32 = 4096;
+/// Slots that are compared for a new flow with least connections. Each costs time, and the verifier 100 instructions.
+pub const LEAST_SLOTS: u32 = 64;
 /// Size of the ring buffer for neighbour requests, in bytes.
 pub const EVENT_RING_BYTES: usize = 16 * 1024;
 /// Trace lines per CPU and second, so that traces cannot overload a busy host.

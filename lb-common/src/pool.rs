@@ -73,6 +73,10 @@ pub enum Picker {
     SourceHash = 2,
     /// By the hash of the whole tuple.
     FlowHash = 3,
+    /// The one whose backend has the fewest flows for its weight.
+    LeastOfAll = 4,
+    /// The same, of two that the hash of the tuple chooses.
+    LeastOfTwo = 5,
 }
 
 impl Picker {
@@ -83,6 +87,8 @@ impl Picker {
             1 => Some(Self::Turn),
             2 => Some(Self::SourceHash),
             3 => Some(Self::FlowHash),
+            4 => Some(Self::LeastOfAll),
+            5 => Some(Self::LeastOfTwo),
             _ => None,
         }
     }
@@ -239,7 +245,8 @@ mod tests {
 
     #[test]
     fn a_word_has_its_picker() {
-        for picker in [Picker::Turn, Picker::SourceHash, Picker::FlowHash] {
+        use Picker::{FlowHash, LeastOfAll, LeastOfTwo, SourceHash, Turn};
+        for picker in [Turn, SourceHash, FlowHash, LeastOfAll, LeastOfTwo] {
             let pool = Pool::new(SlotRange::default(), picker, Mode::Nat, SourceSetNumber::NONE);
 
             assert_eq!(pool.picker(), Some(picker));

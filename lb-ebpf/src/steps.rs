@@ -4,17 +4,21 @@
 //! checks once, independent of its callers; its arguments and results are packed into numbers.
 
 use lb_common::{
+    backend::BackendId,
     clock::Ticks,
     flow::{BucketIndex, Control, RecordIndex},
     net::{V4, V6},
-    pool::PoolSlot,
+    pool::{PoolSlot, SlotRange},
     reason::Reason,
 };
 
 use crate::{
     family::Family,
     packet::tcp::{Segment, Side},
-    picker::usable,
+    picker::{
+        least::{self, Among},
+        usable,
+    },
     storage::Storage,
     table::{
         evict::{self, Candidate},
@@ -61,6 +65,18 @@ pub trait Steps<F: Family>: Storage<F> + Sized {
     #[inline(always)]
     fn usable(&self, slot: PoolSlot) -> Result<PoolSlot, Reason> {
         usable::from(self, slot)
+    }
+
+    /// [`least::of`]
+    #[inline(always)]
+    fn least(
+        &self,
+        slots: SlotRange,
+        among: Among,
+        refused_by: BackendId,
+        now: Ticks,
+    ) -> Result<PoolSlot, Reason> {
+        least::of(self, slots, among, refused_by, now)
     }
 
     /// [`reply_index::reserve`]

@@ -42,6 +42,8 @@ pub trait Maps {
     fn turn(&self, pool: PoolNumber) -> Option<&Turn>;
     /// The backend in the element of `id`: the caller must compare the id.
     fn backend(&self, id: BackendId) -> Option<&Backend>;
+    /// The load of a backend that was looked up.
+    fn load_of<'a>(&'a self, backend: &'a Backend) -> &'a Load;
     /// An interface.
     fn interface(&self, index: InterfaceIndex) -> Option<&Interface>;
     /// Asks the daemon to resolve a neighbour. False: the ring buffer is full.

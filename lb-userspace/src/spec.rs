@@ -224,6 +224,10 @@ pub enum Scheduler {
     RoundRobin,
     /// In turn, each as often as its weight says.
     WeightedRoundRobin,
+    /// To the one with the fewest flows for its weight.
+    LeastConnections,
+    /// The same, of two that are drawn by weight.
+    RandomTwo,
     /// By the client's address: all flows of a client go to one backend.
     SourceHash,
     /// By the flow's addresses and ports.
@@ -234,7 +238,7 @@ impl Scheduler {
     /// Does it need the key?
     pub const fn hashes(self) -> bool {
         match self {
-            Self::RoundRobin | Self::WeightedRoundRobin => false,
+            Self::RoundRobin | Self::WeightedRoundRobin | Self::LeastConnections | Self::RandomTwo => false,
             Self::SourceHash | Self::Maglev => true,
         }
     }
@@ -243,6 +247,8 @@ impl Scheduler {
 named!(Scheduler {
     RoundRobin = "round-robin",
     WeightedRoundRobin = "weighted-round-robin",
+    LeastConnections = "least-connections",
+    RandomTwo = "random-two",
     SourceHash = "source-hash",
     Maglev = "maglev",
 });
@@ -262,6 +268,8 @@ pub struct Backend {
     pub weight: u32,
     /// Used only if no regular backend of its family can take new flows.
     pub backup: bool,
+    /// It gets no new flows while it has this number of flows. 0: no limit.
+    pub max_flows: u32,
 }
 
 /// How a backend's health is checked.

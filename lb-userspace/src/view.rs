@@ -152,6 +152,8 @@ pub struct Backend {
     pub effective_weight: u32,
     /// Used only if no regular backend of its family can take new flows.
     pub backup: bool,
+    /// It gets no new flows while it has this number of flows. 0: no limit.
+    pub max_flows: u32,
     /// According to its health checks.
     pub health: Health,
     /// It has refused or not answered its last new flows: until it answers one, or a health check, it gets one at a time.

@@ -79,8 +79,6 @@ const CLASSES: &[&str] = &[
     "protocol",
     "quorum",
     "reject",
-    "scheduler_least_connections_not_in_this_version",
-    "scheduler_random_two_not_in_this_version",
     "scheduler_unknown",
     "service_name",
     "service_name_too_long",

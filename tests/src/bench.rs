@@ -3,6 +3,7 @@
 //! ```text
 //!   packets      BPF_PROG_TEST_RUN through a wrapper: ns per packet, beside one LRU hit
 //!   cpus         the same on two CPUs at once, as a multiple of one
+//!   new_flows    new flows of each scheduler, beside round robin; retried flows; answers
 //!   frames       live frames between veths: frames per second, beside nftables
 //!   end_to_end   wrk and nginx: connections and requests per second, beside nftables and HAProxy
 //!   scale        4,096 services with four backends each: times of start, change and answers, CPU of the daemon
@@ -15,6 +16,7 @@ pub mod end_to_end;
 pub mod flows;
 pub mod frame;
 pub mod frames;
+pub mod new_flows;
 pub mod object;
 pub mod packets;
 pub mod report;

@@ -160,6 +160,7 @@ mod tests {
     use lb_common::{
         limits::MAX_INTERFACE_INDEX,
         net::{Protocol, V4, V6},
+        pool::Picker,
         service::Mode,
     };
     use lb_ebpf::{storage::Storage, table::preload};
@@ -175,9 +176,13 @@ mod tests {
 
     #[test]
     fn the_line_of_the_reply_index_that_is_preloaded_is_the_one_that_the_new_flow_uses() -> Result<()> {
-        for (ip, mode) in Family::ALL.into_iter().flat_map(|ip| [(ip, Mode::FullNat), (ip, Mode::Nat)]) {
+        let pickers = [Picker::Turn, Picker::SourceHash, Picker::LeastOfAll, Picker::LeastOfTwo];
+        let modes = [Mode::FullNat, Mode::Nat].into_iter().flat_map(|mode| pickers.map(|it| (mode, it)));
+        for (ip, (mode, picker)) in
+            Family::ALL.into_iter().flat_map(|ip| modes.clone().map(move |it| (ip, it)))
+        {
             let kind = Kind::new(ip, Protocol::Tcp, mode);
-            let tables = MemoryTables::new(&World::new(kind));
+            let tables = MemoryTables::new(&World::new(kind).with(|world| world.services[0].picker = picker));
             // Two rounds of three backends.
             for (flows, port) in (0..).zip(40_000..40_006) {
                 let syn = Dialogue::new(kind).port(port).syn().packet.with(|packet| {

@@ -159,7 +159,7 @@ fn turn() -> Turn {
 }
 
 fn load() -> Load {
-    Load { flows: Word::new(0), ejection: Word::new(0), zero: [0; 6] }
+    Load { flows: Word::new(0), ejection: Word::new(0), zero: [0; 5] }
 }
 
 fn add(tally: &mut Tally, bytes: u64) {
@@ -218,7 +218,9 @@ impl storage::Maps for MemoryTables {
             zero: 0,
             hop: Hop { destination: ZERO_MAC, source: ZERO_MAC, interface: InterfaceIndex::NONE, mtu: 0 },
             pool: PoolNumber(0),
-            load: [0; 8],
+            weight: 0,
+            max_flows: 0,
+            load: [0; 7],
         };
         let place = id.place(MAX_PLACES);
         let there = self
@@ -227,6 +229,10 @@ impl storage::Maps for MemoryTables {
             .iter()
             .find(|it| it.id != BackendId::NONE && it.id.place(MAX_PLACES) == place);
         self.unless_missing(Element::Backend, Some(there.unwrap_or(&NO_BACKEND)))
+    }
+
+    fn load_of<'a>(&'a self, backend: &'a Backend) -> &'a Load {
+        &self.loads[backend.id.place(MAX_IDS) as usize]
     }
 
     fn interface(&self, index: InterfaceIndex) -> Option<&Interface> {
@@ -298,7 +304,7 @@ macro_rules! flow_tables {
 
             fn load(&self, id: BackendId) -> Option<&Load> {
                 let backend = storage::Maps::backend(self, id)?;
-                (backend.id == id).then(|| &self.loads[id.place(MAX_IDS) as usize])
+                (backend.id == id).then(|| storage::Maps::load_of(self, backend))
             }
         }
 

@@ -8,7 +8,9 @@ pub mod failing_backends;
 pub mod forwarding;
 pub mod handshake;
 pub mod icmp;
+pub mod least_connections;
 pub mod malformed;
+pub mod max_flows;
 pub mod next_hops;
 pub mod no_flow;
 pub mod other_macs;
@@ -23,8 +25,8 @@ pub mod udp;
 macro_rules! for_all_themes {
     ($call:ident) => {
         $call! {
-            balancing, capacity, closing, failing_backends, forwarding, handshake, icmp, malformed, next_hops, no_flow,
-            other_macs, passed_to_host, reject, scheduling, timeouts, udp
+            balancing, capacity, closing, failing_backends, forwarding, handshake, icmp, least_connections, malformed,
+            max_flows, next_hops, no_flow, other_macs, passed_to_host, reject, scheduling, timeouts, udp
         }
     };
 }

@@ -128,6 +128,10 @@ pub struct Backend {
     pub address: SocketAddr,
     /// Does it get new flows?
     pub accepts: bool,
+    /// Its weight, for pickers that compare loads.
+    pub weight: u32,
+    /// Its maximum number of flows. 0: no limit.
+    pub max_flows: u32,
     /// The MAC of the next hop towards it.
     pub mac: [u8; 6],
     /// 0: its next hop is not resolved.
@@ -276,6 +280,8 @@ impl World {
             id,
             address: SocketAddr::new(address, 8080),
             accepts: true,
+            weight: 100,
+            max_flows: 0,
             mac,
             interface: BACK,
         };

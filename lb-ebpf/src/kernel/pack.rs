@@ -3,13 +3,14 @@
 use lb_common::{
     clock::{Age, Ticks},
     flow::{RecordIndex, WAYS},
-    pool::PoolSlot,
+    pool::{PoolSlot, SlotIndex, SlotRange},
     reason::Reason,
 };
 
 use crate::{
     opaque::opaque,
     packet::tcp::{Segment, Side},
+    picker::least::Among,
     table::evict::{Candidate, Score},
     table::reply_index::Reserve,
 };
@@ -99,6 +100,40 @@ pub fn to_slot(packed: u64) -> Result<PoolSlot, Reason> {
     let number = u64::from(packed as u32);
     // As in `to_result`.
     Err(Reason::from_number(opaque(number, number)))
+}
+
+/// A range of slots.
+#[inline(always)]
+pub const fn range(slots: SlotRange) -> u64 {
+    pair(slots.offset.0, slots.length)
+}
+
+/// The inverse of [`range`].
+#[inline(always)]
+pub const fn to_range(packed: u64) -> SlotRange {
+    SlotRange { offset: SlotIndex(packed as u32), length: (packed >> 32) as u32 }
+}
+
+/// The slots to compare, in two numbers.
+#[inline(always)]
+pub const fn among(among: Among) -> (u64, u64) {
+    (pair(among.first.0, among.stride), pair(among.count, among.added))
+}
+
+/// The inverse of [`among`].
+#[inline(always)]
+pub const fn to_among(first: u64, second: u64) -> Among {
+    Among {
+        first: PoolSlot(first as u32),
+        stride: (first >> 32) as u32,
+        count: second as u32,
+        added: (second >> 32) as u32,
+    }
+}
+
+#[inline(always)]
+const fn pair(low: u32, high: u32) -> u64 {
+    (high as u64) << 32 | low as u64
 }
 
 // Above all scores.

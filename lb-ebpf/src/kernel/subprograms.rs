@@ -12,7 +12,7 @@ use lb_common::{
 
 use super::{pack, tables::KernelTables};
 use crate::{
-    picker::usable,
+    picker::{least, usable},
     storage::Maps as _,
     table::evict,
     table::lifecycle,
@@ -23,6 +23,14 @@ use crate::{
 };
 
 const TABLES: KernelTables = KernelTables(core::ptr::null_mut());
+
+/// [`least::of`], of both families.
+#[unsafe(export_name = "least")]
+#[inline(never)]
+pub extern "C" fn least(slots: u64, among: u64, compared: u64, refused_by: u32, now: u32) -> u64 {
+    let (slots, among) = (pack::to_range(slots), pack::to_among(among, compared));
+    pack::slot(least::of(&TABLES, slots, among, BackendId(refused_by), Ticks(now)))
+}
 
 macro_rules! global_functions {
     ($module:ident, $family:ty, $in_bucket:literal, $candidate:literal, $usable:literal, $write_reply_tuple:literal,

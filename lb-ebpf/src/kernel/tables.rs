@@ -10,7 +10,7 @@ use lb_common::{
     flow::{Bucket, BucketIndex, Control, LineIndex, Record4, Record6, RecordIndex, ReplyLine, State},
     hop::{Interface, InterfaceIndex},
     net::{V4, V6},
-    pool::{Pool, PoolNumber, PoolSlot, SlotIndex, SlotLine, SourceSet, SourceSetNumber, Turn},
+    pool::{Pool, PoolNumber, PoolSlot, SlotIndex, SlotLine, SlotRange, SourceSet, SourceSetNumber, Turn},
     reason::Reason,
     service::{Filter, Service, ServiceKey},
     settings::Settings,
@@ -20,6 +20,7 @@ use super::{counters, maps, pack, routes::Routed, subprograms, trace};
 use crate::{
     family::Family as _,
     packet::tcp::{Segment, Side},
+    picker::least::Among,
     steps::Steps,
     storage::{FlowTable, Maps, Route, Storage},
     table::evict::Candidate,
@@ -85,6 +86,13 @@ impl Maps for KernelTables {
     }
 
     #[inline(always)]
+    fn load_of<'a>(&'a self, backend: &'a Backend) -> &'a Load {
+        // SAFETY: the words of the map's element, which exists as long as the program is loaded. They have the size and
+        // alignment of `Load`, and nothing else refers to them.
+        unsafe { &*(&raw const backend.load).cast::<Load>() }
+    }
+
+    #[inline(always)]
     fn interface(&self, index: InterfaceIndex) -> Option<&Interface> {
         maps::INTERFACES.get(index.0)
     }
@@ -138,15 +146,6 @@ impl Maps for KernelTables {
     }
 }
 
-/// The load of a backend, if it still has this id.
-#[inline(always)]
-fn backend_load(backend: &Backend, id: BackendId) -> Option<&Load> {
-    // SAFETY: the words of the map's element, which exists as long as the program is loaded. They have the size and alignment of
-    // `Load`, and nothing else refers to them.
-    let load = unsafe { &*(&raw const backend.load).cast::<Load>() };
-    (backend.id == id).then_some(load)
-}
-
 macro_rules! flow_tables {
     ($family:ty, $record:ty, $flows:ident, $reply_index:ident, $half_open:ident, $half_open_cpu:ident, $scratch:ident, $calls:ident) => {
         impl FlowTable<$family> for KernelTables {
@@ -169,7 +168,8 @@ macro_rules! flow_tables {
 
             #[inline(always)]
             fn load(&self, id: BackendId) -> Option<&Load> {
-                backend_load(self.backend(id)?, id)
+                let backend = self.backend(id).filter(|backend| backend.id == id)?;
+                Some(self.load_of(backend))
             }
 
             #[inline(always)]
@@ -225,6 +225,19 @@ macro_rules! flow_tables {
             #[inline(always)]
             fn usable(&self, slot: PoolSlot) -> Result<PoolSlot, Reason> {
                 pack::to_slot(subprograms::$calls::usable(slot.0))
+            }
+
+            #[inline(always)]
+            fn least(
+                &self,
+                slots: SlotRange,
+                among: Among,
+                refused_by: BackendId,
+                now: Ticks,
+            ) -> Result<PoolSlot, Reason> {
+                let (among, compared) = pack::among(among);
+                let slots = pack::range(slots);
+                pack::to_slot(subprograms::least(slots, among, compared, refused_by.0, now.0))
             }
 
             #[inline(always)]

@@ -56,6 +56,7 @@ pub fn find<'a, F: Family>(
     if is_syn {
         let flow = describe(tables, packet, hash)?;
         classify::service(tables, flow);
+        flow.set_likely(None);
         preload::reply_line(tables, flow);
     }
     let mut found = record::at_home(tables, tuple, hash, F::shape(settings))?;
@@ -82,6 +83,7 @@ pub fn find<'a, F: Family>(
     flow.has_record.set(has_record.into());
     if !is_syn {
         classify::service(tables, flow);
+        flow.set_likely(None);
     }
     Ok(None)
 }

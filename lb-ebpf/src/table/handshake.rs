@@ -115,7 +115,8 @@ fn backend_of<'a, F: Family>(
     found: &Found<'_, F>,
 ) -> Option<(&'a Backend, &'a Load)> {
     let id = found.record.owner.get().backend();
-    Some((tables.backend(id)?, tables.load(id)?))
+    let backend = tables.backend(id).filter(|backend| backend.id == id)?;
+    Some((backend, tables.load_of(backend)))
 }
 
 /// The client receives the refusal. A reopening flow is freed at once: otherwise there would be two closing flows of one

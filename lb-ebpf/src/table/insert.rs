@@ -35,8 +35,9 @@ use crate::{
 pub fn insert<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<(), Reason> {
     let settings = tables.settings();
     let pool = tables.pool(flow.pool.get()).ok_or(Reason::Internal)?;
+    let slot = picker::pick(tables, flow, pool)?;
     flow.schedule.set(pool);
-    let slot = tables.usable(picker::pick(tables, flow, pool)?)?;
+    let slot = tables.usable(slot)?;
     let mine = take_record(tables, settings, flow)?;
     let made = is_alone(tables, flow, mine.index).and_then(|()| fill(tables, pool, slot, flow, &mine));
     fence();

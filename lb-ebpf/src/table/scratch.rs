@@ -7,7 +7,7 @@ use lb_common::{
     counters::ServiceNumber,
     flow::{Deltas, RecordIndex},
     hop::Hop,
-    pool::{Pool, PoolNumber},
+    pool::{Pool, PoolNumber, PoolSlot},
 };
 
 use crate::{
@@ -41,6 +41,8 @@ pub struct Scratch<F: Family> {
     pub pool: Shared<PoolNumber>,
     /// The pool's word when the flow's creation began.
     pub schedule: Shared<Pool>,
+    /// See [`Scratch::likely`].
+    pub likely: Shared<PoolSlot>,
     /// The number of the service's counters.
     pub service_counters: Shared<ServiceNumber>,
     /// The number of the service's [`Reject`](lb_common::service::Reject).
@@ -68,6 +70,8 @@ pub struct Scratch<F: Family> {
 /// Not a record: above [`lb_common::flow::MAX_RECORDS`]. Scratch is memory of a map, where any bytes must be a valid value, so
 /// it cannot hold an `Option`.
 const NO_RECORD: RecordIndex = RecordIndex(u32::MAX);
+/// Not a slot, for the same reason.
+const NO_SLOT: PoolSlot = PoolSlot(u32::MAX);
 
 impl<F: Family> Scratch<F> {
     /// The record of an older, closing flow of the same tuple.
@@ -81,5 +85,19 @@ impl<F: Family> Scratch<F> {
     #[inline(always)]
     pub fn set_closing(&self, record: Option<RecordIndex>) {
         self.closing.set(record.unwrap_or(NO_RECORD));
+    }
+
+    /// The slot that was the [likely](crate::picker::likely) one when the fast path looked up the service of a SYN, with the
+    /// pool's word at that time in [`Self::schedule`].
+    #[inline(always)]
+    pub fn likely(&self) -> Option<PoolSlot> {
+        let slot = self.likely.get();
+        (slot != NO_SLOT).then_some(slot)
+    }
+
+    /// Stores the likely slot.
+    #[inline(always)]
+    pub fn set_likely(&self, slot: Option<PoolSlot>) {
+        self.likely.set(slot.unwrap_or(NO_SLOT));
     }
 }

@@ -205,6 +205,9 @@ pub enum BackendVerb {
         /// Use it only if no regular backend can take new flows
         #[arg(long)]
         backup: bool,
+        /// No new flows while it has N flows; 0 = no limit
+        #[arg(long, default_value_t = 0, value_name = "N")]
+        max_flows: u32,
     },
     /// Remove a backend and end its flows
     #[command(visible_alias = "rm")]

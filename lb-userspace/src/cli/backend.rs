@@ -16,8 +16,8 @@ pub async fn backend(console: &mut Console<'_>, client: &Client, verb: BackendVe
     match verb {
         BackendVerb::List { service } => list(console, client, service.as_deref()).await,
         BackendVerb::Show { name } => show(console, client, &name).await,
-        BackendVerb::Add { name, address, weight, backup } => {
-            let added = client.add(&name, &NewBackend { address, weight, backup }).await?;
+        BackendVerb::Add { name, address, weight, backup, max_flows } => {
+            let added = client.add(&name, &NewBackend { address, weight, backup, max_flows }).await?;
             let kind = if added.backup { ", backup" } else { "" };
             let what = format!("added: {}, weight {}{kind}", added.address, added.weight);
             report(console, &name, Some(&added), &what)
@@ -76,6 +76,7 @@ async fn show(console: &mut Console<'_>, client: &Client, name: &BackendName) ->
         ("weight", backend.weight.to_string()),
         ("effective weight", backend.effective_weight.to_string()),
         ("backup", yes(backend.backup)),
+        ("max flows", limit(backend.max_flows)),
         ("admin state", backend.admin_state.name().to_owned()),
         ("health", health_of(&backend)),
         ("flows", backend.flows.to_string()),
@@ -86,6 +87,10 @@ async fn show(console: &mut Console<'_>, client: &Client, name: &BackendName) ->
         facts.push(("last check", last_of(state)));
     }
     console.facts(&facts)
+}
+
+fn limit(max_flows: u32) -> String {
+    if max_flows == 0 { "no limit".to_owned() } else { max_flows.to_string() }
 }
 
 async fn set_state(

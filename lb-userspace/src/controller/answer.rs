@@ -103,6 +103,7 @@ impl<'a> Facts<'a> {
             weight: backend.weight,
             effective_weight: entry.filter(|entry| gets_flows(entry)).map_or(0, |_| backend.weight),
             backup: backend.backup,
+            max_flows: backend.max_flows,
             health: self.state.health(service, backend).into(),
             ejected: entry.is_some_and(|entry| (self.is_ejected)(entry.id)),
             admin_state: self.state.admin(&name),

@@ -96,6 +96,7 @@ fn of_backend(service: &str, old: &Backend, new: &Backend, lines: &mut Vec<Strin
     compare("address", &old.address, &new.address);
     compare("weight", &old.weight, &new.weight);
     compare("backup", &old.backup, &new.backup);
+    compare("max_flows", &old.max_flows, &new.max_flows);
 }
 
 #[cfg(test)]

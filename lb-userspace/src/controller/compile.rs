@@ -300,7 +300,9 @@ impl<'a> Compiler<'a> {
             zero: 0,
             hop: self.state.hop(self.state.path(service, backend)).unwrap_or(UNRESOLVED),
             pool,
-            load: [0; 8],
+            weight: 0,
+            max_flows: backend.max_flows,
+            load: [0; 7],
         };
         self.want.backends.insert(place(id), entry);
     }
@@ -321,6 +323,7 @@ impl<'a> Compiler<'a> {
                 backend.accepts = backend::Backend::ACCEPTS;
                 backend.retries = retries.into();
                 backend.most_ejected = (entries.len() / 2) as u16;
+                backend.weight = entry.weight;
             });
         }
         let sources = sources(service, family);

@@ -61,7 +61,7 @@ pub fn service(name: &str, protocol: Protocol, listen: &str, backends: Vec<Backe
 }
 
 pub fn backend(name: &str, address: &str) -> Backend {
-    Backend { name: name.into(), address: address.parse().unwrap(), weight: 100, backup: false }
+    Backend { name: name.into(), address: address.parse().unwrap(), weight: 100, backup: false, max_flows: 0 }
 }
 
 /// Web servers at 10.0.0.11, .12, .13 behind 192.0.2.10:80.

@@ -55,7 +55,8 @@ impl Backends {
     ///
     /// A backend with a different id in this place is deleted before any other word changes. A backend that keeps its
     /// id is changed word by word: its addresses and counters stay, and of all else the old and the new value are both right.
-    /// The MTU is written last if the next hop is known, and first if it is not: with an MTU of 0 nothing is sent.
+    /// The MTU is written after the rest of the next hop if that is known, and before it if it is not: with an MTU of 0 nothing
+    /// is sent.
     ///
     /// A backend that gets no new flows is not ejected: it must not count among those of its pool that are.
     pub fn put(&self, backend: &Backend) {

@@ -125,6 +125,7 @@ impl Balancer {
             weight: body.weight,
             effective_weight: 0,
             backup: body.backup,
+            max_flows: body.max_flows,
             ..backend(&name.service, &name.backend, &body.address.to_string(), Health::Unknown, 0)
         };
         self.backends.push(added.clone());
@@ -325,6 +326,7 @@ fn backend(service: &str, name: &str, address: &str, health: Health, flows: u64)
         weight: 100,
         effective_weight: if health == Health::Down { 0 } else { 100 },
         backup: false,
+        max_flows: 0,
         health,
         ejected: false,
         admin_state: AdminState::Ready,

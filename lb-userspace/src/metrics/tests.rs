@@ -282,6 +282,7 @@ fn backend(name: &str, health: view::Health, admin_state: AdminState) -> view::B
         weight: 100,
         effective_weight: 100,
         backup: false,
+        max_flows: 0,
         health,
         ejected: false,
         admin_state,

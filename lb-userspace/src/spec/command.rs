@@ -19,6 +19,9 @@ pub struct NewBackend {
     /// Used only if no regular backend of its family can take new flows.
     #[serde(default)]
     pub backup: bool,
+    /// It gets no new flows while it has this number of flows. 0: no limit.
+    #[serde(default)]
+    pub max_flows: u32,
 }
 
 fn default_weight() -> u32 {

@@ -30,7 +30,6 @@ const VERSION: u32 = 1;
 
 /// Known values that this version does not support.
 const LATER_MODES: [&str; 3] = ["dsr", "ipip", "gue"];
-const LATER_SCHEDULERS: [&str; 2] = ["least-connections", "random-two"];
 
 /// The whole file.
 pub struct File<'d> {
@@ -81,6 +80,7 @@ pub struct Backend {
     pub address: Option<At<SocketAddr>>,
     pub weight: Given<u32>,
     pub backup: Given<bool>,
+    pub max_flows: Given<u32>,
 }
 
 impl<'d> File<'d> {
@@ -141,8 +141,7 @@ impl<'d> Service<'d> {
             protocol: table.optional("protocol", |value| value::choice(value, "protocol", &[])),
             mode: table.optional("mode", |value| value::choice(value, "mode", &LATER_MODES)),
             source: table.list("source", source),
-            scheduler: table
-                .optional("scheduler", |value| value::choice(value, "scheduler", &LATER_SCHEDULERS)),
+            scheduler: table.optional("scheduler", |value| value::choice(value, "scheduler", &[])),
             availability: availability::Written::read(&mut table),
             reject: table.optional("reject", |value| value::choice(value, "reject", &[])),
             health: Layers {
@@ -177,6 +176,7 @@ impl Backend {
             address: table.required("address", listen),
             weight: table.optional("weight", |value| value::integer(value, 0..=rules::MAX_WEIGHT)),
             backup: table.optional("backup", value::boolean),
+            max_flows: table.optional("max_flows", |value| value::integer(value, 0..=u32::MAX)),
         };
         table.close();
         backend

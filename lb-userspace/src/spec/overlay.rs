@@ -54,6 +54,14 @@ pub struct Definition {
     pub address: SocketAddr,
     pub weight: u32,
     pub backup: bool,
+    /// Left out if there is no limit, as by versions that have none.
+    #[serde(default, skip_serializing_if = "is_unlimited")]
+    pub max_flows: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+const fn is_unlimited(max_flows: &u32) -> bool {
+    *max_flows == 0
 }
 
 /// The result of applying the overlay to the file.
@@ -206,7 +214,9 @@ impl Definition {
     fn describe_beside(self, file: Option<Self>) -> String {
         let Some(file) = file else {
             let backup = if self.backup { ", backup" } else { "" };
-            return format!("added, {} weight {}{backup}", self.address, self.weight);
+            let limit =
+                if self.max_flows == 0 { String::new() } else { format!(", max_flows {}", self.max_flows) };
+            return format!("added, {} weight {}{backup}{limit}", self.address, self.weight);
         };
         let mut parts = Vec::new();
         if self.address != file.address {
@@ -218,18 +228,22 @@ impl Definition {
         if self.backup != file.backup {
             parts.push(format!("backup {} (file: {})", self.backup, file.backup));
         }
+        if self.max_flows != file.max_flows {
+            parts.push(format!("max_flows {} (file: {})", self.max_flows, file.max_flows));
+        }
         parts.join(", ")
     }
 
     fn named(self, name: &str) -> Backend {
-        let Self { address, weight, backup } = self;
-        Backend { name: name.to_owned(), address, weight, backup }
+        let Self { address, weight, backup, max_flows } = self;
+        Backend { name: name.to_owned(), address, weight, backup, max_flows }
     }
 }
 
 impl From<&Backend> for Definition {
     fn from(backend: &Backend) -> Self {
-        Self { address: backend.address, weight: backend.weight, backup: backend.backup }
+        let Backend { name: _, address, weight, backup, max_flows } = *backend;
+        Self { address, weight, backup, max_flows }
     }
 }
 

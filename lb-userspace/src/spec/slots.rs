@@ -30,8 +30,8 @@ impl Service {
         let backends = || self.backends.iter().filter(|it| Family::of(it.address.ip()) == family);
         let count = backends().count();
         match self.scheduler {
-            Scheduler::RoundRobin => count as u32,
-            Scheduler::WeightedRoundRobin => {
+            Scheduler::RoundRobin | Scheduler::LeastConnections => count as u32,
+            Scheduler::WeightedRoundRobin | Scheduler::RandomTwo => {
                 let cycle: u32 = backends().map(|backend| backend.weight).sum();
                 cycle.min(most_in_cycle(count))
             }

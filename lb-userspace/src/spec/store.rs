@@ -169,7 +169,9 @@ fn decode(bytes: &[u8], path: &Path) -> Result<Overlay, StoreError> {
 fn check(row: &Row) -> Result<(), String> {
     rules::name(&row.service)?;
     rules::name(&row.backend)?;
-    for Definition { address, weight, backup: _ } in row.change.file.iter().chain(&row.change.command) {
+    for Definition { address, weight, backup: _, max_flows: _ } in
+        row.change.file.iter().chain(&row.change.command)
+    {
         rules::endpoint(*address)?;
         rules::weight(*weight)?;
     }

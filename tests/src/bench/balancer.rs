@@ -24,9 +24,10 @@ use super::{
     frame::{Block, Numbered, SERVICE_PORT},
     object::{Mapped, Object, UNUSED},
 };
+use crate::world::HASH_KEYS;
 
 /// Enough that a million flows use a small part of the source ports.
-const BACKENDS: u32 = 64;
+pub const BACKENDS: u32 = 64;
 /// Where backends listen.
 pub const BACKEND_PORT: u16 = 8080;
 /// Our own Ethernet address: where frames go to.
@@ -60,6 +61,8 @@ pub struct Balancer<F: Numbered> {
     reply_index: Mapped<ReplyLine>,
     half_open: Mapped<u64>,
     ingress: u32,
+    /// The first slot that belongs to no schedule.
+    free: SlotIndex,
 }
 
 impl<F: Numbered> Balancer<F> {
@@ -75,6 +78,7 @@ impl<F: Numbered> Balancer<F> {
             half_open: object.mapped(&format!("HALF_OPEN{}", F::DIGIT))?,
             object,
             ingress: links.front,
+            free: SlotIndex(BACKENDS),
         })
     }
 
@@ -94,6 +98,28 @@ impl<F: Numbered> Balancer<F> {
         listen::<F>(&mut self.object, reject)
     }
 
+    /// The limit of answers is not reached.
+    pub fn allow_answers(&mut self) -> Result<()> {
+        self.object.set("ANSWERS", 0, Answers::default().0)
+    }
+
+    /// Writes another schedule, which is used once it is [chosen](Self::choose).
+    pub fn lay_out(&mut self, ids: &[u32]) -> Result<SlotRange> {
+        let slots = SlotRange { offset: self.free, length: u32::try_from(ids.len())? };
+        for (line, chunk) in (SlotLine::line(slots.offset)..).zip(ids.chunks(SlotLine::SLOTS)) {
+            let ids: [u32; SlotLine::SLOTS] =
+                std::array::from_fn(|place| chunk.get(place).copied().unwrap_or_default());
+            self.object.set("SLOTS", line, ids)?;
+        }
+        self.free.0 += SlotLine::occupied(slots.length);
+        Ok(slots)
+    }
+
+    /// New flows choose among these slots.
+    pub fn choose(&mut self, picker: Picker, slots: SlotRange) -> Result<()> {
+        self.object.set("POOLS", 0, Pool::new(slots, picker, Mode::FullNat, SourceSetNumber(1)))
+    }
+
     /// How many packets were not forwarded because of `reason`.
     pub fn refused(&self, reason: Reason) -> Result<u64> {
         let reasons: PerCpuArray<_, Tally> = self.object.map("REASONS")?.try_into()?;
@@ -110,6 +136,7 @@ impl<F: Numbered> Balancer<F> {
 
 fn furnish<F: Numbered>(object: &mut Object, shape4: Shape, shape6: Shape, links: Links) -> Result<()> {
     let settings = Settings {
+        hash_keys: HASH_KEYS,
         keys: [
             0x243f_6a88_85a3_08d3,
             0x1319_8a2e_0370_7344,
@@ -150,7 +177,9 @@ fn furnish<F: Numbered>(object: &mut Object, shape4: Shape, shape6: Shape, links
                 accepts: 1,
                 address,
                 port,
+                retries: 1,
                 hop,
+                weight: 100,
                 ..Backend::default()
             },
         )?;

@@ -80,6 +80,11 @@ pub fn establish<F: Numbered>(
     Ok(flows)
 }
 
+/// The tuples of the replies of all half-open flows.
+pub fn half_open_replies<F: Numbered>(lb: &Balancer<F>) -> Vec<Tuple<F>> {
+    in_table::<F>(&lb.records, |control| control.state().is_half_open()).map(|(_, reply)| reply).collect()
+}
+
 fn send<F: Numbered>(wrapper: &mut Wrapper<F>, tuples: &[Tuple<F>], segment: Segment) -> Result<()> {
     wrapper.write(0, tuples, segment)?;
     wrapper.run_any(Program::Lb, 0..tuples.len(), u32::try_from(tuples.len())?).map(drop)

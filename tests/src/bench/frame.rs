@@ -4,7 +4,7 @@ use lb_common::net::{Be16, Ports, Protocol, V4, V6};
 use lb_ebpf::{
     family::{Family, Tuple},
     packet::headers::Ethernet,
-    packet::tcp::{ACK, SYN},
+    packet::tcp::{ACK, RST, SYN},
 };
 
 use super::balancer::{THEM, US};
@@ -26,6 +26,8 @@ pub enum Segment {
     Syn,
     /// From a backend.
     SynAck,
+    /// From a backend that refuses a client.
+    Refusal,
     /// The first one of a flow, from the client, proves it; later ones are from either side.
     Ack,
     /// A UDP datagram, from either side.
@@ -36,7 +38,7 @@ impl Segment {
     /// TCP or UDP.
     pub const fn protocol(self) -> Protocol {
         match self {
-            Self::Syn | Self::SynAck | Self::Ack => Protocol::Tcp,
+            Self::Syn | Self::SynAck | Self::Refusal | Self::Ack => Protocol::Tcp,
             Self::Datagram => Protocol::Udp,
         }
     }
@@ -45,6 +47,7 @@ impl Segment {
         match self {
             Self::Syn => SYN,
             Self::SynAck => SYN | ACK,
+            Self::Refusal => RST | ACK,
             Self::Ack | Self::Datagram => ACK,
         }
     }
@@ -255,7 +258,7 @@ mod tests {
 
     #[test]
     fn checksums_of_frames_are_right() {
-        for segment in [Segment::Syn, Segment::SynAck, Segment::Ack, Segment::Datagram] {
+        for segment in [Segment::Syn, Segment::SynAck, Segment::Refusal, Segment::Ack, Segment::Datagram] {
             let tuple = request::<V4>(4711, segment.protocol());
             let frame = V4::frame(&tuple, segment);
             let pseudo = [0, segment.protocol().number(), 0, (BYTES - 34) as u8];

@@ -36,7 +36,9 @@ pub enum Program {
 }
 
 /// What XDP programs return.
-const XDP_TX: u32 = 3;
+pub const XDP_DROP: u32 = 1;
+/// The same.
+pub const XDP_TX: u32 = 3;
 
 /// Elements of the LRU hash for each flow: a NAT has two, and no hash may be full.
 const LRU_PER_FLOW: u32 = 4;

@@ -6,13 +6,13 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use serde_json::json;
 use tests::bench::{
-    cpus, end_to_end, frames,
+    cpus, end_to_end, frames, new_flows,
     packets::{self, Effort},
     report::Table,
     scale, sweeps,
 };
 
-/// Measures packets, two CPUs, live frames, end-to-end throughput (also of nftables and HAProxy), thousands of services,
+/// Measures packets, two CPUs, new flows of each scheduler, live frames, end-to-end throughput (also of nftables and HAProxy), thousands of services,
 /// and removals of backends with millions of flows
 #[derive(Parser)]
 #[command(name = "bench")]
@@ -31,6 +31,7 @@ struct Arguments {
 enum Section {
     Packets,
     Cpus,
+    NewFlows,
     Frames,
     EndToEnd,
     Scale,
@@ -51,6 +52,7 @@ fn main() -> Result<ExitCode> {
                 ("packets", packets::measure(if quick { Effort::QUICK } else { Effort::FULL })?)
             }
             Section::Cpus => ("cpus", cpus::measure(if quick { 5 } else { 15 })?),
+            Section::NewFlows => ("new_flows", new_flows::measure(if quick { 3 } else { 9 })?),
             Section::Frames => ("frames", frames::measure(if quick { 3 } else { 5 })?),
             Section::EndToEnd => ("end_to_end", end_to_end::measure(if quick { 1 } else { 5 })?),
             Section::Scale => ("scale", scale::measure(if quick { 5 } else { 20 })?),

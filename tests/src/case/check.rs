@@ -146,7 +146,8 @@ fn refusing_service(world: &World, input: &Input, reason: Reason) -> Option<usiz
         | Reason::Contended
         | Reason::NoClientNeighbour
         | Reason::NoClientRoute
-        | Reason::NoBackendNeighbour => message.sender == Sender::Client,
+        | Reason::NoBackendNeighbour
+        | Reason::BackendsFull => message.sender == Sender::Client,
     };
     service_of(world, &message.dialogue).filter(|_| is_known)
 }

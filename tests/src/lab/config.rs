@@ -105,6 +105,8 @@ pub struct Backend {
     pub weight: u32,
     /// Used only if no regular backend of its family can take new flows.
     pub backup: bool,
+    /// Its maximum number of flows. 0: no limit.
+    pub max_flows: u32,
 }
 
 impl Config {
@@ -150,6 +152,7 @@ impl Service {
                 address: backend.address.port(family, backend_port),
                 weight: 100,
                 backup: false,
+                max_flows: 0,
             })
         });
         Self {
@@ -241,11 +244,14 @@ impl fmt::Display for Service {
         }
         self.keys.iter().try_for_each(|key| writeln!(f, "{key}"))?;
         self.health.fmt(f)?;
-        for Backend { name, address, weight, backup } in &self.backends {
+        for Backend { name, address, weight, backup, max_flows } in &self.backends {
             writeln!(f, "\n[[service.backend]]\nname = \"{name}\"\naddress = \"{address}\"")?;
             writeln!(f, "weight = {weight}")?;
             if *backup {
                 writeln!(f, "backup = true")?;
+            }
+            if *max_flows != 0 {
+                writeln!(f, "max_flows = {max_flows}")?;
             }
         }
         Ok(())

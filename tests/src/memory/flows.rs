@@ -102,6 +102,7 @@ fn blank<F: Family<Address: Default>>() -> Scratch<F> {
         now: Shared::new(Default::default()),
         pool: Shared::new(Default::default()),
         schedule: Shared::new(Pool::NONE),
+        likely: Shared::new(Default::default()),
         service_counters: Shared::new(Default::default()),
         reject: Shared::new(0),
         reason: Shared::new(0),

@@ -61,7 +61,9 @@ fn hashed(kind: Kind, picker: Picker) -> [Case; 2] {
     let one = Dialogue::new(kind);
     let hash = match picker {
         Picker::FlowHash => one.hash_by(&HASH_KEYS),
-        Picker::SourceHash | Picker::Turn => source_hash(one.client.ip()),
+        Picker::SourceHash | Picker::Turn | Picker::LeastOfAll | Picker::LeastOfTwo => {
+            source_hash(one.client.ip())
+        }
     };
     let backend = NAMES[slot(hash) % NAMES.len()];
     let world = World::new(kind);

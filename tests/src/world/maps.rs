@@ -142,7 +142,9 @@ impl World {
                     zero: 0,
                     hop,
                     pool: PoolNumber(number),
-                    load: [0; 8],
+                    weight: it.weight,
+                    max_flows: it.max_flows,
+                    load: [0; 7],
                 });
             }
         }

@@ -5,17 +5,19 @@ use std::{
     fs::{self, Permissions},
     net::SocketAddr,
     os::unix::fs::PermissionsExt as _,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use lb_common::service::Mode;
 use tests::lab::{
     Config, Daemon, Family, Lab, Shape, Tally, Topology, Web, address,
-    visit::{ask, connect},
+    visit::{Visit, ask, connect, visit},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    time::timeout,
 };
 
 use crate::{
@@ -23,7 +25,8 @@ use crate::{
     stage::one_backend,
 };
 
-const ALL: [&str; 4] = ["round-robin", "weighted-round-robin", "source-hash", "maglev"];
+const ALL: [&str; 6] =
+    ["round-robin", "weighted-round-robin", "least-connections", "random-two", "source-hash", "maglev"];
 /// A key file of the right form.
 const KEY: &str =
     "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f\n";
@@ -47,6 +50,96 @@ fn weighted_round_robin_gives_exact_shares_in_the_smooth_order() -> Result<()> {
 
         assert_eq!(order, "1121311".repeat(2), "{family:?}");
         assert_eq!(shares(&tally), [5_000, 1_000, 1_000], "{family:?}: {tally}");
+    }
+    Ok(())
+}
+
+#[test]
+fn least_connections_gives_open_connections_exact_shares_by_weight() -> Result<()> {
+    let Stage { lab, xlb: _xlb, web: _web, .. } = Stage::new("least", 2, "least-connections", [1, 2, 3])?;
+
+    for family in Family::ALL {
+        lab.client.block_on(|| async {
+            let mut open = open(&lab, family, 60).await?;
+            ensure!(count(&open) == [10, 20, 30], "{family:?}: {:?}", count(&open));
+
+            // Those of web-3 end, so it gets the next ones.
+            for (stream, _) in open.extract_if(.., |(_, backend)| backend == "web-3") {
+                close(stream).await?;
+            }
+            let more = self::open(&lab, family, 30).await?;
+            ensure!(count(&more) == [0, 0, 30], "{family:?}: {:?}", count(&more));
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn least_connections_sends_few_connections_to_a_server_that_is_slow() -> Result<()> {
+    const AT_ONCE: usize = 12;
+    let Stage { lab, xlb: _xlb, web, .. } = Stage::new("slow", 2, "least-connections", [100; 3])?;
+    web[0].freeze()?;
+    let to = address::SERVICE.port(Family::V4, 80);
+    let visits = Visit { at_once: AT_ONCE, ..Visit::new(&lab.client_addresses(Family::V4), to, 600) };
+
+    let tally = visit(&lab.client, &visits)?;
+
+    web[0].thaw()?;
+    // In turn, it would soon hold all connections that are open at once.
+    assert!((1..=AT_ONCE / 2).contains(&tally.failed()), "{tally}");
+    assert!(tally.of("web-2") > 200 && tally.of("web-3") > 200, "{tally}");
+    Ok(())
+}
+
+#[test]
+fn random_two_shares_connections_by_weight() -> Result<()> {
+    let Stage { lab, xlb: _xlb, web: _web, .. } = Stage::new("two", 8, "random-two", [1, 2, 3])?;
+
+    for family in Family::ALL {
+        // One after the other: no backend has a connection, so the weights decide alone.
+        let to = address::SERVICE.port(family, 80);
+        let visits = Visit { at_once: 1, ..Visit::new(&lab.client_addresses(family), to, 3000) };
+        let tally = visit(&lab.client, &visits)?;
+
+        assert_eq!(tally.failed(), 0, "{tally}");
+        let distance = chi_square(shares(&tally), [500.0, 1_000.0, 1_500.0]);
+        assert!(distance < UNLIKELY, "{family:?}: {distance}: {tally}");
+
+        // With open connections, the second draw corrects the first.
+        let open = lab.client.block_on(|| open(&lab, family, 300))?;
+        let distance = chi_square(count(&open), [50.0, 100.0, 150.0]);
+        assert!(distance < 1.0, "{family:?}: {distance}: {:?}", count(&open));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_backend_with_max_flows_connections_gets_others_only_when_one_ends() -> Result<()> {
+    for (tag, scheduler) in
+        [("full1", "round-robin"), ("full2", "least-connections"), ("full3", "source-hash")]
+    {
+        let Stage { lab, web: _web, mut config, xlb } = Stage::new(tag, 2, scheduler, [100; 3])?;
+        config.services[0].backends.iter_mut().for_each(|it| it.max_flows = 5);
+        xlb.write(&config)?;
+        xlb.run(&["reload"])?;
+        lab.client.block_on(|| async {
+            let mut open = open(&lab, Family::V4, 15).await?;
+            ensure!(count(&open) == [5; 3], "{scheduler}: {:?}", count(&open));
+
+            let (from, to) = (lab.clients[0].of(Family::V4), address::SERVICE.port(Family::V4, 80));
+            let mut next = std::pin::pin!(ask(SocketAddr::new(from, 0), to));
+            let early = timeout(Duration::from_millis(500), &mut next).await;
+            ensure!(early.is_err(), "{scheduler}: connected beyond the limit: {early:?}");
+            let (stream, backend) = open.swap_remove(7);
+            close(stream).await?;
+            // The client's second SYN.
+            let answer = timeout(Duration::from_secs(3), next).await.context("no place for the client")??;
+            ensure!(answer == backend, "{scheduler}: {answer} instead of {backend}");
+            Ok(())
+        })?;
+        let refused = xlb.metrics()?.sum("xlb_dropped_packets_total", &[("reason", "backends_full")]);
+        ensure!(refused >= 1.0, "{scheduler}: {refused} packets refused");
     }
     Ok(())
 }
@@ -191,6 +284,30 @@ const UNLIKELY: f64 = 27.6;
 
 fn chi_square(seen: [usize; 3], expected: [f64; 3]) -> f64 {
     seen.iter().zip(expected).map(|(seen, expected)| (*seen as f64 - expected).powi(2) / expected).sum()
+}
+
+/// Opens this many connections, one after the other, which stay open.
+async fn open(lab: &Lab, family: Family, connections: usize) -> Result<Vec<(TcpStream, String)>> {
+    let to = address::SERVICE.port(family, 80);
+    let mut open = Vec::new();
+    for from in lab.client_addresses(family).into_iter().cycle().take(connections) {
+        let mut stream = connect(SocketAddr::new(from, 0), to).await?;
+        let backend = ask_again(&mut stream).await?;
+        open.push((stream, backend));
+    }
+    Ok(open)
+}
+
+/// Closes a connection, and waits for the other side's FIN.
+async fn close(mut stream: TcpStream) -> Result<()> {
+    stream.shutdown().await?;
+    ensure!(stream.read(&mut [0]).await? == 0, "more bytes than expected");
+    Ok(())
+}
+
+/// Connections of web-1, web-2 and web-3.
+fn count(open: &[(TcpStream, String)]) -> [usize; 3] {
+    ["web-1", "web-2", "web-3"].map(|name| open.iter().filter(|(_, backend)| backend == name).count())
 }
 
 /// Of web-1, web-2 and web-3.

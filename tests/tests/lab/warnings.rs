@@ -85,7 +85,13 @@ fn a_backend_on_the_balancer_itself_is_refused_by_commands_and_files_and_warned_
     assert!(added.code == 2 && added.stderr.contains(refusal), "{added:?}");
 
     let mut bad = good.clone();
-    let own = Backend { name: "own".to_owned(), address: "10.0.0.1:80".parse()?, weight: 100, backup: false };
+    let own = Backend {
+        name: "own".to_owned(),
+        address: "10.0.0.1:80".parse()?,
+        weight: 100,
+        backup: false,
+        max_flows: 0,
+    };
     bad.services[0].backends.push(own);
     xlb.write(&bad)?;
     let (binary, path) = (binary()?.display().to_string(), xlb.config_path().display().to_string());

@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | `round-robin` | one slot for each backend, in the order of the file | turn |
 //! | `weighted-round-robin` | [`smooth`] | turn |
+//! | `least-connections` | as for `round-robin` | least of all |
+//! | `random-two` | [`smooth`] | least of two |
 //! | `source-hash` | [`maglev`] | hash of the client's address |
 //! | `maglev` | [`maglev`] | hash of the tuple |
 //!
@@ -51,6 +53,8 @@ impl Eligible {
 pub const fn picker(scheduler: Scheduler) -> Picker {
     match scheduler {
         Scheduler::RoundRobin | Scheduler::WeightedRoundRobin => Picker::Turn,
+        Scheduler::LeastConnections => Picker::LeastOfAll,
+        Scheduler::RandomTwo => Picker::LeastOfTwo,
         Scheduler::SourceHash => Picker::SourceHash,
         Scheduler::Maglev => Picker::FlowHash,
     }
@@ -59,8 +63,8 @@ pub const fn picker(scheduler: Scheduler) -> Picker {
 /// The ids in the slots, one for each slot.
 pub fn slots(scheduler: Scheduler, entries: &[Entry], key: &HashKey) -> Vec<BackendId> {
     match scheduler {
-        Scheduler::RoundRobin => entries.iter().map(|entry| entry.id).collect(),
-        Scheduler::WeightedRoundRobin => smooth::slots(entries),
+        Scheduler::RoundRobin | Scheduler::LeastConnections => entries.iter().map(|entry| entry.id).collect(),
+        Scheduler::WeightedRoundRobin | Scheduler::RandomTwo => smooth::slots(entries),
         Scheduler::SourceHash | Scheduler::Maglev => maglev::slots(entries, key),
     }
 }

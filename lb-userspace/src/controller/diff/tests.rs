@@ -72,7 +72,12 @@ fn change() -> impl Strategy<Value = Change> {
     let admin = prop_oneof![Just(AdminState::Ready), Just(AdminState::Drain), Just(AdminState::Maint)];
     let health = prop_oneof![3 => Just(Health::Up), 2 => Just(Health::Down)];
     let weight = prop_oneof![Just(0), Just(1), 2..WEIGHT, Just(WEIGHT)];
-    let scheduler = prop_oneof![Just(Scheduler::RoundRobin), Just(Scheduler::WeightedRoundRobin)];
+    let scheduler = prop_oneof![
+        Just(Scheduler::RoundRobin),
+        Just(Scheduler::WeightedRoundRobin),
+        Just(Scheduler::LeastConnections),
+        Just(Scheduler::RandomTwo)
+    ];
     let lost = prop_oneof![
         Just(HopState::NoRoute),
         Just(HopState::Local),

@@ -74,7 +74,7 @@ fn counts_of_health_checks_continue_when_a_name_is_used_again() {
         "{expected:?}"
     );
 
-    let body = || NewBackend { address: socket("10.0.0.11:8080"), weight: 100, backup: false };
+    let body = || NewBackend { address: socket("10.0.0.11:8080"), weight: 100, backup: false, max_flows: 0 };
     world.ask(remove(name("web/web-1"))).unwrap();
     assert_eq!(health_series(&mut world), [""; 0]);
     world.ask(add(name("web/web-1"), body())).unwrap();

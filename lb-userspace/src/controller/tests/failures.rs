@@ -72,7 +72,7 @@ fn a_backend_that_cannot_be_added_is_not_watched() {
     for steps in 0..2 {
         world.wait(2_000);
         world.maps().fail_after = Some(steps);
-        let body = NewBackend { address: socket("10.0.0.14:8080"), weight: 100, backup: false };
+        let body = NewBackend { address: socket("10.0.0.14:8080"), weight: 100, backup: false, max_flows: 0 };
 
         world.ask(add(name("web/web-0"), body)).unwrap_err();
 

@@ -13,7 +13,7 @@ use super::*;
 fn actions_are_logged_in_words_and_fields() {
     capture();
     let mut world = World::all_up(vec![web(Protocol::Tcp)]);
-    let new = NewBackend { address: "10.0.0.14:80".parse().unwrap(), weight: 7, backup: false };
+    let new = NewBackend { address: "10.0.0.14:80".parse().unwrap(), weight: 7, backup: false, max_flows: 0 };
     let all = BackendPatch { admin_state: Some(AdminState::Drain), weight: Some(50), backup: Some(true) };
     let ready = BackendPatch { admin_state: Some(AdminState::Ready), ..BackendPatch::default() };
     let mut file = world.host().file.clone().unwrap();
@@ -85,7 +85,7 @@ fn a_warning_that_a_change_of_one_backend_causes_is_logged_when_it_has_lasted_tw
     CAPTURED.take();
 
     // At an address that is known to be out of reach, so that netlink reports nothing new.
-    let new = NewBackend { address: "10.0.0.11:81".parse().unwrap(), weight: 7, backup: false };
+    let new = NewBackend { address: "10.0.0.11:81".parse().unwrap(), weight: 7, backup: false, max_flows: 0 };
     world.ask(add(name("web/web-4"), new)).unwrap();
     world.wait(1_000);
     let is_logged =

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn an_added_backend_is_probed_and_then_serves_after_the_others() {
     let mut world = World::all_up(vec![web(Protocol::Tcp)]);
-    let body = NewBackend { address: socket("10.0.0.14:8080"), weight: 100, backup: false };
+    let body = NewBackend { address: socket("10.0.0.14:8080"), weight: 100, backup: false, max_flows: 0 };
 
     let answer = world.ask(add(name("web/web-0"), body));
 
@@ -22,7 +22,7 @@ fn an_added_backend_is_probed_and_then_serves_after_the_others() {
 #[test]
 fn an_address_removed_and_added_again_serves_without_another_netlink_report() {
     let mut world = World::all_up(vec![web(Protocol::Tcp)]);
-    let body = NewBackend { address: socket("10.0.0.12:8080"), weight: 100, backup: false };
+    let body = NewBackend { address: socket("10.0.0.12:8080"), weight: 100, backup: false, max_flows: 0 };
 
     world.ask(remove(name("web/web-2"))).unwrap();
     world.ask(add(name("web/again"), body)).unwrap();

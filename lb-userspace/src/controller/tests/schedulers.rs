@@ -29,6 +29,34 @@ fn another_scheduler_or_weight_changes_the_slots_of_the_pool_and_no_id() {
 }
 
 #[test]
+fn schedulers_that_compare_loads_know_the_weights_and_limits_of_backends() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+    let [a, b, c] = ["web/web-1", "web/web-2", "web/web-3"].map(|name| world.id(name).unwrap());
+    let edit = |scheduler| {
+        move |web: &mut Service| {
+            web.scheduler = scheduler;
+            web.backends[0].weight = 200;
+            web.backends[1].max_flows = 7;
+        }
+    };
+
+    let reloaded = reload(&mut world, edit(Scheduler::LeastConnections)).unwrap();
+
+    assert!(reloaded.changes.contains(&"web/web-2: max_flows 0 -> 7".to_owned()), "{:?}", reloaded.changes);
+    let maps = world.maps();
+    assert_eq!(maps.maps.pools[&PoolNumber(0)].picker(), Some(Picker::LeastOfAll));
+    assert_eq!(maps.in_force()[&PoolNumber(0)], [a, b, c]);
+    let entries = maps.maps.backends.values().map(|it| (it.id, it.weight, it.max_flows));
+    assert_eq!(entries.collect::<Vec<_>>(), [(a, 200, 0), (b, 100, 7), (c, 100, 0)]);
+
+    reload(&mut world, edit(Scheduler::RandomTwo)).unwrap();
+
+    let maps = world.maps();
+    assert_eq!(maps.maps.pools[&PoolNumber(0)].picker(), Some(Picker::LeastOfTwo));
+    assert_eq!(maps.in_force()[&PoolNumber(0)], [a, b, c, a]);
+}
+
+#[test]
 fn another_key_is_written_and_builds_other_tables() {
     let mut world = World::all_up(vec![Service { scheduler: Scheduler::Maglev, ..web(Protocol::Tcp) }]);
     let before = world.maps().in_force();

@@ -50,7 +50,8 @@ fn a_backend_on_an_address_of_this_host_is_not_added() {
     let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     world.host().addresses.insert("10.0.0.77".parse().unwrap());
     world.absorb(Event::LinksChanged);
-    let body = NewBackend { address: "10.0.0.77:80".parse().unwrap(), weight: 1, backup: false };
+    let body =
+        NewBackend { address: "10.0.0.77:80".parse().unwrap(), weight: 1, backup: false, max_flows: 0 };
 
     let refused = world.ask(add(name("web/web-4"), body)).unwrap_err();
 

@@ -21,7 +21,8 @@ impl Overlay {
         if spec.definition(name).is_some() {
             return Err(Problem::new(ProblemKind::Conflict, format!("{name} already exists")));
         }
-        let command = Definition { address: body.address, weight: body.weight, backup: body.backup };
+        let NewBackend { address, weight, backup, max_flows } = *body;
+        let command = Definition { address, weight, backup, max_flows };
         let own = OwnAddresses::of(&spec);
         spec.put(name, spec.place(&name.service), command, &own)?;
 

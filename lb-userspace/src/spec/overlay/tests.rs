@@ -323,7 +323,7 @@ proptest! {
             let _ = overlay.remove(&file, &name);
         }
         for it in &file.services[0].backends {
-            let body = NewBackend { address: it.address, weight: it.weight, backup: it.backup };
+            let body = NewBackend { address: it.address, weight: it.weight, backup: it.backup, max_flows: it.max_flows };
             let _ = overlay.add(&file, &name(&it.name), &body);
         }
 
@@ -387,7 +387,7 @@ fn name(backend: &str) -> BackendName {
 }
 
 fn new(address: &str) -> NewBackend {
-    NewBackend { address: address.parse().unwrap(), weight: 100, backup: false }
+    NewBackend { address: address.parse().unwrap(), weight: 100, backup: false, max_flows: 0 }
 }
 
 fn weight(weight: u32) -> BackendPatch {

@@ -89,7 +89,7 @@ fn a_link_left_in_the_way_is_replaced_and_not_followed() {
 #[test]
 fn the_maximum_number_of_changes_fits_into_a_file() {
     let address = "[2001:db8:1111:2222:3333:4444:5555:6666]:65535".parse().unwrap();
-    let longest = Some(Definition { address, weight: 1000, backup: false });
+    let longest = Some(Definition { address, weight: 1000, backup: false, max_flows: 0 });
     let change = Change { file: longest, command: longest, admin_state: AdminState::Drain };
     let name = |number| BackendName::new(&"s".repeat(rules::MAX_NAME), &format!("{number:0>63}"));
     let entries = (0..MAX_CHANGES).map(|number| (name(number), change.clone())).collect();
@@ -148,7 +148,7 @@ fn a_failed_save_keeps_the_old_overlay() {
 
 fn overlay() -> Overlay {
     let definition = |address: &str, weight, backup| {
-        Some(Definition { address: address.parse().unwrap(), weight, backup })
+        Some(Definition { address: address.parse().unwrap(), weight, backup, max_flows: 0 })
     };
     let drained = Change {
         file: definition("10.0.0.11:80", 100, false),

@@ -37,5 +37,6 @@ pub fn validate(
         address: address.value,
         weight: written.weight.or(DEFAULT_WEIGHT),
         backup: written.backup.or(false),
+        max_flows: written.max_flows.or(0),
     })
 }

@@ -1,0 +1,80 @@
+//! A backend that has `max_flows` flows gets no others.
+
+use lb_common::{net::Protocol, pool::Picker, reason::Reason};
+
+use crate::{
+    case::{Case, Drops, Opens, Reaches, Returns},
+    dialogue::Dialogue,
+    world::{Kind, WEB_1, WEB_2, WEB_3, World},
+};
+
+const NAMES: [&str; 3] = [WEB_1, WEB_2, WEB_3];
+
+/// Every kind.
+pub fn rows() -> Vec<Case> {
+    Kind::all().into_iter().flat_map(every_kind).collect()
+}
+
+fn flow(kind: Kind, number: u16) -> Dialogue {
+    Dialogue::new(kind).port(40_000 + number)
+}
+
+/// Each backend has this limit.
+fn world(kind: Kind, picker: Picker, limits: [u32; 3]) -> World {
+    World::new(kind).with_flows(64).with(|world| {
+        world.services[0].picker = picker;
+        NAMES.iter().zip(limits).for_each(|(name, limit)| world.find_mut(name).max_flows = limit);
+    })
+}
+
+fn every_kind(kind: Kind) -> Vec<Case> {
+    use Picker::{FlowHash, LeastOfAll, LeastOfTwo, SourceHash, Turn};
+    let case = |name: &str, limits| Case::new(format!("{kind}: {name}"), world(kind, Turn, limits));
+    let full = case("a backend with max_flows flows is passed over, and keeps its flows", [1, 0, 0])
+        .step(flow(kind, 0).first(), Opens(WEB_1))
+        .step(flow(kind, 1).first(), Opens(WEB_2))
+        .step(flow(kind, 2).first(), Opens(WEB_3))
+        .step(flow(kind, 3).first(), Opens(WEB_2))
+        .step(flow(kind, 0).first(), Reaches(WEB_1));
+    let mut rows = vec![full];
+    rows.extend([Turn, SourceHash, FlowHash, LeastOfAll, LeastOfTwo].map(|picker| all_full(kind, picker)));
+    if kind.protocol == Protocol::Tcp {
+        let (one, two) = (flow(kind, 0), flow(kind, 1));
+        let one_backend = world(kind, Turn, [1, 0, 0]).with_one_backend();
+        rows.push(
+            Case::new(format!("{kind}: a flow that has ended makes room for another"), one_backend)
+                .establish(one, WEB_1)
+                .step(two.syn(), Drops(Reason::BackendsFull))
+                .step(one.fin(), Reaches(WEB_1))
+                .step(one.reply_fin(WEB_1), Returns)
+                .step(two.syn(), Opens(WEB_1)),
+        );
+    }
+    rows
+}
+
+/// Whatever the picker, three backends with a limit of one flow each take three flows.
+fn all_full(kind: Kind, picker: Picker) -> Case {
+    let name = format!("{kind}: if all backends are full, the reason is backends_full ({picker:?})");
+    let mut case = Case::new(name, world(kind, picker, [0; 3]));
+    // Each backend in turn is the only one with room, so the order does not depend on the picker.
+    for (number, name) in (0..).zip(NAMES) {
+        case = case
+            .change(move |world| {
+                for it in NAMES {
+                    world.find_mut(it).max_flows = if it == name { 1 } else { 0 };
+                    world.find_mut(it).accepts = it == name;
+                }
+            })
+            .step(flow(kind, number).first(), Opens(name));
+    }
+    case.change(|world| {
+        for name in NAMES {
+            (world.find_mut(name).accepts, world.find_mut(name).max_flows) = (true, 1);
+        }
+    })
+    .step(flow(kind, 3).first(), Drops(Reason::BackendsFull))
+    .step(flow(kind, 0).first(), Reaches(WEB_1))
+    .change(|world| world.find_mut(WEB_3).max_flows = 2)
+    .step(flow(kind, 3).first(), Opens(WEB_3))
+}
