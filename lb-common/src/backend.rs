@@ -81,7 +81,7 @@ pub struct Backend {
     pub hop: Hop,
     /// Its pool.
     pub pool: PoolNumber,
-    /// Its weight, for pickers that compare the loads of backends.
+    /// Its effective weight in tenths, up to 10,000, for pickers that compare the loads of backends.
     pub weight: u32,
     /// It gets no new flow while it has this number of flows. 0: no limit.
     pub max_flows: u32,

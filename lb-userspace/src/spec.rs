@@ -43,7 +43,7 @@ pub(crate) mod store;
 mod validate;
 
 pub use self::{
-    availability::{Availability, OnDown, OnRefused, Percent},
+    availability::{Availability, OnDown, OnRefused, Percent, SLOW_START_STEPS},
     command::{AdminState, BackendPatch, NewBackend},
     load::{parse, read},
     rules::DEFAULT_WEIGHT,

@@ -84,6 +84,7 @@ const CLASSES: &[&str] = &[
     "service_name_too_long",
     "service_twice",
     "several",
+    "slow_start",
     "socket_path",
     "socket_path_too_long",
     "source_impossible_address",

@@ -62,9 +62,10 @@ fn what_is_left_out_has_its_default() {
         (web.protocol, web.mode, web.scheduler),
         (Protocol::Tcp, Mode::FullNat, Scheduler::RoundRobin)
     );
-    let Availability { quorum, panic_threshold, on_down, on_refused } = web.availability;
+    let Availability { quorum, panic_threshold, on_down, on_refused, slow_start } = web.availability;
     assert_eq!((quorum, panic_threshold), (1, Percent(0)));
     assert_eq!((on_down, on_refused), (OnDown::Keep, OnRefused::Retry));
+    assert_eq!(slow_start, Duration::ZERO);
     assert_eq!((web.backends[0].weight, web.backends[0].backup), (100, false));
     let health = web.health.as_ref().unwrap();
     let second = Duration::from_secs(1);

@@ -16,7 +16,7 @@ use crate::{
     datapath::Capacity,
     event::Health,
     metrics::{FlowTable, Flows},
-    spec::{Backend, BackendName, Service, rules::Family},
+    spec::{Backend, BackendName, SLOW_START_STEPS, Service, rules::Family},
     view,
 };
 
@@ -89,11 +89,18 @@ impl<'a> Facts<'a> {
         let services = self.state.spec().services.iter();
         let meant = services.filter(|it| service.is_none_or(|service| it.name == service));
         meant
-            .flat_map(|service| service.backends.iter().map(|backend| self.backend(service, backend)))
+            .flat_map(|service| {
+                let in_panic = self.state.families_in_panic(service);
+                service.backends.iter().map(move |backend| self.of_backend(service, backend, &in_panic))
+            })
             .collect()
     }
 
     pub fn backend(&self, service: &Service, backend: &Backend) -> view::Backend {
+        self.of_backend(service, backend, &self.state.families_in_panic(service))
+    }
+
+    fn of_backend(&self, service: &Service, backend: &Backend, in_panic: &[Family]) -> view::Backend {
         let name = name(service, backend);
         let entry = self.have.backend_named(&name);
         view::Backend {
@@ -101,7 +108,9 @@ impl<'a> Facts<'a> {
             name: backend.name.clone(),
             address: backend.address,
             weight: backend.weight,
-            effective_weight: entry.filter(|entry| gets_flows(entry)).map_or(0, |_| backend.weight),
+            effective_weight: entry.filter(|entry| gets_flows(entry)).map_or(0, |_| {
+                (backend.weight * self.state.tenths(&name, backend, in_panic)).div_ceil(SLOW_START_STEPS)
+            }),
             backup: backend.backup,
             max_flows: backend.max_flows,
             health: self.state.health(service, backend).into(),

@@ -53,6 +53,7 @@ fn of_service(old: &Service, new: &Service, lines: &mut Vec<String>) {
         ("panic_threshold", old.availability.panic_threshold != new.availability.panic_threshold),
         ("on_down", old.availability.on_down != new.availability.on_down),
         ("on_refused", old.availability.on_refused != new.availability.on_refused),
+        ("slow_start", old.availability.slow_start != new.availability.slow_start),
         ("reject", old.reject != new.reject),
         ("health", old.health != new.health),
     ];

@@ -241,6 +241,7 @@ impl<'a> Compiler<'a> {
                 pools.insert(family, self.pool(number, family)?);
             }
         }
+        let families_in_panic = self.state.families_in_panic(service);
         let mut eligible: BTreeMap<Family, Eligible> = BTreeMap::new();
         let mut in_panic = Vec::new();
         for (backend, standing) in service.backends.iter().zip(self.state.standings(service)) {
@@ -257,7 +258,8 @@ impl<'a> Compiler<'a> {
             self.place_backend(service, backend, (number, counters), (id, pool));
             in_panic.extend((standing == Standing::EligibleInPanic).then_some(id));
             if matches!(standing, Standing::Eligible | Standing::EligibleInPanic) {
-                let entry = Entry { id, address: backend.address, weight: backend.weight };
+                let tenths = self.state.tenths(&name, backend, &families_in_panic);
+                let entry = Entry::new(id, backend, service.scheduler, tenths);
                 eligible.entry(Family::of(backend.address.ip())).or_default().add(entry, backend.backup);
             }
         }

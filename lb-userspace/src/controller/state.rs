@@ -11,6 +11,7 @@ mod intent;
 pub mod offers;
 mod reach;
 mod scope;
+mod slow_starts;
 mod standing;
 mod warnings;
 
@@ -18,12 +19,15 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use lb_common::{backend::BackendId, hop::Hop, limits::Room, service::Mode};
 
-use self::{former_counts::FormerCounts, generation::Generation, offers::Offers, reach::Reach};
+use self::{
+    former_counts::FormerCounts, generation::Generation, offers::Offers, reach::Reach,
+    slow_starts::SlowStarts,
+};
 pub use self::{
     grace::{Grace, Round},
     health_state::HealthState,
@@ -34,7 +38,7 @@ use crate::{
     datapath::{Attached, Op, Snapshot},
     event::{Health, HopState, Path, Probed, Target},
     shared::Shared,
-    spec::{AdminState, Backend, BackendName, Service, Spec},
+    spec::{AdminState, Backend, BackendName, SLOW_START_STEPS, Service, Spec, rules::Family},
 };
 
 /// Intent, health, next hops and interfaces. What can be large is shared by copies until one of them changes.
@@ -50,6 +54,7 @@ pub struct State {
     admin: BTreeMap<BackendName, AdminState>,
     health_states: Arc<BTreeMap<BackendName, HealthState>>,
     former_counts: FormerCounts,
+    slow_starts: SlowStarts,
     reach: Arc<Reach>,
     attached: Vec<Attached>,
     addresses: BTreeSet<IpAddr>,
@@ -74,6 +79,7 @@ impl State {
             admin: BTreeMap::new(),
             health_states: Arc::default(),
             former_counts: FormerCounts::default(),
+            slow_starts: SlowStarts::default(),
             reach: Arc::default(),
             attached: Vec::new(),
             addresses: BTreeSet::new(),
@@ -101,12 +107,33 @@ impl State {
         }
         let health_states = Arc::make_mut(&mut self.health_states);
         let Some(health_state) = health_states.get_mut(&probed.backend) else { return false };
-        let service = probed.backend.service.clone();
+        let (name, before) = (probed.backend.clone(), health_state.health);
         let has_changed = health_state.learn(probed, now);
         if has_changed {
-            self.set_dirty(Scope::Services([service].into()));
+            if before == Some(Health::Down) {
+                self.begin_slow_start(&name, now);
+            }
+            self.set_dirty(Scope::Services([name.service].into()));
         }
         has_changed
+    }
+
+    /// A backend comes up or is ready again.
+    fn begin_slow_start(&mut self, name: &BackendName, now: Instant) {
+        let Some((service, _)) = self.find(name) else { return };
+        let length = service.availability.slow_start;
+        self.slow_starts.begin(name.clone(), length, now);
+    }
+
+    fn advance_slow_starts(&mut self, now: Instant) {
+        let mut slow_starts = std::mem::take(&mut self.slow_starts);
+        let services = slow_starts.advance(now, |name| {
+            self.service(&name.service).map_or(Duration::ZERO, |service| service.availability.slow_start)
+        });
+        self.slow_starts = slow_starts;
+        if !services.is_empty() {
+            self.set_dirty(Scope::Services(services));
+        }
     }
 
     /// Records the next hops reported by netlink: all of them.
@@ -131,8 +158,11 @@ impl State {
         self.addresses = addresses;
     }
 
-    /// Advances time: routing changes become due.
+    /// Advances time: routing changes and steps of slow starts become due.
     pub fn tick(&mut self, now: Instant) {
+        if self.slow_starts.due().is_some_and(|due| due <= now) {
+            self.advance_slow_starts(now);
+        }
         if self.generation.raise_if_due(now) {
             self.set_dirty(Scope::All);
         }
@@ -151,7 +181,7 @@ impl State {
 
     /// When [`tick`](State::tick) or a grace period is due.
     pub fn next_tick(&self) -> Option<Instant> {
-        self.grace.due().into_iter().chain(self.generation.due()).min()
+        [self.grace.due(), self.generation.due(), self.slow_starts.due()].into_iter().flatten().min()
     }
 
     /// Before an operation is applied to `have`: starts the grace period of what it replaces.
@@ -204,6 +234,14 @@ impl State {
 
     pub fn admin(&self, name: &BackendName) -> AdminState {
         self.admin.get(name).copied().unwrap_or_default()
+    }
+
+    /// The part of its weight that counts for new flows, in tenths. In panic, when all must help, it is the whole.
+    pub fn tenths(&self, name: &BackendName, backend: &Backend, in_panic: &[Family]) -> u32 {
+        if in_panic.contains(&Family::of(backend.address.ip())) {
+            return SLOW_START_STEPS;
+        }
+        self.slow_starts.tenths(name)
     }
 
     pub fn health_state(&self, name: &BackendName) -> Option<&HealthState> {

@@ -11,6 +11,7 @@ mod requests;
 mod restarts;
 mod schedulers;
 mod serving;
+mod slow_start;
 mod sources;
 mod turns;
 mod warnings;

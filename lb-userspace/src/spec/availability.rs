@@ -1,7 +1,8 @@
-//! Keys of a `[[service]]` about backends that fail: when the service is ready, when health is ignored, what becomes of the
-//! flows of a backend that goes down, and of a client that a backend refuses.
+//! Keys of a `[[service]]` about backends that fail and come up: when the service is ready, when health is ignored,
+//! what becomes of the flows of a backend that goes down, and of a client that a backend refuses, and how fast a
+//! backend that comes up gets flows.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use lb_common::{limits::MAX_BACKENDS, net::Protocol};
 
@@ -14,6 +15,10 @@ use crate::{
     named::named,
 };
 
+/// A backend that starts slowly gets a tenth of its weight at a time.
+pub const SLOW_START_STEPS: u32 = 10;
+const MAX_SLOW_START: Duration = Duration::from_hours(1);
+
 /// See the [module](self).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Availability {
@@ -25,6 +30,8 @@ pub struct Availability {
     pub on_down: OnDown,
     /// TCP: what a client gets if a backend refuses its connection.
     pub on_refused: OnRefused,
+    /// A backend that comes up gets its weight in steps over this time.
+    pub slow_start: Duration,
 }
 
 impl Default for Availability {
@@ -34,6 +41,7 @@ impl Default for Availability {
             panic_threshold: Percent(0),
             on_down: OnDown::default(),
             on_refused: OnRefused::default(),
+            slow_start: Duration::ZERO,
         }
     }
 }
@@ -85,6 +93,7 @@ pub struct Written {
     panic_threshold: Given<u32>,
     on_down: Given<OnDown>,
     on_refused: Given<OnRefused>,
+    slow_start: Given<Duration>,
 }
 
 impl Written {
@@ -94,6 +103,8 @@ impl Written {
             panic_threshold: table.optional("panic_threshold", |value| value::integer(value, 0..=100)),
             on_down: table.optional("on_down", |value| value::choice(value, "on_down", &[])),
             on_refused: table.optional("on_refused", |value| value::choice(value, "on_refused", &[])),
+            slow_start: table
+                .optional("slow_start", |value| value::duration(value, Duration::ZERO..=MAX_SLOW_START)),
         }
     }
 
@@ -116,6 +127,7 @@ impl Written {
                 .map_or(default.panic_threshold, |it| Percent(it.value)),
             on_down: self.on_down.good().map_or(default.on_down, |it| it.value),
             on_refused: self.on_refused.good().map_or(default.on_refused, |it| it.value),
+            slow_start: self.slow_start.good().map_or(default.slow_start, |it| it.value),
         }
     }
 }

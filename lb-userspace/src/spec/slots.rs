@@ -4,7 +4,7 @@
 
 use lb_common::pool::{Pool, SlotLine};
 
-use super::{Scheduler, Service, rules::Family};
+use super::{SLOW_START_STEPS, Scheduler, Service, rules::Family};
 
 /// The slots of a Maglev table. A prime, so that every step length leads through all of them. A hundred slots for each of
 /// 655 backends: shares are exact to about 1 %.
@@ -29,13 +29,65 @@ impl Service {
     fn most_slots_in(&self, family: Family) -> u32 {
         let backends = || self.backends.iter().filter(|it| Family::of(it.address.ip()) == family);
         let count = backends().count();
+        // Weights are counted in tenths while backends start slowly.
+        let parts = if self.availability.slow_start.is_zero() { 1 } else { SLOW_START_STEPS };
+        let cycle = |weights: u32| (parts * weights).min(most_in_cycle(count));
         match self.scheduler {
-            Scheduler::RoundRobin | Scheduler::LeastConnections => count as u32,
+            Scheduler::LeastConnections => count as u32,
+            Scheduler::RoundRobin => cycle(count as u32),
             Scheduler::WeightedRoundRobin | Scheduler::RandomTwo => {
-                let cycle: u32 = backends().map(|backend| backend.weight).sum();
-                cycle.min(most_in_cycle(count))
+                cycle(backends().map(|backend| backend.weight).sum())
             }
             Scheduler::SourceHash | Scheduler::Maglev => TABLE,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::spec;
+
+    #[test]
+    fn only_services_with_slow_start_reserve_slots_for_tenths() {
+        let (none, some) = (Duration::ZERO, Duration::from_secs(1));
+        let cases = [
+            (Scheduler::RoundRobin, none, 3, 3),
+            (Scheduler::RoundRobin, some, 3, 30),
+            (Scheduler::RoundRobin, none, 1_000, 1_000),
+            (Scheduler::RoundRobin, some, 1_000, 4_096),
+            (Scheduler::RoundRobin, some, 2_000, 8_000),
+            (Scheduler::WeightedRoundRobin, none, 3, 300),
+            (Scheduler::WeightedRoundRobin, some, 3, 3_000),
+            (Scheduler::WeightedRoundRobin, none, 5, 500),
+            (Scheduler::WeightedRoundRobin, some, 5, 4_096),
+            (Scheduler::RandomTwo, some, 3, 3_000),
+            (Scheduler::LeastConnections, some, 3, 3),
+            (Scheduler::SourceHash, none, 3, TABLE),
+            (Scheduler::Maglev, some, 3, TABLE),
+        ];
+        for (scheduler, slow_start, backends, expected) in cases {
+            let mut service = of(backends);
+            (service.scheduler, service.availability.slow_start) = (scheduler, slow_start);
+
+            assert_eq!(
+                service.most_slots_in(Family::V4),
+                expected,
+                "{scheduler:?}, {slow_start:?}, {backends}"
+            );
+        }
+    }
+
+    /// A service with this many backends.
+    fn of(backends: u32) -> Service {
+        let head = "version = 1\n[[interface]]\nname = 'eth0'\n\
+                    [[service]]\nname = 'web'\nlisten = ['192.0.2.10:80']\nsource = ['10.0.0.1']\n";
+        let backend =
+            |n| format!("[[service.backend]]\nname = 'b{n}'\naddress = '10.1.{}.{}:80'\n", n >> 8, n & 255);
+        let text = (0..backends).fold(head.to_owned(), |text, n| text + &backend(n));
+        let spec = spec::parse("xlb.toml", &text).unwrap();
+        Service::clone(&spec.services[0])
     }
 }

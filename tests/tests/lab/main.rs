@@ -24,6 +24,7 @@ mod reject;
 mod reload;
 mod scale;
 mod schedulers;
+mod slow_start;
 mod stage;
 mod standby;
 mod start;

@@ -2,14 +2,13 @@
 //!
 //! | scheduler | slots built by | picker |
 //! |---|---|---|
-//! | `round-robin` | one slot for each backend, in the order of the file | turn |
-//! | `weighted-round-robin` | [`smooth`] | turn |
-//! | `least-connections` | as for `round-robin` | least of all |
+//! | `round-robin`, `weighted-round-robin` | [`smooth`] | turn |
+//! | `least-connections` | one slot for each backend, in the order of the file | least of all |
 //! | `random-two` | [`smooth`] | least of two |
 //! | `source-hash` | [`maglev`] | hash of the client's address |
 //! | `maglev` | [`maglev`] | hash of the tuple |
 //!
-//! The builders know nothing of health: an entry is an id, an address and an effective weight.
+//! The builders know nothing of health and of slow starts: an entry is an id, an address and an effective weight.
 
 mod maglev;
 mod smooth;
@@ -18,7 +17,10 @@ use std::net::SocketAddr;
 
 use lb_common::{backend::BackendId, pool::Picker};
 
-use crate::{hash_key::HashKey, spec::Scheduler};
+use crate::{
+    hash_key::HashKey,
+    spec::{Backend, Scheduler},
+};
 
 /// A backend that may get new flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +28,23 @@ pub struct Entry {
     pub id: BackendId,
     /// Its identity, which is the same on all nodes.
     pub address: SocketAddr,
-    /// Above 0.
+    /// Its effective weight in tenths, 1 to 10,000: the weight that the scheduler uses, times the tenths of it that
+    /// count.
     pub weight: u32,
+}
+
+impl Entry {
+    pub const fn new(id: BackendId, backend: &Backend, scheduler: Scheduler, tenths: u32) -> Self {
+        let weight = match scheduler {
+            Scheduler::RoundRobin => 1,
+            Scheduler::WeightedRoundRobin
+            | Scheduler::LeastConnections
+            | Scheduler::RandomTwo
+            | Scheduler::SourceHash
+            | Scheduler::Maglev => backend.weight,
+        };
+        Self { id, address: backend.address, weight: weight * tenths }
+    }
 }
 
 /// The eligible backends of a service in one family.
@@ -63,8 +80,10 @@ pub const fn picker(scheduler: Scheduler) -> Picker {
 /// The ids in the slots, one for each slot.
 pub fn slots(scheduler: Scheduler, entries: &[Entry], key: &HashKey) -> Vec<BackendId> {
     match scheduler {
-        Scheduler::RoundRobin | Scheduler::LeastConnections => entries.iter().map(|entry| entry.id).collect(),
-        Scheduler::WeightedRoundRobin | Scheduler::RandomTwo => smooth::slots(entries),
+        Scheduler::LeastConnections => entries.iter().map(|entry| entry.id).collect(),
+        Scheduler::RoundRobin | Scheduler::WeightedRoundRobin | Scheduler::RandomTwo => {
+            smooth::slots(entries)
+        }
         Scheduler::SourceHash | Scheduler::Maglev => maglev::slots(entries, key),
     }
 }

@@ -1,19 +1,22 @@
 //! How a state is compiled. Sequences of plans are tested in `diff`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lb_common::{
     limits::{BACKEND_IDS, MAX_PLACES},
     net::Protocol,
+    pool::SlotLine,
 };
+use proptest::prelude::*;
 
 use super::*;
 use crate::{
     controller::{
         diff::diff,
-        fixture::{backend, service, serving, socket, web},
+        fixture::{backend, probed, service, serving, socket, web},
     },
-    spec::Scheduler,
+    event::Health,
+    spec::{Availability, Scheduler},
 };
 
 #[test]
@@ -297,6 +300,44 @@ fn an_interrupted_move_is_completed_by_the_next_plan_for_everything() {
 
         let halves: BTreeSet<bool> = offsets(&want).iter().map(|offset| *offset < 96).collect();
         assert_eq!(halves.len(), 1, "{before:?}: {:?}", offsets(&want));
+    }
+}
+
+proptest! {
+    /// Each backend has a weight, and comes up at some second or stays down.
+    #[test]
+    fn slow_starts_never_need_more_slots_than_there_is_room_for(
+        scheduler in prop::sample::select(&[Scheduler::RoundRobin, Scheduler::WeightedRoundRobin]),
+        length in 0..100u64,
+        backends in prop::collection::vec((prop_oneof![0..=1000u32, Just(100)], 0..120u64, any::<bool>()), 1..500),
+    ) {
+        let start = Instant::now();
+        let service = Service {
+            scheduler,
+            availability: Availability { slow_start: Duration::from_secs(length), ..Availability::default() },
+            backends: backends.iter().enumerate().map(|(n, (weight, ..))| Backend {
+                weight: *weight,
+                ..backend(&format!("b{n}"), &format!("10.0.{}.{}:80", n >> 8, n & 255))
+            }).collect(),
+            ..web(Protocol::Tcp)
+        };
+        let most = service.most_slots();
+        let mut state = serving(vec![service], start);
+        let report = |state: &mut State, n: usize, health, second| {
+            state.probed(probed(state, &format!("web/b{n}"), health), start + Duration::from_secs(second))
+        };
+        for (n, (_, second, is_up)) in backends.iter().enumerate() {
+            report(&mut state, n, Health::Down, *second);
+            if *is_up {
+                report(&mut state, n, Health::Up, *second);
+            }
+        }
+        state.tick(start + Duration::from_secs(120));
+
+        let want = compile(&state, &Indexed::default()).unwrap();
+
+        let needed: u32 = want.slots.values().map(|ids| SlotLine::occupied(ids.len() as u32)).sum();
+        prop_assert!(u64::from(needed) <= most, "{needed}, not at most {most}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Deref, sync::Arc, time::Instant};
 
-use super::{HealthState, Scope, State, backends, reach::Reach};
+use super::{HealthState, Scope, State, backends, reach::Reach, slow_starts::SlowStarts};
 use crate::{
     controller::identity::{self, Former},
     event::Health,
@@ -18,6 +18,7 @@ pub struct Replaced {
     backends: usize,
     slots: u64,
     admin: BTreeMap<BackendName, AdminState>,
+    slow_starts: SlowStarts,
     reach: Arc<Reach>,
     health: ReplacedHealth,
     dirty: Option<Scope>,
@@ -41,8 +42,8 @@ impl Default for ReplacedHealth {
 }
 
 impl State {
-    /// Sets a new intent. A backend keeps its health as long as it is the same one, whatever its name. Counts
-    /// follow the name. Returns what was replaced.
+    /// Sets a new intent. A backend keeps its health and its slow start as long as it is the same one, whatever its
+    /// name. Counts follow the name. Returns what was replaced.
     pub fn set_intent(
         &mut self,
         spec: Spec,
@@ -55,6 +56,7 @@ impl State {
             backends: self.backends,
             slots: self.slots,
             admin: std::mem::replace(&mut self.admin, admin),
+            slow_starts: self.slow_starts.clone(),
             reach: Arc::clone(&self.reach),
             health: ReplacedHealth::default(),
             dirty: self.dirty.clone(),
@@ -64,28 +66,31 @@ impl State {
         if before.hash != spec.hash {
             self.set_dirty(Scope::All);
         }
-        if identity::are_same(&before.services, &spec.services) {
-            replaced.health = self.set_services(before, &spec, now);
-            let with_other_admin = differences(&replaced.admin, &self.admin);
-            let services = with_other_admin.map(|name| name.service.clone()).collect();
-            self.set_dirty(Scope::Services(services));
-            return replaced;
-        }
+        replaced.health = if identity::are_same(&before.services, &spec.services) {
+            self.set_services(before, &spec, now)
+        } else {
+            self.set_all_services(before, &spec, now)
+        };
+        self.compare_admin(&replaced.admin, now);
+        self.advance_slow_starts(now);
+        replaced
+    }
 
+    /// Services have come, gone or moved. Returns the health states that were replaced.
+    fn set_all_services(&mut self, before: &Spec, spec: &Spec, now: Instant) -> ReplacedHealth {
         let formers = Former::in_spec(before).of_each(&spec.services);
         let formers = formers.into_iter().map(|former| former.map(|place| &*before.services[place]));
         let health_states = std::mem::take(&mut self.health_states);
         self.keep_health(&health_states, formers.zip(spec.services.iter().map(Deref::deref)), now);
-        replaced.health = ReplacedHealth::All(health_states);
-        let addresses = backends(&spec).map(|(_, backend)| backend.address.ip());
+        let addresses = backends(spec).map(|(_, backend)| backend.address.ip());
         Arc::make_mut(&mut self.reach).retain_addresses(&addresses.collect());
         let places = spec.services.iter().enumerate().map(|(place, it)| (it.name.clone(), place));
         self.places = Arc::new(places.collect());
-        self.backends = backends(&spec).count();
+        self.backends = backends(spec).count();
         self.slots = spec.services.iter().map(|service| service.most_slots()).sum();
         self.have_watches_changed = true;
         self.set_dirty(Scope::All);
-        replaced
+        ReplacedHealth::All(health_states)
     }
 
     /// Only what belongs to single services has changed. Returns the health states that were replaced.
@@ -110,7 +115,20 @@ impl State {
         ReplacedHealth::Of { services: moved.iter().map(|(_, new)| (*new).clone()).collect(), former }
     }
 
-    /// Gives the backends of services the health that they had, in these former services.
+    /// The services of backends with another admin state need another schedule. A backend that is ready again starts
+    /// slowly.
+    fn compare_admin(&mut self, before: &BTreeMap<BackendName, AdminState>, now: Instant) {
+        let changed: Vec<_> = differences(before, &self.admin).cloned().collect();
+        let was_ready = |name| before.get(name).copied().unwrap_or_default() == AdminState::Ready;
+        for name in changed.iter().filter(|name| !was_ready(name)) {
+            if self.admin(name) == AdminState::Ready {
+                self.begin_slow_start(name, now);
+            }
+        }
+        self.set_dirty(Scope::Services(changed.into_iter().map(|name| name.service).collect()));
+    }
+
+    /// Gives the backends of services the health and the slow starts that they had, in these former services.
     fn keep_health<'a>(
         &mut self,
         health_states: &BTreeMap<BackendName, HealthState>,
@@ -118,14 +136,15 @@ impl State {
         now: Instant,
     ) {
         let kept = Arc::make_mut(&mut self.health_states);
+        let mut slow_starts = self.slow_starts.take(|name| health_states.contains_key(name));
         for (former, service) in services {
             let former = former.map(|old| (old, identity::by_address(old)));
             for backend in &service.backends {
                 let name = BackendName::new(&service.name, &backend.name);
                 let same =
                     former.as_ref().and_then(|(old, backends)| Some((old, *backends.get(&backend.address)?)));
-                let seen =
-                    same.and_then(|(old, it)| health_states.get(&BackendName::new(&old.name, &it.name)));
+                let was = same.map(|(old, it)| BackendName::new(&old.name, &it.name));
+                let seen = was.as_ref().and_then(|was| health_states.get(was));
                 let counts = match health_states.get(&name) {
                     Some(counted) => counted.counts.clone(),
                     None => self.former_counts.take(&name),
@@ -134,6 +153,12 @@ impl State {
                 if same.is_some_and(|(old, _)| old.health.is_none()) {
                     // Without a check it was assumed to be up. It stays up until the check fails.
                     health_state.health = Some(Health::Up);
+                }
+                if let Some(slow_start) = was.and_then(|was| slow_starts.remove(&was)) {
+                    self.slow_starts.put(name.clone(), slow_start);
+                } else if former.is_some() && same.is_none() {
+                    // Added to a running service. Its first check, which is due at once, decides whether it gets flows.
+                    self.slow_starts.begin(name.clone(), service.availability.slow_start, now);
                 }
                 kept.insert(name, health_state);
             }
@@ -151,6 +176,7 @@ impl State {
         self.backends = replaced.backends;
         self.slots = replaced.slots;
         self.admin = replaced.admin;
+        self.slow_starts = replaced.slow_starts;
         self.reach = replaced.reach;
         let undone: BTreeMap<_, _> = match replaced.health {
             ReplacedHealth::All(health_states) => {

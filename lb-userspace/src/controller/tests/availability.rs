@@ -263,6 +263,7 @@ fn a_reload_lists_each_key_that_changed() {
         panic_threshold: Percent(50),
         on_down: OnDown::Reset,
         on_refused: OnRefused::Pass,
+        slow_start: Duration::from_secs(30),
     };
     world.host().file = Ok(spec(vec![web_with(availability)]));
 
@@ -274,7 +275,8 @@ fn a_reload_lists_each_key_that_changed() {
             "web: quorum changed",
             "web: panic_threshold changed",
             "web: on_down changed",
-            "web: on_refused changed"
+            "web: on_refused changed",
+            "web: slow_start changed"
         ]
     );
 }

@@ -47,7 +47,7 @@ fn schedulers_that_compare_loads_know_the_weights_and_limits_of_backends() {
     assert_eq!(maps.maps.pools[&PoolNumber(0)].picker(), Some(Picker::LeastOfAll));
     assert_eq!(maps.in_force()[&PoolNumber(0)], [a, b, c]);
     let entries = maps.maps.backends.values().map(|it| (it.id, it.weight, it.max_flows));
-    assert_eq!(entries.collect::<Vec<_>>(), [(a, 200, 0), (b, 100, 7), (c, 100, 0)]);
+    assert_eq!(entries.collect::<Vec<_>>(), [(a, 2000, 0), (b, 1000, 7), (c, 1000, 0)]);
 
     reload(&mut world, edit(Scheduler::RandomTwo)).unwrap();
 
