@@ -13,6 +13,7 @@ mod answer;
 mod changes;
 pub mod compile;
 pub mod diff;
+mod ejections;
 mod fill;
 #[cfg(test)]
 mod fixture;
@@ -54,6 +55,7 @@ use tokio::{
 
 pub use self::host::Host;
 use self::{
+    ejections::Ejections,
     index::Indexed,
     intent::Intent,
     metrics::Scrapes,
@@ -66,7 +68,7 @@ use crate::{
     datapath::{Attached, Capacity, Datapath},
     event::{Event, Health, Path, Probed, Reply, Since, Target},
     probe::ProbeOutcome,
-    spec::{BackendName, Spec, overlay::Overlay},
+    spec::{Spec, overlay::Overlay},
 };
 
 /// How often the maps are read back and repaired when nothing else requires it.
@@ -143,6 +145,7 @@ pub struct Controller<D, H> {
     detach: Option<Reply<()>>,
     reload: Reload,
     readiness: LastReadiness,
+    ejections: Ejections,
     /// When each warning began, and whether it was logged.
     warned: BTreeMap<String, (Instant, bool)>,
     /// When warnings were last searched for.
@@ -238,6 +241,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             detach: None,
             reload: Reload { error: None, succeeded: start.since.time },
             readiness: LastReadiness::default(),
+            ejections: Ejections::new(now),
             warned: BTreeMap::new(),
             warnings_searched: now,
             warnings_outdated: false,
@@ -293,6 +297,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             all_changed |= matches!(self.state.dirty(), Some(Scope::All));
             self.reconcile_or_warn(now);
         }
+        self.look_at_ejections_if_due(now);
         self.walks.expire_if_due(now);
         if let Err(error) = self.walks.advance(&mut self.datapath, &self.have) {
             warn!("{error:#}");
@@ -327,8 +332,9 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Trust::Failed { retry, .. } => Some(*retry),
             Trust::Full | Trust::Stale => None,
         };
-        let times = [retry, self.state.next_tick(), Some(self.walks.due()), self.next_warning()];
-        times.into_iter().flatten().min().unwrap_or(now + IDLE)
+        let looks = [self.walks.due(), self.ejections.due()].map(Some);
+        let times = [retry, self.state.next_tick(), self.next_warning()].into_iter().chain(looks);
+        times.flatten().min().unwrap_or(now + IDLE)
     }
 
     /// Is a walk or a scrape under way?
@@ -361,15 +367,6 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Some(Health::Up) => info!(backend:% = name, probe = detail; "backend is up"),
             Some(Health::Down) => warn!(backend:% = name, probe = detail; "backend is down"),
             None => {}
-        }
-    }
-
-    /// A successful health check ends the ejection of a backend.
-    fn readmit(&mut self, name: &BackendName) {
-        let id = self.have.backend_named(name).map(|backend| backend.id);
-        if let Some(id) = id.filter(|id| self.datapath.is_ejected(*id)) {
-            self.datapath.readmit(id);
-            info!(backend:% = name; "backend is no longer ejected: its health check succeeded");
         }
     }
 

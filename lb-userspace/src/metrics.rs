@@ -84,6 +84,8 @@ pub struct Service {
     pub new_flows: u64,
     /// New flows of clients that another backend had refused.
     pub retried_flows: u64,
+    /// Whether health is ignored, for each family that it listens on.
+    pub panic: Vec<(Family, bool)>,
     pub backends: Vec<Backend>,
 }
 

@@ -13,7 +13,7 @@ use crate::{
     event::Reply,
     metrics::{Backend, Input, Interface, Service, process},
     problem::{Problem, ProblemKind},
-    spec::{self, BackendName, Spec},
+    spec::{self, BackendName, Spec, rules::Family},
 };
 
 /// Services are added to a chunk until it has this many backends: about a millisecond.
@@ -92,8 +92,15 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             received,
             new_flows: sums.of_backends().new_flows,
             retried_flows: sums.retried_flows(),
+            panic: self.panic_of(service),
             backends: service.backends.iter().map(|it| self.backend_input(service, it, &sums)).collect(),
         })
+    }
+
+    fn panic_of(&self, service: &spec::Service) -> Vec<(Family, bool)> {
+        let in_panic = self.state.families_in_panic(service);
+        let families = Family::ALL.into_iter().filter(|family| service.listens_on(*family));
+        families.map(|family| (family, in_panic.contains(&family))).collect()
     }
 
     fn backend_input(&self, service: &spec::Service, backend: &spec::Backend, sums: &Sums) -> Backend {

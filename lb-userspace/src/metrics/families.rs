@@ -18,7 +18,13 @@ use crate::{
 
 /// All metric families that have samples.
 pub fn families(input: &Input) -> Vec<MetricFamily> {
-    let mut all = vec![build_info(), service_info(input), service_ready(input), backend_info(input)];
+    let mut all = vec![
+        build_info(),
+        service_info(input),
+        service_ready(input),
+        service_panic(input),
+        backend_info(input),
+    ];
     all.extend(service_traffic(input));
     all.extend(backend_traffic(input));
     all.extend(backend_state(input));
@@ -60,6 +66,19 @@ fn service_ready(input: &Input) -> Family {
     let mut family = Family::gauge("xlb_service_ready", "1 if the service has its quorum of backends.");
     for Service { view, .. } in &input.services {
         family.set(&[("service", &view.name)], truth(view.ready));
+    }
+    family
+}
+
+fn service_panic(input: &Input) -> Family {
+    let mut family = Family::gauge(
+        "xlb_service_panic",
+        "1 if health is ignored, because too few backends of the family are up (panic_threshold).",
+    );
+    for Service { view, panic, .. } in &input.services {
+        for (version, is_in_panic) in panic {
+            family.set(&[("service", &view.name), ("family", ip_family(*version))], truth(*is_in_panic));
+        }
     }
     family
 }

@@ -23,6 +23,8 @@ fn the_text_has_each_family_with_its_labels() {
         r#"xlb_service_info{service="web",address="192.0.2.10",port="80",protocol="tcp",mode="full-nat",scheduler="round-robin"} 1"#,
         r#"xlb_service_info{service="web",address="2001:db8::10",port="80",protocol="tcp",mode="full-nat",scheduler="round-robin"} 1"#,
         r#"xlb_service_ready{service="web"} 0"#,
+        r#"xlb_service_panic{service="web",family="ipv4"} 1"#,
+        r#"xlb_service_panic{service="web",family="ipv6"} 0"#,
         r#"xlb_backend_info{service="web",backend="web-1",address="10.0.0.11:8080"} 1"#,
         "# TYPE xlb_service_received_packets_total counter",
         r#"xlb_service_received_packets_total{service="web"} 12"#,
@@ -218,6 +220,7 @@ fn input() -> Input {
             received: Tally { packets: 12, bytes: 1200 },
             new_flows: 3,
             retried_flows: 4,
+            panic: vec![(Family::V4, true), (Family::V6, false)],
             backends: vec![up, down],
         }],
         interfaces: vec![Interface {

@@ -72,6 +72,30 @@ fn a_service_that_becomes_ready_or_not_ready_is_logged_once_its_backends_were_ch
 }
 
 #[test]
+fn ejections_by_the_program_are_logged_within_a_second() {
+    capture();
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+    let [one, two] = ["web/web-1", "web/web-2"].map(|name| world.id(name).unwrap());
+    world.wait(1000);
+    CAPTURED.take();
+
+    world.maps().ejected.extend([one, two]);
+    world.wait(1000);
+    world.maps().ejected.remove(&one);
+    world.wait(1000);
+    world.probed("web/web-2", Health::Up);
+    world.wait(1000);
+
+    let expected = [
+        "backend is ejected: it refused or did not answer its last new flows backend=web/web-1",
+        "backend is ejected: it refused or did not answer its last new flows backend=web/web-2",
+        "backend is no longer ejected backend=web/web-1",
+        "backend is no longer ejected: its health check succeeded backend=web/web-2",
+    ];
+    assert_eq!(CAPTURED.take(), expected);
+}
+
+#[test]
 fn a_warning_that_a_change_of_one_backend_causes_is_logged_when_it_has_lasted_two_seconds() {
     capture();
     let mut world = World::all_up(vec![web(Protocol::Tcp)]);
