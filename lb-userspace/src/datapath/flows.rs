@@ -3,7 +3,12 @@
 //! Records are read and freed by the program's own code ([`lb_ebpf::table`]). A walk proceeds in chunks, so that
 //! nothing waits for a whole table.
 
-use std::{collections::BTreeSet, net::SocketAddr, ops::Range, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    ops::Range,
+    sync::Arc,
+};
 
 use lb_common::{
     backend::{BackendId, Load},
@@ -65,6 +70,29 @@ impl Flows {
         next
     }
 
+    /// Corrects the loads of backends. They are wrong if a daemon was killed while it ended a flow, or if `BACKENDS` was
+    /// replaced and the flows were kept.
+    ///
+    /// Flows begin and end meanwhile. So a load is corrected if it is off by more than it has changed: exactly if the backend
+    /// is idle.
+    pub fn correct_loads(&self) {
+        let backends = &self.v4.backends;
+        let loads = || backends.iter().filter_map(|(_, it)| Some((it.id, backends.load(it.id)?)));
+        let before: BTreeMap<_, _> = loads().map(|(id, load)| (id, load.flows.load())).collect();
+        let mut counted = BTreeMap::new();
+        self.v4.count(&mut counted);
+        self.v6.count(&mut counted);
+        for (id, load) in loads() {
+            let Some(before) = before.get(&id) else { continue };
+            let counted = counted.get(&id).copied().unwrap_or_default();
+            let off = counted.wrapping_sub(*before).cast_signed();
+            let change = load.flows.load().wrapping_sub(*before).cast_signed();
+            if off.unsigned_abs() > change.unsigned_abs() {
+                load.flows.fetch_add(off.cast_unsigned());
+            }
+        }
+    }
+
     /// Chunks are numbered through IPv4's buckets and then IPv6's. None covers both.
     fn chunk(&self, from: u32) -> (Chunk, Option<u32>) {
         let v4 = self.v4.buckets.len() as u32;
@@ -117,6 +145,17 @@ impl<F: Family> Table<F> {
             let Some((owner, last_seen)) = copied else { continue };
             if retired.contains(&owner.backend()) || is_expired(&found, owner, last_seen, now) {
                 reply_index::end(self, found.index, found.control);
+            }
+        }
+    }
+
+    /// Adds the flows that count for the loads of backends.
+    fn count(&self, counted: &mut BTreeMap<BackendId, u64>) {
+        for found in self.live(0..self.buckets.len() as u32) {
+            if found.control.state().is_counted()
+                && let Some(owner) = found.read(|it| it.owner.get())
+            {
+                *counted.entry(owner.backend()).or_default() += 1;
             }
         }
     }

@@ -60,6 +60,7 @@ impl KernelDatapath {
     fn new(mut maps: Maps) -> anyhow::Result<Self> {
         maps.read_past()?;
         maps.backends.count_ejected();
+        maps.flows.correct_loads();
         let mut datapath = Self { maps, sources: Sources::default() };
         datapath.observe()?;
         Ok(datapath)

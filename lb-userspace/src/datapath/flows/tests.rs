@@ -92,6 +92,24 @@ fn a_sweep_ends_expired_flows_and_their_backend_has_fewer() {
 }
 
 #[test]
+fn a_wrong_load_is_corrected() {
+    for wrong in [0, 2, 9] {
+        let world = World::new(2 * CHUNK, 8);
+        world.put4(0, State::ESTABLISHED, ALIVE, NOW);
+        world.put4(CHUNK * WAYS as u32, State::HALF_OPEN, ALIVE, ago(200));
+        world.put4(1, State::ENDED, ALIVE, NOW);
+        world.put4(2, State::ESTABLISHED, DEAD, NOW);
+        world.put6(3, State::ESTABLISHED, ALIVE, NOW);
+        let load = world.flows.v4.backends.load(ALIVE).unwrap();
+        assert!(load.flows.replace(3, wrong));
+
+        world.flows.correct_loads();
+
+        assert_eq!(world.load(), 3, "instead of {wrong}");
+    }
+}
+
+#[test]
 fn a_flow_that_replaced_another_in_its_record_is_not_ended() {
     let world = World::new(8, 1);
     world.put4(0, State::ESTABLISHED, ALIVE, NOW);
