@@ -74,6 +74,13 @@ pub trait Datapath {
     /// The chunk begins at `from` (0: the first). Returns where the next one begins. A chunk takes
     /// milliseconds whatever the size of the tables, so a change never waits for the end of a walk.
     fn flows(&mut self, from: u32, visit: &mut dyn FnMut(&Flow)) -> anyhow::Result<Option<u32>>;
+    /// Ends those flows of one chunk (see [`Datapath::flows`]) for which `select` returns true. Returns how many it ended, and
+    /// where the next chunk begins.
+    fn end_flows(
+        &mut self,
+        from: u32,
+        select: &mut dyn FnMut(&Flow) -> bool,
+    ) -> anyhow::Result<(u64, Option<u32>)>;
     /// The counters of a backend, summed over all CPUs.
     fn backend_counters(&self, number: BackendNumber) -> anyhow::Result<BackendCounters>;
     /// The packets for a service that were not forwarded, summed over all CPUs.

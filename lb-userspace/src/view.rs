@@ -214,7 +214,7 @@ pub struct ProbeResult {
     pub duration_seconds: f64,
 }
 
-/// The query of `GET /v1/flows`
+/// The query of `GET` and `DELETE /v1/flows`
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct FlowQuery {
@@ -227,9 +227,26 @@ pub struct FlowQuery {
     /// An address or a network; `None`: flows of all clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
-    /// The most flows to list; `None`: 1000.
+    /// The most flows to list or to remove; `None`: 1000 in a list, no limit for a removal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
+    /// All flows: a removal without a service, backend or client must say so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all: bool,
+}
+
+impl FlowQuery {
+    /// Does it say which flows?
+    pub const fn has_filter(&self) -> bool {
+        self.service.is_some() || self.backend.is_some() || self.client.is_some()
+    }
+}
+
+/// The answer to `DELETE /v1/flows`
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct FlowsRemoved {
+    /// Flows that this request has ended.
+    pub removed: u64,
 }
 
 /// An element of `GET /v1/flows`

@@ -25,7 +25,7 @@ use crate::{clock::Ticks, net::Protocol};
 /// | `ESTABLISHED` + `SYN_WHILE_CLOSING` | a SYN came while it was closing, so there may be a reopening flow | as without | RFC 9293, 3.6.1 |
 /// | `ESTABLISHED` + both `FIN_*` (closed) | both sides sent FIN | 240 s, may be evicted at once | RFC 5382 REQ-5 |
 /// | `RETIRED` | the reopening flow has replaced it; only its reply tuple is still reserved | 240 s, may be evicted at once | RFC 6191 |
-/// | `ENDED` | the controller has ended it: its backend was removed, put in maint, or went down (`on_down = "reset"`, UDP) | 240 s, may be evicted at once | |
+/// | `ENDED` | the controller has ended it: by `xlb flow remove`, or because its backend was removed, put in maint, or went down (`on_down = "reset"`, UDP) | 240 s, may be evicted at once | |
 ///
 /// A RST is not verified, because the table does not track windows, so, unlike two FINs, it is not final. A side that
 /// received a valid RST is silent afterwards, or answers with RST. Any other packet from that side shows that its

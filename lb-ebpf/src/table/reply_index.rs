@@ -235,21 +235,24 @@ pub fn free<F: Family>(table: &impl FlowTable<F>, settings: &Settings, index: Re
     record.control.store(Control::new(control.generation(), State::EMPTY, 0).0);
 }
 
-/// Ends a flow. Its record stays until another flow needs it: see [`State::ENDED`].
+/// Ends a flow. False: it has ended already. Its record stays until another flow needs it: see [`State::ENDED`].
 ///
 /// A single replacement, because the daemon calls this too, and can be killed between two steps: then at most one flow
 /// too many is counted. Packets may change the flow's state meanwhile.
 #[inline(always)]
-pub fn end<F: Family>(table: &impl FlowTable<F>, index: RecordIndex, seen: Control) {
+pub fn end<F: Family>(table: &impl FlowTable<F>, index: RecordIndex, seen: Control) -> bool {
     let mut tries = 0;
     while tries < 4 {
-        let Ok(Found { record, control, .. }) = by_index::<F>(table, index) else { return };
-        let is_over = !seen.is_still(control);
-        if is_over || transition::replace::<F>(table, record, control, control.with_state(State::ENDED)) {
-            return;
+        let Ok(Found { record, control, .. }) = by_index::<F>(table, index) else { return false };
+        if !seen.is_still(control) {
+            return false;
+        }
+        if transition::replace::<F>(table, record, control, control.with_state(State::ENDED)) {
+            return true;
         }
         tries += 1;
     }
+    false
 }
 
 /// The second read of the line. The race test removes it to show that it is needed.

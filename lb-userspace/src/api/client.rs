@@ -5,6 +5,7 @@ mod exchange;
 use std::{io, path::PathBuf, time::Duration};
 
 use hyper::Method;
+use serde::de::DeserializeOwned;
 
 use crate::{
     api::problem,
@@ -122,12 +123,20 @@ impl Client {
     }
 
     pub async fn flows(&self, query: &view::FlowQuery) -> Answer<Vec<view::Flow>> {
+        self.select_flows(Method::GET, query).await
+    }
+
+    pub async fn remove_flows(&self, query: &view::FlowQuery) -> Answer<view::FlowsRemoved> {
+        self.select_flows(Method::DELETE, query).await
+    }
+
+    async fn select_flows<T: DeserializeOwned>(&self, method: Method, query: &view::FlowQuery) -> Answer<T> {
         let query = serde_urlencoded::to_string(query).map_err(|error| Error::Unreadable {
-            question: "GET /v1/flows".to_owned(),
+            question: format!("{method} /v1/flows"),
             why: error.to_string(),
         })?;
         // A walk over large tables takes a while, and may wait for other walks.
-        self.get_within(TIMEOUT, &format!("/v1/flows?{query}")).await
+        self.ask_within(TIMEOUT, method, &format!("/v1/flows?{query}")).await
     }
 
     pub async fn flow_count(&self) -> Answer<view::FlowCount> {

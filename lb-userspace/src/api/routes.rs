@@ -51,7 +51,7 @@ pub fn socket(controller: ControllerHandle) -> Router {
         .route("/v1/services/{service}/backends/{backend}/probe", post(probe))
         .route("/v1/backends", all_backends)
         .route("/v1/health", asks(MethodFilter::GET, Request::Health))
-        .route("/v1/flows", get(flows))
+        .route("/v1/flows", get(flows).delete(remove_flows))
         .route("/v1/flows/count", asks(MethodFilter::GET, Request::FlowCount))
         .route("/v1/stats", asks(MethodFilter::GET, Request::Stats))
         .route("/v1/reload", asks(MethodFilter::POST, Request::Reload))
@@ -154,6 +154,19 @@ async fn flows(
     }
     query.limit = Some(limit);
     controller.ask(|reply| Request::Flows { query, reply }).await.map(Json)
+}
+
+async fn remove_flows(
+    State(controller): Controller,
+    query: Result<Query<view::FlowQuery>, QueryRejection>,
+) -> Answer<Json<view::FlowsRemoved>> {
+    let Query(query) = query?;
+    if query.has_filter() == query.all {
+        return Err(Refusal::invalid(
+            "which flows? give service, backend or client, or all=true for all flows",
+        ));
+    }
+    controller.ask(|reply| Request::RemoveFlows { query, reply }).await.map(Json)
 }
 
 async fn detach(State(controller): Controller) -> Answer<StatusCode> {

@@ -279,9 +279,33 @@ pub enum HealthVerb {
 pub enum FlowVerb {
     /// List flows
     #[command(visible_alias = "ls")]
-    List(FlowFilter),
+    List(FlowList),
     /// Count flows by state
     Count,
+    /// End flows: the next packet from either side is answered with a reset
+    #[command(visible_alias = "rm")]
+    Remove(FlowRemoval),
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct FlowList {
+    #[command(flatten)]
+    pub filter: FlowFilter,
+    /// Maximum number of flows to list
+    #[arg(long, value_name = "N", default_value_t = crate::api::routes::FLOWS_LISTED)]
+    pub limit: usize,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct FlowRemoval {
+    #[command(flatten)]
+    pub filter: FlowFilter,
+    /// All flows of all services: needed if there is no filter
+    #[arg(long, conflicts_with_all = ["service", "backend", "client"])]
+    pub all: bool,
+    /// Maximum number of flows to end
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -295,9 +319,6 @@ pub struct FlowFilter {
     /// Only flows of this client address or network
     #[arg(long, value_name = "CIDR")]
     pub client: Option<String>,
-    /// Maximum number of flows to list
-    #[arg(long, value_name = "N", default_value_t = crate::api::routes::FLOWS_LISTED)]
-    pub limit: usize,
 }
 
 fn wait(text: &str) -> Result<Duration, String> {

@@ -1,32 +1,37 @@
 //! `xlb flow`: the connections in the flow table.
 
 use super::{
-    args::{FlowFilter, FlowVerb},
+    args::{FlowFilter, FlowList, FlowRemoval, FlowVerb},
     console::Console,
     failure::Failure,
     table::{Table, Tone},
 };
 use crate::{
     api::client::Client,
+    exit::Exit,
     named::Named,
+    text::counted,
     view::{Flow, FlowCount, FlowQuery},
 };
 
 pub async fn flow(console: &mut Console<'_>, client: &Client, verb: FlowVerb) -> Result<(), Failure> {
     match verb {
-        FlowVerb::List(filter) => list(console, client, filter).await,
+        FlowVerb::List(which) => list(console, client, which).await,
         FlowVerb::Count => count(console, client).await,
+        FlowVerb::Remove(which) => remove(console, client, which).await,
     }
 }
 
-async fn list(console: &mut Console<'_>, client: &Client, filter: FlowFilter) -> Result<(), Failure> {
-    let limit = filter.limit;
-    let query = FlowQuery {
-        service: filter.service,
-        backend: filter.backend.map(|name| name.to_string()),
-        client: filter.client,
-        limit: Some(limit),
-    };
+impl From<FlowFilter> for FlowQuery {
+    fn from(filter: FlowFilter) -> Self {
+        let backend = filter.backend.map(|name| name.to_string());
+        Self { service: filter.service, backend, client: filter.client, ..Self::default() }
+    }
+}
+
+async fn list(console: &mut Console<'_>, client: &Client, which: FlowList) -> Result<(), Failure> {
+    let limit = which.limit;
+    let query = FlowQuery { limit: Some(limit), ..which.filter.into() };
     let flows = client.flows(&query).await?;
 
     let table = table(&flows, console.is_wide());
@@ -72,4 +77,17 @@ async fn count(console: &mut Console<'_>, client: &Client) -> Result<(), Failure
     table.row(Tone::Plain, ["established".to_owned(), established.to_string(), established_max.to_string()]);
     table.row(Tone::Plain, ["closing".to_owned(), closing.to_string(), "-".to_owned()]);
     console.table(table)
+}
+
+async fn remove(console: &mut Console<'_>, client: &Client, which: FlowRemoval) -> Result<(), Failure> {
+    let query = FlowQuery { limit: which.limit, all: which.all, ..which.filter.into() };
+    if !query.has_filter() && !query.all {
+        let message = "which flows? Give --service, --backend or --client, or --all for all flows";
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    let answer = client.remove_flows(&query).await?;
+    if console.is_json() {
+        console.json(&answer)?;
+    }
+    console.say(&format!("{} removed", counted(answer.removed, "flow")))
 }

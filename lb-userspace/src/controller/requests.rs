@@ -7,7 +7,9 @@ use log::{info, warn};
 use super::{
     Controller, Host, Trust, WAITING_MAX,
     answer::Facts,
-    listing::{Filter, Listing},
+    listing::{self, Listing},
+    removal::Removal,
+    selection::Selection,
     sums::Sums,
     walk::COUNT_MAX_AGE,
 };
@@ -81,6 +83,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Request::Health(reply) => reply.send(Ok(self.with_facts(|facts| facts.health(now)))),
             Request::Probe { backend, reply } => reply.send(self.probe_target(&backend)),
             Request::Flows { query, reply } => self.list_flows(&query, reply),
+            Request::RemoveFlows { query, reply } => self.remove_flows(&query, reply),
             Request::FlowCount(reply) => reply.send(Ok(self.flow_count())),
             Request::Stats(reply) => reply.send(self.stats()),
             Request::Metrics(reply) => self.begin_scrape(reply),
@@ -206,20 +209,28 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     }
 
     fn list_flows(&mut self, query: &view::FlowQuery, reply: Reply<Vec<view::Flow>>) {
-        match self.flow_filter(query) {
-            Ok(filter) => self.walks.list(Listing::new(filter, reply)),
+        match listing::limit(query).and_then(|limit| Ok((self.selection(query)?, limit))) {
+            Ok((selection, limit)) => self.walks.list(Listing::new(selection, limit, reply)),
             Err(problem) => reply.send(Err(problem)),
         }
     }
 
-    fn flow_filter(&self, query: &view::FlowQuery) -> Result<Filter, Problem> {
-        let filter = Filter::parse(query)?;
-        if let Some(service) = filter.service() {
+    fn remove_flows(&mut self, query: &view::FlowQuery, reply: Reply<view::FlowsRemoved>) {
+        let limit = query.limit.map_or(u64::MAX, |limit| limit as u64);
+        match self.selection(query) {
+            Ok(selection) => self.walks.remove(Removal::new(selection, limit, reply)),
+            Err(problem) => reply.send(Err(problem)),
+        }
+    }
+
+    fn selection(&self, query: &view::FlowQuery) -> Result<Selection, Problem> {
+        let selection = Selection::parse(query)?;
+        if let Some(service) = selection.service() {
             self.service(service)?;
         }
-        match filter.backend() {
+        match selection.backend() {
             Some(name) if self.state.find(name).is_none() => Err(self.no_backend(name)),
-            Some(_) | None => Ok(filter),
+            Some(_) | None => Ok(selection),
         }
     }
 
@@ -277,6 +288,7 @@ impl Pending {
             | Request::Health(_)
             | Request::Probe { .. }
             | Request::Flows { .. }
+            | Request::RemoveFlows { .. }
             | Request::Reload(_)
             | Request::Detach(_)
             | Request::AddBackend { .. }

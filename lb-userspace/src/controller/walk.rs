@@ -1,6 +1,6 @@
 //! Walks over the flow tables, one chunk at a time between other work.
 //!
-//! The tables are walked in a cycle that counts, lists and sweeps share: each joins at the current chunk, and
+//! The tables are walked in a cycle that counts, lists, removals and sweeps share: each joins at the current chunk, and
 //! leaves when the walk returns there.
 //!
 //! ```text
@@ -20,7 +20,7 @@ use std::{
 use anyhow::Context;
 use lb_common::backend::BackendId;
 
-use super::listing::Listing;
+use super::{listing::Listing, removal::Removal};
 use crate::{
     datapath::{Datapath, Flow, Snapshot},
     metrics::Flows,
@@ -33,8 +33,8 @@ pub const COUNT_MAX_AGE: Duration = Duration::from_secs(1);
 const EXPIRY: Duration = Duration::from_secs(30);
 /// Maximum number of concurrent counts. Requests for which the first count began too early share the second.
 pub const COUNTS_MAX: usize = 2;
-/// Maximum number of flow lists at one time. Each holds up to its limit of flows.
-pub const LISTINGS_MAX: usize = 16;
+/// Maximum number of flow lists and removals at one time. Each list holds up to its limit of flows.
+pub const SELECTIONS_MAX: usize = 16;
 
 /// The jobs of the walk, and the last count.
 #[derive(Debug)]
@@ -62,6 +62,7 @@ struct Job {
 enum Purpose {
     Count(Count),
     List(Listing),
+    Remove(Removal),
 }
 
 /// Number of flows by backend id. This includes ids of removed backends, which must not be part of any sum.
@@ -113,7 +114,7 @@ impl Walks {
         }
         let counts = self.jobs.iter().filter_map(|job| match &job.purpose {
             Purpose::Count(count) => Some(count.begun),
-            Purpose::List(_) => None,
+            Purpose::List(_) | Purpose::Remove(_) => None,
         });
         let (under_way, will_do) =
             counts.fold((0, false), |(number, will_do), begun| (number + 1, will_do || begun >= since));
@@ -130,12 +131,26 @@ impl Walks {
 
     /// Adds a list, unless there are too many.
     pub fn list(&mut self, listing: Listing) {
-        let lists = self.jobs.iter().filter(|job| matches!(job.purpose, Purpose::List(_))).count();
-        if lists >= LISTINGS_MAX {
-            listing.refuse(format!("{LISTINGS_MAX} flow lists are already being read: try again later"));
-            return;
+        match self.room() {
+            Ok(()) => self.join(Purpose::List(listing)),
+            Err(why) => listing.refuse(why),
         }
-        self.join(Purpose::List(listing));
+    }
+
+    /// Adds a removal, unless there are too many.
+    pub fn remove(&mut self, removal: Removal) {
+        match self.room() {
+            Ok(()) => self.join(Purpose::Remove(removal)),
+            Err(why) => removal.refuse(why),
+        }
+    }
+
+    fn room(&self) -> Result<(), String> {
+        let selections = self.jobs.iter().filter(|job| !matches!(job.purpose, Purpose::Count(_))).count();
+        if selections < SELECTIONS_MAX {
+            return Ok(());
+        }
+        Err(format!("{SELECTIONS_MAX} lists or removals of flows are already under way: try again later"))
     }
 
     pub fn is_walking(&self) -> bool {
@@ -181,6 +196,11 @@ impl Walks {
             let ids = self.retired.keys().copied().collect();
             next = datapath.sweep(self.at, &ids).context("cannot end flows")?;
         }
+        for job in &mut self.jobs {
+            if let Purpose::Remove(removal) = &mut job.purpose {
+                next = removal.walk_chunk(self.at, datapath, have).context("cannot end flows")?;
+            }
+        }
         if !self.jobs.is_empty() {
             let jobs = &mut self.jobs;
             let mut visit = |flow: &Flow| jobs.iter_mut().for_each(|it| it.purpose.visit(flow, have));
@@ -196,6 +216,7 @@ impl Walks {
                 self.last = Some(count);
             }
             Purpose::List(listing) => listing.finish(),
+            Purpose::Remove(removal) => removal.finish(),
         }
     }
 
@@ -206,6 +227,7 @@ impl Walks {
             match job.purpose {
                 Purpose::Count(_) => {}
                 Purpose::List(listing) => listing.refuse(format!("{error:#}")),
+                Purpose::Remove(removal) => removal.refuse(format!("{error:#}")),
             }
         }
     }
@@ -216,6 +238,7 @@ impl Purpose {
         match self {
             Self::Count(count) => count.add(flow),
             Self::List(listing) => listing.add(flow, have),
+            Self::Remove(_) => {}
         }
     }
 
@@ -223,6 +246,7 @@ impl Purpose {
         match self {
             Self::Count(_) => false,
             Self::List(listing) => listing.is_done(),
+            Self::Remove(removal) => removal.is_done(),
         }
     }
 }

@@ -93,6 +93,17 @@ impl Flows {
         }
     }
 
+    /// Ends those flows of one chunk for which `select` returns true. Returns how many it ended, and where the next chunk
+    /// begins.
+    pub fn end(&self, from: u32, now: Ticks, select: &mut dyn FnMut(&Flow) -> bool) -> (u64, Option<u32>) {
+        let (chunk, next) = self.chunk(from);
+        let ended = match chunk {
+            Chunk::V4(buckets) => self.v4.end(buckets, now, select),
+            Chunk::V6(buckets) => self.v6.end(buckets, now, select),
+        };
+        (ended, next)
+    }
+
     /// Chunks are numbered through IPv4's buckets and then IPv6's. None covers both.
     fn chunk(&self, from: u32) -> (Chunk, Option<u32>) {
         let v4 = self.v4.buckets.len() as u32;
@@ -112,21 +123,27 @@ enum Chunk {
 
 impl<F: Family> Table<F> {
     fn walk(&self, buckets: Range<u32>, now: Ticks, visit: &mut dyn FnMut(&Flow)) {
-        for found in self.live(buckets) {
-            let copied = found.read(|it| {
+        self.flows(buckets, now).for_each(|(_, flow)| visit(&flow));
+    }
+
+    fn end(&self, buckets: Range<u32>, now: Ticks, select: &mut dyn FnMut(&Flow) -> bool) -> u64 {
+        let selected = self.flows(buckets, now).filter(|(_, flow)| select(flow));
+        selected.map(|(found, _)| u64::from(reply_index::end(self, found.index, found.control))).sum()
+    }
+
+    /// The flows that have not expired.
+    fn flows(&self, buckets: Range<u32>, now: Ticks) -> impl Iterator<Item = (Found<'_, F>, Flow)> {
+        self.live(buckets).filter_map(move |found| {
+            let (owner, request, reply, last_seen) = found.read(|it| {
                 (
                     it.owner.get(),
                     record::request_of::<F>(it),
                     record::reply_of::<F>(it),
                     Ticks(it.last_seen.load()),
                 )
-            });
-            let Some((owner, request, reply, last_seen)) = copied else { continue };
-            let Some(protocol) = Protocol::from_number(owner.protocol()) else { continue };
-            if is_expired(&found, owner, last_seen, now) {
-                continue;
-            }
-            visit(&Flow {
+            })?;
+            let protocol = Protocol::from_number(owner.protocol())?;
+            let flow = Flow {
                 protocol,
                 client: endpoint::<F>(request.source, request.ports.source()),
                 listen: endpoint::<F>(request.destination, request.ports.destination()),
@@ -135,8 +152,9 @@ impl<F: Family> Table<F> {
                 backend_id: owner.backend(),
                 state: found.control.state(),
                 idle: Age::new(now, last_seen).elapsed().as_duration(),
-            });
-        }
+            };
+            (!is_expired(&found, owner, last_seen, now)).then_some((found, flow))
+        })
     }
 
     fn sweep(&self, buckets: Range<u32>, retired: &BTreeSet<BackendId>, now: Ticks) {

@@ -106,6 +106,14 @@ impl Datapath for KernelDatapath {
         Ok(self.maps.flows.walk(from, ticks_now()?, visit))
     }
 
+    fn end_flows(
+        &mut self,
+        from: u32,
+        select: &mut dyn FnMut(&Flow) -> bool,
+    ) -> anyhow::Result<(u64, Option<u32>)> {
+        Ok(self.maps.flows.end(from, ticks_now()?, select))
+    }
+
     fn backend_counters(&self, number: BackendNumber) -> anyhow::Result<BackendCounters> {
         sum(&self.maps.backend_counters, number.0).context("cannot read BACKEND_COUNTERS")
     }

@@ -119,6 +119,19 @@ impl Datapath for Memory {
         Ok(next)
     }
 
+    fn end_flows(
+        &mut self,
+        from: u32,
+        select: &mut dyn FnMut(&Flow) -> bool,
+    ) -> anyhow::Result<(u64, Option<u32>)> {
+        if std::mem::take(&mut self.fail_sweep) {
+            bail!("no mapping of the test's tables");
+        }
+        let (chunk, next) = self.chunk(from);
+        let ended = self.records[chunk].iter_mut().filter_map(|record| record.take_if(|flow| select(flow)));
+        Ok((ended.count() as u64, next))
+    }
+
     fn backend_counters(&self, number: BackendNumber) -> anyhow::Result<BackendCounters> {
         Ok(self.counters.backends.get(&number).copied().unwrap_or_default())
     }

@@ -78,6 +78,13 @@ pub enum Request {
         /// The reply channel. The list is unordered.
         reply: Reply<Vec<view::Flow>>,
     },
+    /// `DELETE /v1/flows`. Answered when the tables have been walked, or the limit is reached.
+    RemoveFlows {
+        /// Which flows, and at most how many.
+        query: view::FlowQuery,
+        /// The reply channel.
+        reply: Reply<view::FlowsRemoved>,
+    },
     /// `GET /v1/flows/count`
     FlowCount(Reply<view::FlowCount>),
     /// `GET /v1/stats`: each service, followed by its backends.
@@ -128,6 +135,7 @@ macro_rules! with_reply {
             Request::Health($reply) => $action,
             Request::Probe { reply: $reply, .. } => $action,
             Request::Flows { reply: $reply, .. } => $action,
+            Request::RemoveFlows { reply: $reply, .. } => $action,
             Request::FlowCount($reply) => $action,
             Request::Stats($reply) => $action,
             Request::Metrics($reply) => $action,
@@ -165,6 +173,7 @@ impl fmt::Display for Request {
             Self::Health(_) => f.write_str("health"),
             Self::Probe { backend, .. } => write!(f, "probe of {backend}"),
             Self::Flows { .. } => f.write_str("flows"),
+            Self::RemoveFlows { .. } => f.write_str("remove flows"),
             Self::FlowCount(_) => f.write_str("flow count"),
             Self::Stats(_) => f.write_str("stats"),
             Self::Metrics(_) => f.write_str("metrics"),

@@ -53,6 +53,10 @@ impl Balancer {
             Request::Health(reply) => reply.send(Ok(self.health())),
             Request::Probe { backend, reply } => reply.send(self.find(&backend).map(|_| target(backend))),
             Request::Flows { query, reply } => reply.send(self.flows(&query)),
+            Request::RemoveFlows { query, reply } => {
+                let flows = self.flows(&query);
+                reply.send(flows.map(|it| view::FlowsRemoved { removed: it.len() as u64 }));
+            }
             Request::FlowCount(reply) => reply.send(Ok(self.flow_count())),
             Request::Stats(reply) => match self.stats_left.checked_sub(1) {
                 Some(left) => {

@@ -10,6 +10,7 @@ mod datagrams;
 mod drain;
 mod failing_backends;
 mod floods;
+mod flow_remove;
 mod forwarding;
 mod health;
 mod itself;

@@ -26,12 +26,17 @@ const ANSWER_LIMIT_BYTES: usize = 256 * 1024 * 1024;
 
 impl Client {
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Answer<T> {
-        self.get_within(LOOK_TIMEOUT, path).await
+        self.ask_within(LOOK_TIMEOUT, Method::GET, path).await
     }
 
-    pub(super) async fn get_within<T: DeserializeOwned>(&self, limit: Duration, path: &str) -> Answer<T> {
-        let body = self.exchange(limit, Method::GET, path, Vec::new()).await?;
-        parse(&Method::GET, path, &body)
+    pub(super) async fn ask_within<T: DeserializeOwned>(
+        &self,
+        limit: Duration,
+        method: Method,
+        path: &str,
+    ) -> Answer<T> {
+        let body = self.exchange(limit, method.clone(), path, Vec::new()).await?;
+        parse(&method, path, &body)
     }
 
     pub(super) async fn send<T: DeserializeOwned>(

@@ -24,6 +24,10 @@ fn actions_are_logged_in_words_and_fields() {
     world.ask(change(name("web/web-2"), all)).unwrap();
     world.ask(change(name("web/web-2"), ready)).unwrap();
     world.ask(remove(name("web/web-4"))).unwrap();
+    let query =
+        FlowQuery { service: Some("web".into()), client: Some("192.0.2.7".into()), ..FlowQuery::default() };
+    world.remove_flows(query).unwrap();
+    world.remove_flows(FlowQuery { all: true, ..FlowQuery::default() }).unwrap();
     world.host().file = Ok(file);
     world.ask(Request::Reload).unwrap();
     world.maps().fail_after = Some(1);
@@ -35,6 +39,8 @@ fn actions_are_logged_in_words_and_fields() {
         "backend changed backend=web/web-2 change=drain, weight 50, backup true",
         "backend changed backend=web/web-2 change=ready",
         "backend removed backend=web/web-4",
+        "flows removed selection=service web, client 192.0.2.7/32 flows=0",
+        "flows removed selection=all flows=0",
         "reloaded changes=1",
         "web/web-3: weight 100 -> 9",
     ];

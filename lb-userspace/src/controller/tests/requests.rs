@@ -65,3 +65,47 @@ fn flows_are_listed_by_service_backend_and_network_up_to_a_limit() {
     let unknown = FlowQuery { service: Some("dns".into()), ..all };
     assert_eq!(world.list(unknown).unwrap_err().kind, ProblemKind::NotFound);
 }
+
+#[test]
+fn flows_are_removed_by_service_backend_and_network_up_to_a_limit_and_all_others_stay() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp), dns()]);
+    let ids = ["web/web-1", "web/web-2", "dns/dns-1"].map(|it| world.id(it).unwrap());
+    for (id, count) in ids.into_iter().zip([40, 30, 20]) {
+        world.add_flows(id, count);
+    }
+    let all = FlowQuery { all: true, ..FlowQuery::default() };
+    let left = |world: &mut World| {
+        let held = world.maps().held();
+        ids.map(|id| held.iter().filter(|flow| flow.backend_id == id).count())
+    };
+
+    let by_backend = FlowQuery { backend: Some("web/web-2".into()), ..FlowQuery::default() };
+    let some = FlowQuery { limit: Some(7), ..by_backend.clone() };
+    assert_eq!((world.remove_flows(some), left(&mut world)), (Ok(7), [40, 23, 20]));
+    assert_eq!((world.remove_flows(by_backend), left(&mut world)), (Ok(23), [40, 0, 20]));
+
+    let by_client = FlowQuery { client: Some("198.51.100.0/31".into()), ..FlowQuery::default() };
+    assert_eq!((world.remove_flows(by_client), left(&mut world)), (Ok(4), [38, 0, 18]));
+
+    let by_service = FlowQuery { service: Some("web".into()), ..FlowQuery::default() };
+    assert_eq!((world.remove_flows(by_service), left(&mut world)), (Ok(38), [0, 0, 18]));
+    assert_eq!((world.remove_flows(all.clone()), left(&mut world)), (Ok(18), [0, 0, 0]));
+    assert_eq!(world.remove_flows(all), Ok(0));
+
+    let unknown = FlowQuery { backend: Some("web/web-9".into()), ..FlowQuery::default() };
+    assert_eq!(world.remove_flows(unknown).unwrap_err().kind, ProblemKind::NotFound);
+}
+
+#[test]
+fn a_removal_that_fails_says_so() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+    world.maps().fail_sweep = true;
+
+    let problem = world.remove_flows(FlowQuery { service: Some("web".into()), ..FlowQuery::default() });
+
+    let detail = problem.unwrap_err().detail;
+    assert!(
+        detail.starts_with("cannot end flows: ") && detail.ends_with("(0 flows were removed before)"),
+        "{detail}"
+    );
+}

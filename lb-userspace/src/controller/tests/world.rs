@@ -215,6 +215,10 @@ impl World {
         self.ask(|reply| Request::Flows { query, reply })
     }
 
+    pub fn remove_flows(&mut self, query: FlowQuery) -> Result<u64, Problem> {
+        self.ask(|reply| Request::RemoveFlows { query, reply }).map(|it| it.removed)
+    }
+
     pub fn status(&mut self) -> view::Status {
         self.ask(Request::Status).unwrap()
     }

@@ -110,6 +110,46 @@ fn a_wrong_load_is_corrected() {
 }
 
 #[test]
+fn selected_flows_are_ended_and_counted_once() {
+    let world = World::new(CHUNK + 1, 8);
+    let last = CHUNK * WAYS as u32;
+    world.put4(0, State::ESTABLISHED, ALIVE, NOW);
+    world.put4(1, State::HALF_OPEN, ALIVE, NOW);
+    world.put4(2, State(State::ESTABLISHED.0 | State::FIN_CLIENT | State::SHORT_CLIENT), ALIVE, NOW);
+    world.put4(3, State::ESTABLISHED, ALIVE, ago(7441));
+    world.put4(4, State::RETIRED, ALIVE, NOW);
+    world.put4(last, State::ESTABLISHED, ALIVE, NOW);
+    world.put6(3, State::REOPENING, ALIVE, NOW);
+    assert_eq!((world.load(), world.entries(), world.half_open()), (6, 7, [1, 1]));
+
+    assert_eq!(world.end(|flow| flow.client.port() == 1001), 1);
+    assert_eq!((world.load(), world.half_open()), (5, [0, 1]));
+
+    assert_eq!(world.end(|_| true), 4);
+    assert_eq!(
+        (world.load(), world.entries(), world.half_open()),
+        (1, 7, [0, 0]),
+        "an expired one is left to the sweep"
+    );
+    let states = [0, 1, 2, 4, last].map(|number| world.control4(number).state());
+    assert_eq!(states, [State::ENDED, State::ENDED, State::ENDED, State::RETIRED, State::ENDED]);
+    assert_eq!(world.end(|_| true), 0);
+}
+
+#[test]
+fn a_flow_that_ends_while_it_is_selected_is_not_counted() {
+    let world = World::new(8, 1);
+    world.put4(0, State::ESTABLISHED, ALIVE, NOW);
+
+    let ended = world.end(|_| {
+        reply_index::end::<V4>(&world.flows.v4, RecordIndex(0), world.control4(0));
+        true
+    });
+
+    assert_eq!((ended, world.load()), (0, 0));
+}
+
+#[test]
 fn a_flow_that_replaced_another_in_its_record_is_not_ended() {
     let world = World::new(8, 1);
     world.put4(0, State::ESTABLISHED, ALIVE, NOW);
@@ -117,9 +157,9 @@ fn a_flow_that_replaced_another_in_its_record_is_not_ended() {
     let record = &world.flows.v4.buckets[0].way[0];
     record.control.store(Control::new(6, State::ESTABLISHED, 1).0);
 
-    reply_index::end::<V4>(&world.flows.v4, RecordIndex(0), seen);
+    let is_ended = reply_index::end::<V4>(&world.flows.v4, RecordIndex(0), seen);
 
-    assert_eq!(world.control4(0).state(), State::ESTABLISHED);
+    assert_eq!((is_ended, world.control4(0).state()), (false, State::ESTABLISHED));
 }
 
 /// The moment this many seconds before [`NOW`].
@@ -185,6 +225,15 @@ impl World {
         while let Some(start) = from {
             from = self.flows.sweep(start, &BTreeSet::from([backend]), NOW);
         }
+    }
+
+    fn end(&self, mut select: impl FnMut(&Flow) -> bool) -> u64 {
+        let (mut all, mut from) = (0, Some(0));
+        while let Some(start) = from {
+            let (ended, next) = self.flows.end(start, NOW, &mut select);
+            (all, from) = (all + ended, next);
+        }
+        all
     }
 
     fn entries(&self) -> usize {
