@@ -58,7 +58,7 @@ reasons! {
     ExtensionHeader    "extension_header"     Drop "An IPv6 extension header before TCP or UDP, for a listen or source address of a service.";
     TtlExpired         "ttl_expired"          Drop "TTL or hop limit too low to forward (RFC 1812, section 5.3.1).";
     TooBig             "too_big"              Drop "Longer than the MTU of the egress interface or of the route to the backend.";
-    NoFlow             "no_flow"              Drop "TCP without SYN for a service, and no flow matches. May be answered.";
+    NoFlow             "no_flow"              Drop "TCP without SYN for a service, and no flow matches; or a backend's packet of a flow that was ended. May be answered.";
     NoBackend          "no_backend"           Drop "No backend of the client's family can take a new flow: down, not checked yet, unreachable, drain, maint or weight 0. May be answered.";
     TableFull          "table_full"           Drop "All records that the flow could use hold flows that must not be evicted: established ones, and for UDP half-open TCP ones.";
     PortsExhausted     "ports_exhausted"      Drop "All source ports that were tried are held by flows that must not be evicted.";

@@ -2,6 +2,7 @@
 
 pub mod classify;
 pub mod client_hop;
+pub mod ended;
 pub mod icmp;
 pub mod new_flow;
 pub mod pipeline;

@@ -6,7 +6,7 @@
 use lb_common::{
     backend::BackendId,
     clock::Ticks,
-    flow::{BucketIndex, Control, RecordIndex},
+    flow::{BucketIndex, Control, RecordIndex, State},
     net::{V4, V6},
     pool::{PoolSlot, SlotRange},
     reason::Reason,
@@ -91,10 +91,10 @@ pub trait Steps<F: Family>: Storage<F> + Sized {
         reply_index::free(self, self.settings(), record, control);
     }
 
-    /// [`reply_index::end`]
+    /// [`reply_index::end`], as [`State::ENDED`]
     #[inline(always)]
     fn end(&self, record: RecordIndex, control: Control) {
-        reply_index::end(self, record, control);
+        reply_index::end(self, record, control, State::ENDED);
     }
 
     /// [`lifecycle::choose_record`]

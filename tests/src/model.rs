@@ -5,7 +5,7 @@
 
 mod connection;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use lb_common::{flow::State, net::Protocol, reason::Reason};
 use lb_ebpf::packet::tcp::{ACK, FIN, RST, SYN};
@@ -155,8 +155,8 @@ struct Model {
 struct Client {
     old: Option<Connection>,
     fresh: Option<Connection>,
-    /// Backends of connections that have ended.
-    past: BTreeSet<usize>,
+    /// Backends of connections that are over, and those connections whose backend is told so.
+    past: BTreeMap<usize, Option<Connection>>,
 }
 
 impl Model {
@@ -253,12 +253,15 @@ impl Model {
                 if connection.client_sends(segment) {
                     // A proven reopening connection replaces the old one.
                     let proven = client.fresh.take();
-                    client.past.extend(std::mem::replace(&mut client.old, proven).map(|old| old.backend));
+                    client
+                        .past
+                        .extend(std::mem::replace(&mut client.old, proven).map(|old| (old.backend, None)));
                 }
                 return Reaches(BACKENDS[backend]);
             }
-            *slot = None;
-            client.past.insert(backend);
+            // The record of a lost connection is kept until another one needs it, unless the client opens one at once.
+            let lost = slot.take().filter(|it| !opens && it.losses != losses[backend]);
+            client.past.insert(backend, lost);
         }
         if !opens {
             // A reset is never answered.
@@ -297,11 +300,18 @@ impl Model {
         let slot = match conversation {
             Conversation::Old => &mut client.old,
             Conversation::Fresh => &mut client.fresh,
-            Conversation::Past => return Some((*client.past.first()?, Passes(Reason::NotService))),
+            Conversation::Past => {
+                let (backend, lost) = client.past.first_key_value()?;
+                let expected = lost.as_ref().map(|lost| refused(lost, segment, self.now_s));
+                return Some((*backend, expected.unwrap_or(Passes(Reason::NotService))));
+            }
         };
         let connection = slot.as_mut()?;
         let backend = connection.backend;
-        if connection.losses != self.losses[backend] || connection.is_idle(self.now_s) {
+        if connection.losses != self.losses[backend] {
+            return Some((backend, refused(connection, segment, self.now_s)));
+        }
+        if connection.is_idle(self.now_s) {
             return Some((backend, Passes(Reason::NotService)));
         }
         connection.seen_s = self.now_s;
@@ -315,7 +325,7 @@ impl Model {
             // Refused: a reopening connection ends; any other is as if both sides had closed.
             let mut refused = slot.take()?;
             if refused.is_reopening {
-                client.past.insert(backend);
+                client.past.insert(backend, None);
             } else {
                 refused.is_proven = true;
                 refused.closed = [true; 2];
@@ -323,6 +333,17 @@ impl Model {
             }
         }
         Some((backend, Returns))
+    }
+}
+
+/// A backend's segment of a connection that was lost.
+fn refused(lost: &Connection, segment: Segment, now_s: u64) -> Expected {
+    if lost.is_forgotten(now_s) {
+        Passes(Reason::NotService)
+    } else if matches!(segment, Segment::Rst) && lost.protocol == Protocol::Tcp {
+        Drops(Reason::NoFlow)
+    } else {
+        answered(lost.protocol, Reason::NoFlow)
     }
 }
 

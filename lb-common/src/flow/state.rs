@@ -24,7 +24,7 @@ use crate::{clock::Ticks, net::Protocol};
 /// | `ESTABLISHED` + `RESET` + `SHORT_*` | one side sent RST and the other has sent nothing but RST since | 10 s, may be evicted at once | Linux `nf_conntrack_tcp_timeout_close` |
 /// | `ESTABLISHED` + `SYN_WHILE_CLOSING` | a SYN came while it was closing, so there may be a reopening flow | as without | RFC 9293, 3.6.1 |
 /// | `ESTABLISHED` + both `FIN_*` (closed) | both sides sent FIN | 240 s, may be evicted at once | RFC 5382 REQ-5 |
-/// | `RETIRED` | the reopening flow has replaced it; only its reply tuple is still reserved | 240 s, may be evicted at once | RFC 6191 |
+/// | `RETIRED` | the reopening flow has replaced it, or it has expired; only its reply tuple is still reserved | 240 s, may be evicted at once | RFC 6191 |
 /// | `ENDED` | the controller has ended it: by `xlb flow remove`, or because its backend was removed, put in maint, or went down (`on_down = "reset"`, UDP) | 240 s, may be evicted at once | |
 ///
 /// A RST is not verified, because the table does not track windows, so, unlike two FINs, it is not final. A side that
@@ -62,13 +62,13 @@ impl State {
     /// An established flow was reset by the sides whose `SHORT_*` is set (at least one). Never set on a closed flow.
     pub const RESET: u8 = 0x02;
 
-    /// Replaced by a reopening flow. The record is not live, but its reply tuple stays reserved until the record is
-    /// evicted: the backend is in TIME-WAIT with that tuple, and would answer another client's SYN on it with a
+    /// Replaced by a reopening flow, or expired. The record is not live, but its reply tuple stays reserved until the record is
+    /// evicted: the backend may be in TIME-WAIT with that tuple, and would answer another client's SYN on it with a
     /// challenge ACK (RFC 5961, 4.2). Counts as closed.
     pub const RETIRED: Self = Self(5 | Self::FIN_CLIENT | Self::FIN_BACKEND);
 
     /// Ended by the controller. The record is not live, but its reply tuple stays reserved until the record is evicted:
-    /// the backend may still use it. Counts as closed.
+    /// the backend may still use it, and is then told that the flow has ended. Counts as closed.
     pub const ENDED: Self = Self(7 | Self::FIN_CLIENT | Self::FIN_BACKEND);
 
     /// A half-open flow was refused by its backend, and waits for the client's next SYN, which gets another backend.

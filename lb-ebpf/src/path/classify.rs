@@ -9,7 +9,7 @@ use lb_common::{
 };
 
 use crate::{
-    family::Family,
+    family::{Family, Tuple},
     path::client_hop,
     steps::Steps,
     storage::{Maps, Storage},
@@ -17,13 +17,19 @@ use crate::{
     table::scratch::Scratch,
 };
 
+/// The service that listens where requests with this tuple go.
+#[inline(always)]
+pub fn listening<F: Family>(maps: &impl Maps, request: &Tuple<F>) -> Option<Service> {
+    let (address, port) = (F::to_key(request.destination), request.ports.destination());
+    maps.service(&ServiceKey::new(address, port, request.protocol as u8))
+}
+
 /// Finds the service of the packet. [`Scratch::pool`] is [`Service::NO_POOL`] if no service listens there.
 #[inline(always)]
 pub fn service<F: Family>(maps: &impl Maps, flow: &Scratch<F>) {
-    let tuple = flow.tuple.get();
-    let key = ServiceKey::new(F::to_key(tuple.destination), tuple.ports.destination(), tuple.protocol as u8);
     // Port 0 marks a listen or source address of a service. It is not a service itself.
-    let service = maps.service(&key).unwrap_or(Service { pool: Service::NO_POOL, ..Service::default() });
+    let service = listening::<F>(maps, &flow.tuple.get())
+        .unwrap_or(Service { pool: Service::NO_POOL, ..Service::default() });
     flow.pool.set(service.pool);
     flow.service_counters.set(service.counters);
     flow.reject.set(service.reject);

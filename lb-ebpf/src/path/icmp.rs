@@ -30,7 +30,7 @@ use crate::{
     steps::Steps,
     storage::{Maps, may_match},
     table::record::{self, Found, States},
-    table::reply_index,
+    table::reply_index::{self, Owner},
 };
 
 /// Is this an error, which may concern a flow?
@@ -140,7 +140,7 @@ fn find_route<F: Family>(tables: &impl Steps<F>, about: &Tuple<F>) -> Result<Err
         }
     }
     if is_of_request
-        && let Some(found) = reply_index::reply(tables, &turned, hash, F::shape(settings))?
+        && let Owner::Flow(found) = reply_index::reply(tables, &turned, hash, F::shape(settings))?
         && let Some((quote, keeps_source, backend)) = read(tables, &found, record::request_of)?
     {
         let hop = refresh::next_hop(tables, found.index, found.control, &quote.reversed())?;

@@ -16,7 +16,7 @@ use crate::{
         rewrite,
     },
     path::{
-        classify, icmp,
+        classify, ended, icmp,
         reply::{self, Reply},
         request::{self, Forward},
         slow::{SlowPath, SlowPaths},
@@ -155,6 +155,7 @@ fn balance<F: SlowPaths>(
                 return sent.map(Exit::Leave);
             }
             Some(Reply::Stale) => return Ok(Exit::Continue(F::REFRESH)),
+            Some(Reply::Ended(found)) => return ended::prepare(tables, packet, &found).map(Exit::Continue),
             None => {}
         }
     }

@@ -1,7 +1,8 @@
-//! Slow path: a request that is refused, and whose client is told so.
+//! Slow path: a packet that is refused, and whose sender is told so.
 //!
 //! ```text
 //! no_flow,    TCP without SYN ─▶ TCP reset
+//! no_flow,    a backend's packet of an ended flow ─▶ TCP reset, ICMP port unreachable
 //! no_backend, SYN             ─▶ TCP reset
 //! no_backend, datagram        ─▶ ICMP port unreachable
 //! ```
@@ -31,7 +32,7 @@ use crate::{
 /// How often the account is tried while other CPUs change it. A packet that fails is dropped.
 const TRIES: u32 = 4;
 
-/// The verdict on the request in [`Storage::scratch`], which is refused: this path decides, or it is dropped at once.
+/// The verdict on the packet in [`Storage::scratch`], which is refused: this path decides, or it is dropped at once.
 #[inline(always)]
 pub fn refuse<F: SlowPaths>(tables: &impl Storage<F>, reason: Reason) -> Verdict {
     match tables.scratch() {
@@ -48,7 +49,7 @@ const fn may_be_answered(reason: Reason) -> bool {
     matches!(reason, Reason::NoFlow | Reason::NoBackend)
 }
 
-/// Answers the request in [`Storage::scratch`], or drops it.
+/// Answers the packet in [`Storage::scratch`], or drops it.
 #[inline(always)]
 pub fn run<F: AnswerFamily>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Verdict {
     let Some(flow) = tables.scratch() else { return Verdict::Refused(Reason::Internal) };

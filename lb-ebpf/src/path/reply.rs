@@ -20,7 +20,7 @@ use crate::{
     table::handshake::Retry,
     table::lifecycle,
     table::record::{self, Found},
-    table::reply_index,
+    table::reply_index::{self, Owner},
 };
 
 /// What happens to a reply of a known flow.
@@ -31,6 +31,8 @@ pub enum Reply<'a, F: Family> {
     ///
     /// [`Storage::scratch`]: crate::storage::Storage::scratch
     Stale,
+    /// The flow of this record was ended, or is about to be.
+    Ended(Found<'a, F>),
 }
 
 /// Finds the flow of a reply. `None`: there is no such flow.
@@ -42,7 +44,11 @@ pub fn find<'a, F: Family>(
     let settings = tables.settings();
     let (tuple, segment) = (&packet.tuple, packet.segment);
     let hash = F::hash(&settings.keys, tuple);
-    let Some(found) = reply_index::reply(tables, tuple, hash, F::shape(settings))? else { return Ok(None) };
+    let found = match reply_index::reply(tables, tuple, hash, F::shape(settings))? {
+        Owner::Flow(found) => found,
+        Owner::Ended(found) => return Ok(Some(Reply::Ended(found))),
+        Owner::None => return Ok(None),
+    };
     let copied = found.read(|it| {
         let stamp = it.hop_stamp.get();
         // `refresh` writes the hop before its stamp. The reverse order here ensures that the hop is not older than the stamp.
@@ -56,8 +62,11 @@ pub fn find<'a, F: Family>(
     };
     let Found { index, control, .. } = found;
     let backend = tables.backend(owner.backend()).ok_or(Reason::Internal)?;
+    if backend.id != owner.backend() {
+        return Ok(Some(Reply::Ended(found)));
+    }
     let now = tables.now();
-    if backend.id != owner.backend() || !lifecycle::is_in_time(&found, owner.protocol(), seen, now) {
+    if !lifecycle::is_in_time(&found, owner.protocol(), seen, now) {
         return Ok(None);
     }
     if control.state() != State::ESTABLISHED || segment.is_fin_or_rst() {

@@ -21,7 +21,8 @@ macro_rules! slow_paths {
             new_flow NEW_FLOW: NewFlow4 new_flow4, NewFlow6 new_flow6, "A request of no known flow.";
             refresh REFRESH: Refresh4 refresh4, Refresh6 refresh6,
                 "A reply whose next hop was looked up before routes changed.";
-            reject REJECT: Reject4 reject4, Reject6 reject6, "A request that is refused, and that may be answered.";
+            ended ENDED: Ended4 ended4, Ended6 ended6, "A reply of a flow that was ended.";
+            reject REJECT: Reject4 reject4, Reject6 reject6, "A packet that is refused, and that may be answered.";
             icmp ICMP_ERROR: Icmp4 icmp4, Icmp6 icmp6, "An ICMP error.";
         }
     };

@@ -42,21 +42,37 @@ fn lookup(line: &ReplyLine, tag: u32) -> ReplyEntry {
     found
 }
 
-/// The flow of a reply: the record that its entry names, if its tuple matches.
+/// Whose reply is it?
+pub enum Owner<'a, F: Family> {
+    /// The flow of this record.
+    Flow(Found<'a, F>),
+    /// The record's flow has been [ended](State::ENDED).
+    Ended(Found<'a, F>),
+    /// No flow's.
+    None,
+}
+
+/// The owner of a reply: the record that its entry names, if its tuple matches.
 #[inline(always)]
 pub fn reply<'a, F: Family>(
     tables: &'a impl FlowTable<F>,
     tuple: &Tuple<F>,
     hash: u64,
     shape: Shape,
-) -> Result<Option<Found<'a, F>>, Reason> {
+) -> Result<Owner<'a, F>, Reason> {
     let line = tables.line(line_of(hash, shape)).ok_or(Reason::Internal)?;
     let entry = lookup(line, tag(hash));
     if entry.0 == 0 {
-        return Ok(None);
+        return Ok(Owner::None);
     }
     let found = by_index(tables, entry.record())?;
-    Ok((found.control.state().is_live() && answers(found.record, tuple)).then_some(found))
+    if !answers(found.record, tuple) {
+        return Ok(Owner::None);
+    }
+    if found.control.state().is_live() {
+        return Ok(Owner::Flow(found));
+    }
+    Ok(if found.control.state() == State::ENDED { Owner::Ended(found) } else { Owner::None })
 }
 
 #[inline(always)]
@@ -235,19 +251,20 @@ pub fn free<F: Family>(table: &impl FlowTable<F>, settings: &Settings, index: Re
     record.control.store(Control::new(control.generation(), State::EMPTY, 0).0);
 }
 
-/// Ends a flow. False: it has ended already. Its record stays until another flow needs it: see [`State::ENDED`].
+/// Ends a flow: `last` is [`State::ENDED`] or [`State::RETIRED`]. False: it has ended already. Its record stays until another
+/// flow needs it.
 ///
 /// A single replacement, because the daemon calls this too, and can be killed between two steps: then at most one flow
 /// too many is counted. Packets may change the flow's state meanwhile.
 #[inline(always)]
-pub fn end<F: Family>(table: &impl FlowTable<F>, index: RecordIndex, seen: Control) -> bool {
+pub fn end<F: Family>(table: &impl FlowTable<F>, index: RecordIndex, seen: Control, last: State) -> bool {
     let mut tries = 0;
     while tries < 4 {
         let Ok(Found { record, control, .. }) = by_index::<F>(table, index) else { return false };
         if !seen.is_still(control) {
             return false;
         }
-        if transition::replace::<F>(table, record, control, control.with_state(State::ENDED)) {
+        if transition::replace::<F>(table, record, control, control.with_state(last)) {
             return true;
         }
         tries += 1;

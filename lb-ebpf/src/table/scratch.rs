@@ -19,7 +19,7 @@ use crate::{
 #[repr(C)]
 #[derive(Debug)]
 pub struct Scratch<F: Family> {
-    /// The tuple of the request.
+    /// The tuple of the packet.
     pub tuple: Shared<Tuple<F>>,
     /// The hash of the tuple.
     pub hash: Shared<u64>,
@@ -47,7 +47,7 @@ pub struct Scratch<F: Family> {
     pub service_counters: Shared<ServiceNumber>,
     /// The number of the service's [`Reject`](lb_common::service::Reject).
     pub reject: Shared<u32>,
-    /// The number of the [`Reason`](lb_common::reason::Reason) for which the request is rejected.
+    /// The number of the [`Reason`](lb_common::reason::Reason) for which the packet is rejected.
     pub reason: Shared<u32>,
     /// See [`Scratch::closing`].
     pub closing: Shared<RecordIndex>,
@@ -55,7 +55,7 @@ pub struct Scratch<F: Family> {
     pub client_hop: Shared<Hop>,
     /// The routing generation in which it was looked up.
     pub hop_generation: Shared<u32>,
-    /// A stale reply's record.
+    /// The record of a reply that is stale, or whose flow was ended.
     pub record: Shared<RecordIndex>,
     /// The [`Control`](lb_common::flow::Control) word of that record when it was found.
     pub control: Shared<u64>,

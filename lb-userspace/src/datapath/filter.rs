@@ -2,13 +2,18 @@
 //!
 //! A set bit may be a false positive; there are no false negatives. So an operation sets the bits of what it adds
 //! before it is applied, and clears the bits of what it removes afterwards.
+//!
+//! The bit of a removed backend lingers for as long as its ended flows are answered (`lb_ebpf::path::ended`): a sweep after that
+//! time clears it. Bits that linger when the daemon ends stay set.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::{
     backend::Backend,
+    clock::{Age, Ticks},
+    flow::State,
     limits::MAX_PLACES,
-    net::{Address, Be16},
+    net::{Address, Be16, Protocol},
     service::Filter,
 };
 
@@ -37,23 +42,28 @@ pub struct Sources {
     backends: BTreeMap<u32, Endpoint>,
     /// How many endpoints set each bit.
     bits: BTreeMap<Bit, u32>,
+    /// Bits of backends only, and when their last one was removed.
+    lingering: BTreeMap<Bit, Ticks>,
 }
 
+/// The longest time for which a reply of an ended flow is answered.
+const LINGERS: Ticks = State::ESTABLISHED.timeout(Protocol::Tcp as u8);
+
 impl Sources {
-    /// All endpoints in the maps.
-    pub fn of(maps: &Snapshot) -> Self {
-        let mut sources = Self::default();
+    /// Takes over all endpoints in the maps. What lingers stays.
+    pub fn read_back(&mut self, maps: &Snapshot) {
+        let mut sources = Self { lingering: std::mem::take(&mut self.lingering), ..Self::default() };
         for (listen, service) in &maps.services {
-            sources.apply(&Op::PutService(*listen, *service));
+            sources.apply(&Op::PutService(*listen, *service), Ticks::default());
         }
         for backend in maps.backends.values() {
-            sources.apply(&Op::PutBackend(*backend));
+            sources.apply(&Op::PutBackend(*backend), Ticks::default());
         }
-        sources
+        *self = sources;
     }
 
     /// Records one operation.
-    pub fn apply(&mut self, op: &Op) -> Change {
+    pub fn apply(&mut self, op: &Op, now: Ticks) -> Change {
         match op {
             Op::PutService(listen, _) if self.listens.insert(*listen) => {
                 Change { set: self.add(service(listen)), clear: None }
@@ -65,13 +75,13 @@ impl Sources {
                 let endpoint = endpoint(backend);
                 let before = self.backends.insert(backend.id.place(MAX_PLACES), endpoint);
                 let set = self.add(Some(bit(endpoint, Filter::BACKEND)));
-                let before = before.map(|endpoint| bit(endpoint, Filter::BACKEND));
-                Change { set, clear: self.remove(before) }
+                self.retire(before, now);
+                Change { set, clear: None }
             }
             Op::DeleteBackend(place) => {
                 let before = self.backends.remove(place);
-                let before = before.map(|endpoint| bit(endpoint, Filter::BACKEND));
-                Change { set: None, clear: self.remove(before) }
+                self.retire(before, now);
+                Change::default()
             }
             Op::PutService(..)
             | Op::DeleteService(_)
@@ -98,8 +108,22 @@ impl Sources {
         self.bits.keys().copied()
     }
 
+    /// Bits that no endpoint has needed for long enough: they must be cleared.
+    pub fn expire(&mut self, now: Ticks) -> Vec<Bit> {
+        let expired = self.lingering.extract_if(.., |_, since| Age::new(now, *since).is_over(LINGERS));
+        expired.map(|(bit, _)| bit).collect()
+    }
+
+    /// A backend has left this endpoint.
+    fn retire(&mut self, endpoint: Option<Endpoint>, now: Ticks) {
+        if let Some(bit) = self.remove(endpoint.map(|endpoint| bit(endpoint, Filter::BACKEND))) {
+            self.lingering.insert(bit, now);
+        }
+    }
+
     /// Returns the bit if it was clear before.
     fn add(&mut self, bit: Option<Bit>) -> Option<Bit> {
+        self.lingering.remove(&bit?);
         let count = self.bits.entry(bit?).or_default();
         *count += 1;
         bit.filter(|_| *count == 1)
@@ -149,9 +173,9 @@ mod tests {
         for (listen, is_set) in
             [("192.0.2.10:80", true), ("[2001:db8::10]:443", true), ("192.0.2.10:0", false)]
         {
-            assert_eq!(sources.apply(&Op::PutService(listen_at(listen), SERVICE)).set.is_some(), is_set);
+            assert_eq!(sources.apply(&Op::PutService(listen_at(listen), SERVICE), NOW).set.is_some(), is_set);
         }
-        assert!(sources.apply(&Op::PutBackend(backend(1, "10.0.0.11:8080"))).set.is_some());
+        assert!(sources.apply(&Op::PutBackend(backend(1, "10.0.0.11:8080")), NOW).set.is_some());
 
         assert_eq!(bits(&sources, "192.0.2.10:80"), Filter::SERVICE);
         assert_eq!(bits(&sources, "[2001:db8::10]:443"), Filter::SERVICE);
@@ -162,37 +186,60 @@ mod tests {
     #[test]
     fn removed_endpoints_have_no_bits_set() {
         let mut sources = Sources::default();
-        sources.apply(&Op::PutService(listen_at("192.0.2.10:80"), SERVICE));
-        sources.apply(&Op::PutBackend(backend(1, "10.0.0.11:8080")));
+        sources.apply(&Op::PutService(listen_at("192.0.2.10:80"), SERVICE), NOW);
+        sources.apply(&Op::PutBackend(backend(1, "10.0.0.11:8080")), NOW);
 
-        let moved = sources.apply(&Op::PutBackend(backend(1 + MAX_PLACES, "10.0.0.12:8080")));
-        assert!(moved.set.is_some() && moved.clear.is_some());
+        let moved = sources.apply(&Op::PutBackend(backend(1 + MAX_PLACES, "10.0.0.12:8080")), NOW);
+        assert!(moved.set.is_some());
         assert_eq!(bits(&sources, "10.0.0.11:8080"), 0);
-        assert!(sources.apply(&Op::DeleteBackend(1)).clear.is_some());
-        assert!(sources.apply(&Op::DeleteService(listen_at("192.0.2.10:80"))).clear.is_some());
+        sources.apply(&Op::DeleteBackend(1), NOW);
+        assert!(sources.apply(&Op::DeleteService(listen_at("192.0.2.10:80")), NOW).clear.is_some());
         assert_eq!(sources.bits().count(), 0);
+    }
+
+    #[test]
+    fn the_bit_of_a_removed_backend_is_cleared_after_the_longest_timeout_unless_it_is_needed_again() {
+        let mut sources = Sources::default();
+        let put = [backend(1, "10.0.0.11:8080"), backend(2, "10.0.0.12:8080")].map(Op::PutBackend);
+        for op in &put {
+            sources.apply(op, NOW);
+        }
+        assert_eq!(sources.apply(&Op::DeleteBackend(1), NOW), Change::default());
+        assert_eq!(sources.apply(&Op::DeleteBackend(2), NOW), Change::default());
+        let last = Ticks(NOW.0.wrapping_add(Ticks::from_seconds(7440).0));
+
+        sources.apply(&put[1], NOW);
+        sources.read_back(&Snapshot::default());
+
+        assert_eq!(sources.expire(last), []);
+        let place = Filter::place(Filter::fold(parts("10.0.0.11:8080").0), Be16::new(8080));
+        assert_eq!(sources.expire(Ticks(last.0.wrapping_add(1))), [(place, Filter::BACKEND)]);
+        assert_eq!(sources.expire(Ticks(last.0.wrapping_add(2))), []);
     }
 
     #[test]
     fn an_operation_without_endpoints_changes_no_bits() {
         let mut sources = Sources::default();
-        sources.apply(&Op::PutBackend(backend(1, "10.0.0.11:8080")));
+        sources.apply(&Op::PutBackend(backend(1, "10.0.0.11:8080")), NOW);
 
         let accepting = Backend { accepts: 1, ..backend(1, "10.0.0.11:8080") };
-        assert_eq!(sources.apply(&Op::PutBackend(accepting)), Change::default());
-        assert_eq!(sources.apply(&Op::SetHopGeneration(7)), Change::default());
+        assert_eq!(sources.apply(&Op::PutBackend(accepting), NOW), Change::default());
+        assert_eq!(sources.apply(&Op::SetHopGeneration(7), NOW), Change::default());
     }
 
     #[test]
     fn a_shared_bit_is_cleared_with_its_last_endpoint() {
         let mut sources = Sources::default();
-        sources.apply(&Op::PutBackend(backend(1, "10.0.0.11:8080")));
+        sources.apply(&Op::PutBackend(backend(1, "10.0.0.11:8080")), NOW);
 
-        assert_eq!(sources.apply(&Op::PutBackend(backend(2, "10.0.0.11:8080"))), Change::default());
-        assert_eq!(sources.apply(&Op::DeleteBackend(1)), Change::default());
-        assert!(sources.apply(&Op::DeleteBackend(2)).clear.is_some());
+        assert_eq!(sources.apply(&Op::PutBackend(backend(2, "10.0.0.11:8080")), NOW), Change::default());
+        assert_eq!(sources.apply(&Op::DeleteBackend(1), NOW), Change::default());
+        sources.apply(&Op::DeleteBackend(2), NOW);
+        assert_eq!(sources.bits().count(), 0);
     }
 
+    /// The clock wraps within the longest timeout.
+    const NOW: Ticks = Ticks(u32::MAX - 7);
     const SERVICE: ServiceValue =
         ServiceValue { pool: Service::NO_POOL, counters: ServiceNumber(0), reject: Reject::Reset };
 

@@ -14,7 +14,7 @@ use lb_common::{
     backend::{BackendId, Load},
     cell::Word,
     clock::{Age, Ticks},
-    flow::{Bucket, BucketIndex, LineIndex, Owner, RecordIndex, ReplyLine, WAYS},
+    flow::{Bucket, BucketIndex, LineIndex, Owner, RecordIndex, ReplyLine, State, WAYS},
     net::{Be16, Protocol, V4, V6},
 };
 use lb_ebpf::{
@@ -128,7 +128,9 @@ impl<F: Family> Table<F> {
 
     fn end(&self, buckets: Range<u32>, now: Ticks, select: &mut dyn FnMut(&Flow) -> bool) -> u64 {
         let selected = self.flows(buckets, now).filter(|(_, flow)| select(flow));
-        selected.map(|(found, _)| u64::from(reply_index::end(self, found.index, found.control))).sum()
+        selected
+            .map(|(found, _)| u64::from(reply_index::end(self, found.index, found.control, State::ENDED)))
+            .sum()
     }
 
     /// The flows that have not expired.
@@ -161,8 +163,11 @@ impl<F: Family> Table<F> {
         for found in self.live(buckets) {
             let copied = found.read(|it| (it.owner.get(), Ticks(it.last_seen.load())));
             let Some((owner, last_seen)) = copied else { continue };
-            if retired.contains(&owner.backend()) || is_expired(&found, owner, last_seen, now) {
-                reply_index::end(self, found.index, found.control);
+            // The backend of an expired flow is not told: see [`State`].
+            if retired.contains(&owner.backend()) {
+                reply_index::end(self, found.index, found.control, State::ENDED);
+            } else if is_expired(&found, owner, last_seen, now) {
+                reply_index::end(self, found.index, found.control, State::RETIRED);
             }
         }
     }

@@ -77,13 +77,13 @@ impl Datapath for KernelDatapath {
         let snapshot = self.maps.observe().context("cannot read the maps back")?;
         // An operation that failed halfway leaves a filter that is right for neither state. No bit is cleared: flows may
         // still need it if the contents of another map were lost, and a bit too many only costs time.
-        self.sources = Sources::of(&snapshot);
+        self.sources.read_back(&snapshot);
         self.sources.bits().for_each(|bit| self.maps.set_filter_bit(bit, true));
         Ok(snapshot)
     }
 
     fn apply(&mut self, op: &Op) -> anyhow::Result<()> {
-        let change = self.sources.apply(op);
+        let change = self.sources.apply(op, ticks_now()?);
         if let Some(bit) = change.set {
             self.maps.set_filter_bit(bit, true);
         }
@@ -99,7 +99,9 @@ impl Datapath for KernelDatapath {
     }
 
     fn sweep(&mut self, from: u32, retired: &BTreeSet<BackendId>) -> anyhow::Result<Option<u32>> {
-        Ok(self.maps.flows.sweep(from, retired, ticks_now()?))
+        let now = ticks_now()?;
+        self.sources.expire(now).into_iter().for_each(|bit| self.maps.set_filter_bit(bit, false));
+        Ok(self.maps.flows.sweep(from, retired, now))
     }
 
     fn flows(&mut self, from: u32, visit: &mut dyn FnMut(&Flow)) -> anyhow::Result<Option<u32>> {

@@ -121,7 +121,7 @@ fn counters_of(world: &World, name: &str) -> usize {
 }
 
 /// The service that a dropped packet is counted for. `None` for broken headers, which have no ports, and for packets
-/// from backends.
+/// from backends, unless their flow has been ended.
 fn refusing_service(world: &World, input: &Input, reason: Reason) -> Option<usize> {
     let Input::Message(message) = input else { return None };
     let is_known = match reason {
@@ -136,9 +136,9 @@ fn refusing_service(world: &World, input: &Input, reason: Reason) -> Option<usiz
         | Reason::Internal
         | Reason::Retried
         | Reason::NotOurMac => false,
+        Reason::NoFlow => true,
         Reason::TtlExpired
         | Reason::TooBig
-        | Reason::NoFlow
         | Reason::NoBackend
         | Reason::TableFull
         | Reason::PortsExhausted

@@ -149,10 +149,10 @@ impl Known {
             (Passes(_), _) => return Ok((Action::Pass, frame.to_vec())),
             (Drops(_), _) => return Ok((Action::Drop, frame.to_vec())),
             (Resets(_), Input::Message(message)) => {
-                return Ok((Action::Transmit, self.reset(message, ingress).to_frame()));
+                return Ok((Action::Transmit, self.reset(message, ingress)?.to_frame()));
             }
             (Unreachable(_), Input::Message(message)) => {
-                return Ok((Action::Transmit, self.unreachable(message, ingress).to_frame()));
+                return Ok((Action::Transmit, self.unreachable(message, ingress)?.to_frame()));
             }
             (Opens(backend) | Reaches(backend), Input::Message(message)) => {
                 self.forwarded(message, backend)?
@@ -217,13 +217,21 @@ impl Known {
         }))
     }
 
-    /// The reset that answers a client's segment (RFC 9293, 3.10.7.1).
-    fn reset(&self, message: &Message, ingress: u32) -> Packet {
-        let Dialogue { client, listen, .. } = message.dialogue;
+    /// The sender of a message, and the endpoint that it sends to.
+    fn ends(&self, message: &Message) -> Result<(SocketAddr, SocketAddr)> {
+        match message.sender {
+            Sender::Client => Ok((message.dialogue.client, message.dialogue.listen)),
+            Sender::Backend(name) => Ok((self.world.find(name).address, self.seen(message.dialogue, name)?)),
+        }
+    }
+
+    /// The reset that answers a segment (RFC 9293, 3.10.7.1).
+    fn reset(&self, message: &Message, ingress: u32) -> Result<Packet> {
+        let (sender, receiver) = self.ends(message)?;
         let Tcp { sequence, acknowledgement, flags, payload, .. } = message.packet.clone().tcp_mut().clone();
         let length = payload.len() as u32 + u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
         let answer = |flags, sequence, acknowledgement| {
-            Packet::tcp(listen, client, flags).with(|packet| {
+            Packet::tcp(receiver, sender, flags).with(|packet| {
                 let tcp = packet.tcp_mut();
                 (tcp.sequence, tcp.acknowledgement, tcp.window) = (sequence, acknowledgement, 0);
             })
@@ -232,17 +240,17 @@ impl Known {
             0 => answer(RST | ACK, 0, sequence.wrapping_add(length)),
             _ => answer(RST, acknowledgement, 0),
         };
-        self.back(reset, message, ingress)
+        Ok(self.back(reset, message, ingress))
     }
 
-    /// The error that answers a client's datagram: it quotes the IP header and eight bytes.
-    fn unreachable(&self, message: &Message, ingress: u32) -> Packet {
-        let Dialogue { client, listen, .. } = message.dialogue;
-        let (kind, code, header) = if client.is_ipv4() { (3, 3, 20) } else { (1, 4, 40) };
+    /// The error that answers a datagram: it quotes the IP header and eight bytes.
+    fn unreachable(&self, message: &Message, ingress: u32) -> Result<Packet> {
+        let (sender, receiver) = self.ends(message)?;
+        let (kind, code, header) = if sender.is_ipv4() { (3, 3, 20) } else { (1, 4, 40) };
         let header = header + message.packet.options.len();
-        let payload = between(&message.packet, client, listen).quoted(header + 8);
+        let payload = between(&message.packet, sender, receiver).quoted(header + 8);
         let icmp = Icmp { kind, code, rest: [0; 4], payload };
-        self.back(Packet::new(listen.ip(), client.ip(), Content::Icmp(icmp)), message, ingress)
+        Ok(self.back(Packet::new(receiver.ip(), sender.ip(), Content::Icmp(icmp)), message, ingress))
     }
 
     /// An answer leaves by the interface where the message arrived, to the station that sent it.
@@ -259,7 +267,7 @@ impl Known {
             Protocol::Tcp => self.reset(message, ingress),
             Protocol::Udp => self.unreachable(message, ingress),
         };
-        answer.to_frame() == frame
+        answer.is_ok_and(|answer| answer.to_frame() == frame)
     }
 
     fn leaves(&self, packet: &Packet, ingress: u32) -> Action {

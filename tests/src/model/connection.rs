@@ -23,7 +23,7 @@ pub enum Side {
 /// A connection between a client's port and a backend.
 #[derive(Debug)]
 pub struct Connection {
-    protocol: Protocol,
+    pub protocol: Protocol,
     /// Its place among the model's backends.
     pub backend: usize,
     /// How often the backend had lost its flows when this one began.
@@ -75,6 +75,11 @@ impl Connection {
             (true, Protocol::Tcp) => TCP_S,
         };
         now_s - self.seen_s > timeout_s
+    }
+
+    /// Has it been idle for longer than any connection may be?
+    pub fn is_forgotten(&self, now_s: u64) -> bool {
+        now_s - self.seen_s > if self.protocol == Protocol::Tcp { TCP_S } else { UDP_S }
     }
 
     fn is_reset(&self) -> bool {

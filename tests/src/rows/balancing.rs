@@ -101,7 +101,7 @@ fn every_kind(kind: Kind) -> Vec<Case> {
         Case::new(format!("{kind}: a backend that lost its flows cannot reply on them"), world)
             .establish(flow(0), WEB_1)
             .change(|world| world.renew(WEB_1))
-            .step(flow(0).later_answer(WEB_1), Passes(Reason::NotService))
+            .step(flow(0).later_answer(WEB_1), answered(kind.protocol, Reason::NoFlow))
             .step(flow(0).first(), Opens(WEB_2))
             .records(1),
     ]

@@ -1,8 +1,10 @@
-//! Answers to requests without a flow or a backend: a TCP reset, an ICMP port unreachable, or none.
+//! Answers to requests without a flow or a backend, and to both ends of ended flows: a TCP reset, an ICMP port unreachable,
+//! or none.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{
+    flow::State,
     limits::{ANSWER_DEBT_BYTES, ANSWERS_PER_SECOND},
     net::Protocol,
     reason::Reason,
@@ -11,10 +13,10 @@ use lb_common::{
 use lb_ebpf::packet::tcp::{ACK, FIN, RST, SYN};
 
 use crate::{
-    case::{Case, Drops, Expected, Opens, Reaches, Resets, Unreachable, answered},
+    case::{Case, Drops, Expected, Opens, Passes, Reaches, Resets, Returns, Unreachable, answered},
     dialogue::{Dialogue, Message},
     world::{
-        Family, Kind, WEB_1, World,
+        Family, Kind, WEB_1, WEB_2, World,
         network::{BACK, SIDE},
     },
 };
@@ -27,6 +29,8 @@ pub fn rows() -> Vec<Case> {
     let mut rows: Vec<Case> = Kind::all().into_iter().flat_map(every_kind).collect();
     rows.extend(Kind::tcp().into_iter().flat_map(resets));
     rows.extend(Kind::udp().into_iter().flat_map(errors));
+    rows.extend(Kind::all().into_iter().flat_map(lost));
+    rows.extend(Kind::all().into_iter().filter(|kind| kind.protocol == Protocol::Tcp).flat_map(ended));
     rows.push(limit());
     rows.extend(Family::ALL.map(debt));
     rows
@@ -177,6 +181,101 @@ fn errors(kind: Kind) -> Vec<Case> {
         );
     }
     rows
+}
+
+/// A flow whose backend has lost it: it is about to be ended.
+fn lost(kind: Kind) -> Vec<Case> {
+    let one = Dialogue::new(kind);
+    let refused = answered(kind.protocol, Reason::NoFlow);
+    let passes = Passes(Reason::NotService);
+    let case = |name: &str| {
+        Case::new(format!("{kind}: {name}"), World::new(kind))
+            .establish(one, WEB_1)
+            .change(|world| world.renew(WEB_1))
+    };
+    let timeout_s = match kind.protocol {
+        Protocol::Tcp => 7440,
+        Protocol::Udp => 300,
+    };
+    let elsewhere = SocketAddr::new(kind.ip.listen().ip(), 81);
+    vec![
+        case(
+            "a backend's packets of a flow that it lost are answered, out of the interface where they arrive",
+        )
+        .step(one.later_answer(WEB_1), refused.clone())
+        .step(one.answer(WEB_1).arriving_by(SIDE), refused.clone())
+        .records(1),
+        case("with reject = \"drop\", a backend's packets of a flow that it lost are dropped")
+            .change(|world| world.services[0].reject = Reject::Drop)
+            .step(one.later_answer(WEB_1), Drops(Reason::NoFlow))
+            .change(|world| world.services[0].reject = Reject::Reset)
+            .step(one.later_answer(WEB_1), refused.clone()),
+        case("a backend's packets of a flow that it lost are the host's once the flow would have expired")
+            .after_s(timeout_s)
+            .step(one.later_answer(WEB_1), refused.clone())
+            .after_s(1)
+            .step(one.later_answer(WEB_1), passes.clone()),
+        case("a backend's packets of a flow whose service is gone are the host's")
+            .change(move |world| world.services[0].listen = vec![elsewhere])
+            .step(one.later_answer(WEB_1), passes),
+        case("a packet from a group MAC is not answered to a backend, either")
+            .step(one.later_answer(WEB_1).with(|packet| packet.from_mac = GROUP_MAC), Drops(Reason::NoFlow)),
+    ]
+}
+
+/// TCP flows that were ended: by the client's packet, as the controller ends them, or before their handshake or after a FIN.
+fn ended(kind: Kind) -> Vec<Case> {
+    let one = Dialogue::new(kind);
+    let reset = Resets(Reason::NoFlow);
+    let passes = Passes(Reason::NotService);
+    let named = |name: &str| Case::new(format!("{kind}: {name}"), World::new(kind));
+    let established = |name: &str| {
+        named(name).establish(one, WEB_1).change(|world| world.renew(WEB_1)).step(one.data(), reset.clone())
+    };
+    let with_flags = |flags| one.reply(WEB_1, flags);
+    vec![
+        established("each segment of the backend of an ended flow is answered with a reset, but for resets")
+            .flow(one, &[])
+            .step(one.later_answer(WEB_1), reset.clone())
+            .step(one.reply_fin(WEB_1), reset.clone())
+            .step(one.syn_ack(WEB_1), reset.clone())
+            .step(with_flags(0), reset.clone())
+            .step(with_flags(FIN), reset.clone())
+            .step(one.reply_rst(WEB_1), Drops(Reason::NoFlow))
+            .step(with_flags(RST), Drops(Reason::NoFlow))
+            .step(one.later_answer(WEB_1), reset.clone())
+            .step(one.data(), reset.clone())
+            .records(1),
+        established("with reject = \"drop\", no end of an ended flow is answered")
+            .change(|world| world.services[0].reject = Reject::Drop)
+            .step(one.later_answer(WEB_1), Drops(Reason::NoFlow))
+            .step(one.data(), Drops(Reason::NoFlow)),
+        established("the backend of an ended flow is answered for as long as the flow could have been idle")
+            .after_s(7440)
+            .step(one.later_answer(WEB_1), reset.clone())
+            .after_s(1)
+            .step(one.later_answer(WEB_1), passes.clone()),
+        named("the backend of a half-open flow that it lost is answered")
+            .step(one.syn(), Opens(WEB_1))
+            .change(|world| world.renew(WEB_1))
+            .step(one.syn_ack(WEB_1), reset.clone())
+            .step(one.reply_rst(WEB_1), Drops(Reason::NoFlow))
+            .flow(one, &[State::HALF_OPEN]),
+        named("the backend of a closing flow that it lost is answered")
+            .establish(one, WEB_1)
+            .step(one.fin(), Reaches(WEB_1))
+            .change(|world| world.renew(WEB_1))
+            .step(one.reply_fin(WEB_1), reset.clone()),
+        named("the backend of a flow that a reopening one has replaced is not answered: it is in TIME-WAIT")
+            .establish(one, WEB_1)
+            .step(one.reply_fin(WEB_1), Returns)
+            .step(one.fin(), Reaches(WEB_1))
+            .step(one.syn(), Opens(WEB_2))
+            .step(one.syn_ack(WEB_2), Returns)
+            .step(one.ack(1), Reaches(WEB_2))
+            .records(2)
+            .step(one.reply_fin(WEB_1), passes),
+    ]
 }
 
 /// The limit is that of all services and families together: it is one word.

@@ -1,8 +1,9 @@
-//! `xlb flow remove`: real sockets on both ends.
+//! Flows that are ended by `xlb flow remove` and otherwise: real sockets on both ends.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{IpAddr, TcpListener, TcpStream},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -34,10 +35,12 @@ struct Connection {
     backend: String,
 }
 
-/// A lab whose clients' link accepts answers.
+/// A lab whose links accept answers, on both sides of xlb.
 fn build(topology: &Topology) -> Result<Lab> {
     let lab = Lab::build(topology)?;
-    pass::pass_everything((&lab.client, "eth0"), &lab.directory().join(sweep::BPFFS))?;
+    for end in [(&lab.client, "eth0"), (&lab.switch, "xlb")] {
+        pass::pass_everything(end, &lab.directory().join(sweep::BPFFS))?;
+    }
     Ok(lab)
 }
 
@@ -113,10 +116,14 @@ impl Connection {
         Ok(())
     }
 
-    /// How the client's next packet is answered.
-    fn end(&mut self) -> Result<Option<ErrorKind>> {
-        self.client.write_all(b"z")?;
-        Ok(self.client.read(&mut [0]).err().map(|error| error.kind()))
+    /// How the next packet of either end is answered, the server's first.
+    fn ends(&mut self) -> Result<[Option<ErrorKind>; 2]> {
+        let mut ends = [None; 2];
+        for (end, stream) in ends.iter_mut().zip([&mut self.server, &mut self.client]) {
+            stream.write_all(b"z")?;
+            *end = stream.read(&mut [0]).err().map(|error| error.kind());
+        }
+        Ok(ends)
     }
 }
 
@@ -161,7 +168,7 @@ fn flows_are_removed_by_each_filter_and_all_others_survive() -> Result<()> {
         assert!(!selected.is_empty(), "{words:?} selects nothing: the test shows nothing");
         assert_eq!(answer, serde_json::json!({"removed": selected.len()}), "{words:?}");
         for one in &mut selected {
-            assert_eq!(one.end()?, Some(ErrorKind::ConnectionReset), "{words:?}");
+            assert_eq!(one.ends()?, [Some(ErrorKind::ConnectionReset); 2], "{words:?}");
         }
         for other in &mut connections {
             other.assert_lives().with_context(|| format!("{words:?}"))?;
@@ -179,5 +186,75 @@ fn flows_are_removed_by_each_filter_and_all_others_survive() -> Result<()> {
     let nothing = xlb.output(&["flow", "remove"])?;
     ensure!(nothing.code == 2 && nothing.stderr.contains("--all"), "{}", nothing.stderr);
     ensure!(xlb.output(&["flow", "remove", "--service", "three"])?.code == 3);
+    Ok(())
+}
+
+/// What ends all flows of the backends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum End {
+    Maint,
+    RemoveBackend,
+    /// `on_down = "reset"`
+    Down,
+    RemoveFlows,
+}
+
+/// One connection per family, ended: how its ends learn that.
+fn ended(mode: Mode, end: End, keys: &[&'static str]) -> Result<Vec<[Option<ErrorKind>; 2]>> {
+    const SILENCE: Duration = Duration::from_millis(300);
+    let lab = build(&Topology::new("ends", Shape::TwoNics).mode(mode).backends(1).clients(1))?;
+    let listeners = listen(&lab)?;
+    let xlb = start(&lab, mode, keys)?;
+    let open = |family| Connection::open(&lab, &listeners, family, 0, 0);
+    let mut connections = Family::ALL.into_iter().map(open).collect::<Result<Vec<_>>>()?;
+    connections.iter_mut().try_for_each(Connection::assert_lives)?;
+
+    for backend in ["one/web-1", "one/web-1-v6"] {
+        match end {
+            End::Maint => drop(xlb.run(&["backend", "maint", backend])?),
+            End::RemoveBackend => drop(xlb.run(&["backend", "remove", backend])?),
+            End::RemoveFlows => drop(xlb.run(&["flow", "remove", "--backend", backend])?),
+            End::Down => {}
+        }
+    }
+    if end == End::Down {
+        drop(listeners);
+    }
+    let count = || Ok(xlb.json(&["flow", "list"])?.as_array().is_some_and(Vec::is_empty));
+    eventually(SOON, "all flows have ended", count)?;
+    for one in &connections {
+        let patience = if keys.contains(&"reject = \"drop\"") { SILENCE } else { SOON };
+        one.client.set_read_timeout(Some(patience))?;
+        one.server.set_read_timeout(Some(patience))?;
+    }
+    connections.iter_mut().map(Connection::ends).collect()
+}
+
+#[test]
+fn the_next_packet_of_either_end_is_reset_however_a_flow_was_ended() -> Result<()> {
+    for mode in [Mode::FullNat, Mode::Nat] {
+        for (end, keys) in [
+            (End::Maint, &[][..]),
+            (End::RemoveBackend, &[]),
+            (End::Down, &["on_down = \"reset\""]),
+            (End::RemoveFlows, &[]),
+        ] {
+            for (family, ends) in Family::ALL.iter().zip(ended(mode, end, keys)?) {
+                assert_eq!(ends, [Some(ErrorKind::ConnectionReset); 2], "{mode:?} {end:?} {family:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn ended_flows_of_a_service_that_drops_are_not_answered() -> Result<()> {
+    for mode in [Mode::FullNat, Mode::Nat] {
+        for end in [End::Maint, End::RemoveFlows] {
+            for (family, ends) in Family::ALL.iter().zip(ended(mode, end, &["reject = \"drop\""])?) {
+                assert_eq!(ends, [Some(ErrorKind::WouldBlock); 2], "{mode:?} {end:?} {family:?}");
+            }
+        }
+    }
     Ok(())
 }

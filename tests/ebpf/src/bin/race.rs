@@ -257,6 +257,7 @@ mod program {
         let forward = match reply::find(tables, &packet(&from, segment))?.ok_or(Reason::NoFlow)? {
             Reply::Forward(forward) => forward,
             Reply::Stale => refresh::find(tables)?,
+            Reply::Ended(_) => return Err(Reason::NoFlow),
         };
         let client = forward.rewrite.tuple.reversed();
         let right = Rewrite::reply(client.reversed(), deltas(&client, &from.reversed()), forward.rewrite.hop);
