@@ -23,7 +23,7 @@ use crate::{
     table::{
         evict::{self, Candidate},
         handshake::Retry,
-        lifecycle,
+        lifecycle, preload,
         record::{self, States},
         reply_index::{self, Holders, Reserve},
         reply_tuple,
@@ -65,6 +65,14 @@ pub trait Steps<F: Family>: Storage<F> + Sized {
     #[inline(always)]
     fn usable(&self, slot: PoolSlot) -> Result<PoolSlot, Reason> {
         usable::from(self, slot)
+    }
+
+    /// [`preload::reply_line`] of the flow in [`Storage::scratch`]
+    #[inline(always)]
+    fn preload(&self) {
+        if let Some(flow) = self.scratch() {
+            preload::reply_line(self, flow);
+        }
     }
 
     /// [`least::of`]

@@ -13,9 +13,10 @@ use lb_common::{
 use super::{pack, tables::KernelTables};
 use crate::{
     picker::{least, usable},
-    storage::Maps as _,
+    storage::{Maps as _, Storage},
     table::evict,
     table::lifecycle,
+    table::preload,
     table::record::{self, States},
     table::reply_index::{self, Holders},
     table::reply_tuple,
@@ -33,7 +34,7 @@ pub extern "C" fn least(slots: u64, among: u64, compared: u64, refused_by: u32, 
 }
 
 macro_rules! global_functions {
-    ($module:ident, $family:ty, $in_bucket:literal, $candidate:literal, $usable:literal, $write_reply_tuple:literal,
+    ($module:ident, $family:ty, $in_bucket:literal, $candidate:literal, $usable:literal, $preload:literal, $write_reply_tuple:literal,
      $reserve:literal, $count:literal, $free:literal, $end:literal, $choose_record:literal, $advance:literal) => {
         /// The functions of one family.
         pub mod $module {
@@ -81,6 +82,15 @@ macro_rules! global_functions {
             #[inline(never)]
             pub extern "C" fn usable(slot: u32) -> u64 {
                 pack::slot(usable::from::<$family>(&TABLES, PoolSlot(slot)))
+            }
+
+            /// [`preload::reply_line`]
+            #[unsafe(export_name = $preload)]
+            #[inline(never)]
+            pub extern "C" fn preload() -> u32 {
+                let flow = Storage::<$family>::scratch(&TABLES);
+                flow.and_then(|flow| preload::reply_line(&TABLES, flow));
+                0
             }
 
             /// [`reply_index::reserve`]
@@ -160,6 +170,7 @@ global_functions!(
     "in_bucket4",
     "candidate4",
     "usable4",
+    "preload4",
     "write_reply_tuple4",
     "reserve4",
     "count4",
@@ -174,6 +185,7 @@ global_functions!(
     "in_bucket6",
     "candidate6",
     "usable6",
+    "preload6",
     "write_reply_tuple6",
     "reserve6",
     "count6",

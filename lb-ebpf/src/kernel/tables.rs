@@ -228,6 +228,11 @@ macro_rules! flow_tables {
             }
 
             #[inline(always)]
+            fn preload(&self) {
+                subprograms::$calls::preload();
+            }
+
+            #[inline(always)]
             fn least(
                 &self,
                 slots: SlotRange,

@@ -19,7 +19,6 @@ use crate::{
     storage::Maps,
     table::handshake::Retry,
     table::lifecycle,
-    table::preload,
     table::record::{self, Found, States},
     table::scratch::Scratch,
 };
@@ -57,7 +56,7 @@ pub fn find<'a, F: Family>(
         let flow = describe(tables, packet, hash)?;
         classify::service(tables, flow);
         flow.set_likely(None);
-        preload::reply_line(tables, flow);
+        tables.preload();
     }
     let mut found = record::at_home(tables, tuple, hash, F::shape(settings))?;
     let mut has_record = found.is_some();
