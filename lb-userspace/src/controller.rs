@@ -24,6 +24,7 @@ mod intent;
 mod listing;
 pub mod local_host;
 mod metrics;
+mod pace;
 mod pinned;
 mod plan;
 mod readiness;
@@ -61,6 +62,7 @@ use self::{
     index::Indexed,
     intent::Intent,
     metrics::Scrapes,
+    pace::Pace,
     readiness::LastReadiness,
     requests::PendingRequest,
     state::{Scope, State},
@@ -141,6 +143,9 @@ pub struct Controller<D, H> {
     /// The contents of the maps.
     have: Indexed,
     trust: Trust,
+    pace: Pace,
+    /// How often the maps were changed.
+    map_updates: u64,
     walks: Walks,
     scrapes: Scrapes,
     waiting: VecDeque<PendingRequest>,
@@ -237,6 +242,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             local_ports,
             have,
             trust: Trust::Full,
+            pace: Pace::new(now),
+            map_updates: 0,
             walks: Walks::new(now),
             scrapes: Scrapes::default(),
             waiting: VecDeque::new(),
@@ -295,7 +302,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             self.watched.grace_periods.send_replace(round);
         }
         let mut all_changed = links_changed;
-        if self.may_differ() && !self.is_waiting_for_retry(now) {
+        if self.may_differ() && !self.is_waiting_for_retry(now) && !self.is_waiting_for_others(now) {
+            self.pace.take(now);
             all_changed |= matches!(self.state.dirty(), Some(Scope::All));
             self.reconcile_or_warn(now);
         }
@@ -335,7 +343,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Trust::Full | Trust::Stale => None,
         };
         let looks = [self.walks.due(), self.ejections.due()].map(Some);
-        let times = [retry, self.state.next_tick(), self.next_warning()].into_iter().chain(looks);
+        let joined = self.waits_for_others().then(|| self.pace.due()).flatten();
+        let times = [retry, joined, self.state.next_tick(), self.next_warning()].into_iter().chain(looks);
         times.flatten().min().unwrap_or(now + IDLE)
     }
 
@@ -346,6 +355,15 @@ impl<D: Datapath, H: Host> Controller<D, H> {
 
     fn is_waiting_for_retry(&self, now: Instant) -> bool {
         matches!(&self.trust, Trust::Failed { retry, .. } if now < *retry)
+    }
+
+    /// Are there only changes to single services, which may wait to be applied together with others?
+    fn waits_for_others(&self) -> bool {
+        matches!((&self.trust, self.state.dirty()), (Trust::Full, Some(Scope::Services(_))))
+    }
+
+    fn is_waiting_for_others(&self, now: Instant) -> bool {
+        self.waits_for_others() && self.pace.due().is_some_and(|due| now < due)
     }
 
     /// If a change did not fit into the maps, it is retried at once.

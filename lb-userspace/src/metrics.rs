@@ -29,6 +29,8 @@ pub struct Input {
     /// IPv4, then IPv6.
     pub flow_tables: [FlowTable; 2],
     pub reasons: BTreeMap<Reason, Tally>,
+    /// How often the controller has changed the maps.
+    pub map_updates: u64,
     pub last_reload_successful: bool,
     /// The start counts as a reload.
     pub last_reload_success: SystemTime,

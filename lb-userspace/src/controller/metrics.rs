@@ -76,6 +76,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             interfaces: self.interfaces().into_iter().map(|view| interface(view, &totals)).collect(),
             flow_tables: self.with_facts(|facts| facts.flow_tables(&self.capacity)),
             reasons: totals.reasons,
+            map_updates: self.map_updates,
             last_reload_successful: self.reload.error.is_none(),
             last_reload_success: self.reload.succeeded,
             process: process(),

@@ -60,6 +60,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             }
             Ok(steps) => steps,
         };
+        self.map_updates += u64::from(!steps.is_empty());
         self.take_steps(&steps, now)?;
         debug_assert_eq!(self.have.fault(), None);
         debug_assert_eq!(plan(&self.state, &self.have, &Scope::All), Ok(Vec::new()), "too narrow a scope");

@@ -86,6 +86,7 @@ impl Balancer {
             services: Vec::new(),
             interfaces: Vec::new(),
             flow_tables: Family::ALL.map(table),
+            map_updates: 0,
             reasons: BTreeMap::new(),
             last_reload_successful: true,
             last_reload_success: SystemTime::UNIX_EPOCH,

@@ -31,6 +31,7 @@ pub fn families(input: &Input) -> Vec<MetricFamily> {
     all.extend(health_checks(input));
     all.extend(program(input));
     all.extend(flows(input));
+    all.push(map_updates(input));
     all.extend(reload(input));
     all.into_iter().filter_map(Family::finish).collect()
 }
@@ -228,6 +229,12 @@ const fn ip_family(family: rules::Family) -> &'static str {
         rules::Family::V4 => "ipv4",
         rules::Family::V6 => "ipv6",
     }
+}
+
+fn map_updates(input: &Input) -> Family {
+    let mut family = Family::counter("xlb_map_updates_total", "Changes of the contents of the maps.");
+    family.count(&[], input.map_updates);
+    family
 }
 
 fn reload(input: &Input) -> [Family; 2] {

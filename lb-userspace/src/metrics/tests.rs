@@ -22,6 +22,7 @@ fn the_text_has_each_family_with_its_labels() {
         concat!("xlb_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         r#"xlb_service_info{service="web",address="192.0.2.10",port="80",protocol="tcp",mode="full-nat",scheduler="round-robin"} 1"#,
         r#"xlb_service_info{service="web",address="2001:db8::10",port="80",protocol="tcp",mode="full-nat",scheduler="round-robin"} 1"#,
+        "xlb_map_updates_total 7",
         r#"xlb_service_ready{service="web"} 0"#,
         r#"xlb_service_panic{service="web",family="ipv4"} 1"#,
         r#"xlb_service_panic{service="web",family="ipv6"} 0"#,
@@ -252,6 +253,7 @@ fn input() -> Input {
             (Reason::NotService, Tally { packets: 1, bytes: 60 }),
         ]
         .into(),
+        map_updates: 7,
         last_reload_successful: false,
         last_reload_success: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_500),
         process: process(),

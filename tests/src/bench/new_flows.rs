@@ -172,26 +172,30 @@ impl<F: Numbered> Bench<F> {
         eprintln!("bench: answers, IPv{}", F::DIGIT);
         self.wrapper.write(0, &self.requests, Segment::Syn)?;
         self.lb.choose(Picker::Turn, SlotRange::default())?;
-        let cases = [("dropped", Reject::Drop), ("answered with a reset", Reject::Reset)];
-        let mut taken = [const { Vec::new() }; 2];
+        let cases = [
+            ("dropped", Reject::Drop, XDP_DROP),
+            ("limit of answers reached", Reject::Reset, XDP_DROP),
+            ("answered with a reset", Reject::Reset, XDP_TX),
+        ];
+        let mut taken = cases.map(|_| Vec::new());
         for _ in 0..rounds {
-            for ((_, reject), taken) in cases.iter().zip(&mut taken) {
+            for ((_, reject, expected), taken) in cases.iter().zip(&mut taken) {
                 self.lb.reject(*reject)?;
-                self.lb.allow_answers()?;
-                let mut floors = Vec::new();
-                let mut times = Vec::new();
+                if *expected == XDP_TX {
+                    self.lb.allow_answers()?;
+                }
+                let (mut floors, mut times) = (Vec::new(), Vec::new());
                 for flow in 0..ANSWERED as usize {
                     floors.push(self.wrapper.run(Program::Floor, flow..flow + 1, 1)?);
                     let (ns, verdict) = self.wrapper.run_any(Program::Lb, flow..flow + 1, 1)?;
-                    let expected = if *reject == Reject::Drop { XDP_DROP } else { XDP_TX };
-                    ensure!(verdict == expected, "the verdict is {verdict} instead of {expected}");
+                    ensure!(verdict == *expected, "the verdict is {verdict} instead of {expected}");
                     times.push(ns);
                 }
                 taken.push(median(&times) - median(&floors));
             }
         }
         let drop = median(&taken[0]);
-        for ((name, _), taken) in cases.iter().zip(&taken) {
+        for ((name, ..), taken) in cases.iter().zip(&taken) {
             table.row(format!("IPv{}, {name}", F::DIGIT), [median(taken), median(taken) / drop].map(Some));
         }
         Ok(())

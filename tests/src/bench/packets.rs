@@ -1,10 +1,7 @@
 //! Nanoseconds per packet, net of the wrapper, beside "parse and one hit in an LRU hash".
 
 use anyhow::{Context as _, Result, ensure};
-use lb_common::{
-    net::{Be16, Ports, Protocol, V4, V6},
-    service::Reject,
-};
+use lb_common::net::{Be16, Ports, Protocol, V4, V6};
 use lb_ebpf::family::Tuple;
 
 use super::{
@@ -101,11 +98,7 @@ impl Results {
             }
             self.established(&mut lb, &mut wrapper, flows, protocol, &name(protocol))?;
             if protocol == Protocol::Tcp {
-                lb.reject(Reject::Drop)?;
-                self.no_flow(&mut wrapper, count, &format!("{} no flow", name(protocol)))?;
-                lb.reject(Reject::Reset)?;
-                let case = format!("{} no flow, limit of answers reached", name(protocol));
-                self.no_flow(&mut wrapper, count, &case)?;
+                self.no_flow(&mut wrapper, count, &name(protocol))?;
             }
             if count == 1 {
                 self.miss(&mut wrapper, protocol, &name(protocol))?;
@@ -194,7 +187,7 @@ impl Results {
     }
 
     /// ACKs to the service without a flow.
-    fn no_flow<F: Numbered>(&mut self, wrapper: &mut Wrapper<F>, count: u32, case: &str) -> Result<()> {
+    fn no_flow<F: Numbered>(&mut self, wrapper: &mut Wrapper<F>, count: u32, name: &str) -> Result<()> {
         let mut tuples: Vec<Tuple<F>> = (count..2 * count).map(|flow| request(flow, Protocol::Tcp)).collect();
         shuffle(&mut tuples, 6);
         wrapper.write(0, &tuples, Segment::Ack)?;
@@ -204,7 +197,7 @@ impl Results {
             let floor = wrapper.run(Program::Floor, all.clone(), runs)?;
             taken.push(wrapper.run_any(Program::Lb, all.clone(), runs)?.0 - floor);
         }
-        self.add(case.to_owned(), count, &taken, None);
+        self.add(format!("{name} no flow"), count, &taken, None);
         Ok(())
     }
 

@@ -8,16 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use aya::maps::{Array, Map, MapData};
 use lb_common::{backend::Backend, cell::Word};
-use nix::unistd::{Pid, SysconfVar, sysconf};
 
 use super::{
     object::Mapped,
     report::{Goal, Table, median},
 };
-use crate::lab::{Config, Daemon, Lab, Shape, Topology, Web, eventually, many, wait};
+use crate::lab::{Config, Daemon, Lab, Shape, Topology, Web, eventually, many, process::cpu_time_of, wait};
 
 /// The number of services. Each has a backend on every web server.
 const SERVICES: u16 = 4096;
@@ -150,17 +149,6 @@ fn cpu_time(daemon: &Daemon, servers: &[Web]) -> Result<Table> {
     table.goal("CPU", Goal::AtMost(GOAL_CPU));
     table.row("all web servers", [percent(after.1 - before.1)]);
     Ok(table)
-}
-
-/// User and system time of a process.
-fn cpu_time_of(process: Pid) -> Result<Duration> {
-    let path = format!("/proc/{process}/stat");
-    let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    // The second field is the name in brackets, which may contain spaces.
-    let (_, fields) = stat.rsplit_once(") ").with_context(|| format!("{path} has no name"))?;
-    let ticks = fields.split(' ').skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
-    let per_second = sysconf(SysconfVar::CLK_TCK)?.context("the kernel has no clock ticks")?;
-    Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
 }
 
 /// Milliseconds until the change is in force, and until it is answered. Nothing else changes a pool meanwhile, as all

@@ -143,3 +143,20 @@ pub async fn ask(from: SocketAddr, to: SocketAddr) -> Result<String> {
         Some(_) | None => bail!("not an answer: {answer:?}"),
     }
 }
+
+/// Requests the backend's name on a connection that stays open.
+pub async fn ask_again(stream: &mut TcpStream) -> Result<String> {
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n").await.context("ask")?;
+    let mut answer = String::new();
+    loop {
+        let mut bytes = [0; 1024];
+        let count = stream.read(&mut bytes).await.context("read the answer")?;
+        ensure!(count > 0, "the connection ended: {answer:?}");
+        answer.push_str(std::str::from_utf8(&bytes[..count])?);
+        if let Some((_, body)) = answer.split_once("\r\n\r\n")
+            && let Some(name) = body.strip_suffix('\n')
+        {
+            return Ok(name.to_owned());
+        }
+    }
+}

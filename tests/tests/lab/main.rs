@@ -9,6 +9,7 @@ mod commands;
 mod datagrams;
 mod drain;
 mod failing_backends;
+mod flapping;
 mod floods;
 mod flow_remove;
 mod forwarding;

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use lb_common::service::Mode;
 use tests::lab::{
     Config, Daemon, Family, Lab, Shape, Tally, Topology, Web, address,
-    visit::{Visit, ask, connect, visit},
+    visit::{Visit, ask, ask_again, connect, visit},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -78,7 +78,7 @@ fn least_connections_gives_open_connections_exact_shares_by_weight() -> Result<(
 #[test]
 fn least_connections_sends_few_connections_to_a_server_that_is_slow() -> Result<()> {
     const AT_ONCE: usize = 12;
-    let Stage { lab, xlb: _xlb, web, .. } = Stage::new("slow", 2, "least-connections", [100; 3])?;
+    let Stage { lab, xlb: _xlb, web, .. } = Stage::new("frozen", 2, "least-connections", [100; 3])?;
     web[0].freeze()?;
     let to = address::SERVICE.port(Family::V4, 80);
     let visits = Visit { at_once: AT_ONCE, ..Visit::new(&lab.client_addresses(Family::V4), to, 600) };
@@ -330,21 +330,4 @@ fn homes(lab: &Lab) -> Result<BTreeMap<SocketAddr, String>> {
         }
     }
     Ok(homes)
-}
-
-/// Requests the backend's name on a connection that stays open.
-async fn ask_again(stream: &mut TcpStream) -> Result<String> {
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n").await.context("ask")?;
-    let mut answer = String::new();
-    loop {
-        let mut bytes = [0; 1024];
-        let count = stream.read(&mut bytes).await.context("read the answer")?;
-        ensure!(count > 0, "the connection ended: {answer:?}");
-        answer.push_str(std::str::from_utf8(&bytes[..count])?);
-        if let Some((_, body)) = answer.split_once("\r\n\r\n")
-            && let Some(name) = body.strip_suffix('\n')
-        {
-            return Ok(name.to_owned());
-        }
-    }
 }

@@ -21,6 +21,32 @@ fn a_change_is_applied_during_a_walk_over_the_flows() {
 }
 
 #[test]
+fn backends_that_flap_are_joined_and_commands_do_not_wait() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+    world.wait(2_000);
+    world.is_paced = true;
+    let before = world.controller.map_updates;
+
+    world.probed("web/web-1", Health::Down);
+    assert_eq!(world.serving(), ["web-2", "web-3"], "the first change is applied at once");
+    for turn in 0..200 {
+        let health = if turn % 2 == 0 { Health::Up } else { Health::Down };
+        world.probed("web/web-1", health);
+        world.pass(10);
+    }
+    let updates = world.controller.map_updates - before;
+    assert!((10..=20).contains(&updates), "{updates} in two seconds");
+
+    world.set("web/web-2", AdminState::Drain);
+    assert_eq!(world.serving(), ["web-3"], "a command does not wait, and takes the rest along");
+    world.probed("web/web-1", Health::Up);
+    let due = world.controller.due(world.now());
+    assert!(due > world.now() && due <= world.now() + Duration::from_millis(150));
+    world.wait(150);
+    assert_eq!(world.serving(), ["web-1", "web-3"]);
+}
+
+#[test]
 fn routing_changes_take_effect_at_most_once_a_second() {
     let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     world.wait(2_000);

@@ -14,6 +14,7 @@ use crate::{
     controller::{
         Controller, Host, Start, Watched,
         fixture::{backend, eth0, hops, name, probed, service, socket, spec},
+        pace::Pace,
     },
     datapath::{Attached, Capacity, Flow, memory::Memory, shapes::Sizes},
     event::{Answer, Event, Health, Path, Reply, Request, Since, Target},
@@ -32,6 +33,8 @@ pub struct World {
     pub hops: watch::Receiver<BTreeSet<Path>>,
     /// The grace periods that begin do not end.
     pub is_a_packet_stalled: bool,
+    /// Changes wait for others. Otherwise each is applied at once, as after a pause.
+    pub is_paced: bool,
     grace_periods: watch::Receiver<u64>,
     now: Instant,
 }
@@ -127,7 +130,7 @@ impl World {
         let watched = Watched { targets: to_prober, hops: to_netlink, interfaces, grace_periods: begun };
         let mut controller = Controller::adopt(datapath, host, watched, start, now).unwrap();
         controller.turn(now);
-        Self { controller, targets, hops, is_a_packet_stalled: false, grace_periods, now }
+        Self { controller, targets, hops, is_a_packet_stalled: false, is_paced: false, grace_periods, now }
     }
 
     /// Like kill -9 and a new daemon, which takes over the maps and the saved overlay. Netlink has not reported
@@ -166,12 +169,19 @@ impl World {
 
     /// A grace period that begins ends at once, unless a packet is stalled.
     pub fn turn(&mut self) {
+        if !self.is_paced {
+            self.controller.pace = Pace::new(self.now);
+        }
         self.controller.turn(self.now);
         if !self.is_a_packet_stalled && self.grace_periods.has_changed().unwrap() {
             let round = *self.grace_periods.borrow_and_update();
             self.controller.absorb(Event::GracePeriodEnded(round), self.now);
             self.controller.turn(self.now);
         }
+    }
+
+    pub const fn now(&self) -> Instant {
+        self.now
     }
 
     pub fn wait(&mut self, ms: u64) {
