@@ -243,6 +243,7 @@ impl<'a> Compiler<'a> {
         }
         let families_in_panic = self.state.families_in_panic(service);
         let mut eligible: BTreeMap<Family, Eligible> = BTreeMap::new();
+        let mut placed: BTreeMap<Family, Vec<BackendId>> = BTreeMap::new();
         let mut in_panic = Vec::new();
         for (backend, standing) in service.backends.iter().zip(self.state.standings(service)) {
             let name = BackendName::new(&service.name, &backend.name);
@@ -256,6 +257,7 @@ impl<'a> Compiler<'a> {
             };
             let pool = pools.get(&Family::of(backend.address.ip())).copied().unwrap_or_default();
             self.place_backend(service, backend, (number, counters), (id, pool));
+            placed.entry(Family::of(backend.address.ip())).or_default().push(id);
             in_panic.extend((standing == Standing::EligibleInPanic).then_some(id));
             if matches!(standing, Standing::Eligible | Standing::EligibleInPanic) {
                 let tenths = self.state.tenths(&name, backend, &families_in_panic);
@@ -267,9 +269,24 @@ impl<'a> Compiler<'a> {
             let eligible = eligible.remove(&family).unwrap_or_default();
             self.schedule(service, number, (family, pool), eligible)?;
         }
+        if service.availability.on_refused == OnRefused::Retry {
+            placed.values().for_each(|ids| self.mark_retries(ids));
+        }
         self.mark_in_panic(&in_panic);
         self.mark_addresses(service, number);
         Ok(())
+    }
+
+    /// Marks the backends of a pool whose refusals are hidden: those beside which another one gets new flows. One that has left
+    /// the schedule may still refuse flows that it got before.
+    fn mark_retries(&mut self, ids: &[BackendId]) {
+        let accepts = |entry: &backend::Backend| usize::from(entry.accepts != backend::Backend::ACCEPTS_NONE);
+        let accepting: usize =
+            ids.iter().filter_map(|id| self.want.backends.get(&place(*id))).map(accepts).sum();
+        for id in ids {
+            let entry = self.want.backends.entry(place(*id));
+            entry.and_modify(|entry| entry.retries = (accepting > accepts(entry)).into());
+        }
     }
 
     /// Marks backends that get flows although they are down.
@@ -319,11 +336,9 @@ impl<'a> Compiler<'a> {
     ) -> Result<(), NoRoom> {
         let listens = service.listen.iter().filter(|it| Family::of(it.ip()) == family);
         let entries = eligible.in_force();
-        let retries = entries.len() > 1 && service.availability.on_refused == OnRefused::Retry;
         for entry in &entries {
             self.want.backends.entry(place(entry.id)).and_modify(|backend| {
                 backend.accepts = backend::Backend::ACCEPTS;
-                backend.retries = retries.into();
                 backend.most_ejected = (entries.len() / 2) as u16;
                 backend.weight = entry.weight;
             });

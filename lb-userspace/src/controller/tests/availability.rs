@@ -240,6 +240,26 @@ fn with_on_down_reset_a_backend_that_is_not_down_keeps_its_flows() {
 }
 
 #[test]
+fn a_refusal_is_hidden_while_another_backend_gets_new_flows() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+    let retries = |world: &World| {
+        ["web-1", "web-2", "web-3"].map(|backend| {
+            let id = world.id(&format!("web/{backend}")).unwrap();
+            world.controller.datapath.maps.backend(id).unwrap().retries
+        })
+    };
+    assert_eq!(retries(&world), [1, 1, 1]);
+
+    // It may still refuse flows that it got before.
+    down(&mut world, &["web/web-1"]);
+    assert_eq!(retries(&world), [1, 1, 1]);
+    world.set("web/web-2", AdminState::Drain);
+    assert_eq!(retries(&world), [1, 1, 0]);
+    down(&mut world, &["web/web-3"]);
+    assert_eq!(retries(&world), [0, 0, 0]);
+}
+
+#[test]
 fn with_on_down_reset_panic_keeps_the_flows() {
     let mut world =
         World::all_up(vec![web_with(Availability { on_down: OnDown::Reset, ..panics_below(50) })]);
