@@ -9,6 +9,7 @@ mod run;
 
 use std::{net::IpAddr, rc::Rc};
 
+use anyhow::Result;
 use lb_common::{
     clock::Ticks,
     event::NeighbourWanted,
@@ -21,6 +22,7 @@ use lb_common::{
 pub use self::run::{Observation, run, run_at_every_access};
 use crate::{
     dialogue::{Dialogue, IcmpError, Message},
+    engine::Memory,
     packet::Packet,
     world::World,
 };
@@ -44,9 +46,14 @@ enum Step {
     Records(usize),
     /// The neighbour request to the daemon in the step before.
     Asked(Vec<NeighbourWanted>),
+    /// What else must be true of the tables.
+    Holds(Box<Check>),
     After(Ticks),
     Change(Box<dyn Fn(&mut World)>),
 }
+
+/// What a row says of the tables.
+type Check = dyn Fn(&World, &Memory) -> Result<()>;
 
 /// What is sent.
 #[derive(Clone, Debug)]
@@ -134,6 +141,7 @@ impl Case {
             | Step::Flow(..)
             | Step::Records(_)
             | Step::Asked(_)
+            | Step::Holds(_)
             | Step::After(_)
             | Step::Change(_) => None,
         })
@@ -169,6 +177,7 @@ impl Case {
                 | Step::Flow(..)
                 | Step::Records(_)
                 | Step::Asked(_)
+                | Step::Holds(_)
                 | Step::After(_)
                 | Step::Change(_),
             )
@@ -203,6 +212,11 @@ impl Case {
     /// The last input requested no neighbour from the daemon.
     pub fn asks_nothing(self) -> Self {
         self.then(Step::Asked(Vec::new()))
+    }
+
+    /// The tables are as this says.
+    pub fn holds(self, check: impl Fn(&World, &Memory) -> Result<()> + 'static) -> Self {
+        self.then(Step::Holds(Box::new(check)))
     }
 
     /// Time passes.

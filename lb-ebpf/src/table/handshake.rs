@@ -108,13 +108,13 @@ pub fn refused<F: Family>(
     Err(Retry)
 }
 
-/// The backend of a flow, unless it was removed.
+/// The backend of a flow. `None`: it was removed, or the record has another flow by now, whose backend has done nothing.
 #[inline(always)]
 fn backend_of<'a, F: Family>(
     tables: &'a impl Steps<F>,
     found: &Found<'_, F>,
 ) -> Option<(&'a Backend, &'a Load)> {
-    let id = found.record.owner.get().backend();
+    let id = found.read(|it| it.owner.get())?.backend();
     let backend = tables.backend(id).filter(|backend| backend.id == id)?;
     Some((backend, tables.load_of(backend)))
 }

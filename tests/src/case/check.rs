@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Result, ensure};
 use lb_common::{
     counters::Tally,
+    ejection::Ejection,
     flow::{ReplyEntry, State},
     limits::MAX_PLACES,
     net::Be16,
@@ -19,7 +20,7 @@ use super::{
 use crate::{
     dialogue::{Dialogue, Sender},
     engine::{Action, Counters, Flow, MAX_IDS, Memory},
-    world::{World, network::INTERFACES},
+    world::{Backend, World, network::INTERFACES},
 };
 
 /// One packet and its outcome.
@@ -204,10 +205,15 @@ pub fn are_there(memory: &Memory, flows: &[Flow]) -> Result<()> {
     Ok(())
 }
 
-/// No record is busy, the counts of half-open flows and of each backend's flows are right, and each flow's reply tuple is
-/// its own and leads to it.
+/// No record is busy, the counts of half-open flows, of each backend's flows and of ejected backends are right, and each
+/// flow's tuples are its own and lead to it.
 pub fn memory(world: &World, memory: &Memory) -> Result<()> {
-    let mut half_open = [0; 2];
+    loads(world, memory)?;
+    ejections(world, memory)?;
+    flows(memory)
+}
+
+fn loads(world: &World, memory: &Memory) -> Result<()> {
     let backends = || world.services.iter().flat_map(|service| &service.backends);
     for backend in backends() {
         let place = backend.id.place(MAX_PLACES);
@@ -219,7 +225,26 @@ pub fn memory(world: &World, memory: &Memory) -> Result<()> {
         let (load, _) = memory.loads[backend.id.place(MAX_IDS) as usize];
         ensure!(load == flows, "{} has {flows} flows, counted {load}", backend.name);
     }
-    let mut replies = BTreeSet::new();
+    Ok(())
+}
+
+/// The number of ejected backends of each pool is right.
+fn ejections(world: &World, memory: &Memory) -> Result<()> {
+    for (service, (_, counted)) in world.services.iter().zip(&memory.turns) {
+        let is_ejected = |backend: &&Backend| {
+            let (_, ejection) = memory.loads[backend.id.place(MAX_IDS) as usize];
+            Ejection(ejection).is_ejected()
+        };
+        let ejected = service.backends.iter().filter(is_ejected).count() as u64;
+        ensure!(*counted == ejected, "{ejected} backends are ejected, counted {counted}");
+        ensure!(ejected <= service.backends.len() as u64 / 2, "{ejected} backends are ejected");
+    }
+    Ok(())
+}
+
+fn flows(memory: &Memory) -> Result<()> {
+    let mut half_open = [0; 2];
+    let (mut requests, mut replies) = (BTreeSet::new(), BTreeSet::new());
     for flow in &memory.flows {
         let family = usize::from(flow.client.is_ipv6());
         let state = flow.control.state();
@@ -227,6 +252,10 @@ pub fn memory(world: &World, memory: &Memory) -> Result<()> {
         if state.is_half_open() {
             half_open[family] += 1;
         }
+        // A reopening flow has the tuple of the closing one.
+        let of_client = (flow.client, flow.listen, flow.request_ports.raw(), flow.owner.protocol());
+        let is_its_own = !state.is_live() || requests.insert((of_client, state.is_reopening()));
+        ensure!(is_its_own, "two flows have one request tuple: {:#?}", memory.flows);
         let reply = (flow.backend, flow.source, flow.reply_ports.raw(), flow.owner.protocol());
         ensure!(replies.insert(reply), "two flows have one reply tuple: {:#?}", memory.flows);
         let leads_here = |entry: ReplyEntry| {

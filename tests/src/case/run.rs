@@ -96,6 +96,7 @@ impl<'a> Run<'a> {
                 ensure!(asked == Some(wanted), "the neighbour requests are {asked:?}, not {wanted:?}");
                 Ok(())
             }
+            Step::Holds(check) => check(&self.known.world, &self.engine.memory()?),
             Step::After(time) => {
                 let world = &mut self.known.world;
                 world.clock.0 = world.clock.0.wrapping_add(time.0);

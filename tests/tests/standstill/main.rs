@@ -7,6 +7,7 @@
 mod eviction;
 mod late;
 mod new_flows;
+mod refusals;
 mod reopening;
 mod routes;
 
