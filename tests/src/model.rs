@@ -4,6 +4,8 @@
 //! It turns random acts into a row of inputs and expected outcomes. The row then checks the rest.
 
 mod connection;
+mod ejection;
+mod pool;
 
 use std::collections::BTreeMap;
 
@@ -11,16 +13,20 @@ use lb_common::{flow::State, net::Protocol, reason::Reason};
 use lb_ebpf::packet::tcp::{ACK, FIN, RST, SYN};
 use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 
-use self::connection::{Connection, Side};
+pub use self::pool::Pool;
+use self::{
+    connection::{Connection, Side},
+    ejection::Ejections,
+    pool::NAMES,
+};
 use crate::{
-    case::{Case, Drops, Expected, Opens, Passes, Reaches, Resets, Returns, answered},
+    case::{Case, Depends, Drops, Expected, Opens, Passes, Reaches, Resets, Returns, answered},
     dialogue::{BACKEND_ISN, Dialogue, Message},
-    world::{Kind, World},
+    world::Kind,
 };
 
-/// Enough that a reopening flow seldom gets the backend of the closing one.
-const BACKENDS: [&str; 8] = ["web-1", "web-2", "web-3", "web-4", "web-5", "web-6", "web-7", "web-8"];
-const DIALOGUES: u16 = 2;
+/// How often a client that is refused gets another backend.
+const RETRIES: u32 = 2;
 
 /// One event. Numbers index the model's clients and backends.
 #[derive(Clone, Copy, Debug)]
@@ -62,8 +68,10 @@ pub enum Segment {
     Data,
     /// With ACK, from either side.
     Fin,
-    /// From a client without ACK, from a backend with it.
+    /// From a client without ACK. From a backend with it: until it has answered, this refuses the connection.
     Rst,
+    /// From a client with ACK. From a backend without it: it does not acknowledge the SYN, so it refuses nothing.
+    OtherRst,
 }
 
 /// The connection of a client on which a backend sends.
@@ -81,42 +89,43 @@ pub enum Conversation {
 /// resolution of a quarter of a second.
 const WAITS_S: [u64; 8] = [7, 14, 70, 119, 126, 252, 308, 7448];
 
-/// Sequences of acts.
-pub fn acts(length: usize) -> impl Strategy<Value = Vec<Act>> {
+/// Sequences of acts. In a pool that retries, most of them open connections and refuse them.
+pub fn acts(pool: Pool, length: usize) -> impl Strategy<Value = Vec<Act>> {
+    let opening = if pool.retries { 12 } else { 3 };
+    // The controller ends the ejection of a backend that leaves the schedule: no engine plays that part of it.
+    let changes = u32::from(!pool.ejects);
     let segment = prop_oneof![
-        3 => Just(Segment::Syn),
+        opening => Just(Segment::Syn),
         3 => Just(Segment::Ack(1)),
         1 => prop::sample::select(vec![0, 65_536, 65_537, 5_000_000]).prop_map(Segment::Ack),
         2 => Just(Segment::Data),
         2 => Just(Segment::Fin),
         2 => Just(Segment::Rst),
+        1 => Just(Segment::OtherRst),
     ];
+    let of_backend = prop_oneof![12 => segment.clone(), opening => Just(Segment::Rst)];
     let conversation = prop_oneof![
-        3 => Just(Conversation::Fresh),
+        opening => Just(Conversation::Fresh),
         3 => Just(Conversation::Old),
         1 => Just(Conversation::Past)
     ];
-    let backend = 0..BACKENDS.len();
+    let (dialogue, backend) = (0..pool.clients, 0..pool.backends);
     let act = prop_oneof![
-        8 => (0..DIALOGUES, segment.clone()).prop_map(|(dialogue, segment)| Act::Client { dialogue, segment }),
-        8 => (0..DIALOGUES, conversation, segment)
+        8 => (dialogue.clone(), segment.clone()).prop_map(|(dialogue, segment)| Act::Client { dialogue, segment }),
+        8 => (dialogue, conversation, of_backend)
             .prop_map(|(dialogue, conversation, segment)| Act::Backend { dialogue, conversation, segment }),
         1 => prop::sample::select(WAITS_S.to_vec()).prop_map(Act::Wait),
-        1 => backend.clone().prop_map(Act::Rest),
-        1 => backend.clone().prop_map(Act::Accept),
-        1 => backend.prop_map(Act::Renew),
+        changes => backend.clone().prop_map(Act::Rest),
+        changes => backend.clone().prop_map(Act::Accept),
+        changes => backend.prop_map(Act::Renew),
     ];
     prop::collection::vec(act, 1..=length)
 }
 
 /// Turns acts into a row.
-pub fn case(kind: Kind, acts: &[Act]) -> Case {
-    let mut world = World::new(kind);
-    for (number, name) in (11..).zip(BACKENDS).skip(world.services[0].backends.len()) {
-        world = world.backend(name, kind.ip.inside(number));
-    }
-    let mut case = Case::new(format!("{kind}: {acts:?}"), world);
-    let mut model = Model::new(kind);
+pub fn case(kind: Kind, pool: Pool, acts: &[Act]) -> Case {
+    let mut case = Case::new(format!("{kind}, {pool:?}: {acts:?}"), pool.world(kind));
+    let mut model = Model::new(kind, pool);
     for act in acts {
         case = model.play(case, *act);
         if model.is_ambiguous {
@@ -127,12 +136,11 @@ pub fn case(kind: Kind, acts: &[Act]) -> Case {
 }
 
 /// The same rows at every run, for an engine that is slower than memory.
-pub fn rows() -> Vec<Case> {
-    let kinds = Kind::tcp().into_iter().chain(Kind::udp());
+pub fn rows(kinds: impl IntoIterator<Item = Kind>, pool: Pool) -> Vec<Case> {
     let mut runner = TestRunner::deterministic();
-    let strategy = acts(ROW_ACTS);
-    let mut row = |kind| strategy.new_tree(&mut runner).ok().map(|tree| case(kind, &tree.current()));
-    kinds.flat_map(|kind| (0..ROWS).filter_map(|_| row(kind)).collect::<Vec<_>>()).collect()
+    let strategy = acts(pool, ROW_ACTS);
+    let mut row = |kind| strategy.new_tree(&mut runner).ok().map(|tree| case(kind, pool, &tree.current()));
+    kinds.into_iter().flat_map(|kind| (0..ROWS).filter_map(|_| row(kind)).collect::<Vec<_>>()).collect()
 }
 
 const ROWS: usize = 100;
@@ -140,13 +148,16 @@ const ROW_ACTS: usize = 80;
 
 struct Model {
     kind: Kind,
+    pool: Pool,
     now_s: u64,
     turn: usize,
-    accepts: [bool; BACKENDS.len()],
+    accepts: Vec<bool>,
     /// How often each backend has lost its flows.
-    losses: [u32; BACKENDS.len()],
+    losses: Vec<u32>,
+    ejections: Ejections,
     clients: Vec<Client>,
-    /// Two connections of a client have the same backend, and the row cannot distinguish them: it ends here.
+    /// The row ends here: two connections of a client have the same backend, and it cannot distinguish them; or a flow may get
+    /// any of several backends.
     is_ambiguous: bool,
 }
 
@@ -159,15 +170,26 @@ struct Client {
     past: BTreeMap<usize, Option<Connection>>,
 }
 
+/// What the connection that a client has just lost says about the next one.
+#[derive(Clone, Copy, Default)]
+struct Before {
+    /// The backend that has failed it.
+    failed_by: Option<usize>,
+    /// How many backends have refused it.
+    refusals: u32,
+}
+
 impl Model {
-    fn new(kind: Kind) -> Self {
+    fn new(kind: Kind, pool: Pool) -> Self {
         Self {
             kind,
+            pool,
             now_s: 0,
             turn: 0,
-            accepts: [true; BACKENDS.len()],
-            losses: [0; BACKENDS.len()],
-            clients: (0..DIALOGUES).map(|_| Client::default()).collect(),
+            accepts: vec![true; pool.backends],
+            losses: vec![0; pool.backends],
+            ejections: Ejections::new(pool.backends),
+            clients: (0..pool.clients).map(|_| Client::default()).collect(),
             is_ambiguous: false,
         }
     }
@@ -181,24 +203,24 @@ impl Model {
             }
             Act::Rest(backend) => {
                 self.accepts[backend] = false;
-                case.change(move |world| world.rest(BACKENDS[backend]))
+                case.change(move |world| world.rest(NAMES[backend]))
             }
             Act::Accept(backend) => {
                 self.accepts[backend] = true;
-                case.change(move |world| world.find_mut(BACKENDS[backend]).accepts = true)
+                case.change(move |world| world.find_mut(NAMES[backend]).accepts = true)
             }
             Act::Renew(backend) => {
                 self.losses[backend] += 1;
-                case.change(move |world| world.renew(BACKENDS[backend]))
+                case.change(move |world| world.renew(NAMES[backend]))
             }
             Act::Client { dialogue, segment } => {
                 let client = self.dialogue(dialogue);
                 let expected = self.client_sends(usize::from(dialogue), segment);
                 let mine = &self.clients[usize::from(dialogue)];
-                if let (Some(old), Some(fresh)) = (&mine.old, &mine.fresh)
-                    && old.backend == fresh.backend
-                {
-                    self.is_ambiguous = true;
+                if let (Some(old), Some(fresh)) = (&mine.old, &mine.fresh) {
+                    self.is_ambiguous |= old.backend == fresh.backend;
+                }
+                if self.is_ambiguous {
                     return case;
                 }
                 self.with_states(case.step(client_message(client, segment), expected), dialogue)
@@ -209,7 +231,7 @@ impl Model {
                 else {
                     return case;
                 };
-                let message = backend_message(self.dialogue(dialogue), BACKENDS[backend], segment);
+                let message = backend_message(self.dialogue(dialogue), NAMES[backend], segment);
                 self.with_states(case.step(message, expected), dialogue)
             }
         }
@@ -230,8 +252,9 @@ impl Model {
     fn client_sends(&mut self, number: usize, segment: Segment) -> Expected {
         let is_tcp = self.kind.protocol == Protocol::Tcp;
         let opens = !is_tcp || matches!(segment, Segment::Syn);
-        let (now_s, accepts, losses) = (self.now_s, self.accepts, self.losses);
+        let (now_s, most) = (self.now_s, self.most_ejected());
         let client = &mut self.clients[number];
+        let mut before = Before::default();
 
         let for_fresh = match (&client.old, &client.fresh) {
             (_, None) => false,
@@ -245,48 +268,94 @@ impl Model {
             && (for_fresh || !reopens)
         {
             let backend = connection.backend;
-            let waits_for_another = !connection.is_proven && opens && !accepts[backend];
+            let waits_for_another = !connection.is_proven && opens && !self.accepts[backend];
             let is_over =
-                connection.losses != losses[backend] || connection.is_idle(now_s) || waits_for_another;
+                connection.losses != self.losses[backend] || connection.is_idle(now_s) || waits_for_another;
             if !is_over {
-                connection.seen_s = now_s;
-                if connection.client_sends(segment) {
-                    // A proven reopening connection replaces the old one.
-                    let proven = client.fresh.take();
-                    client
-                        .past
-                        .extend(std::mem::replace(&mut client.old, proven).map(|old| (old.backend, None)));
+                // A SYN that was duplicated on the way says nothing about the backend.
+                let is_unanswered = connection.waits()
+                    && !connection.is_refused
+                    && matches!(segment, Segment::Syn)
+                    && now_s > connection.seen_s;
+                if is_unanswered {
+                    self.ejections.failed(backend, most, now_s);
                 }
-                return Reaches(BACKENDS[backend]);
+                if connection.is_refused || is_unanswered && self.ejections.has(backend) {
+                    before = Before { failed_by: Some(backend), refusals: connection.refusals() };
+                } else {
+                    connection.seen_s = now_s;
+                    if connection.client_sends(segment) {
+                        // A proven reopening connection replaces the old one.
+                        let proven = client.fresh.take();
+                        client.past.extend(
+                            std::mem::replace(&mut client.old, proven).map(|old| (old.backend, None)),
+                        );
+                    }
+                    return Reaches(NAMES[backend]);
+                }
             }
             // The record of a lost connection is kept until another one needs it, unless the client opens one at once.
-            let lost = slot.take().filter(|it| !opens && it.losses != losses[backend]);
+            let lost = slot.take().filter(|it| !opens && it.losses != self.losses[backend]);
             client.past.insert(backend, lost);
         }
         if !opens {
             // A reset is never answered.
-            let is_reset = matches!(segment, Segment::Rst);
+            let is_reset = matches!(segment, Segment::Rst | Segment::OtherRst);
             return if is_reset { Drops(Reason::NoFlow) } else { Resets(Reason::NoFlow) };
         }
-        self.open(number)
+        self.open(number, before)
     }
 
-    fn open(&mut self, number: usize) -> Expected {
-        let accepting: Vec<usize> = (0..BACKENDS.len()).filter(|backend| self.accepts[*backend]).collect();
-        if accepting.is_empty() {
+    /// How many backends may be ejected at the same time.
+    fn most_ejected(&self) -> usize {
+        if self.pool.ejects { self.accepting().len() / 2 } else { 0 }
+    }
+
+    fn accepting(&self) -> Vec<usize> {
+        (0..self.pool.backends).filter(|backend| self.accepts[*backend]).collect()
+    }
+
+    /// Has the backend fewer flows than its maximum?
+    fn has_room(&self, backend: usize) -> bool {
+        let connections = self.clients.iter().flat_map(|it| [&it.old, &it.fresh]).flatten();
+        let of_backend = |it: &&Connection| it.backend == backend && it.losses == self.losses[backend];
+        let flows = connections.filter(of_backend).filter(|it| it.is_counted()).count();
+        self.pool.max_flows == 0 || flows < self.pool.max_flows as usize
+    }
+
+    fn open(&mut self, number: usize, before: Before) -> Expected {
+        let mut candidates = self.accepting();
+        if candidates.is_empty() {
             return answered(self.kind.protocol, Reason::NoBackend);
         }
+        let first = self.turn % candidates.len();
+        self.turn += 1;
+        candidates.rotate_left(first);
+        candidates.retain(|backend| self.has_room(*backend));
+        if candidates.is_empty() {
+            return Drops(Reason::BackendsFull);
+        }
+        // The backend that has failed the client is the last resort.
+        let others = candidates.iter().copied().filter(|backend| Some(*backend) != before.failed_by);
+        let others: Vec<usize> = others.collect();
+        let admitted = others.iter().copied().find(|backend| self.ejections.admits(*backend, self.now_s));
+        let backend = match (admitted, &others[..]) {
+            (Some(backend), _) | (None, &[backend]) => backend,
+            (None, []) => candidates[0],
+            (None, _) => {
+                self.is_ambiguous = true; // All are ejected.
+                return Depends;
+            }
+        };
         let client = &mut self.clients[number];
         if let Some(old) = &mut client.old {
             old.has_reopening = true;
         }
-        let backend = accepting[self.turn % accepting.len()];
-        self.turn += 1;
         client.past.remove(&backend);
         let mut fresh = Connection::new(self.kind.protocol, backend, self.losses[backend], self.now_s);
-        fresh.is_reopening = client.old.is_some();
+        (fresh.is_reopening, fresh.retries) = (client.old.is_some(), before.refusals);
         client.fresh = Some(fresh);
-        Opens(BACKENDS[backend])
+        Opens(NAMES[backend])
     }
 
     /// A backend sends a segment, if there is a connection for it.
@@ -296,6 +365,7 @@ impl Model {
         conversation: Conversation,
         segment: Segment,
     ) -> Option<(usize, Expected)> {
+        let (most, accepting) = (self.most_ejected(), self.accepting());
         let client = &mut self.clients[number];
         let slot = match conversation {
             Conversation::Old => &mut client.old,
@@ -317,20 +387,27 @@ impl Model {
         connection.seen_s = self.now_s;
         if connection.is_proven {
             connection.note_close(Side::Backend, segment);
-        } else if self.kind.protocol == Protocol::Udp {
-            connection.answered = Some(0);
-        } else if matches!(segment, Segment::Ack(_)) {
-            connection.answered = Some(BACKEND_ISN);
-        } else if matches!(segment, Segment::Rst) {
-            // Refused: a reopening connection ends; any other is as if both sides had closed.
-            let mut refused = slot.take()?;
-            if refused.is_reopening {
-                client.past.insert(backend, None);
-            } else {
-                refused.is_proven = true;
-                refused.closed = [true; 2];
-                client.old = Some(refused);
+            return Some((backend, Returns));
+        }
+        match segment {
+            _ if self.kind.protocol == Protocol::Udp => connection.answered = Some(0),
+            Segment::Ack(_) => {
+                // If it has refused before, that RST was forged.
+                (connection.answered, connection.is_refused) = (Some(BACKEND_ISN), false);
+                self.ejections.answered(backend);
             }
+            Segment::Rst if connection.is_refused => return Some((backend, Drops(Reason::Retried))),
+            Segment::Rst if connection.waits() => {
+                self.ejections.failed(backend, most, self.now_s);
+                let has_another = accepting.iter().any(|other| *other != backend);
+                if self.pool.retries && has_another && connection.retries < RETRIES {
+                    connection.is_refused = true;
+                    return Some((backend, Drops(Reason::Retried)));
+                }
+                client.is_refused();
+            }
+            Segment::Rst | Segment::OtherRst if !connection.waits() => client.is_refused(),
+            Segment::Syn | Segment::Data | Segment::Fin | Segment::Rst | Segment::OtherRst => {}
         }
         Some((backend, Returns))
     }
@@ -340,10 +417,24 @@ impl Model {
 fn refused(lost: &Connection, segment: Segment, now_s: u64) -> Expected {
     if lost.is_forgotten(now_s) {
         Passes(Reason::NotService)
-    } else if matches!(segment, Segment::Rst) && lost.protocol == Protocol::Tcp {
+    } else if matches!(segment, Segment::Rst | Segment::OtherRst) && lost.protocol == Protocol::Tcp {
         Drops(Reason::NoFlow)
     } else {
         answered(lost.protocol, Reason::NoFlow)
+    }
+}
+
+impl Client {
+    /// The client receives a refusal. A reopening connection ends; any other is as if both sides had closed.
+    fn is_refused(&mut self) {
+        let Some(mut refused) = self.fresh.take() else { return };
+        if refused.is_reopening {
+            self.past.insert(refused.backend, None);
+        } else {
+            refused.is_proven = true;
+            refused.closed = [true; 2];
+            self.old = Some(refused);
+        }
     }
 }
 
@@ -355,6 +446,7 @@ fn client_message(dialogue: Dialogue, segment: Segment) -> Message {
         (Protocol::Tcp, Segment::Data) => dialogue.data(),
         (Protocol::Tcp, Segment::Fin) => dialogue.fin(),
         (Protocol::Tcp, Segment::Rst) => dialogue.rst(),
+        (Protocol::Tcp, Segment::OtherRst) => dialogue.rst().with(|packet| packet.tcp_mut().flags |= ACK),
     }
 }
 
@@ -365,6 +457,7 @@ fn backend_message(dialogue: Dialogue, backend: &'static str, segment: Segment) 
         (Protocol::Tcp, Segment::Syn | Segment::Data) => ACK,
         (Protocol::Tcp, Segment::Fin) => FIN | ACK,
         (Protocol::Tcp, Segment::Rst) => RST | ACK,
+        (Protocol::Tcp, Segment::OtherRst) => RST,
     };
     let message = dialogue.reply(backend, flags);
     if flags == SYN | ACK { message.with(|packet| packet.tcp_mut().sequence = BACKEND_ISN) } else { message }

@@ -13,12 +13,13 @@ use tests::{
     engine::{Action, Engine as _},
     host::HostEngine,
     kernel::KernelEngine,
-    model, rows,
+    model::{self, Pool},
+    rows,
     world::{Kind, World, network},
 };
 
 /// Runs all rows in both engines and reports each that fails.
-fn agree(rows: fn() -> Vec<Case>) -> Result<()> {
+fn agree(rows: impl FnOnce() -> Vec<Case> + Send + 'static) -> Result<()> {
     let failures: Vec<String> = in_a_thread(move || {
         let (mut host, mut kernel) = (HostEngine::default(), KernelEngine::new()?);
         let failed = |row: &Case| compare(row, &mut host, &mut kernel).err();
@@ -49,7 +50,13 @@ fn compare(row: &Case, host: &mut HostEngine, kernel: &mut KernelEngine) -> Resu
 
 #[test]
 fn random_acts() -> Result<()> {
-    agree(model::rows)
+    agree(|| model::rows(Kind::tcp().into_iter().chain(Kind::udp()), Pool::PLAIN))
+}
+
+#[test]
+fn random_acts_with_backends_that_fail() -> Result<()> {
+    let pools = [Pool::RETRYING, Pool::EJECTING, Pool::LIMITED];
+    pools.into_iter().try_for_each(|pool| agree(move || model::rows(Kind::tcp(), pool)))
 }
 
 #[test]

@@ -4,31 +4,52 @@ use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
 };
-use tests::{case, host::HostEngine, model, world::Kind};
+use tests::{
+    case,
+    host::HostEngine,
+    model::{self, Pool},
+    world::Kind,
+};
 
 const SEQUENCES: u32 = 10_000;
 const ACTS: usize = 80;
 
-fn agrees(kind: Kind) {
-    let mut runner =
-        TestRunner::new(Config { cases: SEQUENCES, failure_persistence: None, ..Config::default() });
-    let outcome = runner.run(&model::acts(ACTS), |acts| {
-        case::run(&model::case(kind, &acts), &mut HostEngine::default())
-            .map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
-        Ok(())
-    });
+fn agree(kinds: impl IntoIterator<Item = Kind>, pool: Pool) {
+    for kind in kinds {
+        let config = Config { cases: SEQUENCES, failure_persistence: None, ..Config::default() };
+        let outcome = TestRunner::new(config).run(&model::acts(pool, ACTS), |acts| {
+            case::run(&model::case(kind, pool, &acts), &mut HostEngine::default())
+                .map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
+            Ok(())
+        });
 
-    if let Err(error) = outcome {
-        panic!("{error}");
+        if let Err(error) = outcome {
+            panic!("{error}");
+        }
     }
 }
 
 #[test]
 fn tcp_flows_follow_the_model() {
-    Kind::tcp().into_iter().for_each(agrees);
+    agree(Kind::tcp(), Pool::PLAIN);
 }
 
 #[test]
 fn udp_flows_follow_the_model() {
-    Kind::udp().into_iter().for_each(agrees);
+    agree(Kind::udp(), Pool::PLAIN);
+}
+
+#[test]
+fn flows_of_refused_clients_follow_the_model() {
+    agree(Kind::tcp(), Pool::RETRYING);
+}
+
+#[test]
+fn flows_of_backends_that_are_ejected_follow_the_model() {
+    agree(Kind::tcp(), Pool::EJECTING);
+}
+
+#[test]
+fn flows_of_backends_with_max_flows_follow_the_model() {
+    agree(Kind::tcp().into_iter().chain(Kind::udp()), Pool::LIMITED);
 }

@@ -36,6 +36,10 @@ pub struct Connection {
     pub is_reopening: bool,
     /// Another was opened while it was closing.
     pub has_reopening: bool,
+    /// Has its backend refused it, unknown to the client?
+    pub is_refused: bool,
+    /// How many backends have refused the client before this one.
+    pub retries: u32,
     /// The sequence number of the backend's SYN-ACK; any, for UDP.
     pub answered: Option<u32>,
     /// Which sides have sent FIN.
@@ -57,6 +61,8 @@ impl Connection {
             is_proven: false,
             is_reopening: false,
             has_reopening: false,
+            is_refused: false,
+            retries: 0,
             answered: None,
             closed: [false; 2],
             short_timer: [false; 2],
@@ -82,6 +88,21 @@ impl Connection {
         now_s - self.seen_s > if self.protocol == Protocol::Tcp { TCP_S } else { UDP_S }
     }
 
+    /// Has the backend not answered yet?
+    pub fn waits(&self) -> bool {
+        !self.is_proven && self.answered.is_none()
+    }
+
+    /// How many backends have refused the client.
+    pub fn refusals(&self) -> u32 {
+        self.retries + u32::from(self.is_refused)
+    }
+
+    /// Does it count for its backend's maximum?
+    pub fn is_counted(&self) -> bool {
+        self.closed != [true; 2] && !self.is_reset() && !self.is_refused
+    }
+
     fn is_reset(&self) -> bool {
         self.reset != [false; 2]
     }
@@ -99,7 +120,7 @@ impl Connection {
             (Protocol::Tcp, Segment::Ack(beyond)) => (1..=65_536).contains(&beyond),
             // Both acknowledge the SYN-ACK.
             (Protocol::Tcp, Segment::Data | Segment::Fin) => true,
-            (Protocol::Tcp, Segment::Syn | Segment::Rst) => false,
+            (Protocol::Tcp, Segment::Syn | Segment::Rst | Segment::OtherRst) => false,
         }
     }
 
@@ -125,8 +146,8 @@ impl Connection {
         }
         let (mine, other) = (side as usize, 1 - side as usize);
         match segment {
-            Segment::Rst if self.closed == [true; 2] => {}
-            Segment::Rst => (self.reset[mine], self.short_timer) = (true, [false; 2]),
+            Segment::Rst | Segment::OtherRst if self.closed == [true; 2] => {}
+            Segment::Rst | Segment::OtherRst => (self.reset[mine], self.short_timer) = (true, [false; 2]),
             Segment::Fin => {
                 if self.is_reset() {
                     (self.reset[other], self.short_timer[other]) = (false, false);
@@ -145,7 +166,9 @@ impl Connection {
     /// The state that the program would record.
     pub fn state(&self) -> State {
         if !self.is_proven {
-            return if self.is_reopening { State::REOPENING } else { State::HALF_OPEN };
+            let kind = if self.is_reopening { State::REOPENING } else { State::HALF_OPEN };
+            let state = kind.after_retries(self.retries);
+            return if self.is_refused { state.refused() } else { state };
         }
         let bits = [
             (self.has_reopening, State::SYN_WHILE_CLOSING),
