@@ -12,13 +12,14 @@ use aya::{
     maps::{Array, PerCpuArray},
 };
 use lb_common::{
-    backend::{Backend, BackendId},
+    backend::Backend,
     cell::Word,
     counters::{BackendNumber, ServiceNumber},
+    ejection::Ejection,
     flow::{Bucket, RecordIndex, ReplyEntry, ReplyLine, Shape, State},
     hop::{Hop, Interface, InterfaceIndex},
     net::{Address, Be16, Mac, Protocol, V4, V6},
-    pool::{Picker, Pool, PoolNumber, SlotIndex, SlotLine, SlotRange, SourceSet, SourceSetNumber},
+    pool::{Picker, Pool, PoolNumber, SlotIndex, SlotLine, SlotRange, SourceSet, SourceSetNumber, Turn},
     service::{Mode, Service, ServiceKey},
     settings::{PortPool, Settings},
 };
@@ -35,7 +36,8 @@ use tests::{
     lab::{self, Lab, Namespace, Topology},
 };
 use tests_ebpf::race::{
-    self as world, CLIENT, CLIENTS, FLOWS, Findings, LISTEN, SERVICE_PORT, SOURCE, SOURCES,
+    self as world, BACKENDS, CLIENT, CLIENTS, Findings, LISTEN, MOST_EJECTED, POOLS, SERVICE_PORT, SOURCE,
+    SOURCES,
 };
 
 /// Runs for each family.
@@ -44,9 +46,21 @@ const RUNS: u64 = 40_000_000;
 const ROUND: u32 = 5_000_000;
 const CPUS: usize = 2;
 
-const FULL_NAT: u32 = 0;
-const NAT: u32 = 1;
-const BACKENDS: u32 = 2;
+/// How the flows of a pool are shared. Up to half of the backends of each pool are ejected.
+struct Rules {
+    mode: Mode,
+    picker: Picker,
+    retries: u16,
+    max_flows: u32,
+}
+
+/// By number. The program expects these modes.
+const RULES: [Rules; POOLS as usize] = [
+    Rules { mode: Mode::FullNat, picker: Picker::Turn, retries: 1, max_flows: 0 },
+    Rules { mode: Mode::FullNat, picker: Picker::LeastOfAll, retries: 0, max_flows: 2 },
+    Rules { mode: Mode::Nat, picker: Picker::Turn, retries: 0, max_flows: 2 },
+    Rules { mode: Mode::Nat, picker: Picker::LeastOfAll, retries: 1, max_flows: 0 },
+];
 const BACKEND_ADDRESSES: u32 = 0x4000;
 /// The index of `eth0`: `lo` is 1.
 const INTERFACE: u32 = 2;
@@ -91,11 +105,18 @@ fn race<F: Family + PartialEq>(
     println!("{program}: {done} runs in {:.1?}: {findings:?}, at rest: {at_rest:?}", start.elapsed());
 
     assert!(findings.requests > done / 10 && findings.replies > done / 100, "too little was forwarded");
+    for (what, count) in
+        [("retried", findings.retried), ("full", findings.full), ("ejected", findings.ejected)]
+    {
+        assert!(count > done / 10_000, "too little was {what}");
+    }
     assert_eq!(findings.mixed_requests, 0, "requests were rewritten with another flow's fields");
     assert_eq!(findings.mixed_replies, 0, "replies were rewritten with another flow's fields");
     assert_eq!(findings.replies_of_two, 0, "a reply had two records");
     assert_eq!(findings.requests_of_two, 0, "a request had two records");
     assert_eq!(findings.negative_loads, 0, "the number of a backend's flows was negative");
+    assert_eq!(findings.negative_half_open, 0, "the number of half-open flows was negative");
+    assert_eq!(findings.too_many_ejected, 0, "too many backends were ejected");
     assert!(at_rest.is_empty(), "at rest: {at_rest:?}");
     Ok(())
 }
@@ -134,11 +155,16 @@ fn sum(race: &Object) -> Result<Findings> {
         replies: sum.replies + one.replies,
         refused: sum.refused + one.refused,
         contended: sum.contended + one.contended,
+        retried: sum.retried + one.retried,
+        full: sum.full + one.full,
+        ejected: sum.ejected + one.ejected,
         mixed_requests: sum.mixed_requests + one.mixed_requests,
         mixed_replies: sum.mixed_replies + one.mixed_replies,
         replies_of_two: sum.replies_of_two + one.replies_of_two,
         requests_of_two: sum.requests_of_two + one.requests_of_two,
         negative_loads: sum.negative_loads + one.negative_loads,
+        negative_half_open: sum.negative_half_open + one.negative_half_open,
+        too_many_ejected: sum.too_many_ejected + one.too_many_ejected,
     }))
 }
 
@@ -167,13 +193,22 @@ fn look_at_rest<F: Family + PartialEq>(
         problems.push("the number of half-open flows is wrong");
     }
     let backends: Array<_, Backend> = race.map("BACKENDS")?.try_into()?;
-    for id in 1..=BACKENDS {
-        let is_its = |number: &&usize| {
-            let record = records[**number];
-            record.owner.get().backend() == BackendId(id) && control(record).state().is_counted()
-        };
-        if holders.iter().filter(is_its).count() as u64 != backends.get(&id, 0)?.load[0] {
-            problems.push("the number of a backend's flows is wrong");
+    let turns = race.mapped::<Turn>("TURNS")?;
+    for pool in 0..POOLS {
+        let mut ejected = 0;
+        for id in (0..BACKENDS).map(|number| world::backend(pool, number)) {
+            let is_its = |number: &&usize| {
+                let record = records[**number];
+                record.owner.get().backend() == id && control(record).state().is_counted()
+            };
+            let [flows, ejection, ..] = backends.get(&id.0, 0)?.load;
+            if holders.iter().filter(is_its).count() as u64 != flows {
+                problems.push("the number of a backend's flows is wrong");
+            }
+            ejected += u64::from(Ejection(ejection).is_ejected());
+        }
+        if turns[pool as usize].ejected.load() != ejected || ejected > u64::from(MOST_EJECTED) {
+            problems.push("the number of ejected backends is wrong");
         }
     }
     for (i, &one) in holders.iter().enumerate() {
@@ -190,7 +225,7 @@ fn look_at_rest<F: Family + PartialEq>(
                 problems.push("two flows have one reply");
             }
             let answer = state.is_live() && that_state.is_live();
-            let is_challenge = (state == State::REOPENING) != (that_state == State::REOPENING);
+            let is_challenge = state.is_reopening() != that_state.is_reopening();
             if request_of::<F>(this) == request_of::<F>(that) && answer && !is_challenge {
                 problems.push("two flows have one request");
             }
@@ -224,7 +259,7 @@ fn reply_of<F: Family + PartialEq>(record: &RecordOf<F>) -> Tuple<F> {
     }
 }
 
-/// Two services in each mode, over the same two backends, with few source ports.
+/// A service of each pool, with few source ports.
 fn furnish(race: &mut Object, address: impl Fn(u32) -> Address) -> Result<Settings> {
     let settings = Settings {
         keys: [
@@ -238,45 +273,53 @@ fn furnish(race: &mut Object, address: impl Fn(u32) -> Address) -> Result<Settin
         shape4: SHAPE,
         shape6: SHAPE,
         ports: PortPool { low_first: 1024, low_count: 2, high_first: 0, high_count: 0 },
-        next_backend_id: BackendId(BACKENDS + 1),
+        next_backend_id: world::backend(POOLS, 0),
         ..Settings::default()
     };
     race.set(Settings::SECTION, 0, settings)?;
     race.set("INTERFACES", INTERFACE, Interface { mac: world::mac(0), zero: 0, mtu: 1500, attached: 1 })?;
-    for id in 1..=BACKENDS {
-        let backend = Backend {
-            id: BackendId(id),
-            counters: BackendNumber(id),
-            accepts: 1,
-            address: address(BACKEND_ADDRESSES + id),
-            port: Be16::new(8080),
-            hop: Hop {
-                destination: Mac([id as u16; 3]),
-                interface: InterfaceIndex(INTERFACE),
-                mtu: 1500,
-                ..Hop::default()
-            },
-            ..Backend::default()
-        };
-        race.set("BACKENDS", id, backend)?;
-    }
-    for (pool, mode) in [(FULL_NAT, Mode::FullNat), (NAT, Mode::Nat)] {
-        let set = 1 + pool;
+    for (pool, rules) in (0..POOLS).zip(&RULES) {
+        for number in 0..BACKENDS {
+            let backend = backend(pool, number, rules, address(BACKEND_ADDRESSES + number));
+            race.set("BACKENDS", backend.id.0, backend)?;
+        }
+        let set = SourceSetNumber(1 + pool);
         let sources = SourceSet { address: std::array::from_fn(|n| address(SOURCE + n as u32 % SOURCES)) };
-        let ids: [u32; SlotLine::SLOTS] = std::array::from_fn(|slot| 1 + slot as u32 / 2 % BACKENDS);
+        let ids: [u32; SlotLine::SLOTS] =
+            std::array::from_fn(|slot| world::backend(pool, slot as u32 / 2 % BACKENDS).0);
         let slots = SlotRange { offset: SlotIndex(pool * SlotLine::SLOTS as u32), length: 2 * BACKENDS };
-        race.set("SOURCES", set, sources)?;
+        race.set("SOURCES", set.0, sources)?;
         race.set("SLOTS", pool, ids)?;
-        race.set("POOLS", pool, Pool::new(slots, Picker::Turn, mode, SourceSetNumber(set)))?;
-    }
-    for number in 0..FLOWS / CLIENTS {
-        let pool = if number < 2 { FULL_NAT } else { NAT };
+        race.set("POOLS", pool, Pool::new(slots, rules.picker, rules.mode, set))?;
         for protocol in [Protocol::Tcp, Protocol::Udp] {
-            let key = ServiceKey::new(address(LISTEN + number), Be16::new(SERVICE_PORT), protocol.number());
+            let key = ServiceKey::new(address(LISTEN + pool), Be16::new(SERVICE_PORT), protocol.number());
             race.listen(key, Service { pool: PoolNumber(pool), counters: ServiceNumber(0), reject: 0 })?;
         }
     }
     Ok(settings)
+}
+
+fn backend(pool: u32, number: u32, rules: &Rules, address: Address) -> Backend {
+    let id = world::backend(pool, number);
+    Backend {
+        id,
+        counters: BackendNumber(id.0),
+        accepts: Backend::ACCEPTS,
+        address,
+        port: Be16::new(8080),
+        retries: rules.retries,
+        most_ejected: MOST_EJECTED,
+        hop: Hop {
+            destination: Mac([id.0 as u16; 3]),
+            interface: InterfaceIndex(INTERFACE),
+            mtu: 1500,
+            ..Hop::default()
+        },
+        pool: PoolNumber(pool),
+        weight: 100,
+        max_flows: rules.max_flows,
+        ..Backend::default()
+    }
 }
 
 /// Every client is a neighbour with an Ethernet address of its own.

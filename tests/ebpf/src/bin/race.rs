@@ -1,7 +1,8 @@
 //! The race test's program: the core's own functions on generated tuples over a tiny table, on several CPUs at once.
 //!
 //! Every run sends one packet of one flow (SYN, ACK, FIN or RST, from either side) and checks the result: the packet
-//! must be rewritten as this flow, and no other, would be; and no two records may match one tuple at the same instant.
+//! must be rewritten as this flow, and no other, would be; no two records may match one tuple at the same instant; and the
+//! loads of backends must be possible.
 //! The clock jumps, so that flows of every state expire, and routes change, so that next hops are looked up again.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
@@ -18,6 +19,7 @@ mod program {
     use lb_common::{
         cell::{Shared, fence},
         clock::Ticks,
+        ejection::Ejection,
         flow::{Control, ENTRIES_PER_LINE, LineIndex, RecordIndex, ReplyEntry, State},
         net::{Be16, Ports, Protocol, V4, V6},
         reason::Reason,
@@ -113,6 +115,7 @@ mod program {
                 time_passes(random >> 22);
             }
             make(&tables, tables.settings(), findings, flow, step);
+            watch::<F>(&tables, tables.settings(), findings, flow / CLIENTS);
         }
         xdp_action::XDP_TX
     }
@@ -151,11 +154,12 @@ mod program {
             8 => FIN | ACK,
             9 => RST,
             10..12 => SYN | ACK,
-            12..14 => ACK,
-            14 => FIN | ACK,
-            _ => RST,
+            12 => ACK,
+            13 => FIN | ACK,
+            14 => RST,
+            _ => RST | ACK, // Refuses an unproven flow.
         };
-        // The sequence number of every SYN-ACK is 1000, and all clients have seen it.
+        // The sequence number of every SYN and SYN-ACK is 1000, and both sides have seen the other's.
         let segment = if tuple.protocol == Protocol::Tcp as u32 {
             Segment { flags, sequence: 1000, acknowledgement: 1001 }
         } else {
@@ -169,6 +173,29 @@ mod program {
         if let Err(reason) = done {
             findings.refused += 1;
             findings.contended += u64::from(reason == Reason::Contended);
+            findings.retried += u64::from(reason == Reason::Retried);
+            findings.full += u64::from(reason == Reason::BackendsFull);
+        }
+    }
+
+    /// Are the loads of a pool possible? The first ejection is read again, so there was an instant at which both were true.
+    #[inline(always)]
+    fn watch<F: Numbered>(tables: &KernelTables, settings: &Settings, findings: &mut Findings, pool: u32)
+    where
+        KernelTables: Steps<F>,
+    {
+        let load = |number| FlowTable::<F>::load(tables, world::backend(pool, number));
+        let (Some(one), Some(other)) = (load(0), load(1)) else { return };
+        let is_negative = (one.flows.load() as i64) < 0 || (other.flows.load() as i64) < 0;
+        findings.negative_loads += u64::from(is_negative);
+        let (first, second) = (one.ejection.load(), other.ejection.load());
+        let is_one = Ejection(first).is_ejected() && one.ejection.load() == first;
+        findings.ejected += u64::from(is_one);
+        findings.too_many_ejected += u64::from(is_one && Ejection(second).is_ejected());
+        if let Some(half_open) = FlowTable::<F>::half_open(tables) {
+            // The other CPU keeps a batch back at most, and may be between two steps.
+            let least = -i64::from(F::shape(settings).half_open_batch) - 1;
+            findings.negative_half_open += u64::from(half_open.load() < least);
         }
     }
 
@@ -229,8 +256,6 @@ mod program {
         let to = forward.rewrite.tuple;
         let right = Rewrite::request(to, deltas(tuple, &to), forward.rewrite.hop);
         findings.requests += 1;
-        let load = tables.load(forward.backend.id).map_or(0, |load| load.flows.load());
-        findings.negative_loads += u64::from((load as i64) < 0);
         if !may_become(tables, settings, tuple, &forward, &to) || !is_same_change(&right, &forward.rewrite) {
             findings.mixed_requests += 1;
         }
@@ -285,7 +310,7 @@ mod program {
         one.ip == other.ip && one.l4 == other.l4
     }
 
-    /// Is this a backend of ours, and a tuple that the request's service may give?
+    /// Is this a backend of the request's service, and a tuple that the service may give?
     #[inline(always)]
     fn may_become<F: Numbered>(
         tables: &KernelTables,
@@ -303,6 +328,7 @@ mod program {
         if to.destination != F::from_key(backend.address)
             || to.ports.destination() != backend.port
             || to.protocol != request.protocol
+            || request.destination != F::address(LISTEN + backend.pool.0)
         {
             return false;
         }
@@ -366,7 +392,10 @@ mod program {
             first,
             second,
             |record| record::answers(record, tuple),
-            |one, other| one == State::HALF_OPEN && (other == State::HALF_OPEN || other.is_established()),
+            |one, other| {
+                let is_alone = |state: State| state.is_half_open() && !state.is_reopening();
+                is_alone(one) && (is_alone(other) || other.is_established())
+            },
         )
     }
 
