@@ -20,8 +20,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// One connection.
 #[derive(Clone, Debug)]
 pub struct Connection {
-    /// When it began, since the start of the rush.
-    pub begun: Duration,
+    /// When it began.
+    pub begun: Instant,
     /// How long connecting took, or why it failed.
     pub connected: Result<Duration, String>,
     /// The answer to a request: the backend's name. `None`: the connection broke.
@@ -37,7 +37,7 @@ pub fn rush(
     goes_on: impl Fn() -> bool + Send + Sync,
 ) -> Result<Vec<Connection>> {
     namespace.block_on(async || {
-        let (start, mut running) = (Instant::now(), JoinSet::new());
+        let mut running = JoinSet::new();
         let mut ticks = time::interval(Duration::from_secs(1) / per_second);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
         for source in from.iter().cycle() {
@@ -45,7 +45,7 @@ pub fn rush(
             if !goes_on() {
                 break;
             }
-            running.spawn(time::timeout(LIMIT, open(start.elapsed(), SocketAddr::new(*source, 0), to)));
+            running.spawn(time::timeout(LIMIT, open(SocketAddr::new(*source, 0), to)));
         }
         let mut connections = Vec::new();
         while let Some(ended) = running.join_next().await {
@@ -55,11 +55,11 @@ pub fn rush(
     })
 }
 
-async fn open(begun: Duration, from: SocketAddr, to: SocketAddr) -> Connection {
-    let start = Instant::now();
+async fn open(from: SocketAddr, to: SocketAddr) -> Connection {
+    let begun = Instant::now();
     match connect(from, to).await {
         Ok(mut stream) => {
-            let connected = Ok(start.elapsed());
+            let connected = Ok(begun.elapsed());
             let mut answer = String::new();
             let asked = stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.is_ok()
                 && stream.read_to_string(&mut answer).await.is_ok();
