@@ -128,14 +128,12 @@ fn send_to_slow_paths(to: Mac, stop: &AtomicBool, sent: &AtomicU64) -> Result<()
     let socket = open("front-peer")?;
     while !stop.load(Ordering::Relaxed) {
         for frame in frames.iter().cycle().take(BURST as usize) {
-            // The peer's queue is full if its CPU is busy: such a frame does not arrive.
-            match send(socket.as_raw_fd(), frame, MsgFlags::empty()) {
-                Err(Errno::ENOBUFS) => {}
-                sending => {
-                    sending.context("send a frame")?;
-                    sent.fetch_add(1, Ordering::Relaxed);
-                }
+            // The peer's queue is full if its CPU is busy. Sent again, because as many frames of each kind are expected.
+            while let Err(error) = send(socket.as_raw_fd(), frame, MsgFlags::empty()) {
+                ensure!(error == Errno::ENOBUFS, "send a frame: {error}");
+                thread::yield_now();
             }
+            sent.fetch_add(1, Ordering::Relaxed);
         }
         thread::sleep(Duration::from_millis(1));
     }
