@@ -4,6 +4,7 @@ use core::fmt;
 
 use crate::{
     cell::Word,
+    clock::{Age, Ticks},
     counters::{BackendNumber, ServiceNumber},
     hop::Hop,
     limits::BACKEND_IDS,
@@ -144,8 +145,27 @@ pub struct Load {
     pub flows: Word,
     /// The [`Ejection`](crate::ejection::Ejection) word.
     pub ejection: Word,
+    /// When it last answered a new flow: `1 (32) | ticks (32)`. Zero: it has not answered yet.
+    pub answered: Word,
     /// Zero.
-    pub zero: [u64; 5],
+    pub zero: [u64; 4],
+}
+
+impl Load {
+    const HAS_ANSWERED: u64 = 1 << 32;
+
+    /// The backend answers a new flow.
+    #[inline(always)]
+    pub fn answers_at(&self, now: Ticks) {
+        self.answered.store(Self::HAS_ANSWERED | u64::from(now.0));
+    }
+
+    /// Has the backend answered a new flow within this time?
+    #[inline(always)]
+    pub fn has_answered_within(&self, time: Ticks, now: Ticks) -> bool {
+        let answered = self.answered.load();
+        answered != 0 && !Age::new(now, Ticks(answered as u32)).is_over(time)
+    }
 }
 
 const _: () = assert!(size_of::<Load>() == size_of::<[u64; 7]>());

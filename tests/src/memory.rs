@@ -159,7 +159,7 @@ fn turn() -> Turn {
 }
 
 fn load() -> Load {
-    Load { flows: Word::new(0), ejection: Word::new(0), zero: [0; 5] }
+    Load { flows: Word::new(0), ejection: Word::new(0), answered: Word::new(0), zero: [0; 4] }
 }
 
 fn add(tally: &mut Tally, bytes: u64) {

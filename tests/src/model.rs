@@ -277,7 +277,8 @@ impl Model {
                     && !connection.is_refused
                     && matches!(segment, Segment::Syn)
                     && now_s > connection.seen_s;
-                if is_unanswered {
+                // One that has answered another client meanwhile is alive.
+                if is_unanswered && !self.ejections.has_answered_since(backend, connection.seen_s) {
                     self.ejections.failed(backend, most, now_s);
                 }
                 if connection.is_refused || is_unanswered && self.ejections.has(backend) {
@@ -394,7 +395,7 @@ impl Model {
             Segment::Ack(_) => {
                 // If it has refused before, that RST was forged.
                 (connection.answered, connection.is_refused) = (Some(BACKEND_ISN), false);
-                self.ejections.answered(backend);
+                self.ejections.answered(backend, self.now_s);
             }
             Segment::Rst if connection.is_refused => return Some((backend, Drops(Reason::Retried))),
             Segment::Rst if connection.waits() => {

@@ -55,7 +55,12 @@ pub fn of_client<F: Family>(
     }
     let Some((backend, load)) = backend_of(tables, found) else { return Ok(()) };
     tables.count_unanswered(backend.counters);
-    ejection::failed(tables, backend, load, tables.now());
+    let now = tables.now();
+    // A backend that has answered another client since the SYN before is alive: it ignores this one, for example because its
+    // checksum is wrong.
+    if !load.has_answered_within(idle, now) {
+        ejection::failed(tables, backend, load, now);
+    }
     if Ejection(load.ejection.load()).is_ejected() { Err(Retry) } else { Ok(()) }
 }
 
@@ -74,6 +79,7 @@ pub fn answered<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>, segment
         transition::replace(tables, record, control, control.with_state(control.state().unrefused()));
     }
     if let Some((backend, load)) = backend_of(tables, found) {
+        load.answers_at(tables.now());
         ejection::end(load, || tables.turn(backend.pool));
     }
 }

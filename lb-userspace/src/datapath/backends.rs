@@ -67,6 +67,7 @@ impl Backends {
             cell[0].store(0);
             fence();
             load.flows.store(0);
+            load.answered.store(0);
         }
         let mut order: Vec<usize> = (1..WORDS).collect();
         if backend.hop.mtu == 0 {

@@ -11,6 +11,8 @@ struct Failures {
     in_a_row: u32,
     /// How often it was probed, and until when it gets no flow.
     ejected: Option<(usize, u64)>,
+    /// When it last answered.
+    answered_s: Option<u64>,
 }
 
 /// All backends of a pool.
@@ -38,8 +40,13 @@ impl Ejections {
     }
 
     /// The backend has answered.
-    pub fn answered(&mut self, backend: usize) {
-        self.0[backend] = Failures::default();
+    pub fn answered(&mut self, backend: usize, now_s: u64) {
+        self.0[backend] = Failures { answered_s: Some(now_s), ..Failures::default() };
+    }
+
+    /// Has the backend answered at this time or later?
+    pub fn has_answered_since(&self, backend: usize, since_s: u64) -> bool {
+        self.0[backend].answered_s.is_some_and(|answered_s| answered_s >= since_s)
     }
 
     /// May a flow get this backend? If it is ejected, the flow is the only probe until the backend may be probed again.

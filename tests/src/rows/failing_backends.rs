@@ -144,6 +144,20 @@ fn ejections(kind: Kind) -> Vec<Case> {
         case
     };
     let last = flow(kind, FAILURES as u16 - 1);
+    let mut ignored = case("SYNs that a backend ignores do not eject it if it answers other clients");
+    for number in 0..FAILURES as u16 {
+        ignored = ignored
+            .step(flow(kind, number).syn(), Opens(WEB_1))
+            .step(flow(kind, 200 + number).syn(), Opens(WEB_2))
+            .step(flow(kind, 300 + number).syn(), Opens(WEB_3));
+    }
+    ignored = ignored
+        .step(flow(kind, 90).syn(), Opens(WEB_1))
+        .step(flow(kind, 90).syn_ack(WEB_1), Returns)
+        .after_s(1);
+    for number in 0..FAILURES as u16 {
+        ignored = ignored.step(flow(kind, number).syn(), Reaches(WEB_1));
+    }
     vec![
         eject(case("a backend that refuses three times in a row is ejected"), kind, WEB_1)
             .step(flow(kind, 0).syn(), Opens(WEB_2))
@@ -167,6 +181,10 @@ fn ejections(kind: Kind) -> Vec<Case> {
         silent(case("SYNs that are repeated at once eject nothing"), 0)
             .step(last.syn(), Reaches(WEB_1))
             .step(flow(kind, 50).syn(), Opens(WEB_1)),
+        ignored
+            .step(flow(kind, 50).syn(), Opens(WEB_2))
+            .step(flow(kind, 51).syn(), Opens(WEB_3))
+            .step(flow(kind, 52).syn(), Opens(WEB_1)),
         case("a success between them starts the count of failures again from zero")
             .step(flow(kind, 0).syn(), Opens(WEB_1))
             .step(flow(kind, 0).reply_rst(WEB_1), Returns)
