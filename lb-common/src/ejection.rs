@@ -57,7 +57,7 @@ impl Ejection {
         self.overdue(now) > 0
     }
 
-    /// Since when an ejected backend may be probed, in ticks. Negative: it may not be.
+    /// For how long an ejected backend may have been probed, in ticks. Not above 0: it may not be probed yet.
     #[inline(always)]
     pub const fn overdue(self, now: Ticks) -> i64 {
         Age::new(now, Ticks(self.0 as u32)).excess(Ticks(0))

@@ -12,8 +12,8 @@ use tests::bench::{
     scale, sweeps,
 };
 
-/// Measures packets, two CPUs, new flows of each scheduler, live frames, end-to-end throughput (also of nftables and HAProxy), thousands of services,
-/// and removals of backends with millions of flows
+/// Measures packets, two CPUs, new flows of each scheduler, live frames, end-to-end throughput (also of nftables and
+/// HAProxy), thousands of services, and removals of backends with millions of flows
 #[derive(Parser)]
 #[command(name = "bench")]
 struct Arguments {

@@ -18,7 +18,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// So many backends that a reopening flow seldom gets that of the closing one.
+    /// With eight backends, a reopening flow seldom gets that of the closing one.
     pub const PLAIN: Self =
         Self { clients: 2, backends: NAMES.len(), retries: false, ejects: false, max_flows: 0 };
     /// A refused client gets another backend, up to two times.
