@@ -38,8 +38,10 @@ pub const BACKEND_IDS: u32 = 1 << 24;
 pub const PORT_PROBES: u32 = 16;
 /// How often a client that is refused gets another backend. After that, it receives the refusal.
 pub const MAX_RETRIES: u32 = 2;
-/// Slots that are tried for a new flow, before its own is used although that backend is ejected.
+/// Slots that are tried for a new flow, before the [members](crate::pool::Members) of its pool.
 pub const SLOT_TRIES: u32 = 16;
+/// Members of a pool that are tried after that. With their number, they fill four cache lines.
+pub const MAX_MEMBERS: usize = 63;
 /// Maximum number of answers to refused packets in a second, over all CPUs: a victim whose address is forged gets no more.
 /// Linux's `net.ipv4.icmp_msgs_per_sec` has the same default.
 pub const ANSWERS_PER_SECOND: u32 = 1000;

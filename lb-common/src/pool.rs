@@ -4,6 +4,7 @@
 //!   POOLS[pool]: offset | length | picker | mode | sources
 //!                  │                                └─▶ SOURCES[set]: addresses of xlb that backends see (full-nat)
 //!                  └─▶ SLOTS[offset..offset + length]: ids of backends
+//!   MEMBERS[pool]: each of these backends once
 //! ```
 //!
 //! A range of slots and a set of sources never change while a pool names them, nor for a grace period after: a packet may
@@ -11,7 +12,7 @@
 
 use crate::{
     cell::{HalfWord, Word},
-    limits::{MAX_SOURCE_SETS, MAX_SOURCES},
+    limits::{MAX_MEMBERS, MAX_SOURCE_SETS, MAX_SOURCES},
     net::Address,
     number::numbers,
     service::Mode,
@@ -211,6 +212,23 @@ impl SlotLine {
 crate::fields!(SlotLine { id });
 
 const _: () = assert!(size_of::<SlotLine>() == 64);
+
+/// The backends in the slots of a pool, each once: an element of the `MEMBERS` array. A new flow tries them if the slots that it
+/// tried are all of backends that it should not get. If there are more than [`MAX_MEMBERS`], these are spread evenly over all.
+///
+/// The controller replaces them while packets read them, so a packet may find former members beside present ones.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Members {
+    /// How many there are.
+    pub count: HalfWord,
+    /// Their ids. Those after the last one are zero.
+    pub id: [HalfWord; MAX_MEMBERS],
+}
+
+crate::fields!(Members { count, id });
+
+const _: () = assert!(size_of::<Members>() == 4 * 64);
 
 /// full-nat: the addresses of xlb that backends see. An element of the `SOURCES` array; all zero if the set is free.
 /// Set 0 is always zero.

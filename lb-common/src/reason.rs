@@ -72,7 +72,7 @@ reasons! {
     Internal           "internal"             Drop "The program or its maps are inconsistent: a bug or a damaged installation.";
     NotOurMac          "not_our_mac"          Pass "Not for the interface's own MAC: broadcast, multicast, or for another host.";
     Retried            "retried"              Drop "A backend's RST that refuses a new TCP flow: the client repeats its SYN, which gets another backend.";
-    BackendsFull       "backends_full"        Drop "All backends that were tried (up to 16 slots, with least connections up to 64) have as many flows as `max_flows` allows.";
+    BackendsFull       "backends_full"        Drop "All backends that were tried have as many flows as `max_flows` allows.";
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@
 pub mod ejection;
 mod hash;
 pub mod least;
+pub mod offer;
 mod turn;
 pub mod usable;
 

@@ -17,6 +17,7 @@ use crate::{
     packet::tcp::{Segment, Side},
     picker::{
         least::{self, Among},
+        offer::{self, Offer},
         usable,
     },
     storage::Storage,
@@ -57,14 +58,20 @@ pub trait Steps<F: Family>: Storage<F> + Sized {
 
     /// [`reply_tuple::write`]
     #[inline(always)]
-    fn write_reply_tuple(&self, record: RecordIndex, slot: PoolSlot, probe: u32) -> Result<(), Reason> {
-        reply_tuple::write(self, record, slot, probe)
+    fn write_reply_tuple(&self, record: RecordIndex, probe: u32) -> Result<(), Reason> {
+        reply_tuple::write(self, record, probe)
     }
 
     /// [`usable::from`]
     #[inline(always)]
     fn usable(&self, slot: PoolSlot) -> Result<PoolSlot, Reason> {
         usable::from(self, slot)
+    }
+
+    /// [`offer::better`]
+    #[inline(always)]
+    fn better(&self, best: Offer, id: BackendId) -> Offer {
+        offer::better(self, best, id)
     }
 
     /// [`preload::reply_line`] of the flow in [`Storage::scratch`]

@@ -9,7 +9,7 @@ use lb_common::{
     flow::{Bucket, BucketIndex, LineIndex, ReplyLine, State},
     hop::{Hop, Interface, InterfaceIndex},
     net::{Address, Be16},
-    pool::{Pool, PoolNumber, SlotIndex, SourceSet, SourceSetNumber, Turn},
+    pool::{Members, Pool, PoolNumber, SlotIndex, SourceSet, SourceSetNumber, Turn},
     reason::Reason,
     service::{Filter, Service, ServiceKey},
     settings::Settings,
@@ -36,6 +36,8 @@ pub trait Maps {
     fn pool(&self, number: PoolNumber) -> Option<Pool>;
     /// The id of the backend in a slot.
     fn slot(&self, index: SlotIndex) -> Option<BackendId>;
+    /// The members of a pool.
+    fn members(&self, pool: PoolNumber) -> Option<&Members>;
     /// A set of sources.
     fn sources(&self, number: SourceSetNumber) -> Option<&SourceSet>;
     /// The turn of a pool, and the number of its ejected backends.

@@ -106,6 +106,8 @@ pub struct Snapshot {
     pub service_names: BTreeMap<ServiceNumber, String>,
     /// Backend ids, by the first slot of their range.
     pub slots: BTreeMap<SlotIndex, Vec<BackendId>>,
+    /// By pool number, at most `MAX_MEMBERS`.
+    pub members: BTreeMap<PoolNumber, Vec<BackendId>>,
     /// full-nat: local addresses that backends see as the client, at most `MAX_SOURCES`, by set number, which is
     /// not 0.
     pub sources: BTreeMap<SourceSetNumber, Vec<IpAddr>>,
@@ -177,6 +179,8 @@ pub enum Op {
     PutSlots(SlotIndex, Vec<BackendId>),
     /// By set number. No pool uses the set while it is written.
     PutSources(SourceSetNumber, Vec<IpAddr>),
+    /// By pool number: backends that its new flows also try. Packets may be reading them.
+    PutMembers(PoolNumber, Vec<BackendId>),
     /// By pool number. The pool is active from now on.
     PutPool(PoolNumber, Pool),
     /// Clients are served from now on.
@@ -191,6 +195,8 @@ pub enum Op {
     DeleteService(Listen),
     /// By pool number.
     DeletePool(PoolNumber),
+    /// By pool number: it has none any more.
+    DeleteMembers(PoolNumber),
     /// Slots that no pool uses any more.
     DeleteSlots(SlotRange),
     /// By set number. No pool uses the set any more.
@@ -225,6 +231,7 @@ impl fmt::Display for Op {
             Self::PutBackend(backend) => write!(f, "write backend {}", backend.id),
             Self::PutSlots(offset, ids) => write!(f, "write {} slots at {offset}", ids.len()),
             Self::PutSources(number, sources) => write!(f, "write set {number} of {} sources", sources.len()),
+            Self::PutMembers(number, ids) => write!(f, "write {} members of pool {number}", ids.len()),
             Self::PutPool(number, pool) => {
                 let SlotRange { offset, length } = pool.slots();
                 write!(f, "activate {length} slots at {offset} for pool {number}")
@@ -239,6 +246,7 @@ impl fmt::Display for Op {
             Self::SetHashKey(_) => write!(f, "set the hash key"),
             Self::DeleteService(listen) => write!(f, "delete service {listen}"),
             Self::DeletePool(pool) => write!(f, "delete pool {pool}"),
+            Self::DeleteMembers(pool) => write!(f, "delete the members of pool {pool}"),
             Self::DeleteSlots(slots) => write!(f, "delete {} slots at {}", slots.length, slots.offset),
             Self::DeleteSources(number) => write!(f, "delete set {number} of sources"),
             Self::DeleteBackend(place) => write!(f, "delete the backend at place {place}"),

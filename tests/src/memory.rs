@@ -14,7 +14,7 @@ use lb_common::{
     hop::{Hop, Interface, InterfaceIndex},
     limits::MAX_PLACES,
     net::{Address, V4, V6},
-    pool::{Pool, PoolNumber, SlotIndex, SlotLine, SourceSet, SourceSetNumber, Turn},
+    pool::{Members, Pool, PoolNumber, SlotIndex, SlotLine, SourceSet, SourceSetNumber, Turn},
     reason::Reason,
     service::{Service, ServiceKey},
     settings::Settings,
@@ -192,6 +192,10 @@ impl storage::Maps for MemoryTables {
         let mut lines = self.epoch.all().flat_map(|epoch| &epoch.maps.slots);
         let line = lines.find(|(number, _)| *number == SlotLine::line(index));
         self.unless_missing(Element::Slots, line.map(|(_, ids)| BackendId(ids[SlotLine::place(index)])))
+    }
+
+    fn members(&self, pool: PoolNumber) -> Option<&Members> {
+        self.unless_missing(Element::Members, self.maps().members.get(pool.0 as usize))
     }
 
     fn sources(&self, number: SourceSetNumber) -> Option<&SourceSet> {

@@ -11,6 +11,7 @@ pub mod icmp;
 pub mod least_connections;
 pub mod malformed;
 pub mod max_flows;
+pub mod members;
 pub mod next_hops;
 pub mod no_flow;
 pub mod other_macs;
@@ -26,7 +27,7 @@ macro_rules! for_all_themes {
     ($call:ident) => {
         $call! {
             balancing, capacity, closing, failing_backends, forwarding, handshake, icmp, least_connections, malformed,
-            max_flows, next_hops, no_flow, other_macs, passed_to_host, reject, scheduling, timeouts, udp
+            max_flows, members, next_hops, no_flow, other_macs, passed_to_host, reject, scheduling, timeouts, udp
         }
     };
 }

@@ -27,7 +27,7 @@ use lb_common::{
     settings::PortPool,
 };
 
-pub use self::maps::{HASH_KEYS, KEYS, Maps};
+pub use self::maps::{HASH_KEYS, KEYS, LINES, Maps};
 use self::network::{BACK, INTERFACES, Neighbour, mac_of_interface, standard_neighbours};
 
 /// The backend in the first slot of the standard world.
@@ -72,6 +72,8 @@ pub enum Element {
     Pool,
     /// Any slot.
     Slots,
+    /// The members of any pool.
+    Members,
     /// Any set of sources.
     Sources,
     /// Any round-robin word.
@@ -113,7 +115,7 @@ pub struct Service {
     pub ejects: bool,
     /// Its backends, in the order of their slots. One that does not accept new flows has no slot.
     pub backends: Vec<Backend>,
-    /// The slots, as positions in `backends`, if a backend has not exactly one slot. At most 16.
+    /// The slots, as positions in `backends`, if a backend has not exactly one slot. At most 32.
     pub slots: Option<Vec<usize>>,
 }
 

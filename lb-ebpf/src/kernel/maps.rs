@@ -14,7 +14,7 @@ use lb_common::{
     hop::Interface,
     limits::{EVENT_RING_BYTES, MAX_INTERFACE_INDEX, MAX_REASONS, Room},
     net::{V4, V6},
-    pool::{SlotLine, SourceSet, Turn},
+    pool::{Members, SlotLine, SourceSet, Turn},
     service::{Filter, Service, ServiceKey},
     settings::Settings,
 };
@@ -47,6 +47,9 @@ pub static POOLS: Array<Word, { ROOM.pools() as usize }, MMAPABLE> = Array::new(
 /// The slots of all pools.
 #[btf_map]
 pub static SLOTS: Array<SlotLine, { ROOM.slot_lines() as usize }, MMAPABLE> = Array::new();
+/// The members of each pool.
+#[btf_map]
+pub static MEMBERS: Array<Members, { ROOM.pools() as usize }, MMAPABLE> = Array::new();
 /// Sets of sources.
 #[btf_map]
 pub static SOURCES: Array<SourceSet, { ROOM.source_sets() as usize }, MMAPABLE> = Array::new();

@@ -12,7 +12,11 @@ use lb_common::{
 
 use super::{pack, tables::KernelTables};
 use crate::{
-    picker::{least, usable},
+    picker::{
+        least,
+        offer::{self, Offer},
+        usable,
+    },
     storage::{Maps as _, Storage},
     table::evict,
     table::lifecycle,
@@ -34,7 +38,8 @@ pub extern "C" fn least(slots: u64, among: u64, compared: u64, refused_by: u32, 
 }
 
 macro_rules! global_functions {
-    ($module:ident, $family:ty, $in_bucket:literal, $candidate:literal, $usable:literal, $preload:literal,
+    ($module:ident, $family:ty, $in_bucket:literal, $candidate:literal, $usable:literal, $better:literal,
+     $preload:literal,
      $write_reply_tuple:literal,
      $reserve:literal, $count:literal, $free:literal, $end:literal, $choose_record:literal, $advance:literal) => {
         /// The functions of one family.
@@ -69,13 +74,8 @@ macro_rules! global_functions {
             /// [`reply_tuple::write`]
             #[unsafe(export_name = $write_reply_tuple)]
             #[inline(never)]
-            pub extern "C" fn write_reply_tuple(record: u32, slot: u32, probe: u32) -> u32 {
-                pack::result(reply_tuple::write::<$family>(
-                    &TABLES,
-                    RecordIndex(record),
-                    PoolSlot(slot),
-                    probe,
-                ))
+            pub extern "C" fn write_reply_tuple(record: u32, probe: u32) -> u32 {
+                pack::result(reply_tuple::write::<$family>(&TABLES, RecordIndex(record), probe))
             }
 
             /// [`usable::from`]
@@ -83,6 +83,13 @@ macro_rules! global_functions {
             #[inline(never)]
             pub extern "C" fn usable(slot: u32) -> u64 {
                 pack::slot(usable::from::<$family>(&TABLES, PoolSlot(slot)))
+            }
+
+            /// [`offer::better`]
+            #[unsafe(export_name = $better)]
+            #[inline(never)]
+            pub extern "C" fn better(best: u64, id: u32) -> u64 {
+                offer::better::<$family>(&TABLES, Offer(best), BackendId(id)).0
             }
 
             /// [`preload::reply_line`]
@@ -171,6 +178,7 @@ global_functions!(
     "in_bucket4",
     "candidate4",
     "usable4",
+    "better4",
     "preload4",
     "write_reply_tuple4",
     "reserve4",
@@ -186,6 +194,7 @@ global_functions!(
     "in_bucket6",
     "candidate6",
     "usable6",
+    "better6",
     "preload6",
     "write_reply_tuple6",
     "reserve6",

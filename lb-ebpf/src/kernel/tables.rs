@@ -10,7 +10,9 @@ use lb_common::{
     flow::{Bucket, BucketIndex, Control, LineIndex, Record4, Record6, RecordIndex, ReplyLine, State},
     hop::{Interface, InterfaceIndex},
     net::{V4, V6},
-    pool::{Pool, PoolNumber, PoolSlot, SlotIndex, SlotLine, SlotRange, SourceSet, SourceSetNumber, Turn},
+    pool::{
+        Members, Pool, PoolNumber, PoolSlot, SlotIndex, SlotLine, SlotRange, SourceSet, SourceSetNumber, Turn,
+    },
     reason::Reason,
     service::{Filter, Service, ServiceKey},
     settings::Settings,
@@ -20,7 +22,7 @@ use super::{counters, maps, pack, routes::Routed, subprograms, trace};
 use crate::{
     family::Family as _,
     packet::tcp::{Segment, Side},
-    picker::least::Among,
+    picker::{least::Among, offer::Offer},
     steps::Steps,
     storage::{FlowTable, Maps, Route, Storage},
     table::evict::Candidate,
@@ -68,6 +70,11 @@ impl Maps for KernelTables {
     #[inline(always)]
     fn slot(&self, index: SlotIndex) -> Option<BackendId> {
         Some(BackendId(maps::SLOTS.get(SlotLine::line(index))?.id[SlotLine::place(index)].load()))
+    }
+
+    #[inline(always)]
+    fn members(&self, pool: PoolNumber) -> Option<&Members> {
+        maps::MEMBERS.get(pool.0)
     }
 
     #[inline(always)]
@@ -213,18 +220,18 @@ macro_rules! flow_tables {
             }
 
             #[inline(always)]
-            fn write_reply_tuple(
-                &self,
-                record: RecordIndex,
-                slot: PoolSlot,
-                probe: u32,
-            ) -> Result<(), Reason> {
-                pack::to_result(subprograms::$calls::write_reply_tuple(record.0, slot.0, probe))
+            fn write_reply_tuple(&self, record: RecordIndex, probe: u32) -> Result<(), Reason> {
+                pack::to_result(subprograms::$calls::write_reply_tuple(record.0, probe))
             }
 
             #[inline(always)]
             fn usable(&self, slot: PoolSlot) -> Result<PoolSlot, Reason> {
                 pack::to_slot(subprograms::$calls::usable(slot.0))
+            }
+
+            #[inline(always)]
+            fn better(&self, best: Offer, id: BackendId) -> Offer {
+                Offer(subprograms::$calls::better(best.0, id.0))
             }
 
             #[inline(always)]

@@ -1,31 +1,60 @@
 //! Passing over backends that a new flow should not get.
 
-use lb_common::{limits::SLOT_TRIES, pool::PoolSlot, reason::Reason};
+use lb_common::{
+    backend::BackendId,
+    limits::{MAX_MEMBERS, SLOT_TRIES},
+    pool::PoolSlot,
+    reason::Reason,
+};
 
-use super::{ejection, next};
-use crate::{family::Family, storage::Storage, table::reply_tuple};
+use super::{next, offer::Offer};
+use crate::{family::Family, steps::Steps, table::scratch::Scratch};
 
-/// The slot, or the first one after it whose backend has room, is not ejected, and has not just refused the client of the flow
-/// in [`Storage::scratch`]. If there is none among the slots that are tried, the flow gets a backend that has room.
+/// Chooses the backend of the flow in [`Storage::scratch`](crate::storage::Storage::scratch): that of the slot, or the first one
+/// after it that is usable, or any other of the pool that is. If none is, the best that was found.
+///
+/// Returns the slot where the search ended. Another search goes on with the next one.
 #[inline(always)]
-pub fn from<F: Family>(tables: &impl Storage<F>, slot: PoolSlot) -> Result<PoolSlot, Reason> {
+pub fn from<F: Family>(tables: &impl Steps<F>, slot: PoolSlot) -> Result<PoolSlot, Reason> {
     let flow = tables.scratch().ok_or(Reason::Internal)?;
     let pool = flow.schedule.get();
-    let (now, refused_by) = (flow.now.get(), flow.refused_by.get());
-    let (mut tried, mut last_resort, mut tries) = (slot, None, 0);
+    let (mut slot, mut best, mut tries) = (slot, Offer::NONE, 0);
     while tries < SLOT_TRIES {
-        let (id, backend) = reply_tuple::in_slot(tables, pool.slots(), tried)?;
-        let load = tables.load_of(backend);
-        if backend.has_room(load) {
-            if id != refused_by && ejection::admits(load, now) {
-                return Ok(tried);
-            }
-            if id != refused_by || last_resort.is_none() {
-                last_resort = Some(tried);
-            }
+        let id = tables.slot(pool.slots().at(slot)).ok_or(Reason::Internal)?;
+        best = tables.better(best, id);
+        if best.is_usable() {
+            flow.backend.set(best.backend()?);
+            return Ok(slot);
         }
-        tried = next(pool, tried);
+        slot = next(pool, slot);
         tries += 1;
     }
-    last_resort.ok_or(Reason::BackendsFull)
+    if pool.slots().length > SLOT_TRIES {
+        best = among_members(tables, flow, slot, best)?;
+    }
+    flow.backend.set(best.backend()?);
+    Ok(slot)
+}
+
+/// The first usable member of the pool. Where the search begins, and in which direction it goes, depends on the slot: so the
+/// neighbours on both sides share the flows of a backend that fails.
+#[inline(always)]
+fn among_members<F: Family>(
+    tables: &impl Steps<F>,
+    flow: &Scratch<F>,
+    slot: PoolSlot,
+    mut best: Offer,
+) -> Result<Offer, Reason> {
+    let members = tables.members(flow.pool.get()).ok_or(Reason::Internal)?;
+    let (slot, count) = (u64::from(slot.0), u64::from(members.count.load()));
+    // 1 or count - 1, which is -1 modulo the count. Without a branch: the verifier would follow both through all steps.
+    let step = ((slot / count.max(1)) & 1).wrapping_mul(count.wrapping_sub(2)).wrapping_add(1);
+    let mut tries = 0;
+    while tries < MAX_MEMBERS as u64 && tries < count && !best.is_usable() {
+        let place = slot.wrapping_add(step.wrapping_mul(tries)) % count.max(1);
+        let id = members.id.get(place as usize).ok_or(Reason::Internal)?;
+        best = tables.better(best, BackendId(id.load()));
+        tries += 1;
+    }
+    Ok(best)
 }

@@ -154,18 +154,15 @@ fn fill<F: Family>(
     record.hop_stamp.set(HopStamp::new(flow.hop_generation.get(), generation));
 
     // Two calls in sequence, not nested: the stacks of nested calls add up.
-    let attempt = |slot, probe, evict| {
-        tables.write_reply_tuple(mine.index, slot, probe)?;
+    let attempt = |probe, evict| {
+        tables.write_reply_tuple(mine.index, probe)?;
         Ok(tables.reserve(mine.index, mine.control.generation(), probe, evict))
     };
     let search = mode::search(pool.mode().ok_or(Reason::Internal)?);
-    let (mut reserved, mut oldest, mut oldest_slot, mut probe) = (Reserve::Taken, 0, slot, 0);
+    let (mut reserved, mut oldest, mut probe) = (Reserve::Taken, 0, 0);
+    let mut backend_of_oldest = flow.backend.get();
     while probe < PORT_PROBES {
-        reserved = match attempt(slot, probe, search.evict) {
-            // The client is the backend of this slot and of the next one.
-            Err(Reason::TupleInUse) if search.takes_next_slot => Reserve::Taken,
-            attempted => attempted?,
-        };
+        reserved = attempt(probe, search.evict)?;
         match reserved {
             Reserve::Mine => break,
             Reserve::Missing => return Err(Reason::Internal),
@@ -175,7 +172,7 @@ fn fill<F: Family>(
         // rest of the loop once for each kind of result.
         let holder = opaque(reserved.rank() << 8 | u64::from(probe), pool.0);
         if holder > oldest {
-            (oldest, oldest_slot) = (holder, slot);
+            (oldest, backend_of_oldest) = (holder, flow.backend.get());
         }
         if search.takes_next_slot {
             slot = tables.usable(picker::next(pool, slot))?;
@@ -184,7 +181,8 @@ fn fill<F: Family>(
     }
     // No tuple was free: evict the oldest holder that may be evicted.
     if reserved != Reserve::Mine && oldest >> 8 > Reserve::Taken.rank() {
-        reserved = attempt(oldest_slot, oldest as u32 & 0xff, Holders::UNCERTAIN)?;
+        flow.backend.set(backend_of_oldest);
+        reserved = attempt(oldest as u32 & 0xff, Holders::UNCERTAIN)?;
     }
     if reserved != Reserve::Mine {
         return Err(search.exhausted);

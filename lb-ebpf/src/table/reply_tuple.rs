@@ -13,34 +13,21 @@ use lb_common::{
 
 use crate::{
     family::{Family, Tuple},
-    mode, picker,
+    mode,
     storage::{Maps, Storage},
     table::record::{Found, by_index},
     table::scratch::Scratch,
 };
 
-/// Writes the tuple of one probe, and the backend of its slot, into the new record and into [`Storage::scratch`].
+/// Writes the tuple of one probe, and the backend in [`Storage::scratch`], into the new record. Writes the tuple into that, too.
 /// [`crate::table::reply_index::reserve`] then checks whether the tuple is free.
 #[inline(always)]
-pub fn write<F: Family>(
-    tables: &impl Storage<F>,
-    record: RecordIndex,
-    slot: PoolSlot,
-    probe: u32,
-) -> Result<(), Reason> {
+pub fn write<F: Family>(tables: &impl Storage<F>, record: RecordIndex, probe: u32) -> Result<(), Reason> {
     let flow = tables.scratch().ok_or(Reason::Internal)?;
-    let pool = flow.schedule.get();
-    let slots = pool.slots();
     let Found { record, .. } = by_index::<F>(tables, record)?;
-    let mode = pool.mode().ok_or(Reason::Internal)?;
-    let tuple = flow.tuple.get();
-    let (mut id, mut backend) = in_slot(tables, slots, slot)?;
-    if !mode::can_serve::<F>(mode, tuple.source, F::from_key(backend.address)) {
-        (id, backend) = in_slot(tables, slots, picker::next(pool, slot))?;
-        if !mode::can_serve::<F>(mode, tuple.source, F::from_key(backend.address)) {
-            return Err(Reason::TupleInUse);
-        }
-    }
+    let mode = flow.schedule.get().mode().ok_or(Reason::Internal)?;
+    let (tuple, id) = (flow.tuple.get(), flow.backend.get());
+    let backend = with_id(tables, id)?;
     if flow.layout.get().length > backend.hop.mtu {
         return Err(if backend.hop.interface == InterfaceIndex::NONE {
             Reason::NoBackendNeighbour
@@ -49,7 +36,6 @@ pub fn write<F: Family>(
         });
     }
     let rewritten = rewritten(tables, mode, flow, backend, probe)?;
-    flow.backend.set(id);
     flow.rewritten.set(rewritten);
     record.owner.set(Owner::new(id, mode, tuple.protocol as u8));
     record.backend.set(rewritten.destination);
@@ -82,9 +68,10 @@ pub fn rewritten<F: Family>(
 pub fn in_slot(maps: &impl Maps, slots: SlotRange, slot: PoolSlot) -> Result<(BackendId, &Backend), Reason> {
     // A free slot is not a pool's.
     let id = maps.slot(slots.at(slot)).filter(|id| *id != BackendId::NONE).ok_or(Reason::Internal)?;
+    Ok((id, with_id(maps, id)?))
+}
+
+fn with_id(maps: &impl Maps, id: BackendId) -> Result<&Backend, Reason> {
     let backend = maps.backend(id).ok_or(Reason::Internal)?;
-    if backend.id != id {
-        return Err(Reason::Contended); // The controller is replacing the backend.
-    }
-    Ok((id, backend))
+    if backend.id == id { Ok(backend) } else { Err(Reason::Contended) } // The controller is replacing the backend.
 }

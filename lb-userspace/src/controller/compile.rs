@@ -143,8 +143,8 @@ pub fn compile_services(
         compiler.place(service, Some(*number))?;
     }
 
-    let Snapshot { backends, backend_names, slots, pools, next_backend_id, .. } = compiler.want;
-    Ok(Snapshot { backends, backend_names, slots, pools, next_backend_id, ..Snapshot::default() })
+    let Snapshot { backends, backend_names, slots, members, pools, next_backend_id, .. } = compiler.want;
+    Ok(Snapshot { backends, backend_names, slots, members, pools, next_backend_id, ..Snapshot::default() })
 }
 
 fn check_room(state: &State) -> Result<(), NoRoom> {
@@ -352,6 +352,9 @@ impl<'a> Compiler<'a> {
         let (slots, set) = (self.slots(pool, ids)?, self.source_set(pool, sources)?);
         let picker = schedule::picker(service.scheduler);
         self.want.pools.insert(pool, Pool::new(slots, picker, service.mode, set));
+        if !entries.is_empty() {
+            self.want.members.insert(pool, schedule::members(&entries));
+        }
         for listen in listens {
             let key =
                 Listen { address: listen.ip(), port: Be16::new(listen.port()), protocol: service.protocol };

@@ -8,6 +8,7 @@ use crate::datapath::{Op, Snapshot};
 
 /// The operations that turn `have` into `want`, in an order that is safe after each one: what is referred to is written
 /// before what refers to it, and deleted after it. What the maps contain is decided by `compile`.
+/// The members of pools come before the pools: only what is in both must be found by packets.
 ///
 /// `next_backend_id` is written before the first new id, so that an id is never used twice.
 pub fn diff(have: &Snapshot, want: &Snapshot) -> Vec<Op> {
@@ -26,6 +27,8 @@ pub fn diff(have: &Snapshot, want: &Snapshot) -> Vec<Op> {
     );
     plan.extend(changed(&have.backends, &want.backends).map(|(_, it)| Op::PutBackend(*it)));
     plan.extend(changed(&have.slots, &want.slots).map(|(at, it)| Op::PutSlots(*at, it.clone())));
+    plan.extend(changed(&have.members, &want.members).map(|(at, it)| Op::PutMembers(*at, it.clone())));
+    plan.extend(gone(&have.members, &want.members).map(|at| Op::DeleteMembers(*at)));
     plan.extend(changed(&have.sources, &want.sources).map(|(at, it)| Op::PutSources(*at, it.clone())));
     plan.extend(changed(&have.pools, &want.pools).map(|(at, it)| Op::PutPool(*at, *it)));
     plan.extend(changed(&have.services, &want.services).map(|(at, it)| Op::PutService(*at, *it)));

@@ -153,10 +153,12 @@ impl Indexed {
         let sources = self.sources.unused().filter(|set| !grace.has_sources(**set));
         let mut pools = self.pools_unread(grace);
         pools.extend(services.clone().flat_map(|number| self.pools_of(number)));
+        let members = pools.keys().filter_map(|number| have.members.get_key_value(number));
         Snapshot {
             backends: services.flat_map(|it| self.backends_of(it)).map(|(place, it)| (place, *it)).collect(),
             backend_names: names.map(|(number, name)| (number, name.clone())).collect(),
             slots: slots.map(|(at, ids)| (*at, ids.clone())).collect(),
+            members: members.map(|(number, ids)| (*number, ids.clone())).collect(),
             sources: sources.filter_map(|set| Some((*set, have.sources.get(set)?.clone()))).collect(),
             pools,
             next_backend_id: have.next_backend_id,
@@ -318,6 +320,8 @@ impl Entry {
             Op::PutService(listen, _) | Op::DeleteService(listen) => Self::Service(*listen),
             Op::PutInterface(..)
             | Op::DeleteInterface(_)
+            | Op::PutMembers(..)
+            | Op::DeleteMembers(_)
             | Op::SetNextBackendId(_)
             | Op::SetHopGeneration(_)
             | Op::SetHashKey(_) => Self::Other,

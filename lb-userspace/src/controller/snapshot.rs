@@ -31,6 +31,7 @@ impl Snapshot {
             Op::PutBackend(backend) => drop(self.backends.insert(place(backend.id), *backend)),
             Op::PutSlots(offset, ids) => drop(self.slots.insert(*offset, ids.clone())),
             Op::PutSources(number, sources) => drop(self.sources.insert(*number, sources.clone())),
+            Op::PutMembers(number, ids) => drop(self.members.insert(*number, ids.clone())),
             Op::PutPool(number, pool) => drop(self.pools.insert(*number, *pool)),
             Op::PutService(listen, service) => drop(self.services.insert(*listen, *service)),
             Op::SetNextBackendId(id) => self.next_backend_id = *id,
@@ -38,6 +39,7 @@ impl Snapshot {
             Op::SetHashKey(key) => self.hash_key = *key,
             Op::DeleteService(listen) => drop(self.services.remove(listen)),
             Op::DeletePool(number) => drop(self.pools.remove(number)),
+            Op::DeleteMembers(number) => drop(self.members.remove(number)),
             Op::DeleteSlots(slots) => drop(self.slots.remove(&slots.offset)),
             Op::DeleteSources(number) => drop(self.sources.remove(number)),
             Op::DeleteBackend(place) => drop(self.backends.remove(place)),
@@ -128,9 +130,11 @@ impl Snapshot {
             if !self.pools.contains_key(&service.pool) {
                 return Some(format!("{listen} refers to pool {}, which does not exist", service.pool));
             }
-            let foreign = self.offered(service.pool).iter().find(|id| {
-                self.backend(**id).is_none_or(|backend| backend.service_counters != service.counters)
-            })?;
+            let members = self.members.get(&service.pool);
+            let foreign =
+                self.offered(service.pool).iter().chain(members.into_iter().flatten()).find(|id| {
+                    self.backend(**id).is_none_or(|backend| backend.service_counters != service.counters)
+                })?;
             Some(format!("{listen} reaches backend {foreign}, which does not belong to its service"))
         })
     }

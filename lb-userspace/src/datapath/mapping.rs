@@ -7,7 +7,7 @@ use std::{io, num::NonZeroUsize, ops::Deref, os::fd::AsFd, ptr::NonNull};
 use lb_common::{
     cell::Word,
     flow::{Bucket, Record4, Record6, ReplyLine},
-    pool::SlotLine,
+    pool::{Members, SlotLine},
 };
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -27,6 +27,8 @@ unsafe impl<const N: usize> Mapped for [Word; N] {}
 unsafe impl Mapped for ReplyLine {}
 // SAFETY: half words, in one cache line.
 unsafe impl Mapped for SlotLine {}
+// SAFETY: half words, in four cache lines.
+unsafe impl Mapped for Members {}
 // SAFETY: cells, and unused words that are never written; a multiple of a cache line.
 unsafe impl Mapped for Bucket<Record4> {}
 // SAFETY: as above.

@@ -24,7 +24,7 @@ use lb_common::{
     layout::{Layout, Type},
     limits::{DEFAULT_SLOTS, EVENT_RING_BYTES, MAX_INTERFACE_INDEX, MAX_REASONS, Room},
     net::{Ports, V4, V6},
-    pool::{Pool, SlotLine, SourceSet, Turn},
+    pool::{Members, Pool, SlotLine, SourceSet, Turn},
     service::{Filter, Service, ServiceKey},
     settings::Settings,
 };
@@ -143,6 +143,7 @@ pub fn pinned(sizes: &Sizes) -> Vec<MapShape> {
         map("POOLS", Services, Array, NUMBER, Pool::TYPE, room.pools(), MAPPED),
         map("TURNS", Services, Array, NUMBER, Turn::TYPE, room.pools(), MAPPED),
         map("SLOTS", Services, Array, NUMBER, SlotLine::TYPE, room.slot_lines(), MAPPED),
+        map("MEMBERS", Services, Array, NUMBER, Members::TYPE, room.pools(), MAPPED),
         map("SOURCES", Services, Array, NUMBER, SourceSet::TYPE, room.source_sets(), MAPPED),
         map("BACKENDS", Services, Array, NUMBER, Backend::TYPE, room.places(), MAPPED),
         map("INTERFACES", Services, Array, NUMBER, Interface::TYPE, MAX_INTERFACE_INDEX, 0),

@@ -1,6 +1,9 @@
 //! Writes a world into the program's maps, and reads back flows and counters.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    array,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -15,6 +18,7 @@ use lb_common::{
     event::NeighbourWanted,
     flow::{Control, Deltas, ENTRIES_PER_LINE, Owner, Proof, Record4, Record6, RecordIndex, State, WAYS},
     hop::{ClientHop, HopStamp, Interface},
+    limits::MAX_MEMBERS,
     net::Ports,
     pool::{SlotLine, SourceSet, Turn},
     reason::Reason,
@@ -24,7 +28,7 @@ use lb_common::{
 
 use crate::{
     engine::{Counters, Flow, MAX_BUCKETS, MAX_IDS, MAX_NUMBERS, Memory},
-    world::{Maps, network::INTERFACES},
+    world::{LINES, Maps, network::INTERFACES},
 };
 
 const BUCKET4: usize = size_of::<Record4>() * WAYS;
@@ -64,9 +68,11 @@ pub fn clear(ebpf: &mut Ebpf) -> Result<()> {
     for index in 0..MAX_NUMBERS {
         put(ebpf, "TURNS", index, [0u64; TURN])?;
         put(ebpf, "POOLS", index, 0u64)?;
-        put(ebpf, "SLOTS", index, [0u32; SlotLine::SLOTS])?;
         zero::<BackendCounters>(ebpf, "BACKEND_COUNTERS", index)?;
         zero::<ServiceCounters>(ebpf, "SERVICE_COUNTERS", index)?;
+    }
+    for line in 0..MAX_NUMBERS * LINES {
+        put(ebpf, "SLOTS", line, [0u32; SlotLine::SLOTS])?;
     }
     for (_, index) in INTERFACES {
         zero::<ActionCounters>(ebpf, "ACTIONS", index)?;
@@ -91,6 +97,12 @@ pub fn load(ebpf: &mut Ebpf, maps: &Maps) -> Result<()> {
     load_services(ebpf, maps)?;
     for (line, ids) in &maps.slots {
         put(ebpf, "SLOTS", *line, *ids)?;
+    }
+    for (number, members) in (0..).zip(&maps.members) {
+        let ids = members.id.each_ref().map(|id| id.load());
+        let words: [u32; 1 + MAX_MEMBERS] =
+            array::from_fn(|at| if at == 0 { members.count.load() } else { ids[at - 1] });
+        put(ebpf, "MEMBERS", number, words)?;
     }
     for (number, set) in &maps.sources {
         put::<SourceSet>(ebpf, "SOURCES", number.0, *set)?;

@@ -88,16 +88,25 @@ fn every_kind(kind: Kind) -> Vec<Case> {
             .step(flow(1).first(), Opens(WEB_2)),
         // Its id has the same place as another's, which is there.
         Case::new(
-            format!("{kind}: if a slot names a removed backend, the reason is contended and no record stays"),
+            format!("{kind}: a slot of a removed backend is passed over"),
             world
                 .clone()
                 .with(|world| world.find_mut(WEB_2).id = BackendId(world.find(WEB_1).id.0 + MAX_PLACES)),
         )
         .step(flow(0).first(), Opens(WEB_1))
-        .step(flow(1).first(), Drops(Reason::Contended))
-        .flow(flow(1), &[])
-        .records(1)
+        .step(flow(1).first(), Opens(WEB_3))
         .step(flow(2).first(), Opens(WEB_3)),
+        Case::new(
+            format!(
+                "{kind}: if all slots are of a removed backend, the reason is contended and no record stays"
+            ),
+            world.clone().with(|world| {
+                world.find_mut(WEB_2).id = BackendId(world.find(WEB_1).id.0 + MAX_PLACES);
+                world.services[0].slots = Some(vec![1; 3]);
+            }),
+        )
+        .step(flow(0).first(), Drops(Reason::Contended))
+        .records(0),
         Case::new(format!("{kind}: a backend that lost its flows cannot reply on them"), world)
             .establish(flow(0), WEB_1)
             .change(|world| world.renew(WEB_1))

@@ -8,19 +8,20 @@ use std::net::SocketAddr;
 use lb_common::{net::Protocol, reason::Reason, service::Mode};
 
 use crate::{
-    case::{Case, Drops, Expected, Passes, Reaches},
+    case::{Case, Drops, Expected, Opens, Passes, Reaches},
     dialogue::Dialogue,
-    rows::icmp,
+    rows::{icmp, members},
     world::{
         Element::{
-            self, Answers, Backend, Bucket, HalfOpen, Interface, Line, Pool, Scratch, Slots, Sources, Turn,
+            self, Answers, Backend, Bucket, HalfOpen, Interface, Line, Members, Pool, Scratch, Slots,
+            Sources, Turn,
         },
         Family, Kind, WEB_1, World,
     },
 };
 
-const ALL: [Element; 11] =
-    [Pool, Slots, Sources, Turn, Backend, Interface, Bucket, Line, Scratch, HalfOpen, Answers];
+const ALL: [Element; 12] =
+    [Pool, Slots, Members, Sources, Turn, Backend, Interface, Bucket, Line, Scratch, HalfOpen, Answers];
 const INTERNAL: Expected = Drops(Reason::Internal);
 
 /// Each element that a packet needs is missing in turn.
@@ -32,6 +33,7 @@ pub fn rows() -> Vec<Case> {
         rows.extend(errors(kind));
         rows.extend(unrelated_packets(kind));
         rows.push(unanswered(kind));
+        rows.push(without_members(kind));
     }
     rows.extend(Family::ALL.map(closing));
     rows
@@ -55,6 +57,14 @@ fn first_packets(kind: Kind) -> Vec<Case> {
     // nat uses no source address.
     rows.extend((kind.mode == Mode::FullNat).then(|| row(Sources)));
     rows
+}
+
+/// Members are tried if no slot that is tried has room.
+fn without_members(kind: Kind) -> Case {
+    let full = members::skewed(kind).with(|world| world.find_mut(WEB_1).max_flows = 1);
+    let name = format!("{kind}: a first packet that finds no slot with room, without {Members:?}");
+    let case = Case::new(name, full).step(Dialogue::new(kind).first(), Opens(WEB_1));
+    without(case, Members).step(Dialogue::new(kind).port(40_001).first(), INTERNAL).records(1)
 }
 
 /// Without the account of answers, nothing is answered.

@@ -2,10 +2,11 @@
 
 use lb_common::{
     backend::Backend,
+    cell::HalfWord,
     counters::{BackendNumber, ServiceNumber},
     hop::{Hop, Interface, InterfaceIndex},
     net::{Address, Be16, Mac},
-    pool::{Pool, PoolNumber, SlotIndex, SlotLine, SlotRange, SourceSet, SourceSetNumber},
+    pool::{Members, Pool, PoolNumber, SlotIndex, SlotLine, SlotRange, SourceSet, SourceSetNumber},
     service::{Filter, Service, ServiceKey},
     settings::Settings,
 };
@@ -33,8 +34,11 @@ pub const HASH_KEYS: [u64; 6] = [
     0xb8e1_afed_6a26_7e96,
 ];
 
+/// Lines of slots for each service.
+pub const LINES: u32 = 2;
+
 /// The contents of all maps that the program does not write.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Maps {
     /// The settings, with the world's clock.
     pub settings: Settings,
@@ -44,8 +48,10 @@ pub struct Maps {
     pub services: Vec<(ServiceKey, Service)>,
     /// The pool of each service.
     pub pools: Vec<Pool>,
-    /// The slots of the pools, those of each in a line of its own: the number of the line, and its ids.
+    /// The slots of the pools, those of each in lines of its own: the number of the line, and its ids.
     pub slots: Vec<(u32, [u32; SlotLine::SLOTS])>,
+    /// The members of each pool.
+    pub members: Vec<Members>,
     /// The sources of the pools, by number of the set.
     pub sources: Vec<(SourceSetNumber, SourceSet)>,
     /// The backends in the world's order, which is that of their counters. The key is the id.
@@ -76,7 +82,8 @@ impl World {
             filter: self.filter(),
             services: self.service_keys(),
             pools: services().map(|(place, service)| pool(place, service)).collect(),
-            slots: services().map(|(place, service)| (place, slots(service))).collect(),
+            slots: services().flat_map(|(place, service)| slots(place, service)).collect(),
+            members: services().map(|(_, service)| members(service)).collect(),
             sources: services().map(|(place, service)| (set_number(place), sources(service))).collect(),
             backends: self.backends(),
             interfaces: network::INTERFACES
@@ -154,16 +161,26 @@ impl World {
 
 fn pool(place: u32, service: &super::Service) -> Pool {
     let length = ids(service).len() as u32;
-    let range = SlotRange { offset: SlotIndex(place * SlotLine::SLOTS as u32), length };
+    let range = SlotRange { offset: SlotIndex(place * LINES * SlotLine::SLOTS as u32), length };
     Pool::new(range, service.picker, service.mode, set_number(place))
 }
 
-fn slots(service: &super::Service) -> [u32; SlotLine::SLOTS] {
-    let mut line = [0; SlotLine::SLOTS];
-    for (slot, id) in line.iter_mut().zip(ids(service)) {
-        *slot = id;
-    }
-    line
+fn slots(place: u32, service: &super::Service) -> Vec<(u32, [u32; SlotLine::SLOTS])> {
+    let ids = ids(service);
+    let line = |number: usize| {
+        let ids = ids.iter().skip(number * SlotLine::SLOTS);
+        let mut line = [0; SlotLine::SLOTS];
+        line.iter_mut().zip(ids).for_each(|(slot, id)| *slot = *id);
+        line
+    };
+    (place * LINES..).zip((0..LINES as usize).map(line)).collect()
+}
+
+/// Every backend that accepts new flows.
+fn members(service: &super::Service) -> Members {
+    let ids: Vec<u32> = service.backends.iter().filter(|it| it.accepts).map(|it| it.id.0).collect();
+    let id = std::array::from_fn(|place| HalfWord::new(ids.get(place).copied().unwrap_or_default()));
+    Members { count: HalfWord::new(ids.len() as u32), id }
 }
 
 /// The ids in the slots of a service: those of backends that accept new flows.

@@ -12,7 +12,7 @@ use lb_common::{
     backend::{Backend, BackendId},
     counters::{BackendNumber, ServiceNumber},
     hop::{Hop, Interface},
-    limits::MAX_PLACES,
+    limits::{MAX_MEMBERS, MAX_PLACES},
     net::{Be16, Mac, Protocol},
     pool::{Picker, Pool, PoolNumber, SlotIndex, SlotRange, SourceSetNumber},
     service::{Mode, Reject, Service},
@@ -64,6 +64,10 @@ fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
             (SlotIndex(20), vec![BackendId(8); 2]),
             (SlotIndex(22), vec![BackendId(8); 2]),
         ]),
+        members: BTreeMap::from([
+            (PoolNumber(0), vec![BackendId(8)]),
+            (PoolNumber(1), vec![BackendId(8); MAX_MEMBERS]),
+        ]),
         sources: BTreeMap::from([
             (SourceSetNumber(1), sources(&["10.0.0.1"])),
             (SourceSetNumber(6), sources(&["10.0.0.1", "10.0.0.2", "10.0.0.3"])),
@@ -112,6 +116,7 @@ fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
     steps.push(Op::PutBackend(backend(BackendId(8 + MAX_PLACES), v4)));
     steps.extend(want.backends.values().map(|backend| Op::PutBackend(*backend)));
     steps.extend(want.slots.iter().map(|(offset, ids)| Op::PutSlots(*offset, ids.clone())));
+    steps.extend(want.members.iter().map(|(number, ids)| Op::PutMembers(*number, ids.clone())));
     steps.extend(want.sources.iter().map(|(number, sources)| Op::PutSources(*number, sources.clone())));
     steps.extend(want.pools.iter().map(|(number, pool)| Op::PutPool(*number, *pool)));
     steps.extend(want.services.iter().map(|(listen, value)| Op::PutService(*listen, *value)));
@@ -122,6 +127,7 @@ fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
 pub fn removal(have: &Snapshot) -> Vec<Op> {
     let mut steps: Vec<Op> = have.services.keys().copied().map(Op::DeleteService).collect();
     steps.extend(have.pools.keys().copied().map(Op::DeletePool));
+    steps.extend(have.members.keys().copied().map(Op::DeleteMembers));
     steps.extend(have.slots.iter().map(|(offset, ids)| Op::DeleteSlots(slots(*offset, ids.len() as u32))));
     steps.extend(have.sources.keys().copied().map(Op::DeleteSources));
     steps.extend(have.backends.keys().copied().map(Op::DeleteBackend));

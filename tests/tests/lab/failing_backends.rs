@@ -2,6 +2,7 @@
 //! (default: 3).
 
 mod flapping;
+mod skewed;
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -12,7 +13,9 @@ use std::{
 use anyhow::{Result, ensure};
 use lb_common::service::Mode;
 use tests::lab::{
-    Config, Daemon, Family, Lab, Shape, Topology, Web, address, eventually,
+    Config, Daemon, Family, Lab, Shape, Topology, Web, address,
+    config::Service,
+    eventually,
     flood::{self, Flood, Kind},
     rush::{Connection, rush},
     wait::{self, SOON},
@@ -30,14 +33,19 @@ struct Servers {
 }
 
 impl Servers {
-    fn start(tag: &'static str, mode: Mode, keys: &[&'static str]) -> Result<Self> {
+    fn start(tag: &'static str, mode: Mode) -> Result<Self> {
+        Self::start_with(tag, mode, |_| {})
+    }
+
+    /// The defaults, except for a change.
+    fn start_with(tag: &'static str, mode: Mode, change: impl FnOnce(&mut Service)) -> Result<Self> {
         let lab = Lab::build(&Topology::new(tag, Shape::TwoNics).mode(mode))?;
         let web = lab.web_servers()?;
         let mut config = Config::web(&lab, mode);
         config.services[0] = config.services[0].clone().only(Family::V4);
-        config.services[0].keys = keys.to_vec();
         let health = &mut config.services[0].health;
         (health.interval, health.timeout) = (Duration::from_secs(1), Duration::from_secs(1));
+        change(&mut config.services[0]);
         let xlb = lab.start(&config)?;
         xlb.wait_until_all_are_up()?;
         Ok(Self { web, xlb, lab })
@@ -46,6 +54,30 @@ impl Servers {
     fn rush(&self, goes_on: impl Fn() -> bool + Send + Sync) -> Result<Vec<Connection>> {
         let from = self.lab.client_addresses(Family::V4);
         rush(&self.lab.client, &from, address::SERVICE.port(Family::V4, 80), PER_SECOND, goes_on)
+    }
+
+    /// Kills a server under load until it is down, judges all connections, and starts the server again.
+    fn kill(&mut self, server: usize) -> Result<Vec<Connection>> {
+        let is_over = AtomicBool::new(false);
+        let mut victim = self.web.remove(server);
+        let name = victim.backend.name.clone();
+        let (connections, killed) = thread::scope(|scope| -> Result<_> {
+            let rushing = scope.spawn(|| self.rush(|| !is_over.load(Ordering::Relaxed)));
+            let killed = (|| -> Result<Instant> {
+                thread::sleep(Duration::from_secs(1)); // Of load, before the kill.
+                victim.kill()?;
+                let killed = Instant::now();
+                eventually(SOON, "the server is down", || Ok(self.xlb.health("web", &name)? == "down"))?;
+                Ok(killed)
+            })();
+            is_over.store(true, Ordering::Relaxed);
+            Ok((wait::join(rushing)?, killed?))
+        })?;
+        judge(&connections, &[killed])?;
+        victim.start_again()?;
+        self.web.insert(server, victim);
+        eventually(SOON, "the server is up", || Ok(self.xlb.health("web", &name)? == "up"))?;
+        Ok(connections)
     }
 
     fn ejected(&self, backend: &str) -> Result<f64> {
@@ -66,28 +98,10 @@ fn a_server_that_is_killed_costs_no_connection_with_nat() -> Result<()> {
 
 fn kill_again_and_again(tag: &'static str, mode: Mode) -> Result<()> {
     let kills = std::env::var("XLB_KILLS").map_or(Ok(3), |text| text.parse::<u32>())?;
-    let mut servers = Servers::start(tag, mode, &[])?;
+    let mut servers = Servers::start(tag, mode)?;
     for kill in 1..=kills {
-        let is_over = AtomicBool::new(false);
-        let mut victim = servers.web.remove(1);
-        let (connections, killed) = thread::scope(|scope| -> Result<_> {
-            let rushing = scope.spawn(|| servers.rush(|| !is_over.load(Ordering::Relaxed)));
-            let killed = (|| -> Result<Instant> {
-                thread::sleep(Duration::from_secs(1)); // Of load, before the kill.
-                victim.kill()?;
-                let killed = Instant::now();
-                eventually(SOON, "web-2 is down", || Ok(servers.xlb.health("web", "web-2")? == "down"))?;
-                Ok(killed)
-            })();
-            is_over.store(true, Ordering::Relaxed);
-            Ok((wait::join(rushing)?, killed?))
-        })?;
-
-        judge(&connections, &[killed])?;
+        let connections = servers.kill(1)?;
         println!("kill {kill}: {}", summary(&connections));
-        victim.start_again()?;
-        servers.web.insert(1, victim);
-        eventually(SOON, "web-2 is up", || Ok(servers.xlb.health("web", "web-2")? == "up"))?;
     }
     Ok(())
 }
@@ -127,7 +141,9 @@ fn took(connection: &Connection) -> Duration {
 
 #[test]
 fn with_on_refused_pass_refusals_reach_the_client() -> Result<()> {
-    let mut servers = Servers::start("pass", Mode::FullNat, &["on_refused = \"pass\""])?;
+    let mut servers = Servers::start_with("pass", Mode::FullNat, |service| {
+        service.keys.push("on_refused = \"pass\"");
+    })?;
 
     servers.web[1].kill()?;
     let start = Instant::now();
@@ -141,7 +157,7 @@ fn with_on_refused_pass_refusals_reach_the_client() -> Result<()> {
 
 #[test]
 fn a_silent_host_is_ejected_without_a_daemon_and_comes_back() -> Result<()> {
-    let mut servers = Servers::start("mute", Mode::FullNat, &[])?;
+    let mut servers = Servers::start("mute", Mode::FullNat)?;
     let host = servers.web[1].backend.namespace.clone();
     servers.xlb.kill()?;
 
@@ -187,7 +203,7 @@ fn watch(time: Duration, number: impl Fn() -> Result<u64>) -> Result<Vec<Duratio
 fn a_flood_of_forged_syns_ejects_nothing_even_if_each_is_repeated() -> Result<()> {
     // At 40,000 SYNs a second, each source's SYN is repeated after half a second, and after a second and a half.
     const KEYS: [u32; 2] = [20_000, 60_000];
-    let servers = Servers::start("forged", Mode::FullNat, &[])?;
+    let servers = Servers::start("forged", Mode::FullNat)?;
     flood::route_back(&servers.lab)?;
 
     for keys in KEYS {

@@ -116,10 +116,16 @@ fn random_two_shares_connections_by_weight() -> Result<()> {
 
 #[test]
 fn a_backend_with_max_flows_connections_gets_others_only_when_one_ends() -> Result<()> {
-    for (tag, scheduler) in
-        [("full1", "round-robin"), ("full2", "least-connections"), ("full3", "source-hash")]
-    {
-        let Stage { lab, web: _web, mut config, xlb } = Stage::new(tag, 2, scheduler, [100; 3])?;
+    const SKEWED: [u32; 3] = [1000, 10, 10];
+    for (tag, scheduler, weights) in [
+        ("full1", "round-robin", [100; 3]),
+        ("full2", "least-connections", [100; 3]),
+        ("full3", "source-hash", [100; 3]),
+        ("full4", "weighted-round-robin", SKEWED),
+        ("full5", "random-two", SKEWED),
+        ("full6", "maglev", SKEWED),
+    ] {
+        let Stage { lab, web: _web, mut config, xlb } = Stage::new(tag, 2, scheduler, weights)?;
         config.services[0].backends.iter_mut().for_each(|it| it.max_flows = 5);
         xlb.write(&config)?;
         xlb.run(&["reload"])?;

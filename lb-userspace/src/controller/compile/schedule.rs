@@ -15,7 +15,7 @@ mod smooth;
 
 use std::net::SocketAddr;
 
-use lb_common::{backend::BackendId, pool::Picker};
+use lb_common::{backend::BackendId, limits::MAX_MEMBERS, pool::Picker};
 
 use crate::{
     hash_key::HashKey,
@@ -75,6 +75,12 @@ pub const fn picker(scheduler: Scheduler) -> Picker {
         Scheduler::SourceHash => Picker::SourceHash,
         Scheduler::Maglev => Picker::FlowHash,
     }
+}
+
+/// The members of the pool: each backend once, in the order of the file.
+pub fn members(entries: &[Entry]) -> Vec<BackendId> {
+    let count = entries.len().min(MAX_MEMBERS);
+    (0..count).map(|place| entries[place * entries.len() / count].id).collect()
 }
 
 /// The ids in the slots, one for each slot.

@@ -32,6 +32,7 @@ impl Maps {
             }
             Op::PutSlots(offset, ids) => self.schedules.put_slots(*offset, ids),
             Op::PutSources(number, sources) => self.schedules.put_sources(*number, sources),
+            Op::PutMembers(number, ids) => self.schedules.put_members(*number, ids),
             Op::PutPool(number, pool) => self.schedules.put_pool(*number, *pool),
             Op::PutService(listen, value) => {
                 let ServiceValue { pool, counters, reject } = *value;
@@ -55,6 +56,7 @@ impl Maps {
             }
             Op::DeleteService(listen) => gone(self.services.remove(&service_key(listen))),
             Op::DeletePool(number) => self.schedules.put_pool(*number, Pool::NONE),
+            Op::DeleteMembers(number) => self.schedules.put_members(*number, &[]),
             Op::DeleteSlots(slots) => self.schedules.delete_slots(*slots),
             Op::DeleteSources(number) => self.schedules.put_sources(*number, &[]),
             Op::DeleteBackend(place) => {

@@ -84,6 +84,7 @@ impl Maps {
             schedules: Schedules {
                 pools: mapping(&array(ebpf, "POOLS")?, "POOLS")?,
                 slots: mapping(&array(ebpf, "SLOTS")?, "SLOTS")?,
+                members: mapping(&array(ebpf, "MEMBERS")?, "MEMBERS")?,
                 sources: mapping(&array(ebpf, "SOURCES")?, "SOURCES")?,
             },
             interfaces: take(ebpf, "INTERFACES")?,

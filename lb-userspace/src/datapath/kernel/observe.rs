@@ -40,6 +40,7 @@ impl Maps {
                 })
                 .collect::<anyhow::Result<_>>()?,
             slots: self.schedules.slots(&pools),
+            members: self.schedules.members(),
             sources: self.schedules.sources(),
             pools,
             services: self.services()?,

@@ -1,7 +1,7 @@
-//! Pools with their slots and sources: what new flows are scheduled from.
+//! Pools with their slots, members and sources: what new flows are scheduled from.
 //!
 //! All of it is mapped, so a change takes a few stores. No packet reads what is being written, except a pool's word,
-//! which is a single store.
+//! which is a single store, and its members, of which each is.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -9,9 +9,9 @@ use anyhow::{Context, ensure};
 use lb_common::{
     backend::BackendId,
     cell::{Word, fence},
-    limits::MAX_SOURCES,
+    limits::{MAX_MEMBERS, MAX_SOURCES},
     net::{Address, V6},
-    pool::{Pool, PoolNumber, SlotIndex, SlotLine, SlotRange, SourceSet, SourceSetNumber},
+    pool::{Members, Pool, PoolNumber, SlotIndex, SlotLine, SlotRange, SourceSet, SourceSetNumber},
 };
 
 use crate::datapath::mapping::Mapping;
@@ -19,10 +19,11 @@ use crate::datapath::mapping::Mapping;
 /// The words of a [`SourceSet`].
 const WORDS: usize = size_of::<SourceSet>() / size_of::<Word>();
 
-/// `POOLS`, `SLOTS` and `SOURCES`. Only the controller writes to them.
+/// `POOLS`, `SLOTS`, `MEMBERS` and `SOURCES`. Only the controller writes to them.
 pub struct Schedules {
     pub pools: Mapping<Word>,
     pub slots: Mapping<SlotLine>,
+    pub members: Mapping<Members>,
     pub sources: Mapping<[Word; WORDS]>,
 }
 
@@ -51,6 +52,18 @@ impl Schedules {
         Ok(())
     }
 
+    /// Replaces the members of a pool.
+    ///
+    /// The number comes last: a daemon that is killed before that leaves members that equal none that are wanted, or all.
+    pub fn put_members(&self, number: PoolNumber, ids: &[BackendId]) -> anyhow::Result<()> {
+        let members = self.members.get(number.0 as usize);
+        let members = members.with_context(|| format!("there is no pool {number}"))?;
+        ensure!(ids.len() <= MAX_MEMBERS, "a pool has at most {MAX_MEMBERS} members");
+        members.id.iter().zip(ids).for_each(|(place, id)| place.store(id.0));
+        members.count.store(ids.len() as u32);
+        Ok(())
+    }
+
     /// Writes a set. Without sources it is free.
     pub fn put_sources(&self, number: SourceSetNumber, sources: &[IpAddr]) -> anyhow::Result<()> {
         let count = sources.len();
@@ -69,6 +82,15 @@ impl Schedules {
     pub fn pools(&self) -> BTreeMap<PoolNumber, Pool> {
         let words = (0..).map(PoolNumber).zip(self.pools.iter().map(|word| Pool(word.load())));
         words.filter(|(_, pool)| *pool != Pool::NONE).collect()
+    }
+
+    pub fn members(&self) -> BTreeMap<PoolNumber, Vec<BackendId>> {
+        let ids = |members: &Members| {
+            let ids = members.id.iter().take(members.count.load() as usize);
+            ids.map(|id| BackendId(id.load())).collect()
+        };
+        let members = (0..).map(PoolNumber).zip(self.members.iter().map(ids));
+        members.filter(|(_, ids): &(_, Vec<_>)| !ids.is_empty()).collect()
     }
 
     /// The active ranges, and the runs of other used slots between them.

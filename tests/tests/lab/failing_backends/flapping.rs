@@ -19,7 +19,7 @@ const NAMES: [&str; 3] = ["web-1", "web-2", "web-3"];
 
 #[test]
 fn a_server_that_flaps_costs_no_connection_and_gets_its_share_again() -> Result<()> {
-    let mut servers = Servers::start("flap", Mode::FullNat, &[])?;
+    let mut servers = Servers::start("flap", Mode::FullNat)?;
     let mut victim = servers.web.remove(1);
     let is_over = AtomicBool::new(false);
 

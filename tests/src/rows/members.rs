@@ -1,0 +1,96 @@
+//! A new flow whose slots are all of backends that it should not get tries the other members of the pool.
+
+use lb_common::{ejection::FAILURES, net::Protocol, reason::Reason, service::Mode};
+
+use crate::{
+    case::{Case, Drops, Opens, Reaches, Returns},
+    dialogue::Dialogue,
+    world::{Kind, WEB_1, WEB_2, WEB_3, World},
+};
+
+/// More slots than a new flow tries.
+const SLOTS: usize = 20;
+const NAMES: [&str; 3] = [WEB_1, WEB_2, WEB_3];
+
+/// Every kind.
+pub fn rows() -> Vec<Case> {
+    let mut rows = Vec::new();
+    for kind in Kind::all() {
+        rows.extend(full(kind));
+        if kind.mode == Mode::Nat {
+            rows.push(itself(kind));
+        }
+        if kind.protocol == Protocol::Tcp {
+            rows.extend([refused(kind), ejected(kind)]);
+        }
+    }
+    rows
+}
+
+fn flow(kind: Kind, number: u16) -> Dialogue {
+    Dialogue::new(kind).port(40_000 + number)
+}
+
+/// All slots are of one backend, as if its weight were much higher than those of the others.
+pub fn skewed(kind: Kind) -> World {
+    World::new(kind).with_flows(64).with(|world| world.services[0].slots = Some(vec![0; SLOTS]))
+}
+
+fn full(kind: Kind) -> [Case; 2] {
+    let limited = |limits: [u32; 3]| {
+        skewed(kind).with(|world| {
+            NAMES.iter().zip(limits).for_each(|(name, limit)| world.find_mut(name).max_flows = limit);
+        })
+    };
+    let shared =
+        "the flows that a full backend with most slots does not get are shared by the other backends";
+    let all = "if no slot that is tried and no member has room, the reason is backends_full";
+    [
+        (0..)
+            .zip([WEB_1, WEB_3, WEB_2, WEB_2, WEB_2, WEB_2, WEB_3, WEB_3])
+            .fold(Case::new(format!("{kind}: {shared}"), limited([1, 0, 0])), |case, (number, name)| {
+                case.step(flow(kind, number).first(), Opens(name))
+            })
+            .step(flow(kind, 0).first(), Reaches(WEB_1)),
+        Case::new(format!("{kind}: {all}"), limited([1, 1, 1]))
+            .step(flow(kind, 0).first(), Opens(WEB_1))
+            .step(flow(kind, 1).first(), Opens(WEB_3))
+            .step(flow(kind, 2).first(), Opens(WEB_2))
+            .step(flow(kind, 3).first(), Drops(Reason::BackendsFull))
+            .change(|world| world.find_mut(WEB_2).max_flows = 2)
+            .step(flow(kind, 3).first(), Opens(WEB_2))
+            .step(flow(kind, 0).first(), Reaches(WEB_1)),
+    ]
+}
+
+/// nat keeps the client's address, so a client that is a backend cannot be its own backend.
+fn itself(kind: Kind) -> Case {
+    let own = Dialogue::new(kind).client(World::new(kind).find(WEB_1).address.ip());
+    let name = format!("{kind}: a client that is the backend with most slots gets another backend");
+    Case::new(name, skewed(kind)).step(own.first(), Opens(WEB_2)).step(own.port(40_001).first(), Opens(WEB_3))
+}
+
+fn refused(kind: Kind) -> Case {
+    let one = flow(kind, 0);
+    let world = skewed(kind).with(|world| world.services[0].retries = true);
+    let name = "a client that the backend with most slots has refused gets another backend";
+    Case::new(format!("{kind}: {name}"), world)
+        .step(one.syn(), Opens(WEB_1))
+        .step(one.reply_rst(WEB_1), Drops(Reason::Retried))
+        .step(one.syn(), Opens(WEB_3))
+        .step(one.syn_ack(WEB_3), Returns)
+}
+
+fn ejected(kind: Kind) -> Case {
+    let world = skewed(kind).with(|world| world.services[0].ejects = true);
+    let name = "the backend with most slots is ejected: the others share its flows";
+    let case = (0..FAILURES as u16).fold(Case::new(format!("{kind}: {name}"), world), |case, number| {
+        case.step(flow(kind, number).syn(), Opens(WEB_1)).step(flow(kind, number).reply_rst(WEB_1), Returns)
+    });
+    (10..)
+        .zip([WEB_2, WEB_2, WEB_2, WEB_3])
+        .fold(case, |case, (number, name)| case.step(flow(kind, number).syn(), Opens(name)))
+        .after_s(2)
+        .step(flow(kind, 20).syn(), Opens(WEB_1)) // a probe
+        .step(flow(kind, 21).syn(), Opens(WEB_2))
+}
