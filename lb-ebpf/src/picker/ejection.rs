@@ -6,6 +6,7 @@
 
 use lb_common::{
     backend::{Backend, Load},
+    cell::fence,
     clock::Ticks,
     ejection::{Ejection, FAILURES},
     pool::Turn,
@@ -41,6 +42,11 @@ pub fn failed(maps: &impl Maps, backend: &Backend, load: &Load, now: Ticks) {
     let is_reserved = turn.ejected.fetch_add(1) < u64::from(backend.most_ejected);
     if !is_reserved || !load.ejection.replace(ejection.0, failed.longer(now).0) {
         turn.ejected.fetch_add(1_u64.wrapping_neg());
+    }
+    fence();
+    // The controller takes a backend out of the schedule, and then ends its ejection: perhaps before it began.
+    if backend.accepts == Backend::ACCEPTS_NONE {
+        end(load, || Some(turn));
     }
 }
 

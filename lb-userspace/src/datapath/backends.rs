@@ -16,6 +16,11 @@ const ALL_WORDS: usize = size_of::<Backend>() / size_of::<Word>();
 /// Those that the controller writes. The first one holds the id.
 const WORDS: usize = ALL_WORDS - size_of::<Load>() / size_of::<Word>();
 
+/// The word whose high half is [`Backend::accepts`].
+const ACCEPTS: usize = std::mem::offset_of!(Backend, accepts) / size_of::<Word>();
+
+const _: () = assert!(std::mem::offset_of!(Backend, accepts) % size_of::<Word>() == 4);
+
 /// An element of the `BACKENDS` array.
 #[repr(C)]
 #[derive(Debug)]
@@ -63,9 +68,7 @@ impl Backends {
         let Some(element) = self.element(backend.id.0) else { return };
         let (Element { words: cell, load }, words) = (element, words(backend));
         if !self.has(backend.id) {
-            self.end_ejection(element);
-            cell[0].store(0);
-            fence();
+            self.delete(backend.id.0);
             load.flows.store(0);
             load.answered.store(0);
         }
@@ -81,6 +84,7 @@ impl Backends {
         }
         cell[0].store(words[0]);
         if backend.accepts == Backend::ACCEPTS_NONE {
+            fence();
             self.end_ejection(element);
         }
     }
@@ -88,6 +92,10 @@ impl Backends {
     /// Clears a place. The flows of its id are dead.
     pub fn delete(&self, place: u32) {
         let Some(element) = self.element(place) else { return };
+        // From now on the program ends an ejection that it began before: see `ejection::failed`.
+        let accepts = &element.words[ACCEPTS];
+        accepts.store((accepts.load() as u32).into());
+        fence();
         self.end_ejection(element);
         for word in element.words.iter().chain([&element.load.flows]) {
             word.store(0);
