@@ -64,35 +64,37 @@ impl SlotRange {
     }
 }
 
-/// How a slot of the pool is chosen for a new flow: the scheduling method.
-#[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Picker {
-    /// One slot after another.
-    Turn = 1,
-    /// By the hash of the client's address.
-    SourceHash = 2,
-    /// By the hash of the whole tuple.
-    FlowHash = 3,
-    /// The one whose backend has the fewest flows for its weight.
-    LeastOfAll = 4,
-    /// The same, of two that the hash of the tuple chooses.
-    LeastOfTwo = 5,
+macro_rules! pickers {
+    ($($number:literal $picker:ident $how:literal)*) => {
+        /// How a slot of the pool is chosen for a new flow: the scheduling method.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Picker {
+            $(#[doc = $how] $picker = $number,)*
+        }
+
+        impl Picker {
+            /// Every picker.
+            pub const ALL: &'static [Self] = &[$(Self::$picker,)*];
+
+            /// The picker with this number.
+            #[inline(always)]
+            pub const fn from_number(number: u32) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$picker),)*
+                    _ => None,
+                }
+            }
+        }
+    };
 }
 
-impl Picker {
-    /// The picker with this number.
-    #[inline(always)]
-    pub const fn from_number(number: u32) -> Option<Self> {
-        match number {
-            1 => Some(Self::Turn),
-            2 => Some(Self::SourceHash),
-            3 => Some(Self::FlowHash),
-            4 => Some(Self::LeastOfAll),
-            5 => Some(Self::LeastOfTwo),
-            _ => None,
-        }
-    }
+pickers! {
+    1 Turn       "One slot after another."
+    2 SourceHash "By the hash of the client's address."
+    3 FlowHash   "By the hash of the whole tuple."
+    4 LeastOfAll "The one whose backend has the fewest flows for its weight."
+    5 LeastOfTwo "The same, of two that the hash of the tuple chooses."
 }
 
 impl Pool {
@@ -263,11 +265,10 @@ mod tests {
 
     #[test]
     fn a_word_has_its_picker() {
-        use Picker::{FlowHash, LeastOfAll, LeastOfTwo, SourceHash, Turn};
-        for picker in [Turn, SourceHash, FlowHash, LeastOfAll, LeastOfTwo] {
-            let pool = Pool::new(SlotRange::default(), picker, Mode::Nat, SourceSetNumber::NONE);
+        for picker in Picker::ALL {
+            let pool = Pool::new(SlotRange::default(), *picker, Mode::Nat, SourceSetNumber::NONE);
 
-            assert_eq!(pool.picker(), Some(picker));
+            assert_eq!(pool.picker(), Some(*picker));
         }
     }
 

@@ -1,4 +1,4 @@
-//! Pickers: how a slot of the pool is chosen for a new flow. Each has a line in [`pick`] and in [`likely`].
+//! Pickers: how a slot of the pool is chosen for a new flow. Each has a line in [`choose`].
 //!
 //! The daemon decides which backends the slots hold, so several schedulers share a picker (docs/ARCHITECTURE.md has the
 //! table):
@@ -24,62 +24,62 @@ use lb_common::{
     reason::Reason,
 };
 
-use self::least::Among;
+use self::{least::Among, turn::Turns};
 use crate::{family::Family, opaque::opaque, steps::Steps, table::scratch::Scratch};
 
 /// Chooses a slot for a new flow.
 #[inline(always)]
 pub fn pick<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, pool: Pool) -> Result<PoolSlot, Reason> {
-    let slots = pool.slots();
-    let slot = match pool.picker() {
-        Some(_) if slots.length == 0 => return Err(Reason::NoBackend),
-        Some(Picker::Turn) => turn::pick(tables, flow.pool.get(), slots)?,
-        Some(Picker::SourceHash) => hash::of_source(tables, flow, slots),
-        Some(Picker::FlowHash) => hash::of_flow(tables, flow, slots),
-        Some(Picker::LeastOfAll) => {
-            let turn = turn::pick(tables, flow.pool.get(), slots)?;
-            least(tables, flow, pool, Among::all(turn, slots))?
-        }
-        Some(Picker::LeastOfTwo) => least(tables, flow, pool, Among::two(flow.hash.get(), slots))?,
-        None => return Err(Reason::Internal),
+    choose(tables, flow, pool, Turns::Take)
+}
+
+/// The slot that [`pick`] would choose now, without choosing it. Another CPU may choose it first.
+#[inline(always)]
+pub fn likely<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, pool: Pool) -> Option<PoolSlot> {
+    choose(tables, flow, pool, Turns::Look).ok()
+}
+
+#[inline(always)]
+fn choose<F: Family>(
+    tables: &impl Steps<F>,
+    flow: &Scratch<F>,
+    pool: Pool,
+    turns: Turns,
+) -> Result<PoolSlot, Reason> {
+    let (picker, slots) = (pool.picker().ok_or(Reason::Internal)?, pool.slots());
+    if slots.length == 0 {
+        return Err(Reason::NoBackend);
+    }
+    let turn = || turn::slot(tables, flow.pool.get(), slots, turns);
+    let least = |among| least(tables, flow, pool, among, turns);
+    let slot = match picker {
+        Picker::Turn => turn()?,
+        Picker::SourceHash => hash::of_source(tables, flow, slots),
+        Picker::FlowHash => hash::of_flow(tables, flow, slots),
+        Picker::LeastOfAll => least(Among::all(turn()?, slots))?,
+        Picker::LeastOfTwo => least(Among::two(flow.hash.get(), slots))?,
     };
     Ok(hidden(slot, pool))
 }
 
-/// The slot of least load: the one that [`likely`] has found a moment ago, unless its backend has refused the client.
+/// The slot of least load. For a flow that is created: the one that [`likely`] has found a moment ago, unless its backend has
+/// refused the client.
 #[inline(always)]
 fn least<F: Family>(
     tables: &impl Steps<F>,
     flow: &Scratch<F>,
     pool: Pool,
     among: Among,
+    turns: Turns,
 ) -> Result<PoolSlot, Reason> {
+    if turns == Turns::Look {
+        return tables.least(pool.slots(), among, BackendId::NONE, tables.now());
+    }
     let refused_by = flow.refused_by.get();
     match flow.likely() {
         Some(slot) if flow.schedule.get() == pool && refused_by == BackendId::NONE => Ok(slot),
         Some(_) | None => tables.least(pool.slots(), among, refused_by, flow.now.get()),
     }
-}
-
-/// The slot that [`pick`] would choose now, without choosing it. Another CPU may choose it first.
-#[inline(always)]
-pub fn likely<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, pool: Pool) -> Option<PoolSlot> {
-    let slots = pool.slots();
-    let slot = match pool.picker()? {
-        _ if slots.length == 0 => return None,
-        Picker::Turn => turn::likely(tables, flow.pool.get(), slots)?,
-        Picker::SourceHash => hash::of_source(tables, flow, slots),
-        Picker::FlowHash => hash::of_flow(tables, flow, slots),
-        Picker::LeastOfAll => {
-            let turn = turn::likely(tables, flow.pool.get(), slots)?;
-            tables.least(slots, Among::all(turn, slots), BackendId::NONE, tables.now()).ok()?
-        }
-        Picker::LeastOfTwo => {
-            let among = Among::two(flow.hash.get(), slots);
-            tables.least(slots, among, BackendId::NONE, tables.now()).ok()?
-        }
-    };
-    Some(hidden(slot, pool))
 }
 
 /// The slot to try after this one.

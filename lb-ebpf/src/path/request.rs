@@ -157,21 +157,24 @@ fn known<'a, F: Family>(
     let Some((owner, rewritten, deltas, seen)) = copied else { return Ok(Known::Ended(Client::NEW)) };
     let backend = tables.backend(owner.backend()).ok_or(Reason::Internal)?;
     let Found { index, control, .. } = found;
+    let is_first = segment.is_syn() || owner.protocol() == Protocol::Udp as u8;
     // The backend was removed, put in maint, or (UDP) went down.
     let has_lost_backend = backend.id != owner.backend();
-    let is_first = segment.is_syn() || owner.protocol() == Protocol::Udp as u8;
     if has_lost_backend && !is_first {
         tables.end(index, control);
         return Ok(Known::Ended(Client::NEW));
     }
-    // A client that repeats its SYN (UDP: its datagram) to a backend that takes no new flows gets another backend.
-    let gets_another = control.state().is_half_open() && is_first && backend.accepts == 0;
     let now = tables.now();
-    if has_lost_backend || gets_another || !lifecycle::is_in_time(&found, owner.protocol(), seen, now) {
+    if has_lost_backend || !lifecycle::is_in_time(&found, owner.protocol(), seen, now) {
         tables.free(index, control);
         return Ok(Known::Ended(Client::NEW));
     }
     if control.state() != State::ESTABLISHED || segment.is_fin_or_rst() {
+        // A client that repeats its SYN (UDP: its datagram) to a backend that takes no new flows gets another backend.
+        if control.state().is_half_open() && is_first && backend.accepts == 0 {
+            tables.free(index, control);
+            return Ok(Known::Ended(Client::NEW));
+        }
         let idle = Age::new(now, seen).elapsed();
         if let Err(Retry) = tables.advance(index, control, Side::Client, segment, idle) {
             tables.free(index, control);

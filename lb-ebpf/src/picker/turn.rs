@@ -7,22 +7,22 @@ use lb_common::{
 
 use crate::storage::Maps;
 
-/// The next slot of the round.
+/// What becomes of the turn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Turns {
+    /// The flow takes it: the next flow has the next one.
+    Take,
+    /// It stays.
+    Look,
+}
+
+/// The slot whose turn it is.
 ///
 /// Exact for any number of slots and CPUs: each CPU takes a turn with one atomic addition. A division is acceptable
 /// here, because it runs only for new flows.
 #[inline(always)]
-pub fn pick(maps: &impl Maps, pool: PoolNumber, slots: SlotRange) -> Result<PoolSlot, Reason> {
-    Ok(slot(maps.turn(pool).ok_or(Reason::Internal)?.taken.fetch_add(1), slots))
-}
-
-/// The slot whose turn it is.
-#[inline(always)]
-pub fn likely(maps: &impl Maps, pool: PoolNumber, slots: SlotRange) -> Option<PoolSlot> {
-    Some(slot(maps.turn(pool)?.taken.load(), slots))
-}
-
-#[inline(always)]
-fn slot(turn: u64, slots: SlotRange) -> PoolSlot {
-    PoolSlot((turn % u64::from(slots.length).max(1)) as u32)
+pub fn slot(maps: &impl Maps, pool: PoolNumber, slots: SlotRange, turns: Turns) -> Result<PoolSlot, Reason> {
+    let taken = &maps.turn(pool).ok_or(Reason::Internal)?.taken;
+    let turn = if turns == Turns::Take { taken.fetch_add(1) } else { taken.load() };
+    Ok(PoolSlot((turn % u64::from(slots.length).max(1)) as u32))
 }

@@ -28,8 +28,7 @@ fn world(kind: Kind, picker: Picker, limits: [u32; 3]) -> World {
 }
 
 fn every_kind(kind: Kind) -> Vec<Case> {
-    use Picker::{FlowHash, LeastOfAll, LeastOfTwo, SourceHash, Turn};
-    let case = |name: &str, limits| Case::new(format!("{kind}: {name}"), world(kind, Turn, limits));
+    let case = |name: &str, limits| Case::new(format!("{kind}: {name}"), world(kind, Picker::Turn, limits));
     let full = case("a backend with max_flows flows is passed over, and keeps its flows", [1, 0, 0])
         .step(flow(kind, 0).first(), Opens(WEB_1))
         .step(flow(kind, 1).first(), Opens(WEB_2))
@@ -37,10 +36,10 @@ fn every_kind(kind: Kind) -> Vec<Case> {
         .step(flow(kind, 3).first(), Opens(WEB_2))
         .step(flow(kind, 0).first(), Reaches(WEB_1));
     let mut rows = vec![full];
-    rows.extend([Turn, SourceHash, FlowHash, LeastOfAll, LeastOfTwo].map(|picker| all_full(kind, picker)));
+    rows.extend(Picker::ALL.iter().map(|picker| all_full(kind, *picker)));
     if kind.protocol == Protocol::Tcp {
         let (one, two) = (flow(kind, 0), flow(kind, 1));
-        let one_backend = world(kind, Turn, [1, 0, 0]).with_one_backend();
+        let one_backend = world(kind, Picker::Turn, [1, 0, 0]).with_one_backend();
         rows.push(
             Case::new(format!("{kind}: a flow that has ended makes room for another"), one_backend)
                 .establish(one, WEB_1)
