@@ -4,7 +4,6 @@
 //! dispatcher that has 48 places (kernel/bpf/dispatcher.c). With more programs than that it does not wait.
 
 use std::{
-    os::fd::AsRawFd as _,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
 };
@@ -17,7 +16,6 @@ use aya::{
 use lb_common::{net::Mac, reason::Reason};
 use lb_ebpf::packet::tcp::SYN;
 use lb_userspace::{datapath::wait_for_grace_period, spec::AttachMode};
-use nix::sys::socket::{MsgFlags, send};
 use tests::{
     lab::{
         eventually,
@@ -28,7 +26,7 @@ use tests::{
 
 use crate::{
     contents::{literal, put_everything},
-    slow_paths::{of_reason, open},
+    slow_paths::{of_reason, open, transmit},
     world::{World, object_named},
 };
 
@@ -100,7 +98,7 @@ fn send_new_flows(to: Mac, stop: &AtomicBool, sent: &AtomicU64) -> Result<()> {
     let frame = syn.with(|packet| packet.to_mac = to.to_bytes()).to_frame();
     let socket = open("front-peer")?;
     while !stop.load(Ordering::Relaxed) {
-        send(socket.as_raw_fd(), &frame, MsgFlags::empty()).context("send a SYN")?;
+        transmit(&socket, &frame)?;
         sent.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())

@@ -128,11 +128,7 @@ fn send_to_slow_paths(to: Mac, stop: &AtomicBool, sent: &AtomicU64) -> Result<()
     let socket = open("front-peer")?;
     while !stop.load(Ordering::Relaxed) {
         for frame in frames.iter().cycle().take(BURST as usize) {
-            // The peer's queue is full if its CPU is busy. Sent again, because as many frames of each kind are expected.
-            while let Err(error) = send(socket.as_raw_fd(), frame, MsgFlags::empty()) {
-                ensure!(error == Errno::ENOBUFS, "send a frame: {error}");
-                thread::yield_now();
-            }
+            transmit(&socket, frame)?;
             sent.fetch_add(1, Ordering::Relaxed);
         }
         thread::sleep(Duration::from_millis(1));
@@ -145,6 +141,15 @@ fn error(kind: u8, router: IpAddr, host: SocketAddr, client: SocketAddr) -> Pack
     let payload = Packet::udp(host, client, b"data").quoted(8);
     let error = Icmp { kind, code: 1, rest: [0; 4], payload };
     Packet::new(router, host.ip(), Content::Icmp(error))
+}
+
+/// Sends a frame until it fits into the peer's queue, which is full if its CPU is busy: every frame that is counted must arrive.
+pub fn transmit(socket: &OwnedFd, frame: &[u8]) -> Result<()> {
+    while let Err(error) = send(socket.as_raw_fd(), frame, MsgFlags::empty()) {
+        ensure!(error == Errno::ENOBUFS, "send a frame: {error}");
+        thread::yield_now();
+    }
+    Ok(())
 }
 
 /// A socket that sends whole frames.
