@@ -1,7 +1,7 @@
 //! Schedulers: the shares of real connections, and what stays when the scheduler or the file changes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, Permissions},
     net::SocketAddr,
     os::unix::fs::PermissionsExt as _,
@@ -188,6 +188,49 @@ fn source_hash_keeps_the_backend_of_each_client_across_reload_and_restart() -> R
     let distance = chi_square(shares(&tally), [expected; 3]);
     assert!(distance < UNLIKELY, "{distance}: {tally}");
     Ok(())
+}
+
+#[test]
+fn with_the_same_key_another_node_sends_each_flow_to_the_same_backend() -> Result<()> {
+    for (tag, scheduler) in [("nodemag", "maglev"), ("nodesrc", "source-hash")] {
+        let Stage { lab, web: _web, mut config, mut xlb } = Stage::new(tag, 40, scheduler, [3, 2, 1])?;
+        let key = lab.directory().join("a.key");
+        fs::write(&key, KEY)?;
+        fs::set_permissions(&key, Permissions::from_mode(0o600))?;
+        config.key_file = Some(key);
+        xlb.write(&config)?;
+        xlb.run(&["reload"])?;
+        let before = lab.client.block_on(|| backends_of_tuples(&lab))?;
+
+        // The other node knows nothing of this one, and its file lists the backends in another order.
+        xlb.stop()?;
+        xlb.run(&["detach"])?;
+        config.services[0].backends.reverse();
+        xlb.write(&config)?;
+        xlb.start_again()?;
+        xlb.wait_until_all_are_up()?;
+        let after = lab.client.block_on(|| backends_of_tuples(&lab))?;
+
+        assert_eq!(after, before, "{scheduler}");
+        assert_eq!(before.iter().collect::<BTreeSet<_>>().len(), 3, "{scheduler}: {before:?}");
+    }
+    Ok(())
+}
+
+/// The backend of each of several flows, whose tuples are always the same.
+async fn backends_of_tuples(lab: &Lab) -> Result<Vec<String>> {
+    let mut backends = Vec::new();
+    for family in Family::ALL {
+        for client in &lab.clients {
+            for port in 20_000..20_005 {
+                let from = SocketAddr::new(client.of(family), port);
+                let mut stream = connect(from, address::SERVICE.port(family, 80)).await?;
+                backends.push(ask_again(&mut stream).await?);
+                stream.set_zero_linger()?; // RST: the client's port is free at once
+            }
+        }
+    }
+    Ok(backends)
 }
 
 #[test]
