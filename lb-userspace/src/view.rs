@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     named::{self, json_by_name, named},
     probe::{Kind, ProbeOutcome},
-    spec::{AdminState, LinkMode, Scheduler},
+    spec::{AdminState, LinkMode, OnDown, OnRefused, Scheduler},
 };
 
 /// `GET /v1/status`
@@ -115,6 +115,18 @@ pub struct Service {
     /// What happens to packets without a flow or a backend.
     #[serde(with = "named")]
     pub reject: Reject,
+    /// What a client gets if a backend refuses its connection.
+    #[serde(with = "named", default)]
+    pub on_refused: OnRefused,
+    /// What becomes of a backend's flows when it goes down.
+    #[serde(with = "named", default)]
+    pub on_down: OnDown,
+    /// The time in which a backend that comes up gets all of its weight. 0: at once.
+    #[serde(default)]
+    pub slow_start_seconds: f64,
+    /// While fewer backends than this are available, health is ignored. 0: never.
+    #[serde(default)]
+    pub panic_threshold_percent: u32,
     /// full-nat: the addresses that backends see. Empty in nat mode.
     pub source: Vec<IpAddr>,
     /// All backends, in any state.

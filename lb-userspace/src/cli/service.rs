@@ -62,6 +62,10 @@ fn facts(service: &Service) -> Vec<(&'static str, String)> {
         ("source", joined(&service.source)),
         ("scheduler", service.scheduler.name().to_owned()),
         ("reject", service.reject.name().to_owned()),
+        ("on_refused", service.on_refused.name().to_owned()),
+        ("on_down", service.on_down.name().to_owned()),
+        ("slow_start", format!("{} s", service.slow_start_seconds)),
+        ("panic_threshold", format!("{} %", service.panic_threshold_percent)),
         ("backends", up),
         (
             "ready",

@@ -17,7 +17,8 @@ use crate::{
     probe::{Kind, Probe, ProbeOutcome, Tcp},
     problem::{Problem, ProblemKind},
     spec::{
-        AdminState, BackendName, BackendPatch, HealthCheck, LinkMode, NewBackend, Scheduler, rules::Family,
+        AdminState, BackendName, BackendPatch, HealthCheck, LinkMode, NewBackend, OnDown, OnRefused,
+        Scheduler, rules::Family,
     },
     view::{self, FlowState, Health},
 };
@@ -241,6 +242,10 @@ impl Balancer {
             mode,
             scheduler: Scheduler::RoundRobin,
             reject: Reject::Reset,
+            on_refused: OnRefused::Retry,
+            on_down: OnDown::Reset,
+            slow_start_seconds: 0.0,
+            panic_threshold_percent: 0,
             source: vec![],
             backends: 1,
             backends_up: 1,
@@ -252,6 +257,9 @@ impl Balancer {
         };
         vec![
             view::Service {
+                on_down: OnDown::Keep,
+                slow_start_seconds: 30.0,
+                panic_threshold_percent: 50,
                 source: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
                 backends: 4,
                 backends_up: 3,

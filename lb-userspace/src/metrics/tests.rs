@@ -12,7 +12,7 @@ use lb_common::{
 };
 
 use super::*;
-use crate::spec::{AdminState, LinkMode, Scheduler, rules::Family};
+use crate::spec::{AdminState, LinkMode, OnDown, OnRefused, Scheduler, rules::Family};
 
 #[test]
 fn the_text_has_each_family_with_its_labels() {
@@ -268,6 +268,10 @@ fn service() -> view::Service {
         mode: Mode::FullNat,
         scheduler: Scheduler::RoundRobin,
         reject: Reject::Reset,
+        on_refused: OnRefused::Retry,
+        on_down: OnDown::Keep,
+        slow_start_seconds: 0.0,
+        panic_threshold_percent: 0,
         source: vec![],
         backends: 2,
         backends_up: 1,
