@@ -62,7 +62,7 @@ pub fn better<F: Family>(tables: &impl Storage<F>, best: Offer, id: BackendId) -
 
 /// The offer of a backend to the flow in [`Storage::scratch`].
 #[inline(always)]
-fn of<F: Family>(tables: &impl Storage<F>, id: BackendId) -> Offer {
+pub fn of<F: Family>(tables: &impl Storage<F>, id: BackendId) -> Offer {
     let (Some(flow), Some(backend)) = (tables.scratch(), tables.backend(id)) else { return Offer::NONE };
     let (pool, client) = (flow.schedule.get(), flow.tuple.get().source);
     let Some(mode) = pool.mode() else { return Offer::NONE };

@@ -7,7 +7,10 @@ use lb_common::{
     reason::Reason,
 };
 
-use super::{next, offer::Offer};
+use super::{
+    next,
+    offer::{self, Offer},
+};
 use crate::{family::Family, steps::Steps, table::scratch::Scratch};
 
 /// Chooses the backend of the flow in [`Storage::scratch`](crate::storage::Storage::scratch): that of the slot, or the first one
@@ -18,18 +21,16 @@ use crate::{family::Family, steps::Steps, table::scratch::Scratch};
 pub fn from<F: Family>(tables: &impl Steps<F>, slot: PoolSlot) -> Result<PoolSlot, Reason> {
     let flow = tables.scratch().ok_or(Reason::Internal)?;
     let pool = flow.schedule.get();
-    let (mut slot, mut best, mut tries) = (slot, Offer::NONE, 0);
-    while tries < SLOT_TRIES {
-        let id = tables.slot(pool.slots().at(slot)).ok_or(Reason::Internal)?;
-        best = tables.better(best, id);
-        if best.is_usable() {
-            flow.backend.set(best.backend()?);
-            return Ok(slot);
-        }
+    let id = |slot| tables.slot(pool.slots().at(slot)).ok_or(Reason::Internal);
+    // Nearly all flows get this one, so it is judged without a call.
+    let mut best = offer::of(tables, id(slot)?);
+    let (mut slot, mut tries) = (slot, 1);
+    while tries < SLOT_TRIES && !best.is_usable() {
         slot = next(pool, slot);
+        best = tables.better(best, id(slot)?);
         tries += 1;
     }
-    if pool.slots().length > SLOT_TRIES {
+    if !best.is_usable() && pool.slots().length > SLOT_TRIES {
         best = among_members(tables, flow, slot, best)?;
     }
     flow.backend.set(best.backend()?);

@@ -47,15 +47,15 @@ fn full(kind: Kind) -> [Case; 2] {
     let all = "if no slot that is tried and no member has room, the reason is backends_full";
     [
         (0..)
-            .zip([WEB_1, WEB_3, WEB_2, WEB_2, WEB_2, WEB_2, WEB_3, WEB_3])
+            .zip([WEB_1, WEB_2, WEB_3, WEB_2, WEB_2, WEB_2, WEB_2, WEB_3])
             .fold(Case::new(format!("{kind}: {shared}"), limited([1, 0, 0])), |case, (number, name)| {
                 case.step(flow(kind, number).first(), Opens(name))
             })
             .step(flow(kind, 0).first(), Reaches(WEB_1)),
         Case::new(format!("{kind}: {all}"), limited([1, 1, 1]))
             .step(flow(kind, 0).first(), Opens(WEB_1))
-            .step(flow(kind, 1).first(), Opens(WEB_3))
-            .step(flow(kind, 2).first(), Opens(WEB_2))
+            .step(flow(kind, 1).first(), Opens(WEB_2))
+            .step(flow(kind, 2).first(), Opens(WEB_3))
             .step(flow(kind, 3).first(), Drops(Reason::BackendsFull))
             .change(|world| world.find_mut(WEB_2).max_flows = 2)
             .step(flow(kind, 3).first(), Opens(WEB_2))
@@ -67,7 +67,7 @@ fn full(kind: Kind) -> [Case; 2] {
 fn itself(kind: Kind) -> Case {
     let own = Dialogue::new(kind).client(World::new(kind).find(WEB_1).address.ip());
     let name = format!("{kind}: a client that is the backend with most slots gets another backend");
-    Case::new(name, skewed(kind)).step(own.first(), Opens(WEB_2)).step(own.port(40_001).first(), Opens(WEB_3))
+    Case::new(name, skewed(kind)).step(own.first(), Opens(WEB_3)).step(own.port(40_001).first(), Opens(WEB_2))
 }
 
 fn refused(kind: Kind) -> Case {
@@ -77,8 +77,8 @@ fn refused(kind: Kind) -> Case {
     Case::new(format!("{kind}: {name}"), world)
         .step(one.syn(), Opens(WEB_1))
         .step(one.reply_rst(WEB_1), Drops(Reason::Retried))
-        .step(one.syn(), Opens(WEB_3))
-        .step(one.syn_ack(WEB_3), Returns)
+        .step(one.syn(), Opens(WEB_2))
+        .step(one.syn_ack(WEB_2), Returns)
 }
 
 fn ejected(kind: Kind) -> Case {
@@ -88,7 +88,7 @@ fn ejected(kind: Kind) -> Case {
         case.step(flow(kind, number).syn(), Opens(WEB_1)).step(flow(kind, number).reply_rst(WEB_1), Returns)
     });
     (10..)
-        .zip([WEB_2, WEB_2, WEB_2, WEB_3])
+        .zip([WEB_2, WEB_2, WEB_2, WEB_2, WEB_3])
         .fold(case, |case, (number, name)| case.step(flow(kind, number).syn(), Opens(name)))
         .after_s(2)
         .step(flow(kind, 20).syn(), Opens(WEB_1)) // a probe

@@ -51,7 +51,7 @@ impl fmt::Display for Count {
             (0, 0, 0) => write!(f, "FAILED: no tests ran"),
             (_, 0, 0) => write!(f, "{passed} passed"),
             (_, _, 0) => write!(f, "FAILED: {failed} failed, {passed} passed"),
-            _ => write!(f, "FAILED: {broken} runners crashed, {failed} failed, {passed} passed"),
+            _ => write!(f, "FAILED: {failed} tests and {broken} other programs failed, {passed} passed"),
         }
     }
 }
