@@ -15,8 +15,8 @@ use crate::{
 pub struct Search {
     /// The flows from which each probe may evict a reply tuple.
     pub evict: Holders,
-    /// Does each probe try the next slot? Otherwise it tries another source.
-    pub takes_next_slot: bool,
+    /// Does each probe try another backend? Otherwise it tries another source.
+    pub takes_another_backend: bool,
     /// The reason if all probes found a tuple in use.
     pub exhausted: Reason,
 }

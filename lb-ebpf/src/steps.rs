@@ -64,8 +64,14 @@ pub trait Steps<F: Family>: Storage<F> + Sized {
 
     /// [`usable::from`]
     #[inline(always)]
-    fn usable(&self, slot: PoolSlot) -> Result<PoolSlot, Reason> {
+    fn usable(&self, slot: PoolSlot) -> Result<(), Reason> {
         usable::from(self, slot)
+    }
+
+    /// [`usable::instead`]
+    #[inline(always)]
+    fn usable_instead(&self, slot: PoolSlot, probe: u32) -> Result<(), Reason> {
+        usable::instead(self, slot, probe)
     }
 
     /// [`offer::better`]

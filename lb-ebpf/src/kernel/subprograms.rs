@@ -38,7 +38,8 @@ pub extern "C" fn least(slots: u64, among: u64, compared: u64, refused_by: u32, 
 }
 
 macro_rules! global_functions {
-    ($module:ident, $family:ty, $in_bucket:literal, $candidate:literal, $usable:literal, $better:literal,
+    ($module:ident, $family:ty, $in_bucket:literal, $candidate:literal, $usable:literal,
+     $usable_instead:literal, $better:literal,
      $preload:literal,
      $write_reply_tuple:literal,
      $reserve:literal, $count:literal, $free:literal, $end:literal, $choose_record:literal, $advance:literal) => {
@@ -81,8 +82,15 @@ macro_rules! global_functions {
             /// [`usable::from`]
             #[unsafe(export_name = $usable)]
             #[inline(never)]
-            pub extern "C" fn usable(slot: u32) -> u64 {
-                pack::slot(usable::from::<$family>(&TABLES, PoolSlot(slot)))
+            pub extern "C" fn usable(slot: u32) -> u32 {
+                pack::result(usable::from::<$family>(&TABLES, PoolSlot(slot)))
+            }
+
+            /// [`usable::instead`]
+            #[unsafe(export_name = $usable_instead)]
+            #[inline(never)]
+            pub extern "C" fn usable_instead(slot: u32, probe: u32) -> u32 {
+                pack::result(usable::instead::<$family>(&TABLES, PoolSlot(slot), probe))
             }
 
             /// [`offer::better`]
@@ -178,6 +186,7 @@ global_functions!(
     "in_bucket4",
     "candidate4",
     "usable4",
+    "usable_instead4",
     "better4",
     "preload4",
     "write_reply_tuple4",
@@ -194,6 +203,7 @@ global_functions!(
     "in_bucket6",
     "candidate6",
     "usable6",
+    "usable_instead6",
     "better6",
     "preload6",
     "write_reply_tuple6",

@@ -225,8 +225,13 @@ macro_rules! flow_tables {
             }
 
             #[inline(always)]
-            fn usable(&self, slot: PoolSlot) -> Result<PoolSlot, Reason> {
-                pack::to_slot(subprograms::$calls::usable(slot.0))
+            fn usable(&self, slot: PoolSlot) -> Result<(), Reason> {
+                pack::to_result(subprograms::$calls::usable(slot.0))
+            }
+
+            #[inline(always)]
+            fn usable_instead(&self, slot: PoolSlot, probe: u32) -> Result<(), Reason> {
+                pack::to_result(subprograms::$calls::usable_instead(slot.0, probe))
             }
 
             #[inline(always)]

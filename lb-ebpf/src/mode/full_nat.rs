@@ -11,7 +11,7 @@ use crate::{
 
 /// Each probe tries another address and port.
 pub const SEARCH: Search =
-    Search { evict: Holders::EXPIRED, takes_next_slot: false, exhausted: Reason::PortsExhausted };
+    Search { evict: Holders::EXPIRED, takes_another_backend: false, exhausted: Reason::PortsExhausted };
 
 /// The keyed hash chooses the first one, so it is unpredictable and mostly free.
 #[inline(always)]

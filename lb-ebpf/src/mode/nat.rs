@@ -8,12 +8,12 @@ use crate::{
     table::reply_index::Holders,
 };
 
-/// Each probe tries the backend of the next slot, because the client's port is kept.
+/// Each probe tries another backend, because the client's port is kept.
 ///
 /// The reply tuple can only be held by a flow of the same client port. If that is closed, the new SYN also ends the
 /// backend's TIME-WAIT (RFC 6191).
 pub const SEARCH: Search =
-    Search { evict: Holders::CLOSED, takes_next_slot: true, exhausted: Reason::TupleInUse };
+    Search { evict: Holders::CLOSED, takes_another_backend: true, exhausted: Reason::TupleInUse };
 
 /// A client that is also a backend cannot serve itself: it would receive packets from its own address.
 #[inline(always)]

@@ -5,7 +5,7 @@ use lb_common::{backend::BackendId, reason::Reason};
 use super::ejection;
 use crate::{family::Family, mode, storage::Storage};
 
-/// An offer: `rank (32) | id of the backend, or number of a reason (32)`.
+/// What a backend offers: `rank (32) | id of the backend, or number of a reason (32)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offer(pub u64);
 
@@ -67,7 +67,7 @@ pub fn of<F: Family>(tables: &impl Storage<F>, id: BackendId) -> Offer {
     let (pool, client) = (flow.schedule.get(), flow.tuple.get().source);
     let Some(mode) = pool.mode() else { return Offer::NONE };
     if id == BackendId::NONE {
-        return Offer::NONE; // A free slot is not a pool's.
+        return Offer::NONE; // The controller is replacing the members.
     }
     if backend.id != id {
         return Offer::no(UNFIT, Reason::Contended); // The controller is replacing the backend.

@@ -13,46 +13,55 @@ use super::{
 };
 use crate::{family::Family, steps::Steps, table::scratch::Scratch};
 
-/// Chooses the backend of the flow in [`Storage::scratch`](crate::storage::Storage::scratch): that of the slot, or the first one
-/// after it that is usable, or any other of the pool that is. If none is, the best that was found.
-///
-/// Returns the slot where the search ended. Another search goes on with the next one.
+/// Chooses the backend of the flow in [`Storage::scratch`](crate::storage::Storage::scratch): that of its slot, or of the first
+/// slot after it whose backend is usable, or else a usable member of the pool. If there is none, the best that was found.
 #[inline(always)]
-pub fn from<F: Family>(tables: &impl Steps<F>, slot: PoolSlot) -> Result<PoolSlot, Reason> {
+pub fn from<F: Family>(tables: &impl Steps<F>, slot: PoolSlot) -> Result<(), Reason> {
     let flow = tables.scratch().ok_or(Reason::Internal)?;
     let pool = flow.schedule.get();
-    let id = |slot| tables.slot(pool.slots().at(slot)).ok_or(Reason::Internal);
+    // A free slot is not a pool's.
+    let id =
+        |slot| tables.slot(pool.slots().at(slot)).filter(|id| *id != BackendId::NONE).ok_or(Reason::Internal);
     // Nearly all flows get this one, so it is judged without a call.
     let mut best = offer::of(tables, id(slot)?);
-    let (mut slot, mut tries) = (slot, 1);
+    let (mut tried, mut tries) = (slot, 1);
     while tries < SLOT_TRIES && !best.is_usable() {
-        slot = next(pool, slot);
-        best = tables.better(best, id(slot)?);
+        tried = next(pool, tried);
+        best = tables.better(best, id(tried)?);
         tries += 1;
     }
     if !best.is_usable() && pool.slots().length > SLOT_TRIES {
-        best = among_members(tables, flow, slot, best)?;
+        best = best_member(tables, flow, slot.0.into(), best)?;
     }
     flow.backend.set(best.backend()?);
-    Ok(slot)
+    Ok(())
 }
 
-/// The first usable member of the pool. Where the search begins, and in which direction it goes, depends on the slot: so the
-/// neighbours on both sides share the flows of a backend that fails.
+/// Chooses a backend as [`from`] does, among the members only. Each probe begins with another one, in their order.
 #[inline(always)]
-fn among_members<F: Family>(
+pub fn instead<F: Family>(tables: &impl Steps<F>, slot: PoolSlot, probe: u32) -> Result<(), Reason> {
+    let flow = tables.scratch().ok_or(Reason::Internal)?;
+    let best = best_member(tables, flow, u64::from(slot.0) + u64::from(probe), Offer::NONE)?;
+    flow.backend.set(best.backend()?);
+    Ok(())
+}
+
+/// The first usable member of the pool, from this place on. The direction depends on the place: so the neighbours on both sides
+/// share the flows of a backend that fails.
+#[inline(always)]
+fn best_member<F: Family>(
     tables: &impl Steps<F>,
     flow: &Scratch<F>,
-    slot: PoolSlot,
+    first: u64,
     mut best: Offer,
 ) -> Result<Offer, Reason> {
     let members = tables.members(flow.pool.get()).ok_or(Reason::Internal)?;
-    let (slot, count) = (u64::from(slot.0), u64::from(members.count.load()));
+    let count = u64::from(members.count.load());
     // 1 or count - 1, which is -1 modulo the count. Without a branch: the verifier would follow both through all steps.
-    let step = ((slot / count.max(1)) & 1).wrapping_mul(count.wrapping_sub(2)).wrapping_add(1);
+    let step = ((first / count.max(1)) & 1).wrapping_mul(count.wrapping_sub(2)).wrapping_add(1);
     let mut tries = 0;
     while tries < MAX_MEMBERS as u64 && tries < count && !best.is_usable() {
-        let place = slot.wrapping_add(step.wrapping_mul(tries)) % count.max(1);
+        let place = first.wrapping_add(step.wrapping_mul(tries)) % count.max(1);
         let id = members.id.get(place as usize).ok_or(Reason::Internal)?;
         best = tables.better(best, BackendId(id.load()));
         tries += 1;

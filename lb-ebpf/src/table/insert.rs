@@ -37,7 +37,7 @@ pub fn insert<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<()
     let pool = tables.pool(flow.pool.get()).ok_or(Reason::Internal)?;
     let slot = picker::pick(tables, flow, pool)?;
     flow.schedule.set(pool);
-    let slot = tables.usable(slot)?;
+    tables.usable(slot)?;
     let mine = take_record(tables, settings, flow)?;
     let made = is_alone(tables, flow, mine.index).and_then(|()| fill(tables, pool, slot, flow, &mine));
     fence();
@@ -139,7 +139,7 @@ fn is_alone<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, mine: RecordIn
 fn fill<F: Family>(
     tables: &impl Steps<F>,
     pool: Pool,
-    mut slot: PoolSlot,
+    slot: PoolSlot,
     flow: &Scratch<F>,
     mine: &Found<'_, F>,
 ) -> Result<(), Reason> {
@@ -174,10 +174,10 @@ fn fill<F: Family>(
         if holder > oldest {
             (oldest, backend_of_oldest) = (holder, flow.backend.get());
         }
-        if search.takes_next_slot {
-            slot = tables.usable(picker::next(pool, slot))?;
-        }
         probe += 1;
+        if search.takes_another_backend && probe < PORT_PROBES {
+            tables.usable_instead(slot, probe)?;
+        }
     }
     // No tuple was free: evict the oldest holder that may be evicted.
     if reserved != Reserve::Mine && oldest >> 8 > Reserve::Taken.rank() {

@@ -19,7 +19,7 @@ use crate::{
     table::scratch::Scratch,
 };
 
-/// Writes the tuple of one probe, and the backend in [`Storage::scratch`], into the new record. Writes the tuple into that, too.
+/// Writes the tuple of one probe into the new record and into [`Storage::scratch`], and the backend from there into the record.
 /// [`crate::table::reply_index::reserve`] then checks whether the tuple is free.
 #[inline(always)]
 pub fn write<F: Family>(tables: &impl Storage<F>, record: RecordIndex, probe: u32) -> Result<(), Reason> {

@@ -59,7 +59,7 @@ pub struct Scratch<F: Family> {
     pub record: Shared<RecordIndex>,
     /// The [`Control`](lb_common::flow::Control) word of that record when it was found.
     pub control: Shared<u64>,
-    /// Output: the backend's id.
+    /// The id of the backend that was chosen.
     pub backend: Shared<BackendId>,
     /// Output: the tuple after the rewrite.
     pub rewritten: Shared<Tuple<F>>,

@@ -8,7 +8,8 @@ use crate::datapath::{Op, Snapshot};
 
 /// The operations that turn `have` into `want`, in an order that is safe after each one: what is referred to is written
 /// before what refers to it, and deleted after it. What the maps contain is decided by `compile`.
-/// The members of pools come before the pools: only what is in both must be found by packets.
+/// The members of a pool come before the pool: those that it gains are in the maps already, and those that it loses are in no
+/// list when the pool's word has changed.
 ///
 /// `next_backend_id` is written before the first new id, so that an id is never used twice.
 pub fn diff(have: &Snapshot, want: &Snapshot) -> Vec<Op> {

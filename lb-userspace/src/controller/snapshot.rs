@@ -148,8 +148,11 @@ impl Snapshot {
             if set != SourceSetNumber::NONE && !self.sources.contains_key(&set) {
                 return Some(format!("pool {number} uses set {set} of sources, which does not exist"));
             }
-            let missing = ids.iter().find(|id| self.backend(**id).is_none())?;
-            Some(format!("pool {number} has a slot for backend {missing}, which does not exist"))
+            if let Some(missing) = ids.iter().find(|id| self.backend(**id).is_none()) {
+                return Some(format!("pool {number} has a slot for backend {missing}, which does not exist"));
+            }
+            let missing = self.members.get(number)?.iter().find(|id| self.backend(**id).is_none())?;
+            Some(format!("pool {number} has the member {missing}, which does not exist"))
         })
     }
 

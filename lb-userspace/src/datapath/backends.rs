@@ -129,7 +129,16 @@ impl Backends {
         }
     }
 
+    /// Repeated if a packet changes the ejection at this moment.
     fn end_ejection(&self, element: &Element) {
+        while Ejection(element.load.ejection.load()).is_ejected() {
+            self.end_ejection_once(element);
+        }
+        // Failures in a row.
+        self.end_ejection_once(element);
+    }
+
+    fn end_ejection_once(&self, element: &Element) {
         ejection::end(&element.load, || self.turns.get(read(element).pool.0 as usize));
     }
 

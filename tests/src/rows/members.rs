@@ -1,5 +1,7 @@
 //! A new flow whose slots are all of backends that it should not get tries the other members of the pool.
 
+use std::net::SocketAddr;
+
 use lb_common::{ejection::FAILURES, net::Protocol, reason::Reason, service::Mode};
 
 use crate::{
@@ -18,7 +20,7 @@ pub fn rows() -> Vec<Case> {
     for kind in Kind::all() {
         rows.extend(full(kind));
         if kind.mode == Mode::Nat {
-            rows.push(itself(kind));
+            rows.extend([itself(kind), taken(kind)]);
         }
         if kind.protocol == Protocol::Tcp {
             rows.extend([refused(kind), ejected(kind)]);
@@ -47,7 +49,7 @@ fn full(kind: Kind) -> [Case; 2] {
     let all = "if no slot that is tried and no member has room, the reason is backends_full";
     [
         (0..)
-            .zip([WEB_1, WEB_2, WEB_3, WEB_2, WEB_2, WEB_2, WEB_2, WEB_3])
+            .zip([WEB_1, WEB_2, WEB_3, WEB_3, WEB_2, WEB_3, WEB_2, WEB_2])
             .fold(Case::new(format!("{kind}: {shared}"), limited([1, 0, 0])), |case, (number, name)| {
                 case.step(flow(kind, number).first(), Opens(name))
             })
@@ -67,7 +69,30 @@ fn full(kind: Kind) -> [Case; 2] {
 fn itself(kind: Kind) -> Case {
     let own = Dialogue::new(kind).client(World::new(kind).find(WEB_1).address.ip());
     let name = format!("{kind}: a client that is the backend with most slots gets another backend");
-    Case::new(name, skewed(kind)).step(own.first(), Opens(WEB_3)).step(own.port(40_001).first(), Opens(WEB_2))
+    Case::new(name, skewed(kind))
+        .step(own.first(), Opens(WEB_2))
+        .step(own.port(40_001).first(), Opens(WEB_2))
+        .step(own.port(40_002).first(), Opens(WEB_3))
+}
+
+/// nat keeps the client's port, so its flows to two listen addresses need two backends.
+fn taken(kind: Kind) -> Case {
+    let address = |last: u8| {
+        SocketAddr::new(kind.ip.address(&format!("192.0.2.{last}"), &format!("2001:db8::{last}")), 80)
+    };
+    let others = [20, 21, 22].map(address);
+    let world = skewed(kind).with(|world| world.services[0].listen.extend(others));
+    let name = "a client port towards several addresses gets as many backends, whatever their slots";
+    let one = Dialogue::new(kind);
+    let [two, three, four] = others.map(|address| one.listen(address));
+    Case::new(format!("{kind}: {name}"), world)
+        .establish(one, WEB_1)
+        .establish(two, WEB_3)
+        .establish(three, WEB_2)
+        .step(four.first(), Drops(Reason::TupleInUse))
+        .step(one.later_answer(WEB_1), Returns)
+        .step(two.later_answer(WEB_3), Returns)
+        .step(three.later_answer(WEB_2), Returns)
 }
 
 fn refused(kind: Kind) -> Case {
@@ -88,9 +113,9 @@ fn ejected(kind: Kind) -> Case {
         case.step(flow(kind, number).syn(), Opens(WEB_1)).step(flow(kind, number).reply_rst(WEB_1), Returns)
     });
     (10..)
-        .zip([WEB_2, WEB_2, WEB_2, WEB_2, WEB_3])
+        .zip([WEB_3, WEB_2, WEB_3, WEB_2])
         .fold(case, |case, (number, name)| case.step(flow(kind, number).syn(), Opens(name)))
         .after_s(2)
         .step(flow(kind, 20).syn(), Opens(WEB_1)) // a probe
-        .step(flow(kind, 21).syn(), Opens(WEB_2))
+        .step(flow(kind, 21).syn(), Opens(WEB_3))
 }

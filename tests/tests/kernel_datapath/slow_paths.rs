@@ -7,7 +7,7 @@ use std::{
     path::Path,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -35,6 +35,8 @@ use crate::{
     world::World,
 };
 
+/// The longest time for which a CPU may leave its queue full.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a daemon is replaced. Its descriptors are closed first, as a kill closes them.
 const REPLACEMENTS: u32 = 100;
 /// How many processes are killed, each at a later moment of its start.
@@ -145,8 +147,9 @@ fn error(kind: u8, router: IpAddr, host: SocketAddr, client: SocketAddr) -> Pack
 
 /// Sends a frame until it fits into the peer's queue, which is full if its CPU is busy: every frame that is counted must arrive.
 pub fn transmit(socket: &OwnedFd, frame: &[u8]) -> Result<()> {
+    let start = Instant::now();
     while let Err(error) = send(socket.as_raw_fd(), frame, MsgFlags::empty()) {
-        ensure!(error == Errno::ENOBUFS, "send a frame: {error}");
+        ensure!(error == Errno::ENOBUFS && start.elapsed() < PATIENCE, "send a frame: {error}");
         thread::yield_now();
     }
     Ok(())

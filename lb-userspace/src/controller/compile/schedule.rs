@@ -77,7 +77,7 @@ pub const fn picker(scheduler: Scheduler) -> Picker {
     }
 }
 
-/// The members of the pool: each backend once, in the order of the file.
+/// The members of the pool: each backend once, in the order of the file. Of too many, some that are spread evenly.
 pub fn members(entries: &[Entry]) -> Vec<BackendId> {
     let count = entries.len().min(MAX_MEMBERS);
     (0..count).map(|place| entries[place * entries.len() / count].id).collect()
@@ -91,5 +91,29 @@ pub fn slots(scheduler: Scheduler, entries: &[Entry], key: &HashKey) -> Vec<Back
             smooth::slots(entries)
         }
         Scheduler::SourceHash | Scheduler::Maglev => maglev::slots(entries, key),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_backend_is_a_member_and_of_too_many_some_that_are_spread_evenly() {
+        for count in [1, 62, 63, 64, 127, 1000] {
+            let entry = |id| Entry { id: BackendId(id), address: ([10, 0, 0, 1], 80).into(), weight: 1 };
+            let entries: Vec<_> = (1..=count).map(entry).collect();
+
+            let members: Vec<u32> = members(&entries).iter().map(|id| id.0).collect();
+
+            assert_eq!(members.len(), MAX_MEMBERS.min(count as usize));
+            let gaps: Vec<u32> = members.windows(2).map(|pair| pair[1] - pair[0]).collect();
+            let even = count / MAX_MEMBERS as u32;
+            assert!(
+                members[0] == 1 && gaps.iter().all(|gap| (even.max(1)..=even + 1).contains(gap)),
+                "{gaps:?}"
+            );
+            assert!(members.last().is_some_and(|last| last + even.max(1) >= count), "{members:?}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! All of it is mapped, so a change takes a few stores. No packet reads what is being written, except a pool's word,
 //! which is a single store, and its members, of which each is.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, iter, net::IpAddr};
 
 use anyhow::{Context, ensure};
 use lb_common::{
@@ -52,14 +52,14 @@ impl Schedules {
         Ok(())
     }
 
-    /// Replaces the members of a pool.
-    ///
-    /// The number comes last: a daemon that is killed before that leaves members that equal none that are wanted, or all.
+    /// Replaces the members of a pool. A daemon that is killed meanwhile leaves a mixture. The next one sees that it is not what
+    /// it wants, and writes it again.
     pub fn put_members(&self, number: PoolNumber, ids: &[BackendId]) -> anyhow::Result<()> {
         let members = self.members.get(number.0 as usize);
         let members = members.with_context(|| format!("there is no pool {number}"))?;
         ensure!(ids.len() <= MAX_MEMBERS, "a pool has at most {MAX_MEMBERS} members");
-        members.id.iter().zip(ids).for_each(|(place, id)| place.store(id.0));
+        let ids_and_zeros = ids.iter().chain(iter::repeat(&BackendId::NONE));
+        members.id.iter().zip(ids_and_zeros).for_each(|(place, id)| place.store(id.0));
         members.count.store(ids.len() as u32);
         Ok(())
     }
