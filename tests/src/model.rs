@@ -399,7 +399,9 @@ impl Model {
             }
             Segment::Rst if connection.is_refused => return Some((backend, Drops(Reason::Retried))),
             Segment::Rst if connection.waits() => {
-                self.ejections.failed(backend, most, self.now_s);
+                if !self.ejections.has_answered_since(backend, self.now_s) {
+                    self.ejections.failed(backend, most, self.now_s);
+                }
                 let has_another = accepting.iter().any(|other| *other != backend);
                 if self.pool.retries && has_another && connection.retries < RETRIES {
                     connection.is_refused = true;

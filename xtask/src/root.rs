@@ -1,11 +1,14 @@
 //! Runs programs as root. Cargo never runs as root, because its files would then belong to root.
 
-use std::{ffi::OsStr, path::Path, process::Command};
+use std::{env, ffi::OsStr, path::Path, process::Command};
 
 use anyhow::{Result, ensure};
 use nix::unistd::geteuid;
 
 use crate::{command, tree};
+
+/// Variables that make tests longer.
+const LENGTHS: &[&str] = &["XLB_KILLS", "XLB_FLAP_SECONDS", "XLB_RACE_RUNS"];
 
 /// Is this process root?
 pub fn is_root() -> bool {
@@ -21,11 +24,12 @@ pub fn command(program: impl AsRef<OsStr>, environment: &[(&str, String)], reaso
 
 /// A command that runs one of our own binaries as root, with the locations of the build and of programs in the environment.
 pub fn built(binary: &Path, reason: &str) -> Result<Command> {
-    let environment = [
+    let mut environment = vec![
         ("XLB_BIN", tree::xlb().display().to_string()),
         ("XLB_BPF_DIR", tree::bpf_objects().display().to_string()),
         ("PATH", command::search_path()),
     ];
+    environment.extend(LENGTHS.iter().filter_map(|name| Some((*name, env::var(name).ok()?))));
     command(binary, &environment, reason)
 }
 

@@ -1,7 +1,7 @@
 //! Passive ejection of backends that fail: see [`lb_common::ejection`].
 //!
-//! A client alone cannot eject a backend that has other new flows. A refusal counts only if it acknowledges the client's SYN,
-//! and a SYN that is repeated only if the backend has answered neither it nor another client for a second. And each answer
+//! A client alone cannot eject a backend that has other new flows. A refusal counts only if it acknowledges the client's SYN.
+//! A refusal, or a SYN that is repeated, counts only if the backend has answered no client for a second. And each answer
 //! ends an ejection. At most half of the backends of a pool are ejected at the same time.
 
 use lb_common::{

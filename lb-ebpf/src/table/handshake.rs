@@ -105,7 +105,11 @@ pub fn refused<F: Family>(
     }
     let Some((backend, load)) = backend_of(tables, found) else { return Ok(()) };
     tables.count_refusal(backend.counters);
-    ejection::failed(tables, backend, load, tables.now());
+    let now = tables.now();
+    // A backend that answers others has not died. With nat, a client could forge its RST.
+    if !load.has_answered_within(UNANSWERED, now) {
+        ejection::failed(tables, backend, load, now);
+    }
     if backend.retries == 0 || control.state().retries() >= MAX_RETRIES {
         end(tables, found);
         return Ok(());

@@ -63,7 +63,8 @@ impl Backends {
     /// The MTU is written after the rest of the next hop if that is known, and before it if it is not: with an MTU of 0 nothing
     /// is sent.
     ///
-    /// A backend that gets no new flows is not ejected: it must not count among those of its pool that are.
+    /// A backend that gets no new flows is not ejected: it must not count among those of its pool that are. Nor is one if the pool
+    /// has become so small that too many are.
     pub fn put(&self, backend: &Backend) {
         let Some(element) = self.element(backend.id.0) else { return };
         let (Element { words: cell, load }, words) = (element, words(backend));
@@ -83,8 +84,10 @@ impl Backends {
             }
         }
         cell[0].store(words[0]);
-        if backend.accepts == Backend::ACCEPTS_NONE {
-            fence();
+        fence();
+        let turn = self.turns.get(backend.pool.0 as usize);
+        let are_too_many = turn.is_some_and(|it| it.ejected.load() > backend.most_ejected.into());
+        if backend.accepts == Backend::ACCEPTS_NONE || are_too_many {
             self.end_ejection(element);
         }
     }
@@ -218,6 +221,18 @@ mod tests {
         assert_eq!(number(&backends), 2);
     }
 
+    #[test]
+    fn in_a_pool_that_has_become_smaller_not_more_than_half_stay_ejected() {
+        let backends = two_ejected();
+
+        for id in [ONE, OTHER] {
+            backends.put(&Backend { most_ejected: 1, ..backend(id) });
+        }
+
+        assert_eq!((backends.is_ejected(ONE), backends.is_ejected(OTHER)), (false, true));
+        assert_eq!(number(&backends), 1);
+    }
+
     fn two_ejected() -> Backends {
         let backends = Backends { elements: Mapping::of_zeros(8), turns: Mapping::of_zeros(2) };
         for id in [ONE, OTHER] {
@@ -234,6 +249,6 @@ mod tests {
     }
 
     fn backend(id: BackendId) -> Backend {
-        Backend { id, pool: POOL, accepts: Backend::ACCEPTS, ..Backend::default() }
+        Backend { id, pool: POOL, accepts: Backend::ACCEPTS, most_ejected: 2, ..Backend::default() }
     }
 }

@@ -158,7 +158,14 @@ fn ejections(kind: Kind) -> Vec<Case> {
     for number in 0..FAILURES as u16 {
         ignored = ignored.step(flow(kind, number).syn(), Reaches(WEB_1));
     }
+    let answers = case("refusals do not eject a backend that has answered another client within a second")
+        .step(flow(kind, 90).syn(), Opens(WEB_1))
+        .step(flow(kind, 91).syn(), Opens(WEB_2))
+        .step(flow(kind, 92).syn(), Opens(WEB_3))
+        .step(flow(kind, 90).syn_ack(WEB_1), Returns);
+    let alive = eject(answers, kind, WEB_1).step(flow(kind, 93).syn(), Opens(WEB_1));
     vec![
+        alive,
         eject(case("a backend that refuses three times in a row is ejected"), kind, WEB_1)
             .step(flow(kind, 0).syn(), Opens(WEB_2))
             .step(flow(kind, 1).syn(), Opens(WEB_2))
@@ -168,7 +175,8 @@ fn ejections(kind: Kind) -> Vec<Case> {
             case("an ejected backend keeps its flows")
                 .establish(flow(kind, 0), WEB_1)
                 .establish(flow(kind, 1), WEB_2)
-                .establish(flow(kind, 2), WEB_3),
+                .establish(flow(kind, 2), WEB_3)
+                .after_s(1),
             kind,
             WEB_1,
         )

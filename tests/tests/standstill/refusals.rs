@@ -240,6 +240,6 @@ fn full(kind: Kind, name: &str) -> (Dialogue, Case) {
             _ => case.establish(flow(kind, number), backend),
         };
     }
-    // The turn of the second one.
-    (flow(kind, 0), case.change(|world| world.rest(WEB_1)))
+    // The turn of the second one, which has answered no client for a second.
+    (flow(kind, 0), case.after_s(1).change(|world| world.rest(WEB_1)))
 }

@@ -15,6 +15,7 @@ fn the_death_of_a_server_with_almost_all_of_the_weight_costs_no_connection() -> 
         ("skewtwo", Mode::Nat, "random-two"),
         ("skewhash", Mode::FullNat, "source-hash"),
         ("skewglev", Mode::Nat, "maglev"),
+        ("skewleast", Mode::FullNat, "least-connections"),
     ] {
         let mut servers = Servers::start_with(tag, mode, |service| {
             service.scheduler = Some(scheduler);
