@@ -1,5 +1,5 @@
 //! A reference model of the lifetime of flows, written from the RFCs and the design, not from the program: it has
-//! connections and times, but no records, buckets, reply index or hashes.
+//! connections and times, but no records, buckets or reply index, and hashes only where a picker uses them.
 //!
 //! It turns random acts into a row of inputs and expected outcomes. The row then checks the rest.
 
@@ -9,8 +9,11 @@ mod pool;
 
 use std::collections::BTreeMap;
 
-use lb_common::{flow::State, net::Protocol, reason::Reason};
-use lb_ebpf::packet::tcp::{ACK, FIN, RST, SYN};
+use lb_common::{flow::State, net::Protocol, pool::Picker, reason::Reason, service::Reject};
+use lb_ebpf::{
+    packet::tcp::{ACK, FIN, RST, SYN},
+    table::hash::reduce,
+};
 use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 
 pub use self::pool::Pool;
@@ -20,9 +23,10 @@ use self::{
     pool::NAMES,
 };
 use crate::{
-    case::{Case, Depends, Drops, Expected, Opens, Passes, Reaches, Resets, Returns, answered},
+    case::{Case, Depends, Drops, Expected, Opens, Passes, Reaches, Returns, answered},
     dialogue::{BACKEND_ISN, Dialogue, Message},
-    world::Kind,
+    rows::scheduling::source_hash,
+    world::{HASH_KEYS, Kind},
 };
 
 /// How often a client that is refused gets another backend.
@@ -177,6 +181,8 @@ struct Before {
     failed_by: Option<usize>,
     /// How many backends have refused it.
     refusals: u32,
+    /// The backend for which it still counts when loads are compared: a SYN's backend is chosen before its old record is freed.
+    counted_at: Option<usize>,
 }
 
 impl Model {
@@ -282,7 +288,11 @@ impl Model {
                     self.ejections.failed(backend, most, now_s);
                 }
                 if connection.is_refused || is_unanswered && self.ejections.has(backend) {
-                    before = Before { failed_by: Some(backend), refusals: connection.refusals() };
+                    before = Before {
+                        failed_by: Some(backend),
+                        refusals: connection.refusals(),
+                        counted_at: None,
+                    };
                 } else {
                     connection.seen_s = now_s;
                     if connection.client_sends(segment) {
@@ -295,6 +305,8 @@ impl Model {
                     return Reaches(NAMES[backend]);
                 }
             }
+            let is_counted = connection.is_counted() && connection.losses == self.losses[backend];
+            before.counted_at = (is_tcp && is_counted && before.failed_by.is_none()).then_some(backend);
             // The record of a lost connection is kept until another one needs it, unless the client opens one at once.
             let lost = slot.take().filter(|it| !opens && it.losses != self.losses[backend]);
             client.past.insert(backend, lost);
@@ -302,7 +314,7 @@ impl Model {
         if !opens {
             // A reset is never answered.
             let is_reset = matches!(segment, Segment::Rst | Segment::OtherRst);
-            return if is_reset { Drops(Reason::NoFlow) } else { Resets(Reason::NoFlow) };
+            return if is_reset { Drops(Reason::NoFlow) } else { self.rejected(Reason::NoFlow) };
         }
         self.open(number, before)
     }
@@ -318,19 +330,80 @@ impl Model {
 
     /// Has the backend fewer flows than its maximum?
     fn has_room(&self, backend: usize) -> bool {
+        self.pool.max_flows == 0 || self.flows(backend) < self.pool.max_flows as usize
+    }
+
+    fn flows(&self, backend: usize) -> usize {
         let connections = self.clients.iter().flat_map(|it| [&it.old, &it.fresh]).flatten();
         let of_backend = |it: &&Connection| it.backend == backend && it.losses == self.losses[backend];
-        let flows = connections.filter(of_backend).filter(|it| it.is_counted()).count();
-        self.pool.max_flows == 0 || flows < self.pool.max_flows as usize
+        connections.filter(of_backend).filter(|it| it.is_counted()).count()
+    }
+
+    /// The backend that the picker chooses, by its place among those that accept.
+    fn first(&mut self, number: usize, accepting: &[usize], counted_at: Option<usize>) -> usize {
+        let (count, client) = (accepting.len(), self.dialogue(number as u16));
+        let place = |hash: u64, count: usize| reduce(hash as u32, count as u32) as usize;
+        let turn = self.turn % count;
+        self.turn += 1;
+        match self.pool.picker {
+            Picker::Turn => turn,
+            Picker::SourceHash => place(source_hash(client.client.ip()), count),
+            Picker::FlowHash => place(client.hash_by(&HASH_KEYS), count),
+            Picker::LeastOfAll => {
+                self.least(accepting, (0..count).map(|step| (turn + step) % count), 1, counted_at)
+            }
+            Picker::LeastOfTwo => {
+                let first = place(client.hash(), count);
+                let second = (first + 1 + place(client.hash() >> 32, count - 1)) % count;
+                self.least(accepting, [first, second].into_iter(), 0, counted_at)
+            }
+        }
+    }
+
+    /// Of these places, the first one whose backend has room and the fewest flows for its weight.
+    fn least(
+        &self,
+        accepting: &[usize],
+        places: impl Iterator<Item = usize> + Clone,
+        added: usize,
+        counted_at: Option<usize>,
+    ) -> usize {
+        let flows = |backend| self.flows(backend) + usize::from(counted_at == Some(backend));
+        let weight = |place: &usize| self.pool.weights[accepting[*place] % self.pool.weights.len()] as usize;
+        let has_room = |backend| self.pool.max_flows == 0 || flows(backend) < self.pool.max_flows as usize;
+        let mut with_room = places.clone().filter(|place| has_room(accepting[*place]));
+        let flows = |place: &usize| flows(accepting[*place]) + added;
+        let first = with_room.next().or(places.clone().next()).unwrap_or_default();
+        with_room.fold(first, |best, place| {
+            if flows(&place) * weight(&best) < flows(&best) * weight(&place) { place } else { best }
+        })
+    }
+
+    /// What happens to a packet without a flow or a backend.
+    fn rejected(&self, reason: Reason) -> Expected {
+        match self.pool.reject {
+            Reject::Drop => Drops(reason),
+            Reject::Reset => answered(self.kind.protocol, reason),
+        }
+    }
+
+    /// A backend's segment of a connection that was lost.
+    fn after_a_loss(&self, lost: &Connection, segment: Segment) -> Expected {
+        if lost.is_forgotten(self.now_s) {
+            Passes(Reason::NotService)
+        } else if matches!(segment, Segment::Rst | Segment::OtherRst) && lost.protocol == Protocol::Tcp {
+            Drops(Reason::NoFlow)
+        } else {
+            self.rejected(Reason::NoFlow)
+        }
     }
 
     fn open(&mut self, number: usize, before: Before) -> Expected {
         let mut candidates = self.accepting();
         if candidates.is_empty() {
-            return answered(self.kind.protocol, Reason::NoBackend);
+            return self.rejected(Reason::NoBackend);
         }
-        let first = self.turn % candidates.len();
-        self.turn += 1;
+        let first = self.first(number, &candidates, before.counted_at);
         candidates.rotate_left(first);
         candidates.retain(|backend| self.has_room(*backend));
         if candidates.is_empty() {
@@ -367,21 +440,23 @@ impl Model {
         segment: Segment,
     ) -> Option<(usize, Expected)> {
         let (most, accepting) = (self.most_ejected(), self.accepting());
-        let client = &mut self.clients[number];
-        let slot = match conversation {
-            Conversation::Old => &mut client.old,
-            Conversation::Fresh => &mut client.fresh,
+        let client = &self.clients[number];
+        let there = match conversation {
+            Conversation::Old => client.old.as_ref(),
+            Conversation::Fresh => client.fresh.as_ref(),
             Conversation::Past => {
                 let (backend, lost) = client.past.first_key_value()?;
-                let expected = lost.as_ref().map(|lost| refused(lost, segment, self.now_s));
+                let expected = lost.as_ref().map(|lost| self.after_a_loss(lost, segment));
                 return Some((*backend, expected.unwrap_or(Passes(Reason::NotService))));
             }
         };
-        let connection = slot.as_mut()?;
-        let backend = connection.backend;
-        if connection.losses != self.losses[backend] {
-            return Some((backend, refused(connection, segment, self.now_s)));
+        if let Some(lost) = there.filter(|it| it.losses != self.losses[it.backend]) {
+            return Some((lost.backend, self.after_a_loss(lost, segment)));
         }
+        let client = &mut self.clients[number];
+        let is_old = matches!(conversation, Conversation::Old);
+        let connection = if is_old { client.old.as_mut()? } else { client.fresh.as_mut()? };
+        let backend = connection.backend;
         if connection.is_idle(self.now_s) {
             return Some((backend, Passes(Reason::NotService)));
         }
@@ -413,17 +488,6 @@ impl Model {
             Segment::Syn | Segment::Data | Segment::Fin | Segment::Rst | Segment::OtherRst => {}
         }
         Some((backend, Returns))
-    }
-}
-
-/// A backend's segment of a connection that was lost.
-fn refused(lost: &Connection, segment: Segment, now_s: u64) -> Expected {
-    if lost.is_forgotten(now_s) {
-        Passes(Reason::NotService)
-    } else if matches!(segment, Segment::Rst | Segment::OtherRst) && lost.protocol == Protocol::Tcp {
-        Drops(Reason::NoFlow)
-    } else {
-        answered(lost.protocol, Reason::NoFlow)
     }
 }
 

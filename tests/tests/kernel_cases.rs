@@ -60,6 +60,12 @@ fn random_acts_with_backends_that_fail() -> Result<()> {
 }
 
 #[test]
+fn random_acts_with_pickers_that_compare_or_hash() -> Result<()> {
+    let pools = [Pool::LEAST, Pool::TWO, Pool::HASHED];
+    pools.into_iter().try_for_each(|pool| agree(move || model::rows(Kind::tcp(), pool)))
+}
+
+#[test]
 fn what_cannot_be_redirected_is_dropped_and_counted() -> Result<()> {
     in_a_thread(|| {
         let mut engine = KernelEngine::new()?;

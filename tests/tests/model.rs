@@ -50,6 +50,19 @@ fn flows_of_backends_that_are_ejected_follow_the_model() {
 }
 
 #[test]
+fn flows_follow_the_model_with_least_connections() {
+    for pool in [Pool::LEAST, Pool::LEAST_LIMITED] {
+        agree(Kind::tcp().into_iter().chain(Kind::udp()), pool);
+    }
+}
+
+#[test]
+fn flows_follow_the_model_with_pickers_that_hash() {
+    agree(Kind::tcp().into_iter().chain(Kind::udp()), Pool::TWO);
+    agree(Kind::tcp(), Pool::HASHED);
+}
+
+#[test]
 fn flows_of_backends_with_max_flows_follow_the_model() {
     agree(Kind::tcp().into_iter().chain(Kind::udp()), Pool::LIMITED);
 }

@@ -104,7 +104,7 @@ fn slot(hash: u64) -> usize {
 }
 
 /// The hash of an address alone.
-fn source_hash(client: IpAddr) -> u64 {
+pub fn source_hash(client: IpAddr) -> u64 {
     let ports = Ports::from_raw(0);
     match client {
         IpAddr::V4(client) => {
