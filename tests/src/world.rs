@@ -117,6 +117,8 @@ pub struct Service {
     pub backends: Vec<Backend>,
     /// The slots, as positions in `backends`, if a backend has not exactly one slot. At most 32.
     pub slots: Option<Vec<usize>>,
+    /// The members, as positions in `backends`, if they are not all that accept new flows.
+    pub members: Option<Vec<usize>>,
 }
 
 /// A backend, and the controller's state of it.
@@ -266,6 +268,7 @@ impl World {
             ejects: false,
             backends: Vec::new(),
             slots: None,
+            members: None,
         });
         world
             .backend(WEB_1, kind.ip.inside(11))

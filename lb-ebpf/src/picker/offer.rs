@@ -22,13 +22,15 @@ const USABLE: u64 = 5;
 
 impl Offer {
     /// No offer. Any other is better.
-    pub const NONE: Self = Self::no(0, Reason::Internal);
+    pub const NONE: Self = Self::without(0, Reason::Internal);
+    /// The backend's reply tuple is in use.
+    pub const TAKEN: Self = Self::without(UNFIT, Reason::TupleInUse);
 
-    const fn no(rank: u64, reason: Reason) -> Self {
+    const fn without(rank: u64, reason: Reason) -> Self {
         Self(rank << 32 | reason as u64)
     }
 
-    const fn of(rank: u64, id: BackendId) -> Self {
+    const fn with(rank: u64, id: BackendId) -> Self {
         Self(rank << 32 | id.0 as u64)
     }
 
@@ -70,17 +72,17 @@ pub fn of<F: Family>(tables: &impl Storage<F>, id: BackendId) -> Offer {
         return Offer::NONE; // The controller is replacing the members.
     }
     if backend.id != id {
-        return Offer::no(UNFIT, Reason::Contended); // The controller is replacing the backend.
+        return Offer::without(UNFIT, Reason::Contended); // The controller is replacing the backend.
     }
     if !mode::can_serve::<F>(mode, client, F::from_key(backend.address)) {
-        return Offer::no(UNFIT, Reason::TupleInUse);
+        return Offer::without(UNFIT, Reason::TupleInUse);
     }
     let load = tables.load_of(backend);
     if !backend.has_room(load) {
-        return Offer::no(FULL, Reason::BackendsFull);
+        return Offer::without(FULL, Reason::BackendsFull);
     }
     if id == flow.refused_by.get() {
-        return Offer::of(REFUSED, id);
+        return Offer::with(REFUSED, id);
     }
-    Offer::of(if ejection::admits(load, flow.now.get()) { USABLE } else { EJECTED }, id)
+    Offer::with(if ejection::admits(load, flow.now.get()) { USABLE } else { EJECTED }, id)
 }

@@ -37,11 +37,12 @@ pub fn from<F: Family>(tables: &impl Steps<F>, slot: PoolSlot) -> Result<(), Rea
     Ok(())
 }
 
-/// Chooses a backend as [`from`] does, among the members only. Each probe begins with another one, in their order.
+/// The reply tuple of the chosen backend is in use: chooses again as [`from`] does, among the members only. Each probe begins with
+/// another one, in their order.
 #[inline(always)]
 pub fn instead<F: Family>(tables: &impl Steps<F>, slot: PoolSlot, probe: u32) -> Result<(), Reason> {
     let flow = tables.scratch().ok_or(Reason::Internal)?;
-    let best = best_member(tables, flow, u64::from(slot.0) + u64::from(probe), Offer::NONE)?;
+    let best = best_member(tables, flow, u64::from(slot.0) + u64::from(probe), Offer::TAKEN)?;
     flow.backend.set(best.backend()?);
     Ok(())
 }

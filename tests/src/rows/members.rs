@@ -20,7 +20,7 @@ pub fn rows() -> Vec<Case> {
     for kind in Kind::all() {
         rows.extend(full(kind));
         if kind.mode == Mode::Nat {
-            rows.extend([itself(kind), taken(kind)]);
+            rows.extend([itself(kind), taken(kind), none(kind)]);
         }
         if kind.protocol == Protocol::Tcp {
             rows.extend([refused(kind), ejected(kind)]);
@@ -93,6 +93,20 @@ fn taken(kind: Kind) -> Case {
         .step(one.later_answer(WEB_1), Returns)
         .step(two.later_answer(WEB_3), Returns)
         .step(three.later_answer(WEB_2), Returns)
+}
+
+/// The controller is about to write the members, as after an upgrade.
+fn none(kind: Kind) -> Case {
+    let other = SocketAddr::new(kind.ip.address("192.0.2.20", "2001:db8::20"), 80);
+    let world = skewed(kind).with(|world| {
+        world.services[0].listen.push(other);
+        world.services[0].members = Some(Vec::new());
+    });
+    let one = Dialogue::new(kind);
+    Case::new(format!("{kind}: without members, a reply tuple in use has no other reason"), world)
+        .establish(one, WEB_1)
+        .step(one.listen(other).first(), Drops(Reason::TupleInUse))
+        .step(one.later_answer(WEB_1), Returns)
 }
 
 fn refused(kind: Kind) -> Case {

@@ -176,9 +176,10 @@ fn slots(place: u32, service: &super::Service) -> Vec<(u32, [u32; SlotLine::SLOT
     (place * LINES..).zip((0..LINES as usize).map(line)).collect()
 }
 
-/// Every backend that accepts new flows.
 fn members(service: &super::Service) -> Members {
-    let ids: Vec<u32> = service.backends.iter().filter(|it| it.accepts).map(|it| it.id.0).collect();
+    let accepting = || (0..service.backends.len()).filter(|place| service.backends[*place].accepts).collect();
+    let places: Vec<usize> = service.members.clone().unwrap_or_else(accepting);
+    let ids: Vec<u32> = places.iter().map(|place| service.backends[*place].id.0).collect();
     let id = std::array::from_fn(|place| HalfWord::new(ids.get(place).copied().unwrap_or_default()));
     Members { count: HalfWord::new(ids.len() as u32), id }
 }
