@@ -67,11 +67,9 @@ impl Backends {
     /// has become so small that too many are.
     pub fn put(&self, backend: &Backend) {
         let Some(element) = self.element(backend.id.0) else { return };
-        let (Element { words: cell, load }, words) = (element, words(backend));
+        let (cell, words) = (&element.words, words(backend));
         if !self.has(backend.id) {
             self.delete(backend.id.0);
-            load.flows.store(0);
-            load.answered.store(0);
         }
         let mut order: Vec<usize> = (1..WORDS).collect();
         if backend.hop.mtu == 0 {
@@ -100,7 +98,7 @@ impl Backends {
         accepts.store((accepts.load() as u32).into());
         fence();
         self.end_ejection(element);
-        for word in element.words.iter().chain([&element.load.flows]) {
+        for word in element.words.iter().chain([&element.load.flows, &element.load.answered]) {
             word.store(0);
             fence();
         }
@@ -134,15 +132,9 @@ impl Backends {
 
     /// Repeated if a packet changes the ejection at this moment.
     fn end_ejection(&self, element: &Element) {
-        while Ejection(element.load.ejection.load()).is_ejected() {
-            self.end_ejection_once(element);
+        while Ejection(element.load.ejection.load()) != Ejection::NONE {
+            ejection::end(&element.load, || self.turns.get(read(element).pool.0 as usize));
         }
-        // Failures in a row.
-        self.end_ejection_once(element);
-    }
-
-    fn end_ejection_once(&self, element: &Element) {
-        ejection::end(&element.load, || self.turns.get(read(element).pool.0 as usize));
     }
 
     /// The load of the backend with this id.
