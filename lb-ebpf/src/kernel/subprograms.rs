@@ -38,11 +38,9 @@ pub extern "C" fn least(slots: u64, among: u64, compared: u64, refused_by: u32, 
 }
 
 macro_rules! global_functions {
-    ($module:ident, $family:ty, $in_bucket:literal, $candidate:literal, $usable:literal,
-     $usable_instead:literal, $better:literal,
-     $preload:literal,
-     $write_reply_tuple:literal,
-     $reserve:literal, $count:literal, $free:literal, $end:literal, $choose_record:literal, $advance:literal) => {
+    ($module:ident, $family:ty, $in_bucket:literal, $candidate:literal, $usable:literal, $usable_instead:literal,
+     $better:literal, $preload:literal, $write_reply_tuple:literal, $reserve:literal, $count:literal,
+     $free:literal, $end:literal, $choose_record:literal, $advance:literal) => {
         /// The functions of one family.
         pub mod $module {
             use super::*;
