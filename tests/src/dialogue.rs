@@ -19,6 +19,11 @@ pub const BACKEND_ISN: u32 = u32::MAX - 10;
 /// The sequence number of every SYN.
 pub const CLIENT_ISN: u32 = 1000;
 
+/// One of several flows of a client. Each number has a port of its own.
+pub fn flow(kind: Kind, number: u16) -> Dialogue {
+    Dialogue::new(kind).port(40_000 + number)
+}
+
 /// A client's endpoint, and the listen address that it connects to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Dialogue {

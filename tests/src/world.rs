@@ -36,6 +36,8 @@ pub const WEB_1: &str = "web-1";
 pub const WEB_2: &str = "web-2";
 /// The backend in the third slot.
 pub const WEB_3: &str = "web-3";
+/// These three.
+pub const WEBS: [&str; 3] = [WEB_1, WEB_2, WEB_3];
 
 /// Everything besides the packet that a verdict depends on.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use lb_common::{
 
 use crate::{
     case::{Case, Drops, Opens, Passes, Reaches, Resets, Returns, answered},
-    dialogue::Dialogue,
+    dialogue::{Dialogue, flow},
     world::{Kind, Service, WEB_1, WEB_2, WEB_3, World},
 };
 
@@ -60,7 +60,7 @@ fn hairpins(kind: Kind) -> Vec<Case> {
 }
 
 fn every_kind(kind: Kind) -> Vec<Case> {
-    let flow = |number: u16| Dialogue::new(kind).port(40_000 + number);
+    let flow = |number| flow(kind, number);
     let world = World::new(kind);
     vec![
         Case::new(format!("{kind}: new flows go to the backends in turn"), world.clone())
@@ -117,7 +117,7 @@ fn every_kind(kind: Kind) -> Vec<Case> {
 }
 
 fn tcp(kind: Kind) -> Vec<Case> {
-    let flow = |number: u16| Dialogue::new(kind).port(40_000 + number);
+    let flow = |number| flow(kind, number);
     let one = flow(0);
     let world = World::new(kind);
     let dns = Dialogue { protocol: Protocol::Udp, ..one };

@@ -11,7 +11,7 @@ use lb_ebpf::table::record;
 
 use crate::{
     case::{Case, Drops, Opens, Reaches, Returns},
-    dialogue::Dialogue,
+    dialogue::{Dialogue, flow},
     world::{Family, Kind, Service, WEB_1, WEB_2, World},
 };
 
@@ -37,10 +37,6 @@ pub fn rows() -> Vec<Case> {
         }
     }
     rows
-}
-
-fn flow(kind: Kind, number: u16) -> Dialogue {
-    Dialogue::new(kind).port(40_000 + number)
 }
 
 fn tiny(kind: Kind) -> World {

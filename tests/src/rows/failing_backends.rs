@@ -4,7 +4,7 @@ use lb_common::{ejection::FAILURES, flow::State, net::Protocol, reason::Reason, 
 
 use crate::{
     case::{Case, Drops, Opens, Reaches, Resets, Returns},
-    dialogue::Dialogue,
+    dialogue::flow,
     world::{Kind, WEB_1, WEB_2, WEB_3, World},
 };
 
@@ -23,10 +23,6 @@ pub fn rows() -> Vec<Case> {
         }
     }
     rows
-}
-
-fn flow(kind: Kind, number: u16) -> Dialogue {
-    Dialogue::new(kind).port(40_000 + number)
 }
 
 /// A refused client gets another backend.

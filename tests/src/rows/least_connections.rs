@@ -5,11 +5,9 @@ use lb_ebpf::table::hash::reduce;
 
 use crate::{
     case::{Case, Drops, Opens, Reaches, Returns},
-    dialogue::Dialogue,
-    world::{Kind, WEB_1, WEB_2, WEB_3, World},
+    dialogue::flow,
+    world::{Kind, WEB_1, WEB_2, WEB_3, WEBS, World},
 };
-
-const NAMES: [&str; 3] = [WEB_1, WEB_2, WEB_3];
 
 /// Every kind.
 pub fn rows() -> Vec<Case> {
@@ -27,10 +25,6 @@ fn world(kind: Kind, picker: Picker) -> World {
     World::new(kind).with_flows(64).with(|world| world.services[0].picker = picker)
 }
 
-fn flow(kind: Kind, number: u16) -> Dialogue {
-    Dialogue::new(kind).port(40_000 + number)
-}
-
 /// First packets of this many flows, and their backends.
 fn open<'a>(case: Case, kind: Kind, from: u16, backends: impl IntoIterator<Item = &'a &'static str>) -> Case {
     (from..)
@@ -41,7 +35,7 @@ fn open<'a>(case: Case, kind: Kind, from: u16, backends: impl IntoIterator<Item 
 fn every_kind(kind: Kind) -> Vec<Case> {
     let case = |name: &str| Case::new(format!("{kind}: {name}"), world(kind, Picker::LeastOfAll));
     let only = |names: &'static [&str]| {
-        move |world: &mut World| NAMES.iter().for_each(|it| world.find_mut(it).accepts = names.contains(it))
+        move |world: &mut World| WEBS.iter().for_each(|it| world.find_mut(it).accepts = names.contains(it))
     };
     let in_turn = case("backends with equal loads take turns");
     let caught_up = open(
@@ -52,9 +46,9 @@ fn every_kind(kind: Kind) -> Vec<Case> {
     );
     let weighted = case("flows are shared by weight").change(weigh);
     vec![
-        open(in_turn, kind, 0, NAMES.iter().chain(&NAMES).chain(&NAMES)),
+        open(in_turn, kind, 0, WEBS.iter().chain(&WEBS).chain(&WEBS)),
         open(
-            caught_up.change(only(&NAMES)),
+            caught_up.change(only(&WEBS)),
             kind,
             10,
             &[WEB_2, WEB_3, WEB_3, WEB_2, WEB_2, WEB_3, WEB_1, WEB_2, WEB_3],
@@ -83,12 +77,12 @@ fn of_two(kind: Kind) -> Case {
         let is_less = flows[second] * WEIGHTS[first] < flows[first] * WEIGHTS[second];
         let place = if is_less { second } else { first };
         flows[place] += 1;
-        case.step(flow(kind, number).first(), Opens(NAMES[place]))
+        case.step(flow(kind, number).first(), Opens(WEBS[place]))
     })
 }
 
 fn weigh(world: &mut World) {
-    NAMES.iter().zip(WEIGHTS).for_each(|(name, weight)| world.find_mut(name).weight = weight);
+    WEBS.iter().zip(WEIGHTS).for_each(|(name, weight)| world.find_mut(name).weight = weight);
 }
 
 fn tcp(kind: Kind) -> [Case; 3] {

@@ -4,26 +4,20 @@ use lb_common::{net::Protocol, pool::Picker, reason::Reason};
 
 use crate::{
     case::{Case, Drops, Opens, Reaches, Returns},
-    dialogue::Dialogue,
-    world::{Kind, WEB_1, WEB_2, WEB_3, World},
+    dialogue::flow,
+    world::{Kind, WEB_1, WEB_2, WEB_3, WEBS, World},
 };
-
-const NAMES: [&str; 3] = [WEB_1, WEB_2, WEB_3];
 
 /// Every kind.
 pub fn rows() -> Vec<Case> {
     Kind::all().into_iter().flat_map(every_kind).collect()
 }
 
-fn flow(kind: Kind, number: u16) -> Dialogue {
-    Dialogue::new(kind).port(40_000 + number)
-}
-
 /// Each backend has this limit.
 fn world(kind: Kind, picker: Picker, limits: [u32; 3]) -> World {
     World::new(kind).with_flows(64).with(|world| {
         world.services[0].picker = picker;
-        NAMES.iter().zip(limits).for_each(|(name, limit)| world.find_mut(name).max_flows = limit);
+        WEBS.iter().zip(limits).for_each(|(name, limit)| world.find_mut(name).max_flows = limit);
     })
 }
 
@@ -57,10 +51,10 @@ fn all_full(kind: Kind, picker: Picker) -> Case {
     let name = format!("{kind}: if all backends are full, the reason is backends_full ({picker:?})");
     let mut case = Case::new(name, world(kind, picker, [0; 3]));
     // Each backend in turn is the only one with room, so the order does not depend on the picker.
-    for (number, name) in (0..).zip(NAMES) {
+    for (number, name) in (0..).zip(WEBS) {
         case = case
             .change(move |world| {
-                for it in NAMES {
+                for it in WEBS {
                     world.find_mut(it).max_flows = if it == name { 1 } else { 0 };
                     world.find_mut(it).accepts = it == name;
                 }
@@ -68,7 +62,7 @@ fn all_full(kind: Kind, picker: Picker) -> Case {
             .step(flow(kind, number).first(), Opens(name));
     }
     case.change(|world| {
-        for name in NAMES {
+        for name in WEBS {
             (world.find_mut(name).accepts, world.find_mut(name).max_flows) = (true, 1);
         }
     })

@@ -6,13 +6,12 @@ use lb_common::{ejection::FAILURES, net::Protocol, reason::Reason, service::Mode
 
 use crate::{
     case::{Case, Drops, Opens, Reaches, Returns},
-    dialogue::Dialogue,
-    world::{Kind, WEB_1, WEB_2, WEB_3, World},
+    dialogue::{Dialogue, flow},
+    world::{Kind, WEB_1, WEB_2, WEB_3, WEBS, World},
 };
 
 /// More slots than a new flow tries.
 const SLOTS: usize = 20;
-const NAMES: [&str; 3] = [WEB_1, WEB_2, WEB_3];
 
 /// Every kind.
 pub fn rows() -> Vec<Case> {
@@ -29,10 +28,6 @@ pub fn rows() -> Vec<Case> {
     rows
 }
 
-fn flow(kind: Kind, number: u16) -> Dialogue {
-    Dialogue::new(kind).port(40_000 + number)
-}
-
 /// All slots are of one backend, as if its weight were much higher than those of the others.
 pub fn skewed(kind: Kind) -> World {
     World::new(kind).with_flows(64).with(|world| world.services[0].slots = Some(vec![0; SLOTS]))
@@ -41,7 +36,7 @@ pub fn skewed(kind: Kind) -> World {
 fn full(kind: Kind) -> [Case; 2] {
     let limited = |limits: [u32; 3]| {
         skewed(kind).with(|world| {
-            NAMES.iter().zip(limits).for_each(|(name, limit)| world.find_mut(name).max_flows = limit);
+            WEBS.iter().zip(limits).for_each(|(name, limit)| world.find_mut(name).max_flows = limit);
         })
     };
     let shared =

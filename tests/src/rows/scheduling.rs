@@ -11,13 +11,12 @@ use lb_ebpf::table::hash::{self, reduce};
 
 use crate::{
     case::{Case, Opens, Reaches, answered},
-    dialogue::Dialogue,
-    world::{HASH_KEYS, Kind, WEB_1, WEB_2, WEB_3, World},
+    dialogue::{Dialogue, flow},
+    world::{HASH_KEYS, Kind, WEB_1, WEBS, World},
 };
 
 /// The backends of a small table, by slot.
 const TABLE: [usize; 7] = [0, 0, 1, 0, 2, 0, 0];
-const NAMES: [&str; 3] = [WEB_1, WEB_2, WEB_3];
 const CLIENTS: u8 = 12;
 
 /// Every kind.
@@ -27,12 +26,12 @@ pub fn rows() -> Vec<Case> {
 
 fn every_kind(kind: Kind) -> Vec<Case> {
     let turn = with_table(kind, Picker::Turn);
-    let flow = |number: u16| Dialogue::new(kind).port(40_000 + number);
+    let flow = |number| flow(kind, number);
     let in_turn =
         Case::new(format!("{kind}: each slot has its turn, so a backend with more slots gets more"), turn);
     let in_turn = (0..)
         .zip(TABLE.iter().chain(&TABLE))
-        .fold(in_turn, |case, (number, place)| case.step(flow(number).first(), Opens(NAMES[*place])));
+        .fold(in_turn, |case, (number, place)| case.step(flow(number).first(), Opens(WEBS[*place])));
     let mut rows = vec![in_turn, by_source(kind), by_tuple(kind)];
     for picker in [Picker::SourceHash, Picker::FlowHash] {
         rows.extend(hashed(kind, picker));
@@ -44,16 +43,16 @@ fn by_source(kind: Kind) -> Case {
     let name = format!("{kind}: by source hash, all flows of a client go to the backend of its address");
     let clients = (1..=CLIENTS).map(|number| Dialogue::new(kind).client(kind.ip.client(number)));
     clients.fold(Case::new(name, with_table(kind, Picker::SourceHash)), |case, client| {
-        let backend = NAMES[TABLE[slot(source_hash(client.client.ip()))]];
+        let backend = WEBS[TABLE[slot(source_hash(client.client.ip()))]];
         case.step(client.first(), Opens(backend)).step(client.port(40_001).first(), Opens(backend))
     })
 }
 
 fn by_tuple(kind: Kind) -> Case {
     let name = format!("{kind}: by flow hash, the whole tuple decides");
-    let flows = (0..u16::from(CLIENTS)).map(|number| Dialogue::new(kind).port(40_000 + number));
+    let flows = (0..u16::from(CLIENTS)).map(|number| flow(kind, number));
     flows.fold(Case::new(name, with_table(kind, Picker::FlowHash)), |case, flow| {
-        case.step(flow.first(), Opens(NAMES[TABLE[slot(flow.hash_by(&HASH_KEYS))]]))
+        case.step(flow.first(), Opens(WEBS[TABLE[slot(flow.hash_by(&HASH_KEYS))]]))
     })
 }
 
@@ -65,10 +64,10 @@ fn hashed(kind: Kind, picker: Picker) -> [Case; 2] {
             source_hash(one.client.ip())
         }
     };
-    let backend = NAMES[slot(hash) % NAMES.len()];
+    let backend = WEBS[slot(hash) % WEBS.len()];
     let world = World::new(kind);
-    let table: Vec<usize> = (0..TABLE.len()).map(|slot| slot % NAMES.len()).collect();
-    let moved: Vec<usize> = table.iter().map(|place| (place + 1) % NAMES.len()).collect();
+    let table: Vec<usize> = (0..TABLE.len()).map(|slot| slot % WEBS.len()).collect();
+    let moved: Vec<usize> = table.iter().map(|place| (place + 1) % WEBS.len()).collect();
     let to = move |world: &mut World, slots: &[usize]| {
         (world.services[0].picker, world.services[0].slots) = (picker, Some(slots.to_vec()));
     };

@@ -9,7 +9,7 @@ use lb_common::{
 };
 use tests::{
     case::{Case, Depends, Drops, Opens, Returns},
-    dialogue::{Dialogue, Message},
+    dialogue::{Dialogue, Message, flow},
     engine::{MAX_IDS, Memory},
     world::{Kind, WEB_1, WEB_2, WEB_3, World},
 };
@@ -123,10 +123,6 @@ fn ejecting(kind: Kind, name: &str) -> Case {
         service.backends.truncate(2);
     });
     Case::new(format!("{kind}: {name}"), world)
-}
-
-fn flow(kind: Kind, number: u16) -> Dialogue {
-    Dialogue::new(kind).port(40_000 + number)
 }
 
 /// Two rounds of flows, and all but the last one of those that ejects the first backend have been refused. Returns the
