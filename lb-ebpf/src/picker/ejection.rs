@@ -1,8 +1,9 @@
 //! Passive ejection of backends that fail: see [`lb_common::ejection`].
 //!
-//! A client alone cannot eject a backend that has other new flows. A refusal counts only if it acknowledges the client's SYN.
-//! A refusal, or a SYN that is repeated, counts only if the backend has answered no client for a second. And each answer
-//! ends an ejection. At most half of the backends of a pool are ejected at the same time.
+//! A client alone cannot eject a backend that has other new flows. A refusal counts only if it acknowledges the client's SYN,
+//! and the backend has answered no client for a second. A SYN that is repeated counts only if the backend has answered no client
+//! since the SYN before, a second ago or more. And each answer ends an ejection. At most half of the backends of a pool are
+//! ejected at the same time.
 
 use lb_common::{
     backend::{Backend, Load},
