@@ -20,6 +20,7 @@ use lb_common::{
 
 use crate::{
     hash_key::HashKey,
+    shared::Shared,
     spec::{BackendName, LinkMode},
 };
 
@@ -105,7 +106,7 @@ pub struct Snapshot {
     /// By counter number.
     pub service_names: BTreeMap<ServiceNumber, String>,
     /// Backend ids, by the first slot of their range.
-    pub slots: BTreeMap<SlotIndex, Vec<BackendId>>,
+    pub slots: BTreeMap<SlotIndex, Shared<Vec<BackendId>>>,
     /// By pool number, at most `MAX_MEMBERS`.
     pub members: BTreeMap<PoolNumber, Vec<BackendId>>,
     /// full-nat: local addresses that backends see as the client, at most `MAX_SOURCES`, by set number, which is
@@ -176,7 +177,7 @@ pub enum Op {
     /// The place follows from the id.
     PutBackend(Backend),
     /// By first slot: backend ids, written to slots that no pool uses.
-    PutSlots(SlotIndex, Vec<BackendId>),
+    PutSlots(SlotIndex, Shared<Vec<BackendId>>),
     /// By set number. No pool uses the set while it is written.
     PutSources(SourceSetNumber, Vec<IpAddr>),
     /// By pool number: backends that its new flows also try. Packets may be reading them.

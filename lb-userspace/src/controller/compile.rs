@@ -436,7 +436,7 @@ impl<'a> Compiler<'a> {
             Ranges::new(room, layout.half(), taken)
         });
         let slots = ranges.take(ids.len() as u32).ok_or(NoRoom::Slots)?;
-        self.want.slots.insert(slots.offset, ids);
+        self.want.slots.insert(slots.offset, ids.into());
         Ok(slots)
     }
 

@@ -14,7 +14,10 @@ use lb_common::{
 };
 
 use super::state::Grace;
-use crate::datapath::{Op, Snapshot};
+use crate::{
+    datapath::{Op, Snapshot},
+    shared::Shared,
+};
 
 /// The place of an id in the `BACKENDS` array.
 pub const fn place(id: BackendId) -> u32 {
@@ -63,7 +66,7 @@ impl Snapshot {
     pub fn ids(&self, pool: Pool) -> &[BackendId] {
         let SlotRange { offset, length } = pool.slots();
         let ids = self.slots.get(&offset).filter(|ids| ids.len() == length as usize);
-        ids.map_or(&[], Vec::as_slice)
+        ids.map_or(&[], |ids| ids.as_slice())
     }
 
     /// The pools that services use.
@@ -87,7 +90,7 @@ impl Snapshot {
     }
 
     /// The slots that a packet may be reading: those in force, and those in their grace period.
-    pub fn slots_read(&self, grace: &Grace) -> BTreeMap<SlotIndex, Vec<BackendId>> {
+    pub fn slots_read(&self, grace: &Grace) -> BTreeMap<SlotIndex, Shared<Vec<BackendId>>> {
         let is_read = self.reads_slots(grace);
         let slots = self.slots.iter().filter(|(at, ids)| is_read(**at, ids));
         slots.map(|(at, ids)| (*at, ids.clone())).collect()

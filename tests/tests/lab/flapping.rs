@@ -23,12 +23,15 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// Unless `XLB_FLAP_SECONDS` says otherwise.
 const SECONDS: u64 = 10;
 const CONNECTIONS: usize = 60;
+/// What the daemon may take of a CPU. A run of the usual length allows twice as much, because other processes may slow the
+/// machine down.
+const PERCENT: f64 = 25.0;
 
 #[test]
 fn changes_of_many_backends_are_joined_and_a_healthy_backend_keeps_its_connections() -> Result<()> {
-    let seconds: u64 = match std::env::var("XLB_FLAP_SECONDS") {
-        Ok(seconds) => seconds.parse()?,
-        Err(_) => SECONDS,
+    let (seconds, percent_max): (u64, f64) = match std::env::var("XLB_FLAP_SECONDS") {
+        Ok(seconds) => (seconds.parse()?, PERCENT),
+        Err(_) => (SECONDS, 2.0 * PERCENT),
     };
     let lab = Lab::build(&Topology::new("flapping", Shape::TwoNics))?;
     let _web = lab.web_servers()?;
@@ -83,7 +86,7 @@ fn changes_of_many_backends_are_joined_and_a_healthy_backend_keeps_its_connectio
 
         ensure!(changes > 500.0, "too few changes of health to show anything: {changes} in a second");
         ensure!((3.0..=10.0).contains(&updates), "{updates} changes of the maps in a second");
-        ensure!(percent <= 25.0, "{percent} % of a CPU");
+        ensure!(percent <= percent_max, "{percent} % of a CPU");
         Ok(())
     })
 }

@@ -258,7 +258,7 @@ fn laid_out(have: &Snapshot, offsets: [u32; 3]) -> Indexed {
     laid_out.slots.clear();
     for (pool, offset) in laid_out.pools.values_mut().zip(offsets) {
         let range = SlotRange { offset: SlotIndex(offset), ..pool.slots() };
-        laid_out.slots.insert(range.offset, have.ids(*pool).to_vec());
+        laid_out.slots.insert(range.offset, have.ids(*pool).to_vec().into());
         *pool = Pool::new(range, pool.picker().unwrap(), pool.mode().unwrap(), pool.sources());
     }
     laid_out.into()

@@ -58,6 +58,14 @@ impl Offers {
     }
 
     fn put(&mut self, ids: &[BackendId], offer: Offer) {
-        self.0.extend(ids.iter().map(|id| (*id, offer)));
+        // A large table names each backend many times. Most of these repetitions are noticed here, where that costs less.
+        let mut seen = [BackendId::NONE; 1024];
+        for id in ids {
+            let last = &mut seen[id.0 as usize % seen.len()];
+            if *last != *id {
+                *last = *id;
+                self.0.insert(*id, offer);
+            }
+        }
     }
 }

@@ -14,7 +14,7 @@ use lb_common::{
     pool::{Members, Pool, PoolNumber, SlotIndex, SlotLine, SlotRange, SourceSet, SourceSetNumber},
 };
 
-use crate::datapath::mapping::Mapping;
+use crate::{datapath::mapping::Mapping, shared::Shared};
 
 /// The words of a [`SourceSet`].
 const WORDS: usize = size_of::<SourceSet>() / size_of::<Word>();
@@ -94,7 +94,7 @@ impl Schedules {
     }
 
     /// The active ranges, and the runs of other used slots between them.
-    pub fn slots(&self, pools: &BTreeMap<PoolNumber, Pool>) -> BTreeMap<SlotIndex, Vec<BackendId>> {
+    pub fn slots(&self, pools: &BTreeMap<PoolNumber, Pool>) -> BTreeMap<SlotIndex, Shared<Vec<BackendId>>> {
         let in_force = pools.values().map(|pool| pool.slots()).filter(|slots| slots.length != 0);
         let in_force: BTreeMap<_, _> = in_force.map(|it| (it.offset.0, it.end().0)).collect();
         let mut ranges = BTreeMap::new();
@@ -105,7 +105,7 @@ impl Schedules {
             gap = end;
         }
         self.runs(gap, self.count(), &mut ranges);
-        ranges
+        ranges.into_iter().map(|(at, ids)| (at, ids.into())).collect()
     }
 
     /// Adds the runs of used slots.
