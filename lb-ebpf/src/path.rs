@@ -3,6 +3,7 @@
 pub mod classify;
 pub mod client_hop;
 pub mod ended;
+pub mod expire;
 pub mod icmp;
 pub mod new_flow;
 pub mod pipeline;

@@ -23,6 +23,7 @@ use crate::{
     storage::Storage,
     table::{
         evict::{self, Candidate},
+        expire,
         handshake::Retry,
         lifecycle, preload,
         record::{self, States},
@@ -116,6 +117,12 @@ pub trait Steps<F: Family>: Storage<F> + Sized {
     #[inline(always)]
     fn end(&self, record: RecordIndex, control: Control) {
         reply_index::end(self, record, control, State::ENDED);
+    }
+
+    /// [`expire::in_bucket`]
+    #[inline(always)]
+    fn expire(&self, bucket: BucketIndex, now: Ticks) {
+        expire::in_bucket(self, bucket, now);
     }
 
     /// [`lifecycle::choose_record`]

@@ -2,6 +2,7 @@
 //! filled, kept alive and freed.
 
 pub mod evict;
+pub mod expire;
 pub mod half_open;
 pub mod handshake;
 pub mod hash;

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use crate::world::World;
 
 /// The largest shape that a world may have: engines create their tables once.
-pub const MAX_BUCKETS: u32 = 64;
+pub const MAX_BUCKETS: u32 = 128;
 /// No world has more services (and so pools), or more backends.
 pub const MAX_NUMBERS: u32 = 8;
 /// No row assigns more ids to backends.

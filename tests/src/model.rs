@@ -355,6 +355,16 @@ impl Model {
         }
     }
 
+    /// Connections that have expired no longer count, and their backends are told nothing.
+    fn free_expired(&mut self) {
+        let now_s = self.now_s;
+        for client in &mut self.clients {
+            let expired = [&mut client.old, &mut client.fresh].into_iter();
+            let expired: Vec<_> = expired.filter_map(|it| it.take_if(|it| it.is_idle(now_s))).collect();
+            client.past.extend(expired.into_iter().map(|it| (it.backend, None)));
+        }
+    }
+
     fn open(&mut self, number: usize, before: Before) -> Expected {
         let mut candidates = self.accepting();
         if candidates.is_empty() {
@@ -364,6 +374,7 @@ impl Model {
         candidates.rotate_left(first);
         candidates.retain(|backend| self.has_room(*backend));
         if candidates.is_empty() {
+            self.free_expired();
             return Drops(Reason::BackendsFull);
         }
         // The backend that has failed the client is the last resort.

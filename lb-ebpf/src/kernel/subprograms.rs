@@ -19,6 +19,7 @@ use crate::{
     },
     storage::{Maps as _, Storage},
     table::evict,
+    table::expire,
     table::lifecycle,
     table::preload,
     table::record::{self, States},
@@ -40,7 +41,7 @@ pub extern "C" fn least(slots: u64, among: u64, compared: u64, refused_by: u32, 
 macro_rules! global_functions {
     ($module:ident, $family:ty, $in_bucket:literal, $candidate:literal, $usable:literal, $usable_instead:literal,
      $better:literal, $preload:literal, $write_reply_tuple:literal, $reserve:literal, $count:literal,
-     $free:literal, $end:literal, $choose_record:literal, $advance:literal) => {
+     $free:literal, $end:literal, $expire:literal, $choose_record:literal, $advance:literal) => {
         /// The functions of one family.
         pub mod $module {
             use super::*;
@@ -146,6 +147,14 @@ macro_rules! global_functions {
                 0
             }
 
+            /// [`expire::in_bucket`]
+            #[unsafe(export_name = $expire)]
+            #[inline(never)]
+            pub extern "C" fn expire(bucket: u32, now: u32) -> u32 {
+                expire::in_bucket::<$family>(&TABLES, BucketIndex(bucket), Ticks(now));
+                0
+            }
+
             /// [`lifecycle::choose_record`]
             #[unsafe(export_name = $choose_record)]
             #[inline(never)]
@@ -192,6 +201,7 @@ global_functions!(
     "count4",
     "free4",
     "end4",
+    "expire_bucket4",
     "choose_record4",
     "advance4"
 );
@@ -209,6 +219,7 @@ global_functions!(
     "count6",
     "free6",
     "end6",
+    "expire_bucket6",
     "choose_record6",
     "advance6"
 );

@@ -273,6 +273,11 @@ macro_rules! flow_tables {
             }
 
             #[inline(always)]
+            fn expire(&self, bucket: BucketIndex, now: Ticks) {
+                subprograms::$calls::expire(bucket.0, now.0);
+            }
+
+            #[inline(always)]
             fn choose_record(
                 &self,
                 record: RecordIndex,

@@ -27,6 +27,7 @@ pub fn run<F: SlowPaths>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Verd
             tables.trace_new_flow();
             Verdict::leaving(frame.ingress(), Ok(egress))
         }
+        Err(Reason::BackendsFull) => Verdict::Continue(F::EXPIRE),
         Err(reason) => reject::refuse(tables, reason),
     }
 }

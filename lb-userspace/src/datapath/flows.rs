@@ -22,6 +22,7 @@ use lb_ebpf::{
     storage::FlowTable,
     table::half_open::HalfOpen,
     table::{
+        expire,
         record::{self, Found},
         reply_index,
     },
@@ -160,15 +161,13 @@ impl<F: Family> Table<F> {
     }
 
     fn sweep(&self, buckets: Range<u32>, retired: &BTreeSet<BackendId>, now: Ticks) {
-        for found in self.live(buckets) {
-            let copied = found.read(|it| (it.owner.get(), Ticks(it.last_seen.load())));
-            let Some((owner, last_seen)) = copied else { continue };
-            // The backend of an expired flow is not told: see [`State`].
-            if retired.contains(&owner.backend()) {
-                reply_index::end(self, found.index, found.control, State::ENDED);
-            } else if is_expired(&found, owner, last_seen, now) {
-                reply_index::end(self, found.index, found.control, State::RETIRED);
+        for bucket in buckets {
+            for found in self.live(bucket..bucket + 1) {
+                if found.read(|it| it.owner.get()).is_some_and(|owner| retired.contains(&owner.backend())) {
+                    reply_index::end(self, found.index, found.control, State::ENDED);
+                }
             }
+            expire::in_bucket(self, BucketIndex(bucket), now);
         }
     }
 

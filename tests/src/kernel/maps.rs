@@ -19,12 +19,13 @@ use lb_common::{
     flow::{Control, Deltas, ENTRIES_PER_LINE, Owner, Proof, Record4, Record6, RecordIndex, State, WAYS},
     hop::{ClientHop, HopStamp, Interface},
     limits::MAX_MEMBERS,
-    net::Ports,
+    net::{Ports, V4, V6},
     pool::{SlotLine, SourceSet, Turn},
     reason::Reason,
     service::{Filter, Service, ServiceKey},
     settings::Settings,
 };
+use lb_ebpf::table::scratch::Scratch;
 
 use crate::{
     engine::{Counters, Flow, MAX_BUCKETS, MAX_IDS, MAX_NUMBERS, Memory},
@@ -62,6 +63,8 @@ pub fn clear(ebpf: &mut Ebpf) -> Result<()> {
     put(ebpf, "HALF_OPEN6", 0, 0u64)?;
     zero::<u64>(ebpf, "HALF_OPEN_CPU4", 0)?;
     zero::<u64>(ebpf, "HALF_OPEN_CPU6", 0)?;
+    put_for_each_cpu(ebpf, "SCRATCH4", 0, [0u8; size_of::<Scratch<V4>>()])?;
+    put_for_each_cpu(ebpf, "SCRATCH6", 0, [0u8; size_of::<Scratch<V6>>()])?;
     for index in 0..MAX_IDS {
         put(ebpf, "BACKENDS", index, Backend::default())?;
     }
@@ -84,10 +87,14 @@ pub fn clear(ebpf: &mut Ebpf) -> Result<()> {
 }
 
 fn zero<T: Pod + Default>(ebpf: &mut Ebpf, name: &str, index: u32) -> Result<()> {
+    put_for_each_cpu(ebpf, name, index, T::default())
+}
+
+fn put_for_each_cpu<T: Pod>(ebpf: &mut Ebpf, name: &str, index: u32, value: T) -> Result<()> {
     let map = ebpf.map_mut(name).with_context(|| format!("there is no map {name}"))?;
     let cpus = nr_cpus().map_err(|(_, error)| error)?;
-    let zeros = PerCpuValues::try_from(vec![T::default(); cpus])?;
-    PerCpuArray::try_from(map)?.set(index, zeros, 0).with_context(|| format!("write {name}"))
+    let values = PerCpuValues::try_from(vec![value; cpus])?;
+    PerCpuArray::try_from(map)?.set(index, values, 0).with_context(|| format!("write {name}"))
 }
 
 /// Writes what a controller would write.

@@ -111,6 +111,8 @@ fn blank<F: Family<Address: Default>>() -> Scratch<F> {
         hop_generation: Shared::new(0),
         record: Shared::new(Default::default()),
         control: Shared::new(0),
+        searched: Shared::new(Default::default()),
+        next_searched: Shared::new(Default::default()),
         backend: Shared::new(Default::default()),
         rewritten: tuple(),
         deltas: Shared::new(Default::default()),

@@ -59,10 +59,10 @@ fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
         // The last two are one after the other, and only the first of them is in force; of slots in which nothing is in
         // force it is not known where a range began.
         slots: BTreeMap::from([
-            (SlotIndex(0), vec![BackendId(8)]),
-            (SlotIndex(5), vec![BackendId(8); 3]),
-            (SlotIndex(20), vec![BackendId(8); 2]),
-            (SlotIndex(22), vec![BackendId(8); 2]),
+            (SlotIndex(0), vec![BackendId(8)].into()),
+            (SlotIndex(5), vec![BackendId(8); 3].into()),
+            (SlotIndex(20), vec![BackendId(8); 2].into()),
+            (SlotIndex(22), vec![BackendId(8); 2].into()),
         ]),
         members: BTreeMap::from([
             (PoolNumber(0), vec![BackendId(8)]),
