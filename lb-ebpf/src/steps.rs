@@ -6,7 +6,7 @@
 use lb_common::{
     backend::BackendId,
     clock::Ticks,
-    flow::{BucketIndex, Control, RecordIndex, State},
+    flow::{BucketIndex, Control, RecordIndex},
     net::{V4, V6},
     pool::{PoolSlot, SlotRange},
     reason::Reason,
@@ -113,10 +113,10 @@ pub trait Steps<F: Family>: Storage<F> + Sized {
         reply_index::free(self, self.settings(), record, control);
     }
 
-    /// [`reply_index::end`], as [`State::ENDED`]
+    /// [`reply_index::end`]
     #[inline(always)]
     fn end(&self, record: RecordIndex, control: Control) {
-        reply_index::end(self, record, control, State::ENDED);
+        reply_index::end(self, record, control);
     }
 
     /// [`expire::in_bucket`]

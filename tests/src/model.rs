@@ -302,12 +302,15 @@ impl Model {
                     return Reaches(NAMES[backend]);
                 }
             }
-            let is_counted = connection.is_counted() && connection.losses == self.losses[backend];
+            let is_counted = connection.is_counted()
+                && connection.losses == self.losses[backend]
+                && !connection.is_idle(now_s);
             before.counted_at = (is_tcp && is_counted && before.failed_by.is_none()).then_some(backend);
             // The record of a lost connection is kept until another one needs it, unless the client opens one at once.
             let lost = slot.take().filter(|it| !opens && it.losses != self.losses[backend]);
             client.past.insert(backend, lost);
         }
+        self.free_expired();
         if !opens {
             // A reset is never answered.
             let is_reset = matches!(segment, Segment::Rst | Segment::OtherRst);
@@ -355,7 +358,7 @@ impl Model {
         }
     }
 
-    /// Connections that have expired no longer count, and their backends are told nothing.
+    /// A packet of no connection ends those that have expired. Their backends are told nothing.
     fn free_expired(&mut self) {
         let now_s = self.now_s;
         for client in &mut self.clients {
@@ -374,7 +377,6 @@ impl Model {
         candidates.rotate_left(first);
         candidates.retain(|backend| self.has_room(*backend));
         if candidates.is_empty() {
-            self.free_expired();
             return Drops(Reason::BackendsFull);
         }
         // The backend that has failed the client is the last resort.

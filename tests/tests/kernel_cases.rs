@@ -91,7 +91,10 @@ fn what_cannot_be_redirected_is_dropped_and_counted() -> Result<()> {
 fn a_packet_whose_slow_path_is_missing_is_dropped_and_counted_as_internal() -> Result<()> {
     in_a_thread(|| {
         let mut engine = KernelEngine::new()?;
-        for (kind, path) in Kind::tcp().into_iter().zip([SlowPath::NewFlow4, SlowPath::NewFlow6]) {
+        let families = Kind::tcp()
+            .into_iter()
+            .zip([[SlowPath::NewFlow4, SlowPath::Expire4], [SlowPath::NewFlow6, SlowPath::Expire6]]);
+        for (kind, path) in families.flat_map(|(kind, paths)| paths.map(|path| (kind, path))) {
             let syn = Dialogue::new(kind).syn().packet;
             let syn = syn.with(|packet| packet.to_mac = network::mac_of_interface(network::FRONT));
             engine.reset(&World::new(kind))?;
@@ -100,9 +103,9 @@ fn a_packet_whose_slow_path_is_missing_is_dropped_and_counted_as_internal() -> R
             let outcome = engine.run(network::FRONT, &syn.to_frame())?;
 
             let counters = engine.counters()?;
-            assert_eq!(outcome.action, Action::Drop, "{kind}");
-            assert_eq!(counters.reasons[Reason::Internal as usize].packets, 1, "{kind}");
-            assert_eq!(counters.reasons.iter().map(|tally| tally.packets).sum::<u64>(), 1, "{kind}");
+            let all: u64 = counters.reasons.iter().map(|tally| tally.packets).sum();
+            let internal = counters.reasons[Reason::Internal as usize].packets;
+            assert_eq!((outcome.action, internal, all), (Action::Drop, 1, 1), "{kind}, {path:?}");
         }
         Ok(())
     })

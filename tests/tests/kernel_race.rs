@@ -18,8 +18,11 @@ use lb_common::{
     ejection::Ejection,
     flow::{Bucket, RecordIndex, ReplyEntry, ReplyLine, Shape, State},
     hop::{Hop, Interface, InterfaceIndex},
+    limits::SLOT_TRIES,
     net::{Address, Be16, Mac, Protocol, V4, V6},
-    pool::{Picker, Pool, PoolNumber, SlotIndex, SlotLine, SlotRange, SourceSet, SourceSetNumber, Turn},
+    pool::{
+        Members, Picker, Pool, PoolNumber, SlotIndex, SlotLine, SlotRange, SourceSet, SourceSetNumber, Turn,
+    },
     service::{Mode, Service, ServiceKey},
     settings::{PortPool, Settings},
 };
@@ -52,15 +55,24 @@ struct Rules {
     picker: Picker,
     retries: u16,
     max_flows: u32,
+    slots: u32,
 }
 
 /// By number. The program expects these modes.
 const RULES: [Rules; POOLS as usize] = [
-    Rules { mode: Mode::FullNat, picker: Picker::Turn, retries: 1, max_flows: 0 },
-    Rules { mode: Mode::FullNat, picker: Picker::LeastOfAll, retries: 0, max_flows: 2 },
-    Rules { mode: Mode::Nat, picker: Picker::Turn, retries: 0, max_flows: 2 },
-    Rules { mode: Mode::Nat, picker: Picker::LeastOfAll, retries: 1, max_flows: 0 },
+    Rules { mode: Mode::FullNat, picker: Picker::Turn, retries: 1, max_flows: 0, slots: FEW },
+    Rules { mode: Mode::FullNat, picker: Picker::LeastOfAll, retries: 0, max_flows: 2, slots: FEW },
+    Rules { mode: Mode::Nat, picker: Picker::Turn, retries: 0, max_flows: 2, slots: SKEWED },
+    Rules { mode: Mode::Nat, picker: Picker::LeastOfAll, retries: 1, max_flows: 0, slots: FEW },
 ];
+/// Two slots for each backend.
+const FEW: u32 = 2 * BACKENDS;
+/// More than a flow tries. The first backend has all but the last of them: if it is full, the other one is found among the
+/// members.
+const SKEWED: u32 = 2 * SLOT_TRIES;
+const _: () = assert!(SKEWED <= LINES * SlotLine::SLOTS as u32);
+/// Lines of slots for each pool.
+const LINES: u32 = 2;
 const BACKEND_ADDRESSES: u32 = 0x4000;
 /// The index of `eth0`: `lo` is 1.
 const INTERFACE: u32 = 2;
@@ -285,11 +297,19 @@ fn furnish(race: &mut Object, address: impl Fn(u32) -> Address) -> Result<Settin
         }
         let set = SourceSetNumber(1 + pool);
         let sources = SourceSet { address: std::array::from_fn(|n| address(SOURCE + n as u32 % SOURCES)) };
-        let ids: [u32; SlotLine::SLOTS] =
-            std::array::from_fn(|slot| world::backend(pool, slot as u32 / 2 % BACKENDS).0);
-        let slots = SlotRange { offset: SlotIndex(pool * SlotLine::SLOTS as u32), length: 2 * BACKENDS };
+        let first = pool * LINES * SlotLine::SLOTS as u32;
+        let slots = SlotRange { offset: SlotIndex(first), length: rules.slots };
+        let lines = race.mapped::<SlotLine>("SLOTS")?;
+        for slot in 0..rules.slots {
+            let number = if rules.slots == FEW { slot / 2 } else { (slot + 1) / rules.slots };
+            let place = SlotIndex(first + slot);
+            lines[SlotLine::line(place) as usize].id[SlotLine::place(place)]
+                .store(world::backend(pool, number).0);
+        }
+        let members = &race.mapped::<Members>("MEMBERS")?[pool as usize];
+        members.id.iter().zip(0..BACKENDS).for_each(|(id, number)| id.store(world::backend(pool, number).0));
+        members.count.store(BACKENDS);
         race.set("SOURCES", set.0, sources)?;
-        race.set("SLOTS", pool, ids)?;
         race.set("POOLS", pool, Pool::new(slots, rules.picker, rules.mode, set))?;
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             let key = ServiceKey::new(address(LISTEN + pool), Be16::new(SERVICE_PORT), protocol.number());

@@ -143,7 +143,7 @@ macro_rules! global_functions {
             #[unsafe(export_name = $end)]
             #[inline(never)]
             pub extern "C" fn end(record: u32, control: u64) -> u32 {
-                reply_index::end::<$family>(&TABLES, RecordIndex(record), Control(control), State::ENDED);
+                reply_index::end::<$family>(&TABLES, RecordIndex(record), Control(control));
                 0
             }
 

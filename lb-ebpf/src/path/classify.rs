@@ -66,7 +66,6 @@ pub fn admit<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, sender: Clien
         return Err(Reason::Contended);
     }
     flow.set_closing(closing);
-    flow.now.set(tables.now());
     // A flow is created only if replies can reach the client. Last, because the verifier explores what follows once for
     // each kind of route.
     client_hop::find(tables, settings, flow, sender)

@@ -9,7 +9,7 @@ use crate::{
     family::Family,
     packet::{frame::Frame, rewrite},
     path::{
-        classify, client_hop,
+        classify, client_hop, expire,
         pipeline::Verdict,
         reject,
         request::{self, Forward},
@@ -22,12 +22,16 @@ use crate::{
 /// Creates the flow of the packet in [`Storage::scratch`](crate::storage::Storage::scratch), and forwards the packet.
 #[inline(always)]
 pub fn run<F: SlowPaths>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Verdict {
+    let Some(flow) = tables.scratch() else { return Verdict::Refused(Reason::Internal) };
+    flow.now.set(tables.now());
+    if expire::is_due(flow) {
+        return Verdict::Continue(F::EXPIRE);
+    }
     match forward(frame, tables) {
         Ok(egress) => {
             tables.trace_new_flow();
             Verdict::leaving(frame.ingress(), Ok(egress))
         }
-        Err(Reason::BackendsFull) => Verdict::Continue(F::EXPIRE),
         Err(reason) => reject::refuse(tables, reason),
     }
 }
@@ -40,7 +44,7 @@ fn forward<F: Family>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Result<
     request::count(tables, &layout, forward.backend, rewrite::apply(frame, &layout, &forward.rewrite))
 }
 
-/// Creates the flow. `sender`: see [`client_hop::of_frame`].
+/// Creates the flow at [`Scratch::now`](crate::table::scratch::Scratch::now). `sender`: see [`client_hop::of_frame`].
 #[inline(always)]
 pub fn make<'a, F: Family>(tables: &'a impl Steps<F>, sender: ClientHop) -> Result<Forward<'a, F>, Reason> {
     let flow = tables.scratch().ok_or(Reason::Internal)?;

@@ -20,7 +20,7 @@ macro_rules! slow_paths {
         $use! {
             new_flow NEW_FLOW: NewFlow4 new_flow4, NewFlow6 new_flow6, "A request of no known flow.";
             expire EXPIRE: Expire4 expire4, Expire6 expire6,
-                "A request of no known flow while all backends have their maximum of flows.";
+                "A request of no known flow, when it is time to retire flows that have expired.";
             refresh REFRESH: Refresh4 refresh4, Refresh6 refresh6,
                 "A reply whose next hop was looked up before routes changed.";
             ended ENDED: Ended4 ended4, Ended6 ended6, "A reply of a flow that was ended.";

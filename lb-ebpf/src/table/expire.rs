@@ -1,6 +1,7 @@
 //! Retiring flows that have expired.
 
 use lb_common::{
+    cell::fence,
     clock::{Age, Ticks},
     flow::{BucketIndex, Control, State, WAYS},
 };
@@ -16,7 +17,8 @@ pub fn in_bucket<F: Family>(table: &impl FlowTable<F>, index: BucketIndex, now: 
         let record = &bucket.way[way];
         let control = Control(record.control.load());
         way += 1;
-        // If the record changes owner meanwhile, its control word changes, too, and is not replaced.
+        // If the record changes owner after this, its control word changes, too, and is not replaced.
+        fence();
         let (seen, protocol) = (Ticks(record.last_seen.load()), record.owner.get().protocol());
         if control.state().is_live() && Age::new(now, seen).is_over(control.state().timeout(protocol)) {
             transition::replace(table, record, control, control.with_state(State::RETIRED));

@@ -251,20 +251,19 @@ pub fn free<F: Family>(table: &impl FlowTable<F>, settings: &Settings, index: Re
     record.control.store(Control::new(control.generation(), State::EMPTY, 0).0);
 }
 
-/// Ends a flow: `last` is [`State::ENDED`] or [`State::RETIRED`]. False: it has ended already. Its record stays until another
-/// flow needs it.
+/// Ends a flow. False: it has ended already. Its record stays until another flow needs it.
 ///
 /// A single replacement, because the daemon calls this too, and can be killed between two steps: then at most one flow
 /// too many is counted. Packets may change the flow's state meanwhile.
 #[inline(always)]
-pub fn end<F: Family>(table: &impl FlowTable<F>, index: RecordIndex, seen: Control, last: State) -> bool {
+pub fn end<F: Family>(table: &impl FlowTable<F>, index: RecordIndex, seen: Control) -> bool {
     let mut tries = 0;
     while tries < 4 {
         let Ok(Found { record, control, .. }) = by_index::<F>(table, index) else { return false };
         if !seen.is_still(control) {
             return false;
         }
-        if transition::replace::<F>(table, record, control, control.with_state(last)) {
+        if transition::replace::<F>(table, record, control, control.with_state(State::ENDED)) {
             return true;
         }
         tries += 1;

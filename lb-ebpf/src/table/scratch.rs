@@ -15,7 +15,7 @@ use crate::{
     packet::parse::Layout,
 };
 
-/// Input and output of slow paths, and what they keep from packet to packet. Each CPU has one, because programs that follow each other by tail call share no stack.
+/// Input and output of slow paths. Each CPU has one, because programs that follow each other by tail call share no stack.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Scratch<F: Family> {
@@ -59,10 +59,10 @@ pub struct Scratch<F: Family> {
     pub record: Shared<RecordIndex>,
     /// The [`Control`](lb_common::flow::Control) word of that record when it was found.
     pub control: Shared<u64>,
-    /// When this CPU last searched for expired flows.
-    pub searched: Shared<Ticks>,
-    /// Where it goes on.
-    pub next_searched: Shared<BucketIndex>,
+    /// When this CPU last searched for flows that have expired. Kept from packet to packet.
+    pub last_search: Shared<Ticks>,
+    /// The first bucket of its next search. Kept from packet to packet.
+    pub next_bucket: Shared<BucketIndex>,
     /// The id of the backend that was chosen.
     pub backend: Shared<BackendId>,
     /// Output: the tuple after the rewrite.

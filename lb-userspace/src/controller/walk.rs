@@ -85,8 +85,8 @@ impl Walks {
         }
     }
 
-    /// Starts a sweep of expired flows, if one is due. The program notices that a flow has expired only when another packet
-    /// needs its record; until then it counts for the load of its backend.
+    /// Starts a sweep of expired flows, if one is due. The program retires them itself, but only as new flows come; until then
+    /// they count for the loads of their backends.
     pub fn expire_if_due(&mut self, now: Instant) {
         if now >= self.expiry_due {
             self.expiry_due = now + EXPIRY;

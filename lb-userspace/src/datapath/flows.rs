@@ -14,7 +14,7 @@ use lb_common::{
     backend::{BackendId, Load},
     cell::Word,
     clock::{Age, Ticks},
-    flow::{Bucket, BucketIndex, LineIndex, Owner, RecordIndex, ReplyLine, State, WAYS},
+    flow::{Bucket, BucketIndex, LineIndex, Owner, RecordIndex, ReplyLine, WAYS},
     net::{Be16, Protocol, V4, V6},
 };
 use lb_ebpf::{
@@ -129,9 +129,7 @@ impl<F: Family> Table<F> {
 
     fn end(&self, buckets: Range<u32>, now: Ticks, select: &mut dyn FnMut(&Flow) -> bool) -> u64 {
         let selected = self.flows(buckets, now).filter(|(_, flow)| select(flow));
-        selected
-            .map(|(found, _)| u64::from(reply_index::end(self, found.index, found.control, State::ENDED)))
-            .sum()
+        selected.map(|(found, _)| u64::from(reply_index::end(self, found.index, found.control))).sum()
     }
 
     /// The flows that have not expired.
@@ -164,7 +162,7 @@ impl<F: Family> Table<F> {
         for bucket in buckets {
             for found in self.live(bucket..bucket + 1) {
                 if found.read(|it| it.owner.get()).is_some_and(|owner| retired.contains(&owner.backend())) {
-                    reply_index::end(self, found.index, found.control, State::ENDED);
+                    reply_index::end(self, found.index, found.control);
                 }
             }
             expire::in_bucket(self, BucketIndex(bucket), now);

@@ -33,7 +33,7 @@ fn every_kind(kind: Kind) -> Vec<Case> {
         .step(flow(kind, 0).first(), Reaches(WEB_1));
     let mut rows = vec![full];
     rows.extend(Picker::ALL.iter().map(|picker| all_full(kind, *picker)));
-    rows.extend([expired(kind), expired_in_a_large_table(kind)]);
+    rows.extend([expired(kind), expired_beside_another(kind), expired_in_a_large_table(kind)]);
     if kind.protocol == Protocol::Tcp {
         let (one, two) = (flow(kind, 0), flow(kind, 1));
         let one_backend = world(kind, Picker::Turn, [1, 0, 0]).with_one_backend();
@@ -49,45 +49,51 @@ fn every_kind(kind: Kind) -> Vec<Case> {
     rows
 }
 
-/// Without a daemon, which would free the expired flow.
+/// Without a daemon, whose sweep would retire it.
 fn expired(kind: Kind) -> Case {
     let (one, two) = (flow(kind, 0), flow(kind, 1));
     let world = world(kind, Picker::Turn, [1, 0, 0]).with_one_backend();
-    Case::new(
-        format!("{kind}: a request that all backends are too full for frees flows that have expired"),
-        world,
-    )
-    .step(one.first(), Opens(WEB_1))
-    .after_s(119)
-    .step(two.first(), Drops(Reason::BackendsFull))
-    .step(two.first(), Drops(Reason::BackendsFull))
-    .after_s(2)
-    .step(two.first(), Drops(Reason::BackendsFull))
-    .step(two.first(), Opens(WEB_1))
+    Case::new(format!("{kind}: a flow that has expired makes room for another"), world)
+        .step(one.first(), Opens(WEB_1))
+        .after_s(119)
+        .step(two.first(), Drops(Reason::BackendsFull))
+        .after_s(2)
+        .step(two.first(), Opens(WEB_1))
 }
 
-/// 64 buckets at a time, four ticks apart or more.
+/// Even if no new flow is refused, because another backend has room.
+fn expired_beside_another(kind: Kind) -> Case {
+    Case::new(
+        format!("{kind}: a backend whose flows have expired gets others again"),
+        world(kind, Picker::Turn, [1, 0, 0]),
+    )
+    .step(flow(kind, 0).first(), Opens(WEB_1))
+    .step(flow(kind, 1).first(), Opens(WEB_2))
+    .step(flow(kind, 2).first(), Opens(WEB_3))
+    .after_s(121)
+    .step(flow(kind, 3).first(), Opens(WEB_1))
+}
+
+/// 64 buckets at a time, 64 ticks apart or more.
 fn expired_in_a_large_table(kind: Kind) -> Case {
     const FLOWS: u16 = 40;
     let world = World::new(kind).with_one_backend().with_buckets(128);
-    let name = format!("{kind}: a request that all backends are too full for searches a part of the table");
+    let name = format!("{kind}: new flows search the table for flows that have expired, in parts");
     let case = (0..FLOWS)
         .fold(Case::new(name, world), |case, number| case.step(flow(kind, number).first(), Opens(WEB_1)));
-    let full = || Drops(Reason::BackendsFull);
     let another = flow(kind, FLOWS).first();
-    let has_freed_half = |world: &World, memory: &Memory| {
+    let has_ended_half = |world: &World, memory: &Memory| {
         let (left, _) = memory.loads[world.find(WEB_1).id.0 as usize];
         ensure!((10..30).contains(&left), "{left} flows are left");
         Ok(())
     };
     case.change(|world| world.find_mut(WEB_1).max_flows = 1)
         .after_s(121)
-        .step(another.clone(), full())
-        .holds(has_freed_half)
-        .step(another.clone(), full())
-        .holds(has_freed_half)
+        .step(another.clone(), Drops(Reason::BackendsFull))
+        .holds(has_ended_half)
+        .step(another.clone(), Drops(Reason::BackendsFull))
+        .holds(has_ended_half)
         .after_s(1)
-        .step(another.clone(), full())
         .step(another, Opens(WEB_1))
 }
 

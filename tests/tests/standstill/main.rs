@@ -5,6 +5,7 @@
 //! must reach only the endpoints of its own flow, and the table must be consistent.
 
 mod eviction;
+mod expiry;
 mod late;
 mod new_flows;
 mod refusals;

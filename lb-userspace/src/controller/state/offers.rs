@@ -58,7 +58,7 @@ impl Offers {
     }
 
     fn put(&mut self, ids: &[BackendId], offer: Offer) {
-        // A large table names each backend many times. Most of these repetitions are noticed here, where that costs less.
+        // A large table names each backend many times. Most repetitions are noticed here, for less than a search of the map.
         let mut seen = [BackendId::NONE; 1024];
         for id in ids {
             let last = &mut seen[id.0 as usize % seen.len()];

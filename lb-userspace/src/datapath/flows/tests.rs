@@ -1,7 +1,7 @@
 use lb_common::{
     backend::Backend,
     clock::Ticks,
-    flow::{Control, Owner, Record, ReplyEntry, Shape},
+    flow::{Control, Owner, Record, ReplyEntry, Shape, State},
     net::Ports,
     service::Mode,
     settings::Settings,
@@ -142,7 +142,7 @@ fn a_flow_that_ends_while_it_is_selected_is_not_counted() {
     world.put4(0, State::ESTABLISHED, ALIVE, NOW);
 
     let ended = world.end(|_| {
-        reply_index::end::<V4>(&world.flows.v4, RecordIndex(0), world.control4(0), State::ENDED);
+        reply_index::end::<V4>(&world.flows.v4, RecordIndex(0), world.control4(0));
         true
     });
 
@@ -157,7 +157,7 @@ fn a_flow_that_replaced_another_in_its_record_is_not_ended() {
     let record = &world.flows.v4.buckets[0].way[0];
     record.control.store(Control::new(6, State::ESTABLISHED, 1).0);
 
-    let is_ended = reply_index::end::<V4>(&world.flows.v4, RecordIndex(0), seen, State::ENDED);
+    let is_ended = reply_index::end::<V4>(&world.flows.v4, RecordIndex(0), seen);
 
     assert_eq!((is_ended, world.control4(0).state()), (false, State::ESTABLISHED));
 }

@@ -20,7 +20,7 @@ mod program {
         cell::{Shared, fence},
         clock::Ticks,
         ejection::Ejection,
-        flow::{Control, ENTRIES_PER_LINE, LineIndex, RecordIndex, ReplyEntry, State},
+        flow::{BucketIndex, Control, ENTRIES_PER_LINE, LineIndex, RecordIndex, ReplyEntry, State},
         net::{Be16, Ports, Protocol, V4, V6},
         reason::Reason,
         settings::Settings,
@@ -251,7 +251,14 @@ mod program {
         let forward = match request::find(tables, &packet)? {
             Some(forward) => forward,
             // Every client is a neighbour: which MAC the frame came from does not matter.
-            None => new_flow::make(tables, client_hop::NONE)?,
+            None => {
+                let scratch = Storage::<F>::scratch(tables).ok_or(Reason::Internal)?;
+                scratch.now.set(tables.now());
+                if flow & 7 == 0 {
+                    tables.expire(BucketIndex(flow >> 3 & 1), scratch.now.get());
+                }
+                new_flow::make(tables, client_hop::NONE)?
+            }
         };
         let to = forward.rewrite.tuple;
         let right = Rewrite::request(to, deltas(tuple, &to), forward.rewrite.hop);
