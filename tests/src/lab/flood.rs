@@ -29,7 +29,7 @@ const NETWORK_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xf, 0, 0, 0, 0, 0);
 const PREFIX_V6: u8 = 64;
 
 /// Packets a second: fast enough to fill the table soon, slow enough to leave CPU time to others.
-const RATE: u32 = 40_000;
+pub const RATE: u32 = 40_000;
 /// The longest duration of a flood.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 /// SYNs before the first of their ACKs: by then the SYN-ACK has passed, and its number can be guessed.
@@ -60,6 +60,8 @@ pub struct Flood {
 pub struct Sent {
     /// Sent packets; retries count once.
     pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
     /// How often the link had no room for a frame, which was then retried.
     pub again: u64,
     /// The duration, pauses included.
@@ -75,15 +77,15 @@ pub fn route_back(lab: &Lab) -> Result<()> {
 }
 
 impl Flood {
-    /// Begins to send, from `keys` sources of the family of `to`, each with an address of its own.
-    pub fn start(lab: &Lab, kind: Kind, to: SocketAddr, keys: u32) -> Result<Self> {
+    /// Begins to send, from `keys` sources of the family of `to`, each with an address of its own, at this rate in a second.
+    pub fn start(lab: &Lab, kind: Kind, to: SocketAddr, keys: u32, rate: u32) -> Result<Self> {
         ensure!(keys <= MOST_KEYS, "there are {MOST_KEYS} forged addresses, not {keys}");
         let (near, far) = (link(&lab.client)?, link(&lab.xlb)?);
         let mac = |of: LinkAddr| of.addr().context("the link has no MAC address");
         let macs = (mac(near)?, mac(far)?);
         let thread = lab.client.spawn(move || {
             let socket = open(near)?;
-            Sender { socket, macs, to, sent: Sent::default() }.send_all(kind, keys)
+            Sender { socket, macs, to, sent: Sent::default() }.send_all(kind, keys, rate)
         });
         Ok(Self { thread })
     }
@@ -108,7 +110,7 @@ struct Sender {
 }
 
 impl Sender {
-    fn send_all(mut self, kind: Kind, keys: u32) -> Result<Sent> {
+    fn send_all(mut self, kind: Kind, keys: u32, rate: u32) -> Result<Sent> {
         let start = Instant::now();
         for first in (0..keys).step_by(AHEAD as usize) {
             let group = first..keys.min(first + AHEAD);
@@ -125,7 +127,7 @@ impl Sender {
                     self.send_segment(key, ACK, scatter(!key))?;
                 }
             }
-            let due = Duration::from_secs(self.sent.packets) / RATE;
+            let due = Duration::from_secs(self.sent.packets) / rate;
             thread::sleep(due.saturating_sub(start.elapsed()));
             ensure!(
                 start.elapsed() < TIME_LIMIT,
@@ -152,6 +154,7 @@ impl Sender {
             match send(self.socket.as_raw_fd(), &frame, MsgFlags::empty()) {
                 Ok(_) => {
                     self.sent.packets += 1;
+                    self.sent.bytes += frame.len() as u64;
                     return Ok(());
                 }
                 Err(Errno::ENOBUFS) => self.sent.again += 1,

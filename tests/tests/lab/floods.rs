@@ -14,7 +14,7 @@ use tests::lab::{
     self, Config, Daemon, Family, Lab, Topology, Visit, address,
     config::{Limits, Service},
     echo,
-    flood::{self, Flood, Kind},
+    flood::{self, Flood, Kind, RATE},
     visit::{SYN_AGAIN, connect},
     visit_while,
 };
@@ -164,7 +164,7 @@ fn survive(kind: Kind) -> Result<()> {
     for family in Family::ALL {
         let before = received(&xlb)?;
         let to = address::SERVICE.port(family, WEB);
-        let flood = Flood::start(&lab, kind, to, KEYS)?;
+        let flood = Flood::start(&lab, kind, to, KEYS, RATE)?;
         let fresh = Visit::new(&lab.client_addresses(family), to, usize::MAX);
         let fresh = Visit { limit: SERVED_WITHIN, ..fresh };
         let fresh = visit_while(&lab.client, &fresh, || flood.is_running())?;

@@ -16,7 +16,7 @@ use tests::lab::{
     Config, Daemon, Family, Lab, Shape, Topology, address,
     config::{Check, Service},
     eventually,
-    flood::{self, Flood, Kind, MOST_KEYS},
+    flood::{self, Flood, Kind, MOST_KEYS, RATE},
     pass, sweep,
     wait::SOON,
 };
@@ -28,8 +28,8 @@ use crate::{
 
 /// A client is refused within this time.
 const AT_ONCE: Duration = Duration::from_millis(10);
-/// Attempts, of which the fastest counts: the first one resolves neighbours, and others run on busy CPUs.
-const TIMES: usize = 10;
+/// Attempts. More than half of them must be that fast: some run while the CPUs are busy with other tests' processes.
+const TIMES: usize = 11;
 /// After this time, there will be no answer.
 const SILENCE: Duration = Duration::from_millis(300);
 
@@ -92,11 +92,13 @@ fn clients_of_a_service_without_a_backend_are_refused_at_once() -> Result<()> {
                     || Ok(try_once()?.0 == ErrorKind::ConnectionRefused),
                 )?;
                 let ends = (0..TIMES).map(|_| try_once()).collect::<Result<Vec<_>>>()?;
-                let fastest = ends.iter().map(|(_, time)| *time).min();
+                let mut times: Vec<_> = ends.iter().map(|(_, time)| *time).collect();
+                times.sort();
+                let median = times[TIMES / 2];
 
-                println!("{mode:?} {family:?} {name}: refused within {fastest:?}");
+                println!("{mode:?} {family:?} {name}: refused within {median:?}");
                 assert!(ends.iter().all(|(kind, _)| *kind == ErrorKind::ConnectionRefused), "{ends:?}");
-                assert!(fastest.is_some_and(|time| time < AT_ONCE), "{mode:?} {family:?} {name}: {ends:?}");
+                assert!(median < AT_ONCE, "{mode:?} {family:?} {name}: {ends:?}");
             }
         }
         let rejected = xlb.metrics()?.sum("xlb_xdp_packets_total", &[("action", "reject")]);
@@ -161,25 +163,13 @@ fn clients_learn_with_their_next_packet_that_the_flow_table_was_lost() -> Result
     Ok(())
 }
 
-/// Bytes and packets that the clients' link has received and sent.
-#[derive(Clone, Copy, Debug)]
-struct Link {
-    received: (u64, u64),
-    sent: (u64, u64),
-}
-
-impl Link {
-    fn of(lab: &Lab) -> Result<Self> {
-        let text = lab.client.run(&["ip", "-s", "-j", "link", "show", "dev", "eth0"])?;
-        let all: serde_json::Value = serde_json::from_str(&text)?;
-        let count = |way: &str, what: &str| {
-            all[0]["stats64"][way][what].as_u64().with_context(|| format!("eth0 has no {way} {what}"))
-        };
-        Ok(Self {
-            received: (count("rx", "packets")?, count("rx", "bytes")?),
-            sent: (count("tx", "packets")?, count("tx", "bytes")?),
-        })
-    }
+/// Packets and bytes that the clients' link has received.
+fn received(lab: &Lab) -> Result<(u64, u64)> {
+    let text = lab.client.run(&["ip", "-s", "-j", "link", "show", "dev", "eth0"])?;
+    let all: serde_json::Value = serde_json::from_str(&text)?;
+    let count =
+        |what: &str| all[0]["stats64"]["rx"][what].as_u64().with_context(|| format!("eth0 has no {what}"));
+    Ok((count("packets")?, count("bytes")?))
 }
 
 /// What a flood of one kind has caused.
@@ -194,13 +184,13 @@ struct Outcome {
     seconds: f64,
 }
 
-fn flood(lab: &Lab, xlb: &Daemon, kind: Kind, to: SocketAddr, keys: u32) -> Result<Outcome> {
+fn flood(lab: &Lab, xlb: &Daemon, kind: Kind, to: SocketAddr, keys: u32, rate: u32) -> Result<Outcome> {
     let counted = || -> Result<[f64; 2]> {
         let metrics = xlb.metrics()?;
         Ok(["reject", "drop"].map(|action| metrics.sum("xlb_xdp_packets_total", &[("action", action)])))
     };
-    let (before, link_before) = (counted()?, Link::of(lab)?);
-    let sent = Flood::start(lab, kind, to, keys)?.finish()?;
+    let (before, received_before) = (counted()?, received(lab)?);
+    let sent = Flood::start(lab, kind, to, keys, rate)?.finish()?;
     let mut after = before;
     let (mut rejected, mut dropped) = (0, 0);
     eventually(SOON, "all packets of the flood are counted", || {
@@ -208,13 +198,13 @@ fn flood(lab: &Lab, xlb: &Daemon, kind: Kind, to: SocketAddr, keys: u32) -> Resu
         (rejected, dropped) = ((after[0] - before[0]) as u64, (after[1] - before[1]) as u64);
         Ok(rejected + dropped >= sent.packets)
     })?;
-    let link = Link::of(lab)?;
+    let received = received(lab)?;
     let outcome = Outcome {
         sent: sent.packets,
         rejected,
         dropped,
-        answers: (link.received.0 - link_before.received.0, link.received.1 - link_before.received.1),
-        sent_bytes: link.sent.1 - link_before.sent.1,
+        answers: (received.0 - received_before.0, received.1 - received_before.1),
+        sent_bytes: sent.bytes,
         seconds: sent.took.as_secs_f64(),
     };
     println!("{kind:?} to {to}: {outcome:?}");
@@ -224,6 +214,8 @@ fn flood(lab: &Lab, xlb: &Daemon, kind: Kind, to: SocketAddr, keys: u32) -> Resu
 
 /// Packets of others on the link: neighbour discovery, for example.
 const SOME: u64 = 50;
+/// What answers may have beyond the bytes of a flood: the debt, and the packets of others.
+const BEYOND: u64 = ANSWER_DEBT_BYTES as u64 + SOME * 100;
 
 #[test]
 fn a_million_hostile_packets_get_fewer_bytes_than_they_have_and_a_thousand_answers_a_second() -> Result<()> {
@@ -243,7 +235,7 @@ fn a_million_hostile_packets_get_fewer_bytes_than_they_have_and_a_thousand_answe
         .map(|(family, kind)| (family, kind, if kind == Kind::Datagram { DNS } else { ECHO }))
         .flat_map(|one| [one; 2])
     {
-        let outcome = flood(&lab, &xlb, kind, address::SERVICE.port(family, port), MOST_KEYS)?;
+        let outcome = flood(&lab, &xlb, kind, address::SERVICE.port(family, port), MOST_KEYS, RATE)?;
 
         // The bound for any time is twice that of a second, because a second begins with its first answer.
         let most = (outcome.seconds + 2.0) * f64::from(ANSWERS_PER_SECOND);
@@ -251,10 +243,28 @@ fn a_million_hostile_packets_get_fewer_bytes_than_they_have_and_a_thousand_answe
         assert!(outcome.rejected >= u64::from(ANSWERS_PER_SECOND), "{outcome:?}");
         assert!(outcome.dropped > outcome.rejected, "{outcome:?}");
         assert!(outcome.answers.0.abs_diff(outcome.rejected) <= SOME, "{outcome:?}");
-        assert!(outcome.answers.1 <= outcome.sent_bytes + u64::from(ANSWER_DEBT_BYTES), "{outcome:?}");
+        assert!(outcome.answers.1 <= outcome.sent_bytes + BEYOND, "{outcome:?}");
         sent += outcome.sent;
     }
     assert!(sent >= 1_000_000, "{sent}");
+    Ok(())
+}
+
+/// An ICMP error is longer than an empty datagram.
+#[test]
+fn answers_to_empty_datagrams_have_no_more_bytes_than_these_had() -> Result<()> {
+    const DATAGRAMS: u32 = 2_000;
+    let lab = build("bytes", Mode::FullNat)?;
+    let xlb = without_backends(&lab, Mode::FullNat, &[])?;
+    flood::route_back(&lab)?;
+    for family in Family::ALL {
+        let to = address::SERVICE.port(family, DNS);
+        let outcome = flood(&lab, &xlb, Kind::Datagram, to, DATAGRAMS, ANSWERS_PER_SECOND / 2)?;
+
+        assert!(outcome.answers.1 <= outcome.sent_bytes + BEYOND, "{outcome:?}");
+        assert!(outcome.answers.1 > outcome.sent_bytes / 2, "{outcome:?}");
+        assert!(outcome.dropped > 0, "{outcome:?}");
+    }
     Ok(())
 }
 
@@ -266,7 +276,7 @@ fn resets_are_never_answered() -> Result<()> {
     tcp.health.check = Check::None;
     let xlb = lab.start(&Config::new(&lab).service(tcp))?;
     for family in Family::ALL {
-        let outcome = flood(&lab, &xlb, Kind::Reset, address::SERVICE.port(family, ECHO), RESETS)?;
+        let outcome = flood(&lab, &xlb, Kind::Reset, address::SERVICE.port(family, ECHO), RESETS, RATE)?;
 
         assert_eq!((outcome.rejected, outcome.dropped >= u64::from(RESETS)), (0, true), "{outcome:?}");
         assert!(outcome.answers.0 <= SOME, "{outcome:?}");

@@ -17,7 +17,8 @@ fn the_death_of_a_server_with_almost_all_of_the_weight_costs_no_connection() -> 
         ("skewglev", Mode::Nat, "maglev"),
         ("skewleast", Mode::FullNat, "least-connections"),
     ] {
-        let mut servers = Servers::start_with(tag, mode, |service| {
+        let mut servers = Servers::start_with(tag, mode, |config| {
+            let service = &mut config.services[0];
             service.scheduler = Some(scheduler);
             service.backends.iter_mut().zip(WEIGHTS).for_each(|(backend, weight)| backend.weight = weight);
         })?;
