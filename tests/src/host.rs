@@ -76,10 +76,8 @@ impl Engine for HostEngine {
 fn execute(tables: &MemoryTables, interface: u32, frame: &[u8]) -> Result<Outcome> {
     let bytes = frame.len() as u64;
     let mut frame = HostFrame { bytes: frame.to_vec(), ingress: InterfaceIndex(interface) };
-    let mut verdict = pipeline::run(&mut frame, tables);
-    while let Verdict::Continue(path) = verdict {
-        verdict = slow::run(path, &mut frame, tables);
-    }
+    let verdict = pipeline::run(&mut frame, tables);
+    let verdict = through_slow_paths(verdict, &mut frame, tables);
     let count_reason = |reason: Reason| {
         tables.count(|counters| {
             counters.reasons[reason as usize].packets += 1;
@@ -122,6 +120,14 @@ fn execute(tables: &MemoryTables, interface: u32, frame: &[u8]) -> Result<Outcom
         }
     });
     Ok(Outcome { action, frame: frame.bytes, asked: tables.take_asked() })
+}
+
+/// The verdict of the last slow path, or this one if there is none.
+fn through_slow_paths(mut verdict: Verdict, frame: &mut HostFrame, tables: &MemoryTables) -> Verdict {
+    while let Verdict::Continue(path) = verdict {
+        verdict = slow::run(path, frame, tables);
+    }
+    verdict
 }
 
 struct HostFrame {
@@ -191,9 +197,8 @@ mod tests {
                 });
                 let bytes = syn.to_frame();
                 let mut frame = HostFrame { bytes, ingress: InterfaceIndex(FRONT) };
-                let Verdict::Continue(path) = pipeline::run(&mut frame, &tables) else {
-                    bail!("{kind}: port {port} is not a new flow");
-                };
+                let verdict = pipeline::run(&mut frame, &tables);
+                ensure!(matches!(verdict, Verdict::Continue(_)), "{kind}: port {port} is not a new flow");
                 let loaded = match ip {
                     Family::V4 => {
                         Storage::<V4>::scratch(&tables).and_then(|it| preload::reply_line(&tables, it))
@@ -205,7 +210,7 @@ mod tests {
                 let loaded = loaded.context("no line was loaded")?.0;
                 let lines = || tables.memory().reply_index.into_iter().map(|(_, line, ..)| line);
                 let before = lines().filter(|line| *line == loaded).count();
-                slow::run(path, &mut frame, &tables);
+                through_slow_paths(verdict, &mut frame, &tables);
 
                 assert_eq!(lines().count(), flows + 1, "{kind}: port {port}");
                 assert_eq!(lines().filter(|line| *line == loaded).count(), before + 1, "{kind}: port {port}");
