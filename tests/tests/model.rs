@@ -59,7 +59,9 @@ fn flows_follow_the_model_with_least_connections() {
 #[test]
 fn flows_follow_the_model_with_pickers_that_hash() {
     agree(Kind::tcp().into_iter().chain(Kind::udp()), Pool::TWO);
-    agree(Kind::tcp(), Pool::HASHED);
+    for pool in [Pool::HASHED, Pool::BY_SOURCE] {
+        agree(Kind::tcp(), pool);
+    }
 }
 
 #[test]

@@ -233,7 +233,9 @@ pub fn veths(spec: &Spec, host: &Host) -> Option<String> {
     (!names.is_empty()).then(|| {
         format!(
             "veth ({}): the peer interface must fill in checksums and accept redirected frames, which xlb \
-             cannot check. In the peer's namespace: `ethtool -K PEER tx-checksum-ip-generic off gro on`",
+             cannot check. In the peer's namespace: `ethtool -K PEER tx-checksum-ip-generic off gro on`. Frames that \
+             leave by the interface that received them, such as answers to refused packets, also need an XDP program \
+             on the peer",
             names.join(", ")
         )
     })

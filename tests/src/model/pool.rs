@@ -58,6 +58,8 @@ impl Pool {
     pub const TWO: Self = Self { picker: Picker::LeastOfTwo, backends: 5, ..Self::LEAST };
     /// By the hash of the tuple, with retries and ejection.
     pub const HASHED: Self = Self { picker: Picker::FlowHash, ..Self::EJECTING };
+    /// By the hash of the client's address.
+    pub const BY_SOURCE: Self = Self { picker: Picker::SourceHash, ..Self::EJECTING };
 
     /// A world with this pool.
     pub fn world(self, kind: Kind) -> World {

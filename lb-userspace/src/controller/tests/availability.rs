@@ -1,7 +1,10 @@
 //! Backends that fail: quorum, panic, and the flows of a backend that goes down.
 
 use super::*;
-use crate::spec::{Availability, OnDown, OnRefused, Percent};
+use crate::{
+    named::Named as _,
+    spec::{Availability, OnDown, OnRefused, Percent, Scheduler},
+};
 
 fn web_with(availability: Availability) -> Service {
     Service { availability, ..web(Protocol::Tcp) }
@@ -90,16 +93,22 @@ fn a_node_whose_maps_cannot_be_updated_is_not_ready() {
 }
 
 #[test]
-fn below_the_threshold_health_is_ignored() {
-    let mut world = World::all_up(vec![web_with(panics_below(50))]);
+fn below_the_threshold_health_is_ignored_by_every_scheduler() {
+    for scheduler in Scheduler::ALL {
+        below_the_threshold_health_is_ignored(*scheduler);
+    }
+}
+
+fn below_the_threshold_health_is_ignored(scheduler: Scheduler) {
+    let mut world = World::all_up(vec![Service { scheduler, ..web_with(panics_below(50)) }]);
     let ids = ["web/web-1", "web/web-2", "web/web-3"].map(|backend| world.id(backend));
 
     down(&mut world, &["web/web-1"]);
-    assert_eq!(world.serving(), ["web-2", "web-3"]);
+    assert_eq!(world.offered(), ["web-2", "web-3"]);
     assert_eq!(world.status().warnings, [""; 0]);
 
     down(&mut world, &["web/web-2"]);
-    assert_eq!(world.serving(), ["web-1", "web-2", "web-3"]);
+    assert_eq!(world.offered(), ["web-1", "web-2", "web-3"]);
     assert_eq!(
         world.status().warnings,
         [
@@ -110,12 +119,12 @@ fn below_the_threshold_health_is_ignored() {
     assert_eq!(readiness(&mut world), (true, 1), "panic adds nothing to the quorum");
 
     down(&mut world, &["web/web-3"]);
-    assert_eq!(world.serving(), ["web-1", "web-2", "web-3"]);
+    assert_eq!(world.offered(), ["web-1", "web-2", "web-3"]);
     assert_eq!(readiness(&mut world), (false, 0));
 
     world.probed("web/web-1", Health::Up);
     world.probed("web/web-2", Health::Up);
-    assert_eq!(world.serving(), ["web-1", "web-2"], "exactly enough");
+    assert_eq!(world.offered(), ["web-1", "web-2"], "exactly enough");
     assert_eq!(["web/web-1", "web/web-2", "web/web-3"].map(|backend| world.id(backend)), ids);
 }
 

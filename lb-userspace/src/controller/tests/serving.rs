@@ -1,6 +1,7 @@
 //! Which backends get flows.
 
 use super::*;
+use crate::{named::Named as _, spec::Scheduler};
 
 #[test]
 fn on_a_first_start_the_first_result_decides() {
@@ -158,20 +159,22 @@ fn drain_keeps_flows_and_maint_ends_them() {
 
 #[test]
 fn a_backup_gets_flows_only_while_no_other_backend_can() {
-    let mut pair = web(Protocol::Tcp);
-    pair.backends.truncate(2);
-    pair.backends[1].backup = true;
-    let mut world = World::all_up(vec![pair]);
-    assert_eq!(world.serving(), ["web-1"]);
+    for scheduler in Scheduler::ALL {
+        let mut pair = Service { scheduler: *scheduler, ..web(Protocol::Tcp) };
+        pair.backends.truncate(2);
+        pair.backends[1].backup = true;
+        let mut world = World::all_up(vec![pair]);
+        assert_eq!(world.offered(), ["web-1"], "{scheduler:?}");
 
-    world.probed("web/web-1", Health::Down);
-    assert_eq!(world.serving(), ["web-2"]);
+        world.probed("web/web-1", Health::Down);
+        assert_eq!(world.offered(), ["web-2"], "{scheduler:?}");
 
-    world.probed("web/web-1", Health::Up);
-    assert_eq!(world.serving(), ["web-1"]);
+        world.probed("web/web-1", Health::Up);
+        assert_eq!(world.offered(), ["web-1"], "{scheduler:?}");
 
-    world.set("web/web-1", AdminState::Drain);
-    assert_eq!(world.serving(), ["web-2"]);
+        world.set("web/web-1", AdminState::Drain);
+        assert_eq!(world.offered(), ["web-2"], "{scheduler:?}");
+    }
 }
 
 #[test]

@@ -253,6 +253,11 @@ impl World {
         first.iter().map(name).collect()
     }
 
+    /// The same, each once, sorted by name.
+    pub fn offered(&self) -> Vec<String> {
+        self.serving().into_iter().collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
     pub fn id(&self, backend: &str) -> Option<BackendId> {
         let maps = &self.controller.datapath.maps;
         let known = |it: &&lb_common::backend::Backend| maps.backend_names[&it.counters] == name(backend);
