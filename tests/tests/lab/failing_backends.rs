@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use lb_common::service::Mode;
+use lb_common::{ejection::FAILURES, service::Mode};
 use tests::lab::{
     Config, Daemon, Family, Lab, Shape, Topology, Web, address,
     config::{Check, Limits},
@@ -28,6 +28,9 @@ const SLOWEST: Duration = Duration::from_millis(1200);
 const BEING_ANSWERED: usize = PER_SECOND as usize / 5;
 /// Within this time a server that is back gets connections again.
 const BACK: Duration = Duration::from_secs(10);
+
+const REFUSED: &str = "xlb_backend_refused_total";
+const RETRIED: &str = "xlb_retried_flows_total";
 
 /// The defaults of the configuration, with three web servers.
 struct Servers {
@@ -65,12 +68,14 @@ impl Servers {
         let is_over = AtomicBool::new(false);
         let mut victim = self.web.remove(server);
         let name = victim.backend.name.clone();
+        let before = [self.sum(REFUSED)?, self.sum(RETRIED)?];
         let (connections, killed) = thread::scope(|scope| -> Result<_> {
             let rushing = scope.spawn(|| self.rush(|| !is_over.load(Ordering::Relaxed)));
             let killed = (|| -> Result<Instant> {
                 thread::sleep(Duration::from_secs(1)); // Of load, before the kill.
                 victim.kill()?;
                 let killed = Instant::now();
+                eventually(SOON, "the server is ejected", || Ok(self.sum("xlb_backend_ejected")? == 1.0))?;
                 eventually(SOON, "the server is down", || Ok(self.xlb.health("web", &name)? == "down"))?;
                 Ok(killed)
             })();
@@ -78,6 +83,12 @@ impl Servers {
             Ok((wait::join(rushing)?, killed?))
         })?;
         judge(&connections, &[killed])?;
+        let [refused, retried] = [self.sum(REFUSED)? - before[0], self.sum(RETRIED)? - before[1]];
+        let seen = connections.iter().filter(|it| was_retried(it)).count() as f64;
+        // Not exactly: the server may be down by the next SYN of a client that probed it, and a SYN may be late for another reason.
+        let is_about = |count: f64| (count - seen).abs() <= 2.0 + seen / 5.0;
+        let are_counted = is_about(refused) && is_about(retried);
+        ensure!(are_counted, "{refused} refused, {retried} retried, and {seen} clients connected late");
         victim.start_again()?;
         self.web.insert(server, victim);
         eventually(SOON, "the server is up", || Ok(self.xlb.health("web", &name)? == "up"))?;
@@ -197,7 +208,12 @@ fn a_silent_host_is_ejected_without_a_daemon_and_comes_back() -> Result<()> {
         let gaps = arrivals.windows(2).map(|pair| pair[1] - pair[0]);
         ensure!(gaps.into_iter().all(|gap| gap > Duration::from_millis(950)), "{arrivals:?}");
         Ok(())
-    })
+    })?;
+
+    servers.xlb.start_again()?;
+    let unanswered = servers.sum("xlb_backend_unanswered_total")?;
+    ensure!(unanswered >= f64::from(FAILURES), "{unanswered} SYNs were repeated");
+    Ok(())
 }
 
 /// When the number rose, once for each unit.
