@@ -168,7 +168,8 @@ fn veths_are_listed_with_the_settings_their_peers_need() {
     let warning = veths(&spec(&["eth0", "eth1", "eth2"], AttachMode::Auto), &host).unwrap();
 
     assert!(warning.starts_with("veth (eth0, eth2): "), "{warning}");
-    assert!(warning.ends_with("`ethtool -K PEER tx-checksum-ip-generic off gro on`"), "{warning}");
+    assert!(warning.contains("`ethtool -K PEER tx-checksum-ip-generic off gro on`"), "{warning}");
+    assert!(warning.ends_with("need an XDP program on the peer"), "{warning}");
 }
 
 fn link(name: &str, index: u32) -> Link {
