@@ -85,7 +85,8 @@ impl Servers {
         judge(&connections, &[killed])?;
         let [refused, retried] = [self.sum(REFUSED)? - before[0], self.sum(RETRIED)? - before[1]];
         let seen = connections.iter().filter(|it| was_retried(it)).count() as f64;
-        // Not exactly: the server may be down by the next SYN of a client that probed it, and a SYN may be late for another reason.
+        // Not exactly: the server may be down by the next SYN of a client that probed it, and a SYN may be late for another
+        // reason.
         let is_about = |count: f64| (count - seen).abs() <= 2.0 + seen / 5.0;
         let are_counted = is_about(refused) && is_about(retried);
         ensure!(are_counted, "{refused} refused, {retried} retried, and {seen} clients connected late");

@@ -250,13 +250,13 @@ mod program {
         let packet = packet(tuple, segment);
         let forward = match request::find(tables, &packet)? {
             Some(forward) => forward,
-            // Every client is a neighbour: which MAC the frame came from does not matter.
             None => {
                 let scratch = Storage::<F>::scratch(tables).ok_or(Reason::Internal)?;
                 scratch.now.set(tables.now());
                 if flow & 7 == 0 {
                     tables.expire(BucketIndex(flow >> 3 & 1), scratch.now.get());
                 }
+                // Every client is a neighbour: which MAC the frame came from does not matter.
                 new_flow::make(tables, client_hop::NONE)?
             }
         };
