@@ -71,7 +71,9 @@ pub fn check(file: &Path) -> Result<Checked, Failure> {
     let ports = SourcePorts::of(&spec, PortPool::around(first, last));
     let no_ports = preflight::check_ports(&spec, (first, last)).map(|cause| cause.to_string());
     let key = spec.hash.key_file.as_deref().map(HashKey::read).and_then(Result::err);
-    let warnings = no_ports.into_iter().chain(key.map(|error| error.to_string())).collect();
+    let warnings =
+        no_ports.into_iter().chain(key.map(|error| error.to_string())).chain(spec.unusable_files());
+    let warnings = warnings.collect();
     Ok(Checked { memory: Memory::of(spec.limits, cpus), ports, warnings, spec })
 }
 
@@ -113,6 +115,12 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let fit = fit.map_err(refusal)?;
     let store = Store::new(paths::state());
     let unusable = |error: KeyError| Failure::new(Exit::InvalidConfiguration, error.to_string());
+    let files = spec.unusable_files();
+    if !files.is_empty() {
+        return Err(
+            Failure::new(Exit::InvalidConfiguration, "files of health checks cannot be used").details(files)
+        );
+    }
     let hash_key = spec.read_hash_key(store.directory()).map_err(unusable)?;
     let overlay = store.load().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
 

@@ -12,4 +12,4 @@ pub mod mistakes;
 pub mod table;
 pub mod value;
 
-pub use layers::{AnyKey, Key, Layers};
+pub use layers::{AnyKey, Key, Keys, Layers};

@@ -9,7 +9,7 @@ use std::{
 use lb_common::hop::Hop;
 
 use crate::{
-    probe::ProbeOutcome,
+    probe::{Facts, ProbeOutcome},
     spec::{BackendName, HealthCheck},
     view,
 };
@@ -58,6 +58,8 @@ pub struct ProbeResult {
     pub outcome: ProbeOutcome,
     /// For the operator: "connected", "HTTP 200", "connection refused", "no answer within 1s".
     pub detail: String,
+    /// For programs. Empty unless it succeeded.
+    pub facts: Facts,
     /// Until the result or the timeout.
     pub duration: Duration,
     /// When the probe began.

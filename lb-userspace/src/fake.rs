@@ -22,7 +22,7 @@ use tokio::{
 use crate::{
     api::{handle::ControllerHandle, listen, server},
     event::{Event, ProbeResult, Request, Target},
-    probe::ProbeOutcome,
+    probe::{Facts, ProbeOutcome},
 };
 
 pub use balancer::Balancer;
@@ -102,6 +102,7 @@ pub fn probe(target: Target) -> Pin<Box<dyn Future<Output = ProbeResult> + Send>
         _ => (ProbeOutcome::Success, "connected"),
     };
     let (detail, duration) = (detail.to_owned(), Duration::from_micros(1500));
-    let result = ProbeResult { outcome, detail, duration, at: SystemTime::UNIX_EPOCH };
+    let result =
+        ProbeResult { outcome, detail, facts: Facts::default(), duration, at: SystemTime::UNIX_EPOCH };
     Box::pin(async move { result })
 }

@@ -51,7 +51,7 @@ pub async fn run(
 
 /// Probes once, immediately, outside any schedule.
 pub async fn probe_once(target: &Target) -> ProbeResult {
-    finding::probe(target).await.into()
+    finding::probe(&mut target.check.probe.prober(), target).await.into()
 }
 
 /// The running tasks. Dropping this ends them.
@@ -96,8 +96,9 @@ impl Watches {
     }
 
     fn begin(&mut self, target: Target, first: Duration) {
-        let task =
-            watch::watch(target.clone(), first, self.limit.clone(), finding::probe, self.events.clone());
+        let mut prober = target.check.probe.prober();
+        let probe = async move |target: &Target| finding::probe(&mut prober, target).await;
+        let task = watch::watch(target.clone(), first, self.limit.clone(), probe, self.events.clone());
         self.by_name.insert(target.backend.clone(), (target, self.tasks.spawn(task)));
     }
 

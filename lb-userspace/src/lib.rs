@@ -43,6 +43,7 @@ mod neighbours;
 pub mod paths;
 pub mod probe;
 pub mod problem;
+mod secret_file;
 mod shared;
 pub mod spec;
 mod text;

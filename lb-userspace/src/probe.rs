@@ -7,36 +7,59 @@
 //! from the first SYN to the byte that decides the result.
 
 mod connect;
+mod farewell;
+mod fault;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod tls_client;
 
 use std::{
-    io,
     net::{IpAddr, SocketAddr},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use lb_common::net::Protocol;
-use nix::errno::Errno;
 use tokio::time::Instant;
 
+pub use self::fault::Fault;
 use crate::{
-    document::{AnyKey, Layers},
+    document::{AnyKey, Keys},
     named::{Named, json_by_name, named},
 };
 
 /// A type of health check.
-trait CheckType: Sized {
+pub(crate) trait CheckType: Clone {
     /// Its name in the API, and after `type =` in the configuration.
     const NAME: &'static str;
     /// Its own keys, besides those of every health check.
     const KEYS: &'static [&'static dyn AnyKey];
+    /// What it keeps between two probes of a backend.
+    type Session: Default + Send;
+
+    /// Reads its keys. Each value has been checked by itself; what is wrong with several together is reported here.
+    fn read(keys: &Keys<'_>) -> Self;
+
     /// The protocol that it probes over.
-    const OVER: Protocol;
+    fn over(&self) -> Protocol {
+        Protocol::Tcp
+    }
 
-    /// Reads its keys. Each value has been checked, and mistakes reported.
-    fn read(keys: &Layers<'_>) -> Self;
+    /// Reads the files that its keys name, as each probe does, and returns what is wrong with them.
+    fn check_files(&self) -> Result<(), String> {
+        Ok(())
+    }
 
-    /// Probes once, from `source` if given.
-    async fn run(&self, address: SocketAddr, source: Option<IpAddr>, timeout: Duration) -> Verdict;
+    /// Probes once.
+    async fn run(&self, session: &mut Self::Session, place: Place, limit: Duration) -> Verdict;
+}
+
+/// Where a probe goes, and where it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// With the port of the check.
+    pub address: SocketAddr,
+    /// The local address. `None`: the kernel chooses.
+    pub source: Option<IpAddr>,
 }
 
 macro_rules! types {
@@ -82,13 +105,7 @@ macro_rules! types {
                 }
             }
 
-            pub(crate) const fn over(self) -> Protocol {
-                match self {
-                    $(Self::$Type => $Type::OVER,)*
-                }
-            }
-
-            pub(crate) fn read(self, keys: &Layers<'_>) -> Probe {
+            pub(crate) fn read(self, keys: &Keys<'_>) -> Probe {
                 match self {
                     $(Self::$Type => Probe::$Type($Type::read(keys)),)*
                 }
@@ -103,15 +120,38 @@ macro_rules! types {
                 }
             }
 
-            /// Probes once, from `source` if given.
-            pub(crate) async fn run(
-                &self,
-                address: SocketAddr,
-                source: Option<IpAddr>,
-                timeout: Duration,
-            ) -> Verdict {
+            /// The protocol that it probes over.
+            pub(crate) fn over(&self) -> Protocol {
                 match self {
-                    $(Self::$Type(probe) => probe.run(address, source, timeout).await,)*
+                    $(Self::$Type(probe) => probe.over(),)*
+                }
+            }
+
+            /// What is wrong with the files that its keys name.
+            pub(crate) fn check_files(&self) -> Result<(), String> {
+                match self {
+                    $(Self::$Type(probe) => probe.check_files(),)*
+                }
+            }
+
+            /// A prober of one backend.
+            pub(crate) fn prober(&self) -> Prober {
+                match self {
+                    $(Self::$Type(probe) => Prober::$Type(probe.clone(), Default::default()),)*
+                }
+            }
+        }
+
+        /// Probes one backend again and again, and keeps what its type keeps between two probes.
+        pub(crate) enum Prober {
+            $($Type($Type, <$Type as CheckType>::Session),)*
+        }
+
+        impl Prober {
+            /// Probes once.
+            pub(crate) async fn run(&mut self, place: Place, limit: Duration) -> Verdict {
+                match self {
+                    $(Self::$Type(probe, session) => probe.run(session, place, limit).await,)*
                 }
             }
         }
@@ -121,8 +161,12 @@ macro_rules! types {
 types! {
     /// Connects.
     Tcp in tcp,
-    /// Requests a path: up on 2xx and 3xx.
+    /// Requests a path.
     Http in http,
+    /// The same over TLS.
+    Https in https,
+    /// A TLS handshake.
+    Tls in tls,
 }
 
 /// The outcome of a probe: the label `result` of `xlb_health_checks_total`.
@@ -134,59 +178,54 @@ pub enum ProbeOutcome {
     Failure,
     /// No answer within the check's timeout.
     Timeout,
+    /// It says nothing about the backend's health, which stays.
+    Undecided,
 }
 
-named!(ProbeOutcome { Success = "success", Failure = "failure", Timeout = "timeout", });
+named!(ProbeOutcome {
+    Success = "success",
+    Failure = "failure",
+    Timeout = "timeout",
+    Undecided = "undecided",
+});
 json_by_name!(ProbeOutcome);
 
 /// What a probe has found. A probe may go on after that, to end its connection in a way that servers do not report.
 #[derive(Debug)]
 pub struct Verdict {
-    /// The answer of a healthy backend, for the operator; otherwise why the probe failed.
-    pub answer: Result<String, Fault>,
+    /// The answer of a healthy backend; otherwise why the probe failed.
+    pub answer: Result<Answer, Fault>,
     /// When it was certain.
     pub at: Instant,
 }
 
 impl Verdict {
     /// It is certain now.
-    fn now(answer: Result<String, Fault>) -> Self {
+    fn now(answer: Result<Answer, Fault>) -> Self {
         Self { answer, at: Instant::now() }
     }
 }
 
-/// Why a probe found no healthy backend.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// It answered, but not as it should.
-    Failed(String),
-    /// It did not answer in time.
-    Silent,
-    /// This host could not send the probe (no sockets or memory left), so the result is about the host, not the
-    /// backend.
-    Local(String),
+/// What a healthy backend has answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// For the operator.
+    pub text: String,
+    /// For programs.
+    pub facts: Facts,
 }
 
-impl From<io::Error> for Fault {
-    fn from(error: io::Error) -> Self {
-        let errno = error.raw_os_error().map(Errno::from_raw);
-        if let Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS) = errno {
-            return Self::Local(plain(&error));
-        }
-        // The kernel's timeout came before ours.
-        if error.kind() == io::ErrorKind::TimedOut {
-            return Self::Silent;
-        }
-        Self::Failed(plain(&error))
+impl From<String> for Answer {
+    fn from(text: String) -> Self {
+        Self { text, facts: Facts::default() }
     }
 }
 
-/// "connection refused" instead of "Connection refused (os error 111)".
-fn plain(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(number) => Errno::from_raw(number).desc().to_lowercase(),
-        None => error.to_string(),
-    }
+/// What a backend has said of itself, besides that it is healthy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// When the certificate of its chain that ends first ends.
+    pub certificate_ends: Option<SystemTime>,
 }
 
 #[cfg(test)]
@@ -199,25 +238,12 @@ mod tests {
 
         for kind in Kind::ALL {
             let name = kind.name();
-            assert!(manual.contains(&format!("`{name}`: ")), "docs/configuration.md lacks type `{name}`");
+            let heading = format!("\n#### `{name}`\n");
+            assert!(manual.contains(&heading), "docs/configuration.md lacks the section of type `{name}`");
             for key in kind.keys() {
                 let row = format!("| `{}` | ", key.name());
                 assert!(manual.contains(&row), "docs/configuration.md lacks {row}");
             }
         }
-    }
-
-    #[test]
-    fn a_host_out_of_sockets_does_not_blame_the_backend() {
-        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS] {
-            let fault = Fault::from(io::Error::from(errno));
-
-            assert!(matches!(fault, Fault::Local(_)), "{errno}");
-        }
-        assert_eq!(Fault::from(io::Error::from(Errno::ETIMEDOUT)), Fault::Silent);
-        assert_eq!(
-            Fault::from(io::Error::from(Errno::EHOSTUNREACH)),
-            Fault::Failed("no route to host".to_owned())
-        );
     }
 }

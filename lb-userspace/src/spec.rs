@@ -88,6 +88,15 @@ impl Spec {
         }
     }
 
+    /// What is wrong with the files that health checks name, one line for each service.
+    pub fn unusable_files(&self) -> Vec<String> {
+        let of = |service: &Shared<Service>| {
+            let why = service.health.as_ref()?.probe.check_files().err()?;
+            Some(format!("the health check of service {}: {why}", service.name))
+        };
+        self.services.iter().filter_map(of).collect()
+    }
+
     /// The same with the key that was read.
     #[must_use]
     pub fn with_hash_key(self, key: HashKey) -> Self {

@@ -200,7 +200,7 @@ address = '10.0.0.11:8080'
 ";
 
 fn http(path: &str, host: Option<&str>) -> Probe {
-    Probe::Http(Http { path: path.to_owned(), host: host.map(str::to_owned) })
+    Probe::Http(Http::get(path, host))
 }
 
 fn parse(more: &str) -> Result<Spec, spec::Mistakes> {

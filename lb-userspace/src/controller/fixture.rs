@@ -18,7 +18,7 @@ use super::state::State;
 use crate::{
     datapath::Attached,
     event::{Health, HopState, Path, ProbeResult, Probed},
-    probe::{Probe, ProbeOutcome, Tcp},
+    probe::{Facts, Probe, ProbeOutcome, Tcp},
     spec::{
         Api, Availability, Backend, BackendName, HealthCheck, Interface, Limits, LinkMode, Scheduler,
         Service, Spec,
@@ -112,6 +112,7 @@ pub fn probed(state: &State, backend: &str, health: Health) -> Probed {
         result: ProbeResult {
             outcome,
             detail: "from the test".into(),
+            facts: Facts::default(),
             duration: Duration::from_millis(1),
             at: SystemTime::UNIX_EPOCH,
         },

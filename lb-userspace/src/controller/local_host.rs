@@ -31,6 +31,11 @@ impl Host for LocalHost {
             detail: format!("{} has errors and was not applied", self.config.display()),
             mistakes: mistakes.each(),
         })?;
+        let files = spec.unusable_files();
+        if !files.is_empty() {
+            let detail = format!("{} was not applied: {}", self.config.display(), files.join("; "));
+            return Err(Problem::new(ProblemKind::InvalidConfiguration, detail));
+        }
         let unusable = |error: KeyError| Problem::new(ProblemKind::InvalidConfiguration, error.to_string());
         let key = spec.read_hash_key(self.store.directory()).map_err(unusable)?;
         Ok(spec.with_hash_key(key))

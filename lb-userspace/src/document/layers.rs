@@ -3,7 +3,7 @@
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    mistakes::{At, Span},
+    mistakes::{At, Report, Span},
     table::Given,
 };
 
@@ -63,6 +63,38 @@ impl Layers<'_> {
     pub fn own_place(&self, key: &dyn AnyKey) -> Option<Span> {
         let value = self.own?.get(key.name())?;
         key.judge(value.get_ref()).ok().map(|()| value.span().into())
+    }
+}
+
+/// The keys of one table, for the reader that owns them: it gets their values, and reports what is wrong with several
+/// of them together.
+pub struct Keys<'k> {
+    pub layers: Layers<'k>,
+    pub report: &'k Report<'k>,
+    /// The position of what makes the keys necessary, for those that are not given.
+    pub place: Span,
+}
+
+impl Keys<'_> {
+    /// The value, the inherited one, or this default.
+    pub fn or<T>(&self, key: &Key<T>, default: T) -> T {
+        self.layers.get(key).or(default)
+    }
+
+    /// The value or the inherited one.
+    pub fn value<T>(&self, key: &Key<T>) -> Option<T> {
+        self.layers.get(key).value()
+    }
+
+    /// Is there a value, right or wrong?
+    pub fn has(&self, key: &dyn AnyKey) -> bool {
+        let name = key.name();
+        [self.layers.own, self.layers.inherited].iter().flatten().any(|table| table.get(name).is_some())
+    }
+
+    /// Reports a mistake at the value of a key.
+    pub fn refuse(&self, key: &dyn AnyKey, message: impl Into<String>) {
+        self.report.add(self.layers.own_place(key).unwrap_or(self.place), message);
     }
 }
 

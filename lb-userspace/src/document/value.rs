@@ -119,6 +119,16 @@ pub fn socket_path(value: &DeValue<'_>) -> Result<PathBuf, String> {
     Ok(PathBuf::from(path))
 }
 
+/// The absolute path of a file.
+pub fn file_path(value: &DeValue<'_>) -> Result<PathBuf, String> {
+    let path = text(value)?;
+    if path.starts_with('/') && !path.contains('\0') {
+        Ok(path.into())
+    } else {
+        Err(format!("{} is not an absolute path", quote(path)))
+    }
+}
+
 /// An integer as written, and its value if it fits.
 fn digits<'v>(value: &'v DeValue<'_>) -> Result<(&'v str, Option<u32>), String> {
     let integer = value.as_integer().ok_or_else(|| format!("expected an integer, found {}", kind(value)))?;

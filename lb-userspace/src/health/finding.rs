@@ -7,13 +7,13 @@ use tokio::time::Instant;
 use crate::{
     duration,
     event::{ProbeResult, Target},
-    probe::{Fault, ProbeOutcome},
+    probe::{Answer, Facts, Fault, Place, ProbeOutcome, Prober},
 };
 
 /// The result of a probe, and its time.
 #[derive(Debug)]
 pub struct Finding {
-    pub answer: Result<String, Fault>,
+    pub answer: Result<Answer, Fault>,
     /// Until the result was certain.
     pub duration: Duration,
     pub at: SystemTime,
@@ -21,25 +21,30 @@ pub struct Finding {
 }
 
 /// Probes the target once. The result comes within its timeout.
-pub async fn probe(target: &Target) -> Finding {
+pub async fn probe(prober: &mut Prober, target: &Target) -> Finding {
     let at = SystemTime::now();
     let started = Instant::now();
     let limit = target.check.timeout;
-    let verdict = target.check.probe.run(target.address, target.source, limit).await;
+    let place = Place { address: target.address, source: target.source };
+    let verdict = prober.run(place, limit).await;
     Finding { answer: verdict.answer, duration: verdict.at - started, at, timeout: limit }
 }
 
 impl From<Finding> for ProbeResult {
     fn from(finding: Finding) -> Self {
+        let mut facts = Facts::default();
         let (outcome, detail) = match finding.answer {
-            Ok(detail) => (ProbeOutcome::Success, detail),
+            Ok(answer) => {
+                facts = answer.facts;
+                (ProbeOutcome::Success, answer.text)
+            }
             Err(Fault::Failed(detail)) => (ProbeOutcome::Failure, detail),
             Err(Fault::Silent) => {
                 (ProbeOutcome::Timeout, format!("no answer within {}", duration::show(finding.timeout)))
             }
-            Err(Fault::Local(why)) => (ProbeOutcome::Failure, format!("not probed, local error: {why}")),
+            Err(Fault::Undecided(why)) => (ProbeOutcome::Undecided, why),
         };
-        Self { outcome, detail, duration: finding.duration, at: finding.at }
+        Self { outcome, detail, facts, duration: finding.duration, at: finding.at }
     }
 }
 

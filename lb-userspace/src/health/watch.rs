@@ -28,20 +28,21 @@ pub async fn watch<P>(
     target: Target,
     first: Duration,
     limit: ProbeLimit,
-    probe: P,
+    mut probe: P,
     events: mpsc::Sender<Event>,
 ) where
-    P: AsyncFn(&Target) -> Finding,
+    P: AsyncFnMut(&Target) -> Finding,
 {
     let started = Instant::now();
     let mut schedule = Schedule::new(&target.backend, first, target.check.interval);
     let thresholds = Thresholds { rise: target.check.rise, fall: target.check.fall };
     let mut dampener = Dampener::new(thresholds, target.known);
+    let mut doubt = Doubt::default();
     loop {
         sleep_until(started + schedule.next(started.elapsed())).await;
         let finding = limit.run(probe(&target)).await;
-        let Some(seen) = judge(&target, &finding) else { continue };
-        let change = dampener.observe(seen);
+        doubt.learn(&target, &finding);
+        let change = judge(&finding).and_then(|seen| dampener.observe(seen));
         let (backend, address) = (target.backend.clone(), target.address);
         let probed = Probed { backend, address, change, result: finding.into() };
         if events.send(Event::Probed(probed)).await.is_err() {
@@ -51,16 +52,31 @@ pub async fn watch<P>(
 }
 
 /// The health according to a result, if the result says anything about it.
-fn judge(target: &Target, finding: &Finding) -> Option<Health> {
+const fn judge(finding: &Finding) -> Option<Health> {
     match &finding.answer {
         Ok(_) => Some(Health::Up),
         Err(Fault::Failed(_) | Fault::Silent) => Some(Health::Down),
-        Err(Fault::Local(why)) => {
-            log::warn!(
-                backend:% = target.backend, error:% = why;
-                "health check skipped: this host could not open the connection"
-            );
-            None
+        Err(Fault::Undecided(_)) => None,
+    }
+}
+
+/// Why the last probe decided nothing, if that is so. It is logged when it begins, changes and ends.
+#[derive(Default)]
+struct Doubt(Option<String>);
+
+impl Doubt {
+    fn learn(&mut self, target: &Target, finding: &Finding) {
+        let backend = &target.backend;
+        match &finding.answer {
+            Err(Fault::Undecided(why)) if self.0.as_ref() != Some(why) => {
+                log::warn!(backend:%, probe = why; "health check decides nothing: the health stays as it is");
+                self.0 = Some(why.clone());
+            }
+            Err(Fault::Undecided(_)) => {}
+            Ok(_) | Err(Fault::Failed(_) | Fault::Silent) if self.0.take().is_some() => {
+                log::info!(backend:%; "health check decides again");
+            }
+            Ok(_) | Err(Fault::Failed(_) | Fault::Silent) => {}
         }
     }
 }

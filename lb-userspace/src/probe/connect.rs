@@ -10,13 +10,14 @@ use std::{
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::{Fault, plain};
+use super::{Fault, Place, fault::plain};
 
-pub(super) async fn connect(address: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, Fault> {
+pub(super) async fn connect(place: Place) -> Result<TcpStream, Fault> {
+    let Place { address, source } = place;
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     if let Some(source) = source {
         bind(&socket, source)
-            .map_err(|error| Fault::Local(format!("cannot bind to source {source}: {}", plain(&error))))?;
+            .map_err(|error| Fault::local(format!("cannot bind to source {source}: {}", plain(&error))))?;
     }
     Ok(socket.connect(address).await?)
 }

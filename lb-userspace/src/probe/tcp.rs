@@ -4,16 +4,12 @@
 //! for a minute (some 250 bytes each; their ports are not those of flows), but servers report resets as errors:
 //! a line in a log for every probe, and some count them until they lock the sender out (MySQL, max_connect_errors).
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::time::Duration;
 
-use lb_common::net::Protocol;
 use tokio::time::timeout;
 
-use super::{CheckType, Fault, Verdict, connect::connect};
-use crate::document::{AnyKey, Layers};
+use super::{Answer, CheckType, Fault, Place, Verdict, connect::connect};
+use crate::document::{AnyKey, Keys};
 
 /// Connects.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,15 +18,14 @@ pub struct Tcp;
 impl CheckType for Tcp {
     const NAME: &'static str = "tcp";
     const KEYS: &'static [&'static dyn AnyKey] = &[];
-    const OVER: Protocol = Protocol::Tcp;
+    type Session = ();
 
-    fn read(_: &Layers<'_>) -> Self {
+    fn read(_: &Keys<'_>) -> Self {
         Self
     }
 
-    async fn run(&self, address: SocketAddr, source: Option<IpAddr>, limit: Duration) -> Verdict {
-        let connecting = timeout(limit, connect(address, source));
-        let connected = connecting.await.unwrap_or(Err(Fault::Silent));
-        Verdict::now(connected.map(|_stream| "connected".to_owned()))
+    async fn run(&self, (): &mut (), place: Place, limit: Duration) -> Verdict {
+        let connected = timeout(limit, connect(place)).await.unwrap_or(Err(Fault::Silent));
+        Verdict::now(connected.map(|_stream| Answer::from("connected".to_owned())))
     }
 }

@@ -15,14 +15,11 @@ use lb_common::{
 use toml::de::{DeTable, DeValue};
 
 use super::{AttachMode, Scheduler, availability, health, rules};
-use crate::{
-    document::{
-        Layers,
-        mistakes::{At, Report, Span},
-        table::{Given, List, Table},
-        value,
-    },
-    text::quote,
+use crate::document::{
+    Layers,
+    mistakes::{At, Report, Span},
+    table::{Given, List, Table},
+    value,
 };
 
 /// The supported version of the format.
@@ -94,7 +91,7 @@ impl<'d> File<'d> {
             socket: optional_in(root.table("api", "[api]"), "socket", value::socket_path),
             metrics: optional_in(root.table("metrics", "[metrics]"), "listen", metrics_listen),
             limits: Limits::read(root.table("limits", "[limits]")),
-            key_file: optional_in(root.table("hash", "[hash]"), "key_file", key_file),
+            key_file: optional_in(root.table("hash", "[hash]"), "key_file", value::file_path),
             services: root
                 .tables("service", "[[service]]")
                 .map(|all| all.into_iter().map(|table| Service::read(table, health)).collect()),
@@ -237,15 +234,6 @@ fn source(value: &DeValue<'_>) -> Result<IpAddr, String> {
     let address = value::address(value)?;
     rules::unicast(address)?;
     Ok(address)
-}
-
-fn key_file(value: &DeValue<'_>) -> Result<PathBuf, String> {
-    let path = value::text(value)?;
-    if path.starts_with('/') {
-        Ok(path.into())
-    } else {
-        Err(format!("{} is not an absolute path", quote(path)))
-    }
 }
 
 /// A listen address of xlb itself, which may be loopback or unspecified; or `none`.

@@ -2,21 +2,21 @@
 //!
 //! The keys here belong to every check. Those of one type are in its file under [`probe`](crate::probe).
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use toml::de::{DeTable, DeValue};
 
 use super::{HealthCheck, file};
 use crate::{
     document::{
-        AnyKey, Key, Layers,
+        AnyKey, Key, Keys, Layers,
         mistakes::Report,
         table::{Given, Table},
         value,
     },
     duration,
     named::Named,
-    probe::Kind,
+    probe::{Kind, Probe},
 };
 
 const LEAST_INTERVAL: Duration = Duration::from_millis(10);
@@ -45,7 +45,8 @@ const KEYS: [&dyn AnyKey; 6] = [&TYPE, &INTERVAL, &TIMEOUT, &RISE, &FALL, &PORT]
 /// Checks each value of a table by itself.
 pub fn read(mut table: Table<'_>) -> &DeTable<'_> {
     let of_types = Kind::ALL.iter().flat_map(|kind| kind.keys());
-    for key in KEYS.iter().chain(of_types) {
+    let mut seen = BTreeSet::new();
+    for key in KEYS.iter().chain(of_types).filter(|key| seen.insert(key.name())) {
         table.judge(*key);
     }
     let entries = table.entries();
@@ -60,11 +61,13 @@ pub fn validate(service: &file::Service<'_>, report: &Report<'_>) -> Option<Heal
     has_no_keys_of_other_types(keys, kind, report);
     let kind = kind?;
     ends_in_time(keys, report);
-    has_a_port(service, kind, report);
+    let place = keys.own_place(&TYPE).unwrap_or(service.header);
+    let probe = kind.read(&Keys { layers: *keys, report, place });
+    has_a_port(service, &probe, report);
 
     let interval = keys.get(&INTERVAL).or(DEFAULT_INTERVAL);
     Some(HealthCheck {
-        probe: kind.read(keys),
+        probe,
         interval,
         timeout: keys.get(&TIMEOUT).or(DEFAULT_TIMEOUT.min(interval)),
         rise: keys.get(&RISE).or(DEFAULT_RISE),
@@ -78,7 +81,8 @@ pub fn validate(service: &file::Service<'_>, report: &Report<'_>) -> Option<Heal
 fn has_no_keys_of_other_types(keys: &Layers<'_>, kind: Option<Kind>, report: &Report<'_>) {
     let has = |kind: Kind, key: &dyn AnyKey| kind.keys().iter().any(|it| it.name() == key.name());
     let name = kind.name();
-    for key in Kind::ALL.iter().flat_map(|kind| kind.keys()) {
+    let mut seen = BTreeSet::new();
+    for key in Kind::ALL.iter().flat_map(|kind| kind.keys()).filter(|key| seen.insert(key.name())) {
         if kind.is_some_and(|kind| has(kind, *key)) {
             continue;
         }
@@ -114,9 +118,9 @@ fn ends_in_time(keys: &Layers<'_>, report: &Report<'_>) {
 }
 
 /// A check over a protocol other than the service's cannot use the port of the backend.
-fn has_a_port(service: &file::Service<'_>, kind: Kind, report: &Report<'_>) {
+fn has_a_port(service: &file::Service<'_>, probe: &Probe, report: &Report<'_>) {
     let Given::Good(protocol) = &service.protocol else { return };
-    let (serves, checked) = (protocol.value, kind.over());
+    let (serves, checked) = (protocol.value, probe.over());
     if serves != checked && matches!(service.health.get(&PORT), Given::Absent) {
         let message = format!(
             "a {serves} service is checked over {checked}: \

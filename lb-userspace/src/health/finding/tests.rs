@@ -5,18 +5,17 @@ use std::net::SocketAddr;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    task::JoinHandle,
-    time::sleep,
 };
 
 use super::*;
 use crate::{
-    probe::{Http, Probe, Tcp},
-    spec::{BackendName, HealthCheck},
+    probe::{
+        Http, Probe, Tcp,
+        fixture::{AMPLE, Backend, drain, probe_as, probe_within, read_head, refusing, target, told},
+    },
+    spec::HealthCheck,
 };
 
-/// Much longer than any answer takes on loopback.
-const AMPLE: Duration = Duration::from_secs(20);
 /// How long a test waits for a timeout.
 const SHORT: Duration = Duration::from_millis(150);
 /// How much a probe may exceed its timeout on a busy machine.
@@ -47,12 +46,12 @@ async fn a_probe_comes_from_its_source() {
     let source = "127.0.0.2".parse().unwrap();
     let tcp =
         Target { source: Some(source), ..target(listener.local_addr().unwrap(), Probe::Tcp(Tcp), AMPLE) };
-    let http = Probe::Http(Http { path: "/".to_owned(), host: None });
+    let http = Probe::Http(Http::get("/", None));
     let http =
         Target { check: HealthCheck { probe: http, timeout: SHORT, ..tcp.check.clone() }, ..tcp.clone() };
 
     for target in [tcp, http] {
-        probe(&target).await;
+        probe(&mut target.check.probe.prober(), &target).await;
 
         let (_, from) = listener.accept().await.unwrap();
         assert_eq!(from.ip(), source);
@@ -64,10 +63,11 @@ async fn a_source_that_this_host_lacks_says_nothing_about_the_backend() {
     let backend = Backend::new(async |_| {}).await;
     let source = Some("192.0.2.1".parse().unwrap());
 
-    let finding = probe(&Target { source, ..target(backend.address, Probe::Tcp(Tcp), AMPLE) }).await;
+    let target = Target { source, ..target(backend.address, Probe::Tcp(Tcp), AMPLE) };
+    let finding = probe(&mut target.check.probe.prober(), &target).await;
 
     let expected = "cannot bind to source 192.0.2.1: cannot assign requested address";
-    assert_eq!(finding.answer, Err(Fault::Local(expected.to_owned())));
+    assert_eq!(finding.answer, Err(Fault::local(expected)));
 }
 
 #[tokio::test]
@@ -102,9 +102,10 @@ async fn http_is_up_on_2xx_and_3xx_only_and_never_follows() {
 async fn http_asks_for_the_path_of_the_host_and_says_who_it_is() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let cases = [(None, address.to_string()), (Some("shop.example"), "shop.example".to_owned())];
+    let cases = [("", address.to_string()), ("host = 'shop.example'", "shop.example".to_owned())];
     for (host, expected) in cases {
-        let (_, head) = tokio::join!(probe_http_host(address, host, AMPLE), async {
+        let keys = format!("type = 'http'\npath = '/healthz'\n{host}");
+        let (_, head) = tokio::join!(probe_as(address, &keys), async {
             let (mut stream, _) = listener.accept().await.unwrap();
             read_head(&mut stream).await
         });
@@ -261,143 +262,10 @@ async fn an_early_end_is_distinguished_from_a_reset() {
     }
 }
 
-/// A backend on loopback that does one thing with each connection.
-struct Backend {
-    address: SocketAddr,
-    accepting: JoinHandle<()>,
-}
-
-impl Backend {
-    async fn new<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let accepting = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream));
-            }
-        });
-        Self { address, accepting }
-    }
-
-    /// Sends this and closes.
-    async fn answering(answer: Vec<u8>) -> Self {
-        Self::new(move |mut stream| {
-            let answer = answer.clone();
-            async move {
-                read_head(&mut stream).await;
-                // The probe may have closed before all is written.
-                let _ = stream.write_all(&answer).await;
-                let _ = stream.shutdown().await;
-                drain(&mut stream).await;
-            }
-        })
-        .await
-    }
-
-    /// Sends this and resets the connection.
-    async fn resetting(answer: &'static str) -> Self {
-        Self::new(async move |mut stream: TcpStream| {
-            read_head(&mut stream).await;
-            let _ = stream.write_all(answer.as_bytes()).await;
-            stream.set_zero_linger().unwrap();
-        })
-        .await
-    }
-
-    /// Answers before reading anything, and closes, which resets a connection with unread data.
-    async fn hasty(answer: &'static str) -> Self {
-        Self::new(async move |mut stream: TcpStream| {
-            let _ = stream.write_all(answer.as_bytes()).await;
-            let _ = stream.readable().await;
-        })
-        .await
-    }
-
-    /// Sends this and keeps the connection open.
-    async fn held_open(answer: &'static str) -> Self {
-        Self::new(async move |mut stream: TcpStream| {
-            read_head(&mut stream).await;
-            let _ = stream.write_all(answer.as_bytes()).await;
-            drain(&mut stream).await;
-        })
-        .await
-    }
-
-    /// Sends `first`, then `rest` repeatedly, as fast as it is read.
-    async fn repeating(first: &'static [u8], rest: &'static [u8]) -> Self {
-        Self::new(async move |mut stream: TcpStream| {
-            read_head(&mut stream).await;
-            let _ = stream.write_all(first).await;
-            while stream.write_all(rest).await.is_ok() {}
-        })
-        .await
-    }
-
-    /// Sends `first`, then `drop` every few milliseconds.
-    async fn dripping(first: &'static str, drop: &'static str) -> Self {
-        Self::new(async move |mut stream: TcpStream| {
-            read_head(&mut stream).await;
-            let _ = stream.write_all(first.as_bytes()).await;
-            while stream.write_all(drop.as_bytes()).await.is_ok() {
-                sleep(Duration::from_millis(5)).await;
-            }
-        })
-        .await
-    }
-}
-
-impl Drop for Backend {
-    fn drop(&mut self) {
-        self.accepting.abort();
-    }
-}
-
-async fn read_head(stream: &mut TcpStream) -> String {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        match stream.read_u8().await {
-            Ok(byte) => head.push(byte),
-            Err(_) => break,
-        }
-    }
-    String::from_utf8(head).unwrap()
-}
-
-async fn drain(stream: &mut TcpStream) {
-    while stream.read(&mut [0; 1024]).await.is_ok_and(|read| read > 0) {}
-}
-
-/// An address whose listener has just been closed.
-async fn refusing() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
-}
-
 async fn probe_tcp(address: SocketAddr, timeout: Duration) -> ProbeResult {
-    run(address, Probe::Tcp(Tcp), timeout).await
+    probe_within(address, Probe::Tcp(Tcp), timeout).await
 }
 
 async fn probe_http(address: SocketAddr, timeout: Duration) -> ProbeResult {
-    probe_http_host(address, None, timeout).await
-}
-
-async fn probe_http_host(address: SocketAddr, host: Option<&str>, timeout: Duration) -> ProbeResult {
-    run(address, Probe::Http(Http { path: "/healthz".to_owned(), host: host.map(str::to_owned) }), timeout)
-        .await
-}
-
-async fn run(address: SocketAddr, kind: Probe, timeout: Duration) -> ProbeResult {
-    probe(&target(address, kind, timeout)).await.into()
-}
-
-fn target(address: SocketAddr, probe: Probe, timeout: Duration) -> Target {
-    let interval = Duration::from_secs(1);
-    let check = HealthCheck { probe, interval, timeout, rise: 2, fall: 3, port: None };
-    Target { backend: BackendName::new("web", "web-1"), address, source: None, check, known: None }
-}
-
-fn told(result: &ProbeResult) -> (ProbeOutcome, &str) {
-    (result.outcome, &result.detail)
+    probe_within(address, Probe::Http(Http::get("/healthz", None)), timeout).await
 }

@@ -1,7 +1,9 @@
 //! The head of an HTTP/1 response: the status line and the headers (RFC 9112). No I/O.
 //!
-//! As lenient as HAProxy: lines may end in LF alone, headers may be folded (obs-fold, RFC 9112, 5.2), and the contents
-//! of headers do not matter.
+//! As lenient as HAProxy: lines may end in LF alone, headers may be folded (obs-fold, RFC 9112, 5.2), and only the headers that
+//! describe the body matter.
+
+use super::body::Framing;
 
 /// Maximum size of everything up to the end of the headers, including interim responses.
 pub const HEAD_MAX_BYTES: usize = 16 * 1024;
@@ -17,19 +19,46 @@ pub enum Malformed {
     TooLarge,
 }
 
-/// The status of the final response, or `None` while its headers are incomplete.
-pub fn status(received: &[u8]) -> Result<Option<u16>, Malformed> {
+/// The head of the final response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub status: u16,
+    pub framing: Framing,
+    /// The body is compressed, by this method.
+    pub encoding: Option<String>,
+    /// Where the body begins.
+    pub end: usize,
+}
+
+/// The head of the final response, or `None` while its headers are incomplete.
+pub fn parse(received: &[u8]) -> Result<Option<Head>, Malformed> {
     let mut rest = received;
     loop {
         // Robustness asks for tolerance of empty lines before the first one (RFC 9112, 2.2).
         rest = &rest[rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count()..];
         let Some(line) = take_line(&mut rest) else { return begins_like_http(rest).map(|()| None) };
         let status = status_of(line).ok_or(Malformed::NotHttp)?;
-        if !take_headers(&mut rest)? {
+        let mut head = Head { status, framing: Framing::UntilClosed, encoding: None, end: 0 };
+        if !take_headers(&mut rest, &mut head)? {
             return Ok(None);
         }
         if !is_interim(status) {
-            return Ok(Some(status));
+            head.end = received.len() - rest.len();
+            return Ok(Some(head));
+        }
+    }
+}
+
+impl Head {
+    /// A header that says how the body is sent. A chunked body has no length (RFC 9112, 6.3).
+    fn learn(&mut self, name: &[u8], value: &[u8]) {
+        let value = String::from_utf8_lossy(value).to_lowercase();
+        if name.eq_ignore_ascii_case(b"content-length") && self.framing != Framing::Chunked {
+            self.framing = value.parse().map_or(Framing::UntilClosed, Framing::Length);
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") && value.ends_with("chunked") {
+            self.framing = Framing::Chunked;
+        } else if name.eq_ignore_ascii_case(b"content-encoding") && value != "identity" {
+            self.encoding = Some(value);
         }
     }
 }
@@ -55,7 +84,7 @@ fn status_of(line: &[u8]) -> Option<u16> {
 }
 
 /// Returns whether the empty line that ends the headers was found.
-fn take_headers(rest: &mut &[u8]) -> Result<bool, Malformed> {
+fn take_headers(rest: &mut &[u8], head: &mut Head) -> Result<bool, Malformed> {
     let mut count = 0;
     while let Some(line) = take_line(rest) {
         if line.is_empty() {
@@ -65,9 +94,9 @@ fn take_headers(rest: &mut &[u8]) -> Result<bool, Malformed> {
         if count > HEADERS_MAX {
             return Err(Malformed::TooLarge);
         }
-        let is_folded = matches!(line[0], b' ' | b'\t');
-        if !is_folded && !line.contains(&b':') {
-            return Err(Malformed::NotHttp);
+        if !matches!(line[0], b' ' | b'\t') {
+            let colon = line.iter().position(|byte| *byte == b':').ok_or(Malformed::NotHttp)?;
+            head.learn(&line[..colon], line[colon + 1..].trim_ascii());
         }
     }
     Ok(false)
@@ -84,6 +113,10 @@ fn take_line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn status(received: &[u8]) -> Result<Option<u16>, Malformed> {
+        Ok(parse(received)?.map(|head| head.status))
+    }
 
     #[test]
     fn the_status_is_known_when_the_headers_are_complete_and_not_before() {
@@ -132,5 +165,25 @@ mod tests {
 
         assert_eq!(status(head(HEADERS_MAX).as_bytes()), Ok(Some(200)));
         assert_eq!(status(head(HEADERS_MAX + 1).as_bytes()), Err(Malformed::TooLarge));
+    }
+
+    #[test]
+    fn the_headers_say_how_the_body_is_sent() {
+        let cases = [
+            ("Content-Length: 12", Framing::Length(12), None),
+            ("content-length:12\r\nContent-Encoding: GZIP", Framing::Length(12), Some("gzip")),
+            ("Transfer-Encoding: chunked", Framing::Chunked, None),
+            ("Transfer-Encoding: gzip, Chunked\r\nContent-Length: 12", Framing::Chunked, None),
+            ("Content-Length: many", Framing::UntilClosed, None),
+            ("Content-Encoding: identity", Framing::UntilClosed, None),
+        ];
+        for (headers, framing, encoding) in cases {
+            let head = format!("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n{headers}\r\n\r\n");
+
+            let parsed = parse(format!("{head}body").as_bytes()).unwrap().unwrap();
+
+            let encoding = encoding.map(str::to_owned);
+            assert_eq!(parsed, Head { status: 200, framing, encoding, end: head.len() }, "{headers}");
+        }
     }
 }
