@@ -11,6 +11,7 @@ mod farewell;
 mod fault;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod role;
 mod tls_client;
 
 use std::{
@@ -21,7 +22,10 @@ use std::{
 use lb_common::net::Protocol;
 use tokio::time::Instant;
 
-pub use self::fault::Fault;
+pub use self::{
+    fault::Fault,
+    role::{Mark, Role, RoleReport},
+};
 use crate::{
     document::{AnyKey, Keys},
     named::{Named, json_by_name, named},
@@ -222,10 +226,12 @@ impl From<String> for Answer {
 }
 
 /// What a backend has said of itself, besides that it is healthy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// When the certificate of its chain that ends first ends.
     pub certificate_ends: Option<SystemTime>,
+    /// A database: its role.
+    pub role: Option<RoleReport>,
 }
 
 #[cfg(test)]

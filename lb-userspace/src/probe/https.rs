@@ -45,7 +45,7 @@ impl CheckType for Https {
         };
         match timeout(limit, exchange).await.unwrap_or(Err(Fault::Silent)) {
             Ok((answer, mut stream)) => {
-                let facts = Facts { certificate_ends: tls_client::certificate_ends(&stream) };
+                let facts = Facts { certificate_ends: tls_client::certificate_ends(&stream), ..Facts::default() };
                 let verdict = Verdict::now(answer.map(|text| Answer { text, facts }));
                 farewell(&mut stream).await;
                 verdict

@@ -39,7 +39,7 @@ impl CheckType for Tls {
                 let version = stream.get_ref().1.protocol_version();
                 let version = version.and_then(|it| Some(it.as_str()?.replace("TLSv1_", "TLS 1.")));
                 let text = version.unwrap_or_else(|| "TLS".to_owned());
-                let verdict = Verdict::now(Ok(Answer { text, facts: Facts { certificate_ends } }));
+                let verdict = Verdict::now(Ok(Answer { text, facts: Facts { certificate_ends, ..Facts::default() } }));
                 farewell(&mut stream).await;
                 verdict
             }

@@ -1,0 +1,113 @@
+//! What a database server says of its role, as its check has read it.
+//!
+//! A mark is the server's place in the history of its cluster. Marks of two servers tell which one is newer, as far as the
+//! engine has such a thing.
+
+use std::{fmt, time::Duration};
+
+use crate::named::{json_by_name, named};
+
+/// What a server says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoleReport {
+    pub role: Role,
+    /// A replica: it receives from a primary, so that its lag is known.
+    pub is_following: bool,
+    /// A replica: how old its data may be. Zero if it has everything that its primary has sent. `None`: unknown.
+    pub lag: Option<Duration>,
+    pub mark: Mark,
+}
+
+/// The role of a database server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// It takes writes.
+    Primary,
+    /// It follows a primary.
+    Replica,
+}
+
+named!(Role { Primary = "primary", Replica = "replica", });
+json_by_name!(Role);
+
+/// A place in the history of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mark {
+    Postgres {
+        /// The system identifier: the same on all servers of a cluster, for ever.
+        system: u64,
+        /// Of a primary: that of its current WAL. Of a replica: that which it receives. `None`: it receives nothing.
+        timeline: Option<u32>,
+        /// Of a primary: where it writes. Of a replica: what it has replayed.
+        position: u64,
+    },
+    Mysql {
+        server: u32,
+        /// The GTID position (MariaDB), or the executed GTID set (MySQL).
+        gtid: String,
+    },
+    Redis {
+        /// The replication id.
+        id: String,
+        /// The id of the history that this one continues, since the server was promoted.
+        former_id: Option<String>,
+        offset: u64,
+    },
+}
+
+impl Mark {
+    /// The cluster, if the engine has identifiers of clusters.
+    pub const fn cluster(&self) -> Option<u64> {
+        match self {
+            Self::Postgres { system, .. } => Some(*system),
+            Self::Mysql { .. } | Self::Redis { .. } => None,
+        }
+    }
+
+    /// A number that rises with each promotion, if the engine has one.
+    pub const fn term(&self) -> Option<u32> {
+        match self {
+            Self::Postgres { timeline, .. } => *timeline,
+            Self::Mysql { .. } | Self::Redis { .. } => None,
+        }
+    }
+
+    /// How many bytes of history the server has, for differences.
+    pub const fn position(&self) -> Option<u64> {
+        match self {
+            Self::Postgres { position, .. } => Some(*position),
+            Self::Redis { offset, .. } => Some(*offset),
+            Self::Mysql { .. } => None,
+        }
+    }
+
+    /// Was this server promoted when it had followed that one?
+    pub fn continues(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Redis { former_id: Some(former), .. }, Self::Redis { id, .. }) => former == id,
+            (Self::Redis { .. } | Self::Postgres { .. } | Self::Mysql { .. }, _) => false,
+        }
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Postgres { timeline: Some(timeline), position, .. } => {
+                write!(f, "timeline {timeline}, {}", Lsn(*position))
+            }
+            Self::Postgres { timeline: None, position, .. } => write!(f, "no timeline, {}", Lsn(*position)),
+            Self::Mysql { server, gtid } => write!(f, "server {server}, GTID {gtid}"),
+            Self::Redis { id, offset, .. } => write!(f, "replication {id:.8}, offset {offset}"),
+        }
+    }
+}
+
+/// A position in the WAL, as PostgreSQL writes it.
+struct Lsn(u64);
+
+impl fmt::Display for Lsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:X}/{:X}", self.0 >> 32, self.0 & 0xffff_ffff)
+    }
+}
