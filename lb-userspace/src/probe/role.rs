@@ -10,11 +10,13 @@ use crate::named::{json_by_name, named};
 /// What a server says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoleReport {
+    /// According to its last answer.
     pub role: Role,
     /// A replica: it receives from a primary, so that its lag is known.
     pub is_following: bool,
     /// A replica: how old its data may be. Zero if it has everything that its primary has sent. `None`: unknown.
     pub lag: Option<Duration>,
+    /// Its place in the history.
     pub mark: Mark,
 }
 
@@ -33,6 +35,7 @@ json_by_name!(Role);
 /// A place in the history of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mark {
+    /// PostgreSQL.
     Postgres {
         /// The system identifier: the same on all servers of a cluster, for ever.
         system: u64,
@@ -41,16 +44,20 @@ pub enum Mark {
         /// Of a primary: where it writes. Of a replica: what it has replayed.
         position: u64,
     },
+    /// MySQL and MariaDB.
     Mysql {
+        /// The server's number in its cluster.
         server: u32,
         /// The GTID position (MariaDB), or the executed GTID set (MySQL).
         gtid: String,
     },
+    /// Redis and Valkey.
     Redis {
         /// The replication id.
         id: String,
         /// The id of the history that this one continues, since the server was promoted.
         former_id: Option<String>,
+        /// Bytes of the replication stream.
         offset: u64,
     },
 }
