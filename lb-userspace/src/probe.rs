@@ -11,6 +11,7 @@ mod farewell;
 mod fault;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod login;
 mod role;
 mod tls_client;
 
