@@ -48,6 +48,8 @@ pub enum Mark {
     Mysql {
         /// The server's number in its cluster.
         server: u32,
+        /// A replica: the number of the server that it follows, if it tells.
+        follows: Option<u32>,
         /// The GTID position (MariaDB), or the executed GTID set (MySQL).
         gtid: String,
     },
@@ -88,10 +90,43 @@ impl Mark {
         }
     }
 
+    /// The identifier of the server's history, if the engine gives it a new one with each promotion.
+    pub fn history(&self) -> Option<&str> {
+        match self {
+            Self::Redis { id, .. } => Some(id),
+            Self::Postgres { .. } | Self::Mysql { .. } => None,
+        }
+    }
+
+    /// Is this history its own, or the one that it continues?
+    pub fn is_of_history(&self, history: &str) -> bool {
+        match self {
+            Self::Redis { id, former_id, .. } => id == history || former_id.as_deref() == Some(history),
+            Self::Postgres { .. } | Self::Mysql { .. } => false,
+        }
+    }
+
+    /// Does this replica follow the history of that primary? If the engine does not tell, it is assumed.
+    pub fn follows(&self, primary: &Self) -> bool {
+        match (self, primary) {
+            (
+                Self::Postgres { system, timeline, .. },
+                Self::Postgres { system: other, timeline: its_timeline, .. },
+            ) => system == other && timeline == its_timeline,
+            (Self::Redis { id, .. }, Self::Redis { id: other, .. }) => id == other,
+            (Self::Mysql { follows, .. }, Self::Mysql { server, .. }) => {
+                follows.is_none_or(|followed| followed == *server)
+            }
+            (Self::Postgres { .. } | Self::Redis { .. } | Self::Mysql { .. }, _) => false,
+        }
+    }
+
     /// Was this server promoted when it had followed that one?
     pub fn continues(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Redis { former_id: Some(former), .. }, Self::Redis { id, .. }) => former == id,
+            (Self::Redis { id, former_id: Some(former), .. }, Self::Redis { id: other, .. }) => {
+                former == other && id != other
+            }
             (Self::Redis { .. } | Self::Postgres { .. } | Self::Mysql { .. }, _) => false,
         }
     }
@@ -104,7 +139,7 @@ impl fmt::Display for Mark {
                 write!(f, "timeline {timeline}, {}", Lsn(*position))
             }
             Self::Postgres { timeline: None, position, .. } => write!(f, "no timeline, {}", Lsn(*position)),
-            Self::Mysql { server, gtid } => write!(f, "server {server}, GTID {gtid}"),
+            Self::Mysql { server, gtid, .. } => write!(f, "server {server}, GTID {gtid}"),
             Self::Redis { id, offset, .. } => write!(f, "replication {id:.8}, offset {offset}"),
         }
     }
