@@ -172,6 +172,8 @@ types! {
     Https in https,
     /// A TLS handshake.
     Tls in tls,
+    /// Sends a datagram.
+    Udp in udp,
 }
 
 /// The outcome of a probe: the label `result` of `xlb_health_checks_total`.

@@ -1,10 +1,14 @@
 //! For the tests of check types: servers on loopback that answer well, badly, not at all and endlessly, and probes of them.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     task::JoinHandle,
     time::sleep,
 };
@@ -110,6 +114,64 @@ impl Backend {
 impl Drop for Backend {
     fn drop(&mut self) {
         self.accepting.abort();
+    }
+}
+
+/// A backend on loopback that answers datagrams.
+pub struct UdpBackend {
+    pub address: SocketAddr,
+    answering: JoinHandle<()>,
+    last_peer: Arc<Mutex<Option<SocketAddr>>>,
+}
+
+impl UdpBackend {
+    /// Answers each datagram with the datagrams that this returns.
+    pub async fn new(answers: impl Fn(&[u8]) -> Vec<Vec<u8>> + Send + 'static) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let last_peer = Arc::new(Mutex::new(None));
+        let peers = Arc::clone(&last_peer);
+        let answering = tokio::spawn(async move {
+            let mut buffer = vec![0; 65_536];
+            while let Ok((length, peer)) = socket.recv_from(&mut buffer).await {
+                *peers.lock().unwrap() = Some(peer);
+                for answer in answers(&buffer[..length]) {
+                    socket.send_to(&answer, peer).await.unwrap();
+                }
+            }
+        });
+        Self { address, answering, last_peer }
+    }
+
+    /// Answers from another port.
+    pub async fn answering_from_elsewhere(answer: &'static [u8]) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let elsewhere = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let answering = tokio::spawn(async move {
+            while let Ok((_, peer)) = socket.recv_from(&mut [0; 1024]).await {
+                elsewhere.send_to(answer, peer).await.unwrap();
+            }
+        });
+        Self { address, answering, last_peer: Arc::default() }
+    }
+
+    /// Where the last datagram came from.
+    pub fn last_peer(&self) -> Option<SocketAddr> {
+        *self.last_peer.lock().unwrap()
+    }
+
+    /// Closes the socket. Returns its address, which refuses from then on.
+    pub async fn close(mut self) -> SocketAddr {
+        self.answering.abort();
+        let _ = (&mut self.answering).await;
+        self.address
+    }
+}
+
+impl Drop for UdpBackend {
+    fn drop(&mut self) {
+        self.answering.abort();
     }
 }
 
