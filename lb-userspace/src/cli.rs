@@ -15,6 +15,7 @@ mod flow;
 mod health;
 mod metrics;
 mod reload;
+mod role;
 pub mod run;
 mod service;
 mod socket;
@@ -156,6 +157,7 @@ async fn ask(
         ClientCommand::Service { verb } => service::service(console, client, verb).await?,
         ClientCommand::Backend { verb } => backend::backend(console, client, verb).await?,
         ClientCommand::Health { verb } => health::health(console, client, verb).await?,
+        ClientCommand::Role { verb } => role::role(console, client, verb).await?,
         ClientCommand::Flow { verb } => flow::flow(console, client, verb).await?,
         ClientCommand::Stats { of, watch } => stats::stats(console, client, of, watch).await?,
         ClientCommand::Metrics => metrics::metrics(console, client).await?,

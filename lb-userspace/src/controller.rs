@@ -31,6 +31,9 @@ mod readiness;
 mod reconcile;
 mod removal;
 mod requests;
+mod role_changes;
+mod role_requests;
+pub mod roles;
 mod room;
 mod selection;
 pub mod snapshot;
@@ -65,6 +68,7 @@ use self::{
     pace::Pace,
     readiness::LastReadiness,
     requests::PendingRequest,
+    roles::RoleMemory,
     state::{Scope, State},
     walk::Walks,
 };
@@ -104,6 +108,8 @@ pub struct Start {
     pub config: PathBuf,
     pub spec: Spec,
     pub overlay: Overlay,
+    /// What is remembered of database clusters.
+    pub roles: RoleMemory,
     pub capacity: Capacity,
     /// Warnings that stay until the next start.
     pub warnings: Vec<String>,
@@ -160,6 +166,8 @@ pub struct Controller<D, H> {
     /// Something has changed since.
     warnings_outdated: bool,
     links_changed: bool,
+    /// When to save the roles again, if that failed.
+    roles_retry: Option<Instant>,
     /// Why interfaces and pins could not be refreshed.
     host_failure: Option<String>,
 }
@@ -238,7 +246,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             since: start.since,
             running: start.spec,
             intent,
-            state: State::new(applied.spec, applied.admin_states, now),
+            state: State::new(applied.spec, applied.admin_states, start.roles, now),
             local_ports,
             have,
             trust: Trust::Full,
@@ -255,6 +263,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             warnings_searched: now,
             warnings_outdated: false,
             links_changed: false,
+            roles_retry: None,
             host_failure: None,
         };
         if controller.intent.overlay != start.overlay {
@@ -307,6 +316,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             all_changed |= matches!(self.state.dirty(), Some(Scope::All));
             self.reconcile_or_warn(now);
         }
+        self.tell_role_changes();
+        self.save_roles_or_warn(now);
         self.look_at_ejections_if_due(now);
         self.walks.expire_if_due(now);
         if let Err(error) = self.walks.advance(&mut self.datapath, &self.have) {
@@ -344,7 +355,9 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         };
         let looks = [self.walks.due(), self.ejections.due()].map(Some);
         let joined = self.waits_for_others().then(|| self.pace.due()).flatten();
-        let times = [retry, joined, self.state.next_tick(), self.next_warning()].into_iter().chain(looks);
+        let times = [retry, self.roles_retry, joined, self.state.next_tick(), self.next_warning()]
+            .into_iter()
+            .chain(looks);
         times.flatten().min().unwrap_or(now + IDLE)
     }
 
@@ -360,6 +373,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     /// Are there only changes to single services, which may wait to be applied together with others?
     fn waits_for_others(&self) -> bool {
         matches!((&self.trust, self.state.dirty()), (Trust::Full, Some(Scope::Services(_))))
+            && !self.state.is_urgent()
     }
 
     fn is_waiting_for_others(&self, now: Instant) -> bool {

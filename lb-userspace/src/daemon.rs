@@ -52,6 +52,7 @@ use crate::{
     named::Named,
     neighbours, paths,
     problem::{Problem, ProblemKind},
+    role_store,
     spec::{self, Mistakes, Spec, source_ports::SourcePorts, store::Store},
 };
 
@@ -124,6 +125,9 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let hash_key = spec.read_hash_key(store.directory()).map_err(unusable)?;
     let overlay = store.load().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
 
+    let roles =
+        role_store::load(store.directory()).map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+
     let not_bound = |error: listen::Error| Failure::new(error.exit(), error.to_string());
     let metrics = match spec.metrics {
         Some(address) => Some(Metrics::bind(address).await.map_err(not_bound)?),
@@ -176,6 +180,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
         config: options.config.clone(),
         spec: spec.with_hash_key(hash_key),
         overlay,
+        roles,
         capacity: opened.capacity,
         warnings: opened.warnings,
         since,

@@ -86,6 +86,8 @@ pub struct Service {
     pub new_flows: u64,
     /// New flows of clients that another backend had refused.
     pub retried_flows: u64,
+    /// `None`: no primary is needed.
+    pub fenced: Option<bool>,
     /// Whether health is ignored, for each family that it listens on.
     pub panic: Vec<(Family, bool)>,
     pub backends: Vec<Backend>,
@@ -99,6 +101,8 @@ pub struct Backend {
     pub state_changes: u64,
     /// `None`: there is no health check.
     pub checks: Option<Checks>,
+    /// When the first certificate of its chain ends. `None`: no check has seen one.
+    pub certificate_ends: Option<SystemTime>,
 }
 
 /// Results of the probes of a backend.

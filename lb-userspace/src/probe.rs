@@ -38,6 +38,8 @@ pub(crate) trait CheckType: Clone {
     const NAME: &'static str;
     /// Its own keys, besides those of every health check.
     const KEYS: &'static [&'static dyn AnyKey];
+    /// Does it report the role of a database server?
+    const FINDS_ROLES: bool = false;
     /// What it keeps between two probes of a backend.
     type Session: Default + Send;
 
@@ -107,6 +109,12 @@ macro_rules! types {
             pub(crate) const fn keys(self) -> &'static [&'static dyn AnyKey] {
                 match self {
                     $(Self::$Type => $Type::KEYS,)*
+                }
+            }
+
+            pub(crate) const fn finds_roles(self) -> bool {
+                match self {
+                    $(Self::$Type => $Type::FINDS_ROLES,)*
                 }
             }
 

@@ -36,6 +36,7 @@ mod file;
 mod health;
 mod load;
 pub(crate) mod overlay;
+mod role;
 pub(crate) mod rules;
 pub mod slots;
 pub mod source_ports;
@@ -46,6 +47,7 @@ pub use self::{
     availability::{Availability, OnDown, OnRefused, Percent, SLOW_START_STEPS},
     command::{AdminState, BackendPatch, NewBackend},
     load::{parse, read},
+    role::{OnRoleChange, RolePolicy},
     rules::DEFAULT_WEIGHT,
 };
 pub use crate::document::{
@@ -217,6 +219,8 @@ pub struct Service {
     pub scheduler: Scheduler,
     /// When it is ready, and what happens when backends fail.
     pub availability: Availability,
+    /// Which backends get flows by their role in a database cluster.
+    pub role: RolePolicy,
     /// What happens to packets without a flow, and to new flows without a backend.
     pub reject: Reject,
     /// `None`: backends are assumed to be up.

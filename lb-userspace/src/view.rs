@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     named::{self, json_by_name, named},
-    probe::{Kind, ProbeOutcome},
+    probe::{Kind, ProbeOutcome, Role},
     spec::{AdminState, LinkMode, OnDown, OnRefused, Scheduler},
 };
 
@@ -28,6 +28,9 @@ pub struct Status {
     pub interfaces: Vec<Interface>,
     /// In the order of the file.
     pub services: Vec<ServiceSummary>,
+    /// Services whose backends need a role.
+    #[serde(default)]
+    pub roles: Vec<ServiceRole>,
     /// Over all services, at most a second old.
     pub flows: FlowCount,
     /// Changes made by commands, one line each: "web/web-1: drain".
@@ -171,6 +174,12 @@ pub struct Backend {
     /// It has refused or not answered its last new flows: until it answers one, or a health check, it gets one at a time.
     #[serde(default)]
     pub ejected: bool,
+    /// Of a database server, according to its last answers. `null`: its check finds no roles.
+    #[serde(default)]
+    pub role: Option<BackendRole>,
+    /// How old the data of a replica may be. `null`: unknown, or it has no role.
+    #[serde(default)]
+    pub lag_ms: Option<u64>,
     /// Set by the operator.
     pub admin_state: AdminState,
     /// Half-open, established and closing, at most a second old.
@@ -194,6 +203,30 @@ pub enum Health {
 
 named!(Health { Up = "up", Down = "down", Unknown = "unknown", });
 json_by_name!(Health);
+
+/// The role of a backend whose check finds roles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendRole {
+    /// It takes writes.
+    Primary,
+    /// It follows a primary.
+    Replica,
+    /// It has not said, or is down.
+    Unknown,
+}
+
+named!(BackendRole { Primary = "primary", Replica = "replica", Unknown = "unknown", });
+json_by_name!(BackendRole);
+
+impl From<Option<Role>> for BackendRole {
+    fn from(role: Option<Role>) -> Self {
+        match role {
+            Some(Role::Primary) => Self::Primary,
+            Some(Role::Replica) => Self::Replica,
+            None => Self::Unknown,
+        }
+    }
+}
 
 /// An element of `GET /v1/health`
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -224,6 +257,84 @@ pub struct ProbeResult {
     pub detail: String,
     /// Until the result was certain: connecting and, for http, the request, the status line and the headers.
     pub duration_seconds: f64,
+}
+
+/// An element of `GET /v1/roles`, and the answer to commands about roles.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct ServiceRole {
+    /// The service.
+    pub service: String,
+    /// The role that its backends need.
+    pub role: Role,
+    /// The backend that is the primary. `null`: none is.
+    pub primary: Option<String>,
+    /// Whether there is a primary, or why not.
+    pub state: PrimaryState,
+    /// Seconds in this state, or without a primary.
+    pub since_seconds: u64,
+    /// The operator has fenced it.
+    pub fenced: bool,
+    /// The backend that the operator has chosen among several that say primary.
+    pub forced: Option<String>,
+    /// The identifier of the cluster, if its engine has one.
+    pub cluster: Option<String>,
+    /// The highest term that was seen on a primary, if its engine has terms.
+    pub term: Option<u32>,
+    /// What each backend says of itself, in the order of the file.
+    pub servers: Vec<ServerRole>,
+}
+
+/// Whether a service has a primary, or why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrimaryState {
+    /// It has one.
+    Elected,
+    /// Not all servers have answered yet.
+    Unknown,
+    /// No server says primary.
+    Nobody,
+    /// One says primary, but not often enough yet.
+    NotSteady,
+    /// Those that say primary are outdated, or of another cluster.
+    Refused,
+    /// The operator has fenced the service, and there is no newer primary yet.
+    Fenced,
+    /// Several say primary, and none is newer.
+    Contested,
+}
+
+named!(PrimaryState {
+    Elected = "elected",
+    Unknown = "unknown",
+    Nobody = "nobody",
+    NotSteady = "not_steady",
+    Refused = "refused",
+    Fenced = "fenced",
+    Contested = "contested",
+});
+json_by_name!(PrimaryState);
+
+/// A backend of a service with a role.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct ServerRole {
+    /// Unique within the service.
+    pub name: String,
+    /// Where requests are sent.
+    pub address: SocketAddr,
+    /// According to its health checks.
+    pub health: Health,
+    /// According to its last answers. `null`: unknown.
+    pub role: Option<Role>,
+    /// It gets new flows, as far as its role decides.
+    pub serves: bool,
+    /// Why it does not.
+    pub reason: Option<String>,
+    /// Its place in the history of the cluster.
+    pub mark: Option<String>,
+    /// How old its data may be. `null`: unknown.
+    pub lag_ms: Option<u64>,
+    /// How much of the primary's history it lacks. `null`: unknown, or the engine does not tell.
+    pub lag_bytes: Option<u64>,
 }
 
 /// The query of `GET` and `DELETE /v1/flows`

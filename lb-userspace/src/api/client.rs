@@ -122,6 +122,22 @@ impl Client {
         self.get("/v1/health").await
     }
 
+    pub async fn roles(&self) -> Answer<Vec<view::ServiceRole>> {
+        self.get("/v1/roles").await
+    }
+
+    pub async fn fence(&self, service: &str) -> Answer<view::ServiceRole> {
+        self.send(Method::POST, &format!("/v1/services/{}/fence", escaped(service)), &()).await
+    }
+
+    pub async fn unfence(&self, service: &str) -> Answer<view::ServiceRole> {
+        self.send(Method::DELETE, &format!("/v1/services/{}/fence", escaped(service)), &()).await
+    }
+
+    pub async fn force(&self, name: &BackendName) -> Answer<view::ServiceRole> {
+        self.send(Method::POST, &format!("{}/force", path_of(name)), &()).await
+    }
+
     pub async fn flows(&self, query: &view::FlowQuery) -> Answer<Vec<view::Flow>> {
         self.select_flows(Method::GET, query).await
     }

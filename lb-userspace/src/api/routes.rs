@@ -46,10 +46,13 @@ pub fn socket(controller: ControllerHandle) -> Router {
         .route("/v1/status", asks(MethodFilter::GET, Request::Status))
         .route("/v1/services", asks(MethodFilter::GET, Request::Services))
         .route("/v1/services/{service}", get(service))
+        .route("/v1/services/{service}/fence", post(fence).delete(unfence))
         .route("/v1/services/{service}/backends", get(backends))
         .route("/v1/services/{service}/backends/{backend}", backend)
         .route("/v1/services/{service}/backends/{backend}/probe", post(probe))
+        .route("/v1/services/{service}/backends/{backend}/force", post(force))
         .route("/v1/backends", all_backends)
+        .route("/v1/roles", asks(MethodFilter::GET, Request::Roles))
         .route("/v1/health", asks(MethodFilter::GET, Request::Health))
         .route("/v1/flows", get(flows).delete(remove_flows))
         .route("/v1/flows/count", asks(MethodFilter::GET, Request::FlowCount))
@@ -139,6 +142,27 @@ async fn probe(
 ) -> Answer<Json<view::ProbeResult>> {
     let result: ProbeResult = controller.probe(backend).await?;
     Ok(Json(view::ProbeResult::from(&result)))
+}
+
+async fn fence(
+    State(controller): Controller,
+    Path(service): Path<String>,
+) -> Answer<Json<view::ServiceRole>> {
+    controller.ask(|reply| Request::Fence { service, reply }).await.map(Json)
+}
+
+async fn unfence(
+    State(controller): Controller,
+    Path(service): Path<String>,
+) -> Answer<Json<view::ServiceRole>> {
+    controller.ask(|reply| Request::Unfence { service, reply }).await.map(Json)
+}
+
+async fn force(
+    State(controller): Controller,
+    Path(backend): Path<BackendName>,
+) -> Answer<Json<view::ServiceRole>> {
+    controller.ask(|reply| Request::Force { backend, reply }).await.map(Json)
 }
 
 async fn flows(

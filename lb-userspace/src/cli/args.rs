@@ -135,6 +135,11 @@ pub enum ClientCommand {
         #[command(subcommand)]
         verb: BackendVerb,
     },
+    /// Show and change which database server is the primary of a service
+    Role {
+        #[command(subcommand)]
+        verb: RoleVerb,
+    },
     /// Show and run health checks
     Health {
         #[command(subcommand)]
@@ -269,6 +274,33 @@ pub enum HealthVerb {
     },
     /// Run one check now, without changing the backend's health (exit 1 if the check fails)
     Probe {
+        /// The backend, with the service it belongs to
+        #[arg(value_name = "SERVICE/BACKEND")]
+        name: BackendName,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RoleVerb {
+    /// List what each database server says of itself, and which ones get flows
+    #[command(visible_alias = "ls")]
+    List,
+    /// End all flows of the primary, and let none begin until there is a newer primary (run it before a promotion)
+    Fence {
+        /// A service with role = "primary"
+        service: String,
+        /// Wait until there is a newer primary, at most T
+        #[arg(long, value_name = "T", num_args = 0..=1, require_equals = true, default_missing_value = "60s",
+              value_parser = wait)]
+        wait: Option<Duration>,
+    },
+    /// End the fence: a server that says primary gets flows again
+    Unfence {
+        /// A service with role = "primary"
+        service: String,
+    },
+    /// Make a server the primary if several say primary and none is newer
+    Force {
         /// The backend, with the service it belongs to
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,

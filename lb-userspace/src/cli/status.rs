@@ -5,7 +5,7 @@ mod verdict;
 use super::{
     console::Console,
     failure::Failure,
-    service,
+    role, service,
     table::{Table, Tone},
     units,
 };
@@ -28,6 +28,7 @@ pub async fn show(console: &mut Console<'_>, client: &Client) -> Result<(), Fail
     console.table(interfaces(&status.interfaces))?;
     console.line("")?;
     console.table(services(&status.services))?;
+    section(console, "without a primary:", &role::without_primary(&status.roles))?;
     section(console, "changed by commands (not in the configuration file):", &status.overlay)?;
     section(console, "warnings:", &status.warnings)
 }

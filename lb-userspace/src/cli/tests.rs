@@ -36,7 +36,7 @@ macro_rules! golden {
     };
 }
 
-golden! { backend changes check detach drain flow health reload service stats status terminal usage }
+golden! { backend changes check detach drain flow health reload role service stats status terminal usage }
 
 #[test]
 fn metrics_are_printed_as_the_daemon_sends_them() {

@@ -118,11 +118,18 @@ impl<'a> Facts<'a> {
             backup: backend.backup,
             max_flows: backend.max_flows,
             health: self.state.health(service, backend).into(),
+            role: self.role(service, backend),
+            lag_ms: self.state.role_lag(service, backend),
             ejected: entry.is_some_and(|entry| (self.is_ejected)(entry.id)),
             admin_state: self.state.admin(&name),
             flows: entry.map(|entry| self.flows_of(entry.id).all()).unwrap_or_default(),
             drained: self.is_drained(entry),
         }
+    }
+
+    fn role(&self, service: &Service, backend: &Backend) -> Option<view::BackendRole> {
+        let finds_roles = service.health.as_ref().is_some_and(|check| check.probe.kind().finds_roles());
+        finds_roles.then(|| self.state.role(service, backend).into())
     }
 
     pub fn health(&self, now: Instant) -> Vec<view::HealthState> {

@@ -55,6 +55,10 @@ fn of_service(old: &Service, new: &Service, lines: &mut Vec<String>) {
         ("on_refused", old.availability.on_refused != new.availability.on_refused),
         ("slow_start", old.availability.slow_start != new.availability.slow_start),
         ("reject", old.reject != new.reject),
+        ("role", old.role.wanted != new.role.wanted),
+        ("on_role_change", old.role.on_change != new.role.on_change),
+        ("max_lag", old.role.max_lag != new.role.max_lag),
+        ("max_lag_bytes", old.role.max_lag_bytes != new.role.max_lag_bytes),
         ("health", old.health != new.health),
     ];
     let changed = parts.into_iter().filter(|(_, has_changed)| *has_changed);

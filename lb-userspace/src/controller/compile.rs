@@ -51,8 +51,8 @@ use crate::{
     spec::{Backend, BackendName, OnRefused, Service, rules::Family},
 };
 
-/// A pool of a service that is being removed. Without slots, mode and sources do not matter.
-const WITHOUT_SLOTS: Pool = Pool::new(NO_SLOTS, Picker::Turn, Mode::Nat, SourceSetNumber::NONE);
+/// A pool that gives no backend to new flows. Without slots, mode and sources do not matter.
+pub const WITHOUT_SLOTS: Pool = Pool::new(NO_SLOTS, Picker::Turn, Mode::Nat, SourceSetNumber::NONE);
 const NO_SLOTS: SlotRange = SlotRange { offset: SlotIndex(0), length: 0 };
 
 /// The intent does not fit into the maps. Nothing was changed.
@@ -262,7 +262,10 @@ impl<'a> Compiler<'a> {
             if matches!(standing, Standing::Eligible | Standing::EligibleInPanic) {
                 let tenths = self.state.tenths(&name, backend, &families_in_panic);
                 let entry = Entry::new(id, backend, service.scheduler, tenths);
-                eligible.entry(Family::of(backend.address.ip())).or_default().add(entry, backend.backup);
+                eligible
+                    .entry(Family::of(backend.address.ip()))
+                    .or_default()
+                    .add(entry, self.state.is_backup(service, backend));
             }
         }
         for (family, pool) in pools {

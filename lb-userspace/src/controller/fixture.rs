@@ -14,14 +14,14 @@ use lb_common::{
     service::{Mode, Reject},
 };
 
-use super::state::State;
+use super::{roles::RoleMemory, state::State};
 use crate::{
     datapath::Attached,
     event::{Health, HopState, Path, ProbeResult, Probed},
     probe::{Facts, Probe, ProbeOutcome, Tcp},
     spec::{
-        Api, Availability, Backend, BackendName, HealthCheck, Interface, Limits, LinkMode, Scheduler,
-        Service, Spec,
+        Api, Availability, Backend, BackendName, HealthCheck, Interface, Limits, LinkMode, RolePolicy,
+        Scheduler, Service, Spec,
     },
 };
 
@@ -47,6 +47,7 @@ pub fn service(name: &str, protocol: Protocol, listen: &str, backends: Vec<Backe
         sources: vec!["10.0.0.1".parse().unwrap()],
         scheduler: Scheduler::RoundRobin,
         availability: Availability::default(),
+        role: RolePolicy::default(),
         reject: Reject::Reset,
         health: Some(HealthCheck {
             probe: Probe::Tcp(Tcp),
@@ -123,7 +124,7 @@ pub fn probed(state: &State, backend: &str, health: Health) -> Probed {
 pub fn unprobed(services: Vec<Service>, now: Instant) -> State {
     let spec = spec(services);
     let hops = hops(&spec);
-    let mut state = State::new(spec, BTreeMap::new(), now);
+    let mut state = State::new(spec, BTreeMap::new(), RoleMemory::default(), now);
     state.links(vec![eth0()], [].into());
     state.hops(hops);
     state

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+use super::roles::RoleMemory;
 use crate::{
     datapath::Attached,
     problem::Problem,
@@ -14,6 +15,8 @@ pub trait Host {
     fn read_spec(&mut self) -> Result<Spec, Problem>;
     /// Saves the overlay. When this returns, it is on disk.
     fn save_overlay(&mut self, overlay: &Overlay) -> anyhow::Result<()>;
+    /// Saves what is remembered of database clusters. When this returns, it is on disk.
+    fn save_roles(&mut self, memory: &RoleMemory) -> anyhow::Result<()>;
     /// Lists the interfaces that the program is attached to.
     fn attached(&mut self) -> anyhow::Result<Vec<Attached>>;
     /// Lists the addresses of this host.

@@ -4,11 +4,12 @@ use std::{collections::BTreeSet, fmt, net::IpAddr, path::PathBuf};
 
 use anyhow::Context;
 
-use super::Host;
+use super::{Host, roles::RoleMemory};
 use crate::{
     datapath::{Attached, preflight},
     hash_key::KeyError,
     problem::{Problem, ProblemKind},
+    role_store,
     spec::{self, Spec, overlay::Overlay, store::Store},
 };
 
@@ -43,6 +44,10 @@ impl Host for LocalHost {
 
     fn save_overlay(&mut self, overlay: &Overlay) -> anyhow::Result<()> {
         self.store.save(overlay).context("cannot save the change for the next start")
+    }
+
+    fn save_roles(&mut self, memory: &RoleMemory) -> anyhow::Result<()> {
+        role_store::save(self.store.directory(), memory).context("cannot save the roles for the next start")
     }
 
     fn attached(&mut self) -> anyhow::Result<Vec<Attached>> {

@@ -12,6 +12,7 @@ use crate::{
     datapath::{Datapath, Totals},
     event::Reply,
     metrics::{Backend, Input, Interface, Service, process},
+    probe::Role,
     problem::{Problem, ProblemKind},
     spec::{self, BackendName, Spec, rules::Family},
 };
@@ -93,9 +94,16 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             received,
             new_flows: sums.of_backends().new_flows,
             retried_flows: sums.retried_flows(),
+            fenced: self.is_fenced(service),
             panic: self.panic_of(service),
             backends: service.backends.iter().map(|it| self.backend_input(service, it, &sums)).collect(),
         })
+    }
+
+    fn is_fenced(&self, service: &spec::Service) -> Option<bool> {
+        let memory = self.state.roles().memory();
+        let is_fenced = memory.services.get(&service.name).is_some_and(|it| it.fence.is_some());
+        (service.role.wanted == Some(Role::Primary)).then_some(is_fenced)
     }
 
     fn panic_of(&self, service: &spec::Service) -> Vec<(Family, bool)> {
@@ -110,6 +118,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             view: self.with_facts(|facts| facts.backend(service, backend)),
             counters: sums.backend(&backend.name),
             state_changes: health_state.map(|it| it.counts.changes).unwrap_or_default(),
+            certificate_ends: health_state.and_then(|it| it.certificate_ends),
             checks: health_state.filter(|_| service.health.is_some()).map(|it| it.counts.checks.clone()),
         }
     }

@@ -82,6 +82,10 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Request::Backend { backend, reply } => reply.send(self.backend(&backend)),
             Request::Health(reply) => reply.send(Ok(self.with_facts(|facts| facts.health(now)))),
             Request::Probe { backend, reply } => reply.send(self.probe_target(&backend)),
+            Request::Roles(reply) => reply.send(Ok(self.service_roles(now))),
+            Request::Fence { service, reply } => reply.send(self.fence(&service, now)),
+            Request::Unfence { service, reply } => reply.send(self.unfence(&service, now)),
+            Request::Force { backend, reply } => reply.send(self.force(&backend, now)),
             Request::Flows { query, reply } => self.list_flows(&query, reply),
             Request::RemoveFlows { query, reply } => self.remove_flows(&query, reply),
             Request::FlowCount(reply) => reply.send(Ok(self.flow_count())),
@@ -150,6 +154,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             config: self.config.display().to_string(),
             interfaces: self.interfaces(),
             services: self.with_facts(|facts| facts.summaries()),
+            roles: self.service_roles(now),
             flows: self.flow_count(),
             overlay: self.intent.overlay.differences(),
             warnings,
@@ -252,12 +257,12 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         read(&Facts::new(&self.state, &self.have, self.walks.last_count(), &is_ejected))
     }
 
-    fn service(&self, name: &str) -> Result<&Service, Problem> {
+    pub(super) fn service(&self, name: &str) -> Result<&Service, Problem> {
         let absent = || Problem::new(ProblemKind::NotFound, format!("there is no service `{name}`"));
         self.state.service(name).ok_or_else(absent)
     }
 
-    fn no_backend(&self, name: &BackendName) -> Problem {
+    pub(super) fn no_backend(&self, name: &BackendName) -> Problem {
         match self.service(&name.service) {
             Ok(_) => Problem::new(ProblemKind::NotFound, format!("there is no backend `{name}`")),
             Err(problem) => problem,
@@ -285,6 +290,10 @@ impl Pending {
             | Request::Stats(_)
             | Request::Metrics(_) => true,
             Request::Readiness(_)
+            | Request::Roles(_)
+            | Request::Fence { .. }
+            | Request::Unfence { .. }
+            | Request::Force { .. }
             | Request::Health(_)
             | Request::Probe { .. }
             | Request::Flows { .. }

@@ -10,6 +10,7 @@ mod health_state;
 mod intent;
 pub mod offers;
 mod reach;
+mod role;
 mod scope;
 mod slow_starts;
 mod standing;
@@ -34,6 +35,7 @@ pub use self::{
     scope::Scope,
     standing::{Readiness, Standing},
 };
+use super::roles::{Change, RoleMemory, Roles};
 use crate::{
     datapath::{Attached, Op, Snapshot},
     event::{Health, HopState, Path, Probed, Target},
@@ -55,6 +57,9 @@ pub struct State {
     health_states: Arc<BTreeMap<BackendName, HealthState>>,
     former_counts: FormerCounts,
     slow_starts: SlowStarts,
+    roles: Roles,
+    /// Elections with another outcome, to be logged.
+    role_changes: Vec<Change>,
     reach: Arc<Reach>,
     attached: Vec<Attached>,
     addresses: BTreeSet<IpAddr>,
@@ -64,13 +69,20 @@ pub struct State {
     generation: Generation,
     /// The part of the maps that may differ. `None`: they are up to date.
     dirty: Option<Scope>,
+    /// A server has lost or gained a role: the maps must not wait for other changes.
+    is_urgent: bool,
     /// Have the targets of health checks, the paths or the interfaces changed?
     have_watches_changed: bool,
 }
 
 impl State {
     /// The intent, without any results yet.
-    pub fn new(spec: Spec, admin: BTreeMap<BackendName, AdminState>, now: Instant) -> Self {
+    pub fn new(
+        spec: Spec,
+        admin: BTreeMap<BackendName, AdminState>,
+        roles: RoleMemory,
+        now: Instant,
+    ) -> Self {
         let mut state = Self {
             spec: Arc::new(Spec { services: Vec::new(), ..spec.clone() }),
             places: Arc::default(),
@@ -80,6 +92,8 @@ impl State {
             health_states: Arc::default(),
             former_counts: FormerCounts::default(),
             slow_starts: SlowStarts::default(),
+            roles: Roles::new(roles),
+            role_changes: Vec::new(),
             reach: Arc::default(),
             attached: Vec::new(),
             addresses: BTreeSet::new(),
@@ -88,6 +102,7 @@ impl State {
             offers: Offers::default(),
             generation: Generation::default(),
             dirty: Some(Scope::All),
+            is_urgent: false,
             have_watches_changed: true,
         };
         state.set_intent(spec, admin, now);
@@ -108,13 +123,15 @@ impl State {
         let health_states = Arc::make_mut(&mut self.health_states);
         let Some(health_state) = health_states.get_mut(&probed.backend) else { return false };
         let (name, before) = (probed.backend.clone(), health_state.health);
+        let report = probed.result.facts.role.clone();
         let has_changed = health_state.learn(probed, now);
         if has_changed {
             if before == Some(Health::Down) {
                 self.begin_slow_start(&name, now);
             }
-            self.set_dirty(Scope::Services([name.service].into()));
+            self.set_dirty(Scope::Services([name.service.clone()].into()));
         }
+        self.learn_role(&name, report, now);
         has_changed
     }
 
@@ -212,7 +229,7 @@ impl State {
 
     /// The maps are up to date.
     pub fn set_clean(&mut self) {
-        self.dirty = None;
+        (self.dirty, self.is_urgent) = (None, false);
     }
 
     /// Returns whether the targets of health checks, the paths or the interfaces have changed since the last call.

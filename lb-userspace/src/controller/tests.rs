@@ -9,6 +9,7 @@ mod names;
 mod reloads;
 mod requests;
 mod restarts;
+mod roles;
 mod schedulers;
 mod serving;
 mod slow_start;

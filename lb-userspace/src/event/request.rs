@@ -71,6 +71,30 @@ pub enum Request {
         /// The reply channel.
         reply: Reply<Target>,
     },
+    /// `GET /v1/roles`: the services with a role, in the order of the file.
+    Roles(Reply<Vec<view::ServiceRole>>),
+    /// `POST` to a service: ends all flows of its primary, and lets none begin until there is a newer primary. Answered
+    /// when the maps have followed and it is on disk.
+    Fence {
+        /// A service with `role = "primary"`.
+        service: String,
+        /// The reply channel.
+        reply: Reply<view::ServiceRole>,
+    },
+    /// `DELETE` of the fence of a service.
+    Unfence {
+        /// A service with `role = "primary"`.
+        service: String,
+        /// The reply channel.
+        reply: Reply<view::ServiceRole>,
+    },
+    /// `POST` to a backend that says primary: it is the primary, whatever the others say.
+    Force {
+        /// A backend of a service with `role = "primary"`.
+        backend: BackendName,
+        /// The reply channel.
+        reply: Reply<view::ServiceRole>,
+    },
     /// `GET /v1/flows`. Answered when the tables have been walked, or the list is full.
     Flows {
         /// Which flows.
@@ -134,6 +158,10 @@ macro_rules! with_reply {
             Request::Backend { reply: $reply, .. } => $action,
             Request::Health($reply) => $action,
             Request::Probe { reply: $reply, .. } => $action,
+            Request::Roles($reply) => $action,
+            Request::Fence { reply: $reply, .. } => $action,
+            Request::Unfence { reply: $reply, .. } => $action,
+            Request::Force { reply: $reply, .. } => $action,
             Request::Flows { reply: $reply, .. } => $action,
             Request::RemoveFlows { reply: $reply, .. } => $action,
             Request::FlowCount($reply) => $action,
@@ -172,6 +200,10 @@ impl fmt::Display for Request {
             Self::Backend { backend, .. } => write!(f, "backend {backend}"),
             Self::Health(_) => f.write_str("health"),
             Self::Probe { backend, .. } => write!(f, "probe of {backend}"),
+            Self::Roles(_) => f.write_str("roles"),
+            Self::Fence { service, .. } => write!(f, "fence of {service}"),
+            Self::Unfence { service, .. } => write!(f, "end of the fence of {service}"),
+            Self::Force { backend, .. } => write!(f, "primary {backend}"),
             Self::Flows { .. } => f.write_str("flows"),
             Self::RemoveFlows { .. } => f.write_str("remove flows"),
             Self::FlowCount(_) => f.write_str("flow count"),

@@ -1,5 +1,7 @@
 //! A fake balancer: two services in memory, which requests show and change.
 
+mod roles;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, SystemTime},
@@ -28,6 +30,7 @@ const MISSING_ADDRESS: &str = "service web listens on 192.0.2.10, which is not a
 
 pub struct Balancer {
     backends: Vec<view::Backend>,
+    roles: Vec<view::ServiceRole>,
     reloads: u32,
     stats_left: u32,
 }
@@ -41,7 +44,7 @@ impl Balancer {
             view::Backend { backup: true, ..backend("web", "web-v6", "[fd00::11]:8080", Health::Up, 0) },
             backend("dns", "dns-1", "10.0.0.53:53", Health::Up, 1200),
         ];
-        Self { backends, reloads: 0, stats_left: 9 }
+        Self { backends, roles: roles::services(), reloads: 0, stats_left: 9 }
     }
 
     pub fn answer(&mut self, request: Request) {
@@ -53,6 +56,10 @@ impl Balancer {
             Request::Backend { backend, reply } => reply.send(self.look(&backend)),
             Request::Health(reply) => reply.send(Ok(self.health())),
             Request::Probe { backend, reply } => reply.send(self.find(&backend).map(|_| target(backend))),
+            Request::Roles(reply) => reply.send(Ok(self.roles.clone())),
+            Request::Fence { service, reply } => reply.send(self.fence(&service, true)),
+            Request::Unfence { service, reply } => reply.send(self.fence(&service, false)),
+            Request::Force { backend, reply } => reply.send(self.force(&backend)),
             Request::Flows { query, reply } => reply.send(self.flows(&query)),
             Request::RemoveFlows { query, reply } => {
                 let flows = self.flows(&query);
@@ -194,6 +201,7 @@ impl Balancer {
             uptime_seconds: 183_845,
             config: "/etc/xlb/xlb.toml".to_owned(),
             interfaces: vec![interface("eth0", 2), interface("eth1", 3)],
+            roles: Vec::new(),
             services: vec![
                 view::ServiceSummary {
                     name: "web".to_owned(),
@@ -341,6 +349,8 @@ fn backend(service: &str, name: &str, address: &str, health: Health, flows: u64)
         backup: false,
         max_flows: 0,
         health,
+        role: None,
+        lag_ms: None,
         ejected: false,
         admin_state: AdminState::Ready,
         flows,

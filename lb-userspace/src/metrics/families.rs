@@ -13,7 +13,7 @@ use crate::{
     named::Named,
     probe::ProbeOutcome,
     spec::{AdminState, rules},
-    view::Health,
+    view::{BackendRole, Health},
 };
 
 /// All metric families that have samples.
@@ -28,7 +28,9 @@ pub fn families(input: &Input) -> Vec<MetricFamily> {
     all.extend(service_traffic(input));
     all.extend(backend_traffic(input));
     all.extend(backend_state(input));
+    all.extend(roles(input));
     all.extend(health_checks(input));
+    all.push(certificates(input));
     all.extend(program(input));
     all.extend(flows(input));
     all.push(map_updates(input));
@@ -165,6 +167,33 @@ fn backend_state(input: &Input) -> [Family; 6] {
     [flows, weight, up, ejected, admin_state, changes]
 }
 
+fn roles(input: &Input) -> [Family; 3] {
+    let mut role =
+        Family::gauge("xlb_backend_role", "1 for the role of the database server, 0 for the others.");
+    let mut lag = Family::gauge("xlb_backend_lag_seconds", "How old the data of the replica may be.");
+    let mut fenced = Family::gauge(
+        "xlb_service_fenced",
+        "1 if the service is fenced: new flows are refused until there is a newer primary.",
+    );
+    for Backend { view, .. } in backends(input) {
+        let labels = [("service", view.service.as_str()), ("backend", view.name.as_str())];
+        if let Some(current) = view.role {
+            for &each in BackendRole::ALL {
+                role.set(&[labels[0], labels[1], ("role", each.name())], truth(current == each));
+            }
+        }
+        if let Some(lag_ms) = view.lag_ms {
+            lag.set(&labels, lag_ms as f64 / 1000.0);
+        }
+    }
+    for service in &input.services {
+        if let Some(is_fenced) = service.fenced {
+            fenced.set(&[("service", &service.view.name)], truth(is_fenced));
+        }
+    }
+    [role, lag, fenced]
+}
+
 fn health_checks(input: &Input) -> [Family; 2] {
     let mut results = Family::counter("xlb_health_checks_total", "Completed health checks, by result.");
     let mut durations = Family::histogram(
@@ -181,6 +210,20 @@ fn health_checks(input: &Input) -> [Family; 2] {
         durations.distribute(&labels, checks.durations.to_histogram());
     }
     [results, durations]
+}
+
+fn certificates(input: &Input) -> Family {
+    let mut family = Family::gauge(
+        "xlb_backend_certificate_expiry_timestamp_seconds",
+        "When the first certificate of the server's chain ends.",
+    );
+    for Backend { view, certificate_ends, .. } in backends(input) {
+        let since_epoch = certificate_ends.and_then(|ends| ends.duration_since(SystemTime::UNIX_EPOCH).ok());
+        if let Some(age) = since_epoch {
+            family.set(&[("service", &view.service), ("backend", &view.name)], age.as_secs_f64());
+        }
+    }
+    family
 }
 
 fn program(input: &Input) -> [Family; 4] {

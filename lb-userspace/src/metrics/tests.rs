@@ -207,12 +207,14 @@ fn input() -> Input {
         counters,
         state_changes: 4,
         checks: Some(checks),
+        certificate_ends: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)),
     };
     let down = Backend {
         view: backend("web-2", view::Health::Unknown, AdminState::Ready),
         counters: BackendCounters::default(),
         state_changes: 0,
         checks: None,
+        certificate_ends: None,
     };
 
     Input {
@@ -221,6 +223,7 @@ fn input() -> Input {
             received: Tally { packets: 12, bytes: 1200 },
             new_flows: 3,
             retried_flows: 4,
+            fenced: Some(true),
             panic: vec![(Family::V4, true), (Family::V6, false)],
             backends: vec![up, down],
         }],
@@ -293,6 +296,8 @@ fn backend(name: &str, health: view::Health, admin_state: AdminState) -> view::B
         backup: false,
         max_flows: 0,
         health,
+        role: Some(view::BackendRole::Replica),
+        lag_ms: Some(1_500),
         ejected: false,
         admin_state,
         flows: 2,

@@ -14,7 +14,7 @@ use lb_common::{
 };
 use toml::de::{DeTable, DeValue};
 
-use super::{AttachMode, Scheduler, availability, health, rules};
+use super::{AttachMode, Scheduler, availability, health, role, rules};
 use crate::document::{
     Layers,
     mistakes::{At, Report, Span},
@@ -66,6 +66,7 @@ pub struct Service<'d> {
     pub source: List<IpAddr>,
     pub scheduler: Given<Scheduler>,
     pub availability: availability::Written,
+    pub role: role::Written,
     pub reject: Given<Reject>,
     pub health: Layers<'d>,
     pub backends: Option<Vec<Backend>>,
@@ -140,6 +141,7 @@ impl<'d> Service<'d> {
             source: table.list("source", source),
             scheduler: table.optional("scheduler", |value| value::choice(value, "scheduler", &[])),
             availability: availability::Written::read(&mut table),
+            role: role::Written::read(&mut table),
             reject: table.optional("reject", |value| value::choice(value, "reject", &[])),
             health: Layers {
                 own: table.table("health", "[service.health]").map(health::read),

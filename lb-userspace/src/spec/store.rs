@@ -1,13 +1,10 @@
 //! The overlay on disk.
 //!
-//! Saving writes a temporary file, syncs it, renames it, and syncs the directory: after a power loss there is the old
-//! overlay or the new one, complete. A file that cannot be parsed is never overwritten at start; the operator
-//! decides.
+//! A file that cannot be parsed is never overwritten at start; the operator decides.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs::File,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -18,13 +15,13 @@ use super::{
     overlay::{Change, Definition, Overlay},
     rules,
 };
+use crate::durable;
 
 /// The version of the format.
 const VERSION: u32 = 1;
 /// Maximum size of a file: more than [`MAX_CHANGES`](super::overlay::MAX_CHANGES) with the longest names.
 const MAX_FILE: u64 = 128 * 1024 * 1024;
 const NAME: &str = "overlay.json";
-const TEMPORARY: &str = "overlay.json.new";
 
 /// The place of the overlay.
 #[derive(Clone, Debug)]
@@ -101,36 +98,10 @@ impl Store {
 
     /// Writes the overlay durably.
     pub fn save(&self, overlay: &Overlay) -> Result<(), StoreError> {
-        let temporary = self.directory.join(TEMPORARY);
-        let failed = |path: &Path, step| {
-            let path = path.to_owned();
-            move |source| StoreError::Io { path, step, source }
-        };
-        let bytes = encode(overlay).map_err(failed(&temporary, "encode"))?;
-
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o750)
-            .create(&self.directory)
-            .map_err(failed(&self.directory, "create"))?;
-        // A crash may have left one, with any content and owner.
-        match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed(&temporary, "remove")(error));
-            }
-            Ok(()) | Err(_) => {}
-        }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o640)
-            .open(&temporary)
-            .map_err(failed(&temporary, "create"))?;
-        file.write_all(&bytes).map_err(failed(&temporary, "write"))?;
-        file.sync_all().map_err(failed(&temporary, "fsync"))?;
-        fs::rename(&temporary, self.path()).map_err(failed(&self.path(), "replace"))?;
-        // The rename is durable once the directory is synced.
-        File::open(&self.directory).and_then(|it| it.sync_all()).map_err(failed(&self.directory, "fsync"))
+        let bytes =
+            encode(overlay).map_err(|source| StoreError::Io { path: self.path(), step: "encode", source })?;
+        let step = |durable::Failure { path, step, source }| StoreError::Io { path, step, source };
+        durable::write(&self.directory, NAME, &bytes).map_err(step)
     }
 }
 

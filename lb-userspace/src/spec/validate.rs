@@ -96,12 +96,16 @@ fn limits(written: file::Limits, report: &Report<'_>) -> Limits {
 
 fn service(written: file::Service<'_>, own: &OwnAddresses, report: &Report<'_>) -> Service {
     families(&written, report);
+    let health = health::validate(&written, report);
+    let availability = written.availability.validate(&written.protocol, report);
+    let protocol = written.protocol.or_if_absent(Protocol::Tcp).unwrap_or(Protocol::Tcp);
     let mut service = Service {
-        health: health::validate(&written, report),
-        availability: written.availability.validate(&written.protocol, report),
+        role: written.role.validate(health.as_ref(), (protocol, availability.panic_threshold), report),
+        health,
+        availability,
         name: written.name().to_owned(),
         listen: values(&written.listen),
-        protocol: written.protocol.or(Protocol::Tcp),
+        protocol,
         mode: written.mode.or(Mode::FullNat),
         sources: values(&written.source),
         scheduler: written.scheduler.or(Scheduler::default()),

@@ -153,6 +153,7 @@ mod tests {
                 attached: true,
                 mtu: 1500,
             }],
+            roles: Vec::new(),
             services: vec![ServiceSummary {
                 name: "web".into(),
                 backends_up: 2,

@@ -22,6 +22,7 @@ use crate::{
         fixture::{backend, eth0, hops, probed, service, unprobed},
         index::Indexed,
         plan::plan,
+        roles::RoleMemory,
         snapshot::place,
         state::State,
     },
@@ -270,7 +271,7 @@ impl World {
 
     fn start_again(&mut self) {
         self.now += Duration::from_millis(50);
-        self.state = State::new(self.spec.clone(), self.admin.clone(), self.now);
+        self.state = State::new(self.spec.clone(), self.admin.clone(), RoleMemory::default(), self.now);
         self.state.set_room(ROOM);
         self.grace_period.pending = None;
         self.links();

@@ -24,13 +24,19 @@ impl State {
             let places = former.map(|number| have.backends_by_address(number)).unwrap_or_default();
             for backend in &service.backends {
                 let entry = places.get(&backend.address).copied();
-                self.adopt_backend(service, backend, entry, have);
+                self.adopt_backend((service, backend), entry, have, now);
             }
         }
         self.set_dirty(Scope::All);
     }
 
-    fn adopt_backend(&mut self, service: &Service, backend: &Backend, entry: Option<&Entry>, have: &Indexed) {
+    fn adopt_backend(
+        &mut self,
+        (service, backend): (&Service, &Backend),
+        entry: Option<&Entry>,
+        have: &Indexed,
+        now: Instant,
+    ) {
         let name = BackendName::new(&service.name, &backend.name);
         if entry.is_none() && have.backend_number(&name).is_none() {
             return; // unknown: the first result decides
@@ -38,6 +44,10 @@ impl State {
         if let Some(entry) = entry.filter(|entry| entry.hop.interface != InterfaceIndex::NONE) {
             let path = self.path(service, backend);
             Arc::make_mut(&mut self.reach).adopt(path, entry.hop);
+        }
+        if entry.is_some_and(|entry| entry.accepts == Entry::ACCEPTS) {
+            let cluster = self.cluster(service);
+            self.roles.adopt(&cluster, backend.address, now);
         }
         let health = self.adopted_health(service, backend, entry);
         Arc::make_mut(&mut self.health_states)
@@ -50,6 +60,8 @@ impl State {
         match entry {
             Some(entry) if entry.accepts == Entry::ACCEPTS => Some(Health::Up),
             Some(entry) if entry.accepts == Entry::ACCEPTS_IN_PANIC => Some(Health::Down),
+            // Its role may be the reason. The first result decides.
+            Some(_) | None if service.role.wanted.is_some() => None,
             // It would get no new flows in either case. But a UDP backend that is down has no entry.
             Some(_) if !self.would_serve(service, backend) => {
                 (service.protocol == Protocol::Udp).then_some(Health::Up)

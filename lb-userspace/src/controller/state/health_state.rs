@@ -1,11 +1,14 @@
 //! The health of one backend, and the results of its probes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::{
     event::{Health, ProbeResult, Probed},
     metrics::Checks,
 };
+
+/// The operator is warned when a certificate has no more than this left.
+const SHORT_LIFE: Duration = Duration::from_hours(14 * 24);
 
 #[derive(Clone, Debug)]
 pub struct HealthState {
@@ -14,6 +17,8 @@ pub struct HealthState {
     /// When the health became known.
     pub since: Instant,
     pub last: Option<ProbeResult>,
+    /// When the first certificate of its chain ends, if a probe has seen one.
+    pub certificate_ends: Option<SystemTime>,
     pub counts: HealthCounts,
 }
 
@@ -32,14 +37,23 @@ impl HealthState {
             health: seen.and_then(|it| it.health),
             since: seen.map_or(now, |it| it.since),
             last: seen.and_then(|it| it.last.clone()),
+            certificate_ends: seen.and_then(|it| it.certificate_ends),
             counts,
         }
+    }
+
+    /// The rest of the certificate's life at the last probe, if it is short. Zero: it has ended.
+    pub fn certificate_left(&self) -> Option<Duration> {
+        let (ends, last) = (self.certificate_ends?, self.last.as_ref()?);
+        let left = ends.duration_since(last.at).unwrap_or_default();
+        (left <= SHORT_LIFE).then_some(left)
     }
 
     /// Records a result. Returns whether the health changed.
     pub fn learn(&mut self, probed: Probed, now: Instant) -> bool {
         *self.counts.checks.results.entry(probed.result.outcome).or_default() += 1;
         self.counts.checks.durations.observe(probed.result.duration);
+        self.certificate_ends = probed.result.facts.certificate_ends.or(self.certificate_ends);
         self.last = Some(probed.result);
         if probed.change.is_none() || probed.change == self.health {
             return false;

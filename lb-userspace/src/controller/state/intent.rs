@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, ops::Deref, sync::Arc, time::Instant};
 
 use super::{HealthState, Scope, State, backends, reach::Reach, slow_starts::SlowStarts};
 use crate::{
-    controller::identity::{self, Former},
+    controller::{
+        identity::{self, Former},
+        roles::Roles,
+    },
     event::Health,
     shared::Shared,
     spec::{AdminState, BackendName, Service, Spec},
@@ -19,6 +22,7 @@ pub struct Replaced {
     slots: u64,
     admin: BTreeMap<BackendName, AdminState>,
     slow_starts: SlowStarts,
+    roles: Roles,
     reach: Arc<Reach>,
     health: ReplacedHealth,
     dirty: Option<Scope>,
@@ -57,6 +61,7 @@ impl State {
             slots: self.slots,
             admin: std::mem::replace(&mut self.admin, admin),
             slow_starts: self.slow_starts.clone(),
+            roles: self.roles.clone(),
             reach: Arc::clone(&self.reach),
             health: ReplacedHealth::default(),
             dirty: self.dirty.clone(),
@@ -73,6 +78,7 @@ impl State {
         };
         self.compare_admin(&replaced.admin, now);
         self.advance_slow_starts(now);
+        self.keep_roles(&renamed(before, &spec), now);
         replaced
     }
 
@@ -177,6 +183,8 @@ impl State {
         self.slots = replaced.slots;
         self.admin = replaced.admin;
         self.slow_starts = replaced.slow_starts;
+        self.roles = replaced.roles;
+        self.role_changes.clear();
         self.reach = replaced.reach;
         let undone: BTreeMap<_, _> = match replaced.health {
             ReplacedHealth::All(health_states) => {
@@ -198,6 +206,19 @@ impl State {
         self.dirty = replaced.dirty;
         self.have_watches_changed = replaced.have_watches_changed;
     }
+}
+
+/// The services whose names have changed: the former name, and the present one.
+fn renamed(before: &Spec, after: &Spec) -> Vec<(String, String)> {
+    if identity::are_same(&before.services, &after.services) {
+        return Vec::new();
+    }
+    let formers = Former::in_spec(before).of_each(&after.services);
+    let pairs = formers.iter().zip(&after.services).filter_map(|(former, new)| {
+        let old = &before.services[(*former)?];
+        (old.name != new.name).then(|| (old.name.clone(), new.name.clone()))
+    });
+    pairs.collect()
 }
 
 /// May this change of a service move a health state from one backend to another?

@@ -11,8 +11,10 @@ use lb_common::net::Protocol;
 
 use super::State;
 use crate::{
+    controller::roles::Fit,
     event::{Health, HopState, Path},
-    spec::{AdminState, Backend, BackendName, OnDown, Percent, Service, rules::Family},
+    probe::Role,
+    spec::{AdminState, Backend, BackendName, OnDown, OnRoleChange, Percent, Service, rules::Family},
 };
 
 /// Which flows a backend has.
@@ -41,7 +43,11 @@ pub struct Readiness {
 struct Condition {
     admin: AdminState,
     health: Option<Health>,
-    /// Ready, weight above 0, next hop known, and checked.
+    /// What its role allows.
+    fit: Fit,
+    /// Of the tier that is used if no regular backend is available.
+    is_backup: bool,
+    /// Ready, weight above 0, next hop known, checked, and fit.
     is_candidate: bool,
 }
 
@@ -69,7 +75,7 @@ impl State {
         backends
             .map(|(backend, condition)| {
                 let pool = &pools[place(backend)];
-                let is_forced = pool.is_in_panic(threshold) && pool.uses_backups() == backend.backup;
+                let is_forced = pool.is_in_panic(threshold) && pool.uses_backups() == condition.is_backup;
                 condition.standing(service, is_forced)
             })
             .collect()
@@ -122,7 +128,15 @@ impl State {
         let can_serve = admin == AdminState::Ready
             && backend.weight > 0
             && self.hop(self.path(service, backend)).is_some();
-        Condition { admin, health, is_candidate: can_serve && health.is_some() }
+        let fit = self.fit(service, backend);
+        let is_fit = matches!(fit, Fit::Regular | Fit::Backup);
+        Condition {
+            admin,
+            health,
+            fit,
+            is_backup: self.is_backup(service, backend),
+            is_candidate: can_serve && health.is_some() && is_fit,
+        }
     }
 }
 
@@ -142,6 +156,12 @@ impl Condition {
     }
 
     fn loses_flows(&self, service: &Service) -> bool {
+        // A replica that is down has lost its health, not its role.
+        let has_lost_role = self.fit == Fit::Unfit
+            && !(service.role.wanted == Some(Role::Replica) && self.health != Some(Health::Up));
+        if has_lost_role {
+            return service.role.on_change == OnRoleChange::Reset;
+        }
         match (service.protocol, service.availability.on_down) {
             // Nothing else ends a UDP flow: its client would go on sending to a dead backend.
             (Protocol::Udp, OnDown::Keep | OnDown::Reset) => self.health != Some(Health::Up),
@@ -180,7 +200,7 @@ fn pools(service: &Service, conditions: &[Condition]) -> [Pool; Family::ALL.len(
     let mut pools = [Pool::default(); Family::ALL.len()];
     for (backend, condition) in service.backends.iter().zip(conditions) {
         let pool = &mut pools[place(backend)];
-        let tier = if backend.backup { &mut pool.backup } else { &mut pool.regular };
+        let tier = if condition.is_backup { &mut pool.backup } else { &mut pool.regular };
         tier.add(condition);
     }
     pools

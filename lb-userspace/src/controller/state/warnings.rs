@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use super::{State, backends};
 use crate::{
     event::HopState,
-    spec::{Backend, Service},
+    spec::{Backend, BackendName, Service},
+    text::counted,
 };
 
 impl State {
@@ -16,6 +17,8 @@ impl State {
             services.flat_map(|service| self.missing_addresses(service)).collect();
         warnings.extend(backends(&self.spec).filter_map(|(service, backend)| self.lost(service, backend)));
         warnings.extend(self.spec.services.iter().flat_map(|service| self.panics(service)));
+        warnings
+            .extend(backends(&self.spec).filter_map(|(service, backend)| self.certificate(service, backend)));
         warnings.extend(self.unequal_mtus());
         warnings
     }
@@ -80,6 +83,18 @@ impl State {
             },
         };
         Some(format!("backend {service}/{name}: {trouble}"))
+    }
+
+    /// A certificate that ends soon, or has ended.
+    fn certificate(&self, service: &Service, backend: &Backend) -> Option<String> {
+        let name = BackendName::new(&service.name, &backend.name);
+        let left = self.health_state(&name)?.certificate_left()?;
+        let ends = match left.as_secs() / (24 * 60 * 60) {
+            0 if left.is_zero() => "has ended".to_owned(),
+            0 => "ends within a day".to_owned(),
+            days => format!("ends in {}", counted(days, "day")),
+        };
+        Some(format!("backend {name}: its certificate {ends}: renew it on the server"))
     }
 
     /// A line for each pool whose backends get flows whatever their health.

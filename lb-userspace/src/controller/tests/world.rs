@@ -15,6 +15,7 @@ use crate::{
         Controller, Host, Start, Watched,
         fixture::{backend, eth0, hops, name, probed, service, socket, spec},
         pace::Pace,
+        roles::RoleMemory,
     },
     datapath::{Attached, Capacity, Flow, memory::Memory, shapes::Sizes},
     event::{Answer, Event, Health, Path, Reply, Request, Since, Target},
@@ -43,6 +44,7 @@ pub struct World {
 pub struct FakeHost {
     pub file: Result<Spec, Problem>,
     pub saved: Vec<Overlay>,
+    pub saved_roles: RoleMemory,
     /// Saving fails.
     pub is_full: bool,
     pub addresses: BTreeSet<IpAddr>,
@@ -61,6 +63,14 @@ impl Host for FakeHost {
             bail!("no space left on the disk");
         }
         self.saved.push(overlay.clone());
+        Ok(())
+    }
+
+    fn save_roles(&mut self, memory: &RoleMemory) -> anyhow::Result<()> {
+        if self.is_full {
+            bail!("no space left on the disk");
+        }
+        self.saved_roles = memory.clone();
         Ok(())
     }
 
@@ -86,6 +96,7 @@ impl World {
         let host = FakeHost {
             file: Ok(spec(services)),
             saved: Vec::new(),
+            saved_roles: RoleMemory::default(),
             is_full: false,
             pins_failure: None,
             addresses: [].into(),
@@ -114,6 +125,7 @@ impl World {
             config: "/etc/xlb/xlb.toml".into(),
             spec: host.file.clone().unwrap(),
             overlay,
+            roles: host.saved_roles.clone(),
             capacity: Capacity {
                 flows: v4.flows(),
                 flows_ipv6: v6.flows(),
@@ -142,6 +154,7 @@ impl World {
         let restarted = FakeHost {
             file: host.file.clone(),
             saved: vec![overlay.clone()],
+            saved_roles: host.saved_roles.clone(),
             is_full: false,
             pins_failure: None,
             addresses: host.addresses.clone(),

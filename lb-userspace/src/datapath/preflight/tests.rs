@@ -214,6 +214,7 @@ fn spec(interfaces: &[&str], mode: AttachMode) -> Spec {
                 sources: Vec::new(),
                 scheduler: Scheduler::RoundRobin,
                 availability: Default::default(),
+                role: Default::default(),
                 reject: Reject::Reset,
                 health: None,
                 backends: Vec::new(),

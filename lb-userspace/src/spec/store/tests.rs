@@ -1,4 +1,4 @@
-use std::os::unix::fs::PermissionsExt;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use super::*;
 use crate::spec::{AdminState, overlay::MAX_CHANGES};
@@ -66,12 +66,12 @@ fn a_crash_before_the_rename_loses_nothing() {
     store.save(&overlay()).unwrap();
     let half = &encode(&Overlay::default()).unwrap()[..9];
 
-    fs::write(directory.path().join(TEMPORARY), half).unwrap();
+    fs::write(directory.path().join("overlay.json.new"), half).unwrap();
 
     assert_eq!(store.load().unwrap(), overlay());
     store.save(&Overlay::default()).unwrap();
     assert_eq!(store.load().unwrap(), Overlay::default());
-    assert!(!directory.path().join(TEMPORARY).exists());
+    assert!(!directory.path().join("overlay.json.new").exists());
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn a_link_left_in_the_way_is_replaced_and_not_followed() {
     let directory = tempfile::tempdir().unwrap();
     let target = directory.path().join("target");
     fs::write(&target, "precious").unwrap();
-    std::os::unix::fs::symlink(&target, directory.path().join(TEMPORARY)).unwrap();
+    std::os::unix::fs::symlink(&target, directory.path().join("overlay.json.new")).unwrap();
 
     Store::new(directory.path()).save(&overlay()).unwrap();
 
