@@ -1,7 +1,8 @@
 //! Health checks.
 //!
 //! ```text
-//!   targets ─▶ run ─▶ one task per backend: schedule ─▶ probe ─▶ dampener ─▶ Event::Probed
+//!   targets ─▶ run ─▶ one task per server and check: schedule ─▶ probe ─┬▶ dampener ─▶ Event::Probed
+//!                                                                        └▶ dampener ─▶ (another service)
 //! ```
 //!
 //! The schedule and the dampener are pure; the probes do the IO.
@@ -14,14 +15,17 @@ mod watch;
 use std::{collections::BTreeMap, panic::resume_unwind, time::Duration};
 
 use tokio::{
-    sync::{mpsc, watch::Receiver},
+    sync::{
+        mpsc,
+        watch::{Receiver, Sender, channel},
+    },
     task::{AbortHandle, JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     event::{Event, ProbeResult, Target},
-    spec::BackendName,
+    probe::Place,
 };
 
 /// Maximum number of concurrent probes. Each holds a socket, and half of the usual 1024 file descriptors must
@@ -30,8 +34,8 @@ pub const PROBES_MAX: usize = 512;
 
 /// Watches the targets until shutdown, or until either channel is closed.
 ///
-/// An unchanged target keeps its task, and with it its dampener. The known health of a target is used only when its
-/// task starts.
+/// An unchanged target keeps its dampener. The known health of a target is used only when it is new. Targets with the same
+/// address and check share a task, and its probes.
 pub async fn run(
     mut targets: Receiver<Vec<Target>>,
     events: mpsc::Sender<Event>,
@@ -57,49 +61,61 @@ pub async fn probe_once(target: &Target) -> ProbeResult {
 /// The running tasks. Dropping this ends them.
 struct Watches {
     tasks: JoinSet<()>,
-    by_name: BTreeMap<BackendName, (Target, AbortHandle)>,
+    by_place: BTreeMap<Place, Vec<Watch>>,
     limit: watch::ProbeLimit,
     events: mpsc::Sender<Event>,
+}
+
+/// A task, and the targets that share it.
+struct Watch {
+    targets: Sender<Vec<Target>>,
+    task: AbortHandle,
 }
 
 impl Watches {
     fn new(events: mpsc::Sender<Event>) -> Self {
         Self {
             tasks: JoinSet::new(),
-            by_name: BTreeMap::new(),
+            by_place: BTreeMap::new(),
             limit: watch::ProbeLimit::new(PROBES_MAX),
             events,
         }
     }
 
     fn adjust(&mut self, wanted: Vec<Target>) {
-        let mut before = std::mem::take(&mut self.by_name);
+        let mut before = std::mem::take(&mut self.by_place);
         let mut fresh = Vec::new();
-        for target in wanted {
-            match before.remove(&target.backend) {
-                Some((old, task)) if is_same_watch(&old, &target) => {
-                    self.by_name.insert(target.backend, (old, task));
+        for sharers in by_watch(wanted) {
+            let place = place(&sharers[0]);
+            let found = before.get_mut(&place).and_then(|watches| {
+                let at = watches.iter().position(|it| share(&it.targets.borrow()[0], &sharers[0]))?;
+                Some(watches.swap_remove(at))
+            });
+            match found {
+                Some(watch) => {
+                    watch.targets.send_replace(sharers);
+                    self.by_place.entry(place).or_default().push(watch);
                 }
-                Some((_, task)) => {
-                    task.abort();
-                    fresh.push(target);
-                }
-                None => fresh.push(target),
+                None => fresh.push(sharers),
             }
         }
-        before.into_values().for_each(|(_, task)| task.abort());
+        before.into_values().flatten().for_each(|watch| watch.task.abort());
 
         let count = fresh.len();
-        for (position, target) in fresh.into_iter().enumerate() {
-            self.begin(target, schedule::first_start(position, count));
+        for (position, sharers) in fresh.into_iter().enumerate() {
+            self.begin(sharers, schedule::first_start(position, count));
         }
     }
 
-    fn begin(&mut self, target: Target, first: Duration) {
+    fn begin(&mut self, sharers: Vec<Target>, first: Duration) {
+        let target = sharers[0].clone();
+        let place = place(&target);
         let mut prober = target.check.probe.prober();
         let probe = async move |target: &Target| finding::probe(&mut prober, target).await;
-        let task = watch::watch(target.clone(), first, self.limit.clone(), probe, self.events.clone());
-        self.by_name.insert(target.backend.clone(), (target, self.tasks.spawn(task)));
+        let (targets, shared) = channel(sharers);
+        let task = watch::watch(target, shared, first, self.limit.clone(), probe, self.events.clone());
+        let task = self.tasks.spawn(task);
+        self.by_place.entry(place).or_default().push(Watch { targets, task });
     }
 
     /// Returns when a task has ended by itself: the receiver of events is gone. Without tasks, waits forever.
@@ -114,8 +130,31 @@ impl Watches {
     }
 }
 
-fn is_same_watch(old: &Target, new: &Target) -> bool {
-    old.address == new.address && old.source == new.source && old.check == new.check
+/// The targets, together with those that one probe can serve, in their order.
+fn by_watch(targets: Vec<Target>) -> Vec<Vec<Target>> {
+    let mut groups: Vec<Vec<Target>> = Vec::new();
+    let mut by_place: BTreeMap<Place, Vec<usize>> = BTreeMap::new();
+    for target in targets {
+        let at_place = by_place.entry(place(&target)).or_default();
+        match at_place.iter().find(|group| share(&groups[**group][0], &target)) {
+            Some(group) => groups[*group].push(target),
+            None => {
+                at_place.push(groups.len());
+                groups.push(vec![target]);
+            }
+        }
+    }
+    groups
+}
+
+const fn place(target: &Target) -> Place {
+    Place { address: target.address, source: target.source }
+}
+
+/// Can one probe serve both? Thresholds may differ.
+fn share(one: &Target, other: &Target) -> bool {
+    let (a, b) = (&one.check, &other.check);
+    place(one) == place(other) && a.probe == b.probe && a.interval == b.interval && a.timeout == b.timeout
 }
 
 /// A backend must not be left unchecked silently: a bug here ends the daemon (traffic continues). Aborted tasks are

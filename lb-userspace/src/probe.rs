@@ -61,7 +61,7 @@ pub(crate) trait CheckType: Clone {
 }
 
 /// Where a probe goes, and where it comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// With the port of the check.
     pub address: SocketAddr,

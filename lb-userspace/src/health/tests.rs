@@ -15,7 +15,7 @@ use super::*;
 use crate::{
     event::{Health, Probed},
     probe::{Probe, ProbeOutcome, Tcp},
-    spec::HealthCheck,
+    spec::{BackendName, HealthCheck},
 };
 
 const AMPLE: Duration = Duration::from_secs(20);
@@ -81,6 +81,25 @@ async fn many_new_targets_are_all_probed_within_seconds() {
     for _ in 0..300 {
         world.next().await;
     }
+}
+
+#[tokio::test]
+async fn backends_of_two_services_on_one_server_are_probed_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let target = |service: &str| {
+        let target = hourly(target("a", address));
+        Target { backend: BackendName::new(service, "a"), ..target }
+    };
+    let mut world = World::start(vec![target("db"), target("db-read")]);
+
+    let mut services = [world.next().await.backend.service, world.next().await.backend.service];
+
+    services.sort();
+    assert_eq!(services, ["db", "db-read"]);
+    assert!(timeout(AMPLE, listener.accept()).await.unwrap().is_ok());
+    let second = timeout(Duration::from_millis(100), listener.accept()).await;
+    assert!(second.is_err(), "one connection for both");
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
-//! The watch of one backend: its schedule, its sequential probes, its dampener, and its events.
+//! The watch of one server: its schedule, its sequential probes, and for each backend that it is, a dampener and events.
+//!
+//! A server may be a backend of several services. If they check it in the same way, one probe serves them all.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -9,7 +12,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, watch::Receiver},
     time::{Instant, sleep_until},
 };
 
@@ -19,13 +22,17 @@ use super::{
     schedule::Schedule,
 };
 use crate::{
-    event::{Event, Health, Probed, Target},
+    event::{Event, Health, ProbeResult, Probed, Target},
     probe::Fault,
+    spec::BackendName,
 };
 
-/// Watches until the receiver of `events` is gone (or the future is dropped). The first probe starts after `first`.
+/// Watches `target` for the targets in `sharers`, which all have its address and its check, until the receiver of `events`
+/// is gone (or the future is dropped). The first probe starts after `first`. A target that joins later gets the last
+/// result at once.
 pub async fn watch<P>(
     target: Target,
+    mut sharers: Receiver<Vec<Target>>,
     first: Duration,
     limit: ProbeLimit,
     mut probe: P,
@@ -35,19 +42,77 @@ pub async fn watch<P>(
 {
     let started = Instant::now();
     let mut schedule = Schedule::new(&target.backend, first, target.check.interval);
-    let thresholds = Thresholds { rise: target.check.rise, fall: target.check.fall };
-    let mut dampener = Dampener::new(thresholds, target.known);
+    let mut audience = Audience { dampeners: BTreeMap::new(), events };
     let mut doubt = Doubt::default();
+    let mut last: Option<(Option<Health>, ProbeResult)> = None;
+    let mut due = started + schedule.next(started.elapsed());
     loop {
-        sleep_until(started + schedule.next(started.elapsed())).await;
-        let finding = limit.run(probe(&target)).await;
-        doubt.learn(&target, &finding);
-        let change = judge(&finding).and_then(|seen| dampener.observe(seen));
-        let (backend, address) = (target.backend.clone(), target.address);
-        let probed = Probed { backend, address, change, result: finding.into() };
-        if events.send(Event::Probed(probed)).await.is_err() {
+        let joined = audience.adjust(&sharers.borrow_and_update());
+        if let Some((seen, result)) = &last
+            && audience.tell(&joined, *seen, result).await.is_err()
+        {
             return;
         }
+        tokio::select! {
+            biased;
+            changed = sharers.changed() => if changed.is_err() { return } else { continue },
+            () = sleep_until(due) => {}
+        }
+        let finding = limit.run(probe(&target)).await;
+        doubt.learn(&target, &finding);
+        let (seen, result) = (judge(&finding), ProbeResult::from(finding));
+        // Those that joined during the probe get its result, too.
+        audience.adjust(&sharers.borrow_and_update());
+        let all: Vec<_> = audience.dampeners.keys().cloned().collect();
+        if audience.tell(&all, seen, &result).await.is_err() {
+            return;
+        }
+        last = Some((seen, result));
+        due = started + schedule.next(started.elapsed());
+    }
+}
+
+/// The backends that a probe is about.
+struct Audience {
+    dampeners: BTreeMap<BackendName, (Target, Dampener)>,
+    events: mpsc::Sender<Event>,
+}
+
+/// The receiver of events is gone.
+struct Gone;
+
+impl Audience {
+    /// Keeps the dampeners of targets that stay as they are. Returns the others.
+    fn adjust(&mut self, wanted: &[Target]) -> Vec<BackendName> {
+        let mut before = std::mem::take(&mut self.dampeners);
+        let mut joined = Vec::new();
+        for target in wanted {
+            let name = &target.backend;
+            let kept = before.remove(name).filter(|(old, _)| old.check == target.check);
+            let watched = kept.unwrap_or_else(|| {
+                joined.push(name.clone());
+                let thresholds = Thresholds { rise: target.check.rise, fall: target.check.fall };
+                (target.clone(), Dampener::new(thresholds, target.known))
+            });
+            self.dampeners.insert(name.clone(), watched);
+        }
+        joined
+    }
+
+    async fn tell(
+        &mut self,
+        names: &[BackendName],
+        seen: Option<Health>,
+        result: &ProbeResult,
+    ) -> Result<(), Gone> {
+        for name in names {
+            let Some((target, dampener)) = self.dampeners.get_mut(name) else { continue };
+            let change = seen.and_then(|seen| dampener.observe(seen));
+            let (backend, address) = (name.clone(), target.address);
+            let probed = Probed { backend, address, change, result: result.clone() };
+            self.events.send(Event::Probed(probed)).await.map_err(|_| Gone)?;
+        }
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{sync::atomic::AtomicU32, time::SystemTime};
 
-use tokio::{task::JoinHandle, time::sleep};
+use tokio::{sync::watch::channel, task::JoinHandle, time::sleep};
 
 use super::*;
 use crate::{
@@ -59,13 +59,7 @@ async fn no_backend_ever_has_two_probes_at_once() {
         finding(Err(Fault::Silent))
     };
     let (sender, mut events) = mpsc::channel(8);
-    let task = tokio::spawn(watch(
-        target(check(1_000, 3_700, 3)),
-        Duration::ZERO,
-        ProbeLimit::new(8),
-        probe,
-        sender,
-    ));
+    let task = tokio::spawn(watch_alone(target(check(1_000, 3_700, 3)), ProbeLimit::new(8), probe, sender));
 
     for _ in 0..10 {
         events.recv().await.unwrap();
@@ -80,7 +74,7 @@ async fn the_first_result_decides_only_if_the_health_is_unknown() {
         let (sender, mut events) = mpsc::channel(8);
         let target = Target { known, ..target(check(1_000, 1_000, 3)) };
         let probe = async |_: &Target| finding(Err(Fault::Failed("connection refused".to_owned())));
-        let task = tokio::spawn(watch(target, Duration::ZERO, ProbeLimit::new(8), probe, sender));
+        let task = tokio::spawn(watch_alone(target, ProbeLimit::new(8), probe, sender));
 
         let Some(Event::Probed(probed)) = events.recv().await else { panic!("no result") };
 
@@ -93,13 +87,7 @@ async fn the_first_result_decides_only_if_the_health_is_unknown() {
 async fn a_probe_that_decides_nothing_is_shown_and_changes_nothing() {
     let (sender, mut events) = mpsc::channel(8);
     let probe = async |_: &Target| finding(Err(Fault::Undecided("too many open files".to_owned())));
-    let task = tokio::spawn(watch(
-        target(check(1_000, 1_000, 3)),
-        Duration::ZERO,
-        ProbeLimit::new(8),
-        probe,
-        sender,
-    ));
+    let task = tokio::spawn(watch_alone(target(check(1_000, 1_000, 3)), ProbeLimit::new(8), probe, sender));
 
     for _ in 0..10 {
         let Some(Event::Probed(probed)) = events.recv().await else { panic!("no result") };
@@ -138,6 +126,55 @@ async fn concurrent_probes_are_limited_over_all_backends() {
     assert_eq!(most.load(Ordering::SeqCst), 3);
 }
 
+#[tokio::test(start_paused = true)]
+async fn targets_of_one_server_share_its_probes_and_each_has_its_own_thresholds() {
+    let probes = Arc::new(AtomicU32::new(0));
+    let counted = probes.clone();
+    let probe = async move |_: &Target| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        finding(Err(Fault::Failed("connection refused".to_owned())))
+    };
+    let named = |name: &str, fall| Target {
+        backend: BackendName::new(name, "web-1"),
+        known: Some(Health::Up),
+        ..target(check(1_000, 1_000, fall))
+    };
+    let (quick, slow) = (named("quick", 1), named("slow", 3));
+    let (targets, sharers) = channel(vec![quick.clone()]);
+    let (sender, mut events) = mpsc::channel(8);
+    let watching = watch(quick.clone(), sharers, Duration::ZERO, ProbeLimit::new(8), probe, sender);
+    let task = tokio::spawn(watching);
+    let mut next = async || match events.recv().await {
+        Some(Event::Probed(probed)) => (probed.backend.service, probed.change),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(next().await, ("quick".to_owned(), Some(Health::Down)));
+
+    let joined = Instant::now();
+    targets.send_replace(vec![quick, slow]);
+
+    assert_eq!(
+        (next().await, joined.elapsed()),
+        (("slow".to_owned(), None), Duration::ZERO),
+        "the last result"
+    );
+    for change in [None, Some(Health::Down), None] {
+        assert_eq!(next().await, ("quick".to_owned(), None));
+        assert_eq!(next().await, ("slow".to_owned(), change));
+    }
+    assert_eq!(probes.load(Ordering::SeqCst), 4);
+    task.abort();
+}
+
+/// A watch of one target.
+async fn watch_alone<P>(target: Target, limit: ProbeLimit, probe: P, events: mpsc::Sender<Event>)
+where
+    P: AsyncFnMut(&Target) -> Finding,
+{
+    let (_held, sharers) = channel(vec![target.clone()]);
+    watch(target, sharers, Duration::ZERO, limit, probe, events).await;
+}
+
 /// A backend that answers until it dies.
 #[derive(Clone, Copy)]
 struct Fake {
@@ -162,7 +199,7 @@ impl Fake {
                 finding(Err(Fault::Failed("connection refused".to_owned())))
             }
         };
-        let task = tokio::spawn(watch(target, Duration::ZERO, ProbeLimit::new(8), probe, sender));
+        let task = tokio::spawn(watch_alone(target, ProbeLimit::new(8), probe, sender));
         loop {
             let Some(Event::Probed(probed)) = events.recv().await else { panic!("the watch ended") };
             if let Some(change) = probed.change {
