@@ -34,10 +34,7 @@ fn the_flows_of_the_old_primary_end_before_the_new_one_gets_any() {
     let log = &world.maps().log;
     let deleted =
         log.iter().position(|op| matches!(op, Op::DeleteBackend(place) if *place == old.0 % (1 << 17)));
-    let entered = log.iter().position(|op| match op {
-        Op::PutSlots(_, ids) => ids.contains(&pools_of_new),
-        _ => false,
-    });
+    let entered = log.iter().position(|op| matches!(op, Op::PutSlots(_, ids) if ids.contains(&pools_of_new)));
     assert!(deleted.is_some() && deleted < entered, "{deleted:?} {entered:?} {log:?}");
 }
 
