@@ -75,6 +75,7 @@ use self::{
 use crate::{
     datapath::{Attached, Capacity, Datapath},
     event::{Event, Health, Path, Probed, Reply, Since, Target},
+    named::Named as _,
     probe::ProbeOutcome,
     spec::{Spec, overlay::Overlay},
 };
@@ -391,10 +392,16 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     fn probed(&mut self, probed: Probed, now: Instant) {
         let (name, detail) = (probed.backend.clone(), probed.result.detail.clone());
         let change = probed.change;
+        let admin = |state: &State| state.health_state(&name).map(|it| it.agent.admin);
+        let admin_before = admin(&self.state);
         if probed.result.outcome == ProbeOutcome::Success {
             self.readmit(&name);
         }
-        if !self.state.probed(probed, now) {
+        let has_changed = self.state.probed(probed, now);
+        if let Some(admin) = admin(&self.state).filter(|it| Some(*it) != admin_before) {
+            info!(backend:% = name, probe = detail, state = admin.name(); "the state that the backend's agent reports has changed");
+        }
+        if !has_changed {
             return;
         }
         match change {

@@ -58,7 +58,7 @@ pub struct ProbeResult {
     pub outcome: ProbeOutcome,
     /// For the operator: "connected", "HTTP 200", "connection refused", "no answer within 1s".
     pub detail: String,
-    /// For programs. Empty unless it succeeded.
+    /// For programs. Empty unless it succeeded, or the backend says itself that it is down.
     pub facts: Facts,
     /// Until the result or the timeout.
     pub duration: Duration,

@@ -24,6 +24,7 @@ use lb_common::net::Protocol;
 use tokio::time::Instant;
 
 pub use self::{
+    agent::{AgentReport, WeightPercent},
     fault::Fault,
     role::{Mark, Role, RoleReport},
 };
@@ -182,6 +183,8 @@ types! {
     Tls in tls,
     /// Sends a datagram.
     Udp in udp,
+    /// Asks an agent.
+    Agent in agent,
 }
 
 /// The outcome of a probe: the label `result` of `xlb_health_checks_total`.
@@ -236,13 +239,15 @@ impl From<String> for Answer {
     }
 }
 
-/// What a backend has said of itself, besides that it is healthy.
+/// What a backend has said of itself, besides whether it is healthy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// When the certificate of its chain that ends first ends.
     pub certificate_ends: Option<SystemTime>,
     /// A database: its role.
     pub role: Option<RoleReport>,
+    /// An agent: what it has said.
+    pub agent: Option<AgentReport>,
 }
 
 #[cfg(test)]

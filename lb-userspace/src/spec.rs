@@ -26,7 +26,7 @@ use serde::Deserialize;
 use crate::{
     hash_key::{HashKey, KeyError},
     named::{Named, json_by_name, named},
-    probe::Probe,
+    probe::{Kind, Probe},
     shared::Shared,
 };
 
@@ -227,6 +227,13 @@ pub struct Service {
     pub health: Option<HealthCheck>,
     /// In the order of the file, then those that commands added.
     pub backends: Vec<Backend>,
+}
+
+impl Service {
+    /// Do agents on the servers decide, too, which flows the backends get?
+    pub fn has_agents(&self) -> bool {
+        self.health.as_ref().is_some_and(|check| check.probe.kind() == Kind::Agent)
+    }
 }
 
 /// How a backend is chosen for a new flow.

@@ -162,7 +162,8 @@ pub struct Backend {
     pub address: SocketAddr,
     /// 0 to 1000. 0: no new flows.
     pub weight: u32,
-    /// The weight with which it gets new flows. 0: it gets none. A part of `weight`, rounded up, during a slow start.
+    /// The weight with which it gets new flows. 0: it gets none. A part of `weight`, rounded up, during a slow start or
+    /// according to its agent, which can also raise it.
     #[serde(default)]
     pub effective_weight: u32,
     /// Used only if no regular backend of its family can take new flows.

@@ -30,6 +30,7 @@ const CLASSES: &[&str] = &[
     "empty",
     "full_nat_without_source",
     "half_open_above_flows",
+    "health_agent_keys",
     "health_duration",
     "health_duration_bounds",
     "health_duration_without_unit",

@@ -113,7 +113,8 @@ impl<'a> Facts<'a> {
             address: backend.address,
             weight: backend.weight,
             effective_weight: entry.filter(|entry| gets_flows(entry)).map_or(0, |_| {
-                (backend.weight * self.state.tenths(&name, backend, in_panic)).div_ceil(SLOW_START_STEPS)
+                let part = self.state.part(service, backend, &name, in_panic);
+                part.of(backend.weight).div_ceil(SLOW_START_STEPS)
             }),
             backup: backend.backup,
             max_flows: backend.max_flows,

@@ -260,8 +260,8 @@ impl<'a> Compiler<'a> {
             placed.entry(Family::of(backend.address.ip())).or_default().push(id);
             in_panic.extend((standing == Standing::EligibleInPanic).then_some(id));
             if matches!(standing, Standing::Eligible | Standing::EligibleInPanic) {
-                let tenths = self.state.tenths(&name, backend, &families_in_panic);
-                let entry = Entry::new(id, backend, service.scheduler, tenths);
+                let part = self.state.part(service, backend, &name, &families_in_panic);
+                let entry = Entry::new(id, backend, service.scheduler, part);
                 eligible
                     .entry(Family::of(backend.address.ip()))
                     .or_default()

@@ -3,12 +3,14 @@
 //! Events only change the state; the controller acts on it afterwards. Time is passed in as an argument.
 
 mod adopt;
+mod agent;
 mod former_counts;
 mod generation;
 mod grace;
 mod health_state;
 mod intent;
 pub mod offers;
+mod part;
 mod reach;
 mod role;
 mod scope;
@@ -25,15 +27,17 @@ use std::{
 
 use lb_common::{backend::BackendId, hop::Hop, limits::Room, service::Mode};
 
+pub use self::{
+    agent::Agent,
+    grace::{Grace, Round},
+    health_state::HealthState,
+    part::Part,
+    scope::Scope,
+    standing::{Readiness, Standing},
+};
 use self::{
     former_counts::FormerCounts, generation::Generation, offers::Offers, reach::Reach,
     slow_starts::SlowStarts,
-};
-pub use self::{
-    grace::{Grace, Round},
-    health_state::HealthState,
-    scope::Scope,
-    standing::{Readiness, Standing},
 };
 use super::roles::{Change, RoleMemory, Roles};
 use crate::{
@@ -122,13 +126,17 @@ impl State {
         }
         let health_states = Arc::make_mut(&mut self.health_states);
         let Some(health_state) = health_states.get_mut(&probed.backend) else { return false };
-        let (name, before) = (probed.backend.clone(), health_state.health);
+        let (name, before, agent_before) = (probed.backend.clone(), health_state.health, health_state.agent);
         let report = probed.result.facts.role.clone();
         let has_changed = health_state.learn(probed, now);
-        if has_changed {
-            if before == Some(Health::Down) {
-                self.begin_slow_start(&name, now);
-            }
+        let agent = health_state.agent;
+        let is_ready_again = agent_before.has_withdrawn()
+            && agent.admin == AdminState::Ready
+            && self.admin(&name) == AdminState::Ready;
+        if is_ready_again || has_changed && before == Some(Health::Down) {
+            self.begin_slow_start(&name, now);
+        }
+        if has_changed || agent.differs(agent_before) {
             self.set_dirty(Scope::Services([name.service.clone()].into()));
         }
         self.learn_role(&name, report, now);
@@ -253,12 +261,27 @@ impl State {
         self.admin.get(name).copied().unwrap_or_default()
     }
 
-    /// The part of its weight that counts for new flows, in tenths. In panic, when all must help, it is the whole.
-    pub fn tenths(&self, name: &BackendName, backend: &Backend, in_panic: &[Family]) -> u32 {
-        if in_panic.contains(&Family::of(backend.address.ip())) {
-            return SLOW_START_STEPS;
+    /// What its agent has said. Without an agent check: ready, with all of its weight.
+    pub fn agent(&self, service: &Service, name: &BackendName) -> Agent {
+        if !service.has_agents() {
+            return Agent::default();
         }
-        self.slow_starts.tenths(name)
+        self.health_states.get(name).map(|it| it.agent).unwrap_or_default()
+    }
+
+    /// The part of its weight that counts for new flows. In panic, when all must help, slow starts do not matter.
+    pub fn part(
+        &self,
+        service: &Service,
+        backend: &Backend,
+        name: &BackendName,
+        in_panic: &[Family],
+    ) -> Part {
+        let is_in_panic = in_panic.contains(&Family::of(backend.address.ip()));
+        Part {
+            tenths: if is_in_panic { SLOW_START_STEPS } else { self.slow_starts.tenths(name) },
+            percent: self.agent(service, name).weight,
+        }
     }
 
     pub fn health_state(&self, name: &BackendName) -> Option<&HealthState> {

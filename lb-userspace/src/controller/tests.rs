@@ -1,5 +1,6 @@
 //! The controller as a whole, with a datapath in memory and a fake host.
 
+mod agents;
 mod availability;
 mod counters;
 mod counts;

@@ -39,6 +39,10 @@ impl From<Finding> for ProbeResult {
                 (ProbeOutcome::Success, answer.text)
             }
             Err(Fault::Failed(detail)) => (ProbeOutcome::Failure, detail),
+            Err(Fault::Reported(answer)) => {
+                facts = answer.facts;
+                (ProbeOutcome::Failure, answer.text)
+            }
             Err(Fault::Silent) => {
                 (ProbeOutcome::Timeout, format!("no answer within {}", duration::show(finding.timeout)))
             }

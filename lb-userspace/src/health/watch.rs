@@ -120,7 +120,7 @@ impl Audience {
 const fn judge(finding: &Finding) -> Option<Health> {
     match &finding.answer {
         Ok(_) => Some(Health::Up),
-        Err(Fault::Failed(_) | Fault::Silent) => Some(Health::Down),
+        Err(Fault::Failed(_) | Fault::Reported(_) | Fault::Silent) => Some(Health::Down),
         Err(Fault::Undecided(_)) => None,
     }
 }
@@ -138,10 +138,11 @@ impl Doubt {
                 self.0 = Some(why.clone());
             }
             Err(Fault::Undecided(_)) => {}
-            Ok(_) | Err(Fault::Failed(_) | Fault::Silent) if self.0.take().is_some() => {
-                log::info!(backend:%; "health check decides again");
+            Ok(_) | Err(Fault::Failed(_) | Fault::Reported(_) | Fault::Silent) => {
+                if self.0.take().is_some() {
+                    log::info!(backend:%; "health check decides again");
+                }
             }
-            Ok(_) | Err(Fault::Failed(_) | Fault::Silent) => {}
         }
     }
 }

@@ -4,11 +4,15 @@ use std::io;
 
 use nix::errno::Errno;
 
+use super::Answer;
+
 /// See the [module](self).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// It answered, but not as it should.
     Failed(String),
+    /// It says itself that it is down.
+    Reported(Box<Answer>),
     /// It did not answer in time.
     Silent,
     /// Nothing follows for the backend's health: this host could not send the probe, or the server would not say.

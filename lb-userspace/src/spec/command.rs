@@ -56,8 +56,8 @@ impl fmt::Display for BackendPatch {
     }
 }
 
-/// The administrative state of a backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The administrative state of a backend, from the loosest to the strictest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AdminState {
     /// In service.
     #[default]

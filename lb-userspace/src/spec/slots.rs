@@ -35,6 +35,8 @@ impl Service {
         match self.scheduler {
             Scheduler::LeastConnections => count as u32,
             Scheduler::RoundRobin => cycle(count as u32),
+            // An agent may give its backend any weight.
+            Scheduler::WeightedRoundRobin | Scheduler::RandomTwo if self.has_agents() => most_in_cycle(count),
             Scheduler::WeightedRoundRobin | Scheduler::RandomTwo => {
                 cycle(backends().map(|backend| backend.weight).sum())
             }
@@ -77,6 +79,25 @@ mod tests {
                 expected,
                 "{scheduler:?}, {slow_start:?}, {backends}"
             );
+        }
+    }
+
+    #[test]
+    fn agents_may_give_any_weights() {
+        let cases = [
+            (Scheduler::RoundRobin, 3),
+            (Scheduler::WeightedRoundRobin, 4_096),
+            (Scheduler::RandomTwo, 4_096),
+            (Scheduler::LeastConnections, 3),
+            (Scheduler::Maglev, TABLE),
+        ];
+        for (scheduler, expected) in cases {
+            let mut service = of(3);
+            let probe = crate::probe::fixture::configured("type = 'agent'");
+            service.health.as_mut().unwrap().probe = probe;
+            service.scheduler = scheduler;
+
+            assert_eq!(service.most_slots_in(Family::V4), expected, "{scheduler:?}");
         }
     }
 

@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use lb_common::{backend::BackendId, limits::MAX_MEMBERS, pool::Picker};
 
 use crate::{
+    controller::state::Part,
     hash_key::HashKey,
     spec::{Backend, Scheduler},
 };
@@ -28,22 +29,22 @@ pub struct Entry {
     pub id: BackendId,
     /// Its identity, which is the same on all nodes.
     pub address: SocketAddr,
-    /// Its effective weight in tenths, 1 to 10,000: the weight that the scheduler uses, times the tenths of it that
-    /// count.
+    /// Its effective weight in tenths, 1 to 10,000: the part that counts of the weight that the scheduler uses.
     pub weight: u32,
 }
 
 impl Entry {
-    pub const fn new(id: BackendId, backend: &Backend, scheduler: Scheduler, tenths: u32) -> Self {
+    pub fn new(id: BackendId, backend: &Backend, scheduler: Scheduler, part: Part) -> Self {
         let weight = match scheduler {
-            Scheduler::RoundRobin => 1,
+            // It ignores weights, but not that a backend comes up.
+            Scheduler::RoundRobin => part.tenths,
             Scheduler::WeightedRoundRobin
             | Scheduler::LeastConnections
             | Scheduler::RandomTwo
             | Scheduler::SourceHash
-            | Scheduler::Maglev => backend.weight,
+            | Scheduler::Maglev => part.of(backend.weight),
         };
-        Self { id, address: backend.address, weight: weight * tenths }
+        Self { id, address: backend.address, weight }
     }
 }
 

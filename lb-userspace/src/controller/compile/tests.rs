@@ -13,9 +13,10 @@ use super::*;
 use crate::{
     controller::{
         diff::diff,
-        fixture::{backend, probed, service, serving, socket, web},
+        fixture::{backend, probed, service, serving, socket, unprobed, web},
     },
     event::Health,
+    probe::{AgentReport, WeightPercent, fixture::configured},
     spec::{Availability, Scheduler},
 };
 
@@ -315,11 +316,7 @@ proptest! {
         let service = Service {
             scheduler,
             availability: Availability { slow_start: Duration::from_secs(length), ..Availability::default() },
-            backends: backends.iter().enumerate().map(|(n, (weight, ..))| Backend {
-                weight: *weight,
-                ..backend(&format!("b{n}"), &format!("10.0.{}.{}:80", n >> 8, n & 255))
-            }).collect(),
-            ..web(Protocol::Tcp)
+            ..service_of(backends.iter().map(|(weight, ..)| *weight))
         };
         let most = service.most_slots();
         let mut state = serving(vec![service], start);
@@ -339,6 +336,41 @@ proptest! {
         let needed: u32 = want.slots.values().map(|ids| SlotLine::occupied(ids.len() as u32)).sum();
         prop_assert!(u64::from(needed) <= most, "{needed}, not at most {most}");
     }
+}
+
+proptest! {
+    /// Each backend has a weight and a percentage of it.
+    #[test]
+    fn agents_never_need_more_slots_than_there_is_room_for(
+        scheduler in prop::sample::select(&[Scheduler::RoundRobin, Scheduler::WeightedRoundRobin]),
+        backends in prop::collection::vec((0..=1000u32, prop_oneof![0..=100u32, 0..=25_600u32]), 1..500),
+    ) {
+        let mut service = service_of(backends.iter().map(|(weight, _)| *weight));
+        service.scheduler = scheduler;
+        service.health.as_mut().unwrap().probe = configured("type = 'agent'");
+        let most = service.most_slots();
+        let mut state = unprobed(vec![service], Instant::now());
+        for (n, (_, percent)) in backends.iter().enumerate() {
+            let mut probed = probed(&state, &format!("web/b{n}"), Health::Up);
+            let weight = Some(WeightPercent(*percent));
+            probed.result.facts.agent = Some(AgentReport { state: None, weight });
+            state.probed(probed, Instant::now());
+        }
+
+        let want = compile(&state, &Indexed::default()).unwrap();
+
+        let needed: u32 = want.slots.values().map(|ids| SlotLine::occupied(ids.len() as u32)).sum();
+        prop_assert!(u64::from(needed) <= most, "{needed}, not at most {most}");
+    }
+}
+
+/// A service with a backend for each of these weights.
+fn service_of(weights: impl Iterator<Item = u32>) -> Service {
+    let backends = weights.enumerate().map(|(n, weight)| Backend {
+        weight,
+        ..backend(&format!("b{n}"), &format!("10.0.{}.{}:80", n >> 8, n & 255))
+    });
+    Service { backends: backends.collect(), ..web(Protocol::Tcp) }
 }
 
 fn compiled(services: &[Service]) -> Snapshot {

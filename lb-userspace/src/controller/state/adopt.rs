@@ -4,11 +4,12 @@ use std::{sync::Arc, time::Instant};
 
 use lb_common::{backend::Backend as Entry, hop::InterfaceIndex, net::Protocol};
 
-use super::{Scope, State};
+use super::{Agent, Scope, State};
 use crate::{
     controller::{identity::Former, index::Indexed},
     event::Health,
-    spec::{AdminState, Backend, BackendName, OnDown, Service},
+    probe::WeightPercent,
+    spec::{AdminState, Backend, BackendName, OnDown, SLOW_START_STEPS, Scheduler, Service},
 };
 
 impl State {
@@ -50,9 +51,10 @@ impl State {
             self.roles.adopt(&cluster, backend.address, now);
         }
         let health = self.adopted_health(service, backend, entry);
+        let agent = assumed_agent(service, backend, entry);
         Arc::make_mut(&mut self.health_states)
             .entry(name)
-            .and_modify(|health_state| health_state.health = health);
+            .and_modify(|health_state| (health_state.health, health_state.agent) = (health, agent));
     }
 
     fn adopted_health(&self, service: &Service, backend: &Backend, entry: Option<&Entry>) -> Option<Health> {
@@ -63,7 +65,7 @@ impl State {
             // Its role may be the reason. The first result decides.
             Some(_) | None if service.role.wanted.is_some() => None,
             // It would get no new flows in either case. But a UDP backend that is down has no entry.
-            Some(_) if !self.would_serve(service, backend) => {
+            Some(_) if service.has_agents() || !self.would_serve(service, backend) => {
                 (service.protocol == Protocol::Udp).then_some(Health::Up)
             }
             Some(_) => Some(Health::Down),
@@ -79,6 +81,22 @@ impl State {
             && backend.weight > 0
             && !backend.backup
             && self.hop(self.path(service, backend)).is_some()
+    }
+}
+
+/// What the agent has said is not in the maps. A backend without new flows may be drained by it, and gets none before
+/// it has answered; otherwise the weight stays until then.
+fn assumed_agent(service: &Service, backend: &Backend, entry: Option<&Entry>) -> Agent {
+    match entry.filter(|_| service.has_agents()) {
+        Some(entry) if entry.accepts == Entry::ACCEPTS_NONE => {
+            Agent::assumed(AdminState::Drain, WeightPercent::ALL)
+        }
+        Some(entry) if service.scheduler != Scheduler::RoundRobin && entry.weight > 0 => {
+            let tenths = backend.weight.max(1) * SLOW_START_STEPS;
+            let percent = WeightPercent((entry.weight * WeightPercent::ALL.0).div_ceil(tenths));
+            Agent::assumed(AdminState::Ready, percent.min(WeightPercent::MOST))
+        }
+        Some(_) | None => Agent::default(),
     }
 }
 

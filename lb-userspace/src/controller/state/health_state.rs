@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use super::Agent;
 use crate::{
     event::{Health, ProbeResult, Probed},
     metrics::Checks,
+    probe::ProbeOutcome,
 };
 
 /// The operator is warned when a certificate has no more than this left.
@@ -16,6 +18,7 @@ pub struct HealthState {
     pub health: Option<Health>,
     /// When the health became known.
     pub since: Instant,
+    pub agent: Agent,
     pub last: Option<ProbeResult>,
     /// When the first certificate of its chain ends, if a probe has seen one.
     pub certificate_ends: Option<SystemTime>,
@@ -36,6 +39,7 @@ impl HealthState {
         Self {
             health: seen.and_then(|it| it.health),
             since: seen.map_or(now, |it| it.since),
+            agent: seen.map(|it| it.agent).unwrap_or_default(),
             last: seen.and_then(|it| it.last.clone()),
             certificate_ends: seen.and_then(|it| it.certificate_ends),
             counts,
@@ -54,6 +58,12 @@ impl HealthState {
         *self.counts.checks.results.entry(probed.result.outcome).or_default() += 1;
         self.counts.checks.durations.observe(probed.result.duration);
         self.certificate_ends = probed.result.facts.certificate_ends.or(self.certificate_ends);
+        self.agent = match &probed.result.facts.agent {
+            Some(report) => self.agent.after(report),
+            // A check of another type.
+            None if probed.result.outcome == ProbeOutcome::Success => Agent::default(),
+            None => self.agent,
+        };
         self.last = Some(probed.result);
         if probed.change.is_none() || probed.change == self.health {
             return false;

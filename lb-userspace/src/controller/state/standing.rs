@@ -13,7 +13,7 @@ use super::State;
 use crate::{
     controller::roles::Fit,
     event::{Health, HopState, Path},
-    probe::Role,
+    probe::{Role, WeightPercent},
     spec::{AdminState, Backend, BackendName, OnDown, OnRoleChange, Percent, Service, rules::Family},
 };
 
@@ -41,6 +41,7 @@ pub struct Readiness {
 
 /// What decides on the standing of one backend.
 struct Condition {
+    /// The operator's or the agent's, whichever is stricter.
     admin: AdminState,
     health: Option<Health>,
     /// What its role allows.
@@ -123,10 +124,13 @@ impl State {
     }
 
     fn condition(&self, service: &Service, backend: &Backend) -> Condition {
-        let admin = self.admin(&BackendName::new(&service.name, &backend.name));
+        let name = BackendName::new(&service.name, &backend.name);
+        let agent = self.agent(service, &name);
+        let admin = self.admin(&name).max(agent.admin);
         let health = self.health(service, backend);
         let can_serve = admin == AdminState::Ready
             && backend.weight > 0
+            && agent.weight > WeightPercent(0)
             && self.hop(self.path(service, backend)).is_some();
         let fit = self.fit(service, backend);
         let is_fit = matches!(fit, Fit::Regular | Fit::Backup);

@@ -276,10 +276,9 @@ fn a_change_that_fails_leaves_slow_starts_as_they_were() {
         world.maps().fail_after = (!is_full).then_some(0);
         world.ask(patch("web/web-1", AdminState::Ready)).unwrap_err();
         assert_eq!(weights(&mut world), [0, 40, 100]);
-        assert_eq!(
-            world.controller.state.tenths(&name("web/web-1"), &world.spec().services[0].backends[0], &[]),
-            10
-        );
+        let web = &world.spec().services[0];
+        let part = world.controller.state.part(web, &web.backends[0], &name("web/web-1"), &[]);
+        assert_eq!(part.tenths, 10);
     }
     let edits: [fn(&mut Service); 3] = [
         |web| web.availability.slow_start = Duration::ZERO,
