@@ -185,6 +185,8 @@ types! {
     Udp in udp,
     /// Asks an agent.
     Agent in agent,
+    /// A login, and the role of a MySQL or MariaDB server.
+    Mysql in mysql,
 }
 
 /// The outcome of a probe: the label `result` of `xlb_health_checks_total`.

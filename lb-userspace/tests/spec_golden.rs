@@ -39,6 +39,7 @@ const CLASSES: &[&str] = &[
     "health_http_head_without_body",
     "health_http_keys",
     "health_interval_shorter_than_inherited_timeout",
+    "health_mysql_keys",
     "health_of_udp_without_port",
     "health_path",
     "health_path_of_another_type",

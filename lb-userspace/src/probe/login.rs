@@ -2,8 +2,6 @@
 //!
 //! The password is in a file, which is read at each login, so that a changed one needs no reload.
 
-#![expect(dead_code, reason = "the types of checks that log in are separate commits")]
-
 use std::path::PathBuf;
 
 use toml::de::DeValue;
@@ -20,6 +18,7 @@ const MAX_NAME: usize = 128;
 const MAX_PASSWORD: u64 = 1024;
 
 pub const USER: Key<String> = Key::new("user", |it| name(it, "user"));
+#[expect(dead_code, reason = "the type of checks that has it is a separate commit")]
 pub const DATABASE: Key<String> = Key::new("database", |it| name(it, "database"));
 pub const PASSWORD_FILE: Key<PathBuf> = Key::new("password_file", value::file_path);
 

@@ -18,10 +18,10 @@ use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
     rustls::{
-        ClientConfig,
-        client::Resumption,
+        ClientConfig, Error,
+        client::{Resumption, WebPkiServerVerifier, danger::ServerCertVerifier as _},
         crypto::ring,
-        pki_types::{IpAddr, ServerName},
+        pki_types::{IpAddr, ServerName, UnixTime},
     },
 };
 use toml::de::DeValue;
@@ -67,7 +67,18 @@ pub const KEY: Key<PathBuf> = Key::new("key", value::file_path);
 
 /// What is kept between two handshakes: the configuration made from the files.
 #[derive(Default)]
-pub struct TlsSession(Option<(Stamps, Arc<ClientConfig>)>);
+pub struct TlsSession(Option<(Stamps, Configs)>);
+
+/// Made from the files.
+#[derive(Clone)]
+struct Configs {
+    /// Of the mode.
+    client: Arc<ClientConfig>,
+    /// Accepts any server.
+    unverified: Arc<ClientConfig>,
+    /// Verifies the server. `None`: any server is right.
+    verifier: Option<Arc<WebPkiServerVerifier>>,
+}
 
 impl TlsClient {
     /// Reads the keys. `default`: without the key `tls`.
@@ -106,7 +117,7 @@ impl TlsClient {
 
     /// What is wrong with the files.
     pub fn check_files(&self) -> Result<(), String> {
-        if self.mode == TlsMode::Off { Ok(()) } else { files::config(self).map(drop) }
+        if self.mode == TlsMode::Off { Ok(()) } else { files::configs(self).map(drop) }
     }
 
     /// Encrypts a connection.
@@ -120,8 +131,29 @@ impl TlsClient {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let config = session.config(self)?;
-        let connecting = TlsConnector::from(config).connect(self.name(address), stream);
+        let connecting = TlsConnector::from(config.client).connect(self.name(address), stream);
         connecting.await.map_err(faults::of_handshake)
+    }
+
+    /// The same for servers that lock out a client which breaks off handshakes: the handshake is completed in any case, and
+    /// the server is verified afterwards. Nothing secret may be sent to one that is not the right one.
+    pub async fn handshake_then_verify<S>(
+        &self,
+        session: &mut TlsSession,
+        stream: S,
+        address: SocketAddr,
+    ) -> Result<(TlsStream<S>, Result<(), Fault>), Fault>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let config = session.config(self)?;
+        let connecting = TlsConnector::from(config.unverified).connect(self.name(address), stream);
+        let stream = connecting.await.map_err(faults::of_handshake)?;
+        let verified = match config.verifier {
+            Some(verifier) => verify(&verifier, &stream, &self.name(address)),
+            None => Ok(()),
+        };
+        Ok((stream, verified))
     }
 
     fn name(&self, address: SocketAddr) -> ServerName<'static> {
@@ -131,17 +163,33 @@ impl TlsClient {
 }
 
 impl TlsSession {
-    fn config(&mut self, client: &TlsClient) -> Result<Arc<ClientConfig>, Fault> {
+    fn config(&mut self, client: &TlsClient) -> Result<Configs, Fault> {
         let stamps = Stamps::of(client).map_err(Fault::local)?;
         match &self.0 {
-            Some((read, config)) if *read == stamps => Ok(Arc::clone(config)),
+            Some((read, configs)) if *read == stamps => Ok(configs.clone()),
             Some(_) | None => {
-                let config = Arc::new(files::config(client).map_err(Fault::local)?);
-                self.0 = Some((stamps, Arc::clone(&config)));
-                Ok(config)
+                let configs = files::configs(client).map_err(Fault::local)?;
+                self.0 = Some((stamps, configs.clone()));
+                Ok(configs)
             }
         }
     }
+}
+
+/// Has the server a certificate of this name, from a trusted CA? The handshake has shown that it has the private key.
+fn verify<S>(
+    verifier: &WebPkiServerVerifier,
+    stream: &TlsStream<S>,
+    name: &ServerName<'_>,
+) -> Result<(), Fault> {
+    let (_, connection) = stream.get_ref();
+    let verified = match connection.peer_certificates() {
+        Some([own, others @ ..]) => {
+            verifier.verify_server_cert(own, others, name, &[], UnixTime::now()).map(drop)
+        }
+        Some([]) | None => Err(Error::NoCertificatesPresented),
+    };
+    verified.map_err(|error| faults::of_tls(&error))
 }
 
 /// The time at which the first certificate of the server's chain ends.

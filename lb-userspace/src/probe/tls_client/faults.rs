@@ -11,7 +11,7 @@ const DAY_SECONDS: u64 = 24 * 60 * 60;
 
 pub fn of_handshake(error: io::Error) -> Fault {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        Some(cause) => Fault::Failed(printable(&of_tls(cause))),
+        Some(cause) => of_tls(cause),
         None if error.kind() == io::ErrorKind::UnexpectedEof => {
             Fault::Failed("closed during the TLS handshake".to_owned())
         }
@@ -19,7 +19,11 @@ pub fn of_handshake(error: io::Error) -> Fault {
     }
 }
 
-fn of_tls(error: &Error) -> String {
+pub fn of_tls(error: &Error) -> Fault {
+    Fault::Failed(printable(&words(error)))
+}
+
+fn words(error: &Error) -> String {
     #[expect(clippy::wildcard_enum_match_arm, reason = "the enum of another crate has many rare errors")]
     match error {
         Error::InvalidCertificate(why) => of_certificate(why),

@@ -9,11 +9,11 @@ use std::{
 
 use tokio_rustls::rustls::{
     ClientConfig, RootCertStore,
-    client::WebPkiServerVerifier,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 
-use super::{TlsClient, TlsMode, provider, verifier::Unverified, without_resumption};
+use super::{Configs, TlsClient, TlsMode, provider, verifier::Unverified, without_resumption};
 use crate::secret_file;
 
 /// Maximum size of a file of certificates: the CAs of a host take about 200 KiB.
@@ -38,20 +38,29 @@ impl Stamps {
 }
 
 /// Reads the files.
-pub fn config(client: &TlsClient) -> Result<ClientConfig, String> {
+pub fn configs(client: &TlsClient) -> Result<Configs, String> {
+    let unverified = Arc::new(config(client, Arc::new(Unverified::default()))?);
+    let verifier = match client.mode {
+        TlsMode::Verify => Some(verifier(client)?),
+        TlsMode::Off | TlsMode::Require => None,
+    };
+    let client = match &verifier {
+        Some(verifier) => Arc::new(config(client, Arc::<WebPkiServerVerifier>::clone(verifier))?),
+        None => Arc::clone(&unverified),
+    };
+    Ok(Configs { client, unverified, verifier })
+}
+
+fn verifier(client: &TlsClient) -> Result<Arc<WebPkiServerVerifier>, String> {
+    let roots = client.ca.as_deref().map_or_else(roots_of_host, |path| read_roots(path).map(Arc::new))?;
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider()).build();
+    verifier.map_err(|error| error.to_string())
+}
+
+fn config(client: &TlsClient, verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, String> {
     let versions = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
     let builder = versions.map_err(|error| error.to_string())?;
-    let builder = match client.mode {
-        TlsMode::Verify => {
-            let roots =
-                client.ca.as_deref().map_or_else(roots_of_host, |path| read_roots(path).map(Arc::new))?;
-            let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider()).build();
-            builder.with_webpki_verifier(verifier.map_err(|error| error.to_string())?)
-        }
-        TlsMode::Off | TlsMode::Require => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified::default()))
-        }
-    };
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     let config = match &client.identity {
         None => builder.with_no_client_auth(),
         Some((cert, key)) => builder
