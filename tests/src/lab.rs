@@ -7,6 +7,7 @@
 //!   lab.start(&config)   the daemon                                   config, daemon, metrics
 //!   lab.web_servers()    nginx on each backend                        web
 //!   many                 thousands of services over those             many
+//!   MariaDb              a database server on a backend               mariadb
 //!   TcpEcho, UdpEcho     other servers, as threads in a namespace     echo
 //!   visit, Live          clients, as threads in a namespace           visit, live
 //!   Flood                forged clients                               flood
@@ -28,6 +29,7 @@ pub mod flood;
 pub mod link;
 pub mod live;
 pub mod many;
+pub mod mariadb;
 pub mod metrics;
 pub mod namespace;
 pub mod nftables;
@@ -64,6 +66,7 @@ pub use self::{
     daemon::Daemon,
     echo::Server,
     live::Live,
+    mariadb::MariaDb,
     namespace::Namespace,
     topology::{Backend, Network, Shape, Topology},
     visit::{Tally, Visit, visit, visit_while},

@@ -92,6 +92,11 @@ pub enum Check {
         /// Begins with `/`.
         path: &'static str,
     },
+    /// Logs in to MySQL or MariaDB.
+    Mysql {
+        /// Other keys, a line each, as they are written.
+        keys: String,
+    },
 }
 
 /// `[[service.backend]]`
@@ -261,10 +266,11 @@ impl fmt::Display for Service {
 impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\n[service.health]")?;
-        match self.check {
+        match &self.check {
             Check::None => return writeln!(f, "type = \"none\""),
             Check::Tcp => writeln!(f, "type = \"tcp\"")?,
             Check::Http { path } => writeln!(f, "type = \"http\"\npath = \"{path}\"")?,
+            Check::Mysql { keys } => writeln!(f, "type = \"mysql\"\n{keys}")?,
         }
         let Self { interval, timeout, rise, fall, .. } = self;
         writeln!(

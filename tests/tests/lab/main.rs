@@ -17,6 +17,7 @@ mod health;
 mod itself;
 mod killed_starts;
 mod kills;
+mod mariadb;
 mod memory;
 mod metrics;
 mod neighbours;

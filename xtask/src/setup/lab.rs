@@ -13,6 +13,7 @@ const NETWORK: &[Program] = &[
 
 const PROGRAMS: &[Program] = &[
     ("nginx", "nginx-light", "the lab's web servers"),
+    ("mariadbd", "mariadb-server", "the lab's database servers"),
     ("curl", "curl", "the lab's client"),
     ("wrk", "wrk", "load generator of the lab's client"),
     ("nft", "nftables", "bench compares xlb with it"),

@@ -1,0 +1,183 @@
+//! MariaDB on a backend, with a data directory of its own.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::unistd::User;
+use rcgen::{CertificateParams, KeyPair};
+
+use super::{
+    Backend, Family, Lab,
+    address::SOURCE,
+    command::{self, Output},
+    wait::eventually,
+};
+
+/// Where every database server listens.
+pub const PORT: u16 = 3306;
+/// The name in the server's certificate.
+pub const NAME: &str = "db.example.org";
+
+/// On a busy machine.
+const START: Duration = Duration::from_secs(60);
+/// The user that it runs as: it refuses to be root.
+const USER: &str = "mysql";
+
+/// `ip netns exec` gives each process mounts of its own.
+const WITH_HOSTS: &str = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+
+/// A database server. Dropping it kills it.
+pub struct MariaDb {
+    /// The host where it runs.
+    pub backend: Backend,
+    directory: PathBuf,
+    options: Vec<String>,
+    process: Option<Child>,
+}
+
+impl MariaDb {
+    /// Starts a server on the backend of this number, with more `options`, and waits until it answers.
+    pub fn start(lab: &Lab, number: u8, options: &[&str]) -> Result<Self> {
+        let backend = lab.backends[usize::from(number) - 1].clone();
+        let directory = lab.directory().join(format!("{}.mariadb", backend.name));
+        fs::create_dir(&directory)?;
+        let own = format!("--server-id={number}");
+        let options = [own.as_str()].iter().chain(options).map(|&option| option.to_owned()).collect();
+        let mut server = Self { backend, directory, options, process: None };
+        let user =
+            User::from_name(USER)?.context("there is no user mysql; `cargo xtask setup` installs it")?;
+        let give = |file: &Path| chown(file, Some(user.uid.as_raw()), Some(user.gid.as_raw()));
+        if !server.certificate().exists() {
+            make_certificate(&server.certificate(), &server.private_key())?;
+            give(&server.private_key())?;
+        }
+        server.write_hosts(lab)?;
+        give(&server.directory)?;
+        let options = server.common_options();
+        let mut install = vec!["mariadb-install-db"];
+        install.extend(options.iter().map(String::as_str));
+        install.extend(["--auth-root-authentication-method=normal", "--skip-test-db"]);
+        command::run(&install)?;
+        server.start_again()?;
+        Ok(server)
+    }
+
+    /// Kills it at once.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.kill()?;
+            process.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Starts it after [`Self::kill`].
+    pub fn start_again(&mut self) -> Result<()> {
+        let file = |name: &str| self.directory.join(name).display().to_string();
+        let process = self
+            .backend
+            .namespace
+            .command("sh")
+            .args(["-c", WITH_HOSTS, &file("hosts"), "mariadbd"])
+            .args(self.common_options())
+            .arg(format!("--socket={}", self.socket()))
+            .arg(format!("--pid-file={}", file("pid")))
+            .arg(format!("--log-error={}", file("error.log")))
+            .arg(format!("--log-bin={}", file("data/binlog")))
+            .arg(format!("--relay-log={}", file("data/relay")))
+            .arg(format!("--ssl-cert={}", self.certificate().display()))
+            .arg(format!("--ssl-key={}", self.private_key().display()))
+            .args([&format!("--port={PORT}"), "--log-slave-updates", "--gtid-strict-mode=1"])
+            .args(&self.options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("start mariadbd; `cargo xtask setup` installs it")?;
+        self.process = Some(process);
+        let answers = eventually(START, &format!("MariaDB on {} answers", self.backend.name), || {
+            Ok(self.client("SELECT 1")?.code == 0)
+        });
+        answers.map(drop).with_context(|| self.error_log().unwrap_or_default())
+    }
+
+    /// Runs statements as root, and returns what they print, without the names of columns.
+    pub fn sql(&self, statements: &str) -> Result<String> {
+        let Output { code, stdout, stderr } = self.client(statements)?;
+        ensure!(code == 0, "{statements}: {stderr}");
+        Ok(stdout.trim_end().to_owned())
+    }
+
+    /// A counter or variable of `SHOW GLOBAL STATUS`.
+    pub fn status(&self, name: &str) -> Result<String> {
+        let row = self.sql(&format!("SHOW GLOBAL STATUS LIKE '{name}'"))?;
+        let (_, value) = row.split_once('\t').with_context(|| format!("there is no status {name}"))?;
+        Ok(value.to_owned())
+    }
+
+    /// What it has logged.
+    pub fn error_log(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.directory.join("error.log"))?)
+    }
+
+    /// The certificate of all servers of a lab, which is its own CA.
+    pub fn certificate(&self) -> PathBuf {
+        self.directory.with_file_name("mariadb.cert.pem")
+    }
+
+    fn private_key(&self) -> PathBuf {
+        self.directory.with_file_name("mariadb.key.pem")
+    }
+
+    fn client(&self, statements: &str) -> Result<Output> {
+        let socket = format!("--socket={}", self.socket());
+        command::output(&["mariadb", "--no-defaults", &socket, "-N", "-B", "-e", statements])
+    }
+
+    fn socket(&self) -> String {
+        self.directory.join("sock").display().to_string()
+    }
+
+    /// Without InnoDB, a server starts in a fraction of a second and takes 5 MB.
+    fn common_options(&self) -> Vec<String> {
+        let data = self.directory.join("data");
+        vec![
+            "--no-defaults".to_owned(),
+            format!("--user={USER}"),
+            format!("--datadir={}", data.display()),
+            "--skip-innodb".to_owned(),
+            "--default-storage-engine=Aria".to_owned(),
+            "--aria-log-file-size=8M".to_owned(),
+        ]
+    }
+
+    /// Servers look up the names of their clients.
+    fn write_hosts(&self, lab: &Lab) -> Result<()> {
+        let mut hosts = format!("127.0.0.1 localhost\n{} xlb.example.org\n", SOURCE.of(Family::V4));
+        for Backend { name, address, .. } in &lab.backends {
+            hosts += &format!("{} {name}.example.org\n", address.of(Family::V4));
+        }
+        Ok(fs::write(self.directory.join("hosts"), hosts)?)
+    }
+}
+
+/// A certificate that is its own CA.
+fn make_certificate(certificate: &Path, private_key: &Path) -> Result<()> {
+    let key = KeyPair::generate()?;
+    fs::write(certificate, CertificateParams::new([NAME.to_owned()])?.self_signed(&key)?.pem())?;
+    fs::write(private_key, key.serialize_pem())?;
+    Ok(fs::set_permissions(private_key, fs::Permissions::from_mode(0o600))?)
+}
+
+impl Drop for MariaDb {
+    fn drop(&mut self) {
+        // A failure cannot be returned; the lab kills what is left in its namespaces.
+        let _ = self.kill();
+    }
+}
