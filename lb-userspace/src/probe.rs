@@ -11,6 +11,7 @@ mod farewell;
 mod fault;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod limited;
 mod login;
 mod role;
 mod tls_client;
@@ -187,6 +188,8 @@ types! {
     Agent in agent,
     /// A login, and the role of a MySQL or MariaDB server.
     Mysql in mysql,
+    /// The role of a PostgreSQL server.
+    Postgres in postgres,
 }
 
 /// The outcome of a probe: the label `result` of `xlb_health_checks_total`.

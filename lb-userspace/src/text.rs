@@ -2,6 +2,8 @@
 
 /// Maximum number of characters of a value in a message.
 const MAX_QUOTE: usize = 64;
+/// Maximum number of characters of another program's message in ours.
+const MAX_MESSAGE: usize = 200;
 
 /// The text without control characters, so that it stays on one line and cannot control a terminal.
 pub fn printable(text: &str) -> String {
@@ -19,10 +21,19 @@ pub fn visible(character: char) -> char {
 
 /// A value in a message: in back quotes, shortened if it is long.
 pub fn quote(value: &str) -> String {
-    let mut characters = value.chars().map(visible);
-    let shown: String = characters.by_ref().take(MAX_QUOTE).collect();
+    format!("`{}`", beginning(value, MAX_QUOTE))
+}
+
+/// Another program's message in ours: on one line, shortened if it is long.
+pub fn shorten(message: &str) -> String {
+    beginning(message, MAX_MESSAGE)
+}
+
+fn beginning(text: &str, most: usize) -> String {
+    let mut characters = text.chars().map(visible);
+    let shown: String = characters.by_ref().take(most).collect();
     let rest = if characters.next().is_some() { "..." } else { "" };
-    format!("`{shown}{rest}`")
+    format!("{shown}{rest}")
 }
 
 /// "1 flow", "2 flows".
@@ -66,6 +77,7 @@ mod tests {
     fn a_quoted_value_is_short_and_cannot_control_the_terminal() {
         assert_eq!(quote("a\tb\u{1b}[2J\n"), "`a b\u{fffd}[2J\u{fffd}`");
         assert_eq!(quote(&"x".repeat(MAX_QUOTE + 1)), format!("`{}...`", "x".repeat(MAX_QUOTE)));
+        assert_eq!(shorten(&"\n".repeat(MAX_MESSAGE + 1)), format!("{}...", "\u{fffd}".repeat(MAX_MESSAGE)));
     }
 
     #[test]

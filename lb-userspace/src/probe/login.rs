@@ -18,7 +18,6 @@ const MAX_NAME: usize = 128;
 const MAX_PASSWORD: u64 = 1024;
 
 pub const USER: Key<String> = Key::new("user", |it| name(it, "user"));
-#[expect(dead_code, reason = "the type of checks that has it is a separate commit")]
 pub const DATABASE: Key<String> = Key::new("database", |it| name(it, "database"));
 pub const PASSWORD_FILE: Key<PathBuf> = Key::new("password_file", value::file_path);
 

@@ -5,7 +5,10 @@
 
 use std::{fmt, time::Duration};
 
-use crate::named::{json_by_name, named};
+use crate::{
+    duration,
+    named::{json_by_name, named},
+};
 
 /// What a server says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +131,32 @@ impl Mark {
                 former == other && id != other
             }
             (Self::Redis { .. } | Self::Postgres { .. } | Self::Mysql { .. }, _) => false,
+        }
+    }
+}
+
+/// "primary, timeline 3, 0/3000148", "replica, 1.2s behind, timeline 3, 0/3000148", "replica, receives nothing".
+impl fmt::Display for RoleReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { role, is_following, lag, mark } = self;
+        match (role, is_following, lag) {
+            (Role::Primary, _, _) => write!(f, "primary, {mark}"),
+            (Role::Replica, false, _) => f.write_str("replica, receives nothing"),
+            (Role::Replica, true, None) => write!(f, "replica, lag unknown, {mark}"),
+            (Role::Replica, true, Some(lag)) => write!(f, "replica, {} behind, {mark}", Behind(*lag)),
+        }
+    }
+}
+
+/// A lag: a tenth of a second matters only if it is small.
+struct Behind(Duration);
+
+impl fmt::Display for Behind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.0.is_zero() && self.0.as_secs() < 10 {
+            write!(f, "{:.1}s", self.0.as_secs_f64())
+        } else {
+            f.write_str(&duration::show(Duration::from_secs(self.0.as_secs())))
         }
     }
 }

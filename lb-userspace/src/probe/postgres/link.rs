@@ -1,0 +1,130 @@
+//! A connection to a PostgreSQL server that is logged in.
+//!
+//! `tokio_postgres` splits it in two: the client, and the connection that does its IO. They are polled together, without
+//! a task of their own.
+
+use std::{
+    future::poll_fn,
+    pin::pin,
+    task::{Context, Poll, Waker},
+    time::{Duration, SystemTime},
+};
+
+use tokio::{net::TcpStream, time::Instant};
+use tokio_postgres::{
+    Client, Config, Connection, Error, SimpleQueryMessage,
+    config::{SslMode, SslNegotiation},
+};
+
+use super::{
+    super::{
+        Fault, Place,
+        connect::connect,
+        limited::{Budget, Limited},
+        tls_client::{TlsMode, TlsSession},
+    },
+    Postgres, encrypted::{Encrypted, Upgrade},
+    faults,
+    opening::Opening,
+    state::{self, State},
+};
+
+/// A longer-lived connection would not notice that the server has another certificate, or that the password has changed.
+const MAX_AGE: Duration = Duration::from_secs(3600);
+
+/// What the client reads from.
+pub type Stream = Opening<Limited<TcpStream>>;
+
+/// See the [module](self).
+pub struct Link {
+    /// `None`: it is being closed.
+    client: Option<Client>,
+    connection: Connection<Stream, Encrypted>,
+    budget: Budget,
+    opened: Instant,
+    /// When the server's certificate ends.
+    pub certificate_ends: Option<SystemTime>,
+}
+
+impl Link {
+    /// Connects and logs in.
+    pub async fn open(check: &Postgres, session: &mut TlsSession, place: Place) -> Result<Self, Fault> {
+        let mut config = Config::new();
+        config.user(&check.user).dbname(&check.database).application_name("xlb");
+        config.ssl_negotiation(SslNegotiation::Postgres).ssl_mode(match check.client.mode {
+            TlsMode::Off => SslMode::Disable,
+            TlsMode::Require | TlsMode::Verify => SslMode::Require,
+        });
+        if let Some(password) = check.password.read()? {
+            config.password(password);
+        }
+        let (stream, budget) = Limited::new(connect(place).await?);
+        let mut certificate_ends = None;
+        let upgrade = Upgrade {
+            client: &check.client,
+            session,
+            address: place.address,
+            certificate_ends: &mut certificate_ends,
+        };
+        let stream = Opening::new(stream, check.client.mode);
+        let (client, connection) = config.connect_raw(stream, upgrade).await.map_err(|error| faults::of(&error))?;
+        Ok(Self { client: Some(client), connection, budget, opened: Instant::now(), certificate_ends })
+    }
+
+    /// Is it young enough for another probe?
+    pub fn may_be_used_again(&self) -> bool {
+        self.opened.elapsed() < MAX_AGE
+    }
+
+    /// Asks the server for its role.
+    pub async fn ask(&mut self) -> Result<State, Fault> {
+        self.budget.renew();
+        let rows = self.query(state::QUERY).await.map_err(|error| faults::of(&error))?;
+        let rows: Vec<_> = rows.iter().filter_map(row_of).collect();
+        let [row] = rows.as_slice() else { return Err(faults::not_understood()) };
+        let column = |at| row.try_get(at).ok().flatten();
+        let columns: Vec<Option<&str>> = (0..row.len()).map(column).collect();
+        State::read(&columns).ok_or_else(faults::not_understood)
+    }
+
+    async fn query(&mut self, text: &str) -> Result<Vec<SimpleQueryMessage>, Error> {
+        let Self { client: Some(client), connection, .. } = self else { return Ok(Vec::new()) };
+        let mut query = pin!(client.simple_query(text));
+        poll_fn(|cx| {
+            let ended = poll_to_end(connection, cx);
+            // The server's last words come before the end of the connection.
+            match (query.as_mut().poll(cx), ended) {
+                (Poll::Ready(answer), _) => Poll::Ready(answer),
+                (Poll::Pending, Some(Err(error))) => Poll::Ready(Err(error)),
+                (Poll::Pending, Some(Ok(())) | None) => Poll::Pending,
+            }
+        })
+        .await
+    }
+}
+
+/// Does the IO that is possible. `None`: it goes on. Notices are skipped: they are for people.
+fn poll_to_end(connection: &mut Connection<Stream, Encrypted>, cx: &mut Context<'_>) -> Option<Result<(), Error>> {
+    loop {
+        match connection.poll_message(cx) {
+            Poll::Ready(Some(Ok(_))) => {}
+            Poll::Ready(Some(Err(error))) => return Some(Err(error)),
+            Poll::Ready(None) => return Some(Ok(())),
+            Poll::Pending => return None,
+        }
+    }
+}
+
+fn row_of(message: &SimpleQueryMessage) -> Option<&tokio_postgres::SimpleQueryRow> {
+    if let SimpleQueryMessage::Row(row) = message { Some(row) } else { None }
+}
+
+/// Takes leave as the protocol wants it (Terminate), as far as that needs no waiting.
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.client = None;
+        let mut context = Context::from_waker(Waker::noop());
+        // Nobody is interested in an error any more.
+        let _ = poll_to_end(&mut self.connection, &mut context);
+    }
+}
