@@ -11,6 +11,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::random;
+
 /// The file's name in the state directory.
 pub const NAME: &str = "hash.key";
 const BYTES: usize = 48;
@@ -45,9 +47,7 @@ impl HashKey {
 
     /// A random key.
     pub fn random() -> io::Result<Self> {
-        let mut bytes = [0; BYTES];
-        File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-        Ok(Self::of_bytes(bytes))
+        random::bytes().map(Self::of_bytes)
     }
 
     /// Reads a key.

@@ -44,6 +44,7 @@ mod neighbours;
 pub mod paths;
 pub mod probe;
 pub mod problem;
+mod random;
 mod role_store;
 mod secret_file;
 mod shared;

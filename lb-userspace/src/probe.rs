@@ -190,6 +190,8 @@ types! {
     Mysql in mysql,
     /// The role of a PostgreSQL server.
     Postgres in postgres,
+    /// Asks a name server.
+    Dns in dns,
 }
 
 /// The outcome of a probe: the label `result` of `xlb_health_checks_total`.
