@@ -192,6 +192,8 @@ types! {
     Postgres in postgres,
     /// Asks a name server.
     Dns in dns,
+    /// Asks a gRPC server for its health.
+    Grpc in grpc,
 }
 
 /// The outcome of a probe: the label `result` of `xlb_health_checks_total`.

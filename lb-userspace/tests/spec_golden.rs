@@ -38,6 +38,7 @@ const CLASSES: &[&str] = &[
     "health_duration",
     "health_duration_bounds",
     "health_duration_without_unit",
+    "health_grpc_keys",
     "health_host",
     "health_host_of_another_type",
     "health_http_head_without_body",

@@ -12,7 +12,7 @@ use tokio::{
 
 /// At most this much is read, for at most this time.
 const MAX_BYTES: u64 = 64 * 1024;
-const MAX_TIME: Duration = Duration::from_millis(50);
+pub(super) const MAX_TIME: Duration = Duration::from_millis(50);
 
 /// Reads until the server closes, for servers that close by themselves.
 pub(super) async fn read_out<S: AsyncRead + Unpin>(stream: S) {

@@ -44,6 +44,8 @@ pub struct TlsClient {
     pub server_name: Option<String>,
     /// The files of the client's certificate chain and its private key.
     pub identity: Option<(PathBuf, PathBuf)>,
+    /// The protocols over TLS of which the server must choose one (ALPN, RFC 7301). Empty: none are offered.
+    pub protocols: &'static [&'static [u8]],
 }
 
 /// The key `tls`.
@@ -103,6 +105,7 @@ impl TlsClient {
             ca: keys.value(&CA).filter(|_| mode == TlsMode::Verify),
             server_name: keys.value(&SERVER_NAME),
             identity: keys.value(&CERT).zip(keys.value(&KEY)),
+            protocols: &[],
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use tokio_rustls::rustls::{CertificateError, Error, pki_types::UnixTime};
+use tokio_rustls::rustls::{AlertDescription, CertificateError, Error, pki_types::UnixTime};
 
 use super::super::Fault;
 use crate::text::{counted, printable};
@@ -28,6 +28,9 @@ fn words(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(why) => of_certificate(why),
         Error::InvalidMessage(_) => "not TLS".to_owned(),
+        Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
+            "the server offers no protocol of this check (ALPN)".to_owned()
+        }
         Error::AlertReceived(alert) => format!("the server ended the TLS handshake: {alert:?}"),
         Error::PeerIncompatible(why) => format!("no TLS version or cipher in common: {why:?}"),
         other => format!("TLS error: {other}"),

@@ -61,12 +61,13 @@ fn config(client: &TlsClient, verifier: Arc<dyn ServerCertVerifier>) -> Result<C
     let versions = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
     let builder = versions.map_err(|error| error.to_string())?;
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
-    let config = match &client.identity {
+    let mut config = match &client.identity {
         None => builder.with_no_client_auth(),
         Some((cert, key)) => builder
             .with_client_auth_cert(certificates(cert)?, private_key(key)?)
             .map_err(|error| format!("{}: {error}", cert.display()))?,
     };
+    config.alpn_protocols = client.protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(without_resumption(config))
 }
 
