@@ -133,6 +133,7 @@ impl World {
                     scheduler: Scheduler::RoundRobin,
                     availability: Default::default(),
                     reject: Reject::Reset,
+                    role: Default::default(),
                     health: None,
                     backends: Vec::new(),
                 }
