@@ -328,6 +328,8 @@ pub struct ServerRole {
     pub role: Option<Role>,
     /// It gets new flows, as far as its role decides.
     pub serves: bool,
+    /// It does so only if no regular one can.
+    pub is_backup: bool,
     /// Why it does not.
     pub reason: Option<String>,
     /// Its place in the history of the cluster.

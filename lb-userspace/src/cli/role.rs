@@ -118,6 +118,7 @@ fn table(services: &[ServiceRole], is_wide: bool) -> Table {
         for server in &service.servers {
             let dash = || "-".to_owned();
             let serves = match &server.reason {
+                None if server.is_backup => "as a backup".to_owned(),
                 None => "yes".to_owned(),
                 Some(reason) => format!("no: {reason}"),
             };

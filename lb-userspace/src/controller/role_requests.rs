@@ -125,6 +125,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             health: self.state.health(service, backend).into(),
             role: roles.role(&service.name, backend.address),
             serves,
+            is_backup: fit == Fit::Backup,
             reason: (!serves).then(|| self.reason(service, backend).to_owned()),
             mark: report.map(|report| report.mark.to_string()),
             lag_ms: lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),

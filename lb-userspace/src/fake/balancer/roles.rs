@@ -78,6 +78,7 @@ fn server(number: u8, role: Option<Role>, reason: Option<&str>) -> ServerRole {
         health: Health::Up,
         role,
         serves: reason.is_none(),
+        is_backup: false,
         reason: reason.map(str::to_owned),
         mark: Some("timeline 3, 0/3000148".to_owned()),
         lag_ms: Some(if role == Some(Role::Replica) { 120 } else { 0 }),
