@@ -11,6 +11,7 @@ mod farewell;
 mod fault;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod inspected;
 mod limited;
 mod login;
 mod role;

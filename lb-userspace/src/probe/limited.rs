@@ -1,26 +1,21 @@
-//! A connection that delivers a limited number of bytes, for clients of other crates, which read messages as long as the
-//! server announces.
+//! A limit of the bytes that a connection delivers, for clients of other crates, which read messages as long as the server
+//! announces.
 
 use std::{
     io,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use super::inspected::{Inspected, Inspector};
 
 /// What a server may send during one probe, with everything around its answer.
 pub const ANSWER_MAX_BYTES: usize = 64 * 1024;
 
-/// See the [module](self). A read may exceed the limit by what one read returns.
-pub struct Limited<S> {
-    stream: S,
-    budget: Budget,
-}
+/// A limited connection. A read may exceed the limit by what one read returns.
+pub type Limited<S> = Inspected<S, Budget>;
 
 /// How many bytes may still come.
 #[derive(Clone)]
@@ -30,12 +25,10 @@ pub struct Budget(Arc<AtomicUsize>);
 #[error("answer longer than {} KiB", ANSWER_MAX_BYTES / 1024)]
 struct TooLong;
 
-impl<S> Limited<S> {
-    /// The first probe may begin.
-    pub fn new(stream: S) -> (Self, Budget) {
-        let budget = Budget(Arc::new(AtomicUsize::new(ANSWER_MAX_BYTES)));
-        (Self { stream, budget: budget.clone() }, budget)
-    }
+/// The first probe may begin.
+pub fn limited<S>(stream: S) -> (Limited<S>, Budget) {
+    let budget = Budget(Arc::new(AtomicUsize::new(ANSWER_MAX_BYTES)));
+    (Inspected::new(stream, budget.clone()), budget)
 }
 
 impl Budget {
@@ -43,42 +36,13 @@ impl Budget {
     pub fn renew(&self) {
         self.0.store(ANSWER_MAX_BYTES, Ordering::Relaxed);
     }
+}
 
-    fn spend(&self, count: usize) -> io::Result<()> {
-        let left =
-            self.0.load(Ordering::Relaxed).checked_sub(count).ok_or_else(|| io::Error::other(TooLong))?;
-        self.0.store(left, Ordering::Relaxed);
+impl Inspector for Budget {
+    fn inspect(&mut self, received: &[u8]) -> io::Result<()> {
+        let left = self.0.load(Ordering::Relaxed).checked_sub(received.len());
+        self.0.store(left.ok_or_else(|| io::Error::other(TooLong))?, Ordering::Relaxed);
         Ok(())
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Limited<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        let spent = self.budget.spend(buf.filled().len() - before);
-        if spent.is_err() {
-            buf.set_filled(before);
-        }
-        Poll::Ready(spent)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Limited<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -90,7 +54,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_probe_may_read_as_much() {
-        let (mut endless, budget) = Limited::new(tokio::io::repeat(b'x'));
+        let (mut endless, budget) = limited(tokio::io::repeat(b'x'));
         let mut answer = vec![0; ANSWER_MAX_BYTES];
 
         for _ in 0..3 {

@@ -20,12 +20,12 @@ use super::{
     super::{
         Fault, Place,
         connect::connect,
-        limited::{Budget, Limited},
+        limited::{Budget, Limited, limited},
         tls_client::{TlsMode, TlsSession},
     },
     Postgres, encrypted::{Encrypted, Upgrade},
     faults,
-    opening::Opening,
+    opening::{Opening, opening},
     state::{self, State},
 };
 
@@ -58,7 +58,7 @@ impl Link {
         if let Some(password) = check.password.read()? {
             config.password(password);
         }
-        let (stream, budget) = Limited::new(connect(place).await?);
+        let (stream, budget) = limited(connect(place).await?);
         let mut certificate_ends = None;
         let upgrade = Upgrade {
             client: &check.client,
@@ -66,7 +66,7 @@ impl Link {
             address: place.address,
             certificate_ends: &mut certificate_ends,
         };
-        let stream = Opening::new(stream, check.client.mode);
+        let stream = opening(stream, check.client.mode);
         let (client, connection) = config.connect_raw(stream, upgrade).await.map_err(|error| faults::of(&error))?;
         Ok(Self { client: Some(client), connection, budget, opened: Instant::now(), certificate_ends })
     }
@@ -124,7 +124,7 @@ impl Drop for Link {
     fn drop(&mut self) {
         self.client = None;
         let mut context = Context::from_waker(Waker::noop());
-        // Nobody is interested in an error any more.
+        // An error does not matter any more.
         let _ = poll_to_end(&mut self.connection, &mut context);
     }
 }

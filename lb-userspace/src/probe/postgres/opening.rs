@@ -3,15 +3,12 @@
 //! The length of a message is in its second to fifth byte. Those of an HTTP or SSH server announce a gigabyte, and a
 //! client that waits for it would report silence.
 
-use std::{
-    io,
-    pin::Pin,
-    task::{Context, Poll, ready},
+use std::io;
+
+use super::super::{
+    inspected::{Inspected, Inspector},
+    tls_client::TlsMode,
 };
-
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-use super::super::tls_client::TlsMode;
 
 /// The tags of the messages that may come first: authentication, error, notice, and negotiation of the protocol.
 const FIRST_TAGS: &[u8] = b"RENv";
@@ -19,8 +16,10 @@ const FIRST_TAGS: &[u8] = b"RENv";
 const TLS_ANSWERS: &[u8] = b"SNE";
 
 /// A connection that fails if its first bytes are not PostgreSQL's.
-pub struct Opening<S> {
-    stream: S,
+pub type Opening<S> = Inspected<S, FirstBytes>;
+
+/// What the first bytes must be.
+pub struct FirstBytes {
     /// The bytes that may come at each of the first places.
     expected: Expected,
     /// How many bytes have come, until enough are known.
@@ -41,14 +40,13 @@ enum Expected {
 #[error("not PostgreSQL")]
 pub struct NotPostgres;
 
-impl<S> Opening<S> {
-    pub fn new(stream: S, mode: TlsMode) -> Self {
-        let expected = match mode {
-            TlsMode::Off => Expected::Message,
-            TlsMode::Require | TlsMode::Verify => Expected::TlsAnswer,
-        };
-        Self { stream, expected, seen: 0 }
-    }
+/// Inspects what a server with this mode sends first.
+pub const fn opening<S>(stream: S, mode: TlsMode) -> Opening<S> {
+    let expected = match mode {
+        TlsMode::Off => Expected::Message,
+        TlsMode::Require | TlsMode::Verify => Expected::TlsAnswer,
+    };
+    Inspected::new(stream, FirstBytes { expected, seen: 0 })
 }
 
 impl Expected {
@@ -64,33 +62,12 @@ impl Expected {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Opening<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+impl Inspector for FirstBytes {
+    fn inspect(&mut self, received: &[u8]) -> io::Result<()> {
         let (seen, expected) = (self.seen, self.expected);
-        let received = &buf.filled()[before..];
         self.seen = seen.saturating_add(received.len());
-        if (seen..).zip(received).take(2).all(|(place, byte)| expected.allows(place, *byte)) {
-            Poll::Ready(Ok(()))
-        } else {
-            buf.set_filled(before);
-            Poll::Ready(Err(io::Error::other(NotPostgres)))
-        }
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Opening<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let is_allowed = (seen..).zip(received).take(2).all(|(place, byte)| expected.allows(place, *byte));
+        if is_allowed { Ok(()) } else { Err(io::Error::other(NotPostgres)) }
     }
 }
 
@@ -119,7 +96,7 @@ mod tests {
                 let pieces = greeting[..cut].chain(&greeting[cut..]);
                 let mut received = Vec::new();
 
-                let outcome = Opening::new(pieces, mode).read_to_end(&mut received).await;
+                let outcome = opening(pieces, mode).read_to_end(&mut received).await;
 
                 assert_eq!(outcome.is_ok(), is_postgres, "{} cut at {cut}", greeting.escape_ascii());
             }
