@@ -6,12 +6,15 @@
 use std::{
     fmt,
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
-use crate::random;
+use crate::{
+    random,
+    secret_file::{self, Readers, Unusable},
+};
 
 /// The file's name in the state directory.
 pub const NAME: &str = "hash.key";
@@ -53,30 +56,16 @@ impl HashKey {
     /// Reads a key.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
         let error = |why: String| KeyError { path: path.to_owned(), why };
-        let cannot = |cause: io::Error| {
-            if cause.kind() == io::ErrorKind::NotFound {
+        let bytes = secret_file::read(path, MAX_FILE, Readers::Owner).map_err(|why| match why {
+            Unusable::Io(cause) if cause.kind() == io::ErrorKind::NotFound => {
                 error(format!("there is no such key file: {REMEDY}"))
-            } else {
-                error(format!("cannot read the key: {cause}"))
             }
-        };
-        // Opening a FIFO would wait for a writer.
-        if !fs::metadata(path).map_err(cannot)?.is_file() {
-            return Err(error("the key must be a regular file".to_owned()));
-        }
-        let file = File::open(path).map_err(cannot)?;
-        let mode = file.metadata().map_err(cannot)?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(error(format!(
-                "others can use this secret (its mode is {mode:04o}): run `chmod 600`"
-            )));
-        }
-        let mut bytes = Vec::new();
-        file.take(MAX_FILE).read_to_end(&mut bytes).map_err(cannot)?;
-        let digits = 2 * BYTES;
-        let wrong =
-            || error(format!("not a key, which is one line of {digits} hexadecimal digits: {REMEDY}"));
-        parse(bytes.trim_ascii_end()).ok_or_else(wrong)
+            Unusable::Io(cause) => error(format!("cannot read the key: {cause}")),
+            Unusable::NotAFile => error("the key must be a regular file".to_owned()),
+            Unusable::TooLarge(_) => error(not_a_key()),
+            Unusable::Exposed { .. } => error(why.to_string()),
+        })?;
+        parse(bytes.trim_ascii_end()).ok_or_else(|| error(not_a_key()))
     }
 
     /// Reads the key in this directory, and makes it first if there is none.
@@ -105,6 +94,10 @@ impl fmt::Debug for HashKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("HashKey")
     }
+}
+
+fn not_a_key() -> String {
+    format!("not a key, which is one line of {} hexadecimal digits: {REMEDY}", 2 * BYTES)
 }
 
 fn parse(text: &[u8]) -> Option<HashKey> {

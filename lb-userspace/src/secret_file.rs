@@ -7,6 +7,13 @@ use std::{
     path::Path,
 };
 
+/// Who may read a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readers {
+    Owner,
+    OwnerAndGroup,
+}
+
 /// Why a secret cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
@@ -16,20 +23,31 @@ pub enum Unusable {
     NotAFile,
     #[error("it is larger than {0} bytes")]
     TooLarge(u64),
-    #[error("others can use this secret (its mode is {0:04o}): run `chmod o= FILE`")]
-    Exposed(u32),
+    #[error("others can use this secret (its mode is {mode:04o}): run `chmod {remedy}`")]
+    Exposed { mode: u32, remedy: &'static str },
 }
 
-/// Reads a secret of at most this many bytes, which nobody but the file's owner and group may read.
-pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, Unusable> {
+impl Readers {
+    /// The permissions that a secret must not have, and the mode that takes them away.
+    const fn forbidden(self) -> (u32, &'static str) {
+        match self {
+            Self::Owner => (0o077, "600"),
+            Self::OwnerAndGroup => (0o007, "o="),
+        }
+    }
+}
+
+/// Reads a secret of at most this many bytes. It is refused if others can use it.
+pub fn read(path: &Path, most: u64, readers: Readers) -> Result<Vec<u8>, Unusable> {
     // Opening a FIFO would wait for a writer.
     if !fs::metadata(path)?.is_file() {
         return Err(Unusable::NotAFile);
     }
     let file = File::open(path)?;
     let mode = file.metadata()?.permissions().mode() & 0o777;
-    if mode & 0o007 != 0 {
-        return Err(Unusable::Exposed(mode));
+    let (forbidden, remedy) = readers.forbidden();
+    if mode & forbidden != 0 {
+        return Err(Unusable::Exposed { mode, remedy });
     }
     let mut bytes = Vec::new();
     file.take(most + 1).read_to_end(&mut bytes)?;

@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::Fault;
 use crate::{
     document::{Key, Keys, value},
-    secret_file,
+    secret_file::{self, Readers},
     text::quote,
 };
 
@@ -43,7 +43,8 @@ impl Password {
     fn load(&self) -> Result<Option<Vec<u8>>, String> {
         let Some(path) = &self.0 else { return Ok(None) };
         let named = |error: String| format!("{}: {error}", path.display());
-        let text = secret_file::read(path, MAX_PASSWORD).map_err(|error| named(error.to_string()))?;
+        let text = secret_file::read(path, MAX_PASSWORD, Readers::OwnerAndGroup)
+            .map_err(|error| named(error.to_string()))?;
         password(text).map(Some).map_err(named)
     }
 }

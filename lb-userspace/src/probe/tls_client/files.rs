@@ -14,7 +14,7 @@ use tokio_rustls::rustls::{
 };
 
 use super::{Configs, TlsClient, TlsMode, provider, verifier::Unverified, without_resumption};
-use crate::secret_file;
+use crate::secret_file::{self, Readers};
 
 /// Maximum size of a file of certificates: the CAs of a host take about 200 KiB.
 const MAX_CERTIFICATES: u64 = 4 * 1024 * 1024;
@@ -110,6 +110,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let named = |error: String| format!("{}: {error}", path.display());
-    let text = secret_file::read(path, MAX_PRIVATE_KEY).map_err(|error| named(error.to_string()))?;
+    let text = secret_file::read(path, MAX_PRIVATE_KEY, Readers::OwnerAndGroup)
+        .map_err(|error| named(error.to_string()))?;
     PrivateKeyDer::from_pem_slice(&text).map_err(|error| named(format!("not a private key: {error}")))
 }
