@@ -293,7 +293,7 @@ pub enum PrimaryState {
     /// Not all servers have answered yet.
     Unknown,
     /// No server says primary.
-    Nobody,
+    NoClaim,
     /// One says primary, but not often enough yet.
     NotSteady,
     /// Those that say primary are outdated, or of another cluster.
@@ -307,7 +307,7 @@ pub enum PrimaryState {
 named!(PrimaryState {
     Elected = "elected",
     Unknown = "unknown",
-    Nobody = "nobody",
+    NoClaim = "no_claim",
     NotSteady = "not_steady",
     Refused = "refused",
     Fenced = "fenced",

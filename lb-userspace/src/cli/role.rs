@@ -100,7 +100,7 @@ const fn words(state: PrimaryState) -> &'static str {
     match state {
         PrimaryState::Elected => "elected",
         PrimaryState::Unknown => "not all servers have answered yet",
-        PrimaryState::Nobody => "no server says primary",
+        PrimaryState::NoClaim => "no server says primary",
         PrimaryState::NotSteady => "a server says primary, but not often enough yet",
         PrimaryState::Refused => "those that say primary are outdated, or of another cluster",
         PrimaryState::Fenced => "fenced by the operator",
@@ -146,7 +146,7 @@ fn tone(service: &ServiceRole, server: &ServerRole) -> Tone {
         (Role::Primary, PrimaryState::Unknown | PrimaryState::Elected) | (Role::Replica, _) => Tone::Warning,
         (
             Role::Primary,
-            PrimaryState::Nobody
+            PrimaryState::NoClaim
             | PrimaryState::NotSteady
             | PrimaryState::Refused
             | PrimaryState::Fenced

@@ -8,13 +8,16 @@ use super::{
     Controller, Host,
     roles::{Change, Outcome, Vacancy},
 };
-use crate::{datapath::Datapath, spec::BackendName};
+use crate::{datapath::Datapath, probe::Role, spec::BackendName};
 
 impl<D: Datapath, H: Host> Controller<D, H> {
-    /// Logs the elections with another outcome, which the maps have followed.
+    /// Logs the elections of services for writes with another outcome. Services for reads only follow.
     pub(super) fn tell_role_changes(&mut self) {
         for change in self.state.take_role_changes() {
-            self.tell(&change);
+            let wanted = self.state.service(&change.service).and_then(|service| service.role.wanted);
+            if wanted == Some(Role::Primary) {
+                self.tell(&change);
+            }
         }
     }
 
@@ -31,8 +34,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Outcome::Vacant(Vacancy::Contested(_)) => {
                 error!(
                     service:%, from = before, servers = after;
-                    "several servers say primary, and none is newer: none of them gets flows until one is left, or you choose one with \
-                     `xlb role force`"
+                    "several servers say primary, and none is newer: none of them gets flows until one is left, or you \
+                     choose one with `xlb role force`"
                 );
             }
             Outcome::Vacant(Vacancy::Unknown) => {}

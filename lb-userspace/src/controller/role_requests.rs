@@ -161,7 +161,7 @@ const fn state_of(outcome: &Outcome) -> PrimaryState {
     match outcome {
         Outcome::Elected(_) => PrimaryState::Elected,
         Outcome::Vacant(Vacancy::Unknown) => PrimaryState::Unknown,
-        Outcome::Vacant(Vacancy::Nobody) => PrimaryState::Nobody,
+        Outcome::Vacant(Vacancy::NoClaim) => PrimaryState::NoClaim,
         Outcome::Vacant(Vacancy::NotSteady) => PrimaryState::NotSteady,
         Outcome::Vacant(Vacancy::Refused) => PrimaryState::Refused,
         Outcome::Vacant(Vacancy::Fenced) => PrimaryState::Fenced,

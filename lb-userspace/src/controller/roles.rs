@@ -111,9 +111,14 @@ impl Roles {
         &self.memory
     }
 
-    /// A server that got new flows of a service before the daemon started.
+    /// A server that got new flows of a service before the daemon started. One that is not the primary that was remembered
+    /// got them for another reason: the service had no role then.
     pub fn adopt(&mut self, cluster: &Cluster<'_>, address: SocketAddr, now: Instant) {
         let Some(role) = cluster.policy.wanted else { return };
+        let last = self.memory.service(cluster.name).primary.map(|holder| holder.address);
+        if role == Role::Primary && last != Some(address) {
+            return;
+        }
         self.observed.insert(key(cluster.name, address), Observed::adopted(role));
         if role == Role::Primary {
             let outcome = Outcome::Elected(address);
@@ -392,7 +397,7 @@ impl Roles {
         let primary = self.known_primary(cluster.name, id);
         let is_on_its_history = match primary {
             Some(primary) => report.is_following && report.mark.follows(&primary.mark),
-            // Nobody sends anything; but what is older than the last primary is of a dead branch.
+            // There is nothing to follow; but a timeline older than that of the last primary is a dead branch.
             None => report.mark.term().is_none() || report.mark.term() >= self.memory.term(id),
         };
         let is_recent = cluster.policy.max_lag.is_none_or(|most| lag.is_some_and(|lag| lag <= most));

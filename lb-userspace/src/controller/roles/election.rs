@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A claim that is newer than another one counts from its first answer: the older server gets no more writes. It is elected
-//! when it has been steady. Two claims of which neither is newer: nobody is elected, because each of them may lose writes
+//! when it has been steady. Two claims of which neither is newer: neither is elected, because each of them may lose writes
 //! that the other one took.
 
 use std::net::SocketAddr;
@@ -35,7 +35,7 @@ pub enum Vacancy {
     /// Not all servers have answered yet.
     Unknown,
     /// No server says primary.
-    Nobody,
+    NoClaim,
     /// One says primary, but not often enough yet.
     NotSteady,
     /// Those that say primary were replaced by a newer one, or belong to another cluster.
@@ -51,7 +51,7 @@ impl Vacancy {
     pub const fn words(&self) -> &'static str {
         match self {
             Self::Unknown => "not all servers have answered yet",
-            Self::Nobody => "no server says primary",
+            Self::NoClaim => "no server says primary",
             Self::NotSteady => "a server says primary, but not often enough yet",
             Self::Refused => "the servers that say primary are outdated, or of another cluster",
             Self::Fenced => "fenced by the operator",
@@ -91,7 +91,7 @@ pub fn elect(
         [] if !valid.is_empty() => Outcome::Vacant(Vacancy::NotSteady),
         [] if service.fence.is_some() => Outcome::Vacant(Vacancy::Fenced),
         [] if !claims.is_empty() => Outcome::Vacant(Vacancy::Refused),
-        [] if are_all_known => Outcome::Vacant(Vacancy::Nobody),
+        [] if are_all_known => Outcome::Vacant(Vacancy::NoClaim),
         [] => Outcome::Vacant(Vacancy::Unknown),
         [..] => Outcome::Vacant(Vacancy::Contested(steady)),
     }

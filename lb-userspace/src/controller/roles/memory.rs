@@ -26,7 +26,7 @@ pub struct ServiceMemory {
     pub cluster: Option<ClusterId>,
     /// Its last primary.
     pub primary: Option<Holder>,
-    /// The operator lets nobody write until there is a primary that is newer than this.
+    /// The operator refuses all writes until there is a primary that is newer than this.
     pub fence: Option<Fence>,
     /// The operator has chosen this server among several that say primary.
     pub forced: Option<Forced>,

@@ -117,10 +117,10 @@ impl State {
         let Some(place) = self.places.get(&name.service).copied() else { return };
         let spec = self.shared_spec();
         let service = &spec.services[place];
-        let Some(backend) = service.backends.iter().find(|it| it.name == name.backend) else { return };
         if service.role.wanted.is_none() {
             return;
         }
+        let Some(backend) = service.backends.iter().find(|it| it.name == name.backend) else { return };
         let (cluster, server) = (self.cluster(service), self.server(service, backend));
         self.change_roles(service, now, |roles| match report {
             Some(report) => roles.answered(&cluster, server, &report, now),

@@ -82,7 +82,7 @@ fn a_primary_that_says_replica_loses_its_flows_at_once() {
 
     assert!(world.serving().is_empty());
     assert!(world.id("db/pg-1").is_none());
-    assert_eq!(state(&mut world), PrimaryState::Nobody);
+    assert_eq!(state(&mut world), PrimaryState::NoClaim);
 }
 
 #[test]
@@ -213,6 +213,24 @@ fn a_restart_keeps_the_primary_and_its_flows() {
 }
 
 #[test]
+fn servers_that_got_flows_before_their_service_had_a_role_are_not_taken_for_the_primary() {
+    let mut without_role = services();
+    without_role[0].role = RolePolicy::default();
+    let mut world = World::all_up(without_role);
+    assert_eq!(world.serving(), ["pg-1", "pg-2", "pg-3"]);
+    world.host().file = Ok(spec(services()));
+
+    world.restart();
+
+    assert!(world.serving().is_empty(), "none has said that it is the primary");
+    world.absorb(Event::Hops(hops(world.spec())));
+    for (server, report) in [("db/pg-1", primary(1)), ("db/pg-2", replica(1)), ("db/pg-3", replica(1))] {
+        say(&mut world, server, report);
+    }
+    assert_eq!(world.serving(), ["pg-1"]);
+}
+
+#[test]
 fn a_start_without_maps_waits_for_all_servers() {
     let mut world = World::unprobed(services());
 
@@ -227,7 +245,7 @@ fn a_start_without_maps_waits_for_all_servers() {
 }
 
 #[test]
-fn a_replica_that_follows_nobody_or_another_timeline_gets_no_new_reads() {
+fn a_replica_that_follows_no_primary_or_another_timeline_gets_no_new_reads() {
     let mut world = cluster();
     promote(&mut world, "pg-2", 2);
     for _ in 0..3 {
