@@ -255,17 +255,16 @@ impl<'a> Compiler<'a> {
                 Some(entry) => entry.id,
                 None => self.fresh_id()?,
             };
-            let pool = pools.get(&Family::of(backend.address.ip())).copied().unwrap_or_default();
+            let family = Family::of(backend.address.ip());
+            let pool = pools.get(&family).copied().unwrap_or_default();
             self.place_backend(service, backend, (number, counters), (id, pool));
-            placed.entry(Family::of(backend.address.ip())).or_default().push(id);
+            placed.entry(family).or_default().push(id);
             in_panic.extend((standing == Standing::EligibleInPanic).then_some(id));
             if matches!(standing, Standing::Eligible | Standing::EligibleInPanic) {
                 let part = self.state.part(service, backend, &name, &families_in_panic);
                 let entry = Entry::new(id, backend, service.scheduler, part);
-                eligible
-                    .entry(Family::of(backend.address.ip()))
-                    .or_default()
-                    .add(entry, self.state.is_backup(service, backend));
+                let is_backup = self.state.is_backup(service, backend);
+                eligible.entry(family).or_default().add(entry, is_backup);
             }
         }
         for (family, pool) in pools {

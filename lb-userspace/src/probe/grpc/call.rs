@@ -1,6 +1,6 @@
 //! A call of `Check` over HTTP/2.
 //!
-//! No task is spawned: whoever calls drives the connection, too, so that nothing is left of it when a probe ends.
+//! No task is spawned: the caller drives the connection, too, so that nothing is left of it when a probe ends.
 
 use std::{
     io,

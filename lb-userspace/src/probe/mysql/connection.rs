@@ -2,7 +2,7 @@
 //!
 //! A handshake that the client breaks off counts as a connection error of this host, and after `max_connect_errors` of them the
 //! server locks the host out. A login that the server refuses does not count. So every handshake goes on until the server
-//! ends it, with a login of nobody if need be: also if the server lacks TLS, or its certificate is not good.
+//! ends it, with an anonymous login if need be: also if the server lacks TLS, or its certificate is not good.
 
 use std::{net::SocketAddr, time::SystemTime};
 
@@ -68,13 +68,13 @@ impl Connection {
         let greeting = channel.greeting().await?;
         if client.mode != TlsMode::Off {
             if !greeting.has_tls() {
-                channel.log_in_as_nobody(&greeting).await;
+                channel.log_in_anonymously(&greeting).await;
                 return Err(Fault::Failed("the server has no TLS".to_owned()));
             }
             let verified;
             (channel, verified) = channel.encrypt(client, session, address).await?;
             if let Err(fault) = verified {
-                channel.log_in_as_nobody(&greeting).await;
+                channel.log_in_anonymously(&greeting).await;
                 return Err(fault);
             }
         }
@@ -104,7 +104,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let packet = self.channel.packets.first(&[COM_QUIT]);
         // The socket's buffer has room for it, as the server has answered everything else. An error means that there is
-        // nobody to take leave of.
+        // no session to end.
         match &mut self.channel.stream {
             Either::Left(stream) => drop(stream.try_write(&packet)),
             Either::Right(tls) => drop(leave(tls, &packet)),
@@ -191,7 +191,7 @@ impl Channel {
     }
 
     /// A login that the server refuses.
-    async fn log_in_as_nobody(&mut self, greeting: &Greeting) {
+    async fn log_in_anonymously(&mut self, greeting: &Greeting) {
         self.be_refused(handshake::request("", b"", &greeting.plugin, self.is_over_tls())).await;
     }
 
@@ -205,13 +205,13 @@ impl Channel {
                 Err(fault) => Err(fault),
             };
             match answer.as_deref().map(Reply::parse) {
-                // MariaDB asks nobody for the plugin of some user, so that names cannot be guessed.
+                // MariaDB asks an unknown user for the plugin of another one, so that names cannot be guessed.
                 Ok(Ok(Reply::Switch { plugin, .. })) => payload = impossible_proof(&plugin),
                 Ok(Ok(Reply::PasswordWanted | Reply::Proven)) => payload.clear(),
-                // Somebody who has no name and no password is a user here.
+                // A user without a name and a password exists here.
                 Ok(Ok(Reply::Welcome)) => {
                     let packet = self.packets.first(&[COM_QUIT]);
-                    // An error means that there is nobody to take leave of.
+                    // An error means that there is no session to end.
                     let _ = self.send(&packet).await;
                     return;
                 }

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_without_a_stream_follows_nobody() {
+    fn a_replica_without_a_stream_follows_no_primary() {
         let mut waiting = replica();
         waiting[5] = Some("waiting");
         let mut alone = replica();

@@ -1,4 +1,4 @@
-//! `tls = "require"`: the connection is encrypted, and the server is whoever it is.
+//! `tls = "require"`: the connection is encrypted, and the server is not verified.
 
 use tokio_rustls::rustls::{
     DigitallySignedStruct, Error, SignatureScheme,
