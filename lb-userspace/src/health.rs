@@ -118,11 +118,13 @@ impl Watches {
         self.by_place.entry(place).or_default().push(Watch { targets, task });
     }
 
-    /// Returns when a task has ended by itself: the receiver of events is gone. Without tasks, waits forever.
+    /// Returns when the receiver of events is gone. Without tasks, waits forever.
     async fn ended(&mut self) {
         loop {
             match self.tasks.join_next().await {
-                Some(Ok(())) => return,
+                Some(Ok(())) if self.events.is_closed() => return,
+                // It was running when it was aborted, and found that its targets are gone.
+                Some(Ok(())) => {}
                 Some(Err(error)) => pass_on_panic(error),
                 None => std::future::pending().await,
             }

@@ -74,9 +74,12 @@ async fn the_first_probe_of_a_new_or_changed_target_waits_for_no_interval() {
 
 #[tokio::test]
 async fn many_new_targets_are_all_probed_within_seconds() {
-    let address = refusing().await;
-    let mut world =
-        World::start((0..300).map(|number| hourly(target(&format!("b{number}"), address))).collect());
+    // Each on an address of its own, so that none shares the probe of another one.
+    let address = |number: u16| SocketAddr::from(([127, 1, (number >> 8) as u8, number as u8], 9));
+    let target = |number| hourly(target(&format!("b{number}"), address(number)));
+    let targets: Vec<_> = (0..300).map(target).collect();
+    assert_eq!(by_watch(targets.clone()).len(), 300);
+    let mut world = World::start(targets);
 
     for _ in 0..300 {
         world.next().await;
@@ -100,6 +103,18 @@ async fn backends_of_two_services_on_one_server_are_probed_once() {
     assert!(timeout(AMPLE, listener.accept()).await.unwrap().is_ok());
     let second = timeout(Duration::from_millis(100), listener.accept()).await;
     assert!(second.is_err(), "one connection for both");
+}
+
+#[tokio::test]
+async fn a_watch_that_ends_because_its_targets_are_gone_does_not_end_the_others() {
+    let (events, _inbox) = mpsc::channel(8);
+    let mut watches = Watches::new(events);
+    watches.adjust(vec![target("a", refusing().await)]);
+
+    // A task that is running while it is aborted ends by itself: it finds that its targets are gone.
+    watches.by_place.clear();
+
+    assert!(timeout(Duration::from_millis(500), watches.ended()).await.is_err());
 }
 
 #[tokio::test]

@@ -59,11 +59,11 @@ pub async fn watch<P>(
             () = sleep_until(due) => {}
         }
         let finding = limit.run(probe(&target)).await;
-        doubt.learn(&target, &finding);
-        let (seen, result) = (judge(&finding), ProbeResult::from(finding));
         // Those that joined during the probe get its result, too.
         audience.adjust(&sharers.borrow_and_update());
         let all: Vec<_> = audience.dampeners.keys().cloned().collect();
+        doubt.learn(&all, &finding);
+        let (seen, result) = (judge(&finding), ProbeResult::from(finding));
         if audience.tell(&all, seen, &result).await.is_err() {
             return;
         }
@@ -130,17 +130,17 @@ const fn judge(finding: &Finding) -> Option<Health> {
 struct Doubt(Option<String>);
 
 impl Doubt {
-    fn learn(&mut self, target: &Target, finding: &Finding) {
-        let backend = &target.backend;
+    fn learn(&mut self, backends: &[BackendName], finding: &Finding) {
+        let names = || backends.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         match &finding.answer {
             Err(Fault::Undecided(why)) if self.0.as_ref() != Some(why) => {
-                log::warn!(backend:%, probe = why; "health check decides nothing: the health stays as it is");
+                log::warn!(backend = names(), probe = why; "health check decides nothing: the health stays as it is");
                 self.0 = Some(why.clone());
             }
             Err(Fault::Undecided(_)) => {}
             Ok(_) | Err(Fault::Failed(_) | Fault::Reported(_) | Fault::Silent) => {
                 if self.0.take().is_some() {
-                    log::info!(backend:%; "health check decides again");
+                    log::info!(backend = names(); "health check decides again");
                 }
             }
         }

@@ -57,7 +57,10 @@ impl HealthState {
     pub fn learn(&mut self, probed: Probed, now: Instant) -> bool {
         *self.counts.checks.results.entry(probed.result.outcome).or_default() += 1;
         self.counts.checks.durations.observe(probed.result.duration);
-        self.certificate_ends = probed.result.facts.certificate_ends.or(self.certificate_ends);
+        if probed.result.outcome == ProbeOutcome::Success {
+            // A check without TLS sees none.
+            self.certificate_ends = probed.result.facts.certificate_ends;
+        }
         self.agent = match &probed.result.facts.agent {
             Some(report) => self.agent.after(report),
             // A check of another type.
