@@ -19,8 +19,8 @@ pub struct Failure {
     pub source: io::Error,
 }
 
-/// Writes a file in this directory, which is made if there is none.
-pub fn write(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+/// Writes a file of this mode in a directory, which is made if there is none.
+pub fn write(directory: &Path, name: &str, mode: u32, bytes: &[u8]) -> Result<(), Failure> {
     let (path, temporary) = (directory.join(name), directory.join(format!("{name}.new")));
     let failed = |path: &Path, step| {
         let path = path.to_owned();
@@ -36,7 +36,7 @@ pub fn write(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), Failure> 
         Ok(()) | Err(_) => {}
     }
     let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(0o640);
+    options.write(true).create_new(true).mode(mode);
     let mut file = options.open(&temporary).map_err(failed(&temporary, "create"))?;
     file.write_all(bytes).map_err(failed(&temporary, "write"))?;
     file.sync_all().map_err(failed(&temporary, "fsync"))?;

@@ -4,16 +4,14 @@
 //! configuration, each node makes a key of its own in the state directory.
 
 use std::{
-    fmt,
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    fmt, io,
     path::{Path, PathBuf},
 };
 
 use crate::{
+    durable::{self, Failure},
+    limited_file::{self, Readers, Unusable},
     random,
-    secret_file::{self, Readers, Unusable},
 };
 
 /// The file's name in the state directory.
@@ -56,7 +54,7 @@ impl HashKey {
     /// Reads a key.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
         let error = |why: String| KeyError { path: path.to_owned(), why };
-        let bytes = secret_file::read(path, MAX_FILE, Readers::Owner).map_err(|why| match why {
+        let bytes = limited_file::read(path, MAX_FILE, Readers::Owner).map_err(|why| match why {
             Unusable::Io(cause) if cause.kind() == io::ErrorKind::NotFound => {
                 error(format!("there is no such key file: {REMEDY}"))
             }
@@ -72,9 +70,9 @@ impl HashKey {
     pub fn read_or_make(directory: &Path) -> Result<Self, KeyError> {
         let path = directory.join(NAME);
         if let Ok(false) = path.try_exists() {
-            make(&path).map_err(|cause| KeyError {
-                path: path.clone(),
-                why: format!("cannot make a key: {cause}"),
+            make(directory).map_err(|Failure { path, step, source }| KeyError {
+                path,
+                why: format!("cannot make a key: cannot {step}: {source}"),
             })?;
         }
         Self::read(&path)
@@ -114,26 +112,17 @@ fn parse(text: &[u8]) -> Option<HashKey> {
     (key != HashKey::default()).then_some(key)
 }
 
-/// Writes a temporary file first: a crash leaves no half of a key.
-fn make(path: &Path) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    let temporary = path.with_extension("key.new");
-    DirBuilder::new().recursive(true).mode(0o750).create(directory)?;
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    let HashKey(words) = HashKey::random()?;
+fn make(directory: &Path) -> Result<(), Failure> {
+    let failed = |source| Failure { path: directory.join(NAME), step: "make", source };
+    let HashKey(words) = HashKey::random().map_err(failed)?;
     let digits: String = words.iter().map(|word| format!("{word:016x}")).collect();
-    writeln!(file, "{digits}")?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    File::open(directory)?.sync_all()
+    durable::write(directory, NAME, 0o600, format!("{digits}\n").as_bytes())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
     use super::*;
 
     const TEXT: &str =

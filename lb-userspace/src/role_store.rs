@@ -81,7 +81,7 @@ pub fn save(directory: &Path, memory: &RoleMemory) -> Result<(), durable::Failur
     };
     let mut bytes = serde_json::to_vec_pretty(&encode(memory)).map_err(failed)?;
     bytes.push(b'\n');
-    durable::write(directory, NAME, &bytes)
+    durable::write(directory, NAME, 0o640, &bytes)
 }
 
 fn encode(memory: &RoleMemory) -> Stored {

@@ -2,17 +2,20 @@
 //!
 //! The password is in a file, which is read at each login, so that a changed one needs no reload.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use toml::de::DeValue;
 
 use super::Fault;
 use crate::{
     document::{Key, Keys, value},
-    secret_file::{self, Readers},
+    limited_file::{self, Readers},
     text::quote,
 };
 
+/// A connection that is kept longer would not notice that the server has another certificate, or that the password has
+/// changed.
+pub const CONNECTION_MAX_AGE: Duration = Duration::from_hours(1);
 /// Longer than names are in any of the databases.
 const MAX_NAME: usize = 128;
 const MAX_PASSWORD: u64 = 1024;
@@ -43,7 +46,7 @@ impl Password {
     fn load(&self) -> Result<Option<Vec<u8>>, String> {
         let Some(path) = &self.0 else { return Ok(None) };
         let named = |error: String| format!("{}: {error}", path.display());
-        let text = secret_file::read(path, MAX_PASSWORD, Readers::OwnerAndGroup)
+        let text = limited_file::read(path, MAX_PASSWORD, Readers::OwnerAndGroup)
             .map_err(|error| named(error.to_string()))?;
         password(text).map(Some).map_err(named)
     }

@@ -101,7 +101,7 @@ impl Store {
         let bytes =
             encode(overlay).map_err(|source| StoreError::Io { path: self.path(), step: "encode", source })?;
         let step = |durable::Failure { path, step, source }| StoreError::Io { path, step, source };
-        durable::write(&self.directory, NAME, &bytes).map_err(step)
+        durable::write(&self.directory, NAME, 0o640, &bytes).map_err(step)
     }
 }
 

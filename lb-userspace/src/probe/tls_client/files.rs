@@ -14,7 +14,7 @@ use tokio_rustls::rustls::{
 };
 
 use super::{Configs, TlsClient, TlsMode, provider, verifier::Unverified, without_resumption};
-use crate::secret_file::{self, Readers};
+use crate::limited_file::{self, Readers};
 
 /// Maximum size of a file of certificates: the CAs of a host take about 200 KiB.
 const MAX_CERTIFICATES: u64 = 4 * 1024 * 1024;
@@ -79,27 +79,26 @@ fn read_roots(path: &Path) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-/// Read once: they are large, and the same for all probes.
+/// Read until there are some, and then kept: they are large, and the same for all probes.
 fn roots_of_host() -> Result<Arc<RootCertStore>, String> {
     static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
-    let roots = ROOTS.get_or_init(|| {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        Arc::new(roots)
-    });
-    if roots.is_empty() {
-        return Err("this host has no CA certificates: install ca-certificates, or set `ca`".to_owned());
+    if let Some(roots) = ROOTS.get() {
+        return Ok(Arc::clone(roots));
     }
-    Ok(Arc::clone(roots))
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let why = found.errors.first().map_or_else(String::new, |error| format!(" ({error})"));
+        return Err(format!("this host has no CA certificates{why}: install ca-certificates, or set `ca`"));
+    }
+    Ok(Arc::clone(ROOTS.get_or_init(|| Arc::new(roots))))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let named = |error: String| format!("{}: {error}", path.display());
-    let size = fs::metadata(path).map_err(|error| named(error.to_string()))?.len();
-    if size > MAX_CERTIFICATES {
-        return Err(named(format!("it is larger than {MAX_CERTIFICATES} bytes")));
-    }
-    let text = fs::read(path).map_err(|error| named(error.to_string()))?;
+    let text = limited_file::read(path, MAX_CERTIFICATES, Readers::Anyone)
+        .map_err(|error| named(error.to_string()))?;
     let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
     let found = found.map_err(|error| named(format!("not a PEM file: {error}")))?;
     if found.is_empty() {
@@ -110,7 +109,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let named = |error: String| format!("{}: {error}", path.display());
-    let text = secret_file::read(path, MAX_PRIVATE_KEY, Readers::OwnerAndGroup)
+    let text = limited_file::read(path, MAX_PRIVATE_KEY, Readers::OwnerAndGroup)
         .map_err(|error| named(error.to_string()))?;
     PrivateKeyDer::from_pem_slice(&text).map_err(|error| named(format!("not a private key: {error}")))
 }

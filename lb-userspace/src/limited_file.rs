@@ -1,4 +1,4 @@
-//! Files that hold a secret.
+//! Files of a limited size that the operator names, such as secrets.
 
 use std::{
     fs::{self, File},
@@ -7,14 +7,15 @@ use std::{
     path::Path,
 };
 
-/// Who may read a secret.
+/// Who may read the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readers {
     Owner,
     OwnerAndGroup,
+    Anyone,
 }
 
-/// Why a secret cannot be used.
+/// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
     #[error(transparent)]
@@ -28,16 +29,17 @@ pub enum Unusable {
 }
 
 impl Readers {
-    /// The permissions that a secret must not have, and the mode that takes them away.
+    /// The permissions that the file must not have, and the mode that takes them away.
     const fn forbidden(self) -> (u32, &'static str) {
         match self {
             Self::Owner => (0o077, "600"),
             Self::OwnerAndGroup => (0o007, "o="),
+            Self::Anyone => (0, ""),
         }
     }
 }
 
-/// Reads a secret of at most this many bytes. It is refused if others can use it.
+/// Reads a file of at most this many bytes. It is refused if others than these can use it.
 pub fn read(path: &Path, most: u64, readers: Readers) -> Result<Vec<u8>, Unusable> {
     // Opening a FIFO would wait for a writer.
     if !fs::metadata(path)?.is_file() {
