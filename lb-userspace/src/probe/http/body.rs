@@ -2,6 +2,8 @@
 
 /// Maximum length of the body that is looked at.
 pub const BODY_MAX_BYTES: usize = 64 * 1024;
+/// Maximum length of what is read of it, with the framing of chunks.
+const FRAMED_MAX_BYTES: usize = 4 * BODY_MAX_BYTES;
 /// Maximum length of the line before a chunk, with its extensions.
 const CHUNK_LINE_MAX_BYTES: usize = 256;
 
@@ -25,6 +27,8 @@ pub struct Broken;
 pub struct Body {
     next: Next,
     text: Vec<u8>,
+    /// Bytes taken, with their framing.
+    taken: usize,
 }
 
 /// What the next byte is.
@@ -34,7 +38,7 @@ enum Next {
     /// The line with the size of a chunk, so far.
     ChunkLine(Vec<u8>),
     /// The line end after a chunk.
-    ChunkEnd,
+    ChunkEnd { has_return: bool },
     Nothing,
 }
 
@@ -46,12 +50,14 @@ impl Body {
             Framing::Chunked => Next::ChunkLine(Vec::new()),
             Framing::UntilClosed => Next::Data { left: u64::MAX, is_chunk: false },
         };
-        Self { next, text: Vec::new() }
+        Self { next, text: Vec::new(), taken: 0 }
     }
 
     /// Nothing more is to come, or is looked at.
     pub fn is_complete(&self) -> bool {
-        matches!(self.next, Next::Nothing) || self.text.len() == BODY_MAX_BYTES
+        matches!(self.next, Next::Nothing)
+            || self.text.len() == BODY_MAX_BYTES
+            || self.taken >= FRAMED_MAX_BYTES
     }
 
     /// The bytes so far.
@@ -61,7 +67,9 @@ impl Body {
 
     pub fn push(&mut self, mut received: &[u8]) -> Result<(), Broken> {
         while !received.is_empty() && !self.is_complete() {
-            received = self.step(received)?;
+            let rest = self.step(received)?;
+            self.taken += received.len() - rest.len();
+            received = rest;
         }
         Ok(())
     }
@@ -75,7 +83,7 @@ impl Body {
                 self.text.extend_from_slice(&received[..taken]);
                 *left -= taken as u64;
                 if *left == 0 {
-                    self.next = if *is_chunk { Next::ChunkEnd } else { Next::Nothing };
+                    self.next = if *is_chunk { Next::ChunkEnd { has_return: false } } else { Next::Nothing };
                 }
                 Ok(&received[taken..])
             }
@@ -94,8 +102,11 @@ impl Body {
                 }
                 Ok(rest)
             }
-            Next::ChunkEnd => match received[0] {
-                b'\r' => Ok(&received[1..]),
+            Next::ChunkEnd { has_return } => match received[0] {
+                b'\r' if !*has_return => {
+                    *has_return = true;
+                    Ok(&received[1..])
+                }
                 b'\n' => {
                     self.next = Next::ChunkLine(Vec::new());
                     Ok(&received[1..])
@@ -153,8 +164,19 @@ mod tests {
     }
 
     #[test]
+    fn the_framing_of_chunks_is_limited_too() {
+        let chunk = format!("1;{}\r\nx\r\n", "e".repeat(200));
+        let mut body = Body::new(Framing::Chunked);
+        for _ in 0..FRAMED_MAX_BYTES / chunk.len() + 1 {
+            body.push(chunk.as_bytes()).unwrap();
+        }
+
+        assert!(body.is_complete() && body.text().len() < BODY_MAX_BYTES);
+    }
+
+    #[test]
     fn chunks_that_are_none_are_refused() {
-        for wrong in ["x\r\n", "\r\n", "-1\r\n", "11111111111111111\r\n", "2\r\nabc", &"0".repeat(300)] {
+        for wrong in ["x\r\n", "\r\n", "-1\r\n", "11111111111111111\r\n", "2\r\nabc", "2\r\nab\r\r\n", &"0".repeat(300)] {
             assert_eq!(Body::new(Framing::Chunked).push(wrong.as_bytes()), Err(Broken), "{wrong:?}");
         }
     }

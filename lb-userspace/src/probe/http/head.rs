@@ -52,6 +52,10 @@ pub fn parse(received: &[u8]) -> Result<Option<Head>, Malformed> {
 impl Head {
     /// A header that says how the body is sent. A chunked body has no length (RFC 9112, 6.3).
     fn learn(&mut self, name: &[u8], value: &[u8]) {
+        let names: [&[u8]; 3] = [b"content-length", b"transfer-encoding", b"content-encoding"];
+        if !names.iter().any(|it| name.eq_ignore_ascii_case(it)) {
+            return;
+        }
         let value = String::from_utf8_lossy(value).to_lowercase();
         if name.eq_ignore_ascii_case(b"content-length") && self.framing != Framing::Chunked {
             self.framing = value.parse().map_or(Framing::UntilClosed, Framing::Length);

@@ -23,6 +23,8 @@ const MAX_REQUEST_TARGET: usize = 1024;
 const MAX_HOST: usize = 255 + ":65535".len();
 const MAX_HEADERS: usize = 32;
 const MAX_HEADER: usize = 1024;
+/// Enough to see whether this is HTTP.
+const BEGINNING: usize = 16;
 /// What a probe sends by itself.
 const OWN_HEADERS: [&str; 5] = ["host", "connection", "content-length", "transfer-encoding", "accept-encoding"];
 
@@ -134,7 +136,13 @@ async fn read_head<S: AsyncRead + Unpin>(
 ) -> Result<Option<Head>, Fault> {
     let mut limited = stream.take(HEAD_MAX_BYTES as u64);
     loop {
+        let before = received.len();
         let count = limited.read_buf(received).await?;
+        // A piece without a line end adds nothing to parse, unless it is the beginning, or the end.
+        let adds_nothing = before > BEGINNING && count > 0 && !received[before..].contains(&b'\n');
+        if adds_nothing && received.len() < HEAD_MAX_BYTES {
+            continue;
+        }
         match head::parse(received)? {
             Some(head) => return Ok(Some(head)),
             None if count > 0 => {}
@@ -233,9 +241,9 @@ fn header(name: &str, value: &DeValue<'_>) -> Result<(String, String), String> {
         return Err(format!("the header {} is set by the check itself{instead}", quote(name)));
     }
     let text = value::text(value)?;
-    if text.len() > MAX_HEADER || text.chars().any(|c| c.is_control() && c != '\t') {
+    if name.len() + text.len() > MAX_HEADER || text.chars().any(|c| c.is_control() && c != '\t') {
         return Err(format!(
-            "the value of {} must be one line of at most {MAX_HEADER} bytes",
+            "the header {} must be one line of at most {MAX_HEADER} bytes",
             quote(name)
         ));
     }
