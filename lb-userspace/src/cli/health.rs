@@ -37,10 +37,14 @@ async fn probe(console: &mut Console<'_>, client: &Client, name: &BackendName) -
         table.row(tone, [name.to_string(), result.result.name().to_owned(), result.detail.clone(), took]);
         console.table(table)?;
     }
-    if result.result == ProbeOutcome::Success {
-        Ok(())
-    } else {
-        Err(Failure::new(Exit::Failed, format!("{name}: the check failed")))
+    match result.result {
+        ProbeOutcome::Success => Ok(()),
+        ProbeOutcome::Failure | ProbeOutcome::Timeout => {
+            Err(Failure::new(Exit::Failed, format!("{name}: the check failed")))
+        }
+        ProbeOutcome::Undecided => {
+            Err(Failure::new(Exit::Failed, format!("{name}: the check decided nothing")))
+        }
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) async fn connect_udp(place: Place) -> Result<UdpSocket, Fault> {
     let bound = UdpSocket::bind(SocketAddr::new(source.unwrap_or(any), 0)).await;
     let socket = match source {
         Some(source) => bound.map_err(|error| cannot_bind(source, &error)),
-        None => bound.map_err(Fault::from),
+        None => bound.map_err(|error| Fault::local(plain(&error))),
     }?;
     socket.connect(address).await?;
     Ok(socket)

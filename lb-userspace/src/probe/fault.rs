@@ -29,7 +29,9 @@ impl Fault {
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
         let errno = error.raw_os_error().map(Errno::from_raw);
-        if let Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS) = errno {
+        if let Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS | Errno::EADDRNOTAVAIL) =
+            errno
+        {
             return Self::local(plain(&error));
         }
         // The kernel's timeout came before ours.
@@ -53,8 +55,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_out_of_sockets_does_not_blame_the_backend() {
-        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS] {
+    fn a_host_out_of_sockets_or_ports_does_not_blame_the_backend() {
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EADDRNOTAVAIL] {
             let fault = Fault::from(io::Error::from(errno));
 
             assert!(matches!(fault, Fault::Undecided(_)), "{errno}");

@@ -1,6 +1,7 @@
 //! TLS of a probe: its keys in the configuration, the handshake, and what its failure means.
 //!
-//! The files are read when a probe needs them and they have changed, so that renewed certificates need no reload.
+//! The files are read when a probe needs them and they have changed, so that renewed certificates need no reload. The CAs of
+//! the host are read once.
 
 mod faults;
 mod files;
@@ -103,8 +104,8 @@ impl TlsClient {
         Self {
             mode,
             ca: keys.value(&CA).filter(|_| mode == TlsMode::Verify),
-            server_name: keys.value(&SERVER_NAME),
-            identity: keys.value(&CERT).zip(keys.value(&KEY)),
+            server_name: keys.value(&SERVER_NAME).filter(|_| mode != TlsMode::Off),
+            identity: keys.value(&CERT).zip(keys.value(&KEY)).filter(|_| mode != TlsMode::Off),
             protocols: &[],
         }
     }
@@ -121,6 +122,11 @@ impl TlsClient {
     /// What is wrong with the files.
     pub fn check_files(&self) -> Result<(), String> {
         if self.mode == TlsMode::Off { Ok(()) } else { files::configs(self).map(drop) }
+    }
+
+    /// Reads the files if they have changed. For servers that count broken handshakes, this comes before the connection.
+    pub fn prepare(&self, session: &mut TlsSession) -> Result<(), Fault> {
+        if self.mode == TlsMode::Off { Ok(()) } else { session.config(self).map(drop) }
     }
 
     /// Encrypts a connection.

@@ -5,7 +5,7 @@ use std::io;
 use tokio_rustls::rustls::{AlertDescription, CertificateError, Error, pki_types::UnixTime};
 
 use super::super::Fault;
-use crate::text::{counted, printable};
+use crate::text::{counted, shorten};
 
 const DAY_SECONDS: u64 = 24 * 60 * 60;
 
@@ -20,7 +20,7 @@ pub fn of_handshake(error: io::Error) -> Fault {
 }
 
 pub fn of_tls(error: &Error) -> Fault {
-    Fault::Failed(printable(&words(error)))
+    Fault::Failed(shorten(&words(error)))
 }
 
 fn words(error: &Error) -> String {
