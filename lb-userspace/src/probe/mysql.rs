@@ -31,7 +31,7 @@ use self::{
 use super::{
     Answer, CheckType, Facts, Fault, Place, Verdict,
     connect::connect,
-    login::{PASSWORD_FILE, Password, USER},
+    login::{CONNECTION_MAX_AGE, PASSWORD_FILE, Password, USER},
     tls_client::{CA, CERT, KEY, SERVER_NAME, TLS, TlsClient, TlsMode, TlsSession},
 };
 use crate::document::{AnyKey, Keys};
@@ -82,7 +82,7 @@ impl CheckType for Mysql {
 
 impl Mysql {
     async fn probe(&self, session: &mut Session, place: Place) -> Result<Answer, Fault> {
-        if let Some(mut kept) = session.kept.take()
+        if let Some(mut kept) = session.kept.take().filter(|kept| kept.opened.elapsed() < CONNECTION_MAX_AGE)
             && let Ok(answer) = ask(&mut kept).await
         {
             session.kept = Some(kept);
@@ -97,6 +97,7 @@ impl Mysql {
     async fn open(&self, tls: &mut TlsSession, place: Place) -> Result<Connection, Fault> {
         let password = self.password.read()?;
         let login = Login { user: &self.user, password: password.as_deref() };
+        self.client.prepare(tls)?;
         let stream = connect(place).await?;
         let mut connection = Connection::open(stream, place.address, (&self.client, tls), &login).await?;
         rows(connection.query(KEEP).await?)?;
@@ -109,7 +110,9 @@ async fn ask(connection: &mut Connection) -> Result<Answer, Fault> {
     let engine = connection.engine;
     let state = rows(connection.query(engine.state_query()).await?)?;
     let replica = match connection.query(engine.replica_query()).await? {
-        rows::Answer::Rows(rows) => rows,
+        // Of a primary, it has columns and no row. Without columns, it is the answer to another statement.
+        rows::Answer::Rows(rows) if rows.has_columns() => rows,
+        rows::Answer::Rows(_) => return Err(Fault::Failed("an answer without columns".to_owned())),
         rows::Answer::Refused(refusal) => return Err(no_right(refusal, engine.replica_right())),
     };
     let status = Status::read(&state, &replica)?;

@@ -135,13 +135,13 @@ impl Mark {
     }
 }
 
-/// "primary, timeline 3, 0/3000148", "replica, 1.2s behind, timeline 3, 0/3000148", "replica, receives nothing".
+/// "primary, timeline 3, 0/3000148", "replica, 1.2s behind, timeline 3, 0/3000148", "replica, receives nothing, 0/3000148".
 impl fmt::Display for RoleReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { role, is_following, lag, mark } = self;
         match (role, is_following, lag) {
             (Role::Primary, _, _) => write!(f, "primary, {mark}"),
-            (Role::Replica, false, _) => f.write_str("replica, receives nothing"),
+            (Role::Replica, false, _) => write!(f, "replica, receives nothing, {mark}"),
             (Role::Replica, true, None) => write!(f, "replica, lag unknown, {mark}"),
             (Role::Replica, true, Some(lag)) => write!(f, "replica, {} behind, {mark}", Behind(*lag)),
         }
@@ -153,7 +153,7 @@ struct Behind(Duration);
 
 impl fmt::Display for Behind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.0.is_zero() && self.0.as_secs() < 10 {
+        if self.0.subsec_nanos() != 0 && self.0.as_secs() < 10 {
             write!(f, "{:.1}s", self.0.as_secs_f64())
         } else {
             f.write_str(&duration::show(Duration::from_secs(self.0.as_secs())))
@@ -167,7 +167,8 @@ impl fmt::Display for Mark {
             Self::Postgres { timeline: Some(timeline), position, .. } => {
                 write!(f, "timeline {timeline}, {}", Lsn(*position))
             }
-            Self::Postgres { timeline: None, position, .. } => write!(f, "no timeline, {}", Lsn(*position)),
+            Self::Postgres { timeline: None, position, .. } => write!(f, "{}", Lsn(*position)),
+            Self::Mysql { server, gtid, .. } if gtid.is_empty() => write!(f, "server {server}"),
             Self::Mysql { server, gtid, .. } => write!(f, "server {server}, GTID {gtid}"),
             Self::Redis { id, offset, .. } => write!(f, "replication {id:.8}, offset {offset}"),
         }

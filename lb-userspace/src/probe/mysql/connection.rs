@@ -4,7 +4,10 @@
 //! server locks the host out. A login that the server refuses does not count. So every handshake goes on until the server
 //! ends it, with an anonymous login if need be: also if the server lacks TLS, or its certificate is not good.
 
-use std::{net::SocketAddr, time::SystemTime};
+use std::{
+    net::SocketAddr,
+    time::{Instant, SystemTime},
+};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -31,6 +34,8 @@ use crate::{
     text::quote,
 };
 
+/// The most answers of a server to one login: more than any plugin needs.
+const ANSWERS: usize = 5;
 const COM_QUIT: u8 = 1;
 const COM_QUERY: u8 = 3;
 
@@ -40,10 +45,11 @@ pub struct Login<'l> {
     pub password: Option<&'l [u8]>,
 }
 
-/// A connection that has logged in. Dropping it takes leave of the server, which otherwise counts and logs an aborted client.
+/// A connection that has logged in. Dropping it ends the session, which the server otherwise counts and logs as an aborted client.
 pub struct Connection {
     channel: Channel,
     pub engine: Engine,
+    pub opened: Instant,
     pub certificate_ends: Option<SystemTime>,
 }
 
@@ -83,11 +89,14 @@ impl Connection {
             Either::Left(_) => None,
             Either::Right(tls) => tls_client::certificate_ends(tls),
         };
-        Ok(Self { channel, engine: Engine::of(&greeting.version), certificate_ends })
+        Ok(Self { channel, engine: Engine::of(&greeting.version), opened: Instant::now(), certificate_ends })
     }
 
     /// Asks.
     pub async fn query(&mut self, query: &str) -> Result<Answer, Fault> {
+        if !self.channel.packets.is_empty() {
+            return Err(Fault::Failed("an answer without a question".to_owned()));
+        }
         let command = [&[COM_QUERY], query.as_bytes()].concat();
         let packet = self.channel.packets.first(&command);
         self.channel.send(&packet).await?;
@@ -138,7 +147,7 @@ impl Channel {
         })
     }
 
-    /// Also returns whether the server is the right one. What it sends before TLS begins is from anybody.
+    /// Also returns whether the server is the right one. What it sends before TLS begins is not authenticated.
     async fn encrypt(
         mut self,
         client: &TlsClient,
@@ -162,7 +171,7 @@ impl Channel {
         let proof = suggested.prove(login.password, &greeting.nonce);
         let request = handshake::request(login.user, &proof, suggested.name(), self.is_over_tls());
         self.send_next(&request).await?;
-        loop {
+        for _ in 0..ANSWERS {
             match Reply::parse(&self.receive().await?)? {
                 Reply::Welcome => return Ok(()),
                 Reply::Refused(refusal) => return Err(refusal.into()),
@@ -188,6 +197,7 @@ impl Channel {
                 }
             }
         }
+        Err(Malformed::Broken.into())
     }
 
     /// A login that the server refuses.
@@ -197,8 +207,6 @@ impl Channel {
 
     /// Goes on with this, and then with wrong proofs, until the server ends the login. What it says does not matter.
     async fn be_refused(&mut self, mut payload: Vec<u8>) {
-        /// More than any plugin needs.
-        const ANSWERS: usize = 5;
         for _ in 0..ANSWERS {
             let answer = match self.send_next(&payload).await {
                 Ok(()) => self.receive().await,

@@ -4,12 +4,10 @@ use super::{
     super::Fault,
     wire::{Malformed, Values},
 };
-use crate::text::visible;
+use crate::text::shorten;
 
 /// The first byte of an error packet.
 pub const MARK: u8 = 0xff;
-/// Maximum number of characters that are shown.
-const MAX_WORDS: usize = 200;
 
 /// The login or a right is missing, or there are too many connections. The server works, but does not answer this check:
 /// nothing follows for the backend's health. So does the whole class 28 of SQLSTATE (invalid authorization), and
@@ -26,6 +24,8 @@ const UNDECIDED: &[u16] = &[
     1862, // Your password has expired
     3118, // Account is locked (MySQL)
     3159, // Insecure transport is prohibited
+    3955, // Account is locked after failed logins (MySQL)
+    4150, // Account is locked after failed logins (MariaDB)
     4151, // Account is locked (MariaDB)
 ];
 
@@ -54,8 +54,7 @@ impl Refusal {
             }
             _ => None,
         };
-        let words = String::from_utf8_lossy(values.0);
-        Ok(Self { code, state, words: words.chars().take(MAX_WORDS).map(visible).collect() })
+        Ok(Self { code, state, words: shorten(&String::from_utf8_lossy(values.0)) })
     }
 
     /// The user lacks a right.
@@ -126,7 +125,7 @@ pub mod tests {
             panic!("not down");
         };
 
-        assert!(text.chars().count() < MAX_WORDS + 50 && !text.chars().any(char::is_control), "{text}");
+        assert!(text.chars().count() < 300 && !text.chars().any(char::is_control), "{text}");
     }
 
     proptest! {

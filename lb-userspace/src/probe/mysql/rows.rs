@@ -31,6 +31,11 @@ pub struct Row<'r> {
 }
 
 impl Rows {
+    /// Is it the answer to a statement that has rows?
+    pub fn has_columns(&self) -> bool {
+        !self.columns.is_empty()
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = Row<'_>> {
         self.rows.iter().map(|values| Row { columns: &self.columns, values })
     }

@@ -7,7 +7,6 @@ use super::{
     rows::{Row, Rows},
 };
 use crate::{
-    duration,
     text::{quote, visible},
 };
 
@@ -76,20 +75,11 @@ impl Status {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let report = self.report();
-        match (report.role, report.lag) {
-            (Role::Primary, _) => f.write_str("primary")?,
-            (Role::Replica, Some(lag)) => write!(f, "replica, {} behind", duration::show(lag))?,
-            (Role::Replica, None) if report.is_following => f.write_str("replica, unknown lag")?,
-            (Role::Replica, None) if !self.primaries.is_empty() && self.primaries.iter().all(|it| it.receives) => {
-                f.write_str("replica, applies nothing")?;
-            }
-            (Role::Replica, None) => f.write_str("replica, receives nothing")?,
+        let receives = !self.primaries.is_empty() && self.primaries.iter().all(|it| it.receives);
+        if report.role == Role::Replica && !report.is_following && receives {
+            return write!(f, "replica, applies nothing, {}", report.mark);
         }
-        if self.gtid.is_empty() {
-            write!(f, ", server {}", self.server)
-        } else {
-            write!(f, ", {}", report.mark)
-        }
+        report.fmt(f)
     }
 }
 
@@ -175,7 +165,7 @@ mod tests {
             ("NO_LOCK_NO_ADMIN", &[], Role::Replica, false, None, "replica, receives nothing"),
             ("1", &[["Yes", "Yes", "0", "1"]], Role::Replica, true, seconds(0), "replica, 0s behind"),
             ("0", &[["Yes", "Yes", "7", "1"]], Role::Replica, true, seconds(7), "replica, 7s behind"),
-            ("1", &[["Yes", "Yes", "", "1"]], Role::Replica, true, None, "replica, unknown lag"),
+            ("1", &[["Yes", "Yes", "", "1"]], Role::Replica, true, None, "replica, lag unknown"),
             ("1", &[["Connecting", "Yes", "3", "1"]], Role::Replica, false, None, "replica, receives nothing"),
             ("0", &[["No", "No", "", "1"]], Role::Replica, false, None, "replica, receives nothing"),
             ("1", &[["Yes", "No", "", "1"]], Role::Replica, false, None, "replica, applies nothing"),

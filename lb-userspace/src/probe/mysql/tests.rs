@@ -246,7 +246,15 @@ async fn answers_that_are_too_long_or_wrong_are_refused() {
 #[tokio::test]
 async fn a_silent_or_slow_server_costs_its_timeout_only() {
     let silent = Backend::new(async |mut stream: TcpStream| drain(&mut stream).await).await;
-    let slow = Backend::dripping("", "\n").await;
+    let slow = Backend::new(async |mut stream: TcpStream| {
+        for byte in packet(0, &greeting(MARIADB, USUAL, NATIVE)) {
+            if stream.write_all(&[byte]).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(SHORT / 10).await;
+        }
+    })
+    .await;
     let after_its_greeting = Backend::new(async |mut stream: TcpStream| {
         stream.write_all(&packet(0, &greeting(MARIADB, USUAL, NATIVE))).await.unwrap();
         drain(&mut stream).await;

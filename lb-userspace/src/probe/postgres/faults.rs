@@ -8,9 +8,9 @@ use tokio_rustls::rustls;
 use super::{super::Fault, encrypted::HandshakeFailed};
 use crate::text::shorten;
 
-/// The server cannot work: operator intervention (57: it starts, stops, or has crashed), system errors (58, 53100, 53200)
-/// and internal errors (XX). Everything else is about the login or the query, and says nothing of the server.
-const SICK: [&str; 5] = ["57", "58", "XX", "53100", "53200"];
+/// The server cannot work: it stops, has crashed or starts (57P01 to 57P03), system errors (58, 53100, 53200) and internal
+/// errors (XX). Everything else is about the login or the query, and says nothing of the server.
+const SICK: [&str; 7] = ["57P01", "57P02", "57P03", "58", "XX", "53100", "53200"];
 
 pub fn of(error: &Error) -> Fault {
     let Some(cause) = error.source() else {
@@ -35,7 +35,7 @@ pub fn of(error: &Error) -> Fault {
     }
 }
 
-/// It speaks PostgreSQL's protocol, or nearly so.
+/// Its answer is not what PostgreSQL answers.
 pub fn not_understood() -> Fault {
     Fault::Failed("not PostgreSQL".to_owned())
 }

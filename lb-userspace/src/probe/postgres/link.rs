@@ -7,7 +7,7 @@ use std::{
     future::poll_fn,
     pin::pin,
     task::{Context, Poll, Waker},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use tokio::{net::TcpStream, time::Instant};
@@ -20,6 +20,7 @@ use super::{
     super::{
         Fault, Place,
         connect::connect,
+        login::CONNECTION_MAX_AGE,
         limited::{Budget, Limited, limited},
         tls_client::{TlsMode, TlsSession},
     },
@@ -28,9 +29,6 @@ use super::{
     opening::{Opening, opening},
     state::{self, State},
 };
-
-/// A longer-lived connection would not notice that the server has another certificate, or that the password has changed.
-const MAX_AGE: Duration = Duration::from_secs(3600);
 
 /// What the client reads from.
 pub type Stream = Opening<Limited<TcpStream>>;
@@ -41,6 +39,8 @@ pub struct Link {
     client: Option<Client>,
     connection: Connection<Stream, Encrypted>,
     budget: Budget,
+    /// The connection must not be polled again.
+    has_ended: bool,
     opened: Instant,
     /// When the server's certificate ends.
     pub certificate_ends: Option<SystemTime>,
@@ -68,12 +68,12 @@ impl Link {
         };
         let stream = opening(stream, check.client.mode);
         let (client, connection) = config.connect_raw(stream, upgrade).await.map_err(|error| faults::of(&error))?;
-        Ok(Self { client: Some(client), connection, budget, opened: Instant::now(), certificate_ends })
+        Ok(Self { client: Some(client), connection, budget, has_ended: false, opened: Instant::now(), certificate_ends })
     }
 
-    /// Is it young enough for another probe?
+    /// Is it young enough for another probe, and has it received little enough?
     pub fn may_be_used_again(&self) -> bool {
-        self.opened.elapsed() < MAX_AGE
+        self.opened.elapsed() < CONNECTION_MAX_AGE && !self.budget.is_used_up()
     }
 
     /// Asks the server for its role.
@@ -88,10 +88,11 @@ impl Link {
     }
 
     async fn query(&mut self, text: &str) -> Result<Vec<SimpleQueryMessage>, Error> {
-        let Self { client: Some(client), connection, .. } = self else { return Ok(Vec::new()) };
+        let Self { client: Some(client), connection, has_ended, .. } = self else { return Ok(Vec::new()) };
         let mut query = pin!(client.simple_query(text));
         poll_fn(|cx| {
-            let ended = poll_to_end(connection, cx);
+            let ended = if *has_ended { None } else { poll_to_end(connection, cx) };
+            *has_ended |= ended.is_some();
             // The server's last words come before the end of the connection.
             match (query.as_mut().poll(cx), ended) {
                 (Poll::Ready(answer), _) => Poll::Ready(answer),
@@ -119,9 +120,12 @@ fn row_of(message: &SimpleQueryMessage) -> Option<&tokio_postgres::SimpleQueryRo
     if let SimpleQueryMessage::Row(row) = message { Some(row) } else { None }
 }
 
-/// Takes leave as the protocol wants it (Terminate), as far as that needs no waiting.
+/// Ends the session as the protocol requires (Terminate), as far as that needs no waiting.
 impl Drop for Link {
     fn drop(&mut self) {
+        if self.has_ended {
+            return;
+        }
         self.client = None;
         let mut context = Context::from_waker(Waker::noop());
         // An error does not matter any more.

@@ -291,20 +291,26 @@ async fn a_connection_that_was_silent_is_not_used_again() {
 }
 
 #[tokio::test]
-async fn a_server_without_tls_is_not_spoken_to_in_clear_text() {
-    let server = Backend::new(async |mut stream: TcpStream| {
-        let request = read_startup(&mut stream).await;
-        assert_eq!(request, 80_877_103_u32.to_be_bytes(), "SSLRequest");
-        let _ = stream.write_all(b"N").await;
-        let mut rest = Vec::new();
-        let _ = stream.read_to_end(&mut rest).await;
-        assert!(rest.is_empty());
+async fn a_server_without_tls_receives_nothing_in_clear_text() {
+    let (sender, mut seen) = mpsc::channel(8);
+    let server = Backend::new(move |mut stream: TcpStream| {
+        let sender = sender.clone();
+        async move {
+            let request = read_startup(&mut stream).await;
+            let _ = stream.write_all(b"N").await;
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest).await;
+            let _ = sender.send((request, rest)).await;
+        }
     })
     .await;
 
     let result = probe_as(server.address, "type = 'postgres'\ntls = 'require'").await;
 
     assert_eq!(told(&result), (ProbeOutcome::Failure, "the server has no TLS"));
+    let (request, rest) = seen.recv().await.unwrap();
+    assert_eq!(request, 80_877_103_u32.to_be_bytes(), "SSLRequest");
+    assert!(rest.is_empty(), "{rest:?}");
 }
 
 async fn probe(prober: &mut Prober, server: &Backend) -> Result<Answer, Fault> {
