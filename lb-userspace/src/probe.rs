@@ -195,6 +195,8 @@ types! {
     Dns in dns,
     /// Asks a gRPC server for its health.
     Grpc in grpc,
+    /// The role of a Redis or Valkey server.
+    Redis in redis,
 }
 
 /// The outcome of a probe: the label `result` of `xlb_health_checks_total`.

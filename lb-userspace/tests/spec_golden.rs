@@ -53,6 +53,7 @@ const CLASSES: &[&str] = &[
     "health_path_with_a_space",
     "health_port",
     "health_postgres_keys",
+    "health_redis_keys",
     "health_rise_and_fall",
     "health_timeout_longer_than_interval",
     "health_tls_certificate_without_key",
