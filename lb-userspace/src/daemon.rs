@@ -26,6 +26,7 @@ use std::{
 use anyhow::Context;
 use lb_common::settings::PortPool;
 use log::{info, warn};
+use rustix::thread::clear_ambient_capability_set;
 use tokio::{
     runtime,
     sync::{mpsc, watch},
@@ -93,6 +94,8 @@ pub fn remove_remains() -> Result<bool, Failure> {
 /// Runs the daemon until it ends.
 pub fn run(options: Options) -> Result<(), Failure> {
     options.log.init();
+    // Threads inherit this. So the programs of health checks lack the capabilities of a daemon that is not root.
+    clear_ambient_capability_set().context("cannot clear the ambient capabilities")?;
     let runtime =
         runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(serve(options))

@@ -55,7 +55,7 @@ pub async fn run(
 
 /// Probes once, immediately, outside any schedule.
 pub async fn probe_once(target: &Target) -> ProbeResult {
-    finding::probe(&mut target.check.probe.prober(), target).await.into()
+    finding::probe(&mut target.check.probe.prober_of(&target.backend), target).await.into()
 }
 
 /// The running tasks. Dropping this ends them.
@@ -110,7 +110,7 @@ impl Watches {
     fn begin(&mut self, sharers: Vec<Target>, first: Duration) {
         let target = sharers[0].clone();
         let place = place(&target);
-        let mut prober = target.check.probe.prober();
+        let mut prober = target.check.probe.prober_of(&target.backend);
         let probe = async move |target: &Target| finding::probe(&mut prober, target).await;
         let (targets, shared) = channel(sharers);
         let task = watch::watch(target, shared, first, self.limit.clone(), probe, self.events.clone());
@@ -156,7 +156,11 @@ const fn place(target: &Target) -> Place {
 /// Can one probe serve both? Thresholds may differ.
 fn share(one: &Target, other: &Target) -> bool {
     let (a, b) = (&one.check, &other.check);
-    place(one) == place(other) && a.probe == b.probe && a.interval == b.interval && a.timeout == b.timeout
+    let is_same = place(one) == place(other)
+        && a.probe == b.probe
+        && a.interval == b.interval
+        && a.timeout == b.timeout;
+    is_same && (!a.probe.knows_names() || one.backend == other.backend)
 }
 
 /// A backend must not be left unchecked silently: a bug here ends the daemon (traffic continues). Aborted tasks are

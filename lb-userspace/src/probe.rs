@@ -33,6 +33,7 @@ pub use self::{
 use crate::{
     document::{AnyKey, Keys},
     named::{Named, json_by_name, named},
+    spec::BackendName,
 };
 
 /// A type of health check.
@@ -43,15 +44,22 @@ pub(crate) trait CheckType: Clone {
     const KEYS: &'static [&'static dyn AnyKey];
     /// Does it report the role of a database server?
     const FINDS_ROLES: bool = false;
+    /// Do the names of service and backend matter to a probe? If not, backends of several services on one server share it.
+    const KNOWS_NAMES: bool = false;
     /// What it keeps between two probes of a backend.
     type Session: Default + Send;
 
     /// Reads its keys. Each value has been checked by itself; what is wrong with several together is reported here.
     fn read(keys: &Keys<'_>) -> Self;
 
-    /// The protocol that it probes over.
-    fn over(&self) -> Protocol {
-        Protocol::Tcp
+    /// What it has before the first probe.
+    fn session(&self, _backend: &BackendName) -> Self::Session {
+        Self::Session::default()
+    }
+
+    /// The protocol that it probes over. `None`: any.
+    fn over(&self) -> Option<Protocol> {
+        Some(Protocol::Tcp)
     }
 
     /// Reads the files that its keys name, as each probe does, and returns what is wrong with them.
@@ -136,8 +144,15 @@ macro_rules! types {
                 }
             }
 
-            /// The protocol that it probes over.
-            pub(crate) fn over(&self) -> Protocol {
+            /// Do the names of service and backend matter to a probe?
+            pub(crate) const fn knows_names(&self) -> bool {
+                match self {
+                    $(Self::$Type(_) => $Type::KNOWS_NAMES,)*
+                }
+            }
+
+            /// The protocol that it probes over. `None`: any.
+            pub(crate) fn over(&self) -> Option<Protocol> {
                 match self {
                     $(Self::$Type(probe) => probe.over(),)*
                 }
@@ -151,9 +166,9 @@ macro_rules! types {
             }
 
             /// A prober of one backend.
-            pub(crate) fn prober(&self) -> Prober {
+            pub(crate) fn prober_of(&self, backend: &BackendName) -> Prober {
                 match self {
-                    $(Self::$Type(probe) => Prober::$Type(probe.clone(), Default::default()),)*
+                    $(Self::$Type(probe) => Prober::$Type(probe.clone(), probe.session(backend)),)*
                 }
             }
         }
@@ -197,6 +212,8 @@ types! {
     Grpc in grpc,
     /// The role of a Redis or Valkey server.
     Redis in redis,
+    /// Runs a program.
+    Exec in exec,
 }
 
 /// The outcome of a probe: the label `result` of `xlb_health_checks_total`.

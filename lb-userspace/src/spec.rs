@@ -32,6 +32,7 @@ use crate::{
 
 mod availability;
 mod command;
+pub(crate) mod exec;
 mod file;
 mod health;
 mod load;

@@ -10,7 +10,7 @@ mod many;
 use std::{
     collections::BTreeSet,
     fs,
-    os::unix::fs::symlink,
+    os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
 };
 
@@ -28,6 +28,7 @@ const CLASSES: &[&str] = &[
     "backend_twice",
     "backend_without_port",
     "empty",
+    "exec",
     "full_nat_without_source",
     "half_open_above_flows",
     "health_agent_keys",
@@ -39,6 +40,8 @@ const CLASSES: &[&str] = &[
     "health_duration_bounds",
     "health_duration_without_unit",
     "health_grpc_keys",
+    "health_exec_keys",
+    "health_exec_not_allowed",
     "health_host",
     "health_host_of_another_type",
     "health_http_head_without_body",
@@ -125,6 +128,12 @@ type Make = fn(&Path);
 
 /// Classes whose file is generated, because it is not text or too long. Only `golden/CLASS.txt` is stored.
 const MADE: &[(&str, Make)] = &[
+    ("exec_in_a_file_of_others", |file| {
+        let head = "version = 1\n\n[exec]\nallow = true\n\n";
+        let rest = many::services(1, 1, 1).replace("version = 1\n", "");
+        fs::write(file, head.to_owned() + &rest).unwrap();
+        fs::set_permissions(file, fs::Permissions::from_mode(0o664)).unwrap();
+    }),
     ("file_is_a_directory", |file| fs::create_dir(file).unwrap()),
     ("file_is_a_fifo", |file| mkfifo(file, Mode::S_IRUSR).unwrap()),
     ("file_not_utf8", |file| fs::write(file, b"version = 1\nname = \"\xff\"\n").unwrap()),

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     event::{Health, Probed},
-    probe::{Probe, ProbeOutcome, Tcp},
+    probe::{Probe, ProbeOutcome, Tcp, fixture::configured},
     spec::{BackendName, HealthCheck},
 };
 
@@ -115,6 +115,23 @@ async fn a_watch_that_ends_because_its_targets_are_gone_does_not_end_the_others(
     watches.by_place.clear();
 
     assert!(timeout(Duration::from_millis(500), watches.ended()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_program_is_asked_about_each_backend_of_a_server() {
+    let probe = configured("type = 'exec'\ncommand = ['/bin/sh', '-c', 'echo $XLB_SERVICE']");
+    let target = |service: &str| {
+        let mut target = hourly(target("a", ([127, 0, 0, 1], 80).into()));
+        (target.backend, target.check.probe) = (BackendName::new(service, "a"), probe.clone());
+        target
+    };
+    let mut world = World::start(vec![target("db"), target("db-read")]);
+
+    for _ in 0..2 {
+        let probed = world.next().await;
+
+        assert_eq!(probed.result.detail, format!("exit code 0: {}", probed.backend.service));
+    }
 }
 
 #[tokio::test]

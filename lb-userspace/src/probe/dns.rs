@@ -64,8 +64,8 @@ impl CheckType for Dns {
         }
     }
 
-    fn over(&self) -> Protocol {
-        self.over
+    fn over(&self) -> Option<Protocol> {
+        Some(self.over)
     }
 
     async fn run(&self, (): &mut (), place: Place, limit: Duration) -> Verdict {

@@ -13,7 +13,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Probe, ProbeOutcome};
+use super::{Probe, ProbeOutcome, Prober};
 use crate::{
     event::{ProbeResult, Target},
     health::probe_once,
@@ -208,12 +208,19 @@ pub async fn probe_within(address: SocketAddr, probe: Probe, timeout: Duration) 
 /// The probe of a service with these keys in its check.
 pub fn configured(keys: &str) -> Probe {
     let text = format!(
-        "version = 1\n[[interface]]\nname = 'eth0'\n[[service]]\nname = 'web'\nmode = 'nat'\n\
+        "version = 1\n[exec]\nallow = true\n[[interface]]\nname = 'eth0'\n[[service]]\nname = 'web'\nmode = 'nat'\n\
          listen = ['192.0.2.10:80']\n[service.health]\n{keys}\n[[service.backend]]\nname = 'web-1'\n\
          address = '10.0.0.11:80'\n"
     );
     let spec = parse("xlb.toml", &text).unwrap_or_else(|mistakes| panic!("{mistakes}"));
     spec.services[0].health.clone().unwrap().probe
+}
+
+impl Probe {
+    /// A prober of the only backend here.
+    pub(crate) fn prober(&self) -> Prober {
+        self.prober_of(&BackendName::new("web", "web-1"))
+    }
 }
 
 pub fn target(address: SocketAddr, probe: Probe, timeout: Duration) -> Target {

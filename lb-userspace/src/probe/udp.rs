@@ -44,8 +44,8 @@ impl CheckType for Udp {
         Self { send: keys.or(&SEND, Vec::new()), expect_reply: keys.or(&EXPECT_REPLY, Vec::new()) }
     }
 
-    fn over(&self) -> Protocol {
-        Protocol::Udp
+    fn over(&self) -> Option<Protocol> {
+        Some(Protocol::Udp)
     }
 
     async fn run(&self, (): &mut (), place: Place, limit: Duration) -> Verdict {

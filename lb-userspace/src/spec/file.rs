@@ -14,7 +14,7 @@ use lb_common::{
 };
 use toml::de::{DeTable, DeValue};
 
-use super::{AttachMode, Scheduler, availability, health, role, rules};
+use super::{AttachMode, Scheduler, availability, exec, health, role, rules};
 use crate::document::{
     Layers,
     mistakes::{At, Report, Span},
@@ -37,6 +37,7 @@ pub struct File<'d> {
     pub metrics: Given<Option<SocketAddr>>,
     pub limits: Limits,
     pub key_file: Given<PathBuf>,
+    pub exec: exec::Written,
     pub services: Option<Vec<Service<'d>>>,
 }
 
@@ -93,6 +94,7 @@ impl<'d> File<'d> {
             metrics: optional_in(root.table("metrics", "[metrics]"), "listen", metrics_listen),
             limits: Limits::read(root.table("limits", "[limits]")),
             key_file: optional_in(root.table("hash", "[hash]"), "key_file", value::file_path),
+            exec: exec::Written::read(root.table("exec", "[exec]")),
             services: root
                 .tables("service", "[[service]]")
                 .map(|all| all.into_iter().map(|table| Service::read(table, health)).collect()),

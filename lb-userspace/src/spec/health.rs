@@ -6,17 +6,17 @@ use std::{collections::BTreeSet, time::Duration};
 
 use toml::de::{DeTable, DeValue};
 
-use super::{HealthCheck, file};
+use super::{HealthCheck, exec::Programs, file};
 use crate::{
     document::{
         AnyKey, Key, Keys, Layers,
-        mistakes::Report,
+        mistakes::{Report, Span},
         table::{Given, Table},
         value,
     },
     duration,
     named::Named,
-    probe::{Kind, Probe},
+    probe::{Exec, Kind, Probe},
 };
 
 const LEAST_INTERVAL: Duration = Duration::from_millis(10);
@@ -55,14 +55,17 @@ pub fn read(mut table: Table<'_>) -> &DeTable<'_> {
 }
 
 /// `None`: backends are not checked.
-pub fn validate(service: &file::Service<'_>, report: &Report<'_>) -> Option<HealthCheck> {
+pub fn validate(service: &file::Service<'_>, programs: Programs, report: &Report<'_>) -> Option<HealthCheck> {
     let keys = &service.health;
     let kind = keys.get(&TYPE).or_if_absent(Some(Kind::Tcp))?;
     has_no_keys_of_other_types(keys, kind, report);
     let kind = kind?;
     ends_in_time(keys, report);
     let place = keys.own_place(&TYPE).unwrap_or(service.header);
-    let probe = kind.read(&Keys { layers: *keys, report, place });
+    let mut probe = kind.read(&Keys { layers: *keys, report, place });
+    if let Probe::Exec(exec) = &mut probe {
+        may_run(exec, programs, place, report);
+    }
     has_a_port(service, &probe, report);
 
     let interval = keys.get(&INTERVAL).or(DEFAULT_INTERVAL);
@@ -117,10 +120,22 @@ fn ends_in_time(keys: &Layers<'_>, report: &Report<'_>) {
     }
 }
 
+/// Programs run only if the file allows it.
+fn may_run(exec: &mut Exec, programs: Programs, place: Span, report: &Report<'_>) {
+    match programs {
+        Programs::Allowed(most) => exec.set_most_at_once(most),
+        Programs::Refused => report.add(
+            place,
+            "checks of type `exec` run programs with the rights of the daemon: if that is wanted, set allow = true in [exec]",
+        ),
+    }
+}
+
 /// A check over a protocol other than the service's cannot use the port of the backend.
 fn has_a_port(service: &file::Service<'_>, probe: &Probe, report: &Report<'_>) {
     let Given::Good(protocol) = &service.protocol else { return };
-    let (serves, checked) = (protocol.value, probe.over());
+    let Some(checked) = probe.over() else { return };
+    let serves = protocol.value;
     if serves != checked && matches!(service.health.get(&PORT), Given::Absent) {
         let message = format!(
             "a {serves} service is checked over {checked}: \

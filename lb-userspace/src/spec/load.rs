@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, io::Read, net::IpAddr, os::unix::fs::FileTy
 
 use toml::de::DeTable;
 
-use super::{Spec, file, validate::validate};
+use super::{Spec, exec::Writers, file, validate::validate};
 use crate::{
     document::mistakes::{Mistakes, Report, Span},
     text::quote,
@@ -29,23 +29,24 @@ pub fn read(path: &Path, host: &BTreeSet<IpAddr>) -> Result<Spec, Mistakes> {
         return Err(Mistakes::of_file(&name, "is not a regular file"));
     }
     let file = fs::File::open(path).map_err(cannot)?;
+    let writers = Writers::of(&file.metadata().map_err(cannot)?);
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(cannot)?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(Mistakes::of_file(&name, "is larger than 64 MiB, too large for a configuration"));
     }
 
     match std::str::from_utf8(&bytes) {
-        Ok(text) => parse_on(host, &name, text),
+        Ok(text) => parse_on(host, writers, &name, text),
         Err(error) => Err(not_utf8(&name, &bytes, error.valid_up_to())),
     }
 }
 
 /// Parses and validates a text, or returns all mistakes. `name` is the file name in messages.
 pub fn parse(name: &str, text: &str) -> Result<Spec, Mistakes> {
-    parse_on(&BTreeSet::new(), name, text)
+    parse_on(&BTreeSet::new(), Writers::Root, name, text)
 }
 
-fn parse_on(host: &BTreeSet<IpAddr>, name: &str, text: &str) -> Result<Spec, Mistakes> {
+fn parse_on(host: &BTreeSet<IpAddr>, writers: Writers, name: &str, text: &str) -> Result<Spec, Mistakes> {
     let (document, errors) = DeTable::parse_recoverable(text);
     let syntax = Report::new(text);
     let mut last_line = 0;
@@ -61,7 +62,7 @@ fn parse_on(host: &BTreeSet<IpAddr>, name: &str, text: &str) -> Result<Spec, Mis
     syntax.finish(name)?;
 
     let report = Report::new(text);
-    let spec = validate(file::read(&document, &report), host, &report);
+    let spec = validate(file::read(&document, &report), host, writers, &report);
     report.finish(name)?;
     Ok(spec)
 }

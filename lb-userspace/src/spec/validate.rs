@@ -18,6 +18,7 @@ use lb_common::{
 
 use super::{
     Api, AttachMode, Hash, Interface, Limits, Scheduler, Service, Spec,
+    exec::{Programs, Writers},
     file::{self, File},
     health,
     rules::{Family, OwnAddresses},
@@ -34,8 +35,9 @@ use crate::{
 mod backend;
 
 /// Validates the file. The spec is valid only if the report is empty.
-pub fn validate(file: File<'_>, host: &BTreeSet<IpAddr>, report: &Report<'_>) -> Spec {
+pub fn validate(file: File<'_>, host: &BTreeSet<IpAddr>, writers: Writers, report: &Report<'_>) -> Spec {
     let own = own_addresses(&file, host);
+    let programs = file.exec.validate(writers, report);
     let limits = limits(file.limits, report);
     if let Some(services) = &file.services {
         totals(services, limits.room(), report);
@@ -47,7 +49,7 @@ pub fn validate(file: File<'_>, host: &BTreeSet<IpAddr>, report: &Report<'_>) ->
         .services
         .into_iter()
         .flatten()
-        .map(|written| (written.header, service(written, &own, report)))
+        .map(|written| (written.header, service(written, &own, programs, report)))
         .unzip();
     slots(&services, &headers, limits, report);
     Spec {
@@ -94,9 +96,14 @@ fn limits(written: file::Limits, report: &Report<'_>) -> Limits {
     }
 }
 
-fn service(written: file::Service<'_>, own: &OwnAddresses, report: &Report<'_>) -> Service {
+fn service(
+    written: file::Service<'_>,
+    own: &OwnAddresses,
+    programs: Programs,
+    report: &Report<'_>,
+) -> Service {
     families(&written, report);
-    let health = health::validate(&written, report);
+    let health = health::validate(&written, programs, report);
     let availability = written.availability.validate(&written.protocol, report);
     let protocol = written.protocol.or_if_absent(Protocol::Tcp).unwrap_or(Protocol::Tcp);
     let mut service = Service {
