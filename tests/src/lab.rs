@@ -8,6 +8,7 @@
 //!   lab.web_servers()    nginx on each backend                        web
 //!   many                 thousands of services over those             many
 //!   MariaDb              a database server on a backend               mariadb
+//!   database::Scene      a database cluster with its application  database, postgres
 //!   TcpEcho, UdpEcho     other servers, as threads in a namespace     echo
 //!   visit, Live          clients, as threads in a namespace           visit, live
 //!   Flood                forged clients                               flood
@@ -22,6 +23,7 @@ pub mod capture;
 pub mod command;
 pub mod config;
 pub mod daemon;
+pub mod database;
 pub mod demo;
 pub mod echo;
 pub mod flapping;
@@ -34,8 +36,10 @@ pub mod metrics;
 pub mod namespace;
 pub mod nftables;
 pub mod pass;
+pub mod postgres;
 pub mod process;
 pub mod rush;
+pub mod story;
 pub mod sweep;
 pub mod topology;
 pub mod visit;

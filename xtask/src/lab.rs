@@ -18,9 +18,15 @@ pub struct Demo {
     arguments: Vec<OsString>,
 }
 
-/// Create, enter or remove the demo's network
+/// Run a scenario, or create, enter or remove the demo's network
 #[derive(Subcommand)]
 pub enum Lab {
+    /// A database cluster behind xlb: promotions, dead and cut primaries, and a fence, with figures
+    Database {
+        /// Options: --keep (leave the last cluster up), --json (print the figures)
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Create the network and start everything in it
     Up,
     /// Open a shell inside it
@@ -43,6 +49,11 @@ impl Demo {
 impl Lab {
     pub fn run(self) -> Result<()> {
         let verb = match self {
+            Self::Database { arguments } => {
+                prepare()?;
+                let words = ["database".into()].into_iter().chain(arguments);
+                return become_root("lab", words, "the lab, which creates network namespaces,");
+            }
             Self::Up => {
                 prepare()?;
                 "up"

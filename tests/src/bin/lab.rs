@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use lb_common::net::Protocol;
-use tests::lab::{daemon, demo, echo, sweep};
+use tests::lab::{daemon, database, demo, echo, sweep};
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
@@ -29,6 +29,15 @@ enum Lab {
     /// Show xlb at work, and clean up
     Demo {
         /// Leave everything up at the end
+        #[arg(long)]
+        keep: bool,
+        /// Print the figures only
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a database cluster behind xlb, and clean up
+    Database {
+        /// Leave the last cluster up
         #[arg(long)]
         keep: bool,
         /// Print the figures only
@@ -84,6 +93,10 @@ fn run(lab: Lab) -> Result<()> {
         Lab::Demo { keep, json } => {
             clean_up_when_interrupted()?;
             demo::run(demo::Options { keep, json })
+        }
+        Lab::Database { keep, json } => {
+            clean_up_when_interrupted()?;
+            database::demo::run(demo::Options { keep, json })
         }
         Lab::Up => {
             clean_up_when_interrupted()?;

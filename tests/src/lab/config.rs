@@ -92,8 +92,10 @@ pub enum Check {
         /// Begins with `/`.
         path: &'static str,
     },
-    /// Logs in to MySQL or MariaDB.
-    Mysql {
+    /// Logs in to a database server.
+    Database {
+        /// The type.
+        kind: &'static str,
         /// Other keys, a line each, as they are written.
         keys: String,
     },
@@ -270,7 +272,7 @@ impl fmt::Display for Health {
             Check::None => return writeln!(f, "type = \"none\""),
             Check::Tcp => writeln!(f, "type = \"tcp\"")?,
             Check::Http { path } => writeln!(f, "type = \"http\"\npath = \"{path}\"")?,
-            Check::Mysql { keys } => writeln!(f, "type = \"mysql\"\n{keys}")?,
+            Check::Database { kind, keys } => writeln!(f, "type = \"{kind}\"\n{keys}")?,
         }
         let Self { interval, timeout, rise, fall, .. } = self;
         writeln!(

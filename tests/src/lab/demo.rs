@@ -1,7 +1,6 @@
 //! The demo: shows xlb to a first-time user, on a network of its own that can be kept.
 
 mod stage;
-mod story;
 
 use std::{
     process::Stdio,
@@ -11,11 +10,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use self::{
-    stage::{Stage, UDP_PORT},
-    story::Story,
-};
-use super::{Family, Tally, address, daemon, namespace, sweep, wait::eventually};
+use self::stage::{Stage, UDP_PORT};
+use super::{Family, Tally, address, daemon, namespace, story::Story, sweep, wait::eventually};
 
 /// Requests per family, a multiple of the number of servers.
 const REQUESTS: usize = 300;

@@ -6,6 +6,7 @@ mod backends;
 mod boot;
 mod bulk;
 mod commands;
+mod databases;
 mod datagrams;
 mod drain;
 mod failing_backends;

@@ -130,7 +130,7 @@ fn primary_and_replica(lab: &Lab) -> Result<[MariaDb; 2]> {
 fn config(lab: &Lab, keys: &str) -> Config {
     const AMPLE: Duration = Duration::from_secs(5);
     let mut service = Service::over(lab, "db", Protocol::Tcp, Mode::FullNat, PORT, PORT).only(Family::V4);
-    service.health.check = Check::Mysql { keys: keys.to_owned() };
+    service.health.check = Check::Database { kind: "mysql", keys: keys.to_owned() };
     (service.health.interval, service.health.timeout) = (AMPLE, AMPLE);
     (service.health.rise, service.health.fall) = (1, 1);
     Config::new(lab).service(service)

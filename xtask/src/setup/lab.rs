@@ -16,6 +16,7 @@ const PROGRAMS: &[Program] = &[
     ("mariadbd", "mariadb-server", "the lab's database servers"),
     ("curl", "curl", "the lab's client"),
     ("wrk", "wrk", "load generator of the lab's client"),
+    ("pg_ctlcluster", "postgresql", "the lab's database cluster"),
     ("nft", "nftables", "bench compares xlb with it"),
     ("haproxy", "haproxy", "bench compares xlb with it"),
     ("promtool", "prometheus", "tests check the metrics with it"),

@@ -3,9 +3,8 @@
 use anyhow::{Context as _, Result};
 use lb_common::{net::Protocol, service::Mode};
 
-use super::story::Story;
 use crate::lab::{
-    Config, Daemon, Family, Lab, Shape, Topology, Web, config::Service, daemon, echo, namespace,
+    Config, Daemon, Family, Lab, Shape, Topology, Web, config::Service, daemon, echo, namespace, story::Story,
 };
 
 /// Where the echo servers listen, and the service that balances them.

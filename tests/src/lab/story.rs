@@ -1,4 +1,4 @@
-//! The demo's output: numbered steps, commands as they would be typed, and their output.
+//! The output of a demo: numbered steps, commands as they would be typed, and their output.
 
 use std::cell::Cell;
 

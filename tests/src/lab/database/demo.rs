@@ -1,0 +1,184 @@
+//! `cargo xtask lab database`: what becomes of an application when the roles of its database servers change.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::{Clients, Scene, Verdict};
+use crate::lab::{demo::Options, story::Story};
+
+/// Runs all acts. An error means that xlb did not keep a promise.
+pub fn run(options: Options) -> Result<()> {
+    let start = Instant::now();
+    let story = Story::new(options.json);
+    let mut figures = serde_json::Map::new();
+    show_the_cluster(&story)?;
+    for act in ACTS {
+        figures.insert(act.name.to_owned(), act.play(&story)?);
+    }
+    let last = behind_and_gone(&story)?;
+    if options.keep {
+        keep(last, &story)?;
+    }
+    figures.insert("seconds".to_owned(), json!(start.elapsed().as_secs_f64()));
+    story.end(&Value::Object(figures))
+}
+
+/// A promotion under load.
+struct Act {
+    name: &'static str,
+    sentence: &'static str,
+    play: fn(&mut Scene, &Story, &Clients) -> Result<std::time::SystemTime>,
+    /// No write may reach the old primary after the promotion.
+    is_fenced: bool,
+    /// The daemon was dead during the promotion, so writes went on at the old primary.
+    is_without_daemon: bool,
+}
+
+const ACTS: [Act; 5] = [
+    Act {
+        name: "promoted",
+        sentence: "A replica is promoted while the old primary lives and takes writes.",
+        play: |scene, story, _| {
+            story.say("  $ pg_ctl promote        # on web-2");
+            scene.promote()
+        },
+        is_fenced: false,
+        is_without_daemon: false,
+    },
+    Act {
+        name: "fenced",
+        sentence: "The same with a fence before the promotion.",
+        play: |scene, story, _| {
+            story.xlb(&scene.xlb, "role fence db")?;
+            story.say("  $ pg_ctl promote        # on web-2");
+            scene.promote()
+        },
+        is_fenced: true,
+        is_without_daemon: false,
+    },
+    Act {
+        name: "killed",
+        sentence: "The primary is killed. A replica is promoted 2 s later, and the old primary is started again.",
+        play: |scene, story, clients| {
+            story.say("  $ kill -9 ...           # PostgreSQL on web-1");
+            let promoted = scene.kill_and_promote()?;
+            story.say("  $ pg_ctl promote        # on web-2");
+            scene.wait_for_rows(clients, 1)?;
+            story.say("  $ pg_ctl start          # on web-1, which still says that it is the primary");
+            scene.servers[0].start()?;
+            Ok(promoted)
+        },
+        is_fenced: false,
+        is_without_daemon: false,
+    },
+    Act {
+        name: "cut",
+        sentence: "The primary's cable is pulled. A replica is promoted 2 s later, and the cable is put back.",
+        play: |scene, story, _| {
+            story.say("  $ ip link set web-1 down; sleep 2");
+            story.say("  $ pg_ctl promote        # on web-2");
+            story.say("  $ ip link set web-1 up");
+            scene.cut_and_promote()
+        },
+        is_fenced: false,
+        is_without_daemon: false,
+    },
+    Act {
+        name: "daemon_killed",
+        sentence: "The daemon is dead during the promotion: writes stay at one server until it is back.",
+        play: |scene, story, clients| {
+            story.say("  $ kill -9 ...           # xlb");
+            scene.xlb.kill()?;
+            story.say("  $ pg_ctl promote        # on web-2");
+            let promoted = scene.promote()?;
+            scene.wait_for_rows(clients, 0)?;
+            story.say("  $ xlb run &");
+            scene.xlb.start_again()?;
+            Ok(promoted)
+        },
+        is_fenced: false,
+        is_without_daemon: true,
+    },
+];
+
+impl Act {
+    fn play(&self, story: &Story) -> Result<Value> {
+        story.step(self.sentence);
+        let mut scene = Scene::start("database")?;
+        let clients = scene.clients();
+        scene.wait_for_rows(&clients, 0)?;
+        let promoted = (self.play)(&mut scene, story, &clients)?;
+        scene.wait_for_rows(&clients, 1)?;
+        scene.wait_for_readers(&["web-3"])?;
+        story.xlb(&scene.xlb, "role list")?;
+        let (verdict, reads) = scene.judge(clients, promoted)?;
+        story.say(&format!("  -> {verdict}."));
+        story.say(&format!(
+            "  -> {} reads were answered, {} failed.",
+            reads.answers.len(),
+            reads.errors.len()
+        ));
+        self.check(&verdict)?;
+        scene.ensure_readers_lost_nothing(&reads)?;
+        Ok(json!({
+            "stale_rows": verdict.stale,
+            "rows_of_the_old_primary_after_the_promotion": verdict.after_promotion,
+            "last_of_them_ms": verdict.last_after_promotion.as_millis() as u64,
+            "lost_rows": verdict.lost,
+            "rows_not_shipped": verdict.not_shipped,
+            "acknowledged_rows": verdict.acknowledged,
+            "writes_went_on_after_ms": verdict.resumed.as_millis() as u64,
+            "reads": reads.answers.len(),
+            "failed_reads": reads.errors.len(),
+        }))
+    }
+
+    fn check(&self, verdict: &Verdict) -> Result<()> {
+        anyhow::ensure!(verdict.stale == 0 && verdict.lost == 0, "{verdict}");
+        anyhow::ensure!(!self.is_fenced || verdict.after_promotion == 0, "{verdict}");
+        if self.is_without_daemon { Ok(()) } else { verdict.keeps_its_promises() }
+    }
+}
+
+fn show_the_cluster(story: &Story) -> Result<()> {
+    story.step("A database cluster: 200 writers and 50 readers, through one service each.");
+    story.say(
+        "  200 writers ─▶ 192.0.2.10:5432   db        role = \"primary\" ─┐     web-1  primary\n\
+         \x20  50 readers ─▶ 192.0.2.10:5433   db-read   role = \"replica\" ─┴─▶   web-2  replica of web-1\n\
+         \x20                                                                   web-3  replica of web-2",
+    );
+    let scene = Scene::start("database")?;
+    story.xlb(&scene.xlb, "role list")?;
+    story.xlb(&scene.xlb, "health list")
+}
+
+fn behind_and_gone(story: &Story) -> Result<Scene> {
+    story.step("A replica that is far behind gets no reads; if no replica is left, the primary serves them.");
+    let scene = Scene::start("database")?;
+    let clients = scene.clients();
+    scene.wait_for_rows(&clients, 0)?;
+    story.say("  $ alter system set recovery_min_apply_delay = '30s'        -- on web-3");
+    scene.servers[2].set("recovery_min_apply_delay", "30s")?;
+    scene.wait_for_readers(&["web-2"])?;
+    story.xlb(&scene.xlb, "role list")?;
+    story.say("  $ kill -9 ...           # PostgreSQL on web-2");
+    scene.servers[1].kill()?;
+    scene.wait_for_readers(&["web-1"])?;
+    story.xlb(&scene.xlb, "role list")?;
+    drop(clients);
+    Ok(scene)
+}
+
+fn keep(scene: Scene, story: &Story) -> Result<()> {
+    story.step("The last cluster stays up (--keep).");
+    let Scene { servers, xlb, lab } = scene;
+    lab.keep()?;
+    servers.into_iter().for_each(std::mem::forget);
+    xlb.leave_running();
+    story.say(&format!("  $ ip netns exec {} psql -h 192.0.2.10 -p 5433 -U app app", lab.client));
+    story.say("  $ cargo xtask lab shell        # a shell on the client");
+    story.say("  $ cargo xtask lab down         # removes it");
+    Ok(())
+}

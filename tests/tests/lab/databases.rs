@@ -1,0 +1,133 @@
+//! PostgreSQL behind a service for writes and one for reads: promotions, dead and cut primaries, fences.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tests::lab::{database::Scene, wait::eventually};
+
+#[test]
+fn writes_follow_a_promotion_and_none_goes_to_the_old_primary_after_it() -> Result<()> {
+    let scene = Scene::start("promote")?;
+    let clients = scene.clients();
+    scene.wait_for_rows(&clients, 0)?;
+
+    let promoted = scene.promote()?;
+    scene.wait_for_rows(&clients, 1)?;
+
+    scene.wait_for_readers(&["web-3"])?;
+    let (verdict, reads) = scene.judge(clients, promoted)?;
+    eprintln!("{verdict}");
+    verdict.keeps_its_promises()?;
+    scene.ensure_readers_lost_nothing(&reads)
+}
+
+#[test]
+fn a_fence_before_the_promotion_lets_no_row_at_all_reach_the_old_primary_after_it() -> Result<()> {
+    let scene = Scene::start("fence")?;
+    let clients = scene.clients();
+    scene.wait_for_rows(&clients, 0)?;
+
+    scene.xlb.run(&["role", "fence", "db"])?;
+    let promoted = scene.promote()?;
+    scene.wait_for_rows(&clients, 1)?;
+
+    let (verdict, reads) = scene.judge(clients, promoted)?;
+    eprintln!("{verdict}");
+    verdict.keeps_its_promises()?;
+    assert_eq!(verdict.after_promotion, 0, "{verdict}");
+    scene.ensure_readers_lost_nothing(&reads)
+}
+
+#[test]
+fn writes_go_on_after_the_primary_was_killed_and_it_gets_none_when_it_returns() -> Result<()> {
+    let scene = Scene::start("killed")?;
+    let clients = scene.clients();
+    scene.wait_for_rows(&clients, 0)?;
+
+    let promoted = scene.kill_and_promote()?;
+    scene.wait_for_rows(&clients, 1)?;
+    scene.servers[0].start()?;
+    scene.wait_for_rows(&clients, 1)?;
+
+    eventually(Duration::from_secs(10), "the old primary is outdated", || {
+        let roles = scene.roles("db")?;
+        assert_eq!(roles["primary"], "web-2");
+        Ok(roles["servers"][0]["reason"] == "outdated")
+    })?;
+    scene.wait_for_readers(&["web-3"])?;
+    let (verdict, reads) = scene.judge(clients, promoted)?;
+    eprintln!("{verdict}");
+    verdict.keeps_its_promises()?;
+    scene.ensure_readers_lost_nothing(&reads)
+}
+
+#[test]
+fn a_primary_that_was_cut_off_gets_no_writes_when_it_is_back() -> Result<()> {
+    let scene = Scene::start("cut")?;
+    let clients = scene.clients();
+    scene.wait_for_rows(&clients, 0)?;
+
+    let promoted = scene.cut_and_promote()?;
+    scene.wait_for_rows(&clients, 1)?;
+
+    assert_eq!(scene.roles("db")?["primary"], "web-2");
+    let (verdict, reads) = scene.judge(clients, promoted)?;
+    eprintln!("{verdict}");
+    verdict.keeps_its_promises()?;
+    scene.ensure_readers_lost_nothing(&reads)
+}
+
+#[test]
+fn without_a_daemon_writes_stay_at_one_server_and_a_start_moves_them() -> Result<()> {
+    let mut scene = Scene::start("daemonless")?;
+    let clients = scene.clients();
+    scene.wait_for_rows(&clients, 0)?;
+
+    scene.xlb.kill()?;
+    let promoted = scene.promote()?;
+    scene.wait_for_rows(&clients, 0)?;
+    scene.xlb.start_again()?;
+    scene.wait_for_rows(&clients, 1)?;
+
+    let (verdict, _) = scene.judge(clients, promoted)?;
+    eprintln!("{verdict}");
+    assert_eq!((verdict.stale, verdict.lost), (0, 0), "{verdict}");
+    Ok(())
+}
+
+#[test]
+fn a_replica_that_is_far_behind_gets_no_reads_and_the_primary_serves_them_if_all_are_gone() -> Result<()> {
+    let scene = Scene::start("behind")?;
+    let clients = scene.clients();
+    scene.wait_for_rows(&clients, 0)?;
+
+    scene.servers[2].set("recovery_min_apply_delay", "30s")?;
+    scene.wait_for_readers(&["web-2"])?;
+    scene.servers[1].kill()?;
+    scene.wait_for_readers(&["web-1"])?;
+    scene.servers[1].start()?;
+    scene.wait_for_readers(&["web-2"])?;
+
+    drop(clients);
+    Ok(())
+}
+
+#[test]
+fn checks_leave_no_errors_in_the_log_of_the_server() -> Result<()> {
+    let scene = Scene::start("silent")?;
+    let address = scene.servers[0].address();
+    eventually(Duration::from_secs(20), "some checks", || {
+        let metrics = scene.xlb.metrics()?;
+        let labels = [("service", "db"), ("backend", "web-1"), ("result", "success")];
+        Ok(metrics.sum("xlb_health_checks_total", &labels) >= 20.0)
+    })?;
+
+    let log = scene.servers[0].log()?;
+
+    let of_checks = log.lines().filter(|line| line.contains("user=xlb")).count();
+    assert!(of_checks <= 4, "one connection for all checks, but {address} logged {of_checks} lines:\n{log}");
+    for word in ["incomplete startup packet", "unexpected EOF", "FATAL", "could not receive"] {
+        assert!(!log.contains(word), "{word}:\n{log}");
+    }
+    Ok(())
+}
