@@ -28,8 +28,9 @@ use crate::{
     probe::Place,
 };
 
-/// Maximum number of concurrent probes. Each holds a socket, and half of the usual 1024 file descriptors must
-/// suffice. Probes start late only if more backends than this are silent at once.
+/// Maximum number of concurrent probes. Each holds a socket or the descriptors of a program, and half of the usual 1024 file
+/// descriptors must suffice. Probes start late only if more than this are slow at once. The connections that checks of
+/// databases keep between two probes are not counted here: each server and different check holds a descriptor for one.
 pub const PROBES_MAX: usize = 512;
 
 /// Watches the targets until shutdown, or until either channel is closed.
