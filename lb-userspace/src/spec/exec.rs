@@ -1,6 +1,6 @@
 //! `[exec]`: whether health checks may run programs.
 //!
-//! Programs have the rights of the daemon, which is often root. So whoever can write the file must be root.
+//! Programs have the rights of the daemon, which is often root. So only root may be able to write the file.
 
 use std::{fs::Metadata, os::unix::fs::MetadataExt as _};
 
@@ -37,7 +37,7 @@ pub enum Programs {
 }
 
 impl Writers {
-    /// Of an open file. An access list counts, too: its mask is the group's part of the mode (acl(5)). Whoever can write to
+    /// Of an open file. An access list counts, too: its mask is the group's part of the mode (acl(5)). A user who can write to
     /// the directory can put another file in its place, but not one of root's.
     pub fn of(file: &Metadata) -> Self {
         if file.uid() == 0 && file.mode() & 0o022 == 0 { Self::Root } else { Self::Others }

@@ -227,7 +227,7 @@ fn read_pids(file: &Path) -> Vec<i32> {
     text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
-/// Nobody may reap it.
+/// It may remain a zombie: its parent need not reap it.
 async fn wait_for_end(pid: i32) {
     // Without such a process, it has been reaped.
     let Ok(process) = program::watch(Pid::from_raw(pid).unwrap()) else { return };

@@ -13,7 +13,7 @@ enum Kind {
     Mysql,
 }
 
-/// MariaDB 10 and later pretend to be MySQL 5.5.5, for old replicas.
+/// MariaDB 10 puts this before its version, for old replicas.
 const PRETENCE: &str = "5.5.5-";
 
 impl Engine {

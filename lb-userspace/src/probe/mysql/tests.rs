@@ -1,4 +1,4 @@
-//! Probes of servers on loopback that speak MySQL well, badly, not at all and endlessly.
+//! Probes of servers on loopback that answer as MySQL does, badly, not at all and endlessly.
 
 mod fake;
 
