@@ -7,7 +7,7 @@
 //!   lab.start(&config)   the daemon                                   config, daemon, metrics
 //!   lab.web_servers()    nginx on each backend                        web
 //!   many                 thousands of services over those             many
-//!   MariaDb              a database server on a backend               mariadb
+//!   MariaDb, Redis       a database server on a backend               mariadb, redis
 //!   database::Scene      a database cluster with its application  database, postgres
 //!   TcpEcho, UdpEcho     other servers, as threads in a namespace     echo
 //!   visit, Live          clients, as threads in a namespace           visit, live
@@ -20,6 +20,7 @@
 
 pub mod address;
 pub mod capture;
+pub mod certificate;
 pub mod command;
 pub mod config;
 pub mod daemon;
@@ -38,6 +39,7 @@ pub mod nftables;
 pub mod pass;
 pub mod postgres;
 pub mod process;
+pub mod redis;
 pub mod rush;
 pub mod story;
 pub mod sweep;
@@ -72,6 +74,7 @@ pub use self::{
     live::Live,
     mariadb::MariaDb,
     namespace::Namespace,
+    redis::Redis,
     topology::{Backend, Network, Shape, Topology},
     visit::{Tally, Visit, visit, visit_while},
     wait::eventually,

@@ -92,13 +92,8 @@ pub enum Check {
         /// Begins with `/`.
         path: &'static str,
     },
-    /// Logs in to a database server.
-    Database {
-        /// The type.
-        kind: &'static str,
-        /// Other keys, a line each, as they are written.
-        keys: String,
-    },
+    /// Another type, with its keys, as they are written.
+    Written(String),
 }
 
 /// `[[service.backend]]`
@@ -272,7 +267,7 @@ impl fmt::Display for Health {
             Check::None => return writeln!(f, "type = \"none\""),
             Check::Tcp => writeln!(f, "type = \"tcp\"")?,
             Check::Http { path } => writeln!(f, "type = \"http\"\npath = \"{path}\"")?,
-            Check::Database { kind, keys } => writeln!(f, "type = \"{kind}\"\n{keys}")?,
+            Check::Written(keys) => writeln!(f, "{keys}")?,
         }
         let Self { interval, timeout, rise, fall, .. } = self;
         writeln!(

@@ -2,9 +2,11 @@
 //!
 //! ```text
 //!   200 writers ─▶ 192.0.2.10:5432  db        role = primary ─┐      web-1  primary
-//!    50 readers ─▶ 192.0.2.10:5433  db-read   role = replica ─┴─▶    web-2  replica
-//!                                                                    web-3  replica
+//!    50 readers ─▶ 192.0.2.10:5433  db-read   role = replica ─┴─▶    web-2  replica of web-1
+//!                                                                    web-3  replica of web-2
 //! ```
+//!
+//! web-3 follows web-2, so that it never has rows that web-2 lacks when web-2 is promoted.
 
 mod acts;
 mod clients;
@@ -17,7 +19,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use lb_common::{net::Protocol, service::Mode};
 
 pub use self::{
@@ -43,7 +45,7 @@ const SETTLED: Duration = Duration::from_secs(30);
 /// The cluster, its daemon, and their network.
 pub struct Scene {
     /// web-1 is the primary at first.
-    pub servers: Vec<Postgres>,
+    pub servers: [Postgres; 3],
     /// The daemon.
     pub xlb: Daemon,
     /// The network. Dropped last.
@@ -54,11 +56,11 @@ impl Scene {
     /// Starts everything, and waits until the primary is known and both replicas serve reads.
     pub fn start(tag: &'static str) -> Result<Self> {
         let lab = Lab::build(&Topology::new(tag, Shape::TwoNics))?;
-        let primary = Postgres::primary(&lab.backends[0], lab.directory())?;
-        let mut servers = vec![primary];
-        for backend in &lab.backends[1..] {
-            servers.push(Postgres::replica_of(&servers[0], backend, lab.directory())?);
-        }
+        let [first, second, third] = lab.backends.as_slice() else { bail!("the lab has no three servers") };
+        let primary = Postgres::primary(first, lab.directory())?;
+        let candidate = Postgres::replica_of(&primary, second, lab.directory())?;
+        let replica = Postgres::replica_of(&candidate, third, lab.directory())?;
+        let servers = [primary, candidate, replica];
         let xlb = lab.start(&configuration(&lab)?)?;
         let scene = Self { servers, xlb, lab };
         scene.wait_for_primary("web-1")?;
@@ -149,12 +151,13 @@ fn configuration(lab: &Lab) -> Result<Config> {
     let password_file = lab.directory().join("checker.pass");
     fs::write(&password_file, password)?;
     super::command::run(&["chmod", "600", &password_file.to_string_lossy()])?;
-    let login = format!("user = \"{user}\"\npassword_file = \"{}\"", password_file.display());
+    let login =
+        format!("type = \"postgres\"\nuser = \"{user}\"\npassword_file = \"{}\"", password_file.display());
     let service = |name: &str, port, keys: &[&'static str]| {
         let mut service =
             Service::over(lab, name, Protocol::Tcp, Mode::FullNat, port, postgres::PORT).only(Family::V4);
         service.keys = keys.to_vec();
-        service.health.check = Check::Database { kind: "postgres", keys: login.clone() };
+        service.health.check = Check::Written(login.clone());
         (service.health.interval, service.health.timeout) = (INTERVAL, INTERVAL);
         service
     };

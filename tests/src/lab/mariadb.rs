@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt as _, chown},
+    os::unix::fs::chown,
     path::{Path, PathBuf},
     process::{Child, Stdio},
     time::Duration,
@@ -10,19 +10,17 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use nix::unistd::User;
-use rcgen::{CertificateParams, KeyPair};
 
 use super::{
     Backend, Family, Lab,
     address::SOURCE,
+    certificate,
     command::{self, Output},
     wait::eventually,
 };
 
 /// Where every database server listens.
 pub const PORT: u16 = 3306;
-/// The name in the server's certificate.
-pub const NAME: &str = "db.example.org";
 
 /// On a busy machine.
 const START: Duration = Duration::from_secs(60);
@@ -54,7 +52,7 @@ impl MariaDb {
             User::from_name(USER)?.context("there is no user mysql; `cargo xtask setup` installs it")?;
         let give = |file: &Path| chown(file, Some(user.uid.as_raw()), Some(user.gid.as_raw()));
         if !server.certificate().exists() {
-            make_certificate(&server.certificate(), &server.private_key())?;
+            certificate::make(&server.certificate(), &server.private_key())?;
             give(&server.private_key())?;
         }
         server.write_hosts(lab)?;
@@ -165,14 +163,6 @@ impl MariaDb {
         }
         Ok(fs::write(self.directory.join("hosts"), hosts)?)
     }
-}
-
-/// A certificate that is its own CA.
-fn make_certificate(certificate: &Path, private_key: &Path) -> Result<()> {
-    let key = KeyPair::generate()?;
-    fs::write(certificate, CertificateParams::new([NAME.to_owned()])?.self_signed(&key)?.pem())?;
-    fs::write(private_key, key.serialize_pem())?;
-    Ok(fs::set_permissions(private_key, fs::Permissions::from_mode(0o600))?)
 }
 
 impl Drop for MariaDb {

@@ -23,6 +23,7 @@ mod memory;
 mod metrics;
 mod neighbours;
 mod paths;
+mod redis;
 mod refusal;
 mod reject;
 mod reload;

@@ -7,9 +7,10 @@ use lb_common::{net::Protocol, service::Mode};
 use serde_json::Value;
 use tests::lab::{
     Config, Daemon, Family, Lab, MariaDb, Shape, Topology,
+    certificate::NAME,
     config::{Check, Service},
     eventually,
-    mariadb::{NAME, PORT},
+    mariadb::PORT,
     wait::SOON,
 };
 
@@ -90,7 +91,7 @@ fn a_wrong_login_or_certificate_does_not_lock_the_host_out() -> Result<()> {
     for (keys, outcome, words) in [
         (untrusted.as_str(), "failure", "set `ca`"),
         (&other_name, "failure", "set `server_name`"),
-        ("user = 'nobody'", "undecided", "Access denied"),
+        ("user = 'other'", "undecided", "Access denied"),
         ("user = 'poor'", "undecided", "GRANT REPLICA MONITOR ON *.*"),
         ("user = 'modern'", "undecided", "`client_ed25519`"),
     ] {
@@ -130,7 +131,7 @@ fn primary_and_replica(lab: &Lab) -> Result<[MariaDb; 2]> {
 fn config(lab: &Lab, keys: &str) -> Config {
     const AMPLE: Duration = Duration::from_secs(5);
     let mut service = Service::over(lab, "db", Protocol::Tcp, Mode::FullNat, PORT, PORT).only(Family::V4);
-    service.health.check = Check::Database { kind: "mysql", keys: keys.to_owned() };
+    service.health.check = Check::Written(format!("type = \"mysql\"\n{keys}"));
     (service.health.interval, service.health.timeout) = (AMPLE, AMPLE);
     (service.health.rise, service.health.fall) = (1, 1);
     Config::new(lab).service(service)

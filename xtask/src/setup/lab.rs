@@ -14,6 +14,7 @@ const NETWORK: &[Program] = &[
 const PROGRAMS: &[Program] = &[
     ("nginx", "nginx-light", "the lab's web servers"),
     ("mariadbd", "mariadb-server", "the lab's database servers"),
+    ("redis-server", "redis-server", "the lab's Redis servers"),
     ("curl", "curl", "the lab's client"),
     ("wrk", "wrk", "load generator of the lab's client"),
     ("pg_ctlcluster", "postgresql", "the lab's database cluster"),

@@ -1,0 +1,84 @@
+//! Redis on a backend, without persistence.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Child, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+
+use super::{Backend, Lab, command, wait::eventually};
+
+/// Where every Redis listens.
+pub const PORT: u16 = 6379;
+
+/// On a busy machine.
+const START: Duration = Duration::from_secs(20);
+
+/// A Redis server. Dropping it kills it.
+pub struct Redis {
+    /// The host where it runs.
+    pub backend: Backend,
+    directory: PathBuf,
+    process: Option<Child>,
+}
+
+impl Redis {
+    /// Starts a server on the backend of this number, with more lines of its configuration, and waits until it answers.
+    pub fn start(lab: &Lab, number: usize, lines: &str) -> Result<Self> {
+        let backend = lab.backends[number - 1].clone();
+        let directory = lab.directory().join(format!("{}.redis", backend.name));
+        fs::create_dir(&directory)?;
+        let place = directory.display();
+        let configuration = format!(
+            "port {PORT}\nprotected-mode no\nsave \"\"\ndir {place}\nunixsocket {place}/sock\n\
+             logfile {place}/log\nrepl-diskless-sync-delay 0\n{lines}\n"
+        );
+        fs::write(directory.join("conf"), configuration)?;
+        let mut server = Self { backend, directory, process: None };
+        server.launch()?;
+        Ok(server)
+    }
+
+    fn launch(&mut self) -> Result<()> {
+        let mut command = self.backend.namespace.command("redis-server");
+        command.arg(self.directory.join("conf"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let process = command.spawn().context("start redis-server; `cargo xtask setup` installs it")?;
+        self.process = Some(process);
+        let answers = eventually(START, &format!("Redis on {} answers", self.backend.name), || {
+            Ok(self.ask(&["PING"]).is_ok_and(|answer| answer == "PONG"))
+        });
+        answers.map(drop).with_context(|| self.log().unwrap_or_default())
+    }
+
+    /// Kills it at once.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.kill()?;
+            process.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Runs a command, and returns what `redis-cli` prints.
+    pub fn ask(&self, words: &[&str]) -> Result<String> {
+        let socket = self.directory.join("sock").display().to_string();
+        let answer = command::run(&[&["redis-cli", "-s", &socket], words].concat())?;
+        Ok(answer.trim_end().to_owned())
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.directory.join("log"))?)
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        // A failure cannot be returned; the lab kills what is left in its namespaces.
+        let _ = self.kill();
+    }
+}

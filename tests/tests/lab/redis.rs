@@ -1,0 +1,131 @@
+//! Checks of Redis servers by type `redis`: what they show, and that the servers do not notice them.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
+
+use anyhow::{Context as _, Result};
+use lb_common::{net::Protocol, service::Mode};
+use serde_json::Value;
+use tests::lab::{
+    Config, Daemon, Family, Lab, Redis, Shape, Topology,
+    certificate::{self, NAME},
+    config::{Check, Service},
+    eventually,
+    redis::PORT,
+    wait::SOON,
+};
+
+/// As in docs/databases.md.
+const USERS: &str = "user default on nopass ~* &* +@all\nuser xlb on >secret resetkeys resetchannels -@all +ping +info\n\
+                     user poor on >secret resetkeys resetchannels -@all +ping";
+const PROBES: usize = 20;
+
+#[test]
+fn the_roles_of_servers_are_shown_and_the_servers_notice_nothing() -> Result<()> {
+    let lab = Lab::build(&Topology::new("redis", Shape::TwoNics).backends(2))?;
+    let mut primary = Redis::start(&lab, 1, USERS)?;
+    let host = primary.backend.address.of(Family::V4);
+    let replica = Redis::start(&lab, 2, &format!("{USERS}\nreplicaof {host} {PORT}"))?;
+    let xlb = lab.start(&config(&lab, &format!("user = 'xlb'\n{}", password_file(&lab)?)))?;
+    xlb.wait_until_all_are_up()?;
+    eventually(SOON, "the replica has its data", || Ok(detail(&xlb, "web-2")?.contains("0s behind")))?;
+    let settled = [primary.log()?.len(), replica.log()?.len()];
+
+    for _ in 0..PROBES {
+        for (backend, role) in
+            [("web-1", "primary, replication "), ("web-2", "replica, 0s behind, replication ")]
+        {
+            let (result, told) = probe(&xlb, backend)?;
+            assert!(result == "success" && told.starts_with(role), "{result}: {told}");
+        }
+    }
+    for (server, settled) in [&primary, &replica].into_iter().zip(settled) {
+        let clients = server.ask(&["CLIENT", "LIST"])?;
+        assert_eq!(clients.matches("user=xlb").count(), 1, "one connection is kept: {clients}");
+        assert_eq!(server.ask(&["ACL", "LOG"])?, "", "no login has failed");
+        assert_eq!(&server.log()?[settled..], "");
+    }
+
+    primary.kill()?;
+    assert_eq!(probe(&xlb, "web-1")?, ("failure".to_owned(), "connection refused".to_owned()));
+    eventually(SOON, "the replica misses its primary", || {
+        Ok(detail(&xlb, "web-2")?.starts_with("replica, receives nothing"))
+    })?;
+    replica.ask(&["REPLICAOF", "NO", "ONE"])?;
+    assert!(detail(&xlb, "web-2")?.starts_with("primary, replication "), "{}", detail(&xlb, "web-2")?);
+    Ok(())
+}
+
+#[test]
+fn a_check_that_the_server_refuses_decides_nothing() -> Result<()> {
+    let lab = Lab::build(&Topology::new("redis", Shape::TwoNics).backends(1))?;
+    let server = Redis::start(&lab, 1, USERS)?;
+    let password = password_file(&lab)?;
+    let xlb = lab.start(&config(&lab, &format!("user = 'xlb'\n{password}")))?;
+    xlb.wait_until_all_are_up()?;
+    server.ask(&["ACL", "SETUSER", "default", "resetpass", ">other"])?;
+
+    for (keys, words) in [
+        (String::new(), "set `password_file`"),
+        (password.clone(), "WRONGPASS"),
+        (format!("user = 'other'\n{password}"), "WRONGPASS"),
+        (format!("user = 'poor'\n{password}"), "NOPERM"),
+    ] {
+        xlb.write(&config(&lab, &keys))?;
+        xlb.run(&["reload"])?;
+
+        let (result, detail) = probe(&xlb, "web-1")?;
+
+        assert!(result == "undecided" && detail.contains(words), "{keys}: {result}, {detail}");
+        assert_eq!(xlb.health("cache", "web-1")?, "up", "{keys}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_server_is_checked_over_tls() -> Result<()> {
+    let lab = Lab::build(&Topology::new("redis", Shape::TwoNics).backends(1))?;
+    let file = |name: &str| lab.directory().join(name);
+    certificate::make(&file("cert.pem"), &file("key.pem"))?;
+    let lines = format!(
+        "tls-port {PORT}\ntls-cert-file {}\ntls-key-file {}\ntls-auth-clients no",
+        file("cert.pem").display(),
+        file("key.pem").display()
+    );
+    let _server = Redis::start(&lab, 1, &format!("{USERS}\nport 0\n{lines}"))?;
+    let verify = format!("tls = 'verify'\nserver_name = '{NAME}'\nca = '{}'", file("cert.pem").display());
+    let xlb = lab.start(&config(&lab, &format!("user = 'xlb'\n{}\n{verify}", password_file(&lab)?)))?;
+
+    xlb.wait_until_all_are_up()?;
+
+    assert!(detail(&xlb, "web-1")?.starts_with("primary, replication "), "{}", detail(&xlb, "web-1")?);
+    Ok(())
+}
+
+/// The service `cache`, checked with these keys.
+fn config(lab: &Lab, keys: &str) -> Config {
+    let mut service = Service::over(lab, "cache", Protocol::Tcp, Mode::FullNat, PORT, PORT).only(Family::V4);
+    service.health.check = Check::Written(format!("type = \"redis\"\n{keys}"));
+    (service.health.interval, service.health.timeout) = (Duration::from_secs(1), Duration::from_secs(1));
+    (service.health.rise, service.health.fall) = (1, 1);
+    Config::new(lab).service(service)
+}
+
+/// The key `password_file`, and the file.
+fn password_file(lab: &Lab) -> Result<String> {
+    let file = lab.directory().join("password");
+    fs::write(&file, "secret\n")?;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+    Ok(format!("password_file = '{}'", file.display()))
+}
+
+/// The result and the detail of a check.
+fn probe(xlb: &Daemon, backend: &str) -> Result<(String, String)> {
+    let output = xlb.output(&["health", "probe", &format!("cache/{backend}"), "-o", "json"])?;
+    let result: Value = serde_json::from_str(&output.stdout).with_context(|| output.stderr.clone())?;
+    let text = |key: &str| result[key].as_str().unwrap_or_default().to_owned();
+    Ok((text("result"), text("detail")))
+}
+
+fn detail(xlb: &Daemon, backend: &str) -> Result<String> {
+    Ok(probe(xlb, backend)?.1)
+}
