@@ -11,57 +11,52 @@
 mod acts;
 mod clients;
 pub mod demo;
+mod engine;
+mod lines;
+mod mariadb;
+mod postgres;
+mod redis;
+mod row;
 mod verdict;
 
-use std::{
-    fs,
-    net::{IpAddr, SocketAddr},
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use lb_common::{net::Protocol, service::Mode};
 
 pub use self::{
     clients::{Ack, Clients, Reads, Writes},
+    engine::Engine,
+    row::Row,
     verdict::Verdict,
 };
 use super::{
     Config, Daemon, Family, Lab, Shape, Topology, address,
     config::{Check, Service},
-    postgres::{self, Postgres},
     wait::eventually,
 };
 
-/// Where the services listen.
-pub const WRITES: u16 = 5432;
-/// The port for reads.
-pub const READS: u16 = 5433;
 /// From one check to the next.
 pub const INTERVAL: Duration = Duration::from_millis(200);
 /// The limit of every wait for the cluster or the daemon.
 const SETTLED: Duration = Duration::from_secs(30);
 
 /// The cluster, its daemon, and their network.
-pub struct Scene {
+pub struct Scene<E> {
     /// web-1 is the primary at first.
-    pub servers: [Postgres; 3],
+    pub servers: [E; 3],
     /// The daemon.
     pub xlb: Daemon,
     /// The network. Dropped last.
     pub lab: Lab,
 }
 
-impl Scene {
+impl<E: Engine> Scene<E> {
     /// Starts everything, and waits until the primary is known and both replicas serve reads.
     pub fn start(tag: &'static str) -> Result<Self> {
         let lab = Lab::build(&Topology::new(tag, Shape::TwoNics))?;
-        let [first, second, third] = lab.backends.as_slice() else { bail!("the lab has no three servers") };
-        let primary = Postgres::primary(first, lab.directory())?;
-        let candidate = Postgres::replica_of(&primary, second, lab.directory())?;
-        let replica = Postgres::replica_of(&candidate, third, lab.directory())?;
-        let servers = [primary, candidate, replica];
-        let xlb = lab.start(&configuration(&lab)?)?;
+        let servers = E::cluster(&lab)?;
+        let xlb = lab.start(&configuration::<E>(&lab)?)?;
         let scene = Self { servers, xlb, lab };
         scene.wait_for_primary("web-1")?;
         scene.wait_for_readers(&["web-2", "web-3"])?;
@@ -70,7 +65,7 @@ impl Scene {
 
     /// Starts the clients.
     pub fn clients(&self) -> Clients {
-        Clients::start(&self.lab.client)
+        Clients::start::<E>(&self.lab.client)
     }
 
     /// Waits until new writes go to this server.
@@ -106,63 +101,30 @@ impl Scene {
         let found = all.into_iter().find(|it| it["service"] == service);
         found.with_context(|| format!("`xlb role list` has no service {service}"))
     }
-
-    /// The rows that a server has, each with the server that took it, and when.
-    pub fn rows(&self, server: usize) -> Result<Vec<Row>> {
-        let text = self.servers[server].sql_of(
-            postgres::APPLICATION.0,
-            "select writer, n, host(server), extract(epoch from at) from rows order by at",
-        )?;
-        text.lines().map(Row::parse).collect()
-    }
-
-    /// The endpoint of a service.
-    pub fn endpoint(port: u16) -> SocketAddr {
-        address::SERVICE.port(Family::V4, port)
-    }
 }
 
-/// A row of the table.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Row {
-    /// Who wrote it, and its number.
-    pub key: (u32, u32),
-    /// The server that took it.
-    pub server: IpAddr,
-    /// When.
-    pub at: SystemTime,
-}
-
-impl Row {
-    fn parse(line: &str) -> Result<Self> {
-        let fields: Vec<_> = line.split('|').collect();
-        let [writer, n, server, at] = fields[..] else { anyhow::bail!("not a row: {line}") };
-        Ok(Self {
-            key: (writer.parse()?, n.parse()?),
-            server: server.parse()?,
-            at: UNIX_EPOCH + Duration::from_secs_f64(at.parse()?),
-        })
-    }
+/// The endpoint for writes, or for reads.
+fn endpoint<E: Engine>(reads: bool) -> SocketAddr {
+    address::SERVICE.port(Family::V4, E::PORT + u16::from(reads))
 }
 
 /// Both services over all servers, with the same check.
-fn configuration(lab: &Lab) -> Result<Config> {
-    let (user, password) = postgres::CHECKER;
-    let password_file = lab.directory().join("checker.pass");
-    fs::write(&password_file, password)?;
-    super::command::run(&["chmod", "600", &password_file.to_string_lossy()])?;
-    let login =
-        format!("type = \"postgres\"\nuser = \"{user}\"\npassword_file = \"{}\"", password_file.display());
-    let service = |name: &str, port, keys: &[&'static str]| {
+fn configuration<E: Engine>(lab: &Lab) -> Result<Config> {
+    let password_file = lab.directory().join("check.password");
+    fs::write(&password_file, E::PASSWORD)?;
+    fs::set_permissions(&password_file, fs::Permissions::from_mode(0o600))?;
+    let check = format!("{}\npassword_file = \"{}\"", E::CHECK, password_file.display());
+    let service = |name: &str, reads, keys: &[&'static str]| {
+        let port = endpoint::<E>(reads).port();
         let mut service =
-            Service::over(lab, name, Protocol::Tcp, Mode::FullNat, port, postgres::PORT).only(Family::V4);
+            Service::over(lab, name, Protocol::Tcp, Mode::FullNat, port, E::PORT).only(Family::V4);
         service.keys = keys.to_vec();
-        service.health.check = Check::Written(login.clone());
+        service.health.check = Check::Written(check.clone());
         (service.health.interval, service.health.timeout) = (INTERVAL, INTERVAL);
         service
     };
-    let mut reads =
-        service("db-read", READS, &["role = \"replica\"", "on_role_change = \"keep\"", "max_lag = \"2s\""]);
+    let keys = &["role = \"replica\"", "on_role_change = \"keep\"", "max_lag = \"2s\""];
+    let mut reads = service("db-read", true, keys);
     reads.backends.iter_mut().for_each(|backend| backend.backup = true);
-    Ok(Config::new(lab).service(service("db", WRITES, &["role = \"primary\""])).service(reads))
+    Ok(Config::new(lab).service(service("db", false, &["role = \"primary\""])).service(reads))
 }

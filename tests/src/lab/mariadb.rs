@@ -27,6 +27,9 @@ const START: Duration = Duration::from_secs(60);
 /// The user that it runs as: it refuses to be root.
 const USER: &str = "mysql";
 
+/// The user of replicas, and its password.
+const REPLICATION: &str = "replica";
+
 /// `ip netns exec` gives each process mounts of its own.
 const WITH_HOSTS: &str = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
 
@@ -103,6 +106,28 @@ impl MariaDb {
             Ok(self.client("SELECT 1")?.code == 0)
         });
         answers.map(drop).with_context(|| self.error_log().unwrap_or_default())
+    }
+
+    /// Lets it follow another server, and waits until it has what that one has.
+    pub fn follow(&self, upstream: &Self) -> Result<()> {
+        upstream.sql(&format!(
+            "SET SESSION sql_log_bin = 0; CREATE USER IF NOT EXISTS {REPLICATION} IDENTIFIED BY '{REPLICATION}';
+             GRANT REPLICATION SLAVE ON *.* TO {REPLICATION}"
+        ))?;
+        self.sql(&format!(
+            "CHANGE MASTER TO master_host = '{}', master_user = '{REPLICATION}', master_password = '{REPLICATION}',
+             master_use_gtid = slave_pos, master_ssl_verify_server_cert = 0; START SLAVE",
+            upstream.backend.address.of(Family::V4)
+        ))?;
+        self.wait_for(upstream)
+    }
+
+    /// Waits until it has what the server has that it follows.
+    pub fn wait_for(&self, upstream: &Self) -> Result<()> {
+        let gtid = upstream.sql("SELECT @@gtid_current_pos")?;
+        let result = self.sql(&format!("SELECT MASTER_GTID_WAIT('{gtid}', 60)"))?;
+        ensure!(result == "0", "{} does not get GTID {gtid}", self.backend.name);
+        Ok(())
     }
 
     /// Runs statements as root, and returns what they print, without the names of columns.

@@ -19,10 +19,6 @@ use super::{Backend, Family, command, wait::eventually};
 
 /// Where every server listens.
 pub const PORT: u16 = 5432;
-/// The user of the checks, and its password.
-pub const CHECKER: (&str, &str) = ("xlb", "of-the-checks");
-/// The user and the database of the application.
-pub const APPLICATION: (&str, &str) = ("app", "of-the-application");
 /// The user of replicas, and its password.
 const REPLICATION: (&str, &str) = ("replica", "of-the-replicas");
 /// Debian's directory of versions.
@@ -40,7 +36,7 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// A new cluster: its primary, with the table `rows` of the application.
+    /// A new cluster: its primary.
     pub fn primary(backend: &Backend, directory: &Path) -> Result<Self> {
         let server = Self::on(backend, directory)?;
         server.run("initdb", &["-A", "scram-sha-256", "--auth-local=trust", "--no-sync", "-U", ACCOUNT])?;
@@ -50,19 +46,8 @@ impl Postgres {
         )?;
         server.configure(&[])?;
         server.start()?;
-        for ((role, password), rights) in [(CHECKER, ""), (APPLICATION, ""), (REPLICATION, "replication")] {
-            server.sql(&format!("create role {role} login {rights} password '{password}'"))?;
-        }
-        let ((checker, _), (application, _)) = (CHECKER, APPLICATION);
-        server.sql(&format!("grant pg_monitor to {checker}"))?;
-        server.sql(&format!("create database {application} owner {application}"))?;
-        server.sql_of(
-            application,
-            &format!(
-                "create table rows(writer int, n int, server inet default inet_server_addr(), \
-                 at timestamptz default clock_timestamp()); alter table rows owner to {application}"
-            ),
-        )?;
+        let (user, password) = REPLICATION;
+        server.sql(&format!("create role {user} login replication password '{password}'"))?;
         Ok(server)
     }
 

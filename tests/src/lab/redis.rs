@@ -36,15 +36,20 @@ impl Redis {
             "port {PORT}\nprotected-mode no\nsave \"\"\ndir {place}\nunixsocket {place}/sock\n\
              logfile {place}/log\nrepl-diskless-sync-delay 0\n{lines}\n"
         );
-        fs::write(directory.join("conf"), configuration)?;
         let mut server = Self { backend, directory, process: None };
-        server.launch()?;
+        fs::write(server.configuration(), configuration)?;
+        server.start_again()?;
         Ok(server)
     }
 
-    fn launch(&mut self) -> Result<()> {
+    fn configuration(&self) -> PathBuf {
+        self.directory.join(format!("{}.conf", self.backend.name))
+    }
+
+    /// Starts it after [`Self::kill`], without data.
+    pub fn start_again(&mut self) -> Result<()> {
         let mut command = self.backend.namespace.command("redis-server");
-        command.arg(self.directory.join("conf"));
+        command.arg(self.configuration());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let process = command.spawn().context("start redis-server; `cargo xtask setup` installs it")?;
         self.process = Some(process);

@@ -1,13 +1,18 @@
-//! PostgreSQL behind a service for writes and one for reads: promotions, dead and cut primaries, fences.
+//! Database clusters behind a service for writes and one for reads: promotions, dead and cut primaries, fences.
 
 use std::time::Duration;
 
 use anyhow::Result;
-use tests::lab::{database::Scene, wait::eventually};
+use tests::lab::{
+    MariaDb, Redis,
+    database::{Engine, Scene},
+    postgres::Postgres,
+    wait::eventually,
+};
 
 #[test]
 fn writes_follow_a_promotion_and_none_goes_to_the_old_primary_after_it() -> Result<()> {
-    let scene = Scene::start("promote")?;
+    let scene = Scene::<Postgres>::start("promote")?;
     let clients = scene.clients();
     scene.wait_for_rows(&clients, 0)?;
 
@@ -23,7 +28,7 @@ fn writes_follow_a_promotion_and_none_goes_to_the_old_primary_after_it() -> Resu
 
 #[test]
 fn a_fence_before_the_promotion_lets_no_row_at_all_reach_the_old_primary_after_it() -> Result<()> {
-    let scene = Scene::start("fence")?;
+    let scene = Scene::<Postgres>::start("fence")?;
     let clients = scene.clients();
     scene.wait_for_rows(&clients, 0)?;
 
@@ -40,30 +45,15 @@ fn a_fence_before_the_promotion_lets_no_row_at_all_reach_the_old_primary_after_i
 
 #[test]
 fn writes_go_on_after_the_primary_was_killed_and_it_gets_none_when_it_returns() -> Result<()> {
-    let scene = Scene::start("killed")?;
-    let clients = scene.clients();
-    scene.wait_for_rows(&clients, 0)?;
+    let scene = killed_and_back(Scene::<Postgres>::start("killed")?)?;
 
-    let promoted = scene.kill_and_promote()?;
-    scene.wait_for_rows(&clients, 1)?;
-    scene.servers[0].start()?;
-    scene.wait_for_rows(&clients, 1)?;
-
-    eventually(Duration::from_secs(10), "the old primary is outdated", || {
-        let roles = scene.roles("db")?;
-        assert_eq!(roles["primary"], "web-2");
-        Ok(roles["servers"][0]["reason"] == "outdated")
-    })?;
-    scene.wait_for_readers(&["web-3"])?;
-    let (verdict, reads) = scene.judge(clients, promoted)?;
-    eprintln!("{verdict}");
-    verdict.keeps_its_promises()?;
-    scene.ensure_readers_lost_nothing(&reads)
+    assert_eq!(scene.roles("db")?["servers"][0]["reason"], "outdated");
+    Ok(())
 }
 
 #[test]
 fn a_primary_that_was_cut_off_gets_no_writes_when_it_is_back() -> Result<()> {
-    let scene = Scene::start("cut")?;
+    let scene = Scene::<Postgres>::start("cut")?;
     let clients = scene.clients();
     scene.wait_for_rows(&clients, 0)?;
 
@@ -79,7 +69,7 @@ fn a_primary_that_was_cut_off_gets_no_writes_when_it_is_back() -> Result<()> {
 
 #[test]
 fn without_a_daemon_writes_stay_at_one_server_and_a_start_moves_them() -> Result<()> {
-    let mut scene = Scene::start("daemonless")?;
+    let mut scene = Scene::<Postgres>::start("daemonless")?;
     let clients = scene.clients();
     scene.wait_for_rows(&clients, 0)?;
 
@@ -97,7 +87,7 @@ fn without_a_daemon_writes_stay_at_one_server_and_a_start_moves_them() -> Result
 
 #[test]
 fn a_replica_that_is_far_behind_gets_no_reads_and_the_primary_serves_them_if_all_are_gone() -> Result<()> {
-    let scene = Scene::start("behind")?;
+    let scene = Scene::<Postgres>::start("behind")?;
     let clients = scene.clients();
     scene.wait_for_rows(&clients, 0)?;
 
@@ -114,7 +104,7 @@ fn a_replica_that_is_far_behind_gets_no_reads_and_the_primary_serves_them_if_all
 
 #[test]
 fn checks_leave_no_errors_in_the_log_of_the_server() -> Result<()> {
-    let scene = Scene::start("silent")?;
+    let scene = Scene::<Postgres>::start("silent")?;
     let address = scene.servers[0].address();
     eventually(Duration::from_secs(20), "some checks", || {
         let metrics = scene.xlb.metrics()?;
@@ -130,4 +120,68 @@ fn checks_leave_no_errors_in_the_log_of_the_server() -> Result<()> {
         assert!(!log.contains(word), "{word}:\n{log}");
     }
     Ok(())
+}
+
+#[test]
+fn writes_follow_a_switchover_of_mariadb() -> Result<()> {
+    let scene = Scene::<MariaDb>::start("switched")?;
+    let clients = scene.clients();
+    scene.wait_for_rows(&clients, 0)?;
+
+    let promoted = scene.switch_over()?;
+    scene.wait_for_rows(&clients, 1)?;
+
+    let (verdict, reads) = scene.judge(clients, promoted)?;
+    eprintln!("{verdict}");
+    verdict.keeps_its_promises()?;
+    assert_eq!((verdict.after_promotion, verdict.not_shipped), (0, 0), "{verdict}");
+    scene.ensure_readers_lost_nothing(&reads)
+}
+
+#[test]
+fn writes_go_on_after_the_primary_of_mariadb_was_killed() -> Result<()> {
+    killed_and_back(Scene::<MariaDb>::start("mariadbkill")?).map(drop)
+}
+
+#[test]
+fn writes_follow_a_promotion_of_redis() -> Result<()> {
+    let scene = Scene::<Redis>::start("redispromo")?;
+    let clients = scene.clients();
+    scene.wait_for_rows(&clients, 0)?;
+
+    let promoted = scene.promote()?;
+    scene.wait_for_rows(&clients, 1)?;
+
+    let (verdict, reads) = scene.judge(clients, promoted)?;
+    eprintln!("{verdict}");
+    verdict.keeps_its_promises()?;
+    scene.ensure_readers_lost_nothing(&reads)
+}
+
+#[test]
+fn writes_go_on_after_the_primary_of_redis_was_killed() -> Result<()> {
+    let scene = killed_and_back(Scene::<Redis>::start("rediskill")?)?;
+
+    assert_eq!(scene.roles("db")?["servers"][0]["reason"], "outdated");
+    Ok(())
+}
+
+/// The primary is killed, web-2 takes over, and the old primary starts again.
+fn killed_and_back<E: Engine>(mut scene: Scene<E>) -> Result<Scene<E>> {
+    let clients = scene.clients();
+    scene.wait_for_rows(&clients, 0)?;
+
+    let promoted = scene.kill_and_promote()?;
+    scene.wait_for_rows(&clients, 1)?;
+    scene.servers[0].start_again()?;
+    eventually(Duration::from_secs(10), "web-1 is up", || Ok(scene.xlb.health("db", "web-1")? == "up"))?;
+    scene.wait_for_rows(&clients, 1)?;
+
+    assert_eq!(scene.roles("db")?["primary"], "web-2");
+    scene.wait_for_readers(&["web-3"])?;
+    let (verdict, reads) = scene.judge(clients, promoted)?;
+    eprintln!("{verdict}");
+    verdict.keeps_its_promises()?;
+    scene.ensure_readers_lost_nothing(&reads)?;
+    Ok(scene)
 }

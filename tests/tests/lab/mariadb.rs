@@ -114,16 +114,8 @@ fn a_wrong_login_or_certificate_does_not_lock_the_host_out() -> Result<()> {
 fn primary_and_replica(lab: &Lab) -> Result<[MariaDb; 2]> {
     let primary = MariaDb::start(lab, 1, &[])?;
     let replica = MariaDb::start(lab, 2, &["--read-only=1"])?;
-    primary.sql(
-        "CREATE USER xlb IDENTIFIED BY 'secret'; GRANT REPLICA MONITOR ON *.* TO xlb;
-         CREATE USER rep IDENTIFIED BY 'secret'; GRANT REPLICATION SLAVE ON *.* TO rep",
-    )?;
-    let (host, gtid) = (primary.backend.address.of(Family::V4), primary.sql("SELECT @@gtid_current_pos")?);
-    replica.sql(&format!(
-        "CHANGE MASTER TO master_host = '{host}', master_user = 'rep', master_password = 'secret',
-         master_use_gtid = slave_pos, master_ssl_verify_server_cert = 0; START SLAVE;
-         SELECT MASTER_GTID_WAIT('{gtid}', 60)"
-    ))?;
+    primary.sql("CREATE USER xlb IDENTIFIED BY 'secret'; GRANT REPLICA MONITOR ON *.* TO xlb")?;
+    replica.follow(&primary)?;
     Ok([primary, replica])
 }
 

@@ -7,21 +7,21 @@ use std::{
 
 use anyhow::{Result, ensure};
 
-use super::{Clients, SETTLED, Scene, Verdict, verdict::Tables};
-use crate::lab::wait::eventually;
+use super::{Clients, Engine, Reads, SETTLED, Scene, Verdict, verdict::Tables};
+use crate::lab::{MariaDb, wait::eventually};
 
 /// How long a dead primary is missed before a replica is promoted.
 const MISSED: Duration = Duration::from_secs(2);
-/// Rows that the writers must get acknowledged before and after an act.
-const SOME_ROWS: usize = 400;
+/// Rows of each writer that must be acknowledged before and after an act.
+const SOME_ROWS: usize = 2;
 
-impl Scene {
+impl<E: Engine> Scene<E> {
     /// Waits until the writers have written to a server.
     pub fn wait_for_rows(&self, clients: &Clients, server: usize) -> Result<()> {
-        let address = self.servers[server].address().ip();
-        let goal = clients.acknowledged_by(address) + SOME_ROWS;
-        let what = format!("rows are written to {}", self.servers[server].backend.name);
-        eventually(SETTLED, &what, || Ok(clients.acknowledged_by(address) >= goal)).map(drop)
+        let name = &self.servers[server].backend().name;
+        let goal = clients.acknowledged_by(name) + SOME_ROWS * E::WRITERS as usize;
+        let what = format!("rows are written to {name}");
+        eventually(SETTLED, &what, || Ok(clients.acknowledged_by(name) >= goal)).map(drop)
     }
 
     /// Promotes the replica web-2.
@@ -30,7 +30,7 @@ impl Scene {
     }
 
     /// The old primary is dead.
-    pub fn kill_and_promote(&self) -> Result<SystemTime> {
+    pub fn kill_and_promote(&mut self) -> Result<SystemTime> {
         self.servers[0].kill()?;
         sleep(MISSED);
         self.promote()
@@ -46,17 +46,17 @@ impl Scene {
         Ok(promoted)
     }
 
-    /// Stops the writers, and compares the tables. The old primary must run.
-    pub fn judge(&self, clients: Clients, promoted: SystemTime) -> Result<(Verdict, super::Reads)> {
+    /// Stops the clients, and compares the tables. The old primary must run.
+    pub fn judge(&self, clients: Clients, promoted: SystemTime) -> Result<(Verdict, Reads)> {
         let (writes, reads) = clients.stop()?;
-        let (old, new) = (self.rows(0)?, self.rows(1)?);
-        let of = |server: usize| self.servers[server].address().ip();
-        let tables = Tables { old: (&old, of(0)), new: (&new, of(1)) };
+        let [old, new, _] = &self.servers;
+        let (old_rows, new_rows) = (old.rows()?, new.rows()?);
+        let tables = Tables { old: (&old_rows, &old.backend().name), new: (&new_rows, &new.backend().name) };
         Ok((Verdict::of(&tables, &writes, promoted)?, reads))
     }
 
     /// The readers of live replicas saw no error. Those of the old primary are not meant.
-    pub fn ensure_readers_lost_nothing(&self, reads: &super::Reads) -> Result<()> {
+    pub fn ensure_readers_lost_nothing(&self, reads: &Reads) -> Result<()> {
         ensure!(
             reads.errors.is_empty(),
             "readers saw {} errors, such as {:?}",
@@ -65,5 +65,15 @@ impl Scene {
         );
         ensure!(!reads.answers.is_empty(), "no reader was answered");
         Ok(())
+    }
+}
+
+impl Scene<MariaDb> {
+    /// The old primary takes no more writes, and the new one has all of its rows before it takes over.
+    pub fn switch_over(&self) -> Result<SystemTime> {
+        let [old, new, _] = &self.servers;
+        old.sql("SET GLOBAL read_only = 1")?;
+        new.wait_for(old)?;
+        self.promote()
     }
 }

@@ -1,12 +1,12 @@
 //! `cargo xtask lab database`: what becomes of an application when the roles of its database servers change.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::{Clients, Scene, Verdict};
-use crate::lab::{demo::Options, story::Story};
+use super::{Clients, Engine, Scene, Verdict};
+use crate::lab::{MariaDb, Redis, demo::Options, postgres::Postgres, story::Story};
 
 /// Runs all acts. An error means that xlb did not keep a promise.
 pub fn run(options: Options) -> Result<()> {
@@ -14,7 +14,13 @@ pub fn run(options: Options) -> Result<()> {
     let story = Story::new(options.json);
     let mut figures = serde_json::Map::new();
     show_the_cluster(&story)?;
-    for act in ACTS {
+    for act in POSTGRES {
+        figures.insert(act.name.to_owned(), act.play(&story)?);
+    }
+    for act in MARIADB {
+        figures.insert(act.name.to_owned(), act.play(&story)?);
+    }
+    for act in REDIS {
         figures.insert(act.name.to_owned(), act.play(&story)?);
     }
     let last = behind_and_gone(&story)?;
@@ -26,17 +32,17 @@ pub fn run(options: Options) -> Result<()> {
 }
 
 /// A promotion under load.
-struct Act {
+struct Act<E> {
     name: &'static str,
     sentence: &'static str,
-    play: fn(&mut Scene, &Story, &Clients) -> Result<std::time::SystemTime>,
+    play: fn(&mut Scene<E>, &Story, &Clients) -> Result<SystemTime>,
     /// No write may reach the old primary after the promotion.
     is_fenced: bool,
     /// The daemon was dead during the promotion, so writes went on at the old primary.
     is_without_daemon: bool,
 }
 
-const ACTS: [Act; 5] = [
+const POSTGRES: [Act<Postgres>; 5] = [
     Act {
         name: "promoted",
         sentence: "A replica is promoted while the old primary lives and takes writes.",
@@ -51,7 +57,7 @@ const ACTS: [Act; 5] = [
         name: "fenced",
         sentence: "The same with a fence before the promotion.",
         play: |scene, story, _| {
-            story.xlb(&scene.xlb, "role fence db")?;
+            story.xlb(&scene.xlb, "role fence db --wait")?;
             story.say("  $ pg_ctl promote        # on web-2");
             scene.promote()
         },
@@ -103,10 +109,67 @@ const ACTS: [Act; 5] = [
     },
 ];
 
-impl Act {
+const MARIADB: [Act<MariaDb>; 2] = [
+    Act {
+        name: "mariadb_switched",
+        sentence: "MariaDB: the primary becomes read-only, and a replica that has all its rows takes over.",
+        play: |scene, story, _| {
+            story.say("  > SET GLOBAL read_only = 1                                      -- on web-1");
+            story.say("  > STOP SLAVE; RESET SLAVE ALL; SET GLOBAL read_only = 0         -- on web-2");
+            scene.switch_over()
+        },
+        is_fenced: true,
+        is_without_daemon: false,
+    },
+    Act {
+        name: "mariadb_killed",
+        sentence: "MariaDB: the primary is killed, a replica takes over 2 s later, and the old primary starts read-only.",
+        play: |scene, story, clients| {
+            story.say("  $ kill -9 ...           # mariadbd on web-1");
+            let promoted = scene.kill_and_promote()?;
+            story.say("  > STOP SLAVE; RESET SLAVE ALL; SET GLOBAL read_only = 0         -- on web-2");
+            scene.wait_for_rows(clients, 1)?;
+            story.say("  $ mariadbd --read-only=1 ...                                     # on web-1");
+            scene.servers[0].start_again()?;
+            Ok(promoted)
+        },
+        is_fenced: false,
+        is_without_daemon: false,
+    },
+];
+
+const REDIS: [Act<Redis>; 2] = [
+    Act {
+        name: "redis_promoted",
+        sentence: "Redis: a replica is promoted while the old primary lives and takes writes.",
+        play: |scene, story, _| {
+            story.say("  > REPLICAOF NO ONE      -- on web-2");
+            scene.promote()
+        },
+        is_fenced: false,
+        is_without_daemon: false,
+    },
+    Act {
+        name: "redis_killed",
+        sentence: "Redis: the primary is killed, a replica is promoted 2 s later, and the old primary is back without data.",
+        play: |scene, story, clients| {
+            story.say("  $ kill -9 ...           # redis-server on web-1");
+            let promoted = scene.kill_and_promote()?;
+            story.say("  > REPLICAOF NO ONE      -- on web-2");
+            scene.wait_for_rows(clients, 1)?;
+            story.say("  $ redis-server ...      # on web-1, which says that it is a primary");
+            scene.servers[0].start_again()?;
+            Ok(promoted)
+        },
+        is_fenced: false,
+        is_without_daemon: false,
+    },
+];
+
+impl<E: Engine> Act<E> {
     fn play(&self, story: &Story) -> Result<Value> {
         story.step(self.sentence);
-        let mut scene = Scene::start("database")?;
+        let mut scene = Scene::<E>::start("database")?;
         let clients = scene.clients();
         scene.wait_for_rows(&clients, 0)?;
         let promoted = (self.play)(&mut scene, story, &clients)?;
@@ -149,14 +212,14 @@ fn show_the_cluster(story: &Story) -> Result<()> {
          \x20  50 readers ─▶ 192.0.2.10:5433   db-read   role = \"replica\" ─┴─▶   web-2  replica of web-1\n\
          \x20                                                                   web-3  replica of web-2",
     );
-    let scene = Scene::start("database")?;
+    let scene = Scene::<Postgres>::start("database")?;
     story.xlb(&scene.xlb, "role list")?;
     story.xlb(&scene.xlb, "health list")
 }
 
-fn behind_and_gone(story: &Story) -> Result<Scene> {
+fn behind_and_gone(story: &Story) -> Result<Scene<Postgres>> {
     story.step("A replica that is far behind gets no reads; if no replica is left, the primary serves them.");
-    let scene = Scene::start("database")?;
+    let scene = Scene::<Postgres>::start("database")?;
     let clients = scene.clients();
     scene.wait_for_rows(&clients, 0)?;
     story.say("  $ alter system set recovery_min_apply_delay = '30s'        -- on web-3");
@@ -171,7 +234,7 @@ fn behind_and_gone(story: &Story) -> Result<Scene> {
     Ok(scene)
 }
 
-fn keep(scene: Scene, story: &Story) -> Result<()> {
+fn keep(scene: Scene<Postgres>, story: &Story) -> Result<()> {
     story.step("The last cluster stays up (--keep).");
     let Scene { servers, xlb, lab } = scene;
     lab.keep()?;

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeSet,
     fmt,
-    net::IpAddr,
     time::{Duration, SystemTime},
 };
 
@@ -36,9 +35,9 @@ pub struct Verdict {
 /// The rows that both servers have when the writers have stopped.
 pub struct Tables<'a> {
     /// Of the old primary.
-    pub old: (&'a [Row], IpAddr),
+    pub old: (&'a [Row], &'a str),
     /// Of the new one.
-    pub new: (&'a [Row], IpAddr),
+    pub new: (&'a [Row], &'a str),
 }
 
 impl Verdict {
@@ -50,7 +49,7 @@ impl Verdict {
         let taken_by_old = || old.0.iter().filter(|row| row.server == old.1).map(|row| row.at);
         let late: Vec<_> = taken_by_old().filter(|at| *at > promoted).collect();
         let kept: BTreeSet<_> = new.0.iter().map(|row| row.key).collect();
-        let missing = |server: IpAddr| {
+        let missing = |server: &str| {
             writes.acks.iter().filter(|ack| ack.server == server && !kept.contains(&ack.key)).count()
         };
         Ok(Self {
