@@ -164,20 +164,22 @@ async fn has_text<S: AsyncRead + Unpin>(
     }
     let broken = |_| Fault::Failed(format!("HTTP {}, with a broken chunk", head.status));
     let (mut body, mut looked_at) = (Body::new(head.framing), 0_usize);
-    body.push(received).map_err(broken)?;
+    let mut pushed = body.push(received);
     let mut buffer = vec![0; 4096];
     loop {
         let from = looked_at.saturating_sub(text.len());
         if contains(&body.text()[from..], text.as_bytes()) {
             return Ok(());
         }
+        // What follows the text does not matter, whether or not it comes in the same piece.
+        pushed.map_err(broken)?;
         looked_at = body.text().len();
         let count = if body.is_complete() { 0 } else { stream.read(&mut buffer).await? };
         if count == 0 {
             let limit = if looked_at == BODY_MAX_BYTES { " in its first 64 KiB" } else { "" };
             return Err(Fault::Failed(format!("HTTP {}, without {}{limit}", head.status, quote(text))));
         }
-        body.push(&buffer[..count]).map_err(broken)?;
+        pushed = body.push(&buffer[..count]);
     }
 }
 
@@ -263,7 +265,31 @@ impl From<Malformed> for Fault {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{join, sink};
+
     use super::*;
+
+    #[tokio::test]
+    async fn the_text_is_found_wherever_the_pieces_end_and_whatever_follows() {
+        let expect = Expect { text: Some("ready".to_owned()), ..Expect::default() };
+        let request = Request { expect, ..Request::get("/", None) };
+        let address = SocketAddr::from(([192, 0, 2, 1], 80));
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let good = format!("{head}3\r\nrea\r\n2\r\ndy\r\nno number\r\n");
+        let broken = format!("{head}3\r\nrea\r\nno number\r\n2\r\ndy\r\n");
+        for (response, answer) in [
+            (good, Ok("HTTP 200".to_owned())),
+            (broken, Err(Fault::Failed("HTTP 200, with a broken chunk".to_owned()))),
+        ] {
+            for cut in 0..response.len() {
+                let (one, two) = response.as_bytes().split_at(cut);
+
+                let exchanged = request.exchange(&mut join(one.chain(two), sink()), address, 80).await;
+
+                assert_eq!(exchanged, answer, "{response:?} cut at {cut}");
+            }
+        }
+    }
 
     #[test]
     fn a_path_cannot_end_the_request_line() {
