@@ -7,6 +7,7 @@ use std::{env, path::Path};
 
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(has_bpf_object)");
+    println!("cargo::rustc-check-cfg=cfg(fuzzing)");
     println!("cargo::rerun-if-env-changed=XLB_BPF_OBJECT");
     let Some(object) = env::var_os("XLB_BPF_OBJECT") else {
         return;

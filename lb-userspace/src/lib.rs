@@ -36,6 +36,8 @@ pub mod event;
 pub mod exit;
 #[cfg(test)]
 mod fake;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 pub mod hash_key;
 mod health;
 mod limited_file;

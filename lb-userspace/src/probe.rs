@@ -15,7 +15,7 @@ mod inspected;
 mod limited;
 mod login;
 mod role;
-mod tls_client;
+pub(crate) mod tls_client;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -82,7 +82,7 @@ pub struct Place {
 
 macro_rules! types {
     ($($(#[$about:meta])* $Type:ident in $file:ident,)*) => {
-        $(mod $file;)*
+        $(pub(crate) mod $file;)*
         $(pub use $file::$Type;)*
 
         /// The configured health check of a backend.

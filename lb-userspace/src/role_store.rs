@@ -32,7 +32,7 @@ pub struct Unreadable {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Stored {
+pub struct Stored {
     version: u32,
     clusters: Vec<ClusterRow>,
     services: Vec<ServiceRow>,
@@ -84,7 +84,7 @@ pub fn save(directory: &Path, memory: &RoleMemory) -> Result<(), durable::Failur
     durable::write(directory, NAME, 0o640, &bytes)
 }
 
-fn encode(memory: &RoleMemory) -> Stored {
+pub fn encode(memory: &RoleMemory) -> Stored {
     let cluster = |(id, term): (&ClusterId, &u32)| ClusterRow { cluster: id.0.to_string(), term: *term };
     let service = |(name, it): (&String, &ServiceMemory)| ServiceRow {
         service: name.clone(),
@@ -100,7 +100,7 @@ fn encode(memory: &RoleMemory) -> Stored {
     }
 }
 
-fn decode(bytes: &[u8]) -> Result<RoleMemory, String> {
+pub fn decode(bytes: &[u8]) -> Result<RoleMemory, String> {
     let stored: Stored = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     if stored.version != VERSION {
         return Err(format!("format {}, but this version of xlb reads {VERSION}", stored.version));

@@ -23,6 +23,9 @@ use crate::{
 #[derive(Args)]
 pub struct Lint {}
 
+/// That of the product, and that of the fuzz targets.
+const WORKSPACES: [&str; 2] = ["Cargo.toml", "fuzz/Cargo.toml"];
+
 type Check = fn() -> Result<()>;
 
 const CHECKS: &[(&str, Check)] = &[
@@ -54,13 +57,18 @@ impl Lint {
 }
 
 fn format() -> Result<()> {
-    command::run(cargo::cargo().args(["fmt", "--all", "--check"]))
+    WORKSPACES.iter().try_for_each(|manifest| {
+        command::run(cargo::cargo().args(["fmt", "--manifest-path", manifest, "--all", "--check"]))
+    })
 }
 
-/// Runs clippy with all features, because one of them enables the tests that need root.
+/// Runs clippy with all features, because one of them enables the tests that need root. What the fuzz targets call needs a
+/// configuration of its own.
 fn clippy() -> Result<()> {
     let scope = ["clippy", "--locked", "--workspace", "--all-targets", "--all-features"];
-    command::run(cargo::cargo().args(scope).args(["--", "-D", "warnings"]))
+    command::run(cargo::cargo().args(scope).args(["--", "-D", "warnings"]))?;
+    let fuzzing = ["clippy", "--locked", "--package", "lb-userspace", "--lib"];
+    command::run(cargo::cargo().args(fuzzing).args(["--", "--cfg", "fuzzing", "-D", "warnings"]))
 }
 
 fn clippy_for_bpf() -> Result<()> {
@@ -76,21 +84,25 @@ fn rustdoc() -> Result<()> {
 }
 
 fn dependencies() -> Result<()> {
-    command::run(deny()?.args(["check", "licenses", "bans", "sources"]))
+    WORKSPACES
+        .iter()
+        .try_for_each(|manifest| command::run(deny(manifest)?.args(["check", "licenses", "bans", "sources"])))
 }
 
 fn advisories() -> Result<()> {
-    if command::run(deny()?.args(["fetch", "db"])).is_err() {
+    if command::run(deny(WORKSPACES[0])?.args(["fetch", "db"])).is_err() {
         eprintln!("lint: NOT CHECKED: advisories on dependencies: the advisory database cannot be fetched");
         return Ok(());
     }
-    command::run(deny()?.args(["check", "--disable-fetch", "advisories"]))
+    WORKSPACES.iter().try_for_each(|manifest| {
+        command::run(deny(manifest)?.args(["check", "--disable-fetch", "advisories"]))
+    })
 }
 
-/// cargo-deny, which calls the cargo that runs xtask.
-fn deny() -> Result<Command> {
+/// cargo-deny for a workspace. It calls the cargo that runs xtask.
+fn deny(manifest: &str) -> Result<Command> {
     let program = CARGO_DENY.installed().context("cargo-deny not found: run `cargo xtask setup`")?;
     let mut deny = Command::new(program);
-    deny.current_dir(tree::top()).args(["--locked", "--log-level", "error"]);
+    deny.current_dir(tree::top()).args(["--locked", "--log-level", "error", "--manifest-path", manifest]);
     Ok(deny)
 }

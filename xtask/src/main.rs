@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod cargo;
 mod command;
+mod fuzz;
 mod lab;
 mod lint;
 mod root;
@@ -32,6 +33,7 @@ enum Xtask {
     Lint(lint::Lint),
     Verify(verify::Verify),
     Test(test::Test),
+    Fuzz(fuzz::Fuzz),
     Demo(lab::Demo),
     Bench(bench::Bench),
     #[command(subcommand)]
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Xtask::Lint(lint) => lint.run(),
         Xtask::Verify(verify) => verify.run(),
         Xtask::Test(test) => test.run(),
+        Xtask::Fuzz(fuzz) => fuzz.run(),
         Xtask::Demo(demo) => demo.run(),
         Xtask::Bench(bench) => bench.run(),
         Xtask::Lab(lab) => lab.run(),

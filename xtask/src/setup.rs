@@ -15,6 +15,7 @@
 //! installed packages are not started: the lab runs its own.
 
 mod apt;
+mod fuzz;
 mod lab;
 mod lint;
 mod toolchain;
@@ -41,6 +42,8 @@ pub enum Part {
     Toolchain,
     /// Formatter, clippy and cargo-deny
     Lint,
+    /// A C++ compiler, for libFuzzer
+    Fuzz,
     /// Tools for network namespaces
     Network,
     /// An emulated machine with the oldest supported kernel
@@ -106,6 +109,7 @@ impl Part {
         match self {
             Self::Toolchain => toolchain::needs(),
             Self::Lint => lint::needs(),
+            Self::Fuzz => fuzz::needs(),
             Self::Vm => vm::needs(),
             Self::Network => lab::network(),
             Self::Lab => lab::programs(),

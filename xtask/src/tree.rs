@@ -28,6 +28,11 @@ pub fn bpf_objects() -> PathBuf {
     bpf_target().join("bpfel-unknown-none/bpf")
 }
 
+/// What `fuzz` builds and finds.
+pub fn fuzz() -> PathBuf {
+    top().join("target/fuzz")
+}
+
 /// Builds whose maps have other layouts, for tests of upgrades.
 pub fn layouts() -> PathBuf {
     top().join("target/layouts")

@@ -3,7 +3,7 @@
 //! It sends one line and closes. Beside the health, the line may have an administrative state and a weight, which the
 //! controller keeps until the agent says something else.
 
-mod line;
+pub(crate) mod line;
 
 use std::time::Duration;
 
@@ -123,7 +123,7 @@ impl AgentSession {
 }
 
 /// Reads until a line ends or the agent closes.
-async fn read_line<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>, Fault> {
+pub(crate) async fn read_line<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>, Fault> {
     let mut received = Vec::new();
     let mut limited = stream.take(LINE_MAX_BYTES as u64 + 1);
     loop {

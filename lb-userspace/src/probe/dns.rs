@@ -3,8 +3,8 @@
 //! One query is sent, once, without EDNS: an answer over UDP that is larger than 512 bytes is cut off by the server.
 
 mod expect;
-mod message;
-mod name;
+pub(crate) mod message;
+pub(crate) mod name;
 
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 //! Programs run only if the file allows it: see [`spec::exec`](crate::spec). Each runs in a process group of its own,
 //! with a clean environment, and never longer than the timeout of its check.
 
-mod output;
+pub(crate) mod output;
 mod program;
 mod turns;
 

@@ -3,8 +3,8 @@
 //! One call over one HTTP/2 connection: without TLS by prior knowledge (RFC 9113, 3.3), with TLS by ALPN.
 
 mod call;
-mod message;
-mod status;
+pub(crate) mod message;
+pub(crate) mod status;
 
 use std::{
     net::{IpAddr, SocketAddr},

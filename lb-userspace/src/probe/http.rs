@@ -4,10 +4,10 @@
 //! may be short, cut off, slow or endless, like an event stream. Each request has its own connection, and redirects are
 //! not followed: a redirect is an answer, and a backend must not choose what this host connects to.
 
-mod body;
-mod expect;
-mod head;
-pub(super) mod request;
+pub(crate) mod body;
+pub(crate) mod expect;
+pub(crate) mod head;
+pub(crate) mod request;
 
 use std::time::Duration;
 

@@ -9,14 +9,14 @@
 //! server is no failure. After an answer that is not good, the connection ends, because a login sees changed rights.
 
 mod connection;
-mod engine;
-mod greeting;
-mod handshake;
+pub(crate) mod engine;
+pub(crate) mod greeting;
+pub(crate) mod handshake;
 mod password;
-mod refusal;
-mod rows;
-mod status;
-mod wire;
+pub(crate) mod refusal;
+pub(crate) mod rows;
+pub(crate) mod status;
+pub(crate) mod wire;
 
 use std::time::Duration;
 

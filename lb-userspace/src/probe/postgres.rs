@@ -12,8 +12,8 @@
 mod encrypted;
 mod faults;
 mod link;
-mod opening;
-mod state;
+pub(crate) mod opening;
+pub(crate) mod state;
 
 use std::time::Duration;
 

@@ -13,8 +13,8 @@
 //! QUIT: Redis logs neither end of a connection.
 
 mod link;
-mod reply;
-mod state;
+pub(crate) mod reply;
+pub(crate) mod state;
 
 use std::time::Duration;
 

@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result, ensure};
 use crate::tree;
 
 /// The prefixes of paths from the top of the tree.
-const DIRECTORIES: [&str; 8] =
-    ["lb-common/", "lb-ebpf/", "lb-userspace/", "tests/", "xtask/", "docs/", "deploy/", "examples/"];
+const DIRECTORIES: [&str; 9] =
+    ["lb-common/", "lb-ebpf/", "lb-userspace/", "tests/", "fuzz/", "xtask/", "docs/", "deploy/", "examples/"];
 
 /// Every `.md` file at the top and under `docs/`.
 pub fn check() -> Result<()> {

@@ -47,12 +47,12 @@ impl Output {
     }
 }
 
-fn keep(kept: &mut Vec<u8>, printed: &[u8]) {
+pub fn keep(kept: &mut Vec<u8>, printed: &[u8]) {
     let room = KEPT_BYTES - kept.len();
     kept.extend_from_slice(&printed[..printed.len().min(room)]);
 }
 
-fn first_line(kept: &[u8]) -> String {
+pub fn first_line(kept: &[u8]) -> String {
     let text = String::from_utf8_lossy(kept);
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
     let mut characters = line.chars();
