@@ -1,5 +1,7 @@
 //! For the tests of check types: servers on loopback that answer well, badly, not at all and endlessly, and probes of them.
 
+pub mod tls;
+
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},

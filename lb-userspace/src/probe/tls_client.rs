@@ -230,3 +230,6 @@ fn without_resumption(mut config: ClientConfig) -> ClientConfig {
 fn provider() -> Arc<tokio_rustls::rustls::crypto::CryptoProvider> {
     Arc::new(ring::default_provider())
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,10 @@
 use lb_common::flow::State as FlowState;
 
 use super::*;
+use crate::{
+    metrics::render,
+    probe::{Facts, ProbeOutcome},
+};
 
 #[test]
 fn a_backend_beyond_the_interfaces_is_reported_and_left_out() {
@@ -242,4 +246,36 @@ fn reset_flows_raise_no_warning_because_others_take_their_records_and_ports() {
     assert_eq!(world.status().warnings, [""; 0]);
     let flows = world.ask(Request::FlowCount).unwrap();
     assert_eq!((flows.closing, flows.established), (240_000, 0), "they are shown");
+}
+
+#[test]
+fn a_certificate_is_known_until_a_probe_succeeds_without_one() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+    let said = |world: &mut World| {
+        let warnings = world.status().warnings;
+        let metrics = render(&world.ask(Request::Metrics).unwrap()).unwrap();
+        let series = metrics.lines().find(|line| line.starts_with("xlb_backend_certificate_expiry"));
+        (warnings, series.map(str::to_owned))
+    };
+    // Probes of the tests are made at the beginning of time.
+    let two_days = SystemTime::UNIX_EPOCH + Duration::from_hours(48);
+    let warning = "backend web/web-2: its certificate ends in 2 days: renew it on the server";
+    let series = "xlb_backend_certificate_expiry_timestamp_seconds{service=\"web\",backend=\"web-2\"} 172800";
+    let known = (vec![warning.to_owned()], Some(series.to_owned()));
+
+    let mut probed = probed(&world.controller.state, "web/web-2", Health::Up);
+    probed.result.facts = Facts { certificate_ends: Some(two_days), ..Facts::default() };
+    world.absorb(Event::Probed(probed.clone()));
+    assert_eq!(said(&mut world), known);
+
+    probed.result.facts = Facts::default();
+    for outcome in [ProbeOutcome::Failure, ProbeOutcome::Timeout, ProbeOutcome::Undecided] {
+        (probed.change, probed.result.outcome) = (None, outcome);
+        world.absorb(Event::Probed(probed.clone()));
+        assert_eq!(said(&mut world), known, "a probe that fails sees no certificate");
+    }
+
+    probed.result.outcome = ProbeOutcome::Success;
+    world.absorb(Event::Probed(probed));
+    assert_eq!(said(&mut world), (Vec::new(), None));
 }

@@ -269,6 +269,25 @@ async fn a_silent_or_slow_server_costs_its_timeout_only() {
 }
 
 #[tokio::test]
+async fn a_connection_that_was_silent_is_not_used_again() {
+    // A login sends one query, a probe two.
+    for tls in [None, Some(acceptor())] {
+        let keys = if tls.is_some() { "type = 'mysql'\ntls = 'require'" } else { "type = 'mysql'" };
+        let mut server = Fake { tls, answers: 3, ..Fake::default() }.start().await;
+        let mut prober = configured(keys).prober();
+        let place = Place { address: server.backend.address, source: None };
+
+        assert!(prober.run(place, AMPLE).await.answer.is_ok());
+        assert_eq!(prober.run(place, SHORT).await.answer, Err(Fault::Silent));
+        assert!(prober.run(place, AMPLE).await.answer.is_ok());
+
+        assert_eq!(server.seen().await, Seen::Login("xlb".to_owned()));
+        assert_eq!(server.seen().await, Seen::Quit);
+        assert_eq!(server.seen().await, Seen::Login("xlb".to_owned()));
+    }
+}
+
+#[tokio::test]
 async fn a_password_that_cannot_be_read_does_not_blame_the_server() {
     let server = Fake::default().start().await;
 

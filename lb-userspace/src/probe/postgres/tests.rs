@@ -1,5 +1,7 @@
 //! Probes of fake PostgreSQL servers: well-behaved, sick and hostile ones.
 
+mod tls;
+
 use std::{
     sync::{
         Arc,
@@ -9,7 +11,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
     sync::mpsc,
     time::{Instant, sleep},
@@ -323,7 +325,7 @@ fn counters() -> (Arc<AtomicUsize>, mpsc::Sender<u8>, mpsc::Receiver<u8>) {
 }
 
 /// Answers queries until something else comes, and tells what that was.
-async fn serve(mut stream: TcpStream, others: mpsc::Sender<u8>) {
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, others: mpsc::Sender<u8>) {
     log_in(&mut stream).await;
     while let Ok(tag) = stream.read_u8().await {
         if tag != b'Q' {
@@ -349,12 +351,12 @@ async fn refusing_login(answer: Vec<u8>) -> Backend {
     .await
 }
 
-async fn log_in(stream: &mut TcpStream) {
+async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     read_startup(stream).await;
     let _ = stream.write_all(&[message(b'R', &[0; 4]), READY.to_vec()].concat()).await;
 }
 
-async fn answer_query(stream: &mut TcpStream) {
+async fn answer_query<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     read_message(stream).await;
     let _ = stream.write_all(&answer()).await;
 }
@@ -376,14 +378,14 @@ fn primary() -> [Option<&'static str>; 11] {
 }
 
 /// A message without a tag: a length, which counts itself, and the rest, which is returned.
-async fn read_startup(stream: &mut TcpStream) -> Vec<u8> {
+async fn read_startup<S: AsyncRead + Unpin>(stream: &mut S) -> Vec<u8> {
     let length = stream.read_u32().await.unwrap_or(4);
     let mut body = vec![0; length as usize - 4];
     let _ = stream.read_exact(&mut body).await;
     body
 }
 
-async fn read_message(stream: &mut TcpStream) -> Vec<u8> {
+async fn read_message<S: AsyncRead + Unpin>(stream: &mut S) -> Vec<u8> {
     let _tag = stream.read_u8().await;
     read_startup(stream).await
 }

@@ -52,18 +52,28 @@ fn of_certificate(error: &CertificateError) -> String {
             "the certificate is for another name: set `server_name`".to_owned()
         }
         CertificateError::NotValidForNameContext { expected, presented } => {
-            let names: Vec<_> = presented.iter().take(3).map(String::as_str).collect();
+            let names: Vec<_> = presented.iter().filter_map(|it| name(it)).take(3).collect();
             let names = if names.is_empty() { "no name".to_owned() } else { names.join(", ") };
             format!("the certificate is for {names}, not for {}: set `server_name`", expected.to_str())
         }
         CertificateError::UnknownIssuer => {
             "the certificate is self-signed, or its CA is not trusted: set `ca`".to_owned()
         }
+        CertificateError::BadSignature => {
+            "the certificate is from another CA of the same name, or broken: set `ca`".to_owned()
+        }
         CertificateError::Other(why) if why.to_string().contains("CaUsedAsEndEntity") => {
             "the certificate is self-signed: a CA's own certificate is not that of a server".to_owned()
         }
         other => format!("the certificate is not valid: {other}"),
     }
+}
+
+/// One of the certificate's names, which the library writes as `DnsName("www.example.org")` or `IpAddress(192.0.2.1)`. Those of
+/// other kinds are not names of servers.
+fn name(written: &str) -> Option<&str> {
+    let dns = written.strip_prefix("DnsName(\"").and_then(|rest| rest.strip_suffix("\")"));
+    dns.or_else(|| written.strip_prefix("IpAddress(")?.strip_suffix(')'))
 }
 
 fn days(from: UnixTime, to: UnixTime) -> String {

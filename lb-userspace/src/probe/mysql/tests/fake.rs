@@ -10,6 +10,8 @@ pub struct Fake {
     pub tls: Option<TlsAcceptor>,
     /// The server closes each connection after this many queries.
     pub queries: usize,
+    /// The server does not answer the queries of a connection after this many.
+    pub answers: usize,
     /// The answer about its state, if it is not the usual one.
     pub state: Option<Vec<u8>>,
     /// The rows about its replication: two threads, the lag, and the number of the primary.
@@ -48,7 +50,7 @@ pub enum Seen {
 
 impl Default for Fake {
     fn default() -> Self {
-        Self { login: None, tls: None, queries: usize::MAX, state: None, replica: &[], refusal: None }
+        Self { login: None, tls: None, queries: usize::MAX, answers: usize::MAX, state: None, replica: &[], refusal: None }
     }
 }
 
@@ -112,10 +114,11 @@ impl Fake {
         }
         let _ = seen.send(Seen::Login(user));
         peer.send(OK).await?;
-        for _ in 0..self.queries {
+        for number in 0..self.queries {
             peer.sequence = 0;
             let command = peer.receive().await?;
             match command.split_first()? {
+                (&QUERY, _) if number >= self.answers => {}
                 (&QUERY, query) => self.answer(&mut peer, query).await?,
                 (&QUIT, b"") => {
                     let _ = seen.send(Seen::Quit);
