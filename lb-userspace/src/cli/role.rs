@@ -122,12 +122,13 @@ fn table(services: &[ServiceRole], is_wide: bool) -> Table {
                 None => "yes".to_owned(),
                 Some(reason) => format!("no: {reason}"),
             };
+            let lag = server.lag_ms.filter(|_| server.role != Some(Role::Primary));
             let mut cells = vec![
                 format!("{}/{}", service.service, server.name),
                 service.role.name().to_owned(),
                 server.role.map_or("unknown", Named::name).to_owned(),
                 serves,
-                server.lag_ms.map_or_else(dash, |lag| units::measured(lag as f64 / 1000.0)),
+                lag.map_or_else(dash, |lag| units::measured(lag as f64 / 1000.0)),
                 server.mark.clone().unwrap_or_else(dash),
             ];
             if is_wide {

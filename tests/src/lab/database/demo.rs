@@ -57,7 +57,7 @@ const POSTGRES: [Act<Postgres>; 5] = [
         name: "fenced",
         sentence: "The same with a fence before the promotion.",
         play: |scene, story, _| {
-            story.xlb(&scene.xlb, "role fence db --wait")?;
+            story.xlb(&scene.xlb, "role fence db")?;
             story.say("  $ pg_ctl promote        # on web-2");
             scene.promote()
         },
