@@ -80,8 +80,7 @@ impl CheckType for Exec {
             return Err(named("it is not an executable file"));
         }
         // It has the rights of this daemon.
-        let is_ours = metadata.uid() == 0 || metadata.uid() == geteuid().as_raw();
-        if !is_ours || mode & 0o022 != 0 {
+        if can_others_change(metadata.uid(), mode, geteuid().as_raw()) {
             return Err(named("others can change this program: run `chown root: FILE` and `chmod go-w FILE`"));
         }
         Ok(())
@@ -115,6 +114,12 @@ impl Exec {
         let status = program.end().await.map_err(Fault::local)?;
         judge(status, &program.first_line())
     }
+}
+
+/// Others than root and this user.
+const fn can_others_change(owner: u32, mode: u32, user: u32) -> bool {
+    let is_ours = owner == 0 || owner == user;
+    !is_ours || mode & 0o022 != 0
 }
 
 fn judge(status: ExitStatus, line: &str) -> Result<Answer, Fault> {

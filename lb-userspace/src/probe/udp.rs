@@ -198,11 +198,17 @@ mod tests {
         {
             assert_eq!(bytes(&string(written)).unwrap(), read, "{written}");
         }
-        for wrong in ["", "hex:", "hex:0", "hex:0g", "hex:+1", "hex:0\u{ff11}"] {
+        for wrong in ["", "hex:", "hex:0", "hex:0a0", "hex:0g", "hex:+1", "hex:0\u{ff11}"] {
             assert!(bytes(&string(wrong)).is_err(), "{wrong}");
         }
         assert!(bytes(&string(&"x".repeat(MAX_BYTES))).is_ok());
         assert!(bytes(&string(&"x".repeat(MAX_BYTES + 1))).is_err());
+    }
+
+    #[test]
+    fn only_the_beginning_of_a_binary_answer_is_shown() {
+        assert_eq!(shown(&[0; SHOWN_BYTES]), format!("`hex:{}`", "00".repeat(SHOWN_BYTES)));
+        assert_eq!(shown(&[0; SHOWN_BYTES + 1]), format!("`hex:{}...`", "00".repeat(SHOWN_BYTES)));
     }
 
     fn string(text: &str) -> DeValue<'static> {

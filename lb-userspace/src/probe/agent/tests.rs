@@ -70,6 +70,15 @@ async fn an_agent_that_closes_without_reading_is_understood() {
 }
 
 #[tokio::test]
+async fn an_agent_that_takes_nothing_and_says_nothing_has_broken_the_connection() {
+    let (mut ours, theirs) = tokio::io::duplex(64);
+    drop(theirs);
+    let agent = Agent { send: "web-1".to_owned() };
+
+    assert_eq!(agent.ask(&mut ours).await, Err(Fault::Failed("broken pipe".to_owned())));
+}
+
+#[tokio::test]
 async fn the_connection_is_closed_cleanly() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -315,6 +315,17 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_record_of_another_class_holds_no_address() {
+        let question = question("example.org", RecordType::A);
+        let query = query(ID, &question);
+        let mut message = answer(&query, 0, &[(1, &[192, 0, 2, 1])]);
+        // The class follows the two bytes of the owner and those of the type. Chaos is 3.
+        message[query.len() + 5] = 3;
+
+        assert_eq!(parse(ID, &question, &message).unwrap().records, [Record::Other]);
+    }
+
+    #[test]
     fn the_records_of_a_message_that_is_cut_off_are_not_read() {
         let question = question("example.org", RecordType::A);
         let mut message = answer(&query(ID, &question), 0, &[(1, &[192, 0, 2, 1])]);

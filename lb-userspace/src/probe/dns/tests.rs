@@ -24,6 +24,7 @@ async fn the_code_of_the_answer_decides() {
     for (code, expected, outcome, detail) in [
         (0, "NOERROR", ProbeOutcome::Success, "NOERROR, 1 record"),
         (2, "NOERROR", ProbeOutcome::Failure, "SERVFAIL"),
+        (3, "NOERROR", ProbeOutcome::Failure, "NXDOMAIN"),
         (3, "NXDOMAIN", ProbeOutcome::Success, "NXDOMAIN, 1 record"),
         (0, "NXDOMAIN", ProbeOutcome::Failure, "NOERROR"),
         (11, "NOERROR", ProbeOutcome::Failure, "response code 11"),
@@ -103,11 +104,22 @@ async fn a_malformed_message_is_a_failure() {
 
 #[tokio::test]
 async fn a_datagram_of_any_size_is_bounded() {
-    let backend = UdpBackend::new(|query| vec![[answer(query, 0, &[]), vec![0; 60_000]].concat()]).await;
+    for (length, outcome, detail) in [
+        (MAX_DATAGRAM, ProbeOutcome::Success, "NOERROR, 0 records"),
+        (MAX_DATAGRAM + 1, ProbeOutcome::Failure, "an answer of more than 4096 bytes"),
+        (60_000, ProbeOutcome::Failure, "an answer of more than 4096 bytes"),
+    ] {
+        let backend = UdpBackend::new(move |query| {
+            let mut message = answer(query, 0, &[]);
+            message.resize(length, 0);
+            vec![message]
+        })
+        .await;
 
-    let result = probe_as(backend.address, KEYS).await;
+        let result = probe_as(backend.address, KEYS).await;
 
-    assert_eq!(told(&result), (ProbeOutcome::Failure, "an answer of more than 4096 bytes"));
+        assert_eq!(told(&result), (outcome, detail), "{length}");
+    }
 }
 
 #[tokio::test]

@@ -201,6 +201,20 @@ fn a_program_that_others_can_change_is_refused_at_the_start() {
     assert!(configured(&of("/nonexistent/check")).check_files().unwrap_err().contains("No such file"));
 }
 
+#[test]
+fn a_program_of_another_user_can_be_changed_by_that_user() {
+    for (owner, mode, is_bad) in [
+        (0, 0o755, false),
+        (1000, 0o755, false),
+        (1001, 0o755, true),
+        (1001, 0o555, true),
+        (0, 0o775, true),
+        (1000, 0o757, true),
+    ] {
+        assert_eq!(can_others_change(owner, mode, 1000), is_bad, "{owner} {mode:o}");
+    }
+}
+
 fn address() -> SocketAddr {
     "127.0.0.1:8080".parse().unwrap()
 }

@@ -19,6 +19,7 @@ use tokio::{
 use super::super::{
     Answer, Fault, Place, ProbeOutcome, Prober, Role,
     fixture::{AMPLE, Backend, configured, drain, probe_as, probe_within, told},
+    login::CONNECTION_MAX_AGE,
 };
 
 const KEYS: &str = "type = 'redis'";
@@ -46,6 +47,45 @@ async fn a_primary_tells_its_role_again_and_again_over_one_connection() {
         assert_eq!(answer.facts.role.unwrap().role, Role::Primary);
     }
     assert_eq!(connections.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn each_probe_over_a_connection_may_receive_as_much() {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    let server = Backend::new(move |stream| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let replicas = "slave0:ip=10.0.0.2,port=6379,state=online,offset=1234,lag=0\r\n".repeat(700);
+        serve_with(stream, usize::MAX, replicas)
+    })
+    .await;
+    let mut prober = configured(KEYS).prober();
+
+    for _ in 0..3 {
+        assert_eq!(probe(&mut prober, &server).await.unwrap().text, TEXT);
+    }
+
+    assert_eq!(connections.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_connection_is_not_kept_for_ever() {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    let server = Backend::new(move |stream| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        serve(stream, usize::MAX)
+    })
+    .await;
+    let mut prober = configured(KEYS).prober();
+    probe(&mut prober, &server).await.unwrap();
+
+    tokio::time::pause();
+    tokio::time::advance(CONNECTION_MAX_AGE).await;
+    tokio::time::resume();
+    probe(&mut prober, &server).await.unwrap();
+
+    assert_eq!(connections.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test]
@@ -88,6 +128,8 @@ async fn a_password_is_sent_first_and_only_if_there_is_one() {
 #[tokio::test]
 async fn a_server_that_does_not_serve_or_is_none_is_told_apart() {
     use ProbeOutcome::{Failure, Undecided};
+    // The reply to a command that it has not received.
+    let early = format!("+PONG\r\n{}", info("role:master\r\nmaster_repl_offset:1234\r\n"));
 
     for (greeting, outcome, expected) in [
         ("-LOADING Redis is loading the dataset in memory\r\n", Failure, "loading its data"),
@@ -100,16 +142,21 @@ async fn a_server_that_does_not_serve_or_is_none_is_told_apart() {
         ),
         ("HTTP/1.1 400 Bad Request\r\n\r\n", Failure, "not Redis"),
         ("+PONG\r\n+role:master\r\n", Failure, "not Redis"),
+        (early.as_str(), Failure, "not Redis"),
         ("+PONG\r\n*1\r\n+role:master\r\n", Failure, "not Redis"),
         ("+PONG\r\n$70000\r\n", Failure, "not Redis"),
         ("", Failure, "closed without an answer"),
         ("+PO", Failure, "closed in the middle of an answer"),
     ] {
-        let server = Backend::new(async move |mut stream: TcpStream| {
-            expect(&mut stream, PING).await;
-            let _ = stream.write_all(greeting.as_bytes()).await;
-            let _ = stream.shutdown().await;
-            drain(&mut stream).await;
+        let said = greeting.to_owned();
+        let server = Backend::new(move |mut stream| {
+            let said = said.clone();
+            async move {
+                expect(&mut stream, PING).await;
+                let _ = stream.write_all(said.as_bytes()).await;
+                let _ = stream.shutdown().await;
+                drain(&mut stream).await;
+            }
         })
         .await;
 
@@ -200,8 +247,13 @@ async fn probe(prober: &mut Prober, server: &Backend) -> Result<Answer, Fault> {
 }
 
 /// Answers this many probes, and closes.
-async fn serve(mut stream: TcpStream, times: usize) {
-    let info = info("role:master\r\nmaster_repl_offset:1234\r\n");
+async fn serve(stream: TcpStream, times: usize) {
+    serve_with(stream, times, String::new()).await;
+}
+
+/// The same, with further lines.
+async fn serve_with(mut stream: TcpStream, times: usize, lines: String) {
+    let info = info(&format!("role:master\r\n{lines}master_repl_offset:1234\r\n"));
     for _ in 0..times {
         if !expect(&mut stream, PING).await {
             return;
