@@ -249,7 +249,9 @@ mod tests {
 
     use super::*;
 
-    const TARGETS: &[(&str, fn(&[u8]))] = &[
+    type Target = fn(&[u8]);
+
+    const TARGETS: &[(&str, Target)] = &[
         ("agent_line", agent_line),
         ("configuration", configuration),
         ("dns_message", dns_message),
