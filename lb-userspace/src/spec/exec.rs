@@ -62,7 +62,7 @@ impl Written {
                 if writers == Writers::Others {
                     report.add(
                         allow.span,
-                        "programs are allowed only in a file that nobody but root can write: run `chown root FILE` and \
+                        "programs are allowed only in a file that only root can write: run `chown root FILE` and \
                          `chmod go-w FILE`",
                     );
                 }

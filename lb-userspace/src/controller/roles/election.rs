@@ -125,12 +125,13 @@ fn is_of_other_history(claim: &Claim<'_>, service: &ServiceMemory) -> bool {
     last.address != claim.address && !claim.mark.is_of_history(history)
 }
 
-/// Is there no fence, or is this server newer than the primary that was fenced?
+/// Is there no fence, or is this server newer than the primary that was fenced? If none was known then, only the operator ends
+/// the fence.
 fn lifts_fence(claim: &Claim<'_>, service: &ServiceMemory) -> bool {
     let Some(fence) = &service.fence else { return true };
     match (claim.mark.term(), &fence.holder) {
-        (Some(term), _) => fence.term < Some(term),
+        (Some(term), _) => fence.term.is_some_and(|fenced| fenced < term),
         (None, Some(holder)) => holder.address != claim.address,
-        (None, None) => true,
+        (None, None) => false,
     }
 }

@@ -135,7 +135,29 @@ impl State {
         let spec = self.shared_spec();
         let services = spec.services.iter().filter(|it| it.role.wanted.is_some());
         self.roles.retain(services.map(|it| (it.name.as_str(), it.backends.iter().map(|it| it.address))));
-        self.elect_all(now);
+        // Which replicas are fit for reads depends on who is the primary.
+        for wanted in [Role::Primary, Role::Replica] {
+            self.recall_answers(wanted, now);
+            self.elect_all(now);
+        }
+    }
+
+    /// Servers of a service that had no role until now have said theirs already. So their flows need not wait for the next
+    /// answers.
+    fn recall_answers(&mut self, wanted: Role, now: Instant) {
+        let spec = self.shared_spec();
+        for service in spec.services.iter().filter(|it| it.role.wanted == Some(wanted)) {
+            let cluster = self.cluster(service);
+            for (backend, server) in service.backends.iter().zip(&cluster.servers) {
+                let is_up = server.health == Some(Health::Up);
+                if is_up
+                    && self.roles.role(&service.name, backend.address).is_none()
+                    && let Some(report) = self.said(service, backend).cloned()
+                {
+                    self.roles.answered(&cluster, *server, &report, now);
+                }
+            }
+        }
     }
 
     /// A service as its elections see it.

@@ -164,6 +164,23 @@ fn a_fence_ends_all_flows_and_only_a_newer_primary_ends_the_fence() {
 }
 
 #[test]
+fn a_fence_of_an_unknown_primary_stays_until_the_operator_ends_it() {
+    for report in [primary(1), redis(true, "a", None)] {
+        let mut world = World::unprobed(services());
+        world.ask(|reply| Request::Fence { service: "db".to_owned(), reply }).unwrap();
+
+        for _ in 0..5 {
+            say(&mut world, "db/pg-1", report.clone());
+            down(&mut world, "db/pg-2");
+            down(&mut world, "db/pg-3");
+        }
+
+        assert!(world.serving().is_empty());
+        assert_eq!(state(&mut world), PrimaryState::Fenced);
+    }
+}
+
+#[test]
 fn the_operator_can_end_a_fence() {
     let mut world = cluster();
     world.ask(|reply| Request::Fence { service: "db".to_owned(), reply }).unwrap();
@@ -228,6 +245,25 @@ fn servers_that_got_flows_before_their_service_had_a_role_are_not_taken_for_the_
         say(&mut world, server, report);
     }
     assert_eq!(world.serving(), ["pg-1"]);
+}
+
+#[test]
+fn a_service_that_gets_a_role_goes_by_what_its_servers_said_last() {
+    let mut without_roles = services();
+    without_roles.iter_mut().for_each(|service| service.role = RolePolicy::default());
+    let mut world = cluster_from(without_roles, reports);
+    assert_eq!(world.serving(), ["pg-1", "pg-2", "pg-3"]);
+    let (primary, replica) = (world.id("db/pg-1"), world.id("db-read/pg-2"));
+    // The service for reads comes first in the file.
+    let mut with_roles = services();
+    with_roles.reverse();
+    world.host().file = Ok(spec(with_roles));
+
+    world.ask(Request::Reload).unwrap();
+
+    assert_eq!((world.id("db/pg-1"), world.id("db-read/pg-2")), (primary, replica), "their flows stay");
+    assert_eq!(offered(&world, "db"), ["pg-1"]);
+    assert_eq!(offered(&world, "db-read"), ["pg-2", "pg-3"]);
 }
 
 #[test]
@@ -358,11 +394,19 @@ fn a_rename_of_service_and_servers_ends_no_flow() {
 
 /// pg-1 is the primary on timeline 1, pg-2 and pg-3 follow it.
 fn cluster() -> World {
-    cluster_of(|number| if number == 1 { primary(1) } else { replica(1) })
+    cluster_of(reports)
+}
+
+fn reports(number: u32) -> RoleReport {
+    if number == 1 { primary(1) } else { replica(1) }
 }
 
 fn cluster_of(report: impl Fn(u32) -> RoleReport) -> World {
-    let mut world = World::unprobed(services());
+    cluster_from(services(), report)
+}
+
+fn cluster_from(services: Vec<Service>, report: impl Fn(u32) -> RoleReport) -> World {
+    let mut world = World::unprobed(services);
     for number in 1..=3 {
         say(&mut world, &format!("db/pg-{number}"), report(number));
     }

@@ -14,12 +14,12 @@ enum Kind {
 }
 
 /// MariaDB 10 puts this before its version, for old replicas.
-const PRETENCE: &str = "5.5.5-";
+const OLD_PREFIX: &str = "5.5.5-";
 
 impl Engine {
     pub fn of(version: &str) -> Self {
         let kind = if version.contains("MariaDB") { Kind::MariaDb } else { Kind::Mysql };
-        Self { kind, version: numbers(version.strip_prefix(PRETENCE).unwrap_or(version)) }
+        Self { kind, version: numbers(version.strip_prefix(OLD_PREFIX).unwrap_or(version)) }
     }
 
     /// Asks whether it takes writes (two columns of MySQL), its number, and its place in the history. The last one may be long
