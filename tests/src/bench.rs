@@ -6,11 +6,13 @@
 //!   new_flows    new flows of each scheduler, beside round robin; retried flows; answers
 //!   frames       live frames between veths: frames per second, beside nftables
 //!   end_to_end   wrk and nginx: connections and requests per second, beside nftables and HAProxy
+//!   checks       1,000 backends with https checks each second: CPU of the daemon, lateness of probes
 //!   scale        4,096 services with four backends each: times of start, change and answers, CPU of the daemon
 //!   sweeps       four million flows: times of a scrape while backends are removed
 //! ```
 
 pub mod balancer;
+pub mod checks;
 pub mod cpus;
 pub mod end_to_end;
 pub mod flows;

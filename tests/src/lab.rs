@@ -78,7 +78,7 @@ pub use self::{
     topology::{Backend, Network, Shape, Topology},
     visit::{Tally, Visit, visit, visit_while},
     wait::eventually,
-    web::Web,
+    web::{Encryption, Web},
 };
 
 static ALONE: Mutex<()> = Mutex::new(());
@@ -161,7 +161,16 @@ impl Lab {
 
     /// The same on many ports.
     pub fn web_servers_on(&self, ports: RangeInclusive<u16>) -> Result<Vec<Web>> {
-        let start = |backend| Web::start(backend, ports.clone(), &self.directory);
+        self.web_servers_with(ports, None)
+    }
+
+    /// The same with https.
+    pub fn web_servers_with(
+        &self,
+        ports: RangeInclusive<u16>,
+        encryption: Option<&Encryption>,
+    ) -> Result<Vec<Web>> {
+        let start = |backend| Web::start(backend, ports.clone(), encryption, &self.directory);
         self.backends.iter().map(start).collect()
     }
 

@@ -1,19 +1,19 @@
 //! `cargo xtask bench`: the figures of docs/performance.md.
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use serde_json::json;
 use tests::bench::{
-    cpus, end_to_end, frames, new_flows,
+    checks, cpus, end_to_end, frames, new_flows,
     packets::{self, Effort},
     report::Table,
     scale, sweeps,
 };
 
 /// Measures packets, two CPUs, new flows of each scheduler, live frames, end-to-end throughput (also of nftables and
-/// HAProxy), thousands of services, and removals of backends with millions of flows
+/// HAProxy), thousands of services, https checks, and removals of backends with millions of flows
 #[derive(Parser)]
 #[command(name = "bench")]
 struct Arguments {
@@ -35,6 +35,7 @@ enum Section {
     Frames,
     EndToEnd,
     Scale,
+    Checks,
     Sweeps,
 }
 
@@ -56,6 +57,7 @@ fn main() -> Result<ExitCode> {
             Section::Frames => ("frames", frames::measure(if quick { 3 } else { 5 })?),
             Section::EndToEnd => ("end_to_end", end_to_end::measure(if quick { 1 } else { 5 })?),
             Section::Scale => ("scale", scale::measure(if quick { 5 } else { 20 })?),
+            Section::Checks => ("checks", checks::measure(Duration::from_secs(if quick { 10 } else { 60 }))?),
             Section::Sweeps => ("sweeps", sweeps::measure(if quick { 5 } else { 20 })?),
         };
         tables.iter().for_each(|table| table.print());

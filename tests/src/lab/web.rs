@@ -15,7 +15,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{Backend, Family, wait::eventually};
+use super::{Backend, Family, certificate, wait::eventually};
 
 /// Where every web server listens.
 pub const PORT: u16 = 8080;
@@ -27,20 +27,49 @@ pub struct Web {
     /// The host where it runs. It answers with the host's name.
     pub backend: Backend,
     ports: RangeInclusive<u16>,
+    encryption: Option<Encryption>,
     directory: PathBuf,
     process: Option<Child>,
+}
+
+/// With this, the ports are those of https, and checks are logged.
+#[derive(Clone, Debug)]
+pub struct Encryption {
+    /// The certificate, which is its own CA.
+    pub certificate: PathBuf,
+    private_key: PathBuf,
+}
+
+impl Encryption {
+    /// Makes a certificate in this directory.
+    pub fn make(directory: &Path) -> Result<Self> {
+        let made =
+            Self { certificate: directory.join("web.cert.pem"), private_key: directory.join("web.key.pem") };
+        certificate::make(&made.certificate, &made.private_key)?;
+        Ok(made)
+    }
 }
 
 impl Web {
     /// Starts nginx on these ports of `backend`, with its files under `directory`, and waits until it accepts connections.
     ///
     /// `/` answers with the backend's name, `/files/` serves `directory/files`, a PUT under `/uploads/` writes there.
-    pub fn start(backend: &Backend, ports: RangeInclusive<u16>, directory: &Path) -> Result<Self> {
+    pub fn start(
+        backend: &Backend,
+        ports: RangeInclusive<u16>,
+        encryption: Option<&Encryption>,
+        directory: &Path,
+    ) -> Result<Self> {
         for name in ["files", "uploads"] {
             fs::create_dir_all(directory.join(name))?;
         }
-        let mut web =
-            Self { backend: backend.clone(), ports, directory: directory.to_owned(), process: None };
+        let mut web = Self {
+            backend: backend.clone(),
+            ports,
+            encryption: encryption.cloned(),
+            directory: directory.to_owned(),
+            process: None,
+        };
         fs::write(web.file("conf"), web.configuration())?;
         web.start_again()?;
         Ok(web)
@@ -91,6 +120,11 @@ impl Web {
         Ok(fs::read_to_string(self.file("access.log"))?.lines().map(str::to_owned).collect())
     }
 
+    /// The log of the checks that it has answered over TLS, as `PORT SECONDS-SINCE-1970`.
+    pub fn checks(&self) -> PathBuf {
+        self.file("checks.log")
+    }
+
     /// Lets it outlive this process.
     pub fn leave_running(mut self) {
         self.process.take();
@@ -125,6 +159,18 @@ impl Web {
     fn configuration(&self) -> String {
         let (directory, name) = (self.directory.display(), &self.backend.name);
         let (first, last) = (self.ports.start(), self.ports.end());
+        let (ssl, certificate, log_of_checks) = match &self.encryption {
+            None => ("", String::new(), "off".to_owned()),
+            Some(Encryption { certificate, private_key }) => (
+                " ssl",
+                format!(
+                    "ssl_certificate {};\nssl_certificate_key {};",
+                    certificate.display(),
+                    private_key.display()
+                ),
+                format!("{} check", self.checks().display()),
+            ),
+        };
         // One process, so that a signal to it is a signal to all of nginx.
         format!(
             "daemon off;
@@ -135,6 +181,8 @@ worker_rlimit_nofile 65536;
 events {{ worker_connections 32768; }}
 http {{
     log_format who '$remote_addr $request';
+    log_format check '$server_port $msec';
+    {certificate}
     access_log {directory}/{name}.access.log who;
     client_body_temp_path {directory}/{name}.body;
     proxy_temp_path {directory}/{name}.unused;
@@ -143,10 +191,10 @@ http {{
     scgi_temp_path {directory}/{name}.unused;
     client_max_body_size 0;
     server {{
-        listen {first}-{last} backlog=16384;
-        listen [::]:{first}-{last} backlog=16384;
+        listen {first}-{last}{ssl} backlog=16384;
+        listen [::]:{first}-{last}{ssl} backlog=16384;
         location / {{ return 200 '{name}\\n'; }}
-        location /healthz {{ access_log off; return 200 'ok\\n'; }}
+        location /healthz {{ access_log {log_of_checks}; return 200 'ok\\n'; }}
         location /files/ {{ root {directory}; }}
         location /uploads/ {{ root {directory}; dav_methods PUT; }}
     }}
