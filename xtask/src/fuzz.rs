@@ -6,8 +6,8 @@
 //!   target/fuzz/              the build, inputs that were found, and inputs that fail
 //! ```
 //!
-//! libFuzzer needs the compiler to count branches, which every compiler does that builds xlb. Only AddressSanitizer needs a
-//! nightly one. It is an option, because the parsers have no unsafe code.
+//! libFuzzer needs the compiler to count branches, which every compiler does that builds xlb. The parsers have no unsafe code, so
+//! AddressSanitizer, which needs a nightly compiler, would find nothing more.
 
 use std::{
     env, fs,
@@ -21,7 +21,7 @@ use clap::Args;
 use crate::{
     cargo::{self, Executable},
     setup::{self, Part},
-    toolchain, tree,
+    tree,
 };
 
 /// What one input may take. An answer of a server is never read beyond 64 KiB.
@@ -43,9 +43,6 @@ pub struct Fuzz {
     /// Time for each parser
     #[arg(long, default_value_t = 10, value_name = "N")]
     seconds: u32,
-    /// Also find wrong accesses to memory (needs rustup's nightly toolchain)
-    #[arg(long)]
-    address_sanitizer: bool,
 }
 
 impl Fuzz {
@@ -65,22 +62,14 @@ impl Fuzz {
     }
 
     fn build(&self) -> Result<Vec<Executable>> {
-        let (mut cargo, target_directory) = if self.address_sanitizer {
-            (toolchain::nightly("build"), tree::fuzz().join("address-sanitizer"))
-        } else {
-            let mut cargo = cargo::cargo();
-            cargo.arg("build");
-            (cargo, tree::fuzz())
-        };
+        let mut cargo = cargo::cargo();
+        cargo.arg("build");
         let mut flags = vec!["--cfg", "fuzzing"];
         flags.extend(COVERAGE);
-        if self.address_sanitizer {
-            flags.push("-Zsanitizer=address");
-        }
         // With a target, build scripts and macros do without these flags.
         let host = format!("{}-unknown-linux-gnu", env::consts::ARCH);
         cargo.current_dir(tree::top().join("fuzz")).env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
-        cargo.args(["--locked", "--target", &host, "--target-dir"]).arg(target_directory);
+        cargo.args(["--locked", "--target", &host, "--target-dir"]).arg(tree::fuzz());
         match &self.target {
             Some(target) => cargo.args(["--bin", target]),
             None => cargo.arg("--bins"),

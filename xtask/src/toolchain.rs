@@ -68,7 +68,7 @@ impl Toolchain {
     /// `cargo SUBCOMMAND` for the BPF target, in a tree and with a target directory.
     pub fn cargo_in(&self, sources: &Path, target: &Path, subcommand: &str) -> Command {
         let (mut cargo, linker) = match self {
-            Self::Nightly { linker } => (nightly_with_core(subcommand), linker),
+            Self::Nightly { linker } => (nightly_cargo(subcommand), linker),
             Self::Debian { linker } => (debian_cargo(subcommand), linker),
         };
         // Cargo would take the host's flags from these variables instead of ours.
@@ -102,21 +102,13 @@ pub fn nightly_has_clippy() -> bool {
     command::query(Command::new("rustup").args(["run", "nightly", "cargo", "clippy", "--version"])).is_some()
 }
 
-/// `cargo SUBCOMMAND` of rustup's nightly toolchain.
-pub fn nightly(subcommand: &str) -> Command {
+fn nightly_cargo(subcommand: &str) -> Command {
     let mut cargo = Command::new("rustup");
     // The cargo that runs xtask has set its own toolchain in the environment.
-    cargo.args(["run", "nightly", "cargo", subcommand]);
+    cargo.args(["run", "nightly", "cargo", subcommand, "-Zbuild-std=core"]);
     for ours in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN"] {
         cargo.env_remove(ours);
     }
-    cargo
-}
-
-/// The same, which builds `core`.
-fn nightly_with_core(subcommand: &str) -> Command {
-    let mut cargo = nightly(subcommand);
-    cargo.arg("-Zbuild-std=core");
     cargo
 }
 
