@@ -53,7 +53,7 @@ use std::{
     fs,
     net::IpAddr,
     ops::{Deref, RangeInclusive},
-    os::unix::fs::symlink,
+    os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -152,6 +152,14 @@ impl Lab {
     pub fn log(&self) -> Result<String> {
         let path = daemon::log_path(&self.directory);
         fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+    }
+
+    /// Writes a password to a file that only its owner can read. Returns the key `password_file`.
+    pub fn password_file(&self, password: &str) -> Result<String> {
+        let path = self.directory.join("check.password");
+        fs::write(&path, password).with_context(|| format!("write {}", path.display()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        Ok(format!("password_file = \"{}\"", path.display()))
     }
 
     /// Starts nginx on every backend.

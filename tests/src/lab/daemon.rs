@@ -179,6 +179,15 @@ impl Daemon {
         Ok(found["health"].as_str().unwrap_or_default().to_owned())
     }
 
+    /// Runs the check of a backend, and returns its result and its detail.
+    pub fn probe(&self, backend: &str) -> Result<(String, String)> {
+        // A check that fails is an error of the command.
+        let output = self.output(&["health", "probe", backend, "-o", "json"])?;
+        let result: Value = serde_json::from_str(&output.stdout).with_context(|| output.stderr.clone())?;
+        let text = |key: &str| result[key].as_str().unwrap_or_default().to_owned();
+        Ok((text("result"), text("detail")))
+    }
+
     /// Waits until every backend of every service is up, and all but the backups get flows.
     pub fn wait_until_all_are_up(&self) -> Result<()> {
         const LIMIT: Duration = Duration::from_secs(15);

@@ -19,7 +19,7 @@ mod redis;
 mod row;
 mod verdict;
 
-use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result};
 use lb_common::{net::Protocol, service::Mode};
@@ -110,10 +110,7 @@ fn endpoint<E: Engine>(reads: bool) -> SocketAddr {
 
 /// Both services over all servers, with the same check.
 fn configuration<E: Engine>(lab: &Lab) -> Result<Config> {
-    let password_file = lab.directory().join("check.password");
-    fs::write(&password_file, E::PASSWORD)?;
-    fs::set_permissions(&password_file, fs::Permissions::from_mode(0o600))?;
-    let check = format!("{}\npassword_file = \"{}\"", E::CHECK, password_file.display());
+    let check = format!("{}\n{}", E::CHECK, lab.password_file(E::PASSWORD)?);
     let service = |name: &str, reads, keys: &[&'static str]| {
         let port = endpoint::<E>(reads).port();
         let mut service =

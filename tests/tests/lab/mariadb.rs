@@ -1,12 +1,11 @@
 //! Checks of database servers by type `mysql`: what they show, and that the servers do not notice them.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use lb_common::{net::Protocol, service::Mode};
-use serde_json::Value;
 use tests::lab::{
-    Config, Daemon, Family, Lab, MariaDb, Shape, Topology,
+    Config, Family, Lab, MariaDb, Shape, Topology,
     certificate::NAME,
     config::{Check, Service},
     eventually,
@@ -22,7 +21,7 @@ fn the_roles_of_servers_are_shown_and_the_servers_notice_nothing() -> Result<()>
     let servers = primary_and_replica(&lab)?;
     let [primary, replica] = &servers;
     let settled = [primary.error_log()?.len(), replica.error_log()?.len()];
-    let password = password_file(&lab)?;
+    let password = lab.password_file("secret")?;
     let mut xlb = lab.start(&config(&lab, &password))?;
     xlb.wait_until_all_are_up()?;
 
@@ -35,7 +34,7 @@ fn the_roles_of_servers_are_shown_and_the_servers_notice_nothing() -> Result<()>
         for _ in 0..PROBES {
             for (backend, role) in [("web-1", "primary, server 1"), ("web-2", "replica, 0s behind, server 2")]
             {
-                let told = probe(&xlb, backend)?;
+                let told = xlb.probe(&format!("db/{backend}"))?;
                 assert_eq!(told, ("success".to_owned(), format!("{role}, GTID {gtid}")), "{tls}");
             }
         }
@@ -57,16 +56,20 @@ fn the_roles_of_servers_are_shown_and_the_servers_notice_nothing() -> Result<()>
 fn a_promoted_replica_is_a_primary_and_a_killed_server_refuses() -> Result<()> {
     let lab = Lab::build(&Topology::new("promotion", Shape::TwoNics).backends(2))?;
     let [mut primary, replica] = primary_and_replica(&lab)?;
-    let xlb = lab.start(&config(&lab, &password_file(&lab)?))?;
+    let xlb = lab.start(&config(&lab, &lab.password_file("secret")?))?;
     xlb.wait_until_all_are_up()?;
 
     replica.sql("STOP SLAVE")?;
-    assert!(detail(&xlb, "web-2")?.starts_with("replica, receives nothing"), "{}", detail(&xlb, "web-2")?);
+    assert!(
+        xlb.probe("db/web-2")?.1.starts_with("replica, receives nothing"),
+        "{}",
+        xlb.probe("db/web-2")?.1
+    );
     replica.sql("RESET SLAVE ALL; SET GLOBAL read_only = 0")?;
-    assert!(detail(&xlb, "web-2")?.starts_with("primary, server 2"), "{}", detail(&xlb, "web-2")?);
+    assert!(xlb.probe("db/web-2")?.1.starts_with("primary, server 2"), "{}", xlb.probe("db/web-2")?.1);
 
     primary.kill()?;
-    assert_eq!(probe(&xlb, "web-1")?, ("failure".to_owned(), "connection refused".to_owned()));
+    assert_eq!(xlb.probe("db/web-1")?, ("failure".to_owned(), "connection refused".to_owned()));
     primary.start_again()?;
     eventually(SOON, "web-1 is up", || Ok(xlb.health("db", "web-1")? == "up"))?;
     Ok(())
@@ -82,7 +85,7 @@ fn a_wrong_login_or_certificate_does_not_lock_the_host_out() -> Result<()> {
          CREATE USER poor IDENTIFIED BY 'secret';
          CREATE USER modern IDENTIFIED VIA ed25519 USING PASSWORD('secret')",
     )?;
-    let password = password_file(&lab)?;
+    let password = lab.password_file("secret")?;
     let xlb = lab.start(&config(&lab, &password))?;
     xlb.wait_until_all_are_up()?;
 
@@ -99,14 +102,14 @@ fn a_wrong_login_or_certificate_does_not_lock_the_host_out() -> Result<()> {
         xlb.run(&["reload"])?;
 
         for _ in 0..PROBES {
-            let (result, detail) = probe(&xlb, "web-1")?;
+            let (result, detail) = xlb.probe("db/web-1")?;
             assert!(result == outcome && detail.contains(words), "{keys}: {result}, {detail}");
         }
     }
 
     xlb.write(&config(&lab, &password))?;
     xlb.run(&["reload"])?;
-    assert!(detail(&xlb, "web-1")?.starts_with("primary, server 1"), "{}", detail(&xlb, "web-1")?);
+    assert!(xlb.probe("db/web-1")?.1.starts_with("primary, server 1"), "{}", xlb.probe("db/web-1")?.1);
     Ok(())
 }
 
@@ -129,14 +132,6 @@ fn config(lab: &Lab, keys: &str) -> Config {
     Config::new(lab).service(service)
 }
 
-/// The key `password_file`, and the file.
-fn password_file(lab: &Lab) -> Result<String> {
-    let file = lab.directory().join("password");
-    fs::write(&file, "secret\n")?;
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
-    Ok(format!("password_file = '{}'", file.display()))
-}
-
 /// The keys of a verified connection.
 fn verify(ca: &Path) -> String {
     format!("tls = 'verify'\nserver_name = '{NAME}'\nca = '{}'", ca.display())
@@ -144,16 +139,4 @@ fn verify(ca: &Path) -> String {
 
 fn connections_of(user: &str) -> String {
     format!("SELECT COUNT(*) FROM information_schema.processlist WHERE user = '{user}'")
-}
-
-/// The result and the detail of a check.
-fn probe(xlb: &Daemon, backend: &str) -> Result<(String, String)> {
-    let output = xlb.output(&["health", "probe", &format!("db/{backend}"), "-o", "json"])?;
-    let result: Value = serde_json::from_str(&output.stdout).with_context(|| output.stderr.clone())?;
-    let text = |key: &str| result[key].as_str().unwrap_or_default().to_owned();
-    Ok((text("result"), text("detail")))
-}
-
-fn detail(xlb: &Daemon, backend: &str) -> Result<String> {
-    Ok(probe(xlb, backend)?.1)
 }

@@ -1,12 +1,11 @@
 //! Checks of Redis servers by type `redis`: what they show, and that the servers do not notice them.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use lb_common::{net::Protocol, service::Mode};
-use serde_json::Value;
 use tests::lab::{
-    Config, Daemon, Family, Lab, Redis, Shape, Topology,
+    Config, Family, Lab, Redis, Shape, Topology,
     certificate::{self, NAME},
     config::{Check, Service},
     eventually,
@@ -25,16 +24,16 @@ fn the_roles_of_servers_are_shown_and_the_servers_notice_nothing() -> Result<()>
     let mut primary = Redis::start(&lab, 1, USERS)?;
     let host = primary.backend.address.of(Family::V4);
     let replica = Redis::start(&lab, 2, &format!("{USERS}\nreplicaof {host} {PORT}"))?;
-    let xlb = lab.start(&config(&lab, &format!("user = 'xlb'\n{}", password_file(&lab)?)))?;
+    let xlb = lab.start(&config(&lab, &format!("user = 'xlb'\n{}", lab.password_file("secret")?)))?;
     xlb.wait_until_all_are_up()?;
-    eventually(SOON, "the replica has its data", || Ok(detail(&xlb, "web-2")?.contains("0s behind")))?;
+    eventually(SOON, "the replica has its data", || Ok(xlb.probe("cache/web-2")?.1.contains("0s behind")))?;
     let settled = [primary.log()?.len(), replica.log()?.len()];
 
     for _ in 0..PROBES {
         for (backend, role) in
             [("web-1", "primary, replication "), ("web-2", "replica, 0s behind, replication ")]
         {
-            let (result, told) = probe(&xlb, backend)?;
+            let (result, told) = xlb.probe(&format!("cache/{backend}"))?;
             assert!(result == "success" && told.starts_with(role), "{result}: {told}");
         }
     }
@@ -46,12 +45,16 @@ fn the_roles_of_servers_are_shown_and_the_servers_notice_nothing() -> Result<()>
     }
 
     primary.kill()?;
-    assert_eq!(probe(&xlb, "web-1")?, ("failure".to_owned(), "connection refused".to_owned()));
+    assert_eq!(xlb.probe("cache/web-1")?, ("failure".to_owned(), "connection refused".to_owned()));
     eventually(SOON, "the replica misses its primary", || {
-        Ok(detail(&xlb, "web-2")?.starts_with("replica, receives nothing"))
+        Ok(xlb.probe("cache/web-2")?.1.starts_with("replica, receives nothing"))
     })?;
     replica.ask(&["REPLICAOF", "NO", "ONE"])?;
-    assert!(detail(&xlb, "web-2")?.starts_with("primary, replication "), "{}", detail(&xlb, "web-2")?);
+    assert!(
+        xlb.probe("cache/web-2")?.1.starts_with("primary, replication "),
+        "{}",
+        xlb.probe("cache/web-2")?.1
+    );
     Ok(())
 }
 
@@ -59,7 +62,7 @@ fn the_roles_of_servers_are_shown_and_the_servers_notice_nothing() -> Result<()>
 fn a_check_that_the_server_refuses_decides_nothing() -> Result<()> {
     let lab = Lab::build(&Topology::new("redis", Shape::TwoNics).backends(1))?;
     let server = Redis::start(&lab, 1, USERS)?;
-    let password = password_file(&lab)?;
+    let password = lab.password_file("secret")?;
     let xlb = lab.start(&config(&lab, &format!("user = 'xlb'\n{password}")))?;
     xlb.wait_until_all_are_up()?;
     server.ask(&["ACL", "SETUSER", "default", "resetpass", ">other"])?;
@@ -73,7 +76,7 @@ fn a_check_that_the_server_refuses_decides_nothing() -> Result<()> {
         xlb.write(&config(&lab, &keys))?;
         xlb.run(&["reload"])?;
 
-        let (result, detail) = probe(&xlb, "web-1")?;
+        let (result, detail) = xlb.probe("cache/web-1")?;
 
         assert!(result == "undecided" && detail.contains(words), "{keys}: {result}, {detail}");
         assert_eq!(xlb.health("cache", "web-1")?, "up", "{keys}");
@@ -93,11 +96,16 @@ fn a_server_is_checked_over_tls() -> Result<()> {
     );
     let _server = Redis::start(&lab, 1, &format!("{USERS}\nport 0\n{lines}"))?;
     let verify = format!("tls = 'verify'\nserver_name = '{NAME}'\nca = '{}'", file("cert.pem").display());
-    let xlb = lab.start(&config(&lab, &format!("user = 'xlb'\n{}\n{verify}", password_file(&lab)?)))?;
+    let xlb =
+        lab.start(&config(&lab, &format!("user = 'xlb'\n{}\n{verify}", lab.password_file("secret")?)))?;
 
     xlb.wait_until_all_are_up()?;
 
-    assert!(detail(&xlb, "web-1")?.starts_with("primary, replication "), "{}", detail(&xlb, "web-1")?);
+    assert!(
+        xlb.probe("cache/web-1")?.1.starts_with("primary, replication "),
+        "{}",
+        xlb.probe("cache/web-1")?.1
+    );
     Ok(())
 }
 
@@ -108,24 +116,4 @@ fn config(lab: &Lab, keys: &str) -> Config {
     (service.health.interval, service.health.timeout) = (Duration::from_secs(1), Duration::from_secs(1));
     (service.health.rise, service.health.fall) = (1, 1);
     Config::new(lab).service(service)
-}
-
-/// The key `password_file`, and the file.
-fn password_file(lab: &Lab) -> Result<String> {
-    let file = lab.directory().join("password");
-    fs::write(&file, "secret\n")?;
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
-    Ok(format!("password_file = '{}'", file.display()))
-}
-
-/// The result and the detail of a check.
-fn probe(xlb: &Daemon, backend: &str) -> Result<(String, String)> {
-    let output = xlb.output(&["health", "probe", &format!("cache/{backend}"), "-o", "json"])?;
-    let result: Value = serde_json::from_str(&output.stdout).with_context(|| output.stderr.clone())?;
-    let text = |key: &str| result[key].as_str().unwrap_or_default().to_owned();
-    Ok((text("result"), text("detail")))
-}
-
-fn detail(xlb: &Daemon, backend: &str) -> Result<String> {
-    Ok(probe(xlb, backend)?.1)
 }
