@@ -27,9 +27,12 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let after = self.outcome_name(service, &change.after);
         match &change.after {
             Outcome::Elected(_) => {
-                let mark = change.mark.as_ref().map_or_else(|| "unknown".to_owned(), ToString::to_string);
+                let from =
+                    change.last.as_ref().map_or(before, |last| self.server_name(service, last.address));
+                let from_mark = change.last.as_ref().map_or_else(no_mark, ToString::to_string);
+                let to_mark = change.mark.as_ref().map_or_else(no_mark, ToString::to_string);
                 let refused_ms = change.vacant.map_or(0, |vacant| vacant.as_millis());
-                info!(service:%, from = before, to = after, mark, refused_ms; "the primary has changed");
+                info!(service:%, from, from_mark, to = after, to_mark, refused_ms; "the primary has changed");
             }
             Outcome::Vacant(Vacancy::Contested(_)) => {
                 error!(
@@ -86,4 +89,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         }
         Ok(())
     }
+}
+
+fn no_mark() -> String {
+    "no mark".to_owned()
 }

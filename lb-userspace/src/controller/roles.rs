@@ -87,6 +87,8 @@ pub struct Change {
     pub service: String,
     pub before: Outcome,
     pub after: Outcome,
+    /// The last primary.
+    pub last: Option<Holder>,
     /// The mark of the server that is elected.
     pub mark: Option<Mark>,
     /// How long there was no primary, if there is one again.
@@ -287,29 +289,31 @@ impl Roles {
         if before.as_ref() == Some(&outcome) {
             return None;
         }
-        Some(self.put(cluster, before, outcome, now))
+        let (mark, vacant) = self.put(cluster, &outcome, now);
+        let before = before.unwrap_or(Outcome::Vacant(Vacancy::Unknown));
+        let last = memory.primary;
+        Some(Change { service: cluster.name.to_owned(), before, after: outcome, last, mark, vacant })
     }
 
+    /// Puts an outcome into force. Returns the mark of the primary, and how long there was none.
     fn put(
         &mut self,
         cluster: &Cluster<'_>,
-        before: Option<Outcome>,
-        after: Outcome,
+        after: &Outcome,
         now: Instant,
-    ) -> Change {
+    ) -> (Option<Mark>, Option<Duration>) {
         let since_before = self.elections.get(cluster.name).and_then(|election| election.vacant_since);
-        let (vacant_since, vacant) = match &after {
+        let (vacant_since, vacant) = match after {
             Outcome::Elected(_) => (None, since_before.map(|since| now.saturating_duration_since(since))),
             Outcome::Vacant(_) => (Some(since_before.unwrap_or(now)), None),
         };
-        let mark = match &after {
+        let mark = match after {
             Outcome::Elected(address) => self.report(cluster.name, *address).map(|it| it.mark.clone()),
             Outcome::Vacant(_) => None,
         };
         let election = Election { outcome: after.clone(), since: now, vacant_since };
         self.elections.insert(cluster.name.to_owned(), election);
-        let before = before.unwrap_or(Outcome::Vacant(Vacancy::Unknown));
-        Change { service: cluster.name.to_owned(), before, after, mark, vacant }
+        (mark, vacant)
     }
 
     /// Remembers the primary. Its election ends a fence, and a choice of the operator that is no longer needed.

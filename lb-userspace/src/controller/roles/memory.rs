@@ -1,6 +1,6 @@
 //! What is remembered of clusters across restarts of the daemon.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, fmt, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +67,17 @@ pub struct Fence {
 impl Holder {
     pub fn new(address: SocketAddr, mark: &Mark) -> Self {
         Self { address, term: mark.term(), history: mark.history().map(str::to_owned) }
+    }
+}
+
+/// "timeline 3", "replication 1b159178", "no mark": what is remembered of its [`Mark`].
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.term, &self.history) {
+            (Some(term), _) => write!(f, "timeline {term}"),
+            (None, Some(history)) => write!(f, "replication {history:.8}"),
+            (None, None) => f.write_str("no mark"),
+        }
     }
 }
 

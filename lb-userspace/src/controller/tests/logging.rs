@@ -171,12 +171,18 @@ thread_local! {
     static CAPTURED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-fn capture() {
+/// Keeps the lines that this test logs from now on.
+pub(super) fn capture() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         log::set_logger(&Capture).unwrap();
         log::set_max_level(LevelFilter::Info);
     });
+}
+
+/// The lines since then.
+pub(super) fn captured() -> Vec<String> {
+    CAPTURED.take()
 }
 
 struct Capture;

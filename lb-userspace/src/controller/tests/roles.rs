@@ -181,6 +181,21 @@ fn a_fence_of_an_unknown_primary_stays_until_the_operator_ends_it() {
 }
 
 #[test]
+fn a_new_primary_is_logged_with_the_old_one_and_both_marks() {
+    let mut world = cluster();
+    logging::capture();
+    logging::captured();
+
+    promote(&mut world, "pg-2", 2);
+
+    let lines = logging::captured();
+    let line = lines.iter().find(|line| line.starts_with("the primary has changed")).unwrap();
+    let expected = "the primary has changed service=db from=db/pg-1 from_mark=timeline 1 to=db/pg-2 \
+                    to_mark=timeline 2, 0/3E8 refused_ms=";
+    assert!(line.starts_with(expected), "{line}");
+}
+
+#[test]
 fn the_operator_can_end_a_fence() {
     let mut world = cluster();
     world.ask(|reply| Request::Fence { service: "db".to_owned(), reply }).unwrap();
