@@ -223,9 +223,9 @@ pub fn configuration(bytes: &[u8]) {
     }
 }
 
-/// Where two pieces may meet, somewhere else for other bytes.
+/// Where two pieces may meet, somewhere else for other bytes. Two of them, because answers are longer than 255 bytes.
 fn middle(bytes: &[u8]) -> usize {
-    bytes.first().map_or(0, |first| usize::from(*first) % bytes.len())
+    bytes.first_chunk().map_or(0, |first| usize::from(u16::from_le_bytes(*first)) % bytes.len())
 }
 
 /// What is read if the bytes come at once, which must be what is read if they come in two pieces.

@@ -3,7 +3,7 @@
 //! ```text
 //!   fuzz/src/bin/TARGET.rs ─▶ lb-userspace/src/fuzzing.rs: TARGET ─▶ the parser
 //!   fuzz/corpus/TARGET/       first inputs, written by hand
-//!   target/fuzz/              the build, inputs that were found, and inputs that fail
+//!   target/fuzz/              the build, inputs that were found, and inputs that failed, which are tried again
 //! ```
 //!
 //! libFuzzer needs the compiler to count branches, which every compiler does that builds xlb. The parsers have no unsafe code, so
@@ -85,7 +85,8 @@ impl Fuzz {
         fuzzer
             .arg(format!("-artifact_prefix={}/", failures.display()))
             .arg("-print_final_stats=1")
-            .arg(found);
+            // libFuzzer writes what it finds to the first of these, and tries all of them.
+            .args([found, failures]);
         let first = tree::top().join("fuzz/corpus").join(&target.name);
         fuzzer.args(first.is_dir().then_some(first));
 
