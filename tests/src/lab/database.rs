@@ -36,7 +36,7 @@ use super::{
     wait::eventually,
 };
 
-/// From one check to the next.
+/// From one check to the next, and the limit of a check.
 pub const INTERVAL: Duration = Duration::from_millis(200);
 /// The limit of every wait for the cluster or the daemon.
 const SETTLED: Duration = Duration::from_secs(30);
@@ -54,9 +54,14 @@ pub struct Scene<E> {
 impl<E: Engine> Scene<E> {
     /// Starts everything, and waits until the primary is known and both replicas serve reads.
     pub fn start(tag: &'static str) -> Result<Self> {
+        Self::start_with(tag, INTERVAL)
+    }
+
+    /// The same with another time from one check to the next, which is also the limit of a check.
+    pub fn start_with(tag: &'static str, interval: Duration) -> Result<Self> {
         let lab = Lab::build(&Topology::new(tag, Shape::TwoNics))?;
         let servers = E::cluster(&lab)?;
-        let xlb = lab.start(&configuration::<E>(&lab)?)?;
+        let xlb = lab.start(&configuration::<E>(&lab, interval)?)?;
         let scene = Self { servers, xlb, lab };
         scene.wait_for_primary("web-1")?;
         scene.wait_for_readers(&["web-2", "web-3"])?;
@@ -109,7 +114,7 @@ fn endpoint<E: Engine>(reads: bool) -> SocketAddr {
 }
 
 /// Both services over all servers, with the same check.
-fn configuration<E: Engine>(lab: &Lab) -> Result<Config> {
+fn configuration<E: Engine>(lab: &Lab, interval: Duration) -> Result<Config> {
     let check = format!("{}\n{}", E::CHECK, lab.password_file(E::PASSWORD)?);
     let service = |name: &str, reads, keys: &[&'static str]| {
         let port = endpoint::<E>(reads).port();
@@ -117,7 +122,7 @@ fn configuration<E: Engine>(lab: &Lab) -> Result<Config> {
             Service::over(lab, name, Protocol::Tcp, Mode::FullNat, port, E::PORT).only(Family::V4);
         service.keys = keys.to_vec();
         service.health.check = Check::Written(check.clone());
-        (service.health.interval, service.health.timeout) = (INTERVAL, INTERVAL);
+        (service.health.interval, service.health.timeout) = (interval, interval);
         service
     };
     let keys = &["role = \"replica\"", "on_role_change = \"keep\"", "max_lag = \"2s\""];

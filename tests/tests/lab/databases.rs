@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use serde_json::json;
 use tests::lab::{
     MariaDb, Redis,
     database::{Engine, Scene},
@@ -22,7 +23,7 @@ fn writes_follow_a_promotion_and_none_goes_to_the_old_primary_after_it() -> Resu
     scene.wait_for_readers(&["web-3"])?;
     let (verdict, reads) = scene.judge(clients, promoted)?;
     eprintln!("{verdict}");
-    verdict.keeps_its_promises()?;
+    verdict.keeps_its_order()?;
     scene.ensure_readers_lost_nothing(&reads)
 }
 
@@ -38,7 +39,7 @@ fn a_fence_before_the_promotion_lets_no_row_at_all_reach_the_old_primary_after_i
 
     let (verdict, reads) = scene.judge(clients, promoted)?;
     eprintln!("{verdict}");
-    verdict.keeps_its_promises()?;
+    verdict.keeps_its_order()?;
     assert_eq!(verdict.after_promotion, 0, "{verdict}");
     scene.ensure_readers_lost_nothing(&reads)
 }
@@ -60,10 +61,11 @@ fn a_primary_that_was_cut_off_gets_no_writes_when_it_is_back() -> Result<()> {
     let promoted = scene.cut_and_promote()?;
     scene.wait_for_rows(&clients, 1)?;
 
-    assert_eq!(scene.roles("db")?["primary"], "web-2");
+    let roles = scene.roles("db")?;
+    assert_eq!((&roles["primary"], &roles["servers"][0]["reason"]), (&json!("web-2"), &json!("outdated")));
     let (verdict, reads) = scene.judge(clients, promoted)?;
     eprintln!("{verdict}");
-    verdict.keeps_its_promises()?;
+    verdict.keeps_its_order()?;
     scene.ensure_readers_lost_nothing(&reads)
 }
 
@@ -81,8 +83,7 @@ fn without_a_daemon_writes_stay_at_one_server_and_a_start_moves_them() -> Result
 
     let (verdict, _) = scene.judge(clients, promoted)?;
     eprintln!("{verdict}");
-    assert_eq!((verdict.stale, verdict.lost), (0, 0), "{verdict}");
-    Ok(())
+    verdict.keeps_its_order()
 }
 
 #[test]
@@ -98,18 +99,18 @@ fn a_replica_that_is_far_behind_gets_no_reads_and_the_primary_serves_them_if_all
     scene.servers[1].start()?;
     scene.wait_for_readers(&["web-2"])?;
 
-    drop(clients);
-    Ok(())
+    clients.stop().map(drop)
 }
 
 #[test]
 fn checks_leave_no_errors_in_the_log_of_the_server() -> Result<()> {
-    let scene = Scene::<Postgres>::start("silent")?;
+    // A check that the machine is too busy for would end its connection.
+    let scene = Scene::<Postgres>::start_with("silent", Duration::from_secs(1))?;
     let address = scene.servers[0].address();
-    eventually(Duration::from_secs(20), "some checks", || {
+    eventually(Duration::from_secs(30), "some checks", || {
         let metrics = scene.xlb.metrics()?;
         let labels = [("service", "db"), ("backend", "web-1"), ("result", "success")];
-        Ok(metrics.sum("xlb_health_checks_total", &labels) >= 20.0)
+        Ok(metrics.sum("xlb_health_checks_total", &labels) >= 10.0)
     })?;
 
     let log = scene.servers[0].log()?;
@@ -133,7 +134,7 @@ fn writes_follow_a_switchover_of_mariadb() -> Result<()> {
 
     let (verdict, reads) = scene.judge(clients, promoted)?;
     eprintln!("{verdict}");
-    verdict.keeps_its_promises()?;
+    verdict.keeps_its_order()?;
     assert_eq!((verdict.after_promotion, verdict.not_shipped), (0, 0), "{verdict}");
     scene.ensure_readers_lost_nothing(&reads)
 }
@@ -154,7 +155,7 @@ fn writes_follow_a_promotion_of_redis() -> Result<()> {
 
     let (verdict, reads) = scene.judge(clients, promoted)?;
     eprintln!("{verdict}");
-    verdict.keeps_its_promises()?;
+    verdict.keeps_its_order()?;
     scene.ensure_readers_lost_nothing(&reads)
 }
 
@@ -173,15 +174,14 @@ fn killed_and_back<E: Engine>(mut scene: Scene<E>) -> Result<Scene<E>> {
 
     let promoted = scene.kill_and_promote()?;
     scene.wait_for_rows(&clients, 1)?;
-    scene.servers[0].start_again()?;
-    eventually(Duration::from_secs(10), "web-1 is up", || Ok(scene.xlb.health("db", "web-1")? == "up"))?;
+    scene.start_old_again()?;
     scene.wait_for_rows(&clients, 1)?;
 
     assert_eq!(scene.roles("db")?["primary"], "web-2");
     scene.wait_for_readers(&["web-3"])?;
     let (verdict, reads) = scene.judge(clients, promoted)?;
     eprintln!("{verdict}");
-    verdict.keeps_its_promises()?;
+    verdict.keeps_its_order()?;
     scene.ensure_readers_lost_nothing(&reads)?;
     Ok(scene)
 }

@@ -36,14 +36,27 @@ impl<E: Engine> Scene<E> {
         self.promote()
     }
 
-    /// The old primary is cut off, and comes back when the new one has taken over.
+    /// The old primary is cut off, and comes back when the new one has taken over. Returns when its checks succeed again.
     pub fn cut_and_promote(&self) -> Result<SystemTime> {
         self.lab.switch.ip("link set web-1 down")?;
         sleep(MISSED);
         let promoted = self.promote()?;
         self.wait_for_primary("web-2")?;
+        self.wait_for_health("web-1", "down")?;
         self.lab.switch.ip("link set web-1 up")?;
+        self.wait_for_health("web-1", "up")?;
         Ok(promoted)
+    }
+
+    /// Starts the dead old primary, and waits until its checks succeed.
+    pub fn start_old_again(&mut self) -> Result<()> {
+        self.servers[0].start_again()?;
+        self.wait_for_health("web-1", "up")
+    }
+
+    fn wait_for_health(&self, server: &str, health: &str) -> Result<()> {
+        eventually(SETTLED, &format!("{server} is {health}"), || Ok(self.xlb.health("db", server)? == health))
+            .map(drop)
     }
 
     /// Stops the clients, and compares the tables. The old primary must run.

@@ -92,19 +92,24 @@ impl Clients {
 
     /// Stops the clients.
     pub fn stop(mut self) -> Result<(Writes, Reads)> {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            bail!("the clients panicked");
-        }
+        self.end()?;
         Ok((locked(&self.writes).clone(), locked(&self.reads).clone()))
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        match thread.join() {
+            Ok(ended) => ended.context("run the clients"),
+            Err(_) => bail!("the clients panicked"),
+        }
     }
 }
 
 impl Drop for Clients {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        // An error cannot be returned, and something else has failed.
+        let _ = self.end();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Instant, SystemTime};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use super::{Clients, Engine, Scene, Verdict};
@@ -73,7 +73,7 @@ const POSTGRES: [Act<Postgres>; 5] = [
             story.say("  $ pg_ctl promote        # on web-2");
             scene.wait_for_rows(clients, 1)?;
             story.say("  $ pg_ctl start          # on web-1, which still says that it is the primary");
-            scene.servers[0].start()?;
+            scene.start_old_again()?;
             Ok(promoted)
         },
         is_fenced: false,
@@ -130,7 +130,7 @@ const MARIADB: [Act<MariaDb>; 2] = [
             story.say("  > STOP SLAVE; RESET SLAVE ALL; SET GLOBAL read_only = 0         -- on web-2");
             scene.wait_for_rows(clients, 1)?;
             story.say("  $ mariadbd --read-only=1 ...                                     # on web-1");
-            scene.servers[0].start_again()?;
+            scene.start_old_again()?;
             Ok(promoted)
         },
         is_fenced: false,
@@ -158,7 +158,7 @@ const REDIS: [Act<Redis>; 2] = [
             story.say("  > REPLICAOF NO ONE      -- on web-2");
             scene.wait_for_rows(clients, 1)?;
             story.say("  $ redis-server ...      # on web-1, which says that it is a primary");
-            scene.servers[0].start_again()?;
+            scene.start_old_again()?;
             Ok(promoted)
         },
         is_fenced: false,
@@ -199,9 +199,9 @@ impl<E: Engine> Act<E> {
     }
 
     fn check(&self, verdict: &Verdict) -> Result<()> {
-        anyhow::ensure!(verdict.stale == 0 && verdict.lost == 0, "{verdict}");
-        anyhow::ensure!(!self.is_fenced || verdict.after_promotion == 0, "{verdict}");
-        if self.is_without_daemon { Ok(()) } else { verdict.keeps_its_promises() }
+        verdict.keeps_its_order()?;
+        ensure!(!self.is_fenced || verdict.after_promotion == 0, "{verdict}");
+        if self.is_without_daemon { Ok(()) } else { verdict.is_in_time() }
     }
 }
 
@@ -230,7 +230,7 @@ fn behind_and_gone(story: &Story) -> Result<Scene<Postgres>> {
     scene.servers[1].kill()?;
     scene.wait_for_readers(&["web-1"])?;
     story.xlb(&scene.xlb, "role list")?;
-    drop(clients);
+    clients.stop()?;
     Ok(scene)
 }
 
