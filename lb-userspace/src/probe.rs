@@ -44,6 +44,8 @@ pub(crate) trait CheckType: Clone {
     const KEYS: &'static [&'static dyn AnyKey];
     /// Does it report the role of a database server?
     const FINDS_ROLES: bool = false;
+    /// Do its marks have positions, whose differences are bytes?
+    const COUNTS_HISTORY: bool = false;
     /// Do the names of service and backend matter to a probe? If not, backends of several services on one server share it.
     const KNOWS_NAMES: bool = false;
     /// What it keeps between two probes of a backend.
@@ -126,6 +128,12 @@ macro_rules! types {
             pub(crate) const fn finds_roles(self) -> bool {
                 match self {
                     $(Self::$Type => $Type::FINDS_ROLES,)*
+                }
+            }
+
+            pub(crate) const fn counts_history(self) -> bool {
+                match self {
+                    $(Self::$Type => $Type::COUNTS_HISTORY,)*
                 }
             }
 

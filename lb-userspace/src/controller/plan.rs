@@ -15,7 +15,7 @@ use crate::{
     datapath::{Op, Snapshot},
     probe::Role,
     shared::Shared,
-    spec::{OnRoleChange, Service, rules::Family},
+    spec::{Service, rules::Family},
 };
 
 /// The operations that lead from `have` to what `state` means, as far as this scope goes.
@@ -57,9 +57,7 @@ fn steps(have: &Snapshot, want: &Snapshot, exclusive: &BTreeSet<PoolNumber>) -> 
 
 /// The pools of services that only a primary serves.
 fn exclusive_pools(state: &State, have: &Indexed) -> BTreeSet<PoolNumber> {
-    let is_exclusive = |service: &&Shared<Service>| {
-        service.role.wanted == Some(Role::Primary) && service.role.on_change == OnRoleChange::Reset
-    };
+    let is_exclusive = |service: &&Shared<Service>| service.role.wanted == Some(Role::Primary);
     let services = state.spec().services.iter().filter(is_exclusive);
     let numbers = services.filter_map(|service| identity::number(have, service));
     numbers.flat_map(|number| Family::ALL.map(|family| have.pool(number, family))).flatten().collect()

@@ -49,6 +49,7 @@ impl CheckType for Redis {
     const KEYS: &'static [&'static dyn AnyKey] =
         &[&USER, &PASSWORD_FILE, &TLS, &CA, &SERVER_NAME, &CERT, &KEY];
     const FINDS_ROLES: bool = true;
+    const COUNTS_HISTORY: bool = true;
     type Session = Session;
 
     fn read(keys: &Keys<'_>) -> Self {

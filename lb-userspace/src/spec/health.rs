@@ -4,13 +4,14 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use lb_common::net::Protocol;
 use toml::de::{DeTable, DeValue};
 
 use super::{HealthCheck, exec::Programs, file};
 use crate::{
     document::{
         AnyKey, Key, Keys, Layers,
-        mistakes::{Report, Span},
+        mistakes::{At, Report, Span},
         table::{Given, Table},
         value,
     },
@@ -133,9 +134,12 @@ fn may_run(exec: &mut Exec, programs: Programs, place: Span, report: &Report<'_>
 
 /// A check over a protocol other than the service's cannot use the port of the backend.
 fn has_a_port(service: &file::Service<'_>, probe: &Probe, report: &Report<'_>) {
-    let Given::Good(protocol) = &service.protocol else { return };
+    let (serves, place) = match &service.protocol {
+        Given::Good(At { value, span }) => (*value, *span),
+        Given::Absent => (Protocol::Tcp, service.header),
+        Given::Wrong => return,
+    };
     let Some(checked) = probe.over() else { return };
-    let serves = protocol.value;
     if serves != checked && matches!(service.health.get(&PORT), Given::Absent) {
         let message = format!(
             "a {serves} service is checked over {checked}: \
@@ -143,7 +147,7 @@ fn has_a_port(service: &file::Service<'_>, probe: &Probe, report: &Report<'_>) {
             serves = serves.name().to_ascii_uppercase(),
             checked = checked.name().to_ascii_uppercase(),
         );
-        report.add(protocol.span, message);
+        report.add(place, message);
     }
 }
 

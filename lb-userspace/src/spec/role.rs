@@ -89,7 +89,7 @@ impl Written {
             refuse_without_roles(*span, wanted, health, (protocol, panic_threshold), report);
         }
         if !matches!(self.role, Given::Wrong) {
-            self.refuse_without_use(wanted, report);
+            self.refuse_without_use(wanted, health, report);
         }
         RolePolicy {
             wanted,
@@ -99,9 +99,28 @@ impl Written {
         }
     }
 
-    fn refuse_without_use(&self, wanted: Option<Role>, report: &Report<'_>) {
+    fn refuse_without_use(&self, wanted: Option<Role>, health: Option<&HealthCheck>, report: &Report<'_>) {
         if let Some(on_change) = self.on_change.good().filter(|_| wanted.is_none()) {
             report.add(on_change.span, "`on_role_change` needs role = \"primary\" or \"replica\"");
+        }
+        if let Some(keep) = self.on_change.good().filter(|it| it.value == OnRoleChange::Keep)
+            && wanted == Some(Role::Primary)
+        {
+            report.add(
+                keep.span,
+                "`on_role_change = \"keep\"` is for role = \"replica\": a server that is no longer the primary must get no \
+                 more writes",
+            );
+        }
+        let kind = health
+            .map(|check| check.probe.kind())
+            .filter(|kind| kind.finds_roles() && !kind.counts_history());
+        if let (Some(bytes), Some(kind)) = (self.max_lag_bytes.good(), kind) {
+            let message = format!(
+                "`max_lag_bytes` is not possible with checks of type `{}`: use `max_lag`",
+                kind.name()
+            );
+            report.add(bytes.span, message);
         }
         let lags = [
             ("max_lag", self.max_lag.good().map(|it| it.span)),
