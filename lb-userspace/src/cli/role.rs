@@ -22,13 +22,18 @@ pub async fn role(console: &mut Console<'_>, client: &Client, verb: RoleVerb) ->
         RoleVerb::List => {
             let services = client.roles().await?;
             let table = table(&services, console.is_wide());
-            console.list(&services, table)
+            console.list(&services, table)?;
+            without_primary(&services).iter().try_for_each(|line| console.say(line))
         }
         RoleVerb::Fence { service, wait } => {
             let fenced = client.fence(&service).await?;
-            console.say(&format!(
-                "{service}: fenced: no flow is left, and none begins until there is a newer primary"
-            ))?;
+            if fenced.fenced {
+                console.say(&format!(
+                    "{service}: fenced: no flow is left, and none begins until there is a newer primary"
+                ))?;
+            } else {
+                console.say(&format!("{service}: {}", state(&fenced)))?;
+            }
             match wait {
                 Some(at_most) => wait_for_primary(console, client, fenced, at_most).await,
                 None => Ok(()),

@@ -1,7 +1,9 @@
 //! Status for a monitoring system (Monitoring Plugins Development Guidelines: one line, exit 0 to 3).
 
+use super::super::role;
 use crate::{
     api::client,
+    probe::Role,
     text::{counted, printable},
     view::Status,
 };
@@ -65,7 +67,13 @@ fn not_serving(status: &Status) -> Vec<String> {
     let detached = status.interfaces.iter().filter(|interface| !interface.attached);
     let detached = detached.map(|interface| format!("not attached to {}", interface.name));
     let dead = status.services.iter().filter(|service| service.backends_serving == 0);
-    let dead = dead.map(|service| format!("{} has no backend that can take new flows", service.name));
+    let dead = dead.map(|service| {
+        let role = status.roles.iter().find(|it| it.service == service.name && it.primary.is_none());
+        match role.filter(|it| it.role == Role::Primary) {
+            Some(role) => format!("{}: {}", role.service, role::state(role)),
+            None => format!("{} has no backend that can take new flows", service.name),
+        }
+    });
     let unready = status.services.iter().filter(|service| !service.ready && service.backends_serving > 0);
     let unready = unready.map(|it| {
         format!("{} is not ready: {} available, quorum {}", it.name, it.backends_available, it.quorum)
