@@ -30,6 +30,12 @@ pub struct Unreadable {
     why: String,
 }
 
+/// Read first: a file of another version has other fields.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stored {
@@ -101,10 +107,11 @@ pub fn encode(memory: &RoleMemory) -> Stored {
 }
 
 pub fn decode(bytes: &[u8]) -> Result<RoleMemory, String> {
-    let stored: Stored = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    if stored.version != VERSION {
-        return Err(format!("format {}, but this version of xlb reads {VERSION}", stored.version));
+    let Version { version } = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if version != VERSION {
+        return Err(format!("format {version}, but this version of xlb reads {VERSION}"));
     }
+    let stored: Stored = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     let cluster = |text: &str| text.parse().map(ClusterId).map_err(|_| format!("`{text}` is not a cluster"));
     let terms = stored.clusters.iter().map(|row| Ok((cluster(&row.cluster)?, row.term)));
     let terms = terms.collect::<Result<BTreeMap<_, _>, String>>()?;
@@ -134,7 +141,7 @@ mod tests {
         let service = ServiceMemory {
             cluster: Some(ClusterId(u64::MAX)),
             primary: Some(holder.clone()),
-            fence: Some(Fence { holder: Some(holder.clone()), term: Some(3), since: 5 }),
+            fence: Some(Fence { fenced: vec![holder.address], term: Some(3), since: 5 }),
             forced: Some(Forced { address: holder.address, term: None }),
         };
         let memory = RoleMemory {
@@ -151,6 +158,10 @@ mod tests {
     fn a_start_without_a_file_remembers_nothing_and_one_with_a_broken_file_fails() {
         let directory = tempfile::tempdir().unwrap();
         assert_eq!(load(directory.path()).unwrap(), RoleMemory::default());
+
+        fs::write(directory.path().join(NAME), r#"{"version": 2, "nodes": []}"#).unwrap();
+        let newer = load(directory.path()).unwrap_err().to_string();
+        assert!(newer.contains("format 2, but this version of xlb reads 1"), "{newer}");
 
         for broken in ["", "{}", r#"{"version": 2, "clusters": [], "services": []}"#, "{\"version\": 1}"] {
             fs::write(directory.path().join(NAME), broken).unwrap();

@@ -28,14 +28,20 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     pub(super) fn fence(&mut self, name: &str, now: Instant) -> Result<view::ServiceRole, Problem> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
         let service = self.write_service(name)?;
-        warn!(service = name; "fenced: new flows are refused until there is a newer primary");
-        self.change_roles_now(&service, now, |roles| roles.fence(name, since))
+        self.change_roles_now(&service, now, |roles| {
+            if roles.fence(name, since) {
+                warn!(service = name; "fenced: new flows are refused until there is a newer primary");
+            }
+        })
     }
 
     pub(super) fn unfence(&mut self, name: &str, now: Instant) -> Result<view::ServiceRole, Problem> {
         let service = self.write_service(name)?;
-        info!(service = name; "the fence is ended by the operator");
-        self.change_roles_now(&service, now, |roles| roles.unfence(name))
+        self.change_roles_now(&service, now, |roles| {
+            if roles.unfence(name) {
+                info!(service = name; "the fence is ended by the operator");
+            }
+        })
     }
 
     /// Makes a backend that says primary the primary.

@@ -162,6 +162,10 @@ impl Roles {
         if self.memory.service(service).cluster.is_some_and(|own| own != cluster) {
             return;
         }
+        // The word of a server that was never elected must not fill the memory.
+        if !self.memory.services.values().any(|it| it.cluster == Some(cluster)) {
+            return;
+        }
         if self.memory.term(Some(cluster)) < Some(term) {
             self.memory.terms.insert(cluster, term);
             self.is_unsaved = true;
@@ -203,28 +207,40 @@ impl Roles {
         self.observed = observed.map(|((name, at), it)| ((renamed(name), at), it)).collect();
         let elections = std::mem::take(&mut self.elections).into_iter();
         self.elections = elections.map(|(name, it)| (renamed(name), it)).collect();
+        // A service of that name that is long gone may be remembered too.
+        let is_overwritten = |name: &str| {
+            pairs.iter().any(|(_, after)| after == name) && !pairs.iter().any(|(before, _)| before == name)
+        };
         let services = std::mem::take(&mut self.memory.services).into_iter();
+        let services = services.filter(|(name, _)| !is_overwritten(name));
         self.memory.services = services.map(|(name, it)| (renamed(name), it)).collect();
         self.is_unsaved = true;
     }
 
     /// Lets no server be the primary of this service until there is one that is newer than the last one. `since`: seconds
-    /// since 1970.
-    pub fn fence(&mut self, service: &str, since: u64) {
+    /// since 1970. Returns false if there is a fence already.
+    pub fn fence(&mut self, service: &str, since: u64) -> bool {
+        let claimants = self.observed.iter().filter(|((name, _), it)| name == service && it.says_primary());
+        let claimants: Vec<_> = claimants.map(|((_, address), _)| *address).collect();
         let remembered = self.memory.services.entry(service.to_owned()).or_default();
         if remembered.fence.is_some() {
-            return;
+            return false;
         }
         let term = remembered.cluster.and_then(|cluster| self.memory.terms.get(&cluster).copied());
-        remembered.fence = Some(Fence { holder: remembered.primary.clone(), term, since });
+        let last = remembered.primary.as_ref().map(|last| last.address);
+        let fenced = BTreeSet::from_iter(claimants.into_iter().chain(last)).into_iter().collect();
+        remembered.fence = Some(Fence { fenced, term, since });
         remembered.forced = None;
         self.is_unsaved = true;
+        true
     }
 
-    /// Ends the fence.
-    pub fn unfence(&mut self, service: &str) {
-        let remembered = self.memory.services.entry(service.to_owned()).or_default();
-        self.is_unsaved |= remembered.fence.take().is_some();
+    /// Ends the fence. Returns false if there is none.
+    pub fn unfence(&mut self, service: &str) -> bool {
+        let remembered = self.memory.services.get_mut(service);
+        let is_ended = remembered.is_some_and(|remembered| remembered.fence.take().is_some());
+        self.is_unsaved |= is_ended;
+        is_ended
     }
 
     /// Makes a server that says primary the primary, whatever the others say. Returns whether it says so.
@@ -326,7 +342,11 @@ impl Roles {
         remembered.cluster = mark.cluster().map(ClusterId).or(remembered.cluster);
         remembered.fence = None;
         remembered.forced = remembered.forced.filter(|forced| forced.address == *address && !is_alone);
-        self.is_unsaved |= *remembered != before;
+        let has_changed = *remembered != before;
+        self.is_unsaved |= has_changed;
+        if let Some(report) = self.report(service, *address).cloned() {
+            self.learn_term(service, &report);
+        }
     }
 
     /// Which flows a server gets.
@@ -402,7 +422,11 @@ impl Roles {
         let is_on_its_history = match primary {
             Some(primary) => report.is_following && report.mark.follows(&primary.mark),
             // There is nothing to follow; but a timeline older than that of the last primary is a dead branch.
-            None => report.mark.term().is_none() || report.mark.term() >= self.memory.term(id),
+            None => {
+                let observed = self.observed.get(&key(cluster.name, server.address));
+                let term = observed.and_then(|observed| observed.term);
+                term.is_none() || term >= self.memory.term(id)
+            }
         };
         let is_recent = cluster.policy.max_lag.is_none_or(|most| lag.is_some_and(|lag| lag <= most));
         let behind = primary.and_then(|primary| bytes_behind(&primary.mark, &report.mark));

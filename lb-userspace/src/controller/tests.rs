@@ -5,6 +5,7 @@ mod availability;
 mod counters;
 mod counts;
 mod failures;
+mod fences;
 mod logging;
 mod names;
 mod reloads;

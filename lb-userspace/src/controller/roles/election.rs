@@ -82,8 +82,11 @@ pub fn elect(
     let refusal = |claim: &&Claim<'_>| refusal(claim, claims, memory, service);
     let valid: Vec<_> = claims.iter().filter(|claim| refusal(claim).is_none()).collect();
     let steady: Vec<_> = valid.iter().filter(|claim| claim.is_steady).map(|claim| claim.address).collect();
-    if let Some(forced) = service.forced.filter(|forced| steady.contains(&forced.address)) {
-        return Outcome::Elected(forced.address);
+    let is_valid = |address: SocketAddr| valid.iter().any(|claim| claim.address == address);
+    match service.forced.filter(|forced| is_valid(forced.address)) {
+        Some(forced) if steady.contains(&forced.address) => return Outcome::Elected(forced.address),
+        Some(_) => return Outcome::Vacant(Vacancy::NotSteady),
+        None => {}
     }
     match steady[..] {
         [only] if are_all_known || incumbent == Some(only) => Outcome::Elected(only),
@@ -109,7 +112,8 @@ pub fn refusal(
         return Some(Refusal::OtherCluster);
     }
     let forced = service.forced.filter(|forced| forced.address == claim.address);
-    let newest = memory.term(cluster);
+    let claimed = claims.iter().filter(|other| other.mark.cluster() == claim.mark.cluster());
+    let newest = claimed.map(|other| other.mark.term()).max().flatten().max(memory.term(cluster));
     let is_older = claim.mark.term() < newest && forced.is_none_or(|forced| forced.term < newest);
     let is_replaced = claims.iter().any(|other| other.mark.continues(claim.mark));
     if is_older || (forced.is_none() && (is_replaced || is_of_other_history(claim, service))) {
@@ -129,9 +133,8 @@ fn is_of_other_history(claim: &Claim<'_>, service: &ServiceMemory) -> bool {
 /// the fence.
 fn lifts_fence(claim: &Claim<'_>, service: &ServiceMemory) -> bool {
     let Some(fence) = &service.fence else { return true };
-    match (claim.mark.term(), &fence.holder) {
-        (Some(term), _) => fence.term.is_some_and(|fenced| fenced < term),
-        (None, Some(holder)) => holder.address != claim.address,
-        (None, None) => false,
+    match claim.mark.term() {
+        Some(term) => fence.term.is_some_and(|fenced| fenced < term),
+        None => !fence.fenced.is_empty() && !fence.fenced.contains(&claim.address),
     }
 }

@@ -56,8 +56,8 @@ pub struct Forced {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fence {
-    /// The primary at that time. `None`: none was known.
-    pub holder: Option<Holder>,
+    /// The last primary, and the servers that said primary at that time.
+    pub fenced: Vec<SocketAddr>,
     /// The highest term at that time.
     pub term: Option<u32>,
     /// Seconds since 1970.

@@ -25,6 +25,8 @@ pub struct Observed {
     against_reads: u32,
     /// When it last received from its primary, and how far it was behind then.
     followed: Option<(Instant, Duration)>,
+    /// The last term that it named. A replica names none while it receives nothing.
+    pub term: Option<u32>,
 }
 
 impl Observed {
@@ -35,6 +37,7 @@ impl Observed {
 
     /// It has answered.
     pub fn answered(&mut self, report: RoleReport, thresholds: Thresholds, now: Instant) {
+        self.term = report.mark.term().or(self.term);
         if report.is_following {
             self.followed = report.lag.map(|lag| (now, lag));
         }
@@ -49,6 +52,11 @@ impl Observed {
             }
         }
         self.report = Some(report);
+    }
+
+    /// Did it say primary in its last answer?
+    pub fn says_primary(&self) -> bool {
+        self.report.as_ref().is_some_and(|report| report.role == Role::Primary)
     }
 
     /// Is it fit to serve reads, according to its last answer?
@@ -67,7 +75,7 @@ impl Observed {
 
     /// It is down: what it said is out of date.
     pub fn went_down(&mut self) {
-        *self = Self { followed: self.followed, ..Self::default() };
+        *self = Self { followed: self.followed, term: self.term, ..Self::default() };
     }
 
     /// How old its data may be. `None`: unknown.

@@ -2,13 +2,14 @@
 
 use std::{sync::Arc, time::Instant};
 
-use lb_common::{backend::Backend as Entry, hop::InterfaceIndex, net::Protocol};
+use lb_common::{backend::Backend as Entry, counters::ServiceNumber, hop::InterfaceIndex, net::Protocol};
 
 use super::{Agent, Scope, State};
 use crate::{
     controller::{identity::Former, index::Indexed},
     event::Health,
     probe::WeightPercent,
+    shared::Shared,
     spec::{AdminState, Backend, BackendName, OnDown, SLOW_START_STEPS, Scheduler, Service},
 };
 
@@ -21,6 +22,7 @@ impl State {
 
         let spec = Arc::clone(&self.spec);
         let formers = Former::in_maps(have).of_each(&spec.services);
+        self.adopt_names_of_roles(&formers, have);
         for (service, former) in spec.services.iter().zip(formers) {
             let places = former.map(|number| have.backends_by_address(number)).unwrap_or_default();
             for backend in &service.backends {
@@ -29,6 +31,17 @@ impl State {
             }
         }
         self.set_dirty(Scope::All);
+    }
+
+    /// Services that were renamed while the daemon was stopped keep their primaries and fences.
+    fn adopt_names_of_roles(&mut self, formers: &[Option<ServiceNumber>], have: &Indexed) {
+        let spec = Arc::clone(&self.spec);
+        let pair = |(service, former): (&Shared<Service>, &Option<ServiceNumber>)| {
+            let name = have.service_names.get(&(*former)?)?;
+            (*name != service.name).then(|| (name.clone(), service.name.clone()))
+        };
+        let pairs: Vec<_> = spec.services.iter().zip(formers).filter_map(pair).collect();
+        self.roles.rename(&pairs);
     }
 
     fn adopt_backend(

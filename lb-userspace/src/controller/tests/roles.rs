@@ -139,48 +139,6 @@ fn a_server_of_another_cluster_is_never_the_primary() {
 }
 
 #[test]
-fn a_fence_ends_all_flows_and_only_a_newer_primary_ends_the_fence() {
-    let mut world = cluster();
-
-    let fenced = world.ask(|reply| Request::Fence { service: "db".to_owned(), reply }).unwrap();
-
-    assert_eq!((fenced.state, fenced.fenced), (PrimaryState::Fenced, true));
-    assert!(world.serving().is_empty() && world.id("db/pg-1").is_none());
-    assert_eq!(offered(&world, "db-read"), ["pg-2", "pg-3"], "reads go on");
-    world.restart();
-    world.absorb(Event::Hops(hops(world.spec())));
-    for _ in 0..5 {
-        say(&mut world, "db/pg-1", primary(1));
-        say(&mut world, "db/pg-2", replica(1));
-        say(&mut world, "db/pg-3", replica(1));
-    }
-    assert!(world.serving().is_empty(), "the fence outlives the daemon");
-    assert_eq!(state(&mut world), PrimaryState::Fenced);
-
-    promote(&mut world, "pg-2", 2);
-    assert_eq!(world.serving(), ["pg-2"]);
-    assert!(!world.ask(Request::Roles).unwrap()[0].fenced);
-    assert!(world.host().saved_roles.services["db"].fence.is_none());
-}
-
-#[test]
-fn a_fence_of_an_unknown_primary_stays_until_the_operator_ends_it() {
-    for report in [primary(1), redis(true, "a", None)] {
-        let mut world = World::unprobed(services());
-        world.ask(|reply| Request::Fence { service: "db".to_owned(), reply }).unwrap();
-
-        for _ in 0..5 {
-            say(&mut world, "db/pg-1", report.clone());
-            down(&mut world, "db/pg-2");
-            down(&mut world, "db/pg-3");
-        }
-
-        assert!(world.serving().is_empty());
-        assert_eq!(state(&mut world), PrimaryState::Fenced);
-    }
-}
-
-#[test]
 fn a_new_primary_is_logged_with_the_old_one_and_both_marks() {
     let mut world = cluster();
     logging::capture();
@@ -193,40 +151,6 @@ fn a_new_primary_is_logged_with_the_old_one_and_both_marks() {
     let expected = "the primary has changed service=db from=db/pg-1 from_mark=timeline 1 to=db/pg-2 \
                     to_mark=timeline 2, 0/3E8 refused_ms=";
     assert!(line.starts_with(expected), "{line}");
-}
-
-#[test]
-fn the_operator_can_end_a_fence() {
-    let mut world = cluster();
-    world.ask(|reply| Request::Fence { service: "db".to_owned(), reply }).unwrap();
-
-    world.ask(|reply| Request::Unfence { service: "db".to_owned(), reply }).unwrap();
-
-    assert_eq!(world.serving(), ["pg-1"]);
-}
-
-#[test]
-fn a_fence_that_cannot_be_saved_is_in_force_and_reported() {
-    let mut world = cluster();
-    world.host().is_full = true;
-
-    let problem = world.ask(|reply| Request::Fence { service: "db".to_owned(), reply }).unwrap_err();
-
-    assert!(problem.detail.contains("no space left"), "{problem:?}");
-    assert!(world.serving().is_empty());
-    world.host().is_full = false;
-    world.wait(1_000);
-    assert!(world.host().saved_roles.services["db"].fence.is_some());
-}
-
-#[test]
-fn services_without_a_primary_cannot_be_fenced() {
-    let mut world = cluster();
-
-    let problem = world.ask(|reply| Request::Fence { service: "db-read".to_owned(), reply }).unwrap_err();
-    assert_eq!(problem.kind, ProblemKind::Conflict);
-    let problem = world.ask(|reply| Request::Fence { service: "mail".to_owned(), reply }).unwrap_err();
-    assert_eq!(problem.kind, ProblemKind::NotFound);
 }
 
 #[test]
@@ -334,18 +258,26 @@ fn a_replica_that_is_too_far_behind_gets_no_new_reads_and_keeps_its_flows() {
 }
 
 #[test]
-fn replicas_serve_reads_while_there_is_no_primary() {
-    let mut world = cluster();
-    down(&mut world, "db/pg-1");
-    down(&mut world, "db-read/pg-1");
-
-    for _ in 0..10 {
-        for server in ["db-read/pg-2", "db-read/pg-3"] {
-            say(&mut world, server, RoleReport { is_following: false, lag: None, ..replica(1) });
+fn replicas_of_the_last_timeline_serve_reads_while_there_is_no_primary() {
+    for (timeline_of_pg_3, expected) in [(2, &["pg-1", "pg-3"][..]), (1, &["pg-1"])] {
+        let mut world = cluster();
+        promote(&mut world, "pg-2", 2);
+        for _ in 0..3 {
+            say(&mut world, "db-read/pg-1", replica(2));
+            say(&mut world, "db-read/pg-3", replica(timeline_of_pg_3));
         }
-    }
+        down(&mut world, "db/pg-2");
+        down(&mut world, "db-read/pg-2");
 
-    assert_eq!(offered(&world, "db-read"), ["pg-2", "pg-3"]);
+        for _ in 0..10 {
+            for server in ["db-read/pg-1", "db-read/pg-3"] {
+                let mark = Mark::Postgres { system: SYSTEM, timeline: None, position: 1_000 };
+                say(&mut world, server, RoleReport { is_following: false, lag: None, mark, ..replica(1) });
+            }
+        }
+
+        assert_eq!(offered(&world, "db-read"), expected);
+    }
 }
 
 #[test]
@@ -408,19 +340,19 @@ fn a_rename_of_service_and_servers_ends_no_flow() {
 }
 
 /// pg-1 is the primary on timeline 1, pg-2 and pg-3 follow it.
-fn cluster() -> World {
+pub(super) fn cluster() -> World {
     cluster_of(reports)
 }
 
-fn reports(number: u32) -> RoleReport {
+pub(super) fn reports(number: u32) -> RoleReport {
     if number == 1 { primary(1) } else { replica(1) }
 }
 
-fn cluster_of(report: impl Fn(u32) -> RoleReport) -> World {
+pub(super) fn cluster_of(report: impl Fn(u32) -> RoleReport) -> World {
     cluster_from(services(), report)
 }
 
-fn cluster_from(services: Vec<Service>, report: impl Fn(u32) -> RoleReport) -> World {
+pub(super) fn cluster_from(services: Vec<Service>, report: impl Fn(u32) -> RoleReport) -> World {
     let mut world = World::unprobed(services);
     for number in 1..=3 {
         say(&mut world, &format!("db/pg-{number}"), report(number));
@@ -433,7 +365,7 @@ fn cluster_from(services: Vec<Service>, report: impl Fn(u32) -> RoleReport) -> W
 }
 
 /// Two services with the same servers: for writes, and for reads with the primary as the last resort.
-fn services() -> Vec<Service> {
+pub(super) fn services() -> Vec<Service> {
     let servers = || -> Vec<_> {
         (1..=3).map(|n| backend(&format!("pg-{n}"), &format!("10.0.0.{}:5432", 30 + n))).collect()
     };
@@ -450,51 +382,51 @@ fn services() -> Vec<Service> {
     vec![writes, reads]
 }
 
-fn primary(timeline: u32) -> RoleReport {
+pub(super) fn primary(timeline: u32) -> RoleReport {
     let mark = Mark::Postgres { system: SYSTEM, timeline: Some(timeline), position: 1_000 };
     RoleReport { role: Role::Primary, is_following: false, lag: None, mark }
 }
 
-fn replica(timeline: u32) -> RoleReport {
+pub(super) fn replica(timeline: u32) -> RoleReport {
     RoleReport { role: Role::Replica, is_following: true, lag: Some(Duration::ZERO), ..primary(timeline) }
 }
 
-fn redis(is_primary: bool, id: &str, former: Option<&str>) -> RoleReport {
+pub(super) fn redis(is_primary: bool, id: &str, former: Option<&str>) -> RoleReport {
     let role = if is_primary { Role::Primary } else { Role::Replica };
     let mark = Mark::Redis { id: id.to_owned(), former_id: former.map(str::to_owned), offset: 120 };
     RoleReport { role, is_following: !is_primary, lag: Some(Duration::ZERO), mark }
 }
 
-fn say(world: &mut World, server: &str, report: RoleReport) {
+pub(super) fn say(world: &mut World, server: &str, report: RoleReport) {
     let mut probed = probed(&world.controller.state, server, Health::Up);
     probed.result.facts = Facts { role: Some(report), ..Facts::default() };
     world.absorb(Event::Probed(probed));
 }
 
 /// It answers, but says nothing of its role.
-fn say_nothing(world: &mut World, server: &str) {
+pub(super) fn say_nothing(world: &mut World, server: &str) {
     let mut probed = probed(&world.controller.state, server, Health::Up);
     (probed.change, probed.result.outcome) = (None, ProbeOutcome::Undecided);
     world.absorb(Event::Probed(probed));
 }
 
-fn down(world: &mut World, server: &str) {
+pub(super) fn down(world: &mut World, server: &str) {
     world.probed(server, Health::Down);
 }
 
 /// It says that it is the primary, as often as is necessary.
-fn promote(world: &mut World, server: &str, timeline: u32) {
+pub(super) fn promote(world: &mut World, server: &str, timeline: u32) {
     for _ in 0..2 {
         say(world, &format!("db/{server}"), primary(timeline));
     }
 }
 
-fn state(world: &mut World) -> PrimaryState {
+pub(super) fn state(world: &mut World) -> PrimaryState {
     world.ask(Request::Roles).unwrap()[0].state
 }
 
 /// The names of the backends of a service that get new flows.
-fn offered(world: &World, service: &str) -> Vec<String> {
+pub(super) fn offered(world: &World, service: &str) -> Vec<String> {
     let maps = &world.controller.datapath.maps;
     let backends = maps.backends.values().filter(|it| it.accepts != 0);
     let names = backends.map(|it| &maps.backend_names[&it.counters]).filter(|it| it.service == service);
