@@ -1,11 +1,15 @@
 //! Files of a limited size that the operator names, such as secrets.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Metadata},
     io::{self, Read as _},
     os::unix::fs::PermissionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
+
+use toml::de::DeValue;
+
+use crate::{document::value, text::quote};
 
 /// Who may read the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +41,23 @@ impl Readers {
             Self::Anyone => (0, ""),
         }
     }
+
+    fn allow(self, file: &Metadata) -> Result<(), Unusable> {
+        let mode = file.permissions().mode() & 0o777;
+        let (forbidden, remedy) = self.forbidden();
+        if mode & forbidden == 0 { Ok(()) } else { Err(Unusable::Exposed { mode, remedy }) }
+    }
+}
+
+/// A key that names a secret. A file that others can use is a mistake in the configuration; one that is missing is not: it may
+/// come later.
+pub fn secret_path(value: &DeValue<'_>) -> Result<PathBuf, String> {
+    let path = value::file_path(value)?;
+    if let Ok(file) = fs::metadata(&path) {
+        let named = |why| format!("{}: {why}", quote(&path.display().to_string()));
+        Readers::OwnerAndGroup.allow(&file).map_err(named)?;
+    }
+    Ok(path)
 }
 
 /// Reads a file of at most this many bytes. It is refused if others than these can use it.
@@ -46,11 +67,7 @@ pub fn read(path: &Path, most: u64, readers: Readers) -> Result<Vec<u8>, Unusabl
         return Err(Unusable::NotAFile);
     }
     let file = File::open(path)?;
-    let mode = file.metadata()?.permissions().mode() & 0o777;
-    let (forbidden, remedy) = readers.forbidden();
-    if mode & forbidden != 0 {
-        return Err(Unusable::Exposed { mode, remedy });
-    }
+    readers.allow(&file.metadata()?)?;
     let mut bytes = Vec::new();
     file.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {

@@ -101,6 +101,7 @@ const CLASSES: &[&str] = &[
     "reject",
     "role_keys",
     "scheduler_unknown",
+    "secret_that_others_can_read",
     "service_name",
     "service_name_too_long",
     "service_twice",
