@@ -90,6 +90,7 @@ impl MariaDb {
             .arg(format!("--socket={}", self.socket()))
             .arg(format!("--pid-file={}", file("pid")))
             .arg(format!("--log-error={}", file("error.log")))
+            .arg(format!("--general-log-file={}", file("general.log")))
             .arg(format!("--log-bin={}", file("data/binlog")))
             .arg(format!("--relay-log={}", file("data/relay")))
             .arg(format!("--ssl-cert={}", self.certificate().display()))
@@ -147,6 +148,13 @@ impl MariaDb {
     /// What it has logged.
     pub fn error_log(&self) -> Result<String> {
         Ok(fs::read_to_string(self.directory.join("error.log"))?)
+    }
+
+    /// Logins and statements since its last start. It needs the option `--general-log=1`.
+    pub fn general_log(&self) -> Result<String> {
+        let log = fs::read_to_string(self.directory.join("general.log"))?;
+        let (_, last) = log.rsplit_once("started with:").context("the server has not begun its log")?;
+        Ok(last.to_owned())
     }
 
     /// The certificate of all servers of a lab, which is its own CA.

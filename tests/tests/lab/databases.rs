@@ -131,7 +131,12 @@ fn writes_follow_a_switchover_of_mariadb() -> Result<()> {
 
     let promoted = scene.switch_over()?;
     scene.wait_for_rows(&clients, 1)?;
+    let before = scene.servers[0].requests_of_application()?;
+    scene.wait_for_rows(&clients, 1)?;
 
+    // A read-only server takes no row, whoever asks it.
+    assert!(before > 0);
+    assert_eq!(scene.servers[0].requests_of_application()?, before);
     let (verdict, reads) = scene.judge(clients, promoted)?;
     eprintln!("{verdict}");
     verdict.keeps_its_order()?;
@@ -141,7 +146,13 @@ fn writes_follow_a_switchover_of_mariadb() -> Result<()> {
 
 #[test]
 fn writes_go_on_after_the_primary_of_mariadb_was_killed() -> Result<()> {
-    killed_and_back(Scene::<MariaDb>::start("mariadbkill")?).map(drop)
+    let scene = killed_and_back(Scene::<MariaDb>::start("mariadbkill")?)?;
+
+    // A read-only server takes no row, whoever asks it.
+    let [old, new, _] = &scene.servers;
+    assert_eq!(old.requests_of_application()?, 0);
+    assert!(new.requests_of_application()? > 0);
+    Ok(())
 }
 
 #[test]

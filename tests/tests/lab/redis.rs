@@ -1,6 +1,6 @@
 //! Checks of Redis servers by type `redis`: what they show, and that the servers do not notice them.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use anyhow::Result;
 use lb_common::{net::Protocol, service::Mode};
@@ -27,7 +27,7 @@ fn the_roles_of_servers_are_shown_and_the_servers_notice_nothing() -> Result<()>
     let xlb = lab.start(&config(&lab, &format!("user = 'xlb'\n{}", lab.password_file("secret")?)))?;
     xlb.wait_until_all_are_up()?;
     eventually(SOON, "the replica has its data", || Ok(xlb.probe("cache/web-2")?.1.contains("0s behind")))?;
-    let settled = [primary.log()?.len(), replica.log()?.len()];
+    let settled = logs_after_transfer(&primary, &replica)?;
 
     for _ in 0..PROBES {
         for (backend, role) in
@@ -38,10 +38,12 @@ fn the_roles_of_servers_are_shown_and_the_servers_notice_nothing() -> Result<()>
         }
     }
     for (server, settled) in [&primary, &replica].into_iter().zip(settled) {
-        let clients = server.ask(&["CLIENT", "LIST"])?;
-        assert_eq!(clients.matches("user=xlb").count(), 1, "one connection is kept: {clients}");
+        // Those of the probes are about to end.
+        eventually(SOON, "one connection is kept", || {
+            Ok(server.ask(&["CLIENT", "LIST"])?.matches("user=xlb").count() == 1)
+        })?;
         assert_eq!(server.ask(&["ACL", "LOG"])?, "", "no login has failed");
-        assert_eq!(&server.log()?[settled..], "");
+        assert_eq!(&server.log()?[settled.len()..], "");
     }
 
     primary.kill()?;
@@ -107,6 +109,16 @@ fn a_server_is_checked_over_tls() -> Result<()> {
         xlb.probe("cache/web-1")?.1
     );
     Ok(())
+}
+
+/// What both servers have logged when the transfer has ended for both: the primary learns that from a message of the replica.
+fn logs_after_transfer(primary: &Redis, replica: &Redis) -> Result<[String; 2]> {
+    let mut logs = <[String; 2]>::default();
+    eventually(SOON, "the transfer has ended for both", || {
+        let before = mem::replace(&mut logs, [primary.log()?, replica.log()?]);
+        Ok(primary.ask(&["INFO", "replication"])?.contains("state=online") && logs == before)
+    })?;
+    Ok(logs)
 }
 
 /// The service `cache`, checked with these keys.

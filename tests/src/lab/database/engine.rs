@@ -35,7 +35,7 @@ pub trait Engine: Sized + 'static {
     /// Starts it after [`Self::kill`], with the configuration that it had.
     fn start_again(&mut self) -> Result<()>;
 
-    /// Makes a replica the primary. Returns when it was one.
+    /// Makes a replica the primary. Returns when it became one, or shortly before.
     fn promote(&self) -> Result<SystemTime>;
 
     /// The rows that it has.

@@ -16,10 +16,23 @@ const DATA: &str = "CREATE USER xlb IDENTIFIED BY 'secret'; GRANT REPLICA MONITO
     CREATE DATABASE app; CREATE USER app IDENTIFIED BY 'secret'; GRANT ALL ON app.* TO app;
     CREATE TABLE app.entries (writer INT, n INT, server VARCHAR(16), at TIMESTAMP(6))";
 
+/// Beginnings of statements.
+const INSERT: &str = "INSERT INTO entries";
+const ASK: &str = "SELECT @@report_host";
+
 /// A client program. Dropping it kills it.
 pub struct Session {
     lines: Lines<ChildStdin, ChildStdout>,
     _program: Child,
+}
+
+impl MariaDb {
+    /// Logins and statements of the application since the last start, also those that were refused.
+    pub fn requests_of_application(&self) -> Result<usize> {
+        let is_of_application =
+            |line: &&str| ["Connect\tapp@", INSERT, ASK].iter().any(|it| line.contains(it));
+        Ok(self.general_log()?.lines().filter(is_of_application).count())
+    }
 }
 
 impl Engine for MariaDb {
@@ -35,7 +48,7 @@ impl Engine for MariaDb {
     fn cluster(lab: &Lab) -> Result<[Self; 3]> {
         let start = |number| {
             let name = format!("--report-host=web-{number}");
-            Self::start(lab, number, &["--read-only=1", "--binlog-format=ROW", &name])
+            Self::start(lab, number, &["--read-only=1", "--binlog-format=ROW", "--general-log=1", &name])
         };
         let servers = [start(1)?, start(2)?, start(3)?];
         servers[0].sql("SET GLOBAL read_only = 0")?;
@@ -58,8 +71,9 @@ impl Engine for MariaDb {
     }
 
     fn promote(&self) -> Result<SystemTime> {
+        let before = SystemTime::now();
         self.sql("STOP SLAVE; RESET SLAVE ALL; SET GLOBAL read_only = 0")?;
-        Ok(SystemTime::now())
+        Ok(before)
     }
 
     fn rows(&self) -> Result<Vec<Row>> {
@@ -92,12 +106,11 @@ impl Engine for MariaDb {
     }
 
     async fn append(session: &mut Session, (writer, n): (u32, u32)) -> Result<String> {
-        let insert =
-            format!("INSERT INTO entries VALUES ({writer}, {n}, @@report_host, NOW(6)) RETURNING server;\n");
+        let insert = format!("{INSERT} VALUES ({writer}, {n}, @@report_host, NOW(6)) RETURNING server;\n");
         Ok(session.lines.call(&insert).await?)
     }
 
     async fn ask(session: &mut Session) -> Result<String> {
-        Ok(session.lines.call("SELECT @@report_host;\n").await?)
+        Ok(session.lines.call(&format!("{ASK};\n")).await?)
     }
 }

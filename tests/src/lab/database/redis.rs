@@ -52,8 +52,9 @@ impl Engine for Redis {
     }
 
     fn promote(&self) -> Result<SystemTime> {
+        let before = SystemTime::now();
         self.ask(&["REPLICAOF", "NO", "ONE"])?;
-        Ok(SystemTime::now())
+        Ok(before)
     }
 
     fn rows(&self) -> Result<Vec<Row>> {
