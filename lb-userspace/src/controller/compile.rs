@@ -15,6 +15,7 @@
 //! [identity](super::identity), so a rename ends no flow. A backend's counters follow its name: after a rename it
 //! uses other counters, and two backends that swap names swap counters.
 
+mod no_room;
 mod ranges;
 mod schedule;
 mod vacant;
@@ -34,6 +35,7 @@ use lb_common::{
     service::{Mode, Reject, Service as ServiceEntry},
 };
 
+pub use self::no_room::NoRoom;
 use self::{
     ranges::{Half, Layout, Ranges},
     schedule::{Eligible, Entry},
@@ -54,47 +56,6 @@ use crate::{
 /// A pool that gives no backend to new flows. Without slots, mode and sources do not matter.
 pub const WITHOUT_SLOTS: Pool = Pool::new(NO_SLOTS, Picker::Turn, Mode::Nat, SourceSetNumber::NONE);
 const NO_SLOTS: SlotRange = SlotRange { offset: SlotIndex(0), length: 0 };
-
-/// The intent does not fit into the maps. Nothing was changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoRoom {
-    #[error(
-        "too many services: the pinned maps hold {0} (`services` in [limits] when they were created): \
-         raise it, run `xlb detach` (which ends all flows) and start xlb again"
-    )]
-    Services(u32),
-    #[error(
-        "too many listen endpoints and addresses in all services together: the pinned maps hold {0} (eight times \
-         `services` in [limits] when they were created): raise it, run `xlb detach` (which ends all flows) and start \
-         xlb again"
-    )]
-    ServiceKeys(u32),
-    #[error(
-        "too many backends: the pinned maps hold {0} (`backends` in [limits] when they were created): \
-         raise it, run `xlb detach` (which ends all flows) and start xlb again"
-    )]
-    Backends(u32),
-    #[error("service `{service}`: too many source addresses in one family: at most {MAX_SOURCES}")]
-    PoolSources { service: String },
-    #[error("too many pools: at most {0}")]
-    Pools(u32),
-    #[error(
-        "too many slots, from service `{service}` on: the schedules need {needed}, and the pinned maps hold {room} (`slots` \
-         in [limits] when they were created): raise it, run `xlb detach` (which ends all flows) and start xlb again"
-    )]
-    Schedules { service: String, needed: u64, room: u32 },
-    #[error("no free space in the map SLOTS for another schedule: try again")]
-    Slots,
-    #[error("no free space in the map SOURCES for another set of source addresses: try again")]
-    SourceSets,
-}
-
-impl NoRoom {
-    /// Would it fit after a grace period?
-    pub const fn ends_with_grace(&self) -> bool {
-        matches!(self, Self::Pools(_) | Self::Slots | Self::SourceSets)
-    }
-}
 
 /// The contents that the maps should have. Things in `have` keep their numbers.
 pub fn compile(state: &State, have: &Indexed) -> Result<Snapshot, NoRoom> {
