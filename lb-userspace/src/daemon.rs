@@ -98,7 +98,10 @@ pub fn run(options: Options) -> Result<(), Failure> {
     clear_ambient_capability_set().context("cannot clear the ambient capabilities")?;
     let runtime =
         runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(serve(options))
+    let outcome = runtime.block_on(serve(options));
+    // A call that blocks, like one that waits for a file server, cannot be interrupted.
+    runtime.shutdown_timeout(GRACE);
+    outcome
 }
 
 async fn serve(options: Options) -> Result<(), Failure> {
