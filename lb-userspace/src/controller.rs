@@ -76,7 +76,7 @@ use crate::{
     datapath::{Attached, Capacity, Datapath},
     event::{Event, Health, Path, Probed, Reply, Since, Target},
     named::Named as _,
-    probe::ProbeOutcome,
+    probe::{ProbeOutcome, exec},
     spec::{Spec, overlay::Overlay},
 };
 
@@ -271,6 +271,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             controller.save_without_overridden();
         }
         controller.refresh_host()?;
+        exec::PROGRAMS.set_most(controller.intent.file.programs_at_once);
         controller.state.set_room(controller.capacity.room);
         controller.state.adopt(&controller.have, now);
         controller.readiness = LastReadiness::of(&controller.state);

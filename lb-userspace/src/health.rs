@@ -12,7 +12,7 @@ mod finding;
 pub mod schedule;
 mod watch;
 
-use std::{collections::BTreeMap, panic::resume_unwind, time::Duration};
+use std::{collections::BTreeMap, panic::resume_unwind, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{
@@ -25,13 +25,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     event::{Event, ProbeResult, Target},
+    limit::Limit,
     probe::Place,
 };
 
-/// Maximum number of concurrent probes. Each holds a socket or the descriptors of a program, and half of the usual 1024 file
-/// descriptors must suffice. Probes start late only if more than this are slow at once. The connections that checks of
+/// Maximum number of concurrent probes. Each holds a socket, and half of the usual 1024 file descriptors must suffice. Probes
+/// start late only if more than this are slow at once. Programs have a limit of their own. The connections that checks of
 /// databases keep between two probes are not counted here: each server and different check holds a descriptor for one.
-pub const PROBES_MAX: usize = 512;
+pub const PROBES_MAX: u32 = 512;
 
 /// Watches the targets until shutdown, or until either channel is closed.
 ///
@@ -63,7 +64,7 @@ pub async fn probe_once(target: &Target) -> ProbeResult {
 struct Watches {
     tasks: JoinSet<()>,
     by_place: BTreeMap<Place, Vec<Watch>>,
-    limit: watch::ProbeLimit,
+    limit: Arc<Limit>,
     events: mpsc::Sender<Event>,
 }
 
@@ -78,7 +79,7 @@ impl Watches {
         Self {
             tasks: JoinSet::new(),
             by_place: BTreeMap::new(),
-            limit: watch::ProbeLimit::new(PROBES_MAX),
+            limit: Arc::new(Limit::new("health checks", PROBES_MAX)),
             events,
         }
     }
@@ -111,10 +112,11 @@ impl Watches {
     fn begin(&mut self, sharers: Vec<Target>, first: Duration) {
         let target = sharers[0].clone();
         let place = place(&target);
+        let limit = (!target.check.probe.has_own_limit()).then(|| self.limit.clone());
         let mut prober = target.check.probe.prober_of(&target.backend);
         let probe = async move |target: &Target| finding::probe(&mut prober, target).await;
         let (targets, shared) = channel(sharers);
-        let task = watch::watch(target, shared, first, self.limit.clone(), probe, self.events.clone());
+        let task = watch::watch(target, shared, first, limit, probe, self.events.clone());
         let task = self.tasks.spawn(task);
         self.by_place.entry(place).or_default().push(Watch { targets, task });
     }

@@ -19,7 +19,7 @@
 //!   event ─▶ view     datapath   metrics
 //!   spec              the file, and what commands change
 //!   probe ─▶ document
-//!   exit   problem   duration   named   shared   text
+//!   exit   problem   duration   limit   named   ownership   shared   text
 //! ```
 
 #![warn(missing_docs)]
@@ -40,10 +40,12 @@ mod fake;
 pub mod fuzzing;
 pub mod hash_key;
 mod health;
+mod limit;
 mod limited_file;
 mod metrics;
 mod named;
 mod neighbours;
+mod ownership;
 pub mod paths;
 pub mod probe;
 pub mod problem;

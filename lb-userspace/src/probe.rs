@@ -48,6 +48,8 @@ pub(crate) trait CheckType: Clone {
     const COUNTS_HISTORY: bool = false;
     /// Do the names of service and backend matter to a probe? If not, backends of several services on one server share it.
     const KNOWS_NAMES: bool = false;
+    /// Does it limit itself how many of its probes run at once? If so, they do not count among all probes.
+    const HAS_OWN_LIMIT: bool = false;
     /// What it keeps between two probes of a backend.
     type Session: Default + Send;
 
@@ -156,6 +158,13 @@ macro_rules! types {
             pub(crate) const fn knows_names(&self) -> bool {
                 match self {
                     $(Self::$Type(_) => $Type::KNOWS_NAMES,)*
+                }
+            }
+
+            /// Does it limit itself how many of its probes run at once?
+            pub(crate) const fn has_own_limit(&self) -> bool {
+                match self {
+                    $(Self::$Type(_) => $Type::HAS_OWN_LIMIT,)*
                 }
             }
 

@@ -69,6 +69,8 @@ pub struct Spec {
     pub limits: Limits,
     /// The key of the schedulers that hash.
     pub hash: Hash,
+    /// How many programs of health checks may run at once, over all services.
+    pub programs_at_once: u32,
     /// At least one, in the order of the file.
     pub services: Vec<Shared<Service>>,
 }

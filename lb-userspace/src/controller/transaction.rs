@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     datapath::Datapath,
+    probe::exec,
     problem::{Problem, ProblemKind},
     spec::{Spec, overlay::Overlay},
     view,
@@ -62,6 +63,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let file = self.host.read_spec()?;
         let before = self.state.spec().clone();
         let overruled = self.put_in_force(Arc::new(file), &self.intent.overlay.clone(), now)?;
+        exec::PROGRAMS.set_most(self.intent.file.programs_at_once);
 
         let mut lines = changes(&before, self.state.spec());
         lines.extend(overruled);

@@ -2,17 +2,10 @@
 //!
 //! A server may be a backend of several services. If they check it in the same way, one probe serves them all.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Semaphore, mpsc, watch::Receiver},
+    sync::{mpsc, watch::Receiver},
     time::{Instant, sleep_until},
 };
 
@@ -23,18 +16,19 @@ use super::{
 };
 use crate::{
     event::{Event, Health, ProbeResult, Probed, Target},
+    limit::Limit,
     probe::Fault,
     spec::BackendName,
 };
 
 /// Watches `target` for the targets in `sharers`, which all have its address and its check, until the receiver of `events`
 /// is gone (or the future is dropped). The first probe starts after `first`. A target that joins later gets the last
-/// result at once.
+/// result at once. `limit`: of concurrent probes over all backends; `None`: the probe limits itself.
 pub async fn watch<P>(
     target: Target,
     mut sharers: Receiver<Vec<Target>>,
     first: Duration,
-    limit: ProbeLimit,
+    limit: Option<Arc<Limit>>,
     mut probe: P,
     events: mpsc::Sender<Event>,
 ) where
@@ -58,7 +52,12 @@ pub async fn watch<P>(
             changed = sharers.changed() => if changed.is_err() { return } else { continue },
             () = sleep_until(due) => {}
         }
-        let finding = limit.run(probe(&target)).await;
+        let turn = match &limit {
+            Some(limit) => Some(limit.take().await),
+            None => None,
+        };
+        let finding = probe(&target).await;
+        drop(turn);
         // Those that joined during the probe get its result, too.
         audience.adjust(&sharers.borrow_and_update());
         let all: Vec<_> = audience.dampeners.keys().cloned().collect();
@@ -144,38 +143,6 @@ impl Doubt {
                 }
             }
         }
-    }
-}
-
-/// The limit of concurrent probes over all backends.
-#[derive(Clone, Debug)]
-pub struct ProbeLimit {
-    permits: Arc<Semaphore>,
-    /// It was reached, and this was logged.
-    reached: Arc<AtomicBool>,
-}
-
-impl ProbeLimit {
-    pub fn new(count: usize) -> Self {
-        Self { permits: Arc::new(Semaphore::new(count)), reached: Arc::new(AtomicBool::new(false)) }
-    }
-
-    /// Runs the probe when the limit allows it.
-    async fn run(&self, probe: impl Future<Output = Finding>) -> Finding {
-        let _permit = match self.permits.try_acquire() {
-            Ok(permit) => {
-                self.reached.store(false, Ordering::Relaxed);
-                Some(permit)
-            }
-            Err(_) => {
-                if !self.reached.swap(true, Ordering::Relaxed) {
-                    log::warn!("too many health checks at once: some start late; raise the intervals");
-                }
-                // Only a closed semaphore is an error, and this one is never closed.
-                self.permits.acquire().await.ok()
-            }
-        };
-        probe.await
     }
 }
 

@@ -1,29 +1,30 @@
 //! `type = "exec"`: up if a program ends with exit code 0.
 //!
-//! Programs run only if the file allows it: see [`spec::exec`](crate::spec). Each runs in a process group of its own,
-//! with a clean environment, and never longer than the timeout of its check.
+//! Programs run only if the file allows it: see [`spec::exec`](crate::spec). Each runs in a process group of its own, with a
+//! clean environment, and is killed after the timeout of its check. It has its turn until it has ended, which may be later.
 
 pub(crate) mod output;
 mod program;
-mod turns;
 
-use std::{
-    fs,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
-    process::ExitStatus,
-    time::Duration,
-};
+use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, process::ExitStatus, time::Duration};
 
 use lb_common::net::Protocol;
 use nix::unistd::geteuid;
-use tokio::{task::spawn_blocking, time::timeout};
+use tokio::{
+    sync::oneshot,
+    task::spawn_blocking,
+    time::{Instant, timeout, timeout_at},
+};
 use toml::de::DeValue;
 
 use self::program::Program;
 use super::{Answer, CheckType, Fault, Place, Verdict, fault::plain};
 use crate::{
     document::{AnyKey, Key, Keys, table::kind, value},
-    spec::BackendName,
+    duration,
+    limit::{Limit, Turn},
+    ownership,
+    spec::{BackendName, exec::DEFAULT_MOST},
     text::{counted, quote},
 };
 
@@ -33,13 +34,15 @@ const MAX_ARGUMENT_BYTES: usize = 1024;
 
 const COMMAND: Key<Vec<String>> = Key::new("command", command);
 
+/// The programs that run at once, over all backends. It is not part of a probe: a change of the limit leaves checks as they
+/// are.
+pub(crate) static PROGRAMS: Limit = Limit::new("programs of health checks", DEFAULT_MOST);
+
 /// Runs a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exec {
     /// The path of the program, and its arguments.
     command: Vec<String>,
-    /// At most this many programs run at once, over all backends.
-    most_at_once: u32,
 }
 
 /// Whom a program is asked about. It is in the program's environment.
@@ -53,13 +56,14 @@ impl CheckType for Exec {
     const NAME: &'static str = "exec";
     const KEYS: &'static [&'static dyn AnyKey] = &[&COMMAND];
     const KNOWS_NAMES: bool = true;
+    const HAS_OWN_LIMIT: bool = true;
     type Session = ExecSession;
 
     fn read(keys: &Keys<'_>) -> Self {
         if !keys.has(&COMMAND) {
             keys.refuse(&COMMAND, "type = \"exec\" needs the key `command`, like [\"/usr/local/bin/check\", \"-v\"]");
         }
-        Self { command: keys.or(&COMMAND, Vec::new()), most_at_once: 1 }
+        Self { command: keys.or(&COMMAND, Vec::new()) }
     }
 
     fn session(&self, backend: &BackendName) -> ExecSession {
@@ -73,53 +77,68 @@ impl CheckType for Exec {
 
     fn check_files(&self) -> Result<(), String> {
         let Some(program) = self.command.first() else { return Ok(()) };
-        let named = |why: &str| format!("{program}: {why}");
-        let metadata = fs::metadata(program).map_err(|error| named(&error.to_string()))?;
-        let mode = metadata.permissions().mode();
-        if !metadata.is_file() || mode & 0o111 == 0 {
+        let named = |why: &str| format!("{}: {why}", quote(program));
+        let metadata = fs::metadata(program).map_err(|error| named(&plain(&error)))?;
+        if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 {
             return Err(named("it is not an executable file"));
         }
-        // It has the rights of this daemon.
-        if can_others_change(metadata.uid(), mode, geteuid().as_raw()) {
-            return Err(named("others can change this program: run `chown root: FILE` and `chmod go-w FILE`"));
-        }
-        Ok(())
+        is_ours(program).map_err(|error| named(&plain(&error)))
     }
 
-    /// The time limit counts twice: for the wait until the program may run, and for the program.
     async fn run(&self, session: &mut ExecSession, place: Place, limit: Duration) -> Verdict {
-        let Ok(_turn) = timeout(limit, turns::take(self.most_at_once)).await else {
-            let most = self.most_at_once;
-            return Verdict::now(Err(Fault::local(format!(
-                "{} ran all the time: raise `max` in [exec], or the intervals",
-                counted(most.into(), "other program")
-            ))));
-        };
-        Verdict::now(timeout(limit, self.run_program(session, place)).await.unwrap_or(Err(Fault::Silent)))
+        Verdict::now(self.run_in_turn(&PROGRAMS, session, place, limit).await)
     }
 }
 
 impl Exec {
-    /// `most`: how many programs may run at once.
-    pub(crate) const fn set_most_at_once(&mut self, most: u32) {
-        self.most_at_once = most;
+    /// The time limit counts twice: for the wait until the program may run, and for the program.
+    async fn run_in_turn(
+        &self,
+        programs: &'static Limit,
+        about: &ExecSession,
+        place: Place,
+        limit: Duration,
+    ) -> Result<Answer, Fault> {
+        let Ok(turn) = timeout(limit, programs.take()).await else {
+            return Err(Fault::local(format!(
+                "{} ran all the time: raise `max` in [exec], or the intervals",
+                counted(programs.most().into(), "other program")
+            )));
+        };
+        let deadline = Instant::now() + limit;
+        let Ok(started) = timeout_at(deadline, self.start(about, place, turn)).await else {
+            let limit = duration::show(limit);
+            return Err(Fault::local(format!("{} did not start within {limit}", self.name())));
+        };
+        let mut program = started?;
+        let Ok(status) = timeout_at(deadline, program.end()).await else { return Err(Fault::Silent) };
+        judge(status.map_err(Fault::local)?, &program.first_line())
     }
 
-    /// Starting it may take time, too, if it is on a file server.
-    async fn run_program(&self, about: &ExecSession, place: Place) -> Result<Answer, Fault> {
+    /// This may take time if the program is on a file server. It is not started if this future has been dropped before.
+    async fn start(&self, about: &ExecSession, place: Place, turn: Turn<'static>) -> Result<Program, Fault> {
         let (command, environment) = (self.command.clone(), environment(about, place));
-        let cannot_run = |error| Fault::local(format!("cannot run {}: {}", self.command.join(" "), plain(&error)));
-        let starting = spawn_blocking(move || Program::start(&command, environment));
-        let mut program = starting.await.map_err(Fault::local)?.map_err(cannot_run)?;
-        let status = program.end().await.map_err(Fault::local)?;
-        judge(status, &program.first_line())
+        let (check, _check_goes_on) = oneshot::channel::<()>();
+        let starting = spawn_blocking(move || {
+            if check.is_closed() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            command.first().map_or(Ok(()), |program| is_ours(program))?;
+            Program::start(&command, environment, turn)
+        });
+        let started = starting.await.map_err(Fault::local)?;
+        started.map_err(|error| Fault::local(format!("cannot run {}: {}", self.name(), plain(&error))))
+    }
+
+    /// Without the arguments, which may be secret.
+    fn name(&self) -> String {
+        quote(self.command.first().map_or("", String::as_str))
     }
 }
 
-/// Others than root and this user.
-const fn can_others_change(owner: u32, mode: u32, user: u32) -> bool {
-    let is_ours = owner == 0 || owner == user;
-    !is_ours || mode & 0o022 != 0
+/// The program has the rights of this daemon. So only root and the daemon's user may be able to change or replace it.
+fn is_ours(program: &str) -> io::Result<()> {
+    ownership::check(Path::new(program), geteuid().as_raw())
 }
 
 fn judge(status: ExitStatus, line: &str) -> Result<Answer, Fault> {

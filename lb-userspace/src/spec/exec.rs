@@ -1,18 +1,22 @@
 //! `[exec]`: whether health checks may run programs.
 //!
-//! Programs have the rights of the daemon, which is often root. So only root may be able to write the file.
+//! Programs have the rights of the daemon, which is often root. So only root may be able to write or replace the file.
 
-use std::{fs::Metadata, os::unix::fs::MetadataExt as _};
+use std::{fs::Metadata, path::Path};
 
-use crate::document::{
-    mistakes::Report,
-    table::{Given, Table},
-    value,
+use crate::{
+    document::{
+        mistakes::Report,
+        table::{Given, Table},
+        value,
+    },
+    ownership,
 };
 
+const ROOT: u32 = 0;
 /// How many programs may run at once.
 const MOST: u32 = 64;
-const DEFAULT_MOST: u32 = 8;
+pub const DEFAULT_MOST: u32 = 8;
 
 /// As written.
 pub struct Written {
@@ -23,24 +27,23 @@ pub struct Written {
 /// What a file may allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writers {
-    /// Only root can write it, or it is no file.
+    /// Only root can write and replace it, or it is a text that is not in a file.
     Root,
     Others,
 }
 
 /// What a file allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Programs {
-    Refused,
+pub struct Programs {
+    pub are_allowed: bool,
     /// At most this many at once, over all backends.
-    Allowed(u32),
+    pub most_at_once: u32,
 }
 
 impl Writers {
-    /// Of an open file. An access list counts, too: its mask is the group's part of the mode (acl(5)). A user who can write to
-    /// the directory can put another file in its place, but not one of root's.
-    pub fn of(file: &Metadata) -> Self {
-        if file.uid() == 0 && file.mode() & 0o022 == 0 { Self::Root } else { Self::Others }
+    /// Of an open file, and what is at its path. A pipe has no owner that means anything.
+    pub fn of(path: &Path, file: &Metadata) -> Self {
+        if file.is_file() && ownership::check(path, ROOT).is_ok() { Self::Root } else { Self::Others }
     }
 }
 
@@ -56,21 +59,21 @@ impl Written {
     }
 
     pub fn validate(self, writers: Writers, report: &Report<'_>) -> Programs {
-        let most = self.max.or(DEFAULT_MOST);
-        match self.allow {
-            Given::Good(allow) if allow.value => {
-                if writers == Writers::Others {
+        let are_allowed = match self.allow {
+            Given::Good(allow) => {
+                if allow.value && writers == Writers::Others {
                     report.add(
                         allow.span,
-                        "programs are allowed only in a file that only root can write: run `chown root FILE` and \
-                         `chmod go-w FILE`",
+                        "programs are allowed only in a regular file that only root can write or replace: run \
+                         `chown root` and `chmod go-w` for FILE and the directories above it",
                     );
                 }
-                Programs::Allowed(most)
+                allow.value
             }
             // A value that cannot be read is a mistake of its own.
-            Given::Wrong => Programs::Allowed(most),
-            Given::Good(_) | Given::Absent => Programs::Refused,
-        }
+            Given::Wrong => true,
+            Given::Absent => false,
+        };
+        Programs { are_allowed, most_at_once: self.max.or(DEFAULT_MOST) }
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     },
     duration,
     named::Named,
-    probe::{Exec, Kind, Probe},
+    probe::{Kind, Probe},
 };
 
 const LEAST_INTERVAL: Duration = Duration::from_millis(10);
@@ -63,9 +63,9 @@ pub fn validate(service: &file::Service<'_>, programs: Programs, report: &Report
     let kind = kind?;
     ends_in_time(keys, report);
     let place = keys.own_place(&TYPE).unwrap_or(service.header);
-    let mut probe = kind.read(&Keys { layers: *keys, report, place });
-    if let Probe::Exec(exec) = &mut probe {
-        may_run(exec, programs, place, report);
+    let probe = kind.read(&Keys { layers: *keys, report, place });
+    if kind == Kind::Exec {
+        may_run(programs, place, report);
     }
     has_a_port(service, &probe, report);
 
@@ -122,13 +122,12 @@ fn ends_in_time(keys: &Layers<'_>, report: &Report<'_>) {
 }
 
 /// Programs run only if the file allows it.
-fn may_run(exec: &mut Exec, programs: Programs, place: Span, report: &Report<'_>) {
-    match programs {
-        Programs::Allowed(most) => exec.set_most_at_once(most),
-        Programs::Refused => report.add(
+fn may_run(programs: Programs, place: Span, report: &Report<'_>) {
+    if !programs.are_allowed {
+        report.add(
             place,
             "checks of type `exec` run programs with the rights of the daemon: if that is wanted, set allow = true in [exec]",
-        ),
+        );
     }
 }
 

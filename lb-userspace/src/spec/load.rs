@@ -29,7 +29,7 @@ pub fn read(path: &Path, host: &BTreeSet<IpAddr>) -> Result<Spec, Mistakes> {
         return Err(Mistakes::of_file(&name, "is not a regular file"));
     }
     let file = fs::File::open(path).map_err(cannot)?;
-    let writers = Writers::of(&file.metadata().map_err(cannot)?);
+    let writers = Writers::of(path, &file.metadata().map_err(cannot)?);
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(cannot)?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(Mistakes::of_file(&name, "is larger than 64 MiB, too large for a configuration"));

@@ -58,6 +58,7 @@ pub fn validate(file: File<'_>, host: &BTreeSet<IpAddr>, writers: Writers, repor
         metrics: file.metrics.or(Some(paths::METRICS)),
         limits,
         hash: Hash { key_file: file.key_file.value(), key: HashKey::default() },
+        programs_at_once: programs.most_at_once,
         services: services.into_iter().map(Into::into).collect(),
     }
 }

@@ -205,6 +205,7 @@ fn spec(interfaces: &[&str], mode: AttachMode) -> Spec {
         metrics: None,
         limits: Limits::default(),
         hash: Default::default(),
+        programs_at_once: 8,
         services: vec![
             Service {
                 name: "web".to_owned(),

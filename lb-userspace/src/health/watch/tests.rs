@@ -1,9 +1,15 @@
 //! A backend that dies is found down within `fall * interval` + 100 ms if it refuses connections, and `timeout` later
 //! if it is silent. Time is virtual, so that every moment of death can be tested.
 
-use std::{sync::atomic::AtomicU32, time::SystemTime};
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::SystemTime,
+};
 
-use tokio::{sync::watch::channel, task::JoinHandle, time::sleep};
+use tokio::{
+    sync::watch::channel,
+    time::{sleep, timeout},
+};
 
 use super::*;
 use crate::{
@@ -59,7 +65,7 @@ async fn no_backend_ever_has_two_probes_at_once() {
         finding(Err(Fault::Silent))
     };
     let (sender, mut events) = mpsc::channel(8);
-    let task = tokio::spawn(watch_alone(target(check(1_000, 3_700, 3)), ProbeLimit::new(8), probe, sender));
+    let task = tokio::spawn(watch_alone(target(check(1_000, 3_700, 3)), None, probe, sender));
 
     for _ in 0..10 {
         events.recv().await.unwrap();
@@ -74,7 +80,7 @@ async fn the_first_result_decides_only_if_the_health_is_unknown() {
         let (sender, mut events) = mpsc::channel(8);
         let target = Target { known, ..target(check(1_000, 1_000, 3)) };
         let probe = async |_: &Target| finding(Err(Fault::Failed("connection refused".to_owned())));
-        let task = tokio::spawn(watch_alone(target, ProbeLimit::new(8), probe, sender));
+        let task = tokio::spawn(watch_alone(target, None, probe, sender));
 
         let Some(Event::Probed(probed)) = events.recv().await else { panic!("no result") };
 
@@ -87,7 +93,7 @@ async fn the_first_result_decides_only_if_the_health_is_unknown() {
 async fn a_probe_that_decides_nothing_is_shown_and_changes_nothing() {
     let (sender, mut events) = mpsc::channel(8);
     let probe = async |_: &Target| finding(Err(Fault::Undecided("too many open files".to_owned())));
-    let task = tokio::spawn(watch_alone(target(check(1_000, 1_000, 3)), ProbeLimit::new(8), probe, sender));
+    let task = tokio::spawn(watch_alone(target(check(1_000, 1_000, 3)), None, probe, sender));
 
     for _ in 0..10 {
         let Some(Event::Probed(probed)) = events.recv().await else { panic!("no result") };
@@ -100,30 +106,22 @@ async fn a_probe_that_decides_nothing_is_shown_and_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn concurrent_probes_are_limited_over_all_backends() {
-    let limit = ProbeLimit::new(3);
-    let (now, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
-    let tasks: Vec<JoinHandle<Finding>> = (0..20)
-        .map(|_| {
-            let (limit, now, most) = (limit.clone(), now.clone(), most.clone());
-            tokio::spawn(async move {
-                limit
-                    .run(async {
-                        most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                        sleep(Duration::from_secs(1)).await;
-                        now.fetch_sub(1, Ordering::SeqCst);
-                        finding(Ok("connected".to_owned()))
-                    })
-                    .await
-            })
-        })
-        .collect();
+async fn a_probe_waits_for_its_turn_unless_it_limits_itself() {
+    let limit = Arc::new(Limit::new("probes", 1));
+    let turn = limit.take().await;
+    let first_result = async |limit| {
+        let (sender, mut events) = mpsc::channel(8);
+        let probe = async |_: &Target| finding(Ok("connected".to_owned()));
+        let task = tokio::spawn(watch_alone(target(check(1_000, 1_000, 3)), limit, probe, sender));
+        let result = timeout(Duration::from_secs(60), events.recv()).await;
+        task.abort();
+        result.is_ok()
+    };
 
-    for task in tasks {
-        task.await.unwrap();
-    }
-
-    assert_eq!(most.load(Ordering::SeqCst), 3);
+    assert!(!first_result(Some(limit.clone())).await);
+    assert!(first_result(None).await);
+    drop(turn);
+    assert!(first_result(Some(limit.clone())).await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -142,7 +140,7 @@ async fn targets_of_one_server_share_its_probes_and_each_has_its_own_thresholds(
     let (quick, slow) = (named("quick", 1), named("slow", 3));
     let (targets, sharers) = channel(vec![quick.clone()]);
     let (sender, mut events) = mpsc::channel(8);
-    let watching = watch(quick.clone(), sharers, Duration::ZERO, ProbeLimit::new(8), probe, sender);
+    let watching = watch(quick.clone(), sharers, Duration::ZERO, None, probe, sender);
     let task = tokio::spawn(watching);
     let mut next = async || match events.recv().await {
         Some(Event::Probed(probed)) => (probed.backend.service, probed.change),
@@ -167,7 +165,7 @@ async fn targets_of_one_server_share_its_probes_and_each_has_its_own_thresholds(
 }
 
 /// A watch of one target.
-async fn watch_alone<P>(target: Target, limit: ProbeLimit, probe: P, events: mpsc::Sender<Event>)
+async fn watch_alone<P>(target: Target, limit: Option<Arc<Limit>>, probe: P, events: mpsc::Sender<Event>)
 where
     P: AsyncFnMut(&Target) -> Finding,
 {
@@ -199,7 +197,7 @@ impl Fake {
                 finding(Err(Fault::Failed("connection refused".to_owned())))
             }
         };
-        let task = tokio::spawn(watch_alone(target, ProbeLimit::new(8), probe, sender));
+        let task = tokio::spawn(watch_alone(target, None, probe, sender));
         loop {
             let Some(Event::Probed(probed)) = events.recv().await else { panic!("the watch ended") };
             if let Some(change) = probed.change {

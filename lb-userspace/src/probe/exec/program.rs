@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::output::Output;
+use crate::limit::Turn;
 
 /// See the [module](self). Dropping this ends it.
 pub struct Program {
@@ -28,6 +29,8 @@ struct Running {
     child: Child,
     /// Readable when the program has ended.
     ended: AsyncFd<OwnedFd>,
+    /// Until it has been reaped.
+    _turn: Turn<'static>,
 }
 
 impl Program {
@@ -35,6 +38,7 @@ impl Program {
     pub fn start(
         command: &[String],
         environment: impl IntoIterator<Item = (&'static str, String)>,
+        turn: Turn<'static>,
     ) -> io::Result<Self> {
         let (path, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let (reader, writer) = io::pipe()?;
@@ -51,7 +55,7 @@ impl Program {
             .stderr(writer);
         let mut child = command.spawn()?;
         match watch(Pid::from_child(&child)) {
-            Ok(ended) => Ok(Self { running: Some(Running { child, ended }), output }),
+            Ok(ended) => Ok(Self { running: Some(Running { child, ended, _turn: turn }), output }),
             Err(error) => {
                 child.kill()?;
                 child.wait()?;
@@ -82,20 +86,23 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        let Some(mut running) = self.running.take() else { return };
+        let Some(running) = self.running.take() else { return };
         running.kill_group();
         // A process that is killed ends when the kernel lets it: one that waits for a disk or a file server, later.
         if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(async move {
-                if running.ended.readable().await.is_ok() {
-                    let _ = running.child.wait();
-                }
-            });
+            runtime.spawn(running.reap());
         }
     }
 }
 
 impl Running {
+    /// Waits for its end, and only then gives the turn back.
+    async fn reap(mut self) {
+        if self.ended.readable().await.is_ok() {
+            let _ = self.child.wait();
+        }
+    }
+
     fn kill_group(&self) {
         // It cannot fail as long as the child is not reaped: the group has at least this member.
         let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);

@@ -1,10 +1,9 @@
 //! Programs that end well, badly and not at all, and what they leave behind.
 
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path, sync::mpsc as blocking};
 
 use nix::{sys::stat::Mode, unistd::mkfifo};
 use rustix::process::Pid;
-use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
     super::{
@@ -15,17 +14,11 @@ use super::{
 };
 use crate::event::ProbeResult;
 
-const SHORT: Duration = Duration::from_millis(300);
-
-/// Programs of all backends share one limit, and so do those of all tests.
-async fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::const_new(());
-    ALONE.lock().await
-}
+/// Long enough for a program to start on a busy machine.
+const SHORT: Duration = Duration::from_secs(2);
 
 #[tokio::test]
 async fn the_exit_code_decides_and_the_first_line_is_shown() {
-    let _alone = alone().await;
     let cases = [
         ("exit 0", ProbeOutcome::Success, "exit code 0"),
         ("echo 'lag 3 s'; echo more", ProbeOutcome::Success, "exit code 0: lag 3 s"),
@@ -44,7 +37,6 @@ async fn the_exit_code_decides_and_the_first_line_is_shown() {
 
 #[tokio::test]
 async fn a_program_knows_whom_it_is_asked_about_and_nothing_else() {
-    let _alone = alone().await;
     let cases = [
         ("$XLB_SERVICE $XLB_BACKEND $XLB_ADDRESS $XLB_PORT", "web web-1 127.0.0.1 8080"),
         ("$HAPROXY_PROXY_NAME $HAPROXY_SERVER_NAME", "web web-1"),
@@ -62,7 +54,6 @@ async fn a_program_knows_whom_it_is_asked_about_and_nothing_else() {
 
 #[tokio::test]
 async fn arguments_are_passed_as_they_are() {
-    let _alone = alone().await;
     let probe = configured("type = 'exec'\ncommand = ['/bin/echo', '$HOME', 'a b', '; exit 1']");
 
     let result = probe_within(address(), probe, AMPLE).await;
@@ -72,7 +63,6 @@ async fn arguments_are_passed_as_they_are() {
 
 #[tokio::test]
 async fn a_program_that_cannot_run_says_nothing_about_the_backend() {
-    let _alone = alone().await;
     for (program, why) in [
         ("/nonexistent/check", "no such file or directory"),
         ("/etc/passwd", "permission denied"),
@@ -80,20 +70,18 @@ async fn a_program_that_cannot_run_says_nothing_about_the_backend() {
     ] {
         let result = probe_within(address(), configured(&of(program)), AMPLE).await;
 
-        let expected = format!("not probed, local error: cannot run {program}: {why}");
+        let expected = format!("not probed, local error: cannot run `{program}`: {why}");
         assert_eq!(told(&result), (ProbeOutcome::Undecided, expected.as_str()));
     }
 }
 
 #[tokio::test]
 async fn the_timeout_ends_a_program_and_what_it_has_started() {
-    let _alone = alone().await;
     let directory = tempfile::tempdir().unwrap();
     let pids = directory.path().join("pids");
     let script = format!("sleep 1000 & echo $$ $! > {}; wait", pids.display());
 
-    // Long enough to write the file on a busy machine.
-    let result = run(&script, Duration::from_secs(2)).await;
+    let result = run(&script, SHORT).await;
 
     assert_eq!(told(&result), (ProbeOutcome::Timeout, "no answer within 2s"));
     for pid in read_pids(&pids) {
@@ -103,7 +91,6 @@ async fn the_timeout_ends_a_program_and_what_it_has_started() {
 
 #[tokio::test]
 async fn what_a_program_leaves_behind_ends_with_it_and_does_not_delay_the_result() {
-    let _alone = alone().await;
     let directory = tempfile::tempdir().unwrap();
     let pids = directory.path().join("pids");
 
@@ -115,7 +102,6 @@ async fn what_a_program_leaves_behind_ends_with_it_and_does_not_delay_the_result
 
 #[tokio::test]
 async fn a_check_that_is_stopped_ends_its_program() {
-    let _alone = alone().await;
     let directory = tempfile::tempdir().unwrap();
     let pids = directory.path().join("pids");
     mkfifo(&pids, Mode::S_IRWXU).unwrap();
@@ -132,29 +118,37 @@ async fn a_check_that_is_stopped_ends_its_program() {
 
 #[tokio::test]
 async fn much_output_is_no_fault_and_endless_output_ends_with_the_timeout() {
-    let _alone = alone().await;
     let much = run("echo first; head -c 1000000 /dev/zero", AMPLE).await;
     let endless = run("exec yes", SHORT).await;
 
     assert_eq!(told(&much), (ProbeOutcome::Success, "exit code 0: first"));
-    assert_eq!(told(&endless), (ProbeOutcome::Timeout, "no answer within 300ms"));
+    assert_eq!(told(&endless), (ProbeOutcome::Timeout, "no answer within 2s"));
+}
+
+#[tokio::test]
+async fn a_failed_start_does_not_show_the_arguments() {
+    let probe = configured("type = 'exec'\ncommand = ['/nonexistent/check', '--password', 'secret']");
+
+    let result = probe_within(address(), probe, AMPLE).await;
+
+    assert!(!result.detail.contains("secret"), "{}", result.detail);
 }
 
 #[tokio::test]
 async fn no_more_programs_run_at_once_than_allowed() {
-    let _alone = alone().await;
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("log");
-    let script = format!("echo + >> {0}; sleep 0.1; echo - >> {0}", log.display());
+    let text = format!("echo + >> {0}; sleep 0.1; echo - >> {0}", log.display());
+    let two = at_once(2);
     let checks: Vec<_> = (0..6)
         .map(|_| {
-            let probe = at_once(&script, 2);
-            tokio::spawn(async move { probe_within(address(), probe, AMPLE).await })
+            let text = text.clone();
+            tokio::spawn(async move { run_in_turn(two, &text, AMPLE).await })
         })
         .collect();
 
     for check in checks {
-        assert_eq!(check.await.unwrap().outcome, ProbeOutcome::Success);
+        assert!(check.await.unwrap().is_ok());
     }
 
     let log = fs::read_to_string(log).unwrap();
@@ -167,52 +161,88 @@ async fn no_more_programs_run_at_once_than_allowed() {
 
 #[tokio::test]
 async fn a_program_that_gets_no_turn_decides_nothing() {
-    let _alone = alone().await;
-    let turn = turns::take(1).await;
+    let one = at_once(1);
+    let turn = one.take().await;
 
-    let result = probe_within(address(), at_once("exit 0", 1), SHORT).await;
+    let answer = run_in_turn(one, "exit 0", Duration::from_millis(50)).await;
 
-    let expected = "not probed, local error: 1 other program ran all the time: raise `max` in [exec], or the intervals";
-    assert_eq!(told(&result), (ProbeOutcome::Undecided, expected));
+    let expected = "1 other program ran all the time: raise `max` in [exec], or the intervals";
+    assert_eq!(answer, Err(Fault::local(expected)));
     drop(turn);
-    let result = probe_within(address(), at_once("exit 0", 1), AMPLE).await;
-    assert_eq!(result.outcome, ProbeOutcome::Success);
+    assert!(run_in_turn(one, "exit 0", AMPLE).await.is_ok());
 }
 
+/// The only thread for calls that block is busy, as with a call that waits for a file server.
 #[test]
-fn a_program_that_others_can_change_is_refused_at_the_start() {
+fn a_start_that_takes_too_long_decides_nothing_keeps_its_turn_and_is_not_made_up_for() {
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_all().build().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let mark = directory.path().join("mark");
+    let text = format!("touch {}", mark.display());
+    runtime.block_on(async {
+        let one = at_once(1);
+        let (release, held) = blocking::channel::<()>();
+        spawn_blocking(move || held.recv());
+
+        let answer = run_in_turn(one, &text, Duration::from_millis(50)).await;
+
+        assert_eq!(answer, Err(Fault::local("`/bin/sh` did not start within 50ms")));
+        assert!(timeout(Duration::from_millis(50), one.take()).await.is_err(), "the turn is held");
+        drop(release);
+        let _turn = timeout(AMPLE, one.take()).await.unwrap();
+        assert!(!mark.exists());
+    });
+}
+
+#[tokio::test]
+async fn a_turn_lasts_until_the_program_has_been_reaped() {
+    let one = at_once(1);
+    let directory = tempfile::tempdir().unwrap();
+    let pids = directory.path().join("pids");
+
+    let answer = run_in_turn(one, &format!("echo $$ > {}; exec sleep 1000", pids.display()), SHORT).await;
+
+    assert_eq!(answer, Err(Fault::Silent));
+    let _turn = timeout(AMPLE, one.take()).await.unwrap();
+    let process = Pid::from_raw(read_pids(&pids)[0]).unwrap();
+    assert!(program::watch(process).is_err(), "it has been reaped");
+}
+
+#[tokio::test]
+async fn a_program_that_others_can_change_is_refused_at_the_start_and_for_each_run() {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("check");
     fs::write(&program, "#!/bin/sh\n").unwrap();
-    let cases = [
-        (0o755, None),
-        (0o700, None),
-        (0o644, Some("it is not an executable file")),
-        (0o775, Some("others can change this program: run `chown root: FILE` and `chmod go-w FILE`")),
-        (0o757, Some("others can change this program: run `chown root: FILE` and `chmod go-w FILE`")),
-    ];
-    for (mode, why) in cases {
-        fs::set_permissions(&program, fs::Permissions::from_mode(mode)).unwrap();
-
-        let checked = configured(&of(&program.display().to_string())).check_files();
-
-        assert_eq!(checked.err(), why.map(|why| format!("{}: {why}", program.display())), "{mode:o}");
-    }
-    assert!(configured(&of("/nonexistent/check")).check_files().unwrap_err().contains("No such file"));
-}
-
-#[test]
-fn a_program_of_another_user_can_be_changed_by_that_user() {
-    for (owner, mode, is_bad) in [
-        (0, 0o755, false),
-        (1000, 0o755, false),
-        (1001, 0o755, true),
-        (1001, 0o555, true),
-        (0, 0o775, true),
-        (1000, 0o757, true),
+    let name = program.display();
+    let chmod = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let others = |path: &Path| {
+        let path = path.display();
+        format!("others can change `{path}`: run `chown root: {path}` and `chmod go-w {path}`")
+    };
+    for (directory_mode, mode, why) in [
+        (0o755, 0o755, None),
+        (0o700, 0o700, None),
+        (0o755, 0o775, Some(others(&program))),
+        (0o755, 0o757, Some(others(&program))),
+        (0o757, 0o755, Some(others(directory.path()))),
+        (0o775, 0o755, Some(others(directory.path()))),
     ] {
-        assert_eq!(can_others_change(owner, mode, 1000), is_bad, "{owner} {mode:o}");
+        chmod(directory.path(), directory_mode);
+        chmod(&program, mode);
+        let probe = configured(&of(&name.to_string()));
+
+        let checked = probe.check_files();
+        let ran = probe_within(address(), probe, AMPLE).await;
+
+        assert_eq!(checked.err(), why.as_ref().map(|why| format!("`{name}`: {why}")), "{mode:o}");
+        let expected = why.map(|why| format!("not probed, local error: cannot run `{name}`: {why}"));
+        assert_eq!(ran.detail, expected.unwrap_or_else(|| "exit code 0".to_owned()));
     }
+    chmod(directory.path(), 0o755);
+    chmod(&program, 0o644);
+    let checked = configured(&of(&name.to_string())).check_files();
+    assert_eq!(checked, Err(format!("`{name}`: it is not an executable file")));
+    assert!(configured(&of("/nonexistent/check")).check_files().unwrap_err().contains("no such file"));
 }
 
 fn address() -> SocketAddr {
@@ -224,16 +254,21 @@ fn of(program: &str) -> String {
 }
 
 fn script(script: &str) -> Exec {
-    let command = ["/bin/sh", "-c", script].map(str::to_owned);
-    Exec { command: command.into(), most_at_once: 8 }
-}
-
-fn at_once(text: &str, most: u32) -> Probe {
-    Probe::Exec(Exec { most_at_once: most, ..script(text) })
+    Exec { command: ["/bin/sh", "-c", script].map(str::to_owned).into() }
 }
 
 async fn run(text: &str, timeout: Duration) -> ProbeResult {
     probe_within(address(), Probe::Exec(script(text)), timeout).await
+}
+
+/// A limit of one test.
+fn at_once(most: u32) -> &'static Limit {
+    Box::leak(Box::new(Limit::new("programs", most)))
+}
+
+async fn run_in_turn(limit: &'static Limit, text: &str, time: Duration) -> Result<Answer, Fault> {
+    let place = Place { address: address(), source: None };
+    script(text).run_in_turn(limit, &ExecSession::default(), place, time).await
 }
 
 fn read_pids(file: &Path) -> Vec<i32> {
