@@ -3,7 +3,15 @@
 #[path = "spec/many.rs"]
 mod many;
 
-use std::{collections::BTreeSet, fs, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Write as _,
+    net::SocketAddr,
+    os::{fd::AsRawFd as _, unix::fs::PermissionsExt as _},
+    path::Path,
+    time::Duration,
+};
 
 use lb_common::{net::Protocol, service::Mode};
 use lb_userspace::{
@@ -11,6 +19,7 @@ use lb_userspace::{
     probe::{Http, Probe, Tcp},
     spec::{self, AttachMode, Availability, Limits, OnDown, OnRefused, Percent, Scheduler, Spec},
 };
+use nix::unistd::geteuid;
 use proptest::prelude::*;
 
 #[test]
@@ -144,6 +153,41 @@ fn a_good_file_is_read_from_disk() {
     fs::write(&path, format!("\u{feff}{BASE}").replace('\n', "\r\n")).unwrap();
 
     assert_eq!(spec::read(&path, &BTreeSet::new()), parse(""));
+}
+
+#[test]
+fn programs_are_allowed_only_in_a_file_that_only_root_can_replace() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("xlb.toml");
+    let text = format!("{BASE}[exec]\nallow = true\n");
+    fs::write(&file, &text).unwrap();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(text.as_bytes()).unwrap();
+    drop(writer);
+    let pipe = format!("/dev/fd/{}", reader.as_raw_fd());
+    let is_read = |file: &Path| spec::read(file, &BTreeSet::new()).is_ok();
+
+    for (mode, is_allowed) in
+        [(0o755, geteuid().is_root()), (0o1777, geteuid().is_root()), (0o777, false), (0o775, false)]
+    {
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).unwrap();
+
+        assert_eq!(is_read(&file), is_allowed, "{mode:o}");
+    }
+    assert!(!is_read(Path::new(&pipe)), "a pipe has no owner that means anything");
+}
+
+#[test]
+fn the_number_of_programs_is_not_part_of_a_check() {
+    let with_at_most = |max: u32| {
+        let check = "[defaults.health]\ntype = 'exec'\ncommand = ['/bin/true']\n";
+        parse(&format!("{check}[exec]\nallow = true\nmax = {max}\n")).unwrap()
+    };
+
+    let (few, many) = (with_at_most(2), with_at_most(64));
+
+    assert_eq!((few.programs_at_once, many.programs_at_once), (2, 64));
+    assert_eq!(few.services[0].health, many.services[0].health);
 }
 
 /// In one service as in many.
