@@ -4,7 +4,7 @@ use std::{
     fs,
     os::unix::fs::chown,
     path::{Path, PathBuf},
-    process::{Child, Stdio},
+    process::Stdio,
     time::Duration,
 };
 
@@ -16,6 +16,7 @@ use super::{
     address::SOURCE,
     certificate,
     command::{self, Output},
+    process::Program,
     wait::eventually,
 };
 
@@ -39,7 +40,7 @@ pub struct MariaDb {
     pub backend: Backend,
     directory: PathBuf,
     options: Vec<String>,
-    process: Option<Child>,
+    program: Program,
 }
 
 impl MariaDb {
@@ -50,7 +51,7 @@ impl MariaDb {
         fs::create_dir(&directory)?;
         let own = format!("--server-id={number}");
         let options = [own.as_str()].iter().chain(options).map(|&option| option.to_owned()).collect();
-        let mut server = Self { backend, directory, options, process: None };
+        let mut server = Self { backend, directory, options, program: Program::default() };
         let user =
             User::from_name(USER)?.context("there is no user mysql; `cargo xtask setup` installs it")?;
         let give = |file: &Path| chown(file, Some(user.uid.as_raw()), Some(user.gid.as_raw()));
@@ -71,11 +72,7 @@ impl MariaDb {
 
     /// Kills it at once.
     pub fn kill(&mut self) -> Result<()> {
-        if let Some(mut process) = self.process.take() {
-            process.kill()?;
-            process.wait()?;
-        }
-        Ok(())
+        self.program.kill()
     }
 
     /// Starts it after [`Self::kill`].
@@ -102,7 +99,7 @@ impl MariaDb {
             .stderr(Stdio::null())
             .spawn()
             .context("start mariadbd; `cargo xtask setup` installs it")?;
-        self.process = Some(process);
+        self.program = process.into();
         let answers = eventually(START, &format!("MariaDB on {} answers", self.backend.name), || {
             Ok(self.client("SELECT 1")?.code == 0)
         });
@@ -195,12 +192,5 @@ impl MariaDb {
             hosts += &format!("{} {name}.example.org\n", address.of(Family::V4));
         }
         Ok(fs::write(self.directory.join("hosts"), hosts)?)
-    }
-}
-
-impl Drop for MariaDb {
-    fn drop(&mut self) {
-        // A failure cannot be returned; the lab kills what is left in its namespaces.
-        let _ = self.kill();
     }
 }

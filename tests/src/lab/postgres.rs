@@ -44,7 +44,7 @@ impl Postgres {
             "pg_hba.conf",
             "host all all 10.0.0.0/8 scram-sha-256\nhost replication all 10.0.0.0/8 scram-sha-256\n",
         )?;
-        server.configure(&[])?;
+        server.configure()?;
         server.start()?;
         let (user, password) = REPLICATION;
         server.sql(&format!("create role {user} login replication password '{password}'"))?;
@@ -54,14 +54,22 @@ impl Postgres {
     /// A replica that streams from another server.
     pub fn replica_of(upstream: &Self, backend: &Backend, directory: &Path) -> Result<Self> {
         let server = Self::on(backend, directory)?;
-        let from = upstream.address().ip().to_string();
-        let (user, password) = REPLICATION;
-        let connection = format!("host={from} user={user} password={password}");
         server.run(
             "pg_basebackup",
-            &["-d", &connection, "-D", "-DATA-", "-R", "-X", "stream", "-c", "fast", "--no-sync"],
+            &[
+                "-d",
+                &upstream.for_replicas(),
+                "-D",
+                "-DATA-",
+                "-R",
+                "-X",
+                "stream",
+                "-c",
+                "fast",
+                "--no-sync",
+            ],
         )?;
-        server.configure(&[])?;
+        server.configure()?;
         server.start()?;
         Ok(server)
     }
@@ -128,6 +136,23 @@ impl Postgres {
         Ok(paths.into_iter().filter(|path| path.extension().is_some_and(|it| it == "history")).collect())
     }
 
+    /// Lets a replica stream from another server, and waits until it does.
+    pub fn follow(&self, upstream: &Self) -> Result<()> {
+        self.set("primary_conninfo", &upstream.for_replicas())?;
+        let query = format!(
+            "select count(*) from pg_stat_wal_receiver where status = 'streaming' and sender_host = '{}'",
+            upstream.address().ip()
+        );
+        let what = format!("{} follows {}", self.backend.name, upstream.backend.name);
+        eventually(START, &what, || Ok(self.sql(&query)? == "1")).map(drop)
+    }
+
+    /// How its replicas connect.
+    fn for_replicas(&self) -> String {
+        let (user, password) = REPLICATION;
+        format!("host={} user={user} password={password}", self.address().ip())
+    }
+
     /// Sets a parameter that needs no restart.
     pub fn set(&self, parameter: &str, value: &str) -> Result<()> {
         self.sql(&format!("alter system set {parameter} = '{value}'"))?;
@@ -147,15 +172,14 @@ impl Postgres {
         Ok(self.run("psql", &words)?.trim().to_owned())
     }
 
-    fn configure(&self, more: &[&str]) -> Result<()> {
+    fn configure(&self) -> Result<()> {
         let (socket, name) = (self.socket.display(), &self.backend.name);
-        let mut text = format!(
+        let text = format!(
             "listen_addresses = '*'\nunix_socket_directories = '{socket}'\nport = {PORT}\ncluster_name = '{name}'\n\
              shared_buffers = 16MB\nfsync = off\nmax_connections = 400\nmax_wal_senders = 10\nwal_keep_size = 256MB\n\
              wal_log_hints = on\nwal_receiver_status_interval = 1s\nwal_retrieve_retry_interval = 500ms\n\
              log_connections = on\nlog_disconnections = on\n"
         );
-        more.iter().for_each(|line| text.push_str(line));
         self.append("postgresql.conf", &text)
     }
 

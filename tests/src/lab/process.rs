@@ -1,9 +1,48 @@
-//! What the kernel says of a process.
+//! Processes of servers, and what the kernel says of them.
 
-use std::{fs, time::Duration};
+use std::{fs, process::Child, time::Duration};
 
 use anyhow::{Context as _, Result};
 use nix::unistd::{Pid, SysconfVar, sysconf};
+
+/// A program that was started, until it is killed. Dropping it kills it.
+#[derive(Debug, Default)]
+pub struct Program(Option<Child>);
+
+impl From<Child> for Program {
+    fn from(child: Child) -> Self {
+        Self(Some(child))
+    }
+}
+
+impl Program {
+    /// Kills it at once.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(mut process) = self.0.take() {
+            process.kill()?;
+            process.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Result<Pid> {
+        let process = self.0.as_ref().context("the program was killed")?;
+        Ok(Pid::from_raw(process.id().cast_signed()))
+    }
+
+    /// Lets it outlive this process.
+    pub fn leave_running(mut self) {
+        self.0.take();
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // A failure cannot be returned; the lab kills what is left in its namespaces.
+        let _ = self.kill();
+    }
+}
 
 /// User and system time of a process.
 pub fn cpu_time_of(process: Pid) -> Result<Duration> {

@@ -1,18 +1,16 @@
 //! Redis on a backend, without persistence.
 
-use std::{
-    fs,
-    path::PathBuf,
-    process::{Child, Stdio},
-    time::Duration,
-};
+use std::{fs, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, Result};
 
-use super::{Backend, Lab, command, wait::eventually};
+use super::{Backend, Lab, command, process::Program, wait::eventually};
 
 /// Where every Redis listens.
 pub const PORT: u16 = 6379;
+/// As in docs/databases.md.
+pub const USERS: &str = "user default on nopass ~* &* +@all\n\
+                         user xlb on >secret resetkeys resetchannels -@all +ping +info";
 
 /// On a busy machine.
 const START: Duration = Duration::from_secs(20);
@@ -22,7 +20,7 @@ pub struct Redis {
     /// The host where it runs.
     pub backend: Backend,
     directory: PathBuf,
-    process: Option<Child>,
+    program: Program,
 }
 
 impl Redis {
@@ -36,7 +34,7 @@ impl Redis {
             "port {PORT}\nprotected-mode no\nsave \"\"\ndir {place}\nunixsocket {place}/sock\n\
              logfile {place}/log\nrepl-diskless-sync-delay 0\n{lines}\n"
         );
-        let mut server = Self { backend, directory, process: None };
+        let mut server = Self { backend, directory, program: Program::default() };
         fs::write(server.configuration(), configuration)?;
         server.start_again()?;
         Ok(server)
@@ -52,7 +50,7 @@ impl Redis {
         command.arg(self.configuration());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let process = command.spawn().context("start redis-server; `cargo xtask setup` installs it")?;
-        self.process = Some(process);
+        self.program = process.into();
         let answers = eventually(START, &format!("Redis on {} answers", self.backend.name), || {
             Ok(self.ask(&["PING"]).is_ok_and(|answer| answer == "PONG"))
         });
@@ -61,11 +59,7 @@ impl Redis {
 
     /// Kills it at once.
     pub fn kill(&mut self) -> Result<()> {
-        if let Some(mut process) = self.process.take() {
-            process.kill()?;
-            process.wait()?;
-        }
-        Ok(())
+        self.program.kill()
     }
 
     /// Runs a command, and returns what `redis-cli` prints.
@@ -78,12 +72,5 @@ impl Redis {
     /// What it has logged.
     pub fn log(&self) -> Result<String> {
         Ok(fs::read_to_string(self.directory.join("log"))?)
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        // A failure cannot be returned; the lab kills what is left in its namespaces.
-        let _ = self.kill();
     }
 }

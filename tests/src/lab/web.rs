@@ -5,7 +5,7 @@ use std::{
     net::TcpStream,
     ops::RangeInclusive,
     path::{Path, PathBuf},
-    process::{Child, Stdio},
+    process::Stdio,
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{Backend, Family, certificate, wait::eventually};
+use super::{Backend, Family, certificate, process::Program, wait::eventually};
 
 /// Where every web server listens.
 pub const PORT: u16 = 8080;
@@ -29,7 +29,7 @@ pub struct Web {
     ports: RangeInclusive<u16>,
     encryption: Option<Encryption>,
     directory: PathBuf,
-    process: Option<Child>,
+    program: Program,
 }
 
 /// With this, the ports are those of https, and checks are logged.
@@ -68,7 +68,7 @@ impl Web {
             ports,
             encryption: encryption.cloned(),
             directory: directory.to_owned(),
-            process: None,
+            program: Program::default(),
         };
         fs::write(web.file("conf"), web.configuration())?;
         web.start_again()?;
@@ -77,11 +77,7 @@ impl Web {
 
     /// Kills it at once: from now on the host refuses connections.
     pub fn kill(&mut self) -> Result<()> {
-        if let Some(mut process) = self.process.take() {
-            process.kill()?;
-            process.wait()?;
-        }
-        Ok(())
+        self.program.kill()
     }
 
     /// Starts it after [`Self::kill`].
@@ -101,7 +97,7 @@ impl Web {
             .stderr(Stdio::null())
             .spawn()
             .context("start nginx; `cargo xtask setup` installs it")?;
-        self.process = Some(process);
+        self.program = process.into();
         self.wait_until_it_accepts()
     }
 
@@ -126,14 +122,13 @@ impl Web {
     }
 
     /// Lets it outlive this process.
-    pub fn leave_running(mut self) {
-        self.process.take();
+    pub fn leave_running(self) {
+        self.program.leave_running();
     }
 
     /// Its process.
     pub fn pid(&self) -> Result<Pid> {
-        let process = self.process.as_ref().context("nginx was killed")?;
-        Ok(Pid::from_raw(process.id().cast_signed()))
+        self.program.pid()
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
@@ -201,12 +196,5 @@ http {{
 }}
 "
         )
-    }
-}
-
-impl Drop for Web {
-    fn drop(&mut self) {
-        // A failure cannot be returned; the lab kills what is left in its namespaces.
-        let _ = self.kill();
     }
 }

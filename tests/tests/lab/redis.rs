@@ -9,13 +9,11 @@ use tests::lab::{
     certificate::{self, NAME},
     config::{Check, Service},
     eventually,
-    redis::PORT,
+    redis::{PORT, USERS},
     wait::SOON,
 };
 
-/// As in docs/databases.md.
-const USERS: &str = "user default on nopass ~* &* +@all\nuser xlb on >secret resetkeys resetchannels -@all +ping +info\n\
-                     user poor on >secret resetkeys resetchannels -@all +ping";
+const POOR: &str = "user poor on >secret resetkeys resetchannels -@all +ping";
 const PROBES: usize = 20;
 
 #[test]
@@ -63,7 +61,7 @@ fn the_roles_of_servers_are_shown_and_the_servers_notice_nothing() -> Result<()>
 #[test]
 fn a_check_that_the_server_refuses_decides_nothing() -> Result<()> {
     let lab = Lab::build(&Topology::new("redis", Shape::TwoNics).backends(1))?;
-    let server = Redis::start(&lab, 1, USERS)?;
+    let server = Redis::start(&lab, 1, &format!("{USERS}\n{POOR}"))?;
     let password = lab.password_file("secret")?;
     let xlb = lab.start(&config(&lab, &format!("user = 'xlb'\n{password}")))?;
     xlb.wait_until_all_are_up()?;

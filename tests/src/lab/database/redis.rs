@@ -11,12 +11,9 @@ use tokio::net::{
 use super::{Engine, Row, lines::Lines};
 use crate::lab::{
     Backend, Family, Lab,
-    redis::{self, Redis},
+    redis::{self, Redis, USERS},
 };
 
-/// As in docs/databases.md.
-const USERS: &str = "user default on nopass ~* &* +@all\n\
-                     user xlb on >secret resetkeys resetchannels -@all +ping +info";
 /// The name of the server is that of its file.
 const NAME: &str = "string.match(redis.call('INFO', 'server'), 'config_file:[^\\n]*/(web%-%d)%.conf')";
 
