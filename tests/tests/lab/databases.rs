@@ -103,6 +103,44 @@ fn a_replica_that_is_far_behind_gets_no_reads_and_the_primary_serves_them_if_all
 }
 
 #[test]
+fn the_primary_serves_reads_while_all_replicas_are_dead() -> Result<()> {
+    let scene = Scene::<Postgres>::start("alone")?;
+    let clients = scene.clients();
+    scene.wait_for_reads(&clients, 1)?;
+
+    scene.servers[2].kill()?;
+    scene.servers[1].kill()?;
+    scene.wait_for_readers(&["web-1"])?;
+    scene.wait_for_reads(&clients, 0)?;
+    clients.stop()?;
+    scene.servers[1].start()?;
+    scene.wait_for_readers(&["web-2"])?;
+
+    assert_eq!(scene.roles("db-read")?["servers"][2]["reason"], "down");
+    all_reads_go_to_candidate(&scene)
+}
+
+#[test]
+fn a_replica_of_the_old_primary_gets_no_reads_after_a_promotion() -> Result<()> {
+    let scene = Scene::<Postgres>::start("oldline")?;
+    scene.servers[2].follow(&scene.servers[0])?;
+    scene.wait_for_readers(&["web-2", "web-3"])?;
+    let clients = scene.clients();
+    scene.wait_for_rows(&clients, 0)?;
+
+    let promoted = scene.promote()?;
+    scene.wait_for_rows(&clients, 1)?;
+    scene.wait_for_readers(&["web-2"])?;
+
+    let reason = &scene.roles("db-read")?["servers"][2]["reason"];
+    assert_eq!(reason, "too far behind, or of another history");
+    let (verdict, _) = scene.judge(clients, promoted)?;
+    eprintln!("{verdict}");
+    verdict.keeps_its_order()?;
+    all_reads_go_to_candidate(&scene)
+}
+
+#[test]
 fn checks_leave_no_errors_in_the_log_of_the_server() -> Result<()> {
     // A check that the machine is too busy for would end its connection.
     let scene = Scene::<Postgres>::start_with("silent", Duration::from_secs(1))?;
@@ -176,6 +214,17 @@ fn writes_go_on_after_the_primary_of_redis_was_killed() -> Result<()> {
 
     assert_eq!(scene.roles("db")?["servers"][0]["reason"], "outdated");
     Ok(())
+}
+
+/// New clients are answered by web-2 only.
+fn all_reads_go_to_candidate(scene: &Scene<Postgres>) -> Result<()> {
+    scene.wait_for_new_reads(1)?;
+    let clients = scene.clients();
+    scene.wait_for_reads(&clients, 1)?;
+    let (_, reads) = clients.stop()?;
+    let others = reads.answers.iter().find(|(_, server)| server != "web-2");
+    assert!(others.is_none(), "{others:?}");
+    scene.ensure_readers_lost_nothing(&reads)
 }
 
 /// The primary is killed, web-2 takes over, and the old primary starts again.

@@ -7,12 +7,12 @@ use std::{
 
 use anyhow::{Result, ensure};
 
-use super::{Clients, Engine, Reads, SETTLED, Scene, Verdict, verdict::Tables};
+use super::{Clients, Engine, Reads, SETTLED, Scene, Verdict, endpoint, verdict::Tables};
 use crate::lab::{MariaDb, wait::eventually};
 
 /// How long a dead primary is missed before a replica is promoted.
 const MISSED: Duration = Duration::from_secs(2);
-/// Rows of each writer that must be acknowledged before and after an act.
+/// Rows of each writer that must be acknowledged, and reads of each reader that must be answered, before and after an act.
 const SOME_ROWS: usize = 2;
 
 impl<E: Engine> Scene<E> {
@@ -22,6 +22,27 @@ impl<E: Engine> Scene<E> {
         let goal = clients.acknowledged_by(name) + SOME_ROWS * E::WRITERS as usize;
         let what = format!("rows are written to {name}");
         eventually(SETTLED, &what, || Ok(clients.acknowledged_by(name) >= goal)).map(drop)
+    }
+
+    /// Waits until a server has answered reads.
+    pub fn wait_for_reads(&self, clients: &Clients, server: usize) -> Result<()> {
+        let name = &self.servers[server].backend().name;
+        let goal = clients.answered_by(name) + SOME_ROWS * E::READERS as usize;
+        let what = format!("reads are answered by {name}");
+        eventually(SETTLED, &what, || Ok(clients.answered_by(name) >= goal)).map(drop)
+    }
+
+    /// Waits until a new connection for reads goes to a server. That may be 100 ms after `xlb role list` says so.
+    pub fn wait_for_new_reads(&self, server: usize) -> Result<()> {
+        let name = &self.servers[server].backend().name;
+        eventually(SETTLED, &format!("new reads go to {name}"), || {
+            let answer = self.lab.client.block_on(|| async {
+                let mut session = E::connect(endpoint::<E>(true)).await?;
+                E::ask(&mut session).await
+            });
+            Ok(answer.is_ok_and(|answer| answer == *name))
+        })
+        .map(drop)
     }
 
     /// Promotes the replica web-2.

@@ -90,6 +90,11 @@ impl Clients {
         locked(&self.writes).acks.iter().filter(|ack| ack.server == server).count()
     }
 
+    /// The number of reads so far that this server answered.
+    pub fn answered_by(&self, server: &str) -> usize {
+        locked(&self.reads).answers.iter().filter(|(_, name)| name == server).count()
+    }
+
     /// Stops the clients.
     pub fn stop(mut self) -> Result<(Writes, Reads)> {
         self.end()?;
