@@ -98,8 +98,8 @@ fn checks_of(server: &Web) -> Result<Vec<(u16, f64)>> {
 
 /// For each probe of a server, the milliseconds after its point of the grid. Each port is a backend.
 ///
-/// The points of a backend have its probes in order, one each: after a probe that never came, all are late by an interval. The
-/// earliest probe defines the grid.
+/// The points of a backend have its probes in order, one each: after a probe that never came, all are late by an
+/// interval. The earliest probe defines the grid.
 fn lateness(checks: &[(u16, f64)], fewest: usize) -> Result<Vec<f64>> {
     let mut of_backend: BTreeMap<u16, Vec<f64>> =
         many::ports(SERVICES).map(|port| (port, Vec::new())).collect();

@@ -109,7 +109,7 @@ fn a_server_is_checked_over_tls() -> Result<()> {
     Ok(())
 }
 
-/// What both servers have logged when the transfer has ended for both: the primary learns that from a message of the replica.
+/// What both servers have logged when the transfer has ended for both. The replica tells the primary.
 fn logs_after_transfer(primary: &Redis, replica: &Redis) -> Result<[String; 2]> {
     let mut logs = <[String; 2]>::default();
     eventually(SOON, "the transfer has ended for both", || {
