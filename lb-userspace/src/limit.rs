@@ -31,7 +31,7 @@ pub struct Limit {
     last_reached: Mutex<Option<Instant>>,
 }
 
-/// Whoever has this may run.
+/// Something may run as long as it has this.
 #[derive(Debug)]
 pub struct Turn<'l> {
     _shares: Option<SemaphorePermit<'l>>,

@@ -1,4 +1,4 @@
-//! Who can change a file, or put another in its place: whoever can write to it, to a directory on the way to it, or to a
+//! Who can change a file, or put another in its place: those who can write to it, to a directory on the way to it, or to a
 //! directory that has a symbolic link on the way.
 
 use std::{
