@@ -12,6 +12,7 @@ mod fault;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod inspected;
+mod kept;
 mod limited;
 mod login;
 mod role;

@@ -2,7 +2,7 @@
 //!
 //! The password is in a file, which is read at each login, so that a changed one needs no reload.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use toml::de::DeValue;
 
@@ -13,9 +13,6 @@ use crate::{
     text::quote,
 };
 
-/// A connection that is kept longer would not notice that the server has another certificate, or that the password has
-/// changed.
-pub const CONNECTION_MAX_AGE: Duration = Duration::from_hours(1);
 /// Longer than names are in any of the databases.
 const MAX_NAME: usize = 128;
 const MAX_PASSWORD: u64 = 1024;

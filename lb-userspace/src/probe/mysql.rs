@@ -5,8 +5,7 @@
 //!                                              └── each probe ──────┘
 //! ```
 //!
-//! The connection is kept for the next probe. A probe whose kept connection fails opens another one, so that a restart of the
-//! server is no failure. After an answer that is not good, the connection ends, because a login sees changed rights.
+//! The connection is [kept](super::kept) for the next probe.
 
 mod connection;
 pub(crate) mod engine;
@@ -20,8 +19,6 @@ pub(crate) mod wire;
 
 use std::time::Duration;
 
-use tokio::time::timeout;
-
 use self::{
     connection::{Connection, Login},
     refusal::Refusal,
@@ -31,7 +28,8 @@ use self::{
 use super::{
     Answer, CheckType, Facts, Fault, Place, Verdict,
     connect::connect,
-    login::{CONNECTION_MAX_AGE, PASSWORD_FILE, Password, USER},
+    kept::{self, Session},
+    login::{PASSWORD_FILE, Password, USER},
     tls_client::{CA, CERT, KEY, SERVER_NAME, TLS, TlsClient, TlsMode, TlsSession},
 };
 use crate::document::{AnyKey, Keys};
@@ -48,19 +46,12 @@ pub struct Mysql {
     client: TlsClient,
 }
 
-/// The connection of the last probe, if it was good.
-#[derive(Default)]
-pub struct Session {
-    tls: TlsSession,
-    kept: Option<Connection>,
-}
-
 impl CheckType for Mysql {
     const NAME: &'static str = "mysql";
     const KEYS: &'static [&'static dyn AnyKey] =
         &[&USER, &PASSWORD_FILE, &TLS, &CA, &SERVER_NAME, &CERT, &KEY];
     const FINDS_ROLES: bool = true;
-    type Session = Session;
+    type Session = Session<Connection>;
 
     fn read(keys: &Keys<'_>) -> Self {
         Self {
@@ -75,50 +66,38 @@ impl CheckType for Mysql {
         self.client.check_files()
     }
 
-    async fn run(&self, session: &mut Session, place: Place, limit: Duration) -> Verdict {
-        Verdict::now(timeout(limit, self.probe(session, place)).await.unwrap_or(Err(Fault::Silent)))
+    async fn run(&self, session: &mut Session<Connection>, place: Place, limit: Duration) -> Verdict {
+        session.probe(self, place, limit).await
     }
 }
 
-impl Mysql {
-    async fn probe(&self, session: &mut Session, place: Place) -> Result<Answer, Fault> {
-        if let Some(mut kept) = session.kept.take().filter(|kept| kept.opened.elapsed() < CONNECTION_MAX_AGE)
-            && let Ok(answer) = ask(&mut kept).await
-        {
-            session.kept = Some(kept);
-            return Ok(answer);
-        }
-        let mut connection = self.open(&mut session.tls, place).await?;
-        let answer = ask(&mut connection).await?;
-        session.kept = Some(connection);
-        Ok(answer)
-    }
+impl kept::Connection for Connection {
+    type Check = Mysql;
 
-    async fn open(&self, tls: &mut TlsSession, place: Place) -> Result<Connection, Fault> {
-        let password = self.password.read()?;
-        let login = Login { user: &self.user, password: password.as_deref() };
-        self.client.prepare(tls)?;
+    async fn open(check: &Mysql, tls: &mut TlsSession, place: Place) -> Result<Self, Fault> {
+        let password = check.password.read()?;
+        let login = Login { user: &check.user, password: password.as_deref() };
+        check.client.prepare(tls)?;
         let stream = connect(place).await?;
-        let mut connection = Connection::open(stream, place.address, (&self.client, tls), &login).await?;
+        let mut connection = Self::log_in(stream, place.address, (&check.client, tls), &login).await?;
         rows(connection.query(KEEP).await?)?;
         Ok(connection)
     }
-}
 
-/// Asks for the role.
-async fn ask(connection: &mut Connection) -> Result<Answer, Fault> {
-    let engine = connection.engine;
-    let state = rows(connection.query(engine.state_query()).await?)?;
-    let replica = match connection.query(engine.replica_query()).await? {
-        // Of a primary, it has columns and no row. Without columns, it is the answer to another statement.
-        rows::Answer::Rows(rows) if rows.has_columns() => rows,
-        rows::Answer::Rows(_) => return Err(Fault::Failed("an answer without columns".to_owned())),
-        rows::Answer::Refused(refusal) => return Err(no_right(refusal, engine.replica_right())),
-    };
-    let status = Status::read(&state, &replica)?;
-    let role = Some(status.report());
-    let facts = Facts { role, certificate_ends: connection.certificate_ends, ..Facts::default() };
-    Ok(Answer { text: status.to_string(), facts })
+    async fn ask(&mut self, _: &Mysql) -> Result<Answer, Fault> {
+        let engine = self.engine;
+        let state = rows(self.query(engine.state_query()).await?)?;
+        let replica = match self.query(engine.replica_query()).await? {
+            // Of a primary, it has columns and no row. Without columns, it is the answer to another statement.
+            rows::Answer::Rows(rows) if rows.has_columns() => rows,
+            rows::Answer::Rows(_) => return Err(Fault::Failed("an answer without columns".to_owned())),
+            rows::Answer::Refused(refusal) => return Err(no_right(refusal, engine.replica_right())),
+        };
+        let status = Status::read(&state, &replica)?;
+        let role = Some(status.report());
+        let facts = Facts { role, certificate_ends: self.certificate_ends, ..Facts::default() };
+        Ok(Answer { text: status.to_string(), facts })
+    }
 }
 
 fn rows(answer: rows::Answer) -> Result<Rows, Fault> {

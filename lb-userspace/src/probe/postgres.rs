@@ -6,8 +6,7 @@
 //!                                                 └─ kept ◀─┘
 //! ```
 //!
-//! The connection is kept for the next probe: a new one costs the server a process and a login. One that fails is
-//! opened again within the same probe.
+//! The connection is [kept](super::kept) for the next probe: a new one costs the server a process and a login.
 
 mod encrypted;
 mod faults;
@@ -17,13 +16,12 @@ pub(crate) mod state;
 
 use std::time::Duration;
 
-use tokio::time::timeout;
-
 use self::link::Link;
 use super::{
-    Answer, CheckType, Facts, Fault, Place, Verdict,
+    CheckType, Place, Verdict,
+    kept::Session,
     login::{DATABASE, PASSWORD_FILE, Password, USER},
-    tls_client::{CA, CERT, KEY, SERVER_NAME, TLS, TlsClient, TlsMode, TlsSession},
+    tls_client::{CA, CERT, KEY, SERVER_NAME, TLS, TlsClient, TlsMode},
 };
 use crate::document::{AnyKey, Keys};
 
@@ -36,20 +34,13 @@ pub struct Postgres {
     client: TlsClient,
 }
 
-/// What is kept between two probes. The connection is closed with it.
-#[derive(Default)]
-pub struct Session {
-    tls: TlsSession,
-    link: Option<Box<Link>>,
-}
-
 impl CheckType for Postgres {
     const NAME: &'static str = "postgres";
     const KEYS: &'static [&'static dyn AnyKey] =
         &[&USER, &DATABASE, &PASSWORD_FILE, &TLS, &CA, &SERVER_NAME, &CERT, &KEY];
     const FINDS_ROLES: bool = true;
     const COUNTS_HISTORY: bool = true;
-    type Session = Session;
+    type Session = Session<Link>;
 
     fn read(keys: &Keys<'_>) -> Self {
         Self {
@@ -65,32 +56,8 @@ impl CheckType for Postgres {
         self.password.check_file()
     }
 
-    async fn run(&self, session: &mut Session, place: Place, limit: Duration) -> Verdict {
-        Verdict::now(timeout(limit, self.probe(session, place)).await.unwrap_or(Err(Fault::Silent)))
-    }
-}
-
-impl Postgres {
-    async fn probe(&self, session: &mut Session, place: Place) -> Result<Answer, Fault> {
-        let kept = session.link.take().filter(|kept| kept.may_be_used_again());
-        if let Some(kept) = kept
-            && let Ok(answer) = self.ask(kept, session).await
-        {
-            return Ok(answer);
-        }
-        let link = Link::open(self, &mut session.tls, place).await?;
-        self.ask(Box::new(link), session).await
-    }
-
-    /// Keeps the connection if the server answers.
-    async fn ask(&self, mut link: Box<Link>, session: &mut Session) -> Result<Answer, Fault> {
-        let state = link.ask().await?;
-        let certificate_ends = link.certificate_ends;
-        session.link = Some(link);
-
-        let rights = if state.is_blind { format!(", but user {} lacks pg_monitor", self.user) } else { String::new() };
-        let text = format!("{}{rights}", state.report);
-        Ok(Answer { text, facts: Facts { certificate_ends, role: Some(state.report), ..Facts::default() } })
+    async fn run(&self, session: &mut Session<Link>, place: Place, limit: Duration) -> Verdict {
+        session.probe(self, place, limit).await
     }
 }
 

@@ -4,10 +4,7 @@
 //! server locks the host out. A login that the server refuses does not count. So every handshake goes on until the server
 //! ends it, with an anonymous login if need be: also if the server lacks TLS, or its certificate is not good.
 
-use std::{
-    net::SocketAddr,
-    time::{Instant, SystemTime},
-};
+use std::{net::SocketAddr, time::SystemTime};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -49,7 +46,6 @@ pub struct Login<'l> {
 pub struct Connection {
     channel: Channel,
     pub engine: Engine,
-    pub opened: Instant,
     pub certificate_ends: Option<SystemTime>,
 }
 
@@ -64,7 +60,7 @@ struct Channel {
 
 impl Connection {
     /// Logs in.
-    pub async fn open(
+    pub async fn log_in(
         stream: TcpStream,
         address: SocketAddr,
         (client, session): (&TlsClient, &mut TlsSession),
@@ -89,7 +85,7 @@ impl Connection {
             Either::Left(_) => None,
             Either::Right(tls) => tls_client::certificate_ends(tls),
         };
-        Ok(Self { channel, engine: Engine::of(&greeting.version), opened: Instant::now(), certificate_ends })
+        Ok(Self { channel, engine: Engine::of(&greeting.version), certificate_ends })
     }
 
     /// Asks.

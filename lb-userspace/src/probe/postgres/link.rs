@@ -10,7 +10,7 @@ use std::{
     time::SystemTime,
 };
 
-use tokio::{net::TcpStream, time::Instant};
+use tokio::net::TcpStream;
 use tokio_postgres::{
     Client, Config, Connection, Error, SimpleQueryMessage,
     config::{SslMode, SslNegotiation},
@@ -18,9 +18,9 @@ use tokio_postgres::{
 
 use super::{
     super::{
-        Fault, Place,
+        Answer, Facts, Fault, Place,
         connect::connect,
-        login::CONNECTION_MAX_AGE,
+        kept,
         limited::{Budget, Limited, limited},
         tls_client::{TlsMode, TlsSession},
     },
@@ -41,14 +41,14 @@ pub struct Link {
     budget: Budget,
     /// The connection must not be polled again.
     has_ended: bool,
-    opened: Instant,
     /// When the server's certificate ends.
-    pub certificate_ends: Option<SystemTime>,
+    certificate_ends: Option<SystemTime>,
 }
 
-impl Link {
-    /// Connects and logs in.
-    pub async fn open(check: &Postgres, session: &mut TlsSession, place: Place) -> Result<Self, Fault> {
+impl kept::Connection for Link {
+    type Check = Postgres;
+
+    async fn open(check: &Postgres, session: &mut TlsSession, place: Place) -> Result<Self, Fault> {
         let mut config = Config::new();
         config.user(&check.user).dbname(&check.database).application_name("xlb");
         config.ssl_negotiation(SslNegotiation::Postgres).ssl_mode(match check.client.mode {
@@ -68,16 +68,24 @@ impl Link {
         };
         let stream = opening(stream, check.client.mode);
         let (client, connection) = config.connect_raw(stream, upgrade).await.map_err(|error| faults::of(&error))?;
-        Ok(Self { client: Some(client), connection, budget, has_ended: false, opened: Instant::now(), certificate_ends })
+        Ok(Self { client: Some(client), connection, budget, has_ended: false, certificate_ends })
     }
 
-    /// Is it young enough for another probe, and has it received little enough?
-    pub fn may_be_used_again(&self) -> bool {
-        self.opened.elapsed() < CONNECTION_MAX_AGE && !self.budget.is_used_up()
+    async fn ask(&mut self, check: &Postgres) -> Result<Answer, Fault> {
+        let State { report, is_blind } = self.state().await?;
+        let rights = if is_blind { format!(", but user {} lacks pg_monitor", check.user) } else { String::new() };
+        let text = format!("{report}{rights}");
+        let certificate_ends = self.certificate_ends;
+        Ok(Answer { text, facts: Facts { certificate_ends, role: Some(report), ..Facts::default() } })
     }
 
-    /// Asks the server for its role.
-    pub async fn ask(&mut self) -> Result<State, Fault> {
+    fn is_used_up(&self) -> bool {
+        self.budget.is_used_up()
+    }
+}
+
+impl Link {
+    async fn state(&mut self) -> Result<State, Fault> {
         self.budget.renew();
         let rows = self.query(state::QUERY).await.map_err(|error| faults::of(&error))?;
         let rows: Vec<_> = rows.iter().filter_map(row_of).collect();

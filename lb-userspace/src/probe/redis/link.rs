@@ -2,17 +2,14 @@
 
 use std::{io, time::SystemTime};
 
-use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    time::Instant,
-};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::{
     super::{
-        Fault, Place, RoleReport,
+        Answer, Facts, Fault, Place,
         connect::connect,
+        kept,
         limited::{Budget, limited},
-        login::CONNECTION_MAX_AGE,
         tls_client::{self, TlsMode, TlsSession},
     },
     Redis,
@@ -26,9 +23,8 @@ pub struct Link {
     /// What was received after the last reply.
     received: Vec<u8>,
     budget: Budget,
-    opened: Instant,
     /// When the server's certificate ends.
-    pub certificate_ends: Option<SystemTime>,
+    certificate_ends: Option<SystemTime>,
 }
 
 /// With TLS or without.
@@ -36,9 +32,11 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-impl Link {
-    /// Connects, and logs in if there is a password.
-    pub async fn open(check: &Redis, session: &mut TlsSession, place: Place) -> Result<Self, Fault> {
+impl kept::Connection for Link {
+    type Check = Redis;
+
+    /// Logs in only if there is a password.
+    async fn open(check: &Redis, session: &mut TlsSession, place: Place) -> Result<Self, Fault> {
         let password = check.password.read()?;
         check.client.prepare(session)?;
         let (stream, budget) = limited(connect(place).await?);
@@ -51,7 +49,7 @@ impl Link {
                 Box::new(stream)
             }
         };
-        let mut link = Self { stream, received: Vec::new(), budget, opened: Instant::now(), certificate_ends };
+        let mut link = Self { stream, received: Vec::new(), budget, certificate_ends };
         if let Some(password) = password {
             let user = check.user.as_deref().map(str::as_bytes);
             let words: Vec<&[u8]> = [Some(b"AUTH".as_slice()), user, Some(&password)].into_iter().flatten().collect();
@@ -60,23 +58,25 @@ impl Link {
         Ok(link)
     }
 
-    /// Is it young enough for another probe?
-    pub fn may_be_used_again(&self) -> bool {
-        self.opened.elapsed() < CONNECTION_MAX_AGE && !self.budget.is_used_up()
-    }
-
-    /// Asks the server for its role.
-    pub async fn ask(&mut self) -> Result<RoleReport, Fault> {
+    async fn ask(&mut self, _: &Redis) -> Result<Answer, Fault> {
         self.budget.renew();
         if let Reply::Error(words) = self.call(&[b"PING"]).await? {
             state::obstacle(&words).map_or(Ok(()), Err)?;
         }
-        match self.call(&[b"INFO", b"replication"]).await? {
-            Reply::Text(info) => state::read(&info).ok_or_else(not_understood),
-            Reply::Error(words) => Err(state::refusal(&words)),
-        }
+        let report = match self.call(&[b"INFO", b"replication"]).await? {
+            Reply::Text(info) => state::read(&info).ok_or_else(not_understood)?,
+            Reply::Error(words) => return Err(state::refusal(&words)),
+        };
+        let (text, certificate_ends) = (report.to_string(), self.certificate_ends);
+        Ok(Answer { text, facts: Facts { certificate_ends, role: Some(report), ..Facts::default() } })
     }
 
+    fn is_used_up(&self) -> bool {
+        self.budget.is_used_up()
+    }
+}
+
+impl Link {
     async fn log_in(&mut self, words: &[&[u8]]) -> Result<(), Fault> {
         match self.call(words).await? {
             Reply::Text(_) => Ok(()),

@@ -19,7 +19,7 @@ use tokio::{
 use super::super::{
     Answer, Fault, Place, ProbeOutcome, Prober, Role,
     fixture::{AMPLE, Backend, configured, drain, probe_as, probe_within, told},
-    login::CONNECTION_MAX_AGE,
+    kept::MAX_AGE,
 };
 
 const KEYS: &str = "type = 'redis'";
@@ -81,7 +81,7 @@ async fn a_connection_is_not_kept_for_ever() {
     probe(&mut prober, &server).await.unwrap();
 
     tokio::time::pause();
-    tokio::time::advance(CONNECTION_MAX_AGE).await;
+    tokio::time::advance(MAX_AGE).await;
     tokio::time::resume();
     probe(&mut prober, &server).await.unwrap();
 
