@@ -4,12 +4,8 @@ use std::{
     fs::{self, File, Metadata},
     io::{self, Read as _},
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+    path::Path,
 };
-
-use toml::de::DeValue;
-
-use crate::{document::value, text::quote};
 
 /// Who may read the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,22 +38,12 @@ impl Readers {
         }
     }
 
-    fn allow(self, file: &Metadata) -> Result<(), Unusable> {
+    /// An error if others than these can use the file.
+    pub fn allow(self, file: &Metadata) -> Result<(), Unusable> {
         let mode = file.permissions().mode() & 0o777;
         let (forbidden, remedy) = self.forbidden();
         if mode & forbidden == 0 { Ok(()) } else { Err(Unusable::Exposed { mode, remedy }) }
     }
-}
-
-/// A key that names a secret. A file that others can use is a mistake in the configuration; one that is missing is not: it may
-/// come later.
-pub fn secret_path(value: &DeValue<'_>) -> Result<PathBuf, String> {
-    let path = value::file_path(value)?;
-    if let Ok(file) = fs::metadata(&path) {
-        let named = |why| format!("{}: {why}", quote(&path.display().to_string()));
-        Readers::OwnerAndGroup.allow(&file).map_err(named)?;
-    }
-    Ok(path)
 }
 
 /// Reads a file of at most this many bytes. It is refused if others than these can use it.

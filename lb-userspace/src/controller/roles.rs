@@ -335,18 +335,16 @@ impl Roles {
     /// Remembers the primary. Its election ends a fence, and a choice of the operator that is no longer needed.
     fn remember(&mut self, service: &str, outcome: &Outcome, is_alone: bool) {
         let Outcome::Elected(address) = outcome else { return };
-        let Some(mark) = self.report(service, *address).map(|report| report.mark.clone()) else { return };
+        let Some(report) = self.report(service, *address).cloned() else { return };
+        let mark = &report.mark;
         let remembered = self.memory.services.entry(service.to_owned()).or_default();
         let before = remembered.clone();
-        remembered.primary = Some(Holder::new(*address, &mark));
+        remembered.primary = Some(Holder::new(*address, mark));
         remembered.cluster = mark.cluster().map(ClusterId).or(remembered.cluster);
         remembered.fence = None;
         remembered.forced = remembered.forced.filter(|forced| forced.address == *address && !is_alone);
-        let has_changed = *remembered != before;
-        self.is_unsaved |= has_changed;
-        if let Some(report) = self.report(service, *address).cloned() {
-            self.learn_term(service, &report);
-        }
+        self.is_unsaved |= *remembered != before;
+        self.learn_term(service, &report);
     }
 
     /// Which flows a server gets.

@@ -1,12 +1,13 @@
 //! Values in the file: one function per kind, which returns the value or a message about what is wrong.
 
-use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{fs, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use toml::de::DeValue;
 
 use super::table::kind;
 use crate::{
     duration,
+    limited_file::Readers,
     named::{self, Named},
     text::{either, quote, suggest},
 };
@@ -127,6 +128,17 @@ pub fn file_path(value: &DeValue<'_>) -> Result<PathBuf, String> {
     } else {
         Err(format!("{} is not an absolute path", quote(path)))
     }
+}
+
+/// The absolute path of a file with a secret. A file that others can use is a mistake in the configuration; one that is missing is
+/// not: it may come later.
+pub fn secret_path(value: &DeValue<'_>) -> Result<PathBuf, String> {
+    let path = file_path(value)?;
+    if let Ok(file) = fs::metadata(&path) {
+        let named = |why| format!("{}: {why}", quote(&path.display().to_string()));
+        Readers::OwnerAndGroup.allow(&file).map_err(named)?;
+    }
+    Ok(path)
 }
 
 /// An integer as written, and its value if it fits.

@@ -21,7 +21,7 @@ pub struct Finding {
 }
 
 /// Probes the target once. The result comes within its timeout. That of a program comes within twice that time: the timeout
-/// begins anew when the program may run.
+/// begins again when the program may run.
 pub async fn probe(prober: &mut Prober, target: &Target) -> Finding {
     let at = SystemTime::now();
     let started = Instant::now();

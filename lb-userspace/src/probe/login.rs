@@ -19,7 +19,7 @@ const MAX_PASSWORD: u64 = 1024;
 
 pub const USER: Key<String> = Key::new("user", |it| name(it, "user"));
 pub const DATABASE: Key<String> = Key::new("database", |it| name(it, "database"));
-pub const PASSWORD_FILE: Key<PathBuf> = Key::new("password_file", limited_file::secret_path);
+pub const PASSWORD_FILE: Key<PathBuf> = Key::new("password_file", value::secret_path);
 
 /// Where the password is. `None`: there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -31,7 +31,6 @@ use self::files::Stamps;
 use super::Fault;
 use crate::{
     document::{AnyKey, Key, Keys, value},
-    limited_file::secret_path,
     named::named,
     text::quote,
 };
@@ -67,7 +66,7 @@ pub const TLS: Key<TlsMode> = Key::new("tls", |it| value::choice(it, "value of t
 pub const CA: Key<PathBuf> = Key::new("ca", value::file_path);
 pub const SERVER_NAME: Key<String> = Key::new("server_name", server_name);
 pub const CERT: Key<PathBuf> = Key::new("cert", value::file_path);
-pub const KEY: Key<PathBuf> = Key::new("key", secret_path);
+pub const KEY: Key<PathBuf> = Key::new("key", value::secret_path);
 
 /// What is kept between two handshakes: the configuration made from the files.
 #[derive(Default)]

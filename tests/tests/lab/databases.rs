@@ -172,7 +172,7 @@ fn writes_follow_a_switchover_of_mariadb() -> Result<()> {
     let before = scene.servers[0].requests_of_application()?;
     scene.wait_for_rows(&clients, 1)?;
 
-    // A read-only server takes no row, whoever asks it.
+    // A read-only server takes no row, so the table alone would not show a wrong destination.
     assert!(before > 0);
     assert_eq!(scene.servers[0].requests_of_application()?, before);
     let (verdict, reads) = scene.judge(clients, promoted)?;
@@ -186,7 +186,7 @@ fn writes_follow_a_switchover_of_mariadb() -> Result<()> {
 fn writes_go_on_after_the_primary_of_mariadb_was_killed() -> Result<()> {
     let scene = killed_and_back(Scene::<MariaDb>::start("mariadbkill")?)?;
 
-    // A read-only server takes no row, whoever asks it.
+    // A read-only server takes no row, so the table alone would not show a wrong destination.
     let [old, new, _] = &scene.servers;
     assert_eq!(old.requests_of_application()?, 0);
     assert!(new.requests_of_application()? > 0);

@@ -1,8 +1,8 @@
 //! Status for a monitoring system (Monitoring Plugins Development Guidelines: one line, exit 0 to 3).
 
-use super::super::role;
 use crate::{
     api::client,
+    cli::role,
     probe::Role,
     text::{counted, printable},
     view::Status,
@@ -93,13 +93,13 @@ mod tests {
     use super::*;
     use crate::{
         spec::LinkMode,
-        view::{FlowCount, Interface, ServiceSummary},
+        view::{FlowCount, Interface, PrimaryState, ServiceRole, ServiceSummary},
     };
 
     #[test]
     fn the_worst_finding_decides() {
         type Change = fn(&mut Status);
-        let cases: [(Change, Level, &str); 7] = [
+        let cases: [(Change, Level, &str); 8] = [
             (|_| {}, Level::Ok, "XLB OK: 1 service, 2 backends up"),
             (|it| it.services[0].backends_up = 1, Level::Warning, "XLB WARNING: web: 1 of 2 backends up"),
             (|it| it.last_reload_successful = false, Level::Warning, "XLB WARNING: the last reload failed"),
@@ -108,6 +108,14 @@ mod tests {
                 |it| it.services[0].backends_serving = 0,
                 Level::Critical,
                 "XLB CRITICAL: web has no backend that can take new flows",
+            ),
+            (
+                |it| {
+                    it.services[0].backends_serving = 0;
+                    it.roles = vec![without_primary()];
+                },
+                Level::Critical,
+                "XLB CRITICAL: web: no primary for 5s: fenced by the operator",
             ),
             (
                 |it| {
@@ -147,6 +155,21 @@ mod tests {
 
         assert_eq!(verdict.level, Level::Unknown);
         assert_eq!(verdict.line(), "XLB UNKNOWN: GET /v1/status: no answer from the daemon within 5s");
+    }
+
+    fn without_primary() -> ServiceRole {
+        ServiceRole {
+            service: "web".into(),
+            role: Role::Primary,
+            state: PrimaryState::Fenced,
+            primary: None,
+            since_seconds: 5,
+            fenced: true,
+            forced: None,
+            cluster: None,
+            term: None,
+            servers: Vec::new(),
+        }
     }
 
     fn good() -> Status {

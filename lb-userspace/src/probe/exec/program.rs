@@ -57,7 +57,7 @@ impl Program {
         match watch(Pid::from_child(&child)) {
             Ok(ended) => Ok(Self { running: Some(Running { child, ended, _turn: turn }), output }),
             Err(error) => {
-                child.kill()?;
+                let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
                 child.wait()?;
                 Err(error)
             }

@@ -31,13 +31,7 @@ const SHORT: Duration = Duration::from_millis(150);
 
 #[tokio::test]
 async fn a_primary_tells_its_role_again_and_again_over_one_connection() {
-    let connections = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&connections);
-    let server = Backend::new(move |stream| {
-        counted.fetch_add(1, Ordering::Relaxed);
-        serve(stream, usize::MAX)
-    })
-    .await;
+    let (server, connections) = counting(String::new()).await;
     let mut prober = configured(KEYS).prober();
 
     for _ in 0..3 {
@@ -51,14 +45,8 @@ async fn a_primary_tells_its_role_again_and_again_over_one_connection() {
 
 #[tokio::test]
 async fn each_probe_over_a_connection_may_receive_as_much() {
-    let connections = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&connections);
-    let server = Backend::new(move |stream| {
-        counted.fetch_add(1, Ordering::Relaxed);
-        let replicas = "slave0:ip=10.0.0.2,port=6379,state=online,offset=1234,lag=0\r\n".repeat(700);
-        serve_with(stream, usize::MAX, replicas)
-    })
-    .await;
+    let replicas = "slave0:ip=10.0.0.2,port=6379,state=online,offset=1234,lag=0\r\n".repeat(700);
+    let (server, connections) = counting(replicas).await;
     let mut prober = configured(KEYS).prober();
 
     for _ in 0..3 {
@@ -70,13 +58,7 @@ async fn each_probe_over_a_connection_may_receive_as_much() {
 
 #[tokio::test]
 async fn a_connection_is_not_kept_for_ever() {
-    let connections = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&connections);
-    let server = Backend::new(move |stream| {
-        counted.fetch_add(1, Ordering::Relaxed);
-        serve(stream, usize::MAX)
-    })
-    .await;
+    let (server, connections) = counting(String::new()).await;
     let mut prober = configured(KEYS).prober();
     probe(&mut prober, &server).await.unwrap();
 
@@ -244,6 +226,17 @@ async fn a_frozen_or_slow_server_is_silent() {
 
 async fn probe(prober: &mut Prober, server: &Backend) -> Result<Answer, Fault> {
     prober.run(Place { address: server.address, source: None }, AMPLE).await.answer
+}
+
+/// A server that answers all probes, with these further lines, and how many connections it has had.
+async fn counting(lines: String) -> (Backend, Arc<AtomicUsize>) {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    let server = Backend::new(move |stream| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        serve_with(stream, usize::MAX, lines.clone())
+    });
+    (server.await, connections)
 }
 
 /// Answers this many probes, and closes.
