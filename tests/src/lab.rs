@@ -10,6 +10,7 @@
 //!   MariaDb, Redis       a database server on a backend               mariadb, redis
 //!   database::Scene      a database cluster with its application  database, postgres
 //!   TcpEcho, UdpEcho     other servers, as threads in a namespace     echo
+//!   hostile::start      servers that answer wrongly                      hostile
 //!   visit, Live          clients, as threads in a namespace           visit, live
 //!   Flood                forged clients                               flood
 //!   Capture              verifies every checksum that passes          capture
@@ -29,6 +30,7 @@ pub mod demo;
 pub mod echo;
 pub mod flapping;
 pub mod flood;
+pub mod hostile;
 pub mod link;
 pub mod live;
 pub mod many;

@@ -43,9 +43,20 @@ pub struct Encryption {
 impl Encryption {
     /// Makes a certificate in this directory.
     pub fn make(directory: &Path) -> Result<Self> {
-        let made =
-            Self { certificate: directory.join("web.cert.pem"), private_key: directory.join("web.key.pem") };
-        certificate::make(&made.certificate, &made.private_key)?;
+        Self::make_by(certificate::make, "web", directory)
+    }
+
+    /// The same with a certificate that has expired.
+    pub fn make_expired(directory: &Path) -> Result<Self> {
+        Self::make_by(certificate::make_expired, "expired", directory)
+    }
+
+    fn make_by(make: fn(&Path, &Path) -> Result<()>, name: &str, directory: &Path) -> Result<Self> {
+        let made = Self {
+            certificate: directory.join(format!("{name}.cert.pem")),
+            private_key: directory.join(format!("{name}.key.pem")),
+        };
+        make(&made.certificate, &made.private_key)?;
         Ok(made)
     }
 }

@@ -15,6 +15,7 @@ mod floods;
 mod flow_remove;
 mod forwarding;
 mod health;
+mod hostile;
 mod itself;
 mod killed_starts;
 mod kills;
