@@ -52,7 +52,7 @@ pub struct Scene<E> {
 }
 
 impl<E: Engine> Scene<E> {
-    /// Starts everything, and waits until the primary is known and both replicas serve reads.
+    /// Starts everything, and waits until the primary is known and both replicas serve reads, also in the data plane.
     pub fn start(tag: &'static str) -> Result<Self> {
         Self::start_with(tag, INTERVAL)
     }
@@ -65,6 +65,7 @@ impl<E: Engine> Scene<E> {
         let scene = Self { servers, xlb, lab };
         scene.wait_for_primary("web-1")?;
         scene.wait_for_readers(&["web-2", "web-3"])?;
+        scene.wait_for_new_reads(&["web-2", "web-3"])?;
         Ok(scene)
     }
 

@@ -218,7 +218,7 @@ fn writes_go_on_after_the_primary_of_redis_was_killed() -> Result<()> {
 
 /// New clients are answered by web-2 only.
 fn all_reads_go_to_candidate(scene: &Scene<Postgres>) -> Result<()> {
-    scene.wait_for_new_reads(1)?;
+    scene.wait_for_new_reads(&["web-2"])?;
     let clients = scene.clients();
     scene.wait_for_reads(&clients, 1)?;
     let (_, reads) = clients.stop()?;

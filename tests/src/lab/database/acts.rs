@@ -32,15 +32,14 @@ impl<E: Engine> Scene<E> {
         eventually(SETTLED, &what, || Ok(clients.answered_by(name) >= goal)).map(drop)
     }
 
-    /// Waits until a new connection for reads goes to a server. That may be 100 ms after `xlb role list` says so.
-    pub fn wait_for_new_reads(&self, server: usize) -> Result<()> {
-        let name = &self.servers[server].backend().name;
-        eventually(SETTLED, &format!("new reads go to {name}"), || {
+    /// Waits until a new connection for reads goes to one of these servers. That may be 100 ms after `xlb role list` says so.
+    pub fn wait_for_new_reads(&self, names: &[&str]) -> Result<()> {
+        eventually(SETTLED, &format!("new reads go to one of {names:?}"), || {
             let answer = self.lab.client.block_on(|| async {
                 let mut session = E::connect(endpoint::<E>(true)).await?;
                 E::ask(&mut session).await
             });
-            Ok(answer.is_ok_and(|answer| answer == *name))
+            Ok(answer.is_ok_and(|answer| names.contains(&answer.as_str())))
         })
         .map(drop)
     }
