@@ -5,7 +5,7 @@
 //!                                              └── each probe ──────┘
 //! ```
 //!
-//! The connection is [kept](super::kept) for the next probe.
+//! The connection is [kept] for the next probe.
 
 mod connection;
 pub(crate) mod engine;
