@@ -141,6 +141,8 @@ pub struct Controller<D, H> {
     /// Warnings that stay until the next start.
     start_warnings: Vec<String>,
     since: Since,
+    /// When the current turn began.
+    at: Instant,
     /// The spec at start. Its interfaces, limits, API and metrics apply until the daemon stops.
     running: Spec,
     intent: Intent,
@@ -245,6 +247,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             capacity: start.capacity,
             start_warnings: start.warnings,
             since: start.since,
+            at: now,
             running: start.spec,
             intent,
             state: State::new(applied.spec, applied.admin_states, start.roles, now),
@@ -304,6 +307,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     /// Acts on the state: updates the maps, walks one chunk of the flow tables, answers requests, and collects one
     /// chunk of a scrape.
     pub fn turn(&mut self, now: Instant) {
+        self.at = now;
         let links_changed = std::mem::take(&mut self.links_changed);
         if links_changed {
             self.refresh_host_or_log();

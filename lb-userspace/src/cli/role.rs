@@ -40,13 +40,39 @@ pub async fn role(console: &mut Console<'_>, client: &Client, verb: RoleVerb) ->
             }
         }
         RoleVerb::Unfence { service } => {
+            let before = known(client, &service).await?;
             let role = client.unfence(&service).await?;
-            console.say(&format!("{service}: the fence is ended: {}", state(&role)))
+            let done =
+                if before.is_some_and(|it| it.fenced) { "the fence is ended" } else { "it is not fenced" };
+            console.say(&format!("{service}: {done}: {}", state(&role)))
         }
         RoleVerb::Force { name } => {
+            let before = known(client, &name.service).await?;
             let role = client.force(&name).await?;
+            before.map_or(Ok(()), |before| overruled(console, &before, &name.backend))?;
             console.say(&format!("{}: {}", name.service, state(&role)))
         }
+    }
+}
+
+async fn known(client: &Client, service: &str) -> Result<Option<ServiceRole>, Failure> {
+    Ok(client.roles().await?.into_iter().find(|it| it.service == service))
+}
+
+/// What an operator who makes a server the primary must know.
+fn overruled(console: &mut Console<'_>, before: &ServiceRole, backend: &str) -> Result<(), Failure> {
+    if before.fenced {
+        console.say(&format!("warning: the fence of {} is ended", before.service))?;
+    }
+    let server = before.servers.iter().find(|it| it.name == backend);
+    match server.and_then(|it| it.reason.as_deref()) {
+        Some(reason @ ("outdated" | "of another cluster")) => {
+            let mark = server.and_then(|it| it.mark.as_deref()).unwrap_or("no mark");
+            console.say(&format!(
+                "warning: {backend} is {reason} ({mark}): writes that the last primary took are not on it"
+            ))
+        }
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -106,7 +132,7 @@ const fn words(state: PrimaryState) -> &'static str {
         PrimaryState::Elected => "elected",
         PrimaryState::Unknown => "not all servers have answered yet",
         PrimaryState::NoClaim => "no server says primary",
-        PrimaryState::NotSteady => "a server says primary, but not often enough yet",
+        PrimaryState::NotSteady => "a server says primary, but not often enough in a row yet",
         PrimaryState::Refused => "those that say primary are outdated, or of another cluster",
         PrimaryState::Fenced => "fenced by the operator",
         PrimaryState::Contested => "several servers say primary, and none is newer",

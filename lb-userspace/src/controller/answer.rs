@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use lb_common::{
@@ -11,7 +11,13 @@ use lb_common::{
     counters::BackendCounters,
 };
 
-use super::{index::Indexed, state::State, sums::Sums, walk::Count};
+use super::{
+    index::Indexed,
+    role_requests::TWO_ROLES,
+    state::{HealthState, State},
+    sums::Sums,
+    walk::Count,
+};
 use crate::{
     datapath::Capacity,
     event::Health,
@@ -26,6 +32,7 @@ pub struct Facts<'a> {
     have: &'a Indexed,
     count: Option<&'a Count>,
     is_ejected: &'a dyn Fn(BackendId) -> bool,
+    now: Instant,
 }
 
 impl<'a> Facts<'a> {
@@ -34,8 +41,9 @@ impl<'a> Facts<'a> {
         have: &'a Indexed,
         count: Option<&'a Count>,
         is_ejected: &'a dyn Fn(BackendId) -> bool,
+        now: Instant,
     ) -> Self {
-        Self { state, have, count, is_ejected }
+        Self { state, have, count, is_ejected, now }
     }
 
     pub fn services(&self) -> Vec<view::Service> {
@@ -120,7 +128,7 @@ impl<'a> Facts<'a> {
             max_flows: backend.max_flows,
             health: self.state.health(service, backend).into(),
             role: self.role(service, backend),
-            lag_ms: self.state.role_lag(service, backend),
+            lag_ms: self.state.lag(service, backend, self.now).map(milliseconds),
             ejected: entry.is_some_and(|entry| (self.is_ejected)(entry.id)),
             admin_state: self.state.admin(&name),
             flows: entry.map(|entry| self.flows_of(entry.id).all()).unwrap_or_default(),
@@ -133,14 +141,14 @@ impl<'a> Facts<'a> {
         finds_roles.then(|| self.state.role(service, backend).into())
     }
 
-    pub fn health(&self, now: Instant) -> Vec<view::HealthState> {
+    pub fn health(&self) -> Vec<view::HealthState> {
         let services = self.state.spec().services.iter();
         services
             .flat_map(|service| service.backends.iter().map(move |backend| (service, backend)))
             .map(|(service, backend)| {
                 let health_state = self.state.health_state(&name(service, backend));
                 let since =
-                    health_state.map(|health_state| now.saturating_duration_since(health_state.since));
+                    health_state.map(|health_state| self.now.saturating_duration_since(health_state.since));
                 view::HealthState {
                     service: service.name.clone(),
                     name: backend.name.clone(),
@@ -148,9 +156,7 @@ impl<'a> Facts<'a> {
                     check: service.health.as_ref().map(|check| check.probe.kind()),
                     health: self.state.health(service, backend).into(),
                     since_seconds: since.unwrap_or_default().as_secs(),
-                    last: health_state
-                        .and_then(|health_state| health_state.last.as_ref())
-                        .map(view::ProbeResult::from),
+                    last: health_state.and_then(last_result),
                 }
             })
             .collect()
@@ -241,6 +247,18 @@ fn of(service: &Service, backend: Option<&Backend>, flows: u64, counters: &Backe
         returned_packets_total: counters.returned.packets,
         returned_bytes_total: counters.returned.bytes,
     }
+}
+
+fn last_result(health_state: &HealthState) -> Option<view::ProbeResult> {
+    let mut last = view::ProbeResult::from(health_state.last.as_ref()?);
+    if health_state.is_of_two_roles() {
+        last.detail += &format!("; it {TWO_ROLES}");
+    }
+    Some(last)
+}
+
+pub fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 const fn gets_flows(entry: &Entry) -> bool {

@@ -80,7 +80,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Request::Services(reply) => reply.send(Ok(self.with_facts(|facts| facts.services()))),
             Request::Backends { service, reply } => reply.send(self.backends(service.as_deref())),
             Request::Backend { backend, reply } => reply.send(self.backend(&backend)),
-            Request::Health(reply) => reply.send(Ok(self.with_facts(|facts| facts.health(now)))),
+            Request::Health(reply) => reply.send(Ok(self.with_facts(|facts| facts.health()))),
             Request::Probe { backend, reply } => reply.send(self.probe_target(&backend)),
             Request::Roles(reply) => reply.send(Ok(self.service_roles(now))),
             Request::Fence { service, reply } => reply.send(self.fence(&service, now)),
@@ -254,7 +254,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
 
     pub(super) fn with_facts<T>(&self, read: impl FnOnce(&Facts<'_>) -> T) -> T {
         let is_ejected = |id| self.datapath.is_ejected(id);
-        read(&Facts::new(&self.state, &self.have, self.walks.last_count(), &is_ejected))
+        read(&Facts::new(&self.state, &self.have, self.walks.last_count(), &is_ejected, self.at))
     }
 
     pub(super) fn service(&self, name: &str) -> Result<&Service, Problem> {

@@ -6,9 +6,9 @@ use log::{error, info, warn};
 
 use super::{
     Controller, Host,
-    roles::{Change, Outcome, Vacancy},
+    roles::{Change, Fit, Outcome, Vacancy},
 };
-use crate::{datapath::Datapath, probe::Role, spec::BackendName};
+use crate::{datapath::Datapath, named::Named, probe::Role, spec::BackendName};
 
 impl<D: Datapath, H: Host> Controller<D, H> {
     /// Logs the elections of services for writes with another outcome. Services for reads only follow.
@@ -18,6 +18,26 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             if wanted == Some(Role::Primary) {
                 self.tell(&change);
             }
+        }
+        for name in self.state.take_read_changes() {
+            self.tell_of_reads(&name);
+        }
+    }
+
+    /// What happens because a server is down, is said with its health.
+    fn tell_of_reads(&self, name: &BackendName) {
+        let Some((service, backend)) = self.state.find(name) else { return };
+        let role = self.state.role(service, backend).map_or("unknown", Named::name);
+        match self.state.fit(service, backend) {
+            Fit::Regular => info!(backend:% = name, role; "backend serves reads"),
+            Fit::Backup => info!(backend:% = name, role; "backend serves reads if no replica can"),
+            Fit::Unfit => {
+                let lag = self.state.roles().lag(&service.name, backend.address, self.at).0;
+                let lag_ms = lag.map_or_else(|| "unknown".to_owned(), |lag| lag.as_millis().to_string());
+                let why = self.reason(service, backend);
+                warn!(backend:% = name, role, why, lag_ms; "backend serves no reads");
+            }
+            Fit::Unknown => {}
         }
     }
 

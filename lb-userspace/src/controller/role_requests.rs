@@ -6,7 +6,8 @@ use log::{info, warn};
 
 use super::{
     Controller, Host,
-    roles::{Fit, Outcome, Refusal, Roles, Vacancy},
+    roles::{Cluster, Fit, Outcome, ReadRefusal, Refusal, Roles, Vacancy},
+    state::HealthState,
 };
 use crate::{
     datapath::Datapath,
@@ -140,28 +141,45 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     }
 
     /// Why a server gets no flows because of its role.
-    fn reason(&self, service: &Service, backend: &Backend) -> &'static str {
+    pub(super) fn reason(&self, service: &Service, backend: &Backend) -> &'static str {
         let roles = self.state.roles();
         if self.state.health(service, backend) == Some(Health::Down) {
             return "down";
         }
         let Some(report) = roles.report(&service.name, backend.address) else { return "has not answered" };
+        let name = BackendName::new(&service.name, &backend.name);
+        if self.state.health_state(&name).is_some_and(HealthState::is_of_two_roles) {
+            return TWO_ROLES;
+        }
+        let cluster = self.state.cluster(service);
         match (service.role.wanted, report.role) {
             (Some(Role::Primary) | None, Role::Replica) => "replica",
-            (Some(Role::Replica), Role::Primary) => "primary",
-            (Some(Role::Replica), Role::Replica) if !report.is_following => "follows no primary",
-            (Some(Role::Replica), Role::Replica) => "too far behind, or of another history",
-            (Some(Role::Primary) | None, Role::Primary) => {
-                match roles.refusal(&self.state.cluster(service), backend.address) {
-                    Some(Refusal::OtherCluster) => "of another cluster",
-                    Some(Refusal::Outdated) => "outdated",
-                    Some(Refusal::Fenced) => "fenced",
-                    None => "not the only one, or not often enough yet",
-                }
+            (Some(Role::Primary) | None, Role::Primary) => self.not_elected(&cluster, backend),
+            (Some(Role::Replica), Role::Primary) if backend.backup => self.not_elected(&cluster, backend),
+            (Some(Role::Replica), Role::Replica | Role::Primary) => {
+                let refused = roles.reads_refused(&cluster, backend.address, self.at);
+                refused.map_or(NOT_STEADY, ReadRefusal::words)
             }
         }
     }
+
+    /// Why a server that says primary is not the primary.
+    fn not_elected(&self, cluster: &Cluster<'_>, backend: &Backend) -> &'static str {
+        let roles = self.state.roles();
+        match roles.refusal(cluster, backend.address) {
+            Some(Refusal::OtherCluster) => "of another cluster",
+            Some(Refusal::Outdated) => "outdated",
+            Some(Refusal::Fenced) => "fenced",
+            None if roles.is_steady(cluster.name, backend.address) => "not the only one",
+            None => NOT_STEADY,
+        }
+    }
 }
+
+/// In `xlb health list`, too.
+pub const TWO_ROLES: &str = "says primary and replica in turn";
+/// The thresholds hold for roles, too.
+const NOT_STEADY: &str = "not often enough in a row yet";
 
 const fn state_of(outcome: &Outcome) -> PrimaryState {
     match outcome {

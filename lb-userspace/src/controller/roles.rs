@@ -10,8 +10,10 @@
 //! No I/O and no clock: time is an argument.
 
 mod election;
+mod lag;
 mod memory;
 mod observed;
+mod reads;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,10 +21,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::{election::Claim, observed::Observed};
+use self::{election::Claim, observed::Observed, reads::bytes_behind};
 pub use self::{
     election::{Outcome, Refusal, Vacancy},
+    lag::Lag,
     memory::{ClusterId, Fence, Forced, Holder, RoleMemory, ServiceMemory},
+    reads::ReadRefusal,
 };
 use crate::{
     event::Health,
@@ -136,7 +140,7 @@ impl Roles {
         observed.answered(report.clone(), cluster.thresholds, now);
         let lag = observed.lag(now);
         if cluster.policy.wanted == Some(Role::Replica) {
-            let is_fit = self.is_fit_for_reads(cluster, server, report, lag);
+            let is_fit = self.read_refusal(cluster, server, report, lag).is_none();
             let observed = self.observed.entry(key(cluster.name, server.address)).or_default();
             observed.judged(is_fit, cluster.thresholds);
             if let (true, Some(id)) = (is_fit, report.mark.cluster()) {
@@ -287,6 +291,12 @@ impl Roles {
         self.observed.get(&key(service, address))?.role
     }
 
+    /// Has it said its role often enough in a row for it to count?
+    pub fn is_steady(&self, service: &str, address: SocketAddr) -> bool {
+        let observed = self.observed.get(&key(service, address));
+        observed.is_some_and(|it| it.report.as_ref().is_some_and(|report| it.role == Some(report.role)))
+    }
+
     /// Holds the election of a service. Returns the change, if there is one.
     pub fn elect(&mut self, cluster: &Cluster<'_>, now: Instant) -> Option<Change> {
         let before = self.elections.get(cluster.name).map(|election| election.outcome.clone());
@@ -401,37 +411,6 @@ impl Roles {
         cluster.servers.iter().filter_map(claim).collect()
     }
 
-    fn is_fit_for_reads(
-        &self,
-        cluster: &Cluster<'_>,
-        server: Server,
-        report: &RoleReport,
-        lag: Option<Duration>,
-    ) -> bool {
-        if report.role == Role::Primary {
-            return server.is_backup && self.primary(cluster.name) == Some(server.address);
-        }
-        let id = report.mark.cluster().map(ClusterId);
-        let own = self.memory.service(cluster.name).cluster;
-        if own.is_some() && id != own {
-            return false;
-        }
-        let primary = self.known_primary(cluster.name, id);
-        let is_on_its_history = match primary {
-            Some(primary) => report.is_following && report.mark.follows(&primary.mark),
-            // There is nothing to follow; but a timeline older than that of the last primary is a dead branch.
-            None => {
-                let observed = self.observed.get(&key(cluster.name, server.address));
-                let term = observed.and_then(|observed| observed.term);
-                term.is_none() || term >= self.memory.term(id)
-            }
-        };
-        let is_recent = cluster.policy.max_lag.is_none_or(|most| lag.is_some_and(|lag| lag <= most));
-        let behind = primary.and_then(|primary| bytes_behind(&primary.mark, &report.mark));
-        let is_near = cluster.policy.max_lag_bytes.is_none_or(|most| behind.is_none_or(|it| it <= most));
-        is_on_its_history && is_recent && is_near
-    }
-
     /// The primary that this service knows; otherwise that of the same cluster in another service.
     fn known_primary(&self, service: &str, cluster: Option<ClusterId>) -> Option<&RoleReport> {
         let of = |name: &str| self.report(name, self.primary(name)?);
@@ -440,11 +419,6 @@ impl Roles {
             cluster.and_then(|id| others.into_iter().find(|it| it.mark.cluster() == Some(id.0)))
         })
     }
-}
-
-/// How much of the primary's history a replica lacks.
-fn bytes_behind(primary: &Mark, replica: &Mark) -> Option<u64> {
-    Some(primary.position()?.saturating_sub(replica.position()?))
 }
 
 fn key(service: &str, address: SocketAddr) -> (String, SocketAddr) {

@@ -64,6 +64,8 @@ pub struct State {
     roles: Roles,
     /// Elections with another outcome, to be logged.
     role_changes: Vec<Change>,
+    /// Servers that serve reads, or do not any more, to be logged.
+    read_changes: BTreeSet<BackendName>,
     reach: Arc<Reach>,
     attached: Vec<Attached>,
     addresses: BTreeSet<IpAddr>,
@@ -98,6 +100,7 @@ impl State {
             slow_starts: SlowStarts::default(),
             roles: Roles::new(roles),
             role_changes: Vec::new(),
+            read_changes: BTreeSet::new(),
             reach: Arc::default(),
             attached: Vec::new(),
             addresses: BTreeSet::new(),

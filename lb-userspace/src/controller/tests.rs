@@ -11,6 +11,7 @@ mod names;
 mod reloads;
 mod requests;
 mod restarts;
+mod role_words;
 mod roles;
 mod schedulers;
 mod serving;

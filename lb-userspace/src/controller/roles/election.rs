@@ -52,7 +52,7 @@ impl Vacancy {
         match self {
             Self::Unknown => "not all servers have answered yet",
             Self::NoClaim => "no server says primary",
-            Self::NotSteady => "a server says primary, but not often enough yet",
+            Self::NotSteady => "a server says primary, but not often enough in a row yet",
             Self::Refused => "the servers that say primary are outdated, or of another cluster",
             Self::Fenced => "fenced by the operator",
             Self::Contested(_) => "several servers say primary, and none is newer",

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::lag::Lag;
 use crate::{
     health::dampener::Thresholds,
     probe::{Role, RoleReport},
@@ -23,8 +24,7 @@ pub struct Observed {
     pub serves_reads: Option<bool>,
     /// Answers in a row that contradict it.
     against_reads: u32,
-    /// When it last received from its primary, and how far it was behind then.
-    followed: Option<(Instant, Duration)>,
+    lag: Lag,
     /// The last term that it named. A replica names none while it receives nothing.
     pub term: Option<u32>,
 }
@@ -38,9 +38,7 @@ impl Observed {
     /// It has answered.
     pub fn answered(&mut self, report: RoleReport, thresholds: Thresholds, now: Instant) {
         self.term = report.mark.term().or(self.term);
-        if report.is_following {
-            self.followed = report.lag.map(|lag| (now, lag));
-        }
+        self.lag.learn(&report, now);
         if self.role == Some(report.role) {
             self.against = 0;
         } else {
@@ -75,19 +73,13 @@ impl Observed {
 
     /// It is down: what it said is out of date.
     pub fn went_down(&mut self) {
-        *self = Self { followed: self.followed, term: self.term, ..Self::default() };
+        *self = Self { lag: self.lag, term: self.term, ..Self::default() };
     }
 
     /// How old its data may be. `None`: unknown.
     pub fn lag(&self, now: Instant) -> Option<Duration> {
-        let report = self.report.as_ref()?;
-        if report.role == Role::Primary {
-            return Some(Duration::ZERO);
-        }
-        if report.is_following {
-            return report.lag;
-        }
-        self.followed.map(|(at, lag)| now.saturating_duration_since(at) + lag)
+        self.report.as_ref()?;
+        self.lag.at(now)
     }
 }
 
@@ -136,24 +128,6 @@ mod tests {
             .collect();
 
         assert_eq!(fits, "++++++--+");
-    }
-
-    #[test]
-    fn the_lag_of_a_replica_that_receives_nothing_grows() {
-        let (mut observed, start) = (Observed::default(), Instant::now());
-        let second = Duration::from_secs(1);
-        assert_eq!(observed.lag(start), None);
-        let replica = RoleReport { is_following: true, lag: Some(second), ..report(false) };
-        observed.answered(replica.clone(), THRESHOLDS, start);
-        assert_eq!(observed.lag(start + second), Some(second));
-
-        observed.answered(
-            RoleReport { is_following: false, lag: None, ..replica },
-            THRESHOLDS,
-            start + second,
-        );
-
-        assert_eq!(observed.lag(start + second * 4), Some(second * 5));
     }
 
     const THRESHOLDS: Thresholds = Thresholds { rise: 2, fall: 3 };

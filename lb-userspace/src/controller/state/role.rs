@@ -1,6 +1,9 @@
 //! Roles of backends: what the answers of their checks mean for the flows of their services.
 
-use std::time::Instant;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use super::{Scope, State};
 use crate::{
@@ -24,10 +27,10 @@ impl State {
         self.said(service, backend).map(|report| report.role)
     }
 
-    /// How far it was behind at its last answer, in milliseconds.
-    pub fn role_lag(&self, service: &Service, backend: &Backend) -> Option<u64> {
-        let lag = self.said(service, backend)?.lag?;
-        Some(u64::try_from(lag.as_millis()).unwrap_or(u64::MAX))
+    /// How old its data may be, if it has answered the last probe. `None`: unknown.
+    pub fn lag(&self, service: &Service, backend: &Backend, now: Instant) -> Option<Duration> {
+        self.said(service, backend)?;
+        self.health_state(&BackendName::new(&service.name, &backend.name))?.lag.at(now)
     }
 
     fn said(&self, service: &Service, backend: &Backend) -> Option<&RoleReport> {
@@ -38,6 +41,11 @@ impl State {
     /// Elections with another outcome since the last call.
     pub fn take_role_changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.role_changes)
+    }
+
+    /// Backends that serve reads since the last call, or do not any more.
+    pub fn take_read_changes(&mut self) -> BTreeSet<BackendName> {
+        std::mem::take(&mut self.read_changes)
     }
 
     /// Must the maps follow at once?
@@ -106,9 +114,16 @@ impl State {
     }
 
     fn mark_other_fits(&mut self, service: &Service, before: &[Fit]) {
-        if self.fits(service) != before {
-            self.is_urgent = true;
-            self.set_dirty(Scope::Services([service.name.clone()].into()));
+        let after = self.fits(service);
+        if after == before {
+            return;
+        }
+        self.is_urgent = true;
+        self.set_dirty(Scope::Services([service.name.clone()].into()));
+        if service.role.wanted == Some(Role::Replica) {
+            let pairs = service.backends.iter().zip(before.iter().zip(after));
+            let changed = pairs.filter(|(_, (before, after))| *before != after).map(|(backend, _)| backend);
+            self.read_changes.extend(changed.map(|it| BackendName::new(&service.name, &it.name)));
         }
     }
 

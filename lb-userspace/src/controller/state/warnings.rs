@@ -19,6 +19,8 @@ impl State {
         warnings.extend(self.spec.services.iter().flat_map(|service| self.panics(service)));
         warnings
             .extend(backends(&self.spec).filter_map(|(service, backend)| self.certificate(service, backend)));
+        warnings
+            .extend(backends(&self.spec).filter_map(|(service, backend)| self.undecided(service, backend)));
         warnings.extend(self.unequal_mtus());
         warnings
     }
@@ -95,6 +97,19 @@ impl State {
             days => format!("ends in {}", counted(days, "day")),
         };
         Some(format!("backend {name}: its certificate {ends}: renew it on the server"))
+    }
+
+    /// Its health and role are older than they seem.
+    fn undecided(&self, service: &Service, backend: &Backend) -> Option<String> {
+        let name = BackendName::new(&service.name, &backend.name);
+        let health_state = self.health_state(&name)?;
+        let (check, last) = (service.health.as_ref()?, health_state.last.as_ref()?);
+        (health_state.undecided >= check.fall.max(1)).then(|| {
+            format!(
+                "backend {name}: its check decides nothing, and health and role stay as they are: {}",
+                last.detail
+            )
+        })
     }
 
     /// A line for each pool whose backends get flows whatever their health.

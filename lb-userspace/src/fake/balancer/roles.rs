@@ -56,7 +56,14 @@ pub fn services() -> Vec<ServiceRole> {
         term: Some(3),
         servers,
     };
-    let writes = vec![server(1, Some(Role::Primary), None), server(2, Some(Role::Replica), Some("replica"))];
+    let writes = vec![
+        server(1, Some(Role::Primary), None),
+        server(2, Some(Role::Replica), Some("replica")),
+        ServerRole {
+            mark: Some("timeline 2, 0/2FFFFF8".to_owned()),
+            ..server(3, Some(Role::Primary), Some("outdated"))
+        },
+    ];
     let reads = vec![
         server(1, Some(Role::Primary), Some("primary")),
         server(2, Some(Role::Replica), None),
