@@ -27,6 +27,7 @@ mod metrics;
 mod pace;
 mod pinned;
 mod plan;
+mod presence;
 mod readiness;
 mod reconcile;
 mod removal;
@@ -66,6 +67,7 @@ use self::{
     intent::Intent,
     metrics::Scrapes,
     pace::Pace,
+    presence::LastPresence,
     readiness::LastReadiness,
     requests::PendingRequest,
     roles::RoleMemory,
@@ -160,6 +162,7 @@ pub struct Controller<D, H> {
     waiting: VecDeque<PendingRequest>,
     detach: Option<Reply<()>>,
     reload: Reload,
+    presence: LastPresence,
     readiness: LastReadiness,
     ejections: Ejections,
     /// When each warning began, and whether it was logged.
@@ -251,6 +254,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             running: start.spec,
             intent,
             state: State::new(applied.spec, applied.admin_states, start.roles, now),
+            presence: LastPresence::unknown(now),
             local_ports,
             have,
             trust: Trust::Full,
@@ -261,7 +265,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             waiting: VecDeque::new(),
             detach: None,
             reload: Reload { error: None, succeeded: start.since.time },
-            readiness: LastReadiness::default(),
+            readiness: LastReadiness::unknown(now),
             ejections: Ejections::new(now),
             warned: BTreeMap::new(),
             warnings_searched: now,
@@ -277,7 +281,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         exec::PROGRAMS.set_most(controller.intent.file.programs_at_once);
         controller.state.set_room(controller.capacity.room);
         controller.state.adopt(&controller.have, now);
-        controller.readiness = LastReadiness::of(&controller.state);
+        controller.presence.update(&controller.state, now);
+        controller.readiness.adopt(&controller.state);
         // Routes may have changed while no daemon ran, and a count finds flows of removed backends.
         controller.state.routing_changed();
         controller.walks.count_since(now, now);
@@ -317,10 +322,17 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             self.watched.grace_periods.send_replace(round);
         }
         let mut all_changed = links_changed;
-        if self.may_differ() && !self.is_waiting_for_retry(now) && !self.is_waiting_for_others(now) {
+        let is_confirming = self.readiness.due().is_some_and(|due| due <= now);
+        if (self.may_differ() || is_confirming)
+            && !self.is_waiting_for_retry(now)
+            && !self.is_waiting_for_others(now)
+        {
             self.pace.take(now);
             all_changed |= matches!(self.state.dirty(), Some(Scope::All));
             self.reconcile_or_warn(now);
+        }
+        if all_changed {
+            self.presence.update(&self.state, now);
         }
         self.tell_role_changes();
         self.save_roles_or_warn(now);
@@ -361,9 +373,16 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         };
         let looks = [self.walks.due(), self.ejections.due()].map(Some);
         let joined = self.waits_for_others().then(|| self.pace.due()).flatten();
-        let times = [retry, self.roles_retry, joined, self.state.next_tick(), self.next_warning()]
-            .into_iter()
-            .chain(looks);
+        let times = [
+            retry,
+            self.roles_retry,
+            joined,
+            self.state.next_tick(),
+            self.next_warning(),
+            self.readiness.due(),
+        ]
+        .into_iter()
+        .chain(looks);
         times.flatten().min().unwrap_or(now + IDLE)
     }
 

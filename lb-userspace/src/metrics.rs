@@ -16,7 +16,11 @@ use lb_common::{
 };
 use prometheus::{TextEncoder, core::Collector, process_collector::ProcessCollector, proto::MetricFamily};
 
-use crate::{probe::ProbeOutcome, spec::rules::Family, view};
+use crate::{
+    probe::ProbeOutcome,
+    spec::rules::Family,
+    view::{self, Presence},
+};
 
 pub use durations::Durations;
 pub use families::families;
@@ -24,6 +28,8 @@ pub use families::families;
 /// The values to render.
 #[derive(Clone, Debug)]
 pub struct Input {
+    /// Whether this node has the listen addresses.
+    pub state: Presence,
     pub services: Vec<Service>,
     pub interfaces: Vec<Interface>,
     /// IPv4, then IPv6.

@@ -1,5 +1,7 @@
 //! Answers of the API: JSON in snake_case with units in names. These shapes do not change.
 
+mod status;
+
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{
@@ -9,96 +11,13 @@ use lb_common::{
 };
 use serde::{Deserialize, Serialize};
 
+use self::status::ready_by_default;
+pub use self::status::{Interface, Node, Presence, ServiceSummary, Status};
 use crate::{
     named::{self, json_by_name, named},
     probe::{Kind, ProbeOutcome, Role},
-    spec::{AdminState, LinkMode, OnDown, OnRefused, Scheduler},
+    spec::{AdminState, OnDown, OnRefused, Scheduler},
 };
-
-/// `GET /v1/status`
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct Status {
-    /// The daemon's version, which may differ from the CLI's.
-    pub version: String,
-    /// Since the daemon started. The data plane may be older.
-    pub uptime_seconds: u64,
-    /// The path of the configuration file.
-    pub config: String,
-    /// Attached interfaces, then configured ones that are not attached.
-    pub interfaces: Vec<Interface>,
-    /// In the order of the file.
-    pub services: Vec<ServiceSummary>,
-    /// Services whose backends need a role.
-    #[serde(default)]
-    pub roles: Vec<ServiceRole>,
-    /// Over all services, at most a second old.
-    pub flows: FlowCount,
-    /// Changes made by commands, one line each: "web/web-1: drain".
-    pub overlay: Vec<String>,
-    /// Problems, and how to solve them.
-    pub warnings: Vec<String>,
-    /// The start counts as a reload.
-    pub last_reload_successful: bool,
-    /// `null` after a successful reload.
-    pub last_reload_error: Option<String>,
-    /// Memory of all maps.
-    pub map_memory_bytes: u64,
-    /// The most services that the maps have room for.
-    #[serde(default)]
-    pub services_max: u32,
-    /// The most backends that the maps have room for, over all services.
-    #[serde(default)]
-    pub backends_max: u32,
-    /// The slots that the schedules of all services can need.
-    #[serde(default)]
-    pub slots: u64,
-    /// The most slots that the maps have room for.
-    #[serde(default)]
-    pub slots_max: u32,
-}
-
-/// An interface in [`Status`]
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct Interface {
-    /// The name in the kernel and in the file.
-    pub name: String,
-    /// The interface index. 0: not attached.
-    pub index: u32,
-    /// native | generic | none (not attached)
-    #[serde(with = "named")]
-    pub mode: Option<LinkMode>,
-    /// False: it is in the file, but the program is not attached.
-    pub attached: bool,
-    /// Length of the longest IP packet. 0: not attached.
-    pub mtu: u32,
-}
-
-/// A service in [`Status`]
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct ServiceSummary {
-    /// As in the file.
-    pub name: String,
-    /// Backends that are up, or not checked.
-    pub backends_up: u32,
-    /// All backends, in any state.
-    pub backends: u32,
-    /// Backends that get new flows.
-    pub backends_serving: u32,
-    /// The quorum is reached.
-    #[serde(default = "ready_by_default")]
-    pub ready: bool,
-    /// The service is ready while at least this many backends are available.
-    #[serde(default)]
-    pub quorum: u32,
-    /// Backends that count for the quorum: those that would get new flows without panic.
-    #[serde(default)]
-    pub backends_available: u32,
-}
-
-/// An older daemon has no quorum.
-const fn ready_by_default() -> bool {
-    true
-}
 
 /// An element of `GET /v1/services`
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -132,6 +51,9 @@ pub struct Service {
     pub panic_threshold_percent: u32,
     /// full-nat: the addresses that backends see. Empty in nat mode.
     pub source: Vec<IpAddr>,
+    /// active | partial | standby: whether its listen addresses are on this host.
+    #[serde(default)]
+    pub state: Presence,
     /// All backends, in any state.
     pub backends: u32,
     /// Backends that are up, or not checked.

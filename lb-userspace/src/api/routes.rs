@@ -68,7 +68,11 @@ pub fn metrics(controller: ControllerHandle) -> Router {
 }
 
 fn observation() -> Router<ControllerHandle> {
-    Router::new().route("/metrics", get(exposition)).route("/livez", get(livez)).route("/readyz", get(readyz))
+    Router::new()
+        .route("/metrics", get(exposition))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/readyz/{service}", get(service_readyz))
 }
 
 fn finish(routes: Router<ControllerHandle>, controller: ControllerHandle) -> Router {
@@ -216,7 +220,15 @@ async fn livez() -> &'static str {
 
 /// The controller answers, all services are ready, and the data plane is up to date.
 async fn readyz(State(controller): Controller) -> Answer<&'static str> {
-    let reasons = controller.ask(Request::Readiness).await?;
+    judge(&controller.ask(|reply| Request::Readiness { service: None, reply }).await?)
+}
+
+/// The same for one service.
+async fn service_readyz(State(controller): Controller, Path(service): Path<String>) -> Answer<&'static str> {
+    judge(&controller.ask(|reply| Request::Readiness { service: Some(service), reply }).await?)
+}
+
+fn judge(reasons: &[String]) -> Answer<&'static str> {
     if reasons.is_empty() {
         return Ok("ok\n");
     }

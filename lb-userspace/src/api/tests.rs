@@ -50,8 +50,8 @@ async fn each_route_answers_with_what_the_controller_knows() {
     ];
     let reloaded = json!({
         "changes": ["web/web-4: added"],
-        "warnings": ["service web listens on 192.0.2.10, which is not an address of this host: \
-                      ip address add 192.0.2.10/32 dev eth0"],
+        "warnings": ["service web uses the source 10.0.0.1, which is not an address of this host: \
+                      ip address add 10.0.0.1/32 dev eth1"],
     });
     let probed = json!({"result": "success", "detail": "connected", "duration_seconds": 0.0015});
 
@@ -214,7 +214,7 @@ async fn a_node_is_ready_if_its_controller_has_no_reason_against_it() {
         (12, 503, Some(format!("{}; and 2 more", reasons(10).join("; ")))),
     ] {
         let daemon = Daemon::start(move |request| {
-            let Request::Readiness(reply) = request else { panic!("the readiness is requested") };
+            let Request::Readiness { reply, .. } = request else { panic!("the readiness is requested") };
             reply.send(Ok(reasons(count)));
         })
         .await;

@@ -13,7 +13,7 @@ pub async fn service(console: &mut Console<'_>, client: &Client, verb: ServiceVe
 async fn list(console: &mut Console<'_>, client: &Client) -> Result<(), Failure> {
     let services = client.services().await?;
 
-    let mut header = vec!["NAME", "LISTEN", "PROTOCOL", "MODE", "UP", "SERVING", "READY", "FLOWS"];
+    let mut header = vec!["NAME", "LISTEN", "PROTOCOL", "MODE", "UP", "SERVING", "READY", "STATE", "FLOWS"];
     if console.is_wide() {
         header.extend(["QUORUM", "SCHEDULER", "SOURCE"]);
     }
@@ -27,6 +27,7 @@ async fn list(console: &mut Console<'_>, client: &Client) -> Result<(), Failure>
             format!("{}/{}", service.backends_up, service.backends),
             service.backends_serving.to_string(),
             ready(service.ready).to_owned(),
+            service.state.name().to_owned(),
             service.flows.to_string(),
         ];
         if console.is_wide() {
@@ -76,6 +77,7 @@ fn facts(service: &Service) -> Vec<(&'static str, String)> {
                 service.quorum
             ),
         ),
+        ("state", service.state.name().to_owned()),
         ("flows", service.flows.to_string()),
     ]
 }

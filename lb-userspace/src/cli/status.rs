@@ -28,6 +28,7 @@ pub async fn show(console: &mut Console<'_>, client: &Client) -> Result<(), Fail
     console.table(interfaces(&status.interfaces))?;
     console.line("")?;
     console.table(services(&status.services))?;
+    section(console, "not on this host (another node has them, or no node does):", &status.node.missing)?;
     section(console, "without a primary:", &role::without_primary(&status.roles))?;
     section(console, "changed by commands (not in the configuration file):", &status.overlay)?;
     section(console, "warnings:", &status.warnings)
@@ -58,6 +59,7 @@ fn facts(status: &Status) -> Vec<(&'static str, String)> {
         ("version", format!("{}, up {}", status.version, units::age(status.uptime_seconds))),
         ("config", status.config.clone()),
         ("last reload", reload),
+        ("node", format!("{} for {}", status.node.state.name(), units::age(status.node.since_seconds))),
         (
             "flows",
             format!(
@@ -88,12 +90,12 @@ fn interfaces(interfaces: &[Interface]) -> Table {
 }
 
 fn services(services: &[ServiceSummary]) -> Table {
-    let mut table = Table::new(&["SERVICE", "UP", "SERVING", "READY"]);
+    let mut table = Table::new(&["SERVICE", "UP", "SERVING", "READY", "STATE"]);
     for it in services {
         let tone = service::tone(it.ready.then_some(it.backends_serving), it.backends_up, it.backends);
         let up = format!("{}/{}", it.backends_up, it.backends);
-        let ready = service::ready(it.ready).to_owned();
-        table.row(tone, [it.name.clone(), up, it.backends_serving.to_string(), ready]);
+        let (ready, state) = (service::ready(it.ready).to_owned(), it.state.name().to_owned());
+        table.row(tone, [it.name.clone(), up, it.backends_serving.to_string(), ready, state]);
     }
     table
 }

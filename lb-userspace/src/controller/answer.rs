@@ -13,6 +13,7 @@ use lb_common::{
 
 use super::{
     index::Indexed,
+    readiness::LastReadiness,
     role_requests::TWO_ROLES,
     state::{HealthState, State},
     sums::Sums,
@@ -28,24 +29,15 @@ use crate::{
 
 /// A consistent view of state, maps and flow count.
 pub struct Facts<'a> {
-    state: &'a State,
-    have: &'a Indexed,
-    count: Option<&'a Count>,
-    is_ejected: &'a dyn Fn(BackendId) -> bool,
-    now: Instant,
+    pub state: &'a State,
+    pub have: &'a Indexed,
+    pub count: Option<&'a Count>,
+    pub readiness: &'a LastReadiness,
+    pub is_ejected: &'a dyn Fn(BackendId) -> bool,
+    pub now: Instant,
 }
 
-impl<'a> Facts<'a> {
-    pub fn new(
-        state: &'a State,
-        have: &'a Indexed,
-        count: Option<&'a Count>,
-        is_ejected: &'a dyn Fn(BackendId) -> bool,
-        now: Instant,
-    ) -> Self {
-        Self { state, have, count, is_ejected, now }
-    }
-
+impl Facts<'_> {
     pub fn services(&self) -> Vec<view::Service> {
         self.state.spec().services.iter().map(|service| self.service(service)).collect()
     }
@@ -64,6 +56,7 @@ impl<'a> Facts<'a> {
             slow_start_seconds: service.availability.slow_start.as_secs_f64(),
             panic_threshold_percent: service.availability.panic_threshold.0,
             source: service.sources.clone(),
+            state: self.state.presence(service),
             backends: summary.backends,
             backends_up: summary.backends_up,
             backends_serving: summary.backends_serving,
@@ -86,7 +79,8 @@ impl<'a> Facts<'a> {
             backends_serving: count(&|backend| {
                 self.have.backend_named(&name(service, backend)).is_some_and(gets_flows)
             }),
-            ready: readiness.is_ready,
+            ready: self.readiness.is_ready(service, self.state),
+            state: self.state.presence(service),
             quorum: service.availability.quorum,
             backends_available: readiness.available,
         }

@@ -73,6 +73,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     fn input(&self, services: Vec<Service>) -> anyhow::Result<Input> {
         let totals = self.datapath.totals()?;
         Ok(Input {
+            state: self.state.node_presence(),
             services,
             interfaces: self.interfaces().into_iter().map(|view| interface(view, &totals)).collect(),
             flow_tables: self.with_facts(|facts| facts.flow_tables(&self.capacity)),

@@ -1,6 +1,11 @@
-//! Which services are ready: a line in the log for each change, and the answer to `/readyz`.
+//! Which services are ready: a line in the log for each change, and the answers to `/readyz`.
+//!
+//! A service is ready if enough of its backends are available, and the maps that say so have been read back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use log::{info, warn};
 
@@ -8,19 +13,41 @@ use super::{
     Controller, Host, Trust,
     state::{Readiness, Scope, State},
 };
-use crate::{datapath::Datapath, spec::Service};
+use crate::{datapath::Datapath, problem::Problem, spec::Service};
 
-/// Whether each service was ready when it was last looked at. Without an entry, it was not ready because too little
-/// was known about its backends.
-#[derive(Debug, Default)]
-pub struct LastReadiness(BTreeMap<String, bool>);
+/// Maps are read back at most this often because services become ready.
+const CONFIRM_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Whether each service was ready when it was last looked at.
+#[derive(Debug)]
+pub struct LastReadiness {
+    /// Without an entry, a service was not ready because too little was known about its backends.
+    ready: BTreeMap<String, bool>,
+    /// Services that have their quorum in maps that were not read back yet.
+    unconfirmed: BTreeSet<String>,
+    /// When the maps may be read back for them.
+    pub(super) next: Instant,
+}
 
 impl LastReadiness {
+    pub const fn unknown(now: Instant) -> Self {
+        Self { ready: BTreeMap::new(), unconfirmed: BTreeSet::new(), next: now }
+    }
+
     /// At start: services that were served before it are ready already.
-    pub fn of(state: &State) -> Self {
+    pub fn adopt(&mut self, state: &State) {
         let services = state.spec().services.iter();
         let ready = services.filter(|service| state.readiness(service).is_ready);
-        Self(ready.map(|service| (service.name.clone(), true)).collect())
+        self.ready = ready.map(|service| (service.name.clone(), true)).collect();
+    }
+
+    pub fn is_ready(&self, service: &Service, state: &State) -> bool {
+        self.ready.get(&service.name) == Some(&true) && state.readiness(service).is_ready
+    }
+
+    /// When the maps must be read back.
+    pub fn due(&self) -> Option<Instant> {
+        (!self.unconfirmed.is_empty()).then_some(self.next)
     }
 
     /// Looks at the services that have changed.
@@ -28,37 +55,60 @@ impl LastReadiness {
         match state.dirty() {
             None => {}
             Some(Scope::Services(names)) => {
-                state.services(names).into_iter().for_each(|service| self.look_at(service, state));
+                state.services(names).into_iter().for_each(|service| self.look_at(service, state, false));
             }
             Some(Scope::All) => {
                 let services = &state.spec().services;
                 let names: BTreeSet<&str> = services.iter().map(|service| service.name.as_str()).collect();
-                self.0.retain(|name, _| names.contains(name.as_str()));
-                services.iter().for_each(|service| self.look_at(service, state));
+                self.ready.retain(|name, _| names.contains(name.as_str()));
+                services.iter().for_each(|service| self.look_at(service, state, false));
             }
         }
     }
 
-    fn look_at(&mut self, service: &Service, state: &State) {
+    /// The maps were read back, and are as they should be.
+    pub fn confirm(&mut self, state: &State, now: Instant) {
+        self.next = now + CONFIRM_INTERVAL;
+        for service in state.services(&std::mem::take(&mut self.unconfirmed)) {
+            self.look_at(service, state, true);
+        }
+    }
+
+    fn look_at(&mut self, service: &Service, state: &State, is_confirmed: bool) {
         let Readiness { available, is_ready } = state.readiness(service);
         let (name, quorum) = (&service.name, service.availability.quorum);
-        let was_ready = self.0.get(name).copied();
+        let was_ready = self.ready.get(name).copied();
         let is_known = is_ready || was_ready.is_some() || state.is_settled(service);
+        self.unconfirmed.remove(name);
         if !is_known || was_ready == Some(is_ready) {
             return;
         }
-        if is_ready {
+        if !is_ready {
+            warn!(service:% = name, available, quorum; "service is not ready");
+        } else if is_confirmed {
             info!(service:% = name, available, quorum; "service is ready");
         } else {
-            warn!(service:% = name, available, quorum; "service is not ready");
+            self.unconfirmed.insert(name.clone());
+            return;
         }
-        self.0.insert(name.clone(), is_ready);
+        self.ready.insert(name.clone(), is_ready);
     }
 }
 
 impl<D: Datapath, H: Host> Controller<D, H> {
-    /// Why this node is not ready, one line each. None: all services have their quorum, and the data plane is up to date.
+    /// Why this node is not ready, one line each. None: all services are ready, and the data plane is up to date.
     pub(super) fn unready(&self) -> Vec<String> {
+        let services = self.state.spec().services.iter();
+        self.unready_node().into_iter().chain(services.filter_map(|it| self.unready_service(it))).collect()
+    }
+
+    /// Why one service is not ready.
+    pub(super) fn unready_for(&self, service: &str) -> Result<Vec<String>, Problem> {
+        let service = self.service(service)?;
+        Ok(self.unready_node().into_iter().chain(self.unready_service(service)).collect())
+    }
+
+    fn unready_node(&self) -> Vec<String> {
         let interfaces = self.interfaces().into_iter().filter(|interface| !interface.attached);
         let mut reasons: Vec<String> = interfaces
             .map(|interface| format!("the program is not attached to {}", interface.name))
@@ -69,14 +119,18 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         if let Some(failure) = &self.host_failure {
             reasons.push(format!("cannot restore interfaces and pins: {failure}"));
         }
-        let services = self.state.spec().services.iter();
-        reasons.extend(services.filter_map(|service| {
-            let Readiness { available, is_ready } = self.state.readiness(service);
-            let quorum = service.availability.quorum;
-            let name = &service.name;
-            (!is_ready)
-                .then(|| format!("service {name} is not ready: {available} available, quorum {quorum}"))
-        }));
         reasons
+    }
+
+    fn unready_service(&self, service: &Service) -> Option<String> {
+        let Readiness { available, is_ready } = self.state.readiness(service);
+        let (name, quorum) = (&service.name, service.availability.quorum);
+        if self.readiness.is_ready(service, &self.state) {
+            return None;
+        }
+        Some(match is_ready {
+            true => format!("service {name} is not ready: its maps have not been read back yet"),
+            false => format!("service {name} is not ready: {available} available, quorum {quorum}"),
+        })
     }
 }

@@ -27,8 +27,11 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     /// Observes, compiles, diffs and applies, then publishes the result.
     pub(super) fn reconcile(&mut self, now: Instant) -> anyhow::Result<()> {
         self.warnings_outdated |= self.state.dirty().is_some();
-        let outcome = self.bring_in_step(now);
+        let mut outcome = self.bring_in_step(now);
         self.readiness.update(&self.state);
+        if outcome.is_ok() && self.readiness.due().is_some_and(|due| due <= now) {
+            outcome = self.confirm(now);
+        }
         match &outcome {
             Ok(()) => {
                 self.trust = Trust::Full;
@@ -43,6 +46,17 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             self.publish();
         }
         outcome
+    }
+
+    /// Services that become ready wait for this: their maps are read back.
+    fn confirm(&mut self, now: Instant) -> anyhow::Result<()> {
+        let maps = self.datapath.observe().context("cannot read the maps back")?;
+        if maps == *self.have {
+            self.readiness.confirm(&self.state, now);
+            return Ok(());
+        }
+        self.have = maps.into();
+        anyhow::bail!("the maps differ from what was written")
     }
 
     fn bring_in_step(&mut self, now: Instant) -> anyhow::Result<()> {

@@ -76,7 +76,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     fn carry_out(&mut self, request: Request, now: Instant) {
         match request {
             Request::Status(reply) => reply.send(Ok(self.status(now))),
-            Request::Readiness(reply) => reply.send(Ok(self.unready())),
+            Request::Readiness { service: None, reply } => reply.send(Ok(self.unready())),
+            Request::Readiness { service: Some(service), reply } => reply.send(self.unready_for(&service)),
             Request::Services(reply) => reply.send(Ok(self.with_facts(|facts| facts.services()))),
             Request::Backends { service, reply } => reply.send(self.backends(service.as_deref())),
             Request::Backend { backend, reply } => reply.send(self.backend(&backend)),
@@ -152,6 +153,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: now.saturating_duration_since(self.since.instant).as_secs(),
             config: self.config.display().to_string(),
+            node: self.node(now),
             interfaces: self.interfaces(),
             services: self.with_facts(|facts| facts.summaries()),
             roles: self.service_roles(now),
@@ -254,7 +256,14 @@ impl<D: Datapath, H: Host> Controller<D, H> {
 
     pub(super) fn with_facts<T>(&self, read: impl FnOnce(&Facts<'_>) -> T) -> T {
         let is_ejected = |id| self.datapath.is_ejected(id);
-        read(&Facts::new(&self.state, &self.have, self.walks.last_count(), &is_ejected, self.at))
+        read(&Facts {
+            state: &self.state,
+            have: &self.have,
+            count: self.walks.last_count(),
+            readiness: &self.readiness,
+            is_ejected: &is_ejected,
+            now: self.at,
+        })
     }
 
     pub(super) fn service(&self, name: &str) -> Result<&Service, Problem> {
@@ -289,7 +298,7 @@ impl Pending {
             | Request::FlowCount(_)
             | Request::Stats(_)
             | Request::Metrics(_) => true,
-            Request::Readiness(_)
+            Request::Readiness { .. }
             | Request::Roles(_)
             | Request::Fence { .. }
             | Request::Unfence { .. }

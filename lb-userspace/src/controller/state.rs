@@ -11,6 +11,7 @@ mod health_state;
 mod intent;
 pub mod offers;
 mod part;
+mod presence;
 mod reach;
 mod role;
 mod scope;

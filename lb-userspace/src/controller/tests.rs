@@ -8,6 +8,7 @@ mod failures;
 mod fences;
 mod logging;
 mod names;
+mod presence;
 mod reloads;
 mod requests;
 mod restarts;

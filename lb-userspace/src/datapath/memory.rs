@@ -39,6 +39,8 @@ pub struct Memory {
     pub observed: usize,
     /// The number of operations that succeed before one fails.
     pub fail_after: Option<usize>,
+    /// Operations succeed without effect.
+    pub loses_writes: bool,
     /// The next chunk of a sweep fails.
     pub fail_sweep: bool,
     /// Number of chunks visited, and of chunks swept.
@@ -80,6 +82,9 @@ impl Datapath for Memory {
             }
             Some(steps) => *steps -= 1,
             None => {}
+        }
+        if self.loses_writes {
+            return Ok(());
         }
         self.keep_counts(op);
         let was_safe = self.maps.is_safe();

@@ -44,8 +44,13 @@ impl<T> Reply<T> {
 pub enum Request {
     /// `GET /v1/status`
     Status(Reply<view::Status>),
-    /// `GET /readyz`: why this node is not ready, one line each.
-    Readiness(Reply<Vec<String>>),
+    /// `GET /readyz`: why this node or one service is not ready, one line each.
+    Readiness {
+        /// `None`: the node, with all services.
+        service: Option<String>,
+        /// The reply channel.
+        reply: Reply<Vec<String>>,
+    },
     /// `GET /v1/services`, in the order of the file.
     Services(Reply<Vec<view::Service>>),
     /// `GET /v1/backends`, or those of one service, in the order of the file.
@@ -152,7 +157,7 @@ macro_rules! with_reply {
     ($request:expr, $reply:ident => $action:expr) => {
         match $request {
             Request::Status($reply) => $action,
-            Request::Readiness($reply) => $action,
+            Request::Readiness { reply: $reply, .. } => $action,
             Request::Services($reply) => $action,
             Request::Backends { reply: $reply, .. } => $action,
             Request::Backend { reply: $reply, .. } => $action,
@@ -193,7 +198,8 @@ impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(_) => f.write_str("status"),
-            Self::Readiness(_) => f.write_str("readiness"),
+            Self::Readiness { service: None, .. } => f.write_str("readiness"),
+            Self::Readiness { service: Some(service), .. } => write!(f, "readiness of {service}"),
             Self::Services(_) => f.write_str("services"),
             Self::Backends { service: None, .. } => f.write_str("backends"),
             Self::Backends { service: Some(service), .. } => write!(f, "backends of {service}"),

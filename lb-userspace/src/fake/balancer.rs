@@ -22,11 +22,11 @@ use crate::{
         AdminState, BackendName, BackendPatch, HealthCheck, LinkMode, NewBackend, OnDown, OnRefused,
         Scheduler, rules::Family,
     },
-    view::{self, FlowState, Health},
+    view::{self, FlowState, Health, Presence},
 };
 
-const MISSING_ADDRESS: &str = "service web listens on 192.0.2.10, which is not an address of this host: \
-                               ip address add 192.0.2.10/32 dev eth0";
+const MISSING_ADDRESS: &str = "service web uses the source 10.0.0.1, which is not an address of this host: \
+                               ip address add 10.0.0.1/32 dev eth1";
 
 pub struct Balancer {
     backends: Vec<view::Backend>,
@@ -50,7 +50,7 @@ impl Balancer {
     pub fn answer(&mut self, request: Request) {
         match request {
             Request::Status(reply) => reply.send(Ok(self.status())),
-            Request::Readiness(reply) => reply.send(Ok(Vec::new())),
+            Request::Readiness { reply, .. } => reply.send(Ok(Vec::new())),
             Request::Services(reply) => reply.send(Ok(self.services())),
             Request::Backends { service, reply } => reply.send(self.backends(service.as_deref())),
             Request::Backend { backend, reply } => reply.send(self.look(&backend)),
@@ -91,6 +91,7 @@ impl Balancer {
             half_open_max: 65_536,
         };
         metrics::Input {
+            state: Presence::Active,
             services: Vec::new(),
             interfaces: Vec::new(),
             flow_tables: Family::ALL.map(table),
@@ -200,6 +201,11 @@ impl Balancer {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: 183_845,
             config: "/etc/xlb/xlb.toml".to_owned(),
+            node: view::Node {
+                state: Presence::Partial,
+                since_seconds: 183_845,
+                missing: vec!["192.0.2.53 (dns): ip address add 192.0.2.53/32 dev eth0".to_owned()],
+            },
             interfaces: vec![interface("eth0", 2), interface("eth1", 3)],
             roles: Vec::new(),
             services: vec![
@@ -209,6 +215,7 @@ impl Balancer {
                     backends: 4,
                     backends_serving: 2,
                     ready: false,
+                    state: Presence::Active,
                     quorum: 3,
                     backends_available: 2,
                 },
@@ -218,6 +225,7 @@ impl Balancer {
                     backends: 1,
                     backends_serving: 1,
                     ready: true,
+                    state: Presence::Standby,
                     quorum: 1,
                     backends_available: 1,
                 },
@@ -255,6 +263,7 @@ impl Balancer {
             slow_start_seconds: 0.0,
             panic_threshold_percent: 0,
             source: vec![],
+            state: Presence::Active,
             backends: 1,
             backends_up: 1,
             backends_serving: 1,
@@ -278,7 +287,10 @@ impl Balancer {
                 flows: 7,
                 ..service("web", &["192.0.2.10:80", "[2001:db8::10]:80"], Protocol::Tcp, Mode::FullNat)
             },
-            service("dns", &["192.0.2.53:53"], Protocol::Udp, Mode::Nat),
+            view::Service {
+                state: Presence::Standby,
+                ..service("dns", &["192.0.2.53:53"], Protocol::Udp, Mode::Nat)
+            },
         ]
     }
 

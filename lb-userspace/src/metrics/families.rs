@@ -13,15 +13,17 @@ use crate::{
     named::Named,
     probe::ProbeOutcome,
     spec::{AdminState, rules},
-    view::{BackendRole, Health},
+    view::{BackendRole, Health, Presence},
 };
 
 /// All metric families that have samples.
 pub fn families(input: &Input) -> Vec<MetricFamily> {
     let mut all = vec![
         build_info(),
+        active(input),
         service_info(input),
         service_ready(input),
+        service_active(input),
         service_panic(input),
         backend_info(input),
     ];
@@ -41,6 +43,15 @@ pub fn families(input: &Input) -> Vec<MetricFamily> {
 fn build_info() -> Family {
     let mut family = Family::gauge("xlb_build_info", "Version of the daemon; always 1.");
     family.set(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    family
+}
+
+fn active(input: &Input) -> Family {
+    let mut family = Family::gauge(
+        "xlb_active",
+        "0 if this node is standby: none of the listen addresses is on this host.",
+    );
+    family.set(&[], truth(input.state != Presence::Standby));
     family
 }
 
@@ -69,6 +80,15 @@ fn service_ready(input: &Input) -> Family {
     let mut family = Family::gauge("xlb_service_ready", "1 if the service has its quorum of backends.");
     for Service { view, .. } in &input.services {
         family.set(&[("service", &view.name)], truth(view.ready));
+    }
+    family
+}
+
+fn service_active(input: &Input) -> Family {
+    let mut family =
+        Family::gauge("xlb_service_active", "1 if all listen addresses of the service are on this host.");
+    for Service { view, .. } in &input.services {
+        family.set(&[("service", &view.name)], truth(view.state == Presence::Active));
     }
     family
 }

@@ -218,6 +218,7 @@ fn input() -> Input {
     };
 
     Input {
+        state: Presence::Active,
         services: vec![Service {
             view: service(),
             received: Tally { packets: 12, bytes: 1200 },
@@ -276,6 +277,7 @@ fn service() -> view::Service {
         slow_start_seconds: 0.0,
         panic_threshold_percent: 0,
         source: vec![],
+        state: Presence::Active,
         backends: 2,
         backends_up: 1,
         backends_serving: 1,

@@ -5,7 +5,7 @@ use crate::{
     cli::role,
     probe::Role,
     text::{counted, printable},
-    view::Status,
+    view::{Presence, Status},
 };
 
 /// The number is the exit code.
@@ -46,10 +46,11 @@ pub fn of(status: &Status) -> Verdict {
         (true, false) => (Level::Warning, warnings),
         (true, true) => {
             let up: u32 = status.services.iter().map(|service| service.backends_up).sum();
+            let standby = if status.node.state == Presence::Standby { "standby, " } else { "" };
             (
                 Level::Ok,
                 vec![format!(
-                    "{}, {} up",
+                    "{standby}{}, {} up",
                     counted(status.services.len() as u64, "service"),
                     counted(u64::from(up), "backend")
                 )],
@@ -93,13 +94,14 @@ mod tests {
     use super::*;
     use crate::{
         spec::LinkMode,
-        view::{FlowCount, Interface, PrimaryState, ServiceRole, ServiceSummary},
+        view::{FlowCount, Interface, Node, PrimaryState, ServiceRole, ServiceSummary},
     };
 
     #[test]
     fn the_worst_finding_decides() {
         type Change = fn(&mut Status);
-        let cases: [(Change, Level, &str); 8] = [
+        let cases: [(Change, Level, &str); 9] = [
+            (|it| it.node.state = Presence::Standby, Level::Ok, "XLB OK: standby, 1 service, 2 backends up"),
             (|_| {}, Level::Ok, "XLB OK: 1 service, 2 backends up"),
             (|it| it.services[0].backends_up = 1, Level::Warning, "XLB WARNING: web: 1 of 2 backends up"),
             (|it| it.last_reload_successful = false, Level::Warning, "XLB WARNING: the last reload failed"),
@@ -184,6 +186,7 @@ mod tests {
                 attached: true,
                 mtu: 1500,
             }],
+            node: Node::default(),
             roles: Vec::new(),
             services: vec![ServiceSummary {
                 name: "web".into(),
@@ -191,6 +194,7 @@ mod tests {
                 backends: 2,
                 backends_serving: 2,
                 ready: true,
+                state: Presence::Active,
                 quorum: 1,
                 backends_available: 2,
             }],

@@ -1,7 +1,5 @@
 //! Problems, and how to solve them.
 
-use std::net::IpAddr;
-
 use super::{State, backends};
 use crate::{
     event::HopState,
@@ -23,26 +21,6 @@ impl State {
             .extend(backends(&self.spec).filter_map(|(service, backend)| self.undecided(service, backend)));
         warnings.extend(self.unequal_mtus());
         warnings
-    }
-
-    fn missing_addresses(&self, service: &Service) -> Vec<String> {
-        if self.addresses.is_empty() {
-            return Vec::new(); // not reported yet
-        }
-        let listens = service.listen.iter().map(|listen| ("listens on", listen.ip()));
-        let sources = service.sources.iter().map(|source| ("uses the source", *source));
-        let missing = listens.chain(sources).filter(|(_, address)| !self.addresses.contains(address));
-        missing.map(|(relation, address)| self.missing(service, relation, address)).collect()
-    }
-
-    fn missing(&self, service: &Service, relation: &str, address: IpAddr) -> String {
-        let name = &service.name;
-        let length = if address.is_ipv4() { 32 } else { 128 };
-        let interface = self.attached.first().map_or("IFACE", |interface| interface.name.as_str());
-        format!(
-            "service {name} {relation} {address}, which is not an address of this host: \
-             ip address add {address}/{length} dev {interface}"
-        )
     }
 
     /// A backend that cannot be reached gets no new flows.

@@ -32,7 +32,7 @@ fn a_service_is_ready_while_its_quorum_of_backends_is_available() {
     let quorum = Availability { quorum: 2, ..Availability::default() };
     let mut world = World::all_up(vec![web_with(quorum)]);
     assert_eq!(readiness(&mut world), (true, 3));
-    assert_eq!(world.ask(Request::Readiness).unwrap(), [""; 0]);
+    assert_eq!(world.ask(node_readiness).unwrap(), [""; 0]);
 
     world.set("web/web-1", AdminState::Drain);
     assert_eq!(readiness(&mut world), (true, 2));
@@ -41,7 +41,7 @@ fn a_service_is_ready_while_its_quorum_of_backends_is_available() {
         .unwrap();
 
     assert_eq!(readiness(&mut world), (false, 1));
-    assert_eq!(world.ask(Request::Readiness).unwrap(), ["service web is not ready: 1 available, quorum 2"]);
+    assert_eq!(world.ask(node_readiness).unwrap(), ["service web is not ready: 1 available, quorum 2"]);
 
     world.set("web/web-1", AdminState::Maint);
     world
@@ -80,16 +80,66 @@ fn both_families_together_make_the_quorum() {
 }
 
 #[test]
+fn a_service_is_judged_apart_from_the_others() {
+    let mut world =
+        World::all_up(vec![web_with(Availability { quorum: 3, ..Availability::default() }), dns()]);
+    let of = |name: &str| {
+        let service = Some(name.to_owned());
+        |reply| Request::Readiness { service, reply }
+    };
+
+    down(&mut world, &["web/web-1"]);
+
+    assert_eq!(world.ask(of("web")).unwrap(), ["service web is not ready: 2 available, quorum 3"]);
+    assert_eq!(world.ask(of("dns")).unwrap(), [""; 0]);
+    assert_eq!(world.ask(of("mail")).unwrap_err().kind, ProblemKind::NotFound);
+}
+
+#[test]
+fn a_service_is_ready_once_its_maps_have_been_read_back() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+    down(&mut world, &["web/web-1", "web/web-2", "web/web-3"]);
+    assert_eq!(readiness(&mut world), (false, 0));
+    world.is_paced = true;
+    world.probed("web/web-1", Health::Up);
+    assert_eq!(readiness(&mut world), (true, 1), "read back at once");
+    down(&mut world, &["web/web-1"]);
+
+    world.probed("web/web-1", Health::Up);
+
+    assert_eq!(readiness(&mut world), (false, 1), "at most ten times a second");
+    let reasons = world.ask(node_readiness).unwrap();
+    assert_eq!(reasons, ["service web is not ready: its maps have not been read back yet"]);
+    world.wait(200);
+    assert_eq!(readiness(&mut world), (true, 1));
+}
+
+#[test]
+fn maps_that_were_changed_by_another_program_make_no_service_ready() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+    down(&mut world, &["web/web-1", "web/web-2", "web/web-3"]);
+    world.wait(200);
+    world.maps().loses_writes = true;
+
+    world.probed("web/web-1", Health::Up);
+
+    assert!(!readiness(&mut world).0);
+    world.maps().loses_writes = false;
+    world.wait(1_100);
+    assert_eq!(readiness(&mut world), (true, 1), "repaired, and read back");
+}
+
+#[test]
 fn a_node_whose_maps_cannot_be_updated_is_not_ready() {
     let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     world.maps().fail_after = Some(0);
 
     down(&mut world, &["web/web-1"]);
 
-    let reasons = world.ask(Request::Readiness).unwrap();
+    let reasons = world.ask(node_readiness).unwrap();
     assert!(reasons.len() == 1 && reasons[0].starts_with("cannot update the maps: "), "{reasons:?}");
     world.wait(1_100);
-    assert_eq!(world.ask(Request::Readiness).unwrap(), [""; 0]);
+    assert_eq!(world.ask(node_readiness).unwrap(), [""; 0]);
 }
 
 #[test]
@@ -328,4 +378,8 @@ fn the_effective_weight_is_that_with_which_a_backend_gets_new_flows() {
     assert_eq!(weights(&mut world), [100, 0, 7], "panic");
     world.set("web/web-1", AdminState::Maint);
     assert_eq!(weights(&mut world), [0, 0, 7]);
+}
+
+fn node_readiness(reply: Reply<Vec<String>>) -> Request {
+    Request::Readiness { service: None, reply }
 }

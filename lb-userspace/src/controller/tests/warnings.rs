@@ -68,18 +68,6 @@ fn a_backend_on_an_address_of_this_host_is_not_added() {
 }
 
 #[test]
-fn addresses_missing_on_the_host_are_reported_with_a_remedy() {
-    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
-    world.host().addresses = ["10.0.0.1".parse().unwrap()].into();
-
-    world.absorb(Event::LinksChanged);
-
-    let warnings = world.status().warnings;
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(warnings[0].ends_with("ip address add 192.0.2.10/32 dev eth0"), "{warnings:?}");
-}
-
-#[test]
 fn pins_that_cannot_be_restored_are_in_the_status_until_they_can() {
     let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     world.host().pins_failure = Some("cannot pin /sys/fs/bpf/xlb/v1/FLOWS4: no space left");

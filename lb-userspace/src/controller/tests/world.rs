@@ -184,6 +184,7 @@ impl World {
     pub fn turn(&mut self) {
         if !self.is_paced {
             self.controller.pace = Pace::new(self.now);
+            self.controller.readiness.next = self.now;
         }
         self.controller.turn(self.now);
         if !self.is_a_packet_stalled && self.grace_periods.has_changed().unwrap() {
