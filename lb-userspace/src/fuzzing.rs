@@ -6,7 +6,10 @@
 use std::{fmt::Debug, net::SocketAddr};
 
 use futures_util::FutureExt as _;
-use tokio::io::{AsyncRead, AsyncReadExt as _, join, sink};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, join, sink},
+    time::Instant,
+};
 
 use crate::{
     probe::{
@@ -27,7 +30,7 @@ use crate::{
             engine::Engine, greeting::Greeting, handshake, refusal::Refusal, rows, status::Status,
             wire::Packets,
         },
-        postgres::{opening::opening, state::State},
+        postgres::{caught_up::CaughtUp, opening::opening, state::State},
         redis::{reply, state},
         tls_client::TlsMode,
     },
@@ -184,7 +187,7 @@ pub fn postgres_opening(bytes: &[u8]) {
 pub fn postgres_state(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else { return };
     let columns: Vec<_> = text.split('\n').map(|column| Some(column).filter(|it| !it.is_empty())).collect();
-    if let Some(state) = State::read(&columns) {
+    if let Some(state) = State::read(&columns, &mut CaughtUp::default(), Instant::now()) {
         let _ = state.report.to_string();
     }
 }

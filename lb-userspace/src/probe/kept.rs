@@ -17,12 +17,14 @@ pub const MAX_AGE: Duration = Duration::from_hours(1);
 pub trait Connection: Sized {
     /// The check that it is for.
     type Check;
+    /// What is known of the server from former probes. It outlives the connection.
+    type Memory: Default + Send;
 
     /// Connects and logs in.
     async fn open(check: &Self::Check, tls: &mut TlsSession, place: Place) -> Result<Self, Fault>;
 
     /// Asks the server for its role.
-    async fn ask(&mut self, check: &Self::Check) -> Result<Answer, Fault>;
+    async fn ask(&mut self, check: &Self::Check, memory: &mut Self::Memory) -> Result<Answer, Fault>;
 
     /// Has it received as much as one connection may?
     fn is_used_up(&self) -> bool {
@@ -31,15 +33,16 @@ pub trait Connection: Sized {
 }
 
 /// What is kept between two probes. Dropping it ends the connection.
-pub struct Session<C> {
+pub struct Session<C: Connection> {
     tls: TlsSession,
+    memory: C::Memory,
     /// Since when.
     kept: Option<(Box<C>, Instant)>,
 }
 
-impl<C> Default for Session<C> {
+impl<C: Connection> Default for Session<C> {
     fn default() -> Self {
-        Self { tls: TlsSession::default(), kept: None }
+        Self { tls: TlsSession::default(), memory: C::Memory::default(), kept: None }
     }
 }
 
@@ -53,14 +56,14 @@ impl<C: Connection> Session<C> {
         let may_be_used = |(kept, since): &(Box<C>, Instant)| since.elapsed() < MAX_AGE && !kept.is_used_up();
         // Taken out: a probe that is cancelled leaves no connection with half an answer.
         if let Some((mut kept, since)) = self.kept.take().filter(may_be_used)
-            && let Ok(answer) = kept.ask(check).await
+            && let Ok(answer) = kept.ask(check, &mut self.memory).await
         {
             self.kept = Some((kept, since));
             return Ok(answer);
         }
         let since = Instant::now();
         let mut opened = Box::new(C::open(check, &mut self.tls, place).await?);
-        let answer = opened.ask(check).await?;
+        let answer = opened.ask(check, &mut self.memory).await?;
         self.kept = Some((opened, since));
         Ok(answer)
     }

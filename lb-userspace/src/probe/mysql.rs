@@ -73,6 +73,7 @@ impl CheckType for Mysql {
 
 impl kept::Connection for Connection {
     type Check = Mysql;
+    type Memory = ();
 
     async fn open(check: &Mysql, tls: &mut TlsSession, place: Place) -> Result<Self, Fault> {
         let password = check.password.read()?;
@@ -84,7 +85,7 @@ impl kept::Connection for Connection {
         Ok(connection)
     }
 
-    async fn ask(&mut self, _: &Mysql) -> Result<Answer, Fault> {
+    async fn ask(&mut self, _: &Mysql, (): &mut ()) -> Result<Answer, Fault> {
         let engine = self.engine;
         let state = rows(self.query(engine.state_query()).await?)?;
         let replica = match self.query(engine.replica_query()).await? {

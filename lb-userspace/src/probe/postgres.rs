@@ -8,6 +8,7 @@
 //!
 //! The connection is [kept](super::kept) for the next probe: a new one costs the server a process and a login.
 
+pub(crate) mod caught_up;
 mod encrypted;
 mod faults;
 mod link;

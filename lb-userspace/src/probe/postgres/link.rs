@@ -10,7 +10,7 @@ use std::{
     time::SystemTime,
 };
 
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::Instant};
 use tokio_postgres::{
     Client, Config, Connection, Error, SimpleQueryMessage,
     config::{SslMode, SslNegotiation},
@@ -24,7 +24,9 @@ use super::{
         limited::{Budget, Limited, limited},
         tls_client::{TlsMode, TlsSession},
     },
-    Postgres, encrypted::{Encrypted, Upgrade},
+    Postgres,
+    caught_up::CaughtUp,
+    encrypted::{Encrypted, Upgrade},
     faults,
     opening::{Opening, opening},
     state::{self, State},
@@ -47,6 +49,7 @@ pub struct Link {
 
 impl kept::Connection for Link {
     type Check = Postgres;
+    type Memory = CaughtUp;
 
     async fn open(check: &Postgres, session: &mut TlsSession, place: Place) -> Result<Self, Fault> {
         let mut config = Config::new();
@@ -71,8 +74,8 @@ impl kept::Connection for Link {
         Ok(Self { client: Some(client), connection, budget, has_ended: false, certificate_ends })
     }
 
-    async fn ask(&mut self, check: &Postgres) -> Result<Answer, Fault> {
-        let State { report, is_blind } = self.state().await?;
+    async fn ask(&mut self, check: &Postgres, caught_up: &mut CaughtUp) -> Result<Answer, Fault> {
+        let State { report, is_blind } = self.state(caught_up).await?;
         let rights = if is_blind { format!(", but user {} lacks pg_monitor", check.user) } else { String::new() };
         let text = format!("{report}{rights}");
         let certificate_ends = self.certificate_ends;
@@ -85,14 +88,15 @@ impl kept::Connection for Link {
 }
 
 impl Link {
-    async fn state(&mut self) -> Result<State, Fault> {
+    async fn state(&mut self, caught_up: &mut CaughtUp) -> Result<State, Fault> {
         self.budget.renew();
+        let asked = Instant::now();
         let rows = self.query(state::QUERY).await.map_err(|error| faults::of(&error))?;
         let rows: Vec<_> = rows.iter().filter_map(row_of).collect();
         let [row] = rows.as_slice() else { return Err(faults::not_understood()) };
         let column = |at| row.try_get(at).ok().flatten();
         let columns: Vec<Option<&str>> = (0..row.len()).map(column).collect();
-        State::read(&columns).ok_or_else(faults::not_understood)
+        State::read(&columns, caught_up, asked).ok_or_else(faults::not_understood)
     }
 
     async fn query(&mut self, text: &str) -> Result<Vec<SimpleQueryMessage>, Error> {

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use super::super::{Mark, Role, RoleReport};
+use tokio::time::Instant;
+
+use super::{
+    super::{Mark, Role, RoleReport},
+    caught_up::CaughtUp,
+};
 
 /// One row. `pg_walfile_name` tells the timeline of a primary at once after a promotion; `pg_control_checkpoint` does so only
 /// after the next checkpoint. The role is read once, so that all columns are of the same one.
@@ -40,8 +45,8 @@ struct Receiver {
 }
 
 impl State {
-    /// `None`: these are not the columns of [`QUERY`].
-    pub fn read(columns: &[Option<&str>]) -> Option<Self> {
+    /// `None`: these are not the columns of [`QUERY`], which was sent at this time.
+    pub fn read(columns: &[Option<&str>], caught_up: &mut CaughtUp, asked: Instant) -> Option<Self> {
         let [is_replica, system, position, timeline, receives, status, receiver @ ..] = columns else { return None };
         let [received_timeline, silent_for, timeout, received, replayed_ago] = receiver else { return None };
         // The type of the column is signed.
@@ -62,25 +67,30 @@ impl State {
             replayed_ago: optional(*replayed_ago, seconds)?,
         };
         let is_blind = boolean((*receives)?)? && status.is_none();
-        Some(Self { report: receiver.report(system, position), is_blind })
+        Some(Self { report: receiver.report(system, position, caught_up, asked), is_blind })
     }
 }
 
 impl Receiver {
-    fn report(&self, system: u64, position: u64) -> RoleReport {
-        RoleReport {
-            role: Role::Replica,
-            is_following: self.is_streaming,
-            lag: self.lag(position).filter(|_| self.is_streaming),
-            mark: Mark::Postgres { system, timeline: self.timeline.filter(|_| self.is_streaming), position },
-        }
+    fn report(&self, system: u64, position: u64, caught_up: &mut CaughtUp, asked: Instant) -> RoleReport {
+        let mark = Mark::Postgres { system, timeline: self.timeline.filter(|_| self.is_streaming), position };
+        let lag = if self.is_streaming { self.lag(&mark, caught_up, asked) } else { None };
+        RoleReport { role: Role::Replica, is_following: self.is_streaming, lag, mark }
     }
 
     /// Without writes, the age of the last transaction grows although nothing is missing.
-    fn lag(&self, replayed: u64) -> Option<Duration> {
+    fn lag(&self, mark: &Mark, caught_up: &mut CaughtUp, asked: Instant) -> Option<Duration> {
         let is_heard = self.silent_for.is_some_and(|it| it < self.timeout.unwrap_or(WAL_RECEIVER_TIMEOUT));
+        if !is_heard {
+            return self.replayed_ago;
+        }
         // A replica that was restarted receives from the beginning of a segment, which is before what it has replayed.
-        if is_heard && self.received <= replayed { Some(Duration::ZERO) } else { self.replayed_ago }
+        if Some(self.received) <= mark.position() {
+            caught_up.seen(mark, asked);
+            return Some(Duration::ZERO);
+        }
+        // What is missing was written after both.
+        self.replayed_ago.into_iter().chain(caught_up.ago(mark, asked)).min()
     }
 }
 
@@ -125,8 +135,13 @@ mod tests {
         ]
     }
 
+    /// The first answer of a server.
+    fn read(columns: &[Option<&str>]) -> Option<State> {
+        State::read(columns, &mut CaughtUp::default(), Instant::now())
+    }
+
     fn lag_of(columns: [Option<&str>; COLUMNS]) -> (bool, Option<Duration>) {
-        let report = State::read(&columns).unwrap().report;
+        let report = read(&columns).unwrap().report;
         (report.is_following, report.lag)
     }
 
@@ -135,7 +150,7 @@ mod tests {
         let mut columns = [None; COLUMNS];
         columns[..5].copy_from_slice(&[Some("f"), Some("7426"), Some("16/B374D848"), Some("0000000A"), Some("f")]);
 
-        let state = State::read(&columns).unwrap();
+        let state = read(&columns).unwrap();
 
         assert_eq!(state.report.mark, Mark::Postgres { system: 7426, timeline: Some(10), position: 0x16_B374_D848 });
         assert_eq!(state.report.to_string(), "primary, timeline 10, 16/B374D848");
@@ -143,7 +158,7 @@ mod tests {
 
     #[test]
     fn an_idle_replica_has_no_lag() {
-        let state = State::read(&replica()).unwrap();
+        let state = read(&replica()).unwrap();
 
         assert_eq!((state.report.is_following, state.report.lag), (true, Some(Duration::ZERO)));
         assert_eq!(state.report.to_string(), "replica, 0s behind, timeline 3, 0/3000148");
@@ -167,6 +182,69 @@ mod tests {
         }
     }
 
+    /// One answer after the other: received, age of the last transaction, and the lag.
+    fn assert_lags(answers: &[(u64, &'static str, &'static str, Option<f64>)]) {
+        let (start, mut caught_up) = (Instant::now(), CaughtUp::default());
+        for &(second, received, replayed_ago, expected) in answers {
+            let mut columns = replica();
+            (columns[9], columns[10]) = (Some(received), Some(replayed_ago));
+            let asked = start + Duration::from_secs(second);
+
+            let lag = State::read(&columns, &mut caught_up, asked).unwrap().report.lag;
+
+            assert_eq!(lag, expected.map(Duration::from_secs_f64), "in second {second}");
+        }
+    }
+
+    #[test]
+    fn idle_time_before_a_write_is_no_lag() {
+        assert_lags(&[
+            (0, "0/3000148", "820", Some(0.0)),
+            (840, "0/3000148", "1660", Some(0.0)),
+            (842, "0/3000200", "1662", Some(2.0)),
+            (844, "0/3000200", "1664", Some(4.0)),
+        ]);
+    }
+
+    #[test]
+    fn a_replica_that_never_catches_up_is_as_old_as_its_last_transaction() {
+        assert_lags(&[
+            (0, "0/3000148", "0.5", Some(0.0)),
+            (10, "0/3000200", "10.5", Some(10.0)),
+            (600, "0/3000300", "30", Some(30.0)),
+            (602, "0/3000400", "30.5", Some(30.5)),
+        ]);
+    }
+
+    #[test]
+    fn a_first_answer_knows_only_the_age_of_the_last_transaction() {
+        assert_lags(&[(0, "0/3000200", "1662", Some(1662.0)), (2, "0/3000148", "1664", Some(0.0))]);
+    }
+
+    #[test]
+    fn what_was_seen_of_another_history_or_a_newer_copy_does_not_count() {
+        let mut behind = replica();
+        behind[9] = Some("0/4000000");
+        for (column, value, is_known) in [
+            (2, "0/3000148", true),
+            (2, "0/3000149", true),
+            (2, "0/3000147", false),
+            (1, "7427", false),
+            (6, "4", false),
+            (7, "60", false),
+        ] {
+            let (start, mut caught_up) = (Instant::now(), CaughtUp::default());
+            State::read(&replica(), &mut caught_up, start).unwrap();
+            let mut columns = behind;
+            columns[column] = Some(value);
+
+            let state = State::read(&columns, &mut caught_up, start + Duration::from_secs(2)).unwrap();
+
+            let expected = if is_known { Duration::from_secs(2) } else { Duration::from_millis(86_400_250) };
+            assert_eq!(state.report.lag, Some(expected), "column {column}: {value}");
+        }
+    }
+
     #[test]
     fn a_replica_without_a_stream_follows_no_primary() {
         let mut waiting = replica();
@@ -177,7 +255,7 @@ mod tests {
         blind[5..8].copy_from_slice(&[None, None, None]);
 
         for (columns, is_blind) in [(waiting, false), (alone, false), (blind, true)] {
-            let state = State::read(&columns).unwrap();
+            let state = read(&columns).unwrap();
 
             assert_eq!((lag_of(columns), state.is_blind), ((false, None), is_blind), "{columns:?}");
             assert_eq!(state.report.mark.term(), None);
@@ -193,10 +271,10 @@ mod tests {
             let mut columns = replica();
             columns[column] = Some(wrong);
 
-            assert_eq!(State::read(&columns), None, "column {column}: {wrong}");
+            assert_eq!(read(&columns), None, "column {column}: {wrong}");
         }
-        assert_eq!(State::read(&replica()[1..]), None);
-        assert_eq!(State::read(&[replica().as_slice(), &[None]].concat()), None);
+        assert_eq!(read(&replica()[1..]), None);
+        assert_eq!(read(&[replica().as_slice(), &[None]].concat()), None);
     }
 
     proptest! {
@@ -209,7 +287,7 @@ mod tests {
                 *first = Some(if is_replica { "t" } else { "f" }.to_owned());
             }
             let columns: Vec<_> = columns.iter().map(Option::as_deref).collect();
-            State::read(&columns).inspect(|state| drop(state.report.to_string()));
+            read(&columns).inspect(|state| drop(state.report.to_string()));
         }
     }
 }

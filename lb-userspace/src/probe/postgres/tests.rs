@@ -70,6 +70,27 @@ async fn a_connection_that_the_server_has_closed_is_opened_again_in_the_same_pro
 }
 
 #[tokio::test]
+async fn what_is_known_of_a_replica_outlives_the_connection() {
+    let answered = AtomicUsize::new(0);
+    let server = Backend::new(move |mut stream: TcpStream| {
+        let received = if answered.fetch_add(1, Ordering::Relaxed) == 0 { "0/3000148" } else { "0/3000200" };
+        async move {
+            log_in(&mut stream).await;
+            read_message(&mut stream).await;
+            let _ = stream.write_all(&answer(&replica(received))).await;
+        }
+    })
+    .await;
+    let mut prober = configured(KEYS).prober();
+
+    for _ in 0..2 {
+        let answer = probe(&mut prober, &server).await.unwrap();
+
+        assert!(answer.facts.role.unwrap().lag.unwrap() < Duration::from_secs(900), "{}", answer.text);
+    }
+}
+
+#[tokio::test]
 async fn an_error_says_that_the_server_is_down_or_nothing() {
     for (code, outcome) in [
         ("28P01", ProbeOutcome::Undecided),
@@ -333,7 +354,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, others: mpsc::S
             return;
         }
         read_startup(&mut stream).await;
-        let _ = stream.write_all(&answer()).await;
+        let _ = stream.write_all(&answer(&primary())).await;
     }
 }
 
@@ -358,11 +379,11 @@ async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
 
 async fn answer_query<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     read_message(stream).await;
-    let _ = stream.write_all(&answer()).await;
+    let _ = stream.write_all(&answer(&primary())).await;
 }
 
-fn answer() -> Vec<u8> {
-    [columns(11), row(&primary()), message(b'C', b"SELECT 1\0"), READY.to_vec()].concat()
+fn answer(values: &[Option<&str>; 11]) -> Vec<u8> {
+    [columns(11), row(values), message(b'C', b"SELECT 1\0"), READY.to_vec()].concat()
 }
 
 fn primary() -> [Option<&'static str>; 11] {
@@ -375,6 +396,23 @@ fn primary() -> [Option<&'static str>; 11] {
         Some("f"),
     ]);
     columns
+}
+
+/// Its last transaction was 900 s ago.
+const fn replica(received: &str) -> [Option<&str>; 11] {
+    [
+        Some("t"),
+        Some("7426000000000000001"),
+        Some("0/3000148"),
+        None,
+        Some("t"),
+        Some("streaming"),
+        Some("3"),
+        Some("0.1"),
+        Some("60"),
+        Some(received),
+        Some("900"),
+    ]
 }
 
 /// A message without a tag: a length, which counts itself, and the rest, which is returned.

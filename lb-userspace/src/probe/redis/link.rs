@@ -34,6 +34,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl kept::Connection for Link {
     type Check = Redis;
+    type Memory = ();
 
     /// Logs in only if there is a password.
     async fn open(check: &Redis, session: &mut TlsSession, place: Place) -> Result<Self, Fault> {
@@ -58,7 +59,7 @@ impl kept::Connection for Link {
         Ok(link)
     }
 
-    async fn ask(&mut self, _: &Redis) -> Result<Answer, Fault> {
+    async fn ask(&mut self, _: &Redis, (): &mut ()) -> Result<Answer, Fault> {
         self.budget.renew();
         if let Reply::Error(words) = self.call(&[b"PING"]).await? {
             state::obstacle(&words).map_or(Ok(()), Err)?;
