@@ -9,6 +9,7 @@
 
 mod layers;
 pub mod mistakes;
+pub mod parts;
 pub mod table;
 pub mod value;
 

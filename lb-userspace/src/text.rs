@@ -43,7 +43,7 @@ pub fn counted(number: u64, noun: &str) -> String {
 
 /// ": did you mean `weight`?", or the valid names.
 pub fn suggest(wrong: &str, known: &[&str]) -> String {
-    let distance = |name: &&&str| strsim::damerau_levenshtein(&wrong.to_lowercase(), name);
+    let distance = |name: &&&str| strsim::damerau_levenshtein(&wrong.to_lowercase(), &name.to_lowercase());
     let near = |name: &&&str| wrong.len() <= MAX_QUOTE && distance(name) <= (name.len() / 3).max(1);
     match known.iter().filter(near).min_by_key(distance) {
         Some(name) => format!(": did you mean `{name}`?"),
@@ -70,6 +70,7 @@ mod tests {
 
         assert_eq!(suggest("wieght", &keys), ": did you mean `weight`?");
         assert_eq!(suggest("Name", &keys), ": did you mean `name`?");
+        assert_eq!(suggest("NXDOMIAN", &["NOERROR", "NXDOMAIN"]), ": did you mean `NXDOMAIN`?");
         assert_eq!(suggest("port", &keys), ": expected `name`, `address`, `weight` or `backup`");
     }
 

@@ -1,21 +1,42 @@
 //! A table that inherits keys from another one, as `[service.health]` does from `[defaults.health]`.
 
-use toml::de::{DeTable, DeValue};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
 
 use super::{
     mistakes::{At, Report, Span},
+    parts::{self, Wrong},
     table::Given,
 };
 
 /// A key of a table, with its reader.
 pub struct Key<T> {
     name: &'static str,
-    read: fn(&DeValue<'_>) -> Result<T, String>,
+    reader: Reader<T>,
+}
+
+enum Reader<T> {
+    Whole(fn(&DeValue<'_>) -> Result<T, String>),
+    Parts(fn(&Spanned<DeValue<'_>>) -> Result<T, Wrong>),
 }
 
 impl<T> Key<T> {
     pub const fn new(name: &'static str, read: fn(&DeValue<'_>) -> Result<T, String>) -> Self {
-        Self { name, read }
+        Self { name, reader: Reader::Whole(read) }
+    }
+
+    /// A key whose value has [parts].
+    pub const fn of_parts(name: &'static str, read: fn(&Spanned<DeValue<'_>>) -> Result<T, Wrong>) -> Self {
+        Self { name, reader: Reader::Parts(read) }
+    }
+
+    fn read(&self, value: &Spanned<DeValue<'_>>) -> Result<T, Wrong> {
+        match self.reader {
+            Reader::Whole(read) => parts::read(value, read).map_err(|mistake| vec![mistake]),
+            Reader::Parts(read) => read(value),
+        }
     }
 }
 
@@ -23,8 +44,8 @@ impl<T> Key<T> {
 pub trait AnyKey {
     fn name(&self) -> &'static str;
 
-    /// Checks a value. The error is the message for the operator.
-    fn judge(&self, value: &DeValue<'_>) -> Result<(), String>;
+    /// Checks a value. The error is for the operator.
+    fn judge(&self, value: &Spanned<DeValue<'_>>) -> Result<(), Wrong>;
 }
 
 impl<T> AnyKey for Key<T> {
@@ -32,8 +53,8 @@ impl<T> AnyKey for Key<T> {
         self.name
     }
 
-    fn judge(&self, value: &DeValue<'_>) -> Result<(), String> {
-        (self.read)(value).map(drop)
+    fn judge(&self, value: &Spanned<DeValue<'_>>) -> Result<(), Wrong> {
+        self.read(value).map(drop)
     }
 }
 
@@ -62,7 +83,7 @@ impl Layers<'_> {
     /// The position of this key's value in the table itself, if it is valid.
     pub fn own_place(&self, key: &dyn AnyKey) -> Option<Span> {
         let value = self.own?.get(key.name())?;
-        key.judge(value.get_ref()).ok().map(|()| value.span().into())
+        key.judge(value).ok().map(|()| value.span().into())
     }
 }
 
@@ -100,7 +121,7 @@ impl Keys<'_> {
 
 fn read<T>(table: Option<&DeTable<'_>>, key: &Key<T>) -> Given<T> {
     let Some(value) = table.and_then(|table| table.get(key.name)) else { return Given::Absent };
-    match (key.read)(value.get_ref()) {
+    match key.read(value) {
         Ok(read) => Given::Good(At { value: read, span: value.span().into() }),
         Err(_reported) => Given::Wrong,
     }

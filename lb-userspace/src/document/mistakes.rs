@@ -36,7 +36,7 @@ impl From<Range<usize>> for Span {
 }
 
 /// A value and its position.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct At<T> {
     pub value: T,
     pub span: Span,

@@ -110,8 +110,9 @@ impl<'d> Table<'d> {
 
     /// Checks the value of an optional key.
     pub fn judge(&mut self, key: &dyn AnyKey) {
-        if let Some(value) = self.get(key.name()) {
-            self.report.take(value.span().into(), key.judge(value.get_ref()));
+        let mistakes = self.get(key.name()).and_then(|value| key.judge(value).err());
+        for At { value, span } in mistakes.into_iter().flatten() {
+            self.report.add(span, value);
         }
     }
 

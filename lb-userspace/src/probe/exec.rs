@@ -15,12 +15,17 @@ use tokio::{
     task::spawn_blocking,
     time::{Instant, timeout, timeout_at},
 };
-use toml::de::DeValue;
+use toml::{Spanned, de::DeValue};
 
 use self::program::Program;
 use super::{Answer, CheckType, Fault, Place, Verdict, fault::plain};
 use crate::{
-    document::{AnyKey, Key, Keys, table::kind, value},
+    document::{
+        AnyKey, Key, Keys,
+        parts::{self, Wrong},
+        table::kind,
+        value,
+    },
     duration,
     limit::{Limit, Turn},
     ownership,
@@ -32,7 +37,7 @@ use crate::{
 const MAX_ARGUMENTS: usize = 32;
 const MAX_ARGUMENT_BYTES: usize = 1024;
 
-const COMMAND: Key<Vec<String>> = Key::new("command", command);
+const COMMAND: Key<Vec<String>> = Key::of_parts("command", command);
 
 /// The programs that run at once, over all backends. It is not part of a probe: a change of the limit leaves checks as they
 /// are.
@@ -172,18 +177,23 @@ fn environment(about: &ExecSession, place: Place) -> Vec<(&'static str, String)>
 }
 
 /// `["/usr/local/bin/check", "-v"]`
-fn command(value: &DeValue<'_>) -> Result<Vec<String>, String> {
+fn command(value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, Wrong> {
+    let refuse = |message: String| Err(vec![parts::at(value, message)]);
     let example = "expected the path of a program and its arguments, like [\"/usr/local/bin/check\", \"-v\"]";
-    let words = value.as_array().ok_or_else(|| format!("{example}, found {}", kind(value)))?;
-    let words: Vec<String> = words.iter().map(|word| argument(word.get_ref())).collect::<Result<_, _>>()?;
-    let program = words.first().ok_or_else(|| example.to_owned())?;
-    if !program.starts_with('/') {
-        return Err(format!("{} is not an absolute path", quote(program)));
+    let Some(words) = value.get_ref().as_array() else {
+        return refuse(format!("{example}, found {}", kind(value.get_ref())));
+    };
+    let Some((path, arguments)) = words.split_first() else { return refuse(example.to_owned()) };
+    if arguments.len() > MAX_ARGUMENTS {
+        return refuse(format!("{} arguments are too many: at most {MAX_ARGUMENTS}", arguments.len()));
     }
-    if words.len() - 1 > MAX_ARGUMENTS {
-        return Err(format!("{} arguments are too many: at most {MAX_ARGUMENTS}", words.len() - 1));
-    }
-    Ok(words)
+    let arguments = arguments.iter().map(|word| parts::read(word, argument));
+    parts::all([parts::read(path, program)].into_iter().chain(arguments))
+}
+
+fn program(value: &DeValue<'_>) -> Result<String, String> {
+    let path = argument(value)?;
+    if path.starts_with('/') { Ok(path) } else { Err(format!("{} is not an absolute path", quote(&path))) }
 }
 
 fn argument(value: &DeValue<'_>) -> Result<String, String> {

@@ -1,8 +1,11 @@
 //! Which answers are good: `expect_code` and `expect_answer`. No I/O.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    slice,
+};
 
-use toml::de::DeValue;
+use toml::{Spanned, de::DeValue};
 
 use super::{
     super::{Answer, Fault},
@@ -10,7 +13,11 @@ use super::{
     name::Name,
 };
 use crate::{
-    document::{Key, Keys, value},
+    document::{
+        Key, Keys,
+        parts::{self, Wrong},
+        value,
+    },
     named::Named as _,
     text::{counted, quote},
 };
@@ -18,7 +25,7 @@ use crate::{
 /// Maximum length of the expected text.
 const MAX_TEXT: usize = 1024;
 
-pub const EXPECT_CODE: Key<Vec<Code>> = Key::new("expect_code", codes);
+pub const EXPECT_CODE: Key<Vec<Code>> = Key::of_parts("expect_code", codes);
 pub const EXPECT_ANSWER: Key<String> = Key::new("expect_answer", text);
 
 /// See the [module](self).
@@ -64,15 +71,21 @@ impl Expect {
 }
 
 /// A code, or a list of codes.
-fn codes(value: &DeValue<'_>) -> Result<Vec<Code>, String> {
-    let code = |value: &DeValue<'_>| value::choice(value, "response code", &[]);
-    match value.as_array() {
-        None => Ok(vec![code(value)?]),
-        Some(items) if items.is_empty() => Err("the list is empty: no answer would be good".to_owned()),
-        Some(items) if items.len() > Code::ALL.len() => {
-            Err(format!("{} codes are too many: at most {}", items.len(), Code::ALL.len()))
+fn codes(value: &Spanned<DeValue<'_>>) -> Result<Vec<Code>, Wrong> {
+    let items = match value.get_ref().as_array() {
+        None => slice::from_ref(value),
+        Some(items) => items,
+    };
+    let most = Code::ALL.len();
+    match items.len() {
+        0 => Err(vec![parts::at(value, "the list is empty: no answer would be good")]),
+        length if length > most => {
+            Err(vec![parts::at(value, format!("{length} codes are too many: at most {most}"))])
         }
-        Some(items) => items.iter().map(|item| code(item.get_ref())).collect(),
+        _ => {
+            let code = |value: &DeValue<'_>| value::choice(value, "response code", &[]);
+            parts::all(items.iter().map(|item| parts::read(item, code)))
+        }
     }
 }
 
@@ -114,10 +127,10 @@ mod tests {
 
     #[test]
     fn codes_are_one_or_a_list() {
-        assert_eq!(codes(&toml("'REFUSED'")), Ok(vec![Code::Refused]));
-        assert_eq!(codes(&toml("['NOERROR', 'NXDOMAIN']")), Ok(vec![Code::NoError, Code::NxDomain]));
+        assert_eq!(codes(&spanned("'REFUSED'")), Ok(vec![Code::Refused]));
+        assert_eq!(codes(&spanned("['NOERROR', 'NXDOMAIN']")), Ok(vec![Code::NoError, Code::NxDomain]));
         for wrong in ["[]", "'noerror'", "0", "['NOERROR', 3]", "['A']"] {
-            assert!(codes(&toml(wrong)).is_err(), "{wrong}");
+            assert!(codes(&spanned(wrong)).is_err(), "{wrong}");
         }
     }
 
@@ -157,7 +170,7 @@ mod tests {
         assert_eq!(same, Ok("NOERROR, 2 records".to_owned().into()));
     }
 
-    fn toml(text: &str) -> DeValue<'_> {
-        DeValue::parse(text).unwrap().into_inner()
+    fn spanned(text: &str) -> Spanned<DeValue<'_>> {
+        DeValue::parse(text).unwrap()
     }
 }

@@ -1,12 +1,16 @@
 //! Which answers are good: `expect`.
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, slice};
 
-use toml::de::DeValue;
+use toml::{Spanned, de::DeValue};
 
 use super::super::Fault;
 use crate::{
-    document::{table::kind, value},
+    document::{
+        parts::{self, Wrong},
+        table::kind,
+        value,
+    },
     text::quote,
 };
 
@@ -32,16 +36,19 @@ impl Default for Expect {
 
 impl Expect {
     /// `200`, `"200-299"`, `"body:ok"`, or a list of these. Without a status, the default ones are expected.
-    pub fn read(value: &DeValue<'_>) -> Result<Self, String> {
+    pub fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
         let mut expect = Self { statuses: Vec::new(), text: None };
-        match value.as_array() {
-            None => expect.add(value)?,
-            Some(items) if items.is_empty() => return Err("the list is empty: no answer would be good".into()),
-            Some(items) if items.len() > MAX_ITEMS => {
-                return Err(format!("{} items are too many: at most {MAX_ITEMS}", items.len()));
-            }
-            Some(items) => items.iter().try_for_each(|item| expect.add(item.get_ref()))?,
+        let items = match value.get_ref().as_array() {
+            None => slice::from_ref(value),
+            Some(items) => items,
+        };
+        if items.is_empty() {
+            return Err(vec![parts::at(value, "the list is empty: no answer would be good")]);
         }
+        if items.len() > MAX_ITEMS {
+            return Err(vec![parts::at(value, format!("{} items are too many: at most {MAX_ITEMS}", items.len()))]);
+        }
+        parts::all(items.iter().map(|item| parts::read(item, |item| expect.add(item))))?;
         if expect.statuses.is_empty() {
             expect.statuses = Self::default().statuses;
         }
@@ -115,7 +122,7 @@ mod tests {
         assert!(Expect::read(&value(&format!("'body:{}'", "a".repeat(MAX_TEXT + 1)))).is_err());
     }
 
-    fn value(text: &str) -> DeValue<'_> {
-        DeValue::parse(text).unwrap().into_inner()
+    fn value(text: &str) -> Spanned<DeValue<'_>> {
+        DeValue::parse(text).unwrap()
     }
 }

@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use toml::de::DeValue;
+use toml::{
+    Spanned,
+    de::{DeString, DeValue},
+};
 
 use super::{
     super::Fault,
@@ -12,7 +15,13 @@ use super::{
     head::{self, HEAD_MAX_BYTES, HEADERS_MAX, Head, Malformed},
 };
 use crate::{
-    document::{Key, Keys, table::kind, value},
+    document::{
+        Key, Keys,
+        mistakes::At,
+        parts::{self, Wrong},
+        table::kind,
+        value,
+    },
     named::{Named as _, named},
     text::quote,
 };
@@ -56,8 +65,8 @@ named!(Method { Get = "GET", Head = "HEAD", Options = "OPTIONS", Post = "POST", 
 pub const METHOD: Key<Method> = Key::new("method", |it| value::choice(it, "method", &[]));
 pub const PATH: Key<String> = Key::new("path", request_target);
 pub const HOST: Key<String> = Key::new("host", host);
-pub const HEADERS: Key<Vec<(String, String)>> = Key::new("headers", headers);
-pub const EXPECT: Key<Expect> = Key::new("expect", Expect::read);
+pub const HEADERS: Key<Vec<(String, String)>> = Key::of_parts("headers", headers);
+pub const EXPECT: Key<Expect> = Key::of_parts("expect", Expect::read);
 
 impl Request {
     /// A GET of this path.
@@ -224,16 +233,30 @@ fn host(value: &DeValue<'_>) -> Result<String, String> {
 }
 
 /// `{ X-Probe = "xlb" }`: names and values (RFC 9110, 5.1 and 5.5) that a probe does not send by itself.
-fn headers(value: &DeValue<'_>) -> Result<Vec<(String, String)>, String> {
+fn headers(value: &Spanned<DeValue<'_>>) -> Result<Vec<(String, String)>, Wrong> {
+    let refuse = |message: String| Err(vec![parts::at(value, message)]);
     let example = "expected a table like { X-Probe = \"xlb\" }";
-    let table = value.as_table().ok_or_else(|| format!("{example}, found {}", kind(value)))?;
+    let Some(table) = value.get_ref().as_table() else {
+        return refuse(format!("{example}, found {}", kind(value.get_ref())));
+    };
     if table.len() > MAX_HEADERS {
-        return Err(format!("{} headers are too many: at most {MAX_HEADERS}", table.len()));
+        return refuse(format!("{} headers are too many: at most {MAX_HEADERS}", table.len()));
     }
-    table.iter().map(|(name, value)| header(name.get_ref(), value.get_ref())).collect()
+    parts::all(table.iter().map(|(name, value)| header(name, value)))
 }
 
-fn header(name: &str, value: &DeValue<'_>) -> Result<(String, String), String> {
+fn header(name: &Spanned<DeString<'_>>, value: &Spanned<DeValue<'_>>) -> Result<(String, String), At<String>> {
+    header_name(name.get_ref()).map_err(|message| parts::at(name, message))?;
+    let name = name.get_ref();
+    let text = parts::read(value, |value| value::text(value).map(str::to_owned))?;
+    if name.len() + text.len() > MAX_HEADER || text.chars().any(|c| c.is_control() && c != '\t') {
+        let message = format!("the header {} must be one line of at most {MAX_HEADER} bytes", quote(name));
+        return Err(parts::at(value, message));
+    }
+    Ok((name.clone().into_owned(), text))
+}
+
+fn header_name(name: &str) -> Result<(), String> {
     let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     if name.is_empty() || !name.chars().all(is_token) {
         return Err(format!("{} is not the name of a header", quote(name)));
@@ -242,14 +265,7 @@ fn header(name: &str, value: &DeValue<'_>) -> Result<(String, String), String> {
         let instead = if name.eq_ignore_ascii_case("host") { ": use the key `host`" } else { "" };
         return Err(format!("the header {} is set by the check itself{instead}", quote(name)));
     }
-    let text = value::text(value)?;
-    if name.len() + text.len() > MAX_HEADER || text.chars().any(|c| c.is_control() && c != '\t') {
-        return Err(format!(
-            "the header {} must be one line of at most {MAX_HEADER} bytes",
-            quote(name)
-        ));
-    }
-    Ok((name.to_owned(), text.to_owned()))
+    Ok(())
 }
 
 impl From<Malformed> for Fault {
@@ -302,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_header_cannot_end_its_line_or_replace_those_of_the_check() {
-        assert_eq!(headers(&value("{ X-Probe = 'a b' }")).unwrap(), [("X-Probe".into(), "a b".into())]);
+        assert_eq!(headers(&spanned("{ X-Probe = 'a b' }")).unwrap(), [("X-Probe".into(), "a b".into())]);
         for wrong in [
             "{ 'X Y' = 'a' }",
             "{ X = \"a\\r\\nY: b\" }",
@@ -311,7 +327,7 @@ mod tests {
             "{ X = 5 }",
             "'X: a'",
         ] {
-            assert!(headers(&value(wrong)).is_err(), "{wrong}");
+            assert!(headers(&spanned(wrong)).is_err(), "{wrong}");
         }
     }
 
@@ -325,7 +341,11 @@ mod tests {
         }
     }
 
+    fn spanned(text: &str) -> Spanned<DeValue<'_>> {
+        DeValue::parse(text).unwrap()
+    }
+
     fn value(text: &str) -> DeValue<'_> {
-        DeValue::parse(text).unwrap().into_inner()
+        spanned(text).into_inner()
     }
 }
