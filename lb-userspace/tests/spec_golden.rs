@@ -50,6 +50,7 @@ const CLASSES: &[&str] = &[
     "health_mysql_keys",
     "health_of_udp_without_port",
     "health_parts",
+    "health_password",
     "health_path",
     "health_path_of_another_type",
     "health_path_too_long",

@@ -188,10 +188,19 @@ impl<'d> Table<'d> {
 
     /// Reports keys that were not read.
     pub fn close(self) {
+        self.close_with(&[]);
+    }
+
+    /// The same. `advice`: what looks like a key, and what to do instead.
+    pub fn close_with(self, advice: &[(&str, &str)]) {
         for key in self.entries.keys().filter(|key| !self.known.contains(&key.get_ref().as_ref())) {
             let name = key.get_ref();
             let shown = quote(name);
-            let message = format!("unknown key {shown} in {}{}", self.name, suggest(name, &self.known));
+            let hint = match advice.iter().find(|(wrong, _)| wrong == name) {
+                Some((_, instead)) => format!(": {instead}"),
+                None => suggest(name, &self.known),
+            };
+            let message = format!("unknown key {shown} in {}{hint}", self.name);
             self.report.add(key.span().into(), message);
         }
     }

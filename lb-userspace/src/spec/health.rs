@@ -43,6 +43,10 @@ const FALL: Key<u32> = Key::new("fall", results);
 const PORT: Key<u16> = Key::new("port", value::port);
 const KEYS: [&dyn AnyKey; 6] = [&TYPE, &INTERVAL, &TIMEOUT, &RISE, &FALL, &PORT];
 
+/// What looks like a key, and what to do instead.
+const NO_KEYS: [(&str, &str); 2] = [("password", PASSWORD), ("passwd", PASSWORD)];
+const PASSWORD: &str = "a password is in a file of its own, set `password_file`";
+
 /// Checks each value of a table by itself.
 pub fn read(mut table: Table<'_>) -> &DeTable<'_> {
     let of_types = Kind::ALL.iter().flat_map(|kind| kind.keys());
@@ -51,7 +55,7 @@ pub fn read(mut table: Table<'_>) -> &DeTable<'_> {
         table.judge(*key);
     }
     let entries = table.entries();
-    table.close();
+    table.close_with(&NO_KEYS);
     entries
 }
 
@@ -65,6 +69,8 @@ pub fn validate(service: &file::Service<'_>, programs: Programs, report: &Report
     let place = keys.own_place(&TYPE).unwrap_or(service.header);
     let probe = kind.read(&Keys { layers: *keys, report, place });
     if kind == Kind::Exec {
+        // Of the defaults, if the service inherits it.
+        let place = keys.get(&TYPE).good().map_or(place, |it| it.span);
         may_run(programs, place, report);
     }
     has_a_port(service, &probe, report);
