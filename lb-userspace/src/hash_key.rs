@@ -154,7 +154,7 @@ mod tests {
         let half = &TEXT[..48];
         let signed = TEXT.replacen("00", "+1", 1);
         let cases = [
-            (TEXT, 0o640, "others can use this secret (its mode is 0640): run `chmod 600`"),
+            (TEXT, 0o640, "others can use this secret (its mode is 0640): run `chmod 600 /"),
             (TEXT, 0o604, "others can use this secret"),
             (half, 0o600, "not a key, which is one line of 96 hexadecimal digits: make one with"),
             (&signed, 0o600, "not a key"),

@@ -7,6 +7,8 @@ use std::{
     path::Path,
 };
 
+use crate::text::printable;
+
 /// Who may read the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readers {
@@ -24,8 +26,8 @@ pub enum Unusable {
     NotAFile,
     #[error("it is larger than {0} bytes")]
     TooLarge(u64),
-    #[error("others can use this secret (its mode is {mode:04o}): run `chmod {remedy}`")]
-    Exposed { mode: u32, remedy: &'static str },
+    #[error("others can use this secret (its mode is {mode:04o}): run `{remedy}`")]
+    Exposed { mode: u32, remedy: String },
 }
 
 impl Readers {
@@ -39,10 +41,14 @@ impl Readers {
     }
 
     /// An error if others than these can use the file.
-    pub fn allow(self, file: &Metadata) -> Result<(), Unusable> {
+    pub fn allow(self, path: &Path, file: &Metadata) -> Result<(), Unusable> {
         let mode = file.permissions().mode() & 0o777;
-        let (forbidden, remedy) = self.forbidden();
-        if mode & forbidden == 0 { Ok(()) } else { Err(Unusable::Exposed { mode, remedy }) }
+        let (forbidden, right) = self.forbidden();
+        if mode & forbidden == 0 {
+            return Ok(());
+        }
+        let remedy = format!("chmod {right} {}", printable(&path.display().to_string()));
+        Err(Unusable::Exposed { mode, remedy })
     }
 }
 
@@ -53,7 +59,7 @@ pub fn read(path: &Path, most: u64, readers: Readers) -> Result<Vec<u8>, Unusabl
         return Err(Unusable::NotAFile);
     }
     let file = File::open(path)?;
-    readers.allow(&file.metadata()?)?;
+    readers.allow(path, &file.metadata()?)?;
     let mut bytes = Vec::new();
     file.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {

@@ -136,7 +136,7 @@ pub fn secret_path(value: &DeValue<'_>) -> Result<PathBuf, String> {
     let path = file_path(value)?;
     if let Ok(file) = fs::metadata(&path) {
         let named = |why| format!("{}: {why}", quote(&path.display().to_string()));
-        Readers::OwnerAndGroup.allow(&file).map_err(named)?;
+        Readers::OwnerAndGroup.allow(&path, &file).map_err(named)?;
     }
     Ok(path)
 }

@@ -25,11 +25,12 @@ pub struct Written {
 }
 
 /// What a file may allow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Writers {
     /// Only root can write and replace it, or it is a text that is not in a file.
     Root,
-    Others,
+    /// What others can change, and the remedy.
+    Others(String),
 }
 
 /// What a file allows.
@@ -43,7 +44,13 @@ pub struct Programs {
 impl Writers {
     /// Of an open file, and what is at its path. A pipe has no owner that means anything.
     pub fn of(path: &Path, file: &Metadata) -> Self {
-        if file.is_file() && ownership::check(path, ROOT).is_ok() { Self::Root } else { Self::Others }
+        if !file.is_file() {
+            return Self::Others("this is none".to_owned());
+        }
+        match ownership::check(path, ROOT) {
+            Ok(()) => Self::Root,
+            Err(error) => Self::Others(error.to_string()),
+        }
     }
 }
 
@@ -61,11 +68,10 @@ impl Written {
     pub fn validate(self, writers: Writers, report: &Report<'_>) -> Programs {
         let are_allowed = match self.allow {
             Given::Good(allow) => {
-                if allow.value && writers == Writers::Others {
+                if let (true, Writers::Others(why)) = (allow.value, writers) {
                     report.add(
                         allow.span,
-                        "programs are allowed only in a regular file that only root can write or replace: run \
-                         `chown root` and `chmod go-w` for FILE and the directories above it",
+                        format!("programs are allowed only in a regular file that only root can write or replace: {why}"),
                     );
                 }
                 allow.value

@@ -278,7 +278,8 @@ fn a_hash_key_is_checked_at_start_and_on_reload_and_another_one_moves_no_connect
 
     write(KEY, 0o644)?;
     let open = refused(&lab, &[])?;
-    let expected = format!("error: {path}: others can use this secret (its mode is 0644): run `chmod 600`\n");
+    let expected =
+        format!("error: {path}: others can use this secret (its mode is 0644): run `chmod 600 {path}`\n");
     assert_eq!(said(&open), (INVALID_CONFIGURATION, expected));
 
     write(KEY, 0o600)?;
