@@ -63,7 +63,7 @@ fn of_certificate(error: &CertificateError) -> String {
             "the certificate is from another CA of the same name, or broken: set `ca`".to_owned()
         }
         CertificateError::Other(why) if why.to_string().contains("CaUsedAsEndEntity") => {
-            "the certificate is self-signed: a CA's own certificate is not that of a server".to_owned()
+            "the certificate is that of a CA, as self-signed ones often are: let a CA sign one for the server, or use tls = \"require\"".to_owned()
         }
         other => format!("the certificate is not valid: {other}"),
     }

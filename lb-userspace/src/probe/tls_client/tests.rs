@@ -80,7 +80,7 @@ async fn a_wrong_certificate_is_a_failure_that_says_what_is_wrong() {
         ),
         (
             authority.certifies(is_ca),
-            "the certificate is self-signed: a CA's own certificate is not that of a server",
+            "the certificate is that of a CA, as self-signed ones often are: let a CA sign one for the server, or use tls = \"require\"",
         ),
     ] {
         let server = serving(acceptor).await;
