@@ -16,6 +16,7 @@ mod lines;
 mod mariadb;
 mod postgres;
 mod redis;
+mod refusal;
 mod row;
 mod verdict;
 
@@ -33,6 +34,7 @@ pub use self::{
 use super::{
     Config, Daemon, Family, Lab, Shape, Topology, address,
     config::{Check, Service},
+    pass, sweep,
     wait::eventually,
 };
 
@@ -60,6 +62,8 @@ impl<E: Engine> Scene<E> {
     /// The same with another time from one check to the next, which is also the limit of a check.
     pub fn start_with(tag: &'static str, interval: Duration) -> Result<Self> {
         let lab = Lab::build(&Topology::new(tag, Shape::TwoNics))?;
+        // Resets from xlb reach the clients.
+        pass::pass_everything((&lab.client, "eth0"), &lab.directory().join(sweep::BPFFS))?;
         let servers = E::cluster(&lab)?;
         let xlb = lab.start(&configuration::<E>(&lab, interval)?)?;
         let scene = Self { servers, xlb, lab };

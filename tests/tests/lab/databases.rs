@@ -70,6 +70,20 @@ fn a_primary_that_was_cut_off_gets_no_writes_when_it_is_back() -> Result<()> {
 }
 
 #[test]
+fn new_connections_are_refused_at_once_while_there_is_no_primary() -> Result<()> {
+    let scene = Scene::<Postgres>::start("noprimary")?;
+
+    scene.xlb.run(&["role", "fence", "db"])?;
+    eprintln!("fenced: refused after {:?}", scene.ensure_writes_are_refused_at_once()?);
+    scene.xlb.run(&["role", "unfence", "db"])?;
+    scene.wait_for_primary("web-1")?;
+    scene.servers[0].kill()?;
+    scene.wait_for_no_primary()?;
+    eprintln!("dead: refused after {:?}", scene.ensure_writes_are_refused_at_once()?);
+    Ok(())
+}
+
+#[test]
 fn without_a_daemon_writes_stay_at_one_server_and_a_start_moves_them() -> Result<()> {
     let mut scene = Scene::<Postgres>::start("daemonless")?;
     let clients = scene.clients();

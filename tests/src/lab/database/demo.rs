@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use super::{Clients, Engine, Scene, Verdict};
-use crate::lab::{MariaDb, Redis, demo::Options, postgres::Postgres, story::Story};
+use crate::lab::{Family, MariaDb, Redis, address, demo::Options, postgres::Postgres, story::Story};
 
 /// Runs all acts. An error means that xlb did not keep a promise.
 pub fn run(options: Options) -> Result<()> {
@@ -23,6 +23,7 @@ pub fn run(options: Options) -> Result<()> {
     for act in REDIS {
         figures.insert(act.name.to_owned(), act.play(&story)?);
     }
+    figures.insert("refused_after_ms".to_owned(), no_primary(&story)?);
     let last = behind_and_gone(&story)?;
     if options.keep {
         keep(last, &story)?;
@@ -215,6 +216,28 @@ fn show_the_cluster(story: &Story) -> Result<()> {
     let scene = Scene::<Postgres>::start("database")?;
     story.xlb(&scene.xlb, "role list")?;
     story.xlb(&scene.xlb, "health list")
+}
+
+fn no_primary(story: &Story) -> Result<Value> {
+    story.step("There is no primary: new connections for writes are refused at once.");
+    let scene = Scene::<Postgres>::start("database")?;
+    let client = scene.lab.client.clone();
+    let psql = format!("ip netns exec {client} psql -h {} -U app app", address::SERVICE.of(Family::V4));
+    let refusal = |scene: &Scene<Postgres>| -> Result<f64> {
+        let median = scene.ensure_writes_are_refused_at_once()?;
+        story.say(&format!("  $ {psql}"));
+        story.say(&format!("  -> Connection refused, after {median:.1?} (median)."));
+        Ok(median.as_secs_f64() * 1000.0)
+    };
+    story.xlb(&scene.xlb, "role fence db")?;
+    let fenced = refusal(&scene)?;
+    story.xlb(&scene.xlb, "role unfence db")?;
+    scene.wait_for_primary("web-1")?;
+    story.say("  $ kill -9 ...           # PostgreSQL on web-1");
+    scene.servers[0].kill()?;
+    scene.wait_for_no_primary()?;
+    let dead = refusal(&scene)?;
+    Ok(json!({ "fenced": fenced, "dead": dead }))
 }
 
 fn behind_and_gone(story: &Story) -> Result<Scene<Postgres>> {
