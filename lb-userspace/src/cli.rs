@@ -63,8 +63,8 @@ pub struct Host {
     pub run: fn(run::Options) -> Result<(), Failure>,
     /// Reads a configuration, or returns all its errors.
     pub check: fn(&Path) -> Result<Checked, Failure>,
-    /// Removes the data plane of a daemon that is gone. `false`: there was none.
-    pub detach: fn() -> Result<bool, Failure>,
+    /// Removes the data plane of a daemon that is gone and listened on this socket. `false`: there was none.
+    pub detach: fn(&Path) -> Result<bool, Failure>,
 }
 
 /// The entry point of the binary: [`main_with`] with the real environment.

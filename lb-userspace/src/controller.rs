@@ -42,6 +42,7 @@ pub mod state;
 mod sums;
 #[cfg(test)]
 mod tests;
+pub mod track;
 mod transaction;
 mod walk;
 
@@ -72,6 +73,7 @@ use self::{
     requests::PendingRequest,
     roles::RoleMemory,
     state::{Scope, State},
+    track::Track,
     walk::Walks,
 };
 use crate::{
@@ -163,6 +165,7 @@ pub struct Controller<D, H> {
     detach: Option<Reply<()>>,
     reload: Reload,
     presence: LastPresence,
+    track: Track,
     readiness: LastReadiness,
     ejections: Ejections,
     /// When each warning began, and whether it was logged.
@@ -255,6 +258,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             intent,
             state: State::new(applied.spec, applied.admin_states, start.roles, now),
             presence: LastPresence::unknown(now),
+            track: Track::default(),
             local_ports,
             have,
             trust: Trust::Full,
@@ -334,6 +338,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         if all_changed {
             self.presence.update(&self.state, now);
         }
+        self.track_or_warn(now);
         self.tell_role_changes();
         self.save_roles_or_warn(now);
         self.look_at_ejections_if_due(now);
@@ -380,6 +385,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             self.state.next_tick(),
             self.next_warning(),
             self.readiness.due(),
+            self.track.retry,
         ]
         .into_iter()
         .chain(looks);

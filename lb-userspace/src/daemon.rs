@@ -39,7 +39,7 @@ use self::metrics::Metrics;
 use crate::{
     api::{handle::ControllerHandle, listen, server},
     cli::{check::Checked, failure::Failure, run::Options},
-    controller::{self, Controller, Ending, Start, local_host::LocalHost},
+    controller::{self, Controller, Ending, Start, local_host::LocalHost, track::leave},
     datapath::{
         self, DetachError, Fit, OpenError, Opened,
         preflight::{self, Cause, host},
@@ -55,6 +55,7 @@ use crate::{
     problem::{Problem, ProblemKind},
     role_store,
     spec::{self, Mistakes, Spec, source_ports::SourcePorts, store::Store},
+    track_file::{HANDOVER, TrackFile, UNFIT},
 };
 
 /// Events queued for the controller. Senders wait while the queue is full.
@@ -80,7 +81,14 @@ pub fn check(file: &Path) -> Result<Checked, Failure> {
 }
 
 /// `xlb detach` without a running daemon: removes what an earlier one left. `false`: there was nothing.
-pub fn remove_remains() -> Result<bool, Failure> {
+/// `socket`: where that one listened.
+pub fn remove_remains(socket: &Path) -> Result<bool, Failure> {
+    let track_file = TrackFile::beside(socket);
+    if track_file.read().is_some_and(|value| value != UNFIT) {
+        let written = track_file.write(UNFIT);
+        written.with_context(|| format!("cannot write the track file {}", track_file.path().display()))?;
+        std::thread::sleep(HANDOVER);
+    }
     match datapath::detach(&paths::pins()) {
         Ok(removed) => Ok(!removed.is_empty()),
         Err(DetachError::Taken(in_use)) => {
@@ -141,6 +149,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     };
     // After the address is bound, because that creates its directory.
     let socket = options.socket.as_deref().unwrap_or(&spec.api.socket);
+    let track_file = TrackFile::beside(socket);
     let socket = listen::socket(socket).await.map_err(not_bound)?;
     let opened = open(fit, object)?;
 
@@ -180,8 +189,12 @@ async fn serve(options: Options) -> Result<(), Failure> {
     tasks.spawn(server::serve_socket(socket, controller_handle, stop.clone().cancelled_owned()));
 
     let mut links = opened.links;
-    let host =
-        LocalHost { config: options.config.clone(), store, interfaces: Box::new(move || links.refresh()) };
+    let host = LocalHost {
+        config: options.config.clone(),
+        store,
+        track_file,
+        interfaces: Box::new(move || links.refresh()),
+    };
     let start = Start {
         config: options.config.clone(),
         spec: spec.with_hash_key(hash_key),
@@ -205,6 +218,14 @@ async fn serve(options: Options) -> Result<(), Failure> {
         error = failed(&mut tasks) => Err(error),
     };
     notify(&[sd_notify::NotifyState::Stopping]);
+    let removes_data_plane = match &ending {
+        Ok(Ending::Detach(_)) => true,
+        Ok(Ending::Stopped) => options.detach_on_exit,
+        Err(_) => false,
+    };
+    if removes_data_plane {
+        leave(&mut controller, &mut inbox).await;
+    }
     drop(controller);
     let ended = match ending {
         Ok(ending) => finish(ending, options.detach_on_exit),

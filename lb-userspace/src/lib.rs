@@ -54,4 +54,5 @@ mod role_store;
 mod shared;
 pub mod spec;
 mod text;
+mod track_file;
 pub mod view;

@@ -27,7 +27,7 @@ const HOST: Host = Host {
         Ok(())
     },
     check: |_| Err(Failure::new(Exit::Failed, "")),
-    detach: || Err(anyhow::anyhow!("Operation not permitted").context("remove /sys/fs/bpf/xlb/v1").into()),
+    detach: |_| Err(anyhow::anyhow!("Operation not permitted").context("remove /sys/fs/bpf/xlb/v1").into()),
 };
 
 #[test]

@@ -2,7 +2,11 @@
 
 mod exchange;
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use hyper::Method;
 use serde::de::DeserializeOwned;
@@ -74,6 +78,11 @@ type Answer<T> = Result<T, Error>;
 impl Client {
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self { socket: socket.into() }
+    }
+
+    /// Where the daemon listens.
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     pub async fn status(&self) -> Answer<view::Status> {

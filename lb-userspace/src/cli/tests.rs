@@ -138,7 +138,7 @@ const HOST: Host = Host {
             Err(Failure::invalid(path, mistakes.unwrap_err()))
         }
     },
-    detach: || Ok(true),
+    detach: |_| Ok(true),
 };
 
 const GOOD: &str = r#"version = 1

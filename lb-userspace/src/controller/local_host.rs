@@ -11,6 +11,7 @@ use crate::{
     problem::{Problem, ProblemKind},
     role_store,
     spec::{self, Spec, overlay::Overlay, store::Store},
+    track_file::TrackFile,
 };
 
 /// Lists the interfaces that the program is attached to.
@@ -20,6 +21,7 @@ pub type ListInterfaces = Box<dyn FnMut() -> anyhow::Result<Vec<Attached>> + Sen
 pub struct LocalHost {
     pub config: PathBuf,
     pub store: Store,
+    pub track_file: TrackFile,
     pub interfaces: ListInterfaces,
 }
 
@@ -50,6 +52,11 @@ impl Host for LocalHost {
         role_store::save(self.store.directory(), memory).context("cannot save the roles for the next start")
     }
 
+    fn track(&mut self, value: i16) -> anyhow::Result<()> {
+        let written = self.track_file.write(value);
+        written.with_context(|| format!("cannot write the track file {}", self.track_file.path().display()))
+    }
+
     fn attached(&mut self) -> anyhow::Result<Vec<Attached>> {
         (self.interfaces)()
     }
@@ -65,8 +72,12 @@ impl Host for LocalHost {
 
 impl fmt::Debug for LocalHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { config, store, interfaces: _ } = self;
-        f.debug_struct("LocalHost").field("config", config).field("store", store).finish_non_exhaustive()
+        let Self { config, store, track_file, interfaces: _ } = self;
+        f.debug_struct("LocalHost")
+            .field("config", config)
+            .field("store", store)
+            .field("track_file", track_file)
+            .finish_non_exhaustive()
     }
 }
 
@@ -116,6 +127,11 @@ mod tests {
     }
 
     fn local_host(directory: &tempfile::TempDir, config: PathBuf) -> LocalHost {
-        LocalHost { config, store: Store::new(directory.path()), interfaces: Box::new(|| Ok(Vec::new())) }
+        LocalHost {
+            config,
+            store: Store::new(directory.path()),
+            track_file: TrackFile::beside(&directory.path().join("xlb.sock")),
+            interfaces: Box::new(|| Ok(Vec::new())),
+        }
     }
 }

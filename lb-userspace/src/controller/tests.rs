@@ -18,6 +18,7 @@ mod schedulers;
 mod serving;
 mod slow_start;
 mod sources;
+mod track;
 mod turns;
 mod warnings;
 mod world;

@@ -37,5 +37,6 @@ mod start;
 mod stop;
 mod survival;
 mod trace;
+mod track_file;
 mod upgrade;
 mod warnings;

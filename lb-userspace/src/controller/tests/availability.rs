@@ -16,7 +16,7 @@ fn panics_below(percent: u32) -> Availability {
 
 const RESETS: fn() -> Availability = || Availability { on_down: OnDown::Reset, ..Availability::default() };
 
-fn down(world: &mut World, backends: &[&str]) {
+pub(super) fn down(world: &mut World, backends: &[&str]) {
     backends.iter().for_each(|backend| world.probed(backend, Health::Down));
 }
 

@@ -45,6 +45,10 @@ pub struct FakeHost {
     pub file: Result<Spec, Problem>,
     pub saved: Vec<Overlay>,
     pub saved_roles: RoleMemory,
+    /// The program is attached to no interface.
+    pub is_detached: bool,
+    /// What was written to the track file.
+    pub tracked: Vec<i16>,
     /// Saving fails.
     pub is_full: bool,
     pub addresses: BTreeSet<IpAddr>,
@@ -74,9 +78,18 @@ impl Host for FakeHost {
         Ok(())
     }
 
+    fn track(&mut self, value: i16) -> anyhow::Result<()> {
+        if self.is_full {
+            bail!("no space left on the disk");
+        }
+        self.tracked.push(value);
+        Ok(())
+    }
+
     fn attached(&mut self) -> anyhow::Result<Vec<Attached>> {
         match self.pins_failure {
             Some(failure) => bail!(failure),
+            None if self.is_detached => Ok(Vec::new()),
             None => Ok(vec![eth0()]),
         }
     }
@@ -97,6 +110,8 @@ impl World {
             file: Ok(spec(services)),
             saved: Vec::new(),
             saved_roles: RoleMemory::default(),
+            is_detached: false,
+            tracked: Vec::new(),
             is_full: false,
             pins_failure: None,
             addresses: [].into(),
@@ -155,6 +170,8 @@ impl World {
             file: host.file.clone(),
             saved: vec![overlay.clone()],
             saved_roles: host.saved_roles.clone(),
+            is_detached: false,
+            tracked: Vec::new(),
             is_full: false,
             pins_failure: None,
             addresses: host.addresses.clone(),
