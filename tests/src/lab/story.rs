@@ -63,10 +63,17 @@ impl Story {
 
     /// Ends the output, or prints the figures.
     pub fn end(&self, figures: &Value) -> Result<()> {
+        self.figures(figures)?;
+        if let Some(seconds) = figures["seconds"].as_f64() {
+            self.say(&format!("\nAll checks passed, in {seconds:.0} s."));
+        }
+        Ok(())
+    }
+
+    /// Prints the figures, if only these are printed.
+    pub fn figures(&self, figures: &Value) -> Result<()> {
         if self.is_silent {
             println!("{}", serde_json::to_string_pretty(figures)?);
-        } else if let Some(seconds) = figures["seconds"].as_f64() {
-            println!("\nAll checks passed, in {seconds:.0} s.");
         }
         Ok(())
     }

@@ -1,35 +1,36 @@
 //! `cargo xtask lab database`: what becomes of an application when the roles of its database servers change.
 
+mod outcomes;
+
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
+use self::outcomes::Outcomes;
 use super::{Clients, Engine, Scene, Verdict};
 use crate::lab::{Family, MariaDb, Redis, address, demo::Options, postgres::Postgres, story::Story};
 
-/// Runs all acts. An error means that xlb did not keep a promise.
+/// Runs all acts, also after one that fails. An error means that xlb did not keep a promise.
 pub fn run(options: Options) -> Result<()> {
     let start = Instant::now();
     let story = Story::new(options.json);
-    let mut figures = serde_json::Map::new();
+    let mut outcomes = Outcomes::default();
     show_the_cluster(&story)?;
-    for act in POSTGRES {
-        figures.insert(act.name.to_owned(), act.play(&story)?);
+    POSTGRES.iter().for_each(|act| act.play(&story, &mut outcomes));
+    MARIADB.iter().for_each(|act| act.play(&story, &mut outcomes));
+    REDIS.iter().for_each(|act| act.play(&story, &mut outcomes));
+    outcomes.note("no_primary", &story, no_primary(&story));
+    match behind_and_gone(&story) {
+        Ok(last) => {
+            outcomes.note("behind_and_gone", &story, Ok(json!({})));
+            if options.keep {
+                keep(last, &story)?;
+            }
+        }
+        Err(error) => outcomes.note("behind_and_gone", &story, Err(error)),
     }
-    for act in MARIADB {
-        figures.insert(act.name.to_owned(), act.play(&story)?);
-    }
-    for act in REDIS {
-        figures.insert(act.name.to_owned(), act.play(&story)?);
-    }
-    figures.insert("refused_after_ms".to_owned(), no_primary(&story)?);
-    let last = behind_and_gone(&story)?;
-    if options.keep {
-        keep(last, &story)?;
-    }
-    figures.insert("seconds".to_owned(), json!(start.elapsed().as_secs_f64()));
-    story.end(&Value::Object(figures))
+    outcomes.end(&story, start.elapsed())
 }
 
 /// A promotion under load.
@@ -168,8 +169,12 @@ const REDIS: [Act<Redis>; 2] = [
 ];
 
 impl<E: Engine> Act<E> {
-    fn play(&self, story: &Story) -> Result<Value> {
+    fn play(&self, story: &Story, outcomes: &mut Outcomes) {
         story.step(self.sentence);
+        outcomes.note(self.name, story, self.figures(story));
+    }
+
+    fn figures(&self, story: &Story) -> Result<Value> {
         let mut scene = Scene::<E>::start("database")?;
         let clients = scene.clients();
         scene.wait_for_rows(&clients, 0)?;
@@ -237,7 +242,7 @@ fn no_primary(story: &Story) -> Result<Value> {
     scene.servers[0].kill()?;
     scene.wait_for_no_primary()?;
     let dead = refusal(&scene)?;
-    Ok(json!({ "fenced": fenced, "dead": dead }))
+    Ok(json!({ "fenced_refused_after_ms": fenced, "dead_refused_after_ms": dead }))
 }
 
 fn behind_and_gone(story: &Story) -> Result<Scene<Postgres>> {
