@@ -29,7 +29,7 @@ pub use self::{
     clients::{Ack, Clients, Reads, Writes},
     engine::Engine,
     row::Row,
-    verdict::Verdict,
+    verdict::{Promotion, Verdict},
 };
 use super::{
     Config, Daemon, Family, Lab, Shape, Topology, address,

@@ -21,7 +21,7 @@ fn writes_follow_a_promotion_and_none_goes_to_the_old_primary_after_it() -> Resu
     scene.wait_for_rows(&clients, 1)?;
 
     scene.wait_for_readers(&["web-3"])?;
-    let (verdict, reads) = scene.judge(clients, promoted)?;
+    let (verdict, reads) = scene.judge(clients, &promoted)?;
     eprintln!("{verdict}");
     verdict.keeps_its_order()?;
     scene.ensure_readers_lost_nothing(&reads)
@@ -37,7 +37,7 @@ fn a_fence_before_the_promotion_lets_no_row_at_all_reach_the_old_primary_after_i
     let promoted = scene.promote()?;
     scene.wait_for_rows(&clients, 1)?;
 
-    let (verdict, reads) = scene.judge(clients, promoted)?;
+    let (verdict, reads) = scene.judge(clients, &promoted)?;
     eprintln!("{verdict}");
     verdict.keeps_its_order()?;
     assert_eq!(verdict.after_promotion, 0, "{verdict}");
@@ -63,7 +63,7 @@ fn a_primary_that_was_cut_off_gets_no_writes_when_it_is_back() -> Result<()> {
 
     let roles = scene.roles("db")?;
     assert_eq!((&roles["primary"], &roles["servers"][0]["reason"]), (&json!("web-2"), &json!("outdated")));
-    let (verdict, reads) = scene.judge(clients, promoted)?;
+    let (verdict, reads) = scene.judge(clients, &promoted)?;
     eprintln!("{verdict}");
     verdict.keeps_its_order()?;
     scene.ensure_readers_lost_nothing(&reads)
@@ -95,7 +95,7 @@ fn without_a_daemon_writes_stay_at_one_server_and_a_start_moves_them() -> Result
     scene.xlb.start_again()?;
     scene.wait_for_rows(&clients, 1)?;
 
-    let (verdict, _) = scene.judge(clients, promoted)?;
+    let (verdict, _) = scene.judge(clients, &promoted)?;
     eprintln!("{verdict}");
     verdict.keeps_its_order()
 }
@@ -148,7 +148,7 @@ fn a_replica_of_the_old_primary_gets_no_reads_after_a_promotion() -> Result<()> 
 
     let reason = &scene.roles("db-read")?["servers"][2]["reason"];
     assert_eq!(reason, "of another history");
-    let (verdict, _) = scene.judge(clients, promoted)?;
+    let (verdict, _) = scene.judge(clients, &promoted)?;
     eprintln!("{verdict}");
     verdict.keeps_its_order()?;
     all_reads_go_to_candidate(&scene)
@@ -189,7 +189,7 @@ fn writes_follow_a_switchover_of_mariadb() -> Result<()> {
     // A read-only server takes no row, so the table alone would not show a wrong destination.
     assert!(before > 0);
     assert_eq!(scene.servers[0].requests_of_application()?, before);
-    let (verdict, reads) = scene.judge(clients, promoted)?;
+    let (verdict, reads) = scene.judge(clients, &promoted)?;
     eprintln!("{verdict}");
     verdict.keeps_its_order()?;
     assert_eq!((verdict.after_promotion, verdict.not_shipped), (0, 0), "{verdict}");
@@ -216,7 +216,7 @@ fn writes_follow_a_promotion_of_redis() -> Result<()> {
     let promoted = scene.promote()?;
     scene.wait_for_rows(&clients, 1)?;
 
-    let (verdict, reads) = scene.judge(clients, promoted)?;
+    let (verdict, reads) = scene.judge(clients, &promoted)?;
     eprintln!("{verdict}");
     verdict.keeps_its_order()?;
     scene.ensure_readers_lost_nothing(&reads)
@@ -253,7 +253,7 @@ fn killed_and_back<E: Engine>(mut scene: Scene<E>) -> Result<Scene<E>> {
 
     assert_eq!(scene.roles("db")?["primary"], "web-2");
     scene.wait_for_readers(&["web-3"])?;
-    let (verdict, reads) = scene.judge(clients, promoted)?;
+    let (verdict, reads) = scene.judge(clients, &promoted)?;
     eprintln!("{verdict}");
     verdict.keeps_its_order()?;
     scene.ensure_readers_lost_nothing(&reads)?;

@@ -1,13 +1,10 @@
 //! What happens to the cluster.
 
-use std::{
-    thread::sleep,
-    time::{Duration, SystemTime},
-};
+use std::{thread::sleep, time::Duration};
 
 use anyhow::{Result, ensure};
 
-use super::{Clients, Engine, Reads, SETTLED, Scene, Verdict, endpoint, verdict::Tables};
+use super::{Clients, Engine, Promotion, Reads, SETTLED, Scene, Verdict, endpoint, verdict::Tables};
 use crate::lab::{MariaDb, wait::eventually};
 
 /// How long a dead primary is missed before a replica is promoted.
@@ -45,19 +42,20 @@ impl<E: Engine> Scene<E> {
     }
 
     /// Promotes the replica web-2.
-    pub fn promote(&self) -> Result<SystemTime> {
-        self.servers[1].promote()
+    pub fn promote(&self) -> Result<Promotion> {
+        let had = self.servers[1].rows()?.into_iter().map(|row| row.key).collect();
+        Ok(Promotion { had, at: self.servers[1].promote()? })
     }
 
     /// The old primary is dead.
-    pub fn kill_and_promote(&mut self) -> Result<SystemTime> {
+    pub fn kill_and_promote(&mut self) -> Result<Promotion> {
         self.servers[0].kill()?;
         sleep(MISSED);
         self.promote()
     }
 
     /// The old primary is cut off, and comes back when the new one has taken over. Returns when its checks succeed again.
-    pub fn cut_and_promote(&self) -> Result<SystemTime> {
+    pub fn cut_and_promote(&self) -> Result<Promotion> {
         self.lab.switch.ip("link set web-1 down")?;
         sleep(MISSED);
         let promoted = self.promote()?;
@@ -80,7 +78,7 @@ impl<E: Engine> Scene<E> {
     }
 
     /// Stops the clients, and compares the tables. The old primary must run.
-    pub fn judge(&self, clients: Clients, promoted: SystemTime) -> Result<(Verdict, Reads)> {
+    pub fn judge(&self, clients: Clients, promoted: &Promotion) -> Result<(Verdict, Reads)> {
         let (writes, reads) = clients.stop()?;
         let [old, new, _] = &self.servers;
         let (old_rows, new_rows) = (old.rows()?, new.rows()?);
@@ -103,7 +101,7 @@ impl<E: Engine> Scene<E> {
 
 impl Scene<MariaDb> {
     /// The old primary takes no more writes, and the new one has all of its rows before it takes over.
-    pub fn switch_over(&self) -> Result<SystemTime> {
+    pub fn switch_over(&self) -> Result<Promotion> {
         let [old, new, _] = &self.servers;
         old.sql("SET GLOBAL read_only = 1")?;
         new.wait_for(old)?;

@@ -2,13 +2,13 @@
 
 mod outcomes;
 
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use self::outcomes::Outcomes;
-use super::{Clients, Engine, Scene, Verdict};
+use super::{Clients, Engine, Promotion, Scene, Verdict};
 use crate::lab::{Family, MariaDb, Redis, address, demo::Options, postgres::Postgres, story::Story};
 
 /// Runs all acts, also after one that fails. An error means that xlb did not keep a promise.
@@ -37,7 +37,7 @@ pub fn run(options: Options) -> Result<()> {
 struct Act<E> {
     name: &'static str,
     sentence: &'static str,
-    play: fn(&mut Scene<E>, &Story, &Clients) -> Result<SystemTime>,
+    play: fn(&mut Scene<E>, &Story, &Clients) -> Result<Promotion>,
     /// No write may reach the old primary after the promotion.
     is_fenced: bool,
     /// The daemon was dead during the promotion, so writes went on at the old primary.
@@ -182,7 +182,7 @@ impl<E: Engine> Act<E> {
         scene.wait_for_rows(&clients, 1)?;
         scene.wait_for_readers(&["web-3"])?;
         story.xlb(&scene.xlb, "role list")?;
-        let (verdict, reads) = scene.judge(clients, promoted)?;
+        let (verdict, reads) = scene.judge(clients, &promoted)?;
         story.say(&format!("  -> {verdict}."));
         story.say(&format!(
             "  -> {} reads were answered, {} failed.",
@@ -196,6 +196,8 @@ impl<E: Engine> Act<E> {
             "rows_of_the_old_primary_after_the_promotion": verdict.after_promotion,
             "last_of_them_ms": verdict.last_after_promotion.as_millis() as u64,
             "lost_rows": verdict.lost,
+            "rows_that_the_new_primary_had_before": verdict.shipped,
+            "of_them_gone": verdict.gone,
             "rows_not_shipped": verdict.not_shipped,
             "acknowledged_rows": verdict.acknowledged,
             "writes_went_on_after_ms": verdict.resumed.as_millis() as u64,
@@ -220,7 +222,13 @@ fn show_the_cluster(story: &Story) -> Result<()> {
     );
     let scene = Scene::<Postgres>::start("database")?;
     story.xlb(&scene.xlb, "role list")?;
-    story.xlb(&scene.xlb, "health list")
+    story.xlb(&scene.xlb, "health list")?;
+    story.say(
+        "\n  Before each promotion, the rows that web-2 already has are noted: none of them may be gone afterwards. Rows\n\
+         \x20 that reach web-2 between that look and the promotion cannot be told from rows that never did: those of them\n\
+         \x20 that are missing afterwards are counted as not shipped.",
+    );
+    Ok(())
 }
 
 fn no_primary(story: &Story) -> Result<Value> {
