@@ -20,6 +20,8 @@ pub struct Config {
     pub limits: Limits,
     /// The key of schedulers that hash. `None`: the default, in the state directory.
     pub key_file: Option<PathBuf>,
+    /// `[exec]`: whether checks may run programs.
+    pub allows_programs: bool,
     /// The services, in the order of the file.
     pub services: Vec<Service>,
 }
@@ -118,6 +120,7 @@ impl Config {
             interfaces: lab.interfaces.iter().map(|&name| name.to_owned()).collect(),
             limits: Limits::of_flows(65_536, 65_536, 16_384),
             key_file: None,
+            allows_programs: false,
             services: Vec::new(),
         }
     }
@@ -131,6 +134,12 @@ impl Config {
     #[must_use]
     pub fn limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// The same with checks that may run programs.
+    #[must_use]
+    pub fn allow_programs(self) -> Self {
+        Self { allows_programs: true, ..self }
     }
 
     /// The configuration with one more service.
@@ -227,6 +236,9 @@ impl fmt::Display for Config {
         }
         if let Some(file) = &self.key_file {
             writeln!(f, "\n[hash]\nkey_file = \"{}\"", file.display())?;
+        }
+        if self.allows_programs {
+            writeln!(f, "\n[exec]\nallow = true")?;
         }
         self.services.iter().try_for_each(|service| service.fmt(f))
     }

@@ -5,6 +5,7 @@ mod availability;
 mod backends;
 mod boot;
 mod bulk;
+mod check_types;
 mod commands;
 mod databases;
 mod datagrams;
