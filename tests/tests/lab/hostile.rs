@@ -1,21 +1,27 @@
 //! Hostile and sick servers: what `xlb health list` says of them, and what they cost the daemon.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, net::TcpStream, sync::atomic::Ordering, time::Duration};
 
 use anyhow::{Context as _, Result};
 use lb_common::{net::Protocol, service::Mode};
+use serde_json::json;
 use tests::lab::{
-    Config, Daemon, Family, Lab, Shape, Topology, Web,
+    Config, Daemon, Family, Lab, Redis, Shape, Topology, Web, address,
     certificate::NAME,
     config::{Check, Service},
     eventually,
     hostile::{self, Answer},
+    pass,
     process::peak_memory_of,
+    redis::{self, USERS},
+    sweep,
     wait::SOON,
     web::Encryption,
 };
 
 const TIMEOUT: &str = "no answer within 1s";
+/// For many checks.
+const LONG: Duration = Duration::from_secs(30);
 /// Peak of what all checks together may take, beyond the peak at the start.
 const MEMORY: u64 = 32 * 1024 * 1024;
 const FIRST_PORT: u16 = 7000;
@@ -103,6 +109,78 @@ fn a_bad_certificate_is_named() -> Result<()> {
         assert!(said.contains(words), "{check}: {said}");
     }
     Ok(())
+}
+
+/// Alone, it would be the only server for writes. Beside a primary, it must not disturb it.
+#[test]
+fn a_server_that_says_primary_and_replica_in_turn_is_never_elected_and_gets_no_flows() -> Result<()> {
+    const ANSWERS: usize = 40;
+    let lab = Lab::build(&Topology::new("twofaced", Shape::TwoNics).backends(2))?;
+    pass::pass_everything((&lab.client, "eth0"), &lab.directory().join(sweep::BPFFS))?;
+    let _primary = Redis::start(&lab, 1, USERS)?;
+    let two_faced = &lab.backends[1];
+    let (_server, answers) =
+        hostile::two_faced_redis(&two_faced.namespace, two_faced.address.port(Family::V4, redis::PORT))?;
+    let alone = |role| {
+        let mut service = of_redis(&lab, &format!("{role}-alone"), redis::PORT + 1, role);
+        service.backends.retain(|it| it.name == "web-2");
+        service
+    };
+    let mut reads = alone("replica");
+    reads.listen = vec![address::SERVICE.port(Family::V4, redis::PORT + 2)];
+    let both = of_redis(&lab, "both", redis::PORT, "primary");
+    let xlb = lab.start(&Config::new(&lab).service(both).service(alone("primary")).service(reads))?;
+    eventually(SOON, "the true primary serves", || Ok(connects(&lab, redis::PORT)))?;
+
+    let mut said = BTreeSet::new();
+    eventually(LONG, "it has answered often", || {
+        let list = xlb.json(&["role", "list"])?;
+        let primaries = list.as_array().into_iter().flatten().map(|it| (&it["service"], &it["primary"]));
+        for (service, primary) in primaries.filter(|(service, _)| *service != "replica-alone") {
+            assert_eq!(*primary, if service == "both" { json!("web-1") } else { json!(null) }, "{service}");
+        }
+        assert!(connects(&lab, redis::PORT));
+        assert!(!connects(&lab, redis::PORT + 1));
+        connects(&lab, redis::PORT + 2);
+        said.insert(detail(&xlb, "primary-alone")?);
+        Ok(answers.load(Ordering::Relaxed) >= ANSWERS)
+    })?;
+
+    let flows = xlb.metrics()?;
+    let to = |service, backend| {
+        flows.sum("xlb_backend_new_flows_total", &[("service", service), ("backend", backend)])
+    };
+    assert!(to("both", "web-1") > 0.0);
+    let of_two_faced = ["both", "primary-alone", "replica-alone"].map(|service| to(service, "web-2"));
+    assert_eq!(of_two_faced, [0.0; 3]);
+    println!("{said:?}\n{}", xlb.run(&["role", "list"])?);
+    for role in ["primary", "replica"] {
+        assert!(said.iter().any(|it| it.contains(role)), "`xlb health list` never says {role}: {said:?}");
+    }
+    Ok(())
+}
+
+/// Does a new connection to this port of the service succeed?
+fn connects(lab: &Lab, port: u16) -> bool {
+    let to = address::SERVICE.port(Family::V4, port);
+    lab.client.inside(|| Ok(TcpStream::connect_timeout(&to, SOON)?)).is_ok()
+}
+
+/// A service over Redis on all servers, or those that say this role.
+fn of_redis(lab: &Lab, name: &str, port: u16, role: &str) -> Service {
+    let mut service =
+        Service::over(lab, name, Protocol::Tcp, Mode::FullNat, port, redis::PORT).only(Family::V4);
+    service.keys = vec![if role == "primary" { "role = 'primary'" } else { "role = 'replica'" }];
+    service.health.check = Check::Written("type = 'redis'".to_owned());
+    service
+}
+
+/// What `xlb health list` says of web-2.
+fn detail(xlb: &Daemon, service: &str) -> Result<String> {
+    let list = xlb.json(&["health", "list"])?;
+    let mut rows = list.as_array().into_iter().flatten();
+    let row = rows.find(|it| it["service"] == service && it["name"] == "web-2");
+    Ok(row.and_then(|it| it["last"]["detail"].as_str()).unwrap_or_default().to_owned())
 }
 
 /// What `xlb health list` says of the last check of this service's backend, once there was one.
