@@ -117,6 +117,30 @@ fn a_replica_that_is_far_behind_gets_no_reads_and_the_primary_serves_them_if_all
 }
 
 #[test]
+fn idle_time_before_a_write_is_no_lag() -> Result<()> {
+    let scene = Scene::<Postgres>::start("idle")?;
+    let [primary, _, replica] = &scene.servers;
+    let write = || primary.sql_of("app", "insert into rows values (0, 0)");
+    write()?;
+    let age = "select clock_timestamp() - pg_last_xact_replay_timestamp() > '5s'";
+    eventually(Duration::from_secs(30), "nothing was written for 5 s", || Ok(replica.sql(age)? == "t"))?;
+
+    replica.sql("select pg_wal_replay_pause()")?;
+    write()?;
+
+    let mut lag = None;
+    eventually(Duration::from_secs(5), "web-3 is behind", || {
+        lag = scene.roles("db-read")?["servers"][2]["lag_ms"].as_u64().filter(|lag| *lag > 0);
+        Ok(lag.is_some())
+    })?;
+    assert!(lag < Some(2000), "{lag:?} ms after one write");
+    scene.wait_for_readers(&["web-2"])?;
+    replica.sql("select pg_wal_replay_resume()")?;
+    scene.wait_for_readers(&["web-2", "web-3"])?;
+    Ok(())
+}
+
+#[test]
 fn the_primary_serves_reads_while_all_replicas_are_dead() -> Result<()> {
     let scene = Scene::<Postgres>::start("alone")?;
     let clients = scene.clients();
