@@ -110,12 +110,12 @@ fn an_agent_decides_by_its_line() -> Result<()> {
         lab.start(&Config::new(&lab).service(service(&lab, "agent", Protocol::Tcp, PORT, "type = 'agent'")))?;
 
     is_up(&xlb, "agent", "up 50%")?;
-    assert_eq!(effective_weight(&xlb)?, 50);
+    wait_for_weight(&xlb, 50)?;
     fs::write(&line, "down # disk full\n")?;
     is_down(&xlb, "agent", ("failure", "down # disk full"))?;
     fs::write(&line, "up 100%\n")?;
     is_up(&xlb, "agent", "up 100%")?;
-    assert_eq!(effective_weight(&xlb)?, 100);
+    wait_for_weight(&xlb, 100)?;
     fs::write(&line, "220 mail.example.org ESMTP\n")?;
     is_down(&xlb, "agent", ("failure", "not an agent's line: `220 mail.example.org ESMTP`"))?;
     server.kill()?;
@@ -233,7 +233,10 @@ fn last(xlb: &Daemon, service: &str) -> Result<serde_json::Value> {
     Ok(found.with_context(|| format!("`xlb health list` has no {service}"))?["last"].clone())
 }
 
-fn effective_weight(xlb: &Daemon) -> Result<u64> {
-    let list = xlb.json(&["backend", "list", "agent"])?;
-    list[0]["effective_weight"].as_u64().context("`xlb backend list` shows no effective weight")
+/// The data plane follows the health shortly after.
+fn wait_for_weight(xlb: &Daemon, weight: u64) -> Result<()> {
+    eventually(CHANGED, &format!("the effective weight is {weight}"), || {
+        Ok(xlb.json(&["backend", "list", "agent"])?[0]["effective_weight"] == weight)
+    })
+    .map(drop)
 }
