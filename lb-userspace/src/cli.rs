@@ -12,6 +12,7 @@ mod console;
 mod detach;
 pub mod failure;
 mod flow;
+mod ha;
 mod health;
 mod metrics;
 mod reload;
@@ -34,7 +35,7 @@ use std::{
 use clap::Parser;
 use tokio::runtime;
 
-use crate::{api::client::Client, exit::Exit, paths};
+use crate::{api::client::Client, exit::Exit, network::Network, paths};
 use args::{Args, ClientCommand, Command};
 use check::Checked;
 use console::Console;
@@ -65,6 +66,8 @@ pub struct Host {
     pub check: fn(&Path) -> Result<Checked, Failure>,
     /// Removes the data plane of a daemon that is gone and listened on this socket. `false`: there was none.
     pub detach: fn(&Path) -> Result<bool, Failure>,
+    /// The networks of this host.
+    pub networks: fn() -> anyhow::Result<Vec<Network>>,
 }
 
 /// The entry point of the binary: [`main_with`] with the real environment.
@@ -134,6 +137,9 @@ fn dispatch(
             (host.run)(options).map(|()| Exit::Done.code())
         }
         Command::Check { file } => check::check(console, &config(file), host.check),
+        Command::Ha { verb } => {
+            ha::ha(console, verb, &config, chosen_socket, host).map(|()| Exit::Done.code())
+        }
         Command::Completions { shell } => completions::completions(console, shell),
         Command::Client(command) => {
             let socket = chosen_socket.unwrap_or_else(|| socket::of_file(&config(None)));

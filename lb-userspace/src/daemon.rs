@@ -51,7 +51,9 @@ use crate::{
     hash_key::{HashKey, KeyError},
     health,
     named::Named,
-    neighbours, paths,
+    neighbours,
+    network::Network,
+    paths,
     problem::{Problem, ProblemKind},
     role_store,
     spec::{self, Mistakes, Spec, source_ports::SourcePorts, store::Store},
@@ -97,6 +99,11 @@ pub fn remove_remains(socket: &Path) -> Result<bool, Failure> {
         }
         Err(DetachError::Failed(error)) => Err(error.into()),
     }
+}
+
+/// The networks of this host.
+pub fn networks() -> anyhow::Result<Vec<Network>> {
+    host::networks()
 }
 
 /// Runs the daemon until it ends.

@@ -45,6 +45,7 @@ mod limited_file;
 mod metrics;
 mod named;
 mod neighbours;
+pub mod network;
 mod ownership;
 pub mod paths;
 pub mod probe;

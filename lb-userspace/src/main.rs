@@ -8,5 +8,10 @@ use lb_userspace::{
 };
 
 fn main() -> ExitCode {
-    cli::main(Host { run: daemon::run, check: daemon::check, detach: daemon::remove_remains })
+    cli::main(Host {
+        run: daemon::run,
+        check: daemon::check,
+        detach: daemon::remove_remains,
+        networks: daemon::networks,
+    })
 }

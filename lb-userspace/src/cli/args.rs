@@ -6,6 +6,7 @@ use clap::{
     ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum,
     error::{ContextKind, ContextValue},
 };
+use ipnet::IpNet;
 
 use crate::{
     duration,
@@ -107,6 +108,11 @@ pub enum Command {
     },
     #[command(flatten)]
     Client(ClientCommand),
+    /// Print what a pair of nodes needs besides xlb
+    Ha {
+        #[command(subcommand)]
+        verb: HaVerb,
+    },
     /// Print a completion script
     Completions {
         /// The shell to print the script for
@@ -299,11 +305,26 @@ pub enum RoleVerb {
         /// A service with role = "primary"
         service: String,
     },
-    /// Make a server the primary if several say primary and none is newer
+    /// Make a server that says primary the primary, whatever the others say; ends a fence
     Force {
         /// The backend, with the service it belongs to
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum HaVerb {
+    /// Print a configuration for keepalived that moves the addresses of all services between two nodes
+    Keepalived {
+        /// Configuration file [env: XLB_CONFIG] [default: /etc/xlb/xlb.toml]
+        file: Option<PathBuf>,
+        /// A further address that moves with them, like the gateway of backends in nat mode; may be repeated
+        #[arg(long, value_name = "ADDRESS/LENGTH")]
+        also: Vec<IpNet>,
+        /// The VRRP router ID, which no other pair on the link may have
+        #[arg(long, value_name = "ID", default_value_t = 51, value_parser = clap::value_parser!(u8).range(1..))]
+        router_id: u8,
     },
 }
 

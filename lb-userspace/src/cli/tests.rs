@@ -3,6 +3,7 @@
 //! ```text
 //!  $ XLB_SOCKET=/absent xlb status      variables first; TTY=1 stands for a terminal
 //! a line on stdout
+//! \# a line on stdout that begins with #
 //! ! a line on stderr                   escape is ␛, our version is VERSION
 //! ? 4                                  the exit code, if it is not 0
 //! ```
@@ -24,6 +25,7 @@ use crate::{
     datapath::shapes::memory::Memory,
     fake::{Balancer, Daemon},
     metrics::render,
+    network::Network,
     spec::{self, source_ports::SourcePorts},
 };
 
@@ -36,7 +38,7 @@ macro_rules! golden {
     };
 }
 
-golden! { backend changes check detach drain flow health reload role service stats status terminal usage }
+golden! { backend changes check detach drain flow ha health reload role service stats status terminal usage }
 
 #[test]
 fn metrics_are_printed_as_the_daemon_sends_them() {
@@ -62,7 +64,7 @@ fn compare(name: &str) {
         }
         writeln!(actual, "{paragraph}").unwrap();
         match paragraph.strip_prefix("$ ") {
-            Some(command) => actual.push_str(&transcript(command, &daemon)),
+            Some(command) => actual.push_str(&escaped(&transcript(command, &daemon))),
             None => actual.push('\n'),
         }
     }
@@ -72,6 +74,12 @@ fn compare(name: &str) {
     } else {
         assert!(actual == golden, "{} says otherwise; this is what was seen:\n{actual}", path.display());
     }
+}
+
+/// Paragraphs that begin with `#` are remarks in the file.
+fn escaped(transcript: &str) -> String {
+    let mark = |line: &str| if line.starts_with('#') { "\\" } else { "" };
+    transcript.lines().map(|line| format!("{}{line}\n", mark(line))).collect()
 }
 
 /// Runs a command and records its output.
@@ -139,6 +147,11 @@ const HOST: Host = Host {
         }
     },
     detach: |_| Ok(true),
+    networks: || {
+        let network =
+            |interface: &str, net: &str| Network { interface: interface.into(), net: net.parse().unwrap() };
+        Ok(vec![network("eth0", "192.0.2.2/24"), network("eth1", "10.0.0.2/24")])
+    },
 };
 
 const GOOD: &str = r#"version = 1

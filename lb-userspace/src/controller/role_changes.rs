@@ -62,6 +62,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
                 );
             }
             Outcome::Vacant(Vacancy::Unknown) => {}
+            // A server that changes its role with each answer would fill the log.
+            Outcome::Vacant(vacancy) if vacancy.is_pending() && is_pending(&change.before) => {}
             Outcome::Vacant(_) => {
                 warn!(service:%, from = before, why = after; "no primary: new flows are refused");
             }
@@ -109,6 +111,10 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         }
         Ok(())
     }
+}
+
+fn is_pending(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Vacant(vacancy) if vacancy.is_pending())
 }
 
 fn no_mark() -> String {

@@ -18,6 +18,7 @@ mod forwarding;
 mod health;
 mod hostile;
 mod itself;
+mod keepalived;
 mod killed_starts;
 mod kills;
 mod mariadb;

@@ -17,6 +17,7 @@ const PROGRAMS: &[Program] = &[
     ("redis-server", "redis-server", "the lab's Redis servers"),
     ("dnsmasq", "dnsmasq-base", "the lab's name server"),
     ("etcd", "etcd-server", "the lab's gRPC server"),
+    ("keepalived", "keepalived", "moves the addresses of the lab's balancer"),
     ("socat", "socat", "the lab's agent of health checks"),
     ("curl", "curl", "the lab's client"),
     ("wrk", "wrk", "load generator of the lab's client"),

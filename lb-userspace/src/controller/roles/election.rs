@@ -47,6 +47,11 @@ pub enum Vacancy {
 }
 
 impl Vacancy {
+    /// Is a server that says primary all that is missing?
+    pub const fn is_pending(&self) -> bool {
+        matches!(self, Self::NoClaim | Self::NotSteady)
+    }
+
     /// For the log and the status.
     pub const fn words(&self) -> &'static str {
         match self {

@@ -55,6 +55,8 @@ fn a_replica_that_begins_or_ceases_to_serve_reads_is_logged_with_the_reason() {
 #[test]
 fn a_server_that_says_primary_and_replica_in_turn_is_said_to_do_so_and_gets_nothing() {
     let mut world = cluster();
+    logging::capture();
+    logging::captured();
     say(&mut world, "db/pg-1", replica(1));
 
     for _ in 0..3 {
@@ -63,6 +65,9 @@ fn a_server_that_says_primary_and_replica_in_turn_is_said_to_do_so_and_gets_noth
     }
 
     assert!(world.serving().is_empty());
+    let lines = logging::captured();
+    let said = lines.iter().filter(|line| line.starts_with("no primary: new flows are refused")).count();
+    assert_eq!(said, 1, "{lines:?}");
     let servers = &world.ask(Request::Roles).unwrap()[0].servers;
     assert_eq!(servers[1].reason.as_deref(), Some("says primary and replica in turn"));
     let health = world.ask(Request::Health).unwrap();

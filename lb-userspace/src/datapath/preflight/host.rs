@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
+use ipnet::IpNet;
 use nix::{
     ifaddrs::getifaddrs,
     sys::{
@@ -20,6 +21,7 @@ use nix::{
 };
 
 use super::{links, links::Link, lro};
+use crate::network::Network;
 
 /// What preflight checks.
 #[derive(Clone, Debug, PartialEq)]
@@ -125,6 +127,17 @@ pub fn local_ports() -> anyhow::Result<(u16, u16)> {
 pub fn addresses() -> anyhow::Result<BTreeSet<IpAddr>> {
     let interfaces = getifaddrs().context("cannot list the addresses of this host")?;
     Ok(interfaces.filter_map(|interface| address(&interface.address?)).collect())
+}
+
+/// The addresses of this host with their prefixes, by interface.
+pub fn networks() -> anyhow::Result<Vec<Network>> {
+    let interfaces = getifaddrs().context("cannot list the addresses of this host")?;
+    let network = |it: nix::ifaddrs::InterfaceAddress| {
+        let (address, mask) = (address(&it.address?)?, address(&it.netmask?)?);
+        let net = IpNet::with_netmask(address, mask).ok()?;
+        Some(Network { interface: it.interface_name, net })
+    };
+    Ok(interfaces.filter_map(network).collect())
 }
 
 fn address(socket: &SockaddrStorage) -> Option<IpAddr> {
