@@ -35,11 +35,12 @@ use std::{
 use clap::Parser;
 use tokio::runtime;
 
-use crate::{api::client::Client, exit::Exit, network::Network, paths};
-use args::{Args, ClientCommand, Command};
+use crate::{api::client::Client, exit::Exit, network::Network, paths, track_file::TrackFile};
+use args::{Args, ClientCommand, Command, HaVerb};
 use check::Checked;
 use console::Console;
 use failure::Failure;
+use ha::keepalived::Pair;
 
 /// The environment of a command.
 pub struct World<'a> {
@@ -66,6 +67,8 @@ pub struct Host {
     pub check: fn(&Path) -> Result<Checked, Failure>,
     /// Removes the data plane of a daemon that is gone and listened on this socket. `false`: there was none.
     pub detach: fn(&Path) -> Result<bool, Failure>,
+    /// Where this program is.
+    pub program: fn() -> PathBuf,
     /// The networks of this host.
     pub networks: fn() -> anyhow::Result<Vec<Network>>,
 }
@@ -137,18 +140,45 @@ fn dispatch(
             (host.run)(options).map(|()| Exit::Done.code())
         }
         Command::Check { file } => check::check(console, &config(file), host.check),
-        Command::Ha { verb } => {
-            ha::ha(console, verb, &config, chosen_socket, host).map(|()| Exit::Done.code())
+        Command::Ha { verb: HaVerb::Node(verb) } => {
+            let client = client(console, chosen_socket, &config(None))?;
+            block_on(ha::node(console, &client, verb)).map(|()| Exit::Done.code())
+        }
+        Command::Ha { verb: HaVerb::Keepalived { file, also, router_id } } => {
+            let file = config(file);
+            let spec = (host.check)(&file)?.spec;
+            let socket = chosen_socket.unwrap_or_else(|| spec.api.socket.clone());
+            let networks = (host.networks)()?;
+            let pair = Pair {
+                file: &file,
+                spec: &spec,
+                program: &(host.program)(),
+                socket: &socket,
+                track_file: TrackFile::beside(&socket),
+                networks: &networks,
+                also: &also,
+                router_id,
+            };
+            console.line(pair.fragment().trim_end()).map(|()| Exit::Done.code())
         }
         Command::Completions { shell } => completions::completions(console, shell),
         Command::Client(command) => {
-            let socket = chosen_socket.unwrap_or_else(|| socket::of_file(&config(None)));
-            console.say_more(&format!("connecting to {}", socket.display()))?;
-            let runtime = runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, format!("start: {error}")))?;
-            runtime.block_on(ask(command, console, &Client::new(socket), host))
+            let client = client(console, chosen_socket, &config(None))?;
+            block_on(ask(command, console, &client, host))
         }
     }
+}
+
+fn client(console: &mut Console<'_>, chosen: Option<PathBuf>, config: &Path) -> Result<Client, Failure> {
+    let socket = chosen.unwrap_or_else(|| socket::of_file(config));
+    console.say_more(&format!("connecting to {}", socket.display()))?;
+    Ok(Client::new(socket))
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, format!("start: {error}")))?;
+    runtime.block_on(work)
 }
 
 async fn ask(

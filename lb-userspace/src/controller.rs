@@ -115,6 +115,8 @@ pub struct Start {
     pub overlay: Overlay,
     /// What is remembered of database clusters.
     pub roles: RoleMemory,
+    /// This node was drained.
+    pub is_drained: bool,
     pub capacity: Capacity,
     /// Warnings that stay until the next start.
     pub warnings: Vec<String>,
@@ -258,7 +260,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             intent,
             state: State::new(applied.spec, applied.admin_states, start.roles, now),
             presence: LastPresence::unknown(now),
-            track: Track::default(),
+            track: Track::new(start.is_drained),
             local_ports,
             have,
             trust: Trust::Full,
@@ -356,6 +358,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
 
     /// Something else may have changed the maps.
     pub fn mark_stale(&mut self) {
+        self.track.repeat();
         if matches!(self.trust, Trust::Full) {
             self.trust = Trust::Stale;
         }

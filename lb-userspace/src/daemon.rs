@@ -45,7 +45,7 @@ use crate::{
         preflight::{self, Cause, host},
         shapes::memory::Memory,
     },
-    duration,
+    drain_store, duration,
     event::Since,
     exit::Exit,
     hash_key::{HashKey, KeyError},
@@ -149,6 +149,8 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let roles =
         role_store::load(store.directory()).map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
 
+    let is_drained = drain_store::is_drained(store.directory())?;
+
     let not_bound = |error: listen::Error| Failure::new(error.exit(), error.to_string());
     let metrics = match spec.metrics {
         Some(address) => Some(Metrics::bind(address).await.map_err(not_bound)?),
@@ -207,6 +209,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
         spec: spec.with_hash_key(hash_key),
         overlay,
         roles,
+        is_drained,
         capacity: opened.capacity,
         warnings: opened.warnings,
         since,

@@ -30,6 +30,7 @@ mod controller;
 pub mod daemon;
 pub mod datapath;
 mod document;
+mod drain_store;
 mod durable;
 mod duration;
 pub mod event;

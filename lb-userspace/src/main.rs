@@ -12,6 +12,7 @@ fn main() -> ExitCode {
         run: daemon::run,
         check: daemon::check,
         detach: daemon::remove_remains,
+        program: || std::env::current_exe().unwrap_or_else(|_unknown| "/usr/sbin/xlb".into()),
         networks: daemon::networks,
     })
 }

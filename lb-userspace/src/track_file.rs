@@ -7,7 +7,7 @@ use std::{
     io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 /// This node must not have the service addresses. keepalived takes this for a fault.
@@ -35,6 +35,11 @@ impl TrackFile {
     /// `None`: there is none, or it has no number.
     pub fn read(&self) -> Option<i16> {
         fs::read_to_string(&self.0).ok()?.trim().parse().ok()
+    }
+
+    /// When it was last written. A daemon that lives writes it every few seconds.
+    pub fn written(&self) -> Option<SystemTime> {
+        fs::metadata(&self.0).ok()?.modified().ok()
     }
 
     pub fn path(&self) -> &Path {

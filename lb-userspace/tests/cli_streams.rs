@@ -28,6 +28,7 @@ const HOST: Host = Host {
     },
     check: |_| Err(Failure::new(Exit::Failed, "")),
     detach: |_| Err(anyhow::anyhow!("Operation not permitted").context("remove /sys/fs/bpf/xlb/v1").into()),
+    program: || "/usr/sbin/xlb".into(),
     networks: || Ok(Vec::new()),
 };
 

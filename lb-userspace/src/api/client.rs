@@ -135,6 +135,18 @@ impl Client {
         self.get("/v1/roles").await
     }
 
+    /// Does the daemon answer within a second?
+    pub async fn is_alive(&self) -> bool {
+        const LIMIT: Duration = Duration::from_secs(1);
+        self.exchange(LIMIT, Method::GET, "/livez", Vec::new()).await.is_ok()
+    }
+
+    /// False: it may be active again.
+    pub async fn drain_node(&self, is_drained: bool) -> Answer<view::Node> {
+        let method = if is_drained { Method::POST } else { Method::DELETE };
+        self.send(method, "/v1/node/drain", &()).await
+    }
+
     pub async fn fence(&self, service: &str) -> Answer<view::ServiceRole> {
         self.send(Method::POST, &format!("/v1/services/{}/fence", escaped(service)), &()).await
     }

@@ -44,6 +44,7 @@ pub fn socket(controller: ControllerHandle) -> Router {
     let all_backends = asks(MethodFilter::GET, |reply| Request::Backends { service: None, reply });
     let routes = Router::new()
         .route("/v1/status", asks(MethodFilter::GET, Request::Status))
+        .route("/v1/node/drain", post(drain_node).delete(undrain_node))
         .route("/v1/services", asks(MethodFilter::GET, Request::Services))
         .route("/v1/services/{service}", get(service))
         .route("/v1/services/{service}/fence", post(fence).delete(unfence))
@@ -146,6 +147,14 @@ async fn probe(
 ) -> Answer<Json<view::ProbeResult>> {
     let result: ProbeResult = controller.probe(backend).await?;
     Ok(Json(view::ProbeResult::from(&result)))
+}
+
+async fn drain_node(State(controller): Controller) -> Answer<Json<view::Node>> {
+    controller.ask(|reply| Request::DrainNode { is_drained: true, reply }).await.map(Json)
+}
+
+async fn undrain_node(State(controller): Controller) -> Answer<Json<view::Node>> {
+    controller.ask(|reply| Request::DrainNode { is_drained: false, reply }).await.map(Json)
 }
 
 async fn fence(

@@ -108,7 +108,7 @@ pub enum Command {
     },
     #[command(flatten)]
     Client(ClientCommand),
-    /// Print what a pair of nodes needs besides xlb
+    /// Move the service addresses between this node and another one
     Ha {
         #[command(subcommand)]
         verb: HaVerb,
@@ -325,6 +325,25 @@ pub enum HaVerb {
         /// The VRRP router ID, which no other pair on the link may have
         #[arg(long, value_name = "ID", default_value_t = 51, value_parser = clap::value_parser!(u8).range(1..))]
         router_id: u8,
+    },
+    #[command(flatten)]
+    Node(NodeVerb),
+}
+
+/// What the daemon does about this node.
+#[derive(Debug, Subcommand)]
+pub enum NodeVerb {
+    /// Take the service addresses off this node, and wait until they have left it
+    Drain {
+        /// Wait at most T
+        #[arg(long, value_name = "T", default_value = "60s", value_parser = wait)]
+        wait: Duration,
+    },
+    /// End the drain of this node
+    Ready {
+        /// Change nothing: exit 0 if the daemon answers or has been dead for less than T, else 1 (for a script of keepalived)
+        #[arg(long, value_name = "T", value_parser = wait)]
+        grace: Option<Duration>,
     },
 }
 

@@ -14,7 +14,7 @@ use crate::{
     exit::Exit,
     named::Named,
     text::printable,
-    view::{Interface, ServiceSummary, Status},
+    view::{Interface, Node, ServiceSummary, Status},
 };
 
 pub async fn show(console: &mut Console<'_>, client: &Client) -> Result<(), Failure> {
@@ -59,7 +59,7 @@ fn facts(status: &Status) -> Vec<(&'static str, String)> {
         ("version", format!("{}, up {}", status.version, units::age(status.uptime_seconds))),
         ("config", status.config.clone()),
         ("last reload", reload),
-        ("node", format!("{} for {}", status.node.state.name(), units::age(status.node.since_seconds))),
+        ("node", node(&status.node)),
         (
             "flows",
             format!(
@@ -72,6 +72,11 @@ fn facts(status: &Status) -> Vec<(&'static str, String)> {
         ("slots", format!("{} of {}", status.slots, status.slots_max)),
         ("memory", format!("{} in maps", units::size(status.map_memory_bytes))),
     ]
+}
+
+fn node(node: &Node) -> String {
+    let drained = if node.drained { ", drained by the operator" } else { "" };
+    format!("{} for {}{drained}", node.state.name(), units::age(node.since_seconds))
 }
 
 fn interfaces(interfaces: &[Interface]) -> Table {

@@ -147,6 +147,7 @@ const HOST: Host = Host {
         }
     },
     detach: |_| Ok(true),
+    program: || "/usr/sbin/xlb".into(),
     networks: || {
         let network =
             |interface: &str, net: &str| Network { interface: interface.into(), net: net.parse().unwrap() };

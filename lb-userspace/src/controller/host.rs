@@ -17,6 +17,8 @@ pub trait Host {
     fn save_overlay(&mut self, overlay: &Overlay) -> anyhow::Result<()>;
     /// Saves what is remembered of database clusters. When this returns, it is on disk.
     fn save_roles(&mut self, memory: &RoleMemory) -> anyhow::Result<()>;
+    /// Saves whether this node is drained. When this returns, it is on disk.
+    fn save_drained(&mut self, is_drained: bool) -> anyhow::Result<()>;
     /// Writes the track file.
     fn track(&mut self, value: i16) -> anyhow::Result<()>;
     /// Lists the interfaces that the program is attached to.

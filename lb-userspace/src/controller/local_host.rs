@@ -7,6 +7,7 @@ use anyhow::Context;
 use super::{Host, roles::RoleMemory};
 use crate::{
     datapath::{Attached, preflight},
+    drain_store,
     hash_key::KeyError,
     problem::{Problem, ProblemKind},
     role_store,
@@ -50,6 +51,11 @@ impl Host for LocalHost {
 
     fn save_roles(&mut self, memory: &RoleMemory) -> anyhow::Result<()> {
         role_store::save(self.store.directory(), memory).context("cannot save the roles for the next start")
+    }
+
+    fn save_drained(&mut self, is_drained: bool) -> anyhow::Result<()> {
+        drain_store::save(self.store.directory(), is_drained)
+            .context("cannot save the change for the next start")
     }
 
     fn track(&mut self, value: i16) -> anyhow::Result<()> {

@@ -47,6 +47,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let LastPresence { state, since } = self.presence;
         view::Node {
             state: state.unwrap_or_default(),
+            drained: self.track.is_drained(),
             since_seconds: now.saturating_duration_since(since).as_secs(),
             missing: self.state.missing_listens(),
         }

@@ -78,6 +78,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Request::Status(reply) => reply.send(Ok(self.status(now))),
             Request::Readiness { service: None, reply } => reply.send(Ok(self.unready())),
             Request::Readiness { service: Some(service), reply } => reply.send(self.unready_for(&service)),
+            Request::DrainNode { is_drained, reply } => reply.send(self.drain_node(is_drained, now)),
             Request::Services(reply) => reply.send(Ok(self.with_facts(|facts| facts.services()))),
             Request::Backends { service, reply } => reply.send(self.backends(service.as_deref())),
             Request::Backend { backend, reply } => reply.send(self.backend(&backend)),
@@ -299,6 +300,7 @@ impl Pending {
             | Request::Stats(_)
             | Request::Metrics(_) => true,
             Request::Readiness { .. }
+            | Request::DrainNode { .. }
             | Request::Roles(_)
             | Request::Fence { .. }
             | Request::Unfence { .. }

@@ -51,6 +51,13 @@ pub enum Request {
         /// The reply channel.
         reply: Reply<Vec<String>>,
     },
+    /// `POST` and `DELETE /v1/node/drain`. Answered when the track file says so, and it is on disk.
+    DrainNode {
+        /// False: it may be active again.
+        is_drained: bool,
+        /// The reply channel.
+        reply: Reply<view::Node>,
+    },
     /// `GET /v1/services`, in the order of the file.
     Services(Reply<Vec<view::Service>>),
     /// `GET /v1/backends`, or those of one service, in the order of the file.
@@ -158,6 +165,7 @@ macro_rules! with_reply {
         match $request {
             Request::Status($reply) => $action,
             Request::Readiness { reply: $reply, .. } => $action,
+            Request::DrainNode { reply: $reply, .. } => $action,
             Request::Services($reply) => $action,
             Request::Backends { reply: $reply, .. } => $action,
             Request::Backend { reply: $reply, .. } => $action,
@@ -200,6 +208,8 @@ impl fmt::Display for Request {
             Self::Status(_) => f.write_str("status"),
             Self::Readiness { service: None, .. } => f.write_str("readiness"),
             Self::Readiness { service: Some(service), .. } => write!(f, "readiness of {service}"),
+            Self::DrainNode { is_drained: true, .. } => f.write_str("drain of this node"),
+            Self::DrainNode { is_drained: false, .. } => f.write_str("end of the drain of this node"),
             Self::Services(_) => f.write_str("services"),
             Self::Backends { service: None, .. } => f.write_str("backends"),
             Self::Backends { service: Some(service), .. } => write!(f, "backends of {service}"),

@@ -33,6 +33,7 @@ pub struct Balancer {
     roles: Vec<view::ServiceRole>,
     reloads: u32,
     stats_left: u32,
+    is_drained: bool,
 }
 
 impl Balancer {
@@ -44,12 +45,19 @@ impl Balancer {
             view::Backend { backup: true, ..backend("web", "web-v6", "[fd00::11]:8080", Health::Up, 0) },
             backend("dns", "dns-1", "10.0.0.53:53", Health::Up, 1200),
         ];
-        Self { backends, roles: roles::services(), reloads: 0, stats_left: 9 }
+        Self { backends, roles: roles::services(), reloads: 0, stats_left: 9, is_drained: false }
     }
 
     pub fn answer(&mut self, request: Request) {
         match request {
             Request::Status(reply) => reply.send(Ok(self.status())),
+            Request::DrainNode { is_drained, reply } => {
+                self.is_drained = is_drained;
+                let node = self.status().node;
+                // Another node has the addresses as soon as this one is drained.
+                let state = if is_drained { Presence::Standby } else { node.state };
+                reply.send(Ok(view::Node { state, ..node }));
+            }
             Request::Readiness { reply, .. } => reply.send(Ok(Vec::new())),
             Request::Services(reply) => reply.send(Ok(self.services())),
             Request::Backends { service, reply } => reply.send(self.backends(service.as_deref())),
@@ -203,6 +211,7 @@ impl Balancer {
             config: "/etc/xlb/xlb.toml".to_owned(),
             node: view::Node {
                 state: Presence::Partial,
+                drained: self.is_drained,
                 since_seconds: 183_845,
                 missing: vec!["192.0.2.53 (dns): ip address add 192.0.2.53/32 dev eth0".to_owned()],
             },

@@ -58,6 +58,9 @@ pub struct Status {
 pub struct Node {
     /// active | partial | standby
     pub state: Presence,
+    /// By the operator: it must not have the service addresses.
+    #[serde(default)]
+    pub drained: bool,
     /// Since the state changed, or the daemon started.
     pub since_seconds: u64,
     /// Listen addresses that are not on this host, with the command that adds them. Normal while another node has them.

@@ -1,4 +1,5 @@
-//! keepalived with what `xlb ha keepalived` prints: it accepts it, brings the addresses, and takes them off before a detach.
+//! keepalived with what `xlb ha keepalived` prints: it accepts it, brings the addresses, and takes them off for
+//! a drain and before a detach.
 
 use std::{
     fs,
@@ -16,7 +17,8 @@ use tests::lab::{
 const MASTER: Duration = Duration::from_secs(20);
 
 #[test]
-fn the_printed_configuration_brings_the_addresses_and_a_detach_removes_them_first() -> Result<()> {
+fn the_printed_configuration_brings_the_addresses_and_takes_them_off_for_a_drain_and_a_detach() -> Result<()>
+{
     let lab = Lab::build(&Topology::new("vrrp", Shape::TwoNics).backends(2))?;
     let _web = lab.web_servers()?;
     // Addresses of its own, in place of those that keepalived will bring.
@@ -42,6 +44,11 @@ fn the_printed_configuration_brings_the_addresses_and_a_detach_removes_them_firs
     for family in Family::ALL {
         assert!(lab.visit(family, 80, 20)?.is_even(2));
     }
+
+    xlb.run(&["ha", "drain", "--wait", "10s"])?;
+    assert_eq!(state(&xlb)?, "standby");
+    xlb.run(&["ha", "ready"])?;
+    eventually(MASTER, "the addresses are back", || Ok(state(&xlb)? == "active"))?;
 
     let began = Instant::now();
     xlb.run(&["detach"])?;

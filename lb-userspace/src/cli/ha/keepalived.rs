@@ -1,4 +1,4 @@
-//! A configuration for keepalived: one VRRP instance that moves all addresses of a pair together.
+//! `xlb ha keepalived`: one VRRP instance that moves all addresses of a pair together.
 
 use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr, path::Path};
 
@@ -16,6 +16,9 @@ const PRIORITY: u8 = 150;
 pub struct Pair<'a> {
     pub file: &'a Path,
     pub spec: &'a Spec,
+    /// Of `xlb`, and of the daemon.
+    pub program: &'a Path,
+    pub socket: &'a Path,
     pub track_file: TrackFile,
     pub networks: &'a [Network],
     /// Addresses that move with the others.
@@ -53,11 +56,13 @@ impl Pair<'_> {
         block(&mut text, "virtual_ipaddress_excluded", &lines(&excluded));
         block(&mut text, "track_interface", &others);
         block(&mut text, "track_file", &["xlb_ready weight 1".to_owned()]);
+        block(&mut text, "track_script", &["xlb_alive".to_owned()]);
         text + "}\n"
     }
 
     fn head(&self) -> String {
         let (file, track_file) = (self.file.display(), self.track_file.path().display());
+        let (program, socket) = (self.program.display(), self.socket.display());
         let nat =
             if self.spec.services.iter().any(|service| service.sources.is_empty()) && self.also.is_empty() {
                 "# nat: give the address that backends use as their gateway with --also ADDRESS/LENGTH.\n"
@@ -69,7 +74,10 @@ impl Pair<'_> {
              global_defs {{\n    vrrp_version 3\n    vrrp_garp_master_repeat 3\n    vrrp_garp_master_delay 1\n    \
              vrrp_garp_master_refresh 10\n    script_user root\n    enable_script_security\n}}\n\n\
              # 0: ready. -1 for each service that is not. {UNFIT}: this node must not be the master.\n\
-             vrrp_track_file xlb_ready {{\n    file \"{track_file}\"\n    weight 1\n    init_file {UNFIT}\n}}\n\n"
+             vrrp_track_file xlb_ready {{\n    file \"{track_file}\"\n    weight 1\n    init_file {UNFIT}\n}}\n\n\
+             # A daemon that has been dead for long knows nothing of the health of backends.\n\
+             vrrp_script xlb_alive {{\n    script \"{program} --socket {socket} ha ready --grace 30s\"\n    interval 5\n    \
+             weight -40\n}}\n\n"
         )
     }
 

@@ -86,7 +86,8 @@ fn impaired(status: &Status) -> Vec<String> {
     let down = status.services.iter().filter(|it| it.backends_up < it.backends && it.backends_serving > 0);
     let down = down.map(|it| format!("{}: {} of {} backends up", it.name, it.backends_up, it.backends));
     let reload = (!status.last_reload_successful).then(|| "the last reload failed".to_owned());
-    down.chain(reload).chain(status.warnings.iter().cloned()).collect()
+    let drained = status.node.drained.then(|| "this node is drained: `xlb ha ready` ends that".to_owned());
+    down.chain(reload).chain(drained).chain(status.warnings.iter().cloned()).collect()
 }
 
 #[cfg(test)]
@@ -100,10 +101,15 @@ mod tests {
     #[test]
     fn the_worst_finding_decides() {
         type Change = fn(&mut Status);
-        let cases: [(Change, Level, &str); 9] = [
+        let cases: [(Change, Level, &str); 10] = [
             (|it| it.node.state = Presence::Standby, Level::Ok, "XLB OK: standby, 1 service, 2 backends up"),
             (|_| {}, Level::Ok, "XLB OK: 1 service, 2 backends up"),
             (|it| it.services[0].backends_up = 1, Level::Warning, "XLB WARNING: web: 1 of 2 backends up"),
+            (
+                |it| it.node.drained = true,
+                Level::Warning,
+                "XLB WARNING: this node is drained: `xlb ha ready` ends that",
+            ),
             (|it| it.last_reload_successful = false, Level::Warning, "XLB WARNING: the last reload failed"),
             (|it| it.warnings.push("a | b".into()), Level::Warning, "XLB WARNING: a / b"),
             (

@@ -52,3 +52,47 @@ fn a_track_file_that_cannot_be_written_is_retried() {
 
     assert_eq!(world.host().tracked.last(), Some(&-1));
 }
+
+#[test]
+fn a_drained_node_must_not_be_active_until_the_operator_ends_it() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+
+    let node = world.ask(|reply| Request::DrainNode { is_drained: true, reply }).unwrap();
+
+    assert!(node.drained);
+    assert_eq!(world.host().tracked.last(), Some(&UNFIT));
+    assert_eq!(world.serving(), ["web-1", "web-2", "web-3"], "what still arrives is served");
+    world.restart();
+    world.turn();
+    assert_eq!(world.host().tracked, [UNFIT], "it outlives the daemon");
+
+    let node = world.ask(|reply| Request::DrainNode { is_drained: false, reply }).unwrap();
+
+    assert!(!node.drained);
+    assert_eq!(world.host().tracked.last(), Some(&0));
+    world.restart();
+    assert!(!world.status().node.drained);
+}
+
+#[test]
+fn a_drain_that_cannot_be_saved_changes_nothing() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+    world.host().is_full = true;
+
+    let refused = world.ask(|reply| Request::DrainNode { is_drained: true, reply }).unwrap_err();
+
+    assert_eq!(refused.kind, ProblemKind::Failed);
+    assert!(!world.status().node.drained);
+}
+
+/// Its age tells a script whether the daemon lives.
+#[test]
+fn the_track_file_is_written_again_every_few_seconds() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+    let before = world.host().tracked.len();
+
+    world.controller.mark_stale();
+    world.turn();
+
+    assert_eq!(world.host().tracked.len(), before + 1);
+}

@@ -45,6 +45,8 @@ pub struct FakeHost {
     pub file: Result<Spec, Problem>,
     pub saved: Vec<Overlay>,
     pub saved_roles: RoleMemory,
+    /// What was saved of the drain of this node.
+    pub is_drained: bool,
     /// The program is attached to no interface.
     pub is_detached: bool,
     /// What was written to the track file.
@@ -75,6 +77,14 @@ impl Host for FakeHost {
             bail!("no space left on the disk");
         }
         self.saved_roles = memory.clone();
+        Ok(())
+    }
+
+    fn save_drained(&mut self, is_drained: bool) -> anyhow::Result<()> {
+        if self.is_full {
+            bail!("no space left on the disk");
+        }
+        self.is_drained = is_drained;
         Ok(())
     }
 
@@ -110,6 +120,7 @@ impl World {
             file: Ok(spec(services)),
             saved: Vec::new(),
             saved_roles: RoleMemory::default(),
+            is_drained: false,
             is_detached: false,
             tracked: Vec::new(),
             is_full: false,
@@ -141,6 +152,7 @@ impl World {
             spec: host.file.clone().unwrap(),
             overlay,
             roles: host.saved_roles.clone(),
+            is_drained: host.is_drained,
             capacity: Capacity {
                 flows: v4.flows(),
                 flows_ipv6: v6.flows(),
@@ -170,6 +182,7 @@ impl World {
             file: host.file.clone(),
             saved: vec![overlay.clone()],
             saved_roles: host.saved_roles.clone(),
+            is_drained: host.is_drained,
             is_detached: false,
             tracked: Vec::new(),
             is_full: false,
