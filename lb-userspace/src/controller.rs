@@ -177,6 +177,8 @@ pub struct Controller<D, H> {
     /// Something has changed since.
     warnings_outdated: bool,
     links_changed: bool,
+    /// Everything was reconciled, or links have changed, since the end of the last turn.
+    all_changed: bool,
     /// When to save the roles again, if that failed.
     roles_retry: Option<Instant>,
     /// Why interfaces and pins could not be refreshed.
@@ -271,12 +273,13 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             waiting: VecDeque::new(),
             detach: None,
             reload: Reload { error: None, succeeded: start.since.time },
-            readiness: LastReadiness::unknown(now),
+            readiness: LastReadiness::new(now),
             ejections: Ejections::new(now),
             warned: BTreeMap::new(),
             warnings_searched: now,
             warnings_outdated: false,
             links_changed: false,
+            all_changed: false,
             roles_retry: None,
             host_failure: None,
         };
@@ -288,7 +291,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         controller.state.set_room(controller.capacity.room);
         controller.state.adopt(&controller.have, now);
         controller.presence.update(&controller.state, now);
-        controller.readiness.adopt(&controller.state);
+        controller.readiness.adopt(&controller.state, now);
         // Routes may have changed while no daemon ran, and a count finds flows of removed backends.
         controller.state.routing_changed();
         controller.walks.count_since(now, now);
@@ -327,20 +330,15 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         if let Some(round) = self.state.begin_grace_period(now) {
             self.watched.grace_periods.send_replace(round);
         }
-        let mut all_changed = links_changed;
+        self.all_changed |= links_changed;
         let is_confirming = self.readiness.due().is_some_and(|due| due <= now);
         if (self.may_differ() || is_confirming)
             && !self.is_waiting_for_retry(now)
             && !self.is_waiting_for_others(now)
         {
             self.pace.take(now);
-            all_changed |= matches!(self.state.dirty(), Some(Scope::All));
             self.reconcile_or_warn(now);
         }
-        if all_changed {
-            self.presence.update(&self.state, now);
-        }
-        self.track_or_warn(now);
         self.tell_role_changes();
         self.save_roles_or_warn(now);
         self.look_at_ejections_if_due(now);
@@ -349,7 +347,14 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             warn!("{error:#}");
         }
         self.answer(now);
-        // After the answers: a change is not delayed by its warnings.
+        // After the answers, because commands reconcile, too; and a change is not delayed by its warnings.
+        let all_changed = std::mem::take(&mut self.all_changed);
+        if all_changed {
+            self.presence.update(&self.state, now);
+        }
+        if all_changed | self.readiness.take_changed() | self.track.is_due(now) {
+            self.track_or_warn(now);
+        }
         if all_changed || self.next_warning().is_some_and(|due| due <= now) {
             self.log_warnings(now);
         }
@@ -387,12 +392,19 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             joined,
             self.state.next_tick(),
             self.next_warning(),
-            self.readiness.due(),
-            self.track.retry,
+            self.confirm_due(),
+            self.track.due(),
         ]
         .into_iter()
         .chain(looks);
         times.flatten().min().unwrap_or(now + IDLE)
+    }
+
+    /// When maps are read back for services that become ready. A failure, or changes that wait for others, come first.
+    fn confirm_due(&self) -> Option<Instant> {
+        let due = self.readiness.due().filter(|_| !matches!(self.trust, Trust::Failed { .. }))?;
+        let joined = self.waits_for_others().then(|| self.pace.due()).flatten();
+        Some(joined.map_or(due, |joined| joined.max(due)))
     }
 
     /// Is a walk or a scrape under way?

@@ -85,13 +85,7 @@ pub fn check(file: &Path) -> Result<Checked, Failure> {
 /// `xlb detach` without a running daemon: removes what an earlier one left. `false`: there was nothing.
 /// `socket`: where that one listened.
 pub fn remove_remains(socket: &Path) -> Result<bool, Failure> {
-    let track_file = TrackFile::beside(socket);
-    if track_file.read().is_some_and(|value| value != UNFIT) {
-        let written = track_file.write(UNFIT);
-        written.with_context(|| format!("cannot write the track file {}", track_file.path().display()))?;
-        std::thread::sleep(HANDOVER);
-    }
-    match datapath::detach(&paths::pins()) {
+    match datapath::detach(&paths::pins(), || hand_over(&TrackFile::beside(socket))) {
         Ok(removed) => Ok(!removed.is_empty()),
         Err(DetachError::Taken(in_use)) => {
             let hint = "run `xlb detach --socket PATH` with the socket of that xlb, or stop it first";
@@ -104,6 +98,17 @@ pub fn remove_remains(socket: &Path) -> Result<bool, Failure> {
 /// The networks of this host.
 pub fn networks() -> anyhow::Result<Vec<Network>> {
     host::networks()
+}
+
+/// Other programs may follow the file, if there is one.
+fn hand_over(track_file: &TrackFile) -> anyhow::Result<()> {
+    if !track_file.path().exists() || track_file.read() == Some(UNFIT) {
+        return Ok(());
+    }
+    let written = track_file.write(UNFIT);
+    written.with_context(|| format!("cannot write the track file {}", track_file.path().display()))?;
+    std::thread::sleep(HANDOVER);
+    Ok(())
 }
 
 /// Runs the daemon until it ends.
@@ -313,7 +318,7 @@ fn finish(ending: Ending, detach_on_exit: bool) -> Result<(), Failure> {
 }
 
 fn detach(pins: &Path) -> anyhow::Result<()> {
-    for line in datapath::detach(pins)? {
+    for line in datapath::detach(pins, || Ok(()))? {
         info!("{line}");
     }
     Ok(())

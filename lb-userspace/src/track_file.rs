@@ -3,8 +3,8 @@
 //! It outlives the daemon. When the daemon dies, traffic flows, so no address must move.
 
 use std::{
-    fs::{self, Permissions},
-    io,
+    fs::{self, File, Permissions},
+    io::{self, Write as _},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -27,7 +27,12 @@ impl TrackFile {
     /// Replaces it as a whole, so that no reader sees half a number.
     pub fn write(&self, value: i16) -> io::Result<()> {
         let temporary = self.0.with_extension("new");
-        fs::write(&temporary, format!("{value}\n"))?;
+        // A crash may have left one, with any owner.
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        File::create_new(&temporary)?.write_all(format!("{value}\n").as_bytes())?;
         fs::set_permissions(&temporary, Permissions::from_mode(0o644))?;
         fs::rename(&temporary, &self.0)
     }

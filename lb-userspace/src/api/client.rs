@@ -135,10 +135,8 @@ impl Client {
         self.get("/v1/roles").await
     }
 
-    /// Does the daemon answer within a second?
-    pub async fn is_alive(&self) -> bool {
-        const LIMIT: Duration = Duration::from_secs(1);
-        self.exchange(LIMIT, Method::GET, "/livez", Vec::new()).await.is_ok()
+    pub async fn node(&self) -> Answer<view::Node> {
+        self.get("/v1/node").await
     }
 
     /// False: it may be active again.

@@ -44,6 +44,7 @@ pub fn socket(controller: ControllerHandle) -> Router {
     let all_backends = asks(MethodFilter::GET, |reply| Request::Backends { service: None, reply });
     let routes = Router::new()
         .route("/v1/status", asks(MethodFilter::GET, Request::Status))
+        .route("/v1/node", asks(MethodFilter::GET, Request::Node))
         .route("/v1/node/drain", post(drain_node).delete(undrain_node))
         .route("/v1/services", asks(MethodFilter::GET, Request::Services))
         .route("/v1/services/{service}", get(service))

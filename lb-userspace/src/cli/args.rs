@@ -15,6 +15,8 @@ use crate::{
 };
 
 const LEAST_WAIT: Duration = Duration::from_millis(1);
+/// The daemon writes the track file every 10 s.
+const LEAST_GRACE: Duration = Duration::from_secs(15);
 /// A year.
 const MOST_WAIT: Duration = Duration::from_hours(365 * 24);
 
@@ -341,8 +343,8 @@ pub enum NodeVerb {
     },
     /// End the drain of this node
     Ready {
-        /// Change nothing: exit 0 if the daemon answers or has been dead for less than T, else 1 (for a script of keepalived)
-        #[arg(long, value_name = "T", value_parser = wait)]
+        /// Change nothing: exit 0 if the daemon has written the track file in the last T, else 1 (for a script of keepalived)
+        #[arg(long, value_name = "T", value_parser = grace)]
         grace: Option<Duration>,
     },
 }
@@ -395,6 +397,10 @@ pub struct FlowFilter {
 
 fn wait(text: &str) -> Result<Duration, String> {
     duration::parse(text, LEAST_WAIT..=MOST_WAIT)
+}
+
+fn grace(text: &str) -> Result<Duration, String> {
+    duration::parse(text, LEAST_GRACE..=MOST_WAIT)
 }
 
 fn weight(text: &str) -> Result<u32, String> {

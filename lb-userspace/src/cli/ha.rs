@@ -25,7 +25,7 @@ pub async fn node(console: &mut Console<'_>, client: &Client, verb: NodeVerb) ->
             client.drain_node(false).await?;
             console.say("this node may have the service addresses again")
         }
-        NodeVerb::Ready { grace: Some(grace) } => judge(client, grace).await,
+        NodeVerb::Ready { grace: Some(grace) } => judge(&TrackFile::beside(client.socket()), grace),
     }
 }
 
@@ -40,8 +40,8 @@ async fn drain(console: &mut Console<'_>, client: &Client, at_most: Duration) ->
             return Err(too_late(&node, client, at_most));
         }
         sleep(PAUSE).await;
-        node = match client.status().await {
-            Ok(status) => status.node,
+        node = match client.node().await {
+            Ok(node) => node,
             // A busy daemon may answer the next request.
             Err(Error::TimedOut { .. }) if Instant::now() < deadline => node,
             Err(error) => return Err(error.into()),
@@ -63,24 +63,18 @@ fn too_late(node: &Node, client: &Client, at_most: Duration) -> Failure {
     ))
 }
 
-/// A dead daemon moves no address at once, because traffic flows. But its view of health is frozen.
-async fn judge(client: &Client, grace: Duration) -> Result<(), Failure> {
-    if client.is_alive().await {
+/// A dead daemon moves no address at once, because traffic flows. But what it knew of the health of backends is old.
+fn judge(track_file: &TrackFile, grace: Duration) -> Result<(), Failure> {
+    let Some(written) = track_file.written() else {
+        let message = format!("{} does not exist: no daemon has run", track_file.path().display());
+        return Err(Failure::new(Exit::Failed, message));
+    };
+    // The clock may have been set back.
+    let age = SystemTime::now().duration_since(written).unwrap_or_default();
+    if age < grace {
         return Ok(());
     }
-    let track_file = TrackFile::beside(client.socket());
-    let age = track_file.written().and_then(|at| SystemTime::now().duration_since(at).ok());
-    match age {
-        Some(age) if age < grace => Ok(()),
-        Some(age) => {
-            let age = Duration::from_secs(age.as_secs());
-            let message =
-                format!("the daemon does not answer, and has written nothing for {}", duration::show(age));
-            Err(Failure::new(Exit::Failed, message))
-        }
-        None => Err(Failure::new(
-            Exit::Failed,
-            format!("the daemon does not answer, and there is no {}", track_file.path().display()),
-        )),
-    }
+    let age = duration::show(Duration::from_secs(age.as_secs()));
+    let message = format!("the daemon has not written {} for {age}", track_file.path().display());
+    Err(Failure::new(Exit::Failed, message))
 }

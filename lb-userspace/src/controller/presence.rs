@@ -44,9 +44,10 @@ fn report(presence: Presence) {
 
 impl<D: Datapath, H: Host> Controller<D, H> {
     pub(super) fn node(&self, now: Instant) -> view::Node {
-        let LastPresence { state, since } = self.presence;
+        let (state, last) = (self.state.node_presence(), &self.presence);
+        let since = if last.state == Some(state) { last.since } else { now };
         view::Node {
-            state: state.unwrap_or_default(),
+            state,
             drained: self.track.is_drained(),
             since_seconds: now.saturating_duration_since(since).as_secs(),
             missing: self.state.missing_listens(),

@@ -18,11 +18,22 @@ use crate::{datapath::Datapath, problem::Problem, spec::Service};
 /// Maps are read back at most this often because services become ready.
 const CONFIRM_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Whether a service is ready, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub is_ready: bool,
+    pub since: Instant,
+}
+
 /// Whether each service was ready when it was last looked at.
 #[derive(Debug)]
 pub struct LastReadiness {
     /// Without an entry, a service was not ready because too little was known about its backends.
-    ready: BTreeMap<String, bool>,
+    ready: BTreeMap<String, Standing>,
+    /// Has each service been known once?
+    has_settled: bool,
+    /// Has `ready` changed since it was last asked for?
+    has_changed: bool,
     /// Services that have their quorum in maps that were not read back yet.
     unconfirmed: BTreeSet<String>,
     /// When the maps may be read back for them.
@@ -30,19 +41,42 @@ pub struct LastReadiness {
 }
 
 impl LastReadiness {
-    pub const fn unknown(now: Instant) -> Self {
-        Self { ready: BTreeMap::new(), unconfirmed: BTreeSet::new(), next: now }
+    pub const fn new(now: Instant) -> Self {
+        Self {
+            ready: BTreeMap::new(),
+            has_settled: false,
+            has_changed: true,
+            unconfirmed: BTreeSet::new(),
+            next: now,
+        }
     }
 
     /// At start: services that were served before it are ready already.
-    pub fn adopt(&mut self, state: &State) {
+    pub fn adopt(&mut self, state: &State, now: Instant) {
         let services = state.spec().services.iter();
         let ready = services.filter(|service| state.readiness(service).is_ready);
-        self.ready = ready.map(|service| (service.name.clone(), true)).collect();
+        let standing = Standing { is_ready: true, since: now };
+        self.ready = ready.map(|service| (service.name.clone(), standing)).collect();
+        self.has_settled = self.ready.len() == state.spec().services.len();
     }
 
     pub fn is_ready(&self, service: &Service, state: &State) -> bool {
-        self.ready.get(&service.name) == Some(&true) && state.readiness(service).is_ready
+        self.ready.get(&service.name).is_some_and(|it| it.is_ready) && state.readiness(service).is_ready
+    }
+
+    /// The services that are known. A service that was added since all were known does not count until it is known.
+    pub fn known(&self) -> impl Iterator<Item = (&str, Standing)> {
+        self.ready.iter().map(|(name, standing)| (name.as_str(), *standing))
+    }
+
+    /// How many services have never been known, until all have been.
+    pub fn unknown(&self, services: usize) -> usize {
+        if self.has_settled { 0 } else { services - self.ready.len() }
+    }
+
+    /// Whether that may have changed since the last call.
+    pub const fn take_changed(&mut self) -> bool {
+        std::mem::replace(&mut self.has_changed, false)
     }
 
     /// When the maps must be read back.
@@ -51,17 +85,20 @@ impl LastReadiness {
     }
 
     /// Looks at the services that have changed.
-    pub fn update(&mut self, state: &State) {
+    pub fn update(&mut self, state: &State, now: Instant) {
         match state.dirty() {
             None => {}
             Some(Scope::Services(names)) => {
-                state.services(names).into_iter().for_each(|service| self.look_at(service, state, false));
+                state
+                    .services(names)
+                    .into_iter()
+                    .for_each(|service| self.look_at(service, state, false, now));
             }
             Some(Scope::All) => {
                 let services = &state.spec().services;
                 let names: BTreeSet<&str> = services.iter().map(|service| service.name.as_str()).collect();
                 self.ready.retain(|name, _| names.contains(name.as_str()));
-                services.iter().for_each(|service| self.look_at(service, state, false));
+                services.iter().for_each(|service| self.look_at(service, state, false, now));
             }
         }
     }
@@ -70,14 +107,14 @@ impl LastReadiness {
     pub fn confirm(&mut self, state: &State, now: Instant) {
         self.next = now + CONFIRM_INTERVAL;
         for service in state.services(&std::mem::take(&mut self.unconfirmed)) {
-            self.look_at(service, state, true);
+            self.look_at(service, state, true, now);
         }
     }
 
-    fn look_at(&mut self, service: &Service, state: &State, is_confirmed: bool) {
+    fn look_at(&mut self, service: &Service, state: &State, is_confirmed: bool, now: Instant) {
         let Readiness { available, is_ready } = state.readiness(service);
         let (name, quorum) = (&service.name, service.availability.quorum);
-        let was_ready = self.ready.get(name).copied();
+        let was_ready = self.ready.get(name).map(|it| it.is_ready);
         let is_known = is_ready || was_ready.is_some() || state.is_settled(service);
         self.unconfirmed.remove(name);
         if !is_known || was_ready == Some(is_ready) {
@@ -91,7 +128,9 @@ impl LastReadiness {
             self.unconfirmed.insert(name.clone());
             return;
         }
-        self.ready.insert(name.clone(), is_ready);
+        self.ready.insert(name.clone(), Standing { is_ready, since: now });
+        self.has_settled |= self.ready.len() == state.spec().services.len();
+        self.has_changed = true;
     }
 }
 

@@ -17,7 +17,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     /// Reconciles. An error is logged, and the maps are retried after [`RETRY`].
     pub(super) fn reconcile_or_warn(&mut self, now: Instant) {
         let had_failed = matches!(self.trust, Trust::Failed { .. });
-        match self.reconcile(now) {
+        match self.reconcile(now).and_then(|()| self.confirm_if_due(now)) {
             Ok(()) if had_failed => info!("the maps are up to date again"),
             Ok(()) => {}
             Err(error) => error!("cannot update the maps: {error:#}; retrying in {}", duration::show(RETRY)),
@@ -27,11 +27,9 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     /// Observes, compiles, diffs and applies, then publishes the result.
     pub(super) fn reconcile(&mut self, now: Instant) -> anyhow::Result<()> {
         self.warnings_outdated |= self.state.dirty().is_some();
-        let mut outcome = self.bring_in_step(now);
-        self.readiness.update(&self.state);
-        if outcome.is_ok() && self.readiness.due().is_some_and(|due| due <= now) {
-            outcome = self.confirm(now);
-        }
+        self.all_changed |= matches!(self.state.dirty(), Some(Scope::All));
+        let outcome = self.bring_in_step(now);
+        self.readiness.update(&self.state, now);
         match &outcome {
             Ok(()) => {
                 self.trust = Trust::Full;
@@ -49,6 +47,18 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     }
 
     /// Services that become ready wait for this: their maps are read back.
+    fn confirm_if_due(&mut self, now: Instant) -> anyhow::Result<()> {
+        if self.readiness.due().is_none_or(|due| now < due) {
+            return Ok(());
+        }
+        let outcome = self.confirm(now);
+        if let Err(error) = &outcome {
+            self.trust = Trust::Failed { error: format!("{error:#}"), retry: now + RETRY };
+            self.state.set_dirty(Scope::All);
+        }
+        outcome
+    }
+
     fn confirm(&mut self, now: Instant) -> anyhow::Result<()> {
         let maps = self.datapath.observe().context("cannot read the maps back")?;
         if maps == *self.have {

@@ -78,6 +78,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Request::Status(reply) => reply.send(Ok(self.status(now))),
             Request::Readiness { service: None, reply } => reply.send(Ok(self.unready())),
             Request::Readiness { service: Some(service), reply } => reply.send(self.unready_for(&service)),
+            Request::Node(reply) => reply.send(Ok(self.node(now))),
             Request::DrainNode { is_drained, reply } => reply.send(self.drain_node(is_drained, now)),
             Request::Services(reply) => reply.send(Ok(self.with_facts(|facts| facts.services()))),
             Request::Backends { service, reply } => reply.send(self.backends(service.as_deref())),
@@ -147,6 +148,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         if let Trust::Failed { error, .. } = &self.trust {
             warnings.push(format!("cannot update the maps: {error}"));
         }
+        warnings.extend(self.track.failure().map(str::to_owned));
         if let Some(failure) = &self.host_failure {
             warnings.push(format!("cannot restore interfaces and pins: {failure}"));
         }
@@ -300,6 +302,7 @@ impl Pending {
             | Request::Stats(_)
             | Request::Metrics(_) => true,
             Request::Readiness { .. }
+            | Request::Node(_)
             | Request::DrainNode { .. }
             | Request::Roles(_)
             | Request::Fence { .. }

@@ -1,11 +1,11 @@
 //! What the track file says of this node.
 
-use std::{future::pending, time::Instant};
+use std::time::{Duration, Instant};
 
 use log::{info, warn};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{sync::mpsc, time::sleep_until};
 
-use super::{Controller, Host, RETRY};
+use super::{Controller, Host, RETRY, readiness::Standing};
 use crate::{
     datapath::Datapath,
     event::Event,
@@ -17,6 +17,9 @@ use crate::{
 /// The lowest value for services that are not ready. It leaves room for the weights of other scripts.
 const LOWEST: i16 = -100;
 
+/// Added to the interval of a service's checks: checks of two nodes see a failure at most that far apart.
+const SKEW: Duration = Duration::from_millis(250);
+
 /// What was written last.
 #[derive(Debug, Default)]
 pub struct Track {
@@ -25,8 +28,10 @@ pub struct Track {
     is_drained: bool,
     /// The data plane is about to be removed.
     is_leaving: bool,
-    /// When to write it again, if that failed.
-    pub retry: Option<Instant>,
+    /// Why it could not be written, and when to write it again.
+    failure: Option<(String, Instant)>,
+    /// When the value changes because of time.
+    next: Option<Instant>,
 }
 
 impl Track {
@@ -38,6 +43,19 @@ impl Track {
         self.is_drained
     }
 
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_ref().map(|(why, _)| why.as_str())
+    }
+
+    /// When it must be looked at without another reason.
+    pub fn due(&self) -> Option<Instant> {
+        self.failure.as_ref().map(|(_, retry)| *retry).or(self.next)
+    }
+
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.due().map_or(self.written.is_none(), |due| due <= now)
+    }
+
     /// Its age tells whether the daemon lives.
     pub const fn repeat(&mut self) {
         self.written = None;
@@ -47,9 +65,12 @@ impl Track {
 impl<D: Datapath, H: Host> Controller<D, H> {
     /// Drains this node, or ends that. It is on disk and in the track file before the answer.
     pub(super) fn drain_node(&mut self, is_drained: bool, now: Instant) -> Result<view::Node, Problem> {
+        let failed = |error: anyhow::Error| Problem::new(ProblemKind::Failed, format!("{error:#}"));
+        // A drain that was saved in part is ended, too.
+        if self.track.is_drained != is_drained || !is_drained {
+            self.host.save_drained(is_drained).map_err(failed)?;
+        }
         if self.track.is_drained != is_drained {
-            let saved = self.host.save_drained(is_drained);
-            saved.map_err(|error| Problem::new(ProblemKind::Failed, format!("{error:#}")))?;
             self.track.is_drained = is_drained;
             if is_drained {
                 warn!("drained: this node must not have the service addresses");
@@ -57,38 +78,62 @@ impl<D: Datapath, H: Host> Controller<D, H> {
                 info!("this node is not drained any more");
             }
         }
-        self.track_or_warn(now);
+        self.write_track(now).map_err(failed)?;
         Ok(self.node(now))
     }
 
     /// Writes the value, if it has changed. A failure is logged when it begins, and repeated.
     pub(super) fn track_or_warn(&mut self, now: Instant) {
-        let value = self.track_value();
-        if self.track.written == Some(value) || self.track.retry.is_some_and(|retry| now < retry) {
-            return;
-        }
-        match self.host.track(value) {
-            Ok(()) => (self.track.written, self.track.retry) = (Some(value), None),
-            Err(error) => {
-                if self.track.retry.is_none() {
-                    warn!("{error:#}; retrying");
-                }
-                self.track.retry = Some(now + RETRY);
-            }
+        let had_failed = self.track.failure.is_some();
+        if let Err(error) = self.write_track(now)
+            && !had_failed
+        {
+            warn!("{error:#}; retrying");
         }
     }
 
+    fn write_track(&mut self, now: Instant) -> anyhow::Result<()> {
+        let value = self.track_value(now);
+        if self.track.written != Some(value) {
+            if let Err(error) = self.host.track(value) {
+                (self.track.written, self.track.failure) = (None, Some((format!("{error:#}"), now + RETRY)));
+                return Err(error);
+            }
+            self.track.written = Some(value);
+        }
+        self.track.failure = None;
+        Ok(())
+    }
+
     /// The node that serves more services has the higher priority.
-    fn track_value(&self) -> i16 {
+    ///
+    /// Both nodes may lose the same service, and do not see it at the same moment. So a change that favours the other node counts
+    /// at once on the node that is standby, and later on the one that is active.
+    fn track_value(&mut self, now: Instant) -> i16 {
+        self.track.next = None;
         if self.track.is_leaving
             || self.track.is_drained
             || self.interfaces().iter().any(|interface| !interface.attached)
         {
             return UNFIT;
         }
-        let services = self.state.spec().services.iter();
-        let unready = services.filter(|service| !self.readiness.is_ready(service, &self.state)).count();
+        let is_standby = self.state.node_presence() == Presence::Standby;
+        let mut unready = self.readiness.unknown(self.state.spec().services.len());
+        let mut next: Option<Instant> = None;
+        for (name, Standing { is_ready, since }) in self.readiness.known() {
+            let counts_late = is_ready == is_standby;
+            let due = since + self.skew(name);
+            let is_pending = counts_late && now < due;
+            unready += usize::from(is_ready == is_pending);
+            next = if is_pending { Some(next.map_or(due, |next| next.min(due))) } else { next };
+        }
+        self.track.next = next;
         i16::try_from(unready).map_or(LOWEST, |unready| LOWEST.max(-unready))
+    }
+
+    fn skew(&self, service: &str) -> Duration {
+        let check = self.state.service(service).and_then(|it| it.health.as_ref());
+        check.map_or(SKEW, |check| check.interval + SKEW)
     }
 }
 
@@ -99,14 +144,15 @@ pub async fn leave<D: Datapath, H: Host>(
 ) {
     controller.track.is_leaving = true;
     controller.track_or_warn(super::now());
-    let follow = async {
-        while controller.state.node_presence() != Presence::Standby {
-            match events.recv().await {
-                Some(event) => controller.absorb(event, super::now()),
-                None => pending().await,
-            }
-            controller.turn(super::now());
+    let deadline = super::now() + HANDOVER;
+    while controller.state.node_presence() != Presence::Standby && super::now() < deadline {
+        tokio::select! {
+            Some(event) = events.recv() => controller.absorb(event, super::now()),
+            () = sleep_until(deadline.into()) => {}
         }
-    };
-    let _at_most = timeout(HANDOVER, follow).await;
+        while let Ok(event) = events.try_recv() {
+            controller.absorb(event, super::now());
+        }
+        controller.turn(super::now());
+    }
 }

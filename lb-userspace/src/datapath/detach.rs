@@ -26,12 +26,18 @@ pub enum DetachError {
 /// Removes the data plane whose pins are in a directory, and those of other versions. Returns what was removed, one
 /// line each.
 ///
+/// `before`: what comes before the first removal, once that is certain.
+///
 /// Refuses while a daemon holds the pins. Use the daemon's socket instead, or drop its datapath first.
-pub fn detach(directory: &Path) -> Result<Vec<String>, DetachError> {
+pub fn detach(
+    directory: &Path,
+    before: impl FnOnce() -> anyhow::Result<()>,
+) -> Result<Vec<String>, DetachError> {
     if !directory.is_dir() {
         return Ok(Vec::new());
     }
     let _lock = Lock::take(directory)??;
+    before()?;
     let older = pins::older_directories(directory)?;
 
     let mut removed = detach_links(directory)?;

@@ -51,6 +51,8 @@ pub enum Request {
         /// The reply channel.
         reply: Reply<Vec<String>>,
     },
+    /// `GET /v1/node`: whether this host has the listen addresses.
+    Node(Reply<view::Node>),
     /// `POST` and `DELETE /v1/node/drain`. Answered when the track file says so, and it is on disk.
     DrainNode {
         /// False: it may be active again.
@@ -165,6 +167,7 @@ macro_rules! with_reply {
         match $request {
             Request::Status($reply) => $action,
             Request::Readiness { reply: $reply, .. } => $action,
+            Request::Node($reply) => $action,
             Request::DrainNode { reply: $reply, .. } => $action,
             Request::Services($reply) => $action,
             Request::Backends { reply: $reply, .. } => $action,
@@ -208,6 +211,7 @@ impl fmt::Display for Request {
             Self::Status(_) => f.write_str("status"),
             Self::Readiness { service: None, .. } => f.write_str("readiness"),
             Self::Readiness { service: Some(service), .. } => write!(f, "readiness of {service}"),
+            Self::Node(_) => f.write_str("node"),
             Self::DrainNode { is_drained: true, .. } => f.write_str("drain of this node"),
             Self::DrainNode { is_drained: false, .. } => f.write_str("end of the drain of this node"),
             Self::Services(_) => f.write_str("services"),

@@ -51,6 +51,7 @@ impl Balancer {
     pub fn answer(&mut self, request: Request) {
         match request {
             Request::Status(reply) => reply.send(Ok(self.status())),
+            Request::Node(reply) => reply.send(Ok(self.status().node)),
             Request::DrainNode { is_drained, reply } => {
                 self.is_drained = is_drained;
                 let node = self.status().node;

@@ -6,26 +6,41 @@ use crate::probe::{Role, RoleReport};
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lag {
-    /// When it was last primary or received from its primary, and how far it was behind then.
+    /// When it was last known how far the server was behind, and how far that was.
     last: Option<(Instant, Duration)>,
-    /// Has it received nothing since?
-    is_growing: bool,
+    now: Now,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Now {
+    #[default]
+    Unknown,
+    Fixed,
+    Growing,
 }
 
 impl Lag {
     pub fn learn(&mut self, report: &RoleReport, now: Instant) {
+        let lag = if report.role == Role::Primary { Some(Duration::ZERO) } else { report.lag };
         let is_fresh = report.role == Role::Primary || report.is_following;
-        self.is_growing = !is_fresh;
-        if is_fresh {
-            let lag = if report.role == Role::Primary { Some(Duration::ZERO) } else { report.lag };
-            self.last = lag.map(|lag| (now, lag));
+        self.now = match (is_fresh, lag) {
+            (true, Some(_)) => Now::Fixed,
+            (true, None) => Now::Unknown,
+            (false, _) => Now::Growing,
+        };
+        if let Some(lag) = lag {
+            self.last = Some((now, lag));
         }
     }
 
     /// `None`: unknown.
     pub fn at(&self, now: Instant) -> Option<Duration> {
         let (at, lag) = self.last?;
-        Some(if self.is_growing { now.saturating_duration_since(at) + lag } else { lag })
+        match self.now {
+            Now::Unknown => None,
+            Now::Fixed => Some(lag),
+            Now::Growing => Some(now.saturating_duration_since(at) + lag),
+        }
     }
 }
 
@@ -56,6 +71,30 @@ mod tests {
         lag.learn(&replica(None), start);
 
         assert_eq!(lag.at(start + Duration::from_secs(9)), Some(Duration::from_secs(9)));
+    }
+
+    #[test]
+    fn a_lag_that_is_unknown_for_a_while_grows_from_when_it_was_known() {
+        let (mut lag, start) = (Lag::default(), Instant::now());
+        let second = Duration::from_secs(1);
+        lag.learn(&replica(Some(second)), start);
+        lag.learn(&RoleReport { is_following: true, ..replica(None) }, start + second);
+        assert_eq!(lag.at(start + second), None);
+
+        lag.learn(&replica(None), start + second * 2);
+
+        assert_eq!(lag.at(start + second * 9), Some(second * 10));
+    }
+
+    /// Redis says since when its link is down.
+    #[test]
+    fn a_server_that_receives_nothing_may_say_itself_how_old_its_data_is() {
+        let (mut lag, start) = (Lag::default(), Instant::now());
+        let minute = Duration::from_secs(60);
+
+        lag.learn(&RoleReport { is_following: false, ..replica(Some(minute)) }, start);
+
+        assert_eq!(lag.at(start + minute), Some(minute * 2));
     }
 
     /// `lag`: `None` if it receives nothing.

@@ -17,6 +17,7 @@ pub enum ReadRefusal {
     FollowsNone,
     OtherHistory,
     TooFarBehind,
+    LagUnknown,
 }
 
 impl ReadRefusal {
@@ -27,6 +28,7 @@ impl ReadRefusal {
             Self::FollowsNone => "follows no primary",
             Self::OtherHistory => "of another history",
             Self::TooFarBehind => "too far behind",
+            Self::LagUnknown => "not known how far behind",
         }
     }
 }
@@ -74,7 +76,11 @@ impl Roles {
                 }
             }
         }
-        let is_recent = cluster.policy.max_lag.is_none_or(|most| lag.is_some_and(|lag| lag <= most));
+        let is_recent = match (cluster.policy.max_lag, lag) {
+            (None, _) => true,
+            (Some(_), None) => return Some(ReadRefusal::LagUnknown),
+            (Some(most), Some(lag)) => lag <= most,
+        };
         let behind = primary.and_then(|primary| bytes_behind(&primary.mark, &report.mark));
         let is_near = cluster.policy.max_lag_bytes.is_none_or(|most| behind.is_none_or(|it| it <= most));
         (!is_recent || !is_near).then_some(ReadRefusal::TooFarBehind)

@@ -43,7 +43,7 @@ impl State {
         }
         let lines = services.into_iter();
         lines
-            .map(|(address, names)| format!("{address} ({}): {}", names.join(", "), self.add(address, None)))
+            .map(|(address, names)| format!("{address} ({}): {}", some_of(&names), self.add(address, None)))
             .collect()
     }
 
@@ -90,5 +90,14 @@ impl State {
             HopState::Unresolved { interface, .. } => Some(interface.as_str()),
             HopState::Outside { .. } | HopState::Local | HopState::NoRoute => None,
         })
+    }
+}
+
+/// Thousands of services may have one address.
+fn some_of(names: &[&str]) -> String {
+    const MOST: usize = 3;
+    match names.len().checked_sub(MOST) {
+        None | Some(0) => names.join(", "),
+        Some(more) => format!("{} and {more} more", names[..MOST].join(", ")),
     }
 }

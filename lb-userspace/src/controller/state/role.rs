@@ -27,9 +27,11 @@ impl State {
         self.said(service, backend).map(|report| report.role)
     }
 
-    /// How old its data may be, if it has answered the last probe. `None`: unknown.
+    /// How old its data may be, unless it is down. `None`: unknown.
     pub fn lag(&self, service: &Service, backend: &Backend, now: Instant) -> Option<Duration> {
-        self.said(service, backend)?;
+        if self.health(service, backend) != Some(Health::Up) {
+            return None;
+        }
         self.health_state(&BackendName::new(&service.name, &backend.name))?.lag.at(now)
     }
 

@@ -14,7 +14,41 @@ fn each_service_that_is_not_ready_makes_this_node_less_preferred() {
     assert_eq!(world.host().tracked, [-2, -1, 0]);
 
     down(&mut world, &["web/web-1"]);
+    assert_eq!(world.host().tracked, [-2, -1, 0], "the other node may see it a moment later");
+    world.wait(1_250);
     assert_eq!(world.host().tracked, [-2, -1, 0, -1]);
+    world.probed("web/web-1", Health::Up);
+    assert_eq!(world.host().tracked, [-2, -1, 0, -1, 0]);
+}
+
+#[test]
+fn a_standby_counts_a_loss_at_once_and_a_return_later() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+    world.host().addresses = ["10.0.0.9".parse().unwrap()].into();
+    world.absorb(Event::LinksChanged);
+    world.wait(1_250);
+    world.host().tracked.clear();
+
+    down(&mut world, &["web/web-1", "web/web-2", "web/web-3"]);
+    assert_eq!(world.host().tracked, [-1]);
+    world.probed("web/web-1", Health::Up);
+    assert_eq!(world.host().tracked, [-1]);
+
+    world.wait(1_250);
+    assert_eq!(world.host().tracked, [-1, 0]);
+}
+
+#[test]
+fn a_service_that_a_reload_adds_does_not_count_until_it_is_known() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+    let mut file = world.host().file.clone().unwrap();
+    file.services.push(dns().into());
+    world.host().file = Ok(file);
+
+    world.ask(Request::Reload).unwrap();
+    world.wait(2_000);
+
+    assert_eq!(world.host().tracked, [-1, 0], "the other node has not read the file yet");
 }
 
 #[test]
@@ -45,12 +79,15 @@ fn a_track_file_that_cannot_be_written_is_retried() {
     let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     world.host().is_full = true;
     down(&mut world, &["web/web-1", "web/web-2", "web/web-3"]);
+    world.wait(1_250);
     assert_eq!(world.host().tracked.last(), Some(&0));
+    assert!(world.status().warnings.iter().any(|it| it == "no space left on the disk"));
 
     world.host().is_full = false;
     world.wait(1_000);
 
     assert_eq!(world.host().tracked.last(), Some(&-1));
+    assert_eq!(world.status().warnings, [""; 0]);
 }
 
 #[test]
