@@ -31,7 +31,8 @@ fn removed_pins_are_made_again_of_the_same_objects_and_nothing_is_detached() -> 
             assert_eq!(attached, opened.attached, "{}", removed.display());
             assert_eq!((state(&world)?, names(&pins)?), (before, all.clone()), "{}", removed.display());
             assert_eq!(world.map_ids()?, maps, "{}", removed.display());
-            let (spec, other) = (World::spec(&interfaces, AttachMode::Native), datapath::detach(&pins));
+            let (spec, other) =
+                (World::spec(&interfaces, AttachMode::Native), datapath::detach(&pins, || Ok(())));
             assert!(matches!(datapath::judge(&spec, &pins), Err(OpenError::Taken(_))) && other.is_err());
         }
 
@@ -117,12 +118,12 @@ fn detaching_removes_everything_of_every_version_and_says_so() -> Result<()> {
         drop(open(&spec, &world.root().join("pins/v7"))?);
         drop(world.open(&["front"], AttachMode::Native));
 
-        let said = datapath::detach(&world.pins())?;
+        let said = datapath::detach(&world.pins(), || Ok(()))?;
 
         assert!(said.contains(&"detached from front".to_owned()), "{said:?}");
         assert_eq!((world.program("front")?, world.program("back")?), (None, None));
         assert_eq!(fs::read_dir(world.root().join("pins"))?.count(), 0);
-        assert_eq!(datapath::detach(&world.pins())?, Vec::<String>::new());
+        assert_eq!(datapath::detach(&world.pins(), || Ok(()))?, Vec::<String>::new());
         world.open(&["front"], AttachMode::Native).map(drop)
     })
 }
