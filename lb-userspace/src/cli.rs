@@ -35,7 +35,9 @@ use std::{
 use clap::Parser;
 use tokio::runtime;
 
-use crate::{api::client::Client, exit::Exit, network::Network, paths, track_file::TrackFile};
+use crate::{
+    api::client::Client, exit::Exit, interface_address::InterfaceAddress, paths, track_file::TrackFile,
+};
 use args::{Args, ClientCommand, Command, HaVerb};
 use check::Checked;
 use console::Console;
@@ -70,7 +72,7 @@ pub struct Host {
     /// Where this program is.
     pub program: fn() -> PathBuf,
     /// The networks of this host.
-    pub networks: fn() -> anyhow::Result<Vec<Network>>,
+    pub networks: fn() -> anyhow::Result<Vec<InterfaceAddress>>,
 }
 
 /// The entry point of the binary: [`main_with`] with the real environment.

@@ -50,10 +50,9 @@ use crate::{
     exit::Exit,
     hash_key::{HashKey, KeyError},
     health,
+    interface_address::InterfaceAddress,
     named::Named,
-    neighbours,
-    network::Network,
-    paths,
+    neighbours, paths,
     problem::{Problem, ProblemKind},
     role_store,
     spec::{self, Mistakes, Spec, source_ports::SourcePorts, store::Store},
@@ -96,7 +95,7 @@ pub fn remove_remains(socket: &Path) -> Result<bool, Failure> {
 }
 
 /// The networks of this host.
-pub fn networks() -> anyhow::Result<Vec<Network>> {
+pub fn networks() -> anyhow::Result<Vec<InterfaceAddress>> {
     host::networks()
 }
 

@@ -32,8 +32,9 @@ impl TrackFile {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        File::create_new(&temporary)?.write_all(format!("{value}\n").as_bytes())?;
-        fs::set_permissions(&temporary, Permissions::from_mode(0o644))?;
+        let mut file = File::create_new(&temporary)?;
+        file.write_all(format!("{value}\n").as_bytes())?;
+        file.set_permissions(Permissions::from_mode(0o644))?;
         fs::rename(&temporary, &self.0)
     }
 

@@ -24,8 +24,8 @@ use super::{Checked, Exit, Failure, Host, World, main_with};
 use crate::{
     datapath::shapes::memory::Memory,
     fake::{Balancer, Daemon},
+    interface_address::InterfaceAddress,
     metrics::render,
-    network::Network,
     spec::{self, source_ports::SourcePorts},
 };
 
@@ -149,8 +149,10 @@ const HOST: Host = Host {
     detach: |_| Ok(true),
     program: || "/usr/sbin/xlb".into(),
     networks: || {
-        let network =
-            |interface: &str, net: &str| Network { interface: interface.into(), net: net.parse().unwrap() };
+        let network = |interface: &str, net: &str| InterfaceAddress {
+            interface: interface.into(),
+            net: net.parse().unwrap(),
+        };
         Ok(vec![network("eth0", "192.0.2.2/24"), network("eth1", "10.0.0.2/24")])
     },
 };

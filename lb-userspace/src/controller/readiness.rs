@@ -20,7 +20,7 @@ const CONFIRM_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Whether a service is ready, and since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct Known {
     pub is_ready: bool,
     pub since: Instant,
 }
@@ -29,7 +29,7 @@ pub struct Standing {
 #[derive(Debug)]
 pub struct LastReadiness {
     /// Without an entry, a service was not ready because too little was known about its backends.
-    ready: BTreeMap<String, Standing>,
+    ready: BTreeMap<String, Known>,
     /// Has each service been known once?
     has_settled: bool,
     /// Has `ready` changed since it was last asked for?
@@ -55,7 +55,7 @@ impl LastReadiness {
     pub fn adopt(&mut self, state: &State, now: Instant) {
         let services = state.spec().services.iter();
         let ready = services.filter(|service| state.readiness(service).is_ready);
-        let standing = Standing { is_ready: true, since: now };
+        let standing = Known { is_ready: true, since: now };
         self.ready = ready.map(|service| (service.name.clone(), standing)).collect();
         self.has_settled = self.ready.len() == state.spec().services.len();
     }
@@ -64,14 +64,14 @@ impl LastReadiness {
         self.ready.get(&service.name).is_some_and(|it| it.is_ready) && state.readiness(service).is_ready
     }
 
-    /// The services that are known. A service that was added since all were known does not count until it is known.
-    pub fn known(&self) -> impl Iterator<Item = (&str, Standing)> {
+    /// The services that are known.
+    pub fn known(&self) -> impl Iterator<Item = (&str, Known)> {
         self.ready.iter().map(|(name, standing)| (name.as_str(), *standing))
     }
 
-    /// How many services have never been known, until all have been.
+    /// How many of these services are not known. 0 once all have been known: one that a reload adds does not count until then.
     pub fn unknown(&self, services: usize) -> usize {
-        if self.has_settled { 0 } else { services - self.ready.len() }
+        if self.has_settled { 0 } else { services.saturating_sub(self.ready.len()) }
     }
 
     /// Whether that may have changed since the last call.
@@ -99,6 +99,8 @@ impl LastReadiness {
                 let names: BTreeSet<&str> = services.iter().map(|service| service.name.as_str()).collect();
                 self.ready.retain(|name, _| names.contains(name.as_str()));
                 services.iter().for_each(|service| self.look_at(service, state, false, now));
+                // A reload may have removed the last one that was not known.
+                self.has_settled |= self.ready.len() == services.len();
             }
         }
     }
@@ -128,7 +130,7 @@ impl LastReadiness {
             self.unconfirmed.insert(name.clone());
             return;
         }
-        self.ready.insert(name.clone(), Standing { is_ready, since: now });
+        self.ready.insert(name.clone(), Known { is_ready, since: now });
         self.has_settled |= self.ready.len() == state.spec().services.len();
         self.has_changed = true;
     }

@@ -6,6 +6,7 @@ use log::{info, warn};
 
 use super::{
     Controller, Host,
+    answer::milliseconds,
     roles::{Cluster, Fit, Outcome, ReadRefusal, Refusal, Roles, Vacancy},
     state::HealthState,
 };
@@ -135,7 +136,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             is_backup: fit == Fit::Backup,
             reason: (!serves).then(|| self.reason(service, backend).to_owned()),
             mark: report.map(|report| report.mark.to_string()),
-            lag_ms: lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
+            lag_ms: lag.map(milliseconds),
             lag_bytes,
         }
     }

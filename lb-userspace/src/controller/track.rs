@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 use tokio::{sync::mpsc, time::sleep_until};
 
-use super::{Controller, Host, RETRY, readiness::Standing};
+use super::{Controller, Host, RETRY, readiness::Known};
 use crate::{
     datapath::Datapath,
     event::Event,
@@ -120,7 +120,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let is_standby = self.state.node_presence() == Presence::Standby;
         let mut unready = self.readiness.unknown(self.state.spec().services.len());
         let mut next: Option<Instant> = None;
-        for (name, Standing { is_ready, since }) in self.readiness.known() {
+        for (name, Known { is_ready, since }) in self.readiness.known() {
             let counts_late = is_ready == is_standby;
             let due = since + self.skew(name);
             let is_pending = counts_late && now < due;

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr, path::Path};
 use ipnet::IpNet;
 
 use crate::{
-    network::{Network, interface_of},
+    interface_address::{InterfaceAddress, interface_of},
     spec::Spec,
     track_file::{TrackFile, UNFIT},
 };
@@ -20,7 +20,7 @@ pub struct Pair<'a> {
     pub program: &'a Path,
     pub socket: &'a Path,
     pub track_file: TrackFile,
-    pub networks: &'a [Network],
+    pub networks: &'a [InterfaceAddress],
     /// Addresses that move with the others.
     pub also: &'a [IpNet],
     pub router_id: u8,

@@ -12,7 +12,7 @@ use crate::{event::HopState, spec::Service, view::Presence};
 impl State {
     /// How many of a service's listen addresses are on this host.
     pub fn presence(&self, service: &Service) -> Presence {
-        self.presence_of(&service.listen)
+        self.presence_of(service.listen.iter())
     }
 
     /// How many listen addresses of all services are on this host.
@@ -20,10 +20,10 @@ impl State {
         self.presence_of(self.spec.services.iter().flat_map(|service| &service.listen))
     }
 
-    fn presence_of<'a>(&self, listens: impl IntoIterator<Item = &'a SocketAddr>) -> Presence {
-        let (present, missing): (Vec<&SocketAddr>, Vec<_>) =
-            listens.into_iter().partition(|listen| self.has(listen.ip()));
-        match (!present.is_empty(), !missing.is_empty()) {
+    fn presence_of<'a>(&self, mut listens: impl Iterator<Item = &'a SocketAddr> + Clone) -> Presence {
+        let any_present = listens.clone().any(|listen| self.has(listen.ip()));
+        let any_missing = listens.any(|listen| !self.has(listen.ip()));
+        match (any_present, any_missing) {
             (true, true) => Presence::Partial,
             (false, true) => Presence::Standby,
             (true | false, false) => Presence::Active,

@@ -91,6 +91,23 @@ fn a_track_file_that_cannot_be_written_is_retried() {
 }
 
 #[test]
+fn all_are_known_when_a_reload_removes_the_service_that_never_was() {
+    let mut world = World::unprobed(vec![web(Protocol::Tcp), dns()]);
+    world.probed("web/web-1", Health::Up);
+    let mut file = world.host().file.clone().unwrap();
+    let dns = file.services.pop().unwrap();
+    world.host().file = Ok(file.clone());
+    world.ask(Request::Reload).unwrap();
+    assert_eq!(world.host().tracked, [-2, -1, 0]);
+
+    file.services.push(dns);
+    world.host().file = Ok(file);
+    world.ask(Request::Reload).unwrap();
+
+    assert_eq!(world.host().tracked, [-2, -1, 0]);
+}
+
+#[test]
 fn a_drained_node_must_not_be_active_until_the_operator_ends_it() {
     let mut world = World::all_up(vec![web(Protocol::Tcp)]);
 

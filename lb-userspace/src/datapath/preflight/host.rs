@@ -21,7 +21,7 @@ use nix::{
 };
 
 use super::{links, links::Link, lro};
-use crate::network::Network;
+use crate::interface_address::InterfaceAddress;
 
 /// What preflight checks.
 #[derive(Clone, Debug, PartialEq)]
@@ -130,12 +130,12 @@ pub fn addresses() -> anyhow::Result<BTreeSet<IpAddr>> {
 }
 
 /// The addresses of this host with their prefixes, by interface.
-pub fn networks() -> anyhow::Result<Vec<Network>> {
+pub fn networks() -> anyhow::Result<Vec<InterfaceAddress>> {
     let interfaces = getifaddrs().context("cannot list the addresses of this host")?;
     let network = |it: nix::ifaddrs::InterfaceAddress| {
         let (address, mask) = (address(&it.address?)?, address(&it.netmask?)?);
         let net = IpNet::with_netmask(address, mask).ok()?;
-        Some(Network { interface: it.interface_name, net })
+        Some(InterfaceAddress { interface: it.interface_name, net })
     };
     Ok(interfaces.filter_map(network).collect())
 }
