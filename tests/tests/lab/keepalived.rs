@@ -45,6 +45,11 @@ fn the_printed_configuration_brings_the_addresses_and_takes_them_off_for_a_drain
         assert!(lab.visit(family, 80, 20)?.is_even(2));
     }
 
+    eventually(MASTER, "the script of keepalived finds that the daemon lives", || {
+        Ok(fs::read_to_string(lab.directory().join("keepalived.log"))?
+            .contains("VRRP_Script(xlb_alive) succeeded"))
+    })?;
+
     xlb.run(&["ha", "drain", "--wait", "10s"])?;
     assert_eq!(state(&xlb)?, "standby");
     xlb.run(&["ha", "ready"])?;
