@@ -9,6 +9,7 @@
 //! Start, reload, health changes, drain and repair all take this path. The contents of the maps are read back at start,
 //! after a failure and every [`RESYNC`]. Between those they are known, because nothing else writes to the maps.
 
+mod announce;
 mod answer;
 mod changes;
 pub mod compile;
@@ -45,6 +46,7 @@ mod tests;
 pub mod track;
 mod transaction;
 mod walk;
+mod warned;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -63,6 +65,7 @@ use tokio::{
 
 pub use self::host::Host;
 use self::{
+    announce::Announce,
     ejections::Ejections,
     index::Indexed,
     intent::Intent,
@@ -88,11 +91,6 @@ use crate::{
 pub const RESYNC: Duration = Duration::from_secs(10);
 /// The time from a failure to the next attempt.
 pub const RETRY: Duration = Duration::from_secs(1);
-/// How long a problem must last before it is logged: neighbours take a moment to answer.
-const SETTLED: Duration = Duration::from_secs(2);
-/// Warnings are searched for at most this often because of changes to single services: with thousands of services that takes
-/// a while.
-const WARNINGS_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest wait for an event.
 const IDLE: Duration = RESYNC;
 /// Maximum number of pending requests.
@@ -168,6 +166,7 @@ pub struct Controller<D, H> {
     reload: Reload,
     presence: LastPresence,
     track: Track,
+    announce: Announce,
     readiness: LastReadiness,
     ejections: Ejections,
     /// When each warning began, and whether it was logged.
@@ -248,6 +247,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let local_ports = host.local_ports()?;
         let (intent, applied) = Intent::of(Arc::new(start.spec.clone()), &start.overlay);
         applied.log.iter().for_each(|line| info!("{line}"));
+        let device = start.spec.announce.as_ref().map(|it| it.device.clone());
 
         let mut controller = Self {
             datapath,
@@ -263,6 +263,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             state: State::new(applied.spec, applied.admin_states, start.roles, now),
             presence: LastPresence::unknown(now),
             track: Track::new(start.is_drained),
+            announce: Announce::new(device, now),
             local_ports,
             have,
             trust: Trust::Full,
@@ -286,6 +287,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         if controller.intent.overlay != start.overlay {
             controller.save_without_overridden();
         }
+        controller.state.set_brings_addresses(controller.running.announce.is_some());
         controller.refresh_host()?;
         exec::PROGRAMS.set_most(controller.intent.file.programs_at_once);
         controller.state.set_room(controller.capacity.room);
@@ -352,9 +354,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         if all_changed {
             self.presence.update(&self.state, now);
         }
-        if all_changed | self.readiness.take_changed() | self.track.is_due(now) {
-            self.track_or_warn(now);
-        }
+        self.tell_others_if_due(all_changed, now);
         if all_changed || self.next_warning().is_some_and(|due| due <= now) {
             self.log_warnings(now);
         }
@@ -394,6 +394,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             self.next_warning(),
             self.confirm_due(),
             self.track.due(),
+            self.announce.due(),
         ]
         .into_iter()
         .chain(looks);
@@ -474,25 +475,5 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         self.state.links(attached, addresses);
         self.local_ports = self.host.local_ports()?;
         Ok(())
-    }
-
-    /// When a warning must be logged, or warnings must be searched for.
-    fn next_warning(&self) -> Option<Instant> {
-        let pending = self.warned.values().filter(|(_, is_logged)| !is_logged);
-        let search = self.warnings_outdated.then(|| self.warnings_searched + WARNINGS_INTERVAL);
-        pending.map(|(since, _)| *since + SETTLED).chain(search).min()
-    }
-
-    fn log_warnings(&mut self, now: Instant) {
-        (self.warnings_searched, self.warnings_outdated) = (now, false);
-        let former = std::mem::take(&mut self.warned);
-        for warning in self.warnings() {
-            let (since, is_logged) = former.get(&warning).copied().unwrap_or((now, false));
-            let is_due = now.duration_since(since) >= SETTLED;
-            if is_due && !is_logged {
-                warn!("{warning}");
-            }
-            self.warned.insert(warning, (since, is_logged || is_due));
-        }
     }
 }

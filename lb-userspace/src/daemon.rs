@@ -37,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::metrics::Metrics;
 use crate::{
+    announced_addresses,
     api::{handle::ControllerHandle, listen, server},
     cli::{check::Checked, failure::Failure, run::Options},
     controller::{self, Controller, Ending, Start, local_host::LocalHost, track::leave},
@@ -99,14 +100,17 @@ pub fn networks() -> anyhow::Result<Vec<InterfaceAddress>> {
     host::networks()
 }
 
-/// Other programs may follow the file, if there is one.
+/// Takes off what was announced. Other programs may follow the file, too, if there is one.
 fn hand_over(track_file: &TrackFile) -> anyhow::Result<()> {
-    if !track_file.path().exists() || track_file.read() == Some(UNFIT) {
-        return Ok(());
+    let withdrawn = announced_addresses::take_all()?;
+    let is_followed = track_file.path().exists() && track_file.read() != Some(UNFIT);
+    if is_followed {
+        let written = track_file.write(UNFIT);
+        written.with_context(|| format!("cannot write the track file {}", track_file.path().display()))?;
     }
-    let written = track_file.write(UNFIT);
-    written.with_context(|| format!("cannot write the track file {}", track_file.path().display()))?;
-    std::thread::sleep(HANDOVER);
+    if is_followed || withdrawn > 0 {
+        std::thread::sleep(HANDOVER);
+    }
     Ok(())
 }
 
@@ -206,6 +210,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
         config: options.config.clone(),
         store,
         track_file,
+        announce_device: spec.announce.as_ref().map(|it| it.device.clone()),
         interfaces: Box::new(move || links.refresh()),
     };
     let start = Start {

@@ -24,6 +24,7 @@
 
 #![warn(missing_docs)]
 
+mod announced_addresses;
 pub mod api;
 pub mod cli;
 mod controller;
@@ -53,6 +54,7 @@ pub mod probe;
 pub mod problem;
 mod random;
 mod role_store;
+mod route_socket;
 mod shared;
 pub mod spec;
 mod text;

@@ -8,7 +8,7 @@ mod durations;
 mod families;
 mod family;
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{collections::BTreeMap, net::IpAddr, time::SystemTime};
 
 use lb_common::{
     counters::{ActionCounters, BackendCounters, Tally},
@@ -30,6 +30,8 @@ pub use families::families;
 pub struct Input {
     /// Whether this node has the listen addresses.
     pub state: Presence,
+    /// Whether each address of the services is on the device of `[announce]`. Empty without one.
+    pub announced: Vec<(IpAddr, bool)>,
     pub services: Vec<Service>,
     pub interfaces: Vec<Interface>,
     /// IPv4, then IPv6.

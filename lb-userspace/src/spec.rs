@@ -9,6 +9,7 @@
 //! `rules` apply to both. Only `load` and `store` do IO.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
@@ -69,6 +70,8 @@ pub struct Spec {
     pub limits: Limits,
     /// The key of the schedulers that hash.
     pub hash: Hash,
+    /// `None`: others bring the addresses of the services. Read only at start.
+    pub announce: Option<Announce>,
     /// How many programs of health checks may run at once, over all services.
     pub programs_at_once: u32,
     /// At least one, in the order of the file.
@@ -91,6 +94,11 @@ impl Spec {
             }
             None => Ok(HashKey::default()),
         }
+    }
+
+    /// The addresses of all services, each once.
+    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+        self.services.iter().flat_map(|service| service.addresses()).collect()
     }
 
     /// What is wrong with the files that health checks name, one line for each service.
@@ -168,6 +176,13 @@ pub struct Api {
     pub socket: PathBuf,
 }
 
+/// Where xlb puts the addresses of ready services.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Announce {
+    /// The name of an interface, such as `lo`.
+    pub device: String,
+}
+
 /// The sizes of the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -233,6 +248,11 @@ pub struct Service {
 }
 
 impl Service {
+    /// Where clients and backends reach it: listen addresses and sources.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.listen.iter().map(SocketAddr::ip).chain(self.sources.iter().copied())
+    }
+
     /// Do agents on the servers decide, too, which flows the backends get?
     pub fn has_agents(&self) -> bool {
         self.health.as_ref().is_some_and(|check| check.probe.kind() == Kind::Agent)

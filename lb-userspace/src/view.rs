@@ -12,7 +12,7 @@ use lb_common::{
 use serde::{Deserialize, Serialize};
 
 use self::status::ready_by_default;
-pub use self::status::{Interface, Node, Presence, ServiceSummary, Status};
+pub use self::status::{Announcement, Interface, Node, Presence, ServiceSummary, Status};
 use crate::{
     named::{self, json_by_name, named},
     probe::{Kind, ProbeOutcome, Role},

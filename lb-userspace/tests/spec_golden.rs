@@ -19,6 +19,7 @@ use nix::{sys::stat::Mode, unistd::mkfifo};
 
 /// The classes. All are compared in one test, so that a change of wording shows everything that it affects.
 const CLASSES: &[&str] = &[
+    "announce",
     "backend_address_twice",
     "backend_impossible_address",
     "backend_name",

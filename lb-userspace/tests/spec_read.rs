@@ -59,6 +59,13 @@ fn the_examples_of_the_readme_and_of_the_package_are_good() {
 }
 
 #[test]
+fn the_device_for_announced_addresses_may_be_lo() {
+    let spec = parse("\n[announce]\ndevice = 'lo'\n").unwrap();
+
+    assert_eq!(spec.announce.unwrap().device, "lo");
+}
+
+#[test]
 fn what_is_left_out_has_its_default() {
     let spec = parse("").unwrap();
 
@@ -66,6 +73,7 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(spec.api.socket, Path::new(paths::SOCKET));
     assert_eq!(spec.metrics, Some(paths::METRICS));
     assert_eq!(spec.limits, Limits::default());
+    assert_eq!(spec.announce, None);
     let web = &spec.services[0];
     assert_eq!(
         (web.protocol, web.mode, web.scheduler),

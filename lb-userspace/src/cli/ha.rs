@@ -12,7 +12,7 @@ use crate::{
     duration,
     exit::Exit,
     track_file::TrackFile,
-    view::{Node, Presence},
+    view::{Announcement, Node, Presence},
 };
 
 /// How often the addresses are looked for.
@@ -56,11 +56,16 @@ fn too_late(node: &Node, client: &Client, at_most: Duration) -> Failure {
     let state = if node.state == Presence::Active { "all" } else { "some" };
     let message =
         format!("{state} service addresses are still on this host after {}", duration::show(at_most));
-    let track_file = TrackFile::beside(client.socket());
-    Failure::new(Exit::Failed, message).hint(format!(
-        "it stays drained; keepalived must follow {} (see `xlb ha keepalived`), or take the addresses off by hand",
-        track_file.path().display()
-    ))
+    let hint = match &node.announce {
+        Some(Announcement { device, .. }) => format!(
+            "it stays drained; xlb has taken its own addresses off {device}: take the others off by hand"
+        ),
+        None => format!(
+            "it stays drained; keepalived must follow {} (see `xlb ha keepalived`), or take the addresses off by hand",
+            TrackFile::beside(client.socket()).path().display()
+        ),
+    };
+    Failure::new(Exit::Failed, message).hint(hint)
 }
 
 /// A dead daemon moves no address at once, because traffic flows. But what it knew of the health of backends is old.

@@ -14,7 +14,7 @@ use crate::{
     exit::Exit,
     named::Named,
     text::printable,
-    view::{Interface, Node, ServiceSummary, Status},
+    view::{Announcement, Interface, Node, ServiceSummary, Status},
 };
 
 pub async fn show(console: &mut Console<'_>, client: &Client) -> Result<(), Failure> {
@@ -54,12 +54,16 @@ fn facts(status: &Status) -> Vec<(&'static str, String)> {
         (Some(error), _) => format!("failed, the previous configuration is in use: {error}"),
         (None, false) => "failed, the previous configuration is in use".to_owned(),
     };
+    let announced = status.node.announce.iter().map(|it| ("announced", announced(it)));
     let backends: u32 = status.services.iter().map(|service| service.backends).sum();
-    vec![
+    let mut facts = vec![
         ("version", format!("{}, up {}", status.version, units::age(status.uptime_seconds))),
         ("config", status.config.clone()),
         ("last reload", reload),
         ("node", node(&status.node)),
+    ];
+    facts.extend(announced);
+    facts.extend([
         (
             "flows",
             format!(
@@ -71,12 +75,22 @@ fn facts(status: &Status) -> Vec<(&'static str, String)> {
         ("backends", format!("{backends} of {}", status.backends_max)),
         ("slots", format!("{} of {}", status.slots, status.slots_max)),
         ("memory", format!("{} in maps", units::size(status.map_memory_bytes))),
-    ]
+    ]);
+    facts
 }
 
 fn node(node: &Node) -> String {
     let drained = if node.drained { ", drained by the operator" } else { "" };
     format!("{} for {}{drained}", node.state.name(), units::age(node.since_seconds))
+}
+
+fn announced(announcement: &Announcement) -> String {
+    let Announcement { device, announced, withdrawn } = announcement;
+    let count = announced.len();
+    match withdrawn.len() {
+        0 => format!("{count} of {count} addresses on {device}"),
+        left => format!("{count} of {} addresses on {device}, {left} withdrawn", count + left),
+    }
 }
 
 fn interfaces(interfaces: &[Interface]) -> Table {
@@ -119,3 +133,20 @@ fn section(console: &mut Console<'_>, title: &str, lines: &[String]) -> Result<(
 
 // The exit codes of monitoring plugins have their own meaning. Only this one is the same.
 const _: () = assert!(verdict::Level::Ok as u8 == Exit::Done as u8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_addresses_on_the_device_are_counted() {
+        let of = |announced: &[&str], withdrawn: &[&str]| {
+            let parse = |all: &[&str]| all.iter().map(|it| it.parse().unwrap()).collect();
+            let (announced, withdrawn) = (parse(announced), parse(withdrawn));
+            super::announced(&Announcement { device: "lo".into(), announced, withdrawn })
+        };
+
+        assert_eq!(of(&["192.0.2.10", "10.0.0.1"], &[]), "2 of 2 addresses on lo");
+        assert_eq!(of(&["10.0.0.1"], &["192.0.2.10"]), "1 of 2 addresses on lo, 1 withdrawn");
+    }
+}

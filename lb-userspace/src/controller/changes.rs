@@ -34,6 +34,7 @@ pub fn need_restart(running: &Spec, file: &Spec) -> Vec<String> {
         ("[[interface]]", running.interfaces != file.interfaces),
         ("[api]", running.api != file.api),
         ("[metrics]", running.metrics != file.metrics),
+        ("[announce]", running.announce != file.announce),
     ];
     let changed = parts.into_iter().filter(|(_, has_changed)| *has_changed);
     changed.map(|(part, _)| format!("{part} has changed: {RESTART}")).collect()

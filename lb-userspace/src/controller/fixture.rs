@@ -34,6 +34,7 @@ pub fn spec(services: Vec<Service>) -> Spec {
         metrics: None,
         limits: Limits::default(),
         hash: Default::default(),
+        announce: None,
         programs_at_once: 8,
         services: services.into_iter().map(Into::into).collect(),
     }

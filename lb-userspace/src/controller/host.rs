@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use super::roles::RoleMemory;
 use crate::{
+    announced_addresses::Placed,
     datapath::Attached,
     problem::Problem,
     spec::{Spec, overlay::Overlay},
@@ -21,6 +22,12 @@ pub trait Host {
     fn save_drained(&mut self, is_drained: bool) -> anyhow::Result<()>;
     /// Writes the track file.
     fn track(&mut self, value: i16) -> anyhow::Result<()>;
+    /// The addresses on the device of `[announce]`, and those that xlb has put on any.
+    fn placed(&mut self) -> anyhow::Result<Vec<Placed>>;
+    /// Puts an address on the device of `[announce]`.
+    fn announce(&mut self, address: IpAddr) -> anyhow::Result<()>;
+    /// Takes off an address that xlb has put there.
+    fn withdraw(&mut self, address: &Placed) -> anyhow::Result<()>;
     /// Lists the interfaces that the program is attached to.
     fn attached(&mut self) -> anyhow::Result<Vec<Attached>>;
     /// Lists the addresses of this host.

@@ -6,6 +6,7 @@ use anyhow::Context;
 
 use super::{Host, roles::RoleMemory};
 use crate::{
+    announced_addresses::{self, Placed},
     datapath::{Attached, preflight},
     drain_store,
     hash_key::KeyError,
@@ -23,6 +24,7 @@ pub struct LocalHost {
     pub config: PathBuf,
     pub store: Store,
     pub track_file: TrackFile,
+    pub announce_device: Option<String>,
     pub interfaces: ListInterfaces,
 }
 
@@ -63,6 +65,19 @@ impl Host for LocalHost {
         written.with_context(|| format!("cannot write the track file {}", self.track_file.path().display()))
     }
 
+    fn placed(&mut self) -> anyhow::Result<Vec<Placed>> {
+        announced_addresses::list(self.announce_device.as_deref())
+    }
+
+    fn announce(&mut self, address: IpAddr) -> anyhow::Result<()> {
+        let device = self.announce_device.as_deref().context("there is no [announce]")?;
+        announced_addresses::put(device, address)
+    }
+
+    fn withdraw(&mut self, address: &Placed) -> anyhow::Result<()> {
+        announced_addresses::take(address)
+    }
+
     fn attached(&mut self) -> anyhow::Result<Vec<Attached>> {
         (self.interfaces)()
     }
@@ -78,11 +93,12 @@ impl Host for LocalHost {
 
 impl fmt::Debug for LocalHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { config, store, track_file, interfaces: _ } = self;
+        let Self { config, store, track_file, announce_device, interfaces: _ } = self;
         f.debug_struct("LocalHost")
             .field("config", config)
             .field("store", store)
             .field("track_file", track_file)
+            .field("announce_device", announce_device)
             .finish_non_exhaustive()
     }
 }
@@ -137,6 +153,7 @@ mod tests {
             config,
             store: Store::new(directory.path()),
             track_file: TrackFile::beside(&directory.path().join("xlb.sock")),
+            announce_device: None,
             interfaces: Box::new(|| Ok(Vec::new())),
         }
     }

@@ -74,6 +74,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let totals = self.datapath.totals()?;
         Ok(Input {
             state: self.state.node_presence(),
+            announced: self.announced(),
             services,
             interfaces: self.interfaces().into_iter().map(|view| interface(view, &totals)).collect(),
             flow_tables: self.with_facts(|facts| facts.flow_tables(&self.capacity)),

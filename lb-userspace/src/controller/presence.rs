@@ -51,6 +51,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             drained: self.track.is_drained(),
             since_seconds: now.saturating_duration_since(since).as_secs(),
             missing: self.state.missing_listens(),
+            announce: self.announcement(),
         }
     }
 }

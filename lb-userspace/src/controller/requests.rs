@@ -149,6 +149,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             warnings.push(format!("cannot update the maps: {error}"));
         }
         warnings.extend(self.track.failure().map(str::to_owned));
+        warnings.extend(self.announce.failure().map(str::to_owned));
         if let Some(failure) = &self.host_failure {
             warnings.push(format!("cannot restore interfaces and pins: {failure}"));
         }

@@ -70,6 +70,8 @@ pub struct State {
     reach: Arc<Reach>,
     attached: Vec<Attached>,
     addresses: BTreeSet<IpAddr>,
+    /// xlb puts the addresses of ready services on this host.
+    brings_addresses: bool,
     grace: Grace,
     room: Room,
     offers: Offers,
@@ -105,6 +107,7 @@ impl State {
             reach: Arc::default(),
             attached: Vec::new(),
             addresses: BTreeSet::new(),
+            brings_addresses: false,
             grace: Grace::default(),
             room: spec.limits.room(),
             offers: Offers::default(),

@@ -1,6 +1,7 @@
 //! The controller as a whole, with a datapath in memory and a fake host.
 
 mod agents;
+mod announce;
 mod availability;
 mod counters;
 mod counts;

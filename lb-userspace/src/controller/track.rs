@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 use tokio::{sync::mpsc, time::sleep_until};
 
-use super::{Controller, Host, RETRY, readiness::Known};
+use super::{Controller, Host, RETRY, readiness::Known, state::State};
 use crate::{
     datapath::Datapath,
     event::Event,
@@ -78,7 +78,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
                 info!("this node is not drained any more");
             }
         }
-        self.write_track(now).map_err(failed)?;
+        self.announce(now).and(self.write_track(now)).map_err(failed)?;
         Ok(self.node(now))
     }
 
@@ -111,10 +111,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     /// at once on the node that is standby, and later on the one that is active.
     fn track_value(&mut self, now: Instant) -> i16 {
         self.track.next = None;
-        if self.track.is_leaving
-            || self.track.is_drained
-            || self.interfaces().iter().any(|interface| !interface.attached)
-        {
+        if self.is_unfit() {
             return UNFIT;
         }
         let is_standby = self.state.node_presence() == Presence::Standby;
@@ -131,21 +128,32 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         i16::try_from(unready).map_or(LOWEST, |unready| LOWEST.max(-unready))
     }
 
+    /// It must not have the service addresses, whatever its services are.
+    pub(super) fn is_unfit(&self) -> bool {
+        self.track.is_leaving
+            || self.track.is_drained
+            || self.interfaces().iter().any(|interface| !interface.attached)
+    }
+
     fn skew(&self, service: &str) -> Duration {
         let check = self.state.service(service).and_then(|it| it.health.as_ref());
         check.map_or(SKEW, |check| check.interval + SKEW)
     }
 }
 
-/// Before the data plane is removed: waits until another node has the service addresses, if there is one.
+/// Before the data plane is removed: withdraws what this node announces, and waits until routers have followed, or another node
+/// has the service addresses, if there is one.
 pub async fn leave<D: Datapath, H: Host>(
     controller: &mut Controller<D, H>,
     events: &mut mpsc::Receiver<Event>,
 ) {
     controller.track.is_leaving = true;
+    let was_announcing = controller.announce.is_announcing();
+    controller.announce_or_warn(super::now());
     controller.track_or_warn(super::now());
     let deadline = super::now() + HANDOVER;
-    while controller.state.node_presence() != Presence::Standby && super::now() < deadline {
+    let must_wait = |state: &State| was_announcing || state.node_presence() != Presence::Standby;
+    while must_wait(&controller.state) && super::now() < deadline {
         tokio::select! {
             Some(event) = events.recv() => controller.absorb(event, super::now()),
             () = sleep_until(deadline.into()) => {}

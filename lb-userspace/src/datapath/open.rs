@@ -197,6 +197,7 @@ impl Found {
     fn check(&self, spec: &Spec, host: &Host) -> Vec<Cause> {
         let ours: BTreeMap<u32, u32> = self.links.iter().map(|link| (link.interface, link.program)).collect();
         let mut causes = preflight::check_interfaces(spec, host, &ours);
+        causes.extend(preflight::check_announce(spec, host));
         let new: Vec<_> =
             shapes::pinned(&self.sizes).into_iter().filter(|it| !self.takeover.keeps(it.name)).collect();
         let needed = shapes::memory_bytes(&new, host.cpus);

@@ -108,6 +108,17 @@ pub fn check_interfaces(spec: &Spec, host: &Host, ours: &BTreeMap<u32, u32>) -> 
     causes
 }
 
+/// The device of `[announce]`.
+pub fn check_announce(spec: &Spec, host: &Host) -> Option<Cause> {
+    let device = &spec.announce.as_ref()?.device;
+    host.link(device).is_none().then(|| {
+        Cause::transient(
+            format!("there is no device {device} for [announce]"),
+            format!("name lo, or make it: ip link add {device} type dummy"),
+        )
+    })
+}
+
 fn check_interface(
     interface: &Interface,
     link: &Link,

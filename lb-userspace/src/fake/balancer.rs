@@ -101,6 +101,7 @@ impl Balancer {
         };
         metrics::Input {
             state: Presence::Active,
+            announced: Vec::new(),
             services: Vec::new(),
             interfaces: Vec::new(),
             flow_tables: Family::ALL.map(table),
@@ -215,6 +216,7 @@ impl Balancer {
                 drained: self.is_drained,
                 since_seconds: 183_845,
                 missing: vec!["192.0.2.53 (dns): ip address add 192.0.2.53/32 dev eth0".to_owned()],
+                announce: None,
             },
             interfaces: vec![interface("eth0", 2), interface("eth1", 3)],
             roles: Vec::new(),

@@ -21,6 +21,7 @@ pub fn families(input: &Input) -> Vec<MetricFamily> {
     let mut all = vec![
         build_info(),
         active(input),
+        announced(input),
         service_info(input),
         service_ready(input),
         service_active(input),
@@ -52,6 +53,17 @@ fn active(input: &Input) -> Family {
         "0 if this node is standby: none of the listen addresses is on this host.",
     );
     family.set(&[], truth(input.state != Presence::Standby));
+    family
+}
+
+fn announced(input: &Input) -> Family {
+    let mut family = Family::gauge(
+        "xlb_announced",
+        "1 if the listen address or source is on the device of [announce], so that routers learn it.",
+    );
+    for (address, is_announced) in &input.announced {
+        family.set(&[("address", &address.to_string())], truth(*is_announced));
+    }
     family
 }
 

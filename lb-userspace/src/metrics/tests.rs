@@ -23,6 +23,8 @@ fn the_text_has_each_family_with_its_labels() {
         r#"xlb_service_info{service="web",address="192.0.2.10",port="80",protocol="tcp",mode="full-nat",scheduler="round-robin"} 1"#,
         r#"xlb_service_info{service="web",address="2001:db8::10",port="80",protocol="tcp",mode="full-nat",scheduler="round-robin"} 1"#,
         "xlb_map_updates_total 7",
+        r#"xlb_announced{address="192.0.2.10"} 1"#,
+        r#"xlb_announced{address="10.0.0.1"} 0"#,
         r#"xlb_service_ready{service="web"} 0"#,
         r#"xlb_service_panic{service="web",family="ipv4"} 1"#,
         r#"xlb_service_panic{service="web",family="ipv6"} 0"#,
@@ -219,6 +221,7 @@ fn input() -> Input {
 
     Input {
         state: Presence::Active,
+        announced: vec![("192.0.2.10".parse().unwrap(), true), ("10.0.0.1".parse().unwrap(), false)],
         services: vec![Service {
             view: service(),
             received: Tally { packets: 12, bytes: 1200 },

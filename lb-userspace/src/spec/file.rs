@@ -37,6 +37,7 @@ pub struct File<'d> {
     pub metrics: Given<Option<SocketAddr>>,
     pub limits: Limits,
     pub key_file: Given<PathBuf>,
+    pub announce: Option<At<String>>,
     pub exec: exec::Written,
     pub services: Option<Vec<Service<'d>>>,
 }
@@ -94,6 +95,7 @@ impl<'d> File<'d> {
             metrics: optional_in(root.table("metrics", "[metrics]"), "listen", metrics_listen),
             limits: Limits::read(root.table("limits", "[limits]")),
             key_file: optional_in(root.table("hash", "[hash]"), "key_file", value::file_path),
+            announce: root.table("announce", "[announce]").and_then(announce),
             exec: exec::Written::read(root.table("exec", "[exec]")),
             services: root
                 .tables("service", "[[service]]")
@@ -198,6 +200,13 @@ fn defaults<'d>(table: Option<Table<'d>>) -> Option<&'d DeTable<'d>> {
     let health = table.table("health", "[defaults.health]").map(health::read);
     table.close();
     health
+}
+
+/// The device.
+fn announce(mut table: Table<'_>) -> Option<At<String>> {
+    let device = table.required("device", value::interface_name);
+    table.close();
+    device
 }
 
 /// A table with a single key.

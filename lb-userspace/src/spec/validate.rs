@@ -17,7 +17,7 @@ use lb_common::{
 };
 
 use super::{
-    Api, AttachMode, Hash, Interface, Limits, Scheduler, Service, Spec,
+    Announce, Api, AttachMode, Hash, Interface, Limits, Scheduler, Service, Spec,
     exec::{Programs, Writers},
     file::{self, File},
     health,
@@ -57,6 +57,7 @@ pub fn validate(file: File<'_>, host: &BTreeSet<IpAddr>, writers: Writers, repor
         api: Api { socket: file.socket.or(PathBuf::from(paths::SOCKET)) },
         metrics: file.metrics.or(Some(paths::METRICS)),
         limits,
+        announce: file.announce.map(|device| Announce { device: device.value }),
         hash: Hash { key_file: file.key_file.value(), key: HashKey::default() },
         programs_at_once: programs.most_at_once,
         services: services.into_iter().map(Into::into).collect(),

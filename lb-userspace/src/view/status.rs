@@ -1,5 +1,7 @@
 //! `GET /v1/status`
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::{FlowCount, ServiceRole};
@@ -65,6 +67,20 @@ pub struct Node {
     pub since_seconds: u64,
     /// Listen addresses that are not on this host, with the command that adds them. Normal while another node has them.
     pub missing: Vec<String>,
+    /// `null` without `[announce]`.
+    #[serde(default)]
+    pub announce: Option<Announcement>,
+}
+
+/// What this node announces of the addresses of its services, in [`Node`]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct Announcement {
+    /// The device of `[announce]`.
+    pub device: String,
+    /// Listen addresses and sources that are on the device.
+    pub announced: Vec<IpAddr>,
+    /// Those that are not.
+    pub withdrawn: Vec<IpAddr>,
 }
 
 /// How many of the listen addresses, of a service or of all services, are on this host

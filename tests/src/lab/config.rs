@@ -22,6 +22,8 @@ pub struct Config {
     pub key_file: Option<PathBuf>,
     /// `[exec]`: whether checks may run programs.
     pub allows_programs: bool,
+    /// `[announce]`: the device. `None`: nothing is announced.
+    pub announce: Option<&'static str>,
     /// The services, in the order of the file.
     pub services: Vec<Service>,
 }
@@ -121,6 +123,7 @@ impl Config {
             limits: Limits::of_flows(65_536, 65_536, 16_384),
             key_file: None,
             allows_programs: false,
+            announce: None,
             services: Vec::new(),
         }
     }
@@ -140,6 +143,12 @@ impl Config {
     #[must_use]
     pub fn allow_programs(self) -> Self {
         Self { allows_programs: true, ..self }
+    }
+
+    /// The same with `[announce]`.
+    #[must_use]
+    pub fn announce(self, device: &'static str) -> Self {
+        Self { announce: Some(device), ..self }
     }
 
     /// The configuration with one more service.
@@ -239,6 +248,9 @@ impl fmt::Display for Config {
         }
         if self.allows_programs {
             writeln!(f, "\n[exec]\nallow = true")?;
+        }
+        if let Some(device) = self.announce {
+            writeln!(f, "\n[announce]\ndevice = \"{device}\"")?;
         }
         self.services.iter().try_for_each(|service| service.fmt(f))
     }

@@ -123,6 +123,7 @@ impl World {
                 slots: ROOM.slots,
             },
             hash: Default::default(),
+            announce: None,
             programs_at_once: 8,
             services: vec![
                 spec::Service {

@@ -1,6 +1,7 @@
 //! The lab suite: the shipped `xlb` between network namespaces. Each module has one subject, and `cargo xtask test lab
 //! -- SUBJECT` runs its tests. Tests run one at a time: several of them measure time.
 
+mod announce;
 mod availability;
 mod backends;
 mod boot;

@@ -43,12 +43,28 @@ impl State {
         }
         let lines = services.into_iter();
         lines
-            .map(|(address, names)| format!("{address} ({}): {}", some_of(&names), self.add(address, None)))
+            .map(|(address, names)| format!("{address} ({}): {}", some_of(&names), self.remedy(address)))
             .collect()
+    }
+
+    /// Says whether xlb itself brings the addresses of ready services.
+    pub const fn set_brings_addresses(&mut self, does: bool) {
+        self.brings_addresses = does;
+    }
+
+    fn remedy(&self, address: IpAddr) -> String {
+        match self.brings_addresses {
+            true => "withdrawn by xlb ([announce])".to_owned(),
+            false => self.add(address, None),
+        }
     }
 
     /// A service that has only some of its listen addresses, or lacks a source, does not serve all of its clients.
     pub(super) fn missing_addresses(&self, service: &Service) -> Vec<String> {
+        // It has them when it is ready.
+        if self.brings_addresses {
+            return Vec::new();
+        }
         let name = &service.name;
         let presence = self.presence(service);
         let missing = |address: &IpAddr| !self.has(*address);

@@ -11,6 +11,7 @@ use lb_common::{backend::BackendId, flow::State as FlowState, net::Protocol, set
 use tokio::sync::watch;
 
 use crate::{
+    announced_addresses::Placed,
     controller::{
         Controller, Host, Start, Watched,
         fixture::{backend, eth0, hops, name, probed, service, socket, spec},
@@ -51,6 +52,10 @@ pub struct FakeHost {
     pub is_detached: bool,
     /// What was written to the track file.
     pub tracked: Vec<i16>,
+    /// What is on the device of `[announce]`.
+    pub placed: BTreeSet<Placed>,
+    /// Addresses cannot be changed.
+    pub is_read_only: bool,
     /// Saving fails.
     pub is_full: bool,
     pub addresses: BTreeSet<IpAddr>,
@@ -96,6 +101,28 @@ impl Host for FakeHost {
         Ok(())
     }
 
+    fn placed(&mut self) -> anyhow::Result<Vec<Placed>> {
+        Ok(self.placed.iter().cloned().collect())
+    }
+
+    fn announce(&mut self, address: IpAddr) -> anyhow::Result<()> {
+        if self.is_read_only {
+            bail!("cannot add {address} to lo: not permitted");
+        }
+        self.placed.insert(placed(address, Owner::Xlb));
+        self.addresses.insert(address);
+        Ok(())
+    }
+
+    fn withdraw(&mut self, address: &Placed) -> anyhow::Result<()> {
+        if self.is_read_only {
+            bail!("cannot take {} off: not permitted", address.net.addr());
+        }
+        assert!(address.is_ours && self.placed.remove(address), "not an address of xlb: {address:?}");
+        self.addresses.remove(&address.net.addr());
+        Ok(())
+    }
+
     fn attached(&mut self) -> anyhow::Result<Vec<Attached>> {
         match self.pins_failure {
             Some(failure) => bail!(failure),
@@ -113,16 +140,34 @@ impl Host for FakeHost {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    Xlb,
+    Operator,
+}
+
+/// An address on the device.
+pub fn placed(address: IpAddr, owner: Owner) -> Placed {
+    Placed { net: address.into(), interface: 1, is_on_device: true, is_ours: owner == Owner::Xlb }
+}
+
 impl World {
     /// All backends are reachable, and none was probed yet.
     pub fn unprobed(services: Vec<Service>) -> Self {
+        Self::unprobed_of(spec(services))
+    }
+
+    /// The same with another file.
+    pub fn unprobed_of(file: Spec) -> Self {
         let host = FakeHost {
-            file: Ok(spec(services)),
+            file: Ok(file),
             saved: Vec::new(),
             saved_roles: RoleMemory::default(),
             is_drained: false,
             is_detached: false,
             tracked: Vec::new(),
+            placed: BTreeSet::new(),
+            is_read_only: false,
             is_full: false,
             pins_failure: None,
             addresses: [].into(),
@@ -185,6 +230,8 @@ impl World {
             is_drained: host.is_drained,
             is_detached: false,
             tracked: Vec::new(),
+            placed: host.placed.clone(),
+            is_read_only: false,
             is_full: false,
             pins_failure: None,
             addresses: host.addresses.clone(),

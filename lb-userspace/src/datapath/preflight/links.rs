@@ -7,10 +7,8 @@ use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
 };
-use rtnetlink::{
-    packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload},
-    sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
-};
+
+use crate::route_socket::RouteSocket;
 
 /// An interface.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -40,41 +38,10 @@ pub struct Xdp {
 
 /// All interfaces. What netlink does not report (LRO, forwarding) is left empty.
 pub fn dump() -> io::Result<Vec<Link>> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    socket.send(&request(), 0)?;
-
-    let mut links = Vec::new();
-    loop {
-        // This does not block: the kernel continues a dump on each read.
-        let (bytes, _) = socket.recv_from_full()?;
-        let mut rest = bytes.as_slice();
-        while !rest.is_empty() {
-            let message =
-                NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
-            // Messages are aligned to four bytes (NLMSG_ALIGN, netlink(3)).
-            rest = rest.get((message.header.length as usize).next_multiple_of(4)..).unwrap_or_default();
-            if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) = message.payload {
-                links.push(read(link));
-            } else if let NetlinkPayload::Error(error) = message.payload {
-                return Err(error.to_io());
-            } else if let NetlinkPayload::Done(_) = message.payload {
-                return Ok(links);
-            }
-        }
-    }
-}
-
-fn request() -> Vec<u8> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let payload = NetlinkPayload::from(RouteNetlinkMessage::GetLink(LinkMessage::default()));
-    let mut message = NetlinkMessage::new(header, payload);
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
+    let links = RouteSocket::open()?.list(&RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    let read =
+        |message| if let RouteNetlinkMessage::NewLink(link) = message { Some(read(link)) } else { None };
+    Ok(links.into_iter().filter_map(read).collect())
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "netlink reports much more about a link")]

@@ -6,7 +6,7 @@ use lb_common::{
 };
 
 use super::{links::Xdp, *};
-use crate::spec::{Api, Limits, Scheduler, Service};
+use crate::spec::{Announce, Api, Limits, Scheduler, Service};
 
 const ALL_CAPABILITIES: u64 = (1 << 41) - 1;
 
@@ -104,6 +104,25 @@ fn a_missing_interface_is_reported_with_the_existing_ones() {
 
     let words: Vec<_> = causes.iter().map(Cause::to_string).collect();
     assert_eq!(words, ["there is no interface eth0: name one of eth1 in the configuration"]);
+}
+
+#[test]
+fn a_missing_device_for_announced_addresses_is_reported_and_may_appear_later() {
+    let host = host(vec![link("lo", 1)]);
+    let announcing = |device: &str| Spec {
+        announce: Some(Announce { device: device.to_owned() }),
+        ..spec(&["eth0"], AttachMode::Auto)
+    };
+
+    let cause = check_announce(&announcing("anycast0"), &host).unwrap();
+
+    assert_eq!(
+        cause.to_string(),
+        "there is no device anycast0 for [announce]: name lo, or make it: ip link add anycast0 type dummy"
+    );
+    assert!(cause.is_transient);
+    assert_eq!(check_announce(&announcing("lo"), &host), None);
+    assert_eq!(check_announce(&spec(&["eth0"], AttachMode::Auto), &host), None);
 }
 
 #[test]
@@ -205,6 +224,7 @@ fn spec(interfaces: &[&str], mode: AttachMode) -> Spec {
         metrics: None,
         limits: Limits::default(),
         hash: Default::default(),
+        announce: None,
         programs_at_once: 8,
         services: vec![
             Service {
