@@ -1,7 +1,7 @@
 //! The addresses that xlb puts on a device, where a routing daemon finds them: as the kernel has them.
 //!
-//! The kernel keeps who has added an address (`IFA_PROTO`, since Linux 5.18). So a later xlb finds its own, and no address of
-//! the operator is ever taken off.
+//! The kernel keeps who has added an address (`IFA_PROTO`, since Linux 5.18). So a later xlb finds its own, and no address
+//! of the operator is ever taken off.
 
 use std::{io, net::IpAddr};
 

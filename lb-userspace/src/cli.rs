@@ -42,7 +42,7 @@ use args::{Args, ClientCommand, Command, HaVerb};
 use check::Checked;
 use console::Console;
 use failure::Failure;
-use ha::keepalived::Pair;
+use ha::{bird, keepalived::Pair};
 
 /// The environment of a command.
 pub struct World<'a> {
@@ -162,6 +162,21 @@ fn dispatch(
                 router_id,
             };
             console.line(pair.fragment().trim_end()).map(|()| Exit::Done.code())
+        }
+        Command::Ha { verb: HaVerb::Bird { file, neighbor, local_as, neighbor_as, router_id } } => {
+            let file = config(file);
+            let spec = (host.check)(&file)?.spec;
+            let networks = (host.networks)()?;
+            let node = bird::Node {
+                file: &file,
+                spec: &spec,
+                networks: &networks,
+                neighbors: &neighbor,
+                local_as,
+                neighbor_as,
+                router_id,
+            };
+            console.line(node.configuration()?.trim_end()).map(|()| Exit::Done.code())
         }
         Command::Completions { shell } => completions::completions(console, shell),
         Command::Client(command) => {

@@ -1,6 +1,11 @@
 //! The command line: commands, options and their help.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{
     ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum,
@@ -327,6 +332,23 @@ pub enum HaVerb {
         /// The VRRP router ID, which no other pair on the link may have
         #[arg(long, value_name = "ID", default_value_t = 51, value_parser = clap::value_parser!(u8).range(1..))]
         router_id: u8,
+    },
+    /// Print a configuration for BIRD 2 that announces the addresses of ready services by BGP (needs [announce])
+    Bird {
+        /// Configuration file [env: XLB_CONFIG] [default: /etc/xlb/xlb.toml]
+        file: Option<PathBuf>,
+        /// The address of a router; may be repeated, and each family of the services needs one
+        #[arg(long, value_name = "ADDRESS", required = true)]
+        neighbor: Vec<IpAddr>,
+        /// The number of this node's autonomous system
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        local_as: u32,
+        /// The number of the routers' autonomous system
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        neighbor_as: u32,
+        /// The BGP identifier of this node [default: an IPv4 address of its interfaces]
+        #[arg(long, value_name = "A.B.C.D")]
+        router_id: Option<Ipv4Addr>,
     },
     #[command(flatten)]
     Node(NodeVerb),

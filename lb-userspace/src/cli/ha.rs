@@ -1,5 +1,6 @@
 //! `xlb ha`: moves the service addresses between this node and another one.
 
+pub mod bird;
 pub mod keepalived;
 
 use std::time::{Duration, SystemTime};

@@ -133,6 +133,23 @@ const HOST: Host = Host {
         let ports = SourcePorts::of(&spec, PortPool::around(32_768, 60_999));
         if path.ends_with("good.toml") {
             Ok(Checked { spec, memory, ports, warnings: Vec::new() })
+        } else if path.ends_with("announcing.toml") || path.ends_with("both-families.toml") {
+            let device = GOOD.replace("[[service]]", "[announce]\ndevice = \"lo\"\n\n[[service]]");
+            let text = match path.ends_with("both-families.toml") {
+                true => {
+                    device
+                        .replace("10:80\"", "10:80\", \"[2001:db8::10]:80\"")
+                        .replace("10.0.0.1\"", "10.0.0.1\", \"fd00::1\"")
+                        + "[[service.backend]]\nname = \"web-1-v6\"\naddress = \"[fd00::11]:8080\"\n"
+                }
+                false => device,
+            };
+            Ok(Checked {
+                spec: spec::parse("announcing.toml", &text).unwrap(),
+                memory,
+                ports,
+                warnings: Vec::new(),
+            })
         } else if path.ends_with("without-ports.toml") {
             let warning = "no source ports: narrow the range".to_owned();
             Ok(Checked { spec, memory, ports, warnings: vec![warning] })

@@ -141,8 +141,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     }
 }
 
-/// Before the data plane is removed: withdraws what this node announces, and waits until routers have followed, or another node
-/// has the service addresses, if there is one.
+/// Before the data plane is removed: withdraws what this node announces, and waits until routers have followed, or
+/// another node has the service addresses, if there is one.
 pub async fn leave<D: Datapath, H: Host>(
     controller: &mut Controller<D, H>,
     events: &mut mpsc::Receiver<Event>,

@@ -4,6 +4,7 @@
 mod announce;
 mod availability;
 mod backends;
+mod bird;
 mod boot;
 mod bulk;
 mod check_types;

@@ -18,6 +18,7 @@ const PROGRAMS: &[Program] = &[
     ("dnsmasq", "dnsmasq-base", "the lab's name server"),
     ("etcd", "etcd-server", "the lab's gRPC server"),
     ("keepalived", "keepalived", "moves the addresses of the lab's balancer"),
+    ("bird", "bird2", "announces the addresses of the lab's balancer, and is its router"),
     ("socat", "socat", "the lab's agent of health checks"),
     ("curl", "curl", "the lab's client"),
     ("wrk", "wrk", "load generator of the lab's client"),

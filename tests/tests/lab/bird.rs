@@ -1,0 +1,148 @@
+//! BIRD with what `xlb ha bird` prints, and another one as the router: routes come and go with readiness, and the
+//! sessions stay.
+
+use std::{
+    fs::{self, File},
+    net::IpAddr,
+    path::PathBuf,
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use lb_common::{net::Protocol, service::Mode};
+use serde_json::Value;
+use tests::lab::{
+    Config, Daemon, Family, Lab, Namespace, Shape, Topology, Visit, Web, config::Service, daemon::binary,
+    eventually, process::Program, visit, wait::SOON, web,
+};
+
+/// Two starts of BIRD, and the first 10 s of xlb, in which it takes nothing off.
+const PATIENCE: Duration = Duration::from_secs(20);
+const ADDRESSES: [&str; 2] = ["203.0.113.10", "2001:db8:5::10"];
+const PROTOCOL_OPTIONS: &str =
+    "direct; bfd on; hold time 9; connect delay time 0; connect retry time 1; error wait time 1, 2;";
+
+#[test]
+fn routes_to_the_addresses_come_and_go_with_readiness() -> Result<()> {
+    let (lab, mut web) = build()?;
+    let edge = lab.edge.as_ref().context("a lab without a router")?;
+    let xlb = lab.start(&config(&lab)?)?;
+    let node = Bird::start(&lab, &lab.xlb, "node", &printed(&lab, &xlb)?)?;
+    let router = Bird::start(&lab, edge, "router", &router())?;
+
+    let waited = wait_for_routes(edge, 2)?;
+    eprintln!("the router has the routes {} ms after the start of BIRD", waited.as_millis());
+    for address in ADDRESSES {
+        let to: IpAddr = address.parse()?;
+        let clients = lab.client_addresses(if to.is_ipv4() { Family::V4 } else { Family::V6 });
+        assert!(visit(&lab.client, &Visit::new(&clients, (to, 80).into(), 20))?.is_even(2), "{address}");
+    }
+    let sessions = router.sessions()?;
+    assert_eq!(sessions.len(), 2, "{sessions:?}");
+
+    web.iter_mut().try_for_each(Web::kill)?;
+    eventually(SOON, "the service is not ready", || {
+        Ok(xlb.json(&["service", "show", "web"])?["ready"] == false)
+    })?;
+    let waited = wait_for_routes(edge, 0)?;
+    eprintln!("and has dropped them {} ms after the service was not ready", waited.as_millis());
+    web.iter_mut().try_for_each(Web::start_again)?;
+    wait_for_routes(edge, 2)?;
+
+    xlb.run(&["ha", "drain", "--wait", "5s"])?;
+    let waited = wait_for_routes(edge, 0)?;
+    eprintln!("and again {} ms after the end of `xlb ha drain`", waited.as_millis());
+    xlb.run(&["ha", "ready"])?;
+    let waited = wait_for_routes(edge, 2)?;
+    eprintln!("it has them back {} ms after `xlb ha ready`", waited.as_millis());
+
+    assert_eq!(router.sessions()?, sessions, "the sessions were up all the time");
+    drop(node);
+    let waited = wait_for_routes(edge, 0)?;
+    eprintln!("it has dropped them {} ms after BIRD on the node was killed", waited.as_millis());
+    Ok(())
+}
+
+/// Clients reach the addresses by the routes of BGP alone.
+fn build() -> Result<(Lab, Vec<Web>)> {
+    let lab = Lab::build(&Topology::new("bgp", Shape::Routers).backends(2))?;
+    let web = lab.web_servers()?;
+    let edge = lab.edge.as_ref().context("a lab without a router")?;
+    edge.ip("route del 0.0.0.0/0\nroute del ::/0\n")?;
+    // Then the link to the router has one address of each family.
+    for address in ["192.0.2.10/24", "192.0.2.20/24", "2001:db8::10/64", "2001:db8::20/64"] {
+        lab.xlb.ip(&format!("address del {address} dev eth0\n"))?;
+    }
+    Ok((lab, web))
+}
+
+fn config(lab: &Lab) -> Result<Config> {
+    let over = Service::over(lab, "web", Protocol::Tcp, Mode::FullNat, 80, web::PORT);
+    let listen = ADDRESSES.iter().map(|address| Ok((address.parse::<IpAddr>()?, 80).into()));
+    Ok(Config::new(lab).announce("lo").service(Service { listen: listen.collect::<Result<_>>()?, ..over }))
+}
+
+/// What `xlb ha bird` prints for this node.
+fn printed(lab: &Lab, xlb: &Daemon) -> Result<String> {
+    let (program, config) = (binary()?.display().to_string(), xlb.config_path().display().to_string());
+    let routers = ["--neighbor", "192.0.2.254", "--neighbor", "2001:db8::fe"];
+    let systems = ["--local-as", "65001", "--neighbor-as", "65000"];
+    lab.xlb.run(&[&[&*program, "ha", "bird", &config], &routers[..], &systems[..]].concat())
+}
+
+fn router() -> String {
+    format!(
+        "router id 192.0.2.254;\n\
+         protocol device {{ }}\n\
+         protocol kernel {{ merge paths on limit 16; ipv4 {{ export where source = RTS_BGP; }}; }}\n\
+         protocol kernel {{ merge paths on limit 16; ipv6 {{ export where source = RTS_BGP; }}; }}\n\
+         protocol bfd {{ interface \"eth1\" {{ min rx interval 100 ms; min tx interval 100 ms; multiplier 3; }}; }}\n\
+         protocol bgp node_1 {{ local 192.0.2.254 as 65000; neighbor 192.0.2.1 as 65001; {PROTOCOL_OPTIONS}\n\
+         \x20 ipv4 {{ import where net ~ [ 203.0.113.0/24{{32,32}}, 10.0.0.0/24{{32,32}} ]; export none; }}; }}\n\
+         protocol bgp node_1_v6 {{ local 2001:db8::fe as 65000; neighbor 2001:db8::1 as 65001; {PROTOCOL_OPTIONS}\n\
+         \x20 ipv6 {{ import where net ~ [ 2001:db8:5::/48{{128,128}}, fd00::/64{{128,128}} ]; export none; }}; }}\n"
+    )
+}
+
+fn wait_for_routes(router: &Namespace, expected: usize) -> Result<Duration> {
+    eventually(PATIENCE, &format!("the router has {expected} routes to the services"), || {
+        let mut found = 0;
+        for (option, address) in ["-4", "-6"].into_iter().zip(ADDRESSES) {
+            let routes: Value =
+                serde_json::from_str(&router.run(&["ip", "-json", option, "route", "show", address])?)?;
+            found += routes.as_array().map_or(0, Vec::len);
+        }
+        Ok(found == expected)
+    })
+}
+
+struct Bird {
+    namespace: Namespace,
+    socket: PathBuf,
+    _program: Program,
+}
+
+impl Bird {
+    fn start(lab: &Lab, namespace: &Namespace, name: &str, configuration: &str) -> Result<Self> {
+        let [config, socket, pid] =
+            ["conf", "ctl", "pid"].map(|ending| lab.directory().join(format!("bird-{name}.{ending}")));
+        fs::write(&config, configuration)?;
+        let config = config.display().to_string();
+        let test = namespace.output(&["bird", "-p", "-c", &config])?;
+        ensure!(test.code == 0, "BIRD refuses the configuration: {test:?}");
+        let log = File::create(lab.directory().join(format!("bird-{name}.log")))?;
+        let mut command = namespace.command("bird");
+        command.args(["-f", "-c", &config]).arg("-s").arg(&socket).arg("-P").arg(&pid);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let program = command.spawn().context("start bird; `cargo xtask setup` installs it")?.into();
+        Ok(Self { namespace: namespace.clone(), socket, _program: program })
+    }
+
+    /// The sessions that are up, with the time since when they are.
+    fn sessions(&self) -> Result<Vec<String>> {
+        let socket = self.socket.display().to_string();
+        let shown = self.namespace.run(&["birdc", "-s", &socket, "show", "protocols"])?;
+        Ok(shown.lines().filter(|line| line.contains("Established")).map(str::to_owned).collect())
+    }
+}
