@@ -333,7 +333,7 @@ pub enum HaVerb {
         #[arg(long, value_name = "ID", default_value_t = 51, value_parser = clap::value_parser!(u8).range(1..))]
         router_id: u8,
     },
-    /// Print a configuration for BIRD 2 that announces the addresses of ready services by BGP (needs [announce])
+    /// Print a configuration for BIRD 2 that announces the addresses of ready services by BGP (needs `[announce]`)
     Bird {
         /// Configuration file [env: XLB_CONFIG] [default: /etc/xlb/xlb.toml]
         file: Option<PathBuf>,
