@@ -35,10 +35,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::metrics::Metrics;
 use crate::{
     announced_addresses,
-    api::{handle::ControllerHandle, listen, server},
+    api::{
+        handle::ControllerHandle,
+        listen::{self, Part, Pending},
+        server,
+    },
     cli::{check::Checked, failure::Failure, run::Options},
     controller::{self, Controller, Ending, Start, local_host::LocalHost, track::leave},
     datapath::{
@@ -161,7 +164,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
 
     let not_bound = |error: listen::Error| Failure::new(error.exit(), error.to_string());
     let metrics = match spec.metrics {
-        Some(address) => Some(Metrics::bind(address).await.map_err(not_bound)?),
+        Some(address) => Some(Pending::bind(address, Part::Metrics, None).map_err(not_bound)?),
         None => None,
     };
     // After the address is bound, because that creates its directory.
@@ -201,7 +204,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let controller_handle =
         ControllerHandle::new(events, |target| Box::pin(async move { health::probe_once(&target).await }));
     if let Some(metrics) = metrics {
-        tasks.spawn(metrics.serve(controller_handle.clone(), stop.clone()));
+        tasks.spawn(metrics::serve(metrics, controller_handle.clone(), stop.clone()));
     }
     tasks.spawn(server::serve_socket(socket, controller_handle, stop.clone().cancelled_owned()));
 

@@ -1,4 +1,6 @@
-//! The API's listeners. Listening is separate from serving, so that the daemon finds errors before it changes anything.
+//! The daemon's listeners. Listening is separate from serving, so that the daemon finds errors before it changes anything.
+
+mod pending;
 
 use std::{
     fs, io,
@@ -8,8 +10,9 @@ use std::{
 };
 
 use nix::unistd::Group;
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{UnixListener, UnixStream};
 
+pub use self::pending::{Part, Pending};
 use crate::exit::Exit;
 
 /// Members of this group may operate xlb.
@@ -25,15 +28,18 @@ pub enum Error {
     /// A file or directory that the daemon did not create. It is not touched.
     #[error("cannot listen on {0}: it exists and is not a socket (remove it or give another path)")]
     NotASocket(PathBuf),
-    /// Another process uses the metrics address.
+    /// Another process uses the address.
     #[error(
-        "cannot listen on {0}: address in use (`ss -ltnp` shows the process; `listen` in [metrics] changes the \
+        "cannot listen on {0}: address in use (`ss -ltnp` shows the process; `listen` in {1} changes the \
          address)"
     )]
-    AddressInUse(SocketAddr),
+    AddressInUse(SocketAddr, Part),
     /// An address that no interface has, or that IPv6 has not yet confirmed as unique.
-    #[error("cannot listen on {0}: not an address of this host (`ip address show` lists them)")]
-    AddressNotAvailable(SocketAddr),
+    #[error(
+        "cannot listen on {0}: not an address of this host (`ip address show` lists them; `listen` in {1} changes \
+         the address)"
+    )]
+    AddressNotAvailable(SocketAddr, Part),
     /// Any other error.
     #[error("cannot listen on {place}: cannot {doing}: {source}")]
     Io {
@@ -50,8 +56,8 @@ impl Error {
     /// The exit code of `xlb run`.
     pub const fn exit(&self) -> Exit {
         match self {
-            Self::Live(_) | Self::AddressInUse(_) => Exit::Conflict,
-            Self::NotASocket(_) | Self::AddressNotAvailable(_) | Self::Io { .. } => Exit::Failed,
+            Self::Live(_) | Self::AddressInUse(..) => Exit::Conflict,
+            Self::NotASocket(_) | Self::AddressNotAvailable(..) | Self::Io { .. } => Exit::Failed,
         }
     }
 }
@@ -88,19 +94,6 @@ pub async fn socket(path: &Path) -> Result<Socket, Error> {
     give_to_group(&unfinished);
     fs::rename(&unfinished, path).map_err(failed("rename"))?;
     Ok(Socket { listener, path: path.to_owned(), inode })
-}
-
-/// Binds the metrics address.
-pub async fn metrics(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| {
-        if source.kind() == io::ErrorKind::AddrInUse {
-            Error::AddressInUse(address)
-        } else if source.kind() == io::ErrorKind::AddrNotAvailable {
-            Error::AddressNotAvailable(address)
-        } else {
-            Error::Io { place: address.to_string(), doing: "bind", source }
-        }
-    })
 }
 
 /// A socket file without a listener was left by a daemon that died.

@@ -191,8 +191,9 @@ async fn the_response_to_prometheus_has_the_format_version() {
 #[tokio::test]
 async fn the_listener_of_prometheus_serves_metrics_and_nothing_else() {
     let (controller, _task) = fake::controller(balancer());
-    let listener = listen::metrics("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let pending = listen::Pending::bind("127.0.0.1:0".parse().unwrap(), listen::Part::Metrics, None).unwrap();
+    let address = pending.address().unwrap();
+    let listener = pending.listener().await;
     tokio::spawn(server::serve_metrics(listener, controller, std::future::pending()));
 
     for (path, code) in [("/metrics", 200), ("/livez", 200), ("/v1/status", 404), ("/v1/detach", 404)] {
@@ -344,10 +345,14 @@ async fn an_address_in_use_is_reported_in_one_line() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap();
 
-    let error = listen::metrics(address).await.unwrap_err();
+    for (part, named) in [(listen::Part::Group, "[group]"), (listen::Part::Metrics, "[metrics]")] {
+        let error = listen::Pending::bind(address, part, None).unwrap_err();
 
-    assert!(error.to_string().starts_with(&format!("cannot listen on {address}: address in use")), "{error}");
-    assert_eq!(error.exit(), Exit::Conflict);
+        let expected = format!(
+            "cannot listen on {address}: address in use (`ss -ltnp` shows the process; `listen` in {named} changes the address)"
+        );
+        assert_eq!((error.to_string(), error.exit()), (expected, Exit::Conflict));
+    }
 }
 
 #[tokio::test]
