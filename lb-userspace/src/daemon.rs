@@ -52,6 +52,7 @@ use crate::{
     drain_store, duration,
     event::Since,
     exit::Exit,
+    group::tls,
     hash_key::{HashKey, KeyError},
     health,
     interface_address::InterfaceAddress,
@@ -81,7 +82,11 @@ pub fn check(file: &Path) -> Result<Checked, Failure> {
     let key = spec.hash.key_file.as_deref().map(HashKey::read).and_then(Result::err);
     let warnings =
         no_ports.into_iter().chain(key.map(|error| error.to_string())).chain(spec.unusable_files());
-    let warnings = warnings.collect();
+    let group = spec
+        .group
+        .iter()
+        .filter_map(|it| tls::check_files(it).and_then(|()| tls::check_certificate(it)).err());
+    let warnings = warnings.chain(group).collect();
     Ok(Checked { memory: Memory::of(spec.limits, cpus), ports, warnings, spec })
 }
 
@@ -153,6 +158,12 @@ async fn serve(options: Options) -> Result<(), Failure> {
         return Err(
             Failure::new(Exit::InvalidConfiguration, "files of health checks cannot be used").details(files)
         );
+    }
+    if let Some(group) = &spec.group {
+        tls::check_files(group).map_err(|why| Failure::new(Exit::InvalidConfiguration, why))?;
+        if let Err(why) = tls::check_certificate(group) {
+            warn!("{why}");
+        }
     }
     let hash_key = spec.read_hash_key(store.directory()).map_err(unusable)?;
     let overlay = store.load().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;

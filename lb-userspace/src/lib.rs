@@ -15,11 +15,11 @@
 //!
 //! ```text
 //!   daemon
-//!   cli ─▶ api        controller   health   neighbours
+//!   cli ─▶ api        controller   group   health   neighbours
 //!   event ─▶ view     datapath   metrics
 //!   spec              the file, and what commands change
 //!   probe ─▶ document
-//!   exit   problem   duration   limit   named   ownership   shared   text
+//!   exit   problem   duration   limit   named   ownership   shared   text   tls_files
 //! ```
 
 #![warn(missing_docs)]
@@ -40,6 +40,7 @@ pub mod exit;
 mod fake;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+pub mod group;
 pub mod hash_key;
 mod health;
 pub mod interface_address;
@@ -58,5 +59,6 @@ mod route_socket;
 mod shared;
 pub mod spec;
 mod text;
+mod tls_files;
 mod track_file;
 pub mod view;

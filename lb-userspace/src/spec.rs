@@ -35,6 +35,7 @@ mod availability;
 mod command;
 pub(crate) mod exec;
 mod file;
+mod group;
 mod health;
 mod load;
 pub(crate) mod overlay;
@@ -48,6 +49,7 @@ mod validate;
 pub use self::{
     availability::{Availability, OnDown, OnRefused, Percent, SLOW_START_STEPS},
     command::{AdminState, BackendPatch, NewBackend},
+    group::{Group, Peer},
     load::{parse, read},
     role::{OnRoleChange, RolePolicy},
     rules::DEFAULT_WEIGHT,
@@ -72,6 +74,8 @@ pub struct Spec {
     pub hash: Hash,
     /// `None`: others bring the addresses of the services. Read only at start.
     pub announce: Option<Announce>,
+    /// The nodes that share flows. `None`: this node is alone. Read only at start.
+    pub group: Option<Group>,
     /// How many programs of health checks may run at once, over all services.
     pub programs_at_once: u32,
     /// At least one, in the order of the file.

@@ -94,6 +94,27 @@ fn what_is_left_out_has_its_default() {
 }
 
 #[test]
+fn a_group_is_read_as_it_is_meant_and_named_after_the_host() {
+    let written = "[group]\nlisten = '10.0.0.1:4790'\ncert = '/tls/node.pem'\nkey = '/tls/node.key'\nca = '/tls/ca.pem'\n\
+        [[group.peer]]\nnode = 'LB-2.example.org'\naddress = '[fd00::2]:4790'\n";
+
+    let group = |text: &str| parse(text).unwrap().group;
+
+    let named = group(&written.replace("[group]", "[group]\nnode = 'LB-1'")).unwrap();
+    assert_eq!((named.node.as_str(), named.listen.to_string().as_str()), ("lb-1", "10.0.0.1:4790"));
+    let files = [&named.cert, &named.key, &named.ca].map(|path| path.to_str().unwrap());
+    assert_eq!(files, ["/tls/node.pem", "/tls/node.key", "/tls/ca.pem"]);
+    let peers: Vec<_> = named.peers.iter().map(|it| (it.node.as_str(), it.address.to_string())).collect();
+    assert_eq!(peers, [("lb-2.example.org", "[fd00::2]:4790".to_owned())]);
+    assert_eq!(group(""), None);
+    let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
+    match parse(written) {
+        Ok(spec) => assert_eq!(spec.group.unwrap().node, host.to_lowercase()),
+        Err(mistakes) => assert!(mistakes.to_string().contains(&format!("this host's name, `{host}`"))),
+    }
+}
+
+#[test]
 fn health_checks_inherit_key_by_key() {
     let check = |text: &str| parse(text).unwrap().services[0].health.clone();
     let defaults =

@@ -35,6 +35,7 @@ pub fn spec(services: Vec<Service>) -> Spec {
         limits: Limits::default(),
         hash: Default::default(),
         announce: None,
+        group: None,
         programs_at_once: 8,
         services: services.into_iter().map(Into::into).collect(),
     }

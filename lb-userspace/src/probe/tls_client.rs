@@ -27,12 +27,12 @@ use tokio_rustls::{
 };
 use toml::de::DeValue;
 
-use self::files::Stamps;
 use super::Fault;
 use crate::{
     document::{AnyKey, Key, Keys, value},
     named::named,
     text::quote,
+    tls_files::Stamps,
 };
 
 /// Whether a probe uses TLS, and whom it trusts.
@@ -173,7 +173,7 @@ impl TlsClient {
 
 impl TlsSession {
     fn config(&mut self, client: &TlsClient) -> Result<Configs, Fault> {
-        let stamps = Stamps::of(client).map_err(Fault::local)?;
+        let stamps = files::stamps(client).map_err(Fault::local)?;
         match &self.0 {
             Some((read, configs)) if *read == stamps => Ok(configs.clone()),
             Some(_) | None => {

@@ -14,7 +14,7 @@ use lb_common::{
 };
 use toml::de::{DeTable, DeValue};
 
-use super::{AttachMode, Scheduler, availability, exec, health, role, rules};
+use super::{AttachMode, Scheduler, availability, exec, group, health, role, rules};
 use crate::document::{
     Layers,
     mistakes::{At, Report, Span},
@@ -39,6 +39,7 @@ pub struct File<'d> {
     pub key_file: Given<PathBuf>,
     pub announce: Option<At<String>>,
     pub exec: exec::Written,
+    pub group: Option<group::Written>,
     pub services: Option<Vec<Service<'d>>>,
 }
 
@@ -97,6 +98,7 @@ impl<'d> File<'d> {
             key_file: optional_in(root.table("hash", "[hash]"), "key_file", value::file_path),
             announce: root.table("announce", "[announce]").and_then(announce),
             exec: exec::Written::read(root.table("exec", "[exec]")),
+            group: root.table("group", "[group]").map(group::Written::read),
             services: root
                 .tables("service", "[[service]]")
                 .map(|all| all.into_iter().map(|table| Service::read(table, health)).collect()),

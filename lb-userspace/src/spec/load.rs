@@ -2,9 +2,15 @@
 
 use std::{collections::BTreeSet, fs, io::Read, net::IpAddr, os::unix::fs::FileTypeExt, path::Path};
 
+use nix::unistd::gethostname;
 use toml::de::DeTable;
 
-use super::{Spec, exec::Writers, file, validate::validate};
+use super::{
+    Spec,
+    exec::Writers,
+    file,
+    validate::{Host, validate},
+};
 use crate::{
     document::mistakes::{Mistakes, Report, Span},
     text::quote,
@@ -46,7 +52,12 @@ pub fn parse(name: &str, text: &str) -> Result<Spec, Mistakes> {
     parse_on(&BTreeSet::new(), Writers::Root, name, text)
 }
 
-fn parse_on(host: &BTreeSet<IpAddr>, writers: Writers, name: &str, text: &str) -> Result<Spec, Mistakes> {
+fn parse_on(
+    addresses: &BTreeSet<IpAddr>,
+    writers: Writers,
+    name: &str,
+    text: &str,
+) -> Result<Spec, Mistakes> {
     let (document, errors) = DeTable::parse_recoverable(text);
     let syntax = Report::new(text);
     let mut last_line = 0;
@@ -62,9 +73,15 @@ fn parse_on(host: &BTreeSet<IpAddr>, writers: Writers, name: &str, text: &str) -
     syntax.finish(name)?;
 
     let report = Report::new(text);
-    let spec = validate(file::read(&document, &report), host, writers, &report);
+    let host = Host { addresses, name: host_name() };
+    let spec = validate(file::read(&document, &report), &host, writers, &report);
     report.finish(name)?;
     Ok(spec)
+}
+
+/// Empty if it cannot be read, which is not the name of a node.
+fn host_name() -> String {
+    gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
 }
 
 fn not_utf8(name: &str, bytes: &[u8], valid: usize) -> Mistakes {

@@ -34,10 +34,19 @@ use crate::{
 
 mod backend;
 
+/// What the file says may depend on this of the host.
+pub struct Host<'h> {
+    /// No backend may have one of them.
+    pub addresses: &'h BTreeSet<IpAddr>,
+    pub name: String,
+}
+
 /// Validates the file. The spec is valid only if the report is empty.
-pub fn validate(file: File<'_>, host: &BTreeSet<IpAddr>, writers: Writers, report: &Report<'_>) -> Spec {
-    let own = own_addresses(&file, host);
+pub fn validate(file: File<'_>, host: &Host<'_>, writers: Writers, report: &Report<'_>) -> Spec {
+    let own = own_addresses(&file, host.addresses);
     let programs = file.exec.validate(writers, report);
+    let services = file.services.as_deref().unwrap_or_default();
+    let group = file.group.and_then(|group| group.validate(&host.name, services, report));
     let limits = limits(file.limits, report);
     if let Some(services) = &file.services {
         totals(services, limits.room(), report);
@@ -59,6 +68,7 @@ pub fn validate(file: File<'_>, host: &BTreeSet<IpAddr>, writers: Writers, repor
         limits,
         announce: file.announce.map(|device| Announce { device: device.value }),
         hash: Hash { key_file: file.key_file.value(), key: HashKey::default() },
+        group,
         programs_at_once: programs.most_at_once,
         services: services.into_iter().map(Into::into).collect(),
     }

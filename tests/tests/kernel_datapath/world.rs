@@ -124,6 +124,7 @@ impl World {
             },
             hash: Default::default(),
             announce: None,
+            group: None,
             programs_at_once: 8,
             services: vec![
                 spec::Service {

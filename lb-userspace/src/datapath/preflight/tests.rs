@@ -225,6 +225,7 @@ fn spec(interfaces: &[&str], mode: AttachMode) -> Spec {
         limits: Limits::default(),
         hash: Default::default(),
         announce: None,
+        group: None,
         programs_at_once: 8,
         services: vec![
             Service {

@@ -1,8 +1,6 @@
 //! The client's configuration, from the files that the keys name.
 
 use std::{
-    fs,
-    os::unix::fs::MetadataExt as _,
     path::Path,
     sync::{Arc, OnceLock},
 };
@@ -10,31 +8,15 @@ use std::{
 use tokio_rustls::rustls::{
     ClientConfig, RootCertStore,
     client::{WebPkiServerVerifier, danger::ServerCertVerifier},
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 
 use super::{Configs, TlsClient, TlsMode, provider, verifier::Unverified, without_resumption};
-use crate::limited_file::{self, Readers};
-
-/// Maximum size of a file of certificates: the CAs of a host take about 200 KiB.
-const MAX_CERTIFICATES: u64 = 4 * 1024 * 1024;
-const MAX_PRIVATE_KEY: u64 = 64 * 1024;
+use crate::tls_files::{Stamps, certificates, private_key, roots};
 
 /// Which versions of the files were read.
-#[derive(PartialEq, Eq)]
-pub struct Stamps(Vec<(u64, i64, i64, u64)>);
-
-impl Stamps {
-    pub fn of(client: &TlsClient) -> Result<Self, String> {
-        let identity = client.identity.iter().flat_map(|(cert, key)| [cert, key]);
-        let stamp = |path: &Path| {
-            let file = fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
-            Ok((file.ino(), file.mtime(), file.mtime_nsec(), file.len()))
-        };
-        let stamps =
-            client.ca.iter().chain(identity).map(|path| stamp(path)).collect::<Result<_, String>>()?;
-        Ok(Self(stamps))
-    }
+pub fn stamps(client: &TlsClient) -> Result<Stamps, String> {
+    let identity = client.identity.iter().flat_map(|(cert, key)| [cert, key]);
+    Stamps::of(client.ca.iter().chain(identity).map(AsRef::<Path>::as_ref))
 }
 
 /// Reads the files.
@@ -52,7 +34,7 @@ pub fn configs(client: &TlsClient) -> Result<Configs, String> {
 }
 
 fn verifier(client: &TlsClient) -> Result<Arc<WebPkiServerVerifier>, String> {
-    let roots = client.ca.as_deref().map_or_else(roots_of_host, |path| read_roots(path).map(Arc::new))?;
+    let roots = client.ca.as_deref().map_or_else(roots_of_host, |path| roots(path).map(Arc::new))?;
     let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider()).build();
     verifier.map_err(|error| error.to_string())
 }
@@ -71,14 +53,6 @@ fn config(client: &TlsClient, verifier: Arc<dyn ServerCertVerifier>) -> Result<C
     Ok(without_resumption(config))
 }
 
-fn read_roots(path: &Path) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
-        roots.add(certificate).map_err(|error| format!("{}: {error}", path.display()))?;
-    }
-    Ok(roots)
-}
-
 /// Read until there are some, and then kept: they are large, and the same for all probes.
 fn roots_of_host() -> Result<Arc<RootCertStore>, String> {
     static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
@@ -93,23 +67,4 @@ fn roots_of_host() -> Result<Arc<RootCertStore>, String> {
         return Err(format!("this host has no CA certificates{why}: install ca-certificates, or set `ca`"));
     }
     Ok(Arc::clone(ROOTS.get_or_init(|| Arc::new(roots))))
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let named = |error: String| format!("{}: {error}", path.display());
-    let text = limited_file::read(path, MAX_CERTIFICATES, Readers::Anyone)
-        .map_err(|error| named(error.to_string()))?;
-    let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
-    let found = found.map_err(|error| named(format!("not a PEM file: {error}")))?;
-    if found.is_empty() {
-        return Err(named("it has no certificate: expected PEM (-----BEGIN CERTIFICATE-----)".to_owned()));
-    }
-    Ok(found)
-}
-
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    let named = |error: String| format!("{}: {error}", path.display());
-    let text = limited_file::read(path, MAX_PRIVATE_KEY, Readers::OwnerAndGroup)
-        .map_err(|error| named(error.to_string()))?;
-    PrivateKeyDer::from_pem_slice(&text).map_err(|error| named(format!("not a private key: {error}")))
 }

@@ -1,0 +1,3 @@
+//! The nodes of a group share their flows, so that each can continue the connections of the others.
+
+pub mod tls;
