@@ -42,6 +42,7 @@ mod past;
 pub(crate) mod pins;
 pub(crate) mod preflight;
 pub mod shapes;
+pub mod shared_flow;
 mod takeover;
 
 pub use self::{
@@ -58,6 +59,7 @@ pub use self::{
     past::{Counted, Sum},
     pins::unfinished,
     preflight::{Cause, native_mtu_max},
+    shared_flow::SharedFlow,
 };
 
 /// Access to the maps. Only the controller writes to one.

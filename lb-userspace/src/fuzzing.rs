@@ -6,12 +6,15 @@
 use std::{fmt::Debug, net::SocketAddr};
 
 use futures_util::FutureExt as _;
+use prost::Message as _;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, join, sink},
     time::Instant,
 };
 
 use crate::{
+    datapath::SharedFlow,
+    group::wire::{Flow, Frame},
     probe::{
         Fault, agent,
         dns::{
@@ -70,6 +73,17 @@ pub fn exec_output(bytes: &[u8]) {
     output::keep(&mut pieces, two);
     assert_eq!(whole, pieces);
     assert!(!output::first_line(&whole).chars().any(char::is_control));
+}
+
+/// A frame of another node, without its length. What is sent on is what was read.
+pub fn group_frame(bytes: &[u8]) {
+    let Ok(frame) = Frame::parse(bytes) else { return };
+    for flow in frame.flows.iter().chain(&frame.ended) {
+        if let Ok(shared) = SharedFlow::try_from(flow) {
+            assert_eq!(&Flow::from(&shared), flow);
+        }
+    }
+    assert!(matches!(Frame::parse(&frame.encode_to_vec()), Ok(again) if again == frame));
 }
 
 /// The body of a gRPC response.
@@ -260,6 +274,7 @@ mod tests {
         ("dns_message", dns_message),
         ("dns_name", dns_name),
         ("exec_output", exec_output),
+        ("group_frame", group_frame),
         ("grpc_message", grpc_message),
         ("grpc_status", grpc_status),
         ("http_chunks", http_chunks),
