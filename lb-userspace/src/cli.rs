@@ -12,6 +12,7 @@ mod console;
 mod detach;
 pub mod failure;
 mod flow;
+mod group;
 mod ha;
 mod health;
 mod metrics;
@@ -211,6 +212,7 @@ async fn ask(
         ClientCommand::Backend { verb } => backend::backend(console, client, verb).await?,
         ClientCommand::Health { verb } => health::health(console, client, verb).await?,
         ClientCommand::Role { verb } => role::role(console, client, verb).await?,
+        ClientCommand::Group { verb } => group::group(console, client, verb).await?,
         ClientCommand::Flow { verb } => flow::flow(console, client, verb).await?,
         ClientCommand::Stats { of, watch } => stats::stats(console, client, of, watch).await?,
         ClientCommand::Metrics => metrics::metrics(console, client).await?,

@@ -226,6 +226,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
         track_file,
         announce_device: spec.announce.as_ref().map(|it| it.device.clone()),
         interfaces: Box::new(move || links.refresh()),
+        group: None,
     };
     let start = Start {
         config: options.config.clone(),

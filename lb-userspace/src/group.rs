@@ -19,6 +19,7 @@ mod occasionally;
 pub mod port;
 mod publisher;
 mod session;
+pub mod status;
 pub mod tls;
 pub mod wire;
 

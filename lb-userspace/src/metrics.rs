@@ -8,7 +8,7 @@ mod durations;
 mod families;
 mod family;
 
-use std::{collections::BTreeMap, net::IpAddr, time::SystemTime};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::SystemTime};
 
 use lb_common::{
     counters::{ActionCounters, BackendCounters, Tally},
@@ -17,6 +17,7 @@ use lb_common::{
 use prometheus::{TextEncoder, core::Collector, process_collector::ProcessCollector, proto::MetricFamily};
 
 use crate::{
+    group::status::GroupStatus,
     probe::ProbeOutcome,
     spec::rules::Family,
     view::{self, Presence},
@@ -33,6 +34,8 @@ pub struct Input {
     /// Whether each address of the services is on the device of `[announce]`. Empty without one.
     pub announced: Vec<(IpAddr, bool)>,
     pub services: Vec<Service>,
+    /// `None`: this node is alone.
+    pub group: Option<Arc<GroupStatus>>,
     pub interfaces: Vec<Interface>,
     /// IPv4, then IPv6.
     pub flow_tables: [FlowTable; 2],

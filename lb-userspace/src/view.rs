@@ -1,5 +1,6 @@
 //! Answers of the API: JSON in snake_case with units in names. These shapes do not change.
 
+mod group;
 mod status;
 
 use std::net::{IpAddr, SocketAddr};
@@ -11,6 +12,7 @@ use lb_common::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use self::group::{Group, GroupPeer};
 use self::status::ready_by_default;
 pub use self::status::{Announcement, Interface, Node, Presence, ServiceSummary, Status};
 use crate::{

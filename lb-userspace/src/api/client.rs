@@ -135,6 +135,10 @@ impl Client {
         self.get("/v1/roles").await
     }
 
+    pub async fn group(&self) -> Answer<view::Group> {
+        self.get("/v1/group").await
+    }
+
     pub async fn node(&self) -> Answer<view::Node> {
         self.get("/v1/node").await
     }

@@ -46,6 +46,7 @@ pub fn socket(controller: ControllerHandle) -> Router {
         .route("/v1/status", asks(MethodFilter::GET, Request::Status))
         .route("/v1/node", asks(MethodFilter::GET, Request::Node))
         .route("/v1/node/drain", post(drain_node).delete(undrain_node))
+        .route("/v1/group", asks(MethodFilter::GET, Request::Group))
         .route("/v1/services", asks(MethodFilter::GET, Request::Services))
         .route("/v1/services/{service}", get(service))
         .route("/v1/services/{service}/fence", post(fence).delete(unfence))

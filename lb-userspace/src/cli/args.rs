@@ -153,6 +153,11 @@ pub enum ClientCommand {
         #[command(subcommand)]
         verb: RoleVerb,
     },
+    /// Show the nodes that share flows
+    Group {
+        #[command(subcommand)]
+        verb: GroupVerb,
+    },
     /// Show and run health checks
     Health {
         #[command(subcommand)]
@@ -318,6 +323,12 @@ pub enum RoleVerb {
         #[arg(value_name = "SERVICE/BACKEND")]
         name: BackendName,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum GroupVerb {
+    /// Show this node and its peers: which flows go where, and how late
+    Status,
 }
 
 #[derive(Debug, Subcommand)]

@@ -75,6 +75,16 @@ impl<'a> Console<'a> {
         Ok(())
     }
 
+    /// A title and lines, after a blank line; nothing if there are no lines.
+    pub fn section(&mut self, title: &str, lines: &[String]) -> Result<(), Failure> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        self.line("")?;
+        self.line(title)?;
+        lines.iter().try_for_each(|line| self.line(&format!("  {}", printable(line))))
+    }
+
     pub fn line(&mut self, line: &str) -> Result<(), Failure> {
         Ok(writeln!(self.stdout, "{line}")?)
     }

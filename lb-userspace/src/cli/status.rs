@@ -5,7 +5,7 @@ mod verdict;
 use super::{
     console::Console,
     failure::Failure,
-    role, service,
+    group, role, service,
     table::{Table, Tone},
     units,
 };
@@ -28,10 +28,10 @@ pub async fn show(console: &mut Console<'_>, client: &Client) -> Result<(), Fail
     console.table(interfaces(&status.interfaces))?;
     console.line("")?;
     console.table(services(&status.services))?;
-    section(console, "not on this host (another node has them, or no node does):", &status.node.missing)?;
-    section(console, "without a primary:", &role::without_primary(&status.roles))?;
-    section(console, "changed by commands (not in the configuration file):", &status.overlay)?;
-    section(console, "warnings:", &status.warnings)
+    console.section("not on this host (another node has them, or no node does):", &status.node.missing)?;
+    console.section("without a primary:", &role::without_primary(&status.roles))?;
+    console.section("changed by commands (not in the configuration file):", &status.overlay)?;
+    console.section("warnings:", &status.warnings)
 }
 
 /// Never fails: what cannot be determined is UNKNOWN.
@@ -54,16 +54,16 @@ fn facts(status: &Status) -> Vec<(&'static str, String)> {
         (Some(error), _) => format!("failed, the previous configuration is in use: {error}"),
         (None, false) => "failed, the previous configuration is in use".to_owned(),
     };
-    let announced = status.node.announce.iter().map(|it| ("announced", announced(it)));
+    let announced = status.node.announce.as_ref().map(|it| ("announced", announced(it)));
+    let group = status.group.as_ref().map(|group| ("group", group::summary(group)));
     let backends: u32 = status.services.iter().map(|service| service.backends).sum();
-    let mut facts = vec![
+    let about = [
         ("version", format!("{}, up {}", status.version, units::age(status.uptime_seconds))),
         ("config", status.config.clone()),
         ("last reload", reload),
         ("node", node(&status.node)),
     ];
-    facts.extend(announced);
-    facts.extend([
+    let sizes = [
         (
             "flows",
             format!(
@@ -75,8 +75,8 @@ fn facts(status: &Status) -> Vec<(&'static str, String)> {
         ("backends", format!("{backends} of {}", status.backends_max)),
         ("slots", format!("{} of {}", status.slots, status.slots_max)),
         ("memory", format!("{} in maps", units::size(status.map_memory_bytes))),
-    ]);
-    facts
+    ];
+    about.into_iter().chain(announced).chain(group).chain(sizes).collect()
 }
 
 fn node(node: &Node) -> String {
@@ -117,18 +117,6 @@ fn services(services: &[ServiceSummary]) -> Table {
         table.row(tone, [it.name.clone(), up, it.backends_serving.to_string(), ready, state]);
     }
     table
-}
-
-fn section(console: &mut Console<'_>, title: &str, lines: &[String]) -> Result<(), Failure> {
-    if lines.is_empty() {
-        return Ok(());
-    }
-    console.line("")?;
-    console.line(title)?;
-    for line in lines {
-        console.line(&format!("  {}", printable(line)))?;
-    }
-    Ok(())
 }
 
 // The exit codes of monitoring plugins have their own meaning. Only this one is the same.

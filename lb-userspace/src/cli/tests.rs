@@ -38,7 +38,7 @@ macro_rules! golden {
     };
 }
 
-golden! { backend changes check detach drain flow ha health reload role service stats status terminal usage }
+golden! { backend changes check detach drain flow group ha health reload role service stats status terminal usage }
 
 #[test]
 fn metrics_are_printed_as_the_daemon_sends_them() {

@@ -1,11 +1,12 @@
 //! The controller's interface to the host: all of its IO except the datapath.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use super::roles::RoleMemory;
 use crate::{
     announced_addresses::Placed,
     datapath::Attached,
+    group::status::GroupStatus,
     problem::Problem,
     spec::{Spec, overlay::Overlay},
 };
@@ -28,6 +29,8 @@ pub trait Host {
     fn announce(&mut self, address: IpAddr) -> anyhow::Result<()>;
     /// Takes off an address that xlb has put there.
     fn withdraw(&mut self, address: &Placed) -> anyhow::Result<()>;
+    /// What the exchange of flows says of the group. `None`: this node is alone.
+    fn group(&self) -> Option<Arc<GroupStatus>>;
     /// Lists the interfaces that the program is attached to.
     fn attached(&mut self) -> anyhow::Result<Vec<Attached>>;
     /// Lists the addresses of this host.

@@ -1,14 +1,16 @@
 //! The controller's interface to the host, in production.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr, path::PathBuf};
+use std::{collections::BTreeSet, fmt, net::IpAddr, path::PathBuf, sync::Arc};
 
 use anyhow::Context;
+use tokio::sync::watch;
 
 use super::{Host, roles::RoleMemory};
 use crate::{
     announced_addresses::{self, Placed},
     datapath::{Attached, preflight},
     drain_store,
+    group::status::GroupStatus,
     hash_key::KeyError,
     problem::{Problem, ProblemKind},
     role_store,
@@ -26,6 +28,8 @@ pub struct LocalHost {
     pub track_file: TrackFile,
     pub announce_device: Option<String>,
     pub interfaces: ListInterfaces,
+    /// `None`: this node is alone.
+    pub group: Option<watch::Receiver<Arc<GroupStatus>>>,
 }
 
 impl Host for LocalHost {
@@ -78,6 +82,10 @@ impl Host for LocalHost {
         announced_addresses::take(address)
     }
 
+    fn group(&self) -> Option<Arc<GroupStatus>> {
+        self.group.as_ref().map(|status| Arc::clone(&status.borrow()))
+    }
+
     fn attached(&mut self) -> anyhow::Result<Vec<Attached>> {
         (self.interfaces)()
     }
@@ -93,12 +101,13 @@ impl Host for LocalHost {
 
 impl fmt::Debug for LocalHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { config, store, track_file, announce_device, interfaces: _ } = self;
+        let Self { config, store, track_file, announce_device, interfaces: _, group } = self;
         f.debug_struct("LocalHost")
             .field("config", config)
             .field("store", store)
             .field("track_file", track_file)
             .field("announce_device", announce_device)
+            .field("group", group)
             .finish_non_exhaustive()
     }
 }
@@ -155,6 +164,7 @@ mod tests {
             track_file: TrackFile::beside(&directory.path().join("xlb.sock")),
             announce_device: None,
             interfaces: Box::new(|| Ok(Vec::new())),
+            group: None,
         }
     }
 }

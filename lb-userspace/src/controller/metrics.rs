@@ -76,6 +76,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             state: self.state.node_presence(),
             announced: self.announced(),
             services,
+            group: self.host.group(),
             interfaces: self.interfaces().into_iter().map(|view| interface(view, &totals)).collect(),
             flow_tables: self.with_facts(|facts| facts.flow_tables(&self.capacity)),
             reasons: totals.reasons,

@@ -1,6 +1,6 @@
 //! Requests, answered in the order in which they arrive.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use log::{info, warn};
 
@@ -80,6 +80,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Request::Readiness { service: Some(service), reply } => reply.send(self.unready_for(&service)),
             Request::Node(reply) => reply.send(Ok(self.node(now))),
             Request::DrainNode { is_drained, reply } => reply.send(self.drain_node(is_drained, now)),
+            Request::Group(reply) => reply.send(self.group()),
             Request::Services(reply) => reply.send(Ok(self.with_facts(|facts| facts.services()))),
             Request::Backends { service, reply } => reply.send(self.backends(service.as_deref())),
             Request::Backend { backend, reply } => reply.send(self.backend(&backend)),
@@ -158,6 +159,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             uptime_seconds: now.saturating_duration_since(self.since.instant).as_secs(),
             config: self.config.display().to_string(),
             node: self.node(now),
+            group: self.group().ok(),
             interfaces: self.interfaces(),
             services: self.with_facts(|facts| facts.summaries()),
             roles: self.service_roles(now),
@@ -172,6 +174,13 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             slots: self.state.slots(),
             slots_max: self.capacity.room.slots,
         }
+    }
+
+    fn group(&self) -> Result<view::Group, Problem> {
+        let alone =
+            || Problem::new(ProblemKind::NotFound, "this node is alone: the configuration has no [group]");
+        let status = self.host.group().ok_or_else(alone)?;
+        Ok(view::Group::of(&status, SystemTime::now()))
     }
 
     /// The attached interfaces, then configured ones that are not attached.
@@ -305,6 +314,7 @@ impl Pending {
             Request::Readiness { .. }
             | Request::Node(_)
             | Request::DrainNode { .. }
+            | Request::Group(_)
             | Request::Roles(_)
             | Request::Fence { .. }
             | Request::Unfence { .. }

@@ -60,6 +60,8 @@ pub enum Request {
         /// The reply channel.
         reply: Reply<view::Node>,
     },
+    /// `GET /v1/group`: the nodes that share flows.
+    Group(Reply<view::Group>),
     /// `GET /v1/services`, in the order of the file.
     Services(Reply<Vec<view::Service>>),
     /// `GET /v1/backends`, or those of one service, in the order of the file.
@@ -169,6 +171,7 @@ macro_rules! with_reply {
             Request::Readiness { reply: $reply, .. } => $action,
             Request::Node($reply) => $action,
             Request::DrainNode { reply: $reply, .. } => $action,
+            Request::Group($reply) => $action,
             Request::Services($reply) => $action,
             Request::Backends { reply: $reply, .. } => $action,
             Request::Backend { reply: $reply, .. } => $action,
@@ -214,6 +217,7 @@ impl fmt::Display for Request {
             Self::Node(_) => f.write_str("node"),
             Self::DrainNode { is_drained: true, .. } => f.write_str("drain of this node"),
             Self::DrainNode { is_drained: false, .. } => f.write_str("end of the drain of this node"),
+            Self::Group(_) => f.write_str("group"),
             Self::Services(_) => f.write_str("services"),
             Self::Backends { service: None, .. } => f.write_str("backends"),
             Self::Backends { service: Some(service), .. } => write!(f, "backends of {service}"),

@@ -1,5 +1,6 @@
 //! A fake balancer: two services in memory, which requests show and change.
 
+mod group;
 mod roles;
 
 use std::{
@@ -59,6 +60,7 @@ impl Balancer {
                 let state = if is_drained { Presence::Standby } else { node.state };
                 reply.send(Ok(view::Node { state, ..node }));
             }
+            Request::Group(reply) => reply.send(Ok(group::group())),
             Request::Readiness { reply, .. } => reply.send(Ok(Vec::new())),
             Request::Services(reply) => reply.send(Ok(self.services())),
             Request::Backends { service, reply } => reply.send(self.backends(service.as_deref())),
@@ -103,6 +105,7 @@ impl Balancer {
             state: Presence::Active,
             announced: Vec::new(),
             services: Vec::new(),
+            group: None,
             interfaces: Vec::new(),
             flow_tables: Family::ALL.map(table),
             map_updates: 0,
@@ -218,6 +221,7 @@ impl Balancer {
                 missing: vec!["192.0.2.53 (dns): ip address add 192.0.2.53/32 dev eth0".to_owned()],
                 announce: None,
             },
+            group: Some(group::group()),
             interfaces: vec![interface("eth0", 2), interface("eth1", 3)],
             roles: Vec::new(),
             services: vec![

@@ -1,5 +1,7 @@
 //! The families, in the order of the output: interfaces and tables, services, backends, the daemon.
 
+mod group;
+
 use std::time::SystemTime;
 
 use lb_common::{
@@ -36,6 +38,7 @@ pub fn families(input: &Input) -> Vec<MetricFamily> {
     all.push(certificates(input));
     all.extend(program(input));
     all.extend(flows(input));
+    all.extend(group::families(input));
     all.push(map_updates(input));
     all.extend(reload(input));
     all.into_iter().filter_map(Family::finish).collect()

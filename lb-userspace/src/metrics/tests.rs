@@ -12,6 +12,7 @@ use lb_common::{
 };
 
 use super::*;
+use crate::group::status::PeerStatus;
 use crate::spec::{AdminState, LinkMode, OnDown, OnRefused, Scheduler, rules::Family};
 
 #[test]
@@ -68,6 +69,15 @@ fn the_text_has_each_family_with_its_labels() {
         r#"xlb_flows_max{family="ipv6",state="established"} 65536"#,
         r#"xlb_flows_max{family="ipv6",state="half_open"} 65536"#,
         r#"xlb_program_attached{interface="eth0",mode="generic"} 1"#,
+        r#"xlb_group_peer_connected{peer="lb-2"} 1"#,
+        r#"xlb_group_peer_connected{peer="lb-3"} 0"#,
+        r#"xlb_group_flows_held{peer="lb-2"} 4"#,
+        r#"xlb_group_lag_seconds{peer="lb-2"} 0.25"#,
+        r#"xlb_group_flows_sent_total{peer="lb-2"} 5"#,
+        r#"xlb_group_flows_received_total{peer="lb-2"} 6"#,
+        r#"xlb_group_resyncs_total{peer="lb-2"} 7"#,
+        r#"xlb_group_flows_skipped_total{peer="lb-2",reason="no_service"} 8"#,
+        "xlb_group_events_lost_total 9",
         "xlb_config_last_reload_successful 0",
         "xlb_config_last_reload_success_timestamp_seconds 1700000000.5",
     ] {
@@ -106,10 +116,13 @@ fn an_empty_configuration_gives_a_valid_text() {
     let mut input = input();
     input.services.clear();
     input.interfaces.clear();
+    input.group = None;
 
     let text = render(&input).unwrap();
 
-    assert!(text.contains("xlb_build_info") && !text.contains("xlb_backend_up"));
+    assert!(
+        text.contains("xlb_build_info") && !text.contains("xlb_backend_up") && !text.contains("xlb_group")
+    );
     assert!(text.contains("process_resident_memory_bytes"));
 }
 
@@ -231,6 +244,7 @@ fn input() -> Input {
             panic: vec![(Family::V4, true), (Family::V6, false)],
             backends: vec![up, down],
         }],
+        group: Some(Arc::new(group())),
         interfaces: vec![Interface {
             view: view::Interface {
                 name: "eth0".to_owned(),
@@ -265,6 +279,23 @@ fn input() -> Input {
         last_reload_success: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_500),
         process: process(),
     }
+}
+
+fn group() -> GroupStatus {
+    let peer = PeerStatus {
+        node: "lb-2".to_owned(),
+        is_connected: true,
+        held: 4,
+        received: 6,
+        skipped: [("no_service", 8)].into(),
+        is_subscribed: true,
+        sent: 5,
+        resyncs: 7,
+        lag: Duration::from_millis(250),
+        ..PeerStatus::default()
+    };
+    let other = PeerStatus { node: "lb-3".to_owned(), is_connected: true, ..PeerStatus::default() };
+    GroupStatus { events_lost: 9, peers: vec![peer, other], ..GroupStatus::default() }
 }
 
 fn service() -> view::Service {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FlowCount, ServiceRole};
+use super::{FlowCount, Group, ServiceRole};
 use crate::{
     named::{self, json_by_name, named},
     spec::LinkMode,
@@ -22,6 +22,9 @@ pub struct Status {
     /// Whether this host has the addresses of the services.
     #[serde(default)]
     pub node: Node,
+    /// The nodes that share flows. `null`: this node is alone.
+    #[serde(default)]
+    pub group: Option<Group>,
     /// Attached interfaces, then configured ones that are not attached.
     pub interfaces: Vec<Interface>,
     /// In the order of the file.

@@ -2,7 +2,7 @@
 
 use crate::{
     api::client,
-    cli::role,
+    cli::{group, role},
     probe::Role,
     text::{counted, printable},
     view::{Presence, Status},
@@ -87,21 +87,25 @@ fn impaired(status: &Status) -> Vec<String> {
     let down = down.map(|it| format!("{}: {} of {} backends up", it.name, it.backends_up, it.backends));
     let reload = (!status.last_reload_successful).then(|| "the last reload failed".to_owned());
     let drained = status.node.drained.then(|| "this node is drained: `xlb ha ready` ends that".to_owned());
-    down.chain(reload).chain(drained).chain(status.warnings.iter().cloned()).collect()
+    let lost = status.group.iter().flat_map(group::lost);
+    down.chain(reload).chain(drained).chain(lost).chain(status.warnings.iter().cloned()).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
     use crate::{
+        group::status::{GroupStatus, PeerStatus},
         spec::LinkMode,
-        view::{FlowCount, Interface, Node, PrimaryState, ServiceRole, ServiceSummary},
+        view::{FlowCount, Group, Interface, Node, PrimaryState, ServiceRole, ServiceSummary},
     };
 
     #[test]
     fn the_worst_finding_decides() {
         type Change = fn(&mut Status);
-        let cases: [(Change, Level, &str); 10] = [
+        let cases: [(Change, Level, &str); 11] = [
             (|it| it.node.state = Presence::Standby, Level::Ok, "XLB OK: standby, 1 service, 2 backends up"),
             (|_| {}, Level::Ok, "XLB OK: 1 service, 2 backends up"),
             (|it| it.services[0].backends_up = 1, Level::Warning, "XLB WARNING: web: 1 of 2 backends up"),
@@ -109,6 +113,11 @@ mod tests {
                 |it| it.node.drained = true,
                 Level::Warning,
                 "XLB WARNING: this node is drained: `xlb ha ready` ends that",
+            ),
+            (
+                |it| it.group = Some(with_a_lost_peer()),
+                Level::Warning,
+                "XLB WARNING: peer lb-3 is not connected",
             ),
             (|it| it.last_reload_successful = false, Level::Warning, "XLB WARNING: the last reload failed"),
             (|it| it.warnings.push("a | b".into()), Level::Warning, "XLB WARNING: a / b"),
@@ -180,6 +189,17 @@ mod tests {
         }
     }
 
+    fn with_a_lost_peer() -> Group {
+        let peer = |node: &str, is_subscribed| PeerStatus {
+            node: node.into(),
+            is_connected: true,
+            is_subscribed,
+            ..PeerStatus::default()
+        };
+        let peers = vec![peer("lb-2", true), peer("lb-3", false)];
+        Group::of(&GroupStatus { peers, ..GroupStatus::default() }, SystemTime::UNIX_EPOCH)
+    }
+
     fn good() -> Status {
         Status {
             version: "0.1.0".into(),
@@ -193,6 +213,7 @@ mod tests {
                 mtu: 1500,
             }],
             node: Node::default(),
+            group: None,
             roles: Vec::new(),
             services: vec![ServiceSummary {
                 name: "web".into(),

@@ -1,6 +1,9 @@
 //! Requests of the CLI.
 
+use std::sync::Arc;
+
 use super::*;
+use crate::group::status::GroupStatus;
 
 #[test]
 fn an_added_backend_is_probed_and_then_serves_after_the_others() {
@@ -42,6 +45,20 @@ fn missing_objects_are_not_found() {
     for problem in [no_service, no_backend, no_target] {
         assert_eq!(problem.kind, ProblemKind::NotFound);
     }
+}
+
+#[test]
+fn a_node_shows_its_group_if_it_is_in_one() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+    let alone = world.ask(Request::Group).unwrap_err();
+    assert_eq!((alone.kind, world.status().group), (ProblemKind::NotFound, None));
+
+    let status = GroupStatus { node: "lb-1".into(), ports: (1, 2), ..GroupStatus::default() };
+    world.host().group = Some(Arc::new(status));
+
+    let group = world.ask(Request::Group).unwrap();
+    assert_eq!((group.node.as_str(), group.port_share, group.port_shares), ("lb-1", 1, 2));
+    assert_eq!(world.status().group, Some(group));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -20,6 +21,7 @@ use crate::{
     },
     datapath::{Attached, Capacity, Flow, memory::Memory, shapes::Sizes},
     event::{Answer, Event, Health, Path, Reply, Request, Since, Target},
+    group::status::GroupStatus,
     problem::Problem,
     spec::{AdminState, BackendName, BackendPatch, Limits, NewBackend, Service, Spec, overlay::Overlay},
     view::{self, FlowQuery},
@@ -59,6 +61,7 @@ pub struct FakeHost {
     /// Saving fails.
     pub is_full: bool,
     pub addresses: BTreeSet<IpAddr>,
+    pub group: Option<Arc<GroupStatus>>,
     pub local_ports: (u16, u16),
     /// The reason why interfaces and pins cannot be restored.
     pub pins_failure: Option<&'static str>,
@@ -91,6 +94,10 @@ impl Host for FakeHost {
         }
         self.is_drained = is_drained;
         Ok(())
+    }
+
+    fn group(&self) -> Option<Arc<GroupStatus>> {
+        self.group.clone()
     }
 
     fn track(&mut self, value: i16) -> anyhow::Result<()> {
@@ -169,6 +176,7 @@ impl World {
             placed: BTreeSet::new(),
             is_read_only: false,
             is_full: false,
+            group: None,
             pins_failure: None,
             addresses: [].into(),
             local_ports: LOCAL_PORTS,
@@ -232,6 +240,7 @@ impl World {
             tracked: Vec::new(),
             placed: host.placed.clone(),
             is_read_only: false,
+            group: host.group.clone(),
             is_full: false,
             pins_failure: None,
             addresses: host.addresses.clone(),
