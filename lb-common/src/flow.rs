@@ -9,10 +9,12 @@
 //! Records are read like a seqlock: read the word, copy the needed fields, read the word again. If the generation is the
 //! same, all fields belong to one owner.
 
+mod id;
 mod index;
 mod state;
 
 pub use self::{
+    id::FlowId,
     index::{BucketIndex, LineIndex, RecordIndex},
     state::State,
 };

@@ -52,11 +52,14 @@ pub const ANSWER_DEBT_BYTES: u32 = 4096;
 pub const LEAST_SLOTS: u32 = 64;
 /// Size of the ring buffer for neighbour requests, in bytes.
 pub const EVENT_RING_BYTES: usize = 16 * 1024;
+/// Size of the ring buffer for events of flows that are shared, in bytes. An event takes 16, so it holds those of a second with
+/// 30,000 new flows.
+pub const FLOW_EVENT_RING_BYTES: u32 = 1024 * 1024;
 /// Trace lines per CPU and second, so that traces cannot overload a busy host.
 pub const TRACES_PER_SECOND: u32 = 1000;
 /// Size of the trace ring buffer, in bytes. A line has at most 512 bytes, so one CPU fills it in a quarter of a second.
 pub const TRACE_RING_BYTES: u32 = 128 * 1024;
-/// Size of that ring buffer without traces: the smallest that the kernel accepts.
+/// Size of a ring buffer that is not used: the smallest that the kernel accepts.
 pub const IDLE_RING_BYTES: u32 = 4096;
 
 /// Maximum number of flows per family, because a reply index entry has 24 bits for the record.

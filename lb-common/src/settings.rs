@@ -17,7 +17,7 @@ pub struct Settings {
     pub shape4: Shape,
     /// The IPv6 table.
     pub shape6: Shape,
-    /// Source ports of full-nat flows.
+    /// Source ports of full-nat flows, on all nodes that have the same sources.
     pub ports: PortPool,
     /// The number of services that the maps were created for.
     pub services: u32,
@@ -29,6 +29,12 @@ pub struct Settings {
     pub clock: Ticks,
     /// Secret keys of the pickers that hash. Equal on all nodes that share their configuration.
     pub hash_keys: [u64; 6],
+    /// Nonzero: packets of no known flow are dropped without an answer, because another node may know the flow.
+    pub is_quiet: u32,
+    /// Zero.
+    pub zero: u32,
+    /// Those of [`Settings::ports`] that this node gives to new flows.
+    pub own_ports: PortPool,
 }
 
 crate::fields!(Settings {
@@ -42,7 +48,10 @@ crate::fields!(Settings {
     backends,
     next_backend_id,
     clock,
-    hash_keys
+    hash_keys,
+    is_quiet,
+    zero,
+    own_ports
 });
 
 impl Settings {
@@ -50,7 +59,7 @@ impl Settings {
     pub const SECTION: &str = ".bss.SETTINGS";
 }
 
-const _: () = assert!(size_of::<Settings>() == 8 + 48 + 32 + 8 + 8 + 8 + 48);
+const _: () = assert!(size_of::<Settings>() == 8 + 48 + 32 + 8 + 8 + 8 + 48 + 8 + 8);
 
 /// Source ports: two ranges, below and above the host's ephemeral ports.
 #[repr(C)]
@@ -78,6 +87,21 @@ impl PortPool {
             low_count: low,
             high_first: last.wrapping_add(1),
             high_count: u16::MAX - last,
+        }
+    }
+
+    /// The ports of one of several nodes that have the same sources: no port belongs to two of them.
+    #[must_use]
+    pub const fn share(self, node: u32, nodes: u32) -> Self {
+        let (first, end) = (self.size() * node / nodes, self.size() * (node + 1) / nodes);
+        let low = self.low_count as u32;
+        let (low_first, low_end) = (if first < low { first } else { low }, if end < low { end } else { low });
+        let (high_first, high_end) = (first - low_first, end - low_end);
+        Self {
+            low_first: self.low_first + low_first as u16,
+            low_count: (low_end - low_first) as u16,
+            high_first: self.high_first.wrapping_add(high_first as u16),
+            high_count: (high_end - high_first) as u16,
         }
     }
 
@@ -113,6 +137,22 @@ mod tests {
         assert_eq!(PortPool::around(1024, u16::MAX).size(), 0);
         let pool = PortPool::around(1, 500);
         assert_eq!((pool.size(), pool.port(0)), (64_512, 1024));
+    }
+
+    #[test]
+    fn nodes_divide_the_ports() {
+        let pool = PortPool::around(32_768, 60_999);
+        for nodes in 1..=16 {
+            let shares = (0..nodes).map(|node| pool.share(node, nodes));
+            let ports: std::vec::Vec<u16> = shares
+                .clone()
+                .flat_map(|share| (0..share.size()).map(move |index| share.port(index)))
+                .collect();
+
+            assert!(ports.iter().copied().eq((0..pool.size()).map(|index| pool.port(index))), "{nodes}");
+            let sizes: std::vec::Vec<u32> = shares.map(PortPool::size).collect();
+            assert!(sizes.iter().all(|size| size.abs_diff(sizes[0]) <= 1), "{sizes:?}");
+        }
     }
 
     extern crate std;

@@ -18,13 +18,15 @@ use crate::{
 };
 
 /// What differs between IPv4 and IPv6.
-pub trait Family: Copy + 'static {
+pub trait Family: Copy + PartialEq + core::fmt::Debug + 'static {
     /// An address as it is in a packet.
     type Address: Copy + PartialEq + core::fmt::Debug + 'static;
     /// The rest of a record's last cache line.
     type Spare: 'static;
     /// The IP header.
     type Header: Header;
+    /// Is it IPv6?
+    const IS_V6: bool;
     /// The number of this family's ICMP.
     const ICMP: u8;
     /// The Ethernet header's number of this family.
@@ -99,6 +101,7 @@ impl Family for V4 {
     type Address = V4;
     type Spare = [u32; 0];
     type Header = Ipv4Hdr;
+    const IS_V6: bool = false;
     const ICMP: u8 = 1;
     const ETHERTYPE: Be16 = Ethernet::IPV4;
 
@@ -165,6 +168,7 @@ impl Family for V6 {
     type Address = V6;
     type Spare = [u32; 4];
     type Header = Ipv6Hdr;
+    const IS_V6: bool = true;
     const ICMP: u8 = 58;
     const ETHERTYPE: Be16 = Ethernet::IPV6;
 

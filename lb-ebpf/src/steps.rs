@@ -54,7 +54,7 @@ pub trait Steps<F: Family>: Storage<F> + Sized {
         protocol: u32,
         now: Ticks,
     ) -> Result<Candidate, Reason> {
-        evict::candidate(self, bucket, preferred, protocol, now)
+        evict::candidate(self, self.settings(), bucket, preferred, protocol, now)
     }
 
     /// [`reply_tuple::write`]

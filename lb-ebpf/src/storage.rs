@@ -6,7 +6,7 @@ use lb_common::{
     clock::Ticks,
     counters::{BackendNumber, ServiceNumber},
     event::NeighbourWanted,
-    flow::{Bucket, BucketIndex, LineIndex, ReplyLine, State},
+    flow::{Bucket, BucketIndex, LineIndex, RecordIndex, ReplyLine, State},
     hop::{Hop, Interface, InterfaceIndex},
     net::{Address, Be16},
     pool::{Members, Pool, PoolNumber, SlotIndex, SourceSet, SourceSetNumber, Turn},
@@ -92,6 +92,8 @@ pub trait FlowTable<F: Family>: Sized {
     fn half_open(&self) -> Option<HalfOpen<'_>>;
     /// The load of the backend with this id. `None`: there is no such backend any more.
     fn load(&self, id: BackendId) -> Option<&Load>;
+    /// Reports that the owner of this generation of a record has become [shared](State::is_shared), or is shared no more.
+    fn report(&self, record: RecordIndex, generation: u32);
 
     /// [`transition::count`]. The kernel calls it out of line.
     #[inline(always)]

@@ -1,6 +1,7 @@
 //! The flow table, xlb's conntrack: records, the reply index that leads replies to them, and how a record is reserved,
 //! filled, kept alive and freed.
 
+pub mod adopt;
 pub mod evict;
 pub mod expire;
 pub mod half_open;

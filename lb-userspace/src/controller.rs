@@ -24,6 +24,7 @@ mod index;
 mod intent;
 mod listing;
 pub mod local_host;
+pub mod membership;
 mod metrics;
 mod pace;
 mod pinned;
@@ -69,6 +70,7 @@ use self::{
     ejections::Ejections,
     index::Indexed,
     intent::Intent,
+    membership::Membership,
     metrics::Scrapes,
     pace::Pace,
     presence::LastPresence,
@@ -167,6 +169,7 @@ pub struct Controller<D, H> {
     presence: LastPresence,
     track: Track,
     announce: Announce,
+    membership: Membership,
     readiness: LastReadiness,
     ejections: Ejections,
     /// When each warning began, and whether it was logged.
@@ -264,6 +267,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             presence: LastPresence::unknown(now),
             track: Track::new(start.is_drained),
             announce: Announce::new(device, now),
+            membership: Membership::default(),
             local_ports,
             have,
             trust: Trust::Full,
@@ -316,6 +320,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Event::RoutingChanged => self.state.routing_changed(),
             Event::LinksChanged | Event::PinsRemoved => self.links_changed = true,
             Event::GracePeriodEnded(round) => self.grace_period_ended(round, now),
+            Event::GroupChanged => self.all_changed = true,
             Event::Request(request) => self.queue(request, now),
         }
     }
@@ -333,6 +338,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             self.watched.grace_periods.send_replace(round);
         }
         self.all_changed |= links_changed;
+        self.keep_quiet(now);
         let is_confirming = self.readiness.due().is_some_and(|due| due <= now);
         if (self.may_differ() || is_confirming)
             && !self.is_waiting_for_retry(now)
@@ -349,6 +355,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             warn!("{error:#}");
         }
         self.answer(now);
+        self.publish_view(now);
         // After the answers, because commands reconcile, too; and a change is not delayed by its warnings.
         let all_changed = std::mem::take(&mut self.all_changed);
         if all_changed {
@@ -395,6 +402,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             self.confirm_due(),
             self.track.due(),
             self.announce.due(),
+            self.membership.due(now),
         ]
         .into_iter()
         .chain(looks);

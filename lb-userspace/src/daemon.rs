@@ -11,6 +11,7 @@
 
 mod boot;
 mod grace_periods;
+mod group;
 mod metrics;
 mod pins;
 mod signals;
@@ -47,12 +48,12 @@ use crate::{
     datapath::{
         self, DetachError, Fit, OpenError, Opened,
         preflight::{self, Cause, host},
-        shapes::memory::Memory,
+        shapes::{Rings, memory::Memory},
     },
     drain_store, duration,
     event::Since,
     exit::Exit,
-    group::tls,
+    group::{self as peers, tls},
     hash_key::{HashKey, KeyError},
     health,
     interface_address::InterfaceAddress,
@@ -87,7 +88,8 @@ pub fn check(file: &Path) -> Result<Checked, Failure> {
         .iter()
         .filter_map(|it| tls::check_files(it).and_then(|()| tls::check_certificate(it)).err());
     let warnings = warnings.chain(group).collect();
-    Ok(Checked { memory: Memory::of(spec.limits, cpus), ports, warnings, spec })
+    let rings = Rings { flow_events: Rings::flow_events(spec.group.is_some()), ..Rings::IDLE };
+    Ok(Checked { memory: Memory::of(spec.limits, rings, cpus), ports, warnings, spec })
 }
 
 /// `xlb detach` without a running daemon: removes what an earlier one left. `false`: there was nothing.
@@ -178,6 +180,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
         Some(address) => Some(Pending::bind(address, Part::Metrics, None).map_err(not_bound)?),
         None => None,
     };
+    let listener = spec.group.as_ref().map(peers::bind).transpose().map_err(not_bound)?;
     // After the address is bound, because that creates its directory.
     let socket = options.socket.as_deref().unwrap_or(&spec.api.socket);
     let track_file = TrackFile::beside(socket);
@@ -212,6 +215,12 @@ async fn serve(options: Options) -> Result<(), Failure> {
         tasks.spawn(datapath::log_traces(traces, stop.clone()));
     }
     tasks.spawn(signals::reload_on_hangup(signals.hangup, events.clone(), stop.clone()));
+    let group = match (&spec.group, opened.shared, listener) {
+        (Some(group), Some(tables), Some(listener)) => {
+            Some(group::join(group, tables, listener, &events, &stop, &mut tasks))
+        }
+        (Some(_) | None, Some(_) | None, Some(_) | None) => None,
+    };
     let controller_handle =
         ControllerHandle::new(events, |target| Box::pin(async move { health::probe_once(&target).await }));
     if let Some(metrics) = metrics {
@@ -226,7 +235,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
         track_file,
         announce_device: spec.announce.as_ref().map(|it| it.device.clone()),
         interfaces: Box::new(move || links.refresh()),
-        group: None,
+        group,
     };
     let start = Start {
         config: options.config.clone(),

@@ -29,7 +29,7 @@ mod backends;
 mod detach;
 mod filter;
 mod first_release;
-mod flows;
+pub(crate) mod flows;
 mod kernel;
 pub mod layout;
 mod lock;
@@ -43,6 +43,7 @@ pub(crate) mod pins;
 pub(crate) mod preflight;
 pub mod shapes;
 pub mod shared_flow;
+pub(crate) mod sharing;
 mod takeover;
 
 pub use self::{
@@ -52,7 +53,7 @@ pub use self::{
         KernelDatapath,
         grace_period::wait as wait_for_grace_period,
         neighbour_requests::{NeighbourRequests, forward_neighbour_requests},
-        object,
+        object, ticks_now,
         traces::{Traces, log_traces},
     },
     open::{Fit, OpenError, Opened, judge, open},
@@ -60,6 +61,7 @@ pub use self::{
     pins::unfinished,
     preflight::{Cause, native_mtu_max},
     shared_flow::SharedFlow,
+    sharing::{Adopted, Ending, FlowEvents, Placement, Reading, Resets, SharedTables},
 };
 
 /// Access to the maps. Only the controller writes to one.
@@ -126,6 +128,8 @@ pub struct Snapshot {
     pub hop_generation: u32,
     /// The key of the pickers that hash.
     pub hash_key: HashKey,
+    /// Packets of no known flow are dropped without an answer, because another node may know the flow.
+    pub is_quiet: bool,
 }
 
 /// A [`lb_common::service::ServiceKey`] with an order. Port 0 marks an address of the load balancer.
@@ -194,6 +198,8 @@ pub enum Op {
     SetHopGeneration(u32),
     /// New flows are hashed with this key from now on.
     SetHashKey(HashKey),
+    /// Whether packets of no known flow are dropped without an answer.
+    SetQuiet(bool),
     /// Clients are no longer served.
     DeleteService(Listen),
     /// By pool number.
@@ -247,6 +253,8 @@ impl fmt::Display for Op {
                 write!(f, "set the generation of next hops to {generation}")
             }
             Self::SetHashKey(_) => write!(f, "set the hash key"),
+            Self::SetQuiet(true) => write!(f, "stop answers to packets of no flow"),
+            Self::SetQuiet(false) => write!(f, "start answers to packets of no flow"),
             Self::DeleteService(listen) => write!(f, "delete service {listen}"),
             Self::DeletePool(pool) => write!(f, "delete pool {pool}"),
             Self::DeleteMembers(pool) => write!(f, "delete the members of pool {pool}"),
@@ -303,6 +311,8 @@ pub struct Capacity {
     pub room: Room,
     /// Source ports for full-nat flows: those outside the host's ephemeral range when the maps were created.
     pub ports: PortPool,
+    /// Those that this node gives to new flows: with a group, its share.
+    pub own_ports: PortPool,
     /// Kernel memory of all maps, including the rings.
     pub map_memory_bytes: u64,
 }

@@ -34,6 +34,8 @@ pub enum Event {
     PinsRemoved,
     /// The kernel's grace period with this number has passed: every packet that was in the program when it began has left.
     GracePeriodEnded(u64),
+    /// This node has learned the flows of its peers.
+    GroupChanged,
     /// A request of the API or the daemon.
     Request(Request),
 }

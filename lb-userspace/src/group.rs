@@ -15,12 +15,15 @@
 mod accept;
 mod dial;
 pub mod digest;
+pub mod exchange;
 mod occasionally;
 pub mod port;
 mod publisher;
 mod session;
+mod skip;
 pub mod status;
 pub mod tls;
+pub mod view;
 pub mod wire;
 
 use tokio::{

@@ -4,7 +4,7 @@ use lb_common::{
     clock::Ticks,
     counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
     event::NeighbourWanted,
-    flow::{Control, Deltas, Owner, Proof, Record, RecordIndex, State},
+    flow::{Control, Deltas, FlowId, Owner, Proof, Record, RecordIndex, State},
     hop::{ClientHop, HopStamp},
     net::Ports,
 };
@@ -68,6 +68,8 @@ pub struct Outcome {
     pub frame: Vec<u8>,
     /// The neighbour request to the daemon.
     pub asked: Vec<NeighbourWanted>,
+    /// The flows that were reported to the daemon, because other nodes must know of them.
+    pub reported: Vec<FlowId>,
 }
 
 /// Everything that is counted, by number.

@@ -119,7 +119,7 @@ fn execute(tables: &MemoryTables, interface: u32, frame: &[u8]) -> Result<Outcom
             Action::Redirect => actions.redirected += 1,
         }
     });
-    Ok(Outcome { action, frame: frame.bytes, asked: tables.take_asked() })
+    Ok(Outcome { action, frame: frame.bytes, asked: tables.take_asked(), reported: tables.take_reported() })
 }
 
 /// The verdict of the last slow path, or this one if there is none.

@@ -48,6 +48,7 @@ impl KernelEngine {
         programs::set_backends_mask(&mut loader);
         let mut ebpf = loader
             .override_global("CLOCK_IS_SET", &1u8, true)
+            .override_global("SHARES_FLOWS", &1u8, true)
             .override_global("AYA_LOG_LEVEL", &0u8, true)
             .load_file(&object)
             .with_context(|| format!("load {}", object.display()))?;
@@ -105,7 +106,8 @@ impl Engine for KernelEngine {
             4 => Action::Redirect,
             other => bail!("the program returned {other}"),
         };
-        Ok(Outcome { action, frame: after, asked: maps::asked(&mut self.ebpf)? })
+        let (asked, reported) = (maps::asked(&mut self.ebpf)?, maps::reported(&mut self.ebpf)?);
+        Ok(Outcome { action, frame: after, asked, reported })
     }
 
     fn counters(&mut self) -> Result<Counters> {

@@ -14,6 +14,7 @@
 //!   visit, Live          clients, as threads in a namespace           visit, live
 //!   Flood                forged clients                               flood
 //!   Capture              verifies every checksum that passes          capture
+//!   Nodes                a second balancer, keepalived, a group       nodes
 //! ```
 //!
 //! A lab touches nothing outside its own namespaces and directory, and dropping it removes both. The next lab removes
@@ -38,6 +39,7 @@ pub mod mariadb;
 pub mod metrics;
 pub mod namespace;
 pub mod nftables;
+pub mod nodes;
 pub mod pass;
 pub mod postgres;
 pub mod process;

@@ -10,7 +10,7 @@ use lb_common::{
     clock::Ticks,
     counters::{BackendNumber, ServiceNumber, Tally},
     event::NeighbourWanted,
-    flow::{Bucket, BucketIndex, LineIndex, ReplyLine},
+    flow::{Bucket, BucketIndex, FlowId, LineIndex, RecordIndex, ReplyLine},
     hop::{Hop, Interface, InterfaceIndex},
     limits::MAX_PLACES,
     net::{Address, V4, V6},
@@ -44,6 +44,7 @@ pub struct MemoryTables {
     answers: Word,
     counters: RefCell<Counters>,
     asked: RefCell<Vec<NeighbourWanted>>,
+    reported: RefCell<Vec<FlowId>>,
     cpu: Cell<usize>,
 }
 
@@ -88,6 +89,7 @@ impl MemoryTables {
             answers: Word::new(0),
             counters: RefCell::new(counters),
             asked: RefCell::default(),
+            reported: RefCell::default(),
             cpu: Cell::new(0),
             epoch,
         }
@@ -138,6 +140,11 @@ impl MemoryTables {
     /// The neighbour requests since the last call.
     pub fn take_asked(&self) -> Vec<NeighbourWanted> {
         self.asked.take()
+    }
+
+    /// The flows that were reported since the last call.
+    pub fn take_reported(&self) -> Vec<FlowId> {
+        self.reported.take()
     }
 
     /// The flow tables.
@@ -309,6 +316,10 @@ macro_rules! flow_tables {
             fn load(&self, id: BackendId) -> Option<&Load> {
                 let backend = storage::Maps::backend(self, id)?;
                 (backend.id == id).then(|| storage::Maps::load_of(self, backend))
+            }
+
+            fn report(&self, record: RecordIndex, generation: u32) {
+                self.reported.borrow_mut().push(FlowId::new(<$family>::IS_V6, record, generation));
             }
         }
 

@@ -53,6 +53,8 @@ pub struct World {
     pub shape: Shape,
     /// Source ports of full-nat flows.
     pub ports: PortPool,
+    /// Are packets of no known flow dropped without an answer?
+    pub is_quiet: bool,
     /// Does the daemon read neighbour requests?
     pub daemon_listens: bool,
     /// Raised when routes or neighbours change, so that flows look up their client's hop again.
@@ -251,6 +253,7 @@ impl World {
             own_macs: INTERFACES.map(|(_, index)| (index, mac_of_interface(index))).into(),
             shape: Shape { buckets: 16, lines: 16, half_open: 64, half_open_batch: 2 },
             ports: PortPool::around(32_768, 60_999),
+            is_quiet: false,
             daemon_listens: true,
             hop_generation: 1,
             // The clock wraps soon: ages must be right across that.

@@ -284,7 +284,7 @@ fn furnish(race: &mut Object, address: impl Fn(u32) -> Address) -> Result<Settin
         ],
         shape4: SHAPE,
         shape6: SHAPE,
-        ports: PortPool { low_first: 1024, low_count: 2, high_first: 0, high_count: 0 },
+        own_ports: PortPool { low_first: 1024, low_count: 2, high_first: 0, high_count: 0 },
         next_backend_id: world::backend(POOLS, 0),
         ..Settings::default()
     };

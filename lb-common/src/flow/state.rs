@@ -168,6 +168,12 @@ impl State {
         self.is_live() && !self.is_closed() && !self.is_reset() && !self.is_refused()
     }
 
+    /// Do the other nodes of a group know the flow? They do while its handshake is proven, and it is neither closed nor reset.
+    #[inline(always)]
+    pub const fn is_shared(self) -> bool {
+        self.is_established() && self.is_counted()
+    }
+
     /// Has one side begun to close, or had it done so when a SYN arrived?
     #[inline(always)]
     pub const fn is_closing(self) -> bool {
@@ -241,6 +247,8 @@ mod tests {
         let one = State(live.0 | State::FIN_CLIENT | State::SHORT_CLIENT);
         let both = State(live.0 | State::FIN_CLIENT | State::FIN_BACKEND);
 
+        assert!(live.is_shared() && one.is_shared() && !both.is_shared() && !reset.is_shared());
+        assert!(!State::HALF_OPEN.is_shared() && !State::RETIRED.is_shared() && !State::ENDED.is_shared());
         assert!(!live.is_closing() && one.is_closing() && !one.is_closed() && both.is_closed());
         assert_eq!(live.timeout(6), Ticks::from_seconds(7440));
         assert_eq!(one.timeout(6), Ticks::from_seconds(240));

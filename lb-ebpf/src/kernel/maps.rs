@@ -10,7 +10,7 @@ use lb_common::{
     cell::Word,
     counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
     event::NeighbourWanted,
-    flow::{Bucket, Record4, Record6, ReplyLine},
+    flow::{Bucket, FlowId, Record4, Record6, ReplyLine},
     hop::Interface,
     limits::{EVENT_RING_BYTES, MAX_INTERFACE_INDEX, MAX_REASONS, Room},
     net::{V4, V6},
@@ -109,6 +109,13 @@ pub static ANSWERS: Array<Word, 1> = Array::new();
 #[btf_map]
 pub static WANTED: RingBuf<NeighbourWanted, EVENT_RING_BYTES> = RingBuf::new();
 
+/// Flows that have become shared, or are shared no more. The loader sets its size.
+#[btf_map]
+pub static FLOW_EVENTS: RingBuf<FlowId, EVENT_RING_BYTES> = RingBuf::new();
+/// One word: how many events of flows did not fit into `FLOW_EVENTS`.
+#[btf_map]
+pub static FLOW_EVENTS_LOST: Array<Word, 1, MMAPABLE> = Array::new();
+
 /// Working memory of this CPU's slow paths, IPv4.
 #[btf_map]
 pub static SCRATCH4: PerCpuArray<Scratch<V4>, 1> = PerCpuArray::new();
@@ -131,6 +138,10 @@ pub static TRACED: PerCpuArray<Written, 1> = PerCpuArray::new();
 /// Nonzero in tests that stop the clock at `Settings::clock`. Read-only data, so the verifier removes the unused branch.
 #[unsafe(no_mangle)]
 pub static CLOCK_IS_SET: Global<u8> = Global::new(0);
+
+/// Nonzero if flows are shared with other nodes. Read-only data, so without them the verifier removes the reports.
+#[unsafe(no_mangle)]
+pub static SHARES_FLOWS: Global<u8> = Global::new(0);
 
 /// The number of elements of `BACKENDS`, less one. The loader sets it. With the default no backend is found, so tests fail
 /// if it is not set.

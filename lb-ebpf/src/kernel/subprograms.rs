@@ -2,15 +2,16 @@
 //!
 //! They take and return numbers ([`super::pack`]); larger values are in `maps::SCRATCH4` and `SCRATCH6`.
 
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use lb_common::{
     backend::BackendId,
     clock::Ticks,
-    flow::{BucketIndex, Control, RecordIndex, State},
+    flow::{BucketIndex, Control, FlowId, RecordIndex, State},
     net::{V4, V6},
     pool::PoolSlot,
 };
 
-use super::{pack, tables::KernelTables};
+use super::{maps, pack, tables::KernelTables};
 use crate::{
     picker::{
         least,
@@ -36,6 +37,21 @@ const TABLES: KernelTables = KernelTables(core::ptr::null_mut());
 pub extern "C" fn least(slots: u64, among: u64, compared: u64, refused_by: u32, now: u32) -> u64 {
     let (slots, among) = (pack::to_range(slots), pack::to_among(among, compared));
     pack::slot(least::of(&TABLES, slots, among, BackendId(refused_by), Ticks(now)))
+}
+
+/// Reports a flow of either family to the daemon.
+///
+/// The daemon is not woken up: that would cost more than all the rest of a new flow. It looks every few milliseconds.
+#[unsafe(export_name = "report")]
+#[inline(never)]
+pub extern "C" fn report(flow: u64) -> u32 {
+    if let Some(mut entry) = maps::FLOW_EVENTS.reserve(0) {
+        entry.write(FlowId(flow));
+        entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    } else if let Some(lost) = maps::FLOW_EVENTS_LOST.get(0) {
+        lost.fetch_add(1);
+    }
+    0
 }
 
 macro_rules! global_functions {
@@ -64,6 +80,7 @@ macro_rules! global_functions {
             pub extern "C" fn candidate(bucket: u32, preferred: u32, protocol: u32, now: u32) -> u64 {
                 pack::candidate(evict::candidate::<$family>(
                     &TABLES,
+                    TABLES.settings(),
                     BucketIndex(bucket),
                     preferred,
                     protocol,

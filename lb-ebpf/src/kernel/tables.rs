@@ -7,7 +7,9 @@ use lb_common::{
     clock::Ticks,
     counters::{BackendNumber, ServiceNumber},
     event::NeighbourWanted,
-    flow::{Bucket, BucketIndex, Control, LineIndex, Record4, Record6, RecordIndex, ReplyLine, State},
+    flow::{
+        Bucket, BucketIndex, Control, FlowId, LineIndex, Record4, Record6, RecordIndex, ReplyLine, State,
+    },
     hop::{Interface, InterfaceIndex},
     net::{V4, V6},
     pool::{
@@ -177,6 +179,13 @@ macro_rules! flow_tables {
             fn load(&self, id: BackendId) -> Option<&Load> {
                 let backend = self.backend(id).filter(|backend| backend.id == id)?;
                 Some(self.load_of(backend))
+            }
+
+            #[inline(always)]
+            fn report(&self, record: RecordIndex, generation: u32) {
+                if maps::SHARES_FLOWS.load() != 0 {
+                    subprograms::report(FlowId::new(<$family>::IS_V6, record, generation).0);
+                }
             }
 
             #[inline(always)]

@@ -20,7 +20,7 @@ pub fn source<F: Family>(
     flow: &Scratch<F>,
     probe: u32,
 ) -> Result<(F::Address, Be16), Reason> {
-    let ports = maps.settings().ports;
+    let ports = maps.settings().own_ports;
     if ports.size() == 0 {
         return Err(Reason::PortsExhausted);
     }

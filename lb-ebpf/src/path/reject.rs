@@ -36,7 +36,9 @@ const TRIES: u32 = 4;
 #[inline(always)]
 pub fn refuse<F: SlowPaths>(tables: &impl Storage<F>, reason: Reason) -> Verdict {
     match tables.scratch() {
-        Some(flow) if may_be_answered(reason) && Reject::from_number(flow.reject.get()) == Reject::Reset => {
+        Some(flow)
+            if may_be_answered(tables, reason) && Reject::from_number(flow.reject.get()) == Reject::Reset =>
+        {
             flow.reason.set(reason as u32);
             Verdict::Continue(F::REJECT)
         }
@@ -44,9 +46,10 @@ pub fn refuse<F: SlowPaths>(tables: &impl Storage<F>, reason: Reason) -> Verdict
     }
 }
 
+/// While another node may know the flow of a packet, only silence keeps it alive.
 #[inline(always)]
-const fn may_be_answered(reason: Reason) -> bool {
-    matches!(reason, Reason::NoFlow | Reason::NoBackend)
+fn may_be_answered(maps: &impl Maps, reason: Reason) -> bool {
+    reason == Reason::NoBackend || reason == Reason::NoFlow && maps.settings().is_quiet == 0
 }
 
 /// Answers the packet in [`Storage::scratch`], or drops it.

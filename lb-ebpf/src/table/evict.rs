@@ -7,9 +7,10 @@ use lb_common::{
     clock::{Age, Ticks},
     flow::{BucketIndex, Control, Record, State, WAYS},
     reason::Reason,
+    settings::Settings,
 };
 
-use crate::{family::Family, opaque::opaque, storage::Storage, table::reply_index};
+use crate::{family::Family, opaque::opaque, storage::FlowTable, table::reply_index};
 
 /// The best record of a bucket for a new flow. The lower score is better; of equal scores, the lower way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,15 +71,16 @@ impl Score {
 /// The best record of a bucket for a new flow of this protocol.
 #[inline(always)]
 pub fn candidate<F: Family>(
-    storage: &impl Storage<F>,
+    table: &impl FlowTable<F>,
+    settings: &Settings,
     bucket: BucketIndex,
     preferred: u32,
     protocol: u32,
     now: Ticks,
 ) -> Result<Candidate, Reason> {
-    let bucket = storage.bucket(bucket).ok_or(Reason::Internal)?;
-    let half_open = storage.half_open().ok_or(Reason::Internal)?.load();
-    let limit = F::shape(storage.settings()).half_open;
+    let bucket = table.bucket(bucket).ok_or(Reason::Internal)?;
+    let half_open = table.half_open().ok_or(Reason::Internal)?.load();
+    let limit = F::shape(settings).half_open;
     // Hidden from the verifier, which would otherwise explore the whole search once for each value.
     let unknown = half_open as u64;
     let above = opaque(if half_open >= i64::from(limit) { Score::ABOVE_LIMIT } else { 0 }, unknown);

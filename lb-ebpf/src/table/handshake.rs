@@ -144,8 +144,7 @@ fn end<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>) {
 /// The handshake is proven. A reopening flow replaces the closing one.
 #[inline(always)]
 fn promote<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>, established: State) {
-    let promoted =
-        || transition::replace(tables, found.record, found.control, found.control.with_state(established));
+    let promoted = || transition::change(tables, found, established);
     // Searched first: afterwards both have the same state.
     let Some(old) = closing_of(tables, found) else {
         promoted();
@@ -176,7 +175,7 @@ fn retire<F: Family>(tables: &impl Steps<F>, closing: Found<'_, F>) {
         if !seen.is_still(old.control) || !old.control.state().is_established() {
             return;
         }
-        if transition::replace(tables, old.record, old.control, old.control.with_state(State::RETIRED)) {
+        if transition::change(tables, &old, State::RETIRED) {
             return;
         }
         tries += 1;

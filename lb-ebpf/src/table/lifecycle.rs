@@ -136,14 +136,14 @@ pub fn advance<F: Family>(
 /// A segment of a flow whose handshake is proven.
 #[inline(always)]
 fn close<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>, side: Side, segment: Segment) {
-    let (record, control) = (found.record, found.control);
-    if side == Side::Backend && accepts_another::<F>(record, control, segment) {
+    let control = found.control;
+    if side == Side::Backend && accepts_another::<F>(found.record, control, segment) {
         restart(tables, found, segment);
     } else if !segment.is_syn() {
         let next = tcp::after(control.state(), side, segment);
         if next != control.state() {
             // If another packet was faster, its change stands.
-            transition::replace(tables, record, control, control.with_state(next));
+            transition::change(tables, found, next);
         }
     }
 }
@@ -155,8 +155,8 @@ fn restart<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>, segment: Seg
     let (record, mut control) = (found.record, found.control);
     let mut tries = 0;
     while tries < 4 {
-        let restarted = control.with_state(tcp::restarted(control.state()));
-        if transition::replace(tables, record, control, restarted) {
+        let now = Found { record, index: found.index, control };
+        if transition::change(tables, &now, tcp::restarted(control.state())) {
             handshake::answered(tables, found, segment);
             return;
         }

@@ -158,10 +158,21 @@ pub fn in_bucket<F: Family>(
     states: States,
     except: Option<RecordIndex>,
 ) -> Result<Option<RecordIndex>, Reason> {
-    let bucket = tables.bucket(index).ok_or(Reason::Internal)?;
     let flow = tables.scratch().ok_or(Reason::Internal)?;
-    let tag = tag(flow.hash.get());
-    let tuple = flow.tuple.get();
+    search(tables, index, states, except, tag(flow.hash.get()), &flow.tuple.get())
+}
+
+/// A record of a bucket, in one of these states, that has this tag and tuple.
+#[inline(always)]
+pub fn search<F: Family>(
+    table: &impl FlowTable<F>,
+    index: BucketIndex,
+    states: States,
+    except: Option<RecordIndex>,
+    tag: u32,
+    tuple: &Tuple<F>,
+) -> Result<Option<RecordIndex>, Reason> {
+    let bucket = table.bucket(index).ok_or(Reason::Internal)?;
     // An invalid index instead of `None`: one comparison per way for the verifier, not two.
     let except = except.map_or(u32::MAX, |record| record.0);
     let mut way = 0;
@@ -177,7 +188,7 @@ pub fn in_bucket<F: Family>(
         let hidden = |value: u32| opaque(value.into(), control.0) as u32;
         let found = hidden(RecordIndex::new(index, way - 1).0);
         let state = States(hidden(States::of(control.state()).common(states).0));
-        if state.0 != 0 && found != except && (state == States::BUSY || answers(record, &tuple)) {
+        if state.0 != 0 && found != except && (state == States::BUSY || answers(record, tuple)) {
             return Ok(Some(RecordIndex(found)));
         }
     }

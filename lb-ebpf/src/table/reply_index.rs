@@ -123,9 +123,17 @@ impl Reserve {
     }
 }
 
+/// A reply tuple that a new flow needs.
+pub struct Wanted<F: Family> {
+    /// The tuple.
+    pub reply: Tuple<F>,
+    /// The flow's client.
+    pub client: F::Address,
+    /// The time.
+    pub now: Ticks,
+}
+
 /// Reserves the reply tuple that was written into a record, and evicts its holder if that is one of `evict`.
-///
-/// In a full line, `probe` selects the entry to evict: the probes of a new flow try all of them.
 #[inline(always)]
 pub fn reserve<F: Family>(
     tables: &impl Storage<F>,
@@ -134,11 +142,28 @@ pub fn reserve<F: Family>(
     probe: u32,
     evict: Holders,
 ) -> Reserve {
-    let settings = tables.settings();
     let Some(flow) = tables.scratch() else { return Reserve::Missing };
-    let hash = F::hash(&settings.keys, &flow.rewritten.get().reversed());
+    let (reply, client) = (flow.rewritten.get().reversed(), flow.tuple.get().source);
+    let wanted = Wanted { reply, client, now: flow.now.get() };
+    reserve_for(tables, tables.settings(), index, generation, &wanted, probe, evict)
+}
+
+/// Reserves a reply tuple for the owner of `generation`, and evicts its holder if that is one of `evict`.
+///
+/// In a full line, `probe` selects the entry to evict: the probes of a new flow try all of them.
+#[inline(always)]
+pub fn reserve_for<F: Family>(
+    tables: &impl FlowTable<F>,
+    settings: &Settings,
+    index: RecordIndex,
+    generation: u32,
+    wanted: &Wanted<F>,
+    probe: u32,
+    evict: Holders,
+) -> Reserve {
+    let hash = F::hash(&settings.keys, &wanted.reply);
     let Some(line) = tables.line(line_of(hash, F::shape(settings))) else { return Reserve::Missing };
-    let (now, protocol) = (flow.now.get(), flow.tuple.get().protocol);
+    let (now, protocol) = (wanted.now, wanted.reply.protocol);
     let tag = tag(hash);
     let mine = ReplyEntry::new(tag, generation, index);
     let (mut free, mut same, mut matches, mut i) = (u64::from(probe), 0, 0, 0);
@@ -167,7 +192,7 @@ pub fn reserve<F: Family>(
             let state = holder.control.state();
             // nat: the holder of this tuple is the client's own flow, and no other client needs the tuple. If that flow was
             // reset, the SYN goes to its backend, which can tell whether it really was (`insert::use_closing_flow`).
-            let is_own = matches == 1 && flow.rewritten.get().source == flow.tuple.get().source;
+            let is_own = matches == 1 && wanted.reply.destination == wanted.client;
             let (seen, theirs) =
                 (Ticks(holder.record.last_seen.load()), holder.record.owner.get().protocol());
             if !state.holds_tuple() {
@@ -259,11 +284,16 @@ pub fn free<F: Family>(table: &impl FlowTable<F>, settings: &Settings, index: Re
 pub fn end<F: Family>(table: &impl FlowTable<F>, index: RecordIndex, seen: Control) -> bool {
     let mut tries = 0;
     while tries < 4 {
-        let Ok(Found { record, control, .. }) = by_index::<F>(table, index) else { return false };
-        if !seen.is_still(control) {
+        let Ok(found) = by_index::<F>(table, index) else { return false };
+        if !seen.is_still(found.control) {
             return false;
         }
-        if transition::replace::<F>(table, record, control, control.with_state(State::ENDED)) {
+        if transition::replace::<F>(
+            table,
+            found.record,
+            found.control,
+            found.control.with_state(State::ENDED),
+        ) {
             return true;
         }
         tries += 1;

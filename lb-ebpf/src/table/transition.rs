@@ -13,6 +13,7 @@ use crate::{
     family::{Family, RecordOf},
     storage::FlowTable,
     table::half_open,
+    table::record::Found,
 };
 
 /// Replaces the control word of a record if it is still `from`.
@@ -34,6 +35,18 @@ pub fn replace<F: Family>(
     if is_replaced == was_counted {
         let (before, after) = if is_replaced { (before, after) } else { (after, before) };
         table.count(backend, before, after);
+    }
+    is_replaced
+}
+
+/// Changes the state of the flow of `found`, if it is still that. The other nodes of a group are told if the flow becomes
+/// [shared](State::is_shared), or is shared no more.
+#[inline(always)]
+pub fn change<F: Family>(table: &impl FlowTable<F>, found: &Found<'_, F>, to: State) -> bool {
+    let from = found.control;
+    let is_replaced = replace(table, found.record, from, from.with_state(to));
+    if is_replaced && from.state().is_shared() != to.is_shared() {
+        table.report(found.index, from.generation());
     }
     is_replaced
 }

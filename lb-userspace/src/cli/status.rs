@@ -13,7 +13,6 @@ use crate::{
     api::client::Client,
     exit::Exit,
     named::Named,
-    text::printable,
     view::{Announcement, Interface, Node, ServiceSummary, Status},
 };
 

@@ -22,7 +22,7 @@ use lb_common::settings::PortPool;
 
 use super::{Checked, Exit, Failure, Host, World, main_with};
 use crate::{
-    datapath::shapes::memory::Memory,
+    datapath::shapes::{Rings, memory::Memory},
     fake::{Balancer, Daemon},
     interface_address::InterfaceAddress,
     metrics::render,
@@ -129,7 +129,7 @@ const HOST: Host = Host {
     },
     check: |path| {
         let spec = spec::parse("good.toml", GOOD).unwrap();
-        let memory = Memory::of(spec.limits, 2);
+        let memory = Memory::of(spec.limits, Rings::IDLE, 2);
         let ports = SourcePorts::of(&spec, PortPool::around(32_768, 60_999));
         if path.ends_with("good.toml") {
             Ok(Checked { spec, memory, ports, warnings: Vec::new() })

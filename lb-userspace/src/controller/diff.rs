@@ -11,13 +11,17 @@ use crate::datapath::{Op, Snapshot};
 /// The members of a pool come before the pool: those that it gains are in the maps already, and those that it loses are in no
 /// list when the pool's word has changed.
 ///
+/// A node becomes quiet before, and answers after everything else.
+///
 /// `next_backend_id` is written before the first new id, so that an id is never used twice.
 pub fn diff(have: &Snapshot, want: &Snapshot) -> Vec<Op> {
     let next_id = have.next_backend_id != want.next_backend_id;
     let key = have.hash_key != want.hash_key;
     let generation = have.hop_generation != want.hop_generation;
+    let quiet = (have.is_quiet != want.is_quiet).then_some(Op::SetQuiet(want.is_quiet));
+    let (first, last) = if want.is_quiet { (quiet, None) } else { (None, quiet) };
 
-    let mut plan = Vec::new();
+    let mut plan: Vec<Op> = first.into_iter().collect();
     plan.extend(next_id.then_some(Op::SetNextBackendId(want.next_backend_id)));
     plan.extend(changed(&have.interfaces, &want.interfaces).map(|(at, it)| Op::PutInterface(*at, *it)));
     plan.extend(
@@ -44,6 +48,7 @@ pub fn diff(have: &Snapshot, want: &Snapshot) -> Vec<Op> {
     plan.extend(gone(&have.backend_names, &want.backend_names).map(|at| Op::DeleteBackendName(*at)));
     plan.extend(gone(&have.service_names, &want.service_names).map(|at| Op::DeleteServiceName(*at)));
     plan.extend(gone(&have.interfaces, &want.interfaces).map(|at| Op::DeleteInterface(*at)));
+    plan.extend(last);
     plan
 }
 

@@ -21,7 +21,7 @@ const NEARLY_FULL_PERCENT: u64 = 80;
 /// would be logged again and again.
 pub fn warnings(facts: &Facts<'_>, state: &State, capacity: &Capacity) -> Vec<String> {
     let tables = facts.flow_tables(capacity).into_iter().filter_map(|table| full_table(&table));
-    tables.chain(full_ports(facts, state, u64::from(capacity.ports.size()))).collect()
+    tables.chain(full_ports(facts, state, u64::from(capacity.own_ports.size()))).collect()
 }
 
 /// Half-open and reset flows do not count: they are evicted for others.

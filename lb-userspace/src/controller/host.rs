@@ -6,7 +6,7 @@ use super::roles::RoleMemory;
 use crate::{
     announced_addresses::Placed,
     datapath::Attached,
-    group::status::GroupStatus,
+    group::{status::GroupStatus, view::View},
     problem::Problem,
     spec::{Spec, overlay::Overlay},
 };
@@ -31,6 +31,8 @@ pub trait Host {
     fn withdraw(&mut self, address: &Placed) -> anyhow::Result<()>;
     /// What the exchange of flows says of the group. `None`: this node is alone.
     fn group(&self) -> Option<Arc<GroupStatus>>;
+    /// Tells the exchange of flows which flows of peers this node can take.
+    fn share(&mut self, view: View);
     /// Lists the interfaces that the program is attached to.
     fn attached(&mut self) -> anyhow::Result<Vec<Attached>>;
     /// Lists the addresses of this host.

@@ -324,7 +324,8 @@ impl Entry {
             | Op::DeleteMembers(_)
             | Op::SetNextBackendId(_)
             | Op::SetHopGeneration(_)
-            | Op::SetHashKey(_) => Self::Other,
+            | Op::SetHashKey(_)
+            | Op::SetQuiet(_) => Self::Other,
         }
     }
 }

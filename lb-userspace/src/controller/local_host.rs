@@ -10,7 +10,7 @@ use crate::{
     announced_addresses::{self, Placed},
     datapath::{Attached, preflight},
     drain_store,
-    group::status::GroupStatus,
+    group::{status::GroupStatus, view::View},
     hash_key::KeyError,
     problem::{Problem, ProblemKind},
     role_store,
@@ -29,7 +29,16 @@ pub struct LocalHost {
     pub announce_device: Option<String>,
     pub interfaces: ListInterfaces,
     /// `None`: this node is alone.
-    pub group: Option<watch::Receiver<Arc<GroupStatus>>>,
+    pub group: Option<GroupLink>,
+}
+
+/// To the exchange of flows.
+#[derive(Debug)]
+pub struct GroupLink {
+    /// What it says of the group.
+    pub status: watch::Receiver<Arc<GroupStatus>>,
+    /// What it is told of the services.
+    pub view: watch::Sender<Arc<View>>,
 }
 
 impl Host for LocalHost {
@@ -83,7 +92,13 @@ impl Host for LocalHost {
     }
 
     fn group(&self) -> Option<Arc<GroupStatus>> {
-        self.group.as_ref().map(|status| Arc::clone(&status.borrow()))
+        self.group.as_ref().map(|group| Arc::clone(&group.status.borrow()))
+    }
+
+    fn share(&mut self, view: View) {
+        if let Some(group) = &self.group {
+            group.view.send_replace(Arc::new(view));
+        }
     }
 
     fn attached(&mut self) -> anyhow::Result<Vec<Attached>> {

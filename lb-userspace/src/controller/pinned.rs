@@ -67,6 +67,7 @@ mod tests {
             half_open_flows: 8,
             room: Room { services: 8, backends: 8, slots: 1024 },
             ports: PortPool::around(1024, 65_535),
+            own_ports: PortPool::around(1024, 65_535),
             map_memory_bytes: 0,
         };
 

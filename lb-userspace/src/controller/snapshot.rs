@@ -40,6 +40,7 @@ impl Snapshot {
             Op::SetNextBackendId(id) => self.next_backend_id = *id,
             Op::SetHopGeneration(generation) => self.hop_generation = *generation,
             Op::SetHashKey(key) => self.hash_key = *key,
+            Op::SetQuiet(is_quiet) => self.is_quiet = *is_quiet,
             Op::DeleteService(listen) => drop(self.services.remove(listen)),
             Op::DeletePool(number) => drop(self.pools.remove(number)),
             Op::DeleteMembers(number) => drop(self.members.remove(number)),

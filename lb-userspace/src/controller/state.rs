@@ -76,6 +76,8 @@ pub struct State {
     room: Room,
     offers: Offers,
     generation: Generation,
+    /// Packets of no known flow are not answered.
+    is_quiet: bool,
     /// The part of the maps that may differ. `None`: they are up to date.
     dirty: Option<Scope>,
     /// A server has lost or gained a role: the maps must not wait for other changes.
@@ -112,6 +114,7 @@ impl State {
             room: spec.limits.room(),
             offers: Offers::default(),
             generation: Generation::default(),
+            is_quiet: false,
             dirty: Some(Scope::All),
             is_urgent: false,
             have_watches_changed: true,
@@ -337,6 +340,18 @@ impl State {
 
     pub fn hop_generation(&self) -> u32 {
         self.generation.value()
+    }
+
+    pub const fn is_quiet(&self) -> bool {
+        self.is_quiet
+    }
+
+    /// Whether packets of no known flow are dropped without an answer.
+    pub fn set_quiet(&mut self, is_quiet: bool) {
+        if self.is_quiet != is_quiet {
+            self.is_quiet = is_quiet;
+            self.set_dirty(Scope::All);
+        }
     }
 
     /// The sizes of the maps for services and backends.

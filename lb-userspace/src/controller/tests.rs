@@ -8,6 +8,7 @@ mod counts;
 mod failures;
 mod fences;
 mod logging;
+mod membership;
 mod names;
 mod presence;
 mod reloads;

@@ -132,7 +132,15 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     pub(super) fn is_unfit(&self) -> bool {
         self.track.is_leaving
             || self.track.is_drained
+            || self.is_learning_standby()
             || self.interfaces().iter().any(|interface| !interface.attached)
+    }
+
+    /// A node that has just started lacks the flows of its peers. One that has the addresses keeps them, because a move would break
+    /// the flows that only it has.
+    fn is_learning_standby(&self) -> bool {
+        let is_learning = self.host.group().is_some_and(|group| group.is_learning);
+        is_learning && self.state.node_presence() == Presence::Standby
     }
 
     fn skew(&self, service: &str) -> Duration {

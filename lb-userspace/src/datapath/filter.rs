@@ -95,6 +95,7 @@ impl Sources {
             | Op::SetNextBackendId(_)
             | Op::SetHopGeneration(_)
             | Op::SetHashKey(_)
+            | Op::SetQuiet(_)
             | Op::DeletePool(_)
             | Op::DeleteMembers(_)
             | Op::DeleteSlots(_)

@@ -14,8 +14,9 @@ use lb_common::{
     backend::{BackendId, Load},
     cell::Word,
     clock::{Age, Ticks},
-    flow::{Bucket, BucketIndex, LineIndex, Owner, RecordIndex, ReplyLine, WAYS},
+    flow::{Bucket, BucketIndex, Control, FlowId, LineIndex, Owner, RecordIndex, ReplyLine, State, WAYS},
     net::{Be16, Protocol, V4, V6},
+    settings::Settings,
 };
 use lb_ebpf::{
     family::{Family, RecordOf},
@@ -28,7 +29,7 @@ use lb_ebpf::{
     },
 };
 
-use super::{Flow, backends::Backends, mapping::Mapping};
+use super::{Flow, backends::Backends, mapping::Mapping, sharing::Reporter};
 
 /// Buckets in a chunk: 2 to 4 MiB of records, which take a few milliseconds.
 const CHUNK: u32 = 4096;
@@ -47,6 +48,8 @@ pub struct Table<F: Family> {
     pub half_open: Mapping<Word>,
     /// Those of both families.
     pub backends: Arc<Backends>,
+    /// Where the ends of flows are reported, if they are shared with other nodes.
+    pub reporter: Option<Reporter>,
 }
 
 impl Flows {
@@ -94,6 +97,23 @@ impl Flows {
         }
     }
 
+    /// Frees the records that were being written when a daemon was killed. CPUs also reserve records, but none does so for longer
+    /// than a grace period, which `wait` waits for.
+    pub fn free_abandoned(
+        &self,
+        settings: &Settings,
+        wait: impl FnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let (v4, v6) = (self.v4.reserved(), self.v6.reserved());
+        if v4.is_empty() && v6.is_empty() {
+            return Ok(());
+        }
+        wait()?;
+        self.v4.free(settings, &v4);
+        self.v6.free(settings, &v6);
+        Ok(())
+    }
+
     /// Ends those flows of one chunk for which `select` returns true. Returns how many it ended, and where the next chunk
     /// begins.
     pub fn end(&self, from: u32, now: Ticks, select: &mut dyn FnMut(&Flow) -> bool) -> (u64, Option<u32>) {
@@ -129,7 +149,9 @@ impl<F: Family> Table<F> {
 
     fn end(&self, buckets: Range<u32>, now: Ticks, select: &mut dyn FnMut(&Flow) -> bool) -> u64 {
         let selected = self.flows(buckets, now).filter(|(_, flow)| select(flow));
-        selected.map(|(found, _)| u64::from(reply_index::end(self, found.index, found.control))).sum()
+        let ended = selected.filter(|(found, _)| reply_index::end(self, found.index, found.control));
+        // An operator has removed them. Flows of a backend that is removed, down or in maint may go on through other nodes.
+        ended.map(|(found, _)| self.report(found.index, found.control.generation())).count() as u64
     }
 
     /// The flows that have not expired.
@@ -169,6 +191,19 @@ impl<F: Family> Table<F> {
         }
     }
 
+    /// The records that are being written.
+    fn reserved(&self) -> Vec<(RecordIndex, Control)> {
+        let records = (0..self.buckets.len() as u32 * WAYS as u32).map(RecordIndex);
+        let found = records.filter_map(|index| record::by_index::<F>(self, index).ok());
+        let busy = found.filter(|found| found.control.state() == State::BUSY);
+        busy.map(|found| (found.index, found.control)).collect()
+    }
+
+    /// Frees records whose control words are still these.
+    fn free(&self, settings: &Settings, records: &[(RecordIndex, Control)]) {
+        records.iter().for_each(|(index, control)| reply_index::free(self, settings, *index, *control));
+    }
+
     /// Adds the flows that count for the loads of backends.
     fn count(&self, counted: &mut BTreeMap<BackendId, u64>) {
         for found in self.live(0..self.buckets.len() as u32) {
@@ -204,15 +239,24 @@ impl<F: Family> FlowTable<F> for Table<F> {
     fn load(&self, id: BackendId) -> Option<&Load> {
         self.backends.load(id)
     }
+
+    fn report(&self, record: RecordIndex, generation: u32) {
+        if let Some(reporter) = &self.reporter {
+            reporter.report(FlowId::new(F::IS_V6, record, generation));
+        }
+    }
 }
 
 fn is_expired<F: Family>(found: &Found<'_, F>, owner: Owner, last_seen: Ticks, now: Ticks) -> bool {
     Age::new(now, last_seen).is_over(found.control.state().timeout(owner.protocol()))
 }
 
-fn endpoint<F: Family>(address: F::Address, port: Be16) -> SocketAddr {
+/// An address and port of a record.
+pub fn endpoint<F: Family>(address: F::Address, port: Be16) -> SocketAddr {
     SocketAddr::new(F::to_key(address).to_ip(), port.get())
 }
 
+#[cfg(test)]
+pub mod fixture;
 #[cfg(test)]
 mod tests;

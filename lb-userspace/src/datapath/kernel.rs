@@ -12,6 +12,7 @@
 
 mod apply;
 pub mod carry;
+pub mod flow_events;
 pub mod grace_period;
 pub mod handles;
 pub mod load;
@@ -28,6 +29,7 @@ pub mod traces;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    sync::Arc,
 };
 
 use anyhow::Context;
@@ -40,7 +42,7 @@ use lb_common::{
 use nix::time::{ClockId, clock_gettime};
 
 use self::{maps::Maps, totals::sum};
-use super::{Counted, Datapath, Flow, Op, Snapshot, Totals, filter::Sources};
+use super::{Counted, Datapath, Flow, Op, Snapshot, Totals, filter::Sources, flows::Flows};
 
 /// The XDP program, if xlb was built with it (`cargo xtask build`).
 pub fn object() -> Option<&'static [u8]> {
@@ -59,11 +61,17 @@ pub struct KernelDatapath {
 impl KernelDatapath {
     fn new(mut maps: Maps) -> anyhow::Result<Self> {
         maps.read_past()?;
+        maps.flows.free_abandoned(&maps.settings()?, grace_period::wait)?;
         maps.backends.count_ejected();
         maps.flows.correct_loads();
         let mut datapath = Self { maps, sources: Sources::default() };
         datapath.observe()?;
         Ok(datapath)
+    }
+
+    /// The flow tables.
+    pub fn flow_tables(&self) -> Arc<Flows> {
+        Arc::clone(&self.maps.flows)
     }
 
     /// The settings of the program.
@@ -142,7 +150,7 @@ impl Datapath for KernelDatapath {
 }
 
 /// The program's clock (`bpf_ktime_get_coarse_ns`).
-fn ticks_now() -> anyhow::Result<Ticks> {
+pub fn ticks_now() -> anyhow::Result<Ticks> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).context("cannot read the monotonic clock")?;
     let nanoseconds = now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64;
     Ok(Ticks::from_ns(nanoseconds))

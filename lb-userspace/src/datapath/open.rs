@@ -23,8 +23,10 @@ use super::{
     attach::{self, Links, Outcome, Pinned, Refused},
     first_release,
     kernel::{
-        KernelDatapath, grace_period,
-        load::{self, Basis, Loaded},
+        KernelDatapath,
+        flow_events::RingEvents,
+        grace_period,
+        load::{self, Basis, Loaded, Share},
         manifest::Manifest,
         neighbour_requests::NeighbourRequests,
         traces::{TraceLevel, Traces},
@@ -33,7 +35,8 @@ use super::{
     lock::{Lock, PinsInUse},
     pins,
     preflight::{self, Cause, host::Host},
-    shapes::{self, Sizes},
+    shapes::{self, Rings, Sizes},
+    sharing::SharedTables,
     takeover::Takeover,
 };
 use crate::spec::{Limits, Spec};
@@ -47,6 +50,8 @@ pub struct Opened {
     pub neighbour_requests: NeighbourRequests,
     /// The program's traces, if the log shows them.
     pub traces: Option<Traces>,
+    /// The flow tables, for the group if there is one.
+    pub shared: Option<SharedTables<RingEvents>>,
     /// Holds the lock. Attaches again to interfaces that were removed and added again, and restores pins.
     pub links: Links,
     /// All interfaces of the spec, in its order.
@@ -127,12 +132,23 @@ pub fn open(fit: Fit<'_>, object: &[u8]) -> Result<Opened, OpenError> {
     remove_replaced(pins, loaded.program.id()?, &found.others)?;
     let warnings = outcome.warnings.into_iter().chain(TraceLevel::of_log().warning()).collect();
 
-    let Loaded { program, datapath, neighbour_requests, traces } = loaded;
+    let Loaded { program, datapath, neighbour_requests, traces, shared } = loaded;
     let links = Links::open(program, lock, pins, &outcome.attached)?;
-    let capacity = capacity(&datapath.settings()?, &host);
+    let capacity = capacity(&datapath.settings()?, shared.is_some(), &host);
     let adopted = found.manifest.is_some() || !found.takeover.carried.is_empty();
     let attached = outcome.attached;
-    Ok(Opened { datapath, neighbour_requests, traces, links, attached, capacity, adopted, notes, warnings })
+    Ok(Opened {
+        datapath,
+        neighbour_requests,
+        traces,
+        shared,
+        links,
+        attached,
+        capacity,
+        adopted,
+        notes,
+        warnings,
+    })
 }
 
 fn refuse(causes: Vec<Cause>) -> Result<(), OpenError> {
@@ -298,6 +314,7 @@ fn run(
         takeover: &found.takeover,
         sizes: found.sizes,
         ports: PortPool::around(first, last),
+        share: spec.group.as_ref().map(Share::of),
     };
     let loaded = load::load(object, &basis).map_err(or_no_memory)?;
     attach_all(spec, host, found, pins, loaded)
@@ -355,20 +372,23 @@ fn remove_unused(pins: &Path, programs: &BTreeSet<u32>) -> anyhow::Result<()> {
     pins::unused(pins, programs, &maps)?.iter().try_for_each(|path| pins::remove_file(path))
 }
 
-fn capacity(settings: &Settings, host: &Host) -> Capacity {
+fn capacity(settings: &Settings, shares_flows: bool, host: &Host) -> Capacity {
     Capacity {
         flows: settings.shape4.flows(),
         flows_ipv6: settings.shape6.flows(),
         half_open_flows: settings.shape4.half_open,
         room: Sizes::pinned(settings).room,
         ports: settings.ports,
-        map_memory_bytes: memory_bytes(&Sizes::pinned(settings), host),
+        own_ports: settings.own_ports,
+        map_memory_bytes: memory_bytes(&Sizes::pinned(settings), shares_flows, host),
     }
 }
 
-/// The memory of the pinned maps, and of the ring for traces.
-fn memory_bytes(sizes: &Sizes, host: &Host) -> u64 {
-    shapes::memory_bytes(&shapes::all(sizes, TraceLevel::of_log().ring_bytes()), host.cpus)
+/// The memory of all maps.
+fn memory_bytes(sizes: &Sizes, shares_flows: bool, host: &Host) -> u64 {
+    let rings =
+        Rings { traces: TraceLevel::of_log().ring_bytes(), flow_events: Rings::flow_events(shares_flows) };
+    shapes::memory_bytes(&shapes::all(sizes, rings), host.cpus)
 }
 
 /// A memory limit that `MemAvailable` does not show, such as that of a control group.

@@ -22,7 +22,10 @@ use lb_common::{
     flow::{Bucket, Record4, Record6, ReplyLine, Shape},
     hop::Interface,
     layout::{Layout, Type},
-    limits::{DEFAULT_SLOTS, EVENT_RING_BYTES, MAX_INTERFACE_INDEX, MAX_REASONS, Room},
+    limits::{
+        DEFAULT_SLOTS, EVENT_RING_BYTES, FLOW_EVENT_RING_BYTES, IDLE_RING_BYTES, MAX_INTERFACE_INDEX,
+        MAX_REASONS, Room,
+    },
     net::{Ports, V4, V6},
     pool::{Members, Pool, SlotLine, SourceSet, Turn},
     service::{Filter, Service, ServiceKey},
@@ -235,20 +238,51 @@ fn flow_hash(purpose: Purpose) -> Option<u64> {
     }
 }
 
-/// The pinned maps and the ring for traces, which is not pinned.
-pub fn all(sizes: &Sizes, trace_ring_bytes: u32) -> Vec<MapShape> {
-    let ring = MapShape {
-        name: "AYA_LOGS",
+/// The sizes of the ring buffers that belong to the loaded program, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rings {
+    /// For traces.
+    pub traces: u32,
+    /// For flows that are shared with other nodes.
+    pub flow_events: u32,
+}
+
+impl Rings {
+    /// Neither is used.
+    pub const IDLE: Self = Self { traces: IDLE_RING_BYTES, flow_events: IDLE_RING_BYTES };
+
+    /// The size of the one for flows, if they are shared, or are not.
+    pub const fn flow_events(are_shared: bool) -> u32 {
+        if are_shared { FLOW_EVENT_RING_BYTES } else { IDLE_RING_BYTES }
+    }
+}
+
+/// The maps that are not pinned.
+pub fn unpinned(rings: Rings) -> Vec<MapShape> {
+    let ring = |name, entries| MapShape {
+        name,
         purpose: Purpose::Services,
         kind: Kind::RingBuf,
         key: Type::NOTHING,
         value: Type::NOTHING,
-        entries: trace_ring_bytes,
+        entries,
         flags: 0,
     };
-    let mut maps = pinned(sizes);
-    maps.push(ring);
-    maps
+    let word = MapShape {
+        name: "FLOW_EVENTS_LOST",
+        purpose: Purpose::Services,
+        kind: Kind::Array,
+        key: u32::TYPE,
+        value: Word::TYPE,
+        entries: 1,
+        flags: MAPPED,
+    };
+    vec![ring("AYA_LOGS", rings.traces), ring("FLOW_EVENTS", rings.flow_events), word]
+}
+
+/// All maps.
+pub fn all(sizes: &Sizes, rings: Rings) -> Vec<MapShape> {
+    [pinned(sizes), unpinned(rings)].concat()
 }
 
 /// The memory that the kernel accounts for these maps, with this many possible CPUs.

@@ -189,7 +189,11 @@ async fn send<'f>(
 fn words(error: BadFrame) -> String {
     match error {
         BadFrame::Io(error) => tls::of_io(&error),
-        BadFrame::TooLong(_) | BadFrame::TooMany | BadFrame::Undecodable(_) | BadFrame::NoVersion => {
+        BadFrame::TooLong(_)
+        | BadFrame::TooMany
+        | BadFrame::LongName
+        | BadFrame::Undecodable(_)
+        | BadFrame::NoVersion => {
             format!("it sent {error}")
         }
     }

@@ -15,8 +15,8 @@ pub struct GroupStatus {
     pub listen: Option<SocketAddr>,
     /// Which share of the source ports this node uses, from 0, and of how many.
     pub ports: (usize, usize),
-    /// It does not answer packets without a flow, because it may not have learned the flow yet.
-    pub is_quiet: bool,
+    /// It has just started, and waits for the flows of its peers.
+    pub is_learning: bool,
     /// Flows of this node that it could not tell at once: the next round tells them.
     pub events_lost: u64,
     /// In the order of the file.

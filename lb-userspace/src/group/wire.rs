@@ -27,6 +27,9 @@ pub const FRAME_ITEMS: usize = 512;
 /// was received.
 const FRAME_MAX_ITEMS: usize = 4 * FRAME_ITEMS;
 
+/// Maximum length of a service's name.
+const NAME_MAX_BYTES: usize = 63;
+
 /// What is sent at once.
 #[derive(Clone, PartialEq, Message)]
 pub struct Frame {
@@ -112,6 +115,9 @@ pub struct Flow {
     /// Time since its last packet.
     #[prost(uint32, tag = "11")]
     pub idle_ms: u32,
+    /// How a flow has ended: see [`Flow::ending`].
+    #[prost(uint32, tag = "12")]
+    pub ending: u32,
 }
 
 /// The definition of a service, in short.
@@ -152,6 +158,9 @@ pub enum BadFrame {
     /// It is not a frame.
     #[error("a frame that cannot be decoded: {0}")]
     Undecodable(#[from] prost::DecodeError),
+    /// A service has a longer name than a file can have.
+    #[error("a frame with a service whose name has more than {NAME_MAX_BYTES} bytes")]
+    LongName,
     /// It introduces a node of no version.
     #[error("a hello without a version")]
     NoVersion,
@@ -166,6 +175,9 @@ impl Frame {
         let frame = Self::decode(bytes)?;
         if frame.items() > FRAME_MAX_ITEMS {
             return Err(BadFrame::TooMany);
+        }
+        if frame.services.iter().any(|service| service.name.len() > NAME_MAX_BYTES) {
+            return Err(BadFrame::LongName);
         }
         match &frame.hello {
             Some(Hello { version: 0, .. }) => Err(BadFrame::NoVersion),

@@ -30,8 +30,12 @@ pub struct ServicePorts {
 }
 
 impl SourcePorts {
-    /// `pool`: the ports outside the host's ephemeral range.
+    /// `pool`: the ports outside the host's ephemeral range. The nodes of a group divide them.
     pub fn of(spec: &Spec, pool: PortPool) -> Self {
+        let pool = spec.group.as_ref().map_or(pool, |group| {
+            let (node, nodes) = group.share();
+            pool.share(node as u32, nodes as u32)
+        });
         let full_nat = spec.services.iter().map(Deref::deref).filter(|service| service.mode == Mode::FullNat);
         let rows = full_nat.flat_map(|service| Family::ALL.map(|family| (service, family)));
         let row = |(service, family): (&Service, Family)| ServicePorts {

@@ -24,7 +24,9 @@ pub struct Group {
     pub port_share: usize,
     /// The number of shares, which is that of nodes.
     pub port_shares: usize,
-    /// It does not answer packets without a flow, because it may not have learned the flow yet.
+    /// It has just started, and waits for the flows of its peers.
+    pub learning: bool,
+    /// It does not answer packets without a flow, because a peer may know the flow.
     pub quiet: bool,
     /// Events of the data plane that were lost because there were too many: the next round makes up for them.
     pub events_lost_total: u64,
@@ -73,14 +75,16 @@ pub struct GroupPeer {
 
 impl Group {
     /// As the API shows it at this time.
-    pub fn of(status: &GroupStatus, now: SystemTime) -> Self {
-        let GroupStatus { node, listen, ports, is_quiet, events_lost, peers } = status;
+    /// `quiet`: see [`Group::quiet`].
+    pub fn of(status: &GroupStatus, quiet: bool, now: SystemTime) -> Self {
+        let GroupStatus { node, listen, ports, is_learning, events_lost, peers } = status;
         Self {
             node: node.clone(),
             listen: *listen,
             port_share: ports.0,
             port_shares: ports.1,
-            quiet: *is_quiet,
+            learning: *is_learning,
+            quiet,
             events_lost_total: *events_lost,
             peers: peers.iter().map(|peer| GroupPeer::of(peer, now)).collect(),
         }

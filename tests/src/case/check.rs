@@ -1,12 +1,12 @@
 //! What must be true after every packet: each is counted once and in the right place, and the tables are in order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, ensure};
 use lb_common::{
     counters::Tally,
     ejection::Ejection,
-    flow::{ReplyEntry, State},
+    flow::{FlowId, ReplyEntry, State},
     limits::MAX_PLACES,
     net::Be16,
     reason::Reason,
@@ -211,6 +211,30 @@ pub fn memory(world: &World, memory: &Memory) -> Result<()> {
     loads(world, memory)?;
     ejections(world, memory)?;
     flows(memory)
+}
+
+/// The daemon learns of each flow that became shared, or is shared no more, unless its record was taken, or it expired or was ended
+/// by the controller.
+pub fn reports(before: &Memory, after: &Memory, reported: &[FlowId]) -> Result<()> {
+    let id = |flow: &Flow| FlowId::new(flow.client.is_ipv6(), flow.index, flow.control.generation());
+    let were_shared: BTreeMap<_, _> =
+        before.flows.iter().map(|flow| (id(flow), flow.control.state().is_shared())).collect();
+    let changed = after.flows.iter().filter_map(|flow| {
+        let state = flow.control.state();
+        let was_shared = were_shared.get(&id(flow)).copied().unwrap_or(false);
+        (was_shared != state.is_shared()).then_some((id(flow), state))
+    });
+    let changed: BTreeMap<_, _> = changed.collect();
+    let told: BTreeSet<_> = reported.iter().copied().collect();
+    ensure!(told.len() == reported.len(), "reported twice: {reported:x?}");
+    ensure!(
+        told.iter().all(|id| changed.contains_key(id)),
+        "{told:x?} is reported, {changed:x?} has changed"
+    );
+    let is_untold = |state| [State::RETIRED, State::ENDED].contains(&state);
+    let missing = changed.iter().find(|(id, state)| !is_untold(**state) && !told.contains(id));
+    ensure!(missing.is_none(), "{missing:x?} is not reported");
+    Ok(())
 }
 
 fn loads(world: &World, memory: &Memory) -> Result<()> {

@@ -115,6 +115,7 @@ impl<'a> Run<'a> {
         }
         let (interface, frame) = self.known.address(input)?;
         let before = self.engine.counters()?;
+        let memory_before = self.observations.last().map(|last| last.memory.clone());
         let outcome = self.engine.run(interface, &frame)?;
         let (counters, memory) = (self.engine.counters()?, self.engine.memory()?);
         self.observations.push(Observation {
@@ -143,7 +144,14 @@ impl<'a> Run<'a> {
             let change = check::Change { input, expected, action, interface, bytes: frame.len() as u64 };
             check::counters(&self.known.world, &before, &counters, &change).with_context(story)?;
         }
-        if self.is_elsewhere { Ok(()) } else { check::memory(&self.known.world, &memory).with_context(story) }
+        if self.is_elsewhere {
+            return Ok(());
+        }
+        if self.accesses.is_empty() {
+            let before = memory_before.unwrap_or_default();
+            check::reports(&before, &memory, &outcome.reported).with_context(story)?;
+        }
+        check::memory(&self.known.world, &memory).with_context(story)
     }
 
     /// Sends something to a CPU that is preempted, and runs the rest meanwhile, or afterwards if the pause was not

@@ -16,7 +16,9 @@ use lb_common::{
     clock::Ticks,
     counters::{ActionCounters, BackendCounters, ServiceCounters, Tally},
     event::NeighbourWanted,
-    flow::{Control, Deltas, ENTRIES_PER_LINE, Owner, Proof, Record4, Record6, RecordIndex, State, WAYS},
+    flow::{
+        Control, Deltas, ENTRIES_PER_LINE, FlowId, Owner, Proof, Record4, Record6, RecordIndex, State, WAYS,
+    },
     hop::{ClientHop, HopStamp, Interface},
     limits::MAX_MEMBERS,
     net::{Ports, V4, V6},
@@ -157,6 +159,17 @@ pub fn asked(ebpf: &mut Ebpf) -> Result<Vec<NeighbourWanted>> {
         asked.push(NeighbourWanted { address, hop });
     }
     Ok(asked)
+}
+
+/// The flows that were reported since the last run.
+pub fn reported(ebpf: &mut Ebpf) -> Result<Vec<FlowId>> {
+    let mut ring = RingBuf::try_from(ebpf.map_mut("FLOW_EVENTS").context("there is no map FLOW_EVENTS")?)?;
+    let mut reported = Vec::new();
+    while let Some(item) = ring.next() {
+        let bytes = <[u8; 8]>::try_from(&*item).context("an id of a flow has 8 bytes")?;
+        reported.push(FlowId(u64::from_ne_bytes(bytes)));
+    }
+    Ok(reported)
 }
 
 /// Sums over all CPUs.

@@ -24,8 +24,36 @@ pub struct Config {
     pub allows_programs: bool,
     /// `[announce]`: the device. `None`: nothing is announced.
     pub announce: Option<&'static str>,
+    /// `[group]`: the other nodes.
+    pub group: Option<Group>,
     /// The services, in the order of the file.
     pub services: Vec<Service>,
+}
+
+/// `[group]`
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// The node's name.
+    pub node: String,
+    /// Where peers connect to.
+    pub listen: SocketAddr,
+    /// The file of its certificate.
+    pub cert: PathBuf,
+    /// The file of its key.
+    pub key: PathBuf,
+    /// The file of the CA.
+    pub ca: PathBuf,
+    /// The other nodes.
+    pub peers: Vec<Peer>,
+}
+
+/// `[[group.peer]]`
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its name.
+    pub node: String,
+    /// Where it listens.
+    pub address: SocketAddr,
 }
 
 /// `[limits]`; small, so that a lab is quick to start.
@@ -124,6 +152,7 @@ impl Config {
             key_file: None,
             allows_programs: false,
             announce: None,
+            group: None,
             services: Vec::new(),
         }
     }
@@ -252,7 +281,20 @@ impl fmt::Display for Config {
         if let Some(device) = self.announce {
             writeln!(f, "\n[announce]\ndevice = \"{device}\"")?;
         }
+        self.group.iter().try_for_each(|group| group.fmt(f))?;
         self.services.iter().try_for_each(|service| service.fmt(f))
+    }
+}
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\n[group]\nnode = \"{}\"\nlisten = \"{}\"", self.node, self.listen)?;
+        for (key, file) in [("cert", &self.cert), ("key", &self.key), ("ca", &self.ca)] {
+            writeln!(f, "{key} = \"{}\"", file.display())?;
+        }
+        self.peers.iter().try_for_each(|Peer { node, address }| {
+            writeln!(f, "\n[[group.peer]]\nnode = \"{node}\"\naddress = \"{address}\"")
+        })
     }
 }
 

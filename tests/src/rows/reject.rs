@@ -31,6 +31,7 @@ pub fn rows() -> Vec<Case> {
     rows.extend(Kind::udp().into_iter().flat_map(errors));
     rows.extend(Kind::all().into_iter().flat_map(lost));
     rows.extend(Kind::all().into_iter().filter(|kind| kind.protocol == Protocol::Tcp).flat_map(ended));
+    rows.extend(Kind::all().into_iter().map(quiet));
     rows.push(limit());
     rows.extend(Family::ALL.map(debt));
     rows
@@ -48,6 +49,19 @@ fn refused(kind: Kind) -> Vec<(Message, Reason)> {
         Protocol::Tcp => vec![(one.syn(), Reason::NoBackend), (one.data(), Reason::NoFlow)],
         Protocol::Udp => vec![(one.first(), Reason::NoBackend)],
     }
+}
+
+/// Another node may know the flow, and the client's next packet may reach it there.
+fn quiet(kind: Kind) -> Case {
+    let name = format!("{kind}: a quiet node drops packets of no flow, and answers those without a backend");
+    let quiet = without_backends(kind).with(|world| world.is_quiet = true);
+    let case = refused(kind).into_iter().fold(Case::new(name, quiet), |case, (message, reason)| {
+        let expected = if reason == Reason::NoFlow { Drops(reason) } else { answered(kind.protocol, reason) };
+        case.step(message, expected)
+    });
+    refused(kind).into_iter().fold(case.change(|world| world.is_quiet = false), |case, (message, reason)| {
+        case.step(message, answered(kind.protocol, reason))
+    })
 }
 
 fn every_kind(kind: Kind) -> Vec<Case> {

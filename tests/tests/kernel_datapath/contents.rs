@@ -104,11 +104,17 @@ fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
         next_backend_id: BackendId(9),
         hop_generation: 7,
         hash_key: KEY,
+        is_quiet: true,
     };
     let full: Vec<String> = (0..16).map(|host| format!("fd00::{host:x}1")).collect();
     want.sources.insert(SourceSetNumber(8), sources(&full.iter().map(String::as_str).collect::<Vec<_>>()));
 
-    let mut steps = vec![Op::SetNextBackendId(BackendId(9)), Op::SetHopGeneration(7), Op::SetHashKey(KEY)];
+    let mut steps = vec![
+        Op::SetNextBackendId(BackendId(9)),
+        Op::SetHopGeneration(7),
+        Op::SetHashKey(KEY),
+        Op::SetQuiet(true),
+    ];
     steps.extend(want.interfaces.iter().map(|(index, it)| Op::PutInterface(*index, *it)));
     steps.extend(want.backend_names.iter().map(|(number, name)| Op::PutBackendName(*number, name.clone())));
     steps.extend(want.service_names.iter().map(|(number, name)| Op::PutServiceName(*number, name.clone())));

@@ -101,6 +101,7 @@ fn what_is_deleted_is_gone_and_leaves_no_bits_in_the_filter_but_those_of_backend
             next_backend_id: BackendId(9),
             hop_generation: 7,
             hash_key: KEY,
+            is_quiet: true,
             ..Snapshot::default()
         };
         assert_eq!(opened.datapath.observe()?, left);

@@ -2,11 +2,10 @@
 
 use std::fs;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use aya::{Ebpf, maps::Map, util::nr_cpus};
-use lb_common::limits::IDLE_RING_BYTES;
 use lb_userspace::{
-    datapath::shapes::{self, Sizes},
+    datapath::shapes::{self, Rings, Sizes},
     spec::AttachMode,
 };
 
@@ -34,9 +33,8 @@ fn the_memory_of_each_map_is_what_the_kernel_accounts() -> Result<()> {
         assert!(rows.is_empty(), "map, computed and accounted bytes: {rows:?}");
 
         let told: u64 = shapes::pinned(&sizes).iter().map(|map| map.memory_bytes(cpus)).sum();
-        // The ring for traces is the one map that is not pinned.
-        let idle_ring = shapes::all(&sizes, IDLE_RING_BYTES).pop().context("no map")?;
-        assert_eq!(opened.capacity.map_memory_bytes, told + idle_ring.memory_bytes(cpus));
+        let unpinned: u64 = shapes::unpinned(Rings::IDLE).iter().map(|map| map.memory_bytes(cpus)).sum();
+        assert_eq!(opened.capacity.map_memory_bytes, told + unpinned);
         Ok(())
     })
 }
@@ -66,7 +64,7 @@ fn each_map_of_the_program_is_in_the_table_of_maps() -> Result<()> {
     world.inside(|| {
         let program = Ebpf::load(&object()?)?;
 
-        let table = shapes::all(&Sizes::default(), IDLE_RING_BYTES);
+        let table = shapes::all(&Sizes::default(), Rings::IDLE);
         let is_known = |name: &str| table.iter().any(|map| map.name_in_object() == name);
         // Scratch of one value per CPU, the array of slow paths, and the constants that the compiler names.
         let is_small = |name: &str, map: &Map| {

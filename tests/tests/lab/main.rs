@@ -17,6 +17,7 @@ mod flapping;
 mod floods;
 mod flow_remove;
 mod forwarding;
+mod group;
 mod health;
 mod hostile;
 mod itself;

@@ -197,7 +197,7 @@ mod tests {
             ..PeerStatus::default()
         };
         let peers = vec![peer("lb-2", true), peer("lb-3", false)];
-        Group::of(&GroupStatus { peers, ..GroupStatus::default() }, SystemTime::UNIX_EPOCH)
+        Group::of(&GroupStatus { peers, ..GroupStatus::default() }, false, SystemTime::UNIX_EPOCH)
     }
 
     fn good() -> Status {

@@ -21,7 +21,7 @@ use crate::{
     },
     datapath::{Attached, Capacity, Flow, memory::Memory, shapes::Sizes},
     event::{Answer, Event, Health, Path, Reply, Request, Since, Target},
-    group::status::GroupStatus,
+    group::{status::GroupStatus, view::View},
     problem::Problem,
     spec::{AdminState, BackendName, BackendPatch, Limits, NewBackend, Service, Spec, overlay::Overlay},
     view::{self, FlowQuery},
@@ -62,6 +62,8 @@ pub struct FakeHost {
     pub is_full: bool,
     pub addresses: BTreeSet<IpAddr>,
     pub group: Option<Arc<GroupStatus>>,
+    /// What the exchange of flows was told last.
+    pub shared: Option<View>,
     pub local_ports: (u16, u16),
     /// The reason why interfaces and pins cannot be restored.
     pub pins_failure: Option<&'static str>,
@@ -98,6 +100,10 @@ impl Host for FakeHost {
 
     fn group(&self) -> Option<Arc<GroupStatus>> {
         self.group.clone()
+    }
+
+    fn share(&mut self, view: View) {
+        self.shared = Some(view);
     }
 
     fn track(&mut self, value: i16) -> anyhow::Result<()> {
@@ -177,6 +183,7 @@ impl World {
             is_read_only: false,
             is_full: false,
             group: None,
+            shared: None,
             pins_failure: None,
             addresses: [].into(),
             local_ports: LOCAL_PORTS,
@@ -207,6 +214,7 @@ impl World {
             roles: host.saved_roles.clone(),
             is_drained: host.is_drained,
             capacity: Capacity {
+                own_ports: PortPool::around(LOCAL_PORTS.0, LOCAL_PORTS.1),
                 flows: v4.flows(),
                 flows_ipv6: v6.flows(),
                 half_open_flows: v4.half_open,
@@ -241,6 +249,7 @@ impl World {
             placed: host.placed.clone(),
             is_read_only: false,
             group: host.group.clone(),
+            shared: None,
             is_full: false,
             pins_failure: None,
             addresses: host.addresses.clone(),

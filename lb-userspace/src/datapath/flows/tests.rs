@@ -1,7 +1,7 @@
 use lb_common::{
     backend::Backend,
     clock::Ticks,
-    flow::{Control, Owner, Record, ReplyEntry, Shape, State},
+    flow::{Control, Owner, Record, ReplyEntry, State},
     net::Ports,
     service::Mode,
     settings::Settings,
@@ -162,6 +162,27 @@ fn a_flow_that_replaced_another_in_its_record_is_not_ended() {
     assert_eq!((is_ended, world.control4(0).state()), (false, State::ESTABLISHED));
 }
 
+#[test]
+fn records_that_a_killed_daemon_was_writing_are_freed_and_those_of_cpus_are_not() {
+    let world = World::new(8, 8);
+    world.put4(0, State::BUSY, ALIVE, NOW);
+    world.put4(1, State::BUSY, ALIVE, NOW);
+    world.put4(2, State::ESTABLISHED, ALIVE, NOW);
+    assert_eq!(world.entries(), 3);
+
+    let publish = || {
+        let record = &world.flows.v4.buckets[0].way[1];
+        record.control.store(Control::new(5, State::HALF_OPEN, 0xabcd).0);
+        Ok(())
+    };
+    world.flows.free_abandoned(&world.settings, publish).unwrap();
+
+    let states: Vec<State> = (0..3).map(|number| world.control4(number).state()).collect();
+    assert_eq!(states, [State::EMPTY, State::HALF_OPEN, State::ESTABLISHED]);
+    assert_eq!(world.entries(), 2);
+    world.flows.free_abandoned(&world.settings, || panic!("there is nothing to wait for")).unwrap();
+}
+
 /// The moment this many seconds before [`NOW`].
 fn ago(seconds: u64) -> Ticks {
     NOW.earlier_by(Ticks::from_seconds(seconds))
@@ -174,16 +195,8 @@ struct World {
 
 impl World {
     fn new(buckets4: u32, buckets6: u32) -> Self {
-        let shape = |buckets| Shape { buckets, lines: buckets, half_open: 8, half_open_batch: 0 };
-        let settings = Settings {
-            keys: [3, 5, 7, 11, 13, 17],
-            shape4: shape(buckets4),
-            shape6: shape(buckets6),
-            ..Settings::default()
-        };
-        let backends = Arc::new(Backends { elements: Mapping::of_zeros(16), turns: Mapping::of_zeros(1) });
-        backends.put(&Backend { id: ALIVE, ..Backend::default() });
-        let flows = Flows { v4: table(buckets4, &backends), v6: table(buckets6, &backends) };
+        let settings = fixture::settings(buckets4, buckets6);
+        let flows = fixture::flows(&settings, &[Backend { id: ALIVE, ..Backend::default() }], None);
         Self { flows, settings }
     }
 
@@ -282,16 +295,4 @@ fn put<F: Family>(
     let line = &table.lines[reduce(hash as u32, F::shape(settings).lines) as usize];
     let entry = ReplyEntry::new((hash >> 32) as u32, 5, RecordIndex(number));
     assert!(line.entry.iter().any(|word| word.replace(0, entry.0)), "the line is full");
-}
-
-fn table<F: Family>(buckets: u32, backends: &Arc<Backends>) -> Table<F>
-where
-    Bucket<RecordOf<F>>: crate::datapath::mapping::Mapped,
-{
-    Table {
-        buckets: Mapping::of_zeros(buckets),
-        lines: Mapping::of_zeros(buckets),
-        half_open: Mapping::of_zeros(1),
-        backends: Arc::clone(backends),
-    }
 }

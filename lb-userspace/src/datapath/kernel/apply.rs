@@ -54,6 +54,11 @@ impl Maps {
                 settings.hash_keys = *key.words();
                 self.set_settings(&settings)
             }
+            Op::SetQuiet(is_quiet) => {
+                let mut settings = self.settings()?;
+                settings.is_quiet = (*is_quiet).into();
+                self.set_settings(&settings)
+            }
             Op::DeleteService(listen) => gone(self.services.remove(&service_key(listen))),
             Op::DeletePool(number) => self.schedules.put_pool(*number, Pool::NONE),
             Op::DeleteMembers(number) => self.schedules.put_members(*number, &[]),

@@ -16,6 +16,7 @@ use lb_common::{
 
 use super::{
     KernelDatapath, carry,
+    flow_events::{self, RingEvents},
     manifest::{self, Manifest},
     maps::{DaemonMaps, Maps},
     neighbour_requests::NeighbourRequests,
@@ -25,10 +26,12 @@ use super::{
 use crate::{
     datapath::{
         names, past, pins,
-        shapes::{self, MapShape, Sizes},
+        shapes::{self, MapShape, Rings, Sizes},
+        sharing::{Reported, Reporter, SharedTables},
         takeover::Takeover,
     },
     hash_key::HashKey,
+    spec::Group,
 };
 
 /// A program that is loaded and pinned with its maps. It is not attached yet.
@@ -37,6 +40,8 @@ pub struct Loaded {
     pub datapath: KernelDatapath,
     pub neighbour_requests: NeighbourRequests,
     pub traces: Option<Traces>,
+    /// For the group, if there is one.
+    pub shared: Option<SharedTables<RingEvents>>,
 }
 
 /// The program, to be attached.
@@ -65,6 +70,23 @@ impl Program {
     }
 }
 
+/// The place of a node among those that have the same sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Counted from 0.
+    pub node: u32,
+    /// How many nodes there are.
+    pub nodes: u32,
+}
+
+impl Share {
+    /// That of this node.
+    pub fn of(group: &Group) -> Self {
+        let (node, nodes) = group.share();
+        Self { node: node as u32, nodes: nodes as u32 }
+    }
+}
+
 /// What a new program is loaded with.
 pub struct Basis<'a> {
     /// Where everything is pinned.
@@ -74,6 +96,8 @@ pub struct Basis<'a> {
     pub sizes: Sizes,
     /// Source ports, if none are taken over.
     pub ports: PortPool,
+    /// This node's place in its group, if it shares flows.
+    pub share: Option<Share>,
 }
 
 impl Basis<'_> {
@@ -89,7 +113,7 @@ impl Basis<'_> {
 /// New maps get the names of their pins once they are filled, and the manifest comes last. So whatever manifest the next
 /// start finds, if this one is killed or fails, the maps that it lists are complete.
 pub fn load(object: &[u8], basis: &Basis<'_>) -> anyhow::Result<Loaded> {
-    let Basis { directory, takeover, sizes, .. } = *basis;
+    let Basis { directory, takeover, sizes, share, .. } = *basis;
     let shapes = shapes::pinned(&sizes);
     let new: Vec<&MapShape> = shapes.iter().filter(|shape| !takeover.keeps(shape.name)).collect();
     for shape in &new {
@@ -103,6 +127,10 @@ pub fn load(object: &[u8], basis: &Basis<'_>) -> anyhow::Result<Loaded> {
     let mut loader = EbpfLoader::new();
     trace_level.set(&mut loader);
     loader.override_global("BACKENDS_MASK", &mask, true);
+    loader.map_max_entries(flow_events::RING, Rings::flow_events(share.is_some()));
+    if share.is_some() {
+        flow_events::enable(&mut loader);
+    }
     let values = section_values(basis, &shapes)?;
     for (name, value) in &values {
         loader.override_global(name, value.as_slice(), true);
@@ -123,19 +151,34 @@ pub fn load(object: &[u8], basis: &Basis<'_>) -> anyhow::Result<Loaded> {
     let Program(ebpf) = &mut program;
     slow_paths::load(ebpf, id, directory)?;
 
-    let maps = fill(Maps::take(ebpf, DaemonMaps::open(|name| basis.pin(name))?)?, basis, &shapes)?;
-    let datapath = KernelDatapath::new(maps)?;
+    let (reporter, reported) = share.map(|_| Reporter::new()).unzip();
+    let maps = Maps::take(ebpf, DaemonMaps::open(|name| basis.pin(name))?, reporter)?;
+    let datapath = KernelDatapath::new(fill(maps, basis, &shapes)?)?;
+    let shared = match reported {
+        Some(reported) => Some(share_tables(ebpf, &datapath, reported)?),
+        None => None,
+    };
     let ring = ebpf.take_map("WANTED").ok_or_else(|| anyhow!("the XDP program has no map WANTED"))?;
     let neighbour_requests = NeighbourRequests(RingBuf::try_from(ring).context("cannot use the map WANTED")?);
     let traces = trace_level.take(ebpf)?;
     finish(&new, basis)?;
     manifest::pin(directory, id)?;
-    Ok(Loaded { program, datapath, neighbour_requests, traces })
+    Ok(Loaded { program, datapath, neighbour_requests, traces, shared })
+}
+
+/// What the group works on.
+fn share_tables(
+    ebpf: &mut Ebpf,
+    datapath: &KernelDatapath,
+    reported: Reported,
+) -> anyhow::Result<SharedTables<RingEvents>> {
+    let events = RingEvents::take(ebpf)?;
+    Ok(SharedTables::new(datapath.flow_tables(), datapath.settings()?, events, reported))
 }
 
 /// Fills new maps from those of the running program, and sets the defaults.
 fn fill(mut maps: Maps, basis: &Basis<'_>, shapes: &[MapShape]) -> anyhow::Result<Maps> {
-    let Basis { takeover, sizes, ports, .. } = *basis;
+    let Basis { takeover, sizes, ports, share, .. } = *basis;
     for old in &takeover.carried {
         let (Some(shape), Some(layout)) =
             (shapes.iter().find(|it| it.name == old.name), shapes::layout(old.name))
@@ -147,6 +190,11 @@ fn fill(mut maps: Maps, basis: &Basis<'_>, shapes: &[MapShape]) -> anyhow::Resul
     }
     let mut settings = maps.settings()?;
     set_defaults(&mut settings, sizes, ports)?;
+    if share.is_some() {
+        // Until the controller knows the flows of the other nodes.
+        settings.is_quiet = 1;
+    }
+    settings.own_ports = share.map_or(settings.ports, |it| settings.ports.share(it.node, it.nodes));
     maps.set_settings(&settings)?;
     Ok(maps)
 }

@@ -23,6 +23,7 @@ use crate::datapath::{
     mapping::{Mapped, Mapping},
     names::{self, Record},
     past::{self, Counted, PastCounters},
+    sharing::Reporter,
 };
 
 /// A [`Filter`] as words. Only the controller writes to it.
@@ -37,7 +38,7 @@ pub struct Maps {
     pub backends: Arc<Backends>,
     pub interfaces: Array<MapData, Interface>,
     pub devices: DevMap<MapData>,
-    pub flows: Flows,
+    pub flows: Arc<Flows>,
     pub backend_counters: PerCpuArray<MapData, BackendCounters>,
     pub service_counters: PerCpuArray<MapData, ServiceCounters>,
     pub reasons: PerCpuArray<MapData, Tally>,
@@ -69,8 +70,12 @@ impl DaemonMaps {
 }
 
 impl Maps {
-    /// Takes the maps out of the loaded object. Their shapes have been verified.
-    pub fn take(ebpf: &mut Ebpf, daemon_maps: DaemonMaps) -> anyhow::Result<Self> {
+    /// Takes the maps out of the loaded object. Their shapes have been verified. `reporter`: see [`Table::reporter`].
+    pub fn take(
+        ebpf: &mut Ebpf,
+        daemon_maps: DaemonMaps,
+        reporter: Option<Reporter>,
+    ) -> anyhow::Result<Self> {
         let past_room = daemon_maps.past.info().context("cannot read the size of PAST")?.max_entries();
         let backends = Arc::new(Backends {
             elements: mapping(&array(ebpf, "BACKENDS")?, "BACKENDS")?,
@@ -89,20 +94,22 @@ impl Maps {
             },
             interfaces: take(ebpf, "INTERFACES")?,
             devices: take(ebpf, "DEVICES")?,
-            flows: Flows {
+            flows: Arc::new(Flows {
                 v4: Table {
                     buckets: mapping(&array(ebpf, "FLOWS4")?, "FLOWS4")?,
                     lines: mapping(&array(ebpf, "REPLY_INDEX4")?, "REPLY_INDEX4")?,
                     half_open: mapping(&array(ebpf, "HALF_OPEN4")?, "HALF_OPEN4")?,
                     backends: Arc::clone(&backends),
+                    reporter: reporter.clone(),
                 },
                 v6: Table {
                     buckets: mapping(&array(ebpf, "FLOWS6")?, "FLOWS6")?,
                     lines: mapping(&array(ebpf, "REPLY_INDEX6")?, "REPLY_INDEX6")?,
                     half_open: mapping(&array(ebpf, "HALF_OPEN6")?, "HALF_OPEN6")?,
                     backends: Arc::clone(&backends),
+                    reporter,
                 },
-            },
+            }),
             backends,
             backend_counters: take(ebpf, "BACKEND_COUNTERS")?,
             service_counters: take(ebpf, "SERVICE_COUNTERS")?,
@@ -166,12 +173,12 @@ where
     T::try_from(map(ebpf, name)?).with_context(|| format!("cannot use the map {name}"))
 }
 
-fn array(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<MapData> {
+pub fn array(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<MapData> {
     let Map::Array(data) = map(ebpf, name)? else { bail!("the map {name} is not an array") };
     Ok(data)
 }
 
-fn mapping<T: Mapped>(data: &MapData, name: &str) -> anyhow::Result<Mapping<T>> {
+pub fn mapping<T: Mapped>(data: &MapData, name: &str) -> anyhow::Result<Mapping<T>> {
     let info = data.info().with_context(|| format!("cannot read the size of {name}"))?;
     Mapping::new(data.fd(), info.max_entries()).with_context(|| format!("cannot map {name} into memory"))
 }

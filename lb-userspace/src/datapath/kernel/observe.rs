@@ -48,6 +48,7 @@ impl Maps {
             next_backend_id: settings.next_backend_id,
             hop_generation: settings.hop_generation,
             hash_key: HashKey::new(settings.hash_keys),
+            is_quiet: settings.is_quiet != 0,
         })
     }
 

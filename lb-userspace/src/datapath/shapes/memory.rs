@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use lb_common::limits::IDLE_RING_BYTES;
-
-use super::{Purpose, Sizes, all};
+use super::{Purpose, Rings, Sizes, all};
 use crate::spec::{Limits, rules::Family, source_ports::grouped};
 
 /// The size of all maps, without traces.
@@ -26,8 +24,8 @@ pub struct Memory {
 
 impl Memory {
     /// Nothing is read from the host: the caller passes the number of CPUs.
-    pub fn of(limits: Limits, cpus: u32) -> Self {
-        let maps = all(&Sizes::of(&limits), IDLE_RING_BYTES);
+    pub fn of(limits: Limits, rings: Rings, cpus: u32) -> Self {
+        let maps = all(&Sizes::of(&limits), rings);
         let sum = |purpose| {
             maps.iter().filter(|map| map.purpose == purpose).map(|map| map.memory_bytes(cpus)).sum()
         };
@@ -91,9 +89,9 @@ mod tests {
         for cpus in [1, 2, 256] {
             let limits = Limits { flows: 1_000_000, ..Limits::default() };
 
-            let maps = all(&Sizes::of(&limits), IDLE_RING_BYTES);
+            let maps = all(&Sizes::of(&limits), Rings::IDLE);
 
-            assert_eq!(Memory::of(limits, cpus).total(), memory_bytes(&maps, cpus));
+            assert_eq!(Memory::of(limits, Rings::IDLE, cpus).total(), memory_bytes(&maps, cpus));
         }
     }
 
@@ -102,18 +100,19 @@ mod tests {
         for flows in [65_536, 262_144, 1_000_000, 8_388_608] {
             let memory = Memory::of(
                 Limits { flows, flows_ipv6: flows, half_open_flows: flows, ..Limits::default() },
+                Rings::IDLE,
                 2,
             );
 
             assert!(memory.flows <= 300 * u64::from(flows) && memory.flows_ipv6 <= 400 * u64::from(flows));
         }
-        let defaults = Memory::of(Limits::default(), 2);
+        let defaults = Memory::of(Limits::default(), Rings::IDLE, 2);
         assert!(defaults.total() <= 96 << 20, "{defaults}");
     }
 
     #[test]
     fn memory_is_shown_by_purpose() {
-        let shown = Memory::of(Limits::default(), 2).to_string();
+        let shown = Memory::of(Limits::default(), Rings::IDLE, 2).to_string();
 
         let expected = "\
 maps: 94.0 MiB
@@ -129,7 +128,7 @@ maps: 94.0 MiB
         for flows in [1, 1000, 65_536, 262_144, 1_000_000, 8_388_608] {
             for cpus in [1, 2, 3, 64, 256] {
                 let limits = Limits { flows, half_open_flows: flows, ..Limits::default() };
-                let shown = Memory::of(limits, cpus).to_string();
+                let shown = Memory::of(limits, Rings::IDLE, cpus).to_string();
 
                 let tenths = |line: &str| -> u64 {
                     let number = line.split(" MiB").next().unwrap().split(' ').next_back().unwrap();

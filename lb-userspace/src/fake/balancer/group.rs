@@ -13,11 +13,11 @@ pub fn group() -> view::Group {
         node: "lb-1".to_owned(),
         listen: Some("10.0.0.1:4790".parse().unwrap()),
         ports: (0, 3),
-        is_quiet: true,
+        is_learning: false,
         events_lost: 2,
         peers: vec![second(now), third(now)],
     };
-    view::Group::of(&status, now)
+    view::Group::of(&status, true, now)
 }
 
 fn second(now: SystemTime) -> PeerStatus {

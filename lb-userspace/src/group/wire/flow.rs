@@ -8,7 +8,7 @@ use std::{
 use lb_common::net::Protocol;
 
 use super::Flow;
-use crate::datapath::SharedFlow;
+use crate::datapath::{Ending, Resets, SharedFlow};
 
 /// Why a flow that was received cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,7 +43,30 @@ impl From<&SharedFlow> for Flow {
             answer: *answer,
             // 49 days: longer than any flow lives without a packet.
             idle_ms: u32::try_from(idle.as_millis()).unwrap_or(u32::MAX),
+            ending: 0,
         }
+    }
+}
+
+/// The endings of flows, by number.
+const ENDINGS: [Ending; 5] = [
+    Ending::Closed,
+    Ending::Removed,
+    Ending::Reset(Resets::Client),
+    Ending::Reset(Resets::Backend),
+    Ending::Reset(Resets::Both),
+];
+
+impl Flow {
+    /// A flow that has ended.
+    pub fn ended(flow: &SharedFlow, ending: Ending) -> Self {
+        let number = ENDINGS.iter().position(|it| *it == ending).unwrap_or_default();
+        Self { ending: number as u32, ..flow.into() }
+    }
+
+    /// How it has ended. A later version may know other ways.
+    pub fn ending(&self) -> Ending {
+        ENDINGS.get(self.ending as usize).copied().unwrap_or(Ending::Closed)
     }
 }
 

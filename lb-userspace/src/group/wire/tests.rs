@@ -98,6 +98,7 @@ fn a_full_frame_fits() {
         source_port: 65_535,
         answer: Some(u32::MAX),
         idle_ms: u32::MAX,
+        ending: u32::MAX,
     };
     let hello = Hello {
         version: u32::MAX,
@@ -182,6 +183,7 @@ fn sent() -> Flow {
         source_port: 20_000,
         answer: Some(0x1234_5678),
         idle_ms: 1000,
+        ending: 0,
     }
 }
 

@@ -349,7 +349,7 @@ mod program {
             is_source |= to.source == F::address(SOURCE + number);
             number += 1;
         }
-        is_source && port.wrapping_sub(FIRST_PORT) < settings.ports.size()
+        is_source && port.wrapping_sub(FIRST_PORT) < settings.own_ports.size()
     }
 
     /// Is there an instant at which two records answer for this reply?

@@ -1,0 +1,89 @@
+//! A node of a group: when it answers packets of no flow, and what the exchange of flows learns of the services.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::{group::status::GroupStatus, track_file::UNFIT};
+
+#[test]
+fn a_node_alone_answers_packets_of_no_flow_and_shares_nothing() {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+    has(&mut world, &["10.0.0.9"]);
+
+    assert!(!world.maps().maps.is_quiet && world.host().shared.is_none());
+}
+
+#[test]
+fn a_standby_is_quiet_and_for_five_seconds_after_it_gets_the_addresses() {
+    let mut world = in_group(false);
+    has(&mut world, &["10.0.0.9"]);
+    assert!(world.maps().maps.is_quiet);
+    world.wait(60_000);
+    assert!(world.maps().maps.is_quiet);
+
+    has(&mut world, &["10.0.0.1", "192.0.2.10"]);
+    world.wait(4_900);
+    assert!(world.maps().maps.is_quiet, "a peer may still be active");
+    world.wait(100);
+    assert!(!world.maps().maps.is_quiet);
+}
+
+#[test]
+fn a_node_that_starts_is_quiet_until_it_has_the_flows_of_its_peers() {
+    let mut world = in_group(true);
+    has(&mut world, &["10.0.0.1", "192.0.2.10"]);
+    world.wait(60_000);
+    assert!(world.maps().maps.is_quiet);
+
+    world.host().group = Some(status(false));
+    world.absorb(Event::GroupChanged);
+    assert!(!world.maps().maps.is_quiet);
+}
+
+#[test]
+fn a_standby_that_starts_must_not_become_active_before_it_has_the_flows_of_its_peers() {
+    let mut world = in_group(true);
+    has(&mut world, &["10.0.0.1", "192.0.2.10"]);
+    assert_ne!(world.host().tracked.last(), Some(&UNFIT), "a move would break its own flows");
+
+    has(&mut world, &["10.0.0.9"]);
+    assert_eq!(world.host().tracked.last(), Some(&UNFIT));
+    world.host().group = Some(status(false));
+    world.absorb(Event::GroupChanged);
+    world.wait(2_000);
+    assert_eq!(world.host().tracked.last(), Some(&0));
+}
+
+#[test]
+fn the_exchange_learns_which_backends_may_have_flows() {
+    let mut world = in_group(false);
+    let ids = |world: &mut World| -> BTreeSet<_> {
+        let view = world.host().shared.clone().unwrap();
+        let service = &view.services[&(socket("192.0.2.10:80"), Protocol::Tcp)];
+        let addresses = ["10.0.0.11:8080", "10.0.0.12:8080", "10.0.0.13:8080"].map(socket);
+        addresses.into_iter().filter(|address| service.backends.contains_key(address)).collect()
+    };
+    assert_eq!(ids(&mut world).len(), 3);
+    let former = world.host().shared.clone().unwrap().digests;
+
+    world.ask(patch("web/web-1", AdminState::Maint)).unwrap();
+    world.wait(100);
+    assert!(!ids(&mut world).contains(&socket("10.0.0.11:8080")));
+    assert_eq!(world.host().shared.clone().unwrap().digests, former, "a command is no part of the file");
+}
+
+fn in_group(is_learning: bool) -> World {
+    let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+    world.host().group = Some(status(is_learning));
+    world.wait(1);
+    world
+}
+
+fn status(is_learning: bool) -> Arc<GroupStatus> {
+    Arc::new(GroupStatus { is_learning, ..GroupStatus::default() })
+}
+
+fn has(world: &mut World, addresses: &[&str]) {
+    world.host().addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+    world.absorb(Event::LinksChanged);
+}

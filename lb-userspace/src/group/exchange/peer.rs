@@ -1,0 +1,41 @@
+//! A peer, with the connections of both directions, and what is counted of it.
+
+use std::{collections::BTreeMap, time::SystemTime};
+
+use super::{subscriber::Subscriber, subscription::Subscription};
+use crate::group::wire::Hello;
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub struct Peer {
+    pub subscriber: Option<Subscriber>,
+    pub subscription: Subscription,
+    /// Of earlier connections.
+    pub sent: u64,
+    pub resyncs: u64,
+    pub skipped: BTreeMap<&'static str, u64>,
+    pub received: u64,
+    pub ended: u64,
+    pub hash_key: Option<u64>,
+    pub differs: Option<Vec<String>>,
+    pub clock_difference_ms: Option<i64>,
+    pub failure: Option<String>,
+    pub since: Option<SystemTime>,
+}
+
+impl Peer {
+    pub fn meet(&mut self, hello: &Hello) {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let here = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+        let there = i64::try_from(hello.unix_ms).unwrap_or(i64::MAX);
+        self.clock_difference_ms = Some(there.saturating_sub(here));
+        self.hash_key = Some(hello.hash_key);
+    }
+
+    pub fn forget_subscriber(&mut self) {
+        if let Some(former) = self.subscriber.take() {
+            self.sent += former.sent;
+            self.resyncs += former.resyncs;
+        }
+    }
+}
