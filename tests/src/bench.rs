@@ -23,5 +23,6 @@ pub mod object;
 pub mod packets;
 pub mod report;
 pub mod scale;
+pub mod sharing;
 pub mod sweeps;
 pub mod wrapper;

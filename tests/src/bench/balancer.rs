@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use aya::maps::{PerCpuArray, xdp::DevMap};
+use aya::maps::{PerCpuArray, RingBuf, xdp::DevMap};
 use lb_common::{
     answers::Answers,
     backend::{Backend, BackendId},
@@ -68,9 +68,18 @@ pub struct Balancer<F: Numbered> {
 impl<F: Numbered> Balancer<F> {
     /// A balancer for this many flows.
     pub fn new(flows: u32, links: Links) -> Result<Self> {
+        Self::with(flows, links, |shape4, shape6| Object::load_sized("lb", shape4, shape6, 0))
+    }
+
+    /// One that reports flows, as in a group.
+    pub fn new_in_group(flows: u32, links: Links) -> Result<Self> {
+        Self::with(flows, links, |shape4, shape6| Object::load_in_group("lb", shape4, shape6))
+    }
+
+    fn with(flows: u32, links: Links, load: impl FnOnce(Shape, Shape) -> Result<Object>) -> Result<Self> {
         let shape = Shape::for_flows(flows, flows);
         let (shape4, shape6) = if F::DIGIT == 4 { (shape, UNUSED) } else { (UNUSED, shape) };
-        let mut object = Object::load_sized("lb", shape4, shape6, 0)?;
+        let mut object = load(shape4, shape6)?;
         furnish::<F>(&mut object, shape4, shape6, links)?;
         Ok(Self {
             records: object.mapped(&format!("FLOWS{}", F::DIGIT))?,
@@ -80,6 +89,16 @@ impl<F: Numbered> Balancer<F> {
             ingress: links.front,
             free: SlotIndex(BACKENDS),
         })
+    }
+
+    /// Reads the flows that were reported, and returns how many there were.
+    pub fn read_reports(&mut self) -> Result<usize> {
+        let mut ring = RingBuf::try_from(self.object.map_mut("FLOW_EVENTS")?)?;
+        let mut count = 0;
+        while ring.next().is_some() {
+            count += 1;
+        }
+        Ok(count)
     }
 
     /// Removes all flows.
@@ -148,6 +167,7 @@ fn furnish<F: Numbered>(object: &mut Object, shape4: Shape, shape6: Shape, links
         shape4,
         shape6,
         ports: PortPool::around(32_768, 60_999),
+        own_ports: PortPool::around(32_768, 60_999),
         next_backend_id: BackendId(BACKENDS + 1),
         ..Settings::default()
     };

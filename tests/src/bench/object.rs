@@ -13,6 +13,7 @@ use aya::{
 };
 use lb_common::{
     flow::Shape,
+    limits::FLOW_EVENT_RING_BYTES,
     service::{Service, ServiceKey},
 };
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -36,6 +37,14 @@ pub struct Object {
 }
 
 impl Object {
+    /// Loads an object whose program reports flows, as in a group, with flow tables of these sizes.
+    pub fn load_in_group(name: &str, v4: Shape, v6: Shape) -> Result<Self> {
+        let mut loader = Self::sized(v4, v6, &0);
+        loader.override_global("SHARES_FLOWS", &1u8, true);
+        loader.map_max_entries("FLOW_EVENTS", FLOW_EVENT_RING_BYTES);
+        Self::load_with(name, loader)
+    }
+
     /// Loads an object that has no flow tables.
     pub fn load(name: &str) -> Result<Self> {
         Self::load_with(name, EbpfLoader::new())
@@ -43,12 +52,16 @@ impl Object {
 
     /// Loads an object with flow tables of these sizes. The clock is fixed, unless `clock_is_set` is 0.
     pub fn load_sized(name: &str, v4: Shape, v6: Shape, clock_is_set: u8) -> Result<Self> {
+        Self::load_with(name, Self::sized(v4, v6, &clock_is_set))
+    }
+
+    fn sized<'a>(v4: Shape, v6: Shape, clock_is_set: &'a u8) -> EbpfLoader<'a> {
         let mut loader = EbpfLoader::new();
         loader.map_max_entries("FLOWS4", v4.buckets).map_max_entries("REPLY_INDEX4", v4.lines);
         loader.map_max_entries("FLOWS6", v6.buckets).map_max_entries("REPLY_INDEX6", v6.lines);
-        loader.override_global("CLOCK_IS_SET", &clock_is_set, true);
+        loader.override_global("CLOCK_IS_SET", clock_is_set, true);
         programs::set_backends_mask(&mut loader);
-        Self::load_with(name, loader)
+        loader
     }
 
     /// Loads an object with these sizes, without traces.

@@ -9,10 +9,10 @@ use tests::bench::{
     checks, cpus, end_to_end, frames, new_flows,
     packets::{self, Effort},
     report::Table,
-    scale, sweeps,
+    scale, sharing, sweeps,
 };
 
-/// Measures packets, two CPUs, new flows of each scheduler, live frames, end-to-end throughput (also of nftables and
+/// Measures packets, two CPUs, new flows of each scheduler and in a group, live frames, end-to-end throughput (also of nftables and
 /// HAProxy), thousands of services, https checks, and removals of backends with millions of flows
 #[derive(Parser)]
 #[command(name = "bench")]
@@ -32,6 +32,7 @@ enum Section {
     Packets,
     Cpus,
     NewFlows,
+    Sharing,
     Frames,
     EndToEnd,
     Scale,
@@ -54,6 +55,7 @@ fn main() -> Result<ExitCode> {
             }
             Section::Cpus => ("cpus", cpus::measure(if quick { 5 } else { 15 })?),
             Section::NewFlows => ("new_flows", new_flows::measure(if quick { 3 } else { 9 })?),
+            Section::Sharing => ("sharing", sharing::measure(if quick { 5 } else { 25 })?),
             Section::Frames => ("frames", frames::measure(if quick { 3 } else { 5 })?),
             Section::EndToEnd => ("end_to_end", end_to_end::measure(if quick { 1 } else { 5 })?),
             Section::Scale => ("scale", scale::measure(if quick { 5 } else { 20 })?),
