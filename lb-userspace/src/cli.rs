@@ -37,7 +37,8 @@ use clap::Parser;
 use tokio::runtime;
 
 use crate::{
-    api::client::Client, exit::Exit, interface_address::InterfaceAddress, paths, track_file::TrackFile,
+    api::client::Client, exit::Exit, interface_address::InterfaceAddress,
+    interface_settings::InterfaceSettings, paths, track_file::TrackFile,
 };
 use args::{Args, ClientCommand, Command, HaVerb};
 use check::Checked;
@@ -74,6 +75,10 @@ pub struct Host {
     pub program: fn() -> PathBuf,
     /// The networks of this host.
     pub networks: fn() -> anyhow::Result<Vec<InterfaceAddress>>,
+    /// Settings of an interface. `None`: there is no such interface.
+    pub settings: fn(&str) -> anyhow::Result<Option<InterfaceSettings>>,
+    /// The configuration of keepalived. `None`: there is none.
+    pub keepalived: fn() -> Result<Option<String>, String>,
 }
 
 /// The entry point of the binary: [`main_with`] with the real environment.
@@ -146,6 +151,11 @@ fn dispatch(
         Command::Ha { verb: HaVerb::Node(verb) } => {
             let client = client(console, chosen_socket, &config(None))?;
             block_on(ha::node(console, &client, verb)).map(|()| Exit::Done.code())
+        }
+        Command::Ha { verb: HaVerb::Check { file } } => {
+            let spec = (host.check)(&config(file))?.spec;
+            let client = Client::new(chosen_socket.unwrap_or_else(|| spec.api.socket.clone()));
+            block_on(ha::check::check(console, &client, spec, host))
         }
         Command::Ha { verb: HaVerb::Keepalived { file, also, router_id } } => {
             let file = config(file);

@@ -18,6 +18,7 @@ mod signals;
 
 use std::{
     collections::BTreeSet,
+    io,
     net::IpAddr,
     path::Path,
     pin::pin,
@@ -57,6 +58,8 @@ use crate::{
     hash_key::{HashKey, KeyError},
     health,
     interface_address::InterfaceAddress,
+    interface_settings::InterfaceSettings,
+    limited_file::{self, Readers, Unusable},
     named::Named,
     neighbours, paths,
     problem::{Problem, ProblemKind},
@@ -70,6 +73,8 @@ const EVENTS: usize = 1024;
 /// Neighbour requests in the queue.
 const NEIGHBOUR_REQUESTS: usize = 256;
 const WITHOUT_PROGRAM: &str = "this xlb was built without the XDP program: build it with `cargo xtask build`";
+/// Bytes of a configuration of keepalived.
+const MOST_OF_KEEPALIVED: u64 = 1 << 20;
 /// Time for tasks to end.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -108,6 +113,20 @@ pub fn remove_remains(socket: &Path) -> Result<bool, Failure> {
 /// The networks of this host.
 pub fn networks() -> anyhow::Result<Vec<InterfaceAddress>> {
     host::networks()
+}
+
+/// Settings of an interface of this host. `None`: there is no such interface.
+pub fn settings(interface: &str) -> anyhow::Result<Option<InterfaceSettings>> {
+    host::settings(interface)
+}
+
+/// The configuration of keepalived. `None`: there is none.
+pub fn keepalived() -> Result<Option<String>, String> {
+    match limited_file::read(Path::new(paths::KEEPALIVED), MOST_OF_KEEPALIVED, Readers::Anyone) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(Unusable::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("cannot read {}: {error}", paths::KEEPALIVED)),
+    }
 }
 
 /// Takes off what was announced. Other programs may follow the file, too, if there is one.

@@ -20,7 +20,7 @@ mod occasionally;
 pub mod port;
 mod publisher;
 mod session;
-mod skip;
+pub mod skip;
 pub mod status;
 pub mod tls;
 pub mod view;

@@ -44,6 +44,7 @@ pub mod group;
 pub mod hash_key;
 mod health;
 pub mod interface_address;
+pub mod interface_settings;
 mod limit;
 mod limited_file;
 mod metrics;

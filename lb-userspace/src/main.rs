@@ -14,5 +14,7 @@ fn main() -> ExitCode {
         detach: daemon::remove_remains,
         program: || std::env::current_exe().unwrap_or_else(|_unknown| "/usr/sbin/xlb".into()),
         networks: daemon::networks,
+        settings: daemon::settings,
+        keepalived: daemon::keepalived,
     })
 }

@@ -13,6 +13,8 @@ pub const METRICS: std::net::SocketAddr =
     std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9191);
 /// The directory of pins, which must be on a bpffs.
 pub const PINS: &str = "/sys/fs/bpf/xlb";
+/// Where keepalived expects its configuration.
+pub const KEEPALIVED: &str = "/etc/keepalived/keepalived.conf";
 
 /// `XLB_PINS` (default [`PINS`]).
 pub fn pins() -> PathBuf {

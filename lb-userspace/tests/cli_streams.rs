@@ -30,6 +30,8 @@ const HOST: Host = Host {
     detach: |_| Err(anyhow::anyhow!("Operation not permitted").context("remove /sys/fs/bpf/xlb/v1").into()),
     program: || "/usr/sbin/xlb".into(),
     networks: || Ok(Vec::new()),
+    settings: |_| Ok(None),
+    keepalived: || Ok(None),
 };
 
 #[test]

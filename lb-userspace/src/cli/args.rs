@@ -1,18 +1,15 @@
 //! The command line: commands, options and their help.
 
-use std::{
-    ffi::OsString,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+mod ha;
+
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{
     ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum,
     error::{ContextKind, ContextValue},
 };
-use ipnet::IpNet;
 
+pub use self::ha::{HaVerb, NodeVerb};
 use crate::{
     duration,
     exit::Exit,
@@ -20,8 +17,6 @@ use crate::{
 };
 
 const LEAST_WAIT: Duration = Duration::from_millis(1);
-/// The daemon writes the track file every 10 s.
-const LEAST_GRACE: Duration = Duration::from_secs(15);
 /// A year.
 const MOST_WAIT: Duration = Duration::from_hours(365 * 24);
 
@@ -332,57 +327,6 @@ pub enum GroupVerb {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum HaVerb {
-    /// Print a configuration for keepalived that moves the addresses of all services between two nodes
-    Keepalived {
-        /// Configuration file [env: XLB_CONFIG] [default: /etc/xlb/xlb.toml]
-        file: Option<PathBuf>,
-        /// A further address that moves with them, like the gateway of backends in nat mode; may be repeated
-        #[arg(long, value_name = "ADDRESS/LENGTH")]
-        also: Vec<IpNet>,
-        /// The VRRP router ID, which no other pair on the link may have
-        #[arg(long, value_name = "ID", default_value_t = 51, value_parser = clap::value_parser!(u8).range(1..))]
-        router_id: u8,
-    },
-    /// Print a configuration for BIRD 2 that announces the addresses of ready services by BGP (needs `[announce]`)
-    Bird {
-        /// Configuration file [env: XLB_CONFIG] [default: /etc/xlb/xlb.toml]
-        file: Option<PathBuf>,
-        /// The address of a router; may be repeated, and each family of the services needs one
-        #[arg(long, value_name = "ADDRESS", required = true)]
-        neighbor: Vec<IpAddr>,
-        /// The number of this node's autonomous system
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-        local_as: u32,
-        /// The number of the routers' autonomous system
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-        neighbor_as: u32,
-        /// The BGP identifier of this node [default: an IPv4 address of its interfaces]
-        #[arg(long, value_name = "A.B.C.D")]
-        router_id: Option<Ipv4Addr>,
-    },
-    #[command(flatten)]
-    Node(NodeVerb),
-}
-
-/// What the daemon does about this node.
-#[derive(Debug, Subcommand)]
-pub enum NodeVerb {
-    /// Take the service addresses off this node, and wait until they have left it
-    Drain {
-        /// Wait at most T
-        #[arg(long, value_name = "T", default_value = "60s", value_parser = wait)]
-        wait: Duration,
-    },
-    /// End the drain of this node
-    Ready {
-        /// Change nothing: exit 0 if the daemon has written the track file in the last T, else 1 (for a script of keepalived)
-        #[arg(long, value_name = "T", value_parser = grace)]
-        grace: Option<Duration>,
-    },
-}
-
-#[derive(Debug, Subcommand)]
 pub enum FlowVerb {
     /// List flows
     #[command(visible_alias = "ls")]
@@ -430,10 +374,6 @@ pub struct FlowFilter {
 
 fn wait(text: &str) -> Result<Duration, String> {
     duration::parse(text, LEAST_WAIT..=MOST_WAIT)
-}
-
-fn grace(text: &str) -> Result<Duration, String> {
-    duration::parse(text, LEAST_GRACE..=MOST_WAIT)
 }
 
 fn weight(text: &str) -> Result<u32, String> {

@@ -54,6 +54,16 @@ impl Failure {
         self
     }
 
+    /// What failed and why.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What the operator can do about it.
+    pub fn remedy(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     /// The mistakes, if the configuration is invalid.
     pub fn mistakes(&self) -> Option<&Mistakes> {
         self.mistakes.as_deref()

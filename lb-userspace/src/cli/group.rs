@@ -131,10 +131,14 @@ fn remarks(peer: &GroupPeer) -> Vec<String> {
     for (reason, count) in peer.flows_skipped_total.iter().filter(|(_, count)| **count > 0) {
         remarks.push(format!("{node}: {} skipped: {reason}", counted(*count, "flow")));
     }
-    if let Some(ahead) = peer.clock_difference_ms.filter(|ms| ms.unsigned_abs() >= CLOCK_MS) {
-        let by = units::measured(ahead.unsigned_abs() as f64 / 1000.0);
-        let direction = if ahead > 0 { "ahead" } else { "behind" };
-        remarks.push(format!("{node}: its clock is {by} {direction}"));
-    }
+    remarks.extend(wrong_clock(peer).map(|clock| format!("{node}: {clock}")));
     remarks
+}
+
+/// "its clock is 2s ahead"
+pub fn wrong_clock(peer: &GroupPeer) -> Option<String> {
+    let ahead = peer.clock_difference_ms.filter(|ms| ms.unsigned_abs() >= CLOCK_MS)?;
+    let by = units::measured(ahead.unsigned_abs() as f64 / 1000.0);
+    let direction = if ahead > 0 { "ahead" } else { "behind" };
+    Some(format!("its clock is {by} {direction}"))
 }

@@ -1,6 +1,7 @@
 //! `xlb ha`: moves the service addresses between this node and another one.
 
 pub mod bird;
+pub mod check;
 pub mod keepalived;
 
 use std::time::{Duration, SystemTime};

@@ -25,6 +25,7 @@ use crate::{
     datapath::shapes::{Rings, memory::Memory},
     fake::{Balancer, Daemon},
     interface_address::InterfaceAddress,
+    interface_settings::InterfaceSettings,
     metrics::render,
     spec::{self, source_ports::SourcePorts},
 };
@@ -172,6 +173,11 @@ const HOST: Host = Host {
         };
         Ok(vec![network("eth0", "192.0.2.2/24"), network("eth1", "10.0.0.2/24")])
     },
+    settings: |interface| {
+        let interface = interface.to_owned();
+        Ok(Some(InterfaceSettings { interface, arp_ignore: 0, arp_announce: 0, rp_filter: 1 }))
+    },
+    keepalived: || Ok(None),
 };
 
 const GOOD: &str = r#"version = 1

@@ -18,6 +18,7 @@ mod floods;
 mod flow_remove;
 mod forwarding;
 mod group;
+mod ha_check;
 mod health;
 mod hostile;
 mod itself;

@@ -21,7 +21,7 @@ use nix::{
 };
 
 use super::{links, links::Link, lro};
-use crate::interface_address::InterfaceAddress;
+use crate::{interface_address::InterfaceAddress, interface_settings::InterfaceSettings};
 
 /// What preflight checks.
 #[derive(Clone, Debug, PartialEq)]
@@ -153,11 +153,36 @@ fn with_settings(link: Link) -> anyhow::Result<Link> {
     Ok(Link { lro, forwarding_v4, forwarding_v6, ..link })
 }
 
+/// What the host does about ARP, and about packets that come by an unexpected way. `None`: there is no such interface.
+pub fn settings(interface: &str) -> anyhow::Result<Option<InterfaceSettings>> {
+    let of = |interface: &str, name: &str| -> anyhow::Result<Option<u8>> {
+        let Some(text) = configured("ipv4", interface, name)? else { return Ok(None) };
+        let number = text.parse().with_context(|| format!("{name} of {interface} is `{text}`, no number"))?;
+        Ok(Some(number))
+    };
+    // IN_DEV_MAXCONF in the kernel's include/linux/inetdevice.h
+    let larger = |name: &str| Ok::<_, anyhow::Error>(of(interface, name)?.max(of("all", name)?));
+    if of(interface, "rp_filter")?.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(InterfaceSettings {
+        interface: interface.to_owned(),
+        arp_ignore: larger("arp_ignore")?.unwrap_or_default(),
+        arp_announce: larger("arp_announce")?.unwrap_or_default(),
+        rp_filter: larger("rp_filter")?.unwrap_or_default(),
+    }))
+}
+
 /// `None`: the interface does not have this family.
 fn forwarding(family: &str, interface: &str) -> anyhow::Result<Option<bool>> {
-    let path = format!("/proc/sys/net/{family}/conf/{interface}/forwarding");
+    Ok(configured(family, interface, "forwarding")?.map(|text| text != "0"))
+}
+
+/// A setting of an interface, or of `all`. `None`: there is no such interface, or it does not have this family.
+fn configured(family: &str, interface: &str, name: &str) -> anyhow::Result<Option<String>> {
+    let path = format!("/proc/sys/net/{family}/conf/{interface}/{name}");
     match fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(text.trim() != "0")),
+        Ok(text) => Ok(Some(text.trim().to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read {path}")),
     }
@@ -196,5 +221,7 @@ mod tests {
         assert!(!host.pins_on_bpffs);
         assert!(host.cpus > 0 && host.available_bytes > 0, "{host:?}");
         assert!(host.link("lo").is_some_and(|link| link.index == 1 && link.mac.is_none()), "{host:?}");
+        assert!(settings("lo").unwrap().is_some_and(|it| it.interface == "lo" && it.rp_filter <= 2));
+        assert_eq!(settings("nonexistent").unwrap(), None);
     }
 }
