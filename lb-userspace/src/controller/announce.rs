@@ -36,7 +36,7 @@ pub struct Announce {
     started: Instant,
     /// Since when no ready service needs an address.
     unneeded: BTreeMap<Placed, Instant>,
-    /// What is on the device, whoever put it there.
+    /// What is on the device: of xlb or of the operator.
     present: BTreeSet<IpAddr>,
     /// There is no device, and nothing to take off.
     is_idle: bool,

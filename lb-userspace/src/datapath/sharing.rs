@@ -170,7 +170,8 @@ impl<E: FlowEvents> SharedTables<E> {
         self.settings
     }
 
-    /// A number that is the same as long as the tables are: they are made with their keys, and anew if their layout changes.
+    /// A number that is the same as long as the tables are: they are replaced together with their keys, or if their layout
+    /// changes.
     pub fn epoch(&self) -> u64 {
         let mut bytes: Vec<u8> = self.settings.keys.iter().flat_map(|key| key.to_ne_bytes()).collect();
         ["FLOWS4", "FLOWS6"].iter().for_each(|map| bytes.extend(pin_name(map).into_bytes()));

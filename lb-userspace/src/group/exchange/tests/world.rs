@@ -256,7 +256,7 @@ impl World {
 }
 
 impl Node {
-    /// `key`: of its flow hash, which changes when its tables are made anew.
+    /// `key`: of its flow hash, which changes when its tables are replaced.
     pub fn new(number: usize, nodes: usize, key: u64, is_active: bool, now: Moment) -> Self {
         let mut settings = tables::settings(2048, 64);
         settings.keys[0] = key;
