@@ -196,11 +196,6 @@ impl<E: FlowEvents> SharedTables<E> {
         if id.is_v6() { read(&self.flows.v6, id, now) } else { read(&self.flows.v4, id, now) }
     }
 
-    /// When the last packet of a flow was seen. `None`: it is not shared any more.
-    pub fn seen(&self, id: FlowId) -> Option<Ticks> {
-        if id.is_v6() { seen(&self.flows.v6, id) } else { seen(&self.flows.v4, id) }
-    }
-
     /// Visits the shared flows of the chunk at `from` that have not expired. Returns where the next one begins.
     pub fn walk(
         &self,
@@ -218,12 +213,6 @@ impl<E: FlowEvents> SharedTables<E> {
             walk(&self.flows.v6, begin - v4..end - v4, now, visit);
         }
         (end < all).then_some(end)
-    }
-
-    /// How many chunks there are.
-    pub fn chunks(&self) -> u32 {
-        let chunks = |buckets: usize| (buckets as u32).div_ceil(CHUNK);
-        chunks(self.flows.v4.buckets.len()) + chunks(self.flows.v6.buckets.len())
     }
 
     /// Writes another node's flow.
@@ -304,13 +293,6 @@ fn read<F: Family>(table: &Table<F>, flow: FlowId, now: Ticks) -> Reading {
         return Reading::Shared(shared, seen);
     }
     Ending::of(state).map_or(Reading::Gone, |ending| Reading::Ended(shared, ending))
-}
-
-fn seen<F: Family>(table: &Table<F>, flow: FlowId) -> Option<Ticks> {
-    let found = by_index::<F>(table, flow.record()).ok()?;
-    let seen = Ticks(found.record.last_seen.load());
-    let control = Control(found.record.control.load());
-    (control.generation() == flow.generation() && control.state().is_shared()).then_some(seen)
 }
 
 /// The fields of a record, whatever its state: the caller compares its generation afterwards.

@@ -150,7 +150,7 @@ impl<E: FlowEvents> Exchange<E> {
         let view = &self.view;
         self.took_over.retain(|key, _| view.is_active(*key));
         let gained: Vec<_> =
-            view.listens().filter(|key| view.is_active(*key) && former.lacks(*key)).collect();
+            view.listens.iter().copied().filter(|key| view.is_active(*key) && former.lacks(*key)).collect();
         if gained.is_empty() {
             return;
         }
@@ -172,7 +172,6 @@ impl<E: FlowEvents> Exchange<E> {
                 it.forget_subscriber();
                 it.meet(&hello);
                 it.subscriber = Some(Subscriber::new(connection, outbox, now.instant));
-                self.send_services(peer.0, now.instant);
             }
             Input::Acknowledged { peer, connection, sequence } => {
                 let subscriber = self.peers.get_mut(peer.0).and_then(|it| it.subscriber.as_mut());
@@ -294,6 +293,8 @@ impl<E: FlowEvents> Exchange<E> {
             Next::Begin => {
                 subscriber.advance(Some(0), now.instant);
                 subscriber.send(&numbered(sequence, round(Round::Begin)), now.instant);
+                // A peer that was behind has missed changes of them.
+                self.send_services(number, now.instant);
             }
             Next::Chunk(from) => {
                 let (mut changes, mut gained) = (Changes::default(), Changes::default());

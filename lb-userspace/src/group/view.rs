@@ -38,11 +38,6 @@ pub struct ServiceView {
 }
 
 impl View {
-    /// All listen addresses.
-    pub fn listens(&self) -> impl Iterator<Item = (SocketAddr, Protocol)> {
-        self.listens.iter().copied()
-    }
-
     /// Does this node serve clients at this address?
     pub fn is_active(&self, listen: (SocketAddr, Protocol)) -> bool {
         self.services.get(&listen).is_some_and(|service| service.is_active)

@@ -293,7 +293,7 @@ fn the_record_of_another_flow_is_not_taken_for_the_one_that_was_reported() {
     let next = FlowId::new(false, here.id.record(), here.id.generation() + 1);
 
     assert_eq!(node.tables.read(next, NOW), Reading::Gone);
-    assert_eq!((node.tables.seen(here.id), node.tables.seen(next)), (Some(NOW), None));
+    assert_eq!(node.tables.read(here.id, NOW), Reading::Shared(flow(1000), NOW));
     node.tables.forget(next, NOW);
     assert_eq!(node.all(), [flow(1000)]);
 }

@@ -131,8 +131,14 @@ impl<E: FlowEvents> Exchange<E> {
                 && (waited < LEARNING || peer.subscription.is_connected() && waited < LEARNING_MAX)
         };
         self.has_learned = !self.peers.iter().any(is_awaited);
-        if self.has_learned && waited >= LEARNING_MAX {
-            warn!("a peer did not send all of its flows within {}", duration::show(LEARNING_MAX));
+        if !self.has_learned || waited < LEARNING_MAX {
+            return;
+        }
+        for (peer, status) in self.peers.iter().zip(&self.status.peers) {
+            if peer.subscription.is_connected() && !peer.subscription.is_complete() {
+                let (node, limit) = (&status.node, duration::show(LEARNING_MAX));
+                warn!("peer {node} did not send all of its flows within {limit}");
+            }
         }
     }
 }

@@ -79,6 +79,7 @@ impl Subscription {
         self.round += 1;
         self.is_in_round = true;
         self.skipped.clear();
+        self.incoming.clear();
     }
 
     /// Keeps a flow that could not be taken until the round has ended.

@@ -218,7 +218,9 @@ fn a_flow_belongs_to_the_node_that_saw_its_last_packet() {
     world.next_round();
 
     assert_eq!((world.status(0).peers[0].held, world.status(1).peers[0].held), (1, 0));
-    let seen = world.nodes[0].exchange.tables.seen(here).unwrap();
+    let Reading::Shared(_, seen) = world.nodes[0].exchange.tables.read(here, at) else {
+        panic!("not shared")
+    };
     // Idle times are sent in milliseconds.
     assert!(seen.0.abs_diff(at.0) <= 1, "{seen:?} instead of {at:?}");
     // Its former owner does not end it.
@@ -350,6 +352,27 @@ fn a_node_does_not_wait_for_ever_for_peers_that_cannot_be_reached_or_say_nothing
     world.after(LEARNING_MAX);
     world.settle();
     assert!(!world.status(1).is_learning);
+}
+
+#[test]
+fn a_peer_that_was_behind_learns_of_services_that_have_changed_meanwhile() {
+    let mut world = World::new(2);
+    world.connect(0, 1);
+    world.settle();
+    for port in 0..200 {
+        world.open(0, &flow(1000 + port));
+        world.nodes[0].exchange.tick(world.now);
+    }
+    assert_eq!(world.status(0).peers[0].resyncs, 1);
+
+    let other = View {
+        digests: vec![ServiceDigest { name: "web".to_owned(), digest: 2 }],
+        ..View::clone(&view(true))
+    };
+    world.nodes[0].exchange.set_view(Arc::new(other), world.now);
+    world.settle();
+
+    assert_eq!(world.status(1).peers[0].differs, Some(vec!["web".to_owned()]));
 }
 
 #[test]
