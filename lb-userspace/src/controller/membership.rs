@@ -28,7 +28,8 @@ const VIEW_INTERVAL: Duration = Duration::from_millis(100);
 /// What the exchange was told last.
 #[derive(Debug, Default)]
 pub struct Membership {
-    /// The listen addresses on this host, and when they last changed. `None`: they have not since the start.
+    /// The listen addresses on this host, and when they last changed (not if they have not since the start). `None`: they
+    /// were not read yet.
     listens: Option<(BTreeSet<IpAddr>, Option<Instant>)>,
     /// How often the maps had been changed.
     map_updates: Option<u64>,

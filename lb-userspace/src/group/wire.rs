@@ -21,7 +21,7 @@ mod flow;
 pub const VERSION: u32 = 1;
 /// Maximum size of an encoded frame.
 pub const FRAME_MAX_BYTES: usize = 64 * 1024;
-/// So many flows, ended flows and digests together fit into a frame in any case.
+/// This number of flows, ended flows and digests together fits into a frame in any case.
 pub const FRAME_ITEMS: usize = 512;
 /// Maximum number of them in a frame of a peer: a later version may have smaller ones. It limits the memory of a frame that
 /// was received.

@@ -24,7 +24,7 @@ pub const REST: Duration = Duration::from_secs(60);
 /// Later rounds read a chunk of the tables at most this often, so that they take little of a CPU. With 262,144 flows, a round
 /// takes 3 s.
 pub const PACE: Duration = Duration::from_millis(20);
-/// A peer that acknowledges none of so many frames is gone, or is no xlb.
+/// A peer that leaves this number of frames unacknowledged is gone, or is no xlb.
 const UNACKNOWLEDGED_MAX: usize = 8192;
 /// Room for the frames of a chunk, so that deltas always find room beside them.
 const ROOM: usize = 24;

@@ -1,4 +1,4 @@
-//! Both ends over a stream in memory, with a clock that stands still.
+//! Both ends over a stream in memory, with a paused clock.
 
 use tokio::{
     io::{DuplexStream, duplex},
