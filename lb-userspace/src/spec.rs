@@ -237,6 +237,8 @@ pub struct Service {
     pub mode: Mode,
     /// full-nat: local addresses that backends see as the client.
     pub sources: Vec<IpAddr>,
+    /// full-nat: sources of other nodes of the group. This node continues flows that have them, and begins none.
+    pub peer_sources: Vec<IpAddr>,
     /// Each family is scheduled separately.
     pub scheduler: Scheduler,
     /// When it is ready, and what happens when backends fail.
@@ -254,7 +256,12 @@ pub struct Service {
 impl Service {
     /// Where clients and backends reach it: listen addresses and sources.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.listen.iter().map(SocketAddr::ip).chain(self.sources.iter().copied())
+        self.listen.iter().map(SocketAddr::ip).chain(self.all_sources())
+    }
+
+    /// full-nat: what backends see as the client, whichever node sends.
+    pub fn all_sources(&self) -> impl Iterator<Item = IpAddr> {
+        self.sources.iter().chain(&self.peer_sources).copied()
     }
 
     /// Do agents on the servers decide, too, which flows the backends get?

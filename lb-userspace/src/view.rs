@@ -53,6 +53,9 @@ pub struct Service {
     pub panic_threshold_percent: u32,
     /// full-nat: the addresses that backends see. Empty in nat mode.
     pub source: Vec<IpAddr>,
+    /// full-nat: addresses that backends see if another node of the group began the flow.
+    #[serde(default)]
+    pub peer_source: Vec<IpAddr>,
     /// active | partial | standby: whether its listen addresses are on this host.
     #[serde(default)]
     pub state: Presence,

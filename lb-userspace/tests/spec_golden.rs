@@ -35,6 +35,7 @@ const CLASSES: &[&str] = &[
     "group_missing_keys",
     "group_on_a_service_address",
     "group_same_nodes",
+    "group_sources",
     "group_too_many_peers",
     "group_without_peer",
     "half_open_above_flows",

@@ -7,7 +7,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::Write as _,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::{fd::AsRawFd as _, unix::fs::PermissionsExt as _},
     path::Path,
     time::Duration,
@@ -90,6 +90,26 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(
         (health.interval, health.timeout, health.rise, health.fall, health.port),
         (second, second, 2, 3, None)
+    );
+}
+
+#[test]
+fn the_sources_of_peers_are_known_and_not_used_for_new_flows() {
+    let group = "[group]\nlisten = '10.0.0.1:4790'\ncert = '/tls/node.pem'\nkey = '/tls/node.key'\nca = '/tls/ca.pem'\n\
+        [[group.peer]]\nnode = 'lb-2'\naddress = '10.0.0.2:4790'\nsource = ['10.1.0.2', '10.1.0.9']\n";
+    let text = format!(
+        "version = 1\n{group}[[interface]]\nname = 'eth0'\n[[service]]\nname = 'web'\nlisten = ['192.0.2.10:80']\n\
+         source = ['10.1.0.2', '10.1.0.1']\n[[service.backend]]\nname = 'a'\naddress = '10.0.0.11:80'\n"
+    );
+
+    let spec = spec::parse("xlb.toml", &text).unwrap();
+
+    let addresses = |texts: &[&str]| texts.iter().map(|it| it.parse().unwrap()).collect::<Vec<IpAddr>>();
+    let web = &spec.services[0];
+    assert_eq!((&web.sources, &web.peer_sources), (&addresses(&["10.1.0.1"]), &addresses(&["10.1.0.2"])));
+    assert_eq!(
+        spec.addresses().into_iter().collect::<Vec<_>>(),
+        addresses(&["10.1.0.1", "10.1.0.2", "192.0.2.10"])
     );
 }
 

@@ -61,6 +61,7 @@ fn facts(service: &Service) -> Vec<(&'static str, String)> {
         ("protocol", service.protocol.name().to_owned()),
         ("mode", service.mode.name().to_owned()),
         ("source", joined(&service.source)),
+        ("peer_source", joined(&service.peer_source)),
         ("scheduler", service.scheduler.name().to_owned()),
         ("reject", service.reject.name().to_owned()),
         ("on_refused", service.on_refused.name().to_owned()),

@@ -56,6 +56,7 @@ impl Facts<'_> {
             slow_start_seconds: service.availability.slow_start.as_secs_f64(),
             panic_threshold_percent: service.availability.panic_threshold.0,
             source: service.sources.clone(),
+            peer_source: service.peer_sources.clone(),
             state: self.state.presence(service),
             backends: summary.backends,
             backends_up: summary.backends_up,

@@ -49,7 +49,7 @@ fn of_service(old: &Service, new: &Service, lines: &mut Vec<String>) {
         ("listen", old.listen != new.listen),
         ("protocol", old.protocol != new.protocol),
         ("mode", old.mode != new.mode),
-        ("source", old.sources != new.sources),
+        ("source", old.sources != new.sources || old.peer_sources != new.peer_sources),
         ("scheduler", old.scheduler != new.scheduler),
         ("quorum", old.availability.quorum != new.availability.quorum),
         ("panic_threshold", old.availability.panic_threshold != new.availability.panic_threshold),

@@ -47,6 +47,7 @@ pub fn service(name: &str, protocol: Protocol, listen: &str, backends: Vec<Backe
         listen: vec![listen.parse().unwrap()],
         protocol,
         mode: Mode::FullNat,
+        peer_sources: Vec::new(),
         sources: vec!["10.0.0.1".parse().unwrap()],
         scheduler: Scheduler::RoundRobin,
         availability: Availability::default(),

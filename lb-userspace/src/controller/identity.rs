@@ -89,6 +89,7 @@ pub fn are_same(before: &[Shared<Service>], after: &[Shared<Service>]) -> bool {
             && old.protocol == new.protocol
             && old.mode == new.mode
             && old.sources == new.sources
+            && old.peer_sources == new.peer_sources
             && old.reject == new.reject
     };
     before.len() == after.len() && before.iter().zip(after).all(is_same)

@@ -78,7 +78,10 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             return;
         }
         let it = &mut self.membership;
+        let spec = self.state.shared_spec();
+        let is_of = |(of, _): &(Arc<Spec>, _)| Arc::ptr_eq(of, &spec);
         it.is_outdated |= it.map_updates != Some(self.map_updates);
+        it.is_outdated |= !it.digests.as_ref().is_some_and(is_of);
         it.map_updates = Some(self.map_updates);
         if !it.is_outdated || it.view_at.is_some_and(|at| now < at + VIEW_INTERVAL) {
             return;
@@ -113,7 +116,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let backends = number.map(|number| self.have.backends_by_address(number)).unwrap_or_default();
         ServiceView {
             mode: service.mode,
-            sources: service.sources.clone(),
+            sources: service.all_sources().collect(),
             backends: backends.into_iter().map(|(address, backend)| (address, backend.id)).collect(),
             is_active: self.state.presence(service) != Presence::Standby,
         }

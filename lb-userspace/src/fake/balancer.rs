@@ -278,6 +278,7 @@ impl Balancer {
             on_down: OnDown::Reset,
             slow_start_seconds: 0.0,
             panic_threshold_percent: 0,
+            peer_source: Vec::new(),
             source: vec![],
             state: Presence::Active,
             backends: 1,

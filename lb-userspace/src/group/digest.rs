@@ -40,7 +40,7 @@ fn text(service: &Service) -> String {
     lines.add("mode", &service.mode.name());
     lines.add("scheduler", &service.scheduler.name());
     lines.add_sorted("listen", &service.listen);
-    lines.add_sorted("source", &service.sources);
+    lines.add_sorted("source", &service.all_sources().collect::<Vec<_>>());
     let mut backends: Vec<_> = service.backends.iter().collect();
     // Turns begin with the first one, and its place does not matter to the others.
     backends.sort_by_key(|backend| backend.address);
@@ -140,10 +140,23 @@ address = "[fd00::11]:8080"
     }
 
     #[test]
+    fn it_does_not_matter_which_node_a_source_belongs_to() {
+        let mut here = service(FILE);
+        let mut there = here.clone();
+        (here.sources, here.peer_sources) = (vec![ip("10.0.0.1")], vec![ip("10.0.0.2")]);
+        (there.sources, there.peer_sources) = (vec![ip("10.0.0.2")], vec![ip("10.0.0.1")]);
+        assert_eq!(digest(&here), digest(&there));
+    }
+
+    #[test]
     fn the_digest_of_a_key_never_changes() {
         assert_eq!(of_key(&HashKey::new([1, 2, 3, 4, 5, 6])), 0x4c55_c8fd_8f08_9e2f);
         assert_ne!(of_key(&HashKey::new([1, 2, 3, 4, 5, 7])), of_key(&HashKey::new([1, 2, 3, 4, 5, 6])));
         assert_eq!(of_key(&HashKey::default()), 0);
+    }
+
+    fn ip(text: &str) -> std::net::IpAddr {
+        text.parse().unwrap()
     }
 
     fn service(text: &str) -> Service {

@@ -29,7 +29,7 @@ pub struct View {
 pub struct ServiceView {
     /// How packets are rewritten.
     pub mode: Mode,
-    /// full-nat: what backends may see as the client.
+    /// full-nat: what backends may see as the client, also from peers.
     pub sources: Vec<IpAddr>,
     /// The ids of those that may have flows.
     pub backends: HashMap<SocketAddr, BackendId>,

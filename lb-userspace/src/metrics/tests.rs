@@ -310,6 +310,7 @@ fn service() -> view::Service {
         on_down: OnDown::Keep,
         slow_start_seconds: 0.0,
         panic_threshold_percent: 0,
+        peer_source: Vec::new(),
         source: vec![],
         state: Presence::Active,
         backends: 2,

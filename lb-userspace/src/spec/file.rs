@@ -245,7 +245,8 @@ fn listen(value: &DeValue<'_>) -> Result<SocketAddr, String> {
     Ok(endpoint)
 }
 
-fn source(value: &DeValue<'_>) -> Result<IpAddr, String> {
+/// An address that packets to backends are sent from.
+pub fn source(value: &DeValue<'_>) -> Result<IpAddr, String> {
     let address = value::address(value)?;
     rules::unicast(address)?;
     Ok(address)

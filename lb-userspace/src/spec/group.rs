@@ -2,16 +2,21 @@
 //!
 //! A node's name is the name in its certificate. Case does not matter in it, as in DNS: names are kept in lower case.
 
-use std::{collections::BTreeMap, fmt::Display, net::SocketAddr, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use tokio_rustls::rustls::pki_types::DnsName;
 use toml::de::DeValue;
 
-use super::file::Service;
+use super::file::{self, Service};
 use crate::{
     document::{
         mistakes::{At, Report, Span},
-        table::{Given, Table},
+        table::{Given, List, Table},
         value,
     },
     text::quote,
@@ -71,6 +76,7 @@ struct WrittenPeer {
     header: Span,
     node: Option<At<String>>,
     address: Option<At<SocketAddr>>,
+    source: List<IpAddr>,
 }
 
 impl Written {
@@ -90,6 +96,12 @@ impl Written {
         written
     }
 
+    /// Sources of services from which peers send to backends, and this node does not.
+    pub fn sources(&self) -> BTreeSet<IpAddr> {
+        let peers = self.peers.iter().flatten();
+        peers.flat_map(|peer| peer.source.items.iter().map(|it| it.value)).collect()
+    }
+
     /// Names and addresses are those of different nodes. `host`: the name of this host.
     pub fn validate(self, host: &str, services: &[Service<'_>], report: &Report<'_>) -> Option<Group> {
         let own = match self.node {
@@ -106,6 +118,7 @@ impl Written {
         different(names, "name", report);
         let addresses = || self.listen.iter().chain(peers.iter().filter_map(|it| it.address.as_ref()));
         different(addresses(), "address", report);
+        different(peers.iter().flat_map(|it| &it.source.items), "source", report);
         for address in addresses() {
             report.take(address.span, refuse_of_service(address.value, services));
         }
@@ -127,6 +140,7 @@ impl WrittenPeer {
             header: table.span(),
             node: table.required("node", node),
             address: table.required("address", address),
+            source: table.list("source", file::source),
         };
         table.close();
         peer

@@ -107,11 +107,7 @@ impl OwnAddresses {
     pub fn of(spec: &Spec) -> Self {
         let mut own = Self::default();
         for service in &spec.services {
-            own.extend(
-                &service.name,
-                service.listen.iter().map(SocketAddr::ip),
-                service.sources.iter().copied(),
-            );
+            own.extend(&service.name, service.listen.iter().map(SocketAddr::ip), service.all_sources());
         }
         own
     }

@@ -20,7 +20,7 @@ use super::{
     Announce, Api, AttachMode, Hash, Interface, Limits, Scheduler, Service, Spec,
     exec::{Programs, Writers},
     file::{self, File},
-    health,
+    group, health,
     rules::{Family, OwnAddresses},
 };
 use crate::{
@@ -45,6 +45,7 @@ pub struct Host<'h> {
 pub fn validate(file: File<'_>, host: &Host<'_>, writers: Writers, report: &Report<'_>) -> Spec {
     let own = own_addresses(&file, host.addresses);
     let programs = file.exec.validate(writers, report);
+    let peer_sources = file.group.as_ref().map(group::Written::sources).unwrap_or_default();
     let services = file.services.as_deref().unwrap_or_default();
     let group = file.group.and_then(|group| group.validate(&host.name, services, report));
     let limits = limits(file.limits, report);
@@ -58,7 +59,7 @@ pub fn validate(file: File<'_>, host: &Host<'_>, writers: Writers, report: &Repo
         .services
         .into_iter()
         .flatten()
-        .map(|written| (written.header, service(written, &own, programs, report)))
+        .map(|written| (written.header, service(written, &own, &peer_sources, programs, report)))
         .unzip();
     slots(&services, &headers, limits, report);
     Spec {
@@ -111,13 +112,16 @@ fn limits(written: file::Limits, report: &Report<'_>) -> Limits {
 fn service(
     written: file::Service<'_>,
     own: &OwnAddresses,
+    peer_sources: &BTreeSet<IpAddr>,
     programs: Programs,
     report: &Report<'_>,
 ) -> Service {
-    families(&written, report);
+    families(&written, peer_sources, report);
     let health = health::validate(&written, programs, report);
     let availability = written.availability.validate(&written.protocol, report);
     let protocol = written.protocol.or_if_absent(Protocol::Tcp).unwrap_or(Protocol::Tcp);
+    let (peer_sources, sources) =
+        values(&written.source).into_iter().partition(|it| peer_sources.contains(it));
     let mut service = Service {
         role: written.role.validate(health.as_ref(), (protocol, availability.panic_threshold), report),
         health,
@@ -126,7 +130,8 @@ fn service(
         listen: values(&written.listen),
         protocol,
         mode: written.mode.or(Mode::FullNat),
-        sources: values(&written.source),
+        sources,
+        peer_sources,
         scheduler: written.scheduler.or(Scheduler::default()),
         reject: written.reject.or(Reject::default()),
         backends: Vec::new(),
@@ -145,7 +150,7 @@ fn service(
 
 /// Each listen address needs backends of its family and, with full-nat, sources. Backends and sources of other
 /// families are mistakes.
-fn families(service: &file::Service<'_>, report: &Report<'_>) {
+fn families(service: &file::Service<'_>, peer_sources: &BTreeSet<IpAddr>, report: &Report<'_>) {
     if service.listen.is_complete && service.listen.items.is_empty() {
         let place = service.listen.span.unwrap_or(service.header);
         report
@@ -155,13 +160,18 @@ fn families(service: &file::Service<'_>, report: &Report<'_>) {
         report.add(service.header, format!("service `{}` has no [[service.backend]]", service.name()));
     }
     for family in Family::ALL {
-        sources(service, family, report);
+        sources(service, family, peer_sources, report);
         listens(service, family, report);
     }
     twice(&service.source.items, report);
 }
 
-fn sources(service: &file::Service<'_>, family: Family, report: &Report<'_>) {
+fn sources(
+    service: &file::Service<'_>,
+    family: Family,
+    peer_sources: &BTreeSet<IpAddr>,
+    report: &Report<'_>,
+) {
     if service.mode.or_if_absent(Mode::FullNat) == Some(Mode::Nat) {
         if let Some(place) = service.source.span {
             report.add(place, "`source` is not allowed in mode `nat`: backends see the client's own address");
@@ -169,8 +179,18 @@ fn sources(service: &file::Service<'_>, family: Family, report: &Report<'_>) {
         return;
     }
     let sources = || service.source.items.iter().filter(|it| Family::of(it.value) == family);
-    if let Some(one_too_many) = sources().nth(MAX_SOURCES) {
-        report.add(one_too_many.span, format!("a service has at most {MAX_SOURCES} sources of each family"));
+    let mut own = sources().filter(|it| !peer_sources.contains(&it.value)).peekable();
+    if let Some(first) = sources().next().filter(|_| own.peek().is_none() && service.source.is_complete) {
+        let name = service.name();
+        let message = format!(
+            "service `{name}`: all of its {family} sources belong to peers (`source` in [[group.peer]]): \
+             this node needs one that no other has"
+        );
+        report.add(first.span, message);
+    }
+    if let Some(one_too_many) = own.nth(MAX_SOURCES) {
+        let message = format!("a service has at most {MAX_SOURCES} sources of each family on a node");
+        report.add(one_too_many.span, message);
     }
     let may_listen = !service.listen.is_complete || service.listen.items.is_empty();
     if let Some(source) = sources().next().filter(|_| !may_listen && service.listen_of(family).is_none()) {

@@ -54,6 +54,8 @@ pub struct Peer {
     pub node: String,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Sources of services that it sends from, and this node does not.
+    pub sources: Vec<IpAddr>,
 }
 
 /// `[limits]`; small, so that a lab is quick to start.
@@ -85,8 +87,10 @@ pub struct Service {
     pub listen: Vec<SocketAddr>,
     /// The protocol of all endpoints.
     pub protocol: Protocol,
-    /// The mode. With full-nat, xlb's back addresses are written as `source`.
+    /// The mode.
     pub mode: Mode,
+    /// With full-nat, what is written as `source`. `None`: xlb's back addresses.
+    pub sources: Option<Vec<IpAddr>>,
     /// How backends are chosen. `None`: the default.
     pub scheduler: Option<&'static str>,
     /// Other keys, a line each, as they are written.
@@ -210,6 +214,7 @@ impl Service {
             protocol,
             mode,
             scheduler: None,
+            sources: None,
             keys: Vec::new(),
             health: Health {
                 check: match protocol {
@@ -235,13 +240,14 @@ impl Service {
     }
 
     fn sources(&self) -> Vec<IpAddr> {
-        match self.mode {
-            Mode::FullNat => Family::ALL
+        match (self.mode, &self.sources) {
+            (Mode::FullNat, Some(sources)) => sources.clone(),
+            (Mode::FullNat, None) => Family::ALL
                 .into_iter()
                 .filter(|family| self.listen.iter().any(|listen| listen.is_ipv4() == (*family == Family::V4)))
                 .map(|family| address::SOURCE.of(family))
                 .collect(),
-            Mode::Nat => Vec::new(),
+            (Mode::Nat, _) => Vec::new(),
         }
     }
 }
@@ -292,8 +298,9 @@ impl fmt::Display for Group {
         for (key, file) in [("cert", &self.cert), ("key", &self.key), ("ca", &self.ca)] {
             writeln!(f, "{key} = \"{}\"", file.display())?;
         }
-        self.peers.iter().try_for_each(|Peer { node, address }| {
-            writeln!(f, "\n[[group.peer]]\nnode = \"{node}\"\naddress = \"{address}\"")
+        self.peers.iter().try_for_each(|Peer { node, address, sources }| {
+            writeln!(f, "\n[[group.peer]]\nnode = \"{node}\"\naddress = \"{address}\"")?;
+            if sources.is_empty() { Ok(()) } else { writeln!(f, "source = {}", quoted(sources)) }
         })
     }
 }

@@ -225,7 +225,8 @@ fn group(number: u8, ca: &Authority) -> Result<Group> {
     let name = format!("lb-{number}");
     let [cert, key] = ca.issue(&name)?;
     let listen = (inside(number).v4, PORT).into();
-    let peer = Peer { node: format!("lb-{other}"), address: (inside(other).v4, PORT).into() };
+    let peer =
+        Peer { node: format!("lb-{other}"), address: (inside(other).v4, PORT).into(), sources: Vec::new() };
     Ok(Group { node: name, listen, cert, key, ca: ca.file.clone(), peers: vec![peer] })
 }
 

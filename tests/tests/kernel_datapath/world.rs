@@ -133,6 +133,7 @@ impl World {
                     protocol: Protocol::Tcp,
                     mode: Mode::Nat,
                     sources: Vec::new(),
+                    peer_sources: Vec::new(),
                     scheduler: Scheduler::RoundRobin,
                     availability: Default::default(),
                     reject: Reject::Reset,

@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     net::IpAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
@@ -13,8 +13,14 @@ use anyhow::{Context as _, Result, ensure};
 use lb_common::{net::Protocol, service::Mode};
 use serde_json::Value;
 use tests::lab::{
-    Config, Daemon, Family, Lab, Namespace, Shape, Topology, Visit, Web, config::Service, daemon::binary,
-    eventually, process::Program, visit, wait::SOON, web,
+    Config, Family, Lab, Namespace, Shape, Topology, Visit, Web,
+    config::{Group, Peer, Service},
+    daemon::binary,
+    eventually,
+    process::Program,
+    visit,
+    wait::SOON,
+    web,
 };
 
 /// Two starts of BIRD, and the first 10 s of xlb, in which it takes nothing off.
@@ -28,7 +34,7 @@ fn routes_to_the_addresses_come_and_go_with_readiness() -> Result<()> {
     let (lab, mut web) = build()?;
     let edge = lab.edge.as_ref().context("a lab without a router")?;
     let xlb = lab.start(&config(&lab)?)?;
-    let node = Bird::start(&lab, &lab.xlb, "node", &printed(&lab, &xlb)?)?;
+    let node = Bird::start(&lab, &lab.xlb, "node", &printed(&lab, &xlb.config_path(), "65001")?)?;
     let router = Bird::start(&lab, edge, "router", &router())?;
 
     let waited = wait_for_routes(edge, 2)?;
@@ -64,6 +70,38 @@ fn routes_to_the_addresses_come_and_go_with_readiness() -> Result<()> {
     Ok(())
 }
 
+/// Within one AS and between two, sources of peers are a second choice.
+#[test]
+fn bird_takes_what_is_printed_for_sources_of_peers() -> Result<()> {
+    let (lab, _web) = build()?;
+    let files = ["cert", "key", "ca"].map(|name| lab.directory().join(name));
+    let [cert, key, ca] = files;
+    let sources = vec!["10.0.0.102".parse()?, "fd00::102".parse()?];
+    let peer = Peer { node: "lb-2".to_owned(), address: "192.0.2.2:4790".parse()?, sources: sources.clone() };
+    let group = Group {
+        node: "lb-1".to_owned(),
+        listen: "192.0.2.1:4790".parse()?,
+        cert,
+        key,
+        ca,
+        peers: vec![peer],
+    };
+    let mut config = Config { group: Some(group), ..config(&lab)? };
+    config.services[0].sources = Some([vec!["10.0.0.101".parse()?, "fd00::101".parse()?], sources].concat());
+    let file = lab.directory().join("peers.toml");
+    fs::write(&file, config.to_string())?;
+
+    for (local_as, second_choice) in
+        [("65000", "bgp_local_pref = 50;"), ("65001", "bgp_path.prepend(65001);")]
+    {
+        let text = printed(&lab, &file, local_as)?;
+
+        assert!(text.contains(second_choice), "{text}");
+        Bird::check(&lab, &lab.xlb, &format!("as-{local_as}"), &text)?;
+    }
+    Ok(())
+}
+
 /// Clients reach the addresses by the routes of BGP alone.
 fn build() -> Result<(Lab, Vec<Web>)> {
     let lab = Lab::build(&Topology::new("bgp", Shape::Routers).backends(2))?;
@@ -84,10 +122,10 @@ fn config(lab: &Lab) -> Result<Config> {
 }
 
 /// What `xlb ha bird` prints for this node.
-fn printed(lab: &Lab, xlb: &Daemon) -> Result<String> {
-    let (program, config) = (binary()?.display().to_string(), xlb.config_path().display().to_string());
+fn printed(lab: &Lab, file: &Path, local_as: &str) -> Result<String> {
+    let (program, config) = (binary()?.display().to_string(), file.display().to_string());
     let routers = ["--neighbor", "192.0.2.254", "--neighbor", "2001:db8::fe"];
-    let systems = ["--local-as", "65001", "--neighbor-as", "65000"];
+    let systems = ["--local-as", local_as, "--neighbor-as", "65000"];
     lab.xlb.run(&[&[&*program, "ha", "bird", &config], &routers[..], &systems[..]].concat())
 }
 
@@ -125,18 +163,25 @@ struct Bird {
 
 impl Bird {
     fn start(lab: &Lab, namespace: &Namespace, name: &str, configuration: &str) -> Result<Self> {
-        let [config, socket, pid] =
-            ["conf", "ctl", "pid"].map(|ending| lab.directory().join(format!("bird-{name}.{ending}")));
-        fs::write(&config, configuration)?;
-        let config = config.display().to_string();
-        let test = namespace.output(&["bird", "-p", "-c", &config])?;
-        ensure!(test.code == 0, "BIRD refuses the configuration: {test:?}");
+        let [socket, pid] =
+            ["ctl", "pid"].map(|ending| lab.directory().join(format!("bird-{name}.{ending}")));
+        let config = Self::check(lab, namespace, name, configuration)?;
         let log = File::create(lab.directory().join(format!("bird-{name}.log")))?;
         let mut command = namespace.command("bird");
         command.args(["-f", "-c", &config]).arg("-s").arg(&socket).arg("-P").arg(&pid);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let program = command.spawn().context("start bird; `cargo xtask setup` installs it")?.into();
         Ok(Self { namespace: namespace.clone(), socket, _program: program })
+    }
+
+    /// The file with this configuration, which BIRD takes.
+    fn check(lab: &Lab, namespace: &Namespace, name: &str, configuration: &str) -> Result<String> {
+        let path = lab.directory().join(format!("bird-{name}.conf"));
+        fs::write(&path, configuration)?;
+        let config = path.display().to_string();
+        let test = namespace.output(&["bird", "-p", "-c", &config])?;
+        ensure!(test.code == 0, "BIRD refuses the configuration: {test:?}");
+        Ok(config)
     }
 
     /// The sessions that are up, with the time since when they are.

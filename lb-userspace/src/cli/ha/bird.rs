@@ -7,6 +7,8 @@ use std::{
     path::Path,
 };
 
+use ipnet::IpNet;
+
 use crate::{
     cli::failure::Failure,
     exit::Exit,
@@ -100,12 +102,32 @@ impl Node<'_> {
             "\nprotocol bgp xlb_router_{number} {{\n    local {local}as {local_as};\n    \
              neighbor {neighbor} as {neighbor_as};\n    direct;\n    bfd on;\n    hold time 9;\n    \
              connect delay time 0;\n    connect retry time 1;\n    error wait time 1, 2;\n    \
-             {} {{\n        import none;\n        export where proto = \"xlb_addresses\" && net ~ [\n",
-            channel(family)
+             {} {{\n        import none;\n        export filter {{\n            \
+             if proto != \"xlb_addresses\" then reject;\n            \
+             if net ~ [\n{}\n            ] then accept;\n",
+            channel(family),
+            lines(&self.nets(family))
         );
-        let nets: Vec<String> = self.nets(family).iter().map(|net| format!("            {net}")).collect();
-        let _infallible = write!(text, "{}\n        ];\n    }};\n}}\n", nets.join(",\n"));
-        text
+        let of_peers = lines(&self.peer_nets(family));
+        if !of_peers.is_empty() {
+            let _infallible = write!(
+                text,
+                "            # Sources of peers: backends' answers come here only if that peer is gone.\n            \
+                 if net ~ [\n{of_peers}\n            ] then {{\n                {}\n                \
+                 accept;\n            }}\n",
+                self.less_preferred()
+            );
+        }
+        text + "            reject;\n        };\n    };\n}\n"
+    }
+
+    /// Within one AS, the path is not compared, because it is empty.
+    fn less_preferred(&self) -> String {
+        if self.local_as == self.neighbor_as {
+            "bgp_local_pref = 50;".to_owned()
+        } else {
+            format!("bgp_path.prepend({});", self.local_as)
+        }
     }
 
     /// This node's own address on the link to a router. `None`: there are several, and BIRD chooses.
@@ -132,11 +154,23 @@ impl Node<'_> {
         Family::ALL.into_iter().filter(|family| !self.nets(*family).is_empty()).collect()
     }
 
-    /// Listen addresses and sources, each once.
-    fn nets(&self, family: Family) -> BTreeSet<ipnet::IpNet> {
-        let addresses = self.spec.addresses().into_iter();
-        addresses.filter(|it| Family::of(*it) == family).map(Into::into).collect()
+    /// Listen addresses and this node's sources, each once.
+    fn nets(&self, family: Family) -> BTreeSet<IpNet> {
+        let all = nets(family, self.spec.addresses());
+        all.difference(&self.peer_nets(family)).copied().collect()
     }
+
+    fn peer_nets(&self, family: Family) -> BTreeSet<IpNet> {
+        nets(family, self.spec.services.iter().flat_map(|service| service.peer_sources.iter().copied()))
+    }
+}
+
+fn nets(family: Family, addresses: impl IntoIterator<Item = IpAddr>) -> BTreeSet<IpNet> {
+    addresses.into_iter().filter(|it| Family::of(*it) == family).map(IpNet::from).collect()
+}
+
+fn lines(nets: &BTreeSet<IpNet>) -> String {
+    nets.iter().map(|net| format!("                {net}")).collect::<Vec<_>>().join(",\n")
 }
 
 const fn channel(family: Family) -> &'static str {

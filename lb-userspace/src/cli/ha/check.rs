@@ -46,7 +46,7 @@ const CHECKS: [(&str, Check); 14] = [
     ("clocks", group::same_clock),
     ("skipped_flows", group::takes_flows),
     ("ecmp", ecmp::shared),
-    ("sources", ecmp::same_sources),
+    ("sources", ecmp::of_peers),
 ];
 
 /// What the checks judge.

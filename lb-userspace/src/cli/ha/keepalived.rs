@@ -85,7 +85,7 @@ impl Pair<'_> {
     fn moving(&self) -> Vec<Moving<'_>> {
         let services = || self.spec.services.iter();
         let listens = services().flat_map(|it| it.listen.iter().map(|listen| listen.ip()));
-        let sources = services().flat_map(|it| it.sources.iter().copied());
+        let sources = services().flat_map(|it| it.all_sources());
         let mut interfaces = self.spec.interfaces.iter().map(|it| it.name.as_str());
         let first = interfaces.next().unwrap_or("IFACE");
         let last = interfaces.next_back().unwrap_or(first);

@@ -72,6 +72,28 @@ fn the_exchange_learns_which_backends_may_have_flows() {
     assert_eq!(world.host().shared.clone().unwrap().digests, former, "a command is no part of the file");
 }
 
+#[test]
+fn flows_from_sources_of_peers_are_taken_and_none_begin_with_them() {
+    let sources = ["10.0.0.1", "10.0.0.2"].map(|it| it.parse::<IpAddr>().unwrap());
+    let mut world = in_group(false);
+    let taken = |world: &mut World| {
+        world.host().shared.clone().unwrap().services[&(socket("192.0.2.10:80"), Protocol::Tcp)]
+            .sources
+            .clone()
+    };
+    assert_eq!(taken(&mut world), sources[..1]);
+
+    let mut service = web(Protocol::Tcp);
+    service.peer_sources = vec![sources[1]];
+    world.host().file = Ok(spec(vec![service]));
+    world.ask(Request::Reload).unwrap();
+    world.wait(100);
+
+    assert_eq!(taken(&mut world), sources);
+    let in_maps: Vec<_> = world.maps().maps.sources.clone().into_values().collect();
+    assert_eq!(in_maps, [sources[..1].to_vec()]);
+}
+
 fn in_group(is_learning: bool) -> World {
     let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     world.host().group = Some(status(is_learning));

@@ -233,6 +233,7 @@ fn spec(interfaces: &[&str], mode: AttachMode) -> Spec {
                 listen: vec!["192.0.2.10:80".parse().unwrap(), "[2001:db8::10]:80".parse().unwrap()],
                 protocol: Protocol::Tcp,
                 mode: Mode::Nat,
+                peer_sources: Vec::new(),
                 sources: Vec::new(),
                 scheduler: Scheduler::RoundRobin,
                 availability: Default::default(),

@@ -3,22 +3,14 @@
 //! When a node leaves, plain ECMP moves flows of nodes that stay, too: in a trial with Linux and three nodes, half of the
 //! flows of one of them. A node that has the flows of the others continues them.
 
+use std::net::IpAddr;
+
 use lb_common::service::Mode;
 
-use super::{Facts, Finding, Judgement, group::differing};
-use crate::{group::skip::Skip, named::Named as _, view::GroupPeer};
+use super::{Facts, Finding, Judgement};
+use crate::spec::{Service, rules::Family};
 
 const RESILIENT: &str = "let the router use resilient (consistent) hashing";
-
-impl Facts {
-    /// Replies must return to the node that has the flow: with full-nat, active nodes have different sources.
-    pub fn has_sources_of_its_own(&self, service: &str) -> bool {
-        let is_full_nat = |it: &str| {
-            self.spec.services.iter().any(|service| service.name == it && service.mode == Mode::FullNat)
-        };
-        self.spec.announce.is_some() && is_full_nat(service)
-    }
-}
 
 pub fn shared(facts: &Facts) -> Judgement {
     match (&facts.spec.announce, &facts.spec.group) {
@@ -27,36 +19,31 @@ pub fn shared(facts: &Facts) -> Judgement {
         (Some(_), None) => Judgement::Found(vec![Finding::error(
             "[announce] without [group]: when a node leaves or comes, plain ECMP at the router sends flows of other nodes \
              elsewhere, where they end",
-            format!("{RESILIENT}, or share flows of services in nat mode with [group]"),
+            format!("share the flows with [group], or {RESILIENT}"),
         )]),
     }
 }
 
-pub fn same_sources(facts: &Facts) -> Judgement {
-    if facts.spec.announce.is_none() {
+/// Replies must return to the node that began the flow, and to another one once that is gone.
+pub fn of_peers(facts: &Facts) -> Judgement {
+    if facts.spec.announce.is_none() || facts.spec.group.is_none() {
         return Judgement::Silent;
     }
-    let Some(group) = facts.group() else { return Judgement::Silent };
-    let findings = group.peers.iter().filter_map(|peer| apart(facts, peer)).collect();
-    Judgement::of(findings, "no sign of other sources on a peer")
-}
-
-/// Nodes do not tell each other their sources: a definition that differs, or flows that were skipped, show it.
-fn apart(facts: &Facts, peer: &GroupPeer) -> Option<Finding> {
-    let differing: Vec<&str> = differing(peer).filter(|name| facts.has_sources_of_its_own(name)).collect();
-    let reason = Skip::OtherSource.name();
-    let skipped = peer.flows_skipped_total.get(reason).copied().unwrap_or_default();
-    if differing.is_empty() && skipped == 0 {
-        return None;
-    }
-    let node = &peer.node;
-    let services = match differing[..] {
-        [] => String::new(),
-        _ => format!(" (definitions that differ: {})", differing.join(", ")),
+    let full_nat = facts.spec.services.iter().filter(|service| service.mode == Mode::FullNat);
+    let lacks = |service: &Service, family| {
+        let is_of = |it: &IpAddr| Family::of(*it) == family;
+        service.sources.iter().any(is_of) && !service.peer_sources.iter().any(is_of)
     };
-    let message = format!(
-        "flows of full-nat services{services} are not shared with {node}, if it has other sources: they are skipped as \
-         {reason}, and plain ECMP at the router ends flows when a node leaves or comes"
-    );
-    Some(Finding::warning(message, format!("{RESILIENT}, or use nat mode")))
+    let missing = full_nat.flat_map(|service| Family::ALL.map(|family| (service, family)));
+    let findings = missing.filter(|(service, family)| lacks(service, *family)).map(|(service, family)| {
+        let message = format!(
+            "service {} has no {family} source of another node: several active nodes must send from different sources, and \
+             know those of the others, or connections end when a node leaves or comes",
+            service.name
+        );
+        let hint = "list the sources of all nodes in `source` of the service, and those of a peer in `source` of its \
+                    [[group.peer]]";
+        Finding::warning(message, hint)
+    });
+    Judgement::of(findings.collect(), "each full-nat service has those of other nodes")
 }

@@ -47,11 +47,9 @@ pub fn connected(facts: &Facts) -> Judgement {
     })
 }
 
-/// full-nat services of several active nodes have other sources on each: see `sources`.
 pub fn same_services(facts: &Facts) -> Judgement {
     each_peer(facts, "the same on all nodes", |peer| {
-        let differing = differing(peer).filter(|name| !facts.has_sources_of_its_own(name));
-        let names: Vec<&str> = differing.collect();
+        let names: Vec<&str> = peer.services_differing.iter().flatten().map(String::as_str).collect();
         let message = format!("{} has another definition of {}", peer.node, names.join(", "));
         let hint = "use the same services on all nodes: flows of others are skipped";
         (!names.is_empty()).then(|| Finding::warning(message, hint))
@@ -100,11 +98,6 @@ pub fn takes_flows(facts: &Facts) -> Judgement {
         let hint = "compare sources, services and backends of both files";
         (!skipped.is_empty()).then(|| Finding::warning(message, hint))
     })
-}
-
-/// The names of services that are not the same there.
-pub fn differing(peer: &GroupPeer) -> impl Iterator<Item = &str> {
-    peer.services_differing.iter().flatten().map(String::as_str)
 }
 
 /// What is found of each peer. Silent without a group that is known.

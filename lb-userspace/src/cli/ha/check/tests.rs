@@ -212,7 +212,6 @@ fn a_file_that_shares_nothing_is_found() {
             ],
         ),
         (without(&announcing(PAIR), ALONE), &["error: ecmp: [announce] without [group]: | resilient"]),
-        (announcing(PAIR), &[]),
         (announcing(&nat), &[]),
     ] {
         let facts = Facts { spec: spec::parse("xlb.toml", &text).unwrap(), ..quiet() };
@@ -222,28 +221,13 @@ fn a_file_that_shares_nothing_is_found() {
 }
 
 #[test]
-fn active_nodes_with_other_sources_do_not_share_flows_of_full_nat() {
+fn active_nodes_need_sources_of_their_own_in_full_nat() {
     let announcing = PAIR.replace("[group]", "[announce]\ndevice = \"lo\"\n\n[group]");
-    let nat = announcing.replace("source = [\"10.0.0.1\"]\n", "mode = \"nat\"\n");
-    for (text, differing, skipped, expected) in [
-        (
-            &announcing,
-            &["web"][..],
-            0,
-            &["warning: sources: | (definitions that differ: web) | resilient"][..],
-        ),
-        (
-            &announcing,
-            &[],
-            4,
-            &["warning: skipped_flows: | 4 (other_source)", "warning: sources: | full-nat services are not"],
-        ),
-        (&nat, &["web"], 0, &["warning: services: lb-2 has another definition of web; |"]),
-    ] {
-        let mut facts = Facts { spec: spec::parse("xlb.toml", text).unwrap(), ..quiet() };
-        let peer = &mut facts.status.as_mut().unwrap().group.as_mut().unwrap().peers[0];
-        peer.services_differing = Some(differing.iter().map(|&name| name.to_owned()).collect());
-        peer.flows_skipped_total = [("other_source".to_owned(), skipped)].into();
+    let both = announcing.replace("[\"10.0.0.1\"]", "[\"10.0.0.1\", \"10.0.0.9\"]");
+    let told = both.replace("[[group.peer]]\n", "[[group.peer]]\nsource = [\"10.0.0.9\"]\n");
+    let missing = "warning: sources: service web has no IPv4 source of another node: | [[group.peer]]";
+    for (text, expected) in [(&announcing, &[missing][..]), (&both, &[missing]), (&told, &[])] {
+        let facts = Facts { spec: spec::parse("xlb.toml", text).unwrap(), ..quiet() };
 
         matches(&findings(&facts), expected);
     }
