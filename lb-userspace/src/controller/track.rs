@@ -9,6 +9,7 @@ use super::{Controller, Host, RETRY, readiness::Known, state::State};
 use crate::{
     datapath::Datapath,
     event::Event,
+    group::status::GroupStatus,
     problem::{Problem, ProblemKind},
     track_file::{HANDOVER, UNFIT},
     view::{self, Presence},
@@ -108,17 +109,19 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     /// The node that serves more services has the higher priority.
     ///
     /// Both nodes may lose the same service, and do not see it at the same moment. So a change that favours the other node counts
-    /// at once on the node that is standby, and later on the one that is active.
+    /// at once on the node that is standby, and later on the one that is active. While peers have its flows, a loss counts at once
+    /// there, too: a move that turns out to be needless breaks no flow, and one that is needed is not late.
     fn track_value(&mut self, now: Instant) -> i16 {
         self.track.next = None;
         if self.is_unfit() {
             return UNFIT;
         }
         let is_standby = self.state.node_presence() == Presence::Standby;
+        let is_shared = self.is_shared();
         let mut unready = self.readiness.unknown(self.state.spec().services.len());
         let mut next: Option<Instant> = None;
         for (name, Known { is_ready, since }) in self.readiness.known() {
-            let counts_late = is_ready == is_standby;
+            let counts_late = if is_standby { is_ready } else { !is_ready && !is_shared };
             let due = since + self.skew(name);
             let is_pending = counts_late && now < due;
             unready += usize::from(is_ready == is_pending);
@@ -141,6 +144,12 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     fn is_learning_standby(&self) -> bool {
         let is_learning = self.host.group().is_some_and(|group| group.is_learning);
         is_learning && self.state.node_presence() == Presence::Standby
+    }
+
+    /// All peers have the flows of this node.
+    fn is_shared(&self) -> bool {
+        let have_all = |group: &GroupStatus| group.peers.iter().all(|it| it.is_subscribed && it.is_complete);
+        self.host.group().is_some_and(|group| have_all(&group))
     }
 
     fn skew(&self, service: &str) -> Duration {

@@ -1,7 +1,10 @@
 //! The track file: which node keepalived should prefer.
 
 use super::{availability::down, *};
-use crate::track_file::UNFIT;
+use crate::{
+    group::status::{GroupStatus, PeerStatus},
+    track_file::UNFIT,
+};
 
 #[test]
 fn each_service_that_is_not_ready_makes_this_node_less_preferred() {
@@ -19,6 +22,19 @@ fn each_service_that_is_not_ready_makes_this_node_less_preferred() {
     assert_eq!(world.host().tracked, [-2, -1, 0, -1]);
     world.probed("web/web-1", Health::Up);
     assert_eq!(world.host().tracked, [-2, -1, 0, -1, 0]);
+}
+
+#[test]
+fn a_loss_counts_at_once_while_the_peers_have_the_flows_of_this_node() {
+    let peer = PeerStatus { is_subscribed: true, is_complete: true, ..PeerStatus::default() };
+    for (peer, expected) in [(peer.clone(), -1), (PeerStatus { is_subscribed: false, ..peer }, 0)] {
+        let mut world = World::all_up(vec![web(Protocol::Tcp)]);
+        world.host().group = Some(GroupStatus { peers: vec![peer], ..GroupStatus::default() }.into());
+
+        down(&mut world, &["web/web-1", "web/web-2", "web/web-3"]);
+
+        assert_eq!(world.host().tracked.last(), Some(&expected));
+    }
 }
 
 #[test]
