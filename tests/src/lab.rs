@@ -14,7 +14,8 @@
 //!   visit, Live          clients, as threads in a namespace           visit, live
 //!   Flood                forged clients                               flood
 //!   Capture              verifies every checksum that passes          capture
-//!   Nodes                a second balancer, keepalived, a group       nodes
+//!   Nodes                two balancers, keepalived, a group           nodes
+//!   failover::Scene      those under load, and events                 failover
 //! ```
 //!
 //! A lab touches nothing outside its own namespaces and directory, and dropping it removes both. The next lab removes
@@ -29,6 +30,7 @@ pub mod daemon;
 pub mod database;
 pub mod demo;
 pub mod echo;
+pub mod failover;
 pub mod flapping;
 pub mod flood;
 pub mod hostile;
@@ -116,10 +118,21 @@ impl Lab {
         let built = mount_bpffs(&bpffs).and_then(|()| Network::build(&name, topology));
         let network = built.inspect_err(|_| drop(sweep::remove(&name)))?;
         let lab = Self { network, name, directory, _alone: alone };
-        if topology.shape == Shape::OneNic {
-            pass::pass_everything((&lab.switch, "xlb"), &bpffs)?;
-        }
+        lab.let_answers_pass(topology.shape)?;
         Ok(lab)
+    }
+
+    /// What the balancer sends out where it came in arrives at these ports of switches.
+    fn let_answers_pass(&self, shape: Shape) -> Result<()> {
+        let bpffs = self.directory.join(sweep::BPFFS);
+        let ports: &[&str] = match shape {
+            Shape::TwoNics | Shape::Routers => &[],
+            Shape::OneNic => &["xlb"],
+            Shape::Pair => &["lb-1", "lb-2"],
+        };
+        let bridges = [&self.switch].into_iter().chain(self.edge.as_ref());
+        let mut ends = bridges.flat_map(|bridge| ports.iter().map(move |port| (bridge, *port)));
+        ends.try_for_each(|end| pass::pass_everything(end, &bpffs))
     }
 
     /// `xlb-TAG-PID`: the prefix of the names of all its namespaces.

@@ -27,6 +27,12 @@ pub enum Lab {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Two nodes under load: what clients notice when one of them fails or returns, with figures
+    Failover {
+        /// Options: --keep (leave the last pair up), --json (print the figures)
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Create the network and start everything in it
     Up,
     /// Open a shell inside it
@@ -49,11 +55,8 @@ impl Demo {
 impl Lab {
     pub fn run(self) -> Result<()> {
         let verb = match self {
-            Self::Database { arguments } => {
-                prepare()?;
-                let words = ["database".into()].into_iter().chain(arguments);
-                return become_root("lab", words, "the lab, which creates network namespaces,");
-            }
+            Self::Database { arguments } => return scenario("database", arguments),
+            Self::Failover { arguments } => return scenario("failover", arguments),
             Self::Up => {
                 prepare()?;
                 "up"
@@ -63,6 +66,12 @@ impl Lab {
         };
         become_root("lab", [verb.into()], "the lab, which creates network namespaces,")
     }
+}
+
+fn scenario(name: &str, arguments: Vec<OsString>) -> Result<()> {
+    prepare()?;
+    let words = [name.into()].into_iter().chain(arguments);
+    become_root("lab", words, "the lab, which creates network namespaces,")
 }
 
 /// Installs and builds what the lab runs.

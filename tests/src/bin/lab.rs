@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use lb_common::net::Protocol;
-use tests::lab::{daemon, database, demo, echo, sweep};
+use tests::lab::{daemon, database, demo, echo, failover, sweep};
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
@@ -38,6 +38,15 @@ enum Lab {
     /// Show a database cluster behind xlb, and clean up
     Database {
         /// Leave the last cluster up
+        #[arg(long)]
+        keep: bool,
+        /// Print the figures only
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what clients notice when a node fails, and clean up
+    Failover {
+        /// Leave the last pair up
         #[arg(long)]
         keep: bool,
         /// Print the figures only
@@ -97,6 +106,10 @@ fn run(lab: Lab) -> Result<()> {
         Lab::Database { keep, json } => {
             clean_up_when_interrupted()?;
             database::demo::run(demo::Options { keep, json })
+        }
+        Lab::Failover { keep, json } => {
+            clean_up_when_interrupted()?;
+            failover::demo::run(demo::Options { keep, json })
         }
         Lab::Up => {
             clean_up_when_interrupted()?;

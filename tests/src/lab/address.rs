@@ -64,6 +64,16 @@ pub const CORE: Pair = Pair::new([10, 0, 0, 254], [0xfd00, 0, 0, 0, 0, 0, 0, 0xf
 /// The same router, on the side of the backends.
 pub const CORE_INSIDE: Pair = Pair::new([10, 1, 0, 1], [0xfd01, 0, 0, 0, 0, 0, 0, 0x1]);
 
+/// Balancer number `n` of a pair, counted from 1, on the side of the clients: an address of its own.
+pub const fn outside(n: u8) -> Pair {
+    Pair::new([192, 0, 2, 1 + n], [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1 + n as u16])
+}
+
+/// The same balancer on the side of the backends.
+pub const fn inside(n: u8) -> Pair {
+    Pair::new([10, 0, 0, 1 + n], [0xfd00, 0, 0, 0, 0, 0, 0, 1 + n as u16])
+}
+
 /// Client number `n`, counted from 1, on the link of xlb.
 pub const fn client(n: u8) -> Pair {
     Pair::new([192, 0, 2, 100 + n], [0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100 + n as u16])

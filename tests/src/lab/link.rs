@@ -30,6 +30,12 @@ pub fn behave_as_a_nic((namespace, interface): End) -> Result<()> {
     namespace.run(&["ethtool", "-K", interface, "gro", "on", "tx-checksum-ip-generic", "off"]).map(drop)
 }
 
+/// Gives a cable's end a queue: without one, a veth drops what exceeds 256 packets, as in the moment in which thousands of
+/// connections repeat what was lost. Since Linux 6.16, the queue holds them back.
+pub fn queue((namespace, interface): End) -> Result<()> {
+    namespace.run(&["tc", "qdisc", "replace", "dev", interface, "root", "pfifo", "limit", "10000"]).map(drop)
+}
+
 /// Puts interfaces of `namespace` on one Ethernet.
 pub fn bridge(namespace: &Namespace, name: &str, ports: &[String]) -> Result<()> {
     let mut lines = format!("link add {name} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n");

@@ -1,13 +1,12 @@
-//! Two balancers of a group on one Ethernet, with keepalived.
+//! Two balancers of a group with keepalived, which gives the service's addresses and the sources to one of the two.
 //!
 //! ```text
-//!   client ─┐                       ┌─ web-1
-//!           ├─ switch ──────────────┼─ web-2
-//!   lb-1 ───┤   keepalived gives    └─ web-3
-//!   lb-2 ───┘   the service's address and the source to one of the two
+//!   client ── edge ─┬─ lb-1 ─┬─ switch ─┬─ web-1
+//!                   └─ lb-2 ─┘          └─ web-2 ..
 //! ```
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -17,16 +16,19 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use lb_common::service::Mode;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 
 use super::{
-    Config, Daemon, Lab, Namespace, Pair, Shape, Topology, address,
+    Config, Daemon, Lab, Namespace, Shape, Topology,
+    address::{self, inside},
     config::{Group, Peer},
-    daemon::binary,
-    link, pass,
+    daemon::{self, binary},
     process::Program,
-    sweep,
     wait::eventually,
 };
 
@@ -35,14 +37,15 @@ const TAKES_OVER: Duration = Duration::from_secs(20);
 /// The port where the nodes meet.
 const PORT: u16 = 4790;
 
+/// The most flows that are listed.
+const FLOWS: &str = "100000";
+
 /// A balancer, whose processes may be dead.
 pub struct Node {
     /// `lb-1` or `lb-2`.
     pub name: String,
     /// Its host.
     pub namespace: Namespace,
-    /// Its port of the switch.
-    port: String,
     directory: PathBuf,
     /// xlb.
     pub xlb: Daemon,
@@ -57,27 +60,42 @@ pub struct Nodes {
     pub lab: Lab,
 }
 
+/// Whether a cable of a node works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cable {
+    /// Plugged in.
+    Up,
+    /// Cut: neither end has a carrier.
+    Down,
+}
+
+impl Cable {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
 impl Nodes {
-    /// The network, with one node's host. The servers must run before the nodes start.
+    /// The network. The servers must run before the nodes start.
     pub fn network(tag: &'static str, mode: Mode) -> Result<Lab> {
-        Lab::build(&Topology::new(tag, Shape::OneNic).mode(mode))
+        Lab::build(&Topology::new(tag, Shape::Pair).mode(mode))
     }
 
     /// Starts both nodes, and waits until the first one is active and has told its flows.
     pub fn start(lab: Lab, config: &Config) -> Result<Self> {
         let ca = Authority::new(lab.directory())?;
-        let hosts = [lab.xlb.clone(), plug_in(&lab)?];
+        let second = lab.second.clone().context("a lab without a second balancer")?;
         let mut nodes = Vec::new();
-        for (number, host) in (1..).zip(hosts) {
-            readdress(&host, number)?;
+        for (number, host) in (1..).zip([lab.xlb.clone(), second]) {
             let config = Config { group: Some(group(number, &ca)?), ..config.clone() };
             let is_first = number == 1;
             let xlb = if is_first { lab.start(&config)? } else { lab.start_another(&host, &config)? };
             let directory = xlb.config_path().parent().context("a file in no directory")?.to_owned();
-            let port = if is_first { "xlb" } else { "other" }.to_owned();
             let name = format!("lb-{number}");
-            let node = Node { name, namespace: host, port, directory, xlb, keepalived: Program::default() };
-            nodes.push(node);
+            nodes.push(Node { name, namespace: host, directory, xlb, keepalived: Program::default() });
         }
         let mut both = Self { nodes, lab };
         for node in &both.nodes {
@@ -96,6 +114,79 @@ impl Nodes {
         let states: Vec<_> = self.nodes.iter().map(Node::state).collect();
         let active = states.iter().position(|state| state.as_ref().is_ok_and(|it| it == "active"));
         active.with_context(|| format!("none is active: {states:?}"))
+    }
+
+    /// The names of the nodes that have the addresses.
+    pub fn owners(&self) -> Result<Vec<String>> {
+        let mut owners = Vec::new();
+        for node in &self.nodes {
+            if node.has_the_addresses()? {
+                owners.push(node.name.clone());
+            }
+        }
+        Ok(owners)
+    }
+
+    /// Waits until one of them, and only one, has the addresses.
+    pub fn wait_until_one_is_active(&self) -> Result<()> {
+        let is_one = || Ok(self.owners()?.len() == 1);
+        eventually(TAKES_OVER, "one node has the addresses", is_one).map(drop)
+    }
+
+    /// Waits until each has all flows of the other.
+    pub fn wait_until_both_share(&self) -> Result<()> {
+        for node in &self.nodes {
+            let what = format!("{} has all flows of its peer", node.name);
+            let waited = eventually(TAKES_OVER, &what, || {
+                let peer = node.peer()?;
+                Ok(["receiving", "complete", "sending"].iter().all(|it| peer[it] == true))
+            });
+            waited.with_context(|| format!("{}", node.peer().unwrap_or_default()))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until both know that all connections to a service were closed.
+    pub fn wait_until_none_has_flows_of(&self, service: &str) -> Result<()> {
+        for node in &self.nodes {
+            let what = format!("{} has no flow of {service}", node.name);
+            eventually(TAKES_OVER, &what, || Ok(node.flows(service)?.is_empty()))?;
+        }
+        Ok(())
+    }
+
+    /// The router of the clients.
+    pub fn edge(&self) -> Result<&Namespace> {
+        self.lab.edge.as_ref().context("a lab without a router")
+    }
+
+    /// Cuts the cable between a node and the router, or repairs it.
+    pub fn set_front(&self, node: usize, cable: Cable) -> Result<()> {
+        self.edge()?.ip(&format!("link set {} {}\n", self.nodes[node].name, cable.word()))
+    }
+
+    /// The same with the cable to the switch.
+    pub fn set_back(&self, node: usize, cable: Cable) -> Result<()> {
+        self.lab.switch.ip(&format!("link set {} {}\n", self.nodes[node].name, cable.word()))
+    }
+
+    /// The host dies, at once: its cables, its processes, its addresses, the XDP program and the tables.
+    pub fn kill(&mut self, node: usize) -> Result<()> {
+        self.set_front(node, Cable::Down)?;
+        self.set_back(node, Cable::Down)?;
+        self.nodes[node].lose_everything()
+    }
+
+    /// The host has started again. Returns when it is a standby with the flows of the other node.
+    pub fn bring_back(&mut self, node: usize) -> Result<()> {
+        self.set_front(node, Cable::Up)?;
+        self.set_back(node, Cable::Up)?;
+        let node = &mut self.nodes[node];
+        node.xlb.start_again()?;
+        node.xlb.wait_until_all_are_up()?;
+        node.wait_until_it_has_learned()?;
+        node.start_keepalived()?;
+        node.wait_until("standby")
     }
 }
 
@@ -124,11 +215,24 @@ impl Node {
         eventually(TAKES_OVER, &what, learned).map(drop)
     }
 
-    /// Waits until it holds this many flows of the other node.
-    pub fn wait_until_it_holds(&self, flows: u64) -> Result<()> {
+    /// Waits until it holds at least so many flows of the other node.
+    pub fn wait_until_it_holds_at_least(&self, flows: u64) -> Result<()> {
         let what = format!("{} holds {flows} flows of its peer", self.name);
-        let waited = eventually(TAKES_OVER, &what, || Ok(self.peer()?["flows_held"] == flows));
-        waited.map(drop).with_context(|| format!("{}", self.peer().unwrap_or_default()))
+        let holds = || Ok(self.peer()?["flows_held"].as_u64().is_some_and(|held| held >= flows));
+        eventually(TAKES_OVER, &what, holds)
+            .map(drop)
+            .with_context(|| format!("{}", self.peer().unwrap_or_default()))
+    }
+
+    /// Its open flows of a service, with what identifies them.
+    pub fn flows(&self, service: &str) -> Result<BTreeSet<String>> {
+        let listed = self.xlb.json(&["flow", "list", "--service", service, "--limit", FLOWS])?;
+        let open = listed.as_array().into_iter().flatten().filter(|flow| flow["state"] == "established");
+        Ok(open
+            .map(|flow| {
+                ["client", "listen", "backend_address", "source"].map(|it| flow[it].to_string()).join(" ")
+            })
+            .collect())
     }
 
     /// Starts keepalived with what `xlb ha keepalived` prints.
@@ -158,66 +262,80 @@ impl Node {
         Ok(())
     }
 
-    /// The host dies: its processes, at once, and its link.
-    pub fn die(&mut self, switch: &Namespace) -> Result<()> {
-        switch.ip(&format!("link set {} down\n", self.port))?;
+    /// Kills keepalived, both of its processes, so that neither can take the addresses off.
+    pub fn kill_keepalived(&mut self) -> Result<()> {
+        let parent = self.keepalived.pid()?;
+        let file = self.directory.join("vrrp.pid");
+        let child = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        // The parent would start another child; the child would leave in order if its parent were gone.
+        kill(parent, Signal::SIGSTOP)?;
+        kill(Pid::from_raw(child.trim().parse()?), Signal::SIGKILL)?;
+        self.keepalived.kill()
+    }
+
+    /// Stops keepalived in order.
+    pub fn stop_keepalived(&mut self) -> Result<()> {
+        kill(self.keepalived.pid()?, Signal::SIGTERM)?;
+        self.keepalived.wait()
+    }
+
+    /// Sends a signal to all processes.
+    pub fn signal_all(&self, signal: Signal) -> Result<()> {
         for pid in self.namespace.pids()? {
             // It may have ended by itself.
-            let _ =
-                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            let _ = kill(Pid::from_raw(pid), signal);
         }
-        self.keepalived.kill()?;
-        self.xlb.kill()
+        Ok(())
     }
 
-    /// The host is there again, without the addresses, and with the program that was pinned.
-    pub fn come_back(&mut self, switch: &Namespace) -> Result<()> {
-        let addresses = [address::SERVICE, address::SOURCE];
-        for address in addresses {
-            for (option, word) in [("-4", address.v4.to_string()), ("-6", address.v6.to_string())] {
-                let shown =
-                    self.namespace.run(&["ip", option, "-oneline", "address", "show", "to", &word])?;
-                for line in shown.lines() {
-                    let with_length = line.split_whitespace().nth(3).context("a line without an address")?;
-                    self.namespace.ip(&format!("address del {with_length} dev eth0\n"))?;
-                }
+    /// The health checks of this node get no answers; what XDP forwards does.
+    pub fn lose_sight(&self) -> Result<()> {
+        let rules = "add table inet blind; \
+             add chain inet blind output { type filter hook output priority 0; }; \
+             add rule inet blind output tcp dport { 7, 8080 } drop";
+        self.namespace.run(&["nft", rules]).map(drop)
+    }
+
+    /// Ends [`Self::lose_sight`].
+    pub fn see_again(&self) -> Result<()> {
+        self.namespace.run(&["nft", "delete table inet blind"]).map(drop)
+    }
+
+    /// Does its host have the address of the services?
+    pub fn has_the_addresses(&self) -> Result<bool> {
+        let shown = self.namespace.run(&[
+            "ip",
+            "-json",
+            "address",
+            "show",
+            "to",
+            &address::SERVICE.v4.to_string(),
+        ])?;
+        let interfaces: Vec<Value> = serde_json::from_str(&shown)?;
+        Ok(interfaces.iter().any(|it| it["ifname"].is_string()))
+    }
+
+    /// Lets its programs outlive this process.
+    pub fn leave_running(self) {
+        self.keepalived.leave_running();
+        self.xlb.leave_running();
+    }
+
+    fn lose_everything(&mut self) -> Result<()> {
+        self.signal_all(Signal::SIGKILL)?;
+        self.keepalived.kill()?;
+        self.xlb.kill()?;
+        fs::remove_dir_all(daemon::pins(&self.directory)).context("remove the pins")?;
+        for (option, word) in [address::SERVICE, address::SOURCE]
+            .into_iter()
+            .flat_map(|pair| [("-4", pair.v4.to_string()), ("-6", pair.v6.to_string())])
+        {
+            for interface in ["eth0", "eth1"] {
+                self.namespace.run(&["ip", option, "address", "flush", "dev", interface, "to", &word])?;
             }
         }
-        switch.ip(&format!("link set {} up\n", self.port))?;
-        self.xlb.start_again()?;
-        self.xlb.wait_until_all_are_up()?;
-        self.wait_until_it_has_learned()?;
-        self.start_keepalived()
+        Ok(())
     }
-}
-
-/// A host like that of the lab's xlb.
-fn plug_in(lab: &Lab) -> Result<Namespace> {
-    let other = Namespace::create(format!("{}-other", lab.name()))?;
-    other.sysctl("net.ipv4.ip_forward", "1")?;
-    other.sysctl("net.ipv6.conf.all.forwarding", "1")?;
-    link::veth((&other, "eth0"), (&lab.switch, "other"))?;
-    link::behave_as_a_nic((&lab.switch, "other"))?;
-    lab.switch.ip("link set other master br0\n")?;
-    pass::pass_everything((&lab.switch, "other"), &lab.directory().join(sweep::BPFFS))?;
-    Ok(other)
-}
-
-/// Gives a node addresses of its own, instead of those that keepalived brings.
-fn readdress(host: &Namespace, number: u8) -> Result<()> {
-    host.run(&["ip", "address", "flush", "dev", "eth0", "scope", "global"])?;
-    for pair in [outside(number), inside(number)] {
-        link::address((host, "eth0"), pair)?;
-    }
-    Ok(())
-}
-
-const fn outside(number: u8) -> Pair {
-    Pair::new([192, 0, 2, 1 + number], [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1 + number as u16])
-}
-
-const fn inside(number: u8) -> Pair {
-    Pair::new([10, 0, 0, 1 + number], [0xfd00, 0, 0, 0, 0, 0, 0, 1 + number as u16])
 }
 
 fn group(number: u8, ca: &Authority) -> Result<Group> {

@@ -28,7 +28,7 @@ pub fn pass_everything((namespace, interface): End, bpffs: &Path) -> Result<()> 
         program.load().context("load the program")?;
         let id = program.attach(interface, XdpMode::Driver).context("attach the program")?;
         let link: FdLink = program.take_link(id)?.try_into()?;
-        link.pin(bpffs.join(format!("{PROGRAM}-{interface}"))).context("pin the link")?;
+        link.pin(bpffs.join(format!("{PROGRAM}-{namespace}-{interface}"))).context("pin the link")?;
         Ok(())
     })
 }

@@ -5,6 +5,11 @@ use std::{fs, process::Child, time::Duration};
 use anyhow::{Context as _, Result};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
+use super::wait::eventually;
+
+/// A program that was asked to end has ended within this time.
+const END: Duration = Duration::from_secs(10);
+
 /// A program that was started, until it is killed. Dropping it kills it.
 #[derive(Debug, Default)]
 pub struct Program(Option<Child>);
@@ -22,6 +27,15 @@ impl Program {
             process.kill()?;
             process.wait()?;
         }
+        Ok(())
+    }
+
+    /// Waits until it has ended, for whatever reason.
+    pub fn wait(&mut self) -> Result<()> {
+        if let Some(process) = &mut self.0 {
+            eventually(END, "the program ends", || Ok(process.try_wait()?.is_some()))?;
+        }
+        self.0.take();
         Ok(())
     }
 

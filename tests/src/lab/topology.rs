@@ -6,11 +6,13 @@
 //!   OneNic    client ─┐
 //!                xlb ─┴ switch ─┬─ web-1
 //!                               └─ web-2 ..                    one Ethernet: what xlb forwards leaves where it came in
+//!   Pair      client ── edge ─┬─ lb-1 ─┬─ switch ─┬─ web-1
+//!                             └─ lb-2 ─┘          └─ web-2 ..  the router's ports to the balancers are on a bridge, too
 //!   Routers   client ── edge ── xlb ── core ─┬─ web-1
 //!                                            └─ web-2 ..      routers on both sides, for path MTU and next hops
 //! ```
 //!
-//! Addresses are in [`address`]. `switch` and `core` hold a bridge; in `core` it has an address.
+//! Addresses are in [`address`]. `switch` and `core` hold a bridge; in `core`, and in `edge` of a pair, it has an address.
 
 use anyhow::Result;
 use lb_common::service::Mode;
@@ -43,6 +45,8 @@ pub enum Shape {
     TwoNics,
     /// Clients, backends and xlb on one Ethernet.
     OneNic,
+    /// Two balancers, each between the clients' router and the switch of the backends. None has the service's addresses.
+    Pair,
     /// Clients and backends each behind a router.
     Routers,
 }
@@ -94,6 +98,8 @@ pub struct Network {
     pub edge: Option<Namespace>,
     /// Where the daemon runs. The host routes by itself, too.
     pub xlb: Namespace,
+    /// The second balancer of a pair.
+    pub second: Option<Namespace>,
     /// Interfaces of `xlb` on which it serves.
     pub interfaces: Vec<&'static str>,
     /// The switch, or the core router.
@@ -109,6 +115,7 @@ impl Network {
         match topology.shape {
             Shape::TwoNics => network.wire_two_nics(),
             Shape::OneNic => network.wire_one_nic(),
+            Shape::Pair => network.wire_pair(),
             Shape::Routers => network.wire_routers(),
         }?;
         network.wire_backends(topology)?;
@@ -118,8 +125,8 @@ impl Network {
     fn namespaces(lab: &str, topology: &Topology) -> Result<Self> {
         let create = |role: &str| Namespace::create(format!("{lab}-{role}"));
         let router = |role: &str| create(role).and_then(route_packets);
-        let far = topology.shape == Shape::Routers;
-        let client = if far { address::far_client } else { address::client };
+        let (is_pair, far) = (topology.shape == Shape::Pair, topology.shape == Shape::Routers);
+        let client = if far || is_pair { address::far_client } else { address::client };
         let backend = if far { address::far_backend } else { address::backend };
 
         let mut backends = Vec::new();
@@ -137,10 +144,11 @@ impl Network {
         Ok(Self {
             client: clients,
             clients: (1..=topology.clients).map(client).collect(),
-            edge: if far { Some(router("edge")?) } else { None },
-            xlb: router("xlb").and_then(keep_addresses)?,
+            edge: if far || is_pair { Some(router("edge")?) } else { None },
+            xlb: router(if is_pair { "lb-1" } else { "xlb" }).and_then(keep_addresses)?,
+            second: if is_pair { Some(router("lb-2").and_then(keep_addresses)?) } else { None },
             interfaces: match topology.shape {
-                Shape::TwoNics | Shape::Routers => vec!["eth0", "eth1"],
+                Shape::TwoNics | Shape::Pair | Shape::Routers => vec!["eth0", "eth1"],
                 Shape::OneNic => vec!["eth0"],
             },
             switch: if far { router("core")? } else { create("switch")? },
@@ -169,6 +177,47 @@ impl Network {
 
         self.address_xlb("eth0", "eth0")?;
         self.address_clients()
+    }
+
+    fn wire_pair(&self) -> Result<()> {
+        let (Some(edge), Some(second)) = (&self.edge, &self.second) else {
+            return Ok(());
+        };
+        link::veth((&self.client, "eth0"), (edge, "eth0"))?;
+        for end in [(&self.client, "eth0"), (edge, "eth0")] {
+            link::behave_as_a_nic(end)?;
+        }
+        let nodes = ["lb-1", "lb-2"];
+        for (port, node) in nodes.into_iter().zip([&self.xlb, second]) {
+            for (interface, far) in [("eth0", edge), ("eth1", &self.switch)] {
+                link::veth((node, interface), (far, port))?;
+                link::behave_as_a_nic((far, port))?;
+            }
+        }
+        link::bridge(edge, "br0", &nodes.map(str::to_owned))?;
+        self.join(&nodes)?;
+        for end in [(&self.client, "eth0"), (edge, "eth0")] {
+            link::queue(end)?;
+        }
+        for backend in &self.backends {
+            link::queue((&backend.namespace, "eth0"))?;
+            link::queue((&self.switch, &backend.name))?;
+        }
+        for (bridge, port) in [edge, &self.switch].into_iter().flat_map(|it| nodes.map(|port| (it, port))) {
+            // A frame that is flooded to the standby would show a take-over that is too good.
+            bridge.ip(&format!("link set {port} type bridge_slave flood off\n"))?;
+            link::queue((bridge, port))?;
+        }
+
+        link::address((edge, "eth0"), address::EDGE_OUTSIDE)?;
+        link::address((edge, "br0"), address::EDGE)?;
+        for (number, node) in (1..).zip([&self.xlb, second]) {
+            link::address((node, "eth0"), address::outside(number))?;
+            link::address((node, "eth1"), address::inside(number))?;
+            link::default_route(node, address::EDGE)?;
+        }
+        self.address_clients()?;
+        link::default_route(&self.client, address::EDGE_OUTSIDE)
     }
 
     fn wire_routers(&self) -> Result<()> {
@@ -210,8 +259,8 @@ impl Network {
 
     fn wire_backends(&self, topology: &Topology) -> Result<()> {
         let gateway = match (topology.shape, topology.mode) {
-            (Shape::TwoNics | Shape::OneNic, Mode::FullNat) => None,
-            (Shape::TwoNics | Shape::OneNic, Mode::Nat) => Some(address::SOURCE),
+            (Shape::TwoNics | Shape::OneNic | Shape::Pair, Mode::FullNat) => None,
+            (Shape::TwoNics | Shape::OneNic | Shape::Pair, Mode::Nat) => Some(address::SOURCE),
             (Shape::Routers, Mode::FullNat | Mode::Nat) => Some(address::CORE_INSIDE),
         };
         for Backend { namespace, address, .. } in &self.backends {

@@ -17,11 +17,13 @@ use tests::lab::{
     config::{Check, Limits},
     eventually,
     flood::{self, Flood, Kind, RATE},
-    rush::{Connection, rush},
+    rush::{Connection, Rush},
     wait::{self, SOON},
 };
 
 const PER_SECOND: u32 = 200;
+/// Time limit of a connection, from connect to close.
+const LIMIT: Duration = Duration::from_secs(10);
 /// A client repeats its SYN after a second.
 const SLOWEST: Duration = Duration::from_millis(1200);
 /// The most connections that a server has accepted and not answered yet: those of 200 ms.
@@ -59,8 +61,9 @@ impl Servers {
     }
 
     fn rush(&self, goes_on: impl Fn() -> bool + Send + Sync) -> Result<Vec<Connection>> {
-        let from = self.lab.client_addresses(Family::V4);
-        rush(&self.lab.client, &from, address::SERVICE.port(Family::V4, 80), PER_SECOND, goes_on)
+        let to = address::SERVICE.port(Family::V4, 80);
+        let ways = self.lab.client_addresses(Family::V4).into_iter().map(|from| (from, to)).collect();
+        Rush { ways, per_second: PER_SECOND, limit: LIMIT }.run(&self.lab.client, goes_on)
     }
 
     /// Kills a server under load until it is down, judges all connections, and starts the server again.

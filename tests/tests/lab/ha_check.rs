@@ -41,7 +41,7 @@ fn a_sound_pair_has_no_findings_and_each_fault_is_found() -> Result<()> {
     two.namespace.ip("address add 10.0.0.1/32 dev lo\n")?;
     finds(two, &["arp"])?;
     two.namespace.sysctl("net.ipv4.conf.all.arp_ignore", "1")?;
-    two.namespace.sysctl("net.ipv4.conf.eth0.arp_announce", "2")?;
+    two.namespace.sysctl("net.ipv4.conf.all.arp_announce", "2")?;
     finds(two, &[])?;
     two.namespace.ip("address del 10.0.0.1/32 dev lo\n")?;
 
