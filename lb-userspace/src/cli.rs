@@ -7,6 +7,7 @@
 mod args;
 mod backend;
 pub mod check;
+mod cluster;
 mod completions;
 mod console;
 mod detach;
@@ -40,7 +41,7 @@ use crate::{
     api::client::Client, exit::Exit, interface_address::InterfaceAddress,
     interface_settings::InterfaceSettings, paths, track_file::TrackFile,
 };
-use args::{Args, ClientCommand, Command, HaVerb};
+use args::{Args, ClientCommand, ClusterVerb, Command, HaVerb};
 use check::Checked;
 use console::Console;
 use failure::Failure;
@@ -153,13 +154,13 @@ fn dispatch(
             block_on(ha::node(console, &client, verb)).map(|()| Exit::Done.code())
         }
         Command::Ha { verb: HaVerb::Check { file } } => {
-            let spec = (host.check)(&config(file))?.spec;
+            let spec = (host.check)(&config(file))?.into_force();
             let client = Client::new(chosen_socket.unwrap_or_else(|| spec.api.socket.clone()));
             block_on(ha::check::check(console, &client, spec, host))
         }
         Command::Ha { verb: HaVerb::Keepalived { file, also, router_id } } => {
             let file = config(file);
-            let spec = (host.check)(&file)?.spec;
+            let spec = (host.check)(&file)?.into_force();
             let socket = chosen_socket.unwrap_or_else(|| spec.api.socket.clone());
             let networks = (host.networks)()?;
             let pair = Pair {
@@ -176,7 +177,7 @@ fn dispatch(
         }
         Command::Ha { verb: HaVerb::Bird { file, neighbor, local_as, neighbor_as, router_id } } => {
             let file = config(file);
-            let spec = (host.check)(&file)?.spec;
+            let spec = (host.check)(&file)?.into_force();
             let networks = (host.networks)()?;
             let node = bird::Node {
                 file: &file,
@@ -190,6 +191,11 @@ fn dispatch(
             console.line(node.configuration()?.trim_end()).map(|()| Exit::Done.code())
         }
         Command::Completions { shell } => completions::completions(console, shell),
+        Command::Client(ClientCommand::Cluster { verb: ClusterVerb::Push { file } }) => {
+            let client = client(console, chosen_socket, &config(None))?;
+            let push = ClientCommand::Cluster { verb: ClusterVerb::Push { file: Some(config(file)) } };
+            block_on(ask(push, console, &client, host))
+        }
         Command::Client(command) => {
             let client = client(console, chosen_socket, &config(None))?;
             block_on(ask(command, console, &client, host))
@@ -222,6 +228,7 @@ async fn ask(
         ClientCommand::Backend { verb } => backend::backend(console, client, verb).await?,
         ClientCommand::Health { verb } => health::health(console, client, verb).await?,
         ClientCommand::Role { verb } => role::role(console, client, verb).await?,
+        ClientCommand::Cluster { verb } => cluster::cluster(console, client, verb).await?,
         ClientCommand::Group { verb } => group::group(console, client, verb).await?,
         ClientCommand::Flow { verb } => flow::flow(console, client, verb).await?,
         ClientCommand::Stats { of, watch } => stats::stats(console, client, of, watch).await?,

@@ -12,8 +12,10 @@
 mod announce;
 mod answer;
 mod changes;
+mod cluster;
 pub mod compile;
 pub mod diff;
+mod edit;
 mod ejections;
 mod fill;
 #[cfg(test)]
@@ -67,6 +69,7 @@ use tokio::{
 pub use self::host::Host;
 use self::{
     announce::Announce,
+    cluster::Member,
     ejections::Ejections,
     index::Indexed,
     intent::Intent,
@@ -82,6 +85,7 @@ use self::{
     walk::Walks,
 };
 use crate::{
+    cluster::copy::Copy,
     datapath::{Attached, Capacity, Datapath},
     event::{Event, Health, Path, Probed, Reply, Since, Target},
     named::Named as _,
@@ -113,6 +117,8 @@ pub struct Start {
     pub config: PathBuf,
     pub spec: Spec,
     pub overlay: Overlay,
+    /// This node's copy of what is stored. `None`: there is no `[cluster]`.
+    pub copy: Option<Copy>,
     /// What is remembered of database clusters.
     pub roles: RoleMemory,
     /// This node was drained.
@@ -170,6 +176,8 @@ pub struct Controller<D, H> {
     track: Track,
     announce: Announce,
     membership: Membership,
+    /// `None`: there is no `[cluster]`.
+    member: Option<Member>,
     readiness: LastReadiness,
     ejections: Ejections,
     /// When each warning began, and whether it was logged.
@@ -219,7 +227,10 @@ pub async fn run<D: Datapath, H: Host>(
         tokio::select! {
             () = &mut shutdown => return Ending::Stopped,
             Some(event) = events.recv() => controller.absorb(event, now()),
-            _ = resync.tick() => controller.mark_stale(),
+            _ = resync.tick() => {
+                controller.mark_stale();
+                controller.retry_stored(now());
+            }
             () = sleep_until(due) => {}
         }
         while let Ok(event) = events.try_recv() {
@@ -251,6 +262,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let (intent, applied) = Intent::of(Arc::new(start.spec.clone()), &start.overlay);
         applied.log.iter().for_each(|line| info!("{line}"));
         let device = start.spec.announce.as_ref().map(|it| it.device.clone());
+        let member = start.spec.cluster.as_ref().zip(start.copy).map(|(it, copy)| Member::new(it, copy));
 
         let mut controller = Self {
             datapath,
@@ -268,6 +280,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             track: Track::new(start.is_drained),
             announce: Announce::new(device, now),
             membership: Membership::default(),
+            member,
             local_ports,
             have,
             trust: Trust::Full,
@@ -288,9 +301,11 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             roles_retry: None,
             host_failure: None,
         };
-        if controller.intent.overlay != start.overlay {
+        if controller.intent.overlay != start.overlay && controller.member.is_none() {
             controller.save_without_overridden();
         }
+        controller.compare_with_file();
+        controller.report();
         controller.state.set_brings_addresses(controller.running.announce.is_some());
         controller.refresh_host()?;
         exec::PROGRAMS.set_most(controller.intent.file.programs_at_once);
@@ -304,14 +319,6 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         Ok(controller)
     }
 
-    /// Saves the overlay without the changes that the file overrides. Otherwise they would apply again if the former
-    /// file were restored. A failure (disk full) is only logged.
-    fn save_without_overridden(&mut self) {
-        if let Err(error) = self.host.save_overlay(&self.intent.overlay) {
-            warn!("cannot remove overridden changes from the saved overlay: {error:#}");
-        }
-    }
-
     /// Records an event. [`turn`](Self::turn) acts on it.
     pub fn absorb(&mut self, event: Event, now: Instant) {
         match event {
@@ -321,6 +328,11 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Event::LinksChanged | Event::PinsRemoved => self.links_changed = true,
             Event::GracePeriodEnded(round) => self.grace_period_ended(round, now),
             Event::GroupChanged => self.all_changed = true,
+            Event::Cluster(news) => {
+                if let Some(member) = &mut self.member {
+                    member.hear(news);
+                }
+            }
             Event::Request(request) => self.queue(request, now),
         }
     }
@@ -354,6 +366,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         if let Err(error) = self.walks.advance(&mut self.datapath, &self.have) {
             warn!("{error:#}");
         }
+        self.take_cluster_news(now);
         self.answer(now);
         self.publish_view(now);
         // After the answers, because commands reconcile, too; and a change is not delayed by its warnings.

@@ -10,6 +10,7 @@
 //! Stopping leaves the data plane as it is.
 
 mod boot;
+mod cluster;
 mod grace_periods;
 mod group;
 mod metrics;
@@ -26,6 +27,7 @@ use std::{
 };
 
 use anyhow::Context;
+use cluster::Configuration;
 use lb_common::settings::PortPool;
 use log::{info, warn};
 use rustix::thread::clear_ambient_capability_set;
@@ -64,7 +66,11 @@ use crate::{
     neighbours, paths,
     problem::{Problem, ProblemKind},
     role_store,
-    spec::{self, Mistakes, Spec, source_ports::SourcePorts, store::Store},
+    spec::{
+        self, Mistakes, Source, Spec,
+        source_ports::SourcePorts,
+        store::{Store, StoreError},
+    },
     track_file::{HANDOVER, TrackFile, UNFIT},
 };
 
@@ -80,7 +86,8 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// `xlb check`: validates a file, and computes the memory and source ports that it needs.
 pub fn check(file: &Path) -> Result<Checked, Failure> {
-    let spec = read(file, &host::addresses()?, "`xlb check FILE`")?;
+    let (source, spec) = read(file, &host::addresses()?, "`xlb check FILE`")?;
+    let in_force = cluster::in_force(file, source, &spec, paths::state());
     let cpus = host::cpus()?;
     let (first, last) = host::local_ports()?;
     let ports = SourcePorts::of(&spec, PortPool::around(first, last));
@@ -92,9 +99,11 @@ pub fn check(file: &Path) -> Result<Checked, Failure> {
         .group
         .iter()
         .filter_map(|it| tls::check_files(it).and_then(|()| tls::check_certificate(it)).err());
-    let warnings = warnings.chain(group).collect();
+    let cluster = spec.cluster.iter().filter_map(|it| cluster::check_files(it).err());
+    let cluster = cluster.map(|failure| failure.message().to_owned());
+    let warnings = warnings.chain(group).chain(cluster).collect();
     let rings = Rings { flow_events: Rings::flow_events(spec.group.is_some()), ..Rings::IDLE };
-    Ok(Checked { memory: Memory::of(spec.limits, rings, cpus), ports, warnings, spec })
+    Ok(Checked { memory: Memory::of(spec.limits, rings, cpus), ports, warnings, in_force, spec })
 }
 
 /// `xlb detach` without a running daemon: removes what an earlier one left. `false`: there was nothing.
@@ -161,7 +170,11 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let object = datapath::object().ok_or_else(|| Failure::new(Exit::HostUnfit, WITHOUT_PROGRAM))?;
     // If a backend's address has become one of this host since the file was checked, the other backends are still
     // served. A warning reports it.
-    let spec = read(&options.config, &BTreeSet::new(), "`xlb run --config FILE`")?;
+    let host = BTreeSet::new();
+    let (source, spec) = read(&options.config, &host, "`xlb run --config FILE`")?;
+    let configuration = Configuration::of(&options.config, source, spec, &host, &paths::state())?;
+    let overlay = configuration.overlay()?;
+    let Configuration { spec, cluster } = configuration;
     let pins = paths::pins();
     let signals = signals::listen()?;
     let mut stopped = pin!(signals.stop);
@@ -186,8 +199,12 @@ async fn serve(options: Options) -> Result<(), Failure> {
             warn!("{why}");
         }
     }
+    if let Some(cluster) = &spec.cluster {
+        cluster::check_files(cluster)?;
+    }
     let hash_key = spec.read_hash_key(store.directory()).map_err(unusable)?;
-    let overlay = store.load().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+    let unreadable = |error: StoreError| Failure::new(Exit::Failed, error.to_string());
+    let overlay = overlay.map_or_else(|| store.load().map_err(unreadable), Ok)?;
 
     let roles =
         role_store::load(store.directory()).map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
@@ -240,6 +257,11 @@ async fn serve(options: Options) -> Result<(), Failure> {
         }
         (Some(_) | None, Some(_) | None, Some(_) | None) => None,
     };
+    let copy = cluster.as_ref().map(|(_, copy)| copy.clone());
+    let cluster = match (&spec.cluster, cluster) {
+        (Some(it), Some((source, _))) => Some(cluster::join(it, source, &events, &stop, &mut tasks)),
+        (Some(_) | None, Some(_) | None) => None,
+    };
     let controller_handle =
         ControllerHandle::new(events, |target| Box::pin(async move { health::probe_once(&target).await }));
     if let Some(metrics) = metrics {
@@ -255,11 +277,13 @@ async fn serve(options: Options) -> Result<(), Failure> {
         announce_device: spec.announce.as_ref().map(|it| it.device.clone()),
         interfaces: Box::new(move || links.refresh()),
         group,
+        cluster,
     };
     let start = Start {
         config: options.config.clone(),
         spec: spec.with_hash_key(hash_key),
         overlay,
+        copy,
         roles,
         is_drained,
         capacity: opened.capacity,
@@ -312,13 +336,16 @@ async fn failed(tasks: &mut JoinSet<()>) -> JoinError {
 }
 
 /// No backend may have one of the addresses of the `host`. `choose`: how to name another file.
-fn read(file: &Path, host: &BTreeSet<IpAddr>, choose: &str) -> Result<Spec, Failure> {
+fn read(file: &Path, host: &BTreeSet<IpAddr>, choose: &str) -> Result<(Source, Spec), Failure> {
     if let Ok(false) = file.try_exists() {
         let mistakes = Mistakes::of_file(&file.display().to_string(), "no such file");
         let hint = format!("choose another file with {choose} or XLB_CONFIG");
         return Err(Failure::invalid(file, mistakes).hint(hint));
     }
-    spec::read(file, host).map_err(|mistakes| Failure::invalid(file, mistakes))
+    let invalid = |mistakes| Failure::invalid(file, mistakes);
+    let source = spec::read_source(file).map_err(invalid)?;
+    let spec = source.parse(host).map_err(invalid)?;
+    Ok((source, spec))
 }
 
 fn refusal(error: OpenError) -> Failure {

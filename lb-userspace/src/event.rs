@@ -9,6 +9,7 @@ use std::{
 use lb_common::hop::Hop;
 
 use crate::{
+    cluster::News,
     probe::{Facts, ProbeOutcome},
     spec::{BackendName, HealthCheck},
     view,
@@ -36,6 +37,8 @@ pub enum Event {
     GracePeriodEnded(u64),
     /// This node has learned the flows of its peers.
     GroupChanged,
+    /// What is stored in etcd, or the end of a write.
+    Cluster(News),
     /// A request of the API or the daemon.
     Request(Request),
 }

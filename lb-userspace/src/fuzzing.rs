@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use crate::{
+    cluster::{self, exchange, wire as etcd},
     datapath::SharedFlow,
     group::wire::{Flow, Frame},
     probe::{
@@ -52,6 +53,23 @@ pub fn agent_line(bytes: &[u8]) {
 pub fn dns_message(bytes: &[u8]) {
     if let Ok(name) = Name::parse("example.org") {
         let _ = dns::parse(0, &Question { name, kind: RecordType::A }, bytes);
+    }
+}
+
+/// An answer of etcd to a transaction.
+pub fn etcd_answer(bytes: &[u8]) {
+    if let Ok(answer) = etcd::parse::<etcd::TxnAnswer>(bytes) {
+        let stored = exchange::stored(answer.ranges());
+        stored.document.iter().for_each(|it| assert_eq!(cluster::pushed(&it.shown()).0, Some(it.revision)));
+    }
+}
+
+/// A file whose services are stored for a fleet: what is stored has no table of the node.
+pub fn shared_part(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(part) = spec::shared_part("x", text) {
+        assert!(part.in_place.lines().count() <= text.lines().count());
+        assert_eq!(spec::shared_part("x", &part.compact).map(|it| it.compact), Ok(part.compact.clone()));
     }
 }
 
@@ -273,6 +291,7 @@ mod tests {
         ("configuration", configuration),
         ("dns_message", dns_message),
         ("dns_name", dns_name),
+        ("etcd_answer", etcd_answer),
         ("exec_output", exec_output),
         ("group_frame", group_frame),
         ("grpc_message", grpc_message),
@@ -289,6 +308,7 @@ mod tests {
         ("redis_reply", redis_reply),
         ("redis_state", redis_state),
         ("role_store", role_store),
+        ("shared_part", shared_part),
     ];
     /// What the bytes of an input are replaced by.
     const BYTES: [u8; 8] = [0, 1, b'\n', b'0', b';', 0x7f, 0xc0, 0xff];

@@ -15,7 +15,7 @@
 //!
 //! ```text
 //!   daemon
-//!   cli ─▶ api        controller   group   health   neighbours
+//!   cli ─▶ api        controller   cluster   group   health   neighbours
 //!   event ─▶ view     datapath   metrics
 //!   spec              the file, and what commands change
 //!   probe ─▶ document
@@ -27,6 +27,7 @@
 mod announced_addresses;
 pub mod api;
 pub mod cli;
+mod cluster;
 mod controller;
 pub mod daemon;
 pub mod datapath;

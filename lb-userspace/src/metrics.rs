@@ -36,6 +36,8 @@ pub struct Input {
     pub services: Vec<Service>,
     /// `None`: this node is alone.
     pub group: Option<Arc<GroupStatus>>,
+    /// `None`: there is no `[cluster]`.
+    pub cluster: Option<view::Cluster>,
     pub interfaces: Vec<Interface>,
     /// IPv4, then IPv6.
     pub flow_tables: [FlowTable; 2],

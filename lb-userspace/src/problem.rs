@@ -24,6 +24,8 @@ pub enum ProblemKind {
     InvalidConfiguration,
     /// 500, exit 1: the operation failed.
     Failed,
+    /// 503, exit 1: what it depends on cannot be reached.
+    Unavailable,
 }
 
 impl Problem {

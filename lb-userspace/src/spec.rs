@@ -32,6 +32,7 @@ use crate::{
 };
 
 mod availability;
+mod cluster;
 mod command;
 pub(crate) mod exec;
 mod file;
@@ -41,6 +42,7 @@ mod load;
 pub(crate) mod overlay;
 mod role;
 pub(crate) mod rules;
+mod shared_part;
 pub mod slots;
 pub mod source_ports;
 pub(crate) mod store;
@@ -48,11 +50,13 @@ mod validate;
 
 pub use self::{
     availability::{Availability, OnDown, OnRefused, Percent, SLOW_START_STEPS},
+    cluster::{Cluster, Endpoint},
     command::{AdminState, BackendPatch, NewBackend},
     group::{Group, Peer},
-    load::{parse, read},
+    load::{Services, Source, parse, read, read_source},
     role::{OnRoleChange, RolePolicy},
     rules::DEFAULT_WEIGHT,
+    shared_part::{SharedPart, shared_part},
 };
 pub use crate::document::{
     mistakes::{Mistake, Mistakes},
@@ -76,9 +80,11 @@ pub struct Spec {
     pub announce: Option<Announce>,
     /// The nodes that share flows. `None`: this node is alone. Read only at start.
     pub group: Option<Group>,
+    /// Where the services of a fleet are stored. `None`: they are in the file. Read only at start.
+    pub cluster: Option<Cluster>,
     /// How many programs of health checks may run at once, over all services.
     pub programs_at_once: u32,
-    /// At least one, in the order of the file.
+    /// In the order of the file. At least one, or `[cluster]`.
     pub services: Vec<Shared<Service>>,
 }
 

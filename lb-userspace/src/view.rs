@@ -1,5 +1,6 @@
 //! Answers of the API: JSON in snake_case with units in names. These shapes do not change.
 
+mod cluster;
 mod group;
 mod status;
 
@@ -12,9 +13,12 @@ use lb_common::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use self::group::{Group, GroupPeer};
 use self::status::ready_by_default;
 pub use self::status::{Announcement, Interface, Node, Presence, ServiceSummary, Status};
+pub use self::{
+    cluster::{Cluster, ClusterDocument, ClusterNode, ClusterPart, ClusterPush, ClusterPushed},
+    group::{Group, GroupPeer},
+};
 use crate::{
     named::{self, json_by_name, named},
     probe::{Kind, ProbeOutcome, Role},

@@ -16,6 +16,7 @@
 //!   Capture              verifies every checksum that passes          capture
 //!   Nodes                two balancers, keepalived, a group           nodes
 //!   failover::Scene      those under load, and events                 failover
+//!   Etcd                 three members of etcd                        etcd
 //! ```
 //!
 //! A lab touches nothing outside its own namespaces and directory, and dropping it removes both. The next lab removes
@@ -30,6 +31,7 @@ pub mod daemon;
 pub mod database;
 pub mod demo;
 pub mod echo;
+pub mod etcd;
 pub mod failover;
 pub mod flapping;
 pub mod flood;

@@ -139,6 +139,18 @@ impl Client {
         self.get("/v1/group").await
     }
 
+    pub async fn cluster(&self) -> Answer<view::Cluster> {
+        self.get("/v1/cluster").await
+    }
+
+    pub async fn cluster_document(&self) -> Answer<view::ClusterDocument> {
+        self.get("/v1/cluster/document").await
+    }
+
+    pub async fn push(&self, push: &view::ClusterPush) -> Answer<view::ClusterPushed> {
+        self.send(Method::PUT, "/v1/cluster/document", push).await
+    }
+
     pub async fn node(&self) -> Answer<view::Node> {
         self.get("/v1/node").await
     }

@@ -10,7 +10,7 @@ use axum::{
     },
     http::{Method, StatusCode, Uri, header},
     response::IntoResponse,
-    routing::{MethodFilter, MethodRouter, get, on, post},
+    routing::{MethodFilter, MethodRouter, get, on, post, put},
 };
 use serde::Serialize;
 use tokio::task::spawn_blocking;
@@ -26,6 +26,8 @@ use crate::{
 
 /// Maximum size of a request body.
 pub const BODY_LIMIT_BYTES: usize = 64 * 1024;
+/// The same for the services of a cluster: more than etcd stores, with escapes.
+pub const PUSH_LIMIT_BYTES: usize = 8 * 1024 * 1024;
 /// Default limit of a list of flows.
 pub const FLOWS_LISTED: usize = 1_000;
 /// Maximum limit of a list of flows: about 25 MB of JSON.
@@ -41,12 +43,16 @@ type Answer<T> = Result<T, Refusal>;
 /// Routes on the socket.
 pub fn socket(controller: ControllerHandle) -> Router {
     let backend = get(backend).post(add).patch(change).delete(remove);
+    let document = asks(MethodFilter::GET, Request::ClusterDocument)
+        .merge(put(push).layer(DefaultBodyLimit::max(PUSH_LIMIT_BYTES)));
     let all_backends = asks(MethodFilter::GET, |reply| Request::Backends { service: None, reply });
     let routes = Router::new()
         .route("/v1/status", asks(MethodFilter::GET, Request::Status))
         .route("/v1/node", asks(MethodFilter::GET, Request::Node))
         .route("/v1/node/drain", post(drain_node).delete(undrain_node))
         .route("/v1/group", asks(MethodFilter::GET, Request::Group))
+        .route("/v1/cluster", asks(MethodFilter::GET, Request::Cluster))
+        .route("/v1/cluster/document", document)
         .route("/v1/services", asks(MethodFilter::GET, Request::Services))
         .route("/v1/services/{service}", get(service))
         .route("/v1/services/{service}/fence", post(fence).delete(unfence))
@@ -157,6 +163,14 @@ async fn drain_node(State(controller): Controller) -> Answer<Json<view::Node>> {
 
 async fn undrain_node(State(controller): Controller) -> Answer<Json<view::Node>> {
     controller.ask(|reply| Request::DrainNode { is_drained: false, reply }).await.map(Json)
+}
+
+async fn push(
+    State(controller): Controller,
+    body: Result<Json<view::ClusterPush>, JsonRejection>,
+) -> Answer<Json<view::ClusterPushed>> {
+    let Json(push) = body?;
+    controller.ask(|reply| Request::Push { push, reply }).await.map(Json)
 }
 
 async fn fence(

@@ -153,6 +153,11 @@ pub enum ClientCommand {
         #[command(subcommand)]
         verb: GroupVerb,
     },
+    /// Show and change what the nodes of a fleet have in common, in etcd
+    Cluster {
+        #[command(subcommand)]
+        verb: ClusterVerb,
+    },
     /// Show and run health checks
     Health {
         #[command(subcommand)]
@@ -324,6 +329,19 @@ pub enum RoleVerb {
 pub enum GroupVerb {
     /// Show this node and its peers: which flows go where, and how late
     Status,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ClusterVerb {
+    /// Show which node runs which revision, and whether etcd can be reached
+    Status,
+    /// Store the services of a file for all nodes
+    Push {
+        /// A configuration file, or what `pull` printed [env: XLB_CONFIG] [default: /etc/xlb/xlb.toml]
+        file: Option<PathBuf>,
+    },
+    /// Print the services that are stored
+    Pull,
 }
 
 #[derive(Debug, Subcommand)]

@@ -17,12 +17,21 @@ use crate::{
 pub struct Checked {
     /// The validated file.
     pub spec: Spec,
+    /// The same with the services of the cluster that are in force on this host. `None`: there are none.
+    pub in_force: Option<Spec>,
     /// The memory that its maps take.
     pub memory: Memory,
     /// The number of flows that its source ports allow, by service.
     pub ports: SourcePorts,
     /// What it needs and this host lacks. Another host may have it.
     pub warnings: Vec<String>,
+}
+
+impl Checked {
+    /// With the services of the cluster, if this host has any.
+    pub fn into_force(self) -> Spec {
+        self.in_force.unwrap_or(self.spec)
+    }
 }
 
 pub(super) fn check(
@@ -42,6 +51,10 @@ pub(super) fn check(
     console.line(&format!("{} is valid: {}", file.display(), summary(&checked.spec)))?;
     console.line(&checked.memory.to_string())?;
     console.line(&checked.ports.to_string())?;
+    if let Some(in_force) = checked.in_force.filter(|it| it.services != checked.spec.services) {
+        let services = counted(in_force.services.len() as u64, "service");
+        console.say(&format!("not in force on this host: its cluster has {services} instead of these"))?;
+    }
     for warning in &checked.warnings {
         console.say(&format!("warning: {warning}"))?;
     }

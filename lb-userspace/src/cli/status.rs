@@ -3,6 +3,7 @@
 mod verdict;
 
 use super::{
+    cluster,
     console::Console,
     failure::Failure,
     group, role, service,
@@ -55,6 +56,7 @@ fn facts(status: &Status) -> Vec<(&'static str, String)> {
     };
     let announced = status.node.announce.as_ref().map(|it| ("announced", announced(it)));
     let group = status.group.as_ref().map(|group| ("group", group::summary(group)));
+    let cluster = status.cluster.as_ref().map(|it| ("cluster", cluster::summary(it)));
     let backends: u32 = status.services.iter().map(|service| service.backends).sum();
     let about = [
         ("version", format!("{}, up {}", status.version, units::age(status.uptime_seconds))),
@@ -75,7 +77,7 @@ fn facts(status: &Status) -> Vec<(&'static str, String)> {
         ("slots", format!("{} of {}", status.slots, status.slots_max)),
         ("memory", format!("{} in maps", units::size(status.map_memory_bytes))),
     ];
-    about.into_iter().chain(announced).chain(group).chain(sizes).collect()
+    about.into_iter().chain(announced).chain(group).chain(cluster).chain(sizes).collect()
 }
 
 fn node(node: &Node) -> String {

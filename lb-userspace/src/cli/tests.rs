@@ -39,7 +39,7 @@ macro_rules! golden {
     };
 }
 
-golden! { backend changes check detach drain flow group ha health reload role service stats status terminal usage }
+golden! { backend changes check cluster detach drain flow group ha health reload role service stats status terminal usage }
 
 #[test]
 fn metrics_are_printed_as_the_daemon_sends_them() {
@@ -133,7 +133,7 @@ const HOST: Host = Host {
         let memory = Memory::of(spec.limits, Rings::IDLE, 2);
         let ports = SourcePorts::of(&spec, PortPool::around(32_768, 60_999));
         if path.ends_with("good.toml") {
-            Ok(Checked { spec, memory, ports, warnings: Vec::new() })
+            Ok(Checked { spec, memory, ports, warnings: Vec::new(), in_force: None })
         } else if path.ends_with("announcing.toml") || path.ends_with("both-families.toml") {
             let device = GOOD.replace("[[service]]", "[announce]\ndevice = \"lo\"\n\n[[service]]");
             let text = match path.ends_with("both-families.toml") {
@@ -150,10 +150,11 @@ const HOST: Host = Host {
                 memory,
                 ports,
                 warnings: Vec::new(),
+                in_force: None,
             })
         } else if path.ends_with("without-ports.toml") {
             let warning = "no source ports: narrow the range".to_owned();
-            Ok(Checked { spec, memory, ports, warnings: vec![warning] })
+            Ok(Checked { spec, memory, ports, warnings: vec![warning], in_force: None })
         } else {
             let name = path.display().to_string();
             let wrong = GOOD.replace("10:80", "10:0").replace("source", "sources");

@@ -36,6 +36,7 @@ pub fn need_restart(running: &Spec, file: &Spec) -> Vec<String> {
         ("[metrics]", running.metrics != file.metrics),
         ("[announce]", running.announce != file.announce),
         ("[group]", running.group != file.group),
+        ("[cluster]", running.cluster != file.cluster),
     ];
     let changed = parts.into_iter().filter(|(_, has_changed)| *has_changed);
     changed.map(|(part, _)| format!("{part} has changed: {RESTART}")).collect()

@@ -36,6 +36,7 @@ pub fn spec(services: Vec<Service>) -> Spec {
         hash: Default::default(),
         announce: None,
         group: None,
+        cluster: None,
         programs_at_once: 8,
         services: services.into_iter().map(Into::into).collect(),
     }

@@ -3,18 +3,23 @@
 use std::{collections::BTreeSet, fmt, net::IpAddr, path::PathBuf, sync::Arc};
 
 use anyhow::Context;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::{Host, roles::RoleMemory};
 use crate::{
     announced_addresses::{self, Placed},
+    cluster::{
+        self, Document,
+        copy::{self, Copy},
+    },
     datapath::{Attached, preflight},
     drain_store,
     group::{status::GroupStatus, view::View},
     hash_key::KeyError,
     problem::{Problem, ProblemKind},
     role_store,
-    spec::{self, Spec, overlay::Overlay, store::Store},
+    shared::Shared,
+    spec::{self, Mistakes, Service, Services, Source, Spec, overlay::Overlay, store::Store},
     track_file::TrackFile,
 };
 
@@ -30,6 +35,23 @@ pub struct LocalHost {
     pub interfaces: ListInterfaces,
     /// `None`: this node is alone.
     pub group: Option<GroupLink>,
+    /// `None`: there is no `[cluster]`.
+    pub cluster: Option<ClusterLink>,
+}
+
+/// To the exchange with etcd.
+#[derive(Debug)]
+pub struct ClusterLink {
+    /// What it says.
+    pub status: watch::Receiver<Arc<cluster::Status>>,
+    /// What it is told of this node.
+    pub report: watch::Sender<cluster::Report>,
+    /// What it is to write.
+    pub writes: mpsc::Sender<cluster::Write>,
+    /// The file that is in force.
+    pub file: Source,
+    /// The file that was read last.
+    pub read: Option<Source>,
 }
 
 /// To the exchange of flows.
@@ -42,22 +64,47 @@ pub struct GroupLink {
 }
 
 impl Host for LocalHost {
-    fn read_spec(&mut self) -> Result<Spec, Problem> {
-        let host = preflight::host::addresses()
-            .map_err(|error| Problem::new(ProblemKind::Failed, format!("{error:#}")))?;
-        let spec = spec::read(&self.config, &host).map_err(|mistakes| Problem {
-            kind: ProblemKind::InvalidConfiguration,
-            detail: format!("{} has errors and was not applied", self.config.display()),
-            mistakes: mistakes.each(),
-        })?;
-        let files = spec.unusable_files();
-        if !files.is_empty() {
-            let detail = format!("{} was not applied: {}", self.config.display(), files.join("; "));
-            return Err(Problem::new(ProblemKind::InvalidConfiguration, detail));
+    fn read_spec(&mut self, document: Option<&Document>) -> Result<Spec, Problem> {
+        let name = self.config.display().to_string();
+        let host = addresses()?;
+        let invalid = |mistakes: Mistakes| has_errors(&name, &mistakes);
+        let source = spec::read_source(&self.config).map_err(invalid)?;
+        let spec = match document {
+            Some(document) => {
+                let shared = format!("cluster revision {}", document.revision);
+                let services = Services { name: &shared, text: &document.text };
+                source.parse_with(services, &host).map_err(invalid)?
+            }
+            None => source.parse(&host).map_err(invalid)?,
+        };
+        let spec = self.usable(&name, spec)?;
+        if let Some(cluster) = &mut self.cluster {
+            cluster.read = Some(source);
         }
-        let unusable = |error: KeyError| Problem::new(ProblemKind::InvalidConfiguration, error.to_string());
-        let key = spec.read_hash_key(self.store.directory()).map_err(unusable)?;
-        Ok(spec.with_hash_key(key))
+        Ok(spec)
+    }
+
+    fn keep_file(&mut self) {
+        if let Some(cluster) = &mut self.cluster
+            && let Some(read) = cluster.read.take()
+        {
+            cluster.file = read;
+        }
+    }
+
+    fn combine(&mut self, services: Services<'_>) -> Result<Spec, Problem> {
+        let absent = || Problem::new(ProblemKind::NotFound, "the configuration has no [cluster]");
+        let cluster = self.cluster.as_ref().ok_or_else(absent)?;
+        let spec = cluster.file.parse_with(services, &addresses()?);
+        let spec = spec.map_err(|mistakes| has_errors(services.name, &mistakes))?;
+        self.usable(services.name, spec)
+    }
+
+    fn idle_services(&mut self, in_force: &Spec) -> Vec<String> {
+        let own = self.cluster.as_ref().and_then(|it| it.file.parse(&BTreeSet::new()).ok());
+        let own = own.into_iter().flat_map(|spec| spec.services);
+        let is_idle = |own: &Shared<Service>| !in_force.services.contains(own);
+        own.filter(is_idle).map(|it| it.name.clone()).collect()
     }
 
     fn save_overlay(&mut self, overlay: &Overlay) -> anyhow::Result<()> {
@@ -101,6 +148,27 @@ impl Host for LocalHost {
         }
     }
 
+    fn cluster(&self) -> Option<Arc<cluster::Status>> {
+        self.cluster.as_ref().map(|it| Arc::clone(&it.status.borrow()))
+    }
+
+    fn write(&mut self, write: cluster::Write) -> Result<(), Problem> {
+        let failed = || Problem::new(ProblemKind::Failed, "the exchange with etcd takes no writes");
+        let cluster = self.cluster.as_ref().ok_or_else(failed)?;
+        cluster.writes.try_send(write).map_err(|_full| failed())
+    }
+
+    fn report(&mut self, report: cluster::Report) {
+        if let Some(cluster) = &self.cluster {
+            cluster.report.send_replace(report);
+        }
+    }
+
+    fn save_copy(&mut self, copy: &Copy) -> anyhow::Result<()> {
+        copy::save(self.store.directory(), copy)
+            .context("cannot save what is in force of the cluster for the next start")
+    }
+
     fn attached(&mut self) -> anyhow::Result<Vec<Attached>> {
         (self.interfaces)()
     }
@@ -114,15 +182,42 @@ impl Host for LocalHost {
     }
 }
 
+impl LocalHost {
+    /// The files that are named can be used, and the hash key is read.
+    fn usable(&self, name: &str, spec: Spec) -> Result<Spec, Problem> {
+        let files = spec.unusable_files();
+        if !files.is_empty() {
+            let detail = format!("{name} was not applied: {}", files.join("; "));
+            return Err(Problem::new(ProblemKind::InvalidConfiguration, detail));
+        }
+        let unusable = |error: KeyError| Problem::new(ProblemKind::InvalidConfiguration, error.to_string());
+        let key = spec.read_hash_key(self.store.directory()).map_err(unusable)?;
+        Ok(spec.with_hash_key(key))
+    }
+}
+
+fn addresses() -> Result<BTreeSet<IpAddr>, Problem> {
+    preflight::host::addresses().map_err(|error| Problem::new(ProblemKind::Failed, format!("{error:#}")))
+}
+
+fn has_errors(name: &str, mistakes: &Mistakes) -> Problem {
+    Problem {
+        kind: ProblemKind::InvalidConfiguration,
+        detail: format!("{name} has errors and was not applied"),
+        mistakes: mistakes.each(),
+    }
+}
+
 impl fmt::Debug for LocalHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { config, store, track_file, announce_device, interfaces: _, group } = self;
+        let Self { config, store, track_file, announce_device, interfaces: _, group, cluster } = self;
         f.debug_struct("LocalHost")
             .field("config", config)
             .field("store", store)
             .field("track_file", track_file)
             .field("announce_device", announce_device)
             .field("group", group)
+            .field("cluster", cluster)
             .finish_non_exhaustive()
     }
 }
@@ -140,7 +235,7 @@ mod tests {
         fs::write(&config, "version = 1\nnonsense = true\n").unwrap();
         let mut host = local_host(&directory, config);
 
-        let problem = host.read_spec().unwrap_err();
+        let problem = host.read_spec(None).unwrap_err();
 
         assert_eq!(problem.kind, ProblemKind::InvalidConfiguration);
         assert!(problem.mistakes.iter().any(|mistake| mistake.contains("xlb.toml:2:1")), "{problem:?}");
@@ -159,7 +254,7 @@ mod tests {
         );
         fs::write(&config, text).unwrap();
 
-        let problem = local_host(&directory, config).read_spec().unwrap_err();
+        let problem = local_host(&directory, config).read_spec(None).unwrap_err();
 
         assert!(problem.mistakes[0].contains("it is an address of this host"), "{problem:?}");
     }
@@ -180,6 +275,7 @@ mod tests {
             announce_device: None,
             interfaces: Box::new(|| Ok(Vec::new())),
             group: None,
+            cluster: None,
         }
     }
 }

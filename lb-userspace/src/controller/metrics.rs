@@ -77,6 +77,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             announced: self.announced(),
             services,
             group: self.host.group(),
+            cluster: self.cluster().ok(),
             interfaces: self.interfaces().into_iter().map(|view| interface(view, &totals)).collect(),
             flow_tables: self.with_facts(|facts| facts.flow_tables(&self.capacity)),
             reasons: totals.reasons,

@@ -2,11 +2,13 @@
 
 use std::time::{Instant, SystemTime};
 
-use log::{info, warn};
+use log::warn;
 
 use super::{
     Controller, Host, Trust, WAITING_MAX,
     answer::Facts,
+    cluster::Member,
+    edit::Edit,
     listing::{self, Listing},
     removal::Removal,
     selection::Selection,
@@ -17,7 +19,7 @@ use crate::{
     datapath::Datapath,
     event::{Reply, Request, Target},
     problem::{Problem, ProblemKind},
-    spec::{BackendName, BackendPatch, NewBackend, Service, rules::OwnAddresses},
+    spec::{BackendName, Service},
     view,
 };
 
@@ -30,7 +32,7 @@ pub struct PendingRequest {
 }
 
 #[derive(Debug)]
-enum Pending {
+pub enum Pending {
     Request(Request),
     /// The backend was changed. The answer has its flows, counted after the change.
     Changed {
@@ -63,6 +65,10 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     }
 
     fn answer_or_wait(&mut self, waiting: PendingRequest, now: Instant) {
+        if waiting.what.changes_cluster() && self.member.as_ref().is_some_and(Member::is_writing) {
+            self.waiting.push_back(waiting);
+            return;
+        }
         if waiting.what.shows_flows() && !self.walks.count_since(waiting.counted_since, now) {
             self.waiting.push_back(waiting);
             return;
@@ -97,51 +103,22 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Request::Metrics(reply) => self.begin_scrape(reply),
             Request::Reload(reply) => reply.send(self.reload(now)),
             Request::Detach(reply) => self.detach = Some(reply),
-            Request::AddBackend { backend, body, reply } => match self.add_backend(&backend, &body, now) {
-                Ok(()) => self.reply_with_backend(Pending::Request(Request::Backend { backend, reply }), now),
-                Err(problem) => reply.send(Err(problem)),
-            },
-            Request::RemoveBackend { backend, reply } => reply.send(self.remove_backend(&backend, now)),
+            Request::Cluster(reply) => reply.send(self.cluster()),
+            Request::ClusterDocument(reply) => reply.send(self.cluster_document()),
+            Request::Push { push, reply } => self.push(push, reply, now),
+            Request::AddBackend { backend, body, reply } => {
+                self.edit(Edit::Add { backend, body, reply }, now)
+            }
+            Request::RemoveBackend { backend, reply } => self.edit(Edit::Remove { backend, reply }, now),
             Request::PatchBackend { backend, body, reply } => {
-                match self.patch_backend(&backend, &body, now) {
-                    Ok(()) if self.state.find(&backend).is_some() => {
-                        self.reply_with_backend(Pending::Changed { backend, reply }, now);
-                    }
-                    // `ready` for a backend that is no longer in the file: its entry is gone.
-                    Ok(()) => reply.send(Ok(None)),
-                    Err(problem) => reply.send(Err(problem)),
-                }
+                self.edit(Edit::Patch { backend, body, reply }, now);
             }
         }
     }
 
     /// Answers with a backend and its flows, counted after the change.
-    fn reply_with_backend(&mut self, what: Pending, now: Instant) {
+    pub(super) fn reply_with_backend(&mut self, what: Pending, now: Instant) {
         self.answer_or_wait(PendingRequest { what, counted_since: now }, now);
-    }
-
-    fn add_backend(&mut self, backend: &BackendName, body: &NewBackend, now: Instant) -> Result<(), Problem> {
-        OwnAddresses::of_host(self.state.addresses()).refuse(body.address)?;
-        self.change(now, |overlay, file| overlay.add(file, backend, body))?;
-        info!(backend:% = backend, address:% = body.address; "backend added");
-        Ok(())
-    }
-
-    fn remove_backend(&mut self, backend: &BackendName, now: Instant) -> Result<(), Problem> {
-        self.change(now, |overlay, file| overlay.remove(file, backend))?;
-        info!(backend:% = backend; "backend removed");
-        Ok(())
-    }
-
-    fn patch_backend(
-        &mut self,
-        backend: &BackendName,
-        body: &BackendPatch,
-        now: Instant,
-    ) -> Result<(), Problem> {
-        self.change(now, |overlay, file| overlay.patch(file, backend, body))?;
-        info!(backend:% = backend, change:% = body; "backend changed");
-        Ok(())
     }
 
     fn status(&self, now: Instant) -> view::Status {
@@ -151,6 +128,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         }
         warnings.extend(self.track.failure().map(str::to_owned));
         warnings.extend(self.announce.failure().map(str::to_owned));
+        warnings.extend(self.cluster_warnings());
         if let Some(failure) = &self.host_failure {
             warnings.push(format!("cannot restore interfaces and pins: {failure}"));
         }
@@ -160,6 +138,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             config: self.config.display().to_string(),
             node: self.node(now),
             group: self.group().ok(),
+            cluster: self.cluster().ok(),
             interfaces: self.interfaces(),
             services: self.with_facts(|facts| facts.summaries()),
             roles: self.service_roles(now),
@@ -300,6 +279,14 @@ impl Pending {
         }
     }
 
+    /// Does it change what the nodes of a cluster have in common?
+    fn changes_cluster(&self) -> bool {
+        match self {
+            Self::Request(request) => request.changes_cluster(),
+            Self::Changed { .. } => false,
+        }
+    }
+
     /// Does the answer have flow counts?
     fn shows_flows(&self) -> bool {
         let Self::Request(request) = self else { return true };
@@ -325,6 +312,9 @@ impl Pending {
             | Request::RemoveFlows { .. }
             | Request::Reload(_)
             | Request::Detach(_)
+            | Request::Cluster(_)
+            | Request::ClusterDocument(_)
+            | Request::Push { .. }
             | Request::AddBackend { .. }
             | Request::RemoveBackend { .. }
             | Request::PatchBackend { .. } => false,

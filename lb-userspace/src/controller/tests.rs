@@ -3,6 +3,7 @@
 mod agents;
 mod announce;
 mod availability;
+mod cluster;
 mod counters;
 mod counts;
 mod failures;

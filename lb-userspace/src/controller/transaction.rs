@@ -10,6 +10,7 @@ use log::{error, info, warn};
 use super::{
     Controller, Host,
     changes::{changes, need_restart},
+    cluster::Member,
     fill,
     intent::Intent,
     pinned,
@@ -36,6 +37,14 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         Ok(())
     }
 
+    /// Saves the overlay without the changes that the file overrides. Otherwise they would apply again if the former
+    /// file were restored. A failure (disk full) is only logged.
+    pub(super) fn save_without_overridden(&mut self) {
+        if let Err(error) = self.host.save_overlay(&self.intent.overlay) {
+            warn!("cannot remove overridden changes from the saved overlay: {error:#}");
+        }
+    }
+
     /// Reads the file again. If it is invalid, nothing changes.
     pub(super) fn reload(&mut self, now: Instant) -> Result<view::Reloaded, Problem> {
         let outcome = self.read_and_put_in_force(now);
@@ -60,10 +69,14 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     }
 
     fn read_and_put_in_force(&mut self, now: Instant) -> Result<view::Reloaded, Problem> {
-        let file = self.host.read_spec()?;
+        let document = self.member.as_ref().and_then(Member::document);
+        let file = self.host.read_spec(document)?;
         let before = self.state.spec().clone();
         let overruled = self.put_in_force(Arc::new(file), &self.intent.overlay.clone(), now)?;
         exec::PROGRAMS.set_most(self.intent.file.programs_at_once);
+        self.host.keep_file();
+        self.compare_with_file();
+        self.retry_stored(now);
 
         let mut lines = changes(&before, self.state.spec());
         lines.extend(overruled);
@@ -84,7 +97,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     }
 
     /// Returns the changes of the overlay that the file overrides.
-    fn put_in_force(
+    pub(super) fn put_in_force(
         &mut self,
         file: Arc<Spec>,
         overlay: &Overlay,
@@ -112,6 +125,12 @@ impl<D: Datapath, H: Host> Controller<D, H> {
 
     /// Checks that the maps have room for the new state, and saves the overlay.
     fn fit_and_save(&mut self, overlay: &Overlay, now: Instant) -> Result<(), Problem> {
+        self.fit(now)?;
+        self.save(overlay).map_err(|error| failed(format!("{error:#}; nothing was changed")))
+    }
+
+    /// Checks that the maps have room for the new state.
+    pub(super) fn fit(&mut self, now: Instant) -> Result<(), Problem> {
         if let Err(no_room) = self.plan() {
             let refused = |error: anyhow::Error| {
                 Problem::new(ProblemKind::Conflict, format!("{error:#}; nothing was changed"))
@@ -119,21 +138,27 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             self.make_room(no_room, now).map_err(refused)?;
             self.plan().map_err(|no_room| refused(no_room.into()))?;
         }
-        self.save(overlay).map_err(|error| failed(format!("{error:#}; nothing was changed")))
+        Ok(())
     }
 
     /// Applies the former intent again. Returns how that went.
     fn undo(&mut self, failed: &Intent, now: Instant) -> String {
         let overlay = self.intent.overlay.clone();
-        let saved = if failed.overlay == overlay { Ok(()) } else { self.host.save_overlay(&overlay) };
+        let is_saved = failed.overlay == overlay || self.member.is_some();
+        let saved = if is_saved { Ok(()) } else { self.host.save_overlay(&overlay) };
         match saved.and_then(|()| self.reconcile(now)) {
             Ok(()) => "all changes were undone".to_owned(),
             Err(error) => format!("undoing the changes failed as well: {error:#}"),
         }
     }
 
+    /// In a cluster, the copy is saved when it is in force.
     fn save(&mut self, overlay: &Overlay) -> anyhow::Result<()> {
-        if *overlay == self.intent.overlay { Ok(()) } else { self.host.save_overlay(overlay) }
+        if *overlay == self.intent.overlay || self.member.is_some() {
+            Ok(())
+        } else {
+            self.host.save_overlay(overlay)
+        }
     }
 }
 

@@ -135,6 +135,17 @@ pub enum Request {
     Reload(Reply<view::Reloaded>),
     /// `POST /v1/detach`. Answered when the data plane is removed.
     Detach(Reply<()>),
+    /// `GET /v1/cluster`: what the nodes of a fleet have in common, and which of them run it.
+    Cluster(Reply<view::Cluster>),
+    /// `GET /v1/cluster/document`: the services that are stored.
+    ClusterDocument(Reply<view::ClusterDocument>),
+    /// `PUT /v1/cluster/document`. Answered when it is stored and in force on this node.
+    Push {
+        /// The services.
+        push: view::ClusterPush,
+        /// The reply channel.
+        reply: Reply<view::ClusterPushed>,
+    },
     /// `POST` to a backend. Kept in the overlay.
     AddBackend {
         /// A name that is unused in its service.
@@ -188,6 +199,9 @@ macro_rules! with_reply {
             Request::Metrics($reply) => $action,
             Request::Reload($reply) => $action,
             Request::Detach($reply) => $action,
+            Request::Cluster($reply) => $action,
+            Request::ClusterDocument($reply) => $action,
+            Request::Push { reply: $reply, .. } => $action,
             Request::AddBackend { reply: $reply, .. } => $action,
             Request::RemoveBackend { reply: $reply, .. } => $action,
             Request::PatchBackend { reply: $reply, .. } => $action,
@@ -199,6 +213,17 @@ impl Request {
     /// Has the client gone?
     pub fn is_abandoned(&self) -> bool {
         with_reply!(self, reply => reply.is_closed())
+    }
+
+    /// Does it change what the nodes of a cluster have in common?
+    pub fn changes_cluster(&self) -> bool {
+        matches!(
+            self,
+            Self::Push { .. }
+                | Self::AddBackend { .. }
+                | Self::RemoveBackend { .. }
+                | Self::PatchBackend { .. }
+        )
     }
 
     /// Answers with a problem.
@@ -235,6 +260,9 @@ impl fmt::Display for Request {
             Self::Metrics(_) => f.write_str("metrics"),
             Self::Reload(_) => f.write_str("reload"),
             Self::Detach(_) => f.write_str("detach"),
+            Self::Cluster(_) => f.write_str("cluster"),
+            Self::ClusterDocument(_) => f.write_str("services of the cluster"),
+            Self::Push { push, .. } => write!(f, "push {}", push.file),
             Self::AddBackend { backend, body, .. } => write!(f, "add backend {backend} at {}", body.address),
             Self::RemoveBackend { backend, .. } => write!(f, "remove backend {backend}"),
             Self::PatchBackend { backend, body, .. } => write!(f, "change backend {backend}: {body}"),

@@ -1,5 +1,6 @@
 //! A fake balancer: two services in memory, which requests show and change.
 
+mod cluster;
 mod group;
 mod roles;
 
@@ -61,6 +62,9 @@ impl Balancer {
                 reply.send(Ok(view::Node { state, ..node }));
             }
             Request::Group(reply) => reply.send(Ok(group::group())),
+            Request::Cluster(reply) => reply.send(Ok(cluster::cluster())),
+            Request::ClusterDocument(reply) => reply.send(Ok(cluster::document())),
+            Request::Push { push, reply } => reply.send(cluster::push(&push)),
             Request::Readiness { reply, .. } => reply.send(Ok(Vec::new())),
             Request::Services(reply) => reply.send(Ok(self.services())),
             Request::Backends { service, reply } => reply.send(self.backends(service.as_deref())),
@@ -106,6 +110,7 @@ impl Balancer {
             announced: Vec::new(),
             services: Vec::new(),
             group: None,
+            cluster: None,
             interfaces: Vec::new(),
             flow_tables: Family::ALL.map(table),
             map_updates: 0,
@@ -222,6 +227,7 @@ impl Balancer {
                 announce: None,
             },
             group: Some(group::group()),
+            cluster: Some(cluster::cluster()),
             interfaces: vec![interface("eth0", 2), interface("eth1", 3)],
             roles: Vec::new(),
             services: vec![

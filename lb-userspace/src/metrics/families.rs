@@ -1,5 +1,6 @@
 //! The families, in the order of the output: interfaces and tables, services, backends, the daemon.
 
+mod cluster;
 mod group;
 
 use std::time::SystemTime;
@@ -39,6 +40,7 @@ pub fn families(input: &Input) -> Vec<MetricFamily> {
     all.extend(program(input));
     all.extend(flows(input));
     all.extend(group::families(input));
+    all.extend(cluster::families(input));
     all.push(map_updates(input));
     all.extend(reload(input));
     all.into_iter().filter_map(Family::finish).collect()

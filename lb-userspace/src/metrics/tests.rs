@@ -12,6 +12,7 @@ use lb_common::{
 };
 
 use super::*;
+use crate::cluster::Revision;
 use crate::group::status::PeerStatus;
 use crate::spec::{AdminState, LinkMode, OnDown, OnRefused, Scheduler, rules::Family};
 
@@ -78,6 +79,10 @@ fn the_text_has_each_family_with_its_labels() {
         r#"xlb_group_resyncs_total{peer="lb-2"} 7"#,
         r#"xlb_group_flows_skipped_total{peer="lb-2",reason="no_service"} 8"#,
         "xlb_group_events_lost_total 9",
+        "xlb_cluster_connected 1",
+        "xlb_cluster_current 0",
+        r#"xlb_cluster_revision{part="services"} 12"#,
+        r#"xlb_cluster_revision{part="changes"} 0"#,
         "xlb_config_last_reload_successful 0",
         "xlb_config_last_reload_success_timestamp_seconds 1700000000.5",
     ] {
@@ -117,11 +122,15 @@ fn an_empty_configuration_gives_a_valid_text() {
     input.services.clear();
     input.interfaces.clear();
     input.group = None;
+    input.cluster = None;
 
     let text = render(&input).unwrap();
 
     assert!(
-        text.contains("xlb_build_info") && !text.contains("xlb_backend_up") && !text.contains("xlb_group")
+        text.contains("xlb_build_info")
+            && !text.contains("xlb_backend_up")
+            && !text.contains("xlb_group")
+            && !text.contains("xlb_cluster")
     );
     assert!(text.contains("process_resident_memory_bytes"));
 }
@@ -245,6 +254,7 @@ fn input() -> Input {
             backends: vec![up, down],
         }],
         group: Some(Arc::new(group())),
+        cluster: Some(cluster()),
         interfaces: vec![Interface {
             view: view::Interface {
                 name: "eth0".to_owned(),
@@ -278,6 +288,24 @@ fn input() -> Input {
         last_reload_successful: false,
         last_reload_success: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_500),
         process: process(),
+    }
+}
+
+fn cluster() -> view::Cluster {
+    let part = |in_force: Option<u64>| view::ClusterPart { in_force: in_force.map(Revision), stored: None };
+    view::Cluster {
+        node: "lb-1".to_owned(),
+        connected: true,
+        since_seconds: 0,
+        failure: None,
+        endpoint: None,
+        document: part(Some(12)),
+        changes: part(None),
+        stored_by: None,
+        stored_seconds_ago: None,
+        refused: Some("it has errors".to_owned()),
+        services_not_in_force: Vec::new(),
+        nodes: Vec::new(),
     }
 }
 

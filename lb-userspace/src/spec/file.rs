@@ -14,7 +14,7 @@ use lb_common::{
 };
 use toml::de::{DeTable, DeValue};
 
-use super::{AttachMode, Scheduler, availability, exec, group, health, role, rules};
+use super::{AttachMode, Scheduler, availability, cluster, exec, group, health, role, rules};
 use crate::document::{
     Layers,
     mistakes::{At, Report, Span},
@@ -40,6 +40,7 @@ pub struct File<'d> {
     pub announce: Option<At<String>>,
     pub exec: exec::Written,
     pub group: Option<group::Written>,
+    pub cluster: Option<cluster::Written>,
     pub services: Option<Vec<Service<'d>>>,
 }
 
@@ -99,9 +100,8 @@ impl<'d> File<'d> {
             announce: root.table("announce", "[announce]").and_then(announce),
             exec: exec::Written::read(root.table("exec", "[exec]")),
             group: root.table("group", "[group]").map(group::Written::read),
-            services: root
-                .tables("service", "[[service]]")
-                .map(|all| all.into_iter().map(|table| Service::read(table, health)).collect()),
+            cluster: root.table("cluster", "[cluster]").map(cluster::Written::read),
+            services: services(&mut root, health),
         };
         root.close();
         file
@@ -188,6 +188,11 @@ impl Backend {
     }
 }
 
+fn services<'d>(root: &mut Table<'d>, defaults: Option<&'d DeTable<'d>>) -> Option<Vec<Service<'d>>> {
+    let tables = root.tables("service", "[[service]]")?;
+    Some(tables.into_iter().map(|table| Service::read(table, defaults)).collect())
+}
+
 fn interface(mut table: Table<'_>) -> Interface {
     let interface = Interface {
         name: table.required("name", value::interface_name),
@@ -269,4 +274,17 @@ fn metrics_listen(value: &DeValue<'_>) -> Result<Option<SocketAddr>, String> {
 /// Reads what TOML could parse of the text.
 pub fn read<'d>(document: &'d toml::Spanned<DeTable<'d>>, report: &'d Report<'d>) -> File<'d> {
     File::read(Table::root(document, report))
+}
+
+/// The same for a text that has nothing but services and what they inherit.
+pub fn read_services<'d>(
+    document: &'d toml::Spanned<DeTable<'d>>,
+    report: &'d Report<'d>,
+) -> Option<Vec<Service<'d>>> {
+    let mut root = Table::root(document, report);
+    root.required("version", version);
+    let health = defaults(root.table("defaults", "[defaults]"));
+    let services = services(&mut root, health);
+    root.close();
+    services
 }

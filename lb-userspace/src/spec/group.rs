@@ -189,7 +189,7 @@ fn refuse_of_service(address: SocketAddr, services: &[Service<'_>]) -> Result<()
 }
 
 /// A name that a certificate can have.
-fn node(value: &DeValue<'_>) -> Result<String, String> {
+pub fn node(value: &DeValue<'_>) -> Result<String, String> {
     let name = value::text(value)?;
     node_name(name).ok_or_else(|| {
         format!(
@@ -199,7 +199,7 @@ fn node(value: &DeValue<'_>) -> Result<String, String> {
     })
 }
 
-fn node_of_host(name: &str) -> Result<String, String> {
+pub fn node_of_host(name: &str) -> Result<String, String> {
     let error = || format!("this host's name, {}, cannot be the name of a node: set `node`", quote(name));
     node_name(name).ok_or_else(error)
 }

@@ -3,13 +3,13 @@
 use std::{collections::BTreeSet, fs, io::Read, net::IpAddr, os::unix::fs::FileTypeExt, path::Path};
 
 use nix::unistd::gethostname;
-use toml::de::DeTable;
+use toml::{Spanned, de::DeTable};
 
 use super::{
     Spec,
     exec::Writers,
     file,
-    validate::{Host, validate},
+    validate::{Host, MayLackServices, Reports, validate},
 };
 use crate::{
     document::mistakes::{Mistakes, Report, Span},
@@ -19,8 +19,30 @@ use crate::{
 /// Maximum size of a file in bytes. 65,536 backends of the longest names and addresses take some 12 MB, as many listens 7 MB.
 pub const MAX_FILE: u64 = 64 * 1024 * 1024;
 
-/// Reads a file. All IO is here. No backend may have one of the addresses of the `host`.
+/// A file as it was read.
+#[derive(Clone, Debug)]
+pub struct Source {
+    name: String,
+    text: String,
+    writers: Writers,
+}
+
+/// A text in place of the services of a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Services<'t> {
+    /// The file name in messages.
+    pub name: &'t str,
+    /// What is in it.
+    pub text: &'t str,
+}
+
+/// Reads a file. No backend may have one of the addresses of the `host`.
 pub fn read(path: &Path, host: &BTreeSet<IpAddr>) -> Result<Spec, Mistakes> {
+    read_source(path)?.parse(host)
+}
+
+/// Reads a file as it is. All IO is here.
+pub fn read_source(path: &Path) -> Result<Source, Mistakes> {
     let name = path.display().to_string();
     let cannot = |error: std::io::Error| Mistakes::of_file(&name, &format!("cannot be read: {error}"));
 
@@ -41,23 +63,64 @@ pub fn read(path: &Path, host: &BTreeSet<IpAddr>) -> Result<Spec, Mistakes> {
         return Err(Mistakes::of_file(&name, "is larger than 64 MiB, too large for a configuration"));
     }
 
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => parse_on(host, writers, &name, text),
-        Err(error) => Err(not_utf8(&name, &bytes, error.valid_up_to())),
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Source { name, text, writers }),
+        Err(error) => Err(not_utf8(&name, error.as_bytes(), error.utf8_error().valid_up_to())),
     }
 }
 
 /// Parses and validates a text, or returns all mistakes. `name` is the file name in messages.
 pub fn parse(name: &str, text: &str) -> Result<Spec, Mistakes> {
-    parse_on(&BTreeSet::new(), Writers::Root, name, text)
+    parse_on(&BTreeSet::new(), Writers::Root, Services { name, text })
+}
+
+impl Source {
+    /// What is in the file.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Parses and validates the file, or returns all mistakes.
+    pub fn parse(&self, host: &BTreeSet<IpAddr>) -> Result<Spec, Mistakes> {
+        let Self { name, text, writers } = self;
+        parse_on(host, writers.clone(), Services { name, text })
+    }
+
+    /// The same with these services instead of those of the file. There must be some.
+    pub fn parse_with(&self, services: Services<'_>, host: &BTreeSet<IpAddr>) -> Result<Spec, Mistakes> {
+        let (local, shared) = (syntax(&self.name, &self.text)?, syntax(services.name, services.text)?);
+        let (of_file, of_services) = (Report::new(&self.text), Report::new(services.text));
+        let file = file::File {
+            services: file::read_services(&shared, &of_services),
+            ..file::read(&local, &of_file)
+        };
+        let reports = Reports { file: &of_file, services: &of_services };
+        let host = Host { addresses: host, name: host_name() };
+        let spec = validate(file, &host, self.writers.clone(), MayLackServices::No, &reports);
+        of_services.finish(services.name)?;
+        of_file.finish(&self.name)?;
+        Ok(spec)
+    }
 }
 
 fn parse_on(
     addresses: &BTreeSet<IpAddr>,
     writers: Writers,
-    name: &str,
-    text: &str,
+    Services { name, text }: Services<'_>,
 ) -> Result<Spec, Mistakes> {
+    let document = syntax(name, text)?;
+    let report = Report::new(text);
+    let host = Host { addresses, name: host_name() };
+    let file = file::read(&document, &report);
+    let may_lack = if file.cluster.is_some() { MayLackServices::Yes } else { MayLackServices::No };
+    let reports = Reports { file: &report, services: &report };
+    let spec = validate(file, &host, writers, may_lack, &reports);
+    report.finish(name)?;
+    Ok(spec)
+}
+
+/// Parses TOML, or returns all mistakes.
+pub fn syntax<'t>(name: &str, text: &'t str) -> Result<Spanned<DeTable<'t>>, Mistakes> {
     let (document, errors) = DeTable::parse_recoverable(text);
     let syntax = Report::new(text);
     let mut last_line = 0;
@@ -71,12 +134,7 @@ fn parse_on(
     }
     // After a syntax error, missing keys are not reported: they may be in the part that was not parsed.
     syntax.finish(name)?;
-
-    let report = Report::new(text);
-    let host = Host { addresses, name: host_name() };
-    let spec = validate(file::read(&document, &report), &host, writers, &report);
-    report.finish(name)?;
-    Ok(spec)
+    Ok(document)
 }
 
 /// Empty if it cannot be read, which is not the name of a node.

@@ -40,6 +40,15 @@ pub enum StoreError {
     Corrupt { path: PathBuf, detail: String },
 }
 
+/// A text is not an overlay that this version knows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    #[error("written by another version of xlb (format {0}, this version reads {VERSION})")]
+    Foreign(u32),
+    #[error("not a valid overlay: {0}")]
+    Corrupt(String),
+}
+
 /// The remedy for an unreadable overlay. The file is kept until the operator moves it.
 const CURE: &str = "move it away to start without the changes made by commands";
 
@@ -93,7 +102,10 @@ impl Store {
         if bytes.len() as u64 > MAX_FILE {
             return Err(StoreError::Corrupt { path, detail: format!("larger than {MAX_FILE} bytes") });
         }
-        decode(&bytes, &path)
+        decode(&bytes).map_err(|why| match why {
+            Unreadable::Foreign(found) => StoreError::Foreign { path, found },
+            Unreadable::Corrupt(detail) => StoreError::Corrupt { path, detail },
+        })
     }
 
     /// Writes the overlay durably.
@@ -105,7 +117,8 @@ impl Store {
     }
 }
 
-fn encode(overlay: &Overlay) -> io::Result<Vec<u8>> {
+/// The text of the file.
+pub fn encode(overlay: &Overlay) -> io::Result<Vec<u8>> {
     let row = |(name, change): (&BackendName, &Change)| Row {
         service: name.service.clone(),
         backend: name.backend.clone(),
@@ -117,21 +130,21 @@ fn encode(overlay: &Overlay) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The file is checked like input from the CLI.
-fn decode(bytes: &[u8], path: &Path) -> Result<Overlay, StoreError> {
-    let corrupt = |detail: String| StoreError::Corrupt { path: path.to_owned(), detail };
-    let form: Form = serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
+/// The text is checked like input from the CLI.
+pub fn decode(bytes: &[u8]) -> Result<Overlay, Unreadable> {
+    let corrupt = |error: serde_json::Error| Unreadable::Corrupt(error.to_string());
+    let form: Form = serde_json::from_slice(bytes).map_err(corrupt)?;
     if form.version != VERSION {
-        return Err(StoreError::Foreign { path: path.to_owned(), found: form.version });
+        return Err(Unreadable::Foreign(form.version));
     }
-    let stored: Stored = serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
+    let stored: Stored = serde_json::from_slice(bytes).map_err(corrupt)?;
 
     let mut overlay = Overlay::default();
     for row in stored.backends {
-        check(&row).map_err(corrupt)?;
+        check(&row).map_err(Unreadable::Corrupt)?;
         let name = BackendName::new(&row.service, &row.backend);
         if overlay.entries.insert(name, row.change).is_some() {
-            return Err(corrupt(format!("{}/{} is listed twice", row.service, row.backend)));
+            return Err(Unreadable::Corrupt(format!("{}/{} is listed twice", row.service, row.backend)));
         }
     }
     Ok(overlay)

@@ -41,27 +41,54 @@ pub struct Host<'h> {
     pub name: String,
 }
 
-/// Validates the file. The spec is valid only if the report is empty.
-pub fn validate(file: File<'_>, host: &Host<'_>, writers: Writers, report: &Report<'_>) -> Spec {
+/// Where mistakes are reported: those in the services, and those in the rest of the file.
+pub struct Reports<'r, 't> {
+    pub file: &'r Report<'t>,
+    pub services: &'r Report<'t>,
+}
+
+/// Is a file without services valid?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MayLackServices {
+    /// They come from the cluster.
+    Yes,
+    No,
+}
+
+/// Validates the file. The spec is valid only if the reports are empty.
+pub fn validate(
+    file: File<'_>,
+    host: &Host<'_>,
+    writers: Writers,
+    may_lack: MayLackServices,
+    reports: &Reports<'_, '_>,
+) -> Spec {
+    let Reports { file: report, services: of_services } = *reports;
     let own = own_addresses(&file, host.addresses);
     let programs = file.exec.validate(writers, report);
     let peer_sources = file.group.as_ref().map(group::Written::sources).unwrap_or_default();
     let services = file.services.as_deref().unwrap_or_default();
     let group = file.group.and_then(|group| group.validate(&host.name, services, report));
+    let node = group.as_ref().map(|group| group.node.as_str());
+    let cluster = file.cluster.and_then(|cluster| cluster.validate(node, &host.name, report));
     let limits = limits(file.limits, report);
     if let Some(services) = &file.services {
-        totals(services, limits.room(), report);
-        unique(services.iter().filter_map(|it| it.name.as_ref()), "service", report);
-        listen_once(services, report);
+        if services.is_empty() && may_lack == MayLackServices::No {
+            // As in HAProxy: an empty file is more likely to be an accident than intended, and a reload must not apply it.
+            of_services.add(Span::START, "no [[service]]: at least one is required");
+        }
+        totals(services, limits.room(), of_services);
+        unique(services.iter().filter_map(|it| it.name.as_ref()), "service", of_services);
+        listen_once(services, of_services);
     }
 
     let (headers, services): (Vec<_>, Vec<_>) = file
         .services
         .into_iter()
         .flatten()
-        .map(|written| (written.header, service(written, &own, &peer_sources, programs, report)))
+        .map(|written| (written.header, service(written, &own, &peer_sources, programs, of_services)))
         .unzip();
-    slots(&services, &headers, limits, report);
+    slots(&services, &headers, limits, of_services);
     Spec {
         interfaces: interfaces(file.interfaces, report),
         api: Api { socket: file.socket.or(PathBuf::from(paths::SOCKET)) },
@@ -70,6 +97,7 @@ pub fn validate(file: File<'_>, host: &Host<'_>, writers: Writers, report: &Repo
         announce: file.announce.map(|device| Announce { device: device.value }),
         hash: Hash { key_file: file.key_file.value(), key: HashKey::default() },
         group,
+        cluster,
         programs_at_once: programs.most_at_once,
         services: services.into_iter().map(Into::into).collect(),
     }
@@ -248,10 +276,6 @@ fn listen_once(services: &[file::Service<'_>], report: &Report<'_>) {
 
 /// The limits over all services.
 fn totals(services: &[file::Service<'_>], room: Room, report: &Report<'_>) {
-    if services.is_empty() {
-        // As in HAProxy: an empty file is more likely to be an accident than intended, and a reload must not apply it.
-        report.add(Span::START, "no [[service]]: at least one is required");
-    }
     let raise = "`services` in [limits]";
     total(services, room.services as usize, "services", raise, |_| 1, report);
     let backends = |service: &file::Service<'_>| service.backends.as_ref().map_or(0, Vec::len);

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FlowCount, Group, ServiceRole};
+use super::{Cluster, FlowCount, Group, ServiceRole};
 use crate::{
     named::{self, json_by_name, named},
     spec::LinkMode,
@@ -25,6 +25,9 @@ pub struct Status {
     /// The nodes that share flows. `null`: this node is alone.
     #[serde(default)]
     pub group: Option<Group>,
+    /// What the fleet has in common. `null`: the services are in this node's file.
+    #[serde(default)]
+    pub cluster: Option<Cluster>,
     /// Attached interfaces, then configured ones that are not attached.
     pub interfaces: Vec<Interface>,
     /// In the order of the file.

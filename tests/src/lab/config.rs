@@ -26,8 +26,25 @@ pub struct Config {
     pub announce: Option<&'static str>,
     /// `[group]`: the other nodes.
     pub group: Option<Group>,
+    /// `[cluster]`: where the services are stored.
+    pub cluster: Option<Cluster>,
     /// The services, in the order of the file.
     pub services: Vec<Service>,
+}
+
+/// `[cluster]`
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// The node's name.
+    pub node: String,
+    /// URLs of etcd.
+    pub endpoints: Vec<String>,
+    /// The file of its CA.
+    pub ca: PathBuf,
+    /// The file of the node's certificate.
+    pub cert: PathBuf,
+    /// The file of the node's key.
+    pub key: PathBuf,
 }
 
 /// `[group]`
@@ -157,6 +174,7 @@ impl Config {
             allows_programs: false,
             announce: None,
             group: None,
+            cluster: None,
             services: Vec::new(),
         }
     }
@@ -288,7 +306,17 @@ impl fmt::Display for Config {
             writeln!(f, "\n[announce]\ndevice = \"{device}\"")?;
         }
         self.group.iter().try_for_each(|group| group.fmt(f))?;
+        self.cluster.iter().try_for_each(|cluster| cluster.fmt(f))?;
         self.services.iter().try_for_each(|service| service.fmt(f))
+    }
+}
+
+impl fmt::Display for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\n[cluster]\nnode = \"{}\"\nendpoints = {}", self.node, quoted(&self.endpoints))?;
+        [("ca", &self.ca), ("cert", &self.cert), ("key", &self.key)]
+            .into_iter()
+            .try_for_each(|(key, file)| writeln!(f, "{key} = \"{}\"", file.display()))
     }
 }
 

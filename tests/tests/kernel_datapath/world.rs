@@ -125,6 +125,7 @@ impl World {
             hash: Default::default(),
             announce: None,
             group: None,
+            cluster: None,
             programs_at_once: 8,
             services: vec![
                 spec::Service {

@@ -8,6 +8,7 @@ mod bird;
 mod boot;
 mod bulk;
 mod check_types;
+mod cluster;
 mod commands;
 mod databases;
 mod datagrams;

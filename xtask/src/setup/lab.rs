@@ -16,7 +16,7 @@ const PROGRAMS: &[Program] = &[
     ("mariadbd", "mariadb-server", "the lab's database servers"),
     ("redis-server", "redis-server", "the lab's Redis servers"),
     ("dnsmasq", "dnsmasq-base", "the lab's name server"),
-    ("etcd", "etcd-server", "the lab's gRPC server"),
+    ("etcd", "etcd-server", "the lab's gRPC server, and its store of a cluster"),
     ("keepalived", "keepalived", "moves the addresses of the lab's balancer"),
     ("bird", "bird2", "announces the addresses of the lab's balancer, and is its router"),
     ("socat", "socat", "the lab's agent of health checks"),

@@ -214,6 +214,7 @@ mod tests {
             }],
             node: Node::default(),
             group: None,
+            cluster: None,
             roles: Vec::new(),
             services: vec![ServiceSummary {
                 name: "web".into(),

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::{
     announced_addresses::Placed,
+    cluster::{self, Document, copy::Copy},
     controller::{
         Controller, Host, Start, Watched,
         fixture::{backend, eth0, hops, name, probed, service, socket, spec},
@@ -22,11 +23,16 @@ use crate::{
     datapath::{Attached, Capacity, Flow, memory::Memory, shapes::Sizes},
     event::{Answer, Event, Health, Path, Reply, Request, Since, Target},
     group::{status::GroupStatus, view::View},
-    problem::Problem,
-    spec::{AdminState, BackendName, BackendPatch, Limits, NewBackend, Service, Spec, overlay::Overlay},
+    problem::{Problem, ProblemKind},
+    spec::{
+        self, AdminState, BackendName, BackendPatch, Limits, NewBackend, Service, Services, Spec,
+        overlay::Overlay,
+    },
     view::{self, FlowQuery},
 };
 
+/// The rest of a file with the services of a cluster.
+const OF_THE_NODE: &str = "\n[[interface]]\nname = 'eth0'\n";
 /// The ephemeral ports when the maps were created.
 const LOCAL_PORTS: (u16, u16) = (32_768, 60_999);
 
@@ -64,14 +70,64 @@ pub struct FakeHost {
     pub group: Option<Arc<GroupStatus>>,
     /// What the exchange of flows was told last.
     pub shared: Option<View>,
+    /// What the exchange with etcd says.
+    pub cluster: Option<Arc<cluster::Status>>,
+    /// What is to be written to etcd.
+    pub writes: Vec<cluster::Write>,
+    /// What was saved of the cluster.
+    pub copy: Copy,
+    /// What the exchange with etcd was told last.
+    pub report: cluster::Report,
     pub local_ports: (u16, u16),
     /// The reason why interfaces and pins cannot be restored.
     pub pins_failure: Option<&'static str>,
 }
 
 impl Host for FakeHost {
-    fn read_spec(&mut self) -> Result<Spec, Problem> {
-        self.file.clone()
+    fn read_spec(&mut self, document: Option<&Document>) -> Result<Spec, Problem> {
+        let file = self.file.clone()?;
+        match document {
+            Some(document) => self.combine(Services { name: "document", text: &document.text }),
+            None => Ok(file),
+        }
+    }
+
+    fn keep_file(&mut self) {}
+
+    fn combine(&mut self, services: Services<'_>) -> Result<Spec, Problem> {
+        let shared = spec::parse(services.name, &format!("{}{OF_THE_NODE}", services.text));
+        let shared = shared.map_err(|mistakes| Problem {
+            kind: ProblemKind::InvalidConfiguration,
+            detail: format!("{} has errors and was not applied", services.name),
+            mistakes: mistakes.each(),
+        })?;
+        Ok(Spec { services: shared.services, ..self.file.clone()? })
+    }
+
+    fn idle_services(&mut self, in_force: &Spec) -> Vec<String> {
+        let own = self.file.iter().flat_map(|file| &file.services);
+        own.filter(|it| !in_force.services.contains(it)).map(|it| it.name.clone()).collect()
+    }
+
+    fn cluster(&self) -> Option<Arc<cluster::Status>> {
+        self.cluster.clone()
+    }
+
+    fn write(&mut self, write: cluster::Write) -> Result<(), Problem> {
+        self.writes.push(write);
+        Ok(())
+    }
+
+    fn report(&mut self, report: cluster::Report) {
+        self.report = report;
+    }
+
+    fn save_copy(&mut self, copy: &Copy) -> anyhow::Result<()> {
+        if self.is_full {
+            bail!("no space left on the disk");
+        }
+        self.copy = copy.clone();
+        Ok(())
     }
 
     fn save_overlay(&mut self, overlay: &Overlay) -> anyhow::Result<()> {
@@ -184,6 +240,10 @@ impl World {
             is_full: false,
             group: None,
             shared: None,
+            cluster: None,
+            writes: Vec::new(),
+            copy: Copy::default(),
+            report: cluster::Report::default(),
             pins_failure: None,
             addresses: [].into(),
             local_ports: LOCAL_PORTS,
@@ -211,6 +271,7 @@ impl World {
             config: "/etc/xlb/xlb.toml".into(),
             spec: host.file.clone().unwrap(),
             overlay,
+            copy: Some(host.copy.clone()),
             roles: host.saved_roles.clone(),
             is_drained: host.is_drained,
             capacity: Capacity {
@@ -250,6 +311,10 @@ impl World {
             is_read_only: false,
             group: host.group.clone(),
             shared: None,
+            cluster: host.cluster.clone(),
+            writes: Vec::new(),
+            copy: host.copy.clone(),
+            report: cluster::Report::default(),
             is_full: false,
             pins_failure: None,
             addresses: host.addresses.clone(),

@@ -226,6 +226,7 @@ fn spec(interfaces: &[&str], mode: AttachMode) -> Spec {
         hash: Default::default(),
         announce: None,
         group: None,
+        cluster: None,
         programs_at_once: 8,
         services: vec![
             Service {

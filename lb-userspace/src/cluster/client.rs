@@ -1,0 +1,230 @@
+//! A client of etcd: one connection that is kept, and the next member if one does not answer in time.
+
+use std::{io, time::Duration};
+
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{
+    Request, StatusCode,
+    body::{Bytes, Incoming},
+    client::conn::http1::{self, SendRequest},
+    header,
+};
+use hyper_util::rt::TokioIo;
+use nix::errno::Errno;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    tls::Credentials,
+    wire::{self, Failure, LeaseAnswer, Streamed, TxnAnswer},
+};
+use crate::{
+    duration,
+    spec::{Cluster, Endpoint},
+    text::shorten,
+};
+
+/// For one member: from the connection to the end of the answer. A member without a majority does not answer at all.
+pub const TRY: Duration = Duration::from_secs(1);
+/// If the leader dies, there is another one after a second or two (`--election-timeout`).
+const ELECTION: Duration = Duration::from_secs(5);
+/// Before all members are asked again.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Both keys in base64, and the records of many nodes.
+const MAX_ANSWER: usize = 16 * 1024 * 1024;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Client {
+    cluster: Cluster,
+    /// The endpoint to try first: the one that answered last.
+    place: usize,
+    link: Option<Link>,
+    credentials: Credentials,
+}
+
+#[derive(Debug)]
+struct Link {
+    sender: SendRequest<Full<Bytes>>,
+    /// Ends the connection.
+    _connection: AbortOnDropHandle<()>,
+}
+
+/// No member has answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unanswered {
+    /// The last member, and why not.
+    pub why: String,
+    /// A member may have carried the request out.
+    pub may_be_done: bool,
+}
+
+/// One member did not answer.
+enum Fault {
+    /// The request was not sent, or was refused.
+    Refused(String),
+    /// It was sent.
+    Lost(String),
+}
+
+impl Client {
+    /// Connects to nothing yet.
+    pub fn new(cluster: Cluster) -> Self {
+        Self { cluster, place: 0, link: None, credentials: Credentials::default() }
+    }
+
+    /// The member that answered last.
+    pub fn endpoint(&self) -> Option<&Endpoint> {
+        self.cluster.endpoints.get(self.place)
+    }
+
+    /// Carries out a transaction. Reads in it are answered by a majority.
+    pub async fn txn(&mut self, txn: &Value) -> Result<TxnAnswer, Unanswered> {
+        self.ask("/v3/kv/txn", txn, Duration::ZERO).await
+    }
+
+    /// The same; if there is no majority, it waits for an election.
+    pub async fn patient_txn(&mut self, txn: &Value) -> Result<TxnAnswer, Unanswered> {
+        self.ask("/v3/kv/txn", txn, ELECTION).await
+    }
+
+    /// A lease that ends after some seconds without [renewal](Self::renew).
+    pub async fn grant(&mut self, ttl: Duration) -> Result<LeaseAnswer, Unanswered> {
+        self.ask("/v3/lease/grant", &json!({ "TTL": ttl.as_secs().to_string() }), Duration::ZERO).await
+    }
+
+    /// A lease that has ended has no time left.
+    pub async fn renew(&mut self, lease: u64) -> Result<LeaseAnswer, Unanswered> {
+        let id = json!({ "ID": lease.to_string() });
+        let answer: Streamed = self.ask("/v3/lease/keepalive", &id, Duration::ZERO).await?;
+        Ok(answer.result)
+    }
+
+    /// Asks one member after the other, for at least this long. A single one is asked twice, because a connection that was
+    /// kept may have broken.
+    async fn ask<T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        body: &Value,
+        patience: Duration,
+    ) -> Result<T, Unanswered> {
+        let body = Bytes::from(body.to_string());
+        let begin = Instant::now();
+        let mut may_be_done = false;
+        loop {
+            let mut failed = match self.ask_each(path, &body).await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            may_be_done |= failed.may_be_done;
+            if begin.elapsed() >= patience {
+                failed.may_be_done = may_be_done;
+                return Err(failed);
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn ask_each<T: DeserializeOwned>(&mut self, path: &str, body: &Bytes) -> Result<T, Unanswered> {
+        let count = self.cluster.endpoints.len();
+        let mut failed = Unanswered { why: "no endpoint".to_owned(), may_be_done: false };
+        for _ in 0..count.max(2) {
+            let answer = timeout(TRY, self.try_one(path, body.clone())).await;
+            let fault = match answer {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(fault)) => fault,
+                Err(_elapsed) => Fault::Lost(format!("no answer within {}", duration::show(TRY))),
+            };
+            let (why, is_lost) = match fault {
+                Fault::Refused(why) => (why, false),
+                Fault::Lost(why) => (why, true),
+            };
+            let member = self.endpoint().map(ToString::to_string).unwrap_or_default();
+            failed =
+                Unanswered { why: format!("{member}: {why}"), may_be_done: failed.may_be_done | is_lost };
+            self.link = None;
+            self.place = (self.place + 1) % count.max(1);
+        }
+        Err(failed)
+    }
+
+    async fn try_one<T: DeserializeOwned>(&mut self, path: &str, body: Bytes) -> Result<T, Fault> {
+        let endpoint = self.endpoint().cloned().ok_or_else(|| Fault::Refused("no endpoint".to_owned()))?;
+        let mut link = match self.link.take() {
+            Some(link) => link,
+            None => self.connect(&endpoint).await.map_err(Fault::Refused)?,
+        };
+        let request = Request::post(path)
+            .header(header::HOST, endpoint.authority())
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|error| Fault::Refused(error.to_string()))?;
+        let lost = |error: &(dyn std::error::Error + 'static)| Fault::Lost(cause(error));
+        let response = link.sender.send_request(request).await.map_err(|error| lost(&error))?;
+        let status = response.status();
+        let body = read(response.into_body()).await.map_err(Fault::Lost)?;
+        if status.is_success() {
+            self.link = Some(link);
+            return wire::parse(&body).map_err(Fault::Lost);
+        }
+        let why = said(status, &body);
+        Err(if status.is_client_error() { Fault::Refused(why) } else { Fault::Lost(why) })
+    }
+
+    async fn connect(&mut self, endpoint: &Endpoint) -> Result<Link, String> {
+        let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await;
+        let stream = stream.map_err(|error| plain(&error))?;
+        // Small requests would wait for acknowledgements.
+        stream.set_nodelay(true).map_err(|error| plain(&error))?;
+        if !endpoint.is_encrypted {
+            return handshake(stream).await;
+        }
+        handshake(self.credentials.connect(&self.cluster, &endpoint.host, stream).await?).await
+    }
+}
+
+async fn handshake(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Link, String> {
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| cause(&error))?;
+    // Its error is that of the request.
+    let task = tokio::spawn(async { drop(connection.await) });
+    Ok(Link { sender, _connection: AbortOnDropHandle::new(task) })
+}
+
+async fn read(body: Incoming) -> Result<Bytes, String> {
+    let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| error.to_string())?;
+    Ok(body.to_bytes())
+}
+
+/// What a member says of a failure.
+fn said(status: StatusCode, body: &[u8]) -> String {
+    match wire::parse::<Failure>(body) {
+        Ok(Failure { error }) if !error.is_empty() => shorten(&error),
+        Ok(_) | Err(_) => format!("HTTP {status}: {}", shorten(String::from_utf8_lossy(body).trim())),
+    }
+}
+
+/// The innermost error says why.
+fn cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    match error.downcast_ref::<io::Error>() {
+        Some(error) => plain(error),
+        None => error.to_string(),
+    }
+}
+
+/// "connection refused" instead of "Connection refused (os error 111)".
+fn plain(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => Errno::from_raw(number).desc().to_lowercase(),
+        None => error.to_string(),
+    }
+}
