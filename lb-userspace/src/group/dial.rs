@@ -21,8 +21,11 @@ use crate::duration;
 
 /// The pause after the first failure. It doubles with each further one.
 const PAUSE: Duration = Duration::from_millis(200);
-/// The longest pause: a peer that returns is connected within this time and a handshake.
-const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_millis(250);
+/// For TCP alone. It would repeat a lost SYN after 1 s, and again 2 s later. So a peer that returns is connected within 1.25 s,
+/// and the time of a handshake.
+const CONNECT: Duration = Duration::from_secs(1);
 
 /// Connects to one peer.
 #[derive(Debug)]
@@ -45,7 +48,7 @@ impl Dialer {
             self.session.connection = self.connections.number();
             let opened = match timeout(HANDSHAKE, self.open()).await {
                 Ok(opened) => opened,
-                Err(_) => Err(format!("no connection within {}", duration::show(HANDSHAKE))),
+                Err(_) => Err(format!("no handshake and hello within {}", duration::show(HANDSHAKE))),
             };
             let why = match opened {
                 Ok((stream, hello)) => {
@@ -77,7 +80,10 @@ impl Dialer {
     }
 
     async fn open(&mut self) -> Result<(TlsStream<TcpStream>, Hello), String> {
-        let stream = connect(self.from, self.address).await.map_err(|error| error.to_string())?;
+        let stream = match timeout(CONNECT, connect(self.from, self.address)).await {
+            Ok(connected) => connected.map_err(|error| error.to_string())?,
+            Err(_) => return Err(format!("no connection within {}", duration::show(CONNECT))),
+        };
         let mut stream = self.credentials.connect(stream, &self.session.node).await?;
         let own = self.own_hello.borrow().clone();
         session::say_hello(&mut stream, &own).await?;

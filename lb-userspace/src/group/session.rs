@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{duration, text::quote};
 
-/// For connecting, TLS and both hellos: TCP repeats a lost SYN after 1 s, and again 2 s later.
+/// For connecting, TLS and both hellos.
 pub const HANDSHAKE: Duration = Duration::from_secs(3);
 /// The publisher is never silent for longer: a third of [`SILENCE`], so that one late frame does no harm.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);

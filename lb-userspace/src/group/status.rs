@@ -23,6 +23,13 @@ pub struct GroupStatus {
     pub peers: Vec<PeerStatus>,
 }
 
+impl GroupStatus {
+    /// Each peer tells this node its flows, and has told all of them.
+    pub fn hears_all(&self) -> bool {
+        self.peers.iter().all(|peer| peer.is_connected && peer.is_complete)
+    }
+}
+
 /// One peer, with the connections of both directions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PeerStatus {

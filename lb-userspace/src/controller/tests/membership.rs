@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::{group::status::GroupStatus, track_file::UNFIT};
+use crate::{
+    group::status::{GroupStatus, PeerStatus},
+    track_file::UNFIT,
+};
 
 #[test]
 fn a_node_alone_answers_packets_of_no_flow_and_shares_nothing() {
@@ -38,6 +41,23 @@ fn a_node_that_starts_is_quiet_until_it_has_the_flows_of_its_peers() {
     world.host().group = Some(status(false));
     world.absorb(Event::GroupChanged);
     assert!(!world.maps().maps.is_quiet);
+}
+
+#[test]
+fn a_node_is_quiet_while_it_does_not_hear_a_peer_and_until_it_has_all_of_its_flows() {
+    let mut world = in_group(false);
+    has(&mut world, &["10.0.0.1", "192.0.2.10"]);
+    world.wait(60_000);
+    let mut is_quiet = |is_connected, is_complete| {
+        let peer = PeerStatus { is_connected, is_complete, ..PeerStatus::default() };
+        world.host().group = Some(GroupStatus { peers: vec![peer], ..GroupStatus::default() }.into());
+        world.absorb(Event::GroupChanged);
+        world.maps().maps.is_quiet
+    };
+
+    let seen = [(true, true), (false, true), (true, false), (true, true)].map(|(is, all)| is_quiet(is, all));
+
+    assert_eq!(seen, [false, true, true, false]);
 }
 
 #[test]
