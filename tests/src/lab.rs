@@ -15,6 +15,7 @@
 //!   Flood                forged clients                               flood
 //!   Capture              verifies every checksum that passes          capture
 //!   Nodes                two balancers, keepalived, a group           nodes
+//!   Cluster              three balancers, BIRD, a group               cluster, bird
 //!   failover::Scene      those under load, and events                 failover
 //!   Etcd                 three members of etcd                        etcd
 //! ```
@@ -23,8 +24,10 @@
 //! what a killed process left behind.
 
 pub mod address;
+pub mod bird;
 pub mod capture;
 pub mod certificate;
+pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod daemon;
@@ -124,16 +127,17 @@ impl Lab {
         Ok(lab)
     }
 
-    /// What the balancer sends out where it came in arrives at these ports of switches.
+    /// What a balancer sends out where it came in arrives at these ports of switches.
     fn let_answers_pass(&self, shape: Shape) -> Result<()> {
         let bpffs = self.directory.join(sweep::BPFFS);
-        let ports: &[&str] = match shape {
+        let bridges: &[Option<&Namespace>] = match shape {
             Shape::TwoNics | Shape::Routers => &[],
-            Shape::OneNic => &["xlb"],
-            Shape::Pair => &["lb-1", "lb-2"],
+            Shape::OneNic => return pass::pass_everything((&self.switch, "xlb"), &bpffs),
+            Shape::Pair => &[self.edge.as_ref(), Some(&self.switch)],
+            Shape::Cluster => &[self.edge.as_ref()],
         };
-        let bridges = [&self.switch].into_iter().chain(self.edge.as_ref());
-        let mut ends = bridges.flat_map(|bridge| ports.iter().map(move |port| (bridge, *port)));
+        let bridges = bridges.iter().flatten();
+        let mut ends = bridges.flat_map(|&bridge| shape.balancers().iter().map(move |&port| (bridge, port)));
         ends.try_for_each(|end| pass::pass_everything(end, &bpffs))
     }
 

@@ -74,6 +74,11 @@ pub const fn inside(n: u8) -> Pair {
     Pair::new([10, 0, 0, 1 + n], [0xfd00, 0, 0, 0, 0, 0, 0, 1 + n as u16])
 }
 
+/// The source of balancer number `n` of a cluster.
+pub const fn own_source(n: u8) -> Pair {
+    Pair::new([10, 0, 0, 100 + n], [0xfd00, 0, 0, 0, 0, 0, 0, 0x100 + n as u16])
+}
+
 /// Client number `n`, counted from 1, on the link of xlb.
 pub const fn client(n: u8) -> Pair {
     Pair::new([192, 0, 2, 100 + n], [0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100 + n as u16])

@@ -11,7 +11,9 @@
 
 pub mod demo;
 mod events;
+mod fleet;
 mod load;
+mod split;
 mod table;
 
 use std::time::{Duration, Instant};
@@ -21,13 +23,17 @@ use lb_common::{net::Protocol, service::Mode};
 
 pub use self::{
     events::{DRAINED, EVENTS, Event, FRONT_CUT, KILLED, XLB_KILLED},
+    fleet::{DEPARTURES, Departure, Fleet, ONE_DRAINED, ONE_KILLED},
     load::Load,
+    split::Split,
     table::{Row, Table},
 };
 use super::{Config, Lab, Server, Web, config::Service, nodes::Nodes};
 
 /// The port of the echo service, and of its servers.
 const ECHO: u16 = 7;
+/// From one health check to the next, and the limit of one: patient, because the load is heavy.
+const CHECKS: Duration = Duration::from_millis(500);
 /// Live connections are older than this before anything happens to them.
 const OLD: Duration = Duration::from_secs(1);
 
@@ -51,9 +57,8 @@ impl Scene {
     ) -> Result<Self> {
         let lab = Nodes::network(tag, mode)?;
         let (web, echoes) = (lab.web_servers()?, serve(&lab, ECHO)?);
-        let config = Config::web(&lab, mode);
-        let echo = Service::over(&lab, "echo", Protocol::Tcp, mode, ECHO, ECHO);
-        let both = Nodes::start(lab, &config.service(echo))?;
+        let config = configuration(&lab, mode);
+        let both = Nodes::start(lab, &config)?;
         let load = Load::open(&both.lab, ECHO, connections)?;
         std::thread::sleep(OLD);
         both.nodes[1].wait_until_it_holds_at_least(connections as u64)?;
@@ -106,4 +111,14 @@ impl Scene {
         nodes.into_iter().for_each(super::nodes::Node::leave_running);
         Ok(lab)
     }
+}
+
+/// The services `web` and `echo`.
+fn configuration(lab: &Lab, mode: Mode) -> Config {
+    let echo = Service::over(lab, "echo", Protocol::Tcp, mode, ECHO, ECHO);
+    let mut config = Config::web(lab, mode).service(echo);
+    for Service { health, .. } in &mut config.services {
+        (health.interval, health.timeout) = (CHECKS, CHECKS);
+    }
+    config
 }

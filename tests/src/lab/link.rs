@@ -36,6 +36,12 @@ pub fn queue((namespace, interface): End) -> Result<()> {
     namespace.run(&["tc", "qdisc", "replace", "dev", interface, "root", "pfifo", "limit", "10000"]).map(drop)
 }
 
+/// Lets a bridge send only frames to this port that are for a host behind it, and those that are for all. A frame that is
+/// flooded to a standby would show a take-over that is too good.
+pub fn flood_nothing((namespace, port): End) -> Result<()> {
+    namespace.ip(&format!("link set {port} type bridge_slave flood off\n"))
+}
+
 /// Puts interfaces of `namespace` on one Ethernet.
 pub fn bridge(namespace: &Namespace, name: &str, ports: &[String]) -> Result<()> {
     let mut lines = format!("link add {name} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n");

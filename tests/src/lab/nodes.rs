@@ -6,8 +6,9 @@
 //! ```
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     fs::{self, File},
+    net::IpAddr,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Stdio,
@@ -24,7 +25,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 
 use super::{
-    Config, Daemon, Lab, Namespace, Shape, Topology,
+    Config, Daemon, Family, Lab, Namespace, Pair, Shape, Topology,
     address::{self, inside},
     config::{Group, Peer},
     daemon::{self, binary},
@@ -69,8 +70,18 @@ pub enum Cable {
     Down,
 }
 
+/// Whether the nodes reach each other; others reach both of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// They do.
+    Full,
+    /// Neither switch forwards between them.
+    None,
+}
+
 impl Cable {
-    const fn word(self) -> &'static str {
+    /// As in `ip link set .. WORD`.
+    pub const fn word(self) -> &'static str {
         match self {
             Self::Up => "up",
             Self::Down => "down",
@@ -87,15 +98,11 @@ impl Nodes {
     /// Starts both nodes, and waits until the first one is active and has told its flows.
     pub fn start(lab: Lab, config: &Config) -> Result<Self> {
         let ca = Authority::new(lab.directory())?;
-        let second = lab.second.clone().context("a lab without a second balancer")?;
+        let places = [inside(1), inside(2)];
         let mut nodes = Vec::new();
-        for (number, host) in (1..).zip([lab.xlb.clone(), second]) {
-            let config = Config { group: Some(group(number, &ca)?), ..config.clone() };
-            let is_first = number == 1;
-            let xlb = if is_first { lab.start(&config)? } else { lab.start_another(&host, &config)? };
-            let directory = xlb.config_path().parent().context("a file in no directory")?.to_owned();
-            let name = format!("lb-{number}");
-            nodes.push(Node { name, namespace: host, directory, xlb, keepalived: Program::default() });
+        for (number, host) in (1..).zip(lab.balancers()) {
+            let group = Some(ca.group(number, &places, |_| Vec::new())?);
+            nodes.push(Node::start(&lab, number, host, &Config { group, ..config.clone() })?);
         }
         let mut both = Self { nodes, lab };
         for node in &both.nodes {
@@ -135,15 +142,7 @@ impl Nodes {
 
     /// Waits until each has all flows of the other.
     pub fn wait_until_both_share(&self) -> Result<()> {
-        for node in &self.nodes {
-            let what = format!("{} has all flows of its peer", node.name);
-            let waited = eventually(TAKES_OVER, &what, || {
-                let peer = node.peer()?;
-                Ok(["receiving", "complete", "sending"].iter().all(|it| peer[it] == true))
-            });
-            waited.with_context(|| format!("{}", node.peer().unwrap_or_default()))?;
-        }
-        Ok(())
+        self.nodes.iter().try_for_each(Node::wait_until_it_shares)
     }
 
     /// Waits until both know that all connections to a service were closed.
@@ -170,6 +169,20 @@ impl Nodes {
         self.lab.switch.ip(&format!("link set {} {}\n", self.nodes[node].name, cable.word()))
     }
 
+    /// Lets the nodes see each other, or not.
+    pub fn set_sight(&self, sight: Sight) -> Result<()> {
+        let word = match sight {
+            Sight::Full => "off",
+            Sight::None => "on",
+        };
+        for bridge in [self.edge()?, &self.lab.switch] {
+            for Node { name, .. } in &self.nodes {
+                bridge.ip(&format!("link set {name} type bridge_slave isolated {word}\n"))?;
+            }
+        }
+        Ok(())
+    }
+
     /// The host dies, at once: its cables, its processes, its addresses, the XDP program and the tables.
     pub fn kill(&mut self, node: usize) -> Result<()> {
         self.set_front(node, Cable::Down)?;
@@ -191,6 +204,14 @@ impl Nodes {
 }
 
 impl Node {
+    /// Starts xlb on a balancer.
+    pub fn start(lab: &Lab, number: u8, host: &Namespace, config: &Config) -> Result<Self> {
+        let xlb = if *host == lab.xlb { lab.start(config)? } else { lab.start_another(host, config)? };
+        let directory = xlb.config_path().parent().context("a file in no directory")?.to_owned();
+        let name = format!("lb-{number}");
+        Ok(Self { name, namespace: host.clone(), directory, xlb, keepalived: Program::default() })
+    }
+
     /// `active`, `partial` or `standby`.
     pub fn state(&self) -> Result<String> {
         let status = self.xlb.json(&["status"])?;
@@ -206,6 +227,19 @@ impl Node {
     /// What it says of the other node.
     pub fn peer(&self) -> Result<Value> {
         Ok(self.xlb.json(&["group", "status"])?["peers"][0].clone())
+    }
+
+    /// Waits until it has all flows of its peers, and they have its own.
+    pub fn wait_until_it_shares(&self) -> Result<()> {
+        let what = format!("{} has all flows of its peers", self.name);
+        let mut status = Value::Null;
+        let waited = eventually(TAKES_OVER, &what, || {
+            status = self.xlb.json(&["group", "status"])?;
+            let shares =
+                |peer: &Value| ["receiving", "complete", "sending"].iter().all(|it| peer[it] == true);
+            Ok(status["peers"].as_array().is_some_and(|peers| peers.iter().all(shares)))
+        });
+        waited.map(drop).with_context(|| status.to_string())
     }
 
     /// Waits until it has the flows of the other node, if that can be reached.
@@ -224,13 +258,15 @@ impl Node {
             .with_context(|| format!("{}", self.peer().unwrap_or_default()))
     }
 
-    /// Its open flows of a service, with what identifies them.
-    pub fn flows(&self, service: &str) -> Result<BTreeSet<String>> {
+    /// Its open flows of a service: the client, and what the node knows of it.
+    pub fn flows(&self, service: &str) -> Result<BTreeMap<String, String>> {
         let listed = self.xlb.json(&["flow", "list", "--service", service, "--limit", FLOWS])?;
-        let open = listed.as_array().into_iter().flatten().filter(|flow| flow["state"] == "established");
+        let open = listed.as_array().into_iter().flatten();
+        let open = open.filter(|flow| flow["state"] == "established" || flow["state"] == "closing");
         Ok(open
             .map(|flow| {
-                ["client", "listen", "backend_address", "source"].map(|it| flow[it].to_string()).join(" ")
+                let known = ["listen", "backend_address", "source"].map(|key| flow[key].to_string());
+                (flow["client"].as_str().unwrap_or_default().to_owned(), known.join(" "))
             })
             .collect())
     }
@@ -321,31 +357,22 @@ impl Node {
         self.xlb.leave_running();
     }
 
-    fn lose_everything(&mut self) -> Result<()> {
+    /// What the host loses when it dies: its processes, its addresses, the XDP program and the tables.
+    pub fn lose_everything(&mut self) -> Result<()> {
         self.signal_all(Signal::SIGKILL)?;
         self.keepalived.kill()?;
         self.xlb.kill()?;
         fs::remove_dir_all(daemon::pins(&self.directory)).context("remove the pins")?;
-        for (option, word) in [address::SERVICE, address::SOURCE]
-            .into_iter()
-            .flat_map(|pair| [("-4", pair.v4.to_string()), ("-6", pair.v6.to_string())])
-        {
-            for interface in ["eth0", "eth1"] {
-                self.namespace.run(&["ip", option, "address", "flush", "dev", interface, "to", &word])?;
+        for family in Family::ALL {
+            let option = if family == Family::V4 { "-4" } else { "-6" };
+            for pair in [address::SERVICE, address::SOURCE] {
+                let address = pair.of(family).to_string();
+                self.namespace.run(&["ip", option, "address", "flush", "to", &address])?;
             }
+            self.namespace.run(&["ip", option, "address", "flush", "dev", "lo", "scope", "global"])?;
         }
         Ok(())
     }
-}
-
-fn group(number: u8, ca: &Authority) -> Result<Group> {
-    let other = 3 - number;
-    let name = format!("lb-{number}");
-    let [cert, key] = ca.issue(&name)?;
-    let listen = (inside(number).v4, PORT).into();
-    let peer =
-        Peer { node: format!("lb-{other}"), address: (inside(other).v4, PORT).into(), sources: Vec::new() };
-    Ok(Group { node: name, listen, cert, key, ca: ca.file.clone(), peers: vec![peer] })
 }
 
 /// Signs the certificates of the nodes.
@@ -366,6 +393,30 @@ impl Authority {
         let file = directory.join("ca.pem");
         fs::write(&file, certificate.pem())?;
         Ok(Self { directory: directory.to_owned(), file, issuer: Issuer::new(parameters, key) })
+    }
+
+    /// The section of node `number`, counted from 1, of as many nodes as there are `places`, where they meet. A peer sends
+    /// from `sources`.
+    pub fn group(&self, number: u8, places: &[Pair], sources: impl Fn(u8) -> Vec<IpAddr>) -> Result<Group> {
+        let name = |number: u8| format!("lb-{number}");
+        let [cert, key] = self.issue(&name(number))?;
+        let place = |pair: &Pair| (pair.v4, PORT).into();
+        let mut group = Group {
+            node: name(number),
+            listen: ([0; 4], PORT).into(),
+            cert,
+            key,
+            ca: self.file.clone(),
+            peers: Vec::new(),
+        };
+        for (other, pair) in (1..).zip(places) {
+            if other == number {
+                group.listen = place(pair);
+            } else {
+                group.peers.push(Peer { node: name(other), address: place(pair), sources: sources(other) });
+            }
+        }
+        Ok(group)
     }
 
     /// The files of a node's certificate and key.

@@ -8,11 +8,14 @@
 //!                               └─ web-2 ..                    one Ethernet: what xlb forwards leaves where it came in
 //!   Pair      client ── edge ─┬─ lb-1 ─┬─ switch ─┬─ web-1
 //!                             └─ lb-2 ─┘          └─ web-2 ..  the router's ports to the balancers are on a bridge, too
+//!   Cluster   client ── edge ─┬─ lb-1, lb-2, lb-3               what the router sends to a balancer comes back to the router
+//!                             └─ switch ─┬─ web-1
+//!                                        └─ web-2 ..
 //!   Routers   client ── edge ── xlb ── core ─┬─ web-1
 //!                                            └─ web-2 ..      routers on both sides, for path MTU and next hops
 //! ```
 //!
-//! Addresses are in [`address`]. `switch` and `core` hold a bridge; in `core`, and in `edge` of a pair, it has an address.
+//! Addresses are in [`address`]. `switch` and `core` hold a bridge; in `core`, and in `edge` of a pair or cluster, it has an address.
 
 use anyhow::Result;
 use lb_common::service::Mode;
@@ -47,8 +50,21 @@ pub enum Shape {
     OneNic,
     /// Two balancers, each between the clients' router and the switch of the backends. None has the service's addresses.
     Pair,
+    /// Three balancers at a router, between clients and backends. None has the service's addresses.
+    Cluster,
     /// Clients and backends each behind a router.
     Routers,
+}
+
+impl Shape {
+    /// The names of the balancers, and of the ports that they are plugged into, if there are several.
+    pub const fn balancers(self) -> &'static [&'static str] {
+        match self {
+            Self::TwoNics | Self::OneNic | Self::Routers => &[],
+            Self::Pair => &["lb-1", "lb-2"],
+            Self::Cluster => &["lb-1", "lb-2", "lb-3"],
+        }
+    }
 }
 
 impl Topology {
@@ -98,8 +114,8 @@ pub struct Network {
     pub edge: Option<Namespace>,
     /// Where the daemon runs. The host routes by itself, too.
     pub xlb: Namespace,
-    /// The second balancer of a pair.
-    pub second: Option<Namespace>,
+    /// The balancers after the first one, which is `xlb`.
+    pub others: Vec<Namespace>,
     /// Interfaces of `xlb` on which it serves.
     pub interfaces: Vec<&'static str>,
     /// The switch, or the core router.
@@ -116,6 +132,7 @@ impl Network {
             Shape::TwoNics => network.wire_two_nics(),
             Shape::OneNic => network.wire_one_nic(),
             Shape::Pair => network.wire_pair(),
+            Shape::Cluster => network.wire_cluster(),
             Shape::Routers => network.wire_routers(),
         }?;
         network.wire_backends(topology)?;
@@ -125,9 +142,14 @@ impl Network {
     fn namespaces(lab: &str, topology: &Topology) -> Result<Self> {
         let create = |role: &str| Namespace::create(format!("{lab}-{role}"));
         let router = |role: &str| create(role).and_then(route_packets);
-        let (is_pair, far) = (topology.shape == Shape::Pair, topology.shape == Shape::Routers);
-        let client = if far || is_pair { address::far_client } else { address::client };
-        let backend = if far { address::far_backend } else { address::backend };
+        let shape = topology.shape;
+        let far = shape == Shape::Routers;
+        let has_edge = matches!(shape, Shape::Routers | Shape::Pair | Shape::Cluster);
+        let client = if has_edge { address::far_client } else { address::client };
+        let has_far_backends = matches!(shape, Shape::Routers | Shape::Cluster);
+        let backend = if has_far_backends { address::far_backend } else { address::backend };
+        let names = shape.balancers();
+        let balancer = |name: &&str| router(name).and_then(keep_addresses);
 
         let mut backends = Vec::new();
         for n in 1..=topology.backends {
@@ -144,12 +166,12 @@ impl Network {
         Ok(Self {
             client: clients,
             clients: (1..=topology.clients).map(client).collect(),
-            edge: if far || is_pair { Some(router("edge")?) } else { None },
-            xlb: router(if is_pair { "lb-1" } else { "xlb" }).and_then(keep_addresses)?,
-            second: if is_pair { Some(router("lb-2").and_then(keep_addresses)?) } else { None },
+            edge: if has_edge { Some(router("edge")?) } else { None },
+            xlb: balancer(names.first().unwrap_or(&"xlb"))?,
+            others: names.iter().skip(1).map(balancer).collect::<Result<_>>()?,
             interfaces: match topology.shape {
                 Shape::TwoNics | Shape::Pair | Shape::Routers => vec!["eth0", "eth1"],
-                Shape::OneNic => vec!["eth0"],
+                Shape::OneNic | Shape::Cluster => vec!["eth0"],
             },
             switch: if far { router("core")? } else { create("switch")? },
             backends,
@@ -180,44 +202,75 @@ impl Network {
     }
 
     fn wire_pair(&self) -> Result<()> {
-        let (Some(edge), Some(second)) = (&self.edge, &self.second) else {
-            return Ok(());
-        };
+        let Some(edge) = &self.edge else { return Ok(()) };
+        let ports = Shape::Pair.balancers();
+        self.wire_to_edge(edge, ports)?;
+        for (port, node) in ports.iter().zip(self.balancers()) {
+            link::veth((node, "eth1"), (&self.switch, port))?;
+            link::behave_as_a_nic((&self.switch, port))?;
+        }
+        self.join(ports)?;
+        self.queue_everywhere(edge, ports)?;
+        for port in ports {
+            link::flood_nothing((&self.switch, port))?;
+            link::queue((&self.switch, port))?;
+        }
+        for (number, node) in (1..).zip(self.balancers()) {
+            link::address((node, "eth1"), address::inside(number))?;
+        }
+        Ok(())
+    }
+
+    fn wire_cluster(&self) -> Result<()> {
+        let Some(edge) = &self.edge else { return Ok(()) };
+        let ports = Shape::Cluster.balancers();
+        self.wire_to_edge(edge, ports)?;
+        link::veth((edge, "servers"), (&self.switch, "edge"))?;
+        self.join(&["edge"])?;
+        self.queue_everywhere(edge, ports)?;
+        for end in [(edge, "servers"), (&self.switch, "edge")] {
+            link::behave_as_a_nic(end)?;
+            link::queue(end)?;
+        }
+        link::address((edge, "servers"), address::CORE_INSIDE)
+    }
+
+    /// Plugs clients and balancers into a router, which has a bridge over the ports of the balancers.
+    fn wire_to_edge(&self, edge: &Namespace, ports: &[&str]) -> Result<()> {
         link::veth((&self.client, "eth0"), (edge, "eth0"))?;
         for end in [(&self.client, "eth0"), (edge, "eth0")] {
             link::behave_as_a_nic(end)?;
         }
-        let nodes = ["lb-1", "lb-2"];
-        for (port, node) in nodes.into_iter().zip([&self.xlb, second]) {
-            for (interface, far) in [("eth0", edge), ("eth1", &self.switch)] {
-                link::veth((node, interface), (far, port))?;
-                link::behave_as_a_nic((far, port))?;
-            }
+        for (port, node) in ports.iter().zip(self.balancers()) {
+            link::veth((node, "eth0"), (edge, port))?;
+            link::behave_as_a_nic((edge, port))?;
         }
-        link::bridge(edge, "br0", &nodes.map(str::to_owned))?;
-        self.join(&nodes)?;
-        for end in [(&self.client, "eth0"), (edge, "eth0")] {
-            link::queue(end)?;
-        }
-        for backend in &self.backends {
-            link::queue((&backend.namespace, "eth0"))?;
-            link::queue((&self.switch, &backend.name))?;
-        }
-        for (bridge, port) in [edge, &self.switch].into_iter().flat_map(|it| nodes.map(|port| (it, port))) {
-            // A frame that is flooded to the standby would show a take-over that is too good.
-            bridge.ip(&format!("link set {port} type bridge_slave flood off\n"))?;
-            link::queue((bridge, port))?;
-        }
+        let names: Vec<_> = ports.iter().map(|&port| port.to_owned()).collect();
+        link::bridge(edge, "br0", &names)?;
+        ports.iter().try_for_each(|port| link::flood_nothing((edge, port)))?;
 
         link::address((edge, "eth0"), address::EDGE_OUTSIDE)?;
         link::address((edge, "br0"), address::EDGE)?;
-        for (number, node) in (1..).zip([&self.xlb, second]) {
+        for (number, node) in (1..).zip(self.balancers()) {
             link::address((node, "eth0"), address::outside(number))?;
-            link::address((node, "eth1"), address::inside(number))?;
             link::default_route(node, address::EDGE)?;
         }
         self.address_clients()?;
         link::default_route(&self.client, address::EDGE_OUTSIDE)
+    }
+
+    /// For thousands of connections that repeat at once what was lost.
+    fn queue_everywhere(&self, edge: &Namespace, ports: &[&str]) -> Result<()> {
+        let of_backends =
+            self.backends.iter().flat_map(|it| [(&it.namespace, "eth0"), (&self.switch, it.name.as_str())]);
+        let of_edge = ports.iter().map(|&port| (edge, port));
+        let mut ends = of_backends.chain(of_edge).chain([(&self.client, "eth0"), (edge, "eth0")]);
+        ends.try_for_each(link::queue)
+    }
+
+    /// All balancers, in order.
+    pub fn balancers(&self) -> impl Iterator<Item = &Namespace> {
+        [&self.xlb].into_iter().chain(&self.others)
     }
 
     fn wire_routers(&self) -> Result<()> {
@@ -261,7 +314,7 @@ impl Network {
         let gateway = match (topology.shape, topology.mode) {
             (Shape::TwoNics | Shape::OneNic | Shape::Pair, Mode::FullNat) => None,
             (Shape::TwoNics | Shape::OneNic | Shape::Pair, Mode::Nat) => Some(address::SOURCE),
-            (Shape::Routers, Mode::FullNat | Mode::Nat) => Some(address::CORE_INSIDE),
+            (Shape::Routers | Shape::Cluster, Mode::FullNat | Mode::Nat) => Some(address::CORE_INSIDE),
         };
         for Backend { namespace, address, .. } in &self.backends {
             link::address((namespace, "eth0"), *address)?;

@@ -1,24 +1,16 @@
 //! BIRD with what `xlb ha bird` prints, and another one as the router: routes come and go with readiness, and the
 //! sessions stay.
 
-use std::{
-    fs::{self, File},
-    net::IpAddr,
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::{fs, net::IpAddr, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use lb_common::{net::Protocol, service::Mode};
 use serde_json::Value;
 use tests::lab::{
     Config, Family, Lab, Namespace, Shape, Topology, Visit, Web,
+    bird::{Bird, PROTOCOL_OPTIONS, printed},
     config::{Group, Peer, Service},
-    daemon::binary,
-    eventually,
-    process::Program,
-    visit,
+    eventually, visit,
     wait::SOON,
     web,
 };
@@ -26,15 +18,13 @@ use tests::lab::{
 /// Two starts of BIRD, and the first 10 s of xlb, in which it takes nothing off.
 const PATIENCE: Duration = Duration::from_secs(20);
 const ADDRESSES: [&str; 2] = ["203.0.113.10", "2001:db8:5::10"];
-const PROTOCOL_OPTIONS: &str =
-    "direct; bfd on; hold time 9; connect delay time 0; connect retry time 1; error wait time 1, 2;";
 
 #[test]
 fn routes_to_the_addresses_come_and_go_with_readiness() -> Result<()> {
     let (lab, mut web) = build()?;
     let edge = lab.edge.as_ref().context("a lab without a router")?;
     let xlb = lab.start(&config(&lab)?)?;
-    let node = Bird::start(&lab, &lab.xlb, "node", &printed(&lab, &xlb.config_path(), "65001")?)?;
+    let node = Bird::start(&lab, &lab.xlb, "node", &printed(&lab.xlb, &xlb.config_path(), "65001")?)?;
     let router = Bird::start(&lab, edge, "router", &router())?;
 
     let waited = wait_for_routes(edge, 2)?;
@@ -94,7 +84,7 @@ fn bird_takes_what_is_printed_for_sources_of_peers() -> Result<()> {
     for (local_as, second_choice) in
         [("65000", "bgp_local_pref = 50;"), ("65001", "bgp_path.prepend(65001);")]
     {
-        let text = printed(&lab, &file, local_as)?;
+        let text = printed(&lab.xlb, &file, local_as)?;
 
         assert!(text.contains(second_choice), "{text}");
         Bird::check(&lab, &lab.xlb, &format!("as-{local_as}"), &text)?;
@@ -121,14 +111,6 @@ fn config(lab: &Lab) -> Result<Config> {
     Ok(Config::new(lab).announce("lo").service(Service { listen: listen.collect::<Result<_>>()?, ..over }))
 }
 
-/// What `xlb ha bird` prints for this node.
-fn printed(lab: &Lab, file: &Path, local_as: &str) -> Result<String> {
-    let (program, config) = (binary()?.display().to_string(), file.display().to_string());
-    let routers = ["--neighbor", "192.0.2.254", "--neighbor", "2001:db8::fe"];
-    let systems = ["--local-as", local_as, "--neighbor-as", "65000"];
-    lab.xlb.run(&[&[&*program, "ha", "bird", &config], &routers[..], &systems[..]].concat())
-}
-
 fn router() -> String {
     format!(
         "router id 192.0.2.254;\n\
@@ -153,41 +135,4 @@ fn wait_for_routes(router: &Namespace, expected: usize) -> Result<Duration> {
         }
         Ok(found == expected)
     })
-}
-
-struct Bird {
-    namespace: Namespace,
-    socket: PathBuf,
-    _program: Program,
-}
-
-impl Bird {
-    fn start(lab: &Lab, namespace: &Namespace, name: &str, configuration: &str) -> Result<Self> {
-        let [socket, pid] =
-            ["ctl", "pid"].map(|ending| lab.directory().join(format!("bird-{name}.{ending}")));
-        let config = Self::check(lab, namespace, name, configuration)?;
-        let log = File::create(lab.directory().join(format!("bird-{name}.log")))?;
-        let mut command = namespace.command("bird");
-        command.args(["-f", "-c", &config]).arg("-s").arg(&socket).arg("-P").arg(&pid);
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let program = command.spawn().context("start bird; `cargo xtask setup` installs it")?.into();
-        Ok(Self { namespace: namespace.clone(), socket, _program: program })
-    }
-
-    /// The file with this configuration, which BIRD takes.
-    fn check(lab: &Lab, namespace: &Namespace, name: &str, configuration: &str) -> Result<String> {
-        let path = lab.directory().join(format!("bird-{name}.conf"));
-        fs::write(&path, configuration)?;
-        let config = path.display().to_string();
-        let test = namespace.output(&["bird", "-p", "-c", &config])?;
-        ensure!(test.code == 0, "BIRD refuses the configuration: {test:?}");
-        Ok(config)
-    }
-
-    /// The sessions that are up, with the time since when they are.
-    fn sessions(&self) -> Result<Vec<String>> {
-        let socket = self.socket.display().to_string();
-        let shown = self.namespace.run(&["birdc", "-s", &socket, "show", "protocols"])?;
-        Ok(shown.lines().filter(|line| line.contains("Established")).map(str::to_owned).collect())
-    }
 }

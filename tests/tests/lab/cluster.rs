@@ -38,7 +38,7 @@ fn two_nodes_run_what_is_stored_and_go_on_without_etcd() -> Result<()> {
 
 /// The first node has the addresses. The second one has no services of its own.
 fn start(lab: &Lab, etcd: &Etcd) -> Result<(Daemon, Daemon)> {
-    let other = lab.second.as_ref().context("a lab without a second balancer")?;
+    let other = lab.others.first().context("a lab without a second balancer")?;
     link::address((&lab.xlb, "eth0"), address::SERVICE)?;
     link::address((&lab.xlb, "eth1"), address::SOURCE)?;
     let cluster = |node: &str| etcd.cluster(lab, node).map(Some);

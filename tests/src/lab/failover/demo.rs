@@ -1,12 +1,12 @@
 //! `cargo xtask lab failover`: what clients notice when a node fails.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use lb_common::{net::Protocol, service::Mode};
 
 use super::{
-    EVENTS, Scene,
+    DEPARTURES, EVENTS, Fleet, Scene, Split,
     events::{Event, KILLED},
     table::{Row, Table},
 };
@@ -16,6 +16,12 @@ use crate::lab::{Family, Lab, Server, demo::Options, echo, story::Story};
 const CONNECTIONS: usize = 2_000;
 /// How often the addresses move back and forth at the end.
 const TIMES: u32 = 10;
+/// How long the nodes do not see each other: longer than a node is quiet after a take-over.
+const SPLIT: Duration = Duration::from_secs(7);
+/// The tables agree within this time afterwards.
+const AGREE: Duration = Duration::from_secs(2);
+/// Live connections that begin meanwhile.
+const MORE: usize = 200;
 
 /// Plays all acts, also after one that fails. An error means that a goal was missed.
 pub fn run(options: Options) -> Result<()> {
@@ -30,6 +36,7 @@ pub fn run(options: Options) -> Result<()> {
             Err(error) => table.fail(&error, &story),
         }
     }
+    fleet(&story, &mut table).unwrap_or_else(|error| table.fail(&error, &story));
     table.end(&story, start.elapsed())
 }
 
@@ -41,8 +48,8 @@ fn show_the_network(story: &Story) {
          \x20                                     └─ web-3\n\n\
          \x20 2,000 live connections, 1,000 in each family, with a byte every 100 ms that the server echoes; one is broken if a\n\
          \x20 byte is wrong, or if none comes back for 5 s. 200 new connections a second, over IPv4 and IPv6 in turn, each with\n\
-         \x20 0.9 s for its answer, so that no SYN is repeated; they fail from the first one without an answer to the first one\n\
-         \x20 after the last. All of it goes on through all events of a mode.",
+         \x20 0.9 s for its answer, so that no SYN is repeated; they fail from the first one without an answer until all are\n\
+         \x20 answered for 100 ms. Failures apart from that are counted, too. All of it goes on through all events of a mode.",
     );
 }
 
@@ -56,6 +63,7 @@ fn pair(mode: Mode, story: &Story, table: &mut Table) -> Result<Scene> {
         rows.into_iter().for_each(|row| table.add(row, story));
     }
     again_and_again(&mut scene, &KILLED, story, table)?;
+    split(&mut scene, story, table)?;
     Ok(scene)
 }
 
@@ -70,6 +78,41 @@ fn again_and_again(scene: &mut Scene, event: &Event, story: &Story, table: &mut 
         table.add(row, story);
     }
     Ok(())
+}
+
+/// Both are active, and see each other again.
+fn split(scene: &mut Scene, story: &Story, table: &mut Table) -> Result<()> {
+    story.say("\n  The switches forward nothing between the nodes. IPv4 reaches lb-1, and IPv6 lb-2.");
+    let Split { rows: [apart, together], agreed_after, begun, left } = scene.split(SPLIT, MORE)?;
+    table.add(apart, story);
+    table.add_slow(together, story);
+    let agreed = agreed_after.as_millis();
+    story.say(&format!(
+        "  -> Both know the same of all open connections {agreed} ms after they see each other."
+    ));
+    story.say(&format!("  -> Of {begun} connections that began while both were active, {left} are left."));
+    if agreed_after > AGREE {
+        table
+            .fail(&anyhow!("the tables agree after {agreed} ms, later than {} ms", AGREE.as_millis()), story);
+    }
+    Ok(())
+}
+
+/// Active and active: one node of three leaves and returns.
+fn fleet(story: &Story, table: &mut Table) -> Result<()> {
+    story.step("Three nodes that are active at once, with BIRD (BFD 3 x 100 ms) and ECMP on the router.");
+    story.say(
+        "  client ── edge ─┬─ lb-1, lb-2, lb-3\n\
+         \x20                 └─ switch ── web-1, web-2, web-3\n\n\
+         \x20 All live connections count: those of the node that leaves, and those of others that the router moves.\n",
+    );
+    let mut fleet = Fleet::start("fleet", CONNECTIONS, serve)?;
+    story.say(&format!("  {}", Row::head()));
+    for departure in &DEPARTURES {
+        let rows = fleet.play(departure).with_context(|| departure.name)?;
+        rows.into_iter().for_each(|row| table.add(row, story));
+    }
+    fleet.end()
 }
 
 /// Echo servers in processes of their own, which may outlive this one.

@@ -7,10 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, ensure};
 
 use crate::lab::{
     Family, Lab, Live, Namespace, address,
+    live::Report,
     rush::{Connection, Rush},
     visit::SYN_AGAIN,
     wait,
@@ -24,6 +25,11 @@ const PER_SECOND: u32 = 200;
 const AROUND: Duration = Duration::from_millis(500);
 /// A live connection without an echo for so long after the event is broken.
 const BROKEN: Duration = Duration::from_secs(5);
+
+/// An outage is over when so many new connections in a row are answered: those of 100 ms.
+const SERVED: usize = 20;
+/// A connection that began so long before the event may fail because of it.
+const IN_FLIGHT: Duration = Duration::from_millis(100);
 
 /// Connections to the echo service that live until the end, half of them in each family.
 pub struct Load {
@@ -40,10 +46,12 @@ pub struct Figures {
     pub opened: usize,
     /// Those that got no answer within 0.9 s.
     pub failed: usize,
-    /// From the beginning of the first one that failed to that of the first one after the last.
+    /// Those of them that failed before the outage or after it.
+    pub stray: usize,
+    /// Were connections answered again?
+    pub served: bool,
+    /// From the beginning of the first one that failed to that of the first one of the next 20 that were all answered.
     pub failed_for: Duration,
-    /// From the event to the same moment. `None`: the last connection failed, too.
-    pub served_after: Option<Duration>,
     /// Live connections.
     pub live: usize,
     /// Those that echo bytes that were sent after the event.
@@ -55,22 +63,14 @@ pub struct Figures {
 impl Load {
     /// Opens the live connections; returns when each of them has echoed a byte.
     pub fn open(lab: &Lab, port: u16, connections: usize) -> Result<Self> {
-        let rush = Rush { ways: ways(lab), per_second: PER_SECOND, limit: SYN_AGAIN };
-        let mut load = Self { live: Vec::new(), connections: 0, rush };
-        load.open_more(lab, port, connections)?;
-        Ok(load)
-    }
-
-    /// Opens more of them.
-    pub fn open_more(&mut self, lab: &Lab, port: u16, connections: usize) -> Result<()> {
-        let each = connections / Family::ALL.len();
-        for family in Family::ALL {
+        let open = |family| {
             let from = lab.client_addresses(family);
             let to = address::SERVICE.port(family, port);
-            self.live.push(Live::open_at(INTERVAL, &lab.client, (&from, to), each)?);
-            self.connections += each;
-        }
-        Ok(())
+            Live::open_at(INTERVAL, &lab.client, (&from, to), connections / Family::ALL.len())
+        };
+        let live = Family::ALL.into_iter().map(open).collect::<Result<_>>()?;
+        let rush = Rush { ways: ways(lab), per_second: PER_SECOND, limit: SYN_AGAIN };
+        Ok(Self { live, connections, rush })
     }
 
     /// Waits until each live connection has echoed a byte that was sent after the call; how many have.
@@ -104,10 +104,23 @@ impl Load {
         self.live.iter().map(Live::longest_silence).max().unwrap_or_default()
     }
 
-    /// Closes the live connections. An error if one of them has broken.
+    /// Closes the live connections.
+    pub fn finish(self) -> Result<Report> {
+        let mut all = Report::default();
+        for live in self.live {
+            let Report { connections, echoed, broken } = live.finish()?;
+            all.connections += connections;
+            all.echoed += echoed;
+            all.broken.extend(broken);
+        }
+        Ok(all)
+    }
+
+    /// The same. An error if one of them has broken.
     pub fn close(self) -> Result<()> {
-        let mut closed = self.live.into_iter().map(Live::finish_unbroken);
-        closed.try_for_each(|report| report.map(drop)).context("close the live connections")
+        let report = self.finish()?;
+        ensure!(report.broken.is_empty(), "live connections: {report}");
+        Ok(())
     }
 }
 
@@ -117,24 +130,30 @@ fn ways(lab: &Lab) -> Vec<(IpAddr, std::net::SocketAddr)> {
     clients.flat_map(|pair| Family::ALL.map(|it| (pair.of(it), address::SERVICE.port(it, 80)))).collect()
 }
 
+/// The outage begins with the first connection that fails, and ends with the first one of [`SERVED`] that are all answered.
 fn of_new(connections: &[Connection], at: Instant) -> Figures {
-    let has_failed = |it: &Connection| it.answer.is_none();
     let mut sorted: Vec<_> = connections.iter().collect();
     sorted.sort_by_key(|it| it.begun);
-    let first = sorted.iter().position(|it| has_failed(it));
-    let last = sorted.iter().rposition(|it| has_failed(it));
-    let (Some(first), Some(last)) = (first, last) else {
-        return Figures { opened: sorted.len(), served_after: Some(Duration::ZERO), ..Figures::default() };
+    let (opened, failed) = (sorted.len(), sorted.iter().filter(|it| has_failed(it)).count());
+    let is_of_event = |it: &&Connection| has_failed(it) && it.begun + IN_FLIGHT >= at;
+    let Some(first) = sorted.iter().position(is_of_event) else {
+        return Figures { opened, failed, stray: failed, served: true, ..Figures::default() };
     };
-    let served = sorted.get(last + 1).map(|it| it.begun);
-    let end = served.unwrap_or_else(|| sorted[last].begun);
+    let calm = sorted[first..].windows(SERVED).position(|next| next.iter().all(|it| !has_failed(it)));
+    let end = calm.map_or(opened - 1, |calm| first + calm);
+    let outage = &sorted[first..end];
     Figures {
-        opened: sorted.len(),
-        failed: sorted.iter().filter(|it| has_failed(it)).count(),
-        failed_for: end.saturating_duration_since(sorted[first].begun),
-        served_after: served.map(|it| it.saturating_duration_since(at)),
+        opened,
+        failed,
+        stray: failed - outage.iter().filter(|it| has_failed(it)).count(),
+        served: calm.is_some(),
+        failed_for: sorted[end].begun - sorted[first].begun,
         ..Figures::default()
     }
+}
+
+const fn has_failed(connection: &Connection) -> bool {
+    connection.answer.is_none()
 }
 
 #[cfg(test)]
@@ -156,17 +175,25 @@ mod tests {
     }
 
     #[test]
-    fn the_outage_lasts_from_the_first_connection_that_failed_to_the_one_after_the_last() {
-        let one = figures("...x.xx..", 4);
+    fn the_outage_lasts_from_the_first_connection_that_failed_until_twenty_in_a_row_are_answered() {
+        let calm = ".".repeat(SERVED);
+        let one = figures(&format!("...x.xx{calm}x.."), 4);
 
-        assert_eq!((one.opened, one.failed), (9, 3));
+        assert_eq!((one.opened, one.failed, one.stray), (10 + SERVED, 4, 1));
         assert_eq!(one.failed_for, Duration::from_millis(20));
-        assert_eq!(one.served_after, Some(Duration::from_millis(15)));
+        assert!(one.served);
     }
 
     #[test]
-    fn without_a_failure_there_is_no_outage_and_without_an_end_no_return() {
-        assert_eq!(figures("....", 1).served_after, Some(Duration::ZERO));
-        assert_eq!(figures("..xx", 1).served_after, None);
+    fn without_a_failure_there_is_no_outage_and_without_an_end_no_service() {
+        assert!(figures("....", 1).served);
+        assert!(!figures("..xx", 1).served);
+    }
+
+    #[test]
+    fn a_failure_long_before_the_event_is_no_part_of_the_outage() {
+        let one = figures(&format!("x{}x{}", ".".repeat(40), ".".repeat(SERVED)), 41);
+
+        assert_eq!((one.failed, one.stray, one.failed_for), (2, 1, Duration::from_millis(5)));
     }
 }
