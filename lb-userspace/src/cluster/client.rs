@@ -228,3 +228,91 @@ fn plain(error: &io::Error) -> String {
         None => error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::{super::Revision, *};
+
+    /// Does nothing and is answered by anything.
+    const NOTHING: Value = Value::Null;
+
+    #[tokio::test]
+    async fn the_next_member_is_asked_if_one_is_dead_and_then_first() {
+        let dead = member(None).await;
+        let alive =
+            member(Some("200 OK\r\ncontent-length: 33\r\n\r\n{\"header\":{\"revision\":\"7\"},\"a\":1}"))
+                .await;
+        let silent = member(None).await;
+        let mut client = client(&[dead, silent, alive]);
+
+        for _ in 0..2 {
+            let answer = client.txn(&NOTHING).await.unwrap();
+
+            assert_eq!(answer.revision(), Revision(7));
+            assert_eq!(client.endpoint().map(|it| it.port), Some(alive));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_refused_is_not_done_and_one_without_an_answer_may_be() {
+        let refusal = r#"{"error":"etcdserver: request is too large","code":3}"#;
+        let refuses =
+            member(Some(&format!("400 Bad Request\r\ncontent-length: {}\r\n\r\n{refusal}", refusal.len())))
+                .await;
+
+        let refused = client(&[refuses]).txn(&NOTHING).await.unwrap_err();
+        let why = format!("http://127.0.0.1:{refuses}: etcdserver: request is too large");
+        assert_eq!(refused, Unanswered { why, may_be_done: false });
+
+        let hangs_up = member(None).await;
+        let lost = client(&[hangs_up]).txn(&NOTHING).await.unwrap_err();
+        assert!(lost.may_be_done, "{lost:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_etcd_is_said() {
+        let web = member(Some("404 Not Found\r\ncontent-length: 9\r\n\r\nno\u{7}such\r\n")).await;
+
+        let failed = client(&[web]).txn(&NOTHING).await.unwrap_err();
+
+        assert!(failed.why.ends_with("HTTP 404 Not Found: no\u{fffd}such"), "{failed:?}");
+    }
+
+    /// A server that answers each request with this, or hangs up. Returns its port.
+    async fn member(answer: Option<&str>) -> u16 {
+        let answer = answer.map(|it| format!("HTTP/1.1 {it}"));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let answer = answer.clone();
+                tokio::spawn(async move {
+                    let mut request = [0; 4096];
+                    while stream.read(&mut request).await.is_ok_and(|read| read > 0) {
+                        let Some(answer) = &answer else { return };
+                        stream.write_all(answer.as_bytes()).await.unwrap();
+                    }
+                });
+            }
+        });
+        port
+    }
+
+    fn client(ports: &[u16]) -> Client {
+        let endpoint =
+            |port: &u16| Endpoint { is_encrypted: false, host: "127.0.0.1".to_owned(), port: *port };
+        Client::new(Cluster {
+            node: "lb-1".to_owned(),
+            endpoints: ports.iter().map(endpoint).collect(),
+            prefix: "/xlb".to_owned(),
+            ca: None,
+            identity: None,
+        })
+    }
+}

@@ -340,3 +340,50 @@ fn nodes_of(found: &[KeyValue], prefix: &str) -> Vec<NodeRecord> {
     };
     found.iter().filter_map(node).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_was_done_although_its_answer_was_lost_is_found() {
+        let document =
+            |revision, text: &str| Some(Document { revision: Revision(revision), text: text.to_owned() });
+        let changes =
+            |revision, json: &str| Some(Changes { revision: Revision(revision), json: json.to_owned() });
+        let base = Revisions { document: Some(Revision(3)), changes: Some(Revision(4)) };
+        let drain = Write { base, document: None, changes: Some("drain".to_owned()) };
+        let push = Write { base, document: Some("web".to_owned()), changes: Some("drain".to_owned()) };
+        let cases = [
+            (&drain, document(3, "old"), changes(5, "drain"), Some(Revision(5))),
+            (&drain, document(3, "old"), changes(5, "maint"), None),
+            (&drain, document(6, "new"), changes(5, "drain"), None),
+            (&drain, document(3, "old"), None, None),
+            (&push, document(5, "web"), changes(5, "drain"), Some(Revision(5))),
+            (&push, document(5, "web"), changes(6, "drain"), None),
+            (&push, document(5, "other"), changes(5, "drain"), None),
+        ];
+        for (write, document, changes, done) in cases {
+            let stored = Stored { document, changes };
+
+            assert_eq!(write.is_done(&stored), done, "{stored:?}");
+        }
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_that_of_a_node() {
+        let record = |key: &str, value: &str| KeyValue {
+            key: key.as_bytes().to_vec(),
+            value: value.as_bytes().to_vec(),
+            ..KeyValue::default()
+        };
+        let good = r#"{"version":"0.2.0","document":3,"changes":null,"healthy":true,"reasons":[]}"#;
+
+        let nodes =
+            nodes_of(&[record("/xlb/nodes/lb-1", good), record("/xlb/nodes/lb-2", "{}")], "/xlb/nodes/");
+
+        assert_eq!([nodes[0].node.as_str(), nodes[1].node.as_str()], ["lb-1", "lb-2"]);
+        assert_eq!((nodes[0].healthy, nodes[0].document), (true, Some(Revision(3))));
+        assert!(!nodes[1].healthy && nodes[1].reasons[0].contains("cannot be read"), "{nodes:?}");
+    }
+}
