@@ -105,6 +105,17 @@ impl PortPool {
         }
     }
 
+    /// Do these pools have a port in common?
+    pub const fn overlaps(self, other: Self) -> bool {
+        const fn meet(a: (u16, u16), b: (u16, u16)) -> bool {
+            let (a_end, b_end) = (a.0 as u32 + a.1 as u32, b.0 as u32 + b.1 as u32);
+            a.1 > 0 && b.1 > 0 && (a.0 as u32) < b_end && (b.0 as u32) < a_end
+        }
+        let [own_low, own_high] = [(self.low_first, self.low_count), (self.high_first, self.high_count)];
+        let [low, high] = [(other.low_first, other.low_count), (other.high_first, other.high_count)];
+        meet(own_low, low) || meet(own_low, high) || meet(own_high, low) || meet(own_high, high)
+    }
+
     /// Number of ports.
     #[inline(always)]
     pub const fn size(self) -> u32 {
@@ -150,9 +161,21 @@ mod tests {
                 .collect();
 
             assert!(ports.iter().copied().eq((0..pool.size()).map(|index| pool.port(index))), "{nodes}");
+            let all: std::vec::Vec<PortPool> = shares.clone().collect();
+            for (number, share) in all.iter().enumerate() {
+                assert!(all.iter().enumerate().all(|(other, it)| share.overlaps(*it) == (other == number)));
+            }
             let sizes: std::vec::Vec<u32> = shares.map(PortPool::size).collect();
             assert!(sizes.iter().all(|size| size.abs_diff(sizes[0]) <= 1), "{sizes:?}");
         }
+    }
+
+    #[test]
+    fn shares_of_different_pools_overlap() {
+        let [here, there] = [PortPool::around(32_768, 60_999), PortPool::around(20_000, 60_999)];
+
+        assert!(here.share(1, 2).overlaps(there.share(0, 2)) || here.share(0, 2).overlaps(there.share(1, 2)));
+        assert!(!PortPool::default().overlaps(here) && !here.overlaps(PortPool::default()));
     }
 
     extern crate std;

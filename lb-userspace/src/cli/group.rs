@@ -128,12 +128,19 @@ fn remarks(peer: &GroupPeer) -> Vec<String> {
             "{node}: it has another hash key: there, source-hash and maglev choose other backends for new flows"
         ));
     }
+    if peer.source_ports_overlap == Some(true) {
+        remarks.push(format!("{node}: {SHARED_PORTS}"));
+    }
     for (reason, count) in peer.flows_skipped_total.iter().filter(|(_, count)| **count > 0) {
         remarks.push(format!("{node}: {} skipped: {reason}", counted(*count, "flow")));
     }
     remarks.extend(wrong_clock(peer).map(|clock| format!("{node}: {clock}")));
     remarks
 }
+
+/// Two of its flows and of this node's may get the same source address and port.
+pub const SHARED_PORTS: &str = "it uses source ports of this node: the net.ipv4.ip_local_port_range of the hosts, or the nodes in the \
+                                files, differ";
 
 /// "its clock is 2s ahead"
 pub fn wrong_clock(peer: &GroupPeer) -> Option<String> {

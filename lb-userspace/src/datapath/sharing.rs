@@ -165,7 +165,6 @@ impl<E: FlowEvents> SharedTables<E> {
     }
 
     /// The settings of the tables.
-    #[cfg(test)]
     pub fn settings(&self) -> Settings {
         self.settings
     }

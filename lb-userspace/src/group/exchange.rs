@@ -128,6 +128,7 @@ impl<E: FlowEvents> Exchange<E> {
             node: self.status.node.clone(),
             epoch: self.tables.epoch(),
             hash_key: self.view.hash_key,
+            source_ports: Some(self.tables.settings().own_ports.into()),
             ..Hello::default()
         }
     }
@@ -210,6 +211,7 @@ impl<E: FlowEvents> Exchange<E> {
 
     /// For the operator.
     pub fn status(&mut self, now: Instant) -> GroupStatus {
+        let own_ports = self.tables.settings().own_ports;
         for (number, (peer, status)) in self.peers.iter().zip(&mut self.status.peers).enumerate() {
             let subscriber = peer.subscriber.as_ref();
             *status = PeerStatus {
@@ -230,6 +232,7 @@ impl<E: FlowEvents> Exchange<E> {
                 differs: peer.differs.clone(),
                 same_hash_key: peer.hash_key.map(|key| key == self.view.hash_key),
                 clock_difference_ms: peer.clock_difference_ms,
+                source_ports_overlap: peer.source_ports.map(|ports| ports.overlaps(own_ports)),
             };
         }
         self.status.events_lost = self.events_lost;

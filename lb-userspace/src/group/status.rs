@@ -67,4 +67,6 @@ pub struct PeerStatus {
     pub same_hash_key: Option<bool>,
     /// Its clock minus that of this node.
     pub clock_difference_ms: Option<i64>,
+    /// Does it choose source ports that this node chooses, too? `None`: not known.
+    pub source_ports_overlap: Option<bool>,
 }

@@ -10,6 +10,7 @@
 
 use std::io;
 
+use lb_common::settings::PortPool;
 use prost::{Enumeration, Message};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
@@ -77,6 +78,50 @@ pub struct Hello {
     /// A digest of its hash key, never the key.
     #[prost(fixed64, tag = "5")]
     pub hash_key: u64,
+    /// The source ports from which it chooses.
+    #[prost(message, optional, tag = "6")]
+    pub source_ports: Option<SourcePorts>,
+}
+
+/// Two ranges.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct SourcePorts {
+    /// First port of the lower one.
+    #[prost(uint32, tag = "1")]
+    pub low_first: u32,
+    /// Its number of ports.
+    #[prost(uint32, tag = "2")]
+    pub low_count: u32,
+    /// First port of the higher one.
+    #[prost(uint32, tag = "3")]
+    pub high_first: u32,
+    /// Its number of ports.
+    #[prost(uint32, tag = "4")]
+    pub high_count: u32,
+}
+
+impl From<PortPool> for SourcePorts {
+    fn from(pool: PortPool) -> Self {
+        Self {
+            low_first: pool.low_first.into(),
+            low_count: pool.low_count.into(),
+            high_first: pool.high_first.into(),
+            high_count: pool.high_count.into(),
+        }
+    }
+}
+
+impl SourcePorts {
+    /// `None`: these are no ports.
+    pub fn pool(self) -> Option<PortPool> {
+        let number = |it: u32| u16::try_from(it).ok();
+        Some(PortPool {
+            low_first: number(self.low_first)?,
+            low_count: number(self.low_count)?,
+            high_first: number(self.high_first)?,
+            high_count: number(self.high_count)?,
+        })
+    }
 }
 
 /// A flow as it was sent. Its values may be anything.

@@ -71,6 +71,9 @@ pub struct GroupPeer {
     pub same_hash_key: Option<bool>,
     /// How far its clock is ahead. `null`: not known.
     pub clock_difference_ms: Option<i64>,
+    /// Whether it uses source ports that this node uses, too, which must not be. `null`: not known.
+    #[serde(default)]
+    pub source_ports_overlap: Option<bool>,
 }
 
 impl Group {
@@ -114,6 +117,7 @@ impl GroupPeer {
             services_differing: status.differs.clone(),
             same_hash_key: status.same_hash_key,
             clock_difference_ms: status.clock_difference_ms,
+            source_ports_overlap: status.source_ports_overlap,
         }
     }
 

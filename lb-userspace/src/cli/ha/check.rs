@@ -32,7 +32,7 @@ use crate::{
 type Check = fn(&Facts) -> Judgement;
 
 /// In the order in which findings are printed.
-const CHECKS: [(&str, Check); 14] = [
+const CHECKS: [(&str, Check); 15] = [
     ("daemon", daemon::reachable),
     ("interfaces", daemon::attached),
     ("drain", daemon::drained),
@@ -43,6 +43,7 @@ const CHECKS: [(&str, Check); 14] = [
     ("peers", group::connected),
     ("services", group::same_services),
     ("hash_key", group::same_hash_key),
+    ("source_ports", group::other_ports),
     ("clocks", group::same_clock),
     ("skipped_flows", group::takes_flows),
     ("ecmp", ecmp::shared),

@@ -39,6 +39,7 @@ fn second(now: SystemTime) -> PeerStatus {
         differs: Some(Vec::new()),
         same_hash_key: Some(true),
         clock_difference_ms: Some(3),
+        source_ports_overlap: Some(false),
     }
 }
 
@@ -65,5 +66,6 @@ fn third(now: SystemTime) -> PeerStatus {
         ]),
         same_hash_key: Some(false),
         clock_difference_ms: Some(-1_600),
+        source_ports_overlap: Some(true),
     }
 }

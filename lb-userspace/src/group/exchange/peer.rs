@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
+use lb_common::settings::PortPool;
+
 use super::{subscriber::Subscriber, subscription::Subscription};
-use crate::group::wire::Hello;
+use crate::group::wire::{Hello, SourcePorts};
 
 /// See the [module](self).
 #[derive(Debug, Default)]
@@ -19,6 +21,7 @@ pub struct Peer {
     pub hash_key: Option<u64>,
     pub differs: Option<Vec<String>>,
     pub clock_difference_ms: Option<i64>,
+    pub source_ports: Option<PortPool>,
     pub failure: Option<String>,
     pub since: Option<SystemTime>,
 }
@@ -30,6 +33,7 @@ impl Peer {
         let there = i64::try_from(hello.unix_ms).unwrap_or(i64::MAX);
         self.clock_difference_ms = Some(there.saturating_sub(here));
         self.hash_key = Some(hello.hash_key);
+        self.source_ports = hello.source_ports.and_then(SourcePorts::pool);
     }
 
     pub fn forget_subscriber(&mut self) {

@@ -382,6 +382,8 @@ fn nodes_say_which_services_differ() {
     world.settle();
     assert_eq!(world.status(0).peers[0].differs, Some(vec![]));
     assert_eq!(world.status(0).peers[0].same_hash_key, Some(true));
+    // Both have the settings of one node.
+    assert_eq!(world.status(0).peers[0].source_ports_overlap, Some(true));
 
     let mut other = View::clone(&view(false));
     other.digests = vec![

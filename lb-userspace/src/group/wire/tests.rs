@@ -24,7 +24,14 @@ proptest! {
 #[test]
 fn a_frame_has_these_bytes() {
     let frame = Frame {
-        hello: Some(Hello { version: 1, node: "lb-1".to_owned(), epoch: 2, unix_ms: 300, hash_key: 4 }),
+        hello: Some(Hello {
+            version: 1,
+            node: "lb-1".to_owned(),
+            epoch: 2,
+            unix_ms: 300,
+            hash_key: 4,
+            source_ports: Some(SourcePorts { low_first: 1, low_count: 2, high_first: 3, high_count: 4 }),
+        }),
         flows: vec![sent()],
         ended: vec![Flow { protocol: 17, ..Flow::default() }],
         round: Some(Round::End.into()),
@@ -34,8 +41,8 @@ fn a_frame_has_these_bytes() {
         services_end: true,
     };
     let golden = [
-        // hello: version, node, epoch, unix_ms, hash_key
-        "0a1d 0801 1204 6c622d31 19 0200000000000000 20ac02 29 0400000000000000",
+        // hello: version, node, epoch, unix_ms, hash_key, source_ports
+        "0a27 0801 1204 6c622d31 19 0200000000000000 20ac02 29 0400000000000000 3208 0801 1002 1803 2004",
         // flow: protocol, client, listen, backend, source, ports, answer, idle_ms
         "122e 0806 1204c0000201 1a040a00000a 22040a00000b 2a040a000001 30d20938 50 40a01f 48a09c01 55 78563412 58e807",
         // ended, round, sequence, acknowledged, services, services_end
@@ -106,6 +113,12 @@ fn a_full_frame_fits() {
         epoch: u64::MAX,
         unix_ms: u64::MAX,
         hash_key: u64::MAX,
+        source_ports: Some(SourcePorts {
+            low_first: u32::MAX,
+            low_count: u32::MAX,
+            high_first: u32::MAX,
+            high_count: u32::MAX,
+        }),
     };
     let service = ServiceDigest { name: "x".repeat(63), digest: u64::MAX };
     let full = Frame {

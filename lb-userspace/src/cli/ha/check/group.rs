@@ -2,7 +2,7 @@
 
 use super::{Facts, Finding, Judgement};
 use crate::{
-    cli::group::wrong_clock,
+    cli::group::{SHARED_PORTS, wrong_clock},
     group::skip::Skip,
     named::Named as _,
     text::counted,
@@ -71,6 +71,14 @@ pub fn same_hash_key(facts: &Facts) -> Judgement {
     each_peer(facts, "the same on all nodes", |peer| {
         let message = format!("that of {} differs: it chooses other backends for new flows", peer.node);
         (peer.same_hash_key == Some(false)).then(|| Finding::warning(message, hint))
+    })
+}
+
+pub fn other_ports(facts: &Facts) -> Judgement {
+    each_peer(facts, "no node uses those of another one", |peer| {
+        let hint = "set the same range on all hosts, and name the same nodes in all files";
+        let message = || format!("{}: {SHARED_PORTS}", peer.node);
+        (peer.source_ports_overlap == Some(true)).then(|| Finding::warning(message(), hint))
     })
 }
 

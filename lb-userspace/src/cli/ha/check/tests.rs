@@ -57,6 +57,7 @@ fn a_sound_pair_has_no_findings_and_says_what_was_checked() {
             "ok: peers: flows go both ways, and all have arrived",
             "ok: services: the same on all nodes",
             "ok: hash_key: the same on all nodes",
+            "ok: source_ports: no node uses those of another one",
             "ok: clocks: less than a second apart",
             "ok: skipped_flows: none because of the configuration",
             "ok: ecmp: one node is active: the file has no [announce]",
@@ -174,6 +175,10 @@ fn each_fault_of_the_node_and_its_group_is_found() {
         (
             peer(|it| it.same_hash_key = Some(false)),
             &["warning: hash_key: that of lb-2 differs: | `[hash] key_file`"],
+        ),
+        (
+            peer(|it| it.source_ports_overlap = Some(true)),
+            &["warning: source_ports: lb-2: it uses | ip_local_port_range"],
         ),
         (
             peer(|it| it.clock_difference_ms = Some(-2_500)),

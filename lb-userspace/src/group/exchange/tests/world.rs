@@ -7,6 +7,7 @@ use lb_common::{
     flow::State,
     net::{Protocol, V4},
     service::Mode,
+    settings::PortPool,
 };
 use lb_ebpf::{
     storage::FlowTable as _,
@@ -260,6 +261,7 @@ impl Node {
     pub fn new(number: usize, nodes: usize, key: u64, is_active: bool, now: Moment) -> Self {
         let mut settings = tables::settings(2048, 64);
         settings.keys[0] = key;
+        settings.own_ports = PortPool::around(32_768, 60_999);
         let backend = Backend { id: WEB, ..Backend::default() };
         let (shared, flows) = fixture::tables(settings, &[backend]);
         let exchange = Exchange::new(&group(number, nodes), shared, view(is_active), now);
