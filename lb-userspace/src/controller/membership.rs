@@ -69,9 +69,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let is_recent = changed.is_some_and(|at| now < at + QUIET);
         self.membership.listens = Some((here, changed));
         let is_standby = self.state.node_presence() == Presence::Standby;
-        // A peer that this node does not hear may be active, too, and its flows may come here before it is heard again.
-        let is_apart = !status.hears_all();
-        self.state.set_quiet(status.is_learning || is_standby || is_recent || is_apart);
+        self.state.set_quiet(status.is_learning || is_standby || is_recent || status.awaits_flows());
     }
 
     /// Tells the exchange of the services, if they have changed. After the maps were brought up to date.

@@ -24,9 +24,9 @@ pub struct GroupStatus {
 }
 
 impl GroupStatus {
-    /// Each peer tells this node its flows, and has told all of them.
-    pub fn hears_all(&self) -> bool {
-        self.peers.iter().all(|peer| peer.is_connected && peer.is_complete)
+    /// A peer that this node sees again has not told all of its flows yet. Its clients may be here already.
+    pub fn awaits_flows(&self) -> bool {
+        self.peers.iter().any(|peer| peer.is_connected && !peer.is_complete)
     }
 }
 
