@@ -23,9 +23,10 @@ use crate::duration;
 const PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
-/// For TCP alone. It would repeat a lost SYN after 1 s, and again 2 s later. So a peer that returns is connected within 1.25 s,
+/// For TCP alone: it repeats a lost SYN after 1 s, and would only do so again 2 s later. An attempt of 1 s would often end just
+/// before the peer's MAC address is known, which is asked for once a second. So a peer that returns is connected within 1.25 s,
 /// and the time of a handshake.
-const CONNECT: Duration = Duration::from_secs(1);
+const CONNECT: Duration = Duration::from_secs(2);
 
 /// Connects to one peer.
 #[derive(Debug)]
