@@ -117,8 +117,10 @@ impl Scene {
 fn configuration(lab: &Lab, mode: Mode) -> Config {
     let echo = Service::over(lab, "echo", Protocol::Tcp, mode, ECHO, ECHO);
     let mut config = Config::web(lab, mode).service(echo);
-    for Service { health, .. } in &mut config.services {
+    for Service { health, keys, .. } in &mut config.services {
         (health.interval, health.timeout) = (CHECKS, CHECKS);
+        // Of six, with both families: one that has lost all backends makes the service not ready.
+        keys.push("quorum = 4");
     }
     config
 }
