@@ -96,10 +96,11 @@ impl Scene {
         Ok(Row { event: event.to_owned(), mode: *mode, figures, owners: self.both.owners()? })
     }
 
-    /// Closes all connections. An error if one of them has broken.
+    /// Closes all connections. An error if one of them has broken. Returns when both nodes know that they were closed.
     pub fn end(self) -> Result<()> {
+        let clients = clients(&self.both)?;
         self.load.close()?;
-        self.both.wait_until_none_has_flows_of("echo")
+        self.both.wait_until_none_has_flows_of("echo", &clients)
     }
 
     /// Leaves everything running but the load.
@@ -123,4 +124,11 @@ fn configuration(lab: &Lab, mode: Mode) -> Config {
         keys.push("quorum = 4");
     }
     config
+}
+
+/// The clients of open connections to the echo service.
+fn clients(both: &Nodes) -> Result<Vec<String>> {
+    let port = format!(":{ECHO}");
+    let open = both.lab.client.run(&["ss", "-Htn", "state", "established", "dport", "=", &port])?;
+    Ok(open.lines().filter_map(|line| line.split_whitespace().nth(2).map(str::to_owned)).collect())
 }

@@ -145,11 +145,14 @@ impl Nodes {
         self.nodes.iter().try_for_each(Node::wait_until_it_shares)
     }
 
-    /// Waits until both know that all connections to a service were closed.
-    pub fn wait_until_none_has_flows_of(&self, service: &str) -> Result<()> {
+    /// Waits until both know that the connections of these clients to a service were closed.
+    pub fn wait_until_none_has_flows_of(&self, service: &str, clients: &[String]) -> Result<()> {
         for node in &self.nodes {
             let what = format!("{} has no flow of {service}", node.name);
-            eventually(TAKES_OVER, &what, || Ok(node.flows(service)?.is_empty()))?;
+            eventually(TAKES_OVER, &what, || {
+                let flows = node.flows(service)?;
+                Ok(!clients.iter().any(|client| flows.contains_key(client)))
+            })?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::{ECHO, Load, Row, Scene};
+use super::{ECHO, Load, Row, Scene, clients};
 use crate::lab::{
     Family, Namespace, Pair, address,
     nodes::{Nodes, Sight},
@@ -69,17 +69,8 @@ impl Scene {
 fn wait_until_tables_agree(both: &Nodes) -> Result<Duration> {
     eventually(PATIENCE, "both nodes know the same of all open connections", || {
         let (one, two) = (both.nodes[0].flows("echo")?, both.nodes[1].flows("echo")?);
-        let open = both.lab.client.run(&[
-            "ss",
-            "-Htn",
-            "state",
-            "established",
-            "dport",
-            "=",
-            &format!(":{ECHO}"),
-        ])?;
-        let mut clients = open.lines().filter_map(|line| line.split_whitespace().nth(2));
-        Ok(clients.all(|client| one.get(client).is_some_and(|flow| two.get(client) == Some(flow))))
+        let clients = clients(both)?;
+        Ok(clients.iter().all(|client| one.get(client).is_some_and(|flow| two.get(client) == Some(flow))))
     })
 }
 
