@@ -191,9 +191,9 @@ fn dispatch(
             console.line(node.configuration()?.trim_end()).map(|()| Exit::Done.code())
         }
         Command::Completions { shell } => completions::completions(console, shell),
-        Command::Client(ClientCommand::Cluster { verb: ClusterVerb::Push { file } }) => {
+        Command::Client(ClientCommand::Cluster { verb: ClusterVerb::Push { file, base } }) => {
             let client = client(console, chosen_socket, &config(None))?;
-            let push = ClientCommand::Cluster { verb: ClusterVerb::Push { file: Some(config(file)) } };
+            let push = ClientCommand::Cluster { verb: ClusterVerb::Push { file: Some(config(file)), base } };
             block_on(ask(push, console, &client, host))
         }
         Command::Client(command) => {

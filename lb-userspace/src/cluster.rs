@@ -65,9 +65,16 @@ pub struct Stored {
     pub document: Option<Document>,
     /// The changes that commands made to them.
     pub changes: Option<Changes>,
+    /// The cluster of etcd's members: another etcd has another number.
+    pub etcd: u64,
 }
 
 impl Stored {
+    /// Neither key exists.
+    pub const fn is_empty(&self) -> bool {
+        self.document.is_none() && self.changes.is_none()
+    }
+
     /// Which versions these are.
     pub fn revisions(&self) -> Revisions {
         Revisions {
@@ -92,7 +99,14 @@ pub struct Write {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {
     /// All of it, with this revision.
-    Stored(Revision),
+    Stored {
+        /// Of the keys that were written.
+        revision: Revision,
+        /// The etcd that has it.
+        etcd: u64,
+    },
+    /// Nothing: etcd did not want it.
+    Refused(String),
     /// Nothing: another node was faster, and this is what it stored.
     Outdated(Stored),
     /// Nothing.

@@ -189,9 +189,10 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let unusable = |error: KeyError| Failure::new(Exit::InvalidConfiguration, error.to_string());
     let files = spec.unusable_files();
     if !files.is_empty() {
-        return Err(
-            Failure::new(Exit::InvalidConfiguration, "files of health checks cannot be used").details(files)
-        );
+        let failure = Failure::new(Exit::InvalidConfiguration, "files of health checks cannot be used");
+        let is_copied = cluster.as_ref().is_some_and(|(_, copy)| copy.document.is_some());
+        let failure = if is_copied { failure.hint(cluster::hint(&paths::state())) } else { failure };
+        return Err(failure.details(files));
     }
     if let Some(group) = &spec.group {
         tls::check_files(group).map_err(|why| Failure::new(Exit::InvalidConfiguration, why))?;

@@ -59,8 +59,9 @@ pub fn dns_message(bytes: &[u8]) {
 /// An answer of etcd to a transaction.
 pub fn etcd_answer(bytes: &[u8]) {
     if let Ok(answer) = etcd::parse::<etcd::TxnAnswer>(bytes) {
-        let stored = exchange::stored(answer.ranges());
-        stored.document.iter().for_each(|it| assert_eq!(cluster::pushed(&it.shown()).0, Some(it.revision)));
+        let stored = exchange::stored(answer);
+        let document = stored.into_iter().filter_map(|it| it.document);
+        document.for_each(|it| assert_eq!(cluster::pushed(&it.shown()).0, Some(it.revision)));
     }
 }
 

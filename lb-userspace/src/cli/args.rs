@@ -339,6 +339,9 @@ pub enum ClusterVerb {
     Push {
         /// A configuration file, or what `pull` printed [env: XLB_CONFIG] [default: /etc/xlb/xlb.toml]
         file: Option<PathBuf>,
+        /// The revision that FILE was made from, instead of that in its first line
+        #[arg(long, value_name = "REVISION")]
+        base: Option<u64>,
     },
     /// Print the services that are stored
     Pull,

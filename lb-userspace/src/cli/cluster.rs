@@ -19,11 +19,12 @@ pub async fn cluster(console: &mut Console<'_>, client: &Client, verb: ClusterVe
     match verb {
         ClusterVerb::Status => status(console, client).await,
         ClusterVerb::Pull => pull(console, client).await,
-        ClusterVerb::Push { file } => {
+        ClusterVerb::Push { file, base } => {
             let file = file.unwrap_or_default();
             let source = spec::read_source(&file).map_err(|mistakes| Failure::invalid(&file, mistakes))?;
             let file = file.display().to_string();
-            push(console, client, ClusterPush { file, text: source.text().to_owned() }).await
+            let push = ClusterPush { file, text: source.text().to_owned(), base: base.map(Revision) };
+            store(console, client, push).await
         }
     }
 }
@@ -41,6 +42,10 @@ async fn status(console: &mut Console<'_>, client: &Client) -> Result<(), Failur
 
 async fn pull(console: &mut Console<'_>, client: &Client) -> Result<(), Failure> {
     let document = client.cluster_document().await?;
+    if !document.connected {
+        let revision = document.revision;
+        console.say(&format!("etcd is away: this is revision {revision}, which this node read last"))?;
+    }
     if console.is_json() {
         return console.json(&document);
     }
@@ -49,7 +54,7 @@ async fn pull(console: &mut Console<'_>, client: &Client) -> Result<(), Failure>
     document.text.lines().try_for_each(|line| console.line(&line.chars().map(shown).collect::<String>()))
 }
 
-async fn push(console: &mut Console<'_>, client: &Client, push: ClusterPush) -> Result<(), Failure> {
+async fn store(console: &mut Console<'_>, client: &Client, push: ClusterPush) -> Result<(), Failure> {
     let pushed = client.push(&push).await?;
     for change in &pushed.changes {
         console.say(change)?;
@@ -58,6 +63,7 @@ async fn push(console: &mut Console<'_>, client: &Client, push: ClusterPush) -> 
         console.say(&format!("warning: {warning}"))?;
     }
     console.say(&format!("stored as revision {}, and in force on this node", pushed.revision))?;
+    console.say(&format!("keep this as the first line of the file: {}", pushed.first_line))?;
     if console.is_json() { console.json(&pushed) } else { Ok(()) }
 }
 

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout_at},
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -63,11 +63,22 @@ pub struct Unanswered {
     pub why: String,
     /// A member may have carried the request out.
     pub may_be_done: bool,
+    /// etcd works, and has refused the request.
+    pub is_refused: bool,
+}
+
+impl Unanswered {
+    /// An answer that makes no sense.
+    pub const fn unclear(why: String) -> Self {
+        Self { why, may_be_done: true, is_refused: false }
+    }
 }
 
 /// One member did not answer.
 enum Fault {
-    /// The request was not sent, or was refused.
+    /// The request was not sent, or not understood.
+    Unsent(String),
+    /// etcd has refused it. So would the other members.
     Refused(String),
     /// It was sent.
     Lost(String),
@@ -123,7 +134,7 @@ impl Client {
                 Err(failed) => failed,
             };
             may_be_done |= failed.may_be_done;
-            if begin.elapsed() >= patience {
+            if failed.is_refused || begin.elapsed() >= patience {
                 failed.may_be_done = may_be_done;
                 return Err(failed);
             }
@@ -133,21 +144,23 @@ impl Client {
 
     async fn ask_each<T: DeserializeOwned>(&mut self, path: &str, body: &Bytes) -> Result<T, Unanswered> {
         let count = self.cluster.endpoints.len();
-        let mut failed = Unanswered { why: "no endpoint".to_owned(), may_be_done: false };
+        let mut failed = Unanswered { why: "no endpoint".to_owned(), may_be_done: false, is_refused: false };
         for _ in 0..count.max(2) {
-            let answer = timeout(TRY, self.try_one(path, body.clone())).await;
-            let fault = match answer {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(fault)) => fault,
-                Err(_elapsed) => Fault::Lost(format!("no answer within {}", duration::show(TRY))),
+            let fault = match self.try_one(path, body.clone()).await {
+                Ok(answer) => return Ok(answer),
+                Err(fault) => fault,
             };
-            let (why, is_lost) = match fault {
-                Fault::Refused(why) => (why, false),
-                Fault::Lost(why) => (why, true),
+            let (why, is_lost, is_refused) = match fault {
+                Fault::Unsent(why) => (why, false, false),
+                Fault::Refused(why) => (format!("etcd refused it: {why}"), false, true),
+                Fault::Lost(why) => (why, true, false),
             };
             let member = self.endpoint().map(ToString::to_string).unwrap_or_default();
-            failed =
-                Unanswered { why: format!("{member}: {why}"), may_be_done: failed.may_be_done | is_lost };
+            let may_be_done = failed.may_be_done | is_lost;
+            failed = Unanswered { why: format!("{member}: {why}"), may_be_done, is_refused };
+            if is_refused {
+                return Err(failed);
+            }
             self.link = None;
             self.place = (self.place + 1) % count.max(1);
         }
@@ -155,16 +168,33 @@ impl Client {
     }
 
     async fn try_one<T: DeserializeOwned>(&mut self, path: &str, body: Bytes) -> Result<T, Fault> {
-        let endpoint = self.endpoint().cloned().ok_or_else(|| Fault::Refused("no endpoint".to_owned()))?;
-        let mut link = match self.link.take() {
+        let endpoint = self.endpoint().cloned().ok_or_else(|| Fault::Unsent("no endpoint".to_owned()))?;
+        let end = Instant::now() + TRY;
+        let late = || format!("no answer within {}", duration::show(TRY));
+        let link = match self.link.take() {
             Some(link) => link,
-            None => self.connect(&endpoint).await.map_err(Fault::Refused)?,
+            None => timeout_at(end, self.connect(&endpoint))
+                .await
+                .unwrap_or_else(|_elapsed| Err(late()))
+                .map_err(Fault::Unsent)?,
         };
+        timeout_at(end, self.send(link, &endpoint, path, body))
+            .await
+            .unwrap_or_else(|_elapsed| Err(Fault::Lost(late())))
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &mut self,
+        mut link: Link,
+        endpoint: &Endpoint,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, Fault> {
         let request = Request::post(path)
             .header(header::HOST, endpoint.authority())
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(body))
-            .map_err(|error| Fault::Refused(error.to_string()))?;
+            .map_err(|error| Fault::Unsent(error.to_string()))?;
         let lost = |error: &(dyn std::error::Error + 'static)| Fault::Lost(cause(error));
         let response = link.sender.send_request(request).await.map_err(|error| lost(&error))?;
         let status = response.status();
@@ -173,8 +203,16 @@ impl Client {
             self.link = Some(link);
             return wire::parse(&body).map_err(Fault::Lost);
         }
-        let why = said(status, &body);
-        Err(if status.is_client_error() { Fault::Refused(why) } else { Fault::Lost(why) })
+        if !status.is_client_error() {
+            return Err(Fault::Lost(said(status, &body).unwrap_or_else(|other| other)));
+        }
+        match said(status, &body) {
+            Ok(why) => {
+                self.link = Some(link);
+                Err(Fault::Refused(why))
+            }
+            Err(why) => Err(Fault::Unsent(why)),
+        }
     }
 
     async fn connect(&mut self, endpoint: &Endpoint) -> Result<Link, String> {
@@ -201,11 +239,11 @@ async fn read(body: Incoming) -> Result<Bytes, String> {
     Ok(body.to_bytes())
 }
 
-/// What a member says of a failure.
-fn said(status: StatusCode, body: &[u8]) -> String {
+/// What a member says of a failure, or what something else says.
+fn said(status: StatusCode, body: &[u8]) -> Result<String, String> {
     match wire::parse::<Failure>(body) {
-        Ok(Failure { error }) if !error.is_empty() => shorten(&error),
-        Ok(_) | Err(_) => format!("HTTP {status}: {}", shorten(String::from_utf8_lossy(body).trim())),
+        Ok(Failure { error }) if !error.is_empty() => Ok(shorten(&error)),
+        Ok(_) | Err(_) => Err(format!("HTTP {status}: {}", shorten(String::from_utf8_lossy(body).trim()))),
     }
 }
 
@@ -233,7 +271,7 @@ fn plain(error: &io::Error) -> String {
 mod tests {
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::TcpListener,
+        net::{TcpListener, TcpSocket},
     };
 
     use super::{super::Revision, *};
@@ -265,13 +303,29 @@ mod tests {
             member(Some(&format!("400 Bad Request\r\ncontent-length: {}\r\n\r\n{refusal}", refusal.len())))
                 .await;
 
-        let refused = client(&[refuses]).txn(&NOTHING).await.unwrap_err();
-        let why = format!("http://127.0.0.1:{refuses}: etcdserver: request is too large");
-        assert_eq!(refused, Unanswered { why, may_be_done: false });
+        let begin = Instant::now();
+        let refused = client(&[refuses]).patient_txn(&NOTHING).await.unwrap_err();
+        assert!(begin.elapsed() < ELECTION, "it is not tried again");
+        let why = format!("http://127.0.0.1:{refuses}: etcd refused it: etcdserver: request is too large");
+        assert_eq!(refused, Unanswered { why, may_be_done: false, is_refused: true });
 
         let hangs_up = member(None).await;
         let lost = client(&[hangs_up]).txn(&NOTHING).await.unwrap_err();
         assert!(lost.may_be_done, "{lost:?}");
+    }
+
+    /// The backlog is full, so no connection is made.
+    #[tokio::test]
+    async fn a_request_that_was_not_sent_in_time_is_not_done() {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let _fills_the_backlog = TcpStream::connect(address).await.unwrap();
+
+        let silent = client(&[address.port()]).txn(&NOTHING).await.unwrap_err();
+
+        assert!(silent.why.contains("no answer within 1s") && !silent.may_be_done, "{silent:?}");
     }
 
     #[tokio::test]

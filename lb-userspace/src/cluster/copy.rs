@@ -10,8 +10,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Changes, Document};
-use crate::durable;
+use super::{Changes, Document, Revision, Stored};
+use crate::{
+    durable,
+    problem::{Problem, ProblemKind},
+};
 
 const VERSION: u32 = 1;
 /// In the state directory.
@@ -27,6 +30,42 @@ pub struct Copy {
     pub document: Option<Document>,
     /// `None`: the changes of this node are.
     pub changes: Option<Changes>,
+    /// The etcd that they are from. `None`: not known.
+    pub etcd: Option<u64>,
+}
+
+impl Copy {
+    /// As it was stored.
+    pub fn stored(&self) -> Stored {
+        let Self { document, changes, etcd } = self.clone();
+        Stored { document, changes, etcd: etcd.unwrap_or_default() }
+    }
+
+    /// Can that have followed, in the same etcd? Otherwise it may be something old, or of others.
+    pub fn precedes(&self, stored: &Stored) -> Result<(), Problem> {
+        let (had, has) = (self.stored().revisions(), stored.revisions());
+        let has_changed = [
+            stored.document.as_ref().map(|it| self.document.as_ref() != Some(it)),
+            stored.changes.as_ref().map(|it| self.changes.as_ref() != Some(it)),
+        ]
+        .contains(&Some(true));
+        let is_another = self.etcd.is_some_and(|it| it != stored.etcd);
+        let is_older = |had: Option<Revision>, has: Option<Revision>| has.is_some() && has < had;
+        let was_restored = is_older(had.document, has.document) || is_older(had.changes, has.changes);
+        if !has_changed || !(is_another || was_restored) {
+            return Ok(());
+        }
+        let shown = |it: Option<Revision>| it.map_or_else(|| "none".to_owned(), |it| it.to_string());
+        let detail = format!(
+            "etcd is another cluster, or was restored: it has revisions {} (services) and {} (changes), and {} and {} are in force \
+             here: `xlb cluster pull > FILE`, check FILE, and confirm it on each node with `xlb cluster push FILE`",
+            shown(has.document),
+            shown(has.changes),
+            shown(had.document),
+            shown(had.changes),
+        );
+        Err(Problem::new(ProblemKind::Conflict, detail))
+    }
 }
 
 /// The file cannot be used.
@@ -49,6 +88,7 @@ struct Saved {
     version: u32,
     document: Option<Document>,
     changes: Option<Changes>,
+    etcd: Option<u64>,
 }
 
 /// Reads the file, if there is one.
@@ -74,9 +114,9 @@ pub fn save(directory: &Path, copy: &Copy) -> Result<(), durable::Failure> {
         step: "encode",
         source: source.into(),
     };
-    let Copy { document, changes } = copy.clone();
+    let Copy { document, changes, etcd } = copy.clone();
     let mut bytes =
-        serde_json::to_vec_pretty(&Saved { version: VERSION, document, changes }).map_err(failed)?;
+        serde_json::to_vec_pretty(&Saved { version: VERSION, document, changes, etcd }).map_err(failed)?;
     bytes.push(b'\n');
     durable::write(directory, NAME, 0o640, &bytes)
 }
@@ -87,14 +127,14 @@ fn decode(bytes: &[u8]) -> Result<Copy, String> {
         return Err(format!("format {version}, but this version of xlb reads {VERSION}"));
     }
     let saved: Saved = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    Ok(Copy { document: saved.document, changes: saved.changes })
+    Ok(Copy { document: saved.document, changes: saved.changes, etcd: saved.etcd })
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
 
-    use super::{super::Revision, *};
+    use super::*;
 
     #[test]
     fn what_was_saved_is_loaded() {
@@ -103,6 +143,7 @@ mod tests {
         let copy = Copy {
             document: Some(Document { revision: Revision(12), text: "# \"x\"\nversion = 1\n".to_owned() }),
             changes: Some(Changes { revision: Revision(13), json: "{}".to_owned() }),
+            etcd: Some(u64::MAX),
         };
 
         save(directory.path(), &copy).unwrap();

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Changes, Document, News, NodeRecord, Report, Revision, Revisions, Status, Stored, Write, Written,
     client::{Client, Unanswered},
-    wire::{KeyValue, Part, Step, has, txn},
+    wire::{KeyValue, Part, Step, TxnAnswer, has, txn},
 };
 use crate::{
     event::{Event, Reply, Request},
@@ -65,7 +65,7 @@ struct Exchange {
     ports: Ports,
     /// What the controller was told last. `None`: nothing since the connection began. Another etcd may be there by then,
     /// with the same revisions.
-    told: Option<Revisions>,
+    told: Option<(u64, Revisions)>,
     status: Status,
     lease: Option<Lease>,
     /// What etcd has of this node.
@@ -141,19 +141,19 @@ impl Exchange {
     async fn read(&mut self) -> Result<Option<Stored>, Unanswered> {
         let Keys { document, changes, nodes } = &self.keys;
         let steps = [Step::get(document, Part::Keys), Step::get(changes, Part::Keys), Step::get_all(nodes)];
-        let mut found = self.client.txn(&txn(&[], &steps, &[])).await?.ranges();
-        let mut revision = || found.next().and_then(|it| it.first().map(KeyValue::revision));
-        let revisions = Revisions { document: revision(), changes: revision() };
-        let nodes = found.next().unwrap_or_default();
-        drop(found);
+        let answer = self.client.txn(&txn(&[], &steps, &[])).await?;
+        let etcd = answer.cluster_id();
+        let [document, changes, nodes] = answer.ranges().map_err(Unanswered::unclear)?;
+        let revision = |found: &[KeyValue]| found.first().map(KeyValue::revision);
+        let revisions = Revisions { document: revision(&document), changes: revision(&changes) };
         self.status.nodes = nodes_of(&nodes, &self.keys.nodes);
         self.look_for_a_double(&nodes);
-        if self.told == Some(revisions) {
+        if self.told == Some((etcd, revisions)) {
             return Ok(None);
         }
         let answer = self.client.txn(&txn(&[], &self.both(), &[])).await?;
-        let stored = stored(answer.ranges());
-        self.told = Some(stored.revisions());
+        let stored = stored(answer).map_err(Unanswered::unclear)?;
+        self.told = Some((stored.etcd, stored.revisions()));
         Ok(Some(stored))
     }
 
@@ -182,22 +182,33 @@ impl Exchange {
             .collect();
         let answer = match self.client.patient_txn(&txn(&conditions, &puts, &self.both())).await {
             Ok(answer) => answer,
-            Err(Unanswered { why, may_be_done }) => {
-                self.disconnected(why.clone());
-                return if may_be_done { Written::Unknown(why) } else { Written::Failed(why) };
-            }
+            Err(unanswered) => return self.unwritten(unanswered),
         };
         self.connected();
-        let revision = answer.revision();
+        let (etcd, revision) = (answer.cluster_id(), answer.revision());
         if answer.succeeded {
-            self.told = Some(write.stored_at(revision));
-            return Written::Stored(revision);
+            self.told = Some((etcd, write.stored_at(revision)));
+            return Written::Stored { revision, etcd };
         }
-        let stored = stored(answer.ranges());
-        self.told = Some(stored.revisions());
+        let stored = match stored(answer) {
+            Ok(stored) => stored,
+            Err(why) => return self.unwritten(Unanswered::unclear(why)),
+        };
+        self.told = Some((etcd, stored.revisions()));
         match write.is_done(&stored) {
-            Some(revision) => Written::Stored(revision),
+            Some(revision) => Written::Stored { revision, etcd },
             None => Written::Outdated(stored),
+        }
+    }
+
+    fn unwritten(&mut self, Unanswered { why, may_be_done, is_refused }: Unanswered) -> Written {
+        if !is_refused {
+            self.disconnected(why.clone());
+        }
+        match (may_be_done, is_refused) {
+            (true, _) => Written::Unknown(why),
+            (false, true) => Written::Refused(why),
+            (false, false) => Written::Failed(why),
         }
     }
 
@@ -237,8 +248,7 @@ impl Exchange {
         if is_there && self.recorded.as_ref() == Some(&record) {
             return Ok(());
         }
-        let value = serde_json::to_string(&record)
-            .map_err(|error| Unanswered { why: error.to_string(), may_be_done: false })?;
+        let value = serde_json::to_string(&record).map_err(|error| Unanswered::unclear(error.to_string()))?;
         let put = Step::put_leased(&format!("{}{}", self.keys.nodes, self.node), &value, lease);
         self.client.txn(&txn(&[], &[put], &[])).await?;
         self.recorded = Some(record);
@@ -312,13 +322,15 @@ impl Write {
 }
 
 /// The keys that [`Exchange::both`] reads.
-pub fn stored(mut found: impl Iterator<Item = Vec<KeyValue>>) -> Stored {
-    let mut next = || found.next().and_then(|it| it.into_iter().next());
+pub fn stored(answer: TxnAnswer) -> Result<Stored, String> {
+    let etcd = answer.cluster_id();
+    let [document, changes] = answer.ranges()?.map(|found| found.into_iter().next());
     let text = |it: &KeyValue| String::from_utf8_lossy(&it.value).into_owned();
-    Stored {
-        document: next().map(|it| Document { revision: it.revision(), text: text(&it) }),
-        changes: next().map(|it| Changes { revision: it.revision(), json: text(&it) }),
-    }
+    Ok(Stored {
+        etcd,
+        document: document.map(|it| Document { revision: it.revision(), text: text(&it) }),
+        changes: changes.map(|it| Changes { revision: it.revision(), json: text(&it) }),
+    })
 }
 
 /// Records that cannot be read are those of other versions: their nodes are listed without details.
@@ -364,7 +376,7 @@ mod tests {
             (&push, document(5, "other"), changes(5, "drain"), None),
         ];
         for (write, document, changes, done) in cases {
-            let stored = Stored { document, changes };
+            let stored = Stored { document, changes, etcd: 1 };
 
             assert_eq!(write.is_done(&stored), done, "{stored:?}");
         }

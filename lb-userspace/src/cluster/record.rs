@@ -47,12 +47,18 @@ impl Document {
         }
     }
 
+    /// The first line of [`shown`](Self::shown).
+    pub fn first_line(&self) -> String {
+        format!("{MARK} {}", self.named())
+    }
+
     /// The text as `xlb cluster pull` prints it: the first line names the revision. Lines keep their numbers.
     pub fn shown(&self) -> String {
-        match self.text.split_once('\n') {
-            Some((line, rest)) if line.starts_with(MARK) => format!("{MARK} {}\n{rest}", self.named()),
-            Some(_) | None => format!("{MARK} {}\n{}", self.named(), self.text),
-        }
+        let rest = match self.text.split_once('\n') {
+            Some((line, rest)) if line.starts_with(MARK) => rest,
+            Some(_) | None => &self.text,
+        };
+        format!("{}\n{rest}", self.first_line())
     }
 }
 

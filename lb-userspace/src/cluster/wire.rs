@@ -33,12 +33,13 @@ impl KeyValue {
 }
 
 /// The answer to a transaction.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct TxnAnswer {
     header: Header,
     /// The comparisons held.
+    #[serde(default)]
     pub succeeded: bool,
+    #[serde(default)]
     responses: Vec<Response>,
 }
 
@@ -48,9 +49,17 @@ impl TxnAnswer {
         Revision(self.header.revision)
     }
 
-    /// What was found, for each range in the order of the request.
-    pub fn ranges(self) -> impl Iterator<Item = Vec<KeyValue>> {
-        self.responses.into_iter().filter_map(|it| Some(it.response_range?.kvs))
+    /// Of the etcd that answered.
+    pub fn cluster_id(&self) -> u64 {
+        self.header.cluster_id
+    }
+
+    /// What was found, for each range in the order of the request. `N`: how many it has. If one lacked, its keys would
+    /// count as deleted.
+    pub fn ranges<const N: usize>(self) -> Result<[Vec<KeyValue>; N], String> {
+        let found = self.responses.into_iter().filter_map(|it| Some(it.response_range?.kvs));
+        <[_; N]>::try_from(found.collect::<Vec<_>>())
+            .map_err(|found| format!("an answer that is not etcd's: {} ranges instead of {N}", found.len()))
     }
 }
 
@@ -82,9 +91,11 @@ pub struct Failure {
     pub error: String,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 struct Header {
+    #[serde(deserialize_with = "number", default)]
+    cluster_id: u64,
+    /// No etcd is without one.
     #[serde(deserialize_with = "number")]
     revision: u64,
 }
@@ -192,7 +203,9 @@ mod tests {
         assert_eq!(answer.revision(), Revision(7));
         let found =
             KeyValue { key: b"/a".to_vec(), value: b"b".to_vec(), mod_revision: 5, lease: 7_587_855_761 };
-        assert_eq!(answer.ranges().collect::<Vec<_>>(), [vec![found], vec![]]);
+        assert_eq!(answer.cluster_id(), 14_841_639_068_965_178_418);
+        assert!(answer.clone().ranges::<3>().is_err());
+        assert_eq!(answer.ranges(), Ok([vec![found], vec![]]));
     }
 
     #[test]
@@ -207,8 +220,10 @@ mod tests {
     fn what_is_not_an_answer_is_an_error() {
         for body in [
             "",
+            "{}",
+            "{\"header\":{}}",
             "{\"header\":{\"revision\":\"-1\"}}",
-            "{\"responses\":[{\"response_range\":{\"kvs\":[{\"key\":\"?\"}]}}]}",
+            "{\"header\":{\"revision\":\"1\"},\"responses\":[{\"response_range\":{\"kvs\":[{\"key\":\"?\"}]}}]}",
         ] {
             assert!(parse::<TxnAnswer>(body.as_bytes()).is_err(), "{body}");
         }

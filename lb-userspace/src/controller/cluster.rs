@@ -42,7 +42,7 @@ pub struct Member {
 
 impl Member {
     pub fn new(cluster: &Cluster, copy: Copy) -> Self {
-        let latest = Stored { document: copy.document.clone(), changes: copy.changes.clone() };
+        let latest = copy.stored();
         Self {
             node: cluster.node.clone(),
             news: VecDeque::new(),
@@ -71,7 +71,11 @@ impl Member {
 /// The overlay in these changes.
 pub fn overlay_of(changes: &Changes) -> Result<Overlay, Problem> {
     store::decode(changes.json.as_bytes()).map_err(|why| {
-        let detail = format!("the changes of the cluster (revision {}): {why}", changes.revision);
+        let detail = format!(
+            "the changes of the cluster (the key `changes`, revision {}) cannot be read: {why}: delete it, with `etcdctl del \
+             PREFIX/changes`; those that are in force stay so, and the next command stores them again",
+            changes.revision
+        );
         Problem::new(ProblemKind::Failed, detail)
     })
 }
@@ -92,7 +96,22 @@ impl<D: Datapath, H: Host> Controller<D, H> {
 
     /// Puts in force what is stored. Returns what changed. If that fails, what was in force stays so.
     pub(super) fn adopt_stored(&mut self, stored: Stored, now: Instant) -> Result<Vec<String>, Problem> {
+        let is_familiar = self.member.as_ref().map_or(Ok(()), |it| it.copy.precedes(&stored));
+        let outcome = is_familiar.and_then(|()| self.put_stored_in_force(&stored, now));
+        self.has_adopted(stored, outcome)
+    }
+
+    /// This node has written it, knowing what was stored before.
+    fn adopt_own(&mut self, stored: Stored, now: Instant) -> Result<Vec<String>, Problem> {
         let outcome = self.put_stored_in_force(&stored, now);
+        self.has_adopted(stored, outcome)
+    }
+
+    fn has_adopted(
+        &mut self,
+        stored: Stored,
+        outcome: Result<Vec<String>, Problem>,
+    ) -> Result<Vec<String>, Problem> {
         let Some(member) = &mut self.member else { return outcome };
         let refused = outcome.as_ref().err().map(explain);
         if let Some(why) = refused.as_ref().filter(|_| refused != member.refused) {
@@ -126,6 +145,10 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let document = stored.document.as_ref().filter(|it| Some(*it) != member.copy.document.as_ref());
         let changed = stored.changes.as_ref().filter(|it| Some(*it) != member.copy.changes.as_ref());
         if document.is_none() && changed.is_none() {
+            // A restored etcd may have just what is in force.
+            if !stored.is_empty() && member.copy.etcd != Some(stored.etcd) {
+                self.keep(stored, &[]);
+            }
             return Ok(Vec::new());
         }
         let file = match document {
@@ -141,12 +164,24 @@ impl<D: Datapath, H: Host> Controller<D, H> {
 
         let mut lines = changes(&before, self.state.spec());
         let differences = self.intent.overlay.differences();
-        let ended =
-            commands.iter().filter(|it| !differences.contains(it)).map(|it| format!("no longer {it}"));
+        let ended: Vec<_> = commands
+            .iter()
+            .filter(|it| !differences.contains(it))
+            .map(|it| format!("no longer {it}"))
+            .collect();
+        self.warn_of_the_first_changes(&ended);
         let begun = differences.iter().filter(|it| !commands.contains(it)).cloned();
-        lines.extend(ended.chain(begun).map(|it| format!("by command: {it}")).chain(overruled));
+        lines.extend(ended.into_iter().chain(begun).map(|it| format!("by command: {it}")).chain(overruled));
         self.keep(stored, &lines);
         Ok(lines)
+    }
+
+    /// Until then, this node had changes of its own.
+    fn warn_of_the_first_changes(&self, ended: &[String]) {
+        let is_first = self.member.as_ref().is_some_and(|it| it.copy.changes.is_none());
+        if is_first && !ended.is_empty() {
+            warn!("the changes of the cluster replace those of this node: {}", ended.join(", "));
+        }
     }
 
     /// It is in force.
@@ -156,8 +191,9 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             info!("the services of the cluster are in force: {}", document.named());
         }
         lines.iter().for_each(|line| info!("{line}"));
-        let Stored { document, changes } = stored.clone();
+        let Stored { document, changes, etcd } = stored.clone();
         let copy = &mut member.copy;
+        copy.etcd = Some(etcd);
         copy.document = document.or_else(|| copy.document.take());
         copy.changes = changes.or_else(|| copy.changes.take());
         self.save_copy();
@@ -203,9 +239,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
     /// Tells the exchange what is in force.
     pub(super) fn report(&mut self) {
         let Some(member) = &self.member else { return };
-        let in_force =
-            Stored { document: member.copy.document.clone(), changes: member.copy.changes.clone() };
-        self.host.report(Report { revisions: in_force.revisions(), refused: member.refused.clone() });
+        self.host
+            .report(Report { revisions: member.copy.stored().revisions(), refused: member.refused.clone() });
     }
 }
 

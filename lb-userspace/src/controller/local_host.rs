@@ -71,6 +71,8 @@ impl Host for LocalHost {
         let source = spec::read_source(&self.config).map_err(invalid)?;
         let spec = match document {
             Some(document) => {
+                // A start begins with the file as it is.
+                source.parse(&BTreeSet::new()).map_err(invalid)?;
                 let shared = format!("cluster revision {}", document.revision);
                 let services = Services { name: &shared, text: &document.text };
                 source.parse_with(services, &host).map_err(invalid)?
@@ -257,6 +259,26 @@ mod tests {
         let problem = local_host(&directory, config).read_spec(None).unwrap_err();
 
         assert!(problem.mistakes[0].contains("it is an address of this host"), "{problem:?}");
+    }
+
+    /// The next start would refuse it.
+    #[test]
+    fn mistakes_in_services_that_are_not_in_force_are_reported() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("xlb.toml");
+        let service = "[[service]]\nname = 'web'\nlisten = ['192.0.2.10:80']\nsource = ['10.0.0.1']\n\
+                       [[service.backend]]\nname = 'web-1'\naddress = '10.0.0.11:80'\n";
+        let node = "version = 1\n[[interface]]\nname = 'eth0'\n[cluster]\nnode = 'lb-1'\n\
+                    endpoints = ['http://10.0.0.21:2379']\n";
+        let document = Document { revision: cluster::Revision(7), text: format!("version = 1\n{service}") };
+        let mut host = local_host(&directory, config.clone());
+
+        fs::write(&config, format!("{node}{service}")).unwrap();
+        host.read_spec(Some(&document)).unwrap();
+        fs::write(&config, format!("{node}{}", service.replace(":80", ":0"))).unwrap();
+        let problem = host.read_spec(Some(&document)).unwrap_err();
+
+        assert!(problem.mistakes[0].contains("xlb.toml:"), "{problem:?}");
     }
 
     #[test]

@@ -52,10 +52,9 @@ impl Configuration {
         };
         let name = format!("cluster revision {} in {}", document.revision, state.join(copy::NAME).display());
         let services = Services { name: &name, text: &document.text };
-        let spec = source.parse_with(services, host).map_err(|mistakes| {
-            let hint = "the services of the cluster do not fit this node's file: correct the file";
-            Failure::invalid(file, mistakes).hint(hint)
-        })?;
+        let spec = source
+            .parse_with(services, host)
+            .map_err(|mistakes| Failure::invalid(file, mistakes).hint(hint(state)))?;
         Ok(Self { spec, cluster: Some((source, copy)) })
     }
 
@@ -65,6 +64,15 @@ impl Configuration {
         let read = changes.map(|it| store::decode(it.json.as_bytes())).transpose();
         read.map_err(|why| Failure::new(Exit::Failed, format!("{}: {why}", copy::NAME)))
     }
+}
+
+/// What to do if the services of the copy do not fit.
+pub fn hint(state: &Path) -> String {
+    format!(
+        "the services are those of the cluster, in {}: correct this node's file, or move that copy away, to start with the services of \
+         the file until etcd is read",
+        state.join(copy::NAME).display()
+    )
 }
 
 /// Why the files of `[cluster]` cannot be used.
@@ -92,4 +100,35 @@ pub fn join(
 pub fn in_force(file: &Path, source: Source, spec: &Spec, state: PathBuf) -> Option<Spec> {
     let known = Configuration::of(file, source, spec.clone(), &BTreeSet::new(), &state).ok()?;
     known.cluster.filter(|(_, copy)| copy.document.is_some()).map(|_| known.spec)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{
+        cluster::{Document, Revision},
+        spec,
+    };
+
+    #[test]
+    fn a_copy_that_does_not_fit_is_named_with_both_ways_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("xlb.toml");
+        let node = "version = 1\n[[interface]]\nname = 'eth0'\n[cluster]\nnode = 'lb-1'\n\
+                    endpoints = ['http://10.0.0.21:2379']\n";
+        fs::write(&file, node).unwrap();
+        let document = Document { revision: Revision(7), text: "version = 2\n".to_owned() };
+        copy::save(directory.path(), &Copy { document: Some(document), ..Copy::default() }).unwrap();
+        let source = spec::read_source(&file).unwrap();
+        let spec = source.parse(&BTreeSet::new()).unwrap();
+
+        let failed = Configuration::of(&file, source, spec, &BTreeSet::new(), directory.path());
+
+        let failure = failed.err().unwrap();
+        let hint = failure.remedy().unwrap();
+        assert!(hint.contains("cluster.json") && hint.contains("correct this node's file"), "{hint}");
+        assert!(hint.contains("move that copy away"), "{hint}");
+    }
 }

@@ -75,6 +75,8 @@ pub struct ClusterDocument {
     pub revision: Revision,
     /// The services, with a first line that names the revision.
     pub text: String,
+    /// False: etcd cannot be reached, and may have something later.
+    pub connected: bool,
 }
 
 /// `PUT /v1/cluster/document`
@@ -83,8 +85,11 @@ pub struct ClusterDocument {
 pub struct ClusterPush {
     /// The file name in messages.
     pub file: String,
-    /// A whole file, or only the services. If its first line names a revision, that must be the one that is stored.
+    /// A whole file, or only the services. If something is stored, its first line names the revision that it was made from.
     pub text: String,
+    /// The revision instead of that of the first line.
+    #[serde(default)]
+    pub base: Option<Revision>,
 }
 
 /// The answer to `PUT /v1/cluster/document`
@@ -92,6 +97,8 @@ pub struct ClusterPush {
 pub struct ClusterPushed {
     /// Under which it is stored.
     pub revision: Revision,
+    /// What the next text must have as its first line, unless another one is stored until then.
+    pub first_line: String,
     /// What changed on this node, one line each.
     pub changes: Vec<String>,
     /// Warnings about the configuration in use, one line each.

@@ -50,6 +50,9 @@ fn start(lab: &Lab, etcd: &Etcd) -> Result<(Daemon, Daemon)> {
 fn shares_services_and_changes(lab: &Lab, one: &Daemon, two: &Daemon) -> Result<()> {
     assert_eq!(two.json(&["service", "list"])?, Value::Array(Vec::new()));
 
+    let early = one.output(&["backend", "drain", "web/web-1"])?;
+    assert!(early.code == 5 && early.stderr.contains("xlb cluster push FILE"), "{early:?}");
+
     let config = lab.config_path().display().to_string();
     one.run(&["cluster", "push", &config])?;
     one.wait_until_all_are_up()?;
@@ -82,6 +85,10 @@ fn refuses_what_is_outdated_or_wrong(lab: &Lab, one: &Daemon, two: &Daemon) -> R
     let outdated = push(two, "outdated.toml", &pulled)?;
     assert_eq!(outdated.code, 5, "{outdated:?}");
     assert!(outdated.stderr.contains("stored by lb-1"), "{outdated:?}");
+
+    let unmarked = push(two, "unmarked.toml", pulled.split_once('\n').context("one line")?.1)?;
+    assert_eq!(unmarked.code, 5, "{unmarked:?}");
+    assert!(unmarked.stderr.contains("--base"), "{unmarked:?}");
 
     let before = status(one)?["document"].clone();
     let wrong = push(one, "wrong.toml", &one.run(&["cluster", "pull"])?.replacen(":80\"", ":0\"", 1))?;
@@ -119,7 +126,8 @@ fn resumes_after_a_cut(lab: &Lab, one: &Daemon, two: &Daemon) -> Result<()> {
     lab.switch.ip("link set lb-2 down\n")?;
     wait_until_connected(two, false)?;
     one.run(&["backend", "maint", "web/web-3"])?;
-    assert_eq!(two.output(&["backend", "drain", "web/web-2"])?.code, 1);
+    let unsent = two.output(&["backend", "drain", "web/web-2"])?;
+    assert!(unsent.code == 1 && unsent.stderr.contains("nothing was changed"), "{unsent:?}");
     assert_eq!(admin_state(two, "web-3")?, "ready");
 
     lab.switch.ip("link set lb-2 up\n")?;

@@ -5,9 +5,9 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use super::{super::edit::Edit, Controller, overlay_of};
+use super::{super::edit::Edit, Controller, Member, overlay_of};
 use crate::{
-    cluster::{Changes, Document, MAX_STORED, Revision, Stored, Write, Written, pushed},
+    cluster::{Changes, Document, MAX_STORED, NodeRecord, Revision, Stored, Write, Written, pushed},
     controller::Host,
     datapath::Datapath,
     event::Reply,
@@ -40,7 +40,7 @@ pub struct Push {
     /// The file name in messages.
     file: String,
     part: SharedPart,
-    /// The revision that the text was made from. `None`: from none.
+    /// The revision that the text was made from. `None`: it does not say so.
     base: Option<Revision>,
     reply: Reply<view::ClusterPushed>,
 }
@@ -65,12 +65,10 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         reply: Reply<view::ClusterPushed>,
         now: Instant,
     ) {
-        let view::ClusterPush { file, text } = push;
+        let view::ClusterPush { file, text, base } = push;
         match shared_part(&file, &text) {
             Ok(part) => {
-                // What another node stores meanwhile must not become the base.
-                let in_force = self.member.as_ref().and_then(|it| Some(it.document()?.revision));
-                let base = pushed(&text).0.or(in_force);
+                let base = base.or(pushed(&text).0);
                 self.begin(What::Push(Push { file, part, base, reply }), 0, now);
             }
             Err(mistakes) => reply.send(Err(Problem {
@@ -103,6 +101,9 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             );
             return Err(Problem::new(ProblemKind::Conflict, detail));
         }
+        if latest.document.is_none() {
+            return Err(self.nothing_stored());
+        }
         let file = Arc::clone(&self.intent.file);
         let mut overlay = self.stored_overlay(&latest)?;
         edit.apply(&mut overlay, &file)?;
@@ -116,7 +117,10 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let Some(member) = &self.member else { return Err(no_cluster()) };
         let node = member.node.clone();
         if let Some(stored) = latest.document.as_ref().filter(|it| Some(it.revision) != push.base) {
-            return Err(outdated(stored, push.base));
+            return Err(outdated(stored, push));
+        }
+        if latest.document.is_none() {
+            self.is_ahead()?;
         }
         let file = self.host.combine(Services { name: &push.file, text: &push.part.in_place })?;
         let file = Arc::new(file);
@@ -131,6 +135,36 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             document: Some(Document::value(text, &node, SystemTime::now())),
             changes: (!are_the_same).then_some(changes),
         })
+    }
+
+    /// A change that is stored has the whole overlay of this node. It would end those of the others.
+    fn nothing_stored(&self) -> Problem {
+        let status = self.host.cluster();
+        if let Some(why) = status.filter(|it| !it.is_connected).map(|it| it.failure.clone()) {
+            return away(&why.unwrap_or_else(|| "it has not answered yet".to_owned()));
+        }
+        let cure = match self.member.as_ref().and_then(Member::document) {
+            Some(_) => "`xlb cluster pull > FILE`, then `xlb cluster push FILE`",
+            None => "`xlb cluster push FILE`",
+        };
+        let detail = format!("no services are stored in the cluster: store them first, with {cure}");
+        Problem::new(ProblemKind::Conflict, detail)
+    }
+
+    /// In an empty etcd, what this node stores becomes that of all: no other one may run something later.
+    fn is_ahead(&self) -> Result<(), Problem> {
+        let (Some(member), Some(status)) = (&self.member, self.host.cluster()) else {
+            return Err(no_cluster());
+        };
+        let own = member.copy.stored().revisions();
+        let is_later = |it: &&NodeRecord| it.document > own.document || it.changes > own.changes;
+        let Some(other) = status.nodes.iter().find(is_later) else { return Ok(()) };
+        let detail = format!(
+            "nothing is stored in the cluster, and {node} runs something later than this node: on {node}, run \
+             `xlb cluster pull > FILE`, then `xlb cluster push FILE`",
+            node = other.node
+        );
+        Err(Problem::new(ProblemKind::Conflict, detail))
     }
 
     /// What etcd has.
@@ -150,8 +184,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             return;
         };
         match written {
-            Written::Stored(revision) => {
-                let outcome = self.adopt_written(write, revision, now);
+            Written::Stored { revision, etcd } => {
+                let outcome = self.adopt_written(write, revision, etcd, now);
                 self.answer_command(what, revision, outcome, now);
             }
             Written::Outdated(stored) => match self.adopt_stored(stored, now) {
@@ -165,9 +199,10 @@ impl<D: Datapath, H: Host> Controller<D, H> {
                     what.refuse(Problem { kind: ProblemKind::Conflict, detail, ..problem });
                 }
             },
-            Written::Failed(why) => what.refuse(unavailable(format!(
-                "etcd cannot be reached, or has no majority: {why}; nothing was changed"
-            ))),
+            Written::Failed(why) => what.refuse(away(&why)),
+            Written::Refused(why) => {
+                what.refuse(Problem::new(ProblemKind::Failed, format!("{why}; nothing was changed")));
+            }
             Written::Unknown(why) => what.refuse(unavailable(format!(
                 "etcd did not answer: {why}; if the change was stored all the same, it comes into force when etcd answers again"
             ))),
@@ -178,16 +213,17 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         &mut self,
         write: Write,
         revision: Revision,
+        etcd: u64,
         now: Instant,
     ) -> Result<Vec<String>, Problem> {
-        let mut stored = self.latest()?.clone();
+        let mut stored = Stored { etcd, ..self.latest()?.clone() };
         if let Some(text) = write.document {
             stored.document = Some(Document { revision, text });
         }
         if let Some(json) = write.changes {
             stored.changes = Some(Changes { revision, json });
         }
-        self.adopt_stored(stored, now).map_err(|problem| {
+        self.adopt_own(stored, now).map_err(|problem| {
             let detail =
                 format!("stored as revision {revision}, but not in force on this node: {}", problem.detail);
             Problem { detail, ..problem }
@@ -205,7 +241,10 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             What::Edit(edit) => self.edited(edit, outcome.map(drop), now),
             What::Push(push) => {
                 let warnings = self.warnings();
-                push.reply.send(outcome.map(|changes| view::ClusterPushed { revision, changes, warnings }));
+                let document = self.member.as_ref().and_then(Member::document);
+                let first_line = document.map(Document::first_line).unwrap_or_default();
+                let pushed = |changes| view::ClusterPushed { revision, first_line, changes, warnings };
+                push.reply.send(outcome.map(pushed));
             }
         }
     }
@@ -227,7 +266,7 @@ fn of_a_size_to_store(write: Write) -> Result<Write, Problem> {
     Ok(write)
 }
 
-fn outdated(stored: &Document, base: Option<Revision>) -> Problem {
+fn outdated(stored: &Document, push: &Push) -> Problem {
     let by = match stored.origin() {
         Some((node, at)) => {
             let age = SystemTime::now().duration_since(at).unwrap_or_default().as_secs();
@@ -235,13 +274,20 @@ fn outdated(stored: &Document, base: Option<Revision>) -> Problem {
         }
         None => "not stored by xlb".to_owned(),
     };
-    let base = base.map_or_else(|| "no revision".to_owned(), |it| format!("revision {it}"));
+    let (revision, file) = (stored.revision, &push.file);
+    let base = match push.base {
+        Some(base) => format!("is based on revision {base}"),
+        None => "does not say in its first line on which revision it is based".to_owned(),
+    };
     let detail = format!(
-        "the cluster has revision {}, {by}, and this text is based on {base}: print the former with `xlb cluster pull`, \
-         add your changes to it, and push that",
-        stored.revision
+        "the cluster has revision {revision}, {by}, and {file} {base}: print the former with `xlb cluster pull > FILE`, add your \
+         changes, and push that; or push {file} with `--base {revision}` to replace it"
     );
     Problem::new(ProblemKind::Conflict, detail)
+}
+
+fn away(why: &str) -> Problem {
+    unavailable(format!("etcd cannot be reached, or has no majority: {why}; nothing was changed"))
 }
 
 fn unavailable(detail: String) -> Problem {

@@ -29,7 +29,8 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             Problem::new(ProblemKind::NotFound, detail)
         };
         let document = document.ok_or_else(absent)?;
-        Ok(view::ClusterDocument { revision: document.revision, text: document.shown() })
+        let connected = self.host.cluster().is_some_and(|it| it.is_connected);
+        Ok(view::ClusterDocument { revision: document.revision, text: document.shown(), connected })
     }
 
     /// For the status. They are logged where they begin.
@@ -54,7 +55,15 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         }
         if member.copy.document.is_some() && member.latest.document.is_none() {
             warnings.push(
-                "the services of the cluster were deleted from etcd, and stay in force: `xlb cluster push` stores them again"
+                "the services of the cluster were deleted from etcd, and stay in force: `xlb cluster pull > FILE`, then \
+                 `xlb cluster push FILE` stores them again"
+                    .to_owned(),
+            );
+        }
+        if member.copy.changes.is_some() && member.latest.changes.is_none() {
+            warnings.push(
+                "the changes of the cluster were deleted from etcd, and stay in force: the next command, or `xlb cluster push`, \
+                 stores them again"
                     .to_owned(),
             );
         }

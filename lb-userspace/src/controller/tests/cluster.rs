@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::{
-    cluster::{Changes, Document, News, Revision, Revisions, Status, Stored, Write, Written},
+    cluster::{Changes, Document, News, NodeRecord, Revision, Revisions, Status, Stored, Write, Written},
     event::Answer,
     spec::{Cluster, Spec},
 };
@@ -22,7 +22,7 @@ fn a_push_is_stored_first_and_then_in_force() {
     let write = world.write();
     assert_eq!(write.base, Revisions::default());
     assert!(write.document.as_ref().unwrap().ends_with(&two()) && write.changes.is_some(), "{write:?}");
-    world.written(Written::Stored(Revision(7)));
+    world.written(Written::Stored { revision: Revision(7), etcd: 1 });
 
     let pushed = answer.try_recv().unwrap().unwrap();
     assert_eq!(pushed.revision, Revision(7));
@@ -56,7 +56,7 @@ fn a_push_of_a_text_that_is_not_the_latest_is_a_conflict() {
     assert_eq!(problem.kind, ProblemKind::Conflict);
     assert!(problem.detail.contains("the cluster has revision 7"), "{problem:?}");
 
-    let mut answer = world.push(&two());
+    let mut answer = world.push_based(&two(), Some(7));
     world.written(Written::Outdated(stored(Some((9, ONE)), None)));
     let problem = answer.try_recv().unwrap().unwrap_err();
     assert_eq!(problem.kind, ProblemKind::Conflict);
@@ -64,6 +64,67 @@ fn a_push_of_a_text_that_is_not_the_latest_is_a_conflict() {
 
     let _answer = world.push(&format!("# xlb cluster: revision 9, stored by lb-2\n{}", two()));
     assert_eq!(world.host().writes.len(), 2);
+}
+
+/// Its author may not have seen what is stored, although this node runs it.
+#[test]
+fn a_push_of_a_text_that_names_no_revision_is_a_conflict_unless_the_command_names_it() {
+    let mut world = member();
+    world.stored(stored(Some((7, ONE)), None));
+
+    for text in [two(), format!("# xlb cluster: revision x, stored by lb-2\n{}", two())] {
+        let problem = world.push(&text).try_recv().unwrap().unwrap_err();
+        assert_eq!(problem.kind, ProblemKind::Conflict);
+        assert!(problem.detail.contains("`xlb cluster pull > FILE`"), "{problem:?}");
+        assert!(problem.detail.contains("`--base 7`"), "{problem:?}");
+    }
+
+    let mut answer = world.push_based(&two(), Some(7));
+    world.written(Written::Stored { revision: Revision(8), etcd: 1 });
+    let first_line = answer.try_recv().unwrap().unwrap().first_line;
+    assert_eq!(first_line, "# xlb cluster: revision 8, stored by lb-1");
+    let _answer = world.push(&format!("{first_line}\n{ONE}"));
+    assert_eq!(world.host().writes.len(), 2);
+}
+
+/// It would end what commands have changed on the other nodes.
+#[test]
+fn a_command_is_refused_while_nothing_is_stored() {
+    let mut world = member();
+    let problem = world.ask(patch("web/web-1", AdminState::Drain)).unwrap_err();
+    assert!(problem.detail.ends_with("store them first, with `xlb cluster push FILE`"), "{problem:?}");
+
+    world.stored(stored(Some((7, &two())), None));
+    world.stored(Stored::default());
+    let problem = world.ask(patch("web/web-1", AdminState::Drain)).unwrap_err();
+    assert!(problem.detail.contains("`xlb cluster pull > FILE`, then"), "{problem:?}");
+    assert!(world.host().writes.is_empty());
+}
+
+#[test]
+fn a_push_into_an_empty_etcd_is_refused_if_another_node_runs_something_later() {
+    let mut world = member();
+    world.stored(stored(Some((7, &two())), None));
+    world.stored(Stored::default());
+    let record = |node: &str, document: u64, changes: Option<u64>| NodeRecord {
+        node: node.to_owned(),
+        version: "0.2.0".to_owned(),
+        document: Some(Revision(document)),
+        changes: changes.map(Revision),
+        healthy: true,
+        reasons: Vec::new(),
+    };
+    for later in [record("lb-3", 9, None), record("lb-3", 7, Some(8))] {
+        world.records(vec![record("lb-1", 7, None), record("lb-2", 5, None), later]);
+
+        let problem = world.push(&two()).try_recv().unwrap().unwrap_err();
+
+        assert_eq!(problem.kind, ProblemKind::Conflict);
+        assert!(problem.detail.contains("lb-3 runs something later"), "{problem:?}");
+    }
+    world.records(vec![record("lb-2", 5, None)]);
+    let _answer = world.push(&two());
+    assert_eq!(world.host().writes.len(), 1);
 }
 
 #[test]
@@ -79,11 +140,11 @@ fn a_command_is_in_force_when_it_is_stored_and_answered_then() {
     assert!(drain.try_recv().is_err() && world.status().overlay.is_empty());
     assert_eq!(world.host().writes.len(), 1, "the second one waits");
 
-    world.written(Written::Stored(Revision(8)));
+    world.written(Written::Stored { revision: Revision(8), etcd: 1 });
     world.settle();
     assert_eq!(drain.try_recv().unwrap().unwrap().unwrap().admin_state, AdminState::Drain);
     assert_eq!(world.write().base, revisions(7, 8));
-    world.written(Written::Stored(Revision(9)));
+    world.written(Written::Stored { revision: Revision(9), etcd: 1 });
     world.settle();
 
     assert_eq!(maint.try_recv().unwrap().unwrap().unwrap().admin_state, AdminState::Maint);
@@ -101,7 +162,7 @@ fn a_command_is_made_again_to_what_another_node_stored_meanwhile() {
     world.written(Written::Outdated(stored(Some((7, &two())), Some((9, &theirs)))));
     assert_eq!(world.status().overlay, ["web/web-2: drain"]);
     assert_eq!(world.write().base, revisions(7, 9));
-    world.written(Written::Stored(Revision(10)));
+    world.written(Written::Stored { revision: Revision(10), etcd: 1 });
     world.settle();
 
     assert!(drain.try_recv().unwrap().is_ok());
@@ -111,8 +172,10 @@ fn a_command_is_made_again_to_what_another_node_stored_meanwhile() {
 #[test]
 fn a_command_changes_nothing_while_etcd_is_away() {
     let mut world = member();
+    world.stored(stored(Some((7, &two())), None));
     for (written, words) in [
         (Written::Failed("no route to host".to_owned()), "nothing was changed"),
+        (Written::Refused("etcd refused it: no space".to_owned()), "nothing was changed"),
         (Written::Unknown("no answer within 1s".to_owned()), "if the change was stored"),
     ] {
         let mut drain = world.send(patch("web/web-1", AdminState::Drain));
@@ -120,7 +183,6 @@ fn a_command_changes_nothing_while_etcd_is_away() {
         world.written(written);
 
         let problem = drain.try_recv().unwrap().unwrap_err();
-        assert_eq!(problem.kind, ProblemKind::Unavailable);
         assert!(problem.detail.contains(words), "{problem:?}");
         assert!(world.status().overlay.is_empty() && world.host().saved.is_empty());
     }
@@ -148,9 +210,21 @@ fn what_this_node_cannot_run_is_said_and_the_former_stays() {
     assert_eq!(shown.revision, Revision(8));
     let corrected = shown.text.replace("version = 2", ONE);
     let mut answer = world.push(&corrected);
-    world.written(Written::Stored(Revision(9)));
+    world.written(Written::Stored { revision: Revision(9), etcd: 1 });
     assert_eq!(answer.try_recv().unwrap().unwrap().revision, Revision(9));
     assert_eq!((world.names(), world.host().report.refused.clone()), (vec!["web-1".to_owned()], None));
+}
+
+#[test]
+fn changes_that_cannot_be_read_are_named_with_the_cure() {
+    let mut world = member();
+    world.stored(stored(Some((7, &two())), Some((8, "{"))));
+
+    let refused = world.host().report.refused.clone().unwrap();
+    assert!(refused.contains("key `changes`") && refused.contains("etcdctl del"), "{refused}");
+
+    world.stored(stored(Some((7, &two())), None));
+    assert_eq!(world.host().report.refused, None);
 }
 
 #[test]
@@ -165,9 +239,49 @@ fn a_key_that_is_deleted_changes_nothing() {
         (world.names(), world.status().overlay),
         (vec!["web-1".into(), "web-2".into()], vec!["web/web-2: drain".to_owned()])
     );
-    assert!(world.status().warnings.iter().any(|it| it.contains("were deleted from etcd")));
+    for words in ["services of the cluster were deleted", "changes of the cluster were deleted"] {
+        assert!(world.status().warnings.iter().any(|it| it.contains(words)), "{words}");
+    }
+    assert!(world.status().warnings.iter().any(|it| it.contains("`xlb cluster pull > FILE`, then")));
     let _answer = world.push(&two());
     assert_eq!(world.write().base, Revisions::default());
+}
+
+#[test]
+fn an_etcd_that_is_another_or_was_restored_is_not_believed_until_a_push_confirms_it() {
+    let older = |revision, etcd| Stored { etcd, ..stored(Some((revision, ONE)), None) };
+    for other in [older(5, 1), older(9, 2)] {
+        let mut world = member();
+        world.stored(stored(Some((7, &two())), None));
+
+        world.stored(other.clone());
+
+        assert_eq!(world.names(), ["web-1", "web-2"]);
+        let warnings = world.status().warnings;
+        assert!(warnings.iter().any(|it| it.contains("is another cluster, or was restored")), "{warnings:?}");
+        assert!(world.ask(patch("web/web-1", AdminState::Drain)).is_err());
+
+        let pulled = world.ask(Request::ClusterDocument).unwrap().text;
+        let mut answer = world.push(&pulled);
+        world.written(Written::Stored { revision: Revision(10), etcd: other.etcd });
+        assert!(answer.try_recv().unwrap().is_ok());
+        assert_eq!((world.names(), world.host().report.refused.clone()), (vec!["web-1".to_owned()], None));
+        assert_eq!(world.host().copy.etcd, Some(other.etcd));
+
+        world.stored(Stored { etcd: other.etcd, ..stored(Some((11, &two())), None) });
+        assert_eq!(world.names(), ["web-1", "web-2"]);
+    }
+}
+
+/// A backup that is complete needs no confirmation.
+#[test]
+fn another_etcd_with_what_is_in_force_is_adopted() {
+    let mut world = member();
+    world.stored(stored(Some((7, &two())), None));
+
+    world.stored(Stored { etcd: 2, ..stored(Some((7, &two())), None) });
+
+    assert_eq!((world.host().copy.etcd, world.host().report.refused.clone()), (Some(2), None));
 }
 
 #[test]
@@ -214,7 +328,12 @@ fn a_node_without_a_cluster_says_so() {
 
 impl World {
     fn push(&mut self, text: &str) -> Answer<view::ClusterPushed> {
-        let push = view::ClusterPush { file: "new.toml".to_owned(), text: text.to_owned() };
+        self.push_based(text, None)
+    }
+
+    fn push_based(&mut self, text: &str, base: Option<u64>) -> Answer<view::ClusterPushed> {
+        let (file, text, base) = ("new.toml".to_owned(), text.to_owned(), base.map(Revision));
+        let push = view::ClusterPush { file, text, base };
         let answer = self.send(|reply| Request::Push { push, reply });
         self.turn();
         answer
@@ -230,6 +349,10 @@ impl World {
 
     fn written(&mut self, written: Written) {
         self.absorb(Event::Cluster(News::Written(written)));
+    }
+
+    fn records(&mut self, nodes: Vec<NodeRecord>) {
+        self.host().cluster = Some(Arc::new(Status { is_connected: true, nodes, ..Status::default() }));
     }
 
     fn names(&self) -> Vec<String> {
@@ -256,6 +379,7 @@ fn two() -> String {
 
 fn stored(document: Option<(u64, &str)>, changes: Option<(u64, &str)>) -> Stored {
     Stored {
+        etcd: 1,
         document: document.map(|(it, text)| Document { revision: Revision(it), text: text.to_owned() }),
         changes: changes.map(|(it, json)| Changes { revision: Revision(it), json: json.to_owned() }),
     }

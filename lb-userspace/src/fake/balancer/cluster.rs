@@ -40,17 +40,23 @@ pub fn cluster() -> Cluster {
 
 pub fn document() -> ClusterDocument {
     let text = "# xlb cluster: revision 12, stored by lb-2\nversion = 1\n\n[[service]]\nname = \"web\"\n";
-    ClusterDocument { revision: Revision(12), text: text.to_owned() }
+    ClusterDocument { revision: Revision(12), text: text.to_owned(), connected: false }
 }
 
 /// A text that names an older revision is refused.
 pub fn push(push: &ClusterPush) -> Result<ClusterPushed, Problem> {
     let name = Path::new(&push.file).file_name().unwrap_or_default();
     if push.text.contains("revision 9") {
-        let detail = "the cluster has revision 12, stored by lb-2 90s ago, and this text is based on revision 9: print \
-                      the former with `xlb cluster pull`, add your changes to it, and push that";
+        let detail = "the cluster has revision 12, stored by lb-2 90s ago, and outdated.toml is based on revision 9: print the \
+                      former with `xlb cluster pull > FILE`, add your changes, and push that; or push outdated.toml with \
+                      `--base 12` to replace it";
         return Err(Problem::new(ProblemKind::Conflict, detail));
     }
     let changes = vec![format!("web/web-4: added by {}", name.display())];
-    Ok(ClusterPushed { revision: Revision(15), changes, warnings: Vec::new() })
+    Ok(ClusterPushed {
+        revision: Revision(15),
+        first_line: "# xlb cluster: revision 15, stored by lb-1".to_owned(),
+        changes,
+        warnings: Vec::new(),
+    })
 }
