@@ -89,6 +89,8 @@ fn refuses_what_is_outdated_or_wrong(lab: &Lab, one: &Daemon, two: &Daemon) -> R
     let unmarked = push(two, "unmarked.toml", pulled.split_once('\n').context("one line")?.1)?;
     assert_eq!(unmarked.code, 5, "{unmarked:?}");
     assert!(unmarked.stderr.contains("--base"), "{unmarked:?}");
+    let again = push(one, "again.toml", changed.split_once('\n').context("one line")?.1)?;
+    assert_eq!(again.code, 0, "{again:?}");
 
     let before = status(one)?["document"].clone();
     let wrong = push(one, "wrong.toml", &one.run(&["cluster", "pull"])?.replacen(":80\"", ":0\"", 1))?;

@@ -40,7 +40,7 @@ pub struct Push {
     /// The file name in messages.
     file: String,
     part: SharedPart,
-    /// The revision that the text was made from. `None`: it does not say so.
+    /// The revision that the text was made from. `None`: it does not say so, and may replace what this node has stored.
     base: Option<Revision>,
     reply: Reply<view::ClusterPushed>,
 }
@@ -116,7 +116,11 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let latest = self.latest()?.clone();
         let Some(member) = &self.member else { return Err(no_cluster()) };
         let node = member.node.clone();
-        if let Some(stored) = latest.document.as_ref().filter(|it| Some(it.revision) != push.base) {
+        let is_base = |stored: &&Document| match push.base {
+            Some(base) => stored.revision == base,
+            None => stored.origin().is_some_and(|(by, _)| by == node),
+        };
+        if let Some(stored) = latest.document.as_ref().filter(|it| !is_base(it)) {
             return Err(outdated(stored, push));
         }
         if latest.document.is_none() {

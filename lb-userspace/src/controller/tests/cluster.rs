@@ -87,6 +87,19 @@ fn a_push_of_a_text_that_names_no_revision_is_a_conflict_unless_the_command_name
     assert_eq!(world.host().writes.len(), 2);
 }
 
+#[test]
+fn a_text_that_names_no_revision_replaces_what_the_same_node_has_stored() {
+    for (node, writes) in [("lb-1", 1), ("lb-2", 0)] {
+        let mut world = member();
+        let text = format!("# xlb cluster: stored by {node} at 100\n{ONE}");
+        world.stored(stored(Some((7, &text)), None));
+
+        let _answer = world.push(&two());
+
+        assert_eq!(world.host().writes.len(), writes, "{node}");
+    }
+}
+
 /// It would end what commands have changed on the other nodes.
 #[test]
 fn a_command_is_refused_while_nothing_is_stored() {
