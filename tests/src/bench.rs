@@ -4,6 +4,7 @@
 //!   packets      BPF_PROG_TEST_RUN through a wrapper: ns per packet, beside one LRU hit
 //!   cpus         the same on two CPUs at once, as a multiple of one
 //!   new_flows    new flows of each scheduler, beside round robin; retried flows; answers
+//!   group        30,000 new flows a second on a node whose peer follows, and a peer that joins and gets a million
 //!   frames       live frames between veths: frames per second, beside nftables
 //!   end_to_end   wrk and nginx: connections and requests per second, beside nftables and HAProxy
 //!   checks       1,000 backends with https checks each second: CPU of the daemon, lateness of probes
@@ -18,6 +19,7 @@ pub mod end_to_end;
 pub mod flows;
 pub mod frame;
 pub mod frames;
+pub mod group;
 pub mod new_flows;
 pub mod object;
 pub mod packets;

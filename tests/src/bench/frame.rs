@@ -4,7 +4,7 @@ use lb_common::net::{Be16, Ports, Protocol, V4, V6};
 use lb_ebpf::{
     family::{Family, Tuple},
     packet::headers::Ethernet,
-    packet::tcp::{ACK, RST, SYN},
+    packet::tcp::{ACK, FIN, RST, SYN},
 };
 
 use super::balancer::{THEM, US};
@@ -30,6 +30,8 @@ pub enum Segment {
     Refusal,
     /// The first one of a flow, from the client, proves it; later ones are from either side.
     Ack,
+    /// From either side: it has nothing more to send.
+    Fin,
     /// A UDP datagram, from either side.
     Datagram,
 }
@@ -38,7 +40,7 @@ impl Segment {
     /// TCP or UDP.
     pub const fn protocol(self) -> Protocol {
         match self {
-            Self::Syn | Self::SynAck | Self::Refusal | Self::Ack => Protocol::Tcp,
+            Self::Syn | Self::SynAck | Self::Refusal | Self::Ack | Self::Fin => Protocol::Tcp,
             Self::Datagram => Protocol::Udp,
         }
     }
@@ -48,6 +50,7 @@ impl Segment {
             Self::Syn => SYN,
             Self::SynAck => SYN | ACK,
             Self::Refusal => RST | ACK,
+            Self::Fin => FIN | ACK,
             Self::Ack | Self::Datagram => ACK,
         }
     }

@@ -81,7 +81,12 @@ impl<F: Numbered> Wrapper<F> {
 
     /// Puts the balancer under test.
     pub fn test(&mut self, lb: &Xdp) -> Result<()> {
-        insert(&mut self.object, Program::Lb, lb.fd()?)
+        self.test_fd(lb.fd()?)
+    }
+
+    /// The same by a program's file descriptor.
+    pub fn test_fd(&mut self, lb: &ProgramFd) -> Result<()> {
+        insert(&mut self.object, Program::Lb, lb)
     }
 
     /// Writes tuples, from number `first` on, and sets the kind of all frames.

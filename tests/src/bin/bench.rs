@@ -6,13 +6,13 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use serde_json::json;
 use tests::bench::{
-    checks, cpus, end_to_end, frames, new_flows,
+    checks, cpus, end_to_end, frames, group, new_flows,
     packets::{self, Effort},
     report::Table,
     scale, sharing, sweeps,
 };
 
-/// Measures packets, two CPUs, new flows of each scheduler and in a group, live frames, end-to-end throughput (also of nftables and
+/// Measures packets, two CPUs, new flows of each scheduler and in a group, a group under load, live frames, end-to-end throughput (also of nftables and
 /// HAProxy), thousands of services, https checks, and removals of backends with millions of flows
 #[derive(Parser)]
 #[command(name = "bench")]
@@ -33,6 +33,7 @@ enum Section {
     Cpus,
     NewFlows,
     Sharing,
+    Group,
     Frames,
     EndToEnd,
     Scale,
@@ -56,6 +57,7 @@ fn main() -> Result<ExitCode> {
             Section::Cpus => ("cpus", cpus::measure(if quick { 5 } else { 15 })?),
             Section::NewFlows => ("new_flows", new_flows::measure(if quick { 3 } else { 9 })?),
             Section::Sharing => ("sharing", sharing::measure(if quick { 5 } else { 25 })?),
+            Section::Group => ("group", group::measure(Duration::from_secs(if quick { 10 } else { 60 }))?),
             Section::Frames => ("frames", frames::measure(if quick { 3 } else { 5 })?),
             Section::EndToEnd => ("end_to_end", end_to_end::measure(if quick { 1 } else { 5 })?),
             Section::Scale => ("scale", scale::measure(if quick { 5 } else { 20 })?),
