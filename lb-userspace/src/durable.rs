@@ -10,6 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::Serialize;
+
 /// A step that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: cannot {step}: {source}", path.display())]
@@ -17,6 +19,18 @@ pub struct Failure {
     pub path: PathBuf,
     pub step: &'static str,
     pub source: io::Error,
+}
+
+/// Writes a value as JSON with a line end. The daemon's user and group can read the file.
+pub fn write_json(directory: &Path, name: &str, value: &impl Serialize) -> Result<(), Failure> {
+    let failed = |error: serde_json::Error| Failure {
+        path: directory.join(name),
+        step: "encode",
+        source: error.into(),
+    };
+    let mut bytes = serde_json::to_vec_pretty(value).map_err(failed)?;
+    bytes.push(b'\n');
+    write(directory, name, 0o640, &bytes)
 }
 
 /// Writes a file of this mode in a directory, which is made if there is none.

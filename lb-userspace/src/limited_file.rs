@@ -52,6 +52,14 @@ impl Readers {
     }
 }
 
+/// The same of a file that others may read, if there is one.
+pub fn read_if_present(path: &Path, most: u64) -> Result<Option<Vec<u8>>, Unusable> {
+    match read(path, most, Readers::Anyone) {
+        Err(Unusable::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        outcome => outcome.map(Some),
+    }
+}
+
 /// Reads a file of at most this many bytes. It is refused if others than these can use it.
 pub fn read(path: &Path, most: u64, readers: Readers) -> Result<Vec<u8>, Unusable> {
     // Opening a FIFO would wait for a writer.

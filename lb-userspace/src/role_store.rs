@@ -4,8 +4,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
-    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -13,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     controller::roles::{ClusterId, Fence, Forced, Holder, RoleMemory, ServiceMemory},
-    durable,
+    durable, limited_file,
 };
 
 const VERSION: u32 = 1;
@@ -66,28 +64,14 @@ struct ServiceRow {
 pub fn load(directory: &Path) -> Result<RoleMemory, Unreadable> {
     let path = directory.join(NAME);
     let unreadable = |why: String| Unreadable { path: path.clone(), why };
-    let file = match File::open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(RoleMemory::default()),
-        opened => opened.map_err(|error| unreadable(error.to_string()))?,
-    };
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| unreadable(error.to_string()))?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(unreadable(format!("larger than {MAX_FILE} bytes")));
-    }
+    let bytes = limited_file::read_if_present(&path, MAX_FILE).map_err(|why| unreadable(why.to_string()))?;
+    let Some(bytes) = bytes else { return Ok(RoleMemory::default()) };
     decode(&bytes).map_err(unreadable)
 }
 
 /// Writes the file durably.
 pub fn save(directory: &Path, memory: &RoleMemory) -> Result<(), durable::Failure> {
-    let failed = |source: serde_json::Error| durable::Failure {
-        path: directory.join(NAME),
-        step: "encode",
-        source: source.into(),
-    };
-    let mut bytes = serde_json::to_vec_pretty(&encode(memory)).map_err(failed)?;
-    bytes.push(b'\n');
-    durable::write(directory, NAME, 0o640, &bytes)
+    durable::write_json(directory, NAME, &encode(memory))
 }
 
 pub fn encode(memory: &RoleMemory) -> Stored {

@@ -2,17 +2,13 @@
 //!
 //! A file that cannot be read is an error at start: without it, the services of the file would replace those of the cluster.
 
-use std::{
-    fs::File,
-    io::{self, Read as _},
-    path::Path,
-};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Changes, Document, Revision, Stored};
 use crate::{
-    durable,
+    durable, limited_file,
     problem::{Problem, ProblemKind},
 };
 
@@ -95,30 +91,15 @@ struct Saved {
 pub fn load(directory: &Path) -> Result<Copy, Unreadable> {
     let path = directory.join(NAME);
     let unreadable = |why: String| Unreadable { path: path.display().to_string(), why };
-    let file = match File::open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Copy::default()),
-        opened => opened.map_err(|error| unreadable(error.to_string()))?,
-    };
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| unreadable(error.to_string()))?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(unreadable(format!("larger than {MAX_FILE} bytes")));
-    }
+    let bytes = limited_file::read_if_present(&path, MAX_FILE).map_err(|why| unreadable(why.to_string()))?;
+    let Some(bytes) = bytes else { return Ok(Copy::default()) };
     decode(&bytes).map_err(unreadable)
 }
 
 /// Writes the file durably.
 pub fn save(directory: &Path, copy: &Copy) -> Result<(), durable::Failure> {
-    let failed = |source: serde_json::Error| durable::Failure {
-        path: directory.join(NAME),
-        step: "encode",
-        source: source.into(),
-    };
     let Copy { document, changes, etcd } = copy.clone();
-    let mut bytes =
-        serde_json::to_vec_pretty(&Saved { version: VERSION, document, changes, etcd }).map_err(failed)?;
-    bytes.push(b'\n');
-    durable::write(directory, NAME, 0o640, &bytes)
+    durable::write_json(directory, NAME, &Saved { version: VERSION, document, changes, etcd })
 }
 
 fn decode(bytes: &[u8]) -> Result<Copy, String> {

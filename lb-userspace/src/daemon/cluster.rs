@@ -62,7 +62,11 @@ impl Configuration {
     pub fn overlay(&self) -> Result<Option<Overlay>, Failure> {
         let changes = self.cluster.as_ref().and_then(|(_, copy)| copy.changes.as_ref());
         let read = changes.map(|it| store::decode(it.json.as_bytes())).transpose();
-        read.map_err(|why| Failure::new(Exit::Failed, format!("{}: {why}", copy::NAME)))
+        read.map_err(|why| {
+            let message = format!("{}: the changes of the cluster: {why}", copy::NAME);
+            let hint = "move it away to start with the services of the file and this node's own changes until etcd is read";
+            Failure::new(Exit::Failed, message).hint(hint)
+        })
     }
 }
 
