@@ -15,7 +15,7 @@
 //!   Flood                forged clients                               flood
 //!   Capture              verifies every checksum that passes          capture
 //!   Nodes                two balancers, keepalived, a group           nodes
-//!   Cluster              three balancers, BIRD, a group               cluster, bird
+//!   Trio                 three balancers, BIRD, a group               trio, bird
 //!   failover::Scene      those under load, and events                 failover
 //!   Etcd                 three members of etcd                        etcd
 //! ```
@@ -27,7 +27,6 @@ pub mod address;
 pub mod bird;
 pub mod capture;
 pub mod certificate;
-pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod daemon;
@@ -55,6 +54,7 @@ pub mod rush;
 pub mod story;
 pub mod sweep;
 pub mod topology;
+pub mod trio;
 pub mod visit;
 pub mod wait;
 pub mod web;
@@ -134,7 +134,7 @@ impl Lab {
             Shape::TwoNics | Shape::Routers => &[],
             Shape::OneNic => return pass::pass_everything((&self.switch, "xlb"), &bpffs),
             Shape::Pair => &[self.edge.as_ref(), Some(&self.switch)],
-            Shape::Cluster => &[self.edge.as_ref()],
+            Shape::Trio => &[self.edge.as_ref()],
         };
         let bridges = bridges.iter().flatten();
         let mut ends = bridges.flat_map(|&bridge| shape.balancers().iter().map(move |&port| (bridge, port)));

@@ -124,7 +124,7 @@ impl Live {
         Duration::from_millis(longest.unwrap_or_default())
     }
 
-    /// The connections that have echoed so many bytes.
+    /// The connections that have echoed this number of bytes.
     fn reached(&self, goals: &[u64]) -> usize {
         let pairs = self.meters.iter().zip(goals);
         pairs.filter(|(meter, goal)| meter.echoed.load(Relaxed) >= **goal).count()

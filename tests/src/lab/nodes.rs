@@ -252,7 +252,7 @@ impl Node {
         eventually(TAKES_OVER, &what, learned).map(drop)
     }
 
-    /// Waits until it holds at least so many flows of the other node.
+    /// Waits until it holds at least this number of flows of the other node.
     pub fn wait_until_it_holds_at_least(&self, flows: u64) -> Result<()> {
         let what = format!("{} holds {flows} flows of its peer", self.name);
         let holds = || Ok(self.peer()?["flows_held"].as_u64().is_some_and(|held| held >= flows));

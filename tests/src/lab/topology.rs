@@ -8,14 +8,14 @@
 //!                               └─ web-2 ..                    one Ethernet: what xlb forwards leaves where it came in
 //!   Pair      client ── edge ─┬─ lb-1 ─┬─ switch ─┬─ web-1
 //!                             └─ lb-2 ─┘          └─ web-2 ..  the router's ports to the balancers are on a bridge, too
-//!   Cluster   client ── edge ─┬─ lb-1, lb-2, lb-3               what the router sends to a balancer comes back to the router
+//!   Trio      client ── edge ─┬─ lb-1, lb-2, lb-3               what the router sends to a balancer comes back to the router
 //!                             └─ switch ─┬─ web-1
 //!                                        └─ web-2 ..
 //!   Routers   client ── edge ── xlb ── core ─┬─ web-1
 //!                                            └─ web-2 ..      routers on both sides, for path MTU and next hops
 //! ```
 //!
-//! Addresses are in [`address`]. `switch` and `core` hold a bridge; in `core`, and in `edge` of a pair or cluster, it has an address.
+//! Addresses are in [`address`]. `switch` and `core` hold a bridge; in `core`, and in `edge` of a pair or trio, it has an address.
 
 use anyhow::Result;
 use lb_common::service::Mode;
@@ -51,7 +51,7 @@ pub enum Shape {
     /// Two balancers, each between the clients' router and the switch of the backends. None has the service's addresses.
     Pair,
     /// Three balancers at a router, between clients and backends. None has the service's addresses.
-    Cluster,
+    Trio,
     /// Clients and backends each behind a router.
     Routers,
 }
@@ -62,7 +62,7 @@ impl Shape {
         match self {
             Self::TwoNics | Self::OneNic | Self::Routers => &[],
             Self::Pair => &["lb-1", "lb-2"],
-            Self::Cluster => &["lb-1", "lb-2", "lb-3"],
+            Self::Trio => &["lb-1", "lb-2", "lb-3"],
         }
     }
 }
@@ -132,7 +132,7 @@ impl Network {
             Shape::TwoNics => network.wire_two_nics(),
             Shape::OneNic => network.wire_one_nic(),
             Shape::Pair => network.wire_pair(),
-            Shape::Cluster => network.wire_cluster(),
+            Shape::Trio => network.wire_trio(),
             Shape::Routers => network.wire_routers(),
         }?;
         network.wire_backends(topology)?;
@@ -144,9 +144,9 @@ impl Network {
         let router = |role: &str| create(role).and_then(route_packets);
         let shape = topology.shape;
         let far = shape == Shape::Routers;
-        let has_edge = matches!(shape, Shape::Routers | Shape::Pair | Shape::Cluster);
+        let has_edge = matches!(shape, Shape::Routers | Shape::Pair | Shape::Trio);
         let client = if has_edge { address::far_client } else { address::client };
-        let has_far_backends = matches!(shape, Shape::Routers | Shape::Cluster);
+        let has_far_backends = matches!(shape, Shape::Routers | Shape::Trio);
         let backend = if has_far_backends { address::far_backend } else { address::backend };
         let names = shape.balancers();
         let balancer = |name: &&str| router(name).and_then(keep_addresses);
@@ -171,7 +171,7 @@ impl Network {
             others: names.iter().skip(1).map(balancer).collect::<Result<_>>()?,
             interfaces: match topology.shape {
                 Shape::TwoNics | Shape::Pair | Shape::Routers => vec!["eth0", "eth1"],
-                Shape::OneNic | Shape::Cluster => vec!["eth0"],
+                Shape::OneNic | Shape::Trio => vec!["eth0"],
             },
             switch: if far { router("core")? } else { create("switch")? },
             backends,
@@ -221,9 +221,9 @@ impl Network {
         Ok(())
     }
 
-    fn wire_cluster(&self) -> Result<()> {
+    fn wire_trio(&self) -> Result<()> {
         let Some(edge) = &self.edge else { return Ok(()) };
-        let ports = Shape::Cluster.balancers();
+        let ports = Shape::Trio.balancers();
         self.wire_to_edge(edge, ports)?;
         link::veth((edge, "servers"), (&self.switch, "edge"))?;
         self.join(&["edge"])?;
@@ -314,7 +314,7 @@ impl Network {
         let gateway = match (topology.shape, topology.mode) {
             (Shape::TwoNics | Shape::OneNic | Shape::Pair, Mode::FullNat) => None,
             (Shape::TwoNics | Shape::OneNic | Shape::Pair, Mode::Nat) => Some(address::SOURCE),
-            (Shape::Routers | Shape::Cluster, Mode::FullNat | Mode::Nat) => Some(address::CORE_INSIDE),
+            (Shape::Routers | Shape::Trio, Mode::FullNat | Mode::Nat) => Some(address::CORE_INSIDE),
         };
         for Backend { namespace, address, .. } in &self.backends {
             link::address((namespace, "eth0"), *address)?;

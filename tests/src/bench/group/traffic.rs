@@ -91,7 +91,7 @@ impl Traffic {
         })
     }
 
-    /// The handshakes of so many flows.
+    /// The handshakes of this number of flows.
     fn begin(&mut self, count: u32) -> Result<()> {
         let flows = self.open.end..self.open.end + count;
         self.open.end = flows.end;

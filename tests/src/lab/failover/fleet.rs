@@ -12,13 +12,13 @@ use nix::sys::signal::Signal;
 use super::{ECHO, Load, OLD, Row, configuration};
 use crate::lab::{
     Lab, Server, Web,
-    cluster::{Cluster, sources},
     nodes::Cable,
+    trio::{Trio, sources},
     wait::eventually,
 };
 
 /// A change of the node with this number.
-type Change = fn(&mut Cluster, usize) -> Result<()>;
+type Change = fn(&mut Trio, usize) -> Result<()>;
 /// Which node leaves.
 const VICTIM: usize = 0;
 /// The time limit of a wait for flows.
@@ -40,19 +40,19 @@ pub struct Departure {
 /// A host dies.
 pub const ONE_KILLED: Departure = Departure {
     name: "one of three killed",
-    happens: |cluster, node| cluster.kill(node),
+    happens: |trio, node| trio.kill(node),
     is_noticed: true,
     name_of_end: "it is back, with empty tables",
-    ends: |cluster, node| cluster.bring_back(node),
+    ends: |trio, node| trio.bring_back(node),
 };
 
 /// The operator withdraws a node.
 pub const ONE_DRAINED: Departure = Departure {
     name: "xlb ha drain on one of three",
-    happens: |cluster, node| cluster.nodes[node].xlb.run(&["ha", "drain", "--wait", "10s"]).map(drop),
+    happens: |trio, node| trio.nodes[node].xlb.run(&["ha", "drain", "--wait", "10s"]).map(drop),
     is_noticed: true,
     name_of_end: "xlb ha ready",
-    ends: |cluster, node| cluster.nodes[node].xlb.run(&["ha", "ready"]).map(drop),
+    ends: |trio, node| trio.nodes[node].xlb.run(&["ha", "ready"]).map(drop),
 };
 
 /// All, in the order in which they are shown.
@@ -60,44 +60,44 @@ pub const DEPARTURES: [Departure; 6] = [
     ONE_KILLED,
     Departure {
         name: "link of one of three cut",
-        happens: |cluster, node| cluster.set_cable(node, Cable::Down),
+        happens: |trio, node| trio.set_cable(node, Cable::Down),
         is_noticed: true,
         name_of_end: "link repaired",
-        ends: |cluster, node| {
+        ends: |trio, node| {
             // A cut that ends before the node has taken its addresses off makes it refuse connections until its checks succeed.
-            let is_off = || Ok(!cluster.nodes[node].has_the_addresses()?);
+            let is_off = || Ok(!trio.nodes[node].has_the_addresses()?);
             eventually(SETTLED, "the node has taken its addresses off", is_off)?;
-            cluster.set_cable(node, Cable::Up)
+            trio.set_cable(node, Cable::Up)
         },
     },
     Departure {
         name: "one of three frozen",
-        happens: |cluster, node| cluster.nodes[node].signal_all(Signal::SIGSTOP),
+        happens: |trio, node| trio.nodes[node].signal_all(Signal::SIGSTOP),
         is_noticed: true,
         name_of_end: "it goes on",
-        ends: |cluster, node| cluster.nodes[node].signal_all(Signal::SIGCONT),
+        ends: |trio, node| trio.nodes[node].signal_all(Signal::SIGCONT),
     },
     Departure {
         name: "BIRD killed on one of three",
-        happens: |cluster, node| cluster.birds[node].kill(),
+        happens: |trio, node| trio.birds[node].kill(),
         is_noticed: true,
         name_of_end: "BIRD started again",
-        ends: |cluster, node| cluster.birds[node].start_again(),
+        ends: |trio, node| trio.birds[node].start_again(),
     },
     ONE_DRAINED,
     Departure {
         name: "xlb killed on one of three",
-        happens: |cluster, node| cluster.nodes[node].xlb.kill(),
+        happens: |trio, node| trio.nodes[node].xlb.kill(),
         is_noticed: false,
         name_of_end: "xlb started again",
-        ends: |cluster, node| cluster.nodes[node].xlb.start_again(),
+        ends: |trio, node| trio.nodes[node].xlb.start_again(),
     },
 ];
 
 /// All nodes, their servers, and the load on them.
 pub struct Fleet {
     load: Load,
-    cluster: Cluster,
+    trio: Trio,
     _web: Vec<Web>,
     _echoes: Vec<Server>,
 }
@@ -109,51 +109,51 @@ impl Fleet {
         connections: usize,
         serve: impl FnOnce(&Lab, u16) -> Result<Vec<Server>>,
     ) -> Result<Self> {
-        let lab = Cluster::network(tag)?;
+        let lab = Trio::network(tag)?;
         let (web, echoes) = (lab.web_servers()?, serve(&lab, ECHO)?);
         let mut config = configuration(&lab, Mode::FullNat);
         let sources = sources(lab.balancers().count() as u8);
         config.services.iter_mut().for_each(|service| service.sources = Some(sources.clone()));
-        let cluster = Cluster::start(lab, &config)?;
-        let load = Load::open(&cluster.lab, ECHO, connections)?;
+        let trio = Trio::start(lab, &config)?;
+        let load = Load::open(&trio.lab, ECHO, connections)?;
         sleep(OLD);
-        let fleet = Self { load, cluster, _web: web, _echoes: echoes };
+        let fleet = Self { load, trio, _web: web, _echoes: echoes };
         fleet.wait_until_all_know_all()?;
         Ok(fleet)
     }
 
     /// Something happens to one node, and then the opposite. Returns a row for each.
     pub fn play(&mut self, departure: &Departure) -> Result<[Row; 2]> {
-        let first = self.measure(departure.name, |cluster| {
+        let first = self.measure(departure.name, |trio| {
             let at = Instant::now();
-            (departure.happens)(cluster, VICTIM)?;
+            (departure.happens)(trio, VICTIM)?;
             if departure.is_noticed {
-                cluster.wait_until_it_is_not_routed(VICTIM)?;
+                trio.wait_until_it_is_not_routed(VICTIM)?;
             }
             Ok(at)
         })?;
-        let second = self.measure(departure.name_of_end, |cluster| {
+        let second = self.measure(departure.name_of_end, |trio| {
             let at = Instant::now();
-            (departure.ends)(cluster, VICTIM)?;
-            cluster.wait_until_all_are_routed()?;
+            (departure.ends)(trio, VICTIM)?;
+            trio.wait_until_all_are_routed()?;
             Ok(at)
         })?;
-        ensure!(second.owners.len() == self.cluster.nodes.len(), "{second}: not all nodes are used");
-        self.cluster.nodes[VICTIM].xlb.wait_until_all_are_up()?;
+        ensure!(second.owners.len() == self.trio.nodes.len(), "{second}: not all nodes are used");
+        self.trio.nodes[VICTIM].xlb.wait_until_all_are_up()?;
         self.wait_until_all_know_all()?;
         Ok([first, second])
     }
 
-    fn measure(&mut self, event: &str, happens: impl FnOnce(&mut Cluster) -> Result<Instant>) -> Result<Row> {
-        let Self { load, cluster, .. } = self;
-        let client = cluster.lab.client.clone();
-        let figures = load.during(&client, || happens(cluster))?;
-        Ok(Row { event: event.to_owned(), mode: Mode::FullNat, figures, owners: self.cluster.routed()? })
+    fn measure(&mut self, event: &str, happens: impl FnOnce(&mut Trio) -> Result<Instant>) -> Result<Row> {
+        let Self { load, trio, .. } = self;
+        let client = trio.lab.client.clone();
+        let figures = load.during(&client, || happens(trio))?;
+        Ok(Row { event: event.to_owned(), mode: Mode::FullNat, figures, owners: self.trio.routed()? })
     }
 
     /// Waits until each node can continue each live connection.
     fn wait_until_all_know_all(&self) -> Result<()> {
-        for node in &self.cluster.nodes {
+        for node in &self.trio.nodes {
             node.wait_until_it_shares()?;
             let what = format!("{} knows all {} live connections", node.name, self.load.connections);
             eventually(SETTLED, &what, || Ok(node.flows("echo")?.len() >= self.load.connections))?;

@@ -26,7 +26,7 @@ const AROUND: Duration = Duration::from_millis(500);
 /// A live connection without an echo for so long after the event is broken.
 const BROKEN: Duration = Duration::from_secs(5);
 
-/// An outage is over when so many new connections in a row are answered: those of 100 ms.
+/// An outage is over when this number of new connections in a row are answered: those of 100 ms.
 const SERVED: usize = 20;
 /// A connection that began so long before the event may fail because of it.
 const IN_FLIGHT: Duration = Duration::from_millis(100);

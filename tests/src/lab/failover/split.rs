@@ -74,7 +74,7 @@ fn wait_until_tables_agree(both: &Nodes) -> Result<Duration> {
     })
 }
 
-/// The router and the servers send IPv4 to the first node, and IPv6 to the second, whoever announces the addresses.
+/// The router and the servers send IPv4 to the first node, and IPv6 to the second, whichever node announces the addresses.
 fn steer(both: &Nodes) -> Result<()> {
     for (family, node) in Family::ALL.into_iter().zip(&both.nodes) {
         for (host, device, address, interface) in neighbours(both)? {

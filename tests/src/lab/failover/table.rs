@@ -12,7 +12,7 @@ use crate::lab::story::Story;
 /// New connections are served again within this time.
 const SERVED: Duration = Duration::from_millis(500);
 
-/// Of so many new connections, at most one fails apart from the outage: a switch drops frames while it gets no CPU.
+/// Of this number of new connections, at most one fails apart from the outage: a switch drops frames while it gets no CPU.
 const STRAY: usize = 100;
 
 /// What became of the load in one event.

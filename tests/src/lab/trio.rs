@@ -23,7 +23,7 @@ use super::{
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The lab, and all nodes.
-pub struct Cluster {
+pub struct Trio {
     /// `lb-1` first.
     pub nodes: Vec<Node>,
     /// BIRD of each node.
@@ -33,10 +33,10 @@ pub struct Cluster {
     pub lab: Lab,
 }
 
-impl Cluster {
+impl Trio {
     /// The network. The servers must run before the nodes start.
     pub fn network(tag: &'static str) -> Result<Lab> {
-        let lab = Lab::build(&Topology::new(tag, Shape::Cluster))?;
+        let lab = Lab::build(&Topology::new(tag, Shape::Trio))?;
         let edge = edge(&lab)?;
         for family in ["ipv4", "ipv6"] {
             // Hashes addresses, protocol and ports of the packet. Policy 1 takes the hash of the sender's socket where a veth
@@ -66,13 +66,13 @@ impl Cluster {
             birds.push(Bird::start(&lab, host, &node.name, &printed)?);
             nodes.push(node);
         }
-        let cluster = Self { nodes, birds, router, lab };
-        for node in &cluster.nodes {
+        let trio = Self { nodes, birds, router, lab };
+        for node in &trio.nodes {
             node.xlb.wait_until_all_are_up()?;
             node.wait_until_it_shares()?;
         }
-        cluster.wait_until_all_are_routed()?;
-        Ok(cluster)
+        trio.wait_until_all_are_routed()?;
+        Ok(trio)
     }
 
     /// The names of the nodes that the router sends packets of both families to.
@@ -135,7 +135,7 @@ impl Cluster {
     }
 }
 
-/// What services of a cluster send from.
+/// What services of a trio send from.
 pub fn sources(nodes: u8) -> Vec<IpAddr> {
     (1..=nodes).flat_map(sources_of).collect()
 }
