@@ -8,10 +8,11 @@ use tokio::net::{
     tcp::{OwnedReadHalf, OwnedWriteHalf},
 };
 
-use super::{Engine, Row, lines::Lines};
+use super::{Engine, Row, SETTLED, lines::Lines};
 use crate::lab::{
     Backend, Family, Lab,
     redis::{self, Redis, USERS},
+    wait::eventually,
 };
 
 /// The name of the server is that of its file.
@@ -33,7 +34,9 @@ impl Engine for Redis {
         let primary = Self::start(lab, 1, USERS)?;
         let candidate = Self::start(lab, 2, &replica_of(&primary))?;
         let replica = Self::start(lab, 3, &replica_of(&candidate))?;
-        Ok([primary, candidate, replica])
+        let servers = [primary, candidate, replica];
+        wait_until_a_write_reaches_all(&servers)?;
+        Ok(servers)
     }
 
     fn backend(&self) -> &Backend {
@@ -86,4 +89,14 @@ async fn run(session: &mut Lines<OwnedWriteHalf, OwnedReadHalf>, script: &str) -
         bail!("the server does not know its name")
     }
     Ok(text)
+}
+
+/// A primary sends nothing before the first acknowledgement of a replica, which may be a second after the link is up.
+fn wait_until_a_write_reaches_all(servers: &[Redis]) -> Result<()> {
+    servers[0].ask(&["SET", "reached", "yes"])?;
+    for server in servers {
+        let what = format!("a write reaches Redis on {}", server.backend.name);
+        eventually(SETTLED, &what, || Ok(server.ask(&["GET", "reached"])? == "yes"))?;
+    }
+    Ok(())
 }
