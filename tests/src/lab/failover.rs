@@ -22,7 +22,7 @@ use anyhow::{Result, ensure};
 use lb_common::{net::Protocol, service::Mode};
 
 pub use self::{
-    events::{DRAINED, EVENTS, Event, FRONT_CUT, KILLED, XLB_KILLED},
+    events::{DRAINED, EVENTS, Event, FRONT_CUT, KEEPALIVED_KILLED, KILLED, XLB_KILLED},
     fleet::{DEPARTURES, Departure, Fleet, ONE_DRAINED, ONE_KILLED},
     load::Load,
     split::Split,

@@ -286,13 +286,19 @@ impl Node {
             gateways.iter().for_each(|gateway| words.extend(["--also", gateway]));
         }
         fs::write(&fragment, self.namespace.run(&words)?)?;
+        let pids = ["keepalived.pid", "vrrp.pid"].map(|name| self.directory.join(name));
+        // A killed process may be a zombie for seconds, if process 1 is slow to reap it. keepalived takes it for a daemon that
+        // runs, and ends.
+        pids.iter().filter(|file| file.exists()).try_for_each(fs::remove_file)?;
         let log = File::options().create(true).append(true).open(self.directory.join("keepalived.log"))?;
-        let pid = |name: &str| self.directory.join(name).display().to_string();
         let mut command = self.namespace.command("keepalived");
         command
             .args(["--dont-fork", "--vrrp", "--log-console", "--log-detail"])
             .args(["--use-file", &fragment.display().to_string()])
-            .args(["--pid", &pid("keepalived.pid"), "--vrrp_pid", &pid("vrrp.pid")])
+            .arg("--pid")
+            .arg(&pids[0])
+            .arg("--vrrp_pid")
+            .arg(&pids[1])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);

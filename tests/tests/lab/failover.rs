@@ -6,7 +6,10 @@ use anyhow::{Result, ensure};
 use lb_common::service::Mode;
 use tests::lab::{
     Lab,
-    failover::{DRAINED, Event, FRONT_CUT, Fleet, KILLED, ONE_DRAINED, ONE_KILLED, Row, Scene, XLB_KILLED},
+    failover::{
+        DRAINED, Event, FRONT_CUT, Fleet, KEEPALIVED_KILLED, KILLED, ONE_DRAINED, ONE_KILLED, Row, Scene,
+        XLB_KILLED,
+    },
 };
 
 /// Live connections, of both families together.
@@ -28,7 +31,7 @@ fn live_connections_go_on_in_full_nat_mode_and_while_both_nodes_are_active() -> 
 
 #[test]
 fn live_connections_go_on_in_nat_mode() -> Result<()> {
-    play("overnat", Mode::Nat, &[KILLED, FRONT_CUT])?.end()
+    play("overnat", Mode::Nat, &[KILLED, FRONT_CUT, KEEPALIVED_KILLED])?.end()
 }
 
 #[test]

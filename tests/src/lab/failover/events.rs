@@ -45,6 +45,16 @@ pub const FRONT_CUT: Event = Event {
     ends: |both, node| both.set_front(node, Cable::Up),
 };
 
+/// keepalived is killed, and nothing else: the addresses stay there, too.
+pub const KEEPALIVED_KILLED: Event = Event {
+    name: "keepalived killed",
+    shown: "kill -9 of both processes of keepalived, so that the addresses stay there, too",
+    happens: |both, node| both.nodes[node].kill_keepalived(),
+    moves: true,
+    name_of_end: "keepalived started again",
+    ends: |both, node| both.nodes[node].start_keepalived(),
+};
+
 /// xlb is killed, and nothing else.
 pub const XLB_KILLED: Event = Event {
     name: "xlb killed",
@@ -104,14 +114,7 @@ pub const EVENTS: [Event; 9] = [
         name_of_end: "it goes on",
         ends: |both, node| both.nodes[node].signal_all(Signal::SIGCONT),
     },
-    Event {
-        name: "keepalived killed",
-        shown: "kill -9 of both processes of keepalived, so that the addresses stay there, too",
-        happens: |both, node| both.nodes[node].kill_keepalived(),
-        moves: true,
-        name_of_end: "keepalived started again",
-        ends: |both, node| both.nodes[node].start_keepalived(),
-    },
+    KEEPALIVED_KILLED,
     Event {
         name: "quorum lost on one node",
         shown: "nft add rule ... drop         # health checks of the active node",
