@@ -111,6 +111,11 @@ impl Spec {
         self.services.iter().flat_map(|service| service.addresses()).collect()
     }
 
+    /// What clients connect to.
+    pub fn listen_addresses(&self) -> BTreeSet<IpAddr> {
+        self.services.iter().flat_map(|service| service.listen.iter().map(SocketAddr::ip)).collect()
+    }
+
     /// What is wrong with the files that health checks name, one line for each service.
     pub fn unusable_files(&self) -> Vec<String> {
         let of = |service: &Shared<Service>| {

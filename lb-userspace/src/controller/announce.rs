@@ -8,7 +8,8 @@
 //!   the daemon stops or dies ─▶ they stay: traffic flows
 //! ```
 //!
-//! An address that the operator has put on the device is never touched.
+//! Sources are added before listen addresses, and taken off after them: where a client's SYN comes, the backend's answer must come,
+//! too. An address that the operator has put on the device is never touched.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -153,7 +154,10 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let placed = self.host.placed()?;
         let withdrawal = if self.is_unfit() { Withdrawal::AtOnce } else { Withdrawal::AfterHold };
         let needed = self.needed_addresses(withdrawal);
-        let Changes { add, remove } = self.announce.changes(&needed, withdrawal, placed, now);
+        let Changes { mut add, mut remove } = self.announce.changes(&needed, withdrawal, placed, now);
+        let listens = self.state.spec().listen_addresses();
+        add.sort_by_key(|address| listens.contains(address));
+        remove.sort_by_key(|it| !listens.contains(&it.net.addr()));
         let device = self.announce.device.clone().unwrap_or_default();
         let mut outcome = Ok(());
         for it in remove {

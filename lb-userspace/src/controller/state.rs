@@ -317,7 +317,7 @@ impl State {
     }
 
     /// The path of packets to a backend. With full-nat, the first of the service's sources in that family that
-    /// this host has is the source of route lookups and probes.
+    /// this host has is the source of route lookups.
     pub fn path(&self, service: &Service, backend: &Backend) -> Path {
         let to = backend.address.ip();
         let is_usable =
@@ -375,14 +375,22 @@ impl State {
         let mut address = backend.address;
         address.set_port(check.port.unwrap_or(address.port()));
         let known = self.health(service, backend);
-        let source = self.path(service, backend).from;
         Some(Target {
             backend: BackendName::new(&service.name, &backend.name),
             address,
-            source,
+            source: self.probe_source(service, backend),
             check,
             known,
         })
+    }
+
+    /// `None`: the host chooses. Answers to a source that is announced go to a peer while the router has no route to this node,
+    /// and the peer refuses them; the backend is as healthy as before.
+    fn probe_source(&self, service: &Service, backend: &Backend) -> Option<IpAddr> {
+        match self.brings_addresses {
+            true => None,
+            false => self.path(service, backend).from,
+        }
     }
 
     /// The paths whose next hops must be resolved.

@@ -30,6 +30,20 @@ fn addresses_are_added_at_once_and_taken_off_after_a_hold() {
 }
 
 #[test]
+fn answers_of_backends_reach_this_node_before_packets_of_clients_do_and_after_them() {
+    let listen = vec![socket("192.0.2.10:80"), socket("[2001:db8::10]:80")];
+    let sources = ["10.0.0.1", "fd00::1"].map(|source| source.parse().unwrap()).into();
+    let mut world = announcing(vec![Service { listen, sources, ..web(Protocol::Tcp) }]);
+
+    world.probed("web/web-1", Health::Up);
+    world.ask(|reply| Request::DrainNode { is_drained: true, reply }).unwrap();
+
+    let (added, taken_off) = world.host().placements.split_at(4);
+    assert_eq!(added, ["+10.0.0.1", "+fd00::1", "+192.0.2.10", "+2001:db8::10"]);
+    assert_eq!(taken_off, ["-192.0.2.10", "-2001:db8::10", "-10.0.0.1", "-fd00::1"]);
+}
+
+#[test]
 fn a_service_that_flaps_changes_nothing() {
     let mut world = announcing(vec![web(Protocol::Tcp)]);
     world.probed("web/web-1", Health::Up);

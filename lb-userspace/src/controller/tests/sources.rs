@@ -3,7 +3,7 @@
 use lb_common::service::Mode;
 
 use super::*;
-use crate::event::Path;
+use crate::{event::Path, spec::Announce};
 
 #[test]
 fn backends_are_looked_up_and_probed_from_the_source_that_they_see() {
@@ -31,6 +31,20 @@ fn backends_are_looked_up_and_probed_from_the_source_that_they_see() {
         assert_eq!(*world.hops.borrow(), to.map(|to| Path { to, from }).into(), "{case}");
         assert_eq!(world.serving(), ["web-1", "web-2", "web-3"], "{case}: all serve before the new lookup");
     }
+}
+
+#[test]
+fn a_node_that_announces_its_source_is_no_less_healthy_while_answers_to_that_go_elsewhere() {
+    let announce = Some(Announce { device: "lo".into() });
+    let mut world = World::unprobed_of(Spec { announce, ..spec(vec![web(Protocol::Tcp)]) });
+    world.host().addresses = ["10.0.0.1".parse().unwrap()].into();
+
+    world.absorb(Event::LinksChanged);
+
+    let probed_from: Vec<_> = world.targets.borrow().iter().map(|target| target.source).collect();
+    assert_eq!(probed_from, [None; 3]);
+    let from = Some("10.0.0.1".parse().unwrap());
+    assert!(world.hops.borrow().iter().all(|path| path.from == from), "routes are those of its flows");
 }
 
 #[test]

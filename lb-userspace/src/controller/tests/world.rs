@@ -62,6 +62,8 @@ pub struct FakeHost {
     pub tracked: Vec<i16>,
     /// What is on the device of `[announce]`.
     pub placed: BTreeSet<Placed>,
+    /// `+` an address that was added, `-` one that was taken off.
+    pub placements: Vec<String>,
     /// Addresses cannot be changed.
     pub is_read_only: bool,
     /// Saving fails.
@@ -179,6 +181,7 @@ impl Host for FakeHost {
             bail!("cannot add {address} to lo: not permitted");
         }
         self.placed.insert(placed(address, Owner::Xlb));
+        self.placements.push(format!("+{address}"));
         self.addresses.insert(address);
         Ok(())
     }
@@ -189,6 +192,7 @@ impl Host for FakeHost {
         }
         assert!(address.is_ours && self.placed.remove(address), "not an address of xlb: {address:?}");
         self.addresses.remove(&address.net.addr());
+        self.placements.push(format!("-{}", address.net.addr()));
         Ok(())
     }
 
@@ -236,6 +240,7 @@ impl World {
             is_detached: false,
             tracked: Vec::new(),
             placed: BTreeSet::new(),
+            placements: Vec::new(),
             is_read_only: false,
             is_full: false,
             group: None,
@@ -308,6 +313,7 @@ impl World {
             is_detached: false,
             tracked: Vec::new(),
             placed: host.placed.clone(),
+            placements: Vec::new(),
             is_read_only: false,
             group: host.group.clone(),
             shared: None,
