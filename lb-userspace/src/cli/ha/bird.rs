@@ -40,17 +40,29 @@ impl Node<'_> {
              protocol direct xlb_addresses {{\n{}    interface \"{device}\";\n}}\n\n\
              # A router that is silent for 300 ms is taken for dead, and this node by the router.\n\
              protocol bfd xlb_bfd {{\n    interface {} {{\n        min rx interval 100 ms;\n        \
-             min tx interval 100 ms;\n        multiplier 3;\n    }};\n}}\n",
+             min tx interval 100 ms;\n        multiplier 3;\n    }};\n    \
+             # They outlive the sessions of BGP. Otherwise, the router may follow one that BIRD has given up,\n    \
+             # and end BGP 3 s after it was up.\n{}}}\n",
             self.file.display(),
             self.router_id(),
             self.families().iter().map(|family| format!("    {};\n", channel(*family))).collect::<String>(),
             quoted(&self.interfaces()),
+            self.distinct_neighbors().map(|it| self.bfd_session(it)).collect::<String>(),
         );
-        let mut seen = BTreeSet::new();
-        for (place, neighbor) in self.neighbors.iter().filter(|it| seen.insert(**it)).enumerate() {
-            text += &self.session(place + 1, *neighbor);
+        for (place, neighbor) in self.distinct_neighbors().enumerate() {
+            text += &self.session(place + 1, neighbor);
         }
         Ok(text)
+    }
+
+    fn distinct_neighbors(&self) -> impl Iterator<Item = IpAddr> {
+        let mut seen = BTreeSet::new();
+        self.neighbors.iter().copied().filter(move |it| seen.insert(*it))
+    }
+
+    fn bfd_session(&self, neighbor: IpAddr) -> String {
+        let device = interface_of(neighbor, self.networks).map(|it| format!(" dev \"{it}\""));
+        format!("    neighbor {neighbor}{};\n", device.unwrap_or_default())
     }
 
     fn device(&self) -> Result<&str, Failure> {
