@@ -12,7 +12,7 @@
 //! | [`least::of`] | the same, of two that the hash of the tuple chooses | `random-two` |
 
 pub mod ejection;
-mod hash;
+pub mod hash;
 pub mod least;
 pub mod offer;
 mod turn;

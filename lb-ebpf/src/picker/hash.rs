@@ -11,24 +11,34 @@ use lb_common::{
 use crate::{
     family::{Family, Tuple},
     storage::Maps,
-    table::{hash::reduce, scratch::Scratch},
+    table::{
+        hash::{Keys, reduce},
+        scratch::Scratch,
+    },
 };
 
 /// By the client's address alone: its flows have one slot.
 #[inline(always)]
 pub fn of_source<F: Family>(maps: &impl Maps, flow: &Scratch<F>, slots: SlotRange) -> PoolSlot {
-    let source = flow.tuple.get().source;
-    let destination = F::from_key(Address::default());
-    slot(maps, &Tuple::<F> { source, destination, ports: Ports::from_raw(0), protocol: 0 }, slots)
+    source_slot(&maps.settings().hash_keys, &flow.tuple.get(), slots.length)
 }
 
 /// By the whole tuple.
 #[inline(always)]
 pub fn of_flow<F: Family>(maps: &impl Maps, flow: &Scratch<F>, slots: SlotRange) -> PoolSlot {
-    slot(maps, &flow.tuple.get(), slots)
+    flow_slot(&maps.settings().hash_keys, &flow.tuple.get(), slots.length)
 }
 
+/// The slot of this client, of `length` slots.
 #[inline(always)]
-fn slot<F: Family>(maps: &impl Maps, tuple: &Tuple<F>, slots: SlotRange) -> PoolSlot {
-    PoolSlot(reduce(F::hash(&maps.settings().hash_keys, tuple) as u32, slots.length))
+pub fn source_slot<F: Family>(keys: &Keys, tuple: &Tuple<F>, length: u32) -> PoolSlot {
+    let destination = F::from_key(Address::default());
+    let source = Tuple { destination, ports: Ports::from_raw(0), protocol: 0, ..*tuple };
+    flow_slot(keys, &source, length)
+}
+
+/// The slot of this tuple, of `length` slots.
+#[inline(always)]
+pub fn flow_slot<F: Family>(keys: &Keys, tuple: &Tuple<F>, length: u32) -> PoolSlot {
+    PoolSlot(reduce(F::hash(keys, tuple) as u32, length))
 }

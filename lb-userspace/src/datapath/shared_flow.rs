@@ -2,7 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use lb_common::net::Protocol;
+use lb_common::net::{Address, Be16, Ports, Protocol};
+use lb_ebpf::family::{Family, Tuple};
 
 /// Nothing in it depends on the maps of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,4 +22,27 @@ pub struct SharedFlow {
     pub answer: Option<u32>,
     /// Time since the last packet.
     pub idle: Duration,
+}
+
+impl SharedFlow {
+    /// The tuple of its requests. The family is that of its addresses.
+    pub fn request<F: Family>(&self) -> Tuple<F> {
+        self.tuple(self.client, self.listen)
+    }
+
+    /// The tuple of its replies.
+    pub fn reply<F: Family>(&self) -> Tuple<F> {
+        self.tuple(self.backend, self.source)
+    }
+
+    fn tuple<F: Family>(&self, source: SocketAddr, destination: SocketAddr) -> Tuple<F> {
+        let address = |it: SocketAddr| F::from_key(Address::from(it.ip()));
+        let port = |it: SocketAddr| Be16::new(it.port());
+        Tuple {
+            source: address(source),
+            destination: address(destination),
+            ports: Ports::new(port(source), port(destination)),
+            protocol: self.protocol.number().into(),
+        }
+    }
 }

@@ -10,7 +10,6 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -23,12 +22,12 @@ use lb_common::{
     backend::BackendId,
     clock::{Age, Ticks},
     flow::{Control, FlowId, Owner, Proof, RecordIndex, State, WAYS},
-    net::{Address, Ports, Protocol},
+    net::Protocol,
     service::Mode,
     settings::Settings,
 };
 use lb_ebpf::{
-    family::{Family, Tuple},
+    family::Family,
     table::{
         adopt::{self, Foreign, Place, Refusal},
         record::{self, by_index},
@@ -365,23 +364,12 @@ fn end_flow<F: Family>(
 fn foreign<F: Family>(flow: &SharedFlow, place: &Placement, now: Ticks) -> Foreign<F> {
     let owner = Owner::new(place.backend, place.mode, flow.protocol.number());
     Foreign {
-        request: tuple(flow.client, flow.listen, flow.protocol),
-        reply: tuple(flow.backend, flow.source, flow.protocol),
+        request: flow.request(),
+        reply: flow.reply(),
         owner,
         answer: flow.answer,
         seen: now.earlier_by(ticks(flow.idle)),
         seen_before: place.seen_before,
-    }
-}
-
-fn tuple<F: Family>(source: SocketAddr, destination: SocketAddr, protocol: Protocol) -> Tuple<F> {
-    let address = |it: SocketAddr| F::from_key(Address::from(it.ip()));
-    let port = |it: SocketAddr| lb_common::net::Be16::new(it.port());
-    Tuple {
-        source: address(source),
-        destination: address(destination),
-        ports: Ports::new(port(source), port(destination)),
-        protocol: protocol.number().into(),
     }
 }
 

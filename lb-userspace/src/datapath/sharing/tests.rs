@@ -1,3 +1,5 @@
+use std::net::SocketAddr;
+
 use lb_common::{backend::Backend, net::V4};
 use lb_ebpf::table::{
     reply_index::{self, Owner as ReplyOwner},
@@ -107,12 +109,12 @@ fn packets_of_both_directions_find_the_flow_of_another_node() {
     let adopted = node.adopt(&flow(1000)).unwrap();
     let (table, settings) = (&node.flows.v4, &node.tables.settings);
 
-    let request = tuple::<V4>(flow(1000).client, flow(1000).listen, Protocol::Tcp);
+    let request = flow(1000).request::<V4>();
     let hash = V4::hash(&settings.keys, &request);
     let found = record::at_home(table, &request, hash, settings.shape4).unwrap().unwrap();
     assert_eq!(found.index, adopted.id.record());
 
-    let reply = tuple::<V4>(flow(1000).backend, flow(1000).source, Protocol::Tcp);
+    let reply = flow(1000).reply::<V4>();
     let hash = V4::hash(&settings.keys, &reply);
     let owner = reply_index::reply(table, &reply, hash, settings.shape4).unwrap();
     assert!(matches!(owner, ReplyOwner::Flow(it) if it.index == found.index));
