@@ -13,6 +13,7 @@
 //! ended, the next one begins with all flows.
 
 mod accept;
+pub mod computation;
 mod dial;
 pub mod digest;
 pub mod exchange;

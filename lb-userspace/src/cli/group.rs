@@ -71,7 +71,7 @@ fn facts(group: &Group) -> Vec<(&'static str, String)> {
 fn table(group: &Group, is_wide: bool) -> Table {
     let mut header = vec!["PEER", "RECEIVING", "COMPLETE", "HELD", "SENDING", "LAG", "RESYNCS"];
     if is_wide {
-        header.extend(["RECEIVED", "ENDED", "SKIPPED", "SENT", "ADDRESS"]);
+        header.extend(["RECEIVED", "ENDED", "SKIPPED", "SENT", "COMPUTED", "ADDRESS"]);
     }
     let mut table = Table::new(&header);
     let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
@@ -93,8 +93,9 @@ fn table(group: &Group, is_wide: bool) -> Table {
         ];
         if is_wide {
             let skipped: u64 = peer.flows_skipped_total.values().sum();
-            let counts = [peer.flows_received_total, peer.flows_ended_total, skipped, peer.flows_sent_total];
-            cells.extend(counts.map(|count| count.to_string()));
+            let received = [peer.flows_received_total, peer.flows_ended_total, skipped];
+            let sent = [peer.flows_sent_total, peer.flows_computed_total];
+            cells.extend(received.iter().chain(&sent).map(u64::to_string));
             cells.push(peer.address.map_or_else(dash, |address| address.to_string()));
         }
         table.row(tone(peer), cells);

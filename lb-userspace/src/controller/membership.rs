@@ -103,29 +103,29 @@ impl<D: Datapath, H: Host> Controller<D, H> {
             self.membership.digests = Some((Arc::clone(&spec), digests(&spec)));
         }
         let digests = self.membership.digests.as_ref().map(|(_, digests)| digests.clone());
-        View {
-            listens: services.iter().map(|(listen, _)| *listen).collect(),
-            services: services.into_iter().collect(),
-            digests: digests.unwrap_or_default(),
-            hash_key: digest::of_key(&spec.hash.key),
-        }
+        View::new(services, digests.unwrap_or_default(), &spec.hash.key)
     }
 
     fn service_view(&self, service: &Service) -> ServiceView {
         let number = identity::number(&self.have, service);
         let backends = number.map(|number| self.have.backends_by_address(number)).unwrap_or_default();
         ServiceView {
+            name: service.name.clone(),
             mode: service.mode,
             sources: service.all_sources().collect(),
             backends: backends.into_iter().map(|(address, backend)| (address, backend.id)).collect(),
             is_active: self.state.presence(service) != Presence::Standby,
+            computation: None,
         }
     }
 }
 
 fn digests(spec: &Spec) -> Vec<ServiceDigest> {
-    let of =
-        |service: &Service| ServiceDigest { name: service.name.clone(), digest: digest::digest(service) };
+    let of = |service: &Service| ServiceDigest {
+        name: service.name.clone(),
+        digest: digest::digest(service),
+        ..ServiceDigest::default()
+    };
     let mut digests: Vec<_> = spec.services.iter().map(|service| of(service)).collect();
     digests.sort_by(|a, b| a.name.cmp(&b.name));
     digests

@@ -28,6 +28,12 @@ pub fn of_key(key: &HashKey) -> u64 {
     first(&b"hash key ".iter().copied().chain(words).collect::<Vec<_>>())
 }
 
+/// Equal if nodes compute the same backends for the flows of a service. Never 0. `service`, `key`: their digests.
+pub fn of_computation(service: u64, key: u64) -> u64 {
+    // The number is that of the way in which slots are filled and chosen.
+    first(format!("computation 1 {service:016x} {key:016x}").as_bytes()).max(1)
+}
+
 fn first(bytes: &[u8]) -> u64 {
     hash(&SHA256, bytes).as_ref().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
 }
@@ -153,6 +159,13 @@ address = "[fd00::11]:8080"
         assert_eq!(of_key(&HashKey::new([1, 2, 3, 4, 5, 6])), 0x4c55_c8fd_8f08_9e2f);
         assert_ne!(of_key(&HashKey::new([1, 2, 3, 4, 5, 7])), of_key(&HashKey::new([1, 2, 3, 4, 5, 6])));
         assert_eq!(of_key(&HashKey::default()), 0);
+    }
+
+    #[test]
+    fn a_computation_is_that_of_a_service_and_a_key_and_never_changes() {
+        assert_eq!(of_computation(1, 2), 0xa553_75b1_7104_313b);
+        assert_ne!(of_computation(1, 3), of_computation(1, 2));
+        assert_ne!(of_computation(3, 2), of_computation(1, 2));
     }
 
     fn ip(text: &str) -> std::net::IpAddr {

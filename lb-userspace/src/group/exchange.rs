@@ -10,8 +10,10 @@
 //! chunk is newer than it.
 
 mod changes;
+mod computed;
 mod copies;
 mod incoming;
+mod outgoing;
 mod peer;
 mod subscriber;
 mod subscription;
@@ -29,19 +31,18 @@ use std::{
 use lb_common::{clock::Ticks, flow::FlowId, net::Protocol};
 
 use self::{
-    changes::{Changes, numbered, round},
     copies::{Copies, Origin},
     peer::Peer,
-    subscriber::{Next, Subscriber},
+    subscriber::Subscriber,
 };
 use super::{
     port::{Input, PeerNumber},
     status::{GroupStatus, PeerStatus},
     view::View,
-    wire::{FRAME_ITEMS, Flow, Frame, Hello, Round},
+    wire::Hello,
 };
 use crate::{
-    datapath::{FlowEvents, Reading, SharedTables},
+    datapath::{FlowEvents, SharedTables},
     spec::Group,
 };
 
@@ -141,7 +142,7 @@ impl<E: FlowEvents> Exchange<E> {
         if has_other_services {
             for number in 0..self.peers.len() {
                 self.send_services(number, now.instant);
-                self.compare_services(number);
+                self.compare_services(number, now.instant);
             }
         }
     }
@@ -169,10 +170,8 @@ impl<E: FlowEvents> Exchange<E> {
     pub fn absorb(&mut self, input: Input, now: Moment) {
         match input {
             Input::Subscribed { peer, connection, hello, outbox } => {
-                let Some(it) = self.peers.get_mut(peer.0) else { return };
-                it.forget_subscriber();
-                it.meet(&hello);
-                it.subscriber = Some(Subscriber::new(connection, outbox, now.instant));
+                let subscriber = Subscriber::new(connection, outbox, now.instant);
+                self.subscribed(peer, &hello, subscriber, now.instant);
             }
             Input::Acknowledged { peer, connection, sequence } => {
                 let subscriber = self.peers.get_mut(peer.0).and_then(|it| it.subscriber.as_mut());
@@ -186,13 +185,17 @@ impl<E: FlowEvents> Exchange<E> {
                     it.forget_subscriber();
                 }
             }
-            Input::Connected { peer, connection, hello } => self.connected(peer, connection, &hello),
+            Input::Connected { peer, connection, hello } => {
+                self.connected(peer, connection, &hello, now.instant)
+            }
             Input::Received { peer, connection, frame } => {
                 if self.is_current(peer, connection) {
                     self.receive(peer, frame, now);
                 }
             }
-            Input::Disconnected { peer, connection, why } => self.disconnected(peer, connection, why),
+            Input::Disconnected { peer, connection, why } => {
+                self.disconnected(peer, connection, why, now.instant)
+            }
         }
     }
 
@@ -227,6 +230,7 @@ impl<E: FlowEvents> Exchange<E> {
                 skipped: peer.skipped.clone(),
                 is_subscribed: subscriber.is_some(),
                 sent: peer.sent + subscriber.map_or(0, |it| it.sent),
+                computed: peer.computed.count,
                 resyncs: peer.resyncs + subscriber.map_or(0, |it| it.resyncs),
                 lag: subscriber.map_or(Duration::ZERO, |it| it.lag(now)),
                 differs: peer.differs.clone(),
@@ -254,103 +258,19 @@ impl<E: FlowEvents> Exchange<E> {
         self.await_rounds();
     }
 
-    /// Reads what has changed, and tells all subscribers.
-    fn send_changes(&mut self, now: Moment) {
-        let mut ids = std::mem::take(&mut self.ids);
-        self.tables.take(IDS, &mut ids);
-        let lost = self.tables.take_lost();
-        if lost > 0 {
-            self.events_lost += lost;
-            self.peers.iter_mut().filter_map(|peer| peer.subscriber.as_mut()).for_each(Subscriber::restart);
-        }
-        let mut changes = Changes::default();
-        for id in ids.drain(..) {
-            match self.tables.read(id, now.ticks) {
-                Reading::Shared(flow, _) => {
-                    self.copies.remove(id);
-                    changes.flows.push((&flow).into());
-                }
-                Reading::Ended(flow, ending) => {
-                    self.copies.remove(id);
-                    changes.ended.push(Flow::ended(&flow, ending));
-                }
-                Reading::Gone => {
-                    self.copies.remove(id);
-                }
-            }
-        }
-        self.ids = ids;
-        for frame in changes.into_frames(&mut self.sequence) {
-            for subscriber in self.peers.iter_mut().filter_map(|peer| peer.subscriber.as_mut()) {
-                subscriber.send(&frame, now.instant);
-            }
-        }
-    }
-
-    /// Goes on with the round of a subscriber.
-    fn send_round(&mut self, number: usize, now: Moment) {
-        let Self { tables, copies, peers, sequence, .. } = self;
-        let Some(subscriber) = peers[number].subscriber.as_mut() else { return };
-        match subscriber.next(now.instant) {
-            Next::Nothing => {}
-            Next::Begin => {
-                subscriber.advance(Some(0), now.instant);
-                subscriber.send(&numbered(sequence, round(Round::Begin)), now.instant);
-                // A peer that was behind has missed changes of them.
-                self.send_services(number, now.instant);
-            }
-            Next::Chunk(from) => {
-                let (mut changes, mut gained) = (Changes::default(), Changes::default());
-                let next = tables.walk(from, now.ticks, &mut |id, flow, seen| {
-                    if copies.has(id, seen) {
-                        return;
-                    }
-                    if copies.remove(id) {
-                        gained.flows.push((&flow).into());
-                    }
-                    changes.flows.push((&flow).into());
-                });
-                for frame in changes.into_frames(sequence) {
-                    subscriber.send(&frame, now.instant);
-                }
-                if next.is_none() {
-                    subscriber.send(&numbered(sequence, round(Round::End)), now.instant);
-                }
-                subscriber.advance(next, now.instant);
-                // Their former owners stop to mention them.
-                for frame in gained.into_frames(sequence) {
-                    let others = peers.iter_mut().enumerate().filter(|(other, _)| *other != number);
-                    for subscriber in others.filter_map(|(_, peer)| peer.subscriber.as_mut()) {
-                        subscriber.send(&frame, now.instant);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Sends the definitions of the services, so that the peer notices if its own differ.
-    fn send_services(&mut self, number: usize, now: Instant) {
-        let Self { view, peers, sequence, .. } = self;
-        let Some(subscriber) = peers[number].subscriber.as_mut() else { return };
-        for services in view.digests.chunks(FRAME_ITEMS) {
-            let frame = Frame { services: services.to_vec(), ..Frame::default() };
-            subscriber.send(&numbered(sequence, frame), now);
-        }
-        subscriber.send(&numbered(sequence, Frame { services_end: true, ..Frame::default() }), now);
-    }
-
     fn is_current(&self, peer: PeerNumber, connection: u64) -> bool {
         self.peers.get(peer.0).is_some_and(|it| it.subscription.is(connection))
     }
 
     /// If the peer has other tables than before, it does not know its former flows.
-    fn connected(&mut self, peer: PeerNumber, connection: u64, hello: &Hello) {
+    fn connected(&mut self, peer: PeerNumber, connection: u64, hello: &Hello, now: Instant) {
         let Some(it) = self.peers.get_mut(peer.0) else { return };
         it.meet(hello);
         (it.failure, it.since) = (None, Some(SystemTime::now()));
         if it.subscription.begin(connection, hello.epoch) && self.copies.disown(peer) {
             self.await_rounds();
         }
+        self.compare_computations(peer.0, now);
     }
 
     /// Flows of unknown origin have ended if no peer mentions them in its next whole round.
@@ -358,7 +278,7 @@ impl<E: FlowEvents> Exchange<E> {
         self.unknown_until = Some(self.peers.iter().map(|peer| peer.subscription.next_whole()).collect());
     }
 
-    fn disconnected(&mut self, peer: PeerNumber, connection: u64, why: String) {
+    fn disconnected(&mut self, peer: PeerNumber, connection: u64, why: String, now: Instant) {
         let Some(it) = self.peers.get_mut(peer.0) else { return };
         let was_connected = it.subscription.is_connected();
         if was_connected && !it.subscription.is(connection) {
@@ -369,10 +289,12 @@ impl<E: FlowEvents> Exchange<E> {
         }
         it.subscription.end();
         it.failure = Some(why);
+        self.compare_computations(peer.0, now);
     }
 
-    fn compare_services(&mut self, number: usize) {
+    fn compare_services(&mut self, number: usize, now: Instant) {
         let peer = &mut self.peers[number];
         peer.differs = peer.subscription.services().map(|there| self.view.differences(there));
+        self.compare_computations(number, now);
     }
 }

@@ -57,6 +57,8 @@ pub struct PeerStatus {
     pub is_subscribed: bool,
     /// Flows that were sent to it, with each repetition.
     pub sent: u64,
+    /// Flows that were not sent because it computes their backends, with each repetition.
+    pub computed: u64,
     /// How often it was too slow, and got all flows again.
     pub resyncs: u64,
     /// The age of the oldest frame that it has not acknowledged.

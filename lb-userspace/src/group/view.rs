@@ -1,23 +1,29 @@
 //! What this node knows of services: which flows of other nodes it can take.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use lb_common::{backend::BackendId, net::Protocol, service::Mode};
 
-use super::{skip::Skip, wire::ServiceDigest};
-use crate::datapath::{Placement, SharedFlow};
+use super::{computation::Computation, digest, skip::Skip, wire::ServiceDigest};
+use crate::{
+    datapath::{Placement, SharedFlow},
+    hash_key::HashKey,
+};
+
+/// Where a service listens.
+pub type Listen = (SocketAddr, Protocol);
 
 /// The services in force.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct View {
     /// The keys of `services`, in order.
-    pub listens: Vec<(SocketAddr, Protocol)>,
+    pub listens: Vec<Listen>,
     /// By listen address.
-    pub services: HashMap<(SocketAddr, Protocol), Arc<ServiceView>>,
+    pub services: HashMap<Listen, Arc<ServiceView>>,
     /// The definitions of all services, in the order of their names.
     pub digests: Vec<ServiceDigest>,
     /// A digest of the key of the schedulers that hash.
@@ -27,6 +33,8 @@ pub struct View {
 /// A service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceView {
+    /// As in the file.
+    pub name: String,
     /// How packets are rewritten.
     pub mode: Mode,
     /// full-nat: what backends may see as the client, also from peers.
@@ -35,16 +43,63 @@ pub struct ServiceView {
     pub backends: HashMap<SocketAddr, BackendId>,
     /// This node has a listen address of the service.
     pub is_active: bool,
+    /// The backends that its flows have on each node with the same file. `None`: flows are not computed.
+    pub computation: Option<Computation>,
 }
 
 impl View {
+    /// `digests`: in the order of their names, without computations. A computation with another key than `key` is not announced
+    /// to peers, so nothing is left out for it.
+    pub fn new(
+        services: Vec<(Listen, Arc<ServiceView>)>,
+        mut digests: Vec<ServiceDigest>,
+        key: &HashKey,
+    ) -> Self {
+        let hash_key = digest::of_key(key);
+        for (_, service) in &services {
+            let is_computed = service.computation.as_ref().is_some_and(|computation| computation.key == *key);
+            let place = digests.binary_search_by(|it| it.name.cmp(&service.name));
+            if let (true, Ok(place)) = (is_computed, place) {
+                digests[place].computation = digest::of_computation(digests[place].digest, hash_key);
+            }
+        }
+        Self {
+            listens: services.iter().map(|(listen, _)| *listen).collect(),
+            services: services.into_iter().collect(),
+            digests,
+            hash_key,
+        }
+    }
+
+    /// Does this node compute backends of any service?
+    pub fn computes(&self) -> bool {
+        self.digests.iter().any(|it| it.computation != 0)
+    }
+
+    /// Where services listen whose backends another node computes as this one does. `there`: its services.
+    pub fn computed_alike(&self, there: &[ServiceDigest]) -> HashSet<Listen> {
+        let there: BTreeSet<_> = there.iter().map(|it| (&it.name, it.computation)).collect();
+        let alike = self.digests.iter().filter(|it| it.computation != 0);
+        let alike: BTreeSet<_> =
+            alike.filter(|it| there.contains(&(&it.name, it.computation))).map(|it| &it.name).collect();
+        let is_alike = |listen: &Listen| self.services.get(listen).is_some_and(|it| alike.contains(&it.name));
+        self.listens.iter().copied().filter(is_alike).collect()
+    }
+
+    /// Does a flow have the backend that is computed for it?
+    pub fn is_as_computed(&self, flow: &SharedFlow) -> bool {
+        let Some(service) = self.service_of(flow) else { return false };
+        let computed = service.computation.as_ref().and_then(|computation| computation.backend_of(flow));
+        computed.is_some() && service.backends.get(&flow.backend).copied() == computed
+    }
+
     /// Does this node serve clients at this address?
-    pub fn is_active(&self, listen: (SocketAddr, Protocol)) -> bool {
+    pub fn is_active(&self, listen: Listen) -> bool {
         self.services.get(&listen).is_some_and(|service| service.is_active)
     }
 
     /// Does a service listen there that this node does not serve?
-    pub fn lacks(&self, listen: (SocketAddr, Protocol)) -> bool {
+    pub fn lacks(&self, listen: Listen) -> bool {
         self.services.get(&listen).is_some_and(|service| !service.is_active)
     }
 

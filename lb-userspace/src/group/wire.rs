@@ -174,6 +174,10 @@ pub struct ServiceDigest {
     /// See [`super::digest`].
     #[prost(fixed64, tag = "2")]
     pub digest: u64,
+    /// The same on two nodes if both compute the same backends for its flows: neither sends the other flows to these. 0: it
+    /// computes none.
+    #[prost(fixed64, tag = "3")]
+    pub computation: u64,
 }
 
 /// All flows of a node, in several frames.

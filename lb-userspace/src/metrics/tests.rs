@@ -76,6 +76,7 @@ fn the_text_has_each_family_with_its_labels() {
         r#"xlb_group_lag_seconds{peer="lb-2"} 0.25"#,
         r#"xlb_group_flows_sent_total{peer="lb-2"} 5"#,
         r#"xlb_group_flows_received_total{peer="lb-2"} 6"#,
+        r#"xlb_group_peer_flows_computed_total{peer="lb-2"} 11"#,
         r#"xlb_group_resyncs_total{peer="lb-2"} 7"#,
         r#"xlb_group_flows_skipped_total{peer="lb-2",reason="no_service"} 8"#,
         "xlb_group_events_lost_total 9",
@@ -318,6 +319,7 @@ fn group() -> GroupStatus {
         skipped: [("no_service", 8)].into(),
         is_subscribed: true,
         sent: 5,
+        computed: 11,
         resyncs: 7,
         lag: Duration::from_millis(250),
         ..PeerStatus::default()

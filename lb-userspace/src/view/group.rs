@@ -61,6 +61,9 @@ pub struct GroupPeer {
     pub sending: bool,
     /// With each repetition.
     pub flows_sent_total: u64,
+    /// Flows that were not sent because it computes their backends. With each repetition.
+    #[serde(default)]
+    pub flows_computed_total: u64,
     /// How often it was too slow, and got all flows again.
     pub resyncs_total: u64,
     /// The age of the oldest flow that was sent and that it has not acknowledged.
@@ -112,6 +115,7 @@ impl GroupPeer {
             flows_skipped_total: skipped.collect(),
             sending: status.is_subscribed,
             flows_sent_total: status.sent,
+            flows_computed_total: status.computed,
             resyncs_total: status.resyncs,
             lag_seconds: status.lag.as_secs_f64(),
             services_differing: status.differs.clone(),

@@ -34,6 +34,7 @@ fn second(now: SystemTime) -> PeerStatus {
         skipped: [("no_service", 0)].into(),
         is_subscribed: true,
         sent: 68_140,
+        computed: 40_960,
         resyncs: 0,
         lag: Duration::from_micros(1_500),
         differs: Some(Vec::new()),
@@ -57,6 +58,7 @@ fn third(now: SystemTime) -> PeerStatus {
         skipped: [("no_service", 12)].into(),
         is_subscribed: true,
         sent: 68_100,
+        computed: 0,
         resyncs: 3,
         lag: Duration::from_millis(2_500),
         differs: Some(vec![

@@ -2,34 +2,46 @@
 
 use std::sync::Arc;
 
-use crate::group::wire::{FRAME_ITEMS, Flow, Frame, Round};
+use crate::{
+    datapath::{Ending, SharedFlow},
+    group::wire::{FRAME_ITEMS, Flow, Frame, Round},
+};
 
 /// Flows for frames.
 #[derive(Debug, Default)]
 pub struct Changes {
-    pub flows: Vec<Flow>,
-    pub ended: Vec<Flow>,
+    pub flows: Vec<SharedFlow>,
+    pub ended: Vec<(SharedFlow, Ending)>,
 }
 
 impl Changes {
+    /// Those whose backend is not computed. But what an operator has removed is removed everywhere.
+    pub fn exceptions(&self, is_computed: impl Fn(&SharedFlow) -> bool) -> Self {
+        let is_told =
+            |(flow, ending): &&(SharedFlow, Ending)| *ending == Ending::Removed || !is_computed(flow);
+        Self {
+            flows: self.flows.iter().filter(|flow| !is_computed(flow)).copied().collect(),
+            ended: self.ended.iter().filter(is_told).copied().collect(),
+        }
+    }
+
+    pub const fn len(&self) -> usize {
+        self.flows.len() + self.ended.len()
+    }
+
     /// Frames of at most [`FRAME_ITEMS`] flows. What has ended comes first: a flow that begins may have the same addresses and
     /// ports.
-    pub fn into_frames(mut self, sequence: &mut u64) -> Vec<Arc<Frame>> {
+    pub fn frames(&self, sequence: &mut u64) -> Vec<Arc<Frame>> {
+        let (mut flows, mut ended) = (self.flows.iter(), self.ended.iter());
         let mut frames = Vec::new();
-        while !self.flows.is_empty() || !self.ended.is_empty() {
-            let ended = first_of(&mut self.ended, FRAME_ITEMS);
-            let room = if self.ended.is_empty() { FRAME_ITEMS - ended.len() } else { 0 };
-            let flows = first_of(&mut self.flows, room);
+        while flows.len() + ended.len() > 0 {
+            let ended: Vec<_> =
+                ended.by_ref().take(FRAME_ITEMS).map(|(it, how)| Flow::ended(it, *how)).collect();
+            let flows = flows.by_ref().take(FRAME_ITEMS - ended.len()).map(Flow::from).collect();
             frames.push(numbered(sequence, Frame { flows, ended, ..Frame::default() }));
         }
         frames
     }
-}
-
-/// Takes at most `most` flows from the front.
-fn first_of(flows: &mut Vec<Flow>, most: usize) -> Vec<Flow> {
-    let rest = flows.split_off(flows.len().min(most));
-    std::mem::replace(flows, rest)
 }
 
 pub fn round(round: Round) -> Frame {

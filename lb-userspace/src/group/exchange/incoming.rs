@@ -38,7 +38,7 @@ impl<E: FlowEvents> Exchange<E> {
         }
         let is_complete = frame.services_end;
         if self.peers[peer.0].subscription.collect(frame.services, is_complete) {
-            self.compare_services(peer.0);
+            self.compare_services(peer.0, now.instant);
         }
     }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::SystemTime};
 
 use lb_common::settings::PortPool;
 
-use super::{subscriber::Subscriber, subscription::Subscription};
+use super::{computed::Computed, subscriber::Subscriber, subscription::Subscription};
 use crate::group::wire::{Hello, SourcePorts};
 
 /// See the [module](self).
@@ -12,6 +12,7 @@ use crate::group::wire::{Hello, SourcePorts};
 pub struct Peer {
     pub subscriber: Option<Subscriber>,
     pub subscription: Subscription,
+    pub computed: Computed,
     /// Of earlier connections.
     pub sent: u64,
     pub resyncs: u64,

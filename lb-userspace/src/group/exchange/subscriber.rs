@@ -104,6 +104,23 @@ impl Subscriber {
         };
     }
 
+    /// The peer needs flows that it was not sent: it gets all of them then, and changes meanwhile.
+    pub fn begin_round(&mut self, at: Instant) {
+        if self.sending != Sending::Behind {
+            self.is_urgent = true;
+            self.sending = Sending::Rest { until: at };
+        }
+    }
+
+    /// What the round of [`begin_round`](Self::begin_round) may wait for is known.
+    pub fn wait_no_longer(&mut self, now: Instant) {
+        if let Sending::Rest { until } = &mut self.sending
+            && self.is_urgent
+        {
+            *until = now.min(*until);
+        }
+    }
+
     /// All flows must be sent again.
     pub fn restart(&mut self) {
         if self.sending != Sending::Behind {

@@ -119,4 +119,9 @@ impl Subscription {
     pub fn services(&self) -> Option<&[ServiceDigest]> {
         self.services.as_deref()
     }
+
+    /// The same, if they have come over the connection that is there: then it tells of each change.
+    pub fn current_services(&self) -> Option<&[ServiceDigest]> {
+        self.services().filter(|_| self.is_connected())
+    }
 }

@@ -1,10 +1,14 @@
+mod computed;
 mod world;
 
 use lb_common::flow::State;
 
 use self::world::{Node, World, flow, view};
 use super::*;
-use crate::{datapath::SharedFlow, group::wire::ServiceDigest};
+use crate::{
+    datapath::{Reading, SharedFlow},
+    group::wire::{Flow, Frame, ServiceDigest},
+};
 
 const CLOSED: State = State(State::ESTABLISHED.0 | State::FIN_CLIENT | State::FIN_BACKEND);
 
@@ -366,7 +370,7 @@ fn a_peer_that_was_behind_learns_of_services_that_have_changed_meanwhile() {
     assert_eq!(world.status(0).peers[0].resyncs, 1);
 
     let other = View {
-        digests: vec![ServiceDigest { name: "web".to_owned(), digest: 2 }],
+        digests: vec![ServiceDigest { name: "web".to_owned(), digest: 2, computation: 0 }],
         ..View::clone(&view(true))
     };
     world.nodes[0].exchange.set_view(Arc::new(other), world.now);
@@ -387,8 +391,8 @@ fn nodes_say_which_services_differ() {
 
     let mut other = View::clone(&view(false));
     other.digests = vec![
-        ServiceDigest { name: "dns".to_owned(), digest: 3 },
-        ServiceDigest { name: "web".to_owned(), digest: 2 },
+        ServiceDigest { name: "dns".to_owned(), digest: 3, computation: 0 },
+        ServiceDigest { name: "web".to_owned(), digest: 2, computation: 0 },
     ];
     world.nodes[1].exchange.set_view(Arc::new(other), world.now);
     world.settle();

@@ -37,7 +37,7 @@ fn a_frame_has_these_bytes() {
         round: Some(Round::End.into()),
         sequence: 5,
         acknowledged: 6,
-        services: vec![ServiceDigest { name: "web".to_owned(), digest: 7 }],
+        services: vec![ServiceDigest { name: "web".to_owned(), digest: 7, computation: 8 }],
         services_end: true,
     };
     let golden = [
@@ -46,7 +46,7 @@ fn a_frame_has_these_bytes() {
         // flow: protocol, client, listen, backend, source, ports, answer, idle_ms
         "122e 0806 1204c0000201 1a040a00000a 22040a00000b 2a040a000001 30d20938 50 40a01f 48a09c01 55 78563412 58e807",
         // ended, round, sequence, acknowledged, services, services_end
-        "1a02 0811 2002 2805 3006 3a0e 0a03 776562 11 0700000000000000 4001",
+        "1a02 0811 2002 2805 3006 3a17 0a03 776562 11 0700000000000000 19 0800000000000000 4001",
     ];
 
     let shown: String = frame.encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -120,7 +120,7 @@ fn a_full_frame_fits() {
             high_count: u32::MAX,
         }),
     };
-    let service = ServiceDigest { name: "x".repeat(63), digest: u64::MAX };
+    let service = ServiceDigest { name: "x".repeat(63), digest: u64::MAX, computation: u64::MAX };
     let full = Frame {
         hello: Some(hello),
         flows: vec![longest; FRAME_ITEMS],

@@ -6,11 +6,16 @@ use crate::group::status::PeerStatus;
 type Count = (&'static str, &'static str, fn(&PeerStatus) -> u64);
 type Value = (&'static str, &'static str, fn(&PeerStatus) -> f64);
 
-const COUNTS: [Count; 3] = [
+const COUNTS: [Count; 4] = [
     ("xlb_group_flows_sent_total", "Flows sent to the peer, with each repetition.", |peer| peer.sent),
     ("xlb_group_flows_received_total", "Flows received from the peer, with each repetition.", |peer| {
         peer.received
     }),
+    (
+        "xlb_group_peer_flows_computed_total",
+        "Flows not sent to the peer because it computes their backends, with each repetition.",
+        |peer| peer.computed,
+    ),
     (
         "xlb_group_resyncs_total",
         "How often the peer was too slow for the flows of this node, and got all of them again.",

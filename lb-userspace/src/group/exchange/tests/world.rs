@@ -6,6 +6,7 @@ use lb_common::{
     backend::{Backend, BackendId},
     flow::State,
     net::{Protocol, V4},
+    pool::Picker,
     service::Mode,
     settings::PortPool,
 };
@@ -18,15 +19,22 @@ use tokio::sync::mpsc;
 use super::super::*;
 use crate::{
     datapath::{
-        Placement, SharedFlow,
+        SharedFlow,
         flows::{Flows, fixture as tables},
         sharing::fixture::{self, NoEvents},
     },
-    group::{port::OUTBOX, view::ServiceView, wire::ServiceDigest},
+    group::{
+        computation::Computation,
+        port::OUTBOX,
+        view::ServiceView,
+        wire::{Frame, ServiceDigest},
+    },
+    hash_key::HashKey,
     spec,
 };
 
 const WEB: BackendId = BackendId(7);
+const OTHER: BackendId = BackendId(8);
 
 /// A node with tables and an exchange.
 pub struct Node {
@@ -59,15 +67,31 @@ pub fn group(node: usize, nodes: usize) -> Group {
 
 pub fn view(is_active: bool) -> Arc<View> {
     let service = Arc::new(ServiceView {
+        name: "web".to_owned(),
         mode: Mode::FullNat,
         sources: vec!["10.1.0.254".parse().unwrap()],
         backends: [("10.1.0.1:8080".parse().unwrap(), WEB)].into(),
         is_active,
+        computation: None,
     });
     let listen = "192.0.2.10:80".parse().unwrap();
-    let digests = vec![ServiceDigest { name: "web".to_owned(), digest: 1 }];
+    let digests = vec![ServiceDigest { name: "web".to_owned(), digest: 1, ..ServiceDigest::default() }];
     let listen = (listen, Protocol::Tcp);
     Arc::new(View { listens: vec![listen], services: [(listen, service)].into(), digests, hash_key: 5 })
+}
+
+/// The same service with a backend more, whose flows are computed: by a table that follows from the `definition`.
+pub fn computing(is_active: bool, definition: u64, key: u64) -> Arc<View> {
+    let view = view(is_active);
+    let listen = view.listens[0];
+    let mut service = ServiceView::clone(&view.services[&listen]);
+    service.backends.insert("10.1.0.3:8080".parse().unwrap(), OTHER);
+    let key = HashKey::new([key; 6]);
+    let slots = if definition.is_multiple_of(2) { [WEB, OTHER, WEB] } else { [OTHER, WEB, OTHER] };
+    service.computation = Some(Computation { slots: slots.to_vec().into(), picker: Picker::FlowHash, key });
+    let digests =
+        vec![ServiceDigest { name: "web".to_owned(), digest: definition, ..ServiceDigest::default() }];
+    Arc::new(View::new(vec![(listen, Arc::new(service))], digests, &key))
 }
 
 pub fn flow(client: u16) -> SharedFlow {
@@ -92,19 +116,23 @@ impl World {
 
     /// `to` subscribes to `from`, and the other way round.
     pub fn connect(&mut self, from: usize, to: usize) {
-        for (from, to) in [(from, to), (to, from)] {
-            self.connections += 1;
-            let (connection, now) = (self.connections, self.now);
-            let (outbox, frames) = mpsc::channel(OUTBOX);
-            let hello = self.nodes[to].exchange.hello();
-            let peer = self.peer(from, to);
-            let input = Input::Subscribed { peer, connection, hello, outbox };
-            self.nodes[from].exchange.absorb(input, now);
-            self.nodes[from].outboxes.insert(to, frames);
-            let hello = self.nodes[from].exchange.hello();
-            let peer = self.peer(to, from);
-            self.nodes[to].exchange.absorb(Input::Connected { peer, connection, hello }, now);
-        }
+        self.subscribe(from, to);
+        self.subscribe(to, from);
+    }
+
+    /// `to` subscribes to `from`.
+    pub fn subscribe(&mut self, from: usize, to: usize) {
+        self.connections += 1;
+        let (connection, now) = (self.connections, self.now);
+        let (outbox, frames) = mpsc::channel(OUTBOX);
+        let hello = self.nodes[to].exchange.hello();
+        let peer = self.peer(from, to);
+        let input = Input::Subscribed { peer, connection, hello, outbox };
+        self.nodes[from].exchange.absorb(input, now);
+        self.nodes[from].outboxes.insert(to, frames);
+        let hello = self.nodes[from].exchange.hello();
+        let peer = self.peer(to, from);
+        self.nodes[to].exchange.absorb(Input::Connected { peer, connection, hello }, now);
     }
 
     pub fn connect_all(&mut self) {
@@ -114,21 +142,23 @@ impl World {
     }
 
     pub fn disconnect(&mut self, a: usize, b: usize) {
-        for (from, to) in [(a, b), (b, a)] {
-            self.nodes[from].outboxes.remove(&to);
-            let now = self.now;
-            let peer = self.peer(to, from);
-            let connection = self.nodes[to].exchange.peers[peer.0].subscription.connection();
-            if let Some(connection) = connection {
-                let why = "the connection was closed".to_owned();
-                self.nodes[to].exchange.absorb(Input::Disconnected { peer, connection, why }, now);
-            }
-            let peer = self.peer(from, to);
-            let subscriber = self.nodes[from].exchange.peers[peer.0].subscriber.as_ref();
-            if let Some(connection) = subscriber.map(|it| it.connection) {
-                let why = "the connection was closed".to_owned();
-                self.nodes[from].exchange.absorb(Input::Unsubscribed { peer, connection, why }, now);
-            }
+        self.unsubscribe(a, b);
+        self.unsubscribe(b, a);
+    }
+
+    /// `to` gets no more flows of `from`.
+    pub fn unsubscribe(&mut self, from: usize, to: usize) {
+        self.nodes[from].outboxes.remove(&to);
+        let (now, why) = (self.now, "the connection was closed".to_owned());
+        let peer = self.peer(to, from);
+        if let Some(connection) = self.nodes[to].exchange.peers[peer.0].subscription.connection() {
+            let input = Input::Disconnected { peer, connection, why: why.clone() };
+            self.nodes[to].exchange.absorb(input, now);
+        }
+        let peer = self.peer(from, to);
+        let subscriber = self.nodes[from].exchange.peers[peer.0].subscriber.as_ref();
+        if let Some(connection) = subscriber.map(|it| it.connection) {
+            self.nodes[from].exchange.absorb(Input::Unsubscribed { peer, connection, why }, now);
         }
     }
 
@@ -262,15 +292,15 @@ impl Node {
         let mut settings = tables::settings(2048, 64);
         settings.keys[0] = key;
         settings.own_ports = PortPool::around(32_768, 60_999);
-        let backend = Backend { id: WEB, ..Backend::default() };
-        let (shared, flows) = fixture::tables(settings, &[backend]);
+        let backends = [WEB, OTHER].map(|id| Backend { id, ..Backend::default() });
+        let (shared, flows) = fixture::tables(settings, &backends);
         let exchange = Exchange::new(&group(number, nodes), shared, view(is_active), now);
         Self { exchange, flows, outboxes: BTreeMap::new() }
     }
 
     /// A flow is proven here.
     pub fn open(&self, flow: &SharedFlow, now: Ticks) -> FlowId {
-        let place = Placement { backend: WEB, mode: Mode::FullNat, seen_before: None };
+        let place = self.exchange.view.place(flow).unwrap();
         let adopted = self.exchange.tables.adopt(flow, &place, now).unwrap();
         self.flows.v4.report(adopted.id.record(), adopted.id.generation());
         adopted.id
