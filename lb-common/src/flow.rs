@@ -122,6 +122,16 @@ impl ReplyEntry {
     }
 }
 
+/// From which side's packet the backend of a flow was computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Computed {
+    /// The client's. A segment of the backend confirms that it has the connection.
+    FromClient = 2,
+    /// The backend's.
+    FromBackend = 3,
+}
+
 /// What is known from the client's SYN and the backend's SYN-ACK (or first datagram): `generation (24) | seen (8) |
 /// sequence number (32)`.
 ///
@@ -143,6 +153,25 @@ impl Proof {
     #[inline(always)]
     pub const fn new(generation: u32, sequence: u32) -> Self {
         Self((generation as u64) << 40 | 1 << 32 | sequence as u64)
+    }
+
+    /// Another node may know the flow of `generation`, whose backend was [computed](crate::service::Service::computed_pool)
+    /// from a packet of this side. The other side has sent nothing since.
+    #[inline(always)]
+    pub const fn computed(generation: u32, from: Computed) -> Self {
+        Self((generation as u64) << 40 | (from as u64) << 32)
+    }
+
+    /// The side from whose packet this owner's flow was computed, if it was, and is not confirmed.
+    #[inline(always)]
+    pub const fn computed_from(self, generation: u32) -> Option<Computed> {
+        if self.0 == Self::computed(generation, Computed::FromClient).0 {
+            Some(Computed::FromClient)
+        } else if self.0 == Self::computed(generation, Computed::FromBackend).0 {
+            Some(Computed::FromBackend)
+        } else {
+            None
+        }
     }
 
     /// Has the backend answered this owner's flow?
@@ -377,6 +406,12 @@ mod tests {
         let proof = Proof::new(7, 1000);
 
         assert!(proof.is_of(7) && !proof.is_of(8) && !Proof::none(7, 1000).is_of(7));
+        let computed = Proof::computed(7, Computed::FromClient);
+        assert_eq!(
+            (computed.computed_from(7), computed.computed_from(8)),
+            (Some(Computed::FromClient), None)
+        );
+        assert!(!computed.is_of(7) && proof.computed_from(7).is_none());
         assert_eq!(proof.sequence(), 1000);
     }
 

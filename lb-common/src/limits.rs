@@ -95,14 +95,15 @@ impl Room {
         2 * self.services
     }
 
-    /// Two pools for each service number, one per family.
+    /// Four pools for each service number: one per family, and one per family in which backends of flows are computed.
     pub const fn pools(self) -> u32 {
-        2 * self.service_numbers()
+        4 * self.service_numbers()
     }
 
-    /// Sets of sources: one for each pool, which leaves room for sets in their grace period, and number 0, which is no set.
+    /// Sets of sources: one for each family of a service number, which leaves room for sets in their grace period, and number 0,
+    /// which is no set.
     pub const fn source_sets(self) -> u32 {
-        let sets = self.pools() + 1;
+        let sets = 2 * self.service_numbers() + 1;
         if sets < MAX_SOURCE_SETS { sets } else { MAX_SOURCE_SETS }
     }
 

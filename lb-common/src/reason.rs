@@ -71,7 +71,7 @@ reasons! {
     MtuTooSmall        "mtu_too_small"        Drop "An ICMP error for a flow reports an MTU below 552 (IPv6: 1280; RFC 8201, section 4).";
     Internal           "internal"             Drop "The program or its maps are inconsistent: a bug or a damaged installation.";
     NotOurMac          "not_our_mac"          Pass "Not for the interface's own MAC: broadcast, multicast, or for another host.";
-    Retried            "retried"              Drop "A backend's RST that refuses a new TCP flow: the client repeats its SYN, which gets another backend.";
+    Retried            "retried"              Drop "A backend's RST that refuses a TCP flow: the client repeats its SYN, which gets another backend; or, in a group, another node may know the flow.";
     BackendsFull       "backends_full"        Drop "All backends that were tried have as many flows as `max_flows` allows.";
 }
 

@@ -46,13 +46,30 @@ pub struct Service {
     pub counters: ServiceNumber,
     /// The number of a [`Reject`].
     pub reject: u32,
+    /// See [`Service::computed_pool`].
+    pub computed: u32,
 }
 
-crate::fields!(Service { pool, counters, reject });
+crate::fields!(Service { pool, counters, reject, computed });
 
 impl Service {
     /// The address has services, but this key is not one of them.
     pub const NO_POOL: PoolNumber = PoolNumber(u32::MAX);
+
+    /// The pool in which the backend of a flow follows from its tuple alone, whatever the state of the backends: that of a
+    /// TCP segment whose flow another node may know. `None`: such segments are refused.
+    #[inline(always)]
+    pub const fn computed_pool(self) -> Option<PoolNumber> {
+        if self.computed == 0 { None } else { Some(PoolNumber(self.computed - 1)) }
+    }
+
+    /// The value of [`Service::computed`].
+    pub const fn computed_from(pool: Option<PoolNumber>) -> u32 {
+        match pool {
+            Some(PoolNumber(number)) => number + 1,
+            None => 0,
+        }
+    }
 }
 
 /// How packets are rewritten.
@@ -120,6 +137,8 @@ impl Filter {
     pub const SERVICE: u8 = 1;
     /// Bit: a backend replies from the endpoint.
     pub const BACKEND: u8 = 2;
+    /// Bit: a backend of a service with a [computed pool](Service::computed_pool) replies from the endpoint.
+    pub const ORIGIN: u8 = 4;
 
     /// The place of an endpoint, by the [folded](Filter::fold) address.
     #[inline(always)]

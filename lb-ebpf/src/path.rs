@@ -2,6 +2,7 @@
 
 pub mod classify;
 pub mod client_hop;
+pub mod computed;
 pub mod ended;
 pub mod expire;
 pub mod icmp;
@@ -11,4 +12,5 @@ pub mod refresh;
 pub mod reject;
 pub mod reply;
 pub mod request;
+pub mod resume;
 pub mod slow;

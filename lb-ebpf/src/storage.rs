@@ -32,6 +32,8 @@ pub trait Maps {
     fn filter(&self, place: usize) -> u8;
     /// The service that listens on an address, port and protocol.
     fn service(&self, key: &ServiceKey) -> Option<Service>;
+    /// The service whose clients a backend answers from this address, port and protocol, if its flows can be computed.
+    fn origin(&self, key: &ServiceKey) -> Option<ServiceKey>;
     /// The current word of a pool.
     fn pool(&self, number: PoolNumber) -> Option<Pool>;
     /// The id of the backend in a slot.

@@ -120,6 +120,8 @@ pub struct Snapshot {
     pub pools: BTreeMap<PoolNumber, Pool>,
     /// By listen address.
     pub services: BTreeMap<Listen, ServiceValue>,
+    /// By the address of a backend: the listen address of its service, whose flows are [computed](ServiceValue::computed).
+    pub origins: BTreeMap<Listen, Listen>,
     /// By interface index.
     pub interfaces: BTreeMap<InterfaceIndex, Interface>,
     /// Counts up modulo 2^24, so that an id is not reused while flows may refer to it.
@@ -168,6 +170,17 @@ pub struct ServiceValue {
     pub counters: ServiceNumber,
     /// What happens to packets without a flow or a backend. Not read under port 0.
     pub reject: Reject,
+    /// The pool in which the backend of a flow follows from its tuple: see
+    /// [`computed_pool`](lb_common::service::Service::computed_pool).
+    pub computed: Option<PoolNumber>,
+}
+
+impl ServiceValue {
+    /// Its pools.
+    pub fn pools(self) -> impl Iterator<Item = PoolNumber> {
+        let own = (self.pool != lb_common::service::Service::NO_POOL).then_some(self.pool);
+        own.into_iter().chain(self.computed)
+    }
 }
 
 /// One operation. After each, no reachable slot refers to a missing backend, and flows of a service reach only its
@@ -192,6 +205,8 @@ pub enum Op {
     PutPool(PoolNumber, Pool),
     /// Clients are served from now on.
     PutService(Listen, ServiceValue),
+    /// By the address of a backend: its segments of no known flow may belong to the service at this listen address.
+    PutOrigin(Listen, Listen),
     /// Written before the backends whose ids it is past.
     SetNextBackendId(BackendId),
     /// Flows look up their client's next hop again.
@@ -200,6 +215,8 @@ pub enum Op {
     SetHashKey(HashKey),
     /// Whether packets of no known flow are dropped without an answer.
     SetQuiet(bool),
+    /// By the address of a backend. Before the service is deleted.
+    DeleteOrigin(Listen),
     /// Clients are no longer served.
     DeleteService(Listen),
     /// By pool number.
@@ -255,6 +272,8 @@ impl fmt::Display for Op {
             Self::SetHashKey(_) => write!(f, "set the hash key"),
             Self::SetQuiet(true) => write!(f, "stop answers to packets of no flow"),
             Self::SetQuiet(false) => write!(f, "start answers to packets of no flow"),
+            Self::PutOrigin(backend, listen) => write!(f, "write origin {backend} of service {listen}"),
+            Self::DeleteOrigin(backend) => write!(f, "delete origin {backend}"),
             Self::DeleteService(listen) => write!(f, "delete service {listen}"),
             Self::DeletePool(pool) => write!(f, "delete pool {pool}"),
             Self::DeleteMembers(pool) => write!(f, "delete the members of pool {pool}"),

@@ -42,6 +42,7 @@ mod load;
 pub(crate) mod overlay;
 mod role;
 pub(crate) mod rules;
+mod share_flows;
 mod shared_part;
 pub mod slots;
 pub mod source_ports;
@@ -56,6 +57,7 @@ pub use self::{
     load::{Services, Source, parse, read, read_source},
     role::{OnRoleChange, RolePolicy},
     rules::DEFAULT_WEIGHT,
+    share_flows::ShareFlows,
     shared_part::{SharedPart, shared_part},
 };
 pub use crate::document::{
@@ -258,6 +260,8 @@ pub struct Service {
     pub role: RolePolicy,
     /// What happens to packets without a flow, and to new flows without a backend.
     pub reject: Reject,
+    /// Which of its flows the other nodes of a group are told of.
+    pub share_flows: ShareFlows,
     /// `None`: backends are assumed to be up.
     pub health: Option<HealthCheck>,
     /// In the order of the file, then those that commands added.

@@ -22,7 +22,7 @@ pub use self::{
 use crate::{
     named::{self, json_by_name, named},
     probe::{Kind, ProbeOutcome, Role},
-    spec::{AdminState, OnDown, OnRefused, Scheduler},
+    spec::{AdminState, OnDown, OnRefused, Scheduler, ShareFlows},
 };
 
 /// An element of `GET /v1/services`
@@ -43,6 +43,9 @@ pub struct Service {
     /// What happens to packets without a flow or a backend.
     #[serde(with = "named")]
     pub reject: Reject,
+    /// Which of its flows the other nodes of a group are told of.
+    #[serde(with = "named", default)]
+    pub share_flows: ShareFlows,
     /// What a client gets if a backend refuses its connection.
     #[serde(with = "named", default)]
     pub on_refused: OnRefused,

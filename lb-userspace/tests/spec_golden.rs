@@ -118,6 +118,7 @@ const CLASSES: &[&str] = &[
     "service_name",
     "service_name_too_long",
     "service_twice",
+    "share_flows",
     "several",
     "slow_start",
     "socket_path",

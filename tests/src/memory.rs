@@ -191,6 +191,10 @@ impl storage::Maps for MemoryTables {
         self.maps().services.iter().find(|(it, _)| it == key).map(|(_, service)| *service)
     }
 
+    fn origin(&self, key: &ServiceKey) -> Option<ServiceKey> {
+        self.maps().origins.iter().find(|(it, _)| it == key).map(|(_, listen)| *listen)
+    }
+
     fn pool(&self, number: PoolNumber) -> Option<Pool> {
         self.unless_missing(Element::Pool, self.maps().pools.get(number.0 as usize).copied())
     }

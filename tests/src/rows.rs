@@ -3,6 +3,7 @@
 pub mod balancing;
 pub mod capacity;
 pub mod closing;
+pub mod computed;
 pub mod damage;
 pub mod failing_backends;
 pub mod forwarding;
@@ -26,7 +27,7 @@ pub mod udp;
 macro_rules! for_all_themes {
     ($call:ident) => {
         $call! {
-            balancing, capacity, closing, failing_backends, forwarding, handshake, icmp, least_connections, malformed,
+            balancing, capacity, closing, computed, failing_backends, forwarding, handshake, icmp, least_connections, malformed,
             max_flows, members, next_hops, no_flow, other_macs, passed_to_host, reject, scheduling, timeouts, udp
         }
     };

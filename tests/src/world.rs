@@ -121,6 +121,8 @@ pub struct Service {
     pub backends: Vec<Backend>,
     /// The slots, as positions in `backends`, if a backend has not exactly one slot. At most 32.
     pub slots: Option<Vec<usize>>,
+    /// Can another node compute the backends of its flows? The computed pool has all backends.
+    pub computes: bool,
     /// The members, as positions in `backends`, if they are not all that accept new flows.
     pub members: Option<Vec<usize>>,
 }
@@ -273,6 +275,7 @@ impl World {
             ejects: false,
             backends: Vec::new(),
             slots: None,
+            computes: false,
             members: None,
         });
         world

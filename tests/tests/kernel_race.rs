@@ -313,7 +313,10 @@ fn furnish(race: &mut Object, address: impl Fn(u32) -> Address) -> Result<Settin
         race.set("POOLS", pool, Pool::new(slots, rules.picker, rules.mode, set))?;
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             let key = ServiceKey::new(address(LISTEN + pool), Be16::new(SERVICE_PORT), protocol.number());
-            race.listen(key, Service { pool: PoolNumber(pool), counters: ServiceNumber(0), reject: 0 })?;
+            race.listen(
+                key,
+                Service { pool: PoolNumber(pool), counters: ServiceNumber(0), reject: 0, computed: 0 },
+            )?;
         }
     }
     Ok(settings)

@@ -41,6 +41,9 @@ pub static FILTER: Direct<Filter> = Direct::new();
 /// (address, port, protocol) to pool.
 #[btf_map]
 pub static SERVICES: HashMap<ServiceKey, Service, { ROOM.service_entries() as usize }> = HashMap::new();
+/// (address, port, protocol) of a backend to that of its service.
+#[btf_map]
+pub static ORIGINS: HashMap<ServiceKey, ServiceKey, { ROOM.places() as usize }> = HashMap::new();
 /// The current `Pool` word of each pool. Mapped, so that the controller replaces it by a single store.
 #[btf_map]
 pub static POOLS: Array<Word, { ROOM.pools() as usize }, MMAPABLE> = Array::new();

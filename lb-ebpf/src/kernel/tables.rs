@@ -65,6 +65,12 @@ impl Maps for KernelTables {
     }
 
     #[inline(always)]
+    fn origin(&self, key: &ServiceKey) -> Option<ServiceKey> {
+        // SAFETY: as in `service`.
+        unsafe { maps::ORIGINS.get(key) }.copied()
+    }
+
+    #[inline(always)]
     fn pool(&self, number: PoolNumber) -> Option<Pool> {
         Some(Pool(maps::POOLS.get(number.0)?.load()))
     }

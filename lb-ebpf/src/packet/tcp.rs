@@ -39,6 +39,13 @@ impl Segment {
         self.flags & (SYN | ACK | RST | FIN) == SYN | ACK
     }
 
+    /// Does it belong to a connection that both sides have begun? A RST does not count: it ends one, or answers what belongs to
+    /// none.
+    #[inline(always)]
+    pub const fn goes_on(self) -> bool {
+        self.flags & (SYN | ACK | RST) == ACK
+    }
+
     /// Does it close one or both directions?
     #[inline(always)]
     pub const fn is_fin_or_rst(self) -> bool {

@@ -10,7 +10,7 @@ use lb_common::{
 
 use crate::{
     family::{Family, Tuple},
-    path::client_hop,
+    path::{client_hop, computed},
     steps::Steps,
     storage::{Maps, Storage},
     table::record::{self, States},
@@ -33,6 +33,7 @@ pub fn service<F: Family>(maps: &impl Maps, flow: &Scratch<F>) {
     flow.pool.set(service.pool);
     flow.service_counters.set(service.counters);
     flow.reject.set(service.reject);
+    flow.computed.set(service.computed);
 }
 
 /// Does a service listen where the packet in [`Storage::scratch`] goes?
@@ -52,7 +53,7 @@ pub fn admit<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, sender: Clien
         return Err(Reason::TtlExpired);
     }
     if tuple.protocol == Protocol::Tcp as u32 && flow.is_syn.get() == 0 {
-        return Err(Reason::NoFlow);
+        computed::admit(tables, flow)?;
     }
     // A flow with the same tuple may exist only if it is closing. One that is not was created since the lookup missed. If
     // the fast path found no record, there is no closing flow, and `insert` finds what was created since.
@@ -61,7 +62,8 @@ pub fn admit<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, sender: Clien
         _ => record::anywhere(tables, States::ESTABLISHED, None)?,
     };
     if let Some(index) = closing
-        && record::by_index::<F>(tables, index)?.control.state() == State::ESTABLISHED
+        && (flow.going_on().is_some()
+            || record::by_index::<F>(tables, index)?.control.state() == State::ESTABLISHED)
     {
         return Err(Reason::Contended);
     }

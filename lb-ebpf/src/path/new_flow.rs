@@ -1,6 +1,7 @@
 //! Slow path: a request that belongs to no known flow.
 
 use lb_common::{
+    flow::Computed,
     hop::{ClientHop, InterfaceIndex},
     reason::Reason,
 };
@@ -13,6 +14,7 @@ use crate::{
         pipeline::Verdict,
         reject,
         request::{self, Forward},
+        resume,
         slow::SlowPaths,
     },
     steps::Steps,
@@ -32,15 +34,21 @@ pub fn run<F: SlowPaths>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Verd
             tables.trace_new_flow();
             Verdict::leaving(frame.ingress(), Ok(egress))
         }
+        Err(reason) if flow.going_on() == Some(Computed::FromBackend) => Verdict::Refused(reason),
         Err(reason) => reject::refuse(tables, reason),
     }
 }
 
 #[inline(always)]
 fn forward<F: Family>(frame: &mut impl Frame, tables: &impl Steps<F>) -> Result<InterfaceIndex, Reason> {
-    let sender = client_hop::of_frame(frame)?;
+    let flow = tables.scratch().ok_or(Reason::Internal)?;
+    let is_reply = flow.going_on() == Some(Computed::FromBackend);
+    let sender = if is_reply { client_hop::NONE } else { client_hop::of_frame(frame)? };
     let forward = make(tables, sender)?;
-    let layout = tables.scratch().ok_or(Reason::Internal)?.layout.get();
+    if is_reply {
+        return resume::forward(frame, tables, flow, forward.backend);
+    }
+    let layout = flow.layout.get();
     request::count(tables, &layout, forward.backend, rewrite::apply(frame, &layout, &forward.rewrite))
 }
 

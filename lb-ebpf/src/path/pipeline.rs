@@ -19,6 +19,7 @@ use crate::{
         classify, ended, icmp,
         reply::{self, Reply},
         request::{self, Forward},
+        resume,
         slow::{SlowPath, SlowPaths},
     },
     steps::{Steps, Tables},
@@ -161,6 +162,11 @@ fn balance<F: SlowPaths>(
     }
     if may_be_request && classify::has_service(tables)? {
         Ok(Exit::Continue(F::NEW_FLOW))
+    } else if may_be_reply
+        && packet.segment.goes_on()
+        && may_match(tables, F::fold(tuple.source), tuple.ports.source(), Filter::ORIGIN)
+    {
+        resume::prepare(tables, packet).map(Exit::Continue)
     } else {
         Err(Reason::NotService)
     }

@@ -3,7 +3,7 @@
 use lb_common::{
     backend::{Backend, BackendId},
     clock::{Age, Ticks},
-    flow::{Deltas, State},
+    flow::{Computed, Deltas, Proof, State},
     hop::InterfaceIndex,
     net::Protocol,
     reason::Reason,
@@ -99,6 +99,7 @@ fn describe<'a, F: Family>(
     flow.hash.set(hash);
     flow.is_syn.set(u32::from(packet.segment.is_syn()));
     flow.sequence.set(packet.segment.sequence);
+    flow.set_going_on(packet.segment.goes_on().then_some(Computed::FromClient));
     flow.layout.set(packet.layout);
     Ok(flow)
 }
@@ -171,7 +172,10 @@ fn known<'a, F: Family>(
     }
     if control.state() != State::ESTABLISHED || segment.is_fin_or_rst() {
         // A client that repeats its SYN (UDP: its datagram) to a backend that takes no new flows gets another backend.
-        if control.state().is_half_open() && is_first && backend.accepts == 0 {
+        // So does one that opens a connection with the tuple of a flow that was computed, and not confirmed.
+        let proof = || Proof(found.record.proof.load());
+        let is_computed = || proof().computed_from(control.generation()).is_some();
+        if control.state().is_half_open() && is_first && (backend.accepts == 0 || is_computed()) {
             tables.free(index, control);
             return Ok(Known::Ended(Client::NEW));
         }

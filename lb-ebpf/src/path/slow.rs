@@ -24,6 +24,8 @@ macro_rules! slow_paths {
             refresh REFRESH: Refresh4 refresh4, Refresh6 refresh6,
                 "A reply whose next hop was looked up before routes changed.";
             ended ENDED: Ended4 ended4, Ended6 ended6, "A reply of a flow that was ended.";
+            resume RESUME: Resume4 resume4, Resume6 resume6,
+                "A backend's segment of no known flow, while another node may know it.";
             reject REJECT: Reject4 reject4, Reject6 reject6, "A packet that is refused, and that may be answered.";
             icmp ICMP_ERROR: Icmp4 icmp4, Icmp6 icmp6, "An ICMP error.";
         }

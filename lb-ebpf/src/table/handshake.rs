@@ -10,7 +10,7 @@ use lb_common::{
     cell::fence,
     clock::Ticks,
     ejection::{Ejection, UNANSWERED},
-    flow::{Control, Proof, State},
+    flow::{Computed, Control, Proof, State},
     limits::MAX_RETRIES,
 };
 
@@ -46,6 +46,9 @@ pub fn of_client<F: Family>(
         }
         return Ok(());
     }
+    if proof.computed_from(control.generation()) == Some(Computed::FromBackend) {
+        return confirm_client(found, proof, segment);
+    }
     if control.state().is_refused() {
         return Err(Retry);
     }
@@ -62,6 +65,27 @@ pub fn of_client<F: Family>(
         ejection::failed(tables, backend, load, now);
     }
     if Ejection(load.ejection.load()).is_ejected() { Err(Retry) } else { Ok(()) }
+}
+
+/// A flow that was computed from a segment of its backend: the client goes on with it, too, or it does not know it.
+#[inline(always)]
+fn confirm_client<F: Family>(found: &Found<'_, F>, proof: Proof, segment: Segment) -> Result<(), Retry> {
+    if !segment.goes_on() {
+        return Err(Retry);
+    }
+    let confirmed = Proof::computed(found.control.generation(), Computed::FromClient);
+    found.record.proof.replace(proof.0, confirmed.0);
+    Ok(())
+}
+
+/// A segment of the backend that is neither SYN-ACK nor RST. If its flow was computed from a segment of the client, it shows that
+/// the backend has this connection.
+#[inline(always)]
+pub fn went_on<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>, segment: Segment) {
+    let proof = Proof(found.record.proof.load());
+    if proof.computed_from(found.control.generation()) == Some(Computed::FromClient) && segment.goes_on() {
+        promote(tables, found, tcp::after(State::ESTABLISHED, Side::Backend, segment));
+    }
 }
 
 /// The backend's SYN-ACK (UDP: any datagram). Its sequence number is stored, unless the record has changed owner: the SYN-ACK
@@ -97,6 +121,9 @@ pub fn refused<F: Family>(
         end(tables, found);
         return Ok(());
     }
+    if let Some(side) = proof.computed_from(control.generation()) {
+        return not_there(tables, found, side);
+    }
     if !segment.acknowledges(proof.sequence()) {
         return Ok(());
     }
@@ -116,6 +143,14 @@ pub fn refused<F: Family>(
     }
     transition::replace(tables, record, control, control.with_state(control.state().refused()));
     Err(Retry)
+}
+
+/// The backend does not have the connection of a flow that was computed, or ends it. As long as another node may know a backend
+/// that has it, the client does not learn so.
+#[inline(always)]
+fn not_there<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>, from: Computed) -> Result<(), Retry> {
+    tables.free(found.index, found.control);
+    if from == Computed::FromClient && tables.settings().is_quiet != 0 { Err(Retry) } else { Ok(()) }
 }
 
 /// The backend of a flow. `None`: it was removed, or the record has another flow by now, whose backend has done nothing.

@@ -20,6 +20,7 @@ use crate::{
     family::{Family, deltas},
     mode,
     opaque::opaque,
+    path::computed,
     picker,
     steps::Steps,
     table::evict,
@@ -37,7 +38,10 @@ pub fn insert<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>) -> Result<()
     let pool = tables.pool(flow.pool.get()).ok_or(Reason::Internal)?;
     let slot = picker::pick(tables, flow, pool)?;
     flow.schedule.set(pool);
-    tables.usable(slot)?;
+    match flow.going_on() {
+        None => tables.usable(slot)?,
+        Some(_) => computed::choose(tables, flow, pool, slot)?,
+    }
     let mine = take_record(tables, settings, flow)?;
     let made = is_alone(tables, flow, mine.index).and_then(|()| fill(tables, pool, slot, flow, &mine));
     fence();
@@ -148,7 +152,11 @@ fn fill<F: Family>(
     record.listen.set(flow.tuple.get().destination);
     record.request_ports.set(flow.tuple.get().ports);
     record.last_seen.store(flow.now.get().0);
-    record.proof.store(Proof::none(mine.control.generation(), flow.sequence.get()).0);
+    let proof = match flow.going_on() {
+        None => Proof::none(mine.control.generation(), flow.sequence.get()),
+        Some(side) => Proof::computed(mine.control.generation(), side),
+    };
+    record.proof.store(proof.0);
     let (hop, generation) = (flow.client_hop.get(), mine.control.generation());
     record.client_hop.store(ClientHop::new(hop.destination, hop.interface, generation).0);
     record.hop_stamp.set(HopStamp::new(flow.hop_generation.get(), generation));
@@ -175,6 +183,9 @@ fn fill<F: Family>(
             (oldest, backend_of_oldest) = (holder, flow.backend.get());
         }
         probe += 1;
+        if flow.going_on().is_some() {
+            break; // Its tuple is the only one.
+        }
         if search.takes_another_backend && probe < PORT_PROBES {
             tables.usable_instead(slot, probe)?;
         }
@@ -195,6 +206,9 @@ fn finish<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, mine: &Found<'_,
     let deltas = deltas(&flow.tuple.get(), &flow.rewritten.get());
     flow.deltas.set(deltas);
     mine.record.deltas.set(deltas);
+    if flow.going_on().is_some() {
+        return Ok(()); // It is not new: another node has counted it.
+    }
     let backend = tables.backend(flow.backend.get()).ok_or(Reason::Internal)?;
     tables.count_new_flow(backend.counters);
     if flow.retries.get() != 0 {

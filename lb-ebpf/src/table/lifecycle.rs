@@ -129,7 +129,10 @@ pub fn advance<F: Family>(
             Ok(())
         }
         Side::Backend if segment.flags & RST != 0 => handshake::refused(tables, &found, segment),
-        Side::Backend => Ok(()),
+        Side::Backend => {
+            handshake::went_on(tables, &found, segment);
+            Ok(())
+        }
     }
 }
 

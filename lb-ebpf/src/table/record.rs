@@ -123,6 +123,8 @@ impl States {
     pub const ESTABLISHED: Self = Self(4);
     /// Being written, possibly with this tuple.
     pub const BUSY: Self = Self(8);
+    /// Ended by the controller.
+    pub const ENDED: Self = Self(16);
     /// All that belong to a flow.
     pub const LIVE: Self = Self::HALF_OPEN.and(Self::REOPENING).and(Self::ESTABLISHED);
 
@@ -144,9 +146,12 @@ impl States {
         if state.is_established() {
             return Self::ESTABLISHED;
         }
-        // EMPTY, BUSY, HALF_OPEN, REOPENING are 0 to 3; RETIRED is 5, and in no set.
-        const BY_STATE: u32 = States::REOPENING.0 << 12 | States::HALF_OPEN.0 << 8 | States::BUSY.0 << 4;
-        Self(BY_STATE >> ((state.0 as u32 & 7) * 4) & 0xf)
+        // EMPTY, BUSY, HALF_OPEN, REOPENING are 0 to 3; RETIRED is 5, and in no set; ENDED is 7.
+        const BY_STATE: u64 = (States::ENDED.0 as u64) << 56
+            | (States::REOPENING.0 as u64) << 24
+            | (States::HALF_OPEN.0 as u64) << 16
+            | (States::BUSY.0 as u64) << 8;
+        Self((BY_STATE >> ((state.0 as u32 & 7) * 8)) as u32 & 0xff)
     }
 }
 

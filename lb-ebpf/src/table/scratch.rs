@@ -5,7 +5,7 @@ use lb_common::{
     cell::Shared,
     clock::Ticks,
     counters::ServiceNumber,
-    flow::{BucketIndex, Deltas, RecordIndex},
+    flow::{BucketIndex, Computed, Deltas, RecordIndex},
     hop::Hop,
     pool::{Pool, PoolNumber, PoolSlot},
 };
@@ -27,6 +27,10 @@ pub struct Scratch<F: Family> {
     pub is_syn: Shared<u32>,
     /// The sequence number of a TCP segment.
     pub sequence: Shared<u32>,
+    /// See [`Scratch::going_on`].
+    pub going_on: Shared<u32>,
+    /// [`Service::computed`](lb_common::service::Service::computed) of the service.
+    pub computed: Shared<u32>,
     /// The backend that has just refused the client. [`BackendId::NONE`]: none has.
     pub refused_by: Shared<BackendId>,
     /// How many backends have refused the client.
@@ -74,6 +78,8 @@ pub struct Scratch<F: Family> {
 /// Not a record: above [`lb_common::flow::MAX_RECORDS`]. Scratch is memory of a map, where any bytes must be a valid value, so
 /// it cannot hold an `Option`.
 const NO_RECORD: RecordIndex = RecordIndex(u32::MAX);
+const FROM_CLIENT: u32 = Computed::FromClient as u32;
+const FROM_BACKEND: u32 = Computed::FromBackend as u32;
 /// Not a slot, for the same reason.
 const NO_SLOT: PoolSlot = PoolSlot(u32::MAX);
 
@@ -89,6 +95,23 @@ impl<F: Family> Scratch<F> {
     #[inline(always)]
     pub fn set_closing(&self, record: Option<RecordIndex>) {
         self.closing.set(record.unwrap_or(NO_RECORD));
+    }
+
+    /// The side that sent a TCP segment which [goes on](crate::packet::tcp::Segment::goes_on) with a connection. Its backend is
+    /// computed, if another node may know the flow.
+    #[inline(always)]
+    pub fn going_on(&self) -> Option<Computed> {
+        match self.going_on.get() {
+            FROM_CLIENT => Some(Computed::FromClient),
+            FROM_BACKEND => Some(Computed::FromBackend),
+            _ => None,
+        }
+    }
+
+    /// Stores which side sent it. `None`: it opens a connection, ends one, or is a datagram.
+    #[inline(always)]
+    pub fn set_going_on(&self, side: Option<Computed>) {
+        self.going_on.set(side.map_or(0, |side| side as u32));
     }
 
     /// The slot that was the [likely](crate::picker::likely) one when the fast path looked up the service of a SYN, with the

@@ -64,6 +64,7 @@ fn facts(service: &Service) -> Vec<(&'static str, String)> {
         ("peer_source", joined(&service.peer_source)),
         ("scheduler", service.scheduler.name().to_owned()),
         ("reject", service.reject.name().to_owned()),
+        ("share_flows", service.share_flows.name().to_owned()),
         ("on_refused", service.on_refused.name().to_owned()),
         ("on_down", service.on_down.name().to_owned()),
         ("slow_start", format!("{} s", service.slow_start_seconds)),

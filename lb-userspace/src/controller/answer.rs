@@ -51,6 +51,7 @@ impl Facts<'_> {
             mode: service.mode,
             scheduler: service.scheduler,
             reject: service.reject,
+            share_flows: service.share_flows,
             on_refused: service.availability.on_refused,
             on_down: service.availability.on_down,
             slow_start_seconds: service.availability.slow_start.as_secs_f64(),

@@ -58,6 +58,7 @@ fn of_service(old: &Service, new: &Service, lines: &mut Vec<String>) {
         ("on_refused", old.availability.on_refused != new.availability.on_refused),
         ("slow_start", old.availability.slow_start != new.availability.slow_start),
         ("reject", old.reject != new.reject),
+        ("share_flows", old.share_flows != new.share_flows),
         ("role", old.role.wanted != new.role.wanted),
         ("on_role_change", old.role.on_change != new.role.on_change),
         ("max_lag", old.role.max_lag != new.role.max_lag),

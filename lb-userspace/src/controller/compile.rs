@@ -43,14 +43,14 @@ use self::{
 };
 use super::{
     identity::Former,
-    index::Indexed,
+    index::{Indexed, origin},
     snapshot::place,
     state::{Standing, State},
 };
 use crate::{
     datapath::{Attached, Listen, ServiceValue, Snapshot, UNRESOLVED},
     shared::Shared,
-    spec::{Backend, BackendName, OnRefused, Service, rules::Family},
+    spec::{Backend, BackendName, OnRefused, Service, ShareFlows, rules::Family},
 };
 
 /// A pool that gives no backend to new flows. Without slots, mode and sources do not matter.
@@ -104,8 +104,10 @@ pub fn compile_services(
         compiler.place(service, Some(*number))?;
     }
 
-    let Snapshot { backends, backend_names, slots, members, pools, next_backend_id, .. } = compiler.want;
-    Ok(Snapshot { backends, backend_names, slots, members, pools, next_backend_id, ..Snapshot::default() })
+    let Snapshot { backends, backend_names, slots, members, pools, origins, next_backend_id, .. } =
+        compiler.want;
+    let part = Snapshot { backends, backend_names, slots, members, pools, origins, ..Snapshot::default() };
+    Ok(Snapshot { next_backend_id, ..part })
 }
 
 fn check_room(state: &State) -> Result<(), NoRoom> {
@@ -205,19 +207,22 @@ impl<'a> Compiler<'a> {
         }
         let families_in_panic = self.state.families_in_panic(service);
         let mut eligible: BTreeMap<Family, Eligible> = BTreeMap::new();
+        let mut computed: BTreeMap<Family, Eligible> = BTreeMap::new();
         let mut placed: BTreeMap<Family, Vec<BackendId>> = BTreeMap::new();
         let mut in_panic = Vec::new();
         for (backend, standing) in service.backends.iter().zip(self.state.standings(service)) {
             let name = BackendName::new(&service.name, &backend.name);
             let counters = self.backend_number(&name)?;
+            let family = Family::of(backend.address.ip());
             if standing == Standing::Absent {
+                computed.entry(family).or_default().add_if_computed(service, backend, BackendId::NONE);
                 continue;
             }
             let id = match places.get(&backend.address) {
                 Some(entry) => entry.id,
                 None => self.fresh_id()?,
             };
-            let family = Family::of(backend.address.ip());
+            computed.entry(family).or_default().add_if_computed(service, backend, id);
             let pool = pools.get(&family).copied().unwrap_or_default();
             self.place_backend(service, backend, (number, counters), (id, pool));
             placed.entry(family).or_default().push(id);
@@ -231,12 +236,15 @@ impl<'a> Compiler<'a> {
         }
         for (family, pool) in pools {
             let eligible = eligible.remove(&family).unwrap_or_default();
-            self.schedule(service, number, (family, pool), eligible)?;
+            let computed = computed.remove(&family).unwrap_or_default();
+            let computed = self.computed_pool(service, number, family, computed.in_force())?;
+            self.schedule(service, (number, computed), (family, pool), eligible)?;
         }
         if service.availability.on_refused == OnRefused::Retry {
             placed.values().for_each(|ids| self.mark_retries(ids));
         }
         self.mark_in_panic(&in_panic);
+        self.mark_origins(service, &placed);
         self.mark_addresses(service, number);
         Ok(())
     }
@@ -294,7 +302,7 @@ impl<'a> Compiler<'a> {
     fn schedule(
         &mut self,
         service: &Service,
-        counters: ServiceNumber,
+        (counters, computed): (ServiceNumber, Option<PoolNumber>),
         (family, pool): (Family, PoolNumber),
         eligible: Eligible,
     ) -> Result<(), NoRoom> {
@@ -322,9 +330,46 @@ impl<'a> Compiler<'a> {
         for listen in listens {
             let key =
                 Listen { address: listen.ip(), port: Be16::new(listen.port()), protocol: service.protocol };
-            self.want.services.insert(key, ServiceValue { pool, counters, reject: service.reject });
+            self.want.services.insert(key, ServiceValue { pool, counters, reject: service.reject, computed });
         }
         Ok(())
+    }
+
+    /// The pool in which the backends of flows that another node may know are computed: from all backends that have weight,
+    /// whatever their state. `None`: they are not computed.
+    fn computed_pool(
+        &mut self,
+        service: &Service,
+        counters: ServiceNumber,
+        family: Family,
+        entries: Vec<Entry>,
+    ) -> Result<Option<PoolNumber>, NoRoom> {
+        if service.share_flows == ShareFlows::All {
+            return Ok(None);
+        }
+        let number = match self.have.computed_pool(counters, family) {
+            Some(number) => number,
+            None => self.fresh_pool()?,
+        };
+        let ids = schedule::slots(service.scheduler, &entries, &self.state.spec().hash.key);
+        let (slots, picker) = (self.slots(number, ids)?, schedule::picker(service.scheduler));
+        self.want.pools.insert(number, Pool::new(slots, picker, service.mode, SourceSetNumber::NONE));
+        Ok(Some(number))
+    }
+
+    /// The backends that reply for a service whose flows are computed, as far as they may have flows.
+    fn mark_origins(&mut self, service: &Service, placed: &BTreeMap<Family, Vec<BackendId>>) {
+        if service.share_flows == ShareFlows::All {
+            return;
+        }
+        for listen in &service.listen {
+            let to =
+                Listen { address: listen.ip(), port: Be16::new(listen.port()), protocol: service.protocol };
+            let ids = placed.get(&Family::of(listen.ip())).into_iter().flatten();
+            for backend in ids.filter_map(|id| self.want.backends.get(&place(*id))) {
+                self.want.origins.entry(origin(backend)).or_insert(to);
+            }
+        }
     }
 
     /// Addresses of the load balancer, with any port. Packets to other ports are counted for the first service in
@@ -334,7 +379,8 @@ impl<'a> Compiler<'a> {
         for address in service.listen.iter().map(|listen| listen.ip()).chain(sources) {
             let marker = Listen { address, port: Be16::new(0), protocol: service.protocol };
             // The same for all services of the address, because nothing is read from it but the counters.
-            let value = ServiceValue { pool: ServiceEntry::NO_POOL, counters, reject: Reject::Drop };
+            let (pool, reject) = (ServiceEntry::NO_POOL, Reject::Drop);
+            let value = ServiceValue { pool, counters, reject, computed: None };
             self.want.services.entry(marker).or_insert(value);
         }
     }
@@ -372,9 +418,13 @@ impl<'a> Compiler<'a> {
 
     /// The pool that the service has already; otherwise one that is unused in both snapshots.
     fn pool(&mut self, service: ServiceNumber, family: Family) -> Result<PoolNumber, NoRoom> {
-        if let Some(pool) = self.have.pool(service, family) {
-            return Ok(pool);
+        match self.have.pool(service, family) {
+            Some(pool) => Ok(pool),
+            None => self.fresh_pool(),
         }
+    }
+
+    fn fresh_pool(&mut self) -> Result<PoolNumber, NoRoom> {
         loop {
             let taken = [&self.have.pools, &self.want.pools];
             let number = self.vacant.pools.take(self.room.pools(), taken);

@@ -37,9 +37,11 @@ pub fn diff(have: &Snapshot, want: &Snapshot) -> Vec<Op> {
     plan.extend(changed(&have.sources, &want.sources).map(|(at, it)| Op::PutSources(*at, it.clone())));
     plan.extend(changed(&have.pools, &want.pools).map(|(at, it)| Op::PutPool(*at, *it)));
     plan.extend(changed(&have.services, &want.services).map(|(at, it)| Op::PutService(*at, *it)));
+    plan.extend(changed(&have.origins, &want.origins).map(|(at, it)| Op::PutOrigin(*at, *it)));
     plan.extend(generation.then_some(Op::SetHopGeneration(want.hop_generation)));
     plan.extend(key.then_some(Op::SetHashKey(want.hash_key)));
 
+    plan.extend(gone(&have.origins, &want.origins).map(|at| Op::DeleteOrigin(*at)));
     plan.extend(gone(&have.services, &want.services).map(|at| Op::DeleteService(*at)));
     plan.extend(gone(&have.pools, &want.pools).map(|at| Op::DeletePool(*at)));
     plan.extend(gone_slots(have, want).map(Op::DeleteSlots));

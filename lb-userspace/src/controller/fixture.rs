@@ -54,6 +54,7 @@ pub fn service(name: &str, protocol: Protocol, listen: &str, backends: Vec<Backe
         availability: Availability::default(),
         role: RolePolicy::default(),
         reject: Reject::Reset,
+        share_flows: Default::default(),
         health: Some(HealthCheck {
             probe: Probe::Tcp(Tcp),
             interval: Duration::from_secs(1),

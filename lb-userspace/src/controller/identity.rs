@@ -77,7 +77,7 @@ impl<K: Copy + Ord> Former<'_, K> {
     }
 }
 
-/// Are these the same services, with the same names, listen addresses, modes, sources and answers? Then only what belongs to
+/// Are these the same services, with the same names, listen addresses, modes, sources, answers and ways to share flows? Then only what belongs to
 /// single services differs.
 pub fn are_same(before: &[Shared<Service>], after: &[Shared<Service>]) -> bool {
     let is_same = |(old, new): (&Shared<Service>, &Shared<Service>)| {
@@ -91,6 +91,7 @@ pub fn are_same(before: &[Shared<Service>], after: &[Shared<Service>]) -> bool {
             && old.sources == new.sources
             && old.peer_sources == new.peer_sources
             && old.reject == new.reject
+            && old.share_flows == new.share_flows
     };
     before.len() == after.len() && before.iter().zip(after).all(is_same)
 }

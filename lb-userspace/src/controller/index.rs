@@ -120,6 +120,12 @@ impl Indexed {
         pools.map(|(_, value)| value.pool).filter(|pool| *pool != Service::NO_POOL).last()
     }
 
+    /// The pool of a service in which backends of flows are computed.
+    pub fn computed_pool(&self, service: ServiceNumber, family: Family) -> Option<PoolNumber> {
+        let of_family = self.listens_of(service).filter(|(listen, _)| Family::of(listen.address) == family);
+        of_family.filter_map(|(_, value)| value.computed).last()
+    }
+
     /// Does a listen address refer to the pool? It need not exist: a takeover may copy services without their pools.
     pub fn refers_to_pool(&self, number: PoolNumber) -> bool {
         self.pools.is_used(number)
@@ -127,8 +133,8 @@ impl Indexed {
 
     /// The pools of a service.
     pub fn pools_of(&self, service: ServiceNumber) -> BTreeMap<PoolNumber, Pool> {
-        let pools = self.listens_of(service).filter_map(|(_, value)| self.pools_at(value.pool));
-        pools.collect()
+        let pools = self.listens_of(service).flat_map(|(_, value)| value.pools());
+        pools.filter_map(|pool| self.pools_at(pool)).collect()
     }
 
     /// Is the service in the maps with a different protocol?
@@ -153,9 +159,18 @@ impl Indexed {
         let sources = self.sources.unused().filter(|set| !grace.has_sources(**set));
         let mut pools = self.pools_unread(grace);
         pools.extend(services.clone().flat_map(|number| self.pools_of(number)));
+        let backends = || services.clone().flat_map(|number| self.backends_of(number));
+        // A service that shares all flows may have the same backends.
+        let is_of = |backend: &Backend, listen: &Listen| {
+            have.services.get(listen).is_some_and(|it| it.counters == backend.service_counters)
+        };
+        let origins = backends().filter_map(|(_, it)| {
+            have.origins.get_key_value(&origin(it)).filter(|(_, listen)| is_of(it, listen))
+        });
         let members = pools.keys().filter_map(|number| have.members.get_key_value(number));
         Snapshot {
-            backends: services.flat_map(|it| self.backends_of(it)).map(|(place, it)| (place, *it)).collect(),
+            backends: backends().map(|(place, it)| (place, *it)).collect(),
+            origins: origins.map(|(backend, listen)| (*backend, *listen)).collect(),
             backend_names: names.map(|(number, name)| (number, name.clone())).collect(),
             slots: slots.map(|(at, ids)| (*at, ids.clone())).collect(),
             members: members.map(|(number, ids)| (*number, ids.clone())).collect(),
@@ -222,9 +237,7 @@ impl Indexed {
             Entry::Service(listen) => {
                 if let Some(service) = have.services.get(&listen) {
                     self.listens.remove(&(service.counters, listen));
-                    if service.pool != Service::NO_POOL {
-                        self.pools.release(service.pool);
-                    }
+                    service.pools().for_each(|pool| self.pools.release(pool));
                 }
             }
             Entry::Other => {}
@@ -271,9 +284,7 @@ impl Indexed {
             Entry::Service(listen) => {
                 if let Some(service) = have.services.get(&listen) {
                     self.listens.insert((service.counters, listen));
-                    if service.pool != Service::NO_POOL {
-                        self.pools.acquire(service.pool);
-                    }
+                    service.pools().for_each(|pool| self.pools.acquire(pool));
                 }
             }
             Entry::Other => {}
@@ -321,6 +332,8 @@ impl Entry {
             Op::PutInterface(..)
             | Op::DeleteInterface(_)
             | Op::PutMembers(..)
+            | Op::PutOrigin(..)
+            | Op::DeleteOrigin(_)
             | Op::DeleteMembers(_)
             | Op::SetNextBackendId(_)
             | Op::SetHopGeneration(_)
@@ -333,6 +346,11 @@ impl Entry {
 /// What a key leads to, in order, beginning with `first`.
 fn of<K: Copy + Ord, V: Copy + Ord>(pairs: &BTreeSet<(K, V)>, key: K, first: V) -> impl Iterator<Item = V> {
     pairs.range((key, first)..).take_while(move |(it, _)| *it == key).map(|(_, value)| *value)
+}
+
+/// The key of a backend in `ORIGINS`. Only TCP flows are computed.
+pub fn origin(backend: &Backend) -> Listen {
+    Listen { address: backend.address.to_ip(), port: backend.port, protocol: Protocol::Tcp }
 }
 
 fn range(offset: SlotIndex, length: usize) -> SlotRange {

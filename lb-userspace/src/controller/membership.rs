@@ -7,15 +7,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Controller, Host, identity};
+use lb_common::counters::ServiceNumber;
+
+use super::{Controller, Host, Trust, identity};
 use crate::{
     datapath::Datapath,
     group::{
+        computation::Computation,
         digest,
         view::{ServiceView, View},
         wire::ServiceDigest,
     },
-    spec::{Service, Spec},
+    spec::{Service, Spec, rules::Family},
     view::Presence,
 };
 
@@ -95,8 +98,16 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let spec = self.state.shared_spec();
         let mut services = Vec::new();
         for service in &spec.services {
-            let view = Arc::new(self.service_view(service));
-            services.extend(service.listen.iter().map(|it| ((*it, service.protocol), Arc::clone(&view))));
+            let number = identity::number(&self.have, service);
+            let view = Arc::new(self.service_view(service, number));
+            services.extend(service.listen.iter().map(|listen| {
+                let computation = number.and_then(|number| self.computation(number, Family::of(listen.ip())));
+                let view = match computation {
+                    None => Arc::clone(&view),
+                    computation => Arc::new(ServiceView { computation, ..ServiceView::clone(&view) }),
+                };
+                ((*listen, service.protocol), view)
+            }));
         }
         let is_known = self.membership.digests.as_ref().is_some_and(|(of, _)| Arc::ptr_eq(of, &spec));
         if !is_known {
@@ -106,8 +117,18 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         View::new(services, digests.unwrap_or_default(), &spec.hash.key)
     }
 
-    fn service_view(&self, service: &Service) -> ServiceView {
-        let number = identity::number(&self.have, service);
+    /// What the program computes from, for the flows of a service and family.
+    fn computation(&self, service: ServiceNumber, family: Family) -> Option<Computation> {
+        // Then the maps may be those of another file.
+        if matches!(self.trust, Trust::Failed { .. }) {
+            return None;
+        }
+        let pool = self.have.pools.get(&self.have.computed_pool(service, family)?)?;
+        let slots = self.have.slots.get(&pool.slots().offset)?.clone();
+        Some(Computation { slots, picker: pool.picker()?, key: self.have.hash_key })
+    }
+
+    fn service_view(&self, service: &Service, number: Option<ServiceNumber>) -> ServiceView {
         let backends = number.map(|number| self.have.backends_by_address(number)).unwrap_or_default();
         ServiceView {
             name: service.name.clone(),

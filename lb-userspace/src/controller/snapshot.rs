@@ -37,10 +37,12 @@ impl Snapshot {
             Op::PutMembers(number, ids) => drop(self.members.insert(*number, ids.clone())),
             Op::PutPool(number, pool) => drop(self.pools.insert(*number, *pool)),
             Op::PutService(listen, service) => drop(self.services.insert(*listen, *service)),
+            Op::PutOrigin(backend, listen) => drop(self.origins.insert(*backend, *listen)),
             Op::SetNextBackendId(id) => self.next_backend_id = *id,
             Op::SetHopGeneration(generation) => self.hop_generation = *generation,
             Op::SetHashKey(key) => self.hash_key = *key,
             Op::SetQuiet(is_quiet) => self.is_quiet = *is_quiet,
+            Op::DeleteOrigin(backend) => drop(self.origins.remove(backend)),
             Op::DeleteService(listen) => drop(self.services.remove(listen)),
             Op::DeletePool(number) => drop(self.pools.remove(number)),
             Op::DeleteMembers(number) => drop(self.members.remove(number)),
@@ -72,7 +74,7 @@ impl Snapshot {
 
     /// The pools that services use.
     pub fn pools_in_use(&self) -> BTreeSet<PoolNumber> {
-        self.services.values().map(|service| service.pool).collect()
+        self.services.values().flat_map(|service| service.pools()).collect()
     }
 
     /// The ranges that pools use.
@@ -131,19 +133,23 @@ impl Snapshot {
             if service.pool == Service::NO_POOL {
                 return (listen.port.get() != 0).then(|| format!("{listen} has no pool"));
             }
-            if !self.pools.contains_key(&service.pool) {
-                return Some(format!("{listen} refers to pool {}, which does not exist", service.pool));
+            if let Some(missing) = service.pools().find(|pool| !self.pools.contains_key(pool)) {
+                return Some(format!("{listen} refers to pool {missing}, which does not exist"));
             }
             let members = self.members.get(&service.pool);
-            let foreign =
-                self.offered(service.pool).iter().chain(members.into_iter().flatten()).find(|id| {
-                    self.backend(**id).is_none_or(|backend| backend.service_counters != service.counters)
-                })?;
+            let computed = service.computed.into_iter().flat_map(|pool| self.offered(pool));
+            let computed = computed.filter(|id| **id != BackendId::NONE);
+            let offered = self.offered(service.pool).iter().chain(members.into_iter().flatten());
+            let foreign = offered.chain(computed).find(|id| {
+                self.backend(**id).is_none_or(|backend| backend.service_counters != service.counters)
+            })?;
             Some(format!("{listen} reaches backend {foreign}, which does not belong to its service"))
         })
     }
 
     fn fault_of_pools(&self) -> Option<String> {
+        // Where backends are computed, one that may have no flows has no id.
+        let for_new_flows: BTreeSet<_> = self.services.values().map(|service| service.pool).collect();
         self.pools.iter().find_map(|(number, pool)| {
             let (slots, ids, set) = (pool.slots(), self.ids(*pool), pool.sources());
             if ids.len() != slots.length as usize {
@@ -152,7 +158,11 @@ impl Snapshot {
             if set != SourceSetNumber::NONE && !self.sources.contains_key(&set) {
                 return Some(format!("pool {number} uses set {set} of sources, which does not exist"));
             }
-            if let Some(missing) = ids.iter().find(|id| self.backend(**id).is_none()) {
+            let is_missing = |id: &&BackendId| {
+                let may_be_none = **id == BackendId::NONE && !for_new_flows.contains(number);
+                !may_be_none && self.backend(**id).is_none()
+            };
+            if let Some(missing) = ids.iter().find(is_missing) {
                 return Some(format!("pool {number} has a slot for backend {missing}, which does not exist"));
             }
             let missing = self.members.get(number)?.iter().find(|id| self.backend(**id).is_none())?;

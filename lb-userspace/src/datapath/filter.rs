@@ -42,6 +42,7 @@ pub struct Sources {
     backends: BTreeMap<u32, Endpoint>,
     /// How many endpoints set each bit.
     bits: BTreeMap<Bit, u32>,
+    origins: BTreeSet<Listen>,
     /// Bits of backends only, and when their last one was removed.
     lingering: BTreeMap<Bit, Ticks>,
 }
@@ -55,6 +56,9 @@ impl Sources {
         let mut sources = Self { lingering: std::mem::take(&mut self.lingering), ..Self::default() };
         for (listen, service) in &maps.services {
             sources.apply(&Op::PutService(*listen, *service), Ticks::default());
+        }
+        for (backend, listen) in &maps.origins {
+            sources.apply(&Op::PutOrigin(*backend, *listen), Ticks::default());
         }
         for backend in maps.backends.values() {
             sources.apply(&Op::PutBackend(*backend), Ticks::default());
@@ -71,6 +75,12 @@ impl Sources {
             Op::DeleteService(listen) if self.listens.remove(listen) => {
                 Change { set: None, clear: self.remove(service(listen)) }
             }
+            Op::PutOrigin(backend, _) if self.origins.insert(*backend) => {
+                Change { set: self.add(Some(origin(backend))), clear: None }
+            }
+            Op::DeleteOrigin(backend) if self.origins.remove(backend) => {
+                Change { set: None, clear: self.remove(Some(origin(backend))) }
+            }
             Op::PutBackend(backend) => {
                 let endpoint = endpoint(backend);
                 let before = self.backends.insert(backend.id.place(MAX_PLACES), endpoint);
@@ -85,6 +95,8 @@ impl Sources {
             }
             Op::PutService(..)
             | Op::DeleteService(_)
+            | Op::PutOrigin(..)
+            | Op::DeleteOrigin(_)
             | Op::PutInterface(..)
             | Op::PutBackendName(..)
             | Op::PutServiceName(..)
@@ -148,6 +160,10 @@ impl Sources {
 fn service(listen: &Listen) -> Option<Bit> {
     let endpoint = (listen.address.into(), listen.port);
     (listen.port.get() != 0).then(|| bit(endpoint, Filter::SERVICE))
+}
+
+fn origin(backend: &Listen) -> Bit {
+    bit((backend.address.into(), backend.port), Filter::ORIGIN)
 }
 
 fn bit((address, port): Endpoint, bit: u8) -> Bit {
@@ -243,8 +259,12 @@ mod tests {
 
     /// The clock wraps within the longest timeout.
     const NOW: Ticks = Ticks(u32::MAX - 7);
-    const SERVICE: ServiceValue =
-        ServiceValue { pool: Service::NO_POOL, counters: ServiceNumber(0), reject: Reject::Reset };
+    const SERVICE: ServiceValue = ServiceValue {
+        pool: Service::NO_POOL,
+        counters: ServiceNumber(0),
+        reject: Reject::Reset,
+        computed: None,
+    };
 
     fn parts(text: &str) -> Endpoint {
         let address: std::net::SocketAddr = text.parse().unwrap();

@@ -143,6 +143,7 @@ pub fn pinned(sizes: &Sizes) -> Vec<MapShape> {
         map("SETTINGS", Services, Array, NUMBER, Settings::TYPE, 1, 0),
         map("FILTER", Services, Array, NUMBER, Filter::TYPE, 1, MAPPED),
         map("SERVICES", Services, Hash, ServiceKey::TYPE, Service::TYPE, room.service_entries(), 0),
+        map("ORIGINS", Services, Hash, ServiceKey::TYPE, ServiceKey::TYPE, room.places(), 0),
         map("POOLS", Services, Array, NUMBER, Pool::TYPE, room.pools(), MAPPED),
         map("TURNS", Services, Array, NUMBER, Turn::TYPE, room.pools(), MAPPED),
         map("SLOTS", Services, Array, NUMBER, SlotLine::TYPE, room.slot_lines(), MAPPED),

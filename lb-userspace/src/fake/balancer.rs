@@ -280,6 +280,7 @@ impl Balancer {
             mode,
             scheduler: Scheduler::RoundRobin,
             reject: Reject::Reset,
+            share_flows: Default::default(),
             on_refused: OnRefused::Retry,
             on_down: OnDown::Reset,
             slow_start_seconds: 0.0,

@@ -336,6 +336,7 @@ fn service() -> view::Service {
         mode: Mode::FullNat,
         scheduler: Scheduler::RoundRobin,
         reject: Reject::Reset,
+        share_flows: Default::default(),
         on_refused: OnRefused::Retry,
         on_down: OnDown::Keep,
         slow_start_seconds: 0.0,

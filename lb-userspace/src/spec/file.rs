@@ -14,7 +14,7 @@ use lb_common::{
 };
 use toml::de::{DeTable, DeValue};
 
-use super::{AttachMode, Scheduler, availability, cluster, exec, group, health, role, rules};
+use super::{AttachMode, Scheduler, ShareFlows, availability, cluster, exec, group, health, role, rules};
 use crate::document::{
     Layers,
     mistakes::{At, Report, Span},
@@ -72,6 +72,7 @@ pub struct Service<'d> {
     pub availability: availability::Written,
     pub role: role::Written,
     pub reject: Given<Reject>,
+    pub share_flows: Given<ShareFlows>,
     pub health: Layers<'d>,
     pub backends: Option<Vec<Backend>>,
 }
@@ -149,6 +150,7 @@ impl<'d> Service<'d> {
             availability: availability::Written::read(&mut table),
             role: role::Written::read(&mut table),
             reject: table.optional("reject", |value| value::choice(value, "reject", &[])),
+            share_flows: table.optional("share_flows", |value| value::choice(value, "share_flows", &[])),
             health: Layers {
                 own: table.table("health", "[service.health]").map(health::read),
                 inherited: defaults,

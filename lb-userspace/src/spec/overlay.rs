@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Backend, BackendName, Service, Spec,
     rules::{self, OwnAddresses, Refusal},
+    share_flows,
 };
 use crate::{named::Named, spec::AdminState};
 
@@ -290,7 +291,9 @@ impl Spec {
         own.refuse(definition.address)?;
         rules::fit_in_all(self)?;
         let gone = || Refusal::NoService(name.service.clone());
-        let service = &mut self.services[place.ok_or_else(gone)?];
+        let place = place.ok_or_else(gone)?;
+        share_flows::fit(&self.services, place, definition.address)?;
+        let service = &mut self.services[place];
         let holder = service.backends.iter().find(|it| it.address == definition.address);
         rules::fit(service, definition.address, holder.map(|it| it.name.as_str()))?;
         service.backends.push(definition.named(&name.backend));

@@ -62,6 +62,11 @@ pub struct Written {
 }
 
 impl Written {
+    /// Does a role decide which backends get flows?
+    pub const fn is_given(&self) -> bool {
+        self.role.good().is_some()
+    }
+
     pub fn read(table: &mut Table<'_>) -> Self {
         let lag = Duration::from_millis(1)..=MAX_LAG;
         Self {

@@ -4,7 +4,7 @@
 
 use lb_common::pool::{Pool, SlotLine};
 
-use super::{SLOW_START_STEPS, Scheduler, Service, rules::Family};
+use super::{SLOW_START_STEPS, Scheduler, Service, ShareFlows, rules::Family};
 
 /// The slots of a Maglev table. A prime, so that every step length leads through all of them. A hundred slots for each of
 /// 655 backends: shares are exact to about 1 %.
@@ -23,7 +23,9 @@ impl Service {
     pub fn most_slots(&self) -> u64 {
         let listens = |family| self.listen.iter().any(|listen| Family::of(listen.ip()) == family);
         let families = Family::ALL.into_iter().filter(|family| listens(*family));
-        families.map(|family| u64::from(SlotLine::occupied(self.most_slots_in(family)))).sum()
+        // Those that are computed have a schedule of their own.
+        let schedules = if self.share_flows == ShareFlows::Exceptions { 2 } else { 1 };
+        families.map(|family| schedules * u64::from(SlotLine::occupied(self.most_slots_in(family)))).sum()
     }
 
     fn most_slots_in(&self, family: Family) -> u32 {

@@ -17,11 +17,12 @@ use lb_common::{
 };
 
 use super::{
-    Announce, Api, AttachMode, Hash, Interface, Limits, Scheduler, Service, Spec,
+    Announce, Api, AttachMode, Hash, Interface, Limits, Scheduler, Service, ShareFlows, Spec,
     exec::{Programs, Writers},
     file::{self, File},
     group, health,
     rules::{Family, OwnAddresses},
+    share_flows,
 };
 use crate::{
     document::{
@@ -68,6 +69,7 @@ pub fn validate(
     let programs = file.exec.validate(writers, report);
     let peer_sources = file.group.as_ref().map(group::Written::sources).unwrap_or_default();
     let services = file.services.as_deref().unwrap_or_default();
+    let has_group = file.group.is_some();
     let group = file.group.and_then(|group| group.validate(&host.name, services, report));
     let node = group.as_ref().map(|group| group.node.as_str());
     let cluster = file.cluster.and_then(|cluster| cluster.validate(node, &host.name, report));
@@ -80,6 +82,7 @@ pub fn validate(
         totals(services, limits.room(), of_services);
         unique(services.iter().filter_map(|it| it.name.as_ref()), "service", of_services);
         listen_once(services, of_services);
+        share_flows::validate(services, has_group, of_services);
     }
 
     let (headers, services): (Vec<_>, Vec<_>) = file
@@ -162,6 +165,7 @@ fn service(
         peer_sources,
         scheduler: written.scheduler.or(Scheduler::default()),
         reject: written.reject.or(Reject::default()),
+        share_flows: written.share_flows.or(ShareFlows::default()),
         backends: Vec::new(),
     };
     let may_listen_elsewhere = !written.listen.is_complete || written.listen.items.is_empty();

@@ -227,7 +227,8 @@ fn listen<F: Numbered>(object: &mut Object, reject: Reject) -> Result<()> {
     let address = F::to_key(F::address(Block::Service, 0));
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let key = ServiceKey::new(address, Be16::new(SERVICE_PORT), protocol.number());
-        let value = Service { pool: PoolNumber(0), counters: ServiceNumber(0), reject: reject as u32 };
+        let value =
+            Service { pool: PoolNumber(0), counters: ServiceNumber(0), reject: reject as u32, computed: 0 };
         object.listen(key, value)?;
     }
     Ok(())

@@ -86,8 +86,11 @@ impl Known {
     }
 
     fn seen(&self, dialogue: Dialogue, backend: &'static str) -> Result<SocketAddr> {
-        let seen = self.seen.get(&(dialogue, backend));
-        seen.copied().with_context(|| format!("{backend} has received nothing of {dialogue:?}"))
+        let seen = self.seen.get(&(dialogue, backend)).copied();
+        let service = self.world.service(dialogue.protocol, dialogue.listen);
+        let is_client = service.is_some_and(|service| service.mode == Mode::Nat);
+        seen.or(is_client.then_some(dialogue.client))
+            .with_context(|| format!("{backend} has received nothing of {dialogue:?}"))
     }
 
     /// Reads from the first request what the backend sees as the client, if it is what the mode allows.

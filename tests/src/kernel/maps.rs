@@ -24,7 +24,7 @@ use lb_common::{
     net::{Ports, V4, V6},
     pool::{SlotLine, SourceSet, Turn},
     reason::Reason,
-    service::{Filter, Service, ServiceKey},
+    service::{Filter, ServiceKey},
     settings::Settings,
 };
 use lb_ebpf::table::scratch::Scratch;
@@ -103,7 +103,8 @@ fn put_for_each_cpu<T: Pod>(ebpf: &mut Ebpf, name: &str, index: u32, value: T) -
 pub fn load(ebpf: &mut Ebpf, maps: &Maps) -> Result<()> {
     put::<Settings>(ebpf, Settings::SECTION, 0, maps.settings)?;
     put(ebpf, Filter::SECTION, 0, *maps.filter)?;
-    load_services(ebpf, maps)?;
+    load_entries(ebpf, "SERVICES", &maps.services)?;
+    load_entries(ebpf, "ORIGINS", &maps.origins)?;
     for (line, ids) in &maps.slots {
         put(ebpf, "SLOTS", *line, *ids)?;
     }
@@ -133,15 +134,15 @@ pub fn load(ebpf: &mut Ebpf, maps: &Maps) -> Result<()> {
     Ok(())
 }
 
-fn load_services(ebpf: &mut Ebpf, maps: &Maps) -> Result<()> {
-    let map = ebpf.map_mut("SERVICES").context("there is no map SERVICES")?;
-    let mut services: HashMap<_, ServiceKey, Service> = map.try_into()?;
-    let there: Vec<ServiceKey> = services.keys().collect::<Result<_, _>>()?;
-    for gone in there.iter().filter(|key| !maps.services.iter().any(|(it, _)| it == *key)) {
-        services.remove(gone)?;
+fn load_entries<V: Pod>(ebpf: &mut Ebpf, name: &str, entries: &[(ServiceKey, V)]) -> Result<()> {
+    let map = ebpf.map_mut(name).with_context(|| format!("there is no map {name}"))?;
+    let mut map: HashMap<_, ServiceKey, V> = map.try_into()?;
+    let there: Vec<ServiceKey> = map.keys().collect::<Result<_, _>>()?;
+    for gone in there.iter().filter(|key| !entries.iter().any(|(it, _)| it == *key)) {
+        map.remove(gone)?;
     }
-    for (key, service) in &maps.services {
-        services.insert(key, service, 0)?;
+    for (key, value) in entries {
+        map.insert(key, value, 0)?;
     }
     Ok(())
 }

@@ -95,6 +95,8 @@ fn blank<F: Family<Address: Default>>() -> Scratch<F> {
         hash: Shared::new(0),
         is_syn: Shared::new(0),
         sequence: Shared::new(0),
+        going_on: Shared::new(0),
+        computed: Shared::new(0),
         refused_by: Shared::new(Default::default()),
         retries: Shared::new(0),
         has_record: Shared::new(0),

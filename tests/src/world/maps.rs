@@ -1,5 +1,7 @@
 //! A [`World`] as the values of the program's maps, as a controller would write them.
 
+use std::net::SocketAddr;
+
 use lb_common::{
     backend::Backend,
     cell::HalfWord,
@@ -46,7 +48,9 @@ pub struct Maps {
     pub filter: Box<[u8; Filter::SIZE]>,
     /// The keys of services. Those with port 0 only mark an address as ours.
     pub services: Vec<(ServiceKey, Service)>,
-    /// The pool of each service.
+    /// The keys of backends whose flows can be computed, and those of their services.
+    pub origins: Vec<(ServiceKey, ServiceKey)>,
+    /// The pool of each service, then the computed pools in the same order.
     pub pools: Vec<Pool>,
     /// The slots of the pools, those of each in lines of its own: the number of the line, and its ids.
     pub slots: Vec<(u32, [u32; SlotLine::SLOTS])>,
@@ -65,6 +69,7 @@ impl World {
     pub fn maps(&self, epoch: u32) -> Maps {
         let first = epoch * MAX_NUMBERS;
         let services = || (first..).zip(&self.services);
+        let computed = || (first + self.services.len() as u32..).zip(&self.services);
         Maps {
             settings: Settings {
                 slots: 0,
@@ -84,8 +89,15 @@ impl World {
             },
             filter: self.filter(),
             services: self.service_keys(),
-            pools: services().map(|(place, service)| pool(place, service)).collect(),
-            slots: services().flat_map(|(place, service)| slots(place, service)).collect(),
+            origins: self.origins(),
+            pools: services()
+                .map(|(place, service)| pool(place, service, &ids(service)))
+                .chain(computed().map(|(place, service)| pool(place, service, &all_ids(service))))
+                .collect(),
+            slots: services()
+                .flat_map(|(place, service)| slots(place, &ids(service)))
+                .chain(computed().flat_map(|(place, service)| slots(place, &all_ids(service))))
+                .collect(),
             members: services().map(|(_, service)| members(service)).collect(),
             sources: services().map(|(place, service)| (set_number(place), sources(service))).collect(),
             backends: self.backends(),
@@ -98,12 +110,13 @@ impl World {
 
     fn filter(&self) -> Box<[u8; Filter::SIZE]> {
         let mut filter = Box::new([0; Filter::SIZE]);
-        let mut set = |endpoint: &std::net::SocketAddr, bit| {
+        let mut set = |endpoint: &SocketAddr, bit| {
             filter[Filter::place(Filter::fold(endpoint.ip().into()), Be16::new(endpoint.port()))] |= bit;
         };
         for service in &self.services {
             service.listen.iter().for_each(|listen| set(listen, Filter::SERVICE));
-            service.backends.iter().for_each(|backend| set(&backend.address, Filter::BACKEND));
+            let bits = if service.computes { Filter::BACKEND | Filter::ORIGIN } else { Filter::BACKEND };
+            service.backends.iter().for_each(|backend| set(&backend.address, bits));
         }
         filter
     }
@@ -111,19 +124,28 @@ impl World {
     fn service_keys(&self) -> Vec<(ServiceKey, Service)> {
         let mut keys = Vec::new();
         for (number, service) in (0..).zip(&self.services) {
-            let protocol = service.protocol.number();
-            let key =
-                |address: std::net::IpAddr, port| ServiceKey::new(address.into(), Be16::new(port), protocol);
             let reject = service.reject as u32;
             let counters = ServiceNumber(number);
-            let marker = Service { pool: Service::NO_POOL, counters, reject };
+            let marker = Service { pool: Service::NO_POOL, counters, reject, computed: 0 };
+            let pool = service.computes.then_some(PoolNumber(self.services.len() as u32 + number));
+            let computed = Service::computed_from(pool);
+            let address = |ip| key(service, SocketAddr::new(ip, 0));
             for listen in &service.listen {
-                let found = Service { pool: PoolNumber(number), counters, reject };
-                keys.extend([(key(listen.ip(), listen.port()), found), (key(listen.ip(), 0), marker)]);
+                let found = Service { pool: PoolNumber(number), counters, reject, computed };
+                keys.extend([(key(service, *listen), found), (address(listen.ip()), marker)]);
             }
-            keys.extend(service.sources.iter().map(|source| (key(*source, 0), marker)));
+            keys.extend(service.sources.iter().map(|source| (address(*source), marker)));
         }
         keys
+    }
+
+    fn origins(&self) -> Vec<(ServiceKey, ServiceKey)> {
+        let services = self.services.iter().filter(|service| service.computes);
+        let of = |service: &super::Service| {
+            let listen = key(service, service.listen[0]);
+            service.backends.iter().map(|it| (key(service, it.address), listen)).collect::<Vec<_>>()
+        };
+        services.flat_map(of).collect()
     }
 
     /// Counters are numbered by service and by backend as they are listed, which no row changes.
@@ -162,14 +184,17 @@ impl World {
     }
 }
 
-fn pool(place: u32, service: &super::Service) -> Pool {
-    let length = ids(service).len() as u32;
+fn key(service: &super::Service, endpoint: SocketAddr) -> ServiceKey {
+    ServiceKey::new(endpoint.ip().into(), Be16::new(endpoint.port()), service.protocol.number())
+}
+
+fn pool(place: u32, service: &super::Service, ids: &[u32]) -> Pool {
+    let length = ids.len() as u32;
     let range = SlotRange { offset: SlotIndex(place * LINES * SlotLine::SLOTS as u32), length };
     Pool::new(range, service.picker, service.mode, set_number(place))
 }
 
-fn slots(place: u32, service: &super::Service) -> Vec<(u32, [u32; SlotLine::SLOTS])> {
-    let ids = ids(service);
+fn slots(place: u32, ids: &[u32]) -> Vec<(u32, [u32; SlotLine::SLOTS])> {
     let line = |number: usize| {
         let ids = ids.iter().skip(number * SlotLine::SLOTS);
         let mut line = [0; SlotLine::SLOTS];
@@ -193,6 +218,11 @@ fn ids(service: &super::Service) -> Vec<u32> {
     let places: Vec<usize> = service.slots.clone().unwrap_or_else(one_each);
     let backends = places.iter().map(|place| &service.backends[*place]);
     backends.filter(|backend| backend.accepts).map(|backend| backend.id.0).collect()
+}
+
+/// The ids in the computed slots of a service: those of all backends.
+fn all_ids(service: &super::Service) -> Vec<u32> {
+    service.backends.iter().map(|backend| backend.id.0).collect()
 }
 
 /// 0 is no set.

@@ -89,17 +89,33 @@ fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
         services: BTreeMap::from([
             (
                 listen("192.0.2.10:80"),
-                ServiceValue { pool: PoolNumber(0), counters: ServiceNumber(0), reject: Reject::Reset },
+                ServiceValue {
+                    pool: PoolNumber(0),
+                    counters: ServiceNumber(0),
+                    reject: Reject::Reset,
+                    computed: None,
+                },
             ),
             (
                 listen("[2001:db8::10]:80"),
-                ServiceValue { pool: PoolNumber(1023), counters: ServiceNumber(0), reject: Reject::Drop },
+                ServiceValue {
+                    pool: PoolNumber(1023),
+                    counters: ServiceNumber(0),
+                    reject: Reject::Drop,
+                    computed: Some(PoolNumber(1)),
+                },
             ),
             (
                 listen("192.0.2.10:0"),
-                ServiceValue { pool: Service::NO_POOL, counters: ServiceNumber(0), reject: Reject::Drop },
+                ServiceValue {
+                    pool: Service::NO_POOL,
+                    counters: ServiceNumber(0),
+                    reject: Reject::Drop,
+                    computed: None,
+                },
             ),
         ]),
+        origins: BTreeMap::from([(listen("[fd00::11]:8080"), listen("[2001:db8::10]:80"))]),
         interfaces: attached.iter().map(|it| (it.index, interface(it))).collect(),
         next_backend_id: BackendId(9),
         hop_generation: 7,
@@ -126,12 +142,14 @@ fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
     steps.extend(want.sources.iter().map(|(number, sources)| Op::PutSources(*number, sources.clone())));
     steps.extend(want.pools.iter().map(|(number, pool)| Op::PutPool(*number, *pool)));
     steps.extend(want.services.iter().map(|(listen, value)| Op::PutService(*listen, *value)));
+    steps.extend(want.origins.iter().map(|(backend, listen)| Op::PutOrigin(*backend, *listen)));
     (steps, want)
 }
 
 /// Steps that remove everything.
 pub fn removal(have: &Snapshot) -> Vec<Op> {
-    let mut steps: Vec<Op> = have.services.keys().copied().map(Op::DeleteService).collect();
+    let mut steps: Vec<Op> = have.origins.keys().copied().map(Op::DeleteOrigin).collect();
+    steps.extend(have.services.keys().copied().map(Op::DeleteService));
     steps.extend(have.pools.keys().copied().map(Op::DeletePool));
     steps.extend(have.members.keys().copied().map(Op::DeleteMembers));
     steps.extend(have.slots.iter().map(|(offset, ids)| Op::DeleteSlots(slots(*offset, ids.len() as u32))));

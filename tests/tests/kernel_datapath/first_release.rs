@@ -154,7 +154,7 @@ fn assert_is_taken_over(world: &World, opened: &mut Opened) -> Result<()> {
     let listen = Listen { address: literal("192.0.2.10"), port: Be16::new(80), protocol: Protocol::Tcp };
     let (pool, counters) = (PoolNumber(1001), ServiceNumber(SERVICE_NUMBER));
     // 0.1.0 answered nothing.
-    let service = ServiceValue { pool, counters, reject: Reject::Drop };
+    let service = ServiceValue { pool, counters, reject: Reject::Drop, computed: None };
     assert_eq!(have.services, BTreeMap::from([(listen, service)]));
     let [backend] = <[_; 1]>::try_from(have.backends.into_values().collect::<Vec<_>>())
         .map_err(|all| anyhow!("{all:?}"))?;

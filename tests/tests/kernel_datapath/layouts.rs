@@ -32,17 +32,19 @@ fn flows_and_contents_survive_another_layout_of_a_map() -> Result<()> {
         let (want, maps) = leave_everything(&world)?;
         // As if the counters had come first, and something else had been between them and the pool.
         let other = Other::of("SERVICES", |layout| {
-            let [pool, counters, reject] = &mut layout.value[..] else { unreachable!("three fields") };
-            (pool.offset, counters.offset, reject.offset) = (8, 0, 12);
+            let [pool, counters, reject, computed] = &mut layout.value[..] else {
+                unreachable!("four fields")
+            };
+            (pool.offset, counters.offset, reject.offset, computed.offset) = (8, 0, 12, 16);
             layout.value.swap(0, 1);
             layout.value.insert(1, literal("removed 4 4 u32"));
         })?;
         let ours = MapData::from_pin(world.pin("SERVICES"))?;
-        let ours = HashMap::<_, [u8; 24], [u32; 3]>::try_from(Map::HashMap(ours))?;
-        let mut theirs = HashMap::<MapData, [u8; 24], [u32; 4]>::create(4096, 0)?;
+        let ours = HashMap::<_, [u8; 24], [u32; 4]>::try_from(Map::HashMap(ours))?;
+        let mut theirs = HashMap::<MapData, [u8; 24], [u32; 5]>::create(4096, 0)?;
         for entry in ours.iter() {
-            let (key, [pool, counters, reject]) = entry?;
-            theirs.insert(key, [counters, 7, pool, reject], 0)?;
+            let (key, [pool, counters, reject, computed]) = entry?;
+            theirs.insert(key, [counters, 7, pool, reject, computed], 0)?;
         }
         theirs.pin(other.replaced(&world)?)?;
 

@@ -128,7 +128,8 @@ fn the_filter_has_the_bits_of_what_is_listened_on_and_served() -> Result<()> {
         assert_eq!(bits("192.0.2.10:80")?, Filter::SERVICE);
         assert_eq!(bits("[2001:db8::10]:80")?, Filter::SERVICE);
         assert_eq!(bits("10.0.0.11:8080")?, Filter::BACKEND);
-        assert_eq!(filter.iter().filter(|byte| **byte != 0).count(), 3);
+        assert_eq!(bits("[fd00::11]:8080")?, Filter::ORIGIN);
+        assert_eq!(filter.iter().filter(|byte| **byte != 0).count(), 4);
         Ok(())
     })
 }

@@ -139,6 +139,7 @@ impl World {
                     availability: Default::default(),
                     reject: Reject::Reset,
                     role: Default::default(),
+                    share_flows: Default::default(),
                     health: None,
                     backends: Vec::new(),
                 }

@@ -13,6 +13,7 @@ mod commands;
 mod databases;
 mod datagrams;
 mod drain;
+mod exceptions;
 mod failing_backends;
 mod failover;
 mod flapping;

@@ -20,7 +20,7 @@ use lb_common::{backend::BackendId, limits::MAX_MEMBERS, pool::Picker};
 use crate::{
     controller::state::Part,
     hash_key::HashKey,
-    spec::{Backend, Scheduler},
+    spec::{Backend, Scheduler, Service, ShareFlows},
 };
 
 /// A backend that may get new flows.
@@ -59,6 +59,14 @@ impl Eligible {
     pub fn add(&mut self, entry: Entry, is_backup: bool) {
         let list = if is_backup { &mut self.backup } else { &mut self.regular };
         list.push(entry);
+    }
+
+    /// For the slots that are computed: a backend counts with its weight, unless its service shares all flows.
+    pub fn add_if_computed(&mut self, service: &Service, backend: &Backend, id: BackendId) {
+        if service.share_flows == ShareFlows::Exceptions && backend.weight > 0 {
+            let entry = Entry::new(id, backend, service.scheduler, Part::ALL);
+            self.add(entry, backend.backup);
+        }
     }
 
     /// Backups only if there is no other.

@@ -17,7 +17,7 @@ use crate::{
     },
     event::Health,
     probe::{AgentReport, WeightPercent, fixture::configured},
-    spec::{Availability, Scheduler},
+    spec::{AdminState, Availability, Scheduler},
 };
 
 #[test]
@@ -62,6 +62,39 @@ fn nat_uses_no_source() {
             .all(|pool| pool.mode() == Some(Mode::Nat) && pool.sources() == SourceSetNumber::NONE)
     );
     assert_eq!(want.sources.len(), 0);
+}
+
+#[test]
+fn computed_slots_follow_from_the_file_whatever_the_state_of_the_backends() {
+    let sharing = || Service {
+        mode: Mode::Nat,
+        scheduler: Scheduler::Maglev,
+        share_flows: ShareFlows::Exceptions,
+        ..web(Protocol::Tcp)
+    };
+    let all = compiled(&[sharing()]);
+    let value = |want: &Snapshot| *want.services.values().find(|it| it.computed.is_some()).unwrap();
+    let computed = |want: &Snapshot| want.offered(value(want).computed.unwrap()).to_vec();
+    assert_eq!(all.offered(value(&all).pool), computed(&all));
+
+    let have = Indexed::from(all.clone());
+    let mut state = serving(vec![sharing()], Instant::now());
+    let admin = [("web-1", AdminState::Drain), ("web-2", AdminState::Maint)];
+    let admin = admin.map(|(name, to)| (BackendName::new("web", name), to));
+    state.set_intent(state.spec().clone(), admin.into(), Instant::now());
+    let fewer = compile(&state, &have).unwrap();
+
+    assert!(fewer.offered(value(&fewer).pool).iter().all(|id| *id == BackendId(3)));
+    let gone: Vec<_> =
+        computed(&all).iter().map(|id| if id.0 == 2 { BackendId::NONE } else { *id }).collect();
+    assert_eq!(computed(&fewer), gone);
+    let origins: Vec<_> =
+        fewer.origins.iter().map(|(backend, listen)| format!("{backend} {listen}")).collect();
+    let of = |host| format!("tcp 10.0.0.{host}:8080 tcp 192.0.2.10:80");
+    assert_eq!(origins, [of(11), of(13)]);
+
+    let none = compiled(&[Service { share_flows: ShareFlows::All, ..sharing() }]);
+    assert!(none.origins.is_empty() && none.services.values().all(|it| it.computed.is_none()));
 }
 
 /// How a change of the file affects the ids of the three backends: `=` kept, `+` another, `-` none.

@@ -27,15 +27,16 @@ use crate::{
         state::State,
     },
     event::{Health, HopState},
-    spec::{AdminState, BackendName, Scheduler, Service, Spec},
+    spec::{AdminState, BackendName, Scheduler, Service, ShareFlows, Spec},
 };
 
 const SERVICES: u8 = 3;
 const BACKENDS: u8 = 4;
 /// The highest weight, and the one that backends begin with.
 const WEIGHT: u32 = 100;
-/// No more slots than all services need at the most: in each of two families two backends, and whole lines.
-const ROOM: Room = Room { services: 3, backends: 12, slots: 3 * 2 * 208 };
+/// No more slots than all services need at the most: in each of two families two backends, and whole lines; the first service
+/// may need as many again.
+const ROOM: Room = Room { services: 3, backends: 12, slots: 4 * 2 * 208 };
 
 /// An action of an operator, a probe, the network or a crash.
 #[derive(Clone, Debug)]
@@ -55,6 +56,8 @@ enum Change {
     SwapBackendNames(u8, u8, u8),
     SwitchProtocol(u8),
     SwitchMode(u8),
+    /// Of one service only: a backend may reply for one service whose flows are computed.
+    ShareFlows(ShareFlows),
     Unplug,
     Plug,
     LoseHop(u8, HopState),
@@ -99,6 +102,7 @@ fn change() -> impl Strategy<Value = Change> {
         2 => (service(), backend(), backend()).prop_map(|(s, a, b)| Change::SwapBackendNames(s, a, b)),
         1 => service().prop_map(Change::SwitchProtocol),
         1 => service().prop_map(Change::SwitchMode),
+        2 => prop_oneof![Just(ShareFlows::All), Just(ShareFlows::Exceptions)].prop_map(Change::ShareFlows),
         1 => Just(Change::Unplug),
         2 => Just(Change::Plug),
         1 => (backend(), lost).prop_map(|(b, to)| Change::LoseHop(b, to)),
@@ -322,6 +326,10 @@ impl World {
                     Mode::Nat => Mode::FullNat,
                 }
             }),
+            Change::ShareFlows(to) => {
+                (0..SERVICES).for_each(|s| self.on_service(s, |it| it.share_flows = ShareFlows::All));
+                self.on_service(0, |it| it.share_flows = *to);
+            }
             Change::Unplug => self.is_plugged = false,
             Change::Plug => self.is_plugged = true,
             Change::LoseHop(b, to) => {

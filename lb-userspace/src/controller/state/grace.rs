@@ -53,9 +53,9 @@ impl Grace {
     pub fn applying(&mut self, op: &Op, have: &Snapshot, now: Instant) {
         if let Op::PutService(listen, _) | Op::DeleteService(listen) = op
             && let Some(service) = have.services.get(listen)
-            && have.pools.contains_key(&service.pool)
         {
-            self.add_pool(service.pool, now);
+            let there = service.pools().filter(|pool| have.pools.contains_key(pool));
+            there.for_each(|pool| self.add_pool(pool, now));
         }
         let Some((number, after)) = op.pool_change() else { return };
         let Some(before) = have.pools.get(&number) else { return };

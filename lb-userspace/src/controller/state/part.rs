@@ -1,6 +1,9 @@
 //! The part of a backend's weight that counts for new flows.
 
-use crate::{probe::WeightPercent, spec::rules::MAX_WEIGHT};
+use crate::{
+    probe::WeightPercent,
+    spec::{SLOW_START_STEPS, rules::MAX_WEIGHT},
+};
 
 /// See the [module](self).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +15,9 @@ pub struct Part {
 }
 
 impl Part {
+    /// The whole weight.
+    pub const ALL: Self = Self { tenths: SLOW_START_STEPS, percent: WeightPercent::ALL };
+
     /// The effective weight in tenths, rounded up: at most ten times the highest weight.
     pub fn of(self, weight: u32) -> u32 {
         let hundredths = weight.saturating_mul(self.percent.0).min(MAX_WEIGHT * WeightPercent::ALL.0);

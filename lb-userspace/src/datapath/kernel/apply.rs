@@ -35,9 +35,13 @@ impl Maps {
             Op::PutMembers(number, ids) => self.schedules.put_members(*number, ids),
             Op::PutPool(number, pool) => self.schedules.put_pool(*number, *pool),
             Op::PutService(listen, value) => {
-                let ServiceValue { pool, counters, reject } = *value;
-                let service = Service { pool, counters, reject: reject as u32 };
+                let ServiceValue { pool, counters, reject, computed } = *value;
+                let computed = Service::computed_from(computed);
+                let service = Service { pool, counters, reject: reject as u32, computed };
                 Ok(self.services.insert(service_key(listen), service, 0)?)
+            }
+            Op::PutOrigin(backend, listen) => {
+                Ok(self.origins.insert(service_key(backend), service_key(listen), 0)?)
             }
             Op::SetNextBackendId(id) => {
                 let mut settings = self.settings()?;
@@ -59,6 +63,7 @@ impl Maps {
                 settings.is_quiet = (*is_quiet).into();
                 self.set_settings(&settings)
             }
+            Op::DeleteOrigin(backend) => gone(self.origins.remove(&service_key(backend))),
             Op::DeleteService(listen) => gone(self.services.remove(&service_key(listen))),
             Op::DeletePool(number) => self.schedules.put_pool(*number, Pool::NONE),
             Op::DeleteMembers(number) => self.schedules.put_members(*number, &[]),

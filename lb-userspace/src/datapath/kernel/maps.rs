@@ -34,6 +34,7 @@ pub struct Maps {
     pub settings: Array<MapData, Settings>,
     pub filter: Mapping<FilterWords>,
     pub services: HashMap<MapData, ServiceKey, Service>,
+    pub origins: HashMap<MapData, ServiceKey, ServiceKey>,
     pub schedules: Schedules,
     pub backends: Arc<Backends>,
     pub interfaces: Array<MapData, Interface>,
@@ -86,6 +87,7 @@ impl Maps {
             settings: take(ebpf, Settings::SECTION)?,
             filter: mapping(&array(ebpf, Filter::SECTION)?, "FILTER")?,
             services: take(ebpf, "SERVICES")?,
+            origins: take(ebpf, "ORIGINS")?,
             schedules: Schedules {
                 pools: mapping(&array(ebpf, "POOLS")?, "POOLS")?,
                 slots: mapping(&array(ebpf, "SLOTS")?, "SLOTS")?,

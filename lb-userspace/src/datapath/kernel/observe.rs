@@ -44,6 +44,7 @@ impl Maps {
             sources: self.schedules.sources(),
             pools,
             services: self.services()?,
+            origins: self.origins()?,
             interfaces: self.interfaces()?,
             next_backend_id: settings.next_backend_id,
             hop_generation: settings.hop_generation,
@@ -57,10 +58,19 @@ impl Maps {
         for entry in self.services.iter() {
             let (key, value) = entry.context("cannot read SERVICES")?;
             let reject = Reject::from_number(value.reject);
-            let value = ServiceValue { pool: value.pool, counters: value.counters, reject };
+            let computed = value.computed_pool();
+            let value = ServiceValue { pool: value.pool, counters: value.counters, reject, computed };
             services.insert(listen(&key)?, value);
         }
         Ok(services)
+    }
+
+    fn origins(&self) -> anyhow::Result<BTreeMap<Listen, Listen>> {
+        let entries = self.origins.iter().map(|entry| {
+            let (backend, service) = entry.context("cannot read ORIGINS")?;
+            Ok((listen(&backend)?, listen(&service)?))
+        });
+        entries.collect()
     }
 
     pub fn interfaces(&self) -> anyhow::Result<BTreeMap<InterfaceIndex, Interface>> {

@@ -240,6 +240,7 @@ fn spec(interfaces: &[&str], mode: AttachMode) -> Spec {
                 availability: Default::default(),
                 role: Default::default(),
                 reject: Reject::Reset,
+                share_flows: Default::default(),
                 health: None,
                 backends: Vec::new(),
             }

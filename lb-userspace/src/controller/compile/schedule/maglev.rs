@@ -56,7 +56,8 @@ pub fn slots(entries: &[Entry], key: &HashKey) -> Vec<BackendId> {
     entries.sort_by_key(|entry| entry.address);
     let Some(most) = entries.iter().map(|entry| u64::from(entry.weight)).max() else { return Vec::new() };
     let mut walks: Vec<Walk> = entries.iter().map(|entry| Walk::new(entry, key)).collect();
-    let mut table = vec![BackendId::NONE; SLOTS as usize];
+    // An entry without an id has its slots, too.
+    let mut table: Vec<Option<BackendId>> = vec![None; SLOTS as usize];
     let mut free = SLOTS;
     for round in 1.. {
         for walk in &mut walks {
@@ -64,17 +65,17 @@ pub fn slots(entries: &[Entry], key: &HashKey) -> Vec<BackendId> {
                 continue;
             }
             walk.due += most;
-            while table[walk.next as usize] != BackendId::NONE {
+            while table[walk.next as usize].is_some() {
                 walk.advance();
             }
-            table[walk.next as usize] = walk.id;
+            table[walk.next as usize] = Some(walk.id);
             free -= 1;
             if free == 0 {
-                return table;
+                return table.into_iter().flatten().collect();
             }
         }
     }
-    table
+    Vec::new()
 }
 
 #[cfg(test)]
