@@ -15,6 +15,7 @@
 //! [identity](super::identity), so a rename ends no flow. A backend's counters follow its name: after a rename it
 //! uses other counters, and two backends that swap names swap counters.
 
+mod computed;
 mod no_room;
 mod ranges;
 mod schedule;
@@ -43,14 +44,14 @@ use self::{
 };
 use super::{
     identity::Former,
-    index::{Indexed, origin},
+    index::Indexed,
     snapshot::place,
     state::{Standing, State},
 };
 use crate::{
     datapath::{Attached, Listen, ServiceValue, Snapshot, UNRESOLVED},
     shared::Shared,
-    spec::{Backend, BackendName, OnRefused, Service, ShareFlows, rules::Family},
+    spec::{Backend, BackendName, OnRefused, Service, rules::Family},
 };
 
 /// A pool that gives no backend to new flows. Without slots, mode and sources do not matter.
@@ -333,43 +334,6 @@ impl<'a> Compiler<'a> {
             self.want.services.insert(key, ServiceValue { pool, counters, reject: service.reject, computed });
         }
         Ok(())
-    }
-
-    /// The pool in which the backends of flows that another node may know are computed: from all backends that have weight,
-    /// whatever their state. `None`: they are not computed.
-    fn computed_pool(
-        &mut self,
-        service: &Service,
-        counters: ServiceNumber,
-        family: Family,
-        entries: Vec<Entry>,
-    ) -> Result<Option<PoolNumber>, NoRoom> {
-        if service.share_flows == ShareFlows::All {
-            return Ok(None);
-        }
-        let number = match self.have.computed_pool(counters, family) {
-            Some(number) => number,
-            None => self.fresh_pool()?,
-        };
-        let ids = schedule::slots(service.scheduler, &entries, &self.state.spec().hash.key);
-        let (slots, picker) = (self.slots(number, ids)?, schedule::picker(service.scheduler));
-        self.want.pools.insert(number, Pool::new(slots, picker, service.mode, SourceSetNumber::NONE));
-        Ok(Some(number))
-    }
-
-    /// The backends that reply for a service whose flows are computed, as far as they may have flows.
-    fn mark_origins(&mut self, service: &Service, placed: &BTreeMap<Family, Vec<BackendId>>) {
-        if service.share_flows == ShareFlows::All {
-            return;
-        }
-        for listen in &service.listen {
-            let to =
-                Listen { address: listen.ip(), port: Be16::new(listen.port()), protocol: service.protocol };
-            let ids = placed.get(&Family::of(listen.ip())).into_iter().flatten();
-            for backend in ids.filter_map(|id| self.want.backends.get(&place(*id))) {
-                self.want.origins.entry(origin(backend)).or_insert(to);
-            }
-        }
     }
 
     /// Addresses of the load balancer, with any port. Packets to other ports are counted for the first service in

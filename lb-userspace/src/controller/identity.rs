@@ -77,8 +77,8 @@ impl<K: Copy + Ord> Former<'_, K> {
     }
 }
 
-/// Are these the same services, with the same names, listen addresses, modes, sources, answers and ways to share flows? Then only what belongs to
-/// single services differs.
+/// Are these the same services, with the same names, listen addresses, modes, sources, answers and ways to share flows? Then
+/// only what belongs to single services differs.
 pub fn are_same(before: &[Shared<Service>], after: &[Shared<Service>]) -> bool {
     let is_same = |(old, new): (&Shared<Service>, &Shared<Service>)| {
         if old.is_same(new) {

@@ -17,7 +17,7 @@ use crate::{
     },
     event::Health,
     probe::{AgentReport, WeightPercent, fixture::configured},
-    spec::{AdminState, Availability, Scheduler},
+    spec::{AdminState, Availability, Scheduler, ShareFlows},
 };
 
 #[test]
