@@ -63,8 +63,8 @@ pub struct Written {
 
 impl Written {
     /// Does a role decide which backends get flows?
-    pub const fn is_given(&self) -> bool {
-        self.role.good().is_some()
+    pub fn decides(&self) -> bool {
+        self.role.good().is_some_and(|role| role.value != Wanted::Any)
     }
 
     pub fn read(table: &mut Table<'_>) -> Self {

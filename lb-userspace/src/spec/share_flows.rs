@@ -85,7 +85,7 @@ fn needs(service: &Service<'_>, has_group: bool) -> Vec<&'static str> {
             Family::ALL.into_iter().all(is_once),
             "allows one listen address of each family: it must follow from a reply",
         ),
-        (!service.role.is_given(), "does not go with `role`: only one server may have flows"),
+        (!service.role.decides(), "does not go with `role`: only one server may have flows"),
     ]
     .into_iter()
     .filter_map(|(is_met, need)| (!is_met).then_some(need))

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     problem::{Problem, ProblemKind},
-    spec::{self, BackendPatch, NewBackend},
+    spec::{self, BackendPatch, NewBackend, ShareFlows},
 };
 
 #[test]
@@ -219,6 +219,26 @@ fn a_change_without_its_service_can_be_removed() {
     overlay.remove(&without, &name("c")).unwrap();
 
     assert_eq!(overlay, Overlay::default());
+}
+
+#[test]
+fn a_backend_replies_for_one_service_whose_flows_are_computed() {
+    let mut file = file(&[A]);
+    let mut shop = Service::clone(&file.services[0]);
+    shop.name = "shop".to_owned();
+    file.services.push(shop.into());
+    let mut add = |shares: [ShareFlows; 2]| {
+        (0..2).for_each(|place| file.services[place].share_flows = shares[place]);
+        // What `shop` has, once `web` has lost it.
+        file.services[0].backends.clear();
+        Overlay::default().add(&file, &name("c"), &new("10.0.0.11:80"))
+    };
+
+    let refused = add([ShareFlows::Exceptions; 2]).unwrap_err();
+    assert_eq!(refused.kind, ProblemKind::Conflict);
+    assert!(refused.detail.contains("already the address of shop/a"), "{}", refused.detail);
+    add([ShareFlows::All, ShareFlows::Exceptions]).unwrap();
+    add([ShareFlows::Exceptions, ShareFlows::All]).unwrap();
 }
 
 #[test]
