@@ -13,7 +13,7 @@ use tests::{
 
 /// The backends of a table whose length is no power of two, by slot.
 const TABLE: [usize; 7] = [0, 2, 1, 0, 2, 1, 2];
-/// So many can be half-open.
+/// The most half-open flows.
 const FLOWS: u16 = 40;
 
 #[test]
