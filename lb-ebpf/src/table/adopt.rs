@@ -297,6 +297,20 @@ pub fn end<F: Family>(table: &impl FlowTable<F>, place: &Place, seen: Ticks, as_
     false
 }
 
+/// Frees the record of a flow that has ended, if it still is in this state.
+pub fn free<F: Family>(
+    table: &impl FlowTable<F>,
+    settings: &Settings,
+    record: RecordIndex,
+    generation: u32,
+    state: State,
+) {
+    let Ok(found) = by_index::<F>(table, record) else { return };
+    if found.control.generation() == generation && found.control.state() == state {
+        reply_index::free(table, settings, found.index, found.control);
+    }
+}
+
 /// Frees the record of a flow that no other node has any more. Not if a packet has been seen since.
 pub fn forget<F: Family>(table: &impl FlowTable<F>, settings: &Settings, place: &Place) {
     let Ok(found) = by_index::<F>(table, place.record) else { return };

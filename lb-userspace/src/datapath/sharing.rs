@@ -231,6 +231,18 @@ impl<E: FlowEvents> SharedTables<E> {
         }
     }
 
+    /// The same, and its late packets find no record.
+    pub fn end_and_free(&self, flow: &SharedFlow, now: Ticks) -> Option<FlowId> {
+        let id = self.end(flow, Ending::Closed, now)?;
+        let state = Ending::Closed.state();
+        if id.is_v6() {
+            adopt::free(&self.flows.v6, &self.settings, id.record(), id.generation(), state);
+        } else {
+            adopt::free(&self.flows.v4, &self.settings, id.record(), id.generation(), state);
+        }
+        Some(id)
+    }
+
     /// No other node has the flow any more. It stays if a packet has come here since `seen`.
     pub fn forget(&self, id: FlowId, seen: Ticks) {
         let place = Place { record: id.record(), generation: id.generation(), seen, seen_here: Some(seen) };

@@ -93,6 +93,12 @@ impl View {
         computed.is_some() && service.backends.get(&flow.backend).copied() == computed
     }
 
+    /// Is it a flow of a service whose backends are computed, and has another one?
+    pub fn is_exception(&self, flow: &SharedFlow) -> bool {
+        let computes = self.service_of(flow).is_some_and(|service| service.computation.is_some());
+        computes && !self.is_as_computed(flow)
+    }
+
     /// Does this node serve clients at this address?
     pub fn is_active(&self, listen: Listen) -> bool {
         self.services.get(&listen).is_some_and(|service| service.is_active)

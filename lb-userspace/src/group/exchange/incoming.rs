@@ -7,7 +7,7 @@ use log::warn;
 
 use super::{BOTH, Exchange, LEARNING, LEARNING_MAX, Moment, TAKE_OVER_SKEW, copies::Origin, peer::Peer};
 use crate::{
-    datapath::{Adopted, FlowEvents, Placement, Reading, SharedFlow},
+    datapath::{Adopted, Ending, FlowEvents, Placement, Reading, SharedFlow},
     duration,
     group::{
         port::PeerNumber,
@@ -78,7 +78,13 @@ impl<E: FlowEvents> Exchange<E> {
             *self.peers[peer.0].skipped.entry(Skip::Malformed.name()).or_default() += 1;
             return;
         };
-        if let Some(id) = self.tables.end(&flow, ending, now.ticks) {
+        let ended = if ending != Ending::Removed && self.view.is_exception(&flow) {
+            // The next flow of the client's port may be one that peers are not told of: its packets must not find this record.
+            self.tables.end_and_free(&flow, now.ticks)
+        } else {
+            self.tables.end(&flow, ending, now.ticks)
+        };
+        if let Some(id) = ended {
             self.copies.remove(id);
         }
     }

@@ -233,6 +233,21 @@ fn a_standby_forgets_copies_that_it_can_compute_and_a_node_that_serves_keeps_the
 }
 
 #[test]
+fn the_next_flow_of_the_port_of_an_exception_does_not_find_its_record() {
+    let mut world = world(2);
+    world.connect(0, 1);
+    world.settle();
+    let id = world.open(0, &exception(1000));
+    world.settle();
+    let copy = world.find(1, 1000);
+
+    world.nodes[0].change(id, CLOSED);
+    world.settle();
+
+    assert_eq!(world.nodes[1].state(copy), State::EMPTY);
+}
+
+#[test]
 fn each_peer_gets_what_it_does_not_compute() {
     let mut world = world(3);
     define(&mut world, 2, &computing(false, NEW, KEY));
