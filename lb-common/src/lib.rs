@@ -28,6 +28,7 @@ mod number;
 #[cfg(feature = "user")]
 mod pod;
 pub mod pool;
+pub mod quiet;
 pub mod reason;
 pub mod service;
 pub mod settings;

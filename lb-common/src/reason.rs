@@ -73,6 +73,7 @@ reasons! {
     NotOurMac          "not_our_mac"          Pass "Not for the interface's own MAC: broadcast, multicast, or for another host.";
     Retried            "retried"              Drop "A backend's RST that refuses a TCP flow: the client repeats its SYN, which gets another backend; or, in a group, another node may know the flow.";
     BackendsFull       "backends_full"        Drop "All backends that were tried have as many flows as `max_flows` allows.";
+    UnknownReply       "unknown_reply"        Drop "full-nat, in a group: a backend's TCP segment to a source of xlb, of a flow that another node may know.";
 }
 
 #[cfg(test)]

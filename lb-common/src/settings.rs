@@ -29,8 +29,8 @@ pub struct Settings {
     pub clock: Ticks,
     /// Secret keys of the pickers that hash. Equal on all nodes that share their configuration.
     pub hash_keys: [u64; 6],
-    /// Nonzero: packets of no known flow are dropped without an answer, because another node may know the flow.
-    pub is_quiet: u32,
+    /// Are packets of no known flow answered? A [`Quiet`](crate::quiet::Quiet).
+    pub quiet: u32,
     /// Zero.
     pub zero: u32,
     /// Those of [`Settings::ports`] that this node gives to new flows.
@@ -49,7 +49,7 @@ crate::fields!(Settings {
     next_backend_id,
     clock,
     hash_keys,
-    is_quiet,
+    quiet,
     zero,
     own_ports
 });
@@ -122,6 +122,13 @@ impl PortPool {
         self.low_count as u32 + self.high_count as u32
     }
 
+    /// Is it one of them?
+    #[inline(always)]
+    pub const fn contains(self, port: u16) -> bool {
+        port.wrapping_sub(self.low_first) < self.low_count
+            || port.wrapping_sub(self.high_first) < self.high_count
+    }
+
     /// The port at `index` below [`PortPool::size`].
     #[inline(always)]
     pub const fn port(self, index: u32) -> u16 {
@@ -144,6 +151,7 @@ mod tests {
         assert_eq!(pool.size(), 36_280);
         let ports: std::vec::Vec<u16> = (0..pool.size()).map(|index| pool.port(index)).collect();
         assert!(ports.iter().all(|port| *port >= 1024 && !(32_768..=60_999).contains(port)));
+        assert!((0..=u16::MAX).all(|port| pool.contains(port) == ports.contains(&port)));
         assert_eq!((ports.first(), ports.last()), (Some(&1024), Some(&65_535)));
         assert_eq!(PortPool::around(1024, u16::MAX).size(), 0);
         let pool = PortPool::around(1, 500);

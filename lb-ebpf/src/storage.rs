@@ -54,6 +54,8 @@ pub trait Maps {
     fn request_neighbour(&self, wanted: NeighbourWanted) -> bool;
     /// The [account](lb_common::answers) of answers to refused packets.
     fn answers(&self) -> Option<&Word>;
+    /// An element of the map of flows that are not known, by its [place](lb_common::quiet::FirstSeen::place).
+    fn first_seen(&self, place: u32) -> Option<&Word>;
     /// Counts a request that was sent to a backend.
     fn count_forwarded(&self, number: BackendNumber, bytes: u64);
     /// Counts a reply that was sent to a client.

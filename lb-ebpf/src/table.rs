@@ -4,6 +4,7 @@
 pub mod adopt;
 pub mod evict;
 pub mod expire;
+pub mod first_seen;
 pub mod half_open;
 pub mod handshake;
 pub mod hash;

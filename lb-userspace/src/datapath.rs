@@ -13,6 +13,7 @@ use lb_common::{
     limits::Room,
     net::{Be16, Protocol},
     pool::{Pool, PoolNumber, SlotIndex, SlotRange, SourceSetNumber},
+    quiet::Quiet,
     reason::Reason,
     service::Reject,
     settings::PortPool,
@@ -130,8 +131,8 @@ pub struct Snapshot {
     pub hop_generation: u32,
     /// The key of the pickers that hash.
     pub hash_key: HashKey,
-    /// Packets of no known flow are dropped without an answer, because another node may know the flow.
-    pub is_quiet: bool,
+    /// Are packets of no known flow answered?
+    pub quiet: Quiet,
 }
 
 /// A [`lb_common::service::ServiceKey`] with an order. Port 0 marks an address of the load balancer.
@@ -213,8 +214,8 @@ pub enum Op {
     SetHopGeneration(u32),
     /// New flows are hashed with this key from now on.
     SetHashKey(HashKey),
-    /// Whether packets of no known flow are dropped without an answer.
-    SetQuiet(bool),
+    /// Whether packets of no known flow are answered.
+    SetQuiet(Quiet),
     /// By the address of a backend. Before the service is deleted.
     DeleteOrigin(Listen),
     /// Clients are no longer served.
@@ -270,8 +271,9 @@ impl fmt::Display for Op {
                 write!(f, "set the generation of next hops to {generation}")
             }
             Self::SetHashKey(_) => write!(f, "set the hash key"),
-            Self::SetQuiet(true) => write!(f, "stop answers to packets of no flow"),
-            Self::SetQuiet(false) => write!(f, "start answers to packets of no flow"),
+            Self::SetQuiet(Quiet::Always) => write!(f, "stop answers to packets of no flow"),
+            Self::SetQuiet(Quiet::AtFirst) => write!(f, "delay answers to packets of no flow"),
+            Self::SetQuiet(Quiet::No) => write!(f, "start answers to packets of no flow"),
             Self::PutOrigin(backend, listen) => write!(f, "write origin {backend} of service {listen}"),
             Self::DeleteOrigin(backend) => write!(f, "delete origin {backend}"),
             Self::DeleteService(listen) => write!(f, "delete service {listen}"),

@@ -10,6 +10,7 @@ use std::{env, path::PathBuf};
 use anyhow::{Context as _, Result, bail};
 use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions, maps::DevMap, programs::Xdp};
 
+use lb_common::quiet::Quiet;
 use lb_ebpf::path::slow::SlowPath;
 
 use self::network::Network;
@@ -34,6 +35,7 @@ const ROOM_FOR_ICMP: usize = 48;
 pub struct KernelEngine {
     ebpf: Ebpf,
     network: Network,
+    quiet: Quiet,
 }
 
 impl KernelEngine {
@@ -53,7 +55,7 @@ impl KernelEngine {
             .load_file(&object)
             .with_context(|| format!("load {}", object.display()))?;
         programs::load(&mut ebpf)?;
-        Ok(Self { ebpf, network })
+        Ok(Self { ebpf, network, quiet: Quiet::No })
     }
 }
 
@@ -73,11 +75,16 @@ impl KernelEngine {
 impl Engine for KernelEngine {
     fn reset(&mut self, world: &World) -> Result<()> {
         maps::clear(&mut self.ebpf).context("clear the maps")?;
+        self.quiet = Quiet::No;
         self.load(world)
     }
 
     fn load(&mut self, world: &World) -> Result<()> {
         anyhow::ensure!(world.missing.is_none(), "the kernel's maps lack nothing");
+        if std::mem::replace(&mut self.quiet, world.quiet) != Quiet::AtFirst && world.quiet == Quiet::AtFirst
+        {
+            maps::forget_first_seen(&mut self.ebpf)?;
+        }
         maps::load(&mut self.ebpf, &world.maps(0)).context("write the maps")?;
         self.network.learn(&world.neighbours)
     }

@@ -15,6 +15,7 @@ use lb_common::{
     limits::MAX_PLACES,
     net::{Address, V4, V6},
     pool::{Members, Pool, PoolNumber, SlotIndex, SlotLine, SourceSet, SourceSetNumber, Turn},
+    quiet::FirstSeen,
     reason::Reason,
     service::{Service, ServiceKey},
     settings::Settings,
@@ -42,6 +43,7 @@ pub struct MemoryTables {
     v4: Flows<V4>,
     v6: Flows<V6>,
     answers: Word,
+    first_seen: Vec<Word>,
     counters: RefCell<Counters>,
     asked: RefCell<Vec<NeighbourWanted>>,
     reported: RefCell<Vec<FlowId>>,
@@ -87,6 +89,7 @@ impl MemoryTables {
             v4: Flows::new(epoch.maps.settings.shape4),
             v6: Flows::new(epoch.maps.settings.shape6),
             answers: Word::new(0),
+            first_seen: (0..FirstSeen::ELEMENTS).map(|_| Word::new(0)).collect(),
             counters: RefCell::new(counters),
             asked: RefCell::default(),
             reported: RefCell::default(),
@@ -266,6 +269,10 @@ impl storage::Maps for MemoryTables {
 
     fn answers(&self) -> Option<&Word> {
         self.unless_missing(Element::Answers, Some(&self.answers))
+    }
+
+    fn first_seen(&self, place: u32) -> Option<&Word> {
+        self.unless_missing(Element::FirstSeen, self.first_seen.get(place as usize))
     }
 
     fn count_forwarded(&self, number: BackendNumber, bytes: u64) {

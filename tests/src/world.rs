@@ -23,6 +23,7 @@ use lb_common::{
     flow::{RECORDS_PER_FLOW, Shape},
     net::Protocol,
     pool::Picker,
+    quiet::Quiet,
     service::{Mode, Reject},
     settings::PortPool,
 };
@@ -54,7 +55,7 @@ pub struct World {
     /// Source ports of full-nat flows.
     pub ports: PortPool,
     /// Are packets of no known flow dropped without an answer?
-    pub is_quiet: bool,
+    pub quiet: Quiet,
     /// Does the daemon read neighbour requests?
     pub daemon_listens: bool,
     /// Raised when routes or neighbours change, so that flows look up their client's hop again.
@@ -96,6 +97,8 @@ pub enum Element {
     HalfOpen,
     /// The account of answers.
     Answers,
+    /// When any flow that is not known was first seen.
+    FirstSeen,
 }
 
 /// A service: of one protocol and one family.
@@ -255,7 +258,7 @@ impl World {
             own_macs: INTERFACES.map(|(_, index)| (index, mac_of_interface(index))).into(),
             shape: Shape { buckets: 16, lines: 16, half_open: 64, half_open_batch: 2 },
             ports: PortPool::around(32_768, 60_999),
-            is_quiet: false,
+            quiet: Quiet::No,
             daemon_listens: true,
             hop_generation: 1,
             // The clock wraps soon: ages must be right across that.

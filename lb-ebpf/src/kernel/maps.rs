@@ -15,6 +15,7 @@ use lb_common::{
     limits::{EVENT_RING_BYTES, MAX_INTERFACE_INDEX, MAX_REASONS, Room},
     net::{V4, V6},
     pool::{Members, SlotLine, SourceSet, Turn},
+    quiet::FirstSeen,
     service::{Filter, Service, ServiceKey},
     settings::Settings,
 };
@@ -108,6 +109,9 @@ pub static ACTIONS: PerCpuArray<ActionCounters, { MAX_INTERFACE_INDEX as usize }
 /// The account of answers to refused packets: one [`Answers`](lb_common::answers::Answers) word.
 #[btf_map]
 pub static ANSWERS: Array<Word, 1> = Array::new();
+/// When flows that are not known were first seen: [`FirstSeen`] words.
+#[btf_map]
+pub static FIRST_SEEN: Array<Word, { FirstSeen::ELEMENTS as usize }> = Array::new();
 /// Neighbours that the daemon should resolve.
 #[btf_map]
 pub static WANTED: RingBuf<NeighbourWanted, EVENT_RING_BYTES> = RingBuf::new();

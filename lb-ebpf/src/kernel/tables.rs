@@ -126,6 +126,11 @@ impl Maps for KernelTables {
     }
 
     #[inline(always)]
+    fn first_seen(&self, place: u32) -> Option<&Word> {
+        maps::FIRST_SEEN.get(place)
+    }
+
+    #[inline(always)]
     fn count_forwarded(&self, number: BackendNumber, bytes: u64) {
         counters::backend(number, |counters| counters::add(&mut counters.forwarded, bytes));
     }

@@ -148,8 +148,9 @@ fn balance<F: SlowPaths>(
         return sent.map(Exit::Leave);
     }
     // A client's endpoint is anywhere in the prefilter, so the read is a cache miss. A SYN to a service is not a reply.
-    let may_be_reply = !(may_be_request && packet.segment.is_syn());
-    if may_be_reply && may_match(tables, F::fold(tuple.source), tuple.ports.source(), Filter::BACKEND) {
+    let may_be_reply = !(may_be_request && packet.segment.is_syn())
+        && may_match(tables, F::fold(tuple.source), tuple.ports.source(), Filter::BACKEND);
+    if may_be_reply {
         match reply::find(tables, packet)? {
             Some(Reply::Forward(Forward { rewrite, backend })) => {
                 let sent = reply::count(tables, layout, backend, rewrite::apply(frame, layout, &rewrite));
@@ -162,10 +163,7 @@ fn balance<F: SlowPaths>(
     }
     if may_be_request && classify::has_service(tables)? {
         Ok(Exit::Continue(F::NEW_FLOW))
-    } else if may_be_reply
-        && packet.segment.goes_on()
-        && may_match(tables, F::fold(tuple.source), tuple.ports.source(), Filter::ORIGIN)
-    {
+    } else if may_be_reply && packet.segment.goes_on() && resume::may_be_known_elsewhere(tables, tuple) {
         resume::prepare(tables, packet).map(Exit::Continue)
     } else {
         Err(Reason::NotService)

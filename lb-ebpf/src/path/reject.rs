@@ -16,6 +16,7 @@
 use lb_common::{
     answers::{Account, Answers},
     net::Protocol,
+    quiet::Quiet,
     reason::Reason,
     service::Reject,
 };
@@ -26,6 +27,7 @@ use crate::{
     path::slow::SlowPaths,
     steps::Steps,
     storage::{Maps, Storage},
+    table::first_seen,
     table::scratch::Scratch,
 };
 
@@ -49,7 +51,8 @@ pub fn refuse<F: SlowPaths>(tables: &impl Storage<F>, reason: Reason) -> Verdict
 /// While another node may know the flow of a packet, only silence keeps it alive.
 #[inline(always)]
 fn may_be_answered(maps: &impl Maps, reason: Reason) -> bool {
-    reason == Reason::NoBackend || reason == Reason::NoFlow && maps.settings().is_quiet == 0
+    let is_silent = Quiet::from_number(maps.settings().quiet) == Quiet::Always;
+    reason == Reason::NoBackend || reason == Reason::NoFlow && !is_silent
 }
 
 /// Answers the packet in [`Storage::scratch`], or drops it.
@@ -73,6 +76,9 @@ fn answer<F: AnswerFamily>(
 ) -> Option<()> {
     let (tuple, layout) = (flow.tuple.get(), flow.layout.get());
     if !F::is_of_station(tuple.source) || tuple.source == tuple.destination || !is_between_stations(frame) {
+        return None;
+    }
+    if reason == Reason::NoFlow && !first_seen::may_be_told(tables, &tuple) {
         return None;
     }
     if tuple.protocol == Protocol::Tcp as u32 {

@@ -1,16 +1,20 @@
 //! Slow path: a backend's segment of no known flow, while another node may know it. After a take-over, the first segment of a
 //! flow may be the backend's: a client that only receives has nothing to send.
 //!
-//! The service follows from the backend, and the flow's backend from the tuple of its requests. If that is not the sender, the
-//! segment is passed to the host, as are those of connections of the host itself.
+//! In nat mode, the flow may be [computed]: the service follows from the backend, and the flow's backend from the tuple of its
+//! requests. If that is not the sender, the segment is passed to the host, as are those of connections of the host itself.
+//!
+//! In full-nat mode, the host would answer a segment to a source with a RST, which would end the connection. So it is dropped
+//! for as long as a client would not [be told](first_seen::may_be_told).
 
 use lb_common::{
     backend::Backend,
     flow::Computed,
     hop::InterfaceIndex,
-    net::{Ports, Protocol},
+    net::{Be16, Ports, Protocol},
+    quiet::Quiet,
     reason::Reason,
-    service::ServiceKey,
+    service::{Filter, ServiceKey},
 };
 
 use crate::{
@@ -27,8 +31,17 @@ use crate::{
         slow::{SlowPath, SlowPaths},
     },
     steps::Steps,
+    storage::{Maps, may_match},
+    table::first_seen,
     table::scratch::Scratch,
 };
+
+/// Is the flow of a backend's segment that has no record perhaps that of another node?
+#[inline(always)]
+pub fn may_be_known_elsewhere<F: Family>(maps: &impl Maps, reply: &Tuple<F>) -> bool {
+    maps.settings().quiet != Quiet::No as u32
+        || may_match(maps, F::fold(reply.source), reply.ports.source(), Filter::ORIGIN)
+}
 
 /// Writes the input of this path.
 #[inline(always)]
@@ -43,10 +56,25 @@ pub fn prepare<F: SlowPaths>(tables: &impl Steps<F>, packet: &Packet<F>) -> Resu
 /// forwards the reply.
 #[inline(always)]
 pub fn run<F: SlowPaths>(_frame: &mut impl Frame, tables: &impl Steps<F>) -> Verdict {
-    match turn_around(tables) {
+    let Some(flow) = tables.scratch() else { return Verdict::Refused(Reason::Internal) };
+    let reply = flow.tuple.get();
+    match turn_around(tables, flow, reply) {
         Ok(()) => Verdict::Continue(F::NEW_FLOW),
+        Err(Reason::NotService) if is_withheld(tables, &reply) => Verdict::Refused(Reason::UnknownReply),
         Err(reason) => Verdict::Refused(reason),
     }
+}
+
+/// Must the host not see this segment? Its own connections have other ports than flows.
+#[inline(always)]
+fn is_withheld<F: Family>(tables: &impl Steps<F>, reply: &Tuple<F>) -> bool {
+    let settings = tables.settings();
+    if settings.quiet == Quiet::No as u32 || !settings.ports.contains(reply.ports.destination().get()) {
+        return false;
+    }
+    // Port 0 marks a listen or source address.
+    let ours = ServiceKey::new(F::to_key(reply.destination), Be16::new(0), Protocol::Tcp as u8);
+    tables.service(&ours).is_some() && !first_seen::may_be_told(tables, reply)
 }
 
 /// Forwards the reply with which a flow was created.
@@ -64,9 +92,7 @@ pub fn forward<F: Family>(
 
 /// Replaces the tuple of the reply by that of its flow's requests, if the flow's backend is the sender.
 #[inline(always)]
-fn turn_around<F: Family>(tables: &impl Steps<F>) -> Result<(), Reason> {
-    let flow = tables.scratch().ok_or(Reason::Internal)?;
-    let reply = flow.tuple.get();
+fn turn_around<F: Family>(tables: &impl Steps<F>, flow: &Scratch<F>, reply: Tuple<F>) -> Result<(), Reason> {
     let sender = ServiceKey::new(F::to_key(reply.source), reply.ports.source(), Protocol::Tcp as u8);
     let listen = tables.origin(&sender).ok_or(Reason::NotService)?;
     let request = Tuple {

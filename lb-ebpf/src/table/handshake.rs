@@ -19,8 +19,9 @@ use crate::{
     packet::tcp::{self, Segment, Side},
     picker::ejection,
     steps::Steps,
+    table::first_seen,
     table::lifecycle::other_record,
-    table::record::{Found, by_index},
+    table::record::{Found, by_index, request_of},
     table::transition,
 };
 
@@ -149,8 +150,13 @@ pub fn refused<F: Family>(
 /// that has it, the client does not learn so.
 #[inline(always)]
 fn not_there<F: Family>(tables: &impl Steps<F>, found: &Found<'_, F>, from: Computed) -> Result<(), Retry> {
+    let request = request_of::<F>(found.record);
     tables.free(found.index, found.control);
-    if from == Computed::FromClient && tables.settings().is_quiet != 0 { Err(Retry) } else { Ok(()) }
+    if from == Computed::FromClient && !first_seen::may_be_told(tables, &request) {
+        Err(Retry)
+    } else {
+        Ok(())
+    }
 }
 
 /// The backend of a flow. `None`: it was removed, or the record has another flow by now, whose backend has done nothing.

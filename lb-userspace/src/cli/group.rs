@@ -58,8 +58,11 @@ pub fn lost(group: &Group) -> impl Iterator<Item = String> {
 
 fn facts(group: &Group) -> Vec<(&'static str, String)> {
     let listen = group.listen.map_or_else(String::new, |listen| format!(", listens on {listen}"));
-    let state =
-        if group.quiet { "still learning flows: packets without a flow are not answered" } else { "ready" };
+    let state = match (group.quiet, group.quiet_at_first) {
+        (true, _) => "still learning flows: packets without a flow are not answered",
+        (false, true) => "ready, but a peer is missing: packets without a flow are answered after 2.5 s",
+        (false, false) => "ready",
+    };
     vec![
         ("node", format!("{}{listen}", group.node)),
         ("state", state.to_owned()),

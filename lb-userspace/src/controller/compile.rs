@@ -176,7 +176,7 @@ impl<'a> Compiler<'a> {
     fn begin(&mut self) {
         self.want.hop_generation = self.state.hop_generation();
         self.want.hash_key = self.state.spec().hash.key;
-        self.want.is_quiet = self.state.is_quiet();
+        self.want.quiet = self.state.quiet();
         self.want.interfaces = self.state.attached().iter().map(|it| (it.index, interface(it))).collect();
         let grace = self.state.grace();
         (self.want.slots, self.want.sources) = (self.have.slots_read(grace), self.have.sources_read(grace));

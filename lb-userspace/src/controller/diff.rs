@@ -18,8 +18,8 @@ pub fn diff(have: &Snapshot, want: &Snapshot) -> Vec<Op> {
     let next_id = have.next_backend_id != want.next_backend_id;
     let key = have.hash_key != want.hash_key;
     let generation = have.hop_generation != want.hop_generation;
-    let quiet = (have.is_quiet != want.is_quiet).then_some(Op::SetQuiet(want.is_quiet));
-    let (first, last) = if want.is_quiet { (quiet, None) } else { (None, quiet) };
+    let quiet = (have.quiet != want.quiet).then_some(Op::SetQuiet(want.quiet));
+    let (first, last) = if have.quiet < want.quiet { (quiet, None) } else { (None, quiet) };
 
     let mut plan: Vec<Op> = first.into_iter().collect();
     plan.extend(next_id.then_some(Op::SetNextBackendId(want.next_backend_id)));

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_common::counters::ServiceNumber;
+use lb_common::{counters::ServiceNumber, quiet::Quiet};
 
 use super::{Controller, Host, Trust, identity};
 use crate::{
@@ -54,7 +54,7 @@ impl Membership {
 }
 
 impl<D: Datapath, H: Host> Controller<D, H> {
-    /// Decides whether this node is quiet. Before the maps are brought up to date.
+    /// Decides how [quiet](Quiet) this node is. Before the maps are brought up to date.
     pub(super) fn keep_quiet(&mut self, now: Instant) {
         let Some(status) = self.host.group() else { return };
         let listens = self.state.spec().services.iter().flat_map(|service| &service.listen);
@@ -72,7 +72,14 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let is_recent = changed.is_some_and(|at| now < at + QUIET);
         self.membership.listens = Some((here, changed));
         let is_standby = self.state.node_presence() == Presence::Standby;
-        self.state.set_quiet(status.is_learning || is_standby || is_recent || status.awaits_flows());
+        let quiet = if status.is_learning || is_standby || is_recent || status.awaits_flows() {
+            Quiet::Always
+        } else if status.misses_a_peer() {
+            Quiet::AtFirst
+        } else {
+            Quiet::No
+        };
+        self.state.set_quiet(quiet);
     }
 
     /// Tells the exchange of the services, if they have changed. After the maps were brought up to date.

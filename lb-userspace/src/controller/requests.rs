@@ -159,7 +159,7 @@ impl<D: Datapath, H: Host> Controller<D, H> {
         let alone =
             || Problem::new(ProblemKind::NotFound, "this node is alone: the configuration has no [group]");
         let status = self.host.group().ok_or_else(alone)?;
-        Ok(view::Group::of(&status, self.state.is_quiet(), SystemTime::now()))
+        Ok(view::Group::of(&status, self.state.quiet(), SystemTime::now()))
     }
 
     /// The attached interfaces, then configured ones that are not attached.

@@ -41,7 +41,7 @@ impl Snapshot {
             Op::SetNextBackendId(id) => self.next_backend_id = *id,
             Op::SetHopGeneration(generation) => self.hop_generation = *generation,
             Op::SetHashKey(key) => self.hash_key = *key,
-            Op::SetQuiet(is_quiet) => self.is_quiet = *is_quiet,
+            Op::SetQuiet(quiet) => self.quiet = *quiet,
             Op::DeleteOrigin(backend) => drop(self.origins.remove(backend)),
             Op::DeleteService(listen) => drop(self.services.remove(listen)),
             Op::DeletePool(number) => drop(self.pools.remove(number)),

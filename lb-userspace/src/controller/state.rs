@@ -26,7 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_common::{backend::BackendId, hop::Hop, limits::Room, service::Mode};
+use lb_common::{backend::BackendId, hop::Hop, limits::Room, quiet::Quiet, service::Mode};
 
 pub use self::{
     agent::Agent,
@@ -77,7 +77,7 @@ pub struct State {
     offers: Offers,
     generation: Generation,
     /// Packets of no known flow are not answered.
-    is_quiet: bool,
+    quiet: Quiet,
     /// The part of the maps that may differ. `None`: they are up to date.
     dirty: Option<Scope>,
     /// A server has lost or gained a role: the maps must not wait for other changes.
@@ -114,7 +114,7 @@ impl State {
             room: spec.limits.room(),
             offers: Offers::default(),
             generation: Generation::default(),
-            is_quiet: false,
+            quiet: Quiet::No,
             dirty: Some(Scope::All),
             is_urgent: false,
             have_watches_changed: true,
@@ -342,14 +342,14 @@ impl State {
         self.generation.value()
     }
 
-    pub const fn is_quiet(&self) -> bool {
-        self.is_quiet
+    pub const fn quiet(&self) -> Quiet {
+        self.quiet
     }
 
-    /// Whether packets of no known flow are dropped without an answer.
-    pub fn set_quiet(&mut self, is_quiet: bool) {
-        if self.is_quiet != is_quiet {
-            self.is_quiet = is_quiet;
+    /// Whether packets of no known flow are answered.
+    pub fn set_quiet(&mut self, quiet: Quiet) {
+        if self.quiet != quiet {
+            self.quiet = quiet;
             self.set_dirty(Scope::All);
         }
     }

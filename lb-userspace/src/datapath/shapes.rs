@@ -28,6 +28,7 @@ use lb_common::{
     },
     net::{Ports, V4, V6},
     pool::{Members, Pool, SlotLine, SourceSet, Turn},
+    quiet::FirstSeen,
     service::{Filter, Service, ServiceKey},
     settings::Settings,
 };
@@ -173,6 +174,7 @@ pub fn pinned(sizes: &Sizes) -> Vec<MapShape> {
         map("REASONS", Counters, PerCpuArray, NUMBER, Tally::TYPE, MAX_REASONS as u32, 0),
         map("ACTIONS", Counters, PerCpuArray, NUMBER, ActionCounters::TYPE, MAX_INTERFACE_INDEX, 0),
         map("ANSWERS", Services, Array, NUMBER, Answers::TYPE, 1, 0),
+        map("FIRST_SEEN", Services, Array, NUMBER, FirstSeen::TYPE, FirstSeen::ELEMENTS, 0),
         map("WANTED", Services, RingBuf, Type::NOTHING, Type::NOTHING, EVENT_RING_BYTES as u32, 0),
         map(names::BACKENDS, Services, Hash, NUMBER, Record::TYPE, room.places(), 0),
         map(names::SERVICES, Services, Hash, NUMBER, Record::TYPE, room.service_numbers(), 0),

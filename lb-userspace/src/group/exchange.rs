@@ -221,6 +221,7 @@ impl<E: FlowEvents> Exchange<E> {
                 node: std::mem::take(&mut status.node),
                 address: status.address,
                 is_connected: peer.subscription.is_connected(),
+                is_heard: peer.is_heard(now),
                 since: peer.since,
                 failure: peer.failure.clone(),
                 is_complete: peer.subscription.is_complete(),
@@ -266,7 +267,7 @@ impl<E: FlowEvents> Exchange<E> {
     fn connected(&mut self, peer: PeerNumber, connection: u64, hello: &Hello, now: Instant) {
         let Some(it) = self.peers.get_mut(peer.0) else { return };
         it.meet(hello);
-        (it.failure, it.since) = (None, Some(SystemTime::now()));
+        (it.failure, it.since, it.heard) = (None, Some(SystemTime::now()), Some(now));
         if it.subscription.begin(connection, hello.epoch) && self.copies.disown(peer) {
             self.await_rounds();
         }

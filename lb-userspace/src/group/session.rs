@@ -32,8 +32,10 @@ use crate::{duration, text::quote};
 
 /// For connecting, TLS and both hellos.
 pub const HANDSHAKE: Duration = Duration::from_secs(3);
-/// The publisher is never silent for longer: a third of [`SILENCE`], so that one late frame does no harm.
-pub const HEARTBEAT: Duration = Duration::from_secs(1);
+/// The publisher is never silent for longer.
+pub const HEARTBEAT: Duration = Duration::from_millis(250);
+/// A peer that is silent for longer may be out of reach: three times [`HEARTBEAT`], so that one late frame does no harm.
+pub const HEARD: Duration = Duration::from_millis(750);
 /// Silence that ends a connection. VRRP with its default interval gives a node up after about as long (RFC 9568, 6.1), and
 /// TCP has repeated a lost segment several times by then.
 pub const SILENCE: Duration = Duration::from_secs(3);
@@ -83,9 +85,7 @@ async fn receive_frames(
             session.is_of_peer(hello)?;
         }
         let acknowledgement = Frame { acknowledged: frame.sequence, ..Frame::default() };
-        if !frame.is_empty() {
-            tell(inputs, Input::Received { peer, connection, frame }).await?;
-        }
+        tell(inputs, Input::Received { peer, connection, frame }).await?;
         send(&mut writer, &[acknowledgement]).await?;
     }
 }

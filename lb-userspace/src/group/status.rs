@@ -24,6 +24,11 @@ pub struct GroupStatus {
 }
 
 impl GroupStatus {
+    /// A peer is out of reach. It may serve flows that this node does not know.
+    pub fn misses_a_peer(&self) -> bool {
+        self.peers.iter().any(|peer| !peer.is_heard)
+    }
+
     /// A peer that this node sees again has not told all of its flows yet. Its clients may be here already.
     pub fn awaits_flows(&self) -> bool {
         self.peers.iter().any(|peer| peer.is_connected && !peer.is_complete)
@@ -39,6 +44,8 @@ pub struct PeerStatus {
     pub address: Option<SocketAddr>,
     /// Its flows come to this node.
     pub is_connected: bool,
+    /// Its flows come to this node, and it has said something a moment ago.
+    pub is_heard: bool,
     /// When that connection began, or ended.
     pub since: Option<SystemTime>,
     /// Why there is no connection.

@@ -234,21 +234,6 @@ impl Frame {
         }
     }
 
-    /// Does it only show that the connection lives?
-    pub fn is_empty(&self) -> bool {
-        let Self {
-            hello,
-            flows: _,
-            ended: _,
-            round,
-            sequence: _,
-            acknowledged: _,
-            services: _,
-            services_end,
-        } = self;
-        hello.is_none() && self.items() == 0 && round.is_none() && !services_end
-    }
-
     fn items(&self) -> usize {
         self.flows.len() + self.ended.len() + self.services.len()
     }

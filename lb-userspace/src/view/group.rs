@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use lb_common::quiet::Quiet;
 use serde::{Deserialize, Serialize};
 
 use crate::group::status::{GroupStatus, PeerStatus};
@@ -28,6 +29,9 @@ pub struct Group {
     pub learning: bool,
     /// It does not answer packets without a flow, because a peer may know the flow.
     pub quiet: bool,
+    /// It answers packets without a flow only when they are repeated, because a peer is not connected.
+    #[serde(default)]
+    pub quiet_at_first: bool,
     /// Events of the data plane that were lost because there were too many: the next round makes up for them.
     pub events_lost_total: u64,
     /// In the order of the file.
@@ -81,8 +85,7 @@ pub struct GroupPeer {
 
 impl Group {
     /// As the API shows it at this time.
-    /// `quiet`: see [`Group::quiet`].
-    pub fn of(status: &GroupStatus, quiet: bool, now: SystemTime) -> Self {
+    pub fn of(status: &GroupStatus, quiet: Quiet, now: SystemTime) -> Self {
         let GroupStatus { node, listen, ports, is_learning, events_lost, peers } = status;
         Self {
             node: node.clone(),
@@ -90,7 +93,8 @@ impl Group {
             port_share: ports.0,
             port_shares: ports.1,
             learning: *is_learning,
-            quiet,
+            quiet: quiet == Quiet::Always,
+            quiet_at_first: quiet == Quiet::AtFirst,
             events_lost_total: *events_lost,
             peers: peers.iter().map(|peer| GroupPeer::of(peer, now)).collect(),
         }

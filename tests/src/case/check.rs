@@ -136,7 +136,8 @@ fn refusing_service(world: &World, input: &Input, reason: Reason) -> Option<usiz
         | Reason::MtuTooSmall
         | Reason::Internal
         | Reason::Retried
-        | Reason::NotOurMac => false,
+        | Reason::NotOurMac
+        | Reason::UnknownReply => false,
         Reason::NoFlow => true,
         Reason::TtlExpired
         | Reason::TooBig

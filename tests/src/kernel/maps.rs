@@ -23,6 +23,7 @@ use lb_common::{
     limits::MAX_MEMBERS,
     net::{Ports, V4, V6},
     pool::{SlotLine, SourceSet, Turn},
+    quiet::FirstSeen,
     reason::Reason,
     service::{Filter, ServiceKey},
     settings::Settings,
@@ -52,7 +53,12 @@ fn find<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a Map> {
     ebpf.map(name).with_context(|| format!("there is no map {name}"))
 }
 
-/// Empties the maps.
+/// Empties the map that only nodes which miss a peer use, and which is large.
+pub fn forget_first_seen(ebpf: &mut Ebpf) -> Result<()> {
+    (0..FirstSeen::ELEMENTS).try_for_each(|place| put(ebpf, "FIRST_SEEN", place, 0u64))
+}
+
+/// Empties the other maps.
 pub fn clear(ebpf: &mut Ebpf) -> Result<()> {
     for index in 0..MAX_BUCKETS {
         put(ebpf, "FLOWS4", index, [0u8; BUCKET4])?;

@@ -1,6 +1,6 @@
 //! TCP segments of flows that another node may know: the backend follows from the tuple, and its answer confirms it.
 
-use lb_common::{flow::State, net::Protocol, pool::Picker, reason::Reason, service::Mode};
+use lb_common::{flow::State, net::Protocol, pool::Picker, quiet::Quiet, reason::Reason, service::Mode};
 use lb_ebpf::{
     packet::tcp::{ACK, FIN, RST, SYN},
     table::hash::reduce,
@@ -174,9 +174,17 @@ fn refused(kind: Kind) -> Vec<Case> {
                 Ok(())
             }),
         case("while another node may know the backend, the client does not learn that the computed one does not know the flow")
-            .change(|world| world.is_quiet = true)
+            .change(|world| world.quiet = Quiet::Always)
             .step(one.data(), Reaches(backend))
             .step(one.reply_rst(backend), Drops(Reason::Retried))
+            .records(0),
+        case("while a peer is missing, the client learns after 2.5 s that the computed backend does not know the flow")
+            .change(|world| world.quiet = Quiet::AtFirst)
+            .step(one.data(), Reaches(backend))
+            .step(one.reply_rst(backend), Drops(Reason::Retried))
+            .after_s(3)
+            .step(one.data(), Reaches(backend))
+            .step(one.reply_rst(backend), Returns)
             .records(0),
     ];
     for (name, flags) in [("SYN-ACK", SYN | ACK), ("FIN without ACK", FIN), ("segment without flags", 0)] {

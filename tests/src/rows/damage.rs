@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use lb_common::{net::Protocol, reason::Reason, service::Mode};
+use lb_common::{net::Protocol, quiet::Quiet, reason::Reason, service::Mode};
 
 use crate::{
     case::{Case, Drops, Expected, Opens, Passes, Reaches},
@@ -13,15 +13,17 @@ use crate::{
     rows::{icmp, members},
     world::{
         Element::{
-            self, Answers, Backend, Bucket, HalfOpen, Interface, Line, Members, Pool, Scratch, Slots,
-            Sources, Turn,
+            self, Answers, Backend, Bucket, FirstSeen, HalfOpen, Interface, Line, Members, Pool, Scratch,
+            Slots, Sources, Turn,
         },
         Family, Kind, WEB_1, World,
     },
 };
 
-const ALL: [Element; 12] =
-    [Pool, Slots, Members, Sources, Turn, Backend, Interface, Bucket, Line, Scratch, HalfOpen, Answers];
+const ALL: [Element; 13] = [
+    Pool, Slots, Members, Sources, Turn, Backend, Interface, Bucket, Line, Scratch, HalfOpen, Answers,
+    FirstSeen,
+];
 const INTERNAL: Expected = Drops(Reason::Internal);
 
 /// Each element that a packet needs is missing in turn.
@@ -32,7 +34,7 @@ pub fn rows() -> Vec<Case> {
         rows.extend(known_flows(kind));
         rows.extend(errors(kind));
         rows.extend(unrelated_packets(kind));
-        rows.push(unanswered(kind));
+        rows.extend(unanswered(kind));
         rows.push(without_members(kind));
     }
     rows.extend(Family::ALL.map(closing));
@@ -67,12 +69,21 @@ fn without_members(kind: Kind) -> Case {
     without(case, Members).step(Dialogue::new(kind).port(40_001).first(), INTERNAL).records(1)
 }
 
-/// Without the account of answers, nothing is answered.
-fn unanswered(kind: Kind) -> Case {
+/// Without the account of answers, nothing is answered. Without the map of flows that are not known, nor are their packets while
+/// a peer is missing.
+fn unanswered(kind: Kind) -> Vec<Case> {
     let one = Dialogue::new(kind);
     let without_backends = case(kind, "a refused packet", Answers)
         .change(|world| world.services[0].backends.iter_mut().for_each(|it| it.accepts = false));
-    without(without_backends, Answers).step(one.first(), Drops(Reason::NoBackend))
+    let mut rows = vec![without(without_backends, Answers).step(one.first(), Drops(Reason::NoBackend))];
+    if kind.protocol == Protocol::Tcp {
+        let at_first = case(kind, "a packet of no flow", FirstSeen)
+            .change(|world| world.quiet = Quiet::AtFirst)
+            .step(one.data(), Drops(Reason::NoFlow))
+            .after_s(3);
+        rows.push(without(at_first, FirstSeen).step(one.data(), Drops(Reason::NoFlow)));
+    }
+    rows
 }
 
 fn known_flows(kind: Kind) -> Vec<Case> {

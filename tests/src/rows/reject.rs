@@ -7,6 +7,7 @@ use lb_common::{
     flow::State,
     limits::{ANSWER_DEBT_BYTES, ANSWERS_PER_SECOND},
     net::Protocol,
+    quiet::Quiet,
     reason::Reason,
     service::{Mode, Reject},
 };
@@ -15,6 +16,7 @@ use lb_ebpf::packet::tcp::{ACK, FIN, RST, SYN};
 use crate::{
     case::{Case, Drops, Expected, Opens, Passes, Reaches, Resets, Returns, Unreachable, answered},
     dialogue::{Dialogue, Message},
+    packet::Packet,
     world::{
         Family, Kind, WEB_1, WEB_2, World,
         network::{BACK, SIDE},
@@ -32,6 +34,8 @@ pub fn rows() -> Vec<Case> {
     rows.extend(Kind::all().into_iter().flat_map(lost));
     rows.extend(Kind::all().into_iter().filter(|kind| kind.protocol == Protocol::Tcp).flat_map(ended));
     rows.extend(Kind::all().into_iter().map(quiet));
+    rows.extend(Kind::tcp().into_iter().map(quiet_at_first));
+    rows.extend(Family::ALL.map(unknown_replies));
     rows.push(limit());
     rows.extend(Family::ALL.map(debt));
     rows
@@ -54,14 +58,62 @@ fn refused(kind: Kind) -> Vec<(Message, Reason)> {
 /// Another node may know the flow, and the client's next packet may reach it there.
 fn quiet(kind: Kind) -> Case {
     let name = format!("{kind}: a quiet node drops packets of no flow, and answers those without a backend");
-    let quiet = without_backends(kind).with(|world| world.is_quiet = true);
+    let quiet = without_backends(kind).with(|world| world.quiet = Quiet::Always);
     let case = refused(kind).into_iter().fold(Case::new(name, quiet), |case, (message, reason)| {
         let expected = if reason == Reason::NoFlow { Drops(reason) } else { answered(kind.protocol, reason) };
         case.step(message, expected)
     });
-    refused(kind).into_iter().fold(case.change(|world| world.is_quiet = false), |case, (message, reason)| {
+    refused(kind).into_iter().fold(case.change(|world| world.quiet = Quiet::No), |case, (message, reason)| {
         case.step(message, answered(kind.protocol, reason))
     })
+}
+
+/// A node that is out of reach may come back, and tell of the flow.
+fn quiet_at_first(kind: Kind) -> Case {
+    let (one, other) = (Dialogue::new(kind), Dialogue::new(kind).port(40_001));
+    let name =
+        format!("{kind}: a node that misses a peer answers packets of no flow that still come after 2.5 s");
+    Case::new(name, World::new(kind).with(|world| world.quiet = Quiet::AtFirst))
+        .step(one.data(), Drops(Reason::NoFlow))
+        .after_s(2)
+        .step(one.data(), Drops(Reason::NoFlow))
+        .step(other.data(), Drops(Reason::NoFlow))
+        .after_s(1)
+        .step(one.data(), Resets(Reason::NoFlow))
+        .step(other.data(), Drops(Reason::NoFlow))
+        .after_s(120)
+        .step(one.data(), Drops(Reason::NoFlow))
+        .step(other.data(), Resets(Reason::NoFlow))
+        .change(|world| world.quiet = Quiet::No)
+        .step(one.data(), Resets(Reason::NoFlow))
+}
+
+/// The host would reset the connection of a backend whose flow another node serves.
+fn unknown_replies(ip: Family) -> Case {
+    let kind = Kind::new(ip, Protocol::Tcp, Mode::FullNat);
+    let world = World::new(kind);
+    let backend = world.find(WEB_1).address;
+    let reply = |port, flags| (BACK, Packet::tcp(backend, SocketAddr::new(ip.source(), port), flags));
+    let (passes, drops) = (Passes(Reason::NotService), Drops(Reason::UnknownReply));
+    let name = format!(
+        "{kind}: a backend's segment of no flow is dropped for as long as a client's is not answered"
+    );
+    let case = Case::new(name, world).step(reply(2000, ACK), passes.clone());
+    let quiet = case
+        .change(|world| world.quiet = Quiet::Always)
+        .step(reply(2000, ACK), drops.clone())
+        .after_s(3)
+        .step(reply(2000, ACK | FIN), drops.clone())
+        // A port of the host, a segment that begins or ends a connection, and an address of another host.
+        .step(reply(40_000, ACK), passes.clone())
+        .step(reply(2000, SYN | ACK), passes.clone())
+        .step(reply(2000, RST | ACK), passes.clone())
+        .step((BACK, Packet::tcp(backend, SocketAddr::new(ip.client(1), 2000), ACK)), passes.clone());
+    quiet
+        .change(|world| world.quiet = Quiet::AtFirst)
+        .step(reply(2000, ACK), drops)
+        .after_s(3)
+        .step(reply(2000, ACK), passes)
 }
 
 fn every_kind(kind: Kind) -> Vec<Case> {

@@ -83,7 +83,7 @@ impl World {
                 backends: 0,
                 clock: self.clock,
                 hash_keys: HASH_KEYS,
-                is_quiet: self.is_quiet.into(),
+                quiet: self.quiet as u32,
                 zero: 0,
                 own_ports: self.ports,
             },

@@ -15,6 +15,7 @@ use lb_common::{
     limits::{MAX_MEMBERS, MAX_PLACES},
     net::{Be16, Mac, Protocol},
     pool::{Picker, Pool, PoolNumber, SlotIndex, SlotRange, SourceSetNumber},
+    quiet::Quiet,
     service::{Mode, Reject, Service},
 };
 use lb_userspace::{
@@ -120,7 +121,7 @@ fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
         next_backend_id: BackendId(9),
         hop_generation: 7,
         hash_key: KEY,
-        is_quiet: true,
+        quiet: Quiet::Always,
     };
     let full: Vec<String> = (0..16).map(|host| format!("fd00::{host:x}1")).collect();
     want.sources.insert(SourceSetNumber(8), sources(&full.iter().map(String::as_str).collect::<Vec<_>>()));
@@ -129,7 +130,7 @@ fn everything(attached: &[Attached]) -> (Vec<Op>, Snapshot) {
         Op::SetNextBackendId(BackendId(9)),
         Op::SetHopGeneration(7),
         Op::SetHashKey(KEY),
-        Op::SetQuiet(true),
+        Op::SetQuiet(Quiet::Always),
     ];
     steps.extend(want.interfaces.iter().map(|(index, it)| Op::PutInterface(*index, *it)));
     steps.extend(want.backend_names.iter().map(|(number, name)| Op::PutBackendName(*number, name.clone())));

@@ -13,6 +13,7 @@ use lb_common::{
     counters::{BackendCounters, BackendNumber},
     limits::{MAX_BACKENDS, MAX_PLACES, MAX_SERVICES},
     net::Be16,
+    quiet::Quiet,
     service::Filter,
 };
 use lb_userspace::{
@@ -101,7 +102,7 @@ fn what_is_deleted_is_gone_and_leaves_no_bits_in_the_filter_but_those_of_backend
             next_backend_id: BackendId(9),
             hop_generation: 7,
             hash_key: KEY,
-            is_quiet: true,
+            quiet: Quiet::Always,
             ..Snapshot::default()
         };
         assert_eq!(opened.datapath.observe()?, left);

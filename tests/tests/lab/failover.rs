@@ -25,7 +25,12 @@ fn live_connections_go_on_in_full_nat_mode_and_while_both_nodes_are_active() -> 
 
     all_are_kept(&split.rows)?;
     eprintln!("the tables agree {} ms later", split.agreed_after.as_millis());
-    eprintln!("{} of {} connections that began meanwhile are left", split.left, split.begun);
+    ensure!(
+        split.left == split.begun,
+        "{} of {} connections that began meanwhile are left",
+        split.left,
+        split.begun
+    );
     scene.end()
 }
 

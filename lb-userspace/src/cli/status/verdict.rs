@@ -95,6 +95,8 @@ fn impaired(status: &Status) -> Vec<String> {
 mod tests {
     use std::time::SystemTime;
 
+    use lb_common::quiet::Quiet;
+
     use super::*;
     use crate::{
         group::status::{GroupStatus, PeerStatus},
@@ -197,7 +199,7 @@ mod tests {
             ..PeerStatus::default()
         };
         let peers = vec![peer("lb-2", true), peer("lb-3", false)];
-        Group::of(&GroupStatus { peers, ..GroupStatus::default() }, false, SystemTime::UNIX_EPOCH)
+        Group::of(&GroupStatus { peers, ..GroupStatus::default() }, Quiet::No, SystemTime::UNIX_EPOCH)
     }
 
     fn good() -> Status {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use lb_common::quiet::Quiet;
+
 use super::*;
 use crate::{
     group::status::{GroupStatus, PeerStatus},
@@ -13,22 +15,22 @@ fn a_node_alone_answers_packets_of_no_flow_and_shares_nothing() {
     let mut world = World::all_up(vec![web(Protocol::Tcp)]);
     has(&mut world, &["10.0.0.9"]);
 
-    assert!(!world.maps().maps.is_quiet && world.host().shared.is_none());
+    assert!(world.maps().maps.quiet == Quiet::No && world.host().shared.is_none());
 }
 
 #[test]
 fn a_standby_is_quiet_and_for_five_seconds_after_it_gets_the_addresses() {
     let mut world = in_group(false);
     has(&mut world, &["10.0.0.9"]);
-    assert!(world.maps().maps.is_quiet);
+    assert_eq!(world.maps().maps.quiet, Quiet::Always);
     world.wait(60_000);
-    assert!(world.maps().maps.is_quiet);
+    assert_eq!(world.maps().maps.quiet, Quiet::Always);
 
     has(&mut world, &["10.0.0.1", "192.0.2.10"]);
     world.wait(4_900);
-    assert!(world.maps().maps.is_quiet, "a peer may still be active");
+    assert_eq!(world.maps().maps.quiet, Quiet::Always, "a peer may still be active");
     world.wait(100);
-    assert!(!world.maps().maps.is_quiet);
+    assert_eq!(world.maps().maps.quiet, Quiet::No);
 }
 
 #[test]
@@ -36,28 +38,30 @@ fn a_node_that_starts_is_quiet_until_it_has_the_flows_of_its_peers() {
     let mut world = in_group(true);
     has(&mut world, &["10.0.0.1", "192.0.2.10"]);
     world.wait(60_000);
-    assert!(world.maps().maps.is_quiet);
+    assert_eq!(world.maps().maps.quiet, Quiet::Always);
 
     world.host().group = Some(status(false));
     world.absorb(Event::GroupChanged);
-    assert!(!world.maps().maps.is_quiet);
+    assert_eq!(world.maps().maps.quiet, Quiet::No);
 }
 
 #[test]
-fn a_node_is_quiet_while_a_peer_tells_its_flows_but_not_for_as_long_as_a_peer_is_gone() {
+fn a_node_is_quiet_while_a_peer_tells_its_flows_and_at_first_while_a_peer_is_out_of_reach() {
     let mut world = in_group(false);
     has(&mut world, &["10.0.0.1", "192.0.2.10"]);
     world.wait(60_000);
-    let mut is_quiet = |is_connected, is_complete| {
-        let peer = PeerStatus { is_connected, is_complete, ..PeerStatus::default() };
+    let mut quiet = |[is_connected, is_heard, is_complete]: [bool; 3]| {
+        let peer = PeerStatus { is_connected, is_heard, is_complete, ..PeerStatus::default() };
         world.host().group = Some(GroupStatus { peers: vec![peer], ..GroupStatus::default() }.into());
         world.absorb(Event::GroupChanged);
-        world.maps().maps.is_quiet
+        world.maps().maps.quiet
     };
 
-    let seen = [(true, true), (false, true), (true, false), (true, true)].map(|(is, all)| is_quiet(is, all));
-
-    assert_eq!(seen, [false, false, true, false]);
+    assert_eq!(quiet([true, true, true]), Quiet::No);
+    assert_eq!(quiet([true, false, true]), Quiet::AtFirst);
+    assert_eq!(quiet([false, false, true]), Quiet::AtFirst);
+    assert_eq!(quiet([true, true, false]), Quiet::Always);
+    assert_eq!(quiet([true, true, true]), Quiet::No);
 }
 
 #[test]

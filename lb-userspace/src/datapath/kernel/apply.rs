@@ -58,9 +58,9 @@ impl Maps {
                 settings.hash_keys = *key.words();
                 self.set_settings(&settings)
             }
-            Op::SetQuiet(is_quiet) => {
+            Op::SetQuiet(quiet) => {
                 let mut settings = self.settings()?;
-                settings.is_quiet = (*is_quiet).into();
+                settings.quiet = *quiet as u32;
                 self.set_settings(&settings)
             }
             Op::DeleteOrigin(backend) => gone(self.origins.remove(&service_key(backend))),

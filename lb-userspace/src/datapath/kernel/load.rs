@@ -11,6 +11,7 @@ use aya::{
 use lb_common::{
     backend::BackendId,
     limits::Room,
+    quiet::Quiet,
     settings::{PortPool, Settings},
 };
 
@@ -192,7 +193,7 @@ fn fill(mut maps: Maps, basis: &Basis<'_>, shapes: &[MapShape]) -> anyhow::Resul
     set_defaults(&mut settings, sizes, ports)?;
     if share.is_some() {
         // Until the controller knows the flows of the other nodes.
-        settings.is_quiet = 1;
+        settings.quiet = Quiet::Always as u32;
     }
     settings.own_ports = share.map_or(settings.ports, |it| settings.ports.share(it.node, it.nodes));
     maps.set_settings(&settings)?;

@@ -8,6 +8,7 @@ use lb_common::{
     hop::{Interface, InterfaceIndex},
     limits::MAX_INTERFACE_INDEX,
     net::Protocol,
+    quiet::Quiet,
     service::{Reject, ServiceKey},
 };
 
@@ -49,7 +50,7 @@ impl Maps {
             next_backend_id: settings.next_backend_id,
             hop_generation: settings.hop_generation,
             hash_key: HashKey::new(settings.hash_keys),
-            is_quiet: settings.is_quiet != 0,
+            quiet: Quiet::from_number(settings.quiet),
         })
     }
 

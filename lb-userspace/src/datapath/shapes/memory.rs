@@ -118,8 +118,8 @@ mod tests {
 maps: 98.8 MiB
   262,144 IPv4 flows              40.0 MiB  160 bytes per flow
   65,536 IPv6 flows               18.0 MiB  288 bytes per flow
-  services and backends           31.8 MiB
-  counters of 2 CPUs               9.0 MiB";
+  services and backends           31.9 MiB
+  counters of 2 CPUs               8.9 MiB";
         assert_eq!(shown, expected);
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use lb_common::quiet::Quiet;
+
 use crate::{
     group::status::{GroupStatus, PeerStatus},
     view,
@@ -17,7 +19,7 @@ pub fn group() -> view::Group {
         events_lost: 2,
         peers: vec![second(now), third(now)],
     };
-    view::Group::of(&status, true, now)
+    view::Group::of(&status, Quiet::Always, now)
 }
 
 fn second(now: SystemTime) -> PeerStatus {
@@ -25,6 +27,7 @@ fn second(now: SystemTime) -> PeerStatus {
         node: "lb-2".to_owned(),
         address: Some("10.0.0.2:4790".parse().unwrap()),
         is_connected: true,
+        is_heard: true,
         since: Some(now - Duration::from_secs(3_725)),
         failure: None,
         is_complete: true,
@@ -49,6 +52,7 @@ fn third(now: SystemTime) -> PeerStatus {
         node: "lb-3".to_owned(),
         address: Some("10.0.0.3:4790".parse().unwrap()),
         is_connected: false,
+        is_heard: false,
         since: Some(now - Duration::from_secs(90)),
         failure: Some("Connection refused (os error 111)".to_owned()),
         is_complete: false,

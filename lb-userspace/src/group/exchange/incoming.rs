@@ -19,6 +19,7 @@ use crate::{
 
 impl<E: FlowEvents> Exchange<E> {
     pub(super) fn receive(&mut self, peer: PeerNumber, frame: Frame, now: Moment) {
+        self.peers[peer.0].heard = Some(now.instant);
         if let Some(hello) = &frame.hello {
             self.peers[peer.0].meet(hello);
         }

@@ -1,11 +1,17 @@
 //! A peer, with the connections of both directions, and what is counted of it.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Instant, SystemTime},
+};
 
 use lb_common::settings::PortPool;
 
 use super::{computed::Computed, subscriber::Subscriber, subscription::Subscription};
-use crate::group::wire::{Hello, SourcePorts};
+use crate::group::{
+    session::HEARD,
+    wire::{Hello, SourcePorts},
+};
 
 /// See the [module](self).
 #[derive(Debug, Default)]
@@ -24,6 +30,8 @@ pub struct Peer {
     pub clock_difference_ms: Option<i64>,
     pub source_ports: Option<PortPool>,
     pub failure: Option<String>,
+    /// When its last frame came.
+    pub heard: Option<Instant>,
     pub since: Option<SystemTime>,
 }
 
@@ -35,6 +43,12 @@ impl Peer {
         self.clock_difference_ms = Some(there.saturating_sub(here));
         self.hash_key = Some(hello.hash_key);
         self.source_ports = hello.source_ports.and_then(SourcePorts::pool);
+    }
+
+    /// It is connected, and not silent.
+    pub fn is_heard(&self, now: Instant) -> bool {
+        self.subscription.is_connected()
+            && self.heard.is_some_and(|heard| now.saturating_duration_since(heard) <= HEARD)
     }
 
     pub fn forget_subscriber(&mut self) {

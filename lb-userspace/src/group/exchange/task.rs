@@ -69,7 +69,7 @@ async fn serve<E: FlowEvents>(group: Group, tables: SharedTables<E>, mut ports: 
     let mut status = interval(STATUS);
     status.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut inputs = Vec::with_capacity(INPUTS_AT_ONCE);
-    let (mut was_learning, mut awaited_flows) = (true, false);
+    let (mut was_learning, mut lacked) = (true, [false; 2]);
     loop {
         tokio::select! {
             _ = tick.tick() => exchange.tick(now()?),
@@ -94,9 +94,9 @@ async fn serve<E: FlowEvents>(group: Group, tables: SharedTables<E>, mut ports: 
             _ = status.tick() => {
                 let status = exchange.status(now()?.instant);
                 let has_learned = was_learning && !status.is_learning;
-                let awaits_flows = status.awaits_flows();
-                let has_changed = has_learned || awaits_flows != awaited_flows;
-                (was_learning, awaited_flows) = (status.is_learning, awaits_flows);
+                let lacks = [status.awaits_flows(), status.misses_a_peer()];
+                let has_changed = has_learned || lacks != lacked;
+                (was_learning, lacked) = (status.is_learning, lacks);
                 ports.status.send_replace(Arc::new(status));
                 if has_learned {
                     info!("this node has the flows of its peers, or they cannot be reached");

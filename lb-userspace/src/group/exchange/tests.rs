@@ -7,7 +7,10 @@ use self::world::{Node, World, flow, view};
 use super::*;
 use crate::{
     datapath::{Reading, SharedFlow},
-    group::wire::{Flow, Frame, ServiceDigest},
+    group::{
+        session::HEARD,
+        wire::{Flow, Frame, ServiceDigest},
+    },
 };
 
 const CLOSED: State = State(State::ESTABLISHED.0 | State::FIN_CLIENT | State::FIN_BACKEND);
@@ -356,6 +359,23 @@ fn a_node_does_not_wait_for_ever_for_peers_that_cannot_be_reached_or_say_nothing
     world.after(LEARNING_MAX);
     world.settle();
     assert!(!world.status(1).is_learning);
+}
+
+#[test]
+fn a_peer_that_says_nothing_is_missed_before_the_connection_ends() {
+    let mut world = World::new(2);
+    world.connect(0, 1);
+    world.settle();
+    assert!(!world.status(1).misses_a_peer());
+
+    world.after(HEARD);
+    assert!(!world.status(1).misses_a_peer());
+    world.after(Duration::from_millis(1));
+    assert!(world.status(1).misses_a_peer() && world.status(1).peers[0].is_connected);
+
+    let frame = Frame::default();
+    world.nodes[1].exchange.absorb(Input::Received { peer: PeerNumber(0), connection: 1, frame }, world.now);
+    assert!(!world.status(1).misses_a_peer());
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::lab::{
     live::Report,
     rush::{Connection, Rush},
     visit::SYN_AGAIN,
-    wait,
+    wait::{self, eventually},
 };
 
 /// From one byte of a live connection to the next.
@@ -83,7 +83,7 @@ impl Load {
         let is_over = AtomicBool::new(false);
         let (connections, seen) = thread::scope(|scope| -> Result<_> {
             let rushing = scope.spawn(|| self.rush.run(client, || !is_over.load(Ordering::Relaxed)));
-            let seen = self.watch(event);
+            let seen = self.watch(client, event);
             is_over.store(true, Ordering::Relaxed);
             Ok((wait::join(rushing)?, seen?))
         })?;
@@ -91,13 +91,27 @@ impl Load {
         Ok(Figures { live: self.connections, kept, silence, ..of_new(&connections, at) })
     }
 
-    fn watch(&self, event: impl FnOnce() -> Result<Instant>) -> Result<(Instant, usize, Duration)> {
+    fn watch(
+        &self,
+        client: &Namespace,
+        event: impl FnOnce() -> Result<Instant>,
+    ) -> Result<(Instant, usize, Duration)> {
         sleep(AROUND);
         self.silence();
         let at = event()?;
         let kept = self.count_alive()?;
+        self.wait_until_served(client)?;
         sleep(AROUND);
         Ok((at, kept, self.silence()))
+    }
+
+    /// Waits until as many connections are answered as end an outage. They come on top of those that are measured.
+    fn wait_until_served(&self, client: &Namespace) -> Result<()> {
+        eventually(BROKEN, "new connections are served", || {
+            let end = Instant::now() + Duration::from_secs(1) * SERVED as u32 / PER_SECOND;
+            Ok(!self.rush.run(client, || Instant::now() < end)?.iter().any(has_failed))
+        })
+        .map(drop)
     }
 
     fn silence(&self) -> Duration {

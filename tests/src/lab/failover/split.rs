@@ -15,6 +15,8 @@ use crate::lab::{
     wait::eventually,
 };
 
+/// For so long after a change of an entry, Linux ignores what a gratuitous ARP packet says (`net.ipv4.neigh.*.locktime`).
+const LOCKED: Duration = Duration::from_millis(1100);
 /// After this time, the act has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -48,11 +50,12 @@ impl Scene {
         let alive = more.count_alive()?;
         ensure!(alive == connections, "{alive} of {connections} are served while both nodes are active");
 
+        unsteer(&self.both)?;
+        sleep(LOCKED);
         let mut agreed_after = Duration::ZERO;
         let together = self.measure("both active, together again", |both| {
             let at = Instant::now();
             both.set_sight(Sight::Full)?;
-            unsteer(both)?;
             agreed_after = wait_until_tables_agree(both)?;
             both.wait_until_one_is_active()?;
             Ok(at)
@@ -76,22 +79,21 @@ fn wait_until_tables_agree(both: &Nodes) -> Result<Duration> {
 
 /// The router and the servers send IPv4 to the first node, and IPv6 to the second, whichever node announces the addresses.
 fn steer(both: &Nodes) -> Result<()> {
+    set_neighbours(both, "permanent")
+}
+
+/// The same entries, which a node that announces the addresses can change.
+fn unsteer(both: &Nodes) -> Result<()> {
+    set_neighbours(both, "stale")
+}
+
+fn set_neighbours(both: &Nodes, state: &str) -> Result<()> {
     for (family, node) in Family::ALL.into_iter().zip(&both.nodes) {
         for (host, device, address, interface) in neighbours(both)? {
             let mac = mac(&node.namespace, interface)?;
             let address = address.of(family).to_string();
-            let entry = ["neigh", "replace", &address, "lladdr", &mac, "dev", device, "nud", "permanent"];
+            let entry = ["neigh", "replace", &address, "lladdr", &mac, "dev", device, "nud", state];
             host.run(&[&["ip"], &entry[..]].concat())?;
-        }
-    }
-    Ok(())
-}
-
-/// They find out again where the addresses are.
-fn unsteer(both: &Nodes) -> Result<()> {
-    for (host, device, address, _) in neighbours(both)? {
-        for family in Family::ALL {
-            host.run(&["ip", "neigh", "del", &address.of(family).to_string(), "dev", device])?;
         }
     }
     Ok(())
