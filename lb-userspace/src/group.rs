@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     accept::Acceptor,
     dial::Dialer,
-    port::{Connections, Input, PeerNumber},
+    port::{Connections, Input, PeerNumber, Refusals},
     publisher::Publisher,
     session::Session,
     tls::Credentials,
@@ -56,7 +56,8 @@ pub fn bind(group: &Group) -> Result<Pending, listen::Error> {
     Pending::bind(group.listen, listen::Part::Group, Some(SEND_BUFFER_BYTES))
 }
 
-/// Starts the sessions: they run until `stop`. `own_hello`: its version and clock are set when it is sent.
+/// Starts the sessions: they run until `stop`. `own_hello`: its version and clock are set when it is sent. Returns what counts
+/// the connections that they refuse.
 pub fn start(
     group: &Group,
     listener: Pending,
@@ -64,7 +65,7 @@ pub fn start(
     inputs: &mpsc::Sender<Input>,
     stop: &CancellationToken,
     tasks: &mut JoinSet<()>,
-) {
+) -> Refusals {
     let connections = Connections::default();
     let mut arrivals = Vec::new();
     for (place, peer) in group.peers.iter().enumerate() {
@@ -89,13 +90,16 @@ pub fn start(
         tasks.spawn(until(stop, dialer.run()));
         tasks.spawn(until(stop, publisher.run()));
     }
+    let refusals = Refusals::default();
     let acceptor = Acceptor {
         credentials: Credentials::new(group),
         own_hello: own_hello.clone(),
         peers: group.peers.clone().into(),
         arrivals,
+        refusals: refusals.clone(),
     };
     tasks.spawn(until(stop, acceptor.run(listener)));
+    refusals
 }
 
 fn until(

@@ -68,6 +68,7 @@ fn facts(group: &Group) -> Vec<(&'static str, String)> {
         ("state", state.to_owned()),
         ("source ports", format!("share {} of {}", group.port_share + 1, group.port_shares)),
         ("events lost", group.events_lost_total.to_string()),
+        ("connections refused", group.connections_refused_total.to_string()),
     ]
 }
 

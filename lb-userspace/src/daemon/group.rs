@@ -40,8 +40,9 @@ pub fn join<E: FlowEvents + 'static>(
     let (to_status, status) = watch::channel(Arc::new(beginning));
     let own = Hello { node: group.node.clone(), epoch: tables.epoch(), ..Hello::default() };
     let (hello, own_hello) = watch::channel(own);
-    group::start(group, listener, &own_hello, &to_exchange, stop, tasks);
-    let ports = Ports { inputs, view: known_view, status: to_status, hello, events: events.clone() };
+    let refusals = group::start(group, listener, &own_hello, &to_exchange, stop, tasks);
+    let ports =
+        Ports { inputs, view: known_view, status: to_status, hello, refusals, events: events.clone() };
     tasks.spawn(task::run(group.clone(), tables, ports, stop.clone()));
     GroupLink { status, view }
 }

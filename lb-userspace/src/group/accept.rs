@@ -13,6 +13,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     occasionally::Occasionally,
+    port::Refusals,
     session::{self, HANDSHAKE},
     tls::{self, Credentials},
     wire::Hello,
@@ -44,6 +45,7 @@ pub struct Acceptor {
     pub peers: Arc<[Peer]>,
     /// For each peer. One connection may wait there while another is served: at most two for each peer.
     pub arrivals: Vec<mpsc::Sender<Arrival>>,
+    pub refusals: Refusals,
 }
 
 impl Acceptor {
@@ -55,16 +57,22 @@ impl Acceptor {
         loop {
             tokio::select! {
                 Some((address, welcomed)) = handshakes.next() => {
-                    if let Err(why) = self.pass_on(welcomed) && let Some(connections) = refused.count() {
-                        warn!(from:% = address, connections, why; "connection to [group] refused");
+                    if let Err(why) = self.pass_on(welcomed) {
+                        self.refusals.count();
+                        if let Some(connections) = refused.count() {
+                            warn!(from:% = address, connections, why; "connection to [group] refused");
+                        }
                     }
                 }
                 (stream, address) = accept(&listener) => {
                     if handshakes.len() < self.peers.len() + HANDSHAKES {
                         let welcome = self.welcome(stream, address);
                         handshakes.push(async move { (address, welcome.await) });
-                    } else if let Some(connections) = dropped.count() {
-                        warn!(connections; "too many connections to [group] at once: some are dropped");
+                    } else {
+                        self.refusals.count();
+                        if let Some(connections) = dropped.count() {
+                            warn!(connections; "too many connections to [group] at once: some are dropped");
+                        }
                     }
                 }
             }

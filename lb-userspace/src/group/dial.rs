@@ -20,7 +20,7 @@ use super::{
 use crate::duration;
 
 /// The pause after the first failure. It doubles with each further one.
-const PAUSE: Duration = Duration::from_millis(200);
+pub const PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 /// For TCP alone: it repeats a lost SYN after 1 s, and would only do so again 2 s later. An attempt of 1 s would often end just

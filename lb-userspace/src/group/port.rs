@@ -79,6 +79,22 @@ pub enum Input {
     },
 }
 
+/// Counts connections to this node that were refused: without a certificate of a peer, without a hello, or too many at once.
+#[derive(Clone, Debug, Default)]
+pub struct Refusals(Arc<AtomicU64>);
+
+impl Refusals {
+    /// One more.
+    pub fn count(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All since the start.
+    pub fn total(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Numbers connections, in both directions.
 #[derive(Clone, Debug, Default)]
 pub struct Connections(Arc<AtomicU64>);

@@ -1,14 +1,24 @@
 //! Serves the subscription of one peer: the latest of its connections.
 
+use std::time::Duration;
+
 use log::{info, warn};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
 
 use super::{
     accept::Arrival,
+    dial,
     port::{Connections, Input, OUTBOX},
     session::{self, Session},
     wire::Hello,
 };
+
+/// From one connection to the next: no longer than a peer waits itself. One that connects again and again costs no more lines in
+/// the log and no more rounds; what is beyond that waits, or is refused.
+const INTERVAL: Duration = dial::PAUSE;
 
 /// Serves one peer.
 #[derive(Debug)]
@@ -25,7 +35,9 @@ impl Publisher {
     pub async fn run(mut self) {
         let mut next = self.arrivals.recv().await;
         while let Some(arrival) = next.take() {
+            let begun = Instant::now();
             let Ok(newer) = self.serve(arrival).await else { return };
+            sleep_until(begun + INTERVAL).await;
             next = match newer {
                 Some(newer) => Some(newer),
                 None => self.arrivals.recv().await,

@@ -19,6 +19,8 @@ pub struct GroupStatus {
     pub is_learning: bool,
     /// Flows of this node that it could not tell at once: the next round tells them.
     pub events_lost: u64,
+    /// Connections to this node that were refused: see [`Refusals`](super::port::Refusals).
+    pub refused: u64,
     /// In the order of the file.
     pub peers: Vec<PeerStatus>,
 }

@@ -1,6 +1,6 @@
 //! Nodes with certificates over loopback.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -88,6 +88,7 @@ async fn a_node_that_is_no_peer_gets_nothing() {
     let mut stranger = Node::start(&group, bind(loopback()), 33);
 
     assert_eq!(stranger.until(failure).await, "it closed the connection");
+    assert!(one.refusals.total() > 0);
 }
 
 #[tokio::test]
@@ -99,6 +100,7 @@ async fn a_node_that_says_another_name_than_its_certificate_gets_nothing() {
     session::say_hello(&mut stream, &hello("lb-3", 22)).await.unwrap();
 
     assert_eq!(session::hear_hello(&mut stream).await.unwrap_err(), "it closed the connection");
+    assert_eq!(one.refusals.total(), 1);
 }
 
 #[tokio::test]
@@ -129,6 +131,27 @@ async fn a_connection_replaces_an_older_one_of_the_same_peer() {
 }
 
 #[tokio::test]
+async fn a_peer_that_connects_again_and_again_is_not_served_more_often_than_a_node_connects() {
+    let authority = Authority::new("ca");
+    let mut one = lone(&authority);
+    let begun = Instant::now();
+
+    for epoch in 1..=20 {
+        let mut stream = handshake(&authority, &one).await;
+        session::say_hello(&mut stream, &hello("lb-2", epoch)).await.unwrap();
+        // It ends when it is refused, too.
+        let _hello = session::hear_hello(&mut stream).await;
+    }
+    let most = 1 + begun.elapsed().as_millis() / dial::PAUSE.as_millis();
+
+    let mut served = 0;
+    while let Ok(input) = one.inputs.try_recv() {
+        served += u128::from(subscribed(&input).is_some());
+    }
+    assert!((1..=most).contains(&served), "{served} of 20, not {most}");
+}
+
+#[tokio::test]
 async fn garbage_disturbs_no_peer() {
     let authority = Authority::new("ca");
     let mut one = lone(&authority);
@@ -144,6 +167,7 @@ async fn garbage_disturbs_no_peer() {
     let mut peer = handshake(&authority, &one).await;
     session::say_hello(&mut peer, &hello("lb-2", 22)).await.unwrap();
     assert_eq!(one.until(subscribed).await.0.epoch, 22);
+    assert_eq!(one.refusals.total(), 2);
 }
 
 #[tokio::test]
@@ -159,6 +183,7 @@ async fn connections_that_say_nothing_are_limited() {
     let mut one_too_many = TcpStream::connect(one.address).await.unwrap();
 
     assert_eq!(one_too_many.read(&mut [0]).await.unwrap(), 0);
+    assert_eq!(one.refusals.total(), 1);
     for stream in &silent {
         assert!(stream.try_read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
     }
@@ -170,6 +195,7 @@ struct Node {
     inputs: mpsc::Receiver<Input>,
     /// All that the sessions have told. A subscription lasts while its outbox is kept.
     log: Vec<Input>,
+    refusals: Refusals,
     tasks: JoinSet<()>,
     _hello: watch::Sender<Hello>,
 }
@@ -180,8 +206,8 @@ impl Node {
         let (own, watched) = watch::channel(hello(&group.node, epoch));
         let (sender, inputs) = mpsc::channel(port::INPUTS);
         let mut tasks = JoinSet::new();
-        start(group, listener, &watched, &sender, &CancellationToken::new(), &mut tasks);
-        Self { address, inputs, log: Vec::new(), tasks, _hello: own }
+        let refusals = start(group, listener, &watched, &sender, &CancellationToken::new(), &mut tasks);
+        Self { address, inputs, log: Vec::new(), refusals, tasks, _hello: own }
     }
 
     /// The first input that is wanted, of all that were told.

@@ -80,6 +80,7 @@ fn the_text_has_each_family_with_its_labels() {
         r#"xlb_group_resyncs_total{peer="lb-2"} 7"#,
         r#"xlb_group_flows_skipped_total{peer="lb-2",reason="no_service"} 8"#,
         "xlb_group_events_lost_total 9",
+        "xlb_group_connections_refused_total 3",
         "xlb_cluster_connected 1",
         "xlb_cluster_current 0",
         r#"xlb_cluster_revision{part="services"} 12"#,
@@ -325,7 +326,7 @@ fn group() -> GroupStatus {
         ..PeerStatus::default()
     };
     let other = PeerStatus { node: "lb-3".to_owned(), is_connected: true, ..PeerStatus::default() };
-    GroupStatus { events_lost: 9, peers: vec![peer, other], ..GroupStatus::default() }
+    GroupStatus { events_lost: 9, refused: 3, peers: vec![peer, other], ..GroupStatus::default() }
 }
 
 fn service() -> view::Service {

@@ -34,6 +34,9 @@ pub struct Group {
     pub quiet_at_first: bool,
     /// Events of the data plane that were lost because there were too many: the next round makes up for them.
     pub events_lost_total: u64,
+    /// Connections to this node that it refused: without a certificate of a peer, without a hello, or too many at once.
+    #[serde(default)]
+    pub connections_refused_total: u64,
     /// In the order of the file.
     pub peers: Vec<GroupPeer>,
 }
@@ -86,7 +89,7 @@ pub struct GroupPeer {
 impl Group {
     /// As the API shows it at this time.
     pub fn of(status: &GroupStatus, quiet: Quiet, now: SystemTime) -> Self {
-        let GroupStatus { node, listen, ports, is_learning, events_lost, peers } = status;
+        let GroupStatus { node, listen, ports, is_learning, events_lost, refused, peers } = status;
         Self {
             node: node.clone(),
             listen: *listen,
@@ -96,6 +99,7 @@ impl Group {
             quiet: quiet == Quiet::Always,
             quiet_at_first: quiet == Quiet::AtFirst,
             events_lost_total: *events_lost,
+            connections_refused_total: *refused,
             peers: peers.iter().map(|peer| GroupPeer::of(peer, now)).collect(),
         }
     }

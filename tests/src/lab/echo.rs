@@ -84,7 +84,7 @@ pub fn serve(protocol: Protocol, name: String, address: SocketAddr) -> Result<()
 
 impl Server {
     /// Runs `serve` on what `open` made, until dropped; returns when `open` has returned.
-    pub(super) fn start<S: Send + 'static, F: Future<Output = Result<()>>>(
+    pub fn start<S: Send + 'static, F: Future<Output = Result<()>>>(
         namespace: &Namespace,
         open: impl FnOnce() -> Result<S> + Send + 'static,
         serve: impl FnOnce(S) -> F + Send + 'static,
@@ -139,7 +139,8 @@ async fn serve_udp(socket: UdpSocket, name: String) -> Result<()> {
     }
 }
 
-pub(super) fn listen(address: SocketAddr) -> Result<TcpListener> {
+/// Listens at an address, with a long queue.
+pub fn listen(address: SocketAddr) -> Result<TcpListener> {
     const BACKLOG: u32 = 16_384;
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;

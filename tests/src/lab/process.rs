@@ -69,10 +69,16 @@ pub fn cpu_time_of(process: Pid) -> Result<Duration> {
     Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
 }
 
-/// The most memory, in bytes, that a process has had at once.
+/// The most memory, in bytes, that a process has had at once since the last [`forget_peak_memory_of`].
 pub fn peak_memory_of(process: Pid) -> Result<u64> {
     let path = format!("/proc/{process}/status");
     let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB"));
     Ok(peak.with_context(|| format!("{path} has no VmHWM"))?.trim().parse::<u64>()? * 1024)
+}
+
+/// Lets [`peak_memory_of`] begin again with what the process has.
+pub fn forget_peak_memory_of(process: Pid) -> Result<()> {
+    let path = format!("/proc/{process}/clear_refs");
+    fs::write(&path, "5").with_context(|| format!("write to {path}"))
 }

@@ -23,6 +23,7 @@ mod forwarding;
 mod ha_check;
 mod health;
 mod hostile;
+mod hostile_peers;
 mod itself;
 mod keepalived;
 mod killed_starts;

@@ -17,6 +17,7 @@ pub fn group() -> view::Group {
         ports: (0, 3),
         is_learning: false,
         events_lost: 2,
+        refused: 4,
         peers: vec![second(now), third(now)],
     };
     view::Group::of(&status, Quiet::Always, now)

@@ -16,7 +16,12 @@ use super::{Exchange, Moment};
 use crate::{
     datapath::{FlowEvents, SharedTables, ticks_now},
     event::Event,
-    group::{port::Input, status::GroupStatus, view::View, wire::Hello},
+    group::{
+        port::{Input, Refusals},
+        status::GroupStatus,
+        view::View,
+        wire::Hello,
+    },
     spec::Group,
 };
 
@@ -38,6 +43,8 @@ pub struct Ports {
     pub status: watch::Sender<Arc<GroupStatus>>,
     /// For the sessions.
     pub hello: watch::Sender<Hello>,
+    /// What the sessions refuse.
+    pub refusals: Refusals,
     /// To the controller.
     pub events: mpsc::Sender<Event>,
 }
@@ -92,7 +99,8 @@ async fn serve<E: FlowEvents>(group: Group, tables: SharedTables<E>, mut ports: 
                 });
             }
             _ = status.tick() => {
-                let status = exchange.status(now()?.instant);
+                let refused = ports.refusals.total();
+                let status = GroupStatus { refused, ..exchange.status(now()?.instant) };
                 let has_learned = was_learning && !status.is_learning;
                 let lacks = [status.awaits_flows(), status.misses_a_peer()];
                 let has_changed = has_learned || lacks != lacked;

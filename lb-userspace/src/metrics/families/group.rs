@@ -63,6 +63,11 @@ pub fn families(input: &Input) -> Vec<Family> {
         "Events of flows that this node lost because there were too many at once.",
     );
     lost.count(&[], group.events_lost);
-    families.extend([skipped, lost]);
+    let mut refused = Family::counter(
+        "xlb_group_connections_refused_total",
+        "Connections to this node that it refused: without a certificate of a peer, without a hello, or too many at once.",
+    );
+    refused.count(&[], group.refused);
+    families.extend([skipped, lost, refused]);
     families
 }
