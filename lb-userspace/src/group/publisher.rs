@@ -16,8 +16,8 @@ use super::{
     wire::Hello,
 };
 
-/// From one connection to the next: no longer than a peer waits itself. One that connects again and again costs no more lines in
-/// the log and no more rounds; what is beyond that waits, or is refused.
+/// From one connection to the next: no longer than a peer waits itself. One that connects again and again costs no more lines
+/// in the log and no more rounds; what is beyond that waits, or is refused.
 const INTERVAL: Duration = dial::PAUSE;
 
 /// Serves one peer.

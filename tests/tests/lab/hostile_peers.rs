@@ -48,7 +48,7 @@ fn hosts_that_are_no_peer_or_send_no_frames_are_refused_and_harm_nothing() -> Re
     let more = peak_memory_of(process)? - memory;
     eprintln!("the daemon took at most {} KiB more", more / 1024);
     ensure!(more < MEMORY, "{more} bytes");
-    scene.is_joined_by_a_peer(CONNECTIONS)
+    scene.end_beside_a_true_peer(CONNECTIONS)
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn a_peer_that_lies_harms_no_flow_but_those_that_it_may_end() -> Result<()> {
 
     may_move_and_remove_flows(&scene)?;
     // Those that the peer has closed go on, and are not shared.
-    scene.is_joined_by_a_peer(CONNECTIONS - CONNECTIONS / 4)
+    scene.end_beside_a_true_peer(CONNECTIONS - CONNECTIONS / 4)
 }
 
 /// Hosts without a certificate of the peer, in both directions. Returns how many connections the node must have refused.
@@ -127,8 +127,8 @@ fn babblers(scene: &Scene, mut refused: u64) -> Result<()> {
     counts_refused(scene, refused).map(drop)
 }
 
-/// A host with the certificate of the peer that connects as often as it can: it is served, and logged, no more often than a peer
-/// connects.
+/// A host with the certificate of the peer that connects as often as it can: it is served, and logged, no more often
+/// than a peer connects.
 fn connects_again_and_again(scene: &Scene) -> Result<()> {
     const ENOUGH: u32 = 200;
     let served = || Ok(scene.lab.log()?.matches("peer subscribed to the flows of this node").count());
@@ -244,7 +244,8 @@ fn claims_all_flows_and_forgets_them(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// What a peer can do with flows that it names: it is trusted to know which have ended, and where a client's last packet went.
+/// What a peer can do with flows that it names: it is trusted to know which have ended, and where the
+/// last packet of a client went.
 fn may_move_and_remove_flows(scene: &Scene) -> Result<()> {
     const FEW: (Duration, usize) = (Duration::from_millis(100), 4);
     let live = [Family::V4, Family::V6].map(|family| scene.open(SPARE, family, FEW));

@@ -75,7 +75,8 @@ pub fn papers(group: &Group, ca: &Path) -> spec::Group {
 }
 
 impl Impostor {
-    /// Waits for the connections of the node, and treats each of them like this, until the server is dropped. Tells when each came.
+    /// Waits for the connections of the node, and treats each of them like this, until the server is dropped.
+    /// Tells when each came.
     pub fn wait(&self, manner: Manner) -> Result<(Server, Receiver<Instant>)> {
         let (address, (came, connections)) = (self.address, channel());
         let serve = move |listener: TcpListener| async move {

@@ -25,7 +25,8 @@ const TCP: u32 = 6;
 const NOTHING: Pair = Pair::new([10, 0, 0, 99], [0xfd00, 0, 0, 0, 0, 0, 0, 0x99]);
 const NO_CLIENT: Pair = Pair::new([198, 18, 0, 1], [0x2001, 0xdb8, 0xf, 0, 0, 0, 0, 1]);
 
-/// A round that does not end, with this number of flows, a quarter each of an unknown service, backend and source, and without a client.
+/// A round that does not end, with this number of flows, a quarter each of an unknown service, backend and source, and
+/// without a client.
 pub fn unknown(count: u64) -> impl Iterator<Item = Frame> {
     let flow = |number: u64| {
         let [.., a, b, c] = number.to_be_bytes();

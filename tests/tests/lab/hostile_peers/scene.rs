@@ -172,7 +172,7 @@ impl Scene {
     }
 
     /// A true peer comes, and gets at least this number of flows. Then the live connections end, unbroken.
-    pub fn is_joined_by_a_peer(self, flows: usize) -> Result<()> {
+    pub fn end_beside_a_true_peer(self, flows: usize) -> Result<()> {
         let config = Config { group: Some(self.peer.clone()), ..self.config.clone() };
         let peer = Node::start(&self.lab, 2, &self.impostor.namespace, &config)?;
         self.node.wait_until_it_shares()?;
