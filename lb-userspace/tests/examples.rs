@@ -1,4 +1,5 @@
-//! Every file in `examples/` is a valid configuration, and the README points to the directory.
+//! Every file in `examples/`, and every complete one in `docs/high-availability.md`, is a valid configuration, and the README
+//! points to the directory.
 
 #![expect(clippy::unwrap_used, reason = "a failed test reports by panicking")]
 
@@ -30,6 +31,20 @@ fn every_example_gives_the_host_the_addresses_that_it_uses() {
             assert!(text.contains(&command), "{}: no `{command}`", path.display());
         }
     }
+}
+
+#[test]
+fn complete_files_of_several_nodes_pass_xlb_check() {
+    let document = fs::read_to_string(top().join("docs/high-availability.md")).unwrap();
+    let blocks = document.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let complete = blocks.filter(|text| text.contains("[[interface]]") && text.contains("[[service]]"));
+
+    let nodes: Vec<_> = complete
+        .map(|text| spec::parse("xlb.toml", text).unwrap_or_else(|mistakes| panic!("{mistakes}")))
+        .filter_map(|spec| spec.group.map(|group| group.node))
+        .collect();
+
+    assert_eq!(nodes, ["lb-1", "lb-2", "lb-1", "lb-2"]);
 }
 
 #[test]

@@ -92,6 +92,16 @@ fn bird_takes_what_is_printed_for_sources_of_peers() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn bird_takes_the_file_of_a_router_in_the_documents() -> Result<()> {
+    let lab = Lab::build(&Topology::new("bgpfile", Shape::Routers).backends(1))?;
+    let document = include_str!("../../../docs/high-availability.md");
+    let files = document.split("```text\n").filter_map(|rest| rest.split("```").next());
+    let file = files.filter(|text| text.starts_with("router id")).last().context("no file of a router")?;
+
+    Bird::check(&lab, lab.edge.as_ref().context("a lab without a router")?, "documented", file).map(drop)
+}
+
 /// Clients reach the addresses by the routes of BGP alone.
 fn build() -> Result<(Lab, Vec<Web>)> {
     let lab = Lab::build(&Topology::new("bgp", Shape::Routers).backends(2))?;
